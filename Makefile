@@ -1,0 +1,59 @@
+# Every target makes the environment it needs in .venv: with uv where it is installed, else with pip.
+
+PYTHON ?= python3
+BIN    := .venv/bin
+READY  := .venv/.ready
+SAMPLE := data/sample.jsonl
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test check bench format lint types clean
+
+help: ## show this list
+	@echo "make TARGET, where TARGET is one of"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' Makefile
+
+demo: $(READY) $(SAMPLE) ## a tour: collect, query, version and prove a sample lake
+	@$(BIN)/lakelog demo --sample $(SAMPLE)
+
+test: $(READY) ## run the tests on two processes
+	@echo "==> tests"
+	@$(BIN)/python -m pytest -q -n 2
+
+check: lint types test ## format, lint, types and tests: what CI runs
+
+bench: $(READY) ## run the benchmarks
+	@$(BIN)/python -m benchmarks
+
+format: $(READY) ## rewrite the code in the house format
+	@echo "==> format"
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format .
+
+lint: $(READY) ## check format and style, change nothing
+	@echo "==> format and style"
+	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
+	@$(BIN)/ruff check --quiet .
+
+types: $(READY) ## check the types of lakelog
+	@echo "==> types"
+	@$(BIN)/mypy
+
+clean: ## remove what these targets made, .venv too
+	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist htmlcov
+	@rm -f $(SAMPLE) .coverage .coverage.*
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(SAMPLE): data/generate.py | $(READY)
+	@echo "==> sample events"
+	@$(BIN)/python data/generate.py --events 60000 --seed 7 $@
+
+$(READY): pyproject.toml $(wildcard uv.lock)
+	@echo "==> environment in .venv (only when pyproject.toml or uv.lock changed)"
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv sync --quiet --extra dev; \
+	else \
+	  $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet -e '.[dev]'; \
+	fi
+	@touch $@

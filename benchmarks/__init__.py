@@ -1,0 +1,1 @@
+"""Measurements of lakelog: `make bench`. Nothing in lakelog imports this package."""

@@ -1,0 +1,147 @@
+"""Every way lakelog can fail, on one page.
+
+    LakelogError
+    ├── InvalidEvent          an event that cannot be stored as given
+    ├── InvalidName           a branch or tag name that cannot be used
+    ├── InvalidSetting        a setting that does not exist or does not parse
+    ├── LakeNotFound          no lake at that path
+    ├── FormatTooNew          a lake written by a later lakelog
+    ├── UnsupportedStore      a file system that cannot keep the promises
+    ├── UnknownRef            no tag, branch, snapshot or time of that name
+    ├── AlreadyExists         a tag or branch of that name is there
+    ├── InUse                 something else still needs what was to be removed
+    ├── WouldDropEvents       an undo that would take later events off the branch
+    ├── NothingToUndo         no user move is left to undo
+    ├── QueryFailed           the SQL is wrong, or failed while running
+    ├── SnapshotGone          a segment was collected while a reader still wanted it
+    ├── OutcomeUnknown        a publish whose result could not be read back
+    ├── WriterClosed          an append after close
+    ├── GcRefused             gc saw something unreadable or empty and deleted nothing
+    └── Damaged               bytes on disk are not what was written
+        ├── DamagedLake       lakelog.json
+        ├── DamagedWal        a write-ahead log
+        ├── DamagedRef        a move or a tag
+        ├── DamagedManifest   a manifest or one of its pages
+        ├── DamagedSegment    a Parquet segment
+        └── DamagedIds        a run of identity keys
+
+Failures of the disk itself (full, read-only, permission) stay `OSError`.
+Messages are one line: what is wrong, where, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class LakelogError(Exception):
+    """Anything lakelog raises on purpose; its text is meant for people."""
+
+
+class InvalidEvent(LakelogError, ValueError):
+    """Raised by append for an event that is not a dict, has no type, or a time outside year 1-9999.
+
+    `index` is the event's place in the batch; nothing of the batch was stored.
+    """
+
+    def __init__(self, reason: str, index: int | None = None) -> None:
+        self.reason, self.index = reason, index
+        super().__init__(reason if index is None else f"event {index}: {reason}")
+
+
+class InvalidName(LakelogError, ValueError):
+    """Raised for a branch or tag name that is empty, too long, or like an option or a time."""
+
+
+class InvalidSetting(LakelogError, ValueError):
+    """Raised for an unknown setting or a value of the wrong kind."""
+
+
+class LakeNotFound(LakelogError, FileNotFoundError):
+    """Raised by open(create=False) where there is no lake: make one with `lakelog init`."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class FormatTooNew(LakelogError):
+    """Raised by open for a lake of a later format: upgrade lakelog."""
+
+
+class UnsupportedStore(LakelogError):
+    """Raised at init or open where link or flock do not work: use a local directory."""
+
+
+class UnknownRef(LakelogError, LookupError):
+    """Raised where a tag, branch, snapshot id, move or time does not resolve: see `lakelog log`."""
+
+
+class AlreadyExists(LakelogError):
+    """Raised when a tag or branch of that name exists: choose another, or delete it first."""
+
+
+class InUse(LakelogError):
+    """Raised when a branch to be deleted still has a living writer: close it first."""
+
+
+class WouldDropEvents(LakelogError):
+    """Raised by undo when events came after the move to undo: force, or keep them on a branch."""
+
+    def __init__(self, message: str, events: int) -> None:
+        self.events = events
+        super().__init__(message)
+
+
+class NothingToUndo(LakelogError):
+    """Raised by undo on a branch without a rollback, snapshot or other user move."""
+
+
+class QueryFailed(LakelogError):
+    """Raised when SQL does not parse, bind or run; carries the engine's own words."""
+
+
+class SnapshotGone(LakelogError):
+    """Raised when a segment of the pinned snapshot was collected: run the query again."""
+
+
+class OutcomeUnknown(LakelogError):
+    """Raised when a publish may or may not have happened; every file is kept, look at the log."""
+
+
+class WriterClosed(LakelogError):
+    """Raised by append on a closed lake: open it again."""
+
+
+class GcRefused(LakelogError):
+    """Raised by gc when a ref or manifest cannot be read; nothing was deleted: `lakelog verify`."""
+
+
+class Damaged(LakelogError):
+    """Bytes on disk are not what was written. `path` names the file: run `lakelog verify`."""
+
+    def __init__(self, path: object, reason: str, offset: int | None = None) -> None:
+        self.path, self.reason, self.offset = str(path), reason, offset
+        where = f"{path}" if offset is None else f"{path} at byte {offset}"
+        super().__init__(f"{where}: {reason}; see `lakelog verify`, then `lakelog repair`")
+
+
+class DamagedLake(Damaged):
+    """lakelog.json does not parse or fails its checksum."""
+
+
+class DamagedWal(Damaged):
+    """A WAL has a bad frame with something after it, or misses a sequence number."""
+
+
+class DamagedRef(Damaged):
+    """A move or tag does not parse or fails its checksum."""
+
+
+class DamagedManifest(Damaged):
+    """A manifest or page is missing or does not have the bytes its name promises."""
+
+
+class DamagedSegment(Damaged):
+    """A segment does not have the length or SHA-256 its manifest promises."""
+
+
+class DamagedIds(Damaged):
+    """An id run does not have the bytes its name promises."""

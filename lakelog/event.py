@@ -1,0 +1,392 @@
+"""The event: one immutable fact, and the JSON line that stands for it in a WAL.
+
+A line holds, in this order and only where present: time, type, category, source, subject,
+level, message, id, key, data. All but `data` are JSON strings; `data` is last and any JSON.
+So the first `,"data":` of a line always starts the payload, and its text can be cut out of
+the line without parsing it: that is how numbers keep their digits.
+
+`key` is the content key, written only when the caller asked for content dedupe.
+Identity keys are the first 12 bytes of SHA-256(source NUL id), or of the canonical event.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from lakelog.errors import InvalidEvent
+
+TEXT_COLUMNS = ("category", "source", "subject", "level", "message", "id")
+ALIASES = {
+    "timestamp": "time", "ts": "time", "@timestamp": "time",
+    "event_type": "type", "content_type": "category", "item_id": "subject",
+}  # fmt: skip
+TYPE_HINTS = ("event", "eventName", "event_name", "eventType", "EventType")
+"""Keys that name the type of an event without one; they stay in `data` too."""
+
+UTC = UTC
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PLAIN = frozenset(("time", "type", "data", *TEXT_COLUMNS))
+_LEVELS = {
+    "TRACE": "TRACE", "VERBOSE": "TRACE", "FINEST": "TRACE", "DEBUG": "DEBUG", "FINE": "DEBUG",
+    "INFO": "INFO", "INFORMATION": "INFO", "INFORMATIONAL": "INFO", "NOTICE": "INFO",
+    "WARN": "WARN", "WARNING": "WARN", "ERROR": "ERROR", "ERR": "ERROR", "SEVERE": "ERROR",
+    "FATAL": "FATAL", "CRITICAL": "FATAL", "CRIT": "FATAL", "ALERT": "FATAL",
+    "EMERG": "FATAL", "EMERGENCY": "FATAL", "PANIC": "FATAL",
+}  # fmt: skip
+_LONG_NUMBER = re.compile(rb"[0-9.]{17,}|[0-9][eE][+-]?[0-9]{3}")
+_OPTIONS = orjson.OPT_UTC_Z
+
+
+class Encoded:
+    """A batch as WAL lines: `lines` (JSON, no newline), `ids` given (or None), `keyed`."""
+
+    __slots__ = ("ids", "keyed", "lines")
+
+    def __init__(self, lines: list[bytes], ids: list[str | None], keyed: bool) -> None:
+        self.lines, self.ids, self.keyed = lines, ids, keyed
+
+
+def encode(events: list[Any], content: bool = False) -> Encoded:
+    """Turn events into WAL lines, filling in the arrival time where one has none.
+
+    Raises InvalidEvent, naming the first event at fault by its place in the batch.
+    """
+    now = datetime.now(UTC)
+    lines: list[bytes] = []
+    ids: list[str | None] = []
+    for index, event in enumerate(events):
+        try:
+            row = _row(event, now)
+            if content and "id" not in row:
+                _add_content_key(row, event)
+            lines.append(_dump(row))
+        except InvalidEvent as error:
+            raise InvalidEvent(error.reason, index) from None
+        ids.append(row.get("id"))
+    return Encoded(lines, ids, content or any(ids))
+
+
+def plain(objects: list[dict[str, Any]]) -> Encoded:
+    """Encode objects that are no events (quarantined lines) as they are."""
+    return Encoded([orjson.dumps(o) for o in objects], [None] * len(objects), False)
+
+
+def parse_line(line: bytes) -> dict[str, Any]:
+    """Parse one JSON object, keeping the text of numbers and keys Python could not give back.
+
+    Raises InvalidEvent with the reason when the line is not a JSON object.
+    """
+    try:
+        value = orjson.loads(line)
+        exact = not _LONG_NUMBER.search(line) and line.count(b'":') == orjson.dumps(value).count(
+            b'":'
+        )
+    except (orjson.JSONDecodeError, TypeError):
+        exact = False
+    if not exact:
+        value = _parse_exact(line)
+    if not isinstance(value, dict):
+        raise InvalidEvent(f"a JSON object is needed, not {_kind(value)}")
+    return value
+
+
+def identity_key(source: str | None, given: str) -> str:
+    """Return the 24 hex digits that identify an event with a given id."""
+    return hashlib.sha256(f"{source or ''}\0{given}".encode()).hexdigest()[:24]
+
+
+def to_micros(moment: datetime) -> int:
+    """Return microseconds since 1970 of an aware datetime."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def from_micros(micros: int) -> datetime:
+    """Return the aware UTC datetime of microseconds since 1970."""
+    return EPOCH + timedelta(microseconds=micros)
+
+
+def parse_time(value: Any) -> datetime:
+    """Turn ISO text, epoch s/ms/us/ns (told by magnitude) or a datetime into UTC.
+
+    Text without a zone is UTC. Raises InvalidEvent outside the years 1 to 9999.
+    """
+    try:
+        if type(value) is str:
+            try:
+                moment = datetime.fromisoformat(value)
+            except ValueError:
+                moment = _time_of_text(value)
+        elif isinstance(value, datetime):
+            moment = value
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            moment = _time_of_number(value)
+        else:
+            raise ValueError
+        if moment.tzinfo is None:
+            return moment.replace(tzinfo=UTC)
+        return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        shown = str(value)[:40]
+        raise InvalidEvent(f"time {shown!r} is not a date from year 1 to 9999") from None
+
+
+def _row(event: Any, now: datetime) -> dict[str, Any]:
+    """Return the columns of one event, in the order of a line."""
+    if type(event) is not dict:
+        event = _as_dict(event)
+    if not event.keys() <= _PLAIN:
+        event = _gather(event)
+    name = event.get("type")
+    if type(name) is not str or not name:
+        name = _type_of(event)
+    time = event.get("time")
+    row = {"time": now if time is None else parse_time(time), "type": name}
+    strays = None
+    for column in TEXT_COLUMNS:
+        value = event.get(column)
+        if value is None:
+            continue
+        if type(value) is not str or column == "level":
+            text, stray = _text(column, value)
+            if stray:
+                strays = {**(strays or {}), column: value}
+            value = text
+        if value is not None:
+            row[column] = value
+    data = event.get("data")
+    if strays:
+        data = _merge(data, strays)
+    if data is not None:
+        row["data"] = data
+    return row
+
+
+def _dump(row: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(row, option=_OPTIONS)
+    except TypeError:
+        pass
+    try:
+        return orjson.dumps(_plain_row(row), option=_OPTIONS)
+    except RecursionError:
+        raise InvalidEvent("data is nested too deeply") from None
+    except TypeError as error:
+        raise InvalidEvent(f"not JSON: {error}") from None
+
+
+def _plain_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Make a row JSON can hold; column text that is not Unicode is kept whole in data."""
+    made, strays = {}, {}
+    for column, value in row.items():
+        plain = _plain(value)
+        if column != "data" and isinstance(plain, orjson.Fragment):
+            strays[column] = plain
+            plain = value.encode("utf-8", "replace").decode()
+        made[column] = plain
+    if strays:
+        made["data"] = _merge(made.pop("data", None), strays)
+    return made
+
+
+def _add_content_key(row: dict[str, Any], event: Any) -> None:
+    """Put the content key before data; a time the caller did not give is no content."""
+    canon = dict(row)
+    if not any(event.get(k) is not None for k in ("time", "timestamp", "ts", "@timestamp")):
+        del canon["time"]
+    text = orjson.dumps(
+        orjson.loads(_dump(canon)), option=orjson.OPT_SORT_KEYS
+    )  # one spelling for equal values
+    data = row.pop("data", None)
+    row["key"] = hashlib.sha256(text).hexdigest()[:24]
+    if data is not None:
+        row["data"] = data
+
+
+def _as_dict(event: Any) -> dict[str, Any]:
+    if hasattr(event, "keys") and hasattr(event, "__getitem__"):
+        return {k: event[k] for k in event.keys()}  # noqa: SIM118 - mappings need not iterate keys
+    raise InvalidEvent(f"an event is a dict with a type, not {_kind(event)}")
+
+
+def _gather(event: dict[Any, Any]) -> dict[str, Any]:
+    """Rename known spellings; everything unknown goes into data."""
+    known: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for key, value in event.items():
+        name = ALIASES.get(key, key) if isinstance(key, str) else str(key)
+        if name == key and name in _PLAIN:
+            known[name] = value
+    for key, value in event.items():
+        name = ALIASES.get(key, key) if isinstance(key, str) else str(key)
+        if name == key and name in _PLAIN:
+            continue
+        if name in _PLAIN and known.get(name) is None:
+            known[name] = value
+        else:
+            extra[str(key)] = value
+    if known.get("type") is None:
+        hint = next((extra[k] for k in TYPE_HINTS if isinstance(extra.get(k), str)), None)
+        known["type"] = hint or None
+    if extra:
+        known["data"] = _merge(known.get("data"), extra)
+    return known
+
+
+def _merge(data: Any, extra: dict[str, Any]) -> Any:
+    """Lay unknown keys beside the payload, or wrap the payload where they would collide."""
+    if data is None:
+        return extra
+    if isinstance(data, dict) and not data.keys() & extra.keys():
+        return {**data, **extra}
+    return {"data": data, **extra}
+
+
+def _type_of(event: dict[str, Any]) -> str:
+    value = event.get("type")
+    if value is None or value == "":
+        raise InvalidEvent('no type: give each event a "type"')
+    if isinstance(value, (int, float, bool)):
+        return orjson.dumps(value).decode()
+    if isinstance(value, str):
+        return value
+    raise InvalidEvent(f"type is text, not {_kind(value)}")
+
+
+def _text(column: str, value: Any) -> tuple[str | None, bool]:
+    """Return the column's text and whether the original must be kept in data."""
+    if isinstance(value, orjson.Fragment):
+        value = orjson.dumps(value).decode()
+    if column == "level":
+        level = _LEVELS.get(value.strip().upper()) if isinstance(value, str) else None
+        return level, level is None
+    if isinstance(value, str):
+        return str(value), False
+    if isinstance(value, (int, float)):
+        return json.dumps(value), False
+    return None, True
+
+
+def _time_of_text(text: str) -> datetime:
+    text = text.strip().replace(",", ".")
+    if re.fullmatch(r"-?\d+(\.\d+)?", text):
+        return _time_of_number(float(text) if "." in text else int(text))
+    return datetime.fromisoformat(re.sub(r"\s*(UTC|GMT|z)$", "Z", text))
+
+
+def _time_of_number(value: int | float) -> datetime:
+    size = abs(value)
+    if not size < 1e20:
+        raise ValueError
+    unit = 10**6 if size < 1e11 else 10**3 if size < 1e14 else 1 if size < 1e17 else 0
+    if unit == 0:
+        return from_micros(int(value) // 1000)
+    if isinstance(value, int):
+        return from_micros(value * unit)
+    return from_micros(round(value * unit))
+
+
+def _plain(value: Any) -> Any:
+    """Rebuild a value from what JSON can hold, keeping digits; raises InvalidEvent otherwise."""
+    if value is None or isinstance(value, (bool, float, datetime, orjson.Fragment)):
+        return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**64 else orjson.Fragment(str(value))
+    if isinstance(value, str):
+        return _plain_text(value)
+    if hasattr(value, "keys") and hasattr(value, "__getitem__"):
+        return _plain_object([(k, value[k]) for k in value.keys()])  # noqa: SIM118
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value).decode("utf-8", "backslashreplace")
+    if type(value).__name__ == "Decimal":
+        return orjson.Fragment(str(value)) if value.is_finite() else None
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        raise InvalidEvent(f"data holds {_kind(value)}, which JSON cannot") from None
+    return value
+
+
+def _plain_text(value: str) -> Any:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return orjson.Fragment(json.dumps(value))
+    return value
+
+
+def _plain_object(pairs: list[tuple[Any, Any]]) -> Any:
+    """Return a dict, or its text where a key repeats or is not valid Unicode."""
+    made = {str(k): _plain(v) for k, v in pairs}
+    plain_keys = all(isinstance(_plain_text(k), str) for k in made)
+    if len(made) == len(pairs) and plain_keys:
+        return made
+    body = b",".join(
+        json.dumps(str(k)).encode() + b":" + orjson.dumps(_plain(v), option=_OPTIONS)
+        for k, v in pairs
+    )
+    return orjson.Fragment(b"{" + body + b"}")
+
+
+def _parse_exact(line: bytes) -> Any:
+    try:
+        text = line.decode("utf-8")
+        top = json.loads(
+            text, object_pairs_hook=_Pairs, parse_float=_exact_float, parse_constant=_no
+        )
+    except UnicodeDecodeError as error:
+        raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise InvalidEvent("nested too deeply") from None
+    except ValueError as error:
+        raise InvalidEvent(f"not JSON: {error}") from None
+    return _settle_top(top) if isinstance(top, _Pairs) else top
+
+
+class _Pairs(list):  # type: ignore[type-arg]
+    """The members of a JSON object in order, repeated keys included."""
+
+
+def _settle_top(pairs: _Pairs) -> dict[str, Any]:
+    """Return an event; a repeated column keeps its last value, all others keep every value."""
+    try:
+        top: dict[str, Any] = {k: v if isinstance(v, str) else _settle(v) for k, v in pairs}
+    except RecursionError:
+        raise InvalidEvent("nested too deeply") from None
+    twice = {k for k, _ in pairs if sum(k == other for other, _ in pairs) > 1} - _PLAIN
+    for key in twice:
+        top[key] = [_settle(v) for k, v in pairs if k == key]
+    return top
+
+
+def _settle(value: Any) -> Any:
+    if isinstance(value, _Pairs):
+        return _plain_object([(k, _settle(v)) for k, v in value])
+    if isinstance(value, list):
+        return [_settle(v) for v in value]
+    return _plain(value)
+
+
+def _exact_float(text: str) -> Any:
+    from decimal import Decimal
+
+    value = float(text)
+    same = value not in (float("inf"), float("-inf")) and Decimal(text) == Decimal(repr(value))
+    return value if same else orjson.Fragment(text)
+
+
+def _no(text: str) -> Any:
+    raise ValueError(f"{text} is not a JSON number")
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
+    names.update({int: "a number", float: "a number"})
+    return names.get(type(value), f"a {type(value).__name__}")

@@ -1,0 +1,264 @@
+"""Lake: the one front that knows both storing and querying; everything else is a function."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from lakelog.errors import InvalidEvent, UnknownRef
+from lakelog.event import encode, plain
+from lakelog.query.session import Session
+from lakelog.settings import Settings, parse, span_us
+from lakelog.store import compact, disk, gc, history, opening, repair, retention, stats, verify, wal
+from lakelog.store.history import Diff, LogEntry, Snapshot
+from lakelog.store.opening import Store
+from lakelog.store.refs import Head, Tag
+from lakelog.store.resolve import resolve
+from lakelog.store.seal import Sealer
+from lakelog.store.writer import Receipt, Writer
+
+Progress = Callable[[int, int], None]
+
+
+def open(
+    path: str, *, create: bool = True, branch: str = "main",
+    settings: Settings | dict[str, object] | None = None,
+) -> Lake:  # fmt: skip
+    """Open the lake at `path`, making it unless `create` is false.
+
+    `settings` are those of a lake that is made here; an existing lake keeps its own. Raises
+    LakeNotFound, UnknownRef for no such branch, DamagedLake, FormatTooNew, UnsupportedStore.
+    """
+    path = str(path)
+    if create and not opening.is_lake(path):
+        wanted = settings if isinstance(settings, Settings) else parse(settings or {})
+        store = opening.create(path, wanted)
+    else:
+        store = opening.load(path)
+    if not disk.exists(store.layout.head_dir(branch)):
+        raise UnknownRef(f"no branch {branch!r}: see `lakelog branch --list`")
+    return Lake(store, branch)
+
+
+class Lake:
+    """One open lake on one branch. Threads may share it; use it as a context manager."""
+
+    def __init__(self, store: Store, branch: str) -> None:
+        self.store, self.branch_name = store, branch
+        self._session = Session(store, branch)
+        self._writer: Writer | None = None
+        self._mutex = threading.Lock()
+
+    @property
+    def path(self) -> str:
+        """The lake's directory."""
+        return self.store.layout.root
+
+    def append(self, events: Any, *, dedupe: str | None = None) -> Receipt:
+        """Store one event or many; durable when this returns.
+
+        `events` is a dict, an iterable of dicts, or an Arrow stream. `dedupe="content"` stores an
+        event without id only if no equal one is there. Raises InvalidEvent (then nothing of the
+        batch is stored), OSError (then nothing is acknowledged), WriterClosed.
+        """
+        if dedupe not in (None, "content"):
+            raise InvalidEvent(f"dedupe is None or 'content', not {dedupe!r}")
+        encoded = encode(_as_list(events), content=dedupe == "content")
+        return self.writer().append(encoded)
+
+    def writer(self) -> Writer:
+        """This process's writer; made at the first append."""
+        if self._writer is None:
+            with self._mutex:
+                if self._writer is None:
+                    self._writer = Writer(self.store, self.branch_name)
+        return self._writer
+
+    def quarantine(self, lines: list[tuple[str, int, str, str]]) -> None:
+        """Keep lines that are no events durably: (origin, position, reason, line) each."""
+        names = ("origin", "position", "reason", "line")
+        rows = [dict(zip(names, line, strict=True)) for line in lines]
+        self.writer().append(plain(rows), wal.QUARANTINED)
+
+    def sql(self, query: str, params: Any = None) -> Any:
+        """Run SQL; return a DuckDB relation over the state as of this call.
+
+        Tables: `events` (one snapshot and the live tail), `quarantine`, and `"ref".events` for
+        every tag and branch. Raises QueryFailed, SnapshotGone, Damaged.
+        """
+        return self._session.sql(query, params)
+
+    def count(self) -> int:
+        """Number of events, live ones included."""
+        return self._session.count()
+
+    def at(self, ref: str) -> View:
+        """A read-only view of a tag, branch, snapshot id, `@move`, or time."""
+        return View(self, resolve(self.store, self.branch_name, str(ref)))
+
+    def explain(self, query: str) -> tuple[int, int]:
+        """Return (segments the query opens, segments of the branch)."""
+        return self._session.plan(query)
+
+    def settle(self) -> Head:
+        """Publish everything acknowledged so far; return the head that holds it."""
+        return self.sealer().settle()
+
+    def sealer(self) -> Sealer:
+        """What seals this branch's tail."""
+        tail = self._session.tail(self.branch_name)
+        return Sealer(self.store, self.branch_name, tail, self._session.connect)
+
+    def snapshot(self, message: str = "") -> Snapshot:
+        """Settle and record a move with a message."""
+        return history.snapshot(self.store, self.branch_name, self.settle, message)
+
+    def tag(self, name: str, ref: str | None = None, message: str = "") -> Tag:
+        """Name the present state, or `ref`, for good. Raises AlreadyExists, InvalidName."""
+        return history.tag(self.store, self.branch_name, self.settle, name, ref, message)
+
+    def branch(self, name: str, ref: str | None = None, message: str = "") -> Lake:
+        """Start a branch at the present state, or `ref`; return it open. Raises AlreadyExists."""
+        history.make_branch(self.store, self.branch_name, self.settle, name, ref, message)
+        return Lake(self.store, name)
+
+    def rollback(self, ref: str, *, cursors: bool = True, verify: bool = False) -> Snapshot:
+        """Go back to `ref`: one new move, nothing deleted, can be undone.
+
+        `cursors=False` keeps the positions of followed sources. `verify` reads every byte of the
+        target first. Raises UnknownRef, Damaged.
+        """
+        if verify:
+            self.verify(ref).require()
+        head = history.rollback(self.store, self.branch_name, self.settle, str(ref), cursors)
+        return self._described(head)
+
+    def undo(self, *, force: bool = False, to_branch: str | None = None) -> Snapshot:
+        """Undo the last rollback, undo, snapshot or retention. Raises NothingToUndo,
+        WouldDropEvents unless `force` or `to_branch` says where later events go."""
+        head = history.undo(self.store, self.branch_name, self.settle, force, to_branch)
+        return self._described(head)
+
+    def log(self, limit: int | None = None) -> list[LogEntry]:
+        """Moves of the branch, newest first."""
+        return history.log(self.store, self.branch_name, limit)
+
+    def diff(self, a: str, b: str) -> Diff:
+        """What separates two states; a branch is settled first. Raises UnknownRef."""
+        if self.branch_name in (a, b):
+            self.settle()
+        old, new = (resolve(self.store, self.branch_name, r) for r in (a, b))
+        return history.diff(self.store, old, new)
+
+    def verify(self, ref: str | None = None, progress: Progress | None = None) -> verify.Report:
+        """Read every byte again and check names, chains and sums; of one state with `ref`."""
+        if ref is None:
+            return verify.verify(self.store, progress)
+        digest = resolve(self.store, self.branch_name, ref)
+        return verify.verify_snapshot(self.store, digest, progress)
+
+    def repair(self, copy: str | None = None) -> repair.Repaired:
+        """Set damaged files aside, or fetch them from the lake at `copy`; list what is lost."""
+        return repair.repair(self.store, self._session.connect, copy)
+
+    def compact(self, progress: Progress | None = None) -> compact.Compaction:
+        """Settle, then merge small segments and sort by type and time."""
+        self.settle()
+        connect = self._session.connect
+        return compact.compact(self.store, self.branch_name, connect, progress)
+
+    def retention(self, older_than: str, *, apply: bool = False) -> retention.Retained:
+        """Remove events older than a span such as `30d`; without `apply` only say which."""
+        line = disk.now_us() - span_us(older_than)
+        if not apply:
+            return retention.preview(self.store, self.branch_name, line)
+        self.settle()
+        connect = self._session.connect
+        return retention.apply(self.store, self.branch_name, line, connect)
+
+    def gc(self, *, dry_run: bool = False, progress: Progress | None = None) -> gc.Collected:
+        """Delete what no ref reaches and the grace has passed for. Raises GcRefused."""
+        return gc.gc(self.store, dry_run=dry_run, progress=progress)
+
+    def stats(self) -> stats.Stats:
+        """What the branch holds, in numbers."""
+        tail = self._session.tail(self.branch_name)
+        return stats.measure(self.store, self.branch_name, tail)
+
+    def close(self) -> None:
+        """Finish the WAL file and let go of the database; nothing acknowledged is pending."""
+        if self._writer is not None:
+            self._writer.close()
+        self._session.close()
+
+    def _described(self, head: Head) -> Snapshot:
+        return history.describe(self.store.manifests.load(head.move.snapshot))
+
+    def __enter__(self) -> Lake:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Lake({self.path!r}, branch={self.branch_name!r})"
+
+
+class View:
+    """A lake as it was at one snapshot; read-only. `id` is the snapshot's."""
+
+    def __init__(self, lake: Lake, digest: str) -> None:
+        self._lake, self.id = lake, digest
+
+    def sql(self, query: str, params: Any = None) -> Any:
+        """Run SQL over this state. Raises QueryFailed, SnapshotGone, Damaged."""
+        return self._lake._session.sql(query, params, self.id)
+
+    def count(self) -> int:
+        """Number of events."""
+        return self._lake._session.count(self.id)
+
+    def explain(self, query: str) -> tuple[int, int]:
+        """Return (segments the query opens, segments of this state)."""
+        return self._lake._session.plan(query, self.id)
+
+    def snapshot(self) -> Snapshot:
+        """This state's id, time, author, message and counts."""
+        return history.describe(self._lake.store.manifests.load(self.id))
+
+    def stats(self) -> stats.Stats:
+        """What this state holds, in numbers."""
+        lake = self._lake
+        tail = lake._session.tail(lake.branch_name)
+        return stats.measure(lake.store, lake.branch_name, tail, self.id)
+
+
+def _as_list(events: Any) -> list[Any]:
+    """One dict, an iterable of dicts, or an Arrow stream, as a list."""
+    if isinstance(events, dict):
+        return [events]
+    if isinstance(events, list):
+        return events
+    if hasattr(events, "__arrow_c_stream__"):
+        return list(_arrow_rows(events))
+    if isinstance(events, (str, bytes)) or not isinstance(events, Iterable):
+        return [events]
+    if hasattr(events, "keys"):
+        return [events]
+    return list(events)
+
+
+def _arrow_rows(stream: Any) -> Iterator[dict[str, Any]]:
+    """Rows of an Arrow stream as events; nulls are left out, JSON text in `data` is JSON."""
+    import orjson
+    import pyarrow as pa
+
+    for batch in pa.RecordBatchReader.from_stream(stream):
+        for row in batch.to_pylist():
+            event = {k: v for k, v in row.items() if v is not None}
+            if isinstance(event.get("data"), str):
+                event["data"] = orjson.Fragment(event["data"])
+            for column in ("seq", "ingested_at", "origin", "position"):
+                event.pop(column, None)
+            yield event

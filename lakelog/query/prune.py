@@ -1,0 +1,278 @@
+"""Which segments a query can need: what its WHERE clauses say of time, type and source.
+
+The query is taken apart by the engine's own parser (json_serialize_sql). Only what is certain is
+used: comparisons of the bare columns with constants, joined by AND, in a SELECT whose FROM is
+`events` alone. Everything else reads every segment. Several mentions of `events` unite.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.errors import InvalidEvent
+from lakelog.event import parse_time, to_micros
+from lakelog.store.manifest import Entry
+
+if TYPE_CHECKING:
+    import duckdb
+
+LOWEST, HIGHEST = -(2**62), 2**62
+_SLACK = 86_400_000_000
+"""now() is later when the query runs than when it is planned."""
+_CONSTANT = frozenset(("CONSTANT", "CAST", "FUNCTION", "TYPE"))
+_SAFE = frozenset(
+    "now current_timestamp get_current_timestamp today current_date - + to_days to_hours to_minutes"
+    " to_seconds to_milliseconds to_microseconds to_weeks to_months to_years to_timestamp trunc"
+    " date_trunc make_timestamptz make_timestamp make_date epoch_ms".split()
+)
+_LOW = ("COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO")
+_HIGH = ("COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO")
+_FLIP = dict(zip((*_LOW, *_HIGH), (*_HIGH, *_LOW), strict=True))
+
+
+@dataclass
+class Need:
+    """What one mention of `events` can match: times in us, and names or None for any."""
+
+    low: int = LOWEST
+    high: int = HIGHEST
+    types: set[str] | None = None
+    sources: set[str] | None = None
+
+    def wants(self, entry: Entry) -> bool:
+        """Whether a segment may hold a matching row."""
+        inside = entry["time"][0] <= self.high and self.low <= entry["time"][1]
+        return inside and _may(self.types, entry["types"]) and _may(self.sources, entry["sources"])
+
+
+@dataclass
+class Mentions:
+    """The tables a query names: needs of the unqualified `events`, other (schema, table) pairs.
+
+    `counts_all` is the column name when the query is exactly SELECT count(*) FROM events.
+    """
+
+    parsed: bool = False
+    needs: list[Need] = field(default_factory=list)
+    tables: set[tuple[str, str]] = field(default_factory=set)
+    counts_all: str | None = None
+
+    @property
+    def low(self) -> int:
+        """The earliest time any mention can match."""
+        return min((n.low for n in self.needs), default=LOWEST)
+
+    @property
+    def high(self) -> int:
+        """The latest time any mention can match."""
+        return max((n.high for n in self.needs), default=HIGHEST)
+
+    def wants(self, entry: Entry) -> bool:
+        """Whether any mention may match a row of the segment."""
+        return any(need.wants(entry) for need in self.needs)
+
+
+def read(connection: duckdb.DuckDBPyConnection, query: str, params: Any = None) -> Mentions:
+    """Take a query apart; one that is no plain SELECT is not `parsed`."""
+    import duckdb
+
+    found = Mentions()
+    try:
+        text = connection.execute("SELECT json_serialize_sql($1)", [query]).fetchone()[0]  # type: ignore[index]
+        tree = orjson.loads(text)
+    except (duckdb.Error, orjson.JSONDecodeError):
+        return found
+    if tree.get("error") or len(tree.get("statements", ())) != 1:
+        return found
+    found.parsed = True
+    node = tree["statements"][0]["node"]
+    _walk(node, found, _Constants(connection, tree, params))
+    found.counts_all = _counts_all(node)
+    return found
+
+
+def _walk(node: Any, found: Mentions, constants: _Constants) -> None:
+    if isinstance(node, list):
+        for child in node:
+            _walk(child, found, constants)
+        return
+    if not isinstance(node, dict):
+        return
+    table = node.get("from_table")
+    if node.get("type") == "SELECT_NODE" and _is_events(table):
+        found.tables.add(("", "events"))
+        found.needs.append(constants.need(node))
+        node = {k: v for k, v in node.items() if k != "from_table"}
+    elif node.get("type") == "BASE_TABLE":
+        name = (node["schema_name"], node["table_name"].lower())
+        found.tables.add(name)
+        if name[1] == "events" and name[0] in ("", "main"):
+            found.needs.append(Need())
+    for child in node.values():
+        _walk(child, found, constants)
+
+
+def _is_events(table: Any) -> bool:
+    return (
+        isinstance(table, dict)
+        and table.get("type") == "BASE_TABLE"
+        and not table["schema_name"]
+        and not table["catalog_name"]
+        and table["table_name"].lower() == "events"
+        and not table["column_name_alias"]
+    )
+
+
+class _Constants:
+    """Evaluates the constant side of comparisons by asking the engine."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, tree: Any, params: Any) -> None:
+        self._connection, self._tree, self._params = connection, tree, params
+
+    def need(self, node: dict[str, Any]) -> Need:
+        need = Need()
+        self._conjunct(node.get("where_clause"), need, node["from_table"])
+        return need
+
+    def _conjunct(self, clause: Any, need: Need, table: dict[str, Any]) -> None:
+        if not isinstance(clause, dict):
+            return
+        kind: str = clause.get("type", "")
+        if kind == "CONJUNCTION_AND":
+            for child in clause["children"]:
+                self._conjunct(child, need, table)
+        elif kind == "COMPARE_BETWEEN" and _column(clause["input"], table) == "time":
+            self._bound(need, _LOW[1], clause["lower"])
+            self._bound(need, _HIGH[1], clause["upper"])
+        elif kind == "COMPARE_IN":
+            column, *values = clause["children"]
+            self._names(need, _column(column, table), values)
+        elif clause.get("class") == "COMPARISON":
+            left, right = clause["left"], clause["right"]
+            if _column(left, table) is None:
+                left, right, kind = right, left, _FLIP.get(kind, kind)
+            column = _column(left, table)
+            if column == "time":
+                self._bound(need, kind, right)
+            elif kind == "COMPARE_EQUAL":
+                self._names(need, column, [right])
+
+    def _bound(self, need: Need, kind: str, value: Any) -> None:
+        if kind not in (*_LOW, *_HIGH, "COMPARE_EQUAL"):
+            return
+        micros = self._micros(value)
+        if micros is None:
+            return
+        if kind in _LOW or kind == "COMPARE_EQUAL":
+            need.low = max(need.low, micros)
+        if kind in _HIGH or kind == "COMPARE_EQUAL":
+            late = _SLACK if b'"FUNCTION"' in orjson.dumps(value) else 0
+            need.high = min(need.high, micros + late)
+
+    def _names(self, need: Need, column: str | None, values: list[Any]) -> None:
+        names = [self._text(v) for v in values]
+        if column not in ("type", "source") or not all(isinstance(n, str) for n in names):
+            return
+        attribute = f"{column}s"
+        held = getattr(need, attribute)
+        wanted = {n for n in names if n is not None}
+        setattr(need, attribute, wanted if held is None else held & wanted)
+
+    def _text(self, value: Any) -> str | None:
+        if isinstance(value, dict) and value.get("class") == "CONSTANT":
+            literal = value.get("literal", {})
+            return literal.get("text") if literal.get("kind") == "STRING" else None
+        given = self._given(value)
+        return given if isinstance(given, str) else None
+
+    def _given(self, value: Any) -> Any:
+        """The value of a parameter, if it is one."""
+        if not isinstance(value, dict) or value.get("class") != "PARAMETER":
+            return None
+        name = str(value.get("identifier", ""))
+        if isinstance(self._params, dict):
+            return self._params.get(name)
+        if self._params is not None and name.isdigit() and int(name) <= len(self._params):
+            return self._params[int(name) - 1]
+        return None
+
+    def _micros(self, value: Any) -> int | None:
+        import duckdb
+
+        given = self._given(value)
+        if isinstance(given, (str, datetime.datetime)):
+            try:
+                return to_micros(parse_time(given))
+            except InvalidEvent:
+                return None
+        if not _is_constant(value):
+            return None
+        statement = {**self._tree, "statements": [_select(value, self._tree["statements"][0])]}
+        try:
+            text = self._connection.execute(
+                "SELECT json_deserialize_sql($1::JSON)", [orjson.dumps(statement).decode()]
+            ).fetchone()[0]  # type: ignore[index]
+            row = self._connection.execute(f"SELECT epoch_us(({text})::TIMESTAMPTZ)").fetchone()
+        except duckdb.Error:
+            return None
+        return None if row is None or row[0] is None else int(row[0])
+
+
+def _select(expression: Any, statement: dict[str, Any]) -> dict[str, Any]:
+    """Return a statement that selects one constant expression."""
+    empty = {"type": "EMPTY", "alias": "", "sample": None, "query_location": 0}
+    node: dict[str, Any] = {
+        "type": "SELECT_NODE", "modifiers": [], "cte_map": {"map": []},
+        "select_list": [expression], "from_table": empty, "where_clause": None,
+        "group_expressions": [], "group_sets": [], "aggregate_handling": "STANDARD_HANDLING",
+        "having": None, "sample": None, "qualify": None,
+    }  # fmt: skip
+    return {**statement, "node": node}
+
+
+def _is_constant(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_constant, value))
+    if not isinstance(value, dict):
+        return True
+    kind = value.get("class")
+    if kind is not None and kind not in _CONSTANT:
+        return False
+    if kind == "FUNCTION" and value.get("function_name") not in _SAFE:
+        return False
+    return all(map(_is_constant, value.values()))
+
+
+def _column(value: Any, table: dict[str, Any]) -> str | None:
+    """The column of `events` that an expression is, or None."""
+    if not isinstance(value, dict) or value.get("class") != "COLUMN_REF":
+        return None
+    *owner, name = value["column_names"]
+    alias = table["alias"] or table["table_name"]
+    return str(name).lower() if not owner or owner == [alias] else None
+
+
+def _may(wanted: set[str] | None, counts: dict[str, int] | str) -> bool:
+    return wanted is None or isinstance(counts, str) or not wanted.isdisjoint(counts)
+
+
+def _counts_all(node: dict[str, Any]) -> str | None:
+    """The result column's name if the node is SELECT count(*) FROM events and nothing else."""
+    empty = ("where_clause", "having", "sample", "qualify")
+    lists = ("modifiers", "group_expressions", "group_sets")
+    plain = node.get("type") == "SELECT_NODE" and _is_events(node.get("from_table"))
+    if not plain or node["from_table"]["sample"] or node["from_table"].get("at_clause"):
+        return None
+    if any(node[k] is not None for k in empty) or any(node[k] for k in lists):
+        return None
+    if node["cte_map"]["map"] or len(node["select_list"]) != 1:
+        return None
+    item = node["select_list"][0]
+    counts = item.get("function_name") == "count_star" and not item.get("arguments")
+    if not counts or item["filter"] is not None or item["distinct"]:
+        return None
+    return item["alias"] or "count_star()"

@@ -1,0 +1,81 @@
+"""The tail as a table: WAL frames become rows once, however often they are queried."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lakelog.store import rows, wal
+from lakelog.store.manifest import Entry
+from lakelog.store.opening import Store
+from lakelog.store.seal import drop_known
+from lakelog.store.tail import Pending
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_COMBINE = 64
+Frame = tuple[str, int]
+
+
+class TailRows:
+    """Rows of one branch's tail, kept between queries; what is sealed is dropped."""
+
+    def __init__(self, store: Store, connect: Callable[[], Any]) -> None:
+        self._store, self._connect = store, connect
+        self._table: pa.Table | None = None
+        self._frames: list[tuple[Frame, int, bool]] = []
+        self._deduped: tuple[Any, pa.Table] | None = None
+        self._mutex = threading.Lock()
+
+    def events(self, pending: Pending, runs: tuple[Entry, ...]) -> pa.Table | None:
+        """Return the tail's rows, each identity once, or None if there are none."""
+        with self._mutex:
+            table = self._refresh(pending)
+            if table is None or not any(keyed for _, _, keyed in self._frames):
+                return table
+            state = (id(table), table.num_rows, tuple(r["digest"] for r in runs))
+            if self._deduped is None or self._deduped[0] != state:
+                self._deduped = state, drop_known(self._store, table, runs)
+            return self._deduped[1]
+
+    def quarantine(self, pending: Pending) -> pa.Table | None:
+        """Return the tail's quarantined lines, or None if there are none."""
+        frames = [f for fs in pending.frames.values() for f in fs if f.flags & wal.QUARANTINED]
+        return rows.quarantined(self._connect(), frames) if frames else None
+
+    def _refresh(self, pending: Pending) -> pa.Table | None:
+        """Drop rows of sealed frames, add rows of new ones."""
+        import pyarrow as pa
+
+        wanted = {
+            (w, f.sequence): f
+            for w, fs in pending.frames.items()
+            for f in fs
+            if not f.flags & wal.QUARANTINED
+        }
+        self._forget_all_but(wanted.keys())
+        have = {frame for frame, _, _ in self._frames}
+        fresh = [f for key, f in wanted.items() if key not in have]
+        if fresh:
+            made = rows.events(self._connect(), fresh)
+            self._table = made if self._table is None else pa.concat_tables([self._table, made])
+            self._frames += [
+                ((f.writer, f.sequence), f.events, bool(f.flags & wal.KEYED)) for f in fresh
+            ]
+            if self._table["type"].num_chunks > _COMBINE:
+                self._table = self._table.combine_chunks()
+        return self._table
+
+    def _forget_all_but(self, wanted: Any) -> None:
+        import numpy as np
+        import pyarrow as pa
+
+        kept = [entry[0] in wanted for entry in self._frames]
+        if all(kept):
+            return
+        assert self._table is not None
+        mask = np.repeat(np.array(kept), [n for _, n, _ in self._frames])
+        self._frames = [e for e, keep in zip(self._frames, kept, strict=True) if keep]
+        self._table = self._table.filter(pa.array(mask)) if self._frames else None

@@ -1,0 +1,88 @@
+"""Settings of a lake: text a user may write, kept in lakelog.json, at most a dozen."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from lakelog.errors import InvalidSetting
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "k": 10**3, "m": 10**6}
+_SPANS = {"us": 1, "ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
+_SPANS["w"] = 7 * _SPANS["d"]
+SEAL_CHOICES = ("auto", "inline", "never")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How one lake rotates, seals, compacts and collects. All sizes in bytes."""
+
+    rotate_bytes: int = 16_000_000
+    """A WAL file is rotated once it holds this much JSON."""
+    rotate_events: int = 100_000
+    """A WAL file is rotated once it holds this many events."""
+    rotate_seconds: int = 60
+    """A WAL file is rotated this long after its first frame."""
+    seal: str = "auto"
+    """auto: a helper process seals rotated files; inline: the writer does; never: others do."""
+    segment_rows: int = 1_000_000
+    """Compaction aims at segments of at most this many rows."""
+    segment_bytes: int = 128_000_000
+    """Compaction aims at segments of at most this size."""
+    memory_bytes: int = 1_000_000_000
+    """Memory the SQL engine may take, for queries, sealing and compaction."""
+    threads: int = 0
+    """Threads the SQL engine may use; 0 is one per core."""
+    gc_grace_hours: int = 24
+    """How long a file stays after it was first seen unreferenced."""
+    history_days: int = 30
+    """How long moves are kept reachable for rollback and time travel."""
+
+
+DEFAULTS = Settings()
+NAMES = tuple(f.name for f in dataclasses.fields(Settings))
+
+
+def parse(pairs: dict[str, object], base: Settings = DEFAULTS) -> Settings:
+    """Return `base` with `pairs` laid over it; values may be text such as `16MB`.
+
+    Raises InvalidSetting for an unknown name or a value of the wrong kind.
+    """
+    changes: dict[str, object] = {}
+    for name, value in pairs.items():
+        if name not in NAMES:
+            raise InvalidSetting(f"no setting {name!r}: choose from {', '.join(NAMES)}")
+        changes[name] = _choice(name, value) if name == "seal" else _number(name, value)
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def to_dict(settings: Settings) -> dict[str, object]:
+    """Return the settings that differ from the defaults."""
+    return {n: getattr(settings, n) for n in NAMES if getattr(settings, n) != getattr(DEFAULTS, n)}
+
+
+def span_us(text: str) -> int:
+    """Parse a duration such as `30d`, `12h`, `15m`, `90s` into microseconds."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)\s*", text)
+    if not match:
+        raise InvalidSetting(f"{text!r} is not a duration: write it as 30d, 12h, 15m or 90s")
+    return int(float(match[1]) * _SPANS[match[2]])
+
+
+def _choice(name: str, value: object) -> str:
+    if value not in SEAL_CHOICES:
+        raise InvalidSetting(f"setting {name} is one of {', '.join(SEAL_CHOICES)}, not {value!r}")
+    return str(value)
+
+
+def _number(name: str, value: object) -> int:
+    match = re.fullmatch(r"\s*(\d+)\s*([a-zA-Z]*)\s*", str(value))
+    unit = match[2].lower() if match else "?"
+    if not match or unit not in _UNITS or isinstance(value, bool):
+        raise InvalidSetting(f"setting {name} is a whole number such as 60 or 16MB, not {value!r}")
+    number = int(match[1]) * _UNITS[unit]
+    if number == 0 and name not in ("threads", "gc_grace_hours", "history_days"):
+        raise InvalidSetting(f"setting {name} must be above 0")
+    if number > 2**62:
+        raise InvalidSetting(f"setting {name} is too large")
+    return number

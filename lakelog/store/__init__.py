@@ -1,0 +1,1 @@
+"""The lake's files and the rules by which processes that share only a directory agree."""

@@ -1,0 +1,221 @@
+"""The one door to the disk. Every write, sync, link and unlink of a lake goes through here.
+
+Rules: sync a file, then the directory that names it; the pointer moves last; create-if-absent
+is `link` (rename overwrites and so decides nothing); after a failed write or sync the caller
+must abandon that descriptor for good, since the kernel may mark lost pages clean.
+Failures of the disk stay OSError. Tests replace these functions to crash or reorder them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+
+TEMPORARY = ".tmp-"
+
+
+def now_us() -> int:
+    """Microseconds since 1970, by this host's clock."""
+    return time.time_ns() // 1000
+
+
+def random_hex(size: int = 16) -> str:
+    """`size` random bytes as hex."""
+    return os.urandom(size).hex()
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write every byte, or raise OSError."""
+    done = os.write(fd, data)
+    if done != len(data):
+        view = memoryview(data)
+        while done < len(data):
+            done += os.write(fd, view[done:])
+
+
+def sync_file(fd: int) -> None:
+    """Make a file's data durable; not its name."""
+    os.fdatasync(fd)
+
+
+def sync_dir(path: str) -> None:
+    """Make the entries of a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def create(path: str) -> int:
+    """Create a file that must not exist; return its descriptor."""
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o644)
+
+
+def close(fd: int) -> None:
+    """Close a descriptor."""
+    os.close(fd)
+
+
+def link(source: str, target: str) -> None:
+    """Give a file a second name; FileExistsError if that name is taken."""
+    os.link(source, target)
+
+
+def unlink(path: str) -> None:
+    """Remove a name; no error if it is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def rename(source: str, target: str) -> None:
+    """Replace `target`; decides no race, so only for advice and derived files."""
+    os.replace(source, target)
+
+
+def make_dirs(path: str) -> None:
+    """Make a directory and its parents, each durably."""
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for directory in reversed(missing):
+        make_dir(directory)
+        sync_dir(os.path.dirname(directory))
+
+
+def make_dir(path: str) -> None:
+    """Make a directory if it is not there."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path)
+
+
+def remove_dir(path: str) -> None:
+    """Remove an empty directory if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(path)
+
+
+def temporary(directory: str) -> str:
+    """A fresh temporary name in `directory`; gc removes what is left of them."""
+    return f"{directory}/{TEMPORARY}{random_hex(8)}"
+
+
+def write_temporary(directory: str, data: bytes) -> str:
+    """Write and sync a nameless-to-be file; return its temporary path."""
+    path = temporary(directory)
+    fd = create(path)
+    try:
+        write_all(fd, data)
+        sync_file(fd)
+    except BaseException:
+        unlink(path)
+        raise
+    finally:
+        close(fd)
+    return path
+
+
+def create_whole(path: str, data: bytes) -> None:
+    """Make `path` appear whole or not at all; FileExistsError if it is there. Not yet durable:
+    the caller syncs the directory."""
+    made = write_temporary(os.path.dirname(path), data)
+    try:
+        link(made, path)
+    finally:
+        unlink(made)
+
+
+def put_object(path: str, data: bytes) -> None:
+    """Write a content-addressed file durably; being there already is fine."""
+    with contextlib.suppress(FileExistsError):
+        create_whole(path, data)
+    sync_dir(os.path.dirname(path))
+
+
+def replace_whole(path: str, data: bytes, *, sync: bool = True) -> None:
+    """Replace a file in one step; for advice and derived files only."""
+    directory = os.path.dirname(path)
+    made = temporary(directory)
+    fd = create(made)
+    try:
+        write_all(fd, data)
+        if sync:
+            sync_file(fd)
+    except BaseException:
+        unlink(made)
+        raise
+    finally:
+        close(fd)
+    rename(made, path)
+    if sync:
+        sync_dir(directory)
+
+
+def append_line(path: str, data: bytes) -> None:
+    """Append to a derived file, unsynced; a torn line is for its reader to skip."""
+    fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+def read(path: str) -> bytes:
+    """All bytes of a file."""
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def listing(path: str) -> list[str]:
+    """Names in a directory; none if it is not there."""
+    try:
+        return os.listdir(path)
+    except FileNotFoundError:
+        return []
+
+
+def exists(path: str) -> bool:
+    """Whether a name is there now."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def lock(fd: int, *, wait: bool = False) -> bool:
+    """Take the exclusive flock of an open file; False if another holds it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def is_locked(path: str) -> bool:
+    """Whether some process holds the flock of `path`; False if it is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not lock(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def claim(path: str) -> Iterator[bool]:
+    """Hold a work-saving claim file; yields False if another process holds it."""
+    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    try:
+        yield lock(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,42 @@
+"""JSON documents that notice every flipped bit.
+
+A document is one JSON object on one line whose last member is `checksum`: the SHA-256 in hex
+of the line's bytes with `,"checksum":"..."` taken out. The line ends with one newline.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import orjson
+
+_MARK = b',"checksum":"'
+_TAIL = len(_MARK) + 64 + len(b'"}\n')
+
+
+class NotIntact(ValueError):
+    """The bytes are not a document as it was written; the reader says which file."""
+
+
+def encode(body: dict[str, Any]) -> bytes:
+    """Return the bytes of a document with at least one member."""
+    text = orjson.dumps(body)
+    return text[:-1] + _MARK + hashlib.sha256(text).hexdigest().encode() + b'"}\n'
+
+
+def decode(data: bytes) -> dict[str, Any]:
+    """Return the body. Raises NotIntact unless every byte is as written."""
+    text = data[:-_TAIL] + b"}"
+    digest = hashlib.sha256(text).hexdigest().encode()
+    if len(data) <= _TAIL or data[-_TAIL:] != _MARK + digest + b'"}\n':
+        raise NotIntact("its checksum does not match")
+    body = orjson.loads(text)
+    if not isinstance(body, dict):
+        raise NotIntact("it is not a JSON object")
+    return body
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,34 @@
+"""The SQL engine, opened the way lakelog wants it: in memory, UTC, offline, bounded."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from lakelog.settings import Settings
+from lakelog.store.layout import Layout
+
+if TYPE_CHECKING:
+    import duckdb
+
+_OFFLINE: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "python_enable_replacements": "false",
+}
+
+
+def connect(layout: Layout, settings: Settings) -> duckdb.DuckDBPyConnection:
+    """Return a fresh in-memory database; one cursor() of it serves one query."""
+    import duckdb
+
+    connection = duckdb.connect(":memory:", config=_OFFLINE)
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(f"SET memory_limit = '{settings.memory_bytes}B'")
+    connection.execute("SET preserve_insertion_order = true")
+    spill = f"{layout.cache}/spill-{os.getpid()}".replace("'", "''")
+    connection.execute(f"SET temp_directory = '{spill}'")
+    if settings.threads:
+        connection.execute(f"SET threads = {settings.threads}")
+    return connection

@@ -1,0 +1,311 @@
+"""History: naming states of the lake, comparing them, and going back.
+
+A snapshot is a manifest as users see it. Rollback is one new move that names an old manifest; it
+deletes nothing and can be undone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lakelog.errors import (
+    AlreadyExists,
+    DamagedManifest,
+    InUse,
+    NothingToUndo,
+    WouldDropEvents,
+)
+from lakelog.store import disk
+from lakelog.store.layout import encode_name
+from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.opening import Store, start_branch
+from lakelog.store.publish import USER_OPS, Change, grow, link_move, publish
+from lakelog.store.refs import Head, Move, Tag, author
+from lakelog.store.resolve import moves, resolve
+
+SHORT = 12
+Settle = Callable[[], Head]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One state of the lake: `id` (64 hex digits), time (us), author, message, op, counts."""
+
+    id: str
+    time: int
+    author: str
+    op: str
+    message: str
+    events: int
+    bytes: int
+    segments: int
+    quarantined: int
+    parent: str
+
+    @property
+    def short(self) -> str:
+        """The first 12 digits of the id, enough to name it."""
+        return self.id[:SHORT]
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """One move with the totals of the state it made; None where the manifest is gone."""
+
+    move: Move
+    tags: tuple[str, ...]
+    events: int | None
+    segments: int | None
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What separates snapshot `a` from `b`: segments only in one, event and type counts.
+
+    Type counts are of the segments that differ; a type is None where a segment has too many.
+    """
+
+    a: Snapshot
+    b: Snapshot
+    added: tuple[Entry, ...]
+    removed: tuple[Entry, ...]
+    events: int
+    types: dict[str, int] | None
+    moves: tuple[Move, ...]
+
+
+def describe(state: Manifest) -> Snapshot:
+    """Return a manifest as a snapshot."""
+    t = state.totals
+    return Snapshot(
+        state.digest, state.time, state.author, state.op, state.message, t.events, t.bytes,
+        t.segments, t.quarantined, state.parent,
+    )  # fmt: skip
+
+
+def log(store: Store, branch: str, limit: int | None = None) -> list[LogEntry]:
+    """Return moves, newest first, with what each left behind."""
+    names: dict[str, list[str]] = {}
+    for tag in store.refs.tags():
+        names.setdefault(tag.snapshot, []).append(tag.name)
+    entries: list[LogEntry] = []
+    for move in moves(store, branch):
+        if limit is not None and len(entries) >= limit:
+            break
+        events: int | None
+        segments: int | None
+        try:
+            if not move.snapshot:
+                raise DamagedManifest(move.branch, "unknown")
+            totals = store.manifests.load(move.snapshot).totals
+            events, segments = totals.events, totals.segments
+        except DamagedManifest:
+            events = segments = None
+        entries.append(LogEntry(move, tuple(names.get(move.snapshot, ())), events, segments))
+    return entries
+
+
+def diff(store: Store, a: str, b: str) -> Diff:
+    """Compare two manifests by their segments."""
+    left, right = store.manifests.load(a), store.manifests.load(b)
+    old = {e["key"]: e for e in store.manifests.entries(left)}
+    new = {e["key"]: e for e in store.manifests.entries(right)}
+    added = tuple(e for k, e in new.items() if k not in old)
+    removed = tuple(e for k, e in old.items() if k not in new)
+    types: dict[str, int] | None = {}
+    for sign, entries in ((1, added), (-1, removed)):
+        for entry in (e for e in entries if e["kind"] == "events"):
+            types = _add_types(types, entry["types"], sign)
+    if types is not None:
+        types = {name: n for name, n in sorted(types.items()) if n}
+    events = right.totals.events - left.totals.events
+    return Diff(describe(left), describe(right), added, removed, events, types, ())
+
+
+def snapshot(store: Store, branch: str, settle: Settle, message: str) -> Snapshot:
+    """Settle and make a move that records a message."""
+    settle()
+    head = publish(store, branch, lambda *_: Change("snapshot", message))
+    assert head is not None
+    return describe(store.manifests.load(head.move.snapshot))
+
+
+def tag(store: Store, branch: str, settle: Settle, name: str, ref: str | None, message: str) -> Tag:
+    """Name a snapshot for good; without `ref` the branch is settled and its head named.
+
+    Raises AlreadyExists, InvalidName, UnknownRef.
+    """
+    path = store.layout.tag(name)
+    if disk.exists(path):
+        raise AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
+    target = resolve(store, branch, ref) if ref else settle().move.snapshot
+    made = Tag(name, target, disk.now_us(), author(), message, branch, disk.random_hex())
+    try:
+        store.refs.link_tag(made)
+    except FileExistsError:
+        raise AlreadyExists(
+            f"tag {name!r} exists: choose another name, or delete it first"
+        ) from None
+    return made
+
+
+def delete_tag(store: Store, name: str) -> Tag:
+    """Remove a tag; its snapshot stays while a move in the window names it."""
+    gone = store.refs.tag(name)
+    disk.unlink(store.layout.tag(name))
+    disk.sync_dir(store.layout.tags)
+    return gone
+
+
+def make_branch(
+    store: Store, branch: str, settle: Settle, name: str, ref: str | None, message: str
+) -> Head:
+    """Start a branch at a snapshot; cursors and ids come along, pending events do not.
+
+    A deleted branch of that name starts again under the next number. Raises AlreadyExists.
+    """
+    encode_name(name)
+    if name in store.refs.branches():
+        raise AlreadyExists(f"branch {name!r} exists: choose another name")
+    target = resolve(store, branch, ref) if ref else settle().move.snapshot
+    store.manifests.load(target)
+    if name in store.refs.all_branches() and store.refs.numbers(name):
+        return _revive(store, name, target, message)
+    try:
+        start_branch(store, name, target, message)
+    except FileExistsError:
+        raise AlreadyExists(f"branch {name!r} exists: choose another name") from None
+    return store.refs.head(name)
+
+
+def delete_branch(store: Store, name: str, settle: Settle) -> None:
+    """End a branch by a move, so that its history stays readable. Raises InUse, UnknownRef."""
+    store.refs.head(name)
+    directory = store.layout.wal_dir(name)
+    for file in disk.listing(directory):
+        if disk.is_locked(f"{directory}/{file}"):
+            raise InUse(f"branch {name!r} has a living writer: close it, then delete the branch")
+    settle()
+    publish(store, name, lambda now, _: Change("delete", snapshot=now.move.snapshot))
+
+
+def rollback(store: Store, branch: str, settle: Settle, ref: str, cursors: bool = True) -> Head:
+    """Make an old state the branch's newest, after checking that it can be opened.
+
+    Everything pending is published first, so it stays in the log. With `cursors` false the
+    positions of followed sources stay where they are. Raises UnknownRef, Damaged.
+    """
+    target = resolve(store, branch, ref)
+    check(store, target)
+    settle()
+    if not cursors:
+        target = _with_cursors(store, branch, target)
+    name = f"to {ref}" if ref != target else f"to {target[:SHORT]}"
+    head = publish(
+        store, branch, lambda *_: Change("rollback", name, snapshot=target, rewind=True)
+    )  # fmt: skip
+    assert head is not None
+    return head
+
+
+def _with_cursors(store: Store, branch: str, target: str) -> str:
+    """Write the target's state with the branch's present cursors; return its digest."""
+    now = store.manifests.load(store.refs.head(branch).move.snapshot)
+    present = tuple(store.manifests.entries(now, "cursor"))
+    if not present:
+        return target
+    state, commit = store.manifests.load(target), disk.random_hex()
+    change = Change("rollback", "with present cursors", entries=present)
+    return store.manifests.write(grow(store, state, change, commit, disk.now_us())).digest
+
+
+def undo(store: Store, branch: str, settle: Settle, force: bool, to_branch: str | None) -> Head:
+    """Go to the state before the last move a user made.
+
+    Raises NothingToUndo, and WouldDropEvents if events came after it and neither `force` nor
+    `to_branch` says what to do with them.
+    """
+    last, before = _last_user_move(store, branch)
+    check(store, before.snapshot)
+    later = _events_since(store, branch, last, settle)
+    if later and not force and to_branch is None:
+        raise WouldDropEvents(
+            f"{later} events came after the {last.op} and would leave {branch!r}: undo --force"
+            " takes them off the branch (the log keeps them), --to-branch NAME keeps them on one",
+            later,
+        )
+    settle()
+    if to_branch is not None:
+        make_branch(store, branch, settle, to_branch, None, f"kept by undo of {last.op}")
+    message = f"of {last.op} {last.message}".strip()
+    done = publish(
+        store, branch, lambda *_: Change("undo", message, snapshot=before.snapshot, rewind=True)
+    )  # fmt: skip
+    assert done is not None
+    return done
+
+
+def check(store: Store, digest: str) -> Manifest:
+    """Make sure a manifest opens and its pages are there in full length."""
+    state = store.manifests.load(digest)
+    path = store.layout.object("manifests", digest)
+    if not disk.exists(path):
+        raise DamagedManifest(path, "the manifest is missing")
+    for page in state.pages:
+        name = store.layout.object("manifests", page.digest)
+        try:
+            size = os.stat(name).st_size
+        except FileNotFoundError:
+            raise DamagedManifest(name, "the page is missing") from None
+        if size != page.bytes:
+            raise DamagedManifest(name, f"the page has {size} bytes instead of {page.bytes}")
+    return state
+
+
+def _revive(store: Store, name: str, target: str, message: str) -> Head:
+    """Append the next move to a deleted branch."""
+    number = max(store.refs.numbers(name))
+    while store.refs.exists(name, number + 1):
+        number += 1
+    old = store.refs.read_head(name, number)
+    now = max(disk.now_us(), old.move.time + 1)
+    made = Move(
+        number + 1, name, old.digest, disk.random_hex(), now, author(), "branch", message, target,
+        old.move.generation + 1, old.move.wal,
+    )  # fmt: skip
+    head = link_move(store, made)
+    if head is None:
+        raise AlreadyExists(f"branch {name!r} exists: choose another name")
+    store.refs.note(head)
+    return head
+
+
+def _last_user_move(store: Store, branch: str) -> tuple[Move, Move]:
+    """Return the newest move a user made and the move before it."""
+    found: Move | None = None
+    for move in moves(store, branch):
+        if found is not None and move.snapshot:
+            return found, move
+        if found is None and move.op in USER_OPS:
+            found = move
+    raise NothingToUndo(f"nothing to undo on {branch!r}: no rollback, snapshot or other user move")
+
+
+def _events_since(store: Store, branch: str, last: Move, settle: Settle) -> int:
+    """Count events published after a move, pending ones included."""
+    head = settle()
+    now = store.manifests.load(head.move.snapshot)
+    then = store.manifests.load(last.snapshot)
+    return max(now.next_seq - then.next_seq, 0)
+
+
+def _add_types(
+    types: dict[str, int] | None, more: dict[str, int] | str, sign: int
+) -> dict[str, int] | None:
+    if types is None or isinstance(more, str):
+        return None
+    for name, count in more.items():
+        types[name] = types.get(name, 0) + sign * count
+    return types

@@ -1,0 +1,140 @@
+"""Every path in a lake, and how to read a name back from one.
+
+    lakelog.json                                  {format, lake, settings}
+    wal/<branch>/<writer>-<n>.jsonl.zst           writer: 32 hex digits; n: 6 digits
+    segments/<2 hex>/<digest>.parquet
+    ids/<2 hex>/<digest>.ids
+    manifests/<2 hex>/<digest>.json.zst           manifests and pages
+    refs/heads/<branch>/<12 digits>.json          one move
+    refs/heads/<branch>/hint                      a recent number; advice only
+    refs/heads/<branch>/packed-<a>-<b>.jsonl.zst  old moves
+    refs/tags/<name>.json
+    gc/condemned.json
+    cache/                                        derived, may be deleted
+
+A digest is the SHA-256 of the file's bytes in hex. Branch and tag names are
+percent-encoded to [a-z0-9._-] (upper case too, so that case-blind disks keep them apart).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from lakelog.errors import InvalidName
+
+FORMAT = 1
+OBJECTS = {"segments": ".parquet", "ids": ".ids", "manifests": ".json.zst"}
+HEX_DIRS = tuple(f"{i:02x}" for i in range(256))
+_WAL = re.compile(r"([0-9a-f]{32})-(\d{6})\.jsonl\.zst")
+_MOVE = re.compile(r"(\d{12})\.json")
+_PACKED = re.compile(r"packed-(\d{12})-(\d{12})\.jsonl\.zst")
+_DIGEST = re.compile(r"([0-9a-f]{64})\.(parquet|ids|json\.zst)")
+
+
+def encode_name(name: str) -> str:
+    """Return the file name of a branch or tag. Raises InvalidName for one that cannot be used."""
+    if not name or name != name.strip() or name.startswith(("-", "@")):
+        raise InvalidName(
+            f"{name!r} cannot be a name: it is empty, or starts with - or @, or a space"
+        )
+    if re.search(r"[\x00-\x1f\x7f\"]", name) or "~" in name:
+        raise InvalidName(f"{name!r} cannot be a name: no quotes, tildes or control characters")
+    if re.match(r"\d{4}-\d{2}-\d{2}", name) or re.fullmatch(r"[0-9a-f]{8,64}", name):
+        raise InvalidName(f"{name!r} cannot be a name: it reads like a time or a snapshot id")
+    try:
+        raw = name.encode()
+    except UnicodeEncodeError:
+        raise InvalidName(f"{name!r} cannot be a name: not valid Unicode") from None
+    safe = b"abcdefghijklmnopqrstuvwxyz0123456789._-"
+    text = "".join(chr(c) if c in safe else f"%{c:02x}" for c in raw)
+    text = "%2e" + text[1:] if text.startswith(".") else text
+    if len(text) > 200:
+        raise InvalidName(f"{name[:30]!r}... cannot be a name: too long")
+    return text
+
+
+def decode_name(text: str) -> str:
+    """Return the branch or tag that a file name stands for."""
+    raw = re.sub(r"%([0-9a-f]{2})", lambda m: chr(int(m[1], 16)), text)
+    return raw.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+class Layout:
+    """Paths below one lake directory; pure, touches no disk."""
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.abspath(root)
+        self.config = f"{self.root}/lakelog.json"
+        self.wals = f"{self.root}/wal"
+        self.heads = f"{self.root}/refs/heads"
+        self.tags = f"{self.root}/refs/tags"
+        self.cache = f"{self.root}/cache"
+        self.cut = f"{self.cache}/cut"
+        self.aside = f"{self.cache}/damaged"
+        self.marks = f"{self.cache}/verified.jsonl"
+        self.gc = f"{self.root}/gc"
+        self.condemned = f"{self.gc}/condemned.json"
+
+    def directories(self) -> list[str]:
+        """Every directory `init` makes, parents first."""
+        top = [self.wals, f"{self.root}/refs", self.heads, self.tags, self.gc, self.cache]
+        objects = [f"{self.root}/{kind}" for kind in OBJECTS]
+        leaves = [f"{d}/{h}" for d in objects for h in HEX_DIRS]
+        return [*top, *objects, *leaves]
+
+    def wal_dir(self, branch: str) -> str:
+        """The folder of a branch's WAL files."""
+        return f"{self.wals}/{encode_name(branch)}"
+
+    def wal(self, branch: str, writer: str, n: int) -> str:
+        """File `n` of a writer."""
+        return f"{self.wal_dir(branch)}/{writer}-{n:06d}.jsonl.zst"
+
+    def object(self, kind: str, digest: str) -> str:
+        """The path of a segment, id run, manifest or page."""
+        return f"{self.root}/{kind}/{digest[:2]}/{digest}{OBJECTS[kind]}"
+
+    def head_dir(self, branch: str) -> str:
+        """The folder of a branch's moves."""
+        return f"{self.heads}/{encode_name(branch)}"
+
+    def move(self, branch: str, number: int) -> str:
+        """One move of a branch."""
+        return f"{self.head_dir(branch)}/{number:012d}.json"
+
+    def packed(self, branch: str, first: int, last: int) -> str:
+        """A file of folded old moves."""
+        return f"{self.head_dir(branch)}/packed-{first:012d}-{last:012d}.jsonl.zst"
+
+    def hint(self, branch: str) -> str:
+        """The advice file of a branch."""
+        return f"{self.head_dir(branch)}/hint"
+
+    def tag(self, name: str) -> str:
+        """The file of a tag."""
+        return f"{self.tags}/{encode_name(name)}.json"
+
+
+def parse_wal(name: str) -> tuple[str, int] | None:
+    """Return (writer, n) of a WAL file name."""
+    match = _WAL.fullmatch(name)
+    return (match[1], int(match[2])) if match else None
+
+
+def parse_move(name: str) -> int | None:
+    """Return the number of a move's file name."""
+    match = _MOVE.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def parse_packed(name: str) -> tuple[int, int] | None:
+    """Return (first, last) of a packed file's name."""
+    match = _PACKED.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def parse_object(name: str) -> str | None:
+    """Return the digest of an object's file name."""
+    match = _DIGEST.fullmatch(name)
+    return match[1] if match else None

@@ -1,0 +1,294 @@
+"""Manifests: one immutable state of the lake, complete in itself, cheap at any size.
+
+A manifest (manifests/<digest>.json.zst, zstd of one JSON object) names its parent and holds
+totals, at most 16 `tail` entries, the id runs, and `pages`: older entries in files of their own.
+Pages form a log-structured tree of fan-out 16, oldest first: a full tail becomes a page of 16
+entries (level 0), sixteen of those one of at most 256 (level 1), sixteen of those one of at
+most 4096 (level 2), which only maintenance writes. Read pages oldest to newest, then the tail:
+
+    {"add": what, "key": k, ...}   puts k, over any older entry of that what and key
+    {"del": what, "key": k, ...}   hides it; dropped once nothing older is left below it
+
+`what` is segment, cursor, artifact or view; a segment's key is its digest. So every commit
+writes one small file, and all statistics of 10,000 segments are about 30 pages away.
+The digest covers the compressed bytes; `commit` makes every attempt's bytes unique.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import zstandard
+
+from lakelog.errors import DamagedManifest
+from lakelog.store import disk, document
+from lakelog.store.layout import FORMAT, Layout
+
+FAN = 16
+LEVEL_MAX = 2
+Entry = dict[str, Any]
+_CACHED = 256
+
+
+@dataclass(frozen=True)
+class Page:
+    """A file of entries, as its manifest names it; `time` is None where no segment is in it."""
+
+    digest: str
+    bytes: int
+    level: int
+    entries: int
+    removals: int
+    events: int
+    time: list[int] | None
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over the live segments."""
+
+    events: int = 0
+    bytes: int = 0
+    segments: int = 0
+    quarantined: int = 0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One state of the lake. `digest` is its name ("" until written)."""
+
+    parent: str
+    commit: str
+    time: int
+    author: str
+    op: str
+    message: str
+    next_seq: int
+    totals: Totals
+    pages: tuple[Page, ...]
+    tail: tuple[Entry, ...]
+    ids: tuple[Entry, ...]
+    retention: Entry | None
+    digest: str = field(default="", compare=False)
+
+
+class Manifests:
+    """Reads and writes the manifests and pages of one lake; keeps the last few in memory."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._manifests: dict[str, Manifest] = {}
+        self._pages: dict[str, tuple[Entry, ...]] = {}
+
+    def load(self, digest: str) -> Manifest:
+        """Return a manifest. Raises DamagedManifest when missing or not intact."""
+        if digest not in self._manifests:
+            body = self._read(digest, None)
+            _keep(self._manifests, digest, _from_body(body, digest))
+        return self._manifests[digest]
+
+    def page(self, page: Page) -> tuple[Entry, ...]:
+        """Return a page's entries. Raises DamagedManifest when missing or not intact."""
+        if page.digest not in self._pages:
+            body = self._read(page.digest, page.bytes)
+            _keep(self._pages, page.digest, tuple(body["entries"]))
+        return self._pages[page.digest]
+
+    def write(self, manifest: Manifest) -> Manifest:
+        """Write a manifest durably and return it with its digest."""
+        digest, _ = self._write(_to_body(manifest))
+        written = dataclasses.replace(manifest, digest=digest)
+        _keep(self._manifests, digest, written)
+        return written
+
+    def write_page(self, entries: tuple[Entry, ...], commit: str) -> Page:
+        """Write a page durably."""
+        level = level_of(len(entries))
+        body = {"format": FORMAT, "commit": commit, "level": level, "entries": entries}
+        digest, size = self._write(body)
+        _keep(self._pages, digest, entries)
+        return describe(entries, digest, size)
+
+    def forget(self) -> None:
+        """Drop what is in memory, so that the next load reads the disk."""
+        self._manifests.clear()
+        self._pages.clear()
+
+    def entries(self, manifest: Manifest, what: str = "segment") -> list[Entry]:
+        """Return the live entries of one kind, oldest first; opens every page."""
+        live = self.paged(manifest, what)
+        _apply(live, manifest.tail, what)
+        return list(live.values())
+
+    def paged(self, manifest: Manifest, what: str = "segment") -> dict[str, Entry]:
+        """Return the entries that the pages alone leave alive, by key."""
+        live: dict[str, Entry] = {}
+        for page in manifest.pages:
+            _apply(live, self.page(page), what)
+        return live
+
+    def segments_between(self, manifest: Manifest, low: int, high: int) -> list[Entry]:
+        """Return the live event segments that may hold a time in [low, high] (us)."""
+        live: dict[str, Entry] = {}
+        for page in manifest.pages:
+            near = page.time is not None and page.time[0] <= high and low <= page.time[1]
+            if near or page.removals:
+                _apply(live, self.page(page), "segment")
+        _apply(live, manifest.tail, "segment")
+        return [e for e in live.values() if e["time"][0] <= high and low <= e["time"][1]]
+
+    def _read(self, digest: str, size: int | None) -> dict[str, Any]:
+        path = self._layout.object("manifests", digest)
+        try:
+            data = disk.read(path)
+        except FileNotFoundError:
+            raise DamagedManifest(path, "the manifest or page is missing") from None
+        if document.digest(data) != digest or (size is not None and len(data) != size):
+            raise DamagedManifest(path, "the bytes do not match their name")
+        body: dict[str, Any] = orjson.loads(zstandard.ZstdDecompressor().decompress(data))
+        return body
+
+    def _write(self, body: dict[str, Any]) -> tuple[str, int]:
+        data = zstandard.ZstdCompressor(level=3).compress(orjson.dumps(body))
+        digest = document.digest(data)
+        disk.put_object(self._layout.object("manifests", digest), data)
+        return digest, len(data)
+
+
+def empty(commit: str, time: int, author: str) -> Manifest:
+    """Return the state of a new lake."""
+    return Manifest("", commit, time, author, "init", "", 0, Totals(), (), (), (), None)
+
+
+def level_of(entries: int) -> int:
+    """Return the level of a page of so many entries."""
+    level = 0
+    while entries > FAN ** (level + 1) and level < LEVEL_MAX:
+        level += 1
+    return level
+
+
+def describe(entries: tuple[Entry, ...], digest: str, size: int) -> Page:
+    """Return what a manifest says of a page."""
+    adds = [e for e in entries if e.get("add") == "segment"]
+    times = [e["time"] for e in adds if e["kind"] == "events"]
+    span = [min(t[0] for t in times), max(t[1] for t in times)] if times else None
+    return Page(
+        digest, size, level_of(len(entries)), len(entries),
+        sum("del" in e for e in entries), sum(e["events"] for e in adds), span,
+    )  # fmt: skip
+
+
+def fold(parts: list[tuple[Entry, ...]], oldest: bool) -> tuple[Entry, ...]:
+    """Merge runs of entries, oldest first: the newest of a key wins; the oldest run of a
+    manifest needs no removals."""
+    kept: dict[tuple[str, str], Entry] = {}
+    for part in parts:
+        for entry in part:
+            key = (entry.get("add") or entry["del"], entry["key"])
+            kept.pop(key, None)
+            kept[key] = entry
+    return tuple(e for e in kept.values() if not (oldest and "del" in e))
+
+
+def add_up(totals: Totals, entries: list[Entry]) -> Totals:
+    """Return the totals after a change; removals carry the counts they take away."""
+    events, size, segments, bad = totals.events, totals.bytes, totals.segments, totals.quarantined
+    for entry in entries:
+        if (entry.get("add") or entry.get("del")) != "segment":
+            continue
+        sign = 1 if "add" in entry else -1
+        size, segments = size + sign * entry["bytes"], segments + sign
+        if entry["kind"] == "events":
+            events += sign * entry["events"]
+        else:
+            bad += sign * entry["events"]
+    return Totals(events, size, segments, bad)
+
+
+def removal(entry: Entry) -> Entry:
+    """Return the entry that hides a segment."""
+    return {"del": "segment", **{k: entry[k] for k in ("key", "events", "bytes", "kind")}}
+
+
+def number(entries: list[Entry], next_seq: int) -> tuple[list[Entry], int]:
+    """Give arrival segments their place in the branch's order."""
+    done = []
+    for entry in entries:
+        if entry.get("add") == "segment" and entry["kind"] == "events" and "seq" not in entry:
+            entry = {**entry, "seq": [next_seq, next_seq + entry["events"] - 1]}
+            next_seq += entry["events"]
+        done.append(entry)
+    return done, next_seq
+
+
+def spill(
+    shelf: Manifests, pages: tuple[Page, ...], tail: tuple[Entry, ...], commit: str
+) -> tuple[tuple[Page, ...], tuple[Entry, ...]]:
+    """Move a tail over 16 entries into pages, and merge small pages; at most 256 entries are
+    merged here, larger merges are maintenance."""
+    biggest = FAN ** (LEVEL_MAX + 1)
+    while len(tail) > FAN:
+        cut = len(tail) - len(tail) % FAN or FAN
+        cut = min(cut, biggest)
+        pages = (*pages, shelf.write_page(tail[:cut], commit))
+        tail = tail[cut:]
+    start = mergeable(pages, 0)
+    if start is not None:
+        pages = merge_from(shelf, pages, start, commit)
+    return pages, tail
+
+
+def mergeable(pages: tuple[Page, ...], level: int) -> int | None:
+    """Return where the newest pages of at most this level begin, if sixteen or more."""
+    start = len(pages)
+    while start and pages[start - 1].level <= level:
+        start -= 1
+    return start if len(pages) - start >= FAN else None
+
+
+def merge_from(
+    shelf: Manifests, pages: tuple[Page, ...], start: int, commit: str
+) -> tuple[Page, ...]:
+    """Merge the pages from `start` on into as few as their entries need."""
+    merged = fold([shelf.page(p) for p in pages[start:]], oldest=start == 0)
+    size = FAN ** (LEVEL_MAX + 1)
+    parts = [merged[i : i + size] for i in range(0, len(merged), size)]
+    return (*pages[:start], *(shelf.write_page(part, commit) for part in parts))
+
+
+def _apply(live: dict[str, Entry], entries: tuple[Entry, ...], what: str) -> None:
+    for entry in entries:
+        if entry.get("add") == what:
+            live.pop(entry["key"], None)
+            live[entry["key"]] = entry
+        elif entry.get("del") == what:
+            live.pop(entry["key"], None)
+
+
+def _to_body(manifest: Manifest) -> dict[str, Any]:
+    body = dataclasses.asdict(manifest)
+    del body["digest"]
+    return {"format": FORMAT, **body}
+
+
+def _from_body(body: dict[str, Any], digest: str) -> Manifest:
+    return Manifest(
+        **{
+            **{k: v for k, v in body.items() if k != "format"},
+            "totals": Totals(**body["totals"]),
+            "pages": tuple(Page(**p) for p in body["pages"]),
+            "tail": tuple(body["tail"]),
+            "ids": tuple(body["ids"]),
+            "digest": digest,
+        }
+    )
+
+
+def _keep(cache: dict[str, Any], key: str, value: Any) -> None:
+    cache[key] = value
+    while len(cache) > _CACHED:
+        del cache[next(iter(cache))]

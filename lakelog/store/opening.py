@@ -1,0 +1,176 @@
+"""Making a lake and opening one: lakelog.json, its directories, and what the disk must do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from lakelog.errors import (
+    AlreadyExists,
+    DamagedLake,
+    FormatTooNew,
+    InvalidSetting,
+    LakeNotFound,
+    UnsupportedStore,
+)
+from lakelog.settings import DEFAULTS, Settings, parse, to_dict
+from lakelog.store import disk, document
+from lakelog.store.layout import FORMAT, Layout
+from lakelog.store.manifest import Manifests, empty
+from lakelog.store.marks import Marks
+from lakelog.store.refs import Move, Refs, author
+
+_REMOTE_TYPES = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse", "fuse.sshfs", "9p", "ceph")
+
+
+class Store:
+    """One open lake directory: its paths, settings and the readers of its files."""
+
+    def __init__(self, root: str, lake_id: str, settings: Settings) -> None:
+        self.layout = Layout(root)
+        self.lake_id = lake_id
+        self.settings = settings
+        self.refs = Refs(self.layout)
+        self.manifests = Manifests(self.layout)
+        self.marks = Marks(self.layout)
+
+
+def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> Store:
+    """Make a lake. Raises AlreadyExists, UnsupportedStore, OSError."""
+    layout = Layout(root)
+    if os.path.exists(layout.config):
+        raise AlreadyExists(f"there is a lake at {layout.root} already")
+    foreign = [n for n in disk.listing(layout.root) if not n.startswith(disk.TEMPORARY)]
+    if set(foreign) - {os.path.basename(d) for d in layout.directories()}:
+        raise AlreadyExists(f"{layout.root} is not empty and not a lake: choose another directory")
+    disk.make_dirs(layout.root)
+    probe(layout.root)
+    for directory in layout.directories():
+        disk.make_dir(directory)
+    for directory in {os.path.dirname(d) for d in layout.directories()}:
+        disk.sync_dir(directory)
+    disk.sync_dir(os.path.dirname(layout.root))
+    lake_id = disk.random_hex()
+    store = Store(root, lake_id, settings)
+    with contextlib.suppress(FileExistsError):
+        start_branch(store, branch)
+    try:
+        write_config(layout, lake_id, settings)
+    except FileExistsError:
+        return load(root)
+    return store
+
+
+def is_lake(root: str) -> bool:
+    """Whether there is a lakelog.json at `root`."""
+    return disk.exists(Layout(root).config)
+
+
+def load(root: str) -> Store:
+    """Open a lake. Raises LakeNotFound, DamagedLake, FormatTooNew, UnsupportedStore."""
+    layout = Layout(root)
+    try:
+        data = disk.read(layout.config)
+    except (FileNotFoundError, NotADirectoryError):
+        raise LakeNotFound(f"no lake at {layout.root}: make one with `lakelog init`") from None
+    try:
+        body = document.decode(data)
+    except document.NotIntact as error:
+        raise DamagedLake(layout.config, str(error)) from None
+    if body["format"] > FORMAT:
+        raise FormatTooNew(
+            f"the lake at {layout.root} has format {body['format']}, this lakelog reads up to"
+            f" {FORMAT}: upgrade lakelog"
+        )
+    refuse_remote(layout.root)
+    try:
+        settings = parse(body["settings"])
+    except InvalidSetting as error:
+        raise DamagedLake(layout.config, str(error)) from None
+    return Store(root, body["lake"], settings)
+
+
+def write_config(layout: Layout, lake_id: str, settings: Settings) -> None:
+    """Make lakelog.json, which makes the directory a lake; FileExistsError if there is one."""
+    body = {"format": FORMAT, "lake": lake_id, "settings": to_dict(settings)}
+    disk.create_whole(layout.config, document.encode(body))
+    disk.sync_dir(layout.root)
+
+
+def change_settings(store: Store, settings: Settings) -> None:
+    """Replace the settings of a lake."""
+    body = {"format": FORMAT, "lake": store.lake_id, "settings": to_dict(settings)}
+    disk.replace_whole(store.layout.config, document.encode(body))
+    store.settings = settings
+
+
+def start_branch(store: Store, branch: str, snapshot: str = "", message: str = "") -> None:
+    """Make a branch's first move, on an empty manifest or on `snapshot`.
+
+    Raises FileExistsError if the branch has one.
+    """
+    make_branch_dirs(store, branch)
+    commit, now, who = disk.random_hex(), disk.now_us(), author()
+    op = "branch" if snapshot else "init"
+    if not snapshot:
+        snapshot = store.manifests.write(empty(commit, now, who)).digest
+    move = Move(1, branch, "", commit, now, who, op, message, snapshot, 0)
+    store.refs.link(move)
+    disk.sync_dir(store.layout.head_dir(branch))
+
+
+def make_branch_dirs(store: Store, branch: str) -> None:
+    """Make the folders of a branch durably."""
+    layout = store.layout
+    for directory in (layout.head_dir(branch), layout.wal_dir(branch)):
+        if not disk.exists(directory):
+            disk.make_dir(directory)
+            disk.sync_dir(os.path.dirname(directory))
+
+
+def probe(root: str) -> None:
+    """Refuse a file system without create-if-absent `link` or excluding `flock`."""
+    refuse_remote(root)
+    made = disk.write_temporary(root, b"probe\n")
+    other = disk.temporary(root)
+    try:
+        disk.link(made, other)
+        try:
+            disk.link(made, other)
+            raise UnsupportedStore(f"{root}: link does not refuse a taken name; use a local disk")
+        except FileExistsError:
+            pass
+        _probe_lock(made, root)
+    except PermissionError as error:
+        raise UnsupportedStore(
+            f"{root}: link is not allowed here ({error}); use a local disk"
+        ) from None
+    finally:
+        disk.unlink(made)
+        disk.unlink(other)
+
+
+def _probe_lock(path: str, root: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if not disk.lock(fd) or not disk.is_locked(path):
+            raise UnsupportedStore(f"{root}: flock does not exclude; use a local disk")
+    finally:
+        disk.close(fd)
+
+
+def refuse_remote(root: str) -> None:
+    """Refuse file systems shared between kernels, by type, where the system tells it."""
+    try:
+        mounts = disk.read("/proc/self/mounts").decode().splitlines()
+    except OSError:
+        return
+    best, kind = "", ""
+    for line in mounts:
+        _, point, name, *_ = line.split(" ")
+        point = point.replace("\\040", " ")
+        inside = root == point or root.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, name
+    if kind in _REMOTE_TYPES:
+        raise UnsupportedStore(f"{root} is on {kind}: lakelog appends on local disks only")

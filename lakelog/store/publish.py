@@ -1,0 +1,193 @@
+"""Publishing: the one ritual by which a state of the lake becomes the next one.
+
+    1 read the head                      4 look that every new file is still there
+    2 plan the change against it         5 leave out watermarks of writers without files
+    3 write the manifest, sync           6 link the next move, sync its directory
+
+A publish is an operation with preconditions, not a new state. `plan(head, manifest)` tests them
+and returns the change, or None to give up; after a lost race it is asked again with the new
+head, so what no longer holds is computed anew and nothing is merged by hope. The link decides:
+numbers are taken once. A result that cannot be read back is OutcomeUnknown and keeps every file.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lakelog.errors import OutcomeUnknown
+from lakelog.store import disk, manifest
+from lakelog.store.layout import parse_wal
+from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.opening import Store
+from lakelog.store.refs import Head, Move, author, encode_move
+
+USER_OPS = ("rollback", "undo", "snapshot", "retention", "dedupe", "repair")
+"""Moves a user made; all others are publishing or maintenance, which undo skips."""
+_RETRIES = 10_000
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one publish does to a branch. `snapshot` names a target instead of a new manifest."""
+
+    op: str
+    message: str = ""
+    entries: tuple[Entry, ...] = ()
+    sealed: dict[str, int] = field(default_factory=dict)
+    ids_add: tuple[Entry, ...] = ()
+    ids_drop: tuple[str, ...] = ()
+    retention: Entry | None = None
+    merge_pages: bool = False
+    snapshot: str | None = None
+    rewind: bool = False
+    watermarks: dict[str, int] | None = None
+    """Replaces the watermarks outright; only a repair past a damaged move needs it."""
+
+
+Plan = Callable[[Head, Manifest], Change | None]
+
+
+def publish(store: Store, branch: str, plan: Plan) -> Head | None:
+    """Move the branch by what `plan` returns; None if it gave up.
+
+    Raises Damaged, OutcomeUnknown, OSError; whatever was written is then garbage for gc.
+    """
+    commit = disk.random_hex()
+    for attempt in range(_RETRIES):
+        head = store.refs.head(branch)
+        state = store.manifests.load(head.move.snapshot)
+        change = plan(head, state)
+        if change is None:
+            return None
+        done = try_move(store, head, state, change, commit)
+        if done is not None:
+            store.refs.note(done)
+            return done
+        time.sleep(min(0.0002 * attempt, 0.01))
+    raise OutcomeUnknown(f"branch {branch!r} moved {_RETRIES} times while publishing; try again")
+
+
+def try_move(store: Store, head: Head, state: Manifest, change: Change, commit: str) -> Head | None:
+    """Steps 3 to 6 against one head; None if another process took the number."""
+    now = max(disk.now_us(), head.move.time + 1)
+    snapshot = change.snapshot
+    if snapshot is None:
+        grown = grow(store, state, change, commit, now)
+        snapshot = store.manifests.write(grown).digest
+    marks = change.watermarks
+    if marks is None:
+        marks = watermarks(store, head.move, change.sealed)
+    move = Move(
+        number=head.move.number + 1, branch=head.move.branch, prev=head.digest, commit=commit,
+        time=now, author=author(), op=change.op, message=change.message, snapshot=snapshot,
+        generation=head.move.generation + change.rewind, wal=marks,
+    )  # fmt: skip
+    return link_move(store, move)
+
+
+def grow(store: Store, state: Manifest, change: Change, commit: str, now: int) -> Manifest:
+    """Return the next manifest, pages already written."""
+    entries, next_seq = manifest.number(list(change.entries), state.next_seq)
+    pages = state.pages
+    if change.merge_pages:
+        pages = merge_pages(store, pages, commit)
+    tail = manifest.fold([(*state.tail, *entries)], oldest=not pages)
+    pages, tail = manifest.spill(store.manifests, pages, tail, commit)
+    kept = tuple(run for run in state.ids if run["digest"] not in change.ids_drop)
+    return Manifest(
+        parent=state.digest, commit=commit, time=now, author=author(), op=change.op,
+        message=change.message, next_seq=next_seq, totals=manifest.add_up(state.totals, entries),
+        pages=pages, tail=tail, ids=(*kept, *change.ids_add),
+        retention=change.retention or state.retention,
+    )  # fmt: skip
+
+
+def merge_pages(
+    store: Store, pages: tuple[manifest.Page, ...], commit: str
+) -> tuple[manifest.Page, ...]:
+    """Merge the newest pages of levels that are full; see `maintain`."""
+    for level in range(manifest.LEVEL_MAX):
+        start = manifest.mergeable(pages, level)
+        if start is not None:
+            pages = manifest.merge_from(store.manifests, pages, start, commit)
+    return pages
+
+
+def watermarks(store: Store, move: Move, sealed: dict[str, int]) -> dict[str, int]:
+    """Return the move's watermarks: raised by what was sealed, without writers whose files are
+    gone. The directory is synced first: else a power cut could bring such a file back."""
+    merged = dict(move.wal)
+    for writer, sequence in sealed.items():
+        merged[writer] = max(sequence, merged.get(writer, -1))
+    directory = store.layout.wal_dir(move.branch)
+    present = {p[0] for p in map(parse_wal, disk.listing(directory)) if p}
+    gone = merged.keys() - present
+    if gone:
+        disk.sync_dir(directory)
+        for writer in gone:
+            del merged[writer]
+    return merged
+
+
+def link_move(store: Store, move: Move) -> Head | None:
+    """Link a move and make it durable; None if another move has that number."""
+    directory = store.layout.head_dir(move.branch)
+    for _ in range(3):
+        try:
+            head = store.refs.link(move)
+        except FileExistsError:
+            return _ours(store, move)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES):
+                if store.refs.exists(move.branch, move.number):
+                    return _ours(store, move)
+                raise
+            continue
+        disk.sync_dir(directory)
+        return head
+    return _ours(store, move)
+
+
+def _ours(store: Store, move: Move) -> Head | None:
+    """Decide a race by reading the number back: equal commit means it was us."""
+    try:
+        there = store.refs.read_head(move.branch, move.number)
+    except (FileNotFoundError, OSError) as error:
+        raise OutcomeUnknown(
+            f"move {move.number} of {move.branch!r} may or may not have been made ({error}):"
+            " see `lakelog log`"
+        ) from error
+    if there.move.commit != move.commit or encode_move(there.move) != encode_move(move):
+        return None
+    disk.sync_dir(store.layout.head_dir(move.branch))
+    return there
+
+
+def run_maintenance(store: Store, branch: str) -> None:
+    """Merge pages that are too many, as a move of its own, off every commit's path."""
+    state = store.manifests.load(store.refs.head(branch).move.snapshot)
+    if not any(manifest.mergeable(state.pages, n) is not None for n in range(manifest.LEVEL_MAX)):
+        return
+
+    def plan(head: Head, now: Manifest) -> Change | None:
+        full = any(manifest.mergeable(now.pages, n) is not None for n in range(manifest.LEVEL_MAX))
+        return Change("maintain", merge_pages=True) if full else None
+
+    publish(store, branch, plan)
+
+
+def still_there(store: Store, entries: list[Entry]) -> bool:
+    """Protocol 5.3: whether new segments exist and are younger than half the grace."""
+    limit = disk.now_us() - store.settings.gc_grace_hours * 1_800_000_000
+    for entry in entries:
+        try:
+            status = os.stat(store.layout.object("segments", entry["key"]))
+        except FileNotFoundError:
+            return False
+        if store.settings.gc_grace_hours and status.st_mtime_ns // 1000 < limit:
+            return False
+    return True

@@ -1,0 +1,242 @@
+"""Refs: the numbered moves of each branch, and tags.
+
+A move is a checksummed document (document.py) linked as refs/heads/<branch>/<number>.json:
+number, branch, prev (SHA-256 of the move before), commit, time (us), author, op, message,
+snapshot (manifest digest), generation, wal {writer: last sealed sequence}, inline_from,
+inline. Numbers are contiguous; the highest is the head. Time never repeats. Whoever links
+number n+1 first has moved the branch; nobody ever writes an existing number.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import zstandard
+
+from lakelog.errors import DamagedRef, UnknownRef
+from lakelog.store import disk, document
+from lakelog.store.layout import Layout, decode_name, parse_move, parse_packed
+
+
+@dataclass(frozen=True)
+class Move:
+    """One step of a branch."""
+
+    number: int
+    branch: str
+    prev: str
+    commit: str
+    time: int
+    author: str
+    op: str
+    message: str
+    snapshot: str
+    generation: int
+    wal: dict[str, int] = field(default_factory=dict)
+    inline_from: int = 0
+    inline: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A branch's newest move and the SHA-256 of its bytes."""
+
+    move: Move
+    digest: str
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A name that does not move."""
+
+    name: str
+    snapshot: str
+    time: int
+    author: str
+    message: str
+    branch: str
+    commit: str
+
+
+class Refs:
+    """Reading and linking the refs of one lake; remembers the head it saw last per branch."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._seen: dict[str, Head] = {}
+        self._packed: dict[str, dict[int, bytes]] = {}
+
+    def head(self, branch: str) -> Head:
+        """Return the newest move. Raises UnknownRef for no such branch, DamagedRef."""
+        seen = self._seen.get(branch)
+        start = seen.move.number if seen else self._start(branch)
+        number = self._newest(branch, start)
+        if seen is None or number != seen.move.number:
+            seen = self.read_head(branch, number)
+            self._seen[branch] = seen
+        if seen.move.op == "delete":
+            raise UnknownRef(f"branch {branch!r} was deleted")
+        return seen
+
+    def read_head(self, branch: str, number: int) -> Head:
+        """Return move `number` with its digest. Raises DamagedRef, FileNotFoundError."""
+        data = disk.read(self._layout.move(branch, number))
+        return Head(self.decode(branch, number, data), document.digest(data))
+
+    def read(self, branch: str, number: int) -> Move:
+        """Return one move, packed or not. Raises DamagedRef, UnknownRef."""
+        try:
+            return self.read_head(branch, number).move
+        except FileNotFoundError:
+            data = self._unpacked(branch).get(number)
+        if data is None:
+            raise UnknownRef(f"branch {branch!r} has no move {number}")
+        return self.decode(branch, number, data)
+
+    def link(self, move: Move) -> Head:
+        """Make the next move; FileExistsError if the number is taken. The caller syncs."""
+        data = encode_move(move)
+        disk.create_whole(self._layout.move(move.branch, move.number), data)
+        return Head(move, document.digest(data))
+
+    def note(self, head: Head) -> None:
+        """Remember a head that this process made, and advise others of it."""
+        self._seen[head.move.branch] = head
+        hint = document.encode({"number": head.move.number})
+        disk.replace_whole(self._layout.hint(head.move.branch), hint, sync=False)
+
+    def forget(self) -> None:
+        """Drop what was remembered (after a fork, or a repair)."""
+        self._seen.clear()
+        self._packed.clear()
+
+    def exists(self, branch: str, number: int) -> bool:
+        """Whether a move's own file is there."""
+        return disk.exists(self._layout.move(branch, number))
+
+    def branches(self) -> list[str]:
+        """Names of the branches that have moves, deleted ones left out."""
+        names = sorted(map(decode_name, disk.listing(self._layout.heads)))
+        return [name for name in names if self._alive(name)]
+
+    def all_branches(self) -> list[str]:
+        """Names of all branches that ever had moves."""
+        return sorted(map(decode_name, disk.listing(self._layout.heads)))
+
+    def numbers(self, branch: str) -> list[int]:
+        """All kept move numbers of a branch, packed ones too, ascending."""
+        names = disk.listing(self._layout.head_dir(branch))
+        found = {n for n in map(parse_move, names) if n is not None}
+        for first, last in filter(None, map(parse_packed, names)):
+            found.update(range(first, last + 1))
+        return sorted(found)
+
+    def tags(self) -> list[Tag]:
+        """All tags by name. Raises DamagedRef."""
+        names = [n for n in disk.listing(self._layout.tags) if n.endswith(".json")]
+        return [self.tag(decode_name(n[:-5])) for n in sorted(names) if not n.startswith(".tmp-")]
+
+    def tag(self, name: str) -> Tag:
+        """One tag. Raises UnknownRef, DamagedRef."""
+        path = self._layout.tag(name)
+        try:
+            body = document.decode(disk.read(path))
+            return Tag(**body)
+        except FileNotFoundError:
+            raise UnknownRef(f"no tag {name!r}: see `lakelog tag --list`") from None
+        except (document.NotIntact, TypeError) as error:
+            raise DamagedRef(path, f"the tag is damaged: {error}") from None
+
+    def link_tag(self, tag: Tag) -> None:
+        """Make a tag durably; FileExistsError if the name is taken."""
+        disk.create_whole(self._layout.tag(tag.name), document.encode(asdict(tag)))
+        disk.sync_dir(self._layout.tags)
+
+    def _alive(self, branch: str) -> bool:
+        try:
+            self.head(branch)
+        except UnknownRef:
+            return False
+        except DamagedRef:
+            return True
+        return True
+
+    def _start(self, branch: str) -> int:
+        """A move number that exists: the hint's, else the highest in the listing."""
+        try:
+            number = document.decode(disk.read(self._layout.hint(branch)))["number"]
+            if self.exists(branch, number):
+                return int(number)
+        except (OSError, document.NotIntact):
+            pass
+        numbers = [parse_move(n) for n in disk.listing(self._layout.head_dir(branch))]
+        found = [n for n in numbers if n is not None]
+        if not found:
+            raise UnknownRef(f"no branch {branch!r}: see `lakelog branch --list`")
+        return max(found)
+
+    def _newest(self, branch: str, known: int) -> int:
+        """Probe known+1, +2, +4 ... and bisect: numbers are contiguous."""
+        step = 1
+        while self.exists(branch, known + step):
+            known += step
+            step *= 2
+        while step > 1:
+            step //= 2
+            if self.exists(branch, known + step):
+                known += step
+        return known
+
+    def decode(self, branch: str, number: int, data: bytes) -> Move:
+        """Return the move that a file's bytes hold. Raises DamagedRef."""
+        path = self._layout.move(branch, number)
+        try:
+            move = Move(**document.decode(data))
+        except (document.NotIntact, TypeError) as error:
+            raise DamagedRef(path, f"the move is damaged: {error}") from None
+        if move.number != number or move.branch != branch:
+            raise DamagedRef(path, "the move belongs to another place")
+        return move
+
+    def _unpacked(self, branch: str) -> dict[int, bytes]:
+        """Every packed move of a branch; a packed file is immutable, so it is read once."""
+        directory = self._layout.head_dir(branch)
+        moves: dict[int, bytes] = {}
+        for name in disk.listing(directory):
+            if parse_packed(name):
+                path = f"{directory}/{name}"
+                if path not in self._packed:
+                    self._packed[path] = read_packed(path)
+                moves.update(self._packed[path])
+        return moves
+
+
+def encode_move(move: Move) -> bytes:
+    """Return the bytes of a move's file."""
+    return document.encode(asdict(move))
+
+
+def encode_packed(moves: list[bytes]) -> bytes:
+    """Fold moves' files, oldest first, into one."""
+    return zstandard.ZstdCompressor(level=9, write_checksum=True).compress(b"".join(moves))
+
+
+def read_packed(path: str) -> dict[int, bytes]:
+    """Return {number: file bytes} of a packed file. Raises DamagedRef."""
+    try:
+        text = zstandard.ZstdDecompressor().decompress(disk.read(path))
+        lines = text.splitlines(keepends=True)
+        return {document.decode(line)["number"]: line for line in lines}
+    except (zstandard.ZstdError, document.NotIntact) as error:
+        raise DamagedRef(path, f"packed moves are damaged: {error}") from None
+
+
+def author() -> str:
+    """Who makes a move: LAKELOG_AUTHOR, else user@host."""
+    named = os.environ.get("LAKELOG_AUTHOR")
+    if named:
+        return named
+    user = os.environ.get("USER") or os.environ.get("LOGNAME") or f"uid{os.getuid()}"
+    return f"{user}@{os.uname().nodename}"

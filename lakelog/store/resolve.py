@@ -1,0 +1,117 @@
+"""Turning what a user types into a state of the lake.
+
+A tag, a branch (its head), a snapshot id or its first 8 or more digits, `branch@NUMBER` or
+`@NUMBER` for a move, `REF~N` for N snapshots before, or a time (the state the branch had then).
+Only states that a kept move, a tag or a branch names resolve; others may be collected any moment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from lakelog.errors import DamagedRef, InvalidEvent, UnknownRef
+from lakelog.event import from_micros, parse_time, to_micros
+from lakelog.store import disk
+from lakelog.store.layout import encode_name
+from lakelog.store.opening import Store
+from lakelog.store.refs import Move
+
+
+def resolve(store: Store, branch: str, text: str) -> str:
+    """Return the manifest digest that `text` names. Raises UnknownRef, InvalidName, Damaged."""
+    text = text.strip()
+    base, _, back = text.rpartition("~")
+    if base and back.isdigit():
+        return _ancestor(store, branch, resolve(store, branch, base), int(back), text)
+    found = _named(store, text) or _numbered(store, branch, text) or _by_id(store, text)
+    found = found or _at_time(store, branch, text)
+    if not found:
+        raise UnknownRef(
+            f"no tag, branch, snapshot or time {text!r}: see `lakelog log` and `lakelog tag --list`"
+        )
+    return found
+
+
+def moves(store: Store, branch: str, newest_first: bool = True) -> Iterator[Move]:
+    """Yield the kept moves of a branch; a damaged one as a move with op `damaged`."""
+    numbers = store.refs.numbers(branch)
+    for number in reversed(numbers) if newest_first else numbers:
+        try:
+            yield store.refs.read(branch, number)
+        except DamagedRef as error:
+            yield Move(number, branch, "", "", 0, "", "damaged", error.reason, "", 0)
+
+
+def _ancestor(store: Store, branch: str, digest: str, back: int, text: str) -> str:
+    kept = {m.snapshot for m in moves(store, branch)} | {t.snapshot for t in store.refs.tags()}
+    for _ in range(back):
+        digest = store.manifests.load(digest).parent
+        if not digest or digest not in kept:
+            raise UnknownRef(f"{text!r} goes back before the first kept snapshot")
+    return digest
+
+
+def _named(store: Store, text: str) -> str | None:
+    """A tag or a branch of exactly that name."""
+    try:
+        encode_name(text)
+    except ValueError:
+        return None
+    if disk.exists(store.layout.tag(text)):
+        return store.refs.tag(text).snapshot
+    if disk.exists(store.layout.head_dir(text)):
+        try:
+            return store.refs.head(text).move.snapshot
+        except UnknownRef:
+            return None
+    return None
+
+
+def _numbered(store: Store, branch: str, text: str) -> str | None:
+    name, at, number = text.rpartition("@")
+    if not at or not number.isdigit():
+        return None
+    return store.refs.read(name or branch, int(number)).snapshot
+
+
+def _by_id(store: Store, text: str) -> str | None:
+    """A snapshot id or a unique beginning of one, among kept moves of all branches and tags."""
+    if not re.fullmatch(r"[0-9a-f]{8,64}", text):
+        return None
+    found = {t.snapshot for t in store.refs.tags() if t.snapshot.startswith(text)}
+    for branch in store.refs.all_branches():
+        for number in store.refs.numbers(branch):
+            try:
+                snapshot = store.refs.read(branch, number).snapshot
+            except DamagedRef:
+                continue
+            if snapshot.startswith(text):
+                found.add(snapshot)
+    if len(found) > 1:
+        raise UnknownRef(f"{text!r} begins {len(found)} snapshot ids: give more digits")
+    return found.pop() if found else None
+
+
+def _at_time(store: Store, branch: str, text: str) -> str | None:
+    """The state a branch had at a time: the newest move not later than it."""
+    try:
+        moment = to_micros(parse_time(text))
+    except InvalidEvent:
+        return None
+    numbers = store.refs.numbers(branch)
+    low, high = 0, len(numbers)
+    while low < high:
+        middle = (low + high) // 2
+        if store.refs.read(branch, numbers[middle]).time <= moment:
+            low = middle + 1
+        else:
+            high = middle
+    if low == 0:
+        first = store.refs.read(branch, numbers[0]).time if numbers else 0
+        raise UnknownRef(f"{text!r} is before the first kept move of {branch!r}, {_iso(first)}")
+    return store.refs.read(branch, numbers[low - 1]).snapshot
+
+
+def _iso(micros: int) -> str:
+    return from_micros(micros).strftime("%Y-%m-%dT%H:%M:%SZ")

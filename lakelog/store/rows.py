@@ -1,0 +1,105 @@
+"""Frames to rows: WAL lines become Arrow columns, by the SQL engine, with no per-event Python.
+
+Each line is cut at its first `,"data":` (event.py): the head is a flat object of strings, the
+rest is the payload's own text, which is never parsed. Besides the event columns a table has
+`writer`, `sequence` and, for frames flagged keyed, `key` (24 hex digits or null).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import DamagedWal
+from lakelog.store import wal
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+_HEAD_TYPES = (
+    '{"time":"VARCHAR","type":"VARCHAR","category":"VARCHAR","source":"VARCHAR",'
+    '"subject":"VARCHAR","level":"VARCHAR","message":"VARCHAR","id":"VARCHAR","key":"VARCHAR"}'
+)
+_KEY = """CASE WHEN keyed THEN coalesce(j.key, CASE WHEN j.id IS NOT NULL
+    THEN sha256(coalesce(j.source, '') || chr(0) || j.id)[1:24] END) END"""
+_EVENTS = f"""
+WITH cut AS (SELECT *, strpos(line, ',"data":') AS at_data FROM lines),
+     split AS (SELECT * EXCLUDE (line),
+         CASE WHEN at_data > 0 THEN substr(line, 1, at_data - 1) || '}}' ELSE line END AS head,
+         CASE WHEN at_data > 0
+              THEN substr(line, at_data + 8, length(line) - at_data - 8) END AS data
+         FROM cut),
+     parsed AS (SELECT *, from_json(head, '{_HEAD_TYPES}') AS j FROM split)
+SELECT j.time::TIMESTAMPTZ AS time, j.type AS type, j.category AS category, j.source AS source,
+       j.subject AS subject, j.level AS level, j.message AS message, data, j.id AS id,
+       make_timestamptz(ingested_at) AS ingested_at, writer AS origin, position, writer, sequence,
+       {_KEY} AS key
+FROM parsed"""
+_QUARANTINE = """
+SELECT make_timestamptz(ingested_at) AS ingested_at, coalesce(j.origin, writer) AS origin,
+       coalesce(j.position, position) AS position, j.reason AS reason, j.line AS line,
+       writer, sequence
+FROM (SELECT *, from_json(line, '{"origin":"VARCHAR","position":"BIGINT","reason":"VARCHAR",
+      "line":"VARCHAR"}') AS j FROM lines)"""
+
+
+def events(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa.Table:
+    """Return the rows of event frames, in frame order. Raises DamagedWal."""
+    return _run(connection, [f for f in frames if not f.flags & wal.QUARANTINED], _EVENTS)
+
+
+def quarantined(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa.Table:
+    """Return the rows of quarantine frames. Raises DamagedWal."""
+    return _run(connection, [f for f in frames if f.flags & wal.QUARANTINED], _QUARANTINE)
+
+
+def _run(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame], query: str) -> pa.Table:
+    cursor = connection.cursor()
+    try:
+        cursor.register("lines", _lines(frames))
+        table: pa.Table = cursor.sql(query).to_arrow_table()
+        return table
+    finally:
+        cursor.close()
+
+
+def _lines(frames: list[wal.Frame]) -> pa.Table:
+    """Return a row per line with what its frame says of it."""
+    import numpy as np
+    import pyarrow as pa
+
+    texts: list[bytes] = []
+    for frame in frames:
+        try:
+            texts.extend(frame.lines()[:-1].split(b"\n"))
+        except ValueError as error:
+            raise DamagedWal(f"WAL of {frame.writer}", str(error), frame.offset) from None
+    counts = np.array([f.events for f in frames], dtype=np.int64)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]]) if frames else counts
+    first = np.array([f.position for f in frames], dtype=np.int64)
+    within = np.arange(len(texts), dtype=np.int64)
+
+    def spread(values: list[Any], kind: Any) -> Any:
+        return np.repeat(np.array(values, dtype=kind), counts)
+
+    writers = sorted({f.writer for f in frames})
+    index = spread([writers.index(f.writer) for f in frames], np.int32)
+    return pa.table(
+        {
+            "line": pa.array(texts, pa.binary()).cast(pa.string()),
+            "ingested_at": spread([f.ingested_at for f in frames], np.int64),
+            "position": within + np.repeat(first - starts, counts),
+            "writer": pa.DictionaryArray.from_arrays(index, pa.array(writers, pa.string())),
+            "sequence": spread([f.sequence for f in frames], np.int64),
+            "keyed": spread([bool(f.flags & wal.KEYED) for f in frames], np.bool_),
+        }
+    )
+
+
+def key_arrays(column: pa.ChunkedArray) -> tuple[Any, Any]:
+    """Return (u64, u32) arrays of 24-hex-digit keys without nulls."""
+    import numpy as np
+
+    text = "".join(column.to_pylist())
+    raw = np.frombuffer(bytes.fromhex(text), dtype=[("high", ">u8"), ("low", ">u4")])
+    return raw["high"].astype("<u8"), raw["low"].astype("<u4")

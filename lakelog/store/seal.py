@@ -1,0 +1,228 @@
+"""Sealing: any process turns any writers' complete prefixes, living or dead, into a segment.
+
+`seal` takes what lies above the head's watermarks, drops events whose id is known, writes one
+segment (and one id run where events carry ids), and publishes it. Its preconditions: the
+watermarks it started from still hold, no id run came since that holds one of its keys, and no
+rewind happened. Two sealers of the same frames: one links, the other finds its watermark moved.
+`settle` seals everything that was pending when it was called.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lakelog.store import disk, idrun, rows, segment, wal
+from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.opening import Store
+from lakelog.store.publish import Change, publish, run_maintenance, still_there
+from lakelog.store.refs import Head
+from lakelog.store.tail import Tail, WalFile, pick, summary
+from lakelog.store.trim import trim
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RAW_MAX = 256_000_000
+"""JSON bytes one seal takes at most; more is sealed in several."""
+Frames = dict[str, list[wal.Frame]]
+
+
+@dataclass
+class _Work:
+    """What one attempt wrote, and what it stands on."""
+
+    base: dict[str, int]
+    generation: int
+    taken: Frames
+    entries: list[Entry] = field(default_factory=list)
+    ids: list[Entry] = field(default_factory=list)
+    keys: Any = None
+    checked: frozenset[str] = frozenset()
+
+
+class Sealer:
+    """Seals the tail of one branch; `connect` gives a database when rows must be made."""
+
+    def __init__(self, store: Store, branch: str, tail: Tail, connect: Any) -> None:
+        self._store, self._branch, self._tail, self._connect = store, branch, tail, connect
+
+    def settle(self) -> Head:
+        """Publish everything pending now; return the head that holds it.
+
+        Raises DamagedWal when a WAL cannot be read to its end, OSError.
+        """
+        pending = self._tail.collect()
+        goal = {w: fs[-1].sequence for w, fs in pending.frames.items()}
+        sealed = False
+        while any(goal.get(w, -1) >= fs[0].sequence for w, fs in pending.frames.items()):
+            self.seal()
+            sealed = True
+            pending = self._tail.collect()
+        if sealed:
+            trim(self._store, self._branch, self._tail)
+            self.maintain()
+            return self._store.refs.head(self._branch)
+        return pending.head
+
+    def seal(self) -> Head | None:
+        """Seal what one segment may take; None if nothing was pending."""
+        work: list[_Work] = []
+
+        def plan(head: Head, state: Manifest) -> Change | None:
+            if not work or not self._holds(work[-1], head, state):
+                work[:] = [self._prepare(head, state)]
+            made = work[-1]
+            if not made.taken:
+                return None
+            marks = {w: fs[-1].sequence for w, fs in made.taken.items()}
+            return Change(
+                "seal", entries=tuple(made.entries), sealed=marks, ids_add=tuple(made.ids)
+            )
+
+        head = publish(self._store, self._branch, plan)
+        if head is not None:
+            self._remember(work[-1].entries)
+        return head
+
+    def maintain(self) -> None:
+        """Merge id runs and pages that have become many, each as a move of its own."""
+        run_maintenance(self._store, self._branch)
+        while self._merge_ids():
+            pass
+
+    def _holds(self, work: _Work, head: Head, state: Manifest) -> bool:
+        """Whether an earlier attempt's files still fit this head (protocol 5.5)."""
+        if work.generation != head.move.generation:
+            return False
+        for writer in work.taken:
+            if head.move.wal.get(writer, -1) != work.base.get(writer, -1):
+                return False
+            if writer not in head.move.wal and not self._has_file(writer):
+                return False
+        fresh = [r for r in state.ids if r["digest"] not in work.checked]
+        if work.keys is not None and any(self._hits(r, work.keys) for r in fresh):
+            return False
+        work.checked |= {r["digest"] for r in state.ids}
+        return still_there(self._store, work.entries)
+
+    def _has_file(self, writer: str) -> bool:
+        return writer in self._tail.scan()
+
+    def _hits(self, run: Entry, keys: tuple[Any, Any]) -> bool:
+        return bool(idrun.found(idrun.read(self._store.layout, run), *keys).any())
+
+    def _prepare(self, head: Head, state: Manifest) -> _Work:
+        """Pick frames above this head's watermarks and write them as a segment."""
+        files = self._tail.scan()
+        taken = choose(files, head.move.wal, self._store.settings.segment_rows)
+        base = {w: head.move.wal.get(w, -1) for w in taken}
+        work = _Work(base, head.move.generation, taken)
+        work.checked = frozenset(r["digest"] for r in state.ids)
+        frames = [f for fs in taken.values() for f in fs]
+        if frames:
+            self._write(work, frames, state)
+        return work
+
+    def _write(self, work: _Work, frames: list[wal.Frame], state: Manifest) -> None:
+        commit, store = disk.random_hex(), self._store
+        notes = summary(work.taken)
+        connection = self._connect()
+        if any(not f.flags & wal.QUARANTINED for f in frames):
+            table = rows.events(connection, frames)
+            if any(f.flags & wal.KEYED for f in frames):
+                table = drop_known(store, table, state.ids)
+                work.keys = rows.key_arrays(table["key"].drop_null())
+                if len(work.keys[0]):
+                    work.ids.append(idrun.write(store.layout, work.keys[0], work.keys[1], commit))
+            if table.num_rows:
+                work.entries.append(
+                    segment.write(
+                        store.layout,
+                        table,
+                        kind="events",
+                        order="arrival",
+                        commit=commit,
+                        wal=notes,
+                    )
+                )
+        if any(f.flags & wal.QUARANTINED for f in frames):
+            bad = rows.quarantined(connection, frames)
+            work.entries.append(
+                segment.write(
+                    store.layout, bad, kind="quarantine", order="arrival", commit=commit, wal=notes
+                )
+            )
+
+    def _remember(self, entries: list[Entry]) -> None:
+        paths = [(e["key"], self._store.layout.object("segments", e["key"])) for e in entries]
+        self._store.marks.add_all(paths)
+
+    def _merge_ids(self) -> bool:
+        """Replace eight runs of one size by one, if all are still there; True if it did."""
+        state = self._store.manifests.load(self._store.refs.head(self._branch).move.snapshot)
+        due = idrun.due(list(state.ids))
+        if not due:
+            return False
+        layout = self._store.layout
+        high, low = idrun.merge([idrun.read(layout, run) for run in due])
+        made = idrun.write(layout, high, low, disk.random_hex())
+        names = tuple(run["digest"] for run in due)
+
+        def plan(_: Head, now: Manifest) -> Change | None:
+            there = {run["digest"] for run in now.ids}
+            if not there.issuperset(names):
+                return None
+            return Change("maintain", ids_add=(made,), ids_drop=names)
+
+        return publish(self._store, self._branch, plan) is not None
+
+
+def choose(files: dict[str, list[WalFile]], marks: dict[str, int], rows_max: int) -> Frames:
+    """Pick frames for one segment: writers by start, each a prefix above its watermark."""
+    taken: Frames = {}
+    events = size = 0
+    for writer in sorted(files, key=lambda w: (_started(files[w]), w)):
+        for frame in pick(files[writer], marks.get(writer, -1))[0]:
+            events, size = events + frame.events, size + frame.raw
+            if taken and (events > rows_max or size > RAW_MAX):
+                return taken
+            taken.setdefault(writer, []).append(frame)
+    return taken
+
+
+def drop_known(store: Store, table: pa.Table, runs: tuple[Entry, ...]) -> pa.Table:
+    """Drop rows whose key came earlier in the table or is in an id run."""
+    import numpy as np
+    import pyarrow as pa
+
+    keyed = np.flatnonzero(np.asarray(table["key"].is_valid()))
+    high, low = rows.key_arrays(table["key"].drop_null())
+    keep = first_of_key(table, keyed, high, low)
+    for run in runs:
+        keep &= ~idrun.found(idrun.read(store.layout, run), high, low)
+    if keep.all():
+        return table
+    mask = np.ones(table.num_rows, dtype=bool)
+    mask[keyed] = keep
+    return table.filter(pa.array(mask))
+
+
+def first_of_key(table: pa.Table, keyed: Any, high: Any, low: Any) -> Any:
+    """Return which keyed rows are first of their key by (ingested_at, writer, sequence, row)."""
+    import numpy as np
+
+    keep = np.ones(len(high), dtype=bool)
+    if len(np.unique(high)) == len(high):
+        return keep
+    when = np.asarray(table["ingested_at"].cast("int64"))[keyed]
+    who = np.asarray(table["writer"].cast("string").to_pylist())[keyed]
+    sequence = np.asarray(table["sequence"])[keyed]
+    order = np.lexsort((np.arange(len(high)), sequence, who, when, low, high))
+    same = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
+    keep[order[1:][same]] = False
+    return keep
+
+
+def _started(files: list[WalFile]) -> int:
+    return min((f.header.started for f in files if f.header), default=0)

@@ -1,0 +1,127 @@
+"""Segments: immutable zstd Parquet files of events, named by the SHA-256 of their bytes.
+
+Parquet 2.6, zstd, page checksums, dictionary pages for the low-cardinality columns. Columns are
+those of `EVENT_COLUMNS`; layout `sorted` (compacted, ordered by type and time) adds `seq`, layout
+`arrival` does not: there seq is the entry's first seq plus the row number. A quarantine segment
+has `QUARANTINE_COLUMNS`. Key-value metadata: lakelog.format, .commit, .kind, .layout and .wal
+(JSON {writer: [first, last sequence]} of what was sealed into it).
+
+Neither DuckDB nor pyarrow syncs what it writes, and a flipped bit in Parquet mostly goes
+unnoticed; so the bytes are made in memory, hashed, written and synced here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.store import disk, document
+from lakelog.store.layout import Layout
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+EVENT_COLUMNS = (
+    "time", "type", "category", "source", "subject", "level", "message", "data", "id",
+    "ingested_at", "origin", "position",
+)  # fmt: skip
+QUARANTINE_COLUMNS = ("ingested_at", "origin", "position", "reason", "line")
+_DICTIONARY = ("type", "category", "source", "subject", "level", "origin", "reason")
+_NAMES_MAX = 32
+_TEXT_MAX = 64
+ROW_GROUP = 131_072
+
+
+def schema(kind: str = "events", layout: str = "arrival") -> pa.Schema:
+    """Return the Arrow schema of a segment."""
+    import pyarrow as pa
+
+    stamp = pa.timestamp("us", tz="UTC")
+    types = {"time": stamp, "ingested_at": stamp, "position": pa.int64(), "seq": pa.int64()}
+    names = EVENT_COLUMNS if kind == "events" else QUARANTINE_COLUMNS
+    names = (*names, "seq") if layout == "sorted" else names
+    return pa.schema([(name, types.get(name, pa.string())) for name in names])
+
+
+def write(
+    layout: Layout, table: pa.Table, *, kind: str, order: str, commit: str, level: int = 3,
+    wal: dict[str, list[int]] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Write rows durably; return their manifest entry, without seq for layout `arrival`."""
+    data = encode(table, kind, order, commit, level, wal or {})
+    digest = document.digest(data)
+    disk.put_object(layout.object("segments", digest), data)
+    entry = {
+        "add": "segment", "key": digest, "bytes": len(data), "kind": kind,
+        "events": table.num_rows, "layout": order, **statistics(table, kind),
+    }  # fmt: skip
+    return entry
+
+
+def encode(
+    table: pa.Table, kind: str, order: str, commit: str, level: int, wal: dict[str, list[int]]
+) -> bytes:
+    """Return the bytes of a segment."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    notes = {
+        "lakelog.format": "1", "lakelog.commit": commit, "lakelog.kind": kind,
+        "lakelog.layout": order, "lakelog.wal": orjson.dumps(wal).decode(),
+    }  # fmt: skip
+    wanted = schema(kind, order)
+    table = table.select(wanted.names).cast(wanted).replace_schema_metadata(notes)
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table, sink, compression="zstd", compression_level=level, write_page_checksum=True,
+        use_dictionary=[n for n in _DICTIONARY if n in wanted.names], row_group_size=ROW_GROUP,
+        store_schema=False, version="2.6",
+    )  # fmt: skip
+    return bytes(sink.getvalue())
+
+
+def statistics(table: pa.Table, kind: str) -> dict[str, Any]:
+    """Return what pruning needs: time range, counts of types, sources, levels, subject range."""
+    import pyarrow.compute as pc
+
+    column = "time" if kind == "events" else "ingested_at"
+    bounds = pc.min_max(table[column].cast("int64")).as_py()
+    entry: dict[str, Any] = {"time": [bounds["min"], bounds["max"]]}
+    if kind == "events":
+        entry["types"] = _counts(table["type"])
+        entry["sources"] = _counts(table["source"])
+        entry["levels"] = _counts(table["level"])
+        subject = pc.min_max(table["subject"]).as_py()
+        low, high = subject["min"], subject["max"]
+        short = low is not None and len(low) <= _TEXT_MAX and len(high) <= _TEXT_MAX
+        entry["subject"] = [low, high] if short else None
+    return entry
+
+
+def read(layout: Layout, digest: str) -> pa.Table:
+    """Return a segment's rows; the caller has verified it. Page checksums are checked too."""
+    import pyarrow.parquet as pq
+
+    path = layout.object("segments", digest)
+    table: pa.Table = pq.ParquetFile(path, page_checksum_verification=True).read()
+    return table
+
+
+def metadata(layout: Layout, digest: str) -> dict[str, str]:
+    """Return the lakelog.* notes of a segment, keys without the prefix."""
+    import pyarrow.parquet as pq
+
+    notes = pq.read_metadata(layout.object("segments", digest)).metadata or {}
+    return {k.decode()[8:]: v.decode() for k, v in notes.items() if k.startswith(b"lakelog.")}
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int] | str:
+    """Return {value: rows}, null as "", or "many" where there are too many or too long names."""
+    import pyarrow.compute as pc
+
+    counted = pc.value_counts(column)
+    if len(counted) > _NAMES_MAX:
+        return "many"
+    pairs = {row["values"] or "": row["counts"] for row in counted.to_pylist()}
+    return "many" if any(len(name) > _TEXT_MAX for name in pairs) else pairs

@@ -1,0 +1,104 @@
+"""What a lake holds, in numbers, from manifests and directory listings alone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from lakelog.store import disk, wal
+from lakelog.store.layout import parse_wal
+from lakelog.store.manifest import Entry
+from lakelog.store.opening import Store
+from lakelog.store.tail import Tail
+
+_NAMES_MAX = 1000
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counts of one branch or snapshot; times in us, sizes in bytes.
+
+    `pending` are events of the tail before dedupe; `types`, `sources`, `levels` count published
+    events by value, with "" for null, and lack the segments that hold too many values
+    (`uncounted` events of types).
+    """
+
+    path: str
+    lake: str
+    branch: str
+    snapshot: str
+    snapshot_time: int
+    events: int
+    pending: int
+    quarantined: int
+    bytes: int
+    segments: int
+    wal_files: int
+    wal_bytes: int
+    writers: int
+    ids: int
+    ids_bytes: int
+    time: tuple[int, int] | None
+    types: dict[str, int]
+    sources: dict[str, int]
+    levels: dict[str, int]
+    uncounted: int
+    moves: int
+    generation: int
+    tags: int
+    branches: int
+    cut: int
+
+
+def measure(store: Store, branch: str, tail: Tail, at: str | None = None) -> Stats:
+    """Measure a branch, or the snapshot `at`. Raises UnknownRef, Damaged."""
+    head = store.refs.head(branch)
+    pending = None if at else tail.collect()
+    state = store.manifests.load(at or head.move.snapshot)
+    entries = store.manifests.entries(state)
+    files, size, writers = _wals(store, branch)
+    live = [e for e in entries if e["kind"] == "events"]
+    quarantined = state.totals.quarantined
+    if pending:
+        frames = [f for fs in pending.frames.values() for f in fs]
+        quarantined += sum(f.events for f in frames if f.flags & wal.QUARANTINED)
+    return Stats(
+        path=store.layout.root, lake=store.lake_id, branch=branch, snapshot=state.digest,
+        snapshot_time=state.time, events=state.totals.events,
+        pending=pending.events if pending else 0, quarantined=quarantined,
+        bytes=state.totals.bytes, segments=state.totals.segments, wal_files=files,
+        wal_bytes=size, writers=writers, ids=sum(r["count"] for r in state.ids),
+        ids_bytes=sum(r["bytes"] for r in state.ids), time=_span(live),
+        types=_sum(live, "types"), sources=_sum(live, "sources"), levels=_sum(live, "levels"),
+        uncounted=sum(e["events"] for e in live if e["types"] == "many"),
+        moves=head.move.number, generation=head.move.generation, tags=len(store.refs.tags()),
+        branches=len(store.refs.branches()), cut=len(disk.listing(store.layout.cut)),
+    )  # fmt: skip
+
+
+def _wals(store: Store, branch: str) -> tuple[int, int, int]:
+    directory = store.layout.wal_dir(branch)
+    names = {n: p for n in disk.listing(directory) if (p := parse_wal(n))}
+    size = 0
+    for name in names:
+        try:
+            size += os.stat(f"{directory}/{name}").st_size
+        except FileNotFoundError:
+            continue
+    return len(names), size, len({writer for writer, _ in names.values()})
+
+
+def _span(entries: list[Entry]) -> tuple[int, int] | None:
+    if not entries:
+        return None
+    return min(e["time"][0] for e in entries), max(e["time"][1] for e in entries)
+
+
+def _sum(entries: list[Entry], field: str) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for entry in entries:
+        if isinstance(entry[field], dict):
+            for name, count in entry[field].items():
+                total[name] = total.get(name, 0) + count
+    ranked = sorted(total.items(), key=lambda pair: (-pair[1], pair[0]))
+    return dict(ranked[:_NAMES_MAX])

@@ -1,0 +1,219 @@
+"""The tail: what the WALs of a branch hold beyond its head.
+
+`collect` lists and reads WAL files first and looks for the head afterwards (a frame sealed in
+between is then found in the head, never in neither). Of each writer the frames above its
+watermark count, each sequence once, first file first, contiguous; a writer without a watermark
+whose file vanished since it was read was sealed, trimmed and dropped, so the read starts over.
+What was read of a file is kept, so that a follower reads only what is new.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass, field
+
+from lakelog.errors import DamagedWal
+from lakelog.store import disk, wal
+from lakelog.store.layout import Layout, parse_wal
+from lakelog.store.refs import Head, Refs
+
+ATTEMPTS = 100
+_PATIENCE = 3
+"""A gap that stays over so many unchanged heads is damage."""
+
+
+@dataclass
+class WalFile:
+    """One WAL file as far as it was read."""
+
+    path: str
+    writer: str
+    n: int
+    header: wal.Header | None = None
+    frames: list[wal.Frame] = field(default_factory=list)
+    end: int = 0
+    ended: bool = False
+    torn: int = 0
+    damage: int | None = None
+    resumed: tuple[wal.Frame, ...] = ()
+    inode: int = 0
+
+    @property
+    def last(self) -> int:
+        """The highest sequence read, -1 if none."""
+        return self.frames[-1].sequence if self.frames else -1
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A consistent pair: a head, and each writer's frames above it in order."""
+
+    head: Head
+    frames: dict[str, list[wal.Frame]]
+    files: dict[str, list[WalFile]]
+
+    @property
+    def events(self) -> int:
+        """Events in the tail, before any dedupe; quarantined lines left out."""
+        flagged = wal.QUARANTINED
+        return sum(
+            f.events for fs in self.frames.values() for f in fs if not f.flags & flagged
+        )  # fmt: skip
+
+    @property
+    def bytes(self) -> int:
+        """JSON bytes in the tail."""
+        return sum(f.raw for fs in self.frames.values() for f in fs)
+
+    def above(self, writer: str) -> int:
+        """The watermark of a writer: the last sequence that is sealed, -1 for none."""
+        return self.head.move.wal.get(writer, -1)
+
+
+class Tail:
+    """Reads the WAL files of one branch, each byte once."""
+
+    def __init__(self, layout: Layout, refs: Refs, branch: str) -> None:
+        self._layout, self._refs, self._branch = layout, refs, branch
+        self._files: dict[str, WalFile] = {}
+        self._mutex = threading.RLock()
+
+    def collect(self) -> Pending:
+        """Return head and tail. Raises DamagedWal, DamagedRef, UnknownRef."""
+        with self._mutex:
+            return self._collect()
+
+    def _collect(self) -> Pending:
+        gaps: dict[int, int] = {}
+        for _ in range(ATTEMPTS):
+            files = self.scan()
+            head = self._refs.head(self._branch)
+            if not self._still_there(files, head):
+                continue
+            picked = {w: pick(fs, head.move.wal.get(w, -1)) for w, fs in files.items()}
+            broken = [w for w, (_, whole) in picked.items() if not whole]
+            if not broken:
+                self._drop_sealed(head)
+                return Pending(head, {w: f for w, (f, _) in picked.items() if f}, files)
+            number = head.move.number
+            gaps[number] = gaps.get(number, 0) + 1
+            if gaps[number] >= _PATIENCE:
+                raise self._damage(files[broken[0]], head.move.wal.get(broken[0], -1))
+        raise DamagedWal(self._layout.wal_dir(self._branch), "no stable state after 100 reads")
+
+    def scan(self) -> dict[str, list[WalFile]]:
+        """Read what is new in every file; return them by writer, in order."""
+        with self._mutex:
+            return self._scan()
+
+    def forget(self) -> None:
+        """Drop what was read."""
+        self._files.clear()
+
+    def _scan(self) -> dict[str, list[WalFile]]:
+        directory = self._layout.wal_dir(self._branch)
+        names = {n: p for n in disk.listing(directory) if (p := parse_wal(n))}
+        for gone in self._files.keys() - names.keys():
+            del self._files[gone]
+        found: dict[str, list[WalFile]] = {}
+        for name, (writer, n) in sorted(names.items()):
+            file = self._files.get(name) or WalFile(f"{directory}/{name}", writer, n)
+            if self._advance(file):
+                self._files[name] = file
+                found.setdefault(writer, []).append(file)
+            else:
+                self._files.pop(name, None)
+        return found
+
+    def _advance(self, file: WalFile) -> bool:
+        """Read on in a file; False if it vanished."""
+        try:
+            fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            status = os.fstat(fd)
+            if status.st_ino != file.inode:
+                fresh = WalFile(file.path, file.writer, file.n, inode=status.st_ino)
+                file.__dict__.update(fresh.__dict__)
+            if not file.ended and status.st_size > file.end:
+                _take(file, os.pread(fd, status.st_size - file.end, file.end))
+        finally:
+            os.close(fd)
+        return True
+
+    def _still_there(self, files: dict[str, list[WalFile]], head: Head) -> bool:
+        """Protocol 6.3: without a watermark, every file read must still exist."""
+        for writer, group in files.items():
+            if writer not in head.move.wal and not all(disk.exists(f.path) for f in group):
+                return False
+        return True
+
+    def _drop_sealed(self, head: Head) -> None:
+        """Forget the payload of sealed frames; a reader's memory follows the tail."""
+        for file in self._files.values():
+            mark = head.move.wal.get(file.writer, -1)
+            if file.frames and file.frames[0].sequence <= mark:
+                file.frames = [f for f in file.frames if f.sequence > mark] or file.frames[-1:]
+
+    def _damage(self, files: list[WalFile], mark: int) -> DamagedWal:
+        for file in files:
+            if file.header is None:
+                return DamagedWal(file.path, "its header is damaged", 0)
+            if file.damage is not None:
+                return DamagedWal(file.path, "a frame is damaged", file.damage)
+        torn = next((f for f in files if f.torn), files[-1])
+        return DamagedWal(torn.path, f"a frame above {mark} is missing", torn.end)
+
+
+def pick(files: list[WalFile], mark: int) -> tuple[list[wal.Frame], bool]:
+    """Return one writer's frames above `mark`, and whether nothing is missing among them.
+
+    A sequence that a later file's header calls doubtful may be absent.
+    """
+    frames: dict[int, wal.Frame] = {}
+    doubtful: set[int] = set()
+    highest = mark
+    for file in files:
+        if file.header is None:
+            return _contiguous(frames, mark, doubtful)[0], False
+        doubtful.update(file.header.doubtful)
+        for frame in (*file.frames, *file.resumed):
+            if frame.sequence > mark:
+                frames.setdefault(frame.sequence, frame)
+        highest = max(highest, file.header.first - 1)
+        if file.damage is not None and not file.resumed:
+            highest = max(highest, max(file.last, file.header.first - 1) + 1)
+    taken, last = _contiguous(frames, mark, doubtful)
+    return taken, last >= max([highest, *frames])
+
+
+def _contiguous(
+    frames: dict[int, wal.Frame], mark: int, doubtful: set[int]
+) -> tuple[list[wal.Frame], int]:
+    taken, at = [], mark + 1
+    while at in frames or at in doubtful:
+        if at in frames:
+            taken.append(frames[at])
+        at += 1
+    return taken, at - 1
+
+
+def _take(file: WalFile, data: bytes) -> None:
+    """Add newly read bytes to what is known of a file."""
+    if file.header is None:
+        opened = wal.decode_header(data)
+        if opened is None:
+            return
+        file.header, start = opened
+        data, file.end = data[start:], start
+    seen = wal.scan(data, file.end, file.writer)
+    file.frames.extend(seen.frames)
+    file.end, file.ended, file.torn = seen.end, seen.ended, seen.torn
+    file.damage, file.resumed = seen.damage, seen.resumed
+
+
+def summary(frames: dict[str, list[wal.Frame]]) -> dict[str, list[int]]:
+    """Return {writer: [first, last sequence]} of picked frames."""
+    return {w: [fs[0].sequence, fs[-1].sequence] for w, fs in frames.items() if fs}

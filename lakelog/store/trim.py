@@ -1,0 +1,81 @@
+"""Trimming: WAL files whose every frame is sealed are removed, never shortened.
+
+A file goes only when it is finished (END, a later file of its writer, or its lock taken by us),
+its last sequence is covered by the head, the move that covers it is durable, and the segments of
+the head are there. What a dead writer left half-written is kept in cache/cut and reported.
+"""
+
+from __future__ import annotations
+
+import os
+
+from lakelog.store import disk
+from lakelog.store.opening import Store
+from lakelog.store.refs import Head
+from lakelog.store.tail import Tail, WalFile
+
+
+def trim(store: Store, branch: str, tail: Tail) -> int:
+    """Remove the finished and sealed WAL files of a branch; return how many went."""
+    files = tail.scan()
+    head = store.refs.head(branch)
+    due = [
+        (file, group[-1] is file)
+        for writer, group in files.items()
+        for file in group
+        if _is_sealed(file, head.move.wal.get(writer))
+    ]
+    if not due or not _segments_present(store, head):
+        return 0
+    disk.sync_dir(store.layout.head_dir(branch))
+    return sum(_remove(store, file, newest) for file, newest in due)
+
+
+def _is_sealed(file: WalFile, mark: int | None) -> bool:
+    intact = file.header is not None and file.damage is None and bool(file.frames)
+    return mark is not None and intact and file.last <= mark
+
+
+def _segments_present(store: Store, head: Head) -> bool:
+    """Whether the newest segments are on disk; a sealer whose segment is gone must not trim."""
+    state = store.manifests.load(head.move.snapshot)
+    adds = [e for e in state.tail if e.get("add") == "segment"]
+    return all(disk.exists(store.layout.object("segments", e["key"])) for e in adds)
+
+
+def _remove(store: Store, file: WalFile, newest: bool) -> bool:
+    """Unlink one file under its lock; False if its writer lives or it grew."""
+    try:
+        fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        if newest and not file.ended and (not _is_abandoned(store, file, fd)):
+            return False
+        size = os.fstat(fd).st_size
+        if not file.ended and size != file.end + file.torn:
+            return False
+        if newest and file.torn:
+            keep_cut(store, file.path, file.end, os.pread(fd, file.torn, file.end))
+        disk.unlink(file.path)
+    finally:
+        disk.close(fd)
+    return True
+
+
+def _is_abandoned(store: Store, file: WalFile, fd: int) -> bool:
+    """Whether no writer holds the file; a foreign machine's lock is believed after the grace."""
+    assert file.header is not None
+    if file.header.host != os.uname().nodename:
+        age = disk.now_us() - os.fstat(fd).st_mtime_ns // 1000
+        if age < store.settings.gc_grace_hours * 3_600_000_000:
+            return False
+    return disk.lock(fd)
+
+
+def keep_cut(store: Store, path: str, offset: int, data: bytes) -> None:
+    """Keep the bytes of a torn last frame, once."""
+    disk.make_dir(store.layout.cut)
+    name = f"{store.layout.cut}/{os.path.basename(path)}-{offset}"
+    if not disk.exists(name):
+        disk.replace_whole(name, data)

@@ -1,0 +1,207 @@
+"""The write-ahead log: a run of standard zstd frames of JSON lines that `zstdcat` can read.
+
+    header   skippable frame 0x184D2A5A: "LKW1", crc32 of the JSON, JSON {format, lake, branch,
+             writer, n, first, doubtful, host, pid, started}
+    frame*   skippable frame 0x184D2A5B: "LKF1", sequence u64, bytes u32, raw u32, events u32,
+             flags u32, position u64, ingested_at i64 (us), crc32 of the zstd frame u32,
+             cursor length u32, cursor (JSON), crc32 of all of this header before it u32
+             zstd frame of `bytes` bytes: `events` lines, `raw` bytes
+    end?     skippable frame 0x184D2A5C: "LKE1", last sequence u64, crc32 of what precedes
+
+Integers are little-endian; a skippable frame is magic u32, size u32, content. `sequence` counts
+the writer's group commits from 0 across its files; `position` counts its events before the frame.
+flags: 1 keyed (an event has a given id or a content key), 2 sourced (rows of a followed file;
+`cursor` is {key, from, to}), 4 quarantined (lines that could not be taken in).
+
+A file appears whole with its header and first frame. Frame k+1 is written only after the sync
+of k returned, so only the very last frame of a file can be torn; a bad frame with anything good
+after it is damage.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import zstandard
+
+KEYED, SOURCED, QUARANTINED = 1, 2, 4
+
+_HEADER_MAGIC, _FRAME_MAGIC, _END_MAGIC = 0x184D2A5A, 0x184D2A5B, 0x184D2A5C
+_SKIP = struct.Struct("<II")
+_FRAME = struct.Struct("<II4sQIIIIQqII")
+_END = struct.Struct("<II4sQ")
+_CRC = struct.Struct("<I")
+_FRAME_START = _SKIP.pack(_FRAME_MAGIC, 0)[:4]
+FRAME_RAW_MAX = 1 << 20
+FRAME_EVENTS_MAX = 4096
+_CURSOR_MAX = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a WAL file says of itself."""
+
+    lake: str
+    branch: str
+    writer: str
+    n: int
+    first: int
+    doubtful: tuple[int, ...]
+    host: str
+    pid: int
+    started: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One group commit: `payload` is its zstd frame, `offset` where its header starts."""
+
+    writer: str
+    sequence: int
+    events: int
+    flags: int
+    position: int
+    ingested_at: int
+    raw: int
+    payload: bytes
+    offset: int = 0
+    cursor: dict[str, Any] | None = None
+
+    def lines(self) -> bytes:
+        """The frame's JSON lines, each ended by a newline. Raises ValueError if it lies."""
+        text = zstandard.ZstdDecompressor().decompress(self.payload, max_output_size=self.raw)
+        if len(text) != self.raw or text.count(b"\n") != self.events:
+            raise ValueError("frame does not hold what its header says")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a stretch of a WAL file holds.
+
+    `end` is where the good frames stop; `ended` whether END was met; `torn` the bytes after
+    `end` that are no frame (an unfinished write, or a bad last frame); `damage` the offset of a
+    bad frame that has good ones after it; `resumed` those good frames.
+    """
+
+    frames: tuple[Frame, ...]
+    end: int
+    ended: bool
+    torn: int
+    damage: int | None = None
+    resumed: tuple[Frame, ...] = ()
+
+
+def encode_header(header: Header) -> bytes:
+    """Return the bytes that open a file."""
+    body = {name: getattr(header, name) for name in Header.__slots__}
+    text = orjson.dumps({"format": 1, **body})
+    return _SKIP.pack(_HEADER_MAGIC, 8 + len(text)) + b"LKW1" + _CRC.pack(zlib.crc32(text)) + text
+
+
+def decode_header(data: bytes) -> tuple[Header, int] | None:
+    """Return the header and where it ends, or None if it is not intact."""
+    if len(data) < 16:
+        return None
+    magic, size = _SKIP.unpack_from(data)
+    text = data[16 : 8 + size]
+    if magic != _HEADER_MAGIC or size < 8 or size != len(text) + 8 or data[8:12] != b"LKW1":
+        return None
+    if zlib.crc32(text) != _CRC.unpack_from(data, 12)[0]:
+        return None
+    body = orjson.loads(text)
+    values = {name: body[name] for name in Header.__slots__}
+    return Header(**{**values, "doubtful": tuple(values["doubtful"])}), 8 + size
+
+
+def encode_frame(
+    lines: list[bytes], sequence: int, flags: int, position: int, ingested_at: int,
+    compressor: zstandard.ZstdCompressor, cursor: dict[str, Any] | None = None,
+) -> bytes:  # fmt: skip
+    """Return one frame, its header and its zstd frame."""
+    text = b"\n".join(lines) + b"\n"
+    payload = compressor.compress(text)
+    where = orjson.dumps(cursor) if cursor else b""
+    head = _FRAME.pack(
+        _FRAME_MAGIC, _FRAME.size + len(where) + 4 - 8, b"LKF1", sequence, len(payload),
+        len(text), len(lines), flags, position, ingested_at, zlib.crc32(payload), len(where),
+    ) + where  # fmt: skip
+    return head + _CRC.pack(zlib.crc32(head)) + payload
+
+
+def encode_end(last: int) -> bytes:
+    """Return the frame that says a file is finished."""
+    head = _END.pack(_END_MAGIC, _END.size + 4 - 8, b"LKE1", last)
+    return head + _CRC.pack(zlib.crc32(head))
+
+
+def scan(data: bytes, base: int, writer: str) -> Scan:
+    """Read frames from `data`, which starts at byte `base` of a file and at a frame's start."""
+    frames: list[Frame] = []
+    at = 0
+    while at < len(data):
+        found = _frame_at(data, at, base, writer)
+        if found is None:
+            break
+        frames.append(found[0])
+        at = found[1]
+    if at == len(data):
+        return Scan(tuple(frames), base + at, False, 0)
+    if _is_end(data, at):
+        rest = len(data) - at - _END.size - 4
+        return Scan(tuple(frames), base + at, True, rest)
+    resumed = _resume(data, at + 1, base, writer)
+    damage = base + at if resumed or _ends_with_end(data) else None
+    return Scan(tuple(frames), base + at, False, len(data) - at, damage, resumed)
+
+
+def _frame_at(data: bytes, at: int, base: int, writer: str) -> tuple[Frame, int] | None:
+    """Return the frame at `at` and where it ends, if it is whole and its checksums hold."""
+    if len(data) - at < _FRAME.size + 4:
+        return None
+    fields = _FRAME.unpack_from(data, at)
+    magic, size, tag, sequence, length, raw, events, flags, position, when, crc, extra = fields
+    if magic != _FRAME_MAGIC or tag != b"LKF1" or extra > _CURSOR_MAX:
+        return None
+    head_end = at + _FRAME.size + extra
+    body, stop = head_end + 4, head_end + 4 + length
+    if size != body - at - 8 or stop > len(data):
+        return None
+    if zlib.crc32(data[at:head_end]) != _CRC.unpack_from(data, head_end)[0]:
+        return None
+    payload = data[body:stop]
+    if zlib.crc32(payload) != crc:
+        return None
+    cursor = orjson.loads(data[at + _FRAME.size : head_end]) if extra else None
+    frame = Frame(
+        writer, sequence, events, flags, position, when, raw, payload, base + at, cursor
+    )  # fmt: skip
+    return frame, stop
+
+
+def _is_end(data: bytes, at: int) -> bool:
+    if len(data) - at < _END.size + 4:
+        return False
+    magic, size, tag, _ = _END.unpack_from(data, at)
+    whole = magic == _END_MAGIC and tag == b"LKE1" and size == _END.size + 4 - 8
+    crc = _CRC.unpack_from(data, at + _END.size)[0]
+    return bool(whole and zlib.crc32(data[at : at + _END.size]) == crc)
+
+
+def _ends_with_end(data: bytes) -> bool:
+    return len(data) >= _END.size + 4 and _is_end(data, len(data) - _END.size - 4)
+
+
+def _resume(data: bytes, at: int, base: int, writer: str) -> tuple[Frame, ...]:
+    """Find good frames after a bad one."""
+    frames = []
+    while (at := data.find(_FRAME_START, at)) >= 0:
+        found = _frame_at(data, at, base, writer)
+        if found:
+            frames.append(found[0])
+        at = found[1] if found else at + 1
+    return tuple(frames)

@@ -1,0 +1,331 @@
+"""The writer: group commit into WAL files, durable when `append` returns.
+
+Threads queue their lines; one leader writes one frame for all who wait and syncs it, then wakes
+them. No other process is ever waited for. After a failed write or sync the file is poisoned: it
+is never touched again, and the same batch goes under the same sequence into the next file.
+`fork` is safe: the child forgets buffers and waiters and becomes a writer of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+import time
+import weakref
+from typing import Any
+
+import zstandard
+
+from lakelog.errors import WriterClosed
+from lakelog.event import Encoded
+from lakelog.store import disk, wal
+from lakelog.store.layout import parse_wal
+from lakelog.store.opening import Store, make_branch_dirs
+from lakelog.store.spawn import start_sealer
+
+_LEVEL = 1
+_WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()
+
+
+class Receipt:
+    """What an append kept: `count` events, and their `ids` (given, or `origin:position`)."""
+
+    __slots__ = ("_first", "_given", "_origin", "count")
+
+    def __init__(self, count: int, given: list[str | None], origin: str, first: int) -> None:
+        self.count, self._given, self._origin, self._first = count, given, origin, first
+
+    @property
+    def ids(self) -> list[str]:
+        """One id per event, in order."""
+        return [
+            given if given is not None else f"{self._origin}:{self._first + i}"
+            for i, given in enumerate(self._given)
+        ]
+
+    def __repr__(self) -> str:
+        return f"Receipt(count={self.count})"
+
+
+class _Batch:
+    """Lines of one caller waiting for a leader; `lock` is released when it may look."""
+
+    __slots__ = ("done", "error", "flags", "lines", "lock", "position", "size")
+
+    def __init__(self, lines: list[bytes], flags: int) -> None:
+        self.lines, self.flags = lines, flags
+        self.size = sum(map(len, lines)) + len(lines)
+        self.lock: Any = None
+        self.done, self.position = False, 0
+        self.error: BaseException | None = None
+
+
+class Writer:
+    """One process's writer on one branch; safe for threads. Make one per open lake."""
+
+    def __init__(self, store: Store, branch: str) -> None:
+        self._store, self._branch = store, branch
+        self._mutex = threading.Lock()
+        self._queue: list[_Batch] = []
+        self._busy = False
+        self._closed = False
+        self._helper: Any = None
+        self._reset()
+        _WRITERS.add(self)
+
+    def append(self, encoded: Encoded, flags: int = 0) -> Receipt:
+        """Store lines durably. Raises WriterClosed, OSError (then nothing is acknowledged)."""
+        if encoded.keyed:
+            flags |= wal.KEYED
+        first = -1
+        for lines in _slices(encoded.lines):
+            batch = _Batch(lines, flags)
+            self._commit(batch)
+            if batch.error is not None:
+                raise batch.error
+            first = batch.position if first < 0 else first
+        return Receipt(len(encoded.lines), encoded.ids, self.name, first)
+
+    @property
+    def name(self) -> str:
+        """The id of this writer: the origin of its events."""
+        return self._name
+
+    def close(self) -> None:
+        """Finish the newest file; nothing is pending once every append returned."""
+        with self._mutex:
+            self._closed = True
+            self._finish()
+
+    def _reset(self) -> None:
+        self._name = disk.random_hex()
+        self._n, self._sequence, self._position = 0, 0, 0
+        self._doubtful: list[int] = []
+        self._fd = -1
+        self._raw, self._events, self._opened = 0, 0, 0.0
+        self._last = -1
+        self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
+
+    def _commit(self, batch: _Batch) -> None:
+        """Lead if nobody does, else wait to be served or to be made leader."""
+        with self._mutex:
+            if self._closed:
+                raise WriterClosed("the lake is closed: open it again to append")
+            self._queue.append(batch)
+            if self._busy:
+                batch.lock = threading.Lock()
+                batch.lock.acquire()
+            else:
+                self._busy = True
+        if batch.lock is not None:
+            batch.lock.acquire()
+        if not batch.done:
+            self._lead(batch)
+
+    def _lead(self, own: _Batch) -> None:
+        """Commit groups until our own batch is done, then hand over."""
+        try:
+            while not own.done:
+                with self._mutex:
+                    group = self._take_group()
+                self._serve(group, own)
+        finally:
+            with self._mutex:
+                if self._queue:
+                    self._queue[0].lock.release()
+                else:
+                    self._busy = False
+
+    def _serve(self, group: list[_Batch], own: _Batch) -> None:
+        """Write a group and wake its callers, each with the outcome."""
+        failed: BaseException | None = None
+        try:
+            self._write_group(group)
+        except BaseException as error:
+            failed = error
+        for batch in group:
+            interrupted = failed is not None and not isinstance(failed, Exception)
+            if interrupted and batch is not own:
+                batch.error = OSError(errno.EINTR, "the append was interrupted: try it again")
+            else:
+                batch.error = failed
+            batch.done = True
+            if batch is not own and batch.lock is not None:
+                batch.lock.release()
+
+    def _take_group(self) -> list[_Batch]:
+        """Take callers with equal flags, up to a frame's size."""
+        queue = self._queue
+        size = events = count = 0
+        for batch in queue:
+            size, events = size + batch.size, events + len(batch.lines)
+            full = size > wal.FRAME_RAW_MAX or events > wal.FRAME_EVENTS_MAX
+            if count and (full or batch.flags != queue[0].flags):
+                break
+            count += 1
+        group = queue[:count]
+        del queue[:count]
+        return group
+
+    def _write_group(self, group: list[_Batch]) -> None:
+        lines = group[0].lines if len(group) == 1 else [x for b in group for x in b.lines]
+        flags = group[0].flags
+        frame = wal.encode_frame(
+            lines, self._sequence, flags, self._position, disk.now_us(), self._compressor
+        )
+        try:
+            self._store_frame(frame)
+        except BaseException:
+            self._doubt(len(lines))
+            raise
+        position = self._position
+        for batch in group:
+            batch.position = position
+            position += len(batch.lines)
+        self._position = position
+        self._last = self._sequence
+        self._sequence += 1
+        self._raw += sum(batch.size for batch in group)
+        self._events += len(lines)
+        if self._is_full():
+            self._rotate()
+
+    def _store_frame(self, frame: bytes) -> None:
+        """Write and sync one frame; on failure poison the file and use the next one, once."""
+        if self._fd >= 0:
+            try:
+                disk.write_all(self._fd, frame)
+                disk.sync_file(self._fd)
+                if os.fstat(self._fd).st_nlink > 0:
+                    return
+            except OSError:
+                pass
+            except BaseException:
+                self._poison()
+                raise
+            self._poison()
+        self._open_next(frame)
+        self._doubtful = []
+
+    def _open_next(self, frame: bytes) -> None:
+        """Make the next file appear whole, with its header and first frame, and lock it."""
+        make_branch_dirs(self._store, self._branch)
+        layout = self._store.layout
+        directory = layout.wal_dir(self._branch)
+        header = wal.Header(
+            self._store.lake_id, self._branch, self._name, self._n, self._sequence,
+            tuple(self._doubtful), os.uname().nodename, os.getpid(), disk.now_us(),
+        )  # fmt: skip
+        path = disk.temporary(directory)
+        fd = disk.create(path)
+        try:
+            disk.write_all(fd, wal.encode_header(header) + frame)
+            disk.sync_file(fd)
+            disk.lock(fd)
+            disk.link(path, layout.wal(self._branch, self._name, self._n))
+            disk.sync_dir(directory)
+        except BaseException:
+            disk.close(fd)
+            raise
+        finally:
+            with contextlib.suppress(OSError):
+                disk.unlink(path)
+        self._finish()
+        self._fd, self._n = fd, self._n + 1
+        self._raw, self._events, self._opened = 0, 0, time.monotonic()
+        os.lseek(fd, 0, os.SEEK_END)
+
+    def _doubt(self, events: int) -> None:
+        """Both tries failed: the frame may be there or not. Name it in the next good file."""
+        self._poison()
+        self._doubtful.append(self._sequence)
+        self._sequence += 1
+        self._position += events
+        self._n += 1
+
+    def _poison(self) -> None:
+        """Abandon a file after a failed write or sync; never touch it again."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                disk.close(self._fd)
+        self._fd = -1
+
+    def _is_full(self) -> bool:
+        limits = self._store.settings
+        return (
+            self._raw >= limits.rotate_bytes
+            or self._events >= limits.rotate_events
+            or time.monotonic() - self._opened >= limits.rotate_seconds
+        )
+
+    def _rotate(self) -> None:
+        """Close the file; the next group makes the next one. Maybe call for a sealer."""
+        self._finish()
+        if self._store.settings.seal == "auto" and self._waiting() >= 2:
+            self._start_helper()
+
+    def _finish(self) -> None:
+        """Append END unsynced, drop the lock."""
+        if self._fd < 0:
+            return
+        with contextlib.suppress(OSError):
+            disk.write_all(self._fd, wal.encode_end(self._last))
+        self._poison()
+
+    def _waiting(self) -> int:
+        names = disk.listing(self._store.layout.wal_dir(self._branch))
+        return sum(1 for p in map(parse_wal, names) if p and p[0] == self._name)
+
+    def _start_helper(self) -> None:
+        """Start `python -m lakelog seal`, one at a time; anyone else may seal as well."""
+        if self._helper is not None and self._helper.poll() is None:
+            return
+        self._helper = start_sealer(self._store, self._branch)
+
+    def _before_fork(self) -> None:
+        self._mutex.acquire()
+        while self._busy:
+            self._mutex.release()
+            time.sleep(0.0002)
+            self._mutex.acquire()
+
+    def _after_fork_in_parent(self) -> None:
+        self._mutex.release()
+
+    def _after_fork_in_child(self) -> None:
+        """Close without unlocking, forget the parent's callers, be a new writer."""
+        self._mutex = threading.Lock()
+        self._queue, self._busy, self._helper = [], False, None
+        self._poison()
+        self._reset()
+
+
+def _slices(lines: list[bytes]) -> list[list[bytes]]:
+    """Cut a batch into frames of at most 4,096 events and about 1 MiB."""
+    if len(lines) <= wal.FRAME_EVENTS_MAX and sum(map(len, lines)) <= wal.FRAME_RAW_MAX:
+        return [lines] if lines else []
+    slices: list[list[bytes]] = [[]]
+    size = 0
+    for line in lines:
+        if slices[-1] and (
+            size + len(line) > wal.FRAME_RAW_MAX or len(slices[-1]) >= wal.FRAME_EVENTS_MAX
+        ):
+            slices.append([])
+            size = 0
+        slices[-1].append(line)
+        size += len(line) + 1
+    return slices
+
+
+def _each(name: str) -> None:
+    for writer in list(_WRITERS):
+        getattr(writer, name)()
+
+
+os.register_at_fork(
+    before=lambda: _each("_before_fork"),
+    after_in_parent=lambda: _each("_after_fork_in_parent"),
+    after_in_child=lambda: _each("_after_fork_in_child"),
+)

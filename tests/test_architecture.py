@@ -1,0 +1,556 @@
+"""The law of the tree, checked with ast alone; every check is also shown breaches it must report.
+
+A tree is a dict of path to source text, so a planted breach is one line. ORDER is the import law:
+a module may import what stands before it in its own folder, and whatever its folder may import.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OWN = "lakelog"
+
+# A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
+# come last without being named. A new module is added here, at the place where it may stand.
+ORDER = {
+    "": """errors settings event  store  query  lake
+        collect analyze train ship sync  cli server notebook""",
+    "store": """layout disk document engine wal segment idrun manifest refs marks opening spawn
+        writer tail rows publish trim seal compact retention gc resolve history stats
+        verify repair""",
+    "query": "prune tailrows session",
+    "cli": "output sample write query history ops demo",
+}
+STRANGERS = {"collect", "analyze", "train", "ship", "sync"}  # these rooms do not know each other
+LAZY_DOORS = {"lakelog/__init__.py", "lakelog/cli/__init__.py"}  # may load our code by its name
+
+LINES_MAX = {"lakelog": 400, "tests": 600, "benchmarks": 400, "data": 400}
+FUNCTION_LINES_MAX = 70
+FORBIDDEN_WORDS = set("manager managers helper helpers util utils common base misc".split())
+# Written so that a plain search for unfinished work does not find this line.
+UNFINISHED = re.compile(r"\b(TO[D]O|FIX[M]E|X{3}|NotImplemented[E]rror)\b")
+
+FRONT_DOOR_NAMES = range(5, 17)
+HEAVY = {"duckdb", "pyarrow", "polars", "numpy", "click", "rich", "watchdog"}
+
+DISK_DOOR = "lakelog/store/disk.py"
+DISK_ROOMS = ("lakelog/store/", "lakelog/query/", "lakelog/lake.py")
+DISK_CALLS = {
+    "os": """rename replace renames link symlink unlink remove rmdir removedirs mkdir makedirs
+        truncate ftruncate fsync fdatasync sync write writev pwrite pwritev sendfile copy_file_range
+        O_WRONLY O_RDWR O_CREAT O_TRUNC O_APPEND""".split(),
+    "shutil": "rmtree move copy copy2 copyfile copytree".split(),
+    "tempfile": "NamedTemporaryFile TemporaryDirectory mkstemp mkdtemp".split(),
+}
+PATH_METHODS = "write_text write_bytes touch mkdir rmdir unlink symlink_to hardlink_to".split()
+
+Sources = dict[str, str]
+Module = tuple[str, ...]
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+# --- reading a tree ---------------------------------------------------------------------------
+
+
+def sources(*folders: str) -> Sources:
+    """Return the Python files below the folders: path from the root to source text."""
+    files = (file for folder in folders for file in sorted((ROOT / folder).rglob("*.py")))
+    return {file.relative_to(ROOT).as_posix(): file.read_text("utf-8") for file in files}
+
+
+@functools.cache
+def parsed(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
+def nodes(text: str, *kinds: type[ast.AST]) -> Iterator[ast.AST]:
+    return (node for node in ast.walk(parsed(text)) if isinstance(node, kinds))
+
+
+def functions(text: str) -> Iterator[Function]:
+    yield from nodes(text, ast.FunctionDef, ast.AsyncFunctionDef)  # type: ignore[misc]
+
+
+def module_of(path: str) -> Module:
+    """Return lakelog/store/wal.py as ("store", "wal")."""
+    return tuple(path.removesuffix(".py").split("/")[1:])
+
+
+def dotted(module: Module) -> str:
+    return ".".join((OWN, *module)).removesuffix(".__init__")
+
+
+# --- (a) the import law -----------------------------------------------------------------------
+
+
+def import_breaches(tree: Sources) -> list[str]:
+    """Report modules that stand in no order, and imports that do not go down."""
+    found = []
+    for path, text in tree.items():
+        importer = module_of(path)
+        if fault := unplaced(importer):
+            found.append(f"{path}: {fault}")
+            continue
+        for node, module in own_imports(text, importer, tree):
+            if fault := upward(importer, module):
+                found.append(f"{path}:{node.lineno}: imports {dotted(module)}: {fault}")
+    return found
+
+
+def unplaced(module: Module) -> str:
+    """Return which part of the module's path stands in no order, or nothing."""
+    for depth, name in enumerate(module):
+        folder = "/".join(module[:depth])
+        if not name.startswith("__") and name not in ORDER.get(folder, "").split():
+            return f"{name} stands in no order; give it a place in ORDER[{folder!r}] of {__name__}"
+    return ""
+
+
+def upward(importer: Module, imported: Module) -> str:
+    """Return why the import is against the law, or nothing."""
+    if importer == imported:
+        return ""
+    depth = next(i for i in range(len(importer)) if importer[i] != imported[i])
+    mine, other = importer[depth], imported[depth]
+    if depth == 0 and {mine, other} <= STRANGERS:
+        return f"{mine} and {other} do not know each other"
+    names = [*ORDER.get("/".join(importer[:depth]), "").split(), "__init__", "__main__"]
+    if other not in names:
+        return "it stands in no order"
+    return "" if names.index(other) < names.index(mine) else f"{other} comes after {mine}"
+
+
+def own_imports(text: str, importer: Module, tree: Sources) -> Iterator[tuple[ast.stmt, Module]]:
+    """Yield each import statement of our own code with the module it means."""
+    for node in nodes(text, ast.Import, ast.ImportFrom):
+        for name in imported_names(node, importer):
+            if name.split(".")[0] == OWN:
+                yield node, meant(tuple(name.split(".")[1:]), tree, isinstance(node, ast.Import))
+
+
+def imported_names(node: ast.AST, importer: Module) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        above = [OWN, *importer[: len(importer) - node.level]] if node.level else []
+        yield from (".".join([*above, *filter(None, [node.module, a.name])]) for a in node.names)
+
+
+def meant(name: Module, tree: Sources, exact: bool) -> Module:
+    """Return the module a dotted name means; its last part may be a name inside a module."""
+    for module in (name, name if exact else name[:-1]):
+        path = "/".join((OWN, *module))
+        if f"{path}.py" in tree:
+            return module
+        if any(other.startswith(f"{path}/") for other in tree) or "/".join(module) in ORDER:
+            return (*module, "__init__")
+        if not unplaced(module):
+            return module
+    return module
+
+
+# --- (b) no own imports inside functions ------------------------------------------------------
+
+
+def local_import_breaches(tree: Sources) -> list[str]:
+    """Report own code imported inside a function, or by a name in a string."""
+    found = set()
+    for path, text in tree.items():
+        inside = {id(node) for function in functions(text) for node in ast.walk(function)}
+        for node, module in own_imports(text, module_of(path), tree):
+            if id(node) in inside:
+                found.add(f"{path}:{node.lineno}: imports {dotted(module)} inside a function")
+        if path not in LAZY_DOORS:
+            found |= {f"{path}:{line}: imports by name" for line in imports_by_name(text)}
+    return sorted(found)
+
+
+def imports_by_name(text: str) -> Iterator[int]:
+    for call in nodes(text, ast.Call):
+        name = ast.unparse(call.func).split(".")[-1]
+        if name in ("import_module", "__import__") and call.args:
+            start = ast.unparse(call.args[0]).lstrip("rf").strip("'\"")
+            if start.startswith((OWN, ".", "{")):
+                yield call.lineno
+
+
+# --- (c) sizes, (d) names, (e) docstrings, (i) unfinished work -----------------------------------
+
+
+def size_breaches(tree: Sources) -> list[str]:
+    """Report files and functions that are too long."""
+    found = []
+    for path, text in tree.items():
+        lines, most = len(text.splitlines()), LINES_MAX[path.split("/")[0]]
+        if lines > most:
+            found.append(f"{path}: {lines} lines, at most {most}")
+        for function in functions(text):
+            length = function.end_lineno - function.lineno + 1
+            if length > FUNCTION_LINES_MAX:
+                found.append(f"{path}:{function.lineno}: {function.name} has {length} lines")
+    return found
+
+
+def name_breaches(tree: Sources) -> list[str]:
+    """Report files and folders named for nothing in particular."""
+    return [
+        f"{path}: {', '.join(sorted(vague))} says nothing; name the file for its one noun"
+        for path in tree
+        if (vague := FORBIDDEN_WORDS & set(re.split(r"[/_.]", path)))
+    ]
+
+
+def docstring_breaches(tree: Sources) -> list[str]:
+    """Report public modules, classes, functions and methods without a docstring."""
+    found = []
+    for path, text in tree.items():
+        module = parsed(text)
+        stem = Path(path).stem
+        if module.body and (not stem.startswith("_") or stem.startswith("__")):
+            if not ast.get_docstring(module):
+                found.append(f"{path}: the module has no docstring")
+            found += [f"{path}:{node.lineno}: {node.name} has none" for node in bare(module)]
+    return found
+
+
+def bare(scope: ast.Module | ast.ClassDef) -> Iterator[Function | ast.ClassDef]:
+    for node in scope.body:
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            continue
+        marks = {ast.unparse(mark).split(".")[-1] for mark in node.decorator_list}
+        if node.name.startswith("_") or marks & {"overload", "setter", "deleter"}:
+            continue
+        if not ast.get_docstring(node):
+            yield node
+        if isinstance(node, ast.ClassDef):
+            yield from bare(node)
+
+
+def unfinished_breaches(tree: Sources) -> list[str]:
+    """Report marks of unfinished work."""
+    return [
+        f"{path}:{number}: {mark[0]}"
+        for path, text in tree.items()
+        for number, line in enumerate(text.splitlines(), 1)
+        if (mark := UNFINISHED.search(line))
+    ]
+
+
+# --- (h) one door to the disk -------------------------------------------------------------------
+
+
+def disk_breaches(tree: Sources) -> list[str]:
+    """Report writes, syncs, links and removals of the lake's files outside the one door."""
+    return sorted(
+        {
+            f"{path}:{line}: {use} goes through {DISK_DOOR}"
+            for path, text in tree.items()
+            if path.startswith(DISK_ROOMS) and path != DISK_DOOR
+            for line, use in disk_uses(text)
+        }
+    )
+
+
+def disk_uses(text: str) -> Iterator[tuple[int, str]]:
+    imports = [alias for node in nodes(text, ast.Import) for alias in node.names]
+    modules = {alias.asname or alias.name: alias.name for alias in imports}
+    for node in nodes(text, ast.ImportFrom):
+        for alias in node.names:
+            if alias.name in DISK_CALLS.get(node.module or "", ()):
+                yield node.lineno, f"{node.module}.{alias.name}"
+    for node in nodes(text, ast.Attribute):
+        module = modules.get(ast.unparse(node.value), "")
+        if node.attr in DISK_CALLS.get(module, ()):
+            yield node.lineno, f"{module}.{node.attr}"
+    for call in nodes(text, ast.Call):
+        receiver, _, name = ast.unparse(call.func).rpartition(".")
+        if receiver.split(".")[-1] in ("disk", "_disk") or modules.get(receiver) in DISK_CALLS:
+            continue
+        if (name in PATH_METHODS and receiver) or names_a_move(call, receiver, name):
+            yield call.lineno, f".{name}()"
+        if name in ("open", "fdopen") and opens_to_write(call, receiver):
+            yield call.lineno, "open to write"
+
+
+def names_a_move(call: ast.Call, receiver: str, name: str) -> bool:
+    """Tell Path.rename(x) and Path.replace(x) from the replace of texts, values and tables."""
+    if name not in ("rename", "replace") or receiver in ("", "dataclasses") or call.keywords:
+        return False
+    return len(call.args) == 1 and not isinstance(call.args[0], (ast.Dict, ast.DictComp))
+
+
+def opens_to_write(call: ast.Call, receiver: str) -> bool:
+    """Tell whether a mode is given that may write; Path.open takes the mode first, open second."""
+    given = [keyword.value for keyword in call.keywords if keyword.arg == "mode"]
+    given += call.args[:2] if receiver else call.args[1:2]
+    for mode in given:
+        if isinstance(mode, ast.Constant):
+            if re.fullmatch(r"(?=.*[wax+])[rwaxbt+]{1,4}([:|]\w*)?", str(mode.value)):
+                return True
+        elif not receiver:
+            return True  # open(path, mode): nobody can see what it does
+    return False
+
+
+# --- (f) the front door, (g) light imports --------------------------------------------------------
+
+
+def front_door_faults(door: object) -> list[str]:
+    """Report what is wrong with the `__all__` of a package."""
+    names = list(getattr(door, "__all__", ()))
+    found = [f"{name} does not resolve" for name in names if not hasattr(door, name)]
+    if names != sorted(set(names)):
+        found.append(f"__all__ is not sorted, or names something twice: {names}")
+    if len(names) not in FRONT_DOOR_NAMES:
+        found.append(f"{len(names)} names; about ten is what a reader can hold")
+    return found
+
+
+def heavy_after(code: str) -> set[str]:
+    """Run the code in a new interpreter and return the heavy packages it has loaded by the end."""
+    script = f"{code}\nimport sys; print('loaded', *sys.modules)"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return HEAVY & set(done.stdout.splitlines()[-1].split())
+
+
+# --- the tree keeps the law ---------------------------------------------------------------------
+
+LAWS: dict[str, tuple[Callable[[Sources], list[str]], tuple[str, ...]]] = {
+    "imports go down": (import_breaches, ("lakelog",)),
+    "no own imports in functions": (local_import_breaches, ("lakelog",)),
+    "sizes": (size_breaches, tuple(LINES_MAX)),
+    "names": (name_breaches, tuple(LINES_MAX)),
+    "docstrings": (docstring_breaches, ("lakelog",)),
+    "one door to the disk": (disk_breaches, ("lakelog",)),
+    "nothing unfinished": (unfinished_breaches, ("lakelog",)),
+}
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_the_tree_keeps_the_law(law: str) -> None:
+    """No file breaches a law of the house."""
+    breaches, folders = LAWS[law]
+    assert "\n".join(breaches(sources(*folders))) == ""
+
+
+def test_the_front_door_is_true() -> None:
+    """`lakelog.__all__` is sorted, short, and each of its names is there."""
+    assert front_door_faults(importlib.import_module(OWN)) == []
+
+
+def test_import_is_light() -> None:
+    """Importing lakelog loads no heavy package."""
+    assert heavy_after("import lakelog") == set()
+
+
+def test_append_is_light(tmp_path: Path) -> None:
+    """Appending an event to a lake that is there loads no heavy package."""
+    if not hasattr(importlib.import_module(OWN), "open"):
+        pytest.skip("lakelog has no open yet")
+    lake = f"lakelog.open({str(tmp_path / 'lake')!r})"
+    heavy_after(f"import lakelog; {lake}")
+    assert heavy_after(f"import lakelog; {lake}.append({{'type': 'PING', 'source': 't'}})") == set()
+
+
+# --- planted breaches ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "reported"),
+    [
+        ("store/wal.py", "from lakelog.query import session", "session: query comes after store"),
+        ("store/wal.py", "import lakelog.query.session", "session: query comes after store"),
+        ("store/wal.py", "from lakelog.store import refs", "refs: refs comes after wal"),
+        ("store/wal.py", "from lakelog.store.refs import swap", "refs: refs comes after wal"),
+        ("store/wal.py", "from . import refs", "refs: refs comes after wal"),
+        ("store/wal.py", "from ..query.session import run", "session: query comes after store"),
+        ("store/wal.py", "from lakelog.store import anything", "__init__ comes after wal"),
+        ("store/wal.py", "from lakelog import open", "__init__ comes after store"),
+        ("store/wal.py", "import lakelog", "__init__ comes after store"),
+        ("errors.py", "if TYPE_CHECKING:\n    from lakelog.event import x", "event comes after"),
+        ("lake.py", "from lakelog.cli import main", "cli comes after lake"),
+        ("train/__init__.py", "import lakelog.collect", "train and collect do not know each other"),
+        ("cli/__init__.py", "import lakelog.cli.nowhere", "it stands in no order"),
+        ("store/stray.py", "", "stray stands in no order; give it a place in ORDER['store']"),
+        ("nowhere/wal.py", "", "nowhere stands in no order; give it a place in ORDER['']"),
+    ],
+)
+def test_an_import_upward_is_reported(path: str, text: str, reported: str) -> None:
+    """A planted import of a later module, a stranger, or an unlisted module is reported."""
+    breaches = import_breaches({f"lakelog/{path}": text})
+    assert len(breaches) == 1
+    assert breaches[0].startswith(f"lakelog/{path}")
+    assert reported in breaches[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("store/wal.py", "import zlib, zstandard\nfrom lakelog.store import disk, layout"),
+        ("store/wal.py", "from lakelog.errors import DamagedWal\nfrom . import disk"),
+        ("store/__init__.py", "from lakelog.store.wal import replay"),
+        (
+            "query/session.py",
+            "from lakelog.store import refs\nfrom lakelog import errors, settings",
+        ),
+        ("train/__init__.py", "from lakelog.lake import Lake"),
+        ("__init__.py", "from lakelog.errors import LakelogError\nfrom lakelog import event"),
+        ("__main__.py", "from lakelog.cli import main"),
+    ],
+)
+def test_an_import_downward_is_allowed(path: str, text: str) -> None:
+    """Imports of other packages, lower floors and earlier neighbours are not reported."""
+    assert import_breaches({f"lakelog/{path}": text}) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def seal():\n    from lakelog.store import wal",
+        "class Lake:\n    async def seal(self):\n        import lakelog.store.wal",
+        "def seal():\n    def now():\n        from .store import wal",
+        "import importlib\nimportlib.import_module('lakelog.store.wal')",
+        "from importlib import import_module\nimport_module(f'{__package__}.wal')",
+    ],
+)
+def test_a_local_import_is_reported(text: str) -> None:
+    """A planted import of our own code in a function, or by name, is reported once."""
+    assert len(local_import_breaches({"lakelog/lake.py": text})) == 1
+
+
+def test_a_local_import_of_another_package_is_allowed() -> None:
+    """Heavy packages may be imported where they are used, and the front doors may be lazy."""
+    text = "def run():\n    import duckdb\n    importlib.import_module('s3fs')"
+    lazy = "def __getattr__(name):\n    return importlib.import_module('lakelog.lake')"
+    tree = {"lakelog/query/session.py": text, "lakelog/__init__.py": lazy}
+    assert local_import_breaches(tree) == []
+
+
+def test_a_long_file_or_function_is_reported() -> None:
+    """One line above the limit of a file or a function is reported; the limit itself is not."""
+    assert size_breaches({"lakelog/lake.py": "x = 1\n" * 400, "tests/t.py": "x = 1\n" * 600}) == []
+    assert len(size_breaches({"lakelog/lake.py": "x = 1\n" * 401})) == 1
+    assert len(size_breaches({"tests/test_lake.py": "x = 1\n" * 601})) == 1
+    longest = "def seal():\n" + "    x = 1\n" * 69
+    assert size_breaches({"lakelog/lake.py": longest}) == []
+    breaches = size_breaches({"lakelog/lake.py": longest + "    x = 1\n"})
+    assert breaches == ["lakelog/lake.py:1: seal has 71 lines"]
+
+
+@pytest.mark.parametrize(
+    "path", ["lakelog/utils.py", "lakelog/helpers/wal.py", "lakelog/io_base.py", "tests/common.py"]
+)
+def test_a_vague_name_is_reported(path: str) -> None:
+    """A planted file or folder with a name that fits everything is reported."""
+    assert len(name_breaches({path: "", "lakelog/database.py": ""})) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reported"),
+    [
+        ("x = 1", ["the module has no docstring"]),
+        ('"""Doc."""\ndef seal(): ...', ["seal has none"]),
+        ('"""Doc."""\nasync def seal(): ...', ["seal has none"]),
+        ('"""Doc."""\nclass Wal:\n    def cut(self): ...', ["Wal has none", "cut has none"]),
+    ],
+)
+def test_a_missing_docstring_is_reported(text: str, reported: list[str]) -> None:
+    """A planted public module, function, class or method without a docstring is reported."""
+    breaches = docstring_breaches({"lakelog/lake.py": text})
+    assert [breach.split(": ")[1] for breach in breaches] == reported
+
+
+def test_private_names_need_no_docstring() -> None:
+    """Private names, nested functions, setters and an empty `__init__` are not reported."""
+    text = '"""Doc."""\ndef _cut(): ...\nclass _Wal:\n    def cut(self): ...\n'
+    nested = 'def seal():\n    """Doc."""\n    def now(): ...\n'
+    setter = 'class Wal:\n    """Doc."""\n    @size.setter\n    def size(self, to): ...\n'
+    tree = {"lakelog/lake.py": text + nested + setter, "lakelog/cli/__init__.py": ""}
+    assert docstring_breaches(tree) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import os\nos.replace(a, b)",
+        "import os as system\nsystem.fsync(fd)",
+        "from os import unlink",
+        "import os\nremove = os.remove",
+        "import os\nfd = os.open(path, os.O_RDONLY | os.O_CREAT)",
+        "import shutil\nshutil.rmtree(path)",
+        "import tempfile\ntempfile.mkstemp()",
+        "open(path, 'wb')",
+        "open(path, mode='a')",
+        "open(path, 'r+b')",
+        "open(path, mode)",
+        "path.open('x')",
+        "gzip.open(path, 'wt')",
+        "path.write_text('x')",
+        "(root / 'x').write_bytes(b'x')",
+        "path.unlink()",
+        "path.rename(other)",
+        "Path(name).replace(other)",
+    ],
+)
+@pytest.mark.parametrize("path", ["store/wal.py", "query/session.py", "lake.py"])
+def test_a_write_beside_the_door_is_reported(path: str, text: str) -> None:
+    """A planted write, sync, link or removal in store, query or lake.py is reported once."""
+    assert len(disk_breaches({f"lakelog/{path}": text})) == 1
+
+
+def test_reads_and_the_door_itself_are_allowed() -> None:
+    """Reading, calls of the door, and the replace of texts and values are not reported."""
+    reads = (
+        "import os, dataclasses\nos.open(p, os.O_RDONLY)\nopen(p)\nopen(p, 'rb')\np.open('rb')\n"
+    )
+    calls = "disk.unlink(p)\nself.disk.open(p, 'wb')\ndisk.replace(p)\nlakelog.open('wax')\n"
+    values = (
+        "t.replace('a', 'b')\ndataclasses.replace(s)\nd.replace(tzinfo=z)\nf.rename({'a': 'b'})"
+    )
+    tree = {"lakelog/store/wal.py": reads + calls.replace("'wax'", "'lake'") + values}
+    tree[DISK_DOOR] = tree["lakelog/cli/output.py"] = "import os\nos.replace(a, b)\nopen(p, 'wb')"
+    assert disk_breaches(tree) == []
+
+
+@pytest.mark.parametrize("mark", ["todo", "fixme", "xxx"])
+def test_a_mark_of_unfinished_work_is_reported(mark: str) -> None:
+    """A planted mark of unfinished work is reported with its line."""
+    text = f"x = 1\n# {mark.upper()}: later"
+    assert unfinished_breaches({"lakelog/lake.py": text}) == [f"lakelog/lake.py:2: {mark.upper()}"]
+    assert unfinished_breaches({"lakelog/lake.py": f"raise {NotImplemented}Error"}) != []
+
+
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        (["a", "b", "c", "d", "gone"], "gone does not resolve"),
+        (["b", "a", "c", "d", "e"], "not sorted"),
+        (["a", "a", "b", "c", "d"], "twice"),
+        (["a"], "1 names"),
+        ([], "0 names"),
+    ],
+)
+def test_a_false_front_door_is_reported(names: list[str], fault: str) -> None:
+    """A planted name that is not there, out of order, or a list too long or short is reported."""
+    faults = front_door_faults(SimpleNamespace(__all__=names, a=1, b=2, c=3, d=4, e=5))
+    assert len(faults) == 1
+    assert fault in faults[0]
+
+
+def test_a_heavy_import_is_reported() -> None:
+    """A heavy package loaded in the new interpreter is reported, whoever loaded it."""
+    assert heavy_after("import json") == set()
+    assert heavy_after("import click.testing") == {"click"}
