@@ -8,11 +8,16 @@ lake.sql("SELECT type, count(*) FROM events GROUP BY 1")
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from lakelog.errors import Damaged, LakelogError
 from lakelog.lake import Lake, View, open
+from lakelog.lazy import Lazy
 from lakelog.settings import Settings
-from lakelog.store.history import Diff, Snapshot
 from lakelog.store.writer import Receipt
+
+if TYPE_CHECKING:
+    from lakelog.store.history import Diff, Snapshot
 
 __version__ = "0.1.0"
 __all__ = [
@@ -27,3 +32,10 @@ __all__ = [
     "__version__",
     "open",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the names that a program which only appends does not need."""
+    if name in ("Diff", "Snapshot"):
+        return getattr(Lazy("lakelog.store.history"), name)
+    raise AttributeError(f"module 'lakelog' has no attribute {name!r}")

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent, UnknownRef
 from lakelog.event import encode, plain
-from lakelog.query.session import Session
+from lakelog.lazy import Lazy
 from lakelog.settings import Settings, parse, span_us
-from lakelog.store import compact, disk, gc, history, opening, repair, retention, stats, verify, wal
-from lakelog.store.history import Diff, LogEntry, Snapshot
+from lakelog.store import disk, opening, wal
 from lakelog.store.opening import Store
-from lakelog.store.refs import Head, Tag
-from lakelog.store.resolve import resolve
-from lakelog.store.seal import Sealer
 from lakelog.store.writer import Receipt, Writer
+
+if TYPE_CHECKING:
+    from lakelog.query import session
+    from lakelog.store import (
+        compact,
+        gc,
+        history,
+        repair,
+        resolve,
+        retention,
+        seal,
+        stats,
+        verify,
+    )
+    from lakelog.store.refs import Head, Tag
+else:
+    session = Lazy("lakelog.query.session")
+    compact, gc, history, repair, resolve, retention, seal, stats, verify = (
+        Lazy(f"lakelog.store.{room}")
+        for room in "compact gc history repair resolve retention seal stats verify".split()
+    )
 
 Progress = Callable[[int, int], None]
 
@@ -46,7 +63,7 @@ class Lake:
 
     def __init__(self, store: Store, branch: str) -> None:
         self.store, self.branch_name = store, branch
-        self._session = Session(store, branch)
+        self._queries: session.Session | None = None
         self._writer: Writer | None = None
         self._mutex = threading.Lock()
 
@@ -75,6 +92,15 @@ class Lake:
                     self._writer = Writer(self.store, self.branch_name)
         return self._writer
 
+    @property
+    def _session(self) -> session.Session:
+        """What answers this process's queries; made at the first one."""
+        if self._queries is None:
+            with self._mutex:
+                if self._queries is None:
+                    self._queries = session.Session(self.store, self.branch_name)
+        return self._queries
+
     def quarantine(self, lines: list[tuple[str, int, str, str]]) -> None:
         """Keep lines that are no events durably: (origin, position, reason, line) each."""
         names = ("origin", "position", "reason", "line")
@@ -95,7 +121,7 @@ class Lake:
 
     def at(self, ref: str) -> View:
         """A read-only view of a tag, branch, snapshot id, `@move`, or time."""
-        return View(self, resolve(self.store, self.branch_name, str(ref)))
+        return View(self, resolve.resolve(self.store, self.branch_name, str(ref)))
 
     def explain(self, query: str) -> tuple[int, int]:
         """Return (segments the query opens, segments of the branch)."""
@@ -105,12 +131,12 @@ class Lake:
         """Publish everything acknowledged so far; return the head that holds it."""
         return self.sealer().settle()
 
-    def sealer(self) -> Sealer:
+    def sealer(self) -> seal.Sealer:
         """What seals this branch's tail."""
         tail = self._session.tail(self.branch_name)
-        return Sealer(self.store, self.branch_name, tail, self._session.connect)
+        return seal.Sealer(self.store, self.branch_name, tail, self._session.connect)
 
-    def snapshot(self, message: str = "") -> Snapshot:
+    def snapshot(self, message: str = "") -> history.Snapshot:
         """Settle and record a move with a message."""
         return history.snapshot(self.store, self.branch_name, self.settle, message)
 
@@ -123,7 +149,7 @@ class Lake:
         history.make_branch(self.store, self.branch_name, self.settle, name, ref, message)
         return Lake(self.store, name)
 
-    def rollback(self, ref: str, *, cursors: bool = True, verify: bool = False) -> Snapshot:
+    def rollback(self, ref: str, *, cursors: bool = True, verify: bool = False) -> history.Snapshot:
         """Go back to `ref`: one new move, nothing deleted, can be undone.
 
         `cursors=False` keeps the positions of followed sources. `verify` reads every byte of the
@@ -134,28 +160,28 @@ class Lake:
         head = history.rollback(self.store, self.branch_name, self.settle, str(ref), cursors)
         return self._described(head)
 
-    def undo(self, *, force: bool = False, to_branch: str | None = None) -> Snapshot:
+    def undo(self, *, force: bool = False, to_branch: str | None = None) -> history.Snapshot:
         """Undo the last rollback, undo, snapshot or retention. Raises NothingToUndo,
         WouldDropEvents unless `force` or `to_branch` says where later events go."""
         head = history.undo(self.store, self.branch_name, self.settle, force, to_branch)
         return self._described(head)
 
-    def log(self, limit: int | None = None) -> list[LogEntry]:
+    def log(self, limit: int | None = None) -> list[history.LogEntry]:
         """Moves of the branch, newest first."""
         return history.log(self.store, self.branch_name, limit)
 
-    def diff(self, a: str, b: str) -> Diff:
+    def diff(self, a: str, b: str) -> history.Diff:
         """What separates two states; a branch is settled first. Raises UnknownRef."""
         if self.branch_name in (a, b):
             self.settle()
-        old, new = (resolve(self.store, self.branch_name, r) for r in (a, b))
+        old, new = (resolve.resolve(self.store, self.branch_name, r) for r in (a, b))
         return history.diff(self.store, old, new)
 
     def verify(self, ref: str | None = None, progress: Progress | None = None) -> verify.Report:
         """Read every byte again and check names, chains and sums; of one state with `ref`."""
         if ref is None:
             return verify.verify(self.store, progress)
-        digest = resolve(self.store, self.branch_name, ref)
+        digest = resolve.resolve(self.store, self.branch_name, ref)
         return verify.verify_snapshot(self.store, digest, progress)
 
     def repair(self, copy: str | None = None) -> repair.Repaired:
@@ -190,9 +216,10 @@ class Lake:
         """Finish the WAL file and let go of the database; nothing acknowledged is pending."""
         if self._writer is not None:
             self._writer.close()
-        self._session.close()
+        if self._queries is not None:
+            self._queries.close()
 
-    def _described(self, head: Head) -> Snapshot:
+    def _described(self, head: Head) -> history.Snapshot:
         return history.describe(self.store.manifests.load(head.move.snapshot))
 
     def __enter__(self) -> Lake:
@@ -223,7 +250,7 @@ class View:
         """Return (segments the query opens, segments of this state)."""
         return self._lake._session.plan(query, self.id)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> history.Snapshot:
         """This state's id, time, author, message and counts."""
         return history.describe(self._lake.store.manifests.load(self.id))
 
