@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 
 from lakelog.errors import InvalidEvent
+from lakelog.exact import holdable, kind, parse_object
 
 TEXT_COLUMNS = ("category", "source", "subject", "level", "message", "id")
 ALIASES = {
@@ -32,6 +33,7 @@ TYPE_HINTS = ("event", "eventName", "event_name", "eventType", "EventType")
 UTC = UTC
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PLAIN = frozenset(("time", "type", "data", *TEXT_COLUMNS))
+_NAMES = {**{name: name for name in _PLAIN}, **ALIASES}
 _LEVELS = {
     "TRACE": "TRACE", "VERBOSE": "TRACE", "FINEST": "TRACE", "DEBUG": "DEBUG", "FINE": "DEBUG",
     "INFO": "INFO", "INFORMATION": "INFO", "INFORMATIONAL": "INFO", "NOTICE": "INFO",
@@ -39,8 +41,8 @@ _LEVELS = {
     "FATAL": "FATAL", "CRITICAL": "FATAL", "CRIT": "FATAL", "ALERT": "FATAL",
     "EMERG": "FATAL", "EMERGENCY": "FATAL", "PANIC": "FATAL",
 }  # fmt: skip
-_LONG_NUMBER = re.compile(rb"[0-9.]{17,}|[0-9][eE][+-]?[0-9]{3}")
 _OPTIONS = orjson.OPT_UTC_Z
+_iso = datetime.fromisoformat
 
 
 class Encoded:
@@ -78,22 +80,8 @@ def plain(objects: list[dict[str, Any]]) -> Encoded:
 
 
 def parse_line(line: bytes) -> dict[str, Any]:
-    """Parse one JSON object, keeping the text of numbers and keys Python could not give back.
-
-    Raises InvalidEvent with the reason when the line is not a JSON object.
-    """
-    try:
-        value = orjson.loads(line)
-        exact = not _LONG_NUMBER.search(line) and line.count(b'":') == orjson.dumps(value).count(
-            b'":'
-        )
-    except (orjson.JSONDecodeError, TypeError):
-        exact = False
-    if not exact:
-        value = _parse_exact(line)
-    if not isinstance(value, dict):
-        raise InvalidEvent(f"a JSON object is needed, not {_kind(value)}")
-    return value
+    """Parse one JSON object without loss. Raises InvalidEvent with the reason."""
+    return parse_object(line, _PLAIN)
 
 
 def identity_key(source: str | None, given: str) -> str:
@@ -119,9 +107,11 @@ def parse_time(value: Any) -> datetime:
     try:
         if type(value) is str:
             try:
-                moment = datetime.fromisoformat(value)
+                moment = _iso(value)
             except ValueError:
                 moment = _time_of_text(value)
+            if moment.tzinfo is UTC:
+                return moment
         elif isinstance(value, datetime):
             moment = value
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -137,34 +127,46 @@ def parse_time(value: Any) -> datetime:
 
 
 def _row(event: Any, now: datetime) -> dict[str, Any]:
-    """Return the columns of one event, in the order of a line."""
+    """Return the columns of one event, `data` last."""
     if type(event) is not dict:
         event = _as_dict(event)
     if not event.keys() <= _PLAIN:
         event = _gather(event)
-    name = event.get("type")
+    get = event.get
+    name = get("type")
     if type(name) is not str or not name:
         name = _type_of(event)
-    time = event.get("time")
+    time = get("time")
     row = {"time": now if time is None else parse_time(time), "type": name}
-    strays = None
+    odd = False
     for column in TEXT_COLUMNS:
-        value = event.get(column)
-        if value is None:
-            continue
-        if type(value) is not str or column == "level":
-            text, stray = _text(column, value)
-            if stray:
-                strays = {**(strays or {}), column: value}
-            value = text
+        value = get(column)
         if value is not None:
-            row[column] = value
-    data = event.get("data")
-    if strays:
-        data = _merge(data, strays)
+            if type(value) is str and column != "level":
+                row[column] = value
+            else:
+                odd = True
+    data = get("data")
+    if odd:
+        data = _odd_columns(event, row, data)
     if data is not None:
         row["data"] = data
     return row
+
+
+def _odd_columns(event: dict[str, Any], row: dict[str, Any], data: Any) -> Any:
+    """Fill in columns that are not plain text; what a column cannot hold goes into data."""
+    strays = {}
+    for column in TEXT_COLUMNS:
+        value = event.get(column)
+        if value is None or column in row:
+            continue
+        text, stray = _text(column, value)
+        if stray:
+            strays[column] = value
+        if text is not None:
+            row[column] = text
+    return _merge(data, strays) if strays else data
 
 
 def _dump(row: dict[str, Any]) -> bytes:
@@ -184,7 +186,7 @@ def _plain_row(row: dict[str, Any]) -> dict[str, Any]:
     """Make a row JSON can hold; column text that is not Unicode is kept whole in data."""
     made, strays = {}, {}
     for column, value in row.items():
-        plain = _plain(value)
+        plain = holdable(value)
         if column != "data" and isinstance(plain, orjson.Fragment):
             strays[column] = plain
             plain = value.encode("utf-8", "replace").decode()
@@ -211,7 +213,7 @@ def _add_content_key(row: dict[str, Any], event: Any) -> None:
 def _as_dict(event: Any) -> dict[str, Any]:
     if hasattr(event, "keys") and hasattr(event, "__getitem__"):
         return {k: event[k] for k in event.keys()}  # noqa: SIM118 - mappings need not iterate keys
-    raise InvalidEvent(f"an event is a dict with a type, not {_kind(event)}")
+    raise InvalidEvent(f"an event is a dict with a type, not {kind(event)}")
 
 
 def _gather(event: dict[Any, Any]) -> dict[str, Any]:
@@ -219,20 +221,32 @@ def _gather(event: dict[Any, Any]) -> dict[str, Any]:
     known: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for key, value in event.items():
-        name = ALIASES.get(key, key) if isinstance(key, str) else str(key)
-        if name == key and name in _PLAIN:
-            known[name] = value
-    for key, value in event.items():
-        name = ALIASES.get(key, key) if isinstance(key, str) else str(key)
-        if name == key and name in _PLAIN:
-            continue
-        if name in _PLAIN and known.get(name) is None:
+        name = _NAMES.get(key)
+        if name is None:
+            extra[key if type(key) is str else str(key)] = value
+        elif known.get(name) is None:
             known[name] = value
         else:
+            return _gather_twice(event)
+    return _with_extra(known, extra)
+
+
+def _gather_twice(event: dict[Any, Any]) -> dict[str, Any]:
+    """Like _gather where two spellings of one column are given: the plain one wins."""
+    known = {k: v for k, v in event.items() if k in _PLAIN and v is not None}
+    extra = {}
+    for key, value in event.items():
+        name = _NAMES.get(key)
+        if name is None or (name != key and known.get(name) is not None):
             extra[str(key)] = value
+        elif name != key:
+            known[name] = value
+    return _with_extra(known, extra)
+
+
+def _with_extra(known: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
     if known.get("type") is None:
-        hint = next((extra[k] for k in TYPE_HINTS if isinstance(extra.get(k), str)), None)
-        known["type"] = hint or None
+        known["type"] = next((extra[k] for k in TYPE_HINTS if isinstance(extra.get(k), str)), None)
     if extra:
         known["data"] = _merge(known.get("data"), extra)
     return known
@@ -255,7 +269,7 @@ def _type_of(event: dict[str, Any]) -> str:
         return orjson.dumps(value).decode()
     if isinstance(value, str):
         return value
-    raise InvalidEvent(f"type is text, not {_kind(value)}")
+    raise InvalidEvent(f"type is text, not {kind(value)}")
 
 
 def _text(column: str, value: Any) -> tuple[str | None, bool]:
@@ -289,104 +303,3 @@ def _time_of_number(value: int | float) -> datetime:
     if isinstance(value, int):
         return from_micros(value * unit)
     return from_micros(round(value * unit))
-
-
-def _plain(value: Any) -> Any:
-    """Rebuild a value from what JSON can hold, keeping digits; raises InvalidEvent otherwise."""
-    if value is None or isinstance(value, (bool, float, datetime, orjson.Fragment)):
-        return value
-    if isinstance(value, int):
-        return value if -(2**63) <= value < 2**64 else orjson.Fragment(str(value))
-    if isinstance(value, str):
-        return _plain_text(value)
-    if hasattr(value, "keys") and hasattr(value, "__getitem__"):
-        return _plain_object([(k, value[k]) for k in value.keys()])  # noqa: SIM118
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(v) for v in value]
-    if isinstance(value, (bytes, bytearray)):
-        return bytes(value).decode("utf-8", "backslashreplace")
-    if type(value).__name__ == "Decimal":
-        return orjson.Fragment(str(value)) if value.is_finite() else None
-    try:
-        orjson.dumps(value)
-    except TypeError:
-        raise InvalidEvent(f"data holds {_kind(value)}, which JSON cannot") from None
-    return value
-
-
-def _plain_text(value: str) -> Any:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return orjson.Fragment(json.dumps(value))
-    return value
-
-
-def _plain_object(pairs: list[tuple[Any, Any]]) -> Any:
-    """Return a dict, or its text where a key repeats or is not valid Unicode."""
-    made = {str(k): _plain(v) for k, v in pairs}
-    plain_keys = all(isinstance(_plain_text(k), str) for k in made)
-    if len(made) == len(pairs) and plain_keys:
-        return made
-    body = b",".join(
-        json.dumps(str(k)).encode() + b":" + orjson.dumps(_plain(v), option=_OPTIONS)
-        for k, v in pairs
-    )
-    return orjson.Fragment(b"{" + body + b"}")
-
-
-def _parse_exact(line: bytes) -> Any:
-    try:
-        text = line.decode("utf-8")
-        top = json.loads(
-            text, object_pairs_hook=_Pairs, parse_float=_exact_float, parse_constant=_no
-        )
-    except UnicodeDecodeError as error:
-        raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
-    except RecursionError:
-        raise InvalidEvent("nested too deeply") from None
-    except ValueError as error:
-        raise InvalidEvent(f"not JSON: {error}") from None
-    return _settle_top(top) if isinstance(top, _Pairs) else top
-
-
-class _Pairs(list):  # type: ignore[type-arg]
-    """The members of a JSON object in order, repeated keys included."""
-
-
-def _settle_top(pairs: _Pairs) -> dict[str, Any]:
-    """Return an event; a repeated column keeps its last value, all others keep every value."""
-    try:
-        top: dict[str, Any] = {k: v if isinstance(v, str) else _settle(v) for k, v in pairs}
-    except RecursionError:
-        raise InvalidEvent("nested too deeply") from None
-    twice = {k for k, _ in pairs if sum(k == other for other, _ in pairs) > 1} - _PLAIN
-    for key in twice:
-        top[key] = [_settle(v) for k, v in pairs if k == key]
-    return top
-
-
-def _settle(value: Any) -> Any:
-    if isinstance(value, _Pairs):
-        return _plain_object([(k, _settle(v)) for k, v in value])
-    if isinstance(value, list):
-        return [_settle(v) for v in value]
-    return _plain(value)
-
-
-def _exact_float(text: str) -> Any:
-    from decimal import Decimal
-
-    value = float(text)
-    same = value not in (float("inf"), float("-inf")) and Decimal(text) == Decimal(repr(value))
-    return value if same else orjson.Fragment(text)
-
-
-def _no(text: str) -> Any:
-    raise ValueError(f"{text} is not a JSON number")
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
-    names.update({int: "a number", float: "a number"})
-    return names.get(type(value), f"a {type(value).__name__}")

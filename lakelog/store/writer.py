@@ -125,34 +125,23 @@ class Writer:
             self._lead(batch)
 
     def _lead(self, own: _Batch) -> None:
-        """Commit groups until our own batch is done, then hand over."""
-        try:
-            while not own.done:
-                with self._mutex:
-                    group = self._take_group()
-                self._serve(group, own)
-        finally:
-            with self._mutex:
-                if self._queue:
-                    self._queue[0].lock.release()
-                else:
-                    self._busy = False
-
-    def _serve(self, group: list[_Batch], own: _Batch) -> None:
-        """Write a group and wake its callers, each with the outcome."""
+        """Commit a group (ours is in it), let the next leader start, then wake the group."""
+        with self._mutex:
+            group = self._take_group()
         failed: BaseException | None = None
         try:
             self._write_group(group)
         except BaseException as error:
             failed = error
-        for batch in group:
-            interrupted = failed is not None and not isinstance(failed, Exception)
-            if interrupted and batch is not own:
-                batch.error = OSError(errno.EINTR, "the append was interrupted: try it again")
+        with self._mutex:
+            if self._queue:
+                self._queue[0].lock.release()
             else:
-                batch.error = failed
+                self._busy = False
+        for batch in group:
+            batch.error = _own_error(failed, batch is own)
             batch.done = True
-            if batch is not own and batch.lock is not None:
+            if batch is not own:
                 batch.lock.release()
 
     def _take_group(self) -> list[_Batch]:
@@ -300,6 +289,13 @@ class Writer:
         self._queue, self._busy, self._helper = [], False, None
         self._poison()
         self._reset()
+
+
+def _own_error(failed: BaseException | None, is_leader: bool) -> BaseException | None:
+    """What one caller of a failed group gets: an interrupt is its leader's alone."""
+    if failed is None or isinstance(failed, Exception) or is_leader:
+        return failed
+    return OSError(errno.EINTR, "the append was interrupted: try it again")
 
 
 def _slices(lines: list[bytes]) -> list[list[bytes]]:

@@ -1,0 +1,139 @@
+"""JSON without loss: what Python's numbers and dicts cannot give back keeps its text.
+
+Integers beyond 64 bits, decimals beyond a double, repeated keys and text that is not valid
+Unicode become orjson Fragments: pieces of JSON text that are written out as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from lakelog.errors import InvalidEvent
+
+_LONG_NUMBER = re.compile(rb"[0-9.]{17,}|[0-9][eE][+-]?[0-9]{3}")
+_OPTIONS = orjson.OPT_UTC_Z
+
+
+def parse_object(line: bytes, columns: frozenset[str]) -> dict[str, Any]:
+    """Parse one JSON object, keeping the text of numbers and keys Python could not give back.
+
+    A key of `columns` that is repeated keeps its last value, any other keeps all. Raises
+    InvalidEvent with the reason when the line is not a JSON object.
+    """
+    try:
+        value = orjson.loads(line)
+        exact = not _LONG_NUMBER.search(line) and line.count(b'":') == orjson.dumps(value).count(
+            b'":'
+        )
+    except (orjson.JSONDecodeError, TypeError):
+        exact = False
+    if not exact:
+        value = _parse_exact(line, columns)
+    if not isinstance(value, dict):
+        raise InvalidEvent(f"a JSON object is needed, not {kind(value)}")
+    return value
+
+
+def holdable(value: Any) -> Any:
+    """Rebuild a value from what JSON can hold, keeping digits; raises InvalidEvent otherwise."""
+    if value is None or isinstance(value, (bool, float, datetime, orjson.Fragment)):
+        return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**64 else orjson.Fragment(str(value))
+    if isinstance(value, str):
+        return _plain_text(value)
+    if hasattr(value, "keys") and hasattr(value, "__getitem__"):
+        return _plain_object([(k, value[k]) for k in value.keys()])  # noqa: SIM118
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [holdable(v) for v in value]
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value).decode("utf-8", "backslashreplace")
+    if isinstance(value, Decimal):
+        return orjson.Fragment(str(value)) if value.is_finite() else None
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        raise InvalidEvent(f"data holds {kind(value)}, which JSON cannot") from None
+    return value
+
+
+def kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
+    names.update({int: "a number", float: "a number"})
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def _plain_text(value: str) -> Any:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return orjson.Fragment(json.dumps(value))
+    return value
+
+
+def _plain_object(pairs: list[tuple[Any, Any]]) -> Any:
+    """Return a dict, or its text where a key repeats or is not valid Unicode."""
+    made = {str(k): holdable(v) for k, v in pairs}
+    plain_keys = all(isinstance(_plain_text(k), str) for k in made)
+    if len(made) == len(pairs) and plain_keys:
+        return made
+    body = b",".join(
+        json.dumps(str(k)).encode() + b":" + orjson.dumps(holdable(v), option=_OPTIONS)
+        for k, v in pairs
+    )
+    return orjson.Fragment(b"{" + body + b"}")
+
+
+def _parse_exact(line: bytes, columns: frozenset[str]) -> Any:
+    try:
+        text = line.decode("utf-8")
+        top = json.loads(
+            text, object_pairs_hook=_Pairs, parse_float=_exact_float, parse_constant=_no
+        )
+    except UnicodeDecodeError as error:
+        raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise InvalidEvent("nested too deeply") from None
+    except ValueError as error:
+        raise InvalidEvent(f"not JSON: {error}") from None
+    return _settle_top(top, columns) if isinstance(top, _Pairs) else top
+
+
+def _settle_top(pairs: _Pairs, columns: frozenset[str]) -> dict[str, Any]:
+    """Return an event; a repeated column keeps its last value, all others keep every value."""
+    try:
+        top: dict[str, Any] = {k: v if isinstance(v, str) else _settle(v) for k, v in pairs}
+    except RecursionError:
+        raise InvalidEvent("nested too deeply") from None
+    twice = {k for k, _ in pairs if sum(k == other for other, _ in pairs) > 1} - columns
+    for key in twice:
+        top[key] = [_settle(v) for k, v in pairs if k == key]
+    return top
+
+
+class _Pairs(list):  # type: ignore[type-arg]
+    """The members of a JSON object in order, repeated keys included."""
+
+
+def _settle(value: Any) -> Any:
+    if isinstance(value, _Pairs):
+        return _plain_object([(k, _settle(v)) for k, v in value])
+    if isinstance(value, list):
+        return [_settle(v) for v in value]
+    return holdable(value)
+
+
+def _exact_float(text: str) -> Any:
+    value = float(text)
+    same = value not in (float("inf"), float("-inf")) and Decimal(text) == Decimal(repr(value))
+    return value if same else orjson.Fragment(text)
+
+
+def _no(text: str) -> Any:
+    raise ValueError(f"{text} is not a JSON number")
