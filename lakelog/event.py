@@ -1,9 +1,10 @@
 """The event: one immutable fact, and the JSON line that stands for it in a WAL.
 
-A line holds, in this order and only where present: time, type, category, source, subject,
-level, message, id, key, data. All but `data` are JSON strings; `data` is last and any JSON.
-So the first `,"data":` of a line always starts the payload, and its text can be cut out of
-the line without parsing it: that is how numbers keep their digits.
+A line holds, where present: time, type, category, source, subject, level, message, id, key,
+and last data. A column may stand under any of its spellings (`ALIASES`), each column once. All
+but `data` are JSON strings; `data` is any JSON, and null is none. So the first `,"data":` of a
+line always starts the payload, and its text can be cut out of the line without parsing it: that
+is how numbers keep their digits.
 
 `key` is the content key, written only when the caller asked for content dedupe.
 Identity keys are the first 12 bytes of SHA-256(source NUL id), or of the canonical event.
@@ -15,6 +16,7 @@ import hashlib
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -43,6 +45,10 @@ _LEVELS = {
 }  # fmt: skip
 _OPTIONS = orjson.OPT_UTC_Z
 _iso = datetime.fromisoformat
+_SHAPES: dict[tuple[Any, ...], _Shape | None] = {}
+_SHAPES_MAX = 512
+_MARKS = ("--T::Z", "--T::.")
+"""Every third character of ISO text from the fifth on."""
 
 
 class Encoded:
@@ -63,6 +69,12 @@ def encode(events: list[Any], content: bool = False) -> Encoded:
     lines: list[bytes] = []
     ids: list[str | None] = []
     for index, event in enumerate(events):
+        shape = None if content else _shape_of(event)
+        line = None if shape is None else shape.line(event)
+        if shape is not None and line is not None:
+            lines.append(line)
+            ids.append(event["id"] if shape.has_id else None)
+            continue
         try:
             row = _row(event, now)
             if content and "id" not in row:
@@ -72,6 +84,56 @@ def encode(events: list[Any], content: bool = False) -> Encoded:
             raise InvalidEvent(error.reason, index) from None
         ids.append(row.get("id"))
     return Encoded(lines, ids, content or any(ids))
+
+
+class _Shape:
+    """Events of these keys can be written as they are, if their values are plain.
+
+    Most events of a program share a few shapes: known spellings only, each column once, with
+    time and type, and the payload last.
+    """
+
+    __slots__ = ("has_id", "texts", "types")
+
+    def __init__(self, keys: tuple[str, ...], names: list[str]) -> None:
+        named = dict(zip(names, keys, strict=True))
+        named.pop("data", None)
+        self.texts = itemgetter(named.pop("time"), named.pop("type"), *named.values())
+        self.types = (str,) * (len(named) + 2)
+        self.has_id = "id" in named
+
+    def line(self, event: dict[str, Any]) -> bytes | None:
+        """Return the event's line, or None where the full rule must look at it."""
+        values = self.texts(event)
+        if tuple(map(type, values)) != self.types:
+            return None
+        time = values[0]
+        if not values[1] or time[4:20:3] not in _MARKS or time[-1] != "Z" or len(time) > 27:
+            return None
+        try:
+            _iso(time)
+            return orjson.dumps(event)
+        except (ValueError, TypeError):
+            return None
+
+
+def _shape_of(event: Any) -> _Shape | None:
+    if type(event) is not dict:
+        return None
+    keys = tuple(event)
+    return _SHAPES[keys] if keys in _SHAPES else _learn(keys)
+
+
+def _learn(keys: tuple[Any, ...]) -> _Shape | None:
+    """Return how to write events with these keys, or None where only the full rule will do."""
+    names = [_NAMES.get(k, "") for k in keys]
+    fits = "" not in names and len(set(names)) == len(names) and {"time", "type"} <= set(names)
+    last = "data" not in names[:-1] and "level" not in names
+    shape = _Shape(keys, names) if fits and last else None
+    if len(_SHAPES) >= _SHAPES_MAX:
+        _SHAPES.clear()
+    _SHAPES[keys] = shape
+    return shape
 
 
 def plain(objects: list[dict[str, Any]]) -> Encoded:

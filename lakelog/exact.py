@@ -40,6 +40,12 @@ def parse_object(line: bytes, columns: frozenset[str]) -> dict[str, Any]:
     return value
 
 
+def parse_value(text: bytes) -> Any:
+    """Parse any JSON value without loss. Raises InvalidEvent with the reason."""
+    wrapped = parse_object(b'{"value":' + text + b"}", frozenset())
+    return wrapped["value"]
+
+
 def holdable(value: Any) -> Any:
     """Rebuild a value from what JSON can hold, keeping digits; raises InvalidEvent otherwise."""
     if value is None or isinstance(value, (bool, float, datetime, orjson.Fragment)):

@@ -24,12 +24,14 @@ OWN = "lakelog"
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors settings exact event lazy  store  query  lake
+    "": """errors settings exact event lazy  store  query  ingest  lake
         collect analyze train ship sync  cli server notebook""",
     "store": """layout disk document engine wal segment idrun manifest refs marks opening spawn
         writer tail rows publish trim seal compact retention gc resolve history stats
         verify repair""",
     "query": "prune tailrows session",
+    "ingest": "source cursors formats transform ingest",
+    "ingest/formats": "jsonl oos bulk",
     "cli": "output sample write query history ops demo",
 }
 STRANGERS = {"collect", "analyze", "train", "ship", "sync"}  # these rooms do not know each other

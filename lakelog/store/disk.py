@@ -131,7 +131,11 @@ def create_whole(path: str, data: bytes) -> None:
 
 
 def put_object(path: str, data: bytes) -> None:
-    """Write a content-addressed file durably; being there already is fine."""
+    """Write a content-addressed file durably; being there already is fine.
+
+    Its directory is made anew if a copy of the lake left it out for being empty.
+    """
+    make_dirs(os.path.dirname(path))
     with contextlib.suppress(FileExistsError):
         create_whole(path, data)
     sync_dir(os.path.dirname(path))

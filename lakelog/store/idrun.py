@@ -81,14 +81,15 @@ def read(layout: Layout, run: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def found(run: tuple[np.ndarray, np.ndarray], high: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """Return a boolean array: which of the keys are in the run."""
+    """Return a boolean array: which of the keys are in the run (fastest if they are sorted)."""
     import numpy as np
 
     run_high, run_low = run
     hit = np.zeros(len(high), dtype=bool)
     if not len(run_high) or not len(high):
         return hit
-    order = np.argsort(high, kind="stable")
+    in_order = bool((high[1:] >= high[:-1]).all())
+    order = np.arange(len(high)) if in_order else np.argsort(high, kind="stable")
     at = np.searchsorted(run_high, high[order])
     open_at = np.arange(len(high))
     while len(open_at):

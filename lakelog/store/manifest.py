@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 import zstandard
 
-from lakelog.errors import DamagedManifest
+from lakelog.errors import DamagedManifest, FormatTooNew
 from lakelog.store import disk, document
 from lakelog.store.layout import FORMAT, Layout
 
@@ -149,6 +149,8 @@ class Manifests:
         if document.digest(data) != digest or (size is not None and len(data) != size):
             raise DamagedManifest(path, "the bytes do not match their name")
         body: dict[str, Any] = orjson.loads(zstandard.ZstdDecompressor().decompress(data))
+        if body["format"] > FORMAT:
+            raise FormatTooNew(f"{path} has format {body['format']}: upgrade lakelog")
         return body
 
     def _write(self, body: dict[str, Any]) -> tuple[str, int]:

@@ -45,6 +45,7 @@ def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> St
         raise AlreadyExists(f"{layout.root} is not empty and not a lake: choose another directory")
     disk.make_dirs(layout.root)
     probe(layout.root)
+    refuse_orphan(layout)
     for directory in layout.directories():
         disk.make_dir(directory)
     for directory in {os.path.dirname(d) for d in layout.directories()}:
@@ -61,6 +62,13 @@ def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> St
     return store
 
 
+def refuse_orphan(layout: Layout) -> None:
+    """Refuse to make a lake where one lost its lakelog.json. Raises DamagedLake."""
+    for branch in disk.listing(layout.heads):
+        if disk.exists(f"{layout.heads}/{branch}/hint") or disk.listing(f"{layout.wals}/{branch}"):
+            raise DamagedLake(layout.config, "it is missing, though the lake holds moves or WALs")
+
+
 def is_lake(root: str) -> bool:
     """Whether there is a lakelog.json at `root`."""
     return disk.exists(Layout(root).config)
@@ -75,6 +83,8 @@ def load(root: str) -> Store:
         raise LakeNotFound(f"no lake at {layout.root}: make one with `lakelog init`") from None
     try:
         body = document.decode(data)
+        if not body.keys() >= {"format", "lake", "settings"}:
+            raise document.NotIntact("it is another document")
     except document.NotIntact as error:
         raise DamagedLake(layout.config, str(error)) from None
     if body["format"] > FORMAT:
@@ -87,6 +97,9 @@ def load(root: str) -> Store:
         settings = parse(body["settings"])
     except InvalidSetting as error:
         raise DamagedLake(layout.config, str(error)) from None
+    with contextlib.suppress(OSError):  # a copy may have left out what was empty
+        for directory in (layout.wals, layout.tags, layout.gc, layout.cache):
+            disk.make_dirs(directory)
     return Store(root, body["lake"], settings)
 
 

@@ -9,7 +9,9 @@ number n+1 first has moved the branch; nobody ever writes an existing number.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import struct
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,6 +20,9 @@ import zstandard
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.store import disk, document
 from lakelog.store.layout import Layout, decode_name, parse_move, parse_packed
+
+_HINT = {"branch", "number"}
+_SEAL = struct.pack("<II4s", 0x184D2A5D, 36, b"LKP1")
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,9 @@ class Refs:
     def note(self, head: Head) -> None:
         """Remember a head that this process made, and advise others of it."""
         self._seen[head.move.branch] = head
-        hint = document.encode({"number": head.move.number})
-        disk.replace_whole(self._layout.hint(head.move.branch), hint, sync=False)
+        branch, number = head.move.branch, head.move.number
+        hint = document.encode({"branch": branch, "number": number})
+        disk.replace_whole(self._layout.hint(branch), hint, sync=False)
 
     def forget(self) -> None:
         """Drop what was remembered (after a fork, or a repair)."""
@@ -142,8 +148,10 @@ class Refs:
         """One tag. Raises UnknownRef, DamagedRef."""
         path = self._layout.tag(name)
         try:
-            body = document.decode(disk.read(path))
-            return Tag(**body)
+            tag = Tag(**document.decode(disk.read(path)))
+            if tag.name != name:
+                raise document.NotIntact(f"it is the tag {tag.name!r}")
+            return tag
         except FileNotFoundError:
             raise UnknownRef(f"no tag {name!r}: see `lakelog tag --list`") from None
         except (document.NotIntact, TypeError) as error:
@@ -163,19 +171,26 @@ class Refs:
             return True
         return True
 
+    def hinted(self, branch: str) -> int:
+        """The number that the hint names, which was durable before the hint was; 0 for none."""
+        try:
+            body = document.decode(disk.read(self._layout.hint(branch)))
+        except (OSError, document.NotIntact):
+            return 0
+        return int(body["number"]) if body.keys() == _HINT and body["branch"] == branch else 0
+
     def _start(self, branch: str) -> int:
         """A move number that exists: the hint's, else the highest in the listing."""
-        try:
-            number = document.decode(disk.read(self._layout.hint(branch)))["number"]
-            if self.exists(branch, number):
-                return int(number)
-        except (OSError, document.NotIntact):
-            pass
-        numbers = [parse_move(n) for n in disk.listing(self._layout.head_dir(branch))]
-        found = [n for n in numbers if n is not None]
-        if not found:
+        hinted = self.hinted(branch)
+        if hinted and self.exists(branch, hinted):
+            return hinted
+        numbers = map(parse_move, disk.listing(self._layout.head_dir(branch)))
+        newest = max((n for n in numbers if n is not None), default=0)
+        if newest < hinted:
+            raise DamagedRef(self._layout.move(branch, hinted), "the move is missing")
+        if not newest:
             raise UnknownRef(f"no branch {branch!r}: see `lakelog branch --list`")
-        return max(found)
+        return newest
 
     def _newest(self, branch: str, known: int) -> int:
         """Probe known+1, +2, +4 ... and bisect: numbers are contiguous."""
@@ -219,16 +234,24 @@ def encode_move(move: Move) -> bytes:
 
 
 def encode_packed(moves: list[bytes]) -> bytes:
-    """Fold moves' files, oldest first, into one."""
-    return zstandard.ZstdCompressor(level=9, write_checksum=True).compress(b"".join(moves))
+    """Fold moves' files, oldest first, into one: a zstd frame, and a skippable frame that holds
+    the SHA-256 of all before it (magic 0x184D2A5D, size 36, "LKP1", 32 bytes)."""
+    data = zstandard.ZstdCompressor(level=9).compress(b"".join(moves)) + _SEAL
+    return data + hashlib.sha256(data).digest()
 
 
 def read_packed(path: str) -> dict[int, bytes]:
     """Return {number: file bytes} of a packed file. Raises DamagedRef."""
+    span = parse_packed(os.path.basename(path)) or (0, 0)
+    data = disk.read(path)
     try:
-        text = zstandard.ZstdDecompressor().decompress(disk.read(path))
-        lines = text.splitlines(keepends=True)
-        return {document.decode(line)["number"]: line for line in lines}
+        if len(data) < 44 or hashlib.sha256(data[:-32]).digest() != data[-32:]:
+            raise document.NotIntact("its checksum does not match")
+        lines = zstandard.ZstdDecompressor().decompress(data[:-44]).splitlines(keepends=True)
+        moves = {document.decode(line)["number"]: line for line in lines}
+        if list(moves) != list(range(span[0], span[1] + 1)):
+            raise document.NotIntact("it holds other moves than its name says")
+        return moves
     except (zstandard.ZstdError, document.NotIntact) as error:
         raise DamagedRef(path, f"packed moves are damaged: {error}") from None
 

@@ -16,22 +16,25 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-_HEAD_TYPES = (
-    '{"time":"VARCHAR","type":"VARCHAR","category":"VARCHAR","source":"VARCHAR",'
-    '"subject":"VARCHAR","level":"VARCHAR","message":"VARCHAR","id":"VARCHAR","key":"VARCHAR"}'
-)
-_KEY = """CASE WHEN keyed THEN coalesce(j.key, CASE WHEN j.id IS NOT NULL
+_TEXT = (
+    "time timestamp ts @timestamp type event_type category content_type source subject item_id"
+    " level message id key"
+).split()
+_HEAD_TYPES = "{" + ",".join(f'"{name}":"VARCHAR"' for name in _TEXT) + "}"
+_KEY = """CASE WHEN keyed THEN coalesce(j.key, CASE WHEN j.id <> ''
     THEN sha256(coalesce(j.source, '') || chr(0) || j.id)[1:24] END) END"""
 _EVENTS = f"""
 WITH cut AS (SELECT *, strpos(line, ',"data":') AS at_data FROM lines),
      split AS (SELECT * EXCLUDE (line),
          CASE WHEN at_data > 0 THEN substr(line, 1, at_data - 1) || '}}' ELSE line END AS head,
          CASE WHEN at_data > 0
-              THEN substr(line, at_data + 8, length(line) - at_data - 8) END AS data
+              THEN substr(line, at_data + 8, length(line) - at_data - 9) END AS data
          FROM cut),
-     parsed AS (SELECT *, from_json(head, '{_HEAD_TYPES}') AS j FROM split)
-SELECT j.time::TIMESTAMPTZ AS time, j.type AS type, j.category AS category, j.source AS source,
-       j.subject AS subject, j.level AS level, j.message AS message, data, j.id AS id,
+     parsed AS MATERIALIZED (SELECT *, from_json(head, '{_HEAD_TYPES}') AS j FROM split)
+SELECT coalesce(j.time, j.timestamp, j.ts, j."@timestamp")::TIMESTAMPTZ AS time,
+       coalesce(j.type, j.event_type) AS type, coalesce(j.category, j.content_type) AS category,
+       j.source AS source, coalesce(j.subject, j.item_id) AS subject, j.level AS level,
+       j.message AS message, nullif(data, 'null') AS data, j.id AS id,
        make_timestamptz(ingested_at) AS ingested_at, writer AS origin, position, writer, sequence,
        {_KEY} AS key
 FROM parsed"""
@@ -71,13 +74,14 @@ def _lines(frames: list[wal.Frame]) -> pa.Table:
     texts: list[bytes] = []
     for frame in frames:
         try:
-            texts.extend(frame.lines()[:-1].split(b"\n"))
+            texts.append(frame.lines())
         except ValueError as error:
             raise DamagedWal(f"WAL of {frame.writer}", str(error), frame.offset) from None
+    lines = split_lines(b"".join(texts))[0]
     counts = np.array([f.events for f in frames], dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]) if frames else counts
     first = np.array([f.position for f in frames], dtype=np.int64)
-    within = np.arange(len(texts), dtype=np.int64)
+    within = np.arange(len(lines), dtype=np.int64)
 
     def spread(values: list[Any], kind: Any) -> Any:
         return np.repeat(np.array(values, dtype=kind), counts)
@@ -86,7 +90,7 @@ def _lines(frames: list[wal.Frame]) -> pa.Table:
     index = spread([writers.index(f.writer) for f in frames], np.int32)
     return pa.table(
         {
-            "line": pa.array(texts, pa.binary()).cast(pa.string()),
+            "line": lines,
             "ingested_at": spread([f.ingested_at for f in frames], np.int64),
             "position": within + np.repeat(first - starts, counts),
             "writer": pa.DictionaryArray.from_arrays(index, pa.array(writers, pa.string())),
@@ -94,6 +98,20 @@ def _lines(frames: list[wal.Frame]) -> pa.Table:
             "keyed": spread([bool(f.flags & wal.KEYED) for f in frames], np.bool_),
         }
     )
+
+
+def split_lines(data: bytes) -> tuple[pa.Array, Any]:
+    """Return the lines of `data`, newlines kept, as an Arrow array over its bytes, and where each
+    starts (one more than lines: the end)."""
+    import numpy as np
+    import pyarrow as pa
+
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 10) + 1
+    if len(data) and (not len(ends) or ends[-1] != len(data)):
+        ends = np.append(ends, len(data))
+    starts = np.concatenate([[0], ends]).astype(np.int64)
+    buffers = [None, pa.py_buffer(starts), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.large_string(), len(ends), buffers), starts
 
 
 def key_arrays(column: pa.ChunkedArray) -> tuple[Any, Any]:

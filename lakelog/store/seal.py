@@ -12,8 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lakelog.errors import DamagedIds
 from lakelog.store import disk, idrun, rows, segment, wal
 from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.marks import hash_file
 from lakelog.store.opening import Store
 from lakelog.store.publish import Change, publish, run_maintenance, still_there
 from lakelog.store.refs import Head
@@ -35,6 +37,7 @@ class _Work:
     base: dict[str, int]
     generation: int
     taken: Frames
+    files: dict[str, list[str]]
     entries: list[Entry] = field(default_factory=list)
     ids: list[Entry] = field(default_factory=list)
     keys: Any = None
@@ -98,26 +101,24 @@ class Sealer:
         for writer in work.taken:
             if head.move.wal.get(writer, -1) != work.base.get(writer, -1):
                 return False
-            if writer not in head.move.wal and not self._has_file(writer):
-                return False
+            if writer not in head.move.wal and not all(map(disk.exists, work.files[writer])):
+                return False  # sealed by another, trimmed and dropped, though the writer may live
         fresh = [r for r in state.ids if r["digest"] not in work.checked]
         if work.keys is not None and any(self._hits(r, work.keys) for r in fresh):
             return False
         work.checked |= {r["digest"] for r in state.ids}
         return still_there(self._store, work.entries)
 
-    def _has_file(self, writer: str) -> bool:
-        return writer in self._tail.scan()
-
     def _hits(self, run: Entry, keys: tuple[Any, Any]) -> bool:
-        return bool(idrun.found(idrun.read(self._store.layout, run), *keys).any())
+        return bool(idrun.found(open_run(self._store, run), *keys).any())
 
     def _prepare(self, head: Head, state: Manifest) -> _Work:
         """Pick frames above this head's watermarks and write them as a segment."""
         files = self._tail.scan()
         taken = choose(files, head.move.wal, self._store.settings.segment_rows)
         base = {w: head.move.wal.get(w, -1) for w in taken}
-        work = _Work(base, head.move.generation, taken)
+        paths = {w: [f.path for f in files[w]] for w in taken}
+        work = _Work(base, head.move.generation, taken, paths)
         work.checked = frozenset(r["digest"] for r in state.ids)
         frames = [f for fs in taken.values() for f in fs]
         if frames:
@@ -165,7 +166,7 @@ class Sealer:
         if not due:
             return False
         layout = self._store.layout
-        high, low = idrun.merge([idrun.read(layout, run) for run in due])
+        high, low = idrun.merge([open_run(self._store, run) for run in due])
         made = idrun.write(layout, high, low, disk.random_hex())
         names = tuple(run["digest"] for run in due)
 
@@ -191,6 +192,20 @@ def choose(files: dict[str, list[WalFile]], marks: dict[str, int], rows_max: int
     return taken
 
 
+def open_run(store: Store, run: Entry) -> tuple[Any, Any]:
+    """Return the keys of a run, hashed once as it is now: a flipped key would let a duplicate in.
+
+    Raises DamagedIds.
+    """
+    keys = idrun.read(store.layout, run)
+    path = store.layout.object("ids", run["digest"])
+    if not store.marks.holds(run["digest"], path):
+        if hash_file(path) != run["digest"]:
+            raise DamagedIds(path, "the bytes do not match their name")
+        store.marks.add(run["digest"], path)
+    return keys
+
+
 def drop_known(store: Store, table: pa.Table, runs: tuple[Entry, ...]) -> pa.Table:
     """Drop rows whose key came earlier in the table or is in an id run."""
     import numpy as np
@@ -199,8 +214,11 @@ def drop_known(store: Store, table: pa.Table, runs: tuple[Entry, ...]) -> pa.Tab
     keyed = np.flatnonzero(np.asarray(table["key"].is_valid()))
     high, low = rows.key_arrays(table["key"].drop_null())
     keep = first_of_key(table, keyed, high, low)
+    order = np.argsort(high, kind="stable")
+    known = np.zeros(len(high), dtype=bool)
     for run in runs:
-        keep &= ~idrun.found(idrun.read(store.layout, run), high, low)
+        known |= idrun.found(open_run(store, run), high[order], low[order])
+    keep[order[known]] = False
     if keep.all():
         return table
     mask = np.ones(table.num_rows, dtype=bool)

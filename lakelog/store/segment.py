@@ -71,13 +71,14 @@ def encode(
         "lakelog.layout": order, "lakelog.wal": orjson.dumps(wal).decode(),
     }  # fmt: skip
     wanted = schema(kind, order)
-    table = table.select(wanted.names).cast(wanted).replace_schema_metadata(notes)
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table, sink, compression="zstd", compression_level=level, write_page_checksum=True,
-        use_dictionary=[n for n in _DICTIONARY if n in wanted.names], row_group_size=ROW_GROUP,
-        store_schema=False, version="2.6",
-    )  # fmt: skip
+    with pq.ParquetWriter(
+        sink, wanted, compression="zstd", compression_level=level, write_page_checksum=True,
+        use_dictionary=[n for n in _DICTIONARY if n in wanted.names], store_schema=False,
+        version="2.6",
+    ) as writer:  # fmt: skip
+        writer.write_table(table.select(wanted.names).cast(wanted), row_group_size=ROW_GROUP)
+        writer.add_key_value_metadata(notes)
     return bytes(sink.getvalue())
 
 

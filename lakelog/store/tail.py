@@ -4,18 +4,21 @@
 between is then found in the head, never in neither). Of each writer the frames above its
 watermark count, each sequence once, first file first, contiguous; a writer without a watermark
 whose file vanished since it was read was sealed, trimmed and dropped, so the read starts over.
+A writer without a watermark counts from the first sequence its oldest file names: what came
+before was sealed, trimmed and dropped.
 What was read of a file is kept, so that a follower reads only what is new.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from dataclasses import dataclass, field
 
-from lakelog.errors import DamagedWal
+from lakelog.errors import DamagedRef, DamagedWal, UnknownRef
 from lakelog.store import disk, wal
-from lakelog.store.layout import Layout, parse_wal
+from lakelog.store.layout import Layout, encode_name, parse_wal
 from lakelog.store.refs import Head, Refs
 
 ATTEMPTS = 100
@@ -77,6 +80,7 @@ class Tail:
     def __init__(self, layout: Layout, refs: Refs, branch: str) -> None:
         self._layout, self._refs, self._branch = layout, refs, branch
         self._files: dict[str, WalFile] = {}
+        self._vouched: set[tuple[str, int]] = set()
         self._mutex = threading.RLock()
 
     def collect(self) -> Pending:
@@ -92,7 +96,10 @@ class Tail:
             if not self._still_there(files, head):
                 continue
             picked = {w: pick(fs, head.move.wal.get(w, -1)) for w, fs in files.items()}
-            broken = [w for w, (_, whole) in picked.items() if not whole]
+            broken = [
+                w for w, (_, whole) in picked.items()
+                if not whole or not self._start_is_known(files[w], head)
+            ]  # fmt: skip
             if not broken:
                 self._drop_sealed(head)
                 return Pending(head, {w: f for w, (f, _) in picked.items() if f}, files)
@@ -150,6 +157,19 @@ class Tail:
                 return False
         return True
 
+    def _start_is_known(self, files: list[WalFile], head: Head) -> bool:
+        """Whether what came before a writer's oldest file was sealed, by some kept move."""
+        first = needed(files)
+        start = (files[0].writer, first)
+        if start[0] in head.move.wal or first < 0 or start in self._vouched:
+            return True
+        for number in reversed(self._refs.numbers(self._branch)):
+            with contextlib.suppress(DamagedRef, UnknownRef):
+                if self._refs.read(self._branch, number).wal.get(start[0], -1) >= first:
+                    self._vouched.add(start)
+                    return True
+        return False
+
     def _drop_sealed(self, head: Head) -> None:
         """Forget the payload of sealed frames; a reader's memory follows the tail."""
         for file in self._files.values():
@@ -170,10 +190,14 @@ class Tail:
 def pick(files: list[WalFile], mark: int) -> tuple[list[wal.Frame], bool]:
     """Return one writer's frames above `mark`, and whether nothing is missing among them.
 
-    A sequence that a later file's header calls doubtful may be absent.
+    A sequence that a later file's header calls doubtful may be absent. Without a watermark
+    (-1) the count starts where the oldest file does.
     """
     frames: dict[int, wal.Frame] = {}
     doubtful: set[int] = set()
+    oldest = files[0].header
+    if mark < 0 and oldest is not None:
+        mark = oldest.first - 1
     highest = mark
     for file in files:
         if file.header is None:
@@ -187,6 +211,15 @@ def pick(files: list[WalFile], mark: int) -> tuple[list[wal.Frame], bool]:
             highest = max(highest, max(file.last, file.header.first - 1) + 1)
     taken, last = _contiguous(frames, mark, doubtful)
     return taken, last >= max([highest, *frames])
+
+
+def needed(files: list[WalFile]) -> int:
+    """Return the last sequence that must have been sealed before a writer's oldest file, or -1."""
+    header = files[0].header
+    last = header.first - 1 if header is not None else -1
+    while header is not None and last in header.doubtful:
+        last -= 1
+    return last
 
 
 def _contiguous(
@@ -204,7 +237,7 @@ def _take(file: WalFile, data: bytes) -> None:
     """Add newly read bytes to what is known of a file."""
     if file.header is None:
         opened = wal.decode_header(data)
-        if opened is None:
+        if opened is None or not _belongs(opened[0], file):
             return
         file.header, start = opened
         data, file.end = data[start:], start
@@ -212,6 +245,15 @@ def _take(file: WalFile, data: bytes) -> None:
     file.frames.extend(seen.frames)
     file.end, file.ended, file.torn = seen.end, seen.ended, seen.torn
     file.damage, file.resumed = seen.damage, seen.resumed
+    if not file.frames and file.damage is None:
+        file.damage = file.end  # a file appears with its first frame, so that one is never torn
+
+
+def _belongs(header: wal.Header, file: WalFile) -> bool:
+    """Whether a header is that of this very file: a copy of another one is damage."""
+    folder = os.path.basename(os.path.dirname(file.path))
+    place = (encode_name(header.branch), header.writer, header.n)
+    return place == (folder, file.writer, file.n)
 
 
 def summary(frames: dict[str, list[wal.Frame]]) -> dict[str, list[int]]:

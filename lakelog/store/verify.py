@@ -7,27 +7,33 @@ damage of that very frame, which looks the same); `derived` a cache or hint that
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from lakelog.errors import Damaged, DamagedLake, DamagedRef
+from lakelog.errors import Damaged, DamagedLake, DamagedRef, LakeNotFound
 from lakelog.settings import DEFAULTS
 from lakelog.store import disk, document, manifest, marks, opening
 from lakelog.store.layout import (
     OBJECTS,
+    Layout,
     decode_name,
     parse_move,
     parse_object,
     parse_packed,
     parse_wal,
 )
+from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
-from lakelog.store.refs import Refs, read_packed
-from lakelog.store.tail import Tail, WalFile
+from lakelog.store.refs import Move, Refs, read_packed
+from lakelog.store.tail import Tail, WalFile, needed
+from lakelog.store.wal import Header
 
 Progress = Callable[[int, int], None]
+Body = dict[str, Any]
 _TORN_WAIT = 0.05
 
 
@@ -70,7 +76,9 @@ class Checker:
         self.problems: list[Problem] = []
         self.files = self.bytes = 0
         self.total = _total_bytes(store) if progress else 0
-        self._good: set[str] = set()
+        self._read: dict[tuple[str, str], bool] = {}
+        self._pages: tuple[str, ...] | None = None
+        self._live: dict[str, Entry] = {}
 
     def add(self, path: str, reason: str, kind: str = "damage", offset: int | None = None) -> None:
         """Note a problem, once per file and reason."""
@@ -84,34 +92,47 @@ class Checker:
         if self._progress:
             self._progress(self.bytes, max(self.total, self.bytes))
 
-    def document(self, path: str, kind: str = "damage") -> dict[str, object] | None:
-        """Read a checksummed document; None if it is gone or not intact."""
+    def document(self, path: str, members: set[str], kind: str = "damage") -> Body | None:
+        """Read a checksummed document; None if it is gone, not intact, or another one."""
         try:
             data = disk.read(path)
             self.count(len(data))
-            return document.decode(data)
+            body = document.decode(data)
+            if body.keys() >= members:
+                return body
+            self.add(path, "it is another document", kind)
         except FileNotFoundError:
             return None
         except document.NotIntact as error:
             self.add(path, str(error), kind)
         return None
 
-    def object(self, kind: str, digest: str) -> bool:
-        """Hash one content-addressed file, once; report it if it is missing or damaged."""
-        path = self.store.layout.object(kind, digest)
-        if path in self._good:
-            return True
-        try:
-            intact = marks.hash_file(path) == digest
-            self.count(os.stat(path).st_size)
-        except FileNotFoundError:
-            self.add(path, "it is missing")
-            return False
-        if not intact:
-            self.add(path, "the bytes do not match their name")
-            return False
-        self._good.add(path)
-        return True
+    def object(self, kind: str, digest: str, listed: bool = False) -> bool:
+        """Hash one content-addressed file, once; report it if it is damaged, or missing though
+        it is not just `listed`."""
+        if (kind, digest) not in self._read:
+            path = self.store.layout.object(kind, digest)
+            try:
+                intact = marks.hash_file(path) == digest
+                self.count(os.stat(path).st_size)
+            except FileNotFoundError:
+                if not listed:
+                    self.add(path, "it is missing")
+                return False
+            if not intact:
+                self.add(path, "the bytes do not match their name")
+            self._read[kind, digest] = intact
+        return self._read[kind, digest]
+
+    def paged(self, state: Manifest) -> dict[str, Entry]:
+        """The live segments of a state's pages; neighbours in history share most of them."""
+        pages = tuple(page.digest for page in state.pages)
+        if pages != self._pages:
+            self._live = self.store.manifests.paged(state)
+            self._pages = pages
+            for key in self._live:
+                self.object("segments", key)
+        return self._live
 
     def report(self) -> Report:
         """Return what was found."""
@@ -120,36 +141,48 @@ class Checker:
 
 
 def open_for_check(root: str) -> tuple[Store, Problem | None]:
-    """Open a lake even if lakelog.json is damaged. Raises LakeNotFound, FormatTooNew."""
+    """Open a lake even if lakelog.json is damaged or lost. Raises LakeNotFound, FormatTooNew."""
     try:
         return opening.load(root), None
+    except LakeNotFound:
+        try:
+            opening.refuse_orphan(Layout(root))
+        except DamagedLake as error:
+            return Store(root, "", DEFAULTS), Problem(error.path, error.reason)
+        raise
     except DamagedLake as error:
         return Store(root, "", DEFAULTS), Problem(error.path, error.reason)
 
 
 def verify(store: Store, progress: Progress | None = None, first: Problem | None = None) -> Report:
     """Check a whole lake: refs, tags, every object on disk, WALs, sums and chains."""
+    store.manifests.forget()
     checker = Checker(store, progress)
     if first:
         checker.problems.append(first)
+    elif not disk.exists(store.layout.config):
+        checker.add(store.layout.config, "it is missing")
     else:
-        checker.document(store.layout.config)
+        checker.document(store.layout.config, {"format", "lake", "settings"})
     for kind in OBJECTS:
         for digest in _on_disk(store, kind):
-            checker.object(kind, digest)
-    reached = set(_check_tags(checker))
+            checker.object(kind, digest, listed=True)
+    reached = dict.fromkeys(_check_tags(checker))
     for branch in store.refs.all_branches():
-        reached |= set(_check_branch(checker, branch))
-        _check_wals(checker, branch)
-    for digest in sorted(reached):
+        files = Tail(store.layout, store.refs, branch).scan()
+        moves = _check_branch(checker, branch, bool(files))
+        _check_wals(checker, branch, files, moves)
+        reached |= dict.fromkeys(move.snapshot for move in moves)
+    for digest in reached:
         check_snapshot(checker, digest)
-    checker.document(store.layout.condemned)
+    checker.document(store.layout.condemned, {"names"})
     _check_marks(checker)
     return checker.report()
 
 
 def verify_snapshot(store: Store, digest: str, progress: Progress | None = None) -> Report:
     """Check one snapshot: its manifest, pages, id runs and segments."""
+    store.manifests.forget()
     checker = Checker(store, progress)
     check_snapshot(checker, digest)
     return checker.report()
@@ -157,24 +190,26 @@ def verify_snapshot(store: Store, digest: str, progress: Progress | None = None)
 
 def check_snapshot(checker: Checker, digest: str) -> None:
     """Check what one manifest reaches, and that its totals are the sums of its segments."""
-    store = checker.store
-    path = store.layout.object("manifests", digest)
     if not checker.object("manifests", digest):
         return
-    state = store.manifests.load(digest)
+    state = checker.store.manifests.load(digest)
     pages = [checker.object("manifests", page.digest) for page in state.pages]
     if not all(pages):
         return
     try:
-        entries = store.manifests.entries(state)
+        live = checker.paged(state)
     except Damaged as error:
         checker.add(error.path, error.reason)
         return
     for run in state.ids:
         checker.object("ids", run["digest"])
-    for entry in entries:
+    tail = {e["key"]: e for e in state.tail if "segment" in (e.get("add"), e.get("del"))}
+    added = [e for e in tail.values() if "add" in e]
+    for entry in added:
         checker.object("segments", entry["key"])
-    if manifest.add_up(manifest.Totals(), entries) != state.totals:
+    kept = [e for key, e in live.items() if key not in tail]
+    if manifest.add_up(manifest.Totals(), [*kept, *added]) != state.totals:
+        path = checker.store.layout.object("manifests", digest)
         checker.add(path, "its totals are not the sums of its segments")
 
 
@@ -188,111 +223,135 @@ def _on_disk(store: Store, kind: str) -> Iterator[str]:
 
 
 def _check_tags(checker: Checker) -> Iterator[str]:
-    for name in sorted(disk.listing(checker.store.layout.tags)):
+    folder = checker.store.layout.tags
+    for name in sorted(disk.listing(folder)):
         if name.endswith(".json") and not name.startswith(disk.TEMPORARY):
-            path = f"{checker.store.layout.tags}/{name}"
-            body = checker.document(path)
+            body = checker.document(f"{folder}/{name}", {"name", "snapshot"})
             if body and body["name"] != decode_name(name[:-5]):
-                checker.add(path, "the tag belongs to another name")
+                checker.add(f"{folder}/{name}", "it is the tag of another name")
             elif body:
                 yield str(body["snapshot"])
 
 
-def _check_branch(checker: Checker, branch: str) -> Iterator[str]:
-    """Check each move and the chain between them; yield the snapshots they name."""
+def _check_branch(checker: Checker, branch: str, has_wals: bool) -> list[Move]:
+    """Check each move and the chain between them; return those that can be read."""
     layout = checker.store.layout
-    directory = layout.head_dir(branch)
     refs = Refs(layout)
-    names = disk.listing(directory)
+    hinted = refs.hinted(branch)
+    own = _own_moves(layout.head_dir(branch))
+    packed, unread = _check_packed(checker, branch)
+    kept = {**packed, **own}
+    newest = max([hinted, *kept], default=0)
+    moves: list[Move] = []
+    before: tuple[Move, str] | None = None
+    for number in range(1, newest + 1):
+        try:
+            move = refs.decode(branch, number, kept[number])
+            before, fault = (move, document.digest(kept[number])), _chain_fault(before, move)
+            moves.append(move)
+        except KeyError:
+            first = number == 1 or number - 1 in kept
+            before, fault = None, "the move is missing" if first and number not in unread else None
+        except DamagedRef as error:
+            before, fault = None, error.reason
+        checker.count(len(kept.get(number, b"")))
+        if fault:
+            checker.add(layout.move(branch, number), fault)
+    if not newest and (has_wals or len(refs.all_branches()) == 1):
+        checker.add(layout.head_dir(branch), "the branch has no moves")
+    checker.document(layout.hint(branch), {"branch", "number"}, "derived")
+    return moves
+
+
+def _own_moves(directory: str) -> dict[int, bytes]:
+    """Moves in files of their own; read before packed ones, since gc packs, then unlinks."""
+    found = {}
+    for name in disk.listing(directory):
+        number = parse_move(name)
+        if number is not None:
+            with contextlib.suppress(FileNotFoundError):
+                found[number] = disk.read(f"{directory}/{name}")
+    return found
+
+
+def _check_packed(checker: Checker, branch: str) -> tuple[dict[int, bytes], set[int]]:
+    """Return packed moves, and numbers in packed files that cannot be read."""
+    directory = checker.store.layout.head_dir(branch)
     packed: dict[int, bytes] = {}
-    for name in filter(parse_packed, names):
+    unread: set[int] = set()
+    for name in sorted(disk.listing(directory)):
+        span = parse_packed(name)
+        if span is None:
+            continue
         try:
             packed.update(read_packed(f"{directory}/{name}"))
             checker.count(os.stat(f"{directory}/{name}").st_size)
         except DamagedRef as error:
             checker.add(error.path, error.reason)
-    numbers = sorted({n for n in map(parse_move, names) if n is not None} | packed.keys())
-    before: tuple[int, str, int] | None = None
-    for number in numbers:
-        path = layout.move(branch, number)
-        try:
-            data = packed.get(number) or disk.read(path)
-            move = refs.decode(branch, number, data)
-        except FileNotFoundError:
-            continue
-        except DamagedRef as error:
-            checker.add(path, error.reason)
-            before = None
-            continue
-        checker.count(len(data))
-        reason = _chain_fault(before, number, move.prev, move.time)
-        if reason:
-            checker.add(path, reason)
-        before = (number, document.digest(data), move.time)
-        yield move.snapshot
-    if not numbers:
-        checker.add(directory, "the branch has no moves")
-    checker.document(layout.hint(branch), "derived")
+            unread.update(range(span[0], span[1] + 1))
+    return packed, unread - packed.keys()
 
 
-def _chain_fault(
-    before: tuple[int, str, int] | None, number: int, prev: str, when: int
-) -> str | None:
-    """Say what is wrong between a move and the one before it."""
+def _chain_fault(before: tuple[Move, str] | None, move: Move) -> str | None:
+    """Say what is wrong between a move and the one before it.
+
+    A move with op `lost`, made by repair, stands for one that cannot be read any more; its
+    message is the SHA-256 that the move after it expects.
+    """
     if before is None:
-        return None
-    if number != before[0] + 1:
-        return f"the move before it, {number - 1}, is missing"
-    if prev != before[1]:
+        return (
+            "it is the first, yet names a move before it"
+            if move.number == 1 and move.prev
+            else None
+        )
+    last, digest = before
+    if move.prev not in (digest, last.message if last.op == "lost" else digest):
         return "it does not name the move before it"
-    return "its time is not later than the move before it" if when <= before[2] else None
+    return "its time is not later than the move before it" if move.time <= last.time else None
 
 
-def _check_wals(checker: Checker, branch: str) -> None:
+def _check_wals(
+    checker: Checker, branch: str, files: dict[str, list[WalFile]], moves: list[Move]
+) -> None:
     layout = checker.store.layout
-    files = Tail(layout, checker.store.refs, branch).scan()
-    for group in files.values():
-        last = _check_writer(checker, group)
-        newest = group[-1]
-        if last is not None and newest.torn and _stays_torn(checker, branch, newest):
-            checker.add(newest.path, _torn_reason(newest), "torn", newest.end)
+    for writer, group in files.items():
+        _check_writer(checker, branch, group)
+        lost = needed(group)
+        if lost > max((m.wal.get(writer, -1) for m in moves), default=-1):
+            reason = f"group commits up to {lost} are neither sealed nor in a file before it"
+            checker.add(group[0].path, reason)
     for name in disk.listing(layout.wal_dir(branch)):
         if not parse_wal(name) and not name.startswith(disk.TEMPORARY):
             checker.add(f"{layout.wal_dir(branch)}/{name}", "not a WAL file's name", "derived")
 
 
-def _check_writer(checker: Checker, group: list[WalFile]) -> int | None:
-    """Check one writer's files; return its last sequence, or None at damage."""
-    last: int | None = None
-    for index, file in enumerate(group):
+def _check_writer(checker: Checker, branch: str, group: list[WalFile]) -> None:
+    """Check one writer's files, in order."""
+    for file, follows in zip(group, [*group[1:], None], strict=True):
         checker.count(file.end + file.torn)
         if file.header is None:
-            checker.add(file.path, "its header is damaged", offset=0)
-            return None
+            checker.add(file.path, "its header is damaged, or that of another file", offset=0)
+            continue
         if file.damage is not None:
             checker.add(file.path, "a frame is damaged", offset=file.damage)
-            return None
-        if file.torn and file.ended:
+        elif file.torn and file.ended:
             checker.add(file.path, "there are bytes after its end", offset=file.end)
+        elif file.torn and (follows or _stays_torn(checker, branch, file)):
+            checker.add(file.path, _torn_reason(file), "torn", file.end)
         starts = [f.sequence for f in file.frames]
-        expected = list(range(starts[0], starts[0] + len(starts))) if starts else []
-        if starts != expected:
+        if starts != list(range(starts[0], starts[0] + len(starts)) if starts else ()):
             checker.add(file.path, "its sequence numbers are not contiguous")
-        follows = group[index + 1].header if index + 1 < len(group) else None
-        if follows and not _leads_to(file, follows.first, set(follows.doubtful)):
+        if follows and follows.header and file.damage is None and _misses(file, follows.header):
             checker.add(file.path, "frames before the next file are missing", offset=file.end)
-        last = file.last
         _check_frames(checker, file)
-    return last
 
 
-def _leads_to(file: WalFile, first: int, doubtful: set[int]) -> bool:
-    missing = set(range(file.last + 1, first)) - doubtful
-    return not missing
+def _misses(file: WalFile, header: Header) -> bool:
+    return bool(set(range(file.last + 1, header.first)) - set(header.doubtful))
 
 
 def _check_frames(checker: Checker, file: WalFile) -> None:
-    for frame in file.frames:
+    for frame in (*file.frames, *file.resumed):
         try:
             frame.lines()
         except Exception as error:

@@ -14,8 +14,8 @@ flags: 1 keyed (an event has a given id or a content key), 2 sourced (rows of a 
 `cursor` is {key, from, to}), 4 quarantined (lines that could not be taken in).
 
 A file appears whole with its header and first frame. Frame k+1 is written only after the sync
-of k returned, so only the very last frame of a file can be torn; a bad frame with anything good
-after it is damage.
+of k returned, so only the very last frame of a file can be torn, and never its first; a bad
+frame with anything good after it is damage.
 """
 
 from __future__ import annotations
@@ -155,32 +155,47 @@ def scan(data: bytes, base: int, writer: str) -> Scan:
         rest = len(data) - at - _END.size - 4
         return Scan(tuple(frames), base + at, True, rest)
     resumed = _resume(data, at + 1, base, writer)
-    damage = base + at if resumed or _ends_with_end(data) else None
+    followed = resumed or _ends_with_end(data) or _is_followed(data, at)
+    damage = base + at if followed else None
     return Scan(tuple(frames), base + at, False, len(data) - at, damage, resumed)
+
+
+def _head_at(data: bytes, at: int) -> tuple[tuple[Any, ...], int, int] | None:
+    """Return the fields of an intact frame header, where its zstd frame begins, and ends."""
+    if len(data) - at < _FRAME.size + 4:
+        return None
+    fields = _FRAME.unpack_from(data, at)
+    head_end = at + _FRAME.size + fields[11]
+    if fields[0] != _FRAME_MAGIC or fields[2] != b"LKF1" or fields[11] > _CURSOR_MAX:
+        return None
+    if fields[1] != head_end + 4 - at - 8 or head_end + 4 > len(data):
+        return None
+    if zlib.crc32(data[at:head_end]) != _CRC.unpack_from(data, head_end)[0]:
+        return None
+    return fields, head_end + 4, head_end + 4 + fields[4]
 
 
 def _frame_at(data: bytes, at: int, base: int, writer: str) -> tuple[Frame, int] | None:
     """Return the frame at `at` and where it ends, if it is whole and its checksums hold."""
-    if len(data) - at < _FRAME.size + 4:
+    found = _head_at(data, at)
+    if found is None or found[2] > len(data):
         return None
-    fields = _FRAME.unpack_from(data, at)
-    magic, size, tag, sequence, length, raw, events, flags, position, when, crc, extra = fields
-    if magic != _FRAME_MAGIC or tag != b"LKF1" or extra > _CURSOR_MAX:
-        return None
-    head_end = at + _FRAME.size + extra
-    body, stop = head_end + 4, head_end + 4 + length
-    if size != body - at - 8 or stop > len(data):
-        return None
-    if zlib.crc32(data[at:head_end]) != _CRC.unpack_from(data, head_end)[0]:
-        return None
+    fields, body, stop = found
+    _, _, _, sequence, _, raw, events, flags, position, when, crc, extra = fields
     payload = data[body:stop]
     if zlib.crc32(payload) != crc:
         return None
-    cursor = orjson.loads(data[at + _FRAME.size : head_end]) if extra else None
+    cursor = orjson.loads(data[at + _FRAME.size : body - 4]) if extra else None
     frame = Frame(
         writer, sequence, events, flags, position, when, raw, payload, base + at, cursor
     )  # fmt: skip
     return frame, stop
+
+
+def _is_followed(data: bytes, at: int) -> bool:
+    """Whether a bad frame is not the last: its end is known, and something comes after it."""
+    found = _head_at(data, at)
+    return found is not None and found[2] < len(data)
 
 
 def _is_end(data: bytes, at: int) -> bool:
