@@ -1,194 +1,17 @@
-"""A seeded sample: five days of a podcast pipeline, an AI agent and the services under them.
+"""Write the sample that the demo reads; lakelog/cli/sample.py says what is in it.
 
-    python data/generate.py --events 60000 --seed 7 data/sample.jsonl
-
-One JSON object a line, in order of time, in lakelog's envelope. The sample is made of stories (an
-episode, an agent's run, a burst of log lines) which start in a daily rhythm; what a story would
-still do after END is not in the recording. On OUTAGE a media host fails and most episodes with it.
+python data/generate.py --events 60000 --seed 7 data/sample.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import random
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from itertools import accumulate
+import sys
 from pathlib import Path
-from typing import Any
 
-END = datetime(2026, 11, 1, tzinfo=UTC)
-DAYS = 5
-OUTAGE = (datetime(2026, 10, 30, 14, tzinfo=UTC), datetime(2026, 10, 30, 17, tzinfo=UTC))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from anywhere, uninstalled
 
-# How busy each hour of a day is, midnight first: quiet nights, a morning peak, a lower evening one.
-RHYTHM = [2, 1, 1, 1, 1, 2, 4, 7, 10, 12, 12, 11, 9, 10, 11, 10, 9, 8, 7, 7, 6, 5, 4, 3]
-RHYTHM_TOTALS = list(accumulate(RHYTHM))
-
-SHOWS = ["TechPodcast", "DataHour", "NightScience", "CityDesk", "SlowNews", "CodeAndCoffee"]
-SHOWS += ["MarketMinute", "DeepField", "TheArchive", "OpenMic", "GardenTalk", "LongRun"]
-TOPICS = ["vector search", "sleep", "chess engines", "local news", "soil", "tides", "trams"]
-HOSTS = ["media-1", "media-2", "media-3"]
-ERRORS = ["TimeoutError", "HTTP 503", "DecodeError", "OutOfMemory"]
-ERROR_TEXTS = {
-    "TimeoutError": "no answer from {host} within 30 s",
-    "HTTP 503": "{host} answered 503 Service Unavailable",
-    "DecodeError": "audio frame {n} cannot be decoded",
-    "OutOfMemory": "worker stopped at {n} MB",
-}
-
-AGENT_SHARE = {"retry": 0.5, "skip": 0.2, "escalate": 0.1, "transcribe-again": 0.2}
-PROMPTS = {"triage": 900, "summarise": 5200, "tag": 1400, "fact-check": 3100}
-# Dollars for a million prompt and completion tokens, then milliseconds a completion token takes.
-MODELS = {
-    "atlas-large": (3.0, 15.0, 21.0),
-    "atlas-mini": (0.25, 1.25, 6.0),
-    "nimbus-2": (1.1, 4.4, 11.0),
-}
-
-LOGS = [
-    (30, "api", "INFO", "GET /v1/episodes/{n} 200 in {ms} ms"),
-    (12, "api", "INFO", "POST /v1/search 200 in {ms} ms"),
-    (14, "scheduler", "INFO", "picked {few} jobs for worker {few}"),
-    (10, "scheduler", "DEBUG", "nothing due, next look in {ms} ms"),
-    (14, "cache", "DEBUG", "miss for episode {n}"),
-    (6, "cache", "INFO", "evicted {n} entries in {ms} ms"),
-    (5, "api", "WARN", "slow request /v1/search took {slow} ms"),
-    (4, "scheduler", "WARN", "queue holds {n} jobs, oldest waits {few} min"),
-    (3, "api", "ERROR", "GET /v1/episodes/{n} 500: upstream closed the connection"),
-    (2, "cache", "ERROR", "cannot reach replica {few}: connection refused"),
-]
-LOG_TOTALS = list(accumulate(entry[0] for entry in LOGS))
-OUTAGE_LOGS = [
-    ("api", "ERROR", "GET /v1/episodes/{n} 503: media host is away"),
-    ("scheduler", "WARN", "backing off {few} min before job {n}"),
-    ("scheduler", "FATAL", "dead letter queue is full, job {n} dropped"),
-]
-
-Event = dict[str, Any]
-Story = Iterator[tuple[datetime, Event]]
-
-
-def generate(count: int, seed: int) -> list[Event]:
-    """Return `count` events in order of time; the same seed gives the same events."""
-    rng = random.Random(seed)
-    told: list[tuple[datetime, Event]] = []
-    number = 0
-    while len(told) < count:
-        number += 1
-        story = rng.choices(STORIES, cum_weights=STORY_TOTALS)[0]
-        told += [step for step in story(rng, number, _start(rng)) if step[0] < END]
-    del told[count:]
-    told.sort(key=lambda step: step[0])
-    return [{"time": _stamp(moment), **event} for moment, event in told]
-
-
-def episode(rng: random.Random, number: int, at: datetime) -> Story:
-    """One episode: discovered, processed up to three times, completed or given up."""
-    show, subject = rng.choice(SHOWS), f"ep_{number:06d}"
-    envelope = {"category": "podcast", "source": show, "subject": subject}
-    url = f"https://{rng.choice(HOSTS)}.example.com/{show.lower()}/{subject}.mp3"
-    found = {"url": url, "title": f"On {rng.choice(TOPICS)}", "minutes": rng.randint(12, 95)}
-    yield at, _event("DISCOVER", envelope, found, id=f"{subject}-discover")
-    for attempt in (1, 2, 3):
-        at += timedelta(seconds=rng.expovariate(1 / 45) * attempt + 0.2)
-        work = {"attempt": attempt, "worker": rng.randrange(16)}
-        yield at, _event("PROCESS", envelope, work, id=f"{subject}-process-{attempt}")
-        latency_ms = int(rng.lognormvariate(9.2, 0.7))
-        at += timedelta(milliseconds=latency_ms)
-        if rng.random() >= _failure_rate(at):
-            words = int(found["minutes"] * rng.gauss(150, 12))
-            done = {"latency_ms": latency_ms, "words": words, "confidence": _confidence(rng)}
-            yield at, _event("COMPLETE", envelope, done, id=f"{subject}-complete")
-            return
-        yield at, _failure(rng, envelope, latency_ms, attempt, f"{subject}-fail-{attempt}")
-
-
-def agent_run(rng: random.Random, number: int, at: datetime) -> Story:
-    """One run of the agent: a few model calls, then what it decided."""
-    envelope = {
-        "category": "ai",
-        "source": f"agent-{rng.randrange(4)}",
-        "subject": f"run_{number:06d}",
-    }
-    for call in range(rng.randint(1, 3)):
-        answer = _model_call(rng)
-        at += timedelta(milliseconds=answer["latency_ms"])
-        yield at, _event("llm.call", envelope, answer, id=f"req_{number:06d}_{call}")
-        at += timedelta(milliseconds=rng.randint(40, 900))
-    chosen = rng.choices(list(AGENT_SHARE), weights=AGENT_SHARE.values())[0]
-    decision = {"options": list(AGENT_SHARE), "chosen": chosen, "confidence": _confidence(rng)}
-    yield at, _event("decision", envelope, decision, message=f"chose {chosen}")
-
-
-def service_logs(rng: random.Random, _number: int, at: datetime) -> Story:
-    """A handful of log lines from one moment; more of them, and worse, during the outage."""
-    host = f"node-{rng.randrange(5)}"
-    away = OUTAGE[0] <= at < OUTAGE[1]
-    for _ in range(rng.randint(2, 9) + 4 * away):
-        at += timedelta(milliseconds=rng.expovariate(1 / 700))
-        if away and rng.random() < 0.4:
-            source, level, template = rng.choice(OUTAGE_LOGS)
-        else:
-            _, source, level, template = rng.choices(LOGS, cum_weights=LOG_TOTALS)[0]
-        envelope = {"category": "system", "source": source, "subject": host}
-        message = template.format(
-            n=rng.randrange(100, 9000),
-            ms=int(rng.lognormvariate(3.2, 0.8)),
-            slow=rng.randint(800, 6000),
-            few=rng.randint(1, 12),
-        )
-        pid = {"pid": 1000 + rng.randrange(40)}
-        yield at, _event("log", envelope, pid, level=level, message=message)
-
-
-STORIES: list[Callable[[random.Random, int, datetime], Story]] = [episode, agent_run, service_logs]
-STORY_TOTALS = list(accumulate([8, 3, 5]))
-
-
-def _event(name: str, envelope: Event, data: Event, **more: str) -> Event:
-    return {"type": name, **envelope, **more, "data": data}
-
-
-def _failure(rng: random.Random, envelope: Event, latency_ms: int, attempt: int, key: str) -> Event:
-    error = "HTTP 503" if rng.random() < 0.3 else rng.choice(ERRORS)
-    text = ERROR_TEXTS[error].format(host=rng.choice(HOSTS), n=rng.randrange(400, 8000))
-    data = {"error": error, "latency_ms": latency_ms, "attempt": attempt}
-    return _event("FAIL", envelope, data, level="ERROR", message=text, id=key)
-
-
-def _failure_rate(at: datetime) -> float:
-    return 0.7 if OUTAGE[0] <= at < OUTAGE[1] else 0.05
-
-
-def _model_call(rng: random.Random) -> Event:
-    model, prompt = rng.choice(list(MODELS)), rng.choice(list(PROMPTS))
-    dollars_in, dollars_out, token_ms = MODELS[model]
-    tokens_in = int(PROMPTS[prompt] * rng.lognormvariate(0, 0.3))
-    tokens_out = int(rng.lognormvariate(5.2, 0.6))
-    return {
-        "model": model,
-        "prompt": prompt,
-        "prompt_tokens": tokens_in,
-        "completion_tokens": tokens_out,
-        "latency_ms": int(180 + tokens_in * 0.05 + tokens_out * token_ms * rng.uniform(0.8, 1.4)),
-        "cost_usd": round((tokens_in * dollars_in + tokens_out * dollars_out) / 1e6, 6),
-    }
-
-
-def _confidence(rng: random.Random) -> float:
-    return round(rng.betavariate(8, 2), 3)
-
-
-def _start(rng: random.Random) -> datetime:
-    hour = rng.choices(range(24), cum_weights=RHYTHM_TOTALS)[0]
-    midnight = END - timedelta(days=rng.randint(1, DAYS))
-    return midnight + timedelta(hours=hour, milliseconds=rng.randrange(3_600_000))
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+from lakelog.cli import sample
 
 
 def main() -> None:
@@ -198,11 +21,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("path", type=Path)
     arguments = parser.parse_args()
-    encode = json.JSONEncoder(separators=(",", ":")).encode
     with open(arguments.path, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(
-            encode(event) + "\n" for event in generate(arguments.events, arguments.seed)
-        )
+        file.writelines(sample.lines(arguments.events, arguments.seed))
 
 
 if __name__ == "__main__":

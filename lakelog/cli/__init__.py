@@ -1,5 +1,132 @@
-"""The command line."""
+"""The command line: `lakelog [--lake DIR] [--branch NAME] VERB`; verbs load when used."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from lakelog.cli import exits
+from lakelog.cli.app import DEFAULT_LAKE, App, complete_branch
+
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Write": {
+        "init": ("write", "make a lake"),
+        "append": ("write", "store JSON lines from stdin, or one event from KEY=VALUE"),
+    },
+    "Read": {
+        "sql": ("query", "run SQL over the events, live ones included"),
+        "stats": ("stats", "what the lake holds, in numbers"),
+    },
+    "History": {
+        "log": ("history", "moves of the branch, newest first"),
+        "show": ("history", "one state of the lake"),
+        "diff": ("history", "what separates two states"),
+        "snapshot": ("names", "record the present state with a message"),
+        "tag": ("names", "name a state for good"),
+        "branch": ("names", "start, list or end branches"),
+        "rollback": ("history", "go back to a state; deletes nothing"),
+        "undo": ("history", "undo the last rollback, snapshot or retention"),
+    },
+    "Care": {
+        "verify": ("care", "read every byte again and name what is damaged"),
+        "repair": ("care", "set damaged files aside, or fetch them from a copy"),
+        "compact": ("care", "merge small segments"),
+        "gc": ("care", "delete what nothing needs any more"),
+        "retention": ("care", "let go of events older than a span"),
+    },
+    "Around it": {
+        "doctor": ("doctor", "check this machine and the lake"),
+        "config": ("setup", "show and set the lake's settings"),
+        "completion": ("setup", "print the completion script for a shell"),
+        "demo": ("demo", "a tour of two minutes at most"),
+    },
+}
+HIDDEN = {"seal": "seal"}
+VERSION: str = importlib.import_module("lakelog").__version__
+MODULES = {v: m for verbs in SECTIONS.values() for v, (m, _) in verbs.items()} | HIDDEN
+
+
+class Verbs(click.Group):
+    """The verbs of `SECTIONS`, each loaded by its name; every mistake ends in exits.guard."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs that help and completion show."""
+        return [verb for verbs in SECTIONS.values() for verb in verbs]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Load a verb."""
+        if name not in MODULES:
+            return None
+        found: click.Command = getattr(
+            importlib.import_module(f"lakelog.cli.{MODULES[name]}"), name
+        )  # fmt: skip
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the verbs by section, without loading them."""
+        widest = max(map(len, MODULES))
+        for section, verbs in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl([(f"{v:{widest}}", words) for v, (_, words) in verbs.items()])
+
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None,
+        complete_var: str | None = None, standalone_mode: bool = True, **extra: Any,
+    ) -> Any:  # fmt: skip
+        """Run; with `standalone_mode` every error becomes one line and an exit code."""
+        run = functools.partial(
+            super().main, args, "lakelog", complete_var, standalone_mode=False, **extra
+        )
+        if not standalone_mode:
+            return run()
+        sys.exit(exits.guard(run))
+
+
+EPILOG = """\b
+REF is a tag, a branch, a snapshot id or its first digits, @N or BRANCH@N for
+a move, REF~N for N states before, or a time such as 2026-11-20T08:00.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 checked and found wrong,
+130 interrupted. Every option may come from the environment: LAKELOG_LAKE,
+LAKELOG_SQL_FORMAT. LAKELOG_DEBUG=1 shows where an error came from.
+
+\b
+Examples:
+  echo '{"type": "deploy", "data": {"version": 3}}' | lakelog append
+  lakelog sql "SELECT type, count(*) FROM events GROUP BY 1"
+  lakelog tag v1; lakelog rollback v1; lakelog undo
+"""
+
+
+@click.group(
+    cls=Verbs, name="lakelog", epilog=EPILOG, subcommand_metavar="VERB [ARGS]...",
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "LAKELOG"},
+)  # fmt: skip
+@click.option(
+    "--lake", type=click.Path(), default=DEFAULT_LAKE, metavar="DIR",
+    help="The lake's directory; ./lake by default.",
+)  # fmt: skip
+@click.option(
+    "--branch", default="main", metavar="NAME", help="The branch to work on; main by default.",
+    shell_complete=complete_branch,
+)  # fmt: skip
+@click.option("-q", "--quiet", is_flag=True, help="No words on stderr but errors.")
+@click.option("-v", "--verbose", is_flag=True, help="More words on stderr.")
+@click.version_option(VERSION, message="lakelog %(version)s", allow_from_autoenv=False)
+@click.pass_context
+def cli(ctx: click.Context, lake: str, branch: str, quiet: bool, verbose: bool) -> None:
+    """The flight recorder for data and AI systems.
+
+    One directory is one lake: append events from any number of processes, ask
+    SQL over them at once, name every state, verify it, and go back to it.
+    """
+    ctx.obj = App(lake, branch, quiet, verbose)
 
 
 def main() -> None:
-    """Run lakelog."""
+    """Run the command line of this process."""
+    cli.main()

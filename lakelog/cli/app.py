@@ -1,0 +1,132 @@
+"""What every verb is given: which lake, which branch, how loud; and the names to complete."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from lakelog import lake as lakes
+from lakelog.cli import terminal
+from lakelog.errors import LakelogError
+from lakelog.settings import NAMES
+from lakelog.store import opening
+
+DEFAULT_LAKE = "lake"
+
+
+@dataclass
+class App:
+    """The options that stand before, or after, any verb."""
+
+    path: str = DEFAULT_LAKE
+    branch: str = "main"
+    quiet: bool = False
+    verbose: bool = False
+
+    def open(self) -> lakes.Lake:
+        """Open the lake, which must be there."""
+        return lakes.open(self.path, create=False, branch=self.branch)
+
+    def open_or_create(self) -> lakes.Lake:
+        """Open the lake, or make one and say so."""
+        if opening.is_lake(self.path) or self.branch != "main":
+            return self.open()
+        lake = lakes.open(self.path)
+        self.say(f"made a new lake at {lake.path}")
+        return lake
+
+    def say(self, text: str, **style: Any) -> None:
+        """Write words to stderr unless --quiet."""
+        if not self.quiet:
+            terminal.say(text, **style)
+
+    def detail(self, text: str) -> None:
+        """Write words to stderr only with --verbose."""
+        if self.verbose:
+            terminal.say(text, dim=True)
+
+    def progress(self, what: str, unit: str = "") -> terminal.Progress:
+        """A line of progress on stderr, if that is a terminal."""
+        return terminal.Progress(what, unit, self.quiet)
+
+
+def verb(
+    name: str | None = None, examples: str = "", **attributes: Any
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a command that gets the App first and takes --lake, --branch, -q and -v as well."""
+
+    def make(function: Callable[..., Any]) -> click.Command:
+        make_command = click.command(name, click.Command, epilog=_listed(examples), **attributes)
+        command: click.Command = make_command(click.pass_obj(function))
+        taken = {name for param in command.params for name in param.opts}
+        command.params += [p for p in everywhere() if taken.isdisjoint(p.opts)]
+        return command
+
+    return make
+
+
+def everywhere() -> list[click.Parameter]:
+    """The global options as a verb takes them: hidden, and heard only when given."""
+    return [
+        _hidden(["--lake"], "path", type=click.Path()),
+        _hidden(["--branch"], "branch"),
+        _hidden(["-q", "--quiet"], "quiet", is_flag=True, default=None),
+        _hidden(["-v", "--verbose"], "verbose", is_flag=True, default=None),
+    ]
+
+
+def complete_ref(ctx: click.Context, _: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Tags and branches that begin with what was typed."""
+    return [
+        CompletionItem(name, help=kind)
+        for name, kind in _refs(ctx)
+        if name.startswith(typed)
+    ]  # fmt: skip
+
+
+def complete_branch(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """Branches that begin with what was typed."""
+    return [n for n, kind in _refs(ctx) if kind == "branch" and n.startswith(typed)]
+
+
+def complete_setting(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
+    """Names of settings that begin with what was typed."""
+    return [name for name in NAMES if name.startswith(typed)]
+
+
+def complete_pair(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
+    """Settings as `name=`."""
+    return [f"{name}=" for name in NAMES if name.startswith(typed)]
+
+
+def _refs(ctx: click.Context) -> list[tuple[str, str]]:
+    path = ctx.find_root().params.get("lake") or DEFAULT_LAKE
+    with contextlib.suppress(LakelogError, OSError):
+        refs = opening.load(path).refs
+        return [(t.name, "tag") for t in refs.tags()] + [(b, "branch") for b in refs.branches()]
+    return []
+
+
+def _listed(examples: str) -> str | None:
+    """Return examples as a help epilog that is not rewrapped."""
+    lines = [line.strip() for line in examples.strip().splitlines()]
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)]) if examples else None
+
+
+def _hidden(names: list[str], attribute: str, **rest: Any) -> click.Option:
+    return click.Option(
+        names, hidden=True, expose_value=False, allow_from_autoenv=False,
+        callback=functools.partial(_set, attribute), **rest,
+    )  # fmt: skip
+
+
+def _set(attribute: str, ctx: click.Context, _: click.Parameter, value: Any) -> None:
+    app = ctx.find_object(App)
+    if value is not None and app is not None:
+        setattr(app, attribute, value)

@@ -1,0 +1,247 @@
+"""demo: a tour of what a lake does, with the very commands a user would type.
+
+Every step that can be a command is one: it is shown and run as its own process. Only the part
+where several processes write while another asks is driven from here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lakelog import lake as lakes
+from lakelog.cli import sample
+from lakelog.cli.app import App, verb
+from lakelog.cli.terminal import Progress, has_colour, many, paint, width
+from lakelog.store.layout import Layout
+
+WRITERS = 4
+EVENTS = 60_000
+LATER = 6
+"""One event in so many comes after the tag."""
+_SECONDS = 4.0
+_ROUNDS = 16
+_BY_TYPE = "SELECT type, count(*) AS events FROM events GROUP BY 1 ORDER BY 2 DESC"
+_WORST = (
+    "SELECT data->>'error' AS error, count(*) AS failed, max(time) AS last FROM events"
+    " WHERE type = 'FAIL' GROUP BY 1 ORDER BY 2 DESC"
+)
+
+
+@verb(examples="""
+    lakelog demo
+    lakelog demo --sample data/sample.jsonl --keep
+""")  # fmt: skip
+@click.option(
+    "--sample", "path", type=click.Path(), metavar="FILE",
+    help="Take these JSON lines; without it the demo makes 60,000 events of its own.",
+)  # fmt: skip
+@click.option(
+    "--lake", "place", type=click.Path(), metavar="DIR", allow_from_autoenv=False,
+    help="Make the lake here, and keep it.",
+)  # fmt: skip
+@click.option("--keep", is_flag=True, help="Keep the lake, as ./demo-lake.")
+def demo(app: App, path: str | None, place: str | None, keep: bool) -> None:
+    """A tour: collect, ask, name, prove, go back. Some 15 seconds.
+
+    It works in a lake of its own, removed at the end unless it is to be kept.
+    """
+    kept = place or ("demo-lake" if keep else None)
+    if kept is not None and os.path.exists(kept):
+        raise click.UsageError(f"{kept} is there already: choose another directory with --lake")
+    lines = _lines(path)
+    if len(lines) < WRITERS * LATER:
+        raise click.UsageError(f"{path} has {many(len(lines), 'line')}: the demo needs more")
+    with tempfile.TemporaryDirectory(prefix="lakelog-demo-") as room:
+        Tour(app, kept or f"{room}/lake", room, lines).run()
+    if kept is not None:
+        _print(f"\nThe lake is kept: lakelog --lake {kept} stats")
+
+
+class Tour:
+    """The steps, in order. `room` is for what goes away afterwards."""
+
+    def __init__(self, app: App, path: str, room: str, lines: list[bytes]) -> None:
+        self._app, self._path, self._room = app, path, room
+        self._lines, self._step = lines, 0
+        self._start = time.monotonic()
+
+    def run(self) -> None:
+        """Take the tour."""
+        first = len(self._lines) - len(self._lines) // LATER
+        self._title(f"{WRITERS} processes append {first:,} events, while another one asks")
+        self._collect(self._lines[:first])
+        self._title("Ask anything; the newest events are in the answer")
+        self._show("sql", _BY_TYPE)
+        self._show("sql", _WORST)
+        self._title("Give this state a name, then go on")
+        self._show("tag", "before", "-m", "all is well")
+        self._append(self._lines[first:])
+        self._show("snapshot", "-m", "the last sixth")
+        self._show("diff", "before")
+        self._title("One flipped bit in a copy of the lake does not go unnoticed")
+        self._damage()
+        self._title("Go back, and undo it")
+        self._show("rollback", "before", "--verify")
+        self._show("undo")
+        self._show("log", "-n", "5")
+        self._title("What it takes")
+        self._show("stats")
+        _print(f"\n{time.monotonic() - self._start:.0f} seconds. Next: lakelog -h")
+
+    def _collect(self, lines: list[bytes]) -> None:
+        """Feed the writers slice by slice, and count in between from this process."""
+        self._command("append < slice-N.jsonl, by each of them")
+        parts = [lines[i::WRITERS] for i in range(WRITERS)]
+        sizes = [-(-len(part) // _ROUNDS) for part in parts]
+        with lakes.open(self._path) as lake, self._writers() as writers:
+            with Progress("collecting", "events", self._app.quiet) as progress:
+                for turn in range(_ROUNDS):
+                    for writer, part, size in zip(writers, parts, sizes, strict=True):
+                        _feed(writer, part[turn * size : (turn + 1) * size])
+                    time.sleep(_SECONDS / _ROUNDS)
+                    progress(lake.count(), len(lines))
+                    if turn % 4 == 1:
+                        self._count(lake)
+            for writer in writers:
+                _end(writer)
+            self._count(lake)
+            self._account(lake, len(lines))
+
+    def _account(self, lake: lakes.Lake, given: int) -> None:
+        """Say what became of lines that are no new events."""
+        [(bad,)] = lake.sql("SELECT count(*) FROM quarantine").fetchall()
+        if bad:
+            _print(f"    {many(bad, 'line')} no event: SELECT * FROM quarantine")
+        if known := given - bad - lake.count():
+            _print(f"    {many(known, 'line')} with an id that was there already")
+
+    def _count(self, lake: lakes.Lake) -> None:
+        query = "SELECT count(*) FROM events"
+        begin = time.perf_counter()
+        [(count,)] = lake.sql(query).fetchall()
+        ms = (time.perf_counter() - begin) * 1000
+        _print(f"    {query}  {count:>10,}  in {ms:.0f} ms")
+
+    @contextlib.contextmanager
+    def _writers(self) -> Iterator[list[Any]]:
+        made = [
+            subprocess.Popen(
+                self._program("append"), stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+                env=_environment(),
+            )
+            for _ in range(WRITERS)
+        ]  # fmt: skip
+        try:
+            yield made
+        finally:
+            for writer in made:
+                if writer.poll() is None:
+                    writer.terminate()
+                writer.communicate()
+
+    def _append(self, lines: list[bytes]) -> None:
+        path = Path(self._room, "later.jsonl")
+        path.write_bytes(b"".join(lines))
+        self._command("append < later.jsonl")
+        with path.open("rb") as file:
+            self._run(self._path, "append", stdin=file, fine=(0, 1))
+
+    def _damage(self) -> None:
+        """Flip a bit in the largest segment of a copy, and let verify find it."""
+        copy = f"{self._room}/copy"
+        shutil.copytree(self._path, copy)
+        segments = sorted(
+            Path(Layout(copy).root, "segments").rglob("*.parquet"), key=lambda p: p.stat().st_size
+        )
+        data = bytearray(segments[-1].read_bytes())
+        data[len(data) // 2] ^= 1
+        segments[-1].write_bytes(data)
+        _print(f"    bit 0 of byte {len(data) // 2:,} of {segments[-1].name[:12]}… is flipped")
+        self._show("verify", lake=copy, shown="copy", fine=(3,))
+        self._show("verify")
+
+    def _show(
+        self, *words: str, lake: str | None = None, shown: str = "", fine: tuple[int, ...] = (0,)
+    ) -> None:
+        """Show a command, run it, and show what it says."""
+        self._command(" ".join(f'"{w}"' if " " in w else w for w in words), shown)
+        self._run(lake or self._path, *words, "--format", "table", fine=fine)
+
+    def _run(
+        self, lake: str, *words: str, stdin: Any = subprocess.DEVNULL, fine: tuple[int, ...] = (0,)
+    ) -> None:  # fmt: skip
+        done = subprocess.run(
+            self._program(*words, lake=lake), stdin=stdin, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, env=_environment(), text=True, errors="replace",
+        )  # fmt: skip
+        for line in done.stdout.splitlines():
+            _print(f"    {line}".rstrip())
+        if done.returncode not in fine:
+            raise click.ClickException(f"`lakelog {words[0]}` exited with {done.returncode}")
+
+    def _program(self, *words: str, lake: str | None = None) -> list[str]:
+        return [sys.executable, "-m", "lakelog", "--lake", lake or self._path, *words]
+
+    def _title(self, text: str) -> None:
+        self._step += 1
+        _print("\n" + paint(f"{self._step}. {text}", sys.stdout, bold=True))
+
+    def _command(self, words: str, lake: str = "") -> None:
+        line = f"  $ lakelog {f'--lake {lake} ' if lake else ''}{words}"
+        for part in textwrap.wrap(line, width() - 2, subsequent_indent=" " * 6):
+            _print(paint(part if part[:1] == " " else f"  {part}", sys.stdout, fg="cyan"))
+
+
+def _feed(writer: Any, lines: list[bytes]) -> None:
+    try:
+        writer.stdin.write(b"".join(lines))
+        writer.stdin.flush()
+    except BrokenPipeError:
+        _end(writer)
+        raise click.ClickException("a writer stopped early") from None
+
+
+def _end(writer: Any) -> None:
+    """Close a writer's input and wait for it; bad lines are no failure here."""
+    with contextlib.suppress(BrokenPipeError):
+        writer.stdin.close()
+    words = writer.stderr.read().decode(errors="replace").strip()
+    if writer.wait() not in (0, 1) or "stored" not in words:
+        raise click.ClickException(f"a writer failed: {words or writer.returncode}")
+
+
+def _lines(path: str | None) -> list[bytes]:
+    """Return the sample's lines; a large file only as far as a tour needs."""
+    if path is None:
+        return [line.encode() for line in sample.lines(EVENTS, 7)]
+    with open(path, "rb") as file:
+        taken = [line for line in islice(file, 10 * EVENTS) if line.strip()]
+    return [line if line.endswith(b"\n") else line + b"\n" for line in taken]
+
+
+def _environment() -> dict[str, str]:
+    """The environment of a step: our package, no defaults of the user's, a narrower terminal."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("LAKELOG_")}
+    package = str(Path(__file__).resolve().parent.parent.parent)
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [package, kept.get("PYTHONPATH")]))
+    kept["COLUMNS"] = str(width() - 4)
+    if has_colour(sys.stdout):
+        kept["FORCE_COLOR"] = "1"
+    return kept
+
+
+def _print(text: str) -> None:
+    click.echo(text, color=has_colour(sys.stdout))

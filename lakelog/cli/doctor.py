@@ -1,0 +1,189 @@
+"""doctor: what this machine and a lake need, checked one by one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+
+import click
+
+from lakelog.cli import exits
+from lakelog.cli.app import App, verb
+from lakelog.cli.formats import of_records
+from lakelog.cli.output import Target, emit_words, with_output
+from lakelog.cli.tables import cell
+from lakelog.cli.terminal import many, paint, size, width
+from lakelog.cli.values import clock
+from lakelog.errors import LakelogError
+from lakelog.store import disk, document, opening
+from lakelog.store.opening import Store
+from lakelog.store.tail import Tail
+
+OK, WARNING, FAILED = "OK", "warning", "failed"
+_COLOURS = {OK: "green", WARNING: "yellow", FAILED: "red"}
+_LIBRARIES = ("duckdb", "pyarrow", "zstandard", "orjson", "click", "rich", "pytz")
+_FREE_MIN = 1_000_000_000
+_TAIL_MAX = 64_000_000
+_CLOCK_SLACK = 2_000_000
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at; `state` is OK, warning or failed."""
+
+    check: str
+    state: str
+    words: str
+
+
+@verb(examples="""
+    lakelog doctor
+    lakelog --lake /var/lib/flights doctor --json
+""")  # fmt: skip
+@with_output
+def doctor(app: App, target: Target) -> None:
+    """Check this machine, and the lake if there is one.
+
+    Exits with 1 if anything failed; a warning is none. Whether every byte is as written is for
+    `lakelog verify`.
+    """
+    checks = list(environment())
+    if opening.is_lake(app.path):
+        checks += lake_checks(app.path, app.branch)
+    else:
+        root = os.path.abspath(app.path)
+        checks.append(Check("lake", OK, f"none at {root}: only the machine was checked"))
+    people = "".join(f"{_line(check, target)}\n" for check in checks)
+    emit_words(of_records([asdict(c) for c in checks]), target, lambda: people)
+    if any(check.state == FAILED for check in checks):
+        click.get_current_context().exit(exits.FAILED)
+
+
+def environment() -> Iterator[Check]:
+    """Check the interpreter and the libraries."""
+    system = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    recent = sys.version_info >= (3, 11)
+    yield Check("python", OK if recent else FAILED, system)
+    package = sys.modules[__name__.partition(".")[0]]
+    where = os.path.dirname(str(package.__file__))
+    yield Check("lakelog", OK, f"{package.__version__} at {where}")
+    missing = []
+    found = []
+    for name in _LIBRARIES:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        yield Check("libraries", FAILED, f"not installed: {', '.join(missing)}")
+    yield Check("libraries", OK, ", ".join(found))
+
+
+def lake_checks(path: str, branch: str) -> Iterator[Check]:
+    """Check a lake; what cannot be read is a failed check, never an exception."""
+    try:
+        store = opening.load(path)
+    except (LakelogError, OSError) as error:
+        yield Check("lake", FAILED, exits.words_of(error))
+        return
+    yield Check("lake", OK, f"{store.layout.root} opens")
+    for name, look in _LOOKS.items():
+        try:
+            yield from (Check(name, state, words) for state, words in look(store, branch))
+        except (LakelogError, OSError) as error:
+            yield Check(name, FAILED, exits.words_of(error))
+
+
+Found = Iterator[tuple[str, str]]
+
+
+def _disk(store: Store, _: str) -> Found:
+    root = store.layout.root
+    if os.access(root, os.W_OK):
+        opening.probe(root)
+        yield OK, "link refuses a taken name, flock excludes"
+    else:
+        yield WARNING, "not writable by this user: it can be read only"
+    free = shutil.disk_usage(root).free
+    yield (OK if free >= _FREE_MIN else WARNING), f"{size(free)} free"
+
+
+def _head(store: Store, branch: str) -> Found:
+    head = store.refs.head(branch)
+    state = store.manifests.load(head.move.snapshot)
+    segments = len(store.manifests.entries(state))
+    held = f"{many(state.totals.events, 'event')} in {many(segments, 'segment')}"
+    yield OK, f"{branch} is at move {head.move.number}: {held}"
+
+
+def _waiting(store: Store, branch: str) -> Found:
+    pending = Tail(store.layout, store.refs, branch).collect()
+    groups = pending.files.values()
+    torn = [group[-1] for group in groups if group[-1].torn and not disk.is_locked(group[-1].path)]
+    words = f"{many(pending.events, 'event')}, {size(pending.bytes)}, wait to be published"
+    if pending.bytes > _TAIL_MAX:
+        yield WARNING, f"{words}; queries get slower: `lakelog compact` publishes them"
+    else:
+        yield OK, words if pending.events else "nothing waits to be published"
+    for file in torn:
+        name = os.path.basename(file.path)
+        yield WARNING, f"{name} ends in {many(file.torn, 'torn byte')}; they are kept when cut"
+    if store.settings.seal == "never" and any(f.frames for group in groups for f in group):
+        yield WARNING, "setting seal is never: something else has to publish"
+
+
+def _kept(store: Store, _: str) -> Found:
+    cut, aside = disk.listing(store.layout.cut), disk.listing(store.layout.aside)
+    if cut:
+        yield WARNING, f"{many(len(cut), 'torn frame')} of dead writers kept in cache/cut"
+    if aside:
+        yield WARNING, f"{many(len(aside), 'damaged file')} set aside in cache/damaged"
+    if not cut and not aside:
+        yield OK, "no torn frames, nothing set aside"
+
+
+def _hints(store: Store, _: str) -> Found:
+    bad = []
+    for branch in store.refs.all_branches():
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                document.decode(disk.read(store.layout.hint(branch)))
+            except document.NotIntact:
+                bad.append(branch)
+    yield (WARNING, f"the hint of {', '.join(bad)} is damaged; it is made anew") if bad else (
+        OK, "as they should be",
+    )  # fmt: skip
+
+
+def _clock(store: Store, branch: str) -> Found:
+    last = store.refs.head(branch).move.time
+    ahead = last - disk.now_us()
+    if ahead > _CLOCK_SLACK:
+        yield WARNING, f"this clock is {ahead / 1e6:,.0f} s behind the last move, {clock(last)}"
+    else:
+        yield OK, f"{clock(time.time_ns() // 1000)}, the last move was {clock(last)}"
+
+
+_LOOKS: dict[str, Callable[[Store, str], Found]] = {
+    "disk": _disk, "head": _head, "tail": _waiting, "kept": _kept, "hints": _hints,
+    "clock": _clock,
+}  # fmt: skip
+
+
+def _line(check: Check, target: Target) -> str:
+    """Return a check as a line; what is long goes on below its beginning."""
+    state = f"{check.state:<8}"
+    if target.path is None:
+        state = paint(state, sys.stdout, fg=_COLOURS[check.state])
+    indent = 8 + 1 + 10 + 1
+    room = max(width() - indent, 40)
+    words = textwrap.wrap(cell(check.words), room, break_on_hyphens=False) or [""]
+    return f"{state} {check.check:<10} " + f"\n{' ' * indent}".join(words)

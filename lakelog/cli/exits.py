@@ -1,0 +1,156 @@
+"""How a run ends: one table of exit codes, one line for every mistake.
+
+    0    done
+    1    failed
+    2    wrong usage: an option, argument, setting, name or event that cannot be
+    3    checked and found wrong: verify, repair, diff --exit-code
+    130  interrupted
+
+A reader that closed our pipe had what it wanted: that is 0. LAKELOG_DEBUG=1 shows the traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from lakelog.errors import InvalidEvent, InvalidName, InvalidSetting, LakelogError
+
+DONE, FAILED, USAGE, WRONG, INTERRUPTED = 0, 1, 2, 3, 130
+
+CODES: dict[type[BaseException], int] = {
+    InvalidSetting: USAGE,
+    InvalidName: USAGE,
+    InvalidEvent: USAGE,
+    LakelogError: FAILED,
+    click.UsageError: USAGE,
+    click.ClickException: FAILED,
+    click.Abort: INTERRUPTED,
+    KeyboardInterrupt: INTERRUPTED,
+    BrokenPipeError: DONE,
+    OSError: FAILED,
+    Exception: FAILED,
+}
+"""The code of an error is that of the first class here which it belongs to."""
+
+_DISK_WORDS = {
+    errno.ENOSPC: "the disk is full: free space and run it again; nothing acknowledged is lost",
+    errno.EDQUOT: "the disk quota is used up: free space and run it again;"
+    " nothing acknowledged is lost",
+    errno.EFBIG: "the file would grow beyond its limit: raise it (ulimit -f) and run it again;"
+    " nothing acknowledged is lost",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "no permission",
+    errno.EPERM: "no permission",
+    errno.ENOENT: "no such file or directory",
+    errno.ENOTDIR: "a part of this path is a file, not a directory",
+    errno.EISDIR: "this is a directory, not a file",
+}
+
+
+def guard(run: Callable[[], Any]) -> int:
+    """Run a command line; say in one line what went wrong; return the exit code."""
+    try:
+        code = run()
+        _flush()
+        return code if isinstance(code, int) else DONE
+    except BrokenPipeError:
+        _drop_stdout()
+        return DONE
+    except SystemExit as error:  # a completion request
+        return error.code if isinstance(error.code, int) else DONE
+    except BaseException as error:
+        return _report(error)
+
+
+def code_of(error: BaseException) -> int:
+    """Return the exit code of an error."""
+    return next((code for kind, code in CODES.items() if isinstance(error, kind)), FAILED)
+
+
+def _report(error: BaseException) -> int:
+    code = INTERRUPTED if _is_interrupted(error) else code_of(error)
+    if os.environ.get("LAKELOG_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+    elif code == INTERRUPTED:
+        click.echo("lakelog: interrupted", err=True)
+    else:
+        click.echo(f"lakelog: error: {words_of(error)}", err=True)
+    return code
+
+
+def words_of(error: BaseException) -> str:
+    """Return one line that says what is wrong, where, and what to do."""
+    if isinstance(error, click.UsageError):
+        words = one_line(error.format_message())
+        if "Did you mean" in words:
+            return words
+        path = error.ctx.command_path if error.ctx else "lakelog"
+        return f"{words.rstrip('.')} (see {path} -h)"
+    if isinstance(error, click.ClickException):
+        return one_line(error.format_message())
+    if isinstance(error, InvalidEvent):
+        return one_line(error.reason)
+    if isinstance(error, LakelogError):
+        return one_line(str(error))
+    if isinstance(error, OSError):
+        return _words_of_disk(error)
+    if isinstance(error, MemoryError):
+        return "not enough memory: take less at once, or lower the setting memory_bytes"
+    text = one_line(str(error)) or type(error).__name__
+    if is_engine(error):
+        return text
+    return f"{type(error).__name__}: {text}; LAKELOG_DEBUG=1 shows where"
+
+
+def one_line(text: str) -> str:
+    """Return the gist of a message; the engine's echo of the query and its lists are left out."""
+    for mark in ("\n\nLINE ", "\nLINE ", "\n\tCandidate", "\n\nFor more info"):
+        text = text.split(mark)[0]
+    text = text.replace(" In order to select one, please add explicit type casts.", "")
+    return " ".join(text.split())
+
+
+def is_engine(error: BaseException) -> bool:
+    """Whether the SQL engine or Arrow raised it while rows were fetched."""
+    kinds = [("duckdb", "Error"), ("pyarrow", "ArrowException")]
+    loaded = [getattr(sys.modules[m], name) for m, name in kinds if m in sys.modules]
+    return isinstance(error, tuple(loaded))
+
+
+def _is_interrupted(error: BaseException) -> bool:
+    """The engine answers Ctrl-C with an error of its own."""
+    return code_of(error) == INTERRUPTED or str(error) in (
+        "Query interrupted",
+        "INTERRUPT Error: Interrupted!",
+    )
+
+
+def _words_of_disk(error: OSError) -> str:
+    where = error.filename2 or error.filename
+    reason = _DISK_WORDS.get(error.errno or 0) or one_line(error.strerror or str(error))
+    return f"{os.fsdecode(where)}: {reason}" if isinstance(where, (str, bytes)) else reason
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def _drop_stdout() -> None:
+    """Let what is still buffered go nowhere, so that the interpreter's exit stays quiet."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError, AttributeError):
+        pass

@@ -1,0 +1,164 @@
+"""Results as bytes: JSON, NDJSON, CSV, Markdown, Parquet, Arrow, and tables for people.
+
+Text formats are made batch by batch, so that a result of any size streams. CSV is RFC 4180 with
+a header. Arrow is the file format in a file and the stream format on stdout.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from lakelog.cli.values import Row, dumps, records, text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMATS = ("table", "json", "ndjson", "csv", "parquet", "arrow", "md")
+ENDINGS = {
+    ".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv",
+    ".parquet": "parquet", ".arrow": "arrow", ".arrows": "arrow", ".feather": "arrow",
+    ".md": "md", ".txt": "table",
+}  # fmt: skip
+BINARY = ("parquet", "arrow")
+Batches = Iterable[Sequence[Row]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Columns and batches of rows, read once. `nested` columns hold JSON text; `arrow` gives the
+    same rows as a record batch reader where the engine can."""
+
+    columns: list[str]
+    batches: Batches
+    nested: tuple[int, ...] = ()
+    arrow: Callable[[], Any] | None = None
+
+
+def of_records(made: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> Result:
+    """Return dicts with equal keys as a result; `columns` names them where there may be none."""
+    names = list(made[0]) if made else list(columns)
+    return Result(names, [[[record[n] for n in names] for record in made]])
+
+
+def encode(result: Result, format: str) -> Iterator[bytes]:
+    """Return the pieces of a text format other than table."""
+    makers = {"json": _json, "ndjson": _ndjson, "csv": _csv, "md": _markdown}
+    return makers[format](result)
+
+
+def _ndjson(result: Result) -> Iterator[bytes]:
+    record = records(result.columns, result.nested)
+    for batch in result.batches:
+        yield b"".join(dumps(record(row)) + b"\n" for row in batch)
+
+
+def _json(result: Result) -> Iterator[bytes]:
+    record = records(result.columns, result.nested)
+    mark = b"[\n"
+    for batch in result.batches:
+        for row in batch:
+            yield mark + dumps(record(row))
+            mark = b",\n"
+    yield b"[]\n" if mark == b"[\n" else b"\n]\n"
+
+
+def _csv(result: Result) -> Iterator[bytes]:
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(result.columns)
+    for batch in result.batches:
+        writer.writerows([text(v) for v in row] for row in batch)
+        yield out.getvalue().encode("utf-8", "backslashreplace")
+        out.seek(0)
+        out.truncate()
+    yield out.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _markdown(result: Result) -> Iterator[bytes]:
+    """Numbers stand right where the first row has them."""
+    head: list[str] | None = None
+    for batch in result.batches:
+        if batch and head is None:
+            head = _markdown_head(result.columns, batch[0])
+            yield "".join(head).encode("utf-8", "backslashreplace")
+        lines = (_markdown_line([text(v) for v in row]) for row in batch)
+        yield "".join(lines).encode("utf-8", "backslashreplace")
+    if head is None:
+        yield "".join(_markdown_head(result.columns, result.columns)).encode()
+
+
+def _markdown_head(columns: list[str], row: Row) -> list[str]:
+    numeric = [hasattr(v, "real") and not isinstance(v, bool) for v in row]
+    return [_markdown_line(columns), _markdown_line(["--:" if n else "---" for n in numeric])]
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_markdown_cell, cells))} |\n"
+
+
+def _markdown_cell(cell: str) -> str:
+    return "<br>".join(cell.replace("\\", "\\\\").replace("|", "\\|").splitlines())
+
+
+class Sink(io.RawIOBase):
+    """A stream that knows how far it is, for writers that ask; a pipe does not."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out, self._at = out, 0
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write bytes."""
+        self._out.write(data)
+        self._at += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self._at
+
+    def flush(self) -> None:
+        """Flush what is below."""
+        self._out.flush()
+
+
+def write_arrow(result: Result, out: BinaryIO, format: str, stream: bool) -> None:
+    """Write Parquet or Arrow. Raises pyarrow's errors for types a format cannot hold."""
+    import pyarrow as pa
+
+    reader = result.arrow() if result.arrow else _reader(result)
+    schema = pa.schema(
+        [f.with_name(n) for f, n in zip(reader.schema, result.columns, strict=True)]
+    )  # fmt: skip
+    with _arrow_writer(Sink(out), schema, format, stream) as writer:
+        for batch in reader:
+            writer.write_batch(batch.rename_columns(result.columns))
+
+
+def _arrow_writer(sink: Sink, schema: pa.Schema, format: str, stream: bool) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if format == "parquet":
+        return pq.ParquetWriter(sink, schema, compression="zstd")
+    return pa.ipc.new_stream(sink, schema) if stream else pa.ipc.new_file(sink, schema)
+
+
+def _reader(result: Result) -> Any:
+    """Return rows made by us as Arrow; nested values as JSON text."""
+    import pyarrow as pa
+
+    rows = [row for batch in result.batches for row in batch]
+    columns = [[_flat(row[i]) for row in rows] for i in range(len(result.columns))]
+    return pa.table(columns, names=result.columns).to_reader()
+
+
+def _flat(value: Any) -> Any:
+    return dumps(value).decode() if isinstance(value, (dict, list, tuple)) else value

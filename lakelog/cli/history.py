@@ -1,0 +1,239 @@
+"""log, show, diff, rollback, undo: looking at the states of a lake and going back to one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from lakelog.cli import exits
+from lakelog.cli.app import App, complete_branch, complete_ref, verb
+from lakelog.cli.formats import of_records
+from lakelog.cli.output import Target, emit, emit_record, with_output
+from lakelog.cli.tables import ROWS_MAX, Count, cell
+from lakelog.cli.terminal import many, size, width
+from lakelog.cli.values import clock, micros, second
+from lakelog.store.history import SHORT, Diff, LogEntry, Snapshot
+from lakelog.store.manifest import Entry
+from lakelog.store.stats import Stats
+
+_LOG = ("move", "time", "op", "events", "segments", "snapshot", "tags", "author", "message")
+_NAMES_SHOWN = 12
+
+
+@verb(examples="""
+    lakelog log -n 10
+    lakelog log --json | jq '.[] | select(.op == "rollback")'
+""")  # fmt: skip
+@click.option("-n", "limit", type=click.IntRange(min=0), metavar="N", help="The newest N only.")
+@with_output
+def log(app: App, limit: int | None, target: Target) -> None:
+    """Moves of the branch, newest first.
+
+    A move is one numbered step: publishing, a rollback, an undo. @N names the state it made.
+    """
+    if limit is None and target.format == "table":
+        limit = ROWS_MAX + 1
+    with app.open() as lake:
+        entries = lake.log(limit)
+    shown = of_records([_log_shown(e) for e in entries])
+    emit(of_records([_log_record(e) for e in entries], _LOG), target, shown)
+
+
+@verb(examples="""
+    lakelog show
+    lakelog show v1
+    lakelog show main~1 --json
+""")  # fmt: skip
+@click.argument("ref", required=False, shell_complete=complete_ref)
+@with_output
+def show(app: App, ref: str | None, target: Target) -> None:
+    """One state of the lake: who made it when, and what it holds.
+
+    Without REF it is the newest published one of the branch.
+    """
+    with app.open() as lake:
+        view = lake.at(ref or app.branch)
+        state, held = view.snapshot(), view.stats()
+        tags = [t.name for t in lake.store.refs.tags() if t.snapshot == state.id]
+    record = {
+        **snapshot_record(state), "tags": tags, "types": held.types,
+        "first_event": micros(held.time[0]) if held.time else None,
+        "last_event": micros(held.time[1]) if held.time else None,
+    }  # fmt: skip
+    emit_record(record, target, lambda: "\n".join(_panel(state, tags, held)) + "\n")
+
+
+@verb(examples="""
+    lakelog diff v1
+    lakelog diff v1 main --json
+    lakelog diff --exit-code before after && echo "nothing changed"
+""")  # fmt: skip
+@click.argument("a", shell_complete=complete_ref)
+@click.argument("b", required=False, shell_complete=complete_ref)
+@click.option("--exit-code", is_flag=True, help="Exit with 3 if the states differ.")
+@with_output
+def diff(app: App, a: str, b: str | None, exit_code: bool, target: Target) -> None:
+    """What separates state A from B: events by type, and segments.
+
+    Without B it is the branch as it is now.
+    """
+    with app.open() as lake:
+        found = lake.diff(a, b or app.branch)
+    differs = bool(found.added or found.removed)
+    record = {
+        "a": snapshot_record(found.a), "b": snapshot_record(found.b), "differs": differs,
+        "events": found.events, "types": found.types,
+        "added": [_segment_record(e) for e in found.added],
+        "removed": [_segment_record(e) for e in found.removed],
+    }  # fmt: skip
+    emit_record(record, target, lambda: "\n".join(_compared(found)) + "\n")
+    if exit_code and differs:
+        click.get_current_context().exit(exits.WRONG)
+
+
+@verb(examples="""
+    lakelog rollback v1
+    lakelog rollback @12 --verify
+    lakelog rollback 2026-11-19T23:59
+""")  # fmt: skip
+@click.argument("ref", shell_complete=complete_ref)
+@click.option("--keep-cursors", is_flag=True, help="Followed sources go on where they are now.")
+@click.option("--verify", is_flag=True, help="Read every byte of that state first.")
+@with_output
+def rollback(app: App, ref: str, keep_cursors: bool, verify: bool, target: Target) -> None:
+    """Go back to a state. Deletes nothing, and can be undone.
+
+    What is pending is published first, so it stays in the log. Cursors of followed sources go
+    back as well, so that they can be read again.
+    """
+    with app.open() as lake:
+        was = lake.count()
+        state = lake.rollback(ref, cursors=not keep_cursors, verify=verify)
+    words = f"{app.branch} is at {ref} again: {many(state.events, 'event')}, {was:,} before"
+    _went(app, state, target, f"{words}; `lakelog undo` takes it back")
+
+
+@verb(examples="""
+    lakelog undo
+    lakelog undo --to-branch rescued
+""")  # fmt: skip
+@click.option("--force", is_flag=True, help="Let later events leave the branch; the log has them.")
+@click.option(
+    "--to-branch", metavar="NAME", shell_complete=complete_branch,
+    help="Keep the present state, later events included, on a new branch.",
+)  # fmt: skip
+@with_output
+def undo(app: App, force: bool, to_branch: str | None, target: Target) -> None:
+    """Undo the last rollback, undo, snapshot, retention or repair.
+
+    If events came after it, say what becomes of them: --force or --to-branch.
+    """
+    with app.open() as lake:
+        state = lake.undo(force=force, to_branch=to_branch)
+        done = lake.log(1)[0].move
+    _went(
+        app,
+        state,
+        target,
+        f"undone: {done.message.removeprefix('of ')}; {many(state.events, 'event')} now",
+    )
+
+
+def snapshot_record(state: Snapshot) -> dict[str, Any]:
+    """Return a snapshot as an object."""
+    return {
+        "id": state.id, "time": micros(state.time), "author": state.author, "op": state.op,
+        "message": state.message, "events": state.events, "bytes": state.bytes,
+        "segments": state.segments, "quarantined": state.quarantined,
+        "parent": state.parent or None,
+    }  # fmt: skip
+
+
+def _went(app: App, state: Snapshot, target: Target, words: str) -> None:
+    """Say where a branch went; the state itself is the result for programs."""
+    app.say(words)
+    if target.format != "table" or target.path:
+        emit_record(snapshot_record(state), target, lambda: f"{words}\n")
+
+
+def _log_record(entry: LogEntry) -> dict[str, Any]:
+    move = entry.move
+    when = micros(move.time) if move.time else None
+    values = (
+        move.number, when, move.op, entry.events, entry.segments, move.snapshot or None,
+        list(entry.tags), move.author, move.message,
+    )  # fmt: skip
+    return dict(zip(_LOG, values, strict=True))
+
+
+def _log_shown(entry: LogEntry) -> dict[str, Any]:
+    move = entry.move
+    tags = "".join(f"[{t}] " for t in entry.tags)
+    return {
+        "move": f"@{move.number}",
+        "time": second(move.time) if move.time else None,
+        "op": move.op,
+        "events": None if entry.events is None else Count(entry.events),
+        "snapshot": move.snapshot[:SHORT] or None,
+        "message": f"{tags}{move.message}",
+    }
+
+
+def _panel(state: Snapshot, tags: list[str], held: Stats) -> Iterator[str]:
+    yield f"snapshot {state.id}"
+    yield f"  {'made':<12}{clock(state.time)} by {cell(state.author)}, {state.op}"
+    if state.message:
+        yield f"  {'message':<12}{cell(state.message)}"
+    if tags:
+        yield f"  {'tags':<12}{', '.join(map(cell, tags))}"
+    stored = f"{size(state.bytes)} in {many(state.segments, 'segment')}"
+    yield f"  {'events':<12}{state.events:,}; {stored}"
+    if held.time:
+        yield f"  {'time':<12}{clock(held.time[0])} to {clock(held.time[1])}"
+    if state.quarantined:
+        yield f"  {'quarantine':<12}{many(state.quarantined, 'line')}"
+    if state.parent:
+        yield f"  {'parent':<12}{state.parent[:SHORT]}"
+    yield from _types({name: f"{count:,}" for name, count in held.types.items()})
+    if held.uncounted:
+        yield f"  and {many(held.uncounted, 'event')} in segments with too many types to list"
+
+
+def _compared(found: Diff) -> Iterator[str]:
+    for mark, state in (("a", found.a), ("b", found.b)):
+        words = cell(state.message or state.op)
+        line = f"{mark}  {state.short}  {clock(state.time)}  {state.events:>11,} events  {words}"
+        yield line if len(line) <= width() else f"{line[: width() - 1]}…"
+    if not found.added and not found.removed:
+        yield "\nthe same segments: nothing separates them"
+        return
+    yield f"\n  {'events':<12}{found.events:+,}"
+    yield f"  {'segments':<12}{_sum(found.added, '+')}, {_sum(found.removed, '-')}"
+    if found.types is None:
+        yield "  too many types to list"
+    elif found.types:
+        yield from _types({name: f"{count:+,}" for name, count in found.types.items()})
+    elif not found.events:
+        yield "  as many events of each type: compaction, or others in their place"
+
+
+def _types(counts: dict[str, str]) -> Iterator[str]:
+    if counts:
+        yield ""
+    for name, count in list(counts.items())[:_NAMES_SHOWN]:
+        yield f"  {cell(name)[:40]:<40}{count:>14}"
+    if len(counts) > _NAMES_SHOWN:
+        yield f"  and {len(counts) - _NAMES_SHOWN:,} more types; --json has them"
+
+
+def _sum(entries: tuple[Entry, ...], sign: str) -> str:
+    return f"{sign}{len(entries):,} ({sign}{size(sum(e['bytes'] for e in entries))})"
+
+
+def _segment_record(entry: Entry) -> dict[str, Any]:
+    return {
+        "segment": entry["key"], "kind": entry["kind"], "events": entry["events"],
+        "bytes": entry["bytes"], "time": [micros(t) for t in entry["time"]],
+    }  # fmt: skip

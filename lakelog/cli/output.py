@@ -1,0 +1,169 @@
+"""Where a result goes and how it looks: --format, --json, -o, and a terminal or not.
+
+A table only on a terminal, NDJSON otherwise. `-o FILE` appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import click
+
+from lakelog.cli import terminal
+from lakelog.cli.formats import BINARY, ENDINGS, FORMATS, Result, encode, of_records, write_arrow
+from lakelog.cli.tables import ROWS_MAX, render
+from lakelog.cli.values import dumps
+
+
+@dataclass(frozen=True)
+class Target:
+    """A format, and a file or None for stdout."""
+
+    format: str
+    path: str | None = None
+
+
+def choose(format: str | None, as_json: bool, path: str | None) -> Target:
+    """Decide how and where to write. Raises UsageError."""
+    path = None if path == "-" else path
+    if as_json and format not in (None, "json"):
+        raise click.UsageError(f"--json and --format {format} do not go together")
+    if as_json:
+        format = "json"
+    if format is None and path is not None:
+        format = ENDINGS.get(os.path.splitext(path)[1].lower())
+        if format is None:
+            raise click.UsageError(f"the name {path!r} tells no format: add --format")
+    on_terminal = path is None and terminal.is_terminal(sys.stdout)
+    format = format or ("table" if on_terminal else "ndjson")
+    if format in BINARY and on_terminal:
+        raise click.UsageError(f"{format} is not for a terminal: add -o FILE")
+    return Target(format, path)
+
+
+def with_output(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb --format, --json and -o; it gets them as `target`."""
+
+    @functools.wraps(command)
+    def run(
+        *args: Any, format: str | None, as_json: bool, output: str | None, **rest: Any
+    ) -> Any:  # fmt: skip
+        return command(*args, target=choose(format, as_json, output), **rest)
+
+    options = [
+        click.option(
+            "--format", type=click.Choice(FORMATS), metavar="FORMAT",
+            help="table, json, ndjson, csv, parquet, arrow or md; by default a table on a terminal,"
+            " else ndjson.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
+        click.option(
+            "-o", "--output", type=click.Path(), metavar="FILE",
+            help="Write to FILE, whole or not at all; its ending tells the format.",
+        ),
+    ]  # fmt: skip
+    for option in reversed(options):
+        run = option(run)
+    return run
+
+
+def emit(result: Result, target: Target, shown: Result | None = None) -> None:
+    """Write rows; `shown` is what a table shows instead."""
+    with opened(target.path) as out:
+        if target.format == "table":
+            _emit_table(shown or result, out, target)
+        elif target.format in BINARY:
+            ending = os.path.splitext(target.path or "")[1].lower()
+            write_arrow(result, out, target.format, ending in ("", ".arrows"))
+        else:
+            for piece in encode(result, target.format):
+                out.write(piece)
+                out.flush()
+
+
+def emit_record(record: dict[str, Any], target: Target, people: Callable[[], str]) -> None:
+    """Write one object: as it is in JSON, as one row elsewhere, in words for people."""
+    if target.format == "json":
+        with opened(target.path) as out:
+            out.write(dumps(record, indent=True) + b"\n")
+    else:
+        emit_words(of_records([record]), target, people)
+
+
+def emit_words(result: Result, target: Target, people: Callable[[], str]) -> None:
+    """Write rows; words for people instead of a table."""
+    if target.format == "table":
+        with opened(target.path) as out:
+            write_text(people(), out, target)
+    else:
+        emit(result, target)
+
+
+def write_text(text: str, out: BinaryIO, target: Target) -> None:
+    """Write words in the terminal's encoding."""
+    encoding = (getattr(sys.stdout, "encoding", None) if target.path is None else None) or "utf-8"
+    out.write(text.encode(encoding, "replace"))
+    out.flush()
+
+
+@contextlib.contextmanager
+def opened(path: str | None) -> Iterator[BinaryIO]:
+    """Open stdout, or a file that takes its name only once it is whole."""
+    if path is None:
+        if sys.stdout is None:
+            raise click.UsageError("standard output is closed: add -o FILE")
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    target = os.path.realpath(path)
+    if _is_special(target):
+        with open(target, "wb") as device:
+            yield device
+        return
+    made = f"{target}.tmp"
+    try:
+        with open(made, "wb") as file:
+            yield file
+        os.replace(made, target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(made)
+        if isinstance(error, OSError) and error.filename == made:
+            error.filename, error.filename2 = path, None
+        raise
+
+
+def _is_special(path: str) -> bool:
+    """Whether a path is a pipe or a device, which nothing can be renamed onto."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _emit_table(result: Result, out: BinaryIO, target: Target) -> None:
+    rows: list[Any] = []
+    for batch in result.batches:
+        rows += batch
+        if len(rows) > ROWS_MAX:
+            break
+    colour = target.path is None and terminal.has_colour(sys.stdout)
+    drawn, left_out = render(result.columns, rows[:ROWS_MAX], terminal.width(), colour)
+    write_text(drawn, out, target)
+    if not rows:
+        terminal.say("no rows", dim=True)
+    if left_out:
+        terminal.say(
+            f"{len(result.columns) - len(left_out)} of {len(result.columns)} columns shown, not"
+            f" {', '.join(left_out)}; -o or --format csv gives all", dim=True,
+        )  # fmt: skip
+    if len(rows) > ROWS_MAX:
+        terminal.say(f"{ROWS_MAX} of ? rows shown; -o or --format csv gives all", dim=True)

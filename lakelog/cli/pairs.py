@@ -1,0 +1,47 @@
+"""KEY=VALUE arguments: settings, parameters of a query, and events spelled on the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import orjson
+
+from lakelog.errors import InvalidEvent
+from lakelog.exact import parse_value
+
+
+def event_of(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Return the event that KEY=VALUE arguments spell. Raises UsageError."""
+    event: dict[str, Any] = {}
+    for pair in pairs:
+        key, value = pair_of(pair)
+        *path, last = key.split(".") if "." in key.strip(".") else [key]
+        if path and path[0] != "data":
+            path = ["data", *path]
+        place = event
+        for name in path:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise click.UsageError(f"{key}: {name} has a value of its own already")
+        if last in place:
+            raise click.UsageError(f"{key} is given twice")
+        place[last] = value_of(value)
+    return event
+
+
+def pair_of(text: str) -> tuple[str, str]:
+    """Split KEY=VALUE. Raises UsageError."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise click.UsageError(f"{text!r} is not KEY=VALUE; a file is read with < FILE")
+    return key, value
+
+
+def value_of(text: str) -> Any:
+    """Return what VALUE stands for: JSON if it parses, else text."""
+    try:
+        orjson.loads(text)
+        return parse_value(text.encode())
+    except (orjson.JSONDecodeError, InvalidEvent, UnicodeEncodeError):
+        return text

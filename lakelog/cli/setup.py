@@ -1,0 +1,138 @@
+"""config and completion: the lake's settings, and the shell's part of this command line."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+import textwrap
+from typing import Any
+
+import click
+from click.shell_completion import get_completion_class
+
+from lakelog import settings as known
+from lakelog.cli import terminal
+from lakelog.cli.app import App, complete_pair, complete_setting, everywhere, verb
+from lakelog.cli.formats import of_records
+from lakelog.cli.output import Target, emit_words, with_output
+from lakelog.cli.pairs import pair_of
+from lakelog.cli.tables import Count
+from lakelog.errors import InvalidSetting
+from lakelog.store import opening
+
+_SHELLS = ("bash", "zsh", "fish")
+_HINTS = {
+    "bash": 'eval "$(lakelog completion bash)" in ~/.bashrc',
+    "zsh": 'eval "$(lakelog completion zsh)" in ~/.zshrc',
+    "fish": "lakelog completion fish > ~/.config/fish/completions/lakelog.fish",
+}
+
+
+@click.group(
+    invoke_without_command=True,
+    epilog="\b\nExamples:\n  lakelog config\n  lakelog config get seal\n"
+    "  lakelog config set seal=inline rotate_bytes=64MB",
+)  # fmt: skip
+@with_output
+@click.pass_context
+def config(ctx: click.Context, target: Target) -> None:
+    """Show and set the settings of the lake.
+
+    Without a verb: each setting with its value, its default and what it means. Programs that
+    have the lake open keep the settings they opened it with.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    app = ctx.ensure_object(App)
+    present = _present(app)
+    meanings = meanings_of(known)
+    rows = [
+        {
+            "setting": name,
+            "value": getattr(present, name),
+            "default": getattr(known.DEFAULTS, name),
+            "meaning": meanings.get(name, ""),
+        }
+        for name in known.NAMES
+    ]
+    emit_words(of_records(rows), target, lambda: "\n".join(map(_explained, rows)) + "\n")
+
+
+@verb("get", examples="lakelog config get rotate_bytes")
+@click.argument("name", shell_complete=complete_setting)
+def get_setting(app: App, name: str) -> None:
+    """Print the value of a setting."""
+    if name not in known.NAMES:
+        raise InvalidSetting(f"no setting {name!r}: choose from {', '.join(known.NAMES)}")
+    click.echo(getattr(_present(app), name))
+
+
+@verb("set", examples="lakelog config set seal=inline rotate_bytes=64MB")
+@click.argument(
+    "pairs", nargs=-1, required=True, metavar="NAME=VALUE...", shell_complete=complete_pair
+)
+def set_settings(app: App, pairs: tuple[str, ...]) -> None:
+    """Change settings of the lake; sizes may be written as 16MB."""
+    store = opening.load(app.path)
+    changed = known.parse(dict(map(pair_of, pairs)), store.settings)
+    opening.change_settings(store, changed)
+    for name in dict(map(pair_of, pairs)):
+        app.say(f"{name} = {getattr(changed, name)}")
+
+
+config.add_command(get_setting)
+config.add_command(set_settings)
+config.params += everywhere()
+
+
+@verb(examples='eval "$(lakelog completion bash)"')
+@click.argument("shell", type=click.Choice(_SHELLS))
+def completion(app: App, shell: str) -> None:
+    """Print the completion script for a shell.
+
+    It completes verbs, options, tags, branches and settings.
+    """
+    maker = get_completion_class(shell)
+    assert maker is not None
+    root = click.get_current_context().find_root()
+    click.echo(maker(root.command, {}, "lakelog", "_LAKELOG_COMPLETE").source())
+    if terminal.is_terminal(sys.stdout):
+        app.say(f"to have it always: {_HINTS[shell]}", dim=True)
+
+
+def meanings_of(module: Any) -> dict[str, str]:
+    """Return the docstrings of the fields of `Settings`, which Python itself does not keep."""
+    try:
+        tree = ast.parse(inspect.getsource(module.Settings))
+    except (OSError, TypeError):
+        return {}
+    found, name = {}, ""
+    for node in tree.body[0].body:  # type: ignore[attr-defined]
+        if isinstance(node, ast.AnnAssign):
+            name = ast.unparse(node.target)
+        elif name and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            found[name] = " ".join(str(node.value.value).split())
+            name = ""
+    return found
+
+
+def _present(app: App) -> known.Settings:
+    """The lake's settings, or the defaults where there is no lake."""
+    if opening.is_lake(app.path):
+        return opening.load(app.path).settings
+    app.say(f"no lake at {app.path}: these are the defaults")
+    return known.DEFAULTS
+
+
+def _explained(row: dict[str, Any]) -> str:
+    value, default = (f"{Count(v):,}" if isinstance(v, int) else v for v in _both(row))
+    note = "" if value == default else f" (default {default})"
+    lead = f"{row['setting']:<15} {value:>13}  "
+    room = max(terminal.width() - len(lead) - 1, 24)
+    lines = textwrap.wrap(f"{row['meaning']}{note}", room) or [""]
+    return lead + f"\n{' ' * len(lead)}".join(lines)
+
+
+def _both(row: dict[str, Any]) -> tuple[Any, Any]:
+    return row["value"], row["default"]

@@ -1,0 +1,113 @@
+"""The terminal: whether there is one, its width and colours, words to stderr, asking, progress.
+
+NO_COLOR, FORCE_COLOR and TERM=dumb are honoured here, for everything we paint.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from typing import Any
+
+import click
+
+_PAUSE = 0.1
+_BAR = 24
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether a stream is a terminal."""
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):
+        return False
+
+
+def has_colour(stream: Any) -> bool:
+    """Whether to paint on a stream: NO_COLOR forbids, FORCE_COLOR demands, else a terminal."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR", "0") not in ("", "0"):
+        return True
+    return is_terminal(stream) and os.environ.get("TERM") != "dumb"
+
+
+def width() -> int:
+    """Columns of the terminal, at least 20; COLUMNS decides, 80 where nothing is known."""
+    return max(shutil.get_terminal_size((80, 24)).columns, 20)
+
+
+def paint(text: str, stream: Any, **style: Any) -> str:
+    """Return text with a style (`fg`, `bold`, `dim`) if the stream shows colours."""
+    return click.style(text, **style) if has_colour(stream) else text
+
+
+def say(text: str, **style: Any) -> None:
+    """Write words to stderr."""
+    painted = paint(text, sys.stderr, **style) if style else text
+    click.echo(painted, err=True, color=has_colour(sys.stderr))
+
+
+def confirm(question: str, yes: bool) -> bool:
+    """Ask before something is removed. Without a terminal only --yes will do."""
+    if yes:
+        return True
+    if not is_terminal(sys.stdin):
+        raise click.UsageError(f"{question.rstrip('?')}: say --yes, there is no terminal to ask on")
+    return click.confirm(question, default=False, err=True)
+
+
+class Progress:
+    """One line on stderr that is written over; nothing at all where stderr is no terminal.
+
+    Use it as a context manager and call it with (done, total); total 0 means unknown.
+    """
+
+    def __init__(self, what: str, unit: str = "", quiet: bool = False) -> None:
+        dumb = os.environ.get("TERM") == "dumb"
+        self._shown = is_terminal(sys.stderr) and not dumb and not quiet
+        self._what, self._unit = what, unit
+        self._next = self._last = 0.0
+
+    def __call__(self, done: int, total: int = 0, note: str = "") -> None:
+        """Show how far it is, ten times a second at most."""
+        now = time.monotonic()
+        if not self._shown or (now < self._next and not 0 < total <= done):
+            return
+        self._next = now + _PAUSE
+        line = f"{self._what}  {self._measure(done, total)}  {note}".rstrip()
+        sys.stderr.write(f"\r\x1b[K{line[: width() - 1]}")
+        sys.stderr.flush()
+
+    def _measure(self, done: int, total: int) -> str:
+        count = size(done) if self._unit == "bytes" else f"{done:,} {self._unit}".rstrip()
+        if not total:
+            return count
+        part = min(done / total, 1.0)
+        whole = size(total) if self._unit == "bytes" else f"{total:,} {self._unit}".rstrip()
+        bar = "#" * int(part * _BAR)
+        return f"[{bar:<{_BAR}}] {part:4.0%}  {count} of {whole}"
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown and self._next:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as people say it: 25.8 MB."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
+def many(count: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun: 1 event, 2,000 events."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
