@@ -1,0 +1,195 @@
+"""Lakes to measure on: real segments and manifests, made quickly and kept for the next run.
+
+Segments cover a minute each, one after another, as a writer's rotation leaves them; they are
+written and published by lakelog itself with its syncs left out, then synced at once. A kept lake
+is named by what made it, so that a change of lakelog's formats makes a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import zstandard
+
+from benchmarks import gen, measure
+from lakelog.event import encode
+from lakelog.settings import DEFAULTS, Settings, parse
+from lakelog.store import disk, document, idrun, opening, segment, wal
+from lakelog.store import rows as rows_module
+from lakelog.store.engine import connect
+from lakelog.store.manifest import Entry
+from lakelog.store.opening import Store
+from lakelog.store.publish import Change, publish, run_maintenance
+
+ROWS = 50
+MINUTE = 60_000_000
+PER_MOVE = 250
+QUIET: dict[str, object] = {"seal": "never"}
+"""Settings of lakes whose sealing is timed: no process starts beside."""
+_CYCLE = 100
+_MAKERS = "manifest segment document layout refs idrun wal marks"
+
+
+def segmented(count: int, per_move: int = PER_MOVE) -> Path:
+    """Return a kept lake of `count` segments; copy it before changing it."""
+
+    def make(root: Path) -> None:
+        store = opening.create(str(root), parse(QUIET))
+        for first in range(0, count, per_move):
+            add_segments(store, first, min(per_move, count - first))
+
+    return kept(f"segments-{count}-{per_move}-{ROWS}", make)
+
+
+def filled(count: int, batch: int = 1_000, *, settled: bool = True) -> Path:
+    """Return a kept lake of `count` events, appended in batches and settled."""
+
+    def make(root: Path) -> None:
+        import lakelog
+
+        with lakelog.open(str(root), settings=QUIET) as lake:
+            for part in batches(count, batch):
+                lake.append(part)
+            if settled:
+                lake.settle()
+
+    return kept(f"events-{count}", make)
+
+
+def with_ids(root: Path, count: int) -> None:
+    """Make a lake whose history holds `count` ids, in runs such as merging leaves behind."""
+    store = opening.create(str(root), parse(QUIET))
+    random = np.random.default_rng(7)
+    with unsynced():
+        for size in run_sizes(count):
+            high = random.integers(0, 2**64, size, dtype=np.uint64)
+            low = random.integers(0, 2**32, size, dtype=np.uint32)
+            run = idrun.write(store.layout, high, low, disk.random_hex())
+            publish(store, "main", lambda *_, run=run: Change("seal", ids_add=(run,)))
+
+
+def run_sizes(count: int) -> list[int]:
+    """Cut ids into runs: fifths, then pieces an eighth of those, then an eighth again."""
+    large, middle = count // 5, count // 40
+    sizes = [large] * 4
+    sizes += [middle] * 2
+    sizes += [middle // 8] * 7
+    return [count - sum(sizes), *sizes]
+
+
+def add_segments(store: Store, first: int, count: int) -> None:
+    """Write segments number `first` and on, and publish them as one move."""
+    with unsynced():
+        entries = tuple(make_segments(store, first, count))
+        publish(store, "main", lambda *_: Change("seal", entries=entries))
+        run_maintenance(store, "main")
+
+
+def make_segments(store: Store, first: int, count: int) -> Iterator[Entry]:
+    """Write small segments, each a minute after the one before; yield their entries."""
+    base = template()
+    marked = []
+    for number in range(first, first + count):
+        start = int(gen.START.timestamp()) * 1_000_000 + number * MINUTE
+        stamps = start + np.arange(ROWS, dtype=np.int64) * (MINUTE // ROWS)
+        column = pa.array(stamps, pa.timestamp("us", tz="UTC"))
+        table = base.slice(number % _CYCLE * ROWS, ROWS)
+        for name in ("time", "ingested_at"):
+            table = table.set_column(table.schema.get_field_index(name), name, column)
+        entry = segment.write(
+            store.layout, table, kind="events", order="arrival", commit=disk.random_hex()
+        )
+        marked.append((entry["key"], store.layout.object("segments", entry["key"])))
+        yield entry
+    store.marks.add_all(marked)
+
+
+@cache
+def template() -> pa.Table:
+    """Rows of a hundred small segments, made from WAL lines as sealing does."""
+    lines = encode(list(gen.events(_CYCLE * ROWS))).lines
+    text = b"\n".join(lines) + b"\n"
+    payload = zstandard.ZstdCompressor().compress(text)
+    frame = wal.Frame("0" * 32, 0, len(lines), 0, 0, 0, len(text), payload)
+    layout = opening.Layout(str(measure.WORK / "template"))
+    return rows_module.events(connect(layout, DEFAULTS), [frame]).combine_chunks()
+
+
+def batches(count: int, size: int, **more: Any) -> Iterator[list[gen.Event]]:
+    """Yield the benchmark events in lists of `size`, made as they are asked for."""
+    part = []
+    for event in gen.events(count):
+        part.append({**event, **more} if more else event)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def new(root: Path, settings: dict[str, object] | None = None) -> Store:
+    """Make an empty lake at `root`."""
+    return opening.create(str(root), parse(settings or {}, Settings()))
+
+
+def kept(name: str, make: Callable[[Path], None]) -> Path:
+    """Return the lake of that name, made now if it is not there."""
+    path = measure.WORK / "kept" / f"{name}-{_formats()}"
+    if not path.exists():
+        measure.progress(f"building {name}")
+        for stale in path.parent.glob(f"{name}-*"):
+            shutil.rmtree(stale)
+        building = path.with_name(f".building-{os.getpid()}")
+        shutil.rmtree(building, ignore_errors=True)
+        building.parent.mkdir(parents=True, exist_ok=True)
+        make(building)
+        os.sync()
+        building.rename(path)
+    return path
+
+
+def copy(source: Path, target: Path) -> Path:
+    """Copy a kept lake, synced, its segments marked as verified like those of the original."""
+    shutil.copytree(source, target)
+    store = opening.load(str(target))
+    disk.unlink(store.layout.marks)
+    state = store.manifests.load(store.refs.head("main").move.snapshot)
+    keys = [e["key"] for e in store.manifests.entries(state)]
+    store.marks.add_all([(key, store.layout.object("segments", key)) for key in keys])
+    os.sync()
+    return target
+
+
+@contextmanager
+def unsynced() -> Iterator[None]:
+    """Leave out the syncs of lakelog; for building only."""
+    held = disk.sync_file, disk.sync_dir
+    disk.sync_file = disk.sync_dir = lambda _: None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        disk.sync_file, disk.sync_dir = held
+
+
+def size_of(path: Path, folder: str) -> int:
+    """Bytes of the files below a folder of a lake."""
+    return sum(f.stat().st_size for f in (path / folder).rglob("*") if f.is_file())
+
+
+@cache
+def _formats() -> str:
+    """A name for the code that decides what a lake's bytes are."""
+    sha = hashlib.sha256(orjson.dumps([document.__name__, ROWS, _CYCLE]))
+    for name in _MAKERS.split():
+        sha.update((measure.ROOT / "lakelog" / "store" / f"{name}.py").read_bytes())
+    return sha.hexdigest()[:10]

@@ -1,0 +1,43 @@
+"""The benchmarks run: the cheapest ones once, with tiny sizes. Nothing here asserts a time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import append, history, measure, report
+from benchmarks.report import Row, Target
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the benchmarks keep their lakes in the test's own directory."""
+    monkeypatch.setattr(measure, "WORK", tmp_path / "work")
+    return tmp_path
+
+
+@pytest.mark.parametrize("benchmark", [append.batched, append.single, history.rewinds])
+def test_a_benchmark_gives_rows_with_figures(benchmark: object) -> None:
+    """Each row of a tiny run has figures above zero, and the table of them fits 80 columns."""
+    rows = benchmark(measure.TINY)
+    assert all(min(row.ours) > 0 for row in rows)
+    assert max(map(len, report.plain(rows).splitlines())) <= 80
+
+
+def test_a_target_is_judged_on_what_it_names() -> None:
+    """A limit holds for the ratio, the figure or the excess over the peer, as the row says."""
+    assert Row("rate", "ev/s", [30.0], [10.0], Target(">=", 3)).holds
+    assert not Row("time", "ms", [30.0], [10.0], Target("<=", 10, "figure")).holds
+    assert Row("start", "ms", [30.0], [10.0], Target("<=", 20, "excess")).holds
+    assert Row("no peer", "ms", [30.0]).holds is None
+
+
+def test_rounds_are_kept_as_json(tmp_path: Path) -> None:
+    """The file holds every round of every row and the machine."""
+    report.save([Row("rate", "ev/s", [1.0, 2.0, 3.0], [1.0, 1.0, 1.0])], tmp_path / "r.json")
+    saved = json.loads((tmp_path / "r.json").read_text())
+    assert saved["rows"][0]["lakelog"] == [1.0, 2.0, 3.0]
+    assert saved["rows"][0]["ratio"] == 2.0
+    assert saved["machine"]["cores"] >= 1
