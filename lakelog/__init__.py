@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import Damaged, LakelogError
-from lakelog.lake import Lake, View, open
+from lakelog.lake import Lake, open
 from lakelog.lazy import Lazy
 from lakelog.settings import Settings
 from lakelog.store.writer import Receipt
+from lakelog.view import View
 
 if TYPE_CHECKING:
     from lakelog.store.history import Diff, Snapshot

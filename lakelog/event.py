@@ -13,16 +13,16 @@ Identity keys are the first 12 bytes of SHA-256(source NUL id), or of the canoni
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from operator import itemgetter
 from typing import Any
+from uuid import UUID
 
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.exact import holdable, kind, parse_object
+from lakelog.exact import holdable, kind, parse_object, parse_value
 
 TEXT_COLUMNS = ("category", "source", "subject", "level", "message", "id")
 ALIASES = {
@@ -73,16 +73,16 @@ def encode(events: list[Any], content: bool = False) -> Encoded:
         line = None if shape is None else shape.line(event)
         if shape is not None and line is not None:
             lines.append(line)
-            ids.append(event["id"] if shape.has_id else None)
+            ids.append(event["id"] or None if shape.has_id else None)
             continue
         try:
             row = _row(event, now)
-            if content and "id" not in row:
+            if content and not row.get("id"):
                 _add_content_key(row, event)
             lines.append(_dump(row))
         except InvalidEvent as error:
             raise InvalidEvent(error.reason, index) from None
-        ids.append(row.get("id"))
+        ids.append(row.get("id") or None)
     return Encoded(lines, ids, content or any(ids))
 
 
@@ -112,9 +112,10 @@ class _Shape:
             return None
         try:
             _iso(time)
-            return orjson.dumps(event)
+            line = orjson.dumps(event)
         except (ValueError, TypeError):
             return None
+        return None if b"\n" in line else line
 
 
 def _shape_of(event: Any) -> _Shape | None:
@@ -169,13 +170,15 @@ def parse_time(value: Any) -> datetime:
     try:
         if type(value) is str:
             try:
-                moment = _iso(value)
+                moment = _iso(value) if value[4:5] == "-" else _time_of_text(value)
             except ValueError:
                 moment = _time_of_text(value)
             if moment.tzinfo is UTC:
                 return moment
         elif isinstance(value, datetime):
             moment = value
+        elif isinstance(value, date):
+            moment = datetime(value.year, value.month, value.day)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             moment = _time_of_number(value)
         else:
@@ -232,6 +235,13 @@ def _odd_columns(event: dict[str, Any], row: dict[str, Any], data: Any) -> Any:
 
 
 def _dump(row: dict[str, Any]) -> bytes:
+    line = _dump_any(row)
+    if b"\n" in line:
+        raise InvalidEvent("data holds a piece of JSON text with a newline in it")
+    return line
+
+
+def _dump_any(row: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(row, option=_OPTIONS)
     except TypeError:
@@ -263,9 +273,8 @@ def _add_content_key(row: dict[str, Any], event: Any) -> None:
     canon = dict(row)
     if not any(event.get(k) is not None for k in ("time", "timestamp", "ts", "@timestamp")):
         del canon["time"]
-    text = orjson.dumps(
-        orjson.loads(_dump(canon)), option=orjson.OPT_SORT_KEYS
-    )  # one spelling for equal values
+    # one spelling for equal values
+    text = orjson.dumps(parse_value(_dump(canon)), option=orjson.OPT_SORT_KEYS)
     data = row.pop("data", None)
     row["key"] = hashlib.sha256(text).hexdigest()[:24]
     if data is not None:
@@ -325,10 +334,10 @@ def _merge(data: Any, extra: dict[str, Any]) -> Any:
 
 def _type_of(event: dict[str, Any]) -> str:
     value = event.get("type")
-    if value is None or value == "":
+    if value is None or value == "" or value != value:
         raise InvalidEvent('no type: give each event a "type"')
-    if isinstance(value, (int, float, bool)):
-        return orjson.dumps(value).decode()
+    if isinstance(value, (int, float, orjson.Fragment)):
+        return orjson.dumps(holdable(value)).decode()
     if isinstance(value, str):
         return value
     raise InvalidEvent(f"type is text, not {kind(value)}")
@@ -344,13 +353,16 @@ def _text(column: str, value: Any) -> tuple[str | None, bool]:
     if isinstance(value, str):
         return str(value), False
     if isinstance(value, (int, float)):
-        return json.dumps(value), False
+        missing = value != value  # what pandas gives for a cell without a value
+        return None if missing else orjson.dumps(holdable(value)).decode(), False
+    if isinstance(value, UUID):
+        return str(value), False
     return None, True
 
 
 def _time_of_text(text: str) -> datetime:
     text = text.strip().replace(",", ".")
-    if re.fullmatch(r"-?\d+(\.\d+)?", text):
+    if re.fullmatch(r"-?\d+(\.\d+)?", text) and not re.fullmatch(r"[0-9]{8}", text):
         return _time_of_number(float(text) if "." in text else int(text))
     return datetime.fromisoformat(re.sub(r"\s*(UTC|GMT|z)$", "Z", text))
 

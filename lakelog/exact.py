@@ -6,6 +6,7 @@ Unicode become orjson Fragments: pieces of JSON text that are written out as the
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from datetime import datetime
@@ -17,6 +18,8 @@ import orjson
 from lakelog.errors import InvalidEvent
 
 _LONG_NUMBER = re.compile(rb"[0-9.]{17,}|[0-9][eE][+-]?[0-9]{3}")
+_KEY_END = re.compile(rb'"[ \t\r\n]*:')
+_INTEGER_DIGITS = 20  # no integer of 64 bits is longer, its sign included
 _OPTIONS = orjson.OPT_UTC_Z
 
 
@@ -26,15 +29,9 @@ def parse_object(line: bytes, columns: frozenset[str]) -> dict[str, Any]:
     A key of `columns` that is repeated keeps its last value, any other keeps all. Raises
     InvalidEvent with the reason when the line is not a JSON object.
     """
-    try:
-        value = orjson.loads(line)
-        exact = not _LONG_NUMBER.search(line) and line.count(b'":') == orjson.dumps(value).count(
-            b'":'
-        )
-    except (orjson.JSONDecodeError, TypeError):
-        exact = False
-    if not exact:
-        value = _parse_exact(line, columns)
+    value, exact = _parse(line)
+    if not exact and isinstance(value, _Pairs):
+        value = _settle_top(value, columns)
     if not isinstance(value, dict):
         raise InvalidEvent(f"a JSON object is needed, not {kind(value)}")
     return value
@@ -42,16 +39,23 @@ def parse_object(line: bytes, columns: frozenset[str]) -> dict[str, Any]:
 
 def parse_value(text: bytes) -> Any:
     """Parse any JSON value without loss. Raises InvalidEvent with the reason."""
-    wrapped = parse_object(b'{"value":' + text + b"}", frozenset())
-    return wrapped["value"]
+    value, exact = _parse(text)
+    try:
+        return value if exact else _settle(value)
+    except RecursionError:
+        raise InvalidEvent("nested too deeply") from None
 
 
 def holdable(value: Any) -> Any:
     """Rebuild a value from what JSON can hold, keeping digits; raises InvalidEvent otherwise."""
-    if value is None or isinstance(value, (bool, float, datetime, orjson.Fragment)):
+    if value is None or isinstance(value, (bool, orjson.Fragment)):
         return value
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, datetime):
+        return value if type(value) is datetime else datetime.fromisoformat(value.isoformat())
     if isinstance(value, int):
-        return value if -(2**63) <= value < 2**64 else orjson.Fragment(str(value))
+        return value if -(2**63) <= value < 2**64 else _long_integer(value)
     if isinstance(value, str):
         return _plain_text(value)
     if hasattr(value, "keys") and hasattr(value, "__getitem__"):
@@ -62,6 +66,10 @@ def holdable(value: Any) -> Any:
         return bytes(value).decode("utf-8", "backslashreplace")
     if isinstance(value, Decimal):
         return orjson.Fragment(str(value)) if value.is_finite() else None
+    if hasattr(value, "tolist"):  # numpy's numbers and arrays
+        return holdable(value.tolist())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: holdable(getattr(value, f.name)) for f in dataclasses.fields(value)}
     try:
         orjson.dumps(value)
     except TypeError:
@@ -70,9 +78,17 @@ def holdable(value: Any) -> Any:
 
 
 def kind(value: Any) -> str:
+    """Say what a value is, in the words of JSON."""
     names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
     names.update({int: "a number", float: "a number"})
     return names.get(type(value), f"a {type(value).__name__}")
+
+
+def _long_integer(value: int) -> orjson.Fragment:
+    try:
+        return orjson.Fragment(str(value))
+    except ValueError:
+        raise InvalidEvent("data holds a number of more digits than Python writes") from None
 
 
 def _plain_text(value: str) -> Any:
@@ -96,19 +112,38 @@ def _plain_object(pairs: list[tuple[Any, Any]]) -> Any:
     return orjson.Fragment(b"{" + body + b"}")
 
 
-def _parse_exact(line: bytes, columns: frozenset[str]) -> Any:
+def _parse(text: bytes) -> tuple[Any, bool]:
+    """Return a JSON value, and whether it is exact; if not, its objects are _Pairs."""
     try:
-        text = line.decode("utf-8")
-        top = json.loads(
-            text, object_pairs_hook=_Pairs, parse_float=_exact_float, parse_constant=_no
-        )
+        value = orjson.loads(text)
+        if not (b"\\u00" in text or _LONG_NUMBER.search(text)):
+            keys, written = (t.count(b'":') + _spaced(t) for t in (text, orjson.dumps(value)))
+            if keys == written:
+                return value, True
+    except (orjson.JSONDecodeError, TypeError):
+        pass
+    return _parse_exact(text), False
+
+
+def _spaced(text: bytes) -> int:
+    """Count what may be the end of a key with space before its colon."""
+    if not (b" :" in text or b"\t:" in text or b"\n:" in text or b"\r:" in text):
+        return 0
+    return len(_KEY_END.findall(text)) - text.count(b'":')
+
+
+def _parse_exact(line: bytes) -> Any:
+    try:
+        return json.loads(
+            line.decode("utf-8"), object_pairs_hook=_Pairs, parse_float=_exact_float,
+            parse_int=_exact_int, parse_constant=_no,
+        )  # fmt: skip
     except UnicodeDecodeError as error:
         raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
     except RecursionError:
         raise InvalidEvent("nested too deeply") from None
     except ValueError as error:
         raise InvalidEvent(f"not JSON: {error}") from None
-    return _settle_top(top, columns) if isinstance(top, _Pairs) else top
 
 
 def _settle_top(pairs: _Pairs, columns: frozenset[str]) -> dict[str, Any]:
@@ -139,6 +174,10 @@ def _exact_float(text: str) -> Any:
     value = float(text)
     same = value not in (float("inf"), float("-inf")) and Decimal(text) == Decimal(repr(value))
     return value if same else orjson.Fragment(text)
+
+
+def _exact_int(text: str) -> Any:
+    return int(text) if len(text) <= _INTEGER_DIGITS else orjson.Fragment(text)
 
 
 def _no(text: str) -> Any:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import InvalidEvent, UnknownRef
+from lakelog.errors import InvalidEvent, LakelogError, UnknownRef, WriterClosed
 from lakelog.event import encode, plain
+from lakelog.exact import parse_value
 from lakelog.lazy import Lazy
-from lakelog.settings import Settings, parse, span_us
+from lakelog.settings import Settings, parse, span_us, to_dict
 from lakelog.store import disk, opening, wal
 from lakelog.store.opening import Store
 from lakelog.store.writer import Receipt, Writer
+from lakelog.view import View
 
 if TYPE_CHECKING:
+    from lakelog.ingest import ingest
     from lakelog.query import session
     from lakelog.store import (
         compact,
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
     )
     from lakelog.store.refs import Head, Tag
 else:
-    session = Lazy("lakelog.query.session")
+    ingest, session = Lazy("lakelog.ingest.ingest"), Lazy("lakelog.query.session")
     compact, gc, history, repair, resolve, retention, seal, stats, verify = (
         Lazy(f"lakelog.store.{room}")
         for room in "compact gc history repair resolve retention seal stats verify".split()
@@ -49,11 +53,11 @@ def open(
     """
     path = str(path)
     if create and not opening.is_lake(path):
-        wanted = settings if isinstance(settings, Settings) else parse(settings or {})
-        store = opening.create(path, wanted)
+        wanted = to_dict(settings) if isinstance(settings, Settings) else settings or {}
+        store = opening.create(path, parse(wanted))
     else:
         store = opening.load(path)
-    if not disk.exists(store.layout.head_dir(branch)):
+    if not store.refs.is_alive(branch):
         raise UnknownRef(f"no branch {branch!r}: see `lakelog branch --list`")
     return Lake(store, branch)
 
@@ -66,6 +70,7 @@ class Lake:
         self._queries: session.Session | None = None
         self._writer: Writer | None = None
         self._mutex = threading.Lock()
+        self._closed = False
 
     @property
     def path(self) -> str:
@@ -82,12 +87,31 @@ class Lake:
         if dedupe not in (None, "content"):
             raise InvalidEvent(f"dedupe is None or 'content', not {dedupe!r}")
         encoded = encode(_as_list(events), content=dedupe == "content")
-        return self.writer().append(encoded)
+        writer = self.writer()
+        receipt = writer.append(encoded)
+        if writer.seal_due:
+            writer.seal_due = False
+            with contextlib.suppress(LakelogError, OSError):  # it is durable, sealed or not
+                self.settle()
+        return receipt
+
+    def ingest(
+        self, paths: str | list[str], *, format: str | None = None, source: str | None = None,
+        dry_run: bool = False, progress: Callable[[int, int, int], None] | None = None,
+    ) -> ingest.IngestReport:  # fmt: skip
+        """Take files in at bulk speed, each row once: see `lakelog.ingest.ingest`."""
+        worker = ingest.Ingester(
+            self.store, self.branch_name, self.sealer(), self._session.connect, form=format,
+            source=source, dry_run=dry_run, progress=progress,
+        )  # fmt: skip
+        return worker.run([paths] if isinstance(paths, str) else list(paths))
 
     def writer(self) -> Writer:
         """This process's writer; made at the first append."""
         if self._writer is None:
             with self._mutex:
+                if self._closed:
+                    raise WriterClosed("the lake is closed: open it again to append")
                 if self._writer is None:
                     self._writer = Writer(self.store, self.branch_name)
         return self._writer
@@ -121,7 +145,8 @@ class Lake:
 
     def at(self, ref: str) -> View:
         """A read-only view of a tag, branch, snapshot id, `@move`, or time."""
-        return View(self, resolve.resolve(self.store, self.branch_name, str(ref)))
+        digest = resolve.resolve(self.store, self.branch_name, str(ref))
+        return View(self.store, self.branch_name, self._session, digest)
 
     def explain(self, query: str) -> tuple[int, int]:
         """Return (segments the query opens, segments of the branch)."""
@@ -214,6 +239,8 @@ class Lake:
 
     def close(self) -> None:
         """Finish the WAL file and let go of the database; nothing acknowledged is pending."""
+        with self._mutex:
+            self._closed = True
         if self._writer is not None:
             self._writer.close()
         if self._queries is not None:
@@ -230,35 +257,6 @@ class Lake:
 
     def __repr__(self) -> str:
         return f"Lake({self.path!r}, branch={self.branch_name!r})"
-
-
-class View:
-    """A lake as it was at one snapshot; read-only. `id` is the snapshot's."""
-
-    def __init__(self, lake: Lake, digest: str) -> None:
-        self._lake, self.id = lake, digest
-
-    def sql(self, query: str, params: Any = None) -> Any:
-        """Run SQL over this state. Raises QueryFailed, SnapshotGone, Damaged."""
-        return self._lake._session.sql(query, params, self.id)
-
-    def count(self) -> int:
-        """Number of events."""
-        return self._lake._session.count(self.id)
-
-    def explain(self, query: str) -> tuple[int, int]:
-        """Return (segments the query opens, segments of this state)."""
-        return self._lake._session.plan(query, self.id)
-
-    def snapshot(self) -> history.Snapshot:
-        """This state's id, time, author, message and counts."""
-        return history.describe(self._lake.store.manifests.load(self.id))
-
-    def stats(self) -> stats.Stats:
-        """What this state holds, in numbers."""
-        lake = self._lake
-        tail = lake._session.tail(lake.branch_name)
-        return stats.measure(lake.store, lake.branch_name, tail, self.id)
 
 
 def _as_list(events: Any) -> list[Any]:
@@ -278,14 +276,21 @@ def _as_list(events: Any) -> list[Any]:
 
 def _arrow_rows(stream: Any) -> Iterator[dict[str, Any]]:
     """Rows of an Arrow stream as events; nulls are left out, JSON text in `data` is JSON."""
-    import orjson
     import pyarrow as pa
 
     for batch in pa.RecordBatchReader.from_stream(stream):
-        for row in batch.to_pylist():
+        fields = [f.with_type(_in_micros(pa, f.type)) for f in batch.schema]
+        for row in batch.cast(pa.schema(fields), safe=False).to_pylist():
             event = {k: v for k, v in row.items() if v is not None}
             if isinstance(event.get("data"), str):
-                event["data"] = orjson.Fragment(event["data"])
+                with contextlib.suppress(InvalidEvent):  # then it is text
+                    event["data"] = parse_value(event["data"].encode())
             for column in ("seq", "ingested_at", "origin", "position"):
                 event.pop(column, None)
             yield event
+
+
+def _in_micros(pa: Any, kind: Any) -> Any:
+    """The type of a column without the nanoseconds that Python's datetime cannot hold."""
+    nanos = pa.types.is_timestamp(kind) and kind.unit == "ns"
+    return pa.timestamp("us", kind.tz) if nanos else kind

@@ -78,7 +78,8 @@ def _choice(name: str, value: object) -> str:
 def _number(name: str, value: object) -> int:
     match = re.fullmatch(r"\s*(\d+)\s*([a-zA-Z]*)\s*", str(value))
     unit = match[2].lower() if match else "?"
-    if not match or unit not in _UNITS or isinstance(value, bool):
+    counted = name.endswith(("_seconds", "_hours", "_days", "threads"))  # 1m is no minute there
+    if not match or unit not in (("",) if counted else _UNITS) or isinstance(value, bool):
         raise InvalidSetting(f"setting {name} is a whole number such as 60 or 16MB, not {value!r}")
     number = int(match[1]) * _UNITS[unit]
     if number == 0 and name not in ("threads", "gc_grace_hours", "history_days"):

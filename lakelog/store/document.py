@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 _MARK = b',"checksum":"'
-_TAIL = len(_MARK) + 64 + len(b'"}\n')
+TAIL = len(_MARK) + 64 + len(b'"}\n')
 
 
 class NotIntact(ValueError):
@@ -22,14 +22,18 @@ class NotIntact(ValueError):
 def encode(body: dict[str, Any]) -> bytes:
     """Return the bytes of a document with at least one member."""
     text = orjson.dumps(body)
-    return text[:-1] + _MARK + hashlib.sha256(text).hexdigest().encode() + b'"}\n'
+    return text[:-1] + ending(text)
+
+
+def ending(text: bytes) -> bytes:
+    """Return the last bytes of the document whose body is `text`."""
+    return _MARK + hashlib.sha256(text).hexdigest().encode() + b'"}\n'
 
 
 def decode(data: bytes) -> dict[str, Any]:
     """Return the body. Raises NotIntact unless every byte is as written."""
-    text = data[:-_TAIL] + b"}"
-    digest = hashlib.sha256(text).hexdigest().encode()
-    if len(data) <= _TAIL or data[-_TAIL:] != _MARK + digest + b'"}\n':
+    text = data[:-TAIL] + b"}"
+    if len(data) <= TAIL or data[-TAIL:] != ending(text):
         raise NotIntact("its checksum does not match")
     body = orjson.loads(text)
     if not isinstance(body, dict):

@@ -10,15 +10,16 @@ empty where refs were known before, nothing is deleted (GcRefused).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from lakelog.errors import Damaged, GcRefused, UnknownRef
+from lakelog.settings import Settings
 from lakelog.store import disk, document
 from lakelog.store.layout import OBJECTS, parse_move, parse_object
 from lakelog.store.manifest import Entry
 from lakelog.store.opening import Store
-from lakelog.store.refs import encode_packed
+from lakelog.store.refs import Move, encode_packed
 
 KEEP_MOVES = 100
 BATCH = 500
@@ -73,10 +74,11 @@ def mark(store: Store, now: int, before: dict[str, int]) -> Names:
     if not roots and (known_before or not store.refs.all_branches()):
         raise GcRefused("no branch or tag could be listed: nothing was deleted")
     live: Names = set()
+    lost = lost_names(store)
     seen: dict[tuple[str, ...], dict[str, Entry]] = {}
     for digest in sorted(roots):
         try:
-            _reach(store, digest, live, seen)
+            _reach(store, digest, live, seen, lost)
         except Damaged as error:
             raise GcRefused(f"nothing was deleted: {error}") from error
     return live
@@ -98,27 +100,35 @@ def _window(store: Store, branch: str, now: int) -> set[str]:
     numbers = store.refs.numbers(branch)
     if not numbers:
         raise GcRefused(f"branch {branch!r} lists no moves: nothing was deleted")
-    limit = now - store.settings.history_days * _DAY
-    found: set[str] = set()
-    for age, number in enumerate(reversed(numbers)):
-        move = store.refs.read(branch, number)
+    newest_first = (store.refs.read(branch, number) for number in reversed(numbers))
+    return {move.snapshot for move in window(store.settings, newest_first, now)}
+
+
+def window(settings: Settings, newest_first: Iterable[Move], now: int) -> Iterator[Move]:
+    """Yield the moves whose states are kept: the newest hundred, and all in the history span."""
+    limit = now - settings.history_days * _DAY
+    for age, move in enumerate(newest_first):
         if age >= KEEP_MOVES and move.time < limit:
-            break
-        found.add(move.snapshot)
-    return found
+            return
+        yield move
 
 
 def _reach(
-    store: Store, digest: str, live: Names, seen: dict[tuple[str, ...], dict[str, Entry]]
-) -> None:
+    store: Store, digest: str, live: Names, seen: dict[tuple[str, ...], dict[str, Entry]],
+    lost: Names,
+) -> None:  # fmt: skip
     """Add what one manifest reaches; states that share their pages share the reading of them."""
+    if f"manifests/{digest}" in lost:
+        return
     state = store.manifests.load(digest)
     pages = tuple(page.digest for page in state.pages)
+    live.add(f"manifests/{digest}")
+    if not lost.isdisjoint(f"manifests/{page}" for page in pages):
+        return
     if pages not in seen:
         seen[pages] = store.manifests.paged(state)
         live.update(f"manifests/{page}" for page in pages)
         live.update(f"segments/{key}" for key in seen[pages])
-    live.add(f"manifests/{digest}")
     live.update(f"ids/{run['digest']}" for run in state.ids)
     added = (e["key"] for e in state.tail if e.get("add") == "segment")
     live.update(f"segments/{key}" for key in added)
@@ -204,6 +214,15 @@ def _pack(store: Store, branch: str, now: int) -> int:
         disk.unlink(layout.move(branch, number))
     disk.sync_dir(directory)
     return len(old)
+
+
+def lost_names(store: Store) -> Names:
+    """Names that repair gave up and that did not come back; states that need them do not open."""
+    try:
+        names = document.decode(disk.read(store.layout.lost))["names"]
+    except (FileNotFoundError, document.NotIntact):
+        return set()
+    return {name for name in names if not disk.exists(_path(store, name))}
 
 
 def _condemned(store: Store) -> dict[str, int]:

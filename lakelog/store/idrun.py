@@ -103,6 +103,14 @@ def found(run: tuple[np.ndarray, np.ndarray], high: np.ndarray, low: np.ndarray)
     return hit
 
 
+def ordered(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return keys in the order of a run."""
+    import numpy as np
+
+    order = np.lexsort((low, high))
+    return high[order], low[order]
+
+
 def merge(runs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Return the keys of several runs together."""
     import numpy as np

@@ -10,6 +10,7 @@
     refs/heads/<branch>/packed-<a>-<b>.jsonl.zst  old moves
     refs/tags/<name>.json
     gc/condemned.json
+    gc/lost.json                                  what repair gave up
     cache/                                        derived, may be deleted
 
 A digest is the SHA-256 of the file's bytes in hex. Branch and tag names are
@@ -75,6 +76,7 @@ class Layout:
         self.marks = f"{self.cache}/verified.jsonl"
         self.gc = f"{self.root}/gc"
         self.condemned = f"{self.gc}/condemned.json"
+        self.lost = f"{self.gc}/lost.json"
 
     def directories(self) -> list[str]:
         """Every directory `init` makes, parents first."""

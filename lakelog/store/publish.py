@@ -25,7 +25,7 @@ from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
 from lakelog.store.refs import Head, Move, author, encode_move
 
-USER_OPS = ("rollback", "undo", "snapshot", "retention", "dedupe", "repair")
+USER_OPS = ("rollback", "undo", "snapshot", "retention", "dedupe", "quarantine", "repair")
 """Moves a user made; all others are publishing or maintenance, which undo skips."""
 _RETRIES = 10_000
 

@@ -9,6 +9,7 @@ number n+1 first has moved the branch; nobody ever writes an existing number.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
@@ -78,6 +79,8 @@ class Refs:
         seen = self._seen.get(branch)
         start = seen.move.number if seen else self._start(branch)
         number = self._newest(branch, start)
+        while not self.exists(branch, number):  # packed since it was seen: it only looks newest
+            number = self._newest(branch, self._start(branch))
         if seen is None or number != seen.move.number:
             seen = self.read_head(branch, number)
             self._seen[branch] = seen
@@ -125,7 +128,7 @@ class Refs:
     def branches(self) -> list[str]:
         """Names of the branches that have moves, deleted ones left out."""
         names = sorted(map(decode_name, disk.listing(self._layout.heads)))
-        return [name for name in names if self._alive(name)]
+        return [name for name in names if self.is_alive(name)]
 
     def all_branches(self) -> list[str]:
         """Names of all branches that ever had moves."""
@@ -162,7 +165,8 @@ class Refs:
         disk.create_whole(self._layout.tag(tag.name), document.encode(asdict(tag)))
         disk.sync_dir(self._layout.tags)
 
-    def _alive(self, branch: str) -> bool:
+    def is_alive(self, branch: str) -> bool:
+        """Whether the branch is there and not deleted; a damaged one is there."""
         try:
             self.head(branch)
         except UnknownRef:
@@ -254,6 +258,19 @@ def read_packed(path: str) -> dict[int, bytes]:
         return moves
     except (zstandard.ZstdError, document.NotIntact) as error:
         raise DamagedRef(path, f"packed moves are damaged: {error}") from None
+
+
+def packed_lines(data: bytes) -> dict[int, bytes]:
+    """Return the moves that can be read in the bytes of a packed file, damaged or not."""
+    reader, text = zstandard.ZstdDecompressor().decompressobj(), b""
+    with contextlib.suppress(zstandard.ZstdError):
+        for at in range(0, len(data), 64):
+            text += reader.decompress(data[at : at + 64])
+    found = {}
+    for line in text.splitlines(keepends=True):
+        with contextlib.suppress(document.NotIntact):
+            found[document.decode(line)["number"]] = line
+    return found
 
 
 def author() -> str:

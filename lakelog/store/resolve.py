@@ -44,7 +44,9 @@ def moves(store: Store, branch: str, newest_first: bool = True) -> Iterator[Move
 
 
 def _ancestor(store: Store, branch: str, digest: str, back: int, text: str) -> str:
-    kept = {m.snapshot for m in moves(store, branch)} | {t.snapshot for t in store.refs.tags()}
+    kept = {t.snapshot for t in store.refs.tags()}
+    for name in {branch, *store.refs.branches()}:
+        kept |= {move.snapshot for move in moves(store, name)}
     for _ in range(back):
         digest = store.manifests.load(digest).parent
         if not digest or digest not in kept:

@@ -206,8 +206,10 @@ def open_run(store: Store, run: Entry) -> tuple[Any, Any]:
     return keys
 
 
-def drop_known(store: Store, table: pa.Table, runs: tuple[Entry, ...]) -> pa.Table:
-    """Drop rows whose key came earlier in the table or is in an id run."""
+def drop_known(
+    store: Store, table: pa.Table, runs: tuple[Entry, ...], held: list[Any] | None = None
+) -> pa.Table:
+    """Drop rows whose key came earlier in the table, or is in an id run or in one of `held`."""
     import numpy as np
     import pyarrow as pa
 
@@ -218,6 +220,8 @@ def drop_known(store: Store, table: pa.Table, runs: tuple[Entry, ...]) -> pa.Tab
     known = np.zeros(len(high), dtype=bool)
     for run in runs:
         known |= idrun.found(open_run(store, run), high[order], low[order])
+    for keys in held or ():
+        known |= idrun.found(keys, high[order], low[order])
     keep[order[known]] = False
     if keep.all():
         return table
@@ -233,10 +237,18 @@ def first_of_key(table: pa.Table, keyed: Any, high: Any, low: Any) -> Any:
     keep = np.ones(len(high), dtype=bool)
     if len(np.unique(high)) == len(high):
         return keep
+    if "writer" not in table.column_names:
+        order = np.lexsort((np.arange(len(high)), low, high))
+        return _unmark_repeats(keep, order, high, low)
     when = np.asarray(table["ingested_at"].cast("int64"))[keyed]
     who = np.asarray(table["writer"].cast("string").to_pylist())[keyed]
     sequence = np.asarray(table["sequence"])[keyed]
     order = np.lexsort((np.arange(len(high)), sequence, who, when, low, high))
+    return _unmark_repeats(keep, order, high, low)
+
+
+def _unmark_repeats(keep: Any, order: Any, high: Any, low: Any) -> Any:
+    """Unmark every key that stands behind an equal one in this order."""
     same = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
     keep[order[1:][same]] = False
     return keep

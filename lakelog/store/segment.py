@@ -1,6 +1,7 @@
 """Segments: immutable zstd Parquet files of events, named by the SHA-256 of their bytes.
 
-Parquet 2.6, zstd, page checksums, dictionary pages for the low-cardinality columns. Columns are
+Parquet 2.6, zstd, page checksums, dictionary pages for the columns of few values, delta encoding
+for times and positions. Columns are
 those of `EVENT_COLUMNS`; layout `sorted` (compacted, ordered by type and time) adds `seq`, layout
 `arrival` does not: there seq is the entry's first seq plus the row number. A quarantine segment
 has `QUARANTINE_COLUMNS`. Key-value metadata: lakelog.format, .commit, .kind, .layout and .wal
@@ -27,7 +28,8 @@ EVENT_COLUMNS = (
     "ingested_at", "origin", "position",
 )  # fmt: skip
 QUARANTINE_COLUMNS = ("ingested_at", "origin", "position", "reason", "line")
-_DICTIONARY = ("type", "category", "source", "subject", "level", "origin", "reason")
+_DICTIONARY = ("type", "category", "source", "level", "origin", "reason")
+_DELTA = ("time", "ingested_at", "position", "seq")
 _NAMES_MAX = 32
 _TEXT_MAX = 64
 ROW_GROUP = 131_072
@@ -50,36 +52,59 @@ def write(
 ) -> dict[str, Any]:  # fmt: skip
     """Write rows durably; return their manifest entry, without seq for layout `arrival`."""
     data = encode(table, kind, order, commit, level, wal or {})
+    return put(layout, data, table, kind, order)
+
+
+def put(layout: Layout, data: bytes, table: pa.Table, kind: str, order: str) -> dict[str, Any]:
+    """Write an encoded segment of `table` durably; return its manifest entry."""
     digest = document.digest(data)
     disk.put_object(layout.object("segments", digest), data)
-    entry = {
+    return {
         "add": "segment", "key": digest, "bytes": len(data), "kind": kind,
         "events": table.num_rows, "layout": order, **statistics(table, kind),
     }  # fmt: skip
-    return entry
 
 
 def encode(
     table: pa.Table, kind: str, order: str, commit: str, level: int, wal: dict[str, list[int]]
 ) -> bytes:
     """Return the bytes of a segment."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    builder = Builder(kind, order, commit, level)
+    builder.add(table)
+    return builder.finish(wal)
 
-    notes = {
-        "lakelog.format": "1", "lakelog.commit": commit, "lakelog.kind": kind,
-        "lakelog.layout": order, "lakelog.wal": orjson.dumps(wal).decode(),
-    }  # fmt: skip
-    wanted = schema(kind, order)
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(
-        sink, wanted, compression="zstd", compression_level=level, write_page_checksum=True,
-        use_dictionary=[n for n in _DICTIONARY if n in wanted.names], store_schema=False,
-        version="2.6",
-    ) as writer:  # fmt: skip
-        writer.write_table(table.select(wanted.names).cast(wanted), row_group_size=ROW_GROUP)
-        writer.add_key_value_metadata(notes)
-    return bytes(sink.getvalue())
+
+class Builder:
+    """Encodes a segment piece by piece, so that encoding can run beside other work."""
+
+    def __init__(self, kind: str, order: str, commit: str, level: int = 3) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._schema = schema(kind, order)
+        self._notes = {
+            "lakelog.format": "1", "lakelog.commit": commit, "lakelog.kind": kind,
+            "lakelog.layout": order,
+        }  # fmt: skip
+        self._sink = pa.BufferOutputStream()
+        self._writer = pq.ParquetWriter(
+            self._sink, self._schema, compression="zstd", compression_level=level,
+            write_page_checksum=True, store_schema=False, version="2.6",
+            use_dictionary=[n for n in _DICTIONARY if n in self._schema.names],
+            column_encoding={n: "DELTA_BINARY_PACKED" for n in _DELTA if n in self._schema.names},
+        )  # fmt: skip
+
+    def add(self, table: pa.Table) -> None:
+        """Encode more rows; other columns than a segment's are left out."""
+        rows = table.select(self._schema.names).cast(self._schema)
+        self._writer.write_table(rows, row_group_size=ROW_GROUP)
+
+    def finish(self, wal: dict[str, list[int]] | None = None) -> bytes:
+        """Return the bytes; `wal` are the sequences sealed into them, by writer."""
+        notes = {**self._notes, "lakelog.wal": orjson.dumps(wal or {}).decode()}
+        self._writer.add_key_value_metadata(notes)
+        self._writer.close()
+        return bytes(self._sink.getvalue())
 
 
 def statistics(table: pa.Table, kind: str) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class Tail:
             picked = {w: pick(fs, head.move.wal.get(w, -1)) for w, fs in files.items()}
             broken = [
                 w for w, (_, whole) in picked.items()
-                if not whole or not self._start_is_known(files[w], head)
+                if not whole or not self.start_is_known(files[w], head)
             ]  # fmt: skip
             if not broken:
                 self._drop_sealed(head)
@@ -157,7 +157,7 @@ class Tail:
                 return False
         return True
 
-    def _start_is_known(self, files: list[WalFile], head: Head) -> bool:
+    def start_is_known(self, files: list[WalFile], head: Head) -> bool:
         """Whether what came before a writer's oldest file was sealed, by some kept move."""
         first = needed(files)
         start = (files[0].writer, first)
@@ -237,7 +237,7 @@ def _take(file: WalFile, data: bytes) -> None:
     """Add newly read bytes to what is known of a file."""
     if file.header is None:
         opened = wal.decode_header(data)
-        if opened is None or not _belongs(opened[0], file):
+        if opened is None or not belongs(opened[0], file.path):
             return
         file.header, start = opened
         data, file.end = data[start:], start
@@ -249,11 +249,13 @@ def _take(file: WalFile, data: bytes) -> None:
         file.damage = file.end  # a file appears with its first frame, so that one is never torn
 
 
-def _belongs(header: wal.Header, file: WalFile) -> bool:
+def belongs(header: wal.Header, path: str) -> bool:
     """Whether a header is that of this very file: a copy of another one is damage."""
-    folder = os.path.basename(os.path.dirname(file.path))
-    place = (encode_name(header.branch), header.writer, header.n)
-    return place == (folder, file.writer, file.n)
+    folder, name = path.split("/")[-2:]
+    return (encode_name(header.branch), header.writer, header.n) == (
+        folder,
+        *(parse_wal(name) or ()),
+    )
 
 
 def summary(frames: dict[str, list[wal.Frame]]) -> dict[str, list[int]]:

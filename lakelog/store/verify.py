@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 from lakelog.errors import Damaged, DamagedLake, DamagedRef, LakeNotFound
 from lakelog.settings import DEFAULTS
 from lakelog.store import disk, document, manifest, marks, opening
+from lakelog.store.checker import Checker, Problem, Progress, Report
+from lakelog.store.gc import window
 from lakelog.store.layout import (
     OBJECTS,
     Layout,
@@ -26,118 +26,13 @@ from lakelog.store.layout import (
     parse_packed,
     parse_wal,
 )
-from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
 from lakelog.store.refs import Move, Refs, read_packed
 from lakelog.store.tail import Tail, WalFile, needed
 from lakelog.store.wal import Header
 
-Progress = Callable[[int, int], None]
-Body = dict[str, Any]
+__all__ = ["Problem", "Report", "open_for_check", "verify", "verify_snapshot"]
 _TORN_WAIT = 0.05
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One file that is not as it should be; `kind` is damage, torn or derived."""
-
-    path: str
-    reason: str
-    kind: str = "damage"
-    offset: int | None = None
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a verification read and found; `cut` are torn frames kept from dead writers."""
-
-    problems: tuple[Problem, ...]
-    files: int
-    bytes: int
-    cut: tuple[str, ...] = ()
-
-    @property
-    def intact(self) -> bool:
-        """Whether nothing is damaged or torn."""
-        return not any(p.kind != "derived" for p in self.problems)
-
-    def require(self) -> None:
-        """Raise Damaged, naming the first file at fault, unless intact."""
-        for problem in self.problems:
-            if problem.kind != "derived":
-                raise Damaged(problem.path, problem.reason, problem.offset)
-
-
-class Checker:
-    """Collects problems, counting files and bytes as they are read."""
-
-    def __init__(self, store: Store, progress: Progress | None = None) -> None:
-        self.store, self._progress = store, progress
-        self.problems: list[Problem] = []
-        self.files = self.bytes = 0
-        self.total = _total_bytes(store) if progress else 0
-        self._read: dict[tuple[str, str], bool] = {}
-        self._pages: tuple[str, ...] | None = None
-        self._live: dict[str, Entry] = {}
-
-    def add(self, path: str, reason: str, kind: str = "damage", offset: int | None = None) -> None:
-        """Note a problem, once per file and reason."""
-        problem = Problem(path, reason, kind, offset)
-        if problem not in self.problems:
-            self.problems.append(problem)
-
-    def count(self, size: int) -> None:
-        """Note that a file was read."""
-        self.files, self.bytes = self.files + 1, self.bytes + size
-        if self._progress:
-            self._progress(self.bytes, max(self.total, self.bytes))
-
-    def document(self, path: str, members: set[str], kind: str = "damage") -> Body | None:
-        """Read a checksummed document; None if it is gone, not intact, or another one."""
-        try:
-            data = disk.read(path)
-            self.count(len(data))
-            body = document.decode(data)
-            if body.keys() >= members:
-                return body
-            self.add(path, "it is another document", kind)
-        except FileNotFoundError:
-            return None
-        except document.NotIntact as error:
-            self.add(path, str(error), kind)
-        return None
-
-    def object(self, kind: str, digest: str, listed: bool = False) -> bool:
-        """Hash one content-addressed file, once; report it if it is damaged, or missing though
-        it is not just `listed`."""
-        if (kind, digest) not in self._read:
-            path = self.store.layout.object(kind, digest)
-            try:
-                intact = marks.hash_file(path) == digest
-                self.count(os.stat(path).st_size)
-            except FileNotFoundError:
-                if not listed:
-                    self.add(path, "it is missing")
-                return False
-            if not intact:
-                self.add(path, "the bytes do not match their name")
-            self._read[kind, digest] = intact
-        return self._read[kind, digest]
-
-    def paged(self, state: Manifest) -> dict[str, Entry]:
-        """The live segments of a state's pages; neighbours in history share most of them."""
-        pages = tuple(page.digest for page in state.pages)
-        if pages != self._pages:
-            self._live = self.store.manifests.paged(state)
-            self._pages = pages
-            for key in self._live:
-                self.object("segments", key)
-        return self._live
-
-    def report(self) -> Report:
-        """Return what was found."""
-        cut = tuple(sorted(disk.listing(self.store.layout.cut)))
-        return Report(tuple(self.problems), self.files, self.bytes, cut)
 
 
 def open_for_check(root: str) -> tuple[Store, Problem | None]:
@@ -172,10 +67,12 @@ def verify(store: Store, progress: Progress | None = None, first: Problem | None
         files = Tail(store.layout, store.refs, branch).scan()
         moves = _check_branch(checker, branch, bool(files))
         _check_wals(checker, branch, files, moves)
-        reached |= dict.fromkeys(move.snapshot for move in moves)
+        kept = window(store.settings, moves[::-1], disk.now_us())
+        reached |= dict.fromkeys(move.snapshot for move in kept)
     for digest in reached:
         check_snapshot(checker, digest)
     checker.document(store.layout.condemned, {"names"})
+    checker.document(store.layout.lost, {"names"})
     _check_marks(checker)
     return checker.report()
 
@@ -193,6 +90,8 @@ def check_snapshot(checker: Checker, digest: str) -> None:
     if not checker.object("manifests", digest):
         return
     state = checker.store.manifests.load(digest)
+    if not checker.lost.isdisjoint(f"manifests/{page.digest}" for page in state.pages):
+        return
     pages = [checker.object("manifests", page.digest) for page in state.pages]
     if not all(pages):
         return
@@ -385,14 +284,3 @@ def _check_marks(checker: Checker) -> None:
     bad = sum(marks.parse(line) is None for line in data.splitlines())
     if bad or (data and not data.endswith(b"\n")):
         checker.add(path, f"{max(bad, 1)} lines are damaged; the file may be deleted", "derived")
-
-
-def _total_bytes(store: Store) -> int:
-    total = 0
-    for folder, _, names in os.walk(store.layout.root):
-        for name in names:
-            try:
-                total += os.stat(f"{folder}/{name}").st_size
-            except FileNotFoundError:
-                continue
-    return total

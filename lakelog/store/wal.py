@@ -39,6 +39,7 @@ _FRAME_START = _SKIP.pack(_FRAME_MAGIC, 0)[:4]
 FRAME_RAW_MAX = 1 << 20
 FRAME_EVENTS_MAX = 4096
 _CURSOR_MAX = 1 << 20
+HEAD_BYTES, END_BYTES = _FRAME.size + 4, _END.size + 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,23 +145,23 @@ def scan(data: bytes, base: int, writer: str) -> Scan:
     frames: list[Frame] = []
     at = 0
     while at < len(data):
-        found = _frame_at(data, at, base, writer)
+        found = frame_at(data, at, base, writer)
         if found is None:
             break
         frames.append(found[0])
         at = found[1]
     if at == len(data):
         return Scan(tuple(frames), base + at, False, 0)
-    if _is_end(data, at):
+    if is_end(data, at):
         rest = len(data) - at - _END.size - 4
         return Scan(tuple(frames), base + at, True, rest)
-    resumed = _resume(data, at + 1, base, writer)
+    resumed = resume(data, at + 1, base, writer)
     followed = resumed or _ends_with_end(data) or _is_followed(data, at)
     damage = base + at if followed else None
     return Scan(tuple(frames), base + at, False, len(data) - at, damage, resumed)
 
 
-def _head_at(data: bytes, at: int) -> tuple[tuple[Any, ...], int, int] | None:
+def head_at(data: bytes, at: int) -> tuple[tuple[Any, ...], int, int] | None:
     """Return the fields of an intact frame header, where its zstd frame begins, and ends."""
     if len(data) - at < _FRAME.size + 4:
         return None
@@ -175,9 +176,9 @@ def _head_at(data: bytes, at: int) -> tuple[tuple[Any, ...], int, int] | None:
     return fields, head_end + 4, head_end + 4 + fields[4]
 
 
-def _frame_at(data: bytes, at: int, base: int, writer: str) -> tuple[Frame, int] | None:
+def frame_at(data: bytes, at: int, base: int, writer: str) -> tuple[Frame, int] | None:
     """Return the frame at `at` and where it ends, if it is whole and its checksums hold."""
-    found = _head_at(data, at)
+    found = head_at(data, at)
     if found is None or found[2] > len(data):
         return None
     fields, body, stop = found
@@ -194,11 +195,12 @@ def _frame_at(data: bytes, at: int, base: int, writer: str) -> tuple[Frame, int]
 
 def _is_followed(data: bytes, at: int) -> bool:
     """Whether a bad frame is not the last: its end is known, and something comes after it."""
-    found = _head_at(data, at)
+    found = head_at(data, at)
     return found is not None and found[2] < len(data)
 
 
-def _is_end(data: bytes, at: int) -> bool:
+def is_end(data: bytes, at: int) -> bool:
+    """Whether an intact END stands at a byte."""
     if len(data) - at < _END.size + 4:
         return False
     magic, size, tag, _ = _END.unpack_from(data, at)
@@ -208,14 +210,14 @@ def _is_end(data: bytes, at: int) -> bool:
 
 
 def _ends_with_end(data: bytes) -> bool:
-    return len(data) >= _END.size + 4 and _is_end(data, len(data) - _END.size - 4)
+    return len(data) >= _END.size + 4 and is_end(data, len(data) - _END.size - 4)
 
 
-def _resume(data: bytes, at: int, base: int, writer: str) -> tuple[Frame, ...]:
-    """Find good frames after a bad one."""
+def resume(data: bytes, at: int, base: int, writer: str) -> tuple[Frame, ...]:
+    """Find good frames from a byte on, wherever they begin."""
     frames = []
     while (at := data.find(_FRAME_START, at)) >= 0:
-        found = _frame_at(data, at, base, writer)
+        found = frame_at(data, at, base, writer)
         if found:
             frames.append(found[0])
         at = found[1] if found else at + 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import threading
 import time
@@ -32,17 +33,18 @@ _WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()
 class Receipt:
     """What an append kept: `count` events, and their `ids` (given, or `origin:position`)."""
 
-    __slots__ = ("_first", "_given", "_origin", "count")
+    __slots__ = ("_given", "_origin", "_places", "count")
 
-    def __init__(self, count: int, given: list[str | None], origin: str, first: int) -> None:
-        self.count, self._given, self._origin, self._first = count, given, origin, first
+    def __init__(self, given: list[str | None], origin: str, places: list[range]) -> None:
+        self.count, self._given, self._origin, self._places = len(given), given, origin, places
 
     @property
     def ids(self) -> list[str]:
         """One id per event, in order."""
+        places = itertools.chain.from_iterable(self._places)
         return [
-            given if given is not None else f"{self._origin}:{self._first + i}"
-            for i, given in enumerate(self._given)
+            given if given is not None else f"{self._origin}:{place}"
+            for given, place in zip(self._given, places, strict=True)
         ]
 
     def __repr__(self) -> str:
@@ -70,8 +72,10 @@ class Writer:
         self._mutex = threading.Lock()
         self._queue: list[_Batch] = []
         self._busy = False
+        self._leader = 0
         self._closed = False
         self._helper: Any = None
+        self.seal_due = False  # with seal=inline: whoever appends should seal now
         self._reset()
         _WRITERS.add(self)
 
@@ -79,14 +83,14 @@ class Writer:
         """Store lines durably. Raises WriterClosed, OSError (then nothing is acknowledged)."""
         if encoded.keyed:
             flags |= wal.KEYED
-        first = -1
+        places = []
         for lines in _slices(encoded.lines):
             batch = _Batch(lines, flags)
             self._commit(batch)
             if batch.error is not None:
                 raise batch.error
-            first = batch.position if first < 0 else first
-        return Receipt(len(encoded.lines), encoded.ids, self.name, first)
+            places.append(range(batch.position, batch.position + len(lines)))
+        return Receipt(encoded.ids, self.name, places)
 
     @property
     def name(self) -> str:
@@ -94,9 +98,10 @@ class Writer:
         return self._name
 
     def close(self) -> None:
-        """Finish the newest file; nothing is pending once every append returned."""
+        """Let running appends end, refuse others, and finish the newest file."""
         with self._mutex:
             self._closed = True
+            self._wait_idle()
             self._finish()
 
     def _reset(self) -> None:
@@ -120,13 +125,35 @@ class Writer:
             else:
                 self._busy = True
         if batch.lock is not None:
-            batch.lock.acquire()
+            self._wait(batch)
         if not batch.done:
             self._lead(batch)
+
+    def _wait(self, batch: _Batch) -> None:
+        """Wait to be served or called to lead; who is interrupted leaves the queue."""
+        try:
+            batch.lock.acquire()
+        except BaseException:
+            with self._mutex:
+                if batch in self._queue:
+                    called = not batch.lock.locked()
+                    self._queue.remove(batch)
+                    if called:
+                        self._call_next()
+            raise
+
+    def _call_next(self) -> None:
+        """Make the longest waiting caller the leader; the mutex is held."""
+        self._leader = 0
+        if self._queue:
+            self._queue[0].lock.release()
+        else:
+            self._busy = False
 
     def _lead(self, own: _Batch) -> None:
         """Commit a group (ours is in it), let the next leader start, then wake the group."""
         with self._mutex:
+            self._leader = threading.get_ident()
             group = self._take_group()
         failed: BaseException | None = None
         try:
@@ -134,10 +161,7 @@ class Writer:
         except BaseException as error:
             failed = error
         with self._mutex:
-            if self._queue:
-                self._queue[0].lock.release()
-            else:
-                self._busy = False
+            self._call_next()
         for batch in group:
             batch.error = _own_error(failed, batch is own)
             batch.done = True
@@ -252,8 +276,10 @@ class Writer:
     def _rotate(self) -> None:
         """Close the file; the next group makes the next one. Maybe call for a sealer."""
         self._finish()
-        if self._store.settings.seal == "auto" and self._waiting() >= 2:
-            self._start_helper()
+        if self._store.settings.seal != "never" and self._waiting() >= 2:
+            self.seal_due = self._store.settings.seal == "inline"
+            if not self.seal_due:
+                self._start_helper()
 
     def _finish(self) -> None:
         """Append END unsynced, drop the lock."""
@@ -273,12 +299,17 @@ class Writer:
             return
         self._helper = start_sealer(self._store, self._branch)
 
-    def _before_fork(self) -> None:
-        self._mutex.acquire()
-        while self._busy:
+    def _wait_idle(self) -> None:
+        """Let groups be written until none waits; the mutex is held. A signal handler that runs
+        inside this thread's own append does not wait for itself."""
+        while self._busy and self._leader != threading.get_ident():
             self._mutex.release()
             time.sleep(0.0002)
             self._mutex.acquire()
+
+    def _before_fork(self) -> None:
+        self._mutex.acquire()
+        self._wait_idle()
 
     def _after_fork_in_parent(self) -> None:
         self._mutex.release()

@@ -1,0 +1,1 @@
+"""Bulk ingest: files become segments at the engine's speed, each row once, in bounded memory."""

@@ -1,0 +1,217 @@
+"""What can be found again of moves and states that cannot be read any more.
+
+A damaged move still holds most of its bytes, and a digest among them that names an intact
+manifest is believed. A damaged page comes again from the manifests before it, which still show
+its entries, and is believed if the totals add up. Segments say which WAL frames are in them, so
+those sealed after the last state that opens can be taken back in order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from dataclasses import dataclass
+
+import orjson
+
+from lakelog.errors import Damaged, DamagedRef
+from lakelog.store import disk, document, manifest, segment
+from lakelog.store.layout import parse_move, parse_object, parse_packed
+from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.opening import Store
+from lakelog.store.refs import Move, Refs, packed_lines
+
+Marks = dict[str, int]
+_TRIES = 10_000
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """The segments of one sealing, which WAL sequences are in them, and their id runs."""
+
+    commit: str
+    ranges: dict[str, tuple[int, int]]
+    segments: list[str]
+    runs: list[Entry]
+
+
+def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dict[int, bytes], int]:
+    """Return the readable moves of a branch, the bytes of the others, and its highest number."""
+    folder = store.layout.head_dir(branch)
+    refs, found = Refs(store.layout), dict[int, bytes]()
+    top = refs.hinted(branch)
+    for name in disk.listing(folder):
+        if span := parse_packed(name):
+            top = max(top, span[1])
+            found = {**packed_lines(disk.read(f"{folder}/{name}")), **found}
+        number = parse_move(name)
+        if number is not None:
+            found[number] = disk.read(f"{folder}/{name}")
+    good: dict[int, tuple[Move, bytes]] = {}
+    for number, data in found.items():
+        try:
+            good[number] = refs.decode(branch, number, data), data
+        except DamagedRef:
+            continue
+    return good, {n: d for n, d in found.items() if n not in good}, max([top, *found], default=0)
+
+
+def opens(store: Store, digest: str) -> bool:
+    """Whether a manifest and all its pages can be read."""
+    store.manifests.forget()
+    try:
+        store.manifests.entries(store.manifests.load(digest))
+    except Damaged:
+        return False
+    return True
+
+
+def snapshot_in(store: Store, data: bytes) -> str:
+    """Return a digest in the bytes of a damaged ref that names a state that opens, or ""."""
+    names = [m.decode() for m in re.findall(rb"[0-9a-f]{64}", data)]
+    return next((n for n in names if opens(store, n)), "")
+
+
+def replayed(store: Store, state: Manifest) -> tuple[Manifest, list[Entry]] | None:
+    """Return the entries of a state with an unreadable page, and a state that opens to put them
+    on; None unless they add up to the state's totals."""
+    lineage = [state]
+    try:
+        while not opens(store, lineage[-1].digest):
+            lineage.append(store.manifests.load(lineage[-1].parent))
+    except Damaged:
+        return None
+    base = lineage.pop()
+    parts = [*map(store.manifests.page, base.pages), base.tail]
+    seen = {page.digest for page in base.pages}
+    for step in reversed(lineage):
+        for page in step.pages:
+            if page.digest not in seen and opens_page(store, page):
+                parts.append(store.manifests.page(page))
+            seen.add(page.digest)
+        parts.append(step.tail)
+    entries = list(manifest.fold(parts, oldest=True))
+    if manifest.add_up(manifest.Totals(), entries) != state.totals:
+        return None
+    kept = dataclasses.replace(
+        base, next_seq=state.next_seq, ids=state.ids, retention=state.retention
+    )  # fmt: skip
+    return kept, entries
+
+
+def opens_page(store: Store, page: manifest.Page) -> bool:
+    """Whether a page can be read."""
+    try:
+        store.manifests.page(page)
+    except Damaged:
+        return False
+    return True
+
+
+def changes(store: Store, base: Manifest, entries: list[Entry]) -> tuple[Entry, ...]:
+    """Return what turns the live entries of a state into these."""
+    whats = ("segment", "cursor", "artifact", "view")
+    old = {(w, e["key"]): e for w in whats for e in store.manifests.entries(base, w)}
+    new = {(e["add"], e["key"]): e for e in entries}
+    gone = [e for k, e in old.items() if k not in new]
+    removals = [
+        manifest.removal(e) if e["add"] == "segment" else {"del": e["add"], "key": e["key"]}
+        for e in gone
+    ]
+    return (*removals, *(e for k, e in new.items() if old.get(k) != e))
+
+
+def later(store: Store, state: Manifest, low: Marks, high: Marks | None) -> list[Sealed]:
+    """Return the sealings that came after a state, in order: those whose WAL sequences follow
+    its watermarks, and do not pass `high`. The longest way there is taken."""
+    known = {e["key"] for e in store.manifests.entries(state)}
+    loose = [s for s in sealings(store, known) if s.ranges]
+    inside = [
+        s for s in loose
+        if high is None or all(last <= high.get(w, -1) for w, (_, last) in s.ranges.items())
+    ]  # fmt: skip
+    budget = [_TRIES]
+    return _chain(sorted(inside, key=lambda s: sorted(s.ranges.items())), dict(low), budget)
+
+
+def _chain(options: list[Sealed], marks: Marks, budget: list[int]) -> list[Sealed]:
+    best: list[Sealed] = []
+    budget[0] -= 1
+    ahead = [s for s in options if all(f > marks.get(w, -1) for w, (f, _) in s.ranges.items())]
+    next_up = [s for s in ahead if all(_follows(marks, w, f) for w, (f, _) in s.ranges.items())]
+    for option in next_up or ahead:
+        if budget[0] < 0:
+            break
+        rest = [s for s in ahead if s is not option]
+        way = [option, *_chain(rest, raised(marks, [option]), budget)]
+        if _covered(way) > _covered(best):
+            best = way
+        if len(way) == len(ahead):
+            break
+    return best
+
+
+def _follows(marks: Marks, writer: str, first: int) -> bool:
+    return writer not in marks or first == marks[writer] + 1
+
+
+def _covered(way: list[Sealed]) -> int:
+    return sum(last - first + 1 for s in way for first, last in s.ranges.values())
+
+
+def raised(marks: Marks, way: list[Sealed]) -> Marks:
+    """Return watermarks raised by what sealings hold."""
+    done = dict(marks)
+    for step in way:
+        for writer, (_, last) in step.ranges.items():
+            done[writer] = max(last, done.get(writer, -1))
+    return done
+
+
+def sealings(store: Store, known: set[str]) -> list[Sealed]:
+    """Group the intact segments on disk that are not `known` by the attempt that wrote them."""
+    groups: dict[str, Sealed] = {}
+    for digest in objects(store, "segments"):
+        if digest not in known and intact(store, "segments", digest):
+            notes = segment.metadata(store.layout, digest)
+            ranges = {w: (r[0], r[1]) for w, r in orjson.loads(notes["wal"]).items()}
+            group = groups.setdefault(
+                notes["commit"], Sealed(notes["commit"], ranges, [], [])
+            )  # fmt: skip
+            group.segments.append(digest)
+    for digest in objects(store, "ids") if groups else ():
+        data = disk.read(store.layout.object("ids", digest))
+        commit = data[16:32].hex()
+        if commit in groups and document.digest(data) == digest:
+            count = int.from_bytes(data[8:16], "little")
+            run = {"digest": digest, "bytes": len(data), "count": count}
+            groups[commit].runs.append(run)
+    return list(groups.values())
+
+
+def entry(store: Store, digest: str) -> Entry:
+    """Make a segment's entry anew from its rows."""
+    notes = segment.metadata(store.layout, digest)
+    table = segment.read(store.layout, digest)
+    size = os.stat(store.layout.object("segments", digest)).st_size
+    return {
+        "add": "segment", "key": digest, "bytes": size, "kind": notes["kind"],
+        "events": table.num_rows, "layout": notes["layout"],
+        **segment.statistics(table, notes["kind"]),
+    }  # fmt: skip
+
+
+def objects(store: Store, kind: str) -> list[str]:
+    """Digests of the objects of a kind that are on disk."""
+    root = f"{store.layout.root}/{kind}"
+    names = (n for folder in disk.listing(root) for n in disk.listing(f"{root}/{folder}"))
+    return sorted(filter(None, map(parse_object, names)))
+
+
+def intact(store: Store, kind: str, digest: str) -> bool:
+    """Whether an object is there and has the bytes its name promises."""
+    try:
+        return document.digest(disk.read(store.layout.object(kind, digest))) == digest
+    except FileNotFoundError:
+        return False

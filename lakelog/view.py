@@ -1,0 +1,46 @@
+"""A lake as it was at one snapshot: read-only, fixed for good."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lakelog.lazy import Lazy
+from lakelog.store.opening import Store
+
+if TYPE_CHECKING:
+    from lakelog.query.session import Session
+    from lakelog.store import history, stats
+else:
+    history, stats = Lazy("lakelog.store.history"), Lazy("lakelog.store.stats")
+
+
+class View:
+    """One past state of a branch. `id` is the snapshot's 64 hex digits."""
+
+    def __init__(self, store: Store, branch: str, session: Session, digest: str) -> None:
+        self._store, self._branch, self._session = store, branch, session
+        self.id = digest
+
+    def sql(self, query: str, params: Any = None) -> Any:
+        """Run SQL over this state. Raises QueryFailed, SnapshotGone, Damaged."""
+        return self._session.sql(query, params, self.id)
+
+    def count(self) -> int:
+        """Number of events."""
+        return self._session.count(self.id)
+
+    def explain(self, query: str) -> tuple[int, int]:
+        """Return (segments the query opens, segments of this state)."""
+        return self._session.plan(query, self.id)
+
+    def snapshot(self) -> history.Snapshot:
+        """This state's id, time, author, message and counts."""
+        return history.describe(self._store.manifests.load(self.id))
+
+    def stats(self) -> stats.Stats:
+        """What this state holds, in numbers."""
+        tail = self._session.tail(self._branch)
+        return stats.measure(self._store, self._branch, tail, self.id)
+
+    def __repr__(self) -> str:
+        return f"View({self._store.layout.root!r}, {self.id[:12]!r})"

@@ -1,0 +1,53 @@
+"""Lakes for tests. Each is verified, every byte, at the end of its test; `damaged` opts out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import lakelog
+
+settings.register_profile(
+    "fixed",
+    derandomize=True,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("fixed")
+
+MakeLake = Callable[..., lakelog.Lake]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marks that the fixtures here look at."""
+    config.addinivalue_line("markers", "damaged: the test damages its lakes; do not verify them")
+
+
+@pytest.fixture
+def make_lake(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MakeLake]:
+    """Open lakes by name, with settings as keywords; two of one name are two handles on it."""
+    lakes: list[lakelog.Lake] = []
+
+    def make(name: str = "lake", *, branch: str = "main", **given: object) -> lakelog.Lake:
+        chosen = {"seal": "never", **given}
+        lakes.append(lakelog.open(str(tmp_path / name), branch=branch, settings=chosen))
+        return lakes[-1]
+
+    yield make
+    for lake in lakes:
+        lake.close()
+    if request.node.get_closest_marker("damaged"):
+        return
+    for path in sorted({lake.path for lake in lakes}):
+        with lakelog.open(path, create=False) as again:
+            assert again.verify().problems == ()
+
+
+@pytest.fixture
+def lake(make_lake: MakeLake) -> lakelog.Lake:
+    """A new, empty lake."""
+    return make_lake()

@@ -1,0 +1,221 @@
+"""A deterministic scheduler: threads as processes, exactly one of which runs.
+
+Each actor has a thread and opens the lake for itself, so that actors share the directory alone.
+At every call of a disk function, and before every file is opened, the actor may lose its turn to
+another; which one is drawn from the seed. An actor may be killed at any such step: it never runs
+again, and what it had open is closed. Time is virtual, and files carry it as their mtime.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support import seam
+from tests.support.seam import Killed
+
+HOUR = 3_600_000_000
+_PATIENCE = 60.0
+
+
+class Actor:
+    """One process of the play."""
+
+    def __init__(self, name: str, play: Callable[[Actor], None], weight: float) -> None:
+        self.name, self.play, self.weight = name, play, weight
+        self.turn = threading.Lock()
+        self.turn.acquire()
+        self.steps = 0
+        self.kill_at = 0
+        self.dead = self.done = False
+        self.busy = False
+        self.fds: set[int] = set()
+        self.error: BaseException | None = None
+        self.thread: threading.Thread | None = None
+
+
+class Scheduler:
+    """Runs actors, one step at a time, in an order that the seed decides."""
+
+    def __init__(self, seed: int, root: str) -> None:
+        self.seed, self.root = seed, root
+        self.dice = random.Random(seed)
+        self._names = random.Random(f"names {seed}")
+        self.actors: list[Actor] = []
+        self.step = 0
+        self.shift = 0
+        self.started = time.time_ns() // 1000
+        self.on_change: Callable[[Actor, str, tuple[Any, ...], Any], None] | None = None
+        self.faults: Callable[[Actor, str, tuple[Any, ...]], BaseException | None] | None = None
+        self.observing = False
+        self._running: dict[int, Actor] = {}
+        self._over = threading.Lock()
+        self._over.acquire()
+        self._stickiness = self.dice.choice([0.0, 0.5, 0.9, 0.98])
+        self._asleep: Actor | None = None
+        self._asleep_until = 0
+        self._alone: Actor | None = None
+
+    def add(self, name: str, play: Callable[[Actor], None]) -> Actor:
+        """Add an actor before `run`."""
+        self.actors.append(Actor(name, play, self.dice.choice([1, 1, 1, 6])))
+        return self.actors[-1]
+
+    def now(self) -> int:
+        """Virtual microseconds: later at every step, `shift` ahead of the real clock."""
+        return self.started + self.shift + self.step
+
+    def run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Play to the end. Raises AssertionError with the first actor's error, or if stuck."""
+        with monkeypatch.context() as patch, seam.opens_watched(self._opening):
+            seam.install(patch, self._hook)
+            patch.setattr(seam.disk, "now_us", self._tick)
+            patch.setattr(seam.disk, "random_hex", lambda n=16: self._names.randbytes(n).hex())
+            for actor in self.actors:
+                actor.thread = threading.Thread(target=self._live, args=(actor,), daemon=True)
+                actor.thread.start()
+            self._next(None).turn.release()
+            if not self._over.acquire(timeout=_PATIENCE):
+                raise AssertionError(f"seed {self.seed}: nobody moves\n{self._stacks()}")
+            for actor in self.actors:
+                assert actor.thread is not None
+                actor.thread.join(_PATIENCE)
+        for actor in self.actors:
+            if actor.error is not None:
+                text = "".join(traceback.format_exception(actor.error))
+                raise AssertionError(f"seed {self.seed}: {actor.name} failed\n{text}")
+
+    def sleep_sometime(self) -> None:
+        """Let one actor stand still for a long stretch: a stopped process."""
+        self._asleep = self.dice.choice(self.actors)
+        self._asleep_until = self.dice.randint(100, 1500)
+
+    def pause(self) -> None:
+        """A step of an actor that calls no disk function."""
+        self._yield(self._running[threading.get_ident()])
+
+    def quiet(self, actor: Actor) -> None:
+        """Wait until no other actor is in the middle of an operation; end it with `loud`."""
+        self._alone = actor
+        while any(a.busy and not a.done and not a.dead for a in self.actors if a is not actor):
+            self._yield(actor)
+
+    def loud(self) -> None:
+        """Let the others begin operations again."""
+        self._alone = None
+
+    def begin(self, actor: Actor) -> None:
+        """An operation starts; nobody may be in a quiet moment."""
+        while self._alone is not None and self._alone is not actor:
+            self._yield(actor)
+        actor.busy = True
+
+    def end(self, actor: Actor) -> None:
+        """The operation is over."""
+        actor.busy = False
+        self._yield(actor)
+
+    def _live(self, actor: Actor) -> None:
+        actor.turn.acquire()
+        self._running[threading.get_ident()] = actor
+        try:
+            actor.play(actor)
+        except Killed:
+            pass
+        except BaseException as error:
+            actor.error = error
+        actor.done = True
+        self._bury(actor)
+        if self._alone is actor:
+            self._alone = None
+        heir = self._next(actor)
+        (self._over if heir is actor else heir.turn).release()
+
+    def _bury(self, actor: Actor) -> None:
+        for fd in actor.fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        actor.fds.clear()
+
+    def _next(self, actor: Actor | None) -> Actor:
+        """Draw whose turn it is; `actor` itself if there is nobody else."""
+        able = [a for a in self.actors if not a.done]
+        if self._asleep in able and len(able) > 1 and self.step < self._asleep_until:
+            able.remove(self._asleep)  # type: ignore[arg-type]
+        if not able:
+            assert actor is not None
+            return actor
+        if actor in able and self.dice.random() < self._stickiness:
+            return actor
+        return self.dice.choices(able, [a.weight for a in able])[0]
+
+    def _yield(self, actor: Actor) -> None:
+        if actor.dead:
+            raise Killed
+        self.step += 1
+        actor.steps += 1
+        heir = self._next(actor)
+        if heir is not actor:
+            heir.turn.release()
+            actor.turn.acquire()
+
+    def _opening(self, path: str) -> None:
+        actor = self._running.get(threading.get_ident())
+        if self.observing or actor is None or actor.done:
+            return
+        if path.startswith(self.root):
+            self._yield(actor)
+
+    def _hook(self, name: str, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        actor = self._running.get(threading.get_ident())
+        if self.observing or actor is None or actor.done:
+            return real(*args, **kwargs)
+        if name == "close":
+            actor.fds.discard(args[0])
+            return real(*args, **kwargs)
+        self._yield(actor)
+        if name in seam.CHANGES and actor.kill_at and actor.steps >= actor.kill_at:
+            actor.dead = True
+            seam.tear(name, args, Killed())
+            raise Killed
+        if name in seam.CHANGES and self.faults is not None:
+            error = self.faults(actor, name, args)
+            if error is not None:
+                seam.tear(name, args, error)
+                raise error
+        return self._do(actor, name, real, args, kwargs)
+
+    def _do(self, actor: Actor, name: str, real: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Do it; syncing costs nothing here, but stamps the file with virtual time."""
+        result = None
+        if name == "sync_file":
+            os.utime(args[0], ns=(self.now() * 1000, self.now() * 1000))
+        elif name != "sync_dir":
+            result = real(*args, **kwargs)
+        if name == "create":
+            actor.fds.add(result)
+        if self.on_change is not None and name in seam.CHANGES:
+            self.on_change(actor, name, args, result)
+        return result
+
+    def _tick(self) -> int:
+        self.step += 1
+        return self.now()
+
+    def _stacks(self) -> str:
+        frames = sys._current_frames()
+        found = []
+        for actor in self.actors:
+            frame = frames.get(actor.thread.ident or 0) if actor.thread else None
+            if frame is not None and not actor.done:
+                found.append(f"{actor.name}:\n{''.join(traceback.format_stack(frame)[-6:])}")
+        return "\n".join(found)

@@ -1,0 +1,199 @@
+"""A second reader of lakes, written from FORMAT.md alone: it shares no line with lakelog.
+
+`rows(path, branch="main")` gives the rows of a branch, its tail included, `rows(path, tag="v1")`
+those of a tag; `kind="quarantine"` the quarantined lines. A row is a dict of columns; times are
+microseconds. It reads a lake at rest, so it never starts again (F12.3), and raises Damaged where
+the format says damage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import struct
+import zlib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import zstandard
+
+TEXTS = "type category source subject level message data id".split()
+FIELDS = "tag sequence bytes raw events flags position when crc cursor".split()
+SPELLINGS = {"timestamp": "time", "ts": "time", "@timestamp": "time"}
+SPELLINGS |= {"event_type": "type", "content_type": "category", "item_id": "subject"}
+EPOCH, MICRO = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+Row = dict[str, Any]
+
+
+class Damaged(Exception):
+    """The bytes are not what FORMAT.md says; the message begins with the file."""
+
+
+def rows(lake: str, branch: str = "main", tag: str = "", kind: str = "events") -> list[Row]:
+    """Return the rows of a branch with its tail, or of a tag."""
+    if document(f"{lake}/lakelog.json")["format"] > 1:
+        raise ValueError("the lake is newer than this reader")
+    if tag:
+        tagged = document(f"{lake}/refs/tags/{encode(tag)}.json")
+        return published(lake, manifest(lake, tagged["snapshot"]), kind)
+    wals = read_wals(f"{lake}/wal/{encode(branch)}")
+    head = find_head(f"{lake}/refs/heads/{encode(branch)}")
+    state, tail = manifest(lake, head["snapshot"]), tail_rows(wals, head["wal"], kind)
+    return published(lake, state, kind) + deduped(tail, id_keys(lake, state))
+
+
+def encode(name: str) -> str:  # F1.4
+    plain = b"abcdefghijklmnopqrstuvwxyz0123456789._-"
+    text = "".join(chr(b) if b in plain else f"%{b:02x}" for b in name.encode())
+    return "%2e" + text[1:] if text.startswith(".") else text
+
+
+def document(path: str) -> Row:  # F2
+    data = Path(path).read_bytes()
+    text = data[:-80] + b"}"
+    if data[-80:] != f',"checksum":"{hashlib.sha256(text).hexdigest()}"}}\n'.encode():
+        raise Damaged(f"{path}: checksum")
+    return json.loads(text)
+
+
+def read_wals(folder: str) -> dict[str, list[Row]]:
+    """Return the files of each writer, in order of n (F12.1)."""
+    found: dict[str, list[Row]] = {}
+    for name in sorted(path.name for path in Path(folder).glob("*")):
+        if re.fullmatch(r"[0-9a-f]{32}-\d{6}\.jsonl\.zst", name):
+            found.setdefault(name[:32], []).append(read_wal(folder, name))
+    return found
+
+
+def read_wal(folder: str, name: str) -> Row:
+    """Read the header and the good frames of a WAL (F3)."""
+    path, data = f"{folder}/{name}", Path(folder, name).read_bytes()
+    magic, size, tag, crc = struct.unpack_from("<II4sI", data.ljust(16, b"\0"))
+    text = data[16 : 8 + size]
+    if (magic, tag) != (0x184D2A5A, b"LKW1") or len(text) + 8 != size or zlib.crc32(text) != crc:
+        raise Damaged(f"{path}: header")
+    header, at, frames = json.loads(text), 8 + size, []
+    place = f"/{encode(header['branch'])}/{header['writer']}-{header['n']:06d}.jsonl.zst"
+    if not path.endswith(place):
+        raise Damaged(f"{path}: the header of another file")
+    while found := read_frame(data, at):
+        frames, at = [*frames, found[0]], found[1]
+    rest = data[at:]
+    ended = len(rest) == 24 and zlib.crc32(rest[:20]).to_bytes(4, "little") == rest[20:]
+    if not frames or (rest and not ended and any(read_frame(rest, i) for i in range(len(rest)))):
+        raise Damaged(f"{path}: a frame at byte {at}")
+    return {"path": path, "header": header, "frames": frames}
+
+
+def read_frame(data: bytes, at: int) -> tuple[Row, int] | None:
+    """Return the good frame at a byte and where it ends (F3.5)."""
+    if data[at : at + 4] != b"\x5b\x2a\x4d\x18" or len(data) < at + 64:
+        return None
+    frame = dict(zip(FIELDS, struct.unpack_from("<4sQIIIIQqII", data, at + 8), strict=True))
+    body, size, crc = at + 64 + frame["cursor"], frame["bytes"], frame["crc"]
+    payload, fits = data[body : body + size], frame["tag"] == b"LKF1"
+    fits &= zlib.crc32(data[at : body - 4]).to_bytes(4, "little") == data[body - 4 : body]
+    if not fits or len(payload) != size or zlib.crc32(payload) != crc:
+        return None
+    text = zstandard.ZstdDecompressor().decompress(payload, max_output_size=frame["raw"])
+    frame["lines"] = text.removesuffix(b"\n").split(b"\n")
+    assert (len(text), len(frame["lines"])) == (frame["raw"], frame["events"])
+    return frame, body + size
+
+
+def find_head(folder: str) -> Row:  # F11
+    paths = sorted(p for p in Path(folder).glob("*") if re.fullmatch(r"\d{12}\.json", p.name))
+    head = document(str(paths[-1])) if paths else {"op": "delete"}
+    if head["op"] == "delete":
+        raise LookupError(f"{folder}: no such branch")
+    return head
+
+
+def tail_rows(wals: dict[str, list[Row]], marks: dict[str, int], kind: str) -> list[Row]:
+    """Return the rows above the watermarks, with what dedupe needs (F12.3 to F12.5)."""
+    found = []
+    for writer, files in wals.items():
+        for frame in above(files, marks.get(writer, files[0]["header"]["first"] - 1)):
+            if bool(frame["flags"] & 4) == (kind == "quarantine"):
+                for index, line in enumerate(frame["lines"]):
+                    row = json.loads(line) if frame["flags"] & 4 else parse(line, frame["flags"])
+                    row["order"] = (frame["when"], writer, frame["sequence"], index)
+                    place = {"origin": writer, "position": frame["position"] + index}
+                    found.append({"ingested_at": frame["when"], **place, **row})
+    return found
+
+
+def above(files: list[Row], mark: int) -> list[Row]:  # F12.4
+    frames = {f["sequence"]: f for file in reversed(files) for f in file["frames"]}
+    doubtful = {s for file in files for s in file["header"]["doubtful"]}
+    goal = max([mark, *frames, *(file["header"]["first"] - 1 for file in files)])
+    wanted = [s for s in range(mark + 1, goal + 1) if s in frames or s not in doubtful]
+    if not frames.keys() >= set(wanted):
+        raise Damaged(f"{files[0]['path']}: frames are missing")
+    return [frames[s] for s in wanted]
+
+
+def parse(line: bytes, flags: int) -> Row:
+    """Return the columns of a line, and its identity key (F3.13, F13)."""
+    head, found, data = line.decode().partition(',"data":')
+    given = json.loads(head + "}" if found else head).items()
+    row = {SPELLINGS.get(name, name): value for name, value in given}
+    given_id = f"{row.get('source') or ''}\0{row['id']}" if row.get("id") else None
+    key = row.get("key") or (given_id and hashlib.sha256(given_id.encode()).hexdigest()[:24])
+    row["data"] = data[:-1] if found and data != "null}" else None
+    when = (datetime.fromisoformat(row["time"]) - EPOCH) // MICRO
+    return {"time": when, **{c: row.get(c) for c in TEXTS}, "seq": None, "key": flags & 1 and key}
+
+
+def deduped(tail: list[Row], known: set[str]) -> list[Row]:
+    """Leave out rows whose key came before (F12.6), and what only dedupe needed."""
+    late_first = sorted(tail, key=lambda row: row["order"], reverse=True)
+    first = {row.get("key"): row["order"] for row in late_first}
+    kept = [r for r in tail if not r.get("key") or r["order"] == first[r["key"]]]
+    kept = [r for r in kept if r.get("key") not in known]
+    return [{k: r[k] for k in r.keys() - {"key", "order"}} for r in kept]
+
+
+def named(lake: str, kind: str, digest: str, end: str, size: int | None = None) -> bytes:
+    path = Path(lake, kind, digest[:2], digest + end)
+    data = path.read_bytes() if path.exists() else b""
+    if hashlib.sha256(data).hexdigest() != digest or size not in (None, len(data)):
+        raise Damaged(f"{path}: it is missing, or its digest or length is wrong")
+    return data
+
+
+def manifest(lake: str, digest: str, size: int | None = None) -> Row:
+    data = named(lake, "manifests", digest, ".json.zst", size)
+    return json.loads(zstandard.ZstdDecompressor().decompress(data))
+
+
+def id_keys(lake: str, state: Row) -> set[str]:  # F5
+    keys: set[str] = set()
+    for run in state["ids"]:
+        data, n = named(lake, "ids", run["digest"], ".ids", run["bytes"]), run["count"]
+        part = struct.unpack_from(f"<{n}Q{n}I", data, 64)
+        keys |= {f"{part[i]:016x}{part[n + i]:08x}" for i in range(n)}
+    return keys
+
+
+def published(lake: str, state: Row, kind: str) -> list[Row]:
+    """Return the rows of a manifest's live segments (F6.6, F12.7)."""
+    pages = [manifest(lake, p["digest"], p["bytes"])["entries"] for p in state["pages"]]
+    live: dict[str, Row] = {}
+    for entry in (e for part in [*pages, state["tail"]] for e in part):
+        if "segment" in (entry.get("add"), entry.get("del")):
+            live.pop(entry["key"], None)
+            live |= {entry["key"]: entry} if entry.get("add") and entry["kind"] == kind else {}
+    found: list[Row] = []
+    for entry in live.values():
+        data = named(lake, "segments", entry["key"], ".parquet", entry["bytes"])
+        for index, row in enumerate(pq.ParquetFile(io.BytesIO(data)).read().to_pylist()):
+            row |= {k: (v - EPOCH) // MICRO for k, v in row.items() if isinstance(v, datetime)}
+            if entry["layout"] == "arrival" and kind == "events":
+                row["seq"] = entry["seq"][0] + index
+            found.append(row)
+    return found

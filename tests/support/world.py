@@ -1,0 +1,387 @@
+"""What actors do to one lake, what was promised to them, and whether it was kept.
+
+Every event has a name of its own (`subject`). At each move of the branch an observer reads which
+events it holds; at the end the promises are checked against moves and reads: an acknowledged
+event is in every later read, once; a later read is a superset; what a rewind took away stays away.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import pytest
+
+import lakelog
+from lakelog.errors import LakelogError, NothingToUndo, WouldDropEvents
+from lakelog.store import engine, segment
+from lakelog.store.layout import parse_move
+from lakelog.store.opening import Store, load
+from lakelog.store.trim import trim
+from tests.support.scheduler import HOUR, Actor, Scheduler
+
+REWINDS = {"rollback", "undo", "retention", "repair"}
+SETTINGS = {"seal": "never", "rotate_events": 3, "threads": 1}
+_warm: list[duckdb.DuckDBPyConnection] = []
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event: its name, the id it was given, and whether retention may take it."""
+
+    name: str
+    given: str | None = None
+    old: bool = False
+
+    @property
+    def key(self) -> str:
+        """What is stored once."""
+        return self.given or self.name
+
+    def row(self) -> dict[str, Any]:
+        """The event as it is appended."""
+        row: dict[str, Any] = {"type": "T", "source": "s", "subject": self.name}
+        row |= {"id": self.given} if self.given else {}
+        return row | ({"time": "2001-01-01T00:00:00Z"} if self.old else {})
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One read: when, what had been acknowledged before, and the names and keys it gave."""
+
+    start: int
+    end: int
+    acked: frozenset[str]
+    names: tuple[str, ...]
+    keys: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """One move of the branch as it was linked, and the names of the events it holds."""
+
+    step: int
+    number: int
+    op: str
+    names: tuple[str, ...]
+
+
+@dataclass
+class World:
+    """One lake and its promises."""
+
+    root: str
+    scheduler: Scheduler
+    settings: dict[str, Any] = field(default_factory=dict)
+    shared_ids: float = 0.0
+    old: float = 0.0
+    must_raise_nothing: bool = True
+
+    def __post_init__(self) -> None:
+        lakelog.open(self.root, settings={**SETTINGS, **self.settings}).close()
+        self.events: dict[str, Event] = {}
+        self.acked: set[str] = set()
+        self.reads: list[Seen] = []
+        self.counts: list[tuple[int, int, int, int]] = []
+        self.moves: list[Moved] = []
+        self.errors: list[str] = []
+        self._serial = itertools.count()
+        self._eyes = load(self.root)
+        self._held: dict[str, list[str]] = {}
+        self.scheduler.on_change = self._observe
+        self._observing = False
+
+    def open(self) -> lakelog.Lake:
+        """A handle of its own, as another process has."""
+        return lakelog.open(self.root, create=False)
+
+    def make(self, count: int) -> list[Event]:
+        """New events, some of which share their ids, some of which are old."""
+        dice, made = self.scheduler.dice, []
+        for _ in range(count):
+            name = f"e{next(self._serial)}"
+            given = f"id{dice.randrange(4)}" if dice.random() < self.shared_ids else None
+            made.append(Event(name, given, given is None and dice.random() < self.old))
+            self.events[name] = made[-1]
+        return made
+
+    def _observe(self, actor: Actor, name: str, args: tuple[Any, ...], result: Any) -> None:
+        if name != "link" or not args[1].startswith(f"{self.root}/refs/heads/main/"):
+            return
+        number = parse_move(os.path.basename(args[1]))
+        if number is None:
+            return
+        self.scheduler.observing = True
+        try:
+            move = self._eyes.refs.read("main", number)
+            names = self.names_in(move.snapshot)
+        finally:
+            self.scheduler.observing = False
+        self.moves.append(Moved(self.scheduler.step, number, move.op, tuple(names)))
+
+    def names_in(self, snapshot: str) -> list[str]:
+        """The names of the events in a state, read from its segments."""
+        found: list[str] = []
+        state = self._eyes.manifests.load(snapshot)
+        for entry in self._eyes.manifests.entries(state):
+            if entry["key"] not in self._held:
+                table = segment.read(self._eyes.layout, entry["key"])
+                self._held[entry["key"]] = table["subject"].to_pylist()
+            found += self._held[entry["key"]]
+        return found
+
+    def key_of(self, name: str) -> str:
+        """The key of an event by its name."""
+        return self.events[name].key
+
+    def check(self) -> None:
+        """Assert every promise; the scheduler is over."""
+        self._check_moves()
+        for seen in self.reads:
+            self._check_read(seen)
+        for early, late in itertools.combinations(sorted(self.reads, key=lambda s: s.end), 2):
+            if early.end < late.start and not self._rewinds(early.start, late.end):
+                lost = early.keys - late.keys
+                assert not lost, f"{sorted(lost)} seen at {early.end}, not at {late.end}"
+        self._check_counts()
+        self._check_end()
+
+    def _rewinds(self, start: int, end: int) -> list[Moved]:
+        return [m for m in self.moves if m.op in REWINDS and start <= m.step <= end]
+
+    def _banned(self, step: int) -> set[str]:
+        """Names that rewinds before a step took off the branch."""
+        banned: set[str] = set()
+        before: set[str] = set()
+        for move in self.moves:
+            if move.step > step:
+                break
+            if move.op in REWINDS:
+                banned = (banned | before) - set(move.names)
+            before = set(move.names)
+        return banned
+
+    def _check_moves(self) -> None:
+        numbers = [move.number for move in self.moves]
+        assert numbers == list(range(2, 2 + len(numbers))), f"moves {numbers}"
+        before = Moved(0, 1, "init", ())
+        for move in self.moves:
+            where = f"move {move.number} ({move.op})"
+            _assert_once(self._keys(move.names), where)
+            gone, new = set(before.names) - set(move.names), set(move.names) - set(before.names)
+            if move.op == "retention":
+                assert all(self.events[name].old for name in gone), f"{where} took {gone}"
+            if move.op not in REWINDS:
+                assert not gone, f"{where} lost {sorted(gone)}"
+            if move.op not in {"seal", "undo", "rollback"}:
+                assert not new, f"{where} added {sorted(new)}"
+            before = move
+
+    def _keys(self, names: tuple[str, ...]) -> list[str]:
+        return [self.key_of(name) for name in names]
+
+    def _check_read(self, seen: Seen) -> None:
+        where = f"the read of {seen.start} to {seen.end}"
+        _assert_once(list(seen.names), where)
+        _assert_once(self._keys(seen.names), where)
+        if self._rewinds(seen.start, seen.end):
+            return
+        banned = self._banned(seen.start)
+        risen = banned & set(seen.names)
+        assert not risen, f"{where}: {sorted(risen)} came back"
+        if not (banned and self.shared_ids):
+            lost = seen.acked - seen.keys - {self.key_of(name) for name in banned}
+            assert not lost, f"{where}: acknowledged {sorted(lost)} not there"
+
+    def _check_counts(self) -> None:
+        if self._rewinds(0, self.scheduler.step):
+            return
+        for start, end, least, count in self.counts:
+            floor = max((c for _, e, _, c in self.counts if e < start), default=0)
+            assert count >= max(least, floor), f"count {count} at {start} to {end}"
+
+    def _check_end(self) -> None:
+        with self.open() as lake:
+            assert [p for p in lake.verify().problems if p.kind == "damage"] == []
+            before = sorted(name for (name,) in lake.sql("SELECT subject FROM events").fetchall())
+            lake.settle()
+            names = [name for (name,) in lake.sql("SELECT subject FROM events").fetchall()]
+            if not self.shared_ids:
+                assert sorted(names) == before
+            assert lake.count() == len(names)
+            report = lake.verify()
+        assert [p for p in report.problems if p.kind == "damage"] == []
+        end = self.scheduler.step + 1
+        self.acked_at_end = frozenset(map(self.key_of, self.acked))
+        keys = frozenset(self._keys(tuple(names)))
+        self._check_read(Seen(end, end, self.acked_at_end, tuple(names), keys))
+
+
+def _assert_once(values: list[str], where: str) -> None:
+    twice = sorted(value for value, count in Counter(values).items() if count > 1)
+    assert not twice, f"{where}: {twice} doubled"
+
+
+def warm_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give all actors cursors of one database: they compute in it and share nothing by it."""
+    if not _warm:
+        _warm.append(duckdb.connect(":memory:", config={"threads": "1"}))
+        _warm[0].execute("SET TimeZone = 'UTC'")
+    monkeypatch.setattr(engine, "connect", lambda layout, settings: _warm[0].cursor())
+
+
+# --- actors -------------------------------------------------------------------------------------
+
+
+def writes(world: World, appends: int, batch: int = 2) -> Any:
+    """Append, and note what was acknowledged."""
+
+    def play(actor: Actor) -> None:
+        lake, dice = world.open(), world.scheduler.dice
+        for _ in range(appends):
+            events = world.make(dice.randint(1, batch))
+            world.scheduler.begin(actor)
+            try:
+                lake.append([event.row() for event in events])
+                world.acked.update(event.name for event in events)
+            except OSError as error:
+                world.errors.append(f"append: {error}")
+            world.scheduler.end(actor)
+        if dice.random() < 0.5:
+            lake.close()
+
+    return play
+
+
+def reads(world: World, times: int) -> Any:
+    """Read all rows, or count them."""
+
+    def play(actor: Actor) -> None:
+        lake, scheduler = world.open(), world.scheduler
+        for _ in range(times):
+            start, acked = scheduler.step, frozenset(map(world.key_of, world.acked))
+            scheduler.begin(actor)
+            if scheduler.dice.random() < 0.3:
+                count = lake.count()
+                world.counts.append((start, scheduler.step, len(acked), count))
+            else:
+                rows = lake.sql("SELECT subject FROM events").fetchall()
+                names = tuple(name for (name,) in rows)
+                keys = frozenset(map(world.key_of, names))
+                world.reads.append(Seen(start, scheduler.step, acked, names, keys))
+            scheduler.end(actor)
+
+    return play
+
+
+def works(world: World, times: int, *kinds: str) -> Any:
+    """Do operations drawn from `kinds`, each a name in OPERATIONS."""
+
+    def play(actor: Actor) -> None:
+        lake = world.open()
+        for turn in range(times):
+            kind = world.scheduler.dice.choice(kinds)
+            world.scheduler.begin(actor)
+            acked = frozenset(map(world.key_of, world.acked))
+            try:
+                snapshot = OPERATIONS[kind](world, lake, f"{actor.name}-{turn}")
+                if snapshot is not None and not world._rewinds(0, world.scheduler.step):
+                    world.scheduler.observing = True
+                    held = frozenset(map(world.key_of, world.names_in(snapshot)))
+                    world.scheduler.observing = False
+                    assert acked <= held, f"{kind} left out {sorted(acked - held)}"
+            except (OSError, LakelogError) as error:
+                if world.must_raise_nothing:
+                    raise
+                world.errors.append(f"{kind}: {error}")
+            world.scheduler.end(actor)
+
+    return play
+
+
+def _seal(world: World, lake: lakelog.Lake, _: str) -> None:
+    lake.sealer().seal()
+
+
+def _trim(world: World, lake: lakelog.Lake, _: str) -> None:
+    trim(lake.store, "main", lake._session.tail("main"))
+
+
+def _retain(world: World, lake: lakelog.Lake, _: str) -> None:
+    lake.retention("3650d", apply=True)
+
+
+def _collect(world: World, lake: lakelog.Lake, _: str) -> None:
+    lake.gc()
+
+
+def _compact(world: World, lake: lakelog.Lake, _: str) -> None:
+    lake.compact()
+
+
+def _rollback(world: World, lake: lakelog.Lake, _: str) -> None:
+    newest = world.moves[-1].number if world.moves else 1
+    lake.rollback(f"@{world.scheduler.dice.randint(1, newest)}")
+
+
+def _undo(world: World, lake: lakelog.Lake, _: str) -> None:
+    try:
+        lake.undo()
+    except (NothingToUndo, WouldDropEvents):
+        return
+
+
+def _undo_by_force(world: World, lake: lakelog.Lake, _: str) -> None:
+    try:
+        lake.undo(force=True)
+    except NothingToUndo:
+        return
+
+
+OPERATIONS: dict[str, Any] = {
+    "settle": lambda world, lake, name: lake.settle().move.snapshot,
+    "seal": _seal,
+    "trim": _trim,
+    "compact": _compact,
+    "gc": _collect,
+    "retain": _retain,
+    "rollback": _rollback,
+    "undo": _undo,
+    "undo by force": _undo_by_force,
+    "snapshot": lambda world, lake, name: lake.snapshot(name).id,
+    "tag": lambda world, lake, name: lake.tag(name).snapshot,
+    "branch": lambda world, lake, name: lake.branch(name).store.refs.head(name).move.snapshot,
+}
+
+
+def collects(world: World, times: int, stalls: bool = False) -> Any:
+    """Let a day go by and collect; `stalls` lets it go by in the middle of what others do."""
+
+    def play(actor: Actor) -> None:
+        lake, scheduler = world.open(), world.scheduler
+        for _ in range(times):
+            if stalls:
+                scheduler.shift += 30 * HOUR
+            else:
+                scheduler.quiet(actor)
+                scheduler.shift += 30 * HOUR
+                scheduler.loud()
+            scheduler.begin(actor)
+            try:
+                lake.gc()
+            except LakelogError as error:
+                if world.must_raise_nothing:
+                    raise
+                world.errors.append(f"gc: {error}")
+            scheduler.end(actor)
+
+    return play
+
+
+def store_of(world: World) -> Store:
+    """The observer's store, for planting things between steps."""
+    return world._eyes
