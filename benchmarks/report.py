@@ -132,7 +132,9 @@ def _commit() -> str:
     """Return the commit that was measured; with a + if lakelog was changed since."""
     here = Path(__file__).parent.parent
     try:
-        name = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=here, text=True)
+        name = subprocess.check_output(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=here, text=True, stderr=subprocess.DEVNULL
+        )
         changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "lakelog"], cwd=here)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -156,6 +156,10 @@ class Lake:
         """Publish everything acknowledged so far; return the head that holds it."""
         return self.sealer().settle()
 
+    def engine(self) -> Any:
+        """This process's database, in memory; a cursor() of it serves one query."""
+        return self._session.connect()
+
     def sealer(self) -> seal.Sealer:
         """What seals this branch's tail."""
         tail = self._session.tail(self.branch_name)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +23,8 @@ settings.register_profile(
 settings.load_profile("fixed")
 
 MakeLake = Callable[..., lakelog.Lake]
+MEMORY = "/dev/shm"
+ROOM = 256_000_000
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,13 +33,25 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def make_lake(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MakeLake]:
+def home() -> Iterator[Path]:
+    """A folder for lakes, in memory where there is room, gone after the test.
+
+    A lake has 780 folders: on a busy disk making and removing them would be most of a test.
+    """
+    roomy = os.path.isdir(MEMORY) and shutil.disk_usage(MEMORY).free > ROOM
+    path = tempfile.mkdtemp(prefix="lakelog-", dir=MEMORY if roomy else None)
+    yield Path(path)
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def make_lake(home: Path, request: pytest.FixtureRequest) -> Iterator[MakeLake]:
     """Open lakes by name, with settings as keywords; two of one name are two handles on it."""
     lakes: list[lakelog.Lake] = []
 
     def make(name: str = "lake", *, branch: str = "main", **given: object) -> lakelog.Lake:
         chosen = {"seal": "never", **given}
-        lakes.append(lakelog.open(str(tmp_path / name), branch=branch, settings=chosen))
+        lakes.append(lakelog.open(str(home / name), branch=branch, settings=chosen))
         return lakes[-1]
 
     yield make

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -185,7 +186,7 @@ def test_a_date_column_may_be_the_time(lake: lakelog.Lake) -> None:
 
 def test_an_arrow_stream_without_type_is_refused(lake: lakelog.Lake) -> None:
     """A null type in a stream is refused like one in a dict, with its row."""
-    with pytest.raises(InvalidEvent, match="^event 1: no type"):
+    with pytest.raises(InvalidEvent, match=r"^event 1: no type"):
         lake.append(pa.table({"type": ["A", None]}))
     assert lake.count() == 0
 
@@ -235,7 +236,7 @@ def test_ids_are_right_when_another_thread_comes_between_two_frames(
             others.append(threading.Thread(target=lake.append, args=({"type": "other"},)))
             others[-1].start()
             while not waiting:
-                pass
+                time.sleep(0.001)
         sync(fd)
 
     lake.append({"type": "first"})

@@ -34,7 +34,7 @@ ORDER = {
     "ingest": "source cursors formats transform ingest quarantine",
     "ingest/formats": "jsonl oos bulk",
     "cli": """exits terminal values tables formats output app pairs lines sample
-        write query stats history names care seal doctor setup demo""",
+        write ingest query stats history names care seal doctor setup demo""",
 }
 STRANGERS = {"collect", "analyze", "train", "ship", "sync"}  # these rooms do not know each other
 LAZY_DOORS = {"lakelog/lazy.py", "lakelog/cli/__init__.py"}  # may load our code by its name

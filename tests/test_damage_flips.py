@@ -88,7 +88,7 @@ def test_a_flipped_bit_is_named_and_never_believed(
 def test_verify_names_flips_all_over_a_file(whole: tuple[str, Rows], kind: str, part: int) -> None:
     """Verify names flips at every byte of small files, and at hundreds of places of larger ones."""
     path, _ = whole
-    for name, at, bit in spots(path, kind, 300, f"verify {kind}")[part::2]:
+    for name, at, bit in spots(path, kind, 600, f"verify {kind}")[part::2]:
         data = damage.flipped(Path(path, name).read_bytes(), at, bit)
         with damage.changed(path, name, data):
             assert named(path, name), f"verify does not name {name}: bit {bit} of byte {at}"

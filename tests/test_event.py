@@ -8,9 +8,11 @@ import decimal
 import enum
 import functools
 import json
+import shutil
 import uuid
 from collections import OrderedDict, UserDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -471,12 +473,10 @@ VALUES = st.recursive(
 
 @settings(max_examples=20)
 @given(values=st.lists(VALUES, min_size=1, max_size=30))
-def test_any_data_comes_back_from_every_state(
-    tmp_path_factory: pytest.TempPathFactory, values: list[Any]
-) -> None:
+def test_any_data_comes_back_from_every_state(home: Path, values: list[Any]) -> None:
     """Arbitrary JSON values come back equal from WAL, segment and compacted segment."""
-    path = tmp_path_factory.mktemp("values") / "lake"
-    with lakelog.open(str(path), settings={"seal": "never"}) as lake:
+    shutil.rmtree(home / "lake", ignore_errors=True)
+    with lakelog.open(str(home / "lake"), settings={"seal": "never"}) as lake:
         lake.append([{"type": "A", "data": value} for value in values])
         rows = in_every_state(lake, "SELECT data FROM events ORDER BY position")
         assert [None if d is None else json.loads(d) for (d,) in rows] == values

@@ -131,9 +131,9 @@ def test_a_wrong_duration_is_refused(text: str) -> None:
         span_us(text)
 
 
-def test_a_lake_keeps_the_settings_it_was_made_with(tmp_path: Path) -> None:
+def test_a_lake_keeps_the_settings_it_was_made_with(home: Path) -> None:
     """Opening an existing lake with other settings changes nothing."""
-    path = str(tmp_path / "lake")
+    path = str(home / "lake")
     lakelog.open(path, settings={"rotate_events": 7})
     again = lakelog.open(path, settings={"rotate_events": 8})
     assert again.store.settings == Settings(rotate_events=7)
@@ -142,9 +142,9 @@ def test_a_lake_keeps_the_settings_it_was_made_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong", [Settings(segment_rows=0), Settings(seal="x"), Settings(rotate_bytes=-1)]
 )
-def test_a_lake_that_could_not_be_opened_again_is_not_made(tmp_path: Path, wrong: Settings) -> None:
+def test_a_lake_that_could_not_be_opened_again_is_not_made(home: Path, wrong: Settings) -> None:
     """Settings made without parse are checked too, before anything is written."""
-    path = tmp_path / "lake"
+    path = home / "lake"
     with pytest.raises(InvalidSetting):
         lakelog.open(str(path), settings=wrong)
     assert not path.exists()

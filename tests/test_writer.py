@@ -43,6 +43,12 @@ def numbers(*values: int) -> list[dict[str, Any]]:
     return [{"type": "A", "data": n} for n in values]
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Wait for another thread to get somewhere."""
+    while not condition():
+        time.sleep(0.001)
+
+
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Disk:
     """Make a function of the disk fail: `failing("sync_file", 2)` its next two calls."""
@@ -290,8 +296,7 @@ def test_all_waiting_callers_get_the_error(
     inside.wait()
     for thread in threads[1:]:
         thread.start()
-    while len(lake.writer()._queue) < 5:
-        pass
+    until(lambda: len(lake.writer()._queue) >= 5)
     go.set()
     for thread in threads:
         thread.join()
@@ -313,8 +318,7 @@ def test_waiting_callers_share_one_frame(
     inside.wait()
     for thread in threads[1:]:
         thread.start()
-    while len(lake.writer()._queue) < 15:
-        pass
+    until(lambda: len(lake.writer()._queue) >= 15)
     go.set()
     for thread in threads:
         thread.join()
@@ -334,8 +338,7 @@ def test_only_frames_with_ids_are_keyed(
     inside.wait()
     for waiting, thread in enumerate(threads[1:], 1):
         thread.start()
-        while len(lake.writer()._queue) < waiting:
-            pass
+        until(lambda n=waiting: len(lake.writer()._queue) >= n)
     go.set()
     for thread in threads:
         thread.join()
@@ -374,8 +377,7 @@ def test_close_waits_for_the_append_that_runs(
     inside.wait()
     close = threading.Thread(target=lake.close)
     close.start()
-    while not lake.writer()._closed:
-        pass
+    until(lambda: lake.writer()._closed)
     with pytest.raises(WriterClosed):
         lake.append(numbers(2))
     go.set()
@@ -403,8 +405,7 @@ def test_an_append_beside_close_is_stored_or_refused(make_lake: MakeLake) -> Non
     threads = [threading.Thread(target=append, args=(t,)) for t in range(4)]
     for thread in threads:
         thread.start()
-    while len(done) < 20:
-        pass
+    until(lambda: len(done) >= 20)
     lake.close()
     for thread in threads:
         thread.join()
@@ -413,22 +414,36 @@ def test_an_append_beside_close_is_stored_or_refused(make_lake: MakeLake) -> Non
 
 
 def test_an_interrupted_caller_does_not_stop_the_others(
-    lake: lakelog.Lake, stuck: tuple[threading.Event, threading.Event]
+    lake: lakelog.Lake,
+    stuck: tuple[threading.Event, threading.Event],
 ) -> None:
     """Ctrl-C while waiting for another thread's sync ends that append alone."""
     inside, go = stuck
-    running = threading.Thread(target=lake.append, args=(numbers(1),))
-    running.start()
-    inside.wait()
+    interrupted: list[int] = []
+
+    def once(number: int, _: object) -> None:
+        if not interrupted:
+            interrupted.append(number)
+            raise KeyboardInterrupt
 
     def interrupt() -> None:
-        while not lake.writer()._queue:
-            pass
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        until(lambda: lake.writer()._queue)
+        while not interrupted:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.01)
 
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        lake.append(numbers(2))
+    before = signal.signal(signal.SIGINT, once)
+    running = threading.Thread(target=lake.append, args=(numbers(1),))
+    interrupting = threading.Thread(target=interrupt)
+    running.start()
+    inside.wait()
+    interrupting.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            lake.append(numbers(2))
+    finally:
+        interrupting.join()
+        signal.signal(signal.SIGINT, before)
     go.set()
     running.join()
     after = threading.Thread(target=lake.append, args=(numbers(3),), daemon=True)

@@ -17,6 +17,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Write": {
         "init": ("write", "make a lake"),
         "append": ("write", "store JSON lines from stdin, or one event from KEY=VALUE"),
+        "ingest": ("ingest", "take files in at bulk speed, each row once"),
     },
     "Read": {
         "sql": ("query", "run SQL over the events, live ones included"),
@@ -33,6 +34,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "undo": ("history", "undo the last rollback, snapshot or retention"),
     },
     "Care": {
+        "quarantine": ("ingest", "lines that were no events: look, try again, drop"),
         "verify": ("care", "read every byte again and name what is damaged"),
         "repair": ("care", "set damaged files aside, or fetch them from a copy"),
         "compact": ("care", "merge small segments"),

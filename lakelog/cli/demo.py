@@ -150,7 +150,10 @@ class Tour:
             for writer in made:
                 if writer.poll() is None:
                     writer.terminate()
-                writer.communicate()
+                writer.wait()
+                for pipe in (writer.stdin, writer.stderr):
+                    with contextlib.suppress(OSError):
+                        pipe.close()  # type: ignore[union-attr]
 
     def _append(self, lines: list[bytes]) -> None:
         path = Path(self._room, "later.jsonl")

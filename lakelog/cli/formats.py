@@ -24,6 +24,8 @@ ENDINGS = {
     ".md": "md", ".txt": "table",
 }  # fmt: skip
 BINARY = ("parquet", "arrow")
+_NATIVE = frozenset((str, int, float, type(None)))
+"""What the csv module writes as we would."""
 Batches = Iterable[Sequence[Row]]
 
 
@@ -71,7 +73,7 @@ def _csv(result: Result) -> Iterator[bytes]:
     writer = csv.writer(out)
     writer.writerow(result.columns)
     for batch in result.batches:
-        writer.writerows([text(v) for v in row] for row in batch)
+        writer.writerows([v if type(v) in _NATIVE else text(v) for v in row] for row in batch)
         yield out.getvalue().encode("utf-8", "backslashreplace")
         out.seek(0)
         out.truncate()

@@ -7,6 +7,7 @@ infinities are null, an interval is an ISO 8601 duration, bytes are text with ba
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
@@ -50,9 +51,10 @@ def text(value: Any) -> str:
 
 def iso(moment: datetime.datetime) -> str:
     """Return a time as ISO 8601; one with a zone in UTC with Z."""
-    if moment.tzinfo is None:
-        return moment.isoformat()
-    return moment.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
+    text = moment.isoformat()
+    if moment.tzinfo is not None and not text.endswith("+00:00"):
+        text = moment.astimezone(datetime.UTC).isoformat()
+    return text.removesuffix("+00:00") + ("Z" if moment.tzinfo is not None else "")
 
 
 def micros(time_us: int) -> str:
@@ -89,7 +91,10 @@ def payload(value: Any) -> Any:
     try:
         orjson.loads(value)
     except orjson.JSONDecodeError:
-        return value
+        try:  # half a surrogate pair is JSON all the same
+            json.loads(value, parse_constant=_refuse)
+        except (ValueError, RecursionError):
+            return value
     return orjson.Fragment(value)
 
 
@@ -128,6 +133,10 @@ def _exact(value: Any) -> Any:
     if isinstance(value, datetime.time):
         return value.isoformat()
     return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _key(key: Any) -> str:

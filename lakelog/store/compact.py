@@ -17,7 +17,7 @@ from lakelog.store import disk, manifest, segment
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.marks import hash_file
 from lakelog.store.opening import Store
-from lakelog.store.publish import Change, publish
+from lakelog.store.publish import Change, publish, still_there
 from lakelog.store.refs import Head
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _swap(store: Store, branch: str, base: Head, group: list[Entry], outputs: li
     keys = {e["key"] for e in group}
 
     def plan(head: Head, state: Manifest) -> Change | None:
-        if head.move.generation != base.move.generation:
+        if head.move.generation != base.move.generation or not still_there(store, outputs):
             return None
         present = {e["key"] for e in store.manifests.entries(state)}
         if not keys <= present:

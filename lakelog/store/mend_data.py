@@ -27,17 +27,22 @@ def drop_segments(store: Store, branch: str, outcome: Repaired) -> None:
     bad = [e for e in entries if not salvage.intact(store, "segments", e["key"])]
     if not bad:
         return
-    runs = _runs_of(store, state, bad)
+    inputs = {e["key"]: salvage.inputs(store, state, e) for e in bad}
+    gone = [e for e in bad if not inputs[e["key"]]]
+    back = [e for key in inputs for e in inputs[key]]
+    runs = _runs_of(store, state, gone)
     give_up(store, "segments", [e["key"] for e in bad], outcome)
-    outcome.lost.extend(_loss(branch, entry) for entry in bad)
+    outcome.lost.extend(_loss(branch, entry) for entry in gone)
+    if back:
+        outcome.done.append(f"branch {branch}: {len(back)} segments taken back, before compaction")
+    lost = sum(e["events"] for e in gone)
+    message = f"{len(bad)} damaged segment(s) set aside, {lost} events lost"
     keys = {e["key"] for e in bad}
 
     def plan(_: Head, now: Manifest) -> Change | None:
         here = [e for e in store.manifests.entries(now) if e["key"] in keys]
-        lost = sum(e["events"] for e in here)
-        message = f"{len(here)} damaged segment(s) set aside, {lost} events lost"
-        gone = tuple(map(manifest.removal, here))
-        return Change("repair", message, entries=gone, ids_drop=runs) if here else None
+        changed = (*map(manifest.removal, here), *back)
+        return Change("repair", message, entries=changed, ids_drop=runs) if here else None
 
     publish(store, branch, plan)
 
@@ -50,6 +55,7 @@ def _runs_of(store: Store, state: Manifest, bad: list[Entry]) -> tuple[str, ...]
             commits.add(segment.metadata(store.layout, entry["key"])["commit"])
         except Exception:
             continue
+    commits -= {group.commit for group in salvage.sealings(store, set())}
     found = []
     for run in state.ids:
         if salvage.intact(store, "ids", run["digest"]):
@@ -128,14 +134,15 @@ def mend_wals(store: Store, branch: str, connect: Connect, outcome: Repaired) ->
             _pass_over(store, branch, writer, 0, needed(group), outcome)
             damaged.append(group[0])
     sealer = Sealer(store, branch, tail, connect)
-    while damaged or _gap(store, branch, tail):
+    gap = _gap(store, branch, tail)
+    while damaged or gap:
         while sealer.seal():
             pass
         gap = _gap(store, branch, tail)
         if gap is None:
             break
         _pass_over(store, branch, *gap, outcome)
-        damaged = damaged or [file for group in tail.scan().values() for file in group]
+        damaged += [file for group in tail.scan().values() for file in group]
     if damaged:
         _clear(store, branch, tail, outcome)
 
@@ -150,7 +157,7 @@ def _mend_header(store: Store, file: WalFile, outcome: Repaired) -> None:
         return
     data = disk.read(file.path)
     frames = wal.resume(data, 0, 0, file.writer)
-    if not frames:
+    if not frames or wal.decode_header(data) is not None:  # nothing there, or another file's
         set_aside(store, file.path, outcome)
         outcome.lost.append(f"{os.path.basename(file.path)}: no frame of it can be read")
         return
@@ -168,7 +175,8 @@ def _branch_of(store: Store, path: str) -> str:
 
 
 def _gap(store: Store, branch: str, tail: Tail) -> tuple[str, int, int] | None:
-    """Return (writer, first, last) of group commits that are in no file, or None."""
+    """Return (writer, first, last) of group commits that are in no file though later ones are,
+    or None."""
     marks = store.refs.head(branch).move.wal
     for writer, group in tail.scan().items():
         mark = marks.get(writer, needed(group))
@@ -178,8 +186,10 @@ def _gap(store: Store, branch: str, tail: Tail) -> tuple[str, int, int] | None:
         reached = taken[-1].sequence if taken else mark
         after = [f.sequence for g in group for f in (*g.frames, *g.resumed)]
         after += [g.header.first for g in group if g.header]
+        after += [g.final + 1 for g in group if g.final is not None]
         ahead = [s for s in after if s > reached + 1]
-        return writer, reached + 1, min(ahead, default=reached + 2) - 1
+        if ahead:
+            return writer, reached + 1, min(ahead) - 1
     return None
 
 
@@ -195,12 +205,20 @@ def _pass_over(
 def _clear(store: Store, branch: str, tail: Tail, outcome: Repaired) -> None:
     """Set aside damaged files that are sealed as far as they can be read; trim the rest."""
     tail.forget()
-    trim(store, branch, tail)
     marks = store.refs.head(branch).move.wal
-    for writer, group in tail.scan().items():
-        for file in group:
-            sealed = all(
-                f.sequence <= marks.get(writer, -1) for f in (*file.frames, *file.resumed)
-            )  # fmt: skip
-            if file.damage is not None and sealed and not disk.is_locked(file.path):
-                set_aside(store, file.path, outcome)
+    for file in (file for group in tail.scan().values() for file in group):
+        name, mark = os.path.basename(file.path), marks.get(file.writer, -1)
+        if not _is_bad(file):
+            continue
+        if disk.is_locked(file.path) or any(f.sequence > mark for f in file.frames):
+            outcome.done.append(f"{name} is still written to: close its writer and repair again")
+        elif file.damage is not None:
+            if not file.resumed and file.final is None:
+                outcome.lost.append(f"{name}: what stood from byte {file.damage} on")
+            set_aside(store, file.path, outcome)
+        elif file.torn:
+            outcome.lost.append(
+                f"{name}: {file.torn} bytes from byte {file.end} on, an append never"
+                " acknowledged, or damage; kept in cache/cut"
+            )
+    trim(store, branch, tail)

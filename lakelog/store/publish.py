@@ -73,7 +73,8 @@ def publish(store: Store, branch: str, plan: Plan) -> Head | None:
 
 def try_move(store: Store, head: Head, state: Manifest, change: Change, commit: str) -> Head | None:
     """Steps 3 to 6 against one head; None if another process took the number."""
-    now = max(disk.now_us(), head.move.time + 1)
+    began = disk.now_us()
+    now = max(began, head.move.time + 1)
     snapshot = change.snapshot
     if snapshot is None:
         grown = grow(store, state, change, commit, now)
@@ -81,6 +82,8 @@ def try_move(store: Store, head: Head, state: Manifest, change: Change, commit: 
     marks = change.watermarks
     if marks is None:
         marks = watermarks(store, head.move, change.sealed)
+    if change.snapshot is None and not _lasts(store, change, snapshot, began):
+        return None
     move = Move(
         number=head.move.number + 1, branch=head.move.branch, prev=head.digest, commit=commit,
         time=now, author=author(), op=change.op, message=change.message, snapshot=snapshot,
@@ -180,12 +183,30 @@ def run_maintenance(store: Store, branch: str) -> None:
     publish(store, branch, plan)
 
 
+def _lasts(store: Store, change: Change, snapshot: str, began: int) -> bool:
+    """Protocol 5.3: whether all that this publish wrote is there, and too young for gc by the
+    lake's own clock: a process may stand still for days. What a repair adopts may be old."""
+    layout, half = store.layout, store.settings.gc_grace_hours * 1_800_000_000
+    paths = [layout.object("manifests", snapshot)]
+    added = (e["key"] for e in change.entries if e.get("add") == "segment")
+    paths += [layout.object("segments", key) for key in added]
+    paths += [layout.object("ids", run["digest"]) for run in change.ids_add]
+    try:
+        written, *before = [os.stat(path).st_mtime_ns // 1000 for path in paths]
+    except FileNotFoundError:
+        return False
+    if not half or change.op == "repair":
+        return True
+    return disk.now_us() - began < half and all(written - made < half for made in before)
+
+
 def still_there(store: Store, entries: list[Entry]) -> bool:
-    """Protocol 5.3: whether new segments exist and are younger than half the grace."""
+    """Protocol 5.3: whether new segments and id runs exist and are younger than half the grace."""
     limit = disk.now_us() - store.settings.gc_grace_hours * 1_800_000_000
     for entry in entries:
         try:
-            status = os.stat(store.layout.object("segments", entry["key"]))
+            kind, name = ("segments", entry["key"]) if "key" in entry else ("ids", entry["digest"])
+            status = os.stat(store.layout.object(kind, name))
         except FileNotFoundError:
             return False
         if store.settings.gc_grace_hours and status.st_mtime_ns // 1000 < limit:

@@ -190,6 +190,18 @@ def sealings(store: Store, known: set[str]) -> list[Sealed]:
     return list(groups.values())
 
 
+def inputs(store: Store, state: Manifest, lost: Entry) -> list[Entry]:
+    """Return the entries that a lost segment was compacted from, if all are still there."""
+    wanted = set(lost.get("from", ()))
+    found: dict[str, Entry] = {}
+    while wanted - found.keys() and state.parent and opens(store, state.parent):
+        state = store.manifests.load(state.parent)
+        found |= {e["key"]: e for e in store.manifests.entries(state) if e["key"] in wanted}
+    entries = list(found.values())
+    whole = wanted and sum(e["events"] for e in entries) == lost["events"]
+    return entries if whole and all(intact(store, "segments", k) for k in wanted) else []
+
+
 def entry(store: Store, digest: str) -> Entry:
     """Make a segment's entry anew from its rows."""
     notes = segment.metadata(store.layout, digest)

@@ -107,7 +107,7 @@ class Sealer:
         if work.keys is not None and any(self._hits(r, work.keys) for r in fresh):
             return False
         work.checked |= {r["digest"] for r in state.ids}
-        return still_there(self._store, work.entries)
+        return still_there(self._store, [*work.entries, *work.ids])
 
     def _hits(self, run: Entry, keys: tuple[Any, Any]) -> bool:
         return bool(idrun.found(open_run(self._store, run), *keys).any())
@@ -172,7 +172,7 @@ class Sealer:
 
         def plan(_: Head, now: Manifest) -> Change | None:
             there = {run["digest"] for run in now.ids}
-            if not there.issuperset(names):
+            if not there.issuperset(names) or not still_there(self._store, [made]):
                 return None
             return Change("maintain", ids_add=(made,), ids_drop=names)
 

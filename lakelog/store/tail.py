@@ -40,6 +40,7 @@ class WalFile:
     torn: int = 0
     damage: int | None = None
     resumed: tuple[wal.Frame, ...] = ()
+    final: int | None = None
     inode: int = 0
 
     @property
@@ -208,7 +209,8 @@ def pick(files: list[WalFile], mark: int) -> tuple[list[wal.Frame], bool]:
                 frames.setdefault(frame.sequence, frame)
         highest = max(highest, file.header.first - 1)
         if file.damage is not None and not file.resumed:
-            highest = max(highest, max(file.last, file.header.first - 1) + 1)
+            unknown = max(mark, file.last, file.header.first - 1) + 1
+            highest = max(highest, unknown if file.final is None else file.final)
     taken, last = _contiguous(frames, mark, doubtful)
     return taken, last >= max([highest, *frames])
 
@@ -244,7 +246,7 @@ def _take(file: WalFile, data: bytes) -> None:
     seen = wal.scan(data, file.end, file.writer)
     file.frames.extend(seen.frames)
     file.end, file.ended, file.torn = seen.end, seen.ended, seen.torn
-    file.damage, file.resumed = seen.damage, seen.resumed
+    file.damage, file.resumed, file.final = seen.damage, seen.resumed, seen.final
     if not file.frames and file.damage is None:
         file.damage = file.end  # a file appears with its first frame, so that one is never torn
 

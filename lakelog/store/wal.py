@@ -86,7 +86,8 @@ class Scan:
 
     `end` is where the good frames stop; `ended` whether END was met; `torn` the bytes after
     `end` that are no frame (an unfinished write, or a bad last frame); `damage` the offset of a
-    bad frame that has good ones after it; `resumed` those good frames.
+    bad frame that has good ones after it; `resumed` those good frames; `final` the last sequence,
+    where there is damage and END still tells it.
     """
 
     frames: tuple[Frame, ...]
@@ -95,6 +96,7 @@ class Scan:
     torn: int
     damage: int | None = None
     resumed: tuple[Frame, ...] = ()
+    final: int | None = None
 
 
 def encode_header(header: Header) -> bytes:
@@ -156,9 +158,10 @@ def scan(data: bytes, base: int, writer: str) -> Scan:
         rest = len(data) - at - _END.size - 4
         return Scan(tuple(frames), base + at, True, rest)
     resumed = resume(data, at + 1, base, writer)
-    followed = resumed or _ends_with_end(data) or _is_followed(data, at)
+    final = _final(data)
+    followed = resumed or final is not None or _is_followed(data, at)
     damage = base + at if followed else None
-    return Scan(tuple(frames), base + at, False, len(data) - at, damage, resumed)
+    return Scan(tuple(frames), base + at, False, len(data) - at, damage, resumed, final)
 
 
 def head_at(data: bytes, at: int) -> tuple[tuple[Any, ...], int, int] | None:
@@ -209,8 +212,10 @@ def is_end(data: bytes, at: int) -> bool:
     return bool(whole and zlib.crc32(data[at : at + _END.size]) == crc)
 
 
-def _ends_with_end(data: bytes) -> bool:
-    return len(data) >= _END.size + 4 and is_end(data, len(data) - _END.size - 4)
+def _final(data: bytes) -> int | None:
+    """Return the last sequence as an END at the end of the data tells it."""
+    at = len(data) - END_BYTES
+    return int(_END.unpack_from(data, at)[3]) if at >= 0 and is_end(data, at) else None
 
 
 def resume(data: bytes, at: int, base: int, writer: str) -> tuple[Frame, ...]:

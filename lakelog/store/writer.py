@@ -54,13 +54,13 @@ class Receipt:
 class _Batch:
     """Lines of one caller waiting for a leader; `lock` is released when it may look."""
 
-    __slots__ = ("done", "error", "flags", "lines", "lock", "position", "size")
+    __slots__ = ("done", "error", "flags", "leads", "lines", "lock", "position", "size")
 
     def __init__(self, lines: list[bytes], flags: int) -> None:
         self.lines, self.flags = lines, flags
         self.size = sum(map(len, lines)) + len(lines)
         self.lock: Any = None
-        self.done, self.position = False, 0
+        self.done, self.leads, self.position = False, False, 0
         self.error: BaseException | None = None
 
 
@@ -103,69 +103,80 @@ class Writer:
             self._closed = True
             self._wait_idle()
             self._finish()
+            self._let_go()
 
     def _reset(self) -> None:
         self._name = disk.random_hex()
         self._n, self._sequence, self._position = 0, 0, 0
         self._doubtful: list[int] = []
         self._fd = -1
+        self._abandoned: list[int] = []
         self._raw, self._events, self._opened = 0, 0, 0.0
         self._last = -1
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
 
     def _commit(self, batch: _Batch) -> None:
         """Lead if nobody does, else wait to be served or to be made leader."""
-        with self._mutex:
-            if self._closed:
-                raise WriterClosed("the lake is closed: open it again to append")
-            self._queue.append(batch)
-            if self._busy:
-                batch.lock = threading.Lock()
-                batch.lock.acquire()
-            else:
-                self._busy = True
-        if batch.lock is not None:
-            self._wait(batch)
-        if not batch.done:
-            self._lead(batch)
-
-    def _wait(self, batch: _Batch) -> None:
-        """Wait to be served or called to lead; who is interrupted leaves the queue."""
         try:
-            batch.lock.acquire()
-        except BaseException:
             with self._mutex:
-                if batch in self._queue:
-                    called = not batch.lock.locked()
-                    self._queue.remove(batch)
-                    if called:
-                        self._call_next()
+                if self._closed:
+                    raise WriterClosed("the lake is closed: open it again to append")
+                if self._busy:
+                    batch.lock = threading.Lock()
+                    batch.lock.acquire()
+                else:
+                    batch.leads = self._busy = True
+                self._queue.append(batch)
+            if batch.lock is not None:
+                batch.lock.acquire()
+            if not batch.done:
+                self._lead(batch)
+        except BaseException:
+            self._leave(batch)
             raise
 
-    def _call_next(self) -> None:
+    def _leave(self, batch: _Batch) -> None:
+        """Take an interrupted caller out, so that the others do not wait for it."""
+        with self._mutex:
+            if batch in self._queue:
+                self._queue.remove(batch)
+            if batch.leads:
+                self._call_next(batch)
+
+    def _call_next(self, leader: _Batch) -> None:
         """Make the longest waiting caller the leader; the mutex is held."""
-        self._leader = 0
+        self._leader, leader.leads = 0, False
         if self._queue:
+            self._queue[0].leads = True
             self._queue[0].lock.release()
         else:
             self._busy = False
 
     def _lead(self, own: _Batch) -> None:
         """Commit a group (ours is in it), let the next leader start, then wake the group."""
-        with self._mutex:
-            self._leader = threading.get_ident()
-            group = self._take_group()
+        group = [own]
         failed: BaseException | None = None
         try:
+            with self._mutex:
+                self._leader = threading.get_ident()
+                group = self._take_group()
             self._write_group(group)
         except BaseException as error:
             failed = error
         with self._mutex:
-            self._call_next()
+            self._call_next(own)
+        try:
+            self._wake(group, own, failed)
+        except BaseException:
+            self._wake(group, own, failed)  # an interrupt must not leave the others asleep
+            raise
+
+    def _wake(self, group: list[_Batch], own: _Batch, failed: BaseException | None) -> None:
+        """Let the callers of a group go on, each with its outcome; may be done twice."""
         for batch in group:
             batch.error = _own_error(failed, batch is own)
             batch.done = True
-            if batch is not own:
+            if batch is not own and batch.lock.locked():
                 batch.lock.release()
 
     def _take_group(self) -> list[_Batch]:
@@ -232,19 +243,22 @@ class Writer:
             tuple(self._doubtful), os.uname().nodename, os.getpid(), disk.now_us(),
         )  # fmt: skip
         path = disk.temporary(directory)
-        fd = disk.create(path)
+        fd, linked = disk.create(path), False
         try:
             disk.write_all(fd, wal.encode_header(header) + frame)
             disk.sync_file(fd)
             disk.lock(fd)
             disk.link(path, layout.wal(self._branch, self._name, self._n))
+            linked = True
             disk.sync_dir(directory)
         except BaseException:
-            disk.close(fd)
+            self._let_go() if linked else disk.close(fd)
+            self._abandoned += [fd] if linked else []
             raise
         finally:
             with contextlib.suppress(OSError):
                 disk.unlink(path)
+        self._let_go()
         self._finish()
         self._fd, self._n = fd, self._n + 1
         self._raw, self._events, self._opened = 0, 0, time.monotonic()
@@ -259,11 +273,20 @@ class Writer:
         self._n += 1
 
     def _poison(self) -> None:
-        """Abandon a file after a failed write or sync; never touch it again."""
-        if self._fd >= 0:
-            with contextlib.suppress(OSError):
-                disk.close(self._fd)
+        """Abandon a file after a failed write or sync; never touch it again.
+
+        It stays locked until the next file is there: its last frame comes again in that one, so
+        until then nobody may take this writer for dead and trim what was sealed of it.
+        """
+        self._abandoned += [self._fd] if self._fd >= 0 else []
         self._fd = -1
+
+    def _let_go(self) -> None:
+        """Drop the locks of abandoned files."""
+        for fd in self._abandoned:
+            with contextlib.suppress(OSError):
+                disk.close(fd)
+        self._abandoned = []
 
     def _is_full(self) -> bool:
         limits = self._store.settings
@@ -287,7 +310,9 @@ class Writer:
             return
         with contextlib.suppress(OSError):
             disk.write_all(self._fd, wal.encode_end(self._last))
-        self._poison()
+        with contextlib.suppress(OSError):
+            disk.close(self._fd)
+        self._fd = -1
 
     def _waiting(self) -> int:
         names = disk.listing(self._store.layout.wal_dir(self._branch))
@@ -319,6 +344,7 @@ class Writer:
         self._mutex = threading.Lock()
         self._queue, self._busy, self._helper = [], False, None
         self._poison()
+        self._let_go()
         self._reset()
 
 

@@ -38,6 +38,7 @@ class Actor:
         self.kill_at = 0
         self.dead = self.done = False
         self.busy = False
+        self.linking = False
         self.fds: set[int] = set()
         self.error: BaseException | None = None
         self.thread: threading.Thread | None = None
@@ -61,8 +62,9 @@ class Scheduler:
         self._over = threading.Lock()
         self._over.acquire()
         self._stickiness = self.dice.choice([0.0, 0.5, 0.9, 0.98])
-        self._asleep: Actor | None = None
-        self._asleep_until = 0
+        self._stopped: Actor | None = None
+        self._until = 0
+        self._pauses = self.dice.choice([0, 200, 1_000_000])
         self._alone: Actor | None = None
 
     def add(self, name: str, play: Callable[[Actor], None]) -> Actor:
@@ -94,19 +96,19 @@ class Scheduler:
                 text = "".join(traceback.format_exception(actor.error))
                 raise AssertionError(f"seed {self.seed}: {actor.name} failed\n{text}")
 
-    def sleep_sometime(self) -> None:
-        """Let one actor stand still for a long stretch: a stopped process."""
-        self._asleep = self.dice.choice(self.actors)
-        self._asleep_until = self.dice.randint(100, 1500)
-
-    def pause(self) -> None:
-        """A step of an actor that calls no disk function."""
-        self._yield(self._running[threading.get_ident()])
+    def stop(self, actor: Actor, steps: int) -> None:
+        """Let an actor stand still while others take so many steps: a stopped process."""
+        self._stopped, self._until = actor, self.step + steps
 
     def quiet(self, actor: Actor) -> None:
         """Wait until no other actor is in the middle of an operation; end it with `loud`."""
         self._alone = actor
         while any(a.busy and not a.done and not a.dead for a in self.actors if a is not actor):
+            self._yield(actor)
+
+    def between_moves(self, actor: Actor) -> None:
+        """Wait until nobody is about to link a move: nobody can look and link in one step."""
+        while any(a.linking and not a.done and not a.dead for a in self.actors):
             self._yield(actor)
 
     def loud(self) -> None:
@@ -149,8 +151,11 @@ class Scheduler:
     def _next(self, actor: Actor | None) -> Actor:
         """Draw whose turn it is; `actor` itself if there is nobody else."""
         able = [a for a in self.actors if not a.done]
-        if self._asleep in able and len(able) > 1 and self.step < self._asleep_until:
-            able.remove(self._asleep)  # type: ignore[arg-type]
+        if self.step >= self._until + self._pauses:
+            self._pauses = self.dice.randint(0, 400)
+            self.stop(self.dice.choice(self.actors), self.dice.randint(20, 800))
+        if self._stopped in able and len(able) > 1 and self.step < self._until:
+            able.remove(self._stopped)  # type: ignore[arg-type]
         if not able:
             assert actor is not None
             return actor
@@ -182,7 +187,10 @@ class Scheduler:
         if name == "close":
             actor.fds.discard(args[0])
             return real(*args, **kwargs)
-        self._yield(actor)
+        if name == "create_whole":
+            actor.linking = "/refs/heads/" in args[0]
+        if not (name == "listing" and _is_leaf(args[0])):
+            self._yield(actor)
         if name in seam.CHANGES and actor.kill_at and actor.steps >= actor.kill_at:
             actor.dead = True
             seam.tear(name, args, Killed())
@@ -192,7 +200,10 @@ class Scheduler:
             if error is not None:
                 seam.tear(name, args, error)
                 raise error
-        return self._do(actor, name, real, args, kwargs)
+        result = self._do(actor, name, real, args, kwargs)
+        if name == "create_whole":
+            actor.linking = False
+        return result
 
     def _do(self, actor: Actor, name: str, real: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Do it; syncing costs nothing here, but stamps the file with virtual time."""
@@ -219,3 +230,8 @@ class Scheduler:
             if frame is not None and not actor.done:
                 found.append(f"{actor.name}:\n{''.join(traceback.format_stack(frame)[-6:])}")
         return "\n".join(found)
+
+
+def _is_leaf(path: str) -> bool:
+    """Whether it is one of the 256 folders of a kind of objects, which gc lists all."""
+    return len(os.path.basename(path)) == 2
