@@ -18,6 +18,7 @@ from lakelog.store.writer import Receipt
 from lakelog.view import View
 
 if TYPE_CHECKING:
+    from lakelog.dbapi import connect
     from lakelog.store.history import Diff, Snapshot
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ __all__ = [
     "Snapshot",
     "View",
     "__version__",
+    "connect",
     "open",
 ]
 
@@ -39,4 +41,6 @@ def __getattr__(name: str) -> Any:
     """Load the names that a program which only appends does not need."""
     if name in ("Diff", "Snapshot"):
         return getattr(Lazy("lakelog.store.history"), name)
+    if name == "connect":
+        return Lazy("lakelog.dbapi").connect
     raise AttributeError(f"module 'lakelog' has no attribute {name!r}")

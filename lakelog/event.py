@@ -181,6 +181,8 @@ def parse_time(value: Any) -> datetime:
             moment = datetime(value.year, value.month, value.day)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             moment = _time_of_number(value)
+        elif isinstance(value, orjson.Fragment):  # more digits than a double holds
+            moment = _time_of_text(orjson.dumps(value).decode())
         else:
             raise ValueError
         if moment.tzinfo is None:

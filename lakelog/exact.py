@@ -17,7 +17,7 @@ import orjson
 
 from lakelog.errors import InvalidEvent
 
-_LONG_NUMBER = re.compile(rb"[0-9.]{17,}|[0-9][eE][+-]?[0-9]{3}")
+_LONG_NUMBER = re.compile(rb"[0-9.]{17,}|[0-9.]{16}[eE]|[0-9][eE][+-]?[0-9]{3}")
 _KEY_END = re.compile(rb'"[ \t\r\n]*:')
 _INTEGER_DIGITS = 20  # no integer of 64 bits is longer, its sign included
 _OPTIONS = orjson.OPT_UTC_Z

@@ -201,8 +201,8 @@ class Lake:
 
     def diff(self, a: str, b: str) -> history.Diff:
         """What separates two states; a branch is settled first. Raises UnknownRef."""
-        if self.branch_name in (a, b):
-            self.settle()
+        for name in {a, b}.intersection(self.store.refs.branches()):
+            (self if name == self.branch_name else Lake(self.store, name)).settle()
         old, new = (resolve.resolve(self.store, self.branch_name, r) for r in (a, b))
         return history.diff(self.store, old, new)
 

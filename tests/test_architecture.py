@@ -24,16 +24,17 @@ OWN = "lakelog"
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors settings exact event lazy  store  query  ingest  view lake
+    "": """errors settings exact event lazy  store  query  ingest  view lake dbapi
         collect analyze train ship sync  cli server notebook""",
     "store": """layout disk document engine wal segment idrun manifest refs marks opening spawn
         writer tail rows publish trim seal compact retention gc resolve history stats
         checker verify unflip salvage aside mend_refs mend_data
         repair""",
     "query": "prune tailrows session",
-    "ingest": "source cursors formats transform ingest quarantine",
+    "ingest": "inflate source cursors formats transform gather ingest quarantine",
     "ingest/formats": "jsonl oos bulk",
     "cli": """exits terminal values tables formats output app pairs lines sample
+        results asking waiting screen complete editor shell connect
         write ingest query stats history names care seal doctor setup demo""",
 }
 STRANGERS = {"collect", "analyze", "train", "ship", "sync"}  # these rooms do not know each other

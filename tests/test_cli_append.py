@@ -183,7 +183,7 @@ def test_an_endless_line_is_cut(lake: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [r["type"] for r in answer(lake, "sql", ALL)] == ["a", "c"]
     (kept,) = quarantined(lake)
     assert (kept["position"], len(kept["line"])) == (13, cut.KEPT_OF_LONG)
-    assert "the line has 5,242,903 bytes" in kept["reason"]
+    assert f"the line has {len(text.splitlines()[1]):,} bytes" in kept["reason"]
 
 
 def test_a_line_may_be_as_long_as_the_limit() -> None:

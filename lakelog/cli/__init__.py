@@ -44,6 +44,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Around it": {
         "doctor": ("doctor", "check this machine and the lake"),
         "config": ("setup", "show and set the lake's settings"),
+        "connect": ("connect", "open the lake from DuckDB, Python or other tools"),
         "completion": ("setup", "print the completion script for a shell"),
         "demo": ("demo", "a tour of two minutes at most"),
     },
@@ -75,6 +76,13 @@ class Verbs(click.Group):
         for section, verbs in SECTIONS.items():
             with formatter.section(section):
                 formatter.write_dl([(f"{v:{widest}}", words) for v, (_, words) in verbs.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb; a reader that closed our pipe is no error (click would make it one)."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise exits.ReaderLeft from None
 
     def main(
         self, args: Sequence[str] | None = None, prog_name: str | None = None,

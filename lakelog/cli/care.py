@@ -279,9 +279,7 @@ def _retained(app: App, done: Retained, apply: bool) -> str:
     if not done.events:
         return f"no event of {app.branch} is older than {line}"
     if done.applied:
-        return (
-            f"removed {many(done.events, 'event')} older than {line}; `lakelog undo` takes it back"
-        )
+        return f"removed {many(done.events, 'event')} before {line}; `lakelog undo` takes it back"
     again = "" if apply else "; --apply removes them"
     return f"{_up_to(done)} of {app.branch} before {line}{again}"
 

@@ -114,6 +114,7 @@ class Tour:
                     time.sleep(_SECONDS / _ROUNDS)
                     progress(lake.count(), len(lines))
                     if turn % 4 == 1:
+                        progress.wipe()
                         self._count(lake)
             for writer in writers:
                 _end(writer)

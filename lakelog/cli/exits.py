@@ -24,6 +24,11 @@ from lakelog.errors import InvalidEvent, InvalidName, InvalidSetting, LakelogErr
 
 DONE, FAILED, USAGE, WRONG, INTERRUPTED = 0, 1, 2, 3, 130
 
+
+class ReaderLeft(Exception):
+    """Raised when the reader of our pipe closed it: it had what it wanted."""
+
+
 CODES: dict[type[BaseException], int] = {
     InvalidSetting: USAGE,
     InvalidName: USAGE,
@@ -33,6 +38,7 @@ CODES: dict[type[BaseException], int] = {
     click.ClickException: FAILED,
     click.Abort: INTERRUPTED,
     KeyboardInterrupt: INTERRUPTED,
+    ReaderLeft: DONE,
     BrokenPipeError: DONE,
     OSError: FAILED,
     Exception: FAILED,
@@ -60,7 +66,7 @@ def guard(run: Callable[[], Any]) -> int:
         code = run()
         _flush()
         return code if isinstance(code, int) else DONE
-    except BrokenPipeError:
+    except (ReaderLeft, BrokenPipeError):
         _drop_stdout()
         return DONE
     except SystemExit as error:  # a completion request

@@ -112,7 +112,7 @@ def rollback(app: App, ref: str, keep_cursors: bool, verify: bool, target: Targe
         was = lake.count()
         state = lake.rollback(ref, cursors=not keep_cursors, verify=verify)
     words = f"{app.branch} is at {ref} again: {many(state.events, 'event')}, {was:,} before"
-    _went(app, state, target, f"{words}; `lakelog undo` takes it back")
+    _went(app, state, target, f"{words}\n`lakelog undo` takes it back")
 
 
 @verb(examples="""

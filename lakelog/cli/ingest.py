@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import re
+import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from lakelog import lake as lakes
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.formats import of_records
@@ -15,7 +20,9 @@ from lakelog.cli.output import Target, emit, emit_record, with_output
 from lakelog.cli.tables import Count
 from lakelog.cli.terminal import confirm, many
 from lakelog.ingest import quarantine as lines
-from lakelog.ingest.ingest import FORMATS, FileReport, IngestReport
+from lakelog.ingest.gather import FORMATS, FileReport
+from lakelog.ingest.ingest import IngestReport
+from lakelog.store import opening
 
 _LIST = (
     "SELECT ingested_at, origin, position, reason, line FROM quarantine"
@@ -46,7 +53,7 @@ def ingest(
     its name is now. Lines that are no events go to quarantine.
     """
     started = time.monotonic()
-    with app.open_or_create() as lake, app.progress("ingest", "bytes") as progress:
+    with _lake_for(app, dry_run) as lake, app.progress("ingest", "bytes") as progress:
 
         def show(done: int, total: int, events: int) -> None:
             rate = events / max(time.monotonic() - started, 0.001)
@@ -98,13 +105,25 @@ def quarantine(
             )
         else:
             count = lake.sql("SELECT count(*) FROM quarantine").fetchall()[0][0]
-            if not dry_run and not confirm(f"Drop {many(count, 'quarantined line')}?", yes):
+            question = f"Drop {many(count, 'quarantined line')}?"
+            if count and not dry_run and not confirm(question, yes):
                 return
             gone = count if dry_run else lines.drop(lake.store, lake.branch_name)
             record, words = {"dropped": gone}, f"{many(gone, 'line')} dropped"
     app.say(f"{words}{' (nothing was changed)' if dry_run else ''}")
     if target.format != "table" or target.path:
         emit_record(record, target, lambda: f"{words}\n")
+
+
+@contextlib.contextmanager
+def _lake_for(app: App, dry_run: bool) -> Iterator[lakes.Lake]:
+    """The lake; where there is none a dry run makes one that is gone again."""
+    if dry_run and app.branch == "main" and not opening.is_lake(app.path):
+        with tempfile.TemporaryDirectory() as scratch, lakes.open(f"{scratch}/lake") as lake:
+            yield lake
+    else:
+        with app.open_or_create() as lake:
+            yield lake
 
 
 def _look(lake: Any, action: str, target: Target) -> None:
@@ -120,7 +139,8 @@ def _look(lake: Any, action: str, target: Target) -> None:
         return
     counts: dict[tuple[str, str], list[int]] = {}
     for _, origin, position, reason, _ in rows:
-        counts.setdefault((files.get(origin, origin), reason), []).append(position)
+        kind = re.sub(r"\d+", "N", reason)  # places and lengths differ from line to line
+        counts.setdefault((files.get(origin, origin), kind), []).append(position)
     shown = [
         {"file": f, "reason": r, "lines": Count(len(at)), "first_offset": Count(min(at))}
         for (f, r), at in counts.items()
@@ -129,12 +149,16 @@ def _look(lake: Any, action: str, target: Target) -> None:
 
 
 def _say(app: App, report: IngestReport, seconds: float, dry_run: bool) -> None:
-    """Sum up in words, naming each file that could not be read."""
+    """Sum up in words, naming each file with something to look at."""
     for file in report.files:
         if file.error:
             app.say(f"{file.path}: {file.error}", fg="red")
-        else:
-            app.detail(_file_words(file))
+        if file.quarantined:
+            app.say(f"{file.path}: {many(file.quarantined, 'bad line')}, first: {file.reason}")
+        if file.left:
+            words = "of a last line without newline left until it is finished"
+            app.say(f"{file.path}: {many(file.left, 'byte')} {words}")
+        app.detail(_file_words(file))
     rate = report.events / max(seconds, 0.001)
     words = f"{many(report.events, 'new event')} from {many(len(report.files), 'file')}"
     words += f" in {seconds:.1f} s, {rate:,.0f}/s; {report.skipped:,} known"
@@ -144,8 +168,7 @@ def _say(app: App, report: IngestReport, seconds: float, dry_run: bool) -> None:
 
 
 def _file_words(file: FileReport) -> str:
-    left = f", {file.left} bytes of an unfinished line left" if file.left else ""
     return (
-        f"{file.path}: {file.format or 'empty'}, {file.events:,} new, {file.skipped:,} known,"
-        f" {file.quarantined:,} quarantined{left}"
+        f"{file.path}: {file.format or 'nothing new'}, {file.events:,} new, {file.skipped:,} known,"
+        f" {file.quarantined:,} quarantined"
     )

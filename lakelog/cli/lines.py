@@ -125,14 +125,14 @@ class _Cutter:
         self.length += len(part)
         if self.length <= LINE_MAX:
             self._held += part
-        elif len(self._held) > KEPT_OF_LONG or self.length == len(part):
-            self._held = (self._held + part)[:KEPT_OF_LONG]
+        else:
+            del self._held[KEPT_OF_LONG:]
+            self._held += part[: KEPT_OF_LONG - len(self._held)]
 
     def line(self) -> Line:
         """Return it and begin the next."""
         made = Line(self._number, self._offset, bytes(self._held))
         if self.length > LINE_MAX:
-            made.text = made.text[:KEPT_OF_LONG]
             made.fault = (
                 f"the line has {self.length:,} bytes, more than {LINE_MAX:,}: the first"
                 f" {KEPT_OF_LONG:,} are kept"
@@ -183,7 +183,8 @@ def _collected(first: Line, lines: Lines) -> Lines:
             yield from held
             return
         closed = start == b"{" and _is_json(line.text)
-    yield from _parts(held) or held
+    parts = _parts(held)
+    yield from held if parts is None else parts
 
 
 def _parts(held: list[Line]) -> list[Line | None] | None:

@@ -78,7 +78,7 @@ def emit(result: Result, target: Target, shown: Result | None = None) -> None:
     """Write rows; `shown` is what a table shows instead."""
     with opened(target.path) as out:
         if target.format == "table":
-            _emit_table(shown or result, out, target)
+            _emit_table(shown if shown and shown.columns else result, out, target)
         elif target.format in BINARY:
             ending = os.path.splitext(target.path or "")[1].lower()
             write_arrow(result, out, target.format, ending in ("", ".arrows"))

@@ -1,36 +1,28 @@
-"""sql: running a query and writing its rows, whatever their number.
-
-A query is first run for its first thousand rows, which for most is all there is and needs no
-Arrow. A longer result is run anew and streams: through Arrow where every column's type reads the
-same both ways, else row by row out of the engine's memory.
-"""
+"""sql: running statements and writing their rows, whatever their number; or the shell."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lakelog.cli import terminal
 from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.formats import BINARY, Result
+from lakelog.cli.asking import Asker, Statement
+from lakelog.cli.formats import BINARY
 from lakelog.cli.output import Target, emit, emit_record, with_output
 from lakelog.cli.pairs import pair_of, value_of
-from lakelog.cli.tables import ROWS_MAX
-from lakelog.cli.values import Row
+from lakelog.cli.results import result_of
+from lakelog.cli.waiting import Waiting
+from lakelog.lazy import Lazy
 
-PROBE = 1000
-BATCH = 1000
-_ARROW_BATCH = 8192
-_PLAIN_TYPES = frozenset(
-    "boolean tinyint smallint integer bigint utinyint usmallint uinteger ubigint hugeint float"
-    " double decimal varchar enum date time timestamp uuid blob null".split()
-) | {"timestamp with time zone"}
-_NESTED_TYPES = frozenset(("list", "array", "struct"))
+if TYPE_CHECKING:
+    from lakelog.cli import shell
+else:
+    shell = Lazy("lakelog.cli.shell")
 
 
 @verb(examples="""
@@ -61,71 +53,33 @@ def sql(
     """Run SQL over the events, those just appended included.
 
     Tables: events, quarantine, and "REF".events for every tag and branch. QUERY - or no query
-    reads it from stdin. In JSON the column data is the JSON it holds.
+    reads it from stdin; on a terminal no query opens a shell. Several statements run in turn,
+    and a file gets the rows of the last. In JSON the column data is the JSON it holds.
     """
     start = time.monotonic()
-    text = _query(query, path)
     values = {k: value_of(v) for k, v in map(pair_of, params)}
-    with app.open() as lake:
-        source = lake.at(at) if at else lake
-        relation = source.sql(text, values or None)
-        if relation is None:
-            raise click.UsageError("the query is empty")
+    if _wants_shell(query, path):
+        if explain or target.path is not None:
+            raise click.UsageError("--explain and -o need a query")
+        shell.start(app, at, values, target.format)
+        return
+    text = _query(query, path)
+    with app.open() as lake, Asker(lake.store, lake.branch_name) as asker:
+        digest = lake.at(at).id if at else None
+        statements = asker.statements(text)
+        _check(statements, values, explain)
         if explain:
-            opened, segments = source.explain(text)
-            _explain(opened, segments, relation, target)
+            opened, segments = asker.plan(text, digest)
+            _explain(opened, segments, asker.sql(text, values or None, digest), target)
         else:
-            emit(result_of(relation, target.format), target)
+            _answer(app, asker, statements, values, digest, target)
     app.detail(f"{time.monotonic() - start:.2f} s")
 
 
-def result_of(relation: Any, format: str) -> Result:
-    """Return a relation as a result that streams."""
-    names = list(relation.limit(0).columns)
-    nested = tuple(i for i, kind in enumerate(relation.types) if _is_json(names[i], kind))
-    if format in BINARY:
-        return Result(names, (), nested, lambda: relation.to_arrow_reader(131_072))
-    limit = ROWS_MAX if format == "table" else PROBE
-    first = relation.limit(limit + 1).fetchall()
-    if len(first) <= limit or format == "table":
-        return Result(names, [first], nested)
-    return Result(names, _stream(relation), nested)
-
-
-def _stream(relation: Any) -> Iterator[Sequence[Row]]:
-    if all(map(_reads_alike, relation.types)):
-        for batch in relation.to_arrow_reader(_ARROW_BATCH):
-            yield list(zip(*map(_values, batch.columns), strict=True))
-        return
-    rows = relation.iter_rows(BATCH)
-    while batch := list(islice(rows, BATCH)):
-        yield batch
-
-
-def _values(column: Any) -> list[Any]:
-    """Return a column's values; times as text at once, which is three times as fast."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not pa.types.is_timestamp(column.type):
-        values: list[Any] = column.to_pylist()
-        return values
-    zone = "Z" if column.type.tz else ""
-    naive = column.cast(pa.timestamp(column.type.unit))
-    text = pc.strftime(naive, format=f"%Y-%m-%dT%H:%M:%S{zone}")
-    short: list[Any] = pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1").to_pylist()
-    return short
-
-
-def _reads_alike(kind: Any) -> bool:
-    """Whether Arrow gives the same Python values as the engine itself."""
-    if kind.id in _NESTED_TYPES:
-        return all(_reads_alike(child) for _, child in kind.children if hasattr(child, "id"))
-    return kind.id in _PLAIN_TYPES
-
-
-def _is_json(name: str, kind: Any) -> bool:
-    return str(kind) == "JSON" or (name == "data" and str(kind) == "VARCHAR")
+def _wants_shell(query: str | None, path: str | None) -> bool:
+    """Whether there is no query, but somebody to type one."""
+    both = terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stdout)
+    return query is None and path is None and both
 
 
 def _query(query: str | None, path: str | None) -> str:
@@ -142,6 +96,34 @@ def _query(query: str | None, path: str | None) -> str:
     if sys.stdin is None:
         raise click.UsageError("a query is needed, and standard input is closed")
     return sys.stdin.buffer.read().decode("utf-8-sig", "replace")
+
+
+def _check(statements: list[Statement], values: dict[str, Any], explain: bool) -> None:
+    """Raise UsageError for what no statement can be asked."""
+    if not statements:
+        raise click.UsageError("the query is empty")
+    if len(statements) > 1:
+        if explain:
+            raise click.UsageError("--explain takes one statement")
+        for name in values.keys() - {name for s in statements for name in s.params}:
+            raise click.UsageError(f"no statement names ${name}")
+
+
+def _answer(
+    app: App, asker: Asker, statements: list[Statement], values: dict[str, Any],
+    digest: str | None, target: Target,
+) -> None:  # fmt: skip
+    """Run statements in turn; write the rows of each, or of the last where only one can be."""
+    alone = len(statements) == 1
+    holds_one = target.path is not None or target.format in BINARY
+    for statement in statements:
+        is_last = statement is statements[-1]
+        params = values if alone else {k: values[k] for k in values.keys() & statement.params}
+        with Waiting(asker.interrupt, app.progress("running", "s")) as waiting:
+            relation = asker.sql(statement.text, params or None, digest)
+            if is_last if holds_one else (alone or statement.gives_rows(relation)):
+                result = result_of(relation, target.format)
+                emit(replace(result, batches=waiting.over(result.batches)), target)
 
 
 def _explain(opened: int, segments: int, relation: Any, target: Target) -> None:

@@ -56,7 +56,11 @@ def confirm(question: str, yes: bool) -> bool:
         return True
     if not is_terminal(sys.stdin):
         raise click.UsageError(f"{question.rstrip('?')}: say --yes, there is no terminal to ask on")
-    return click.confirm(question, default=False, err=True)
+    click.echo(f"{question} [y/N]: ", nl=False, err=True)
+    answer = sys.stdin.readline()  # without readline, which may lose a Ctrl-C
+    if not answer:
+        raise click.Abort
+    return answer.strip().lower() in ("y", "yes")
 
 
 class Progress:
@@ -82,21 +86,26 @@ class Progress:
         sys.stderr.flush()
 
     def _measure(self, done: int, total: int) -> str:
-        count = size(done) if self._unit == "bytes" else f"{done:,} {self._unit}".rstrip()
+        is_size = self._unit == "bytes"
         if not total:
-            return count
+            return size(done) if is_size else f"{done:,} {self._unit}".rstrip()
         part = min(done / total, 1.0)
-        whole = size(total) if self._unit == "bytes" else f"{total:,} {self._unit}".rstrip()
+        count = size(done) if is_size else f"{done:,}"
+        whole = size(total) if is_size else f"{total:,} {self._unit}".rstrip()
         bar = "#" * int(part * _BAR)
         return f"[{bar:<{_BAR}}] {part:4.0%}  {count} of {whole}"
+
+    def wipe(self) -> None:
+        """Take the line away, before others write where it stands."""
+        if self._shown and self._next:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._shown and self._next:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        self.wipe()
 
 
 def size(count: float) -> str:

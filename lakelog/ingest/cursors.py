@@ -5,6 +5,9 @@ length is part of the key) with an ordinal for files that share that beginning. 
 entry of the manifest, says how many bytes were taken in and the SHA-256 of the 4,096 before that
 place. The same file renamed, rotated, copied or compressed matches; one truncated and rewritten
 under the same banner does not. Equal whole copies are one file; `--source` keeps them apart.
+
+While a file is shorter than 4,096 bytes its key changes as it grows, and the entry is replaced;
+`origin`, what its rows carry, stays the first key it had.
 """
 
 from __future__ import annotations
@@ -21,9 +24,10 @@ WINDOW = 4096
 
 @dataclass(frozen=True)
 class Cursor:
-    """How far one file was taken in; `key` is also the origin of its rows."""
+    """How far one file was taken in; `origin` is that of its rows."""
 
     key: str
+    origin: str
     bytes: int
     head_len: int
     tail: str
@@ -36,16 +40,29 @@ class Cursor:
         return {"add": "cursor", **self.__dict__}
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where to begin in a file: its cursor, with the key it has now, and the entry it replaces.
+
+    `head` is the file's beginning and `before` the bytes up to the place, 4,096 at most.
+    """
+
+    cursor: Cursor
+    replaced: Cursor | None
+    head: bytes
+    before: bytes
+
+
 def of_entry(entry: Entry) -> Cursor:
     """Return the cursor that a manifest entry holds."""
     names = ("key", "bytes", "head_len", "tail", "lines", "name", "size")
-    return Cursor(**{name: entry[name] for name in names})
+    return Cursor(origin=entry.get("origin") or entry["key"], **{n: entry[n] for n in names})
 
 
-def head_key(head: bytes, ordinal: int, source: str | None) -> str:
-    """Return the key of a file that begins with `head`."""
-    mark = b"" if source is None else b"\0" + source.encode()
-    return f"{hashlib.sha256(head + mark).hexdigest()[:32]}-{len(head)}-{ordinal}"
+def stem(head: bytes, source: str | None) -> str:
+    """Return the key of a file that begins with `head`, without its ordinal."""
+    mark = b"" if source is None else b"\0" + source.encode("utf-8", "surrogateescape")
+    return f"{hashlib.sha256(head + mark).hexdigest()[:32]}-{len(head)}"
 
 
 def digest(data: bytes) -> str:
@@ -53,57 +70,73 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data[-WINDOW:]).hexdigest()[:32]
 
 
-def find(
-    source: Source, known: dict[str, Cursor], label: str | None
-) -> tuple[Cursor, Cursor | None]:
-    """Return where to start in a file: its cursor now, and the one it replaces in the manifest.
+def find(source: Source, known: list[Entry], label: str | None) -> Start:
+    """Return where to start in a file. The source is left standing there.
 
-    The source is left standing at the cursor's place. A new file starts at 0, replacing none.
+    A new file starts at 0 and replaces no entry.
     """
     head = source.read(WINDOW)
-    matches = [c for c in known.values() if _same_head(c, head, label)]
-    for cursor in sorted(matches, key=lambda c: -c.bytes):
-        if _stands_at(source, cursor):
-            grown = cursor
-            if cursor.head_len < len(head):
+    for entry in sorted(_of_head(known, head, label), key=lambda e: -int(e["bytes"])):
+        before = _before(source, entry)
+        if before is not None:
+            old = of_entry(entry)
+            now = replace(old, name=printable(source.name), size=source.size)
+            if old.head_len < len(head):
                 key = _free_key(head, known, label)
-                grown = replace(cursor, key=key, head_len=len(head))
-            return replace(grown, name=source.name, size=source.size), cursor
+                now = replace(now, key=key, head_len=len(head))
+            return Start(now, old, head, before)
     source.seek(0)
     key = _free_key(head, known, label)
-    return Cursor(key, 0, len(head), digest(b""), 0, source.name, source.size), None
+    name = printable(source.name)
+    made = Cursor(key, key, 0, len(head), digest(b""), 0, name, source.size)
+    return Start(made, None, head, b"")
 
 
-def tail_at(path: str, place: int) -> str:
-    """Return the digest of the bytes before a place, read from the file."""
-    source = Source(path)
-    try:
-        start = max(place - WINDOW, 0)
-        source.seek(start)
-        return digest(source.read(place - start))
-    finally:
-        source.close()
+def holds(start: Start, then: list[Entry], now: list[Entry], label: str | None) -> bool:
+    """Whether what `find` said among the entries `then` is still so among those `now`.
+
+    It is not if the cursor moved or went, or another came that may be of the same file: that of
+    a process which saw the file when it was shorter, or longer.
+    """
+    places = {e["key"]: e["bytes"] for e in then}
+    old = start.replaced
+    if old is not None and all(e["key"] != old.key or e["bytes"] != old.bytes for e in now):
+        return False
+    fresh = [e for e in now if places.get(e["key"]) != e["bytes"]]
+    short = len(start.head) < WINDOW
+    if short and any(e["head_len"] > len(start.head) for e in fresh):
+        return False
+    return not _of_head(fresh, start.head, label)
 
 
-def _same_head(cursor: Cursor, head: bytes, label: str | None) -> bool:
-    part = head[: cursor.head_len]
-    stem = head_key(part, 0, label).rsplit("-", 1)[0]
-    return len(part) == cursor.head_len and cursor.key.rsplit("-", 1)[0] == stem
+def printable(name: str) -> str:
+    """A file's name as text that can be written anywhere; bytes that are no text are escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _stands_at(source: Source, cursor: Cursor) -> bool:
-    """Whether the file holds, just before the cursor's place, what was there then."""
-    start = max(cursor.bytes - WINDOW, 0)
+def _of_head(known: list[Entry], head: bytes, label: str | None) -> list[Entry]:
+    """The entries of files that begin as this one does."""
+    lengths = {e["head_len"] for e in known}
+    stems = {n: stem(head[:n], label) for n in lengths if 0 < n <= len(head)}
+    return [e for e in known if e["key"].rpartition("-")[0] == stems.get(e["head_len"])]
+
+
+def _before(source: Source, entry: Entry) -> bytes | None:
+    """The bytes before a cursor's place, None unless they are those that were there then."""
+    start = max(entry["bytes"] - WINDOW, 0)
     source.seek(start)
-    before = source.read(cursor.bytes - start)
-    return len(before) == cursor.bytes - start and digest(before) == cursor.tail
+    before = source.read(entry["bytes"] - start)
+    whole = len(before) == entry["bytes"] - start
+    return before if whole and digest(before) == entry["tail"] else None
 
 
-def _free_key(head: bytes, known: dict[str, Cursor], label: str | None) -> str:
-    ordinal = 0
-    while head_key(head, ordinal, label) in known:
+def _free_key(head: bytes, known: list[Entry], label: str | None) -> str:
+    """A key that no file has now, or had at first."""
+    taken = {e["key"] for e in known} | {e.get("origin", "") for e in known}
+    name, ordinal = stem(head, label), 0
+    while f"{name}-{ordinal}" in taken:
         ordinal += 1
-    return head_key(head, ordinal, label)
+    return f"{name}-{ordinal}"
 
 
 def removal(cursor: Cursor) -> dict[str, Any]:

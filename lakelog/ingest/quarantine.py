@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent, InvalidSetting
+from lakelog.event import encode
 from lakelog.ingest import cursors
 from lakelog.ingest.formats import jsonl
-from lakelog.ingest.ingest import FORMATS
+from lakelog.ingest.gather import FORMATS
 from lakelog.ingest.source import KEPT
 from lakelog.ingest.transform import Transformer
 from lakelog.store import disk, idrun, manifest, rows, segment
@@ -40,7 +41,7 @@ def names(store: Store, branch: str) -> dict[str, str]:
     """Return the file name of each origin that a cursor knows."""
     state = store.manifests.load(store.refs.head(branch).move.snapshot)
     known = map(cursors.of_entry, store.manifests.entries(state, "cursor"))
-    return {cursor.key: cursor.name for cursor in known}
+    return {cursor.origin: cursor.name for cursor in known}
 
 
 def drop(store: Store, branch: str) -> int:
@@ -64,7 +65,8 @@ def replay(
     store: Store, branch: str, connect: Callable[[], Any], *, form: str | None = None,
     type_: str | None = None, dry_run: bool = False,
 ) -> Replayed:  # fmt: skip
-    """Try every quarantined line again, with `form` (jsonl, oos) and a type for events without.
+    """Try every quarantined line again, with `form` (else what it looks like) and a type for
+    events without. Lines that are not kept letter for letter stay where they are.
 
     Rows keep their origin and position. Raises InvalidSetting for an unknown format.
     """
@@ -76,7 +78,7 @@ def replay(
         bad = _entries(store, state)
         if not bad:
             return Replayed(0, 0, 0)
-        events, left = _try_again(store, connect, bad, FORMATS[form] if form else jsonl, type_)
+        events, left = _try_again(store, connect, bad, FORMATS[form] if form else None, type_)
         fresh = drop_known(store, events, state.ids) if events is not None else None
         count = fresh.num_rows if fresh is not None else 0
         known = (events.num_rows if events is not None else 0) - count
@@ -108,25 +110,29 @@ def _try_again(
     left: list[int] = []
     by_origin: dict[str, list[tuple[dict[str, Any], int]]] = {}
     for index, row in enumerate(table.to_pylist()):
-        event = _parse(form, row["line"], type_)
+        event = _parse(form, row["line"] or "", row["reason"] or "", type_)
         if event is None:
             left.append(index)
         else:
             by_origin.setdefault(row["origin"], []).append((event, row["position"]))
     for origin, pairs in by_origin.items():
-        transformer = Transformer(connect(), form, origin, {})
+        transformer = Transformer(connect(), jsonl, origin)
         made.append(transformer.rows_of([e for e, _ in pairs], [p for _, p in pairs]))
     return (pa.concat_tables(made) if made else None), table.take(left)
 
 
-def _parse(form: Any, line: str | None, type_: str | None) -> dict[str, Any] | None:
-    if not line or len(line) >= KEPT:
-        return None
+def _parse(form: Any, line: str, reason: str, type_: str | None) -> dict[str, Any] | None:
+    """Return the event of a line, None if it is none, or its bytes are not all there."""
     try:
-        event = form.parse(line.encode())
+        text = line.encode()
+        if not text or len(text) >= KEPT or reason.startswith("not UTF-8"):
+            return None
+        chosen = form or max(FORMATS.values(), key=lambda f: f.sniff([text]))
+        event = dict(chosen.parse(text))
         if type_ is not None and event.get("type") in (None, jsonl.DEFAULT_TYPE):
             event["type"] = type_
-        return dict(event)
+        encode([event])
+        return event
     except (InvalidEvent, UnicodeEncodeError):
         return None
 

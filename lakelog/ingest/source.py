@@ -2,27 +2,24 @@
 
 Compression is told by content: gzip and zstd are read as streams, all members and frames. An
 offset counts decompressed bytes. A line over LINE_MAX is not kept in memory: its beginning, its
-length and its place are reported. A stream that ends in the middle of its compression, or that
-inflates beyond RATIO_MAX, ends with a reason.
+length and its place are reported. A file that cannot be read to its end, whose compression is
+damaged or cut short, or that inflates beyond RATIO_MAX, ends early with a reason.
 """
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import zstandard
+from lakelog.ingest.inflate import BrokenStream, Gzip, Zstd, compression
 
 CHUNK = 32 << 20
 LINE_MAX = 64 << 20
 KEPT = 65_536
 RATIO_MAX = 20_000
 _RATIO_FROM = 1 << 30
-_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError)
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Overlong:
-    """A line that was too long to take in: where, how long, and how it begins."""
+    """A line that was too long to take in: where, how long, how it begins and ends."""
 
     base: int
     length: int
@@ -44,39 +41,41 @@ class Overlong:
     last: bytes
 
 
-@dataclass(frozen=True)
-class Broken:
-    """The stream ended wrongly at byte `base`."""
-
-    base: int
-    reason: str
-
-
-Piece = Chunk | Overlong | Broken
+Piece = Chunk | Overlong
 
 
 class Source:
-    """One readable input; `raw` counts bytes read from the medium, for progress."""
+    """One readable input. `broken` says, at its end, why it could not be read any further."""
 
     def __init__(self, path: str, name: str = "") -> None:
         self.path, self.name = path, name or path
+        self.broken = ""
         self._file: Any = open(path, "rb", buffering=0)  # noqa: SIM115
-        self.size = os.fstat(self._file.fileno()).st_size
-        start = self._file.read(4)
-        self._file.seek(0)
-        self.compression = _compression(start)
-        self._stream = self._open()
+        try:
+            self.size = os.fstat(self._file.fileno()).st_size
+            self.compression = compression(self._file.read(4))
+            self.seek(0)
+        except BaseException:
+            self._file.close()
+            raise
 
     @property
     def raw(self) -> int:
-        """Bytes taken from the medium so far."""
+        """Bytes taken from the medium so far, for progress."""
         return int(self._file.tell())
 
     def read(self, size: int) -> bytes:
-        """Read up to `size` decompressed bytes; empty at the end. Raises what _ERRORS holds."""
+        """Read up to `size` decompressed bytes; fewer only at the end, see `broken`."""
         parts, left = [], size
-        while left:
-            part = self._stream.read(left)
+        while left and not self.broken:
+            try:
+                part = self._stream.read(left)
+            except BrokenStream as error:
+                self.broken = str(error)
+                break
+            except OSError as error:
+                self.broken = f"cannot be read any further: {error.strerror or error}"
+                break
             if not part:
                 break
             parts.append(part)
@@ -85,37 +84,35 @@ class Source:
 
     def seek(self, offset: int) -> None:
         """Start over at a decompressed offset."""
+        self.broken = ""
         self._file.seek(0 if self.compression else offset)
-        if self.compression:
-            self._stream = self._open()
-            while offset:
-                part = self.read(min(offset, CHUNK))
-                if not part:
-                    return
-                offset -= len(part)
+        self._stream = self._open()
+        while self.compression and offset:
+            part = self.read(min(offset, CHUNK))
+            if not part:
+                return
+            offset -= len(part)
 
     def pieces(self, offset: int) -> Iterator[Piece]:
         """Yield chunks of whole lines from `offset`, where the stream must stand."""
         pending, base, done = b"", offset, 0
         while True:
-            try:
-                block = self.read(CHUNK)
-            except _ERRORS as error:
-                if pending:
-                    yield Chunk(pending, base, True)
-                yield Broken(base + len(pending), f"{self.compression} stream is damaged: {error}")
-                return
-            data = pending + block if pending else block
+            block = self.read(CHUNK)
             done += len(block)
             if self._is_bomb(done):
-                yield Broken(base, f"it inflates over {RATIO_MAX} times: not read any further")
+                self.broken = f"it inflates over {RATIO_MAX} times: not read any further"
                 return
+            data = pending + block if pending else block
             if not block:
                 if data:
                     yield Chunk(data, base, True)
                 return
             cut = data.rfind(b"\n") + 1
-            if cut:
+            first = data.find(b"\n") + 1 if len(data) > LINE_MAX else 0
+            if first > LINE_MAX:
+                yield Overlong(base, first, data[:KEPT], data[first - KEPT : first])
+                base, pending = base + first, data[first:]
+            elif cut:
                 yield Chunk(data[:cut] if cut < len(data) else data, base)
                 base, pending = base + cut, data[cut:]
             elif len(data) > LINE_MAX:
@@ -130,11 +127,8 @@ class Source:
         self._file.close()
 
     def _open(self) -> Any:
-        if self.compression == "gzip":
-            return gzip.GzipFile(fileobj=self._file, mode="rb")
-        if self.compression == "zstd":
-            reader = zstandard.ZstdDecompressor(max_window_size=1 << 31)
-            return reader.stream_reader(self._file, read_across_frames=True, closefd=False)
+        if self.compression:
+            return Gzip(self._file) if self.compression == "gzip" else Zstd(self._file)
         return self._file
 
     def _skip_line(self, data: bytes) -> tuple[int, bytes, bytes]:
@@ -144,16 +138,9 @@ class Source:
             cut = block.find(b"\n") + 1
             if cut:
                 return length + cut, (last + block[:cut])[-KEPT:], block[cut:]
-            length, last = length + len(block), block[-KEPT:]
+            length, last = length + len(block), (last + block)[-KEPT:]
         return length, last, b""
 
     def _is_bomb(self, done: int) -> bool:
         large = bool(self.compression) and done > _RATIO_FROM
         return large and done > RATIO_MAX * max(self.raw, 1)
-
-
-def _compression(start: bytes) -> str:
-    if start[:2] == b"\x1f\x8b":
-        return "gzip"
-    skippable = len(start) == 4 and start[1:] == b"\x2a\x4d\x18" and start[0] & 0xF0 == 0x50
-    return "zstd" if start == b"\x28\xb5\x2f\xfd" or skippable else ""

@@ -7,6 +7,8 @@ one and become rows, or quarantined lines with the reason.
 
 from __future__ import annotations
 
+import io
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,13 @@ if TYPE_CHECKING:
 
 SAMPLE, SAMPLE_LINES = 1 << 18, 50
 """How much of a file's beginning tells what its lines look like."""
-_KEY = "CASE WHEN id IS NOT NULL THEN sha256(coalesce(source, '') || chr(0) || id)[1:24] END"
+BOM = b"\xef\xbb\xbf"
+_KEY = "CASE WHEN id <> '' THEN sha256(coalesce(source, '') || chr(0) || id)[1:24] END"
+_ORDER = (
+    "time", "type", "category", "source", "subject", "level", "message", "data", "id",
+    "position", "key", "ingested_at", "origin",
+)  # fmt: skip
+_NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
 
 @dataclass
@@ -36,58 +44,60 @@ class Bad:
 
 
 @dataclass
-class Batch:
-    """Rows made from chunks, with the columns of an event and `key`; and the bad lines."""
+class Made:
+    """What came of one chunk: rows in the file's order, bad lines, and how far it was taken.
 
-    tables: list[Any] = field(default_factory=list)
+    `taken` is less than the chunk when its last line is not finished, or is an action whose
+    document is still to come.
+    """
+
+    table: Any = None
     bad: list[Bad] = field(default_factory=list)
     lines: int = 0
-
-    @property
-    def rows(self) -> int:
-        """Rows so far."""
-        return sum(t.num_rows for t in self.tables)
+    taken: int = 0
 
 
 class Transformer:
-    """Turns chunks of one file into rows by one format."""
+    """Turns chunks of one file into rows by one format; `source` is given to events without."""
 
     def __init__(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        form: Any,
-        origin: str,
-        defaults: dict[str, str],
-    ) -> None:
+        self, connection: duckdb.DuckDBPyConnection, form: Any, origin: str,
+        source: str | None = None,
+    ) -> None:  # fmt: skip
         self._connection, self._form = connection, form
-        self._origin, self._defaults = origin, defaults
-        self._action: Any = None
+        self._origin, self._source = origin, source
         self._narrow: str | None = None
 
-    def run(self, chunk: Chunk, batch: Batch) -> int:
-        """Add a chunk to a batch; return how many of its bytes were taken in.
-
-        Fewer than all when its last line has no newline and does not parse, or is an action
-        whose document is still to come.
-        """
+    def run(self, chunk: Chunk) -> Made:
+        """Return what a chunk holds."""
+        if chunk.open_end:
+            chunk = self._without_cut_line(chunk)
+        made = Made(taken=len(chunk.data))
         if self._form.NAME == bulk.NAME:
-            return self._run_pairs(chunk, batch)
+            made.table = self._pairs(chunk, made)
+            return made
         array, starts = rows.split_lines(chunk.data)
-        batch.lines += len(array)
+        made.lines = len(array)
         now = datetime.now(UTC)
-        tables, left = self._by_sql(self._valid_text(array), starts, chunk, now)
-        taken = len(chunk.data)
+        tables, left = self._by_sql(_valid_text(array), starts, chunk, now)
         if len(left):
-            exact, taken = self._exact(chunk, starts, left, batch)
-            tables += [exact] if exact is not None else []
-        tables = [t for t in tables if t.num_rows]
-        if tables:
-            batch.tables.append(_in_order(tables))
-        return taken
+            tables.append(self._exact(chunk, starts, left, made))
+        made.table = _in_order(tables)
+        return made
+
+    def _without_cut_line(self, chunk: Chunk) -> Chunk:
+        """Leave out a last line that is not finished."""
+        start = chunk.data.rfind(b"\n") + 1
+        text = chunk.data[start:].strip().removeprefix(BOM)
+        return Chunk(chunk.data[:start], chunk.base) if is_cut(text, self._form) else chunk
+
+    def rows_of(self, events: list[dict[str, Any]], places: list[int]) -> pa.Table | None:
+        """Turn parsed events into rows. Raises InvalidEvent."""
+        return self._rows(encode(events).lines, places)
 
     def _by_sql(
         self, array: pa.Array, starts: Any, chunk: Chunk, now: datetime
-    ) -> tuple[list[pa.Table], Any]:
+    ) -> tuple[list[pa.Table | None], Any]:
         """Decide what SQL can: first lines like the file's first ones, then all others.
 
         Returns their rows and the indexes of the lines that are left.
@@ -97,7 +107,7 @@ class Transformer:
         if self._narrow is None:
             sample = chunk.data[:SAMPLE].split(b"\n")[:-1][:SAMPLE_LINES]
             self._narrow = self._form.narrow(sample) or ""
-        tables = []
+        tables: list[pa.Table | None] = []
         left = np.arange(len(array), dtype=np.int64)
         for query in filter(None, (self._narrow, self._form.QUERY)):
             if len(left):
@@ -120,10 +130,9 @@ class Transformer:
         try:
             cursor.register("lines", pa.table({"line": lines, "position": index}))
             named: dict[str, Any] = {"now": now} if "$now" in query else {}
-            label = self._defaults.get("source")
-            if label is not None:
+            if self._source is not None:
                 query = f"SELECT * REPLACE (coalesce(source, $label) AS source) FROM ({query})"
-                named["label"] = label
+                named["label"] = self._source
             query = f"SELECT *, {_KEY} AS key FROM ({query})"
             found = cursor.sql(query, params=named or None).to_arrow_table()
         finally:
@@ -135,8 +144,7 @@ class Transformer:
         seen[at] = True
         column = decided.schema.get_field_index("position")
         decided = decided.set_column(column, "position", pa.array(places[at]))
-        rows_ = self._finish(decided.drop_columns(["slow"]), now).select(_ORDER)
-        return rows_, index[~seen[index]]
+        return self._finish(decided.drop_columns(["slow"]), now), index[~seen[index]]
 
     def _finish(self, table: pa.Table, now: datetime) -> pa.Table:
         """Add what every row of this run shares."""
@@ -145,107 +153,114 @@ class Transformer:
         count = table.num_rows
         stamp = pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), count)
         origin = pa.repeat(pa.scalar(self._origin, pa.string()), count)
-        return table.append_column("ingested_at", stamp).append_column("origin", origin)
+        table = table.append_column("ingested_at", stamp).append_column("origin", origin)
+        return table.select(_ORDER)
 
-    def _exact(
-        self, chunk: Chunk, starts: Any, slow: Any, batch: Batch
-    ) -> tuple[pa.Table | None, int]:
-        """Decide lines one by one; return their rows and how many bytes were taken."""
-        good: list[dict[str, Any]] = []
+    def _exact(self, chunk: Chunk, starts: Any, slow: Any, made: Made) -> pa.Table | None:
+        """Decide lines one by one; return the rows of the good ones."""
+        good: list[bytes] = []
         places: list[int] = []
         for index in slow.tolist():
             start, stop = int(starts[index]), int(starts[index + 1])
             line = chunk.data[start:stop]
-            text = line.strip()
-            if not text or text == b"\xef\xbb\xbf":
-                continue
-            try:
-                event = self._form.parse(text.removeprefix(b"\xef\xbb\xbf"))
-                good.append({**self._defaults, **event})
-                encode(good[-1:])
-                places.append(chunk.base + start)
-            except InvalidEvent as error:
-                good[len(places) :] = []
-                if chunk.open_end and stop == len(chunk.data):
-                    return self.rows_of(good, places), start
-                batch.bad.append(Bad(chunk.base + start, error.reason, readable(line)))
-        return self.rows_of(good, places), len(chunk.data)
+            text = line.strip().removeprefix(BOM)
+            if text:
+                try:
+                    good += encode([self._labelled(self._form.parse(text))]).lines
+                    places.append(chunk.base + start)
+                except InvalidEvent as error:
+                    made.bad.append(Bad(chunk.base + start, error.reason, readable(line)))
+        return self._rows(good, places)
 
-    def rows_of(self, events: list[dict[str, Any]], places: list[int]) -> pa.Table | None:
-        """Turn exactly parsed events into rows, by way of WAL lines."""
-        if not events:
-            return None
+    def _rows(self, lines: list[bytes], places: list[int]) -> pa.Table | None:
+        """Make rows of events as WAL lines."""
         import pyarrow as pa
 
-        encoded = encode(events)
+        if not lines:
+            return None
         now = datetime.now(UTC)
-        frame = _frame(encoded.lines, self._origin)
-        table = rows.events(self._connection, [frame])
+        table = rows.events(self._connection, [_frame(lines, self._origin)])
         table = table.drop_columns(["ingested_at", "origin", "writer", "sequence", "position"])
         table = table.append_column("position", pa.array(places, pa.int64()))
-        return self._finish(table, now).select(_ORDER)
+        return self._finish(table, now)
 
-    def _run_pairs(self, chunk: Chunk, batch: Batch) -> int:
-        """Pair actions with documents, then make rows of them."""
-        good: list[dict[str, Any]] = []
+    def _labelled(self, event: dict[str, Any]) -> dict[str, Any]:
+        if self._source is not None and event.get("source") is None:
+            event["source"] = self._source
+        return event
+
+    def _pairs(self, chunk: Chunk, made: Made) -> pa.Table | None:
+        """Pair actions with documents and make rows of them."""
+        good: list[bytes] = []
         places: list[int] = []
-        at = 0
-        for line in chunk.data.splitlines(keepends=True):
+        action: bulk.Action | None = None
+        at = made.taken = 0
+        for line in io.BytesIO(chunk.data):
             start, at = at, at + len(line)
-            batch.lines += 1
-            text = line.strip()
-            if not text:
-                continue
-            action = bulk.action_of(text) if self._action is None else None
-            if action:
-                self._action = None if action[0] == "delete" else action
-                continue
-            try:
-                if self._action is None:
-                    raise InvalidEvent("a line without an action before it")
-                good.append(bulk.joined(self._action, text))
-                encode(good[-1:])
-                places.append(chunk.base + start)
-            except InvalidEvent as error:
-                good[len(places) :] = []
-                batch.bad.append(Bad(chunk.base + start, error.reason, readable(line)))
-            self._action = None
-        table = self.rows_of(good, places)
-        if table is not None:
-            batch.tables.append(table)
-        return len(chunk.data)
-
-    def _valid_text(self, array: pa.Array) -> pa.Array:
-        """Blank the lines that are not UTF-8; the exact rule says so of each."""
-        import pyarrow as pa
-
-        try:
-            array.validate(full=True)
-            return array
-        except pa.ArrowInvalid:
-            raw = (
-                array.cast(pa.binary()) if pa.types.is_binary(array.type) else array.view("binary")
-            )
-            texts = [t if _is_text(t) else b"" for t in raw.to_pylist()]
-            return pa.array(texts, pa.binary()).cast(pa.string())
+            text = line.strip().removeprefix(BOM)
+            made.lines += 1
+            if text and action is None:
+                action = bulk.action_of(text)
+                if action is not None:
+                    action = None if action[0] == "delete" else action
+                else:
+                    reason = "a line without an action before it"
+                    made.bad.append(Bad(chunk.base + start, reason, readable(line)))
+            elif text and action is not None:
+                try:
+                    good += encode([self._labelled(bulk.joined(action, text))]).lines
+                    places.append(chunk.base + start)
+                except InvalidEvent as error:
+                    made.bad.append(Bad(chunk.base + start, error.reason, readable(line)))
+                action = None
+            if action is None:
+                made.taken = at
+        return self._rows(good, places)
 
 
-_ORDER = (
-    "time", "type", "category", "source", "subject", "level", "message", "data", "id",
-    "position", "key", "ingested_at", "origin",
-)  # fmt: skip
+def is_cut(text: bytes, form: Any) -> bool:
+    """Whether a last line without newline may go on, so that it is left for next time.
 
-
-def _in_order(tables: list[pa.Table]) -> pa.Table:
-    """Put rows that were decided in different ways back in the file's order."""
-    import pyarrow as pa
-
-    return tables[0] if len(tables) == 1 else pa.concat_tables(tables).sort_by("position")
+    One that the format takes is whole, unless more digits may follow; one that holds bytes no
+    text has is garbage, whatever comes.
+    """
+    if not text:
+        return False
+    if _NO_TEXT.search(text) or not _is_text(text):
+        return False
+    try:
+        form.parse(text)
+    except InvalidEvent:
+        return True
+    return text[-1:].isdigit() or text[-1:] == b"|"
 
 
 def readable(line: bytes) -> str:
     """A bad line as text, cut to a sensible length; bytes that are no text are escaped."""
     return line[:KEPT].rstrip(b"\r\n").decode("utf-8", "backslashreplace")
+
+
+def _in_order(tables: list[pa.Table | None]) -> pa.Table | None:
+    """Put rows that were decided in different ways back in the file's order."""
+    import pyarrow as pa
+
+    full = [t for t in tables if t is not None and t.num_rows]
+    if len(full) < 2:
+        return full[0] if full else None
+    return pa.concat_tables(full).sort_by("position")
+
+
+def _valid_text(array: pa.Array) -> pa.Array:
+    """Blank the lines that are not UTF-8; the exact rule says so of each."""
+    import pyarrow as pa
+
+    try:
+        array.validate(full=True)
+        return array
+    except pa.ArrowInvalid:
+        raw = array.view(pa.large_binary()).to_pylist()
+        texts = [t if _is_text(t) else b"" for t in raw]
+        return pa.array(texts, pa.large_binary()).view(pa.large_string())
 
 
 def _frame(lines: list[bytes], origin: str) -> wal.Frame:
@@ -257,8 +272,9 @@ def _frame(lines: list[bytes], origin: str) -> wal.Frame:
 
 
 def _is_text(data: bytes) -> bool:
+    """Whether bytes are UTF-8, the last character perhaps cut."""
     try:
         data.decode()
-    except UnicodeDecodeError:
-        return False
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
     return True

@@ -110,10 +110,18 @@ def _walk(node: Any, found: Mentions, constants: _Constants) -> None:
     elif node.get("type") == "BASE_TABLE":
         name = (node["schema_name"], node["table_name"].lower())
         found.tables.add(name)
-        if name[1] == "events" and name[0] in ("", "main"):
+        if name == ("", "events"):
             found.needs.append(Need())
+    elif node.get("type") == "TABLE_FUNCTION" and _runs_text(node):
+        found.tables |= {("", "events"), ("", "quarantine")}
+        found.needs.append(Need())
     for child in node.values():
         _walk(child, found, constants)
+
+
+def _runs_text(node: dict[str, Any]) -> bool:
+    """Whether a table function may read `events` without naming it in the tree."""
+    return (node.get("function") or {}).get("function_name") in ("query", "query_table")
 
 
 def _is_events(table: Any) -> bool:

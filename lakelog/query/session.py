@@ -2,21 +2,25 @@
 
 Each query gets a cursor with temporary views of its own, over exactly the segments that the
 manifest's statistics leave (prune.py), each verified by length and SHA-256 once. Every tag and
-branch is also a schema: `"v1".events`. `SELECT count(*) FROM events` is answered from the totals.
+branch is also a schema: `"v1".events` reads a schema of its own for each state of that ref, whose
+name is put into the query. `SELECT count(*) FROM events` is answered from the totals.
 """
 
 from __future__ import annotations
 
+import collections
 import os
+import re
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import DamagedSegment, QueryFailed, SnapshotGone
+from lakelog.errors import DamagedSegment, InvalidName, QueryFailed, SnapshotGone
 from lakelog.query import prune
 from lakelog.query.tailrows import TailRows
-from lakelog.store import disk, engine, wal
+from lakelog.store import disk, engine, gc, wal
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.marks import hash_file
 from lakelog.store.opening import Store
@@ -31,6 +35,10 @@ if TYPE_CHECKING:
 SEAL_BYTES = 64_000_000
 """A query that meets a longer tail asks for it to be sealed."""
 _SEAL_PAUSE = 30.0
+_VERSIONS_MAX = 64
+"""So many states of other refs can be read at once; relations on older ones fail."""
+_TABLES = ("events", "quarantine")
+_HIDES = re.compile(r"\bcreate\b.*\b(view|macro|function)\b", re.I | re.S)
 _SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
 _TYPES = {
     "time": "TIMESTAMPTZ",
@@ -47,7 +55,10 @@ class Session:
         self._store, self._branch = store, branch
         self._mutex = threading.RLock()
         self._base: duckdb.DuckDBPyConnection | None = None
-        self._schemas: dict[str, Any] = {}
+        self._schemas: dict[str, tuple[str, Any, str]] = {}
+        self._versions: collections.deque[str] = collections.deque()
+        self._made = 0
+        self._hidden = False
         self._tails: dict[str, tuple[Tail, TailRows]] = {}
         self._asked = 0.0
         self._sealer: Any = None
@@ -74,14 +85,15 @@ class Session:
         try:
             with self._mutex:
                 mentions = prune.read(self.connect().cursor(), query, params)
-                self._add_schemas(query, mentions)
+                query = self._requalified(query, mentions)
                 cursor = self.connect().cursor()
                 counted = self._prepare(cursor, query, mentions, at)
+                self._hidden |= not mentions.parsed and bool(_HIDES.search(query))
             if counted is not None:
                 return cursor.sql(counted)
             return cursor.sql(query, params=params) if params else cursor.sql(query)
         except duckdb.Error as error:
-            raise QueryFailed(str(error)) from None
+            raise QueryFailed(self._in_one_line(str(error))) from None
 
     def plan(self, query: str, at: str | None = None) -> tuple[int, int]:
         """Return (segments a query opens, segments there are)."""
@@ -98,6 +110,8 @@ class Session:
         """Let go of the database; relations already made keep theirs."""
         with self._mutex:
             self._base, self._schemas, self._tails = None, {}, {}
+            self._versions.clear()
+            self._hidden = False
 
     def _prepare(
         self,
@@ -107,10 +121,12 @@ class Session:
         at: str | None,
     ) -> str | None:
         """Make the views a query needs; return SQL that answers it outright, if there is such."""
-        named = {table for schema, table in mentions.tables if schema in ("", "main")}
+        named = {table for schema, table in mentions.tables if not schema}
         if not mentions.parsed:
-            named = {name for name in ("events", "quarantine") if name in query.lower()}
-        if not named & {"events", "quarantine"}:
+            named = {name for name in _TABLES if name in query.lower()}
+        if self._hidden:
+            named.update(_TABLES)
+        if not named.intersection(_TABLES):
             return None
         state, pending = self._state(at)
         if mentions.counts_all is not None:
@@ -137,7 +153,7 @@ class Session:
     def _choose(self, state: Manifest, mentions: prune.Mentions) -> list[Entry]:
         """The event segments a query can need."""
         shelf = self._store.manifests
-        if not mentions.parsed or not mentions.needs:
+        if not mentions.parsed or not mentions.needs or self._hidden:
             return [e for e in shelf.entries(state) if e["kind"] == "events"]
         near = shelf.segments_between(state, mentions.low, mentions.high)
         return [e for e in near if e["kind"] == "events" and mentions.wants(e)]
@@ -207,6 +223,8 @@ class Session:
 
     def _missing(self, entry: Entry, path: str) -> Exception:
         """A segment is not there: collected behind a slow reader's back, or lost."""
+        if f"segments/{entry['key']}" in gc.lost_names(self._store):
+            return DamagedSegment(path, "it was lost, and a repair has given it up")
         state = self._store.manifests.load(self._store.refs.head(self._branch).move.snapshot)
         if any(e["key"] == entry["key"] for e in self._store.manifests.entries(state)):
             return DamagedSegment(path, "the segment is missing")
@@ -219,49 +237,79 @@ class Session:
                 self._tails[branch] = tail, TailRows(self._store, self.connect)
             return self._tails[branch]
 
-    def _add_schemas(self, query: str, mentions: prune.Mentions) -> None:
-        """Make `"ref".events` for every tag and branch that the query names."""
-        wanted = {schema for schema, _ in mentions.tables} - {"", "main"}
-        if not mentions.parsed:
-            names = [t.name for t in self._store.refs.tags()] + self._store.refs.branches()
-            wanted = {n for n in names if n in query}
-        for name in sorted(wanted):
-            self._add_schema(name)
+    def _requalified(self, query: str, mentions: prune.Mentions) -> str:
+        """Put the schema of a state where the query names a tag or branch: `"v1".events`."""
+        schemas: dict[str, str | None] = {}
+        named = {schema for schema, table in mentions.tables if table in _TABLES}
+        data, parts, end = query.encode(), [], 0
+        for start, stop, name in _qualifiers(query, data):
+            if name not in schemas:
+                is_table = name in named or not mentions.parsed  # else a column called events
+                schemas[name] = self._schema(name) if is_table else None
+            if schema := schemas[name]:
+                parts += [data[end:start], schema.encode()]
+                end = stop
+        return b"".join([*parts, data[end:]]).decode()
 
-    def _add_schema(self, name: str) -> None:
+    def _schema(self, name: str) -> str | None:
+        """Return the schema that holds the present state of a ref, or None for no such ref."""
         store, pending = self._store, None
-        if disk.exists(store.layout.tag(name)):
+        try:
+            tagged = disk.exists(store.layout.tag(name))
+        except InvalidName:
+            return None
+        if tagged:
             state = store.manifests.load(store.refs.tag(name).snapshot)
         elif name in store.refs.branches():
             pending = self.tail(name).collect()
             state = store.manifests.load(pending.head.move.snapshot)
         else:
-            return
+            return self._schema_of_another_case(name)
         tail = self._tail_table(pending, state)
-        stamp = (state.digest, tail and (id(tail), tail.num_rows))
-        if self._schemas.get(name) == stamp:
-            return
-        if name in self._schemas or name == "main":
-            self._base, self._schemas = None, {}  # older relations keep the database they read
-        self._make_schema(name, state, tail)
-        self._schemas[name] = stamp
+        known = self._schemas.get(name)
+        if known and known[0] == state.digest and known[1] is tail:
+            return known[2]
+        self._made += 1
+        schema = f"lakelog_{self._made}"
+        self._make_schema(schema, state, tail)
+        self._schemas[name] = state.digest, tail, schema
+        self._drop_old_versions(schema)
+        return schema
 
-    def _make_schema(self, name: str, state: Manifest, tail: pa.Table | None) -> None:
+    def _schema_of_another_case(self, name: str) -> str | None:
+        """SQL does not tell V1 from v1: take the only ref that is spelled so in another case."""
+        refs = self._store.refs
+        names = {*(t.name for t in refs.tags()), *refs.branches()}
+        alike = [n for n in names if n != name and n.lower() == name.lower()]
+        return self._schema(alike[0]) if len(alike) == 1 else None
+
+    def _drop_old_versions(self, newest: str) -> None:
+        self._versions.append(newest)
+        current = {schema for _, _, schema in self._schemas.values()}
+        for schema in [v for v in self._versions if v not in current][:-_VERSIONS_MAX]:
+            self._versions.remove(schema)
+            self.connect().cursor().execute(f"DROP SCHEMA {schema} CASCADE")
+
+    def _make_schema(self, schema: str, state: Manifest, tail: pa.Table | None) -> None:
         cursor = self.connect().cursor()
-        quoted = '"' + name.replace('"', '""') + '"'
         entries = self._store.manifests.entries(state)
         self._verify(entries)
-        cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted}")
-        for table, kind in (("events", "events"), ("quarantine", "quarantine")):
+        cursor.execute(f"CREATE SCHEMA {schema}")
+        for kind in _TABLES:
             chosen = [e for e in entries if e["kind"] == kind]
             source = None
             if tail is not None and kind == "events":
                 cursor.register("lakelog_tail", tail)
-                cursor.execute(f"CREATE TABLE {quoted}.lakelog_tail AS FROM lakelog_tail")
-                source = f"{quoted}.lakelog_tail"
-            cursor.execute(
-                f"CREATE VIEW {quoted}.{table} AS {self._view_sql(table, chosen, source)}"
-            )
+                cursor.execute(f"CREATE TABLE {schema}.lakelog_tail AS FROM lakelog_tail")
+                source = f"{schema}.lakelog_tail"
+            cursor.execute(f"CREATE VIEW {schema}.{kind} AS {self._view_sql(kind, chosen, source)}")
+
+    def _in_one_line(self, words: str) -> str:
+        """What the engine says, without its picture of the query, refs by their own names."""
+        text = " ".join(words.split("\n\nLINE ")[0].split())
+        for name, (_, _, schema) in self._schemas.items():
+            text = re.sub(rf"\b{schema}\b", lambda _, name=name: f'"{name}"', text)  # type: ignore[misc]
+        return text
 
     def _ask_for_sealing(self, pending: Pending) -> None:
         """A long tail makes every query slower: have it sealed beside us."""
@@ -270,6 +318,28 @@ class Session:
         if time.monotonic() - self._asked > _SEAL_PAUSE:
             self._asked = time.monotonic()
             self._sealer = start_sealer(self._store, self._branch)
+
+
+def _qualifiers(query: str, data: bytes) -> Iterator[tuple[int, int, str]]:
+    """Yield (start, stop, name) of what stands before `.events` or `.quarantine` in a query."""
+    import duckdb
+
+    found = duckdb.tokenize(query)
+    ends = [*(at for at, _ in found[1:]), len(data)]
+    tokens = [
+        (at, data[at:end].strip().decode())
+        for (at, kind), end in zip(found, ends, strict=False)
+        if kind != duckdb.token_type.comment
+    ]
+    before = ""
+    for (at, name), (_, dot), (_, table) in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if dot == "." and before != "." and _unquoted(table).lower() in _TABLES:
+            yield at, at + len(name.encode()), _unquoted(name)
+        before = name
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
 def _seq(group: list[Entry], layout: str) -> str:

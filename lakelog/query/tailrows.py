@@ -26,7 +26,7 @@ class TailRows:
         self._store, self._connect = store, connect
         self._table: pa.Table | None = None
         self._frames: list[tuple[Frame, int, bool]] = []
-        self._deduped: tuple[Any, pa.Table] | None = None
+        self._deduped: tuple[pa.Table, tuple[str, ...], pa.Table] | None = None
         self._mutex = threading.Lock()
 
     def events(self, pending: Pending, runs: tuple[Entry, ...]) -> pa.Table | None:
@@ -35,10 +35,11 @@ class TailRows:
             table = self._refresh(pending)
             if table is None or not any(keyed for _, _, keyed in self._frames):
                 return table
-            state = (id(table), table.num_rows, tuple(r["digest"] for r in runs))
-            if self._deduped is None or self._deduped[0] != state:
-                self._deduped = state, drop_known(self._store, table, runs)
-            return self._deduped[1]
+            names = tuple(r["digest"] for r in runs)
+            held = self._deduped
+            if held is None or held[0] is not table or held[1] != names:
+                held = self._deduped = table, names, drop_known(self._store, table, runs)
+            return held[2]
 
     def quarantine(self, pending: Pending) -> pa.Table | None:
         """Return the tail's quarantined lines, or None if there are none."""

@@ -133,14 +133,14 @@ def snapshot(store: Store, branch: str, settle: Settle, message: str) -> Snapsho
 
 
 def tag(store: Store, branch: str, settle: Settle, name: str, ref: str | None, message: str) -> Tag:
-    """Name a snapshot for good; without `ref` the branch is settled and its head named.
+    """Name a snapshot for good; the branch, named or not, is settled first.
 
     Raises AlreadyExists, InvalidName, UnknownRef.
     """
     path = store.layout.tag(name)
     if disk.exists(path):
         raise AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
-    target = resolve(store, branch, ref) if ref else settle().move.snapshot
+    target = _settled(store, branch, settle, ref)
     made = Tag(name, target, disk.now_us(), author(), message, branch, disk.random_hex())
     try:
         store.refs.link_tag(made)
@@ -169,7 +169,7 @@ def make_branch(
     encode_name(name)
     if name in store.refs.branches():
         raise AlreadyExists(f"branch {name!r} exists: choose another name")
-    target = resolve(store, branch, ref) if ref else settle().move.snapshot
+    target = _settled(store, branch, settle, ref)
     store.manifests.load(target)
     if name in store.refs.all_branches() and store.refs.numbers(name):
         return _revive(store, name, target, message)
@@ -197,7 +197,7 @@ def rollback(store: Store, branch: str, settle: Settle, ref: str, cursors: bool 
     Everything pending is published first, so it stays in the log. With `cursors` false the
     positions of followed sources stay where they are. Raises UnknownRef, Damaged.
     """
-    target = resolve(store, branch, ref)
+    target = _settled(store, branch, settle, ref)
     check(store, target)
     settle()
     if not cursors:
@@ -229,22 +229,42 @@ def undo(store: Store, branch: str, settle: Settle, force: bool, to_branch: str 
     """
     last, before = _last_user_move(store, branch)
     check(store, before.snapshot)
-    later = _events_since(store, branch, last, settle)
-    if later and not force and to_branch is None:
-        raise WouldDropEvents(
-            f"{later} events came after the {last.op} and would leave {branch!r}: undo --force"
-            " takes them off the branch (the log keeps them), --to-branch NAME keeps them on one",
-            later,
-        )
-    settle()
-    if to_branch is not None:
-        make_branch(store, branch, settle, to_branch, None, f"kept by undo of {last.op}")
+    kept: Head | None = None
+    while True:
+        head = settle()
+        seen = store.manifests.load(head.move.snapshot).next_seq
+        later = max(seen - store.manifests.load(last.snapshot).next_seq, 0)
+        if later and not force and to_branch is None:
+            raise WouldDropEvents(
+                f"{later} events came after the {last.op} and would leave {branch!r}: undo --force"
+                " takes them off the branch (the log keeps them), --to-branch NAME keeps them on"
+                " one",
+                later,
+            )
+        if to_branch is not None:
+            kept = _keep(store, to_branch, head, kept, f"kept by undo of {last.op}")
+        only = None if force and to_branch is None else seen
+        done = publish(store, branch, lambda _, now: _step_back(last, before, now, only))  # noqa: B023
+        if done is not None:
+            return done
+
+
+def _keep(store: Store, name: str, head: Head, kept: Head | None, message: str) -> Head:
+    """Make a branch at a head, or move the one made a moment ago there."""
+    snapshot = head.move.snapshot
+    if kept is None:
+        return make_branch(store, head.move.branch, lambda: head, name, None, message)
+    if kept.move.snapshot != snapshot:
+        publish(store, name, lambda *_: Change("branch", message, snapshot=snapshot))
+    return store.refs.head(name)
+
+
+def _step_back(last: Move, before: Move, now: Manifest, only: int | None) -> Change | None:
+    """Return the undo, or None if events were published that nobody was asked about."""
+    if only is not None and now.next_seq != only:
+        return None
     message = f"of {last.op} {last.message}".strip()
-    done = publish(
-        store, branch, lambda *_: Change("undo", message, snapshot=before.snapshot, rewind=True)
-    )  # fmt: skip
-    assert done is not None
-    return done
+    return Change("undo", message, snapshot=before.snapshot, rewind=True)
 
 
 def check(store: Store, digest: str) -> Manifest:
@@ -262,6 +282,15 @@ def check(store: Store, digest: str) -> Manifest:
         if size != page.bytes:
             raise DamagedManifest(name, f"the page has {size} bytes instead of {page.bytes}")
     return state
+
+
+def _settled(store: Store, branch: str, settle: Settle, ref: str | None) -> str:
+    """Return the snapshot of `ref`, or of the branch with all that was pending."""
+    if ref is None:
+        return settle().move.snapshot
+    if ref == branch:
+        settle()
+    return resolve(store, branch, ref)
 
 
 def _revive(store: Store, name: str, target: str, message: str) -> Head:
@@ -291,14 +320,6 @@ def _last_user_move(store: Store, branch: str) -> tuple[Move, Move]:
         if found is None and move.op in USER_OPS:
             found = move
     raise NothingToUndo(f"nothing to undo on {branch!r}: no rollback, snapshot or other user move")
-
-
-def _events_since(store: Store, branch: str, last: Move, settle: Settle) -> int:
-    """Count events published after a move, pending ones included."""
-    head = settle()
-    now = store.manifests.load(head.move.snapshot)
-    then = store.manifests.load(last.snapshot)
-    return max(now.next_seq - then.next_seq, 0)
 
 
 def _add_types(

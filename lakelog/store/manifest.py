@@ -85,17 +85,19 @@ class Manifests:
 
     def load(self, digest: str) -> Manifest:
         """Return a manifest. Raises DamagedManifest when missing or not intact."""
-        if digest not in self._manifests:
-            body = self._read(digest, None)
-            _keep(self._manifests, digest, _from_body(body, digest))
-        return self._manifests[digest]
+        found: Manifest | None = self._manifests.get(digest)
+        if found is None:
+            found = _from_body(self._read(digest, None), digest)
+            _keep(self._manifests, digest, found)
+        return found
 
     def page(self, page: Page) -> tuple[Entry, ...]:
         """Return a page's entries. Raises DamagedManifest when missing or not intact."""
-        if page.digest not in self._pages:
-            body = self._read(page.digest, page.bytes)
-            _keep(self._pages, page.digest, tuple(body["entries"]))
-        return self._pages[page.digest]
+        found = self._pages.get(page.digest)
+        if found is None:
+            found = tuple(self._read(page.digest, page.bytes)["entries"])
+            _keep(self._pages, page.digest, found)
+        return found
 
     def write(self, manifest: Manifest) -> Manifest:
         """Write a manifest durably and return it with its digest."""
@@ -245,11 +247,12 @@ def spill(
 
 
 def mergeable(pages: tuple[Page, ...], level: int) -> int | None:
-    """Return where the newest pages of at most this level begin, if sixteen or more."""
-    start = len(pages)
+    """Return where the newest pages of at most this level begin, if sixteen of them have it."""
+    start, full = len(pages), 0
     while start and pages[start - 1].level <= level:
         start -= 1
-    return start if len(pages) - start >= FAN else None
+        full += pages[start].level == level
+    return start if full >= FAN else None
 
 
 def merge_from(
@@ -291,6 +294,7 @@ def _from_body(body: dict[str, Any], digest: str) -> Manifest:
 
 
 def _keep(cache: dict[str, Any], key: str, value: Any) -> None:
+    """Cache a value; other threads may do so, or forget all, at any moment."""
     cache[key] = value
-    while len(cache) > _CACHED:
-        del cache[next(iter(cache))]
+    for old in list(cache)[:-_CACHED]:
+        cache.pop(old, None)

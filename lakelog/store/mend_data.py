@@ -92,7 +92,7 @@ def renew_ids(store: Store, branch: str, connect: Connect, outcome: Repaired) ->
             "SELECT DISTINCT sha256(coalesce(source, '') || chr(0) || id)[1:24] AS key"
             " FROM read_parquet($paths) WHERE id <> ''"
         )
-        keys = connect().cursor().execute(query, {"paths": paths}).to_arrow_table()["key"]
+        keys = connect().cursor().sql(query, params={"paths": paths}).to_arrow_table()["key"]
         parts.append(rows.key_arrays(keys))
     high, low = idrun.merge(parts)
     made = (idrun.write(store.layout, high, low, disk.random_hex()),) if len(high) else ()

@@ -93,7 +93,7 @@ def _make_head(store: Store, last: Move | None, base: Head, outcome: Repaired) -
         change = Change("repair", "past a damaged move, on its own state", snapshot=snapshot)
     else:
         state = store.manifests.load(snapshot)
-        way = salvage.later(store, state, marks, None)
+        way = salvage.later(store, branch, state, marks, None)
         change = _taking_back(store, way, "past a damaged move")
     change = dataclasses.replace(change, rewind=True, watermarks=salvage.raised(marks, way))
     _move(store, base, state, change)
@@ -138,7 +138,7 @@ def restore_state(store: Store, branch: str, outcome: Repaired) -> None:
         return
     move = _newest_open(store, branch)
     state = store.manifests.load(move.snapshot)
-    way = salvage.later(store, state, move.wal, head.move.wal)
+    way = salvage.later(store, branch, state, move.wal, head.move.wal)
     message = f"manifest of move {head.move.number} is damaged; on move {move.number}"
     change = dataclasses.replace(_taking_back(store, way, message), rewind=True)
     _move(store, head, state, change)

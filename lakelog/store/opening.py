@@ -79,7 +79,9 @@ def load(root: str) -> Store:
     layout = Layout(root)
     try:
         data = disk.read(layout.config)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if isinstance(error, FileNotFoundError):
+            refuse_orphan(layout)
         raise LakeNotFound(f"no lake at {layout.root}: make one with `lakelog init`") from None
     try:
         body = document.decode(data)

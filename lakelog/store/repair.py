@@ -74,6 +74,9 @@ def _put_back(store: Store, outcome: Repaired, copy: str | None, seen: set[str])
         if problem.kind == "derived":
             set_aside(store, path, outcome)
             continue
+        if copy and _fetch_neighbours(store, path, copy, outcome):
+            seen.add(path)
+            continue
         data = disk.read(path) if os.path.isfile(path) else b""
         fixed = unflip.file(store.layout, path, data)
         if fixed is not None and fixed != data:
@@ -99,7 +102,7 @@ def _fetched(store: Store, path: str, copy: str, damaged: bytes) -> bytes | None
         elif parse_wal(name):
             fits = _is_longer_wal(data, damaged, path)
         elif parse_packed(name):
-            fits = bool(read_packed(other))
+            fits = _leads_on(store, path, other)
         elif parse_move(name) is not None:
             fits = _is_that_move(store, path, data, damaged)
         else:
@@ -110,13 +113,64 @@ def _fetched(store: Store, path: str, copy: str, damaged: bytes) -> bytes | None
     return data if fits else None
 
 
+def _fetch_neighbours(store: Store, path: str, copy: str, outcome: Repaired) -> bool:
+    """Bring files that are gone altogether, so that verify names what stands beside them."""
+    folder, name = os.path.split(path)
+    other = os.path.join(os.path.abspath(copy), os.path.relpath(folder, store.layout.root))
+    if parse_wal(name):
+        return _fetch_before(store, folder, name, other, outcome)
+    if parse_move(name) is not None and not disk.exists(path):
+        return _fetch_packed(store, folder, parse_move(name) or 0, other, outcome)
+    return False
+
+
+def _fetch_packed(store: Store, folder: str, number: int, other: str, outcome: Repaired) -> bool:
+    """Bring the packed file that holds a missing move."""
+    for name in disk.listing(other):
+        span, path = parse_packed(name), f"{folder}/{name}"
+        if span is None or not span[0] <= number <= span[1] or disk.exists(path):
+            continue
+        with contextlib.suppress(Damaged):
+            if _leads_on(store, path, f"{other}/{name}"):
+                replace(store, path, disk.read(f"{other}/{name}"), outcome)
+                outcome.fetched.append(path)
+                return True
+    return False
+
+
+def _leads_on(store: Store, path: str, other: str) -> bool:
+    """Whether the moves here go on from the packed ones of the copy."""
+    last = max(packed := read_packed(other))
+    good = salvage.moves(store, decode_name(os.path.basename(os.path.dirname(path))))[0]
+    return last + 1 in good and good[last + 1][0].prev == document.digest(packed[last])
+
+
+def _fetch_before(
+    store: Store, folder: str, name: str, other: str, outcome: Repaired
+) -> bool:  # fmt: skip
+    """Bring earlier WAL files of a writer that are gone here, if nothing of them was sealed."""
+    found = len(outcome.fetched)
+    moves = salvage.moves(store, decode_name(os.path.basename(folder)))[0].values()
+    sealed = max((move.wal.get(name[:32], -1) for move, _ in moves), default=-1)
+    for earlier in sorted(n for n in disk.listing(other) if n[:32] == name[:32] and n < name):
+        data = disk.read(f"{other}/{earlier}")
+        opened = wal.decode_header(data)
+        wanted = opened is not None and opened[0].first > sealed
+        if wanted and not disk.exists(f"{folder}/{earlier}"):
+            replace(store, f"{folder}/{earlier}", data, outcome)
+            outcome.fetched.append(f"{folder}/{earlier}")
+    return len(outcome.fetched) > found
+
+
 def _is_longer_wal(data: bytes, damaged: bytes, path: str) -> bool:
     """Whether a copy of a WAL is intact and holds every frame that can be read here."""
     opened = wal.decode_header(data)
     if opened is None or not belongs(opened[0], path):
         return False
     seen = wal.scan(data[opened[1] :], opened[1], "")
-    here = {frame.sequence for frame in wal.resume(damaged, 0, 0, "")}
+    was = wal.decode_header(damaged)
+    foreign = was is not None and not belongs(was[0], path)
+    here = set() if foreign else {frame.sequence for frame in wal.resume(damaged, 0, 0, "")}
     return not seen.torn and here <= {frame.sequence for frame in seen.frames}
 
 
@@ -128,7 +182,8 @@ def _is_that_move(store: Store, path: str, data: bytes, damaged: bytes) -> bool:
     good = salvage.moves(store, branch)[0]
     if number + 1 in good:
         return good[number + 1][0].prev == document.digest(data)
-    left = {m.decode() for m in re.findall(rb"[0-9a-f]{32,64}", damaged)}
+    foreign = unflip.is_document(damaged)
+    left = set() if foreign else {m.decode() for m in re.findall(rb"[0-9a-f]{32,64}", damaged)}
     if left and left.isdisjoint((move.commit, move.snapshot)):
         return False
     return number - 1 not in good or move.prev == document.digest(good[number - 1][1])

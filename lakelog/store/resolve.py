@@ -22,7 +22,7 @@ def resolve(store: Store, branch: str, text: str) -> str:
     """Return the manifest digest that `text` names. Raises UnknownRef, InvalidName, Damaged."""
     text = text.strip()
     base, _, back = text.rpartition("~")
-    if base and back.isdigit():
+    if base and back.isdecimal():
         return _ancestor(store, branch, resolve(store, branch, base), int(back), text)
     found = _named(store, text) or _numbered(store, branch, text) or _by_id(store, text)
     found = found or _at_time(store, branch, text)
@@ -72,7 +72,7 @@ def _named(store: Store, text: str) -> str | None:
 
 def _numbered(store: Store, branch: str, text: str) -> str | None:
     name, at, number = text.rpartition("@")
-    if not at or not number.isdigit():
+    if not at or not number.isdecimal():
         return None
     return store.refs.read(name or branch, int(number)).snapshot
 

@@ -31,6 +31,7 @@ class Sealed:
     """The segments of one sealing, which WAL sequences are in them, and their id runs."""
 
     commit: str
+    branch: str
     ranges: dict[str, tuple[int, int]]
     segments: list[str]
     runs: list[Entry]
@@ -122,11 +123,13 @@ def changes(store: Store, base: Manifest, entries: list[Entry]) -> tuple[Entry, 
     return (*removals, *(e for k, e in new.items() if old.get(k) != e))
 
 
-def later(store: Store, state: Manifest, low: Marks, high: Marks | None) -> list[Sealed]:
-    """Return the sealings that came after a state, in order: those whose WAL sequences follow
-    its watermarks, and do not pass `high`. The longest way there is taken."""
+def later(
+    store: Store, branch: str, state: Manifest, low: Marks, high: Marks | None
+) -> list[Sealed]:
+    """Return the sealings of a branch that came after a state, in order: those whose WAL
+    sequences follow its watermarks, and do not pass `high`. The longest way is taken."""
     known = {e["key"] for e in store.manifests.entries(state)}
-    loose = [s for s in sealings(store, known) if s.ranges]
+    loose = [s for s in sealings(store, known) if s.ranges and s.branch == branch]
     inside = [
         s for s in loose
         if high is None or all(last <= high.get(w, -1) for w, (_, last) in s.ranges.items())
@@ -176,9 +179,8 @@ def sealings(store: Store, known: set[str]) -> list[Sealed]:
         if digest not in known and intact(store, "segments", digest):
             notes = segment.metadata(store.layout, digest)
             ranges = {w: (r[0], r[1]) for w, r in orjson.loads(notes["wal"]).items()}
-            group = groups.setdefault(
-                notes["commit"], Sealed(notes["commit"], ranges, [], [])
-            )  # fmt: skip
+            fresh = Sealed(notes["commit"], notes.get("branch", ""), ranges, [], [])
+            group = groups.setdefault(notes["commit"], fresh)
             group.segments.append(digest)
     for digest in objects(store, "ids") if groups else ():
         data = disk.read(store.layout.object("ids", digest))

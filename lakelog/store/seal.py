@@ -145,13 +145,20 @@ class Sealer:
                         order="arrival",
                         commit=commit,
                         wal=notes,
+                        branch=self._branch,
                     )
                 )
         if any(f.flags & wal.QUARANTINED for f in frames):
             bad = rows.quarantined(connection, frames)
             work.entries.append(
                 segment.write(
-                    store.layout, bad, kind="quarantine", order="arrival", commit=commit, wal=notes
+                    store.layout,
+                    bad,
+                    kind="quarantine",
+                    order="arrival",
+                    commit=commit,
+                    wal=notes,
+                    branch=self._branch,
                 )
             )
 
@@ -215,13 +222,14 @@ def drop_known(
 
     keyed = np.flatnonzero(np.asarray(table["key"].is_valid()))
     high, low = rows.key_arrays(table["key"].drop_null())
-    keep = first_of_key(table, keyed, high, low)
     order = np.argsort(high, kind="stable")
+    ordered = high[order], low[order]
+    keep = np.ones(len(high), dtype=bool)
+    if bool((ordered[0][1:] == ordered[0][:-1]).any()):
+        _unmark_repeats(keep, precedence(table, keyed, high, low), high, low)
     known = np.zeros(len(high), dtype=bool)
-    for run in runs:
-        known |= idrun.found(open_run(store, run), high[order], low[order])
-    for keys in held or ():
-        known |= idrun.found(keys, high[order], low[order])
+    for keys in (*(open_run(store, run) for run in runs), *(held or ())):
+        known |= idrun.found(keys, *ordered)
     keep[order[known]] = False
     if keep.all():
         return table
@@ -230,28 +238,24 @@ def drop_known(
     return table.filter(pa.array(mask))
 
 
-def first_of_key(table: pa.Table, keyed: Any, high: Any, low: Any) -> Any:
-    """Return which keyed rows are first of their key by (ingested_at, writer, sequence, row)."""
+def precedence(table: pa.Table, keyed: Any, high: Any, low: Any) -> Any:
+    """Return the order of keyed rows by key, then (ingested_at, writer, sequence, row); rows that
+    come from no WAL are in the order of the table."""
     import numpy as np
 
-    keep = np.ones(len(high), dtype=bool)
-    if len(np.unique(high)) == len(high):
-        return keep
+    place = np.arange(len(high))
     if "writer" not in table.column_names:
-        order = np.lexsort((np.arange(len(high)), low, high))
-        return _unmark_repeats(keep, order, high, low)
+        return np.lexsort((place, low, high))
     when = np.asarray(table["ingested_at"].cast("int64"))[keyed]
     who = np.asarray(table["writer"].cast("string").to_pylist())[keyed]
     sequence = np.asarray(table["sequence"])[keyed]
-    order = np.lexsort((np.arange(len(high)), sequence, who, when, low, high))
-    return _unmark_repeats(keep, order, high, low)
+    return np.lexsort((place, sequence, who, when, low, high))
 
 
-def _unmark_repeats(keep: Any, order: Any, high: Any, low: Any) -> Any:
+def _unmark_repeats(keep: Any, order: Any, high: Any, low: Any) -> None:
     """Unmark every key that stands behind an equal one in this order."""
     same = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
     keep[order[1:][same]] = False
-    return keep
 
 
 def _started(files: list[WalFile]) -> int:

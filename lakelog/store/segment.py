@@ -4,8 +4,8 @@ Parquet 2.6, zstd, page checksums, dictionary pages for the columns of few value
 for times and positions. Columns are
 those of `EVENT_COLUMNS`; layout `sorted` (compacted, ordered by type and time) adds `seq`, layout
 `arrival` does not: there seq is the entry's first seq plus the row number. A quarantine segment
-has `QUARANTINE_COLUMNS`. Key-value metadata: lakelog.format, .commit, .kind, .layout and .wal
-(JSON {writer: [first, last sequence]} of what was sealed into it).
+has `QUARANTINE_COLUMNS`. Key-value metadata: lakelog.format, .commit, .kind, .layout, .wal
+(JSON {writer: [first, last sequence]} of what was sealed into it) and .branch (whose WALs).
 
 Neither DuckDB nor pyarrow syncs what it writes, and a flipped bit in Parquet mostly goes
 unnoticed; so the bytes are made in memory, hashed, written and synced here.
@@ -48,10 +48,10 @@ def schema(kind: str = "events", layout: str = "arrival") -> pa.Schema:
 
 def write(
     layout: Layout, table: pa.Table, *, kind: str, order: str, commit: str, level: int = 3,
-    wal: dict[str, list[int]] | None = None,
+    wal: dict[str, list[int]] | None = None, branch: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """Write rows durably; return their manifest entry, without seq for layout `arrival`."""
-    data = encode(table, kind, order, commit, level, wal or {})
+    data = encode(table, kind, order, commit, level, wal or {}, branch)
     return put(layout, data, table, kind, order)
 
 
@@ -66,12 +66,13 @@ def put(layout: Layout, data: bytes, table: pa.Table, kind: str, order: str) -> 
 
 
 def encode(
-    table: pa.Table, kind: str, order: str, commit: str, level: int, wal: dict[str, list[int]]
-) -> bytes:
+    table: pa.Table, kind: str, order: str, commit: str, level: int, wal: dict[str, list[int]],
+    branch: str = "",
+) -> bytes:  # fmt: skip
     """Return the bytes of a segment."""
     builder = Builder(kind, order, commit, level)
     builder.add(table)
-    return builder.finish(wal)
+    return builder.finish(wal, branch)
 
 
 class Builder:
@@ -99,9 +100,10 @@ class Builder:
         rows = table.select(self._schema.names).cast(self._schema)
         self._writer.write_table(rows, row_group_size=ROW_GROUP)
 
-    def finish(self, wal: dict[str, list[int]] | None = None) -> bytes:
-        """Return the bytes; `wal` are the sequences sealed into them, by writer."""
+    def finish(self, wal: dict[str, list[int]] | None = None, branch: str = "") -> bytes:
+        """Return the bytes; `wal` are the sequences sealed into them, by writer of `branch`."""
         notes = {**self._notes, "lakelog.wal": orjson.dumps(wal or {}).decode()}
+        notes |= {"lakelog.branch": branch} if branch else {}
         self._writer.add_key_value_metadata(notes)
         self._writer.close()
         return bytes(self._sink.getvalue())

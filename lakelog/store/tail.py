@@ -12,6 +12,7 @@ What was read of a file is kept, so that a follower reads only what is new.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 from dataclasses import dataclass, field
@@ -184,8 +185,10 @@ class Tail:
                 return DamagedWal(file.path, "its header is damaged", 0)
             if file.damage is not None:
                 return DamagedWal(file.path, "a frame is damaged", file.damage)
-        torn = next((f for f in files if f.torn), files[-1])
-        return DamagedWal(torn.path, f"a frame above {mark} is missing", torn.end)
+        for file, follows in itertools.pairwise(files):
+            if follows.header and follows.header.first > max(file.last, mark) + 1:
+                return DamagedWal(file.path, f"frames after {file.last} are missing", file.end)
+        return DamagedWal(files[0].path, f"frames above {mark} and before it are missing", 0)
 
 
 def pick(files: list[WalFile], mark: int) -> tuple[list[wal.Frame], bool]:

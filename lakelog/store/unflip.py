@@ -34,7 +34,7 @@ def file(layout: Layout, path: str, data: bytes) -> bytes | None:
         return tried(data, lambda trial: document.digest(bytes(trial)) == digest)
     if parse_packed(name):
         return tried(data, lambda trial: hashlib.sha256(trial[:-32]).digest() == trial[-32:])
-    return tried(data, _is_document)
+    return tried(data, is_document)
 
 
 def tried(data: bytes, is_good: Callable[[bytearray], bool]) -> bytes | None:
@@ -116,6 +116,7 @@ def _reads(data: bytes, at: int) -> bool:
     return True
 
 
-def _is_document(trial: bytearray) -> bool:
+def is_document(trial: bytes | bytearray) -> bool:
+    """Whether the bytes are a document whose sum holds."""
     text = bytes(trial[: -document.TAIL]) + b"}"
     return trial[-document.TAIL :] == document.ending(text)

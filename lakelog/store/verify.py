@@ -12,14 +12,13 @@ import os
 import time
 from collections.abc import Iterator
 
-from lakelog.errors import Damaged, DamagedLake, DamagedRef, LakeNotFound
+from lakelog.errors import Damaged, DamagedLake, DamagedRef
 from lakelog.settings import DEFAULTS
 from lakelog.store import disk, document, manifest, marks, opening
 from lakelog.store.checker import Checker, Problem, Progress, Report
 from lakelog.store.gc import window
 from lakelog.store.layout import (
     OBJECTS,
-    Layout,
     decode_name,
     parse_move,
     parse_object,
@@ -39,12 +38,6 @@ def open_for_check(root: str) -> tuple[Store, Problem | None]:
     """Open a lake even if lakelog.json is damaged or lost. Raises LakeNotFound, FormatTooNew."""
     try:
         return opening.load(root), None
-    except LakeNotFound:
-        try:
-            opening.refuse_orphan(Layout(root))
-        except DamagedLake as error:
-            return Store(root, "", DEFAULTS), Problem(error.path, error.reason)
-        raise
     except DamagedLake as error:
         return Store(root, "", DEFAULTS), Problem(error.path, error.reason)
 
@@ -158,7 +151,9 @@ def _check_branch(checker: Checker, branch: str, has_wals: bool) -> list[Move]:
             checker.add(layout.move(branch, number), fault)
     if not newest and (has_wals or len(refs.all_branches()) == 1):
         checker.add(layout.head_dir(branch), "the branch has no moves")
-    checker.document(layout.hint(branch), {"branch", "number"}, "derived")
+    hint = checker.document(layout.hint(branch), {"branch", "number"}, "derived")
+    if hint and (len(hint) > 2 or hint["branch"] != branch):
+        checker.add(layout.hint(branch), "it is another document", "derived")
     return moves
 
 

@@ -252,8 +252,11 @@ class Writer:
             linked = True
             disk.sync_dir(directory)
         except BaseException:
-            self._let_go() if linked else disk.close(fd)
-            self._abandoned += [fd] if linked else []
+            if linked:
+                self._let_go()
+                self._abandoned.append(fd)
+            else:
+                disk.close(fd)
             raise
         finally:
             with contextlib.suppress(OSError):
@@ -278,7 +281,8 @@ class Writer:
         It stays locked until the next file is there: its last frame comes again in that one, so
         until then nobody may take this writer for dead and trim what was sealed of it.
         """
-        self._abandoned += [self._fd] if self._fd >= 0 else []
+        if self._fd >= 0:
+            self._abandoned.append(self._fd)
         self._fd = -1
 
     def _let_go(self) -> None:

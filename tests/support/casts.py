@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from tests.support.scheduler import Actor, Scheduler
-from tests.support.world import World, collects, reads, works, writes
+from tests.support.world import World, collects, goes_on, reads, works, writes
 
 MEMORY = "/dev/shm"
+WRITING = 0.15
+"""Writers take few steps; at this pace they are still writing while others seal several times."""
 
 
 def sealing(stage: Scheduler, root: str) -> World:
@@ -22,11 +24,52 @@ def sealing(stage: Scheduler, root: str) -> World:
     dice = stage.dice
     world = World(root, stage, shared_ids=dice.choice([0.0, 0.6]))
     for i in range(dice.randint(1, 3)):
-        stage.add(f"writer{i}", writes(world, dice.randint(2, 6)))
+        stage.add(f"writer{i}", writes(world, dice.randint(2, 6)), WRITING)
     for i in range(3):
         stage.add(f"sealer{i}", works(world, 4, "settle", "seal", "seal", "trim", "trim"))
     for i in range(2):
-        stage.add(f"reader{i}", reads(world, 5))
+        stage.add(f"reader{i}", reads(world, 3))
+    return world
+
+
+def stopping(stage: Scheduler, root: str) -> World:
+    """One process stands still, again and again at one kind of place, while the branch moves on."""
+    dice = stage.dice
+    world = World(root, stage, shared_ids=dice.choice([0.0, 0.5]))
+    stage.calm = True
+    stage.add("world", goes_on(world, 6))
+    play, places = dice.choice(
+        [
+            (reads(world, 4), "listing wal exists read"),
+            (works(world, 4, "seal"), "listing wal exists put_object create_whole link"),
+            (works(world, 4, "trim"), "listing wal exists sync_dir unlink"),
+            (works(world, 3, "compact"), "open exists put_object create_whole link"),
+            (works(world, 3, "tag", "branch"), "listing exists read create_whole link"),
+            (works(world, 3, "snapshot", "undo"), "listing exists read create_whole link"),
+            (works(world, 2, "rollback", "undo by force"), "listing exists create_whole link"),
+            (writes(world, 5), "write_all sync_file create link"),
+        ]
+    )
+    victim = stage.add("victim", play)
+    victim.trap, victim.caught = dice.choice(places.split()), dice.choice([0.1, 0.3])
+    return world
+
+
+def poisoning(stage: Scheduler, root: str) -> World:
+    """A writer's syncs fail, and it stands still before it writes the batch again."""
+    dice = stage.dice
+    world = World(root, stage)
+    stage.calm = True
+    stage.add("world", goes_on(world, 6))
+    victim = stage.add("victim", writes(world, 8))
+
+    def fault(actor: Actor, name: str, _: tuple[Any, ...]) -> OSError | None:
+        if actor is not victim or name not in ("sync_file", "sync_dir") or dice.random() < 0.6:
+            return None
+        stage.stop(actor, 3000, dice.randint(0, 3))
+        return OSError(errno.EIO, "planted: the sync failed")
+
+    stage.faults = fault
     return world
 
 
@@ -35,9 +78,10 @@ def users(stage: Scheduler, root: str) -> World:
     dice = stage.dice
     world = World(root, stage, shared_ids=dice.choice([0.0, 0.4]), old=dice.choice([0.0, 0.3]))
     for i in range(2):
-        stage.add(f"writer{i}", writes(world, dice.randint(2, 5)))
+        stage.add(f"writer{i}", writes(world, dice.randint(2, 5)), WRITING)
     stage.add("sealer", works(world, 4, "settle", "seal", "trim"))
-    stage.add("compactor", works(world, 3, "compact"))
+    for i in range(2):
+        stage.add(f"compactor{i}", works(world, 2, "compact"))
     stage.add("user", works(world, 4, "tag", "branch", "snapshot", "undo"))
     stage.add("other", works(world, 3, "snapshot", "undo", *(["retain"] if world.old else [])))
     stage.add("reader", reads(world, 5))
@@ -49,7 +93,7 @@ def collecting(stage: Scheduler, root: str) -> World:
     dice = stage.dice
     world = World(root, stage, shared_ids=dice.choice([0.0, 0.4]))
     for i in range(2):
-        stage.add(f"writer{i}", writes(world, dice.randint(2, 5)))
+        stage.add(f"writer{i}", writes(world, dice.randint(2, 5)), WRITING)
     for i in range(2):
         stage.add(f"sealer{i}", works(world, 3, "settle", "seal", "compact"))
     stage.add("user", works(world, 3, "tag", "branch", "snapshot", "undo"))
@@ -65,7 +109,7 @@ def rewinding(stage: Scheduler, root: str) -> World:
     dice = stage.dice
     world = World(root, stage, shared_ids=dice.choice([0.0, 0.0, 0.6]))
     for i in range(2):
-        stage.add(f"writer{i}", writes(world, dice.randint(2, 5)))
+        stage.add(f"writer{i}", writes(world, dice.randint(2, 5)), WRITING)
     for i in range(2):
         stage.add(f"sealer{i}", works(world, 4, "settle", "seal", "trim", "compact"))
     stage.add("user", works(world, 2, "rollback", "rollback", "undo by force"))
@@ -79,7 +123,7 @@ def stalling(stage: Scheduler, root: str) -> World:
     dice = stage.dice
     world = World(root, stage, must_raise_nothing=False)
     for i in range(2):
-        stage.add(f"writer{i}", writes(world, dice.randint(2, 5)))
+        stage.add(f"writer{i}", writes(world, dice.randint(2, 5)), WRITING)
     for i in range(2):
         stage.add(f"sealer{i}", works(world, 4, "settle", "seal", "compact"))
     stage.add("user", works(world, 2, "snapshot", "tag"))
@@ -121,7 +165,17 @@ def failing(stage: Scheduler, root: str) -> World:
 
 CASTS: dict[str, Callable[[Scheduler, str], World]] = {
     cast.__name__: cast
-    for cast in (sealing, users, collecting, rewinding, stalling, killed, failing)
+    for cast in (
+        sealing,
+        stopping,
+        poisoning,
+        users,
+        collecting,
+        rewinding,
+        stalling,
+        killed,
+        failing,
+    )
 }
 
 
@@ -141,9 +195,9 @@ def perform(
         stage.run(monkeypatch)
         world.check()
         return world
-    except AssertionError as error:
+    except Exception as error:
         raise AssertionError(
-            f"{name} {seed}: {error}\nreplay: LAKELOG_SEED={seed} .venv/bin/python -m pytest"
+            f"{name} {seed}: {type(error).__name__}: {error}\nreplay: LAKELOG_SEED={seed} .venv/bin/python -m pytest"
             f" tests/test_protocol_schedule.py -k '{name}'"
         ) from error
     finally:

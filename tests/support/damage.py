@@ -12,8 +12,9 @@ from unittest import mock
 
 import lakelog
 from lakelog.errors import Damaged
-from lakelog.store import gc
+from lakelog.store import engine, gc
 from lakelog.store.publish import Change, publish
+from lakelog.store.repair import Repaired, repair
 from lakelog.store.verify import Report, open_for_check, verify
 from tests.support import lakes
 
@@ -137,3 +138,24 @@ def copied(path: str, to: Path) -> str:
     """Return a copy of a lake that may be damaged for good."""
     shutil.copytree(path, to)
     return str(to)
+
+
+def repaired(path: str, copy: str | None = None) -> Repaired:
+    """Repair a lake whatever is damaged in it, as `lakelog repair` does."""
+    store, first = open_for_check(path)
+    bases: list[Any] = []
+
+    def connect() -> Any:
+        bases.append(engine.connect(store.layout, store.settings))
+        return bases[-1]
+
+    try:
+        return repair(store, connect, copy, first)
+    finally:
+        for base in bases:
+            base.close()
+
+
+def identities(rows: list[Any]) -> list[Any]:
+    """What an event is known by: its id, or where it came from; seq may change in a repair."""
+    return sorted((row[8] or (row[10], row[11]) for row in rows), key=repr)

@@ -6,9 +6,14 @@ A function takes an empty path and leaves a lake at rest there; it returns what 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -248,6 +253,15 @@ ALL: dict[str, Callable[[str], Refs]] = {
         quarantined, packed, paged, doubtful, torn,
     )
 }  # fmt: skip
+
+
+@functools.cache
+def at_rest(build: Callable[[str], object]) -> Path:
+    """Return a lake built once for all tests of this process; copy it to change it."""
+    folder = tempfile.mkdtemp(prefix="lakelog-")
+    atexit.register(shutil.rmtree, folder, True)
+    build(f"{folder}/lake")
+    return Path(folder, "lake")
 
 
 def tiny_segment(lake: lakelog.Lake, name: str) -> Entry:

@@ -24,6 +24,8 @@ from tests.support import seam
 from tests.support.seam import Killed
 
 HOUR = 3_600_000_000
+PLACES = """wal open listing exists read link create_whole put_object sync_dir sync_file write_all
+    unlink lock claim rename make_dir""".split()
 _PATIENCE = 60.0
 
 
@@ -40,6 +42,8 @@ class Actor:
         self.busy = False
         self.linking = False
         self.fds: set[int] = set()
+        self.until = (0, 0)
+        self.trap, self.caught = "", 0.2
         self.error: BaseException | None = None
         self.thread: threading.Thread | None = None
 
@@ -58,18 +62,20 @@ class Scheduler:
         self.on_change: Callable[[Actor, str, tuple[Any, ...], Any], None] | None = None
         self.faults: Callable[[Actor, str, tuple[Any, ...]], BaseException | None] | None = None
         self.observing = False
+        self.calm = False
+        self.claims_lie = self.dice.random() < 0.5
         self._running: dict[int, Actor] = {}
         self._over = threading.Lock()
         self._over.acquire()
         self._stickiness = self.dice.choice([0.0, 0.5, 0.9, 0.98])
-        self._stopped: Actor | None = None
-        self._until = 0
-        self._pauses = self.dice.choice([0, 200, 1_000_000])
+        self.moved = 0
+        self._next_stop = self.dice.choice([0, 200, 1_000_000])
+        self._traps = self.dice.choice([0, 1, 2, 4])
         self._alone: Actor | None = None
 
-    def add(self, name: str, play: Callable[[Actor], None]) -> Actor:
-        """Add an actor before `run`."""
-        self.actors.append(Actor(name, play, self.dice.choice([1, 1, 1, 6])))
+    def add(self, name: str, play: Callable[[Actor], None], pace: float = 1.0) -> Actor:
+        """Add an actor before `run`; how fast it is, is drawn around its pace."""
+        self.actors.append(Actor(name, play, pace * self.dice.choice([0.1, 0.3, 1, 1, 3])))
         return self.actors[-1]
 
     def now(self) -> int:
@@ -82,6 +88,9 @@ class Scheduler:
             seam.install(patch, self._hook)
             patch.setattr(seam.disk, "now_us", self._tick)
             patch.setattr(seam.disk, "random_hex", lambda n=16: self._names.randbytes(n).hex())
+            traps = 0 if self.calm else min(self._traps, len(self.actors))
+            for actor in self.dice.sample(self.actors, traps):
+                actor.trap = actor.trap or self.dice.choice(PLACES)
             for actor in self.actors:
                 actor.thread = threading.Thread(target=self._live, args=(actor,), daemon=True)
                 actor.thread.start()
@@ -96,9 +105,9 @@ class Scheduler:
                 text = "".join(traceback.format_exception(actor.error))
                 raise AssertionError(f"seed {self.seed}: {actor.name} failed\n{text}")
 
-    def stop(self, actor: Actor, steps: int) -> None:
-        """Let an actor stand still while others take so many steps: a stopped process."""
-        self._stopped, self._until = actor, self.step + steps
+    def stop(self, actor: Actor, steps: int, moves: int = 0) -> None:
+        """Let an actor stand still for steps of others, or until the branch has moved so often."""
+        actor.until = (self.step + steps, self.moved + moves if moves else 1 << 30)
 
     def quiet(self, actor: Actor) -> None:
         """Wait until no other actor is in the middle of an operation; end it with `loud`."""
@@ -151,11 +160,11 @@ class Scheduler:
     def _next(self, actor: Actor | None) -> Actor:
         """Draw whose turn it is; `actor` itself if there is nobody else."""
         able = [a for a in self.actors if not a.done]
-        if self.step >= self._until + self._pauses:
-            self._pauses = self.dice.randint(0, 400)
-            self.stop(self.dice.choice(self.actors), self.dice.randint(20, 800))
-        if self._stopped in able and len(able) > 1 and self.step < self._until:
-            able.remove(self._stopped)  # type: ignore[arg-type]
+        if self.step >= self._next_stop and not self.calm:
+            length = self.dice.randint(20, 800)
+            self.stop(self.dice.choice(self.actors), length)
+            self._next_stop = self.step + length + self.dice.randint(0, 400)
+        able = [a for a in able if self._moves_on(a)] or able
         if not able:
             assert actor is not None
             return actor
@@ -173,11 +182,21 @@ class Scheduler:
             heir.turn.release()
             actor.turn.acquire()
 
+    def _moves_on(self, actor: Actor) -> bool:
+        step, moves = actor.until
+        return self.step >= step or self.moved >= moves
+
+    def _spring(self, actor: Actor, place: str) -> None:
+        """Stop the actor if this is the place where the seed wants it to stand still."""
+        if actor.trap == place and self.dice.random() < actor.caught:
+            self.stop(actor, 3000, self.dice.randint(1, 4))
+
     def _opening(self, path: str) -> None:
         actor = self._running.get(threading.get_ident())
         if self.observing or actor is None or actor.done:
             return
         if path.startswith(self.root):
+            self._spring(actor, "wal" if "/wal/" in path else "open")
             self._yield(actor)
 
     def _hook(self, name: str, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -190,6 +209,7 @@ class Scheduler:
         if name == "create_whole":
             actor.linking = "/refs/heads/" in args[0]
         if not (name == "listing" and _is_leaf(args[0])):
+            self._spring(actor, name)
             self._yield(actor)
         if name in seam.CHANGES and actor.kill_at and actor.steps >= actor.kill_at:
             actor.dead = True
@@ -200,6 +220,8 @@ class Scheduler:
             if error is not None:
                 seam.tear(name, args, error)
                 raise error
+        if name == "claim" and self.claims_lie:
+            return contextlib.nullcontext(True)
         result = self._do(actor, name, real, args, kwargs)
         if name == "create_whole":
             actor.linking = False
@@ -214,6 +236,8 @@ class Scheduler:
             result = real(*args, **kwargs)
         if name == "create":
             actor.fds.add(result)
+        if name == "link" and "/refs/heads/" in args[1]:
+            self.moved += 1
         if self.on_change is not None and name in seam.CHANGES:
             self.on_change(actor, name, args, result)
         return result

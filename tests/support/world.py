@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,6 +92,7 @@ class World:
         self.counts: list[tuple[int, int, int, int]] = []
         self.moves: list[Moved] = []
         self.errors: list[str] = []
+        self.writing = 0
         self._serial = itertools.count()
         self._eyes = load(self.root)
         self._held: dict[str, list[str]] = {}
@@ -124,6 +126,13 @@ class World:
         finally:
             self.scheduler.observing = False
         self.moves.append(Moved(self.scheduler.step, number, move.op, tuple(names)))
+
+    def turns(self, least: int) -> Iterator[int]:
+        """Count to `least`, and on while somebody writes, within reason."""
+        for turn in itertools.count():
+            if turn >= least * (5 if self.writing else 1):
+                return
+            yield turn
 
     def note(self, what: str, error: Exception) -> None:
         """Keep an error that may be; raise any other."""
@@ -254,6 +263,7 @@ def writes(world: World, appends: int, batch: int = 2) -> Any:
 
     def play(actor: Actor) -> None:
         lake, dice = world.open(), world.scheduler.dice
+        world.writing += 1
         for _ in range(appends):
             events = world.make(dice.randint(1, batch))
             world.scheduler.begin(actor)
@@ -263,8 +273,23 @@ def writes(world: World, appends: int, batch: int = 2) -> Any:
             except OSError as error:
                 world.errors.append(f"append: {error}")
             world.scheduler.end(actor)
-        if dice.random() < 0.5:
+        world.writing -= 1
+        if dice.random() < 0.8:
             lake.close()
+
+    return play
+
+
+def goes_on(world: World, times: int) -> Any:
+    """Be one short-lived writer after another, whose events are sealed and whose files go."""
+
+    def play(actor: Actor) -> None:
+        seal = works(world, 1, "settle", "settle", "settle", "compact")
+        world.writing += 1
+        for _ in range(times):
+            writes(world, world.scheduler.dice.randint(1, 2))(actor)
+            seal(actor)
+        world.writing -= 1
 
     return play
 
@@ -274,7 +299,7 @@ def reads(world: World, times: int) -> Any:
 
     def play(actor: Actor) -> None:
         lake, scheduler = world.open(), world.scheduler
-        for _ in range(times):
+        for _ in world.turns(times):
             start, acked = scheduler.step, frozenset(map(world.key_of, world.acked))
             scheduler.begin(actor)
             if scheduler.dice.random() < 0.3:
@@ -295,7 +320,7 @@ def works(world: World, times: int, *kinds: str) -> Any:
 
     def play(actor: Actor) -> None:
         lake = world.open()
-        for turn in range(times):
+        for turn in world.turns(times):
             kind = world.scheduler.dice.choice(kinds)
             world.scheduler.begin(actor)
             acked = frozenset(map(world.key_of, world.acked))
@@ -339,10 +364,14 @@ def _rollback(world: World, lake: lakelog.Lake, _: str) -> None:
 
 
 def _undo(world: World, lake: lakelog.Lake, _: str) -> None:
+    before = len(world.moves)
     try:
         lake.undo()
     except (NothingToUndo, WouldDropEvents):
         return
+    for last, move in itertools.pairwise(world.moves[max(before - 1, 0) :]):
+        lost = set(last.names) - set(move.names)
+        assert move.op != "undo" or not lost, f"undo without force dropped {sorted(lost)}"
 
 
 def _undo_by_force(world: World, lake: lakelog.Lake, _: str) -> None:
@@ -389,4 +418,3 @@ def collects(world: World, times: int, stalls: bool = False) -> Any:
             scheduler.end(actor)
 
     return play
-

@@ -1,7 +1,9 @@
-"""Elasticsearch _bulk: an action line, then its document; `_id` is the id, `_index` the category.
+"""Elasticsearch _bulk: an action line, then its document, paired line by line.
 
-`index` and `create` bring a document, `update` one under `doc`; `delete` brings none and is no
-event. Actions and documents are paired line by line, the documents then read as JSON lines.
+`_index` is the category, and the source where the document names none. `index` and `create`
+bring a document whose id is `_id`, so that one taken in before is known; `update` brings one
+under `doc` for the subject `_id`, and each is an event of its own; `delete` brings none and is
+no event.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from lakelog.ingest.formats import jsonl
 
 NAME = "bulk"
 ACTIONS = ("index", "create", "update", "delete")
+Action = tuple[str, dict[str, Any]]
 
 
 def sniff(lines: list[bytes]) -> float:
@@ -24,9 +27,9 @@ def sniff(lines: list[bytes]) -> float:
     return 1.1 if full and action_of(full[0]) else 0.0
 
 
-def action_of(line: bytes) -> tuple[str, dict[str, Any]] | None:
+def action_of(line: bytes) -> Action | None:
     """Return (action, its properties) of an action line."""
-    start = line.lstrip()[:12].replace(b" ", b"")
+    start = line[:80].translate(None, b" \t\r\n")
     if not start.startswith((b'{"index"', b'{"create"', b'{"update"', b'{"delete"')):
         return None
     try:
@@ -44,22 +47,24 @@ def parse(line: bytes) -> dict[str, Any]:
     return jsonl.parse(line)
 
 
-def joined(action: tuple[str, dict[str, Any]], line: bytes) -> dict[str, Any]:
+def joined(action: Action, line: bytes) -> dict[str, Any]:
     """Return the event of a document under its action. Raises InvalidEvent."""
     name, properties = action
-    document = parse_line(line)
+    event = jsonl.parse(line)
     if name == "update":
-        document = document.get("doc", document)
+        document = parse_line(line).get("doc")
         if not isinstance(document, dict):
             raise InvalidEvent("an update without a doc object")
-    event = dict(document)
-    if properties.get("_id") is not None:
-        event.setdefault("id", properties["_id"])
-    if properties.get("_index") is not None:
-        event.setdefault("category", properties["_index"])
-    if not any(event.get(k) for k in ("type", "event_type", "event", "eventName", "eventType")):
-        event["type"] = jsonl.DEFAULT_TYPE
+        event = jsonl.typed(dict(document))
+    given, index = properties.get("_id"), properties.get("_index")
+    column, spellings = ("subject", ("subject", "item_id")) if name == "update" else ("id", ("id",))
+    if given is not None and all(event.get(k) is None for k in spellings):
+        event[column] = given
+    if index is not None and all(event.get(k) is None for k in ("category", "content_type")):
+        event["category"] = index
+    if index is not None and event.get("source") is None:
+        event["source"] = index
     return event
 
 
-QUERY = ""  # paired in Python, then read as JSON lines
+QUERY = ""  # paired in Python

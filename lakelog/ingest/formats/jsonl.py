@@ -20,8 +20,18 @@ _COLUMN = {
     **{k: k for k in ("type", "category", "source", "subject", "level", "message", "id", "data")},
     **dict.fromkeys(TIMES, "time"), **{v: k for k, v in _PAIRS.items()},
 }  # fmt: skip
-ODD = r"[0-9.]{17}|[0-9][eE][+-]?[0-9]{3}|NaN|Infinity|,\s*[}\]]"
-"""What a line must not hold for the engine's reading of it to be lossless."""
+_LONG = r"[0-9.]{17,}|[0-9.]{16}[eE]"
+"""Numbers that a double may not give back, and identifiers that look like them."""
+_SPOILT = r"[:\[,]\s*-?(?:[0-9.]+[eE][+-]?[0-9]{3}|(?i:nan|inf))|,\s*[}\]]"
+"""Exponents beyond a double, and what the engine takes though it is no JSON."""
+_DEEP = 240
+"""So many brackets may be nested as deeply as no event can be (orjson writes 254 levels)."""
+_STRAY = r"^(?:[{\[]|-?(?i:nan|inf)|-?[0-9]+(?:\.[0-9]+(?:e[+-][0-9]+)?|e[+-][0-9]+)$)"
+"""Text that may have been an object, a list or a decimal before the engine made it text."""
+_ISO = (
+    r"\d{4}-\d\d-\d\d(?:[T ](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?"
+    r"(?:Z|[+-](?:0\d|1[0-4])(?::?[0-5]\d)?)?)?"
+)
 _LEVELS = (
     "TRACE VERBOSE FINEST=TRACE DEBUG FINE=DEBUG INFO INFORMATION INFORMATIONAL NOTICE=INFO"
     " WARN WARNING=WARN ERROR ERR SEVERE=ERROR FATAL CRITICAL CRIT ALERT EMERG EMERGENCY"
@@ -37,29 +47,75 @@ def sniff(lines: list[bytes]) -> float:
 
 def parse(line: bytes) -> dict[str, Any]:
     """Return the event of one line. Raises InvalidEvent."""
-    event = parse_line(line)
-    has_type = any(event.get(k) not in (None, "") for k in ("type", "event_type"))
-    if not has_type and not any(isinstance(event.get(k), str) for k in _HINTS):
-        event["type"] = DEFAULT_TYPE
+    return typed(parse_line(line))
+
+
+def typed(event: dict[str, Any]) -> dict[str, Any]:
+    """Return a parsed line with a type, which some other key may hint at."""
+    if all(event.get(k) in (None, "") for k in ("type", "event_type")):
+        hints = (event[k] for k in _HINTS if isinstance(event.get(k), str) and event[k])
+        event["type"] = next(hints, DEFAULT_TYPE)
     return event
 
 
 def time_sql(text: str) -> str:
-    """SQL that turns ISO text or epoch s/ms/us/ns as text into a TIMESTAMPTZ, null if neither."""
-    number = f"try_cast({text} AS DECIMAL(38,9))"
+    """SQL that turns ISO text or epoch s/ms/us/ns as text into a TIMESTAMPTZ.
+
+    Null where it is neither, or where Python might read it differently (eight digits may be a
+    date). Decimals are rounded as Python rounds them.
+    """
+    whole, part = f"try_cast({text} AS BIGINT)", f"try_cast({text} AS DOUBLE)"
+    scaled = f"""{part} * CASE WHEN abs({part}) < 1e11 THEN 1e6 WHEN abs({part}) < 1e14 THEN 1e3
+        WHEN abs({part}) < 1e17 THEN 1e0 END"""
     return f"""CASE
-      WHEN regexp_matches({text}, '^\\d{{4}}-\\d\\d-\\d\\d') THEN try_cast({text} AS TIMESTAMPTZ)
-      WHEN regexp_full_match({text}, '-?\\d{{1,19}}(\\.\\d{{1,9}})?') THEN make_timestamptz((CASE
-        WHEN abs({number}) < 100000000000 THEN round({number} * 1000000)
-        WHEN abs({number}) < 100000000000000 THEN round({number} * 1000)
-        WHEN abs({number}) < 100000000000000000 THEN round({number})
-        ELSE trunc({number} / 1000) END)::BIGINT) END"""
+      WHEN regexp_full_match({text}, '{_ISO}') THEN try_cast({text} AS TIMESTAMPTZ)
+      WHEN regexp_full_match({text}, '-?\\d{{1,7}}|-?\\d{{9,18}}|[1-8]\\d{{18}}')
+        THEN make_timestamptz(CASE
+          WHEN abs({whole}) < 100000000000 THEN {whole} * 1000000
+          WHEN abs({whole}) < 100000000000000 THEN {whole} * 1000
+          WHEN abs({whole}) < 100000000000000000 THEN {whole}
+          WHEN {whole} > 0 THEN {whole} // 1000 END)
+      WHEN regexp_full_match({text}, '-?\\d{{1,17}}\\.\\d{{1,9}}')
+        THEN make_timestamptz({_half_even(scaled)}) END"""
+
+
+def _half_even(value: str) -> str:
+    """SQL that rounds a double to the nearest whole number, halves to the even one."""
+    low = f"floor({value})"
+    up = f"({value}) - {low} > 0.5 OR (({value}) - {low} = 0.5 AND {low} % 2 <> 0)"
+    return f"({low} + CASE WHEN {up} THEN 1 ELSE 0 END)::BIGINT"
 
 
 def in_range_sql(moment: str) -> str:
     """SQL that says whether a time lies in the years 1 to 9999."""
     low, high = "'0001-01-01T00:00:00Z'", "'9999-12-31T23:59:59.999999Z'"
     return f"({moment} BETWEEN TIMESTAMPTZ {low} AND TIMESTAMPTZ {high})"
+
+
+def odd_sql(text: str, kept: str) -> str:
+    """SQL that says whether reading JSON `text` may lose something or take what is no JSON.
+
+    `kept` is a condition, asked only where `text` holds long numbers: they came out unchanged.
+    """
+    return f"""(CASE WHEN strlen({text}) < {_DEEP} THEN false ELSE
+        strlen({text}) - strlen(replace(replace({text}, '{{', ''), '[', '')) > {_DEEP} END
+      OR CASE WHEN NOT regexp_matches({text}, '{_LONG}|{_SPOILT}') THEN false
+        WHEN regexp_matches({text}, '{_SPOILT}') THEN true ELSE NOT coalesce({kept}, false) END)"""
+
+
+def _unchanged_sql(text: str) -> str:
+    """SQL that says whether the engine writes every long number of JSON `text` as it was."""
+    read = f"try(json({text}))::VARCHAR"
+    return f"regexp_extract_all({text}, '{_LONG}') = regexp_extract_all({read}, '{_LONG}')"
+
+
+def _stray_sql(names: list[str] | tuple[str, ...]) -> str:
+    """SQL that says whether one of these columns was no text and may not be what it was."""
+    return " OR ".join(
+        f"CASE WHEN regexp_matches(j.\"{k}\", '{_STRAY}')"
+        f" THEN coalesce(json_type(line, '$.\"{k}\"') <> 'VARCHAR', true) ELSE false END"
+        for k in names
+    )
 
 
 def level_sql(text: str) -> str:
@@ -78,8 +134,8 @@ def level_sql(text: str) -> str:
 def narrow(lines: list[bytes]) -> str | None:
     """Return a cheaper query for files whose lines look like these, or None.
 
-    It decides lines that have only the sample's columns, each under one spelling, and whose
-    payload the engine gives back letter for letter; all others are flagged.
+    It decides lines that have only the sample's columns, each under one spelling; all others
+    are flagged.
     """
     keys: dict[str, None] = {}
     for line in lines:
@@ -98,18 +154,18 @@ def _narrow_query(named: dict[str, str]) -> str:
     shape = "{" + ", ".join(f'"{k}":"{v}"' for k, v in kinds.items()) + "}"
     present = " + ".join(f'(j."{k}" IS NOT NULL)::INT' for k in named.values())
     texts = [k for column, k in named.items() if column not in ("time", "data")]
-    boxed = " OR ".join(f"coalesce(left(j.\"{k}\", 1) IN ('{{', '['), false)" for k in texts)
     column = {c: f'j."{named[c]}"' if c in named else "NULL::VARCHAR" for c in _COLUMN.values()}
     body = f"{column['data']}::VARCHAR"
-    lossless = f"coalesce(contains(line, {body}), true)" if "data" in named else "true"
+    # quotes inside a string are escaped, so this can only be the key and its value
+    verbatim = f"(left({body}, 1) IN ('{{', '[', '\"') AND contains(line, '\"data\":' || {body}))"
     severity = level_sql(column["level"]) if "level" in named else "NULL::VARCHAR"
     return f"""
 WITH parsed AS MATERIALIZED (
   SELECT line, position, try(from_json(line, '{shape}')) AS j, try(len(json_keys(line))) AS keys
   FROM lines),
 typed AS (SELECT *, {time_sql(column["time"])} AS time, {severity} AS severity,
-  keys = {present} AND {lossless} AND NOT ({boxed}) AND NOT contains(line, 'NaN')
-    AND NOT contains(line, 'Infinity') AND NOT contains(line, ',}}') AS plain FROM parsed)
+  keys = {present} AND NOT ({_stray_sql(texts)}) AND NOT {odd_sql("line", verbatim)} AS plain
+  FROM parsed)
 SELECT time, {column["type"]} AS type, {column["category"]} AS category,
   {column["source"]} AS source, {column["subject"]} AS subject, severity AS level,
   {column["message"]} AS message, nullif({body}, 'null') AS data, {column["id"]} AS id, position,
@@ -126,11 +182,10 @@ def _query() -> str:
     present = " + ".join(f'(j."{k}" IS NOT NULL)::INT' for k in _KNOWN)
     twice = " OR ".join(f'(j."{a}" IS NOT NULL AND j."{b}" IS NOT NULL)' for a, b in _PAIRS.items())
     times = " + ".join(f'(j."{k}" IS NOT NULL)::INT' for k in TIMES)
-    boxed = " OR ".join(f"coalesce(left(j.\"{k}\", 1) IN ('{{', '['), false)" for k in _TEXTS)
     named = {k: f'j."{k}"' for k in _SHAPED}
     named[_HINTS[-1]] = f"json_extract(line, '$.{_HINTS[-1]}')"
     hints = ", ".join(
-        f"CASE WHEN starts_with({v}, '\"') THEN {v}->>'$' END" for v in named.values()
+        f"CASE WHEN starts_with({v}, '\"') THEN nullif({v}->>'$', '') END" for v in named.values()
     )
     moment = ", ".join(f'j."{k}"' for k in TIMES)
     return f"""
@@ -142,25 +197,31 @@ cut AS (
     CASE WHEN len(keys) = {present} THEN NULL
          ELSE json_merge_patch(line, '{nulls}')::VARCHAR END AS extra,
     nullif(j.data::VARCHAR, 'null') AS body,
-    regexp_matches(line, '{ODD}') OR {boxed} OR {twice} OR ({times}) > 1 AS odd
+    {_stray_sql(("type", "event_type", *_TEXTS))} OR {twice} OR ({times}) > 1
+      OR len(keys) <> list_unique(keys) OR {odd_sql("line", _unchanged_sql("line"))} AS odd
   FROM parsed WHERE j IS NOT NULL AND json_type(line) = 'OBJECT'),
 typed AS (
   SELECT *, CASE WHEN at_text IS NULL THEN $now::TIMESTAMPTZ ELSE {time_sql("at_text")} END AS time,
-    {level_sql("j.level")} AS severity FROM cut)
+    {level_sql("j.level")} AS severity FROM cut),
+met AS (
+  SELECT *,
+    CASE WHEN extra <> '{{}}' AND starts_with(body, '{{') THEN json_keys(body) END AS "inner"
+  FROM typed)
 SELECT time,
   coalesce(j.type, j.event_type, {hints}, '{DEFAULT_TYPE}') AS type,
   coalesce(j.category, j.content_type) AS category, j.source AS source,
   coalesce(j.subject, j.item_id) AS subject, severity AS level, j.message AS message,
   CASE WHEN extra IS NULL OR extra = '{{}}' THEN body
        WHEN body IS NULL THEN extra
-       WHEN starts_with(body, '{{') AND NOT list_has_any(json_keys(body), json_keys(extra))
+       WHEN "inner" IS NOT NULL AND NOT list_has_any("inner", json_keys(extra))
          THEN CASE WHEN body = '{{}}' THEN extra ELSE body[:-2] || ',' || extra[2:] END
        ELSE '{{"data":' || body || ',' || extra[2:] END AS data,
   j.id AS id, position,
   odd OR time IS NULL OR NOT {in_range_sql("time")}
     OR coalesce(coalesce(j.type, j.event_type) = '', false)
-    OR (j.level IS NOT NULL AND severity IS NULL) AS slow
-FROM typed"""
+    OR (j.level IS NOT NULL AND severity IS NULL)
+    OR ("inner" IS NOT NULL AND len("inner") <> list_unique("inner")) AS slow
+FROM met"""
 
 
 QUERY = _query()

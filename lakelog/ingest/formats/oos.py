@@ -10,7 +10,7 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.exact import parse_value
-from lakelog.ingest.formats.jsonl import ODD, in_range_sql, time_sql
+from lakelog.ingest.formats.jsonl import in_range_sql, odd_sql, time_sql
 
 NAME = "oos"
 _SHAPE = re.compile(rb"\d{4}-\d\d-\d\d[T ][^|]*\|[^|]+\|[^|]*\|[^|]*\|[^|]*\|.*")
@@ -35,7 +35,7 @@ def parse(line: bytes) -> dict[str, Any]:
     event.update({"category": category, "source": source, "subject": subject})
     if text.strip():
         event["data"] = parse_value(text.encode())
-    return {k: v for k, v in event.items() if v != ""}
+    return {k: v for k, v in event.items() if k == "data" or v != ""}
 
 
 def _query() -> str:
@@ -49,8 +49,8 @@ typed AS (SELECT *, {time_sql("p[1]")} AS time FROM cut)
 SELECT time, p[2] AS type, nullif(p[3], '') AS category, nullif(p[4], '') AS source,
   nullif(p[5], '') AS subject, NULL::VARCHAR AS level, NULL::VARCHAR AS message,
   nullif(nullif(trim(body), ''), 'null') AS data, NULL::VARCHAR AS id, position,
-  time IS NULL OR NOT {in_range_sql("time")} OR p[2] = '' OR regexp_matches(body, '{ODD}')
-    OR NOT (trim(body) = '' OR json_valid(body)) AS slow
+  time IS NULL OR NOT {in_range_sql("time")} OR p[2] = ''
+    OR NOT (trim(body) = '' OR json_valid(body)) OR {odd_sql("(':' || body)", "true")} AS slow
 FROM typed"""
 
 

@@ -1,0 +1,147 @@
+"""connect: SQL, or Python, that opens one state of the lake where there is no lakelog."""
+
+from __future__ import annotations
+
+import shlex
+from textwrap import dedent
+
+import click
+
+from lakelog.cli.app import App, complete_ref, verb
+from lakelog.cli.tables import cell
+from lakelog.cli.terminal import many
+from lakelog.cli.values import clock, dumps
+from lakelog.lake import Lake
+from lakelog.store.layout import Layout
+from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
+
+_TYPES = {
+    "time": "TIMESTAMPTZ",
+    "ingested_at": "TIMESTAMPTZ",
+    "position": "BIGINT",
+    "seq": "BIGINT",
+}
+_SNIPPET = """\
+import duckdb
+
+lake = duckdb.connect()
+lake.execute({sql})
+
+if __name__ == "__main__":
+    # .to_arrow_table(), .pl() and .df() of what sql() returns are Arrow, Polars and pandas
+    print(lake.sql("SELECT type, count(*) AS n FROM events GROUP BY type ORDER BY n DESC"))
+"""
+
+
+@verb(examples="""
+    lakelog connect --print > lake.sql; duckdb -init lake.sql
+    lakelog connect --print --at v1 | duckdb other.db
+    lakelog connect --format python > open_lake.py
+""")  # fmt: skip
+@click.option("--print", "printed", is_flag=True, help="Print the SQL itself.")
+@click.option("--at", metavar="REF", shell_complete=complete_ref, help="A state other than now.")
+@click.option(
+    "--format", type=click.Choice(("sql", "python", "json", "table")), metavar="FORMAT",
+    help="Print sql, python, both in json, or by default the ways there are.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
+def connect(app: App, printed: bool, at: str | None, format: str | None, as_json: bool) -> None:
+    """How to open the lake from elsewhere: DuckDB, Python, any Parquet reader.
+
+    --print gives SQL that makes views of one state in a plain DuckDB; what was acknowledged is
+    published first. The views always show that state; a tag keeps gc from removing its files.
+    """
+    chosen = "json" if as_json else format or ("sql" if printed else "table")
+    with app.open() as lake:
+        if chosen == "table":
+            click.echo(guide(lake), nl=False)
+            return
+        state = lake.store.manifests.load(lake.at(at).id if at else lake.settle().move.snapshot)
+        sql = script(lake, state, at)
+    if chosen == "json":
+        made = {"snapshot": state.digest, "events": state.totals.events, "sql": sql}
+        click.echo(dumps(made | {"python": snippet(sql)}, indent=True))
+    else:
+        click.echo(snippet(sql) if chosen == "python" else sql, nl=False)
+
+
+def script(lake: Lake, state: Manifest, ref: str | None = None) -> str:
+    """Return SQL that makes views of a state, `events` and `quarantine`, in DuckDB since 1.0."""
+    entries = lake.store.manifests.entries(state)
+    name = f", {ref}" if ref else ""
+    views = [
+        f"CREATE OR REPLACE VIEW {kind} AS\n{view(lake.store.layout, kind, entries)};\n"
+        for kind in ("events", "quarantine")
+    ]
+    notes = [
+        f"The lake {lake.path}{name}: {many(state.totals.events, 'event')},",
+        f"snapshot {state.digest}, {clock(state.time)}.",
+        "Later events are not in it. After a compaction gc may remove its files; to keep them:",
+        f"  lakelog --lake {shlex.quote(lake.path)} tag NAME {state.digest[:12]}",
+    ]
+    return "".join([*(f"-- {cell(note)}\n" for note in notes), *views])
+
+
+def view(layout: Layout, kind: str, entries: list[Entry]) -> str:
+    """Return the SELECT over a state's segments of one kind; seq is as lakelog gives it."""
+    columns = EVENT_COLUMNS if kind == "events" else QUARANTINE_COLUMNS
+    listed = ", ".join(columns)
+    parts = []
+    for order in ("arrival", "sorted"):
+        group = [e for e in entries if e["kind"] == kind and e["layout"] == order]
+        if not group:
+            continue
+        names = [layout.object("segments", e["key"]) for e in group]
+        files = ",\n    ".join(_quoted(name) for name in names)
+        seq, options = "", ""
+        if kind == "events":
+            seq = ", seq"
+            if order == "arrival":
+                seq, options = _seq(group), ", filename = true, file_row_number = true"
+        parts.append(f"  SELECT {listed}{seq}\n  FROM read_parquet([\n    {files}\n  ]{options})")
+    if not parts:
+        names = [*columns, "seq"] if kind == "events" else [*columns]
+        typed = ", ".join(f"NULL::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in names)
+        parts.append(f"  SELECT {typed} WHERE false")
+    return "\nUNION ALL\n".join(parts)
+
+
+def snippet(text: str) -> str:
+    """Return Python that runs the SQL and shows how to go on."""
+    plain = "\\" not in text and '"""' not in text
+    return _SNIPPET.replace("{sql}", f'"""\n{text}"""' if plain else repr(text))
+
+
+def guide(lake: Lake) -> str:
+    """Return the ways to open a lake, in words for people."""
+    path = shlex.quote(lake.path)
+    return dedent(f"""\
+        DuckDB's own shell:
+          lakelog --lake {path} connect --print > lake.sql
+          duckdb -init lake.sql
+
+        Python without lakelog:
+          lakelog --lake {path} connect --format python > open_lake.py
+
+        Python with lakelog, live events included:
+          import lakelog
+          with lakelog.connect({lake.path!r}) as connection:      # DB-API 2.0
+              cursor = connection.cursor()
+              cursor.execute("SELECT count(*) FROM events WHERE type = ?", ["FAIL"])
+              print(cursor.fetchone())
+          lakelog.open({lake.path!r}).sql("FROM events").pl()     # or .df(), .to_arrow_table()
+
+        Any Parquet reader: the published files are {lake.path}/segments/*/*.parquet
+        """)
+
+
+def _seq(group: list[Entry]) -> str:
+    """SQL for seq of segments without it: where the file starts, and the row's number in it."""
+    firsts = ", ".join(f"'{e['key']}': {e['seq'][0]}" for e in group)
+    start = f"element_at(MAP {{{firsts}}}, parse_filename(filename, true))[1]"
+    return f",\n    {start}\n    + file_row_number AS seq"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

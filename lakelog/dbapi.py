@@ -1,0 +1,368 @@
+"""The Python database interface, PEP 249, over a lake; with Arrow under ADBC's names.
+
+    with lakelog.connect("lake") as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT type, count(*) FROM events WHERE time > ? GROUP BY 1", [since])
+        print(cursor.fetchall())
+
+A lake is read through SQL and never written: everything but a query is NotSupportedError, and
+commit does nothing. Each execute sees what was appended before it, or one fixed state with `at`.
+
+    Error (a LakelogError)
+    ├── InterfaceError           a closed connection or cursor, or no result to fetch
+    └── DatabaseError
+        ├── DataError            a value that cannot be cast, or is out of range
+        ├── OperationalError     no such lake, a damaged file, the disk, memory
+        ├── IntegrityError       never raised by a lake
+        ├── InternalError        a fault of the engine
+        ├── ProgrammingError     wrong SQL, unknown names, wrong parameters
+        └── NotSupportedError    writing, rollback
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from lakelog import lake as lakes
+from lakelog.errors import InvalidName, LakelogError, QueryFailed, UnknownRef
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from lakelog.view import View
+
+apilevel = "2.0"
+threadsafety = 1
+"""Threads may share this module, not a connection."""
+paramstyle = "qmark"
+"""`?` with a sequence; `$name` with a dict works as well."""
+
+_BATCH = 1024
+Row = tuple[Any, ...]
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class Warning(Exception):
+    """Never raised; PEP 249 names it."""
+
+
+class Error(LakelogError):
+    """Anything that goes wrong here; the text says what to do, the cause is the first error."""
+
+
+class InterfaceError(Error):
+    """Raised for a closed connection or cursor, or where there is no result to fetch."""
+
+
+class DatabaseError(Error):
+    """Raised for what goes wrong with the lake or a query."""
+
+
+class DataError(DatabaseError):
+    """Raised for a value that cannot be cast, or is out of range."""
+
+
+class OperationalError(DatabaseError):
+    """Raised where there is no lake, a file is damaged or gone, or memory or the disk fails."""
+
+
+class IntegrityError(DatabaseError):
+    """Never raised by a lake, which has no constraints."""
+
+
+class InternalError(DatabaseError):
+    """Raised for a fault of the engine."""
+
+
+class ProgrammingError(DatabaseError):
+    """Raised for wrong SQL, unknown names or states, and wrong parameters."""
+
+
+class NotSupportedError(DatabaseError):
+    """Raised for writing through SQL, and for rollback."""
+
+
+class TypeObject:
+    """A kind of column: equal to the type code of each type it stands for.
+
+    Nested types (LIST, STRUCT, MAP, UNION, ARRAY) are of no kind.
+    """
+
+    def __init__(self, *codes: str) -> None:
+        self._codes = frozenset(codes)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or other in self._codes
+
+    def __hash__(self) -> int:
+        return hash(self._codes)
+
+
+STRING = TypeObject("VARCHAR", "ENUM", "UUID", "JSON")
+BINARY = TypeObject("BLOB", "BIT")
+NUMBER = TypeObject(
+    *"BOOLEAN TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT".split(),
+    *"UHUGEINT FLOAT DOUBLE DECIMAL".split(),
+)
+DATETIME = TypeObject(
+    *("DATE", "TIME", "TIME WITH TIME ZONE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE"),
+    *("TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "INTERVAL"),
+)
+ROWID = TypeObject()
+"""Equal to no type: an event's `seq` is a NUMBER."""
+
+Date, Time, Timestamp, Binary = datetime.date, datetime.time, datetime.datetime, bytes
+
+
+def DateFromTicks(ticks: float) -> datetime.date:
+    """Return the date of seconds since 1970, in local time as PEP 249 has it."""
+    return datetime.date.fromtimestamp(ticks)
+
+
+def TimeFromTicks(ticks: float) -> datetime.time:
+    """Return the time of day of seconds since 1970, in local time."""
+    return datetime.datetime.fromtimestamp(ticks).time()
+
+
+def TimestampFromTicks(ticks: float) -> datetime.datetime:
+    """Return the moment of seconds since 1970, in local time."""
+    return datetime.datetime.fromtimestamp(ticks)
+
+
+def connect(path: str, branch: str = "main", at: str | None = None) -> Connection:
+    """Open the lake at `path`, which must be there; `at` asks one of its states, fixed for good.
+
+    Raises OperationalError for no lake or a damaged one, ProgrammingError for no such branch or
+    state.
+    """
+    with _translated():
+        lake = lakes.open(path, create=False, branch=branch)
+        try:
+            return Connection(lake, lake if at is None else lake.at(at))
+        except BaseException:
+            lake.close()
+            raise
+
+
+class Connection:
+    """A lake, or one state of it. A context manager that closes."""
+
+    Warning, Error = Warning, Error
+    InterfaceError, DatabaseError = InterfaceError, DatabaseError
+    DataError, OperationalError, IntegrityError = DataError, OperationalError, IntegrityError
+    InternalError, ProgrammingError = InternalError, ProgrammingError
+    NotSupportedError = NotSupportedError
+
+    def __init__(self, lake: lakes.Lake, source: lakes.Lake | View) -> None:
+        self._lake, self._source = lake, source
+        self._is_closed = False
+
+    def cursor(self) -> Cursor:
+        """Return a cursor. Those of one connection do not disturb each other."""
+        self._check()
+        return Cursor(self)
+
+    def commit(self) -> None:
+        """Do nothing: there is nothing to commit."""
+        self._check()
+
+    def rollback(self) -> None:
+        """Raise NotSupportedError: a lake goes back with Lake.rollback."""
+        self._check()
+        raise NotSupportedError("a connection only reads: Lake.rollback(ref) takes a lake back")
+
+    def close(self) -> None:
+        """Close the lake; cursors cannot be used any more. To close twice is no error."""
+        self._is_closed = True
+        self._lake.close()
+
+    def _run(self, query: str, parameters: Any) -> Any:
+        return self._source.sql(query, parameters)
+
+    def _kinds(self, query: str) -> list[tuple[str, list[Any]]]:
+        """Each statement's kind, and what may come of it."""
+        found = self._lake.engine().cursor().extract_statements(query)
+        return [(s.type.name, [r.name for r in s.expected_result_type]) for s in found]
+
+    def _check(self) -> None:
+        if self._is_closed:
+            raise InterfaceError("the connection is closed")
+
+    def __enter__(self) -> Connection:
+        self._check()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Cursor:
+    """Runs one query at a time and gives its rows, in Python values or as Arrow."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.arraysize = 1
+        self.description: list[Row] | None = None
+        self._is_closed = False
+        self._relation: Any = None
+        self._rows: Iterator[Row] | None = None
+
+    @property
+    def rowcount(self) -> int:
+        """-1: how many rows a query has is known when the last one is fetched."""
+        return -1
+
+    def execute(self, operation: str, parameters: Parameters | None = None) -> Cursor:
+        """Prepare a query over the lake as it is now; its rows are made as they are fetched.
+
+        Returns the cursor itself. Raises ProgrammingError, NotSupportedError, OperationalError.
+        """
+        self._check()
+        self._forget()
+        with _translated():
+            self._refuse_writes(operation)
+            given = dict(parameters) if isinstance(parameters, Mapping) else parameters
+            self._relation = self.connection._run(operation, given or None)
+            self.description = [
+                _described(name, kind)
+                for name, kind in zip(self._relation.columns, self._relation.types, strict=True)
+            ]
+        return self
+
+    def executemany(self, operation: str, seq_of_parameters: Sequence[Parameters]) -> None:
+        """Raise NotSupportedError: it is for writes, and a lake is written by Lake.append."""
+        self._check()
+        raise NotSupportedError(_WRITES)
+
+    def fetchone(self) -> Row | None:
+        """Return the next row, or None after the last."""
+        with _translated():
+            return next(self._fetched(), None)
+
+    def fetchmany(self, size: int | None = None) -> list[Row]:
+        """Return the next rows: `size`, or `arraysize` of them, fewer at the end."""
+        with _translated():
+            return list(islice(self._fetched(), self.arraysize if size is None else size))
+
+    def fetchall(self) -> list[Row]:
+        """Return all rows that are left."""
+        with _translated():
+            if self._rows is None and self._relation is not None:
+                self._check()
+                self._rows = iter(self._relation.fetchall())
+            return list(self._fetched())
+
+    def fetch_arrow_table(self) -> pa.Table:
+        """Return all rows as an Arrow table. Raises ProgrammingError once rows were fetched."""
+        with _translated():
+            table: pa.Table = self._whole().to_arrow_table()
+            return table
+
+    def fetch_record_batch(self, rows_per_batch: int = 131_072) -> pa.RecordBatchReader:
+        """Return all rows as a stream of Arrow batches, each made when it is read."""
+        with _translated():
+            reader: pa.RecordBatchReader = self._whole().to_arrow_reader(rows_per_batch)
+            return reader
+
+    def setinputsizes(self, sizes: Sequence[Any]) -> None:
+        """Do nothing, as PEP 249 allows."""
+
+    def setoutputsize(self, size: int, column: int | None = None) -> None:
+        """Do nothing, as PEP 249 allows."""
+
+    def close(self) -> None:
+        """Let go of the result. To close twice is no error."""
+        self._forget()
+        self._is_closed = True
+
+    def _refuse_writes(self, operation: str) -> None:
+        """Let only queries through, one at a time."""
+        kinds = self.connection._kinds(operation)
+        if len(kinds) != 1:
+            raise ProgrammingError(f"execute takes one statement, not {len(kinds)}")
+        kind, outcomes = kinds[0]
+        if outcomes != ["QUERY_RESULT"] and kind != "MULTI":  # a PIVOT is several
+            raise NotSupportedError(_WRITES)
+
+    def _whole(self) -> Any:
+        self._check()
+        if self._relation is None:
+            raise InterfaceError("there is no result: execute a query first")
+        if self._rows is not None:
+            raise ProgrammingError("rows were fetched already: execute the query again for Arrow")
+        self._rows = iter(())
+        return self._relation
+
+    def _fetched(self) -> Iterator[Row]:
+        self._check()
+        if self._relation is None:
+            raise InterfaceError("there is no result: execute a query first")
+        if self._rows is None:
+            self._rows = self._relation.iter_rows(_BATCH)
+        return self._rows
+
+    def _forget(self) -> None:
+        self._relation = self._rows = self.description = None
+
+    def _check(self) -> None:
+        if self._is_closed:
+            raise InterfaceError("the cursor is closed")
+        self.connection._check()
+
+    def __iter__(self) -> Cursor:
+        return self
+
+    def __next__(self) -> Row:
+        row = self.fetchone()
+        if row is None:
+            raise StopIteration
+        return row
+
+    def __enter__(self) -> Cursor:
+        self._check()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_WRITES = "a lake is read through SQL, not written: append events with lakelog.open(path).append"
+
+
+def _described(name: str, kind: Any) -> Row:
+    """A column as PEP 249 describes it; its type code is a name without parameters."""
+    precision = scale = None
+    if kind.id == "decimal":
+        precision, scale = (value for _, value in kind.children)
+    code = "JSON" if str(kind) == "JSON" else str(kind.id).upper()
+    return (name, code, None, None, precision, scale, None)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Raise every failure as the error of this module that PEP 249 has for it."""
+    try:
+        yield
+    except Error:
+        raise
+    except (LakelogError, OSError) as error:
+        raise _class_of(error)(str(error)) from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("duckdb", "_duckdb"):
+            raise
+        raise _class_of(error)(str(error)) from error
+
+
+def _class_of(error: Exception) -> type[Error]:
+    """The class for an error of lakelog, the disk, or the engine, which has the same tree."""
+    if isinstance(error, (UnknownRef, InvalidName)):
+        return ProgrammingError
+    first = error.__context__ if isinstance(error, QueryFailed) else error
+    names = [kind.__name__ for kind in type(first).__mro__]
+    for kind in DatabaseError.__subclasses__():
+        if kind.__name__ in names:
+            return kind
+    return ProgrammingError if isinstance(error, QueryFailed) else OperationalError

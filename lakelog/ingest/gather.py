@@ -1,0 +1,316 @@
+"""One pass over one file: rows are gathered, then committed together with the cursor.
+
+A publish holds the segment, the quarantined lines, the identity keys and the cursor
+`from -> to`. It is made only if the cursor stands where it was found, no rewind came between,
+and nobody brought one of the ids; else all is thrown away and Moved tells the caller to look
+where the cursor is now. A dry run does the same work and keeps what it learned to itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lakelog.ingest import cursors
+from lakelog.ingest.cursors import WINDOW, Cursor, Start
+from lakelog.ingest.formats import bulk, jsonl, oos
+from lakelog.ingest.source import Chunk, Overlong, Piece, Source
+from lakelog.ingest.transform import BOM, Bad, Transformer, readable
+from lakelog.store import disk, idrun, rows, segment
+from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.opening import Store
+from lakelog.store.publish import Change, publish, still_there
+from lakelog.store.refs import Head
+from lakelog.store.seal import drop_known, open_run
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMATS = {form.NAME: form for form in (jsonl, oos, bulk)}
+ROWS_MAX = 1_000_000
+SECONDS_MAX = 60.0
+BYTES_MAX = 512 << 20
+"""Bytes of a file that one publish takes at most, so that long rows do not fill the memory."""
+BAD_MAX = 64 << 20
+"""Characters of bad lines that are gathered at most."""
+_SNIFFED = 50
+_COUNTED = ("time", "type", "source", "level", "subject")
+"""Columns that the statistics of a segment need; the others are let go once encoded."""
+
+
+class Moved(Exception):
+    """The cursor is not where it was found: start again from where it is."""
+
+
+@dataclass
+class FileReport:
+    """What became of one file: new events, quarantined lines, known ones skipped."""
+
+    path: str
+    format: str = ""
+    events: int = 0
+    quarantined: int = 0
+    skipped: int = 0
+    lines: int = 0
+    """Lines taken in, blank ones and those that are no events included."""
+    left: int = 0
+    """Bytes of an unfinished last line, left for next time."""
+    error: str = ""
+    reason: str = ""
+    """Why the first quarantined line is no event, and where it is."""
+
+
+@dataclass
+class Job:
+    """What all files of one ingest share. A dry run remembers what it would have stored."""
+
+    store: Store
+    branch: str
+    connect: Callable[[], Any]
+    form: str | None = None
+    label: str | None = None
+    dry_run: bool = False
+    pretended: dict[str, Entry] = field(default_factory=dict)
+    runs: list[Any] = field(default_factory=list)
+
+    def head(self) -> tuple[Head, Manifest]:
+        """The branch's newest move and its state."""
+        head = self.store.refs.head(self.branch)
+        return head, self.store.manifests.load(head.move.snapshot)
+
+    def cursors(self, state: Manifest) -> list[Entry]:
+        """The cursors of a state, and in a dry run those it would have made."""
+        found = {e["key"]: e for e in self.store.manifests.entries(state, "cursor")}
+        return list((found | self.pretended).values())
+
+    def transformer(self, form: Any, origin: str) -> Transformer:
+        """What turns lines of a file into rows."""
+        return Transformer(self.connect(), form, origin, self.label)
+
+
+class Batch:
+    """Rows and bad lines since the last publish, encoded beside the reading."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self.base, self.state = job.head()
+        self.commit = disk.random_hex()
+        self.tables: list[pa.Table] = []
+        self.runs: list[Any] = list(job.runs)
+        self.bad: list[Bad] = []
+        self.rows = self.known = self.lines = self.bytes = self._kept = 0
+        self._since = time.monotonic()
+        self._builder: segment.Builder | None = None
+        self._pending: Future[None] | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to publish."""
+        many = self.rows + self.known + len(self.bad) >= ROWS_MAX
+        large = self.bytes >= BYTES_MAX or self._kept >= BAD_MAX
+        return many or large or time.monotonic() - self._since > SECONDS_MAX
+
+    def add_bad(self, bad: list[Bad]) -> None:
+        """Add lines that are no events."""
+        self.bad += bad
+        self._kept += sum(len(b.line) for b in bad)
+
+    def add(self, table: pa.Table, pool: ThreadPoolExecutor) -> None:
+        """Drop events whose id is known, hand the rest to the encoder."""
+        count = table.num_rows
+        if table["key"].null_count < count:
+            table = self._new_only(table)
+        self.known += count - table.num_rows
+        self.rows += table.num_rows
+        if not table.num_rows or self._job.dry_run:
+            return
+        if self._builder is None:
+            self._builder = segment.Builder("events", "arrival", self.commit)
+        self.wait()
+        self._pending = pool.submit(self._builder.add, table)
+        self.tables.append(table.select(_COUNTED))
+
+    def wait(self) -> None:
+        """Wait for the encoder. Raises what went wrong there."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def write(self, origin: str) -> list[Entry]:
+        """Write the segments durably; return their entries."""
+        import pyarrow as pa
+
+        self.wait()
+        layout, entries = self._job.store.layout, []
+        if self._builder is not None:
+            table = pa.concat_tables(self.tables)
+            entries.append(segment.put(layout, self._builder.finish(), table, "events", "arrival"))
+        if self.bad:
+            table = bad_table(self.bad, origin)
+            entries.append(
+                segment.write(layout, table, kind="quarantine", order="arrival", commit=self.commit)
+            )
+        return entries
+
+    def id_run(self) -> list[Entry]:
+        """Write the identity keys, if there are any; return their entry."""
+        if not self.runs:
+            return []
+        high, low = idrun.merge(self.runs)
+        return [idrun.write(self._job.store.layout, high, low, self.commit)]
+
+    def clashes(self, state: Manifest) -> bool:
+        """Whether an id run that came since holds one of our keys."""
+        had = {run["digest"] for run in self.state.ids}
+        fresh = [run for run in state.ids if run["digest"] not in had]
+        if not self.runs or not fresh:
+            return False
+        high, low = idrun.merge(self.runs)
+        store = self._job.store
+        return any(idrun.found(open_run(store, run), high, low).any() for run in fresh)
+
+    def _new_only(self, table: pa.Table) -> pa.Table:
+        table = drop_known(self._job.store, table, self.state.ids, self.runs)
+        keys = rows.key_arrays(table["key"].drop_null())
+        if len(keys[0]):
+            self.runs.append(idrun.ordered(*keys))
+        return table
+
+
+class Gatherer:
+    """One pass over one file, from where `find` says; it starts a new batch at each publish."""
+
+    def __init__(self, job: Job, source: Source, report: FileReport) -> None:
+        self._job, self._source, self._report = job, source, report
+        self._batch = Batch(job)
+        self._entries = job.cursors(self._batch.state)
+        self._start = cursors.find(source, self._entries, job.label)
+        self._place = self._start.cursor.bytes
+        self._before, self._held = self._start.before, b""
+        self._transformer: Transformer | None = None
+        self._pool = ThreadPoolExecutor(1)
+
+    @property
+    def start(self) -> Cursor:
+        """Where the file was taken up."""
+        return self._start.cursor
+
+    @property
+    def told(self) -> int:
+        """Events published or gathered, for progress."""
+        return self._report.events + self._batch.rows
+
+    def take(self, piece: Piece) -> None:
+        """Add a piece of the file; publish when enough is gathered. Raises Moved."""
+        if isinstance(piece, Overlong):
+            reason = f"a line of {piece.length:,} bytes is too long"
+            self._batch.add_bad([Bad(piece.base, reason, readable(piece.head))])
+            self._move(piece.base + piece.length, self._held + piece.last)
+            self._batch.lines, self._held = self._batch.lines + 1, b""
+        else:
+            self._take_chunk(Chunk(self._held + piece.data, self._place, piece.open_end))
+        if self._batch.full:
+            self.flush()
+
+    def flush(self) -> None:
+        """Publish what is gathered, with the cursor. Raises Moved."""
+        batch, job = self._batch, self._job
+        self._report.left = len(self._held)
+        if self._place == self.start.bytes:
+            return
+        at = dataclasses.replace(
+            self.start, bytes=self._place, tail=cursors.digest(self._before),
+            lines=self.start.lines + batch.lines,
+        )  # fmt: skip
+        if job.dry_run:
+            job.pretended[at.key] = at.entry()
+            job.runs[:] = batch.runs
+        else:
+            self._publish(batch, at)
+        self._count(batch)
+        self._start = Start(at, at, self._start.head, b"")
+        self._batch = Batch(job)
+        self._entries = job.cursors(self._batch.state)
+
+    def close(self) -> None:
+        """End the encoding thread."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _publish(self, batch: Batch, at: Cursor) -> None:
+        store, old = self._job.store, self._start.replaced
+        entries = batch.write(at.origin)
+        steps = [cursors.removal(old)] if old is not None and old.key != at.key else []
+        ids = tuple(batch.id_run())
+
+        def plan(head: Head, state: Manifest) -> Change | None:
+            now = self._job.cursors(state)
+            stands = cursors.holds(self._start, self._entries, now, self._job.label)
+            rewound = head.move.generation != batch.base.move.generation
+            if rewound or not stands or batch.clashes(state) or not still_there(store, entries):
+                return None
+            name = os.path.basename(at.name)
+            return Change("ingest", name, (*entries, *steps, at.entry()), ids_add=ids)
+
+        if publish(store, self._job.branch, plan) is None:
+            raise Moved
+        paths = [(e["key"], store.layout.object("segments", e["key"])) for e in entries]
+        store.marks.add_all(paths)
+
+    def _count(self, batch: Batch) -> None:
+        report = self._report
+        report.events += batch.rows
+        report.skipped += batch.known
+        report.lines += batch.lines
+        report.quarantined += len(batch.bad)
+        if batch.bad and not report.reason:
+            first = min(batch.bad, key=lambda bad: bad.position)
+            report.reason = f"{first.reason} (at byte {first.position})"
+
+    def _take_chunk(self, chunk: Chunk) -> None:
+        if self._transformer is None:
+            form = self._choose(chunk)
+            self._report.format = form.NAME
+            self._transformer = self._job.transformer(form, self.start.origin)
+        made = self._transformer.run(chunk)
+        self._batch.add_bad(made.bad)
+        self._batch.lines += made.lines
+        self._batch.bytes += made.taken
+        if made.table is not None:
+            self._batch.add(made.table, self._pool)
+        self._held = chunk.data[made.taken :]
+        self._move(chunk.base + made.taken, chunk.data[max(made.taken - WINDOW, 0) : made.taken])
+
+    def _move(self, place: int, data: bytes) -> None:
+        self._place, self._before = place, (self._before + data[-WINDOW:])[-WINDOW:]
+
+    def _choose(self, chunk: Chunk) -> Any:
+        """The format that the file's first lines look most like, else these lines."""
+        if self._job.form:
+            return FORMATS[self._job.form]
+        for data in (self._start.head, chunk.data[: 1 << 18]):
+            lines = data.removeprefix(BOM).split(b"\n")[:_SNIFFED]
+            sure = {form.sniff(lines): form for form in reversed(FORMATS.values())}
+            if max(sure) > 0:
+                return sure[max(sure)]
+        return jsonl
+
+
+def bad_table(bad: list[Bad], origin: str) -> pa.Table:
+    """Return quarantined lines as rows of a quarantine segment, in the file's order."""
+    import pyarrow as pa
+
+    now = disk.now_us()
+    ordered = sorted(bad, key=lambda b: b.position)
+    columns = {
+        "ingested_at": pa.array([now] * len(bad), pa.timestamp("us", "UTC")),
+        "origin": [origin] * len(bad),
+        "position": [b.position for b in ordered],
+        "reason": [b.reason for b in ordered],
+        "line": [b.line for b in ordered],
+    }
+    return pa.table(columns, schema=segment.schema("quarantine"))

@@ -1,0 +1,145 @@
+"""Make the golden lake of the present format: `python -m tests.golden.make`.
+
+It writes format1.tar.gz, a lake with every kind of file, and format1.json, what is in it. Both are
+kept for ever: later versions must open, verify and continue the lake. Run it again only for a new
+format, under a new name. Names and times are made up, so the lake is much the same every time.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import random
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import lakelog
+from lakelog.event import to_micros
+from lakelog.store import disk, gc
+from lakelog.store.publish import Change, publish
+from tests.support import lakes
+
+FORMAT = 1
+HERE = Path(__file__).resolve().parent
+NEW_YEAR = 1_767_225_600
+"""2026-01-01 00:00:00 UTC, in seconds."""
+BRANCHES = ("main", "Übung/ä")
+
+
+def build(path: str) -> None:
+    """Make the lake: events, ids, quarantine, pages, packed moves, rewinds, branches and tails."""
+    with lakes.opened(path, history_days=0, rotate_events=40) as lake:
+        lake.append(lakes.EXOTIC)
+        lake.append([{"type": "ID", "id": f"i{i}", "time": NEW_YEAR} for i in range(10)])
+        lake.settle()
+        lake.append(lakes.events("C", 3), dedupe="content")
+        lake.quarantine([("a.log", 12, "not JSON", "{oops"), ("a.log", 20, "no type", '{"é":1}')])
+        lake.tag("v1", message="the first tag")
+        lake.append([{"type": "GONE", "id": "gone", "time": NEW_YEAR}])
+        lake.rollback("v1")
+        lake.append([{"type": "AGAIN", "id": "gone", "time": NEW_YEAR}])
+        lake.compact()
+        cursor = {"add": "cursor", "key": "0123-12-0", "bytes": 12, "lines": 1}
+        other = [{"add": "artifact", "key": f"a{i}"} for i in range(30)]
+        publish(lake.store, "main", lambda *_: Change("ingest", entries=(cursor, *other)))
+        with mock.patch.object(gc, "KEEP_MOVES", 3):
+            assert lake.gc().packed
+        with lake.branch(BRANCHES[1]) as branch:
+            branch.append(lakes.events("BRANCH", 4))
+            branch.tag("Tag ü")
+            branch.append([{"type": "LATE", "id": "i1", "time": NEW_YEAR}])
+        lake.append(lakes.events("D", 5))
+        lake.settle()
+    tails(path)
+
+
+def tails(path: str) -> None:
+    """Leave unsealed frames: two writers, a doubtful append, an id twice, a file without END."""
+    with lakes.opened(path) as lake:
+        lake.append(lakes.events("TAIL", 3))
+        with lakes.failing("sync_file", 2):
+            try:
+                lake.append(lakes.events("DOUBT", 2))
+            except OSError:
+                lake.append(lakes.events("TAIL", 2, 3))
+        lake.append([{"type": "TWICE", "id": i, "time": NEW_YEAR} for i in ("i3", "new", "new")])
+        lake.quarantine([("b.log", 0, "not UTF-8", "\ufffd")])
+        name = lake.writer().name
+    newest = sorted(n for n in os.listdir(f"{path}/wal/main") if n.startswith(name))[-1]
+    file = f"{path}/wal/main/{newest}"
+    os.truncate(file, os.path.getsize(file) - 24)
+    with lakes.opened(path) as lake:
+        lake.append([{"type": "OTHER", "id": "new", "time": NEW_YEAR}, *lakes.events("OTHER", 2)])
+
+
+def contents(path: str) -> dict[str, Any]:
+    """Return what is in a lake: rows of every branch and tag, and the log."""
+    found: dict[str, Any] = {"format": FORMAT, "branches": {}, "tags": {}}
+    for name in BRANCHES:
+        with lakelog.open(path, create=False, branch=name) as lake:
+            found["branches"][name] = {
+                "events": rows(lake, "events"), "quarantine": rows(lake, "quarantine"),
+                "moves": [[e.move.number, e.move.op, e.move.snapshot] for e in lake.log()],
+            }  # fmt: skip
+            for tag in lake.store.refs.tags():
+                found["tags"][tag.name] = rows(lake, f'"{tag.name}".events')
+    return found
+
+
+def rows(lake: lakelog.Lake, table: str) -> list[dict[str, Any]]:
+    """Return the rows of a table, times in microseconds, in one order."""
+    found = lake.sql(f"SELECT * FROM {table}").to_arrow_table().to_pylist()
+    for row in found:
+        row |= {k: to_micros(row[k]) for k in ("time", "ingested_at") if row.get(k) is not None}
+    return sorted(found, key=lambda row: json.dumps(row, sort_keys=True))
+
+
+def pack(path: str) -> bytes:
+    """Return a lake as a tar.gz without empty directories, times, owners or caches."""
+    buffer = io.BytesIO()
+    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as zipped:
+        with tarfile.open(fileobj=zipped, mode="w") as archive:
+            for file in sorted(p for p in Path(path).rglob("*") if p.is_file()):
+                name = file.relative_to(path).as_posix()
+                if not name.startswith("cache/"):
+                    info = tarfile.TarInfo(f"lake/{name}")
+                    info.size, info.mtime = file.stat().st_size, NEW_YEAR
+                    archive.addfile(info, io.BytesIO(file.read_bytes()))
+    return buffer.getvalue()
+
+
+def stamps() -> Iterator[int]:
+    """Times of a made-up clock, a millisecond apart."""
+    moment = NEW_YEAR * 1_000_000
+    while True:
+        moment += 1000
+        yield moment
+
+
+def main() -> None:
+    """Write the golden lake of this format and what is in it; refuse to replace one."""
+    lake, beside = HERE / f"format{FORMAT}.tar.gz", HERE / f"format{FORMAT}.json"
+    if lake.exists():
+        sys.exit(f"{lake} is there already: golden lakes are kept for ever")
+    dice, clock = random.Random(FORMAT), stamps()
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/lake"
+        with (
+            mock.patch.object(disk, "random_hex", lambda size=16: dice.randbytes(size).hex()),
+            mock.patch.object(disk, "now_us", lambda: next(clock)),
+        ):
+            build(path)
+        lake.write_bytes(pack(path))
+        found = contents(path)
+    beside.write_text(json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""What FORMAT.md says of bytes, as small independent parsers, and a disk that tells what it did."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import struct
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+ROOT = Path(__file__).resolve().parents[2]
+HEADER, FRAME, END, SEAL = 0x184D2A5A, 0x184D2A5B, 0x184D2A5C, 0x184D2A5D
+FRAME_FIELDS = (
+    "magic size tag sequence bytes raw events flags position ingested_at crc cursor".split()
+)
+
+
+@dataclass
+class Wal:
+    """A WAL taken apart: its header, its frames, where they begin, and whether END is there."""
+
+    header: dict[str, Any]
+    frames: list[dict[str, Any]] = field(default_factory=list)
+    end: int | None = None
+
+
+def parse_wal(data: bytes) -> Wal:
+    """Take a whole and good WAL apart, by the tables of FORMAT.md."""
+    magic, size, tag, crc = struct.unpack_from("<II4sI", data)
+    text = data[16 : 8 + size]
+    assert (magic, tag, crc) == (HEADER, b"LKW1", zlib.crc32(text))
+    found, at = Wal(json.loads(text)), 8 + size
+    while at < len(data):
+        if data[at : at + 4] == struct.pack("<I", END):
+            assert len(data) - at == 24
+            size, tag, last, crc = struct.unpack_from("<I4sQI", data, at + 4)
+            assert (size, tag, crc) == (16, b"LKE1", zlib.crc32(data[at : at + 20]))
+            found.end = last
+            return found
+        frame, at = parse_frame(data, at)
+        found.frames.append(frame)
+    return found
+
+
+def parse_frame(data: bytes, at: int) -> tuple[dict[str, Any], int]:
+    """Take one frame apart; return it and where it ends."""
+    values = struct.unpack_from("<II4sQIIIIQqII", data, at)
+    frame = dict(zip(FRAME_FIELDS, values, strict=True))
+    head = at + 60 + frame["cursor"]
+    assert (frame["magic"], frame["size"], frame["tag"]) == (FRAME, 56 + frame["cursor"], b"LKF1")
+    assert zlib.crc32(data[at:head]) == struct.unpack_from("<I", data, head)[0]
+    payload = data[head + 4 : head + 4 + frame["bytes"]]
+    assert (len(payload), zlib.crc32(payload)) == (frame["bytes"], frame["crc"])
+    text = zstandard.ZstdDecompressor().decompress(payload, max_output_size=frame["raw"])
+    assert len(text) == frame["raw"]
+    return {**frame, "text": text, "at": at}, head + 4 + frame["bytes"]
+
+
+def parse_document(data: bytes) -> dict[str, Any]:
+    """Take a document apart; its sum must hold."""
+    text = data[:-80] + b"}"
+    assert data[-80:] == b',"checksum":"' + hashlib.sha256(text).hexdigest().encode() + b'"}\n'
+    return json.loads(data)
+
+
+def parse_object(path: Path) -> dict[str, Any]:
+    """Return the JSON of a manifest or page."""
+    return json.loads(zstandard.ZstdDecompressor().decompress(path.read_bytes()))
+
+
+def example(statement: str) -> bytes:
+    """Return the bytes of the hex dump that a statement of FORMAT.md shows."""
+    text = (ROOT / "FORMAT.md").read_text("utf-8").split(f"**{statement}**")[1].split("```")[1]
+    return b"".join(bytes.fromhex(line.strip()[4:]) for line in text.strip().splitlines())
+
+
+def wals(lake: Path, branch: str = "main") -> dict[str, Wal]:
+    """The WALs of a branch by name, taken apart."""
+    files = sorted((lake / "wal" / branch).iterdir())
+    return {file.name: parse_wal(file.read_bytes()) for file in files}
+
+
+def moves(lake: Path, branch: str = "main") -> list[dict[str, Any]]:
+    """The moves of a branch that have files of their own, oldest first."""
+    files = sorted((lake / "refs/heads" / branch).glob("0*.json"))
+    return [parse_document(file.read_bytes()) for file in files]
+
+
+def manifest(lake: Path, digest: str) -> dict[str, Any]:
+    """A manifest or page of a lake."""
+    return parse_object(lake / f"manifests/{digest[:2]}/{digest}.json.zst")
+
+
+def segment_entries(lake: Path) -> list[dict[str, Any]]:
+    """The live segment entries of the main branch's head."""
+    state = manifest(lake, moves(lake)[-1]["snapshot"])
+    parts = [manifest(lake, page["digest"])["entries"] for page in state["pages"]]
+    live: dict[str, dict[str, Any]] = {}
+    for entry in itertools.chain(*parts, state["tail"]):
+        if "segment" in (entry.get("add"), entry.get("del")):
+            live.pop(entry["key"], None)
+            live |= {entry["key"]: entry} if "add" in entry else {}
+    return list(live.values())
+
+
+class Trace:
+    """A hook for seam.install: notes (what, path) of every change and sync, in order."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, str]] = []
+        self._names: dict[int, str] = {}
+
+    def __call__(self, name: str, real: Any, *args: Any, **kwargs: Any) -> Any:
+        """Do what was asked and note it; files by the name they have at last."""
+        result = real(*args, **kwargs)
+        if name == "create":
+            self._names[result] = args[0]
+        if name in ("write_all", "sync_file"):
+            self.steps.append((name, self._names.get(args[0], "")))
+        elif name in ("link", "rename"):
+            self.steps = [(n, args[1] if p == args[0] else p) for n, p in self.steps]
+            self._names = {f: args[1] if p == args[0] else p for f, p in self._names.items()}
+            self.steps.append((name, args[1]))
+        elif name in ("sync_dir", "unlink"):
+            self.steps.append((name, args[0]))
+        return result
+
+    def first(self, name: str, part: str) -> int:
+        """Where a step on a path with this part comes first."""
+        return next(i for i, (n, p) in enumerate(self.steps) if n == name and part in p)
+
+    def paths(self, name: str) -> list[str]:
+        """The paths of all steps of a name."""
+        return [p for n, p in self.steps if n == name]

@@ -1,0 +1,273 @@
+"""The two ways of reading a line, by SQL and one by one, give the same events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from lakelog.errors import InvalidEvent
+from lakelog.event import encode
+from lakelog.ingest.formats import jsonl, oos
+from lakelog.ingest.transform import Transformer
+from lakelog.store import rows
+
+COLUMNS = ("time", "type", "category", "source", "subject", "level", "message", "data", "id", "key")
+ENVELOPE = [
+    "time", "timestamp", "ts", "@timestamp", "type", "event_type", "category", "content_type",
+    "source", "subject", "item_id", "level", "message", "id", "data",
+]  # fmt: skip
+OTHERS = [
+    "event", "eventName", "event_name", "eventType", "EventType", "details", "x", "Type", "TIME",
+    "key", "", " id", "d.a", "$", 'q"', "č",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database for the module, as the lake opens it."""
+    with duckdb.connect(":memory:", config={"threads": "1"}) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        yield connection
+
+
+# --- lines of every kind --------------------------------------------------------------------------
+
+NUMBERS = st.one_of(
+    st.integers(-(10**22), 10**22).map(str),
+    st.integers(-1000, 1000).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.decimals(allow_nan=False, allow_infinity=False, places=8).map(str),
+    st.from_regex(r"-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,19})?([eE][+-]?[0-9]{1,3})?", fullmatch=True),
+    st.sampled_from(["-0", "-0.0", "1e3", "1E25", "0.1e-7", "1e-400", "1e400", "123456789012345678",
+                     "0.30000000000000001", "9007199254740993e1", "18446744073709551615"]),
+)  # fmt: skip
+SPOILT = st.sampled_from(
+    ["NaN", "nan", "Infinity", "-inf", "nAn", "[1,]", '{"a":1,}', "01", "+1", ".5", "'a'", "", "[",
+     '"\\ud800"', '"a\tb"', "tru", "undefined", '"\\x41"', "[1 2]"]
+)  # fmt: skip
+TEXTS = st.one_of(
+    st.text(max_size=8),
+    st.sampled_from(["", "info", "WARN", " error ", "x", "[a]", "{b}", "1.5", "1e5", "nan", "null",
+                     "é\u2028😀", '"', "\\", "\0", "2024-05-01T10:00:00Z", "0.30000000000000001"]),
+)  # fmt: skip
+
+
+@st.composite
+def string(draw: st.DrawFn, content: st.SearchStrategy[str] = TEXTS) -> str:
+    """A JSON string, escaped in one of the ways there are."""
+    text = draw(content)
+    written = json.dumps(text, ensure_ascii=draw(st.booleans()))
+    style = draw(st.integers(0, 5))
+    if style == 0:
+        written = written.replace("/", "\\/").replace("a", "\\u0061")
+    return written
+
+
+SPACES = st.sampled_from(["", "", "", " ", "  ", "\t"])
+
+
+@st.composite
+def members(draw: st.DrawFn, pairs: list[tuple[str, str]]) -> str:
+    """An object of written keys and values, with some whitespace or none."""
+    style = draw(st.integers(0, 3))
+    if style == 0:
+        return "{" + ", ".join(f"{k}: {v}" for k, v in pairs) + "}"
+    if style == 1:
+        space = [draw(SPACES) for _ in range(4)]
+        comma, colon = f"{space[0]},{space[1]}", f"{space[2]}:{space[3]}"
+        return "{" + comma.join(f"{k}{colon}{v}" for k, v in pairs) + draw(SPACES) + "}"
+    return "{" + ",".join(f"{k}:{v}" for k, v in pairs) + "}"
+
+
+def nested(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Lists and objects of what is given; keys may repeat."""
+    keys = st.sampled_from(["a", "b", "data", "type", "x", "a b"]).map(json.dumps)
+    lists = st.lists(inner, max_size=3).map(lambda parts: f"[{','.join(parts)}]")
+    return lists | st.lists(st.tuples(keys, inner), max_size=3).flatmap(members)
+
+
+SCALARS = st.one_of(NUMBERS, string(), st.sampled_from(["true", "false", "null"]))
+VALUES = st.recursive(SCALARS, nested, max_leaves=5)
+ISO = st.datetimes().map(lambda t: t.isoformat()) | st.from_regex(
+    r"(0000|0001|2024|9999)-(02|12)-(0[1-9]|2[89]|3[01])([T ][0-2][0-9]:[0-5][0-9](:[0-6][0-9]"
+    r"([.,][0-9]{1,9})?)?(Z|[+-][01][0-9]:?[0-9]{2}| UTC)?)?",
+    fullmatch=True,
+)
+EPOCHS = st.one_of(
+    st.integers(-(10**12), 10**20).map(str),
+    st.integers(0, 2_000_000_000_000_000_000).map(str),
+    st.floats(0, 2e12).map(repr),
+    st.integers(0, 4 * 10**15).map(lambda n: f"{n / 1e6:.6f}"),
+    st.integers(0, 4 * 10**18).map(lambda n: f"{n // 10**9}.{n % 10**9:09}"),
+    st.integers(0, 2 * 10**9).map(lambda n: f"{n}.{5:07}"),
+    st.sampled_from(["20240501", "0", "99999999999", "100000000000", "1e9", "1.7e9"]),
+)
+MOMENTS = st.integers(0, 9).flatmap(
+    lambda n: VALUES if n == 0 else EPOCHS | EPOCHS.map(json.dumps) if n < 5 else string(ISO)
+)
+
+
+def value_of(key: str) -> st.SearchStrategy[str]:
+    """What may stand under a key."""
+    if key in jsonl.TIMES:
+        return MOMENTS
+    levels = string(
+        st.sampled_from(["info", "Warning", " ERR ", "loud", "TRACE", "ﬁne", "", "ınfo"])
+    )
+    plain = {"level": levels, "data": VALUES}.get(key, string())
+    return st.integers(0, 59).flatmap(lambda n: SPOILT if n == 0 else VALUES if n < 6 else plain)
+
+
+@st.composite
+def written(draw: st.DrawFn, keys: list[str]) -> str:
+    """A line with these keys, mostly in this order; some left out, some given twice."""
+    chosen = [k for k in keys if draw(st.integers(0, 14)) > 0]
+    chosen += [k for k in keys if draw(st.integers(0, 49)) == 0]
+    if draw(st.integers(0, 14)) == 0:
+        chosen.append(draw(st.sampled_from(ENVELOPE + OTHERS)))
+    pairs = [(draw(string(st.just(k))), draw(value_of(k))) for k in chosen]
+    body = draw(members(pairs))
+    return draw(st.sampled_from(["", "", "", "", " ", "\r"])) + body + draw(SPACES)
+
+
+@st.composite
+def files(draw: st.DrawFn, shaped: bool) -> list[bytes]:
+    """A few lines of one file, which mostly share their keys; `shaped` spells each column once."""
+    if shaped:
+        keys = [draw(st.sampled_from(jsonl.TIMES)), draw(st.sampled_from(ENVELOPE[4:6]))]
+        more = ["category", "source", "item_id", "level", "message", "id", "data"]
+        keys += draw(st.lists(st.sampled_from(more), max_size=4, unique=True))
+    else:
+        names = st.sampled_from(ENVELOPE + OTHERS)
+        keys = draw(st.lists(names, min_size=1, max_size=7, unique=True))
+        keys = list(dict.fromkeys([*draw(st.sampled_from([["ts"], []])), *keys]))
+    lines = draw(st.lists(written(keys), min_size=4, max_size=12))
+    return [line.encode("utf-8", "surrogatepass").replace(b"\n", b" ") for line in lines]
+
+
+FIELDS = st.text(st.characters(exclude_characters="|\n", codec="utf-8"), max_size=6)
+
+
+@st.composite
+def bars(draw: st.DrawFn) -> list[bytes]:
+    """A few OOS lines; most have a time, a type and JSON, some end early or hold more bars."""
+    lines = []
+    for _ in range(draw(st.integers(4, 12))):
+        time = draw(ISO | EPOCHS | ISO | FIELDS)
+        fields = [time, *(draw(FIELDS | st.sampled_from(["T", "podcast", ""])) for _ in range(4))]
+        data = draw(st.integers(0, 19).flatmap(lambda n: SPOILT if n == 0 else VALUES))
+        fields.append(draw(SPACES) + draw(st.sampled_from([data, data, data, "", "null", '""'])))
+        line = "|".join(fields[: draw(st.sampled_from([6, 6, 6, 6, 5, 1]))])
+        lines.append((line + draw(st.sampled_from(["", "", " ", "\r"]))).encode("utf-8", "replace"))
+    return [line.replace(b"\n", b" ") for line in lines]
+
+
+# --- comparing ------------------------------------------------------------------------------------
+
+
+class Pairs(tuple):  # type: ignore[type-arg]
+    """The members of an object, sorted, repeated keys included."""
+
+
+def parsed(text: str | None) -> Any:
+    """JSON text as values with exact numbers."""
+    if text is None:
+        return None
+    return json.loads(
+        text, parse_int=Decimal, parse_float=Decimal,
+        object_pairs_hook=lambda pairs: Pairs(sorted(pairs, key=repr)),
+    )  # fmt: skip
+
+
+def shown(table: Any) -> dict[int, dict[str, Any]]:
+    """Rows by position, their data parsed."""
+    found = {}
+    for row in table.to_pylist():
+        found[row["position"]] = {c: row[c] for c in COLUMNS} | {"data": parsed(row["data"])}
+    return found
+
+
+def one_by_one(engine: duckdb.DuckDBPyConnection, form: Any, lines: list[bytes]) -> dict[int, Any]:
+    """What the exact rule makes of each line: its row, or the reason it is none."""
+    transformer = Transformer(engine, form, "o")
+    found: dict[int, Any] = {}
+    good, places, at = [], [], 0
+    for line in lines:
+        try:
+            event = form.parse(line.strip())
+            encode([event])
+            good.append(event)
+            places.append(at)
+        except InvalidEvent as error:
+            found[at] = error.reason
+        at += len(line) + 1
+    table = transformer.rows_of(good, places)
+    return found | (shown(table) if table is not None else {})
+
+
+def decided(
+    engine: duckdb.DuckDBPyConnection, form: Any, query: str, lines: list[bytes]
+) -> dict[int, Any]:
+    """The rows that a query decides, by position."""
+    transformer = Transformer(engine, form, "o")
+    data = b"".join(line + b"\n" for line in lines)
+    array, starts = rows.split_lines(data)
+    index = np.arange(len(array), dtype=np.int64)
+    now = "2026-01-01T00:00:00Z"
+    import datetime as dt
+
+    table, _ = transformer._run(query, array, index, starts, dt.datetime.fromisoformat(now))
+    return shown(table)
+
+
+def has_time(line: bytes) -> bool:
+    """Whether a line says when it happened."""
+    found = jsonl.parse(line)
+    return any(found.get(k) is not None for k in jsonl.TIMES)
+
+
+def compare(
+    engine: Any, form: Any, query: str, lines: list[bytes], timed: Callable[..., bool]
+) -> int:
+    """Check that a query agrees with the exact rule wherever it decides; count its rows."""
+    fast, exact = decided(engine, form, query, lines), one_by_one(engine, form, lines)
+    at = 0
+    for line in lines:
+        if at in fast:
+            assert isinstance(exact[at], dict), f"{line!r} is {fast[at]}, but: {exact[at]}"
+            if not timed(line):
+                fast[at]["time"] = exact[at]["time"] = None
+            assert fast[at] == exact[at], line
+        at += len(line) + 1
+    return len(fast)
+
+
+@settings(max_examples=60)
+@given(lines=files(shaped=False))
+def test_json_lines_by_sql_are_those_of_the_exact_rule(engine: Any, lines: list[bytes]) -> None:
+    """Whatever the full query decides, it decides as the exact rule does."""
+    compare(engine, jsonl, jsonl.QUERY, lines, has_time)
+
+
+@settings(max_examples=60)
+@given(lines=files(shaped=True))
+def test_json_lines_by_the_narrow_query_are_too(engine: Any, lines: list[bytes]) -> None:
+    """Whatever the query for files of one shape decides, it decides as the exact rule does."""
+    query = jsonl.narrow(lines)
+    if query is not None:
+        compare(engine, jsonl, query, lines, has_time)
+
+
+@settings(max_examples=60)
+@given(lines=bars())
+def test_oos_lines_by_sql_are_those_of_the_exact_rule(engine: Any, lines: list[bytes]) -> None:
+    """Whatever the query for OOS lines decides, it decides as the exact rule does."""
+    compare(engine, oos, oos.QUERY, lines, lambda _: True)

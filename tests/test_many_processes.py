@@ -1,0 +1,64 @@
+"""Many processes on one directory: nobody waits, nothing is lost, the count never goes back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import lakelog
+
+WRITER = """
+import sys, lakelog
+lake = lakelog.open(sys.argv[1], create=False)
+for i in range(0, 2000, 10):
+    lake.append([{"type": "p", "source": sys.argv[2], "data": {"n": i + j}} for j in range(10)])
+lake.close()
+"""
+
+
+def test_ten_processes_append_while_one_counts(tmp_path: Path) -> None:
+    """10 processes x 200 appends of 10 events: 20,000, each once; a reader never counts back."""
+    path = str(tmp_path / "lake")
+    lakelog.open(path, settings={"rotate_events": 500}).close()
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, str(n)]) for n in range(10)]
+    counts = [0]
+    with lakelog.open(path) as lake:
+        while any(w.poll() is None for w in writers):
+            counts.append(lake.sql("SELECT count(*) FROM events").fetchall()[0][0])
+        assert [w.returncode for w in writers] == [0] * 10
+        assert counts == sorted(counts)
+        query = "SELECT count(*), count(DISTINCT (source, data->>'n')) FROM events"
+        assert lake.sql(query).fetchall() == [(20_000, 20_000)]
+        assert lake.verify().intact
+
+
+def test_an_append_is_seen_by_another_process_at_once(tmp_path: Path) -> None:
+    """Every event that was acknowledged is in the next query of a process that was open before."""
+    path = str(tmp_path / "lake")
+    with lakelog.open(path) as reader, lakelog.open(path) as writer:
+        for count in range(1, 101):
+            writer.append({"type": "x", "data": count})
+            assert reader.sql("SELECT count(*) FROM events").fetchall() == [(count,)]
+            if count % 20 == 0:
+                writer.settle()
+
+
+def test_a_forked_child_is_a_writer_of_its_own(tmp_path: Path) -> None:
+    """Parent and forked children append on; each event is there once, origins differ."""
+    path = str(tmp_path / "lake")
+    with lakelog.open(path, settings={"seal": "never"}) as lake:
+        lake.append({"type": "parent"})
+        children = []
+        for _ in range(5):
+            pid = os.fork()
+            if pid == 0:
+                for n in range(20):
+                    lake.append({"type": "child", "data": n})
+                os._exit(0)
+            children.append(pid)
+            lake.append({"type": "parent"})
+        assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 5
+        rows = lake.sql("SELECT type, count(*), count(DISTINCT origin) FROM events GROUP BY 1")
+        assert sorted(rows.fetchall()) == [("child", 100, 5), ("parent", 6, 1)]

@@ -1,0 +1,266 @@
+"""Pruning: a query opens only the segments it can need, and never one too few."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lakelog
+
+DAYS = 16
+START = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
+
+
+def _day(number: int) -> list[dict[str, Any]]:
+    """Return the events of one day: a time for each hour, types and sources of their own."""
+    made = []
+    for hour in range(0, 24, 3):
+        made.append(
+            {
+                "type": f"t{number % 5}",
+                "time": START + dt.timedelta(days=number, hours=hour, microseconds=number),
+                "source": [f"s{number % 3}", "", None][hour % 3 if number % 4 else 0],
+                "data": number * 100 + hour,
+            }
+        )
+    return made
+
+
+@pytest.fixture(scope="module")
+def days() -> Iterator[lakelog.Lake]:
+    """A lake of sixteen segments, a day each; the first four sorted, the last day in the tail."""
+    path = tempfile.mkdtemp(prefix="lakelog-")
+    with lakelog.open(f"{path}/lake", settings={"seal": "never", "segment_rows": 8}) as lake:
+        for number in range(DAYS):
+            lake.append(_day(number))
+            lake.settle()
+            if number == 3:
+                lake.compact()
+        lake.append([{"type": f"many{i}", "time": START, "data": -i - 1} for i in range(40)])
+        lake.settle()
+        lake.quarantine([("a.log", 1, "not JSON", "{")])
+        lake.settle()
+        lake.append(_day(DAYS))
+        assert lake.stats().segments == DAYS + 2
+        yield lake
+        assert lake.verify().intact
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def plain(days: lakelog.Lake) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database with one plain table of the same events, where nothing is pruned by us."""
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.register("arrow", days.sql("FROM events").to_arrow_table())
+        connection.execute("CREATE TABLE events AS FROM arrow")
+        yield connection
+
+
+# --- equivalence ----------------------------------------------------------------------------------
+
+MOMENTS = st.builds(
+    lambda day, hour, micros: START + dt.timedelta(days=day, hours=hour, microseconds=micros),
+    st.integers(-1, DAYS + 1), st.sampled_from([0, 3, 12, 21]), st.sampled_from([-1, 0, 1, 5]),
+)  # fmt: skip
+
+
+def _spell(moment: dt.datetime, form: str) -> str:
+    iso = moment.replace(tzinfo=None).isoformat(" ", "microseconds")
+    east = moment.astimezone(dt.timezone(dt.timedelta(hours=5, minutes=30))).isoformat()
+    micros = int(moment.timestamp()) * 1_000_000 + moment.microsecond
+    return form.format(iso=iso, east=east, date=moment.date(), micros=micros, s=micros // 10**6)
+
+
+FORMS = [
+    "'{iso}'", "'{iso}+00'", "'{east}'", "TIMESTAMP '{iso}'", "TIMESTAMPTZ '{east}'", "'{date}'",
+    "DATE '{date}'", "'{iso}'::TIMESTAMP", "CAST('{iso}' AS TIMESTAMPTZ)",
+    "'{iso}'::TIMESTAMP_S", "'{iso}'::TIMESTAMP_MS", "make_timestamptz({micros})",
+    "to_timestamp({s})", "TIMESTAMP '{iso}' + INTERVAL 1 DAY", "'{iso}'::TIMESTAMPTZ - to_hours(7)",
+    "date_trunc('day', TIMESTAMP '{iso}')", "now() - INTERVAL 1000 DAY", "today()", "NULL",
+    "'infinity'", "'-infinity'", "(SELECT max(time) FROM events WHERE type = 't1')",
+    "'{iso}999'", "ingested_at",
+]  # fmt: skip
+CONSTANTS = st.builds(_spell, MOMENTS, st.sampled_from(FORMS))
+TIME = st.sampled_from(["time", "e.time", '"time"', "TIME", "e.Time"])
+COMPARE = st.sampled_from([">", ">=", "<", "<=", "=", "<>", "IS DISTINCT FROM"])
+NAME = st.sampled_from(["'t0'", "'t1'", "'t4'", "'many7'", "'none'", "''", "NULL", "'s0'", "'s2'"])
+COLUMN = st.sampled_from(["type", "source", "e.source", '"type"', "SOURCE"])
+ATOMS = st.one_of(
+    st.builds("{} {} {}".format, TIME, COMPARE, CONSTANTS),
+    st.builds("{} {} {}".format, CONSTANTS, COMPARE, TIME),
+    st.builds("{} BETWEEN {} AND {}".format, TIME, CONSTANTS, CONSTANTS),
+    st.builds("{} NOT BETWEEN {} AND {}".format, TIME, CONSTANTS, CONSTANTS),
+    st.builds("{} IN ({}, {})".format, TIME, CONSTANTS, CONSTANTS),
+    st.builds("{} = {}".format, COLUMN, NAME),
+    st.builds("{1} = {0}".format, COLUMN, NAME),
+    st.builds("{} IN ({}, {})".format, COLUMN, NAME, NAME),
+    st.builds("{} NOT IN ({}, {})".format, COLUMN, NAME, NAME),
+    st.builds("{} IS NOT DISTINCT FROM {}".format, COLUMN, NAME),
+    st.builds("{} >= {}".format, COLUMN, NAME),
+    st.sampled_from(
+        [
+            "time::DATE = '2024-03-04'", "date_trunc('day', time) > '2024-03-10'", "source IS NULL",
+            "coalesce(source, '') = ''", "type LIKE 't%'", "data::INT > 700", "true", "false",
+            "type || '' = 't1'", "time > (SELECT TIMESTAMPTZ '2024-03-09')",
+            "type COLLATE NOCASE = 'T1'", "type = 't1' COLLATE NOCASE",
+            "time > TIMESTAMPTZ '2024-03-05' AT TIME ZONE 'Asia/Tokyo'",
+        ]
+    ),
+)  # fmt: skip
+WHERE = st.recursive(
+    ATOMS,
+    lambda inner: st.one_of(
+        st.builds("({} AND {})".format, inner, inner),
+        st.builds("({} AND {} AND {})".format, inner, inner, inner),
+        st.builds("({} OR {})".format, inner, inner),
+        st.builds("NOT ({})".format, inner),
+        st.builds("CASE WHEN {} THEN {} ELSE true END".format, inner, inner),
+    ),
+    max_leaves=5,
+)
+
+
+def _outcome(run: Any, query: str) -> Any:
+    try:
+        return sorted(run(query).fetchall(), key=str)
+    except (duckdb.Error, lakelog.LakelogError):
+        return "an error"
+
+
+@settings(max_examples=250)
+@given(where=WHERE)
+def test_pruned_rows_are_the_rows(
+    days: lakelog.Lake, plain: duckdb.DuckDBPyConnection, where: str
+) -> None:
+    """Any WHERE clause gives the rows, and the seq, that a plain table gives."""
+    query = f"SELECT data, coalesce(seq, -1) FROM events e WHERE {where}"
+    assert _outcome(days.sql, query) == _outcome(plain.sql, query)
+
+
+@settings(max_examples=60)
+@given(first=WHERE, second=WHERE, third=WHERE)
+def test_several_mentions_read_what_each_needs(
+    days: lakelog.Lake, plain: duckdb.DuckDBPyConnection, first: str, second: str, third: str
+) -> None:
+    """In unions, joins, CTEs and subqueries every mention of events keeps all its rows."""
+    for query in (
+        f"SELECT data, 1 FROM events e WHERE {first} UNION ALL FROM events e SELECT data, 2"
+        f" WHERE {second}",
+        f"WITH a AS (SELECT * FROM events e WHERE {first}) SELECT e.data, 0 FROM a e"
+        f" SEMI JOIN (SELECT * FROM events e WHERE {second}) b USING (type) WHERE {third}",
+        f"SELECT data, (SELECT count(*) FROM events e WHERE {second}) FROM events e WHERE {first}",
+        "SELECT data, 0 FROM events e SEMI JOIN events f ON e.data = f.data AND f.type = 't1'"
+        f" WHERE {first}",
+    ):
+        assert _outcome(days.sql, query) == _outcome(plain.sql, query)
+
+
+@settings(max_examples=60)
+@given(
+    moments=st.tuples(MOMENTS, MOMENTS),
+    form=st.sampled_from(["aware", "naive", "text", "nanoseconds", "date", "east"]),
+    name=st.sampled_from(["t1", "none", None]),
+    named=st.booleans(),
+)
+def test_parameters_prune_like_constants(
+    days: lakelog.Lake, plain: duckdb.DuckDBPyConnection, moments: Any, form: str, name: Any,
+    named: bool,
+) -> None:  # fmt: skip
+    """Bound values of every kind give the rows that a plain table gives."""
+    make = {
+        "aware": lambda m: m,
+        "naive": lambda m: m.replace(tzinfo=None),
+        "text": lambda m: m.isoformat(),
+        "nanoseconds": lambda m: m.strftime("%Y-%m-%d %H:%M:%S.%f") + "999",
+        "date": lambda m: m.date(),
+        "east": lambda m: m.astimezone(dt.timezone(dt.timedelta(hours=9))),
+    }[form]
+    low, high = map(make, moments)
+    marks = ("$low", "$high", "$name") if named else ("?", "?", "?")
+    query = "SELECT data, seq FROM events WHERE time >= {} AND time <= {} AND (type = {} OR true)"
+    query = query.format(*marks)
+    params: Any = {"low": low, "high": high, "name": name} if named else [low, high, name]
+    found, expected = (
+        _outcome(lambda q, run=run: run(q, params=params), query) for run in (days.sql, plain.sql)
+    )
+    assert found == expected
+    by_name = query.replace("(type = ", "type = (").replace(" OR true)", ")")
+    found, expected = (
+        _outcome(lambda q, run=run: run(q, params=params), by_name) for run in (days.sql, plain.sql)
+    )
+    assert found == expected
+
+
+# --- how many are opened --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("where", "opened"),
+    [
+        ("true", DAYS + 1),
+        ("time >= '2024-03-05' AND time < '2024-03-06'", 1),
+        ("'2024-03-05' <= time AND '2024-03-06' > time", 1),
+        ("time BETWEEN '2024-03-05' AND '2024-03-06 23:00'", 2),
+        ("time = TIMESTAMPTZ '2024-03-07 03:00:00.000006'", 1),
+        ("time > '2025-01-01'", 0),
+        ("time > now() - INTERVAL 1 HOUR", 0),
+        ("time < '2024-01-01'::DATE", 0),
+        ("e.time > TIMESTAMP '2024-03-16' - INTERVAL 1 DAY", 2),
+        ("type = 't3'", 4),
+        ("type IN ('t3', 't4') AND time > '2024-03-08'", 4),
+        ("type = 't3' AND type = 't4'", 1),
+        ("type = 'none'", 1),
+        ("source = 's1' AND type = 't1' AND time < '2024-03-08'", 1),
+        ("type = 't3' OR time > '2025-01-01'", DAYS + 1),
+        ("upper(type) = 'T3'", DAYS + 1),
+        ("source IS NULL", DAYS + 1),
+        ("NOT (time > '2024-03-05')", DAYS + 1),
+    ],
+)
+def test_a_query_opens_only_what_it_can_need(days: lakelog.Lake, where: str, opened: int) -> None:
+    """Comparisons of time, type and source with constants leave segments closed."""
+    query = f"SELECT * FROM events e WHERE {where}"
+    assert days.explain(query) == (opened, DAYS + 2)
+    assert days.at("main").explain(query) == (opened, DAYS + 2)
+
+
+def test_mentions_unite(days: lakelog.Lake) -> None:
+    """Two mentions open what either needs, not what both share."""
+    query = "FROM events WHERE type = 't3' AND time < '2024-03-05' UNION ALL FROM events WHERE"
+    assert days.explain(f"{query} time = '2024-03-08'")[0] == 2
+    assert days.explain(f"{query} time > '2024-03-16'")[0] == 3
+    assert days.explain(f"{query} true")[0] == DAYS + 1
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT count(*) FROM query_table('events') WHERE type = 't3'",
+        "SELECT type, (SELECT count(*) FROM query_table('events')) FROM events WHERE type = 't3'",
+        "SELECT type FROM events e(a, b) WHERE type = 't3'",
+        "EXPLAIN SELECT * FROM events WHERE type = 't3'",
+    ],
+)
+def test_what_is_not_understood_opens_everything(days: lakelog.Lake, query: str) -> None:
+    """Whatever may read events behind the parser's back reads all of them."""
+    assert days.explain(query)[0] == DAYS + 1
+
+
+def test_a_missing_segment_that_is_not_needed_is_not_missed(
+    days: lakelog.Lake, plain: duckdb.DuckDBPyConnection
+) -> None:
+    """Closed segments are not even looked at: their files are not opened or hashed."""
+    query = "SELECT data FROM events WHERE time >= '2024-03-05' AND time < '2024-03-06'"
+    fresh = lakelog.open(days.path)
+    rows = sorted(fresh.sql(query).fetchall())
+    assert rows == sorted(plain.sql(query).fetchall())
+    assert len(rows) == 8
