@@ -83,6 +83,9 @@ def encode(events: list[Any], content: bool = False) -> Encoded:
         except InvalidEvent as error:
             raise InvalidEvent(error.reason, index) from None
         ids.append(row.get("id") or None)
+    if b"\n" in b"".join(lines):
+        index = next(i for i, line in enumerate(lines) if b"\n" in line)
+        raise InvalidEvent("data holds a piece of JSON text with a newline in it", index)
     return Encoded(lines, ids, content or any(ids))
 
 
@@ -112,10 +115,9 @@ class _Shape:
             return None
         try:
             _iso(time)
-            line = orjson.dumps(event)
+            return orjson.dumps(event)
         except (ValueError, TypeError):
             return None
-        return None if b"\n" in line else line
 
 
 def _shape_of(event: Any) -> _Shape | None:
@@ -237,13 +239,6 @@ def _odd_columns(event: dict[str, Any], row: dict[str, Any], data: Any) -> Any:
 
 
 def _dump(row: dict[str, Any]) -> bytes:
-    line = _dump_any(row)
-    if b"\n" in line:
-        raise InvalidEvent("data holds a piece of JSON text with a newline in it")
-    return line
-
-
-def _dump_any(row: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(row, option=_OPTIONS)
     except TypeError:

@@ -17,8 +17,8 @@ import orjson
 
 from lakelog.errors import InvalidEvent
 
-_LONG_NUMBER = re.compile(rb"[0-9.]{17,}|[0-9.]{16}[eE]|[0-9][eE][+-]?[0-9]{3}")
-_KEY_END = re.compile(rb'"[ \t\r\n]*:')
+_LONG_NUMBER = re.compile(rb"[0-9](?:[0-9.]{15}[0-9.eE]|[eE][+-]?[0-9]{3})")
+_KEY_END, _SPACED = re.compile(rb'"[ \t\r\n]*:'), re.compile(rb"[ \t\r\n]:")
 _INTEGER_DIGITS = 20  # no integer of 64 bits is longer, its sign included
 _OPTIONS = orjson.OPT_UTC_Z
 
@@ -116,20 +116,19 @@ def _parse(text: bytes) -> tuple[Any, bool]:
     """Return a JSON value, and whether it is exact; if not, its objects are _Pairs."""
     try:
         value = orjson.loads(text)
-        if not (b"\\u00" in text or _LONG_NUMBER.search(text)):
-            keys, written = (t.count(b'":') + _spaced(t) for t in (text, orjson.dumps(value)))
-            if keys == written:
-                return value, True
+        plain = not (b"\\u00" in text or _LONG_NUMBER.search(text))
+        if plain and _keeps_keys(text, orjson.dumps(value)):
+            return value, True
     except (orjson.JSONDecodeError, TypeError):
         pass
     return _parse_exact(text), False
 
 
-def _spaced(text: bytes) -> int:
-    """Count what may be the end of a key with space before its colon."""
-    if not (b" :" in text or b"\t:" in text or b"\n:" in text or b"\r:" in text):
-        return 0
-    return len(_KEY_END.findall(text)) - text.count(b'":')
+def _keeps_keys(text: bytes, written: bytes) -> bool:
+    """Whether as many keys were written as there were to read: of repeated ones only one is."""
+    if _SPACED.search(text):
+        return len(_KEY_END.findall(text)) == len(_KEY_END.findall(written))
+    return text.count(b'":') == written.count(b'":')
 
 
 def _parse_exact(line: bytes) -> Any:

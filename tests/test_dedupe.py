@@ -19,10 +19,13 @@ def once(ident: str = "x", source: str | None = "s", data: Any = 0) -> dict[str,
     return {"type": "A", "source": source, "id": ident, "data": data}
 
 
-def rows(lake: lakelog.Lake, query: str = "FROM events SELECT source, id, data") -> list[Any]:
+def rows(
+    lake: lakelog.Lake, query: str = "SELECT source, id, data FROM events", count: int | None = None
+) -> list[Any]:
     """Return (source, id, data) of all events, sorted; both counts must agree with them."""
     found = sorted(lake.sql(query).fetchall(), key=str)
-    assert lake.count() == lake.sql("SELECT count(*) FROM events").fetchall()[0][0] == len(found)
+    expected = len(found) if count is None else count
+    assert lake.count() == lake.sql("SELECT count(*) FROM events").fetchall()[0][0] == expected
     return found
 
 
@@ -64,6 +67,22 @@ def test_the_earliest_of_two_tails_wins(make_lake: MakeLake) -> None:
         assert one.sql("SELECT data FROM events WHERE id = 'x'").fetchall() == [("1",)]
         assert two.count() == 2
         two.settle()
+
+
+def test_the_earliest_wins_though_a_long_tail_is_sealed_in_parts(make_lake: MakeLake) -> None:
+    """What a query showed of an id stays what it shows: parts are cut by arrival, not by writer."""
+    one, two = make_lake(segment_rows=1), make_lake()
+    one.append({"type": "first to open a file"})
+    two.append(once(data=1))
+    one.append(once(data=2))
+    two.append(once("y", data=3))
+    one.append(once("y", data=4))
+    for _ in range(2):
+        assert rows(one, "SELECT id, data FROM events WHERE id <> ''", 3) == [
+            ("x", "1"), ("y", "3"),
+        ]  # fmt: skip
+        one.settle()
+    assert one.stats().segments == 3
 
 
 @pytest.mark.parametrize(

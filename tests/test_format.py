@@ -304,11 +304,10 @@ def test_frames_have_limits(tmp_path: Path) -> None:
 
 def test_lines_of_a_wal(zoo: dict[str, Path]) -> None:
     """F3.13: a line has each column once under a spelling of it, strings all, and data last."""
-    spellings = {**second_reader.SPELLINGS, **{n: n for n in ("time", "key", *second_reader.TEXTS)}}
+    plain = ("time", "key", *second_reader.TEXTS)
+    spellings = {**second_reader.SPELLINGS, **{name: name for name in plain}}
     seen = set()
-    for lake, wal in (
-        (n, w) for n in ("plain", "rewound") for w in statements.wals(zoo[n]).values()
-    ):
+    for wal in [w for n in ("plain", "rewound") for w in statements.wals(zoo[n]).values()]:
         for text in itertools.chain(*(frame["text"].splitlines() for frame in wal.frames)):
             pairs = json.loads(text, object_pairs_hook=list)
             names = [spellings[name] for name, _ in pairs]

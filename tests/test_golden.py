@@ -66,7 +66,7 @@ def test_a_golden_lake_reads_the_same_by_the_second_reader(golden: tuple[str, An
 
 
 def test_a_golden_lake_goes_on(golden: tuple[str, Any]) -> None:
-    """Today's code appends to it, dedupes by its ids, seals, compacts, tags, rolls back, collects."""
+    """Today's code appends, dedupes by its ids, seals, compacts, tags, rolls back and collects."""
     path, kept = golden
     before = len(kept["branches"]["main"]["events"])
     with lakelog.open(path, create=False) as lake:

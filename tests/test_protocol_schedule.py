@@ -13,7 +13,7 @@ import pytest
 from tests.support.casts import CASTS, perform
 from tests.support.world import warm_engine
 
-SEEDS, CHUNK = 75, 25
+SEEDS, CHUNK = int(os.environ.get("LAKELOG_SCHEDULES", "30")), 10
 ONE = os.environ.get("LAKELOG_SEED")
 STARTS = [int(ONE)] if ONE else range(0, SEEDS, CHUNK)
 

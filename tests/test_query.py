@@ -14,6 +14,7 @@ import pytest
 import lakelog
 from lakelog.errors import LakelogError, QueryFailed
 from lakelog.query import session
+from lakelog.store import history
 from lakelog.store.manifest import Manifests
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -271,6 +272,7 @@ def test_parameters_are_bound(lake: lakelog.Lake, params: Any) -> None:
         "SELECT count(*) FROM events events2 JOIN",
         "CREATE TABLE t AS SELECT nope FROM events",
         "SELECT * FROM 'https://example.invalid/x.parquet'",
+        "SELECT '\ud800' FROM events",
     ],
 )
 def test_wrong_sql_is_one_clear_line(lake: lakelog.Lake, query: str) -> None:
@@ -403,6 +405,19 @@ def test_quarantine_has_states_too(lake: lakelog.Lake) -> None:
     lake.settle()
     assert types(lake.sql('SELECT line FROM "v1".quarantine')) == "{"
     assert types(lake.sql("SELECT line FROM quarantine")) == "[{"
+
+
+def test_a_tag_made_anew_is_read_anew(lake: lakelog.Lake) -> None:
+    """A name given to another state is that state from the next query on."""
+    for name in "ab":
+        put(lake, name)
+        lake.tag("v1")
+        relation = lake.sql('SELECT type FROM "v1".events')
+        assert types(relation) == "ab"[: "ab".index(name) + 1]
+        history.delete_tag(lake.store, "v1")
+        with pytest.raises(QueryFailed):
+            lake.sql('SELECT type FROM "v1".events')
+        assert types(relation).startswith("a")
 
 
 def test_a_branch_seen_from_elsewhere_is_fresh_each_time(make_lake: MakeLake) -> None:

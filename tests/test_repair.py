@@ -171,6 +171,24 @@ def test_the_only_move_is_made_again(tmp_path: Path) -> None:
     assert types(path) == ["A", "B", "~"]
 
 
+def test_a_branch_without_a_readable_move_is_made_again(tmp_path: Path) -> None:
+    """If no move can be read, everything that was sealed comes back from the segments."""
+    path = made(tmp_path, sealed(*[[{"type": t, "id": t}] for t in "ABC"]))
+    for number in range(1, 5):
+        move_file(path, number).write_bytes(b"\0" * 300)
+    cured(path)
+    assert types(path) == ["A", "B", "C", "~"]
+
+
+def test_an_older_move_in_the_place_of_the_head_is_not_believed(tmp_path: Path) -> None:
+    """A copy of another move under the head's number does not bring that move's state."""
+    path = made(tmp_path, sealed(*[[{"type": t}] for t in "ABC"]))
+    move_file(path, 4).write_bytes(move_file(path, 2).read_bytes())
+    done = cured(path)
+    assert types(path) == ["A", "B", "C", "~"]
+    assert not any("own state" in line for line in done.done)
+
+
 def test_an_old_damaged_move_gets_a_stand_in(tmp_path: Path) -> None:
     """An old move is replaced by one with op lost; the chain stays provable, the state as it is."""
     path = made(tmp_path, sealed(*[[{"type": t}] for t in "ABCDE"]))
@@ -444,6 +462,17 @@ def test_a_lost_lakelog_json_is_named_and_written_anew(way: str, tmp_path: Path)
     with lakelog.open(path) as lake:
         assert lake.store.lake_id == lake_id
         assert lake.verify().problems == ()
+
+
+def test_an_open_lake_writes_its_lakelog_json_anew(tmp_path: Path) -> None:
+    """A lake that is open still knows its id and settings, and loses neither."""
+    path = made(tmp_path, sealed([{"type": "A"}]), rotate_seconds=7)
+    with lakelog.open(path) as lake:
+        Path(path, "lakelog.json").unlink()
+        assert lake.repair().lost == []
+        lake_id = lake.store.lake_id
+    with lakelog.open(path, create=False) as lake:
+        assert (lake.store.lake_id, lake.store.settings.rotate_seconds) == (lake_id, 7)
 
 
 def test_a_move_of_a_lake_that_went_another_way_is_not_fetched(tmp_path: Path) -> None:

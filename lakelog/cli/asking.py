@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _TRANSACTION = re.compile(r"\s*(begin|start|commit|end|rollback|abort)\b", re.I)
 _PREPARES = re.compile(r"\s*prepare\b", re.I)
 _SCHEMA = re.compile(r"\blakelog_\d+\b")
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.S)
 _OPEN = re.compile(r'unterminated|near "\$\w*\$')
 """What the parser says of a string, comment or quoted name that has no end yet."""
 _NO_ROWS = (["Count"], ["Success"])
@@ -81,15 +82,17 @@ class Asker(Session):
         """
         import duckdb
 
-        ended = text.rstrip().endswith(";")
-        cursor = self.cursor()
+        extract = self.cursor().extract_statements
         try:
-            count = len(cursor.extract_statements(text))
-            if not count:
-                return ended or not text.strip()
-            return len(cursor.extract_statements(f"{text}\nSELECT 1")) > count
+            count = len(extract(text))
         except duckdb.Error as error:
-            return ended and not _OPEN.search(str(error))
+            return text.rstrip().endswith(";") and not _OPEN.search(str(error))
+        if not count:
+            return not text.strip() or ";" in _COMMENT.sub("", text)
+        try:
+            return len(extract(f"{text}\nSELECT 1")) > count
+        except duckdb.Error:
+            return False
 
     def sql(self, query: str, params: Any = None, at: str | None = None) -> Any:
         """Run one statement on the one connection; see Session.sql. Errors keep their caret."""
@@ -105,8 +108,11 @@ class Asker(Session):
                 return cursor.sql(self._counted)
             return cursor.sql(self._query, params=params) if params else cursor.sql(self._query)
         except duckdb.Error as error:
-            words = _SCHEMA.sub(lambda schema: self._in_one_line(schema[0]), str(error))
-            raise QueryFailed(words) from None
+            raise QueryFailed(self.as_typed(str(error))) from None
+
+    def as_typed(self, words: str) -> str:
+        """The engine's words with refs as they were typed, not the schemas that stand for them."""
+        return _SCHEMA.sub(lambda schema: self._in_one_line(schema[0]), words)
 
     def close(self) -> None:
         """Let go of the database and all that statements made in it."""

@@ -134,12 +134,14 @@ class Words(Completer):
                 text = value.replace("'", "''")
                 yield Completion(f"{text}'", -len(typed), display=value)
 
-    def _refs(self, typed: str) -> Iterator[Completion]:
+    def _refs(self, typed: str, quote: str = "") -> Iterator[Completion]:
+        """Tags and branches as the schemas they are; `quote` where none is typed yet."""
         for name, kind in self._names.refs():
             if name.startswith(typed):
+                text = name.replace('"', '""')
                 yield Completion(
-                    f'{_doubled(name)}".', -len(typed), display=name, display_meta=kind
-                )
+                    f'{quote}{text}".', -len(typed), display=name, display_meta=kind
+                )  # fmt: skip
 
     def _word(self, before: str) -> Iterator[Completion]:
         found = _WORD.search(before)
@@ -148,21 +150,28 @@ class Words(Completer):
             yield from _fitting(typed, self._owned(owner.strip('"')))
             return
         tables = self._names.tables()
-        listed: list[Named] = [(table, "table") for table in tables]
-        if not _TABLE_COMES.search(before[: len(before) - len(typed)]):
-            columns = dict.fromkeys(c for names in tables.values() for c in names)
-            listed = [(c, "column") for c in columns] + listed
+        table_comes = bool(_TABLE_COMES.search(before[: len(before) - len(typed)]))
+        columns = dict.fromkeys(c for names in tables.values() for c in names)
+        listed: list[Named] = [] if table_comes else [(c, "column") for c in columns]
+        listed += [(table, "table") for table in tables]
         yield from _fitting(typed, listed)
-        yield from (
-            Completion(f'"{_doubled(name)}".', -len(typed), display=name, display_meta=kind)
-            for name, kind in self._names.refs()
-            if name.startswith(typed)
-        )
+        yield from self._refs(typed, quote='"')
         if typed:  # there are hundreds of them
+            yield from self._of_the_engine(typed, {name for name, _ in listed}, table_comes)
+
+    def _of_the_engine(
+        self, typed: str, known: set[str], table_comes: bool
+    ) -> Iterator[Completion]:
+        """Keywords and functions; only those that give a table where one comes."""
+        if not table_comes:
             words = [w.lower() if typed.islower() else w for w in self._names.keywords]
-            known = {name for name, _ in listed}
             yield from _fitting(typed, [(w, "keyword") for w in words if w not in known])
-            yield from _fitting(typed, [(f"{n}(", kind) for n, kind in self._names.functions])
+        functions = [
+            (f"{name}(", kind)
+            for name, kind in self._names.functions
+            if not table_comes or kind.startswith("table")
+        ]
+        yield from _fitting(typed, functions)
 
     def _owned(self, owner: str) -> list[Named]:
         """What may follow a name and a dot: a ref's tables, a table's columns, any for an alias."""
@@ -189,7 +198,3 @@ def _fitting(typed: str, words: Iterable[Named]) -> Iterator[Completion]:
     for word, kind in words:
         if word.lower().startswith(typed.lower()):
             yield Completion(word, -len(typed), display_meta=kind)
-
-
-def _doubled(name: str) -> str:
-    return name.replace('"', '""')

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 
 from lakelog.cli import exits, terminal
 from lakelog.cli.formats import Result
@@ -74,7 +75,7 @@ def page(text: bytes, words: list[str]) -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def complain(error: BaseException, query: str = "") -> None:
+def complain(error: BaseException, query: str = "", as_typed: Callable[[str], str] = str) -> None:
     """Say what went wrong: the engine's own lines with their caret, else one line."""
     if is_cancelled(error):
         terminal.say("cancelled", fg="yellow")
@@ -82,7 +83,7 @@ def complain(error: BaseException, query: str = "") -> None:
     if os.environ.get("LAKELOG_DEBUG"):
         traceback.print_exception(error)
     own = isinstance(error, QueryFailed) or exits.is_engine(error)
-    text = renumbered(str(error), query) if own else f"error: {exits.words_of(error)}"
+    text = renumbered(as_typed(str(error)), query) if own else f"error: {exits.words_of(error)}"
     first, *rest = [cell(line) for line in text.splitlines()] or [type(error).__name__]
     terminal.say(first, fg="red")
     for line in rest:

@@ -101,7 +101,7 @@ class Shell:
                 running = statement.text
                 self._run(statement)
         except (KeyboardInterrupt, Exception) as error:
-            complain(error, running)
+            complain(error, running, self._asker.as_typed)
 
     def count(self) -> int:
         """Number of events in the state that is asked."""

@@ -289,10 +289,11 @@ class Gatherer:
         self._place, self._before = place, (self._before + data[-WINDOW:])[-WINDOW:]
 
     def _choose(self, chunk: Chunk) -> Any:
-        """The format that the file's first lines look most like, else these lines."""
+        """The format that the file's first lines look most like, as far as they are taken in,
+        else these lines."""
         if self._job.form:
             return FORMATS[self._job.form]
-        for data in (self._start.head, chunk.data[: 1 << 18]):
+        for data in (self._start.head[: self.start.bytes or WINDOW], chunk.data[: 1 << 18]):
             lines = data.removeprefix(BOM).split(b"\n")[:_SNIFFED]
             sure = {form.sniff(lines): form for form in reversed(FORMATS.values())}
             if max(sure) > 0:

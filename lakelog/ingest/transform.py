@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SAMPLE, SAMPLE_LINES = 1 << 18, 50
 """How much of a file's beginning tells what its lines look like."""
+FEW = 100
+"""So many lines are sooner decided one by one than a query is planned."""
 BOM = b"\xef\xbb\xbf"
 _KEY = "CASE WHEN id <> '' THEN sha256(coalesce(source, '') || chr(0) || id)[1:24] END"
 _ORDER = (
@@ -109,6 +111,8 @@ class Transformer:
             self._narrow = self._form.narrow(sample) or ""
         tables: list[pa.Table | None] = []
         left = np.arange(len(array), dtype=np.int64)
+        if len(array) <= FEW:
+            return tables, left
         for query in filter(None, (self._narrow, self._form.QUERY)):
             if len(left):
                 table, left = self._run(query, array, left, starts + chunk.base, now)
@@ -195,10 +199,9 @@ class Transformer:
         places: list[int] = []
         action: bulk.Action | None = None
         at = made.taken = 0
-        for line in io.BytesIO(chunk.data):
+        for number, line in enumerate(io.BytesIO(chunk.data)):
             start, at = at, at + len(line)
             text = line.strip().removeprefix(BOM)
-            made.lines += 1
             if text and action is None:
                 action = bulk.action_of(text)
                 if action is not None:
@@ -214,7 +217,7 @@ class Transformer:
                     made.bad.append(Bad(chunk.base + start, error.reason, readable(line)))
                 action = None
             if action is None:
-                made.taken = at
+                made.taken, made.lines = at, number + 1
         return self._rows(good, places)
 
 

@@ -92,6 +92,8 @@ class Session:
             if counted is not None:
                 return cursor.sql(counted)
             return cursor.sql(query, params=params) if params else cursor.sql(query)
+        except UnicodeEncodeError as error:
+            raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
         except duckdb.Error as error:
             raise QueryFailed(self._in_one_line(str(error))) from None
 
@@ -353,8 +355,12 @@ def _seq(group: list[Entry], layout: str) -> str:
 
 
 def _after_fork() -> None:
-    """A child must not touch its parent's database or locks."""
+    """A child must not touch its parent's database or locks; even to free the database would wait
+    for threads that the child does not have, so it is kept for ever."""
+    import ctypes
+
     for session in list(_SESSIONS):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._base))
         session._mutex = threading.RLock()
         session.close()
 

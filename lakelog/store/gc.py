@@ -9,6 +9,7 @@ empty where refs were known before, nothing is deleted (GcRefused).
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from lakelog.store import disk, document
 from lakelog.store.layout import OBJECTS, parse_move, parse_object
 from lakelog.store.manifest import Entry
 from lakelog.store.opening import Store
-from lakelog.store.refs import Move, encode_packed
+from lakelog.store.refs import Move, encode_packed, read_packed
 
 KEEP_MOVES = 100
 BATCH = 500
@@ -52,26 +53,25 @@ def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None)
         before = _condemned(store)
         now = _lake_time(store)
         packed = 0 if dry_run else _pack_all(store, now)
-        live = mark(store, now, before)
+        live = mark(store, now)
         condemned = {n: before.get(n, now) for n in _unreached(store, live)}
         due = _due(store, condemned, now)
         gone: tuple[str, ...] = tuple(due)
         freed = sum(_size(store, n) for n in due)
         if not dry_run:
             _write_condemned(store, condemned)
-            freed = _delete(store, due, now, before, progress)
+            freed = _delete(store, due, now, progress)
             condemned = {n: t for n, t in condemned.items() if disk.exists(_path(store, n))}
             _write_condemned(store, condemned)
         return Collected(len(gone), freed, len(condemned), packed, gone, dry_run)
 
 
-def mark(store: Store, now: int, before: dict[str, int]) -> Names:
+def mark(store: Store, now: int) -> Names:
     """Return the names (`kind/digest`) that tags, heads and moves in the window reach."""
     store.manifests.forget()
     store.refs.forget()
     roots = _roots(store, now)
-    known_before = any(n.startswith("manifests/") for n in before)
-    if not roots and (known_before or not store.refs.all_branches()):
+    if not roots:
         raise GcRefused("no branch or tag could be listed: nothing was deleted")
     live: Names = set()
     lost = lost_names(store)
@@ -99,7 +99,9 @@ def _window(store: Store, branch: str, now: int) -> set[str]:
     """Snapshots of the newest 100 moves and of all younger than the history setting."""
     numbers = store.refs.numbers(branch)
     if not numbers:
-        raise GcRefused(f"branch {branch!r} lists no moves: nothing was deleted")
+        if store.refs.hinted(branch) or disk.listing(store.layout.wal_dir(branch)):
+            raise GcRefused(f"branch {branch!r} lists no moves: nothing was deleted")
+        return set()  # just being made, or whoever made it died before its first move
     newest_first = (store.refs.read(branch, number) for number in reversed(numbers))
     return {move.snapshot for move in window(store.settings, newest_first, now)}
 
@@ -169,13 +171,11 @@ def _due(store: Store, condemned: dict[str, int], now: int) -> list[str]:
     return sorted(old, key=lambda n: (rank.get(n.split("/")[0], 9), n))
 
 
-def _delete(
-    store: Store, due: list[str], now: int, before: dict[str, int], progress: Progress | None
-) -> int:
+def _delete(store: Store, due: list[str], now: int, progress: Progress | None) -> int:
     """Delete in batches, each after a fresh look at all refs; return the bytes freed."""
     freed = 0
     for start in range(0, len(due), BATCH):
-        live = mark(store, now, before)
+        live = mark(store, now)
         batch = [n for n in due[start : start + BATCH] if n not in live]
         for name in batch:
             freed += _size(store, name)
@@ -208,8 +208,14 @@ def _pack(store: Store, branch: str, now: int) -> int:
     if len(old) < KEEP_MOVES:
         return 0
     data = encode_packed([disk.read(layout.move(branch, n)) for n in old])
-    disk.create_whole(layout.packed(branch, old[0], old[-1]), data)
+    path = layout.packed(branch, old[0], old[-1])
+    with contextlib.suppress(FileExistsError):  # a run before this one did not get to the unlinks
+        disk.create_whole(path, data)
     disk.sync_dir(directory)
+    try:
+        read_packed(path)
+    except Damaged as error:
+        raise GcRefused(f"nothing was deleted: {error}") from error
     for number in old:
         disk.unlink(layout.move(branch, number))
     disk.sync_dir(directory)

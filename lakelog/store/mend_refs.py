@@ -42,7 +42,8 @@ def mend_moves(store: Store, branch: str, outcome: Repaired) -> None:
     if missing:
         outcome.lost.append(f"branch {branch}: {_listed(missing)} of its log")
     if top in missing:
-        _make_head(store, last, Head(good[top][0], document.digest(good[top][1])), outcome)
+        base = Head(good[top][0], document.digest(good[top][1]))
+        _make_head(store, last, base, bool(salvage.snapshot_in(store, bad.get(top, b""))), outcome)
 
 
 def _damaged_packed(store: Store, branch: str) -> dict[str, tuple[int, int]]:
@@ -80,19 +81,20 @@ def _stand_in(
     return move, encode_move(move)
 
 
-def _make_head(store: Store, last: Move | None, base: Head, outcome: Repaired) -> None:
+def _make_head(
+    store: Store, last: Move | None, base: Head, own: bool, outcome: Repaired
+) -> None:  # fmt: skip
     """Make a move on top of a lost newest one: with its own state, if its bytes still name it,
     else with the last state before it and what was sealed since."""
     branch, marks = base.move.branch, last.wal if last else {}
     snapshot = base.move.snapshot
-    if last is None or snapshot != last.snapshot:
-        state = store.manifests.load(snapshot)
-        held = _keys(store, snapshot)
+    state = store.manifests.load(snapshot)
+    if own:
         since = _keys(store, last.snapshot) if last else set()
+        held = _keys(store, snapshot)
         way = [s for s in salvage.sealings(store, since) if held.issuperset(s.segments)]
         change = Change("repair", "past a damaged move, on its own state", snapshot=snapshot)
     else:
-        state = store.manifests.load(snapshot)
         way = salvage.later(store, branch, state, marks, None)
         change = _taking_back(store, way, "past a damaged move")
     change = dataclasses.replace(change, rewind=True, watermarks=salvage.raised(marks, way))
@@ -100,7 +102,7 @@ def _make_head(store: Store, last: Move | None, base: Head, outcome: Repaired) -
     events = sum(e["events"] for e in change.entries)
     outcome.done.append(
         f"branch {branch}: moved past damaged move {base.move.number}"
-        + (", onto its own state" if change.snapshot else f"; {events} events taken back")
+        + (", onto its own state" if own else f"; {events} events taken back")
     )
 
 

@@ -27,7 +27,7 @@ from lakelog.store.layout import (
     parse_wal,
 )
 from lakelog.store.mend_data import Connect
-from lakelog.store.opening import Store, write_config
+from lakelog.store.opening import Store, change_settings, write_config
 from lakelog.store.refs import Tag, author, read_packed
 from lakelog.store.tail import belongs
 from lakelog.store.verify import verify
@@ -235,6 +235,9 @@ def _give_up_rest(store: Store, outcome: Repaired) -> None:
             _renew_tag(store, problem.path, outcome)
         elif problem.path.startswith(store.layout.gc) or problem.kind == "derived":
             set_aside(store, problem.path, outcome)
+        elif problem.path == store.layout.config:  # of a lake that is open: what it says is known
+            set_aside(store, problem.path, outcome)
+            change_settings(store, store.settings)
     for kind, digests in given.items():
         aside.give_up(store, kind, digests, outcome)
 

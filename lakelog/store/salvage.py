@@ -38,7 +38,10 @@ class Sealed:
 
 
 def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dict[int, bytes], int]:
-    """Return the readable moves of a branch, the bytes of the others, and its highest number."""
+    """Return the readable moves of a branch, the bytes of the others, and its highest number.
+
+    An intact document of another place says nothing of the move whose place it has taken.
+    """
     folder = store.layout.head_dir(branch)
     refs, found = Refs(store.layout), dict[int, bytes]()
     top = refs.hinted(branch)
@@ -55,7 +58,16 @@ def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dic
             good[number] = refs.decode(branch, number, data), data
         except DamagedRef:
             continue
-    return good, {n: d for n, d in found.items() if n not in good}, max([top, *found], default=0)
+    bad = {n: b"" if _is_whole(d) else d for n, d in found.items() if n not in good}
+    return good, bad, max([top, *found], default=0)
+
+
+def _is_whole(data: bytes) -> bool:
+    try:
+        document.decode(data)
+    except document.NotIntact:
+        return False
+    return True
 
 
 def opens(store: Store, digest: str) -> bool:

@@ -9,6 +9,7 @@ rewind happened. Two sealers of the same frames: one links, the other finds its 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -187,16 +188,24 @@ class Sealer:
 
 
 def choose(files: dict[str, list[WalFile]], marks: dict[str, int], rows_max: int) -> Frames:
-    """Pick frames for one segment: writers by start, each a prefix above its watermark."""
+    """Pick frames for one segment: of each writer a prefix above its watermark.
+
+    What does not fit is cut by arrival, so that of two equal ids the first is sealed first and
+    readers go on seeing the event they saw. Writers stand in the order of their start.
+    """
+    arrived = []
+    for writer, group in files.items():
+        frames = pick(group, marks.get(writer, -1))[0]
+        came = itertools.accumulate((f.ingested_at for f in frames), max)
+        arrived += [(at, writer, f.sequence, f) for at, f in zip(came, frames, strict=True)]
     taken: Frames = {}
     events = size = 0
-    for writer in sorted(files, key=lambda w: (_started(files[w]), w)):
-        for frame in pick(files[writer], marks.get(writer, -1))[0]:
-            events, size = events + frame.events, size + frame.raw
-            if taken and (events > rows_max or size > RAW_MAX):
-                return taken
-            taken.setdefault(writer, []).append(frame)
-    return taken
+    for _, writer, _, frame in sorted(arrived, key=lambda a: a[:3]):
+        events, size = events + frame.events, size + frame.raw
+        if taken and (events > rows_max or size > RAW_MAX):
+            break
+        taken.setdefault(writer, []).append(frame)
+    return {w: taken[w] for w in sorted(taken, key=lambda w: (_started(files[w]), w))}
 
 
 def open_run(store: Store, run: Entry) -> tuple[Any, Any]:

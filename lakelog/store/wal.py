@@ -28,6 +28,9 @@ from typing import Any
 import orjson
 import zstandard
 
+from lakelog.errors import FormatTooNew
+from lakelog.store.layout import FORMAT
+
 KEYED, SOURCED, QUARANTINED = 1, 2, 4
 
 _HEADER_MAGIC, _FRAME_MAGIC, _END_MAGIC = 0x184D2A5A, 0x184D2A5B, 0x184D2A5C
@@ -102,12 +105,12 @@ class Scan:
 def encode_header(header: Header) -> bytes:
     """Return the bytes that open a file."""
     body = {name: getattr(header, name) for name in Header.__slots__}
-    text = orjson.dumps({"format": 1, **body})
+    text = orjson.dumps({"format": FORMAT, **body})
     return _SKIP.pack(_HEADER_MAGIC, 8 + len(text)) + b"LKW1" + _CRC.pack(zlib.crc32(text)) + text
 
 
 def decode_header(data: bytes) -> tuple[Header, int] | None:
-    """Return the header and where it ends, or None if it is not intact."""
+    """Return the header and where it ends, or None if it is not intact. Raises FormatTooNew."""
     if len(data) < 16:
         return None
     magic, size = _SKIP.unpack_from(data)
@@ -117,6 +120,10 @@ def decode_header(data: bytes) -> tuple[Header, int] | None:
     if zlib.crc32(text) != _CRC.unpack_from(data, 12)[0]:
         return None
     body = orjson.loads(text)
+    if body["format"] > FORMAT:
+        raise FormatTooNew(
+            f"a WAL of {body['writer']} has format {body['format']}: upgrade lakelog"
+        )
     values = {name: body[name] for name in Header.__slots__}
     return Header(**{**values, "doubtful": tuple(values["doubtful"])}), 8 + size
 

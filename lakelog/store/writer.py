@@ -15,6 +15,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import zstandard
@@ -73,6 +74,7 @@ class Writer:
         self._queue: list[_Batch] = []
         self._busy = False
         self._leader = 0
+        self._forking = False
         self._closed = False
         self._helper: Any = None
         self.seal_due = False  # with seal=inline: whoever appends should seal now
@@ -101,7 +103,7 @@ class Writer:
         """Let running appends end, refuse others, and finish the newest file."""
         with self._mutex:
             self._closed = True
-            self._wait_idle()
+            self._wait_while(lambda: self._busy and self._is_led_elsewhere())
             self._finish()
             self._let_go()
 
@@ -158,6 +160,7 @@ class Writer:
         failed: BaseException | None = None
         try:
             with self._mutex:
+                self._wait_while(lambda: self._forking)
                 self._leader = threading.get_ident()
                 group = self._take_group()
             self._write_group(group)
@@ -328,25 +331,34 @@ class Writer:
             return
         self._helper = start_sealer(self._store, self._branch)
 
-    def _wait_idle(self) -> None:
-        """Let groups be written until none waits; the mutex is held. A signal handler that runs
-        inside this thread's own append does not wait for itself."""
-        while self._busy and self._leader != threading.get_ident():
+    def _wait_while(self, holds: Callable[[], bool]) -> None:
+        """Let others go on while something holds; the mutex is held."""
+        while holds():
             self._mutex.release()
             time.sleep(0.0002)
             self._mutex.acquire()
 
+    def _is_led_elsewhere(self) -> bool:
+        """Whether another thread leads. A signal handler that runs inside this thread's own
+        append does not wait for itself."""
+        return self._leader != threading.get_ident()
+
     def _before_fork(self) -> None:
+        """Wait for the group that is being written; the next one waits for the fork."""
         self._mutex.acquire()
-        self._wait_idle()
+        self._forking = True
+        self._wait_while(lambda: bool(self._leader) and self._is_led_elsewhere())
 
     def _after_fork_in_parent(self) -> None:
-        self._mutex.release()
+        if self._forking:
+            self._forking = False
+            self._mutex.release()
 
     def _after_fork_in_child(self) -> None:
         """Close without unlocking, forget the parent's callers, be a new writer."""
         self._mutex = threading.Lock()
         self._queue, self._busy, self._helper = [], False, None
+        self._leader, self._forking = 0, False
         self._poison()
         self._let_go()
         self._reset()

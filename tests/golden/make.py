@@ -36,7 +36,8 @@ BRANCHES = ("main", "Übung/ä")
 def build(path: str) -> None:
     """Make the lake: events, ids, quarantine, pages, packed moves, rewinds, branches and tails."""
     with lakes.opened(path, history_days=0, rotate_events=40) as lake:
-        lake.append(lakes.EXOTIC)
+        timed = {"time", "timestamp", "ts"}
+        lake.append([e if timed & e.keys() else {**e, "time": NEW_YEAR} for e in lakes.EXOTIC])
         lake.append([{"type": "ID", "id": f"i{i}", "time": NEW_YEAR} for i in range(10)])
         lake.settle()
         lake.append(lakes.events("C", 3), dedupe="content")
@@ -104,14 +105,16 @@ def rows(lake: lakelog.Lake, table: str) -> list[dict[str, Any]]:
 def pack(path: str) -> bytes:
     """Return a lake as a tar.gz without empty directories, times, owners or caches."""
     buffer = io.BytesIO()
-    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as zipped:
-        with tarfile.open(fileobj=zipped, mode="w") as archive:
-            for file in sorted(p for p in Path(path).rglob("*") if p.is_file()):
-                name = file.relative_to(path).as_posix()
-                if not name.startswith("cache/"):
-                    info = tarfile.TarInfo(f"lake/{name}")
-                    info.size, info.mtime = file.stat().st_size, NEW_YEAR
-                    archive.addfile(info, io.BytesIO(file.read_bytes()))
+    with (
+        gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w") as archive,
+    ):
+        for file in sorted(p for p in Path(path).rglob("*") if p.is_file()):
+            name = file.relative_to(path).as_posix()
+            if not name.startswith("cache/"):
+                info = tarfile.TarInfo(f"lake/{name}")
+                info.size, info.mtime = file.stat().st_size, NEW_YEAR
+                archive.addfile(info, io.BytesIO(file.read_bytes()))
     return buffer.getvalue()
 
 
@@ -132,8 +135,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/lake"
         with (
-            mock.patch.object(disk, "random_hex", lambda size=16: dice.randbytes(size).hex()),
-            mock.patch.object(disk, "now_us", lambda: next(clock)),
+            mock.patch.object(disk, "random_hex", side_effect=lambda n=16: dice.randbytes(n).hex()),
+            mock.patch.object(disk, "now_us", side_effect=clock),
         ):
             build(path)
         lake.write_bytes(pack(path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -12,9 +11,8 @@ from typing import Any
 import pytest
 
 from tests.support.scheduler import Actor, Scheduler
-from tests.support.world import World, collects, goes_on, reads, works, writes
+from tests.support.world import MEMORY, World, collects, goes_on, reads, works, writes
 
-MEMORY = "/dev/shm"
 WRITING = 0.15
 """Writers take few steps; at this pace they are still writing while others seal several times."""
 
@@ -186,7 +184,7 @@ def perform(
     watch: Callable[[World], None] | None = None,
 ) -> World:
     """Play one seed. Raises AssertionError that says how to play it again."""
-    folder = tempfile.mkdtemp(dir=MEMORY if os.path.isdir(MEMORY) else None)
+    folder = tempfile.mkdtemp(dir=MEMORY)
     try:
         stage = Scheduler(seed, f"{folder}/lake")
         world = CASTS[name](stage, stage.root)
@@ -197,7 +195,8 @@ def perform(
         return world
     except Exception as error:
         raise AssertionError(
-            f"{name} {seed}: {type(error).__name__}: {error}\nreplay: LAKELOG_SEED={seed} .venv/bin/python -m pytest"
+            f"{name} {seed}: {type(error).__name__}: {error}\n"
+            f"replay: LAKELOG_SEED={seed} .venv/bin/python -m pytest"
             f" tests/test_protocol_schedule.py -k '{name}'"
         ) from error
     finally:

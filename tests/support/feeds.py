@@ -1,4 +1,4 @@
-"""Files for the tests of ingest: lines of every kind, packed in every way, and what came of them."""
+"""Files for the tests of ingest: lines of every kind, packed in every way; what came of them."""
 
 from __future__ import annotations
 

@@ -25,6 +25,8 @@ from lakelog.store.manifest import Entry
 from lakelog.store.publish import Change, publish, run_maintenance
 
 Refs = list[tuple[str, str]]
+REFS: dict[Callable[[str], object], Any] = {}
+"""What each builder of a lake at rest returned."""
 MAIN: Refs = [("main", "")]
 EXOTIC: list[dict[str, Any]] = [
     {"type": "TEXT", "message": 'a,"data":{"b":1} "quotes" \\ / \n\t', "data": {"x": ',"data":'}},
@@ -260,7 +262,7 @@ def at_rest(build: Callable[[str], object]) -> Path:
     """Return a lake built once for all tests of this process; copy it to change it."""
     folder = tempfile.mkdtemp(prefix="lakelog-")
     atexit.register(shutil.rmtree, folder, True)
-    build(f"{folder}/lake")
+    REFS[build] = build(f"{folder}/lake")
     return Path(folder, "lake")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -68,8 +69,9 @@ def parse_document(data: bytes) -> dict[str, Any]:
     return json.loads(data)
 
 
+@functools.lru_cache(1000)
 def parse_object(path: Path) -> dict[str, Any]:
-    """Return the JSON of a manifest or page."""
+    """Return the JSON of a manifest or page, which never changes."""
     return json.loads(zstandard.ZstdDecompressor().decompress(path.read_bytes()))
 
 

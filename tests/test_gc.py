@@ -1,0 +1,430 @@
+"""gc: only what nothing names goes, only after the grace, and nothing where anything is unclear."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog.errors import GcRefused, LakelogError
+from lakelog.store import disk, document, history
+from lakelog.store import gc as collecting
+
+MakeLake = Callable[..., lakelog.Lake]
+HOUR = 3_600_000_000
+
+
+def put(lake: lakelog.Lake, *types: str) -> None:
+    """Append one event per type, sealed."""
+    lake.append([{"type": name} for name in types])
+    lake.settle()
+
+
+def types(lake: Any) -> str:
+    """Return the types of all events, sorted, as one word."""
+    return "".join(sorted(t for (t,) in lake.sql("SELECT type FROM events").fetchall()))
+
+
+def orphan(lake: lakelog.Lake, name: str = "0") -> str:
+    """Write a manifest that nothing names, as a lost race leaves behind; return its digest."""
+    state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
+    commit = (name * 32)[:32]
+    return lake.store.manifests.write(dataclasses.replace(state, commit=commit)).digest
+
+
+def path_of(lake: lakelog.Lake, digest: str) -> Path:
+    """Return where a manifest or page is."""
+    return Path(lake.store.layout.object("manifests", digest))
+
+
+def files(lake: lakelog.Lake) -> dict[str, int]:
+    """Return every file of a lake with its size, locks and the condemned list left out."""
+    found = {}
+    for path in Path(lake.path).rglob("*"):
+        if path.is_file() and path.suffix != ".lock" and path.name != "condemned.json":
+            found[str(path.relative_to(lake.path))] = path.stat().st_size
+    return found
+
+
+def condemned(lake: lakelog.Lake) -> dict[str, int]:
+    """Return what gc holds unreferenced, and since when (us)."""
+    body: Any = document.decode(disk.read(lake.store.layout.condemned))
+    return dict(body["names"])
+
+
+def age(lake: lakelog.Lake, *, listed: int = 0, written: int = 0) -> None:
+    """Make the condemned list, and the files on it, so many hours older."""
+    names = condemned(lake)
+    body = {"names": {name: since - listed * HOUR for name, since in names.items()}}
+    disk.replace_whole(lake.store.layout.condemned, document.encode(body))
+    if written:
+        then = time.time() - written * 3600
+        for name in names:
+            if Path(collecting._path(lake.store, name)).exists():
+                os.utime(collecting._path(lake.store, name), (then, then))
+
+
+def moves(lake: lakelog.Lake, count: int) -> None:
+    """Make so many moves that change no event."""
+    for number in range(count):
+        lake.snapshot(str(number))
+
+
+# --- grace ----------------------------------------------------------------------------------------
+
+
+def test_a_lake_that_was_used_has_no_garbage_in_its_window(lake: lakelog.Lake) -> None:
+    """What any move of the window names is kept: nothing is even condemned."""
+    for name in "abc":
+        put(lake, name)
+    lake.tag("v1")
+    lake.compact()
+    lake.rollback("v1")
+    before = files(lake)
+    done = lake.gc()
+    assert (done.deleted, done.condemned, done.packed, done.names) == (0, 0, 0, ())
+    assert files(lake) == before
+
+
+def test_garbage_waits_for_the_grace_and_goes(lake: lakelog.Lake) -> None:
+    """The grace counts from when gc first saw it unreferenced, and from its writing."""
+    put(lake, "a")
+    digest = orphan(lake)
+    size = path_of(lake, digest).stat().st_size
+    assert (lake.gc().deleted, lake.gc().condemned) == (0, 1)
+    age(lake, listed=23, written=100)
+    assert lake.gc().deleted == 0
+    age(lake, listed=2)
+    told = lake.gc(dry_run=True)
+    assert (told.deleted, told.bytes, told.dry_run) == (1, size, True)
+    assert path_of(lake, digest).exists()
+    done = lake.gc()
+    assert (done.deleted, done.bytes, done.condemned) == (1, size, 0)
+    assert done.names == (f"manifests/{digest}",)
+    assert not path_of(lake, digest).exists()
+    assert condemned(lake) == {}
+
+
+def test_a_young_file_waits_though_long_condemned(lake: lakelog.Lake) -> None:
+    """A file written anew under a condemned name gets the whole grace again."""
+    orphan(lake)
+    lake.gc()
+    age(lake, listed=100)
+    assert lake.gc().deleted == 0
+    age(lake, written=100)
+    assert lake.gc().deleted == 1
+
+
+def test_what_is_named_again_is_taken_off_the_list(lake: lakelog.Lake) -> None:
+    """A tag saves what was condemned; losing the tag starts the grace from zero."""
+    put(lake, "a")
+    digest = orphan(lake)
+    lake.gc()
+    age(lake, listed=100, written=100)
+    tag = dataclasses.replace(lake.tag("v1"), name="saved", snapshot=digest)
+    lake.store.refs.link_tag(tag)
+    assert (lake.gc().deleted, condemned(lake)) == (0, {})
+    history.delete_tag(lake.store, "saved")
+    assert (lake.gc().deleted, len(condemned(lake))) == (0, 1)
+    assert path_of(lake, digest).exists()
+
+
+def test_what_is_named_between_looking_and_deleting_stays(
+    lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All refs are read again before anything goes: a tag made meanwhile saves its state."""
+    put(lake, "a")
+    digest = orphan(lake)
+    lake.gc()
+    age(lake, listed=100, written=100)
+    made = lake.tag("v1")
+    replace = disk.replace_whole
+
+    def tag_then_replace(path: str, data: bytes, *, sync: bool = True) -> None:
+        if path == lake.store.layout.condemned and not (Path(lake.path) / "saved").exists():
+            (Path(lake.path) / "saved").touch()
+            tag = dataclasses.replace(made, name="saved", snapshot=digest)
+            lake.store.refs.link_tag(tag)
+        replace(path, data, sync=sync)
+
+    monkeypatch.setattr(disk, "replace_whole", tag_then_replace)
+    lake.gc()
+    assert lake.at("saved").count() == 1
+    (Path(lake.path) / "saved").unlink()
+
+
+def test_leftover_temporary_files_go_everywhere(lake: lakelog.Lake) -> None:
+    """What a crash left half-written is collected from every folder, after the grace."""
+    put(lake, "a")
+    layout = lake.store.layout
+    folders = [layout.root, layout.tags, layout.cache, layout.gc, layout.head_dir("main"),
+               layout.wal_dir("main"), f"{layout.root}/segments/00", f"{layout.root}/ids/ff",
+               f"{layout.root}/manifests/7f"]  # fmt: skip
+    made = [Path(disk.write_temporary(folder, b"x")) for folder in folders]
+    assert (lake.gc().deleted, lake.gc().condemned) == (0, len(made))
+    age(lake, listed=25, written=25)
+    assert lake.gc().deleted == len(made)
+    assert not any(path.exists() for path in made)
+
+
+def test_references_go_before_what_they_name(
+    lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Manifests are deleted first, then id runs, then segments."""
+    lake.append([{"type": "A", "id": str(n)} for n in range(3)])
+    pending = lake.sealer()
+    head = lake.store.refs.head("main")
+    state = lake.store.manifests.load(head.move.snapshot)
+    work = pending._prepare(head, state)
+    orphan(lake)
+    lake.gc()
+    age(lake, listed=25, written=25)
+    gone: list[str] = []
+    unlink = disk.unlink
+    monkeypatch.setattr(disk, "unlink", lambda path: (gone.append(path), unlink(path))[1])
+    assert lake.gc().deleted == 3
+    kinds = [Path(p).relative_to(lake.path).parts[0] for p in gone if ".tmp-" not in p]
+    assert kinds == ["manifests", "ids", "segments"]
+    assert work.entries
+    assert lake.count() == 3
+
+
+# --- window, tags, branches -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def old(make_lake: MakeLake) -> Iterator[lakelog.Lake]:
+    """A lake without grace or window: its first states are more than a hundred moves ago."""
+    lake = make_lake(gc_grace_hours=0, history_days=0)
+    put(lake, "a")
+    put(lake, "b")
+    lake.tag("v1")
+    with lake.branch("dev"):
+        lake.compact()
+        put(lake, "c")
+        lake.compact()
+        yield lake
+
+
+def test_the_newest_hundred_moves_are_kept(old: lakelog.Lake) -> None:
+    """However short the history, a hundred moves can be gone back to."""
+    assert old.gc().deleted == 0
+    moves(old, 101)
+    log = old.log()
+    old.gc()
+    for entry in log[:100]:
+        assert old.at(f"@{entry.move.number}").count() == 3
+        assert old.at(entry.move.snapshot).count() == 3
+    old.rollback(f"@{log[99].move.number}")
+
+
+def test_states_past_the_window_are_collected(old: lakelog.Lake) -> None:
+    """Older states go with what only they named; the log keeps their lines, without counts."""
+    moves(old, 130)
+    before = len(old.log())
+    done = old.gc()
+    assert done.deleted > 0
+    log = old.log()
+    assert len(log) == before
+    assert [e.events for e in log[:100]] == [3] * 100
+    assert log[-1].events is None
+    with pytest.raises(LakelogError):
+        old.at(log[-1].move.snapshot).sql("FROM events")
+    assert types(old) == "abc"
+
+
+def test_tags_and_branches_pin_what_they_name(old: lakelog.Lake) -> None:
+    """A tag or a branch keeps its state whatever its age; without them it goes."""
+    moves(old, 130)
+    old.gc()
+    assert types(old.at("v1")) == types(old.at("dev")) == "ab"
+    segments = sum(name.startswith("segments/") for name in files(old))
+    history.delete_tag(old.store, "v1")
+    old.gc()
+    assert types(old.at("dev")) == "ab"
+    history.delete_branch(old.store, "dev", old.settle)
+    old.gc()
+    assert sum(name.startswith("segments/") for name in files(old)) == segments  # in its window
+    assert types(old) == "abc"
+
+
+def test_a_long_history_keeps_all(make_lake: MakeLake) -> None:
+    """Within the days of history no state goes, however many moves there are."""
+    lake = make_lake(gc_grace_hours=0)
+    put(lake, "a")
+    lake.compact()
+    moves(lake, 120)
+    assert (lake.gc().deleted, lake.gc().packed) == (0, 0)
+    assert lake.at("@2").count() == 1
+
+
+# --- packed moves ---------------------------------------------------------------------------------
+
+
+def test_old_moves_are_packed_and_stay_readable(make_lake: MakeLake) -> None:
+    """Moves older than the window become one file; log and checks read them as before."""
+    lake = make_lake(history_days=0)
+    put(lake, "a")
+    moves(lake, 250)
+    before = [entry.move for entry in lake.log()]
+    assert lake.gc().packed == 152
+    names = disk.listing(lake.store.layout.head_dir("main"))
+    assert sum(name.endswith(".json") for name in names) == 100
+    assert "packed-000000000001-000000000152.jsonl.zst" in names
+    for reader in (lake, make_lake()):
+        assert [entry.move for entry in reader.log()] == before
+        assert reader.at(f"@{before[0].number}").count() == 1
+    assert lake.gc().packed == 0
+    moves(lake, 100)
+    assert lake.gc().packed == 100
+    assert [entry.move for entry in make_lake().log()][100:] == before
+    assert lake.verify().problems == ()
+
+
+def test_a_process_that_slept_finds_the_head(make_lake: MakeLake) -> None:
+    """A handle whose last known move was packed away still reads, writes and moves the branch."""
+    lake, sleeper, other = make_lake(history_days=0), make_lake(), make_lake()
+    put(lake, "a")
+    for handle in (sleeper, other):
+        assert handle.count() == 1
+    moves(lake, 260)
+    put(lake, "b")
+    assert lake.gc().packed > 100
+    assert types(sleeper) == "ab"
+    put(other, "c")
+    assert other.log()[0].move.number == 264
+    for handle in (lake, sleeper, other, make_lake()):
+        assert types(handle) == "abc"
+
+
+def test_a_crash_between_packing_and_removing_is_mended(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If only some of the packed moves were removed, the next run finishes; none is lost."""
+    lake = make_lake(history_days=0)
+    moves(lake, 250)
+    before = [entry.move for entry in lake.log()]
+    unlink = disk.unlink
+    for allowed in (0, 20):
+        removed: list[str] = []
+
+        def fail(path: str, limit: int = allowed, removed: list[str] = removed) -> None:
+            if "/heads/" in path and ".tmp-" not in path:
+                removed.append(path)
+                if len(removed) > limit:
+                    raise OSError("planted")
+            unlink(path)
+
+        monkeypatch.setattr(disk, "unlink", fail)
+        with pytest.raises(OSError, match="planted"):
+            lake.gc()
+        monkeypatch.setattr(disk, "unlink", unlink)
+        assert [entry.move for entry in make_lake().log()] == before
+        assert lake.verify().problems == ()
+    assert lake.gc().packed > 0
+    assert [entry.move for entry in make_lake().log()] == before
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def _damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def _first_segment_page(lake: lakelog.Lake) -> Path:
+    state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
+    return path_of(lake, state.pages[0].digest)
+
+
+def _unlink_moves(lake: lakelog.Lake) -> None:
+    with lake.branch("dev") as dev:
+        dev.append({"type": "pending"})
+    for path in Path(lake.store.layout.head_dir("dev")).iterdir():
+        path.unlink()
+
+
+REFUSALS: dict[str, Callable[[lakelog.Lake], Any]] = {
+    "an unreadable move": lambda lake: _damage(Path(lake.store.layout.move("main", 3))),
+    "an unreadable tag": lambda lake: _damage(Path(lake.store.layout.tag("v1"))),
+    "an unreadable manifest": lambda lake: _damage(path_of(lake, lake.at("v1").id)),
+    "a missing manifest": lambda lake: path_of(lake, lake.at("@5").id).unlink(),
+    "a missing page": lambda lake: _first_segment_page(lake).unlink(),
+    "an unreadable page": lambda lake: _damage(_first_segment_page(lake)),
+    "an unreadable list": lambda lake: _damage(Path(lake.store.layout.condemned)),
+    "a branch that lost its moves": lambda lake: _unlink_moves(lake),
+    "no branch at all": lambda lake: os.rename(lake.store.layout.heads, f"{lake.path}/away"),
+}
+
+
+@pytest.mark.damaged
+@pytest.mark.parametrize("why", REFUSALS)
+def test_nothing_is_deleted_where_something_is_unclear(make_lake: MakeLake, why: str) -> None:
+    """What cannot be read might name anything: gc stops before deleting, and says why."""
+    lake = make_lake(gc_grace_hours=0)
+    for number in range(20):
+        put(lake, str(number))
+    lake.tag("v1")
+    if why == "no branch at all":
+        history.delete_tag(lake.store, "v1")
+    orphan(lake)
+    with disk.claim(f"{lake.store.layout.cache}/gc.lock") as alone:
+        assert alone
+        names = {f"manifests/{orphan(lake)}": 0}
+        disk.replace_whole(lake.store.layout.condemned, document.encode({"names": names}))
+    other = make_lake()
+    REFUSALS[why](lake)
+    before = files(lake)
+    with pytest.raises(GcRefused, match="nothing was deleted") as caught:
+        other.gc()
+    assert "\n" not in str(caught.value)
+    assert files(lake) == before
+
+
+def test_a_branch_that_was_never_finished_stops_nothing(make_lake: MakeLake) -> None:
+    """A folder whose maker died before the first move names nothing and is no damage."""
+    lake = make_lake(gc_grace_hours=0)
+    Path(lake.store.layout.head_dir("unborn")).mkdir()
+    orphan(lake)
+    assert lake.gc().deleted == 1
+    lake.branch("unborn").close()
+
+
+def test_two_collectors_do_not_run_at_once(lake: lakelog.Lake) -> None:
+    """While another process collects this one is refused and may come back."""
+    with disk.claim(f"{lake.store.layout.cache}/gc.lock") as alone:
+        assert alone
+        with pytest.raises(GcRefused, match="another process is collecting"):
+            lake.gc()
+    lake.gc()
+
+
+def test_a_dry_run_leaves_no_trace(make_lake: MakeLake) -> None:
+    """Only telling: no list is written, no file removed, no move packed."""
+    lake = make_lake(gc_grace_hours=0, history_days=0)
+    moves(lake, 220)
+    orphan(lake)
+    before = files(lake)
+    told = lake.gc(dry_run=True)
+    assert told.deleted > 0
+    assert told.packed == 0
+    assert files(lake) == before
+    assert not Path(lake.store.layout.condemned).exists()
+
+
+def test_a_long_list_is_deleted_in_batches(make_lake: MakeLake) -> None:
+    """Progress is told per batch, and each batch follows a fresh look at all refs."""
+    lake = make_lake(gc_grace_hours=0)
+    for number in range(collecting.BATCH + 1):
+        orphan(lake, f"{number:032x}")
+    told: list[tuple[int, int]] = []
+    assert lake.gc(progress=lambda done, total: told.append((done, total))).deleted == 501
+    assert told == [(500, 501), (501, 501)]

@@ -1,0 +1,387 @@
+"""kill -9 at random moments of ingest, and others at work on the same file: each row once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb  # noqa: F401 - loaded before the fork, so that a child starts quickly
+import pyarrow.compute
+import pyarrow.parquet  # noqa: F401
+import pytest
+
+import lakelog
+from lakelog.ingest import cursors, gather, ingest, source, transform  # noqa: F401
+from lakelog.query import session  # noqa: F401
+from lakelog.store import compact, seal  # noqa: F401
+from tests.support.feeds import PACKED, assert_each_once, event, feed, keyed, numbers, put, text
+
+KILLS = {"plain": 80, "gz": 40, "ids": 50, "bulk": 30}
+
+
+def child(work: Callable[[], object], rows_max: int = 40, chunk: int = 3000) -> int:
+    """Run something in a forked process that publishes often; return its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 9
+    try:
+        gather.ROWS_MAX, source.CHUNK = rows_max, chunk
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def taking(lake: str, *paths: str) -> Callable[[], object]:
+    """What a child does that ingests files."""
+    return lambda: lakelog.open(lake, create=False).ingest(list(paths))
+
+
+def ended(pid: int) -> bool:
+    """Whether a child ended by itself, and well; it is waited for."""
+    _, status = os.waitpid(pid, 0)
+    assert not (os.WIFEXITED(status) and status), f"a child failed with {status >> 8}"
+    return os.WIFEXITED(status)
+
+
+def end(pids: list[int]) -> None:
+    """Wait until all children are done."""
+    for pid in pids:
+        assert ended(pid)
+
+
+def telling(work: Callable[[], object], pipe: int) -> Callable[[], object]:
+    """Work that writes a byte at its start and at the start of every publish."""
+    real = gather.publish
+
+    def publish(*arguments: Any) -> Any:
+        os.write(pipe, b".")
+        return real(*arguments)
+
+    def run() -> None:
+        gather.publish = publish
+        os.write(pipe, b".")
+        work()
+
+    return run
+
+
+def killed(work: Callable[[], object], chance: random.Random) -> bool:
+    """Kill a child a random moment after a random publish; False if it was done before."""
+    ours, its = os.pipe()
+    pid = child(telling(work, its))
+    os.close(its)
+    heard, goal = 0, chance.randint(1, 5)
+    while heard < goal and (told := os.read(ours, goal - heard)):
+        heard += len(told)
+    os.close(ours)
+    time.sleep(chance.random() * 0.03)
+    os.kill(pid, signal.SIGKILL)
+    return not ended(pid)
+
+
+class Feed:
+    """A file that grows, and how many events it holds up to any byte."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self.path, self.kind = path, kind
+        self.data, self.count = b"", 0
+        self._starts, self._made = [0], [0]
+        self._ids: set[int] = set()
+        self.grow(4000)
+
+    def grow(self, lines: int) -> None:
+        """Add lines: good ones, some bad, with ids some twice."""
+        made = []
+        for n in range(self.count, self.count + lines):
+            line = json.dumps(event(n, id=f"{n % 1500}") if self.kind == "ids" else event(n))
+            known = self.kind == "ids" and n % 1500 in self._ids
+            self._ids.add(n % 1500)
+            if n % 50 == 7:
+                line, known = "{oops", True
+            line = f'{{"index":{{}}}}\n{line}' if self.kind == "bulk" else line
+            made.append(line + "\n")
+            self._starts.append(self._starts[-1] + len(made[-1]))
+            self._made.append(self._made[-1] + (not known))
+        self.count += lines
+        self.data += "".join(made).encode()
+        pack = PACKED["gz of many members"] if self.kind == "gz" else PACKED["plain"]
+        put(self.path, pack(self.data))
+
+    def events(self, place: int) -> int:
+        """How many events the first bytes hold."""
+        return self._made[self._starts.index(place)]
+
+
+def state(lake: lakelog.Lake) -> tuple[int, int, int]:
+    """(events, quarantined lines, bytes of the file) by the newest manifest alone."""
+    now = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
+    found = [e["bytes"] for e in lake.store.manifests.entries(now, "cursor")]
+    assert len(found) <= 1
+    return now.totals.events, now.totals.quarantined, sum(found)
+
+
+@pytest.mark.parametrize("kind", KILLS)
+def test_kills_lose_and_double_nothing(tmp_path: Path, kind: str) -> None:
+    """However often ingest is killed, the rows published are those before the cursor, once."""
+    path, chance = str(tmp_path / "lake"), random.Random(kind)
+    given = Feed(tmp_path / "f", kind)
+    kills = moves = done = 0
+    with lakelog.open(path, settings={"seal": "never", "threads": 1}) as lake:
+        while kills < KILLS[kind]:
+            if killed(taking(path, str(given.path)), chance):
+                kills += 1
+            else:
+                given.grow(2000)
+            events, bad, place = state(lake)
+            assert events == given.events(place)
+            assert bad == given.data[:place].count(b"{oops")
+            moves, done = moves + (place != done), place
+        assert moves > KILLS[kind] // 2, "too few publishes to mean anything"
+        lake.ingest(str(given.path))
+        assert state(lake) == (
+            given.events(len(given.data)), given.data.count(b"{oops"), len(given.data)
+        )  # fmt: skip
+        query = "SELECT count(DISTINCT (origin, position)) AS p, count(DISTINCT id) AS i"
+        ((places, ids),) = lake.sql(f"{query} FROM events").fetchall()
+        assert places == lake.count()
+        assert ids == (places if kind == "ids" else 0)
+        assert [p for p in lake.verify().problems if p.kind == "damage"] == []
+
+
+@pytest.mark.parametrize("kind", ["plain", "gz", "ids"])
+def test_processes_on_one_file(tmp_path: Path, kind: str) -> None:
+    """Three processes on one file at once, one of them killed now and then: every row once."""
+    path, chance = str(tmp_path / "lake"), random.Random(kind)
+    given = Feed(tmp_path / "f", kind)
+    with lakelog.open(path, settings={"seal": "never", "threads": 1}) as lake:
+        for _ in range(3):
+            pids = [child(taking(path, str(given.path)), chance.randint(50, 400)) for _ in "ab"]
+            killed(taking(path, str(given.path)), chance)
+            end(pids)
+            assert state(lake)[0] == given.events(len(given.data))
+            given.grow(1500)
+        lake.ingest(str(given.path))
+        places = lake.sql("SELECT count(DISTINCT (origin, position)) AS n FROM events").fetchall()
+        assert places == [(lake.count(),)] == [(given.events(len(given.data)),)]
+        assert [p for p in lake.verify().problems if p.kind == "damage"] == []
+
+
+def test_processes_on_a_short_file_that_grows(tmp_path: Path) -> None:
+    """Processes that see a short file at different lengths do not take its lines twice."""
+    path = str(tmp_path / "lake")
+    lakelog.open(path, settings={"seal": "never", "threads": 1}).close()
+    for turn in range(6):
+        file, pids = tmp_path / f"f{turn}", []
+        with open(file, "wb", buffering=0) as out:
+            for n in range(4):
+                data = feed(3, 100 * turn + 3 * n)
+                out.write(data[:-20])  # a line is written in two parts
+                pids.append(child(taking(path, str(file))))
+                out.write(data[-20:])
+        end(pids)
+    with lakelog.open(path) as lake:
+        lake.ingest(f"{tmp_path}/f*")
+        assert sorted(numbers(lake)) == [100 * turn + n for turn in range(6) for n in range(12)]
+
+
+def test_beside_compaction_appends_and_rollback(tmp_path: Path) -> None:
+    """Beside appends, seals, compaction and rollbacks every row of the file is there once."""
+    path, file = str(tmp_path / "lake"), tmp_path / "f"
+    lakelog.open(path, settings={"seal": "never", "threads": 1}).close()
+    put(file, feed(2000))
+    chance = random.Random(11)
+
+    def house() -> None:
+        lake = lakelog.open(path)
+        for turn in range(12):
+            lake.append([{"type": "other"}] * 3)
+            (lake.settle, lake.compact)[turn % 2]()
+
+    def back() -> None:
+        lake = lakelog.open(path)
+        for _ in range(4):
+            time.sleep(chance.random() * 0.1)
+            lake.rollback(f"@{chance.randint(1, lake.log(1)[0].move.number)}")
+
+    pids = [child(taking(path, str(file)), 30), child(taking(path, str(file)), 70)]
+    pids += [child(house), child(back)]
+    end(pids)
+    with lakelog.open(path) as lake:
+        lake.ingest(str(file))
+        found = lake.sql("SELECT (data->>'n')::INT AS n FROM events WHERE type <> 'other'")
+        assert sorted(n for (n,) in found.fetchall()) == list(range(2000))
+        assert [p for p in lake.verify().problems if p.kind == "damage"] == []
+
+
+# --- what may come between reading and publishing -------------------------------------------------
+
+
+@pytest.fixture
+def between(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], list[int]]:
+    """Do something just before ingest publishes for the first time; count its publishes."""
+    real, count = gather.publish, [0]
+
+    def arrange(action: Callable[[], Any]) -> list[int]:
+        def publish(*arguments: Any) -> Any:
+            count[0] += 1
+            if count[0] == 1:
+                action()
+            return real(*arguments)
+
+        monkeypatch.setattr(gather, "publish", publish)
+        return count
+
+    return arrange
+
+
+Between = Callable[[Callable[[], Any]], list[int]]
+MakeLake = Callable[..., lakelog.Lake]
+
+
+def test_another_process_was_faster(make_lake: MakeLake, tmp_path: Path, between: Between) -> None:
+    """If another took the file, or the same file longer, ours gives nothing it gave."""
+    lake, other = make_lake(), make_lake()
+    path = put(tmp_path / "f", feed(300))
+    counts = between(lambda: other.ingest(put(tmp_path / "copy", feed(200))))
+    report = lake.ingest(path)
+    assert (report.events, report.skipped, counts) == (100, 200, [3])
+    assert_each_once(lake, 300)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(1, 3), (3, 1), (2, 50), (50, 2), (2, 2)])
+def test_a_short_file_was_seen_at_another_length(
+    make_lake: MakeLake, tmp_path: Path, between: Between, ours: int, theirs: int
+) -> None:
+    """A process that saw more of a short file, or less, published first: no line comes twice."""
+    lake, other = make_lake(), make_lake()
+    path = put(tmp_path / "f", feed(ours))
+
+    def grown() -> None:
+        other.ingest(put(tmp_path / "g", feed(theirs)))
+        put(tmp_path / "f", feed(max(ours, theirs)))
+
+    between(grown)
+    lake.ingest(path)
+    lake.ingest(path)
+    assert_each_once(lake, max(ours, theirs))
+
+
+@pytest.mark.parametrize("way", ["ingest", "append", "merged"])
+def test_another_process_brought_our_ids(
+    make_lake: MakeLake, tmp_path: Path, between: Between, way: str
+) -> None:
+    """Ids that were published meanwhile, by a file or by an append, are not stored again."""
+    lake, other = make_lake(), make_lake()
+
+    def same() -> None:
+        if way == "append":
+            other.append([event(n, id=f"id-{n}") for n in range(5, 8)])
+            other.settle()
+        else:
+            other.ingest(put(tmp_path / "g", keyed(range(5, 8))))
+        for n in range(8 if way == "merged" else 0):
+            other.ingest(put(tmp_path / f"g{n}", keyed([100 + n])))
+
+    counts = between(same)
+    report = lake.ingest(put(tmp_path / "f", keyed(range(10))))
+    assert (report.events, report.skipped) == (7, 3)
+    assert counts[0] >= 2
+    found = sorted(numbers(lake))
+    assert found == [*range(10), *(range(100, 108) if way == "merged" else [])]
+
+
+def test_a_rollback_took_the_twins(make_lake: MakeLake, tmp_path: Path, between: Between) -> None:
+    """Events dropped because their ids were known are stored if a rollback took those away."""
+    lake, other = make_lake(), make_lake()
+    lake.append({"type": "first"})
+    lake.tag("v1")
+    lake.ingest(put(tmp_path / "a", keyed(range(10))))
+    between(lambda: other.rollback("v1"))
+    report = lake.ingest(put(tmp_path / "b", keyed(reversed(range(12)))))
+    assert report.events == 12
+    assert sorted(n for n in numbers(lake) if n is not None) == list(range(12))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_rollback_moved_the_cursor(
+    make_lake: MakeLake, tmp_path: Path, between: Between, keep: bool
+) -> None:
+    """A rollback between two publishes takes the rows with the cursor, and they come again."""
+    lake, other = make_lake(), make_lake()
+    lake.ingest(put(tmp_path / "f", feed(10)))
+    lake.tag("v1")
+    lake.ingest(put(tmp_path / "f", feed(20)))
+    between(lambda: other.rollback("v1", cursors=not keep))
+    assert lake.ingest(put(tmp_path / "f", feed(30))).events == (10 if keep else 20)
+    assert sorted(numbers(lake)) == [*range(10), *range(20 if keep else 10, 30)]
+
+
+def test_compaction_and_seals_between_do_no_harm(
+    make_lake: MakeLake, tmp_path: Path, between: Between
+) -> None:
+    """Moves that touch neither cursor nor ids cost no second reading."""
+    lake, other = make_lake(), make_lake()
+    for n in range(3):
+        lake.ingest(put(tmp_path / f"g{n}", feed(5000, 5000 * n)))
+
+    def busy() -> None:
+        other.append({"type": "T", "data": {"n": 16_000}})
+        other.compact()
+        other.tag("t")
+        other.ingest(put(tmp_path / "h", feed(1000, 15_000)))
+
+    counts = between(busy)
+    lake.ingest(put(tmp_path / "f", text(event(n) for n in range(16_001, 17_000))))
+    assert counts == [2]  # ours and the other's
+    assert sorted(numbers(lake)) == list(range(17_000))
+
+
+def test_a_file_renamed_and_replaced_while_it_is_read(
+    make_lake: MakeLake, tmp_path: Path, between: Between
+) -> None:
+    """The open file is read to its end; its cursor is its own, not that of its name's new file."""
+    lake = make_lake()
+    path = tmp_path / "f"
+    lake.ingest(put(path, feed(100)))
+
+    def rotate() -> None:
+        os.rename(path, tmp_path / "f.1")
+        put(path, feed(50, 1000))
+
+    put(path, feed(103))
+    between(rotate)
+    assert lake.ingest(str(path)).events == 3
+    assert lake.ingest(str(path)).events == 50
+    assert lake.ingest(str(tmp_path / "f.1")).events == 0
+    assert sorted(numbers(lake)) == [*range(103), *range(1000, 1050)]
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3])
+def test_a_segment_that_vanished_is_written_again(
+    make_lake: MakeLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    """If gc took a new segment before its publish, the rows are read and written again."""
+    real, left = gather.still_there, [lost]
+
+    def still_there(store: Any, entries: Any) -> bool:
+        left[0] -= 1
+        return left[0] < 0 and real(store, entries)
+
+    monkeypatch.setattr(gather, "still_there", still_there)
+    lake = make_lake()
+    assert lake.ingest(put(tmp_path / "f", feed(50) + b"oops\n")).events == 50
+    assert_each_once(lake, 50)
+    assert lake.at("main").sql("SELECT count(*) AS n FROM quarantine").fetchall() == [(1,)]
