@@ -95,12 +95,12 @@ def killed(work: Callable[[], object], chance: random.Random) -> bool:
 class Feed:
     """A file that grows, and how many events it holds up to any byte."""
 
-    def __init__(self, path: Path, kind: str) -> None:
+    def __init__(self, path: Path, kind: str, lines: int) -> None:
         self.path, self.kind = path, kind
         self.data, self.count = b"", 0
         self._starts, self._made = [0], [0]
         self._ids: set[int] = set()
-        self.grow(4000)
+        self.grow(lines)
 
     def grow(self, lines: int) -> None:
         """Add lines: good ones, some bad, with ids some twice."""
@@ -137,7 +137,7 @@ def state(lake: lakelog.Lake) -> tuple[int, int, int]:
 def test_kills_lose_and_double_nothing(tmp_path: Path, kind: str) -> None:
     """However often ingest is killed, the rows published are those before the cursor, once."""
     path, chance = str(tmp_path / "lake"), random.Random(kind)
-    given = Feed(tmp_path / "f", kind)
+    given = Feed(tmp_path / "f", kind, 4000)
     kills = moves = done = 0
     with lakelog.open(path, settings={"seal": "never", "threads": 1}) as lake:
         while kills < KILLS[kind]:
@@ -165,14 +165,14 @@ def test_kills_lose_and_double_nothing(tmp_path: Path, kind: str) -> None:
 def test_processes_on_one_file(tmp_path: Path, kind: str) -> None:
     """Three processes on one file at once, one of them killed now and then: every row once."""
     path, chance = str(tmp_path / "lake"), random.Random(kind)
-    given = Feed(tmp_path / "f", kind)
+    given = Feed(tmp_path / "f", kind, 1500)
     with lakelog.open(path, settings={"seal": "never", "threads": 1}) as lake:
         for _ in range(3):
             pids = [child(taking(path, str(given.path)), chance.randint(50, 400)) for _ in "ab"]
             killed(taking(path, str(given.path)), chance)
             end(pids)
             assert state(lake)[0] == given.events(len(given.data))
-            given.grow(1500)
+            given.grow(700)
         lake.ingest(str(given.path))
         places = lake.sql("SELECT count(DISTINCT (origin, position)) AS n FROM events").fetchall()
         assert places == [(lake.count(),)] == [(given.events(len(given.data)),)]

@@ -29,6 +29,9 @@ _LIST = (
     " ORDER BY ingested_at, origin, position"
 )
 
+_VARYING = re.compile(r"\b(byte|line|column|char|of) [\d,]+|'.*'")
+"""Places, lengths and values, which differ from line to line where the reason is the same."""
+
 
 @verb(examples="""
     lakelog ingest logs/*.jsonl backup/2026.jsonl.zst
@@ -139,7 +142,7 @@ def _look(lake: Any, action: str, target: Target) -> None:
         return
     counts: dict[tuple[str, str], list[int]] = {}
     for _, origin, position, reason, _ in rows:
-        kind = re.sub(r"\d+", "N", reason)  # places and lengths differ from line to line
+        kind = _VARYING.sub(lambda m: f"{m[1]} N" if m[1] else "'…'", reason)
         counts.setdefault((files.get(origin, origin), kind), []).append(position)
     shown = [
         {"file": f, "reason": r, "lines": Count(len(at)), "first_offset": Count(min(at))}

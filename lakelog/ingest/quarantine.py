@@ -118,7 +118,7 @@ def _try_again(
     for origin, pairs in by_origin.items():
         transformer = Transformer(connect(), jsonl, origin)
         made.append(transformer.rows_of([e for e, _ in pairs], [p for _, p in pairs]))
-    return (pa.concat_tables(made) if made else None), table.take(left)
+    return (pa.concat_tables(made) if made else None), table.take(pa.array(left, pa.int64()))
 
 
 def _parse(form: Any, line: str, reason: str, type_: str | None) -> dict[str, Any] | None:

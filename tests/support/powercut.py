@@ -1,0 +1,206 @@
+"""Power cuts: what may be on the disk if the power fails between two changes.
+
+A journal records every change of a scheduled run with its bytes. An image is the lake as a legal
+file system may leave it: synced bytes and entries are there; of the rest, each name has seen any
+first few of its changes, and each file holds any part of its unsynced bytes, torn or zeroed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import lakelog
+from tests.support.scheduler import Actor
+from tests.support.world import World
+
+FOLDER = -1
+Skip = Callable[[str, str, str], bool]
+
+
+@dataclass
+class Inode:
+    """The bytes of one file, and how many of them are synced."""
+
+    data: bytes = b""
+    durable: int = 0
+
+
+@dataclass
+class Disk:
+    """A directory tree: entries that last, and changes of names that may not."""
+
+    entries: dict[str, int] = field(default_factory=dict)
+    pending: list[tuple[str, int | None]] = field(default_factory=list)
+    inodes: dict[int, Inode] = field(default_factory=dict)
+
+    def sync_dir(self, folder: str) -> None:
+        """Make the changes of one folder last."""
+        for name, inode in self.pending:
+            if os.path.dirname(name) == folder:
+                self._set(self.entries, name, inode)
+        self.pending = [p for p in self.pending if os.path.dirname(p[0]) != folder]
+
+    def live(self) -> dict[str, int]:
+        """The entries as running processes see them."""
+        return self._after(self.pending)
+
+    def survivors(self, dice: random.Random, mood: str) -> dict[str, int]:
+        """Entries after a cut: of each name's changes any first few."""
+        changes: dict[str, list[int | None]] = {}
+        for name, inode in self.pending:
+            changes.setdefault(name, []).append(inode)
+        kept: list[tuple[str, int | None]] = []
+        for name, inodes in changes.items():
+            count = {"least": 0, "most": len(inodes)}.get(mood, dice.randint(0, len(inodes)))
+            kept += [(name, inode) for inode in inodes[:count]]
+        return self._after(kept)
+
+    def bytes_of(self, inode: int, dice: random.Random, mood: str) -> bytes:
+        """What a file holds after a cut."""
+        file = self.inodes[inode]
+        loose = file.data[file.durable :]
+        if mood == "least":
+            loose = b""
+        elif mood != "most" and loose:
+            half = loose[: dice.randint(0, len(loose))]
+            loose = dice.choice([b"", half, loose, bytes(len(loose)), half + bytes(20)])
+        return file.data[: file.durable] + loose
+
+    def _after(self, changes: list[tuple[str, int | None]]) -> dict[str, int]:
+        entries = dict(self.entries)
+        for name, inode in changes:
+            self._set(entries, name, inode)
+        return entries
+
+    @staticmethod
+    def _set(entries: dict[str, int], name: str, inode: int | None) -> None:
+        if inode is None:
+            entries.pop(name, None)
+        else:
+            entries[name] = inode
+
+
+class Journal:
+    """Records what one world does to its lake, and what it was promised meanwhile."""
+
+    def __init__(self, world: World, skips: Skip = lambda *_: False) -> None:
+        self.world, self._skips = world, skips
+        self.base = f"{world.root}-before"
+        shutil.copytree(world.root, self.base)
+        self.log: list[tuple[Any, ...]] = []
+        self._inodes: dict[int, int] = {}
+        self._after = world.scheduler.on_change
+        world.scheduler.on_change = self._record
+        world.on_promise = lambda kind, names: self.log.append(("promise", kind, names))
+
+    def _record(self, actor: Actor, name: str, args: tuple[Any, ...], result: Any) -> None:
+        if name == "create":
+            self._inodes[result] = len(self.log)
+            self.log.append((name, args[0], len(self.log)))
+        elif name in ("write_all", "sync_file"):
+            args = (self._inodes[args[0]], *args[1:])
+        if name not in ("create", "lock") and not self._skipped(name, args):
+            self.log.append((name, *args))
+        if self._after is not None:
+            self._after(actor, name, args, result)
+
+    def _skipped(self, name: str, args: tuple[Any, ...]) -> bool:
+        if not name.startswith("sync"):
+            return False
+        frame, callers = sys._getframe(2), []
+        while frame is not None and len(callers) < 12:
+            callers.append(frame.f_code.co_name)
+            frame = frame.f_back  # type: ignore[assignment]
+        return self._skips(name, str(args[0]), " ".join(callers))
+
+    def at(self, step: int) -> tuple[Disk, dict[str, set[str]]]:
+        """The disk before change `step`, and what was promised by then, by kind."""
+        disk, promised = Disk(), dict[str, set[str]]()
+        for entry in self.log[:step]:
+            if entry[0] == "promise":
+                promised.setdefault(entry[1], set()).update(entry[2])
+            else:
+                self._apply(disk, *entry)
+        return disk, promised
+
+    def _apply(self, disk: Disk, name: str, *args: Any) -> None:
+        if name == "create":
+            disk.inodes[args[1]] = Inode()
+            disk.pending.append((args[0], args[1]))
+        elif name == "write_all":
+            disk.inodes[args[0]].data += args[1]
+        elif name == "sync_file":
+            disk.inodes[args[0]].durable = len(disk.inodes[args[0]].data)
+        elif name == "sync_dir":
+            disk.sync_dir(args[0])
+        elif name == "link":
+            disk.pending.append((args[1], disk.live()[args[0]]))
+        elif name == "rename":
+            disk.pending += [(args[1], disk.live()[args[0]]), (args[0], None)]
+        elif name in ("unlink", "remove_dir"):
+            disk.pending.append((args[0], None))
+        elif name == "make_dir":
+            disk.pending.append((args[0], FOLDER))
+        elif name == "append_line":
+            inode = disk.live().get(args[0])
+            if inode is None:
+                inode = -2 - len(disk.inodes)
+                disk.inodes[inode] = Inode()
+                disk.pending.append((args[0], inode))
+            disk.inodes[inode].data += args[1]
+
+    def image(self, step: int, dice: random.Random, mood: str, root: str) -> dict[str, set[str]]:
+        """Write the lake as a cut before change `step` may leave it; return what was promised."""
+        disk, promised = self.at(step)
+        shutil.copytree(self.base, root)
+        entries = disk.survivors(dice, mood)
+        named = {name for entry in self.log[:step] for name in entry[1:3] if isinstance(name, str)}
+        for name in sorted(named | entries.keys()):
+            place = root + name.removeprefix(self.world.root)
+            inode = entries.get(name)
+            if inode == FOLDER:
+                os.makedirs(place, exist_ok=True)
+            elif inode is not None and os.path.isdir(os.path.dirname(place)):
+                with open(place, "wb") as file:
+                    file.write(disk.bytes_of(inode, dice, mood))
+            elif inode is None and name in self._gone(disk) and os.path.isfile(place):
+                os.unlink(place)
+        return promised
+
+    def _gone(self, disk: Disk) -> set[str]:
+        return {name for name, inode in disk.pending if inode is None}
+
+
+def recover(world: World, root: str, promised: dict[str, set[str]]) -> None:
+    """Open an image with the real code; require every promise, twice over."""
+    with lakelog.open(root, create=False) as lake:
+        first = _look(world, lake, promised)
+        lake.settle()
+        moves = len(lake.log())
+    with lakelog.open(root, create=False) as lake:
+        again = _look(world, lake, promised)
+        lake.settle()
+        assert len(lake.log()) == moves, "a second recovery moved the branch"
+    if not world.shared_ids:
+        assert first == again, f"settling made {sorted(first)} into {sorted(again)}"
+
+
+def _look(world: World, lake: lakelog.Lake, promised: dict[str, set[str]]) -> set[str]:
+    names = [name for (name,) in lake.sql("SELECT subject FROM events").fetchall()]
+    keys = [world.key_of(name) for name in names]
+    assert len(set(keys)) == len(keys), f"doubled in {sorted(names)}"
+    lost = {world.key_of(n) for n in promised.get("append", ())} - set(keys)
+    assert not lost, f"acknowledged {sorted(lost)} not there"
+    assert lake.count() == len(names), f"{lake.count()} counted, {len(names)} there"
+    for kind in ("tag", "branch"):
+        for name in promised.get(kind, ()):
+            lake.at(name).count()
+    damage = [p for p in lake.verify().problems if p.kind == "damage"]
+    assert damage == [], f"damage: {damage}"
+    return set(names)
