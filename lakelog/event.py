@@ -191,8 +191,11 @@ def parse_time(value: Any) -> datetime:
             return moment.replace(tzinfo=UTC)
         return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        shown = str(value)[:40]
-        raise InvalidEvent(f"time {shown!r} is not a date from year 1 to 9999") from None
+        if isinstance(value, orjson.Fragment):
+            value = orjson.dumps(value).decode()
+        boxed = isinstance(value, (dict, list, bool))
+        shown = f"({kind(value)})" if boxed else repr(str(value)[:40])
+        raise InvalidEvent(f"time {shown} is not a date from year 1 to 9999") from None
 
 
 def _row(event: Any, now: datetime) -> dict[str, Any]:

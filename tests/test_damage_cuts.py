@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.errors import DamagedWal
+from lakelog.errors import DamagedRef, DamagedWal
 from lakelog.store import wal
 from lakelog.store.tail import Tail
 from lakelog.store.verify import verify
-from tests.support import damage
+from tests.support import damage, lakes
 from tests.support.damage import Rows
 
 pytestmark = pytest.mark.damaged
@@ -186,3 +186,23 @@ def test_a_wal_gone_before_a_later_one_is_noticed(whole: tuple[str, Rows]) -> No
     with damage.changed(path, f"{second[:-11]}0.jsonl.zst", None):
         assert [p.path for p in damage.checked(path).problems] == [f"{path}/{second}"]
         assert isinstance(damage.outcome(path), DamagedWal)
+
+
+def test_swapped_tags_are_errors_not_other_states(tmp_path: Path) -> None:
+    """Two tags in each other's place are named, and a query of either fails by name."""
+    path = str(tmp_path / "lake")
+    with lakes.opened(path) as lake:
+        lake.append({"type": "A"})
+        lake.tag("one")
+        lake.append({"type": "B"})
+        lake.tag("two")
+        one, two = (Path(path, f"refs/tags/{name}.json") for name in ("one", "two"))
+        first, second = one.read_bytes(), two.read_bytes()
+        one.write_bytes(second)
+        two.write_bytes(first)
+        assert {p.path for p in lake.verify().problems} == {str(one), str(two)}
+        for name in ("one", "two"):
+            with pytest.raises(DamagedRef):
+                lake.sql(f'SELECT * FROM "{name}".events').fetchall()
+            with pytest.raises(DamagedRef):
+                lake.rollback(name)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
+from unittest import mock
 
 import duckdb
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode
-from lakelog.ingest.formats import jsonl, oos
+from lakelog.ingest import gather, transform
+from lakelog.ingest.formats import bulk, jsonl, oos
+from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 from lakelog.store import rows
 
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 COLUMNS = ("time", "type", "category", "source", "subject", "level", "message", "data", "id", "key")
 ENVELOPE = [
     "time", "timestamp", "ts", "@timestamp", "type", "event_type", "category", "content_type",
@@ -221,10 +227,7 @@ def decided(
     data = b"".join(line + b"\n" for line in lines)
     array, starts = rows.split_lines(data)
     index = np.arange(len(array), dtype=np.int64)
-    now = "2026-01-01T00:00:00Z"
-    import datetime as dt
-
-    table, _ = transformer._run(query, array, index, starts, dt.datetime.fromisoformat(now))
+    table, _ = transformer._run(query, array, index, starts, NOW)
     return shown(table)
 
 
@@ -250,7 +253,40 @@ def compare(
     return len(fast)
 
 
+HEAD = b'{"ts":5,"type":"A",'
+HAZARDS = [
+    HEAD + rest
+    for rest in (
+        b'"type":"B"}', b'"data":{"a":1,"a":2}}', b'"data":{"a":1,"a":2},"x":1}', b'"x":1,"x":2}',
+        b'"id":0.30000000000000001}', b'"id":1e3}', b'"id":1E25}', b'"id":-0}', b'"id":nan}',
+        b'"id":12345678901234567890123}', b'"id":[1]}', b'"message":"[1]"}', b'"message":"1.5"}',
+        b'"data":0.30000000000000001}', b'"data":[0.30000000000000001]}', b'"data":NaN}',
+        b'"data":[1,2,]}', b'"source":"s",}', b'"source":"s" , }', b'"data":{"n":-inf}}',
+        b'"data":1e-400}', b'"data":{"n":1e400}}', b'"data":9007199254740993e1}', b'"data":""}',
+        b'"x":{"y":null},"z":null}', b'"data":{},"z":1}', b'"data":[],"z":1}', b'"level":" warn "}',
+        b'"level":"loud"}', b'"level":30}', b'"id":""}', b'"source":"","id":"7"}', b'"event":""}',
+        b'"data":"' + b"[" * 300 + b'"}', b'"data":' + b"[" * 252 + b"]" * 252 + b"}",
+        b'"data":' + b"[" * 300 + b"]" * 300 + b"}", 
+        b'"message":"[0.3]","data":[0.30000000000000001]}',
+        b'"message":"\\u0000"}', b'"message":"\\ud800"}', b'"data":{"n":1763628911.3297732}}',
+    )
+] + [b'{"type":"A","time":%s}' % time for time in (
+    b"20240501", b'"20240501"', b"1763628911.3297732", b"1763628911.329773200", b"-1.5", b"2.5e-6",
+    b"-100000000000000001", b"1588205198899709999", b"9223372036854775808", b"99999999999.5",
+    b'"2024-05-01T24:00:00Z"', b'"2024-05-01T10:00:00+23:59"', b'"2024-05-01T10:00:60"',
+    b'"9999-12-31T23:59:59.999999-01:00"', b'"0001-01-01T00:00:00+00:01"', b'"0000-01-01"',
+    b'"2024-05-01 10:00:00 Europe/Prague"', b'"2024-05-01T10:00:00.123456789-0330"', b"1e9",
+    b"1763628911.1234567891234", b'"1763628911.1234565"', b"1763628911.0000005", b'""',
+)] + [
+    b'{"event":"","eventName":"x"}', b'{"EventType":"x","eventtype":"y"}',
+    b'{"type":"","event":"x"}',
+    b'{"type":null,"event_type":"B","ts":null,"time":5}', b'{"time":5,"ts":6,"type":"A"}', b"{}",
+    b'[{"type":"A"}]', b'"type"', b"null", b'{"type":"A"} x', b'{"Type":"A","type":"B"}',
+]  # fmt: skip
+
+
 @settings(max_examples=60)
+@example(lines=HAZARDS)
 @given(lines=files(shaped=False))
 def test_json_lines_by_sql_are_those_of_the_exact_rule(engine: Any, lines: list[bytes]) -> None:
     """Whatever the full query decides, it decides as the exact rule does."""
@@ -266,8 +302,77 @@ def test_json_lines_by_the_narrow_query_are_too(engine: Any, lines: list[bytes])
         compare(engine, jsonl, query, lines, has_time)
 
 
+def test_the_narrow_query_on_all_hazards(engine: Any) -> None:
+    """Hazards of every kind are decided right, or left, whatever columns the query is for."""
+    more = ["source", "message", "id", "level", "data"]
+    for time in ("ts", "time"):
+        for taken in itertools.chain.from_iterable(itertools.combinations(more, n) for n in (1, 5)):
+            sample = {time: 1, "type": "A", **dict.fromkeys(taken, "info")}
+            query = jsonl.narrow([json.dumps(sample).encode()])
+            assert query is not None
+            filled = json.dumps(dict.fromkeys(taken, "info"))[1:].encode()
+            lines = [line[:-1] + b"," + filled for line in HAZARDS if len(line) > 2]
+            compare(engine, jsonl, query, HAZARDS + lines, has_time)
+
+
 @settings(max_examples=60)
 @given(lines=bars())
 def test_oos_lines_by_sql_are_those_of_the_exact_rule(engine: Any, lines: list[bytes]) -> None:
     """Whatever the query for OOS lines decides, it decides as the exact rule does."""
     compare(engine, oos, oos.QUERY, lines, lambda _: True)
+
+
+# --- whole files ----------------------------------------------------------------------------------
+
+
+@settings(max_examples=40)
+@given(lines=files(shaped=True) | files(shaped=False), few=st.sampled_from([0, 100]))
+def test_a_chunk_holds_its_lines_in_order(engine: Any, lines: list[bytes], few: int) -> None:
+    """However its lines are decided, a chunk gives their rows in order, and the bad lines."""
+    exact = one_by_one(engine, jsonl, lines)
+    with mock.patch.object(transform, "FEW", few):
+        made = Transformer(engine, jsonl, "o").run(Chunk(b"".join(x + b"\n" for x in lines), 0))
+    found = shown(made.table) if made.table is not None else {}
+    places = list(itertools.accumulate((len(line) + 1 for line in lines), initial=0))
+    for row in (*found.values(), *(r for r in exact.values() if isinstance(r, dict))):
+        row["time"] = None  # an event without one has that of its arrival
+    blank = {at for at, line in zip(places, lines, strict=False) if not line.strip()}
+    assert found == {at: row for at, row in exact.items() if isinstance(row, dict)}
+    assert list(found) == sorted(found)
+    bad = {b.position: b.reason for b in sorted(made.bad, key=lambda b: b.position)}
+    assert bad == {at: why for at, why in exact.items() if isinstance(why, str)}
+    assert not blank & bad.keys()
+    assert (made.lines, made.taken) == (len(lines), places[-1])
+
+
+@pytest.mark.parametrize(
+    ("lines", "name"),
+    [
+        (b'{"a":1}\n{"b":2}\n', "jsonl"), (b'  {"a":1}', "jsonl"), (b"oops\n{}\n{}\n", "jsonl"),
+        (b"2026-05-01T12:00:00|A|||x|{}\n", "oos"), (b"2026-05-01 12:00:00|A|b|c|d|\n\n", "oos"),
+        (b'{"index":{}}\n{"a":1}\n', "bulk"), (b'\n { "update" : {"_id":1} }\n{}', "bulk"),
+        (b'POST _bulk\n{"create":{"_index":"x"}}\n{}\n', "bulk"), (b'{"index":5}\n', "jsonl"),
+        (b'{"index":{},"x":1}\n', "jsonl"), (b'{"delete":{"_id":"1"}}\n', "bulk"),
+        (b'{"index":"a|b|c|d|e|f"}\n', "jsonl"), (b"just text\n", "jsonl"),
+    ],
+)  # fmt: skip
+def test_formats_are_told_by_their_lines(lines: bytes, name: str) -> None:
+    """The surest format is the right one; text that is nothing known is taken for JSON lines."""
+    forms = {form: form.sniff(lines.split(b"\n")) for form in gather.FORMATS.values()}
+    assert name == max(forms, key=lambda form: forms[form]).NAME
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "cut"),
+    [
+        (b'{"a":1}', jsonl, False), (b'{"a":1', jsonl, True), (b"", jsonl, False),
+        (b"some text", jsonl, True), (b"\x00\x01", jsonl, False), (b"ab\xff\xffcd", jsonl, False),
+        (b'{"a":"\xc5', jsonl, True), (b"2026-05-01T12:00:00|A|||x|{}", oos, False),
+        (b"2026-05-01T12:00:00|A|||x|12", oos, True), (b"2026-05-01T12:00:00|A|||x|", oos, True),
+        (b"2026-05-01T12:00:00|A|||x", oos, True), (b"2026-05-01T12:00:00|A|||x|true", oos, False),
+        (b'{"index":{', bulk, True), (b'{"index":{}}', bulk, False),
+    ],
+)  # fmt: skip
+def test_what_may_go_on(text: bytes, form: Any, cut: bool) -> None:
+    """A last line is unfinished if more of it would make it good, or make it another one."""
+    assert transform.is_cut(text, form) is cut

@@ -87,7 +87,7 @@ class LakeMachine(RuleBasedStateMachine):
         self.tags: dict[str, State] = {}
         self.known: dict[str, State] = {}
         self.handles: list[lakelog.Lake] = []
-        self.counter = 0
+        self.counter, self.aged = 0, False
         self.acting = self.open("main")
 
     def open(self, branch: str) -> lakelog.Lake:
@@ -173,8 +173,28 @@ class LakeMachine(RuleBasedStateMachine):
 
     @rule(index=HANDLES)
     def gc(self, index: int) -> None:
-        """Collect garbage; nothing that this machine still names may go."""
-        self.take(index)[0].gc()
+        """Collect garbage: nothing may go that a tag, a branch or one of its last moves names."""
+        lake, _ = self.take(index)
+        lake.gc()
+        kept = {tag.snapshot for tag in lake.store.refs.tags()}
+        for name in self.branches:
+            numbers = lake.store.refs.numbers(name)[-100:]
+            kept |= {lake.store.refs.read(name, number).snapshot for number in numbers}
+        self.known = {digest: state for digest, state in self.known.items() if digest in kept}
+        for name, state in self.tags.items():
+            rows = lake.at(name).sql("SELECT type, id, data::INT FROM events").fetchall()
+            assert Counter(rows) == state.all
+
+    @precondition(lambda self: self.tags and not self.aged)
+    @rule(index=HANDLES)
+    def age(self, index: int) -> None:
+        """Push everything a branch had out of its window by a hundred moves, once."""
+        lake, branch = self.take(index)
+        self.aged = True
+        for number in range(100):
+            lake.snapshot(str(number))
+            branch.move("snapshot", branch.now)
+        self.remember()
 
     @rule(index=HANDLES)
     def retention(self, index: int) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -69,7 +68,8 @@ class Disk:
             loose = b""
         elif mood != "most" and loose:
             half = loose[: dice.randint(0, len(loose))]
-            loose = dice.choice([b"", half, loose, bytes(len(loose)), half + bytes(20)])
+            zeroed = half.ljust(len(loose), b"\0")
+            loose = dice.choice([b"", half, loose, bytes(len(loose)), zeroed])
         return file.data[: file.durable] + loose
 
     def _after(self, changes: list[tuple[str, int | None]]) -> dict[str, int]:
@@ -91,8 +91,7 @@ class Journal:
 
     def __init__(self, world: World, skips: Skip = lambda *_: False) -> None:
         self.world, self._skips = world, skips
-        self.base = f"{world.root}-before"
-        shutil.copytree(world.root, self.base)
+        self._base = _whole_tree(world.root)
         self.log: list[tuple[Any, ...]] = []
         self._inodes: dict[int, int] = {}
         self._after = world.scheduler.on_change
@@ -122,6 +121,9 @@ class Journal:
     def at(self, step: int) -> tuple[Disk, dict[str, set[str]]]:
         """The disk before change `step`, and what was promised by then, by kind."""
         disk, promised = Disk(), dict[str, set[str]]()
+        for number, (name, data) in enumerate(self._base, start=1 << 40):
+            disk.entries[name] = FOLDER if data is None else number
+            disk.inodes[number] = Inode(data or b"", len(data or b""))
         for entry in self.log[:step]:
             if entry[0] == "promise":
                 promised.setdefault(entry[1], set()).update(entry[2])
@@ -158,23 +160,26 @@ class Journal:
     def image(self, step: int, dice: random.Random, mood: str, root: str) -> dict[str, set[str]]:
         """Write the lake as a cut before change `step` may leave it; return what was promised."""
         disk, promised = self.at(step)
-        shutil.copytree(self.base, root)
-        entries = disk.survivors(dice, mood)
-        named = {name for entry in self.log[:step] for name in entry[1:3] if isinstance(name, str)}
-        for name in sorted(named | entries.keys()):
+        for name, inode in sorted(disk.survivors(dice, mood).items()):
             place = root + name.removeprefix(self.world.root)
-            inode = entries.get(name)
             if inode == FOLDER:
-                os.makedirs(place, exist_ok=True)
-            elif inode is not None and os.path.isdir(os.path.dirname(place)):
+                if os.path.isdir(os.path.dirname(place)):
+                    os.mkdir(place)
+            elif os.path.isdir(os.path.dirname(place)):
                 with open(place, "wb") as file:
                     file.write(disk.bytes_of(inode, dice, mood))
-            elif inode is None and name in self._gone(disk) and os.path.isfile(place):
-                os.unlink(place)
         return promised
 
-    def _gone(self, disk: Disk) -> set[str]:
-        return {name for name, inode in disk.pending if inode is None}
+
+def _whole_tree(root: str) -> list[tuple[str, bytes | None]]:
+    """Every folder (None) and file (its bytes) below a root, the root first."""
+    found: list[tuple[str, bytes | None]] = []
+    for folder, _, files in os.walk(root):
+        found.append((folder, None))
+        for name in files:
+            with open(f"{folder}/{name}", "rb") as file:
+                found.append((f"{folder}/{name}", file.read()))
+    return found
 
 
 def recover(world: World, root: str, promised: dict[str, set[str]]) -> None:

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,7 @@ class World:
         self.counts: list[tuple[int, int, int, int]] = []
         self.moves: list[Moved] = []
         self.errors: list[str] = []
+        self.on_promise: Callable[[str, list[str]], None] = lambda kind, names: None
         self.writing = 0
         self._serial = itertools.count()
         self._eyes = load(self.root)
@@ -287,6 +288,7 @@ def writes(world: World, appends: int, batch: int = 2) -> Any:
             try:
                 lake.append([event.row() for event in events])
                 world.acked.update(event.name for event in events)
+                world.on_promise("append", [event.name for event in events if not event.old])
             except OSError as error:
                 world.errors.append(f"append: {error}")
             world.scheduler.end(actor)
@@ -343,6 +345,7 @@ def works(world: World, times: int, *kinds: str) -> Any:
             acked = frozenset(map(world.key_of, world.acked))
             try:
                 snapshot = OPERATIONS[kind](world, lake, f"{actor.name}-{turn}")
+                world.on_promise(kind, [f"{actor.name}-{turn}"])
                 if snapshot is not None and not world._rewinds(0, world.scheduler.step):
                     world.scheduler.observing = True
                     held = frozenset(map(world.key_of, world.names_in(snapshot)))
