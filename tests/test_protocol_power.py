@@ -6,7 +6,6 @@ cast, the seed, the change before which the power failed and the mood of the dis
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import tempfile
@@ -76,10 +75,13 @@ def _no_wal_sync(name: str, what: str, callers: str) -> bool:
 
 
 def _no_sync_before_trim(name: str, what: str, callers: str) -> bool:
-    """Trimming does not first make the move durable that covers the file (5.7)."""
-    return "/refs/heads/" in what and not os.path.basename(what).startswith(".") and (
-        " trim " in f" {callers} " or "link_move" in callers
-    )  # fmt: skip
+    """The move that covers a file is not made durable before the file is unlinked (5.7)."""
+    return "/refs/heads/" in what and bool({"trim", "link_move"} & set(callers.split()))
+
+
+def _no_sync_before_drop(name: str, what: str, callers: str) -> bool:
+    """A watermark is left out before the unlinks of its files are durable (5.6)."""
+    return "watermarks" in callers.split()
 
 
 def _no_sync_of_objects(name: str, what: str, callers: str) -> bool:
@@ -94,6 +96,7 @@ def _no_sync_of_objects(name: str, what: str, callers: str) -> bool:
         ("sealing", _no_folder_sync),
         ("sealing", _no_wal_sync),
         ("sealing", _no_sync_before_trim),
+        ("stopping", _no_sync_before_drop),
         ("sealing", _no_sync_of_objects),
     ],
 )

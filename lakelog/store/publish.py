@@ -150,6 +150,9 @@ def link_move(store: Store, move: Move) -> Head | None:
                     return _ours(store, move)
                 raise
             continue
+        if move.number > 1 and not store.refs.exists(move.branch, move.number - 1):
+            disk.unlink(store.layout.move(move.branch, move.number))
+            return None  # we slept: gc folded away the move before ours, and the one of our number
         disk.sync_dir(directory)
         return head
     return _ours(store, move)

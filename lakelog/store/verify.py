@@ -209,9 +209,10 @@ def _check_wals(
 ) -> None:
     layout = checker.store.layout
     for writer, group in files.items():
-        _check_writer(checker, branch, group)
+        sealed = max((m.wal.get(writer, -1) for m in moves), default=-1)
+        _check_writer(checker, branch, group, sealed)
         lost = needed(group)
-        if lost > max((m.wal.get(writer, -1) for m in moves), default=-1):
+        if lost > sealed:
             reason = f"group commits up to {lost} are neither sealed nor in a file before it"
             checker.add(group[0].path, reason)
     for name in disk.listing(layout.wal_dir(branch)):
@@ -219,8 +220,9 @@ def _check_wals(
             checker.add(f"{layout.wal_dir(branch)}/{name}", "not a WAL file's name", "derived")
 
 
-def _check_writer(checker: Checker, branch: str, group: list[WalFile]) -> None:
-    """Check one writer's files, in order."""
+def _check_writer(checker: Checker, branch: str, group: list[WalFile], sealed: int) -> None:
+    """Check one writer's files, in order; what is sealed may be gone, after a power cut even from
+    between two files that came back."""
     for file, follows in zip(group, [*group[1:], None], strict=True):
         checker.count(file.end + file.torn)
         if file.header is None:
@@ -235,13 +237,19 @@ def _check_writer(checker: Checker, branch: str, group: list[WalFile]) -> None:
         starts = [f.sequence for f in file.frames]
         if starts != list(range(starts[0], starts[0] + len(starts)) if starts else ()):
             checker.add(file.path, "its sequence numbers are not contiguous")
-        if follows and follows.header and file.damage is None and _misses(file, follows.header):
+        if (
+            follows
+            and follows.header
+            and file.damage is None
+            and _misses(file, follows.header, sealed)
+        ):
             checker.add(file.path, "frames before the next file are missing", offset=file.end)
         _check_frames(checker, file)
 
 
-def _misses(file: WalFile, header: Header) -> bool:
-    return bool(set(range(file.last + 1, header.first)) - set(header.doubtful))
+def _misses(file: WalFile, header: Header, sealed: int) -> bool:
+    missing = range(max(file.last, sealed) + 1, header.first)
+    return bool(set(missing) - set(header.doubtful))
 
 
 def _check_frames(checker: Checker, file: WalFile) -> None:

@@ -26,7 +26,7 @@ from tests.support.seam import Killed
 HOUR = 3_600_000_000
 PLACES = """wal open listing exists read link create_whole put_object sync_dir sync_file write_all
     unlink lock claim rename make_dir""".split()
-_PATIENCE = 60.0
+_PATIENCE = 10.0
 
 
 class Actor:
@@ -95,15 +95,22 @@ class Scheduler:
                 actor.thread = threading.Thread(target=self._live, args=(actor,), daemon=True)
                 actor.thread.start()
             self._next(None).turn.release()
-            if not self._over.acquire(timeout=_PATIENCE):
-                raise AssertionError(f"seed {self.seed}: nobody moves\n{self._stacks()}")
+            self._wait()
             for actor in self.actors:
                 assert actor.thread is not None
-                actor.thread.join(_PATIENCE)
+                actor.thread.join()
         for actor in self.actors:
             if actor.error is not None:
                 text = "".join(traceback.format_exception(actor.error))
                 raise AssertionError(f"seed {self.seed}: {actor.name} failed\n{text}")
+
+    def _wait(self) -> None:
+        """Wait for the end. Raises AssertionError if nobody moves for long."""
+        still, seen = 0, -1
+        while not self._over.acquire(timeout=_PATIENCE):
+            still, seen = still + 1 if seen == self.step else 0, self.step
+            if still == 6:
+                raise AssertionError(f"seed {self.seed}: nobody moves\n{self._stacks()}")
 
     def stop(self, actor: Actor, steps: int, moves: int = 0) -> None:
         """Let an actor stand still for steps of others, or until the branch has moved so often."""

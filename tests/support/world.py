@@ -175,6 +175,13 @@ class World:
     def _rewinds(self, start: int, end: int) -> list[Moved]:
         return [m for m in self.moves if m.op in REWINDS and start <= m.step <= end]
 
+    def taken_off(self) -> set[str]:
+        """Names, and all that share an id with them, that some rewind took off the branch."""
+        pairs = itertools.pairwise(self.moves)
+        gone = {n for a, b in pairs if b.op in REWINDS for n in set(a.names) - set(b.names)}
+        keys = {self.key_of(name) for name in gone}
+        return {name for name, event in self.events.items() if event.key in keys}
+
     def _banned(self, step: int) -> set[str]:
         """Names that rewinds before a step took off the branch."""
         banned: set[str] = set()

@@ -1,0 +1,242 @@
+"""Publishing, step by step: what a lost race, an unclear link or a long sleep must lead to."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog.errors import OutcomeUnknown
+from lakelog.store import disk, document, gc, idrun, rows
+from lakelog.store.manifest import Manifest
+from lakelog.store.publish import Change, publish
+from lakelog.store.refs import Head, Refs
+
+MakeLake = Callable[..., lakelog.Lake]
+
+
+def event(name: str, given: str | None = None) -> dict[str, Any]:
+    """An event with a name, and with an id if one is given."""
+    return {"type": "T", "source": "s", "subject": name} | ({"id": given} if given else {})
+
+
+def found(lake: lakelog.Lake) -> list[str]:
+    """The names of all events, sorted."""
+    return sorted(name for (name,) in lake.sql("SELECT subject FROM events").fetchall())
+
+
+def before_next_move(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> list[str]:
+    """Do something right before the next move is linked; return the moves that were tried."""
+    real, tried = disk.link, list[str]()
+
+    def link(source: str, target: str) -> None:
+        if "/refs/heads/" in target and target.endswith(".json"):
+            tried.append(os.path.basename(target))
+            if len(tried) == 1:
+                act()
+        real(source, target)
+
+    patch.setattr(disk, "link", link)
+    return tried
+
+
+def publish_ids(lake: lakelog.Lake, keys: list[str]) -> None:
+    """Publish a run of ids, as whoever takes in files does."""
+    text = [f"sha256('s' || chr(0) || '{key}')[1:24]" for key in keys]
+    table = lake._session.connect().sql(f"SELECT unnest([{', '.join(text)}]) AS key")
+    high, low = rows.key_arrays(table.to_arrow_table()["key"])
+    run = idrun.write(lake.store.layout, high, low, disk.random_hex())
+    publish(lake.store, "main", lambda *_: Change("ingest", ids_add=(run,)))
+
+
+def test_ids_are_compared_again_after_a_lost_race(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An id that another publish brought meanwhile is not stored a second time."""
+    lake, other = make_lake(), make_lake()
+    lake.append([event("a", "1"), event("b", "2"), event("c")])
+    tried = before_next_move(monkeypatch, lambda: publish_ids(other, ["2"]))
+    lake.settle()
+    assert tried == ["000000000002.json", "000000000002.json", "000000000003.json"]
+    assert found(lake) == ["a", "c"]
+
+
+def test_a_rewind_in_between_starts_a_seal_anew(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A duplicate that was dropped for its twin is kept if the twin leaves the branch meanwhile."""
+    lake, other = make_lake(), make_lake()
+    lake.append(event("twin", "1"))
+    lake.settle()
+    lake.append([event("duplicate", "1"), event("more")])
+
+    def rewind() -> None:
+        first = other.store.refs.read("main", 1).snapshot
+        publish(
+            other.store, "main", lambda *_: Change("rollback", snapshot=first, rewind=True)
+        )  # fmt: skip
+
+    before_next_move(monkeypatch, rewind)
+    lake.settle()
+    assert found(lake) == ["duplicate", "more"]
+
+
+def test_another_publish_in_between_costs_no_second_segment(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a lost race that touches nothing of it, a seal's segment is used as it is."""
+    lake, other = make_lake(), make_lake()
+    lake.append(event("a"))
+    before_next_move(monkeypatch, lambda: publish_ids(other, ["9"]))
+    lake.settle()
+    segments = list(Path(lake.path, "segments").rglob("*.parquet"))
+    assert (found(lake), len(segments)) == (["a"], 1)
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_an_unclear_link_is_read_back(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
+    """If linking a move fails, the number is read back: ours counts, absent is tried again."""
+    lake = make_lake()
+    lake.append(event("a"))
+    real, failed = disk.link, list[str]()
+
+    def link(source: str, target: str) -> None:
+        if "/refs/heads/" in target and not failed:
+            failed.append(target)
+            if linked:
+                real(source, target)
+            raise OSError(errno.EIO, "planted")
+        real(source, target)
+
+    monkeypatch.setattr(disk, "link", link)
+    assert lake.settle().move.number == 2
+    assert failed
+    assert [entry.move.op for entry in lake.log()] == ["seal", "init"]
+    assert found(lake) == ["a"]
+
+
+def test_an_outcome_that_cannot_be_read_keeps_every_file(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If neither the link nor the look after it works, nobody claims or removes anything."""
+    lake = make_lake()
+    lake.append(event("a"))
+
+    def link(source: str, target: str) -> None:
+        raise OSError(errno.EIO, "planted")
+
+    real = disk.link
+    monkeypatch.setattr(
+        disk, "link", lambda s, t: link(s, t) if "/refs/heads/" in t else real(s, t)
+    )
+    with pytest.raises(OutcomeUnknown):
+        lake.settle()
+    assert len(list(Path(lake.path, "segments").rglob("*.parquet"))) == 1
+    monkeypatch.setattr(disk, "link", real)
+    assert found(lake) == ["a"]
+    lake.settle()
+    assert found(lake) == ["a"]
+
+
+def test_a_move_of_another_is_not_taken_for_ours(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two writers' settles for one number: one makes it, the other the next; both are whole."""
+    lake, other = make_lake(), make_lake()
+    lake.append(event("a"))
+
+    def also() -> None:
+        other.append(event("b"))
+        other.settle()
+
+    tried = before_next_move(monkeypatch, also)
+    lake.settle()
+    assert tried[:2] == ["000000000002.json", "000000000002.json"]
+    assert found(lake) == ["a", "b"]
+    assert [e.move.op for e in lake.log()] == ["seal", "init"]  # the other took both writers
+
+
+def test_the_watermark_of_a_writer_without_files_is_left_out(make_lake: MakeLake) -> None:
+    """Moves name writers that have files, not all that ever lived."""
+    lake = make_lake()
+    for name in "abcd":
+        with lakelog.open(lake.path) as writer:
+            writer.append(event(name))
+        head = lake.settle()
+    assert len(head.move.wal) == 1
+    assert found(lake) == ["a", "b", "c", "d"]
+
+
+# --- the head ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("newest", [1, 2, 3, 4, 5, 8, 17])
+def test_the_head_is_found_from_any_number(make_lake: MakeLake, newest: int) -> None:
+    """Whatever move a process saw last, or its hint names, it finds the newest."""
+    lake = make_lake()
+    for number in range(2, newest + 1):
+        lake.snapshot(str(number))
+    for start in range(1, newest + 1):
+        refs = Refs(lake.store.layout)
+        data = document.encode({"branch": "main", "number": start})
+        Path(lake.store.layout.hint("main")).write_bytes(data)
+        assert refs.head("main").move.number == newest
+        assert Refs(lake.store.layout)._newest("main", start) == newest
+
+
+def _hint(number: int, branch: str = "main") -> bytes:
+    return document.encode({"branch": branch, "number": number})
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [None, b"", b"\0" * 100, _hint(1), _hint(2)[:-5], _hint(2, "other"), b"\xff{}", _hint(0)],
+    ids=["missing", "empty", "zeroed", "stale", "torn", "of another", "garbage", "naught"],
+)
+def test_a_hint_is_advice_only(make_lake: MakeLake, hint: bytes | None) -> None:
+    """Without a good hint the head is found by listing."""
+    lake = make_lake()
+    lake.append(event("a"))
+    lake.snapshot("two")
+    path = Path(lake.store.layout.hint("main"))
+    path.unlink()
+    if hint is not None:
+        path.write_bytes(hint)
+    with lakelog.open(lake.path) as again:
+        assert again.store.refs.head("main").move.number == 3
+        assert found(again) == ["a"]
+        again.snapshot("three")
+    assert document.decode(path.read_bytes())["number"] == 4
+
+
+def test_a_publisher_that_slept_while_its_number_was_packed(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number whose file was folded away is taken for all that: the sleeper tries the next."""
+    monkeypatch.setattr(gc, "KEEP_MOVES", 3)
+    lake, other = make_lake(history_days=0), make_lake()
+    lake.append(event("a"))
+
+    def go_on() -> None:
+        for number in range(9):
+            other.snapshot(str(number))
+        assert other.gc().packed > 3
+
+    def plan(_: Head, __: Manifest) -> Change:
+        return Change("snapshot", "of the sleeper")
+
+    before_next_move(monkeypatch, go_on)
+    done = publish(lake.store, "main", plan)
+    assert done is not None
+    assert done.move.number == 12
+    log = [entry.move for entry in lake.log()]
+    assert [move.number for move in log] == list(range(12, 0, -1))
+    assert log[0].message == "of the sleeper"
+    assert found(lake) == ["a"]
