@@ -18,7 +18,7 @@ from tests.support import seam
 from tests.support.casts import perform
 from tests.support.world import warm_engine
 
-SEARCH = 120
+SEARCH = 240
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -123,9 +123,9 @@ PLANTED: list[tuple[str, Plant]] = [
     ("sealing", _drops_watermarks_early),
     ("sealing", _believes_the_hint),
     ("stopping", _ignores_dropped_writers),
-    ("stopping", _reads_the_head_first),
-    ("stopping", _does_not_look_again),
-    ("stopping", _trims_what_it_did_not_read),
+    ("reading", _reads_the_head_first),
+    ("reading", _does_not_look_again),
+    ("trimming", _trims_what_it_did_not_read),
     ("poisoning", _lets_go_of_failed_files),
     ("rewinding", _rolls_watermarks_back),
     ("users", _compacts_what_is_gone),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.scheduler import Actor, Scheduler
-from tests.support.world import MEMORY, World, collects, goes_on, reads, works, writes
+from tests.support.world import MEMORY, World, collects, goes_on, reads, stays, works, writes
 
 WRITING = 0.15
 """Writers take few steps; at this pace they are still writing while others seal several times."""
@@ -38,7 +38,6 @@ def stopping(stage: Scheduler, root: str) -> World:
     stage.add("world", goes_on(world, 6))
     play, places = dice.choice(
         [
-            (reads(world, 4), "listing wal exists read"),
             (works(world, 4, "seal"), "listing wal exists put_object create_whole link"),
             (works(world, 4, "trim"), "listing wal exists sync_dir unlink"),
             (works(world, 3, "compact"), "open exists put_object create_whole link"),
@@ -50,6 +49,28 @@ def stopping(stage: Scheduler, root: str) -> World:
     )
     victim = stage.add("victim", play)
     victim.trap, victim.caught = dice.choice(places.split()), dice.choice([0.1, 0.3])
+    return world
+
+
+def reading(stage: Scheduler, root: str) -> World:
+    """A reader stands still between two looks, while writers come and go and files are dropped."""
+    dice = stage.dice
+    world = World(root, stage, shared_ids=dice.choice([0.0, 0.5]))
+    stage.calm = True
+    stage.add("world", goes_on(world, 6))
+    victim = stage.add("victim", reads(world, 4))
+    victim.trap, victim.caught = dice.choice("listing wal exists read".split()), 0.3
+    return world
+
+
+def trimming(stage: Scheduler, root: str) -> World:
+    """One writer stays and fills its file slowly; who trims stands still before it does."""
+    dice = stage.dice
+    world = World(root, stage)
+    stage.calm = True
+    stage.add("world", stays(world, 8))
+    victim = stage.add("victim", works(world, 6, "trim"))
+    victim.trap, victim.caught = dice.choice("wal exists sync_dir unlink".split()), 0.3
     return world
 
 
@@ -166,6 +187,8 @@ CASTS: dict[str, Callable[[Scheduler, str], World]] = {
     for cast in (
         sealing,
         stopping,
+        reading,
+        trimming,
         poisoning,
         users,
         collecting,
@@ -185,11 +208,11 @@ def perform(
 ) -> World:
     """Play one seed. Raises AssertionError that says how to play it again."""
     folder = tempfile.mkdtemp(dir=MEMORY)
+    stage = Scheduler(seed, f"{folder}/lake")
+    world = CASTS[name](stage, stage.root)
+    if watch is not None:
+        watch(world)
     try:
-        stage = Scheduler(seed, f"{folder}/lake")
-        world = CASTS[name](stage, stage.root)
-        if watch is not None:
-            watch(world)
         stage.run(monkeypatch)
         world.check()
         return world

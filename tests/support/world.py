@@ -320,6 +320,22 @@ def goes_on(world: World, times: int) -> Any:
     return play
 
 
+def stays(world: World, times: int) -> Any:
+    """Be one writer that lives on, whose every event is sealed before it appends the next."""
+
+    def play(actor: Actor) -> None:
+        lake, seal = world.open(), works(world, 1, "seal")
+        world.writing += 1
+        for _ in range(times):
+            events = world.make(1)
+            lake.append([event.row() for event in events])
+            world.acked.update(event.name for event in events)
+            seal(actor)
+        world.writing -= 1
+
+    return play
+
+
 def reads(world: World, times: int) -> Any:
     """Read all rows, or count them."""
 
