@@ -19,6 +19,8 @@ import pytest
 import lakelog
 from lakelog.query import session  # noqa: F401
 from lakelog.store import compact, gc, seal, verify  # noqa: F401
+from lakelog.store.opening import load
+from lakelog.store.tail import Tail
 
 KILLS = 300
 _ACK = struct.Struct("<qq")
@@ -102,6 +104,26 @@ class Crew:
         self.acked += list(_ACK.iter_unpack(data[: len(data) // 16 * 16]))
 
 
+class Witness:
+    """Reads on beside the crew without a database, which forks must not inherit."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._least = path, 0
+        self._store = load(path)
+        self._tail = Tail(self._store.layout, self._store.refs, "main")
+
+    def look(self, acked: int, counting: bool) -> None:
+        """Open the lake; require at least as many events as were acknowledged, and as before."""
+        with lakelog.open(self._path, create=False) as lake:
+            lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
+        if counting:
+            pending = self._tail.collect()
+            state = self._store.manifests.load(pending.head.move.snapshot)
+            there = state.totals.events + pending.events
+            assert there >= max(acked, self._least)
+            self._least = there
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_kills_lose_and_double_nothing(tmp_path: Path, seed: int) -> None:
     """A hundred kills of writers, sealer, compactor and gc lose and double nothing acknowledged."""
@@ -109,9 +131,11 @@ def test_kills_lose_and_double_nothing(tmp_path: Path, seed: int) -> None:
     lakelog.open(path, settings={"seal": "never", "rotate_events": 50}).close()
     chance = random.Random(seed)
     crew = Crew(path)
-    for _ in range(KILLS // 3):
+    witness = Witness(path)
+    for number in range(KILLS // 3):
         time.sleep(chance.random() * 0.03)
         crew.kill_one(chance)
+        witness.look(len(crew.acked) * _EVENTS, counting=number % 5 == 0)
     crew.end()
     with lakelog.open(path) as lake:
         query = "SELECT data->>'name', count(*) FROM events GROUP BY 1"

@@ -18,7 +18,7 @@ from tests.support.powercut import Journal, Skip, recover
 from tests.support.world import MEMORY, World, warm_engine
 
 CASTS = ["sealing", "stopping", "collecting", "failing"]
-SEEDS, CUTS = 6, 5
+SEEDS, CUTS = 10, 8
 MOODS = ["least", "most", "any", "any", "any"]
 
 
