@@ -148,9 +148,13 @@ def written(draw: st.DrawFn, keys: list[str]) -> str:
 def files(draw: st.DrawFn, shaped: bool) -> list[bytes]:
     """A few lines of one file, which mostly share their keys; `shaped` spells each column once."""
     if shaped:
-        keys = [draw(st.sampled_from(jsonl.TIMES)), draw(st.sampled_from(ENVELOPE[4:6]))]
-        more = ["category", "source", "item_id", "level", "message", "id", "data"]
-        keys += draw(st.lists(st.sampled_from(more), max_size=4, unique=True))
+        keys = [
+            draw(st.sampled_from(jsonl.TIMES)),
+            *draw(st.sampled_from([["type"], [], ["event_type"]])),
+        ]
+        more = ["category", "source", "item_id", "level", "message", "id"]
+        more += ["details", "x", "d.a", "event"] if draw(st.booleans()) else ["data"]
+        keys += draw(st.lists(st.sampled_from(more), max_size=5, unique=True))
     else:
         names = st.sampled_from(ENVELOPE + OTHERS)
         keys = draw(st.lists(names, min_size=1, max_size=7, unique=True))
@@ -305,6 +309,7 @@ def test_json_lines_by_the_narrow_query_are_too(engine: Any, lines: list[bytes])
 def test_the_narrow_query_on_all_hazards(engine: Any) -> None:
     """Hazards of every kind are decided right, or left, whatever columns the query is for."""
     more = ["source", "message", "id", "level", "data"]
+    assert jsonl.narrow([b'{"ts":1,"x":2,"X":3}']) is None
     for time in ("ts", "time"):
         for taken in itertools.chain.from_iterable(itertools.combinations(more, n) for n in (1, 5)):
             sample = {time: 1, "type": "A", **dict.fromkeys(taken, "info")}

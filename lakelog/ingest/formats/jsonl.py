@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from lakelog.errors import InvalidEvent
@@ -24,6 +25,7 @@ _LONG = r"[0-9.]{17,}|[0-9.]{16}[eE]"
 """Numbers that a double may not give back, and identifiers that look like them."""
 _SPOILT = r"[:\[,]\s*-?(?:[0-9.]+[eE][+-]?[0-9]{3}|(?i:nan|inf))|,\s*[}\]]"
 """Exponents beyond a double, and what the engine takes though it is no JSON."""
+_TAIL = r",\s*}\s*$"
 _DEEP = 240
 """So many brackets may be nested as deeply as no event can be (orjson writes 254 levels)."""
 _STRAY = r"^(?:[{\[]|-?(?i:nan|inf)|-?[0-9]+(?:\.[0-9]+(?:e[+-][0-9]+)?|e[+-][0-9]+)$)"
@@ -32,6 +34,8 @@ _ISO = (
     r"\d{4}-\d\d-\d\d(?:[T ](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?"
     r"(?:Z|[+-](?:0\d|1[0-4])(?::?[0-5]\d)?)?)?"
 )
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_@.-]+")
+_EXTRAS_MAX = 64
 _LEVELS = (
     "TRACE VERBOSE FINEST=TRACE DEBUG FINE=DEBUG INFO INFORMATION INFORMATIONAL NOTICE=INFO"
     " WARN WARNING=WARN ERROR ERR SEVERE=ERROR FATAL CRITICAL CRIT ALERT EMERG EMERGENCY"
@@ -97,10 +101,15 @@ def odd_sql(text: str, kept: str) -> str:
 
     `kept` is a condition, asked only where `text` holds long numbers: they came out unchanged.
     """
-    return f"""(CASE WHEN strlen({text}) < {_DEEP} THEN false ELSE
-        strlen({text}) - strlen(replace(replace({text}, '{{', ''), '[', '')) > {_DEEP} END
+    return f"""({_deep_sql(text)}
       OR CASE WHEN NOT regexp_matches({text}, '{_LONG}|{_SPOILT}') THEN false
         WHEN regexp_matches({text}, '{_SPOILT}') THEN true ELSE NOT coalesce({kept}, false) END)"""
+
+
+def _deep_sql(text: str) -> str:
+    """SQL that says whether JSON text may be nested deeper than an event can be."""
+    brackets = f"strlen({text}) - strlen(replace(replace({text}, '{{', ''), '[', ''))"
+    return f"CASE WHEN strlen({text}) < {_DEEP} THEN false ELSE {brackets} > {_DEEP} END"
 
 
 def _unchanged_sql(text: str) -> str:
@@ -134,8 +143,8 @@ def level_sql(text: str) -> str:
 def narrow(lines: list[bytes]) -> str | None:
     """Return a cheaper query for files whose lines look like these, or None.
 
-    It decides lines that have only the sample's columns, each under one spelling; all others
-    are flagged.
+    It decides lines that have only the sample's keys, each column under one spelling and none
+    null; all others are flagged.
     """
     keys: dict[str, None] = {}
     for line in lines:
@@ -143,28 +152,42 @@ def narrow(lines: list[bytes]) -> str | None:
             keys.update(dict.fromkeys(parse_line(line)))
         except InvalidEvent:
             continue
-    names = [_COLUMN[k] for k in keys if k in _COLUMN]
-    typed = {"time", "type"} <= set(names) and len(set(names)) == len(names)
-    return _narrow_query({_COLUMN[k]: k for k in keys if k in _COLUMN}) if typed else None
+    named = {_COLUMN[k]: k for k in keys if k in _COLUMN}
+    extras = [k for k in keys if k not in _COLUMN]
+    typed = "type" in named or not any(k in _HINTS for k in extras)
+    once = len(named) + len(extras) == len(keys) == len({k.lower() for k in keys})
+    plain = len(extras) <= _EXTRAS_MAX and all(map(_PLAIN_KEY.fullmatch, extras))
+    if not (typed and once and plain and "time" in named) or (extras and "data" in named):
+        return None
+    return _narrow_query(named, extras)
 
 
-def _narrow_query(named: dict[str, str]) -> str:
-    """The query for lines that spell their columns as `named` {column: key} does."""
+def _narrow_query(named: dict[str, str], extras: list[str]) -> str:
+    """The query for lines that spell their columns as `named` {column: key} does.
+
+    Their payload is under `data`, or made of the keys in `extras`.
+    """
     kinds = {k: "JSON" if column == "data" else "VARCHAR" for column, k in named.items()}
+    kinds |= dict.fromkeys(extras, "JSON")
     shape = "{" + ", ".join(f'"{k}":"{v}"' for k, v in kinds.items()) + "}"
-    present = " + ".join(f'(j."{k}" IS NOT NULL)::INT' for k in named.values())
+    present = " + ".join(f'(j."{k}" IS NOT NULL)::INT' for k in kinds)
     texts = [k for column, k in named.items() if column not in ("time", "data")]
     column = {c: f'j."{named[c]}"' if c in named else "NULL::VARCHAR" for c in _COLUMN.values()}
-    body = f"{column['data']}::VARCHAR"
-    # quotes inside a string are escaped, so this can only be the key and its value
-    verbatim = f"(left({body}, 1) IN ('{{', '[', '\"') AND contains(line, '\"data\":' || {body}))"
+    if "type" not in named:
+        column["type"] = f"'{DEFAULT_TYPE}'"
     severity = level_sql(column["level"]) if "level" in named else "NULL::VARCHAR"
+    body, odd = f"{column['data']}::VARCHAR", rf"regexp_matches(line, '{_TAIL}')"
+    if extras:
+        pairs = ", ".join(f'\'"{k}":\' || j."{k}"' for k in extras)
+        body, odd = _braced(pairs), odd_sql("line", _unchanged_sql("line"))
+    elif "data" in named:
+        odd = _odd_payload(body, odd)
     return f"""
 WITH parsed AS MATERIALIZED (
   SELECT line, position, try(from_json(line, '{shape}')) AS j, try(len(json_keys(line))) AS keys
   FROM lines),
 typed AS (SELECT *, {time_sql(column["time"])} AS time, {severity} AS severity,
-  keys = {present} AND NOT ({_stray_sql(texts)}) AND NOT {odd_sql("line", verbatim)} AS plain
+  keys = {present} AND NOT ({_stray_sql(texts) or "false"}) AND NOT ({odd}) AS plain
   FROM parsed)
 SELECT time, {column["type"]} AS type, {column["category"]} AS category,
   {column["source"]} AS source, {column["subject"]} AS subject, severity AS level,
@@ -172,6 +195,24 @@ SELECT time, {column["type"]} AS type, {column["category"]} AS category,
   NOT coalesce(plain AND {in_range_sql("time")} AND {column["type"]} <> ''
     AND ({column["level"]} IS NULL OR severity IS NOT NULL), false) AS slow
 FROM typed"""
+
+
+def _braced(pairs: str) -> str:
+    """SQL for an object of those members that are not null; null without any."""
+    return f"'{{' || nullif(concat_ws(',', {pairs}), '') || '}}'"
+
+
+def _odd_payload(body: str, tail: str) -> str:
+    """SQL that says whether reading the payload of a line may lose something.
+
+    Where it stands in the line as it was read, its numbers are what they were. (Quotes inside a
+    string are escaped, so what is found can only be the key and its value.)
+    """
+    verbatim = f"(left({body}, 1) IN ('{{', '[', '\"') AND contains(line, '\"data\":' || {body}))"
+    spoilt = f"{tail} OR regexp_matches({body}, '{_SPOILT}') OR {_deep_sql(body)}"
+    return (
+        f"CASE WHEN coalesce({verbatim}, false) THEN {spoilt} ELSE {odd_sql('line', 'false')} END"
+    )
 
 
 def _query() -> str:
