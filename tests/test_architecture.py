@@ -32,7 +32,7 @@ ORDER = {
         repair""",
     "query": "prune tailrows session",
     "ingest": "inflate source cursors formats transform gather ingest quarantine",
-    "ingest/formats": "jsonl oos bulk",
+    "ingest/formats": "sqltext narrowed jsonl oos bulk",
     "cli": """exits terminal values tables formats output app pairs lines sample
         results asking waiting screen complete editor shell connect
         write ingest query stats history names care seal doctor setup demo""",

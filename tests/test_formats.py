@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode
 from lakelog.ingest import gather, transform
-from lakelog.ingest.formats import bulk, jsonl, oos
+from lakelog.ingest.formats import bulk, jsonl, oos, sqltext
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 from lakelog.store import rows
@@ -123,7 +123,7 @@ MOMENTS = st.integers(0, 9).flatmap(
 
 def value_of(key: str) -> st.SearchStrategy[str]:
     """What may stand under a key."""
-    if key in jsonl.TIMES:
+    if key in sqltext.TIMES:
         return MOMENTS
     levels = string(
         st.sampled_from(["info", "Warning", " ERR ", "loud", "TRACE", "ﬁne", "", "ınfo"])
@@ -149,7 +149,7 @@ def files(draw: st.DrawFn, shaped: bool) -> list[bytes]:
     """A few lines of one file, which mostly share their keys; `shaped` spells each column once."""
     if shaped:
         keys = [
-            draw(st.sampled_from(jsonl.TIMES)),
+            draw(st.sampled_from(sqltext.TIMES)),
             *draw(st.sampled_from([["type"], [], ["event_type"]])),
         ]
         more = ["category", "source", "item_id", "level", "message", "id"]
@@ -238,7 +238,7 @@ def decided(
 def has_time(line: bytes) -> bool:
     """Whether a line says when it happened."""
     found = jsonl.parse(line)
-    return any(found.get(k) is not None for k in jsonl.TIMES)
+    return any(found.get(k) is not None for k in sqltext.TIMES)
 
 
 def compare(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event import encode
 from lakelog.ingest import cursors
-from lakelog.ingest.formats import jsonl
+from lakelog.ingest.formats import jsonl, sqltext
 from lakelog.ingest.gather import FORMATS
 from lakelog.ingest.source import KEPT
 from lakelog.ingest.transform import Transformer
@@ -129,7 +129,7 @@ def _parse(form: Any, line: str, reason: str, type_: str | None) -> dict[str, An
             return None
         chosen = form or max(FORMATS.values(), key=lambda f: f.sniff([text]))
         event = dict(chosen.parse(text))
-        if type_ is not None and event.get("type") in (None, jsonl.DEFAULT_TYPE):
+        if type_ is not None and event.get("type") in (None, sqltext.DEFAULT_TYPE):
             event["type"] = type_
         encode([event])
         return event

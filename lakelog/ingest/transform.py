@@ -27,6 +27,8 @@ SAMPLE, SAMPLE_LINES = 1 << 18, 50
 """How much of a file's beginning tells what its lines look like."""
 FEW = 100
 """So many lines are sooner decided one by one than a query is planned."""
+_STRIPE = 10_000
+"""Lines in what one thread of the engine takes at a time."""
 BOM = b"\xef\xbb\xbf"
 _KEY = "CASE WHEN id <> '' THEN sha256(coalesce(source, '') || chr(0) || id)[1:24] END"
 _ORDER = (
@@ -132,7 +134,9 @@ class Transformer:
         lines = array if len(index) == len(array) else array.take(pa.array(index))
         cursor = self._connection.cursor()
         try:
-            cursor.register("lines", pa.table({"line": lines, "position": index}))
+            table = pa.table({"line": lines, "position": index})
+            stripes = table.to_batches(max_chunksize=_STRIPE)
+            cursor.register("lines", pa.Table.from_batches(stripes, table.schema))
             named: dict[str, Any] = {"now": now} if "$now" in query else {}
             if self._source is not None:
                 query = f"SELECT * REPLACE (coalesce(source, $label) AS source) FROM ({query})"

@@ -10,7 +10,7 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.exact import parse_value
-from lakelog.ingest.formats.jsonl import in_range_sql, odd_sql, time_sql
+from lakelog.ingest.formats.sqltext import in_range_sql, odd_sql, time_sql
 
 NAME = "oos"
 _SHAPE = re.compile(rb"\d{4}-\d\d-\d\d[T ][^|]*\|[^|]+\|[^|]*\|[^|]*\|[^|]*\|.*")
