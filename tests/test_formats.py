@@ -257,6 +257,12 @@ def compare(
     return len(fast)
 
 
+def safe(query: str) -> str:
+    """A query over the lines that are JSON."""
+    valid = f"(SELECT {sqltext.VALID} AS line, position FROM lines)"
+    return query.replace("FROM lines", f"FROM {valid}", 1)
+
+
 HEAD = b'{"ts":5,"type":"A",'
 HAZARDS = [
     HEAD + rest
@@ -299,25 +305,48 @@ def test_json_lines_by_sql_are_those_of_the_exact_rule(engine: Any, lines: list[
 
 @settings(max_examples=60)
 @given(lines=files(shaped=True))
-def test_json_lines_by_the_narrow_query_are_too(engine: Any, lines: list[bytes]) -> None:
-    """Whatever the query for files of one shape decides, it decides as the exact rule does."""
-    query = jsonl.narrow(lines)
-    if query is not None:
-        compare(engine, jsonl, query, lines, has_time)
+def test_json_lines_by_the_cheaper_queries_are_too(engine: Any, lines: list[bytes]) -> None:
+    """Whatever the queries for files of one shape decide, they decide as the exact rule does."""
+    for query in jsonl.cheaper(lines):
+        compare(engine, jsonl, safe(query), lines, has_time)
 
 
-def test_the_narrow_query_on_all_hazards(engine: Any) -> None:
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize("moment", [5, 1.5, "2024-05-01T10:00:00Z", "2024-05-01 10:00:00.25"])
+def test_the_cheaper_queries_on_all_hazards(
+    engine: Any, separators: tuple[str, str], moment: float | str
+) -> None:
     """Hazards of every kind are decided right, or left, whatever columns the query is for."""
     more = ["source", "message", "id", "level", "data"]
-    assert jsonl.narrow([b'{"ts":1,"x":2,"X":3}']) is None
+    assert jsonl.cheaper([b'{"ts":1,"x":2,"X":3}']) == []
     for time in ("ts", "time"):
         for taken in itertools.chain.from_iterable(itertools.combinations(more, n) for n in (1, 5)):
-            sample = {time: 1, "type": "A", **dict.fromkeys(taken, "info")}
-            query = jsonl.narrow([json.dumps(sample).encode()])
-            assert query is not None
+            sample = {time: moment, "type": "A", **dict.fromkeys(taken, "info")}
+            queries = jsonl.cheaper([json.dumps(sample, separators=separators).encode()])
             filled = json.dumps(dict.fromkeys(taken, "info"))[1:].encode()
             lines = [line[:-1] + b"," + filled for line in HAZARDS if len(line) > 2]
-            compare(engine, jsonl, query, HAZARDS + lines, has_time)
+            for query in queries:
+                compare(engine, jsonl, safe(query), HAZARDS + lines, has_time)
+            assert len(queries) == 2
+
+
+@pytest.mark.parametrize("end", ["", "\r"])
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_plain_lines_are_decided_by_the_first_query(
+    engine: Any, separators: tuple[str, str], end: str
+) -> None:
+    """Lines written as the first one is take the cheapest way, whatever optional keys they have."""
+    events: list[dict[str, Any]] = [
+        {"ts": "2024-05-01T10:00:00Z", "type": "A", "source": "sé", "level": "info"},
+        {"ts": "2024-05-01T10:00:01Z", "type": "A", "source": "", "level": "info", "id": "7"},
+        {"ts": "2024-05-01T10:00:01.5+02:00", "type": "B", "source": "s", "level": "warn"},
+    ]
+    lines = [
+        json.dumps(event, separators=separators, ensure_ascii=False).encode() + end.encode()
+        for event in events
+    ]
+    assert compare(engine, jsonl, jsonl.cheaper(lines)[0], lines, has_time) == 3
+    assert compare(engine, jsonl, jsonl.cheaper(lines)[1], lines, has_time) == 3
 
 
 @settings(max_examples=60)

@@ -120,10 +120,11 @@ class Ingester:
 
     def _read(self, source: Source, gatherer: Gatherer) -> None:
         """Read a file to its end. Raises Moved."""
-        for piece in source.pieces(gatherer.start.bytes):
-            gatherer.take(piece)
-            if self._progress:
-                self._progress(self._seen + source.raw, self._total, gatherer.told)
+        with closing(source.ahead(gatherer.start.bytes)) as pieces:
+            for piece in pieces:
+                gatherer.take(piece)
+                if self._progress:
+                    self._progress(self._seen + source.raw, self._total, gatherer.told)
         gatherer.flush()
 
 

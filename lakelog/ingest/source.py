@@ -9,13 +9,14 @@ damaged or cut short, or that inflates beyond RATIO_MAX, ends early with a reaso
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from lakelog.ingest.inflate import BrokenStream, Gzip, Zstd, compression
 
-CHUNK = 32 << 20
+CHUNK = 24 << 20
 LINE_MAX = 64 << 20
 KEPT = 65_536
 RATIO_MAX = 20_000
@@ -102,11 +103,16 @@ class Source:
             if self._is_bomb(done):
                 self.broken = f"it inflates over {RATIO_MAX} times: not read any further"
                 return
-            data = pending + block if pending else block
             if not block:
-                if data:
-                    yield Chunk(data, base, True)
+                if pending:
+                    yield Chunk(pending, base, True)
                 return
+            cut = block.rfind(b"\n") + 1
+            if cut and len(pending) + cut <= LINE_MAX:
+                yield Chunk(b"".join((pending, memoryview(block)[:cut])), base)
+                base, pending = base + len(pending) + cut, block[cut:]
+                continue
+            data = pending + block
             cut = data.rfind(b"\n") + 1
             first = data.find(b"\n") + 1 if len(data) > LINE_MAX else 0
             if first > LINE_MAX:
@@ -121,6 +127,15 @@ class Source:
                 base += length
             else:
                 pending = data
+
+    def ahead(self, offset: int) -> Generator[Piece]:
+        """Yield `pieces`, each read while the one before it is worked on; close it when done."""
+        pieces = self.pieces(offset)
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(next, pieces, None)
+            while (piece := coming.result()) is not None:
+                coming = reader.submit(next, pieces, None)
+                yield piece
 
     def close(self) -> None:
         """Let go of the file."""

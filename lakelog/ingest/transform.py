@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode
-from lakelog.ingest.formats import bulk
+from lakelog.ingest.formats import bulk, sqltext
 from lakelog.ingest.source import KEPT, Chunk
 from lakelog.store import rows, wal
 
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 SAMPLE, SAMPLE_LINES = 1 << 18, 50
 """How much of a file's beginning tells what its lines look like."""
-FEW = 100
-"""So many lines are sooner decided one by one than a query is planned."""
+FEW = 500
+"""So many lines are sooner decided one by one than a query is planned; four times so many of
+those that a query left, which are mostly bad."""
 _STRIPE = 10_000
 """Lines in what one thread of the engine takes at a time."""
 BOM = b"\xef\xbb\xbf"
@@ -70,7 +71,7 @@ class Transformer:
     ) -> None:  # fmt: skip
         self._connection, self._form = connection, form
         self._origin, self._source = origin, source
-        self._narrow: str | None = None
+        self._queries: list[str] | None = None
 
     def run(self, chunk: Chunk) -> Made:
         """Return what a chunk holds."""
@@ -108,20 +109,35 @@ class Transformer:
         """
         import numpy as np
 
-        if self._narrow is None:
+        if self._queries is None:
             sample = chunk.data[:SAMPLE].split(b"\n")[:-1][:SAMPLE_LINES]
-            self._narrow = self._form.narrow(sample) or ""
+            self._queries = [*self._form.cheaper(sample), self._form.QUERY]
         tables: list[pa.Table | None] = []
         left = np.arange(len(array), dtype=np.int64)
-        if len(array) <= FEW:
-            return tables, left
-        for query in filter(None, (self._narrow, self._form.QUERY)):
-            if len(left):
-                table, left = self._run(query, array, left, starts + chunk.base, now)
-                tables.append(table)
-            if query == self._narrow and len(left) > len(array) / 2:
-                self._narrow = ""
+        for query in list(self._queries):
+            if len(left) <= (4 * FEW if tables else FEW):
+                break
+            before = len(left)
+            table, left = self._guarded(query, array, left, starts + chunk.base, now)
+            tables.append(table)
+            if len(left) > before / 2 and query in self._queries[:-1]:
+                self._queries.remove(query)
         return tables, left
+
+    def _guarded(
+        self, query: str, array: pa.Array, index: Any, places: Any, now: datetime
+    ) -> tuple[pa.Table, Any]:
+        """Run a query; once it stops at a line that is no JSON, look at every line before."""
+        import duckdb
+
+        assert self._queries is not None
+        try:
+            return self._run(query, array, index, places, now)
+        except duckdb.InvalidInputException:
+            valid = f"(SELECT {sqltext.VALID} AS line, position FROM lines)"
+            safe = query.replace("FROM lines", f"FROM {valid}", 1)
+            self._queries[self._queries.index(query)] = safe
+            return self._run(safe, array, index, places, now)
 
     def _run(
         self, query: str, array: pa.Array, index: Any, places: Any, now: datetime

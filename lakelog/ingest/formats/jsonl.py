@@ -11,6 +11,7 @@ from lakelog.ingest.formats.sqltext import (
     HINTS,
     PAIRS,
     TIMES,
+    VALID,
     in_range_sql,
     level_sql,
     odd_sql,
@@ -45,9 +46,9 @@ def typed(event: dict[str, Any]) -> dict[str, Any]:
     return event
 
 
-def narrow(lines: list[bytes]) -> str | None:
-    """Return a cheaper query for files whose lines look like these, or None."""
-    return narrowed.query(lines)
+def cheaper(lines: list[bytes]) -> list[str]:
+    """Return cheaper queries for files whose lines look like these, the cheapest first."""
+    return narrowed.queries(lines)
 
 
 def _query() -> str:
@@ -66,8 +67,8 @@ def _query() -> str:
     moment = ", ".join(f'j."{k}"' for k in TIMES)
     return f"""
 WITH parsed AS MATERIALIZED (
-  SELECT line, position, try(from_json(line, '{shape}')) AS j, try(json_keys(line)) AS keys
-  FROM lines),
+  SELECT line, position, from_json(line, '{shape}') AS j, json_keys(line) AS keys
+  FROM (SELECT {VALID} AS line, position FROM lines)),
 cut AS (
   SELECT *, coalesce({moment}) AS at_text, {present} AS present,
     CASE WHEN len(keys) = {present} THEN NULL

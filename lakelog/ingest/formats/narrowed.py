@@ -1,9 +1,9 @@
-"""A cheaper query for JSON lines that look like the first ones of their file.
+"""Cheaper queries for JSON lines that look like the first ones of their file.
 
-It decides only what it decides without loss. A line that is, byte for byte, what its values give
-when they are written the way the first line is written (same keys, order and separators) has
-these values and nothing else: no key is left over or doubled, no number was shortened. Others
-are looked at more closely, and flagged where a doubt remains.
+The first takes a line that is, byte for byte, what its values give when they are written the way
+the first line is written: same keys, order and separators. Such a line has these values and
+nothing else: no key is left over or doubled, no number was shortened. The second looks more
+closely at lines that are spaced or escaped otherwise. Both flag every line they do not decide.
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ from lakelog.ingest.formats import sqltext
 from lakelog.ingest.formats.sqltext import COLUMN
 
 _TAIL = r",\s*}\s*$"
+_NO_NUMBER = r"(?i)(?:^|[:\[,])\s*-?(?:nan|inf)"
+_PARTS = ("nan", "inf", "N", "A", "I", "F")
+"""One of these is in every spelling of them, which is quick to see."""
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_@.-]+")
 _EXTRAS_MAX = 64
 _SPACED = re.compile(rb'\s*{"[^"\\]*": ')
+_SHAPE = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00)?")
 
 
-def query(lines: list[bytes]) -> str | None:
-    """Return the query for files whose lines look like these, or None.
+def queries(lines: list[bytes]) -> list[str]:
+    """Return the queries for files whose lines look like these, the cheaper first, or none.
 
-    It decides lines that have only the sample's keys, each column under one spelling and none
-    null; all others are flagged.
+    They decide lines that have only the sample's keys, each column under one spelling and none
+    null; all others are flagged. The first raises where a line is no JSON at all.
     """
     good = _good(lines)
     keys = list(dict.fromkeys(key for _, event in good for key in event))
@@ -36,12 +40,59 @@ def query(lines: list[bytes]) -> str | None:
     once = len(named) + len(extras) == len(keys) == len({k.lower() for k in keys})
     plain = len(extras) <= _EXTRAS_MAX and all(map(_PLAIN_KEY.fullmatch, extras))
     if not (typed and once and plain and "time" in named) or (extras and "data" in named):
-        return None
+        return []
+    look = Look(named, extras)
     always = {k for k in keys if all(k in event for _, event in good)}
     first, event = good[0]
+    moment = event.get(named["time"])
     bare = {*extras, named.get("data")}
-    bare |= {named["time"]} if type(event.get(named["time"])) in (int, float) else set()
-    return _sql(named, extras, _verbatim(keys, always, bare, first))
+    bare |= {named["time"]} if type(moment) in (int, float) else set()
+    verbatim = f"coalesce(line = {_verbatim(keys, always, bare, first)}, false)"
+    verbatim += f" AND NOT ({_quoting(look.texts)} OR {_no_json(look.payload)})"
+    quick = look.query(look.parsed("line"), _time_sql(look.column["time"], moment), verbatim)
+    text = sqltext.time_sql(look.column["time"])
+    return [quick, look.query(look.parsed(sqltext.VALID), text, _careful(look))]
+
+
+class Look:
+    """How lines spell their columns: `named` is {column: key}.
+
+    Their payload is under `data`, or made of the keys in `extras`.
+    """
+
+    def __init__(self, named: dict[str, str], extras: list[str]) -> None:
+        self.named, self.extras = named, extras
+        self.kinds = {k: "JSON" if c == "data" else "VARCHAR" for c, k in named.items()}
+        self.kinds |= dict.fromkeys(extras, "JSON")
+        self.texts = [k for column, k in named.items() if column not in ("time", "data")]
+        self.column = {
+            c: f'j."{named[c]}"' if c in named else "NULL::VARCHAR" for c in COLUMN.values()
+        }
+        if "type" not in named:
+            self.column["type"] = f"'{sqltext.DEFAULT_TYPE}'"
+        self.payload = [f'j."{k}"' for k in extras] or [self.column["data"]] * ("data" in named)
+
+    def parsed(self, line: str) -> str:
+        """SQL for lines with their values `j`, in the types they are needed in."""
+        shape = "{" + ", ".join(f'"{k}":"{v}"' for k, v in self.kinds.items()) + "}"
+        return f"SELECT line, position, from_json({line}, '{shape}') AS j FROM lines"
+
+    def query(self, parsed: str, moment: str, plain: str) -> str:
+        """The query over `parsed` lines that decides those which are `plain`."""
+        column = self.column
+        severity = sqltext.level_sql(column["level"]) if "level" in self.named else "NULL::VARCHAR"
+        body = f"{column['data']}::VARCHAR"
+        if self.extras:
+            body = _braced(", ".join(f'\'"{k}":\' || j."{k}"' for k in self.extras))
+        return f"""
+WITH parsed AS MATERIALIZED ({parsed}),
+typed AS (SELECT *, {moment} AS time, {severity} AS severity, {plain} AS plain FROM parsed)
+SELECT time, {column["type"]} AS type, {column["category"]} AS category,
+  {column["source"]} AS source, {column["subject"]} AS subject, severity AS level,
+  {column["message"]} AS message, nullif({body}, 'null') AS data, {column["id"]} AS id, position,
+  NOT coalesce(plain AND {sqltext.in_range_sql("time")} AND {column["type"]} <> ''
+    AND ({column["level"]} IS NULL OR severity IS NOT NULL), false) AS slow
+FROM typed"""
 
 
 def _good(lines: list[bytes]) -> list[tuple[bytes, dict[str, Any]]]:
@@ -55,36 +106,18 @@ def _good(lines: list[bytes]) -> list[tuple[bytes, dict[str, Any]]]:
     return good
 
 
-def _sql(named: dict[str, str], extras: list[str], verbatim: str) -> str:
-    """The query for lines that spell their columns as `named` {column: key} does.
-
-    Their payload is under `data`, or made of the keys in `extras`.
-    """
-    kinds = {k: "JSON" if column == "data" else "VARCHAR" for column, k in named.items()}
-    kinds |= dict.fromkeys(extras, "JSON")
-    shape = "{" + ", ".join(f'"{k}":"{v}"' for k, v in kinds.items()) + "}"
-    texts = [k for column, k in named.items() if column not in ("time", "data")]
-    column = {c: f'j."{named[c]}"' if c in named else "NULL::VARCHAR" for c in COLUMN.values()}
-    if "type" not in named:
-        column["type"] = f"'{sqltext.DEFAULT_TYPE}'"
-    severity = sqltext.level_sql(column["level"]) if "level" in named else "NULL::VARCHAR"
-    payload = [f'j."{k}"' for k in extras] or [column["data"]] * ("data" in named)
-    body = f"{column['data']}::VARCHAR"
-    if extras:
-        body = _braced(", ".join(f'\'"{k}":\' || j."{k}"' for k in extras))
-    return f"""
-WITH parsed AS MATERIALIZED (
-  SELECT line, position, try(from_json(line, '{shape}')) AS j FROM lines),
-typed AS (SELECT *, {sqltext.time_sql(column["time"])} AS time, {severity} AS severity,
-  CASE WHEN coalesce(line = {verbatim}, false) AND NOT ({_quoting(texts)})
-    THEN NOT ({_no_json(payload)}) ELSE {_careful(kinds, texts, extras)} END AS plain
-  FROM parsed)
-SELECT time, {column["type"]} AS type, {column["category"]} AS category,
-  {column["source"]} AS source, {column["subject"]} AS subject, severity AS level,
-  {column["message"]} AS message, nullif({body}, 'null') AS data, {column["id"]} AS id, position,
-  NOT coalesce(plain AND {sqltext.in_range_sql("time")} AND {column["type"]} <> ''
-    AND ({column["level"]} IS NULL OR severity IS NOT NULL), false) AS slow
-FROM typed"""
+def _time_sql(text: str, example: Any) -> str:
+    """SQL for a time, cheaper for ISO text of the example's shape."""
+    shape = _SHAPE.fullmatch(example) if isinstance(example, str) else None
+    if not shape:
+        return sqltext.time_sql(text)
+    like = re.sub(r"\d", "_", shape[0].split("+")[0]) + (shape[3] if shape[3] == "+00:00" else "")
+    part = ".%f" if shape[2] else ""
+    form = f"%Y-%m-%d{shape[1]}%H:%M:%S{part}{shape[3] or ''}"
+    # separators stand where they should and no space leads, so that all the rest are digits
+    return f"""CASE WHEN {text} LIKE '{like}' AND {text} > '0'
+      THEN make_timestamptz(epoch_us(try_strptime({text}, '{form}')))
+      ELSE {sqltext.time_sql(text)} END"""
 
 
 def _verbatim(keys: list[str], always: set[str], bare: set[Any], first: bytes) -> str:
@@ -118,20 +151,29 @@ def _quoting(names: list[str]) -> str:
 def _no_json(values: list[str]) -> str:
     """SQL that says whether these JSON texts may hold what the engine takes though it is none."""
     deep = " OR ".join(sqltext.deep_sql(v) for v in values)
-    names = " OR ".join(f"contains({v}, '{name}')" for v in values for name in ("NaN", "Infinity"))
-    return f"coalesce({deep} OR {names}, false)" if values else "false"
+    none = " OR ".join(
+        f"CASE WHEN {' OR '.join(_holds(v, part) for part in _PARTS)}"
+        f" THEN regexp_matches({v}, '{_NO_NUMBER}') ELSE false END"
+        for v in values
+    )
+    return f"coalesce({deep} OR {none}, false)" if values else "false"
 
 
-def _careful(kinds: dict[str, str], texts: list[str], extras: list[str]) -> str:
+def _holds(value: str, part: str) -> str:
+    return f"contains({value}, '{part}')"
+
+
+def _careful(look: Look) -> str:
     """SQL that says whether a line that is spaced or escaped otherwise was read without loss."""
-    present = " + ".join(f'(j."{k}" IS NOT NULL)::INT' for k in kinds)
+    present = " + ".join(f'(j."{k}" IS NOT NULL)::INT' for k in look.kinds)
     odd = rf"regexp_matches(line, '{_TAIL}')"
-    if extras:
+    if look.extras:
         odd = sqltext.odd_sql("line", sqltext.unchanged_sql("line"))
-    elif "data" in kinds:
+    elif "data" in look.kinds:
         odd = _odd_payload("j.data::VARCHAR", odd)
-    stray = sqltext.stray_sql(texts) or "false"
-    return f"try(len(json_keys(line))) = {present} AND NOT ({stray}) AND NOT ({odd})"
+    stray = sqltext.stray_sql(look.texts) or "false"
+    count = f"len(json_keys({sqltext.VALID}))"
+    return f"{count} = {present} AND NOT ({stray}) AND NOT ({odd})"
 
 
 def _braced(pairs: str) -> str:

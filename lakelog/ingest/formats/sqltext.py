@@ -11,6 +11,8 @@ COLUMN = {
     **dict.fromkeys(TIMES, "time"), **{v: k for k, v in PAIRS.items()},
 }  # fmt: skip
 """The column that each key of an envelope names."""
+VALID = "CASE WHEN json_valid(line) THEN line END"
+"""Lines that are no JSON at all would stop a query."""
 _LONG = r"[0-9.]{17,}|[0-9.]{16}[eE]"
 """Numbers that a double may not give back, and identifiers that look like them."""
 SPOILT = r"[:\[,]\s*-?(?:[0-9.]+[eE][+-]?[0-9]{3}|(?i:nan|inf))|,\s*[}\]]"
