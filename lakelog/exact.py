@@ -29,7 +29,7 @@ def parse_object(line: bytes, columns: frozenset[str]) -> dict[str, Any]:
     A key of `columns` that is repeated keeps its last value, any other keeps all. Raises
     InvalidEvent with the reason when the line is not a JSON object.
     """
-    value, exact = _parse(line)
+    value, exact = _parse(line, b"}")
     if not exact and isinstance(value, _Pairs):
         value = _settle_top(value, columns)
     if not isinstance(value, dict):
@@ -112,16 +112,31 @@ def _plain_object(pairs: list[tuple[Any, Any]]) -> Any:
     return orjson.Fragment(b"{" + body + b"}")
 
 
-def _parse(text: bytes) -> tuple[Any, bool]:
-    """Return a JSON value, and whether it is exact; if not, its objects are _Pairs."""
+def _parse(text: bytes, end: bytes = b"") -> tuple[Any, bool]:
+    """Return a JSON value, and whether it is exact; if not, its objects are _Pairs.
+
+    What is no JSON and does not end with `end` needs no second look.
+    """
     try:
         value = orjson.loads(text)
         plain = not (b"\\u00" in text or _LONG_NUMBER.search(text))
         if plain and _keeps_keys(text, orjson.dumps(value)):
             return value, True
-    except (orjson.JSONDecodeError, TypeError):
+    except orjson.JSONDecodeError as error:
+        cut = not text.rstrip().endswith(end) and "depth" not in str(error)
+        if cut and _is_text(text):
+            raise InvalidEvent(f"not JSON: {error}") from None
+    except TypeError:
         pass
     return _parse_exact(text), False
+
+
+def _is_text(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _keeps_keys(text: bytes, written: bytes) -> bool:

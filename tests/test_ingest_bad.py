@@ -359,7 +359,8 @@ def test_the_outcome_as_json(lake: lakelog.Lake, tmp_path: Path) -> None:
         {
             "path": path, "format": "jsonl", "events": 3, "quarantined": 1, "skipped": 0,
             "lines": 4, "left": 8, "error": "",
-            "reason": "not JSON: Expecting value: line 1 column 1 (char 0) (at byte 180)",
+            "reason": "not JSON: unexpected character, expected a JSON value: line 1 column 1"
+                " (char 0) (at byte 180)",
         },
         {
             "path": str(tmp_path / "none"), "format": "", "events": 0, "quarantined": 0,

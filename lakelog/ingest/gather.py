@@ -20,7 +20,7 @@ from lakelog.ingest import cursors
 from lakelog.ingest.cursors import WINDOW, Cursor, Start
 from lakelog.ingest.formats import bulk, jsonl, oos
 from lakelog.ingest.source import Chunk, Overlong, Piece, Source
-from lakelog.ingest.transform import BOM, Bad, Transformer, readable
+from lakelog.ingest.transform import BOM, Bad, Made, Transformer, readable
 from lakelog.store import disk, idrun, rows, segment
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 FORMATS = {form.NAME: form for form in (jsonl, oos, bulk)}
 ROWS_MAX = 1_000_000
 SECONDS_MAX = 60.0
+LEVEL = 1
+"""Of zstd: files come in fast, and compaction packs tighter."""
 BYTES_MAX = 512 << 20
 """Bytes of a file that one publish takes at most, so that long rows do not fill the memory."""
 BAD_MAX = 64 << 20
@@ -103,7 +105,7 @@ class Batch:
         self.tables: list[pa.Table] = []
         self.runs: list[Any] = list(job.runs)
         self.bad: list[Bad] = []
-        self.rows = self.known = self.lines = self.bytes = self._kept = 0
+        self.rows = self.known = self.lines = self.bytes = self._kept = self._most = 0
         self._since = time.monotonic()
         self._builder: segment.Builder | None = None
         self._pending: Future[None] | None = None
@@ -111,17 +113,38 @@ class Batch:
     @property
     def full(self) -> bool:
         """Whether it is time to publish."""
-        many = self.rows + self.known + len(self.bad) >= ROWS_MAX
+        if self._most >= ROWS_MAX:
+            self.wait()
         large = self.bytes >= BYTES_MAX or self._kept >= BAD_MAX
-        return many or large or time.monotonic() - self._since > SECONDS_MAX
+        return self._most >= ROWS_MAX or large or time.monotonic() - self._since > SECONDS_MAX
 
     def add_bad(self, bad: list[Bad]) -> None:
         """Add lines that are no events."""
         self.bad += bad
         self._kept += sum(len(b.line) for b in bad)
 
-    def add(self, table: pa.Table, pool: ThreadPoolExecutor) -> None:
-        """Drop events whose id is known, hand the rest to the encoder."""
+    def add(self, made: Made, pool: ThreadPoolExecutor) -> None:
+        """Take in what a chunk holds, beside the work on the next one."""
+        self.wait()
+        self.lines += made.lines
+        self.bytes += made.taken
+        self._most += made.lines
+        self._pending = pool.submit(self._take, made)
+
+    def wait(self) -> None:
+        """Wait until all is taken in. Raises what went wrong there."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+        self._most = self.rows + self.known + len(self.bad)
+
+    def _take(self, made: Made) -> None:
+        """Finish a chunk, drop events whose id is known, encode the rest."""
+        made.finish()
+        self.add_bad(made.bad)
+        table = made.table
+        if table is None:
+            return
         count = table.num_rows
         if table["key"].null_count < count:
             table = self._new_only(table)
@@ -130,16 +153,9 @@ class Batch:
         if not table.num_rows or self._job.dry_run:
             return
         if self._builder is None:
-            self._builder = segment.Builder("events", "arrival", self.commit)
-        self.wait()
-        self._pending = pool.submit(self._builder.add, table)
+            self._builder = segment.Builder("events", "arrival", self.commit, LEVEL)
+        self._builder.add(table)
         self.tables.append(table.select(_COUNTED))
-
-    def wait(self) -> None:
-        """Wait for the encoder. Raises what went wrong there."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
 
     def write(self, origin: str) -> list[Entry]:
         """Write the segments durably; return their entries."""
@@ -209,6 +225,7 @@ class Gatherer:
         """Add a piece of the file; publish when enough is gathered. Raises Moved."""
         if isinstance(piece, Overlong):
             reason = f"a line of {piece.length:,} bytes is too long"
+            self._batch.wait()
             self._batch.add_bad([Bad(piece.base, reason, readable(piece.head))])
             self._move(piece.base + piece.length, self._held + piece.last)
             self._batch.lines, self._held = self._batch.lines + 1, b""
@@ -220,6 +237,7 @@ class Gatherer:
     def flush(self) -> None:
         """Publish what is gathered, with the cursor. Raises Moved."""
         batch, job = self._batch, self._job
+        batch.wait()
         self._report.left = len(self._held)
         if self._place == self.start.bytes:
             return
@@ -276,12 +294,8 @@ class Gatherer:
             form = self._choose(chunk)
             self._report.format = form.NAME
             self._transformer = self._job.transformer(form, self.start.origin)
-        made = self._transformer.run(chunk)
-        self._batch.add_bad(made.bad)
-        self._batch.lines += made.lines
-        self._batch.bytes += made.taken
-        if made.table is not None:
-            self._batch.add(made.table, self._pool)
+        made = self._transformer.start(chunk)
+        self._batch.add(made, self._pool)
         self._held = chunk.data[made.taken :]
         self._move(chunk.base + made.taken, chunk.data[max(made.taken - WINDOW, 0) : made.taken])
 

@@ -21,6 +21,7 @@ LINE_MAX = 64 << 20
 KEPT = 65_536
 RATIO_MAX = 20_000
 _RATIO_FROM = 1 << 30
+_NEAR = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Source:
         """Yield chunks of whole lines from `offset`, where the stream must stand."""
         pending, base, done = b"", offset, 0
         while True:
-            block = self.read(CHUNK)
+            block = self.read(CHUNK if self.compression else self._to_line_end(CHUNK))
             done += len(block)
             if self._is_bomb(done):
                 self.broken = f"it inflates over {RATIO_MAX} times: not read any further"
@@ -108,6 +109,10 @@ class Source:
                     yield Chunk(pending, base, True)
                 return
             cut = block.rfind(b"\n") + 1
+            if cut == len(block) and not pending:
+                yield Chunk(block, base)
+                base += cut
+                continue
             if cut and len(pending) + cut <= LINE_MAX:
                 yield Chunk(b"".join((pending, memoryview(block)[:cut])), base)
                 base, pending = base + len(pending) + cut, block[cut:]
@@ -140,6 +145,17 @@ class Source:
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
+
+    def _to_line_end(self, size: int) -> int:
+        """How much to read so that the block ends with a line, if one ends near `size`."""
+        if size <= _NEAR:
+            return size
+        try:
+            near = os.pread(self._file.fileno(), _NEAR, self._file.tell() + size - _NEAR)
+        except OSError:
+            return size
+        whole = len(near) == _NEAR and b"\n" in near
+        return size - _NEAR + near.rfind(b"\n") + 1 if whole else size
 
     def _open(self) -> Any:
         if self.compression:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ SAMPLE, SAMPLE_LINES = 1 << 18, 50
 FEW = 500
 """So many lines are sooner decided one by one than a query is planned; four times so many of
 those that a query left, which are mostly bad."""
-_STRIPE = 10_000
+_STRIPE = 8192
 """Lines in what one thread of the engine takes at a time."""
 BOM = b"\xef\xbb\xbf"
 _KEY = "CASE WHEN id <> '' THEN sha256(coalesce(source, '') || chr(0) || id)[1:24] END"
@@ -53,13 +54,21 @@ class Made:
     """What came of one chunk: rows in the file's order, bad lines, and how far it was taken.
 
     `taken` is less than the chunk when its last line is not finished, or is an action whose
-    document is still to come.
+    document is still to come. Rows and bad lines are complete after `finish`.
     """
 
     table: Any = None
     bad: list[Bad] = field(default_factory=list)
     lines: int = 0
     taken: int = 0
+    rest: Callable[[], Any] | None = None
+
+    def finish(self) -> Made:
+        """Decide what is left to decide line by line."""
+        rest, self.rest = self.rest, None
+        if rest is not None:
+            self.table = rest()
+        return self
 
 
 class Transformer:
@@ -70,11 +79,16 @@ class Transformer:
         source: str | None = None,
     ) -> None:  # fmt: skip
         self._connection, self._form = connection, form
+        self._beside = connection.cursor()
         self._origin, self._source = origin, source
         self._queries: list[str] | None = None
 
     def run(self, chunk: Chunk) -> Made:
         """Return what a chunk holds."""
+        return self.start(chunk).finish()
+
+    def start(self, chunk: Chunk) -> Made:
+        """Decide what SQL can of a chunk; `finish` may run beside the start of the next one."""
         if chunk.open_end:
             chunk = self._without_cut_line(chunk)
         made = Made(taken=len(chunk.data))
@@ -85,9 +99,11 @@ class Transformer:
         made.lines = len(array)
         now = datetime.now(UTC)
         tables, left = self._by_sql(_valid_text(array), starts, chunk, now)
-        if len(left):
-            tables.append(self._exact(chunk, starts, left, made))
-        made.table = _in_order(tables)
+
+        def rest() -> pa.Table | None:
+            return _in_order([*tables, self._exact(chunk, starts, left, made)])
+
+        made.rest = rest
         return made
 
     def _without_cut_line(self, chunk: Chunk) -> Chunk:
@@ -145,7 +161,6 @@ class Transformer:
         """Run a query over some lines; return the rows it decided and the lines it did not."""
         import numpy as np
         import pyarrow as pa
-        import pyarrow.compute as pc
 
         lines = array if len(index) == len(array) else array.take(pa.array(index))
         cursor = self._connection.cursor()
@@ -157,18 +172,17 @@ class Transformer:
             if self._source is not None:
                 query = f"SELECT * REPLACE (coalesce(source, $label) AS source) FROM ({query})"
                 named["label"] = self._source
-            query = f"SELECT *, {_KEY} AS key FROM ({query})"
+            query = f"""WITH decided AS MATERIALIZED ({query})
+                SELECT * EXCLUDE (slow), {_KEY} AS key FROM decided WHERE NOT slow"""
             found = cursor.sql(query, params=named or None).to_arrow_table()
         finally:
             cursor.close()
-        flagged = found["slow"].fill_null(True)
-        decided = found.filter(pc.invert(flagged)) if pc.any(flagged).as_py() else found
-        at = np.asarray(decided["position"])
+        at = np.asarray(found["position"])
         seen = np.zeros(len(array), dtype=bool)
         seen[at] = True
-        column = decided.schema.get_field_index("position")
-        decided = decided.set_column(column, "position", pa.array(places[at]))
-        return self._finish(decided.drop_columns(["slow"]), now), index[~seen[index]]
+        column = found.schema.get_field_index("position")
+        found = found.set_column(column, "position", pa.array(places[at]))
+        return self._finish(found, now), index[~seen[index]]
 
     def _finish(self, table: pa.Table, now: datetime) -> pa.Table:
         """Add what every row of this run shares."""
@@ -203,7 +217,7 @@ class Transformer:
         if not lines:
             return None
         now = datetime.now(UTC)
-        table = rows.events(self._connection, [_frame(lines, self._origin)])
+        table = rows.events(self._beside, [_frame(lines, self._origin)])
         table = table.drop_columns(["ingested_at", "origin", "writer", "sequence", "position"])
         table = table.append_column("position", pa.array(places, pa.int64()))
         return self._finish(table, now)

@@ -13,6 +13,7 @@ unnoticed; so the bytes are made in memory, hashed, written and synced here.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -57,11 +58,14 @@ def write(
 
 def put(layout: Layout, data: bytes, table: pa.Table, kind: str, order: str) -> dict[str, Any]:
     """Write an encoded segment of `table` durably; return its manifest entry."""
-    digest = document.digest(data)
-    disk.put_object(layout.object("segments", digest), data)
+    with ThreadPoolExecutor(1) as beside:
+        known = beside.submit(statistics, table, kind) if table.num_rows > ROW_GROUP else None
+        digest = document.digest(data)
+        disk.put_object(layout.object("segments", digest), data)
+        told = known.result() if known else statistics(table, kind)
     return {
         "add": "segment", "key": digest, "bytes": len(data), "kind": kind,
-        "events": table.num_rows, "layout": order, **statistics(table, kind),
+        "events": table.num_rows, "layout": order, **told,
     }  # fmt: skip
 
 

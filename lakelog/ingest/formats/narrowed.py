@@ -49,7 +49,10 @@ def queries(lines: list[bytes]) -> list[str]:
     bare |= {named["time"]} if type(moment) in (int, float) else set()
     verbatim = f"coalesce(line = {_verbatim(keys, always, bare, first)}, false)"
     verbatim += f" AND NOT ({_quoting(look.texts)} OR {_no_json(look.payload)})"
-    quick = look.query(look.parsed("line"), _time_sql(look.column["time"], moment), verbatim)
+    # most lines that are no JSON are cut short or never began, which is quick to see
+    whole = f"starts_with(line, '{{') AND ends_with(line, {_end(first)})"
+    text = f"CASE WHEN {whole} THEN line END"
+    quick = look.query(look.parsed(text), _time_sql(look.column["time"], moment), verbatim)
     text = sqltext.time_sql(look.column["time"])
     return [quick, look.query(look.parsed(sqltext.VALID), text, _careful(look))]
 
@@ -85,7 +88,7 @@ class Look:
         if self.extras:
             body = _braced(", ".join(f'\'"{k}":\' || j."{k}"' for k in self.extras))
         return f"""
-WITH parsed AS MATERIALIZED ({parsed}),
+WITH parsed AS ({parsed}),
 typed AS (SELECT *, {moment} AS time, {severity} AS severity, {plain} AS plain FROM parsed)
 SELECT time, {column["type"]} AS type, {column["category"]} AS category,
   {column["source"]} AS source, {column["subject"]} AS subject, severity AS level,
@@ -136,8 +139,11 @@ def _verbatim(keys: list[str], always: set[str], bare: set[Any], first: bytes) -
         else:
             pieces.append(f"{head} || {value}" + (f" || '{quote}'" if quote else ""))
         before = comma
-    rest = "\\r" if first.endswith(b"\r") else ""
-    return f"concat({', '.join(pieces)}, e'}}{rest}\\n')"
+    return f"concat({', '.join(pieces)}, {_end(first)})"
+
+
+def _end(first: bytes) -> str:
+    return "e'}\\r\\n'" if first.endswith(b"\r") else "e'}\\n'"
 
 
 def _quoting(names: list[str]) -> str:
