@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -177,3 +178,17 @@ def test_the_key_of_an_id_is_the_same_in_python_and_in_sql(
     """Identity is the first 12 bytes of SHA-256(source NUL id), whoever computes it."""
     query = "SELECT sha256(coalesce($1, '') || chr(0) || $2)[1:24]"
     assert lake.sql(query, [source, ident]).fetchall() == [(identity_key(source, ident),)]
+
+
+@settings(max_examples=100)
+@given(parts=st.lists(KEYS, min_size=1, max_size=5), size=st.integers(1, 9))
+def test_joined_runs_are_one_run_of_all_keys(
+    lake: lakelog.Lake, parts: list[list[tuple[int, int]]], size: int
+) -> None:
+    """Joined a range at a time, runs give the bytes that one run of all their keys has."""
+    layout = lake.store.layout
+    runs = [idrun.read(layout, write(layout, keys)) for keys in parts]
+    with mock.patch.object(idrun, "RANGE", size):
+        joined = idrun.join(layout, runs, COMMIT)
+    assert joined == write(layout, [key for keys in parts for key in keys])
+    assert not [n for n in disk.listing(layout.cache) if n.startswith(disk.TEMPORARY)]

@@ -13,7 +13,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 TEMPORARY = ".tmp-"
 
@@ -118,6 +118,41 @@ def write_temporary(directory: str, data: bytes) -> str:
     finally:
         close(fd)
     return path
+
+
+def write_pieces(directory: str, pieces: Iterable[bytes], *, sync: bool = True) -> str:
+    """Write a file piece by piece, so that it need not fit in memory; return its temporary path."""
+    path = temporary(directory)
+    fd = create(path)
+    try:
+        for piece in pieces:
+            write_all(fd, piece)
+        if sync:
+            sync_file(fd)
+    except BaseException:
+        unlink(path)
+        raise
+    finally:
+        close(fd)
+    return path
+
+
+def pieces(path: str, size: int = 1 << 22) -> Iterator[bytes]:
+    """Yield the bytes of a file."""
+    with open(path, "rb", buffering=0) as file:
+        while piece := file.read(size):
+            yield piece
+
+
+def put_made(made: str, path: str) -> None:
+    """Give a synced temporary file its content-addressed name, durably."""
+    make_dirs(os.path.dirname(path))
+    try:
+        with contextlib.suppress(FileExistsError):
+            link(made, path)
+    finally:
+        unlink(made)
+    sync_dir(os.path.dirname(path))
 
 
 def create_whole(path: str, data: bytes) -> None:

@@ -12,9 +12,12 @@ their second. Runs are read by memory map.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import mmap
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import DamagedIds
@@ -24,7 +27,11 @@ from lakelog.store.layout import Layout
 if TYPE_CHECKING:
     import numpy as np
 
+    Keys = tuple[np.ndarray, np.ndarray]
+
 _HEAD = struct.Struct("<4s4xQ16sI")
+RANGE = 1 << 20
+"""Keys that are merged at a time."""
 FAN = 8
 """So many runs of one size class are merged into one of the next."""
 
@@ -39,17 +46,14 @@ def size_class(count: int) -> int:
 
 def encode(high: np.ndarray, low: np.ndarray, commit: str) -> bytes:
     """Return a run of keys, which need not be sorted yet (u64 and u32 arrays of equal length)."""
-    import numpy as np
+    high, low = ordered(high, low)
+    body = high.astype("<u8").tobytes() + low.astype("<u4").tobytes()
+    return _header(len(high), commit, zlib.crc32(body)) + body
 
-    order = np.argsort(high, kind="stable")
-    ordered = high[order]
-    if len(ordered) > 1 and bool((ordered[1:] == ordered[:-1]).any()):
-        order = np.lexsort((low, high))
-        ordered = high[order]
-    body = ordered.astype("<u8").tobytes() + low[order].astype("<u4").tobytes()
-    head = _HEAD.pack(b"LKI1", len(ordered), bytes.fromhex(commit), zlib.crc32(body))
-    head = head.ljust(60, b"\0")
-    return head + struct.pack("<I", zlib.crc32(head)) + body
+
+def _header(count: int, commit: str, crc: int) -> bytes:
+    head = _HEAD.pack(b"LKI1", count, bytes.fromhex(commit), crc).ljust(60, b"\0")
+    return head + struct.pack("<I", zlib.crc32(head))
 
 
 def write(layout: Layout, high: np.ndarray, low: np.ndarray, commit: str) -> dict[str, Any]:
@@ -107,8 +111,63 @@ def ordered(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return keys in the order of a run."""
     import numpy as np
 
-    order = np.lexsort((low, high))
-    return high[order], low[order]
+    order = np.argsort(high, kind="stable")
+    first = high[order]
+    if len(first) > 1 and bool((first[1:] == first[:-1]).any()):
+        order = np.lexsort((low, high))
+        first = high[order]
+    return first, low[order]
+
+
+def join(layout: Layout, runs: list[Keys], commit: str) -> dict[str, Any]:
+    """Write one run of the keys of several, a range of keys at a time; return its entry."""
+    count = sum(len(high) for high, _ in runs)
+    if count <= RANGE:
+        return write(layout, *merge(runs), commit)
+    lows: list[str] = []
+    highs = disk.write_pieces(layout.cache, _ranges(layout, runs, count, lows), sync=False)
+    try:
+        parts = (highs, *lows)
+        crc = 0
+        for piece in _all_pieces(parts):
+            crc = zlib.crc32(piece, crc)
+        digest = hashlib.sha256()
+        whole = _hashed(itertools.chain([_header(count, commit, crc)], _all_pieces(parts)), digest)
+        made = disk.write_pieces(layout.cache, whole)
+    finally:
+        for path in (highs, *lows):
+            disk.unlink(path)
+    name = digest.hexdigest()
+    disk.put_made(made, layout.object("ids", name))
+    return {"digest": name, "bytes": 64 + 12 * count, "count": count}
+
+
+def _ranges(layout: Layout, runs: list[Keys], count: int, lows: list[str]) -> Iterator[bytes]:
+    """Yield the first parts of all keys in order; leave the second parts in files, in `lows`.
+
+    Keys are hashes and so spread evenly: equal ranges of them hold about equally many.
+    """
+    import numpy as np
+
+    steps = -(-count // RANGE)
+    bounds = [np.uint64((n << 64) // steps) for n in range(1, steps)]
+    cuts = [[0, *np.searchsorted(high, bounds).tolist(), len(high)] for high, _ in runs]
+    for n in range(steps):
+        slices = [slice(cut[n], cut[n + 1]) for cut in cuts]
+        part = merge([(run[0][at], run[1][at]) for run, at in zip(runs, slices, strict=True)])
+        high, low = ordered(*part)
+        lows.append(disk.write_pieces(layout.cache, [low.astype("<u4").tobytes()], sync=False))
+        yield high.astype("<u8").tobytes()
+
+
+def _all_pieces(paths: Iterable[str]) -> Iterator[bytes]:
+    return itertools.chain.from_iterable(map(disk.pieces, paths))
+
+
+def _hashed(pieces: Iterable[bytes], digest: Any) -> Iterator[bytes]:
+    for piece in pieces:
+        digest.update(piece)
+        yield piece
 
 
 def merge(runs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

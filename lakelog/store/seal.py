@@ -174,8 +174,7 @@ class Sealer:
         if not due:
             return False
         layout = self._store.layout
-        high, low = idrun.merge([open_run(self._store, run) for run in due])
-        made = idrun.write(layout, high, low, disk.random_hex())
+        made = idrun.join(layout, [open_run(self._store, run) for run in due], disk.random_hex())
         names = tuple(run["digest"] for run in due)
 
         def plan(_: Head, now: Manifest) -> Change | None:
