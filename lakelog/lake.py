@@ -148,9 +148,9 @@ class Lake:
         digest = resolve.resolve(self.store, self.branch_name, str(ref))
         return View(self.store, self.branch_name, self._session, digest)
 
-    def explain(self, query: str) -> tuple[int, int]:
+    def explain(self, query: str, params: Any = None) -> tuple[int, int]:
         """Return (segments the query opens, segments of the branch)."""
-        return self._session.plan(query)
+        return self._session.plan(query, params)
 
     def settle(self) -> Head:
         """Publish everything acknowledged so far; return the head that holds it."""

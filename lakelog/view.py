@@ -29,9 +29,9 @@ class View:
         """Number of events."""
         return self._session.count(self.id)
 
-    def explain(self, query: str) -> tuple[int, int]:
+    def explain(self, query: str, params: Any = None) -> tuple[int, int]:
         """Return (segments the query opens, segments of this state)."""
-        return self._session.plan(query, self.id)
+        return self._session.plan(query, params, self.id)
 
     def snapshot(self) -> history.Snapshot:
         """This state's id, time, author, message and counts."""

@@ -26,8 +26,8 @@ OWN = "lakelog"
 ORDER = {
     "": """errors settings exact event lazy  store  query  ingest  view lake dbapi
         collect analyze train ship sync  cli server notebook""",
-    "store": """layout disk document engine wal segment idrun manifest refs marks opening spawn
-        writer tail rows publish trim seal compact retention gc resolve history stats
+    "store": """layout disk document engine wal bloom segment idrun manifest refs marks opening
+        spawn writer tail rows publish trim seal compact retention gc resolve history stats
         checker verify unflip salvage aside mend_refs mend_data
         repair""",
     "query": "prune tailrows session",

@@ -521,8 +521,29 @@ def test_lost_objects(tmp_path: Path) -> None:
         assert lake.gc().deleted == 0
 
 
+def test_bloom_filters(tmp_path: Path) -> None:
+    """F8.4: a segment's filter has the bits of its ids and subjects, where the statement says."""
+    path = str(tmp_path / "lake")
+    with lakelog.open(path, settings={"seal": "never"}) as lake:
+        texts = [f"{n}" * (n % 30) or "\u20ac" for n in range(1200)]
+        lake.append([{"type": "T", "subject": t, "id": f"i{n}"} for n, t in enumerate(texts)])
+        lake.settle()
+    (name,) = os.listdir(f"{path}/cache/bloom")
+    data = Path(path, "cache/bloom", name).read_bytes()
+    assert Path(path, f"segments/{name[:2]}/{name}.parquet").exists()
+    magic, crc, ids, subjects = struct.unpack_from("<4sIQQ", data)
+    assert (magic, crc, data[24:64]) == (b"LKB1", zlib.crc32(data[8:]), bytes(40))
+    assert len(data) == 64 + (ids + 7) // 8 + (subjects + 7) // 8
+    fields = {64: (ids, [f"i{n}" for n in range(1200)]), 64 + (ids + 7) // 8: (subjects, texts)}
+    for start, (size, values) in fields.items():
+        held = [statements.in_bloom(data[start:], size, value) for value in values]
+        assert all(held)
+        strangers = [statements.in_bloom(data[start:], size, f"no {n}") for n in range(1000)]
+        assert sum(strangers) < 50
+
+
 def test_the_cache_may_go(rich: Path, tmp_path: Path) -> None:
-    """F8.4: without cache/ a lake reads the same; what repair set aside is kept there."""
+    """F8.5: without cache/ a lake reads the same; what repair set aside is kept there."""
     import shutil
 
     copy = damage.copied(str(rich), tmp_path / "lake")

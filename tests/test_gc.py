@@ -190,7 +190,7 @@ def test_references_go_before_what_they_name(
     monkeypatch.setattr(disk, "unlink", lambda path: (gone.append(path), unlink(path))[1])
     assert lake.gc().deleted == 3
     kinds = [Path(p).relative_to(lake.path).parts[0] for p in gone if ".tmp-" not in p]
-    assert kinds == ["manifests", "ids", "segments"]
+    assert kinds == ["manifests", "ids", "segments", "cache"]  # the segment's filter
     assert work.entries
     assert lake.count() == 3
 

@@ -28,7 +28,9 @@ def _day(number: int) -> list[dict[str, Any]]:
                 "type": f"t{number % 5}",
                 "time": START + dt.timedelta(days=number, hours=hour, microseconds=number),
                 "source": [f"s{number % 3}", "", None][hour % 3 if number % 4 else 0],
+                "subject": [f"u{number % 7}", "", "f" * 90, None][hour % 4],
                 "data": number * 100 + hour,
+                **({"id": f"{number}-{hour}"} if number % 2 else {}),
             }
         )
     return made
@@ -92,8 +94,29 @@ FORMS = [
 CONSTANTS = st.builds(_spell, MOMENTS, st.sampled_from(FORMS))
 TIME = st.sampled_from(["time", "e.time", '"time"', "TIME", "e.Time"])
 COMPARE = st.sampled_from([">", ">=", "<", "<=", "=", "<>", "IS DISTINCT FROM"])
-NAME = st.sampled_from(["'t0'", "'t1'", "'t4'", "'many7'", "'none'", "''", "NULL", "'s0'", "'s2'"])
-COLUMN = st.sampled_from(["type", "source", "e.source", '"type"', "SOURCE"])
+NAME = st.sampled_from(
+    [
+        "'t0'",
+        "'t1'",
+        "'t4'",
+        "'many7'",
+        "'none'",
+        "''",
+        "NULL",
+        "'s0'",
+        "'s2'",
+        "'u1'",
+        "'u6'",
+        f"'{'f' * 90}'",
+        "'3-6'",
+        "'9-21'",
+        "'5-0'",
+        "'x' || '1'",
+    ]
+)
+COLUMN = st.sampled_from(
+    ["type", "source", "e.source", '"type"', "SOURCE", "subject", "e.id", "id", "e.Subject"]
+)
 ATOMS = st.one_of(
     st.builds("{} {} {}".format, TIME, COMPARE, CONSTANTS),
     st.builds("{} {} {}".format, CONSTANTS, COMPARE, TIME),

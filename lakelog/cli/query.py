@@ -69,7 +69,7 @@ def sql(
         statements = asker.statements(text)
         _check(statements, values, explain)
         if explain:
-            opened, segments = asker.plan(text, digest)
+            opened, segments = asker.plan(text, values or None, digest)
             _explain(opened, segments, asker.sql(text, values or None, digest), target)
         else:
             _answer(app, asker, statements, values, digest, target)

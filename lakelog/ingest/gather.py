@@ -41,7 +41,7 @@ BYTES_MAX = 512 << 20
 BAD_MAX = 64 << 20
 """Characters of bad lines that are gathered at most."""
 _SNIFFED = 50
-_COUNTED = ("time", "type", "source", "level", "subject")
+_COUNTED = ("time", "type", "source", "level", "subject", "id")
 """Columns that the statistics of a segment need; the others are let go once encoded."""
 
 
@@ -102,7 +102,12 @@ class Batch:
         self._job = job
         self.base, self.state = job.head()
         self.commit = disk.random_hex()
-        self.tables: list[pa.Table] = []
+        self._target = segment.rows_target(job.store.settings, self.state.totals.events)
+        self._gathered: list[pa.Table] = []
+        self._counted: list[pa.Table] = []
+        self._disk = ThreadPoolExecutor(1)
+        self._puts: list[Future[Entry]] = []
+        self._waiting = 0
         self.runs: list[Any] = list(job.runs)
         self.bad: list[Bad] = []
         self.rows = self.known = self.lines = self.bytes = self._kept = self._most = 0
@@ -152,26 +157,56 @@ class Batch:
         self.rows += table.num_rows
         if not table.num_rows or self._job.dry_run:
             return
+        self._gathered.append(table)
+        self._waiting += table.num_rows
+        step = min(segment.ROW_GROUP, self._target)
+        while self._waiting >= step:
+            self._encode(step)
+
+    def _encode(self, count: int) -> None:
+        """Encode rows as a row group; write the segment once it is large enough."""
+        import pyarrow as pa
+
+        gathered = pa.concat_tables(self._gathered)
+        table = gathered.slice(0, count)
+        self._waiting = gathered.num_rows - table.num_rows
+        self._gathered = [gathered.slice(count)] if self._waiting else []
         if self._builder is None:
             self._builder = segment.Builder("events", "arrival", self.commit, LEVEL)
         self._builder.add(table)
-        self.tables.append(table.select(_COUNTED))
+        self._counted.append(table.select(_COUNTED))
+        if sum(t.num_rows for t in self._counted) >= self._target:
+            self._put()
 
-    def write(self, origin: str) -> list[Entry]:
-        """Write the segments durably; return their entries."""
+    def _put(self) -> None:
+        """Write the segment that is being encoded."""
         import pyarrow as pa
 
+        builder, self._builder = self._builder, None
+        counted, self._counted = self._counted, []
+        if builder is not None:
+            table = pa.concat_tables(counted)
+            layout = self._job.store.layout
+            data = builder.finish()
+            put = self._disk.submit(segment.put, layout, data, table, "events", "arrival")
+            self._puts.append(put)
+
+    def write(self, origin: str) -> list[Entry]:
+        """Write what is left durably; return the entries of all segments."""
         self.wait()
-        layout, entries = self._job.store.layout, []
-        if self._builder is not None:
-            table = pa.concat_tables(self.tables)
-            entries.append(segment.put(layout, self._builder.finish(), table, "events", "arrival"))
-        if self.bad:
-            table = bad_table(self.bad, origin)
-            entries.append(
-                segment.write(layout, table, kind="quarantine", order="arrival", commit=self.commit)
-            )
-        return entries
+        if self._waiting:
+            self._encode(self._waiting)
+        self._put()
+        entries = [put.result() for put in self._puts]
+        if not self.bad:
+            return entries
+        table, layout = bad_table(self.bad, origin), self._job.store.layout
+        bad = segment.write(layout, table, kind="quarantine", order="arrival", commit=self.commit)
+        return [*entries, bad]
+
+    def close(self) -> None:
+        """Let go of the thread that writes."""
+        self._disk.shutdown(wait=True, cancel_futures=True)
 
     def id_run(self) -> list[Entry]:
         """Write the identity keys, if there are any; return their entry."""
@@ -230,7 +265,9 @@ class Gatherer:
             self._move(piece.base + piece.length, self._held + piece.last)
             self._batch.lines, self._held = self._batch.lines + 1, b""
         else:
-            self._take_chunk(Chunk(self._held + piece.data, self._place, piece.open_end))
+            held = self._held
+            again = Chunk(held + piece.data, self._place, piece.open_end) if held else piece
+            self._take_chunk(again)
         if self._batch.full:
             self.flush()
 
@@ -251,13 +288,15 @@ class Gatherer:
         else:
             self._publish(batch, at)
         self._count(batch)
+        batch.close()
         self._start = Start(at, at, self._start.head, b"")
         self._batch = Batch(job)
         self._entries = job.cursors(self._batch.state)
 
     def close(self) -> None:
-        """End the encoding thread."""
+        """End the threads that encode and write."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._batch.close()
 
     def _publish(self, batch: Batch, at: Cursor) -> None:
         store, old = self._job.store, self._start.replaced

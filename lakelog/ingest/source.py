@@ -8,6 +8,7 @@ damaged or cut short, or that inflates beyond RATIO_MAX, ends early with a reaso
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.ingest.inflate import BrokenStream, Gzip, Zstd, compression
+from lakelog.store import rows
 
 CHUNK = 24 << 20
 LINE_MAX = 64 << 20
@@ -31,6 +33,11 @@ class Chunk:
     data: bytes
     base: int
     open_end: bool = False
+
+    @functools.cached_property
+    def lines(self) -> tuple[Any, Any]:
+        """The lines as an Arrow array over the data, and where each starts; see split_lines."""
+        return rows.split_lines(self.data)
 
 
 @dataclass(frozen=True)
@@ -137,9 +144,9 @@ class Source:
         """Yield `pieces`, each read while the one before it is worked on; close it when done."""
         pieces = self.pieces(offset)
         with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(next, pieces, None)
+            coming = reader.submit(_next_split, pieces)
             while (piece := coming.result()) is not None:
-                coming = reader.submit(next, pieces, None)
+                coming = reader.submit(_next_split, pieces)
                 yield piece
 
     def close(self) -> None:
@@ -175,3 +182,11 @@ class Source:
     def _is_bomb(self, done: int) -> bool:
         large = bool(self.compression) and done > _RATIO_FROM
         return large and done > RATIO_MAX * max(self.raw, 1)
+
+
+def _next_split(pieces: Iterator[Piece]) -> Piece | None:
+    """The next piece, with its lines found beside whoever waits for it."""
+    piece = next(pieces, None)
+    if isinstance(piece, Chunk):
+        _ = piece.lines
+    return piece

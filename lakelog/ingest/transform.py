@@ -95,7 +95,7 @@ class Transformer:
         if self._form.NAME == bulk.NAME:
             made.table = self._pairs(chunk, made)
             return made
-        array, starts = rows.split_lines(chunk.data)
+        array, starts = chunk.lines
         made.lines = len(array)
         now = datetime.now(UTC)
         tables, left = self._by_sql(_valid_text(array), starts, chunk, now)

@@ -1,4 +1,4 @@
-"""Which segments a query can need: what its WHERE clauses say of time, type and source.
+"""Which segments a query can need: what its WHERE says of time, type, source, id and subject.
 
 The query is taken apart by the engine's own parser (json_serialize_sql). Only what is certain is
 used: comparisons of the bare columns with constants, joined by AND, in a SELECT whose FROM is
@@ -8,6 +8,7 @@ used: comparisons of the bare columns with constants, joined by AND, in a SELECT
 from __future__ import annotations
 
 import datetime
+import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,16 @@ import orjson
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_time, to_micros
+from lakelog.store import bloom
+from lakelog.store.bloom import Filters
 from lakelog.store.manifest import Entry
 
 if TYPE_CHECKING:
     import duckdb
 
 LOWEST, HIGHEST = -(2**62), 2**62
+_NAMES_MAX = 1000
+"""Lists of more ids or subjects are not looked up in filters."""
 _SLACK = 86_400_000_000
 """now() is later when the query runs than when it is planned."""
 _CONSTANT = frozenset(("CONSTANT", "CAST", "FUNCTION", "TYPE"))
@@ -42,11 +47,26 @@ class Need:
     high: int = HIGHEST
     types: set[str] | None = None
     sources: set[str] | None = None
+    ids: set[str] | None = None
+    subjects: set[str] | None = None
 
-    def wants(self, entry: Entry) -> bool:
+    def wants(self, entry: Entry, filters: Filters | None = None) -> bool:
         """Whether a segment may hold a matching row."""
         inside = entry["time"][0] <= self.high and self.low <= entry["time"][1]
-        return inside and _may(self.types, entry["types"]) and _may(self.sources, entry["sources"])
+        named = _may(self.types, entry["types"]) and _may(self.sources, entry["sources"])
+        if not inside or not named or filters is None:
+            return inside and named
+        return self._finds(entry, "id", self.ids, filters) and self._finds(
+            entry, "subject", self.subjects, filters
+        )
+
+    def _finds(self, entry: Entry, column: str, names: set[str] | None, filters: Filters) -> bool:
+        """Whether a segment may hold one of these names, by its range and its Bloom filter."""
+        if names is None or len(names) > _NAMES_MAX:
+            return True
+        span = entry["subject"] if column == "subject" else None
+        near = [n for n in names if span is None or span[0] <= n <= span[1]]
+        return bool(near) and filters.may(entry["key"], column, _hashes(tuple(near)))
 
 
 @dataclass
@@ -62,6 +82,11 @@ class Mentions:
     counts_all: str | None = None
 
     @property
+    def needles(self) -> bool:
+        """Whether any mention asks for certain ids or subjects."""
+        return any(need.ids is not None or need.subjects is not None for need in self.needs)
+
+    @property
     def low(self) -> int:
         """The earliest time any mention can match."""
         return min((n.low for n in self.needs), default=LOWEST)
@@ -71,9 +96,9 @@ class Mentions:
         """The latest time any mention can match."""
         return max((n.high for n in self.needs), default=HIGHEST)
 
-    def wants(self, entry: Entry) -> bool:
+    def wants(self, entry: Entry, filters: Filters | None = None) -> bool:
         """Whether any mention may match a row of the segment."""
-        return any(need.wants(entry) for need in self.needs)
+        return any(need.wants(entry, filters) for need in self.needs)
 
 
 def read(connection: duckdb.DuckDBPyConnection, query: str, params: Any = None) -> Mentions:
@@ -183,7 +208,9 @@ class _Constants:
 
     def _names(self, need: Need, column: str | None, values: list[Any]) -> None:
         names = [self._text(v) for v in values]
-        if column not in ("type", "source") or not all(isinstance(n, str) for n in names):
+        if column not in ("type", "source", "id", "subject") or not all(
+            isinstance(n, str) for n in names
+        ):
             return
         attribute = f"{column}s"
         held = getattr(need, attribute)
@@ -262,6 +289,14 @@ def _column(value: Any, table: dict[str, Any]) -> str | None:
     *owner, name = value["column_names"]
     alias = table["alias"] or table["table_name"]
     return str(name).lower() if not owner or owner == [alias] else None
+
+
+@functools.lru_cache(64)
+def _hashes(names: tuple[str, ...]) -> list[int]:
+    import pyarrow as pa
+
+    hashed: list[int] = bloom.hashes(pa.array(names, pa.string())).tolist()
+    return hashed
 
 
 def _may(wanted: set[str] | None, counts: dict[str, int] | str) -> bool:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import DamagedSegment, InvalidName, QueryFailed, SnapshotGone
 from lakelog.query import prune
 from lakelog.query.tailrows import TailRows
-from lakelog.store import disk, engine, gc, wal
+from lakelog.store import bloom, disk, engine, gc, wal
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.marks import hash_file
 from lakelog.store.opening import Store
@@ -61,6 +61,7 @@ class Session:
         self._hidden = False
         self._tails: dict[str, tuple[Tail, TailRows]] = {}
         self._asked = 0.0
+        self._filters = bloom.Filters(store.layout)
         self._sealer: Any = None
         _SESSIONS.add(self)
 
@@ -97,9 +98,9 @@ class Session:
         except duckdb.Error as error:
             raise QueryFailed(self._in_one_line(str(error))) from None
 
-    def plan(self, query: str, at: str | None = None) -> tuple[int, int]:
+    def plan(self, query: str, params: Any = None, at: str | None = None) -> tuple[int, int]:
         """Return (segments a query opens, segments there are)."""
-        mentions = prune.read(self.connect().cursor(), query)
+        mentions = prune.read(self.connect().cursor(), query, params)
         state, _ = self._state(at)
         return len(self._choose(state, mentions)), state.totals.segments
 
@@ -158,7 +159,17 @@ class Session:
         if not mentions.parsed or not mentions.needs or self._hidden:
             return [e for e in shelf.entries(state) if e["kind"] == "events"]
         near = shelf.segments_between(state, mentions.low, mentions.high)
-        return [e for e in near if e["kind"] == "events" and mentions.wants(e)]
+        return [e for e in near if e["kind"] == "events" and self._wants(e, mentions)]
+
+    def _wants(self, entry: Entry, mentions: prune.Mentions) -> bool:
+        """Whether a segment may hold a row; before its filter is made anew it is verified."""
+        if not mentions.wants(entry):
+            return False
+        if not mentions.needles:
+            return True
+        if not self._filters.has(entry["key"]):
+            self._verify([entry])
+        return mentions.wants(entry, self._filters)
 
     def _tail_table(self, pending: Pending | None, state: Manifest) -> pa.Table | None:
         if pending is None or not pending.frames:

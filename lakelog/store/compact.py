@@ -42,9 +42,10 @@ def choose(entries: list[Entry], settings: Settings) -> list[list[Entry]]:
     groups: list[list[Entry]] = []
     current: list[Entry] = []
     rows = size = 0
+    target = segment.rows_target(settings, sum(e["events"] for e in entries))
     ordered = sorted((e for e in entries if e["kind"] == "events"), key=lambda e: e["seq"])
     for entry in ordered:
-        fits = rows + entry["events"] <= settings.segment_rows
+        fits = rows + entry["events"] <= target
         if current and not (fits and size + entry["bytes"] <= settings.segment_bytes):
             groups.append(current)
             current, rows, size = [], 0, 0

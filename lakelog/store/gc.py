@@ -180,6 +180,8 @@ def _delete(store: Store, due: list[str], now: int, progress: Progress | None) -
         for name in batch:
             freed += _size(store, name)
             disk.unlink(_path(store, name))
+            if name.startswith("segments/"):
+                disk.unlink(store.layout.bloom(name.removeprefix("segments/")))
         for folder in {os.path.dirname(_path(store, n)) for n in batch}:
             disk.sync_dir(folder)
         if progress:

@@ -74,6 +74,7 @@ class Layout:
         self.cut = f"{self.cache}/cut"
         self.aside = f"{self.cache}/damaged"
         self.marks = f"{self.cache}/verified.jsonl"
+        self.blooms = f"{self.cache}/bloom"
         self.gc = f"{self.root}/gc"
         self.condemned = f"{self.gc}/condemned.json"
         self.lost = f"{self.gc}/lost.json"
@@ -96,6 +97,10 @@ class Layout:
     def object(self, kind: str, digest: str) -> str:
         """The path of a segment, id run, manifest or page."""
         return f"{self.root}/{kind}/{digest[:2]}/{digest}{OBJECTS[kind]}"
+
+    def bloom(self, digest: str) -> str:
+        """The file of a segment's Bloom filter."""
+        return f"{self.blooms}/{digest}"
 
     def head_dir(self, branch: str) -> str:
         """The folder of a branch's moves."""

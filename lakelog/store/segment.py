@@ -1,9 +1,9 @@
 """Segments: immutable zstd Parquet files of events, named by the SHA-256 of their bytes.
 
 Parquet 2.6, zstd, page checksums, dictionary pages for the columns of few values, delta encoding
-for times and positions. Columns are
-those of `EVENT_COLUMNS`; layout `sorted` (compacted, ordered by type and time) adds `seq`, layout
-`arrival` does not: there seq is the entry's first seq plus the row number. A quarantine segment
+for times and positions, in sorted ones for the lengths of other texts too. Columns are those of
+`EVENT_COLUMNS`; layout `sorted` (compacted, ordered by type and time) adds `seq`, layout `arrival`
+does not: there seq is the entry's first seq plus the row number. A quarantine segment
 has `QUARANTINE_COLUMNS`. Key-value metadata: lakelog.format, .commit, .kind, .layout, .wal
 (JSON {writer: [first, last sequence]} of what was sealed into it) and .branch (whose WALs).
 
@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.store import disk, document
+from lakelog.store import bloom, disk, document
 from lakelog.store.layout import Layout
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from lakelog.settings import Settings
 
 EVENT_COLUMNS = (
     "time", "type", "category", "source", "subject", "level", "message", "data", "id",
@@ -31,9 +33,24 @@ EVENT_COLUMNS = (
 QUARANTINE_COLUMNS = ("ingested_at", "origin", "position", "reason", "line")
 _DICTIONARY = ("type", "category", "source", "level", "origin", "reason")
 _DELTA = ("time", "ingested_at", "position", "seq")
+_LENGTHS = ("subject", "message", "data", "id", "line")
+"""Texts whose lengths are written apart in sorted segments, where that packs tighter."""
 _NAMES_MAX = 32
 _TEXT_MAX = 64
-ROW_GROUP = 131_072
+ROW_GROUP = 65_536
+_ROWS, _SEGMENTS = 32_768, 256
+
+
+def rows_target(settings: Settings, events: int) -> int:
+    """How many rows a segment of a lake of so many events should have.
+
+    Always over two hundred segments, so that a query can leave most of them shut, until they are as
+    large as the settings allow; in steps of two, so that growing lakes seldom rewrite old ones.
+    """
+    rows = _ROWS
+    while rows * 2 <= settings.segment_rows and rows * 2 * _SEGMENTS <= events:
+        rows *= 2
+    return min(rows, settings.segment_rows)
 
 
 def schema(kind: str = "events", layout: str = "arrival") -> pa.Schema:
@@ -62,6 +79,8 @@ def put(layout: Layout, data: bytes, table: pa.Table, kind: str, order: str) -> 
         known = beside.submit(statistics, table, kind) if table.num_rows > ROW_GROUP else None
         digest = document.digest(data)
         disk.put_object(layout.object("segments", digest), data)
+        if kind == "events" and table.num_rows >= bloom.LEAST:
+            bloom.save(layout, digest, table)
         told = known.result() if known else statistics(table, kind)
     return {
         "add": "segment", "key": digest, "bytes": len(data), "kind": kind,
@@ -96,7 +115,7 @@ class Builder:
             self._sink, self._schema, compression="zstd", compression_level=level,
             write_page_checksum=True, store_schema=False, version="2.6",
             use_dictionary=[n for n in _DICTIONARY if n in self._schema.names],
-            column_encoding={n: "DELTA_BINARY_PACKED" for n in _DELTA if n in self._schema.names},
+            column_encoding=_encodings(self._schema.names, order),
         )  # fmt: skip
 
     def add(self, table: pa.Table) -> None:
@@ -111,6 +130,13 @@ class Builder:
         self._writer.add_key_value_metadata(notes)
         self._writer.close()
         return bytes(self._sink.getvalue())
+
+
+def _encodings(names: list[str], order: str) -> dict[str, str]:
+    made = dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED")
+    if order == "sorted":
+        made |= dict.fromkeys(_LENGTHS, "DELTA_LENGTH_BYTE_ARRAY")
+    return {name: made[name] for name in names if name in made}
 
 
 def statistics(table: pa.Table, kind: str) -> dict[str, Any]:

@@ -48,6 +48,18 @@ def parse_wal(data: bytes) -> Wal:
     return found
 
 
+def in_bloom(field: bytes, size: int, text: str) -> bool:
+    """Whether a Bloom filter's bits allow for a text, by the statement of FORMAT.md."""
+    k, whole = 0x9E3779B97F4A7C15, (1 << 64) - 1
+    raw = text.encode()
+    h = len(raw) * k & whole
+    for word in struct.unpack("<6Q", raw[-48:].ljust(48, b"\0")):
+        h = (h ^ word) * k & whole
+        h ^= h >> 29
+    places = ((((h >> 32) + i * (h & 0xFFFFFFFF | 1)) % 2**32) * size >> 32 for i in range(7))
+    return all(field[p // 8] >> p % 8 & 1 for p in places)
+
+
 def parse_frame(data: bytes, at: int) -> tuple[dict[str, Any], int]:
     """Take one frame apart; return it and where it ends."""
     values = struct.unpack_from("<II4sQIIIIQqII", data, at)

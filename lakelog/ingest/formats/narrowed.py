@@ -151,7 +151,8 @@ def _quoting(names: list[str]) -> str:
     if not names:
         return "false"
     texts = "concat(" + ", ".join(f'j."{k}"' for k in names) + ")"
-    return f"contains({texts}, '\"') OR contains({texts}, '\\')"
+    holds = f"contains({texts}, '\"') OR contains({texts}, '\\')"
+    return f"CASE WHEN contains(line, '\\') THEN {holds} ELSE false END"
 
 
 def _no_json(values: list[str]) -> str:

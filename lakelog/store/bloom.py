@@ -1,0 +1,190 @@
+"""Bloom filters of the ids and subjects of each segment: which segments a needle may be in.
+
+They are derived from segments that never change, kept in cache/bloom/ and made anew where one is
+missing or damaged; a lake without them answers the same, only slower. A filter holds about ten
+bits a distinct value and takes seven looks (one false "maybe" in about 120).
+
+    64-byte header   "LKB1", crc32 of the rest u32, then (bits u64) of ids and of subjects, zeros
+    body             the bits of ids, then of subjects, each padded to a byte, low bit first
+
+The source is B. H. Bloom, "Space/time trade-offs in hash coding with allowable errors", 1970; both
+hashes of the double hashing (Kirsch, Mitzenmacher, 2006) are halves of one of 64 bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import struct
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from lakelog.store import disk
+from lakelog.store.layout import Layout
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+COLUMNS = ("id", "subject")
+LEAST = 1000
+"""Segments of fewer rows get a filter only when a query asks for it."""
+_HEAD = struct.Struct("<4sIQQ")
+_BITS, _LOOKS, _WIDTH = 10, 7, 48
+_MEMORY = 64 << 20
+_MIX = 0x9E3779B97F4A7C15
+
+
+class Filters:
+    """The filters of one lake, the last used of them in memory. Safe for threads."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout, self._mutex = layout, threading.Lock()
+        self._held: OrderedDict[str, bytes] = OrderedDict()
+        self._size = 0
+
+    def may(self, digest: str, column: str, hashed: Iterable[int]) -> bool:
+        """Whether a segment may hold a value of one of these hashes. Raises OSError."""
+        data = self._data(digest)
+        sizes = _HEAD.unpack_from(data)[2:]
+        which = COLUMNS.index(column)
+        start = 64 if which == 0 else 64 + (sizes[0] + 7) // 8
+        return any(_holds(data, start, sizes[which], value) for value in hashed)
+
+    def has(self, digest: str) -> bool:
+        """Whether a filter need not be made anew."""
+        return self._known(digest) is not None
+
+    def _data(self, digest: str) -> bytes:
+        data = self._known(digest)
+        if data is None:
+            data = save(self._layout, digest, _columns(self._layout, digest))
+            self._remember(digest, data)
+        return data
+
+    def _known(self, digest: str) -> bytes | None:
+        with self._mutex:
+            if digest in self._held:
+                self._held.move_to_end(digest)
+                return self._held[digest]
+        data = _read(self._layout, digest)
+        if data is not None:
+            self._remember(digest, data)
+        return data
+
+    def _remember(self, digest: str, data: bytes) -> None:
+        with self._mutex:
+            self._size += len(data) if digest not in self._held else 0
+            self._held[digest] = data
+            while self._size > _MEMORY and len(self._held) > 1:
+                self._size -= len(self._held.popitem(last=False)[1])
+
+
+def save(layout: Layout, digest: str, table: pa.Table) -> bytes:
+    """Make the filter of a segment of `table` and keep it, if the disk lets us; return it."""
+    data = encode(table)
+    with contextlib.suppress(OSError):
+        disk.make_dir(os.path.dirname(layout.bloom(digest)))
+        disk.replace_whole(layout.bloom(digest), data, sync=False)
+    return data
+
+
+def encode(table: pa.Table) -> bytes:
+    """Return the filter of the columns id and subject of a table."""
+    import numpy as np
+
+    sizes, parts = [], []
+    for column in COLUMNS:
+        hashed = hashes(table[column].combine_chunks())
+        bits = _filled(hashed, len(hashed))
+        distinct = _distinct(bits)
+        if distinct < 0.8 * len(hashed):
+            bits = _filled(hashed, distinct)
+        sizes.append(len(bits))
+        parts.append(np.packbits(bits, bitorder="little").tobytes())
+    head = _HEAD.pack(b"LKB1", 0, *sizes).ljust(64, b"\0")
+    body = head[8:] + b"".join(parts)
+    return b"LKB1" + struct.pack("<I", zlib.crc32(body)) + body
+
+
+def _filled(hashed: np.ndarray, count: int) -> np.ndarray:
+    """Return the bits, unpacked, of a filter for so many distinct hashes."""
+    import numpy as np
+
+    bits = np.zeros(-(-count * _BITS // 8) * 8, dtype=bool)
+    for place in _places(hashed, len(bits)) if len(bits) else ():
+        bits[place] = True
+    return bits
+
+
+def _distinct(bits: np.ndarray) -> int:
+    """Estimate of how many distinct values set these bits (linear counting)."""
+    free = len(bits) - int(bits.sum())
+    return math.ceil(-len(bits) * math.log(max(free, 1) / len(bits)) / _LOOKS) if len(bits) else 0
+
+
+def hashes(values: pa.Array) -> np.ndarray:
+    """Return a u64 of each text that is not null: of its length and its last 48 bytes."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    raw = values.drop_null().cast(pa.large_binary())
+    lengths = np.asarray(pc.binary_length(raw)).astype(np.uint64)
+    if not len(raw):
+        return lengths
+    ends = raw if int(lengths.max()) <= _WIDTH else pc.binary_slice(raw, -_WIDTH)
+    even = pc.ascii_rpad(ends.view(pa.large_string()), _WIDTH, padding="\0")
+    start = np.frombuffer(even.buffers()[1], np.int64)[even.offset]
+    words = np.frombuffer(even.buffers()[2], "<u8", len(raw) * _WIDTH // 8, int(start))
+    mixed = lengths * np.uint64(_MIX)
+    for word in words.reshape(len(raw), -1).T:
+        mixed ^= word
+        mixed *= np.uint64(_MIX)
+        mixed ^= mixed >> np.uint64(29)
+    return mixed
+
+
+def _places(hashed: np.ndarray, size: int) -> Iterable[np.ndarray]:
+    """Yield the bits of every hash, one look of all at a time."""
+    import numpy as np
+
+    first, step = hashed >> np.uint64(32), (hashed & np.uint64(0xFFFFFFFF)) | np.uint64(1)
+    for look in range(_LOOKS):
+        spread = (first + np.uint64(look) * step) & np.uint64(0xFFFFFFFF)
+        yield spread * np.uint64(size) >> np.uint64(32)
+
+
+def _holds(data: bytes, start: int, size: int, value: int) -> bool:
+    """Whether all looks of one hash find their bit; the same places as `_places` gives."""
+    if not size:
+        return False
+    at, step = value >> 32, (value & 0xFFFFFFFF) | 1
+    for look in range(_LOOKS):
+        place = ((at + look * step) & 0xFFFFFFFF) * size >> 32
+        if not data[start + (place >> 3)] >> (place & 7) & 1:
+            return False
+    return True
+
+
+def _read(layout: Layout, digest: str) -> bytes | None:
+    """The filter as it is kept, or None if it is not there or not whole."""
+    try:
+        data = disk.read(layout.bloom(digest))
+    except OSError:
+        return None
+    if len(data) < 64 or data[:4] != b"LKB1":
+        return None
+    return data if zlib.crc32(data[8:]) == struct.unpack_from("<I", data, 4)[0] else None
+
+
+def _columns(layout: Layout, digest: str) -> Any:
+    """The columns of a segment that a filter is made of; the caller has verified it."""
+    import pyarrow.parquet as pq
+
+    path = layout.object("segments", digest)
+    return pq.ParquetFile(path, page_checksum_verification=True).read(columns=list(COLUMNS))
