@@ -33,7 +33,7 @@ ORDER = {
     "query": "prune tailrows session",
     "ingest": "inflate source cursors formats transform gather ingest quarantine",
     "ingest/formats": "sqltext narrowed jsonl oos bulk",
-    "cli": """exits terminal values tables formats output app pairs lines sample
+    "cli": """exits terminal values vectors tables formats output app pairs lines sample
         results asking waiting screen complete editor shell connect
         write ingest query stats history names care seal doctor setup demo""",
 }

@@ -49,7 +49,7 @@ class Asker(Session):
     def __init__(self, store: Store, branch: str) -> None:
         super().__init__(store, branch)
         self._cursor: duckdb.DuckDBPyConnection | None = None
-        self._query = ""
+        self._query, self._params = "", None
         self._counted: str | None = None
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
@@ -103,12 +103,17 @@ class Asker(Session):
             if _TRANSACTION.match(query):
                 return cursor.sql(query)
             super().sql(query, params, at)
+            self._params = params or None
             self._hidden |= bool(_PREPARES.search(query))
             if self._counted is not None:
                 return cursor.sql(self._counted)
             return cursor.sql(self._query, params=params) if params else cursor.sql(self._query)
         except duckdb.Error as error:
             raise QueryFailed(self.as_typed(str(error))) from None
+
+    def again(self) -> duckdb.DuckDBPyConnection:
+        """Run the last query once more; its rows can be fetched in pieces."""
+        return self.cursor().execute(self._counted or self._query, self._params)
 
     def as_typed(self, words: str) -> str:
         """The engine's words with refs as they were typed, not the schemas that stand for them."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lakelog.cli.values import Row, dumps, records, text
+from lakelog.cli.vectors import Columns, csv_lines, json_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,7 +55,11 @@ def encode(result: Result, format: str) -> Iterator[bytes]:
 
 def _ndjson(result: Result) -> Iterator[bytes]:
     record = records(result.columns, result.nested)
+    single = len(set(result.columns)) == len(result.columns)
     for batch in result.batches:
+        if single and isinstance(batch, Columns):
+            yield json_lines(batch, result.columns, result.nested)
+            continue
         yield b"".join(dumps(record(row)) + b"\n" for row in batch)
 
 
@@ -73,6 +78,11 @@ def _csv(result: Result) -> Iterator[bytes]:
     writer = csv.writer(out)
     writer.writerow(result.columns)
     for batch in result.batches:
+        if isinstance(batch, Columns) and len(result.columns) > 1:
+            yield out.getvalue().encode("utf-8", "backslashreplace") + csv_lines(batch)
+            out.seek(0)
+            out.truncate()
+            continue
         writer.writerows([v if type(v) in _NATIVE else text(v) for v in row] for row in batch)
         yield out.getvalue().encode("utf-8", "backslashreplace")
         out.seek(0)

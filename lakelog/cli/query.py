@@ -122,7 +122,7 @@ def _answer(
         with Waiting(asker.interrupt, app.progress("running", "s")) as waiting:
             relation = asker.sql(statement.text, params or None, digest)
             if is_last if holds_one else (alone or statement.gives_rows(relation)):
-                result = result_of(relation, target.format)
+                result = result_of(relation, target.format, asker.again)
                 emit(replace(result, batches=waiting.over(result.batches)), target)
 
 

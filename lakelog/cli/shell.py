@@ -150,7 +150,7 @@ class Shell:
         if list(relation.columns) == ["explain_key", "explain_value"]:
             lines = [line for _, plan in relation.fetchall() for line in plan.splitlines()]
             return "".join(f"{cell(line)}\n" for line in lines), "planned", ""
-        result = result_of(relation, self.format)
+        result = result_of(relation, self.format, self._asker.again)
         if self.format == "table":
             return drawn(result)
         emit(replace(result, batches=waiting.over(result.batches)), Target(self.format))
