@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import append, bulk, history, publish, report, seal, start
+from benchmarks import append, bulk, history, ingest, publish, report, seal, start
 from benchmarks import open as opening
 from benchmarks.measure import FULL, QUICK, Scale, progress
 from benchmarks.report import Row
@@ -30,6 +30,10 @@ BENCHMARKS: dict[str, Callable[[Scale], list[Row]]] = {
     "sql": start.command,
     "start": start.first_append,
     "bulk": bulk.life,
+    "ingest": ingest.rate,
+    "ids": ingest.identities,
+    "memory": ingest.memory,
+    "needle": ingest.needles,
 }
 
 

@@ -216,6 +216,13 @@ def test_parameters_prune_like_constants(
         _outcome(lambda q, run=run: run(q, params=params), query) for run in (days.sql, plain.sql)
     )
     assert found == expected
+    later = query.replace("(type =", f"time < {marks[0]}::TIMESTAMPTZ + INTERVAL 2 DAY AND (type =")
+    if named:
+        found, expected = (
+            _outcome(lambda q, run=run: run(q, params=params), later)
+            for run in (days.sql, plain.sql)
+        )
+        assert found == expected
     by_name = query.replace("(type = ", "type = (").replace(" OR true)", ")")
     found, expected = (
         _outcome(lambda q, run=run: run(q, params=params), by_name) for run in (days.sql, plain.sql)
@@ -287,3 +294,20 @@ def test_a_missing_segment_that_is_not_needed_is_not_missed(
     rows = sorted(fresh.sql(query).fetchall())
     assert rows == sorted(plain.sql(query).fetchall())
     assert len(rows) == 8
+
+
+def test_a_minute_after_a_parameter_is_a_minute(days: lakelog.Lake) -> None:
+    """Arithmetic with parameters and constants prunes as the plain bounds do."""
+    low, high = START + dt.timedelta(days=5), START + dt.timedelta(days=5, minutes=1)
+    plain = days.explain("FROM events WHERE time >= $a AND time < $b", {"a": low, "b": high})
+    assert plain[0] == 1
+    for query, params in (
+        ("FROM events WHERE time >= $a AND time < $a + INTERVAL 1 MINUTE", {"a": low}),
+        ("FROM events WHERE time BETWEEN $1 AND $1 + to_minutes(1)", [low]),
+        ("FROM events WHERE time >= ? AND time < ?::TIMESTAMPTZ + INTERVAL 1 MINUTE", [low, low]),
+        (
+            f"FROM events WHERE time >= '{low}' AND time < '{low}'::TIMESTAMPTZ + to_minutes(1)",
+            None,
+        ),
+    ):
+        assert days.explain(query, params) == plain

@@ -164,7 +164,8 @@ def _say(app: App, report: IngestReport, seconds: float, dry_run: bool) -> None:
         app.detail(_file_words(file))
     rate = report.events / max(seconds, 0.001)
     words = f"{many(report.events, 'new event')} from {many(len(report.files), 'file')}"
-    words += f" in {seconds:.1f} s, {rate:,.0f}/s; {report.skipped:,} known"
+    speed = f", {rate:,.0f}/s" if report.events else ""
+    words += f" in {seconds:.1f} s{speed}; {report.skipped:,} known"
     if report.quarantined:
         words += f"; {report.quarantined:,} quarantined (`lakelog quarantine list`)"
     app.say(f"{words}{' (nothing was stored)' if dry_run else ''}")

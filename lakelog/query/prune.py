@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +29,13 @@ _NAMES_MAX = 1000
 """Lists of more ids or subjects are not looked up in filters."""
 _SLACK = 86_400_000_000
 """now() is later when the query runs than when it is planned."""
-_CONSTANT = frozenset(("CONSTANT", "CAST", "FUNCTION", "TYPE"))
+_CONSTANT = frozenset(("CONSTANT", "CAST", "FUNCTION", "TYPE", "PARAMETER"))
 _SAFE = frozenset(
     "now current_timestamp get_current_timestamp today current_date - + to_days to_hours to_minutes"
     " to_seconds to_milliseconds to_microseconds to_weeks to_months to_years to_timestamp trunc"
     " date_trunc make_timestamptz make_timestamp make_date epoch_ms".split()
 )
+_NOW = frozenset("now current_timestamp get_current_timestamp today current_date".split())
 _LOW = ("COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO")
 _HIGH = ("COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO")
 _FLIP = dict(zip((*_LOW, *_HIGH), (*_HIGH, *_LOW), strict=True))
@@ -203,7 +205,7 @@ class _Constants:
         if kind in _LOW or kind == "COMPARE_EQUAL":
             need.low = max(need.low, micros)
         if kind in _HIGH or kind == "COMPARE_EQUAL":
-            late = _SLACK if b'"FUNCTION"' in orjson.dumps(value) else 0
+            late = _SLACK if _NOW & set(_mentioned(value, "function_name")) else 0
             need.high = min(need.high, micros + late)
 
     def _names(self, need: Need, column: str | None, values: list[Any]) -> None:
@@ -228,12 +230,18 @@ class _Constants:
         """The value of a parameter, if it is one."""
         if not isinstance(value, dict) or value.get("class") != "PARAMETER":
             return None
-        name = str(value.get("identifier", ""))
+        try:
+            return self._parameter(str(value.get("identifier", "")))
+        except KeyError:
+            return None
+
+    def _parameter(self, name: str) -> Any:
+        """The value of the parameter of a name or number. Raises KeyError."""
         if isinstance(self._params, dict):
-            return self._params.get(name)
+            return self._params[name]
         if self._params is not None and name.isdigit() and int(name) <= len(self._params):
             return self._params[int(name) - 1]
-        return None
+        raise KeyError(name)
 
     def _micros(self, value: Any) -> int | None:
         import duckdb
@@ -251,8 +259,11 @@ class _Constants:
             text = self._connection.execute(
                 "SELECT json_deserialize_sql($1::JSON)", [orjson.dumps(statement).decode()]
             ).fetchone()[0]  # type: ignore[index]
-            row = self._connection.execute(f"SELECT epoch_us(({text})::TIMESTAMPTZ)").fetchone()
-        except duckdb.Error:
+            names = dict.fromkeys(_mentioned(value, "identifier"))
+            given = {name: self._parameter(name) for name in names}
+            query = f"SELECT epoch_us(({text})::TIMESTAMPTZ)"
+            row = self._connection.execute(query, given or None).fetchone()
+        except (duckdb.Error, KeyError):
             return None
         return None if row is None or row[0] is None else int(row[0])
 
@@ -267,6 +278,16 @@ def _select(expression: Any, statement: dict[str, Any]) -> dict[str, Any]:
         "having": None, "sample": None, "qualify": None,
     }  # fmt: skip
     return {**statement, "node": node}
+
+
+def _mentioned(value: Any, key: str) -> Iterator[str]:
+    """Yield what stands under a key anywhere in an expression."""
+    for child in value if isinstance(value, list) else ():
+        yield from _mentioned(child, key)
+    for name, child in value.items() if isinstance(value, dict) else ():
+        if name == key and isinstance(child, str):
+            yield child
+        yield from _mentioned(child, key)
 
 
 def _is_constant(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Compaction: small neighbours become one segment, sorted by type and time, at zstd 9.
+"""Compaction: small neighbours become one segment, sorted by type and time, at zstd 11.
 
 Reading gets cheaper and the lake smaller; no event changes. The policy is pure (`choose`). Each
 group is one publish {remove inputs, add output}; if an input is gone or the branch was rewound
@@ -23,7 +23,7 @@ from lakelog.store.refs import Head
 if TYPE_CHECKING:
     import duckdb
 
-LEVEL = 9
+LEVEL = 11
 Progress = Callable[[int, int], None]
 
 
