@@ -501,3 +501,25 @@ def test_real_zeek(lake: lakelog.Lake, log: str) -> None:
         assert all(found[value] == count for value, count in known[fact]), fact
     ((low,),) = lake.sql("SELECT epoch_us(min(time)) AS t FROM events").fetchall()
     assert low == round(known["min_ts"] * 1e6)
+
+
+def _json_lines() -> dict[str, tuple[int, int]]:
+    """Files of JSON lines, and how many of their lines are JSON and how many are not."""
+    if not SHARED.is_dir():
+        return {}
+    known = json.loads((SHARED / "facts.json").read_text())["files"]
+    whole = ("cloudevents/cloudevents.schema.json", "nab/windows.json")  # one document each
+    return {
+        name: (facts["json_lines_ok"], facts["json_lines_bad"])
+        for name, facts in known.items()
+        if "json_lines_ok" in facts and name not in whole
+    }
+
+
+@real
+@pytest.mark.parametrize(("name", "counts"), _json_lines().items())
+def test_real_json_lines(lake: lakelog.Lake, name: str, counts: tuple[int, int]) -> None:
+    """Every real file of JSON lines gives as many events and bad lines as the facts count."""
+    report = lake.ingest(str(SHARED / name))
+    assert (report.events, report.quarantined) == counts
+    assert lake.count() == report.events
