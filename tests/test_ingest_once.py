@@ -324,3 +324,27 @@ def test_compaction_between_ingests(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert sorted(numbers(lake)) == [*range(40), *range(100, 113)]
     places = lake.sql("SELECT count(DISTINCT (origin, position)) AS n FROM events").fetchall()
     assert places == [(53,)]
+
+
+@pytest.mark.parametrize("seen", [0, 1, 40, 4000])
+def test_a_file_that_grows_between_its_head_and_its_lines(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: int
+) -> None:
+    """What is written after a file's beginning was looked at is taken in once, not twice."""
+    lines = b"".join(b'{"type":"T","subject":"s%d"}\n' % n for n in range(500))
+    path = tmp_path / "f"
+    path.write_bytes(lines[:seen])
+    real, calls = source.Source.read, [0]
+
+    def read(self: source.Source, size: int) -> bytes:
+        data = real(self, size)
+        calls[0] += 1
+        if calls[0] == 1:
+            path.write_bytes(lines)
+        return data
+
+    monkeypatch.setattr(source.Source, "read", read)
+    for _ in range(3):
+        lake.ingest(str(path))
+    found = lake.sql("SELECT count(*), count(DISTINCT subject) FROM events").fetchall()
+    assert found == [(500, 500)]

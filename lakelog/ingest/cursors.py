@@ -73,10 +73,13 @@ def digest(data: bytes) -> str:
 def find(source: Source, known: list[Entry], label: str | None) -> Start:
     """Return where to start in a file. The source is left standing there.
 
-    A new file starts at 0 and replaces no entry.
+    A new file starts at 0 and replaces no entry. Of a file shorter than its key's window no more
+    is read than that key was made of, or what is being written now would have no key.
     """
     head = source.read(WINDOW)
-    for entry in sorted(_of_head(known, head, label), key=lambda e: -int(e["bytes"])):
+    if len(head) < WINDOW and not source.compression:
+        source.limit = len(head)
+    for entry in sorted(of_head(known, head, label), key=lambda e: -int(e["bytes"])):
         before = _before(source, entry)
         if before is not None:
             old = of_entry(entry)
@@ -106,7 +109,7 @@ def holds(start: Start, then: list[Entry], now: list[Entry], label: str | None) 
     short = len(start.head) < WINDOW
     if short and any(e["head_len"] > len(start.head) for e in fresh):
         return False
-    return not _of_head(fresh, start.head, label)
+    return not of_head(fresh, start.head, label)
 
 
 def printable(name: str) -> str:
@@ -114,7 +117,7 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _of_head(known: list[Entry], head: bytes, label: str | None) -> list[Entry]:
+def of_head(known: list[Entry], head: bytes, label: str | None) -> list[Entry]:
     """The entries of files that begin as this one does."""
     lengths = {e["head_len"] for e in known}
     stems = {n: stem(head[:n], label) for n in lengths if 0 < n <= len(head)}

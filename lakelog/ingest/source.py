@@ -54,11 +54,16 @@ Piece = Chunk | Overlong
 
 
 class Source:
-    """One readable input. `broken` says, at its end, why it could not be read any further."""
+    """One readable input. `broken` says, at its end, why it could not be read any further.
+
+    With a `limit` it ends there, whatever was written behind it meanwhile.
+    """
 
     def __init__(self, path: str, name: str = "") -> None:
         self.path, self.name = path, name or path
         self.broken = ""
+        self.limit: int | None = None
+        self._at = 0
         self._file: Any = open(path, "rb", buffering=0)  # noqa: SIM115
         try:
             self.size = os.fstat(self._file.fileno()).st_size
@@ -75,6 +80,8 @@ class Source:
 
     def read(self, size: int) -> bytes:
         """Read up to `size` decompressed bytes; fewer only at the end, see `broken`."""
+        if self.limit is not None:
+            size = min(size, max(self.limit - self._at, 0))
         parts, left = [], size
         while left and not self.broken:
             try:
@@ -89,12 +96,14 @@ class Source:
                 break
             parts.append(part)
             left -= len(part)
+        self._at += size - left
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def seek(self, offset: int) -> None:
         """Start over at a decompressed offset."""
         self.broken = ""
         self._file.seek(0 if self.compression else offset)
+        self._at = 0 if self.compression else offset
         self._stream = self._open()
         while self.compression and offset:
             part = self.read(min(offset, CHUNK))
