@@ -31,11 +31,13 @@ ORDER = {
         checker verify unflip salvage aside mend_refs mend_data
         repair""",
     "query": "prune tailrows session",
-    "ingest": "inflate source cursors formats transform gather ingest quarantine",
-    "ingest/formats": "sqltext narrowed jsonl oos bulk",
+    "ingest": """inflate source cursors formats transform gather ingest quarantine
+        places account audit""",
+    "collect": "scan watch",
+    "ingest/formats": "sqltext narrowed jsonl oos bulk pattern access syslog logfmt applog",
     "cli": """exits terminal values vectors tables formats output app pairs lines sample
         results asking waiting screen complete editor shell connect
-        write ingest query stats history names care seal doctor setup demo""",
+        write ingest audit watch query stats history names care seal doctor setup demo""",
 }
 STRANGERS = {"collect", "analyze", "train", "ship", "sync"}  # these rooms do not know each other
 LAZY_DOORS = {"lakelog/lazy.py", "lakelog/cli/__init__.py"}  # may load our code by its name

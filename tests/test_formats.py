@@ -353,7 +353,18 @@ def test_plain_lines_are_decided_by_the_first_query(
 @given(lines=bars())
 def test_oos_lines_by_sql_are_those_of_the_exact_rule(engine: Any, lines: list[bytes]) -> None:
     """Whatever the query for OOS lines decides, it decides as the exact rule does."""
-    compare(engine, oos, oos.QUERY, lines, lambda _: True)
+    for query in (oos.QUERY, *oos.cheaper(lines)):
+        compare(engine, oos, query, lines, lambda _: True)
+
+
+def test_plain_oos_lines_take_the_cheap_way(engine: Any) -> None:
+    """Lines whose JSON is written without spaces need only the first query."""
+    line = '2026-05-01T12:00:0%d.5Z|A|b|sé|i|{"n":1.5,"s":"nan","l":[1,2]}'
+    lines = [(line % n).encode() for n in range(9)]
+    (query,) = oos.cheaper(lines)
+    assert compare(engine, oos, query, lines, lambda _: True) == 9
+    spoilt = [line.replace(b"1.5,", b"NaN,") for line in lines]
+    assert compare(engine, oos, query, spoilt, lambda _: True) == 0
 
 
 # --- whole files ----------------------------------------------------------------------------------

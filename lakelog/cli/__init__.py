@@ -18,6 +18,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "init": ("write", "make a lake"),
         "append": ("write", "store JSON lines from stdin, or one event from KEY=VALUE"),
         "ingest": ("ingest", "take files in at bulk speed, each row once"),
+        "watch": ("watch", "follow the files of directories, each line once"),
     },
     "Read": {
         "sql": ("query", "run SQL over the events, live ones included"),
@@ -35,6 +36,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Care": {
         "quarantine": ("ingest", "lines that were no events: look, try again, drop"),
+        "audit": ("audit", "prove that each line of a file is there exactly once"),
         "verify": ("care", "read every byte again and name what is damaged"),
         "repair": ("care", "set damaged files aside, or fetch them from a copy"),
         "compact": ("care", "merge small segments"),

@@ -3,7 +3,7 @@
     0    done
     1    failed
     2    wrong usage: an option, argument, setting, name or event that cannot be
-    3    checked and found wrong: verify, repair, diff --exit-code
+    3    checked and found wrong: verify, audit, repair, diff --exit-code
     130  interrupted
 
 A reader that closed our pipe had what it wanted: that is 0. LAKELOG_DEBUG=1 shows the traceback.

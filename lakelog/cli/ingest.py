@@ -51,9 +51,10 @@ def ingest(
 ) -> None:  # fmt: skip
     """Take files, directories, patterns or stdin (-) in, each row once.
 
-    JSON lines, OOS lines and Elasticsearch _bulk, plain, .gz or .zst, told by
-    content. A file that was taken in before goes on where it stopped, whatever
-    its name is now. Lines that are no events go to quarantine.
+    JSON lines, OOS lines, Elasticsearch _bulk, access logs, syslog, logfmt and
+    the log lines of programs, plain, .gz or .zst, told by content. A file that
+    was taken in before goes on where it stopped, whatever its name is now.
+    Lines that are no events go to quarantine.
     """
     started = time.monotonic()
     with _lake_for(app, dry_run) as lake, app.progress("ingest", "bytes") as progress:

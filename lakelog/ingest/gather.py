@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.ingest import cursors
 from lakelog.ingest.cursors import WINDOW, Cursor, Start
-from lakelog.ingest.formats import bulk, jsonl, oos
+from lakelog.ingest.formats import access, applog, bulk, jsonl, logfmt, oos, syslog
 from lakelog.ingest.source import Chunk, Overlong, Piece, Source
 from lakelog.ingest.transform import BOM, Bad, Made, Transformer, readable
 from lakelog.store import disk, idrun, rows, segment
@@ -31,7 +31,7 @@ from lakelog.store.seal import drop_known, open_run
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMATS = {form.NAME: form for form in (jsonl, oos, bulk)}
+FORMATS = {form.NAME: form for form in (jsonl, oos, bulk, access, syslog, logfmt, applog)}
 ROWS_MAX = 1_000_000
 SECONDS_MAX = 60.0
 LEVEL = 1
@@ -69,7 +69,11 @@ class FileReport:
 
 @dataclass
 class Job:
-    """What all files of one ingest share. A dry run remembers what it would have stored."""
+    """What all files of one ingest share. A dry run remembers what it would have stored.
+
+    `mode` says what becomes of a last line without newline: "once" takes it if it is whole,
+    "follow" leaves it for next time, "last" takes it as it is.
+    """
 
     store: Store
     branch: str
@@ -77,6 +81,7 @@ class Job:
     form: str | None = None
     label: str | None = None
     dry_run: bool = False
+    mode: str = "once"
     pretended: dict[str, Entry] = field(default_factory=dict)
     runs: list[Any] = field(default_factory=list)
 
@@ -92,7 +97,7 @@ class Job:
 
     def transformer(self, form: Any, origin: str) -> Transformer:
         """What turns lines of a file into rows."""
-        return Transformer(self.connect(), form, origin, self.label)
+        return Transformer(self.connect(), form, origin, self.label, self.mode)
 
 
 class Batch:

@@ -59,11 +59,11 @@ class Ingester:
     def __init__(
         self, store: Store, branch: str, sealer: Sealer, connect: Callable[[], Any], *,
         form: str | None = None, source: str | None = None, dry_run: bool = False,
-        progress: Progress | None = None,
+        progress: Progress | None = None, mode: str = "once",
     ) -> None:  # fmt: skip
         if form is not None and form not in FORMATS:
             raise InvalidSetting(f"no format {form!r}: choose from {', '.join(FORMATS)}")
-        self._job = Job(store, branch, connect, form, source, dry_run)
+        self._job = Job(store, branch, connect, form, source, dry_run, mode)
         self._sealer, self._progress = sealer, progress
         self._seen = self._total = 0
 
@@ -84,6 +84,12 @@ class Ingester:
                 self._sealer.maintain()
         if not self._job.dry_run:
             self._sealer.maintain()
+        return report
+
+    def take(self, path: str, name: str) -> FileReport:
+        """Take in one regular file that is called `name`; whoever follows it maintains the lake."""
+        report = FileReport(printable(name))
+        self._follow(path, name, report)
         return report
 
     def _file(self, path: str, report: FileReport) -> None:

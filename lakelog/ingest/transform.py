@@ -76,11 +76,11 @@ class Transformer:
 
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, form: Any, origin: str,
-        source: str | None = None,
+        source: str | None = None, mode: str = "once",
     ) -> None:  # fmt: skip
         self._connection, self._form = connection, form
         self._beside = connection.cursor()
-        self._origin, self._source = origin, source
+        self._origin, self._source, self._mode = origin, source, mode
         self._queries: list[str] | None = None
 
     def run(self, chunk: Chunk) -> Made:
@@ -110,7 +110,8 @@ class Transformer:
         """Leave out a last line that is not finished."""
         start = chunk.data.rfind(b"\n") + 1
         text = chunk.data[start:].strip().removeprefix(BOM)
-        return Chunk(chunk.data[:start], chunk.base) if is_cut(text, self._form) else chunk
+        cut = self._mode == "follow" or (self._mode == "once" and is_cut(text, self._form))
+        return Chunk(chunk.data[:start], chunk.base) if text and cut else chunk
 
     def rows_of(self, events: list[dict[str, Any]], places: list[int]) -> pa.Table | None:
         """Turn parsed events into rows. Raises InvalidEvent."""
@@ -258,8 +259,8 @@ class Transformer:
 def is_cut(text: bytes, form: Any) -> bool:
     """Whether a last line without newline may go on, so that it is left for next time.
 
-    One that the format takes is whole, unless more digits may follow; one that holds bytes no
-    text has is garbage, whatever comes.
+    One that the format takes is whole, unless more digits may follow (the end of a message in
+    PROSE says nothing); one that holds bytes no text has is garbage, whatever comes.
     """
     if not text:
         return False
@@ -269,7 +270,7 @@ def is_cut(text: bytes, form: Any) -> bool:
         form.parse(text)
     except InvalidEvent:
         return True
-    return text[-1:].isdigit() or text[-1:] == b"|"
+    return not getattr(form, "PROSE", False) and (text[-1:].isdigit() or text[-1:] == b"|")
 
 
 def readable(line: bytes) -> str:

@@ -48,11 +48,11 @@ def queries(lines: list[bytes]) -> list[str]:
     bare = {*extras, named.get("data")}
     bare |= {named["time"]} if type(moment) in (int, float) else set()
     verbatim = f"coalesce(line = {_verbatim(keys, always, bare, first)}, false)"
-    verbatim += f" AND NOT ({_quoting(look.texts)} OR {_no_json(look.payload)})"
+    verbatim += f" AND NOT ({_quoting(look.texts)} OR {no_json(look.payload)})"
     # most lines that are no JSON are cut short or never began, which is quick to see
     whole = f"starts_with(line, '{{') AND ends_with(line, {_end(first)})"
     text = f"CASE WHEN {whole} THEN line END"
-    quick = look.query(look.parsed(text), _time_sql(look.column["time"], moment), verbatim)
+    quick = look.query(look.parsed(text), quick_time_sql(look.column["time"], moment), verbatim)
     text = sqltext.time_sql(look.column["time"])
     return [quick, look.query(look.parsed(sqltext.VALID), text, _careful(look))]
 
@@ -109,7 +109,7 @@ def _good(lines: list[bytes]) -> list[tuple[bytes, dict[str, Any]]]:
     return good
 
 
-def _time_sql(text: str, example: Any) -> str:
+def quick_time_sql(text: str, example: Any) -> str:
     """SQL for a time, cheaper for ISO text of the example's shape."""
     shape = _SHAPE.fullmatch(example) if isinstance(example, str) else None
     if not shape:
@@ -155,7 +155,7 @@ def _quoting(names: list[str]) -> str:
     return f"CASE WHEN contains(line, '\\') THEN {holds} ELSE false END"
 
 
-def _no_json(values: list[str]) -> str:
+def no_json(values: list[str]) -> str:
     """SQL that says whether these JSON texts may hold what the engine takes though it is none."""
     deep = " OR ".join(sqltext.deep_sql(v) for v in values)
     none = " OR ".join(

@@ -10,6 +10,7 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.exact import parse_value
+from lakelog.ingest.formats import narrowed
 from lakelog.ingest.formats.sqltext import in_range_sql, odd_sql, time_sql
 
 NAME = "oos"
@@ -58,5 +59,21 @@ QUERY = _query()
 
 
 def cheaper(lines: list[bytes]) -> list[str]:
-    """There is no cheaper query."""
-    return []
+    """Return a cheaper query: it takes lines of six fields whose JSON is written as the engine
+    writes it, so that nothing of it can have been lost."""
+    moments = [line.partition(b"|")[0] for line in lines if _SHAPE.match(line)]
+    if not moments:
+        return []
+    when = narrowed.quick_time_sql("p[1]", moments[0].decode("ascii", "replace"))
+    return [
+        f"""
+WITH split AS MATERIALIZED (SELECT position, string_split(line, '|') AS p FROM lines),
+read AS (SELECT position, p, {when} AS time,
+    json(CASE WHEN len(p) = 6 AND json_valid(p[6]) THEN p[6] END)::VARCHAR AS body FROM split)
+SELECT time, p[2] AS type, nullif(p[3], '') AS category, nullif(p[4], '') AS source,
+  nullif(p[5], '') AS subject, NULL::VARCHAR AS level, NULL::VARCHAR AS message,
+  nullif(body, 'null') AS data, NULL::VARCHAR AS id, position,
+  NOT coalesce(p[6] = concat(body, e'\\n') AND {in_range_sql("time")} AND p[2] <> ''
+    AND NOT ({narrowed.no_json(["body"])}), false) AS slow
+FROM read"""
+    ]

@@ -1,0 +1,126 @@
+"""audit: is each line of the files that were taken in there, exactly once?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from lakelog.cli import exits
+from lakelog.cli.app import App, verb
+from lakelog.cli.formats import of_records
+from lakelog.cli.output import Target, emit, with_output
+from lakelog.cli.tables import Count, cell
+from lakelog.cli.terminal import many, size
+from lakelog.ingest import audit as auditing
+from lakelog.ingest.account import FileAudit
+from lakelog.ingest.gather import FORMATS
+
+_FAULTS = ("missing", "doubled", "foreign")
+_COLUMNS = (
+    "source", "label", "format", "state", "bytes", "waiting", "lines", "stored", "quarantined",
+    "known", "let_go", *_FAULTS, *(f"{fault}_at" for fault in _FAULTS), "gone", "error",
+)  # fmt: skip
+_NAME_MAX = 20
+
+
+@verb(examples="""
+    lakelog audit
+    lakelog audit /var/log/app backup/2026.jsonl.zst
+    lakelog audit logs/*.jsonl --json
+""")  # fmt: skip
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...", type=click.Path())
+@click.option("--source", "label", metavar="NAME", help="The --source they were taken in with.")
+@click.option(
+    "--as", "form", type=click.Choice(list(FORMATS)), help="The format, if ingest was told it."
+)
+@with_output
+def audit(
+    app: App, sources: tuple[str, ...], label: str | None, form: str | None, target: Target
+) -> None:
+    """Prove that each line of files that were taken in is there exactly once.
+
+    Reads files, directories and patterns again (without any: all files that
+    cursors remember) as far as they were taken in, and counts their lines in
+    the lake. A file is known by what it holds, whatever its name is now.
+    """
+    with app.open() as lake, app.progress("auditing", "files") as progress:
+        done = auditing.audit(
+            lake.store, lake.branch_name, lake.engine, list(sources), label=label, form=form,
+            progress=progress,
+        )  # fmt: skip
+    shown = of_records([_shown(f) for f in done.files if f.seen or f.wrong])
+    emit(of_records([record(f) for f in done.files], _COLUMNS), target, shown)
+    for words in problems(done):
+        app.say(words, fg="red")
+    app.say(summary(done))
+    if done.wrong or done.failed:
+        click.get_current_context().exit(exits.WRONG if done.wrong else exits.FAILED)
+
+
+def record(file: FileAudit) -> dict[str, Any]:
+    """Return what was found of a file as an object."""
+    state = "wrong" if file.wrong else "unread" if file.error else "gone" if file.gone else "sound"
+    places = {f"{fault}_at": file.first.get(fault, []) for fault in _FAULTS}
+    found = {**vars(file), **places, "state": state, "bytes": file.seen}
+    return {name: found[name] for name in _COLUMNS}
+
+
+def problems(done: auditing.Audit) -> Iterator[str]:
+    """Return one line for each problem, then for each file that was not there to be read."""
+    for file in done.files:
+        name = cell(file.source)
+        for fault in _FAULTS:
+            count, first = getattr(file, fault), file.first.get(fault, [])
+            if count:
+                at = ", ".join(f"{place:,}" for place in first)
+                more = ", ..." if first and count > len(first) else ""
+                where = f": at byte {at}{more}" if first else ""
+                yield f"{name}: {_words(fault, count)}{where}"
+        if file.error or file.gone:
+            held = f"; checked without it: {_held(file)} in the lake" if file.gone else ""
+            yield f"{name}: {cell(file.error or file.gone)}{held}"
+
+
+def summary(done: auditing.Audit) -> str:
+    """Say in one line what is proven."""
+    read = [f for f in done.files if f.seen and not f.gone]
+    lines, seen = sum(f.lines for f in read), sum(f.seen for f in read)
+    what = f"{many(lines, 'line')} of {many(len(read), 'file')} read again ({size(seen)})"
+    faults = sum(f.wrong for f in done.files)
+    if faults:
+        return f"{many(faults, 'fault')} in {many(len(done.wrong), 'file')}; {what}"
+    if not read:
+        return "nothing to read again" if not done.failed else "nothing was proven"
+    words = f"{what}: each there exactly once"
+    known, let_go = sum(f.known for f in read), sum(f.let_go for f in read)
+    words += f", {known:,} by ids known before" if known else ""
+    words += f"; {let_go:,} let go by retention" if let_go else ""
+    gone = sum(bool(f.gone) for f in done.files)
+    return words + (f"; {many(gone, 'file')} not there to be read" if gone else "")
+
+
+def _words(fault: str, count: int) -> str:
+    """Say what a fault is."""
+    if fault == "missing":
+        return f"{many(count, 'line')} missing"
+    if fault == "doubled":
+        return f"{many(count, 'line')} there more than once"
+    return f"{many(count, 'row')} at places that are no line taken in"
+
+
+def _held(file: FileAudit) -> str:
+    bad = f" and {many(file.quarantined, 'quarantined line')}" if file.quarantined else ""
+    return f"{many(file.stored, 'event')}{bad}"
+
+
+def _shown(file: FileAudit) -> dict[str, Any]:
+    """Return what a table shows; of a long name the end."""
+    name = cell(file.source)
+    name = name if len(name) <= _NAME_MAX else f"…{name[1 - _NAME_MAX :]}"
+    counts = {
+        "lines": file.lines, "stored": file.stored, "bad": file.quarantined, "known": file.known,
+        **{fault: getattr(file, fault) for fault in _FAULTS},
+    }  # fmt: skip
+    return {"source": name, **{column: Count(count) for column, count in counts.items()}}

@@ -1,0 +1,195 @@
+"""watch: follow the files of directories, as long as it runs or once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+import click
+import orjson
+
+from lakelog.cli.app import App, verb
+from lakelog.cli.output import choose, emit_record
+from lakelog.cli.terminal import many
+from lakelog.cli.values import micros
+from lakelog.collect import watch as following
+from lakelog.ingest.gather import FORMATS
+from lakelog.store import disk
+
+_UNIT = """[Unit]
+Description=lakelog watches {where}
+After=local-fs.target
+
+[Service]
+ExecStart={command}
+Restart=always
+RestartSec=5
+KillSignal=SIGTERM
+TimeoutStopSec=60
+NoNewPrivileges=true
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@verb(examples="""
+    lakelog watch /var/log/app
+    lakelog watch logs --pattern '*.log' --pattern '*.jsonl'
+    lakelog watch --status
+    lakelog watch /var/log/app --print-unit > lakelog.service
+""")  # fmt: skip
+@click.argument("roots", nargs=-1, metavar="DIR...", type=click.Path())
+@click.option(
+    "--pattern", "patterns", multiple=True, metavar="GLOB",
+    help="Names to follow, all by default; their rotated and packed copies too.",
+)  # fmt: skip
+@click.option("--format", "form", type=click.Choice(list(FORMATS)), help="Force the input format.")
+@click.option("--source", metavar="NAME", help="Who says so, where events do not.")
+@click.option(
+    "--interval", default=1.0, show_default=True, metavar="SECONDS",
+    type=click.FloatRange(0.1), help="Scan so often, a fifth of it where the system gives hints.",
+)  # fmt: skip
+@click.option("--poll", is_flag=True, help="Scan only; for network mounts that give no hints.")
+@click.option("--once", is_flag=True, help="Take in what is there, and end.")
+@click.option("--status", is_flag=True, help="What the watcher of this lake is doing.")
+@click.option("--json", "as_json", is_flag=True, help="The status as JSON.")
+@click.option("--print-unit", is_flag=True, help="Print a systemd unit that does the same.")
+def watch(
+    app: App, roots: tuple[str, ...], patterns: tuple[str, ...], form: str | None,
+    source: str | None, interval: float, poll: bool, once: bool, status: bool, as_json: bool,
+    print_unit: bool,
+) -> None:  # fmt: skip
+    """Follow the files of directories: each new line becomes an event, once.
+
+    Renamed, truncated, packed and removed files are told by their content, and
+    nothing is taken in twice. It runs until Ctrl-C or SIGTERM.
+    """
+    if status:
+        _show_status(app, as_json)
+        return
+    if not roots:
+        raise click.UsageError("a directory is needed, such as /var/log/app")
+    if print_unit:
+        click.echo(_unit(app, roots), nl=False)
+        return
+    tell = _teller(app)
+    with app.open_or_create() as lake:
+        watcher = following.Watcher(
+            lake, list(roots), patterns=patterns or ("*",), form=form, source=source, say=tell
+        )
+        stop = threading.Event()
+        before = {s: signal.signal(s, lambda *_: stop.set()) for s in _SIGNALS}
+        lock = f"{lake.store.layout.cache}/watch-{_digest(watcher.totals.roots)}.lock"
+        try:
+            with disk.claim(lock) as alone:
+                if alone:
+                    _watch(watcher, stop, once, interval, poll, tell)
+                else:
+                    raise click.ClickException(f"another process watches {', '.join(roots)}")
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        done = watcher.totals
+        app.say(
+            f"{many(done.events, 'new event')} from {many(done.files, 'file')};"
+            f" {done.quarantined:,} quarantined"
+        )
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _watch(
+    watcher: following.Watcher, stop: threading.Event, once: bool, interval: float, poll: bool,
+    tell: following.Say,
+) -> None:  # fmt: skip
+    if not once:
+        tell(f"watching {', '.join(watcher.totals.roots)}")
+        following.run(watcher, stop, interval=interval, poll=poll, say=tell)
+        return
+    watcher.round(final=True)
+    while watcher.waiting and not stop.is_set():
+        stop.wait(following.STABLE / 4)
+        watcher.round(final=True)
+    watcher.close()
+
+
+def _teller(app: App) -> following.Say:
+    """Words on stderr; with the time where nobody looks on."""
+
+    def tell(text: str) -> None:
+        stamp = "" if sys.stderr.isatty() else f"{micros(disk.now_us())} "
+        app.say(f"{stamp}{text}")
+
+    return tell
+
+
+def _show_status(app: App, as_json: bool) -> None:
+    with app.open() as lake:
+        path = following.status_path(lake)
+    try:
+        found: dict[str, Any] = orjson.loads(disk.read(path))
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        raise click.ClickException("no watcher has run on this lake") from None
+    found["running"] = _is_alive(found["pid"]) and time.time() - found["last_round"] < 120
+    for name in ("started", "last_round", "last_event"):
+        found[name] = micros(int(found[name] * 1e6)) if found[name] else None
+    target = choose(None if as_json else "table", as_json, None)
+    emit_record(found, target, lambda: _words(found))
+
+
+def _words(found: dict[str, Any]) -> str:
+    state = f"running, process {found['pid']}" if found["running"] else "not running"
+    lines = [
+        f"{state}, since {found['started']}",
+        f"  watches      {', '.join(found['roots'])}",
+        f"  files        {found['files']:,}",
+        f"  events       {found['events']:,}; {found['quarantined']:,} lines quarantined",
+        f"  last round   {found['last_round']}, the slowest took {found['slowest_round']:.2f} s",
+        f"  last event   {found['last_event'] or '-'}",
+    ]
+    lines += [f"  fault        {path}: {reason}" for path, reason in found["faults"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _unit(app: App, roots: tuple[str, ...]) -> str:
+    places = [os.path.abspath(root) for root in roots]
+    program = [sys.executable, "-m", "lakelog", "--lake", os.path.abspath(app.path)]
+    program += ["--branch", app.branch] if app.branch != "main" else []
+    given = [a for a in sys.argv[1:] if a not in ("--print-unit", "watch", *roots)]
+    options = _without_globals(given)
+    command = shlex.join([*program, "watch", *places, *options]).replace("%", "%%")
+    return _UNIT.format(where=", ".join(places).replace("%", "%%"), command=command)
+
+
+def _without_globals(words: list[str]) -> list[str]:
+    """Leave out --lake and --branch, which stand before the verb already."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if skip or word in ("--lake", "--branch"):
+            skip = not skip
+        elif not word.startswith(("--lake=", "--branch=")):
+            kept.append(word)
+    return kept
+
+
+def _digest(roots: list[str]) -> str:
+    return hashlib.sha256("\0".join(sorted(map(os.path.realpath, roots))).encode()).hexdigest()[:16]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

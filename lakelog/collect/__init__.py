@@ -1,0 +1,1 @@
+"""Collecting with an open lake: watching directories."""

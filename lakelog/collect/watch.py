@@ -1,0 +1,341 @@
+"""Watching directories: every line of every file becomes an event, once, soon after it is written.
+
+A scan of names, sizes and times is the truth of what changed; events of the file system only bring
+the next scan forward. What is taken in, and how far, is decided by ingest: by content, with the
+cursor in the same move as the rows. A followed file is held open, so that what was written just
+before it was renamed or removed is still read. An unfinished last line waits for its newline; it
+is taken as it is once its file was replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.collect.scan import SUFFIXES, Scan, Seen, scan
+from lakelog.errors import LakelogError
+from lakelog.ingest import cursors
+from lakelog.ingest.gather import FileReport
+from lakelog.ingest.ingest import Ingester
+from lakelog.ingest.source import Source
+from lakelog.store import disk
+
+if TYPE_CHECKING:
+    from lakelog.lake import Lake
+
+PAUSE = 0.2
+"""Seconds between two rounds at least, so that one publish takes many lines."""
+HELD_MAX = 256
+"""So many files are held open at most, those that changed last."""
+STABLE = 2.0
+"""Seconds for which a copy must have stood still before it is read."""
+_PATIENCE = 30.0
+_COMPACT_EVERY = 300.0
+_SMALL_MAX = 64
+_STATUS_EVERY = 10.0
+RELAXED = 5.0
+"""Where the file system gives hints, a scan is only needed this much less often."""
+_LABEL = "lakelog"
+Say = Callable[[str], None]
+
+
+@dataclass
+class Totals:
+    """What a watcher did since it started; times are seconds since 1970."""
+
+    pid: int = field(default_factory=os.getpid)
+    started: float = field(default_factory=time.time)
+    roots: list[str] = field(default_factory=list)
+    rounds: int = 0
+    files: int = 0
+    events: int = 0
+    quarantined: int = 0
+    faults: dict[str, str] = field(default_factory=dict)
+    last_round: float = 0.0
+    last_event: float = 0.0
+    slowest_round: float = 0.0
+
+
+@dataclass
+class _Followed:
+    seen: Seen
+    fd: int = -1
+    since: float = 0.0
+
+
+class Watcher:
+    """Follows the files of directories into one branch of a lake."""
+
+    def __init__(
+        self, lake: Lake, roots: list[str], *, patterns: tuple[str, ...] = ("*",),
+        form: str | None = None, source: str | None = None, say: Say | None = None,
+    ) -> None:  # fmt: skip
+        self._lake, self._roots = lake, [os.path.abspath(root) for root in roots]
+        self._patterns, self._say = patterns, say or (lambda text: None)
+        self._form, self._source = form, source
+        self._known: dict[str, _Followed] = {}
+        self._told: dict[str, str] = {}
+        self._unseen: set[str] = set()
+        self._compacted, self._written, self._busy = time.monotonic(), 0.0, False
+        self.totals = Totals(roots=self._roots)
+
+    def round(self, *, final: bool = False) -> int:
+        """Scan once and take in what changed; return the number of new events.
+
+        `final` also takes last lines without a newline. Raises LakelogError and OSError only when
+        the lake itself fails.
+        """
+        began = time.monotonic()
+        found = scan(self._roots, self._patterns)
+        due = [seen for seen in found.files.values() if self._changed(seen)]
+        new = sum(self._finish(path) for path in self._gone(found))
+        for seen in due:
+            if not self._is_copy_in_progress(seen):
+                new += self._take(seen, "once" if final else "follow")
+        for path in self._unseen - found.faults.keys():
+            self._told.pop(path, None)
+        self._unseen = set(found.faults)
+        for path, reason in found.faults.items():
+            self._complain(path, reason)
+        if new:
+            self._lake.sealer().maintain()
+        self._count(found, began, new)
+        return new
+
+    @property
+    def waiting(self) -> bool:
+        """Whether some file is not read yet, for it may be a copy that is being written."""
+        return any(followed.seen.size < 0 for followed in self._known.values())
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for followed in self._known.values():
+            _close(followed)
+        self._known.clear()
+
+    # --- one file ---
+
+    def _changed(self, seen: Seen) -> bool:
+        followed = self._known.get(seen.path)
+        if followed is None or followed.seen != seen:
+            return True
+        return seen.path in self._told and time.monotonic() - followed.since > _PATIENCE
+
+    def _gone(self, found: Scan) -> list[str]:
+        """Paths that name another file now, or none."""
+        return [
+            path
+            for path, followed in self._known.items()
+            if path not in found.files or found.files[path].identity != followed.seen.identity
+        ]
+
+    def _finish(self, path: str) -> int:
+        """Read the rest of a file that lost its name, through the descriptor that is held."""
+        followed = self._known.pop(path)
+        try:
+            return self._ingest(f"/dev/fd/{followed.fd}", path, "last") if followed.fd >= 0 else 0
+        finally:
+            _close(followed)
+
+    def _take(self, seen: Seen, mode: str) -> int:
+        followed = self._known.get(seen.path) or _Followed(seen)
+        if followed.fd < 0:
+            with contextlib.suppress(OSError):  # then its reader says why
+                followed.fd = os.open(seen.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        new = self._ingest(seen.path, seen.path, mode)
+        self._known.pop(seen.path, None)
+        self._known[seen.path] = _Followed(seen, followed.fd, time.monotonic())
+        self._hold_few()
+        return new
+
+    def _ingest(self, path: str, name: str, mode: str) -> int:
+        lake = self._lake
+        worker = Ingester(
+            lake.store, lake.branch_name, lake.sealer(), lake.engine, form=self._form,
+            source=self._source, mode=mode,
+        )  # fmt: skip
+        report = worker.take(path, name)
+        self._note(report)
+        return report.events
+
+    def _note(self, report: FileReport) -> None:
+        totals = self.totals
+        totals.events += report.events
+        totals.quarantined += report.quarantined
+        if report.error:
+            self._complain(report.path, report.error)
+        else:
+            self._told.pop(report.path, None)
+        if report.quarantined:
+            self._say(f"{report.path}: {report.quarantined} lines to quarantine: {report.reason}")
+
+    def _is_copy_in_progress(self, seen: Seen) -> bool:
+        """Whether a file new here may be a copy that is still being written.
+
+        A part of a file that was taken in looks like a new file with the same beginning.
+        """
+        followed = self._known.get(seen.path)
+        if followed is not None and followed.seen.identity == seen.identity and followed.fd >= 0:
+            return False
+        if time.time() - seen.mtime_ns / 1e9 > STABLE:
+            return False
+        if not seen.path.endswith(SUFFIXES) and not self._is_part(seen):
+            return False
+        waiting = followed or self._known.setdefault(
+            seen.path, _Followed(Seen(seen.path, seen.device, seen.inode, -1, 0))
+        )
+        waiting.since = waiting.since or time.monotonic()
+        return time.monotonic() - waiting.since < _PATIENCE
+
+    def _is_part(self, seen: Seen) -> bool:
+        """Whether a file begins as one does that was taken in further than it is long."""
+        try:
+            with contextlib.closing(Source(seen.path)) as file:
+                head = file.read(cursors.WINDOW)
+        except OSError:
+            return False
+        if any(
+            other.seen.size > seen.size and other.fd >= 0
+            and other.seen.identity != seen.identity
+            and os.pread(other.fd, len(head), 0) == head
+            for other in self._known.values()
+        ):  # fmt: skip
+            return True
+        store = self._lake.store
+        state = store.manifests.load(
+            store.refs.head(self._lake.branch_name).move.snapshot
+        )  # fmt: skip
+        alike = cursors.of_head(store.manifests.entries(state, "cursor"), head, self._source)
+        return any(entry["bytes"] > seen.size for entry in alike)
+
+    def _hold_few(self) -> None:
+        """Close the files that did not change for longest, past the limit."""
+        held = [path for path, followed in self._known.items() if followed.fd >= 0]
+        for path in held[:-HELD_MAX]:
+            _close(self._known[path])
+
+    # --- the whole ---
+
+    def _complain(self, path: str, reason: str) -> None:
+        """Say once what is wrong with a path, and store it as an event."""
+        if self._told.get(path) == reason:
+            return
+        self._told[path] = self.totals.faults[path] = reason
+        self._say(f"{path}: {reason}")
+        event = {
+            "type": "lakelog.watch", "source": _LABEL, "subject": path, "level": "WARN",
+            "message": reason,
+        }  # fmt: skip
+        with contextlib.suppress(LakelogError, OSError):
+            self._lake.append(event)
+
+    def _count(self, found: Scan, began: float, new: int) -> None:
+        totals = self.totals
+        totals.rounds += 1
+        totals.files = len(found.files)
+        totals.last_round = time.time()
+        totals.last_event = totals.last_round if new else totals.last_event
+        totals.slowest_round = max(totals.slowest_round, time.monotonic() - began)
+        totals.faults = {p: r for p, r in totals.faults.items() if p in self._told}
+        if new or found.faults or totals.last_round - self._written > _STATUS_EVERY:
+            self._write_status()
+        if not new and self._busy:
+            _give_back()
+        self._busy = bool(new)
+        if new and time.monotonic() - self._compacted > _COMPACT_EVERY:
+            self._compacted = time.monotonic()
+            if self._lake.stats().segments > _SMALL_MAX:
+                self._lake.compact()
+
+    def _write_status(self) -> None:
+        with contextlib.suppress(OSError):
+            data = orjson.dumps(asdict(self.totals), option=orjson.OPT_APPEND_NEWLINE)
+            disk.replace_whole(status_path(self._lake), data, sync=False)
+            self._written = self.totals.last_round
+
+
+def status_path(lake: Lake) -> str:
+    """Where the watcher of a branch says what it does."""
+    return f"{lake.store.layout.cache}/watch-{lake.branch_name.replace('/', '-')}.json"
+
+
+def run(watcher: Watcher, stop: threading.Event, *, interval: float, poll: bool, say: Say) -> None:
+    """Watch until `stop` is set: a round at every hint, and every `interval` seconds anyway (five
+    times that where there are hints)."""
+    wake = threading.Event()
+    observer = None if poll else _observe(watcher, wake, say)
+    interval *= RELAXED if observer else 1.0
+    try:
+        while not stop.is_set():
+            _safely(watcher, say)
+            stop.wait(PAUSE)
+            until = time.monotonic() + max(interval - PAUSE, 0)
+            while not (stop.is_set() or wake.is_set()) and time.monotonic() < until:
+                wake.wait(min(PAUSE, max(until - time.monotonic(), 0.01)))
+            wake.clear()
+        _safely(watcher, say)
+    finally:
+        if observer is not None:
+            observer.stop()
+            observer.join(5)
+        watcher.close()
+
+
+def _safely(watcher: Watcher, say: Say) -> None:
+    """Do a round; a lake that fails for a while (a full disk) does not end the watching."""
+    try:
+        watcher.round()
+    except (LakelogError, OSError) as error:
+        say(f"trying again: {error}")
+        time.sleep(1.0)
+
+
+def _observe(watcher: Watcher, wake: threading.Event, say: Say) -> Any:
+    """Start to be woken by the file system; None where that cannot be had."""
+    from watchdog.events import FileSystemEventHandler
+    from watchdog.observers import Observer
+
+    class Handler(FileSystemEventHandler):
+        """Wakes the watcher."""
+
+        def on_any_event(self, event: Any) -> None:
+            """Anything but reading brings the next round forward."""
+            if event.event_type not in ("opened", "closed_no_write"):
+                wake.set()
+
+    observer = Observer()
+    try:
+        for root in watcher.totals.roots:
+            folder = root if os.path.isdir(root) else os.path.dirname(root)
+            observer.schedule(Handler(), folder, recursive=os.path.isdir(root))
+        observer.start()
+    except OSError as error:
+        say(f"no hints from the file system ({error.strerror or error}): scanning instead")
+        return None
+    return observer
+
+
+def _give_back() -> None:
+    """Return memory that the last lines needed, now that no more come."""
+    import ctypes
+
+    import pyarrow as pa
+
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _close(followed: _Followed) -> None:
+    if followed.fd >= 0:
+        os.close(followed.fd)
+        followed.fd = -1

@@ -1,0 +1,332 @@
+"""The account of one file in an audit: its lines on one side, the lake's rows on the other.
+
+What counts as a line is what ingest takes for one: of JSON and OOS lines every line that is not
+blank, of _bulk requests every document, and every line that has no action before it. A line too
+long to be taken in is one quarantined line. Where a run of ingest took a last line that had no
+newline, and more was written behind it later, both parts are lines.
+
+A line without a row is known only if its key is in the id runs and some row has that id, for the
+key of a row that was lost stays in the runs. Lines that another format can read count by that,
+too, as a replay of quarantined lines would. After a retention, an event older than its line is
+let go, and so is one without a time of its own, a line that is no event, and a key whose row is
+gone: nothing tells any more when they came in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lakelog.ingest.cursors import Cursor
+from lakelog.ingest.formats import bulk, jsonl
+from lakelog.ingest.gather import FORMATS
+from lakelog.ingest.places import Places
+from lakelog.ingest.source import Chunk, Overlong, Piece, Source
+from lakelog.ingest.transform import BOM, Transformer, is_cut
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+FIRST_MAX = 5
+"""Offsets that are named of each fault."""
+_SNIFFED, _SAMPLE = 50, 1 << 18
+_ODD = (9, 10, 11, 12, 13, 32, 0xEF)
+"""Bytes that a blank line may begin with: white space, or a byte order mark."""
+
+
+@dataclass
+class FileAudit:
+    """What an audit found of one file; offsets and bytes are those of its decompressed text.
+
+    `gone` says why only the lake's side was checked, `error` why the file could not be checked.
+    """
+
+    source: str
+    label: str | None = None
+    format: str = ""
+    seen: int = 0
+    """Bytes that were taken in."""
+    waiting: int = 0
+    """Bytes beyond the cursor."""
+    lines: int = 0
+    """Lines that have to be in the lake; of a file that is gone all lines its cursor counts."""
+    stored: int = 0
+    quarantined: int = 0
+    known: int = 0
+    let_go: int = 0
+    missing: int = 0
+    doubled: int = 0
+    foreign: int = 0
+    gone: str = ""
+    error: str = ""
+    first: dict[str, list[int]] = field(default_factory=dict)
+    """The first offsets of what is missing, doubled, foreign."""
+
+    @property
+    def wrong(self) -> int:
+        """How many places are not as they should be."""
+        return self.missing + self.doubled + self.foreign
+
+    def note(self, fault: str, positions: Any) -> None:
+        """Count faults and keep the first offsets."""
+        if len(positions):
+            setattr(self, fault, getattr(self, fault) + len(positions))
+            first = [*self.first.get(fault, ()), *(int(p) for p in sorted(positions)[:FIRST_MAX])]
+            self.first[fault] = sorted(first)[:FIRST_MAX]
+
+
+class Account:
+    """Compares one file with the places of its origin; `line` is that of a retention, in us."""
+
+    def __init__(
+        self, file: FileAudit, number: int, places: Places, cursor: Cursor | None, line: int | None
+    ) -> None:
+        self.file, self._number, self._places, self._line = file, number, places, line
+        self._started = time.time_ns() // 1000
+        if cursor is not None:
+            self._cursor = cursor
+            file.stored, file.quarantined = places.counts(cursor.origin)
+
+    def without_file(self) -> None:
+        """Check what can be told without the file: each place once, no more than lines."""
+        import numpy as np
+
+        file, cursor = self.file, self._cursor
+        file.lines = cursor.lines
+        there = self._places.within(cursor.origin, 0, cursor.bytes)
+        places, counts = np.unique(there, return_counts=True)
+        file.note("doubled", places[counts > 1])
+        file.note("foreign", np.unique(self._places.outside(cursor.origin, cursor.bytes)))
+        file.foreign += max(len(places) - cursor.lines, 0)
+
+    def unknown(self, position: int) -> None:
+        """Take back that a line is known: no row has its id."""
+        self.file.known -= 1
+        if self._line is None:
+            self.file.note("missing", [position])
+        else:
+            self.file.let_go += 1
+
+    def read(self, source: Source, connect: Callable[[], Any], form: Any, head: bytes) -> None:
+        """Read the file up to its cursor and compare; `form` is given if it was forced."""
+        self._connect, self._form, self._head = connect, form, head
+        self._transformers: dict[Any, Transformer] = {}
+        self._at, self._held = 0, b""
+        file, end, covered = self.file, self._cursor.bytes, 0
+        source.seek(0)
+        with closing(source.ahead(0)) as pieces:
+            for piece in pieces:
+                if piece.base < end:
+                    self._piece(piece, end)
+                size = piece.length if isinstance(piece, Overlong) else len(piece.data)
+                covered = piece.base + size
+                if covered >= end and not source.compression:
+                    covered = max(covered, source.size)
+                    break
+        file.waiting, file.error = max(covered - end, 0), source.broken
+        if covered < end:
+            file.error = source.broken or f"only {covered:,} of {end:,} bytes can be read"
+        if covered > self._at:
+            self._compare(self._at, min(covered, end), [])
+        file.note("foreign", _unique(self._places.outside(self._cursor.origin, end)))
+
+    def _piece(self, piece: Piece, end: int) -> None:
+        """Compare what a piece holds, as far as it was taken in."""
+        if isinstance(piece, Overlong):
+            high = min(piece.base + piece.length, end)
+            self._give_up(self._compare(self._at, high, [piece.base]))
+            self._held = b""
+            return
+        chunk = piece
+        if len(piece.data) > end - piece.base:
+            chunk = Chunk(piece.data[: end - piece.base], piece.base)
+        if self._form is None:
+            self._form = self._choose(chunk)
+        self.file.format = self._form.NAME
+        if self._form.NAME == bulk.NAME:
+            self._pairs(Chunk(self._held + chunk.data, self._at))
+        else:
+            self._lines(chunk)
+
+    def _choose(self, chunk: Chunk) -> Any:
+        """The format that ingest chose: by the first lines, unless rows show that it was forced."""
+        form = jsonl
+        for data in (self._head[: self._cursor.bytes], chunk.data[:_SAMPLE]):
+            lines = data.removeprefix(BOM).split(b"\n")[:_SNIFFED]
+            sure = {form.sniff(lines): form for form in reversed(FORMATS.values())}
+            if max(sure) > 0:
+                form = sure[max(sure)]
+                break
+        if form.NAME != bulk.NAME:
+            return form
+        actions, at = [], 0
+        for line in chunk.data[:_SAMPLE].splitlines(keepends=True)[:_SNIFFED]:
+            if bulk.action_of(line.strip().removeprefix(BOM)):
+                actions.append(chunk.base + at)
+            at += len(line)
+        rows = set(self._places.within(self._cursor.origin, chunk.base, chunk.base + at).tolist())
+        forced = 2 * len(rows.intersection(actions)) > len(actions)
+        return jsonl if forced else form
+
+    def _lines(self, chunk: Chunk) -> None:
+        """Compare a chunk whose lines stand each for itself."""
+        import numpy as np
+
+        starts = chunk.lines[1]
+        expected = starts[:-1][_full(chunk)] + chunk.base
+        high = chunk.base + len(chunk.data)
+        absent = self._compare(chunk.base, high, expected, lambda at: self._seams(chunk, at))
+        if len(absent):
+            index = np.searchsorted(starts, absent - chunk.base).tolist()
+            lines = [chunk.data[starts[i] : starts[i + 1]] for i in index]
+            self._judge(lines, absent, self._form, self.file.label)
+
+    def _pairs(self, chunk: Chunk) -> None:
+        """Compare a chunk of actions and documents; what is not complete is held."""
+        import numpy as np
+
+        made = self._transformer(self._form, self.file.label).run(chunk)
+        self._held = chunk.data[made.taken :]
+        places = np.asarray(made.table["position"]) if made.table else _ints([])
+        bad = _ints([b.position for b in made.bad])
+        expected = np.sort(np.concatenate([places, bad]))
+        absent = self._compare(chunk.base, chunk.base + made.taken, expected)
+        if not len(absent):
+            return
+        if made.table:
+            lost = np.isin(places, absent)
+            self._decide(made.table.filter(lost), places[lost])
+        bad = bad[np.isin(bad, absent)]
+        lines = [_line_at(chunk.data, at - chunk.base) for at in bad.tolist()]
+        if lines:
+            self._judge(lines, bad, jsonl, None)
+
+    def _compare(
+        self, low: int, high: int, expected: Any,
+        seams: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Hold the lines that begin from `low` to `high` against the lake; return those absent."""
+        import numpy as np
+
+        lines = _ints(expected)
+        there = self._places.within(self._cursor.origin, low, high)
+        places, counts = np.unique(there, return_counts=True)
+        self.file.note("doubled", places[counts > 1])
+        strays = np.setdiff1d(places, lines, assume_unique=True)
+        if len(strays) and seams is not None:
+            found = seams(strays)
+            self.file.lines += len(found)
+            strays = np.setdiff1d(strays, found, assume_unique=True)
+        self.file.note("foreign", strays)
+        self.file.lines += len(lines)
+        self._at = high
+        return np.setdiff1d(lines, places, assume_unique=True)
+
+    def _seams(self, chunk: Chunk, strays: np.ndarray) -> np.ndarray:
+        """Which places within lines are where a last line ended once, and more came later."""
+        import numpy as np
+
+        starts, begin = chunk.lines[1], -1
+        pairs: list[tuple[int, int, bool]] = []
+        for at in (strays - chunk.base).tolist():
+            line = int(np.searchsorted(starts, at, "right")) - 1
+            begin = max(begin, int(starts[line]))
+            before = chunk.data[begin:at].strip().removeprefix(BOM)
+            if before and chunk.data[at : starts[line + 1]].strip():
+                cut = is_cut(before, self._form)
+                pairs.append((begin + chunk.base, at + chunk.base, cut))
+                begin = at
+        known = self._places.arrivals(self._cursor.origin, [p for pair in pairs for p in pair[:2]])
+        found = []
+        for first, second, cut in pairs:
+            (came, bad), (later, _) = known.get(first, (None, False)), known[second]
+            if came is not None and came < later and (bad or not cut):
+                found.append(second)
+        return _ints(found)
+
+    def _judge(self, lines: list[bytes], places: np.ndarray, form: Any, label: str | None) -> None:
+        """Decide what became of lines without a row, by the exact rule of a format."""
+        import numpy as np
+
+        made = self._transformer(form, label).run(Chunk(b"".join(lines), 0))
+        ends = np.cumsum([0, *map(len, lines)])
+        if made.table:
+            at = np.searchsorted(ends, np.asarray(made.table["position"]))
+            self._decide(made.table, places[at])
+        bad = np.searchsorted(ends, _ints([b.position for b in made.bad]))
+        if form is jsonl:
+            self._give_up(places[bad])
+        elif len(bad):
+            self._judge([lines[i] for i in bad.tolist()], places[bad], jsonl, None)
+
+    def _decide(self, table: pa.Table, places: np.ndarray) -> None:
+        """Take lines whose id is known out; give the others up."""
+        import numpy as np
+
+        left = np.ones(len(places), dtype=bool)
+        keyed = np.flatnonzero(np.asarray(table["key"].is_valid()))
+        if len(keyed):
+            held = self._places.ask(self._number, places[keyed], table["key"].drop_null())
+            left[keyed[held]] = False
+            self.file.known += int(held.sum())
+        times = np.asarray(table["time"].cast("int64"))
+        self._give_up(places[left], times[left])
+
+    def _give_up(self, places: np.ndarray, times: np.ndarray | None = None) -> None:
+        """Call lines missing, unless a retention may have taken them."""
+        import numpy as np
+
+        let_go = np.zeros(len(places), dtype=bool)
+        if self._line is not None:
+            let_go[:] = True
+            if times is not None:
+                now = time.time_ns() // 1000
+                let_go = (times < self._line) | ((times >= self._started) & (times <= now))
+        self.file.let_go += int(let_go.sum())
+        self.file.note("missing", places[~let_go])
+
+    def _transformer(self, form: Any, label: str | None) -> Transformer:
+        """What decides lines of a format, made once."""
+        key = form.NAME, label
+        if key not in self._transformers:
+            made = Transformer(self._connect(), form, self._cursor.origin, label)
+            self._transformers[key] = made
+        return self._transformers[key]
+
+
+def _full(chunk: Chunk) -> np.ndarray:
+    """Tell the lines of a chunk that are not blank."""
+    import numpy as np
+
+    starts = chunk.lines[1]
+    heads = np.frombuffer(chunk.data, np.uint8)[starts[:-1]]
+    full = np.ones(len(heads), dtype=bool)
+    odd = np.isin(heads, _ODD)
+    alone = odd & (np.diff(starts) == 1) & (heads != 0xEF)
+    full[alone] = False
+    for i in np.flatnonzero(odd & ~alone).tolist():
+        line = chunk.data[starts[i] : starts[i + 1]]
+        full[i] = bool(line.strip().removeprefix(BOM))
+    return full
+
+
+def _line_at(data: bytes, start: int) -> bytes:
+    """The line that begins at an offset, with its newline."""
+    end = data.find(b"\n", start) + 1
+    return data[start : end or len(data)]
+
+
+def _ints(values: Any) -> np.ndarray:
+    import numpy as np
+
+    return np.asarray(values, dtype=np.int64)
+
+
+def _unique(values: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    return np.unique(values)

@@ -1,0 +1,103 @@
+"""Lines of key=value pairs, values with spaces in quotes.
+
+The first of time, ts, timestamp is the time, of level, lvl, severity the level, of msg, message
+the message; all other keys go into `data`, as text. A line without a time has that of its ingest.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.event import parse_time
+from lakelog.ingest.formats import pattern
+from lakelog.ingest.formats.sqltext import in_range_sql, level_sql, time_sql
+
+NAME = "logfmt"
+_KEY = r'[^ \t="]+'
+_VALUE = r'"(?:[^"\\]|\\.)*"|[^ \t"]*'
+_PAIR = rf"({_KEY})=({_VALUE})"
+_LINE = rf"(?:{_KEY})=(?:{_VALUE})(?:[ \t]+(?:{_KEY})=(?:{_VALUE}))*"
+_PLACES = {
+    "time": ("time", "ts", "timestamp"), "level": ("level", "lvl", "severity"),
+    "message": ("msg", "message"),
+}  # fmt: skip
+
+
+def sniff(lines: list[bytes]) -> float:
+    """Say how sure it is that these are lines of pairs."""
+    return pattern.share(lines, parse)
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """Return the event of one line. Raises InvalidEvent."""
+    text = pattern.decoded(line)
+    if not re.fullmatch(_LINE, text):
+        raise InvalidEvent("no line of key=value pairs")
+    data: dict[str, str] = {}
+    for key, value in re.findall(_PAIR, text):
+        if key in data:
+            raise InvalidEvent(f"key {key[:40]!r} stands twice")
+        data[key] = _unquoted(value)
+    event: dict[str, Any] = {"type": "log"}
+    for column, names in _PLACES.items():
+        name = next((n for n in names if data.get(n)), None)
+        if name is not None:
+            event[column] = data.pop(name)
+    if "time" in event:
+        parse_time(event["time"])
+    if data:
+        event["data"] = data
+    return event
+
+
+def cheaper(lines: list[bytes]) -> list[str]:
+    """There is no cheaper query."""
+    return []
+
+
+def _unquoted(value: str) -> str:
+    """A value without its quotes; its escapes are those of JSON, else only quotes have one."""
+    if not value.startswith('"'):
+        return value
+    try:
+        return str(json.loads(value, strict=False)) if "\\" in value else value[1:-1]
+    except ValueError:
+        return re.sub(pattern.ESCAPE, r"\1", value[1:-1])
+
+
+def _query() -> str:
+    first = {
+        column: "coalesce(" + ", ".join(f"nullif(pairs['{n}'], '')" for n in names) + ")"
+        for column, names in _PLACES.items()
+    }
+    taken = ", ".join(
+        "CASE " + " ".join(f"WHEN pairs['{n}'] <> '' THEN '{n}'" for n in names) + " ELSE '' END"
+        for names in _PLACES.values()
+    )
+    return f"""
+WITH trimmed AS (SELECT {pattern.TRIMMED} AS text, position FROM lines),
+cut AS (SELECT position, regexp_extract_all(text, '{_PAIR}', 1) AS keys,
+          regexp_extract_all(text, '{_PAIR}', 2) AS quoted
+        FROM trimmed WHERE {pattern.PLAIN} AND NOT contains(text, '\\')
+          AND regexp_full_match(text, '{_LINE}')),
+paired AS (SELECT position, map_from_entries(list_zip(keys, list_transform(quoted,
+             lambda v: CASE WHEN starts_with(v, '"') THEN v[2:-2] ELSE v END))) AS pairs
+           FROM cut WHERE len(keys) = len(quoted) AND len(keys) = list_unique(keys)),
+placed AS (SELECT *, {first["time"]} AS moment, {first["level"]} AS grade,
+             {first["message"]} AS message, [{taken}] AS taken FROM paired),
+typed AS (SELECT *, CASE WHEN moment IS NULL THEN {pattern.NOW} ELSE {time_sql("moment")} END
+            AS time, {level_sql("grade")} AS level,
+            map_from_entries(list_filter(map_entries(pairs),
+              lambda e: NOT list_contains(taken, e.key))) AS rest FROM placed)
+SELECT time, 'log' AS type, NULL::VARCHAR AS category, NULL::VARCHAR AS source,
+  NULL::VARCHAR AS subject, level, message,
+  CASE WHEN cardinality(rest) > 0 THEN to_json(rest)::VARCHAR END AS data, NULL::VARCHAR AS id,
+  position, NOT coalesce({in_range_sql("time")} AND (grade IS NULL OR level IS NOT NULL), false)
+    AS slow
+FROM typed"""
+
+
+QUERY = _query()

@@ -1,0 +1,266 @@
+"""What text formats share: one declaration of a line gives its SQL and its exact rule.
+
+A regex with named groups says how a line is cut. It is written so that RE2 and Python read it
+alike (no `\\s`, `\\w` and `\\d` of ASCII, no lookaround) and so that a line fits in one way only,
+for Python would try them all. A template of groups gives ISO text, which is read by the rule that
+all formats share. Of several patterns the first that fits decides. A group that is empty is null.
+Lines are looked at without the white space around them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from string import Formatter
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.event import parse_time
+from lakelog.ingest.formats import sqltext
+
+MONTH = "(?P<mon>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+CLOCK = r"(?P<clock>\d\d:\d\d:\d\d(?:[.,]\d{1,9})?)"
+PRI = r"<(?P<pri>\d{1,2}|1[0-8]\d|19[01])>"
+AHEAD = timedelta(days=1)
+"""So far after the time of ingest a date without a year may lie; else it is a year older."""
+SPACE = " \t\n\v\f\r"
+_MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
+_SEVERITIES = ("FATAL", "FATAL", "FATAL", "ERROR", "WARN", "INFO", "INFO", "DEBUG")
+_YEARLESS, _YEARS = "?", 8
+"""A template's first character where the year is not said; leap years are that far apart."""
+ESCAPE = r'\\(["\\])'
+"""A quote or a backslash with a backslash before it."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """How a group says how bad it is: as SQL over its text, and as a function of it."""
+
+    group: str
+    sql: Callable[[str], str]
+    of: Callable[[str], str]
+
+
+def _status_sql(text: str) -> str:
+    first = f"left({text}, 1)"
+    return f"CASE {first} WHEN '5' THEN 'ERROR' WHEN '4' THEN 'WARN' ELSE 'INFO' END"
+
+
+def _severity_sql(text: str) -> str:
+    arms = " ".join(f"WHEN {n} THEN '{name}'" for n, name in enumerate(_SEVERITIES))
+    return f"CASE {text}::INT % 8 {arms} END"
+
+
+WORD = Level("level", sqltext.level_sql, str)
+"""A level by its name."""
+STATUS = Level("status", _status_sql, lambda s: {"5": "ERROR", "4": "WARN"}.get(s[0], "INFO"))
+"""The level of an HTTP status."""
+SEVERITY = Level("pri", _severity_sql, lambda pri: _SEVERITIES[int(pri) % 8])
+"""The level that the priority of a syslog line holds."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """How one kind of line is cut and where its groups go; all of a format share their level.
+
+    `time` is a template of groups; it begins with "?" where the year is not said. `data` names
+    the groups of the payload, `numbers` those that are whole numbers of at most 18 digits.
+    A dash is null in the groups of `dashes`; a backslash before a quote or a backslash goes in
+    those of `quoted`. A payload of nulls alone is null itself. A template that is "-" means the
+    time of ingest.
+    """
+
+    regex: str
+    time: str
+    type: str
+    level: Level | None = None
+    message: str = "message"
+    source: str = ""
+    data: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    dashes: tuple[str, ...] = ()
+    quoted: tuple[str, ...] = ()
+
+    def groups(self, text: str) -> dict[str, str | None] | None:
+        """Return what the groups hold, or None for text of another kind."""
+        match = re.fullmatch(self.regex, text, re.ASCII)
+        return match and {name: self._value(name, v) for name, v in match.groupdict().items()}
+
+    def _value(self, name: str, value: str | None) -> str | None:
+        if not value or (value == "-" and name in self.dashes):
+            return None
+        return re.sub(ESCAPE, r"\1", value) if name in self.quoted else value
+
+    def event(self, found: dict[str, str | None]) -> dict[str, Any]:
+        """Return the event that groups give."""
+        event: dict[str, Any] = {"type": self.type}
+        if self.time != "-":
+            event["time"] = _iso(self.time, found)
+        for column, name in (("message", self.message), ("source", self.source)):
+            if name and found[name] is not None:
+                event[column] = found[name]
+        grade = found[self.level.group] if self.level else None
+        if self.level and grade is not None:
+            event["level"] = self.level.of(grade)
+        texts = {name: found[name] for name in self.data}
+        if any(value is not None for value in texts.values()):
+            event["data"] = {k: int(v) if v and k in self.numbers else v for k, v in texts.items()}
+        return event
+
+    def names(self) -> list[str]:
+        """The groups in their order."""
+        return list(re.compile(self.regex).groupindex)
+
+    def column(self, cut: str, name: str) -> str:
+        """SQL for the value of a group of the struct `cut`."""
+        value = f"nullif({cut}.{name}, '')"
+        if name in self.dashes:
+            value = f"nullif({value}, '-')"
+        if name in self.quoted:
+            plain = f"regexp_replace({value}, '{ESCAPE}', '\\1', 'g')"
+            value = f"CASE WHEN contains({value}, '\\') THEN {plain} ELSE {value} END"
+        return value
+
+    def columns(self, cut: str) -> dict[str, str]:
+        """SQL for ISO text, the level's text, message, source and payload, out of `cut`."""
+        pairs = ", ".join(
+            f"'{name}', {self.column(cut, name)}" + ("::BIGINT" if name in self.numbers else "")
+            for name in self.data
+        )
+        held = " OR ".join(f"{self.column(cut, name)} IS NOT NULL" for name in self.data)
+        return {
+            "iso": _iso_sql(self.time, cut),
+            "grade": self.column(cut, self.level.group) if self.level else "NULL::VARCHAR",
+            "message": self.column(cut, self.message) if self.message else "NULL::VARCHAR",
+            "source": self.column(cut, self.source) if self.source else "NULL::VARCHAR",
+            "data": f"CASE WHEN {held} THEN json_object({pairs})::VARCHAR END"
+            if pairs else "NULL::VARCHAR",
+        }  # fmt: skip
+
+
+def parse(patterns: Sequence[Pattern], line: bytes, otherwise: str) -> dict[str, Any]:
+    """Return the event of a line; raises InvalidEvent, with the reason `otherwise` if none fits."""
+    text = decoded(line)
+    for pattern in patterns:
+        found = pattern.groups(text)
+        if found is not None:
+            return pattern.event(found)
+    raise InvalidEvent(otherwise)
+
+
+def decoded(line: bytes) -> str:
+    """A line as text without the white space around it. Raises InvalidEvent if it is none."""
+    try:
+        return line.decode("utf-8").strip(SPACE)
+    except UnicodeDecodeError as error:
+        raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
+
+
+def share(lines: list[bytes], read: Callable[[bytes], dict[str, Any]]) -> float:
+    """Say how many of the lines that are not blank are events that say when they happened."""
+    full = [line for line in lines if line.strip()]
+    return sum(_timed(line, read) for line in full) / len(full) if full else 0.0
+
+
+def query(patterns: Sequence[Pattern]) -> str:
+    """SQL over `lines` for the lines that one of the patterns fits."""
+    kinds = range(len(patterns))
+    tests = " ".join(f"WHEN regexp_matches(text, {_whole(patterns[k])}) THEN {k}" for k in kinds)
+    # where none fits all is null or empty, which is no time
+    kind = f"CASE {tests} END" if len(patterns) > 1 else "0"
+    cuts = ", ".join(
+        f"CASE WHEN kind = {k} THEN regexp_extract(text, {_whole(patterns[k])},"
+        f" {patterns[k].names()}) END AS m{k}"
+        for k in kinds
+    )
+    made = [pattern.columns(f"m{k}") for k, pattern in enumerate(patterns)]
+    chosen = {
+        column: " ".join(f"WHEN kind = {k} THEN {made[k][column]}" for k in kinds)
+        for column in made[0]
+    }
+    level = patterns[0].level.sql("grade") if patterns[0].level else "NULL::VARCHAR"
+    types = " ".join(f"WHEN kind = {k} THEN '{patterns[k].type}'" for k in kinds)
+    return f"""
+WITH trimmed AS (SELECT {TRIMMED} AS text, position FROM lines),
+told AS (SELECT *, {kind} AS kind FROM trimmed WHERE {PLAIN}),
+cut AS (SELECT position, kind, {cuts} FROM told),
+named AS (SELECT position, kind, {", ".join(f"CASE {v} END AS {k}" for k, v in chosen.items())}
+          FROM cut),
+timed AS (SELECT *, {level} AS level,
+            CASE WHEN iso = '-' THEN {NOW} ELSE {sqltext.time_sql("iso")} END AS time FROM named)
+SELECT time, CASE {types} END AS type, NULL::VARCHAR AS category, source,
+  NULL::VARCHAR AS subject, level, message, data, NULL::VARCHAR AS id, position,
+  NOT coalesce({sqltext.in_range_sql("time")}, false) AS slow
+FROM timed"""
+
+
+NOW = "$now::TIMESTAMPTZ"
+_BLANKS = " || ".join(f"chr({ord(c)})" for c in SPACE)
+_BARE = "replace(line, chr(10), '')"
+TRIMMED = f"""CASE WHEN ascii({_BARE}) > 32 AND NOT contains({_BLANKS}, right({_BARE}, 1))
+  THEN {_BARE} ELSE trim(line, {_BLANKS}) END"""
+"""SQL for a line without the white space around it; trimming is slow and seldom needed."""
+PLAIN = "NOT starts_with(text, chr(65279))"
+"""SQL for text that does not begin with the mark of a file's beginning."""
+
+
+def now() -> datetime:
+    """The time of ingest, for lines that are decided one by one."""
+    return datetime.now(UTC)
+
+
+def _timed(line: bytes, read: Callable[[bytes], dict[str, Any]]) -> bool:
+    try:
+        event = read(line)
+        return "time" in event and parse_time(event["time"]) is not None
+    except InvalidEvent:
+        return False
+
+
+def _whole(pattern: Pattern) -> str:
+    return "'^(?:" + pattern.regex.replace("'", "''") + ")$'"
+
+
+def _iso(template: str, found: dict[str, str | None]) -> str:
+    """ISO text out of groups, the year chosen where none is said."""
+    values = {name: value or "" for name, value in found.items()}
+    if values.get("mon"):
+        values["mon"] = f"{_MONTHS.index(values['mon']) // 3 + 1:02}"
+    if "day" in values:
+        values["day"] = values["day"].zfill(2)
+    text = template.removeprefix(_YEARLESS).format(**values).replace(",", ".")
+    if not template.startswith(_YEARLESS):
+        return text
+    limit = now() + AHEAD
+    latest = limit.year - (text > f"{limit:-%m-%dT%H:%M:%S.%f}")
+    for year in range(latest, latest - _YEARS, -1):
+        try:
+            parse_time(f"{year}{text}")
+        except InvalidEvent:
+            continue
+        return f"{year}{text}"
+    return f"{latest}{text}"
+
+
+def _iso_sql(template: str, cut: str) -> str:
+    """SQL for the same; leap days are left to the exact rule where the year has none."""
+    if template == "-":
+        return "'-'"
+    pieces = []
+    for literal, name, _, _ in Formatter().parse(template.removeprefix(_YEARLESS)):
+        pieces += [f"'{literal}'"] if literal else []
+        pieces += [_part_sql(f"{cut}.{name}", name)] if name else []
+    text = f"replace({' || '.join(pieces)}, ',', '.')"
+    if not template.startswith(_YEARLESS):
+        return text
+    limit = f"({NOW} AT TIME ZONE 'UTC' + INTERVAL {AHEAD.days} DAY)"
+    later = f"({text} > strftime({limit}, '-%m-%dT%H:%M:%S.%f'))::INT"
+    return f"(year({limit}) - {later})::VARCHAR || {text}"
+
+
+def _part_sql(value: str, name: str) -> str:
+    if name == "mon":
+        return f"lpad((strpos('{_MONTHS}', {value}) // 3 + 1)::VARCHAR, 2, '0')"
+    return f"lpad({value}, 2, '0')" if name == "day" else value

@@ -1,0 +1,62 @@
+"""Syslog lines: RFC 5424, RFC 3164 as sent or as in files, and files with ISO times.
+
+The level comes from the priority, where there is one; `source` is the program. A date without a
+year is in the latest year in which it is not more than one day after the time of ingest. A time
+without a zone is UTC. A line of RFC 5424 without a time has that of its ingest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lakelog.ingest.formats import pattern
+from lakelog.ingest.formats.pattern import CLOCK, MONTH, PRI, SEVERITY, Pattern
+
+NAME = "syslog"
+PROSE = True
+"""A line ends in free text, so its last character does not tell whether it goes on."""
+_STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
+_HEAD = r"(?P<host>[^ ]+) (?P<app>[^ ]+) (?P<procid>[^ ]+) (?P<msgid>[^ ]+)"
+_STRUCTURED = r'(?P<structured>-|(?:\[[^ \]="]+(?: +[^ \]="]+="(?:[^"\\]|\\.)*")* *\])+)'
+_NEW = rf"{_HEAD} {_STRUCTURED}(?: +(?P<message>.*))?"
+_NEW_DATA = ("host", "procid", "msgid", "structured", "pri")
+_TAGGED = (
+    r" (?P<host>[^ ]+) +(?:(?P<app>[^ :\[\]]+)(?:\[(?P<procid>[^\]]*)\])?:(?: +|$))?"
+    r"(?P<message>.*)"
+)
+_OLD_DATA = ("host", "procid", "pri")
+PATTERNS = (
+    Pattern(
+        rf"{PRI}1 (?P<stamp>{_STAMP}) {_NEW}", "{stamp}", "syslog", SEVERITY,
+        source="app", data=_NEW_DATA, numbers=("pri",), dashes=("app", *_NEW_DATA),
+    ),
+    Pattern(
+        rf"{PRI}1 - {_NEW}", "-", "syslog", SEVERITY,
+        source="app", data=_NEW_DATA, numbers=("pri",), dashes=("app", *_NEW_DATA),
+    ),
+    Pattern(
+        rf"(?:{PRI})?{MONTH} +(?P<day>\d{{1,2}}) {CLOCK}{_TAGGED}", "?-{mon}-{day}T{clock}",
+        "syslog", SEVERITY, source="app", data=_OLD_DATA, numbers=("pri",),
+    ),
+    Pattern(
+        rf"(?:{PRI})?(?P<stamp>{_STAMP})"
+        r" (?P<host>[^ ]+) (?P<app>[^ :\[\]]+)(?:\[(?P<procid>[^\]]*)\])?:(?: +(?P<message>.*))?",
+        "{stamp}", "syslog", SEVERITY, source="app", data=_OLD_DATA, numbers=("pri",),
+    ),
+)  # fmt: skip
+QUERY = pattern.query(PATTERNS)
+
+
+def sniff(lines: list[bytes]) -> float:
+    """Say how sure it is that these are syslog lines."""
+    return pattern.share(lines, parse)
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """Return the event of one line. Raises InvalidEvent."""
+    return pattern.parse(PATTERNS, line, "no syslog line (RFC 5424 or RFC 3164)")
+
+
+def cheaper(lines: list[bytes]) -> list[str]:
+    """There is no cheaper query."""
+    return []

@@ -1,0 +1,401 @@
+"""Formats of text: both ways of reading a line agree, whatever is done to it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import duckdb
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from lakelog.errors import InvalidEvent
+from lakelog.event import parse_time
+from lakelog.ingest import gather, transform
+from lakelog.ingest.formats import access, applog, jsonl, logfmt, oos, pattern, syslog
+from lakelog.ingest.source import Chunk
+from lakelog.ingest.transform import Transformer
+from tests.test_formats import NOW, compare, decided, one_by_one
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+FORMS = [access, syslog, logfmt, applog]
+each_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.NAME)
+
+SEEDS: dict[str, list[str]] = {
+    "access": [
+        '127.0.0.1 - frank [10/Oct/2000:13:55:36 -0700] "GET /a_b.gif HTTP/1.0" 200 2326',
+        '::1 - - [29/Feb/2024:23:59:59 +0530] "GET /x y?q=\\"1\\" HTTP/2.0" 404 -'
+        ' "http://a/\\\\b" "Mozilla \\"5\\" \\x22"',
+        'h - - [01/Jan/1999:00:00:00 +0000] "-" 408 0 "-" "-"',
+        'h i u [31/Dec/2025:23:59:60 +0000] "" 500 1 "" "" "1.2.3.4" 0.003',
+        "h - - [30/Sep/2021:08:00:55 -0000] \"lv|'|'|x\" 400 162 \"-\" \"-\"",
+        'h - - [30/Feb/2021:08:00:55 +1500] "POST / HTTP/1.1" 302 999999999999999999 "č" "€\\\\"',
+        'h - - [30/Sep/2021:08:00:55 +0000] "OPTIONS *" 099 007',
+    ],
+    "syslog": [
+        "<34>1 2003-10-11T22:14:15.003Z mymachine.example.com su - ID47 - 'su root' failed",
+        '<165>1 2003-08-24T05:14:15.000003-07:00 192.0.2.1 myproc 8710 - [ex@1 a="1\\]" b="x"][y]',
+        "<191>1 - - - - - - nothing but words",
+        "<0>1 2024-02-30T00:00:00Z h a p m - no such day",
+        "<34>Oct 11 22:14:15 mymachine su: 'su root' failed for lonvick",
+        "Feb 29 00:00:00 host sshd[24200]: Failed password for root from 1.2.3.4 port 22 ssh2",
+        "Jan  2 12:00:00.5 host kernel: [1.0] x", "Jan 1 00:00:00 host last message repeated",
+        "Dec 31 23:59:59 h CRON[1]:", "Sep 31 10:00:00 h a: b", "Jan  3 00:00:01 h a: b",
+        "2023-03-19T12:34:09.757188+01:00 machine postfix/smtpd[3814725]: NOQUEUE: reject",
+        "<192>Oct 11 22:14:15 h x: y", "<7>Jan  2 00:00:00 h a b: c",
+    ],
+    "logfmt": [
+        'time="2021-09-15T21:17:10.220731Z" level=error msg="a b: c" pod=x-1 reason= n=5',
+        'ts=1763628911.329 lvl=WARNING message=done msg="" type=x time=',
+        'level=loud timestamp=2024-05-01 severity=info note="say \\"hi\\" \\u00e9 \\q"',
+        "a=1 b=2\tc=\"\"", "a=1 a=2 ts=5", "time=noon a=1", "msg=x level=debug source=s data={}",
+        'at=info method=GET path="/a=b c" time=20240501 id=7 "', "=1 time=5", "ts=5 č=€ é=\"ö ü\"",
+    ],
+    "applog": [
+        "2024-01-02 03:04:05,678 - my.name - WARNING - a message - with more",
+        "2016-12-19 17:00:01,123 INFO [main] org.apache.X$Y: started",
+        "2016-12-19 17:00:01.123 [http-1] ERROR  c.e.App - failed: 5",
+        "[2016-12-19 17:00:01,123] TRACE [Controller 0]: checking (x) (kafka.controller.K)",
+        "[2016-12-19 17:00:01,123] INFO no class here (at all)",
+        "[2025-01-02 11:19:06] laravel.EMERGENCY: Unable to create {}",
+        "2015-07-29 17:41:44,747 - INFO  [QuorumPeer[myid=1]/0:0:2181:FastLeader@774] - Note: x",
+        "2024-01-02T03:04:05Z:CRITICAL:app.db:gone", "2024-01-02 03:04:05 DEBUG:http://x/y",
+        "2012-07-02 10:22:40,672:DEBUG:foo bar baz", "2024-01-02 03:04:05+02:00 [warn] a.b: c",
+        "081109 203615 148 INFO dfs.DataNode$PacketResponder: PacketResponder 1 for block",
+        "17/06/09 20:10:40 INFO executor.CoarseGrainedExecutorBackend: Registered [TERM]",
+        "[Sun Dec 04 04:47:44 2005] [notice] workerEnv.init() ok",
+        "[Thu Sep 30 13:27:06.009964 2021] [core:error] [pid 2560:tid 14] [client ::1:3] x",
+        "2021/12/02 11:53:15 [error] 4065777#4065777: *42952950 limiting requests",
+        "\tat java.lang.Thread.run(Thread.java:745)", "2024-13-02 03:04:05 INFO no such month",
+        "2024-01-02 03:04:05,678 - root - INFO - ", "2024-01-02 03:04:05 ERROR",
+        "[2024-01-02 03:04:05] INFO", "17/06/09 20:10:40 INFO a: ",
+        "java.io.IOException: gone", "2024-01-02 03:04:05 LOUD x", "991399 203615 1 WARN a: b",
+    ],
+}  # fmt: skip
+SIGNS = [
+    *" \t\r\v\f\"'\\-[]<>:|=#.,/+019aIZ", "\ufeff", "\u2028", "\x85", "\xa0", "é", "€", "٣", "ſ",
+    "K", "\0", "\x1c", "😀", "  ", '\\"', "null", "INFO", "2024", "Feb 29",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database for the module, as the lake opens it."""
+    with duckdb.connect(":memory:", config={"threads": "1"}) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        yield connection
+
+
+@st.composite
+def edited(draw: st.DrawFn, seeds: list[str]) -> bytes:
+    """A line of a format with a few characters changed, put in or left out, or two joined."""
+    text = draw(st.sampled_from(seeds))
+    for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2, 5]))):
+        at = draw(st.integers(0, len(text)))
+        cut = draw(st.sampled_from([0, 0, 1, 1, 2, 9]))
+        text = text[:at] + draw(st.sampled_from(SIGNS) | st.text(max_size=3)) + text[at + cut :]
+    if draw(st.integers(0, 9)) == 0:
+        other = draw(st.sampled_from(seeds))
+        text = text[: draw(st.integers(0, len(text)))] + other[draw(st.integers(0, len(other))) :]
+    text += draw(st.sampled_from(["", "", "", "\r", " ", "\v", "\xa0"]))
+    return text.encode("utf-8", "replace").replace(b"\n", b" ")
+
+
+def has_time(form: Any) -> Any:
+    """What says whether a line of a format tells its time."""
+    return lambda line: "time" in form.parse(line.strip())
+
+
+@pytest.fixture(autouse=True)
+def still() -> Iterator[None]:
+    """The clock of the exact rule shows what the queries are given."""
+    with mock.patch.object(pattern, "now", return_value=NOW):
+        yield
+
+
+# --- the two ways ---------------------------------------------------------------------------------
+
+
+@each_form
+@settings(max_examples=80)
+@given(data=st.data())
+def test_text_by_sql_is_that_of_the_exact_rule(engine: Any, form: Any, data: Any) -> None:
+    """Whatever the query of a format of text decides, it decides as the exact rule does."""
+    lines = data.draw(st.lists(edited(SEEDS[form.NAME]), min_size=8, max_size=24))
+    compare(engine, form, form.QUERY, lines, has_time(form))
+
+
+@each_form
+def test_every_kind_of_line_is_decided_by_sql(engine: Any, form: Any) -> None:
+    """The query leaves only escaped values of logfmt and leap days of other years."""
+    lines = [seed.encode() for seed in SEEDS[form.NAME]]
+    exact = one_by_one(engine, form, lines)
+    good = [at for at, row in exact.items() if isinstance(row, dict)]
+    left = 1 if form in (logfmt, syslog) else 0
+    assert compare(engine, form, form.QUERY, lines, has_time(form)) == len(good) - left
+    assert len(good) >= len(lines) - 5
+
+
+@each_form
+@settings(max_examples=60)
+@given(data=st.data())
+def test_bytes_of_any_kind_are_stored_or_quarantined(engine: Any, form: Any, data: Any) -> None:
+    """However bytes of real lines are changed, each line gives one row or one bad line."""
+    raw = b"\n".join(line.encode() for line in SEEDS[form.NAME]) + b"\n"
+    _take_spoilt(engine, form, raw, data)
+
+
+def _take_spoilt(engine: Any, form: Any, raw: bytes, data: Any) -> None:
+    spoilt = bytearray(raw)
+    for _ in range(data.draw(st.integers(1, 30))):
+        at = data.draw(st.integers(0, len(spoilt) - 1))
+        piece = data.draw(
+            st.binary(max_size=2) | st.sampled_from([b"\n", b"\xff", b"\xef\xbb\xbf"])
+        )
+        spoilt[at : at + data.draw(st.integers(0, 2))] = piece
+    text = bytes(spoilt) + b"\n"
+    with mock.patch.object(transform, "FEW", data.draw(st.sampled_from([0, 1000]))):
+        made = Transformer(engine, form, "o").run(Chunk(text, 0))
+    found = made.table["position"].to_pylist() if made.table is not None else []
+    bad = [b.position for b in made.bad]
+    lines = text.split(b"\n")[:-1]
+    places = list(itertools.accumulate((len(line) + 1 for line in lines), initial=0))
+    full = [
+        at for at, line in zip(places, lines, strict=False)
+        if line.strip().removeprefix(transform.BOM)
+    ]  # fmt: skip
+    assert sorted(found + bad) == full
+    assert found == sorted(found)
+
+
+@each_form
+def test_no_line_takes_long(form: Any) -> None:
+    """However a line of 20 kB goes on after a good beginning, it is decided in no time."""
+    signs = [
+        " ",
+        "$",
+        "[",
+        '"',
+        "\\",
+        "a.",
+        "a.b",
+        " (",
+        " (a",
+        ":a@",
+        ":a",
+        "=",
+        "?",
+        " HTTP/",
+        ":",
+    ]
+    signs += [
+        "] [",
+        "a=",
+        'a="',
+        " a=1",
+        " - ",
+        "[a]",
+        "?a ",
+        '\\"',
+        "-",
+        "0",
+        " 0",
+        "\t",
+        "a$.",
+        "::",
+    ]
+    for seed, sign in itertools.product(SEEDS[form.NAME], signs):
+        for part in (1, 2, 3):
+            line = seed[: len(seed) * part // 3] + sign * (20_000 // len(sign))
+            for end in ("", "\0"):
+                started = time.monotonic()
+                with contextlib.suppress(InvalidEvent):
+                    form.parse((line + end).encode())
+                assert time.monotonic() - started < 1, (line[:100], sign)
+
+
+# --- what lines mean ------------------------------------------------------------------------------
+
+
+def row(engine: Any, form: Any, line: str) -> dict[str, Any]:
+    """The row of one line by the exact rule, without nulls; the query's is the same."""
+    (exact,) = one_by_one(engine, form, [line.encode()]).values()
+    assert isinstance(exact, dict), exact
+    assert decided(engine, form, form.QUERY, [line.encode()]).get(0, exact) == exact
+    return {k: v for k, v in exact.items() if v is not None} | {"data": dict(exact["data"] or ())}
+
+
+def test_an_access_line_gives_all_its_fields(engine: Any) -> None:
+    """Escapes end no field and are undone, dashes are null, the zone is taken into account."""
+    found = row(engine, access, SEEDS["access"][1])
+    assert found["time"] == dt.datetime(2024, 2, 29, 18, 29, 59, tzinfo=dt.UTC)
+    assert (found["type"], found["level"]) == ("access", "WARN")
+    assert found["message"] == 'GET /x y?q="1" HTTP/2.0'
+    assert found["data"] == {
+        "host": "::1", "ident": None, "user": None, "method": "GET", "path": "/x y",
+        "query": 'q="1"',
+        "protocol": "HTTP/2.0", "status": 404, "bytes": None, "referer": "http://a/\\b",
+        "agent": 'Mozilla "5" \\x22', "more": None,
+    }  # fmt: skip
+    common = row(engine, access, SEEDS["access"][0])
+    assert (common["level"], common["data"]["user"], common["data"]["bytes"]) == (
+        "INFO", "frank", 2326,
+    )  # fmt: skip
+    odd = row(engine, access, SEEDS["access"][4])
+    assert (odd["message"], odd["data"]["method"]) == ("lv|'|'|x", None)
+    assert "message" not in row(engine, access, SEEDS["access"][2])
+
+
+@pytest.mark.parametrize(
+    ("severity", "level"),
+    list(enumerate(["FATAL", "FATAL", "FATAL", "ERROR", "WARN", "INFO", "INFO", "DEBUG"])),
+)
+def test_the_priority_of_a_syslog_line_is_its_level(engine: Any, severity: int, level: str) -> None:
+    """Its severity is the level, whatever its facility, in both RFCs."""
+    for facility in (0, 4, 23):
+        pri = facility * 8 + severity
+        for rest in ("1 2024-05-01T10:00:00+02:00 h a 1 m - x", "Jan  1 10:00:00 h a[1]: x"):
+            found = row(engine, syslog, f"<{pri}>{rest}")
+            assert (found["level"], found["source"], found["message"]) == (level, "a", "x")
+            assert (found["data"]["pri"], found["data"]["procid"]) == (pri, "1")
+
+
+def test_structured_data_stays_as_it_is(engine: Any) -> None:
+    """Escaped brackets do not end it, and what follows is the message."""
+    found = row(engine, syslog, SEEDS["syslog"][1] + " the message")
+    assert found["data"]["structured"] == '[ex@1 a="1\\]" b="x"][y]'
+    assert (found["message"], found["data"]["msgid"]) == ("the message", None)
+    assert found["time"] == dt.datetime(2003, 8, 24, 12, 14, 15, 3, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("today", "date", "year"),
+    [
+        ("2026-01-01", "Jan  1 23:00:00", 2026), ("2026-01-01", "Jan  2 00:00:00", 2026),
+        ("2026-01-01", "Jan  2 00:00:01", 2025), ("2026-01-01", "Dec 31 23:59:59", 2025),
+        ("2025-12-31T12", "Jan  1 11:00:00", 2026), ("2025-12-31T12", "Jan  1 12:00:01", 2025),
+        ("2025-12-31T12", "Dec 31 13:00:00", 2025), ("2025-06-01", "Feb 29 10:00:00", 2024),
+        ("2024-02-28T12", "Feb 29 11:00:00", 2024), ("2023-12-31T12", "Feb 29 11:00:00", 2020),
+        ("1903-03-01", "Feb 29 11:00:00", 1896), ("2026-01-01", "Jan  2 00:00:00.5", 2025),
+    ],
+)  # fmt: skip
+def test_a_date_without_a_year(engine: Any, today: str, date: str, year: int) -> None:
+    """It is in the latest year in which it is not more than a day ahead of the ingest."""
+    now = dt.datetime.fromisoformat(today).replace(tzinfo=dt.UTC)
+    line = f"{date} host app: text".encode()
+    with mock.patch.object(pattern, "now", return_value=now):
+        assert parse_time(syslog.parse(line)["time"]).year == year
+    with mock.patch("tests.test_formats.NOW", now):
+        for found in decided(engine, syslog, syslog.QUERY, [line]).values():
+            assert found["time"].year == year
+
+
+def test_pairs_are_text_and_the_known_ones_columns(engine: Any) -> None:
+    """Of several spellings the first that is not empty counts; others stay in data."""
+    found = row(engine, logfmt, SEEDS["logfmt"][1])
+    assert (found["level"], found["message"]) == ("WARN", "done")
+    assert found["data"] == {"msg": "", "type": "x", "time": ""}
+    assert row(engine, logfmt, SEEDS["logfmt"][2])["data"] == {
+        "level": "loud", "severity": "info", "note": 'say "hi" \\u00e9 \\q',
+    }  # fmt: skip
+    escaped = row(engine, logfmt, 'ts=5 msg="a \\"b\\" \\u00e9\\n"')
+    assert escaped["message"] == 'a "b" é\n'
+
+
+@pytest.mark.parametrize(
+    ("at", "year", "level", "source", "message"),
+    [
+        (0, 2024, "WARN", "my.name", "a message - with more"),
+        (1, 2016, "INFO", "org.apache.X$Y", "started"),
+        (2, 2016, "ERROR", "c.e.App", "failed: 5"),
+        (3, 2016, "TRACE", "kafka.controller.K", "[Controller 0]: checking (x)"),
+        (4, 2016, "INFO", None, "no class here (at all)"),
+        (5, 2025, "FATAL", "laravel", "Unable to create {}"),
+        (6, 2015, "INFO", "FastLeader", "Note: x"),
+        (7, 2024, "FATAL", "app.db", "gone"),
+        (8, 2024, "DEBUG", None, "http://x/y"),
+        (9, 2012, "DEBUG", None, "foo bar baz"),
+        (10, 2024, "WARN", "a.b", "c"),
+        (11, 2008, "INFO", "dfs.DataNode$PacketResponder", "PacketResponder 1 for block"),
+        (12, 2017, "INFO", "executor.CoarseGrainedExecutorBackend", "Registered [TERM]"),
+        (13, 2005, "INFO", None, "workerEnv.init() ok"),
+        (14, 2021, "ERROR", "core", "[client ::1:3] x"),
+        (15, 2021, "ERROR", None, "*42952950 limiting requests"),
+    ],
+)  # fmt: skip
+def test_styles_of_programs(
+    engine: Any, at: int, year: int, level: str, source: str | None, message: str
+) -> None:
+    """Each style gives time, level, source and message."""
+    found = row(engine, applog, SEEDS["applog"][at])
+    assert (found["level"], found.get("source"), found["message"]) == (level, source, message)
+    assert found["time"].year == year
+
+
+@pytest.mark.parametrize(
+    "line", [seed for seed in SEEDS["applog"] if seed[-2:] in ("- ", ": ", "OR", "FO")]
+)
+def test_a_message_may_be_empty(engine: Any, line: str) -> None:
+    """A line without a message is an event all the same."""
+    assert "message" not in row(engine, applog, line)
+    assert row(engine, applog, line)["level"] in ("INFO", "ERROR")
+
+
+@pytest.mark.parametrize("line", ["\tat java.lang.Thread.run(T.java:745)", "java.io.X: gone", "x"])
+def test_a_line_of_a_stack_trace_is_quarantined(line: str) -> None:
+    """What does not begin as a log line does is said to continue another."""
+    with pytest.raises(InvalidEvent, match="a line that continues another"):
+        applog.parse(line.encode())
+
+
+# --- telling formats apart ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "name"),
+    [
+        *((seed, name) for name, seeds in SEEDS.items() for seed in seeds[:2]),
+        (SEEDS["applog"][0] + "\n\tat a.b\n\tat c.d\n", "applog"), ("just text\n", "jsonl"),
+        ("a=1 b=2\n", "jsonl"), ("key=value\n", "jsonl"), ("", "jsonl"), ("2024-01-02\n", "jsonl"),
+        ('{"time":"2024-01-02 03:04:05","msg":"x"}\n2024-01-02 03:04:05 INFO x: y\n', "jsonl"),
+        ('{"a":"b=c time=5"}\n', "jsonl"), ('{"index":{}}\n{"ts":5}\n', "bulk"),
+        ("2026-05-01T12:00:00|A|||x|{}\n", "oos"), ("2026-05-01 12:00:00|INFO|b|c|d|\n", "oos"),
+        ("type=SYSCALL msg=audit(1684329817.579:2995): arch=c000003e\n", "jsonl"),
+    ],
+)  # fmt: skip
+def test_text_is_told_from_json_and_from_other_text(lines: str, name: str) -> None:
+    """The surest format is the right one; what is nothing known goes to JSON lines."""
+    forms = {form: form.sniff(lines.encode().split(b"\n")) for form in gather.FORMATS.values()}
+    assert name == max(forms, key=lambda form: forms[form]).NAME
+
+
+@settings(max_examples=60)
+@example(events=[{"ts": "2024-05-01 10:00:00 INFO a: b", "x=1 time=5": "<34>1 "}])
+@given(events=st.lists(st.dictionaries(st.text(), st.text() | st.integers()), min_size=1))
+def test_json_is_never_taken_for_text(events: list[dict[str, Any]]) -> None:
+    """No format of text is sure of JSON lines, nor the formats of JSON of lines of text."""
+    lines = [json.dumps(event).encode() for event in events]
+    assert [form.sniff(lines) for form in FORMS] == [0.0] * len(FORMS)
+    for name, seeds in SEEDS.items():
+        text = [seed.encode() for seed in seeds]
+        assert gather.FORMATS[name].sniff(text) > 0.3
+        assert jsonl.sniff(text) == oos.sniff(text) == gather.FORMATS["bulk"].sniff(text) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("form", "cut"), [(access, True), (logfmt, True), (syslog, False), (applog, False)]
+)
+def test_a_last_line_that_ends_in_digits(form: Any, cut: bool) -> None:
+    """More digits may follow a number, but nothing is known of the end of a message."""
+    lines = {"access": 0, "syslog": 4, "logfmt": 0, "applog": 1}
+    text = SEEDS[form.NAME][lines[form.NAME]].encode()
+    end = b"" if form in (access, logfmt) else b" 22"
+    assert transform.is_cut(text + end, form) is cut
