@@ -107,17 +107,7 @@ def temporary(directory: str) -> str:
 
 def write_temporary(directory: str, data: bytes) -> str:
     """Write and sync a nameless-to-be file; return its temporary path."""
-    path = temporary(directory)
-    fd = create(path)
-    try:
-        write_all(fd, data)
-        sync_file(fd)
-    except BaseException:
-        unlink(path)
-        raise
-    finally:
-        close(fd)
-    return path
+    return write_pieces(directory, (data,))
 
 
 def write_pieces(directory: str, pieces: Iterable[bytes], *, sync: bool = True) -> str:
