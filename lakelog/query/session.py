@@ -159,17 +159,11 @@ class Session:
         if not mentions.parsed or not mentions.needs or self._hidden:
             return [e for e in shelf.entries(state) if e["kind"] == "events"]
         near = shelf.segments_between(state, mentions.low, mentions.high)
-        return [e for e in near if e["kind"] == "events" and self._wants(e, mentions)]
-
-    def _wants(self, entry: Entry, mentions: prune.Mentions) -> bool:
-        """Whether a segment may hold a row; before its filter is made anew it is verified."""
-        if not mentions.wants(entry):
-            return False
+        near = [e for e in near if e["kind"] == "events" and mentions.wants(e)]
         if not mentions.needles:
-            return True
-        if not self._filters.has(entry["key"]):
-            self._verify([entry])
-        return mentions.wants(entry, self._filters)
+            return near
+        self._verify([e for e in near if not self._filters.has(e["key"])])  # filters to be made
+        return [e for e in near if mentions.wants(e, self._filters)]
 
     def _tail_table(self, pending: Pending | None, state: Manifest) -> pa.Table | None:
         if pending is None or not pending.frames:
