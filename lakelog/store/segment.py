@@ -13,7 +13,6 @@ unnoticed; so the bytes are made in memory, hashed, written and synced here.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -75,16 +74,13 @@ def write(
 
 def put(layout: Layout, data: bytes, table: pa.Table, kind: str, order: str) -> dict[str, Any]:
     """Write an encoded segment of `table` durably; return its manifest entry."""
-    with ThreadPoolExecutor(1) as beside:
-        known = beside.submit(statistics, table, kind) if table.num_rows > ROW_GROUP else None
-        digest = document.digest(data)
-        disk.put_object(layout.object("segments", digest), data)
-        if kind == "events" and table.num_rows >= bloom.LEAST:
-            bloom.save(layout, digest, table)
-        told = known.result() if known else statistics(table, kind)
+    digest = document.digest(data)
+    disk.put_object(layout.object("segments", digest), data)
+    if kind == "events" and table.num_rows >= bloom.LEAST:
+        bloom.save(layout, digest, table)
     return {
         "add": "segment", "key": digest, "bytes": len(data), "kind": kind,
-        "events": table.num_rows, "layout": order, **told,
+        "events": table.num_rows, "layout": order, **statistics(table, kind),
     }  # fmt: skip
 
 
