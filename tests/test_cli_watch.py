@@ -78,6 +78,9 @@ def test_a_unit_for_systemd(here: Path) -> None:
     unit = lakelog("--lake", "my lake", *words, cwd=here).stdout
     (command,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
     assert f"--lake '{here}/my lake' watch {here}/logs --pattern '*.log'" in command
+    words = ("watch", "logs", "--source", "logs", "--interval", "2", "--poll", "--print-unit")
+    unit = lakelog(*words, cwd=here).stdout
+    assert f"watch {here}/logs --source logs --interval 2 --poll\n" in unit
     assert os.path.isabs(command.split("=")[1].split()[0])
 
 

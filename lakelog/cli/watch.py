@@ -16,12 +16,13 @@ import orjson
 
 from lakelog.cli.app import App, verb
 from lakelog.cli.output import choose, emit_record
-from lakelog.cli.terminal import many
+from lakelog.cli.terminal import is_terminal, many
 from lakelog.cli.values import micros
 from lakelog.collect import watch as following
 from lakelog.ingest.gather import FORMATS
 from lakelog.store import disk
 
+INTERVAL = 1.0
 _UNIT = """[Unit]
 Description=lakelog watches {where}
 After=local-fs.target
@@ -53,7 +54,7 @@ WantedBy=multi-user.target
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), help="Force the input format.")
 @click.option("--source", metavar="NAME", help="Who says so, where events do not.")
 @click.option(
-    "--interval", default=1.0, show_default=True, metavar="SECONDS",
+    "--interval", default=INTERVAL, show_default=True, metavar="SECONDS",
     type=click.FloatRange(0.1), help="Scan so often, a fifth of it where the system gives hints.",
 )  # fmt: skip
 @click.option("--poll", is_flag=True, help="Scan only; for network mounts that give no hints.")
@@ -77,7 +78,13 @@ def watch(
     if not roots:
         raise click.UsageError("a directory is needed, such as /var/log/app")
     if print_unit:
-        click.echo(_unit(app, roots), nl=False)
+        options = [word for pattern in patterns for word in ("--pattern", pattern)]
+        options += ["--format", form] if form else []
+        options += ["--source", source] if source is not None else []
+        options += ["--interval", f"{interval:g}"] if interval != INTERVAL else []
+        options += ["--poll"] * poll + ["--once"] * once
+        options += ["-q"] * app.quiet + ["-v"] * app.verbose
+        click.echo(_unit(app, roots, options), nl=False)
         return
     tell = _teller(app)
     with app.open_or_create() as lake:
@@ -125,7 +132,7 @@ def _teller(app: App) -> following.Say:
     """Words on stderr; with the time where nobody looks on."""
 
     def tell(text: str) -> None:
-        stamp = "" if sys.stderr.isatty() else f"{micros(disk.now_us())} "
+        stamp = "" if is_terminal(sys.stderr) else f"{micros(disk.now_us())} "
         app.say(f"{stamp}{text}")
 
     return tell
@@ -159,26 +166,12 @@ def _words(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _unit(app: App, roots: tuple[str, ...]) -> str:
+def _unit(app: App, roots: tuple[str, ...], options: list[str]) -> str:
     places = [os.path.abspath(root) for root in roots]
     program = [sys.executable, "-m", "lakelog", "--lake", os.path.abspath(app.path)]
     program += ["--branch", app.branch] if app.branch != "main" else []
-    given = [a for a in sys.argv[1:] if a not in ("--print-unit", "watch", *roots)]
-    options = _without_globals(given)
     command = shlex.join([*program, "watch", *places, *options]).replace("%", "%%")
     return _UNIT.format(where=", ".join(places).replace("%", "%%"), command=command)
-
-
-def _without_globals(words: list[str]) -> list[str]:
-    """Leave out --lake and --branch, which stand before the verb already."""
-    kept: list[str] = []
-    skip = False
-    for word in words:
-        if skip or word in ("--lake", "--branch"):
-            skip = not skip
-        elif not word.startswith(("--lake=", "--branch=")):
-            kept.append(word)
-    return kept
 
 
 def _digest(roots: list[str]) -> str:
