@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -68,3 +69,11 @@ def make_lake(home: Path, request: pytest.FixtureRequest) -> Iterator[MakeLake]:
 def lake(make_lake: MakeLake) -> lakelog.Lake:
     """A new, empty lake."""
     return make_lake()
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database for the module, as the lake opens it."""
+    with duckdb.connect(":memory:", config={"threads": "1"}) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        yield connection

@@ -24,22 +24,9 @@ from lakelog.store import disk, document, opening, wal
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Refs
 from lakelog.store.tail import Tail
-from tests.support import damage, lakes, seam, second_reader, statements
+from tests.support import damage, lakes, second_reader, statements
 
 pytestmark = pytest.mark.damaged
-
-
-def watched(monkeypatch: pytest.MonkeyPatch) -> statements.Trace:
-    """Note what the disk is asked to do from here on."""
-    trace = statements.Trace()
-    seam.install(monkeypatch, trace)
-    return trace
-
-
-def snapshot_of(path: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file of a lake with its inode and bytes."""
-    files = (p for p in path.rglob("*") if p.is_file())
-    return {p.relative_to(path).as_posix(): (p.stat().st_ino, p.read_bytes()) for p in files}
 
 
 # --- 12. reading rows ---------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 from unittest import mock
@@ -34,14 +34,6 @@ OTHERS = [
     "event", "eventName", "event_name", "eventType", "EventType", "details", "x", "Type", "TIME",
     "key", "", " id", "d.a", "$", 'q"', "č",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database for the module, as the lake opens it."""
-    with duckdb.connect(":memory:", config={"threads": "1"}) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        yield connection
 
 
 # --- lines of every kind --------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import duckdb
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -84,14 +83,6 @@ SIGNS = [
     *" \t\r\v\f\"'\\-[]<>:|=#.,/+019aIZ", "\ufeff", "\u2028", "\x85", "\xa0", "é", "€", "٣", "ſ",
     "K", "\0", "\x1c", "😀", "  ", '\\"', "null", "INFO", "2024", "Feb 29",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database for the module, as the lake opens it."""
-    with duckdb.connect(":memory:", config={"threads": "1"}) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        yield connection
 
 
 @st.composite
