@@ -58,10 +58,10 @@ def test_bad_lines_are_no_events(lake: lakelog.Lake, tmp_path: Path) -> None:
 
 def test_names_stay_as_a_short_file_grows(lake: lakelog.Lake, tmp_path: Path) -> None:
     """The file of a quarantined line is known by its newest name, however the file grew."""
-    lake.ingest(put(tmp_path / "f", b"oops\n"))
-    lake.ingest(put(tmp_path / "g", b"oops\n" + feed(100) + b"again\n"))
+    lake.ingest(put(tmp_path / "f.json", b"oops\n"))
+    lake.ingest(put(tmp_path / "g.json", b"oops\n" + feed(100) + b"again\n"))
     ((origin,),) = lake.sql("SELECT DISTINCT origin FROM quarantine").fetchall()
-    assert quarantine.names(lake.store, "main") == {origin: str(tmp_path / "g")}
+    assert quarantine.names(lake.store, "main") == {origin: str(tmp_path / "g.json")}
 
 
 def test_replay_with_another_format(lake: lakelog.Lake, tmp_path: Path) -> None:
@@ -167,13 +167,13 @@ def test_replay_and_undo(lake: lakelog.Lake, tmp_path: Path) -> None:
 
 def test_quarantine_goes_back_with_a_rollback(lake: lakelog.Lake, tmp_path: Path) -> None:
     """Quarantined lines commit and roll back with the rows and the cursor beside them."""
-    lake.ingest(put(tmp_path / "f", b"oops\n"))
+    lake.ingest(put(tmp_path / "f.json", b"oops\n"))
     lake.tag("v1")
-    lake.ingest(put(tmp_path / "f", b"oops\n" + MIXED))
+    lake.ingest(put(tmp_path / "f.json", b"oops\n" + MIXED))
     assert len(bad_lines(lake)) == 4
     lake.rollback("v1")
     assert len(bad_lines(lake)) == 1
-    assert lake.ingest(str(tmp_path / "f")).quarantined == 3
+    assert lake.ingest(str(tmp_path / "f.json")).quarantined == 3
     assert len(bad_lines(lake)) == 4
 
 

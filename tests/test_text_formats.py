@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import itertools
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,8 @@ from hypothesis import strategies as st
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_time
-from lakelog.ingest import gather, transform
-from lakelog.ingest.formats import access, applog, jsonl, logfmt, oos, pattern, syslog
+from lakelog.ingest import records, transform
+from lakelog.ingest.formats import access, applog, jsonl, known, logfmt, oos, pattern, syslog
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 from tests.test_formats import NOW, compare, decided, one_by_one
@@ -154,14 +155,17 @@ def _take_spoilt(engine: Any, form: Any, raw: bytes, data: Any) -> None:
         spoilt[at : at + data.draw(st.integers(0, 2))] = piece
     text = bytes(spoilt) + b"\n"
     with mock.patch.object(transform, "FEW", data.draw(st.sampled_from([0, 1000]))):
-        made = Transformer(engine, form, "o").run(Chunk(text, 0))
+        made = Transformer(engine, form, "o").run(Chunk(text, 0), final=True)
     found = made.table["position"].to_pylist() if made.table is not None else []
     bad = [b.position for b in made.bad]
-    lines = text.split(b"\n")[:-1]
-    places = list(itertools.accumulate((len(line) + 1 for line in lines), initial=0))
+    lines = [line + b"\n" for line in text.split(b"\n")[:-1]]
+    for at in range(len(lines) - 1, 0, -1):
+        if not re.match(getattr(form, "BEGINS", "").encode(), lines[at]):
+            lines[at - 1 : at + 1] = [lines[at - 1] + lines[at]]
+    places = list(itertools.accumulate(map(len, lines), initial=0))
     full = [
         at for at, line in zip(places, lines, strict=False)
-        if line.strip().removeprefix(transform.BOM)
+        if line.strip().removeprefix(records.BOM)
     ]  # fmt: skip
     assert sorted(found + bad) == full
     assert found == sorted(found)
@@ -340,11 +344,61 @@ def test_a_message_may_be_empty(engine: Any, line: str) -> None:
     assert row(engine, applog, line)["level"] in ("INFO", "ERROR")
 
 
-@pytest.mark.parametrize("line", ["\tat java.lang.Thread.run(T.java:745)", "java.io.X: gone", "x"])
-def test_a_line_of_a_stack_trace_is_quarantined(line: str) -> None:
-    """What does not begin as a log line does is said to continue another."""
-    with pytest.raises(InvalidEvent, match="a line that continues another"):
-        applog.parse(line.encode())
+TRACE = (
+    "2024-01-02 03:04:05,678 - a.b - ERROR - failed\nTraceback (most recent call last):\n"
+    '  File "x.py", line 1, in <module>\n\nValueError: 2024\n'
+)
+NEXT = "2024-01-02 03:04:06,000 - a.b - INFO - on it goes\n"
+
+
+@pytest.mark.parametrize("few", [0, 1000])
+def test_a_stack_trace_is_one_event(engine: Any, few: int) -> None:
+    """Lines without a time go behind the message before them, however lines are decided."""
+    text = (TRACE + NEXT + NEXT).encode()
+    with mock.patch.object(transform, "FEW", few):
+        made = Transformer(engine, applog, "o").run(Chunk(text, 0), final=True)
+    assert made.table["message"].to_pylist() == [
+        "failed\n" + TRACE.partition("\n")[2].rstrip(), "on it goes", "on it goes"
+    ]  # fmt: skip
+    assert made.table["position"].to_pylist() == [0, len(TRACE), len(TRACE + NEXT)]
+    assert not made.bad
+
+
+@pytest.mark.parametrize(
+    ("mode", "final", "open_end", "taken"),
+    [
+        ("once", False, False, 2), ("once", True, False, 3), ("once", False, True, 3),
+        ("follow", False, False, 2), ("follow", False, True, 2), ("settled", True, False, 3),
+        ("settled", True, True, 2), ("last", True, True, 3),
+    ],
+)  # fmt: skip
+def test_a_record_that_may_go_on_is_held_back(
+    engine: Any, mode: str, final: bool, open_end: bool, taken: int
+) -> None:
+    """The last record waits for its end where more may come."""
+    parts = [NEXT, TRACE, TRACE[:-1] if open_end else TRACE]
+    chunk = Chunk("".join(parts).encode(), 100, open_end)
+    made = Transformer(engine, applog, "o", mode=mode).run(chunk, final=final)
+    assert made.table.num_rows == taken
+    assert made.taken == len("".join(parts[:taken]))
+
+
+def test_what_continues_nothing_is_quarantined_as_one(engine: Any) -> None:
+    """Lines at a file's beginning that belong to a record before it are kept together."""
+    text = ("\tat a.b\n\tat c.d\n" + NEXT).encode()
+    made = Transformer(engine, applog, "o").run(Chunk(text, 0), final=True)
+    assert [(b.position, b.reason) for b in made.bad] == [(0, "a line that continues another")]
+    assert made.bad[0].line == "\tat a.b\n\tat c.d"
+    assert made.table["position"].to_pylist() == [16]
+
+
+def test_a_record_without_end_is_cut_into_lines(engine: Any) -> None:
+    """Lines that would make an endless record stand for themselves; the first one is an event."""
+    text = (NEXT + "and more of it\n" * 80_000).encode()
+    made = Transformer(engine, applog, "o", mode="follow").run(Chunk(text, 0))
+    assert made.table["message"].to_pylist() == ["on it goes"]
+    assert len(made.bad) == 80_000 - 1
+    assert made.taken == len(text) - len("and more of it\n")
 
 
 # --- telling formats apart ------------------------------------------------------------------------
@@ -354,18 +408,17 @@ def test_a_line_of_a_stack_trace_is_quarantined(line: str) -> None:
     ("lines", "name"),
     [
         *((seed, name) for name, seeds in SEEDS.items() for seed in seeds[:2]),
-        (SEEDS["applog"][0] + "\n\tat a.b\n\tat c.d\n", "applog"), ("just text\n", "jsonl"),
-        ("a=1 b=2\n", "jsonl"), ("key=value\n", "jsonl"), ("", "jsonl"), ("2024-01-02\n", "jsonl"),
+        (SEEDS["applog"][0] + "\n\tat a.b\n\tat c.d\n", "applog"), ("just text\n", "plain"),
+        ("a=1 b=2\n", "plain"), ("key=value\n", "plain"), ("", "jsonl"), ("2024-01-02\n", "plain"),
         ('{"time":"2024-01-02 03:04:05","msg":"x"}\n2024-01-02 03:04:05 INFO x: y\n', "jsonl"),
         ('{"a":"b=c time=5"}\n', "jsonl"), ('{"index":{}}\n{"ts":5}\n', "bulk"),
         ("2026-05-01T12:00:00|A|||x|{}\n", "oos"), ("2026-05-01 12:00:00|INFO|b|c|d|\n", "oos"),
-        ("type=SYSCALL msg=audit(1684329817.579:2995): arch=c000003e\n", "jsonl"),
+        ("type=SYSCALL msg=audit(1684329817.579:2995): arch=c000003e\n", "plain"),
     ],
 )  # fmt: skip
 def test_text_is_told_from_json_and_from_other_text(lines: str, name: str) -> None:
-    """The surest format is the right one; what is nothing known goes to JSON lines."""
-    forms = {form: form.sniff(lines.encode().split(b"\n")) for form in gather.FORMATS.values()}
-    assert name == max(forms, key=lambda form: forms[form]).NAME
+    """The surest format is the right one; what is nothing known is plain text."""
+    assert name == known.told(lines.encode(), lines.encode(), "x.log").NAME
 
 
 @settings(max_examples=60)
@@ -377,8 +430,8 @@ def test_json_is_never_taken_for_text(events: list[dict[str, Any]]) -> None:
     assert [form.sniff(lines) for form in FORMS] == [0.0] * len(FORMS)
     for name, seeds in SEEDS.items():
         text = [seed.encode() for seed in seeds]
-        assert gather.FORMATS[name].sniff(text) > 0.3
-        assert jsonl.sniff(text) == oos.sniff(text) == gather.FORMATS["bulk"].sniff(text) == 0.0
+        assert known.FORMATS[name].sniff(text) > 0.3
+        assert jsonl.sniff(text) == oos.sniff(text) == known.FORMATS["bulk"].sniff(text) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -389,4 +442,4 @@ def test_a_last_line_that_ends_in_digits(form: Any, cut: bool) -> None:
     lines = {"access": 0, "syslog": 4, "logfmt": 0, "applog": 1}
     text = SEEDS[form.NAME][lines[form.NAME]].encode()
     end = b"" if form in (access, logfmt) else b" 22"
-    assert transform.is_cut(text + end, form) is cut
+    assert records.is_cut(text + end, form) is cut

@@ -15,7 +15,7 @@ from lakelog.cli.tables import Count, cell
 from lakelog.cli.terminal import many, size
 from lakelog.ingest import audit as auditing
 from lakelog.ingest.account import FileAudit
-from lakelog.ingest.gather import FORMATS
+from lakelog.ingest.formats.known import FORMATS
 
 _FAULTS = ("missing", "doubled", "foreign")
 _COLUMNS = (

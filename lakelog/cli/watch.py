@@ -19,7 +19,7 @@ from lakelog.cli.output import choose, emit_record
 from lakelog.cli.terminal import is_terminal, many
 from lakelog.cli.values import micros
 from lakelog.collect import watch as following
-from lakelog.ingest.gather import FORMATS
+from lakelog.ingest.formats.known import FORMATS
 from lakelog.store import disk
 
 INTERVAL = 1.0

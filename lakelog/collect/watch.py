@@ -69,6 +69,8 @@ class _Followed:
     seen: Seen
     fd: int = -1
     since: float = 0.0
+    held: int = 0
+    """Bytes at its end that were left, for more may belong to them."""
 
 
 class Watcher:
@@ -115,6 +117,11 @@ class Watcher:
         """Whether some file is not read yet, for it may be a copy that is being written."""
         return any(followed.seen.size < 0 for followed in self._known.values())
 
+    @property
+    def holding(self) -> bool:
+        """Whether the end of some file was left that is taken once nothing was written behind."""
+        return any(followed.held for followed in self._known.values())
+
     def close(self) -> None:
         """Let go of the files."""
         for followed in self._known.values():
@@ -125,7 +132,7 @@ class Watcher:
 
     def _changed(self, seen: Seen) -> bool:
         followed = self._known.get(seen.path)
-        if followed is None or followed.seen != seen:
+        if followed is None or followed.seen != seen or followed.held:
             return True
         return seen.path in self._told and time.monotonic() - followed.since > _PATIENCE
 
@@ -141,7 +148,9 @@ class Watcher:
         """Read the rest of a file that lost its name, through the descriptor that is held."""
         followed = self._known.pop(path)
         try:
-            return self._ingest(f"/dev/fd/{followed.fd}", path, "last") if followed.fd >= 0 else 0
+            if followed.fd < 0:
+                return 0
+            return self._ingest(f"/dev/fd/{followed.fd}", path, "last").events
         finally:
             _close(followed)
 
@@ -150,13 +159,16 @@ class Watcher:
         if followed.fd < 0:
             with contextlib.suppress(OSError):  # then its reader says why
                 followed.fd = os.open(seen.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        new = self._ingest(seen.path, seen.path, mode)
+        if mode == "follow" and followed.held and followed.seen == seen:
+            mode = "settled"
+        report = self._ingest(seen.path, seen.path, mode)
+        held = report.left if mode == "follow" else 0
         self._known.pop(seen.path, None)
-        self._known[seen.path] = _Followed(seen, followed.fd, time.monotonic())
+        self._known[seen.path] = _Followed(seen, followed.fd, time.monotonic(), held)
         self._hold_few()
-        return new
+        return report.events
 
-    def _ingest(self, path: str, name: str, mode: str) -> int:
+    def _ingest(self, path: str, name: str, mode: str) -> FileReport:
         lake = self._lake
         worker = Ingester(
             lake.store, lake.branch_name, lake.sealer(), lake.engine, form=self._form,
@@ -164,7 +176,7 @@ class Watcher:
         )  # fmt: skip
         report = worker.take(path, name)
         self._note(report)
-        return report.events
+        return report
 
     def _note(self, report: FileReport) -> None:
         totals = self.totals
@@ -278,7 +290,9 @@ def run(watcher: Watcher, stop: threading.Event, *, interval: float, poll: bool,
             _safely(watcher, say)
             stop.wait(PAUSE)
             until = time.monotonic() + max(interval - PAUSE, 0)
-            while not (stop.is_set() or wake.is_set()) and time.monotonic() < until:
+            while not (stop.is_set() or wake.is_set() or watcher.holding):
+                if time.monotonic() >= until:
+                    break
                 wake.wait(min(PAUSE, max(until - time.monotonic(), 0.01)))
             wake.clear()
         _safely(watcher, say)

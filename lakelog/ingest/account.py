@@ -1,9 +1,10 @@
 """The account of one file in an audit: its lines on one side, the lake's rows on the other.
 
-What counts as a line is what ingest takes for one: of JSON and OOS lines every line that is not
-blank, of _bulk requests every document, and every line that has no action before it. A line too
-long to be taken in is one quarantined line. Where a run of ingest took a last line that had no
-newline, and more was written behind it later, both parts are lines.
+What counts as a line is what ingest takes for one: every line that is not blank, of _bulk requests
+every document and every line that has no action before it, of formats whose events span lines or
+share one every event. A line too long to be taken in is one quarantined line. Where a run of
+ingest took a last line that had no newline, and more was written behind it later, both parts are
+lines; so are lines that were written behind a record that had been taken in.
 
 A line without a row is known only if its key is in the id runs and some row has that id, for the
 key of a row that was lost stays in the runs. Lines that another format can read count by that,
@@ -14,6 +15,7 @@ gone: nothing tells any more when they came in.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -21,11 +23,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lakelog.ingest.cursors import Cursor
-from lakelog.ingest.formats import bulk, jsonl
-from lakelog.ingest.gather import FORMATS
+from lakelog.ingest.formats import bulk, jsonl, known
 from lakelog.ingest.places import Places
+from lakelog.ingest.records import BOM, is_cut, joins, simple
 from lakelog.ingest.source import Chunk, Overlong, Piece, Source
-from lakelog.ingest.transform import BOM, Transformer, is_cut
+from lakelog.ingest.transform import Transformer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,7 +115,8 @@ class Account:
 
     def read(self, source: Source, connect: Callable[[], Any], form: Any, head: bytes) -> None:
         """Read the file up to its cursor and compare; `form` is given if it was forced."""
-        self._connect, self._form, self._head = connect, form, head
+        self._connect, self._head, self._forced = connect, head, form is not None
+        self._form = form and known.fitted(form, head)
         self._transformers: dict[Any, Transformer] = {}
         self._at, self._held = 0, b""
         file, end, covered = self.file, self._cursor.bytes, 0
@@ -130,6 +133,8 @@ class Account:
         file.waiting, file.error = max(covered - end, 0), source.broken
         if covered < end:
             file.error = source.broken or f"only {covered:,} of {end:,} bytes can be read"
+        if self._held:
+            self._events(Chunk(self._held, self._at), final=True)
         if covered > self._at:
             self._compare(self._at, min(covered, end), [])
         file.note("foreign", _unique(self._places.outside(self._cursor.origin, end)))
@@ -137,30 +142,39 @@ class Account:
     def _piece(self, piece: Piece, end: int) -> None:
         """Compare what a piece holds, as far as it was taken in."""
         if isinstance(piece, Overlong):
+            if self._held:
+                self._events(Chunk(self._held, self._at), final=True)
             high = min(piece.base + piece.length, end)
             self._give_up(self._compare(self._at, high, [piece.base]))
             self._held = b""
             return
-        chunk = piece
-        if len(piece.data) > end - piece.base:
-            chunk = Chunk(piece.data[: end - piece.base], piece.base)
+        low, high = piece.base, min(piece.base + len(piece.data), end)
+        forms = [] if self._forced else list(self._cursor.forms)
+        cuts = [low, *(at for at, _ in forms if low < at < high), high]
+        for start, stop in itertools.pairwise(cuts):
+            whole = (start, stop) == (low, low + len(piece.data))
+            part = piece if whole else Chunk(piece.data[start - low : stop - low], start)
+            names = [name for at, name in forms if at <= start]
+            self._part(part, known.named(names[-1]) if names else None)
+
+    def _part(self, chunk: Chunk, form: Any) -> None:
+        """Compare what is of one format, which is told by its lines where no cursor says it."""
+        if form is not None and (self._form is None or form.NAME != self._form.NAME):
+            if self._held:
+                self._events(Chunk(self._held, self._at), final=True)
+            self._form = known.fitted(form, self._head[: self._cursor.bytes])
         if self._form is None:
             self._form = self._choose(chunk)
         self.file.format = self._form.NAME
-        if self._form.NAME == bulk.NAME:
-            self._pairs(Chunk(self._held + chunk.data, self._at))
-        else:
+        if simple(self._form):
             self._lines(chunk)
+        else:
+            self._events(Chunk(self._held + chunk.data, self._at))
 
     def _choose(self, chunk: Chunk) -> Any:
         """The format that ingest chose: by the first lines, unless rows show that it was forced."""
-        form = jsonl
-        for data in (self._head[: self._cursor.bytes], chunk.data[:_SAMPLE]):
-            lines = data.removeprefix(BOM).split(b"\n")[:_SNIFFED]
-            sure = {form.sniff(lines): form for form in reversed(FORMATS.values())}
-            if max(sure) > 0:
-                form = sure[max(sure)]
-                break
+        taken = self._head[: self._cursor.bytes]
+        form = known.fitted(known.told(taken, chunk.data, self.file.source), taken or chunk.data)
         if form.NAME != bulk.NAME:
             return form
         actions, at = [], 0
@@ -185,16 +199,19 @@ class Account:
             lines = [chunk.data[starts[i] : starts[i + 1]] for i in index]
             self._judge(lines, absent, self._form, self.file.label)
 
-    def _pairs(self, chunk: Chunk) -> None:
-        """Compare a chunk of actions and documents; what is not complete is held."""
+    def _events(self, chunk: Chunk, *, final: bool = False) -> None:
+        """Compare a chunk of which only its format can tell what are events; what may go on is
+        held."""
         import numpy as np
 
-        made = self._transformer(self._form, self.file.label).run(chunk)
+        made = self._transformer(self._form, self.file.label).run(chunk, final=final)
         self._held = chunk.data[made.taken :]
         places = np.asarray(made.table["position"]) if made.table else _ints([])
         bad = _ints([b.position for b in made.bad])
         expected = np.sort(np.concatenate([places, bad]))
-        absent = self._compare(chunk.base, chunk.base + made.taken, expected)
+        high = chunk.base + (len(chunk.data) if final else made.taken)
+        seams = (lambda at: self._parts(chunk, at)) if joins(self._form) else None
+        absent = self._compare(chunk.base, high, expected, seams)
         if not len(absent):
             return
         if made.table:
@@ -204,6 +221,13 @@ class Account:
         lines = [_line_at(chunk.data, at - chunk.base) for at in bad.tolist()]
         if lines:
             self._judge(lines, bad, jsonl, None)
+
+    def _parts(self, chunk: Chunk, strays: np.ndarray) -> np.ndarray:
+        """Which places are lines that were written behind a record after it was taken in."""
+        import numpy as np
+
+        starts = chunk.lines[1] + chunk.base
+        return strays[np.isin(strays, starts)]
 
     def _compare(
         self, low: int, high: int, expected: Any,
@@ -293,7 +317,9 @@ class Account:
         """What decides lines of a format, made once."""
         key = form.NAME, label
         if key not in self._transformers:
-            made = Transformer(self._connect(), form, self._cursor.origin, label)
+            connection, origin = self._connect(), self._cursor.origin
+            mode = "follow" if joins(form) else "once"
+            made = Transformer(connection, form, origin, label, mode)
             self._transformers[key] = made
         return self._transformers[key]
 

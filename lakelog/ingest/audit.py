@@ -24,11 +24,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from lakelog.errors import InvalidSetting
 from lakelog.ingest import cursors
 from lakelog.ingest.account import Account, FileAudit
 from lakelog.ingest.cursors import WINDOW, Cursor, printable
-from lakelog.ingest.gather import FORMATS
+from lakelog.ingest.formats import known
 from lakelog.ingest.ingest import expand
 from lakelog.ingest.places import Places
 from lakelog.ingest.source import Source
@@ -67,8 +66,8 @@ def audit(
     `label` is the --source they were taken in with (without it the sources of the lake are
     tried), `form` the format if it was forced. Raises Damaged, InvalidSetting.
     """
-    if form is not None and form not in FORMATS:
-        raise InvalidSetting(f"no format {form!r}: choose from {', '.join(FORMATS)}")
+    if form is not None:
+        known.named(form)
     work = _Work(store, branch, connect, label, form)
     with closing(work.places):
         return work.run([os.fsdecode(path) for path in paths], progress)
@@ -184,7 +183,7 @@ class _Work:
             raise OSError("it changed meanwhile: run it again")
         self._seen.add(cursor.origin)
         account = self._add(FileAudit(printable(source.name), label, seen=cursor.bytes), cursor)
-        account.read(source, self._connect, self._form and FORMATS[self._form], start.head)
+        account.read(source, self._connect, self._form and known.named(self._form), start.head)
         return True
 
     def _rest(self) -> None:

@@ -24,7 +24,10 @@ WINDOW = 4096
 
 @dataclass(frozen=True)
 class Cursor:
-    """How far one file was taken in; `origin` is that of its rows."""
+    """How far one file was taken in; `origin` is that of its rows.
+
+    `forms` says in which format, from which byte on: [byte, name] pairs.
+    """
 
     key: str
     origin: str
@@ -34,10 +37,17 @@ class Cursor:
     lines: int
     name: str
     size: int = 0
+    forms: tuple[tuple[int, str], ...] = ()
 
     def entry(self) -> Entry:
         """The manifest entry that says so."""
-        return {"add": "cursor", **self.__dict__}
+        return {"add": "cursor", **self.__dict__, "forms": [list(pair) for pair in self.forms]}
+
+    def read_as(self, form: str, place: int) -> Cursor:
+        """The cursor with a format that goes for what comes from a place on."""
+        if self.forms and self.forms[-1][1] == form:
+            return self
+        return replace(self, forms=(*self.forms, (place, form)))
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,9 @@ class Start:
 def of_entry(entry: Entry) -> Cursor:
     """Return the cursor that a manifest entry holds."""
     names = ("key", "bytes", "head_len", "tail", "lines", "name", "size")
-    return Cursor(origin=entry.get("origin") or entry["key"], **{n: entry[n] for n in names})
+    forms = tuple((int(at), str(name)) for at, name in entry.get("forms", ()))
+    origin = entry.get("origin") or entry["key"]
+    return Cursor(origin=origin, forms=forms, **{n: entry[n] for n in names})
 
 
 def stem(head: bytes, source: str | None) -> str:

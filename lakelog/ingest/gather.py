@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.ingest import cursors
 from lakelog.ingest.cursors import WINDOW, Cursor, Start
-from lakelog.ingest.formats import access, applog, bulk, jsonl, logfmt, oos, syslog
+from lakelog.ingest.formats import known
+from lakelog.ingest.records import joins
 from lakelog.ingest.source import Chunk, Overlong, Piece, Source
-from lakelog.ingest.transform import BOM, Bad, Made, Transformer, readable
+from lakelog.ingest.transform import Bad, Made, Transformer, readable
 from lakelog.store import disk, idrun, rows, segment
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
@@ -31,7 +32,6 @@ from lakelog.store.seal import drop_known, open_run
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMATS = {form.NAME: form for form in (jsonl, oos, bulk, access, syslog, logfmt, applog)}
 ROWS_MAX = 1_000_000
 SECONDS_MAX = 60.0
 LEVEL = 1
@@ -40,7 +40,6 @@ BYTES_MAX = 512 << 20
 """Bytes of a file that one publish takes at most, so that long rows do not fill the memory."""
 BAD_MAX = 64 << 20
 """Characters of bad lines that are gathered at most."""
-_SNIFFED = 50
 _COUNTED = ("time", "type", "source", "level", "subject", "id")
 """Columns that the statistics of a segment need; the others are let go once encoded."""
 
@@ -72,7 +71,8 @@ class Job:
     """What all files of one ingest share. A dry run remembers what it would have stored.
 
     `mode` says what becomes of a last line without newline: "once" takes it if it is whole,
-    "follow" leaves it for next time, "last" takes it as it is.
+    "follow" leaves it for next time, "last" takes it as it is. What may still be continued by
+    lines to come is left, too, by "follow", and by "settled" no longer.
     """
 
     store: Store
@@ -136,7 +136,6 @@ class Batch:
     def add(self, made: Made, pool: ThreadPoolExecutor) -> None:
         """Take in what a chunk holds, beside the work on the next one."""
         self.wait()
-        self.lines += made.lines
         self.bytes += made.taken
         self._most += made.lines
         self._pending = pool.submit(self._take, made)
@@ -153,9 +152,10 @@ class Batch:
         made.finish()
         self.add_bad(made.bad)
         table = made.table
+        count = table.num_rows if table is not None else 0
+        self.lines += max(made.lines, count + len(made.bad))
         if table is None:
             return
-        count = table.num_rows
         if table["key"].null_count < count:
             table = self._new_only(table)
         self.known += count - table.num_rows
@@ -249,6 +249,7 @@ class Gatherer:
         self._place = self._start.cursor.bytes
         self._before, self._held = self._start.before, b""
         self._transformer: Transformer | None = None
+        self._form, self._since, self._joins = "", 0, False
         self._pool = ThreadPoolExecutor(1)
 
     @property
@@ -265,6 +266,9 @@ class Gatherer:
         """Add a piece of the file; publish when enough is gathered. Raises Moved."""
         if isinstance(piece, Overlong):
             reason = f"a line of {piece.length:,} bytes is too long"
+            if self._held and self._joins:
+                held, self._held = self._held, b""
+                self._take_chunk(Chunk(held, self._place), final=True)
             self._batch.wait()
             self._batch.add_bad([Bad(piece.base, reason, readable(piece.head))])
             self._move(piece.base + piece.length, self._held + piece.last)
@@ -275,6 +279,16 @@ class Gatherer:
             self._take_chunk(again)
         if self._batch.full:
             self.flush()
+
+    def finish(self) -> None:
+        """Take what was held back for its end, now that nothing follows; publish. Raises Moved."""
+        held, self._held = self._held, b""
+        if held and self._joins and self._job.mode != "follow":
+            open_end = not held.endswith(b"\n")
+            self._take_chunk(Chunk(held, self._place, open_end), final=True)
+        else:
+            self._held = held
+        self.flush()
 
     def flush(self) -> None:
         """Publish what is gathered, with the cursor. Raises Moved."""
@@ -287,6 +301,8 @@ class Gatherer:
             self.start, bytes=self._place, tail=cursors.digest(self._before),
             lines=self.start.lines + batch.lines,
         )  # fmt: skip
+        if self._form:
+            at = at.read_as(self._form, self._since)
         if job.dry_run:
             job.pretended[at.key] = at.entry()
             job.runs[:] = batch.runs
@@ -333,12 +349,14 @@ class Gatherer:
             first = min(batch.bad, key=lambda bad: bad.position)
             report.reason = f"{first.reason} (at byte {first.position})"
 
-    def _take_chunk(self, chunk: Chunk) -> None:
+    def _take_chunk(self, chunk: Chunk, *, final: bool = False) -> None:
         if self._transformer is None:
-            form = self._choose(chunk)
+            self._form, form = self._choose(chunk)
             self._report.format = form.NAME
+            self._since = self._place
             self._transformer = self._job.transformer(form, self.start.origin)
-        made = self._transformer.start(chunk)
+            self._joins = joins(form)
+        made = self._transformer.start(chunk, final=final)
         self._batch.add(made, self._pool)
         self._held = chunk.data[made.taken :]
         self._move(chunk.base + made.taken, chunk.data[max(made.taken - WINDOW, 0) : made.taken])
@@ -346,17 +364,15 @@ class Gatherer:
     def _move(self, place: int, data: bytes) -> None:
         self._place, self._before = place, (self._before + data[-WINDOW:])[-WINDOW:]
 
-    def _choose(self, chunk: Chunk) -> Any:
-        """The format that the file's first lines look most like, as far as they are taken in,
-        else these lines."""
-        if self._job.form:
-            return FORMATS[self._job.form]
-        for data in (self._start.head[: self.start.bytes or WINDOW], chunk.data[: 1 << 18]):
-            lines = data.removeprefix(BOM).split(b"\n")[:_SNIFFED]
-            sure = {form.sniff(lines): form for form in reversed(FORMATS.values())}
-            if max(sure) > 0:
-                return sure[max(sure)]
-        return jsonl
+    def _choose(self, chunk: Chunk) -> tuple[str, Any]:
+        """The format that was asked for, or the one of what was taken in before, else that of the
+        file's first bytes; plain text only until lines of a known kind come."""
+        taken = self._start.head[: self.start.bytes or WINDOW]
+        before = self.start.forms[-1][1] if self.start.forms else known.LAST
+        name = self._job.form or before
+        if name == known.LAST and not self._job.form:
+            name = known.told(taken, chunk.data, self.start.name).NAME
+        return name, known.fitted(known.named(name), taken or chunk.data)
 
 
 def bad_table(bad: list[Bad], origin: str) -> pa.Table:

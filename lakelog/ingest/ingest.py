@@ -19,9 +19,9 @@ from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from lakelog.errors import InvalidSetting
 from lakelog.ingest.cursors import printable
-from lakelog.ingest.gather import FORMATS, FileReport, Gatherer, Job, Moved
+from lakelog.ingest.formats import known
+from lakelog.ingest.gather import FileReport, Gatherer, Job, Moved
 from lakelog.ingest.source import Source
 from lakelog.store.opening import Store, is_lake
 from lakelog.store.seal import Sealer
@@ -61,8 +61,8 @@ class Ingester:
         form: str | None = None, source: str | None = None, dry_run: bool = False,
         progress: Progress | None = None, mode: str = "once",
     ) -> None:  # fmt: skip
-        if form is not None and form not in FORMATS:
-            raise InvalidSetting(f"no format {form!r}: choose from {', '.join(FORMATS)}")
+        if form is not None:
+            known.named(form)
         self._job = Job(store, branch, connect, form, source, dry_run, mode)
         self._sealer, self._progress = sealer, progress
         self._seen = self._total = 0
@@ -131,7 +131,7 @@ class Ingester:
                 gatherer.take(piece)
                 if self._progress:
                     self._progress(self._seen + source.raw, self._total, gatherer.told)
-        gatherer.flush()
+        gatherer.finish()
 
 
 def expand(paths: list[str]) -> Iterator[str]:

@@ -6,15 +6,15 @@ like events. `replay` and `drop` are moves that can be undone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import InvalidEvent, InvalidSetting
+from lakelog.errors import InvalidEvent
 from lakelog.event import encode
 from lakelog.ingest import cursors
-from lakelog.ingest.formats import jsonl, sqltext
-from lakelog.ingest.gather import FORMATS
+from lakelog.ingest.formats import jsonl, known, sqltext
 from lakelog.ingest.source import KEPT
 from lakelog.ingest.transform import Transformer
 from lakelog.store import disk, idrun, manifest, rows, segment
@@ -70,19 +70,18 @@ def replay(
 
     Rows keep their origin and position. Raises InvalidSetting for an unknown format.
     """
-    if form is not None and form not in FORMATS:
-        raise InvalidSetting(f"no format {form!r}: choose from {', '.join(FORMATS)}")
+    chosen = known.named(form) if form is not None else None
     while True:
         head = store.refs.head(branch)
         state = store.manifests.load(head.move.snapshot)
         bad = _entries(store, state)
         if not bad:
             return Replayed(0, 0, 0)
-        events, left = _try_again(store, connect, bad, FORMATS[form] if form else None, type_)
+        events, left = _try_again(store, connect, bad, chosen, type_)
         fresh = drop_known(store, events, state.ids) if events is not None else None
         count = fresh.num_rows if fresh is not None else 0
-        known = (events.num_rows if events is not None else 0) - count
-        outcome = Replayed(count, known, left.num_rows)
+        skipped = (events.num_rows if events is not None else 0) - count
+        outcome = Replayed(count, skipped, left.num_rows)
         if dry_run or events is None:
             return outcome
         change = _change(store, bad, fresh, left, outcome)
@@ -110,29 +109,32 @@ def _try_again(
     left: list[int] = []
     by_origin: dict[str, list[tuple[dict[str, Any], int]]] = {}
     for index, row in enumerate(table.to_pylist()):
-        event = _parse(form, row["line"] or "", row["reason"] or "", type_)
-        if event is None:
+        events = _parse(form, row["line"] or "", row["reason"] or "", type_)
+        if events is None:
             left.append(index)
         else:
-            by_origin.setdefault(row["origin"], []).append((event, row["position"]))
+            places = itertools.count(row["position"])
+            by_origin.setdefault(row["origin"], []).extend(zip(events, places, strict=False))
     for origin, pairs in by_origin.items():
         transformer = Transformer(connect(), jsonl, origin)
         made.append(transformer.rows_of([e for e, _ in pairs], [p for _, p in pairs]))
     return (pa.concat_tables(made) if made else None), table.take(pa.array(left, pa.int64()))
 
 
-def _parse(form: Any, line: str, reason: str, type_: str | None) -> dict[str, Any] | None:
-    """Return the event of a line, None if it is none, or its bytes are not all there."""
+def _parse(form: Any, line: str, reason: str, type_: str | None) -> list[dict[str, Any]] | None:
+    """Return the events of a line, None if it is none, or its bytes are not all there."""
     try:
         text = line.encode()
         if not text or len(text) >= KEPT or reason.startswith("not UTF-8"):
             return None
-        chosen = form or max(FORMATS.values(), key=lambda f: f.sniff([text]))
-        event = dict(chosen.parse(text))
-        if type_ is not None and event.get("type") in (None, sqltext.DEFAULT_TYPE):
-            event["type"] = type_
-        encode([event])
-        return event
+        chosen = form or known.told(text, text, "line.json")
+        found = chosen.parse(text)
+        events = found if isinstance(found, list) else [found]
+        for event in events:
+            if type_ is not None and event.get("type") in (None, sqltext.DEFAULT_TYPE):
+                event["type"] = type_
+        encode(events)
+        return events
     except (InvalidEvent, UnicodeEncodeError):
         return None
 

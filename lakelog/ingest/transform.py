@@ -8,7 +8,6 @@ one and become rows, or quarantined lines with the reason.
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode
 from lakelog.ingest.formats import bulk, sqltext
+from lakelog.ingest.records import BOM, Records, is_text, records
 from lakelog.ingest.source import KEPT, Chunk
 from lakelog.store import rows, wal
 
@@ -31,13 +31,11 @@ FEW = 500
 those that a query left, which are mostly bad."""
 _STRIPE = 8192
 """Lines in what one thread of the engine takes at a time."""
-BOM = b"\xef\xbb\xbf"
 _KEY = "CASE WHEN id <> '' THEN sha256(coalesce(source, '') || chr(0) || id)[1:24] END"
 _ORDER = (
     "time", "type", "category", "source", "subject", "level", "message", "data", "id",
     "position", "key", "ingested_at", "origin",
 )  # fmt: skip
-_NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
 
 @dataclass
@@ -83,90 +81,97 @@ class Transformer:
         self._origin, self._source, self._mode = origin, source, mode
         self._queries: list[str] | None = None
 
-    def run(self, chunk: Chunk) -> Made:
+    def run(self, chunk: Chunk, *, final: bool = False) -> Made:
         """Return what a chunk holds."""
-        return self.start(chunk).finish()
+        return self.start(chunk, final=final).finish()
 
-    def start(self, chunk: Chunk) -> Made:
-        """Decide what SQL can of a chunk; `finish` may run beside the start of the next one."""
-        if chunk.open_end:
-            chunk = self._without_cut_line(chunk)
-        made = Made(taken=len(chunk.data))
+    def start(self, chunk: Chunk, *, final: bool = False) -> Made:
+        """Decide what SQL can of a chunk; `finish` may run beside the start of the next one.
+
+        After a `final` chunk nothing follows, so that a record at its end is whole.
+        """
         if self._form.NAME == bulk.NAME:
+            made = Made(taken=len(chunk.data))
             made.table = self._pairs(chunk, made)
             return made
-        array, starts = chunk.lines
-        made.lines = len(array)
+        found = records(chunk, self._form, self._mode, final=final)
+        made = Made(taken=found.taken, lines=len(found.lines))
         now = datetime.now(UTC)
-        tables, left = self._by_sql(_valid_text(array), starts, chunk, now)
+        tables, left = self._by_sql(found, chunk, now)
 
         def rest() -> pa.Table | None:
-            return _in_order([*tables, self._exact(chunk, starts, left, made)])
+            return _in_order([*tables, self._exact(chunk, found.starts, left, made)])
 
         made.rest = rest
         return made
-
-    def _without_cut_line(self, chunk: Chunk) -> Chunk:
-        """Leave out a last line that is not finished."""
-        start = chunk.data.rfind(b"\n") + 1
-        text = chunk.data[start:].strip().removeprefix(BOM)
-        cut = self._mode == "follow" or (self._mode == "once" and is_cut(text, self._form))
-        return Chunk(chunk.data[:start], chunk.base) if text and cut else chunk
 
     def rows_of(self, events: list[dict[str, Any]], places: list[int]) -> pa.Table | None:
         """Turn parsed events into rows. Raises InvalidEvent."""
         return self._rows(encode(events).lines, places)
 
     def _by_sql(
-        self, array: pa.Array, starts: Any, chunk: Chunk, now: datetime
+        self, found: Records, chunk: Chunk, now: datetime
     ) -> tuple[list[pa.Table | None], Any]:
         """Decide what SQL can: first lines like the file's first ones, then all others.
 
-        Returns their rows and the indexes of the lines that are left.
+        Returns their rows and the indexes of the records that are left.
         """
         import numpy as np
+        import pyarrow as pa
 
         if self._queries is None:
             sample = chunk.data[:SAMPLE].split(b"\n")[:-1][:SAMPLE_LINES]
             self._queries = [*self._form.cheaper(sample), self._form.QUERY]
         tables: list[pa.Table | None] = []
-        left = np.arange(len(array), dtype=np.int64)
+        count = len(found.lines)
+        left = np.arange(count, dtype=np.int64)
+        if count <= FEW:
+            return tables, left
+        lines, more = _valid_text(found)
+        table = pa.table({"line": lines, "position": left})
+        if getattr(self._form, "BEGINS", ""):
+            table = table.append_column(
+                "more", pa.nulls(count, pa.string()) if more is None else more
+            )
         for query in list(self._queries):
             if len(left) <= (4 * FEW if tables else FEW):
                 break
             before = len(left)
-            table, left = self._guarded(query, array, left, starts + chunk.base, now)
-            tables.append(table)
+            made, left = self._guarded(query, table, left, found.starts + chunk.base, now)
+            tables.append(made)
             if len(left) > before / 2 and query in self._queries[:-1]:
                 self._queries.remove(query)
         return tables, left
 
     def _guarded(
-        self, query: str, array: pa.Array, index: Any, places: Any, now: datetime
+        self, query: str, lines: pa.Table, index: Any, places: Any, now: datetime
     ) -> tuple[pa.Table, Any]:
         """Run a query; once it stops at a line that is no JSON, look at every line before."""
         import duckdb
 
         assert self._queries is not None
         try:
-            return self._run(query, array, index, places, now)
+            return self._run(query, lines, index, places, now)
         except duckdb.InvalidInputException:
-            valid = f"(SELECT {sqltext.VALID} AS line, position FROM lines)"
+            valid = f"(SELECT * REPLACE ({sqltext.VALID} AS line) FROM lines)"
             safe = query.replace("FROM lines", f"FROM {valid}", 1)
             self._queries[self._queries.index(query)] = safe
-            return self._run(safe, array, index, places, now)
+            return self._run(safe, lines, index, places, now)
 
     def _run(
-        self, query: str, array: pa.Array, index: Any, places: Any, now: datetime
+        self, query: str, lines: pa.Table, index: Any, places: Any, now: datetime
     ) -> tuple[pa.Table, Any]:
-        """Run a query over some lines; return the rows it decided and the lines it did not."""
+        """Run a query over some lines; return the rows it decided and the lines it did not.
+
+        A query whose lines hold many events counts them from 0 in a column `nth`.
+        """
         import numpy as np
         import pyarrow as pa
 
-        lines = array if len(index) == len(array) else array.take(pa.array(index))
+        count = lines.num_rows
+        table = lines if len(index) == count else lines.take(pa.array(index))
         cursor = self._connection.cursor()
         try:
-            table = pa.table({"line": lines, "position": index})
             stripes = table.to_batches(max_chunksize=_STRIPE)
             cursor.register("lines", pa.Table.from_batches(stripes, table.schema))
             named: dict[str, Any] = {"now": now} if "$now" in query else {}
@@ -179,10 +184,13 @@ class Transformer:
         finally:
             cursor.close()
         at = np.asarray(found["position"])
-        seen = np.zeros(len(array), dtype=bool)
+        seen = np.zeros(count, dtype=bool)
         seen[at] = True
+        where = places[at]
+        if "nth" in found.column_names:
+            where = where + np.asarray(found["nth"])
         column = found.schema.get_field_index("position")
-        found = found.set_column(column, "position", pa.array(places[at]))
+        found = found.set_column(column, "position", pa.array(where))
         return self._finish(found, now), index[~seen[index]]
 
     def _finish(self, table: pa.Table, now: datetime) -> pa.Table:
@@ -205,8 +213,10 @@ class Transformer:
             text = line.strip().removeprefix(BOM)
             if text:
                 try:
-                    good += encode([self._labelled(self._form.parse(text))]).lines
-                    places.append(chunk.base + start)
+                    found = self._form.parse(text)
+                    events = found if isinstance(found, list) else [found]
+                    good += encode(list(map(self._labelled, events))).lines
+                    places += range(chunk.base + start, chunk.base + start + len(events))
                 except InvalidEvent as error:
                     made.bad.append(Bad(chunk.base + start, error.reason, readable(line)))
         return self._rows(good, places)
@@ -256,23 +266,6 @@ class Transformer:
         return self._rows(good, places)
 
 
-def is_cut(text: bytes, form: Any) -> bool:
-    """Whether a last line without newline may go on, so that it is left for next time.
-
-    One that the format takes is whole, unless more digits may follow (the end of a message in
-    PROSE says nothing); one that holds bytes no text has is garbage, whatever comes.
-    """
-    if not text:
-        return False
-    if _NO_TEXT.search(text) or not _is_text(text):
-        return False
-    try:
-        form.parse(text)
-    except InvalidEvent:
-        return True
-    return not getattr(form, "PROSE", False) and (text[-1:].isdigit() or text[-1:] == b"|")
-
-
 def readable(line: bytes) -> str:
     """A bad line as text, cut to a sensible length; bytes that are no text are escaped."""
     return line[:KEPT].rstrip(b"\r\n").decode("utf-8", "backslashreplace")
@@ -288,17 +281,23 @@ def _in_order(tables: list[pa.Table | None]) -> pa.Table | None:
     return pa.concat_tables(full).sort_by("position")
 
 
-def _valid_text(array: pa.Array) -> pa.Array:
-    """Blank the lines that are not UTF-8; the exact rule says so of each."""
+def _valid_text(found: Records) -> tuple[pa.Array, pa.Array | None]:
+    """Blank the records that are not UTF-8; the exact rule says so of each."""
     import pyarrow as pa
 
+    parts = [found.lines] if found.more is None else [found.lines, found.more]
     try:
-        array.validate(full=True)
-        return array
+        for part in parts:
+            part.validate(full=True)
     except pa.ArrowInvalid:
-        raw = array.view(pa.large_binary()).to_pylist()
-        texts = [t if _is_text(t) else b"" for t in raw]
-        return pa.array(texts, pa.large_binary()).view(pa.large_string())
+        raw = [part.view(pa.large_binary()).to_pylist() for part in parts]
+        good = [all(map(is_text, texts)) for texts in zip(*raw, strict=True)]
+        parts = [
+            pa.array([t if g else b"" for t, g in zip(texts, good, strict=True)], pa.large_binary())
+            .view(pa.large_string())
+            for texts in raw
+        ]  # fmt: skip
+    return parts[0], parts[1] if len(parts) > 1 else None
 
 
 def _frame(lines: list[bytes], origin: str) -> wal.Frame:
@@ -307,12 +306,3 @@ def _frame(lines: list[bytes], origin: str) -> wal.Frame:
     text = b"\n".join(lines) + b"\n"
     payload = zstandard.ZstdCompressor(level=1).compress(text)
     return wal.Frame(origin, 0, len(lines), wal.KEYED, 0, 0, len(text), payload)
-
-
-def _is_text(data: bytes) -> bool:
-    """Whether bytes are UTF-8, the last character perhaps cut."""
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        return error.reason == "unexpected end of data"
-    return True

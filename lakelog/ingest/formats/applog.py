@@ -1,8 +1,8 @@
 """Lines as programs log them: a time, a level, perhaps a logger and a thread, then a message.
 
 The default styles of Python's logging, log4j and logback, Kafka, Zookeeper, HDFS, Spark and
-Monolog, and the error logs of Apache and nginx. `source` is the logger, class or module. A line
-without such a beginning (of a stack trace, say) is none.
+Monolog, and the error logs of Apache and nginx. `source` is the logger, class or module. Lines
+that do not begin with a time (those of a stack trace) belong to the message before them.
 """
 
 from __future__ import annotations
@@ -36,6 +36,11 @@ def _style(regex: str, *data: str, time: str = "{stamp}", source: str = "source"
     return Pattern(regex, time, "log", WORD, source=source, data=data)
 
 
+BEGINS = (
+    r"^(?:\[?\d{4}[-/]\d\d[-/]\d\d[T :]|\[[A-Z][a-z][a-z] [A-Z][a-z][a-z] +\d"
+    r"|\d\d/?\d\d/?\d\d \d\d:?\d\d:?\d\d)"
+)
+"""How a record begins: with a time."""
 PATTERNS = (
     _style(rf"{_STAMP} - (?P<source>[^ ]+) - {_LEVEL} -{_REST}"),
     _style(rf"\[{_STAMP}\] (?P<source>[\w-]+)\.{_LEVEL}:{_REST}"),
@@ -71,7 +76,7 @@ PATTERNS = (
         "pid", "tid", time="{year}-{month}-{day}T{clock}", source="",
     ),
 )  # fmt: skip
-QUERY = pattern.query(PATTERNS)
+QUERY = pattern.query(PATTERNS, joined=True)
 
 
 def sniff(lines: list[bytes]) -> float:
@@ -81,7 +86,7 @@ def sniff(lines: list[bytes]) -> float:
 
 def parse(line: bytes) -> dict[str, Any]:
     """Return the event of one line. Raises InvalidEvent."""
-    return pattern.parse(PATTERNS, line, "a line that continues another")
+    return pattern.parse(PATTERNS, line, "a line that continues another", joined=True)
 
 
 def cheaper(lines: list[bytes]) -> list[str]:

@@ -140,13 +140,24 @@ class Pattern:
         }  # fmt: skip
 
 
-def parse(patterns: Sequence[Pattern], line: bytes, otherwise: str) -> dict[str, Any]:
-    """Return the event of a line; raises InvalidEvent, with the reason `otherwise` if none fits."""
-    text = decoded(line)
+def parse(
+    patterns: Sequence[Pattern], line: bytes, otherwise: str, *, joined: bool = False
+) -> dict[str, Any]:
+    """Return the event of a line; raises InvalidEvent, with the reason `otherwise` if none fits.
+
+    Lines that are `joined` to it go behind its message.
+    """
+    text, rest = decoded(line), ""
+    if joined:
+        text, _, rest = text.partition("\n")
+        text = text.rstrip(SPACE)
     for pattern in patterns:
         found = pattern.groups(text)
         if found is not None:
-            return pattern.event(found)
+            event = pattern.event(found)
+            if rest:
+                event["message"] = "\n".join(filter(None, (event.get("message"), rest)))
+            return event
     raise InvalidEvent(otherwise)
 
 
@@ -164,8 +175,11 @@ def share(lines: list[bytes], read: Callable[[bytes], dict[str, Any]]) -> float:
     return sum(_timed(line, read) for line in full) / len(full) if full else 0.0
 
 
-def query(patterns: Sequence[Pattern]) -> str:
-    """SQL over `lines` for the lines that one of the patterns fits."""
+def query(patterns: Sequence[Pattern], *, joined: bool = False) -> str:
+    """SQL over `lines` for the lines that one of the patterns fits.
+
+    Where records are `joined` of lines, `more` holds those behind the first.
+    """
     kinds = range(len(patterns))
     tests = " ".join(f"WHEN regexp_matches(text, {_whole(patterns[k])}) THEN {k}" for k in kinds)
     # where none fits all is null or empty, which is no time
@@ -182,16 +196,19 @@ def query(patterns: Sequence[Pattern]) -> str:
     }
     level = patterns[0].level.sql("grade") if patterns[0].level else "NULL::VARCHAR"
     types = " ".join(f"WHEN kind = {k} THEN '{patterns[k].type}'" for k in kinds)
+    columns = ", ".join(f"CASE {v} END AS {k}" for k, v in chosen.items())
+    more, message = "", "message"
+    if joined:
+        more, message = ", rest", _MESSAGE
     return f"""
-WITH trimmed AS (SELECT {TRIMMED} AS text, position FROM lines),
+WITH trimmed AS (SELECT {TRIMMED} AS text, position{_REST if joined else ""} FROM lines),
 told AS (SELECT *, {kind} AS kind FROM trimmed WHERE {PLAIN}),
-cut AS (SELECT position, kind, {cuts} FROM told),
-named AS (SELECT position, kind, {", ".join(f"CASE {v} END AS {k}" for k, v in chosen.items())}
-          FROM cut),
+cut AS (SELECT position, kind, {cuts}{more} FROM told),
+named AS (SELECT position, kind{more}, {columns} FROM cut),
 timed AS (SELECT *, {level} AS level,
             CASE WHEN iso = '-' THEN {NOW} ELSE {sqltext.time_sql("iso")} END AS time FROM named)
 SELECT time, CASE {types} END AS type, NULL::VARCHAR AS category, source,
-  NULL::VARCHAR AS subject, level, message, data, NULL::VARCHAR AS id, position,
+  NULL::VARCHAR AS subject, level, {message} AS message, data, NULL::VARCHAR AS id, position,
   NOT coalesce({sqltext.in_range_sql("time")}, false) AS slow
 FROM timed"""
 
@@ -202,6 +219,8 @@ _BARE = "replace(line, chr(10), '')"
 TRIMMED = f"""CASE WHEN ascii({_BARE}) > 32 AND NOT contains({_BLANKS}, right({_BARE}, 1))
   THEN {_BARE} ELSE trim(line, {_BLANKS}) END"""
 """SQL for a line without the white space around it; trimming is slow and seldom needed."""
+_REST = f", CASE WHEN more IS NOT NULL THEN rtrim(more, {_BLANKS}) END AS rest"
+_MESSAGE = "CASE WHEN rest <> '' THEN concat_ws(chr(10), message, rest) ELSE message END"
 PLAIN = "NOT starts_with(text, chr(65279))"
 """SQL for text that does not begin with the mark of a file's beginning."""
 

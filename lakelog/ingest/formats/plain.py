@@ -1,0 +1,45 @@
+"""Text of no kind that is known: one event for each line, indented lines with the one above.
+
+The text is the message and nothing else is made of it; the time is that of ingest. It is the
+last resort, for files that look like nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lakelog.ingest.formats import pattern
+from lakelog.ingest.formats.pattern import Pattern
+
+NAME = "plain"
+PROSE = True
+"""A line is free text, so its last character does not tell whether it goes on."""
+BEGINS = r"^[^ \t\n\v\f\r]"
+PATTERNS = (Pattern(r"(?P<message>[^\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]+)", "-", "log"),)
+QUERY = pattern.query(PATTERNS, joined=True)
+_SURE = 0.001
+
+
+def sniff(lines: list[bytes]) -> float:
+    """Say how sure it is that this is text at all, which is always less than of anything known."""
+    full = [line for line in lines if line.strip()]
+    return _SURE * sum(map(_is_words, full)) / len(full) if full else 0.0
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """Return the event of a line and of those that continue it. Raises InvalidEvent."""
+    return pattern.parse(PATTERNS, line, "no text: it holds control characters", joined=True)
+
+
+def cheaper(lines: list[bytes]) -> list[str]:
+    """There is no cheaper query."""
+    return []
+
+
+def _is_words(line: bytes) -> bool:
+    """Whether this is text that is no beginning of a document."""
+    return line.lstrip()[:1] not in (b"{", b"[") and pattern.share([line], _untimed) > 0
+
+
+def _untimed(line: bytes) -> dict[str, Any]:
+    return {**parse(line), "time": 0}

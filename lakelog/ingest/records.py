@@ -1,0 +1,157 @@
+"""What one event is made of in a chunk: one line, or several that belong together.
+
+A format whose events may span lines says how a first line begins (`BEGINS`); lines that begin
+otherwise continue the record before them. The last record of what is there may still be going on,
+so it is held back until its end is seen, or somebody says that nothing more comes. A record that
+grows beyond RECORD_MAX is none: its lines stand for themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.ingest.formats import bulk
+from lakelog.ingest.source import LINE_MAX, Chunk
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+RECORD_MAX = 1 << 20
+BOM = b"\xef\xbb\xbf"
+_NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of a chunk as far as it is `taken`.
+
+    `lines` holds their first lines (whole records where the format is `WHOLE`), `more` what
+    continues them, or None where nothing does; `starts` is where each begins, and the end.
+    """
+
+    lines: pa.Array
+    more: pa.Array | None
+    starts: Any
+    taken: int
+
+
+def records(chunk: Chunk, form: Any, mode: str, *, final: bool) -> Records:
+    """Return the records of a chunk; after a `final` one nothing follows.
+
+    `mode` says what becomes of the end: "once" takes a last line without newline if it is whole,
+    "last" takes it as it is, "follow" holds back the last record, "settled" only an unfinished
+    line and the record it may belong to.
+    """
+    begins = getattr(form, "BEGINS", "")
+    if not begins:
+        return _single(chunk if not chunk.open_end else _without_cut_line(chunk, form, mode))
+    array, starts = chunk.lines
+    if not len(array):
+        return Records(array, None, starts, 0)
+    whole = getattr(form, "WHOLE", False)
+    heads = _heads(array, starts, begins, LINE_MAX if whole else RECORD_MAX)
+    if _goes_on(chunk, starts, heads, form, mode, final):
+        starts = starts[: heads[-1] + 1]
+        heads = heads[:-1]
+    return _joined(chunk.data, starts, heads, whole)
+
+
+def joins(form: Any) -> bool:
+    """Whether events of a format may span lines."""
+    return bool(getattr(form, "BEGINS", ""))
+
+
+def simple(form: Any) -> bool:
+    """Whether every line that is not blank gives one event or is quarantined."""
+    return not (joins(form) or getattr(form, "MANY", False) or form.NAME == bulk.NAME)
+
+
+def is_cut(text: bytes, form: Any) -> bool:
+    """Whether a last line without newline may go on, so that it is left for next time.
+
+    One that the format takes is whole, unless more digits may follow (the end of a message in
+    PROSE says nothing); one that holds bytes no text has is garbage, whatever comes.
+    """
+    if not text:
+        return False
+    if _NO_TEXT.search(text) or not is_text(text):
+        return False
+    try:
+        form.parse(text)
+    except InvalidEvent:
+        return True
+    return not getattr(form, "PROSE", False) and (text[-1:].isdigit() or text[-1:] == b"|")
+
+
+def is_text(data: bytes) -> bool:
+    """Whether bytes are UTF-8, the last character perhaps cut."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
+    return True
+
+
+def _single(chunk: Chunk) -> Records:
+    array, starts = chunk.lines
+    return Records(array, None, starts, len(chunk.data))
+
+
+def _without_cut_line(chunk: Chunk, form: Any, mode: str) -> Chunk:
+    """Leave out a last line that is not finished."""
+    start = chunk.data.rfind(b"\n") + 1
+    text = chunk.data[start:].strip().removeprefix(BOM)
+    cut = mode in ("follow", "settled") or (mode == "once" and is_cut(text, form))
+    return Chunk(chunk.data[:start], chunk.base) if text and cut else chunk
+
+
+def _heads(array: pa.Array, starts: np.ndarray, begins: str, most: int) -> np.ndarray:
+    """The indexes of the lines that begin a record; the very first one does, whatever it is."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    first = np.array(pc.match_substring_regex(array, begins))
+    first[0] = True
+    heads = np.flatnonzero(first)
+    bounds = np.append(heads, len(array))
+    sizes = starts[bounds[1:]] - starts[heads]
+    for large in np.flatnonzero(sizes > most).tolist():
+        first[bounds[large] : bounds[large + 1]] = True
+    return np.flatnonzero(first) if (sizes > most).any() else heads
+
+
+def _goes_on(
+    chunk: Chunk, starts: np.ndarray, heads: np.ndarray, form: Any, mode: str, final: bool
+) -> bool:
+    """Whether the last record is held back."""
+    if mode == "follow":
+        return not final
+    if mode == "settled":
+        return chunk.open_end or not final
+    if not (final or chunk.open_end):
+        return True
+    text = chunk.data[starts[heads[-1]] :].strip().removeprefix(BOM)
+    return mode == "once" and chunk.open_end and is_cut(text, form)
+
+
+def _joined(data: bytes, starts: np.ndarray, heads: np.ndarray, whole: bool) -> Records:
+    """Records that begin at some lines, the last ending where `starts` ends."""
+    import numpy as np
+    import pyarrow as pa
+
+    places = np.append(starts[heads], starts[-1]).astype(np.int64)
+    if whole or len(heads) == len(starts) - 1:
+        buffers = [None, pa.py_buffer(places), pa.py_buffer(data)]
+        array = pa.Array.from_buffers(pa.large_string(), len(heads), buffers)
+        return Records(array, None, places, int(places[-1]))
+    bounds = np.empty(2 * len(heads) + 1, np.int64)
+    bounds[::2], bounds[1::2] = places, starts[heads + 1]
+    buffers = [None, pa.py_buffer(bounds), pa.py_buffer(data)]
+    parts = pa.Array.from_buffers(pa.large_string(), 2 * len(heads), buffers)
+    even = pa.array(np.arange(0, 2 * len(heads), 2))
+    odd = pa.array(np.arange(1, 2 * len(heads), 2))
+    return Records(parts.take(even), parts.take(odd), places, int(places[-1]))
