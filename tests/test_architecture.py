@@ -31,8 +31,8 @@ ORDER = {
         checker verify unflip salvage aside mend_refs mend_data
         repair""",
     "query": "prune tailrows session",
-    "ingest": """inflate source cursors formats records transform gather ingest quarantine
-        places account audit""",
+    "ingest": """inflate source cursors formats records transform batch gather ingest group
+        quarantine places account audit""",
     "collect": "scan watch",
     "ingest/formats": """sqltext narrowed jsonl oos bulk pattern access syslog logfmt applog plain
         known""",

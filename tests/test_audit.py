@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 import lakelog
 from lakelog.cli import cli
 from lakelog.errors import InvalidSetting
-from lakelog.ingest import gather, quarantine, source, transform
+from lakelog.ingest import batch, quarantine, source, transform
 from lakelog.ingest.account import FileAudit
 from lakelog.ingest.audit import Audit, audit
 from lakelog.store import disk
@@ -381,7 +381,7 @@ def test_one_bad_file_of_many(
     lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault is laid to its own file, over several publishes and id runs."""
-    monkeypatch.setattr(gather, "ROWS_MAX", 20)
+    monkeypatch.setattr(batch, "ROWS_MAX", 20)
     monkeypatch.setattr(source, "CHUNK", 700)
     for n in range(12):
         put(tmp_path / f"f{n:02}", keyed(range(100 * n, 100 * n + 50)) + feed(n, 5000 + 50 * n))

@@ -17,7 +17,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import InvalidSetting
-from lakelog.ingest import gather, source, transform
+from lakelog.ingest import batch, source, transform
 from tests.support.feeds import PACKED, assert_each_once, bad_lines, event, feed, numbers, put, text
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
@@ -327,7 +327,7 @@ def test_pieces_of_any_size_give_the_same_rows(
 ) -> None:  # fmt: skip
     """However a file is cut into chunks and publishes, each line is one row in its order."""
     monkeypatch.setattr(source, "CHUNK", chunk)
-    monkeypatch.setattr(gather, "ROWS_MAX", rows_max)
+    monkeypatch.setattr(batch, "ROWS_MAX", rows_max)
     monkeypatch.setattr(transform, "FEW", 2)
     lines: list[Any] = [event(n) if n % 5 else event(n, level=n) for n in range(60)]
     if kind == "oos":
@@ -389,14 +389,14 @@ def test_the_interrupted_keeps_what_it_published(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys\n"
         "from lakelog.cli import main\n"
-        "from lakelog.ingest import gather, source\n"
-        "source.CHUNK, gather.ROWS_MAX = 20_000, 100\n"
-        "real, left = gather.publish, [5]\n"
+        "from lakelog.ingest import batch, source\n"
+        "source.CHUNK, batch.ROWS_MAX = 20_000, 100\n"
+        "real, left = batch.publish, [5]\n"
         "def publish(*args):\n"
         "    left[0] -= 1\n"
         "    if not left[0]: os.kill(os.getpid(), signal.SIGINT)\n"
         "    return real(*args)\n"
-        "gather.publish = publish\n"
+        "batch.publish = publish\n"
         "main()\n"
     )
     words = ["--lake", str(tmp_path / "lake"), "ingest", path]

@@ -19,7 +19,7 @@ import pyarrow.parquet  # noqa: F401
 import pytest
 
 import lakelog
-from lakelog.ingest import cursors, gather, ingest, source, transform  # noqa: F401
+from lakelog.ingest import batch, cursors, ingest, source, transform  # noqa: F401
 from lakelog.query import session  # noqa: F401
 from lakelog.store import compact, seal  # noqa: F401
 from tests.support.feeds import PACKED, assert_each_once, event, feed, keyed, numbers, put, text
@@ -34,7 +34,7 @@ def child(work: Callable[[], object], rows_max: int = 40, chunk: int = 3000) -> 
         return pid
     code = 9
     try:
-        gather.ROWS_MAX, source.CHUNK = rows_max, chunk
+        batch.ROWS_MAX, source.CHUNK = rows_max, chunk
         work()
         code = 0
     except BaseException:
@@ -64,14 +64,14 @@ def end(pids: list[int]) -> None:
 
 def telling(work: Callable[[], object], pipe: int) -> Callable[[], object]:
     """Work that writes a byte at its start and at the start of every publish."""
-    real = gather.publish
+    real = batch.publish
 
     def publish(*arguments: Any) -> Any:
         os.write(pipe, b".")
         return real(*arguments)
 
     def run() -> None:
-        gather.publish = publish
+        batch.publish = publish
         os.write(pipe, b".")
         work()
 
@@ -232,7 +232,7 @@ def test_beside_compaction_appends_and_rollback(tmp_path: Path) -> None:
 @pytest.fixture
 def between(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], list[int]]:
     """Do something just before ingest publishes for the first time; count its publishes."""
-    real, count = gather.publish, [0]
+    real, count = batch.publish, [0]
 
     def arrange(action: Callable[[], Any]) -> list[int]:
         def publish(*arguments: Any) -> Any:
@@ -241,7 +241,7 @@ def between(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], li
                 action()
             return real(*arguments)
 
-        monkeypatch.setattr(gather, "publish", publish)
+        monkeypatch.setattr(batch, "publish", publish)
         return count
 
     return arrange
@@ -374,13 +374,13 @@ def test_a_segment_that_vanished_is_written_again(
     make_lake: MakeLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int
 ) -> None:
     """If gc took a new segment before its publish, the rows are read and written again."""
-    real, left = gather.still_there, [lost]
+    real, left = batch.still_there, [lost]
 
     def still_there(store: Any, entries: Any) -> bool:
         left[0] -= 1
         return left[0] < 0 and real(store, entries)
 
-    monkeypatch.setattr(gather, "still_there", still_there)
+    monkeypatch.setattr(batch, "still_there", still_there)
     lake = make_lake()
     assert lake.ingest(put(tmp_path / "f", feed(50) + b"oops\n")).events == 50
     assert_each_once(lake, 50)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.ingest import cursors, gather, ingest, source, transform
+from lakelog.ingest import batch, cursors, ingest, source, transform
 from tests.support.feeds import (
     PACKED,
     assert_each_once,
@@ -106,7 +106,7 @@ def test_ids_within_one_file(
     """Of one id and source in a file the first stays, across publishes; an empty id is none."""
     monkeypatch.setattr(transform, "FEW", few)
     monkeypatch.setattr(source, "CHUNK", 2000)
-    monkeypatch.setattr(gather, "ROWS_MAX", 30)
+    monkeypatch.setattr(batch, "ROWS_MAX", 30)
     lines = [event(n, id=f"{n % 50}", source=f"{n % 100 // 50}") for n in range(200)]
     lines += [event(n, id="") for n in range(200, 220)]
     assert outcome(lake, put(tmp_path / "f", text(lines))) == (120, 100, 0)

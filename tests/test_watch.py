@@ -206,7 +206,7 @@ def test_every_line_once(
         step(place)
         if way == "kill" and number == at:
             with monkeypatch.context() as patch:
-                patch.setattr("lakelog.ingest.gather.publish", die_at(0))
+                patch.setattr("lakelog.ingest.batch.publish", die_at(0))
                 with contextlib.suppress(KeyboardInterrupt):
                     watcher.round()
             watcher.close()

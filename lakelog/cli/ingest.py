@@ -20,8 +20,8 @@ from lakelog.cli.output import Target, emit, emit_record, with_output
 from lakelog.cli.tables import Count
 from lakelog.cli.terminal import confirm, many
 from lakelog.ingest import quarantine as lines
+from lakelog.ingest.batch import FileReport
 from lakelog.ingest.formats.known import FORMATS
-from lakelog.ingest.gather import FileReport
 from lakelog.ingest.ingest import IngestReport
 from lakelog.store import opening
 

@@ -23,7 +23,8 @@ import orjson
 from lakelog.collect.scan import SUFFIXES, Scan, Seen, scan
 from lakelog.errors import LakelogError
 from lakelog.ingest import cursors
-from lakelog.ingest.gather import FileReport
+from lakelog.ingest.batch import FileReport, Job
+from lakelog.ingest.group import Group
 from lakelog.ingest.ingest import Ingester
 from lakelog.ingest.source import Source
 from lakelog.store import disk
@@ -69,8 +70,8 @@ class _Followed:
     seen: Seen
     fd: int = -1
     since: float = 0.0
-    held: int = 0
-    """Bytes at its end that were left, for more may belong to them."""
+    held: bool = False
+    """Whether its end was left, for more may belong to it."""
 
 
 class Watcher:
@@ -83,6 +84,8 @@ class Watcher:
         self._lake, self._roots = lake, [os.path.abspath(root) for root in roots]
         self._patterns, self._say = patterns, say or (lambda text: None)
         self._form, self._source = form, source
+        branch = lake.branch_name
+        self._job = Job(lake.store, branch, lambda: lake.engine(), form, source)
         self._known: dict[str, _Followed] = {}
         self._told: dict[str, str] = {}
         self._unseen: set[str] = set()
@@ -99,9 +102,7 @@ class Watcher:
         found = scan(self._roots, self._patterns)
         due = [seen for seen in found.files.values() if self._changed(seen)]
         new = sum(self._finish(path) for path in self._gone(found))
-        for seen in due:
-            if not self._is_copy_in_progress(seen):
-                new += self._take(seen, "once" if final else "follow")
+        new += self._take([s for s in due if not self._is_copy_in_progress(s)], final=final)
         for path in self._unseen - found.faults.keys():
             self._told.pop(path, None)
         self._unseen = set(found.faults)
@@ -150,23 +151,34 @@ class Watcher:
         try:
             if followed.fd < 0:
                 return 0
-            return self._ingest(f"/dev/fd/{followed.fd}", path, "last").events
+            report = self._ingest(f"/dev/fd/{followed.fd}", path, "last")
+            self._note(report)
+            return report.events
         finally:
             _close(followed)
 
-    def _take(self, seen: Seen, mode: str) -> int:
-        followed = self._known.get(seen.path) or _Followed(seen)
-        if followed.fd < 0:
-            with contextlib.suppress(OSError):  # then its reader says why
-                followed.fd = os.open(seen.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        if mode == "follow" and followed.held and followed.seen == seen:
-            mode = "settled"
-        report = self._ingest(seen.path, seen.path, mode)
-        held = report.left if mode == "follow" else 0
-        self._known.pop(seen.path, None)
-        self._known[seen.path] = _Followed(seen, followed.fd, time.monotonic(), held)
+    def _take(self, due: list[Seen], *, final: bool) -> int:
+        """Take in what changed, all of it in one publish if it is not much."""
+        group = Group(self._job, self._ingest)
+        taken: list[tuple[_Followed, FileReport]] = []
+        for seen in due:
+            followed = self._known.get(seen.path) or _Followed(seen)
+            if followed.fd < 0:
+                with contextlib.suppress(OSError):  # then its reader says why
+                    followed.fd = os.open(seen.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            still = followed.held and followed.seen == seen
+            mode = "once" if final else "settled" if still else "follow"
+            report = group.take(seen.path, seen.path, mode)
+            self._known.setdefault(seen.path, followed)
+            taken.append((_Followed(seen, followed.fd, time.monotonic(), mode == "follow"), report))
+        group.flush()
+        for followed, report in taken:
+            followed.held = followed.held and report.left > 0
+            self._known.pop(followed.seen.path, None)
+            self._known[followed.seen.path] = followed
+            self._note(report)
         self._hold_few()
-        return report.events
+        return sum(report.events for _, report in taken)
 
     def _ingest(self, path: str, name: str, mode: str) -> FileReport:
         lake = self._lake
@@ -174,9 +186,7 @@ class Watcher:
             lake.store, lake.branch_name, lake.sealer(), lake.engine, form=self._form,
             source=self._source, mode=mode,
         )  # fmt: skip
-        report = worker.take(path, name)
-        self._note(report)
-        return report
+        return worker.take(path, name)
 
     def _note(self, report: FileReport) -> None:
         totals = self.totals

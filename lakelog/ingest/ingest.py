@@ -19,9 +19,10 @@ from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from lakelog.ingest.batch import FileReport, Job, Moved
 from lakelog.ingest.cursors import printable
 from lakelog.ingest.formats import known
-from lakelog.ingest.gather import FileReport, Gatherer, Job, Moved
+from lakelog.ingest.gather import Gatherer
 from lakelog.ingest.source import Source
 from lakelog.store.opening import Store, is_lake
 from lakelog.store.seal import Sealer

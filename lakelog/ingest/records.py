@@ -48,12 +48,12 @@ def records(chunk: Chunk, form: Any, mode: str, *, final: bool) -> Records:
     """
     begins = getattr(form, "BEGINS", "")
     if not begins:
-        return _single(chunk if not chunk.open_end else _without_cut_line(chunk, form, mode))
+        return _single(chunk if not chunk.open_end else without_cut_line(chunk, form, mode))
     array, starts = chunk.lines
     if not len(array):
         return Records(array, None, starts, 0)
     whole = getattr(form, "WHOLE", False)
-    heads = _heads(array, starts, begins, LINE_MAX if whole else RECORD_MAX)
+    heads = _heads(chunk, begins, LINE_MAX if whole else RECORD_MAX)
     if _goes_on(chunk, starts, heads, form, mode, final):
         starts = starts[: heads[-1] + 1]
         heads = heads[:-1]
@@ -101,7 +101,7 @@ def _single(chunk: Chunk) -> Records:
     return Records(array, None, starts, len(chunk.data))
 
 
-def _without_cut_line(chunk: Chunk, form: Any, mode: str) -> Chunk:
+def without_cut_line(chunk: Chunk, form: Any, mode: str) -> Chunk:
     """Leave out a last line that is not finished."""
     start = chunk.data.rfind(b"\n") + 1
     text = chunk.data[start:].strip().removeprefix(BOM)
@@ -109,13 +109,15 @@ def _without_cut_line(chunk: Chunk, form: Any, mode: str) -> Chunk:
     return Chunk(chunk.data[:start], chunk.base) if text and cut else chunk
 
 
-def _heads(array: pa.Array, starts: np.ndarray, begins: str, most: int) -> np.ndarray:
-    """The indexes of the lines that begin a record; the very first one does, whatever it is."""
+def _heads(chunk: Chunk, begins: str, most: int) -> np.ndarray:
+    """The indexes of the lines that begin a record; a file's very first one does, whatever it
+    is."""
     import numpy as np
     import pyarrow.compute as pc
 
+    array, starts = chunk.lines
     first = np.array(pc.match_substring_regex(array, begins))
-    first[0] = True
+    first[np.searchsorted(starts, np.array([0, *chunk.seams]))] = True
     heads = np.flatnonzero(first)
     bounds = np.append(heads, len(array))
     sizes = starts[bounds[1:]] - starts[heads]

@@ -28,11 +28,15 @@ _NEAR = 1 << 16
 
 @dataclass(frozen=True)
 class Chunk:
-    """Whole lines from byte `base` on; the last of a file may lack its newline (`open_end`)."""
+    """Whole lines from byte `base` on; the last of a file may lack its newline (`open_end`).
+
+    At the bytes `seams` of the data another file begins.
+    """
 
     data: bytes
     base: int
     open_end: bool = False
+    seams: tuple[int, ...] = ()
 
     @functools.cached_property
     def lines(self) -> tuple[Any, Any]:

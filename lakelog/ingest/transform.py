@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode
 from lakelog.ingest.formats import bulk, sqltext
-from lakelog.ingest.records import BOM, Records, is_text, records
+from lakelog.ingest.records import BOM, Records, is_text, joins, records, without_cut_line
 from lakelog.ingest.source import KEPT, Chunk
 from lakelog.store import rows, wal
 
@@ -45,6 +45,7 @@ class Bad:
     position: int
     reason: str
     line: str
+    origin: str = ""
 
 
 @dataclass
@@ -91,8 +92,9 @@ class Transformer:
         After a `final` chunk nothing follows, so that a record at its end is whole.
         """
         if self._form.NAME == bulk.NAME:
-            made = Made(taken=len(chunk.data))
-            made.table = self._pairs(chunk, made)
+            whole = without_cut_line(chunk, self._form, self._mode) if chunk.open_end else chunk
+            made = Made(taken=len(whole.data))
+            made.table = self._pairs(whole, made)
             return made
         found = records(chunk, self._form, self._mode, final=final)
         made = Made(taken=found.taken, lines=len(found.lines))
@@ -218,7 +220,7 @@ class Transformer:
                     good += encode(list(map(self._labelled, events))).lines
                     places += range(chunk.base + start, chunk.base + start + len(events))
                 except InvalidEvent as error:
-                    made.bad.append(Bad(chunk.base + start, error.reason, readable(line)))
+                    made.bad.append(self._bad(chunk, start, error.reason, line))
         return self._rows(good, places)
 
     def _rows(self, lines: list[bytes], places: list[int]) -> pa.Table | None:
@@ -232,6 +234,9 @@ class Transformer:
         table = table.drop_columns(["ingested_at", "origin", "writer", "sequence", "position"])
         table = table.append_column("position", pa.array(places, pa.int64()))
         return self._finish(table, now)
+
+    def _bad(self, chunk: Chunk, start: int, reason: str, line: bytes) -> Bad:
+        return Bad(chunk.base + start, reason, readable(line), self._origin)
 
     def _labelled(self, event: dict[str, Any]) -> dict[str, Any]:
         if self._source is not None and event.get("source") is None:
@@ -253,13 +258,13 @@ class Transformer:
                     action = None if action[0] == "delete" else action
                 else:
                     reason = "a line without an action before it"
-                    made.bad.append(Bad(chunk.base + start, reason, readable(line)))
+                    made.bad.append(self._bad(chunk, start, reason, line))
             elif text and action is not None:
                 try:
                     good += encode([self._labelled(bulk.joined(action, text))]).lines
                     places.append(chunk.base + start)
                 except InvalidEvent as error:
-                    made.bad.append(Bad(chunk.base + start, error.reason, readable(line)))
+                    made.bad.append(self._bad(chunk, start, error.reason, line))
                 action = None
             if action is None:
                 made.taken, made.lines = at, number + 1
