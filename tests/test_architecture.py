@@ -33,7 +33,7 @@ ORDER = {
     "query": "prune tailrows session",
     "ingest": """inflate source cursors formats records transform batch gather ingest group
         quarantine places account audit""",
-    "collect": "scan watch",
+    "collect": "scan watch running",
     "ingest/formats": """sqltext narrowed jsonl oos bulk pattern access syslog logfmt applog plain
         known""",
     "cli": """exits terminal values vectors tables formats output app pairs lines sample

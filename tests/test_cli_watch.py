@@ -89,3 +89,38 @@ def test_mistakes(here: Path) -> None:
     assert "a directory is needed" in lakelog("watch", cwd=here, code=2).stderr
     lakelog("init", cwd=here)
     assert "no watcher has run" in lakelog("watch", "--status", cwd=here, code=1).stderr
+
+
+def test_it_is_renewed_when_nothing_comes(here: Path) -> None:
+    """A watcher that rests is the same process, holds its files and needs half the memory."""
+    program = (
+        "import sys\nimport lakelog.collect.running as running\nrunning.REST_AFTER = 0.5\n"
+        "sys.argv = ['lakelog', 'watch', 'logs', '--interval', '0.2']\n"
+        "from lakelog.cli import main\nmain()\n"
+    )
+    lakelog("init", cwd=here)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=here, stderr=subprocess.PIPE, text=True
+    ) as running:
+        try:
+            for n in range(2):
+                until = time.monotonic() + 60
+                while not (count(here) == 3 + n and memory(running.pid) < 80 << 20):
+                    assert time.monotonic() < until
+                    time.sleep(0.05)
+                with open(here / "logs/a.log", "ab") as file:
+                    file.write(LINE % (3 + n))
+                os.rename(here / "logs/a.log", here / "elsewhere")
+                while count(here) < 4 + n:
+                    assert time.monotonic() < until
+                os.rename(here / "elsewhere", here / "logs/a.log")
+        finally:
+            running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 0
+        assert running.stderr is not None
+        assert "5 new events" in running.stderr.read()
+
+
+def memory(pid: int) -> int:
+    """Bytes of memory that a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

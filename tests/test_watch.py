@@ -20,7 +20,7 @@ import pytest
 import zstandard
 
 import lakelog
-from lakelog.collect import watch
+from lakelog.collect import running, watch
 from lakelog.collect.watch import Watcher
 from lakelog.ingest.audit import audit
 
@@ -313,7 +313,7 @@ def test_lines_become_visible_while_it_runs(lake: lakelog.Lake, tmp_path: Path, 
     place = Place(tmp_path / "logs")
     watcher, stop = Watcher(lake, [str(place.root)]), threading.Event()
     thread = threading.Thread(
-        target=watch.run, args=(watcher, stop),
+        target=running.run, args=(watcher, stop),
         kwargs={"interval": 0.2, "poll": poll, "say": lambda text: None},
     )  # fmt: skip
     thread.start()

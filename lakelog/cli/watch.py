@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import threading
 import time
 from typing import Any
@@ -18,6 +19,7 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.output import choose, emit_record
 from lakelog.cli.terminal import is_terminal, many
 from lakelog.cli.values import micros
+from lakelog.collect import running
 from lakelog.collect import watch as following
 from lakelog.ingest.formats.known import FORMATS
 from lakelog.store import disk
@@ -93,13 +95,23 @@ def watch(
         )
         stop = threading.Event()
         before = {s: signal.signal(s, lambda *_: stop.set()) for s in _SIGNALS}
+        renewed = _take_over(watcher)
         lock = f"{lake.store.layout.cache}/watch-{_digest(watcher.totals.roots)}.lock"
         try:
             with disk.claim(lock) as alone:
-                if alone:
-                    _watch(watcher, stop, once, interval, poll, tell)
-                else:
+                if not alone:
                     raise click.ClickException(f"another process watches {', '.join(roots)}")
+                if once:
+                    _once(watcher, stop)
+                else:
+                    if not renewed:
+                        tell(f"watching {', '.join(watcher.totals.roots)}")
+                    running.run(watcher, stop, interval=interval, poll=poll, say=tell, renew=True)
+        except running.Rest as rest:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what comes now, comes later
+            lake.close()
+            if not stop.is_set():
+                _renew(rest.memory)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -110,22 +122,38 @@ def watch(
         )
 
 
+_MEMORY = "LAKELOG_WATCH_MEMORY"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def _watch(
-    watcher: following.Watcher, stop: threading.Event, once: bool, interval: float, poll: bool,
-    tell: following.Say,
-) -> None:  # fmt: skip
-    if not once:
-        tell(f"watching {', '.join(watcher.totals.roots)}")
-        following.run(watcher, stop, interval=interval, poll=poll, say=tell)
-        return
+def _once(watcher: following.Watcher, stop: threading.Event) -> None:
     watcher.round(final=True)
     while watcher.waiting and not stop.is_set():
         stop.wait(following.STABLE / 4)
         watcher.round(final=True)
     watcher.close()
+
+
+def _renew(memory: dict[str, Any]) -> None:
+    """Begin this process anew with what it knows, without all that it had loaded."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115  it goes with the process
+    file.write(orjson.dumps(memory))
+    file.seek(0)
+    os.set_inheritable(file.fileno(), True)
+    sys.stderr.flush()
+    os.environ[_MEMORY] = str(file.fileno())
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _take_over(watcher: following.Watcher) -> bool:
+    """Go on with what this process knew before it was renewed, if it was."""
+    number = os.environ.pop(_MEMORY, "")
+    if not number:
+        return False
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    with os.fdopen(int(number), "rb") as file:
+        watcher.remember(orjson.loads(file.read()))
+    return True
 
 
 def _teller(app: App) -> following.Say:

@@ -10,12 +10,10 @@ is taken as it is once its file was replaced.
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -32,18 +30,12 @@ from lakelog.store import disk
 if TYPE_CHECKING:
     from lakelog.lake import Lake
 
-PAUSE = 0.2
-"""Seconds between two rounds at least, so that one publish takes many lines."""
 HELD_MAX = 256
 """So many files are held open at most, those that changed last."""
 STABLE = 2.0
 """Seconds for which a copy must have stood still before it is read."""
 _PATIENCE = 30.0
-_COMPACT_EVERY = 300.0
-_SMALL_MAX = 64
 _STATUS_EVERY = 10.0
-RELAXED = 5.0
-"""Where the file system gives hints, a scan is only needed this much less often."""
 _LABEL = "lakelog"
 Say = Callable[[str], None]
 
@@ -89,7 +81,7 @@ class Watcher:
         self._known: dict[str, _Followed] = {}
         self._told: dict[str, str] = {}
         self._unseen: set[str] = set()
-        self._compacted, self._written, self._busy = time.monotonic(), 0.0, False
+        self._written = 0.0
         self.totals = Totals(roots=self._roots)
 
     def round(self, *, final: bool = False) -> int:
@@ -122,6 +114,31 @@ class Watcher:
     def holding(self) -> bool:
         """Whether the end of some file was left that is taken once nothing was written behind."""
         return any(followed.held for followed in self._known.values())
+
+    @property
+    def lake(self) -> Lake:
+        """The lake that lines are taken into."""
+        return self._lake
+
+    def memory(self) -> dict[str, Any]:
+        """What a watcher has to know to go on where this one is: for `remember`.
+
+        The files that are held open are handed over by number.
+        """
+        files = [[*astuple(f.seen), f.fd, f.held] for f in self._known.values()]
+        for followed in self._known.values():
+            if followed.fd >= 0:
+                os.set_inheritable(followed.fd, True)
+        return {"totals": asdict(self.totals), "told": self._told, "files": files}
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        """Go on where another watcher of this process, before it was renewed, had come to."""
+        self.totals = Totals(**memory["totals"])
+        self._told = memory["told"]
+        for *seen, fd, held in memory["files"]:
+            if fd >= 0:
+                os.set_inheritable(fd, False)
+            self._known[seen[0]] = _Followed(Seen(*seen), fd, time.monotonic(), held)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -267,15 +284,8 @@ class Watcher:
         totals.last_event = totals.last_round if new else totals.last_event
         totals.slowest_round = max(totals.slowest_round, time.monotonic() - began)
         totals.faults = {p: r for p, r in totals.faults.items() if p in self._told}
-        if new or found.faults or totals.last_round - self._written > _STATUS_EVERY:
+        if new or found.faults or abs(totals.last_round - self._written) > _STATUS_EVERY:
             self._write_status()
-        if not new and self._busy:
-            _give_back()
-        self._busy = bool(new)
-        if new and time.monotonic() - self._compacted > _COMPACT_EVERY:
-            self._compacted = time.monotonic()
-            if self._lake.stats().segments > _SMALL_MAX:
-                self._lake.compact()
 
     def _write_status(self) -> None:
         with contextlib.suppress(OSError):
@@ -287,76 +297,6 @@ class Watcher:
 def status_path(lake: Lake) -> str:
     """Where the watcher of a branch says what it does."""
     return f"{lake.store.layout.cache}/watch-{lake.branch_name.replace('/', '-')}.json"
-
-
-def run(watcher: Watcher, stop: threading.Event, *, interval: float, poll: bool, say: Say) -> None:
-    """Watch until `stop` is set: a round at every hint, and every `interval` seconds anyway (five
-    times that where there are hints)."""
-    wake = threading.Event()
-    observer = None if poll else _observe(watcher, wake, say)
-    interval *= RELAXED if observer else 1.0
-    try:
-        while not stop.is_set():
-            _safely(watcher, say)
-            stop.wait(PAUSE)
-            until = time.monotonic() + max(interval - PAUSE, 0)
-            while not (stop.is_set() or wake.is_set() or watcher.holding):
-                if time.monotonic() >= until:
-                    break
-                wake.wait(min(PAUSE, max(until - time.monotonic(), 0.01)))
-            wake.clear()
-        _safely(watcher, say)
-    finally:
-        if observer is not None:
-            observer.stop()
-            observer.join(5)
-        watcher.close()
-
-
-def _safely(watcher: Watcher, say: Say) -> None:
-    """Do a round; a lake that fails for a while (a full disk) does not end the watching."""
-    try:
-        watcher.round()
-    except (LakelogError, OSError) as error:
-        say(f"trying again: {error}")
-        time.sleep(1.0)
-
-
-def _observe(watcher: Watcher, wake: threading.Event, say: Say) -> Any:
-    """Start to be woken by the file system; None where that cannot be had."""
-    from watchdog.events import FileSystemEventHandler
-    from watchdog.observers import Observer
-
-    class Handler(FileSystemEventHandler):
-        """Wakes the watcher."""
-
-        def on_any_event(self, event: Any) -> None:
-            """Anything but reading brings the next round forward."""
-            if event.event_type not in ("opened", "closed_no_write"):
-                wake.set()
-
-    observer = Observer()
-    try:
-        for root in watcher.totals.roots:
-            folder = root if os.path.isdir(root) else os.path.dirname(root)
-            observer.schedule(Handler(), folder, recursive=os.path.isdir(root))
-        observer.start()
-    except OSError as error:
-        say(f"no hints from the file system ({error.strerror or error}): scanning instead")
-        return None
-    return observer
-
-
-def _give_back() -> None:
-    """Return memory that the last lines needed, now that no more come."""
-    import ctypes
-
-    import pyarrow as pa
-
-    gc.collect()
-    pa.default_memory_pool().release_unused()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _close(followed: _Followed) -> None:

@@ -131,7 +131,7 @@ class Transformer:
             return tables, left
         lines, more = _valid_text(found)
         table = pa.table({"line": lines, "position": left})
-        if getattr(self._form, "BEGINS", ""):
+        if joins(self._form):
             table = table.append_column(
                 "more", pa.nulls(count, pa.string()) if more is None else more
             )

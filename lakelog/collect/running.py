@@ -1,0 +1,160 @@
+"""The loop around a watcher: hints, pauses, compaction beside it, and rest when nothing comes.
+
+After REST_AFTER seconds without a new line the process is renewed: what it loaded to take lines in
+is five times what it needs to wait for them. It goes on as the same process, with the same files
+held open; whoever runs it does the renewing (`Rest`). Compaction is a process of its own, so that
+no line waits for it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from lakelog.collect.watch import Say, Watcher
+from lakelog.errors import LakelogError
+
+PAUSE, SHORT = 0.2, 0.02
+"""Seconds between two rounds at least, so that one publish takes many lines; the shorter one
+where MANY came."""
+MANY = 10_000
+RELAXED = 5.0
+"""Where the file system gives hints, a scan is only needed this much less often."""
+REST_AFTER = 15.0
+_COMPACT_EVERY, _SMALL_MAX = 60.0, 64
+_COMPACTION = """
+import os, sys
+os.nice(10)
+import lakelog
+with lakelog.open(sys.argv[1], create=False, branch=sys.argv[2]) as lake:
+    lake.compact()
+"""
+
+
+class Rest(Exception):
+    """Nothing came for a while: renew the process and go on with `memory`."""
+
+    def __init__(self, memory: dict[str, Any]) -> None:
+        super().__init__("nothing came for a while")
+        self.memory = memory
+
+
+class Compaction:
+    """Compaction in a process of its own, now and then while lines come."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher, self._since = watcher, time.monotonic()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether one is going on."""
+        return self._process is not None and self._process.poll() is None
+
+    def now_and_then(self) -> None:
+        """Start one if the last is long ago and there are many segments."""
+        if self.running or time.monotonic() - self._since < _COMPACT_EVERY:
+            return
+        self._since = time.monotonic()
+        lake = self._watcher.lake
+        if lake.stats().segments > _SMALL_MAX:
+            words = [sys.executable, "-c", _COMPACTION, lake.store.layout.root, lake.branch_name]
+            quiet = subprocess.DEVNULL
+            self._process = subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet)
+
+    def close(self) -> None:
+        """End the one that is going on; what it did is kept or was never there."""
+        if self._process is not None:
+            if self.running:
+                self._process.terminate()
+            self._process.wait()
+
+
+def run(
+    watcher: Watcher, stop: threading.Event, *, interval: float, poll: bool, say: Say,
+    renew: bool = False,
+) -> None:  # fmt: skip
+    """Watch until `stop` is set: a round at every hint, and every `interval` seconds anyway (five
+    times that where there are hints).
+
+    With `renew` it raises Rest, the files still held open, where there is something to win.
+    """
+    wake = threading.Event()
+    observer = None if poll else _observe(watcher, wake, say)
+    interval *= RELAXED if observer else 1.0
+    compaction = Compaction(watcher)
+    last, resting = time.monotonic(), False
+    try:
+        while not stop.is_set():
+            new = _safely(watcher, say)
+            if new:
+                last = time.monotonic()
+                compaction.now_and_then()
+            elif renew and _may_rest(watcher, compaction, last):
+                resting = True
+                raise Rest(watcher.memory())
+            _wait(watcher, stop, wake, SHORT if new > MANY else PAUSE, interval)
+        _safely(watcher, say)
+    finally:
+        compaction.close()
+        if observer is not None:
+            observer.stop()
+            observer.join(5)
+        if not resting:
+            watcher.close()
+
+
+def _wait(
+    watcher: Watcher, stop: threading.Event, wake: threading.Event, pause: float, interval: float
+) -> None:
+    """Wait for a hint, at most for the interval, at least for the pause."""
+    stop.wait(pause)
+    until = time.monotonic() + max(interval - pause, 0)
+    while not (stop.is_set() or wake.is_set() or watcher.holding) and time.monotonic() < until:
+        wake.wait(min(PAUSE, max(until - time.monotonic(), 0.01)))
+    wake.clear()
+
+
+def _may_rest(watcher: Watcher, compaction: Compaction, last: float) -> bool:
+    """Whether nothing came for a while, nothing is going on, and memory would be won."""
+    waiting = watcher.holding or watcher.waiting or compaction.running
+    return not waiting and "duckdb" in sys.modules and time.monotonic() - last > REST_AFTER
+
+
+def _safely(watcher: Watcher, say: Say) -> int:
+    """Do a round; a lake that fails for a while (a full disk) does not end the watching."""
+    try:
+        return watcher.round()
+    except (LakelogError, OSError) as error:
+        say(f"trying again: {error}")
+        time.sleep(1.0)
+        return 0
+
+
+def _observe(watcher: Watcher, wake: threading.Event, say: Say) -> Any:
+    """Start to be woken by the file system; None where that cannot be had."""
+    from watchdog.events import FileSystemEventHandler
+    from watchdog.observers import Observer
+
+    class Handler(FileSystemEventHandler):
+        """Wakes the watcher."""
+
+        def on_any_event(self, event: Any) -> None:
+            """Anything but reading brings the next round forward."""
+            if event.event_type not in ("opened", "closed_no_write"):
+                wake.set()
+
+    observer = Observer()
+    try:
+        for root in watcher.totals.roots:
+            folder = root if os.path.isdir(root) else os.path.dirname(root)
+            observer.schedule(Handler(), folder, recursive=os.path.isdir(root))
+        observer.start()
+    except OSError as error:
+        say(f"no hints from the file system ({error.strerror or error}): scanning instead")
+        return None
+    return observer
