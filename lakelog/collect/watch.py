@@ -179,14 +179,15 @@ class Watcher:
         group = Group(self._job, self._ingest)
         taken: list[tuple[_Followed, FileReport]] = []
         for seen in due:
-            followed = self._known.get(seen.path) or _Followed(seen)
+            # what is not taken in yet has no size, so that it stays due if the lake fails
+            unread = Seen(seen.path, seen.device, seen.inode, -1, 0)
+            followed = self._known.setdefault(seen.path, _Followed(unread))
             if followed.fd < 0:
                 with contextlib.suppress(OSError):  # then its reader says why
                     followed.fd = os.open(seen.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             still = followed.held and followed.seen == seen
             mode = "once" if final else "settled" if still else "follow"
             report = group.take(seen.path, seen.path, mode)
-            self._known.setdefault(seen.path, followed)
             taken.append((_Followed(seen, followed.fd, time.monotonic(), mode == "follow"), report))
         group.flush()
         for followed, report in taken:

@@ -15,6 +15,7 @@ gone: nothing tells any more when they came in.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Callable
@@ -145,7 +146,9 @@ class Account:
             if self._held:
                 self._events(Chunk(self._held, self._at), final=True)
             high = min(piece.base + piece.length, end)
-            self._give_up(self._compare(self._at, high, [piece.base]))
+            first = _ints([piece.base])
+            later = functools.partial(self._later, first)
+            self._give_up(self._compare(self._at, high, first, later))
             self._held = b""
             return
         low, high = piece.base, min(piece.base + len(piece.data), end)
@@ -210,7 +213,8 @@ class Account:
         bad = _ints([b.position for b in made.bad])
         expected = np.sort(np.concatenate([places, bad]))
         high = chunk.base + (len(chunk.data) if final else made.taken)
-        seams = (lambda at: self._parts(chunk, at)) if joins(self._form) else None
+        starts = chunk.lines[1] + chunk.base if joins(self._form) else expected
+        seams = lambda at: self._later(expected, at[np.isin(at, starts)])  # noqa: E731
         absent = self._compare(chunk.base, high, expected, seams)
         if not len(absent):
             return
@@ -222,12 +226,22 @@ class Account:
         if lines:
             self._judge(lines, bad, jsonl, None)
 
-    def _parts(self, chunk: Chunk, strays: np.ndarray) -> np.ndarray:
-        """Which places are lines that were written behind a record after it was taken in."""
+    def _later(self, heads: np.ndarray, strays: np.ndarray) -> np.ndarray:
+        """Which places are of what was written behind the record or line they are in, after that
+        had been taken in."""
         import numpy as np
 
-        starts = chunk.lines[1] + chunk.base
-        return strays[np.isin(strays, starts)]
+        if not len(heads) or not len(strays):
+            return _ints([])
+        index = np.maximum(np.searchsorted(heads, strays, "right") - 1, 0)
+        before = heads[index].tolist()
+        known = self._places.arrivals(self._cursor.origin, [*before, *strays.tolist()])
+        found = []
+        for head, stray in zip(before, strays.tolist(), strict=True):
+            came, later = known.get(head, (None, False))[0], known[stray][0]
+            if came is not None and came < later:
+                found.append(stray)
+        return _ints(found)
 
     def _compare(
         self, low: int, high: int, expected: Any,

@@ -24,6 +24,7 @@ KEPT = 65_536
 RATIO_MAX = 20_000
 _RATIO_FROM = 1 << 30
 _NEAR = 1 << 16
+_BOMB = "it inflates over"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Source:
         self.path, self.name = path, name or path
         self.broken = ""
         self.limit: int | None = None
-        self._at = 0
+        self._at = self._done = 0
         self._file: Any = open(path, "rb", buffering=0)  # noqa: SIM115
         try:
             self.size = os.fstat(self._file.fileno()).st_size
@@ -117,12 +118,11 @@ class Source:
 
     def pieces(self, offset: int) -> Iterator[Piece]:
         """Yield chunks of whole lines from `offset`, where the stream must stand."""
-        pending, base, done = b"", offset, 0
+        pending, base = b"", offset
+        self._done = 0
         while True:
-            block = self.read(CHUNK if self.compression else self._to_line_end(CHUNK))
-            done += len(block)
-            if self._is_bomb(done):
-                self.broken = f"it inflates over {RATIO_MAX} times: not read any further"
+            block = self._block(CHUNK if self.compression else self._to_line_end(CHUNK))
+            if self.broken.startswith(_BOMB):
                 return
             if not block:
                 if pending:
@@ -148,6 +148,8 @@ class Source:
                 base, pending = base + cut, data[cut:]
             elif len(data) > LINE_MAX:
                 length, last, pending = self._skip_line(data)
+                if self.broken.startswith(_BOMB):
+                    return
                 yield Overlong(base, length, data[:KEPT], last)
                 base += length
             else:
@@ -185,16 +187,22 @@ class Source:
     def _skip_line(self, data: bytes) -> tuple[int, bytes, bytes]:
         """Read past an overlong line; return its length, its last bytes, and what follows it."""
         length, last = len(data), data[-KEPT:]
-        while block := self.read(CHUNK):
+        while block := self._block(CHUNK):
             cut = block.find(b"\n") + 1
             if cut:
                 return length + cut, (last + block[:cut])[-KEPT:], block[cut:]
             length, last = length + len(block), (last + block)[-KEPT:]
         return length, last, b""
 
-    def _is_bomb(self, done: int) -> bool:
-        large = bool(self.compression) and done > _RATIO_FROM
-        return large and done > RATIO_MAX * max(self.raw, 1)
+    def _block(self, size: int) -> bytes:
+        """Read on, unless the file inflates beyond all measure: then `broken` says so."""
+        block = self.read(size)
+        self._done += len(block)
+        large = bool(self.compression) and self._done > _RATIO_FROM
+        if large and self._done > RATIO_MAX * max(self.raw, 1):
+            self.broken = f"{_BOMB} {RATIO_MAX} times: not read any further"
+            return b""
+        return block
 
 
 def _next_split(pieces: Iterator[Piece]) -> Piece | None:
