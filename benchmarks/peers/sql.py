@@ -1,0 +1,57 @@
+"""The questions, in the dialects of the peers, over events(time, type, category, source, subject,
+data)."""
+
+from __future__ import annotations
+
+VIEWS = ("status", "throughput", "errors", "reliability", "health")
+ALL = (*VIEWS, "nested", "needle")
+NEEDLE = "Podcast144_00976"
+
+DUCKDB = {
+    "status": """SELECT type, count(*) FROM (SELECT arg_max(type, time) AS type FROM {t}
+        WHERE subject IS NOT NULL GROUP BY subject) GROUP BY type ORDER BY type""",
+    "throughput": """SELECT time_bucket(INTERVAL 1 hour, time) AS hour, count(*) FROM {t}
+        WHERE type = 'COMPLETE' GROUP BY hour ORDER BY hour""",
+    "errors": """SELECT coalesce(json_extract_string(data, '$.error'), 'unknown') AS error, count(*)
+        FROM {t} WHERE type = 'FAIL' GROUP BY error ORDER BY error""",
+    "reliability": """SELECT source, count(*) FILTER (type = 'COMPLETE') AS good, count(*) AS n
+        FROM {t} WHERE type IN ('COMPLETE', 'FAIL') GROUP BY source ORDER BY source""",
+    "health": """SELECT type, count(*) FROM {t} WHERE time > (SELECT max(time) FROM {t})
+        - INTERVAL 1 hour GROUP BY type ORDER BY type""",
+    "nested": """SELECT avg(CAST(json_extract_string(data, '$.duration_ms') AS BIGINT)) FROM {t}
+        WHERE type = 'COMPLETE'""",
+    "needle": f"SELECT count(*) FROM {{t}} WHERE subject = '{NEEDLE}'",
+}
+SQLITE = {
+    "status": """SELECT type, count(*) FROM (SELECT type, max(time) FROM events
+        WHERE subject IS NOT NULL GROUP BY subject) GROUP BY type ORDER BY type""",
+    "throughput": """SELECT substr(time, 1, 13) AS hour, count(*) FROM events
+        WHERE type = 'COMPLETE' GROUP BY hour ORDER BY hour""",
+    "errors": """SELECT coalesce(data ->> '$.error', 'unknown') AS error, count(*) FROM events
+        WHERE type = 'FAIL' GROUP BY error ORDER BY error""",
+    "reliability": """SELECT source, sum(type = 'COMPLETE'), count(*) FROM events
+        WHERE type IN ('COMPLETE', 'FAIL') GROUP BY source ORDER BY source""",
+    "health": """SELECT type, count(*) FROM events WHERE time > (SELECT strftime(
+        '%Y-%m-%dT%H:%M:%S', max(time), '-1 hour') FROM events) GROUP BY type ORDER BY type""",
+    "nested": "SELECT avg(data ->> '$.duration_ms') FROM events WHERE type = 'COMPLETE'",
+    "needle": f"SELECT count(*) FROM events WHERE subject = '{NEEDLE}'",
+}
+CLICKHOUSE = {
+    "status": """SELECT type, count() FROM (SELECT argMax(type, time) AS type FROM events
+        WHERE subject != '' GROUP BY subject) GROUP BY type ORDER BY type""",
+    "throughput": """SELECT toStartOfHour(time) AS hour, count() FROM events
+        WHERE type = 'COMPLETE' GROUP BY hour ORDER BY hour""",
+    "errors": """SELECT JSONExtractString(data, 'error') AS error, count() FROM events
+        WHERE type = 'FAIL' GROUP BY error ORDER BY error""",
+    "reliability": """SELECT source, countIf(type = 'COMPLETE'), count() FROM events
+        WHERE type IN ('COMPLETE', 'FAIL') GROUP BY source ORDER BY source""",
+    "health": """SELECT type, count() FROM events WHERE time > (SELECT max(time) FROM events)
+        - INTERVAL 1 HOUR GROUP BY type ORDER BY type""",
+    "nested": "SELECT avg(JSONExtractInt(data, 'duration_ms')) FROM events WHERE type = 'COMPLETE'",
+    "needle": f"SELECT count() FROM events WHERE subject = '{NEEDLE}'",
+}
+READ = """SELECT timestamp AS time, event_type AS type, content_type AS category, source,
+    item_id AS subject, data FROM read_json('{path}', format = 'newline_delimited', columns = {{
+    timestamp: 'TIMESTAMPTZ', event_type: 'VARCHAR', content_type: 'VARCHAR', source: 'VARCHAR',
+    item_id: 'VARCHAR', data: 'VARCHAR'}})"""
+"""SQL that reads the events of a file; the engine does it faster than any of the others."""
