@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 import signal
@@ -15,10 +14,13 @@ import click
 import orjson
 
 from lakelog.cli.app import App, verb
+from lakelog.cli.backups import with_backups, words_of
 from lakelog.cli.output import choose, emit_record
 from lakelog.cli.terminal import is_terminal, many
 from lakelog.cli.values import micros
 from lakelog.collect import watch as following
+from lakelog.collect.rounds import Plan, Rounds
+from lakelog.collect.scan import scan
 from lakelog.ingest.gather import FORMATS
 from lakelog.store import disk
 
@@ -43,6 +45,7 @@ WantedBy=multi-user.target
 @verb(examples="""
     lakelog watch /var/log/app
     lakelog watch logs --pattern '*.log' --pattern '*.jsonl'
+    lakelog watch logs --backup-dir /backup/logs --backup-keep 24 --remove-processed
     lakelog watch --status
     lakelog watch /var/log/app --print-unit > lakelog.service
 """)  # fmt: skip
@@ -62,10 +65,11 @@ WantedBy=multi-user.target
 @click.option("--status", is_flag=True, help="What the watcher of this lake is doing.")
 @click.option("--json", "as_json", is_flag=True, help="The status as JSON.")
 @click.option("--print-unit", is_flag=True, help="Print a systemd unit that does the same.")
+@with_backups
 def watch(
     app: App, roots: tuple[str, ...], patterns: tuple[str, ...], form: str | None,
     source: str | None, interval: float, poll: bool, once: bool, status: bool, as_json: bool,
-    print_unit: bool,
+    print_unit: bool, plan: Plan | None,
 ) -> None:  # fmt: skip
     """Follow the files of directories: each new line becomes an event, once.
 
@@ -83,31 +87,46 @@ def watch(
         options += ["--source", source] if source is not None else []
         options += ["--interval", f"{interval:g}"] if interval != INTERVAL else []
         options += ["--poll"] * poll + ["--once"] * once
-        options += ["-q"] * app.quiet + ["-v"] * app.verbose
+        options += ["-q"] * app.quiet + ["-v"] * app.verbose + words_of(plan)
         click.echo(_unit(app, roots, options), nl=False)
         return
+    follow(
+        app, list(roots), patterns=patterns or ("*",), form=form, source=source,
+        interval=interval, poll=poll, once=once, plan=plan,
+    )  # fmt: skip
+
+
+def follow(
+    app: App, roots: list[str], *, patterns: tuple[str, ...], plan: Plan | None,
+    form: str | None = None, source: str | None = None, interval: float = INTERVAL,
+    poll: bool = False, once: bool = False,
+) -> None:  # fmt: skip
+    """Watch until told to end, with backups if there is a plan for them; sum up at the end."""
     tell = _teller(app)
     with app.open_or_create() as lake:
+        rounds = Rounds(lake, roots, plan, label=source, say=tell) if plan else None
         watcher = following.Watcher(
-            lake, list(roots), patterns=patterns or ("*",), form=form, source=source, say=tell
-        )
+            lake, roots, patterns=patterns, form=form, source=source, say=tell,
+            after=None if once else rounds,
+        )  # fmt: skip
         stop = threading.Event()
         before = {s: signal.signal(s, lambda *_: stop.set()) for s in _SIGNALS}
-        lock = f"{lake.store.layout.cache}/watch-{_digest(watcher.totals.roots)}.lock"
         try:
-            with disk.claim(lock) as alone:
-                if alone:
-                    _watch(watcher, stop, once, interval, poll, tell)
-                else:
+            with disk.claim(following.lock_path(lake, roots)) as alone:
+                if not alone:
                     raise click.ClickException(f"another process watches {', '.join(roots)}")
+                _watch(watcher, stop, once, interval, poll, tell)
+                if rounds and once:
+                    rounds.run(scan(watcher.totals.roots, patterns))
         finally:
+            if rounds:
+                rounds.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
         done = watcher.totals
-        app.say(
-            f"{many(done.events, 'new event')} from {many(done.files, 'file')};"
-            f" {done.quarantined:,} quarantined"
-        )
+        words = f"{many(done.events, 'new event')} from {many(done.files, 'file')};"
+        words += f" {done.quarantined:,} quarantined"
+        app.say(f"{words}; {rounds.summary()}" if rounds else words)
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -172,10 +191,6 @@ def _unit(app: App, roots: tuple[str, ...], options: list[str]) -> str:
     program += ["--branch", app.branch] if app.branch != "main" else []
     command = shlex.join([*program, "watch", *places, *options]).replace("%", "%%")
     return _UNIT.format(where=", ".join(places).replace("%", "%%"), command=command)
-
-
-def _digest(roots: list[str]) -> str:
-    return hashlib.sha256("\0".join(sorted(map(os.path.realpath, roots))).encode()).hexdigest()[:16]
 
 
 def _is_alive(pid: int) -> bool:
