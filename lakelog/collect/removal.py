@@ -35,7 +35,7 @@ from lakelog.store.opening import Store
 QUIET = 10.0
 """Seconds for which a rotated file must not have been written to."""
 _ROTATED = re.compile(
-    r"(\.\d+|[.-]\d{8}([-_T]?\d{4,6})?|[.-]\d{4}-\d\d-\d\d([-_T][\d-]+)?)(\.log)?$"
+    r"(\.\d{1,3}|[.-]\d{8}([-_T]?\d{4,6})?|[.-]\d{4}-\d\d-\d\d([-_T][\d-]+)?)(\.log)?$"
 )
 _PIECE = 1 << 22
 

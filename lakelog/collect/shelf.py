@@ -149,7 +149,9 @@ class Shelf:
 
 
 def _refuse(error: OSError) -> None:
-    raise error
+    """A folder that cannot be listed is an error, one that is not there is empty."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def copies_of(shelves: list[Shelf], source: str, keys: set[str]) -> Iterator[str]:

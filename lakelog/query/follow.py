@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 COLUMNS = (*EVENT_COLUMNS, "seq")
 _STEP = 4
 """How many times more segments are opened at each step back in search of matching events."""
+_SORTED_MAX = 100_000
+"""More events than these are not looked for one by one."""
 _NARROW = ", ".join("origin::VARCHAR AS origin" if c == "origin" else c for c in COLUMNS)
 _UNSEALED = ", ".join("NULL::BIGINT AS seq" if c == "seq" else c for c in COLUMNS)
 
@@ -51,6 +53,8 @@ class Follower:
     def __init__(
         self, store: Store, branch: str, connect: Callable[[], Any], where: str | None = None
     ) -> None:
+        if where is not None and not where.strip():
+            raise QueryFailed("the condition is empty")
         self._store, self._branch, self._where = store, branch, where
         self._tail = Tail(store.layout, store.refs, branch)
         self._rows, self._connect = TailRows(store, connect), connect
@@ -179,10 +183,22 @@ class Follower:
             source = f"""SELECT {_NARROW} FROM ({compact.rows_sql(self._store, group)})
                 WHERE seq >= {floor}"""
             compact.check(self._store, group)
-            found = self._ask(source, f"ORDER BY -seq LIMIT {missing}")  # see _ask
-            parts.append(found.sort_by("seq"))
+            found = self._ask(f"{source} AND seq >= ({self._nth(source, missing)})", "ORDER BY seq")
+            parts.append(found)
             missing, step = missing - found.num_rows, step * _STEP
         return parts[::-1]
+
+    def _nth(self, source: str, count: int) -> int:
+        """The seq of the newest event but `count` - 1 that matches, or a lower one.
+
+        It is asked for by itself, for an ORDER BY with a LIMIT over rows numbered by their place
+        in a file trips the engine's late materialization (an internal error of 2.0).
+        """
+        if count > _SORTED_MAX:
+            return 0
+        rows = f"WITH events AS ({source}) SELECT max(seq, {count}) FROM events {self._condition}"
+        newest: list[int] | None = self._run(rows).column(0).to_pylist()[0]
+        return min(newest or [0])
 
     def _events(self, state: Manifest, where: str | None = None) -> list[Entry]:
         """The segments of events that may hold what matches."""
@@ -194,17 +210,19 @@ class Follower:
             return entries
         return [e for e in entries if mentions.wants(e)]
 
-    def _ask(self, source: str, ending: str = "") -> pa.Table:
-        """Run SQL over rows, with the condition.
+    @property
+    def _condition(self) -> str:
+        return f"WHERE (\n{self._where}\n)" if self._where is not None else ""
 
-        Ordered by a plain column and limited, rows of arrival segments trip the engine's late
-        materialization (an internal error of 2.0), but not ordered by an expression.
-        """
+    def _ask(self, source: str, ending: str = "") -> pa.Table:
+        """Return the rows of SQL that match, with all columns."""
+        listed = ", ".join(COLUMNS)
+        query = f"WITH events AS ({source}) SELECT {listed} FROM events {self._condition} {ending}"
+        return self._run(query)
+
+    def _run(self, query: str) -> pa.Table:
         import duckdb
 
-        where = f"WHERE (\n{self._where}\n)" if self._where is not None else ""
-        listed = ", ".join(COLUMNS)
-        query = f"WITH events AS ({source}) SELECT {listed} FROM events {where} {ending}"
         try:
             table: pa.Table = self._cursor.sql(query).to_arrow_table()
         except duckdb.Error as error:
