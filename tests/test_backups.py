@@ -450,3 +450,57 @@ def test_the_lake_knows_where_backups_are(lake: lakelog.Lake, logs: Path) -> Non
     ]  # fmt: skip
     os.rename(logs.parent / "backups", logs.parent / "away")
     assert len(rounds.shelves(lake)) == 1
+
+
+def test_others_on_one_directory_keep_theirs(lake: lakelog.Lake, logs: Path) -> None:
+    """Retention takes backups of watched files only, not those of another manager's."""
+    back_up(lake, logs)
+    other = logs.parent / "more"
+    other.mkdir()
+    for n in range(3):
+        (other / "x.log").write_bytes(b"x" * (n + 1))
+        made = Rounds(lake, [str(other)], plan(logs, interval=0.0, keep=1, age_us=0))
+        made.run(scan([str(other)], ("*",)))
+        made.close()
+    assert [b.size for b in there(logs)] == [len(TEXT), 3]
+
+
+def test_idle_rounds_do_nothing(
+    lake: lakelog.Lake, logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While no file changes the directory of backups is not looked through."""
+    monkeypatch.setattr(rounds, "CHECK", 0.0)
+    looks: list[int] = []
+    real = Shelf.look
+
+    def look(shelf: Shelf) -> Any:
+        looks.append(1)
+        return real(shelf)
+
+    monkeypatch.setattr(Shelf, "look", look)
+    made = Rounds(lake, [str(logs)], plan(logs, remove=True))
+
+    def see(times: int) -> int:
+        looks.clear()
+        for _ in range(times):
+            made(scan([str(logs)], ("*",)))
+            if made._running is not None:
+                made._running.result()
+        return len(looks)
+
+    assert see(1) > 0
+    assert see(5) == 0
+    grow(logs / "app.log")
+    assert see(5) == 0  # the interval is not over
+    (logs / "new.log").write_bytes(TEXT)
+    assert see(1) > 0
+    made.close()
+    assert len(there(logs)) == 2
+
+
+def test_an_unforeseen_failure_is_said(
+    lake: lakelog.Lake, logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even a fault of our own ends the backups in silence."""
+    monkeypatch.setattr(rounds, "expired", lambda *_, **__: 1 / 0)
+    assert "ZeroDivisionError" in back_up(lake, logs)[0]

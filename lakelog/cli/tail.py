@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import click
+import orjson
 
 from lakelog.cli import exits, terminal
 from lakelog.cli.app import App, verb
@@ -17,6 +18,7 @@ from lakelog.cli.formats import Result, encode
 from lakelog.cli.output import Target, write_text
 from lakelog.cli.tables import cell
 from lakelog.cli.terminal import many
+from lakelog.cli.values import text
 from lakelog.cli.vectors import Columns
 from lakelog.cli.waiting import Waiting
 from lakelog.errors import QueryFailed
@@ -82,7 +84,7 @@ def line(event: dict[str, Any], width: int, colour: bool) -> str:
     moment, level = event["time"], cell(event["level"] or "")
     clock = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}"
     names = [_cut(cell(event[n]), _NAME_MAX) for n in ("source", "type") if event[n]]
-    told = [event["message"] or event["subject"], event["data"]]
+    told = [event["message"] or event["subject"], _pairs(event["data"])]
     words = " ".join(cell(t[:_WIDTH_MAX]) for t in told if t)
     head = " ".join([clock, f"{_cut(level, 5):5}", *names])
     room = width - cell_len(head) - 2
@@ -94,6 +96,17 @@ def line(event: dict[str, Any], width: int, colour: bool) -> str:
     painted = click.style(f"{_cut(level, 5):5}", fg=shade, bold=True) if shade else f"{level:5.5}"
     names[-1:] = [click.style(name, bold=True) for name in names[-1:]]
     return " ".join([click.style(clock, dim=True), painted, *names]) + f"  {words}".rstrip()
+
+
+def _pairs(data: str | None) -> str:
+    """Return the members of an object as name=value, those that are null left out."""
+    if not data or not data.startswith("{") or len(data) > _WIDTH_MAX:
+        return data or ""
+    try:
+        found = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return data
+    return " ".join(f"{name}={text(value)}" for name, value in found.items() if value is not None)
 
 
 class _Writer:
@@ -121,11 +134,11 @@ class _Writer:
 
     def _shown(self, event: dict[str, Any], width: int, colour: bool) -> str:
         """An event's line, under a line with the day where that changes."""
-        day, text = f"{event['time']:%Y-%m-%d}", line(event, width, colour) + "\n"
+        day, shown = f"{event['time']:%Y-%m-%d}", line(event, width, colour) + "\n"
         if day == self._day:
-            return text
+            return shown
         self._day = day
-        return (click.style(f"{day} UTC", dim=True) if colour else f"{day} UTC") + "\n" + text
+        return (click.style(f"{day} UTC", dim=True) if colour else f"{day} UTC") + "\n" + shown
 
 
 def _words(rewound: Rewound) -> str:

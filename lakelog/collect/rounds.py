@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import threading
 import time
@@ -40,6 +41,8 @@ INTERVAL = 3600.0
 KEEP = 24
 CHECK = 10.0
 """Seconds between two looks at what is due, at most."""
+SWEEP = 3600.0
+"""Seconds between two looks for what others left half-done, and for what came of age."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHELVES = "backups.json"
 _TYPE, _LABEL = "lakelog.backup", "lakelog"
@@ -59,6 +62,16 @@ class Plan:
     remove_after: float | None = None
 
 
+@dataclass(frozen=True)
+class _Known:
+    """A file as the last round saw it, whether that left nothing to do, and when (monotonic) it is
+    worth a look again: if it was settled only if it changed."""
+
+    seen: Seen
+    settled: bool
+    ready: float
+
+
 class Rounds:
     """Backs up the files of a watcher; call it with each scan, and close it at the end."""
 
@@ -73,16 +86,17 @@ class Rounds:
         _refuse_nested(self._shelf.root, self._roots)
         self._told: dict[str, str] = {}
         self._stop = threading.Event()
-        self._next = 0.0
+        self._next = self._swept = 0.0
+        self._known: dict[str, _Known] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="lakelog-backup")
         self._running: Future[None] | None = None
         self.made = self.removed = self.expired = 0
         remember(lake, self._shelf.root)
 
     def __call__(self, found: Scan) -> None:
-        """Start a round beside the caller if it is time and none is running."""
+        """Start a round beside the caller if something is due and none is running."""
         busy = self._running is not None and not self._running.done()
-        if not busy and time.monotonic() >= self._next:
+        if not busy and time.monotonic() >= self._next and self._wants(found):
             self._next = time.monotonic() + min(CHECK, self._plan.interval)
             self._running = self._pool.submit(self.run, found)
 
@@ -93,11 +107,13 @@ class Rounds:
             with self._shelf.claim() as alone:
                 if not alone:
                     return
-                self._shelf.sweep()
+                if time.monotonic() >= self._swept:
+                    self._shelf.sweep()
+                    self._swept = time.monotonic() + SWEEP
                 self._round(found)
         except Stopped:
             return
-        except (OSError, LakelogError) as error:
+        except Exception as error:  # a thread that died of it would be missed by nobody
             self._complain(root, _reason(error, root))
 
     def close(self) -> None:
@@ -112,36 +128,58 @@ class Rounds:
         words += [f"{self.expired:,} old backups let go"] if self.expired else []
         return ", ".join(words)
 
+    def _wants(self, found: Scan) -> bool:
+        """Whether a file is new, changed and not backed up for an interval, or was to be looked at
+        again; or old backups may have come of age."""
+        now = time.monotonic()
+        if now >= self._swept:
+            return True
+        for path, seen in found.files.items():
+            known = self._known.get(path)
+            if known is None:
+                return True
+            if now >= known.ready and (not known.settled or known.seen != seen):
+                return True
+        return False
+
     def _round(self, found: Scan) -> None:
         """Let old ones go first: on a full disk that makes room."""
-        self._expire(found)
-        there = self._shelf.look()
-        newest: dict[str, Backup] = {b.raw: b for b in there.backups}
-        alike = {(b.device, b.inode, b.size, b.mtime_ns): b for b in there.backups}
-        number, full = max((b.number for b in there.backups), default=0), ""
-        for seen in found.files.values():
-            last = newest.get(os.fsencode(seen.path).hex())
+        there = self._expire(self._shelf.look().backups, found)
+        newest: dict[str, Backup] = {b.raw: b for b in there}
+        alike = {(b.device, b.inode, b.size, b.mtime_ns): b for b in there}
+        number, full = max((b.number for b in there), default=0), ""
+        known: dict[str, _Known] = {}
+        for path, seen in found.files.items():
+            last = newest.get(os.fsencode(path).hex())
             same = alike.get((seen.device, seen.inode, seen.size, seen.mtime_ns))
-            if same is None and seen.size and not full and self._is_due(seen, last):
+            wait = self._wait(seen, last)
+            if same is None and seen.size and not full and wait <= 0:
                 try:
                     same = self._back_up(seen, number + 1)
                     number += same is not None
+                    wait = self._plan.interval
                 except OSError as error:
                     full = _reason(error, self._shelf.root)
+            settled = same is not None or not seen.size
             if same is not None and self._plan.remove:
-                self._remove(seen, same)
-        self._expire(found)
+                settled = self._remove(seen, same)
+            pause = wait if settled else max(min(wait, CHECK), 0)
+            known[path] = _Known(seen, settled, time.monotonic() + pause)
+        self._known = known
+        if number > max((b.number for b in there), default=0):
+            self._expire(self._shelf.look().backups, found)
         if full:
             self._complain(self._shelf.root, full)
         else:
             self._heal(self._shelf.root)
 
-    def _is_due(self, seen: Seen, last: Backup | None) -> bool:
-        """Whether the last backup is an interval old, or of the future: then the clock was set."""
+    def _wait(self, seen: Seen, last: Backup | None) -> float:
+        """Seconds until a file may be backed up again; a last time in the future means nothing,
+        for then the clock was set."""
         if last is None or removal.is_finished(seen, time.time(), None):
-            return True
+            return 0.0
         since = (disk.now_us() - last.made) / 1e6
-        return not 0 <= since < self._plan.interval
+        return self._plan.interval - since if since >= 0 else 0.0
 
     def _back_up(self, seen: Seen, number: int) -> Backup | None:
         try:
@@ -178,9 +216,11 @@ class Rounds:
         known = start.replaced is not None
         return (start.cursor.key, start.cursor.bytes) if known else ("", 0)
 
-    def _remove(self, seen: Seen, kept: Backup) -> None:
-        if not removal.is_finished(seen, time.time(), self._plan.remove_after):
-            return
+    def _remove(self, seen: Seen, kept: Backup) -> bool:
+        """Remove a file if that may be; return whether there is nothing to come back for."""
+        after = self._plan.remove_after
+        if not removal.is_finished(seen, time.time(), after):
+            return not removal.is_finished(seen, math.inf, after)
         lake = self._lake
         try:
             reason = removal.remove(
@@ -188,31 +228,35 @@ class Rounds:
                 stop=self._stop.is_set,
             )  # fmt: skip
         except FileNotFoundError:
-            return
+            return True
         except OSError as error:
             reason = error.strerror or str(error)
         if reason:
             self._complain(seen.path, f"not removed: {reason}")
-            return
+            return False
         self.removed += 1
         self._told.pop(seen.path, None)
         self._tell(seen.path, "INFO", f"removed; its backup is {printable(kept.path)}", kept)
+        return True
 
-    def _expire(self, found: Scan) -> None:
+    def _expire(self, there: list[Backup], found: Scan) -> list[Backup]:
+        """Let old backups of our own files go; return those that stay, of others too."""
         plan = self._plan
+        ours = [b for b in there if any(_is_below(b.origin, root) for root in self._roots)]
         gone = expired(
-            self._shelf.look().backups, keep=plan.keep, age_us=plan.age_us, now=disk.now_us(),
-            present=found.files.keys(),
-        )  # fmt: skip
+            ours, keep=plan.keep, age_us=plan.age_us, now=disk.now_us(), present=found.files.keys()
+        )
         for one in gone:
             self._shelf.drop(one)
             self.expired += 1
+        left = set(gone)
+        return [b for b in there if b not in left]
 
     def _below(self, path: str) -> str:
         """The folder of a file's backups: where it is below the directory that is watched."""
         for root in self._roots:
             base = root if os.path.isdir(root) else os.path.dirname(root)
-            if path.startswith(f"{base}/"):
+            if _is_below(path, base):
                 inner = os.path.dirname(os.path.relpath(path, base))
                 named = os.path.basename(base) if len(self._roots) > 1 else ""
                 return os.path.join(named, inner)
@@ -262,6 +306,10 @@ def _known(lake: Lake) -> list[str]:
         return []
 
 
+def _is_below(path: str, root: str) -> bool:
+    return path == root or path.startswith(f"{root.rstrip('/')}/")
+
+
 def _refuse_nested(root: str, roots: list[str]) -> None:
     """Raise InvalidSetting where backups would be among what is watched, unmarked."""
     real = os.path.realpath(root)
@@ -277,4 +325,6 @@ def _reason(error: Exception, root: str) -> str:
         return (
             "the disk of the backups is full: free space there; nothing is lost, watching goes on"
         )
-    return f"no backups: {getattr(error, 'strerror', None) or error}"
+    words = getattr(error, "strerror", None) or error
+    known = isinstance(error, (OSError, LakelogError))
+    return f"no backups: {words}" if known else f"no backups: {type(error).__name__}: {words}"
