@@ -140,6 +140,35 @@ def test_given_ids_come_once(make_lake: MakeLake) -> None:
     assert more(following) == ["E"]
 
 
+def test_an_id_that_is_published_past_the_tail(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """An event of the tail that a file brings too, and first into the history, comes once."""
+    following = follower(lake)
+    following.last(0)
+    lake.append([{"type": "A", "id": "1"}, {"type": "B", "id": "2", "source": "s"}])
+    assert more(following) == ["A", "B"]
+    (tmp_path / "a.jsonl").write_text('{"type":"A","id":"1"}\n{"type":"C","id":"2"}\n')
+    lake.ingest(str(tmp_path / "a.jsonl"))
+    assert more(following) == ["C"]
+    lake.settle()
+    lake.append({"type": "D", "id": "1"})
+    assert more(following) == []
+
+
+def test_many_at_once(lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came in bulk is given in tables of bounded size."""
+    monkeypatch.setattr("lakelog.query.follow._ROWS_MAX", 5)
+    following = follower(lake)
+    following.last(0)
+    for n in range(4):
+        lake.append([{"type": f"{n}-{m}"} for m in range(3)])
+        lake.settle()
+    parts = [part for part in following.more() if isinstance(part, pa.Table)]
+    assert [part.num_rows for part in parts] == [3] * 4
+    assert [t for part in parts for t in types(part)] == [
+        f"{n}-{m}" for n in range(4) for m in range(3)
+    ]
+
+
 def test_a_rollback_is_said(lake: lakelog.Lake) -> None:
     """Events before a rollback are given, then that it came, then what follows it."""
     lake.append({"type": "t0"})

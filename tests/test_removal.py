@@ -217,6 +217,7 @@ def test_it_is_looked_at_again(place: Place, monkeypatch: pytest.MonkeyPatch, ch
         assert reason == ""
     else:
         assert reason
+        assert ("since its backup" in reason) == (change == "grown")
         assert "a.log.1" in place.names()
 
 

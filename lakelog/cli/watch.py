@@ -110,7 +110,13 @@ def follow(
             after=None if once else rounds,
         )  # fmt: skip
         stop = threading.Event()
-        before = {s: signal.signal(s, lambda *_: stop.set()) for s in _SIGNALS}
+
+        def end(*_: object) -> None:
+            stop.set()
+            if rounds:
+                rounds.halt()
+
+        before = {s: signal.signal(s, end) for s in _SIGNALS}
         try:
             with disk.claim(following.lock_path(lake, roots)) as alone:
                 if not alone:

@@ -116,9 +116,13 @@ class Rounds:
         except Exception as error:  # a thread that died of it would be missed by nobody
             self._complain(root, _reason(error, root))
 
+    def halt(self) -> None:
+        """Let the copy that is being made go; fit for a signal's handler."""
+        self._stop.set()
+
     def close(self) -> None:
         """Let the copy that is being made go, and end."""
-        self._stop.set()
+        self.halt()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def summary(self) -> str:

@@ -2,8 +2,9 @@
 
 Published events are known by seq: all below a bound were given. Events of the tail are known by
 writer and position: when they are sealed they come again as published ones of that origin, and
-are left out. The marks of a writer are dropped once all it had pending is published. A rewind
-moves the bound to where the branch was taken back to; what had been given is not taken back.
+are left out, as is another one of their id that was published before them. The marks of a writer
+are dropped once all it had pending is published. A rewind moves the bound to where the branch was
+taken back to; what had been given is not taken back.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 COLUMNS = (*EVENT_COLUMNS, "seq")
 _STEP = 4
 """How many times more segments are opened at each step back in search of matching events."""
+_ROWS_MAX = 100_000
 _SORTED_MAX = 100_000
 """More events than these are not looked for one by one."""
 _NARROW = ", ".join("origin::VARCHAR AS origin" if c == "origin" else c for c in COLUMNS)
@@ -65,6 +67,7 @@ class Follower:
         types = {"time": "TIMESTAMPTZ", "ingested_at": "TIMESTAMPTZ"}
         types |= {"position": "BIGINT", "seq": "BIGINT"}
         nulls = ", ".join(f"NULL::{types.get(c, 'VARCHAR')} AS {c}" for c in COLUMNS)
+        self._ids = self._run("SELECT NULL::VARCHAR AS source, NULL::VARCHAR AS id WHERE false")
         self._none = self._ask(f"SELECT {nulls} WHERE false")
 
     def last(self, count: int) -> pa.Table:
@@ -108,6 +111,15 @@ class Follower:
         """Remember what was given."""
         self._head, self._bound = pending.head, state.next_seq
         self._given = {w: _end(fs[-1]) for w, fs in pending.frames.items() if fs}
+        keyed = any(f.flags & wal.KEYED for fs in pending.frames.values() for f in fs)
+        table = self._rows.events(pending, state.ids) if keyed else None
+        if table is None:
+            self._ids = self._ids.slice(0, 0)
+            return
+        self._cursor.register("held", table)
+        query = "SELECT DISTINCT coalesce(source, '') AS source, id FROM held WHERE id <> ''"
+        self._ids = self._run(query)
+        self._cursor.unregister("held")
 
     def _published(self, head: Head) -> Iterator[pa.Table | Rewound]:
         """Yield published events up to a head, and the rewinds on the way."""
@@ -140,13 +152,17 @@ class Follower:
             }
         )
         self._cursor.register("given", given)
-        source = f"""SELECT {_NARROW} FROM ({compact.rows_sql(self._store, entries)}) AS r
-            LEFT JOIN given ON r.origin = given.writer
-            WHERE r.seq >= {bound} AND (upto IS NULL OR r.position >= upto)"""
-        compact.check(self._store, entries)
-        found = self._ask(source, "ORDER BY seq")
-        if found.num_rows:
-            yield found
+        self._cursor.register("ids", self._ids)
+        for group in _groups(entries):
+            compact.check(self._store, group)
+            source = f"""SELECT {_NARROW} FROM ({compact.rows_sql(self._store, group)}) AS r
+                LEFT JOIN given ON r.origin = given.writer
+                WHERE r.seq >= {bound} AND (upto IS NULL OR r.position >= upto)
+                AND NOT EXISTS
+                (FROM ids WHERE ids.id = r.id AND ids.source = coalesce(r.source, ''))"""
+            found = self._ask(source, "ORDER BY seq")
+            if found.num_rows:
+                yield found
 
     def _of_tail(self, pending: Pending, state: Manifest) -> pa.Table:
         """The tail's events that were not given yet, in the order of arrival."""
@@ -228,6 +244,17 @@ class Follower:
         except duckdb.Error as error:
             raise QueryFailed(" ".join(str(error).split("\n\nLINE ")[0].split())) from None
         return table
+
+
+def _groups(entries: list[Entry]) -> Iterator[list[Entry]]:
+    """Yield segments in the order of seq, so many at a time as the memory should hold rows of."""
+    group: list[Entry] = []
+    for entry in sorted(entries, key=lambda e: int(e["seq"][0])):
+        if group and sum(e["events"] for e in group) + entry["events"] > _ROWS_MAX:
+            yield group
+            group = []
+        group.append(entry)
+    yield group
 
 
 def _end(frame: wal.Frame) -> int:
