@@ -312,6 +312,7 @@ def test_a_full_disk_at_every_step(
         made.run(scan([str(logs)], ("*",)))
         made.close()
         assert there(logs)[-1].size == os.path.getsize(logs / "app.log")
+        assert Shelf(str(logs.parent / "backups")).look().strangers == []
         assert sum("is full" in text for text in said) <= 1, said
         assert not any(name.startswith(disk.TEMPORARY) for name in files_of(logs))
     assert step > 8
@@ -409,6 +410,13 @@ def test_retention(keep: int | None, age: int | None, present: str, gone: list[i
     made = [fake(1, 10), fake(2, 40), fake(3, 60), fake(4, 70), fake(5, 80, "b")]
     left = expired(made, keep=keep, age_us=age, now=100, present=set(present))
     assert [b.number for b in left] == gone
+
+
+def test_retention_goes_by_the_order_of_making() -> None:
+    """A clock that stepped back does not make the newest backup the oldest."""
+    made = [fake(1, 90), fake(2, 10)]
+    left = expired(made, keep=1, age_us=None, now=100, present={"a"})
+    assert [b.number for b in left] == [1]
 
 
 def test_a_restore_is_whole_or_not_at_all(lake: lakelog.Lake, logs: Path) -> None:

@@ -169,6 +169,19 @@ def test_many_at_once(lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.Mo
     ]
 
 
+def test_what_is_published_after_a_rollback(lake: lakelog.Lake) -> None:
+    """Events that take the numbers of those that were taken back are new all the same."""
+    lake.append({"type": "t0"})
+    lake.tag("v1")
+    lake.append([{"type": "t1"}, {"type": "t2"}])
+    following = follower(lake)
+    assert types(following.last(9)) == ["t0", "t1", "t2"]
+    lake.rollback("v1")
+    lake.append({"type": "t3"})
+    lake.settle()
+    assert more(following) == ["<rollback>", "t3"]
+
+
 def test_a_rollback_is_said(lake: lakelog.Lake) -> None:
     """Events before a rollback are given, then that it came, then what follows it."""
     lake.append({"type": "t0"})

@@ -129,14 +129,27 @@ def test_a_removed_file_is_audited_by_its_backup(place: Place) -> None:
 
 def test_a_damaged_backup_is_no_proof(place: Place) -> None:
     """Only a backup that reads as what was copied stands for its file."""
-    place.write("a.log.1")
+    place.write("a.log.1", 1000)
     place.round()
     (one,) = shelves(place.lake)[0].look().backups
     data = bytearray(Path(one.path).read_bytes())
-    data[5] ^= 1
+    data[len(data) // 2] ^= 1
     Path(one.path).write_bytes(data)
     (file,) = place.audit().files
     assert (file.backup, file.gone) == ("", "no such file now")
+
+
+def test_the_backup_of_another_file_is_no_proof(place: Place) -> None:
+    """Of two files of one name that are gone, each is read from its own backup, or from none."""
+    place.write("a.log.1", 5)
+    place.round()
+    place.write("a.log.1", 7)
+    watcher = Watcher(place.lake, [str(place.root)])
+    watcher.round()
+    watcher.close()
+    (place.root / "a.log.1").unlink()
+    found = sorted((f.lines, bool(f.backup), bool(f.gone)) for f in place.audit().files)
+    assert found == [(5, True, False), (7, False, True)]
 
 
 @pytest.mark.parametrize("after", [None, 30.0])

@@ -45,7 +45,7 @@ WantedBy=multi-user.target
 @verb(examples="""
     lakelog watch /var/log/app
     lakelog watch logs --pattern '*.log' --pattern '*.jsonl'
-    lakelog watch logs --backup-dir /backup/logs --backup-keep 24 --remove-processed
+    lakelog watch logs --backup-dir /backup/logs --remove-processed
     lakelog watch --status
     lakelog watch /var/log/app --print-unit > lakelog.service
 """)  # fmt: skip
