@@ -512,3 +512,39 @@ def test_an_unforeseen_failure_is_said(
     """Not even a fault of our own ends the backups in silence."""
     monkeypatch.setattr(rounds, "expired", lambda *_, **__: 1 / 0)
     assert "ZeroDivisionError" in back_up(lake, logs)[0]
+
+
+def test_rotation_between_the_scan_and_the_copy(lake: lakelog.Lake, logs: Path) -> None:
+    """What a name means when it is opened is copied; a file that went is not complained of."""
+    (logs / "b.log").write_bytes(b"b\n")
+    said: list[str] = []
+    made = Rounds(lake, [str(logs)], plan(logs), say=said.append)
+    found = scan([str(logs)], ("*",))
+    (logs / "app.log").rename(logs / "app.log.1")
+    (logs / "app.log").write_bytes(b"new\n")
+    (logs / "b.log").unlink()
+    made.run(found)
+    made.run(scan([str(logs)], ("*",)))
+    made.close()
+    assert said == []
+    kept = {os.path.basename(b.source): b.size for b in there(logs)}
+    assert kept == {"app.log": 4, "app.log.1": len(TEXT)}
+
+
+def test_a_link_is_followed_and_kept(lake: lakelog.Lake, logs: Path) -> None:
+    """The copy holds what the link names; restored by force, a file takes the link's place."""
+    outside = logs.parent / "outside.log"
+    outside.write_bytes(b"outside\n")
+    (logs / "app.log").unlink()
+    (logs / "app.log").symlink_to(outside)
+    (logs / "loop.log").symlink_to("loop.log")
+    back_up(lake, logs)
+    (one,) = there(logs)
+    assert one.size == 8
+    with pytest.raises(AlreadyExists):
+        restore(one)
+    outside.write_bytes(b"changed\n")
+    restore(one, force=True)
+    assert outside.read_bytes() == b"changed\n"
+    assert (logs / "app.log").read_bytes() == b"outside\n"
+    assert not (logs / "app.log").is_symlink()

@@ -113,7 +113,7 @@ def test_a_removed_file_is_audited_by_its_backup(place: Place) -> None:
     place.write("a.log")
     place.round()
     assert place.names() == ["a.log"]
-    for paths in ((), (str(place.root / "a.log.1"),)):
+    for paths in ((), (str(place.root / "a.log.1"),), (str(place.root),)):
         proof = place.audit(*paths)
         (gone,) = [f for f in proof.files if f.backup]
         assert (gone.source, gone.lines, gone.stored) == (str(place.root / "a.log.1"), 300, 300)

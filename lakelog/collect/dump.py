@@ -103,6 +103,8 @@ class OMEGALogManager:
         """Start to watch; nothing if it does. Raises InUse if another process watches there."""
         if self.is_running:
             return
+        if self.redis_url:
+            self._say(NO_REDIS)
         os.makedirs(self.logs_dir, exist_ok=True)
         plan = Plan(self.backup_dir, self.backup_interval)
         roots = [self.logs_dir]

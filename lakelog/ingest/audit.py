@@ -102,7 +102,9 @@ class _Work:
     def run(self, paths: list[str], progress: Progress | None) -> Audit:
         """Audit each file, then decide which of the lines without a row are known."""
         named = list(dict.fromkeys(expand(paths))) if paths else self._remembered()
-        self.places.load(self._wanted(named) if paths else set(self._cursors))
+        below = self._removed_below(paths)
+        wanted = self._wanted(named) | {c.origin for c in below}
+        self.places.load(wanted if paths else set(self._cursors))
         left: list[tuple[str, bool, bool, str]] = []
         for number, path in enumerate(named):
             if progress:
@@ -112,6 +114,9 @@ class _Work:
                 left.append((path, broken, empty, reason))
         for path, broken, empty, reason in left:  # its file may have been met under another name
             self._unmatched(path, broken, empty, reason, bool(paths))
+        for cursor in below:
+            if cursor.origin not in self._seen:
+                self._from_backup(cursor)
         if not paths and not self._given:
             self._rest()
         for file, position in self.places.unanswered():
@@ -123,6 +128,14 @@ class _Work:
     def _remembered(self) -> list[str]:
         """The names of cursors; what came through a pipe has none that can be opened."""
         return sorted({c.name for c in self._cursors.values() if c.name != "-"})
+
+    def _removed_below(self, paths: list[str]) -> list[Cursor]:
+        """The cursors of files that were in these directories and are gone; none without backups."""
+        roots = tuple(f"{os.path.abspath(p)}/" for p in paths if os.path.isdir(p))
+        if self._backups is None or not roots:
+            return []
+        found = [c for c in self._cursors.values() if c.name.startswith(roots)]
+        return [c for c in found if not os.path.lexists(c.name)]
 
     def _wanted(self, paths: list[str]) -> set[str]:
         """The origins that files may have, by how they begin, or how they were called."""
