@@ -130,7 +130,7 @@ class _Work:
         return sorted({c.name for c in self._cursors.values() if c.name != "-"})
 
     def _removed_below(self, paths: list[str]) -> list[Cursor]:
-        """The cursors of files that were in these directories and are gone; none without backups."""
+        """Cursors of files that were in these directories and are gone; none without backups."""
         roots = tuple(f"{os.path.abspath(p)}/" for p in paths if os.path.isdir(p))
         if self._backups is None or not roots:
             return []
