@@ -18,6 +18,8 @@ from lakelog.store.writer import Receipt
 from lakelog.view import View
 
 if TYPE_CHECKING:
+    from lakelog.collect.dump import LogEntry as LogEntry
+    from lakelog.collect.dump import OMEGALogManager as OMEGALogManager
     from lakelog.dbapi import connect
     from lakelog.store.history import Diff, Snapshot
 
@@ -36,11 +38,19 @@ __all__ = [
     "open",
 ]
 
+# Names of the systems that lakelog takes the place of; they load when asked for.
+_OLD_NAMES = {
+    "LogEntry": "lakelog.collect.dump",
+    "OMEGALogManager": "lakelog.collect.dump",
+}
+
 
 def __getattr__(name: str) -> Any:
     """Load the names that a program which only appends does not need."""
     if name in ("Diff", "Snapshot"):
         return getattr(Lazy("lakelog.store.history"), name)
+    if name in _OLD_NAMES:
+        return getattr(Lazy(_OLD_NAMES[name]), name)
     if name == "connect":
         return Lazy("lakelog.dbapi").connect
     raise AttributeError(f"module 'lakelog' has no attribute {name!r}")

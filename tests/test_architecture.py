@@ -30,15 +30,16 @@ ORDER = {
         spawn writer tail rows publish trim seal compact retention gc resolve history stats
         checker verify unflip salvage aside mend_refs mend_data
         repair""",
-    "query": "prune tailrows session",
-    "ingest": """inflate source cursors formats records transform batch gather ingest group
+    "query": "prune tailrows session follow",
+    "ingest": """apart inflate source cursors formats records transform batch gather ingest group
         quarantine places account audit""",
-    "collect": "scan watch running",
+    "collect": "scan watch running backup shelf expiry restore removal rounds dump",
     "ingest/formats": """sqltext narrowed jsonl oos bulk pattern access syslog logfmt applog plain
         known""",
     "cli": """exits terminal values vectors tables formats output app pairs lines sample
         results asking waiting screen complete editor shell connect
-        write ingest audit watch query stats history names care seal doctor setup demo""",
+        write ingest audit backups watch dump tail query stats history names care seal doctor setup
+        demo""",
 }
 STRANGERS = {"collect", "analyze", "train", "ship", "sync"}  # these rooms do not know each other
 LAZY_DOORS = {"lakelog/lazy.py", "lakelog/cli/__init__.py"}  # may load our code by its name

@@ -485,3 +485,12 @@ def test_a_manifest_survives_being_forgotten_by_another_thread(
 
     monkeypatch.setattr(shelf, "_manifests", Forgetful({digest: shelf.load(digest)}))
     assert shelf.load(digest).digest == digest
+
+
+def test_the_newest_above_a_seq_in_one_segment(lake: lakelog.Lake) -> None:
+    """A bound on seq and a limit go together, also where one arrival segment is all there is."""
+    lake.append([{"type": f"t{n}", "time": 1_770_000_000 + n} for n in range(5)])
+    lake.settle()
+    for bound, expected in ((0, ["t4", "t3"]), (4, ["t4"])):
+        query = f"SELECT type FROM events WHERE seq >= {bound} ORDER BY time DESC LIMIT 2"
+        assert [name for (name,) in lake.sql(query).fetchall()] == expected

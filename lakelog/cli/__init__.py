@@ -19,9 +19,11 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "append": ("write", "store JSON lines from stdin, or one event from KEY=VALUE"),
         "ingest": ("ingest", "take files in at bulk speed, each row once"),
         "watch": ("watch", "follow the files of directories, each line once"),
+        "dump": ("dump", "watch and back up *.log files, with the old flags"),
     },
     "Read": {
         "sql": ("query", "run SQL over the events, live ones included"),
+        "tail": ("tail", "the last events, then live ones"),
         "stats": ("stats", "what the lake holds, in numbers"),
     },
     "History": {
@@ -37,6 +39,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Care": {
         "quarantine": ("ingest", "lines that were no events: look, try again, drop"),
         "audit": ("audit", "prove that each line of a file is there exactly once"),
+        "backups": ("backups", "copies of watched files: list, verify, restore"),
         "verify": ("care", "read every byte again and name what is damaged"),
         "repair": ("care", "set damaged files aside, or fetch them from a copy"),
         "compact": ("care", "merge small segments"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ from lakelog.cli.formats import of_records
 from lakelog.cli.output import Target, emit, with_output
 from lakelog.cli.tables import Count, cell
 from lakelog.cli.terminal import many, size
+from lakelog.collect.rounds import shelves
+from lakelog.collect.shelf import Shelf, copies_of
 from lakelog.ingest import audit as auditing
 from lakelog.ingest.account import FileAudit
 from lakelog.ingest.formats.known import FORMATS
@@ -21,6 +24,7 @@ _FAULTS = ("missing", "doubled", "foreign")
 _COLUMNS = (
     "source", "label", "format", "state", "bytes", "waiting", "lines", "stored", "quarantined",
     "known", "let_go", *_FAULTS, *(f"{fault}_at" for fault in _FAULTS), "gone", "error",
+    "backup",
 )  # fmt: skip
 _NAME_MAX = 20
 
@@ -35,20 +39,27 @@ _NAME_MAX = 20
 @click.option(
     "--as", "form", type=click.Choice(list(FORMATS)), help="The format, if ingest was told it."
 )
+@click.option(
+    "--backup-dir", "folders", multiple=True, type=click.Path(), metavar="DIR",
+    help="Where backups of removed files are, if the lake does not know.",
+)  # fmt: skip
 @with_output
 def audit(
-    app: App, sources: tuple[str, ...], label: str | None, form: str | None, target: Target
-) -> None:
+    app: App, sources: tuple[str, ...], label: str | None, form: str | None,
+    folders: tuple[str, ...], target: Target,
+) -> None:  # fmt: skip
     """Prove that each line of files that were taken in is there exactly once.
 
     Reads files, directories and patterns again (without any: all files that
     cursors remember) as far as they were taken in, and counts their lines in
-    the lake. A file is known by what it holds, whatever its name is now.
+    the lake. A file is known by what it holds, whatever its name is now; of
+    one that was removed a backup is read, if it is whole.
     """
     with app.open() as lake, app.progress("auditing", "files") as progress:
+        places = [*map(Shelf, folders), *shelves(lake)]
         done = auditing.audit(
             lake.store, lake.branch_name, lake.engine, list(sources), label=label, form=form,
-            progress=progress,
+            progress=progress, backups=functools.partial(copies_of, places),
         )  # fmt: skip
     shown = of_records([_shown(f) for f in done.files if f.seen or f.wrong])
     emit(of_records([record(f) for f in done.files], _COLUMNS), target, shown)
@@ -98,6 +109,8 @@ def summary(done: auditing.Audit) -> str:
     words += f", {known:,} by ids known before" if known else ""
     words += f"; {let_go:,} let go by retention" if let_go else ""
     gone = sum(bool(f.gone) for f in done.files)
+    copied = sum(bool(f.backup) for f in done.files)
+    words += f"; {copied:,} read from their backups" if copied else ""
     return words + (f"; {many(gone, 'file')} not there to be read" if gone else "")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 import signal
@@ -16,11 +15,14 @@ import click
 import orjson
 
 from lakelog.cli.app import App, verb
+from lakelog.cli.backups import with_backups, words_of
 from lakelog.cli.output import choose, emit_record
 from lakelog.cli.terminal import is_terminal, many
 from lakelog.cli.values import micros
 from lakelog.collect import running
 from lakelog.collect import watch as following
+from lakelog.collect.rounds import Plan, Rounds
+from lakelog.collect.scan import scan
 from lakelog.ingest.formats.known import FORMATS
 from lakelog.store import disk
 
@@ -45,6 +47,7 @@ WantedBy=multi-user.target
 @verb(examples="""
     lakelog watch /var/log/app
     lakelog watch logs --pattern '*.log' --pattern '*.jsonl'
+    lakelog watch logs --backup-dir /backup/logs --remove-processed
     lakelog watch --status
     lakelog watch /var/log/app --print-unit > lakelog.service
 """)  # fmt: skip
@@ -64,10 +67,11 @@ WantedBy=multi-user.target
 @click.option("--status", is_flag=True, help="What the watcher of this lake is doing.")
 @click.option("--json", "as_json", is_flag=True, help="The status as JSON.")
 @click.option("--print-unit", is_flag=True, help="Print a systemd unit that does the same.")
+@with_backups
 def watch(
     app: App, roots: tuple[str, ...], patterns: tuple[str, ...], form: str | None,
     source: str | None, interval: float, poll: bool, once: bool, status: bool, as_json: bool,
-    print_unit: bool,
+    print_unit: bool, plan: Plan | None,
 ) -> None:  # fmt: skip
     """Follow the files of directories: each new line becomes an event, once.
 
@@ -85,41 +89,65 @@ def watch(
         options += ["--source", source] if source is not None else []
         options += ["--interval", f"{interval:g}"] if interval != INTERVAL else []
         options += ["--poll"] * poll + ["--once"] * once
-        options += ["-q"] * app.quiet + ["-v"] * app.verbose
+        options += ["-q"] * app.quiet + ["-v"] * app.verbose + words_of(plan)
         click.echo(_unit(app, roots, options), nl=False)
         return
+    follow(
+        app, list(roots), patterns=patterns or ("*",), form=form, source=source,
+        interval=interval, poll=poll, once=once, plan=plan,
+    )  # fmt: skip
+
+
+def follow(
+    app: App, roots: list[str], *, patterns: tuple[str, ...], plan: Plan | None,
+    form: str | None = None, source: str | None = None, interval: float = INTERVAL,
+    poll: bool = False, once: bool = False,
+) -> None:  # fmt: skip
+    """Watch until told to end, with backups if there is a plan for them; sum up at the end."""
     tell = _teller(app)
     with app.open_or_create() as lake:
+        rounds = Rounds(lake, roots, plan, label=source, say=tell) if plan else None
         watcher = following.Watcher(
-            lake, list(roots), patterns=patterns or ("*",), form=form, source=source, say=tell
-        )
+            lake, roots, patterns=patterns, form=form, source=source, say=tell,
+            after=None if once else rounds,
+        )  # fmt: skip
         stop = threading.Event()
-        before = {s: signal.signal(s, lambda *_: stop.set()) for s in _SIGNALS}
+
+        def end(*_: object) -> None:
+            stop.set()
+            if rounds:
+                rounds.halt()
+
+        before = {s: signal.signal(s, end) for s in _SIGNALS}
         renewed = _take_over(watcher)
-        lock = f"{lake.store.layout.cache}/watch-{_digest(watcher.totals.roots)}.lock"
         try:
-            with disk.claim(lock) as alone:
+            with disk.claim(following.lock_path(lake, roots)) as alone:
                 if not alone:
                     raise click.ClickException(f"another process watches {', '.join(roots)}")
                 if once:
                     _once(watcher, stop)
+                    if rounds:
+                        rounds.run(scan(watcher.totals.roots, patterns))
                 else:
                     if not renewed:
                         tell(f"watching {', '.join(watcher.totals.roots)}")
                     running.run(watcher, stop, interval=interval, poll=poll, say=tell, renew=True)
         except running.Rest as rest:
             signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what comes now, comes later
+            if rounds:
+                rounds.close()
             lake.close()
             if not stop.is_set():
                 _renew(rest.memory)
         finally:
+            if rounds:
+                rounds.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
         done = watcher.totals
-        app.say(
-            f"{many(done.events, 'new event')} from {many(done.files, 'file')};"
-            f" {done.quarantined:,} quarantined"
-        )
+        words = f"{many(done.events, 'new event')} from {many(done.files, 'file')};"
+        words += f" {done.quarantined:,} quarantined"
+        app.say(f"{words}; {rounds.summary()}" if rounds else words)
 
 
 _MEMORY = "LAKELOG_WATCH_MEMORY"
@@ -200,10 +228,6 @@ def _unit(app: App, roots: tuple[str, ...], options: list[str]) -> str:
     program += ["--branch", app.branch] if app.branch != "main" else []
     command = shlex.join([*program, "watch", *places, *options]).replace("%", "%%")
     return _UNIT.format(where=", ".join(places).replace("%", "%%"), command=command)
-
-
-def _digest(roots: list[str]) -> str:
-    return hashlib.sha256("\0".join(sorted(map(os.path.realpath, roots))).encode()).hexdigest()[:16]
 
 
 def _is_alive(pid: int) -> bool:

@@ -121,7 +121,7 @@ def _wait(
 
 def _may_rest(watcher: Watcher, compaction: Compaction, last: float) -> bool:
     """Whether nothing came for a while, nothing is going on, and memory would be won."""
-    waiting = watcher.holding or watcher.waiting or compaction.running
+    waiting = watcher.holding or watcher.waiting or watcher.busy or compaction.running
     return not waiting and "duckdb" in sys.modules and time.monotonic() - last > REST_AFTER
 
 

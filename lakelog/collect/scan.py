@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from lakelog.store.opening import is_lake
+from lakelog.ingest.apart import is_apart
 
 SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 _PARTIAL = (".tmp", ".part", ".swp", "~")
@@ -43,7 +43,7 @@ def scan(roots: list[str], patterns: tuple[str, ...]) -> Scan:
     """Walk directories and single files; links to directories are not followed.
 
     A file that is linked to is read once, under the first name. Pipes, devices, hidden files,
-    lakes and files being written under a temporary name are left out.
+    lakes, backups and files being written under a temporary name are left out.
     """
     found, taken = Scan(), set[tuple[int, int]]()
     for root in roots:
@@ -86,7 +86,7 @@ def _paths(root: str, found: Scan) -> Iterator[str]:
                 continue
             if not entry.is_dir(follow_symlinks=False):
                 yield entry.path
-            elif not is_lake(entry.path):
+            elif not is_apart(entry.path):
                 waiting.append(entry.path)
 
 

@@ -10,6 +10,7 @@ is taken as it is once its file was replaced.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -72,7 +73,10 @@ class Watcher:
     def __init__(
         self, lake: Lake, roots: list[str], *, patterns: tuple[str, ...] = ("*",),
         form: str | None = None, source: str | None = None, say: Say | None = None,
+        after: Callable[[Scan], None] | None = None,
     ) -> None:  # fmt: skip
+        """`after` is called with each scan, once what is new in it was taken in."""
+        self._after = after
         self._lake, self._roots = lake, [os.path.abspath(root) for root in roots]
         self._patterns, self._say = patterns, say or (lambda text: None)
         self._form, self._source = form, source
@@ -103,6 +107,8 @@ class Watcher:
         if new:
             self._lake.sealer().maintain()
         self._count(found, began, new)
+        if self._after is not None:
+            self._after(found)
         return new
 
     @property
@@ -114,6 +120,11 @@ class Watcher:
     def holding(self) -> bool:
         """Whether the end of some file was left that is taken once nothing was written behind."""
         return any(followed.held for followed in self._known.values())
+
+    @property
+    def busy(self) -> bool:
+        """Whether what is done after a round is still going on."""
+        return bool(getattr(self._after, "busy", False))
 
     @property
     def lake(self) -> Lake:
@@ -298,6 +309,13 @@ class Watcher:
 def status_path(lake: Lake) -> str:
     """Where the watcher of a branch says what it does."""
     return f"{lake.store.layout.cache}/watch-{lake.branch_name.replace('/', '-')}.json"
+
+
+def lock_path(lake: Lake, roots: list[str]) -> str:
+    """The file that a watcher of these directories holds, so that there is one alone."""
+    names = "\0".join(sorted(map(os.path.realpath, roots)))
+    digest = hashlib.sha256(os.fsencode(names)).hexdigest()[:16]
+    return f"{lake.store.layout.cache}/watch-{digest}.lock"
 
 
 def _close(followed: _Followed) -> None:

@@ -66,6 +66,8 @@ class FileAudit:
     foreign: int = 0
     gone: str = ""
     error: str = ""
+    backup: str = ""
+    """The verified backup that was read in the file's place."""
     first: dict[str, list[int]] = field(default_factory=dict)
     """The first offsets of what is missing, doubled, foreign."""
 

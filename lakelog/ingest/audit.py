@@ -10,8 +10,9 @@ against the (origin, position) pairs of the branch's segments:
     doubled               places that more than one row names
     foreign               places in the lake that are no line of the file, or beyond its cursor
 
-A line without a row is put through the exact rule of its format (account.py). Of a file that is
-gone only the lake's side can be checked. Memory holds a chunk of the file; the lake's places may
+A line without a row is put through the exact rule of its format (account.py). A file that is gone
+is read from its backup, if there is one that holds all that was taken in; else only the lake's side
+can be checked. Memory holds a chunk of the file; the lake's places may
 spill to the disk. Nothing is changed.
 """
 
@@ -19,8 +20,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +39,8 @@ LABELS_MAX = 50
 """Sources of the lake that are tried as the one a file was taken in with."""
 _ORIGIN = r"[0-9a-f]{32}-\d+-\d+"
 Progress = Callable[[int, int], None]
+Backups = Callable[[str, set[str]], Iterable[str]]
+"""Gives verified copies of a file, newest first, by the name and the keys of its cursor."""
 
 
 @dataclass
@@ -60,15 +63,17 @@ class Audit:
 def audit(
     store: Store, branch: str, connect: Callable[[], Any], paths: list[str], *,
     label: str | None = None, form: str | None = None, progress: Progress | None = None,
+    backups: Backups | None = None,
 ) -> Audit:  # fmt: skip
     """Audit files, directories and patterns; without any, all files that cursors remember.
 
     `label` is the --source they were taken in with (without it the sources of the lake are
-    tried), `form` the format if it was forced. Raises Damaged, InvalidSetting.
+    tried), `form` the format if it was forced, `backups` gives copies of what is gone. Raises
+    Damaged, InvalidSetting.
     """
     if form is not None:
         known.named(form)
-    work = _Work(store, branch, connect, label, form)
+    work = _Work(store, branch, connect, label, form, backups)
     with closing(work.places):
         return work.run([os.fsdecode(path) for path in paths], progress)
 
@@ -78,8 +83,9 @@ class _Work:
 
     def __init__(
         self, store: Store, branch: str, connect: Callable[[], Any], label: str | None,
-        form: str | None,
+        form: str | None, backups: Backups | None = None,
     ) -> None:  # fmt: skip
+        self._backups = backups
         state = store.manifests.load(store.refs.head(branch).move.snapshot)
         self._entries = store.manifests.entries(state, "cursor")
         self._cursors = _by_origin(self._entries)
@@ -95,7 +101,9 @@ class _Work:
     def run(self, paths: list[str], progress: Progress | None) -> Audit:
         """Audit each file, then decide which of the lines without a row are known."""
         named = list(dict.fromkeys(expand(paths))) if paths else self._remembered()
-        self.places.load(self._wanted(named) if paths else set(self._cursors))
+        below = self._removed_below(paths)
+        wanted = self._wanted(named) | {c.origin for c in below}
+        self.places.load(wanted if paths else set(self._cursors))
         left: list[tuple[str, bool, bool, str]] = []
         for number, path in enumerate(named):
             if progress:
@@ -105,6 +113,9 @@ class _Work:
                 left.append((path, broken, empty, reason))
         for path, broken, empty, reason in left:  # its file may have been met under another name
             self._unmatched(path, broken, empty, reason, bool(paths))
+        for cursor in below:
+            if cursor.origin not in self._seen:
+                self._from_backup(cursor)
         if not paths and not self._given:
             self._rest()
         for file, position in self.places.unanswered():
@@ -117,9 +128,17 @@ class _Work:
         """The names of cursors; what came through a pipe has none that can be opened."""
         return sorted({c.name for c in self._cursors.values() if c.name != "-"})
 
+    def _removed_below(self, paths: list[str]) -> list[Cursor]:
+        """Cursors of files that were in these directories and are gone; none without backups."""
+        roots = tuple(f"{os.path.abspath(p)}/" for p in paths if os.path.isdir(p))
+        if self._backups is None or not roots:
+            return []
+        found = [c for c in self._cursors.values() if c.name.startswith(roots)]
+        return [c for c in found if not os.path.lexists(c.name)]
+
     def _wanted(self, paths: list[str]) -> set[str]:
         """The origins that files may have, by how they begin, or how they were called."""
-        names = set(map(printable, paths))
+        names = {name for path in paths for name in _names(path)}
         found = {c.origin for c in self._cursors.values() if c.name in names}
         for path in paths:
             try:
@@ -160,7 +179,8 @@ class _Work:
         name = printable(path)
         there = os.path.exists(path) and not broken
         reason = reason or _reason(path)
-        old = [c for c in self._cursors.values() if c.name == name and c.origin not in self._seen]
+        unseen = [c for c in self._cursors.values() if c.origin not in self._seen]
+        old = [c for c in unseen if c.name in _names(path)]
         if there and self._given:
             old = []  # they may be of other sources
         for cursor in old:
@@ -169,8 +189,11 @@ class _Work:
             never = "never taken in under this source" if self._given else "never taken in"
             self._add(FileAudit(name, error="" if empty else never if there else reason))
 
-    def _source(self, source: Source, head: bytes, label: str | None) -> bool:
-        """Audit an open file if it has a cursor under this label."""
+    def _source(
+        self, source: Source, head: bytes, label: str | None, only: str = "", copy: str = ""
+    ) -> bool:
+        """Audit an open file if it has a cursor under this label; `only` that of one origin, and
+        then the file is a `copy`."""
         alike = self._alike(head, label)
         if not alike:
             return False
@@ -181,8 +204,11 @@ class _Work:
         cursor = start.cursor
         if cursor.origin not in self.places.origins:
             raise OSError("it changed meanwhile: run it again")
+        if only and only != cursor.origin:
+            return False
         self._seen.add(cursor.origin)
-        account = self._add(FileAudit(printable(source.name), label, seen=cursor.bytes), cursor)
+        file = FileAudit(printable(source.name), label, seen=cursor.bytes, backup=printable(copy))
+        account = self._add(file, cursor)
         account.read(source, self._connect, self._form and known.named(self._form), start.head)
         return True
 
@@ -197,10 +223,24 @@ class _Work:
             self._add(file)
 
     def _gone(self, cursor: Cursor, reason: str, error: str) -> None:
-        """Check what the lake alone can tell of a file."""
+        """Read the backup of a file; without one check what the lake alone can tell."""
+        if self._from_backup(cursor):
+            return
         self._seen.add(cursor.origin)
         file = FileAudit(cursor.name, seen=cursor.bytes, gone=reason, error=error)
         self._add(file, cursor).without_file()
+
+    def _from_backup(self, cursor: Cursor) -> bool:
+        """Audit a file that is gone by a copy that holds all that was taken in."""
+        if self._backups is None or cursor.name == "-":
+            return False
+        for path in self._backups(cursor.name, {cursor.key, cursor.origin}):
+            for label in self._labels:
+                with suppress(OSError), closing(Source(path, cursor.name)) as source:
+                    head = source.read(WINDOW)
+                    if self._source(source, head, label, cursor.origin, path):
+                        return True
+        return False
 
     def _add(self, file: FileAudit, cursor: Cursor | None = None) -> Account:
         account = Account(file, len(self._accounts), self.places, cursor, self._line)
@@ -231,6 +271,11 @@ def _labels(segments: list[Entry]) -> list[str | None]:
     named = [e["sources"] for e in segments if isinstance(e.get("sources"), dict)]
     names = {name: None for counts in named for name in counts if name}
     return [None, *list(names)[:LABELS_MAX]]
+
+
+def _names(path: str) -> set[str]:
+    """The names that the cursor of a file may have it under."""
+    return {printable(path), printable(os.path.abspath(path))} if path != "-" else {path}
 
 
 def _reason(path: str) -> str:

@@ -19,12 +19,13 @@ from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from lakelog.ingest.apart import is_apart
 from lakelog.ingest.batch import FileReport, Job, Moved
 from lakelog.ingest.cursors import printable
 from lakelog.ingest.formats import known
 from lakelog.ingest.gather import Gatherer
 from lakelog.ingest.source import Source
-from lakelog.store.opening import Store, is_lake
+from lakelog.store.opening import Store
 from lakelog.store.seal import Sealer
 
 _MAINTAIN_EVERY = 32
@@ -136,7 +137,8 @@ class Ingester:
 
 
 def expand(paths: list[str]) -> Iterator[str]:
-    """Yield files: those of directories (hidden ones and lakes left out) and of patterns, sorted.
+    """Yield files: those of directories and of patterns, sorted; hidden ones, lakes and backups
+    are left out.
 
     What cannot be listed is yielded itself, for its reader to say why.
     """
@@ -158,7 +160,7 @@ def _below(directory: str) -> Iterator[str]:
     for folder, names, files in os.walk(directory, onerror=lambda e: closed.append(e.filename)):
         yield from closed
         closed.clear()
-        if is_lake(folder):
+        if is_apart(folder):
             names.clear()
             continue
         names[:] = sorted(n for n in names if not n.startswith("."))

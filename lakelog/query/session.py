@@ -350,11 +350,13 @@ def _unquoted(name: str) -> str:
 
 
 def _seq(group: list[Entry], layout: str) -> str:
-    """SQL for seq: a column of sorted segments, first plus row number of the others."""
+    """SQL for seq: a column of sorted segments, first plus row number of the others.
+
+    One file is treated as many are: a plain sum trips the engine's late materialization where a
+    bound on seq meets an ORDER BY with a LIMIT (an internal error of 2.0).
+    """
     if layout == "sorted":
         return "seq"
-    if len(group) == 1:
-        return f"({group[0]['seq'][0]} + file_row_number)::BIGINT"
     firsts = ", ".join(str(e["seq"][0]) for e in group)
     return f"(([{firsts}]::BIGINT[])[(file_index + 1)::BIGINT] + file_row_number)::BIGINT"
 

@@ -51,9 +51,9 @@ def sync_dir(path: str) -> None:
         os.close(fd)
 
 
-def create(path: str) -> int:
+def create(path: str, mode: int = 0o644) -> int:
     """Create a file that must not exist; return its descriptor."""
-    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, mode)
 
 
 def close(fd: int) -> None:
@@ -110,10 +110,12 @@ def write_temporary(directory: str, data: bytes) -> str:
     return write_pieces(directory, (data,))
 
 
-def write_pieces(directory: str, pieces: Iterable[bytes], *, sync: bool = True) -> str:
+def write_pieces(
+    directory: str, pieces: Iterable[bytes], *, sync: bool = True, mode: int = 0o644
+) -> str:
     """Write a file piece by piece, so that it need not fit in memory; return its temporary path."""
     path = temporary(directory)
-    fd = create(path)
+    fd = create(path, mode)
     try:
         for piece in pieces:
             write_all(fd, piece)

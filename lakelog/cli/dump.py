@@ -1,0 +1,52 @@
+"""dump: the log dump service, with its old flags."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from lakelog.cli.app import App, verb
+from lakelog.cli.watch import follow
+from lakelog.collect.dump import BACKUPS, LOGS, NO_REDIS, PATTERNS
+from lakelog.collect.rounds import INTERVAL, Plan
+from lakelog.store import disk
+
+
+@verb(examples="""
+    lakelog dump --logs-dir logs --backup-dir backups
+    lakelog dump --logs-dir logs --backup-dir backups --backup-interval 600
+    lakelog dump --pattern '*.log' --pattern '*.jsonl' --once
+""")  # fmt: skip
+@click.option(
+    "--logs-dir", default=LOGS, show_default=True, type=click.Path(), metavar="DIR",
+    help="The directory to watch.",
+)  # fmt: skip
+@click.option(
+    "--backup-dir", default=BACKUPS, show_default=True, type=click.Path(), metavar="DIR",
+    help="Where its files are backed up.",
+)  # fmt: skip
+@click.option("--redis-url", metavar="URL", help="Accepted; the Redis store comes later.")
+@click.option(
+    "--backup-interval", default=INTERVAL, show_default=True, type=click.FloatRange(0.1),
+    metavar="SECONDS", help="Back a file up so often at most.",
+)  # fmt: skip
+@click.option(
+    "--pattern", "patterns", multiple=True, metavar="GLOB", default=PATTERNS, show_default=True,
+    help="Names to follow; their rotated and packed copies too.",
+)  # fmt: skip
+@click.option("--once", is_flag=True, help="Take in and back up what is there, and end.")
+def dump(
+    app: App, logs_dir: str, backup_dir: str, redis_url: str | None, backup_interval: float,
+    patterns: tuple[str, ...], once: bool,
+) -> None:  # fmt: skip
+    """Watch a directory of logs and back its files up, until Ctrl-C or SIGTERM.
+
+    Each line becomes an event, once. `lakelog watch` does the same with more
+    choices; `lakelog tail`, `sql` and `backups` show what came of it.
+    """
+    if redis_url is not None:
+        app.say(NO_REDIS)
+    disk.make_dirs(os.path.abspath(logs_dir))
+    plan = Plan(backup_dir, backup_interval)
+    follow(app, [logs_dir], patterns=patterns, plan=plan, once=once)

@@ -1,0 +1,166 @@
+"""tail: the last events, then live ones."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+import orjson
+
+from lakelog.cli import exits, terminal
+from lakelog.cli.app import App, verb
+from lakelog.cli.formats import Result, encode
+from lakelog.cli.output import Target, write_text
+from lakelog.cli.tables import cell
+from lakelog.cli.terminal import many
+from lakelog.cli.values import text
+from lakelog.cli.vectors import Columns
+from lakelog.cli.waiting import Waiting
+from lakelog.errors import QueryFailed
+from lakelog.query import follow as following
+from lakelog.query.follow import Follower, Rewound
+from lakelog.store.history import SHORT
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PAUSE = 0.2
+"""Seconds between two looks at the lake."""
+_NAME_MAX = 16
+_WIDTH_MAX = 4000
+_COLOURS = {"FATAL": "red", "ERROR": "red", "WARN": "yellow", "DEBUG": "blue", "TRACE": "blue"}
+_DATA = following.COLUMNS.index("data")
+
+
+@verb(examples="""
+    lakelog tail
+    lakelog tail -f -n 0
+    lakelog tail -f --where "level IN ('ERROR', 'FATAL')"
+    lakelog tail -n 100 --where "type = 'FAIL'" --json | jq .data
+""")  # fmt: skip
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option(
+    "-n", "count", type=click.IntRange(min=0), default=10, show_default=True, metavar="N",
+    help="So many of the last events.",
+)  # fmt: skip
+@click.option("--where", metavar="SQL", help="Only those for which this holds.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, always.")
+def tail(app: App, follow: bool, count: int, where: str | None, as_json: bool) -> None:
+    """The last events in the order of their arrival, then live ones.
+
+    Events of all processes, published or not, each once, within a second of
+    being stored. On a terminal a line each, else one JSON object a line. Ctrl-C
+    ends it with exit code 130; so does, with 0, a reader that closes the pipe.
+    """
+    with app.open() as lake:
+        try:
+            follower = Follower(lake.store, lake.branch_name, lake.engine, where)
+        except QueryFailed as error:
+            raise click.BadParameter(exits.one_line(str(error)), param_hint="--where") from None
+        write = _Writer(as_json or not terminal.is_terminal(sys.stdout))
+        with Waiting(follower.interrupt, app.progress("looking back", "s")):
+            found = follower.last(count)
+        write(found)
+        while follow:
+            _look_for_reader()
+            for part in follower.more():
+                if isinstance(part, Rewound):
+                    app.say(_words(part), fg="yellow")
+                else:
+                    write(part)
+            time.sleep(PAUSE)
+
+
+def line(event: dict[str, Any], width: int, colour: bool) -> str:
+    """Return an event as one line of at most `width` columns: time, level, source, type, and what
+    it says."""
+    from rich.cells import cell_len, set_cell_size
+
+    moment, level = event["time"], cell(event["level"] or "")
+    clock = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}"
+    names = [_cut(cell(event[n]), _NAME_MAX) for n in ("source", "type") if event[n]]
+    told = [event["message"] or event["subject"], _pairs(event["data"])]
+    words = " ".join(cell(t[:_WIDTH_MAX]) for t in told if t)
+    head = " ".join([clock, f"{_cut(level, 5):5}", *names])
+    room = width - cell_len(head) - 2
+    if cell_len(words) > room:
+        words = set_cell_size(words, max(room - 1, 0)).rstrip() + "…" if room > 0 else ""
+    if not colour:
+        return f"{head}  {words}".rstrip()
+    shade = _COLOURS.get(level.upper())
+    painted = click.style(f"{_cut(level, 5):5}", fg=shade, bold=True) if shade else f"{level:5.5}"
+    names[-1:] = [click.style(name, bold=True) for name in names[-1:]]
+    return " ".join([click.style(clock, dim=True), painted, *names]) + f"  {words}".rstrip()
+
+
+def _pairs(data: str | None) -> str:
+    """Return the members of an object as name=value, those that are null left out."""
+    if not data or not data.startswith("{") or len(data) > _WIDTH_MAX:
+        return data or ""
+    try:
+        found = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return data
+    return " ".join(f"{name}={text(value)}" for name, value in found.items() if value is not None)
+
+
+class _Writer:
+    """Puts tables of events on stdout."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json, self._day = as_json, ""
+
+    def __call__(self, table: pa.Table) -> None:
+        if sys.stdout is None:
+            raise click.UsageError("standard output is closed")
+        if not table.num_rows:
+            return
+        out = sys.stdout.buffer
+        if self._as_json:
+            batches = map(Columns, table.to_batches(16_384))
+            for piece in encode(Result(list(following.COLUMNS), batches, (_DATA,)), "ndjson"):
+                out.write(piece)
+            out.flush()
+            return
+        width, colour = terminal.width(), terminal.has_colour(sys.stdout)
+        for batch in table.to_batches(1000):
+            made = "".join(self._shown(event, width, colour) for event in batch.to_pylist())
+            write_text(made, out, Target("table"))
+
+    def _shown(self, event: dict[str, Any], width: int, colour: bool) -> str:
+        """An event's line, under a line with the day where that changes."""
+        day, shown = f"{event['time']:%Y-%m-%d}", line(event, width, colour) + "\n"
+        if day == self._day:
+            return shown
+        self._day = day
+        return (click.style(f"{day} UTC", dim=True) if colour else f"{day} UTC") + "\n" + shown
+
+
+def _words(rewound: Rewound) -> str:
+    where = f"{rewound.snapshot[:SHORT]} ({many(rewound.events, 'event')})"
+    return f"history was rewound by {rewound.op} to {where}; what follows came after it"
+
+
+def _cut(text: str, width: int) -> str:
+    from rich.cells import cell_len, set_cell_size
+
+    return set_cell_size(text, width - 1).rstrip() + "…" if cell_len(text) > width else text
+
+
+def _look_for_reader() -> None:
+    """Raise ReaderLeft if nobody reads our pipe any more."""
+    try:
+        fd = sys.stdout.fileno()
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            return
+    except (AttributeError, OSError, ValueError):
+        return
+    poll = select.poll()
+    poll.register(fd, 0)
+    if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        raise exits.ReaderLeft

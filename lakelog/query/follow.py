@@ -1,0 +1,272 @@
+"""Following a branch: its last events, then each new one once, in the order of arrival.
+
+Published events are known by seq: all below a bound were given. Events of the tail are known by
+writer and position: when they are sealed they come again as published ones of that origin, and
+are left out, as is another one of their id that was published before them. The marks of a writer
+are dropped once all it had pending is published. A rewind moves the bound to where the branch was
+taken back to; what had been given is not taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import QueryFailed
+from lakelog.query import prune
+from lakelog.query.tailrows import TailRows
+from lakelog.store import compact, wal
+from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.opening import Store
+from lakelog.store.refs import Head
+from lakelog.store.segment import EVENT_COLUMNS
+from lakelog.store.tail import Pending, Tail
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+COLUMNS = (*EVENT_COLUMNS, "seq")
+_STEP = 4
+"""How many times more segments are opened at each step back in search of matching events."""
+_ROWS_MAX = 100_000
+_SORTED_MAX = 100_000
+"""More events than these are not looked for one by one."""
+_NARROW = ", ".join("origin::VARCHAR AS origin" if c == "origin" else c for c in COLUMNS)
+_UNSEALED = ", ".join("NULL::BIGINT AS seq" if c == "seq" else c for c in COLUMNS)
+
+
+@dataclass(frozen=True)
+class Rewound:
+    """The branch was taken to another state: by which operation, to which snapshot."""
+
+    op: str
+    snapshot: str
+    events: int
+
+
+class Follower:
+    """Reads one branch of a lake from its newest events on; `where` is SQL over their columns.
+
+    Raises QueryFailed for a condition that does not hold up.
+    """
+
+    def __init__(
+        self, store: Store, branch: str, connect: Callable[[], Any], where: str | None = None
+    ) -> None:
+        if where is not None and not where.strip():
+            raise QueryFailed("the condition is empty")
+        self._store, self._branch, self._where = store, branch, where
+        self._tail = Tail(store.layout, store.refs, branch)
+        self._rows, self._connect = TailRows(store, connect), connect
+        self._cursor: duckdb.DuckDBPyConnection = connect().cursor()
+        self._head: Head | None = None
+        self._bound = 0
+        self._given: dict[str, int] = {}
+        types = {"time": "TIMESTAMPTZ", "ingested_at": "TIMESTAMPTZ"}
+        types |= {"position": "BIGINT", "seq": "BIGINT"}
+        nulls = ", ".join(f"NULL::{types.get(c, 'VARCHAR')} AS {c}" for c in COLUMNS)
+        self._ids = self._run("SELECT NULL::VARCHAR AS source, NULL::VARCHAR AS id WHERE false")
+        self._none = self._ask(f"SELECT {nulls} WHERE false")
+
+    def last(self, count: int) -> pa.Table:
+        """Return the newest `count` events that match, in order; what comes later is new.
+
+        Raises QueryFailed, Damaged, UnknownRef.
+        """
+        import pyarrow as pa
+
+        pending = self._tail.collect()
+        state = self._store.manifests.load(pending.head.move.snapshot)
+        fresh = self._of_tail(pending, state)
+        fresh = fresh.slice(max(fresh.num_rows - count, 0))
+        parts = [*self._back(state, count - fresh.num_rows), fresh]
+        self._stand(pending, state)
+        return pa.concat_tables(parts)
+
+    def more(self) -> Iterator[pa.Table | Rewound]:
+        """Yield what came since: tables of events, and rewinds between them.
+
+        Raises QueryFailed, Damaged, UnknownRef.
+        """
+        pending = self._tail.collect()
+        moved = self._head is None or pending.head.move.number != self._head.move.number
+        grown = any(_end(f) > self._given.get(w, 0) for w, fs in pending.frames.items() for f in fs)
+        if not moved and not grown:
+            return
+        if moved:
+            yield from self._published(pending.head)
+        state = self._store.manifests.load(pending.head.move.snapshot)
+        fresh = self._of_tail(pending, state) if grown else self._none
+        self._stand(pending, state)
+        if fresh.num_rows:
+            yield fresh
+
+    def interrupt(self) -> None:
+        """Stop the running query; any thread may ask for it."""
+        self._cursor.interrupt()
+
+    def _stand(self, pending: Pending, state: Manifest) -> None:
+        """Remember what was given."""
+        self._head, self._bound = pending.head, state.next_seq
+        self._given = {w: _end(fs[-1]) for w, fs in pending.frames.items() if fs}
+        keyed = any(f.flags & wal.KEYED for fs in pending.frames.values() for f in fs)
+        table = self._rows.events(pending, state.ids) if keyed else None
+        if table is None:
+            self._ids = self._ids.slice(0, 0)
+            return
+        self._cursor.register("held", table)
+        query = "SELECT DISTINCT coalesce(source, '') AS source, id FROM held WHERE id <> ''"
+        self._ids = self._run(query)
+        self._cursor.unregister("held")
+
+    def _published(self, head: Head) -> Iterator[pa.Table | Rewound]:
+        """Yield published events up to a head, and the rewinds on the way."""
+        known = self._head
+        assert known is not None
+        generation, before = known.move.generation, known.move
+        if head.move.generation != generation:
+            for number in range(known.move.number + 1, head.move.number + 1):
+                move = self._store.refs.read(self._branch, number)
+                if move.generation != generation:
+                    yield from self._since(self._store.manifests.load(before.snapshot))
+                    state = self._store.manifests.load(move.snapshot)
+                    self._bound, generation = state.next_seq, move.generation
+                    yield Rewound(move.op, move.snapshot, state.totals.events)
+                before = move
+        yield from self._since(self._store.manifests.load(head.move.snapshot))
+
+    def _since(self, state: Manifest) -> Iterator[pa.Table]:
+        """Yield a state's events from the bound on, those given from the tail left out."""
+        import pyarrow as pa
+
+        bound, self._bound = self._bound, state.next_seq
+        entries = [e for e in self._events(state) if e["seq"][1] >= bound]
+        if not entries:
+            return
+        given = pa.table(
+            {
+                "writer": pa.array(list(self._given), pa.string()),
+                "upto": pa.array(list(self._given.values()), pa.int64()),
+            }
+        )
+        self._cursor.register("given", given)
+        self._cursor.register("ids", self._ids)
+        for group in _groups(entries):
+            compact.check(self._store, group)
+            source = f"""SELECT {_NARROW} FROM ({compact.rows_sql(self._store, group)}) AS r
+                LEFT JOIN given ON r.origin = given.writer
+                WHERE r.seq >= {bound} AND (upto IS NULL OR r.position >= upto)
+                AND NOT EXISTS
+                (FROM ids WHERE ids.id = r.id AND ids.source = coalesce(r.source, ''))"""
+            found = self._ask(source, "ORDER BY seq")
+            if found.num_rows:
+                yield found
+
+    def _of_tail(self, pending: Pending, state: Manifest) -> pa.Table:
+        """The tail's events that were not given yet, in the order of arrival."""
+        table = self._rows.events(pending, state.ids) if pending.frames else None
+        if table is None:
+            return self._none
+        import pyarrow as pa
+
+        given = {w: self._given.get(w, 0) for w in pending.frames}
+        marks = pa.table(
+            {
+                "mark": pa.array(list(given), pa.string()),
+                "upto": pa.array(list(given.values()), pa.int64()),
+            }
+        )
+        self._cursor.register("tail", table)
+        self._cursor.register("marks", marks)
+        source = f"""SELECT {_UNSEALED}, writer, sequence FROM tail
+            JOIN marks ON tail.writer::VARCHAR = marks.mark WHERE position >= upto"""
+        found = self._ask(source, "ORDER BY ingested_at, writer::VARCHAR, sequence, position")
+        self._cursor.unregister("tail")
+        return found
+
+    def _back(self, state: Manifest, missing: int) -> list[pa.Table]:
+        """The newest published events that match, found from the newest segments backwards."""
+        if missing <= 0:
+            return []
+        parts: list[pa.Table] = []
+        left = sorted(self._events(state, self._where), key=lambda e: -int(e["seq"][1]))
+        step = 1
+        while left and missing > 0:
+            group, left = left[:step], left[step:]
+            floor = _floor(group, missing) if self._where is None else 0
+            source = f"""SELECT {_NARROW} FROM ({compact.rows_sql(self._store, group)})
+                WHERE seq >= {floor}"""
+            compact.check(self._store, group)
+            found = self._ask(f"{source} AND seq >= ({self._nth(source, missing)})", "ORDER BY seq")
+            parts.append(found)
+            missing, step = missing - found.num_rows, step * _STEP
+        return parts[::-1]
+
+    def _nth(self, source: str, count: int) -> int:
+        """The seq of the newest event but `count` - 1 that matches, or a lower one.
+
+        It is asked for by itself, for an ORDER BY with a LIMIT over rows numbered by their place
+        in a file trips the engine's late materialization (an internal error of 2.0).
+        """
+        if count > _SORTED_MAX:
+            return 0
+        rows = f"WITH events AS ({source}) SELECT max(seq, {count}) FROM events {self._condition}"
+        newest: list[int] | None = self._run(rows).column(0).to_pylist()[0]
+        return min(newest or [0])
+
+    def _events(self, state: Manifest, where: str | None = None) -> list[Entry]:
+        """The segments of events that may hold what matches."""
+        entries = [e for e in self._store.manifests.entries(state) if e["kind"] == "events"]
+        if where is None:
+            return entries
+        mentions = prune.read(self._connect().cursor(), f"SELECT * FROM events WHERE (\n{where}\n)")
+        if not mentions.parsed or not mentions.needs:
+            return entries
+        return [e for e in entries if mentions.wants(e)]
+
+    @property
+    def _condition(self) -> str:
+        return f"WHERE (\n{self._where}\n)" if self._where is not None else ""
+
+    def _ask(self, source: str, ending: str = "") -> pa.Table:
+        """Return the rows of SQL that match, with all columns."""
+        listed = ", ".join(COLUMNS)
+        query = f"WITH events AS ({source}) SELECT {listed} FROM events {self._condition} {ending}"
+        return self._run(query)
+
+    def _run(self, query: str) -> pa.Table:
+        import duckdb
+
+        try:
+            table: pa.Table = self._cursor.sql(query).to_arrow_table()
+        except duckdb.Error as error:
+            raise QueryFailed(" ".join(str(error).split("\n\nLINE ")[0].split())) from None
+        return table
+
+
+def _groups(entries: list[Entry]) -> Iterator[list[Entry]]:
+    """Yield segments in the order of seq, so many at a time as the memory should hold rows of."""
+    group: list[Entry] = []
+    for entry in sorted(entries, key=lambda e: int(e["seq"][0])):
+        if group and sum(e["events"] for e in group) + entry["events"] > _ROWS_MAX:
+            yield group
+            group = []
+        group.append(entry)
+    yield group
+
+
+def _end(frame: wal.Frame) -> int:
+    """The position after a frame's last event; lines that are no events have none of their own."""
+    return frame.position + frame.events
+
+
+def _floor(group: list[Entry], missing: int) -> int:
+    """A seq below which none of the newest `missing` events of these segments lies."""
+    for entry in group:
+        missing -= entry["events"]
+        if missing <= 0:
+            dense = entry["seq"][1] - entry["seq"][0] + 1 == entry["events"]
+            return int(entry["seq"][0]) - missing if dense else int(entry["seq"][0])
+    return 0
