@@ -8,10 +8,21 @@ from __future__ import annotations
 from typing import Any
 
 from lakelog.errors import InvalidSetting
-from lakelog.ingest.formats import access, applog, bulk, jsonl, logfmt, oos, plain, syslog
+from lakelog.ingest.formats import (
+    access,
+    applog,
+    bulk,
+    dialects,
+    jsonl,
+    logfmt,
+    oos,
+    plain,
+    syslog,
+)  # fmt: skip
 
 FORMATS: dict[str, Any] = {
-    form.NAME: form for form in (jsonl, oos, bulk, access, syslog, logfmt, applog, plain)
+    form.NAME: form
+    for form in (*dialects.LINES, jsonl, oos, bulk, access, syslog, logfmt, applog, plain)
 }
 LAST = plain.NAME
 """The last resort."""

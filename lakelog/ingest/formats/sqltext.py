@@ -19,7 +19,7 @@ SPOILT = r"[:\[,]\s*-?(?:[0-9.]+[eE][+-]?[0-9]{3}|(?i:nan|inf))|,\s*[}\]]"
 """Exponents beyond a double, and what the engine takes though it is no JSON."""
 _DEEP = 240
 """So many brackets may be nested as deeply as no event can be (orjson writes 254 levels)."""
-_STRAY = r"^(?:[{\[]|-?(?i:nan|inf)|-?[0-9]+(?:\.[0-9]+(?:e[+-][0-9]+)?|e[+-][0-9]+)$)"
+STRAY = r"^(?:[{\[]|-?(?i:nan|inf)|-?[0-9]+(?:\.[0-9]+(?:e[+-][0-9]+)?|e[+-][0-9]+)$)"
 """Text that may have been an object, a list or a decimal before the engine made it text."""
 _ISO = (
     r"\d{4}-\d\d-\d\d(?:[T ](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?"
@@ -91,7 +91,7 @@ def unchanged_sql(text: str) -> str:
 def stray_sql(names: list[str] | tuple[str, ...]) -> str:
     """SQL that says whether one of these columns was no text and may not be what it was."""
     return " OR ".join(
-        f"CASE WHEN regexp_matches(j.\"{k}\", '{_STRAY}')"
+        f"CASE WHEN regexp_matches(j.\"{k}\", '{STRAY}')"
         f" THEN coalesce(json_type(line, '$.\"{k}\"') <> 'VARCHAR', true) ELSE false END"
         for k in names
     )
