@@ -53,7 +53,8 @@ def records(chunk: Chunk, form: Any, mode: str, *, final: bool) -> Records:
     if not len(array):
         return Records(array, None, starts, 0)
     whole = getattr(form, "WHOLE", False)
-    heads = _heads(array, starts, begins, LINE_MAX if whole else RECORD_MAX)
+    most, firsts = LINE_MAX if whole else RECORD_MAX, getattr(form, "firsts", None)
+    heads = _heads(array, starts, begins, most, firsts)
     if _goes_on(chunk, starts, heads, form, mode, final):
         starts = starts[: heads[-1] + 1]
         heads = heads[:-1]
@@ -109,12 +110,17 @@ def _without_cut_line(chunk: Chunk, form: Any, mode: str) -> Chunk:
     return Chunk(chunk.data[:start], chunk.base) if text and cut else chunk
 
 
-def _heads(array: pa.Array, starts: np.ndarray, begins: str, most: int) -> np.ndarray:
+def _heads(
+    array: pa.Array, starts: np.ndarray, begins: str, most: int, firsts: Any = None
+) -> np.ndarray:
     """The indexes of the lines that begin a record; the very first one does, whatever it is."""
     import numpy as np
     import pyarrow.compute as pc
 
-    first = np.array(pc.match_substring_regex(array, begins))
+    if firsts is not None:
+        first = firsts(array)
+    else:
+        first = np.array(pc.match_substring_regex(array, begins))
     first[0] = True
     heads = np.flatnonzero(first)
     bounds = np.append(heads, len(array))
@@ -128,6 +134,8 @@ def _goes_on(
     chunk: Chunk, starts: np.ndarray, heads: np.ndarray, form: Any, mode: str, final: bool
 ) -> bool:
     """Whether the last record is held back."""
+    if mode == "follow" and not (final or chunk.open_end) and hasattr(form, "complete"):
+        return not form.complete(chunk.data[starts[heads[-1]] :].strip().removeprefix(BOM))
     if mode == "follow":
         return not final
     if mode == "settled":

@@ -12,18 +12,26 @@ from lakelog.ingest.formats import (
     access,
     applog,
     bulk,
+    cloudevents,
     dialects,
+    docker,
+    documents,
+    journal,
     jsonl,
     logfmt,
     oos,
+    otlp,
     plain,
     syslog,
 )  # fmt: skip
 
 FORMATS: dict[str, Any] = {
     form.NAME: form
-    for form in (*dialects.LINES, jsonl, oos, bulk, access, syslog, logfmt, applog, plain)
-}
+    for form in (
+        cloudevents.FORM, *dialects.LINES, docker, otlp, documents.FORM, jsonl,
+        journal.FORM, oos, bulk, access, syslog, logfmt, applog, plain,
+    )
+}  # fmt: skip
 LAST = plain.NAME
 """The last resort."""
 _SNIFFED, _SAMPLE, _HEAD = 50, 1 << 18, 4096

@@ -76,6 +76,14 @@ def odd_sql(text: str, kept: str) -> str:
         WHEN regexp_matches({text}, '{SPOILT}') THEN true ELSE NOT coalesce({kept}, false) END)"""
 
 
+def document_sql(text: str) -> str:
+    """SQL that says the same of a document, nested as deeply as it likes, not of long strings."""
+    long = rf"[:\[,]\s*-?(?:{_LONG})"
+    return f"""CASE WHEN regexp_matches({text}, '{SPOILT}') THEN true
+        WHEN regexp_matches({text}, '{long}') THEN NOT coalesce({unchanged_sql(text)}, false)
+        ELSE false END"""
+
+
 def deep_sql(text: str) -> str:
     """SQL that says whether JSON text may be nested deeper than an event can be."""
     brackets = f"strlen({text}) - strlen(replace(replace({text}, '{{', ''), '[', ''))"
