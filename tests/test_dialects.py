@@ -287,6 +287,20 @@ def test_a_dialect_is_told_by_its_members(form: Dialect) -> None:
         assert known.told(text.encode(), text.encode(), "x.log").NAME == form.NAME
 
 
+@each_form
+def test_a_dialect_is_told_by_the_beginning_of_a_long_line(form: Dialect) -> None:
+    """A first line that goes on beyond what is looked at is known by what is seen of it."""
+    for seed in SEEDS[form.NAME]:
+        head = json.dumps(seed | {"long": [{"a": "x, {" * 3000}]}).encode()
+        assert known.told(head[:4096], head, "x.log").NAME == form.NAME
+
+
+@pytest.mark.parametrize("line", ["[Dec 21 12:56:57] SECURITY[77]: x", "[INFO] x", "[a] {}"])
+def test_a_word_in_brackets_is_text(line: str) -> None:
+    """Lines that begin with a bracket are no JSON for that."""
+    assert known.told(line.encode(), line.encode(), "x.log").NAME == "plain"
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -279,7 +279,7 @@ def readable(line: bytes) -> str:
 
 def _stripe(lines: pa.Table) -> int:
     """How many lines one thread of the engine takes at a time."""
-    most = _STRIPE_BYTES * lines.num_rows // max(int(lines.nbytes), 1)
+    most = int(_STRIPE_BYTES * lines.num_rows // max(lines.nbytes, 1))
     return max(1, min(_STRIPE, most))
 
 

@@ -38,6 +38,7 @@ PYTHON: Scale = (
 )  # fmt: skip
 STATUS: Scale = ((100, "INFO"), (400, "WARN"), (500, "ERROR"), (600, ""))
 _NUMBER = r"[0-9]{1,3}"
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{\]},]|"')
 _TEXTS = ("category", "source", "subject", "message", "id")
 _MOST_MIXED = 0.5
 """So much of the objects in a file may be of no dialect."""
@@ -208,7 +209,32 @@ def objects(lines: tuple[bytes, ...]) -> list[dict[str, Any]]:
             found.append(parse_line(line))
         except InvalidEvent:
             continue
+    if lines and not found:
+        cut = glimpse(lines[-1])
+        found += [cut] if isinstance(cut, dict) else []
     return found
+
+
+def glimpse(text: bytes) -> Any:
+    """The first JSON value of some text as far as it can be seen, None if there is none."""
+    seen = text.decode("utf-8", "ignore").removeprefix("\ufeff")
+    stack: list[str] = []
+    whole = ""
+    for token in _TOKEN.finditer(seen):
+        sign = token[0]
+        if sign in ("[", "{"):
+            stack.append("]" if sign == "[" else "}")
+        elif sign in ("]", "}") and stack:
+            stack.pop()
+            whole = seen[: token.end()] + "".join(reversed(stack))
+        elif sign == ",":
+            whole = seen[: token.start()] + "".join(reversed(stack))
+        if not stack or sign == '"':
+            break
+    try:
+        return orjson.loads(whole)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _is_given(value: Any) -> bool:

@@ -22,13 +22,12 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import encode, parse_line
 from lakelog.exact import parse_value
 from lakelog.ingest.formats import cloudevents, dialects, jsonl, sqltext
+from lakelog.ingest.formats.dialect import Dialect, glimpse
 from lakelog.ingest.formats.sqltext import VALID
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-
-    from lakelog.ingest.formats.dialect import Dialect
 
 LISTS = ("Records", "records", "logEvents")
 """Members whose elements are events: of CloudTrail and S3, of Azure, of CloudWatch."""
@@ -43,7 +42,6 @@ _FIRST = re.compile(
     rb"\s*(?:\[|\{\s*\"(?:" + _NAMES.encode() + rb")\"\s*:\s*\[)[ \t\r]*\n([ \t]*)\{"
 )
 _OPENED = rf"^(?:\[|(?:\{{\s*|\s*)\"(?:{_NAMES})\"\s*:\s*\[)\s*$"
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{\]},]|"')
 _INNER = (cloudevents.FORM, *dialects.LINES)
 _HEAD = 4096
 _SHIFT = 32
@@ -209,26 +207,5 @@ def _trimmed(text: bytes) -> bytes:
 
 def _first_element(head: bytes) -> dict[str, Any] | None:
     """The first object that is an event, as far as it can be seen."""
-    text = head.decode("utf-8", "ignore").removeprefix("\ufeff")
-    stack, closed, safe = [], 0, ""
-    for token in _TOKEN.finditer(text):
-        sign = token[0]
-        if sign in "[{":
-            stack.append("]" if sign == "[" else "}")
-        elif sign in "]}" and stack:
-            stack.pop()
-            closed = token.end()
-        elif sign == ",":
-            closed = token.start()
-        else:
-            continue
-        if sign in "]},":
-            safe = text[:closed] + "".join(reversed(stack))
-        if not stack:
-            break
-    try:
-        value = orjson.loads(safe)
-    except orjson.JSONDecodeError:
-        return None
-    found = next((element for element, _ in _elements(value)), None)
+    found = next((element for element, _ in _elements(glimpse(head))), None)
     return found if isinstance(found, dict) else None
