@@ -81,6 +81,8 @@ def is_cut(text: bytes, form: Any) -> bool:
         return False
     if _NO_TEXT.search(text) or not is_text(text):
         return False
+    if hasattr(form, "complete"):
+        return not form.complete(text)
     try:
         form.parse(text)
     except InvalidEvent:

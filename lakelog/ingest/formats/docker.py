@@ -64,7 +64,7 @@ def complete(text: bytes) -> bool:
     try:
         parts = [parse_line(line) for line in text.split(b"\n") if line.strip()]
     except InvalidEvent:
-        return True
+        return False
     return not _left(parts)
 
 

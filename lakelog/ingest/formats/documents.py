@@ -99,12 +99,13 @@ class Documents:
 
     def complete(self, text: bytes) -> bool:
         """Whether a record that nothing follows yet has its end."""
-        if text.rstrip()[-1:] not in (b"}", b"]", b","):
+        last = text.rstrip()[-1:]
+        if last not in (b"}", b"]", b",") or (last == b"," and self._goes_on(text)):
             return False
         try:
-            self.parse(text)
-        except InvalidEvent:
-            return False
+            orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return _value(text) is not None
         return True
 
     def parse(self, text: bytes) -> list[dict[str, Any]]:
@@ -112,17 +113,19 @@ class Documents:
         try:
             value = parse_value(text)
         except InvalidEvent:
-            inner = _trimmed(text)
-            if inner == text:
+            found = _value(text)
+            if found is None:
                 raise
-            if not inner:
-                return []
-            value = parse_value(inner)
+            value = found[0] if found else []
         return [self._event(element, beside) for element, beside in _elements(value)]
 
     def cheaper(self, lines: list[bytes]) -> list[str]:
         """There is no cheaper query."""
         return []
+
+    def _goes_on(self, text: bytes) -> bool:
+        """Whether an array was opened whose elements are no records of their own."""
+        return self.indent is None and re.match(_OPEN.encode(), text) is not None
 
     def _event(self, element: Any, beside: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -199,10 +202,17 @@ def _as_object(element: Any) -> dict[str, Any]:
     return parse_line(orjson.dumps(element))
 
 
-def _trimmed(text: bytes) -> bytes:
-    """An element without the bracket that opens its array and the comma or bracket behind it."""
+def _value(text: bytes) -> list[Any] | None:
+    """The element in a piece of an array, without the brackets and the comma around it.
+
+    Where nothing stands between them the list is empty; None is what is no piece of an array.
+    """
     inner = re.sub(_OPEN.encode(), b"", text, count=1)
-    return re.sub(_CLOSE.encode(), b"", inner, count=1).strip()
+    inner = re.sub(_CLOSE.encode(), b"", inner, count=1).strip()
+    try:
+        return [parse_value(inner)] if inner else []
+    except InvalidEvent:
+        return None
 
 
 def _first_element(head: bytes) -> dict[str, Any] | None:

@@ -54,10 +54,6 @@ class Export:
         first = _FIRST.match(head)
         return replace(self, BEGINS=f"^{first[1].decode()}=") if first else self
 
-    def complete(self, text: bytes) -> bool:
-        """An entry may go on until the next one begins."""
-        return False
-
     def parse(self, text: bytes) -> dict[str, Any]:
         """Return the event of an entry. Raises InvalidEvent."""
         found: dict[str, Any] = {}
