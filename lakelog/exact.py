@@ -10,7 +10,7 @@ import dataclasses
 import json
 import re
 from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import orjson
@@ -193,7 +193,10 @@ def _settle(value: Any) -> Any:
 
 def _exact_float(text: str) -> Any:
     value = float(text)
-    same = value not in (float("inf"), float("-inf")) and Decimal(text) == Decimal(repr(value))
+    try:
+        same = value not in (float("inf"), float("-inf")) and Decimal(text) == Decimal(repr(value))
+    except InvalidOperation:  # an exponent of more digits than a Decimal has
+        same = False
     return value if same else orjson.Fragment(text)
 
 

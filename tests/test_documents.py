@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import random
 import struct
 from typing import Any
 from unittest import mock
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakelog.errors import InvalidEvent
+from lakelog.event import encode
 from lakelog.ingest import transform
 from lakelog.ingest.formats import docker, documents, journal, known, otlp
 from lakelog.ingest.source import Chunk
@@ -363,3 +366,38 @@ def test_what_is_no_entry_is_quarantined(engine: Any, spoilt: bytes) -> None:
         journal.FORM.parse((ENTRY.strip() + b"\n" + spoilt).strip())
     found = made(engine, journal.FORM, ENTRY + ENTRY[:-1] + spoilt + b"\n" + ENTRY, sql=True)
     assert (found.table.num_rows, len(found.bad)) == (2, 1)
+
+
+# --- inputs of any kind ---------------------------------------------------------------------------
+
+SIGNS = [
+    b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"null", b"1e999", b"\xff", b"\0", b"\n",
+    b"  ", b"9" * 25, b"-", b"NaN", b"true", b"{}", b"[]", b"\\ud800", b'{"a":1,"a":2}',
+    b"1e-" + b"9" * 20,
+]  # fmt: skip
+POOL: dict[str, list[bytes]] = {
+    **{name: [json.dumps(seed).encode() for seed in seeds] for name, seeds in SEEDS.items()},
+    "cloudevents": [json.dumps(EVENT).encode()],
+    "docker": [piece("a") + piece("b\n"), piece("x\n", "stderr")],
+    "json": [write(TRAIL + PLAIN).encode() for write in WRITTEN.values()],
+    "otlp": [json.dumps(logs(LOG, LOG)).encode(), json.dumps(spans(SPAN), indent=1).encode()],
+    "journald-export": [ENTRY, ENTRY + binary(b"X", b"a\n\nb")],
+}
+
+
+@pytest.mark.parametrize("name", POOL)
+def test_spoilt_input_gives_events_or_a_reason(name: str) -> None:
+    """However records are spoilt, they are events or refused as InvalidEvent, never a crash."""
+    dice = random.Random(name)
+    for _ in range(400):
+        spoilt = bytearray(dice.choice(POOL[name]))
+        for _ in range(dice.choice([1, 1, 2, 4, 8])):
+            at = dice.randrange(len(spoilt) + 1)
+            spoilt[at : at + dice.choice([0, 1, 1, 2, 8])] = dice.choice(SIGNS)
+        text = bytes(spoilt).strip()
+        form = known.fitted(known.FORMATS[name], text[:4096])
+        with contextlib.suppress(InvalidEvent):
+            found = form.parse(text)
+            assert encode(found if isinstance(found, list) else [found]) is not None
+        if hasattr(form, "complete"):
+            form.complete(text)

@@ -105,5 +105,5 @@ def _finished(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _left(parts: list[dict[str, Any]]) -> bool:
-    last = {part.get("stream"): part for part in parts}
-    return any(_is_piece(p) and not p["log"].endswith("\n") for p in last.values())
+    last = {part["stream"]: part["log"] for part in parts if _is_piece(part)}
+    return any(not log.endswith("\n") for log in last.values())

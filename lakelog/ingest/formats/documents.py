@@ -207,8 +207,12 @@ def _value(text: bytes) -> list[Any] | None:
 
     Where nothing stands between them the list is empty; None is what is no piece of an array.
     """
-    inner = re.sub(_OPEN.encode(), b"", text, count=1)
-    inner = re.sub(_CLOSE.encode(), b"", inner, count=1).strip()
+    opened = re.match(_OPEN.encode(), text)
+    inner = text[opened.end() if opened else 0 :].rstrip()
+    before = inner[:-1].rstrip()
+    if inner.endswith(b"}") and before.endswith(b"]"):
+        inner = before
+    inner = inner[:-1].strip() if inner[-1:] in (b",", b"]") else inner
     try:
         return [parse_value(inner)] if inner else []
     except InvalidEvent:
