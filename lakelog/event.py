@@ -154,6 +154,11 @@ def identity_key(source: str | None, given: str) -> str:
     return hashlib.sha256(f"{source or ''}\0{given}".encode()).hexdigest()[:24]
 
 
+def severity(level: str) -> str | None:
+    """Return the severity that a level's name stands for, None if it is not known."""
+    return _LEVELS.get(level.strip().upper())
+
+
 def to_micros(moment: datetime) -> int:
     """Return microseconds since 1970 of an aware datetime."""
     return (moment - EPOCH) // timedelta(microseconds=1)
@@ -348,7 +353,7 @@ def _text(column: str, value: Any) -> tuple[str | None, bool]:
     if isinstance(value, orjson.Fragment):
         value = orjson.dumps(value).decode()
     if column == "level":
-        level = _LEVELS.get(value.strip().upper()) if isinstance(value, str) else None
+        level = severity(value) if isinstance(value, str) else None
         return level, level is None
     if isinstance(value, str):
         return str(value), False

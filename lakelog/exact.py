@@ -10,7 +10,7 @@ import dataclasses
 import json
 import re
 from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import orjson
@@ -18,6 +18,8 @@ import orjson
 from lakelog.errors import InvalidEvent
 
 _LONG_NUMBER = re.compile(rb"[0-9](?:[0-9.]{15}[0-9.eE]|[eE][+-]?[0-9]{3})")
+_NUMBER_TEXT = re.compile(rb'"[0-9]{16,}"')
+"""Long numbers within quotes, as OpenTelemetry writes its times: text, that is."""
 _KEY_END, _SPACED = re.compile(rb'"[ \t\r\n]*:'), re.compile(rb"[ \t\r\n]:")
 _INTEGER_DIGITS = 20  # no integer of 64 bits is longer, its sign included
 _OPTIONS = orjson.OPT_UTC_Z
@@ -119,7 +121,7 @@ def _parse(text: bytes, end: bytes = b"") -> tuple[Any, bool]:
     """
     try:
         value = orjson.loads(text)
-        plain = not (b"\\u00" in text or _LONG_NUMBER.search(text))
+        plain = not (b"\\u00" in text or _has_long(text))
         if plain and _keeps_keys(text, orjson.dumps(value)):
             return value, True
     except orjson.JSONDecodeError as error:
@@ -129,6 +131,11 @@ def _parse(text: bytes, end: bytes = b"") -> tuple[Any, bool]:
     except TypeError:
         pass
     return _parse_exact(text), False
+
+
+def _has_long(text: bytes) -> bool:
+    found = _LONG_NUMBER.search(text)
+    return found is not None and _LONG_NUMBER.search(_NUMBER_TEXT.sub(b'""', text)) is not None
 
 
 def _is_text(text: bytes) -> bool:
@@ -186,7 +193,10 @@ def _settle(value: Any) -> Any:
 
 def _exact_float(text: str) -> Any:
     value = float(text)
-    same = value not in (float("inf"), float("-inf")) and Decimal(text) == Decimal(repr(value))
+    try:
+        same = value not in (float("inf"), float("-inf")) and Decimal(text) == Decimal(repr(value))
+    except InvalidOperation:  # an exponent of more digits than a Decimal has
+        same = False
     return value if same else orjson.Fragment(text)
 
 

@@ -34,8 +34,8 @@ ORDER = {
     "ingest": """apart inflate source cursors formats records transform batch gather ingest group
         quarantine places account audit""",
     "collect": "scan watch running backup shelf expiry restore removal rounds dump",
-    "ingest/formats": """sqltext narrowed jsonl oos bulk pattern access syslog logfmt applog plain
-        known""",
+    "ingest/formats": """sqltext narrowed jsonl dialect dialects cloudevents docker journal
+        documents otlpsql otlp oos bulk pattern access syslog logfmt applog plain known""",
     "cli": """exits terminal values vectors tables formats output app pairs lines sample
         results asking waiting screen complete editor shell connect
         write ingest audit backups watch dump tail query stats history names care seal doctor setup

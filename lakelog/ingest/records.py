@@ -53,7 +53,8 @@ def records(chunk: Chunk, form: Any, mode: str, *, final: bool) -> Records:
     if not len(array):
         return Records(array, None, starts, 0)
     whole = getattr(form, "WHOLE", False)
-    heads = _heads(chunk, begins, LINE_MAX if whole else RECORD_MAX)
+    most, firsts = LINE_MAX if whole else RECORD_MAX, getattr(form, "firsts", None)
+    heads = _heads(chunk, begins, most, firsts)
     if _goes_on(chunk, starts, heads, form, mode, final):
         starts = starts[: heads[-1] + 1]
         heads = heads[:-1]
@@ -80,6 +81,8 @@ def is_cut(text: bytes, form: Any) -> bool:
         return False
     if _NO_TEXT.search(text) or not is_text(text):
         return False
+    if hasattr(form, "complete"):
+        return not form.complete(text)
     try:
         form.parse(text)
     except InvalidEvent:
@@ -109,15 +112,21 @@ def without_cut_line(chunk: Chunk, form: Any, mode: str) -> Chunk:
     return Chunk(chunk.data[:start], chunk.base) if text and cut else chunk
 
 
-def _heads(chunk: Chunk, begins: str, most: int) -> np.ndarray:
+def _heads(chunk: Chunk, begins: str, most: int, firsts: Any) -> np.ndarray:
     """The indexes of the lines that begin a record; a file's very first one does, whatever it
     is."""
     import numpy as np
     import pyarrow.compute as pc
 
     array, starts = chunk.lines
-    first = np.array(pc.match_substring_regex(array, begins))
-    first[np.searchsorted(starts, np.array([0, *chunk.seams]))] = True
+    files = np.searchsorted(starts, np.array([0, *chunk.seams]))
+    if firsts is not None:
+        ends = np.append(files[1:], len(array))
+        parts = [firsts(array[low:high]) for low, high in zip(files, ends, strict=True)]
+        first = np.concatenate(parts)
+    else:
+        first = np.array(pc.match_substring_regex(array, begins))
+    first[files] = True
     heads = np.flatnonzero(first)
     bounds = np.append(heads, len(array))
     sizes = starts[bounds[1:]] - starts[heads]
@@ -130,6 +139,8 @@ def _goes_on(
     chunk: Chunk, starts: np.ndarray, heads: np.ndarray, form: Any, mode: str, final: bool
 ) -> bool:
     """Whether the last record is held back."""
+    if mode == "follow" and not (final or chunk.open_end) and hasattr(form, "complete"):
+        return not form.complete(chunk.data[starts[heads[-1]] :].strip().removeprefix(BOM))
     if mode == "follow":
         return not final
     if mode == "settled":

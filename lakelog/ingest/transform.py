@@ -29,8 +29,10 @@ SAMPLE, SAMPLE_LINES = 1 << 18, 50
 FEW = 500
 """So many lines are sooner decided one by one than a query is planned; four times so many of
 those that a query left, which are mostly bad."""
-_STRIPE = 8192
-"""Lines in what one thread of the engine takes at a time."""
+_FEW_BYTES = 1 << 20
+"""So much of documents is decided by a query, however few they are."""
+_STRIPE, _STRIPE_BYTES = 8192, 4 << 20
+"""Lines in what one thread of the engine takes at a time, and how many bytes of documents."""
 _KEY = "CASE WHEN id <> '' THEN sha256(coalesce(source, '') || chr(0) || id)[1:24] END"
 _ORDER = (
     "time", "type", "category", "source", "subject", "level", "message", "data", "id",
@@ -127,7 +129,9 @@ class Transformer:
         tables: list[pa.Table | None] = []
         count = len(found.lines)
         left = np.arange(count, dtype=np.int64)
-        if count <= FEW:
+        many = getattr(self._form, "MANY", False)
+        few = 0 if many and found.taken > _FEW_BYTES else FEW
+        if count <= few:
             return tables, left
         lines, more = _valid_text(found)
         table = pa.table({"line": lines, "position": left})
@@ -136,7 +140,7 @@ class Transformer:
                 "more", pa.nulls(count, pa.string()) if more is None else more
             )
         for query in list(self._queries):
-            if len(left) <= (4 * FEW if tables else FEW):
+            if len(left) <= (4 * FEW if tables else few):
                 break
             before = len(left)
             made, left = self._guarded(query, table, left, found.starts + chunk.base, now)
@@ -174,7 +178,7 @@ class Transformer:
         table = lines if len(index) == count else lines.take(pa.array(index))
         cursor = self._connection.cursor()
         try:
-            stripes = table.to_batches(max_chunksize=_STRIPE)
+            stripes = table.to_batches(max_chunksize=_stripe(table))
             cursor.register("lines", pa.Table.from_batches(stripes, table.schema))
             named: dict[str, Any] = {"now": now} if "$now" in query else {}
             if self._source is not None:
@@ -193,6 +197,8 @@ class Transformer:
             where = where + np.asarray(found["nth"])
         column = found.schema.get_field_index("position")
         found = found.set_column(column, "position", pa.array(where))
+        if "nth" in found.column_names and (np.diff(where) < 0).any():
+            found = found.sort_by("position")
         return self._finish(found, now), index[~seen[index]]
 
     def _finish(self, table: pa.Table, now: datetime) -> pa.Table:
@@ -274,6 +280,12 @@ class Transformer:
 def readable(line: bytes) -> str:
     """A bad line as text, cut to a sensible length; bytes that are no text are escaped."""
     return line[:KEPT].rstrip(b"\r\n").decode("utf-8", "backslashreplace")
+
+
+def _stripe(lines: pa.Table) -> int:
+    """How many lines one thread of the engine takes at a time."""
+    most = int(_STRIPE_BYTES * lines.num_rows // max(lines.nbytes, 1))
+    return max(1, min(_STRIPE, most))
 
 
 def _in_order(tables: list[pa.Table | None]) -> pa.Table | None:

@@ -51,7 +51,8 @@ def cheaper(lines: list[bytes]) -> list[str]:
     return narrowed.queries(lines)
 
 
-def _query() -> str:
+def query(lines: str) -> str:
+    """SQL over a table of lines."""
     columns = {**dict.fromkeys((*TIMES, "type", "event_type", *_TEXTS), "VARCHAR"), "data": "JSON"}
     columns.update(dict.fromkeys(_SHAPED, "JSON"))
     shape = "{" + ", ".join(f'"{k}":"{v}"' for k, v in columns.items()) + "}"
@@ -68,7 +69,7 @@ def _query() -> str:
     return f"""
 WITH parsed AS MATERIALIZED (
   SELECT line, position, from_json(line, '{shape}') AS j, json_keys(line) AS keys
-  FROM (SELECT {VALID} AS line, position FROM lines)),
+  FROM (SELECT {VALID} AS line, position FROM {lines})),
 cut AS (
   SELECT *, coalesce({moment}) AS at_text, {present} AS present,
     CASE WHEN len(keys) = {present} THEN NULL
@@ -101,4 +102,4 @@ SELECT time,
 FROM met"""
 
 
-QUERY = _query()
+QUERY = query("lines")

@@ -8,11 +8,30 @@ from __future__ import annotations
 from typing import Any
 
 from lakelog.errors import InvalidSetting
-from lakelog.ingest.formats import access, applog, bulk, jsonl, logfmt, oos, plain, syslog
+from lakelog.ingest.formats import (
+    access,
+    applog,
+    bulk,
+    cloudevents,
+    dialects,
+    docker,
+    documents,
+    journal,
+    jsonl,
+    logfmt,
+    oos,
+    otlp,
+    plain,
+    syslog,
+)  # fmt: skip
 
 FORMATS: dict[str, Any] = {
-    form.NAME: form for form in (jsonl, oos, bulk, access, syslog, logfmt, applog, plain)
-}
+    form.NAME: form
+    for form in (
+        cloudevents.FORM, *dialects.LINES, docker, otlp, documents.FORM, jsonl,
+        journal.FORM, oos, bulk, access, syslog, logfmt, applog, plain,
+    )
+}  # fmt: skip
 LAST = plain.NAME
 """The last resort."""
 _SNIFFED, _SAMPLE, _HEAD = 50, 1 << 18, 4096

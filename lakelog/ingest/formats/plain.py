@@ -6,6 +6,7 @@ last resort, for files that look like nothing else.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from lakelog.ingest.formats import pattern
@@ -18,6 +19,8 @@ BEGINS = r"^[^ \t\n\v\f\r]"
 PATTERNS = (Pattern(r"(?P<message>[^\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]+)", "-", "log"),)
 QUERY = pattern.query(PATTERNS, joined=True)
 _SURE = 0.001
+_JSON = re.compile(rb"\s*(?:\{|\[\s*(?:[\[{\"]|\]?\s*$))")
+"""How a document begins; a bracket with a word behind it is text."""
 
 
 def sniff(lines: list[bytes]) -> float:
@@ -38,7 +41,7 @@ def cheaper(lines: list[bytes]) -> list[str]:
 
 def _is_words(line: bytes) -> bool:
     """Whether this is text that is no beginning of a document."""
-    return line.lstrip()[:1] not in (b"{", b"[") and pattern.share([line], _untimed) > 0
+    return not _JSON.match(line) and pattern.share([line], _untimed) > 0
 
 
 def _untimed(line: bytes) -> dict[str, Any]:

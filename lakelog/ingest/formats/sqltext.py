@@ -19,7 +19,7 @@ SPOILT = r"[:\[,]\s*-?(?:[0-9.]+[eE][+-]?[0-9]{3}|(?i:nan|inf))|,\s*[}\]]"
 """Exponents beyond a double, and what the engine takes though it is no JSON."""
 _DEEP = 240
 """So many brackets may be nested as deeply as no event can be (orjson writes 254 levels)."""
-_STRAY = r"^(?:[{\[]|-?(?i:nan|inf)|-?[0-9]+(?:\.[0-9]+(?:e[+-][0-9]+)?|e[+-][0-9]+)$)"
+STRAY = r"^(?:[{\[]|-?(?i:nan|inf)|-?[0-9]+(?:\.[0-9]+(?:e[+-][0-9]+)?|e[+-][0-9]+)$)"
 """Text that may have been an object, a list or a decimal before the engine made it text."""
 _ISO = (
     r"\d{4}-\d\d-\d\d(?:[T ](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?"
@@ -76,6 +76,14 @@ def odd_sql(text: str, kept: str) -> str:
         WHEN regexp_matches({text}, '{SPOILT}') THEN true ELSE NOT coalesce({kept}, false) END)"""
 
 
+def document_sql(text: str) -> str:
+    """SQL that says the same of a document, nested as deeply as it likes, not of long strings."""
+    long = rf"[:\[,]\s*-?(?:{_LONG})"
+    return f"""CASE WHEN regexp_matches({text}, '{SPOILT}') THEN true
+        WHEN regexp_matches({text}, '{long}') THEN NOT coalesce({unchanged_sql(text)}, false)
+        ELSE false END"""
+
+
 def deep_sql(text: str) -> str:
     """SQL that says whether JSON text may be nested deeper than an event can be."""
     brackets = f"strlen({text}) - strlen(replace(replace({text}, '{{', ''), '[', ''))"
@@ -91,7 +99,7 @@ def unchanged_sql(text: str) -> str:
 def stray_sql(names: list[str] | tuple[str, ...]) -> str:
     """SQL that says whether one of these columns was no text and may not be what it was."""
     return " OR ".join(
-        f"CASE WHEN regexp_matches(j.\"{k}\", '{_STRAY}')"
+        f"CASE WHEN regexp_matches(j.\"{k}\", '{STRAY}')"
         f" THEN coalesce(json_type(line, '$.\"{k}\"') <> 'VARCHAR', true) ELSE false END"
         for k in names
     )

@@ -1,0 +1,322 @@
+"""What dialects of JSON share: one declaration of members gives the SQL and the exact rule.
+
+A dialect says which members go to which column. A member is named by its key, or by keys with
+slashes between them where it stands deeper. Of several members of a column the first that has a
+value counts. The first one of the time and of the message is moved, so that it is not in `data`
+too; all others, levels among them, stay there as they are. An object that lacks the members by
+which a dialect is known is read as plain JSON lines are.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from lakelog.errors import InvalidEvent
+from lakelog.event import parse_line, severity
+from lakelog.ingest.formats import jsonl, sqltext
+from lakelog.ingest.formats.sqltext import VALID, in_range_sql, level_sql, odd_sql, time_sql
+
+Scale = tuple[tuple[int, str], ...]
+"""From which number on a level has which name; the last entry ends the scale."""
+SYSLOG: Scale = ((0, "FATAL"), (3, "ERROR"), (4, "WARN"), (5, "INFO"), (7, "DEBUG"), (8, ""))
+OTEL: Scale = (
+    (1, "TRACE"), (5, "DEBUG"), (9, "INFO"), (13, "WARN"), (17, "ERROR"), (21, "FATAL"), (25, ""),
+)  # fmt: skip
+PINO: Scale = (
+    (1, "TRACE"), (20, "DEBUG"), (30, "INFO"), (40, "WARN"), (50, "ERROR"), (60, "FATAL"),
+    (100, ""),
+)  # fmt: skip
+PYTHON: Scale = (
+    (1, "TRACE"), (10, "DEBUG"), (20, "INFO"), (30, "WARN"), (40, "ERROR"), (50, "FATAL"),
+    (100, ""),
+)  # fmt: skip
+STATUS: Scale = ((100, "INFO"), (400, "WARN"), (500, "ERROR"), (600, ""))
+_NUMBER = r"[0-9]{1,3}"
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{\]},]|"')
+_TEXTS = ("category", "source", "subject", "message", "id")
+_MOST_MIXED = 0.5
+"""So much of the objects in a file may be of no dialect."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One dialect of JSON lines, which is a format itself.
+
+    `fits` are the members by which it is known: `a|b` where either will do, `a=regex` where the
+    value must match. The type is that of the first of `types`, else `type`. `failure` is a member
+    whose presence makes an event an ERROR, all others are INFO then. `prepared` makes an object
+    fit for the exact rule; what it changes SQL must leave to that rule.
+    """
+
+    NAME: str
+    fits: tuple[str, ...]
+    time: tuple[str, ...]
+    level: tuple[str, ...] = ()
+    scale: Scale = ()
+    failure: str = ""
+    type: str = "log"
+    types: tuple[str, ...] = ()
+    message: tuple[str, ...] = ()
+    source: tuple[str, ...] = ()
+    subject: tuple[str, ...] = ()
+    category: tuple[str, ...] = ()
+    id: tuple[str, ...] = ()
+    prepared: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+
+    @functools.cached_property
+    def QUERY(self) -> str:
+        """SQL over `lines`, see `query`."""
+        return self.query("lines")
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Say how sure it is that these are lines of this dialect."""
+        found = objects(tuple(lines))
+        fits = sum(map(self.is_one, found))
+        if not found or fits < _MOST_MIXED * len(found):
+            return 0.0
+        return jsonl.sniff(lines) * (1 + fits / len(found) / 100)
+
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """Return the event of one line. Raises InvalidEvent."""
+        return self.event(parse_line(line))
+
+    def cheaper(self, lines: list[bytes]) -> list[str]:
+        """There is no cheaper query."""
+        return []
+
+    def is_one(self, found: dict[str, Any]) -> bool:
+        """Whether an object has the members by which the dialect is known."""
+        return all(any(map(functools.partial(_is_met, found), f.split("|"))) for f in self.fits)
+
+    def event(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Return the event of an object. Raises InvalidEvent."""
+        if not self.is_one(found):
+            return jsonl.typed(found)
+        rest = dict(self.prepared(found) if self.prepared else found)
+        event: dict[str, Any] = {}
+        moment = next(filter(_is_given, (_at(rest, m) for m in self.time)), None)
+        if moment is not None:
+            event["time"] = moment.replace(",", ".") if isinstance(moment, str) else moment
+        rest.pop(self.time[0], None)
+        event["type"] = self._text(rest, self.types) or self.type
+        for column in _TEXTS:
+            value = self._text(rest, getattr(self, column), empty=column == "message")
+            if value is not None:
+                event[column] = value
+        moved = rest.get(self.message[0]) if self.message else None
+        if self.message and (moved is None or _is_text(moved)):
+            rest.pop(self.message[0], None)
+        level = self._level(rest)
+        if level:
+            event["level"] = level
+        return event | {"data": rest} if rest else event
+
+    def query(self, lines: str) -> str:
+        """SQL over a table of lines for those of this dialect."""
+        members = self._members()
+        moved = [m[0] for m in (self.time, self.message) if m and "/" not in m[0]]
+        nulls = "{" + ", ".join(f'"{k}":null' for k in moved) + "}"
+        texts = {m for column in _TEXTS for m in getattr(self, column)} | set(self.types)
+        column = {c: _first_sql(getattr(self, c), empty=c == "message") for c in _TEXTS}
+        kind = (
+            f"coalesce({_first_sql(self.types)}, '{self.type}')" if self.types else f"'{self.type}'"
+        )
+        twice = " OR ".join(_twice_sql(parent) for parent in _parents(members)) or "false"
+        return f"""
+WITH parsed AS MATERIALIZED (
+  SELECT line, position, from_json(line, '{_shape(members)}') AS j, json_keys(line) AS keys
+  FROM (SELECT {VALID} AS line, position FROM {lines})),
+cut AS MATERIALIZED (
+  SELECT line, position, j, replace({_first_sql(self.time)}, ',', '.') AS at_text,
+    {_first_sql(self.level)} AS grade, json_merge_patch(line, '{nulls}')::VARCHAR AS rest,
+    {_stray_sql(texts)} OR len(keys) <> list_unique(keys) OR coalesce({twice}, false)
+      OR {odd_sql("line", sqltext.unchanged_sql("line"))} AS odd
+  FROM parsed WHERE j IS NOT NULL AND json_type(line) = 'OBJECT' AND {self._fits_sql()}),
+typed AS (
+  SELECT *, {self._level_sql()} AS severity,
+    CASE WHEN at_text IS NULL THEN $now::TIMESTAMPTZ ELSE {time_sql("at_text")} END AS time
+  FROM cut)
+SELECT time, {kind} AS type, {column["category"]} AS category, {column["source"]} AS source,
+  {column["subject"]} AS subject, severity AS level, {column["message"]} AS message,
+  nullif(rest, '{{}}') AS data, {column["id"]} AS id, position,
+  odd OR time IS NULL OR NOT {in_range_sql("time")}
+    OR (severity IS NULL AND coalesce(regexp_matches(grade, '[^ -~]'), false)) AS slow
+FROM typed"""
+
+    def _text(self, found: dict[str, Any], members: tuple[str, ...], empty: bool = False) -> Any:
+        """The first of some members that a column of text can hold."""
+        for member in members:
+            value = _at(found, member)
+            if value is not None and _is_text(value) and (empty or value != ""):
+                return value
+        return None
+
+    def _level(self, found: dict[str, Any]) -> str | None:
+        if self.failure:
+            return "INFO" if _at(found, self.failure) in (None, "") else "ERROR"
+        grade = next(filter(_is_given, (_at(found, m) for m in self.level)), None)
+        if isinstance(grade, int) and not isinstance(grade, bool):
+            grade = str(grade)
+        if not isinstance(grade, str):
+            return None
+        if self.scale and re.fullmatch(_NUMBER, grade):
+            return next((name for least, name in reversed(self.scale) if int(grade) >= least), None)
+        return severity(grade)
+
+    def _level_sql(self) -> str:
+        if self.failure:
+            return f"CASE WHEN {_field(self.failure)} <> '' THEN 'ERROR' ELSE 'INFO' END"
+        if not self.level:
+            return "NULL::VARCHAR"
+        number = "grade::INT"
+        arms = " ".join(
+            f"WHEN {number} >= {least} THEN {_quoted(name)}" for least, name in self.scale[::-1]
+        )
+        word = level_sql("grade")
+        if not arms:
+            return word
+        return (
+            f"CASE WHEN regexp_full_match(grade, '{_NUMBER}') THEN CASE {arms} END ELSE {word} END"
+        )
+
+    def _members(self) -> list[str]:
+        known = [re.sub("=.*", "", m) for f in self.fits for m in f.split("|")]
+        columns = ("time", "level", "types", *_TEXTS)
+        known += [m for c in columns for m in getattr(self, c)]
+        known += [self.failure] if self.failure else []
+        return list(dict.fromkeys(known))
+
+    def _fits_sql(self) -> str:
+        inner = _parents(self._members())
+        return " AND ".join(
+            "(" + " OR ".join(_met_sql(m, m in inner) for m in f.split("|")) + ")"
+            for f in self.fits
+        )
+
+
+@functools.lru_cache(maxsize=2)
+def objects(lines: tuple[bytes, ...]) -> list[dict[str, Any]]:
+    """The JSON objects among some lines."""
+    found = []
+    for line in lines:
+        try:
+            found.append(parse_line(line))
+        except InvalidEvent:
+            continue
+    if lines and not found:
+        cut = glimpse(lines[-1])
+        found += [cut] if isinstance(cut, dict) else []
+    return found
+
+
+def glimpse(text: bytes) -> Any:
+    """The first JSON value of some text as far as it can be seen, None if there is none."""
+    seen = text.decode("utf-8", "ignore").removeprefix("\ufeff")
+    stack: list[str] = []
+    whole = ""
+    for token in _TOKEN.finditer(seen):
+        sign = token[0]
+        if sign in ("[", "{"):
+            stack.append("]" if sign == "[" else "}")
+        elif sign in ("]", "}") and stack:
+            stack.pop()
+            whole = seen[: token.end()] + "".join(reversed(stack))
+        elif sign == ",":
+            whole = seen[: token.start()] + "".join(reversed(stack))
+        if not stack or sign == '"':
+            break
+    try:
+        return orjson.loads(whole)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _is_given(value: Any) -> bool:
+    return value is not None and value != ""
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a column of text can hold a value; numbers are held as they are written."""
+    if isinstance(value, orjson.Fragment):
+        return orjson.dumps(value)[:1] not in b'{["'
+    return not isinstance(value, (dict, list))
+
+
+def _is_met(found: dict[str, Any], need: str) -> bool:
+    member, _, regex = need.partition("=")
+    value = _at(found, member)
+    if not regex:
+        return value is not None
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    return isinstance(value, str) and re.fullmatch(regex, value, re.ASCII) is not None
+
+
+def _at(found: Any, member: str) -> Any:
+    for key in member.split("/"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
+
+
+def _met_sql(need: str, inner: bool) -> str:
+    member, _, regex = need.partition("=")
+    if inner:
+        return f"coalesce(json_type(line, '{_path(member)}') <> 'NULL', false)"
+    if not regex:
+        return f"{_field(member)} IS NOT NULL"
+    return f"coalesce(regexp_full_match({_field(member)}, '{regex}'), false)"
+
+
+def _field(member: str) -> str:
+    return "j." + ".".join(f'"{key}"' for key in member.split("/"))
+
+
+def _path(member: str) -> str:
+    return "$." + ".".join(f'"{key}"' for key in member.split("/"))
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'" if name else "NULL"
+
+
+def _first_sql(members: tuple[str, ...], empty: bool = False) -> str:
+    fields = [_field(m) if empty else f"nullif({_field(m)}, '')" for m in members]
+    return f"coalesce({', '.join(fields)})" if fields else "NULL::VARCHAR"
+
+
+def _shape(members: list[str]) -> str:
+    tree: dict[str, Any] = {}
+    inner = _parents(members)
+    for member in members:
+        if member in inner:
+            continue
+        *parents, key = member.split("/")
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[key] = "VARCHAR"
+    return orjson.dumps(tree).decode()
+
+
+def _parents(members: list[str]) -> list[str]:
+    return sorted({m[:at] for m in members for at in range(len(m)) if m[at] == "/"})
+
+
+def _twice_sql(parent: str) -> str:
+    keys = f"json_keys(line, '{_path(parent)}')"
+    return f"len({keys}) <> list_unique({keys})"
+
+
+def _stray_sql(members: set[str]) -> str:
+    """SQL that says whether a text was none and may not be what it was."""
+    return " OR ".join(
+        f"CASE WHEN regexp_matches({_field(m)}, '{sqltext.STRAY}')"
+        f" THEN coalesce(json_type(line, '{_path(m)}') <> 'VARCHAR', true) ELSE false END"
+        for m in sorted(members)
+    ) or "false"  # fmt: skip

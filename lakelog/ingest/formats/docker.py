@@ -1,0 +1,109 @@
+"""What containers print, as Docker's json-file driver keeps it: log, stream and time.
+
+A line of a program that Docker cut into pieces (they lack the newline at their end) is put
+together again, also where pieces of the other stream stand between. The stream is the category;
+attributes that Docker was told to add stay in `data`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.event import parse_line
+from lakelog.ingest.formats.dialect import Dialect
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+_LINE = r'^\s*\{"log":"(?:[^"\\]|\\.)*"'
+_ENDED = r'^\s*\{"log":"(?:[^"\\]|\\.)*\\n"'
+_DIALECT = Dialect(
+    "docker",
+    fits=("log", "stream=stdout|stream=stderr", "time"),
+    time=("time",),
+    category=("stream",),
+    message=("log",),
+)
+NAME = "docker"
+BEGINS = "^"
+MANY = True
+_LONE = "(SELECT line, position FROM lines WHERE coalesce(more, '') = '')"
+QUERY = f"""
+SELECT * REPLACE (CASE WHEN ends_with(message, chr(10)) THEN message[:-2] ELSE message END
+  AS message) FROM ({_DIALECT.query(_LONE)})"""
+
+
+def sniff(lines: list[bytes]) -> float:
+    """Say how sure it is that these are lines of the json-file driver."""
+    return _DIALECT.sniff(lines)
+
+
+def firsts(lines: pa.Array) -> np.ndarray:
+    """Tell which lines begin a record: those before which no piece of a line is left open."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    open_ = np.array(pc.match_substring_regex(lines, _LINE))
+    open_ &= ~np.array(pc.match_substring_regex(lines, _ENDED))
+    found = np.ones(len(open_), dtype=bool)
+    if not open_.any():
+        return found
+    errors = np.array(pc.match_substring(lines, '"stream":"stderr"'))
+    for stream in (errors, ~errors):
+        # the last line of this stream before each line tells whether it is open there
+        at = np.where(stream, np.arange(len(open_)), -1)
+        last = np.maximum.accumulate(at)[:-1]
+        found[1:] &= ~((last >= 0) & open_[last])
+    return found
+
+
+def complete(text: bytes) -> bool:
+    """Whether every line of a program in a record has its end."""
+    try:
+        parts = [parse_line(line) for line in text.split(b"\n") if line.strip()]
+    except InvalidEvent:
+        return False
+    return not _left(parts)
+
+
+def parse(text: bytes) -> list[dict[str, Any]]:
+    """Return the events of a record. Raises InvalidEvent."""
+    parts = [parse_line(line) for line in text.split(b"\n") if line.strip()]
+    found: list[dict[str, Any]] = []
+    open_: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        if not _is_piece(part):
+            found.append(_DIALECT.event(part))
+            continue
+        first = open_.setdefault(part["stream"], part)
+        if first is part:
+            found.append(part)
+        else:
+            first["log"] += part["log"]
+        if part["log"].endswith("\n"):
+            del open_[part["stream"]]
+    return [_finished(event) for event in found]
+
+
+def cheaper(lines: list[bytes]) -> list[str]:
+    """There is no cheaper query."""
+    return []
+
+
+def _is_piece(part: dict[str, Any]) -> bool:
+    return _DIALECT.is_one(part) and isinstance(part["log"], str)
+
+
+def _finished(found: dict[str, Any]) -> dict[str, Any]:
+    """The event of a line that is put together; others are events already."""
+    event = _DIALECT.event(found) if _is_piece(found) else found
+    if isinstance(event.get("message"), str):
+        event["message"] = event["message"].removesuffix("\n")
+    return event
+
+
+def _left(parts: list[dict[str, Any]]) -> bool:
+    last = {part["stream"]: part["log"] for part in parts if _is_piece(part)}
+    return any(not log.endswith("\n") for log in last.values())

@@ -1,0 +1,225 @@
+"""JSON documents: arrays of events, `{"Records": [...]}`, and objects over several lines.
+
+Each element of an array is an event, in the dialect of the first one, else as a JSON line is; so
+are the elements of the lists named in LISTS, beside which the other members of their document
+stay in `data`. Any other object is one event. An element that can be no event (it is no object,
+or its time is none) is kept whole as `data`, so that the others of its document are not lost.
+
+Where a file begins with an array whose elements stand on lines of their own, at one depth, each
+element is a record: such a file may be of any size. Else a document is a record.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.errors import InvalidEvent
+from lakelog.event import encode, parse_line
+from lakelog.exact import parse_value
+from lakelog.ingest.formats import cloudevents, dialects, jsonl, sqltext
+from lakelog.ingest.formats.dialect import Dialect, glimpse
+from lakelog.ingest.formats.sqltext import VALID
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+LISTS = ("Records", "records", "logEvents")
+"""Members whose elements are events: of CloudTrail and S3, of Azure, of CloudWatch."""
+_NAMES = "|".join(LISTS)
+_OPEN = r"^\s*(?:\[|\{\s*\"(?:" + _NAMES + r")\"\s*:\s*\[)\s*"
+_CLOSE = r"\s*(?:,|\](?:\s*\})?)\s*$"
+_LISTED = re.compile((r'\s*\{\s*"(?:' + _NAMES + r')"\s*:\s*\[\s*(?:[{\]]|$)').encode())
+_ARRAY = re.compile(rb"\s*\[\s*(?:[{\]]|$)")
+_CLOUDWATCH = re.compile(rb'\s*\{[^{[]*"messageType"\s*:\s*"DATA_MESSAGE"')
+_PRETTY = re.compile(rb"\s*\{[^\n]*(?<=[{\[,])[ \t\r]*\n\s*[^{\s]|\s*\{\s*\n\s*\"")
+_FIRST = re.compile(
+    rb"\s*(?:\[|\{\s*\"(?:" + _NAMES.encode() + rb")\"\s*:\s*\[)[ \t\r]*\n([ \t]*)\{"
+)
+_OPENED = rf"^(?:\[|(?:\{{\s*|\s*)\"(?:{_NAMES})\"\s*:\s*\[)\s*$"
+_INNER = (cloudevents.FORM, *dialects.LINES)
+_HEAD = 4096
+_SHIFT = 32
+"""Events of a document are counted in so many bits of a position."""
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The format of documents; `inner` says what their elements are.
+
+    `indent` is the white space before each element that is a record of its own.
+    """
+
+    inner: Dialect | None = None
+    indent: str | None = None
+    NAME: str = "json"
+    BEGINS: str = r"^[{\[]"
+    WHOLE: bool = True
+    MANY: bool = True
+
+    @functools.cached_property
+    def QUERY(self) -> str:
+        """SQL over `lines`, all or nothing of each document."""
+        return query(self._parts_sql(), self.inner.query if self.inner else jsonl.query)
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Say how sure it is that this is a document and not JSON lines."""
+        text = b"\n".join(lines)[:_HEAD]
+        if _LISTED.match(text) or _CLOUDWATCH.match(text):
+            return 1.05
+        if _ARRAY.match(text):
+            return 1.02
+        return 1.02 if _PRETTY.match(text) else 0.0
+
+    def fitted(self, head: bytes) -> Documents:
+        """Return the form for a file by its first element."""
+        head = head[:_HEAD]
+        first = _FIRST.match(head)
+        indent = first[1].decode() if first else None
+        begins = rf"^(?:[{{\[]|{indent}\{{)" if indent else self.BEGINS
+        element = _first_element(head)
+        inner = next((d for d in _INNER if element and d.is_one(element)), None)
+        return replace(self, inner=inner, indent=indent, BEGINS=begins)
+
+    def firsts(self, lines: pa.Array) -> np.ndarray:
+        """Tell which lines begin a record; an opening bracket goes with the first element."""
+        import numpy as np
+        import pyarrow.compute as pc
+
+        found = np.array(pc.match_substring_regex(lines, self.BEGINS))
+        if self.indent is not None:
+            opened = np.array(pc.match_substring_regex(lines, _OPENED))
+            found[1:] &= ~opened[:-1]
+        return found
+
+    def complete(self, text: bytes) -> bool:
+        """Whether a record that nothing follows yet has its end."""
+        last = text.rstrip()[-1:]
+        if last not in (b"}", b"]", b",") or (last == b"," and self._goes_on(text)):
+            return False
+        try:
+            orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return _value(text) is not None
+        return True
+
+    def parse(self, text: bytes) -> list[dict[str, Any]]:
+        """Return the events of a document. Raises InvalidEvent."""
+        try:
+            value = parse_value(text)
+        except InvalidEvent:
+            found = _value(text)
+            if found is None:
+                raise
+            value = found[0] if found else []
+        return [self._event(element, beside) for element, beside in _elements(value)]
+
+    def cheaper(self, lines: list[bytes]) -> list[str]:
+        """There is no cheaper query."""
+        return []
+
+    def _goes_on(self, text: bytes) -> bool:
+        """Whether an array was opened whose elements are no records of their own."""
+        return self.indent is None and re.match(_OPEN.encode(), text) is not None
+
+    def _event(self, element: Any, beside: dict[str, Any]) -> dict[str, Any]:
+        try:
+            found = _as_object(element)
+            found = {**beside, **found} if beside else found
+            event = self.inner.event(found) if self.inner else jsonl.typed(dict(found))
+            encode([event])
+            return event
+        except InvalidEvent:
+            kept = {**beside, "data": element} if beside else element
+            return {"type": sqltext.DEFAULT_TYPE, "data": kept}
+
+    def _parts_sql(self) -> str:
+        names = ", ".join(f"'{name}'" for name in LISTS)
+        lists = " ".join(
+            f"WHEN keys = ['{name}'] AND json_type(line, '$.{name}') = 'ARRAY'"
+            f" THEN json_extract(line, '$.{name}[*]')::VARCHAR[]"
+            for name in LISTS
+        )
+        return f"""CASE kind WHEN 'ARRAY' THEN json_extract(line, '$[*]')::VARCHAR[]
+          WHEN 'OBJECT' THEN CASE {lists}
+            WHEN NOT list_has_any(keys, [{names}]) THEN [line] END END"""
+
+
+FORM = Documents()
+
+
+def query(parts: str, inner: Any) -> str:
+    """SQL over `lines` of documents: `parts` gives their elements as lines for a query.
+
+    `inner` makes that query over a table; `parts` may use line, kind and keys.
+    """
+    open_, close = (r.replace("'", "''") for r in (_OPEN, _CLOSE))
+    trimmed = f"regexp_replace(regexp_replace(line, '{open_}', ''), '{close}', '')"
+    return f"""
+WITH docs AS MATERIALIZED (
+  SELECT line, position, json_type(line) AS kind,
+    CASE WHEN json_type(line) = 'OBJECT' THEN json_keys(line) END AS keys
+  FROM (SELECT {VALID} AS line, position FROM (
+    SELECT CASE WHEN json_valid(line) THEN line ELSE {trimmed} END AS line, position FROM lines))),
+cut AS MATERIALIZED (
+  SELECT position, {parts} AS parts FROM docs
+  WHERE line IS NOT NULL AND NOT {sqltext.document_sql("line")}),
+elements AS MATERIALIZED (
+  SELECT unnest(parts) AS line,
+    (position << {_SHIFT}) + generate_subscripts(parts, 1) - 1 AS position FROM cut),
+decided AS MATERIALIZED ({inner("elements")}),
+whole AS MATERIALIZED (
+  SELECT position FROM cut JOIN (
+    SELECT position >> {_SHIFT} AS position, count(*) AS found, bool_or(slow) AS any_slow
+    FROM decided GROUP BY 1) USING (position)
+  WHERE found = len(parts) AND NOT any_slow)
+SELECT * REPLACE (position >> {_SHIFT} AS position), position & {(1 << _SHIFT) - 1} AS nth
+FROM decided WHERE (position >> {_SHIFT}) IN (SELECT position FROM whole)"""
+
+
+def _elements(value: Any) -> list[tuple[Any, dict[str, Any]]]:
+    """The events of a document, each with the members that stand beside their list."""
+    if isinstance(value, list):
+        return [(element, {}) for element in value]
+    name = next(
+        (n for n in LISTS if isinstance(value, dict) and isinstance(value.get(n), list)), ""
+    )
+    if not name:
+        return [(value, {})]
+    beside = {k: v for k, v in value.items() if k != name}
+    return [(element, beside) for element in value[name]]
+
+
+def _as_object(element: Any) -> dict[str, Any]:
+    """An element as a line of its own would be read. Raises InvalidEvent."""
+    if isinstance(element, dict):
+        return element
+    return parse_line(orjson.dumps(element))
+
+
+def _value(text: bytes) -> list[Any] | None:
+    """The element in a piece of an array, without the brackets and the comma around it.
+
+    Where nothing stands between them the list is empty; None is what is no piece of an array.
+    """
+    opened = re.match(_OPEN.encode(), text)
+    inner = text[opened.end() if opened else 0 :].rstrip()
+    before = inner[:-1].rstrip()
+    if inner.endswith(b"}") and before.endswith(b"]"):
+        inner = before
+    inner = inner[:-1].strip() if inner[-1:] in (b",", b"]") else inner
+    try:
+        return [parse_value(inner)] if inner else []
+    except InvalidEvent:
+        return None
+
+
+def _first_element(head: bytes) -> dict[str, Any] | None:
+    """The first object that is an event, as far as it can be seen."""
+    found = next((element for element, _ in _elements(glimpse(head))), None)
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,111 @@
+"""The export format of systemd's journal: fields a line, a blank line between entries.
+
+A field is NAME=text, or where its value holds other bytes NAME, then its length in 64 bits,
+little end first, then the bytes. Entries mean what they mean in the journal's JSON, as which they
+are read: a field that is there several times is a list, one that is no text a list of bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.exact import holdable
+from lakelog.ingest.formats.dialects import JOURNALD
+
+_FIELD = "[A-Za-z_][A-Za-z0-9_]*"
+_FIRST = re.compile(rb"\s*(__CURSOR|__REALTIME_TIMESTAMP|__SEQNUM)=[^\n]*\n")
+_TIMED = re.compile(rb"(?m)^__REALTIME_TIMESTAMP=[0-9]+\r?$")
+_LINE = f"^{_FIELD}=[^\\x00-\\x08\\x0b-\\x1f]*$"
+
+
+def _as_json(lines: str) -> str:
+    """SQL for entries of text alone as JSON."""
+    blank = "' ' || chr(9) || chr(10) || chr(11) || chr(12) || chr(13)"
+    trimmed = f"trim(line, {blank})"
+    parts = f"list_filter(string_split({trimmed}, chr(10)), lambda f: f <> '')"
+    pairs = "list_transform(parts, lambda f: [f[:strpos(f, '=') - 1], f[strpos(f, '=') + 1:]])"
+    text = "to_json(p[1])::VARCHAR || ':' || to_json(p[2])::VARCHAR"
+    texts = f"list_transform(pairs, lambda p: {text})"
+    return f"""(SELECT '{{' || array_to_string({texts}, ',') || '}}' AS line, position
+      FROM (SELECT position, {pairs} AS pairs FROM (
+        SELECT position, {parts} AS parts FROM {lines})
+        WHERE len(list_filter(parts, lambda f: NOT regexp_full_match(f, '{_LINE}'))) = 0))"""
+
+
+@dataclass(frozen=True)
+class Export:
+    """The format; BEGINS is how the entries of a file begin."""
+
+    NAME: str = "journald-export"
+    BEGINS: str = "^__CURSOR="
+    WHOLE: bool = True
+    QUERY: str = JOURNALD.query(_as_json("lines"))
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Say how sure it is that these are entries of the journal."""
+        text = b"\n".join(lines)
+        return 1.0 if _FIRST.match(text) and _TIMED.search(text) else 0.0
+
+    def fitted(self, head: bytes) -> Export:
+        """Return the form for a file by the field with which it begins."""
+        first = _FIRST.match(head)
+        return replace(self, BEGINS=f"^{first[1].decode()}=") if first else self
+
+    def parse(self, text: bytes) -> dict[str, Any]:
+        """Return the event of an entry. Raises InvalidEvent."""
+        found: dict[str, Any] = {}
+        for name, value in _fields(text):
+            if name not in found:
+                found[name] = value
+            elif isinstance(found[name], _Several):
+                found[name].append(value)
+            else:
+                found[name] = _Several([found[name], value])
+        if "__REALTIME_TIMESTAMP" not in found:
+            raise InvalidEvent("no entry of the journal: it has no __REALTIME_TIMESTAMP")
+        return JOURNALD.event({k: holdable(v) for k, v in found.items()})
+
+    def cheaper(self, lines: list[bytes]) -> list[str]:
+        """There is no cheaper query."""
+        return []
+
+
+FORM = Export()
+
+
+class _Several(list):  # type: ignore[type-arg]
+    """The values of a field that is there several times."""
+
+
+def _fields(text: bytes) -> list[tuple[str, Any]]:
+    """The fields of an entry in their order. Raises InvalidEvent."""
+    found, at = [], 0
+    while at < len(text):
+        end = text.find(b"\n", at)
+        end = len(text) if end < 0 else end
+        line, start, at = text[at:end], at, end + 1
+        if not line.strip():
+            continue
+        name, sign, value = line.partition(b"=")
+        if not sign:
+            size = int.from_bytes(text[at : at + 8], "little")
+            # white space at an entry's end is not handed on, so its last field may lack some
+            value = text[at + 8 : at + 8 + size]
+            missing = size - len(value)
+            if missing > 0 and (missing > 64 or at + 8 > len(text)):
+                raise InvalidEvent(f"a field at byte {start} is cut short")
+            value, at = value + b"\n" * max(missing, 0), at + 9 + size
+        if not re.fullmatch(_FIELD.encode(), name):
+            raise InvalidEvent(f"no field of the journal at byte {start}")
+        found.append((name.decode(), _value(value)))
+    return found
+
+
+def _value(value: bytes) -> Any:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return list(value)
