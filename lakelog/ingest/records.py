@@ -1,7 +1,8 @@
 """What one event is made of in a chunk: one line, or several that belong together.
 
 A format whose events may span lines says how a first line begins (`BEGINS`); lines that begin
-otherwise continue the record before them. The last record of what is there may still be going on,
+otherwise continue the record before them. Or it tells of all lines which begin one and whether
+the last one is open (`heads`). The last record of what is there may still be going on,
 so it is held back until its end is seen, or somebody says that nothing more comes. A record that
 grows beyond RECORD_MAX is none: its lines stand for themselves.
 """
@@ -47,13 +48,19 @@ def records(chunk: Chunk, form: Any, mode: str, *, final: bool) -> Records:
     line and the record it may belong to.
     """
     begins = getattr(form, "BEGINS", "")
+    if hasattr(form, "heads"):
+        return _told(chunk, form, mode, final)
     if not begins:
         return _single(chunk if not chunk.open_end else _without_cut_line(chunk, form, mode))
+    import numpy as np
+    import pyarrow.compute as pc
+
     array, starts = chunk.lines
     if not len(array):
         return Records(array, None, starts, 0)
     whole = getattr(form, "WHOLE", False)
-    heads = _heads(array, starts, begins, LINE_MAX if whole else RECORD_MAX)
+    first = np.array(pc.match_substring_regex(array, begins))
+    heads = _heads(first, starts, LINE_MAX if whole else RECORD_MAX)
     if _goes_on(chunk, starts, heads, form, mode, final):
         starts = starts[: heads[-1] + 1]
         heads = heads[:-1]
@@ -109,15 +116,28 @@ def _without_cut_line(chunk: Chunk, form: Any, mode: str) -> Chunk:
     return Chunk(chunk.data[:start], chunk.base) if text and cut else chunk
 
 
-def _heads(array: pa.Array, starts: np.ndarray, begins: str, most: int) -> np.ndarray:
+def _told(chunk: Chunk, form: Any, mode: str, final: bool) -> Records:
+    """The records of a format that tells itself where they begin, and whether the last is open."""
+    array, starts = chunk.lines
+    if not len(array):
+        return Records(array, None, starts, 0)
+    first, is_open = form.heads(array, starts)
+    heads = _heads(first, starts, getattr(form, "RECORD_MAX", LINE_MAX))
+    text = chunk.data[starts[heads[-1]] :].strip().removeprefix(BOM) if chunk.open_end else b""
+    cut = mode in ("follow", "settled") or (mode == "once" and is_cut(text, form))
+    if (text and cut) or (is_open and not final):
+        starts = starts[: heads[-1] + 1]
+        heads = heads[:-1]
+    return _joined(chunk.data, starts, heads, form.WHOLE)
+
+
+def _heads(first: np.ndarray, starts: np.ndarray, most: int) -> np.ndarray:
     """The indexes of the lines that begin a record; the very first one does, whatever it is."""
     import numpy as np
-    import pyarrow.compute as pc
 
-    first = np.array(pc.match_substring_regex(array, begins))
     first[0] = True
     heads = np.flatnonzero(first)
-    bounds = np.append(heads, len(array))
+    bounds = np.append(heads, len(first))
     sizes = starts[bounds[1:]] - starts[heads]
     for large in np.flatnonzero(sizes > most).tolist():
         first[bounds[large] : bounds[large + 1]] = True

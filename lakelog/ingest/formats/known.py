@@ -8,14 +8,32 @@ from __future__ import annotations
 from typing import Any
 
 from lakelog.errors import InvalidSetting
-from lakelog.ingest.formats import access, applog, bulk, jsonl, logfmt, oos, plain, syslog
+from lakelog.ingest.formats import (
+    access,
+    applog,
+    auditd,
+    bulk,
+    cri,
+    delimited,
+    jsonl,
+    logfmt,
+    oos,
+    plain,
+    syslog,
+    w3c,
+    zeek,
+)
 
 FORMATS: dict[str, Any] = {
-    form.NAME: form for form in (jsonl, oos, bulk, access, syslog, logfmt, applog, plain)
-}
+    form.NAME: form for form in (
+        jsonl, oos, bulk, zeek, w3c, cri, auditd, access, syslog, logfmt, applog, delimited, plain,
+    )
+}  # fmt: skip
 LAST = plain.NAME
 """The last resort."""
 _SNIFFED, _SAMPLE, _HEAD = 50, 1 << 18, 4096
+_TABLES = (".csv", ".tsv")
+"""Files of these names hold tables, even if only the header is there yet."""
 _BOM = b"\xef\xbb\xbf"
 _JSON = (".jsonl", ".ndjson", ".json")
 """Files of these names hold JSON, however little of it can be read."""
@@ -43,7 +61,10 @@ def told(head: bytes, data: bytes, name: str) -> Any:
         if max(sure) > 0 and best is not plain:
             return best
         words = words or best is plain
-    return plain if words and not _is_json(name) else jsonl
+    first = (head or data)[:_HEAD].partition(b"\n")[0].decode("utf-8", "replace").rstrip("\r")
+    if _ends(name, _TABLES) and delimited.is_header(first):
+        return delimited
+    return plain if words and not _ends(name, _JSON) else jsonl
 
 
 def fitted(form: Any, head: bytes) -> Any:
@@ -51,7 +72,7 @@ def fitted(form: Any, head: bytes) -> Any:
     return form.fitted(head) if hasattr(form, "fitted") else form
 
 
-def _is_json(name: str) -> bool:
+def _ends(name: str, endings: tuple[str, ...]) -> bool:
     for ending in (".gz", ".zst"):
         name = name.removesuffix(ending)
-    return name.endswith(_JSON)
+    return name.endswith(endings)
