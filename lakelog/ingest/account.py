@@ -223,11 +223,12 @@ class Account:
             self._judge(lines, bad, jsonl, None)
 
     def _parts(self, chunk: Chunk, strays: np.ndarray) -> np.ndarray:
-        """Which places are lines that were written behind a record after it was taken in."""
+        """Which places are lines, or ends of lines, that were written behind a record after it
+        was taken in."""
         import numpy as np
 
-        starts = chunk.lines[1] + chunk.base
-        return strays[np.isin(strays, starts)]
+        whole = np.isin(strays, chunk.lines[1] + chunk.base)
+        return np.concatenate([strays[whole], self._seams(chunk, strays[~whole])])
 
     def _compare(
         self, low: int, high: int, expected: Any,
