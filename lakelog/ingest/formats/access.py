@@ -16,7 +16,8 @@ from lakelog.ingest.formats.pattern import MONTH, STATUS, Pattern
 NAME = "access"
 _TEXT = r'(?:[^"\\]|\\.)'
 _TARGET = rf'(?P<path>(?:[^"\\?]|\\.)+?)(?:\?(?P<query>{_TEXT}*?))?'
-_REQUEST = rf"(?:(?P<method>[A-Za-z_-]+) {_TARGET}(?: (?P<protocol>HTTP/[\d.]+))?|{_TEXT}*)"
+REQUEST = rf"(?:(?P<method>[A-Za-z_-]+) {_TARGET}(?: (?P<protocol>HTTP/[\d.]+))?|{_TEXT}*)"
+"""A request line, cut into its parts where it has them."""
 _DATA = (
     "host", "ident", "user", "method", "path", "query", "protocol", "status", "bytes", "referer",
     "agent", "more",
@@ -26,7 +27,7 @@ PATTERNS = (
         r"(?P<host>[^ ]+) (?P<ident>[^ ]+) (?P<user>[^ ]+)"
         rf" \[(?P<day>\d\d)/{MONTH}/(?P<year>\d{{4}}):(?P<clock>\d\d:\d\d:\d\d)"
         r" (?P<zone>[+-]\d{4})\]"
-        rf' "(?P<request>{_REQUEST})" (?P<status>\d{{3}}) (?P<bytes>\d{{1,18}}|-)'
+        rf' "(?P<request>{REQUEST})" (?P<status>\d{{3}}) (?P<bytes>\d{{1,18}}|-)'
         rf'(?: "(?P<referer>{_TEXT}*)" "(?P<agent>{_TEXT}*)")?(?: (?P<more>.+))?',
         "{year}-{mon}-{day}T{clock}{zone}",
         "access",

@@ -17,6 +17,7 @@ from lakelog.ingest.formats import (
     delimited,
     jsonl,
     logfmt,
+    logformat,
     oos,
     plain,
     syslog,
@@ -46,8 +47,8 @@ def named(name: str) -> Any:
     form = FORMATS.get(known)
     if form is not None and not colon:
         return form
-    if form is not None and hasattr(form, "custom"):
-        return form.custom(rest)
+    if form is access and rest:
+        return access if rest in ("common", "combined") else logformat.LogFormat(rest)
     raise InvalidSetting(f"no format {name!r}: choose from {', '.join(FORMATS)}")
 
 
