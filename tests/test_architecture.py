@@ -34,9 +34,9 @@ ORDER = {
     "ingest": """inflate source cursors formats records transform gather ingest quarantine
         places account audit""",
     "collect": "scan watch",
-    "ingest/formats": """sqltext narrowed jsonl oos bulk pattern columns headed access logformat
-        traffic syslog runtime logfmt cri auditd applog zeek w3c delimited plain known""",
-    "cli": """exits terminal values vectors tables formats output app pairs lines sample
+    "ingest/formats": """sqltext narrowed jsonl oos bulk zones pattern columns headed access
+        logformat traffic syslog runtime logfmt cri auditd applog zeek w3c delimited plain known""",
+    "cli": """exits terminal values vectors tables formats inputs output app pairs lines sample
         results asking waiting screen complete editor shell connect
         write ingest audit watch query stats history names care seal doctor setup demo""",
 }

@@ -60,6 +60,8 @@ def records(chunk: Chunk, form: Any, mode: str, *, final: bool) -> Records:
         return Records(array, None, starts, 0)
     whole = getattr(form, "WHOLE", False)
     first = np.array(pc.match_substring_regex(array, begins))
+    if hasattr(form, "CONTINUES"):
+        first &= ~np.asarray(pc.match_substring_regex(array, form.CONTINUES))
     heads = _heads(first, starts, LINE_MAX if whole else RECORD_MAX)
     if _goes_on(chunk, starts, heads, form, mode, final):
         starts = starts[: heads[-1] + 1]

@@ -5,6 +5,12 @@ A format module has `NAME`; `sniff(lines) -> float`, how sure it is of some firs
 `parse(line) -> dict`, the exact rule, which also decides the rows flagged `slow`. What SQL can
 not decide without loss is flagged, so both ways give the same events. Formats of text are made
 of patterns (`pattern.py`), which give both. `PROSE` is true where a line ends in free text.
+
+Optional: `BEGINS`, a regex for how a record of several lines begins, less what `CONTINUES` fits;
+or `heads(lines, starts)`, which says of each line whether it begins one and whether the last is
+open. `WHOLE` gives SQL whole records. `MANY` records give a list of events, at `places(record)` if
+it is there. `UNTRIMMED` gives the exact rule lines as they are. `fitted(head)` is the format as a
+file's first bytes say it is meant. `cheaper(lines)` are queries to try before `QUERY`.
 """
 
 COLUMNS = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")

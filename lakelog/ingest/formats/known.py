@@ -20,14 +20,17 @@ from lakelog.ingest.formats import (
     logformat,
     oos,
     plain,
+    runtime,
     syslog,
+    traffic,
     w3c,
     zeek,
 )
 
 FORMATS: dict[str, Any] = {
     form.NAME: form for form in (
-        jsonl, oos, bulk, zeek, w3c, cri, auditd, access, syslog, logfmt, applog, delimited, plain,
+        jsonl, oos, bulk, zeek, w3c, cri, auditd, access, syslog, traffic, runtime, logfmt,
+        applog, delimited, plain,
     )
 }  # fmt: skip
 LAST = plain.NAME

@@ -20,6 +20,7 @@ from typing import Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_time
 from lakelog.ingest.formats import sqltext
+from lakelog.ingest.formats.zones import ZONES
 
 MONTH = "(?P<mon>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 CLOCK = r"(?P<clock>\d\d:\d\d:\d\d(?:[.,]\d{1,9})?)"
@@ -34,15 +35,6 @@ _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 _SEVERITIES = ("FATAL", "FATAL", "FATAL", "ERROR", "WARN", "INFO", "INFO", "DEBUG")
 _YEARLESS, _YEARS = "?", 8
 """A template's first character where the year is not said; leap years are that far apart."""
-_ZONES = {
-    **dict.fromkeys(("UTC", "GMT", "Z", "WET"), "Z"), "EST": "-05:00", "EDT": "-04:00",
-    "CST": "-06:00", "CDT": "-05:00", "MST": "-07:00", "MDT": "-06:00", "PST": "-08:00",
-    "PDT": "-07:00", **dict.fromkeys(("CET", "WEST", "BST"), "+01:00"),
-    **dict.fromkeys(("CEST", "EET"), "+02:00"), **dict.fromkeys(("EEST", "MSK"), "+03:00"),
-    **dict.fromkeys(("JST", "KST"), "+09:00"), "AEST": "+10:00", "AEDT": "+11:00",
-}  # fmt: skip
-"""Abbreviations of zones that mean one offset; those of RFC 822 as it has them."""
-TZ = f"(?P<tz>{'|'.join(_ZONES)})"
 _COLOUR = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 COLOURS = r"(?:\x1b\[[\d;]*[A-Za-z])*"
 """What terminals take for colours; they may stand before a record, and stay in messages."""
@@ -67,6 +59,12 @@ def _status_sql(text: str) -> str:
 def _severity_sql(text: str) -> str:
     arms = " ".join(f"WHEN {n} THEN '{name}'" for n, name in enumerate(_SEVERITIES))
     return f"CASE {text}::INT % 8 {arms} END"
+
+
+def graded(levels: dict[str, str]) -> Level:
+    """A level by the words or letters of one program."""
+    arms = " ".join(f"WHEN '{word}' THEN '{level}'" for word, level in levels.items())
+    return Level("level", lambda text: f"CASE {text} {arms} END", levels.__getitem__)
 
 
 WORD = Level("level", sqltext.level_sql, str)
@@ -129,7 +127,7 @@ class Pattern:
 
     def names(self) -> list[str]:
         """The groups in their order."""
-        return list(re.compile(self.regex).groupindex)
+        return re.findall(r"\(\?P<(\w+)>", self.regex)
 
     def column(self, cut: str, name: str) -> str:
         """SQL for the value of a group of the struct `cut`."""
@@ -327,6 +325,8 @@ def now() -> datetime:
 
 
 def _timed(line: bytes, read: Callable[[bytes], dict[str, Any]]) -> bool:
+    if line.lstrip()[:1] == b"{":
+        return False
     try:
         event = read(line)
         return "time" in event and parse_time(event["time"]) is not None
@@ -350,7 +350,7 @@ def _iso(template: str, found: dict[str, str | None]) -> str:
     for name in ("day", "month"):
         values[name] = values.get(name, "").zfill(2)
     if values.get("tz"):
-        values["tz"] = _ZONES[values["tz"]]
+        values["tz"] = ZONES[values["tz"]]
     if values.get("half"):
         late = 12 * (values["half"] in "PMpm")
         values["hour12"] = f"{int(values['hour12']) % 12 + late:02}"
@@ -389,7 +389,7 @@ def _part_sql(cut: str, name: str) -> str:
     if name == "mon":
         return f"lpad((strpos('{_MONTHS}', {value}) // 3 + 1)::VARCHAR, 2, '0')"
     if name == "tz":
-        arms = " ".join(f"WHEN '{zone}' THEN '{offset}'" for zone, offset in _ZONES.items())
+        arms = " ".join(f"WHEN '{zone}' THEN '{offset}'" for zone, offset in ZONES.items())
         return f"CASE {value} {arms} END"
     if name == "hour12":
         hour = f"try_cast({value} AS INT) % 12 + 12 * ({cut}.half IN ('PM', 'pm'))::INT"
