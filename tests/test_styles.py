@@ -17,7 +17,7 @@ from lakelog.ingest.audit import audit
 from lakelog.ingest.formats import applog, known, pattern, runtime, syslog, traffic
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
-from tests.test_formats import NOW, compare
+from tests.test_formats import NOW, compare, one_by_one
 from tests.test_text_files import FACTS, SHARED
 from tests.test_text_formats import edited, row
 
@@ -148,11 +148,12 @@ def test_what_each_style_gives(engine: Any, name: str) -> None:
     for line, (time, level, source, message) in STYLES[name]:
         if not message and not time:
             continue
-        found = row(engine, form, line)
+        (found,) = one_by_one(engine, form, [line.encode()]).values()
         if time:
+            found = row(engine, form, line)
             assert found["time"].isoformat().startswith(time), line
         assert (found.get("level"), found.get("source")) == (level, source), line
-        assert found.get("message", "") == message, line
+        assert (found.get("message") or "") == message, line
         assert name == known.told(line.encode(), b"", "x.log").NAME, line
 
 
