@@ -48,15 +48,16 @@ def parse(line: bytes) -> dict[str, Any]:
     if node:
         event["source"] = node
     data: dict[str, str] = {}
+    again: dict[str, int] = {}
     words, at = [], 0
     for pair in re.finditer(rf"(?:^|(?<=[ \x1d])){_PAIR}(?=[ \x1d]|$)", rest, re.ASCII):
         key, value = pair.groups()
         words.append(rest[at : pair.start()])
         at = pair.end()
-        number = 2
-        name = key
+        again[key] = again.get(key, 0) + 1
+        name = key if again[key] == 1 else f"{key}_{again[key]}"
         while name in data:
-            name, number = f"{key}_{number}", number + 1
+            name += "_"
         data[name] = value[1:-1] if value.startswith('"') else value
     left = " ".join(" ".join([*words, rest[at:]]).replace("\x1d", " ").split())
     if left:
