@@ -16,6 +16,10 @@ class InputFormat(click.Choice[str]):
     def __init__(self) -> None:
         super().__init__(list(known.FORMATS))
 
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What stands for it in a help text; there are too many to name all."""
+        return "FORMAT"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the format's name. Fails with a reason of one line."""
         if ":" not in str(value):
