@@ -35,8 +35,9 @@ ORDER = {
         quarantine places account audit""",
     "collect": "scan watch running backup shelf expiry restore removal rounds dump",
     "ingest/formats": """sqltext narrowed jsonl dialect dialects cloudevents docker journal
-        documents otlpsql otlp oos bulk pattern access syslog logfmt applog plain known""",
-    "cli": """exits terminal values vectors tables formats output app pairs lines sample
+        documents otlpsql otlp oos bulk zones pattern columns headed access logformat traffic syslog
+        runtime logfmt cri auditd applog zeek w3c delimited plain known""",
+    "cli": """exits terminal values vectors tables formats inputs output app pairs lines sample
         results asking waiting screen complete editor shell connect
         write ingest audit backups watch dump tail query stats history names care seal doctor setup
         demo""",

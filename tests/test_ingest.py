@@ -282,8 +282,8 @@ def test_format_is_told_by_content_or_forced(lake: lakelog.Lake, tmp_path: Path)
         assert (report.format, report.quarantined) == (name, 0)
     forced = lake.ingest(put(tmp_path / "x", b'{"create":{}}\n{"n":5}\n'), format="jsonl")
     assert (forced.events, forced.files[0].format) == (2, "jsonl")
-    with pytest.raises(InvalidSetting, match="no format 'csv'"):
-        lake.ingest(str(tmp_path / "x"), format="csv")
+    with pytest.raises(InvalidSetting, match="no format 'xml'"):
+        lake.ingest(str(tmp_path / "x"), format="xml")
 
 
 def test_the_format_of_a_file_stays(lake: lakelog.Lake, tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_pairs_of_real_programs(lake: lakelog.Lake) -> None:
         ("lnav/logfile_bad_syslog.0", "syslog", (4, 0)),
         ("lnav/logfile_haproxy.0", "syslog", (17, 0)),
         ("lnav/logfile_crlf.0", "applog", (2, 0)), ("lnav/logfile_java.0", "applog", (20, 0)),
-        ("lnav/logfile_bunyan.0", "bunyan", (10, 0)), ("lnav/logfile_w3c.2", "plain", (22, 0)),
+        ("lnav/logfile_bunyan.0", "bunyan", (10, 0)), ("lnav/logfile_w3c.2", "w3c", (14, 0)),
         ("services/charon-ipsec-logs__charon-ipsec-logs.log", "syslog", (154, 0)),
         ("services/opnsense-gui-auth__opnsense-gui-auth.log", "syslog", (6, 0)),
         ("services/sabnzbd-logs__sabnzbd-logs.log", "applog", (5, 0)),

@@ -413,7 +413,7 @@ def test_a_record_without_end_is_cut_into_lines(engine: Any) -> None:
         ('{"time":"2024-01-02 03:04:05","msg":"x"}\n2024-01-02 03:04:05 INFO x: y\n', "jsonl"),
         ('{"a":"b=c time=5"}\n', "jsonl"), ('{"index":{}}\n{"ts":5}\n', "bulk"),
         ("2026-05-01T12:00:00|A|||x|{}\n", "oos"), ("2026-05-01 12:00:00|INFO|b|c|d|\n", "oos"),
-        ("type=SYSCALL msg=audit(1684329817.579:2995): arch=c000003e\n", "plain"),
+        ("type=SYSCALL msg=audit(1684329817.579:2995): arch=c000003e\n", "auditd"),
     ],
 )  # fmt: skip
 def test_text_is_told_from_json_and_from_other_text(lines: str, name: str) -> None:

@@ -11,6 +11,7 @@ import click
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.formats import of_records
+from lakelog.cli.inputs import InputFormat
 from lakelog.cli.output import Target, emit, with_output
 from lakelog.cli.tables import Count, cell
 from lakelog.cli.terminal import many, size
@@ -18,7 +19,6 @@ from lakelog.collect.rounds import shelves
 from lakelog.collect.shelf import Shelf, copies_of
 from lakelog.ingest import audit as auditing
 from lakelog.ingest.account import FileAudit
-from lakelog.ingest.formats.known import FORMATS
 
 _FAULTS = ("missing", "doubled", "foreign")
 _COLUMNS = (
@@ -36,9 +36,7 @@ _NAME_MAX = 20
 """)  # fmt: skip
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...", type=click.Path())
 @click.option("--source", "label", metavar="NAME", help="The --source they were taken in with.")
-@click.option(
-    "--as", "form", type=click.Choice(list(FORMATS)), help="The format, if ingest was told it."
-)
+@click.option("--as", "form", type=InputFormat(), help="The format, if ingest was told it.")
 @click.option(
     "--backup-dir", "folders", multiple=True, type=click.Path(), metavar="DIR",
     help="Where backups of removed files are, if the lake does not know.",

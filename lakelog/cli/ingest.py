@@ -16,12 +16,12 @@ from lakelog import lake as lakes
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.formats import of_records
+from lakelog.cli.inputs import InputFormat
 from lakelog.cli.output import Target, emit, emit_record, with_output
 from lakelog.cli.tables import Count
 from lakelog.cli.terminal import confirm, many
 from lakelog.ingest import quarantine as lines
 from lakelog.ingest.batch import FileReport
-from lakelog.ingest.formats.known import FORMATS
 from lakelog.ingest.ingest import IngestReport
 from lakelog.store import opening
 
@@ -38,9 +38,10 @@ _VARYING = re.compile(r"\b(byte|line|column|char|of) [\d,]+|'.*'")
     lakelog ingest logs/*.jsonl backup/2026.jsonl.zst
     lakelog ingest /var/log/app --dry-run
     zcat old.gz | lakelog ingest - --source app
+    lakelog ingest a.log --format 'access:%h %l %u %t "%r" %>s %b %D'
 """)  # fmt: skip
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
-@click.option("--format", "form", type=click.Choice(list(FORMATS)), help="Force the input format.")
+@click.option("--format", "form", type=InputFormat(), help="Force the input format.")
 @click.option(
     "--source", metavar="NAME", help="Who says so, where events do not; keeps equal files apart."
 )
@@ -52,10 +53,11 @@ def ingest(
 ) -> None:  # fmt: skip
     """Take files, directories, patterns or stdin (-) in, each row once.
 
-    JSON lines, OOS lines, Elasticsearch _bulk, access logs, syslog, logfmt and
-    the log lines of programs, plain, .gz or .zst, told by content. A file that
-    was taken in before goes on where it stopped, whatever its name is now.
-    Lines that are no events go to quarantine.
+    JSON lines, OOS lines, Elasticsearch _bulk, access logs (of a LogFormat by
+    --format access:...), syslog, logfmt, CSV, Zeek, W3C, auditd, Kubernetes
+    and the log lines of programs, plain, .gz or .zst, told by content. A file
+    that was taken in before goes on where it stopped, whatever its name is
+    now. Lines that are no events go to quarantine.
     """
     started = time.monotonic()
     with _lake_for(app, dry_run) as lake, app.progress("ingest", "bytes") as progress:
@@ -80,7 +82,7 @@ def ingest(
     lakelog quarantine drop --yes
 """)  # fmt: skip
 @click.argument("action", type=click.Choice(["list", "show", "replay", "drop"]))
-@click.option("--as", "form", type=click.Choice(list(FORMATS)), help="The format to try.")
+@click.option("--as", "form", type=InputFormat(), help="The format to try.")
 @click.option("--type", "type_", metavar="NAME", help="The type of events that have none.")
 @click.option("--dry-run", is_flag=True, help="Say what would happen.")
 @click.option("--yes", is_flag=True, help="Do not ask before dropping.")

@@ -16,6 +16,7 @@ import orjson
 
 from lakelog.cli.app import App, verb
 from lakelog.cli.backups import with_backups, words_of
+from lakelog.cli.inputs import InputFormat
 from lakelog.cli.output import choose, emit_record
 from lakelog.cli.terminal import is_terminal, many
 from lakelog.cli.values import micros
@@ -23,7 +24,6 @@ from lakelog.collect import running
 from lakelog.collect import watch as following
 from lakelog.collect.rounds import Plan, Rounds
 from lakelog.collect.scan import scan
-from lakelog.ingest.formats.known import FORMATS
 from lakelog.store import disk
 
 INTERVAL = 1.0
@@ -56,7 +56,7 @@ WantedBy=multi-user.target
     "--pattern", "patterns", multiple=True, metavar="GLOB",
     help="Names to follow, all by default; their rotated and packed copies too.",
 )  # fmt: skip
-@click.option("--format", "form", type=click.Choice(list(FORMATS)), help="Force the input format.")
+@click.option("--format", "form", type=InputFormat(), help="Force the input format.")
 @click.option("--source", metavar="NAME", help="Who says so, where events do not.")
 @click.option(
     "--interval", default=INTERVAL, show_default=True, metavar="SECONDS",

@@ -216,7 +216,14 @@ class Account:
         expected = np.sort(np.concatenate([places, bad]))
         high = chunk.base + (len(chunk.data) if final else made.taken)
         starts = chunk.lines[1] + chunk.base if joins(self._form) else expected
-        seams = lambda at: self._later(expected, at[np.isin(at, starts)])  # noqa: E731
+
+        def seams(strays: np.ndarray) -> np.ndarray:
+            """Lines, and ends of lines, that were written behind a record after it was taken."""
+            whole = np.isin(strays, starts)
+            parts = [self._later(expected, strays[whole])]
+            parts += [self._seams(chunk, strays[~whole])] if joins(self._form) else []
+            return np.concatenate(parts)
+
         absent = self._compare(chunk.base, high, expected, seams)
         if not len(absent):
             return
@@ -241,7 +248,7 @@ class Account:
         found = []
         for head, stray in zip(before, strays.tolist(), strict=True):
             came, later = known.get(head, (None, False))[0], known[stray][0]
-            if came is not None and came < later:
+            if came is None or came < later:  # else it is missing, too
                 found.append(stray)
         return _ints(found)
 

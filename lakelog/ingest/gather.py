@@ -123,12 +123,12 @@ class Gatherer:
 
 
 def chosen(job: Job, start: Start, data: bytes) -> tuple[str, Any]:
-    """The name and rule of the format that was asked for, or of the one of what was taken in
-    before, else of that of the file's first bytes; plain text only until lines of a known kind
-    come."""
+    """The name and rule of the format that was asked for, or else of the one that the file's first
+    bytes look like, once there are enough of them: then it stays. Plain text only goes until lines
+    of a known kind come."""
     taken = start.head[: start.cursor.bytes or WINDOW]
-    forms = start.cursor.forms
-    name = job.form or (forms[-1][1] if forms else known.LAST)
-    if name == known.LAST and not job.form:
-        name = known.told(taken, data, start.cursor.name).NAME
+    forms, name = start.cursor.forms, job.form or ""
+    if not name:
+        settled = forms and start.cursor.bytes >= WINDOW and forms[-1][1] != known.LAST
+        name = forms[-1][1] if settled else known.told(taken, data, start.cursor.name).NAME
     return name, known.fitted(known.named(name), taken or data)

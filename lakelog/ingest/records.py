@@ -1,13 +1,15 @@
 """What one event is made of in a chunk: one line, or several that belong together.
 
 A format whose events may span lines says how a first line begins (`BEGINS`); lines that begin
-otherwise continue the record before them. The last record of what is there may still be going on,
+otherwise continue the record before them. Or it tells of all lines which begin one and whether
+the last one is open (`heads`). The last record of what is there may still be going on,
 so it is held back until its end is seen, or somebody says that nothing more comes. A record that
 grows beyond RECORD_MAX is none: its lines stand for themselves.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -47,6 +49,8 @@ def records(chunk: Chunk, form: Any, mode: str, *, final: bool) -> Records:
     line and the record it may belong to.
     """
     begins = getattr(form, "BEGINS", "")
+    if hasattr(form, "heads"):
+        return _told(chunk, form, mode, final)
     if not begins:
         return _single(chunk if not chunk.open_end else without_cut_line(chunk, form, mode))
     array, starts = chunk.lines
@@ -54,7 +58,7 @@ def records(chunk: Chunk, form: Any, mode: str, *, final: bool) -> Records:
         return Records(array, None, starts, 0)
     whole = getattr(form, "WHOLE", False)
     most, firsts = LINE_MAX if whole else RECORD_MAX, getattr(form, "firsts", None)
-    heads = _heads(chunk, begins, most, firsts)
+    heads = _bounded(_first(chunk, form, begins, firsts), starts, most)
     if _goes_on(chunk, starts, heads, form, mode, final):
         starts = starts[: heads[-1] + 1]
         heads = heads[:-1]
@@ -112,23 +116,59 @@ def without_cut_line(chunk: Chunk, form: Any, mode: str) -> Chunk:
     return Chunk(chunk.data[:start], chunk.base) if text and cut else chunk
 
 
-def _heads(chunk: Chunk, begins: str, most: int, firsts: Any) -> np.ndarray:
-    """The indexes of the lines that begin a record; a file's very first one does, whatever it
-    is."""
+def _told(chunk: Chunk, form: Any, mode: str, final: bool) -> Records:
+    """The records of a format that tells itself where they begin, and whether the last is open."""
+    import numpy as np
+
+    array, starts = chunk.lines
+    if not len(array):
+        return Records(array, None, starts, 0)
+    files = [*_files(chunk).tolist(), len(array)]
+    found = [
+        form.heads(array[low:high], starts[low : high + 1])
+        for low, high in itertools.pairwise(files)
+    ]
+    first = np.concatenate([part for part, _ in found])
+    first[files[:-1]] = True
+    heads = _bounded(first, starts, getattr(form, "RECORD_MAX", LINE_MAX))
+    text = chunk.data[starts[heads[-1]] :].strip().removeprefix(BOM) if chunk.open_end else b""
+    cut = mode in ("follow", "settled") or (mode == "once" and is_cut(text, form))
+    if (text and cut) or (found[-1][1] and not final):
+        starts = starts[: heads[-1] + 1]
+        heads = heads[:-1]
+    return _joined(chunk.data, starts, heads, form.WHOLE)
+
+
+def _first(chunk: Chunk, form: Any, begins: str, firsts: Any) -> np.ndarray:
+    """Tell the lines that begin a record; a file's very first one does, whatever it is."""
     import numpy as np
     import pyarrow.compute as pc
 
-    array, starts = chunk.lines
-    files = np.searchsorted(starts, np.array([0, *chunk.seams]))
+    array, files = chunk.lines[0], _files(chunk)
     if firsts is not None:
-        ends = np.append(files[1:], len(array))
-        parts = [firsts(array[low:high]) for low, high in zip(files, ends, strict=True)]
-        first = np.concatenate(parts)
+        ends = [*files.tolist(), len(array)]
+        first = np.concatenate([firsts(array[a:b]) for a, b in itertools.pairwise(ends)])
     else:
         first = np.array(pc.match_substring_regex(array, begins))
+        if hasattr(form, "CONTINUES"):
+            first &= ~np.asarray(pc.match_substring_regex(array, form.CONTINUES))
     first[files] = True
+    return first
+
+
+def _files(chunk: Chunk) -> np.ndarray:
+    """The indexes of the lines that begin a file."""
+    import numpy as np
+
+    return np.searchsorted(chunk.lines[1], np.array([0, *chunk.seams]))
+
+
+def _bounded(first: np.ndarray, starts: np.ndarray, most: int) -> np.ndarray:
+    """The indexes of the lines that begin a record, those of a record that is too large too."""
+    import numpy as np
+
     heads = np.flatnonzero(first)
-    bounds = np.append(heads, len(array))
+    bounds = np.append(heads, len(first))
     sizes = starts[bounds[1:]] - starts[heads]
     for large in np.flatnonzero(sizes > most).tolist():
         first[bounds[large] : bounds[large + 1]] = True

@@ -215,16 +215,19 @@ class Transformer:
         """Decide lines one by one; return the rows of the good ones."""
         good: list[bytes] = []
         places: list[int] = []
+        untrimmed = getattr(self._form, "UNTRIMMED", False)
+        placed = hasattr(self._form, "places")
         for index in slow.tolist():
             start, stop = int(starts[index]), int(starts[index + 1])
             line = chunk.data[start:stop]
             text = line.strip().removeprefix(BOM)
             if text:
                 try:
-                    found = self._form.parse(text)
+                    found = self._form.parse(line if untrimmed else text)
                     events = found if isinstance(found, list) else [found]
                     good += encode(list(map(self._labelled, events))).lines
-                    places += range(chunk.base + start, chunk.base + start + len(events))
+                    many = self._form.places(line) if placed else range(len(events))
+                    places += [chunk.base + start + offset for offset in many]
                 except InvalidEvent as error:
                     made.bad.append(self._bad(chunk, start, error.reason, line))
         return self._rows(good, places)

@@ -6,10 +6,13 @@ A format module has `NAME`; `sniff(lines) -> float`, how sure it is of some firs
 not decide without loss is flagged, so both ways give the same events. Formats of text are made
 of patterns (`pattern.py`), which give both. `PROSE` is true where a line ends in free text.
 
-Where events span lines, `BEGINS` says how a record's first line begins, or `firsts(lines)` which
-lines do; `complete(text)` says that a record has its end although nothing follows yet, so that
-it is not held back. With `MANY` a record gives a list of events, all of them or none; its QUERY
-counts them in a column `nth`. `fitted(head)` is the form as a file's first bytes say it is meant.
+Optional: `BEGINS`, a regex for how a record of several lines begins, less what `CONTINUES` fits;
+or `firsts(lines)`, which lines begin one; or `heads(lines, starts)`, which also says whether the
+last is open. `complete(text)` says that a record has its end although nothing follows yet, so that
+it is not held back. `WHOLE` gives SQL whole records. `MANY` records give a list of events, all of
+them or none, at `places(record)` if it is there; their QUERY counts them in a column `nth`.
+`UNTRIMMED` gives the exact rule lines as they are. `fitted(head)` is the format as a file's first
+bytes say it is meant. `cheaper(lines)` are queries to try before `QUERY`.
 """
 
 COLUMNS = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")

@@ -11,30 +11,40 @@ from lakelog.errors import InvalidSetting
 from lakelog.ingest.formats import (
     access,
     applog,
+    auditd,
     bulk,
     cloudevents,
+    cri,
+    delimited,
     dialects,
     docker,
     documents,
     journal,
     jsonl,
     logfmt,
+    logformat,
     oos,
     otlp,
     plain,
+    runtime,
     syslog,
-)  # fmt: skip
+    traffic,
+    w3c,
+    zeek,
+)
 
 FORMATS: dict[str, Any] = {
-    form.NAME: form
-    for form in (
-        cloudevents.FORM, *dialects.LINES, docker, otlp, documents.FORM, jsonl,
-        journal.FORM, oos, bulk, access, syslog, logfmt, applog, plain,
+    form.NAME: form for form in (
+        cloudevents.FORM, *dialects.LINES, docker, otlp, documents.FORM, jsonl, journal.FORM,
+        oos, bulk, zeek, w3c, cri, auditd, access, syslog, traffic, runtime, logfmt, applog,
+        delimited, plain,
     )
 }  # fmt: skip
 LAST = plain.NAME
 """The last resort."""
 _SNIFFED, _SAMPLE, _HEAD = 50, 1 << 18, 4096
+_TABLES = (".csv", ".tsv")
+"""Files of these names hold tables, even if only the header is there yet."""
 _BOM = b"\xef\xbb\xbf"
 _JSON = (".jsonl", ".ndjson", ".json")
 """Files of these names hold JSON, however little of it can be read."""
@@ -47,8 +57,8 @@ def named(name: str) -> Any:
     form = FORMATS.get(known)
     if form is not None and not colon:
         return form
-    if form is not None and hasattr(form, "custom"):
-        return form.custom(rest)
+    if form is access and rest:
+        return access if rest in ("common", "combined") else logformat.LogFormat(rest)
     raise InvalidSetting(f"no format {name!r}: choose from {', '.join(FORMATS)}")
 
 
@@ -57,12 +67,16 @@ def told(head: bytes, data: bytes, name: str) -> Any:
     words = False
     for part in (head[:_HEAD], data[:_SAMPLE]):
         lines = part.removeprefix(_BOM).split(b"\n")[:_SNIFFED]
+        lines = lines[:-1] if len(lines) > 1 else lines  # the last one may be cut
         sure = {form.sniff(lines): form for form in reversed(FORMATS.values())}
         best = sure[max(sure)]
         if max(sure) > 0 and best is not plain:
             return best
         words = words or best is plain
-    return plain if words and not _is_json(name) else jsonl
+    first = (head or data)[:_HEAD].partition(b"\n")[0].decode("utf-8", "replace").rstrip("\r")
+    if _ends(name, _TABLES) and delimited.is_header(first):
+        return delimited
+    return plain if words and not _ends(name, _JSON) else jsonl
 
 
 def fitted(form: Any, head: bytes) -> Any:
@@ -70,7 +84,7 @@ def fitted(form: Any, head: bytes) -> Any:
     return form.fitted(head) if hasattr(form, "fitted") else form
 
 
-def _is_json(name: str) -> bool:
+def _ends(name: str, endings: tuple[str, ...]) -> bool:
     for ending in (".gz", ".zst"):
         name = name.removesuffix(ending)
-    return name.endswith(_JSON)
+    return name.endswith(endings)

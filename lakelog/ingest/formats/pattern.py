@@ -9,6 +9,7 @@ Lines are looked at without the white space around them.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_time
 from lakelog.ingest.formats import sqltext
+from lakelog.ingest.formats.zones import ZONES
 
 MONTH = "(?P<mon>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 CLOCK = r"(?P<clock>\d\d:\d\d:\d\d(?:[.,]\d{1,9})?)"
@@ -26,10 +28,16 @@ PRI = r"<(?P<pri>\d{1,2}|1[0-8]\d|19[01])>"
 AHEAD = timedelta(days=1)
 """So far after the time of ingest a date without a year may lie; else it is a year older."""
 SPACE = " \t\n\v\f\r"
+MESSAGE = "(?P<message>.*)"
+REST = f"(?: {MESSAGE})?"
+"""Nothing at all may be logged, and the space before it is not there then."""
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 _SEVERITIES = ("FATAL", "FATAL", "FATAL", "ERROR", "WARN", "INFO", "INFO", "DEBUG")
 _YEARLESS, _YEARS = "?", 8
 """A template's first character where the year is not said; leap years are that far apart."""
+_COLOUR = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
+COLOURS = r"(?:\x1b\[[\d;]*[A-Za-z])*"
+"""What terminals take for colours; they may stand before a record, and stay in messages."""
 ESCAPE = r'\\(["\\])'
 """A quote or a backslash with a backslash before it."""
 
@@ -53,6 +61,12 @@ def _severity_sql(text: str) -> str:
     return f"CASE {text}::INT % 8 {arms} END"
 
 
+def graded(levels: dict[str, str]) -> Level:
+    """A level by the words or letters of one program."""
+    arms = " ".join(f"WHEN '{word}' THEN '{level}'" for word, level in levels.items())
+    return Level("level", lambda text: f"CASE {text} {arms} END", levels.__getitem__)
+
+
 WORD = Level("level", sqltext.level_sql, str)
 """A level by its name."""
 STATUS = Level("status", _status_sql, lambda s: {"5": "ERROR", "4": "WARN"}.get(s[0], "INFO"))
@@ -63,7 +77,7 @@ SEVERITY = Level("pri", _severity_sql, lambda pri: _SEVERITIES[int(pri) % 8])
 
 @dataclass(frozen=True)
 class Pattern:
-    """How one kind of line is cut and where its groups go; all of a format share their level.
+    """How one kind of line is cut and where its groups go.
 
     `time` is a template of groups; it begins with "?" where the year is not said. `data` names
     the groups of the payload, `numbers` those that are whole numbers of at most 18 digits.
@@ -78,6 +92,7 @@ class Pattern:
     level: Level | None = None
     message: str = "message"
     source: str = ""
+    subject: str = ""
     data: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
     dashes: tuple[str, ...] = ()
@@ -98,7 +113,8 @@ class Pattern:
         event: dict[str, Any] = {"type": self.type}
         if self.time != "-":
             event["time"] = _iso(self.time, found)
-        for column, name in (("message", self.message), ("source", self.source)):
+        for column in ("message", "source", "subject"):
+            name = getattr(self, column)
             if name and found[name] is not None:
                 event[column] = found[name]
         grade = found[self.level.group] if self.level else None
@@ -111,11 +127,13 @@ class Pattern:
 
     def names(self) -> list[str]:
         """The groups in their order."""
-        return list(re.compile(self.regex).groupindex)
+        return re.findall(r"\(\?P<(\w+)>", self.regex)
 
     def column(self, cut: str, name: str) -> str:
         """SQL for the value of a group of the struct `cut`."""
         value = f"nullif({cut}.{name}, '')"
+        if name == "message" and _head(self.regex):
+            value = f"nullif(substr(text, length({cut}.head) + 1), '')"
         if name in self.dashes:
             value = f"nullif({value}, '-')"
         if name in self.quoted:
@@ -133,8 +151,10 @@ class Pattern:
         return {
             "iso": _iso_sql(self.time, cut),
             "grade": self.column(cut, self.level.group) if self.level else "NULL::VARCHAR",
-            "message": self.column(cut, self.message) if self.message else "NULL::VARCHAR",
-            "source": self.column(cut, self.source) if self.source else "NULL::VARCHAR",
+            **{
+                c: self.column(cut, getattr(self, c)) if getattr(self, c) else "NULL::VARCHAR"
+                for c in ("message", "source", "subject")
+            },
             "data": f"CASE WHEN {held} THEN json_object({pairs})::VARCHAR END"
             if pairs else "NULL::VARCHAR",
         }  # fmt: skip
@@ -151,14 +171,37 @@ def parse(
     if joined:
         text, _, rest = text.partition("\n")
         text = text.rstrip(SPACE)
+    event = _first(patterns, text)
+    if event is None and "\x1b" in text:
+        event = _first(patterns, _COLOUR.sub("", text).strip(SPACE))
+        if event and event.get("message"):
+            event["message"] = _coloured(text, event["message"])
+    if event is None:
+        raise InvalidEvent(otherwise)
+    if rest:
+        event["message"] = "\n".join(filter(None, (event.get("message"), rest)))
+    return event
+
+
+def _first(patterns: Sequence[Pattern], text: str) -> dict[str, Any] | None:
+    """The event by the first pattern that fits."""
     for pattern in patterns:
         found = pattern.groups(text)
         if found is not None:
-            event = pattern.event(found)
-            if rest:
-                event["message"] = "\n".join(filter(None, (event.get("message"), rest)))
-            return event
-    raise InvalidEvent(otherwise)
+            return pattern.event(found)
+    return None
+
+
+def _coloured(text: str, message: str) -> str:
+    """The end of a line that shows a message, with its colours."""
+    at, end = len(text), len(message)
+    codes = {match.end(): match.start() for match in _COLOUR.finditer(text)}
+    while at and (at in codes or (end and text[at - 1] == message[end - 1])):
+        if at in codes:
+            at = codes[at]
+        else:
+            at, end = at - 1, end - 1
+    return message if end else text[at:]
 
 
 def decoded(line: bytes) -> str:
@@ -175,49 +218,100 @@ def share(lines: list[bytes], read: Callable[[bytes], dict[str, Any]]) -> float:
     return sum(_timed(line, read) for line in full) / len(full) if full else 0.0
 
 
-def query(patterns: Sequence[Pattern], *, joined: bool = False) -> str:
-    """SQL over `lines` for the lines that one of the patterns fits.
+def query(patterns: Sequence[Pattern], *, joined: bool = False, kinds: Sequence[int] = ()) -> str:
+    """SQL over `lines` for the lines that one of the patterns fits, or of their `kinds` only.
 
     Where records are `joined` of lines, `more` holds those behind the first.
     """
-    kinds = range(len(patterns))
-    tests = " ".join(f"WHEN regexp_matches(text, {_whole(patterns[k])}) THEN {k}" for k in kinds)
-    # where none fits all is null or empty, which is no time
-    kind = f"CASE {tests} END" if len(patterns) > 1 else "0"
+    kinds = kinds or range(len(patterns))
     cuts = ", ".join(
-        f"CASE WHEN kind = {k} THEN regexp_extract(text, {_whole(patterns[k])},"
-        f" {patterns[k].names()}) END AS m{k}"
-        for k in kinds
+        f"CASE WHEN kind = {k} THEN {_cut_sql(patterns[k])} END AS m{k}" for k in kinds
     )
-    made = [pattern.columns(f"m{k}") for k, pattern in enumerate(patterns)]
-    chosen = {
-        column: " ".join(f"WHEN kind = {k} THEN {made[k][column]}" for k in kinds)
-        for column in made[0]
-    }
-    level = patterns[0].level.sql("grade") if patterns[0].level else "NULL::VARCHAR"
-    types = " ".join(f"WHEN kind = {k} THEN '{patterns[k].type}'" for k in kinds)
-    columns = ", ".join(f"CASE {v} END AS {k}" for k, v in chosen.items())
+    made = {k: patterns[k].columns(f"m{k}") for k in kinds}
+    columns = ", ".join(
+        f"{_chosen({k: made[k][column] for k in kinds})} AS {column}" for column in made[kinds[0]]
+    )
+    grades = {k: level.sql("grade") for k in kinds if (level := patterns[k].level)}
+    types = _chosen({k: f"'{patterns[k].type}'" for k in kinds})
     more, message = "", "message"
     if joined:
         more, message = ", rest", _MESSAGE
     return f"""
 WITH trimmed AS (SELECT {TRIMMED} AS text, position{_REST if joined else ""} FROM lines),
-told AS (SELECT *, {kind} AS kind FROM trimmed WHERE {PLAIN}),
-cut AS (SELECT position, kind, {cuts}{more} FROM told),
+told AS (SELECT *, {_kind_sql(patterns, kinds)} AS kind FROM trimmed WHERE {PLAIN}),
+cut AS (SELECT position, text, kind, {cuts}{more} FROM told),
 named AS (SELECT position, kind{more}, {columns} FROM cut),
-timed AS (SELECT *, {level} AS level,
+timed AS (SELECT *, {_chosen(grades)} AS level,
             CASE WHEN iso = '-' THEN {NOW} ELSE {sqltext.time_sql("iso")} END AS time FROM named)
-SELECT time, CASE {types} END AS type, NULL::VARCHAR AS category, source,
-  NULL::VARCHAR AS subject, level, {message} AS message, data, NULL::VARCHAR AS id, position,
+SELECT time, {types} AS type, NULL::VARCHAR AS category, source, subject, level,
+  {message} AS message, data, NULL::VARCHAR AS id, position,
   NOT coalesce({sqltext.in_range_sql("time")}, false) AS slow
 FROM timed"""
+
+
+def narrowed(patterns: Sequence[Pattern], lines: list[bytes], *, joined: bool = False) -> list[str]:
+    """Return the query of those patterns only that some first lines of a file show, if that is
+    much less; it is sooner planned and run."""
+    shown = set()
+    for line in lines:
+        with contextlib.suppress(InvalidEvent):
+            text = decoded(line)
+            shown |= {next((k for k, p in enumerate(patterns) if p.groups(text)), -1)}
+    shown.discard(-1)
+    if not shown or 2 * len(shown) > len(patterns):
+        return []
+    return [query(patterns, joined=joined, kinds=sorted(shown))]
+
+
+def _head(regex: str) -> str:
+    """A regex for what stands before the message, where that is all the rest."""
+    if regex.endswith(REST):
+        return regex.removesuffix(REST) + "(?: |$)"
+    return regex.removesuffix(MESSAGE) if regex.endswith(MESSAGE) else ""
+
+
+def _cut_sql(pattern: Pattern) -> str:
+    """SQL for the groups; a message that is the rest is cut off by where it begins, for looking
+    for groups in all of it is slow."""
+    head = _head(pattern.regex)
+    if not head:
+        return f"regexp_extract(text, {_whole(pattern.regex)}, {pattern.names()})"
+    names = ["head", *(name for name in pattern.names() if name != "message")]
+    text = head.replace("'", "''")
+    return f"regexp_extract(text, '^(?P<head>{text})', {names})"
+
+
+def _kind_sql(patterns: Sequence[Pattern], kinds: Sequence[int]) -> str:
+    """SQL for which of the patterns fits first; null if it is none of `kinds`."""
+    arms = []
+    for k in kinds:
+        before = [_unnamed(patterns[j]) for j in range(k) if j not in kinds]
+        told = f"CASE WHEN NOT regexp_matches(text, '^(?:{'|'.join(before)})$') THEN {k} END"
+        told = told if before else str(k)
+        if len(kinds) == 1 and patterns[k].time != "-":
+            return told  # where it does not fit all is empty, which is no time
+        arms.append(f"WHEN regexp_matches(text, {_whole(patterns[k].regex)}) THEN {told}")
+    return f"CASE {' '.join(arms)} END"
+
+
+def _chosen(values: dict[int, str]) -> str:
+    """SQL for the value that the kind of a line decides."""
+    if not values:
+        return "NULL::VARCHAR"
+    kinds: dict[str, list[int]] = {}
+    for kind, value in values.items():
+        kinds.setdefault(value, []).append(kind)
+    arms = (f"WHEN kind IN ({', '.join(map(str, ks))}) THEN {v}" for v, ks in kinds.items())
+    return f"CASE {' '.join(arms)} END"
 
 
 NOW = "$now::TIMESTAMPTZ"
 _BLANKS = " || ".join(f"chr({ord(c)})" for c in SPACE)
 _BARE = "replace(line, chr(10), '')"
-TRIMMED = f"""CASE WHEN ascii({_BARE}) > 32 AND NOT contains({_BLANKS}, right({_BARE}, 1))
-  THEN {_BARE} ELSE trim(line, {_BLANKS}) END"""
+_ENDS = " OR ".join(f"ends_with({_BARE}, chr({ord(c)}))" for c in SPACE if c != "\n")
+TRIMMED = (
+    f"CASE WHEN ascii({_BARE}) > 32 AND NOT ({_ENDS}) THEN {_BARE} ELSE trim(line, {_BLANKS}) END"
+)
 """SQL for a line without the white space around it; trimming is slow and seldom needed."""
 _REST = f", CASE WHEN more IS NOT NULL THEN rtrim(more, {_BLANKS}) END AS rest"
 _MESSAGE = "CASE WHEN rest <> '' THEN concat_ws(chr(10), message, rest) ELSE message END"
@@ -231,6 +325,8 @@ def now() -> datetime:
 
 
 def _timed(line: bytes, read: Callable[[bytes], dict[str, Any]]) -> bool:
+    if line.lstrip()[:1] == b"{":
+        return False
     try:
         event = read(line)
         return "time" in event and parse_time(event["time"]) is not None
@@ -238,8 +334,12 @@ def _timed(line: bytes, read: Callable[[bytes], dict[str, Any]]) -> bool:
         return False
 
 
-def _whole(pattern: Pattern) -> str:
-    return "'^(?:" + pattern.regex.replace("'", "''") + ")$'"
+def _whole(regex: str) -> str:
+    return "'^(?:" + regex.replace("'", "''") + ")$'"
+
+
+def _unnamed(pattern: Pattern) -> str:
+    return re.sub(r"\(\?P<\w+>", "(?:", pattern.regex.replace("'", "''"))
 
 
 def _iso(template: str, found: dict[str, str | None]) -> str:
@@ -247,8 +347,13 @@ def _iso(template: str, found: dict[str, str | None]) -> str:
     values = {name: value or "" for name, value in found.items()}
     if values.get("mon"):
         values["mon"] = f"{_MONTHS.index(values['mon']) // 3 + 1:02}"
-    if "day" in values:
-        values["day"] = values["day"].zfill(2)
+    for name in ("day", "month"):
+        values[name] = values.get(name, "").zfill(2)
+    if values.get("tz"):
+        values["tz"] = ZONES[values["tz"]]
+    if values.get("half"):
+        late = 12 * (values["half"] in "PMpm")
+        values["hour12"] = f"{int(values['hour12']) % 12 + late:02}"
     text = template.removeprefix(_YEARLESS).format(**values).replace(",", ".")
     if not template.startswith(_YEARLESS):
         return text
@@ -270,7 +375,7 @@ def _iso_sql(template: str, cut: str) -> str:
     pieces = []
     for literal, name, _, _ in Formatter().parse(template.removeprefix(_YEARLESS)):
         pieces += [f"'{literal}'"] if literal else []
-        pieces += [_part_sql(f"{cut}.{name}", name)] if name else []
+        pieces += [_part_sql(cut, name)] if name else []
     text = f"replace({' || '.join(pieces)}, ',', '.')"
     if not template.startswith(_YEARLESS):
         return text
@@ -279,7 +384,14 @@ def _iso_sql(template: str, cut: str) -> str:
     return f"(year({limit}) - {later})::VARCHAR || {text}"
 
 
-def _part_sql(value: str, name: str) -> str:
+def _part_sql(cut: str, name: str) -> str:
+    value = f"{cut}.{name}"
     if name == "mon":
         return f"lpad((strpos('{_MONTHS}', {value}) // 3 + 1)::VARCHAR, 2, '0')"
-    return f"lpad({value}, 2, '0')" if name == "day" else value
+    if name == "tz":
+        arms = " ".join(f"WHEN '{zone}' THEN '{offset}'" for zone, offset in ZONES.items())
+        return f"CASE {value} {arms} END"
+    if name == "hour12":
+        hour = f"try_cast({value} AS INT) % 12 + 12 * ({cut}.half IN ('PM', 'pm'))::INT"
+        return f"lpad(({hour})::VARCHAR, 2, '0')"
+    return f"lpad({value}, 2, '0')" if name in ("day", "month") else value

@@ -1,0 +1,111 @@
+"""Records of the Linux audit daemon: type=KIND msg=audit(SECONDS:SERIAL): pairs.
+
+The type is the record's; all records of one event share their `subject`, SECONDS:SERIAL. The
+pairs go into `data` as text, those within msg='…' and those that were translated (behind a group
+separator) too; values that are hexadecimal stay so. Words that are no pairs are the message. What
+has failed (res, success) is a warning.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.event import parse_time
+from lakelog.ingest.formats import pattern
+from lakelog.ingest.formats.sqltext import in_range_sql, time_sql
+
+NAME = "auditd"
+_HEAD = (
+    r"(?:node=([^ ]+) )?type=([A-Z][A-Z0-9_]*|UNKNOWN\[\d+\])"
+    r" msg=audit\((\d{1,11}\.\d{1,6}):(\d{1,18})\):[ \x1d]*"
+)
+_NAMES = ["node", "kind", "stamp", "serial"]
+_KEY = r"[A-Za-z0-9_.:-]+"
+_VALUE = r"""(?:"[^"]*"|[^ \x1d"'=][^ \x1d"']*|)"""
+_PAIRS = rf"(?:{_KEY}={_VALUE}(?:[ \x1d]+{_KEY}={_VALUE})*[ \x1d]*)?"
+_PAIR = rf"({_KEY})=({_VALUE})"
+_WITHIN = "msg='([^']*)'"
+_FAILED = {"res": ("failed", "0"), "success": ("no",)}
+
+
+def sniff(lines: list[bytes]) -> float:
+    """Say how sure it is that these are records of auditd."""
+    return pattern.share(lines, parse)
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """Return the event of one record. Raises InvalidEvent."""
+    text = pattern.decoded(line)
+    head = re.match(_HEAD, text, re.ASCII)
+    if not head:
+        raise InvalidEvent("no record of auditd")
+    node, kind, stamp, serial = head.groups()
+    rest = re.sub(_WITHIN, r"\1", text[head.end() :])
+    event: dict[str, Any] = {"time": stamp, "type": kind, "subject": f"{stamp}:{serial}"}
+    parse_time(stamp)
+    if node:
+        event["source"] = node
+    data: dict[str, str] = {}
+    again: dict[str, int] = {}
+    words, at = [], 0
+    for pair in re.finditer(rf"(?:^|(?<=[ \x1d])){_PAIR}(?=[ \x1d]|$)", rest, re.ASCII):
+        key, value = pair.groups()
+        words.append(rest[at : pair.start()])
+        at = pair.end()
+        again[key] = again.get(key, 0) + 1
+        name = key if again[key] == 1 else f"{key}_{again[key]}"
+        while name in data:
+            name += "_"
+        data[name] = value[1:-1] if value.startswith('"') else value
+    left = " ".join(" ".join([*words, rest[at:]]).replace("\x1d", " ").split())
+    if left:
+        event["message"] = left
+    if data:
+        event["data"] = data
+    if data.keys() & _FAILED.keys():
+        failed = any(data.get(key) in values for key, values in _FAILED.items())
+        event["level"] = "WARN" if failed else "INFO"
+    return event
+
+
+def cheaper(lines: list[bytes]) -> list[str]:
+    """There is no cheaper query."""
+    return []
+
+
+def _sql(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _query() -> str:
+    failed = " OR ".join(
+        f"coalesce(pairs['{key}'] IN ({', '.join(map(_sql, values))}), false)"
+        for key, values in _FAILED.items()
+    )
+    graded = " OR ".join(f"pairs['{key}'] IS NOT NULL" for key in _FAILED)
+    head = _sql("^" + _HEAD)
+    return f"""
+WITH trimmed AS (SELECT {pattern.TRIMMED} AS text, position FROM lines),
+headed AS (SELECT position, text, regexp_extract(text, {head}, {_NAMES}) AS h,
+             regexp_extract(text, {head}, 0) AS head FROM trimmed),
+bare AS (SELECT position, h, regexp_replace(substr(text, length(head) + 1), {_sql(_WITHIN)}, '\\1',
+           'g') AS rest FROM headed WHERE head <> ''),
+cut AS (SELECT position, h, regexp_extract_all(rest, {_sql(_PAIR)}, 1) AS keys,
+          regexp_extract_all(rest, {_sql(_PAIR)}, 2) AS quoted
+        FROM bare WHERE regexp_full_match(rest, {_sql(_PAIRS)})),
+paired AS (SELECT position, h, map_from_entries(list_zip(keys, list_transform(quoted,
+             lambda v: CASE WHEN starts_with(v, '"') THEN v[2:-2] ELSE v END))) AS pairs
+           FROM cut WHERE len(keys) = len(quoted) AND len(keys) = list_unique(keys)),
+timed AS (SELECT *, {time_sql("h.stamp")} AS time FROM paired)
+SELECT time, h.kind AS type, NULL::VARCHAR AS category, nullif(h.node, '') AS source,
+  h.stamp || ':' || h.serial AS subject,
+  CASE WHEN {failed} THEN 'WARN' WHEN {graded} THEN 'INFO' END AS level,
+  NULL::VARCHAR AS message,
+  CASE WHEN cardinality(pairs) > 0 THEN to_json(pairs)::VARCHAR END AS data,
+  NULL::VARCHAR AS id, position, NOT coalesce({in_range_sql("time")}, false) AS slow
+FROM timed"""
+
+
+QUERY = _query()

@@ -1,0 +1,234 @@
+"""Lines of cells under named columns: one declaration gives their SQL and their exact rule.
+
+What a file's header says of its columns is a `Table`. A cell becomes JSON by the kind of its
+column: `text`, `cell` (a number where its text is the one that the number has, else text),
+`bool` (T and F), or `[` and the kind of what a list holds. A cell that is empty or unset is null.
+A line with more or fewer cells than columns is no event.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.event import parse_time
+from lakelog.ingest.formats import pattern, sqltext
+from lakelog.ingest.formats.pattern import STATUS
+
+DATA = "data"
+_WHOLE = r"-?[1-9]\d{0,17}|0"
+_DECIMAL = r"-?(?:0|[1-9]\d{0,15})\.\d{1,17}"
+_ODD = r'["\\\x00-\x08\x0a-\x1f]'
+"""What JSON writes otherwise; a tab, too, where it does not divide the cells."""
+_TEXTS = ("category", "source", "subject", "message", "id")
+_QUOTED = "chr(31)"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a file: what its cells hold, and where they go: DATA or a column of an event."""
+
+    name: str
+    kind: str = "cell"
+    place: str = DATA
+
+
+@dataclass(frozen=True)
+class Table:
+    """How the lines of a file are read.
+
+    `cut` gives the cells of a line, `cut_sql` the same over `text` or null where it is not sure.
+    `moment` is made of texts and numbers of cells; without it the time is that of ingest. `status`
+    is the number of a cell that holds an HTTP status. `between` divides what lists hold. With
+    `tabs` no cell holds one.
+    """
+
+    columns: tuple[Column, ...]
+    cut: Callable[[str], list[str]]
+    cut_sql: str
+    type: str
+    moment: tuple[str | int, ...] = ()
+    status: int | None = None
+    unset: str = ""
+    empty: str = ""
+    between: str = ","
+    tabs: bool = False
+
+    def event(self, text: str) -> dict[str, Any]:
+        """Return the event of a line. Raises InvalidEvent."""
+        cells = self.cut(text)
+        if len(cells) != len(self.columns):
+            raise InvalidEvent(f"{len(cells)} fields where the header has {len(self.columns)}")
+        values = [None if cell in ("", self.unset) else cell for cell in cells]
+        event: dict[str, Any] = {"type": self.type}
+        data = {}
+        for column, value in zip(self.columns, values, strict=True):
+            if column.place == DATA:
+                data[column.name] = None if value is None else self._value(value, column.kind)
+            elif column.place != "time" and value is not None:
+                event[column.place] = value
+        pieces = [values[p] if isinstance(p, int) else p for p in self.moment]
+        if any(isinstance(p, int) and values[p] is not None for p in self.moment):
+            event["time"] = "".join(p or "" for p in pieces)
+            parse_time(event["time"])
+        if self.status is not None and values[self.status]:
+            event["level"] = STATUS.of(str(values[self.status]))
+        if data:
+            event["data"] = data
+        return event
+
+    def _value(self, cell: str, kind: str) -> Any:
+        if kind.startswith("["):
+            parts = [] if cell == self.empty else cell.split(self.between)
+            return [self._value(part, kind[1:]) for part in parts]
+        if self.empty and cell == self.empty:
+            return ""
+        if kind == "bool" and cell in ("T", "F"):
+            return cell == "T"
+        return _number(cell) if kind == "cell" else cell
+
+    def query(self, plain: str = "true") -> str:
+        """SQL over `lines` for lines that are `plain` (SQL over `text`) and cut for sure."""
+        at = {c.place: f"c{i}" for i, c in enumerate(self.columns) if c.place != DATA}
+        cells = ", ".join(
+            f"nullif({_nullif(f'c[{i + 1}]', self.unset)}, '') AS c{i}"
+            for i in range(len(self.columns))
+        )
+        members = ", ',', ".join(
+            f"'{_member(c.name)}', {self._json(f'c{i}', c.kind)}"
+            for i, c in enumerate(self.columns) if c.place == DATA
+        )  # fmt: skip
+        moment = [f"c{p}" if isinstance(p, int) else f"'{p}'" for p in self.moment]
+        held = " OR ".join(f"{p} IS NOT NULL" for p in moment if p.startswith("c")) or "false"
+        level = _nulls(at.get("level"))
+        severity = sqltext.level_sql(level) if "level" in at else level
+        if self.status is not None:
+            status = f"c{self.status}"
+            severity = f"CASE WHEN {status} IS NOT NULL THEN {STATUS.sql(status)} END"
+        texts = {name: f"{_nulls(at.get(name))} AS {name}" for name in _TEXTS}
+        odd = f"regexp_matches(text, '{_ODD}')" + (
+            "" if self.tabs else " OR contains(text, chr(9))"
+        )
+        strange = f"{level} IS NOT NULL AND severity IS NULL" if "level" in at else "false"
+        return f"""
+WITH bare AS (SELECT rtrim(line, chr(10) || chr(13)) AS text, position FROM lines),
+split AS (SELECT position, {odd} AS odd, {self.cut_sql} AS c FROM bare
+  WHERE {pattern.PLAIN} AND trim(text, {_BLANK}) <> '' AND {plain}),
+cells AS (SELECT position, odd, {cells} FROM split WHERE len(c) = {len(self.columns)}),
+timed AS (SELECT *, {severity} AS severity, CASE WHEN NOT ({held}) THEN {pattern.NOW}
+            ELSE {sqltext.time_sql(f"concat({', '.join(moment)})") if moment else pattern.NOW} END
+            AS time FROM cells)
+SELECT time, {f"coalesce({at['type']}, '{self.type}')" if "type" in at else _text(self.type)}
+    AS type, {texts["category"]}, {texts["source"]}, {texts["subject"]}, severity AS level,
+  {texts["message"]}, {f"concat('{{', {members}, '}}')" if members else "NULL::VARCHAR"} AS data,
+  {texts["id"]}, position,
+  NOT coalesce({sqltext.in_range_sql("time")}, false) OR ({strange}) AS slow
+FROM timed"""
+
+    def _json(self, value: str, kind: str) -> str:
+        """SQL for the JSON of a cell."""
+        if kind.startswith("["):
+            parts = f"string_split({value}, {_text(self.between)})"
+            inner = f"list_transform({parts}, lambda e: {self._json('e', kind[1:])})"
+            none = f"WHEN {value} = {_text(self.empty)} THEN '[]' " if self.empty else ""
+            return (
+                f"CASE WHEN {value} IS NULL THEN 'null' {none}"
+                f"ELSE concat('[', array_to_string({inner}, ','), ']') END"
+            )
+        arms = [f"WHEN {value} IS NULL THEN 'null'"]
+        if self.empty:
+            arms.append(f"WHEN {value} = {_text(self.empty)} THEN '\"\"'")
+        if kind == "bool":
+            arms.append(f"WHEN {value} = 'T' THEN 'true' WHEN {value} = 'F' THEN 'false'")
+        if kind == "cell":
+            arms.append(
+                f"WHEN ascii({value}) BETWEEN 45 AND 57 AND"
+                f" (regexp_full_match({value}, '{_WHOLE}') OR"
+                f" (regexp_full_match({value}, '{_DECIMAL}')"
+                f" AND try_cast({value} AS DOUBLE)::VARCHAR = {value})) THEN {value}"
+            )
+        arms.append(f"WHEN odd THEN to_json({value})::VARCHAR ELSE concat('\"', {value}, '\"')")
+        return f"CASE {' '.join(arms)} END"
+
+
+def distinct(names: list[str]) -> list[str]:
+    """Names of columns, the nameless and those that are there twice made different."""
+    made: list[str] = []
+    for number, name in enumerate(names, 1):
+        name = name or f"column_{number}"
+        made.append(f"{name}_{number}" if name in made else name)
+    return made
+
+
+def quoted_sql(delimiter: str) -> str:
+    """SQL for the cells of `text`, which may stand in quotes with two quotes for one; null where
+    a quote stands anywhere else."""
+    parts, mark = "string_split(text, '\"')", _text(delimiter)
+    last = f"len({parts})"
+    # parts of odd number stand outside of quotes; an empty one inside a cell was two quotes
+    outside = (
+        f"i % 2 = 1 AND x <> '' AND NOT ((i = 1 OR starts_with(x, {mark}))"
+        f" AND (i = {last} OR ends_with(x, {mark})))"
+    )
+    stray = f"len(list_filter({parts}, lambda x, i: {outside})) > 0"
+    joined = (
+        f"array_to_string(list_transform({parts}, lambda x, i: CASE WHEN i % 2 = 0 THEN x"
+        f" WHEN x = '' AND i > 1 AND i < {last} THEN '\"' ELSE replace(x, {mark}, {_QUOTED}) END),"
+        " '')"
+    )
+    return (
+        f"CASE WHEN NOT contains(text, '\"') THEN string_split(text, {mark})"
+        f" WHEN {last} % 2 = 0 OR contains(text, {_QUOTED}) OR {stray} THEN NULL"
+        f" ELSE string_split({joined}, {_QUOTED}) END"
+    )
+
+
+def quoted(delimiter: str) -> Callable[[str], list[str]]:
+    """What cuts lines whose cells may stand in quotes. It raises InvalidEvent."""
+    d = re.escape(delimiter)
+    cell = re.compile(rf'(?:"([^"]*(?:""[^"]*)*)"|((?:[^"{d}][^{d}]*)?))(?:({d})|\Z)')
+
+    def cut(text: str) -> list[str]:
+        cells, at, more = [], 0, True
+        while more:
+            match = cell.match(text, at)
+            if not match:
+                raise InvalidEvent(f"a quote that is not closed, or text behind one, at {at}")
+            inside, bare, mark = match.groups()
+            cells.append(bare if inside is None else inside.replace('""', '"'))
+            at, more = match.end(), mark is not None
+        return cells
+
+    return cut
+
+
+def _number(cell: str) -> Any:
+    if re.fullmatch(_WHOLE, cell, re.ASCII):
+        return int(cell)
+    if re.fullmatch(_DECIMAL, cell, re.ASCII) and repr(float(cell)) == cell:
+        return float(cell)
+    return cell
+
+
+def _member(name: str) -> str:
+    return (json.dumps(name, ensure_ascii=False) + ":").replace("'", "''")
+
+
+def _nulls(value: str | None) -> str:
+    return value or "NULL::VARCHAR"
+
+
+def _nullif(value: str, text: str) -> str:
+    return f"nullif({value}, {_text(text)})" if text else value
+
+
+def _text(value: str) -> str:
+    """A text as SQL has it."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+_BLANK = " || ".join(f"chr({ord(c)})" for c in pattern.SPACE)

@@ -1,0 +1,101 @@
+"""Lines of containers as Kubernetes keeps them: time, stream, P or F, text.
+
+Text that the runtime cut (P) is joined with what follows on its stream, up to the piece that ends
+it (F), also where the two streams take turns; the time is that of its first piece. The lines from
+the first piece to where nothing is open are one record. One that grows beyond RECORD_MAX is none:
+its pieces are events.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from lakelog.ingest.formats import pattern
+from lakelog.ingest.formats.pattern import MESSAGE, Pattern
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NAME = "cri"
+BEGINS = "^"
+WHOLE = MANY = UNTRIMMED = PROSE = True
+RECORD_MAX = 8 << 20
+_STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
+_HEAD = rf"(?P<stamp>{_STAMP}) (?P<stream>stdout|stderr)"
+_TAGS = "(?::[^ ]*)?"
+
+
+def _pattern(tag: str) -> Pattern:
+    return Pattern(rf"{_HEAD} {tag}{_TAGS}(?: {MESSAGE})?", "{stamp}", "log", data=("stream",))
+
+
+PATTERNS = (_pattern("F"),)
+_PIECES = (_pattern("(?P<tag>[FP])"),)
+QUERY = pattern.query(PATTERNS)
+_PIECE = re.compile(rf"{_STAMP} (stdout|stderr) ([FP]){_TAGS}(?: (.*))?", re.ASCII)
+_OTHERWISE = "no line of a container (CRI)"
+
+
+def sniff(lines: list[bytes]) -> float:
+    """Say how sure it is that these are lines of a container."""
+    return pattern.share(lines, lambda line: pattern.parse(_PIECES, line, _OTHERWISE))
+
+
+def parse(line: bytes) -> list[dict[str, Any]]:
+    """Return the events of a record, in the order of their first pieces. Raises InvalidEvent."""
+    return [event for _, event in _placed(line)]
+
+
+def places(line: bytes) -> list[int]:
+    """Where in a record its events begin: with their first pieces."""
+    return [at for at, _ in _placed(line)]
+
+
+def _placed(line: bytes) -> list[tuple[int, dict[str, Any]]]:
+    pattern.decoded(line)
+    if b"\n" not in line.strip():
+        return [(0, pattern.parse(_PIECES, line, _OTHERWISE))]
+    events: list[tuple[int, dict[str, Any]]] = []
+    still: dict[str, dict[str, Any]] = {}
+    at = 0
+    for piece in line.split(b"\n"):
+        start, at = at, at + len(piece) + 1
+        text = piece.decode().removesuffix("\r")
+        if not text.strip(pattern.SPACE):
+            continue
+        found = _PIECE.fullmatch(text.lstrip(pattern.SPACE).removeprefix("\ufeff"))
+        event = pattern.parse(_PIECES, piece, _OTHERWISE)
+        stream, tag, words = found.groups() if found else ("", "F", event.get("message"))
+        if stream in still:
+            still[stream]["message"] += words or ""
+        else:
+            still[stream] = {**event, "message": words or ""}
+            events.append((start, still[stream]))
+        if tag == "F":
+            still.pop(stream)
+    for _, event in events:
+        event["message"] = event["message"].rstrip(pattern.SPACE) or None
+    return events
+
+
+def cheaper(lines: list[bytes]) -> list[str]:
+    """There is no cheaper query."""
+    return []
+
+
+def heads(array: pa.Array, starts: Any) -> tuple[Any, bool]:
+    """Say of each line whether it begins a record, and whether the last one is open."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    count = len(array)
+    cut = np.asarray(pc.match_substring_regex(array, "^[^ ]+ std(?:out|err) P"))
+    if not cut.any():
+        return np.ones(count, dtype=bool), False
+    is_open = np.zeros(count, dtype=bool)
+    for stream in ("stdout", "stderr"):
+        mine = np.asarray(pc.match_substring_regex(array, f"^[^ ]+ {stream} "))
+        last = np.maximum.accumulate(np.where(mine, np.arange(count), -1))
+        is_open |= (last >= 0) & cut[last]
+    return np.append(True, ~is_open[:-1]), bool(is_open[-1])

@@ -1,0 +1,146 @@
+"""Lines that begin as one runtime or daemon alone begins them.
+
+glog and klog, Redis, Ruby's Logger (Rails, too), Android's logcat, Asterisk, Nest, qBittorrent,
+docker compose, MySQL's slow queries, supercomputers (Blue Gene, Thunderbird), epochs before a
+text, Python's default without a time, and the kernel's ring buffer. Dates without a year follow
+the rule of syslog; lines without a time have that of their ingest. Other lines continue the record
+before them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.ingest.formats import pattern
+from lakelog.ingest.formats.pattern import (
+    CLOCK,
+    COLOURS,
+    MESSAGE,
+    MONTH,
+    REST,
+    WORD,
+    Level,
+    Pattern,
+    graded,
+)
+
+NAME = "runtime"
+PROSE = True
+"""A line ends in free text, so its last character does not tell whether it goes on."""
+_LETTER = graded({
+    "V": "TRACE", "D": "DEBUG", "I": "INFO", "W": "WARN", "E": "ERROR", "F": "FATAL", "S": "FATAL",
+    "A": "INFO", "N": "INFO", "C": "FATAL",
+})  # fmt: skip
+_REDIS = graded({".": "DEBUG", "-": "DEBUG", "*": "INFO", "#": "WARN"})
+_NEST = graded({
+    "VERBOSE": "TRACE", "DEBUG": "DEBUG", "LOG": "INFO", "WARN": "WARN", "ERROR": "ERROR",
+    "FATAL": "FATAL",
+})  # fmt: skip
+_WORDS = "(?P<level>DEBUG|INFO|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL|SEVERE|FAILURE)"
+_ANY = "(?P<level>DEBUG|INFO|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL)"
+_ISO = r"(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)?)"
+_UNTIMED = "-"
+
+
+def _style(
+    regex: str, *data: str, time: str = "{stamp}", source: str = "source",
+    level: Level | None = _LETTER,
+) -> Pattern:  # fmt: skip
+    return Pattern(regex, time, "log", level, source=source, data=data)
+
+
+BEGINS = (
+    rf"^{COLOURS}(?:[IWEFD]\d{{4}} \d\d:\d\d:\d\d|\d+:[MSCX] \d\d [A-Z][a-z][a-z] |[DIWEFA], \["
+    r"|\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} |\[[A-Z][a-z][a-z] [ \d]\d \d\d:|\[Nest\] |\([NIWC]\) \d{4}-"
+    r"|[\w.-]+ +\| |# Time: |[^ ]+ \d{9,10} \d{4}\.\d\d\.\d\d |\d{10}(?:\.\d{1,9})? |\d{13} "
+    r"|(?:DEBUG|INFO|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL):|\[ *\d+\.\d{6}\] )"
+)
+PATTERNS = (
+    _style(
+        rf"(?P<level>[IWEFD])(?P<month>\d\d)(?P<day>\d\d) {CLOCK} +(?P<thread>\d+)"
+        rf" (?P<source>[^ \]]+)\]{REST}",
+        "thread", time="?-{month}-{day}T{clock}",
+    ),
+    _style(
+        rf"(?P<pid>\d+):(?P<role>[MSCX]) (?P<day>\d\d) {MONTH} (?P<year>\d{{4}}) {CLOCK}"
+        rf" (?P<level>[.*#-]){REST}",
+        "pid", "role", time="{year}-{mon}-{day}T{clock}", source="", level=_REDIS,
+    ),
+    _style(
+        r"(?P<level>[DIWEFA]), \[(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,9}) #(?P<pid>\d+)\]"
+        rf" +(?:DEBUG|INFO|WARN|ERROR|FATAL|ANY) -- (?P<source>[^:]*):{REST}",
+        "pid",
+    ),
+    _style(
+        rf"(?P<month>\d\d)-(?P<day>\d\d) {CLOCK} +(?P<pid>\d+) +(?P<thread>\d+)"
+        rf" (?P<level>[VDIWEFS]) (?P<source>[^:]*?) *:{REST}",
+        "pid", "thread", time="?-{month}-{day}T{clock}",
+    ),
+    _style(
+        rf"\[{MONTH} +(?P<day>\d{{1,2}}) {CLOCK}\] (?P<level>[A-Z]+)\[(?P<pid>\d+)\]"
+        rf"(?:\[[^\]]*\])?:? (?P<source>[^ :]+):(?P<line>\d+){REST}",
+        "pid", "line", time="?-{mon}-{day}T{clock}", level=WORD,
+    ),
+    _style(
+        r"\[Nest\] (?P<pid>\d+) +- (?P<month>\d\d?)/(?P<day>\d\d?)/(?P<year>\d{4}),"
+        r" (?P<hour12>\d\d?):(?P<minute>\d\d:\d\d) (?P<half>AM|PM) +"
+        rf"(?P<level>VERBOSE|DEBUG|LOG|WARN|ERROR|FATAL)(?: \[(?P<source>[^\]]*)\])?{REST}",
+        "pid", time="{year}-{month}-{day}T{hour12}:{minute}", level=_NEST,
+    ),
+    _style(rf"\((?P<level>[NIWC])\) {_ISO} -{REST}", source=""),
+    _style(rf"(?P<source>[\w.-]+) +\| +{_ISO}{REST}", level=None),
+    _style(rf"# Time: {_ISO}{REST}", source="", level=None),
+    _style(
+        r"(?P<alert>[^ ]+) (?P<stamp>\d{9,10}) \d{4}\.\d\d\.\d\d (?P<node>[^ ]+)"
+        r" \d{4}-\d\d-\d\d-[\d.]+ [^ ]+ (?P<kind>[A-Z]+) (?P<source>[A-Z_]+)"
+        rf" {_WORDS}{REST}",
+        "alert", "node", "kind", level=graded({
+            "DEBUG": "DEBUG", "INFO": "INFO", "NOTICE": "INFO", "WARNING": "WARN", "WARN": "WARN",
+            "ERROR": "ERROR", "SEVERE": "ERROR", "FAILURE": "ERROR", "CRITICAL": "FATAL",
+            "FATAL": "FATAL",
+        }),
+    ),
+    _style(
+        r"(?P<alert>[^ ]+) (?P<stamp>\d{9,10}) \d{4}\.\d\d\.\d\d (?P<node>[^ ]+)"
+        r" [A-Z][a-z][a-z] +\d{1,2} \d\d:\d\d:\d\d [^ ]+"
+        r" (?:(?P<source>[^ :\[\]]+)(?:\[(?P<pid>\d+)\])?:(?: |$))?(?P<message>.*)",
+        "alert", "node", "pid", level=None,
+    ),
+    _style(rf"(?P<stamp>\d{{10}}(?:\.\d{{1,9}})?|\d{{13}}) {MESSAGE}", source="", level=None),
+    _style(
+        rf"{_ANY}:(?P<source>[A-Za-z_][\w.-]*):{MESSAGE}", time=_UNTIMED, level=WORD
+    ),
+    _style(rf"{_ANY}: +{MESSAGE}", time=_UNTIMED, source="", level=WORD),
+    _style(
+        rf"\[ *(?P<uptime>\d+\.\d{{6}})\] (?:(?P<source>[\w-]+(?: [\w.:-]+)?): )?{MESSAGE}",
+        "uptime", time=_UNTIMED, level=None,
+    ),
+)  # fmt: skip
+QUERY = pattern.query(PATTERNS, joined=True)
+_LESS = 0.9
+"""How sure a line without a time makes, beside one that has one."""
+
+
+def sniff(lines: list[bytes]) -> float:
+    """Say how sure it is that these are lines of such a runtime."""
+    full = [line for line in lines if line.strip()]
+    return sum(map(_sure, full)) / len(full) if full else 0.0
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """Return the event of one line. Raises InvalidEvent."""
+    return pattern.parse(PATTERNS, line, "a line that continues another", joined=True)
+
+
+def cheaper(lines: list[bytes]) -> list[str]:
+    """Return the query of those styles only that these lines show."""
+    return pattern.narrowed(PATTERNS, lines, joined=True)
+
+
+def _sure(line: bytes) -> float:
+    timed = pattern.share([line], parse)
+    try:
+        return timed or (_LESS if parse(line) else 0.0)
+    except InvalidEvent:
+        return 0.0

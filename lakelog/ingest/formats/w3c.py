@@ -1,0 +1,76 @@
+"""Extended logs of the W3C, as IIS and CloudFront write them: #Fields names the columns.
+
+`date` and `time` are the time, in UTC; where only a time is there, #Date gives the day. A dash is
+null. The level comes from sc-status. Cells in quotes may hold spaces; where there are tabs, they
+divide the cells. Headers further down count as those of Zeek do.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.ingest.formats import columns
+from lakelog.ingest.formats.columns import DATA, Column, Table
+from lakelog.ingest.formats.headed import Headed
+
+NAME = "w3c"
+_DAY = re.compile(r"#(?:Start-)?Date:\s*(\d{4}-\d\d-\d\d)")
+_FIELDS = "#Fields:"
+_NUMBERS = re.compile(
+    r"[a-z]*-?(?:status|substatus|bytes|port)|time-?taken\w*|.*-len|.*win32-status"
+)
+
+
+def sniff(lines: list[bytes]) -> float:
+    """Say how sure it is that this is such a log: its directives come first."""
+    start = lines[0].lstrip(b" ") if lines else b""
+    told = any(line.startswith(_FIELDS.encode()) for line in lines)
+    return 1.0 if told and start.startswith((b"#Software:", b"#Version:", b"#Fields:")) else 0.0
+
+
+def fitted(head: bytes) -> Headed:
+    """Return the format of a file that begins so."""
+    return Headed(NAME, _table, head)
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """Refuse a line without its header."""
+    raise InvalidEvent("no #Fields before it")
+
+
+def cheaper(lines: list[bytes]) -> list[str]:
+    """There is no cheaper query."""
+    return []
+
+
+QUERY = ""  # made of the header
+
+
+def _table(header: list[str]) -> Table | None:
+    """The table that the lines of a header tell of."""
+    fields = [line.removeprefix(_FIELDS).split() for line in header if line.startswith(_FIELDS)]
+    if not fields or not fields[-1]:
+        return None
+    names = columns.distinct(fields[-1])
+    days = [match[1] for line in header if (match := _DAY.match(line))]
+    date = next((n for n in ("date", "date-local") if n in names), "")
+    time = next((n for n in ("time", "time-local") if n in names), "")
+    moment: tuple[str | int, ...] = ()
+    if time and (date or days):
+        moment = (names.index(date) if date else days[-1], "T", names.index(time), "Z")
+    spent = {date, time} if moment else set()
+    quoted = columns.quoted(" ")
+    return Table(
+        tuple(
+            Column(n, "cell" if _NUMBERS.fullmatch(n.lower()) else "text",
+                   "time" if n in spent else DATA)
+            for n in names
+        ),
+        lambda text: text.split("\t") if "\t" in text else quoted(text),
+        "CASE WHEN contains(text, chr(9)) THEN string_split(text, chr(9))"
+        f" ELSE {columns.quoted_sql(' ')} END",
+        "access", moment, names.index("sc-status") if "sc-status" in names else None, unset="-",
+        tabs=True,
+    )  # fmt: skip

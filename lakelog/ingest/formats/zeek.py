@@ -1,0 +1,74 @@
+"""Zeek's logs with tabs: #fields and #types say what the columns hold, #path the type.
+
+`ts` is the time and `uid` the subject; numbers, booleans, sets and vectors are those of JSON. What
+is unset is null. Text keeps what is escaped (`\\x09`) as it is written. A header further down that
+says the same is no event; behind one that says something else, what was read at once with it is
+read as it says.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.ingest.formats.columns import DATA, Column, Table
+from lakelog.ingest.formats.headed import Headed
+
+NAME = "zeek"
+_NUMBERS = ("count", "int", "port", "double", "interval", "time")
+_LIST = re.compile(r"(?:set|vector)\[(\w+)\]")
+
+
+def sniff(lines: list[bytes]) -> float:
+    """Say how sure it is that this is a log of Zeek: its header comes first."""
+    return 1.0 if lines and lines[0].startswith(b"#separator ") else 0.0
+
+
+def fitted(head: bytes) -> Headed:
+    """Return the format of a file that begins so."""
+    return Headed(NAME, _table, head)
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """Refuse a line without its header."""
+    raise InvalidEvent("no #fields before it")
+
+
+def cheaper(lines: list[bytes]) -> list[str]:
+    """There is no cheaper query."""
+    return []
+
+
+QUERY = ""  # made of the header
+
+
+def _table(header: list[str]) -> Table | None:
+    """The table that the lines of a header tell of."""
+    said = {}
+    for line in header:
+        key, _, rest = line.partition("\t" if "\t" in line else " ")
+        said[key] = rest
+    if "#fields" not in said:
+        return None
+    names, kinds = said["#fields"].split("\t"), said.get("#types", "").split("\t")
+    if len(kinds) != len(names):
+        kinds = ["string"] * len(names)
+    places = {"ts": "time", "uid": "subject"}
+    columns = tuple(
+        Column(name, _kind(kind), places.get(name, DATA))
+        for name, kind in zip(names, kinds, strict=True)
+    )
+    return Table(
+        columns, lambda text: text.split("\t"), "string_split(text, chr(9))",
+        said.get("#path") or "zeek", (names.index("ts"),) if "ts" in names else (),
+        unset=said.get("#unset_field", "-"), empty=said.get("#empty_field", "(empty)"),
+        between=said.get("#set_separator", ","), tabs=True,
+    )  # fmt: skip
+
+
+def _kind(kind: str) -> str:
+    of_list = _LIST.fullmatch(kind)
+    if of_list:
+        return "[" + _kind(of_list[1])
+    return "cell" if kind in _NUMBERS else "bool" if kind == "bool" else "text"

@@ -1,0 +1,248 @@
+"""Formats whose columns a header names: CSV, Zeek and W3C, by SQL and by the exact rule."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import lakelog
+from lakelog.ingest import transform
+from lakelog.ingest.audit import audit
+from lakelog.ingest.formats import delimited, known, w3c, zeek
+from lakelog.ingest.source import Chunk
+from lakelog.ingest.transform import Transformer
+from tests.test_formats import parsed
+from tests.test_text_files import FACTS, SHARED, events
+
+ZEEK = (
+    "#separator \\x09\n#set_separator\t,\n#empty_field\t(empty)\n#unset_field\t-\n#path\tconn\n"
+    "#open\t2020-01-01-00-00-00\n#fields\tts\tuid\tn\tlocal\ttags\tnums\tname\n"
+    "#types\ttime\tstring\tcount\tbool\tset[string]\tvector[double]\tstring\n"
+)
+W3C = (
+    "#Software: Microsoft Internet Information Services 10.0\n#Version: 1.0\n"
+    "#Date: 2024-05-01 10:00:00\n#Fields: date time c-ip cs-uri-stem sc-status cs(User-Agent)\n"
+)
+CELLS = {
+    "zeek": "1588205198.899709 - (empty) a,b 1.5,-0.25 C1 T \\x09 , 7",
+    "w3c": '2024-05-01 10:00:01 1.2.3.4 - 404 500 200 "x""y" "" a+b /x',
+    "csv": '2024-05-01T10:00:00Z info loud 1.5 0.1000 5 007 "a,b" "say""hi""" "" """a""" a"b'
+    ' "x\\ny" é 1588205198 0.30000000000000004 \\ \x01 -0 1e5 1. .5 0.00001 12345678901234567.5'
+    " -1 T",
+    "tsv": '2024-05-01 a_b 1 "x,y" -3.0',
+}
+HEADS = {
+    "zeek": (zeek, ZEEK, CELLS["zeek"].split(), "\t"),
+    "w3c": (w3c, W3C, [*CELLS["w3c"].split(), '"a b"'], " "),
+    "csv": (delimited, 'time,level,message,"n o",id,\n', [
+        *(c.replace("\\n", "\n") for c in CELLS["csv"].split()), "", " x "], ","),
+    "tsv": (delimited, "timestamp\tmessage\tvalue\r\n", [
+        *CELLS["tsv"].split(), "", "a b", '"x\ty"'], "\t"),
+}  # fmt: skip
+
+
+def made(engine: Any, form: Any, data: bytes, few: int) -> tuple[dict[int, Any], list[int]]:
+    """The rows by position and the places of bad lines; times of ingest are left out."""
+    with mock.patch.object(transform, "FEW", few):
+        found = Transformer(engine, form, "o").run(Chunk(data, 0), final=True)
+    table = found.table.to_pylist() if found.table is not None else []
+    for row in table:
+        row["data"] = parsed(row["data"])
+        if row["time"] > dt.datetime(2025, 6, 1, tzinfo=dt.UTC):
+            row["time"] = None
+        del row["ingested_at"]
+    return {row["position"]: row for row in table}, [b.position for b in found.bad]
+
+
+@st.composite
+def tables(draw: st.DrawFn, name: str) -> bytes:
+    """A header and lines of cells, most as many as it names; further headers between them."""
+    _, header, cells, mark = HEADS[name]
+    width = len(header.rstrip("\n").split("\n")[-1 if name != "zeek" else -2].split(mark))
+    width -= name in ("zeek", "w3c")
+    text = header
+    for _ in range(draw(st.integers(1, 12))):
+        count = draw(st.sampled_from([width, width, width, width, width - 1, width + 1]))
+        row = [
+            draw(st.sampled_from(cells) | st.sampled_from(cells) | st.text(max_size=4))
+            for _ in range(count)
+        ]
+        if draw(st.integers(0, 3)) and name != "csv":
+            row[:2] = cells[:2]
+        text += mark.join(row) + draw(st.sampled_from(["\n", "\n", "\n", "\r\n", "\n\n"]))
+        if draw(st.integers(0, 9)) == 0:
+            text += header
+    return text.encode("utf-8", "replace") + b"\n"
+
+
+@pytest.mark.parametrize("name", HEADS)
+@settings(max_examples=60)
+@given(data=st.data())
+def test_tables_by_sql_are_those_of_the_exact_rule(engine: Any, name: str, data: Any) -> None:
+    """Whatever the cells hold, both ways give the same rows and the same bad lines."""
+    text = data.draw(tables(name))
+    form = HEADS[name][0].fitted(text)
+    assert made(engine, form, text, 0) == made(engine, form, text, 10_000)
+
+
+def test_a_plain_table_is_decided_by_sql(engine: Any) -> None:
+    """No line of such tables is left to be decided one by one."""
+    for text in (
+        ZEEK + "1588205198.8\tC1\t5\tT\ta,b\t1.5\tx\n" * 3,
+        W3C + '2024-05-01 10:00:01 1.2.3.4 /x 404 "a b"\n' * 3,
+        'time,level,message\n2024-05-01,info,"a, ""b""\nc"\n2024-05-01,warn,x\n',
+    ):
+        form = known.fitted(known.told(text.encode(), b"", "x"), text.encode())
+        with mock.patch.object(form, "parse", return_value=[]):
+            rows, bad = made(engine, form, text.encode(), 0)
+        assert len(rows) in (2, 3)
+        assert not bad
+
+
+def test_a_zeek_log(lake: lakelog.Lake) -> None:
+    """Types are those of JSON, unset is null, empty is empty; the path is the type."""
+    name = "lnav/logfile_bro_http.log.0"
+    if not SHARED.is_dir():
+        pytest.skip("the shared sample files are not here")
+    report = lake.ingest(str(SHARED / name))
+    assert (report.events, report.quarantined) == (FACTS[name]["data_rows"], 0)
+    assert report.files[0].format == "zeek"
+    first = events(lake)[0]
+    assert first["type"] == "http"
+    assert first["time"] == dt.datetime(2011, 11, 3, 0, 19, 26, 452687, tzinfo=dt.UTC)
+    data = first["data"]
+    assert (data["id.resp_p"], data["status_code"], data["version"]) == (80, 200, "1.1")
+    assert (data["tags"], data["referrer"], data["resp_fuids"]) == ([], None, ["Ftw3fJ2JJF3ntMTL2"])
+    assert set(data) == set(FACTS[name]["fields"]) - {"ts", "uid"}
+
+
+def test_a_header_that_changes_is_followed(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Lines behind a new header have its columns and its day; the same header changes nothing."""
+    text = (
+        "#Version: 1.0\n#Date: 2024-05-01\n#Fields: time c-ip\n10:00:00 a\n"
+        "#Date: 2024-05-02\n#Fields: time c-ip\n10:00:00 b\n11:00:00 c\n"
+        "#Version: 1.0\n#Date: 2024-05-02\n#Fields: time c-ip sc-status\n12:00:00 d 503\n"
+    )
+    (tmp_path / "ex.log").write_text(text)
+    report = lake.ingest(str(tmp_path / "ex.log"))
+    assert (report.events, report.quarantined) == (4, 0)
+    found = events(lake)
+    assert [f"{e['time']:%d %H}" for e in found] == ["01 10", "02 10", "02 11", "02 12"]
+    assert [e["data"].get("c-ip") for e in found] == ["a", "b", "c", "d"]
+    assert (found[3]["level"], found[3]["data"]["sc-status"]) == ("ERROR", 503)
+
+
+def test_an_iis_log_with_days_of_its_own(lake: lakelog.Lake) -> None:
+    """The day of lines with only a time is that of the newest #Date before them."""
+    name = "lnav/logfile_w3c.2"
+    if not SHARED.is_dir():
+        pytest.skip("the shared sample files are not here")
+    report = lake.ingest(str(SHARED / name))
+    assert (report.events, report.quarantined) == (FACTS[name]["data_rows"], 0)
+    days = [event["time"].day for event in events(lake)]
+    assert days == [9] * 11 + [10] * 3
+
+
+def test_what_grows_behind_a_new_header_is_audited(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Lines behind a header that says something else are each in their place, whenever taken."""
+    path, text = tmp_path / "ex.log", "#Version: 1.0\n#Fields: a b\n1 2\n#Fields: a c\n"
+    for more in ("3 4\n5 6\n", "7 8\n", "#Fields: a b\n9 0\n"):
+        text += more
+        path.write_text(text)
+        lake.ingest(str(path))
+    found = events(lake)
+    assert [list(e["data"].values()) for e in found] == [
+        [*"12"],
+        [*"34"],
+        [*"56"],
+        [*"78"],
+        [*"90"],
+    ]
+    assert list(found[1]["data"]) == ["a", "c"]
+    assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
+
+
+@pytest.mark.parametrize("name", [n for n in FACTS if n.startswith("nab/") and n[-3:] == "csv"])
+def test_series_of_numbers(lake: lakelog.Lake, name: str) -> None:
+    """Every value of a series is the number it was, at its time."""
+    facts, report = FACTS[name], lake.ingest(str(SHARED / name))
+    assert (report.events, report.quarantined) == (facts["rows"], 0)
+    ((low, high, mean, first),) = lake.sql(
+        "SELECT min(v), max(v), avg(v), strftime(min(time), '%Y-%m-%d %H:%M:%S')"
+        " FROM (SELECT time, (data->>'value')::DOUBLE AS v FROM events)"
+    ).fetchall()
+    assert (low, high) == (facts["min"], facts["max"])
+    assert mean == pytest.approx(facts["mean"], rel=1e-6)
+    assert first == facts["first"]
+
+
+def test_what_a_csv_record_is(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Newlines in quotes belong to the record; a header or other numbers of cells make no event."""
+    text = (
+        'time;level;message;size;source\r\n2024-05-01 10:00:00;warning;"two\nlines; ""x""";5;a\r\n'
+        "2024-05-01 10:00:01;info;short\r\n2024-05-01 10:00:02;info;;0.50;b\r\n"
+    )
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    report = lake.ingest(str(tmp_path / "t.csv"))
+    assert (report.events, report.quarantined) == (2, 1)
+    assert report.files[0].format == "csv"
+    found = events(lake)
+    assert (found[0]["level"], found[0]["message"]) == ("WARN", 'two\nlines; "x"')
+    assert (found[0]["source"], found[0]["data"]) == ("a", {"size": 5})
+    assert (found[1]["message"], found[1]["data"]) == (None, {"size": "0.50"})
+    ((reason, line),) = lake.sql("SELECT reason, line FROM quarantine").fetchall()
+    assert reason == "3 fields where the header has 5"
+    assert line == "2024-05-01 10:00:01;info;short"
+
+
+def test_a_header_alone_is_no_event(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """A table whose first row comes later is a table from the beginning."""
+    path = tmp_path / "t.csv"
+    path.write_text("time,message\n")
+    assert lake.ingest(str(path)).events == 0
+    path.write_text("time,message\n2024-05-01,x\n")
+    assert lake.ingest(str(path)).events == 1
+    assert lake.ingest(str(path)).events == 0
+    assert events(lake)[0]["message"] == "x"
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 7))
+@pytest.mark.parametrize("name", ["zeek", "w3c", "csv"])
+def test_tables_that_grow_are_audited(
+    lake: lakelog.Lake, tmp_path: Path, name: str, cut: int
+) -> None:
+    """Taken in wherever it was cut, each record is there once, and an audit says so."""
+    rows = {
+        "zeek": "1588205198.8\tC1\t5\tT\ta,b\t1.5\tx\n", "csv": '2024-05-01,info,"a\nb",1,,\n',
+        "w3c": "2024-05-01 10:00:01 1.2.3.4 /x 404 x\n",
+    }  # fmt: skip
+    text = HEADS[name][1] + rows[name] * 4
+    at = len(HEADS[name][1]) + cut
+    path = tmp_path / ("grows.csv" if name == "csv" else "grows.log")
+    path.write_text(text[:at])
+    lake.ingest(str(path))
+    path.write_text(text)
+    lake.ingest(str(path))
+    ((count,),) = lake.sql("SELECT count(*) FROM events").fetchall()
+    assert count == 4
+    found = audit(lake.store, lake.branch_name, lake.engine, [])
+    assert [file.wrong for file in found.files] == [0]
+
+
+@example(words="Dear Sir, thank you,\nyours, me\nnone\nx\n")
+@given(words=st.text(st.sampled_from("ab ,.\n;"), max_size=60))
+@settings(max_examples=60)
+def test_prose_is_no_table(words: str) -> None:
+    """Text with commas in it is not taken for a table unless it looks like one throughout."""
+    lines = words.encode().split(b"\n")
+    sure = delimited.sniff(lines)
+    full = [line for line in lines if line.strip()]
+    assert not sure or delimited.is_header(full[0].decode())
+    assert json.dumps(sure)
