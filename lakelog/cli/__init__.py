@@ -23,6 +23,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Read": {
         "sql": ("query", "run SQL over the events, live ones included"),
         "stats": ("stats", "what the lake holds, in numbers"),
+        "dedupe": ("dedupe", "what is there more than once; leave one of each"),
     },
     "History": {
         "log": ("history", "moves of the branch, newest first"),
