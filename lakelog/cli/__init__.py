@@ -44,6 +44,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "gc": ("care", "delete what nothing needs any more"),
         "retention": ("care", "let go of events older than a span"),
     },
+    "Older systems": {
+        "oos": ("oos", "views of an OOS log stream"),
+        "events": ("events", "the older event store: stats, list, search, export"),
+    },
     "Around it": {
         "doctor": ("doctor", "check this machine and the lake"),
         "config": ("setup", "show and set the lake's settings"),
