@@ -52,10 +52,10 @@ def rows_sql(table: str = "events", where: str = "true", marks: str = "") -> str
     the table that says which are processed, if it is another."""
     marked = f"""SELECT unnest(from_json({_JSON}->'$.ids', '["BIGINT"]')) FROM {marks or table}
         WHERE type = '{PROCESSED}'"""
-    return f"""SELECT {NUMBER} AS id, epoch(time) AS timestamp, type AS event_type,
+    return f"""SELECT {NUMBER} AS id, epoch_us(time) / 1e6 AS timestamp, type AS event_type,
         {_JSON}->>'$.action' AS action, source, data AS data_json,
         NULL::BLOB AS data_compressed, {_HASH} AS hash, {NUMBER} IN ({marked}) AS processed,
-        epoch(ingested_at) AS created_at
+        epoch_us(ingested_at) / 1e6 AS created_at
         FROM {table} WHERE type NOT IN ({_listed(OWN)}) AND ({where})"""
 
 
@@ -87,7 +87,7 @@ def _patterns(table: str) -> str:
         coalesce({field}pattern_type', {field}name') AS pattern_type,
         try_cast({field}confidence' AS DOUBLE) AS confidence,
         coalesce({field}pattern_data', {field}data') AS pattern_data,
-        {field}embryo_id' AS embryo_id, epoch(time) AS created_at
+        {field}embryo_id' AS embryo_id, epoch_us(time) / 1e6 AS created_at
         FROM {table} WHERE type IN ('{PATTERN}', 'PATTERN_DETECTED')"""
 
 
@@ -99,8 +99,8 @@ def _stats(table: str) -> str:
     fields = ", ".join(
         f"try_cast({_JSON}->>'$.{name}' AS {kind}) AS {name}" for name, kind in kinds.items()
     )
-    return f"""SELECT {NUMBER} AS id, epoch(time) AS timestamp, {fields},
-        epoch(ingested_at) AS created_at FROM {table} WHERE type = '{STATS}'"""
+    return f"""SELECT {NUMBER} AS id, epoch_us(time) / 1e6 AS timestamp, {fields},
+        epoch_us(ingested_at) / 1e6 AS created_at FROM {table} WHERE type = '{STATS}'"""
 
 
 def _listed(names: tuple[str, ...]) -> str:
