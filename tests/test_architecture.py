@@ -30,7 +30,7 @@ ORDER = {
         spawn writer tail rows publish trim seal compact retention removal gc resolve history stats
         checker verify unflip salvage aside mend_refs mend_data
         repair""",
-    "query": "prune keys tailrows omega session",
+    "query": "prune keys tailrows omega behaviour session",
     "ingest": """inflate source cursors formats transform gather ingest quarantine
         places account audit""",
     "collect": "scan watch",
@@ -38,8 +38,8 @@ ORDER = {
     "ingest/formats": "sqltext narrowed jsonl oos bulk pattern access syslog logfmt applog",
     "cli": """exits terminal values vectors tables formats output app pairs lines sample
         results asking waiting screen complete editor shell connect
-        write ingest audit watch query stats dedupe oos events history names care seal doctor
-        setup demo""",
+        write ingest audit watch query stats dedupe oos events behaviour history names care seal
+        doctor setup demo""",
 }
 STRANGERS = {"collect", "analyze", "train", "ship", "sync"}  # these rooms do not know each other
 LAZY_DOORS = {"lakelog/lazy.py", "lakelog/cli/__init__.py"}  # may load our code by its name

@@ -23,7 +23,10 @@ _TYPES = 12
 _SEARCHED = ("data", "type", "source", "message", "subject")
 
 
-@click.group()
+@click.group(
+    epilog="\b\nExamples:\n  lakelog events --db lake stats\n  lakelog events list --hours 24\n"
+    '  lakelog sql "SELECT event_type, count(*) FROM omega.events GROUP BY 1"',
+)  # fmt: skip
 @click.option("--db", type=click.Path(), metavar="PATH", help="The lake; the same as --lake.")
 @click.pass_obj
 def events(app: App, db: str | None) -> None:

@@ -18,7 +18,7 @@ from lakelog.store import opening
 _SHOWN = 12
 
 
-@click.group(invoke_without_command=False)
+@click.group(epilog="\b\nExamples:\n  lakelog oos views oos.log")
 def oos() -> None:
     """The OOS log stream: views over an oos.log or a lake."""
 
