@@ -13,7 +13,18 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import append, bulk, history, ingest, publish, report, seal, start
+from benchmarks import (
+    append,
+    bulk,
+    dedupe,
+    history,
+    ingest,
+    older,
+    publish,
+    report,
+    seal,
+    start,
+)
 from benchmarks import open as opening
 from benchmarks.measure import FULL, QUICK, Scale, progress
 from benchmarks.report import Row
@@ -34,6 +45,10 @@ BENCHMARKS: dict[str, Callable[[Scale], list[Row]]] = {
     "ids": ingest.identities,
     "memory": ingest.memory,
     "needle": ingest.needles,
+    "dedupe": dedupe.rows,
+    "claim": older.claim,
+    "lookups": older.lookups,
+    "sqlite": older.memory,
 }
 
 

@@ -12,6 +12,7 @@ question. A compaction changes nothing; after a rewind, a retention or a dedupe 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ else:
     tailrows = Lazy("lakelog.query.tailrows")
 
 CHUNK = 1 << 23
+_FIELDS = 6
 _MARK = 256
 """So many bytes before the place where reading stopped are compared."""
 _COLUMNS = ["time", "type", "source", "subject", "data"]
@@ -105,18 +107,18 @@ class FileFeed:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        try:
-            data.decode()
-        except UnicodeDecodeError:
-            data = data.decode("utf-8", "replace").encode()
         lines = rows.split_lines(data)[0]
+        try:
+            lines.validate(full=True)
+        except pa.ArrowInvalid:
+            lines = rows.split_lines(data.decode("utf-8", "replace").encode())[0]
         parts = pc.split_pattern(lines, "|", max_splits=5)
-        whole = pc.equal(pc.list_value_length(parts), 6)
-        if not pc.all(whole).as_py():
-            parts = parts.filter(whole)
+        whole = parts.value_lengths().to_numpy() == _FIELDS
+        if not whole.all():
+            parts = parts.filter(pa.array(whole))
         if final and (not len(parts) or not _is_json(pc.list_element(parts, 5)[0].as_py())):
             return None
-        time, good = _micros(pc.list_element(parts, 0))
+        time, good = _micros(pc.list_element(parts, _index(0)))
         if good is not None:
             parts = parts.filter(pa.array(good))
         if not final and len(parts) != len(lines):
@@ -124,9 +126,15 @@ class FileFeed:
             self.skipped += len(lines) - len(parts) - pc.sum(blank).as_py()
         first, self._lines = self._lines, self._lines + len(parts)
         order = np.arange(first, first + len(parts), dtype=np.int64)
-        columns = [pc.list_element(parts, place) for place in (1, 3, 4, 5)]
-        texts = [pc.if_else(pc.equal(c, ""), pa.scalar(None, c.type), c) for c in columns]
-        return Batch(time, order, *texts)
+        kind, source, item = (pc.list_element(parts, _index(place)) for place in (1, 3, 4))
+        return Batch(
+            time,
+            order,
+            kind,
+            source,
+            item,
+            lambda at: pc.list_element(parts.take(at), 5).to_pylist(),
+        )
 
 
 class LakeFeed:
@@ -185,15 +193,30 @@ class LakeFeed:
 Feed = FileFeed | LakeFeed
 
 
+@functools.cache
+def _index(place: int) -> Any:
+    """A number as Arrow takes it: made at every use it would cost more than the use."""
+    import pyarrow as pa
+
+    return pa.scalar(place)
+
+
 def _batch_of(table: pa.Table) -> Batch:
     """Rows of a lake as a batch."""
     import numpy as np
 
-    time, *texts = (table[name].combine_chunks() for name in _COLUMNS)
+    time, kind, source, item = (table[name].combine_chunks() for name in _COLUMNS[:-1])
     order = np.arange(table.num_rows, dtype=np.int64)
     if "seq" in table.column_names:
         order = table["seq"].to_numpy()
-    return Batch(time.cast("int64").to_numpy(), order, *texts)
+    return Batch(
+        time.cast("int64").to_numpy(),
+        order,
+        kind,
+        source,
+        item,
+        lambda at: table["data"].take(at).to_pylist(),
+    )
 
 
 def _micros(text: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:

@@ -10,6 +10,8 @@ equal times what came later. Nothing of an event is kept but that.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -31,14 +33,14 @@ _COMPLETE, _FAIL = _NAMES.index("COMPLETE"), _NAMES.index("FAIL")
 
 @dataclass
 class Batch:
-    """Events: `time` in us, `order` for those of equal times, and texts."""
+    """Events: `time` in us, `order` for those of equal times, and texts; `data` of some rows."""
 
     time: np.ndarray
     order: np.ndarray
     type: pa.Array
     source: pa.Array
     item: pa.Array
-    data: pa.Array
+    data: Callable[[np.ndarray], list[str | None]]
 
 
 @dataclass
@@ -77,21 +79,19 @@ class State:
     def add(self, batch: Batch) -> None:
         """Take events in."""
         import numpy as np
-        import pyarrow as pa
         import pyarrow.compute as pc
 
         if not len(batch.time):
             return
-        codes = pc.fill_null(pc.index_in(batch.type, pa.array(_NAMES, batch.type.type)), -1)
-        kinds = codes.to_numpy(zero_copy_only=False)
+        found = pc.index_in(batch.type, _names(batch.type.type))
+        kinds = np.nan_to_num(found.to_numpy(zero_copy_only=False), nan=-1).astype(np.int8)
         low = int(batch.time.min())
         self.first = low if self.first is None else min(low, self.first)
         self.times = _joined([*self.times, batch.time])
         done, failed = kinds == _COMPLETE, kinds == _FAIL
         if done.any():
             self.completions = _joined([*self.completions, batch.time[done]])
-        for place, kind in enumerate((_COMPLETE, _FAIL)):
-            self._count(place, batch.source.filter(pc.equal(codes, kind)))
+        self._count(batch.source, (done, failed))
         if failed.any():
             self._fail(batch, np.flatnonzero(failed))
         self._advance(batch, kinds)
@@ -116,19 +116,23 @@ class State:
         counts = np.bincount(self.item_states, minlength=len(_NAMES)).tolist()
         return dict(zip(STATES.values(), counts, strict=True))
 
-    def _count(self, place: int, source: pa.Array) -> None:
+    def _count(self, source: pa.Array, outcomes: tuple[np.ndarray, np.ndarray]) -> None:
         """Add the outcomes of each source."""
-        import pyarrow.compute as pc
+        import numpy as np
 
-        for pair in pc.value_counts(source).to_pylist():
-            counts = self.sources.setdefault(pair["values"] or "", [0, 0])
-            counts[place] += pair["counts"]
+        coded = source.dictionary_encode(null_encoding="encode")
+        names, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy()
+        sums = [np.bincount(codes[mask], minlength=len(names)).tolist() for mask in outcomes]
+        for name, *more in zip(names, *sums, strict=True):
+            if any(more):
+                counts = self.sources.setdefault(name or "", [0, 0])
+                counts[:] = (counts[0] + more[0], counts[1] + more[1])
 
     def _fail(self, batch: Batch, at: np.ndarray) -> None:
         """Count errors, and keep the newest failures."""
         import numpy as np
 
-        errors = [_error_of(text) for text in batch.data.take(at).to_pylist()]
+        errors = [_error_of(text) for text in batch.data(at)]
         for error in errors:
             self.errors[error] = self.errors.get(error, 0) + 1
         newest = np.lexsort((batch.order[at], batch.time[at]))[-FAILURES:]
@@ -145,11 +149,11 @@ class State:
         """Let the newest event of each item say how it stands."""
         import numpy as np
 
-        named = np.asarray(batch.item.is_valid()) & (kinds >= 0)
-        coded = batch.item.dictionary_encode()
-        texts = coded.dictionary.to_pylist()
+        coded = batch.item.dictionary_encode(null_encoding="encode")
+        texts, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy()
         hashes = np.fromiter(map(hash, texts), np.int64, len(texts))
-        keys = hashes[coded.indices.fill_null(0).to_numpy(zero_copy_only=False)[named]]
+        named = (kinds >= 0) & np.fromiter(map(bool, texts), bool, len(texts))[codes]
+        keys = hashes[codes[named]]
         if not len(keys):
             return
         time, order, state = batch.time[named], batch.order[named], kinds[named].astype(np.uint8)
@@ -177,6 +181,14 @@ def empty() -> State:
     import numpy as np
 
     return State(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8))
+
+
+@functools.cache
+def _names(kind: pa.DataType) -> pa.Array:
+    """The names of STATES in a type of text."""
+    import pyarrow as pa
+
+    return pa.array(_NAMES, kind)
 
 
 def _error_of(text: str | None) -> str:
