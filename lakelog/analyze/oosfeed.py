@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -37,7 +38,9 @@ else:
     compact, rows, tail = (Lazy(f"lakelog.store.{n}") for n in ("compact", "rows", "tail"))
     tailrows = Lazy("lakelog.query.tailrows")
 
-CHUNK = 1 << 23
+CHUNK = 1 << 21
+_MUCH = 1 << 24
+"""After so many bytes at once, memory that reading took is given back."""
 _FIELDS = 6
 _MARK = 256
 """So many bytes before the place where reading stopped are compared."""
@@ -48,12 +51,16 @@ class FileFeed:
     """An oos.log. Raises OSError where it cannot be read."""
 
     def __init__(self, path: str) -> None:
-        self.path, self.skipped = path, 0
+        self.path, self.skipped, self._mutex = path, 0, threading.Lock()
         self._restart()
         self._last: tuple[tuple[int, ...], State] | None = None
 
     def state(self) -> State:
         """The log as it is now."""
+        with self._mutex:
+            return self._look()
+
+    def _look(self) -> State:
         fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             status = os.fstat(fd)
@@ -63,6 +70,7 @@ class FileFeed:
             if not self._goes_on(fd, status):
                 self._restart()
             self._inode = status.st_ino
+            much = status.st_size - self._end > _MUCH
             rest = self._read_on(fd, status.st_size)
         finally:
             os.close(fd)
@@ -70,6 +78,8 @@ class FileFeed:
         if rest and (made := self._batch(rest, final=True)) is not None:
             found = found.copy()
             found.add(made)
+        if much:
+            _give_back()
         self._last = seen, found
         return found
 
@@ -141,7 +151,7 @@ class LakeFeed:
     """One branch of a lake. Raises Damaged."""
 
     def __init__(self, lake: Lake) -> None:
-        self.path, self.skipped = lake.path, 0
+        self.path, self.skipped, self._mutex = lake.path, 0, threading.Lock()
         self._store: Store = lake.store
         self._tail = tail.Tail(self._store.layout, self._store.refs, lake.branch_name)
         self._rows = tailrows.TailRows(self._store, lake.engine)
@@ -150,6 +160,10 @@ class LakeFeed:
 
     def state(self) -> State:
         """The branch as it is now, live events included."""
+        with self._mutex:
+            return self._look()
+
+    def _look(self) -> State:
         pending = self._tail.collect()
         digest = pending.head.move.snapshot
         state = self._store.manifests.load(digest)
@@ -179,6 +193,8 @@ class LakeFeed:
             self._state, new = oosstate.empty(), entries
         for entry in sorted(new, key=lambda e: e["seq"][0]):
             self._state.add(self._read(entry))
+        if sum(e["bytes"] for e in new) > _MUCH:
+            _give_back()
         self._known = now
 
     def _read(self, entry: Entry) -> Batch:
@@ -199,6 +215,17 @@ def _index(place: int) -> Any:
     import pyarrow as pa
 
     return pa.scalar(place)
+
+
+def _give_back() -> None:
+    """Return freed memory to the system; allocators keep as much as reading took at its most."""
+    import ctypes
+
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(AttributeError):  # not of this C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _batch_of(table: pa.Table) -> Batch:

@@ -113,7 +113,7 @@ class State:
         """How many items stand in each state."""
         import numpy as np
 
-        counts = np.bincount(self.item_states, minlength=len(_NAMES)).tolist()
+        counts = (int(np.count_nonzero(self.item_states == n)) for n in range(len(_NAMES)))
         return dict(zip(STATES.values(), counts, strict=True))
 
     def _count(self, source: pa.Array, outcomes: tuple[np.ndarray, np.ndarray]) -> None:

@@ -144,7 +144,7 @@ def rollback(app: App, ref: str, keep_cursors: bool, verify: bool, target: Targe
 )  # fmt: skip
 @with_output
 def undo(app: App, force: bool, to_branch: str | None, target: Target) -> None:
-    """Undo the last rollback, undo, snapshot, retention or repair.
+    """Undo the last rollback, undo, snapshot, retention, dedupe or repair.
 
     If events came after it, say what becomes of them: --force or --to-branch.
     """
