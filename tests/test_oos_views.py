@@ -227,6 +227,20 @@ def test_a_rotated_log_is_read_from_its_start(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_last_line_counts_once(tmp_path: Path) -> None:
+    """A whole event without its newline counts as long as it stands so, and once when it has it."""
+    path = tmp_path / "oos.log"
+    text = line((5, "COMPLETE", "a", "x", "{}")) + line((4, "FAIL", "a", "y", '{"error":"e"}'))
+    path.write_text(text[:-1])
+    views = lakelog.get_views(path, now=NOW)
+    first = told(views)
+    assert first["recent"] == 2
+    path.write_text(text)
+    assert told(views) == first
+    path.write_text(text + text[:40])
+    assert told(views) == first
+
+
 def test_odd_lines(tmp_path: Path) -> None:
     """Broken text, bad times and lines of other forms are left out and counted."""
     path = tmp_path / "oos.log"
