@@ -152,7 +152,10 @@ class State:
         coded = batch.item.dictionary_encode(null_encoding="encode")
         texts, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy()
         hashes = np.fromiter(map(hash, texts), np.int64, len(texts))
-        named = (kinds >= 0) & np.fromiter(map(bool, texts), bool, len(texts))[codes]
+        named = kinds >= 0
+        for nothing in (None, ""):
+            if nothing in texts:
+                named &= codes != texts.index(nothing)
         keys = hashes[codes[named]]
         if not len(keys):
             return
