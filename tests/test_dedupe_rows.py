@@ -194,6 +194,11 @@ def test_an_audit_says_what_a_dedupe_took(lake: lakelog.Lake, tmp_path: Path) ->
     (file,) = audit(lake.store, "main", lake.engine, []).files
     assert (file.stored, file.let_go, file.missing) == (4, 6, 3)
     run(lake, "audit", code=3)
+    drop_rows(lake, places(lake)[1:])
+    ((name, subject),) = lake.sql("SELECT type, subject FROM events").fetchall()
+    equals = sum((line["type"], line["subject"]) == (name, subject) for line in lines)
+    (file,) = audit(lake.store, "main", lake.engine, []).files
+    assert (file.stored, file.let_go, file.missing) == (1, equals - 1, 13 - equals)
 
 
 def test_near_duplicates(lake: lakelog.Lake) -> None:

@@ -92,7 +92,12 @@ def test_the_golden_events_have_their_old_columns(
 
 def test_the_schema_beside_the_lake_s_own_tables(lake: lakelog.Lake) -> None:
     """Both tables called events can be asked in one query, in scripts, and of a past state."""
-    lake.append([{"type": "A", "source": "s"}, {"type": "B", "time": START}])
+    lake.append({"type": "A", "source": "s"})
+    lake.settle()
+    lake.append({"type": "B", "time": START})
+    lake.settle()
+    apart = "(SELECT count(*) FROM events WHERE type = 'B')"
+    assert lake.sql(f"SELECT {apart}, (SELECT count(*) FROM omega.events)").fetchall() == [(1, 2)]
     lake.tag("v1")
     lake.append({"type": "A"})
     both = "SELECT count(*) FROM OMEGA.events o, events e WHERE e.type = 'B' AND o.event_type = 'A'"
@@ -175,6 +180,9 @@ def test_an_answer_is_the_caller_s_own(lake: lakelog.Lake) -> None:
     lookups.stats()["event_types"].clear()
     assert lookups.recent()[0]["source"] is None
     assert lookups.stats()["event_types"] == {"A": 1}
+    assert lookups.find(lookups.recent()[0]["id"]) is not None
+    lake.append({"type": "B"})
+    assert all(lookups.find(row["id"]) == row for row in lookups.recent())
     with pytest.raises(InvalidSetting, match="at least 1"):
         lookups.recent(0)
 
