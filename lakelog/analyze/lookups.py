@@ -91,7 +91,11 @@ class Lookups:
 
         def look() -> list[Row]:
             found = self._newest(limit, low, high, event_type, source)
-            return [self._row(key, place) for key, place in found]
+            places: dict[str, list[int]] = {}
+            for key, place in found:
+                places.setdefault(key, []).append(place)
+            made = {key: iter(self._pack(key).rows(of)) for key, of in places.items()}
+            return [self._as_old(next(made[key])) for key, _ in found]
 
         rows: list[Row] = self._answer((low, high, event_type, source, limit), look)
         return [dict(row) for row in rows]
@@ -104,7 +108,7 @@ class Lookups:
                 values, rows = self._identities(key)
                 at = int(values.searchsorted(number))
                 if at < len(values) and values[at] == number:
-                    return self._row(key, int(rows[at]))
+                    return self._as_old(self._pack(key).row(int(rows[at])))
         return None
 
     def stats(self) -> dict[str, Any]:
@@ -200,9 +204,8 @@ class Lookups:
                 self._ids[key] = packs.identities(self._store, self._by_key[key], engine)
         return self._ids[key]
 
-    def _row(self, key: str, place: int) -> Row:
+    def _as_old(self, row: Row) -> Row:
         """Return an event as a row of the old table."""
-        row = self._pack(key).row(place)
         time, data = row["time"], row["data"]
         number = omega.number_of(row["source"], row["id"], row["origin"], row["position"])
         return {

@@ -25,6 +25,8 @@ else:
 
 BLOCK = 512
 _KEPT = 64
+_DENSE = 4
+"""Rows this near to each other are decoded together with those between."""
 COLUMNS = ["time", "type", "source", "data", "id", "ingested_at", "origin", "position"]
 IDENTITY = ["source", "id", "origin", "position"]
 Place = tuple[int, int]
@@ -74,9 +76,25 @@ class Pack:
 
     def row(self, place: int) -> dict[str, Any]:
         """Return the columns of one row; times as integers, us."""
-        block, at = divmod(place, BLOCK)
-        batch = self._block(block)
-        return {name: column[at].as_py() for name, column in batch.items()}
+        return self.rows([place])[0]
+
+    def rows(self, places: list[int]) -> list[dict[str, Any]]:
+        """Return the columns of rows, in the order asked for."""
+        blocks: dict[int, list[int]] = {}
+        for place in places:
+            blocks.setdefault(place // BLOCK, []).append(place % BLOCK)
+        found: dict[int, dict[str, Any]] = {}
+        for number, wanted in blocks.items():
+            columns = self._block(number)
+            low, high = min(wanted), max(wanted)
+            if high - low < _DENSE * len(wanted):
+                cut = [c.slice(low, high + 1 - low).to_pylist() for c in columns.values()]
+                rows = ([values[at - low] for values in cut] for at in wanted)
+            else:
+                rows = ([c[at].as_py() for c in columns.values()] for at in wanted)
+            for at, row in zip(wanted, rows, strict=True):
+                found[number * BLOCK + at] = dict(zip(columns, row, strict=True))
+        return [found[place] for place in places]
 
     def _block(self, number: int) -> Any:
         import pyarrow as pa
