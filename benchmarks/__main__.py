@@ -13,7 +13,19 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import append, bulk, history, ingest, publish, report, seal, start, watch
+from benchmarks import (
+    append,
+    bulk,
+    dedupe,
+    history,
+    ingest,
+    older,
+    publish,
+    report,
+    seal,
+    start,
+    watch,
+)
 from benchmarks import open as opening
 from benchmarks.measure import FULL, QUICK, Scale, progress
 from benchmarks.report import Row
@@ -36,6 +48,10 @@ BENCHMARKS: dict[str, Callable[[Scale], list[Row]]] = {
     "needle": ingest.needles,
     "watch": watch.rates,
     "idle": watch.idle,
+    "dedupe": dedupe.rows,
+    "claim": older.claim,
+    "lookups": older.lookups,
+    "sqlite": older.memory,
 }
 
 

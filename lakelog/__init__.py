@@ -45,8 +45,14 @@ _OLD_NAMES = {
 }
 
 
+_OLD_NAMES = {"get_views": "lakelog.analyze.oosviews"}
+"""Public names of older systems, and where they live now."""
+
+
 def __getattr__(name: str) -> Any:
     """Load the names that a program which only appends does not need."""
+    if name in _OLD_NAMES:
+        return getattr(Lazy(_OLD_NAMES[name]), name)
     if name in ("Diff", "Snapshot"):
         return getattr(Lazy("lakelog.store.history"), name)
     if name in _OLD_NAMES:

@@ -12,6 +12,7 @@
     ├── InUse                 something else still needs what was to be removed
     ├── WouldDropEvents       an undo that would take later events off the branch
     ├── NothingToUndo         no user move is left to undo
+    ├── Outdated              a plan made on a state that the branch has left
     ├── QueryFailed           the SQL is wrong, or failed while running
     ├── SnapshotGone          a segment was collected while a reader still wanted it
     ├── OutcomeUnknown        a publish whose result could not be read back
@@ -92,6 +93,10 @@ class WouldDropEvents(LakelogError):
 
 class NothingToUndo(LakelogError):
     """Raised by undo on a branch without a rollback, snapshot or other user move."""
+
+
+class Outdated(LakelogError):
+    """Raised when a removal was planned on a state that the branch has left: plan it again."""
 
 
 class QueryFailed(LakelogError):

@@ -19,7 +19,7 @@ from lakelog.view import View
 
 if TYPE_CHECKING:
     from lakelog.ingest import ingest
-    from lakelog.query import session
+    from lakelog.query import behaviour, session
     from lakelog.store import (
         compact,
         gc,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lakelog.store.refs import Head, Tag
 else:
     ingest, session = Lazy("lakelog.ingest.ingest"), Lazy("lakelog.query.session")
+    behaviour = Lazy("lakelog.query.behaviour")
     compact, gc, history, repair, resolve, retention, seal, stats, verify = (
         Lazy(f"lakelog.store.{room}")
         for room in "compact gc history repair resolve retention seal stats verify".split()
@@ -200,11 +201,11 @@ class Lake:
         return history.log(self.store, self.branch_name, limit)
 
     def diff(self, a: str, b: str) -> history.Diff:
-        """What separates two states; a branch is settled first. Raises UnknownRef."""
+        """What separates two states, behaviour too; branches are settled. Raises UnknownRef."""
         for name in {a, b}.intersection(self.store.refs.branches()):
             (self if name == self.branch_name else Lake(self.store, name)).settle()
         old, new = (resolve.resolve(self.store, self.branch_name, r) for r in (a, b))
-        return history.diff(self.store, old, new)
+        return history.diff(self.store, old, new, behaviour.looking(self.store, self.engine))
 
     def verify(self, ref: str | None = None, progress: Progress | None = None) -> verify.Report:
         """Read every byte again and check names, chains and sums; of one state with `ref`."""
@@ -238,8 +239,7 @@ class Lake:
 
     def stats(self) -> stats.Stats:
         """What the branch holds, in numbers."""
-        tail = self._session.tail(self.branch_name)
-        return stats.measure(self.store, self.branch_name, tail)
+        return stats.measure(self.store, self.branch_name, self._session.tail(self.branch_name))
 
     def close(self) -> None:
         """Finish the WAL file and let go of the database; nothing acknowledged is pending."""

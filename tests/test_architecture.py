@@ -27,20 +27,21 @@ ORDER = {
     "": """errors settings exact event lazy  store  query  ingest  view lake dbapi
         collect analyze train ship sync  cli server notebook""",
     "store": """layout disk document engine wal bloom segment idrun manifest refs marks opening
-        spawn writer tail rows publish trim seal compact retention gc resolve history stats
+        spawn writer tail rows publish trim seal compact retention removal gc resolve history stats
         checker verify unflip salvage aside mend_refs mend_data
         repair""",
-    "query": "prune tailrows session follow",
+    "query": "prune keys tailrows omega behaviour session follow",
     "ingest": """apart inflate source cursors formats records transform batch gather ingest group
         quarantine places account audit""",
     "collect": "scan watch running backup shelf expiry restore removal rounds dump",
+    "analyze": "dedupe similar oosstate oosfeed oosviews packs lookups",
     "ingest/formats": """sqltext narrowed jsonl dialect dialects cloudevents docker journal
         documents otlpsql otlp oos bulk zones pattern columns headed access logformat traffic syslog
         runtime logfmt cri auditd applog zeek w3c delimited plain known""",
     "cli": """exits terminal values vectors tables formats inputs output app pairs lines sample
         results asking waiting screen complete editor shell connect
-        write ingest audit backups watch dump tail query stats history names care seal doctor setup
-        demo""",
+        write ingest audit backups watch dump tail query stats dedupe oos events behaviour history
+        names care seal doctor setup demo""",
 }
 STRANGERS = {"collect", "analyze", "train", "ship", "sync"}  # these rooms do not know each other
 LAZY_DOORS = {"lakelog/lazy.py", "lakelog/cli/__init__.py"}  # may load our code by its name

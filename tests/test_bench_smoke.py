@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import append, history, ingest, measure, report
+from benchmarks import append, dedupe, history, ingest, measure, older, report
 from benchmarks.report import Row, Target
 
 
@@ -18,7 +18,18 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("benchmark", [append.batched, append.single, history.rewinds, ingest.rate])
+@pytest.mark.parametrize(
+    "benchmark",
+    [
+        append.batched,
+        append.single,
+        history.rewinds,
+        ingest.rate,
+        dedupe.rows,
+        older.lookups,
+        older.memory,
+    ],
+)
 def test_a_benchmark_gives_rows_with_figures(benchmark: object) -> None:
     """Each row of a tiny run has figures above zero, and the table of them fits 80 columns."""
     rows = benchmark(measure.TINY)

@@ -25,6 +25,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "sql": ("query", "run SQL over the events, live ones included"),
         "tail": ("tail", "the last events, then live ones"),
         "stats": ("stats", "what the lake holds, in numbers"),
+        "dedupe": ("dedupe", "what is there more than once; leave one of each"),
     },
     "History": {
         "log": ("history", "moves of the branch, newest first"),
@@ -45,6 +46,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "compact": ("care", "merge small segments"),
         "gc": ("care", "delete what nothing needs any more"),
         "retention": ("care", "let go of events older than a span"),
+    },
+    "Older systems": {
+        "oos": ("oos", "views of an OOS log stream"),
+        "events": ("events", "the older event store: stats, list, search, export"),
     },
     "Around it": {
         "doctor": ("doctor", "check this machine and the lake"),

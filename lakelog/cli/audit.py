@@ -105,7 +105,7 @@ def summary(done: auditing.Audit) -> str:
     words = f"{what}: each there exactly once"
     known, let_go = sum(f.known for f in read), sum(f.let_go for f in read)
     words += f", {known:,} by ids known before" if known else ""
-    words += f"; {let_go:,} let go by retention" if let_go else ""
+    words += f"; {let_go:,} let go by retention or dedupe" if let_go else ""
     gone = sum(bool(f.gone) for f in done.files)
     copied = sum(bool(f.backup) for f in done.files)
     words += f"; {copied:,} read from their backups" if copied else ""

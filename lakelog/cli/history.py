@@ -9,6 +9,7 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, complete_branch, complete_ref, verb
+from lakelog.cli.behaviour import behaviour_lines, behaviour_record
 from lakelog.cli.formats import of_records
 from lakelog.cli.output import Target, emit, emit_record, with_output
 from lakelog.cli.tables import ROWS_MAX, Count, cell
@@ -20,6 +21,8 @@ from lakelog.store.stats import Stats
 
 _LOG = ("move", "time", "op", "events", "segments", "snapshot", "tags", "author", "message")
 _NAMES_SHOWN = 12
+SMALL = 1_000_000
+"""So many events are looked through for their behaviour without being asked to."""
 
 
 @verb(examples="""
@@ -68,27 +71,42 @@ def show(app: App, ref: str | None, target: Target) -> None:
 @verb(examples="""
     lakelog diff v1
     lakelog diff v1 main --json
+    lakelog diff v1 main --no-behaviour
     lakelog diff --exit-code before after && echo "nothing changed"
 """)  # fmt: skip
 @click.argument("a", shell_complete=complete_ref)
 @click.argument("b", required=False, shell_complete=complete_ref)
 @click.option("--exit-code", is_flag=True, help="Exit with 3 if the states differ.")
+@click.option(
+    "--behaviour/--no-behaviour", "wanted", default=None,
+    help="What changed in types, fields of data and sources; it reads the events. By default so if"
+    f" the states hold at most {SMALL:,} events together.",
+)  # fmt: skip
 @with_output
-def diff(app: App, a: str, b: str | None, exit_code: bool, target: Target) -> None:
-    """What separates state A from B: events by type, and segments.
+def diff(
+    app: App, a: str, b: str | None, exit_code: bool, wanted: bool | None, target: Target
+) -> None:  # fmt: skip
+    """What separates state A from B: events by type, segments, and behaviour.
 
-    Without B it is the branch as it is now.
+    Without B it is the branch as it is now. Behaviour compares the events that only one state
+    has; where it has none of its own, all that it holds.
     """
     with app.open() as lake:
         found = lake.diff(a, b or app.branch)
-    differs = bool(found.added or found.removed)
+        differs = bool(found.added or found.removed)
+        small = found.a.events + found.b.events <= SMALL
+        changed = found.behaviour if differs and (small if wanted is None else wanted) else None
     record = {
         "a": snapshot_record(found.a), "b": snapshot_record(found.b), "differs": differs,
         "events": found.events, "types": found.types,
         "added": [_segment_record(e) for e in found.added],
         "removed": [_segment_record(e) for e in found.removed],
+        "behaviour": None if changed is None else behaviour_record(changed),
     }  # fmt: skip
-    emit_record(record, target, lambda: "\n".join(_compared(found)) + "\n")
+    words = [*_compared(found), *(behaviour_lines(changed) if changed is not None else ())]
+    if differs and changed is None and wanted is None:
+        words.append("\n--behaviour says what changed in types, fields and sources")
+    emit_record(record, target, lambda: "\n".join(words) + "\n")
     if exit_code and differs:
         click.get_current_context().exit(exits.WRONG)
 
@@ -126,7 +144,7 @@ def rollback(app: App, ref: str, keep_cursors: bool, verify: bool, target: Targe
 )  # fmt: skip
 @with_output
 def undo(app: App, force: bool, to_branch: str | None, target: Target) -> None:
-    """Undo the last rollback, undo, snapshot, retention or repair.
+    """Undo the last rollback, undo, snapshot, retention, dedupe or repair.
 
     If events came after it, say what becomes of them: --force or --to-branch.
     """

@@ -10,7 +10,8 @@ A line without a row is known only if its key is in the id runs and some row has
 key of a row that was lost stays in the runs. Lines that another format can read count by that,
 too, as a replay of quarantined lines would. After a retention, an event older than its line is
 let go, and so is one without a time of its own, a line that is no event, and a key whose row is
-gone: nothing tells any more when they came in.
+gone: nothing tells any more when they came in. After a dedupe an event is let go if a row of the
+lake is its equal still, by one of the keys that the lake was deduped by.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 FIRST_MAX = 5
 """Offsets that are named of each fault."""
 _SNIFFED, _SAMPLE = 50, 1 << 18
+_HEADS = 8
+"""So many events of a record are looked at to see when it was taken in."""
 _ODD = (9, 10, 11, 12, 13, 32, 0xEF)
 """Bytes that a blank line may begin with: white space, or a byte order mark."""
 
@@ -111,10 +114,15 @@ class Account:
     def unknown(self, position: int) -> None:
         """Take back that a line is known: no row has its id."""
         self.file.known -= 1
-        if self._line is None:
+        if self._line is None and not self._places.deduped:
             self.file.note("missing", [position])
         else:
             self.file.let_go += 1
+
+    def unequalled(self, position: int) -> None:
+        """Take back that a dedupe took a line: no row is its equal."""
+        self.file.let_go -= 1
+        self.file.note("missing", [position])
 
     def read(self, source: Source, connect: Callable[[], Any], form: Any, head: bytes) -> None:
         """Read the file up to its cursor and compare; `form` is given if it was forced."""
@@ -237,18 +245,20 @@ class Account:
 
     def _later(self, heads: np.ndarray, strays: np.ndarray) -> np.ndarray:
         """Which places are of what was written behind the record or line they are in, after that
-        had been taken in."""
+        had been taken in. A record may give several of the `heads`."""
         import numpy as np
 
         if not len(heads) or not len(strays):
             return _ints([])
-        index = np.maximum(np.searchsorted(heads, strays, "right") - 1, 0)
-        before = heads[index].tolist()
-        known = self._places.arrivals(self._cursor.origin, [*before, *strays.tolist()])
+        last = np.maximum(np.searchsorted(heads, strays, "right"), 1)
+        before = [heads[max(n - _HEADS, 0) : n].tolist() for n in last.tolist()]
+        wanted = {*itertools.chain.from_iterable(before), *strays.tolist()}
+        known = self._places.arrivals(self._cursor.origin, sorted(wanted))
         found = []
-        for head, stray in zip(before, strays.tolist(), strict=True):
-            came, later = known.get(head, (None, False))[0], known[stray][0]
-            if came is None or came < later:  # else it is missing, too
+        for earlier, stray in zip(before, strays.tolist(), strict=True):
+            came = [known.get(head, (None, False))[0] for head in earlier]
+            # one that never came is missing, and said to be
+            if any(time is None or time < known[stray][0] for time in came):
                 found.append(stray)
         return _ints(found)
 
@@ -320,19 +330,31 @@ class Account:
             held = self._places.ask(self._number, places[keyed], table["key"].drop_null())
             left[keyed[held]] = False
             self.file.known += int(held.sum())
+            if self._places.deduped and self._line is None:
+                self._places.compare(
+                    self._number, places[keyed[held]], table.take(keyed[held]), False
+                )
         times = np.asarray(table["time"].cast("int64"))
-        self._give_up(places[left], times[left])
+        self._give_up(places[left], times[left], table.filter(left))
 
-    def _give_up(self, places: np.ndarray, times: np.ndarray | None = None) -> None:
-        """Call lines missing, unless a retention may have taken them."""
+    def _give_up(
+        self, places: np.ndarray, times: np.ndarray | None = None, table: pa.Table | None = None
+    ) -> None:
+        """Call lines missing, unless a retention, or a dedupe, may have taken them."""
         import numpy as np
 
         let_go = np.zeros(len(places), dtype=bool)
+        timeless = let_go
+        if times is not None:
+            timeless = (times >= self._started) & (times <= time.time_ns() // 1000)
         if self._line is not None:
-            let_go[:] = True
-            if times is not None:
-                now = time.time_ns() // 1000
-                let_go = (times < self._line) | ((times >= self._started) & (times <= now))
+            let_go = ~let_go if times is None else (times < self._line) | timeless
+        if any("time" in key.names for key in self._places.deduped):
+            let_go = let_go | timeless  # nothing tells any more what time its row had
+        left = ~let_go
+        if table is not None and self._places.deduped and left.any():
+            self._places.compare(self._number, places[left], table.filter(left), True)
+            let_go[:] = True  # until unequalled() says otherwise
         self.file.let_go += int(let_go.sum())
         self.file.note("missing", places[~let_go])
 

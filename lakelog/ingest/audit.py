@@ -5,7 +5,7 @@ against the (origin, position) pairs of the branch's segments:
 
     stored, quarantined   rows of the lake that name a place of this file
     known                 lines without a row, whose id another row of the lake has
-    let go                lines without a row that a retention may have taken
+    let go                lines without a row that a retention or a dedupe may have taken
     missing               lines that are nowhere
     doubled               places that more than one row names
     foreign               places in the lake that are no line of the file, or beyond its cursor
@@ -120,6 +120,8 @@ class _Work:
             self._rest()
         for file, position in self.places.unanswered():
             self._accounts[file].unknown(position)
+        for file, position in self.places.unequalled():
+            self._accounts[file].unequalled(position)
         order = {printable(path): number for number, path in enumerate(named)}
         files = [account.file for account in self._accounts]
         return Audit(sorted(files, key=lambda file: order.get(file.source, len(order))))

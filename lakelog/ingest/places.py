@@ -3,7 +3,8 @@
 One scan of the segments of a state gathers the (origin, position) pairs that are wanted in a
 table of the engine, sorted, so that a range of one file is found without looking at the others.
 Lines that should be known by their id are gathered in a second table and answered by one more
-scan. Both may spill to the disk.
+scan; lines that a dedupe may have taken in a third, by the hash of the key that it went by, for
+their equals must be there still. All may spill to the disk.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from lakelog.query.keys import Key, key_of
 from lakelog.store import compact, idrun, rows
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
@@ -33,10 +35,15 @@ class Places:
         segments = store.manifests.entries(state)
         self._events = [e for e in segments if e["kind"] == "events"]
         self._bad = [e for e in segments if e["kind"] == "quarantine"]
+        notes = store.manifests.entries(state, "artifact")
+        self.deduped = [key_of(e["by"]) for e in notes if e["key"].startswith("dedupe/")]
         self.origins: dict[str, int] = {}
         self._checked = False
         self._cursor = connect().cursor()
         self._cursor.execute("CREATE TEMP TABLE asked (file INT, position BIGINT, key VARCHAR)")
+        self._cursor.execute(
+            "CREATE TEMP TABLE alike (file INT, position BIGINT, sure BOOL, rule INT, h UBIGINT)"
+        )
 
     def load(self, origins: set[str]) -> None:
         """Gather the places of these origins. Raises DamagedSegment."""
@@ -112,15 +119,50 @@ class Places:
             self._cursor.unregister("asking")
         return held
 
+    def compare(self, file: int, positions: np.ndarray, table: pa.Table, sure: bool) -> None:
+        """Remember lines that a dedupe may have taken; those not `sure` only if their id is
+        found in no row."""
+        import pyarrow as pa
+
+        number = pa.array(positions)
+        self._cursor.register("comparing", table.append_column("place", number))
+        for rule, key in enumerate(self.deduped):
+            self._cursor.execute(
+                f"INSERT INTO alike SELECT {file}, place, {sure}, {rule},"
+                f" CASE WHEN {key.given} THEN {key.hash} END FROM comparing"
+            )
+        self._cursor.unregister("comparing")
+
     def unanswered(self) -> Iterator[tuple[int, int]]:
         """Yield (file, position) of the lines asked for whose id no row has."""
-        if not self._cursor.execute("SELECT count(*) FROM asked").fetchone()[0]:
-            return
         keys = f"SELECT {_KEY} AS key FROM ({self._part(self._events, 'source, id', False)})"
-        query = f"""SELECT file, position FROM asked ANTI JOIN
-            (SELECT key FROM ({keys} WHERE id <> '') SEMI JOIN asked USING (key)) USING (key)
-            ORDER BY file, position"""
+        query = f"""CREATE TEMP TABLE lost AS SELECT file, position FROM asked ANTI JOIN
+            (SELECT key FROM ({keys} WHERE id <> '') SEMI JOIN asked USING (key)) USING (key)"""
+        if not self._cursor.execute("SELECT count(*) FROM asked").fetchone()[0]:
+            query = "CREATE TEMP TABLE lost AS SELECT file, position FROM asked"
         self._cursor.execute(query)
+        yield from self._answers("SELECT file, position FROM lost")
+
+    def unequalled(self) -> Iterator[tuple[int, int]]:
+        """Yield (file, position) of the lines compared that no row is equal to, by any of the
+        keys that the lake was deduped by."""
+        if not self._cursor.execute("SELECT count(*) FROM alike").fetchone()[0]:
+            return
+        self._cursor.execute("CREATE TEMP TABLE found (rule INT, h UBIGINT)")
+        for rule, key in enumerate(self.deduped):
+            source = self._part(self._events, ", ".join(_columns(key)), False)
+            self._cursor.execute(
+                f"INSERT INTO found SELECT DISTINCT {rule}, h FROM"
+                f" (SELECT {key.hash} AS h FROM ({source}) WHERE {key.given})"
+                f" SEMI JOIN (SELECT h FROM alike WHERE rule = {rule}) USING (h)"
+            )
+        yield from self._answers("""SELECT DISTINCT file, position FROM alike
+            WHERE (sure OR (file, position) IN (SELECT (file, position) FROM lost))
+            AND (file, position) NOT IN
+                (SELECT (file, position) FROM alike SEMI JOIN found USING (rule, h))""")
+
+    def _answers(self, query: str) -> Iterator[tuple[int, int]]:
+        self._cursor.execute(f"{query} ORDER BY file, position")
         while found := self._cursor.fetchmany(_ANSWERS):
             yield from found
 
@@ -152,3 +194,8 @@ class Places:
         paths = (self._store.layout.object("segments", e["key"]) for e in entries)
         listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
         return f"SELECT {columns}, {bad} AS bad FROM read_parquet([{listed}])"
+
+
+def _columns(key: Key) -> list[str]:
+    """The columns that a key reads."""
+    return list(dict.fromkeys(name.partition(".")[0] for name in key.names))

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import DamagedSegment, InvalidName, QueryFailed, SnapshotGone
-from lakelog.query import prune
+from lakelog.query import omega, prune
 from lakelog.query.tailrows import TailRows
 from lakelog.store import bloom, disk, engine, gc, wal
 from lakelog.store.manifest import Entry, Manifest
@@ -58,7 +58,7 @@ class Session:
         self._schemas: dict[str, tuple[str, Any, str]] = {}
         self._versions: collections.deque[str] = collections.deque()
         self._made = 0
-        self._hidden = False
+        self._hidden = self._omega = False
         self._tails: dict[str, tuple[Tail, TailRows]] = {}
         self._asked = 0.0
         self._filters = bloom.Filters(store.layout)
@@ -114,7 +114,7 @@ class Session:
         with self._mutex:
             self._base, self._schemas, self._tails = None, {}, {}
             self._versions.clear()
-            self._hidden = False
+            self._hidden = self._omega = False
 
     def _prepare(
         self,
@@ -129,6 +129,9 @@ class Session:
             named = {name for name in _TABLES if name in query.lower()}
         if self._hidden:
             named.update(_TABLES)
+        old = _asks_omega(query, mentions)
+        if old:
+            named.add("events")
         if not named.intersection(_TABLES):
             return None
         state, pending = self._state(at)
@@ -138,8 +141,11 @@ class Session:
             return f'SELECT {total}::BIGINT AS "{name}"'
         if "events" in named:
             tail = self._tail_table(pending, state)
-            entries = self._choose(state, mentions)
+            entries = self._choose(state, prune.Mentions() if old else mentions)
             self._view(cursor, "events", entries, tail)
+        if old and not self._omega:
+            omega.attach(cursor)
+            self._omega = True
         if "quarantine" in named:
             entries = [e for e in self._store.manifests.entries(state) if e["kind"] == "quarantine"]
             bad = self._reader(self._branch)[1].quarantine(pending) if pending else None
@@ -325,6 +331,13 @@ class Session:
         if time.monotonic() - self._asked > _SEAL_PAUSE:
             self._asked = time.monotonic()
             self._sealer = start_sealer(self._store, self._branch)
+
+
+def _asks_omega(query: str, mentions: prune.Mentions) -> bool:
+    """Whether a query names a table of the older event store."""
+    if not mentions.parsed:
+        return f"{omega.SCHEMA}." in query.lower()
+    return any(schema.lower() == omega.SCHEMA for schema, _ in mentions.tables)
 
 
 def _qualifiers(query: str, data: bytes) -> Iterator[tuple[int, int, str]]:

@@ -85,12 +85,18 @@ def merge(store: Store, connection: duckdb.DuckDBPyConnection, group: list[Entry
 
 
 def rewrite(
-    store: Store, connection: duckdb.DuckDBPyConnection, group: list[Entry], where: str, level: int
-) -> Entry:
-    """Write the rows of `group` for which the SQL condition holds, with seq, sorted."""
+    store: Store, connection: duckdb.DuckDBPyConnection, group: list[Entry], where: str, level: int,
+    tables: dict[str, Any] | None = None,
+) -> Entry:  # fmt: skip
+    """Write the rows of `group` for which the SQL condition holds, with seq, sorted.
+
+    `tables` are Arrow tables that the condition names.
+    """
     check(store, group)
     cursor = connection.cursor()
     try:
+        for name, held in (tables or {}).items():
+            cursor.register(name, held)
         query = f"SELECT * FROM ({rows_sql(store, group)}) WHERE {where} ORDER BY type, time, seq"
         table = cursor.sql(query).to_arrow_table()
     finally:

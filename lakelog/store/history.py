@@ -6,9 +6,11 @@ deletes nothing and can be undone.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from lakelog.errors import (
     AlreadyExists,
@@ -65,6 +67,7 @@ class Diff:
     """What separates snapshot `a` from `b`: segments only in one, event and type counts.
 
     Type counts are of the segments that differ; a type is None where a segment has too many.
+    `behaviour` (query/behaviour.py) is worked out when it is first asked for.
     """
 
     a: Snapshot
@@ -74,6 +77,13 @@ class Diff:
     events: int
     types: dict[str, int] | None
     moves: tuple[Move, ...]
+    look: Callable[[Diff], Any] | None = field(default=None, repr=False, compare=False)
+
+    @functools.cached_property
+    def behaviour(self) -> Any:
+        """New and vanished types and fields, changed types, shifts by source: one scan of either
+        side. None where nothing can look. Raises Damaged."""
+        return None if self.look is None else self.look(self)
 
 
 def describe(state: Manifest) -> Snapshot:
@@ -107,7 +117,7 @@ def log(store: Store, branch: str, limit: int | None = None) -> list[LogEntry]:
     return entries
 
 
-def diff(store: Store, a: str, b: str) -> Diff:
+def diff(store: Store, a: str, b: str, look: Callable[[Diff], Any] | None = None) -> Diff:
     """Compare two manifests by their segments."""
     left, right = store.manifests.load(a), store.manifests.load(b)
     old = {e["key"]: e for e in store.manifests.entries(left)}
@@ -121,7 +131,7 @@ def diff(store: Store, a: str, b: str) -> Diff:
     if types is not None:
         types = {name: n for name, n in sorted(types.items()) if n}
     events = right.totals.events - left.totals.events
-    return Diff(describe(left), describe(right), added, removed, events, types, ())
+    return Diff(describe(left), describe(right), added, removed, events, types, (), look)
 
 
 def snapshot(store: Store, branch: str, settle: Settle, message: str) -> Snapshot:

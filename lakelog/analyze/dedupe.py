@@ -1,0 +1,176 @@
+"""Dedupe queries: what is there more than once, the first and last of each key, and one of each.
+
+    duplicates(lake, by)             what, how often, from where
+    first(lake, by)  last(lake, by)  the earliest and the latest event of each key, by its time
+    latest(lake, by)                 the one of each key that was stored last
+    plan(lake, by, keep) -> Plan     which rows to take off, so that one of each key is left
+    rows(lake, plan)                 exactly those rows
+    apply(lake, plan)                a move without them; `lake.undo()` takes it back
+
+`by` names columns, fields of data or `content` (query/keys.py). Of events of one key and equal
+times the first is the one that stands first in the branch, so a plan never depends on chance.
+Queries take a lake or one of its views and return DuckDB relations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import InvalidSetting
+from lakelog.lake import Lake
+from lakelog.query.keys import Key, key_of
+from lakelog.store import compact, disk, removal
+from lakelog.view import View
+
+if TYPE_CHECKING:
+    import numpy as np
+
+By = str | Sequence[str]
+KEEP = ("first", "last")
+_SENDERS = "coalesce(list_sort(list(DISTINCT sender) FILTER (sender IS NOT NULL))[1:5], [])"
+_ORDER = "time, seq NULLS LAST, ingested_at, origin, position"
+_BACK = "time DESC, seq DESC NULLS FIRST, ingested_at DESC, origin DESC, position DESC"
+_STORED = "seq DESC NULLS FIRST, ingested_at DESC, origin DESC, position DESC"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows to take off a branch: sorted seqs, chosen on one state (`snapshot`, of `events`)."""
+
+    by: tuple[str, ...]
+    keep: str
+    branch: str
+    snapshot: str
+    generation: int
+    events: int
+    keys: int
+    """Keys that are there more than once."""
+    seqs: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.seqs)
+
+
+def duplicates(lake: Lake | View, by: By, limit: int | None = None) -> Any:
+    """Return each key that is there more than once: its values, `events`, `first` and `last`
+    time, some of its `sources`, and from how many `origins` (files, writers) it came."""
+    key = key_of(by)
+    columns = ", ".join(f'{part} AS "{name}"' for name, part in _named(key))
+    groups = ", ".join(f'"{name}"' for name in key.names)
+    most = "" if limit is None else f" LIMIT {int(limit)}"
+    return lake.sql(f"""WITH twice AS MATERIALIZED ({_twice(key)}),
+        found AS (SELECT {columns}, time AS moment, source AS sender, origin AS came FROM events
+            WHERE {key.given} AND {key.hash} IN (SELECT h FROM twice))
+        SELECT {groups}, count(*) AS events, min(moment) AS first, max(moment) AS last,
+            {_SENDERS} AS sources,
+            count(DISTINCT came) AS origins
+        FROM found GROUP BY {groups} HAVING count(*) > 1
+        ORDER BY events DESC, first, {groups}{most}""")
+
+
+def first(lake: Lake | View, by: By) -> Any:
+    """Return the earliest event of each key."""
+    return _one_of_each(lake, by, _ORDER)
+
+
+def last(lake: Lake | View, by: By) -> Any:
+    """Return the event with the latest time of each key."""
+    return _one_of_each(lake, by, _BACK)
+
+
+def latest(lake: Lake | View, by: By) -> Any:
+    """Return the event of each key that was stored last, whatever time it names."""
+    return _one_of_each(lake, by, _STORED)
+
+
+def plan(lake: Lake, by: By, keep: str = "first") -> Plan:
+    """Settle, and choose the rows to take off so that one event of each key is left.
+
+    `keep` says which: first or last, by time. Raises InvalidSetting for an unknown name, or where
+    no event has a key.
+    """
+    if keep not in KEEP:
+        raise InvalidSetting(f"keep is {' or '.join(KEEP)}, not {keep!r}")
+    key = key_of(by)
+    move = lake.settle().move
+    view = lake.at(move.snapshot)
+    if view.count() and not view.sql(f"SELECT 1 FROM events WHERE {key.given} LIMIT 1").fetchall():
+        raise InvalidSetting(f"nothing to dedupe by: no event has {' or '.join(key.names)}")
+    parts = ", ".join(f"{part} AS k{i}" for i, part in enumerate(key.parts))
+    groups = ", ".join(f"k{i}" for i in range(len(key.parts)))
+    best = "min" if keep == "first" else "max"
+    table = view.sql(f"""WITH twice AS MATERIALIZED ({_twice(key)}),
+        found AS MATERIALIZED (
+            SELECT {parts}, seq, epoch_us(time)::HUGEINT * {2**63}::HUGEINT + seq AS place
+            FROM events WHERE {key.given} AND {key.hash} IN (SELECT h FROM twice)),
+        kept AS MATERIALIZED (
+            SELECT {best}(place) AS place, count(*) AS n FROM found GROUP BY {groups})
+        SELECT seq, (SELECT count(*) FROM kept WHERE n > 1) AS keys
+        FROM found ANTI JOIN kept USING (place) ORDER BY seq""").to_arrow_table()
+    keys = table["keys"][0].as_py() if table.num_rows else 0
+    return Plan(
+        key.names, keep, lake.branch_name, move.snapshot, move.generation, view.count(), keys,
+        table["seq"].to_numpy(),
+    )  # fmt: skip
+
+
+def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Any:
+    """Return the rows of a plan, by seq. Raises DamagedSegment."""
+    import pyarrow as pa
+
+    state = lake.store.manifests.load(chosen.snapshot)
+    seqs = chosen.seqs[:limit]
+    entries = [e for e, _ in removal.holding(lake.store.manifests.entries(state), seqs)]
+    compact.check(lake.store, entries)
+    if not entries:
+        return lake.at(chosen.snapshot).sql("SELECT * FROM events WHERE false")
+    cursor = lake.engine().cursor()
+    cursor.register("chosen", pa.table({"seq": pa.array(seqs)}))
+    source = compact.rows_sql(lake.store, entries)
+    return cursor.sql(
+        f"SELECT * FROM ({source}) WHERE seq IN (SELECT seq FROM chosen) ORDER BY seq"
+    )
+
+
+def apply(
+    lake: Lake, chosen: Plan, progress: compact.Progress | None = None
+) -> removal.Removed:  # fmt: skip
+    """Take exactly the rows of a plan off the branch; events that came since are kept.
+
+    Raises Outdated if the branch was rewound, or some of the rows are gone, since it was planned.
+    """
+    if not len(chosen):
+        return removal.Removed(0, 0, 0)
+    names = ",".join(chosen.by)
+    note = {
+        "add": "artifact", "key": f"dedupe/{hashlib.sha256(names.encode()).hexdigest()[:16]}",
+        "by": list(chosen.by), "keep": chosen.keep, "time": disk.now_us(),
+        "events": len(chosen),
+    }  # fmt: skip
+    message = f"{len(chosen)} events by {names}, kept the {chosen.keep}"
+    return removal.apply(
+        lake.store, lake.branch_name, chosen.seqs, chosen.generation, note, message, lake.engine,
+        progress,
+    )  # fmt: skip
+
+
+def _twice(key: Key) -> str:
+    """SQL of the hashes that more than one event has: a first, cheap look."""
+    return (
+        f"SELECT {key.hash} AS h FROM events WHERE {key.given} GROUP BY 1 HAVING count(*) > 1"
+    )  # fmt: skip
+
+
+def _one_of_each(lake: Lake | View, by: By, order: str) -> Any:
+    key = key_of(by)
+    return lake.sql(
+        f"SELECT * FROM events WHERE {key.given}"
+        f" QUALIFY row_number() OVER (PARTITION BY {', '.join(key.parts)} ORDER BY {order}) = 1"
+    )
+
+
+def _named(key: Key) -> list[tuple[str, str]]:
+    return list(zip(key.names, key.parts, strict=True))

@@ -1,0 +1,73 @@
+"""Near-duplicate messages: equal but for numbers, ids, quoted values, case and space.
+
+SQL gives each message its pattern and counts the patterns. Those that share most of their words
+(Jaccard, at least `threshold`) are then taken together, the most frequent first; of at most
+PATTERNS_MAX patterns, so that the cost stays that of one scan.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lakelog.errors import InvalidSetting
+from lakelog.lake import Lake
+from lakelog.query.keys import part_of
+from lakelog.view import View
+
+PATTERNS_MAX = 1_000
+_MASKS = (
+    (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<uuid>"),
+    (r"\b0x[0-9a-f]+\b|\b[0-9a-f]*[0-9][0-9a-f]{7,}\b", "<hex>"),
+    (r'"[^"]*"', "<text>"),
+    (r"[0-9]+([.,:][0-9]+)*", "<n>"),
+    (r"\s+", " "),
+)
+
+
+def similar(
+    lake: Lake | View, field: str = "message", threshold: float = 0.8, limit: int = 50
+) -> list[dict[str, Any]]:
+    """Return groups of near-duplicates of a column or field of data, the largest first.
+
+    Each has `pattern`, `example`, `events`, `variants` (different texts), `first` and `last`
+    time, and some `sources`. Raises InvalidSetting for an unknown field or threshold.
+    """
+    if not 0 < threshold <= 1:
+        raise InvalidSetting(f"the threshold is above 0 and at most 1, not {threshold:g}")
+    text = part_of(field)
+    masked = f"lower(trim({text}))"
+    for pattern, name in _MASKS:
+        quoted = pattern.replace("'", "''")
+        masked = f"regexp_replace({masked}, '{quoted}', '{name}', 'g')"
+    found = lake.sql(f"""SELECT {masked} AS pattern, min({text}) AS example, count(*) AS events,
+            approx_count_distinct({text}) AS variants, min(time) AS first, max(time) AS last,
+            coalesce(list_sort(list(DISTINCT source) FILTER (source IS NOT NULL))[1:5], [])
+        FROM events WHERE {text} IS NOT NULL GROUP BY 1
+        ORDER BY events DESC, pattern LIMIT {PATTERNS_MAX}""").fetchall()
+    names = ("pattern", "example", "events", "variants", "first", "last", "sources")
+    groups = _grouped([dict(zip(names, row, strict=True)) for row in found], threshold)
+    several = [g for g in groups if g["events"] > 1]
+    return sorted(several, key=lambda g: (-g["events"], g["pattern"]))[:limit]
+
+
+def _grouped(patterns: list[dict[str, Any]], threshold: float) -> list[dict[str, Any]]:
+    """Put each pattern with the first group whose words it shares."""
+    groups: list[tuple[set[str], dict[str, Any]]] = []
+    for made in patterns:
+        words = set(made["pattern"].split())
+        home = next((g for w, g in groups if _alike(w, words) >= threshold), None)
+        if home is None:
+            groups.append((words, made))
+            continue
+        home["events"] += made["events"]
+        home["variants"] += made["variants"]
+        home["first"] = min(home["first"], made["first"])
+        home["last"] = max(home["last"], made["last"])
+        home["sources"] = sorted({*home["sources"], *made["sources"]})[:5]
+    return [group for _, group in groups]
+
+
+def _alike(one: set[str], other: set[str]) -> float:
+    """The share of all their words that both have."""
+    together = len(one | other)
+    return len(one & other) / together if together else 1.0

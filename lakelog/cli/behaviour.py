@@ -1,0 +1,78 @@
+"""What changed in behaviour, in words and as JSON; part of diff."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from lakelog.cli.tables import cell
+from lakelog.cli.terminal import many, width
+from lakelog.cli.values import clock, dumps, micros, payload
+from lakelog.query.behaviour import Behaviour, Finding
+
+_SHOWN = 12
+
+
+def behaviour_record(found: Behaviour) -> dict[str, Any]:
+    """Return what changed as an object; times as ISO 8601, data as the JSON it is."""
+    record = dataclasses.asdict(found)
+    for side in (record["before"], record["after"]):
+        side["time"] = side["time"] and [micros(t) for t in side["time"]]
+    for finding in (*record["types"], *record["fields"], *record["sources"]):
+        example = finding["example"]
+        finding["example"] = example and {**example, "data": payload(example["data"])}
+    return record
+
+
+def behaviour_lines(found: Behaviour) -> Iterator[str]:
+    """Return what changed for people, an example below each."""
+    sides = (
+        f"{'all ' if side['whole'] else ''}{many(side['events'], 'event')} {words}"
+        for side, words in ((found.before, "of a"), (found.after, "of b"))
+    )
+    yield f"\nbehaviour: {' against '.join(sides)}"
+    if not found:
+        yield "  no new or vanished types, fields or sources, no shifts"
+    for title, findings in (
+        ("types", found.types), ("fields", found.fields), ("sources", found.sources)
+    ):  # fmt: skip
+        if findings:
+            yield f"\n  {title}"
+        for finding in findings[:_SHOWN]:
+            yield _cut(f"    {_words(finding)}")
+            if finding.example is not None:
+                yield _cut(f"      {_example(finding.example)}")
+        if len(findings) > _SHOWN:
+            yield f"    and {len(findings) - _SHOWN:,} more; --json has them"
+
+
+def _words(finding: Finding) -> str:
+    """Say what a finding is."""
+    name, detail = cell(finding.name), finding.detail
+    if finding.type:
+        name = f"{cell(finding.type)}: {name}"
+    if finding.change == "new":
+        return f"+ {name}, in {many(finding.after, 'event')}"
+    if finding.change == "vanished":
+        return f"- {name}, in {many(finding.before, 'event')} before"
+    if finding.change == "changed":
+        kinds = (" or ".join(detail[f"kinds_{when}"]) for when in ("before", "after"))
+        return f"~ {name}: {' -> '.join(kinds)}, in {many(detail['other'], 'event')}"
+    if finding.change == "rate":
+        rates = (f"{detail[f'rate_{when}']:,.1f}" for when in ("before", "after"))
+        return f"~ {name}: {' -> '.join(rates)} events an hour"
+    shares = (f"{detail[f'failed_{when}']:.1%}" for when in ("before", "after"))
+    return f"~ {name}: {' -> '.join(shares)} of {detail['outcomes_after']:,} failed"
+
+
+def _example(event: dict[str, Any]) -> str:
+    """One event in a line."""
+    moment = clock(int(event["time"].timestamp() * 1e6))
+    named = [event[k] for k in ("type", "source", "subject", "message") if event[k]]
+    data = dumps(payload(event["data"])).decode() if event["data"] else ""
+    return " ".join([moment, *map(cell, named), cell(data)])
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= width() else f"{line[: width() - 1]}…"

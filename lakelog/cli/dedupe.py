@@ -1,0 +1,108 @@
+"""dedupe: what is there more than once, and a move that leaves one of each."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import click
+
+from lakelog.analyze import dedupe as duplicate
+from lakelog.analyze.similar import similar
+from lakelog.cli.app import App, verb
+from lakelog.cli.formats import of_records
+from lakelog.cli.output import Target, emit, emit_record, with_output
+from lakelog.cli.results import result_of
+from lakelog.cli.tables import Count
+from lakelog.cli.terminal import confirm, many
+from lakelog.lake import Lake
+
+_ONE = {"first": duplicate.first, "last": duplicate.last, "latest": duplicate.latest}
+_SIMILAR = ("pattern", "example", "events", "variants", "first", "last", "sources")
+
+
+@verb(examples="""
+    lakelog dedupe --by subject --by data.url
+    lakelog dedupe --by content --dry-run
+    lakelog dedupe --by content --keep last --apply --yes
+    lakelog dedupe --by subject --show latest
+    lakelog dedupe --by message --show similar
+""")  # fmt: skip
+@click.option(
+    "--by", multiple=True, metavar="NAME",
+    help="A column, data.FIELD, or content for all that an event says; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--keep", type=click.Choice(duplicate.KEEP), default="first", show_default=True,
+    help="Which of equal events stays, by time.",
+)  # fmt: skip
+@click.option(
+    "--show", type=click.Choice(("duplicates", *_ONE, "similar")), default="duplicates",
+    help="What to list: the keys that are there more than once, the first, last or latest event of"
+    " each key, or near-duplicates of a text.",
+)  # fmt: skip
+@click.option("-n", "limit", type=click.IntRange(min=1), metavar="N", help="The first N only.")
+@click.option("--dry-run", is_flag=True, help="List exactly the events that --apply would remove.")
+@click.option("--apply", is_flag=True, help="Remove them, after asking.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_output
+def dedupe(
+    app: App, by: tuple[str, ...], keep: str, show: str, limit: int | None, dry_run: bool,
+    apply: bool, yes: bool, target: Target,
+) -> None:  # fmt: skip
+    """Find events that are there more than once, and leave one of each.
+
+    Events are the same if all that --by names is equal; one that has none of it is nobody's
+    duplicate. Removing is one move that `lakelog undo` takes back; the others keep their seq.
+    """
+    if not by:
+        raise click.UsageError("nothing to dedupe by: name columns or fields with --by")
+    if show != "duplicates" and (dry_run or apply):
+        raise click.UsageError(f"--show {show} only lists: leave out --dry-run and --apply")
+    with app.open() as lake:
+        if apply or dry_run:
+            _remove(app, lake, duplicate.plan(lake, by, keep), dry_run, yes, limit, target)
+        elif show == "similar":
+            _similar(lake, by, limit, target)
+        elif show in _ONE:
+            found = _ONE[show](lake, by)
+            emit(result_of(found.limit(limit) if limit else found, target.format), target)
+        else:
+            emit(result_of(duplicate.duplicates(lake, by, limit), target.format), target)
+
+
+def _remove(
+    app: App, lake: Lake, plan: duplicate.Plan, dry_run: bool, yes: bool, limit: int | None,
+    target: Target,
+) -> None:  # fmt: skip
+    """List the rows of a plan, or take them off the branch."""
+    words = f"{many(len(plan), 'event')} of {many(plan.events, 'event')}"
+    words = f"{words} of {app.branch}, duplicates of {many(plan.keys, 'key')}"
+    if dry_run:
+        emit(result_of(duplicate.rows(lake, plan, limit), target.format), target)
+        app.say(f"{words}; --apply removes them")
+        return
+    if len(plan) and not confirm(f"remove {words}?", yes):
+        raise click.ClickException("nothing was removed")
+    with app.progress("rewriting", "segments") as progress:
+        done = duplicate.apply(lake, plan, progress)
+    record: dict[str, Any] = {
+        "by": list(plan.by), "keep": plan.keep, "snapshot": plan.snapshot, "keys": plan.keys,
+        **dataclasses.asdict(done), "left": lake.count(),
+    }  # fmt: skip
+    told = f"removed {words}; `lakelog undo` takes it back"
+    if not len(plan):
+        told = f"no event of {app.branch} is there twice by {', '.join(plan.by)}"
+    emit_record(record, target, lambda: f"{told}\n")
+
+
+def _similar(lake: Lake, by: tuple[str, ...], limit: int | None, target: Target) -> None:
+    """List near-duplicates of one text."""
+    if len(by) > 1:
+        raise click.UsageError("--show similar looks at one text: give --by once")
+    found = similar(lake, by[0], limit=limit or 50)
+    shown = [
+        {"events": Count(g["events"]), "texts": Count(g["variants"]), "example": g["example"]}
+        for g in found
+    ]
+    emit(of_records(found, _SIMILAR), target, of_records(shown, ("events", "texts", "example")))

@@ -1,0 +1,148 @@
+"""events: the older event store's verbs, in their old grammar, on a lake."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from typing import Any
+
+import click
+
+from lakelog.analyze.lookups import Lookups
+from lakelog.cli.app import App, verb
+from lakelog.cli.formats import Result, of_records
+from lakelog.cli.output import Target, choose, emit, emit_record, with_output
+from lakelog.cli.results import result_of
+from lakelog.cli.tables import cell
+from lakelog.cli.terminal import many
+from lakelog.cli.values import clock, micros
+from lakelog.query import omega
+
+_TYPES = 12
+_SEARCHED = ("data", "type", "source", "message", "subject")
+
+
+@click.group(
+    epilog="\b\nExamples:\n  lakelog events --db lake stats\n  lakelog events list --hours 24\n"
+    '  lakelog sql "SELECT event_type, count(*) FROM omega.events GROUP BY 1"',
+)  # fmt: skip
+@click.option("--db", type=click.Path(), metavar="PATH", help="The lake; the same as --lake.")
+@click.pass_obj
+def events(app: App, db: str | None) -> None:
+    """The older event store: its verbs and columns over a lake.
+
+    In SQL its tables are omega.events, omega.patterns and omega.system_stats.
+    """
+    app.path = db or app.path
+
+
+@verb(examples="lakelog events --db lake stats --json")
+@with_output
+def stats(app: App, target: Target) -> None:
+    """How many events there are, of which types, and how large the store is."""
+    with app.open() as lake:
+        found = Lookups(lake).stats()
+    emit_record(found, target, lambda: _told(found))
+
+
+def _hours(ctx: click.Context, _: click.Parameter, value: float | None) -> float | None:
+    """Refuse what is no span of hours."""
+    if value is not None and (not math.isfinite(value) or value <= 0):
+        raise click.BadParameter(f"{value:g} is no number of hours above 0", ctx)
+    return value
+
+
+_of_hours = click.option(
+    "--hours", type=float, metavar="N", callback=_hours, help="Only the last N hours."
+)
+
+
+@verb("list", examples="lakelog events list --hours 24 --limit 100")
+@_of_hours
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
+@with_output
+def list_events(app: App, hours: float | None, limit: int, target: Target) -> None:
+    """The newest events, newest first."""
+    _write(app, omega.newest_sql(_since(hours), limit), {}, target)
+
+
+@verb(examples='lakelog events search "HTTP 503" --limit 20')
+@click.argument("text")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
+@with_output
+def search(app: App, text: str, limit: int, target: Target) -> None:
+    """Events that hold a text in data, type, source, subject or message, newest first.
+
+    Case makes no difference.
+    """
+    where = " OR ".join(f"contains(lower({name}), lower($text))" for name in _SEARCHED)
+    _write(app, omega.newest_sql(f"coalesce({where}, false)", limit), {"text": text}, target)
+
+
+@verb(examples="lakelog events export last-day.json --hours 24")
+@click.argument("file", type=click.Path())
+@_of_hours
+def export(app: App, file: str, hours: float | None) -> None:
+    """Write events to FILE, oldest first; its ending tells the format, JSON if it tells none.
+
+    json, jsonl, csv, parquet, arrow or md; - is standard output.
+    """
+    known = os.path.splitext(file)[1].lower() in (
+        ".json", ".ndjson", ".jsonl", ".csv", ".parquet", ".arrow", ".arrows", ".feather", ".md",
+    )  # fmt: skip
+    target = choose(None if known else "json", False, file)
+    _write(app, f"{omega.rows_sql(where=_since(hours))} ORDER BY timestamp, id", {}, target)
+    if target.path is not None:
+        app.say(f"wrote {target.path}")
+
+
+def _since(hours: float | None) -> str:
+    """SQL for events of the last hours."""
+    if hours is None:
+        return "true"
+    since = time.time() - hours * 3600
+    if since < -62_000_000_000:
+        return "true"
+    return f"time >= make_timestamptz({round(since * 1e6)})"
+
+
+def _write(app: App, query: str, params: dict[str, Any], target: Target) -> None:
+    """Write the rows of a query."""
+    with app.open() as lake:
+        relation = lake.sql(query, params or None)
+        if target.format == "table":
+            emit(_shown(relation), target)
+        else:
+            emit(result_of(relation, target.format), target)
+
+
+def _shown(relation: Any) -> Result:
+    """What a table shows: when, what, who and the data."""
+    rows = relation.select("timestamp, event_type, action, source, data_json").fetchall()
+    names = ("time", "event_type", "action", "source", "data_json")
+    return of_records(
+        [
+            dict(zip(names, (clock(round(row[0] * 1e6)), *row[1:]), strict=True)) for row in rows
+        ],
+        names,
+    )  # fmt: skip
+
+
+def _told(found: dict[str, Any]) -> str:
+    """Return the numbers for people."""
+    lines = [f"{many(found['total_events'], 'event')}, {found['database_size_mb']:,.1f} MB"]
+    if found["oldest"] is not None:
+        first, last = (micros(round(found[name] * 1e6))[:19] for name in ("oldest", "newest"))
+        lines.append(f"{first}Z to {last}Z")
+    if found["processed"]:
+        lines.append(f"{found['processed']:,} marked as processed")
+    for name, count in list(found["event_types"].items())[:_TYPES]:
+        lines.append(f"  {cell(name)[:40]:<40}{count:>14,}")
+    if len(found["event_types"]) > _TYPES:
+        lines.append(f"  and {len(found['event_types']) - _TYPES:,} more types; --json has them")
+    return "\n".join(lines) + "\n"
+
+
+for command in (stats, list_events, search, export):
+    events.add_command(command)

@@ -1,0 +1,102 @@
+"""oos: the verbs of the OOS log stream, in their old grammar."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from lakelog.analyze.oosviews import DEFAULT_LOG, OOSViews, get_views
+from lakelog.cli.app import DEFAULT_LAKE, App, verb
+from lakelog.cli.output import Target, emit_record, with_output
+from lakelog.cli.tables import cell
+from lakelog.cli.terminal import many
+from lakelog.store import opening
+
+_SHOWN = 12
+
+
+@click.group(epilog="\b\nExamples:\n  lakelog oos views oos.log")
+def oos() -> None:
+    """The OOS log stream: views over an oos.log or a lake."""
+
+
+@verb(examples="""
+    lakelog oos views oos.log
+    lakelog oos views lake --view throughput --window 7d --json
+""")  # fmt: skip
+@click.argument("path", required=False, type=click.Path())
+@click.option("--db", type=click.Path(), metavar="PATH", help="The same as PATH.")
+@click.option(
+    "--view", type=click.Choice(("status", "throughput", "errors", "sources", "health")),
+    help="One view only.",
+)  # fmt: skip
+@click.option("--window", default="24h", show_default=True, metavar="SPAN", help="Of throughput.")
+@click.option("--now", metavar="TIME", help="Let windows end then, not now.")
+@with_output
+def views(
+    app: App, path: str | None, db: str | None, view: str | None, window: str, now: str | None,
+    target: Target,
+) -> None:  # fmt: skip
+    """Items by state, throughput, errors, reliability of sources, and health.
+
+    PATH is an oos.log or a lake; without it ./oos.log, else the lake.
+    """
+    if path is not None and db is not None and path != db:
+        raise click.UsageError("PATH and --db name the same thing: give one of them")
+    found = get_views(path or db or _default(app), branch=app.branch, now=now)
+    asked: dict[str, Callable[[], dict[str, Any]]] = {
+        "status": found.podcast_status_view,
+        "throughput": lambda: found.throughput_view(window),
+        "errors": found.error_analysis_view,
+        "sources": found.source_reliability_view,
+        "health": found.system_health_view,
+    }
+    record = {name: ask() for name, ask in asked.items() if view in (None, name)}
+    made = record[view] if view is not None else record
+    emit_record(made, target, lambda: "\n".join(_lines(record, window)) + "\n")
+    _tell(app, found)
+
+
+def _default(app: App) -> str:
+    """The lake that was named, else ./oos.log, else the lake that is there."""
+    if app.path != DEFAULT_LAKE:
+        return app.path
+    if not os.path.exists(DEFAULT_LOG) and opening.is_lake(app.path):
+        return app.path
+    return DEFAULT_LOG
+
+
+def _tell(app: App, found: OOSViews) -> None:
+    if found.skipped:
+        app.say(f"{many(found.skipped, 'line')} of other forms left out")
+
+
+def _lines(record: dict[str, dict[str, Any]], window: str) -> Iterator[str]:
+    """Return the views for people."""
+    if status := record.get("status"):
+        yield "items     " + ", ".join(f"{n:,} {name}" for name, n in status.items())
+    if made := record.get("throughput"):
+        average = f"{made['average_per_hour']:,.1f} an hour"
+        yield f"completed {made['total_completed']:,} in {window}, {average}"
+        for hour, count in list(made["hourly_breakdown"].items())[-_SHOWN:]:
+            yield f"          {hour}  {count:>9,}"
+    if errors := record.get("errors"):
+        yield f"failures  {errors['total_failures']:,}"
+        for name, count in list(errors["error_types"].items())[:_SHOWN]:
+            yield f"          {count:>9,}  {cell(name)[:58]}"
+    if "sources" in record:
+        ranked = sorted(record["sources"].items(), key=lambda pair: pair[1]["success_rate"])
+        yield f"sources   {len(ranked):,}, the least reliable first"
+        for name, made in ranked[:_SHOWN]:
+            yield f"          {made['success_rate']:>8.1%} of {made['total_processed']:>7,}" + (
+                f"  {cell(name)[:42]}"
+            )
+    if health := record.get("health"):
+        recent = f"{health['recent_activity_1h']:,} events in the last hour"
+        yield f"health    {recent}, up {health['system_uptime']}"
+
+
+oos.add_command(views)

@@ -1,0 +1,314 @@
+"""What changed in behaviour between two states: types, fields of data, sources.
+
+Each side is the events that only it has; a side that has none of its own is all that it holds. So
+between a tag and the branch that went on from it, all that was is held against what came since.
+Events are the same by origin and position, whichever segments hold them.
+
+    types     new, vanished
+    fields    of types that both sides have: new, vanished, changed (other JSON kinds than before)
+    sources   new, vanished, rate (at least twice or half as often), outcome (another share fails)
+
+Between a state and what came after it, something has vanished only if at least EXPECTED of it were
+due by its former share; rates and outcomes count from LEAST events on, and SIGMAS off chance.
+Cost: one scan of either side. Each finding names counts, and one event for example.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.store import compact
+from lakelog.store.history import Diff
+from lakelog.store.manifest import Entry
+from lakelog.store.opening import Store
+
+if TYPE_CHECKING:
+    import duckdb
+
+EXPECTED, LEAST, SIGMAS = 3, 20, 3.0
+SHAPES_MAX = 20_000
+"""Of more different shapes of data on one side the most frequent are looked at."""
+_DEPTH = 4
+_FIELDS_MAX = 2_000
+_GROUPS_MAX = 100_000
+_FAILED = "coalesce(level, '') IN ('ERROR', 'FATAL') OR upper(type) IN ('FAIL', 'FAILED', 'ERROR')"
+_DONE = "upper(type) IN ('COMPLETE', 'COMPLETED', 'SUCCESS', 'SUCCEEDED', 'DONE', 'OK')"
+_KINDS = {
+    "VARCHAR": "text", "BOOLEAN": "bool", "NULL": "null", "UBIGINT": "number", "BIGINT": "number",
+    "HUGEINT": "number", "DOUBLE": "number",
+}  # fmt: skip
+_WORDS = ("seq", "time", "type", "source", "subject", "level", "message", "data")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One change. `before` and `after` count events; rates are events an hour, shares of 1."""
+
+    change: str
+    name: str
+    before: int
+    after: int
+    type: str = ""
+    detail: dict[str, Any] = field(default_factory=dict)
+    example: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What changed. `before` and `after` say what was compared: events, whether they are all that
+    the state holds, and their first and last time in us."""
+
+    before: dict[str, Any]
+    after: dict[str, Any]
+    types: tuple[Finding, ...]
+    fields: tuple[Finding, ...]
+    sources: tuple[Finding, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.types or self.fields or self.sources)
+
+
+@dataclass
+class _Side:
+    """One side: where its rows are, and what was counted of them."""
+
+    query: str
+    entries: list[Entry]
+    whole: bool
+    events: int = 0
+    span: tuple[int, int] | None = None
+    types: dict[str, list[int]] = field(default_factory=dict)
+    sources: dict[str, _Source] = field(default_factory=dict)
+    fields: dict[tuple[str, str], dict[str, list[int]]] = field(default_factory=dict)
+
+    @property
+    def hours(self) -> float:
+        """How long the side lasts."""
+        return (self.span[1] - self.span[0]) / 3.6e9 if self.span else 0.0
+
+
+@dataclass
+class _Source:
+    """Counts of one source; an example and one that failed, by seq."""
+
+    events: int = 0
+    failed: int = 0
+    done: int = 0
+    example: int = 0
+    failing: int | None = None
+
+
+def looking(store: Store, connect: Callable[[], Any]) -> Callable[[Diff], Behaviour]:
+    """Return what a Diff asks for its behaviour."""
+    return lambda found: compare(store, found, connect)
+
+
+def compare(store: Store, found: Diff, connect: Callable[[], Any]) -> Behaviour:
+    """Compare the behaviour of two states. Raises Damaged."""
+    with closing(connect().cursor()) as cursor:
+        before, after = _sides(store, found, cursor)
+        for side in (before, after):
+            _count(cursor, side)
+        looks = _Examples(store, cursor, (before, after))
+        return Behaviour(
+            _told(before), _told(after), tuple(_types(before, after, looks)),
+            tuple(_fields(before, after, looks)), tuple(_sources(before, after, looks)),
+        )  # fmt: skip
+
+
+def _sides(
+    store: Store, found: Diff, cursor: duckdb.DuckDBPyConnection
+) -> tuple[_Side, _Side]:  # fmt: skip
+    """Return what is compared: the rows of its own of either state, or else all of it."""
+    sides = []
+    own = [[e for e in part if e["kind"] == "events"] for part in (found.removed, found.added)]
+    compact.check(store, [*own[0], *own[1]])
+    for number, state in enumerate((found.a, found.b)):
+        mine, other = own[number], own[1 - number]
+        query = compact.rows_sql(store, mine) if mine else ""
+        if mine and other:
+            same = "(m.origin, m.position, m.id) IS NOT DISTINCT FROM (o.origin, o.position, o.id)"
+            beside = compact.rows_sql(store, other)
+            query = f"SELECT m.* FROM ({query}) m ANTI JOIN ({beside}) o ON {same}"
+        whole = not query or not cursor.execute(f"SELECT 1 FROM ({query}) LIMIT 1").fetchone()
+        if whole:
+            manifest = store.manifests.load(state.id)
+            mine = [e for e in store.manifests.entries(manifest) if e["kind"] == "events"]
+            compact.check(store, mine)
+            query = compact.rows_sql(store, mine) if mine else ""
+        sides.append(_Side(query, mine, whole))
+    return sides[0], sides[1]
+
+
+def _count(cursor: duckdb.DuckDBPyConnection, side: _Side) -> None:
+    """Count types, sources, outcomes and fields of a side."""
+    if not side.query:
+        return
+    rows = cursor.execute(f"""SELECT type, source, count(*), count(*) FILTER ({_FAILED}),
+            count(*) FILTER ({_DONE}), min(epoch_us(time)), max(epoch_us(time)), min(seq),
+            min(seq) FILTER ({_FAILED})
+        FROM ({side.query}) GROUP BY 1, 2 ORDER BY 3 DESC LIMIT {_GROUPS_MAX}""").fetchall()
+    for name, source, events, failed, done, low, high, seq, failing in rows:
+        side.events += events
+        span = side.span or (low, high)
+        side.span = min(span[0], low), max(span[1], high)
+        kind = side.types.setdefault(name, [0, seq])
+        kind[0], kind[1] = kind[0] + events, min(kind[1], seq)
+        if source is not None:
+            made = side.sources.setdefault(source, _Source(example=seq))
+            made.events += events
+            made.failed += failed
+            made.done += done
+            made.failing = failing if made.failing is None else made.failing
+    shapes = cursor.execute(f"""SELECT type, json_structure(data)::VARCHAR, count(*), min(seq)
+        FROM ({side.query}) WHERE json_valid(data) GROUP BY 1, 2
+        ORDER BY 3 DESC LIMIT {SHAPES_MAX}""").fetchall()
+    for name, shape, events, seq in shapes:
+        for path, value in set(_walk(orjson.loads(shape), "", 0)):
+            counts = side.fields.setdefault((name, path), {}).setdefault(value, [0, seq])
+            counts[0] += events
+
+
+def _walk(shape: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
+    """Yield (path, JSON kind) of the fields that a shape has."""
+    if isinstance(shape, dict):
+        if path:
+            yield path, "object"
+        if depth < _DEPTH:
+            for name, inner in list(shape.items())[:_FIELDS_MAX]:
+                yield from _walk(inner, f"{path}.{name}" if path else name, depth + 1)
+    elif isinstance(shape, list):
+        if path:
+            yield path, "list"
+        if depth < _DEPTH:
+            yield from _walk(shape[0] if shape else "NULL", f"{path}[]", depth + 1)
+    elif path:
+        yield path, _KINDS.get(shape, str(shape).lower())
+
+
+class _Examples:
+    """Fetches one event of a side by its seq."""
+
+    def __init__(
+        self, store: Store, cursor: duckdb.DuckDBPyConnection, sides: tuple[_Side, _Side]
+    ) -> None:
+        self._store, self._cursor, self._sides = store, cursor, sides
+
+    def __call__(self, side: int, seq: int) -> dict[str, Any] | None:
+        """Return an event's columns; its data as the JSON it is."""
+        entries = self._sides[side].entries
+        near = [e for e in entries if e["seq"][0] <= seq <= e["seq"][1]]
+        query = f"SELECT {', '.join(_WORDS)} FROM ({compact.rows_sql(self._store, near)})"
+        row = self._cursor.execute(f"{query} WHERE seq = {int(seq)}").fetchone()
+        return dict(zip(_WORDS, row, strict=True)) if row else None
+
+
+def _types(before: _Side, after: _Side, looks: _Examples) -> Iterator[Finding]:
+    for name, (count, seq) in _ranked(after.types):
+        if name not in before.types and before.events:
+            yield Finding("new", name, 0, count, example=looks(1, seq))
+    for name, (count, seq) in _ranked(before.types):
+        if name not in after.types and _is_due(count, before, after):
+            yield Finding("vanished", name, count, 0, example=looks(0, seq))
+
+
+def _fields(before: _Side, after: _Side, looks: _Examples) -> Iterator[Finding]:
+    shared = before.types.keys() & after.types.keys()
+    for name, path in sorted(after.fields.keys() | before.fields.keys()):
+        if name not in shared or _stem_is_missing(name, path, before, after):
+            continue
+        old, new = (side.fields.get((name, path), {}) for side in (before, after))
+        counts = [sum(n for n, _ in kinds.values()) for kinds in (old, new)]
+        known, seen = (sorted(kinds.keys() - {"null"}) for kinds in (old, new))
+        detail: dict[str, Any] = {"kinds_before": known, "kinds_after": seen}
+        if not old:
+            example = looks(1, min(seq for _, seq in new.values()))
+            yield Finding("new", path, 0, counts[1], name, detail, example)
+        elif not new:
+            share = (before.types[name][0], after.types[name][0])
+            if (before.whole and after.whole) or counts[0] * share[1] >= EXPECTED * share[0]:
+                example = looks(0, min(seq for _, seq in old.values()))
+                yield Finding("vanished", path, counts[0], 0, name, detail, example)
+        elif other := [kind for kind in seen if known and kind not in known]:
+            example = looks(1, new[other[0]][1])
+            detail["other"] = sum(new[kind][0] for kind in other)
+            yield Finding("changed", path, counts[0], counts[1], name, detail, example)
+
+
+def _stem_is_missing(name: str, path: str, before: _Side, after: _Side) -> bool:
+    """Whether a path lies in a field that is itself new or vanished: then that says it all."""
+    stem = path.removesuffix("[]") if path.endswith("[]") else path.rpartition(".")[0]
+    if not stem:
+        return False
+    return any((name, stem) not in side.fields for side in (before, after)) or stem.endswith("[]")
+
+
+def _sources(before: _Side, after: _Side, looks: _Examples) -> Iterator[Finding]:
+    for name, new in sorted(after.sources.items(), key=lambda pair: -pair[1].events):
+        old = before.sources.get(name)
+        if old is None:
+            if before.events:
+                yield Finding("new", name, 0, new.events, example=looks(1, new.example))
+            continue
+        if detail := _rate(old, new, before, after):
+            example = looks(1, new.example)
+            yield Finding("rate", name, old.events, new.events, "", detail, example)
+        if detail := _outcome(old, new):
+            example = None if new.failing is None else looks(1, new.failing)
+            yield Finding("outcome", name, old.events, new.events, "", detail, example)
+    for name, old in sorted(before.sources.items(), key=lambda pair: -pair[1].events):
+        if name not in after.sources and _is_due(old.events, before, after):
+            yield Finding("vanished", name, old.events, 0, example=looks(0, old.example))
+
+
+def _rate(old: _Source, new: _Source, before: _Side, after: _Side) -> dict[str, Any]:
+    """What to say of a rate that is another one, or nothing."""
+    if not before.hours or not after.hours or max(old.events, new.events) < LEAST:
+        return {}
+    rates = old.events / before.hours, new.events / after.hours
+    due = rates[0] * after.hours
+    off = abs(new.events - due) / math.sqrt(due + due * due / old.events)
+    if off < SIGMAS or 0.5 < rates[1] / rates[0] < 2:
+        return {}
+    return {"rate_before": rates[0], "rate_after": rates[1]}
+
+
+def _outcome(old: _Source, new: _Source) -> dict[str, Any]:
+    """What to say of a share of failures that is another one, or nothing.
+
+    The share is of outcomes; of all events where a source names no success.
+    """
+    by = old.done + new.done > 0
+    of = [s.failed + s.done if by else s.events for s in (old, new)]
+    if min(of) < LEAST:
+        return {}
+    shares = old.failed / of[0], new.failed / of[1]
+    pooled = (old.failed + new.failed) / sum(of)
+    wide = math.sqrt(pooled * (1 - pooled) * (1 / of[0] + 1 / of[1]))
+    if not wide or abs(shares[1] - shares[0]) / wide < SIGMAS:
+        return {}
+    return {
+        "failed_before": shares[0], "failed_after": shares[1], "outcomes_before": of[0],
+        "outcomes_after": of[1],
+    }  # fmt: skip
+
+
+def _is_due(count: int, before: _Side, after: _Side) -> bool:
+    """Whether something that is not there should be, by its share of what was."""
+    if (before.whole and after.whole) or not before.whole:
+        return after.events > 0
+    return count * after.events >= EXPECTED * before.events
+
+
+def _ranked(types: dict[str, list[int]]) -> Iterable[tuple[str, list[int]]]:
+    return sorted(types.items(), key=lambda pair: (-pair[1][0], pair[0]))
+
+
+def _told(side: _Side) -> dict[str, Any]:
+    return {"events": side.events, "whole": side.whole, "time": side.span and list(side.span)}
