@@ -32,7 +32,7 @@ ORDER = {
         repair""",
     "query": "prune keys tailrows omega behaviour session follow",
     "ingest": """apart inflate source cursors formats records transform batch gather ingest group
-        quarantine places account audit""",
+        quarantine places fileaudit account audit""",
     "collect": "scan watch running backup shelf expiry restore removal rounds dump",
     "analyze": "dedupe similar oosstate oosfeed oosviews packs lookups",
     "ingest/formats": """sqltext narrowed jsonl dialect dialects cloudevents docker journal

@@ -18,7 +18,7 @@ from lakelog.cli.terminal import many, size
 from lakelog.collect.rounds import shelves
 from lakelog.collect.shelf import Shelf, copies_of
 from lakelog.ingest import audit as auditing
-from lakelog.ingest.account import FileAudit
+from lakelog.ingest.fileaudit import FileAudit
 
 _FAULTS = ("missing", "doubled", "foreign")
 _COLUMNS = (

@@ -21,10 +21,10 @@ import itertools
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lakelog.ingest.cursors import Cursor
+from lakelog.ingest.fileaudit import FileAudit
 from lakelog.ingest.formats import bulk, jsonl, known
 from lakelog.ingest.places import Places
 from lakelog.ingest.records import BOM, is_cut, joins, simple
@@ -35,56 +35,11 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-FIRST_MAX = 5
-"""Offsets that are named of each fault."""
 _SNIFFED, _SAMPLE = 50, 1 << 18
 _HEADS = 8
 """So many events of a record are looked at to see when it was taken in."""
 _ODD = (9, 10, 11, 12, 13, 32, 0xEF)
 """Bytes that a blank line may begin with: white space, or a byte order mark."""
-
-
-@dataclass
-class FileAudit:
-    """What an audit found of one file; offsets and bytes are those of its decompressed text.
-
-    `gone` says why only the lake's side was checked, `error` why the file could not be checked.
-    """
-
-    source: str
-    label: str | None = None
-    format: str = ""
-    seen: int = 0
-    """Bytes that were taken in."""
-    waiting: int = 0
-    """Bytes beyond the cursor."""
-    lines: int = 0
-    """Lines that have to be in the lake; of a file that is gone all lines its cursor counts."""
-    stored: int = 0
-    quarantined: int = 0
-    known: int = 0
-    let_go: int = 0
-    missing: int = 0
-    doubled: int = 0
-    foreign: int = 0
-    gone: str = ""
-    error: str = ""
-    backup: str = ""
-    """The verified backup that was read in the file's place."""
-    first: dict[str, list[int]] = field(default_factory=dict)
-    """The first offsets of what is missing, doubled, foreign."""
-
-    @property
-    def wrong(self) -> int:
-        """How many places are not as they should be."""
-        return self.missing + self.doubled + self.foreign
-
-    def note(self, fault: str, positions: Any) -> None:
-        """Count faults and keep the first offsets."""
-        if len(positions):
-            setattr(self, fault, getattr(self, fault) + len(positions))
-            first = [*self.first.get(fault, ()), *(int(p) for p in sorted(positions)[:FIRST_MAX])]
-            self.first[fault] = sorted(first)[:FIRST_MAX]
 
 
 class Account:

@@ -26,8 +26,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lakelog.ingest import cursors
-from lakelog.ingest.account import Account, FileAudit
+from lakelog.ingest.account import Account
 from lakelog.ingest.cursors import WINDOW, Cursor, printable
+from lakelog.ingest.fileaudit import FileAudit
 from lakelog.ingest.formats import known
 from lakelog.ingest.ingest import expand
 from lakelog.ingest.places import Places

@@ -1,0 +1,52 @@
+"""What an audit says of one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+FIRST_MAX = 5
+"""Offsets that are named of each fault."""
+
+
+@dataclass
+class FileAudit:
+    """What an audit found of one file; offsets and bytes are those of its decompressed text.
+
+    `gone` says why only the lake's side was checked, `error` why the file could not be checked.
+    """
+
+    source: str
+    label: str | None = None
+    format: str = ""
+    seen: int = 0
+    """Bytes that were taken in."""
+    waiting: int = 0
+    """Bytes beyond the cursor."""
+    lines: int = 0
+    """Lines that have to be in the lake; of a file that is gone all lines its cursor counts."""
+    stored: int = 0
+    quarantined: int = 0
+    known: int = 0
+    let_go: int = 0
+    missing: int = 0
+    doubled: int = 0
+    foreign: int = 0
+    gone: str = ""
+    error: str = ""
+    backup: str = ""
+    """The verified backup that was read in the file's place."""
+    first: dict[str, list[int]] = field(default_factory=dict)
+    """The first offsets of what is missing, doubled, foreign."""
+
+    @property
+    def wrong(self) -> int:
+        """How many places are not as they should be."""
+        return self.missing + self.doubled + self.foreign
+
+    def note(self, fault: str, positions: Any) -> None:
+        """Count faults and keep the first offsets."""
+        if len(positions):
+            setattr(self, fault, getattr(self, fault) + len(positions))
+            first = [*self.first.get(fault, ()), *(int(p) for p in sorted(positions)[:FIRST_MAX])]
+            self.first[fault] = sorted(first)[:FIRST_MAX]
