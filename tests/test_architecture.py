@@ -24,13 +24,14 @@ OWN = "lakelog"
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors settings exact event lazy  store  query  ingest  view lake dbapi
+    "": """errors settings exact event lazy  store  query  views  ingest  view lake dbapi
         collect analyze train ship sync  cli server notebook""",
     "store": """layout disk document engine wal bloom segment idrun manifest refs marks opening
         spawn writer tail rows publish trim seal compact retention gc resolve history stats
         checker verify unflip salvage aside mend_refs mend_data
         repair""",
     "query": "prune tailrows session",
+    "views": "params definition guard catalog layers pieces lineage writing answer engine tables",
     "ingest": """inflate source cursors formats transform gather ingest quarantine
         places account audit""",
     "collect": "scan watch",

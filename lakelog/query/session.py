@@ -129,6 +129,7 @@ class Session:
             named = {name for name in _TABLES if name in query.lower()}
         if self._hidden:
             named.update(_TABLES)
+        self._offer(cursor, query, mentions, at)
         if not named.intersection(_TABLES):
             return None
         state, pending = self._state(at)
@@ -145,6 +146,12 @@ class Session:
             bad = self._reader(self._branch)[1].quarantine(pending) if pending else None
             self._view(cursor, "quarantine", entries, bad)
         return None
+
+    def _offer(
+        self, cursor: duckdb.DuckDBPyConnection, query: str, mentions: prune.Mentions,
+        at: str | None,
+    ) -> None:  # fmt: skip
+        """Make what other tables a query names; rooms above have some."""
 
     def _state(self, at: str | None) -> tuple[Manifest, Pending | None]:
         if at is not None:

@@ -1,0 +1,80 @@
+"""Which segments hold the same rows: compaction exchanges segments, and the rows stay.
+
+A segment whose `from` has, in all, as many rows as itself holds the same rows (F6.7): so what
+covers the inputs covers the output, and the other way round. Retention and dedupe write fewer
+rows, so theirs is a segment of its own. Everything is compared in `leaves`, the oldest segments
+known. A leaf that is covered while others of its segment are not is left out by its seq range.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lakelog.store.manifest import Entry
+from lakelog.views.pieces import Cover
+
+
+@dataclass(frozen=True)
+class Part:
+    """A segment to be read, but for the seq ranges that are covered already."""
+
+    entry: Entry
+    without: tuple[tuple[int, int], ...] = ()
+
+
+class Lineage:
+    """What is known of segments: rows, seq range, and what they were made from."""
+
+    def __init__(self) -> None:
+        self._known: Cover = {}
+        self._leaves: dict[str, frozenset[str]] = {}
+
+    def note(self, cover: Cover) -> None:
+        """Learn of segments."""
+        if not cover.keys() <= self._known.keys():
+            self._known.update(cover)
+            self._leaves.clear()
+
+    def leaves(self, digests: Iterable[str]) -> frozenset[str]:
+        """The oldest known segments that together hold the rows of these."""
+        return frozenset().union(*map(self._of, digests))
+
+    def missing(self, entries: list[Entry], covered: frozenset[str]) -> list[Part] | None:
+        """What must still be read of a state of which leaves are covered.
+
+        None where seq ranges do not tell covered rows from others (after a repair).
+        """
+        parts = []
+        for entry in entries:
+            leaves = self._of(entry["key"])
+            known = leaves & covered
+            if known != leaves:
+                if known and self._overlap(leaves):
+                    return None
+                spans = (self._known[leaf][1:3] for leaf in known)
+                parts.append(Part(entry, tuple((a, b) for a, b in spans)))
+        return parts
+
+    def _overlap(self, leaves: frozenset[str]) -> bool:
+        spans = sorted(self._known[leaf][1:3] for leaf in leaves)
+        return any(after[0] <= before[1] for before, after in itertools.pairwise(spans))
+
+    def _of(self, digest: str) -> frozenset[str]:
+        found = self._leaves.get(digest)
+        if found is None:
+            found = frozenset((digest,))
+            rows, _, _, made_from = self._known[digest]
+            sources = [self._known.get(source) for source in made_from]
+            if made_from and all(sources) and sum(s[0] for s in sources if s) == rows:
+                found = frozenset().union(*map(self._of, made_from))
+            self._leaves[digest] = found
+        return found
+
+
+def cover_of(entries: Iterable[Entry]) -> Cover:
+    """What pieces and lineage keep of entries."""
+    return {
+        e["key"]: [e["events"], e["seq"][0], e["seq"][1], list(e.get("from", ()))] for e in entries
+    }
