@@ -9,9 +9,9 @@ from __future__ import annotations
 PLAIN = {
     "status": """
         SELECT category, status, count(*) AS items FROM (
-            SELECT subject, arg_max(type, place) AS status, arg_max(coalesce(category, ''), place) AS category
+            SELECT subject, category, arg_max(type, place) AS status
             FROM (SELECT *, epoch_us(time)::HUGEINT * 9223372036854775808 + seq AS place FROM events)
-            WHERE subject IS NOT NULL GROUP BY subject)
+            WHERE subject IS NOT NULL GROUP BY subject, category)
         GROUP BY ALL ORDER BY items DESC, category, status""",
     "throughput": """
         SELECT time_bucket(INTERVAL 1 HOUR, time) AS bucket, count(*) AS events
@@ -42,7 +42,7 @@ PLAIN = {
         SELECT subject, status, since FROM (
             SELECT subject, max(time) AS since, arg_max(type, place) AS status
             FROM (SELECT *, epoch_us(time)::HUGEINT * 9223372036854775808 + seq AS place FROM events)
-            WHERE subject IS NOT NULL GROUP BY subject)
+            WHERE subject IS NOT NULL GROUP BY subject, category)
         WHERE status IN ('DISCOVER', 'PROCESS') AND since < now() - INTERVAL 1 HOUR
         ORDER BY since LIMIT 100""",
     "sessions": """

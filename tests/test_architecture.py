@@ -31,14 +31,15 @@ ORDER = {
         checker verify unflip salvage aside mend_refs mend_data
         repair""",
     "query": "prune tailrows session",
-    "views": "params definition guard catalog layers pieces lineage writing answer engine tables",
+    "views": """params definition guard catalog layers pieces lineage writing answer engine tables
+        sample own""",
     "ingest": """inflate source cursors formats transform gather ingest quarantine
         places account audit""",
     "collect": "scan watch",
     "ingest/formats": "sqltext narrowed jsonl oos bulk pattern access syslog logfmt applog",
     "cli": """exits terminal values vectors tables formats output app pairs lines sample
         results asking waiting screen complete editor shell connect
-        write ingest audit watch query stats history names care seal doctor setup demo""",
+        write ingest audit watch query views stats history names care seal doctor setup demo""",
 }
 STRANGERS = {"collect", "analyze", "train", "ship", "sync"}  # these rooms do not know each other
 LAZY_DOORS = {"lakelog/lazy.py", "lakelog/cli/__init__.py"}  # may load our code by its name

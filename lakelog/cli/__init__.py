@@ -22,6 +22,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Read": {
         "sql": ("query", "run SQL over the events, live ones included"),
+        "views": ("views", "list the views, which keep themselves up to date"),
+        "view": ("views", "answer a view; create, drop or show one"),
         "stats": ("stats", "what the lake holds, in numbers"),
     },
     "History": {

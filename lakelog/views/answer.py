@@ -32,8 +32,10 @@ def finish(builder: Builder, layer: Layer, sql: str, now: int) -> pa.Table:
     try:
         held, tables = layer.pinned()
         view(cursor, "state", held)
-        sql, kept = _with_kept(builder, cursor, layer, sql)
-        made = cursor.sql(parameters.filled(sql, (), {}, now)).to_arrow_table()
+        if sql not in layer.kept:
+            _remember(layer.kept, sql, _with_kept(builder, cursor, sql))
+        asked, kept = layer.kept[sql]
+        made = cursor.sql(parameters.filled(asked, (), {}, now)).to_arrow_table()
         del tables, kept
         return made
     finally:
@@ -68,7 +70,7 @@ def _remember(held: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _with_kept(
-    builder: Builder, cursor: duckdb.DuckDBPyConnection, layer: Layer, sql: str
+    builder: Builder, cursor: duckdb.DuckDBPyConnection, sql: str
 ) -> tuple[str, list[Table]]:
     """Run the WITH queries free of `$now`; return SQL that reads their tables, and these."""
     tree = _tree(cursor, sql)
@@ -80,10 +82,7 @@ def _with_kept(
         query = cte["value"]["query_node"]
         text = _text(cursor, {**tree, "statements": [{**statement, "node": query}]})
         if text and parameters.NOW not in parameters.used(text) and not before & _tables(query):
-            table = layer.kept.get(text)
-            if table is None:
-                table = builder.table(cursor, text)
-                _remember(layer.kept, text, table)
+            table = builder.table(cursor, text)
             tables.append(table)
             read = _tree(cursor, f"SELECT * FROM {table.name}")
             cte["value"]["query_node"] = read["statements"][0]["node"]

@@ -45,21 +45,24 @@ def find(name: str, entries: dict[str, Entry]) -> Definition:
     raise InvalidView(f"no view {name!r}: see `lakelog views`")
 
 
+def check_free(store: Store, branch: str, name: str, replace: bool = False) -> None:
+    """Raise InvalidView if a view of that name cannot be made."""
+    if name in built_in():
+        raise InvalidView(f"{name!r} is a view that lakelog brings: choose another name")
+    state = store.manifests.load(store.refs.head(branch).move.snapshot)
+    if name in own(store, state) and not replace:
+        raise InvalidView(f"view {name!r} exists: `lakelog view drop {name}` first, or --replace")
+
+
 def create(store: Store, branch: str, definition: Definition, *, replace: bool = False) -> Head:
     """Publish a checked definition. Raises InvalidView where the name is taken."""
     entry: Entry = {
         "add": "view", "key": definition.name, "sql": definition.text,
         "version": definition.version, "time": disk.now_us(),
     }  # fmt: skip
-    if definition.name in built_in():
-        raise InvalidView(f"{definition.name!r} is a view that lakelog brings: choose another name")
 
     def plan(_: Head, state: Manifest) -> Change:
-        if definition.name in own(store, state) and not replace:
-            raise InvalidView(
-                f"view {definition.name!r} exists: `lakelog view drop {definition.name}` first,"
-                " or --replace"
-            )
+        check_free(store, branch, definition.name, replace)
         return Change("view", f"{definition.name} {definition.version}", entries=(entry,))
 
     head = publish(store, branch, plan)

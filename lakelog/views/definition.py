@@ -4,13 +4,15 @@
     -- version: 1                         -- merge    SELECT ... FROM partials
     -- about: Events by source.           -- finish   SELECT ... FROM state
     -- params: type text = null
-    -- key: source                        (may be left out)
+    -- key: source                        (may be left out, as may)
+    -- merged: yes
 
 `map` turns rows of `events` (with `seq`, and `place`, which orders events by time and then seq)
 into a partial; `merge` turns any number of partials, or of what it gave before, into one with the
 same columns; `finish` answers from it, and is the only one to know `$now`. With `key`, merge works
-on each value of those columns by itself, so only what is touched is merged again. A view without
-sections is one SELECT over `events`.
+on each value of those columns by itself, so only what is touched is merged again. `merged: yes` says
+that a partial is already what merge would make of it alone. A view without sections is one SELECT
+over `events`.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ SECTIONS = {"map": "segment", "merge": "partials", "finish": "state"}
 PLAIN = "query"
 RESERVED = frozenset(("create", "drop", "show", "events", "quarantine", *SECTIONS.values()))
 TEXT_MAX = 100_000
-_HEADER = re.compile(r"--\s*(name|version|params|about|key)\b\s*:?\s*(.*?)\s*$")
+_HEADER = re.compile(r"--\s*(name|version|params|about|key|merged)\b\s*:?\s*(.*?)\s*$")
 _SECTION = re.compile(r"--\s*(map|merge|finish)\s*:?\s*$")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
@@ -55,6 +57,7 @@ class Definition:
     about: str
     params: tuple[Param, ...]
     key: tuple[str, ...]
+    merged: bool
     sections: dict[str, Section] = field(hash=False)
     text: str = field(repr=False)
 
@@ -69,7 +72,7 @@ class Definition:
 
     def state(self, values: Values, engine: str) -> str:
         """Name the states that this view's map and merge make: equal for views that share them."""
-        texts = [engine, ",".join(self.key), *(self.filled(s, values) for s in ("map", "merge"))]
+        texts = [engine, ",".join(self.key), str(self.merged), *(self.filled(s, values) for s in ("map", "merge"))]
         return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
@@ -96,7 +99,8 @@ def parse(text: str, name: str | None = None) -> Definition:
             raise InvalidView(f"section {section.name}, line {section.line}, is empty")
     key = tuple(filter(None, re.split(r"[,\s]+", header.get("key", ""))))
     return Definition(
-        name, header.get("version", "1"), header.get("about", ""), tuple(params), key, sections, text
+        name, header.get("version", "1"), header.get("about", ""), tuple(params), key,
+        header.get("merged", "no") == "yes", sections, text,
     )
 
 

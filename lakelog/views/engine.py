@@ -145,7 +145,7 @@ class Engine:
         shape = self._shapes.get(name)
         if shape is None:
             maps, merges = (definition.filled(s, values) for s in ("map", "merge"))
-            shape = shape_of(cursor, definition.key, maps, merges)
+            shape = shape_of(cursor, definition, maps, merges)
             if len(self._shapes) > 256:
                 self._shapes.clear()
             self._shapes[name] = shape
@@ -343,14 +343,14 @@ class Engine:
 
 
 def shape_of(
-    cursor: duckdb.DuckDBPyConnection, key: tuple[str, ...], maps: str, merges: str
+    cursor: duckdb.DuckDBPyConnection, definition: Definition, maps: str, merges: str
 ) -> Shape:
     """Ask the engine which columns a map gives; its merge must give the same."""
     nulls = ", ".join(f"NULL::{_KINDS.get(c, 'VARCHAR')} AS {c}" for c in (*EVENT_COLUMNS, "seq"))
     view(cursor, "segment", f"SELECT *, {PLACE} FROM (SELECT {nulls}) WHERE false")
     made = cursor.sql(maps)
     columns = tuple(zip(made.columns, map(str, made.types), strict=True))
-    return Shape(columns, key, maps, merges)
+    return Shape(columns, definition.key, definition.merged, maps, merges)
 
 
 _KINDS = {"time": "TIMESTAMPTZ", "ingested_at": "TIMESTAMPTZ", "position": "BIGINT", "seq": "BIGINT"}

@@ -27,10 +27,11 @@ _ROW = "lakelog_row"
 
 @dataclass(frozen=True)
 class Shape:
-    """What a state looks like and how it is made: columns with their types, key, and two SELECTs."""
+    """What a state looks like and how it is made: see Definition."""
 
     columns: tuple[tuple[str, str], ...]
     key: tuple[str, ...]
+    merged: bool
     map: str
     merge: str
 
@@ -62,7 +63,7 @@ class Layer:
     top: Table | None = None
     hidden: Table | None = None
     results: dict[str, pa.Table] = field(default_factory=dict)
-    kept: dict[str, Table] = field(default_factory=dict)
+    kept: dict[str, tuple[str, list[Table]]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -110,6 +111,8 @@ class Builder:
     def mapped(self, cursor: duckdb.DuckDBPyConnection, shape: Shape, segment: str) -> Table:
         """Keep the partial of the rows that SQL gives, merged in itself."""
         view(cursor, "segment", segment)
+        if shape.merged:
+            return self.table(cursor, _cast(shape, shape.map))
         view(cursor, "partials", shape.map)
         return self.table(cursor, _cast(shape, shape.merge))
 

@@ -14,6 +14,7 @@ from lakelog.query.session import Session
 from lakelog.store import disk
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
+from lakelog.store.segment import EVENT_COLUMNS
 from lakelog.views import catalog, guard, params
 from lakelog.views.definition import PLAIN, Definition
 from lakelog.views.engine import Engine
@@ -77,6 +78,27 @@ class Tables(Session):
         own = self.own_views(state)
         names = sorted({*catalog.built_in(), *own})
         return [(catalog.find(name, own), name in own) for name in names]
+
+    def definition(self, name: str, at: str | None = None) -> Definition:
+        """One view of a state. Raises InvalidView where there is none."""
+        state, _ = self._state(at)
+        return catalog.find(name, self.own_views(state))
+
+    def sample(self, rows: int) -> pa.Table:
+        """Some rows of the branch with seq: of its oldest and newest segments, and of the tail."""
+        state, pending = self._state(None)
+        entries = [e for e in self._store.manifests.entries(state) if e["kind"] == "events"]
+        near = entries[:1] + entries[-2:] if len(entries) > 3 else entries
+        tail = self._tail_table(pending, state)
+        parts = [f"(SELECT * FROM ({self.rows_sql([e])}) LIMIT {rows // 4})" for e in near]
+        cursor = self.connect().cursor()
+        if tail is not None:
+            cursor.register("lakelog_tail", tail)
+            seq = f"{state.next_seq} + row_number() OVER ()"
+            listed = ", ".join(EVENT_COLUMNS)
+            parts.append(f"(SELECT {listed}, {seq} AS seq FROM lakelog_tail LIMIT {rows // 4})")
+        query = " UNION ALL ".join(parts) or self._view_sql("events", [], None)
+        return cursor.sql(query).to_arrow_table()
 
     def rows_sql(self, entries: list[Entry]) -> str:
         """SQL for the rows of segments, each verified, with seq. Raises DamagedSegment."""

@@ -3,18 +3,29 @@
 -- about: Seconds from a subject's first event of one type to its next of another, within 1 %.
 -- params: from text = DISCOVER; to text = COMPLETE
 -- key: subject
+-- merged: yes
 -- map
-SELECT subject, CASE WHEN type = $from THEN epoch_us(time) END AS began,
-    CASE WHEN type = $to THEN [epoch_us(time)] ELSE []::BIGINT[] END AS ends,
-    NULL::BIGINT AS took, NULL::INTEGER AS slot
-FROM segment WHERE subject IS NOT NULL AND (type = $from OR type = $to)
--- merge
-SELECT subject, began, ends, took, 
+SELECT subject, began, ends, took,
     CASE WHEN took IS NOT NULL THEN ceil(ln(greatest(took, 1)) / ln(1.02)) END::INTEGER AS slot
 FROM (
-    SELECT subject, began, ends, list_min(list_filter(ends, lambda x: x >= began)) - began AS took
+    SELECT subject, began, ends, CASE WHEN began IS NULL OR ends IS NULL THEN NULL
+        ELSE list_min(list_filter(ends, lambda x: x >= began)) - began END AS took
     FROM (
-        SELECT subject, min(began) AS began, list_sort(flatten(list(ends))) AS ends
+        SELECT subject, min(epoch_us(time)) FILTER (type = $from) AS began,
+            list_sort(list(epoch_us(time)) FILTER (type = $to)) AS ends
+        FROM segment WHERE subject IS NOT NULL AND (type = $from OR type = $to)
+        GROUP BY subject
+    )
+)
+-- merge
+SELECT subject, began, ends, took,
+    CASE WHEN took IS NOT NULL THEN ceil(ln(greatest(took, 1)) / ln(1.02)) END::INTEGER AS slot
+FROM (
+    SELECT subject, began, ends, CASE WHEN began IS NULL OR ends IS NULL THEN NULL
+        ELSE list_min(list_filter(ends, lambda x: x >= began)) - began END AS took
+    FROM (
+        SELECT subject, min(began) AS began,
+            list_sort(flatten(list(ends) FILTER (ends IS NOT NULL))) AS ends
         FROM partials GROUP BY subject
     )
 )

@@ -3,9 +3,18 @@
 -- about: How many subjects reach each of several steps, in their order.
 -- params: steps list = DISCOVER,PROCESS,COMPLETE
 -- key: subject
+-- merged: yes
 -- map
-SELECT subject, [epoch_us(time) * 16 + list_position($steps, type) - 1] AS moments, 0::BIGINT AS reached
-FROM segment WHERE subject IS NOT NULL AND list_contains($steps[1:15], type)
+SELECT subject, moments,
+    CASE WHEN len(moments) = 1 THEN (moments[1] & 15 = 0)::BIGINT ELSE
+        list_reduce(moments, lambda n, x: CASE WHEN (x & 15) = n THEN n + 1 ELSE n END, 0::BIGINT)
+    END AS reached
+FROM (
+    SELECT subject,
+        list_sort(list(epoch_us(time) * 16 + list_position($steps, type) - 1)) AS moments
+    FROM segment WHERE subject IS NOT NULL AND list_contains($steps[1:15], type)
+    GROUP BY subject
+)
 -- merge
 SELECT subject, moments,
     list_reduce(moments, lambda n, x: CASE WHEN (x & 15) = n THEN n + 1 ELSE n END, 0::BIGINT)

@@ -2,14 +2,13 @@
 -- version: 1
 -- about: The subjects last seen, each with its latest state and since when.
 -- params: status text = null; category text = null; subject text = null; limit int = 100
--- key: subject
+-- key: subject, category
 -- map
-SELECT subject, place, type AS status, coalesce(category, '') AS category
+SELECT subject, coalesce(category, '') AS category, place, type AS status
 FROM segment WHERE subject IS NOT NULL
 -- merge
-SELECT subject, max(place) AS place,
-    arg_max(status, place) AS status, arg_max(category, place) AS category
-FROM partials GROUP BY subject
+SELECT subject, category, max(place) AS place, arg_max(status, place) AS status
+FROM partials GROUP BY subject, category
 -- finish
 SELECT subject, nullif(category, '') AS category, status,
     make_timestamptz((place >> 63)::BIGINT) AS since

@@ -3,10 +3,23 @@
 -- about: Sessions of subjects, by category: events no further apart than a gap.
 -- params: gap duration = 30m
 -- key: subject
+-- merged: yes
 -- map
-SELECT subject, coalesce(category, '') AS category, [epoch_us(time)] AS starts,
-    [epoch_us(time)] AS ends, 1::BIGINT AS events, 1::BIGINT AS sessions, 0::BIGINT AS micros
-FROM segment WHERE subject IS NOT NULL
+SELECT subject, category, events, len(starts) AS sessions,
+    CASE WHEN events = 1 THEN 0 ELSE list_sum(ends) - list_sum(starts) END::BIGINT AS micros,
+    starts, ends
+FROM (
+    SELECT subject, category, events,
+        CASE WHEN events = 1 THEN s
+        ELSE list_filter(s, lambda x, i: i = 1 OR x - s[i - 1] > epoch_us($gap)) END AS starts,
+        CASE WHEN events = 1 THEN s
+        ELSE list_filter(s, lambda x, i: i = len(s) OR s[i + 1] - x > epoch_us($gap)) END AS ends
+    FROM (
+        SELECT subject, min(coalesce(category, '')) AS category, count(*) AS events,
+            list_sort(list(epoch_us(time))) AS s
+        FROM segment WHERE subject IS NOT NULL GROUP BY subject
+    )
+)
 -- merge
 SELECT subject, category, events, len(starts) AS sessions,
     (list_sum(ends) - list_sum(starts))::BIGINT AS micros, starts, ends

@@ -1,15 +1,14 @@
 -- name: status
 -- version: 1
--- about: Items by their latest state: each subject counts once.
+-- about: Items by their latest state: each subject of a category counts once.
 -- params: category text = null
--- key: subject
+-- key: subject, category
 -- map
-SELECT subject, place, type AS status, coalesce(category, '') AS category
+SELECT subject, coalesce(category, '') AS category, place, type AS status
 FROM segment WHERE subject IS NOT NULL
 -- merge
-SELECT subject, max(place) AS place,
-    arg_max(status, place) AS status, arg_max(category, place) AS category
-FROM partials GROUP BY subject
+SELECT subject, category, max(place) AS place, arg_max(status, place) AS status
+FROM partials GROUP BY subject, category
 -- finish
 SELECT nullif(category, '') AS category, status, count(*) AS items
 FROM state WHERE $category IS NULL OR category = $category

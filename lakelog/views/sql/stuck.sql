@@ -2,14 +2,13 @@
 -- version: 1
 -- about: Subjects that started and did not finish for longer than a span, the oldest first.
 -- params: started list = DISCOVER,PROCESS; longer duration = 1h; limit int = 100
--- key: subject
+-- key: subject, category
 -- map
-SELECT subject, place, type AS status, coalesce(category, '') AS category
+SELECT subject, coalesce(category, '') AS category, place, type AS status
 FROM segment WHERE subject IS NOT NULL
 -- merge
-SELECT subject, max(place) AS place,
-    arg_max(status, place) AS status, arg_max(category, place) AS category
-FROM partials GROUP BY subject
+SELECT subject, category, max(place) AS place, arg_max(status, place) AS status
+FROM partials GROUP BY subject, category
 -- finish
 WITH waiting AS (
     SELECT subject, category, status, place FROM state
