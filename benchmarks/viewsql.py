@@ -1,7 +1,7 @@
 """The views' questions as plain SQL over `events`, written without looking at the projections.
 
-Used to time what a user would type, and to compare answers. `distinct` and `percentiles` are exact
-here; the projections' are within their stated errors.
+Used to time what a user would type, and to compare answers. `cardinality` and `percentiles` are
+exact here; the projections' are within their stated errors.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ PLAIN = {
     "status": """
         SELECT category, status, count(*) AS items FROM (
             SELECT subject, category, arg_max(type, place) AS status
-            FROM (SELECT *, epoch_us(time)::HUGEINT * 9223372036854775808 + seq AS place FROM events)
+            FROM (
+                SELECT *, epoch_us(time)::HUGEINT * 9223372036854775808 + seq AS place
+                FROM events)
             WHERE subject IS NOT NULL GROUP BY subject, category)
         GROUP BY ALL ORDER BY items DESC, category, status""",
     "throughput": """
@@ -31,7 +33,7 @@ PLAIN = {
         SELECT type, count(x), quantile_cont(x, [0.5, 0.9, 0.95, 0.99]), min(x), max(x), avg(x)
         FROM (SELECT type, TRY_CAST(data ->> '$.duration_ms' AS DOUBLE) AS x FROM events)
         WHERE x IS NOT NULL GROUP BY type ORDER BY type""",
-    "distinct": """
+    "cardinality": """
         SELECT type, count(DISTINCT subject) FROM events WHERE subject IS NOT NULL
         GROUP BY ROLLUP (type) ORDER BY type NULLS FIRST""",
     "health": """
@@ -41,7 +43,9 @@ PLAIN = {
     "stuck": """
         SELECT subject, status, since FROM (
             SELECT subject, max(time) AS since, arg_max(type, place) AS status
-            FROM (SELECT *, epoch_us(time)::HUGEINT * 9223372036854775808 + seq AS place FROM events)
+            FROM (
+                SELECT *, epoch_us(time)::HUGEINT * 9223372036854775808 + seq AS place
+                FROM events)
             WHERE subject IS NOT NULL GROUP BY subject, category)
         WHERE status IN ('DISCOVER', 'PROCESS') AND since < now() - INTERVAL 1 HOUR
         ORDER BY since LIMIT 100""",
@@ -76,5 +80,6 @@ PLAIN = {
         b AS (SELECT e.subject, epoch(min(e.time)) - epoch(min(a.t)) AS took
             FROM e JOIN a USING (subject)
             WHERE type = 'COMPLETE' AND e.time >= a.t GROUP BY e.subject)
-        SELECT count(*), quantile_cont(took, [0.5, 0.9, 0.95, 0.99]), max(took), avg(took) FROM b""",
+        SELECT count(*), quantile_cont(took, [0.5, 0.9, 0.95, 0.99]), max(took), avg(took)
+        FROM b""",
 }  # fmt: skip

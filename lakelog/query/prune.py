@@ -75,7 +75,8 @@ class Need:
 class Mentions:
     """The tables a query names: needs of the unqualified `events`, other (schema, table) pairs.
 
-    `ctes` are the names that WITH gives. `counts_all` is the column name when the query is exactly SELECT count(*) FROM events.
+    `ctes` are the names that WITH gives. `counts_all` is the column name when the query is exactly
+    SELECT count(*) FROM events.
     """
 
     parsed: bool = False

@@ -18,7 +18,7 @@ from lakelog.store.refs import Head
 from lakelog.views.definition import Definition, parse
 
 BUILT_IN = (
-    "status items throughput errors failures reliability health rates percentiles distinct"
+    "status items throughput errors failures reliability health rates percentiles cardinality"
     " sessions funnel stuck durations"
 ).split()
 

@@ -72,7 +72,12 @@ class Definition:
 
     def state(self, values: Values, engine: str) -> str:
         """Name the states that this view's map and merge make: equal for views that share them."""
-        texts = [engine, ",".join(self.key), str(self.merged), *(self.filled(s, values) for s in ("map", "merge"))]
+        texts = [
+            engine,
+            ",".join(self.key),
+            str(self.merged),
+            *(self.filled(s, values) for s in ("map", "merge")),
+        ]
         return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
@@ -85,7 +90,9 @@ def parse(text: str, name: str | None = None) -> Definition:
     if not name:
         raise InvalidView("the view has no name: begin with a line `-- name: NAME`")
     if not _NAME.fullmatch(name) or name in RESERVED:
-        raise InvalidView(f"{name!r} cannot name a view: use a-z, 0-9 and _, and no word of lakelog")
+        raise InvalidView(
+            f"{name!r} cannot name a view: use a-z, 0-9 and _, and no word of lakelog"
+        )
     if len({p.name for p in params}) != len(params):
         raise InvalidView("a parameter is declared twice")
     missing = SECTIONS.keys() - sections.keys()
@@ -99,8 +106,14 @@ def parse(text: str, name: str | None = None) -> Definition:
             raise InvalidView(f"section {section.name}, line {section.line}, is empty")
     key = tuple(filter(None, re.split(r"[,\s]+", header.get("key", ""))))
     return Definition(
-        name, header.get("version", "1"), header.get("about", ""), tuple(params), key,
-        header.get("merged", "no") == "yes", sections, text,
+        name,
+        header.get("version", "1"),
+        header.get("about", ""),
+        tuple(params),
+        key,
+        header.get("merged", "no") == "yes",
+        sections,
+        text,
     )
 
 
@@ -125,10 +138,10 @@ def _split(text: str) -> tuple[dict[str, str], list[Param], dict[str, Section]]:
         elif not begun and line.strip() and not line.startswith("--"):
             starts.append((PLAIN, number))
             begun = True
-    ends = [start - 1 for name, start in starts[1:]] + [len(lines)]
+    ends = [start - (name != PLAIN) for name, start in starts[1:]] + [len(lines)]
     return header, params, {
         name: Section(name, "\n".join(lines[start:end]).rstrip().rstrip(";"), start + 1)
-        for (name, start), end in zip(starts, ends, strict=True)
+        for (name, start), end in zip(starts, ends, strict=False)
     }  # fmt: skip
 
 

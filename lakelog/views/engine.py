@@ -10,9 +10,7 @@ those of its own state. What was computed is written to the cache beside the ans
 from __future__ import annotations
 
 import collections
-import contextlib
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -80,11 +78,12 @@ class Engine:
     """The projections of one process on one lake. Safe for threads."""
 
     def __init__(
-        self, store: Store, connect: Callable[[], Any], source: Source, limits: Limits | None = None
-    ) -> None:
+        self, store: Store, database: duckdb.DuckDBPyConnection, source: Source,
+        limits: Limits | None = None,
+    ) -> None:  # fmt: skip
         self._limits = limits or Limits()
         self._store, self._source = store, source
-        self._builder = Builder(connect, self._limits.small)
+        self._builder = Builder(database, self._limits.small)
         self._pieces = Pieces(store.layout, self._limits.disk_bytes)
         self._lineage = Lineage()
         self._held: dict[str, list[_Held]] = {}
@@ -353,7 +352,12 @@ def shape_of(
     return Shape(columns, definition.key, definition.merged, maps, merges)
 
 
-_KINDS = {"time": "TIMESTAMPTZ", "ingested_at": "TIMESTAMPTZ", "position": "BIGINT", "seq": "BIGINT"}
+_KINDS = {
+    "time": "TIMESTAMPTZ",
+    "ingested_at": "TIMESTAMPTZ",
+    "position": "BIGINT",
+    "seq": "BIGINT",
+}
 
 
 def begins_with(table: pa.Table, start: pa.Table) -> bool:

@@ -13,9 +13,9 @@ import collections
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import duckdb
@@ -82,10 +82,10 @@ class Layer:
 
 
 class Builder:
-    """Makes layers in the database of one process. Safe for threads."""
+    """Makes layers in the database of one process; `small` states are merged whole."""
 
-    def __init__(self, connect: Callable[[], Any], small: int) -> None:
-        self._connect, self._small = connect, small
+    def __init__(self, database: duckdb.DuckDBPyConnection, small: int) -> None:
+        self._database, self._small = database, small
         self._dropped: collections.deque[str] = collections.deque()
         self._numbers = itertools.count(1)
         self._mutex = threading.Lock()
@@ -94,7 +94,7 @@ class Builder:
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection of its own, with the schema there and unused tables gone."""
         with self._mutex:
-            cursor: duckdb.DuckDBPyConnection = self._connect().cursor()
+            cursor = self._database.cursor()
             if not self._ready:
                 cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
                 self._ready = True
@@ -116,7 +116,9 @@ class Builder:
         view(cursor, "partials", shape.map)
         return self.table(cursor, _cast(shape, shape.merge))
 
-    def merged(self, cursor: duckdb.DuckDBPyConnection, shape: Shape, parts: Iterable[str]) -> Table:
+    def merged(
+        self, cursor: duckdb.DuckDBPyConnection, shape: Shape, parts: Iterable[str]
+    ) -> Table:
         """Keep what the partials that several SELECTs give merge into."""
         view(cursor, "partials", " UNION ALL ".join(parts))
         return self.table(cursor, _cast(shape, shape.merge))
@@ -157,7 +159,9 @@ class Builder:
         view(cursor, "partials", " UNION ALL ".join(parts))
         merged = _cast(shape, shape.merge)
         if top is not None:
-            merged = f"SELECT {listed} FROM {top.name} b {_join('ANTI', shape, new)} UNION ALL {merged}"
+            merged = (
+                f"SELECT {listed} FROM {top.name} b {_join('ANTI', shape, new)} UNION ALL {merged}"
+            )
         return Layer(shape, base, self.table(cursor, merged), self.table(cursor, seen))
 
 

@@ -65,14 +65,20 @@ class Pieces:
     def of(self, state: str, shape: Shape) -> list[Piece]:
         """The intact pieces of a state, those of the most events first."""
         found = []
-        for name in disk.listing(f"{self._root}/{state}"):
+        try:
+            names = disk.listing(f"{self._root}/{state}")
+        except OSError:  # something else is in the way: then nothing is kept
+            names = []
+        for name in names:
             if name.endswith(_ENDING) and not name.startswith(disk.TEMPORARY):
                 piece = self._piece(f"{self._root}/{state}/{name}")
                 if piece is not None and piece.columns == shape.columns:
                     found.append(piece)
         return sorted(found, key=lambda piece: piece.events, reverse=True)
 
-    def load(self, builder: Builder, cursor: duckdb.DuckDBPyConnection, piece: Piece) -> Table | None:
+    def load(
+        self, builder: Builder, cursor: duckdb.DuckDBPyConnection, piece: Piece
+    ) -> Table | None:
         """Bring a piece into the engine; None, and the file gone, if it is not as written."""
         import pyarrow as pa
         import pyarrow.parquet as pq

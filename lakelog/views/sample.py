@@ -70,13 +70,15 @@ def _fill(own: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
         f" ({'SELECT * FROM given' if rows.num_rows else _MADE})"
     )
     own.unregister("given")
-    own.execute("""
+    own.execute(
+        """
         INSERT INTO sample BY NAME
         SELECT * REPLACE (b.seq + 1000000000 AS seq, b.subject AS subject, b.type AS type,
             a.place + 1000000000 AS place)
         FROM (SELECT *, row_number() OVER (ORDER BY seq) AS n FROM sample LIMIT 400) a
         JOIN (SELECT subject, type, seq, row_number() OVER (ORDER BY seq DESC) AS n FROM sample
-            LIMIT 400) b USING (n)""".replace("SELECT * REPLACE", "SELECT * EXCLUDE (n) REPLACE"))
+            LIMIT 400) b USING (n)""".replace("SELECT * REPLACE", "SELECT * EXCLUDE (n) REPLACE")
+    )
 
 
 def _both_ways(
@@ -96,7 +98,7 @@ def _both_ways(
     _same_columns(definition, mapped.column_names, merged.column_names)
     view(own, "state", f"SELECT {listed} FROM partials")
     _run(own, definition, "finish", params.filled(last, (), {}, _NOW))
-    builder = Builder(lambda: own, 0)
+    builder = Builder(own, 0)
     try:
         whole = _rows(own, builder, Layer(shape, _mapped(builder, shape, "true")), last)
         for how, layer in _ways(builder, shape):
@@ -116,7 +118,11 @@ def _ways(builder: Builder, shape: Shape) -> Iterator[tuple[str, Layer]]:
         part = f"SELECT * FROM {once.name}"
         yield "merged though `merged: yes`", Layer(shape, builder.merged(cursor, shape, [part]))
     for count in _SPLITS:
-        for how, by in (("seq", "seq // 100"), ("place", "hash(seq)"), ("subject", "hash(subject)")):
+        for how, by in (
+            ("seq", "seq // 100"),
+            ("place", "hash(seq)"),
+            ("subject", "hash(subject)"),
+        ):
             parts = [
                 _mapped(builder, shape, f"coalesce({by}, 0) % {count} = {n}") for n in range(count)
             ]
@@ -132,7 +138,9 @@ def _ways(builder: Builder, shape: Shape) -> Iterator[tuple[str, Layer]]:
             twice = builder.merged(cursor, shape, [_select(shape, h) for h in reversed(halves)])
             yield f"split {count} times by {how}, merged twice", Layer(shape, twice)
     empty = _mapped(builder, shape, "false")
-    layer = builder.extend(cursor, Layer(shape, empty), _select(shape, _mapped(builder, shape, "true")))
+    layer = builder.extend(
+        cursor, Layer(shape, empty), _select(shape, _mapped(builder, shape, "true"))
+    )
     yield "after no events", layer
 
 
@@ -159,7 +167,8 @@ def _rows(
     """An answer as sorted rows that compare: floats and lists as they read."""
     table = _answer(builder, layer, last)
     return sorted(
-        (tuple(row.values()) for row in table.to_pylist()), key=lambda row: list(map(_sortable, row))
+        (tuple(row.values()) for row in table.to_pylist()),
+        key=lambda row: list(map(_sortable, row)),
     )
 
 
@@ -216,4 +225,16 @@ def _run(
     try:
         return own.sql(sql).to_arrow_table()
     except duckdb.Error as error:
-        raise guard.told(definition.sections[section], str(error)) from None
+        words = _placed(own, sql) or str(error)
+        raise guard.told(definition.sections[section], words) from None
+
+
+def _placed(own: duckdb.DuckDBPyConnection, sql: str) -> str:
+    """The engine's words with the line that relations leave out, for SQL that does not bind."""
+    import duckdb
+
+    try:
+        own.execute(f"EXPLAIN {sql}").fetchall()
+    except duckdb.Error as error:
+        return str(error)
+    return ""

@@ -42,7 +42,7 @@ class Tables(Session):
         """What keeps the states of views; made at the first view."""
         with self._mutex:
             if self._engine is None:
-                self._engine = Engine(self._store, self.connect, self)
+                self._engine = Engine(self._store, self.connect(), self)
             return self._engine
 
     def view(
@@ -135,7 +135,7 @@ class Tables(Session):
         cursor = self.connect().cursor()
         try:
             with self._mutex:
-                mentions = prune.read(cursor, query)
+                mentions = prune.read(self.connect().cursor(), query)
                 counted = Session._prepare(self, cursor, query, mentions, at)
             return cursor.sql(counted or query).to_arrow_table()
         except duckdb.Error as error:
@@ -155,7 +155,9 @@ class Tables(Session):
             cursor = self.connect().cursor()
             query = f"SELECT 1 FROM events WHERE {expression} IS NOT NULL LIMIT 1"
             try:
-                Session._prepare(self, cursor, query, prune.read(cursor, query), at)
+                Session._prepare(
+                    self, cursor, query, prune.read(self.connect().cursor(), query), at
+                )
                 if cursor.sql(query).fetchall():
                     continue
                 names = cursor.sql(_FIELDS).fetchall()
@@ -181,7 +183,7 @@ class Tables(Session):
             if _is_taken(cursor, name):
                 continue
             cursor.register(source, self.view(name, None, at))
-            cursor.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM {source}")
+            cursor.execute(f'CREATE OR REPLACE TEMP VIEW "{name}" AS SELECT * FROM {source}')
 
     def _named(self, query: str, mentions: prune.Mentions) -> set[str]:
         """The names that a query may mean views by."""

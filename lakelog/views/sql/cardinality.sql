@@ -1,4 +1,4 @@
--- name: distinct
+-- name: cardinality
 -- version: 1
 -- about: How many different values a field has, by type and in all; standard error 1.6 %.
 -- params: field field = subject
