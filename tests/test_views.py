@@ -262,7 +262,7 @@ def test_an_empty_lake_has_views_too(make_lake: MakeLake) -> None:
 
 
 def test_the_definitions_come_with_the_package() -> None:
-    """Every view's file is in the package and not ignored; those that share a state say the same."""
+    """Every view has its file in the package; those that share a state say the same."""
     found = catalog.built_in()
     folder = Path(views.__file__).parent / "sql"
     assert {p.stem for p in folder.glob("*.sql")} == found.keys()

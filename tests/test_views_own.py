@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """A lake's own views: kept in its manifest once tried both ways, and refused with the place."""
 
 from __future__ import annotations
@@ -220,7 +221,7 @@ def test_a_view_that_fails_on_real_events_says_which(make_lake: MakeLake) -> Non
     strict = projection(finish="SELECT source::INT AS s, n FROM state")
     lake.append(event(0, "PING", source="word"))
     catalog.create(lake.store, "main", parse(strict, "strict"))
-    with pytest.raises(QueryFailed, match="view strict: .*word"):
+    with pytest.raises(QueryFailed, match=r"view strict: .*word"):
         views.read(lake, "strict")
 
 

@@ -13,22 +13,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from lakelog.lake import Lake
-    from lakelog.view import View
-
 __all__ = ["read"]
 
 
 def read(
-    lake: Lake | View, name: str, params: Mapping[str, Any] | None = None, *,
+    lake: Any, name: str, params: Mapping[str, Any] | None = None, *,
     since: Any = None, until: Any = None, now: Any = None,
 ) -> pa.Table:  # fmt: skip
-    """Answer a view over an open lake, its live tail included, or over a past state of it.
+    """Answer a view over an open Lake, its live tail included, or over a View of a past state.
 
     `params` are the view's, as text or as values. `since` and `until` (text, datetime, or
     microseconds) cut the events to [since, until). `now` stands for the present. Raises InvalidView
     for no such view or a parameter that is missing or wrong, QueryFailed, SnapshotGone, Damaged.
     """
-    return lake._session.view(
+    made: pa.Table = lake._session.view(
         name, params, getattr(lake, "id", None), since=since, until=until, now=now
     )
+    return made

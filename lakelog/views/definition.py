@@ -10,9 +10,9 @@
 `map` turns rows of `events` (with `seq`, and `place`, which orders events by time and then seq)
 into a partial; `merge` turns any number of partials, or of what it gave before, into one with the
 same columns; `finish` answers from it, and is the only one to know `$now`. With `key`, merge works
-on each value of those columns by itself, so only what is touched is merged again. `merged: yes` says
-that a partial is already what merge would make of it alone. A view without sections is one SELECT
-over `events`.
+on each value of those columns by itself, so only what is touched is merged again. `merged: yes`
+says that a partial is already what merge would make of it alone. A view without sections is one
+SELECT over `events`.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Definition:
 
 
 def parse(text: str, name: str | None = None) -> Definition:
-    """Read a definition. `name` overrides the header's. Raises InvalidView, which names the line."""
+    """Read a definition; `name` overrides the header's. Raises InvalidView: line, what."""
     if len(text.encode()) > TEXT_MAX:
         raise InvalidView(f"a view has at most {TEXT_MAX:,} bytes of text")
     header, params, sections = _split(text)

@@ -3,8 +3,8 @@
 A state of the lake is a set of segments and the live tail. The layer of its segments is found in
 memory, or made of the largest layer or piece on disk that covers no more than they hold, extended
 by other pieces and by the segments that none covers; the tail is laid over it, and where it only
-grew, only its new rows are. Layers belong to segments, not to branches: a rollback or a branch finds
-those of its own state. What was computed is written to the cache beside the answering thread.
+grew, only its new rows are. Layers belong to segments, not to branches: a rollback or a branch
+finds those of its own state. What was computed is written to the cache beside the answering thread.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A lake's own views: listed, made, shown and dropped; the acts behind `lakelog view`."""
+"""A lake's own views: listed, made, shown and dropped; the acts behind `lakelog view`.
+
+`lake` is an open Lake; to look at views, a View of a past state will do.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,21 @@ from lakelog.views import catalog, sample
 from lakelog.views.definition import Definition, parse
 
 if TYPE_CHECKING:
-    from lakelog.lake import Lake
-    from lakelog.view import View
+    from lakelog.views.tables import Tables
 
 
-def listed(lake: Lake | View) -> list[tuple[Definition, bool]]:
+def listed(lake: Any) -> list[tuple[Definition, bool]]:
     """Every view by name, and whether the lake itself defines it."""
-    return lake._session.definitions(getattr(lake, "id", None))
+    return _session(lake).definitions(getattr(lake, "id", None))
 
 
-def definition(lake: Lake | View, name: str) -> Definition:
+def definition(lake: Any, name: str) -> Definition:
     """Return one view's definition. Raises InvalidView where there is none."""
-    return lake._session.definition(name, getattr(lake, "id", None))
+    return _session(lake).definition(name, getattr(lake, "id", None))
 
 
 def create(
-    lake: Lake, name: str, text: str, params: Mapping[str, Any] | None = None, *,
+    lake: Any, name: str, text: str, params: Mapping[str, Any] | None = None, *,
     replace: bool = False,
 ) -> Definition:  # fmt: skip
     """Keep a view in the lake's manifest, once it was tried both ways on a sample of the lake.
@@ -33,11 +35,16 @@ def create(
     """
     made = parse(text, name)
     catalog.check_free(lake.store, lake.branch_name, name, replace)
-    sample.check(made, lake._session.sample(sample.ROWS), params)
+    sample.check(made, _session(lake).sample(sample.ROWS), params)
     catalog.create(lake.store, lake.branch_name, made, replace=replace)
     return made
 
 
-def drop(lake: Lake, name: str) -> None:
+def drop(lake: Any, name: str) -> None:
     """Take a view off the branch; older states have it still. Raises InvalidView."""
     catalog.drop(lake.store, lake.branch_name, name)
+
+
+def _session(lake: Any) -> Tables:
+    session: Tables = lake._session
+    return session

@@ -59,7 +59,7 @@ def declared(text: str) -> list[Param]:
 
 
 def values(view: str, params: tuple[Param, ...], given: Mapping[str, Any] | None) -> Values:
-    """Return a value for every parameter. Raises InvalidView for a missing, unknown or wrong one."""
+    """Return a value for each parameter. Raises InvalidView: missing, unknown or wrong."""
     given = dict(given or {})
     names = {p.name for p in params}
     for name in given.keys() - names:

@@ -1,8 +1,8 @@
 """Trying a new view before it is kept: both ways on a sample, with no file within reach.
 
 A projection is true if it does not matter how events were split: the map of all is asked against
-maps of parts, merged in several orders and again with what merging gave, the way the engine does it.
-The sample is taken from the lake, with some rows once more at equal times and under other subjects.
+maps of parts, merged in several orders and again with what merging gave, as the engine does it. The
+sample is taken from the lake, with some rows once more at equal times and under other subjects.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ _MADE = """
     SELECT make_timestamptz(1767225600000000 + 1000000 * (i * 37 % 400)) AS time,
         (['DISCOVER', 'PROCESS', 'COMPLETE', 'FAIL'])[1 + i % 4] AS type, 'podcast' AS category,
         's' || i % 5 AS source, 'item' || i * 7 % 60 AS subject, NULL AS level,
-        NULL AS message, '{"duration_ms":' || i * 13 % 997 || ',"error":"E' || i % 3 || '"}' AS data,
+        NULL AS message,
+        '{"duration_ms":' || i * 13 % 997 || ',"error":"E' || i % 3 || '"}' AS data,
         NULL AS id, make_timestamptz(1767225600000000 + i) AS ingested_at, 'sample' AS origin,
         i::BIGINT AS position, i::BIGINT AS seq
     FROM range(300) t(i)"""
@@ -115,15 +116,17 @@ def _ways(builder: Builder, shape: Shape) -> Iterator[tuple[str, Layer]]:
     cursor = builder.cursor()
     if shape.merged:
         once = _mapped(builder, shape, "true")
-        part = f"SELECT * FROM {once.name}"
-        yield "merged though `merged: yes`", Layer(shape, builder.merged(cursor, shape, [part]))
+        yield (
+            "merged though `merged: yes`",
+            Layer(shape, builder.merged(cursor, shape, [_select(shape, once)])),
+        )
     for count in _SPLITS:
         for how, by in (
             ("seq", "seq // 100"),
             ("place", "hash(seq)"),
             ("subject", "hash(subject)"),
         ):
-            parts = [
+            parts: list[Table] = [
                 _mapped(builder, shape, f"coalesce({by}, 0) % {count} = {n}") for n in range(count)
             ]
             random.Random(count).shuffle(parts)
@@ -181,13 +184,15 @@ def _sortable(value: Any) -> tuple[str, Any]:
 def _compare(
     definition: Definition, how: str, whole: list[tuple[Any, ...]], split: list[tuple[Any, ...]]
 ) -> None:
+    left: Any
+    right: Any
     for left, right in zip(whole, split, strict=False):
         if not all(map(_alike, left, right)):
             break
     else:
         if len(whole) == len(split):
             return
-        left, right = len(whole), len(split)  # type: ignore[assignment]
+        left, right = len(whole), len(split)
     raise guard.wrong(
         definition.sections["merge"],
         f"the answer depends on how events are put together ({how}): at once it has"

@@ -129,7 +129,8 @@ class History:
                 kept = views.read(state, name, now=NOW)
                 plain = views.read(state, name, now=NOW, **WIDE)
             except LakelogError as error:
-                assert "no event has the field" in str(error), (name, self.done, error)
+                if "no event has the field" not in str(error):
+                    raise AssertionError(name, self.done) from error
                 continue
             assert _plain(kept) == _plain(plain), (name, self.done)
             if name in viewmodel.MODEL:

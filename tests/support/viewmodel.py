@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter, defaultdict
 from typing import Any
@@ -82,7 +83,7 @@ def sessions(rows: list[dict[str, Any]]) -> list[Row]:
     sums: dict[str | None, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for mine in by.values():
         times = [r["time"] for r in mine]
-        gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+        gaps = [b - a for a, b in itertools.pairwise(times)]
         kind = min(r["category"] or "" for r in mine) or None
         add = (
             1,
