@@ -129,10 +129,10 @@ class Session:
             named = {name for name in _TABLES if name in query.lower()}
         if self._hidden:
             named.update(_TABLES)
-        self._offer(cursor, query, mentions, at)
+        pinned = self._offer(cursor, query, mentions, at)
         if not named.intersection(_TABLES):
             return None
-        state, pending = self._state(at)
+        state, pending = pinned or self._state(at)
         if mentions.counts_all is not None:
             total = state.totals.events + self._tail_count(pending, state)
             name = mentions.counts_all.replace('"', '""')
@@ -150,8 +150,9 @@ class Session:
     def _offer(
         self, cursor: duckdb.DuckDBPyConnection, query: str, mentions: prune.Mentions,
         at: str | None,
-    ) -> None:  # fmt: skip
-        """Make what other tables a query names; rooms above have some."""
+    ) -> tuple[Manifest, Pending | None] | None:  # fmt: skip
+        """Make what other tables a query names, and return the state they are of, if there are."""
+        return None
 
     def _state(self, at: str | None) -> tuple[Manifest, Pending | None]:
         if at is not None:

@@ -34,17 +34,20 @@ PLACE = "epoch_us(time)::HUGEINT * 9223372036854775808 + seq AS place"
 """Orders events by time, those of one time by seq; never null."""
 
 
+_CELL_BYTES = 24
+
+
 @dataclass(frozen=True)
 class Limits:
     """When the engine changes its ways: rows of a state merged as a whole, share of a base that
     may lie over it, layers of a view in memory, pieces read before they are written as one, cells
-    of all layers in memory, bytes on disk."""
+    of all layers in memory (by default as the lake's memory allows), bytes on disk."""
 
     small: int = 50_000
     fold: float = 0.05
     layers: int = 3
     pieces: int = 8
-    cells: int = 60_000_000
+    cells: int | None = None
     disk_bytes: int = 2 << 30
 
 
@@ -83,6 +86,7 @@ class Engine:
     ) -> None:  # fmt: skip
         self._limits = limits or Limits()
         self._store, self._source = store, source
+        self._cells = self._limits.cells or store.settings.memory_bytes // _CELL_BYTES
         self._builder = Builder(database, self._limits.small)
         self._pieces = Pieces(store.layout, self._limits.disk_bytes)
         self._lineage = Lineage()
@@ -112,8 +116,10 @@ class Engine:
             raise QueryFailed(f"view {definition.name}: {words}") from None
 
     def close(self) -> None:
-        """Write what is waiting; then let go of everything."""
-        self.behind.close()
+        """Write what is waiting; then let go of everything. A forked child only lets go."""
+        if not self.behind.is_ours:
+            return
+        self.behind.drain()
         with self._mutex:
             self._held.clear()
             self._at.clear()
@@ -333,7 +339,7 @@ class Engine:
                 for held in self._held.values() for h in held
                 for t in (h.layer.base, h.layer.top) if t is not None
             }  # fmt: skip
-            if sum(tables.values()) <= self._limits.cells:
+            if sum(tables.values()) <= self._cells:
                 return
             (name, _), _ = self._at.popitem(last=False)
             if name != newest and all(kept != name for kept, _ in self._at):

@@ -15,6 +15,7 @@ from lakelog.store import disk
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
 from lakelog.store.segment import EVENT_COLUMNS
+from lakelog.store.tail import Pending
 from lakelog.views import catalog, guard, params
 from lakelog.views.definition import PLAIN, Definition
 from lakelog.views.engine import Engine
@@ -50,7 +51,14 @@ class Tables(Session):
         since: Any = None, until: Any = None, now: Any = None,
     ) -> pa.Table:  # fmt: skip
         """Answer a view as an Arrow table; see lakelog.views.read."""
-        state, pending = self._state(at)
+        return self._view_of(self._state(at), name, given, at, since, until, now)
+
+    def _view_of(
+        self, pinned: tuple[Manifest, Pending | None], name: str, given: Mapping[str, Any] | None,
+        at: str | None, since: Any = None, until: Any = None, now: Any = None,
+    ) -> pa.Table:  # fmt: skip
+        """Answer a view of a state that was looked up before."""
+        state, pending = pinned
         definition = self._definition(name, self.own_views(state))
         found = params.values(name, definition.params, given)
         moment = disk.now_us() if now is None else _micros("now", now)
@@ -171,19 +179,20 @@ class Tables(Session):
     def _offer(
         self, cursor: duckdb.DuckDBPyConnection, query: str, mentions: prune.Mentions,
         at: str | None,
-    ) -> None:  # fmt: skip
-        """Make a table of each view that a query names and that no table hides."""
+    ) -> tuple[Manifest, Pending | None] | None:  # fmt: skip
+        """Make a table of each view that a query names and no table hides, all of one state."""
         names = self._named(query, mentions)
         if not names:
-            return
-        state, _ = self._state(at)
-        own = self.own_views(state)
+            return None
+        pinned = self._state(at)
+        own = self.own_views(pinned[0])
         for name in sorted(names & {*catalog.built_in(), *own}):
             source = f"{_OFFERED}{name}"
             if _is_taken(cursor, name):
                 continue
-            cursor.register(source, self.view(name, None, at))
+            cursor.register(source, self._view_of(pinned, name, None, at))
             cursor.execute(f'CREATE OR REPLACE TEMP VIEW "{name}" AS SELECT * FROM {source}')
+        return pinned
 
     def _named(self, query: str, mentions: prune.Mentions) -> set[str]:
         """The names that a query may mean views by."""

@@ -30,12 +30,13 @@ class Behind:
 
     def drain(self) -> None:
         """Wait until everything put so far is done."""
-        while (thread := self._thread) is not None and self._pid == os.getpid():
+        while (thread := self._thread) is not None and self.is_ours:
             thread.join()
 
-    def close(self) -> None:
-        """Do what is waiting, then rest."""
-        self.drain()
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process made the thread; a forked child has none."""
+        return self._pid == os.getpid()
 
     def _run(self) -> None:
         while True:
