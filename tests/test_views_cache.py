@@ -139,6 +139,26 @@ def test_many_small_pieces_become_one(make_lake: MakeLake, home: Path) -> None:
         assert rows(again, "status") == expected
 
 
+def test_what_was_sealed_and_compacted_unseen_costs_only_itself(
+    make_lake: MakeLake, home: Path
+) -> None:
+    """A segment that came and went between two readings does not make the state start anew."""
+    lake = make_lake()
+    lake.append(some(100, 1))
+    lake.settle()
+    rows(lake, "status")
+    lake._session.engine.behind.drain()
+    whole = pieces(home)
+    with lakelog.open(lake.path, create=False) as other:
+        for seed in (2, 3):
+            other.append(some(30, seed))
+            other.settle()
+        other.compact()
+    assert rows(lake, "status") == rows(lake, "status", since="0001-01-02")
+    lake._session.engine.behind.drain()
+    assert pieces(home) == whole  # a state made of all events would have been written
+
+
 def test_types_that_parquet_would_change_are_kept_exactly(make_lake: MakeLake) -> None:
     """A state of huge integers comes back to another process as it was."""
     lake = make_lake()

@@ -166,6 +166,8 @@ class Engine:
         pieces = self._pieces.of(name, shape)
         for piece in pieces:
             self._lineage.note(piece.cover)
+        if (pieces or self._held.get(name)) and self._lineage.unknown(wanted):
+            self._lineage.search(self._store.manifests, state, wanted)
         leaves = self._lineage.leaves(wanted)
         layer, covered = self._best(cursor, name, shape, leaves, pieces)
         deltas: list[Table] = []

@@ -12,8 +12,12 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lakelog.store.manifest import Entry
+from lakelog.errors import Damaged
+from lakelog.store.manifest import Entry, Manifest, Manifests
 from lakelog.views.pieces import Cover
+
+_BACK = 64
+"""So many states are looked at for segments that came and went between two readings."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Lineage:
 
     def __init__(self) -> None:
         self._known: Cover = {}
+        self._sought: set[str] = set()
         self._leaves: dict[str, frozenset[str]] = {}
 
     def note(self, cover: Cover) -> None:
@@ -36,6 +41,32 @@ class Lineage:
         if not cover.keys() <= self._known.keys():
             self._known.update(cover)
             self._leaves.clear()
+
+    def unknown(self, cover: Cover) -> set[str]:
+        """What segments were made from that was never seen, nor looked for."""
+        made_from = {source for info in cover.values() for source in info[3]}
+        return made_from - self._known.keys() - self._sought
+
+    def search(self, shelf: Manifests, state: Manifest, cover: Cover) -> None:
+        """Look for them where they were added: in the entries of a state and of those before it."""
+        missing = self.unknown(cover)
+        self._sought |= missing
+        read: set[str] = set()
+        for _ in range(_BACK):
+            entries = [*state.tail]
+            for page in state.pages:
+                if page.digest not in read:
+                    read.add(page.digest)
+                    entries += shelf.page(page)
+            found = cover_of(e for e in entries if e["key"] in missing and "seq" in e)
+            self.note(found)
+            missing -= found.keys()
+            if not missing or not state.parent:
+                return
+            try:
+                state = shelf.load(state.parent)
+            except Damaged:  # collected long ago
+                return
 
     def leaves(self, digests: Iterable[str]) -> frozenset[str]:
         """The oldest known segments that together hold the rows of these."""
