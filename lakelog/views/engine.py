@@ -180,7 +180,7 @@ class Engine:
                     covered |= mine
         missing = self._lineage.missing(entries, covered)
         if missing is None:
-            layer, deltas, missing = None, [], [Part(entry) for entry in entries]
+            layer, deltas, missing = None, [], [Part(e, cover_of([e])) for e in entries]
         if missing or layer is None:
             fresh = self._builder.mapped(cursor, shape, self._rows(missing))
             self._write(name, shape, missing, fresh)
@@ -253,7 +253,7 @@ class Engine:
                 cursor, definition.state(values, _engine()), definition, values
             )  # fmt: skip
             near = self._store.manifests.segments_between(state, low, high - 1)
-            rows = self._rows([Part(e) for e in near if e["kind"] == "events"])
+            rows = self._rows([Part(e, {}) for e in near if e["kind"] == "events"])
             if tail is not None and tail.num_rows:
                 rows += f" UNION ALL {self._tail_rows(cursor, tail, 0, state.next_seq)}"
             inside = f"time >= {time_sql(low)} AND time < {time_sql(high)}"
@@ -287,9 +287,9 @@ class Engine:
         return f"SELECT {listed}, {PLACE} FROM lakelog_tail_rows"
 
     def _write(self, name: str, shape: Shape, parts: list[Part], table: Table) -> None:
-        """Have a partial written, if it is that of whole segments."""
-        cover: Cover = cover_of(part.entry for part in parts)
-        if not parts or any(part.without for part in parts):
+        """Have a partial written."""
+        cover: Cover = {key: info for part in parts for key, info in part.cover.items()}
+        if not cover:
             return
 
         def save() -> None:

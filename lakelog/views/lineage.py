@@ -22,9 +22,10 @@ _BACK = 64
 
 @dataclass(frozen=True)
 class Part:
-    """A segment to be read, but for the seq ranges that are covered already."""
+    """A segment to be read, but for the seq ranges that are covered already; what that covers."""
 
     entry: Entry
+    cover: Cover
     without: tuple[tuple[int, int], ...] = ()
 
 
@@ -85,7 +86,9 @@ class Lineage:
                 if known and self._overlap(leaves):
                     return None
                 spans = (self._known[leaf][1:3] for leaf in known)
-                parts.append(Part(entry, tuple((a, b) for a, b in spans)))
+                left = leaves - known if known else (entry["key"],)
+                cover = {leaf: self._known[leaf] for leaf in left}
+                parts.append(Part(entry, cover, tuple((a, b) for a, b in spans)))
         return parts
 
     def _overlap(self, leaves: frozenset[str]) -> bool:
