@@ -193,29 +193,6 @@ def test_what_was_computed_needs_no_segment_again(make_lake: MakeLake, home: Pat
             assert (rows(again, "status"), rows(again, "rates")) == answers
 
 
-def test_a_compacted_segment_says_that_it_holds_the_same_rows(make_lake: MakeLake) -> None:
-    """F6.15: rows of `from` sum up to those of a compaction's output, not of a retention's."""
-    lake = make_lake()
-
-    def entries() -> dict[str, dict[str, Any]]:
-        state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
-        return {e["key"]: e for e in lake.store.manifests.entries(state)}
-
-    for minute in (0, 10**6):
-        lake.append([event(minute + n, "PING") for n in range(20)])
-        lake.settle()
-    before = entries()
-    lake.compact()
-    (made,) = entries().values()
-    assert set(made["from"]) == before.keys()
-    assert made["events"] == sum(e["events"] for e in before.values())
-    lake.retention("1d", apply=True)
-    (rest,) = entries().values()
-    assert rest["from"] == [made["key"]]
-    assert rest["events"] < made["events"]
-    assert rows(lake, "status") == [("podcast", "PING", 1)]
-
-
 def test_every_view_is_a_table_in_sql(make_lake: MakeLake) -> None:
     """A view can be queried, joined with events and with another view, at any state."""
     lake = make_lake()

@@ -102,21 +102,6 @@ def test_definitions_are_versioned_and_roll_back(make_lake: MakeLake) -> None:
     assert [entry.move.op for entry in lake.log(4)] == ["rollback", "view", "view", "view"]
 
 
-def test_many_views_fill_pages_of_the_manifest(make_lake: MakeLake) -> None:
-    """F6.14: more views than a manifest's tail holds are all there, and verify is content."""
-    lake = make_lake()
-    for n in range(20):
-        catalog.create(lake.store, "main", parse(BUSIEST, f"v{n}"))
-    own.drop(lake, "v3")
-    mine = [d.name for d, is_own in own.listed(lake) if is_own]
-    assert sorted(mine) == sorted(f"v{n}" for n in range(20) if n != 3)
-    state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
-    (entry,) = (e for e in lake.store.manifests.entries(state, "view") if e["key"] == "v7")
-    assert entry.keys() == {"add", "key", "sql", "version", "time"}
-    assert entry["sql"] == BUSIEST
-    assert lake.verify().intact
-
-
 @pytest.mark.parametrize("name", [*catalog.BUILT_IN, "create", "events", "Up", "a b", "", "state"])
 def test_a_name_that_cannot_be_is_refused(make_lake: MakeLake, name: str) -> None:
     """Names that are taken by lakelog, or are no names, cannot be given."""
