@@ -24,6 +24,7 @@ from benchmarks import (
     report,
     seal,
     start,
+    views,
     watch,
 )
 from benchmarks import open as opening
@@ -52,6 +53,9 @@ BENCHMARKS: dict[str, Callable[[Scale], list[Row]]] = {
     "claim": older.claim,
     "lookups": older.lookups,
     "sqlite": older.memory,
+    "views": views.speed,
+    "scaling": views.scaling,
+    "beside": views.beside,
 }
 
 

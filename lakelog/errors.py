@@ -14,6 +14,7 @@
     ├── NothingToUndo         no user move is left to undo
     ├── Outdated              a plan made on a state that the branch has left
     ├── QueryFailed           the SQL is wrong, or failed while running
+    ├── InvalidView           a view, or what it was asked with, that is not right
     ├── SnapshotGone          a segment was collected while a reader still wanted it
     ├── OutcomeUnknown        a publish whose result could not be read back
     ├── WriterClosed          an append after close
@@ -101,6 +102,10 @@ class Outdated(LakelogError):
 
 class QueryFailed(LakelogError):
     """Raised when SQL does not parse, bind or run; carries the engine's own words."""
+
+
+class InvalidView(LakelogError, ValueError):
+    """Raised for a view's definition or parameters; names the section and line that are wrong."""
 
 
 class SnapshotGone(LakelogError):

@@ -19,7 +19,7 @@ from lakelog.view import View
 
 if TYPE_CHECKING:
     from lakelog.ingest import ingest
-    from lakelog.query import behaviour, session
+    from lakelog.query import behaviour
     from lakelog.store import (
         compact,
         gc,
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
         verify,
     )
     from lakelog.store.refs import Head, Tag
+    from lakelog.views import tables
 else:
-    ingest, session = Lazy("lakelog.ingest.ingest"), Lazy("lakelog.query.session")
+    ingest, tables = Lazy("lakelog.ingest.ingest"), Lazy("lakelog.views.tables")
     behaviour = Lazy("lakelog.query.behaviour")
     compact, gc, history, repair, resolve, retention, seal, stats, verify = (
         Lazy(f"lakelog.store.{room}")
@@ -68,7 +69,7 @@ class Lake:
 
     def __init__(self, store: Store, branch: str) -> None:
         self.store, self.branch_name = store, branch
-        self._queries: session.Session | None = None
+        self._queries: tables.Tables | None = None
         self._writer: Writer | None = None
         self._mutex = threading.Lock()
         self._closed = False
@@ -118,12 +119,12 @@ class Lake:
         return self._writer
 
     @property
-    def _session(self) -> session.Session:
+    def _session(self) -> tables.Tables:
         """What answers this process's queries; made at the first one."""
         if self._queries is None:
             with self._mutex:
                 if self._queries is None:
-                    self._queries = session.Session(self.store, self.branch_name)
+                    self._queries = tables.Tables(self.store, self.branch_name)
         return self._queries
 
     def quarantine(self, lines: list[tuple[str, int, str, str]]) -> None:

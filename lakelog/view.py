@@ -8,8 +8,8 @@ from lakelog.lazy import Lazy
 from lakelog.store.opening import Store
 
 if TYPE_CHECKING:
-    from lakelog.query.session import Session
     from lakelog.store import history, stats
+    from lakelog.views.tables import Tables
 else:
     history, stats = Lazy("lakelog.store.history"), Lazy("lakelog.store.stats")
 
@@ -17,7 +17,7 @@ else:
 class View:
     """One past state of a branch. `id` is the snapshot's 64 hex digits."""
 
-    def __init__(self, store: Store, branch: str, session: Session, digest: str) -> None:
+    def __init__(self, store: Store, branch: str, session: Tables, digest: str) -> None:
         self._store, self._branch, self._session = store, branch, session
         self.id = digest
 

@@ -24,13 +24,15 @@ OWN = "lakelog"
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors settings exact event lazy  store  query  ingest  view lake dbapi
+    "": """errors settings exact event lazy  store  query  views  ingest  view lake dbapi
         collect analyze train ship sync  cli server notebook""",
     "store": """layout disk document engine wal bloom segment idrun manifest refs marks opening
         spawn writer tail rows publish trim seal compact retention removal gc resolve history stats
         checker verify unflip salvage aside mend_refs mend_data
         repair""",
     "query": "prune keys tailrows omega behaviour session follow",
+    "views": """params definition guard catalog layers pieces lineage writing answer engine tables
+        sample own""",
     "ingest": """apart inflate source cursors formats records transform batch gather ingest group
         quarantine places fileaudit account audit""",
     "collect": "scan watch running backup shelf expiry restore removal rounds dump",
@@ -40,8 +42,8 @@ ORDER = {
         runtime logfmt cri auditd applog zeek w3c delimited plain known""",
     "cli": """exits terminal values vectors tables formats inputs output app pairs lines sample
         results asking waiting screen complete editor shell connect
-        write ingest audit backups watch dump tail query stats dedupe oos events behaviour history
-        names care seal doctor setup demo""",
+        write ingest audit backups watch dump tail query views stats dedupe oos events behaviour
+        history names care seal doctor setup demo""",
 }
 STRANGERS = {"collect", "analyze", "train", "ship", "sync"}  # these rooms do not know each other
 LAZY_DOORS = {"lakelog/lazy.py", "lakelog/cli/__init__.py"}  # may load our code by its name

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import append, dedupe, history, ingest, measure, older, report
+from benchmarks import append, dedupe, history, ingest, measure, older, report, views
 from benchmarks.report import Row, Target
 
 
@@ -34,6 +34,13 @@ def test_a_benchmark_gives_rows_with_figures(benchmark: object) -> None:
     """Each row of a tiny run has figures above zero, and the table of them fits 80 columns."""
     rows = benchmark(measure.TINY)
     assert all(min(row.ours) > 0 for row in rows)
+    assert max(map(len, report.plain(rows).splitlines())) <= 80
+
+
+def test_the_benchmarks_of_views_run(work: Path) -> None:
+    """Views are timed and compared, and readers beside writers count no event wrong."""
+    rows = [*views.speed(measure.TINY, ["status", "rates"]), *views.beside(measure.TINY)]
+    assert [row.ours for row in rows if row.what.endswith("wrong")] == [[0]]
     assert max(map(len, report.plain(rows).splitlines())) <= 80
 
 

@@ -24,6 +24,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Read": {
         "sql": ("query", "run SQL over the events, live ones included"),
         "tail": ("tail", "the last events, then live ones"),
+        "views": ("views", "list the views, which keep themselves up to date"),
+        "view": ("views", "answer a view; create, drop or show one"),
         "stats": ("stats", "what the lake holds, in numbers"),
         "dedupe": ("dedupe", "what is there more than once; leave one of each"),
     },

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import QueryFailed
 from lakelog.query import prune
-from lakelog.query.session import Session
 from lakelog.store.opening import Store
+from lakelog.views.tables import Tables
 
 if TYPE_CHECKING:
     import duckdb
@@ -43,7 +43,7 @@ class Statement:
         return self.kind == "SELECT" or list(relation.columns) not in _NO_ROWS
 
 
-class Asker(Session):
+class Asker(Tables):
     """Runs statements one after another. A result must be read, or dropped, before the next."""
 
     def __init__(self, store: Store, branch: str) -> None:

@@ -75,12 +75,14 @@ class Need:
 class Mentions:
     """The tables a query names: needs of the unqualified `events`, other (schema, table) pairs.
 
-    `counts_all` is the column name when the query is exactly SELECT count(*) FROM events.
+    `ctes` are the names that WITH gives. `counts_all` is the column name when the query is exactly
+    SELECT count(*) FROM events.
     """
 
     parsed: bool = False
     needs: list[Need] = field(default_factory=list)
     tables: set[tuple[str, str]] = field(default_factory=set)
+    ctes: set[str] = field(default_factory=set)
     counts_all: str | None = None
 
     @property
@@ -130,6 +132,7 @@ def _walk(node: Any, found: Mentions, constants: _Constants) -> None:
     if not isinstance(node, dict):
         return
     table = node.get("from_table")
+    found.ctes.update(cte["key"].lower() for cte in (node.get("cte_map") or {}).get("map", ()))
     if node.get("type") == "SELECT_NODE" and _is_events(table):
         found.tables.add(("", "events"))
         found.needs.append(constants.need(node))

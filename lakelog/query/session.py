@@ -132,9 +132,10 @@ class Session:
         old = _asks_omega(query, mentions)
         if old:
             named.add("events")
+        pinned = self._offer(cursor, query, mentions, at)
         if not named.intersection(_TABLES):
             return None
-        state, pending = self._state(at)
+        state, pending = pinned or self._state(at)
         if mentions.counts_all is not None:
             total = state.totals.events + self._tail_count(pending, state)
             name = mentions.counts_all.replace('"', '""')
@@ -150,6 +151,13 @@ class Session:
             entries = [e for e in self._store.manifests.entries(state) if e["kind"] == "quarantine"]
             bad = self._reader(self._branch)[1].quarantine(pending) if pending else None
             self._view(cursor, "quarantine", entries, bad)
+        return None
+
+    def _offer(
+        self, cursor: duckdb.DuckDBPyConnection, query: str, mentions: prune.Mentions,
+        at: str | None,
+    ) -> tuple[Manifest, Pending | None] | None:  # fmt: skip
+        """Make what other tables a query names, and return the state they are of, if there are."""
         return None
 
     def _state(self, at: str | None) -> tuple[Manifest, Pending | None]:

@@ -1,0 +1,175 @@
+"""views, view: named SQL over the lake that keeps itself up to date."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lakelog.cli import terminal
+from lakelog.cli.app import App, complete_ref, verb
+from lakelog.cli.formats import Result, of_records
+from lakelog.cli.output import Target, emit, opened, with_output, write_text
+from lakelog.cli.pairs import pair_of
+from lakelog.cli.results import result_of
+from lakelog.cli.values import micros
+from lakelog.errors import InvalidEvent, InvalidSetting
+from lakelog.event import parse_time, to_micros
+from lakelog.lazy import Lazy
+from lakelog.settings import span_us
+from lakelog.store import disk
+from lakelog.views import read
+
+if TYPE_CHECKING:
+    from lakelog.lake import Lake
+    from lakelog.views import own
+    from lakelog.views.definition import Definition
+else:
+    own = Lazy("lakelog.views.own")
+
+_ACTIONS = ("create", "drop", "show")
+_LISTED = ("view", "about", "params", "version", "from")
+
+
+@verb(examples="""
+    lakelog views
+    lakelog views --at v1 --json
+""")  # fmt: skip
+@click.option(
+    "--at", metavar="REF", shell_complete=complete_ref, help="Those of a tag, branch or time."
+)
+@with_output
+def views(app: App, at: str | None, target: Target) -> None:
+    """List the views: those lakelog brings, and the lake's own.
+
+    Each is also a table in SQL, its parameters at their defaults.
+    """
+    with app.open() as lake:
+        found = own.listed(lake.at(at) if at else lake)
+    records = [_record(definition, mine) for definition, mine in found]
+    shown = [{k: r[k] for k in ("view", "about", "params")} for r in records]
+    emit(of_records(records, _LISTED), target, of_records(shown))
+
+
+@verb(examples="""
+    lakelog view status
+    lakelog view throughput --param bucket=30m --param type=FAIL
+    lakelog view errors --since 1d --at v1 --json
+    lakelog view create busiest busiest.sql
+    lakelog view show busiest; lakelog view drop busiest
+""")  # fmt: skip
+@click.argument("words", nargs=-1, metavar="NAME | create NAME FILE | drop NAME | show NAME")
+@click.option(
+    "--param", "params", multiple=True, metavar="K=V", help="Value of a parameter of the view."
+)
+@click.option("--since", metavar="TIME", help="Only events from then on: a time, or 2h for ago.")
+@click.option("--until", metavar="TIME", help="Only events before then.")
+@click.option(
+    "--at", metavar="REF", shell_complete=complete_ref, help="Ask a tag, branch, snapshot or time."
+)
+@click.option("--watch", is_flag=True, help="Show it again whenever it changed, until Ctrl-C.")
+@click.option("--replace", is_flag=True, help="With create: in place of one of that name.")
+@with_output
+def view(
+    app: App, words: tuple[str, ...], params: tuple[str, ...], since: str | None,
+    until: str | None, at: str | None, watch: bool, replace: bool, target: Target,
+) -> None:  # fmt: skip
+    """Answer the view NAME; or make, drop or show the definition of one.
+
+    FILE is one SELECT over events, or a projection: sections `-- map` over
+    segment, `-- merge` over partials and `-- finish` over state, whose state is
+    kept, so that only what is new is computed. It is tried both ways on a
+    sample before it is kept. `lakelog view show status` prints one to copy.
+    """
+    given = dict(map(pair_of, params))
+    action = words[0] if words and words[0] in _ACTIONS else None
+    count = {None: 1, "create": 3, "drop": 2, "show": 2}[action]
+    if len(words) != count:
+        raise click.UsageError("give NAME, create NAME FILE, drop NAME, or show NAME")
+    if action is None:
+        with app.open() as lake:
+            _answer(app, lake, words[0], given, _Window(since, until, at), watch, target)
+        return
+    if since or until or watch or (at and action != "show"):
+        raise click.UsageError(f"--since, --until, --at and --watch are not for {action}")
+    with app.open() as lake:
+        if action == "create":
+            made = own.create(lake, words[1], _text(words[2]), given, replace=replace)
+            kind = "projection" if made.is_projection else "view"
+            app.say(f"created the {kind} {made.name}, version {made.version}")
+        elif action == "drop":
+            own.drop(lake, words[1])
+            app.say(f"dropped the view {words[1]}; older states have it still")
+        else:
+            found = own.definition(lake.at(at) if at else lake, words[1])
+            with opened(target.path) as out:
+                write_text(found.text.rstrip() + "\n", out, target)
+
+
+class _Window:
+    """The times and the state that a view is asked for."""
+
+    def __init__(self, since: str | None, until: str | None, at: str | None) -> None:
+        self.since, self.until, self.at = since, until, at
+
+    def times(self) -> dict[str, int | None]:
+        """`since` and `until` in microseconds, spans counted back from now."""
+        return {"since": _moment("--since", self.since), "until": _moment("--until", self.until)}
+
+
+def _answer(
+    app: App, lake: Lake, name: str, given: dict[str, str], window: _Window, watch: bool,
+    target: Target,
+) -> None:  # fmt: skip
+    began = time.monotonic()
+    state = lake.at(window.at) if window.at else lake
+    before = read(state, name, given, **window.times())
+    emit(_result(lake, before, target), target)
+    app.detail(f"{time.monotonic() - began:.2f} s")
+    while watch:
+        time.sleep(1)
+        rows = read(state, name, given, **window.times())
+        if rows.equals(before):
+            continue
+        before = rows
+        if target.format == "table" and terminal.is_terminal(sys.stdout):
+            sys.stdout.write("\x1b[H\x1b[2J")
+            sys.stdout.flush()
+        app.detail(micros(disk.now_us()))
+        emit(_result(lake, rows, target), target)
+
+
+def _result(lake: Lake, rows: Any, target: Target) -> Result:
+    return result_of(lake.engine().cursor().from_arrow(rows), target.format)
+
+
+def _record(definition: Definition, mine: bool) -> dict[str, Any]:
+    return {
+        "view": definition.name, "about": definition.about,
+        "params": "; ".join(map(str, definition.params)), "version": definition.version,
+        "from": "this lake" if mine else "lakelog",
+    }  # fmt: skip
+
+
+def _moment(option: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return disk.now_us() - span_us(text)
+    except InvalidSetting:
+        pass
+    try:
+        return to_micros(parse_time(text))
+    except InvalidEvent:
+        raise click.UsageError(
+            f"{option} is a time such as 2026-11-20T08:00, or a span such as 2h, not {text!r}"
+        ) from None
+
+
+def _text(path: str) -> str:
+    if path == "-":
+        return sys.stdin.buffer.read().decode("utf-8-sig", "replace")
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        return file.read()

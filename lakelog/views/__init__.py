@@ -1,0 +1,32 @@
+"""Views that keep themselves up to date: named SQL over a lake, at any of its states.
+
+from lakelog import views
+views.read(lake, "status")                       # an Arrow table
+views.read(lake.at("v1"), "throughput", {"bucket": "30m"})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["read"]
+
+
+def read(
+    lake: Any, name: str, params: Mapping[str, Any] | None = None, *,
+    since: Any = None, until: Any = None, now: Any = None,
+) -> pa.Table:  # fmt: skip
+    """Answer a view over an open Lake, its live tail included, or over a View of a past state.
+
+    `params` are the view's, as text or as values. `since` and `until` (text, datetime, or
+    microseconds) cut the events to [since, until). `now` stands for the present. Raises InvalidView
+    for no such view or a parameter that is missing or wrong, QueryFailed, SnapshotGone, Damaged.
+    """
+    made: pa.Table = lake._session.view(
+        name, params, getattr(lake, "id", None), since=since, until=until, now=now
+    )
+    return made

@@ -1,0 +1,152 @@
+"""A view as one file of SQL: a header, then one SELECT, or the three sections of a projection.
+
+    -- name: busiest                      -- map      SELECT ... FROM segment
+    -- version: 1                         -- merge    SELECT ... FROM partials
+    -- about: Events by source.           -- finish   SELECT ... FROM state
+    -- params: type text = null
+    -- key: source                        (may be left out, as may)
+    -- merged: yes
+
+`map` turns rows of `events` (with `seq`, and `place`, which orders events by time and then seq)
+into a partial; `merge` turns any number of partials, or of what it gave before, into one with the
+same columns; `finish` answers from it, and is the only one to know `$now`. With `key`, merge works
+on each value of those columns by itself, so only what is touched is merged again. `merged: yes`
+says that a partial is already what merge would make of it alone. A view without sections is one
+SELECT over `events`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+
+from lakelog.errors import InvalidView
+from lakelog.views import params as parameters
+from lakelog.views.params import Param, Values
+
+SECTIONS = {"map": "segment", "merge": "partials", "finish": "state"}
+PLAIN = "query"
+RESERVED = frozenset(("create", "drop", "show", "events", "quarantine", *SECTIONS.values()))
+TEXT_MAX = 100_000
+_HEADER = re.compile(r"--\s*(name|version|params|about|key|merged)\b\s*:?\s*(.*?)\s*$")
+_SECTION = re.compile(r"--\s*(map|merge|finish)\s*:?\s*$")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+@dataclass(frozen=True)
+class Section:
+    """One SELECT of a file, and the line of the file it begins on."""
+
+    name: str
+    sql: str
+    line: int
+
+    @property
+    def relation(self) -> str:
+        """The one table it reads."""
+        return SECTIONS.get(self.name, "events")
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One view. `sections` are map, merge and finish, or one called query."""
+
+    name: str
+    version: str
+    about: str
+    params: tuple[Param, ...]
+    key: tuple[str, ...]
+    merged: bool
+    sections: dict[str, Section] = field(hash=False)
+    text: str = field(repr=False)
+
+    @property
+    def is_projection(self) -> bool:
+        """Whether its state is kept; a plain view is computed from all events."""
+        return PLAIN not in self.sections
+
+    def filled(self, section: str, values: Values, now: int | None = None) -> str:
+        """Return a section's SQL with its parameters put in."""
+        return parameters.filled(self.sections[section].sql, self.params, values, now)
+
+    def state(self, values: Values, engine: str) -> str:
+        """Name the states that this view's map and merge make: equal for views that share them."""
+        texts = [
+            engine,
+            ",".join(self.key),
+            str(self.merged),
+            *(self.filled(s, values) for s in ("map", "merge")),
+        ]
+        return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def parse(text: str, name: str | None = None) -> Definition:
+    """Read a definition; `name` overrides the header's. Raises InvalidView: line, what."""
+    if len(text.encode()) > TEXT_MAX:
+        raise InvalidView(f"a view has at most {TEXT_MAX:,} bytes of text")
+    header, params, sections = _split(text)
+    name = name or header.get("name")
+    if not name:
+        raise InvalidView("the view has no name: begin with a line `-- name: NAME`")
+    if not _NAME.fullmatch(name) or name in RESERVED:
+        raise InvalidView(
+            f"{name!r} cannot name a view: use a-z, 0-9 and _, and no word of lakelog"
+        )
+    if len({p.name for p in params}) != len(params):
+        raise InvalidView("a parameter is declared twice")
+    missing = SECTIONS.keys() - sections.keys()
+    if missing and PLAIN not in sections:
+        raise InvalidView(f"the view has no section `-- {sorted(missing)[0]}`")
+    if PLAIN in sections and len(sections) > 1:
+        line = sections[PLAIN].line
+        raise InvalidView(f"line {line} stands before the sections: it belongs into one of them")
+    for section in sections.values():
+        if not section.sql.strip():
+            raise InvalidView(f"section {section.name}, line {section.line}, is empty")
+    key = tuple(filter(None, re.split(r"[,\s]+", header.get("key", ""))))
+    return Definition(
+        name,
+        header.get("version", "1"),
+        header.get("about", ""),
+        tuple(params),
+        key,
+        header.get("merged", "no") == "yes",
+        sections,
+        text,
+    )
+
+
+def _split(text: str) -> tuple[dict[str, str], list[Param], dict[str, Section]]:
+    """Take a file apart into its header, parameters and sections."""
+    header: dict[str, str] = {}
+    params: list[Param] = []
+    starts: list[tuple[str, int]] = []
+    lines = text.replace("\r\n", "\n").split("\n")
+    begun = False
+    for number, line in enumerate(lines):
+        if match := _SECTION.match(line):
+            if match[1] in {name for name, _ in starts}:
+                raise InvalidView(f"line {number + 1}: a second section {match[1]}")
+            starts.append((match[1], number + 1))
+            begun = True
+        elif not begun and (match := _HEADER.match(line)):
+            if match[1] == "params":
+                params += _declared(match[2], number + 1)
+            else:
+                header[match[1]] = match[2]
+        elif not begun and line.strip() and not line.startswith("--"):
+            starts.append((PLAIN, number))
+            begun = True
+    ends = [start - (name != PLAIN) for name, start in starts[1:]] + [len(lines)]
+    return header, params, {
+        name: Section(name, "\n".join(lines[start:end]).rstrip().rstrip(";"), start + 1)
+        for (name, start), end in zip(starts, ends, strict=False)
+    }  # fmt: skip
+
+
+def _declared(text: str, line: int) -> list[Param]:
+    try:
+        return parameters.declared(text)
+    except InvalidView as error:
+        raise InvalidView(f"line {line}: {error}") from None

@@ -1,0 +1,391 @@
+"""Answering projections: what is known of a state is looked up, what is new is mapped and merged.
+
+A state of the lake is a set of segments and the live tail. The layer of its segments is found in
+memory, or made of the largest layer or piece on disk that covers no more than they hold, extended
+by other pieces and by the segments that none covers; the tail is laid over it, and where it only
+grew, only its new rows are. Layers belong to segments, not to branches: a rollback or a branch
+finds those of its own state. What was computed is written to the cache beside the answering thread.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lakelog.errors import QueryFailed
+from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.opening import Store
+from lakelog.store.segment import EVENT_COLUMNS
+from lakelog.views import answer
+from lakelog.views.definition import Definition
+from lakelog.views.layers import Builder, Layer, Shape, Table, view
+from lakelog.views.lineage import Lineage, Part, cover_of
+from lakelog.views.params import Values, time_sql
+from lakelog.views.pieces import Cover, Piece, Pieces
+from lakelog.views.writing import Behind
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+PLACE = "epoch_us(time)::HUGEINT * 9223372036854775808 + seq AS place"
+"""Orders events by time, those of one time by seq; never null."""
+
+
+_CELL_BYTES = 24
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When the engine changes its ways: rows of a state merged as a whole, share of a base that
+    may lie over it, layers of a view in memory, pieces read before they are written as one, cells
+    of all layers in memory (by default as the lake's memory allows), bytes on disk."""
+
+    small: int = 50_000
+    fold: float = 0.05
+    layers: int = 3
+    pieces: int = 8
+    cells: int | None = None
+    disk_bytes: int = 2 << 30
+
+
+class Source(Protocol):
+    """What gives the rows of segments: a session of the lake."""
+
+    def rows_sql(self, entries: list[Entry]) -> str:
+        """SQL for the rows of verified segments, with seq."""
+        ...
+
+
+@dataclass
+class _Held:
+    """A layer of segments in memory, and the leaves it covers."""
+
+    leaves: frozenset[str]
+    events: int
+    layer: Layer
+
+
+@dataclass
+class _Over:
+    """A layer with the tail over it."""
+
+    under: Layer
+    tail: pa.Table
+    layer: Layer
+
+
+class Engine:
+    """The projections of one process on one lake. Safe for threads."""
+
+    def __init__(
+        self, store: Store, database: duckdb.DuckDBPyConnection, source: Source,
+        limits: Limits | None = None,
+    ) -> None:  # fmt: skip
+        self._limits = limits or Limits()
+        self._store, self._source = store, source
+        self._cells = self._limits.cells or store.settings.memory_bytes // _CELL_BYTES
+        self._builder = Builder(database, self._limits.small)
+        self._pieces = Pieces(store.layout, self._limits.disk_bytes)
+        self._lineage = Lineage()
+        self._held: dict[str, list[_Held]] = {}
+        self._at: collections.OrderedDict[tuple[str, str], Layer] = collections.OrderedDict()
+        self._over: dict[str, _Over] = {}
+        self._shapes: dict[str, Shape] = {}
+        self._mutex = threading.RLock()
+        self.behind = Behind()
+
+    def read(
+        self, definition: Definition, values: Values, state: Manifest, tail: pa.Table | None, *,
+        now: int, window: tuple[int, int] | None = None,
+    ) -> pa.Table:  # fmt: skip
+        """Answer a projection over a state and its tail; `window` cuts it to times in us."""
+        import duckdb
+
+        try:
+            with self._mutex:
+                if window is None:
+                    layer = self._layer(definition, values, state, tail)
+                else:
+                    layer = self._cut(definition, values, state, tail, window)
+            return answer.finish(self._builder, layer, definition.filled("finish", values), now)
+        except duckdb.Error as error:
+            words = " ".join(str(error).split("\n\nLINE ")[0].split())
+            raise QueryFailed(f"view {definition.name}: {words}") from None
+
+    def close(self) -> None:
+        """Write what is waiting; then let go of everything. A forked child only lets go."""
+        if not self.behind.is_ours:
+            return
+        self.behind.drain()
+        with self._mutex:
+            self._held.clear()
+            self._at.clear()
+            self._over.clear()
+
+    def _layer(
+        self, definition: Definition, values: Values, state: Manifest, tail: pa.Table | None
+    ) -> Layer:
+        name = definition.state(values, _engine())
+        cursor = self._builder.cursor()
+        try:
+            shape = self._shape(cursor, name, definition, values)
+            layer = self._at.get((name, state.digest))
+            if layer is None:
+                layer = self._segments(cursor, name, shape, state)
+                self._at[name, state.digest] = layer
+                self._shed(name)
+            self._at.move_to_end((name, state.digest))
+            if tail is None or not tail.num_rows:
+                return layer
+            return self._with_tail(cursor, name, layer, state, tail)
+        finally:
+            cursor.close()
+
+    def _shape(
+        self, cursor: duckdb.DuckDBPyConnection, name: str, definition: Definition, values: Values
+    ) -> Shape:
+        shape = self._shapes.get(name)
+        if shape is None:
+            maps, merges = (definition.filled(s, values) for s in ("map", "merge"))
+            shape = shape_of(cursor, definition, maps, merges)
+            if len(self._shapes) > 256:
+                self._shapes.clear()
+            self._shapes[name] = shape
+        return shape
+
+    def _segments(
+        self, cursor: duckdb.DuckDBPyConnection, name: str, shape: Shape, state: Manifest
+    ) -> Layer:
+        """The layer of a state's segments."""
+        entries = [e for e in self._store.manifests.entries(state) if e["kind"] == "events"]
+        wanted = cover_of(entries)
+        self._lineage.note(wanted)
+        pieces = self._pieces.of(name, shape)
+        for piece in pieces:
+            self._lineage.note(piece.cover)
+        if (pieces or self._held.get(name)) and self._lineage.unknown(wanted):
+            self._lineage.search(self._store.manifests, state, wanted)
+        leaves = self._lineage.leaves(wanted)
+        layer, covered = self._best(cursor, name, shape, leaves, pieces)
+        deltas: list[Table] = []
+        for piece in pieces if layer is not None else ():
+            mine = self._lineage.leaves(piece.cover)
+            if mine <= leaves and not mine & covered:
+                table = self._pieces.load(self._builder, cursor, piece)
+                if table is not None:
+                    deltas.append(table)
+                    covered |= mine
+        missing = self._lineage.missing(entries, covered)
+        if missing is None:
+            layer, deltas, missing = None, [], [Part(e, cover_of([e])) for e in entries]
+        if missing or layer is None:
+            fresh = self._builder.mapped(cursor, shape, self._rows(missing))
+            self._write(name, shape, missing, fresh)
+            if layer is None:
+                layer = Layer(shape, fresh)
+            else:
+                deltas.append(fresh)
+        if deltas:
+            listed = (f"SELECT {shape.listed} FROM {table.name}" for table in deltas)
+            layer = self._builder.extend(cursor, layer, " UNION ALL ".join(listed))
+            self._fold(layer)
+            if len(deltas) > self._limits.pieces:
+                self._write_whole(name, shape, wanted, layer)
+        events = sum(e["events"] for e in entries)
+        held = self._held.setdefault(name, [])
+        held[:] = [h for h in held if h.leaves != leaves]
+        held.append(_Held(leaves, events, layer))
+        del held[: -self._limits.layers]
+        return layer
+
+    def _best(
+        self, cursor: duckdb.DuckDBPyConnection, name: str, shape: Shape, leaves: frozenset[str],
+        pieces: list[Piece],
+    ) -> tuple[Layer | None, frozenset[str]]:  # fmt: skip
+        """The layer in memory, or piece on disk, of the most events that a state holds."""
+        held = self._held.get(name, [])
+        for one in held:  # what was learnt since may name older segments
+            one.leaves = self._lineage.leaves(one.leaves)
+        near = [h for h in held if h.leaves <= leaves]
+        best = max(near, key=lambda h: h.events, default=None)
+        for piece in pieces:
+            if best is not None and best.events >= piece.events:
+                break
+            mine = self._lineage.leaves(piece.cover)
+            if mine <= leaves:
+                table = self._pieces.load(self._builder, cursor, piece)
+                if table is not None:
+                    return Layer(shape, table), mine
+        return (best.layer, best.leaves) if best is not None else (None, frozenset())
+
+    def _with_tail(
+        self, cursor: duckdb.DuckDBPyConnection, name: str, layer: Layer, state: Manifest,
+        tail: pa.Table,
+    ) -> Layer:  # fmt: skip
+        """Lay the live tail over a layer; of a tail that grew, only what is new."""
+        over = self._over.get(name)
+        under, first = layer, 0
+        if over is not None and over.under is layer:
+            if over.tail is tail:
+                return over.layer
+            if begins_with(tail, over.tail):
+                under, first = over.layer, over.tail.num_rows
+        rows = self._tail_rows(cursor, tail, first, state.next_seq)
+        delta = self._builder.mapped(cursor, layer.shape, rows)
+        listed = f"SELECT {layer.shape.listed} FROM {delta.name}"
+        made = self._builder.extend(cursor, under, listed)
+        cursor.unregister("lakelog_tail_rows")
+        self._over[name] = _Over(layer, tail, made)
+        return made
+
+    def _cut(
+        self, definition: Definition, values: Values, state: Manifest, tail: pa.Table | None,
+        window: tuple[int, int],
+    ) -> Layer:  # fmt: skip
+        """The state of the events of some times only; not kept."""
+        low, high = window
+        cursor = self._builder.cursor()
+        try:
+            shape = self._shape(
+                cursor, definition.state(values, _engine()), definition, values
+            )  # fmt: skip
+            near = self._store.manifests.segments_between(state, low, high - 1)
+            rows = self._rows([Part(e, {}) for e in near if e["kind"] == "events"])
+            if tail is not None and tail.num_rows:
+                rows += f" UNION ALL {self._tail_rows(cursor, tail, 0, state.next_seq)}"
+            inside = f"time >= {time_sql(low)} AND time < {time_sql(high)}"
+            table = self._builder.mapped(cursor, shape, f"SELECT * FROM ({rows}) WHERE {inside}")
+            return Layer(shape, table)
+        finally:
+            cursor.close()
+
+    def _rows(self, parts: list[Part]) -> str:
+        """SQL for the rows of segments, each verified before."""
+        whole = [part.entry for part in parts if not part.without]
+        queries = [self._source.rows_sql(whole)] if whole or not parts else []
+        for part in parts:
+            if part.without:
+                rest = " OR ".join(f"seq BETWEEN {a} AND {b}" for a, b in part.without)
+                rows = self._source.rows_sql([part.entry])
+                queries.append(f"SELECT * FROM ({rows}) WHERE NOT ({rest})")
+        return f"SELECT *, {PLACE} FROM ({' UNION ALL '.join(queries)})"
+
+    def _tail_rows(
+        self, cursor: duckdb.DuckDBPyConnection, tail: pa.Table, first: int, next_seq: int
+    ) -> str:
+        """SQL for rows of the tail, with the seq they will have if nobody else is sealed before."""
+        import numpy as np
+        import pyarrow as pa
+
+        rows = tail.slice(first)
+        seq = pa.array(np.arange(first, tail.num_rows, dtype=np.int64) + next_seq)
+        cursor.register("lakelog_tail_rows", rows.append_column("seq", seq))
+        listed = ", ".join((*EVENT_COLUMNS, "seq"))
+        return f"SELECT {listed}, {PLACE} FROM lakelog_tail_rows"
+
+    def _write(self, name: str, shape: Shape, parts: list[Part], table: Table) -> None:
+        """Have a partial written."""
+        cover: Cover = {key: info for part in parts for key, info in part.cover.items()}
+        if not cover:
+            return
+
+        def save() -> None:
+            cursor = self._builder.cursor()
+            try:
+                query = f"SELECT {shape.listed} FROM {table.name}"
+                self._pieces.save(name, cover, shape, cursor, query)
+            finally:
+                cursor.close()
+
+        self.behind.put(save)
+
+    def _write_whole(self, name: str, shape: Shape, cover: Cover, layer: Layer) -> None:
+        """Have a layer written as one piece, in place of the small ones it was read from."""
+
+        def save() -> None:
+            cursor = self._builder.cursor()
+            try:
+                held, tables = layer.pinned()
+                self._pieces.save(name, cover, shape, cursor, held)
+                del tables
+            finally:
+                cursor.close()
+            self._pieces.replace(name, shape, cover)
+
+        self.behind.put(save)
+
+    def _fold(self, layer: Layer) -> None:
+        """Have a layer made one table, if much lies over its base."""
+        if layer.top is None or layer.top.rows <= layer.base.rows * self._limits.fold:
+            return
+
+        def fold() -> None:
+            cursor = self._builder.cursor()
+            try:
+                self._builder.fold(cursor, layer)
+            finally:
+                cursor.close()
+
+        self.behind.put(fold)
+
+    def _shed(self, newest: str) -> None:
+        """Forget what was not asked for lately, until the rest is no more than memory is for it."""
+        for old in [k for k in self._at if k[0] == newest][: -self._limits.layers]:
+            del self._at[old]
+        while len(self._at) > 1:
+            tables = {
+                t.name: t.rows * len(h.layer.shape.columns)
+                for held in self._held.values() for h in held
+                for t in (h.layer.base, h.layer.top) if t is not None
+            }  # fmt: skip
+            if sum(tables.values()) <= self._cells:
+                return
+            (name, _), _ = self._at.popitem(last=False)
+            if name != newest and all(kept != name for kept, _ in self._at):
+                self._held.pop(name, None)
+                self._over.pop(name, None)
+
+
+def shape_of(
+    cursor: duckdb.DuckDBPyConnection, definition: Definition, maps: str, merges: str
+) -> Shape:
+    """Ask the engine which columns a map gives; its merge must give the same."""
+    nulls = ", ".join(f"NULL::{_KINDS.get(c, 'VARCHAR')} AS {c}" for c in (*EVENT_COLUMNS, "seq"))
+    view(cursor, "segment", f"SELECT *, {PLACE} FROM (SELECT {nulls}) WHERE false")
+    made = cursor.sql(maps)
+    columns = tuple(zip(made.columns, map(str, made.types), strict=True))
+    return Shape(columns, definition.key, definition.merged, maps, merges)
+
+
+_KINDS = {
+    "time": "TIMESTAMPTZ",
+    "ingested_at": "TIMESTAMPTZ",
+    "position": "BIGINT",
+    "seq": "BIGINT",
+}
+
+
+def begins_with(table: pa.Table, start: pa.Table) -> bool:
+    """Whether a table begins with another's very rows, told by where they lie in memory."""
+    return table.num_rows >= start.num_rows and all(
+        _addresses(table, column, len(start[column].chunks)) == _addresses(start, column, None)
+        for column in ("time", "data")
+    )
+
+
+def _addresses(table: pa.Table, column: str, count: int | None) -> list[tuple[Any, ...]]:
+    found = []
+    for chunk in table[column].chunks[:count]:
+        buffers = tuple(b.address if b is not None else 0 for b in chunk.buffers())
+        found.append((buffers, chunk.offset, len(chunk)))
+    return found
+
+
+def _engine() -> str:
+    """What states depend on beside their SQL."""
+    import duckdb
+
+    return f"1 {duckdb.__version__}"

@@ -1,0 +1,114 @@
+"""Which segments hold the same rows: compaction exchanges segments, and the rows stay.
+
+A segment whose `from` has, in all, as many rows as itself holds the same rows (F6.7): so what
+covers the inputs covers the output, and the other way round. Retention and dedupe write fewer
+rows, so theirs is a segment of its own. Everything is compared in `leaves`, the oldest segments
+known. A leaf that is covered while others of its segment are not is left out by its seq range.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lakelog.errors import Damaged
+from lakelog.store.manifest import Entry, Manifest, Manifests
+from lakelog.views.pieces import Cover
+
+_BACK = 64
+"""So many states are looked at for segments that came and went between two readings."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A segment to be read, but for the seq ranges that are covered already; what that covers."""
+
+    entry: Entry
+    cover: Cover
+    without: tuple[tuple[int, int], ...] = ()
+
+
+class Lineage:
+    """What is known of segments: rows, seq range, and what they were made from."""
+
+    def __init__(self) -> None:
+        self._known: Cover = {}
+        self._sought: set[str] = set()
+        self._leaves: dict[str, frozenset[str]] = {}
+
+    def note(self, cover: Cover) -> None:
+        """Learn of segments."""
+        if not cover.keys() <= self._known.keys():
+            self._known.update(cover)
+            self._leaves.clear()
+
+    def unknown(self, cover: Cover) -> set[str]:
+        """What segments were made from that was never seen, nor looked for."""
+        made_from = {source for info in cover.values() for source in info[3]}
+        return made_from - self._known.keys() - self._sought
+
+    def search(self, shelf: Manifests, state: Manifest, cover: Cover) -> None:
+        """Look for them where they were added: in the entries of a state and of those before it."""
+        missing = self.unknown(cover)
+        self._sought |= missing
+        read: set[str] = set()
+        for _ in range(_BACK):
+            entries = [*state.tail]
+            for page in state.pages:
+                if page.digest not in read:
+                    read.add(page.digest)
+                    entries += shelf.page(page)
+            found = cover_of(e for e in entries if e["key"] in missing and "seq" in e)
+            self.note(found)
+            missing -= found.keys()
+            if not missing or not state.parent:
+                return
+            try:
+                state = shelf.load(state.parent)
+            except Damaged:  # collected long ago
+                return
+
+    def leaves(self, digests: Iterable[str]) -> frozenset[str]:
+        """The oldest known segments that together hold the rows of these."""
+        return frozenset().union(*map(self._of, digests))
+
+    def missing(self, entries: list[Entry], covered: frozenset[str]) -> list[Part] | None:
+        """What must still be read of a state of which leaves are covered.
+
+        None where seq ranges do not tell covered rows from others (after a repair).
+        """
+        parts = []
+        for entry in entries:
+            leaves = self._of(entry["key"])
+            known = leaves & covered
+            if known != leaves:
+                if known and self._overlap(leaves):
+                    return None
+                spans = (self._known[leaf][1:3] for leaf in known)
+                left = leaves - known if known else (entry["key"],)
+                cover = {leaf: self._known[leaf] for leaf in left}
+                parts.append(Part(entry, cover, tuple((a, b) for a, b in spans)))
+        return parts
+
+    def _overlap(self, leaves: frozenset[str]) -> bool:
+        spans = sorted(self._known[leaf][1:3] for leaf in leaves)
+        return any(after[0] <= before[1] for before, after in itertools.pairwise(spans))
+
+    def _of(self, digest: str) -> frozenset[str]:
+        found = self._leaves.get(digest)
+        if found is None:
+            found = frozenset((digest,))
+            rows, _, _, made_from = self._known[digest]
+            sources = [self._known.get(source) for source in made_from]
+            if made_from and all(sources) and sum(s[0] for s in sources if s) == rows:
+                found = frozenset().union(*map(self._of, made_from))
+            self._leaves[digest] = found
+        return found
+
+
+def cover_of(entries: Iterable[Entry]) -> Cover:
+    """What pieces and lineage keep of entries."""
+    return {
+        e["key"]: [e["events"], e["seq"][0], e["seq"][1], list(e.get("from", ()))] for e in entries
+    }

@@ -1,0 +1,50 @@
+"""A lake's own views: listed, made, shown and dropped; the acts behind `lakelog view`.
+
+`lake` is an open Lake; to look at views, a View of a past state will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lakelog.views import catalog, sample
+from lakelog.views.definition import Definition, parse
+
+if TYPE_CHECKING:
+    from lakelog.views.tables import Tables
+
+
+def listed(lake: Any) -> list[tuple[Definition, bool]]:
+    """Every view by name, and whether the lake itself defines it."""
+    return _session(lake).definitions(getattr(lake, "id", None))
+
+
+def definition(lake: Any, name: str) -> Definition:
+    """Return one view's definition. Raises InvalidView where there is none."""
+    return _session(lake).definition(name, getattr(lake, "id", None))
+
+
+def create(
+    lake: Any, name: str, text: str, params: Mapping[str, Any] | None = None, *,
+    replace: bool = False,
+) -> Definition:  # fmt: skip
+    """Keep a view in the lake's manifest, once it was tried both ways on a sample of the lake.
+
+    `params` are needed for parameters without a default. Raises InvalidView: section, line, what.
+    """
+    made = parse(text, name)
+    catalog.check_free(lake.store, lake.branch_name, name, replace)
+    sample.check(made, _session(lake).sample(sample.ROWS), params)
+    catalog.create(lake.store, lake.branch_name, made, replace=replace)
+    return made
+
+
+def drop(lake: Any, name: str) -> None:
+    """Take a view off the branch; older states have it still. Raises InvalidView."""
+    catalog.drop(lake.store, lake.branch_name, name)
+
+
+def _session(lake: Any) -> Tables:
+    session: Tables = lake._session
+    return session

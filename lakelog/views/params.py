@@ -1,0 +1,219 @@
+"""Parameters of a view: what a definition declares, what a reader gives, and how SQL gets it.
+
+A declaration is one line of the header, `-- params: NAME TYPE`, with ` = DEFAULT` where there is
+one; `;` stands between several. Types: text, int, float, bool, time, duration (`30m`, `7d`), list
+(texts, commas between), and field (a column of `events`, or a path into `data` such as
+`system_metrics.cpu_percent`). `null` as a default means none. SQL names them `$NAME`; a value is
+put there as a literal, so the engine folds it; `$now` is the time of reading.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lakelog.errors import InvalidEvent, InvalidSetting, InvalidView
+from lakelog.event import parse_time, to_micros
+from lakelog.settings import span_us
+from lakelog.store.segment import EVENT_COLUMNS
+
+NOW = "now"
+_DECLARED = re.compile(r"([a-z][a-z0-9_]*)\s+([a-z]+)(?:\s*=\s*(.*?))?\s*$")
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Param:
+    """One declared parameter; `default` is text, or None where a value must be given."""
+
+    name: str
+    kind: str
+    default: str | None = None
+
+    def __str__(self) -> str:
+        tail = "" if self.default is None else f" = {self.default}"
+        return f"{self.name} {self.kind}{tail}"
+
+
+def declared(text: str) -> list[Param]:
+    """Read the declarations of one header line. Raises InvalidView."""
+    found = []
+    for part in filter(None, map(str.strip, text.split(";"))):
+        match = _DECLARED.match(part)
+        if not match or match[2] not in _KINDS:
+            kinds = ", ".join(_KINDS)
+            raise InvalidView(
+                f"{part!r} declares no parameter: write NAME TYPE = DEFAULT, of {kinds}"
+            )
+        if match[1] == NOW:
+            raise InvalidView("$now is always there: choose another name for the parameter")
+        param = Param(match[1], match[2], match[3])
+        if param.default is not None and param.default != "null":
+            _read(param, param.default)
+        found.append(param)
+    return found
+
+
+def values(view: str, params: tuple[Param, ...], given: Mapping[str, Any] | None) -> Values:
+    """Return a value for each parameter. Raises InvalidView: missing, unknown or wrong."""
+    given = dict(given or {})
+    names = {p.name for p in params}
+    for name in given.keys() - names:
+        known = f"it takes {', '.join(sorted(names))}" if names else "it takes none"
+        raise InvalidView(f"view {view} has no parameter {name!r}: {known}")
+    found = {}
+    for param in params:
+        raw = given.get(param.name, param.default)
+        if param.name not in given and param.default is None:
+            raise InvalidView(
+                f"view {view} needs the parameter {param.name} ({param.kind}): "
+                f"--param {param.name}=..."
+            )
+        try:
+            found[param.name] = None if raw is None or raw == "null" else _read(param, raw)
+        except InvalidView as error:
+            raise InvalidView(f"view {view}: {error}") from None
+    return found
+
+
+def used(sql: str) -> set[str]:
+    """The names of the parameters in a text of SQL."""
+    return {name for _, _, name in _places(sql)}
+
+
+def filled(sql: str, params: tuple[Param, ...], found: Values, now: int | None = None) -> str:
+    """Put literals where a text of SQL names parameters; `$now` stays until it is known (us)."""
+    kinds = {p.name: p.kind for p in params}
+    data, parts, end = sql.encode(), [], 0
+    for start, stop, name in _places(sql):
+        if name == NOW and now is None:
+            continue
+        literal = time_sql(now or 0) if name == NOW else _KINDS[kinds[name]][1](found[name])
+        parts += [data[end:start], literal.encode()]
+        end = stop
+    return b"".join([*parts, data[end:]]).decode()
+
+
+def time_sql(micros: int) -> str:
+    """SQL for a point in time."""
+    return f"make_timestamptz({micros}::BIGINT)"
+
+
+def text_sql(text: str | None) -> str:
+    """SQL for a text."""
+    return "NULL::VARCHAR" if text is None else "'" + text.replace("'", "''") + "'"
+
+
+def field_sql(field: str | None) -> str:
+    """SQL for the text of a field: a column as it is, else what stands at a path in `data`."""
+    if field is None:
+        return "NULL::VARCHAR"
+    if field in (*EVENT_COLUMNS, "seq"):
+        return f'"{field}"::VARCHAR'
+    path = "$" + "".join(f'."{part}"' for part in field.removeprefix("data.").split("."))
+    return f"(data ->> {text_sql(path)})"
+
+
+def _places(sql: str) -> list[tuple[int, int, str]]:
+    """(start, stop, name) of each `$name`, in bytes; not inside strings or comments."""
+    import duckdb
+
+    data, found = sql.encode(), []
+    for at, kind in duckdb.tokenize(sql):
+        match = re.match(rb"\$([A-Za-z_]\w*)", data[at:])
+        if match and kind == duckdb.token_type.operator:
+            found.append((at, at + match.end(), match[1].decode().lower()))
+    return found
+
+
+def _read(param: Param, raw: Any) -> Any:
+    try:
+        return _KINDS[param.kind][0](raw)
+    except (ValueError, InvalidSetting, InvalidEvent, TypeError):
+        shown = _SHOWN.get(param.kind, param.kind)
+        raise InvalidView(f"parameter {param.name} is {shown}, not {raw!r}") from None
+
+
+def _text(raw: Any) -> str:
+    if not isinstance(raw, str) or "\0" in raw:
+        raise ValueError(raw)
+    raw.encode()
+    return raw
+
+
+def _int(raw: Any) -> int:
+    if isinstance(raw, bool) or not re.fullmatch(r"[+-]?\d{1,18}", str(raw)):
+        raise ValueError(raw)
+    return int(raw)
+
+
+def _float(raw: Any) -> float:
+    if isinstance(raw, bool) or not math.isfinite(number := float(raw)):
+        raise ValueError(raw)
+    return number
+
+
+def _bool(raw: Any) -> bool:
+    return {"true": True, "false": False, "1": True, "0": False}[str(raw).lower()]
+
+
+def _bool_or_fail(raw: Any) -> bool:
+    try:
+        return _bool(raw)
+    except KeyError:
+        raise ValueError(raw) from None
+
+
+def _duration(raw: Any) -> int:
+    if isinstance(raw, datetime.timedelta):
+        micros = raw // datetime.timedelta(microseconds=1)
+    else:
+        micros = span_us(_text(raw))
+    if micros <= 0 or micros > 2**53:
+        raise ValueError(raw)
+    return micros
+
+
+def _time(raw: Any) -> int:
+    return to_micros(parse_time(raw))
+
+
+def _list(raw: Any) -> list[str]:
+    parts = [part.strip() for part in raw.split(",")] if isinstance(raw, str) else list(raw)
+    if not parts or not all(map(_text, parts)):
+        raise ValueError(raw)
+    return parts
+
+
+def _field(raw: Any) -> str:
+    if not re.fullmatch(r"[^\"\\.\x00-\x1f]+(\.[^\"\\.\x00-\x1f]+)*", _text(raw)):
+        raise ValueError(raw)
+    return str(raw)
+
+
+def _or_null(kind: str, made: Callable[[Any], str]) -> Callable[[Any], str]:
+    return lambda value: f"NULL::{kind}" if value is None else made(value)
+
+
+_KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], str]]] = {
+    "text": (_text, text_sql),
+    "int": (_int, _or_null("BIGINT", lambda v: f"({v})::BIGINT")),
+    "float": (_float, _or_null("DOUBLE", lambda v: f"({v!r})::DOUBLE")),
+    "bool": (_bool_or_fail, _or_null("BOOLEAN", lambda v: str(v).lower())),
+    "time": (_time, _or_null("TIMESTAMPTZ", time_sql)),
+    "duration": (_duration, _or_null("INTERVAL", lambda v: f"to_microseconds({v}::BIGINT)")),
+    "list": (
+        _list, _or_null("VARCHAR[]", lambda v: f"([{', '.join(map(text_sql, v))}]::VARCHAR[])"),
+    ),
+    "field": (_field, field_sql),
+}  # fmt: skip
+_SHOWN = {
+    "int": "a whole number", "float": "a number", "bool": "true or false",
+    "time": "a time such as 2026-11-20T08:00", "duration": "a duration such as 30m, 1h or 7d",
+    "list": "a list such as A,B,C", "field": "a column, or a path into data such as a.b",
+    "text": "a text",
+}  # fmt: skip

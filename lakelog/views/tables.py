@@ -1,0 +1,237 @@
+"""A session in which every view is a table too, with its parameters at their defaults."""
+
+from __future__ import annotations
+
+import collections
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import InvalidEvent, InvalidView, QueryFailed
+from lakelog.event import parse_time, to_micros
+from lakelog.query import prune
+from lakelog.query.session import Session
+from lakelog.store import disk
+from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.opening import Store
+from lakelog.store.segment import EVENT_COLUMNS
+from lakelog.store.tail import Pending
+from lakelog.views import catalog, guard, params
+from lakelog.views.definition import PLAIN, Definition
+from lakelog.views.engine import Engine
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+_STATES = 16
+_OFFERED = "lakelog_view_"
+_HIGHEST = 2**62
+
+
+class Tables(Session):
+    """Queries of one process against one branch, its views among the tables. Safe for threads."""
+
+    def __init__(self, store: Store, branch: str) -> None:
+        super().__init__(store, branch)
+        self._engine: Engine | None = None
+        self._own: collections.OrderedDict[str, dict[str, Entry]] = collections.OrderedDict()
+        self._checked: dict[str, Definition] = {}
+
+    @property
+    def engine(self) -> Engine:
+        """What keeps the states of views; made at the first view."""
+        with self._mutex:
+            if self._engine is None:
+                self._engine = Engine(self._store, self.connect(), self)
+            return self._engine
+
+    def view(
+        self, name: str, given: Mapping[str, Any] | None = None, at: str | None = None, *,
+        since: Any = None, until: Any = None, now: Any = None,
+    ) -> pa.Table:  # fmt: skip
+        """Answer a view as an Arrow table; see lakelog.views.read."""
+        return self._view_of(self._state(at), name, given, at, since, until, now)
+
+    def _view_of(
+        self, pinned: tuple[Manifest, Pending | None], name: str, given: Mapping[str, Any] | None,
+        at: str | None, since: Any = None, until: Any = None, now: Any = None,
+    ) -> pa.Table:  # fmt: skip
+        """Answer a view of a state that was looked up before."""
+        state, pending = pinned
+        definition = self._definition(name, self.own_views(state))
+        found = params.values(name, definition.params, given)
+        moment = disk.now_us() if now is None else _micros("now", now)
+        window = _window(since, until)
+        if not definition.is_projection:
+            return self._plain(definition, found, at, moment, window)
+        tail = self._tail_table(pending, state)
+        answer = self.engine.read(definition, found, state, tail, now=moment, window=window)
+        if not answer.num_rows:
+            self._look_for_fields(definition, found, at)
+        return answer
+
+    def own_views(self, state: Manifest) -> dict[str, Entry]:
+        """The views that a state defines, by name."""
+        known = self._own.get(state.digest)
+        if known is None:
+            known = self._own[state.digest] = catalog.own(self._store, state)
+            while len(self._own) > _STATES:
+                self._own.popitem(last=False)
+        return known
+
+    def definitions(self, at: str | None = None) -> list[tuple[Definition, bool]]:
+        """Every view of a state by name, and whether the lake itself defines it."""
+        state, _ = self._state(at)
+        own = self.own_views(state)
+        names = sorted({*catalog.built_in(), *own})
+        return [(catalog.find(name, own), name in own) for name in names]
+
+    def definition(self, name: str, at: str | None = None) -> Definition:
+        """One view of a state. Raises InvalidView where there is none."""
+        state, _ = self._state(at)
+        return catalog.find(name, self.own_views(state))
+
+    def sample(self, rows: int) -> pa.Table:
+        """Some rows of the branch with seq: of its oldest and newest segments, and of the tail."""
+        state, pending = self._state(None)
+        entries = [e for e in self._store.manifests.entries(state) if e["kind"] == "events"]
+        near = entries[:1] + entries[-2:] if len(entries) > 3 else entries
+        tail = self._tail_table(pending, state)
+        parts = [f"(SELECT * FROM ({self.rows_sql([e])}) LIMIT {rows // 4})" for e in near]
+        cursor = self.connect().cursor()
+        if tail is not None:
+            cursor.register("lakelog_tail", tail)
+            seq = f"{state.next_seq} + row_number() OVER ()"
+            listed = ", ".join(EVENT_COLUMNS)
+            parts.append(f"(SELECT {listed}, {seq} AS seq FROM lakelog_tail LIMIT {rows // 4})")
+        query = " UNION ALL ".join(parts) or self._view_sql("events", [], None)
+        return cursor.sql(query).to_arrow_table()
+
+    def rows_sql(self, entries: list[Entry]) -> str:
+        """SQL for the rows of segments, each verified, with seq. Raises DamagedSegment."""
+        self._verify(entries)
+        return self._view_sql("events", entries, None)
+
+    def close(self) -> None:
+        """Let go of the database, once what was computed is in the cache."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+        super().close()
+
+    def _definition(self, name: str, own: dict[str, Entry]) -> Definition:
+        definition = catalog.find(name, own)
+        if name in own and self._checked.get(name) != definition:
+            guard.check(definition, self.connect().cursor())
+            self._checked[name] = definition
+        return definition
+
+    def _plain(
+        self, definition: Definition, found: params.Values, at: str | None, now: int,
+        window: tuple[int, int] | None,
+    ) -> pa.Table:  # fmt: skip
+        """Run a view without sections over all events."""
+        import duckdb
+
+        if window is not None:
+            raise InvalidView(
+                f"view {definition.name} is plain SQL: give it parameters for times,"
+                " --since and --until are for projections"
+            )
+        query = definition.filled(PLAIN, found, now)
+        cursor = self.connect().cursor()
+        try:
+            with self._mutex:
+                mentions = prune.read(self.connect().cursor(), query)
+                counted = Session._prepare(self, cursor, query, mentions, at)
+            return cursor.sql(counted or query).to_arrow_table()
+        except duckdb.Error as error:
+            raise QueryFailed(f"view {definition.name}: {self._in_one_line(str(error))}") from None
+        finally:
+            cursor.close()
+
+    def _look_for_fields(
+        self, definition: Definition, found: params.Values, at: str | None
+    ) -> None:  # fmt: skip
+        """Say so if a view is empty because no event has the field it was asked for."""
+        for param in definition.params:
+            field = found[param.name] if param.kind == "field" else None
+            if field is None or not self.count(at):
+                continue
+            expression = params.field_sql(field)
+            cursor = self.connect().cursor()
+            query = f"SELECT 1 FROM events WHERE {expression} IS NOT NULL LIMIT 1"
+            try:
+                Session._prepare(
+                    self, cursor, query, prune.read(self.connect().cursor(), query), at
+                )
+                if cursor.sql(query).fetchall():
+                    continue
+                names = cursor.sql(_FIELDS).fetchall()
+            finally:
+                cursor.close()
+            listed = ", ".join(name for (name,) in names) or "none"
+            raise InvalidView(
+                f"view {definition.name}: no event has the field {field!r}; data has {listed}"
+            )
+
+    def _offer(
+        self, cursor: duckdb.DuckDBPyConnection, query: str, mentions: prune.Mentions,
+        at: str | None,
+    ) -> tuple[Manifest, Pending | None] | None:  # fmt: skip
+        """Make a table of each view that a query names and no table hides, all of one state."""
+        names = self._named(query, mentions)
+        if not names:
+            return None
+        pinned = self._state(at)
+        own = self.own_views(pinned[0])
+        for name in sorted(names & {*catalog.built_in(), *own}):
+            source = f"{_OFFERED}{name}"
+            if _is_taken(cursor, name):
+                continue
+            cursor.register(source, self._view_of(pinned, name, None, at))
+            cursor.execute(f'CREATE OR REPLACE TEMP VIEW "{name}" AS SELECT * FROM {source}')
+        return pinned
+
+    def _named(self, query: str, mentions: prune.Mentions) -> set[str]:
+        """The names that a query may mean views by."""
+        if mentions.parsed:
+            named = {t.lower() for schema, t in mentions.tables if not schema}
+            return named - mentions.ctes - {"events", "quarantine"}
+        return {m[1].lower() for m in re.finditer(r"\b(?:from|join)\s+\"?(\w+)", query, re.I)}
+
+
+_FIELDS = """SELECT DISTINCT unnest(json_keys(data)) AS name FROM
+    (SELECT data FROM events WHERE json_type(data) = 'OBJECT' LIMIT 1000) ORDER BY name LIMIT 12"""
+
+
+def _is_taken(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
+    """Whether a user's own table or view has the name."""
+    found = cursor.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE lower(table_name) = $1 UNION ALL"
+        " SELECT 1 FROM duckdb_views() WHERE lower(view_name) = $1 AND NOT contains(sql, $2)",
+        [name, _OFFERED],
+    ).fetchall()
+    return bool(found)
+
+
+def _window(since: Any, until: Any) -> tuple[int, int] | None:
+    if since is None and until is None:
+        return None
+    low = -_HIGHEST if since is None else _micros("since", since)
+    high = _HIGHEST if until is None else _micros("until", until)
+    return max(low, _FIRST), min(high, _LAST)
+
+
+_FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_800_000_000
+"""The years 1 to 9999 in microseconds, which is what events can have."""
+
+
+def _micros(name: str, value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    try:
+        return to_micros(parse_time(value))
+    except InvalidEvent:
+        raise InvalidView(f"{name} is a time such as 2026-11-20T08:00, not {value!r}") from None

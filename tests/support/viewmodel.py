@@ -1,0 +1,150 @@
+"""The built-in views in plain Python over a list of events: what the projections must give."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter, defaultdict
+from typing import Any
+
+import orjson
+
+HOUR = 3_600_000_000
+Row = tuple[Any, ...]
+
+
+def events(lake: Any) -> list[dict[str, Any]]:
+    """Every event of a lake or view in its order: by time, then seq, the tail last."""
+    table = lake.sql(
+        "SELECT epoch_us(time) AS time, type, category, source, subject, data, seq FROM events"
+    ).to_arrow_table()
+    rows = table.to_pylist()
+    for index, row in enumerate(rows):
+        row["seq"] = (1, index) if row["seq"] is None else (0, row["seq"])
+        row["data"] = orjson.loads(row["data"]) if row["data"] else {}
+    return sorted(rows, key=lambda row: (row["time"], row["seq"]))
+
+
+def status(rows: list[dict[str, Any]]) -> list[Row]:
+    """(category, status, items)"""
+    latest = {(r["subject"], r["category"]): r["type"] for r in rows if r["subject"] is not None}
+    counts = Counter((category, kind) for (_, category), kind in latest.items())
+    return [(*key, n) for key, n in counts.items()]
+
+
+def throughput(rows: list[dict[str, Any]]) -> list[Row]:
+    """(bucket in us, completions)"""
+    return list(Counter(r["time"] // HOUR * HOUR for r in rows if r["type"] == "COMPLETE").items())
+
+
+def rates(rows: list[dict[str, Any]]) -> list[Row]:
+    """(bucket in us, type, source, events)"""
+    counts = Counter((r["time"] // HOUR * HOUR, r["type"], r["source"]) for r in rows)
+    return [(*key, n) for key, n in counts.items()]
+
+
+def errors(rows: list[dict[str, Any]]) -> list[Row]:
+    """(error, failures, sources)"""
+    found = defaultdict(list)
+    for r in rows:
+        if r["type"] == "FAIL":
+            found[r["data"].get("error") or "unknown"].append(r["source"])
+    return [(error, len(s), len(set(s) - {None})) for error, s in found.items()]
+
+
+def reliability(rows: list[dict[str, Any]]) -> list[Row]:
+    """(source, completed, failed)"""
+    done = Counter(r["source"] for r in rows if r["type"] == "COMPLETE")
+    failed = Counter(r["source"] for r in rows if r["type"] == "FAIL")
+    return [(s, done[s], failed[s]) for s in {*done, *failed}]
+
+
+def funnel(rows: list[dict[str, Any]]) -> list[Row]:
+    """(step, subjects)"""
+    steps = ("DISCOVER", "PROCESS", "COMPLETE")
+    moments = sorted(
+        (r["subject"], r["time"], steps.index(r["type"]))
+        for r in rows
+        if r["type"] in steps and r["subject"] is not None
+    )
+    reached: Counter[str] = Counter()
+    for subject, _, step in moments:
+        if step == reached[subject]:
+            reached[subject] += 1
+    return [(k, sum(n >= k for n in reached.values())) for k in (1, 2, 3)]
+
+
+def sessions(rows: list[dict[str, Any]]) -> list[Row]:
+    """(category, subjects, sessions, events, all seconds)"""
+    by: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for r in rows:
+        if r["subject"] is not None:
+            by[r["subject"]].append(r)
+    sums: dict[str | None, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    for mine in by.values():
+        times = [r["time"] for r in mine]
+        gaps = [b - a for a, b in itertools.pairwise(times)]
+        kind = min(r["category"] or "" for r in mine) or None
+        add = (
+            1,
+            1 + sum(g > HOUR // 2 for g in gaps),
+            len(mine),
+            sum(g for g in gaps if g <= HOUR // 2),
+        )
+        sums[kind] = [a + b for a, b in zip(sums[kind], add, strict=True)]
+    return [(kind, *numbers) for kind, numbers in sums.items()]
+
+
+def durations(rows: list[dict[str, Any]]) -> list[Row]:
+    """(done, open, mean seconds)"""
+    began: dict[str, int] = {}
+    took: dict[str, int] = {}
+    for r in rows:
+        if r["type"] == "DISCOVER" and r["subject"] is not None:
+            began.setdefault(r["subject"], r["time"])
+    for r in rows:
+        start = began.get(r["subject"])
+        if r["type"] == "COMPLETE" and start is not None and r["time"] >= start:
+            took.setdefault(r["subject"], r["time"] - start)
+    mean = round(sum(took.values()) / len(took) / 1e6, 6) if took else None
+    return [(len(took), len(began) - len(took), mean)]
+
+
+def percentiles(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """The values of data.duration_ms by type, sorted."""
+    found = defaultdict(list)
+    for r in rows:
+        if isinstance(r["data"].get("duration_ms"), (int, float)):
+            found[r["type"]].append(r["data"]["duration_ms"])
+    return {kind: sorted(values) for kind, values in found.items()}
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The smallest value that `share` of the values do not exceed."""
+    return values[max(math.ceil(share * len(values) - 1e-9) - 1, 0)]
+
+
+def given(name: str, table: Any) -> list[Row]:
+    """A projection's answer in the model's columns."""
+    picked = {
+        "status": "category status items", "throughput": "bucket events",
+        "rates": "bucket type source events", "errors": "error failures sources",
+        "reliability": "source completed failed", "funnel": "step subjects",
+        "sessions": "category subjects sessions events seconds", "durations": "done open mean",
+    }[name].split()  # fmt: skip
+    found = []
+    for row in table.to_pylist():
+        if "bucket" in row:
+            row["bucket"] = int(row["bucket"].timestamp()) * 1_000_000
+        if name == "sessions":
+            row["seconds"] = round(row["mean_seconds"] * row["sessions"] * 1e6)
+        if name == "durations" and row["mean"] is not None:
+            row["mean"] = round(row["mean"], 6)
+        found.append(tuple(row[column] for column in picked))
+    return found
+
+
+MODEL = {
+    f.__name__: f
+    for f in (status, throughput, rates, errors, reliability, funnel, sessions, durations)
+}

@@ -1,0 +1,221 @@
+# ruff: noqa: E501
+"""A lake's own views: kept in its manifest once tried both ways, and refused with the place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog import views
+from lakelog.errors import InvalidView, QueryFailed
+from lakelog.views import catalog, own, sample
+from lakelog.views.definition import parse
+from tests.conftest import MakeLake
+from tests.test_views import event, rows, some
+
+BUSIEST = """-- name: busiest
+-- version: 1
+-- about: Events by source.
+-- params: type text = null; at_least int = 1
+-- key: source
+-- map
+SELECT source, count(*) AS events FROM segment WHERE $type IS NULL OR type = $type GROUP BY source
+-- merge
+SELECT source, sum(events) AS events FROM partials GROUP BY source
+-- finish
+SELECT source, events FROM state WHERE events >= $at_least ORDER BY events DESC, source
+"""
+PLAIN = """-- about: How many events a type has.
+-- params: type text
+SELECT count(*) AS events FROM events WHERE type = $type
+"""
+
+
+def projection(**sections: str) -> str:
+    """BUSIEST with other sections, each on a line of its own."""
+    texts = {
+        "map": "SELECT source, count(*) AS n FROM segment GROUP BY source",
+        "merge": "SELECT source, sum(n) AS n FROM partials GROUP BY source",
+        "finish": "SELECT source, n FROM state", **sections,
+    }  # fmt: skip
+    return "-- name: x\n" + "\n".join(f"-- {name}\n{text}" for name, text in texts.items())
+
+
+def test_a_projection_is_kept_and_answers(make_lake: MakeLake) -> None:
+    """A view that was made answers live, by parameters, as a table, and from another process."""
+    lake = make_lake()
+    lake.append([event(n, "PING", source="ab"[n % 3 == 0]) for n in range(10)])
+    own.create(lake, "busiest", BUSIEST)
+    assert rows(lake, "busiest") == [("a", 6), ("b", 4)]
+    lake.append([event(n, "PONG", source="b") for n in range(5)])
+    assert rows(lake, "busiest") == [("b", 9), ("a", 6)]
+    assert rows(lake, "busiest", {"type": "PONG"}) == [("b", 5)]
+    assert rows(lake, "busiest", {"at_least": 7}) == [("b", 9)]
+    assert lake.sql("SELECT sum(events) FROM busiest").fetchall() == [(15,)]
+    with lakelog.open(lake.path, create=False) as other:
+        assert rows(other, "busiest") == [("b", 9), ("a", 6)]
+
+
+def test_a_plain_view_is_one_select_over_events(make_lake: MakeLake) -> None:
+    """A view without sections runs over all events of the state, with its parameters."""
+    lake = make_lake()
+    lake.append([event(0, "PING"), event(1, "PING"), event(2, "PONG")])
+    with pytest.raises(InvalidView, match=r"needs the parameter type \(text\)"):
+        own.create(lake, "count_of", PLAIN)
+    own.create(lake, "count_of", PLAIN, {"type": "x"})
+    lake.tag("v1")
+    lake.append(event(3, "PING"))
+    assert rows(lake, "count_of", {"type": "PING"}) == [(3,)]
+    assert rows(lake.at("v1"), "count_of", {"type": "PING"}) == [(2,)]
+    with pytest.raises(InvalidView, match="view count_of needs the parameter type"):
+        views.read(lake, "count_of")
+    with pytest.raises(InvalidView, match="--since and --until are for projections"):
+        views.read(lake, "count_of", {"type": "x"}, since=0)
+
+
+def test_definitions_are_versioned_and_roll_back(make_lake: MakeLake) -> None:
+    """An older state has the definition it had; dropping and replacing are moves like others."""
+    lake = make_lake()
+    lake.append(event(0, "PING", source="a"))
+    lake.tag("v0")
+    own.create(lake, "busiest", BUSIEST)
+    lake.tag("v1")
+    changed = BUSIEST.replace("version: 1", "version: 2").replace(
+        "source, events FROM", "events FROM"
+    )
+    with pytest.raises(InvalidView, match="view 'busiest' exists"):
+        own.create(lake, "busiest", changed)
+    own.create(lake, "busiest", changed, replace=True)
+    lake.tag("v2")
+    own.drop(lake, "busiest")
+    assert rows(lake.at("v1"), "busiest") == [("a", 1)]
+    assert rows(lake.at("v2"), "busiest") == [(1,)]
+    for state in (lake, lake.at("v0")):
+        with pytest.raises(InvalidView, match="no view 'busiest'"):
+            views.read(state, "busiest")
+    lake.rollback("v1")
+    assert rows(lake, "busiest") == [("a", 1)]
+    assert [(d.name, d.version) for d, mine in own.listed(lake) if mine] == [("busiest", "1")]
+    assert [entry.move.op for entry in lake.log(4)] == ["rollback", "view", "view", "view"]
+
+
+@pytest.mark.parametrize("name", [*catalog.BUILT_IN, "create", "events", "Up", "a b", "", "state"])
+def test_a_name_that_cannot_be_is_refused(make_lake: MakeLake, name: str) -> None:
+    """Names that are taken by lakelog, or are no names, cannot be given."""
+    with pytest.raises(InvalidView):
+        own.create(make_lake(), name, BUSIEST.replace("busiest", ""))
+
+
+SELECTS_A = "SELECT source, count(*) AS n FROM segment\nWHERE {}\nGROUP BY source"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (projection(map="SELECT source, count(*) n\nFRM segment"), "section map, line 4: syntax err"),
+        (projection(map="SELECT source,\nnosuch AS n FROM segment"), "section map, line 4: .*nosuch"),
+        (projection(merge="SELECT source, sum(m) AS n\nFROM partials GROUP BY 1"), "section merge, line 5: .*\"m\""),
+        (projection(finish="SELECT source, k\nFROM state"), "section finish, line 7: .*\"k\""),
+        (projection(merge="SELECT source, sum(n) AS total FROM partials GROUP BY 1"), "section merge, line 5: merge gives source, total, and map source, n"),
+        (projection(merge="SELECT source, avg(n) AS n FROM partials GROUP BY 1"), "section merge, line 5: the answer depends on how events are put together .* associative"),
+        (projection(merge="SELECT source, first(n) AS n FROM partials GROUP BY 1"), "must be associative"),
+        (projection(merge="SELECT source, count(*) AS n FROM partials GROUP BY 1"), "must be associative"),
+        (projection(map="SELECT * FROM 'secret.csv'"), "section map, line 3: 'secret.csv' is a file"),
+        (projection(map="SELECT 1 AS source, 2 AS n FROM segment,\nread_csv('/etc/passwd')"), r"section map, line 4: read_csv\(\) reads something else"),
+        (projection(map="SELECT source, 1 AS n FROM segment, glob('*')"), r"glob\(\) reads something else"),
+        (projection(map="SELECT source, 1 AS n FROM\nevents"), "section map, line 4: 'events' cannot be read here: section map reads only segment"),
+        (projection(merge='SELECT source, 1 AS n FROM partials, "v1".events'), "section merge, line 5: v1.events is not of this state"),
+        (projection(finish="SELECT * FROM state, other.main.t"), "not of this state: a view reads only state"),
+        (projection(finish="SELECT * FROM state, duckdb_settings()"), r"duckdb_settings\(\) reads"),
+        (projection(finish="SELECT * FROM query('SELECT 1')"), r"query\(\) reads something else"),
+        (projection(finish="SELECT * FROM state; SELECT 1"), "section finish, line 7: one SELECT stands here, not 2"),
+        (projection(finish="DELETE FROM state"), "section finish, line 7: only SELECT"),
+        (projection(finish="DESCRIBE state"), "only SELECT"),
+        (projection(finish="COPY state TO 'x'"), "section finish, line 7"),
+        (projection(map=SELECTS_A.format("random() > 0.5")), r"section map, line 4: random\(\) gives another answer"),
+        (projection(map=SELECTS_A.format("time < now()")), r"section map, line 4: now is another time at each"),
+        (projection(map=SELECTS_A.format("time < current_timestamp")), "line 4: current_timestamp is another"),
+        (projection(map=SELECTS_A.format("time < $now")), r"section map, line 4: \$now is known in finish only"),
+        (projection(map=SELECTS_A.format("type = $kind")), r"section map, line 4: \$kind is no parameter: declared are none"),
+        (projection(map=SELECTS_A.format("type = ?")), "section map, line 3"),
+        (projection(finish="SELECT getenv('HOME') FROM state"), r"getenv\(\) says something of this process"),
+        ("-- params: a texts = 1\nSELECT 1", "line 1: 'a texts = 1' declares no parameter"),
+        ("-- params: a int = x\nSELECT 1", "line 1: parameter a is a whole number"),
+        ("-- params: a int; a text\nSELECT 1", "declared twice"),
+        ("-- map\nSELECT 1 AS a FROM segment\n-- finish\nSELECT 1 FROM state", "no section `-- merge`"),
+        ("-- map\n-- merge\nSELECT 1\n-- finish\nSELECT 1", "section map, line 2, is empty"),
+        ("-- map\nSELECT 1\n-- map\nSELECT 1", "line 3: a second section map"),
+        ("", "no section"),
+        ("SELECT * FROM events, 'x.parquet'", "section query, line 1: 'x.parquet' is a file"),
+        ("SELECT * FROM nosuch", "'nosuch' cannot be read here: section query reads only events"),
+        ("SELECT\nnosuch FROM events", "section query, line 2: .*nosuch"),
+        ("SELECT 1; " + "x" * 200_000, "at most 100,000 bytes"),
+    ],
+)  # fmt: skip
+def test_a_wrong_definition_names_section_and_line(
+    make_lake: MakeLake, text: str, words: str
+) -> None:
+    """Wrong SQL, a merge that is not associative, files and other tables: what, and where."""
+    lake = make_lake()
+    lake.append(some(80))
+    with pytest.raises(InvalidView, match=words):
+        own.create(lake, "x", text)
+    assert [d for d, mine in own.listed(lake) if mine] == []
+
+
+def test_a_key_that_merge_does_not_keep_apart_is_found(make_lake: MakeLake) -> None:
+    """A key by which merge does not group gives other answers in parts, and so is refused."""
+    text = projection(merge="SELECT min(source) AS source, sum(n) AS n FROM partials")
+    with pytest.raises(InvalidView, match="must be associative"):
+        own.create(make_lake(), "x", text.replace("-- map", "-- key: source\n-- map"))
+
+
+def test_merged_that_is_not_true_is_found(make_lake: MakeLake) -> None:
+    """`merged: yes` where map gives raw rows is found on the sample."""
+    text = projection(map="SELECT source, 1 AS n FROM segment", finish="SELECT count(*) FROM state")
+    with pytest.raises(InvalidView, match="merged: yes"):
+        own.create(make_lake(), "x", text.replace("-- map", "-- merged: yes\n-- map"))
+
+
+def test_a_lake_from_elsewhere_is_not_believed(make_lake: MakeLake, home: Path) -> None:
+    """A definition that reads files is refused when read, even where a manifest holds it."""
+    (home / "secret.csv").write_text("a,b\n1,2\n")
+    lake = make_lake()
+    for name, text in (
+        ("plain", f"SELECT * FROM '{home}/secret.csv'"),
+        ("kept", projection(finish=f"SELECT * FROM read_csv('{home}/secret.csv')")),
+    ):
+        catalog.create(lake.store, "main", parse(text, name))
+        with pytest.raises(InvalidView, match=r"section (query|finish), line \d"):
+            views.read(lake, name)
+        with pytest.raises(InvalidView):
+            lake.sql(f"SELECT * FROM {name}")
+
+
+def test_the_views_that_come_with_lakelog_pass_the_same_check() -> None:
+    """Every built-in definition is accepted by the check of users' own, on made-up events."""
+    empty = _no_rows()
+    for definition in catalog.built_in().values():
+        assert sample.check(definition, empty).num_columns
+
+
+def test_a_view_that_fails_on_real_events_says_which(make_lake: MakeLake) -> None:
+    """SQL that meets a value it cannot take names the view."""
+    lake = make_lake()
+    lake.append(event(0, "PING", source="7"))
+    own.create(lake, "x", projection(finish="SELECT TRY_CAST(source AS INT) AS s, n FROM state"))
+    strict = projection(finish="SELECT source::INT AS s, n FROM state")
+    lake.append(event(0, "PING", source="word"))
+    catalog.create(lake.store, "main", parse(strict, "strict"))
+    with pytest.raises(QueryFailed, match=r"view strict: .*word"):
+        views.read(lake, "strict")
+
+
+def _no_rows() -> Any:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as path, lakelog.open(f"{path}/lake") as lake:
+        return lake._session.sample(10)
