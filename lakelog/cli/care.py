@@ -108,8 +108,11 @@ def compact(app: App, watch: bool, every: str, target: Target) -> None:
     """Publish what is pending, then merge small segments and sort them.
 
     Queries get faster and the lake smaller; no event changes, and nobody has to wait.
+    With --watch it gives way to other processes of this machine.
     """
     pause = span_us(every) / 1e6
+    if watch:
+        os.nice(10)
     with app.open() as lake:
         while True:
             with app.progress("compacting", "groups") as progress:
