@@ -43,4 +43,6 @@ def __getattr__(name: str) -> Any:
         return getattr(Lazy("lakelog.store.history"), name)
     if name == "connect":
         return Lazy("lakelog.dbapi").connect
+    if name == "train":
+        return Lazy("lakelog.train")
     raise AttributeError(f"module 'lakelog' has no attribute {name!r}")

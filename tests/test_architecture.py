@@ -34,10 +34,13 @@ ORDER = {
     "ingest": """inflate source cursors formats transform gather ingest quarantine
         places account audit""",
     "collect": "scan watch",
+    "train": """folder shards tables kinds recipe template selecting scratch tokens minhash cluster
+        patterns redact chats dialects events dialogue pairs windows shape structure assign budget
+        staging provenance leaks quality plots report card trainingset remake compare""",
     "ingest/formats": "sqltext narrowed jsonl oos bulk pattern access syslog logfmt applog",
     "cli": """exits terminal values vectors tables formats output app pairs lines sample
         results asking waiting screen complete editor shell connect
-        write ingest audit watch query stats history names care seal doctor setup demo""",
+        write ingest audit watch query export train stats history names care seal doctor setup demo""",
 }
 STRANGERS = {"collect", "analyze", "train", "ship", "sync"}  # these rooms do not know each other
 LAZY_DOORS = {"lakelog/lazy.py", "lakelog/cli/__init__.py"}  # may load our code by its name

@@ -23,6 +23,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Read": {
         "sql": ("query", "run SQL over the events, live ones included"),
         "stats": ("stats", "what the lake holds, in numbers"),
+        "export": ("export", "rows as files: Parquet, CSV, JSON lines, Arrow"),
+        "train": ("train", "training sets with a leak certificate"),
     },
     "History": {
         "log": ("history", "moves of the branch, newest first"),

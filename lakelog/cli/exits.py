@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 
-from lakelog.errors import InvalidEvent, InvalidName, InvalidSetting, LakelogError
+from lakelog.errors import InvalidEvent, InvalidName, InvalidRecipe, InvalidSetting, LakelogError
 
 DONE, FAILED, USAGE, WRONG, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -33,6 +33,7 @@ CODES: dict[type[BaseException], int] = {
     InvalidSetting: USAGE,
     InvalidName: USAGE,
     InvalidEvent: USAGE,
+    InvalidRecipe: USAGE,
     LakelogError: FAILED,
     click.UsageError: USAGE,
     click.ClickException: FAILED,
