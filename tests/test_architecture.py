@@ -40,7 +40,8 @@ ORDER = {
     "ingest/formats": "sqltext narrowed jsonl oos bulk pattern access syslog logfmt applog",
     "cli": """exits terminal values vectors tables formats output app pairs lines sample
         results asking waiting screen complete editor shell connect
-        write ingest audit watch query export train stats history names care seal doctor setup demo""",
+        write ingest audit watch query export train stats history names care seal doctor setup
+        demo""",
 }
 STRANGERS = {"collect", "analyze", "train", "ship", "sync"}  # these rooms do not know each other
 LAZY_DOORS = {"lakelog/lazy.py", "lakelog/cli/__init__.py"}  # may load our code by its name

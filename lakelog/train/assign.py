@@ -2,8 +2,9 @@
 
 **Sides by group.** A group's number is the first 52 bits of SHA-256 over the family's name, the
 seed and the group, as a part of 1; below `train` it is on train, below `train + validation` on
-validation, else on test. So a group's side depends on nothing but its name: it is the same in every
-export of the family, whatever else is in it. Without a group column each row's content is its group.
+validation, else on test. So a group's side depends on nothing but its name: it is the same in
+every export of the family, whatever else is in it. Without a group column each row's content is
+its group.
 
 **Stratified** groups are taken in the order of their first event, by the stratum of that event, in
 blocks that hold each side as often as its part says; the hash only shuffles the block. Later events

@@ -1,4 +1,4 @@
-"""Fewer rows where a recipe sets a budget; which stay is decided by their hashes, so again alike."""
+"""Fewer rows where a recipe sets a budget; their hashes decide which stay, so it is repeatable."""
 
 from __future__ import annotations
 

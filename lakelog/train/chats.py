@@ -235,7 +235,9 @@ def _answer(given: Any) -> list[Any]:
     if isinstance(given, dict):
         if isinstance(given.get("choices"), list):
             return [g for choice in given["choices"][:1] for g in _answer(choice)]
-        inner = given.get("message") if isinstance(given.get("message"), dict) else given
+        inner: dict[str, Any] = given
+        if isinstance(given.get("message"), dict):
+            inner = given["message"]
         inner = inner["content"] if isinstance(inner.get("content"), dict) else inner
         return [{"role": "assistant", **inner}]
     return []
@@ -251,7 +253,7 @@ def said(given: Any) -> list[Message]:
     replies = [p for p in parts if _is_reply(p)] if isinstance(parts, list) else []
     if len(replies) > 1:
         key = "parts" if "parts" in given else "content"
-        rest = [p for p in parts if not _is_reply(p)]  # type: ignore[union-attr]
+        rest = [p for p in parts if not _is_reply(p)]
         single = [_message({**given, key: [reply]}) for reply in replies]
         return [m for m in [*single, _message({**given, key: rest}) if rest else None] if m]
     made = _message(given)
@@ -314,7 +316,7 @@ def _of_parts(parts: list[Any]) -> tuple[str | None, list[Message], str | None]:
                 answered = _id_of(reply or part) or "call"
                 texts.append(_as_text(_reply_of(reply or part)))
             elif isinstance(part.get("text", part.get("content")), str):
-                texts.append(part.get("text", part.get("content")))
+                texts.append(str(part.get("text", part.get("content"))))
     return "\n".join(filter(None, texts)) or None, calls, answered
 
 
@@ -347,7 +349,7 @@ def _calls(given: Any) -> list[Message]:
         name = inner.get("name") or call.get("toolName")
         if not name:
             continue
-        arguments = next(
+        arguments: Any = next(
             (inner[k] for k in ("arguments", "args", "input", "parameters") if k in inner), {}
         )
         made.append({

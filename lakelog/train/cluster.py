@@ -1,14 +1,14 @@
 """Near duplicates: clusters of texts whose sets of shingles have a Jaccard index of at least t.
 
-1 signatures, in threads   2 texts of equal signatures meet their first one only   3 per band, texts
-of equal keys are candidates   4 candidates whose signatures differ too much are dropped   5 the rest
-is verified by the exact Jaccard index of their sets   6 what holds is joined; a cluster is what is
-connected. Texts without words are in no cluster.
+1 signatures, in threads   2 texts of equal signatures meet their first one only   3 in each band,
+texts of equal keys are candidates   4 candidates whose signatures differ too much are dropped
+5 the rest is verified by the exact Jaccard index of their sets   6 what holds is joined; a cluster
+is what is connected. Texts without words are in no cluster.
 
-A bucket of more than `CROWD` texts, as a tiny vocabulary makes them, is not compared pair by pair:
-sorted by what follows in their signatures, each text meets its next `NEIGHBOURS`. So time grows with
-the number of texts and not with its square, and in such crowds some pairs may be missed; how many
-buckets were crowded is reported.
+A bucket of more than `CROWD` texts, as a tiny vocabulary makes them, is not compared pair by
+pair: sorted by what follows in their signatures, each text meets its next `NEIGHBOURS`. So time
+grows with the number of texts and not with its square, and in such crowds some pairs may be
+missed; how many buckets were crowded is reported.
 """
 
 from __future__ import annotations

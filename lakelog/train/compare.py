@@ -31,7 +31,7 @@ class Diff:
 
 @dataclass(frozen=True)
 class Held:
-    """An export that was asked for an event or subject. `rows` by side; None: its files are gone."""
+    """An export that holds what was asked for. `rows` by side; None if its files are gone."""
 
     export: str
     name: str
@@ -43,7 +43,7 @@ def diff(a: str, b: str) -> Diff:
     """Compare the exports in two directories: recipe, rows, and groups that changed sides."""
     one, two = Folder(a), Folder(b)
     con = connect(os.path.dirname(os.path.abspath(a)))
-    rows = {
+    rows: dict[str, Any] = {
         side: tuple(f.manifest["splits"].get(side, {}).get("rows", 0) for f in (one, two))
         for side in SIDES
     }
@@ -68,7 +68,7 @@ def diff(a: str, b: str) -> Diff:
         ).fetchall()[0][0]
     snapshots = (one.manifest["snapshot"], two.manifest["snapshot"])
     changed = _changed(one.manifest["recipe"], two.manifest["recipe"])
-    return Diff(changed, snapshots, rows, added, removed, moved)  # type: ignore[arg-type]
+    return Diff(changed, snapshots, rows, added, removed, moved)
 
 
 def _changed(one: dict[str, Any], two: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -121,7 +121,8 @@ def _rows(lake: Lake, facts: dict[str, Any], wanted: str) -> dict[str, int] | No
         if paths:
             count = con.sql(
                 "SELECT count(DISTINCT (f, r)) FROM (SELECT filename AS f, file_row_number AS r,"
-                f" unnest(events) AS seq FROM {parquet(paths, numbered=True)[:-1]}, filename = true))"
+                f" unnest(events) AS seq FROM {parquet(paths, numbered=True)[:-1]},"
+                " filename = true))"
                 " SEMI JOIN sought USING (seq)"
             ).fetchall()[0][0]
             if count:

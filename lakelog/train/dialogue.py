@@ -2,7 +2,7 @@
 
 With `role` and `content` every event is one message. Without them the payloads are read as
 `chats.py` understands them: a payload with the conversation so far replaces a shorter one that it
-begins with, messages that answer a call are put behind it, and what begins anew is a row of its own.
+begins with, messages that answer a call are put behind it, what begins anew is a row of its own.
 
 A row keeps whole tool calls only: each call has its answer, each answer its call. It ends with an
 answer of the assistant that calls nothing; what comes after that is left out. Conversations

@@ -270,9 +270,9 @@ class _Told:
         """Whether the values of a column tell it; numbers also by the range they are in."""
         values = [f"{quoted(name)}::VARCHAR"]
         if kind.split("(")[0] in _PLAIN:
+            parts = ", ".join(f"{i / _BINS:.6f}" for i in range(1, _BINS))
             cuts = self._con.sql(
-                f"SELECT quantile_disc({quoted(name)}, [{', '.join(f'{i / _BINS:.6f}' for i in range(1, _BINS))}])"
-                f" FROM ({self._learn})"
+                f"SELECT quantile_disc({quoted(name)}, [{parts}]) FROM ({self._learn})"
             ).fetchall()[0][0]
             if cuts:
                 listed = ", ".join(map(str, sorted(set(cuts))))
@@ -304,7 +304,8 @@ class _Told:
         ]
         if not labels:
             return False
-        held = f"list_filter([{', '.join(map(text_of, labels))}], lambda l: contains(lower({text}), l))"
+        listed = ", ".join(map(text_of, labels))
+        held = f"list_filter([{listed}], lambda l: contains(lower({text}), l))"
         seen, right = self._con.sql(
             "SELECT count(*) FILTER (len(h) = 1), count(*) FILTER (len(h) = 1 AND h[1] = l) FROM"
             f" (SELECT {held} AS h, lower({self._label}::VARCHAR) AS l FROM ({self._ask}))"
@@ -313,7 +314,7 @@ class _Told:
 
     def _certain(self, seen: int, right: int) -> bool:
         enough = seen >= max(_ROWS_MIN, _SEEN_MIN * self._rows)
-        return enough and right / seen >= max(CERTAIN, self._most + (1 - self._most) / 2)
+        return bool(enough and right / seen >= max(CERTAIN, (1 + self._most) / 2))
 
 
 def _files(_: Any, here: Folder, there: Folder | None, __: Any) -> Answer:

@@ -18,7 +18,7 @@ from typing import Any
 
 from lakelog.errors import InvalidRecipe, InvalidSetting
 from lakelog.settings import span_us
-from lakelog.train.kinds import KEYS, SHAPES, TEXTUAL, Key
+from lakelog.train.kinds import KEYS, SHAPES
 
 SIDES = ("train", "validation", "test")
 REDACTIONS = ("email", "phone", "ip", "card", "iban", "key", "name")
@@ -270,18 +270,3 @@ def as_dict(recipe: Recipe) -> dict[str, Any]:
     """Return the checked sections, as the manifest keeps them."""
     made = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
     return {k: v for k, v in made.items() if k not in ("text", "where")}
-
-
-__all__ = [
-    "KEYS",
-    "REDACTIONS",
-    "SHAPES",
-    "SIDES",
-    "TEXTUAL",
-    "Key",
-    "Recipe",
-    "as_dict",
-    "load",
-    "named",
-    "parse",
-]

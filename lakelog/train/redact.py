@@ -146,7 +146,7 @@ def _name_bits() -> str:
 def _is_name(word: str) -> str:
     places = (
         f"get_bit(getvariable('lakelog_names'),"
-        f" (('0x' || substr(md5({text_of(seed.decode())} || {word}), 1, 8))::BIGINT % {_BITS})::INT)"
+        f" (('0x' || substr(md5('{seed.decode()}' || {word}), 1, 8))::BIGINT % {_BITS})::INT)"
         for seed in _SEEDS
     )
     return " = 1 AND ".join(places) + " = 1"

@@ -1,4 +1,4 @@
-"""The quality report of an export: report.md with its plots beside it, and report.html in one file."""
+"""The quality report of an export: report.md with its plots, and report.html in one file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine of its own for one export or check: in memory, offline, bounded, spilling to a folder."""
+"""An engine of its own for one export or check: in memory, offline, bounded, able to spill."""
 
 from __future__ import annotations
 

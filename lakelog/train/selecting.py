@@ -135,7 +135,7 @@ def traceable(session: Session, text: str) -> str | None:
 def _is_plain(node: dict[str, Any]) -> bool:
     """Whether a query reads events alone and neither groups, unites nor aggregates them."""
     table = node.get("from_table") or {}
-    words = orjson.dumps(node["select_list"] if "select_list" in node else []).decode().lower()
+    words = orjson.dumps(node.get("select_list", [])).decode().lower()
     kinds = {m.get("type") for m in node.get("modifiers", [])}
     return (
         node.get("type") == "SELECT_NODE"

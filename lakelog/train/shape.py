@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
 from lakelog.train import dialogue, events, pairs, windows
-from lakelog.train.recipe import NEAR_DEFAULT, TEXTUAL, Recipe
+from lakelog.train.kinds import TEXTUAL
+from lakelog.train.recipe import NEAR_DEFAULT, Recipe
 from lakelog.train.selecting import Selection, column_of, quoted
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def rows(selection: Selection, recipe: Recipe) -> tuple[str | None, Any]:
     """Return (SQL, None) over the lake, or (None, an Arrow reader of rows made already)."""
     if recipe.kind in _ORDERED and selection.seq.startswith("NULL"):
         raise ExportRefused(
-            f"[select] sql: {recipe.kind} needs the order of events; add the column seq to the query"
+            f"[select] sql: {recipe.kind} needs the order of events; add the column seq to it"
         )
     if recipe.kind == "messages" and (
         recipe.shape["role"] is None or recipe.shape["content"] is None

@@ -126,8 +126,9 @@ def known(con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe) -> Rows:
     grouped = recipe.split["group"] is not None
     unit = "__group" if grouped else f"md5(to_json(row({content}))::VARCHAR)"
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE keys AS SELECT file_row_number AS row, hash({content}) AS h1,"
-        f" hash({content}, 'lakelog') AS h2, {unit} AS unit, __stratum AS stratum,"
+        "CREATE OR REPLACE TEMP TABLE keys AS SELECT file_row_number AS row,"
+        f" hash({content}) AS h1, hash({content}, 'lakelog') AS h2, {unit} AS unit,"
+        " __stratum AS stratum,"
         " coalesce(__at, file_row_number) AS rank, epoch_us(__time) AS time,"
         f" epoch_us(__until) AS until, ({sized} + 3) // 4 AS tokens"
         f" FROM {parquet([stage.path], numbered=True)}"
@@ -144,8 +145,8 @@ def known(con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe) -> Rows:
         raise ExportRefused(f"[split] before: {timeless:,} rows have no time; add the column time")
     salt = text_of(recipe.salt)
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE units AS SELECT *, row_number() OVER (ORDER BY unit) - 1 AS n,"
-        f" {_NUMBER.format(salt=salt, unit='unit')} AS number FROM"
+        "CREATE OR REPLACE TEMP TABLE units AS SELECT *, row_number() OVER (ORDER BY unit) - 1 AS"
+        f" n, {_NUMBER.format(salt=salt, unit='unit')} AS number FROM"
         " (SELECT unit, min(rank) AS first, arg_min(stratum, rank) AS stratum FROM keys GROUP BY 1)"
     )
     table = con.sql(
@@ -203,8 +204,8 @@ def _budget(con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe, rows: 
             listed = ", ".join(stage.columns)
             raise ExportRefused(f"[budget] balance: no column {name!r}; there are {listed}")
         table = con.sql(
-            f"SELECT dense_rank() OVER (ORDER BY {quoted(name)}::VARCHAR) AS n, file_row_number AS r"
-            f" FROM {parquet([stage.path], numbered=True)} ORDER BY r"
+            f"SELECT dense_rank() OVER (ORDER BY {quoted(name)}::VARCHAR) AS n,"
+            f" file_row_number AS r FROM {parquet([stage.path], numbered=True)} ORDER BY r"
         ).to_arrow_table()
         budget.balance(rows, table["n"].to_numpy())
     budget.limit(rows, recipe.budget["rows"], recipe.budget["tokens"])

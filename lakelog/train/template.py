@@ -14,7 +14,7 @@ _HEAD = """\
 # `name` is the family: a group keeps its side in all exports of one family and seed.
 name = "{name}"
 """
-_ASKED = {
+_ASKED: dict[str, dict[str, Any]] = {
     "text": {"text": "message"},
     "classification": {"text": "message", "label": "level"},
     "messages": {"by": "subject"},
@@ -47,7 +47,7 @@ _IN_FORCE = {
 def template(kind: str, name: str) -> str:
     """Return a commented recipe of a shape that is in force as it stands."""
     parts = [_HEAD.format(name=name)]
-    asked: dict[str, Any] = _ASKED.get(kind, {})
+    asked = _ASKED.get(kind, {})
     for section, keys in KEYS.items():
         parts.append(f"\n[{section}]\n")
         for key, spec in keys.items():

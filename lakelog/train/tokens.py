@@ -118,7 +118,8 @@ def mixed(values: Array) -> Array:
 
     made: Array = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     made = (made ^ (made >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return made ^ (made >> np.uint64(31))
+    made ^= made >> np.uint64(31)
+    return made
 
 
 @functools.cache

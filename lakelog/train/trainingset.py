@@ -57,7 +57,7 @@ Progress = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """What an export made. `manifest` is manifest.json; `certificate` says what leaks, if anything."""
+    """What an export made: manifest.json as a dict, and the certificate of its files."""
 
     path: str
     manifest: dict[str, Any]
