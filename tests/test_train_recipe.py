@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ def test_the_commented_recipe_is_in_force(kind: str) -> None:
     """What `train init` prints is a recipe as it stands, and with every key uncommented too."""
     text = template(kind, "demo")
     assert recipe.parse(text, "demo.toml").kind == kind
-    lines = [line[2:] if " = " in line and line[2:3].islower() else line
-             for line in text.splitlines()]  # fmt: skip
+    key = re.compile(r"# ([a-z_]+ = )")
+    lines = [key.sub(r"\1", line) for line in text.splitlines()]
     if kind != "preference":
         assert recipe.parse("\n".join(lines), "demo.toml").kind == kind
 

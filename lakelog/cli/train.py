@@ -158,10 +158,10 @@ def _words_of(found: leaks.Certificate) -> str:
 
 @verb(examples="""
     lakelog train rebuild chat/
-    lakelog train rebuild chat/ --logical -o again/
+    lakelog train rebuild chat/ --logical --keep again/
 """)  # fmt: skip
 @click.argument("path", type=click.Path(), metavar="DIR")
-@click.option("-o", "--output", "out", type=click.Path(), metavar="DIR2", help="Keep it there.")
+@click.option("--keep", "out", type=click.Path(), metavar="DIR2", help="Keep the new one there.")
 @click.option("--logical", is_flag=True, help="Compare rows by digests, not files by bytes.")
 @with_output
 def rebuild(app: App, path: str, out: str | None, logical: bool, target: Target) -> None:

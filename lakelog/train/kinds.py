@@ -12,6 +12,9 @@ TEXTUAL = ("text", "classification", "messages", "preference")
 """Shapes whose rows are compared as texts, so that near duplicates never straddle a split."""
 
 
+_COMPARED = ("events", *TEXTUAL)
+
+
 def _text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
@@ -166,10 +169,10 @@ KEYS: dict[str, dict[str, Key]] = {
                      _exact, False),
         "near": Key(
             "drop texts of at least this Jaccard index; false does not even compare them",
-            "a number such as 0.8, or true or false", _near,
+            "a number such as 0.8, or true or false", _near, None, _COMPARED,
         ),
         "keep": Key("which row of equal ones stays", *_one_of("first", "last"), "first"),
-        "shingle": Key("words in a shingle", "a number above 0", _above, 1),
+        "shingle": Key("words in a shingle", "a number above 0", _above, 1, _COMPARED),
     },
     "redact": {
         "kinds": Key(

@@ -207,8 +207,6 @@ def _check_dedupe(dedupe: dict[str, Any], shape: dict[str, Any], where: str) -> 
         raise InvalidRecipe(f"{where}: [dedupe] near is a Jaccard index from 0.5 to 1, not {near}")
     if near and shape["kind"] == "events" and shape["text"] is None:
         raise InvalidRecipe(f"{where}: [dedupe] near needs [shape] text, the column to compare")
-    if near and shape["kind"] in ("decision", "sequence"):
-        raise InvalidRecipe(f"{where}: [dedupe] near is for texts, not for {shape['kind']}")
 
 
 def _check_redact(redact: dict[str, Any], where: str) -> None:

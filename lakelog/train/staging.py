@@ -118,6 +118,7 @@ def known(con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe) -> Rows:
             f"the selection has no rows that a {recipe.kind} can be made of: see [select] sql"
             f" and [shape] in {recipe.where}"
         )
+    _require_groups(con, stage, recipe)
     content = ", ".join(map(quoted, stage.roles.content))
     texts = [quoted(n) for n, t in stage.columns.items() if t in ("VARCHAR", "JSON")]
     sized = " + ".join(f"coalesce(strlen({t}), 0)" for t in texts) or "0"
@@ -157,6 +158,22 @@ def known(con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe) -> Rows:
     pair = np.stack([h1, h2], axis=1)
     fate = np.zeros(stage.rows, np.int8)
     return Rows(pair, unit_n, rank, time, until, tokens, fate)
+
+
+def _require_groups(con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe) -> None:
+    """Raise ExportRefused where a mask would make one group of many."""
+    group = stage.roles.group
+    if not group or recipe.redact["mode"] != "mask" or not sum(stage.redacted.values()):
+        return
+    masked = con.sql(
+        f"SELECT count(*) FROM {parquet([stage.path])}"
+        f" WHERE {quoted(group)}::VARCHAR IS DISTINCT FROM __group"
+    ).fetchall()[0][0]
+    if masked:
+        raise ExportRefused(
+            f"[redact] mode: mask would make one group of many in the column {group}"
+            f' ({masked:,} rows); set mode = "pseudonym" and key_env'
+        )
 
 
 def settle_fates(
