@@ -35,8 +35,8 @@ ORDER = {
         places account audit""",
     "collect": "scan watch",
     "train": """folder shards tables kinds recipe template selecting scratch tokens minhash cluster
-        patterns redact chats dialects events dialogue pairs windows shape structure assign budget
-        staging provenance leaks quality plots report card trainingset remake compare""",
+        patterns redact chats dialects events dialogue pairs windows shape structure stage assign
+        budget staging provenance leaks quality plots report card trainingset remake compare""",
     "ingest/formats": "sqltext narrowed jsonl oos bulk pattern access syslog logfmt applog",
     "cli": """exits terminal values vectors tables formats output app pairs lines sample
         results asking waiting screen complete editor shell connect

@@ -63,7 +63,10 @@ def exact_kin(content: Array, rank: Array) -> Array:
     """Return for each row the earliest row of equal content."""
     import numpy as np
 
-    order = np.lexsort((rank, content[:, 1], content[:, 0]))
+    if (rank[1:] >= rank[:-1]).all():
+        order = np.argsort(content[:, 0], kind="stable")
+    else:
+        order = np.lexsort((rank, content[:, 1], content[:, 0]))
     ordered = content[order]
     new = np.ones(len(order), bool)
     new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)

@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,6 @@ _BITS = 1 << 22
 _SEEDS = (b"a", b"b")
 _MARK = "|".join(kind.mark for kind in KINDS.values())
 _BARE = rf"([:\[,]\s*)-?(<(?:{_MARK})(?::[a-p]{{16}})?>)(\s*[,}}\]])"
-_ARMED = "lakelog"
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,60 @@ def _plain(text: str) -> str:
     return re.sub(r"(?<!\\)((?:\\\\)*)\\u00([2-7][0-9a-fA-F])", decoded, text)
 
 
+class Cleaner:
+    """Replaces finds in a stream of rows; only rows with a hint are looked at. See `counts`."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, types: dict[str, str], found: list[Column],
+        recipe: Recipe, key: bytes,
+    ) -> None:  # fmt: skip
+        kinds = recipe.redact["kinds"]
+        self._connection, self._found, self._names = connection, found, list(types)
+        self.counts: dict[str, int] = dict.fromkeys(kinds, 0)
+        if found:
+            arm(connection, kinds, key)
+            self._sql = cleaned("SELECT * FROM hits", types, found, recipe)
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        """The columns that come out: those without the hints."""
+        import pyarrow as pa
+
+        return pa.schema([schema.field(name) for name in self._names])
+
+    def batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        """Yield the rows, cleaned, in their order."""
+        import numpy as np
+
+        for batch in reader:
+            flags = np.zeros(batch.num_rows, bool)
+            for place in range(len(self._found)):
+                hints = batch.column(batch.schema.get_field_index(f"__h{place}"))
+                flags |= np.asarray(hints.fill_null(False).to_numpy(zero_copy_only=False), bool)
+            yield self._cleaned(batch, flags) if flags.any() else batch.select(self._names)
+
+    def _cleaned(self, batch: pa.RecordBatch, flags: Any) -> pa.RecordBatch:
+        import numpy as np
+        import pyarrow as pa
+
+        hits = without_escapes(batch.filter(pa.array(flags)), self._found)
+        step = max(-(-hits.num_rows // 8), 2048)  # pieces for the engine's threads
+        pieces = [hits.slice(at, step) for at in range(0, hits.num_rows, step)]
+        self._connection.register("hits", pa.Table.from_batches(pieces))
+        made = self._connection.sql(self._sql).to_arrow_table().combine_chunks()
+        for kind in self.counts:
+            self.counts[kind] += int(np.sum(made[f"__n_{kind}"].to_numpy()))
+        places = np.arange(batch.num_rows)
+        places[flags] = batch.num_rows + np.arange(hits.num_rows)
+        columns = {name: batch.column(batch.schema.get_field_index(name)) for name in self._names}
+        for column in self._found:
+            old = columns[column.name]
+            new = made[column.name].combine_chunks().cast(old.type)
+            columns[column.name] = pa.concat_arrays([old, new]).take(pa.array(places))
+        return pa.RecordBatch.from_arrays(
+            list(columns.values()), schema=self.schema(batch.schema)
+        )  # fmt: skip
+
+
 def arm(connection: duckdb.DuckDBPyConnection, kinds: list[str], key: bytes) -> None:
     """Give a connection what the SQL of `cleaned` needs: the key and the names."""
     pads = [bytes(b ^ pad for b in _block(key)) for pad in (0x36, 0x5C)]
@@ -155,9 +209,6 @@ def _is_name(word: str) -> str:
 def cleaned(sql: str, types: dict[str, str], found: list[Column], recipe: Recipe) -> str:
     """Return SQL of the same columns with finds replaced, and counts `__n_email`, ... of a row."""
     kinds = [KINDS[name] for name in KINDS if name in recipe.redact["kinds"]]
-    if not found:
-        zeros = "".join(f", 0::BIGINT AS __n_{kind.name}" for kind in kinds)
-        return f"SELECT *{zeros} FROM ({sql})"
     keyed = recipe.redact["mode"] == "pseudonym"
     places = range(len(found))
     texts = [f"CASE WHEN __h{i} THEN {_opened(c)} END AS __x{i}" for i, c in enumerate(found)]

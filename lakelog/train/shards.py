@@ -16,6 +16,8 @@ GROUP_ROWS = 65_536
 SHARD_ROWS = 2_000_000
 SHARD_BYTES = 500_000_000
 COMPRESSION = {"compression": "zstd", "compression_level": 1}
+_LONG = ("data", "message", "text", "prompt", "chosen", "rejected", "conversation")
+"""Texts that seldom come twice: a dictionary would only cost time and space."""
 
 
 class Shards:
@@ -61,7 +63,9 @@ class Shards:
 
         if self._writer is None:
             path = f"{self._folder}/{self._name}-{len(self.rows_by_shard):05d}.parquet"
-            self._writer = pq.ParquetWriter(path, self._schema, **COMPRESSION)
+            self._writer = pq.ParquetWriter(
+                path, self._schema, use_dictionary=short(self._schema), **COMPRESSION
+            )
             self.rows_by_shard.append(0)
         self._writer.write_table(table.combine_chunks(), row_group_size=table.num_rows or 1)
         self._in_shard += table.num_rows
@@ -101,6 +105,14 @@ class Shards:
             self.close()
         elif self._writer is not None:
             self._writer.close()
+
+
+def short(schema: pa.Schema) -> list[str] | bool:
+    """The columns that are worth a dictionary."""
+    import pyarrow as pa
+
+    texts = [f for f in schema if pa.types.is_string(f.type) or pa.types.is_boolean(f.type)]
+    return [f.name for f in texts if f.name not in _LONG] or False
 
 
 def rename_counted(folder: str, name: str, ending: str, count: int) -> list[str]:

@@ -6,17 +6,17 @@ not redacted yet only passes through memory.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
-from lakelog.train import assign, budget, cluster, redact, shape
+from lakelog.train import assign, budget, cluster, redact, shape, stage
 from lakelog.train.assign import Rows
 from lakelog.train.recipe import Recipe
-from lakelog.train.scratch import parquet
 from lakelog.train.selecting import HIDDEN, Selection, column_of, quoted, text_of
+from lakelog.train.stage import Stage
 from lakelog.train.structure import structure_of
 
 if TYPE_CHECKING:
@@ -24,18 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _NUMBER = "('0x' || substr(sha256({salt} || chr(31) || {unit}), 1, 13))::BIGINT / 4503599627370496"
-_TEXTS = 16_384
-
-
-@dataclass(frozen=True)
-class Stage:
-    """The staged file, the columns a reader will see, and the finds that were replaced."""
-
-    path: str
-    columns: dict[str, str]
-    rows: int
-    redacted: dict[str, int]
-    roles: shape.Roles
+_TEXTS, _ROWS = 16_384, 65_536
 
 
 def write(
@@ -44,129 +33,112 @@ def write(
     """Run the shape over the lake and write its rows, redacted."""
     kinds = recipe.redact["kinds"]
     sql, made = shape.rows(selection, recipe)
-    if sql is not None:
-        probe = selection.session.sql(f"SELECT * FROM ({sql}) LIMIT 0", at=selection.digest)
-        types = dict(zip(probe.columns, map(str, probe.types), strict=True))
-        found = redact.columns(types) if kinds and recipe.kind != "messages" else []
-        made = shape.reader(selection, redact.hinted(sql, found, kinds))
-    con.register("shaped", _plain(made, found) if sql is not None and found else made)
-    source = shape.finished("SELECT * FROM shaped", recipe)
-    if recipe.kind == "messages":
-        types = _types(con, source, made)
+    if sql is not None and recipe.kind != "messages":
+        types = _types(selection.session.sql(f"SELECT * FROM ({sql}) LIMIT 0", at=selection.digest))
         found = redact.columns(types) if kinds else []
-        source = redact.hinted(source, found, kinds)
-    if kinds:
-        redact.arm(con, kinds, key)
-        source = redact.cleaned(source, types, found, recipe)
-    path = f"{folder}/rows.parquet"
-    con.sql(source).write_parquet(path, compression="lz4", row_group_size=122_880)
-    con.unregister("shaped")
+        reader = shape.reader(selection, redact.hinted(sql, found, kinds))
+    else:
+        con.register("shaped", shape.reader(selection, sql) if sql is not None else made)
+        source = shape.finished("SELECT * FROM shaped", recipe)
+        relation = con.sql(source)
+        types = _types(relation)
+        found = redact.columns(types) if kinds else []
+        relation = con.sql(redact.hinted(source, found, kinds))
+        reader = relation.to_arrow_reader(_ROWS)
+    cleaner = redact.Cleaner(con.cursor(), types, found, recipe, key)
     shown = {n: t for n, t in types.items() if n not in HIDDEN}
-    if recipe.shape["data"] == "typed" and "data" in shown:
-        path, shown = _typed(con, path, shown, folder)
-    sums = [f"sum(__n_{kind})::BIGINT" for kind in kinds]
-    counts = con.sql(
-        f"SELECT count(*), {', '.join(sums) or '0'} FROM {parquet([path])}"
-    ).fetchall()[0]
-    redacted = {kind: int(n or 0) for kind, n in zip(kinds, counts[1:], strict=False)}
-    return Stage(path, shown, counts[0], redacted, shape.roles(recipe, list(shown)))
+    path = f"{folder}/rows.arrow"
+    schema = cleaner.schema(reader.schema)
+    count = stage.write(path, schema, cleaner.batches(reader))
+    columns = recipe.shape["data"] == "typed" and "data" in shown
+    made_stage = Stage(path, shown, count, cleaner.counts, shape.roles(recipe, list(shown)))
+    return _typed(con, made_stage, folder) if columns else made_stage
 
 
-def _plain(reader: pa.RecordBatchReader, found: list[redact.Column]) -> pa.RecordBatchReader:
-    import pyarrow as pa
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for batch in reader:
-            yield redact.without_escapes(batch, found)
-
-    return pa.RecordBatchReader.from_batches(reader.schema, batches())
+def _types(relation: Any) -> dict[str, str]:
+    return dict(zip(relation.columns, map(str, relation.types), strict=True))
 
 
-def _types(con: duckdb.DuckDBPyConnection, source: str, reader: pa.RecordBatchReader) -> Any:
-    """The types of a source whose reader may be read once only: asked of an empty one."""
-    con.unregister("shaped")
-    con.register("shaped", reader.schema.empty_table())
-    probe = con.sql(f"SELECT * FROM ({source}) LIMIT 0")
-    types = dict(zip(probe.columns, map(str, probe.types), strict=True))
-    con.unregister("shaped")
-    con.register("shaped", reader)
-    return types
-
-
-def _typed(
-    con: duckdb.DuckDBPyConnection, path: str, shown: dict[str, str], folder: str
-) -> tuple[str, dict[str, str]]:
-    """Write the staged file anew with a struct for the JSON of `data`."""
-    asked = con.sql(f"SELECT DISTINCT json_structure(data::JSON)::VARCHAR FROM {parquet([path])}")
+def _typed(con: duckdb.DuckDBPyConnection, before: Stage, folder: str) -> Stage:
+    """Write the staged rows anew with a struct for the JSON of `data`."""
+    name = before.offered(con, ["data"])
+    asked = con.sql(f"SELECT DISTINCT json_structure(data::JSON)::VARCHAR FROM {name}")
     made = structure_of([text for (text,) in asked.fetchall() if text])
     if made is None:
-        return path, shown
-    after = f"{folder}/typed.parquet"
-    source = f"SELECT * REPLACE (from_json(data, {text_of(made)}) AS data) FROM {parquet([path])}"
-    con.sql(source).write_parquet(after, compression="lz4", row_group_size=122_880)
-    os.unlink(path)
-    probe = con.sql(f"SELECT data FROM {parquet([after])} LIMIT 0")
-    return after, {**shown, "data": str(probe.types[0])}
+        return before
+    name = before.offered(con)
+    relation = con.sql(
+        f"SELECT * EXCLUDE __row REPLACE (from_json(data, {text_of(made)}) AS data) FROM {name}"
+    )
+    kind = _types(relation)["data"]
+    reader = relation.to_arrow_reader(_ROWS)
+    path = f"{folder}/typed.arrow"
+    stage.write(path, reader.schema, reader)
+    os.unlink(before.path)
+    return dataclasses.replace(before, path=path, columns={**before.columns, "data": kind})
 
 
-def known(con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe) -> Rows:
+def known(con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe) -> Rows:
     """Read what splits and dedupe need of every row. Raises ExportRefused for what is missing."""
     import numpy as np
 
-    if not stage.rows:
+    if not staged.rows:
         raise ExportRefused(
             f"the selection has no rows that a {recipe.kind} can be made of: see [select] sql"
             f" and [shape] in {recipe.where}"
         )
-    _require_groups(con, stage, recipe)
-    content = ", ".join(map(quoted, stage.roles.content))
-    texts = [quoted(n) for n, t in stage.columns.items() if t in ("VARCHAR", "JSON")]
+    _require_groups(con, staged, recipe)
+    content = ", ".join(map(quoted, staged.roles.content))
+    texts = [quoted(n) for n, t in staged.columns.items() if t in ("VARCHAR", "JSON")]
     sized = " + ".join(f"coalesce(strlen({t}), 0)" for t in texts) or "0"
-    if stage.roles.near and recipe.kind != "events":
-        sized = f"coalesce(strlen({stage.roles.near}), 0)"
+    if staged.roles.near and recipe.kind != "events":
+        sized = f"coalesce(strlen({staged.roles.near}), 0)"
     grouped = recipe.split["group"] is not None
+    needed = [*staged.columns, "__group", "__stratum", "__at", "__time", "__until", "__row"]
     unit = "__group" if grouped else f"md5(to_json(row({content}))::VARCHAR)"
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE keys AS SELECT file_row_number AS row,"
+        "CREATE OR REPLACE TEMP TABLE keys AS SELECT __row AS row,"
         f" hash({content}) AS h1, hash({content}, 'lakelog') AS h2, {unit} AS unit,"
         " __stratum AS stratum,"
-        " coalesce(__at, file_row_number) AS rank, epoch_us(__time) AS time,"
+        " coalesce(__at, __row) AS rank, epoch_us(__time) AS time,"
         f" epoch_us(__until) AS until, ({sized} + 3) // 4 AS tokens"
-        f" FROM {parquet([stage.path], numbered=True)}"
+        f" FROM {staged.offered(con, needed)}"
     )
     asked = "SELECT count(*) FILTER (unit IS NULL), count(*) FILTER (time IS NULL) FROM keys"
     nulls, timeless = con.sql(asked).fetchall()[0]
     if nulls:
         group = recipe.split["group"]
         raise ExportRefused(
-            f"[split] group: {nulls:,} of {stage.rows:,} rows have no {group};"
+            f"[split] group: {nulls:,} of {staged.rows:,} rows have no {group};"
             f" leave them out with WHERE {group} IS NOT NULL"
         )
     if timeless and recipe.split["before"] is not None:
         raise ExportRefused(f"[split] before: {timeless:,} rows have no time; add the column time")
     salt = text_of(recipe.salt)
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE units AS SELECT *, row_number() OVER (ORDER BY unit) - 1 AS"
+        "CREATE OR REPLACE TEMP TABLE units AS SELECT *, row_number() OVER () - 1 AS"
         f" n, {_NUMBER.format(salt=salt, unit='unit')} AS number FROM"
         " (SELECT unit, min(rank) AS first, arg_min(stratum, rank) AS stratum FROM keys GROUP BY 1)"
     )
     table = con.sql(
-        "SELECT h1, h2, u.n, rank, coalesce(time, 0) AS time, coalesce(until, 0) AS until, tokens"
-        " FROM keys JOIN units u USING (unit) ORDER BY row"
+        "SELECT row, h1, h2, u.n, rank, coalesce(time, 0) AS time, coalesce(until, 0) AS until,"
+        " tokens FROM keys JOIN units u USING (unit)"
     ).to_arrow_table()
-    h1, h2, unit_n, rank, time, until, tokens = (c.to_numpy() for c in table.columns)
+    order = np.empty(staged.rows, np.int64)
+    order[table["row"].to_numpy()] = np.arange(staged.rows)
+    h1, h2, unit_n, rank, time, until, tokens = (c.to_numpy()[order] for c in table.columns[1:])
     pair = np.stack([h1, h2], axis=1)
-    fate = np.zeros(stage.rows, np.int8)
+    fate = np.zeros(staged.rows, np.int8)
     return Rows(pair, unit_n, rank, time, until, tokens, fate)
 
 
-def _require_groups(con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe) -> None:
+def _require_groups(con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe) -> None:
     """Raise ExportRefused where a mask would make one group of many."""
-    group = stage.roles.group
-    if not group or recipe.redact["mode"] != "mask" or not sum(stage.redacted.values()):
+    group = staged.roles.group
+    if not group or recipe.redact["mode"] != "mask" or not sum(staged.redacted.values()):
         return
     masked = con.sql(
-        f"SELECT count(*) FROM {parquet([stage.path])}"
+        f"SELECT count(*) FROM {staged.offered(con, [group, '__group'])}"
         f" WHERE {quoted(group)}::VARCHAR IS DISTINCT FROM __group"
     ).fetchall()[0][0]
     if masked:
@@ -177,7 +149,7 @@ def _require_groups(con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe
 
 
 def settle_fates(
-    con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe, rows: Rows
+    con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe, rows: Rows
 ) -> cluster.Clusters | None:
     """Decide of every row whether it stays and on which side. Returns what near dedupe found."""
     split, keep = recipe.split, recipe.dedupe["keep"]
@@ -185,9 +157,9 @@ def settle_fates(
     if recipe.dedupe["exact"]:
         assign.dedupe(rows, kin, keep, "exact")
     near = None
-    if stage.roles.near and stage.roles.threshold:
+    if staged.roles.near and staged.roles.threshold:
         near = cluster.clusters(
-            lambda: _texts(con, stage, rows), stage.roles.threshold, stage.roles.shingle
+            lambda: _texts(con, staged, rows), staged.roles.threshold, staged.roles.shingle
         )
         if recipe.dedupe["near"]:
             assign.dedupe(rows, near.first, keep, "near")
@@ -208,35 +180,35 @@ def settle_fates(
     assign.on_one_side(rows, kin, grouped or fenced)
     if near is not None:
         assign.on_one_side(rows, near.first, grouped or fenced)
-    _budget(con, stage, recipe, rows)
+    _budget(con, staged, recipe, rows)
     assign.require_met(rows, recipe)
     return near
 
 
-def _budget(con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe, rows: Rows) -> None:
+def _budget(con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe, rows: Rows) -> None:
     column = recipe.budget["balance"]
     if column is not None:
         name = column_of(column)
-        if name not in stage.columns:
-            listed = ", ".join(stage.columns)
+        if name not in staged.columns:
+            listed = ", ".join(staged.columns)
             raise ExportRefused(f"[budget] balance: no column {name!r}; there are {listed}")
         table = con.sql(
             f"SELECT dense_rank() OVER (ORDER BY {quoted(name)}::VARCHAR) AS n,"
-            f" file_row_number AS r FROM {parquet([stage.path], numbered=True)} ORDER BY r"
+            f" __row AS r FROM {staged.offered(con, [name, '__row'])} ORDER BY r"
         ).to_arrow_table()
         budget.balance(rows, table["n"].to_numpy())
     budget.limit(rows, recipe.budget["rows"], recipe.budget["tokens"])
 
 
-def _texts(con: duckdb.DuckDBPyConnection, stage: Stage, rows: Rows) -> Iterator[pa.Array]:
+def _texts(con: duckdb.DuckDBPyConnection, staged: Stage, rows: Rows) -> Iterator[pa.Array]:
     """Yield the texts to be compared, null where a row is out already."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    reader = con.cursor().sql(
-        f"SELECT {stage.roles.near} AS t FROM {parquet([stage.path])}"
-    ).to_arrow_reader(_TEXTS)  # fmt: skip
+    cursor = con.cursor()
+    name = staged.offered(cursor, list(staged.columns))
+    reader = cursor.sql(f"SELECT {staged.roles.near} AS t FROM {name}").to_arrow_reader(_TEXTS)
     alive, done = np.asarray(rows.fate >= 0), 0
     for batch in reader:
         texts = batch.column(0)
@@ -252,6 +224,3 @@ def _micros(text: str | None) -> int | None:
         return None
     moment = datetime.fromisoformat(text)
     return int(moment.timestamp()) * 1_000_000 + moment.microsecond
-
-
-__all__ = ["Stage", "known", "settle_fates", "write"]

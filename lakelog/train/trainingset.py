@@ -40,6 +40,7 @@ from lakelog.train import (
 from lakelog.train.assign import Rows
 from lakelog.train.recipe import SIDES, Recipe
 from lakelog.train.shards import Shards
+from lakelog.train.stage import Stage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -149,15 +150,11 @@ def _make(
     return Export(out, manifest, certificate)
 
 
-def _write(
-    made: str, stage: staging.Stage, rows: Rows, wanted: Recipe
-) -> tuple[pa.Schema, dict[str, Any]]:
+def _write(made: str, stage: Stage, rows: Rows, wanted: Recipe) -> tuple[pa.Schema, dict[str, Any]]:
     """Write data, lineage and dialects of every side, in the order of the selection."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    source = pq.ParquetFile(stage.path, memory_map=True)
-    full = source.schema_arrow
+    full = stage.schema()
     schema = pa.schema([full.field(name) for name in stage.columns])
     traced = pa.schema([("events", pa.list_(pa.int64()))])
     os.mkdir(f"{made}/data")
@@ -174,7 +171,7 @@ def _write(
     names = [*stage.columns, "__seqs"]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         waiting: list[Any] = []
-        for start, batch in _batches(source, names):
+        for start, batch in _batches(stage, names):
             fates = rows.fate[start : start + batch.num_rows]
             for future in waiting:
                 future.result()
@@ -198,9 +195,9 @@ def _write(
     return schema, splits
 
 
-def _batches(source: Any, names: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+def _batches(stage: Stage, names: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
     start = 0
-    for batch in source.iter_batches(_BATCH, columns=names):
+    for batch in stage.batches(names):
         yield start, batch.select(names)
         start += batch.num_rows
 
@@ -236,7 +233,7 @@ def _dialects(made: str, side: str, wanted: Recipe) -> dict[str, Any]:
 
 
 def _manifest(
-    selection: selecting.Selection, wanted: Recipe, stage: staging.Stage, rows: Rows,
+    selection: selecting.Selection, wanted: Recipe, stage: Stage, rows: Rows,
     splits: dict[str, Any], near: Clusters | None, key: bytes,
 ) -> dict[str, Any]:  # fmt: skip
     mark = redact.fingerprint(key)
