@@ -123,3 +123,14 @@ def test_json_says_what_was_written(lake: Path, home: Path) -> None:
     told = json.loads(done.stdout)
     assert told["rows"] == 500
     assert list(told["files"]) == ["part-00000-of-00001.parquet"]
+
+
+def test_the_zone_of_the_machine_does_not_matter(lake: Path, home: Path) -> None:
+    """Times are UTC in every file, wherever it is written."""
+    command = [sys.executable, "-m", "lakelog", "--lake", lake, "export", "events", "-o"]
+    for zone in ("America/New_York", "UTC"):
+        environment = {**os.environ, "TZ": zone}
+        out = [home / f"{zone[:2]}.parquet", "-q"]
+        subprocess.run(list(map(str, [*command, *out])), env=environment, check=True)
+    assert str(pq.read_schema(home / "Am.parquet").field("time").type) == "timestamp[us, tz=UTC]"
+    assert (home / "Am.parquet").read_bytes() == (home / "UT.parquet").read_bytes()
