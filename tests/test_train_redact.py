@@ -242,3 +242,16 @@ def test_json_stays_json(home: Path) -> None:
     ]  # fmt: skip
     counts = {kind: n for kind, n in done.manifest["redaction"]["found"].items() if n}
     assert counts == {"email": 2, "ip": 2, "card": 3, "iban": 1}
+
+
+def test_the_deeper_pass_names_its_extra_or_finds_more(home: Path) -> None:
+    """Without the library one sentence names the extra; with it more is taken out."""
+    from importlib.util import find_spec
+
+    from lakelog.errors import ExportRefused
+
+    if find_spec("datafog") is None:
+        with pytest.raises(ExportRefused, match=r"lakelog\[redact\]"):
+            redacted(home, ["my ssn is 123-45-6789"], deep=True)
+    else:
+        assert "123-45-6789" not in redacted(home, ["my ssn is 123-45-6789"], deep=True)[0]

@@ -33,7 +33,8 @@ else:
 CROWD = 32
 NEIGHBOURS = 12
 _SPREAD = 0.15
-_PAIRS = 1 << 20
+_PAIRS = 1 << 17
+_GLANCE = 32
 _WORDS_KEPT = 24_000_000
 _PENDING = 4_000_000
 Chunks = Callable[[], "Iterator[pa.Array]"]
@@ -199,11 +200,11 @@ class _Work:
         """Step 4: hold pairs that are not joined yet and whose signatures agree enough."""
         apart = self.forest.apart(left, right)
         left, right = left[apart], right[apart]
-        if not len(left):
-            return
-        alike = (self._signed[left] == self._signed[right]).mean(axis=1)
-        near = alike >= self._threshold - _SPREAD
-        self._hold(left[near], right[near])
+        for places, spread in ((_GLANCE, 2 * _SPREAD), (self._bands * self._width, _SPREAD)):
+            alike = (self._signed[left, :places] == self._signed[right, :places]).mean(axis=1)
+            near = alike >= self._threshold - spread
+            left, right = left[near], right[near]
+        self._hold(left, right)
 
     def _hold(self, left: Array, right: Array) -> None:
         self._left.append(left)
@@ -225,7 +226,7 @@ class _Work:
         start = 0
         while start < len(left):
             done = heap[start - 1] if start else 0
-            stop = max(int(np.searchsorted(heap, done + 4 * _PAIRS, "right")), start + 1)
+            stop = max(int(np.searchsorted(heap, done + 16 * _PAIRS, "right")), start + 1)
             index = jaccard(sets, left[start:stop], right[start:stop])
             holds = index >= self._threshold - 1e-12
             self.pairs += int(holds.sum())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import importlib.util
 import os
 import re
 from collections.abc import Iterator
@@ -130,7 +131,11 @@ class Cleaner:
     ) -> None:  # fmt: skip
         kinds = recipe.redact["kinds"]
         self._connection, self._found, self._names = connection, found, list(types)
+        self._kinds = kinds
         self.counts: dict[str, int] = dict.fromkeys(kinds, 0)
+        self._deep = bool(recipe.redact["deep"] and kinds)
+        if self._deep:
+            self.counts["deep"] = 0
         if found:
             arm(connection, kinds, key)
             self._sql = cleaned("SELECT * FROM hits", types, found, recipe)
@@ -150,7 +155,17 @@ class Cleaner:
             for place in range(len(self._found)):
                 hints = batch.column(batch.schema.get_field_index(f"__h{place}"))
                 flags |= np.asarray(hints.fill_null(False).to_numpy(zero_copy_only=False), bool)
-            yield self._cleaned(batch, flags) if flags.any() else batch.select(self._names)
+            made = self._cleaned(batch, flags) if flags.any() else batch.select(self._names)
+            yield self._looked_deeper(made) if self._deep else made
+
+    def _looked_deeper(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        for column in self._found:
+            if not column.json:
+                place = batch.schema.get_field_index(column.name)
+                made, changed = _deeper(batch.column(place))
+                batch = batch.set_column(place, batch.schema.field(place), made)
+                self.counts["deep"] += changed
+        return batch
 
     def _cleaned(self, batch: pa.RecordBatch, flags: Any) -> pa.RecordBatch:
         import numpy as np
@@ -161,7 +176,7 @@ class Cleaner:
         pieces = [hits.slice(at, step) for at in range(0, hits.num_rows, step)]
         self._connection.register("hits", pa.Table.from_batches(pieces))
         made = self._connection.sql(self._sql).to_arrow_table().combine_chunks()
-        for kind in self.counts:
+        for kind in self._kinds:
             self.counts[kind] += int(np.sum(made[f"__n_{kind}"].to_numpy()))
         places = np.arange(batch.num_rows)
         places[flags] = batch.num_rows + np.arange(hits.num_rows)
@@ -309,13 +324,27 @@ def _count(kind: Kind, text: str, column: Column) -> str:
     return f"CASE WHEN {changed} THEN 0 ELSE {marks(text)} - {marks(column.text)} END"
 
 
-def deeper(texts: list[str]) -> list[str]:
-    """The optional second pass. Raises ExportRefused without its library."""
-    try:
-        from datafog import DataFog  # type: ignore[import-not-found]
-    except ImportError:
+def _deeper(column: Any) -> tuple[Any, int]:
+    """Let the library datafog look at a text column; return it, and how many texts it changed."""
+    import pyarrow as pa
+
+    coded = column.dictionary_encode()
+    texts = coded.dictionary.to_pylist()
+    made = [_scanned(text) for text in texts]
+    changed = sum(one != two for one, two in zip(texts, made, strict=True))
+    plain = pa.DictionaryArray.from_arrays(coded.indices, pa.array(made, column.type))
+    return plain.cast(column.type), changed
+
+
+def _scanned(text: str) -> str:
+    from datafog import redact  # type: ignore[import-not-found]
+
+    return str(redact(text).redacted_text) if text else text
+
+
+def require_library() -> None:
+    """Raise ExportRefused where the library of the deeper pass is not installed."""
+    if importlib.util.find_spec("datafog") is None:
         raise ExportRefused(
             "[redact] deep needs the library datafog: pip install 'lakelog[redact]'"
-        ) from None
-    engine: Any = DataFog(operations=["scan", "redact"])
-    return [str(engine.process_text(text)) if text else text for text in texts]
+        )

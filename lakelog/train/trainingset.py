@@ -90,6 +90,8 @@ def export(lake: Lake, recipe: Any, out: str, *, progress: Progress | None = Non
     out = os.path.abspath(os.fspath(out))
     folder.refuse_taken(out)
     key = redact.key_of(wanted)
+    if wanted.redact["deep"]:
+        redact.require_library()
     asker = session.Session(selecting.bounded(lake, scratch.MEMORY_BYTES), lake.branch_name)
     try:
         selection = selecting.choose(lake, wanted, asker)
