@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from lakelog.cli import cli
 from lakelog.errors import InvalidRecipe
 from lakelog.train import recipe
-from lakelog.train.kinds import SHAPES
+from lakelog.train.kinds import KEYS, SHAPES
 from lakelog.train.template import template
 
 GOOD = '[select]\nsql = "SELECT 1"\n[shape]\nkind = "text"\n'
@@ -101,3 +101,12 @@ def test_a_recipe_that_is_not_there_or_no_toml(home: Path) -> None:
     (home / "bad.toml").write_text("[select\n")
     with pytest.raises(InvalidRecipe, match=r"bad\.toml"):
         recipe.load(home / "bad.toml")
+
+
+def test_every_key_is_documented() -> None:
+    """TRAINING.md names every section and key of the grammar, and every shape."""
+    page = (Path(__file__).resolve().parent.parent / "TRAINING.md").read_text()
+    for section, keys in KEYS.items():
+        assert f"`[{section}]`" in page
+        assert not [key for key in keys if f"`{key}`" not in page]
+    assert not [shape for shape in SHAPES if f"`{shape}`" not in page]
