@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import append, bulk, history, ingest, publish, report, seal, start
+from benchmarks import append, bulk, history, ingest, publish, report, seal, start, train
 from benchmarks import open as opening
 from benchmarks.measure import FULL, QUICK, Scale, progress
 from benchmarks.report import Row
@@ -34,6 +34,11 @@ BENCHMARKS: dict[str, Callable[[Scale], list[Row]]] = {
     "ids": ingest.identities,
     "memory": ingest.memory,
     "needle": ingest.needles,
+    "train": train.events,
+    "near": train.near,
+    "leaks": train.leaks,
+    "rebuild": train.rebuilds,
+    "lookahead": train.lookahead,
 }
 
 
