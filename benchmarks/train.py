@@ -79,7 +79,7 @@ def events(scale: Scale) -> list[Row]:
     """Events by group, exact dedupe and every redaction rule; the same by map and filter."""
     with directory() as root:
         path = root / "events.jsonl"
-        gen.write(path, scale.bulk)
+        gen.write(scale.bulk, path)
         with lakelog.open(str(root / "lake")) as lake:
             lake.ingest(str(path))
             lake.settle()

@@ -154,6 +154,8 @@ def test_a_budget_is_kept(home: Path) -> None:
         (recipe("text", "SELECT * FROM events", split=GROUPED), "1 of 101 rows have no subject"),
         (recipe("text", NOTES, split={"group": "type"}), "cannot be met"),
         (recipe("text", NOTES, split={"before": "2030-01-01"}), "test = 0.1 cannot be met"),
+        (recipe("events", "SELECT message FROM events", split={"before": "2026-09-02"}),
+         "add the column time"),
         (recipe("text", NOTES, budget={"balance": "nope"}), "no column 'nope'"),
         (recipe("text", NOTES, shape={"text": "data.x.y"}), "the selection has no rows"),
         (recipe("text", NOTES, dedupe={"exact": ["nope"]}), "[dedupe] exact: no column 'nope'"),
@@ -184,3 +186,13 @@ def test_a_directory_in_use_is_refused(home: Path) -> None:
         train.export(lake, recipe("text", NOTES), home / "out")
         with pytest.raises(ExportRefused, match="is in use"):
             train.export(lake, recipe("text", NOTES), home / "out")
+
+
+def test_a_group_may_be_a_path(home: Path) -> None:
+    """A group inside the payload becomes a column, so that a check finds it again."""
+    split = {"group": "data.tag", "train": 0.5, "test": 0.5}
+    with lake_of(home / "lake", notes(100)) as lake:
+        for kind in ("text", "events"):
+            made = train.export(lake, recipe(kind, NOTES, split=split), home / kind)
+            assert made.manifest["roles"]["group"] == "tag"
+            assert set(sides(home / kind, "tag")) == set("abc")

@@ -197,7 +197,10 @@ def _words_of_rebuild(made: remake.Rebuilt) -> str:
 """)  # fmt: skip
 @with_output
 def list_(app: App, target: Target) -> None:
-    """The exports of this lake, oldest first, whether or not their files are still there."""
+    """The exports of this lake, oldest first.
+
+    Also those whose files are gone: `here` says which are still where they were made.
+    """
     with app.open() as lake:
         rows = [_listed(facts) for facts in provenance.exports(lake)]
     columns = ["export", "name", "shape", "created", "rows", "clean", "snapshot", "path", "here"]
@@ -220,7 +223,10 @@ def _listed(facts: dict[str, Any]) -> dict[str, Any]:
 @click.argument("b", type=click.Path(), metavar="DIR2")
 @with_output
 def diff(app: App, a: str, b: str, target: Target) -> None:
-    """What separates two exports: recipe, rows, and groups that changed sides."""
+    """What separates two exports.
+
+    Keys of the recipe, rows that came and went, and groups that changed sides.
+    """
     made = compare.diff(a, b)
     emit_record(dataclasses.asdict(made), target, lambda: _words_of_diff(made))
 
@@ -244,7 +250,10 @@ def _words_of_diff(made: compare.Diff) -> str:
 @click.argument("wanted", metavar="EVENT|SUBJECT")
 @with_output
 def where(app: App, wanted: str, target: Target) -> None:
-    """Which exports hold an event, by its id or seq, or a subject; and on which side."""
+    """Which exports hold an event or a subject.
+
+    An event is told by its id or its seq. Rows are counted by side.
+    """
     with app.open() as lake:
         found = compare.where(lake, wanted)
     columns = ["export", "name", "train", "validation", "test", "path"]

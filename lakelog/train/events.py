@@ -7,8 +7,13 @@ from lakelog.train.selecting import Selection, column_of, quoted
 
 
 def events(selection: Selection, recipe: Recipe) -> str:
-    """The columns of the selection as they are."""
+    """The columns of the selection as they are, and the group where that is a path."""
     kept = [quoted(name) for name in selection.columns]
+    for key in ("group", "stratify"):
+        name = recipe.split[key]
+        if name is not None and column_of(name) not in selection.columns:
+            value = selection.value(name, f"[split] {key}")
+            kept.append(f"{value} AS {quoted(column_of(name))}")
     return _rows(selection, recipe, kept, "true")
 
 

@@ -112,8 +112,8 @@ def known(con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe) -> Rows
             f"[split] group: {nulls:,} of {staged.rows:,} rows have no {group};"
             f" leave them out with WHERE {group} IS NOT NULL"
         )
-    if timeless and recipe.split["before"] is not None:
-        raise ExportRefused(f"[split] before: {timeless:,} rows have no time; add the column time")
+    if recipe.split["before"] is not None and (timeless or "time" not in staged.columns):
+        raise ExportRefused("[split] before: rows have no time; add the column time to the query")
     salt = text_of(recipe.salt)
     con.execute(
         "CREATE OR REPLACE TEMP TABLE units AS SELECT *, row_number() OVER () - 1 AS"
