@@ -64,9 +64,9 @@ def read(folder: str) -> dict[str, Any]:
     return made
 
 
-def pin(lake: Lake, manifest: dict[str, Any], out: str) -> None:
-    """Name the snapshot for good, so that gc keeps it, and say in the lake what was exported."""
-    facts = {
+def facts_of(manifest: dict[str, Any], out: str) -> dict[str, Any]:
+    """What the lake keeps of an export."""
+    return {
         "export": manifest["id"], "name": manifest["name"], "path": os.path.abspath(out),
         "snapshot": manifest["snapshot"], "recipe": manifest["recipe"]["sha256"],
         "shape": manifest["shape"], "created": manifest["created"],
@@ -74,10 +74,18 @@ def pin(lake: Lake, manifest: dict[str, Any], out: str) -> None:
         "bytes": sum(f["bytes"] for f in manifest["files"].values()),
         "clean": manifest["clean"],
     }  # fmt: skip
+
+
+def pin(lake: Lake, facts: dict[str, Any]) -> None:
+    """Name the snapshot for good, so that gc keeps it."""
     with contextlib.suppress(AlreadyExists):
-        lake.tag(TAG + manifest["id"], manifest["snapshot"], json.dumps(facts, ensure_ascii=False))
+        lake.tag(TAG + facts["export"], facts["snapshot"], json.dumps(facts, ensure_ascii=False))
+
+
+def tell(lake: Lake, facts: dict[str, Any]) -> None:
+    """Say in the lake what was exported."""
     lake.append({
-        "type": EVENT, "category": "train", "source": "lakelog", "subject": manifest["name"],
+        "type": EVENT, "category": "train", "source": "lakelog", "subject": facts["name"],
         "data": facts,
     })  # fmt: skip
 

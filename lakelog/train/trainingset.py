@@ -96,10 +96,16 @@ def export(lake: Lake, recipe: Any, out: str, *, progress: Progress | None = Non
     try:
         selection = selecting.choose(lake, wanted, asker)
         before = _previous(lake, wanted)
-        made = _make(selection, wanted, out, key, before, None, lake.branch_name, progress)
+        facts: dict[str, Any] = {}
+
+        def sign(manifest: dict[str, Any]) -> None:
+            facts.update(provenance.facts_of(manifest, out))
+            provenance.pin(lake, facts)
+
+        made = _make(selection, wanted, out, key, before, None, lake.branch_name, progress, sign)
     finally:
         asker.close()
-    provenance.pin(lake, made.manifest, out)
+    provenance.tell(lake, facts)
     return made
 
 
@@ -126,7 +132,9 @@ def again(
 def _make(
     selection: selecting.Selection, wanted: Recipe, out: str, key: bytes,
     before: dict[str, Any] | None, created: str | None, branch: str, progress: Progress | None,
+    sign: Callable[[dict[str, Any]], None] | None = None,
 ) -> Export:  # fmt: skip
+    """Make an export; `sign` is called once it is whole and has not taken its name yet."""
     say = progress or (lambda _: None)
     with folder.building(out) as made:
         stage_folder = f"{made}/{_STAGE}"
@@ -149,6 +157,8 @@ def _make(
         _finish(made, wanted, manifest, certificate, schema, rows, con)
         con.close()
         shutil.rmtree(stage_folder)
+        if sign is not None:
+            sign(manifest)
     return Export(out, manifest, certificate)
 
 
