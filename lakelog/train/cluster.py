@@ -139,7 +139,7 @@ class _Work:
                 if kept is not None:
                     kept = [*kept, made] if words <= _WORDS_KEPT else None
         self._kept = kept
-        self._signed = np.concatenate(signed) if signed else np.zeros((0, places), np.uint32)
+        self._signed = _stacked(signed, places)
         self._rows = np.flatnonzero(np.concatenate(full)) if full else np.zeros(0, np.int64)
         self.forest = Forest(len(self._signed))
 
@@ -249,6 +249,19 @@ class _Work:
             made.append(sets_of(shingled(texts.take(chosen), self._shingle)))
             seen += len(texts)
         return _concatenated(made)
+
+
+def _stacked(parts: list[Array], places: int) -> Array:
+    """Put arrays on top of each other, letting go of each once it is copied."""
+    import numpy as np
+
+    made = np.empty((sum(map(len, parts)), places), np.uint32)
+    done = len(made)
+    while parts:
+        part = parts.pop()
+        made[done - len(part) : done] = part
+        done -= len(part)
+    return made
 
 
 def _concatenated(parts: list[Shingled]) -> Shingled:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _NUMBER = "('0x' || substr(sha256({salt} || chr(31) || {unit}), 1, 13))::BIGINT / 4503599627370496"
 _TEXTS, _ROWS = 16_384, 65_536
+_LOOKS = 20
 
 
 def write(
@@ -180,9 +181,44 @@ def settle_fates(
     assign.on_one_side(rows, kin, grouped or fenced)
     if near is not None:
         assign.on_one_side(rows, near.first, grouped or fenced)
+        if near.crowded:
+            _part_crowds(con, staged, rows)
     _budget(con, staged, recipe, rows)
     assign.require_met(rows, recipe)
     return near
+
+
+def _part_crowds(con: duckdb.DuckDBPyConnection, staged: Stage, rows: Rows) -> None:
+    """Look at the sides as a check will, again and again, until no cluster straddles them.
+
+    Among crowds not every pair is met, and which are depends on the order of the texts.
+    """
+    import numpy as np
+
+    threshold, shingle = staged.roles.threshold, staged.roles.shingle
+    for _ in range(_LOOKS):
+        order = np.concatenate([np.flatnonzero(rows.fate == side) for side in range(3)])
+        made = cluster.clusters(
+            lambda: _texts_by_side(con, staged, rows), float(threshold or 1), shingle
+        )
+        kin = np.arange(staged.rows)
+        kin[order] = order[made.first]
+        before = int((rows.fate >= 0).sum())
+        assign.on_one_side(rows, kin, True)
+        if int((rows.fate >= 0).sum()) == before:
+            return
+
+
+def _texts_by_side(con: duckdb.DuckDBPyConnection, staged: Stage, rows: Rows) -> Iterator[pa.Array]:
+    """Yield the texts of train, then of validation, then of test, as finished files have them."""
+    import pyarrow as pa
+
+    for side in range(3):
+        done = 0
+        for texts in _texts(con, staged, rows):
+            chosen = rows.fate[done : done + len(texts)] == side
+            done += len(texts)
+            yield texts.filter(pa.array(chosen))
 
 
 def _budget(con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe, rows: Rows) -> None:
