@@ -24,6 +24,7 @@ from benchmarks import (
     report,
     seal,
     start,
+    train,
     views,
     watch,
 )
@@ -56,6 +57,11 @@ BENCHMARKS: dict[str, Callable[[Scale], list[Row]]] = {
     "views": views.speed,
     "scaling": views.scaling,
     "beside": views.beside,
+    "train": train.events,
+    "near": train.near,
+    "leaks": train.leaks,
+    "rebuild": train.rebuilds,
+    "lookahead": train.lookahead,
 }
 
 

@@ -38,15 +38,12 @@ __all__ = [
     "open",
 ]
 
-# Names of the systems that lakelog takes the place of; they load when asked for.
 _OLD_NAMES = {
     "LogEntry": "lakelog.collect.dump",
     "OMEGALogManager": "lakelog.collect.dump",
+    "get_views": "lakelog.analyze.oosviews",
 }
-
-
-_OLD_NAMES = {"get_views": "lakelog.analyze.oosviews"}
-"""Public names of older systems, and where they live now."""
+"""Public names of older systems, and where they live now; they load when asked for."""
 
 
 def __getattr__(name: str) -> Any:
@@ -55,8 +52,8 @@ def __getattr__(name: str) -> Any:
         return getattr(Lazy(_OLD_NAMES[name]), name)
     if name in ("Diff", "Snapshot"):
         return getattr(Lazy("lakelog.store.history"), name)
-    if name in _OLD_NAMES:
-        return getattr(Lazy(_OLD_NAMES[name]), name)
     if name == "connect":
         return Lazy("lakelog.dbapi").connect
+    if name == "train":
+        return Lazy("lakelog.train")
     raise AttributeError(f"module 'lakelog' has no attribute {name!r}")

@@ -18,6 +18,8 @@
     ├── SnapshotGone          a segment was collected while a reader still wanted it
     ├── OutcomeUnknown        a publish whose result could not be read back
     ├── WriterClosed          an append after close
+    ├── InvalidRecipe         a training recipe with a wrong key or value
+    ├── ExportRefused         an export that cannot be made as asked; nothing was written
     ├── GcRefused             gc saw something unreadable or empty and deleted nothing
     └── Damaged               bytes on disk are not what was written
         ├── DamagedLake       lakelog.json
@@ -118,6 +120,14 @@ class OutcomeUnknown(LakelogError):
 
 class WriterClosed(LakelogError):
     """Raised by append on a closed lake: open it again."""
+
+
+class InvalidRecipe(LakelogError, ValueError):
+    """Raised for a recipe whose keys or values cannot be; names the file and the key."""
+
+
+class ExportRefused(LakelogError):
+    """Raised when an export, check or rebuild cannot be done as asked; nothing was written."""
 
 
 class GcRefused(LakelogError):

@@ -37,13 +37,16 @@ ORDER = {
         quarantine places fileaudit account audit""",
     "collect": "scan watch running backup shelf expiry restore removal rounds dump",
     "analyze": "dedupe similar oosstate oosfeed oosviews packs lookups",
+    "train": """folder shards tables kinds recipe template selecting scratch tokens minhash cluster
+        patterns redact chats dialects events dialogue pairs windows shape structure stage assign
+        budget staging provenance leaks quality plots report card trainingset remake compare""",
     "ingest/formats": """sqltext narrowed jsonl dialect dialects cloudevents docker journal
         documents otlpsql otlp oos bulk zones pattern columns headed access logformat traffic syslog
         runtime logfmt cri auditd applog zeek w3c delimited plain known""",
     "cli": """exits terminal values vectors tables formats inputs output app pairs lines sample
         results asking waiting screen complete editor shell connect
-        write ingest audit backups watch dump tail query views stats dedupe oos events behaviour
-        history names care seal doctor setup demo""",
+        write ingest audit backups watch dump tail query views export train stats dedupe oos
+        events behaviour history names care seal doctor setup demo""",
 }
 STRANGERS = {"collect", "analyze", "train", "ship", "sync"}  # these rooms do not know each other
 LAZY_DOORS = {"lakelog/lazy.py", "lakelog/cli/__init__.py"}  # may load our code by its name

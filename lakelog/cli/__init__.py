@@ -28,6 +28,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "view": ("views", "answer a view; create, drop or show one"),
         "stats": ("stats", "what the lake holds, in numbers"),
         "dedupe": ("dedupe", "what is there more than once; leave one of each"),
+        "export": ("export", "rows as files: Parquet, CSV, JSON lines, Arrow"),
+        "train": ("train", "training sets with a leak certificate"),
     },
     "History": {
         "log": ("history", "moves of the branch, newest first"),

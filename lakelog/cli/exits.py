@@ -20,7 +20,14 @@ from typing import Any
 
 import click
 
-from lakelog.errors import InvalidEvent, InvalidName, InvalidSetting, InvalidView, LakelogError
+from lakelog.errors import (
+    InvalidEvent,
+    InvalidName,
+    InvalidRecipe,
+    InvalidSetting,
+    InvalidView,
+    LakelogError,
+)
 
 DONE, FAILED, USAGE, WRONG, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -34,6 +41,7 @@ CODES: dict[type[BaseException], int] = {
     InvalidName: USAGE,
     InvalidEvent: USAGE,
     InvalidView: USAGE,
+    InvalidRecipe: USAGE,
     LakelogError: FAILED,
     click.UsageError: USAGE,
     click.ClickException: FAILED,

@@ -24,7 +24,7 @@ def connect(layout: Layout, settings: Settings) -> duckdb.DuckDBPyConnection:
     import duckdb
 
     connection = duckdb.connect(":memory:", config=_OFFLINE)
-    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")  # else cursors take the machine's zone
     connection.execute(f"SET memory_limit = '{settings.memory_bytes}B'")
     connection.execute("SET preserve_insertion_order = true")
     spill = f"{layout.cache}/spill-{os.getpid()}".replace("'", "''")

@@ -1,0 +1,272 @@
+"""train: training sets out of the lake, with splits that cannot leak and the proof of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lakelog.cli import exits
+from lakelog.cli.app import App, verb
+from lakelog.cli.formats import of_records
+from lakelog.cli.output import Target, emit, emit_record, with_output
+from lakelog.cli.terminal import many
+from lakelog.errors import ExportRefused
+from lakelog.lazy import Lazy
+from lakelog.train.kinds import SHAPES
+
+if TYPE_CHECKING:
+    from lakelog.train import compare, leaks, provenance, remake, template, trainingset
+else:
+    compare, leaks, provenance, remake, template, trainingset = (
+        Lazy(f"lakelog.train.{name}")
+        for name in "compare leaks provenance remake template trainingset".split()
+    )
+
+
+@click.group(epilog="""\b
+Examples:
+  lakelog train init messages -o chat.toml
+  lakelog train export chat.toml -o chat/
+  lakelog train check chat/ --against older/
+  lakelog train where user-17
+""")  # fmt: skip
+def train() -> None:
+    """Training sets whose splits cannot leak, and the proof beside them.
+
+    A recipe says which rows, of which shape, split how. An export is a
+    directory as the Hugging Face hub lays it out, with a leak certificate,
+    a quality report and a manifest that it can be made again from.
+    """
+
+
+@verb(examples="""
+    lakelog train init text > text.toml
+    lakelog train init decision -o decisions.toml
+""")  # fmt: skip
+@click.argument("kind", type=click.Choice(SHAPES), metavar="SHAPE", default="text")
+@click.option("-o", "--output", "out", type=click.Path(), metavar="FILE", help="Write it to FILE.")
+def init(app: App, kind: str, out: str | None) -> None:
+    """Print a commented recipe of a shape.
+
+    SHAPE is events, text, classification, messages, decision, preference or
+    sequence; text by default.
+    """
+    name = os.path.splitext(os.path.basename(out))[0] if out and out != "-" else kind
+    text = template.template(kind, name)
+    if out is None or out == "-":
+        click.echo(text, nl=False)
+        return
+    try:
+        with open(out, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ExportRefused(f"{out} exists: name another file") from None
+    app.say(f"wrote {out}; next: lakelog train export {out} -o {name}/")
+
+
+@verb(examples="""
+    lakelog train export chat.toml -o chat/
+    lakelog train export chat.toml -o chat/ --json
+""")  # fmt: skip
+@click.argument("recipe", type=click.Path(), metavar="RECIPE.toml")
+@click.option(
+    "-o", "--output", "out", type=click.Path(), required=True, metavar="DIR",
+    help="A directory that is empty or not there yet; it appears whole or not at all.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="What was made, as JSON.")
+def export(app: App, recipe: str, out: str, as_json: bool) -> None:
+    """Make the training set of a recipe.
+
+    Exits with 3 if the finished files leak all the same; they are kept, and
+    certificate.json says what leaks.
+    """
+    started = time.monotonic()
+    with app.open() as lake, app.progress("train", "s") as progress:
+        made = trainingset.export(
+            lake, recipe, out, progress=lambda note: progress(_seconds(started), note=note)
+        )
+    record = {
+        "path": out, "id": made.id, "snapshot": made.snapshot, "rows": made.rows,
+        "left_out": made.manifest["left_out"], "redacted": made.manifest["redaction"]["found"],
+        "clean": made.certificate.clean,
+    }  # fmt: skip
+    sides = ", ".join(f"{side} {n:,}" for side, n in made.rows.items())
+    app.say(f"{out}: {many(sum(made.rows.values()), 'row')} ({sides})")
+    for what, counts in (("left out", "left_out"), ("redacted", "redacted")):
+        found = ", ".join(f"{n:,} {why}" for why, n in record[counts].items() if n)
+        if found:
+            app.say(f"{what}: {found}")
+    if as_json:
+        emit_record(record, Target("json"), lambda: "")
+    _conclude(app, made.certificate)
+
+
+def _seconds(started: float) -> int:
+    return int(time.monotonic() - started)
+
+
+def _conclude(app: App, certificate: leaks.Certificate) -> None:
+    for leak in certificate.leaks:
+        app.say(f"leak ({leak.kind}): {leak.words}")
+    if not certificate.clean:
+        click.get_current_context().exit(exits.WRONG)
+    app.say("no leak found")
+
+
+@verb(examples="""
+    lakelog train check chat/
+    lakelog train check chat/ --against chat-of-last-month/
+""")  # fmt: skip
+@click.argument("path", type=click.Path(), metavar="DIR")
+@click.option(
+    "--against", type=click.Path(), metavar="DIR2",
+    help="Compare train here with validation and test there, and the reverse.",
+)  # fmt: skip
+@click.option(
+    "--near", type=click.FloatRange(0.5, 1), metavar="J",
+    help="Another Jaccard index for near duplicates than the recipe's.",
+)  # fmt: skip
+@with_output
+def check(app: App, path: str, against: str | None, near: float | None, target: Target) -> None:
+    """Look for leaks in the files of an export; no lake is needed.
+
+    Equal and nearly equal rows, groups and times on two sides, columns that
+    give the label away, and files that were changed. Exits with 3 on a leak.
+    """
+    with app.progress("checking") as progress:
+        progress(0)
+        found = leaks.look(path, against, near=near)
+    record = {"path": path, "against": against, **found.record()}
+    emit_record(record, target, lambda: _words_of(found))
+    if not found.clean:
+        click.get_current_context().exit(exits.WRONG)
+
+
+def _words_of(found: leaks.Certificate) -> str:
+    lines = []
+    for name, said in found.checks.items():
+        leaked = [leak.words for leak in found.leaks if leak.kind == name]
+        lines.append(f"{name:6}  {said}: {'; '.join(leaked) or 'none'}")
+    count = len(found.leaks)
+    return "\n".join([*lines, "no leak found" if found.clean else many(count, "leak"), ""])
+
+
+@verb(examples="""
+    lakelog train rebuild chat/
+    lakelog train rebuild chat/ --logical --keep again/
+""")  # fmt: skip
+@click.argument("path", type=click.Path(), metavar="DIR")
+@click.option("--keep", "out", type=click.Path(), metavar="DIR2", help="Keep the new one there.")
+@click.option("--logical", is_flag=True, help="Compare rows by digests, not files by bytes.")
+@with_output
+def rebuild(app: App, path: str, out: str | None, logical: bool, target: Target) -> None:
+    """Make an export again from its snapshot, and compare.
+
+    The same library versions give the same bytes; with others it says which
+    differ and compares rows. Exits with 3 if it is not the same.
+    """
+    started = time.monotonic()
+    with app.open() as lake, app.progress("rebuild", "s") as progress:
+        made = remake.rebuild(
+            lake, path, out, logical=logical,
+            progress=lambda note: progress(_seconds(started), note=note),
+        )  # fmt: skip
+    emit_record(dataclasses.asdict(made), target, lambda: _words_of_rebuild(made))
+    if not made.same:
+        click.get_current_context().exit(exits.WRONG)
+
+
+def _words_of_rebuild(made: remake.Rebuilt) -> str:
+    lines = [f"{name} was {then} and is {now}" for name, (then, now) in made.versions.items()]
+    lines += [f"{name} differs" for name in made.differing]
+    lines += [
+        f"rows of {side}: {'the same' if same else 'not the same'}"
+        for side, same in made.logical.items()
+    ]
+    lines.append("the same" if made.same else "not the same bytes")
+    return "\n".join(lines) + "\n"
+
+
+@verb("list", examples="""
+    lakelog train list
+""")  # fmt: skip
+@with_output
+def list_(app: App, target: Target) -> None:
+    """The exports of this lake, oldest first.
+
+    Also those whose files are gone: `here` says which are still where they were made.
+    """
+    with app.open() as lake:
+        rows = [_listed(facts) for facts in provenance.exports(lake)]
+    columns = ["export", "name", "shape", "created", "rows", "clean", "snapshot", "path", "here"]
+    emit(of_records(rows, columns), target)
+
+
+def _listed(facts: dict[str, Any]) -> dict[str, Any]:
+    names = ("export", "name", "shape", "created")
+    made = {name: facts[name] for name in names}
+    made["rows"], made["clean"] = sum(facts["rows"].values()), facts["clean"]
+    made["snapshot"], made["path"] = facts["snapshot"][:12], facts["path"]
+    made["here"] = os.path.isfile(os.path.join(facts["path"], provenance.MANIFEST))
+    return made
+
+
+@verb(examples="""
+    lakelog train diff chat-october/ chat-november/
+""")  # fmt: skip
+@click.argument("a", type=click.Path(), metavar="DIR")
+@click.argument("b", type=click.Path(), metavar="DIR2")
+@with_output
+def diff(app: App, a: str, b: str, target: Target) -> None:
+    """What separates two exports.
+
+    Keys of the recipe, rows that came and went, and groups that changed sides.
+    """
+    made = compare.diff(a, b)
+    emit_record(dataclasses.asdict(made), target, lambda: _words_of_diff(made))
+
+
+def _words_of_diff(made: compare.Diff) -> str:
+    before, after = made.snapshots
+    lines = [
+        "the same snapshot" if before == after else f"snapshot {before[:12]}, then {after[:12]}"
+    ]
+    lines += [f"{k}: {json.dumps(x)}, then {json.dumps(y)}" for k, (x, y) in made.recipe.items()]
+    lines += [f"{side}: {x:,} rows, then {y:,}" for side, (x, y) in made.rows.items() if x or y]
+    lines.append(f"{made.added:,} rows came, {made.removed:,} went")
+    lines.append(f"{many(made.moved, 'group')} changed sides")
+    return "\n".join(lines) + "\n"
+
+
+@verb(examples="""
+    lakelog train where user-17
+    lakelog train where 4f8c2d1e
+""")  # fmt: skip
+@click.argument("wanted", metavar="EVENT|SUBJECT")
+@with_output
+def where(app: App, wanted: str, target: Target) -> None:
+    """Which exports hold an event or a subject.
+
+    An event is told by its id or its seq. Rows are counted by side.
+    """
+    with app.open() as lake:
+        found = compare.where(lake, wanted)
+    columns = ["export", "name", "train", "validation", "test", "path"]
+    rows = [
+        {
+            "export": held.export, "name": held.name,
+            **{s: None if held.rows is None else held.rows.get(s, 0) for s in columns[2:5]},
+            "path": held.path if held.rows is not None else f"{held.path} (files are gone)",
+        }
+        for held in found
+    ]  # fmt: skip
+    emit(of_records(rows, columns), target)
+
+
+for command in (init, export, check, rebuild, list_, diff, where):
+    train.add_command(command)

@@ -1,0 +1,27 @@
+"""Training sets: exports with splits that cannot leak, with provenance and a proof of both.
+
+`export` makes one, `check` looks for leaks in its files, `rebuild` makes it again and compares;
+`exports`, `diff` and `where` look at what was exported.
+"""
+
+from lakelog.train.compare import diff, where
+from lakelog.train.leaks import Certificate
+from lakelog.train.leaks import look as check
+from lakelog.train.provenance import exports
+from lakelog.train.recipe import Recipe, load
+from lakelog.train.remake import Rebuilt, rebuild
+from lakelog.train.trainingset import Export, export
+
+__all__ = [
+    "Certificate",
+    "Export",
+    "Rebuilt",
+    "Recipe",
+    "check",
+    "diff",
+    "export",
+    "exports",
+    "load",
+    "rebuild",
+    "where",
+]

@@ -1,0 +1,41 @@
+"""Conversations as JSON lines of other tools: OpenAI's fine-tuning format and ShareGPT's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt", "tool": "tool"}
+
+
+def lines(batch: pa.RecordBatch, dialect: str) -> bytes:
+    """Return the conversations of a batch, one a line."""
+    made = _openai if dialect == "openai" else _sharegpt
+    rows = batch.column(batch.schema.get_field_index("messages")).to_pylist()
+    return b"".join(orjson.dumps(made(messages)) + b"\n" for messages in rows)
+
+
+def _openai(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"messages": [_without_nulls(message) for message in messages]}
+
+
+def _without_nulls(message: dict[str, Any]) -> dict[str, Any]:
+    made = {key: value for key, value in message.items() if value not in (None, [])}
+    made.setdefault("content", None)
+    return made
+
+
+def _sharegpt(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    turns = []
+    for message in messages:
+        if message["content"]:
+            turns.append({"from": _SPEAKERS[message["role"]], "value": message["content"]})
+        for call in message["tool_calls"] or []:
+            turns.append(
+                {"from": "function_call", "value": orjson.dumps(call["function"]).decode()}
+            )
+    return {"conversations": turns}

@@ -1,0 +1,200 @@
+"""The grammar of recipes: every section and key, what it takes, and what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+SHAPES = ("events", "text", "classification", "messages", "decision", "preference", "sequence")
+TEXTUAL = ("text", "classification", "messages", "preference")
+"""Shapes whose rows are compared as texts, so that near duplicates never straddle a split."""
+
+
+_COMPARED = ("events", *TEXTUAL)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_text, value))
+
+
+def _time(value: Any) -> bool:
+    return _text(value) or isinstance(value, date)
+
+
+def _exact(value: Any) -> bool:
+    return isinstance(value, bool) or _texts(value)
+
+
+def _near(value: Any) -> bool:
+    return isinstance(value, bool) or _number(value)
+
+
+def _kinds(value: Any) -> bool:
+    return value == "all" or _texts(value)
+
+
+def _above(value: Any) -> bool:
+    return _whole(value) and value >= 1
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: what it takes, its default, and the shapes it belongs to (all, if none)."""
+
+    doc: str
+    words: str
+    takes: Callable[[Any], bool]
+    default: Any = None
+    shapes: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+    example: str = ""
+
+    def is_needed(self, kind: Any) -> bool:
+        """Whether a recipe of that shape must give it."""
+        return "*" in self.needed or kind in self.needed
+
+    def default_for(self, kind: Any) -> Any:
+        """The value of a recipe that leaves it out."""
+        found = self.default.get(kind) if isinstance(self.default, dict) else self.default
+        return list(found) if isinstance(found, list) else found
+
+
+def _one_of(*names: str) -> tuple[str, Callable[[Any], bool]]:
+    return f"one of {', '.join(names)}", lambda value: value in names
+
+
+_COLUMN = "a column of the selection, or a path such as data.title"
+_SUBJECT = {"messages": "subject", "decision": "subject", "sequence": "subject"}
+
+KEYS: dict[str, dict[str, Key]] = {
+    "select": {
+        "sql": Key(
+            "the query whose rows are trained on", "text", _text, needed=("*",),
+            example='"SELECT * FROM events"',
+        ),
+        "at": Key("tag, branch, snapshot or time; the present state by default", "text", _text),
+    },
+    "shape": {
+        "kind": Key(
+            "what a row is", *_one_of(*SHAPES), needed=("*",), example='"text"',
+        ),
+        "text": Key(
+            f"the text: {_COLUMN}", "text", _text, {"text": "message", "classification": "message"},
+            ("events", "text", "classification"),
+        ),
+        "label": Key(
+            f"what is to be told: {_COLUMN}", "text", _text, None, ("events", "classification"),
+            needed=("classification",),
+        ),
+        "keep": Key(
+            "columns to carry along", "a list of columns", _texts, [],
+            ("text", "classification", "messages", "decision", "preference"),
+        ),
+        "data": Key(
+            "`json` keeps the payload as text, `typed` makes a struct of it",
+            *_one_of("json", "typed"), "json", ("events",),
+        ),
+        "by": Key(
+            "whose events belong together", "a column", _text, _SUBJECT,
+            ("messages", "decision", "sequence"),
+        ),
+        "role": Key(f"who speaks: {_COLUMN}", "text", _text, None, ("messages",)),
+        "content": Key(f"what is said: {_COLUMN}", "text", _text, None, ("messages",)),
+        "system": Key("a system message put first", "text", _text, None, ("messages",)),
+        "also": Key(
+            "JSON lines beside the Parquet files", "a list of openai, sharegpt", _texts, [],
+            ("messages",),
+        ),
+        "decision": Key(
+            "the type of decision events", "text", _text, {"decision": "AI_DECISION"},
+            ("decision",),
+        ),
+        "options": Key(f"the options: {_COLUMN}", "text", _text, {"decision": "data.options"},
+                       ("decision",)),
+        "chosen": Key(
+            f"what was chosen, or the better answer: {_COLUMN}", "text", _text,
+            {"decision": "data.chosen"}, ("decision", "preference"),
+        ),
+        "outcome": Key(
+            "the types of outcome events", "a list of types", _texts, {"decision": []},
+            ("decision",), needed=("decision",),
+        ),
+        "reward": Key(f"the outcome's value: {_COLUMN}", "text", _text, None, ("decision",)),
+        "window": Key(
+            "how long an outcome may take", "a duration such as 1h", _text, {"decision": "1h"},
+            ("decision",),
+        ),
+        "history": Key(
+            "how many earlier events are the context", "a number above 0", _above,
+            {"decision": 16}, ("decision",),
+        ),
+        "prompt": Key(f"the prompt: {_COLUMN}", "text", _text, {"preference": "data.prompt"},
+                      ("preference",)),
+        "rejected": Key(f"the worse answer: {_COLUMN}", "text", _text, None, ("preference",)),
+        "response": Key(f"an answer: {_COLUMN}", "text", _text, None, ("preference",)),
+        "score": Key(f"an answer's score: {_COLUMN}", "text", _text, None, ("preference",)),
+        "token": Key(f"what a sequence is made of: {_COLUMN}", "text", _text, {"sequence": "type"},
+                     ("sequence",)),
+        "length": Key("events in a window", "a number above 0", _above, {"sequence": 8},
+                      ("sequence",)),
+    },
+    "split": {
+        "train": Key("part of the groups", "a number", _number),
+        "validation": Key("part of the groups", "a number", _number),
+        "test": Key("part of the groups", "a number", _number),
+        "group": Key(
+            "a group is never on two sides; by default what `by` names", "a column", _text
+        ),
+        "before": Key("test is what happened from then on, the rest what was before",
+                      "a time", _time),
+        "stratify": Key("keep the shares of its values on every side", "a column", _text),
+        "seed": Key("another seed, another split", "a whole number", _whole, 0),
+    },
+    "dedupe": {
+        "exact": Key("drop equal rows; a list names the columns", "true, false or columns",
+                     _exact, False),
+        "near": Key(
+            "drop texts of at least this Jaccard index; false does not even compare them",
+            "a number such as 0.8, or true or false", _near, None, _COMPARED,
+        ),
+        "keep": Key("which row of equal ones stays", *_one_of("first", "last"), "first"),
+        "shingle": Key("words in a shingle", "a number above 0", _above, 1, _COMPARED),
+    },
+    "redact": {
+        "kinds": Key(
+            "what is taken out: email, phone, ip, card, iban, key, name", 'a list, or "all"',
+            _kinds, [],
+        ),
+        "mode": Key(
+            "mask gives <EMAIL>, pseudonym <EMAIL:keyed hash>", *_one_of("mask", "pseudonym"),
+            "mask",
+        ),
+        "key_env": Key("the variable that holds the key of pseudonyms", "text", _text),
+        "deep": Key("a second pass by the library datafog", "true or false",
+                    lambda value: isinstance(value, bool), False),
+    },
+    "budget": {
+        "rows": Key("at most so many rows", "a whole number", _whole),
+        "tokens": Key("at most so many tokens, of 4 bytes each", "a whole number", _whole),
+        "balance": Key("as many rows of each value of this column", "a column", _text),
+    },
+    "card": {
+        "title": Key("name of the data set", "text", _text),
+        "license": Key("such as mit or cc-by-4.0", "text", _text),
+        "description": Key("a few sentences", "text", _text),
+    },
+}  # fmt: skip

@@ -1,0 +1,81 @@
+"""MinHash signatures: of two sets, the part of equal places estimates their Jaccard index.
+
+A place is the smallest of (h xor x) * a modulo 2^32 over the hashes h of a set. Places are cut into
+bands; sets that agree on a whole band are candidates. Bands are as long as lets pairs at the
+threshold meet in one of them with 99.5 %, for at most 128 places.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from lakelog.train.tokens import Shingled
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+else:
+    Array = Any
+
+PLACES_MAX = 128
+MISSED = 0.005
+_TEXTS = 1024
+
+
+def bands_for(threshold: float) -> tuple[int, int]:
+    """Return (bands, places a band) for a Jaccard threshold."""
+    for width in range(16, 0, -1):
+        alike = min(threshold, 0.999) ** width
+        bands = math.ceil(math.log(MISSED) / math.log1p(-alike))
+        if bands * width <= PLACES_MAX:
+            return max(bands, 1), width
+    return PLACES_MAX, 1
+
+
+def signatures(made: Shingled, places: int) -> Array:
+    """Return one row of `places` 32-bit numbers a text; of a text without words, zeros."""
+    import numpy as np
+
+    out = np.zeros((len(made), places), np.uint32)
+    lengths = made.lengths
+    order = np.argsort(lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    multipliers, flips = _family(places)
+    small = (made.hashes >> np.uint64(32)).astype(np.uint32)
+    for start in range(0, len(order), _TEXTS):
+        rows = order[start : start + _TEXTS]
+        longest = int(lengths[rows[-1]])
+        steps = np.minimum(np.arange(longest)[:, None], lengths[rows][None, :] - 1)
+        words = small[made.starts[rows][None, :] + steps]
+        spare = np.empty_like(words)
+        block = np.empty((places, len(rows)), np.uint32)
+        for place in range(places):
+            np.bitwise_xor(words, flips[place], out=spare)
+            np.multiply(spare, multipliers[place], out=spare)
+            np.minimum.reduce(spare, axis=0, out=block[place])
+        out[rows] = block.T
+    return out
+
+
+def _family(places: int) -> tuple[Array, Array]:
+    """The multipliers, which are odd, and the flips of the hash family; always the same."""
+    import numpy as np
+
+    state = np.arange(1, 2 * places + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    made = ((state ^ (state >> np.uint64(31))) >> np.uint64(32)).astype(np.uint32)
+    return made[:places] | np.uint32(1), made[places:]
+
+
+def band_keys(signed: Array, band: int, width: int) -> Array:
+    """Return a 64-bit key a text of one band."""
+    import numpy as np
+
+    keys = np.zeros(len(signed), np.uint64)
+    for place in range(band * width, (band + 1) * width):
+        keys = (keys ^ signed[:, place]) * np.uint64(0xD6E8FEB86659FD93)
+        keys ^= keys >> np.uint64(29)
+    return keys

@@ -1,0 +1,270 @@
+"""Recipes: what a training set is made of, as TOML that is checked key by key.
+
+`SECTIONS` is the whole grammar, with defaults and the words that `lakelog train init` prints.
+A fault is one line that names the file and the key; all faults are found before anything is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import os
+import re
+import tomllib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from lakelog.errors import InvalidRecipe, InvalidSetting
+from lakelog.settings import span_us
+from lakelog.train.kinds import KEYS, SHAPES
+
+SIDES = ("train", "validation", "test")
+REDACTIONS = ("email", "phone", "ip", "card", "iban", "key", "name")
+NEAR_DEFAULT = 0.8
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe. Sections are dicts with every key of the grammar, defaults filled in."""
+
+    name: str
+    text: str
+    select: dict[str, Any]
+    shape: dict[str, Any]
+    split: dict[str, Any]
+    dedupe: dict[str, Any]
+    redact: dict[str, Any]
+    budget: dict[str, Any]
+    card: dict[str, Any]
+    where: str = field(default="recipe", compare=False)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the recipe's text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def kind(self) -> str:
+        """The shape's kind."""
+        return str(self.shape["kind"])
+
+    @property
+    def salt(self) -> str:
+        """What group keys are hashed with: the family's name and the seed."""
+        return f"{self.name}\x1f{self.split['seed']}"
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The splits that shall have rows."""
+        return tuple(side for side in SIDES if self.split[side] > 0)
+
+
+def load(recipe: Any) -> Recipe:
+    """Return a recipe from a path, TOML text, a dict, or a Recipe. Raises InvalidRecipe."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, dict):
+        return check(recipe, _as_toml(recipe), "recipe")
+    where = os.fspath(recipe)
+    if "\n" in where:
+        return parse(where, "recipe")
+    try:
+        with open(where, encoding="utf-8") as file:
+            text = file.read()
+    except UnicodeDecodeError:
+        raise InvalidRecipe(f"{where}: it is not UTF-8 text") from None
+    except FileNotFoundError:
+        raise InvalidRecipe(
+            f"{where}: no such recipe; write one with `lakelog train init`"
+        ) from None
+    return parse(text, where)
+
+
+def parse(text: str, where: str) -> Recipe:
+    """Return the recipe that a TOML text holds. Raises InvalidRecipe."""
+    try:
+        made = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidRecipe(f"{where}: {error}") from None
+    return check(made, text, where)
+
+
+def check(made: dict[str, Any], text: str, where: str) -> Recipe:
+    """Return a recipe whose every key is known and has a value of its kind."""
+    sections = {name: dict(_section(made, name, where)) for name in KEYS}
+    for name in made:
+        if name != "name" and name not in KEYS:
+            raise InvalidRecipe(f"{where}: unknown key {name!r}{_near(name, [*KEYS, 'name'])}")
+    kind = sections["shape"].get("kind")
+    for name, section in sections.items():
+        _check_section(name, section, kind, where)
+    stem = os.path.splitext(os.path.basename(where))[0] if where != "recipe" else ""
+    family = made.get("name") or sections["card"]["title"] or stem or "dataset"
+    if not isinstance(family, str):
+        raise InvalidRecipe(f"{where}: name is text, not {family!r}")
+    _check_shape(sections["shape"], where)
+    if sections["split"]["group"] is None:
+        sections["split"]["group"] = sections["shape"]["by"]
+    _check_split(sections["split"], where)
+    _check_dedupe(sections["dedupe"], sections["shape"], where)
+    _check_redact(sections["redact"], where)
+    _check_budget(sections["budget"], where)
+    return Recipe(family, text, where=where, **sections)
+
+
+def _section(made: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    section = made.get(name, {})
+    if not isinstance(section, dict):
+        raise InvalidRecipe(f"{where}: [{name}] is a table of keys, not {section!r}")
+    return section
+
+
+def _check_section(name: str, section: dict[str, Any], kind: Any, where: str) -> None:
+    """Check names and types; fill in what was left out."""
+    known = KEYS[name]
+    for key, value in section.items():
+        if key not in known:
+            raise InvalidRecipe(f"{where}: unknown key [{name}] {key}{_near(key, list(known))}")
+        spec = known[key]
+        if not spec.takes(value):
+            raise InvalidRecipe(f"{where}: [{name}] {key} is {spec.words}, not {value!r}")
+        if spec.shapes and kind in SHAPES and kind not in spec.shapes:
+            listed = ", ".join(spec.shapes)
+            raise InvalidRecipe(f"{where}: [{name}] {key} belongs to {listed}, not to {kind}")
+    for key, spec in known.items():
+        if key not in section:
+            if spec.is_needed(kind):
+                raise InvalidRecipe(f"{where}: [{name}] {key} is missing: {spec.doc}")
+            section[key] = spec.default_for(kind)
+
+
+def _near(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f": did you mean {close[0]}?" if close else f": known are {', '.join(known)}"
+
+
+def _check_shape(shape: dict[str, Any], where: str) -> None:
+    for key in ("window",):
+        if shape[key] is not None:
+            try:
+                span_us(shape[key])
+            except InvalidSetting as error:
+                raise InvalidRecipe(f"{where}: [shape] {key}: {error}") from None
+    if shape["kind"] == "preference":
+        pair, scored = ("chosen", "rejected"), ("response", "score")
+        given = {k for k in (*pair, *scored) if shape[k] is not None}
+        if given not in (set(pair), set(scored)):
+            raise InvalidRecipe(
+                f"{where}: [shape] preference needs chosen and rejected, or response and score"
+            )
+    for name in shape["also"]:
+        if name not in ("openai", "sharegpt"):
+            raise InvalidRecipe(f"{where}: [shape] also lists openai and sharegpt, not {name!r}")
+
+
+def _check_split(split: dict[str, Any], where: str) -> None:
+    given = {side: split[side] for side in SIDES if split[side] is not None}
+    for side, part in given.items():
+        if not 0 <= part <= 1:
+            raise InvalidRecipe(f"{where}: [split] {side} is a part from 0 to 1, not {part}")
+    if not given:
+        given = {"train": 0.8, "validation": 0.1, "test": 0.1}
+    if len(given) < 3 and "train" not in given:
+        given["train"] = 1 - sum(given.values())
+    if abs(sum(given.values()) - 1) > 1e-6:
+        parts = " + ".join(f"{side} {part:g}" for side, part in given.items())
+        raise InvalidRecipe(f"{where}: [split] {parts} is {sum(given.values()):g}, it must be 1")
+    split.update({side: float(given.get(side, 0)) for side in SIDES})
+    if split["before"] is not None:
+        split["before"] = _instant(split["before"], where)
+        if not split["test"]:
+            raise InvalidRecipe(f"{where}: [split] before needs a test part: what comes after it")
+    if split["stratify"] is not None and split["stratify"] == split["group"]:
+        raise InvalidRecipe(f"{where}: [split] stratify and group are the same column")
+
+
+def _instant(value: Any, where: str) -> str:
+    """Return a time as ISO text in UTC, to the microsecond."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if not isinstance(moment, datetime):
+            moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
+    except (ValueError, AttributeError):
+        raise InvalidRecipe(
+            f"{where}: [split] before is a time such as 2026-11-20T08:00:00Z, not {value!r}"
+        ) from None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")
+
+
+def _check_dedupe(dedupe: dict[str, Any], shape: dict[str, Any], where: str) -> None:
+    near = dedupe["near"]
+    if near is True:
+        dedupe["near"] = near = NEAR_DEFAULT
+    if near is not None and near is not False and not 0.5 <= near <= 1:
+        raise InvalidRecipe(f"{where}: [dedupe] near is a Jaccard index from 0.5 to 1, not {near}")
+    if near and shape["kind"] == "events" and shape["text"] is None:
+        raise InvalidRecipe(f"{where}: [dedupe] near needs [shape] text, the column to compare")
+
+
+def _check_redact(redact: dict[str, Any], where: str) -> None:
+    kinds = redact["kinds"]
+    redact["kinds"] = list(REDACTIONS) if kinds == "all" else list(kinds)
+    for kind in redact["kinds"]:
+        if kind not in REDACTIONS:
+            raise InvalidRecipe(
+                f"{where}: [redact] kinds has no {kind!r}{_near(kind, list(REDACTIONS))}"
+            )
+    if redact["mode"] == "pseudonym" and not redact["key_env"]:
+        raise InvalidRecipe(
+            f"{where}: [redact] key_env is missing: the variable that holds the key of pseudonyms"
+        )
+    if redact["key_env"] and not re.fullmatch(r"[A-Za-z_]\w*", redact["key_env"]):
+        raise InvalidRecipe(
+            f"{where}: [redact] key_env is the name of a variable, never the key itself"
+        )
+
+
+def _check_budget(budget: dict[str, Any], where: str) -> None:
+    for key in ("rows", "tokens"):
+        if budget[key] is not None and budget[key] < 1:
+            raise InvalidRecipe(f"{where}: [budget] {key} is a number above 0, not {budget[key]}")
+
+
+def _as_toml(made: dict[str, Any]) -> str:
+    """Return a dict as the TOML text that would be parsed to it."""
+    lines = [f"{k} = {_toml_value(v)}" for k, v in made.items() if not isinstance(v, dict)]
+    for name, section in made.items():
+        if isinstance(section, dict):
+            lines += ["", f"[{name}]"]
+            lines += [f"{k} = {_toml_value(v)}" for k, v in section.items() if v is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    if isinstance(value, dict):
+        inner = ", ".join(f"{_toml_value(str(k))} = {_toml_value(v)}" for k, v in value.items())
+        return f"{{ {inner} }}"
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat())
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda m: f"\\u{ord(m[0]):04x}", escaped) + '"'
+
+
+def named(recipe: Recipe, name: str) -> Recipe:
+    """Return the recipe of another family."""
+    return dataclasses.replace(recipe, name=name)
+
+
+def as_dict(recipe: Recipe) -> dict[str, Any]:
+    """Return the checked sections, as the manifest keeps them."""
+    made = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
+    return {k: v for k, v in made.items() if k not in ("text", "where")}

@@ -1,0 +1,125 @@
+"""Files of a size: rows go into `NAME-00000.EXT`, `NAME-00001.EXT`, ... of at most so many rows.
+
+The names get their count, `NAME-00000-of-00002.EXT`, when it is known. Row groups are cut by rows
+alone, so equal rows give equal bytes with the same version of pyarrow.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+GROUP_ROWS = 65_536
+SHARD_ROWS = 2_000_000
+SHARD_BYTES = 500_000_000
+COMPRESSION = {"compression": "zstd", "compression_level": 1}
+_LONG = ("data", "message", "text", "prompt", "chosen", "rejected", "conversation")
+"""Texts that seldom come twice: a dictionary would only cost time and space."""
+
+
+class Shards:
+    """Parquet files of one split. Use as a context manager, then ask for `names` and `rows`."""
+
+    def __init__(
+        self, folder: str, name: str, schema: pa.Schema, *,
+        rows_max: int = SHARD_ROWS, bytes_max: int = SHARD_BYTES, group_rows: int = GROUP_ROWS,
+    ) -> None:  # fmt: skip
+        self._folder, self._name, self._schema = folder, name, schema
+        self._rows_max, self._bytes_max = rows_max, bytes_max
+        self._group_rows = min(group_rows, rows_max)
+        self._writer: Any = None
+        self._held: list[pa.Table] = []
+        self._waiting = self._in_shard = self._size = 0
+        self.rows = 0
+        self.rows_by_shard: list[int] = []
+        self.names: list[str] = []
+
+    def write(self, batch: pa.RecordBatch | pa.Table) -> None:
+        """Add rows; whole row groups are written at once."""
+        import pyarrow as pa
+
+        table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
+        if not table.num_rows:
+            return
+        self._held.append(table)
+        self._waiting += table.num_rows
+        if self._waiting < self._group_rows:
+            return
+        held = pa.concat_tables(self._held)
+        start = 0
+        while held.num_rows - start >= (room := self._room()):
+            self._write_group(held.slice(start, room))
+            start += room
+        self._held, self._waiting = [held.slice(start)], held.num_rows - start
+
+    def _room(self) -> int:
+        return min(self._group_rows, self._rows_max - self._in_shard)
+
+    def _write_group(self, table: pa.Table) -> None:
+        import pyarrow.parquet as pq
+
+        if self._writer is None:
+            path = f"{self._folder}/{self._name}-{len(self.rows_by_shard):05d}.parquet"
+            self._writer = pq.ParquetWriter(
+                path, self._schema, use_dictionary=short(self._schema), **COMPRESSION
+            )
+            self.rows_by_shard.append(0)
+        self._writer.write_table(table.combine_chunks(), row_group_size=table.num_rows or 1)
+        self._in_shard += table.num_rows
+        self._size += table.nbytes
+        self.rows += table.num_rows
+        self.rows_by_shard[-1] += table.num_rows
+        if self._in_shard >= self._rows_max or self._size >= self._bytes_max:
+            self._end_shard()
+
+    def _end_shard(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writer, self._in_shard, self._size = None, 0, 0
+
+    def close(self) -> None:
+        """Write what is held, and give the files their names."""
+        import pyarrow as pa
+
+        rest = pa.concat_tables(self._held) if self._held else self._schema.empty_table()
+        while rest.num_rows:
+            group = rest.slice(0, self._room())
+            rest = rest.slice(group.num_rows)
+            self._write_group(group)
+        if not self.rows_by_shard:
+            self._write_group(self._schema.empty_table())
+        self._end_shard()
+        self._held = []
+        self.names = rename_counted(
+            self._folder, self._name, "parquet", len(self.rows_by_shard)
+        )  # fmt: skip
+
+    def __enter__(self) -> Shards:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.close()
+        elif self._writer is not None:
+            self._writer.close()
+
+
+def short(schema: pa.Schema) -> list[str] | bool:
+    """The columns that are worth a dictionary."""
+    import pyarrow as pa
+
+    texts = [f for f in schema if pa.types.is_string(f.type) or pa.types.is_boolean(f.type)]
+    return [f.name for f in texts if f.name not in _LONG] or False
+
+
+def rename_counted(folder: str, name: str, ending: str, count: int) -> list[str]:
+    """Give `NAME-00000.EXT` and its followers the names that tell their count; return them."""
+    names = []
+    for number in range(count):
+        final = f"{name}-{number:05d}-of-{count:05d}.{ending}"
+        os.replace(f"{folder}/{name}-{number:05d}.{ending}", f"{folder}/{final}")
+        names.append(final)
+    return names

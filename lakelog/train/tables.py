@@ -1,0 +1,273 @@
+"""A table as files: sharded by rows, or below Hive directories `date=2026-11-20/`.
+
+Rows stream: at most `HELD_BYTES` wait for a full row group, and at most `OPEN_MAX` files are open;
+beyond that the partition that holds most is written out, so a partition may have several parts.
+"""
+
+from __future__ import annotations
+
+import os
+import urllib.parse
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lakelog.errors import ExportRefused
+from lakelog.train import folder
+from lakelog.train.shards import COMPRESSION, GROUP_ROWS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+HELD_BYTES = 128_000_000
+OPEN_MAX = 64
+NULL_NAME = "__HIVE_DEFAULT_PARTITION__"
+_PARTITIONS_MAX = 10_000
+
+
+class Part(Protocol):
+    """One file being written."""
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows."""
+
+    def close(self) -> None:
+        """Finish the file."""
+
+
+Opener = Callable[[str, Any], Part]
+"""Opens (path, schema) as a Part."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an export of a table wrote. `files` are paths relative to the directory."""
+
+    rows: int
+    files: dict[str, int]
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files."""
+        return sum(self.files.values())
+
+
+class ParquetPart:
+    """A Parquet file, zstd, a row group for each table written."""
+
+    def __init__(self, path: str, schema: pa.Schema) -> None:
+        import pyarrow.parquet as pq
+
+        self._writer = pq.ParquetWriter(path, schema, **COMPRESSION)
+
+    def write(self, table: pa.Table) -> None:
+        """Add a row group."""
+        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+
+    def close(self) -> None:
+        """Write the footer."""
+        self._writer.close()
+
+
+class ArrowPart:
+    """An Arrow file (IPC file format)."""
+
+    def __init__(self, path: str, schema: pa.Schema) -> None:
+        import pyarrow as pa
+
+        self._writer = pa.ipc.new_file(path, schema)
+
+    def write(self, table: pa.Table) -> None:
+        """Add batches."""
+        self._writer.write_table(table)
+
+    def close(self) -> None:
+        """Write the footer."""
+        self._writer.close()
+
+
+OPENERS: dict[str, Opener] = {"parquet": ParquetPart, "arrow": ArrowPart}
+
+
+def write(
+    reader: pa.RecordBatchReader, out: str, opener: Opener, ending: str, *,
+    shard_rows: int, partition_by: Sequence[str] = (),
+    progress: Callable[[int], None] | None = None,
+) -> Written:  # fmt: skip
+    """Write a stream of rows as a directory that appears whole or not at all.
+
+    Raises ExportRefused for a directory in use, a partition column that is not there, or more than
+    10,000 partitions.
+    """
+    folder.refuse_taken(out)
+    _check_columns(reader.schema.names, partition_by)
+    with folder.building(out) as made:
+        sink = _Sink(made, reader.schema, opener, ending, shard_rows, partition_by)
+        rows = 0
+        for batch in reader:
+            sink.write(batch)
+            rows += batch.num_rows
+            if progress:
+                progress(rows)
+        sink.close()
+        files = {n: s for n, s in folder.sizes(made).items() if not n.startswith(".")}
+    return Written(rows, files)
+
+
+def _check_columns(names: list[str], partition_by: Sequence[str]) -> None:
+    for name in partition_by:
+        if name not in names:
+            raise ExportRefused(f"no column {name!r} to partition by: there are {', '.join(names)}")
+    if partition_by and len(set(partition_by)) == len(names):
+        raise ExportRefused("nothing would be left in the files: partition by fewer columns")
+
+
+class _Sink:
+    """Sends rows to the partition they belong to."""
+
+    def __init__(
+        self, root: str, schema: pa.Schema, opener: Opener, ending: str, shard_rows: int,
+        by: Sequence[str],
+    ) -> None:  # fmt: skip
+        import pyarrow as pa
+
+        self._root, self._opener, self._ending = root, opener, ending
+        self._by, self._shard_rows = list(by), shard_rows
+        self._schema = pa.schema([f for f in schema if f.name not in self._by])
+        self._places: dict[str, _Place] = {}
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Take a batch of rows."""
+        import pyarrow as pa
+
+        table = pa.Table.from_batches([batch])
+        for name, rows in self._divided(table):
+            self._place(name).take(rows.select(self._schema.names))
+        self._relieve()
+
+    def _divided(self, table: pa.Table) -> Iterable[tuple[str, pa.Table]]:
+        """Yield each partition's directory and rows, in the order of their first row."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if not self._by:
+            yield "", table
+            return
+        codes, names = np.zeros(table.num_rows, dtype=np.int64), [""]
+        for column in self._by:
+            texts = pc.cast(table.column(column), pa.string()).combine_chunks()
+            coded = texts.dictionary_encode(null_encoding="encode")
+            values = [f"{column}={_encoded(v)}" for v in coded.dictionary.to_pylist()]
+            codes = codes * len(values) + coded.indices.to_numpy()
+            names = [f"{n}/{v}" if n else v for n in names for v in values]
+        for code in dict.fromkeys(codes.tolist()):
+            yield names[code], table.filter(pa.array(codes == code))
+
+    def _place(self, name: str) -> _Place:
+        if name not in self._places:
+            if len(self._places) >= _PARTITIONS_MAX:
+                raise ExportRefused(
+                    f"more than {_PARTITIONS_MAX:,} partitions by {', '.join(self._by)}:"
+                    " partition by something coarser, such as a day"
+                )
+            directory = os.path.join(self._root, name)
+            os.makedirs(directory, exist_ok=True)
+            self._places[name] = _Place(
+                directory, self._schema, self._opener, self._ending, self._shard_rows
+            )
+        return self._places[name]
+
+    def _relieve(self) -> None:
+        """Write out the partitions that hold most, and shut files, until the bounds hold."""
+        held = sum(p.bytes for p in self._places.values())
+        while held > HELD_BYTES:
+            fullest = max(self._places.values(), key=lambda p: p.bytes)
+            held -= fullest.bytes
+            fullest.flush()
+        opened = [p for p in self._places.values() if p.is_open]
+        for place in opened[:-OPEN_MAX]:
+            place.shut()
+
+    def close(self) -> None:
+        """Write what is held and give the files their names."""
+        if not self._by:
+            self._place("")
+        for place in self._places.values():
+            place.close()
+
+
+class _Place:
+    """The files of one partition."""
+
+    def __init__(
+        self, directory: str, schema: pa.Schema, opener: Opener, ending: str, shard_rows: int
+    ) -> None:
+        self._directory, self._schema, self._opener = directory, schema, opener
+        self._ending, self._shard_rows = ending, shard_rows
+        self._held: list[pa.Table] = []
+        self._waiting = self._in_file = self._files = 0
+        self._part: Part | None = None
+        self.bytes = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a file is open."""
+        return self._part is not None
+
+    def take(self, table: pa.Table) -> None:
+        """Hold rows until they fill a row group."""
+        self._held.append(table)
+        self._waiting += table.num_rows
+        self.bytes += table.nbytes
+        if self._waiting >= min(GROUP_ROWS, self._shard_rows):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held, cut where a file is full."""
+        import pyarrow as pa
+
+        if not self._held:
+            return
+        table = pa.concat_tables(self._held).combine_chunks()
+        self._held, self._waiting, self.bytes = [], 0, 0
+        while table.num_rows:
+            room = min(GROUP_ROWS, self._shard_rows - self._in_file)
+            self._open().write(table.slice(0, room))
+            self._in_file += min(room, table.num_rows)
+            table = table.slice(room)
+            if self._in_file >= self._shard_rows:
+                self.shut()
+
+    def _open(self) -> Part:
+        if self._part is None:
+            path = f"{self._directory}/part-{self._files:05d}.{self._ending}"
+            self._part, self._files, self._in_file = (
+                self._opener(path, self._schema),
+                self._files + 1,
+                0,
+            )
+        return self._part
+
+    def shut(self) -> None:
+        """Finish the open file."""
+        if self._part is not None:
+            self._part.close()
+            self._part, self._in_file = None, 0
+
+    def close(self) -> None:
+        """Finish; a place without rows gets one empty file."""
+        self.flush()
+        if not self._files:
+            self._open().write(self._schema.empty_table())
+        self.shut()
+        for number in range(self._files):
+            stem = f"{self._directory}/part-{number:05d}"
+            os.replace(
+                f"{stem}.{self._ending}", f"{stem}-of-{self._files:05d}.{self._ending}"
+            )  # fmt: skip
+
+
+def _encoded(value: str | None) -> str:
+    """Return a value as a Hive directory name writes it."""
+    return NULL_NAME if value is None else urllib.parse.quote(value, safe=" ,;()!@'~") or "%20"

@@ -1,0 +1,166 @@
+"""Texts as sets of word hashes, a column at a time.
+
+A word is a maximal run of letters and digits after lower-casing; every character beyond ASCII
+counts as a letter. A shingle is so many words in a row (one, unless the recipe says otherwise); a
+text with fewer words is one shingle. Words are compared by a 64-bit hash of their UTF-8 bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+else:
+    Array = Any
+
+BASE = 0x9E3779B97F4A7C15
+_INVERSE = pow(BASE, -1, 1 << 64)
+_BLOCK_BYTES = 1 << 16
+_STEP = 0xD6E8FEB86659FD93
+
+
+@dataclass(frozen=True)
+class Shingled:
+    """Hashes of the shingles of texts, one after another; text i has those from `starts[i]` on.
+
+    A text without words has none.
+    """
+
+    hashes: Array
+    starts: Array
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> Array:
+        """Shingles a text."""
+        made: Array = self.starts[1:] - self.starts[:-1]
+        return made
+
+
+def shingled(texts: pa.Array, size: int) -> Shingled:
+    """Return the shingles of a text array; nulls have none."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    lowered = pc.utf8_lower(pc.fill_null(texts.cast(pa.large_string()), ""))
+    offsets = np.frombuffer(lowered.buffers()[1], np.int64, len(lowered) + 1 + lowered.offset)
+    offsets = offsets[lowered.offset :]
+    data = lowered.buffers()[2]
+    raw = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)
+    hashes, starts = [], [np.zeros(1, np.int64)]
+    done, first = 0, 0
+    while first < len(lowered):
+        last = int(np.searchsorted(offsets, offsets[first] + _BLOCK_BYTES, "right")) - 1
+        last = min(max(last, first + 1), len(lowered))
+        made, counts = _words(raw[offsets[first] : offsets[last]], offsets[first : last + 1])
+        if size > 1:
+            made, counts = _joined(made, counts, size)
+        hashes.append(made)
+        starts.append(done + np.cumsum(counts))
+        done += len(made)
+        first = last
+    empty = np.zeros(0, np.uint64)
+    return Shingled(np.concatenate(hashes) if hashes else empty, np.concatenate(starts))
+
+
+def _words(raw: Array, offsets: Array) -> tuple[Array, Array]:
+    """Return word hashes and the number of words of each text of a block of bytes."""
+    import numpy as np
+
+    bounds = offsets - offsets[0]
+    kinds = _kinds()[raw]
+    edges = np.empty(len(raw) + 1, bool)
+    edges[0] = edges[-1] = True
+    np.not_equal(kinds[1:], kinds[:-1], out=edges[1:-1]) if len(raw) else None
+    edges[bounds] = True
+    cuts = np.flatnonzero(edges)
+    begins, ends = cuts[:-1], cuts[1:]
+    is_word = kinds[begins] if len(raw) else np.zeros(0, bool)
+    begins, ends = begins[is_word], ends[is_word]
+    powers, inverses = _powers(len(raw))
+    sums = np.zeros(len(raw) + 1, np.uint64)
+    np.cumsum((raw + np.uint64(1)) * powers, out=sums[1:])
+    made = mixed((sums[ends] - sums[begins]) * inverses[begins])
+    counts = np.diff(np.searchsorted(begins, bounds))
+    return made, counts
+
+
+def _joined(words: Array, counts: Array, size: int) -> tuple[Array, Array]:
+    """Return shingles of `size` words, in the order of the texts."""
+    import numpy as np
+
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    made = np.zeros(len(words), np.uint64)
+    place = np.arange(len(words)) - np.repeat(starts[:-1], counts)
+    left = np.repeat(counts, counts) - place
+    padded = np.concatenate([words, np.zeros(size, np.uint64)])
+    for step in range(size):
+        inside = left > step
+        made[inside] = made[inside] * np.uint64(_STEP) + padded[step : step + len(words)][inside]
+    kept = (left >= size) | (place == 0)
+    return mixed(made[kept]), np.where(counts >= size, counts - size + 1, np.minimum(counts, 1))
+
+
+def mixed(values: Array) -> Array:
+    """Spread the bits of 64-bit numbers (the finish of SplitMix64)."""
+    import numpy as np
+
+    made: Array = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    made = (made ^ (made >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    made ^= made >> np.uint64(31)
+    return made
+
+
+@functools.cache
+def _kinds() -> Array:
+    """Whether a byte belongs to a word."""
+    import numpy as np
+
+    table = np.zeros(256, bool)
+    table[128:] = True
+    for first, last in (("0", "9"), ("a", "z"), ("A", "Z")):
+        table[ord(first) : ord(last) + 1] = True
+    return table
+
+
+_TABLES: dict[str, tuple[Array, Array]] = {}
+
+
+def _powers(count: int) -> tuple[Array, Array]:
+    """Powers of the base and of its inverse, modulo 2^64."""
+    import numpy as np
+
+    known = _TABLES.get("powers")
+    if known is None or len(known[0]) <= count:
+        size = max(count + 1, _BLOCK_BYTES + 1)
+        made = []
+        for base in (BASE, _INVERSE):
+            powers = np.full(size, base, np.uint64)
+            powers[0] = 1
+            made.append(np.cumprod(powers, dtype=np.uint64))
+        _TABLES["powers"] = known = (made[0], made[1])
+    return known[0][:count], known[1]
+
+
+def sets_of(made: Shingled) -> Shingled:
+    """Return each text's distinct hashes in order."""
+    import numpy as np
+
+    owner = np.repeat(np.arange(len(made)), made.lengths)
+    order = np.lexsort((made.hashes, owner))
+    hashes, owner = made.hashes[order], owner[order]
+    fresh = np.ones(len(hashes), bool)
+    fresh[1:] = (hashes[1:] != hashes[:-1]) | (owner[1:] != owner[:-1])
+    counts = np.bincount(owner[fresh], minlength=len(made))
+    return Shingled(hashes[fresh], np.concatenate([[0], np.cumsum(counts)]))

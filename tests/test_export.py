@@ -1,0 +1,136 @@
+"""lakelog export: rows as files that other tools read, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from lakelog.cli import cli
+from tests.support import trainsets
+
+
+@pytest.fixture
+def lake(home: Path) -> Path:
+    """A lake of 500 notes over three days."""
+    with trainsets.lake_of(home / "lake", trainsets.notes(500)) as made:
+        made.settle()
+    return home / "lake"
+
+
+def export(lake: Path, *arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["--lake", str(lake), "export", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl", "arrow"])
+def test_one_file_holds_every_row(lake: Path, home: Path, ending: str) -> None:
+    """A file in each format holds the rows of the query."""
+    out = home / f"rows.{ending}"
+    done = export(lake, "SELECT subject, level, message FROM events", "-o", out)
+    assert done.exit_code == 0, done.output
+    if ending == "arrow":
+        import pyarrow as pa
+
+        assert pa.ipc.open_file(str(out)).read_all().num_rows == 500
+        return
+    read = {"csv": "read_csv", "jsonl": "read_json", "parquet": "read_parquet"}[ending]
+    found = duckdb.sql(f"SELECT count(*), count(DISTINCT message) FROM {read}('{out}')").fetchall()
+    assert found == [(500, 500)]
+
+
+def test_shards_are_counted_in_their_names(lake: Path, home: Path) -> None:
+    """A directory has files of at most so many rows, named for their count."""
+    assert export(lake, "events", "-o", home / "out", "--shard-rows", 200).exit_code == 0
+    names = sorted(os.listdir(home / "out"))
+    assert names == [f"part-0000{n}-of-00003.parquet" for n in range(3)]
+    assert [pq.read_metadata(home / "out" / n).num_rows for n in names] == [200, 200, 100]
+
+
+def test_hive_partitions_are_read_back(lake: Path, home: Path) -> None:
+    """Partition columns stand in the directories' names, encoded, and not in the files."""
+    query = (
+        "SELECT CASE WHEN data.n % 3 = 0 THEN NULL ELSE 'a b/c=ä' END AS k, message, level"
+        ' FROM (SELECT * REPLACE (from_json(data, \'{"n":"INT"}\') AS data) FROM events)'
+    )
+    done = export(lake, query, "-o", home / "out", "--partition-by", "level,k")
+    assert done.exit_code == 0, done.output
+    glob = f"{home}/out/**/*.parquet"
+    source = f"read_parquet('{glob}', hive_partitioning = true)"
+    assert duckdb.sql(f"SELECT count(*) FROM {source}").fetchall() == [(500,)]
+    found = duckdb.sql(f"SELECT k, count(*) FROM {source} GROUP BY 1 ORDER BY 2").fetchall()
+    assert found == [(None, 167), ("a b/c=ä", 333)]
+    one = next((home / "out").rglob("*.parquet"))
+    assert pq.read_schema(one).names == ["message"]
+
+
+def test_the_day_of_the_time_is_a_partition(lake: Path, home: Path) -> None:
+    """`date` partitions by the day of the column time."""
+    assert export(lake, "events", "-o", home / "out", "--partition-by", "date").exit_code == 0
+    assert sorted(os.listdir(home / "out")) == ["date=2026-09-01"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("events", "-o", "{home}"), "is in use"),
+        (("events", "-o", "{home}/o", "--partition-by", "nope"), "no column 'nope'"),
+        (("SELECT 1 AS a", "-o", "{home}/o", "--partition-by", "a"), "partition by fewer"),
+        (("nowhere", "-o", "{home}/o"), "nowhere"),
+        (("events", "-o", "{home}/o", "--format", "xml"), "xml"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    lake: Path, home: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    """What cannot be exported is told in one line, and no file or directory appears."""
+    before = sorted(os.listdir(home))
+    done = export(lake, *[a.format(home=home) for a in arguments])
+    assert done.exit_code in (1, 2)
+    assert words in done.output
+    assert len(done.output.strip().splitlines()) == 1
+    assert sorted(os.listdir(home)) == before
+
+
+def test_a_killed_export_leaves_nothing_that_looks_whole(lake: Path, home: Path) -> None:
+    """After SIGKILL the name is not taken, and the next export removes what was left."""
+    query = "SELECT a.* FROM events a, range(2000)"
+    command = [sys.executable, "-m", "lakelog", "--lake", lake, "export", query, "-o", home / "out"]
+    running = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
+    try:
+        while not list(home.glob(".out.tmp-*/part-*")) and running.poll() is None:
+            time.sleep(0.02)
+    finally:
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    assert not (home / "out").exists()
+    assert list(home.glob(".out.tmp-*"))
+    assert export(lake, "events", "-o", home / "out").exit_code == 0
+    assert not list(home.glob(".out.tmp-*"))
+
+
+def test_json_says_what_was_written(lake: Path, home: Path) -> None:
+    """--json gives rows and files on stdout."""
+    done = export(lake, "events", "-o", home / "out", "--json", "-q")
+    told = json.loads(done.stdout)
+    assert told["rows"] == 500
+    assert list(told["files"]) == ["part-00000-of-00001.parquet"]
+
+
+def test_the_zone_of_the_machine_does_not_matter(lake: Path, home: Path) -> None:
+    """Times are UTC in every file, wherever it is written."""
+    command = [sys.executable, "-m", "lakelog", "--lake", lake, "export", "events", "-o"]
+    for zone in ("America/New_York", "UTC"):
+        environment = {**os.environ, "TZ": zone}
+        out = [home / f"{zone[:2]}.parquet", "-q"]
+        subprocess.run(list(map(str, [*command, *out])), env=environment, check=True)
+    assert str(pq.read_schema(home / "Am.parquet").field("time").type) == "timestamp[us, tz=UTC]"
+    assert (home / "Am.parquet").read_bytes() == (home / "UT.parquet").read_bytes()

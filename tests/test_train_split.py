@@ -1,0 +1,213 @@
+"""Splits and dedupe: what is on which side, for ever, and what stays."""
+
+from __future__ import annotations
+
+import collections
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lakelog import train
+from lakelog.errors import ExportRefused
+from tests.support import trainsets
+from tests.support.trainsets import lake_of, notes, recipe, rows
+
+NOTES = "SELECT * FROM events WHERE type = 'note'"
+GROUPED = {"group": "subject"}
+
+
+def sides(path: Path, column: str = "subject") -> dict[str, str]:
+    """Return the side of each group; every group has one."""
+    found: dict[str, set[str]] = collections.defaultdict(set)
+    for row in rows(path):
+        found[row[column]].add(row["side"])
+    assert all(len(s) == 1 for s in found.values())
+    return {group: s.pop() for group, s in found.items()}
+
+
+@pytest.mark.parametrize("stratify", [None, "level"])
+def test_a_group_keeps_its_side_while_the_lake_grows(home: Path, stratify: str | None) -> None:
+    """Groups are on one side, and on the same one after more data and more groups."""
+    split = {**GROUPED, **({"stratify": stratify} if stratify else {})}
+    with lake_of(home / "lake", notes(300, 60)) as lake:
+        train.export(lake, recipe("text", NOTES, split=split), home / "a")
+        lake.append(notes(900, 200, seed=5, first=300))
+        train.export(lake, recipe("text", NOTES, split=split), home / "b")
+    before, after = sides(home / "a"), sides(home / "b")
+    assert len(after) > len(before)
+    assert all(after[group] == side for group, side in before.items())
+    assert train.check(str(home / "b"), str(home / "a")).clean
+
+
+def test_another_seed_or_family_is_another_split(home: Path) -> None:
+    """The salt is the family's name and the seed."""
+    with lake_of(home / "lake", notes(600, 300)) as lake:
+        for name, more in (("a", {}), ("b", {"seed": 1})):
+            train.export(lake, recipe("text", NOTES, split={**GROUPED, **more}), home / name)
+        train.export(lake, recipe("text", NOTES, name="other", split=GROUPED), home / "c")
+    assert sides(home / "a") != sides(home / "b")
+    assert sides(home / "a") != sides(home / "c")
+
+
+def test_strata_have_their_shares_on_every_side(home: Path) -> None:
+    """Of each stratum's groups every side has its part, to within one block."""
+    events = [
+        {"type": "note", "subject": f"g{n}", "level": "INFO" if n % 10 else "ERROR",
+         "message": text}
+        for n, text in enumerate(trainsets.texts(500))
+    ]  # fmt: skip
+    split = {**GROUPED, "stratify": "level", "train": 0.6, "validation": 0.2, "test": 0.2}
+    with lake_of(home / "lake", events) as lake:
+        train.export(lake, recipe("text", NOTES, split=split), home / "out")
+    counts = collections.Counter((row["level"], row["side"]) for row in rows(home / "out"))
+    assert [counts["ERROR", s] for s in ("train", "validation", "test")] == [30, 10, 10]
+    assert [counts["INFO", s] for s in ("train", "validation", "test")] == [270, 90, 90]
+
+
+@pytest.mark.parametrize("group", [None, "subject"])
+def test_a_fence_keeps_the_future_in_test(home: Path, group: str | None) -> None:
+    """Train and validation end before the fence, test begins at it; with groups both hold."""
+    split: dict[str, Any] = {"before": "2026-09-01T05:00:00Z", "group": group}
+    split = {key: value for key, value in split.items() if value}
+    with lake_of(home / "lake", notes(600, 60)) as lake:
+        made = train.export(lake, recipe("text", NOTES, split=split), home / "out")
+    for row in rows(home / "out"):
+        assert (row["side"] == "test") == (row["time"].hour >= 5)
+    if group:
+        sides(home / "out")
+        assert made.manifest["left_out"]["fence"] > 0
+    else:
+        assert sum(made.rows.values()) == 600
+
+
+def near(text: str, word: str) -> str:
+    return " ".join([word, *text.split(" ")[1:]])
+
+
+def test_near_duplicates_are_on_one_side_without_dedupe(home: Path) -> None:
+    """Texts of other groups that are nearly equal never straddle a split, asked for or not."""
+    texts = trainsets.texts(200)
+    events = [
+        {"type": "note", "subject": f"u{n}-{k}", "message": said}
+        for n, text in enumerate(texts)
+        for k, said in enumerate((text, near(text, "other")))
+    ]
+    with lake_of(home / "lake", events) as lake:
+        made = train.export(lake, recipe("text", NOTES, split=GROUPED), home / "out")
+        loose = train.export(lake, recipe("text", NOTES), home / "loose")
+    assert made.certificate.clean
+    assert made.manifest["left_out"]["one_side"] > 20
+    assert loose.certificate.clean
+    assert sum(loose.rows.values()) == 400
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("first", 0), ("last", 2)])
+def test_dedupe_keeps_the_first_or_last(home: Path, keep: str, kept: int) -> None:
+    """Exact and near duplicates leave one row each, the first or the last event of them."""
+    texts = trainsets.texts(100)
+    events = [
+        {"type": "note", "source": f"{k}", "message": t}
+        for k in range(3)
+        for t in ([near(t, "other") for t in texts] if k == 1 else texts)
+    ]
+    made = recipe("text", NOTES, shape={"keep": ["source"]},
+                  dedupe={"near": 0.8, "exact": True, "keep": keep})  # fmt: skip
+    with lake_of(home / "lake", events) as lake:
+        done = train.export(lake, made, home / "out")
+    found = rows(home / "out")
+    assert len(found) == 100
+    assert {row["source"] for row in found} == {str(kept)}
+    assert done.manifest["left_out"] == {"exact": 100, "near": 100}
+
+
+def test_exact_dedupe_by_columns(home: Path) -> None:
+    """A list of columns says what makes rows equal."""
+    events = [{"type": "t", "subject": "a", "message": "m", "data": {"n": n}} for n in range(5)]
+    events.append({"type": "t", "subject": "b", "message": "m"})
+    made = recipe("events", dedupe={"exact": ["subject", "message"]}, split={"train": 1.0})
+    with lake_of(home / "lake", events) as lake:
+        train.export(lake, made, home / "out")
+    assert sorted(row["subject"] for row in rows(home / "out")) == ["a", "b"]
+
+
+def test_a_budget_is_kept(home: Path) -> None:
+    """Rows and tokens stay below their budgets, and a balanced column has equal counts."""
+    with lake_of(home / "lake", notes(400)) as lake:
+        shape = {"keep": ["level"]}
+        budgets = {"r": {"rows": 90}, "t": {"tokens": 2000}, "b": {"balance": "level"}}
+        for name, budget in budgets.items():
+            train.export(lake, recipe("text", NOTES, shape=shape, budget=budget), home / name)
+    assert 80 <= len(rows(home / "r")) <= 90
+    assert sum(-(-len(row["text"]) // 4) for row in rows(home / "t")) <= 2000
+    for side in ("train", "validation", "test"):
+        counts = collections.Counter(row["level"] for row in rows(home / "b", side))
+        assert len(set(counts.values())) == 1
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (recipe("text", "SELECT * FROM events WHERE false"), "the selection has no rows"),
+        (recipe("text", "SELECT * FROM nowhere"), "[select] sql"),
+        (recipe("text", NOTES, split={"group": "user"}), "no column 'user'; it has time"),
+        (recipe("text", "SELECT * FROM events", split=GROUPED), "1 of 101 rows have no subject"),
+        (recipe("text", NOTES, split={"group": "type"}), "cannot be met"),
+        (recipe("text", NOTES, split={"before": "2030-01-01"}), "test = 0.1 cannot be met"),
+        (recipe("events", "SELECT message FROM events", split={"before": "2026-09-02"}),
+         "add the column time"),
+        (recipe("text", NOTES, budget={"balance": "nope"}), "no column 'nope'"),
+        (recipe("text", NOTES, shape={"text": "data.x.y"}), "the selection has no rows"),
+        (recipe("text", NOTES, dedupe={"exact": ["nope"]}), "[dedupe] exact: no column 'nope'"),
+        ({"select": {"sql": NOTES, "at": "v9"}, "shape": {"kind": "text"}}, "[select] at = 'v9'"),
+        (recipe("text", NOTES, redact={"kinds": "all", "mode": "pseudonym", "key_env": "NO_KEY"}),
+         "the variable NO_KEY is not set"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_met_is_one_line_and_leaves_nothing(
+    home: Path, made: dict[str, Any], words: str
+) -> None:
+    """Each mistake is told in one line; no directory appears."""
+    with (
+        lake_of(
+            home / "lake", [*notes(100), {"type": "odd", "message": "lonely words here"}]
+        ) as lake,
+        pytest.raises(ExportRefused) as raised,
+    ):
+        train.export(lake, made, home / "out")
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert [p.name for p in home.iterdir()] == ["lake"]
+
+
+def test_a_directory_in_use_is_refused(home: Path) -> None:
+    """An export never writes over another one."""
+    with lake_of(home / "lake", notes(100)) as lake:
+        train.export(lake, recipe("text", NOTES), home / "out")
+        with pytest.raises(ExportRefused, match="is in use"):
+            train.export(lake, recipe("text", NOTES), home / "out")
+
+
+def test_a_group_may_be_a_path(home: Path) -> None:
+    """A group inside the payload becomes a column, so that a check finds it again."""
+    split = {"group": "data.tag", "train": 0.5, "test": 0.5}
+    with lake_of(home / "lake", notes(100)) as lake:
+        for kind in ("text", "events"):
+            made = train.export(lake, recipe(kind, NOTES, split=split), home / kind)
+            assert made.manifest["roles"]["group"] == "tag"
+            assert set(sides(home / kind, "tag")) == set("abc")
+
+
+def test_crowds_of_alike_texts_are_parted_cleanly(home: Path) -> None:
+    """With a tiny vocabulary, where buckets are crowded, the certificate is clean all the same."""
+    rng = random.Random(3)
+    events = [
+        {"type": "note", "subject": f"u{n}", "message": " ".join(rng.choices("abcdefghijkl", k=7))}
+        for n in range(3000)
+    ]
+    with lake_of(home / "lake", events) as lake:
+        made = train.export(lake, recipe("text", NOTES, split=GROUPED), home / "out")
+    assert made.manifest["near"]["crowded"] > 0
+    assert made.certificate.leaks == ()
+    assert train.check(str(home / "out")).clean
