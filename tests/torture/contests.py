@@ -109,9 +109,9 @@ def history(stage: Scheduler, root: str) -> World:
         stage.add(f"writer{i}", writes(world, OPERATIONS // 10), WRITING)
     for i in range(2):
         stage.add(f"sealer{i}", works(world, 24, "settle", "seal", "trim", "compact"), 0.3)
-    rewinds = dice.choice([["undo"], ["undo", "rollback"]])
+    rewinds = dice.choice([["undo"], ["undo by force", "rollback"]])
     stage.add("user", works(world, 16, "tag", "snapshot", *rewinds), 0.2)
-    stage.add("other", works(world, 8, "branch", "snapshot", "undo"), 0.1)
+    stage.add("other", works(world, 8, "branch", "snapshot", rewinds[0]), 0.1)
     for i in range(4):
         stage.add(f"reader{i}", reads(world, OPERATIONS // 16), 0.3)
     return world
