@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+from lakelog import cli
 from tests import test_ingest_kill, test_kill
 from tests.support import lakes
 from tests.torture.case import Case, Row
@@ -52,17 +53,23 @@ def _killed_export(path: str, target: Path, dice: random.Random) -> int:
     before = set(os.listdir(target.parent))
     pid = os.fork()
     if pid == 0:
+        code = 1
         try:
             null = os.open(os.devnull, os.O_RDWR)
             os.dup2(null, 1)
             os.dup2(null, 2)
             words = ["--lake", path, "sql", "SELECT * FROM events", "-o", str(target)]
-            cli.main(words, standalone_mode=False)
+            cli.cli.main(words)
+            code = 0
+        except SystemExit as error:
+            code = int(error.code or 0)
         finally:
-            os._exit(0)
+            os._exit(code)
     until = time.monotonic() + 5
     while set(os.listdir(target.parent)) <= before and time.monotonic() < until:
-        if os.waitpid(pid, os.WNOHANG)[0]:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            assert status == 0, f"the export failed with {status}"
             return 0
         time.sleep(0.001)
     time.sleep(dice.random() * 0.06)
