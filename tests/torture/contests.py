@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -87,6 +88,8 @@ def _together(work: Callable[[int], dict[str, Any]]) -> list[dict[str, Any]]:
                 said = json.dumps(work(me)).encode()
                 os.write(theirs, said)
                 code = 0
+            except BaseException:
+                os.write(theirs, traceback.format_exc().encode())
             finally:
                 os._exit(code)
         os.close(theirs)
@@ -95,7 +98,8 @@ def _together(work: Callable[[int], dict[str, Any]]) -> list[dict[str, Any]]:
     for pid, ours in pids:
         with os.fdopen(ours, "rb") as file:
             told.append(file.read())
-        assert os.waitpid(pid, 0)[1] == 0, "a process ended badly"
+        ended = os.waitpid(pid, 0)[1]
+        assert ended == 0, f"a process ended with {ended}: {told[-1].decode()}"
     os.close(gate[0])
     return [json.loads(one) for one in told]
 

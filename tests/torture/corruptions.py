@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
 import random
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -24,7 +26,9 @@ WAYS = ["bit", "bit", "bit", "block", "cut", "swap", "byte"]
 @functools.cache
 def whole(process: int) -> tuple[str, Rows, list[tuple[str, str]]]:
     """A lake with every kind of file, what is in it, and files to swap; once a process."""
-    path = f"{tempfile.mkdtemp(prefix='torture-', dir=MEMORY)}/lake"
+    folder = tempfile.mkdtemp(prefix="torture-", dir=MEMORY)
+    atexit.register(shutil.rmtree, folder, True)
+    path = f"{folder}/lake"
     damage.build(path)
     return path, damage.read(path), pairs(path)
 

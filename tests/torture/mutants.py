@@ -19,8 +19,10 @@ import pytest
 from tests.support import seam
 from tests.support.casts import CASTS
 from tests.test_protocol_planted import PLANTED
+from tests.torture.calls import PLAYS
 from tests.torture.trace import WORK
 
+SHORT = PLAYS.index(("append", "short once"))
 STORE, INGEST = "lakelog.store", "lakelog.ingest"
 
 
@@ -102,7 +104,7 @@ EDITS = [
             "except OSError:\n            pass",
             "except OSError:\n            disk.sync_file(self._fd)\n            return", 4),
     _edited("short writes believed", "calls", f"{DISK}:write_all",
-            "while done < len(data):", "while False:", 5, 8),
+            "while done < len(data):", "while False:", SHORT, len(PLAYS)),
     _edited("`rename` for `link`", "publish", f"{DISK}:create_whole",
             "link(made, path)", "os.replace(made, path)"),
     _edited("a torn frame believed", "corrupt", f"{STORE}.wal:frame_at",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -50,6 +52,8 @@ def planted(case: Case) -> None:
             code = CAUGHT if error else MISSED
         finally:
             sys.stderr.flush()
+            with contextlib.suppress(Exception):
+                atexit._run_exitfuncs()
             os._exit(code)
     os.close(theirs)
     try:

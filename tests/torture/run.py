@@ -6,6 +6,8 @@ what they found by a pipe. A case that raises is a finding; three findings end a
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import mmap
 import os
@@ -155,6 +157,8 @@ def _work(
         traceback.print_exc()
     finally:
         sys.stderr.flush()
+        with contextlib.suppress(Exception):
+            atexit._run_exitfuncs()  # lakes that were made once for all cases go
         os._exit(code)
 
 
