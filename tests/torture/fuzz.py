@@ -150,15 +150,16 @@ def _nothing_is_lost(form: Any, text: bytes) -> None:
     else:
         assert len(places) == len({*places}), "a record is there twice"
         assert joins(form)
-        assert {*places} <= {0, *full}  # a file's first line begins a record, blank or not
+        begins = {0, *_full_lines(text, b"")}  # a blank first line, and a lone mark, may
+        assert {*places} <= begins, f"a record begins at {sorted({*places} - begins)[:5]}"
         assert not full or {0, full[0]} & {*places}, "the first line is not there"
 
 
-def _full_lines(text: bytes) -> Iterator[int]:
-    """Where lines begin that are not blank."""
+def _full_lines(text: bytes, mark: bytes = BOM) -> Iterator[int]:
+    """Where lines begin that are not blank, but perhaps for a byte order mark."""
     at = 0
     for line in text.split(b"\n"):
-        if line.strip().removeprefix(BOM):
+        if line.strip().removeprefix(mark):
             yield at
         at += len(line) + 1
 
