@@ -95,6 +95,10 @@ class Rotation:
         kind = self._dice.choice(kinds)
         return f"{self.name} {kind}", getattr(self, f"_{kind}")()
 
+    def finish(self) -> tuple[str, Callable[[Place], None]]:
+        """End the last line: until then it is left for the next time."""
+        return f"{self.name} end", lambda p: p.end(self.name, b"\n") if self._open else None
+
     def _write(self) -> Callable[[Place], None]:
         count, ended = self._dice.randint(1, 40), self._open
         banner = self._begins_alike and not self._there
@@ -153,6 +157,7 @@ def made(dice: random.Random) -> tuple[list[Step], dict[int, str], str]:
     """A scenario of one to three logs, the way of each step, and what it is."""
     logs = [Rotation(dice, f"{name}.log") for name in "abc"[: dice.randint(1, 3)]]
     chosen = [dice.choice(logs).step() for _ in range(dice.randint(4, 12))]
+    chosen += [log.finish() for log in logs]
     odds = ["alive", "alive", "alive", "restart", "kill", "down"]
     ways = {n: dice.choice(odds) for n in range(len(chosen))}
     told = "; ".join(f"{name} ({ways[n]})" for n, (name, _) in enumerate(chosen))
