@@ -12,7 +12,7 @@ TEST_DIR ?= $(shell free=$$(df -Pk /dev/shm 2>/dev/null | awk 'NR==2 {print $$4}
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check bench format lint types clean
+.PHONY: help demo test check bench format lint types clean torture coverage
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -29,6 +29,12 @@ check: lint types test ## format, lint, types and tests: what CI runs
 
 bench: $(READY) ## run the benchmarks
 	@$(BIN)/python -m benchmarks
+
+torture: $(READY) ## ten minutes of kills, power cuts and faults; HOURS=1 for more
+	@TEST_DIR="$(TEST_DIR)" $(BIN)/python -m tests.torture $(if $(HOURS),--hours $(HOURS))
+
+coverage: $(READY) ## branch coverage of the store by its tests
+	@PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m tests.torture coverage
 
 format: $(READY) ## rewrite the code in the house format
 	@echo "==> format"

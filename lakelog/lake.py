@@ -56,7 +56,7 @@ def open(
     path = str(path)
     if create and not opening.is_lake(path):
         wanted = to_dict(settings) if isinstance(settings, Settings) else settings or {}
-        store = opening.create(path, parse(wanted))
+        store = opening.create_or_load(path, parse(wanted))
     else:
         store = opening.load(path)
     if not store.refs.is_alive(branch):

@@ -124,15 +124,13 @@ class Witness:
             self._least = there
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_kills_lose_and_double_nothing(tmp_path: Path, seed: int) -> None:
-    """A hundred kills of writers, sealer, compactor and gc lose and double nothing acknowledged."""
-    path = str(tmp_path / "lake")
+def survive(path: str, seed: int, kills: int) -> int:
+    """Kill so many processes of a crew on a new lake and check it; return how many acks came."""
     lakelog.open(path, settings={"seal": "never", "rotate_events": 50}).close()
     chance = random.Random(seed)
     crew = Crew(path)
     witness = Witness(path)
-    for number in range(KILLS // 3):
+    for number in range(kills):
         time.sleep(chance.random() * 0.03)
         crew.kill_one(chance)
         witness.look(len(crew.acked) * _EVENTS, counting=number % 5 == 0)
@@ -141,9 +139,16 @@ def test_kills_lose_and_double_nothing(tmp_path: Path, seed: int) -> None:
         query = "SELECT data->>'name', count(*) FROM events GROUP BY 1"
         found = dict(lake.sql(query).fetchall())
         wanted = {f"{me}-{n}-{i}" for me, n in crew.acked for i in range(_EVENTS)}
-        assert len(crew.acked) > 100, f"seed {seed}: too few acknowledgements to mean anything"
-        assert not wanted - found.keys(), f"seed {seed}"
-        assert set(found.values()) == {1}, f"seed {seed}"
+        assert not wanted - found.keys(), f"seed {seed}: lost {sorted(wanted - found.keys())[:5]}"
+        assert set(found.values()) <= {1}, f"seed {seed}"
         lake.settle()
         assert lake.count() == len(found), f"seed {seed}"
         assert [p for p in lake.verify().problems if p.kind == "damage"] == [], f"seed {seed}"
+    return len(crew.acked)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_kills_lose_and_double_nothing(tmp_path: Path, seed: int) -> None:
+    """A hundred kills of writers, sealer, compactor and gc lose and double nothing acknowledged."""
+    acks = survive(str(tmp_path / "lake"), seed, KILLS // 3)
+    assert acks > 100, f"seed {seed}: too few acknowledgements to mean anything"

@@ -6,8 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import lakelog
+from lakelog.store import opening
 
 WRITER = """
 import sys, lakelog
@@ -62,3 +66,24 @@ def test_a_forked_child_is_a_writer_of_its_own(tmp_path: Path) -> None:
         assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 5
         rows = lake.sql("SELECT type, count(*), count(DISTINCT origin) FROM events GROUP BY 1")
         assert sorted(rows.fetchall()) == [("child", 100, 5), ("parent", 6, 1)]
+
+
+@pytest.mark.parametrize("moment", ["create", "probe", "refuse_orphan", "write_config"])
+def test_two_processes_that_make_one_lake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Whenever another process makes the lake while this one does, and appends, both go on."""
+    path, real, once = str(tmp_path / "lake"), getattr(opening, moment), [True]
+
+    def after_another(*given: Any) -> Any:
+        if once and once.pop():
+            with lakelog.open(path) as other:
+                other.append({"type": "other"})
+        return real(*given)
+
+    monkeypatch.setattr(opening, moment, after_another)
+    with lakelog.open(path) as lake:
+        assert not once
+        lake.append({"type": "ours"})
+        assert lake.count() == 2
+        assert lake.verify().problems == ()

@@ -175,6 +175,22 @@ def test_the_watermark_of_a_writer_without_files_is_left_out(make_lake: MakeLake
     assert found(lake) == ["a", "b", "c", "d"]
 
 
+def test_an_undo_beside_a_rollback_undoes_the_last_of_them(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If another goes back while we undo an earlier move, it is that rollback which is undone."""
+    lake, other = make_lake(), make_lake()
+    for name in "abc":
+        lake.append(event(name))
+        lake.tag(name)
+    lake.rollback("a")
+    lake.rollback("b")
+    before_next_move(monkeypatch, lambda: other.rollback("a"))
+    lake.undo()
+    assert found(lake) == ["a", "b"]
+    assert [e.move.op for e in lake.log(2)] == ["undo", "rollback"]
+
+
 # --- the head ------------------------------------------------------------------------------------
 
 

@@ -237,10 +237,10 @@ def undo(store: Store, branch: str, settle: Settle, force: bool, to_branch: str 
     Raises NothingToUndo, and WouldDropEvents if events came after it and neither `force` nor
     `to_branch` says what to do with them.
     """
-    last, before = _last_user_move(store, branch)
-    check(store, before.snapshot)
     kept: Head | None = None
     while True:
+        last, before = _last_user_move(store, branch)
+        check(store, before.snapshot)
         head = settle()
         seen = store.manifests.load(head.move.snapshot).next_seq
         later = max(seen - store.manifests.load(last.snapshot).next_seq, 0)
@@ -254,7 +254,7 @@ def undo(store: Store, branch: str, settle: Settle, force: bool, to_branch: str 
         if to_branch is not None:
             kept = _keep(store, to_branch, head, kept, f"kept by undo of {last.op}")
         only = None if force and to_branch is None else seen
-        done = publish(store, branch, lambda _, now: _step_back(last, before, now, only))  # noqa: B023
+        done = publish(store, branch, lambda _, now: _step_back(store, last, before, now, only))  # noqa: B023
         if done is not None:
             return done
 
@@ -269,9 +269,14 @@ def _keep(store: Store, name: str, head: Head, kept: Head | None, message: str) 
     return store.refs.head(name)
 
 
-def _step_back(last: Move, before: Move, now: Manifest, only: int | None) -> Change | None:
-    """Return the undo, or None if events were published that nobody was asked about."""
+def _step_back(
+    store: Store, last: Move, before: Move, now: Manifest, only: int | None
+) -> Change | None:
+    """Return the undo, or None if events were published that nobody was asked about, or another
+    user moved the branch meanwhile."""
     if only is not None and now.next_seq != only:
+        return None
+    if _last_user_move(store, last.branch)[0].number != last.number:
         return None
     message = f"of {last.op} {last.message}".strip()
     return Change("undo", message, snapshot=before.snapshot, rewind=True)

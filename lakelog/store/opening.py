@@ -62,10 +62,22 @@ def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> St
     return store
 
 
+def create_or_load(root: str, settings: Settings) -> Store:
+    """Make a lake, or open the one that another process made meanwhile. Raises as both do."""
+    try:
+        return create(root, settings)
+    except AlreadyExists:
+        if is_lake(root):
+            return load(root)
+        raise
+
+
 def refuse_orphan(layout: Layout) -> None:
     """Refuse to make a lake where one lost its lakelog.json. Raises DamagedLake."""
     for branch in disk.listing(layout.heads):
-        if disk.exists(f"{layout.heads}/{branch}/hint") or disk.listing(f"{layout.wals}/{branch}"):
+        held = disk.exists(f"{layout.heads}/{branch}/hint")
+        held = held or bool(disk.listing(f"{layout.wals}/{branch}"))
+        if held and not disk.exists(layout.config):  # nobody appends before it is there
             raise DamagedLake(layout.config, "it is missing, though the lake holds moves or WALs")
 
 

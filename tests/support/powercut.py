@@ -91,7 +91,7 @@ class Journal:
 
     def __init__(self, world: World, skips: Skip = lambda *_: False) -> None:
         self.world, self._skips = world, skips
-        self._base = _whole_tree(world.root)
+        self._base = whole_tree(world.root)
         self.log: list[tuple[Any, ...]] = []
         self._inodes: dict[int, int] = {}
         self._after = world.scheduler.on_change
@@ -120,58 +120,79 @@ class Journal:
 
     def at(self, step: int) -> tuple[Disk, dict[str, set[str]]]:
         """The disk before change `step`, and what was promised by then, by kind."""
-        disk, promised = Disk(), dict[str, set[str]]()
-        for number, (name, data) in enumerate(self._base, start=1 << 40):
-            disk.entries[name] = FOLDER if data is None else number
-            disk.inodes[number] = Inode(data or b"", len(data or b""))
+        disk, promised = started(self._base), dict[str, set[str]]()
         for entry in self.log[:step]:
             if entry[0] == "promise":
                 promised.setdefault(entry[1], set()).update(entry[2])
             else:
-                self._apply(disk, *entry)
+                apply(disk, *entry)
         return disk, promised
-
-    def _apply(self, disk: Disk, name: str, *args: Any) -> None:
-        if name == "create":
-            disk.inodes[args[1]] = Inode()
-            disk.pending.append((args[0], args[1]))
-        elif name == "write_all":
-            disk.inodes[args[0]].data += args[1]
-        elif name == "sync_file":
-            disk.inodes[args[0]].durable = len(disk.inodes[args[0]].data)
-        elif name == "sync_dir":
-            disk.sync_dir(args[0])
-        elif name == "link":
-            disk.pending.append((args[1], disk.live()[args[0]]))
-        elif name == "rename":
-            disk.pending += [(args[1], disk.live()[args[0]]), (args[0], None)]
-        elif name in ("unlink", "remove_dir"):
-            disk.pending.append((args[0], None))
-        elif name == "make_dir":
-            disk.pending.append((args[0], FOLDER))
-        elif name == "append_line":
-            inode = disk.live().get(args[0])
-            if inode is None:
-                inode = -2 - len(disk.inodes)
-                disk.inodes[inode] = Inode()
-                disk.pending.append((args[0], inode))
-            disk.inodes[inode].data += args[1]
 
     def image(self, step: int, dice: random.Random, mood: str, root: str) -> dict[str, set[str]]:
         """Write the lake as a cut before change `step` may leave it; return what was promised."""
         disk, promised = self.at(step)
-        for name, inode in sorted(disk.survivors(dice, mood).items()):
-            place = root + name.removeprefix(self.world.root)
-            if inode == FOLDER:
-                if os.path.isdir(os.path.dirname(place)):
-                    os.mkdir(place)
-            elif os.path.isdir(os.path.dirname(place)):
-                with open(place, "wb") as file:
-                    file.write(disk.bytes_of(inode, dice, mood))
+        survivors = sorted(disk.survivors(dice, mood).items())
+        write_image(
+            {
+                root + name.removeprefix(self.world.root): (
+                    None if inode == FOLDER else disk.bytes_of(inode, dice, mood)
+                )
+                for name, inode in survivors
+            }
+        )
         return promised
 
 
-def _whole_tree(root: str) -> list[tuple[str, bytes | None]]:
+def started(tree: list[tuple[str, bytes | None]]) -> Disk:
+    """A disk that holds a tree for good."""
+    disk = Disk()
+    for number, (name, data) in enumerate(tree, start=1 << 40):
+        disk.entries[name] = FOLDER if data is None else number
+        disk.inodes[number] = Inode(data or b"", len(data or b""))
+    return disk
+
+
+def apply(disk: Disk, name: str, *args: Any) -> None:
+    """Do one recorded change."""
+    if name == "create":
+        disk.inodes[args[1]] = Inode()
+        disk.pending.append((args[0], args[1]))
+    elif name == "write_all":
+        disk.inodes[args[0]].data += args[1]
+    elif name == "sync_file":
+        disk.inodes[args[0]].durable = len(disk.inodes[args[0]].data)
+    elif name == "sync_dir":
+        disk.sync_dir(args[0])
+    elif name == "link":
+        disk.pending.append((args[1], disk.live()[args[0]]))
+    elif name == "rename":
+        disk.pending += [(args[1], disk.live()[args[0]]), (args[0], None)]
+    elif name in ("unlink", "remove_dir"):
+        disk.pending.append((args[0], None))
+    elif name == "make_dir":
+        disk.pending.append((args[0], FOLDER))
+    elif name == "append_line":
+        inode = disk.live().get(args[0])
+        if inode is None:
+            inode = -2 - len(disk.inodes)
+            disk.inodes[inode] = Inode()
+            disk.pending.append((args[0], inode))
+        disk.inodes[inode].data += args[1]
+
+
+def write_image(tree: dict[str, bytes | None]) -> None:
+    """Write folders (None) and files; what has no folder is left out."""
+    for name, data in sorted(tree.items()):
+        if not os.path.isdir(os.path.dirname(name)):
+            continue
+        if data is None:
+            os.mkdir(name)
+            continue
+        with open(name, "wb") as file:
+            file.write(data)
+
+
+def whole_tree(root: str) -> list[tuple[str, bytes | None]]:
     """Every folder (None) and file (its bytes) below a root, the root first."""
     found: list[tuple[str, bytes | None]] = []
     for folder, _, files in os.walk(root):

@@ -1,0 +1,131 @@
+"""What the store does at its edges: calls that do half of what they were asked, and late looks."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog.errors import GcRefused
+from lakelog.store import disk, document
+from lakelog.store.publish import still_there
+from tests.support import lakes
+
+MakeLake = Callable[..., lakelog.Lake]
+
+
+def test_a_short_write_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few bytes the system takes at a time, all are written, in order."""
+    real = os.write
+    path = str(tmp_path / "f")
+    fd = disk.create(path)
+    few = SimpleNamespace(write=lambda fd, data: real(fd, bytes(data[:7])))
+    monkeypatch.setattr(disk, "os", few)
+    disk.write_all(fd, bytes(range(100)))
+    monkeypatch.undo()
+    disk.close(fd)
+    assert disk.read(path) == bytes(range(100))
+
+
+def test_what_is_gone_is_no_error(tmp_path: Path) -> None:
+    """Removing what is not there is done already; nobody holds a lock on it."""
+    disk.remove_dir(str(tmp_path / "none"))
+    disk.unlink(str(tmp_path / "none"))
+    assert not disk.is_locked(str(tmp_path / "none"))
+    assert not disk.exists(str(tmp_path / "none" / "below"))
+    assert disk.listing(str(tmp_path / "none")) == []
+
+
+def test_a_lock_that_cannot_be_taken_is_an_error(tmp_path: Path) -> None:
+    """Only a lock that another holds is no error; a dead descriptor is one."""
+    fd = disk.create(str(tmp_path / "f"))
+    disk.close(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        disk.lock(fd)
+
+
+def test_a_document_is_an_object() -> None:
+    """Bytes with the right checksum that are no object are no document."""
+    text = b"[1}"
+    data = text[:-1] + document.ending(text)
+    with pytest.raises((document.NotIntact, ValueError)):
+        document.decode(data)
+
+
+def test_segments_that_went_or_grew_old_are_noticed(make_lake: MakeLake) -> None:
+    """A publisher that stood still finds that its new files are gone, or may be condemned."""
+    lake = make_lake()
+    lake.append({"type": "A"})
+    entry = lakes.tiny_segment(lake, "X")
+    path = Path(lake.store.layout.object("segments", entry["key"]))
+    assert still_there(lake.store, [entry])
+    os.utime(path, (0, 0))
+    assert not still_there(lake.store, [entry])
+    path.unlink()
+    assert not still_there(lake.store, [entry])
+
+
+def test_gc_refuses_a_condemned_list_it_cannot_read(make_lake: MakeLake) -> None:
+    """A damaged list of what is condemned deletes nothing, and says what to do."""
+    lake = make_lake()
+    lake.append({"type": "A"})
+    lake.settle()
+    path = Path(lake.store.layout.condemned)
+    path.write_bytes(b"{}")
+    with pytest.raises(GcRefused, match="remove it to start anew"):
+        lake.gc()
+    path.unlink()
+    assert lake.gc().deleted == 0
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_full_disk_at_the_link_of_a_move(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch, code: int, linked: bool
+) -> None:
+    """A link that fails for want of room was made or not: the number is read back, once."""
+    lake = make_lake()
+    lake.append({"type": "A"})
+    real, left = disk.link, [1]
+
+    def link(source: str, target: str) -> None:
+        if "/refs/heads/" in target and left[0]:
+            left[0] -= 1
+            if linked:
+                real(source, target)
+            raise OSError(code, "planted")
+        real(source, target)
+
+    monkeypatch.setattr(disk, "link", link)
+    if linked:
+        assert lake.settle().move.number == 2
+    else:
+        with pytest.raises(OSError, match="planted"):
+            lake.settle()
+        assert lake.settle().move.number == 2
+    assert lake.count() == 1
+    assert [entry.move.op for entry in lake.log()] == ["seal", "init"]
+
+
+def test_a_torn_last_frame_is_kept_aside(make_lake: MakeLake) -> None:
+    """When a dead writer's file is trimmed, the bytes of its unfinished frame are kept."""
+    lake = make_lake()
+    lake.append({"type": "A"})
+    writer: Any = lake.writer()
+    path = f"{lake.path}/wal/main/{writer.name}-000000.jsonl.zst"
+    disk.close(writer._fd)
+    writer._fd = -1
+    with open(path, "ab") as file:
+        file.write(b"half a frame")
+    with lakelog.open(lake.path) as other:
+        other.settle()
+        assert not os.path.exists(path)
+        (kept,) = os.listdir(other.store.layout.cut)
+        assert Path(other.store.layout.cut, kept).read_bytes() == b"half a frame"
+        assert other.count() == 1

@@ -1,0 +1,153 @@
+"""Bugs planted in lakelog's own code, each with the row that must notice it.
+
+An edit changes the source of one function; a protocol plant is one of test_protocol_planted.py.
+"""
+
+from __future__ import annotations
+import __future__
+
+import importlib
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.support import seam
+from tests.support.casts import CASTS
+from tests.test_protocol_planted import PLANTED
+from tests.torture.calls import PLAYS
+from tests.torture.trace import WORK
+
+SHORT = PLAYS.index(("append", "short once"))
+STORE, INGEST = "lakelog.store", "lakelog.ingest"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One bug: what is wrong, the row that must notice, and which of its cases to play."""
+
+    what: str
+    row: str
+    plant: Callable[[pytest.MonkeyPatch], None]
+    first: int = 0
+    step: int = 1
+
+
+def edit(patch: pytest.MonkeyPatch, where: str, old: str, new: str) -> None:
+    """Give a function, `module:name` or `module:Class.name`, another source."""
+    place, _, dotted = where.partition(":")
+    module = importlib.import_module(place)
+    owner: Any = module
+    *path, name = dotted.split(".")
+    for part in path:
+        owner = getattr(owner, part)
+    function = inspect.unwrap(getattr(owner, name))
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(old) == 1, f"{where}: {old!r} is there {source.count(old)} times"
+    flags = __future__.annotations.compiler_flag
+    code = compile(source.replace(old, new), f"<{where}>", "exec", flags)
+    made: dict[str, Any] = {}
+    exec(code, module.__dict__, made)
+    if owner is not module:
+        patch.setattr(owner, name, made[name])
+        return
+    replace(patch, getattr(module, name), made[name])
+
+
+def replace(patch: pytest.MonkeyPatch, old: Any, new: Any) -> None:
+    """Put a function in the place of another wherever it was imported."""
+    for module in list(sys.modules.values()):
+        if getattr(module, "__name__", "").startswith("lakelog"):
+            for name, value in list(vars(module).items()):
+                if value is old:
+                    patch.setattr(module, name, new)
+    for name, value in seam.FUNCTIONS.items():
+        if value is old:
+            patch.setitem(seam.FUNCTIONS, name, new)
+
+
+def _edited(
+    what: str, row: str, where: str, old: str, new: str, first: int = 0, step: int = 1
+) -> Mutant:
+    return Mutant(what, row, lambda patch: edit(patch, where, old, new), first, step)
+
+
+def _verb(name: str) -> int:
+    """The case of the row of crash states that takes one verb."""
+    return list(WORK).index(name)
+
+
+WRITER, DISK = f"{STORE}.writer:Writer", f"{STORE}.disk"
+EDITS = [
+    _edited("a sync dropped: the frame", "states", f"{WRITER}._store_frame",
+            "disk.sync_file(self._fd)", "pass", _verb("six appends")),
+    _edited("acknowledged before its sync", "states", f"{WRITER}._store_frame",
+            "disk.write_all(self._fd, frame)\n            disk.sync_file(self._fd)",
+            "disk.sync_file(self._fd)\n            disk.write_all(self._fd, frame)",
+            _verb("six appends")),
+    _edited("a sync dropped: the first frame", "states", f"{WRITER}._open_next",
+            "disk.sync_file(fd)", "pass", _verb("six appends")),
+    _edited("a sync dropped: the WAL's name", "states", f"{WRITER}._open_next",
+            "disk.sync_dir(directory)", "pass", _verb("six appends")),
+    _edited("a sync dropped: objects", "states", f"{DISK}:write_pieces",
+            "    if sync:\n            sync_file(fd)", "    pass", _verb("settle")),
+    _edited("a sync dropped: names of objects", "states", f"{DISK}:put_object",
+            "    sync_dir(os.path.dirname(path))", "    pass", _verb("settle")),
+    _edited("a sync dropped: before a trim", "states", f"{STORE}.publish:link_move",
+            "        disk.sync_dir(directory)\n        return head",
+            "        return head", _verb("settle")),
+    _edited("a failed sync tried again", "lies", f"{WRITER}._store_frame",
+            "except OSError:\n            pass",
+            "except OSError:\n            disk.sync_file(self._fd)\n            return", 4),
+    _edited("short writes believed", "calls", f"{DISK}:write_all",
+            "while done < len(data):", "while False:", SHORT, len(PLAYS)),
+    _edited("`rename` for `link`", "publish", f"{DISK}:create_whole",
+            "link(made, path)", "os.replace(made, path)"),
+    _edited("a torn frame believed", "corrupt", f"{STORE}.wal:frame_at",
+            "if zlib.crc32(payload) != crc:", "if False:"),
+    _edited("a document's checksum skipped", "corrupt", f"{STORE}.document:decode",
+            "len(data) <= TAIL or data[-TAIL:] != ending(text)", "len(data) <= TAIL"),
+    _edited("a segment's checksum skipped", "corrupt", f"{STORE}.marks:hash_file",
+            "return sha.hexdigest()", "return path.rpartition('/')[2].partition('.')[0]"),
+    _edited("a mark believed though the file changed", "corrupt", f"{STORE}.marks:Marks.holds",
+            "return self._load().get(digest) == _print(path)",
+            "_print(path)\n    return digest in self._load()"),
+    _edited("verify believes packed moves", "corrupt", f"{STORE}.refs:read_packed",
+            "hashlib.sha256(data[:-32]).digest() != data[-32:]", "False"),
+    _edited("a cursor outside its commit", "ingest", f"{INGEST}.batch:commit",
+            "(*entries, *steps), ids_add=ids)", "tuple(entries), ids_add=ids)"),
+    _edited("a cursor ahead of its rows", "watch", f"{INGEST}.batch:commit",
+            "(*entries, *steps), ids_add=ids)", "tuple(steps), ids_add=ids)"),
+    _edited("a watermark one too high", "sequence", f"{STORE}.seal:Sealer.seal",
+            "w: fs[-1].sequence for", "w: fs[-1].sequence + 1 for"),
+    _edited("a trim one frame too early", "schedule", f"{STORE}.trim:_is_sealed",
+            "file.last <= mark", "file.last <= mark + 1", 0, len(CASTS)),
+    _edited("retention's filter inverted", "sequence", f"{STORE}.retention:_rest",
+            "time) >= {before}", "time) < {before}"),
+    _edited("pruning's filter inverted", "sequence", "lakelog.query.prune:Mentions.wants",
+            "return any(need.wants(entry, filters)", "return not any(need.wants(entry, filters)"),
+    _edited("a given id stored twice", "sequence", f"{STORE}.seal:drop_known",
+            "keep[order[known]] = False", "pass"),
+    _edited("compaction loses a row", "sequence", f"{STORE}.compact:rewrite",
+            "ORDER BY type, time, seq\"", "ORDER BY type, time, seq OFFSET 1\""),
+    _edited("gc takes what tags name", "sequence", f"{STORE}.gc:_roots",
+            "{tag.snapshot for tag in store.refs.tags()}", "set()"),
+    _edited("a bad line dropped", "fuzz", f"{INGEST}.transform:Transformer._exact",
+            "made.bad.append(self._bad(chunk, start, error.reason, line))", "pass"),
+    _edited("a rotated file known by its name alone", "watch", f"{INGEST}.cursors:_before",
+            'if whole and digest(before) == entry["tail"] else None', "if whole else None", 400),
+    _edited("times of moves may go back", "clock", f"{STORE}.publish:try_move",
+            "now = max(began, head.move.time + 1)", "now = began"),
+    _edited("a descriptor left open", "leaks", f"{DISK}:sync_dir", "os.close(fd)", "pass"),
+    _edited("a temporary file left", "leaks", f"{DISK}:create_whole", "unlink(made)", "pass"),
+]  # fmt: skip
+RULES = [
+    Mutant(f"protocol: {plant.__name__.strip('_').replace('_', ' ')}", "schedule", plant,
+           list(CASTS).index(cast), len(CASTS))
+    for cast, plant in PLANTED
+]  # fmt: skip
+MUTANTS = [*EDITS, *RULES]

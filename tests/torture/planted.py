@@ -1,0 +1,93 @@
+"""Planted bugs: each row must notice the bugs that are its own, or the row means nothing."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import sys
+import time
+
+from tests.torture import (
+    calls,
+    clocks,
+    contests,
+    corruptions,
+    followed,
+    full,
+    fuzz,
+    images,
+    kills,
+    leaks,
+    sequences,
+    trace,
+)
+from tests.torture.case import Case, Row
+from tests.torture.mutants import MUTANTS, Mutant
+from tests.torture.run import play
+
+PATIENCE = 45
+"""Seconds in which a bug must be noticed."""
+CAUGHT, MISSED, BROKEN = 0, 3, 4
+PLAYED: dict[str, Row] = {
+    row.name: row
+    for module in (calls, clocks, contests, corruptions, followed, full, fuzz, images, kills,
+                   leaks, sequences)
+    for row in module.ROWS
+}  # fmt: skip
+
+
+def planted(case: Case) -> None:
+    """Plant one bug in a process of its own, and play its row until it is noticed."""
+    mutant = MUTANTS[case.number % len(MUTANTS)]
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = BROKEN
+        try:
+            os.dup2(theirs, 2)
+            error = noticed(case, mutant)
+            os.write(theirs, error.strip().rpartition("\n")[2].encode())
+            code = CAUGHT if error else MISSED
+        finally:
+            sys.stderr.flush()
+            with contextlib.suppress(Exception):
+                atexit._run_exitfuncs()
+            os._exit(code)
+    os.close(theirs)
+    try:
+        with os.fdopen(ours, "rb") as file:
+            said = file.read().decode(errors="replace")
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    finally:
+        _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    assert code != MISSED, f"not noticed in {PATIENCE} s by {mutant.row}: {mutant.what}"
+    assert code == CAUGHT, f"could not be planted: {mutant.what}\n{said[-1500:]}"
+    for slip in ("NameError", "AttributeError", "TypeError", "SyntaxError"):
+        assert slip not in said, f"the plant itself fails: {mutant.what}: {said}"
+    if os.environ.get("LAKELOG_DEBUG"):
+        print(f"{mutant.what}, by {mutant.row}: {said[-300:]}")
+    case.tally.notes[f"by {mutant.row}"] += 1
+    case.verified()
+
+
+def noticed(case: Case, mutant: Mutant) -> str:
+    """The error of the first case of the mutant's row that goes wrong, "" if none does in time."""
+    mutant.plant(case.patch)
+    case.patch.setattr(trace, "by_strace", lambda *_: None)
+    until = time.monotonic() + PATIENCE
+    number = mutant.first
+    while time.monotonic() < until:
+        _, error = play(PLAYED[mutant.row], case.seed, number, case.size, PATIENCE)
+        if error:
+            return error
+        number += mutant.step
+    return ""
+
+
+ROWS = [Row("planted", "planted bugs, all caught", len(MUTANTS), len(MUTANTS), 70, planted,
+            cases=len(MUTANTS))]  # fmt: skip

@@ -1,0 +1,39 @@
+"""All rows, in the order of the table."""
+
+from __future__ import annotations
+
+from tests.torture import (
+    calls,
+    clocks,
+    contests,
+    corruptions,
+    cuts,
+    followed,
+    full,
+    fuzz,
+    images,
+    kills,
+    leaks,
+    planted,
+    sequences,
+)
+from tests.torture.case import Row
+
+ROWS: dict[str, Row] = {
+    row.name: row
+    for row in (
+        *kills.ROWS,
+        *images.ROWS,
+        *cuts.ROWS,
+        *calls.ROWS,
+        *full.ROWS,
+        *corruptions.ROWS,
+        *contests.ROWS,
+        *sequences.ROWS,
+        *followed.ROWS,
+        *fuzz.ROWS,
+        *clocks.ROWS,
+        *leaks.ROWS,
+        *planted.ROWS,
+    )
+}
