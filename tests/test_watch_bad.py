@@ -212,3 +212,20 @@ def test_a_bomb_and_an_endless_line(
     assert stored(lake) == Counter(place.written)
     (proof,) = audit(lake.store, lake.branch_name, lake.engine, [str(place.root / "a.log")]).files
     assert not proof.wrong
+
+
+def test_a_file_taken_in_before_gives_nothing_new(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Ingest a file, then watch it, pack a copy of it, rotate it, pack that: nothing is new."""
+    place = Place(tmp_path / "logs")
+    place.write("a.log", 500)
+    assert lake.ingest(str(place.root / "a.log")).events == 500
+    with Watched(lake, place) as watcher:
+        assert watcher.round() == 0
+        (place.root / "copy.gz").write_bytes(gzip.compress((place.root / "a.log").read_bytes()))
+        assert watcher.round() == 0
+        place.move("a.log", "a.log.1")
+        assert watcher.round() == 0
+        place.pack("a.log.1")
+        assert watcher.round() == 0
+    assert lake.ingest(str(place.root)).events == 0
+    proven(lake, place)
