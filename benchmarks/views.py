@@ -62,7 +62,7 @@ while time.time() < end:
 print([[], 0])
 """
 _COMPACTOR = """
-os.nice(10)  # as `lakelog compact --watch` does
+__import__("os").nice(10)  # as `lakelog compact --watch` does
 while time.time() < end:
     lake.compact()
     time.sleep(1)

@@ -192,8 +192,8 @@ def test_nothing_to_replay_or_drop(lake: lakelog.Lake) -> None:
     before = lake.store.refs.head("main").move
     assert (replay(lake), drop(lake)) == ((0, 0, 0), 0)
     assert lake.store.refs.head("main").move == before
-    with pytest.raises(InvalidSetting, match="no format 'csv'"):
-        replay(lake, form="csv")
+    with pytest.raises(InvalidSetting, match="no format 'xml'"):
+        replay(lake, form="xml")
 
 
 # --- the command line -----------------------------------------------------------------------------
