@@ -26,6 +26,11 @@ class Seen:
     ctime_ns: int = 0
 
     @property
+    def unread(self) -> Seen:
+        """The file as it is called until it was taken in: of no size, so that it is due."""
+        return Seen(self.path, self.device, self.inode, -1, 0)
+
+    @property
     def identity(self) -> tuple[int, int]:
         """Which file it is on this machine, as long as it is held open."""
         return self.device, self.inode

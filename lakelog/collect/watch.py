@@ -80,8 +80,7 @@ class Watcher:
         self._lake, self._roots = lake, [os.path.abspath(root) for root in roots]
         self._patterns, self._say = patterns, say or (lambda text: None)
         self._form, self._source = form, source
-        branch = lake.branch_name
-        self._job = Job(lake.store, branch, lambda: lake.engine(), form, source)
+        self._job = Job(lake.store, lake.branch_name, lake.engine, form, source)
         self._known: dict[str, _Followed] = {}
         self._told: dict[str, str] = {}
         self._unseen: set[str] = set()
@@ -190,9 +189,7 @@ class Watcher:
         group = Group(self._job, self._ingest)
         taken: list[tuple[_Followed, FileReport]] = []
         for seen in due:
-            # what is not taken in yet has no size, so that it stays due if the lake fails
-            unread = Seen(seen.path, seen.device, seen.inode, -1, 0)
-            followed = self._known.setdefault(seen.path, _Followed(unread))
+            followed = self._known.setdefault(seen.path, _Followed(seen.unread))
             if followed.fd < 0:
                 with contextlib.suppress(OSError):  # then its reader says why
                     followed.fd = os.open(seen.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -240,9 +237,7 @@ class Watcher:
             return False
         if not seen.path.endswith(SUFFIXES) and not self._is_part(seen):
             return False
-        waiting = followed or self._known.setdefault(
-            seen.path, _Followed(Seen(seen.path, seen.device, seen.inode, -1, 0))
-        )
+        waiting = followed or self._known.setdefault(seen.path, _Followed(seen.unread))
         waiting.since = waiting.since or time.monotonic()
         return time.monotonic() - waiting.since < _PATIENCE
 
@@ -260,11 +255,8 @@ class Watcher:
             for other in self._known.values()
         ):  # fmt: skip
             return True
-        store = self._lake.store
-        state = store.manifests.load(
-            store.refs.head(self._lake.branch_name).move.snapshot
-        )  # fmt: skip
-        alike = cursors.of_head(store.manifests.entries(state, "cursor"), head, self._source)
+        _, state = self._job.head()
+        alike = cursors.of_head(self._job.cursors(state), head, self._source)
         return any(entry["bytes"] > seen.size for entry in alike)
 
     def _hold_few(self) -> None:

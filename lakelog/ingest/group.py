@@ -60,6 +60,8 @@ class Group:
         self._batch: Batch | None = None
         self._entries: list[Entry] = []
         self._pieces: list[_Piece] = []
+        self._pending: dict[str, Entry] = {}
+        self._bytes = 0
 
     def take(self, path: str, name: str, mode: str) -> FileReport:
         """Take in one regular file that is called `name`; `mode` is that of Job. The report is
@@ -76,7 +78,7 @@ class Group:
             self.flush()
             return self._alone(path, name, mode)
         report.error = source.broken
-        if sum(len(piece.data) for piece in self._pieces) >= BYTES_MAX:
+        if self._bytes >= BYTES_MAX:
             self.flush()
         return report
 
@@ -85,6 +87,7 @@ class Group:
         LakelogError and OSError when the lake itself fails."""
         batch, self._batch = self._batch, None
         pieces, self._pieces = self._pieces, []
+        self._pending, self._bytes = {}, 0
         if batch is None:
             return
         with closing(batch):
@@ -107,9 +110,9 @@ class Group:
         if self._batch is None:
             self._batch = Batch(self._job)
             self._entries = self._job.cursors(self._batch.state)
-        pending = {piece.at.key: piece.at.entry() for piece in self._pieces}
-        start = cursors.find(source, [*self._entries, *pending.values()], self._job.label)
-        if start.replaced is not None and start.replaced.key in pending:
+        known = [*self._entries, *self._pending.values()]
+        start = cursors.find(source, known, self._job.label)
+        if start.replaced is not None and start.replaced.key in self._pending:
             return False
         place = start.cursor.bytes
         data = source.read(PIECE_MAX + 1) if source.size - place <= PIECE_MAX else b""
@@ -132,6 +135,8 @@ class Group:
             lines = len(found.lines)
             piece = _Piece(path, source.name, mode, report, form, start, at, data, lines)
             self._pieces.append(piece)
+            self._pending[at.key] = at.entry()
+            self._bytes += len(data)
         return True
 
     def _decide(self, batch: Batch, form: Any, pieces: list[_Piece]) -> None:
