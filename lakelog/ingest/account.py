@@ -99,8 +99,7 @@ class Account:
         file.waiting, file.error = max(covered - end, 0), source.broken
         if covered < end:
             file.error = source.broken or f"only {covered:,} of {end:,} bytes can be read"
-        if self._held:
-            self._events(Chunk(self._held, self._at), final=True)
+        self._end_held()
         if covered > self._at:
             self._compare(self._at, min(covered, end), [])
         file.note("foreign", _unique(self._places.outside(self._cursor.origin, end)))
@@ -108,8 +107,7 @@ class Account:
     def _piece(self, piece: Piece, end: int) -> None:
         """Compare what a piece holds, as far as it was taken in."""
         if isinstance(piece, Overlong):
-            if self._held:
-                self._events(Chunk(self._held, self._at), final=True)
+            self._end_held()
             high = min(piece.base + piece.length, end)
             first = _ints([piece.base])
             later = functools.partial(self._later, first)
@@ -128,8 +126,7 @@ class Account:
     def _part(self, chunk: Chunk, form: Any) -> None:
         """Compare what is of one format, which is told by its lines where no cursor says it."""
         if form is not None and (self._form is None or form.NAME != self._form.NAME):
-            if self._held:
-                self._events(Chunk(self._held, self._at), final=True)
+            self._end_held()
             self._form = known.fitted(form, self._head[: self._cursor.bytes])
         if self._form is None:
             self._form = self._choose(chunk)
@@ -138,6 +135,11 @@ class Account:
             self._lines(chunk)
         else:
             self._events(Chunk(self._held + chunk.data, self._at))
+
+    def _end_held(self) -> None:
+        """Compare what was held for its end, behind which nothing of its format comes."""
+        if self._held:
+            self._events(Chunk(self._held, self._at), final=True)
 
     def _choose(self, chunk: Chunk) -> Any:
         """The format that ingest chose: by the first lines, unless rows show that it was forced."""
