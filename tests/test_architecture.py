@@ -40,7 +40,7 @@ ORDER = {
     "train": """folder shards tables kinds recipe template selecting scratch tokens minhash cluster
         patterns redact chats dialects events dialogue pairs windows shape structure stage assign
         budget staging provenance leaks quality plots report card trainingset remake compare""",
-    "ingest/formats": """sqltext narrowed jsonl dialect dialects cloudevents docker journal
+    "ingest/formats": """sqltext narrowed jsonl dialect dialects cloudevents pieces docker journal
         documents otlpsql otlp oos bulk zones pattern columns headed access logformat traffic syslog
         runtime logfmt cri auditd applog zeek w3c delimited plain known""",
     "cli": """exits terminal values vectors tables formats inputs output app pairs lines sample

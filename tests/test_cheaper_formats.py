@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakelog.ingest.formats import access, applog, logfmt, pattern, syslog
+from lakelog.ingest.formats import access, applog, pattern, syslog
 from tests.test_formats import NOW, compare
 from tests.test_text_formats import SEEDS, edited, has_time
 
@@ -40,7 +40,7 @@ def lines_of(form: Any) -> st.SearchStrategy[list[bytes]]:
     return st.lists(edited(seeds), min_size=8, max_size=24)
 
 
-@pytest.mark.parametrize("form", [access, syslog, applog, logfmt], ids=lambda f: f.NAME)
+@pytest.mark.parametrize("form", [access, syslog, applog], ids=lambda f: f.NAME)
 @settings(max_examples=60)
 @given(data=st.data())
 def test_plain_lines_are_decided_as_by_the_exact_rule(engine: Any, form: Any, data: Any) -> None:

@@ -125,7 +125,8 @@ class Transformer:
 
         if self._queries is None:
             sample = chunk.data[:SAMPLE].split(b"\n")[:-1][:SAMPLE_LINES]
-            self._queries = [*self._form.cheaper(sample), self._form.QUERY]
+            cheaper = getattr(self._form, "cheaper", None)
+            self._queries = [*(cheaper(sample) if cheaper else ()), self._form.QUERY]
         tables: list[pa.Table | None] = []
         count = len(found.lines)
         left = np.arange(count, dtype=np.int64)

@@ -9,9 +9,10 @@ message before them, and so do DETAIL, HINT and STATEMENT of PostgreSQL.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-from lakelog.ingest.formats import pattern
+from lakelog.ingest.formats import pattern, runtime
 from lakelog.ingest.formats.pattern import (
     CLOCK,
     COLOURS,
@@ -19,8 +20,6 @@ from lakelog.ingest.formats.pattern import (
     MONTH,
     REST,
     WORD,
-    Level,
-    Pattern,
     graded,
 )
 from lakelog.ingest.formats.zones import TZ
@@ -62,13 +61,7 @@ _LETTER = graded({"T": "TRACE", "D": "DEBUG", "I": "INFO", "W": "WARN", "E": "ER
                   "F": "FATAL", "C": "FATAL"})  # fmt: skip
 
 
-def _style(
-    regex: str, *data: str, time: str = "{stamp}", source: str = "source",
-    level: Level | None = WORD,
-) -> Pattern:  # fmt: skip
-    return Pattern(regex, time, "log", level, source=source, data=data)
-
-
+_style = functools.partial(runtime.style, level=WORD)
 BEGINS = (
     rf"^{COLOURS}(?:\[?\d{{4}}[-/]\d\d[-/]\d\d[T :]|\[[A-Z][a-z][a-z] [A-Z][a-z][a-z] +\d"
     r"|\d\d/?\d\d/?\d\d \d\d:?\d\d:?\d\d|\d\d-[A-Z][a-z][a-z]-\d{4} "

@@ -70,11 +70,6 @@ def parse(line: bytes) -> dict[str, Any]:
     return event
 
 
-def cheaper(lines: list[bytes]) -> list[str]:
-    """There is no cheaper query."""
-    return []
-
-
 def _sql(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 

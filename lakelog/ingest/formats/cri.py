@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.ingest.formats import pattern
 from lakelog.ingest.formats.pattern import MESSAGE, Pattern
+from lakelog.ingest.formats.pieces import open_after
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,11 +80,6 @@ def _placed(line: bytes) -> list[tuple[int, dict[str, Any]]]:
     return events
 
 
-def cheaper(lines: list[bytes]) -> list[str]:
-    """There is no cheaper query."""
-    return []
-
-
 def heads(array: pa.Array, starts: Any) -> tuple[Any, bool]:
     """Say of each line whether it begins a record, and whether the last one is open."""
     import numpy as np
@@ -93,9 +89,9 @@ def heads(array: pa.Array, starts: Any) -> tuple[Any, bool]:
     cut = np.asarray(pc.match_substring_regex(array, "^[^ ]+ std(?:out|err) P"))
     if not cut.any():
         return np.ones(count, dtype=bool), False
-    is_open = np.zeros(count, dtype=bool)
-    for stream in ("stdout", "stderr"):
-        mine = np.asarray(pc.match_substring_regex(array, f"^[^ ]+ {stream} "))
-        last = np.maximum.accumulate(np.where(mine, np.arange(count), -1))
-        is_open |= (last >= 0) & cut[last]
+    streams = tuple(
+        np.asarray(pc.match_substring_regex(array, f"^[^ ]+ {stream} "))
+        for stream in ("stdout", "stderr")
+    )
+    is_open = open_after(cut, streams)
     return np.append(True, ~is_open[:-1]), bool(is_open[-1])

@@ -68,11 +68,6 @@ def parse(line: bytes) -> dict[str, Any]:
     raise InvalidEvent("no line that names the columns before it")
 
 
-def cheaper(lines: list[bytes]) -> list[str]:
-    """There is no cheaper query."""
-    return []
-
-
 QUERY = ""  # made of the header
 
 
@@ -108,10 +103,6 @@ class Delimited:
     def sniff(self, lines: list[bytes]) -> float:
         """The format is known."""
         return _SURE
-
-    def cheaper(self, lines: list[bytes]) -> list[str]:
-        """There is no cheaper query."""
-        return []
 
     def parse(self, line: bytes) -> list[dict[str, Any]]:
         """Return the event of a record, none for the header. Raises InvalidEvent."""

@@ -86,10 +86,6 @@ class Dialect:
         """Return the event of one line. Raises InvalidEvent."""
         return self.event(parse_line(line))
 
-    def cheaper(self, lines: list[bytes]) -> list[str]:
-        """There is no cheaper query."""
-        return []
-
     def is_one(self, found: dict[str, Any]) -> bool:
         """Whether an object has the members by which the dialect is known."""
         return all(any(map(functools.partial(_is_met, found), f.split("|"))) for f in self.fits)

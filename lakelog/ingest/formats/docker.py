@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_line
 from lakelog.ingest.formats.dialect import Dialect
+from lakelog.ingest.formats.pieces import open_after
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,16 +48,10 @@ def firsts(lines: pa.Array) -> np.ndarray:
 
     open_ = np.array(pc.match_substring_regex(lines, _LINE))
     open_ &= ~np.array(pc.match_substring_regex(lines, _ENDED))
-    found = np.ones(len(open_), dtype=bool)
     if not open_.any():
-        return found
+        return np.ones(len(open_), dtype=bool)
     errors = np.array(pc.match_substring(lines, '"stream":"stderr"'))
-    for stream in (errors, ~errors):
-        # the last line of this stream before each line tells whether it is open there
-        at = np.where(stream, np.arange(len(open_)), -1)
-        last = np.maximum.accumulate(at)[:-1]
-        found[1:] &= ~((last >= 0) & open_[last])
-    return found
+    return np.append(True, ~open_after(open_, (errors, ~errors))[:-1])
 
 
 def complete(text: bytes) -> bool:
@@ -85,11 +80,6 @@ def parse(text: bytes) -> list[dict[str, Any]]:
         if part["log"].endswith("\n"):
             del open_[part["stream"]]
     return [_finished(event) for event in found]
-
-
-def cheaper(lines: list[bytes]) -> list[str]:
-    """There is no cheaper query."""
-    return []
 
 
 def _is_piece(part: dict[str, Any]) -> bool:

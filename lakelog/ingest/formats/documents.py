@@ -119,10 +119,6 @@ class Documents:
             value = found[0] if found else []
         return [self._event(element, beside) for element, beside in _elements(value)]
 
-    def cheaper(self, lines: list[bytes]) -> list[str]:
-        """There is no cheaper query."""
-        return []
-
     def _goes_on(self, text: bytes) -> bool:
         """Whether an array was opened whose elements are no records of their own."""
         return self.indent is None and re.match(_OPEN.encode(), text) is not None

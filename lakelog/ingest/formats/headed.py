@@ -40,10 +40,6 @@ class Headed:
         """The format is known."""
         return 1.0
 
-    def cheaper(self, lines: list[bytes]) -> list[str]:
-        """There is no cheaper query."""
-        return []
-
     def heads(self, array: pa.Array, starts: Any) -> tuple[Any, bool]:
         """Say of each line whether it begins a record, and whether the last one may go on: all
         begin one but those behind a header that says something else."""

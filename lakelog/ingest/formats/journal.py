@@ -68,10 +68,6 @@ class Export:
             raise InvalidEvent("no entry of the journal: it has no __REALTIME_TIMESTAMP")
         return JOURNALD.event({k: holdable(v) for k, v in found.items()})
 
-    def cheaper(self, lines: list[bytes]) -> list[str]:
-        """There is no cheaper query."""
-        return []
-
 
 FORM = Export()
 

@@ -53,11 +53,6 @@ def parse(line: bytes) -> dict[str, Any]:
     return event
 
 
-def cheaper(lines: list[bytes]) -> list[str]:
-    """There is no cheaper query."""
-    return []
-
-
 def _unquoted(value: str) -> str:
     """A value without its quotes; its escapes are those of JSON, else only quotes have one."""
     if not value.startswith('"'):

@@ -85,10 +85,6 @@ class LogFormat:
         """Return the event of one line. Raises InvalidEvent."""
         return pattern.parse(self._patterns, line, f"no line of the format {self.NAME[7:]}")
 
-    def cheaper(self, lines: list[bytes]) -> list[str]:
-        """There is no cheaper query."""
-        return []
-
 
 def read(text: str) -> Pattern:
     """Return the pattern of lines that a LogFormat or log_format describes.

@@ -54,11 +54,6 @@ def parse(text: bytes) -> list[dict[str, Any]]:
     return [event for request in requests for event in _request(request)]
 
 
-def cheaper(lines: list[bytes]) -> list[str]:
-    """There is no cheaper query."""
-    return []
-
-
 def plain(value: Any) -> Any:
     """Return what an AnyValue holds as plain JSON; what is none comes back as it is."""
     if not isinstance(value, dict) or len(value) != 1:

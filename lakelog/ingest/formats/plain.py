@@ -34,11 +34,6 @@ def parse(line: bytes) -> dict[str, Any]:
     return pattern.parse(PATTERNS, line, "no text: it holds control characters", joined=True)
 
 
-def cheaper(lines: list[bytes]) -> list[str]:
-    """There is no cheaper query."""
-    return []
-
-
 def _is_words(line: bytes) -> bool:
     """Whether this is text that is no beginning of a document."""
     return not _JSON.match(line) and pattern.share([line], _untimed) > 0

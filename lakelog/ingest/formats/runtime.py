@@ -43,10 +43,11 @@ _ISO = r"(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\
 _UNTIMED = "-"
 
 
-def _style(
+def style(
     regex: str, *data: str, time: str = "{stamp}", source: str = "source",
     level: Level | None = _LETTER,
 ) -> Pattern:  # fmt: skip
+    """A style whose payload is the groups `data`, and whose level is a letter unless said."""
     return Pattern(regex, time, "log", level, source=source, data=data)
 
 
@@ -57,41 +58,41 @@ BEGINS = (
     r"|(?:DEBUG|INFO|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL):|\[ *\d+\.\d{6}\] )"
 )
 PATTERNS = (
-    _style(
+    style(
         rf"(?P<level>[IWEFD])(?P<month>\d\d)(?P<day>\d\d) {CLOCK} +(?P<thread>\d+)"
         rf" (?P<source>[^ \]]+)\]{REST}",
         "thread", time="?-{month}-{day}T{clock}",
     ),
-    _style(
+    style(
         rf"(?P<pid>\d+):(?P<role>[MSCX]) (?P<day>\d\d) {MONTH} (?P<year>\d{{4}}) {CLOCK}"
         rf" (?P<level>[.*#-]){REST}",
         "pid", "role", time="{year}-{mon}-{day}T{clock}", source="", level=_REDIS,
     ),
-    _style(
+    style(
         r"(?P<level>[DIWEFA]), \[(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,9}) #(?P<pid>\d+)\]"
         rf" +(?:DEBUG|INFO|WARN|ERROR|FATAL|ANY) -- (?P<source>[^:]*):{REST}",
         "pid",
     ),
-    _style(
+    style(
         rf"(?P<month>\d\d)-(?P<day>\d\d) {CLOCK} +(?P<pid>\d+) +(?P<thread>\d+)"
         rf" (?P<level>[VDIWEFS]) (?P<source>[^:]*?) *:{REST}",
         "pid", "thread", time="?-{month}-{day}T{clock}",
     ),
-    _style(
+    style(
         rf"\[{MONTH} +(?P<day>\d{{1,2}}) {CLOCK}\] (?P<level>[A-Z]+)\[(?P<pid>\d+)\]"
         rf"(?:\[[^\]]*\])?:? (?P<source>[^ :]+):(?P<line>\d+){REST}",
         "pid", "line", time="?-{mon}-{day}T{clock}", level=WORD,
     ),
-    _style(
+    style(
         r"\[Nest\] (?P<pid>\d+) +- (?P<month>\d\d?)/(?P<day>\d\d?)/(?P<year>\d{4}),"
         r" (?P<hour12>\d\d?):(?P<minute>\d\d:\d\d) (?P<half>AM|PM) +"
         rf"(?P<level>VERBOSE|DEBUG|LOG|WARN|ERROR|FATAL)(?: \[(?P<source>[^\]]*)\])?{REST}",
         "pid", time="{year}-{month}-{day}T{hour12}:{minute}", level=_NEST,
     ),
-    _style(rf"\((?P<level>[NIWC])\) {_ISO} -{REST}", source=""),
-    _style(rf"(?P<source>[\w.-]+) +\| +{_ISO}{REST}", level=None),
-    _style(rf"# Time: {_ISO}{REST}", source="", level=None),
-    _style(
+    style(rf"\((?P<level>[NIWC])\) {_ISO} -{REST}", source=""),
+    style(rf"(?P<source>[\w.-]+) +\| +{_ISO}{REST}", level=None),
+    style(rf"# Time: {_ISO}{REST}", source="", level=None),
+    style(
         r"(?P<alert>[^ ]+) (?P<stamp>\d{9,10}) \d{4}\.\d\d\.\d\d (?P<node>[^ ]+)"
         r" \d{4}-\d\d-\d\d-[\d.]+ [^ ]+ (?P<kind>[A-Z]+) (?P<source>[A-Z_]+)"
         rf" {_WORDS}{REST}",
@@ -101,18 +102,18 @@ PATTERNS = (
             "FATAL": "FATAL",
         }),
     ),
-    _style(
+    style(
         r"(?P<alert>[^ ]+) (?P<stamp>\d{9,10}) \d{4}\.\d\d\.\d\d (?P<node>[^ ]+)"
         r" [A-Z][a-z][a-z] +\d{1,2} \d\d:\d\d:\d\d [^ ]+"
         r" (?:(?P<source>[^ :\[\]]+)(?:\[(?P<pid>\d+)\])?:(?: |$))?(?P<message>.*)",
         "alert", "node", "pid", level=None,
     ),
-    _style(rf"(?P<stamp>\d{{10}}(?:\.\d{{1,9}})?|\d{{13}}) {MESSAGE}", source="", level=None),
-    _style(
+    style(rf"(?P<stamp>\d{{10}}(?:\.\d{{1,9}})?|\d{{13}}) {MESSAGE}", source="", level=None),
+    style(
         rf"{_ANY}:(?P<source>[A-Za-z_][\w.-]*):{MESSAGE}", time=_UNTIMED, level=WORD
     ),
-    _style(rf"{_ANY}: +{MESSAGE}", time=_UNTIMED, source="", level=WORD),
-    _style(
+    style(rf"{_ANY}: +{MESSAGE}", time=_UNTIMED, source="", level=WORD),
+    style(
         rf"\[ *(?P<uptime>\d+\.\d{{6}})\] (?:(?P<source>[\w-]+(?: [\w.:-]+)?): )?{MESSAGE}",
         "uptime", time=_UNTIMED, level=None,
     ),

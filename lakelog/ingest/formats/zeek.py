@@ -35,11 +35,6 @@ def parse(line: bytes) -> dict[str, Any]:
     raise InvalidEvent("no #fields before it")
 
 
-def cheaper(lines: list[bytes]) -> list[str]:
-    """There is no cheaper query."""
-    return []
-
-
 QUERY = ""  # made of the header
 
 

@@ -1,0 +1,19 @@
+"""Lines of containers that come in pieces: a stream is open after a piece until its last one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def open_after(pieces: Any, streams: tuple[Any, ...]) -> Any:
+    """Tell after which lines a stream is open: the last line of it there is one of `pieces`.
+
+    Masks over the same lines; `streams` has one mask for each stream.
+    """
+    import numpy as np
+
+    found = np.zeros(len(pieces), dtype=bool)
+    for stream in streams:
+        last = np.maximum.accumulate(np.where(stream, np.arange(len(pieces)), -1))
+        found |= (last >= 0) & pieces[last]
+    return found
