@@ -150,6 +150,20 @@ def test_an_iis_log_with_days_of_its_own(lake: lakelog.Lake) -> None:
     assert days == [9] * 11 + [10] * 3
 
 
+@pytest.mark.parametrize("form", [w3c, zeek])
+def test_a_later_header_that_is_no_text_stops_nothing(engine: Any, form: Any) -> None:
+    """Bytes that are no UTF-8 in a header further down are quarantined with its lines."""
+    header = b"#Fields: a b\n" if form is w3c else b"#fields\ta\tb\n"
+    text = (
+        header + b"1\t2\n#\xff\n" + header.replace(b"b", b"\xff") + b"3\t4\n" + header + b"5\t6\n"
+    )
+    fitted = known.fitted(form, text)
+    for few in (0, 10_000):
+        rows, bad = made(engine, fitted, text, few)
+        assert [[value for _, value in row["data"]] for row in rows.values()] == [[*"12"], [*"56"]]
+        assert bad == [len(header) + 4]
+
+
 def test_what_grows_behind_a_new_header_is_audited(lake: lakelog.Lake, tmp_path: Path) -> None:
     """Lines behind a header that says something else are each in their place, whenever taken."""
     path, text = tmp_path / "ex.log", "#Version: 1.0\n#Fields: a b\n1 2\n#Fields: a c\n"

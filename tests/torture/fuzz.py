@@ -33,6 +33,11 @@ from lakelog.store import document, wal
 from tests.support import lakes
 from tests.support.feeds import PACKED, feed, keyed
 from tests.support.world import warm_engine
+from tests.test_dialects import SEEDS as DIALECTS
+from tests.test_documents import POOL
+from tests.test_record_formats import AUDIT, CRI
+from tests.test_styles import STYLES
+from tests.test_table_formats import HEADS
 from tests.test_text_formats import SEEDS
 from tests.torture.case import Case, Row
 
@@ -46,7 +51,7 @@ JSON = [
     '{"ts":1777630000.123456,"type":"A","data":{"n":1e400,"m":-0.0,"k":18446744073709551616}}',
     "[1,2]", "null", '"text"', "{}", '{"type":"\\ud800"}',
 ]  # fmt: skip
-TEXTS: dict[str, list[str]] = {
+TEXTS: dict[str, list[Any]] = {
     "jsonl": JSON,
     "oos": [
         "2026-05-01T12:00:00|A|c|s|x|7", '2026-05-01T12:00:00|A|||x|{"n":3}', "||||", "|" * 9,
@@ -58,8 +63,18 @@ TEXTS: dict[str, list[str]] = {
         '{"update":{"_id":"4"}}', '{"doc":{"n":5}}', '{"index":{}}',
     ],
     "plain": ["some words", "", "  indented", "2026-05-01 12:00:00 words", "\tat java.lang", "=="],
+    "cri": CRI, "auditd": AUDIT,
+    **{name: [json.dumps(event) for event in events] for name, events in DIALECTS.items()},
+    **POOL,
+    **{name: [line for line, _ in styles] for name, styles in STYLES.items()},
+    **{name: [header + mark.join(cells)] for name, (_, header, cells, mark) in HEADS.items()},
     **SEEDS,
 }  # fmt: skip
+SEEDED = {
+    name: [text if isinstance(text, bytes) else text.encode() for text in texts]
+    for name, texts in TEXTS.items()
+}
+PARTS = [text for texts in SEEDED.values() for text in texts[:3]]
 PIECES = [
     b"\0", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\r", b"\n", b"\n\n", b'"', b"\\",
     b"\\u0000", b"{", b"}", b"[", b"]", b"," * 20, b":", b"|", b" " * 50, b"\t", b"=", b"-",
@@ -106,12 +121,19 @@ def fuzzed(case: Case) -> None:
     if name == "documents":
         _documents(case)
         return
-    form, dice = known.FORMATS[name], case.dice
-    seeds = [line.encode() for line in TEXTS.get(name, JSON)]
-    others = seeds + [line.encode() for texts in TEXTS.values() for line in texts[:3]]
-    lines = [spoilt(dice.choice(seeds), dice, others) for _ in range(case.some(LINES))]
-    _no_line_is_slow(form, lines)
+    dice, seeds = case.dice, SEEDED.get(name, SEEDED["jsonl"])
+    lines = [spoilt(dice.choice(seeds), dice, seeds + PARTS) for _ in range(case.some(LINES))]
+    if name in HEADS:
+        header, mark = HEADS[name][1].encode(), HEADS[name][3].encode()
+        cells = [*seeds[0][len(header) :].split(mark), *PIECES]
+        lines += [
+            mark.join(dice.choices(cells, k=header.count(mark) + dice.randint(-1, 1)))
+            for _ in lines
+        ]
+        lines[: dice.choice([0, 1, 1, 1])] = [header.rstrip(b"\n")]
     text = b"\n".join(lines) + dice.choice([b"\n", b"\n", b"", b"\r\n"])
+    form = known.fitted(known.FORMATS[name], dice.choice([text[:4096]] * 9 + [b""]))
+    _no_line_is_slow(form, lines)
     if turn % AUDITED == 1 or name == "bulk":
         _audited(case, name, text)
     else:
@@ -144,7 +166,9 @@ def _nothing_is_lost(form: Any, text: bytes) -> None:
     assert found == sorted(found), "rows are not in the order of the text"
     assert not text[made.taken :].strip() or b"\n" not in text[made.taken :].strip(b"\n")
     if getattr(form, "MANY", False):
-        assert {*places} <= {*full}
+        assert len(places) == len({*places}), "a place is there twice"
+        assert all(0 <= place < len(text) for place in places)
+        assert not hasattr(form, "places") or {*places} <= {*full}
     elif simple(form):
         assert places == full, f"at {sorted({*places} ^ {*full})[:5]}"
     else:

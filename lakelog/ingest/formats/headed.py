@@ -49,7 +49,8 @@ class Headed:
         first, end = np.ones(len(array), dtype=bool), 0
         hashes = np.flatnonzero(pc.starts_with(array, "#"))
         for start, stop in _groups(hashes.tolist()):
-            lines = [array[i].as_py() for i in range(start, stop)]
+            said = [array[i].as_buffer().to_pybytes() for i in range(start, stop)]
+            lines = [line.decode("utf-8", "replace") for line in said]
             table = self._tell(_header([*self._kept(lines), *lines]))
             if table is not None and not _same(table, self._table):
                 after = hashes[hashes >= stop]
