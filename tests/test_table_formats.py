@@ -164,6 +164,36 @@ def test_a_later_header_that_is_no_text_stops_nothing(engine: Any, form: Any) ->
         assert bad == [len(header) + 4]
 
 
+@pytest.mark.parametrize("name", ["w3c", "zeek"])
+def test_a_table_may_begin_with_a_byte_order_mark(engine: Any, name: str) -> None:
+    """A mark before the header changes nothing, however few the lines are."""
+    header = "#Fields: a b\n" if name == "w3c" else "#fields\ta\tb\n"
+    text = ("\ufeff" + header + "1\t2\n3\t4\n").encode()
+    form = known.fitted(known.FORMATS[name], text)
+    for few in (0, 10_000):
+        rows, bad = made(engine, form, text, few)
+        assert [[value for _, value in row["data"]] for row in rows.values()] == [[*"12"], [*"34"]]
+        assert not bad
+
+
+def test_a_separator_that_is_nothing(engine: Any) -> None:
+    """A header that names no separator of sets means a comma."""
+    text = ZEEK.replace("#set_separator\t,", "#set_separator\t").encode()
+    text += b"1588205198.8\tC1\t5\tT\ta,b\t1.5\tx\n"
+    form = zeek.fitted(text)
+    assert made(engine, form, text, 0) == made(engine, form, text, 10_000)
+    (row,) = made(engine, form, text, 0)[0].values()
+    assert ("tags", ["a", "b"]) in row["data"]
+
+
+@pytest.mark.parametrize("form", known.FORMATS.values(), ids=known.FORMATS)
+def test_a_character_cut_off_is_quarantined(engine: Any, form: Any) -> None:
+    """A line that ends amid a character stops nothing; the exact rule says what is wrong."""
+    text = "é 1\n".encode() + b"2026-05-01 12:00:00 \xc3\n" * 9 + b"\xff\n\xc7"
+    rows, bad = made(engine, known.fitted(form, text), text, 0)
+    assert bad or rows
+
+
 def test_what_grows_behind_a_new_header_is_audited(lake: lakelog.Lake, tmp_path: Path) -> None:
     """Lines behind a header that says something else are each in their place, whenever taken."""
     path, text = tmp_path / "ex.log", "#Version: 1.0\n#Fields: a b\n1 2\n#Fields: a c\n"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode
 from lakelog.ingest.formats import bulk, sqltext
-from lakelog.ingest.records import BOM, Records, is_text, joins, records, without_cut_line
+from lakelog.ingest.records import BOM, Records, joins, records, without_cut_line
 from lakelog.ingest.source import KEPT, Chunk
 from lakelog.store import rows, wal
 
@@ -312,13 +312,22 @@ def _valid_text(found: Records) -> tuple[pa.Array, pa.Array | None]:
             part.validate(full=True)
     except pa.ArrowInvalid:
         raw = [part.view(pa.large_binary()).to_pylist() for part in parts]
-        good = [all(map(is_text, texts)) for texts in zip(*raw, strict=True)]
+        good = [all(map(_is_whole, texts)) for texts in zip(*raw, strict=True)]
         parts = [
             pa.array([t if g else b"" for t, g in zip(texts, good, strict=True)], pa.large_binary())
             .view(pa.large_string())
             for texts in raw
         ]  # fmt: skip
     return parts[0], parts[1] if len(parts) > 1 else None
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether bytes are UTF-8 to the end: the engine gives up for good at a character cut off."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _frame(lines: list[bytes], origin: str) -> wal.Frame:

@@ -86,7 +86,8 @@ class Headed:
 
 
 def _is_row(line: str) -> bool:
-    return bool(line.removeprefix("\ufeff").strip(pattern.SPACE)) and line[:1] != "#"
+    line = line.removeprefix("\ufeff")
+    return bool(line.strip(pattern.SPACE)) and line[:1] != "#"
 
 
 def _event(table: Table | None, text: str) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def _table(header: list[str]) -> Table | None:
         columns, lambda text: text.split("\t"), "string_split(text, chr(9))",
         said.get("#path") or "zeek", (names.index("ts"),) if "ts" in names else (),
         unset=said.get("#unset_field", "-"), empty=said.get("#empty_field", "(empty)"),
-        between=said.get("#set_separator", ","), tabs=True,
+        between=said.get("#set_separator") or ",", tabs=True,
     )  # fmt: skip
 
 
