@@ -2,14 +2,20 @@
 
 Each line is cut at its first `,"data":` (event.py): the head is a flat object of strings, the
 rest is the payload's own text, which is never parsed. Besides the event columns a table has
-`writer`, `sequence` and, for frames flagged keyed, `key` (24 hex digits or null).
+`writer`, `sequence` and, for frames flagged keyed, `key` (24 hex digits or null). A few lines are
+read sooner one by one than a query is planned; those of an unusual shape are left to the query.
 """
 
 from __future__ import annotations
 
+import functools
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from lakelog.errors import DamagedWal
+from lakelog.event import identity_key
 from lakelog.store import wal
 
 if TYPE_CHECKING:
@@ -23,6 +29,12 @@ _TEXT = (
 _HEAD_TYPES = "{" + ",".join(f'"{name}":"VARCHAR"' for name in _TEXT) + "}"
 _KEY = """CASE WHEN keyed THEN coalesce(j.key, CASE WHEN j.id <> ''
     THEN sha256(coalesce(j.source, '') || chr(0) || j.id)[1:24] END) END"""
+_COLUMNS = (
+    ("type", "event_type"), ("category", "content_type"), ("source",), ("subject", "item_id"),
+    ("level",), ("message",), ("id",), ("key",),
+)  # fmt: skip
+_TIMES = ("time", "timestamp", "ts", "@timestamp")
+_FEW = 500
 _SCANNED = 1 << 18
 """Bytes that are looked through at a time, so that they stay in the processor's cache."""
 _EVENTS = f"""
@@ -50,7 +62,9 @@ FROM (SELECT *, from_json(line, '{"origin":"VARCHAR","position":"BIGINT","reason
 
 def events(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa.Table:
     """Return the rows of event frames, in frame order. Raises DamagedWal."""
-    return _run(connection, [f for f in frames if not f.flags & wal.QUARANTINED], _EVENTS)
+    wanted = [f for f in frames if not f.flags & wal.QUARANTINED]
+    found = _few(wanted) if sum(f.events for f in wanted) <= _FEW else None
+    return _run(connection, wanted, _EVENTS).cast(_schema()) if found is None else found
 
 
 def quarantined(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa.Table:
@@ -68,17 +82,85 @@ def _run(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame], query: 
         cursor.close()
 
 
-def _lines(frames: list[wal.Frame]) -> pa.Table:
-    """Return a row per line with what its frame says of it."""
-    import numpy as np
+def _few(frames: list[wal.Frame]) -> pa.Table | None:
+    """Return the rows that the query would give, or None where only it can tell."""
     import pyarrow as pa
 
+    made: list[tuple[Any, ...]] = []
+    try:
+        for frame, text in zip(frames, _texts(frames), strict=True):
+            keyed = bool(frame.flags & wal.KEYED)
+            for nth, line in enumerate(text[:-1].split(b"\n") if text else ()):
+                where = (frame.ingested_at, frame.writer, frame.position + nth, frame.sequence)
+                made.append((*_row(line, keyed), *where))
+    except (ValueError, AttributeError, TypeError):
+        return None
+    columns = list(zip(*made, strict=True)) if made else [()] * 14
+    time, kind, category, source, subject, level, message, given, key, data, *rest = columns
+    at, writer, position, sequence = rest
+    return pa.table(
+        [time, kind, category, source, subject, level, message, data, given, at, writer, position,
+         writer, sequence, key], schema=_schema(),
+    )  # fmt: skip
+
+
+def _row(line: bytes, keyed: bool) -> tuple[Any, ...]:
+    """Time, text columns, key and data of a line. Raises ValueError, TypeError or AttributeError
+    if it is not of the usual shape."""
+    cut = line.find(b',"data":')
+    head = orjson.loads(line if cut < 0 else line[:cut] + b"}").get
+    data = None if cut < 0 else line[cut + 8 : -1].decode()
+    texts = [head(names[0]) if len(names) == 1 else _first(head, names) for names in _COLUMNS]
+    time = _first(head, _TIMES)
+    if line[-1:] != b"}" or len(time) not in (20, 24, 27) or time[19] not in ".Z":
+        raise ValueError
+    moment = datetime.fromisoformat(time)
+    for text in texts:
+        if text is not None and type(text) is not str:
+            raise TypeError
+    given, key = texts[6:]
+    if not keyed:
+        texts[7] = None
+    elif key is None and given:
+        texts[7] = identity_key(texts[2], given)
+    return (moment, *texts, None if data == "null" else data)
+
+
+def _first(head: Any, names: tuple[str, ...]) -> Any:
+    return next((value for name in names if (value := head(name)) is not None), None)
+
+
+@functools.cache
+def _schema() -> pa.Schema:
+    """The columns of events; the engine may call their time zone another name of UTC."""
+    import pyarrow as pa
+
+    micros, text, number = pa.timestamp("us", "UTC"), pa.string(), pa.int64()
+    kinds = {"time": micros, "ingested_at": micros, "position": number, "sequence": number}
+    names = (
+        "time type category source subject level message data id ingested_at origin position"
+        " writer sequence key"
+    )
+    return pa.schema([(name, kinds.get(name, text)) for name in names.split()])
+
+
+def _texts(frames: list[wal.Frame]) -> list[bytes]:
+    """The lines of each frame. Raises DamagedWal."""
     texts: list[bytes] = []
     for frame in frames:
         try:
             texts.append(frame.lines())
         except ValueError as error:
             raise DamagedWal(f"WAL of {frame.writer}", str(error), frame.offset) from None
+    return texts
+
+
+def _lines(frames: list[wal.Frame]) -> pa.Table:
+    """Return a row per line with what its frame says of it."""
+    import numpy as np
+    import pyarrow as pa
+
+    texts = _texts(frames)
     lines = split_lines(b"".join(texts))[0]
     counts = np.array([f.events for f in frames], dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]) if frames else counts

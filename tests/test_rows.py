@@ -1,0 +1,95 @@
+"""WAL lines as rows: a few are read one by one, many by a query, with the same result."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import duckdb
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lakelog.errors import InvalidEvent
+from lakelog.event import encode
+from lakelog.store import rows, wal
+from tests.support.lakes import EXOTIC
+
+TEXT = st.text(max_size=8) | st.sampled_from([',"data":', "\0", "\\", '"', "null", "\u2028", ""])
+DATA = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+)
+EVENT = st.fixed_dictionaries(
+    {"type": st.text(min_size=1, max_size=5)},
+    optional={
+        **dict.fromkeys("category source subject level message id item_id".split(), TEXT),
+        "time": st.datetimes().map(lambda t: f"{t.isoformat()}Z") | st.integers(1, 2 * 10**9),
+        "data": DATA, "more": DATA,
+    },
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Any]:
+    with duckdb.connect() as connection:
+        connection.execute("SET GLOBAL TimeZone = 'UTC'")
+        yield connection
+
+
+def frame(lines: list[bytes], flags: int, nth: int = 0) -> wal.Frame:
+    text = b"".join(line + b"\n" for line in lines)
+    payload = zstandard.ZstdCompressor().compress(text)
+    return wal.Frame(f"w{nth}", nth, len(lines), flags, 7 * nth, 1_777_630_000_123_456 + nth,
+                     len(text), payload)  # fmt: skip
+
+
+def both(engine: Any, frames: list[wal.Frame]) -> tuple[Any, Any]:
+    few = rows.events(engine, frames)
+    with mock.patch.object(rows, "_FEW", -1):
+        return few, rows.events(engine, frames)
+
+
+@settings(max_examples=150, deadline=None)
+@given(events=st.lists(EVENT, max_size=5), keyed=st.booleans(), content=st.booleans())
+def test_a_few_lines_are_what_the_query_makes_of_them(
+    engine: Any, events: list[Any], keyed: bool, content: bool
+) -> None:
+    """Every column is the same, for any text, payload and key."""
+    try:
+        lines = encode(events, content).lines
+    except InvalidEvent:
+        return
+    few, many = both(engine, [frame(lines, wal.KEYED if keyed else 0)])
+    assert few.schema == many.schema
+    assert few.to_pylist() == many.to_pylist()
+
+
+def test_frames_keep_their_order_and_places(engine: Any) -> None:
+    """Rows say which frame of which writer they are from, and where in it they stand."""
+    dice = random.Random(2)
+    lines = encode(EXOTIC).lines
+    frames = [frame(dice.sample(lines, 5), wal.KEYED * (n % 2), n) for n in range(4)]
+    few, many = both(engine, [*frames, frame([], 0, 9)])
+    assert few.equals(many)
+    assert few["position"].to_pylist()[5:10] == [7, 8, 9, 10, 11]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"time":"2026-05-01T12:00:00+00:00","type":"OTHER ZONE"}',
+        b'{"time":"2026-05-01 12:00:00","type":"NO ZONE","data":1}',
+        b'{"time":"2026-05-01T12:00:00Z","type":"NUMBER","source":5}',
+        b'{"time":"2026-05-01T12:00:00Z","type":"NULL","data":null}',
+        b'{"time":"2026-05-01T12:00:00Z","type":"SPACE","data":{"a": 1} }',
+    ],
+)
+def test_lines_that_another_version_wrote_are_read_too(engine: Any, line: bytes) -> None:
+    """Other spellings of the same events are rows like others, however few lines there are."""
+    few, many = both(engine, [frame([line], 0)])
+    assert few.equals(many)
+    assert few["type"].to_pylist()[0].isupper()
