@@ -254,6 +254,23 @@ def test_parameters_are_values_not_sql(make_lake: MakeLake) -> None:
     assert rows(lake, "funnel", {"steps": [odd, "PING"]})[1][:3] == (2, "PING", 1)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6])
+def test_a_funnel_of_any_length(make_lake: MakeLake, count: int) -> None:
+    """Steps are reached in their order, wherever their events lie and however often they come."""
+    lake, dice = make_lake(), random.Random(count)
+    steps = tuple("ABCDEF"[:count])
+    for _ in range(4):
+        lake.append(
+            [
+                event(dice.randrange(9), dice.choice("ABCDEFX"), subject=f"s{dice.randrange(60)}")
+                for _ in range(90)
+            ]
+        )
+        lake.settle()
+    expected = viewmodel.funnel(viewmodel.events(lake), steps)
+    assert [row[0:3:2] for row in rows(lake, "funnel", {"steps": list(steps)})] == expected
+
+
 def test_an_empty_lake_has_views_too(make_lake: MakeLake) -> None:
     """Without events no view fails, by itself and by all times."""
     lake = make_lake()

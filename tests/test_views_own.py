@@ -44,6 +44,28 @@ def projection(**sections: str) -> str:
     return "-- name: x\n" + "\n".join(f"-- {name}\n{text}" for name, text in texts.items())
 
 
+def totals(text: str) -> str:
+    """How many sources have how many events, with its own totals."""
+    made = projection(finish="SELECT n, c FROM totals ORDER BY n", totals=text)
+    return "-- key: source\n-- by: n\n" + made
+
+
+def test_totals_are_added_and_taken_away(make_lake: MakeLake) -> None:
+    """Totals of a state that grew are those of the whole, for groups that come and go too."""
+    lake = make_lake()
+    text = totals("SELECT n, count(*) AS c, sum(n) AS events FROM state GROUP BY n")
+    lake.append([event(n, "PING", source=f"s{n % 4}") for n in range(8)])
+    own.create(lake, "spread", text)
+    lake._session.engine._builder._small = 0  # as if the state were large
+    assert rows(lake, "spread") == [(2, 4)]
+    for source, expected in (("s0", [(2, 3), (3, 1)]), ("s0", [(2, 3), (4, 1)]),
+                             ("new", [(1, 1), (2, 3), (4, 1)]), ("new", [(2, 4), (4, 1)])):  # fmt: skip
+        lake.append(event(9, "PING", source=source))
+        assert rows(lake, "spread") == expected
+    lake.settle()
+    assert rows(lake, "spread") == [(2, 4), (4, 1)]
+
+
 def test_a_projection_is_kept_and_answers(make_lake: MakeLake) -> None:
     """A view that was made answers live, by parameters, as a table, and from another process."""
     lake = make_lake()
@@ -149,6 +171,13 @@ SELECTS_A = "SELECT source, count(*) AS n FROM segment\nWHERE {}\nGROUP BY sourc
         ("-- map\n-- merge\nSELECT 1\n-- finish\nSELECT 1", "section map, line 2, is empty"),
         ("-- map\nSELECT 1\n-- map\nSELECT 1", "line 3: a second section map"),
         ("", "no section"),
+        (totals("SELECT n, avg(n) AS mean FROM state GROUP BY n"), "section totals, line 11: mean is DOUBLE: only whole numbers add up"),
+        (totals("SELECT source, count(*) AS c FROM state GROUP BY source"), "section totals, line 11: by names n, which is no column"),
+        (totals("SELECT n, max(length(source)) AS c FROM state GROUP BY n"), "section totals, line 11: only counts and sums can be added"),
+        (totals("SELECT n, count(*) AS c FROM events GROUP BY n"), "line 11: 'events' cannot be read here: section totals reads only state"),
+        (totals("SELECT n, count(*) AS c FROM state WHERE $now > '2020-01-01' GROUP BY n"), r"line 11: \$now is known in finish only"),
+        (projection(finish="SELECT * FROM totals"), "'totals' cannot be read here: section finish reads only state"),
+        ("-- by: n\n" + projection(), "the view has no section `-- totals`"),
         ("SELECT * FROM events, 'x.parquet'", "section query, line 1: 'x.parquet' is a file"),
         ("SELECT * FROM nosuch", "'nosuch' cannot be read here: section query reads only events"),
         ("SELECT\nnosuch FROM events", "section query, line 2: .*nosuch"),

@@ -3,18 +3,24 @@
 Without `$now` the whole answer stays with the layer. With it, the leading WITH queries of finish
 that do not name `$now` do: they are run once for a state and then stand as tables, so what is
 asked again and again is only what depends on the time.
+
+Totals are added, not computed anew: those of the base are kept with it, those of what lies over it
+are added, and those of the rows that are hidden by it taken away.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from lakelog.views import params as parameters
-from lakelog.views.layers import Builder, Layer, Table, view
+from lakelog.views.definition import TOTALS, Definition
+from lakelog.views.layers import Builder, Layer, Table, given, named, quoted, view
 
 if TYPE_CHECKING:
     import duckdb
@@ -22,48 +28,109 @@ if TYPE_CHECKING:
 
 _KEPT_BYTES = 32 << 20
 _KEPT = 16
+_START = re.compile(r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*(?i:WITH\s+(RECURSIVE\s+)?())?", re.DOTALL)
 
 
-def finish(builder: Builder, layer: Layer, sql: str, now: int) -> pa.Table:
-    """Run a finish section, its own parameters already put in, over a layer."""
-    if parameters.NOW not in parameters.used(sql):
-        return _kept(layer, sql, lambda: _over(builder, layer, sql))
+@dataclass(frozen=True)
+class Asked:
+    """The last sections of a view, their own parameters put in; `totals` may be empty."""
+
+    finish: str
+    totals: str = ""
+    by: tuple[str, ...] = ()
+
+
+def asked(definition: Definition, values: parameters.Values) -> Asked:
+    """Return what a view asks of its state."""
+    totals = definition.filled(TOTALS, values) if TOTALS in definition.sections else ""
+    return Asked(definition.filled("finish", values), totals, definition.by)
+
+
+def finish(builder: Builder, layer: Layer, asked: Asked, now: int) -> pa.Table:
+    """Answer from a layer."""
+    if parameters.NOW not in parameters.used(asked.finish):
+        return _kept(layer, asked, lambda: _over(builder, layer, asked))
     cursor = builder.cursor()
     try:
-        held, tables = layer.pinned()
-        view(cursor, "state", held)
-        if sql not in layer.kept:
-            _remember(layer.kept, sql, _with_kept(builder, cursor, sql))
-        asked, kept = layer.kept[sql]
-        made = cursor.sql(parameters.filled(asked, (), {}, now)).to_arrow_table()
+        relations, tables = _given(builder, cursor, layer, asked)
+        for name, query in relations.items():
+            view(cursor, name, query)
+        if asked not in layer.kept:
+            _remember(layer.kept, asked, _with_kept(builder, cursor, asked.finish))
+        sql, kept = layer.kept[asked]
+        made = cursor.sql(parameters.filled(sql, (), {}, now)).to_arrow_table()
         del tables, kept
         return made
     finally:
         cursor.close()
 
 
-def _over(builder: Builder, layer: Layer, sql: str) -> pa.Table:
+def _over(builder: Builder, layer: Layer, asked: Asked) -> pa.Table:
     cursor = builder.cursor()
     try:
-        held, tables = layer.pinned()
-        view(cursor, "state", held)
-        made = cursor.sql(sql).to_arrow_table()
+        relations, tables = _given(builder, cursor, layer, asked)
+        made = cursor.sql(_beginning(asked.finish, relations)).to_arrow_table()
         del tables
         return made
     finally:
         cursor.close()
 
 
-def _kept(layer: Layer, sql: str, make: Callable[[], pa.Table]) -> pa.Table:
-    found = layer.results.get(sql)
+def _beginning(sql: str, relations: dict[str, str]) -> str:
+    """SQL that reads relations of its own and keeps its order."""
+    match = _START.match(sql)
+    assert match is not None
+    more = ", " if match[2] is not None else " "
+    return f"WITH {match[1] or ''}{named(relations)}{more}{sql[match.end() :]}"
+
+
+def _given(
+    builder: Builder, cursor: duckdb.DuckDBPyConnection, layer: Layer, asked: Asked
+) -> tuple[dict[str, str], tuple[Table | None, ...]]:
+    """Return SQL for the relations that finish may read, and the tables to keep meanwhile."""
+    held, tables = layer.pinned()
+    if not asked.totals:
+        return {"state": held}, tables
+    base, top, hidden = tables
+    assert base is not None
+    if asked not in base.sums:
+        table = builder.table(cursor, _totals(layer, asked, base))
+        found = cursor.sql(f"FROM {table.name} LIMIT 0")
+        base.sums[asked] = table, dict(zip(found.columns, map(str, found.types), strict=True))
+    sums, columns = base.sums[asked]
+    by = "".join(f"{quoted(name)}, " for name in asked.by)
+    amounts = [quoted(name) for name in columns if name not in asked.by]
+    plus, minus = ", ".join(amounts), ", ".join(f"-{name} AS {name}" for name in amounts)
+    parts = [f"SELECT {by}{plus} FROM {sums.name}"]
+    if top is not None and top.rows:
+        parts.append(f"SELECT {by}{plus} FROM {_totals(layer, asked, top)}")
+    if hidden is not None and hidden.rows:
+        parts.append(f"SELECT {by}{minus} FROM {_totals(layer, asked, hidden)}")
+    added = ", ".join(
+        f"coalesce(sum({quoted(n)}), 0)::{kind} AS {quoted(n)}"
+        for n, kind in columns.items()
+        if n not in asked.by
+    )
+    some = f" HAVING {' OR '.join(f'sum({name}) <> 0' for name in amounts)}" if by else ""
+    totals = f"SELECT {by}{added} FROM ({' UNION ALL '.join(parts)}) GROUP BY ALL{some}"
+    return {"state": held, TOTALS: totals}, (*tables, sums)
+
+
+def _totals(layer: Layer, asked: Asked, table: Table) -> str:
+    """SQL for the totals of the rows of one table."""
+    return given(asked.totals, state=f"SELECT {layer.shape.listed} FROM {table.name}")
+
+
+def _kept(layer: Layer, asked: Asked, make: Callable[[], pa.Table]) -> pa.Table:
+    found = layer.results.get(asked)
     if found is None:
         found = make()
         if found.nbytes <= _KEPT_BYTES:
-            _remember(layer.results, sql, found)
+            _remember(layer.results, asked, found)
     return found
 
 
-def _remember(held: dict[str, Any], key: str, value: Any) -> None:
+def _remember(held: dict[Any, Any], key: Asked, value: Any) -> None:
     for old in list(held)[: 1 - _KEPT]:
         held.pop(old, None)
     held[key] = value

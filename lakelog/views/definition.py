@@ -4,15 +4,18 @@
     -- version: 1                         -- merge    SELECT ... FROM partials
     -- about: Events by source.           -- finish   SELECT ... FROM state
     -- params: type text = null
-    -- key: source                        (may be left out, as may)
-    -- merged: yes
+    -- key: source                        (may be left out, as may the next two)
+    -- merged: yes                        -- totals   SELECT ... FROM state GROUP BY ...
+    -- by: type
 
 `map` turns rows of `events` (with `seq`, and `place`, which orders events by time and then seq)
 into a partial; `merge` turns any number of partials, or of what it gave before, into one with the
 same columns; `finish` answers from it, and is the only one to know `$now`. With `key`, merge works
 on each value of those columns by itself, so only what is touched is merged again. `merged: yes`
-says that a partial is already what merge would make of it alone. A view without sections is one
-SELECT over `events`.
+says that a partial is already what merge would make of it alone. `totals`, between merge and
+finish, may add the state up by the columns of `by`: all others are counts, or sums of whole
+numbers, one of them never 0. What is new is then added to what is known, and finish may read
+`totals` too. A view without sections is one SELECT over `events`.
 """
 
 from __future__ import annotations
@@ -26,11 +29,11 @@ from lakelog.views import params as parameters
 from lakelog.views.params import Param, Values
 
 SECTIONS = {"map": "segment", "merge": "partials", "finish": "state"}
-PLAIN = "query"
-RESERVED = frozenset(("create", "drop", "show", "events", "quarantine", *SECTIONS.values()))
+PLAIN, TOTALS = "query", "totals"
+RESERVED = frozenset(("create", "drop", "show", "events", "quarantine", TOTALS, *SECTIONS.values()))
 TEXT_MAX = 100_000
-_HEADER = re.compile(r"--\s*(name|version|params|about|key|merged)\b\s*:?\s*(.*?)\s*$")
-_SECTION = re.compile(r"--\s*(map|merge|finish)\s*:?\s*$")
+_HEADER = re.compile(r"--\s*(name|version|params|about|key|merged|by)\b\s*:?\s*(.*?)\s*$")
+_SECTION = re.compile(r"--\s*(map|merge|totals|finish)\s*:?\s*$")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -44,13 +47,13 @@ class Section:
 
     @property
     def relation(self) -> str:
-        """The one table it reads."""
-        return SECTIONS.get(self.name, "events")
+        """The table it reads."""
+        return "state" if self.name == TOTALS else SECTIONS.get(self.name, "events")
 
 
 @dataclass(frozen=True)
 class Definition:
-    """One view. `sections` are map, merge and finish, or one called query."""
+    """One view. `sections` are map, merge and finish, perhaps totals, or one called query."""
 
     name: str
     version: str
@@ -58,6 +61,7 @@ class Definition:
     params: tuple[Param, ...]
     key: tuple[str, ...]
     merged: bool
+    by: tuple[str, ...]
     sections: dict[str, Section] = field(hash=False)
     text: str = field(repr=False)
 
@@ -93,6 +97,10 @@ def parse(text: str, name: str | None = None) -> Definition:
         raise InvalidView(
             f"{name!r} cannot name a view: use a-z, 0-9 and _, and no word of lakelog"
         )
+    if header.get("by") and TOTALS not in sections:
+        raise InvalidView(
+            "`by` says what totals are grouped by: the view has no section `-- totals`"
+        )
     if len({p.name for p in params}) != len(params):
         raise InvalidView("a parameter is declared twice")
     missing = SECTIONS.keys() - sections.keys()
@@ -104,7 +112,7 @@ def parse(text: str, name: str | None = None) -> Definition:
     for section in sections.values():
         if not section.sql.strip():
             raise InvalidView(f"section {section.name}, line {section.line}, is empty")
-    key = tuple(filter(None, re.split(r"[,\s]+", header.get("key", ""))))
+    key, by = (tuple(re.findall(r"[^,\s]+", header.get(name, ""))) for name in ("key", "by"))
     return Definition(
         name,
         header.get("version", "1"),
@@ -112,6 +120,7 @@ def parse(text: str, name: str | None = None) -> Definition:
         tuple(params),
         key,
         header.get("merged", "no") == "yes",
+        by,
         sections,
         text,
     )

@@ -110,7 +110,7 @@ class Engine:
                     layer = self._layer(definition, values, state, tail)
                 else:
                     layer = self._cut(definition, values, state, tail, window)
-            return answer.finish(self._builder, layer, definition.filled("finish", values), now)
+            return answer.finish(self._builder, layer, answer.asked(definition, values), now)
         except duckdb.Error as error:
             words = " ".join(str(error).split("\n\nLINE ")[0].split())
             raise QueryFailed(f"view {definition.name}: {words}") from None
@@ -174,7 +174,7 @@ class Engine:
         for piece in pieces if layer is not None else ():
             mine = self._lineage.leaves(piece.cover)
             if mine <= leaves and not mine & covered:
-                table = self._pieces.load(self._builder, cursor, piece)
+                table = self._pieces.load(self._builder, cursor, piece, shape)
                 if table is not None:
                     deltas.append(table)
                     covered |= mine
@@ -189,8 +189,7 @@ class Engine:
             else:
                 deltas.append(fresh)
         if deltas:
-            listed = (f"SELECT {shape.listed} FROM {table.name}" for table in deltas)
-            layer = self._builder.extend(cursor, layer, " UNION ALL ".join(listed))
+            layer = self._builder.extend(cursor, layer, deltas)
             self._fold(layer)
             if len(deltas) > self._limits.pieces:
                 self._write_whole(name, shape, wanted, layer)
@@ -216,7 +215,7 @@ class Engine:
                 break
             mine = self._lineage.leaves(piece.cover)
             if mine <= leaves:
-                table = self._pieces.load(self._builder, cursor, piece)
+                table = self._pieces.load(self._builder, cursor, piece, shape)
                 if table is not None:
                     return Layer(shape, table), mine
         return (best.layer, best.leaves) if best is not None else (None, frozenset())
@@ -234,9 +233,7 @@ class Engine:
             if begins_with(tail, over.tail):
                 under, first = over.layer, over.tail.num_rows
         rows = self._tail_rows(cursor, tail, first, state.next_seq)
-        delta = self._builder.mapped(cursor, layer.shape, rows)
-        listed = f"SELECT {layer.shape.listed} FROM {delta.name}"
-        made = self._builder.extend(cursor, under, listed)
+        made = self._builder.lay(cursor, under, rows)
         cursor.unregister("lakelog_tail_rows")
         self._over[name] = _Over(layer, tail, made)
         return made

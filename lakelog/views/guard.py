@@ -16,7 +16,7 @@ import orjson
 
 from lakelog.errors import InvalidView
 from lakelog.views import params as parameters
-from lakelog.views.definition import Definition, Section
+from lakelog.views.definition import TOTALS, Definition, Section
 
 if TYPE_CHECKING:
     import duckdb
@@ -41,9 +41,11 @@ def check(definition: Definition, cursor: duckdb.DuckDBPyConnection) -> None:
         for name in sorted(parameters.used(section.sql) - known):
             _check_name(section, name, definition)
         refused, odd = _functions()
-        ctes = {key for node in _nodes(tree) for key in _ctes(node)}
+        others = {key for node in _nodes(tree) for key in _ctes(node)}
+        if section.name == "finish" and TOTALS in definition.sections:
+            others.add(TOTALS)
         for node in _nodes(tree):
-            fault = _table(node, section, ctes) or _function(node, refused, odd)
+            fault = _table(node, section, others) or _function(node, refused, odd)
             if fault:
                 raise wrong(section, fault, _line(section, node.get("query_location")))
 
@@ -87,7 +89,7 @@ def _parsed(section: Section, cursor: duckdb.DuckDBPyConnection) -> Any:
     return tree
 
 
-def _table(node: dict[str, Any], section: Section, ctes: set[str]) -> str:
+def _table(node: dict[str, Any], section: Section, others: set[str]) -> str:
     """What is wrong with a node that names a table, if it is one."""
     kind = node.get("type")
     if kind == "SHOW_REF":
@@ -101,7 +103,7 @@ def _table(node: dict[str, Any], section: Section, ctes: set[str]) -> str:
     name, owner = node["table_name"], node["schema_name"] or node["catalog_name"]
     if owner:
         return f"{owner}.{name} is not of this state: a view reads only {section.relation}"
-    if name.lower() == section.relation or name.lower() in ctes:
+    if name.lower() == section.relation or name.lower() in others:
         return ""
     if re.search(r"[./\\:*]", name):
         return f"{name!r} is a file: a view reads only {section.relation}"

@@ -15,14 +15,15 @@ import threading
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
 SCHEMA = "lakelog_views"
-_ROW = "lakelog_row"
+_ROW, _HASH = "lakelog_row", "lakelog_hash"
+"""Where a hidden row stands in the base; and 32 bits of a key, which find the rows it may have."""
 
 
 @dataclass(frozen=True)
@@ -38,32 +39,37 @@ class Shape:
     @property
     def listed(self) -> str:
         """The columns, for a SELECT list."""
-        return ", ".join(_quoted(name) for name, _ in self.columns)
+        return ", ".join(quoted(name) for name, _ in self.columns)
 
-    @property
-    def cast(self) -> str:
-        """The columns with their types, for a SELECT list."""
-        return ", ".join(f"{_quoted(n)}::{kind} AS {_quoted(n)}" for n, kind in self.columns)
+    def rows(self, query: str) -> str:
+        """SQL for the rows of a table of this shape: the columns in their types, and the hash."""
+        cast = ", ".join(f"{quoted(n)}::{kind} AS {quoted(n)}" for n, kind in self.columns)
+        made = f"SELECT {cast} FROM ({query}\n)"
+        if not self.key:
+            return made
+        keys = ", ".join(map(quoted, self.key))
+        return f"SELECT *, (hash({keys}) >> 32)::UINTEGER AS {_HASH} FROM ({made})"
 
 
 class Table:
-    """A table of the engine that is dropped some time after the last use."""
+    """A table of the engine that is dropped some time after the last use; `sums` are its totals."""
 
     def __init__(self, name: str, rows: int, dropped: collections.deque[str]) -> None:
         self.name, self.rows = name, rows
+        self.sums: dict[Any, tuple[Table, dict[str, str]]] = {}
         weakref.finalize(self, dropped.append, name)
 
 
 @dataclass
 class Layer:
-    """One state: base rows that are not hidden, and top. `results` and `kept` were made of it."""
+    """One state: rows of base that are not in hidden, and top; `results` and `kept` of it."""
 
     shape: Shape
     base: Table
     top: Table | None = None
     hidden: Table | None = None
-    results: dict[str, pa.Table] = field(default_factory=dict)
-    kept: dict[str, tuple[str, list[Table]]] = field(default_factory=dict)
+    results: dict[Any, pa.Table] = field(default_factory=dict)
+    kept: dict[Any, tuple[str, list[Table]]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -110,59 +116,70 @@ class Builder:
 
     def mapped(self, cursor: duckdb.DuckDBPyConnection, shape: Shape, segment: str) -> Table:
         """Keep the partial of the rows that SQL gives, merged in itself."""
-        view(cursor, "segment", segment)
-        if shape.merged:
-            return self.table(cursor, _cast(shape, shape.map))
-        view(cursor, "partials", shape.map)
-        return self.table(cursor, _cast(shape, shape.merge))
+        mapped = given(shape.map, segment=segment)
+        return self.table(
+            cursor, shape.rows(mapped if shape.merged else given(shape.merge, partials=mapped))
+        )
 
     def merged(
         self, cursor: duckdb.DuckDBPyConnection, shape: Shape, parts: Iterable[str]
     ) -> Table:
         """Keep what the partials that several SELECTs give merge into."""
-        view(cursor, "partials", " UNION ALL ".join(parts))
-        return self.table(cursor, _cast(shape, shape.merge))
+        listed = (f"SELECT {shape.listed} FROM ({part})" for part in parts)
+        return self.table(
+            cursor, shape.rows(given(shape.merge, partials=" UNION ALL ".join(listed)))
+        )
 
-    def extend(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, delta: str) -> Layer:
-        """Return the state that merging in the partials of a SELECT gives."""
+    def extend(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, deltas: list[Table]) -> Layer:
+        """Return the state that merging in some partials gives."""
+        parts = [f"FROM {delta.name}" for delta in deltas]
+        if self._is_small(layer):
+            return self._whole(cursor, layer, parts)
+        if len(deltas) > 1:
+            return self._overlay(cursor, layer, self.table(cursor, " UNION ALL ".join(parts)))
+        return self._overlay(cursor, layer, deltas[0])
+
+    def lay(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, segment: str) -> Layer:
+        """Return the state that merging in the rows that SQL gives makes."""
+        if self._is_small(layer):
+            return self._whole(cursor, layer, [given(layer.shape.map, segment=segment)])
+        return self._overlay(cursor, layer, self.mapped(cursor, layer.shape, segment))
+
+    def _is_small(self, layer: Layer) -> bool:
+        return not layer.shape.key or layer.rows <= self._small
+
+    def _whole(
+        self, cursor: duckdb.DuckDBPyConnection, layer: Layer, parts: list[str]
+    ) -> Layer:  # fmt: skip
         held, kept = layer.pinned()
-        if not layer.shape.key or layer.rows <= self._small:
-            made = self.merged(cursor, layer.shape, (held, delta))
-            del kept
-            return Layer(layer.shape, made)
-        return self._overlay(cursor, layer, delta)
+        made = self.merged(cursor, layer.shape, [held, *parts])
+        del kept
+        return Layer(layer.shape, made)
 
     def fold(self, cursor: duckdb.DuckDBPyConnection, layer: Layer) -> None:
         """Make base and top one table, for whoever reads next."""
         held, kept = layer.pinned()
-        base = self.table(cursor, held)
+        base = self.table(cursor, layer.shape.rows(held))
         if (layer.base, layer.top, layer.hidden) == kept:
             layer.base, layer.top, layer.hidden = base, None, None
 
-    def _overlay(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, delta: str) -> Layer:
+    def _overlay(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, new: Table) -> Layer:
         shape, listed = layer.shape, layer.shape.listed
         base, top, hidden = layer.base, layer.top, layer.hidden
-        new = self.table(cursor, f"SELECT {listed} FROM ({delta}\n)")
-        hit = self.table(
-            cursor, f"SELECT b.rowid AS {_ROW}, b.* FROM {base.name} b {_join('SEMI', shape, new)}"
-        )
-        parts = [f"SELECT {listed} FROM {new.name}"]
-        seen = f"SELECT {_ROW} FROM {hit.name}"
-        if hidden is None:
-            parts.append(f"SELECT {listed} FROM {hit.name}")
-        else:
-            fresh = f"{_ROW} NOT IN (SELECT {_ROW} FROM {hidden.name})"
-            parts.append(f"SELECT {listed} FROM {hit.name} WHERE {fresh}")
-            seen = f"SELECT {_ROW} FROM {hidden.name} UNION {seen}"
+        # Rows of another key with an equal hash come along: merged alone, they stay what they are.
+        touched = f"SELECT rowid AS {_ROW}, {listed} FROM {base.name} WHERE {_among(new)}"
+        if hidden is not None:
+            touched += f" AND rowid NOT IN (SELECT {_ROW} FROM {hidden.name})"
+        hit = self.table(cursor, touched)
+        parts = [f"SELECT {listed} FROM {table.name}" for table in (new, hit)]
         if top is not None:
-            parts.append(f"SELECT {listed} FROM {top.name} b {_join('SEMI', shape, new)}")
-        view(cursor, "partials", " UNION ALL ".join(parts))
-        merged = _cast(shape, shape.merge)
+            parts.append(f"SELECT {listed} FROM {top.name} WHERE {_among(new)}")
+        merged = shape.rows(given(shape.merge, partials=" UNION ALL ".join(parts)))
         if top is not None:
-            merged = (
-                f"SELECT {listed} FROM {top.name} b {_join('ANTI', shape, new)} UNION ALL {merged}"
-            )
-        return Layer(shape, base, self.table(cursor, merged), self.table(cursor, seen))
+            merged = f"FROM {top.name} WHERE NOT {_among(new)} UNION ALL {merged}"
+        if hidden is not None:
+            hit = self.table(cursor, f"FROM {hidden.name} UNION ALL FROM {hit.name}")
+        return Layer(shape, base, self.table(cursor, merged), hit)
 
 
 def view(cursor: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
@@ -170,15 +187,21 @@ def view(cursor: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
     cursor.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {query}")
 
 
-def _cast(shape: Shape, query: str) -> str:
-    return f"SELECT {shape.cast} FROM ({query}\n)"
+def given(sql: str, **relations: str) -> str:
+    """SQL that reads relations of its own, each of a name and a query; its order is lost."""
+    return f"(WITH {named(relations)} SELECT * FROM ({sql}\n))"
 
 
-def _join(kind: str, shape: Shape, new: Table) -> str:
-    """Rows of `b` whose key is, or is not, among the new ones; null is a key like others."""
-    on = " AND ".join(f"b.{_quoted(k)} IS NOT DISTINCT FROM n.{_quoted(k)}" for k in shape.key)
-    return f"{kind} JOIN {new.name} n ON {on}"
+def named(relations: dict[str, str]) -> str:
+    """Relations by name and query, as WITH lists them."""
+    return ", ".join(f"{name} AS NOT MATERIALIZED ({q}\n)" for name, q in relations.items())
 
 
-def _quoted(name: str) -> str:
+def _among(new: Table) -> str:
+    """Whether a row may have the key of a new one."""
+    return f"({_HASH} IN (SELECT {_HASH} FROM {new.name}))"
+
+
+def quoted(name: str) -> str:
+    """Return a name as SQL."""
     return '"' + name.replace('"', '""') + '"'

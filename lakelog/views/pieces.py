@@ -77,7 +77,7 @@ class Pieces:
         return sorted(found, key=lambda piece: piece.events, reverse=True)
 
     def load(
-        self, builder: Builder, cursor: duckdb.DuckDBPyConnection, piece: Piece
+        self, builder: Builder, cursor: duckdb.DuckDBPyConnection, piece: Piece, shape: Shape
     ) -> Table | None:
         """Bring a piece into the engine; None, and the file gone, if it is not as written."""
         import pyarrow as pa
@@ -91,10 +91,9 @@ class Pieces:
         except (OSError, ValueError, pa.ArrowException):
             self.forget(piece)
             return None
-        listed = ", ".join(f'"{n}"::{kind} AS "{n}"' for n, kind in piece.columns)
         cursor.register("lakelog_piece", rows)
         try:
-            return builder.table(cursor, f"SELECT {listed} FROM lakelog_piece")
+            return builder.table(cursor, shape.rows("FROM lakelog_piece"))
         finally:
             cursor.unregister("lakelog_piece")
 

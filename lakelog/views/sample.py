@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidView
-from lakelog.views import guard, params
-from lakelog.views.definition import PLAIN, Definition
+from lakelog.views import answer, guard, params
+from lakelog.views.definition import PLAIN, TOTALS, Definition
 from lakelog.views.engine import PLACE, shape_of
-from lakelog.views.layers import Builder, Layer, Shape, Table, view
+from lakelog.views.layers import Builder, Layer, Shape, Table, given, quoted, view
 
 if TYPE_CHECKING:
     import duckdb
@@ -85,7 +85,8 @@ def _fill(own: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
 def _both_ways(
     own: duckdb.DuckDBPyConnection, definition: Definition, found: params.Values
 ) -> pa.Table:
-    maps, merges, last = (definition.filled(s, found) for s in ("map", "merge", "finish"))
+    maps, merges = (definition.filled(s, found) for s in ("map", "merge"))
+    asked = answer.asked(definition, found)
     view(own, "segment", "SELECT * FROM sample")
     mapped = _run(own, definition, "map", maps)
     own.register("mapped", mapped)
@@ -98,17 +99,49 @@ def _both_ways(
     merged = _run(own, definition, "merge", merges)
     _same_columns(definition, mapped.column_names, merged.column_names)
     view(own, "state", f"SELECT {listed} FROM partials")
-    _run(own, definition, "finish", params.filled(last, (), {}, _NOW))
+    if asked.totals:
+        _check_totals(own, definition, asked, f"SELECT {listed} FROM partials")
+    _run(own, definition, "finish", params.filled(asked.finish, (), {}, _NOW))
     builder = Builder(own, 0)
     try:
-        whole = _rows(own, builder, Layer(shape, _mapped(builder, shape, "true")), last)
+        whole = _rows(builder, Layer(shape, _mapped(builder, shape, "true")), asked)
         for how, layer in _ways(builder, shape):
-            _compare(definition, how, whole, _rows(own, builder, layer, last))
+            _compare(definition, how, whole, _rows(builder, layer, asked))
     except InvalidView:
         raise
     except Exception as error:
         raise guard.told(definition.sections["merge"], str(error)) from None
-    return _answer(builder, Layer(shape, _mapped(builder, shape, "true")), last)
+    return answer.finish(builder, Layer(shape, _mapped(builder, shape, "true")), asked, _NOW)
+
+
+def _check_totals(
+    own: duckdb.DuckDBPyConnection, definition: Definition, asked: answer.Asked, state: str
+) -> None:
+    """Totals have the columns of `by`; the others can be added and taken away without loss, and
+    are twice as much if each row is there twice."""
+    section = definition.sections[TOTALS]
+    made = _run(own, definition, TOTALS, asked.totals)
+    for name in asked.by:
+        if name not in made.column_names:
+            raise guard.wrong(section, f"by names {name}, which is no column of totals")
+    kinds = own.sql(f"SELECT * FROM ({asked.totals}\n) LIMIT 0")
+    for name, kind in zip(kinds.columns, map(str, kinds.types), strict=True):
+        if name not in asked.by and not kind.endswith("INT") and not kind.endswith("INTEGER"):
+            raise guard.wrong(
+                section, f"{name} is {kind}: only whole numbers add up, whatever their order"
+            )
+    columns = [quoted(n) for n in made.column_names]
+    same = ", ".join(columns)
+    doubled = ", ".join(
+        c if n in asked.by else f"2 * {c}" for n, c in zip(made.column_names, columns, strict=True)
+    )
+    one = f"SELECT {doubled} FROM {given(asked.totals, state=state)}"
+    two = f"SELECT {same} FROM {given(asked.totals, state=f'{state} UNION ALL {state}')}"
+    if own.sql(f"({one} EXCEPT {two}) UNION ALL ({two} EXCEPT {one})").fetchall():
+        raise guard.wrong(
+            section, "only counts and sums can be added: twice the rows, twice as much"
+        )
+    view(own, TOTALS, asked.totals)
 
 
 def _ways(builder: Builder, shape: Shape) -> Iterator[tuple[str, Layer]]:
@@ -132,7 +165,7 @@ def _ways(builder: Builder, shape: Shape) -> Iterator[tuple[str, Layer]]:
             random.Random(count).shuffle(parts)
             layer = Layer(shape, parts[0])
             for part in parts[1:]:
-                layer = builder.extend(cursor, layer, _select(shape, part))
+                layer = builder.extend(cursor, layer, [part])
             yield f"split {count} times by {how}", layer
             halves = [
                 builder.merged(cursor, shape, [_select(shape, p) for p in half])
@@ -141,9 +174,7 @@ def _ways(builder: Builder, shape: Shape) -> Iterator[tuple[str, Layer]]:
             twice = builder.merged(cursor, shape, [_select(shape, h) for h in reversed(halves)])
             yield f"split {count} times by {how}, merged twice", Layer(shape, twice)
     empty = _mapped(builder, shape, "false")
-    layer = builder.extend(
-        cursor, Layer(shape, empty), _select(shape, _mapped(builder, shape, "true"))
-    )
+    layer = builder.extend(cursor, Layer(shape, empty), [_mapped(builder, shape, "true")])
     yield "after no events", layer
 
 
@@ -155,20 +186,9 @@ def _select(shape: Shape, table: Table) -> str:
     return f"SELECT {shape.listed} FROM {table.name}"
 
 
-def _answer(builder: Builder, layer: Layer, last: str) -> pa.Table:
-    cursor = builder.cursor()
-    held, tables = layer.pinned()
-    view(cursor, "state", held)
-    made = cursor.sql(params.filled(last, (), {}, _NOW)).to_arrow_table()
-    del tables
-    return made
-
-
-def _rows(
-    own: duckdb.DuckDBPyConnection, builder: Builder, layer: Layer, last: str
-) -> list[tuple[Any, ...]]:
+def _rows(builder: Builder, layer: Layer, asked: answer.Asked) -> list[tuple[Any, ...]]:
     """An answer as sorted rows that compare: floats and lists as they read."""
-    table = _answer(builder, layer, last)
+    table = answer.finish(builder, layer, asked, _NOW)
     return sorted(
         (tuple(row.values()) for row in table.to_pylist()),
         key=lambda row: list(map(_sortable, row)),

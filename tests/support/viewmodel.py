@@ -59,9 +59,11 @@ def reliability(rows: list[dict[str, Any]]) -> list[Row]:
     return [(s, done[s], failed[s]) for s in {*done, *failed}]
 
 
-def funnel(rows: list[dict[str, Any]]) -> list[Row]:
+STEPS = ("DISCOVER", "PROCESS", "COMPLETE")
+
+
+def funnel(rows: list[dict[str, Any]], steps: tuple[str, ...] = STEPS) -> list[Row]:
     """(step, subjects)"""
-    steps = ("DISCOVER", "PROCESS", "COMPLETE")
     moments = sorted(
         (r["subject"], r["time"], steps.index(r["type"]))
         for r in rows
@@ -71,7 +73,7 @@ def funnel(rows: list[dict[str, Any]]) -> list[Row]:
     for subject, _, step in moments:
         if step == reached[subject]:
             reached[subject] += 1
-    return [(k, sum(n >= k for n in reached.values())) for k in (1, 2, 3)]
+    return [(k, sum(n >= k for n in reached.values())) for k in range(1, len(steps) + 1)]
 
 
 def sessions(rows: list[dict[str, Any]]) -> list[Row]:

@@ -4,7 +4,7 @@
 -- params: failed text = FAIL
 -- map
 SELECT epoch_us(time) // 60000000 AS minute, count(*) AS events,
-    count(*) FILTER (type = $failed) AS failures, min(time) AS first, max(time) AS last
+    count_if(type = $failed) AS failures, min(time) AS first, max(time) AS last
 FROM segment GROUP BY ALL
 -- merge
 SELECT minute, sum(events) AS events, sum(failures) AS failures,

@@ -4,6 +4,7 @@
 -- params: gap duration = 30m
 -- key: subject
 -- merged: yes
+-- by: category
 -- map
 SELECT subject, category, events, len(starts) AS sessions,
     CASE WHEN events = 1 THEN 0 ELSE list_sum(ends) - list_sum(starts) END::BIGINT AS micros,
@@ -34,8 +35,12 @@ FROM (
         FROM partials GROUP BY subject
     )
 )
+-- totals
+SELECT category, count(*) AS subjects, sum(sessions) AS sessions, sum(events) AS events,
+    sum(micros) AS micros
+FROM state GROUP BY category
 -- finish
-SELECT nullif(category, '') AS category, count(*) AS subjects, sum(sessions)::BIGINT AS sessions,
-    sum(events)::BIGINT AS events, sum(events) / sum(sessions) AS events_each,
-    sum(micros) / sum(sessions) / 1e6 AS mean_seconds
-FROM state GROUP BY ALL ORDER BY sessions DESC, category
+SELECT nullif(category, '') AS category, subjects, sessions::BIGINT AS sessions,
+    events::BIGINT AS events, events / sessions AS events_each,
+    micros / sessions / 1e6 AS mean_seconds
+FROM totals ORDER BY sessions DESC, category
