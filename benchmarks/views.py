@@ -37,12 +37,16 @@ lake = lakelog.open(sys.argv[2], create=False)
 end = time.time() + float(sys.argv[3])
 """
 _READER = """
+from benchmarks import gen
+made = gen.events(10**9, seed=random.randrange(10**6))
 took, wrong = [], 0
 names = ("throughput", "status", "errors", "reliability")
 for name in names:
     views.read(lake, name, {"type": None} if name == "throughput" else None)
 end = time.time() + float(sys.argv[3])
 while time.time() < end or not took:
+    if {feeding}:
+        lake.append([next(made) for _ in range(100)])
     name = random.choice(names)
     before = lake.count() if name == "throughput" else 0
     began = time.perf_counter()
@@ -101,16 +105,20 @@ def scaling(scale: Scale) -> list[Row]:
 
 
 def beside(scale: Scale) -> list[Row]:
-    """Four readers of views, first alone, then beside two writers and a compactor."""
+    """Four readers of views, first alone, then beside two writers and a compactor; and one alone
+    that has 100 new events to merge before each answer, which is the work of those beside."""
     with directory() as root:
         path = lakes.copy(_ingested(scale.history // 10), root / "lake")
         idle, _ = _clients(path, scale.reading / 4, {"reader": 4})
+        fed, _ = _clients(path, scale.reading / 4, {"fed": 1})
         busy, wrong = _clients(path, scale.reading, {"reader": 4, "writer": 2, "compactor": 1})
     ratio = Target("<=", 2)
     return [
         Row("views beside writers: p50", "ms", [median(busy)], [median(idle)]),
         Row("views beside writers: p99", "ms", [percentile(busy, 0.99)], [percentile(idle, 0.99)],
             ratio),
+        Row("the same, to one that is fed", "ms", [percentile(busy, 0.99)],
+            [percentile(fed, 0.99)]),
         Row("views beside writers: wrong", "", [wrong], target=Target("==", 0, "figure")),
     ]  # fmt: skip
 
@@ -174,7 +182,10 @@ def _clients(path: Path, duration: float, kinds: dict[str, int]) -> tuple[list[f
 
     Raises CalledProcessError if one of them failed.
     """
-    codes = {"reader": _READER, "writer": _WRITER, "compactor": _COMPACTOR}
+    codes = {
+        "reader": _READER.replace("{feeding}", "False"), "writer": _WRITER,
+        "fed": _READER.replace("{feeding}", "True"), "compactor": _COMPACTOR,
+    }  # fmt: skip
     head = _CLIENT.format(root=str(measure.ROOT))
     words = ["-", str(path), str(duration)]
     started = [
