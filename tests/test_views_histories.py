@@ -8,10 +8,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.support import viewhistory
 
 
+COUNT = int(os.environ.get("LAKELOG_HISTORIES", "12"))
+
+
+@pytest.mark.timeout(300 + 5 * COUNT)
 def test_histories_leave_every_view_as_plain_sql_has_it(home: Path) -> None:
     """Appends, compactions, rollbacks, branches, a lost and damaged cache: no difference."""
-    for seed in range(int(os.environ.get("LAKELOG_HISTORIES", "12"))):
+    for seed in range(COUNT):
         assert viewhistory.run(home / str(seed), seed) > 10
