@@ -12,7 +12,6 @@ import pytest
 
 from tests.support import viewhistory
 
-
 COUNT = int(os.environ.get("LAKELOG_HISTORIES", "12"))
 
 
