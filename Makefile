@@ -85,6 +85,6 @@ $(PEERS)/.ready: $(WANTED)
 	  $(PYTHON) -m venv $(PEERS); install="$(PEERS)/bin/python -m pip install --quiet"; \
 	fi; \
 	$$install -r $(WANTED) || grep -v '^#' $(WANTED) | while read -r one; do \
-	  $$install "$$one" || echo "!! $$one cannot be installed: its peer is left out" >&2; \
+	  $$install "$$one" </dev/null || echo "!! $$one cannot be installed: its peer is left out" >&2; \
 	done
 	@touch $@

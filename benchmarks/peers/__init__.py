@@ -60,8 +60,10 @@ PEERS = {
         "chDB", "chdb", True,
         "ClickHouse in the process, MergeTree with fsync_after_insert and fsync_part_directory",
     ),
-    "zstd": About("zstd -19", "zstandard", False, "the lines in one file, for size only",
-                  ("bytes", "small")),
+    "zstd": About(
+        "zstd -19", "zstandard", False, "the first 8 MB of the lines in one file, for size only",
+        ("bytes", "small"),
+    ),
     "datasets": About(
         "datasets", "datasets", False,
         "Hugging Face `datasets`, for export only; nothing is synced", ("export", "train"),

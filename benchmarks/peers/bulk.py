@@ -31,6 +31,8 @@ def bulk(make: Maker, events: str, most: str, cut: str, rest: str) -> dict[str, 
     result["load"] = seconds(lambda: peer.load(events))
     result["load_peak"] = peak()
     result["bytes"] = peer.size()
+    if hasattr(peer, "count"):
+        result["count"] = peer.count
     if make.can("ask"):
         [(result["count"],)] = peer.ask("count")
         result["ask"] = {name: again(lambda n=name: peer.ask(n), span) for name in sql.ALL}

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from benchmarks.peers.steps import Event, Maker, batches, close
+from benchmarks.peers.steps import Event, Maker, batches, close, cut, read
 
 SIZES = (1, 10, 100)
 THREADS = (1, 4, 16)
 GROWN = 100
 """The size of which so many commits are made that growth shows."""
 WINDOWS = 20
+HELD = 20_000
 
 
 def commits(make: Maker, events: str, most: str, long: str, span: str) -> dict[str, Any]:
@@ -25,14 +26,12 @@ def commits(make: Maker, events: str, most: str, long: str, span: str) -> dict[s
     One thread makes `most` commits of a hundred, or as many as `long` seconds allow; all others
     go on for `span` seconds.
     """
-    result = {}
+    result, found = {}, read(events, HELD)
     for each in SIZES:
         for threads in THREADS:
             grown = each == GROWN and threads == 1
             peer = make(f"{each}-{threads}")
-            parts = [batches(events, each, 997 * n) for n in range(threads)]
-            for part in parts:
-                next(part)
+            parts = [cut(found, each, 997 * n) for n in range(threads)]
             peer.commit(next(parts[0]))  # the first one loads what all others need
             count = int(most) if grown else 10**9
             took, whole = _crowd(peer, parts, count, float(long if grown else span))

@@ -5,7 +5,7 @@
 
 Figures are kept after each part and peer, so that a run can be stopped, resumed, done part by part
 or merged from several files, and the table printed anew without measuring. The peers run in an
-environment of their own, whose Python is named by --python (`make peers` makes it). What is not
+environment of their own, whose Python is named by --python (`make bench` makes it). What is not
 installed, or cannot do a part, is said and left out.
 """
 
@@ -228,7 +228,7 @@ def main() -> int:
         parser.error(f"there is no {word}: choose of {[*parts(size)]} and {[*PEERS]}")
     quick = WORK / "peers-quick"
     results = given.results or (quick.with_suffix(".json") if given.quick else RESULTS)
-    run = Run(size, given.python, results, given.seed, load(results, size))
+    run = Run(size, os.path.abspath(given.python), results, given.seed, load(results, size))
     for path in given.merge:
         run.figures = merged(run.figures, load(path, size))
     if not given.table:

@@ -55,16 +55,23 @@ def again(run: Callable[[], object], most: float, times: int = 5) -> float:
     return statistics.median(taken)
 
 
-def batches(events: str, each: int, first: int = 0, held: int = 20_000) -> Iterator[list[Event]]:
+def batches(events: str, each: int, held: int = 20_000) -> Iterator[list[Event]]:
     """Batches of events of a file without end, all in memory before the first one is given."""
+    return cut(read(events, max(held, each)), each)
+
+
+def read(events: str, count: int) -> list[Event]:
+    """The first events of a file."""
     with open(events, "rb") as file:
-        found = [json.loads(line) for line in islice(file, max(held, each))]
+        return [json.loads(line) for line in islice(file, count)]
+
+
+def cut(found: list[Event], each: int, first: int = 0) -> Iterator[list[Event]]:
+    """Batches of events without end, beginning at one of them."""
     at = first % len(found)
     while True:
         part = found[at : at + each]
-        at += each
-        if at >= len(found):
-            at = 0
+        at = at + each if at + each < len(found) else 0
         if len(part) == each:
             yield part
 
