@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from benchmarks.peers import PEERS, files, sql
-from benchmarks.peers.steps import Maker, again, batches, close, peak, seconds
+from benchmarks.peers.steps import Maker, again, batches, close, peak, reopened, seconds
 
 MORE = 1_000
 """Events that arrive before the five views are asked for once more."""
@@ -44,9 +41,7 @@ def bulk(make: Maker, events: str, most: str, cut: str, rest: str) -> dict[str, 
         _later(make, peer, events, span, result)
     close(peer)
     if make.can("ask"):
-        command = [sys.executable, "-m", "benchmarks.peers.work", make.name, "first", make.root, ""]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        result["first"] = json.loads(done.stdout.splitlines()[-1])["first"]
+        result["first"] = reopened(make, 3)
     return result
 
 
@@ -96,11 +91,6 @@ def _travel(make: Maker, peer: Any, events: str, result: dict[str, Any]) -> None
         if [before + STEP, before, before] != [newer, *found, returned]:
             raise AssertionError(f"{before} events, then {newer}, {found}, {returned}")
     result.update({name: statistics.median(each) for name, each in taken.items()})
-
-
-def first(make: Maker, _events: str = "") -> dict[str, Any]:
-    """Open what `bulk` left and ask one question, in a new process."""
-    return {"first": seconds(lambda: make().ask("reliability"))}
 
 
 def train(make: Maker, events: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.peers.steps import Maker, batches, seconds
+from benchmarks.peers.steps import Maker, batches, reopened
 
 EACH = 1_000
 
@@ -24,7 +24,7 @@ def killed(make: Maker, events: str, count: str, span: str) -> dict[str, Any]:
     if done.returncode != -signal.SIGKILL:
         raise AssertionError(f"the process that commits ended with {done.returncode}")
     acknowledged = int(done.stdout.split()[-1])
-    taken = seconds(lambda: make().ask("reliability"))
+    taken = reopened(make, 1)
     [(found,)] = make().ask("count")
     if found < acknowledged:
         raise AssertionError(f"{acknowledged} events were acknowledged, {found} are there")

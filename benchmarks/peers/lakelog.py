@@ -6,9 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import lakelog
-import lakelog.train
 from benchmarks.peers import files, sql
-from benchmarks.train import EXPORT
 
 LAST = "2026-12-01T00:00:00Z"
 
@@ -86,7 +84,10 @@ class Peer:
 
     def train(self, out: str) -> None:
         """Export a training set: redacted by every rule, each row once, split by subject."""
-        lakelog.train.export(self.lake, EXPORT, out)
+        import lakelog.train as sets
+        from benchmarks.train import EXPORT
+
+        sets.export(self.lake, EXPORT, out)
 
     def close(self) -> None:
         """Close the lake."""

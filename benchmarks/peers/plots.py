@@ -14,6 +14,7 @@ Curve = list[tuple[float, float]]
 WIDTH, BAR, LEFT = 760, 24, 130
 HEIGHT, TOP, BOTTOM, RIGHT = 400, 44, 48, 190
 OURS, OTHERS = "#1d5f8a", "#b8c4cc"
+BLUES = ("#0b3c5d", "#1d5f8a", "#2f86c1", "#5aa9e0", "#1b8a9e", "#27496d", "#7fb3d5")
 COLOURS = ("#c0392b", "#2e8b57", "#8e44ad", "#d68910", "#5d6d7e", "#117a65", "#a04000", "#7d8f1a")
 BARS = (
     "load-rate", "many-rate", "load-small", "load-five", "views-later", "load-needle",
@@ -71,7 +72,8 @@ def lines(title: str, across: str, up: str, curves: dict[str, Curve]) -> str:
     ends = sorted(curves, key=lambda name: -curves[name][-1][1])
     label = float(TOP)
     for number, name in enumerate(ends):
-        colour = OURS if name.startswith("lakelog") else COLOURS[number % len(COLOURS)]
+        colours = BLUES if name.startswith("lakelog:") else COLOURS
+        colour = OURS if name == "lakelog" else colours[number % len(colours)]
         dash = ' stroke-dasharray="5 3"' if name == "floor" else ""
         wide = 3 if name == "lakelog" else 1.8
         path = " ".join(f"{_across(x, xs):.1f},{_up(y, ys):.1f}" for x, y in curves[name])

@@ -188,7 +188,7 @@ def sections(figures: Figures) -> dict[str, list[Row]]:
         "Bulk load and questions": [*_loaded("load", sizes["load"]), *_changed(sizes["load"])],
         "Ten times as much": _loaded("many", sizes["many"]),
         "Recovery": [
-            Row("recovery", "open and first query after kill -9", "ms", "killed", _ms("recovery")),
+            Row("recovery", "open and first query after kill -9, new process", "ms", "killed", _ms("recovery")),
             Row("unsealed", "  events committed before, none lost", "", "killed",
                 _plain("unsealed"), True),
         ],

@@ -6,6 +6,8 @@ import importlib
 import json
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +16,12 @@ from pathlib import Path
 from typing import Any
 
 Event = dict[str, Any]
+_REOPEN = """
+import os, sys
+from benchmarks.peers.{name} import Peer
+print(Peer(sys.argv[1]).ask("reliability"), flush=True)
+os._exit(0)
+"""
 
 
 @dataclass(frozen=True)
@@ -86,3 +94,12 @@ def peak() -> float:
     """Megabytes that this process and its largest child have used at most."""
     whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return sum(resource.getrusage(who).ru_maxrss for who in whose) / 1024
+
+
+def reopened(make: Maker, times: int) -> float:
+    """How long a new process takes that opens what is there and asks one question, all of it."""
+    command = [sys.executable, "-c", _REOPEN.format(name=make.name), make.root]
+    return statistics.median(
+        seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+        for _ in range(times)
+    )

@@ -16,7 +16,6 @@ from benchmarks.peers.steps import Maker, peak
 
 PARTS = {
     "bulk": bulk.bulk,
-    "first": bulk.first,
     "train": bulk.train,
     "commits": commits.commits,
     "processes": commits.processes,
