@@ -34,7 +34,7 @@ bench: $(READY) $(PEERS)/.ready ## measure against peers in 15 minutes; QUICK=1 
 	@$(BIN)/python -m benchmarks.peers --python $(PEERS)/bin/python \
 	  $(if $(QUICK),--quick) $(if $(RESUME),--resume)
 
-targets: $(READY) ## measure against the targets, an hour; QUICK=1 for small sizes
+targets: $(READY) ## measure against the targets, longer; QUICK=1 for small sizes
 	@LAKELOG_DATASETS_PYTHON="$(wildcard $(PEERS)/bin/python)" \
 	  $(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 

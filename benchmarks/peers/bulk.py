@@ -20,7 +20,8 @@ STEP, ROUNDS = 100, 5
 def bulk(make: Maker, events: str, most: str, cut: str, rest: str) -> dict[str, Any]:
     """Load within `cut` seconds; with `rest` "all", do everything that can be done afterwards.
 
-    A question is asked five times, or as often as `most` seconds allow.
+    A question is asked five times, or as often as `most` seconds allow. Who ran out of time is
+    asked nothing.
     """
     peer, result, span = make(), dict[str, Any](), float(most)
     if hasattr(peer, "until"):
@@ -32,6 +33,9 @@ def bulk(make: Maker, events: str, most: str, cut: str, rest: str) -> dict[str, 
         result["count"] = peer.count
     if make.can("ask"):
         [(result["count"],)] = peer.ask("count")
+    if hasattr(peer, "until") and time.perf_counter() > peer.until:
+        return result
+    if make.can("ask"):
         result["ask"] = {name: again(lambda n=name: peer.ask(n), span) for name in sql.ALL}
         result["answers"] = {name: _digest(peer.ask(name)) for name in sql.ALL}
     result["peak"] = peak()

@@ -101,6 +101,7 @@ def _loaded(part: str, size: str) -> list[Row]:
     return [
         Row(f"{part}-rate", f"load {size} events", "ev/s", part, _rate, True),
         Row(f"{part}-peak", f"peak memory of the load{of}", "MB", part, _plain("load_peak")),
+        Row(f"{part}-peak-asked", "  with the questions", "MB", part, _whole(_plain("peak"))),
         Row(f"{part}-bytes", f"bytes an event as loaded,{of}", "B", part, _each("bytes")),
         Row(f"{part}-first", f"open and first query{of}, new process", "ms", part,
             _whole(_ms("first"))),
@@ -188,7 +189,8 @@ def sections(figures: Figures) -> dict[str, list[Row]]:
         "Bulk load and questions": [*_loaded("load", sizes["load"]), *_changed(sizes["load"])],
         "Ten times as much": _loaded("many", sizes["many"]),
         "Recovery": [
-            Row("recovery", "open and first query after kill -9, new process", "ms", "killed", _ms("recovery")),
+            Row("recovery", "open and first query after kill -9, new process", "ms", "killed",
+                _ms("recovery")),
             Row("unsealed", "  events committed before, none lost", "", "killed",
                 _plain("unsealed"), True),
         ],

@@ -115,12 +115,12 @@ def short(value: float) -> str:
 def _head(figures: Figures, machine: dict[str, Any], scale: str) -> str:
     every = [got for held in figures.values() for got in held.values()]
     versions = {
-        PEERS[peer].title: got["version"]
+        PEERS[peer].package: got["version"]
         for held in figures.values()
         for peer, got in held.items()
         if got.get("version") and peer not in ("lakelog", "floor")
     }
-    said = ", ".join(f"{title} {number}" for title, number in sorted(versions.items()))
+    said = ", ".join(f"{name} {number}" for name, number in sorted(versions.items()))
     said += f", SQLite {machine['sqlite']}"
     made = (f"{machine['cores']} cores {machine['cpu']}, {machine['memory_gb']} GB, kernel"
             f" {machine['kernel']}, Python {machine['python']}")  # fmt: skip
