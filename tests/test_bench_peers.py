@@ -113,7 +113,7 @@ def loaded(**seconds: float) -> Figures:
     """Figures of loads of a thousand events that took so long."""
     same: dict[str, Any] = {
         "events": 1000, "count": 1000, "commit": "abc", "at": "2026-11-20 10:00", "seed": 7,
-        "load_average": 0.1,
+        "load_before": 0.1,
     }  # fmt: skip
     return {"load": {peer: {**same, "load": took} for peer, took in seconds.items()}}
 
@@ -151,6 +151,16 @@ def test_what_a_figure_does_not_say_is_said() -> None:
     text = table.page(unlike, report.machine(), "full")
     assert "| Delta † |" in text
     assert text.count("another answer") == 1
+
+
+def test_figures_of_a_busy_machine_are_marked_as_rough() -> None:
+    """A quick run, or one with other work beside it, is not taken for a measurement."""
+    quiet, machine = loaded(lakelog=1), report.machine()
+    busy = loaded(lakelog=1)
+    busy["load"]["lakelog"]["load_before"] = 6.5
+    assert "not how fast" not in table.page(quiet, machine, "full")
+    assert "Other work ran beside" in table.page(busy, machine, "full")
+    assert "A quick run" in table.page(quiet, machine, "quick")
 
 
 def test_peers_are_asked_only_what_they_are_for() -> None:

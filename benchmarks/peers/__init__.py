@@ -58,7 +58,8 @@ PEERS = {
     ),
     "chdb": About(
         "chDB", "chdb", True,
-        "ClickHouse in the process, MergeTree with fsync_after_insert and fsync_part_directory",
+        "ClickHouse in the process, MergeTree with fsync_after_insert and fsync_part_directory;"
+        " views are asked as SQL, materialised ones would have to be declared before the load",
     ),
     "zstd": About(
         "zstd -19", "zstandard", False, "the first 8 MB of the lines in one file, for size only",

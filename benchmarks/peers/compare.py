@@ -90,12 +90,12 @@ def parts(size: Size) -> dict[str, Part]:
                      (size.asking, size.cut, "all"), few),
         "commits": Part("commits", (*STORES, "floor"),
                         (size.grown, size.growing, size.committing), few),
-        "processes": Part("processes", (*STORES, "floor"),
-                          (size.processes, 10, size.bursting), few),
         "killed": Part("killed", STORES, (size.unsealed, size.filling), few),
         "segments": Part("segments", ("lakelog", "deltalake"), (size.segments,), few),
         "history": Part("history", ("lakelog",), (size.moves,), few),
         "train": Part("train", ("lakelog", "datasets"), (), size.rows),
+        "processes": Part("processes", (*STORES, "floor"),
+                          (size.processes, 10, size.bursting), few),
         "many": Part("bulk", LOADED, (size.asking / 2, size.cut, "few"), many),
     }  # fmt: skip
     return {name: part for name, part in found.items() if part.events}
@@ -110,10 +110,13 @@ class Run:
     results: Path
     seed: int = 7
     figures: Figures = field(default_factory=dict)
+    load: float = 0.0
+    """The load of the machine when the run began: that of others."""
 
     def all(self, names: list[str], peers: list[str], resume: bool) -> None:
         """Do parts on peers; stop in time, and say what was not done."""
         until = time.monotonic() + self.size.minutes * 60
+        self.load = round(os.getloadavg()[0], 2)
         every = parts(self.size)
         with tempfile.TemporaryDirectory(dir=WORK, prefix="peers-") as where:
             for name in names:
@@ -138,10 +141,9 @@ class Run:
         shutil.rmtree(root, ignore_errors=True)
         said = got.get("error", "done")
         progress(f"{peer}: {name} {said} in {took:.1f} s")
-        load = round(os.getloadavg()[0], 2)
         machine = report.machine()
         got |= {
-            "events": part.events, "took": round(took, 2), "load_average": load, "seed": self.seed,
+            "events": part.events, "took": round(took, 2), "load_before": self.load, "seed": self.seed,
             "commit": machine["commit"], "at": time.strftime("%Y-%m-%d %H:%M"),
         }  # fmt: skip
         self.figures.setdefault(name, {})[peer] = got

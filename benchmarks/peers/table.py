@@ -9,6 +9,8 @@ from benchmarks.peers import PEERS, RANKED, reasons
 from benchmarks.peers.cited import CITED
 from benchmarks.peers.rows import Figures, Got, Row, sections
 
+IDLE = 1.0
+"""A machine with a load above this does something else as well."""
 TIE = 1.03
 """Figures that differ by less are the same: so much differs from one run to the next."""
 _HEAD = """# Peers
@@ -23,6 +25,7 @@ share the first place. A † says that the peer does not sync, so that what it a
 a load of such a peer has the sync that we do for it in its time. `floor` is no peer: it is what the
 disk takes for the bytes alone.
 """
+_ROUGH = "\n**{why}: these figures show that everything runs, not how fast.**\n"
 
 
 def page(figures: Figures, machine: dict[str, Any], scale: str) -> str:
@@ -124,12 +127,16 @@ def _head(figures: Figures, machine: dict[str, Any], scale: str) -> str:
     said += f", SQLite {machine['sqlite']}"
     made = (f"{machine['cores']} cores {machine['cpu']}, {machine['memory_gb']} GB, kernel"
             f" {machine['kernel']}, Python {machine['python']}")  # fmt: skip
-    loads = [got["load_average"] for got in every] or [0.0]
-    return _HEAD.format(
+    loads = [got["load_before"] for got in every] or [0.0]
+    busy = max(loads) > IDLE
+    why = "Other work ran beside" if busy else "" if scale == "full" else f"A {scale} run"
+    rough = _ROUGH.format(why=why) if why else ""
+    head = _HEAD.format(
         results="peers.json", commit=_all(every, "commit"), when=_all(every, "at", 10),
         seed=_all(every, "seed"), scale=scale, versions=said,
-        machine=f"{made}; load average {min(loads):g} to {max(loads):g}",
+        machine=f"{made}; load {min(loads):g} to {max(loads):g} before it began",
     )  # fmt: skip
+    return head + rough
 
 
 def _all(every: list[Got], name: str, digits: int = 99) -> str:
