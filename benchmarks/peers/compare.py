@@ -143,8 +143,8 @@ class Run:
         progress(f"{peer}: {name} {said} in {took:.1f} s")
         machine = report.machine()
         got |= {
-            "events": part.events, "took": round(took, 2), "load_before": self.load, "seed": self.seed,
-            "commit": machine["commit"], "at": time.strftime("%Y-%m-%d %H:%M"),
+            "events": part.events, "took": round(took, 2), "load_before": self.load,
+            "seed": self.seed, "commit": machine["commit"], "at": time.strftime("%Y-%m-%d %H:%M"),
         }  # fmt: skip
         self.figures.setdefault(name, {})[peer] = got
         save(self.results, self.size, self.figures, machine)
