@@ -7,6 +7,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -48,15 +49,18 @@ def processes(make: Maker, events: str, counts: str, each: str, span: str) -> di
     for count in numbers:
         barrier = context.Barrier(count)
         where = Maker(make.name, f"{make.root}/{count}")
-        close(where())  # what all of them open is there
+        peer = where()
+        peer.commit(next(batches(events, int(each))))  # what all of them open is there
+        close(peer)
         with context.Pool(count, _ready, (barrier,)) as pool:
             words = (where, events, int(each), float(span))
             done = pool.starmap(_many, [words] * count, chunksize=1)
+        whole = max(d.ended for d in done) - min(d.began for d in done)
         result[str(count)] = {
-            "rate": sum(n for n, _, _, _ in done) * int(each) / float(span),
-            "refused": sum(refused for _, refused, _, _ in done),
-            "shut_out": sum(shut for _, _, shut, _ in done),
-            "slowest": max(worst for _, _, _, worst in done),
+            "rate": sum(d.commits for d in done) * int(each) / whole,
+            "refused": sum(d.refused for d in done),
+            "shut_out": sum(d.shut_out for d in done),
+            "slowest": max(d.slowest for d in done),
         }
     return {"of": result}
 
@@ -118,26 +122,39 @@ def _ready(barrier: Any) -> None:
     _barrier = barrier
 
 
-def _many(where: Maker, events: str, each: int, span: float) -> tuple[int, int, int, float]:
-    """Commits done, commits refused, 1 if the peer could not even be opened, slowest commit."""
+@dataclass
+class _Done:
+    """What one process did; times are of the clock that all processes share."""
+
+    began: float = 0.0
+    ended: float = 0.0
+    commits: int = 0
+    refused: int = 0
+    shut_out: bool = False
+    """Whether the peer could not even be opened."""
+    slowest: float = 0.0
+
+
+def _many(where: Maker, events: str, each: int, span: float) -> _Done:
+    """Open beside the others, and once all have tried, commit for a while."""
     where.can("commit")  # loads the module
-    parts = batches(events, each)
+    parts, done, peer = batches(events, each), _Done(), None
     next(parts)
     _barrier.wait(120)
-    done, refused, worst = 0, 0, 0.0
     try:
         peer = where()
         peer.commit(next(parts))
     except Exception:
-        return 0, 0, 1, 0.0
-    until = time.perf_counter() + span
-    while time.perf_counter() < until:
-        batch = next(parts)
-        began = time.perf_counter()
+        done.shut_out = True
+    _barrier.wait(120)
+    done.began = done.ended = time.monotonic()
+    while not done.shut_out and done.ended - done.began < span:
+        batch, began = next(parts), time.monotonic()
         try:
             peer.commit(batch)
-            done += 1
+            done.commits += 1
         except Exception:
-            refused += 1
-        worst = max(worst, time.perf_counter() - began)
-    return done, refused, 0, worst
+            done.refused += 1
+        done.ended = time.monotonic()
+        done.slowest = max(done.slowest, done.ended - began)
+    return done

@@ -12,7 +12,7 @@ _SYNC = (
     "The sync is most of a small commit (profile of 1,000: `fdatasync` 77 % of a commit of one"
     " event, 64 % of one of ten). SQLite overwrites a WAL file that keeps its size, so its sync"
     " writes data alone; lakelog's WAL grows, and each sync also writes the new size through the"
-    " journal of the file system: 0.13 ms against 0.08 ms for the same 700 bytes on this disk."
+    " journal of the file system: 0.13 ms against 0.08 ms for the same 700 bytes (machine busy)."
 )
 _ENCODE = (
     "More than half of a commit of a hundred is making its JSON lines, in Python and under the one"
@@ -20,8 +20,8 @@ _ENCODE = (
     " 5 %). lakelog keeps whole events, known columns or not; SQLite is handed six values."
 )
 _TAIL = (
-    "No profile on an idle machine yet. It is not the helper that seals: with `seal: never` the"
-    " slowest hundredth was as slow."
+    "No profile on an idle machine yet. On a busy one `seal: never` made the slowest hundredth no"
+    " faster in three rounds, which says little: most of it was waiting for a processor."
 )
 _FIXED = (
     "Every query costs some 4 ms before the engine begins (profile: temporary view of the newest"
@@ -34,8 +34,8 @@ _NEEDLE = (
     " Lance answer from an index on the subject that was built for this row, outside its time."
 )
 _START = (
-    "Loading modules (profile: 219 of the 285 ms of a first query, numpy, pyarrow and the engine"
-    " among them). SQLite is part of Python and loads nothing."
+    "Loading modules: 219 of the 285 ms of a first query in the profile, before which the package"
+    " itself is loaded. SQLite comes with Python and loads little."
 )
 _LOAD = (
     "COPY and the tables parse JSON into columns and keep nothing else. lakelog also shows for"
@@ -65,10 +65,7 @@ _RECOVER = (
     " (profile with 100,000 events: half and half of 0.57 s). The others hold rows in their final"
     " form. It is paid by whoever asks before the sealer has run; here it was told not to."
 )
-_EXPORT = (
-    "A lake's rows have more columns than a peer's six, and are decoded from Parquet and encoded"
-    " again; DuckDB reads its own table."
-)
+_EXPORT = "No profile yet. A lake's rows have more columns than a peer's six."
 REASONS = (
     ("rate 100 by *", _ENCODE), ("p50 100 by *", _ENCODE), ("p99 *", _TAIL),
     ("rate *", _SYNC), ("p50 *", _SYNC), ("processes-*", _SYNC), ("growth", _TAIL),
