@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
+# Peers of the benchmarks live apart: lakelog needs none of them.
+PEERS  := .venv-peers
+WANTED := benchmarks/peers/requirements.txt
 SAMPLE := data/sample.jsonl
 # Thousands of small lakes are made and removed: in memory where 4 GB are free, else in TMPDIR.
 # TEST_DIR=/some/disk runs the tests there.
@@ -12,7 +15,7 @@ TEST_DIR ?= $(shell free=$$(df -Pk /dev/shm 2>/dev/null | awk 'NR==2 {print $$4}
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check bench format lint types clean torture coverage
+.PHONY: help demo test check bench targets format lint types clean torture coverage
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -27,8 +30,13 @@ test: $(READY) ## run the tests on two processes
 
 check: lint types test ## format, lint, types and tests: what CI runs
 
-bench: $(READY) ## run the benchmarks
-	@$(BIN)/python -m benchmarks
+bench: $(READY) $(PEERS)/.ready ## measure against peers in 15 minutes; QUICK=1 in 3, RESUME=1
+	@$(BIN)/python -m benchmarks.peers --python $(PEERS)/bin/python \
+	  $(if $(QUICK),--quick) $(if $(RESUME),--resume)
+
+targets: $(READY) ## measure against the targets, longer; QUICK=1 for small sizes
+	@LAKELOG_DATASETS_PYTHON="$(wildcard $(PEERS)/bin/python)" \
+	  $(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 torture: $(READY) ## ten minutes of kills, power cuts and faults; HOURS=1 for more
 	@TEST_DIR="$(TEST_DIR)" $(BIN)/python -m tests.torture $(if $(HOURS),--hours $(HOURS))
@@ -51,7 +59,7 @@ types: $(READY) ## check the types of lakelog
 	@$(BIN)/mypy
 
 clean: ## remove what these targets made, .venv too
-	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist htmlcov
+	@rm -rf .venv $(PEERS) .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist htmlcov
 	@rm -f $(SAMPLE) .coverage .coverage.*
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -66,4 +74,17 @@ $(READY): pyproject.toml $(wildcard uv.lock)
 	else \
 	  $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet -e '.[dev]'; \
 	fi
+	@touch $@
+
+# A peer that cannot be installed is said and left out.
+$(PEERS)/.ready: $(WANTED)
+	@echo "==> environment of the peers in $(PEERS) (only when $(WANTED) changed)"
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --allow-existing $(PEERS); install="uv pip install --quiet --python $(PEERS)"; \
+	else \
+	  $(PYTHON) -m venv $(PEERS); install="$(PEERS)/bin/python -m pip install --quiet"; \
+	fi; \
+	$$install -r $(WANTED) || grep -v '^#' $(WANTED) | while read -r one; do \
+	  $$install "$$one" </dev/null || echo "!! $$one cannot be installed: its peer is left out" >&2; \
+	done
 	@touch $@

@@ -16,52 +16,21 @@ from typing import Any
 
 import lakelog
 import lakelog.train
-from benchmarks import gen
+from benchmarks import gen, measure
 from benchmarks.measure import Scale, child, directory
 from benchmarks.report import Row, Target
 
 NOTES = "SELECT * FROM events WHERE type = 'note'"
-_EXPORT = """
-import lakelog, lakelog.train
-lake = lakelog.open(sys.argv[1])
-made = lakelog.train.export(lake, {
+EXPORT = {
     "select": {"sql": "SELECT * FROM events WHERE type <> 'train.export'"},
     "shape": {"kind": "events"}, "split": {"group": "subject"}, "dedupe": {"exact": True},
-    "redact": {"kinds": "all"}}, sys.argv[2])
+    "redact": {"kinds": "all"},
+}  # fmt: skip
+_EXPORT = f"""
+import lakelog, lakelog.train
+lake = lakelog.open(sys.argv[1])
+made = lakelog.train.export(lake, {EXPORT!r}, sys.argv[2])
 result = sum(made.rows.values())
-"""
-_PEER = """
-import hashlib, re, sys, time
-import datasets
-datasets.disable_progress_bars()
-began = time.perf_counter()
-patterns = [re.compile(p) for p in (
-    r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\\.[A-Za-z]{2,}", r"\\b\\d{1,3}(?:\\.\\d{1,3}){3}\\b",
-    r"\\b(?:\\d[ -]?){13,19}\\b", r"\\b[A-Z]{2}\\d{2}(?: ?[A-Z0-9]{4}){3,7}\\b",
-    r"\\+\\d[\\d .-]{7,}\\d", r"\\b(?:AKIA|ghp_|sk-|xox|hf_|glpat-|eyJ)[A-Za-z0-9_-]{16,}",
-)]
-names = set(open(sys.argv[2]).read().split())
-word = re.compile(r"\\b[A-Z][a-z]{2,15}\\b")
-def clean(row):
-    for key, value in row.items():
-        if isinstance(value, str):
-            for pattern in patterns:
-                value = pattern.sub("<X>", value)
-            row[key] = word.sub(lambda m: "<N>" if m[0] in names else m[0], value)
-    return row
-loaded = datasets.load_dataset("parquet", data_files=sys.argv[1], split="train",
-                               cache_dir=sys.argv[3])
-loaded = loaded.map(clean, num_proc=2)
-seen = set()
-def new(row):
-    key = tuple(str(v) for v in row.values())
-    return key not in seen and not seen.add(key)
-loaded = loaded.filter(new)
-def side(row):
-    return int(hashlib.sha256(str(row["subject"]).encode()).hexdigest()[:8], 16) / 2**32
-for low, high, name in ((0, .8, "train"), (.8, .9, "validation"), (.9, 1, "test")):
-    loaded.filter(lambda r: low <= side(r) < high, num_proc=2).to_parquet(f"{sys.argv[3]}/{name}")
-print(time.perf_counter() - began)
 """
 _NEAR = """
 import pyarrow as pa, numpy as np
@@ -107,8 +76,12 @@ def _peer(root: Path, count: int) -> list[float]:
     if not python:
         return []
     names = Path(lakelog.__file__).parent / "train" / "names.txt"
-    command = [python, "-c", _PEER, str(root / "events.parquet"), str(names), str(root / "hf")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    module = "benchmarks.peers.datasets"
+    command = [python, "-m", module, str(root / "events.parquet"), str(names), str(root / "hf")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=measure.ROOT,
+        env={**os.environ, "PYTHONPATH": str(measure.ROOT)},
+    )  # fmt: skip
     return [count / float(done.stdout.split()[-1])]
 
 

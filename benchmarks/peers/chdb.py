@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import threading
 from typing import Any
 
 import chdb.session as sessions
+import orjson
 
-from benchmarks.peers import sql
-
-DURABLE = "synced"
+from benchmarks.peers import files, sql
 
 
 class Peer:
-    """A MergeTree table."""
+    """A MergeTree table; the process has one session, which its threads take in turn."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -25,6 +24,7 @@ class Peer:
             LowCardinality(String), subject String, data String CODEC(ZSTD(1)))
             ENGINE = MergeTree ORDER BY (type, time)
             SETTINGS fsync_after_insert = 1, fsync_part_directory = 1""")
+        self._lock = threading.Lock()
 
     def load(self, path: str) -> None:
         """Insert what ClickHouse reads itself."""
@@ -34,24 +34,49 @@ class Peer:
             content_type Nullable(String), source Nullable(String), item_id Nullable(String),
             data String')""")
 
-    def commit(self, events: list[dict[str, Any]]) -> None:
+    def commit(self, events: list[files.Event]) -> None:
         """Insert JSON lines."""
-        rows = "\n".join(
-            json.dumps({
+        rows = b"\n".join(
+            orjson.dumps({
                 "time": e["timestamp"].rstrip("Z"), "type": e["event_type"],
                 "category": e.get("content_type") or "", "source": e.get("source") or "",
-                "subject": e.get("item_id") or "", "data": json.dumps(e.get("data")),
+                "subject": e.get("item_id") or "", "data": orjson.dumps(e.get("data")).decode(),
             })
             for e in events
         )  # fmt: skip
-        self.session.query(f"INSERT INTO events FORMAT JSONEachRow {rows}")
+        with self._lock:
+            self.session.query(f"INSERT INTO events FORMAT JSONEachRow {rows.decode()}")
+
+    def index(self) -> None:
+        """Index what the needle asks for."""
+        self.session.query(
+            "ALTER TABLE events ADD INDEX by_subject subject TYPE bloom_filter GRANULARITY 1"
+        )
+        self.session.query(
+            "ALTER TABLE events MATERIALIZE INDEX by_subject SETTINGS mutations_sync = 1"
+        )
 
     def ask(self, name: str) -> list[tuple[Any, ...]]:
         """The answer to one question."""
         text = self.session.query(sql.CLICKHOUSE[name], "JSONCompactEachRow").bytes()
-        return [tuple(json.loads(line)) for line in text.splitlines()]
+        return [tuple(orjson.loads(line)) for line in text.splitlines()]
+
+    def export(self, path: str) -> None:
+        """Write every event to a Parquet file."""
+        self.session.query(
+            f"SELECT * FROM events INTO OUTFILE '{path}' TRUNCATE FORMAT Parquet"
+            " SETTINGS output_format_parquet_compression_method = 'zstd'"
+        )
+
+    def tidy(self) -> None:
+        """Merge the parts."""
+        self.session.query("OPTIMIZE TABLE events FINAL")
 
     def size(self) -> int:
         """Bytes of the active parts."""
         query = "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND table = 'events'"
         return int(self.session.query(query, "TabSeparated").bytes())
+
+    def close(self) -> None:
+        """Close the session."""
+        self.session.close()

@@ -1,9 +1,12 @@
-"""Run the same work on every peer, one after the other, and print the tables.
+"""Do the parts of the work on every peer, one after the other; keep every figure; print the table.
 
-    python -m benchmarks.peers [PEER...] [--quick] [--python FILE] [--json FILE] [--plots DIR]
+    python -m benchmarks.peers [PART...] [--peers NAMES] [--quick] [--python FILE] [--resume]
+    python -m benchmarks.peers --table
 
-The peers run in an environment of their own, whose Python is named by --python (`make bench` makes
-it). A peer that is not installed, or cannot do a piece of work, is said and left out.
+Figures are kept after each part and peer, so that a run can be stopped, resumed, done part by part
+or merged from several files, and the table printed anew without measuring. The peers run in an
+environment of their own, whose Python is named by --python (`make bench` makes it). What is not
+installed, or cannot do a part, is said and left out.
 """
 
 from __future__ import annotations
@@ -11,141 +14,238 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import gen
+from benchmarks import gen, report
 from benchmarks.measure import ROOT, WORK, progress
-from benchmarks.peers import NAMES, plots, sql
+from benchmarks.peers import PEERS, plots, table
+from benchmarks.peers.rows import Figures
 
-Figures = dict[str, dict[str, Any]]
-"""By piece of work, then by peer."""
+STORES = ("lakelog", "duckdb_table", "sqlite", "deltalake", "pyiceberg", "lance", "chdb")
+LOADED = (*STORES[:2], "duckdb_copy", *STORES[2:])
+RESULTS = ROOT / "benchmarks" / "peers.json"
+PAGE = ROOT / "benchmarks" / "PEERS.md"
+PLOTS = ROOT / "benchmarks" / "plots"
+GRACE = 20
+"""Seconds that the last part may take longer than there is time."""
 
 
+@dataclass(frozen=True)
+class Size:
+    """How much one run does; seconds are limits, the machine decides how much is done in them."""
+
+    name: str = "full"
+    minutes: float = 15
+    events: int = 1_000_000
+    many: int = 10_000_000
+    asking: float = 2
+    cut: float = 30
+    grown: int = 2_000
+    growing: float = 10
+    committing: float = 1
+    processes: str = "1,4,10"
+    bursting: float = 2
+    unsealed: int = 1_000_000
+    filling: float = 8
+    segments: str = "10,100,1000,10000,100000"
+    moves: str = "10,100,1000,10000"
+    rows: int = 20_000
+
+
+FULL = Size()
+QUICK = Size(
+    name="quick", minutes=3, events=100_000, many=0, asking=0.3, cut=10, grown=200, growing=2,
+    committing=0.2, processes="1,4", bursting=0.5, unsealed=50_000, filling=1.5,
+    segments="10,100,1000,10000", moves="10,100,1000", rows=2_000,
+)  # fmt: skip
+TINY = Size(
+    name="tiny", minutes=3, events=2_000, many=0, asking=0.01, cut=10, grown=40, growing=1,
+    committing=0.02, processes="1,2", bursting=0.1, unsealed=2_000, filling=1,
+    segments="10,100", moves="10,20", rows=200,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the work: who does it, with which arguments, on how many events."""
+
+    work: str
+    who: tuple[str, ...]
+    words: tuple[object, ...] = ()
+    events: int = 0
+
+
+def parts(size: Size) -> dict[str, Part]:
+    """Every part by name, in the order in which they are done: what matters most first."""
+    few, many = size.events, size.many
+    found = {
+        "load": Part("bulk", (*LOADED, "floor", "zstd", "datasets"),
+                     (size.asking, size.cut, "all"), few),
+        "commits": Part("commits", (*STORES, "floor"),
+                        (size.grown, size.growing, size.committing), few),
+        "killed": Part("killed", STORES, (size.unsealed, size.filling), few),
+        "segments": Part("segments", ("lakelog", "deltalake"), (size.segments,), few),
+        "history": Part("history", ("lakelog",), (size.moves,), few),
+        "train": Part("train", ("lakelog", "datasets"), (), size.rows),
+        "processes": Part("processes", (*STORES, "floor"),
+                          (size.processes, 10, size.bursting), few),
+        "many": Part("bulk", LOADED, (size.asking / 2, size.cut, "few"), many),
+    }  # fmt: skip
+    return {name: part for name, part in found.items() if part.events}
+
+
+@dataclass
 class Run:
-    """One comparison: what was measured of whom."""
+    """One comparison: what is done, by which Python, and where the figures are kept."""
 
-    def __init__(self, python: str, names: list[str], quick: bool, where: Path) -> None:
-        self._python, self._names, self._where = python, names, where
-        self.bulk = 100_000 if quick else 1_000_000
-        self.many, self.span = (200, 5.0) if quick else (2_000, 30.0)
-        self.processes, self.burst = (4, 2.0) if quick else (10, 5.0)
-        self.figures: Figures = {}
-        self._events = where / "events.jsonl"
+    size: Size
+    python: str
+    results: Path
+    seed: int = 7
+    figures: Figures = field(default_factory=dict)
+    load: float = 0.0
+    """The load of the machine when the run began: that of others."""
 
-    def all(self) -> Figures:
-        """Do every piece of work on every peer."""
-        gen.write(self.bulk, str(self._events))
-        for name in self._names:
-            self._work("bulk", name, "bulk")
-            self._work("first", name, "first", keep="bulk")
-            for each in (1, 10, 100):
-                self._work(f"commits of {each}", name, "commits", each, self.many, self.span)
-            self._work("processes", name, "processes", self.processes, 10, self.burst)
-            self._work("recovery", name, "recovery", 100, self.bulk // 1000)
-        return self.figures
+    def all(self, names: list[str], peers: list[str], resume: bool) -> None:
+        """Do parts on peers; stop in time, and say what was not done."""
+        until = time.monotonic() + self.size.minutes * 60
+        self.load = round(os.getloadavg()[0], 2)
+        every = parts(self.size)
+        with tempfile.TemporaryDirectory(dir=WORK, prefix="peers-") as where:
+            for name in names:
+                for peer in every[name].who:
+                    if peer not in peers or (resume and "error" not in self._held(name, peer)):
+                        continue
+                    if time.monotonic() > until:
+                        progress(f"{peer}: {name} not done: {self.size.minutes:g} minutes are over")
+                        continue
+                    self._one(name, every[name], peer, Path(where), until)
 
-    def _work(self, title: str, name: str, what: str, *words: object, keep: str = "") -> None:
-        root = self._where / name / (keep or title).replace(" ", "-")
-        root.mkdir(parents=True, exist_ok=True)
-        python = sys.executable if name == "lakelog" else self._python
-        progress(f"{name}: {title}")
-        command = [python, "-m", "benchmarks.peers.work", name, what, root, self._events, *words]
-        done = subprocess.run(
-            [str(word) for word in command], capture_output=True, text=True, cwd=self._where,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self._where)}, timeout=1800,
-        )  # fmt: skip
+    def _held(self, name: str, peer: str) -> dict[str, Any]:
+        return self.figures.get(name, {}).get(peer, {"error": "not done"})
+
+    def _one(self, name: str, part: Part, peer: str, where: Path, until: float) -> None:
+        root = where / name / peer
+        root.mkdir(parents=True)
+        events = self._events(part.events)
+        began = time.perf_counter()
+        got = self._child(part, peer, root, events, until - time.monotonic() + GRACE)
+        took = time.perf_counter() - began
+        shutil.rmtree(root, ignore_errors=True)
+        said = got.get("error", "done")
+        progress(f"{peer}: {name} {said} in {took:.1f} s")
+        machine = report.machine()
+        got |= {
+            "events": part.events, "took": round(took, 2), "load_before": self.load,
+            "seed": self.seed, "commit": machine["commit"], "at": time.strftime("%Y-%m-%d %H:%M"),
+        }  # fmt: skip
+        self.figures.setdefault(name, {})[peer] = got
+        save(self.results, self.size, self.figures, machine)
+
+    def _child(
+        self, part: Part, peer: str, root: Path, events: Path, span: float
+    ) -> dict[str, Any]:
+        python = sys.executable if peer in ("lakelog", "floor") else self.python
+        words = [python, "-m", "benchmarks.peers.work", peer, part.work, root, events, *part.words]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(root.parent.parent)}
+        try:
+            done = subprocess.run(
+                [str(word) for word in words], capture_output=True, text=True, cwd=root.parent,
+                env=environment, timeout=span,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return {"error": f"not done when {self.size.minutes:g} minutes were over"}
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["it failed"])[-1]
-            print(f"  {name} cannot do {title}: {last[:160]}", file=sys.stderr)
-        else:
-            self.figures.setdefault(title, {})[name] = json.loads(done.stdout.splitlines()[-1])
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            return {"error": (lines or ["it failed"])[-1].strip()[:200]}
+        return dict(json.loads(done.stdout.splitlines()[-1]))
+
+    def _events(self, count: int) -> Path:
+        """The file of so many events, kept for the next run."""
+        path = WORK / "kept" / f"events-{count}-{self.seed}.jsonl"
+        if not path.exists():
+            progress(f"writing {count:,} events")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            building = path.with_suffix(f".{os.getpid()}")
+            gen.write(count, building, self.seed)
+            building.rename(path)
+        return path
 
 
-def tables(figures: Figures, count: int) -> str:
-    """The figures as Markdown; whoever is first in a column is starred, lakelog in bold where it
-    is not."""
-    bulk = figures.get("bulk", {})
-    first = figures.get("first", {})
-    rows = {
-        name: {
-            "load, ev/s": count / f["load"],
-            "bytes/event": f.get("tidy_bytes", f["bytes"]) / count,
-            "open + first query, ms": 1000 * first[name]["first"] if name in first else None,
-            "roll back, ms": 1000 * f["back"] if "back" in f else None,
-            "peak, MB": f["peak"],
-        }
-        for name, f in bulk.items()
-    }
-    text = ["### Bulk\n", _table(rows, most={"load, ev/s"})]
-    asked = {n: {q: 1000 * f["ask"][q] for q in sql.ALL} for n, f in bulk.items()}
-    text += ["\n### Questions over it, ms\n", _table(asked, most=set())]
-    commits: dict[str, dict[str, float | None]] = {}
-    for each in (1, 10, 100):
-        for name, f in figures.get(f"commits of {each}", {}).items():
-            row = commits.setdefault(name, {})
-            row[f"{each}: ev/s"] = f["rate"]
-            row[f"{each}: p99 ms"] = 1000 * f["p99"]
-            row[f"{each}: growth"] = f["last"] / f["head"]
-    for name, f in figures.get("processes", {}).items():
-        row = commits.setdefault(name, {})
-        row["processes: ev/s"] = f["rate"]
-        row["refused"] = f["refused"]
-    for name, f in figures.get("recovery", {}).items():
-        commits.setdefault(name, {})["after kill, ms"] = 1000 * f["recovery"]
-    most = {"1: ev/s", "10: ev/s", "100: ev/s", "processes: ev/s"}
-    text += ["\n### Small durable commits\n", _table(commits, most)]
-    return "\n".join(text)
+def save(path: Path, size: Size, figures: Figures, machine: dict[str, Any]) -> None:
+    """Write all figures, whole or not at all."""
+    body = {"scale": size.name, "machine": machine, "figures": figures}
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(body, indent=1) + "\n")
+    fresh.rename(path)
 
 
-def _table(rows: dict[str, dict[str, float | None]], most: set[str]) -> str:
-    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    best = {}
-    for column in columns:
-        values = [row[column] for row in rows.values() if row.get(column) is not None]
-        best[column] = (max if column in most else min)(v for v in values if v is not None)
-    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name, row in rows.items():
-        cells = []
-        for column in columns:
-            value = row.get(column)
-            cell = "–" if value is None else _short(value)
-            if value is not None and value == best[column]:
-                cell += " *"
-            elif value is not None and name == "lakelog":
-                cell = f"**{cell}**"
-            cells.append(cell)
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def load(path: Path, size: Size) -> Figures:
+    """Read the figures of a file; those of a run of another size are none."""
+    if not path.exists():
+        return {}
+    body = json.loads(path.read_text())
+    if body["scale"] != size.name:
+        raise SystemExit(f"{path} holds figures of a {body['scale']} run: name another file")
+    return dict(body["figures"])
 
 
-def _short(value: float) -> str:
-    if value >= 1_000_000:
-        return f"{value / 1e6:.2f} M"
-    if value >= 10_000:
-        return f"{value / 1000:.0f} k"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+def merged(one: Figures, other: Figures) -> Figures:
+    """Figures of both; where both have one, that which was measured later."""
+    both = {name: dict(held) for name, held in one.items()}
+    for name, held in other.items():
+        mine = both.setdefault(name, {})
+        for peer, got in held.items():
+            if peer not in mine or mine[peer]["at"] <= got["at"]:
+                mine[peer] = got
+    return both
 
 
 def main() -> int:
     """Read the command line, run, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="PEER", help=", ".join(NAMES))
-    parser.add_argument("--quick", action="store_true", help="a tenth of the events")
+    parser.add_argument("names", nargs="*", metavar="PART", help=", ".join(parts(FULL)))
+    parser.add_argument("--peers", metavar="NAMES", help="some of " + ",".join(PEERS))
+    parser.add_argument("--quick", action="store_true", help="a tenth of the events, 3 minutes")
+    parser.add_argument("--minutes", type=float, help="when to stop; 15, or 3 with --quick")
+    parser.add_argument("--seed", type=int, default=7, help="of the events")
     parser.add_argument("--python", default=sys.executable, help="that of the peers' environment")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="write plots there, as SVG")
+    parser.add_argument("--resume", action="store_true", help="do only what has no figures yet")
+    parser.add_argument("--table", action="store_true", help="measure nothing, print")
+    parser.add_argument("--merge", type=Path, nargs="+", default=[], metavar="FILE",
+                        help="take in figures of other runs")  # fmt: skip
+    parser.add_argument("--results", type=Path, metavar="FILE", help="keep the figures there")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the page there")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="write the plots there")
     given = parser.parse_args()
+    size = QUICK if given.quick else FULL
+    size = replace(size, minutes=given.minutes) if given.minutes else size
     WORK.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=WORK, prefix="peers-") as where:
-        run = Run(given.python, given.names or list(NAMES), given.quick, Path(where))
-        figures = run.all()
-    print(tables(figures, run.bulk))
-    if given.json:
-        given.json.write_text(json.dumps(figures, indent=1))
-    if given.plots:
-        plots.write(figures, run.bulk, given.plots)
+    names = given.names or list(parts(size))
+    peers = given.peers.split(",") if given.peers else list(PEERS)
+    for word in {*names} - parts(size).keys() | {*peers} - PEERS.keys():
+        parser.error(f"there is no {word}: choose of {[*parts(size)]} and {[*PEERS]}")
+    if not Path(given.python).exists():
+        parser.error(f"there is no {given.python}: `make bench` makes an environment for the peers")
+    quick = WORK / "peers-quick"
+    results = given.results or (quick.with_suffix(".json") if given.quick else RESULTS)
+    run = Run(size, os.path.abspath(given.python), results, given.seed, load(results, size))
+    for path in given.merge:
+        run.figures = merged(run.figures, load(path, size))
+    if not given.table:
+        run.all(names, peers, given.resume)
+    machine = json.loads(results.read_text())["machine"] if results.exists() else report.machine()
+    save(results, size, run.figures, machine)
+    page = given.page or (quick.with_suffix(".md") if given.quick else PAGE)
+    text = table.page(run.figures, machine, size.name)
+    page.write_text(text)
+    plots.write(run.figures, given.plots or (quick if given.quick else PLOTS))
+    print(text)
     return 0

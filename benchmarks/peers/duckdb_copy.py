@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from benchmarks.peers import files, sql
 
-DURABLE = "not synced"
-
 
 class Peer(files.OverDuckDB):
     """A Parquet file."""
@@ -20,6 +18,7 @@ class Peer(files.OverDuckDB):
             f"COPY ({sql.READ.format(path=path)}) TO '{self.root}/events.parquet'"
             " (FORMAT parquet, COMPRESSION zstd)"
         )
+        files.sync(self.root)
 
     def size(self) -> int:
         """Bytes of the file."""

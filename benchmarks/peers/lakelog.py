@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import lakelog
 from benchmarks.peers import files, sql
 
-DURABLE = "synced"
+LAST = "2026-12-01T00:00:00Z"
 
 
 class Peer:
@@ -16,12 +17,14 @@ class Peer:
     def __init__(self, root: str) -> None:
         self.root = root
         self.lake = lakelog.open(f"{root}/lake")
+        self._views: Any = None
+        self._marked = ""
 
     def load(self, path: str) -> None:
         """Take in a file of events."""
         self.lake.ingest(path)
 
-    def commit(self, events: list[dict[str, Any]]) -> None:
+    def commit(self, events: list[files.Event]) -> None:
         """Append, durably."""
         self.lake.append(events)
 
@@ -29,18 +32,63 @@ class Peer:
         """The answer to one question."""
         return self.lake.sql(sql.DUCKDB[name].format(t="events")).fetchall()
 
+    def views(self) -> list[Any]:
+        """The five views as lakelog keeps them."""
+        if self._views is None:
+            self._views = lakelog.get_views(self.lake, now=LAST)
+        kept = self._views
+        asked: list[Callable[[], Any]] = [
+            kept.podcast_status_view, lambda: kept.throughput_view("365d"),
+            kept.error_analysis_view, kept.source_reliability_view, kept.system_health_view,
+        ]  # fmt: skip
+        return [view() for view in asked]
+
     def mark(self) -> None:
+        """Publish this state and remember it."""
+        self._marked = self.lake.settle().move.snapshot
+
+    def tag(self, name: str) -> None:
         """Name this state."""
-        self.lake.tag("mark")
+        self.lake.tag(name)
+
+    def past(self) -> int:
+        """How many events the remembered state held."""
+        return self.lake.at(self._marked).count()
 
     def back(self) -> None:
-        """Return to the named state."""
-        self.lake.rollback("mark")
+        """Return to the remembered state."""
+        self.lake.rollback(self._marked)
 
     def tidy(self) -> None:
         """Do what makes the lake small."""
         self.lake.compact()
 
+    def hold(self) -> None:
+        """Leave what is appended as it is: seal nothing."""
+        self.lake.close()
+        self.lake = lakelog.open(f"{self.root}/lake", settings={"seal": "never"})
+
+    def export(self, path: str) -> None:
+        """Write every event to a Parquet file."""
+        self.lake.sql("SELECT * FROM events").write_parquet(path, compression="zstd")
+
     def size(self) -> int:
-        """Bytes of the segments."""
-        return files.size(f"{self.root}/lake/segments")
+        """Bytes of the lake, with its manifests, indices and caches."""
+        return files.size(f"{self.root}/lake")
+
+    def small(self) -> int:
+        """Bytes of the newest state: without the segments that only older ones have."""
+        store = self.lake.store
+        state = store.manifests.load(store.refs.head("main").move.snapshot)
+        return self.size() - files.size(store.layout.root + "/segments") + state.totals.bytes
+
+    def train(self, out: str) -> None:
+        """Export a training set: redacted by every rule, each row once, split by subject."""
+        import lakelog.train as sets
+        from benchmarks.train import EXPORT
+
+        sets.export(self.lake, EXPORT, out)
+
+    def close(self) -> None:
+        """Close the lake."""
+        self.lake.close()

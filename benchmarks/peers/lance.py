@@ -6,9 +6,7 @@ from typing import Any
 
 import lance
 
-from benchmarks.peers import files
-
-DURABLE = "not synced"
+from benchmarks.peers import files, sql
 
 
 class Peer(files.OverDuckDB):
@@ -22,19 +20,40 @@ class Peer(files.OverDuckDB):
     def load(self, path: str) -> None:
         """Write an Arrow table as the engine read it."""
         lance.write_dataset(files.read(path), self.path, mode="append")
+        files.sync(self.root)
 
-    def commit(self, events: list[dict[str, Any]]) -> None:
+    def commit(self, events: list[files.Event]) -> None:
         """Append an Arrow table."""
         lance.write_dataset(files.arrow(events), self.path, mode="append")
 
-    def ask(self, name: str) -> list[tuple[Any, ...]]:
-        """The answer to one question."""
+    def refresh(self) -> None:
+        """Ask the newest version."""
         self.engine.register("events", lance.dataset(self.path))
+
+    def ask(self, name: str) -> list[tuple[Any, ...]]:
+        """The answer to one question; counts by Lance itself, which has an index for them."""
+        if name == "needle":
+            found = lance.dataset(self.path).count_rows(f"subject = '{sql.NEEDLE}'")
+            return [(found,)]
+        if name == "count":
+            return [(lance.dataset(self.path).count_rows(),)]
         return super().ask(name)
+
+    def index(self) -> None:
+        """Index what the needle asks for."""
+        lance.dataset(self.path).create_scalar_index("subject", "BTREE")
 
     def mark(self) -> None:
         """Remember this version."""
         self._marked = lance.dataset(self.path).version
+
+    def tag(self, name: str) -> None:
+        """Name this version."""
+        lance.dataset(self.path).tags.create(name, self._marked)
+
+    def past(self) -> int:
+        """How many events the remembered version held."""
+        return lance.dataset(self.path, version=self._marked).count_rows()
 
     def back(self) -> None:
         """Restore the remembered version."""

@@ -21,6 +21,7 @@ DUCKDB = {
     "nested": """SELECT avg(CAST(json_extract_string(data, '$.duration_ms') AS BIGINT)) FROM {t}
         WHERE type = 'COMPLETE'""",
     "needle": f"SELECT count(*) FROM {{t}} WHERE subject = '{NEEDLE}'",
+    "count": "SELECT count(*) FROM {t}",
 }
 SQLITE = {
     "status": """SELECT type, count(*) FROM (SELECT type, max(time) FROM events
@@ -32,23 +33,26 @@ SQLITE = {
     "reliability": """SELECT source, sum(type = 'COMPLETE'), count(*) FROM events
         WHERE type IN ('COMPLETE', 'FAIL') GROUP BY source ORDER BY source""",
     "health": """SELECT type, count(*) FROM events WHERE time > (SELECT strftime(
-        '%Y-%m-%dT%H:%M:%S', max(time), '-1 hour') FROM events) GROUP BY type ORDER BY type""",
+        '%Y-%m-%dT%H:%M:%S', max(time), '-1 hour') || substr(max(time), 20) FROM events)
+        GROUP BY type ORDER BY type""",
     "nested": "SELECT avg(data ->> '$.duration_ms') FROM events WHERE type = 'COMPLETE'",
     "needle": f"SELECT count(*) FROM events WHERE subject = '{NEEDLE}'",
+    "count": "SELECT count(*) FROM events",
 }
 CLICKHOUSE = {
     "status": """SELECT type, count() FROM (SELECT argMax(type, time) AS type FROM events
         WHERE subject != '' GROUP BY subject) GROUP BY type ORDER BY type""",
     "throughput": """SELECT toStartOfHour(time) AS hour, count() FROM events
         WHERE type = 'COMPLETE' GROUP BY hour ORDER BY hour""",
-    "errors": """SELECT JSONExtractString(data, 'error') AS error, count() FROM events
-        WHERE type = 'FAIL' GROUP BY error ORDER BY error""",
+    "errors": """SELECT ifNull(nullIf(JSONExtractString(data, 'error'), ''), 'unknown') AS error,
+        count() FROM events WHERE type = 'FAIL' GROUP BY error ORDER BY error""",
     "reliability": """SELECT source, countIf(type = 'COMPLETE'), count() FROM events
         WHERE type IN ('COMPLETE', 'FAIL') GROUP BY source ORDER BY source""",
     "health": """SELECT type, count() FROM events WHERE time > (SELECT max(time) FROM events)
         - INTERVAL 1 HOUR GROUP BY type ORDER BY type""",
     "nested": "SELECT avg(JSONExtractInt(data, 'duration_ms')) FROM events WHERE type = 'COMPLETE'",
     "needle": f"SELECT count() FROM events WHERE subject = '{NEEDLE}'",
+    "count": "SELECT count() FROM events",
 }
 READ = """SELECT timestamp AS time, event_type AS type, content_type AS category, source,
     item_id AS subject, data FROM read_json('{path}', format = 'newline_delimited', columns = {{

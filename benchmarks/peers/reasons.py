@@ -1,0 +1,82 @@
+"""Why lakelog is not first in a row: what a profile says, by a pattern of the row's key.
+
+Written for the rows that were lost when this was measured; a row that is lost later and matches
+nothing says so.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+_SYNC = (
+    "The sync is most of a small commit (profile of 1,000: `fdatasync` 77 % of a commit of one"
+    " event, 64 % of one of ten). SQLite overwrites a WAL file that keeps its size, so its sync"
+    " writes data alone; lakelog's WAL grows, and each sync also writes the new size through the"
+    " journal of the file system: 0.13 ms against 0.08 ms for the same 700 bytes (machine busy)."
+)
+_ENCODE = (
+    "More than half of a commit of a hundred is making its JSON lines, in Python and under the one"
+    " lock that all threads share (profile: `event.encode` 57 %, `fdatasync` 28 %, compression"
+    " 5 %). lakelog keeps whole events, known columns or not; SQLite is handed six values."
+)
+_TAIL = (
+    "No profile on an idle machine yet. On a busy one `seal: never` made the slowest hundredth no"
+    " faster in three rounds, which says little: most of it was waiting for a processor."
+)
+_FIXED = (
+    "Every query costs some 4 ms before the engine begins (profile: temporary view of the newest"
+    " state 1.2 ms, asking the parser what the WHERE clauses allow to leave shut 1.1 ms, binding"
+    " 0.7 ms), on top of what a raw scan of the same Parquet needs; a table of DuckDB is not"
+    " decoded from Parquet. What is asked again and again is a view: see the row of those."
+)
+_NEEDLE = (
+    "The same 4 ms of any query, then one segment that the Bloom filters leave. SQLite, DuckDB and"
+    " Lance answer from an index on the subject that was built for this row, outside its time."
+)
+_START = (
+    "Loading modules: 219 of the 285 ms of a first query in the profile, before which the package"
+    " itself is loaded. SQLite comes with Python and loads little."
+)
+_LOAD = (
+    "COPY and the tables parse JSON into columns and keep nothing else. lakelog also shows for"
+    " every line that what it keeps gives the line back, sets aside those that are no events,"
+    " remembers how far the file was taken in, writes Bloom filters, hashes and syncs. Of a load"
+    " of 100,000 events a quarter is loading modules."
+)
+_MEMORY = (
+    "SQLite takes in 10,000 rows at a time. lakelog reads, parses, encodes and writes successive"
+    " chunks beside each other, in the engine and Arrow; with 2,000 events these take 150 MB."
+)
+_SIZE = (
+    "zstd at level 19 is the yardstick for size and cannot be asked anything. COPY keeps six"
+    " columns; a lake also the place and the arrival of each row, its manifests and filters."
+)
+_VIEWS = (
+    "The first time builds what is kept: every event is read once, and from then on only new ones."
+)
+_PAST = "Both are look-ups; lakelog reads two small files first, so as to see what others did."
+_BACK = (
+    "The time is that of publishing what was appended since the tag, for nothing is lost by going"
+    " back: a segment, its statistics, a manifest and a move, with five syncs (profile: engine a"
+    " third, syncs a fifth). The move back alone is among the rows of what grows."
+)
+_RECOVER = (
+    "Nothing is repaired; the first query parses every frame of the WAL, and loads modules"
+    " (profile with 100,000 events: half and half of 0.57 s). The others hold rows in their final"
+    " form. It is paid by whoever asks before the sealer has run; here it was told not to."
+)
+_EXPORT = "No profile yet. A lake's rows have more columns than a peer's six."
+REASONS = (
+    ("rate 100 by *", _ENCODE), ("p50 100 by *", _ENCODE), ("p99 *", _TAIL),
+    ("rate *", _SYNC), ("p50 *", _SYNC), ("processes-*", _SYNC), ("growth", _TAIL),
+    ("*-rate", _LOAD), ("*-peak*", _MEMORY), ("*-bytes", _SIZE), ("*-small", _SIZE),
+    ("views-first", _VIEWS), ("*-first", _START), ("*-needle", _NEEDLE),
+    ("*-export", _EXPORT), ("past", _PAST), ("back", _BACK), ("recovery", _RECOVER),
+    ("load-*", _FIXED), ("many-*", _FIXED),
+)  # fmt: skip
+
+
+def of(key: str) -> str:
+    """The reason for a row: that of the first pattern which fits."""
+    fitting = (text for pattern, text in REASONS if fnmatchcase(key, pattern))
+    return next(fitting, "No profile yet.")
