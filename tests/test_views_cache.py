@@ -6,13 +6,16 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pytest
 
 import lakelog
 from lakelog import views
 from lakelog.views.engine import Engine, Limits
+from lakelog.views.layers import Builder, Table
 from lakelog.views.pieces import Pieces
 from tests.conftest import MakeLake
+from tests.support.viewhistory import WIDE
 from tests.test_views import rows, some
 
 NAMES = ("status", "rates", "funnel", "failures")
@@ -174,3 +177,24 @@ def test_types_that_parquet_would_change_are_kept_exactly(make_lake: MakeLake) -
         (layer,) = held._at.values()
         assert dict(layer.shape.columns)["place"] == "HUGEINT"
         assert views.read(again, "status").num_rows
+
+
+def test_tables_in_use_are_not_dropped(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another thread lets go of between two statements is never what they still need."""
+    make, names = Builder.table, ("status", "sessions", "funnel", "durations", "stuck")
+
+    def beside(self: Builder, cursor: duckdb.DuckDBPyConnection, query: str) -> Table:
+        self.cursor().close()  # drops what nothing refers to
+        return make(self, cursor, query)
+
+    lake = make_lake()
+    lake._session.engine._builder._small = 0
+    monkeypatch.setattr(Builder, "table", beside)
+    for seed in range(6):
+        lake.append(some(60, seed))
+        if seed == 3:
+            lake.settle()
+        live = [rows(lake, name) for name in names]
+        assert live == [rows(lake, name, **WIDE) for name in names]

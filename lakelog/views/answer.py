@@ -92,7 +92,6 @@ def _given(
     if not asked.totals:
         return {"state": held}, tables
     base, top, hidden = tables
-    assert base is not None
     if asked not in base.sums:
         table = builder.table(cursor, _totals(layer, asked, base))
         found = cursor.sql(f"FROM {table.name} LIMIT 0")

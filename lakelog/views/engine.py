@@ -316,7 +316,8 @@ class Engine:
 
     def _fold(self, layer: Layer) -> None:
         """Have a layer made one table, if much lies over its base."""
-        if layer.top is None or layer.top.rows <= layer.base.rows * self._limits.fold:
+        base, top, _ = layer.tables
+        if top is None or top.rows <= base.rows * self._limits.fold:
             return
 
         def fold() -> None:
@@ -336,7 +337,7 @@ class Engine:
             tables = {
                 t.name: t.rows * len(h.layer.shape.columns)
                 for held in self._held.values() for h in held
-                for t in (h.layer.base, h.layer.top) if t is not None
+                for t in h.layer.tables[:2] if t is not None
             }  # fmt: skip
             if sum(tables.values()) <= self._cells:
                 return

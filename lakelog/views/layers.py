@@ -14,7 +14,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,31 +60,39 @@ class Table:
         weakref.finalize(self, dropped.append, name)
 
 
-@dataclass
-class Layer:
-    """One state: rows of base that are not in hidden, and top; `results` and `kept` of it."""
+Tables = tuple[Table, Table | None, Table | None]
+"""A base, what lies over it, and the rows of the base that it hides."""
 
-    shape: Shape
-    base: Table
-    top: Table | None = None
-    hidden: Table | None = None
-    results: dict[Any, pa.Table] = field(default_factory=dict)
-    kept: dict[Any, tuple[str, list[Table]]] = field(default_factory=dict)
+
+class Layer:
+    """One state: rows of base that are not in hidden, and top; `results` and `kept` of it.
+
+    The three tables are one attribute, for another thread may put a folded base in their place.
+    """
+
+    def __init__(
+        self, shape: Shape, base: Table, top: Table | None = None, hidden: Table | None = None
+    ) -> None:
+        self.shape = shape
+        self.tables: Tables = base, top, hidden
+        self.results: dict[Any, pa.Table] = {}
+        self.kept: dict[Any, tuple[str, list[Table]]] = {}
 
     @property
     def rows(self) -> int:
         """Rows held, hidden ones included."""
-        return self.base.rows + (self.top.rows if self.top else 0)
+        base, top, _ = self.tables
+        return base.rows + (top.rows if top else 0)
 
-    def pinned(self) -> tuple[str, tuple[Table | None, ...]]:
+    def pinned(self) -> tuple[str, Tables]:
         """SQL that reads the state, and the tables that must be kept while it runs."""
-        base, top, hidden = self.base, self.top, self.hidden
+        base, top, hidden = tables = self.tables
         sql = f"SELECT {self.shape.listed} FROM {base.name}"
         if hidden is not None and hidden.rows:
             sql += f" WHERE rowid NOT IN (SELECT {_ROW} FROM {hidden.name})"
         if top is not None and top.rows:
             sql += f" UNION ALL SELECT {self.shape.listed} FROM {top.name}"
-        return sql, (base, top, hidden)
+        return sql, tables
 
 
 class Builder:
@@ -160,12 +168,12 @@ class Builder:
         """Make base and top one table, for whoever reads next."""
         held, kept = layer.pinned()
         base = self.table(cursor, layer.shape.rows(held))
-        if (layer.base, layer.top, layer.hidden) == kept:
-            layer.base, layer.top, layer.hidden = base, None, None
+        if layer.tables is kept:
+            layer.tables = base, None, None
 
     def _overlay(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, new: Table) -> Layer:
         shape, listed = layer.shape, layer.shape.listed
-        base, top, hidden = layer.base, layer.top, layer.hidden
+        base, top, hidden = layer.tables
         # Rows of another key with an equal hash come along: merged alone, they stay what they are.
         touched = f"SELECT rowid AS {_ROW}, {listed} FROM {base.name} WHERE {_among(new)}"
         if hidden is not None:
@@ -177,9 +185,10 @@ class Builder:
         merged = shape.rows(given(shape.merge, partials=" UNION ALL ".join(parts)))
         if top is not None:
             merged = f"FROM {top.name} WHERE NOT {_among(new)} UNION ALL {merged}"
+        over = self.table(cursor, merged)
         if hidden is not None:
             hit = self.table(cursor, f"FROM {hidden.name} UNION ALL FROM {hit.name}")
-        return Layer(shape, base, self.table(cursor, merged), hit)
+        return Layer(shape, base, over, hit)
 
 
 def view(cursor: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
