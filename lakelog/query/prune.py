@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 LOWEST, HIGHEST = -(2**62), 2**62
 _NAMES_MAX = 1000
 """Lists of more ids or subjects are not looked up in filters."""
+_TREES: dict[str, dict[str, Any]] = {}
+_KEPT, _SHORT = 128, 4096
 _SLACK = 86_400_000_000
 """now() is later when the query runs than when it is planned."""
 _CONSTANT = frozenset(("CONSTANT", "CAST", "FUNCTION", "TYPE", "PARAMETER"))
@@ -107,14 +109,8 @@ class Mentions:
 
 def read(connection: duckdb.DuckDBPyConnection, query: str, params: Any = None) -> Mentions:
     """Take a query apart; one that is no plain SELECT is not `parsed`."""
-    import duckdb
-
     found = Mentions()
-    try:
-        text = connection.execute("SELECT json_serialize_sql($1)", [query]).fetchone()[0]  # type: ignore[index]
-        tree = orjson.loads(text)
-    except (duckdb.Error, orjson.JSONDecodeError):
-        return found
+    tree = _tree(connection, query)
     if tree.get("error") or len(tree.get("statements", ())) != 1:
         return found
     found.parsed = True
@@ -122,6 +118,25 @@ def read(connection: duckdb.DuckDBPyConnection, query: str, params: Any = None) 
     _walk(node, found, _Constants(connection, tree, params))
     found.counts_all = _counts_all(node)
     return found
+
+
+def _tree(connection: duckdb.DuckDBPyConnection, query: str) -> dict[str, Any]:
+    """The tree of a query, which nobody changes; those of the last short ones are kept."""
+    import duckdb
+
+    tree: dict[str, Any] | None = _TREES.get(query)
+    if tree is None:
+        try:
+            text = connection.execute("SELECT json_serialize_sql($1)", [query]).fetchone()[0]  # type: ignore[index]
+            tree = orjson.loads(text)
+        except (duckdb.Error, orjson.JSONDecodeError):
+            return {}
+        assert tree is not None
+        if len(query) <= _SHORT:
+            if len(_TREES) >= _KEPT:
+                _TREES.clear()
+            _TREES[query] = tree
+    return tree
 
 
 def _walk(node: Any, found: Mentions, constants: _Constants) -> None:
