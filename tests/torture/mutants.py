@@ -21,6 +21,7 @@ from tests.support.casts import CASTS
 from tests.test_protocol_planted import PLANTED
 from tests.torture.calls import PLAYS
 from tests.torture.trace import WORK
+from tests.torture.viewed import FAULTS
 
 SHORT = PLAYS.index(("append", "short once"))
 STORE, INGEST, VIEWS = "lakelog.store", "lakelog.ingest", "lakelog.views"
@@ -143,9 +144,10 @@ EDITS = [
     _edited("times of moves may go back", "clock", f"{STORE}.publish:try_move",
             "now = max(began, head.move.time + 1)", "now = began"),
     _edited("a piece's digest not checked", "views", f"{VIEWS}.pieces:Pieces.load",
-            "hashlib.sha256(body).hexdigest() != piece.digest", "False"),
+            "hashlib.sha256(body).hexdigest() != piece.digest", "False",
+            FAULTS.index("damaged"), len(FAULTS)),
     _edited("a piece of another view believed", "views", f"{VIEWS}.pieces:Pieces._header",
-            'said["state"] != state', "False"),
+            'said["state"] != state', "False", FAULTS.index("swapped"), len(FAULTS)),
     _edited("a layer of another branch used", "views", f"{VIEWS}.engine:Engine._best",
             "[h for h in held if h.leaves <= leaves]", "held"),
     _edited("a tail merged twice", "views", f"{VIEWS}.engine:Engine._with_tail",
