@@ -32,6 +32,7 @@ from lakelog.views.layers import SCHEMA, Shape
 from lakelog.views.pieces import Pieces
 from tests.support import seam, viewmodel
 from tests.support.viewhistory import NOW, History, plain
+from tests.support.world import pooled_engine
 from tests.torture import mounts
 from tests.torture.case import Case, Row
 
@@ -323,7 +324,7 @@ class Life(History):
         """Another process appends, seals and answers, and is killed at some change of the disk."""
         self._pieces()
         self._wanted.clear()
-        at = self.random.randint(1, 80)
+        at = self.random.randint(1, 60)
         batch = [self.event() for _ in range(20)]
         pid = os.fork()
         if pid == 0:
@@ -376,6 +377,7 @@ def _apart(found: list[str], wanted: list[str]) -> list[str]:
 
 def histories(case: Case) -> None:
     """Live through one history."""
+    pooled_engine(case.patch)
     case.patch.setattr(gc, "KEEP_MOVES", 3)
     life = Life(case)
     try:
