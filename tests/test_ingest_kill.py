@@ -21,7 +21,7 @@ import pytest
 import lakelog
 from lakelog.ingest import batch, cursors, ingest, source, transform  # noqa: F401
 from lakelog.query import session  # noqa: F401
-from lakelog.store import compact, seal  # noqa: F401
+from lakelog.store import compact, disk, seal  # noqa: F401
 from tests.support.feeds import PACKED, assert_each_once, event, feed, keyed, numbers, put, text
 
 KILLS = {"plain": 80, "gz": 40, "ids": 50, "bulk": 30}
@@ -380,14 +380,35 @@ def test_a_segment_that_vanished_is_written_again(
     make_lake: MakeLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int
 ) -> None:
     """If gc took a new segment before its publish, the rows are read and written again."""
-    real, left = batch.still_there, [lost]
+    real, left = batch.publish, [lost]
 
-    def still_there(store: Any, entries: Any) -> bool:
+    def publish(store: Any, *given: Any) -> Any:
         left[0] -= 1
-        return left[0] < 0 and real(store, entries)
+        for path in Path(store.layout.root, "segments").rglob("*.parquet") if left[0] >= 0 else ():
+            path.unlink()
+        return real(store, *given)
 
-    monkeypatch.setattr(batch, "still_there", still_there)
+    monkeypatch.setattr(batch, "publish", publish)
     lake = make_lake()
     assert lake.ingest(put(tmp_path / "f", feed(50) + b"oops\n")).events == 50
     assert_each_once(lake, 50)
     assert lake.at("main").sql("SELECT count(*) AS n FROM quarantine").fetchall() == [(1,)]
+
+
+def test_a_clock_ahead_of_the_disk_s_costs_no_second_reading(
+    make_lake: MakeLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the host's clock is a year ahead of the file system's, files go in all the same."""
+    real, counts, now = batch.publish, [0], disk.now_us
+
+    def publish(*given: Any) -> Any:
+        counts[0] += 1
+        assert counts[0] <= 2, "the file is read again and again"
+        return real(*given)
+
+    monkeypatch.setattr(batch, "publish", publish)
+    monkeypatch.setattr(disk, "now_us", lambda: now() + 366 * 86_400_000_000)
+    lake = make_lake()
+    assert lake.ingest(put(tmp_path / "f", feed(50))).events == 50
+    assert lake.ingest(put(tmp_path / "f", feed(60))).events == 10
+    assert_each_once(lake, 60)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.world import MEMORY
 from tests.torture import report
 from tests.torture.case import Case, Row, Tally
 from tests.torture.mutants import MUTANTS
@@ -16,7 +22,7 @@ from tests.torture.run import Finding, Result, play, run
 CASES = {
     "kills": 0, "ingest": 0, "states": 14, "calls": 11, "lies": 4, "full": 1, "corrupt": 3,
     "schedule": 0, "gc": 0, "history": 1, "sequence": 0, "watch": 400, "fuzz": 3, "clock": 2,
-    "leaks": 0, "planted": 8,
+    "leaks": 0, "planted": 8, "views": 0,
 }  # fmt: skip
 """Of each row that needs neither root nor seconds, the case to play."""
 
@@ -52,6 +58,64 @@ def test_a_wrong_case_is_told_with_its_replay(wrong: Row) -> None:
     assert "commit " in said
     assert play(wrong, 7, 2)[1] != ""
     assert play(wrong, 7, 3) == (Tally(1, 1), "")
+
+
+def _dies(case: Case) -> None:
+    if case.number == 4:
+        (case.place / "left").write_bytes(b"x")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _is_ended(case: Case) -> None:
+    if case.number == 4:
+        os._exit(3)
+
+
+def _hangs(case: Case) -> None:
+    """What a call outside Python does that never returns: no alarm is heard."""
+    if case.number == 4:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+        if os.fork() == 0:
+            time.sleep(600)
+        time.sleep(600)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [(_dies, "killed with 9"), (_is_ended, "ended with 3"), (_hangs, "stood still")],
+)
+def test_a_case_whose_process_dies_or_hangs_is_told_and_the_run_goes_on(
+    harm: Callable[[Case], None], said: str, jobs: int
+) -> None:
+    """Killed for want of memory, ended or hung: a finding with its replay; the other cases play."""
+
+    def play_or_harm(case: Case) -> None:
+        harm(case)
+        case.verified()
+
+    row = Row("harmed", "nothing", 20, 200, 1, play_or_harm)
+    result = run(row, 20, 30, seed=3, jobs=jobs, patience=1)
+    (finding,) = result.findings
+    assert said in finding.text
+    assert finding.replay == "python -m tests.torture harmed --seed 3 --case 4"
+    assert result.tally.done >= 20
+    assert not list(Path(MEMORY or tempfile.gettempdir()).glob("torture-*/left"))
+
+
+def test_a_case_that_stands_still_says_where() -> None:
+    """A case that is heard no more is ended after its patience, and the line it was at is told."""
+
+    def waits(case: Case) -> None:
+        if case.number == 1:
+            time.sleep(600)
+        case.verified()
+
+    result = run(Row("waits", "nothing", 5, 50, 1, waits), 5, 30, seed=3, jobs=1, patience=1)
+    (finding,) = result.findings
+    assert "time.sleep(600)" in finding.text
+    assert finding.number == 1
+    assert result.tally.done == 5
 
 
 def test_the_table_fits_and_is_kept_as_json(wrong: Row, tmp_path: Path) -> None:

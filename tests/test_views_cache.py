@@ -159,7 +159,7 @@ def test_what_was_sealed_and_compacted_unseen_costs_only_itself(
     assert rows(lake, "status") == rows(lake, "status", since="0001-01-02")
     lake._session.engine.behind.drain()
     kept = lake._session.engine._pieces
-    assert sorted(kept._header(str(p)).events for p in pieces(home)) == [60, 100]
+    assert sorted(kept._header(p.parent.name, str(p)).events for p in pieces(home)) == [60, 100]
     assert rows(lake, "status") == answers(home)[0]
 
 
@@ -198,3 +198,20 @@ def test_tables_in_use_are_not_dropped(
             lake.settle()
         live = [rows(lake, name) for name in names]
         assert live == [rows(lake, name, **WIDE) for name in names]
+
+
+def test_files_in_each_other_s_place_are_not_taken_for_each_other(
+    make_lake: MakeLake, home: Path
+) -> None:
+    """Pieces of two views with the same columns that were exchanged are computed anew."""
+    asked = [("rates", {"bucket": bucket}) for bucket in ("1h", "1d")]
+    with make_lake() as lake:
+        lake.append(some(200))
+        lake.settle()
+        expected = [views.read(lake, *ask).to_pylist() for ask in asked]
+    one, other = pieces(home)
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+    with lakelog.open(str(home / "lake"), create=False) as lake:
+        assert [views.read(lake, *ask).to_pylist() for ask in asked] == expected

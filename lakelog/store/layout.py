@@ -19,6 +19,7 @@ percent-encoded to [a-z0-9._-] (upper case too, so that case-blind disks keep th
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 
@@ -33,6 +34,7 @@ _PACKED = re.compile(r"packed-(\d{12})-(\d{12})\.jsonl\.zst")
 _DIGEST = re.compile(r"([0-9a-f]{64})\.(parquet|ids|json\.zst)")
 
 
+@functools.lru_cache(1024)
 def encode_name(name: str) -> str:
     """Return the file name of a branch or tag. Raises InvalidName for one that cannot be used."""
     if not name or name != name.strip() or name.startswith(("-", "@")):

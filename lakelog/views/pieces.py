@@ -2,13 +2,14 @@
 
     8 bytes    "LKV1", crc32 of the header
     4 bytes    u32, length of the header
-    header     JSON: cover {segment: [rows, first seq, last seq, [segments it was made from]]},
-               columns [[name, type]], digest (SHA-256 of the body)
+    header     JSON: state, cover {segment: [rows, first seq, last seq, [segments it was made
+               from]]}, columns [[name, type]], digest (SHA-256 of the body)
     body       Parquet
 
 A piece is named by what it covers, so any snapshot that holds those segments can use it, on any
-branch. The directory is derived: a piece that is missing or damaged is computed anew, and the
-oldest go when the directory outgrows its limit. Types that Parquet would change are not kept.
+branch. It names its state too, for another one may have the same columns. The directory is
+derived: a piece that is missing, damaged or not in its place is computed anew, and the oldest go
+when the directory outgrows its limit. Types that Parquet would change are not kept.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Pieces:
             names = []
         for name in names:
             if name.endswith(_ENDING) and not name.startswith(disk.TEMPORARY):
-                piece = self._piece(f"{self._root}/{state}/{name}")
+                piece = self._piece(state, f"{self._root}/{state}/{name}")
                 if piece is not None and piece.columns == shape.columns:
                     found.append(piece)
         return sorted(found, key=lambda piece: piece.events, reverse=True)
@@ -111,7 +112,7 @@ class Pieces:
         )
         body = _parquet(cursor.sql(f"SELECT {listed} FROM ({query}\n)").to_arrow_table())
         header = orjson.dumps({
-            "cover": cover, "columns": shape.columns,
+            "state": state, "cover": cover, "columns": shape.columns,
             "digest": hashlib.sha256(body).hexdigest(),
         })  # fmt: skip
         head = _HEAD.pack(_MAGIC, zlib.crc32(header), len(header))
@@ -134,7 +135,7 @@ class Pieces:
         with contextlib.suppress(OSError):
             disk.unlink(piece.path)
 
-    def _piece(self, path: str) -> Piece | None:
+    def _piece(self, state: str, path: str) -> Piece | None:
         try:
             status = os.stat(path)
         except OSError:
@@ -143,11 +144,11 @@ class Pieces:
         if key not in self._known:
             if len(self._known) > 4096:
                 self._known.clear()
-            self._known[key] = self._header(path)
+            self._known[key] = self._header(state, path)
         return self._known[key]
 
-    def _header(self, path: str) -> Piece | None:
-        """Read what a file says of itself; one that is damaged is removed."""
+    def _header(self, state: str, path: str) -> Piece | None:
+        """Read what a file says of itself; one that is damaged or another state's is removed."""
         try:
             with open(path, "rb") as file:
                 magic, crc, size = _HEAD.unpack(file.read(_HEAD.size))
@@ -155,6 +156,8 @@ class Pieces:
             if magic != _MAGIC or zlib.crc32(header) != crc:
                 raise ValueError("damaged")
             said = orjson.loads(header)
+            if said["state"] != state:
+                raise ValueError("of another state")
             columns = tuple((str(n), str(kind)) for n, kind in said["columns"])
             return Piece(path, said["cover"], columns, said["digest"], _HEAD.size + size)
         except (OSError, ValueError, KeyError, TypeError, struct.error):

@@ -13,6 +13,7 @@ from typing import Any
 
 import lakelog
 from lakelog.errors import LakelogError
+from lakelog.store import compact
 from tests.support import seam
 from tests.support.feeds import feed, put
 from tests.support.world import warm_engine
@@ -94,6 +95,7 @@ def _holds(root: str, acked: set[str], where: str) -> None:
 
 def fills(case: Case) -> None:
     """Fill a disk of some size, or what a process may write; then there is room again."""
+    case.patch.setattr(compact, "LEVEL", 1)  # it is not packing that is tried here
     if case.number % 2 == 0 and not mounts.lacking():
         with mounts.tmpfs(case.place / "disk", case.dice.randint(300, 1500) * 4096) as small:
             _fill(case, small)

@@ -63,6 +63,14 @@ def grow(place: Path, size: int) -> None:
     run("mount", "-o", f"remount,size={size}", str(place))
 
 
+def release(folder: Path) -> None:
+    """Unmount what is mounted below a folder, whatever is still open."""
+    mounted = [line.split(" ")[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for place in reversed([m for m in mounted if m.startswith(f"{folder}/")]):
+        with contextlib.suppress(OSError):
+            run("umount", "-l", place)
+
+
 class Volume:
     """A file system in an image, mounted at `place` while it has power."""
 

@@ -21,9 +21,10 @@ from tests.support.casts import CASTS
 from tests.test_protocol_planted import PLANTED
 from tests.torture.calls import PLAYS
 from tests.torture.trace import WORK
+from tests.torture.viewed import FAULTS
 
 SHORT = PLAYS.index(("append", "short once"))
-STORE, INGEST = "lakelog.store", "lakelog.ingest"
+STORE, INGEST, VIEWS = "lakelog.store", "lakelog.ingest", "lakelog.views"
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,17 @@ EDITS = [
             'if whole and digest(before) == entry["tail"] else None', "if whole else None", 400),
     _edited("times of moves may go back", "clock", f"{STORE}.publish:try_move",
             "now = max(began, head.move.time + 1)", "now = began"),
+    _edited("a piece's digest not checked", "views", f"{VIEWS}.pieces:Pieces.load",
+            "hashlib.sha256(body).hexdigest() != piece.digest", "False",
+            FAULTS.index("damaged"), len(FAULTS)),
+    _edited("a piece of another view believed", "views", f"{VIEWS}.pieces:Pieces._header",
+            'said["state"] != state', "False", FAULTS.index("swapped"), len(FAULTS)),
+    _edited("a layer of another branch used", "views", f"{VIEWS}.engine:Engine._best",
+            "[h for h in held if h.leaves <= leaves]", "held"),
+    _edited("a tail merged twice", "views", f"{VIEWS}.engine:Engine._with_tail",
+            "over.layer, over.tail.num_rows", "over.layer, 0"),
+    _edited("covered rows of a compacted segment read", "views", f"{VIEWS}.lineage:Lineage.missing",
+            "tuple((a, b) for a, b in spans)", "()"),
     _edited("a descriptor left open", "leaks", f"{DISK}:sync_dir", "os.close(fd)", "pass"),
     _edited("a temporary file left", "leaks", f"{DISK}:create_whole", "unlink(made)", "pass"),
 ]  # fmt: skip

@@ -22,6 +22,7 @@ from tests.torture import (
     leaks,
     sequences,
     trace,
+    viewed,
 )
 from tests.torture.case import Case, Row
 from tests.torture.mutants import MUTANTS, Mutant
@@ -33,7 +34,7 @@ CAUGHT, MISSED, BROKEN = 0, 3, 4
 PLAYED: dict[str, Row] = {
     row.name: row
     for module in (calls, clocks, contests, corruptions, followed, full, fuzz, images, kills,
-                   leaks, sequences)
+                   leaks, sequences, viewed)
     for row in module.ROWS
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from tests.torture import (
     leaks,
     planted,
     sequences,
+    viewed,
 )
 from tests.torture.case import Row
 
@@ -31,6 +32,7 @@ ROWS: dict[str, Row] = {
         *contests.ROWS,
         *sequences.ROWS,
         *followed.ROWS,
+        *viewed.ROWS,
         *fuzz.ROWS,
         *clocks.ROWS,
         *leaks.ROWS,

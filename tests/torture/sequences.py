@@ -9,6 +9,7 @@ import hypothesis.core
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.support.world import pooled_engine
 from tests.test_model import LakeMachine
 from tests.torture.case import Case, Row
 
@@ -30,6 +31,7 @@ def asked(machine: LakeMachine, step: int) -> None:
 
 def sequences(case: Case) -> None:
     """Play some sequences, each compared with the model after every step."""
+    pooled_engine(case.patch)
     case.patch.setattr(hypothesis.core, "global_force_seed", case.start)
     played, steps = [0], [0]
 
