@@ -61,7 +61,7 @@ def test_a_publish_that_always_loses_gives_up(
             publish.publish(lake.store, "main", lambda *_: publish.Change("snapshot"))
     assert found(lake) == ["a"]
     lake.snapshot("now")
-    assert [entry.move.message for entry in lake.log()][0] == "now"
+    assert lake.log()[0].move.message == "now"
 
 
 def test_a_manifest_collected_before_its_move_is_written_again(
@@ -119,7 +119,7 @@ def test_one_branch_is_made_once(
         lake.branch("dev", message="ours")
     with make_lake(branch="dev") as dev:
         assert found(dev) == ["a", "b"]
-        assert [e.move.message for e in dev.log() if e.move.op == "branch"][0] == "theirs"
+        assert next(e.move.message for e in dev.log() if e.move.op == "branch") == "theirs"
 
 
 def test_a_branch_comes_back_though_a_listing_missed_its_end(

@@ -1,4 +1,4 @@
-"""Repair when more than one thing is gone: pages with their parents, copies that are damaged too."""
+"""Repair when more than one thing is gone: a page with its parents, a file in its copy too."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_first_page_is_made_anew_beside_a_later_one(tmp_path: Path) -> None:
 
 
 def test_a_page_without_the_states_before_it_comes_back_from_segments(tmp_path: Path) -> None:
-    """If what a page held can be proved by nothing, its events come from the segments themselves."""
+    """If nothing proves what a page held, its events come from the segments themselves."""
     path = made(tmp_path, sealed(*[[{"type": name, "id": name}] for name in NAMES[:20]]))
     _, state, _ = head(path)
     with lakelog.open(path) as lake:
@@ -310,7 +310,7 @@ def test_packed_moves_of_a_lake_that_went_another_way_are_not_fetched(
 
 @pytest.mark.parametrize("way", ["damaged", "another document", "missing"])
 def test_lakelog_json_of_a_copy_is_read_before_it_is_believed(tmp_path: Path, way: str) -> None:
-    """If the copy's lakelog.json is no better, the id comes from the WALs, settings are told lost."""
+    """If the copy's lakelog.json is no better, the WALs tell the id, and the settings are lost."""
     path = made(tmp_path, lambda lake: lake.append({"type": "A"}), rotate_seconds=7)
     with lakelog.open(path) as lake:
         lake_id = lake.store.lake_id
