@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import lakelog
@@ -18,7 +19,7 @@ from lakelog.errors import (
     OutcomeUnknown,
     UnknownRef,
 )
-from lakelog.store import bloom, disk, gc, history, idrun, publish, tail
+from lakelog.store import bloom, disk, gc, history, idrun, publish, removal, tail
 from lakelog.store.refs import Tag
 from tests.support import damage
 from tests.test_protocol_publish import before_next_move, event, found
@@ -253,6 +254,21 @@ def test_two_that_merge_the_same_id_runs(
     assert [e.move.op for e in lake.log()].count("maintain") == 1
     lake.append([event(str(n), str(n)) for n in range(idrun.FAN)])
     assert len(found(lake)) == idrun.FAN
+
+
+def test_rows_are_removed_once_after_a_lost_race(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A removal that loses a race uses what it wrote: no second segment, no row taken twice."""
+    lake, other = make_lake(), make_lake()
+    lake.append([event(name) for name in "abcd"])
+    lake.settle()
+    tried = before_next_move(monkeypatch, lambda: other.snapshot("meanwhile"))
+    note = {"add": "artifact", "key": "dedupe-test"}
+    removal.apply(lake.store, "main", np.array([1, 2]), 0, note, "two", lake.engine)
+    assert tried == ["000000000003.json", "000000000003.json", "000000000004.json"]
+    assert found(lake) == ["a", "d"]
+    assert len(list(Path(lake.path, "segments").rglob("*.parquet"))) == 2
 
 
 def test_a_tail_that_never_stands_still_is_an_error(

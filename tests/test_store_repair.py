@@ -330,3 +330,15 @@ def test_lakelog_json_of_a_copy_is_read_before_it_is_believed(tmp_path: Path, wa
     with lakelog.open(path) as lake:
         assert lake.store.lake_id == lake_id
         assert lake.count() == 2
+
+
+def test_without_a_wal_a_lost_lakelog_json_gets_a_new_id(tmp_path: Path) -> None:
+    """Where nothing tells the lake's id any more it gets a new one, and goes on."""
+    path = made(tmp_path, lambda lake: lake.snapshot("one"))
+    Path(path, "lakelog.json").unlink()
+    assert damage.repaired(path).lost == ["settings in lakelog.json: they are the defaults now"]
+    with lakelog.open(path) as lake:
+        assert len(lake.store.lake_id) == 32
+        lake.append({"type": "A"})
+        lake.settle()
+        assert (lake.count(), lake.verify().problems) == (1, ())

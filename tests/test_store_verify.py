@@ -151,6 +151,20 @@ def test_a_frame_cut_out_whole_is_named(make_lake: MakeLake) -> None:
         again.count()
 
 
+def test_a_file_missing_between_others_is_named(make_lake: MakeLake) -> None:
+    """Of four files of a writer the third is gone: the error names the file before the gap."""
+    with make_lake(rotate_events=1) as lake:
+        for i in range(4):
+            lake.append({"type": f"T{i}"})
+    files = sorted(Path(lake.store.layout.wal_dir("main")).iterdir())
+    files[2].unlink()
+    with lakelog.open(lake.path) as again, pytest.raises(DamagedWal) as caught:
+        again.count()
+    assert caught.value.path == str(files[1])
+    assert "frames after 1 are missing" in str(caught.value)
+    assert [name for name, _, _ in said(lake)] == [files[1].name]
+
+
 def test_a_frame_that_does_not_hold_what_it_says_is_named(lake: lakelog.Lake) -> None:
     """A frame whose sums hold but whose header lies is damage for verify and for a query."""
     file = lie(lake)

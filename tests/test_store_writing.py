@@ -282,6 +282,54 @@ def test_a_writer_of_another_machine_is_believed_dead_only_after_the_grace(
     assert rows(other) == [1]
 
 
+def while_it_trims(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Do something between the look of the next trim and its first removal."""
+    real, done = disk.sync_dir, list[str]()
+
+    def sync(path: str) -> None:
+        real(path)
+        if "/heads/" in path and not done:
+            done.append(path)
+            act()
+
+    patch.setattr(disk, "sync_dir", sync)
+
+
+def test_two_that_trim_at_once(make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that another process trimmed first is no error, and is not counted twice."""
+    with make_lake() as lake:
+        lake.append(numbers(1))
+    lake, other = make_lake(), make_lake()
+    lake.sealer().seal()
+    tails = [Tail(lake.store.layout, lake.store.refs, "main") for _ in range(2)]
+    also: list[int] = []
+    while_it_trims(monkeypatch, lambda: also.append(trim(other.store, "main", tails[1])))
+    assert (trim(lake.store, "main", tails[0]), also) == (0, [1])
+    assert (wals(lake), rows(lake)) == ([], [1])
+
+
+def test_a_file_that_grew_since_it_was_read_is_not_trimmed(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a writer appended between the look and the lock, before it died, is not lost."""
+    lake, other = make_lake(), make_lake()
+    lake.append(numbers(1))
+    other.sealer().seal()
+    writer: Any = lake.writer()
+
+    def die() -> None:
+        lake.append(numbers(2))
+        disk.close(writer._fd)
+        writer._fd = -1
+
+    while_it_trims(monkeypatch, die)
+    assert trim(other.store, "main", Tail(other.store.layout, other.store.refs, "main")) == 0
+    assert len(wals(other)) == 1
+    assert rows(other) == [1, 2]
+    other.settle()
+    assert (wals(other), rows(other)) == ([], [1, 2])
+
+
 def test_a_torn_end_is_kept_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trim that died after keeping a torn end is done again, and keeps it no second time."""
     path = str(home / "lake")
