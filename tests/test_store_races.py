@@ -163,6 +163,8 @@ def test_undo_beside_another_user_keeps_what_it_kept(
     before_link(monkeypatch, "/heads/main/0", lambda: other.rollback("main"))
     lake.undo(to_branch="kept")
     assert [entry.move.op for entry in lake.log()][:2] == ["undo", "rollback"]
+    assert lake.log()[0].move.message == "of rollback to main"
+    assert found(lake) == ["a", "b"]
     with make_lake(branch="kept") as kept:
         assert found(kept) == ["a", "b"]
         assert [entry.move.op for entry in kept.log()] == ["branch"]
@@ -336,3 +338,4 @@ def test_filters_leave_memory_and_are_read_again(
             query = f"SELECT subject FROM events WHERE id = 'id-{name}'"
             assert lake.sql(query).fetchall() == [(name,)]
             assert lake.explain(query) == (1, 3)
+            assert len(lake._session._filters._held) == 1

@@ -51,16 +51,23 @@ def one_by_one(lake: lakelog.Lake) -> None:
         publish(lake.store, "main", lambda *_, entry=entry: Change("seal", entries=(entry,)))
 
 
-def test_the_first_page_is_made_anew_beside_a_later_one(tmp_path: Path) -> None:
-    """A page that later states share comes back from before it; pages that can be read are."""
-    path = made(tmp_path, one_by_one)
+def test_the_first_page_is_made_anew_beside_later_ones(tmp_path: Path) -> None:
+    """A page comes back from the states before it, and later pages that can be read are read:
+    what came at once is in no tail."""
+
+    def build(lake: lakelog.Lake) -> None:
+        one_by_one(lake)
+        entries = tuple(lakes.tiny_segment(lake, f"U{i:02d}") for i in range(40))
+        publish(lake.store, "main", lambda *_: Change("seal", entries=entries))
+
+    path = made(tmp_path, build)
     _, state, entries = head(path)
-    assert len(state.pages) == 2
+    assert len(state.pages) == 3
     object_file(path, "manifests", state.pages[0].digest).write_bytes(b"")
     done = cured(path)
     assert any("a damaged page made anew, nothing lost" in line for line in done.done)
-    assert types(path) == [*NAMES, "~"]
-    assert [e["seq"] for e in head(path)[2]][:40] == [e["seq"] for e in entries]
+    assert types(path) == [*NAMES, *(f"U{i:02d}" for i in range(40)), "~"]
+    assert [e["seq"] for e in head(path)[2]][:80] == [e["seq"] for e in entries]
 
 
 def test_a_page_without_the_states_before_it_comes_back_from_segments(tmp_path: Path) -> None:

@@ -81,16 +81,21 @@ def test_there_is_one_helper_at_a_time(
     assert rows(lake) == list(range(7))
 
 
-@pytest.mark.parametrize("program", ["/opt/editor/editor", "/nowhere/bin/python3", ""])
+@pytest.mark.parametrize("program", ["editor", "nowhere/bin/python3", ""])
 def test_a_program_without_a_python_beside_it_goes_on(
-    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch, program: str
+    make_lake: MakeLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
 ) -> None:
-    """Where no sealer can be started, appending goes on; another process may seal."""
-    monkeypatch.setattr(sys, "executable", program)
+    """Where no sealer can be started, appending goes on; another process may seal.
+
+    A program that Python is only a part of is not started a second time.
+    """
+    (tmp_path / "editor").write_text(f"#!/bin/sh\ntouch '{tmp_path}/started'\n")
+    (tmp_path / "editor").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", program and str(tmp_path / program))
     lake = make_lake(seal="auto", rotate_events=1)
     for n in range(4):
         lake.append(numbers(n))
-    assert lake.writer()._helper is None
+    assert (lake.writer()._helper, (tmp_path / "started").exists()) == (None, False)
     assert (rows(lake), lake.stats().segments) == ([0, 1, 2, 3], 0)
     lake.settle()
     assert rows(lake) == [0, 1, 2, 3]
