@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +30,12 @@ ROOM = 256_000_000
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marks that the fixtures here look at."""
+    """Declare the marks that the fixtures here look at; let children be interrupted.
+
+    A shell has its background jobs ignore Ctrl-C, and a child inherits that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "damaged: the test damages its lakes; do not verify them")
 
 

@@ -54,7 +54,7 @@ def test_a_document_is_an_object() -> None:
     """Bytes with the right checksum that are no object are no document."""
     text = b"[1}"
     data = text[:-1] + document.ending(text)
-    with pytest.raises((document.NotIntact, ValueError)):
+    with pytest.raises(document.NotIntact, match="not a JSON object"):
         document.decode(data)
 
 

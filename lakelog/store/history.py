@@ -107,8 +107,6 @@ def log(store: Store, branch: str, limit: int | None = None) -> list[LogEntry]:
         events: int | None
         segments: int | None
         try:
-            if not move.snapshot:
-                raise DamagedManifest(move.branch, "unknown")
             totals = store.manifests.load(move.snapshot).totals
             events, segments = totals.events, totals.segments
         except DamagedManifest:

@@ -210,13 +210,14 @@ def _clear(store: Store, branch: str, tail: Tail, outcome: Repaired) -> None:
         name, mark = os.path.basename(file.path), marks.get(file.writer, -1)
         if not _is_bad(file):
             continue
-        if disk.is_locked(file.path) or any(f.sequence > mark for f in file.frames):
+        unsealed = file.header is None or any(f.sequence > mark for f in file.frames)
+        if unsealed or disk.is_locked(file.path):
             outcome.done.append(f"{name} is still written to: close its writer and repair again")
         elif file.damage is not None:
             if not file.resumed and file.final is None:
                 outcome.lost.append(f"{name}: what stood from byte {file.damage} on")
             set_aside(store, file.path, outcome)
-        elif file.torn:
+        else:
             outcome.lost.append(
                 f"{name}: {file.torn} bytes from byte {file.end} on, an append never"
                 " acknowledged, or damage; kept in cache/cut"

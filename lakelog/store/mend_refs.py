@@ -14,6 +14,8 @@ from lakelog.store.publish import Change, try_move
 from lakelog.store.refs import Head, Move, author, encode_move, encode_packed, read_packed
 
 Moves = dict[int, tuple[Move, bytes]]
+_DONE_ONCE = ("ingest", "dedupe", "retention", "quarantine", "view", "rollback", "undo")
+"""Moves that made more of a state than sealing does."""
 
 
 def mend_moves(store: Store, branch: str, outcome: Repaired) -> None:
@@ -150,12 +152,23 @@ def restore_state(store: Store, branch: str, outcome: Repaired) -> None:
         f"branch {branch}: state of move {move.number} taken, with {events} later events taken"
         " back from segments"
     )
+    outcome.lost.extend(_undone(store, branch, move.number))
     for writer, mark in head.move.wal.items():
         if writer in found and found[writer] < mark:
             outcome.lost.append(
                 f"branch {branch}: group commits {found[writer] + 1} to {mark} of writer"
                 f" {writer[:12]}, unless all of them were duplicates"
             )
+
+
+def _undone(store: Store, branch: str, number: int) -> list[str]:
+    """Name the moves after a number whose work does not come back from WAL frames."""
+    later = [m for n, (m, _) in sorted(salvage.moves(store, branch)[0].items()) if n > number]
+    return [
+        f"branch {branch}: what move {m.number} did ({m.op} {m.message}".rstrip() + "): do it again"
+        for m in later
+        if m.op in _DONE_ONCE
+    ]
 
 
 def _newest_open(store: Store, branch: str) -> Move:

@@ -22,7 +22,7 @@ from lakelog.errors import OutcomeUnknown
 from lakelog.store import disk, manifest
 from lakelog.store.layout import parse_wal
 from lakelog.store.manifest import Entry, Manifest
-from lakelog.store.opening import Store
+from lakelog.store.opening import Store, make_branch_dirs
 from lakelog.store.refs import Head, Move, author, encode_move
 
 USER_OPS = ("rollback", "undo", "snapshot", "retention", "dedupe", "quarantine", "repair")
@@ -130,6 +130,7 @@ def watermarks(store: Store, move: Move, sealed: dict[str, int]) -> dict[str, in
     present = {p[0] for p in map(parse_wal, disk.listing(directory)) if p}
     gone = merged.keys() - present
     if gone:
+        make_branch_dirs(store, move.branch)  # a copy may have left out what was empty
         disk.sync_dir(directory)
         for writer in gone:
             del merged[writer]

@@ -46,13 +46,12 @@ def repair(
     while _put_back(store, outcome, copy, seen):
         _fresh(store)
     for branch in store.refs.all_branches():
-        if salvage.moves(store, branch)[2]:
-            mend_refs.mend_moves(store, branch, outcome)
-            with contextlib.suppress(UnknownRef):  # a deleted branch needs no more
-                mend_refs.restore_state(store, branch, outcome)
-                mend_data.drop_segments(store, branch, outcome)
-                mend_data.renew_ids(store, branch, connect, outcome)
-                mend_data.mend_wals(store, branch, connect, outcome)
+        mend_refs.mend_moves(store, branch, outcome)
+        with contextlib.suppress(UnknownRef):  # one deleted, or never finished, needs no more
+            mend_refs.restore_state(store, branch, outcome)
+            mend_data.drop_segments(store, branch, outcome)
+            mend_data.renew_ids(store, branch, connect, outcome)
+            mend_data.mend_wals(store, branch, connect, outcome)
     _fresh(store)
     _give_up_rest(store, outcome)
     outcome.after = verify(store)

@@ -100,16 +100,14 @@ def _frame(data: bytes, at: int) -> bytes | None:
     if payload is None:
         return None
     fixed = data[:body] + payload + data[stop:]
-    return fixed if _reads(fixed, at) else None
+    found = wal.frame_at(fixed, at, 0, "")
+    return fixed if found and _reads(found[0]) else None
 
 
-def _reads(data: bytes, at: int) -> bool:
-    """Whether the frame at a byte decompresses to lines of JSON."""
-    found = wal.frame_at(data, at, 0, "")
-    if found is None:
-        return False
+def _reads(frame: wal.Frame) -> bool:
+    """Whether a frame decompresses to lines of JSON."""
     try:
-        for line in found[0].lines().splitlines():
+        for line in frame.lines().splitlines():
             orjson.loads(line)
     except Exception:
         return False

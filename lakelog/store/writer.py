@@ -229,9 +229,6 @@ class Writer:
                     return
             except OSError:
                 pass
-            except BaseException:
-                self._poison()
-                raise
             self._poison()
         self._open_next(frame)
         self._doubtful = []

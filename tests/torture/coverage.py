@@ -14,12 +14,14 @@ LEAST = 98.0
 TESTS = """append writer compact gc history repair retention manifest idrun bloom dedupe format
     format_objects format_reader format_reading format_rules vectors prune query settings quarantine
     protocol_publish protocol_steps damage_repair damage_cuts fork cli audit golden ingest
-    store_edges""".split()
+    dedupe_rows store_edges store_opening store_races store_repair store_verify
+    store_writing""".split()
 """The tests whose business is the store; those that only play longer add nothing."""
 
 
 def measure() -> int:
-    """Run the tests, print every file below 100 %; 0 if the whole has LEAST of its branches."""
+    """Run the tests, print every file below 100 %; 0 if the whole has LEAST of its branches, and of
+    its lines and branches together."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("TEST_DIR")) as folder:
         told = Path(folder, "coverage.json")
         command = [
@@ -47,4 +49,4 @@ def _tell(found: dict[str, dict[str, dict[str, dict[str, float]]]]) -> int:
         f"lakelog/store: {whole['percent_covered']:.2f} % of lines and branches,"
         f" {branches:.2f} % of branches; at least {LEAST} % wanted"
     )
-    return 0 if whole["percent_covered"] >= LEAST else 1
+    return 0 if min(whole["percent_covered"], branches) >= LEAST else 1
