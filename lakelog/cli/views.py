@@ -80,8 +80,9 @@ def view(
 
     FILE is one SELECT over events, or a projection: sections `-- map` over
     segment, `-- merge` over partials and `-- finish` over state, whose state is
-    kept, so that only what is new is computed. It is tried both ways on a
-    sample before it is kept. `lakelog view show status` prints one to copy.
+    kept, so that only what is new is computed; `-- totals` may add the state
+    up for finish (`lakelog view show status` prints one to copy). It is tried
+    both ways on a sample before it is kept.
     """
     given = dict(map(pair_of, params))
     action = words[0] if words and words[0] in _ACTIONS else None
