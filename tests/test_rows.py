@@ -84,6 +84,7 @@ def test_frames_keep_their_order_and_places(engine: Any) -> None:
         b'{"time":"2026-05-01T12:00:00+00:00","type":"OTHER ZONE"}',
         b'{"time":"2026-05-01 12:00:00","type":"NO ZONE","data":1}',
         b'{"time":"2026-05-01T12:00:00Z","type":"NUMBER","source":5}',
+        b'{"time":"2026-05-01T12:00:00Z","type":"FIRST","type":"SECOND"}',
         b'{"time":"2026-05-01T12:00:00Z","type":"NULL","data":null}',
         b'{"time":"2026-05-01T12:00:00Z","type":"SPACE","data":{"a": 1} }',
     ],

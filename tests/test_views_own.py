@@ -176,6 +176,8 @@ SELECTS_A = "SELECT source, count(*) AS n FROM segment\nWHERE {}\nGROUP BY sourc
         (totals("SELECT n, max(length(source)) AS c FROM state GROUP BY n"), "section totals, line 11: only counts and sums can be added"),
         (totals("SELECT n, count(*) AS c FROM events GROUP BY n"), "line 11: 'events' cannot be read here: section totals reads only state"),
         (totals("SELECT n, count(*) AS c FROM state WHERE $now > '2020-01-01' GROUP BY n"), r"line 11: \$now is known in finish only"),
+        (totals("SELECT n, count(*)::UBIGINT AS c FROM state GROUP BY n"), "section totals, line 11: c is UBIGINT: only whole numbers"),
+        (totals("SELECT DISTINCT n FROM state"), "section totals, line 11: totals have no count or sum"),
         (projection(finish="SELECT * FROM totals"), "'totals' cannot be read here: section finish reads only state"),
         ("-- by: n\n" + projection(), "the view has no section `-- totals`"),
         ("SELECT * FROM events, 'x.parquet'", "section query, line 1: 'x.parquet' is a file"),
@@ -213,15 +215,66 @@ def test_a_lake_from_elsewhere_is_not_believed(make_lake: MakeLake, home: Path) 
     """A definition that reads files is refused when read, even where a manifest holds it."""
     (home / "secret.csv").write_text("a,b\n1,2\n")
     lake = make_lake()
+    file = f'"{home}/secret.csv"'
     for name, text in (
         ("plain", f"SELECT * FROM '{home}/secret.csv'"),
         ("kept", projection(finish=f"SELECT * FROM read_csv('{home}/secret.csv')")),
+        ("inner", f"SELECT * FROM {file}, (WITH {file} AS (SELECT 1) SELECT count(*) FROM events)"),
+        ("itself", f"WITH {file} AS (FROM {file}) SELECT * FROM {file}, events"),
+        ("later", "WITH a AS (FROM quarantine), quarantine AS (SELECT 1) SELECT * FROM a, events"),
+        ("left", "WITH RECURSIVE a AS (FROM b UNION ALL FROM a), b AS (SELECT 1) FROM a, events"),
     ):
         catalog.create(lake.store, "main", parse(text, name))
         with pytest.raises(InvalidView, match=r"section (query|finish), line \d"):
             views.read(lake, name)
         with pytest.raises(InvalidView):
             lake.sql(f"SELECT * FROM {name}")
+
+
+@pytest.mark.parametrize(
+    "finish",
+    [
+        "/* /* */ WITH evil AS (SELECT content FROM read_text('{}')) SELECT * FROM evil -- */"
+        " SELECT * FROM state",
+        "--\rSELECT source, n, '\n WITH evil AS (FROM \"{}\") SELECT * FROM evil -- ' FROM state",
+        "WITH state AS (SELECT * FROM state WHERE n > 0) SELECT * FROM state",
+        "WITH/**/x AS (SELECT * FROM state) SELECT * FROM x",
+        "WITH RECURSIVE x AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM x WHERE i < 3)"
+        " SELECT source, n FROM state, x WHERE i = 1",
+        "-- a comment\nFROM state SELECT source, n -- another",
+        "(SELECT source, n FROM state)",
+    ],
+)
+def test_odd_texts_say_what_the_engine_takes_them_for(
+    make_lake: MakeLake, home: Path, finish: str
+) -> None:
+    """Comments, nested ones and others, and WITH of any kind neither hide anything nor break."""
+    (home / "secret.csv").write_text("a,b\nhidden,2\n")
+    lake = make_lake()
+    lake.append([event(0, "PING", source="a"), event(1, "PING", source="a")])
+    catalog.create(lake.store, "main", parse(projection(finish=finish.format(home / "secret.csv"))))
+    found = rows(lake, "x")
+    assert [row[:2] for row in found] == [("a", 2)]
+
+
+def test_a_comment_is_no_header(make_lake: MakeLake) -> None:
+    """Words that begin a comment are not taken for what they say elsewhere."""
+    lake = make_lake()
+    own.create(lake, "totals", "-- by hour and type\nSELECT count(*) FROM events")
+    assert rows(lake, "totals") == [(0,)]
+
+
+def test_many_parameters_leave_few_tables(make_lake: MakeLake) -> None:
+    """Answers by ever other parameters do not fill the memory."""
+    lake = make_lake()
+    lake.append(some(50))
+    for n in range(40):
+        rows(lake, "status", {"category": f"c{n}"})
+        rows(lake, "stuck", {"limit": n})
+    lake._session.engine._builder.cursor().close()
+    engine = lake._session.engine._builder.cursor()
+    held = engine.sql("SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'lakelog_views'")
+    assert held.fetchall()[0][0] < 30
 
 
 def test_the_views_that_come_with_lakelog_pass_the_same_check() -> None:

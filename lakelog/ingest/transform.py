@@ -322,7 +322,8 @@ def _valid_text(found: Records) -> tuple[pa.Array, pa.Array | None]:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Whether bytes are UTF-8 to the end: the engine gives up for good at a character cut off."""
+    """Whether bytes are UTF-8 to the end, which `records.is_text` does not ask: at a character
+    cut off the engine fails for good."""
     try:
         data.decode()
     except UnicodeDecodeError:

@@ -28,7 +28,8 @@ LOWEST, HIGHEST = -(2**62), 2**62
 _NAMES_MAX = 1000
 """Lists of more ids or subjects are not looked up in filters."""
 _TREES: dict[str, dict[str, Any]] = {}
-_KEPT, _SHORT = 128, 4096
+_KEPT, _SHORT = 128, 512
+"""A tree takes up to 300 times the bytes of its query."""
 _SLACK = 86_400_000_000
 """now() is later when the query runs than when it is planned."""
 _CONSTANT = frozenset(("CONSTANT", "CAST", "FUNCTION", "TYPE", "PARAMETER"))

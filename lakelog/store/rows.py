@@ -108,11 +108,15 @@ def _row(line: bytes, keyed: bool) -> tuple[Any, ...]:
     """Time, text columns, key and data of a line. Raises ValueError, TypeError or AttributeError
     if it is not of the usual shape."""
     cut = line.find(b',"data":')
-    head = orjson.loads(line if cut < 0 else line[:cut] + b"}").get
+    text = line if cut < 0 else line[:cut] + b"}"
+    found = orjson.loads(text)
+    head = found.get
     data = None if cut < 0 else line[cut + 8 : -1].decode()
     texts = [head(names[0]) if len(names) == 1 else _first(head, names) for names in _COLUMNS]
     time = _first(head, _TIMES)
     if line[-1:] != b"}" or len(time) not in (20, 24, 27) or time[19] not in ".Z":
+        raise ValueError
+    if text.count(b'":') != len(found):  # a key is there twice, or a text looks like a key
         raise ValueError
     moment = datetime.fromisoformat(time)
     for text in texts:

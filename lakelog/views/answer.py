@@ -11,7 +11,6 @@ are added, and those of the rows that are hidden by it taken away.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ import orjson
 
 from lakelog.views import params as parameters
 from lakelog.views.definition import TOTALS, Definition
-from lakelog.views.layers import Builder, Layer, Table, given, named, quoted, view
+from lakelog.views.layers import Builder, Layer, Table, given, quoted, view
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 _KEPT_BYTES = 32 << 20
 _KEPT = 16
-_START = re.compile(r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*(?i:WITH\s+(RECURSIVE\s+)?())?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,12 @@ def finish(builder: Builder, layer: Layer, asked: Asked, now: int) -> pa.Table:
         return _kept(layer, asked, lambda: _over(builder, layer, asked))
     cursor = builder.cursor()
     try:
-        relations, tables = _given(builder, cursor, layer, asked)
-        for name, query in relations.items():
-            view(cursor, name, query)
-        if asked not in layer.kept:
-            _remember(layer.kept, asked, _with_kept(builder, cursor, asked.finish))
-        sql, kept = layer.kept[asked]
+        tables = _given(builder, cursor, layer, asked)
+        found = layer.kept.get(asked)
+        if found is None:
+            found = _with_kept(builder, cursor, asked.finish)
+            _remember(layer.kept, asked, found)
+        sql, kept = found
         made = cursor.sql(parameters.filled(sql, (), {}, now)).to_arrow_table()
         del tables, kept
         return made
@@ -68,35 +66,30 @@ def finish(builder: Builder, layer: Layer, asked: Asked, now: int) -> pa.Table:
 def _over(builder: Builder, layer: Layer, asked: Asked) -> pa.Table:
     cursor = builder.cursor()
     try:
-        relations, tables = _given(builder, cursor, layer, asked)
-        made = cursor.sql(_beginning(asked.finish, relations)).to_arrow_table()
+        tables = _given(builder, cursor, layer, asked)
+        made = cursor.sql(asked.finish).to_arrow_table()
         del tables
         return made
     finally:
         cursor.close()
 
 
-def _beginning(sql: str, relations: dict[str, str]) -> str:
-    """SQL that reads relations of its own and keeps its order."""
-    match = _START.match(sql)
-    assert match is not None
-    more = ", " if match[2] is not None else " "
-    return f"WITH {match[1] or ''}{named(relations)}{more}{sql[match.end() :]}"
-
-
 def _given(
     builder: Builder, cursor: duckdb.DuckDBPyConnection, layer: Layer, asked: Asked
-) -> tuple[dict[str, str], tuple[Table | None, ...]]:
-    """Return SQL for the relations that finish may read, and the tables to keep meanwhile."""
+) -> tuple[Table | None, ...]:
+    """Give a connection the relations that finish may read; return the tables to keep meanwhile."""
     held, tables = layer.pinned()
+    view(cursor, "state", held)
     if not asked.totals:
-        return {"state": held}, tables
+        return tables
     base, top, hidden = tables
-    if asked not in base.sums:
+    found = base.sums.get(asked.totals)
+    if found is None:
         table = builder.table(cursor, _totals(layer, asked, base))
-        found = cursor.sql(f"FROM {table.name} LIMIT 0")
-        base.sums[asked] = table, dict(zip(found.columns, map(str, found.types), strict=True))
-    sums, columns = base.sums[asked]
+        empty = cursor.sql(f"FROM {table.name} LIMIT 0")
+        found = table, dict(zip(empty.columns, map(str, empty.types), strict=True))
+        _remember(base.sums, asked.totals, found)
+    sums, columns = found
     by = "".join(f"{quoted(name)}, " for name in asked.by)
     amounts = [quoted(name) for name in columns if name not in asked.by]
     plus, minus = ", ".join(amounts), ", ".join(f"-{name} AS {name}" for name in amounts)
@@ -112,7 +105,8 @@ def _given(
     )
     some = f" HAVING {' OR '.join(f'sum({name}) <> 0' for name in amounts)}" if by else ""
     totals = f"SELECT {by}{added} FROM ({' UNION ALL '.join(parts)}) GROUP BY ALL{some}"
-    return {"state": held, TOTALS: totals}, (*tables, sums)
+    view(cursor, TOTALS, totals)
+    return (*tables, sums)
 
 
 def _totals(layer: Layer, asked: Asked, table: Table) -> str:
@@ -129,7 +123,7 @@ def _kept(layer: Layer, asked: Asked, make: Callable[[], pa.Table]) -> pa.Table:
     return found
 
 
-def _remember(held: dict[Any, Any], key: Asked, value: Any) -> None:
+def _remember(held: dict[Any, Any], key: Any, value: Any) -> None:
     for old in list(held)[: 1 - _KEPT]:
         held.pop(old, None)
     held[key] = value

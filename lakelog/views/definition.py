@@ -30,9 +30,9 @@ from lakelog.views.params import Param, Values
 
 SECTIONS = {"map": "segment", "merge": "partials", "finish": "state"}
 PLAIN, TOTALS = "query", "totals"
-RESERVED = frozenset(("create", "drop", "show", "events", "quarantine", TOTALS, *SECTIONS.values()))
+RESERVED = frozenset(("create", "drop", "show", "events", "quarantine", *SECTIONS.values()))
 TEXT_MAX = 100_000
-_HEADER = re.compile(r"--\s*(name|version|params|about|key|merged|by)\b\s*:?\s*(.*?)\s*$")
+_HEADER = re.compile(r"--\s*((?:name|version|params|about|key|merged)\b|by(?=:))\s*:?\s*(.*?)\s*$")
 _SECTION = re.compile(r"--\s*(map|merge|totals|finish)\s*:?\s*$")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 

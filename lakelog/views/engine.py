@@ -337,7 +337,7 @@ class Engine:
             tables = {
                 t.name: t.rows * len(h.layer.shape.columns)
                 for held in self._held.values() for h in held
-                for t in h.layer.tables[:2] if t is not None
+                for t in h.layer.tables if t is not None
             }  # fmt: skip
             if sum(tables.values()) <= self._cells:
                 return

@@ -41,10 +41,8 @@ def check(definition: Definition, cursor: duckdb.DuckDBPyConnection) -> None:
         for name in sorted(parameters.used(section.sql) - known):
             _check_name(section, name, definition)
         refused, odd = _functions()
-        others = {key for node in _nodes(tree) for key in _ctes(node)}
-        if section.name == "finish" and TOTALS in definition.sections:
-            others.add(TOTALS)
-        for node in _nodes(tree):
+        totals = section.name == "finish" and TOTALS in definition.sections
+        for node, others in _nodes(tree, frozenset({TOTALS}) if totals else frozenset()):
             fault = _table(node, section, others) or _function(node, refused, odd)
             if fault:
                 raise wrong(section, fault, _line(section, node.get("query_location")))
@@ -89,7 +87,7 @@ def _parsed(section: Section, cursor: duckdb.DuckDBPyConnection) -> Any:
     return tree
 
 
-def _table(node: dict[str, Any], section: Section, others: set[str]) -> str:
+def _table(node: dict[str, Any], section: Section, others: frozenset[str]) -> str:
     """What is wrong with a node that names a table, if it is one."""
     kind = node.get("type")
     if kind == "SHOW_REF":
@@ -103,10 +101,10 @@ def _table(node: dict[str, Any], section: Section, others: set[str]) -> str:
     name, owner = node["table_name"], node["schema_name"] or node["catalog_name"]
     if owner:
         return f"{owner}.{name} is not of this state: a view reads only {section.relation}"
-    if name.lower() == section.relation or name.lower() in others:
-        return ""
     if re.search(r"[./\\:*]", name):
         return f"{name!r} is a file: a view reads only {section.relation}"
+    if name.lower() == section.relation or name.lower() in others:
+        return ""
     return f"{name!r} cannot be read here: section {section.name} reads only {section.relation}"
 
 
@@ -138,17 +136,22 @@ def _functions() -> tuple[frozenset[str], frozenset[str]]:
     return _REFUSED, frozenset(name for (name,) in rows)
 
 
-def _ctes(node: dict[str, Any]) -> list[str]:
-    return [cte["key"].lower() for cte in (node.get("cte_map") or {}).get("map", ())]
-
-
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+def _nodes(tree: Any, known: frozenset[str]) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
+    """Every node with the names that WITH has given where it stands: those of the queries around
+    it and of earlier ones beside it, and its own if it is recursive."""
     for child in tree if isinstance(tree, list) else ():
-        yield from _nodes(child)
+        yield from _nodes(child, known)
     if isinstance(tree, dict):
-        yield tree
-        for child in tree.values():
-            yield from _nodes(child)
+        for cte in (tree.get("cte_map") or {}).get("map", ()):
+            itself = frozenset({cte["key"].lower()})
+            kind = (cte["value"].get("query_node") or {}).get("type")
+            recursive = kind == "RECURSIVE_CTE_NODE"
+            yield from _nodes(cte["value"], known | itself if recursive else known)
+            known |= itself
+        yield tree, known
+        for name, child in tree.items():
+            if name != "cte_map":
+                yield from _nodes(child, known)
 
 
 def _line(section: Section, location: Any) -> int | None:

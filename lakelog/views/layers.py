@@ -56,7 +56,7 @@ class Table:
 
     def __init__(self, name: str, rows: int, dropped: collections.deque[str]) -> None:
         self.name, self.rows = name, rows
-        self.sums: dict[Any, tuple[Table, dict[str, str]]] = {}
+        self.sums: dict[str, tuple[Table, dict[str, str]]] = {}
         weakref.finalize(self, dropped.append, name)
 
 
@@ -198,12 +198,8 @@ def view(cursor: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
 
 def given(sql: str, **relations: str) -> str:
     """SQL that reads relations of its own, each of a name and a query; its order is lost."""
-    return f"(WITH {named(relations)} SELECT * FROM ({sql}\n))"
-
-
-def named(relations: dict[str, str]) -> str:
-    """Relations by name and query, as WITH lists them."""
-    return ", ".join(f"{name} AS NOT MATERIALIZED ({q}\n)" for name, q in relations.items())
+    named = ", ".join(f"{name} AS NOT MATERIALIZED ({q}\n)" for name, q in relations.items())
+    return f"(WITH {named} SELECT * FROM ({sql}\n))"
 
 
 def _among(new: Table) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ROWS = 3_000
 _SPLITS = (2, 3, 7)
+_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 _NOW = 1_900_000_000_000_000
 _LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
@@ -124,9 +125,11 @@ def _check_totals(
     for name in asked.by:
         if name not in made.column_names:
             raise guard.wrong(section, f"by names {name}, which is no column of totals")
+    if set(made.column_names) <= {*asked.by}:
+        raise guard.wrong(section, "totals have no count or sum beside the columns of by")
     kinds = own.sql(f"SELECT * FROM ({asked.totals}\n) LIMIT 0")
     for name, kind in zip(kinds.columns, map(str, kinds.types), strict=True):
-        if name not in asked.by and not kind.endswith("INT") and not kind.endswith("INTEGER"):
+        if name not in asked.by and kind not in _WHOLE:
             raise guard.wrong(
                 section, f"{name} is {kind}: only whole numbers add up, whatever their order"
             )

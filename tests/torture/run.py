@@ -207,6 +207,7 @@ class Crew:
 
     def _start(self, index: int, first: int) -> Worker:
         result, (ours, theirs) = self._result, os.pipe()
+        self._board.begin(index, first)  # or its time would be that of the one before
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
