@@ -210,7 +210,8 @@ class Transformer:
         stamp = pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), count)
         origin = pa.repeat(pa.scalar(self._origin, pa.string()), count)
         table = table.append_column("ingested_at", stamp).append_column("origin", origin)
-        return table.select(_ORDER)
+        place = table.schema.get_field_index("time")  # the engine may call UTC another name
+        return table.set_column(place, "time", table["time"].cast(stamp.type)).select(_ORDER)
 
     def _exact(self, chunk: Chunk, starts: Any, slow: Any, made: Made) -> pa.Table | None:
         """Decide lines one by one; return the rows of the good ones."""

@@ -79,6 +79,10 @@ def kind_of(name: str) -> str:
     return parts[1] if parts[0] == "refs" else parts[0]
 
 
+_ID = 8
+"""Where a row of events has its id."""
+
+
 def read(path: str) -> Rows:
     """Read everything that verifies, as a new process would: events, quarantine and count."""
     with lakelog.open(path, create=False) as lake:
@@ -104,6 +108,14 @@ def outcome(path: str) -> Rows | Damaged:
 def is_right(found: Rows | Damaged, right: Rows) -> bool:
     """Whether a reading is the right one or a named error."""
     return isinstance(found, Damaged) or found == right
+
+
+def were_there(found: Rows, right: Rows) -> bool:
+    """Whether each row was appended: it is a right one, or one of the same id as a right one that
+    is lost, for an id that was given twice is shown once."""
+    lost = {row[_ID] for row in right[0] if row not in found[0]}
+    events = all(row in right[0] or (row[_ID] and row[_ID] in lost) for row in found[0])
+    return events and all(row in right[1] for row in found[1])
 
 
 @contextlib.contextmanager

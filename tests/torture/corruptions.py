@@ -74,7 +74,7 @@ def _spoil(path: str, right: Rows, name: str, way: str, dice: random.Random) -> 
         torn = {"torn"} if way in ("cut", "block") and "torn" in kinds else kinds
         assert is_allowed(found, right, torn), f"{where}: wrong rows, and verify says {kinds}"
     else:
-        assert all(row in right[0] for row in found[0]), f"{where}: rows that never were"
+        assert damage.were_there(found, right), f"{where}: rows that never were"
 
 
 def _may_be_cut(name: str, data: bytes, size: int) -> bool:
