@@ -144,3 +144,21 @@ def directory() -> Iterator[Path]:
 def progress(text: str) -> None:
     """Say on stderr what is being measured."""
     print(f"{time.strftime('%H:%M:%S')} load {os.getloadavg()[0]:.1f}  {text}", file=sys.stderr)
+
+
+def busy_cores(seconds: float = 1.0) -> float:
+    """How many cores are at work now: the load says what was, for minutes after it has ended."""
+    try:
+        before = _ticks()
+        time.sleep(seconds)
+        after = _ticks()
+    except OSError:
+        return os.getloadavg()[0]
+    idle, every = after[0] - before[0], after[1] - before[1]
+    return (os.cpu_count() or 1) * (1 - idle / every) if every else 0.0
+
+
+def _ticks() -> tuple[int, int]:
+    """The ticks that all cores were idle, and all of them. Raises OSError where Linux is not."""
+    numbers = [int(n) for n in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return numbers[3] + numbers[4], sum(numbers)

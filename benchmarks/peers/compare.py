@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import gen, report
+from benchmarks import gen, measure, report
 from benchmarks.measure import ROOT, WORK, progress
 from benchmarks.peers import PEERS, plots, table
 from benchmarks.peers.rows import Figures
@@ -111,12 +111,12 @@ class Run:
     seed: int = 7
     figures: Figures = field(default_factory=dict)
     load: float = 0.0
-    """The load of the machine when the run began: that of others."""
+    """How many cores others kept busy when the run began."""
 
     def all(self, names: list[str], peers: list[str], resume: bool) -> None:
         """Do parts on peers; stop in time, and say what was not done."""
         until = time.monotonic() + self.size.minutes * 60
-        self.load = round(os.getloadavg()[0], 2)
+        self.load = round(measure.busy_cores(), 2)
         every = parts(self.size)
         with tempfile.TemporaryDirectory(dir=WORK, prefix="peers-") as where:
             for name in names:

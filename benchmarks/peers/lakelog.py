@@ -69,8 +69,9 @@ class Peer:
         self.lake = lakelog.open(f"{self.root}/lake", settings={"seal": "never"})
 
     def export(self, path: str) -> None:
-        """Write every event to a Parquet file."""
-        self.lake.sql("SELECT * FROM events").write_parquet(path, compression="zstd")
+        """Write every event to a Parquet file, with the columns that the others have."""
+        asked = "SELECT time, type, category, source, subject, data FROM events"
+        self.lake.sql(asked).write_parquet(path, compression="zstd")
 
     def size(self) -> int:
         """Bytes of the lake, with its manifests, indices and caches."""

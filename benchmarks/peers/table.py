@@ -134,7 +134,7 @@ def _head(figures: Figures, machine: dict[str, Any], scale: str) -> str:
     head = _HEAD.format(
         results="peers.json", commit=_all(every, "commit"), when=_all(every, "at", 10),
         seed=_all(every, "seed"), scale=scale, versions=said,
-        machine=f"{made}; load {min(loads):g} to {max(loads):g} before it began",
+        machine=f"{made}; others kept {min(loads):g} to {max(loads):g} busy before it began",
     )  # fmt: skip
     return head + rough
 
