@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LEAST = 98.0
-TESTS = """append writer compact gc history repair retention manifest idrun bloom dedupe format
+TESTS = """append rows writer compact gc history repair retention manifest idrun bloom dedupe format
     format_objects format_reader format_reading format_rules vectors prune query settings quarantine
     protocol_publish protocol_steps damage_repair damage_cuts fork cli audit golden ingest
     dedupe_rows store_edges store_opening store_races store_repair store_verify
