@@ -99,8 +99,11 @@ def test_a_missing_cache_is_made_again(right: list[list[tuple[object, ...]]], ho
 
 
 def test_the_cache_keeps_to_its_limit(make_lake: MakeLake, home: Path) -> None:
-    """The oldest pieces go when the directory outgrows its limit; the newest stays."""
+    """The oldest pieces go when the directory outgrows its limit, whatever else lies there; the
+    newest stays."""
     lake = make_lake()
+    (home / "lake" / "cache" / "views").mkdir(parents=True)
+    (home / "lake" / "cache" / "views" / "stray").write_text("no directory")
     session = lake._session
     session._engine = Engine(lake.store, session.connect(), session, Limits(disk_bytes=20_000))
     for seed in range(8):

@@ -169,7 +169,10 @@ class Pieces:
         """Let the oldest files go until the directory is within its limit."""
         files = []
         for state in disk.listing(self._root):
-            for name in disk.listing(f"{self._root}/{state}"):
+            names: list[str] = []
+            with contextlib.suppress(NotADirectoryError):  # a stray file
+                names = disk.listing(f"{self._root}/{state}")
+            for name in names:
                 path = f"{self._root}/{state}/{name}"
                 with contextlib.suppress(OSError):
                     status = os.stat(path)
