@@ -258,3 +258,32 @@ def test_a_publisher_that_slept_while_its_number_was_packed(
     assert [move.number for move in log] == list(range(12, 0, -1))
     assert log[0].message == "of the sleeper"
     assert found(lake) == ["a"]
+
+
+def test_no_move_is_built_on_one_that_may_not_last(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the sync after a move failed, the next one syncs the directory before it is linked."""
+    store, failing = make_lake().store, True
+    directory, done = store.layout.head_dir("main"), list[str]()
+    sync_dir, link = disk.sync_dir, disk.link
+
+    def synced(path: str) -> None:
+        if path == directory and failing and "link" in done:
+            raise OSError(errno.EIO, "planted")
+        done.append("sync" if path == directory else "other")
+        sync_dir(path)
+
+    def linked(source: str, target: str) -> None:
+        link(source, target)
+        done.append("link" if os.path.dirname(target) == directory else "other")
+
+    monkeypatch.setattr(disk, "sync_dir", synced)
+    monkeypatch.setattr(disk, "link", linked)
+    change = Change("ingest", entries=({"add": "artifact", "key": "a"},))
+    with pytest.raises(OSError, match="planted"):
+        publish(store, "main", lambda *_: change)
+    failing = False
+    done.clear()
+    publish(store, "main", lambda *_: change)
+    assert [name for name in done if name != "other"] == ["sync", "link", "sync"]

@@ -138,8 +138,14 @@ def watermarks(store: Store, move: Move, sealed: dict[str, int]) -> dict[str, in
 
 
 def link_move(store: Store, move: Move) -> Head | None:
-    """Link a move and make it durable; None if another move has that number."""
+    """Link a move and make it durable; None if another move has that number.
+
+    The move before may be somebody's whose own sync failed: it has to last before one that names
+    it can, else a power cut between the two would leave a hole. Where it lasts, this costs nothing.
+    """
     directory = store.layout.head_dir(move.branch)
+    if move.number > 1:
+        disk.sync_dir(directory)
     for _ in range(3):
         try:
             head = store.refs.link(move)
