@@ -153,6 +153,17 @@ class Callers:
             assert not thread.is_alive()
 
 
+def in_line(lake: lakelog.Lake) -> tuple[Callers, Any]:
+    """Caller 1 leads and is stuck; 2 and 3 wait, in this order."""
+    callers, writer = Callers(lake), lake.writer()
+    callers.start(1)
+    until(lambda: writer._leader)
+    for number in (2, 3):
+        callers.start(number)
+        until(lambda number=number: len(writer._queue) == number - 1)
+    return callers, writer
+
+
 @pytest.mark.parametrize("where", ["in the sync", "while it wakes the others"])
 def test_an_interrupted_leader_wakes_those_it_wrote_for(
     lake: lakelog.Lake,
@@ -161,12 +172,7 @@ def test_an_interrupted_leader_wakes_those_it_wrote_for(
     where: str,
 ) -> None:
     """Ctrl-C in the thread that writes for others is its own; they are told, or served."""
-    callers, writer = Callers(lake), lake.writer()
-    callers.start(1)
-    until(lambda: writer._leader)
-    for number in (2, 3):
-        callers.start(number)
-        until(lambda number=number: len(writer._queue) == number - 1)
+    callers, writer = in_line(lake)
     real, wakes = writer._wake, list[int]()
 
     def wake(group: list[Any], *rest: Any) -> None:
@@ -221,12 +227,7 @@ def test_an_interrupt_while_waiting_leads_to_the_next_in_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A caller that was made leader and interrupted at once hands the lead on to who waits."""
-    callers, writer = Callers(lake), lake.writer()
-    callers.start(1)
-    until(lambda: writer._leader)
-    for number in (2, 3):
-        callers.start(number)
-        until(lambda number=number: len(writer._queue) == number - 1)
+    callers, writer = in_line(lake)
     real, turns = writer._lead, list[int]()
 
     def lead(own: Any) -> None:
