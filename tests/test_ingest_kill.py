@@ -335,6 +335,36 @@ def test_a_rollback_moved_the_cursor(
     assert sorted(numbers(lake)) == [*range(10), *range(20 if keep else 10, 30)]
 
 
+@pytest.mark.parametrize("what", ["faster", "rollback", "ids"])
+def test_another_was_quick_right_after_our_publish(
+    make_lake: MakeLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Whatever moves between our publish and the next batch: no line is lost and none twice."""
+    monkeypatch.setattr(batch, "ROWS_MAX", 40)
+    monkeypatch.setattr(source, "CHUNK", 3000)
+    lake, other, real, count = make_lake(), make_lake(), batch.publish, [0]
+    lake.append({"type": "first"})
+    lake.tag("v1")
+    lines = keyed(range(300)) if what == "ids" else feed(300)
+    path = put(tmp_path / "f", lines)
+    steps = {
+        "faster": lambda: other.ingest(path),
+        "rollback": lambda: other.rollback("v1"),
+        "ids": lambda: other.ingest(put(tmp_path / "g", keyed(reversed(range(200, 300))))),
+    }
+
+    def publish(*arguments: Any) -> Any:
+        done, count[0] = real(*arguments), count[0] + 1
+        if count[0] == 2:
+            steps[what]()
+        return done
+
+    monkeypatch.setattr(batch, "publish", publish)
+    lake.ingest(path)
+    assert count[0] > 2
+    assert sorted(n for n in numbers(lake) if n is not None) == list(range(300))
+
+
 def test_compaction_and_seals_between_do_no_harm(
     make_lake: MakeLake, tmp_path: Path, between: Between
 ) -> None:

@@ -255,7 +255,7 @@ class Watcher:
             for other in self._known.values()
         ):  # fmt: skip
             return True
-        _, state = self._job.head()
+        state = self._job.state(self._job.head())
         alike = cursors.of_head(self._job.cursors(state), head, self._source)
         return any(entry["bytes"] > seen.size for entry in alike)
 

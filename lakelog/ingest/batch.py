@@ -81,10 +81,13 @@ class Job:
     pretended: dict[str, Entry] = field(default_factory=dict)
     runs: list[Any] = field(default_factory=list)
 
-    def head(self) -> tuple[Head, Manifest]:
-        """The branch's newest move and its state."""
-        head = self.store.refs.head(self.branch)
-        return head, self.store.manifests.load(head.move.snapshot)
+    def head(self) -> Head:
+        """The branch's newest move."""
+        return self.store.refs.head(self.branch)
+
+    def state(self, head: Head) -> Manifest:
+        """What the branch holds after a move."""
+        return self.store.manifests.load(head.move.snapshot)
 
     def cursors(self, state: Manifest) -> list[Entry]:
         """The cursors of a state, and in a dry run those it would have made."""
@@ -99,9 +102,11 @@ class Job:
 class Batch:
     """Rows and bad lines since the last publish, encoded beside the reading."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, base: Head | None = None) -> None:
+        """`base` is the move after which the cursors were looked up; now, if none is given."""
         self._job = job
-        self.base, self.state = job.head()
+        self.base = base or job.head()
+        self.state = job.state(self.base)
         self.commit = disk.random_hex()
         self._target = segment.rows_target(job.store.settings, self.state.totals.events)
         self._gathered: list[pa.Table] = []
@@ -237,9 +242,9 @@ class Batch:
 
 def commit(
     job: Job, batch: Batch, moves: Sequence[tuple[Start, Cursor]], then: list[Entry]
-) -> None:
+) -> Head:
     """Publish a batch with the cursors of its files, each from where `find` saw it among the
-    entries `then` to where it is now. Raises Moved."""
+    entries `then` of the batch's base to where it is now; return the move. Raises Moved."""
     store = job.store
     entries = batch.write()
     steps: list[Entry] = []
@@ -265,10 +270,12 @@ def commit(
         name = name if len(moves) == 1 else f"{name} and {len(moves) - 1} more"
         return Change("ingest", name, (*entries, *steps), ids_add=ids)
 
-    if publish(store, job.branch, plan) is None:
+    done = publish(store, job.branch, plan)
+    if done is None:
         raise Moved
     paths = [(e["key"], store.layout.object("segments", e["key"])) for e in entries]
     store.marks.add_all(paths)
+    return done
 
 
 def bad_table(bad: list[Bad]) -> pa.Table:

@@ -80,15 +80,16 @@ class Gatherer:
         )  # fmt: skip
         if self._form:
             at = at.read_as(self._form, self._since)
+        done = batch.base
         if job.dry_run:
             job.pretended[at.key] = at.entry()
             job.runs[:] = batch.runs
         else:
-            commit(job, batch, [(self._start, at)], self._entries)
+            done = commit(job, batch, [(self._start, at)], self._entries)
         self._count(batch)
         batch.close()
         self._start = Start(at, at, self._start.head, b"")
-        self._batch = Batch(job)
+        self._batch = Batch(job, done)  # and no later move, for this one is where the cursor stood
         self._entries = job.cursors(self._batch.state)
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ import lakelog
 from lakelog.errors import AlreadyExists
 from lakelog.store import gc
 from lakelog.store.publish import Change, publish
+from tests.support import feeding
 from tests.support.casts import CASTS, WRITING, perform
 from tests.support.scheduler import Scheduler
 from tests.support.world import World, reads, warm_engine, works, writes
@@ -142,6 +143,14 @@ def schedules(case: Case) -> None:
     case.verified(len(world.moves) + len(world.errors))
 
 
+def feeds(case: Case) -> None:
+    """Play one scheduled run of those who take in one file (tests/support/feeding.py)."""
+    warm_engine(case.patch)
+    moves = feeding.perform(case.start, case.patch).moves
+    case.tally.notes["publishes"] += moves
+    case.verified(moves)
+
+
 def collections(case: Case) -> None:
     """Let gc run beside writers, readers, compaction, and processes that stand still for days."""
     warm_engine(case.patch)
@@ -161,5 +170,6 @@ ROWS = [
     Row("publish", "contested publishes", 4000, 50_000, 25, publishes),
     Row("history", "histories of 500 ops", 60, 600, 80, histories),
     Row("schedule", "scheduled interleavings", 500, 10_000, 35, schedules),
+    Row("feed", "scheduled ingests", 500, 10_000, 25, feeds),
     Row("gc", "gc beside all others", 300, 3000, 20, collections),
 ]
