@@ -118,6 +118,10 @@ class OutcomeUnknown(LakelogError):
     """Raised when a publish may or may not have happened; every file is kept, look at the log."""
 
 
+class Outlived(LakelogError):
+    """Raised when files written for a publish are gone, or so old that gc may take them."""
+
+
 class WriterClosed(LakelogError):
     """Raised by append on a closed lake: open it again."""
 

@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 
 import lakelog
+from lakelog.analyze import dedupe
 from lakelog.errors import (
     AlreadyExists,
     DamagedManifest,
     DamagedRef,
     GcRefused,
     OutcomeUnknown,
+    Outlived,
     UnknownRef,
 )
+from lakelog.ingest import quarantine
 from lakelog.store import bloom, disk, gc, history, idrun, publish, removal, tail
 from lakelog.store.refs import Tag
 from tests.support import damage
@@ -87,6 +90,86 @@ def test_a_manifest_collected_before_its_move_is_written_again(
     with lakelog.open(lake.path) as again:
         assert again.log()[0].move.message == "kept"
         assert found(again) == ["a"]
+
+
+def short_lived(patch: pytest.MonkeyPatch, how: str, times: int) -> list[str]:
+    """Let gc take the next new segments before their publish, or days go by; return which."""
+    real, new, hit = disk.put_object, list[str](), list[str]()
+
+    def put(path: str, data: bytes) -> None:
+        real(path, data)
+        if "/segments/" in path:
+            new.append(path)
+        elif "/manifests/" in path and new and len(hit) < times:
+            hit.append(new.pop())
+            if how == "gone":
+                os.unlink(hit[-1])
+            else:
+                os.utime(hit[-1], (1, 1))
+
+    patch.setattr(disk, "put_object", put)
+    return hit
+
+
+@pytest.mark.parametrize("how", ["gone", "old"])
+@pytest.mark.parametrize("what", ["settle", "retention", "dedupe"])
+def test_new_segments_that_do_not_last_are_written_anew(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch, what: str, how: str
+) -> None:
+    """A publisher that stood still until gc took its segment, or may take it, writes another; if
+    that happens again and again it says so, and nothing is lost."""
+    lake = make_lake()
+    rows = [event(name) | {"time": f"20{i}0-01-01T00:00:00Z"} for i, name in enumerate("abb")]
+    lake.append(rows)
+    act: dict[str, Callable[[], object]] = {
+        "settle": lake.settle,
+        "retention": lambda: lake.retention("3600d", apply=True),
+        "dedupe": lambda: dedupe.apply(lake, dedupe.plan(lake, ["subject"])),
+    }
+    if what != "settle":
+        lake.settle()
+    before = found(lake)
+    with monkeypatch.context() as patch:
+        hit = short_lived(patch, how, 100)
+        with pytest.raises(Outlived, match="try again"):
+            act[what]()
+        assert len(hit) == 4
+        assert found(lake) == before
+    short_lived(monkeypatch, how, 2)
+    act[what]()
+    assert found(lake) == {"settle": before, "retention": ["b"], "dedupe": ["a", "b"]}[what]
+    assert not lake.verify().problems
+
+
+def test_a_compaction_whose_segment_does_not_last_leaves_all_as_it_was(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is done again next time; a clock ahead of the file system's by a year does no harm."""
+    lake = make_lake()
+    lake.append(event("a"))
+    lake.settle()
+    with monkeypatch.context() as patch:
+        short_lived(patch, "gone", 1)
+        assert lake.compact().added == 0
+    now = disk.now_us
+    monkeypatch.setattr(disk, "now_us", lambda: now() + 366 * 86_400_000_000)
+    assert lake.compact().added == 1
+    assert found(lake) == ["a"]
+
+
+def test_a_replay_whose_segment_does_not_last_says_so(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Who does not write its files anew is told to try again, at once."""
+    lake = make_lake()
+    (tmp_path / "f").write_text("level=info msg=a\n")
+    lake.ingest(str(tmp_path / "f"), format="json")
+    with monkeypatch.context() as patch:
+        hit = short_lived(patch, "gone", 100)
+        with pytest.raises(Outlived, match="gone before it was published; try again"):
+            quarantine.replay(lake.store, "main", lake.engine, form="logfmt")
+        assert len(hit) == 1
+    assert quarantine.replay(lake.store, "main", lake.engine, form="logfmt").stored == 1
 
 
 def test_one_tag_is_made_once(make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,23 @@ def test_a_case_that_stands_still_says_where() -> None:
     assert result.tally.done == 5
 
 
+def test_a_row_that_fell_short_goes_on_where_it_stopped() -> None:
+    """More time plays the cases that were not played, and adds to what was."""
+    played = run(Row("n", "nothing", 5, 50, 1, Case.verified), 4, 30, seed=3, jobs=2)
+    result = Result(played.row, 9, 3, played.tally, next=played.next)
+    assert result.short == 9 - played.tally.done > 0
+    seen = os.pipe()
+
+    def tells(case: Case) -> None:
+        os.write(seen[1], bytes([case.number]))
+        case.verified()
+
+    row = Row("n", "nothing", 5, 50, 1, tells)
+    result.add(run(row, result.short, 30, seed=3, jobs=2, first=result.next))
+    assert result.holds
+    assert min(os.read(seen[0], 99)) == played.next >= 4
+
+
 def test_the_table_fits_and_is_kept_as_json(wrong: Row, tmp_path: Path) -> None:
     """The table has a line a row in 80 columns; the file holds figures, replays and the machine."""
     good = Result(wrong, 50, 1, Tally(50, 20, 1))

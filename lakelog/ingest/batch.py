@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lakelog.errors import Outlived
 from lakelog.ingest import cursors
 from lakelog.ingest.cursors import Cursor, Start
 from lakelog.ingest.transform import Bad, Made, Transformer
@@ -254,12 +255,8 @@ def commit(
             steps.append(cursors.removal(old))
         steps.append(at.entry())
     ids = tuple(batch.id_run())
-    asked: set[str] = set()
 
     def plan(head: Head, state: Manifest) -> Change | None:
-        if head.digest in asked:  # no race was lost: what is new is gone, or too old for gc
-            return None
-        asked.add(head.digest)
         if head.digest != batch.base.digest:
             now = job.cursors(state)
             stand = all(cursors.holds(start, then, now, job.label) for start, _ in moves)
@@ -270,7 +267,10 @@ def commit(
         name = name if len(moves) == 1 else f"{name} and {len(moves) - 1} more"
         return Change("ingest", name, (*entries, *steps), ids_add=ids)
 
-    done = publish(store, job.branch, plan)
+    try:
+        done = publish(store, job.branch, plan)
+    except Outlived:
+        done = None
     if done is None:
         raise Moved
     paths = [(e["key"], store.layout.object("segments", e["key"])) for e in entries]

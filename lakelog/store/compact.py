@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import DamagedSegment
+from lakelog.errors import DamagedSegment, Outlived
 from lakelog.settings import Settings
 from lakelog.store import disk, manifest, segment
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.marks import hash_file
 from lakelog.store.opening import Store
-from lakelog.store.publish import Change, publish, still_there
+from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _swap(store: Store, branch: str, base: Head, group: list[Entry], outputs: li
     keys = {e["key"] for e in group}
 
     def plan(head: Head, state: Manifest) -> Change | None:
-        if head.move.generation != base.move.generation or not still_there(store, outputs):
+        if head.move.generation != base.move.generation:
             return None
         present = {e["key"] for e in store.manifests.entries(state)}
         if not keys <= present:
@@ -145,4 +145,7 @@ def _swap(store: Store, branch: str, base: Head, group: list[Entry], outputs: li
         entries = (*map(manifest.removal, group), *outputs)
         return Change("compact", entries=entries, message=f"{len(group)} segments into one")
 
-    return publish(store, branch, plan) is not None
+    try:
+        return publish(store, branch, plan) is not None
+    except Outlived:
+        return False

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lakelog.errors import OutcomeUnknown
+from lakelog.errors import OutcomeUnknown, Outlived
 from lakelog.store import disk, manifest
 from lakelog.store.layout import parse_wal
 from lakelog.store.manifest import Entry, Manifest
@@ -28,6 +28,8 @@ from lakelog.store.refs import Head, Move, author, encode_move
 USER_OPS = ("rollback", "undo", "snapshot", "retention", "dedupe", "quarantine", "repair")
 """Moves a user made; all others are publishing or maintenance, which undo skips."""
 _RETRIES = 10_000
+_ANEW = 3
+"""How often new files are made for one publish whose files do not last."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +53,30 @@ class Change:
 Plan = Callable[[Head, Manifest], Change | None]
 
 
-def publish(store: Store, branch: str, plan: Plan) -> Head | None:
+def publish(
+    store: Store, branch: str, plan: Plan, anew: Callable[[], object] | None = None
+) -> Head | None:
     """Move the branch by what `plan` returns; None if it gave up.
 
-    Raises Damaged, OutcomeUnknown, OSError; whatever was written is then garbage for gc.
+    `anew` lets go of the files that `plan` made, if it may make them again when they do not last.
+    Raises Outlived if it may not, or they never last; Damaged, OutcomeUnknown, OSError. Whatever
+    was written is then garbage for gc.
     """
-    commit = disk.random_hex()
+    commit, outlived = disk.random_hex(), 0
     for attempt in range(_RETRIES):
         head = store.refs.head(branch)
         state = store.manifests.load(head.move.snapshot)
         change = plan(head, state)
         if change is None:
             return None
-        done = try_move(store, head, state, change, commit)
+        try:
+            done = try_move(store, head, state, change, commit)
+        except Outlived:
+            outlived += 1
+            if anew is None or outlived > _ANEW:
+                raise
+            anew()
+            continue
         if done is not None:
             store.refs.note(done)
             return done
@@ -72,7 +85,8 @@ def publish(store: Store, branch: str, plan: Plan) -> Head | None:
 
 
 def try_move(store: Store, head: Head, state: Manifest, change: Change, commit: str) -> Head | None:
-    """Steps 3 to 6 against one head; None if another process took the number."""
+    """Steps 3 to 6 against one head; None if another process took the number, or this one slept.
+    Raises Outlived."""
     began = disk.now_us()
     now = max(began, head.move.time + 1)
     snapshot = change.snapshot
@@ -194,31 +208,30 @@ def run_maintenance(store: Store, branch: str) -> None:
 
 
 def _lasts(store: Store, change: Change, snapshot: str, began: int) -> bool:
-    """Protocol 5.3: whether all that this publish wrote is there, and too young for gc by the
-    lake's own clock: a process may stand still for days. What a repair adopts may be old."""
+    """Protocol 5.3: whether the manifest of this publish is there and too young for gc.
+
+    So must be the segments and id runs that it adds, by the lake's own clock, for a process may
+    stand still for days: else this raises Outlived. What a repair adopts may be old.
+    """
     layout, half = store.layout, store.settings.gc_grace_hours * 1_800_000_000
-    paths = [layout.object("manifests", snapshot)]
     added = (e["key"] for e in change.entries if e.get("add") == "segment")
-    paths += [layout.object("segments", key) for key in added]
+    paths = [layout.object("segments", key) for key in added]
     paths += [layout.object("ids", run["digest"]) for run in change.ids_add]
     try:
-        written, *before = [os.stat(path).st_mtime_ns // 1000 for path in paths]
+        written = _stamp(layout.object("manifests", snapshot))
     except FileNotFoundError:
         return False
-    if not half or change.op == "repair":
-        return True
-    return disk.now_us() - began < half and all(written - made < half for made in before)
-
-
-def still_there(store: Store, entries: list[Entry]) -> bool:
-    """Protocol 5.3: whether new segments and id runs exist and are younger than half the grace."""
-    limit = disk.now_us() - store.settings.gc_grace_hours * 1_800_000_000
-    for entry in entries:
+    aged = bool(half) and change.op != "repair"
+    for path in paths:
         try:
-            kind, name = ("segments", entry["key"]) if "key" in entry else ("ids", entry["digest"])
-            status = os.stat(store.layout.object(kind, name))
+            made = _stamp(path)
         except FileNotFoundError:
-            return False
-        if store.settings.gc_grace_hours and status.st_mtime_ns // 1000 < limit:
-            return False
-    return True
+            raise Outlived(f"{path}: gone before it was published; try again") from None
+        if aged and written - made >= half:
+            raise Outlived(f"{path}: too old to be published, gc may take it; try again")
+    return not aged or disk.now_us() - began < half
+
+
+def _stamp(path: str) -> int:
+    """When a file was written, in microseconds of the file system's clock."""
+    return os.stat(path).st_mtime_ns // 1000

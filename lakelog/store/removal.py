@@ -17,7 +17,7 @@ from lakelog.errors import Outdated
 from lakelog.store import compact, manifest
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
-from lakelog.store.publish import Change, publish, still_there
+from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ def apply(
         if head.move.generation != generation or present != len(chosen):
             raise Outdated(f"{branch!r} was rewound, or its rows removed, meanwhile: plan again")
         for number, (entry, part) in enumerate(found):
-            rest = made.get(entry["key"])
-            if entry["key"] not in made or (rest and not still_there(store, [rest])):
+            if entry["key"] not in made:
                 made[entry["key"]] = _rest(store, connect, entry, part)
             if progress:
                 progress(number + 1, len(found))
@@ -78,7 +77,7 @@ def apply(
         removals = (manifest.removal(e) for e, _ in found)
         return Change("dedupe", message, entries=(*removals, *kept, note))
 
-    publish(store, branch, plan)
+    publish(store, branch, plan, anew=made.clear)
     return Removed(**counts, events=len(chosen))
 
 

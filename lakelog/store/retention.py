@@ -15,7 +15,7 @@ from lakelog.event import from_micros
 from lakelog.store import compact, disk, manifest
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
-from lakelog.store.publish import Change, publish, still_there
+from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 
 _LEVEL = 9
@@ -60,8 +60,7 @@ def apply(store: Store, branch: str, before: int, connect: Callable[[], Any]) ->
         if not old and not straddling:
             return None
         for entry in straddling:
-            rest = made.get(entry["key"])
-            if entry["key"] not in made or (rest and not still_there(store, [rest])):
+            if entry["key"] not in made:
                 made[entry["key"]] = _rest(store, connect, entry, before)
         kept = [k for e in straddling if (k := made[e["key"]])]
         gone = sum(e["events"] for e in (*old, *straddling) if e["kind"] == "events")
@@ -74,7 +73,7 @@ def apply(store: Store, branch: str, before: int, connect: Callable[[], Any]) ->
             retention={"before": before, "time": disk.now_us()},
         )  # fmt: skip
 
-    done = publish(store, branch, plan)
+    done = publish(store, branch, plan, anew=made.clear)
     return Retained(before, **counts, exact=True, applied=done is not None)
 
 

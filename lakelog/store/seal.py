@@ -13,12 +13,12 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import DamagedIds
+from lakelog.errors import DamagedIds, Outlived
 from lakelog.store import disk, idrun, rows, segment, wal
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.marks import hash_file
 from lakelog.store.opening import Store
-from lakelog.store.publish import Change, publish, run_maintenance, still_there
+from lakelog.store.publish import Change, publish, run_maintenance
 from lakelog.store.refs import Head
 from lakelog.store.tail import Tail, WalFile, pick, summary
 from lakelog.store.trim import trim
@@ -84,7 +84,7 @@ class Sealer:
                 "seal", entries=tuple(made.entries), sealed=marks, ids_add=tuple(made.ids)
             )
 
-        head = publish(self._store, self._branch, plan)
+        head = publish(self._store, self._branch, plan, anew=work.clear)
         if head is not None:
             self._remember(work[-1].entries)
         return head
@@ -108,7 +108,7 @@ class Sealer:
         if work.keys is not None and any(self._hits(r, work.keys) for r in fresh):
             return False
         work.checked |= {r["digest"] for r in state.ids}
-        return still_there(self._store, [*work.entries, *work.ids])
+        return True
 
     def _hits(self, run: Entry, keys: tuple[Any, Any]) -> bool:
         return bool(idrun.found(open_run(self._store, run), *keys).any())
@@ -179,11 +179,14 @@ class Sealer:
 
         def plan(_: Head, now: Manifest) -> Change | None:
             there = {run["digest"] for run in now.ids}
-            if not there.issuperset(names) or not still_there(self._store, [made]):
+            if not there.issuperset(names):
                 return None
             return Change("maintain", ids_add=(made,), ids_drop=names)
 
-        return publish(self._store, self._branch, plan) is not None
+        try:
+            return publish(self._store, self._branch, plan) is not None
+        except Outlived:
+            return False
 
 
 def choose(files: dict[str, list[WalFile]], marks: dict[str, int], rows_max: int) -> Frames:

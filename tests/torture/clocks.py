@@ -118,4 +118,4 @@ def _faked(case: Case) -> None:
     case.verified(count)
 
 
-ROWS = [Row("clock", "clock jumps, harmless", 60, 500, 10, clocks)]
+ROWS = [Row("clock", "clock jumps, harmless", 60, 250, 10, clocks)]

@@ -169,7 +169,7 @@ def collections(case: Case) -> None:
 ROWS = [
     Row("publish", "contested publishes", 4000, 50_000, 25, publishes),
     Row("history", "histories of 500 ops", 60, 600, 80, histories),
-    Row("schedule", "scheduled interleavings", 500, 10_000, 35, schedules),
-    Row("feed", "scheduled ingests", 500, 10_000, 25, feeds),
+    Row("schedule", "scheduled interleavings", 500, 3000, 35, schedules),
+    Row("feed", "scheduled ingests", 300, 3000, 25, feeds),
     Row("gc", "gc beside all others", 300, 3000, 20, collections),
 ]

@@ -164,4 +164,4 @@ def made(dice: random.Random) -> tuple[list[Step], dict[int, str], str]:
     return [step for _, step in chosen], ways, told
 
 
-ROWS = [Row("watch", "watcher scenarios", 600, 6000, 45, scenarios)]
+ROWS = [Row("watch", "watcher scenarios", 300, 3000, 45, scenarios)]

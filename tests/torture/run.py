@@ -67,6 +67,21 @@ class Result:
     findings: list[Finding] = field(default_factory=list)
     seconds: float = 0.0
     skipped: str = ""
+    next: int = 0
+    """The first case that was not played, if it is to go on."""
+
+    def add(self, more: Result) -> None:
+        """Add what came of going on."""
+        self.tally.add(more.tally)
+        self.findings += more.findings
+        self.seconds += more.seconds
+        self.next = more.next
+
+    @property
+    def short(self) -> int:
+        """What is missing, where more cases and more time are all it takes."""
+        over = self.skipped or self.findings or self.row.cases is not None
+        return 0 if over else max(self.target - self.tally.done, 0)
 
     @property
     def holds(self) -> bool:
@@ -180,7 +195,7 @@ class Crew:
     ) -> None:
         self._result, self._jobs, self._until = result, jobs, until
         self._patience, self._board = patience, board
-        self._workers = [self._start(index, index) for index in range(jobs)]
+        self._workers = [self._start(index, result.next + index) for index in range(jobs)]
 
     def work(self) -> None:
         """Hear the workers until all have ended."""
@@ -247,19 +262,22 @@ class Crew:
 
 
 def run(
-    row: Row, target: int, seconds: float, seed: int, jobs: int, patience: int = PATIENCE
-) -> Result:
-    """Play a row until `target` is verified or `seconds` are over; no case may take much longer
-    than `patience` seconds."""
-    result = Result(row, target, seed, skipped=row.missing())
+    row: Row, target: int, seconds: float, seed: int, jobs: int, patience: int = PATIENCE,
+    first: int = 0,
+) -> Result:  # fmt: skip
+    """Play a row from its case `first` on until `target` is verified or `seconds` are over; no case
+    may take much longer than `patience` seconds."""
+    result = Result(row, target, seed, skipped=row.missing(), next=first)
     if result.skipped:
         return result
     began = time.monotonic()
-    crew = Crew(result, jobs, began + seconds, patience, Board(jobs))
+    board = Board(jobs)
+    crew = Crew(result, jobs, began + seconds, patience, board)
     try:
         crew.work()
     finally:
         crew.end()
+    result.next = 1 + max(board.played(index)[0] for index in range(jobs))
     result.seconds = time.monotonic() - began
     return result
 

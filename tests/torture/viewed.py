@@ -391,4 +391,4 @@ def histories(case: Case) -> None:
     case.tally.notes["answers compared"] += life.compared
 
 
-ROWS = [Row("views", "views, harmed cache", 60, 600, 22, histories)]
+ROWS = [Row("views", "views, harmed cache", 60, 300, 22, histories)]
