@@ -23,6 +23,7 @@ from lakelog.ingest import batch, cursors, ingest, source, transform  # noqa: F4
 from lakelog.query import session  # noqa: F401
 from lakelog.store import compact, disk, seal  # noqa: F401
 from tests.support.feeds import PACKED, assert_each_once, event, feed, keyed, numbers, put, text
+from tests.test_protocol_publish import before_next_move
 
 KILLS = {"plain": 80, "gz": 40, "ids": 50, "bulk": 30}
 
@@ -363,6 +364,21 @@ def test_another_was_quick_right_after_our_publish(
     lake.ingest(path)
     assert count[0] > 2
     assert sorted(n for n in numbers(lake) if n is not None) == list(range(300))
+
+
+def test_a_rollback_keeps_cursors_that_moved_just_before_it(
+    make_lake: MakeLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was taken in right before a rollback that keeps the cursors does not come again."""
+    lake, other = make_lake(), make_lake()
+    lake.ingest(put(tmp_path / "f", feed(10)))
+    lake.tag("v1")
+    lake.ingest(put(tmp_path / "f", feed(20)))
+    tried = before_next_move(monkeypatch, lambda: other.ingest(put(tmp_path / "f", feed(30))))
+    lake.rollback("v1", cursors=False)
+    assert len(tried) == 3
+    assert lake.ingest(put(tmp_path / "f", feed(40))).events == 10
+    assert sorted(numbers(lake)) == [*range(10), *range(30, 40)]
 
 
 def test_compaction_and_seals_between_do_no_harm(

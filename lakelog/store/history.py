@@ -208,19 +208,19 @@ def rollback(store: Store, branch: str, settle: Settle, ref: str, cursors: bool 
     target = _settled(store, branch, settle, ref)
     check(store, target)
     settle()
-    if not cursors:
-        target = _with_cursors(store, branch, target)
     name = f"to {ref}" if ref != target else f"to {target[:SHORT]}"
-    head = publish(
-        store, branch, lambda *_: Change("rollback", name, snapshot=target, rewind=True)
-    )  # fmt: skip
+
+    def plan(_: Head, now: Manifest) -> Change:
+        snapshot = target if cursors else _with_cursors(store, now, target)
+        return Change("rollback", name, snapshot=snapshot, rewind=True)
+
+    head = publish(store, branch, plan)
     assert head is not None
     return head
 
 
-def _with_cursors(store: Store, branch: str, target: str) -> str:
-    """Write the target's state with the branch's present cursors; return its digest."""
-    now = store.manifests.load(store.refs.head(branch).move.snapshot)
+def _with_cursors(store: Store, now: Manifest, target: str) -> str:
+    """Write the target's state with the present cursors; return its digest."""
     present = tuple(store.manifests.entries(now, "cursor"))
     if not present:
         return target
