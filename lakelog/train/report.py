@@ -10,8 +10,8 @@ from lakelog.train.quality import DRIFTED
 
 _STYLE = (
     "body{font:15px/1.5 sans-serif;max-width:720px;margin:2em auto;padding:0 1em}"
-    "table{border-collapse:collapse}td,th{padding:2px 10px;border-bottom:1px solid #8884}"
-    "td:not(:first-child){text-align:right}pre{white-space:pre-wrap;background:#8881;padding:8px}"
+    "table{border-collapse:collapse}td,th{padding:2px 10px;border-bottom:1px solid #8884;"
+    "text-align:left}.n{text-align:right}pre{white-space:pre-wrap;background:#8881;padding:8px}"
 )
 Table = tuple[list[str], list[list[str]]]
 
@@ -114,6 +114,20 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def _grid(head: list[str], rows: list[list[str]]) -> str:
+    """A table whose columns of figures stand to the right."""
+    columns = zip(head, *rows, strict=True)
+    figures = [bool(rows) and all(c[:1].isdigit() for c in cells) for _, *cells in columns]
+    marks = [' class="n"' if figure else "" for figure in figures]
+
+    def line(tag: str, cells: list[str]) -> str:
+        made = (f"<{tag}{mark}>{escape(c)}</{tag}>" for mark, c in zip(marks, cells, strict=True))
+        return f"<tr>{''.join(made)}</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    return f"<table>{line('th', head)}{body}</table>"
+
+
 def _html(
     manifest: dict[str, Any], sections: list[tuple[str, str, Table | None]], charts: dict[str, str]
 ) -> str:
@@ -128,11 +142,7 @@ def _html(
         if words:
             made.append(f"<p>{escape(words)}</p>")
         if table:
-            head = "".join(f"<th>{escape(c)}</th>" for c in table[0])
-            body = "".join(
-                f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in row)}</tr>" for row in table[1]
-            )
-            made.append(f"<table><tr>{head}</tr>{body}</table>")
+            made.append(_grid(*table))
     made += charts.values()
     made.append("<h2>Samples</h2>")
     made += [f"<pre>{escape(sample)}</pre>" for sample in manifest["quality"]["samples"]]
