@@ -287,3 +287,27 @@ def test_no_move_is_built_on_one_that_may_not_last(
     done.clear()
     publish(store, "main", lambda *_: change)
     assert [name for name in done if name != "other"] == ["sync", "link", "sync"]
+
+
+@pytest.mark.parametrize("what", ["segments", "manifests"])
+def test_new_files_are_looked_for_right_before_the_link(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Whoever stands still in the sync of the moves until gc took its files writes them again."""
+    lake = make_lake()
+    lake.append(event("a"))
+    directory, sync_dir, gone = lake.store.layout.head_dir("main"), disk.sync_dir, list[Path]()
+    before = set(Path(lake.path, what).rglob("*.*"))
+
+    def slow(path: str) -> None:
+        if path == directory and not gone:
+            gone.extend(set(Path(lake.path, what).rglob("*.*")) - before)
+            for made in gone:
+                made.unlink()
+        sync_dir(path)
+
+    monkeypatch.setattr(disk, "sync_dir", slow)
+    lake.settle()
+    assert len(gone) == 1
+    assert found(lake) == ["a"]
+    assert not lake.verify().problems

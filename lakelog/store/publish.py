@@ -1,8 +1,8 @@
 """Publishing: the one ritual by which a state of the lake becomes the next one.
 
-    1 read the head                      4 look that every new file is still there
-    2 plan the change against it         5 leave out watermarks of writers without files
-    3 write the manifest, sync           6 link the next move, sync its directory
+    1 read the head                      4 leave out watermarks of writers without files
+    2 plan the change against it         5 sync the moves, look that every new file is still there
+    3 write the manifest, sync           6 link the next move at once, sync its directory
 
 A publish is an operation with preconditions, not a new state. `plan(head, manifest)` tests them
 and returns the change, or None to give up; after a lost race it is asked again with the new
@@ -96,14 +96,14 @@ def try_move(store: Store, head: Head, state: Manifest, change: Change, commit: 
     marks = change.watermarks
     if marks is None:
         marks = watermarks(store, head.move, change.sealed)
-    if change.snapshot is None and not _lasts(store, change, snapshot, began):
-        return None
     move = Move(
         number=head.move.number + 1, branch=head.move.branch, prev=head.digest, commit=commit,
         time=now, author=author(), op=change.op, message=change.message, snapshot=snapshot,
         generation=head.move.generation + change.rewind, wal=marks,
     )  # fmt: skip
-    return link_move(store, move)
+    return link_move(
+        store, move, lambda: change.snapshot is not None or _lasts(store, change, snapshot, began)
+    )
 
 
 def grow(store: Store, state: Manifest, change: Change, commit: str, now: int) -> Manifest:
@@ -151,8 +151,11 @@ def watermarks(store: Store, move: Move, sealed: dict[str, int]) -> dict[str, in
     return merged
 
 
-def link_move(store: Store, move: Move) -> Head | None:
-    """Link a move and make it durable; None if another move has that number.
+def link_move(
+    store: Store, move: Move, lasts: Callable[[], bool] = lambda: True
+) -> Head | None:  # fmt: skip
+    """Link a move and make it durable; None if another move has that number, or its files do not
+    last, which is looked at right before.
 
     The move before may be somebody's whose own sync failed: it has to last before one that names
     it can, else a power cut between the two would leave a hole. Where it lasts, this costs nothing.
@@ -160,6 +163,8 @@ def link_move(store: Store, move: Move) -> Head | None:
     directory = store.layout.head_dir(move.branch)
     if move.number > 1:
         disk.sync_dir(directory)
+    if not lasts():
+        return None
     for _ in range(3):
         try:
             head = store.refs.link(move)
