@@ -100,6 +100,21 @@ def test_late_equal_and_unordered_events_give_what_sorted_ones_do(
         assert rows(mixed, name) == rows(straight, name), name
 
 
+def test_of_equal_times_every_reader_finds_the_same_latest_state(make_lake: MakeLake) -> None:
+    """Events of one time by two writers: whoever read in between, whoever opens the lake now, and
+    whoever asks once they are sealed name the same one."""
+    first, second = make_lake(seal="never"), make_lake()
+    first.append(event(1, "DISCOVER"))
+    second.append(event(1, "PROCESS"))
+    for turn in range(4):
+        found = [rows(lake, "status") for lake in (first, second, make_lake())]
+        assert found[0] == found[1] == found[2], turn
+        (first, second)[turn % 2].append(event(1, f"T{turn}"))
+    before = rows(first, "status")
+    second.settle()
+    assert rows(first, "status") == rows(make_lake(), "status") == before
+
+
 def test_of_equal_times_the_later_arrival_is_the_latest_state(make_lake: MakeLake) -> None:
     """Two events of one item at one time: the one stored later wins, sealed or not."""
     lake = make_lake()

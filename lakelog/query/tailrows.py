@@ -10,12 +10,14 @@ from lakelog.store import rows, wal
 from lakelog.store.manifest import Entry
 from lakelog.store.opening import Store
 from lakelog.store.seal import drop_known
-from lakelog.store.tail import Pending
+from lakelog.store.tail import Pending, started
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_COMBINE = 64
+_COMBINE, _WRITERS = 64, 64
+ORDER = "tail_order"
+"""A column of the tail: the order in which its rows will be sealed, the same for every reader."""
 Frame = tuple[str, int]
 
 
@@ -27,6 +29,8 @@ class TailRows:
         self._table: pa.Table | None = None
         self._frames: list[tuple[Frame, int, bool]] = []
         self._deduped: tuple[pa.Table, tuple[str, ...], pa.Table] | None = None
+        self._writers: list[tuple[int, str]] = []
+        self._counts: dict[str, int] = {}
         self._mutex = threading.Lock()
 
     def events(self, pending: Pending, runs: tuple[Entry, ...]) -> pa.Table | None:
@@ -56,11 +60,11 @@ class TailRows:
             for f in fs
             if not f.flags & wal.QUARANTINED
         }
-        self._forget_all_but(wanted.keys())
+        self._forget_all_but(wanted.keys() if self._rank(pending) else ())
         have = {frame for frame, _, _ in self._frames}
         fresh = [f for key, f in wanted.items() if key not in have]
         if fresh:
-            made = rows.events(self._connect(), fresh)
+            made = self._ordered(rows.events(self._connect(), fresh), fresh)
             self._table = made if self._table is None else pa.concat_tables([self._table, made])
             self._frames += [
                 ((f.writer, f.sequence), f.events, bool(f.flags & wal.KEYED)) for f in fresh
@@ -68,6 +72,33 @@ class TailRows:
             if self._table["type"].num_chunks > _COMBINE:
                 self._table = self._table.combine_chunks()
         return self._table
+
+    def _rank(self, pending: Pending) -> bool:
+        """Rank writers by their start, as sealing does; False if a rank was moved by that."""
+        known = {writer for _, writer in self._writers}
+        fresh = [(started(pending.files[w]), w) for w in pending.frames if w not in known]
+        if not fresh:
+            return True
+        before = self._writers
+        if len(before) > _WRITERS:
+            before = [pair for pair in before if pair[1] in pending.frames]
+        after = sorted([*before, *fresh])
+        stands = after[: len(self._writers)] == self._writers
+        self._writers = after
+        return stands
+
+    def _ordered(self, table: pa.Table, frames: list[wal.Frame]) -> pa.Table:
+        """Add the order in which rows will be sealed: by writer, then as they were written."""
+        import numpy as np
+        import pyarrow as pa
+
+        ranks = {writer: rank << 40 for rank, (_, writer) in enumerate(self._writers)}
+        orders = []
+        for frame in frames:
+            first = self._counts.get(frame.writer, 0)
+            self._counts[frame.writer] = first + frame.events
+            orders.append(np.arange(first, first + frame.events) + ranks[frame.writer])
+        return table.append_column(ORDER, pa.array(np.concatenate(orders), pa.int64()))
 
     def _forget_all_but(self, wanted: Any) -> None:
         import numpy as np

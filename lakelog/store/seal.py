@@ -20,7 +20,7 @@ from lakelog.store.marks import hash_file
 from lakelog.store.opening import Store
 from lakelog.store.publish import Change, publish, run_maintenance
 from lakelog.store.refs import Head
-from lakelog.store.tail import Tail, WalFile, pick, summary
+from lakelog.store.tail import Tail, WalFile, pick, started, summary
 from lakelog.store.trim import trim
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def choose(files: dict[str, list[WalFile]], marks: dict[str, int], rows_max: int
         if taken and (events > rows_max or size > RAW_MAX):
             break
         taken.setdefault(writer, []).append(frame)
-    return {w: taken[w] for w in sorted(taken, key=lambda w: (_started(files[w]), w))}
+    return {w: taken[w] for w in sorted(taken, key=lambda w: (started(files[w]), w))}
 
 
 def open_run(store: Store, run: Entry) -> tuple[Any, Any]:
@@ -267,7 +267,3 @@ def _unmark_repeats(keep: Any, order: Any, high: Any, low: Any) -> None:
     """Unmark every key that stands behind an equal one in this order."""
     same = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
     keep[order[1:][same]] = False
-
-
-def _started(files: list[WalFile]) -> int:
-    return min((f.header.started for f in files if f.header), default=0)

@@ -191,6 +191,11 @@ class Tail:
         return DamagedWal(files[0].path, f"frames above {mark} and before it are missing", 0)
 
 
+def started(files: list[WalFile]) -> int:
+    """When a writer started, in microseconds: its events are sealed in that order."""
+    return min((f.header.started for f in files if f.header), default=0)
+
+
 def pick(files: list[WalFile], mark: int) -> tuple[list[wal.Frame], bool]:
     """Return one writer's frames above `mark`, and whether nothing is missing among them.
 

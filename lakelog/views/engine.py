@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lakelog.errors import QueryFailed
+from lakelog.query.tailrows import ORDER
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
 from lakelog.store.segment import EVENT_COLUMNS
@@ -281,7 +282,8 @@ class Engine:
         seq = pa.array(np.arange(first, tail.num_rows, dtype=np.int64) + next_seq)
         cursor.register("lakelog_tail_rows", rows.append_column("seq", seq))
         listed = ", ".join((*EVENT_COLUMNS, "seq"))
-        return f"SELECT {listed}, {PLACE} FROM lakelog_tail_rows"
+        place = PLACE.replace("+ seq", f"+ {next_seq} + {ORDER}")
+        return f"SELECT {listed}, {place} FROM lakelog_tail_rows"
 
     def _write(self, name: str, shape: Shape, parts: list[Part], table: Table) -> None:
         """Have a partial written."""
