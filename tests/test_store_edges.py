@@ -14,8 +14,6 @@ import pytest
 import lakelog
 from lakelog.errors import GcRefused
 from lakelog.store import disk, document
-from lakelog.store.publish import still_there
-from tests.support import lakes
 
 MakeLake = Callable[..., lakelog.Lake]
 
@@ -56,19 +54,6 @@ def test_a_document_is_an_object() -> None:
     data = text[:-1] + document.ending(text)
     with pytest.raises(document.NotIntact, match="not a JSON object"):
         document.decode(data)
-
-
-def test_segments_that_went_or_grew_old_are_noticed(make_lake: MakeLake) -> None:
-    """A publisher that stood still finds that its new files are gone, or may be condemned."""
-    lake = make_lake()
-    lake.append({"type": "A"})
-    entry = lakes.tiny_segment(lake, "X")
-    path = Path(lake.store.layout.object("segments", entry["key"]))
-    assert still_there(lake.store, [entry])
-    os.utime(path, (0, 0))
-    assert not still_there(lake.store, [entry])
-    path.unlink()
-    assert not still_there(lake.store, [entry])
 
 
 def test_gc_refuses_a_condemned_list_it_cannot_read(make_lake: MakeLake) -> None:
