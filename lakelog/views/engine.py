@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-PLACE = "epoch_us(time)::HUGEINT * 9223372036854775808 + seq AS place"
+_TIME = "epoch_us(time)::HUGEINT * 9223372036854775808"
+PLACE = f"{_TIME} + seq AS place"
 """Orders events by time, those of one time by seq; never null."""
 
 
@@ -282,8 +283,7 @@ class Engine:
         seq = pa.array(np.arange(first, tail.num_rows, dtype=np.int64) + next_seq)
         cursor.register("lakelog_tail_rows", rows.append_column("seq", seq))
         listed = ", ".join((*EVENT_COLUMNS, "seq"))
-        place = PLACE.replace("+ seq", f"+ {next_seq} + {ORDER}")
-        return f"SELECT {listed}, {place} FROM lakelog_tail_rows"
+        return f"SELECT {listed}, {_TIME} + {next_seq} + {ORDER} AS place FROM lakelog_tail_rows"
 
     def _write(self, name: str, shape: Shape, parts: list[Part], table: Table) -> None:
         """Have a partial written."""

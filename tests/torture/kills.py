@@ -87,7 +87,7 @@ def _whole(data: bytes, ending: str) -> bool:
 
 
 ROWS = [
-    Row("kills", "crew killed, acks kept", 300, 2000, 70, crews),
+    Row("kills", "crew killed, acks kept", 300, 3000, 70, crews),
     Row("ingest", "ingest killed, each once", 200, 1000, 22, ingests),
     Row("export", "exports killed, whole", 60, 600, 14, exports),
 ]
