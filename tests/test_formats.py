@@ -285,6 +285,11 @@ HAZARDS = [
     b'{"event":"","eventName":"x"}', b'{"EventType":"x","eventtype":"y"}',
     b'{"type":"","event":"x"}',
     b'{"type":null,"event_type":"B","ts":null,"time":5}', b'{"time":5,"ts":6,"type":"A"}', b"{}",
+    *(b'{"ts":5,"id":%s}' % rest for rest in (
+        b'"7"', b"7", b"1.50", b"0.30000000000000001", b"null", b'[1],"data":{"id":2}',
+        b'"7","x":1', b'{"a":1},"data":{"b":2}', b'"7","data":[]', b'"7","event":"x"',
+        b'"7","type":""', b'"7","event_type":"B"', b'"7","level":"info","message":"m"',
+    )),
     b'[{"type":"A"}]', b'"type"', b"null", b'{"type":"A"} x', b'{"Type":"A","type":"B"}',
 ]  # fmt: skip
 

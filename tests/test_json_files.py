@@ -122,7 +122,8 @@ def lines(*found: Any) -> bytes:
 
 
 PAIRS: dict[str, tuple[bytes, bytes, int]] = {
-    **{name: (lines(*seeds), lines(seeds[0] | {"id": "9", "eventID": "9"}), len(seeds) + 1)
+    **{name: (lines(*seeds), lines(seeds[0] | dict.fromkeys(("id", "eventID", "eventId"), "9")),
+              len(seeds) + 1)
        for name, seeds in SEEDS.items()},
     "cloudevents": (lines(EVENT), lines(EVENT | {"id": "2"}), 2),
     "docker": (piece("one\n") + piece("tw") + piece("o\n"), piece("oops\n", "stderr"), 3),

@@ -98,7 +98,7 @@ def test_variables_and_parts() -> None:
     ("text", "told"),
     [
         ("%h %Z", "unknown directive '%Z'"), ("%h %{x}Q", "unknown directive '%{x}Q'"),
-        ("plain words", "no directive in the log format"), ("%h%l", "nothing stands behind %h"),
+        ("plain words", "no directive in the log format"), ("%h%l", "nothing follows %h"),
         ("%h %", "unknown directive '%'"),
     ],
 )  # fmt: skip

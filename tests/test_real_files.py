@@ -183,7 +183,7 @@ def test_valid_json_is_accepted(lake: lakelog.Lake, text: bytes) -> None:
     if isinstance(value, tuple):
         stored.append({**parse_line(text), "type": "A"})
     else:
-        with pytest.raises(InvalidEvent, match="a JSON object is needed"):
+        with pytest.raises(InvalidEvent, match="expected a JSON object"):
             parse_line(text)
     lake.append(stored)
     rows = lake.sql("SELECT data FROM events ORDER BY position").fetchall()

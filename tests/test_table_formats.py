@@ -242,8 +242,48 @@ def test_what_a_csv_record_is(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert (found[0]["source"], found[0]["data"]) == ("a", {"size": 5})
     assert (found[1]["message"], found[1]["data"]) == (None, {"size": "0.50"})
     ((reason, line),) = lake.sql("SELECT reason, line FROM quarantine").fetchall()
-    assert reason == "3 fields where the header has 5"
+    assert reason == "3 fields, but the header has 5"
     assert line == "2024-05-01 10:00:01;info;short"
+
+
+@pytest.mark.parametrize("count", [1, 1500])
+@pytest.mark.parametrize(("header", "row", "level", "data"), [
+    ("date,time,level,message", "2024-05-01,10:00:00.5,warning,x", "WARN", None),
+    ("Time,Level,Message", "2024-05-01 10:00:00.5,Error,x", "ERROR", None),
+    ("Event DateTime;Severity;Message;Port", "2024-05-01T12:00:00.500+02:00;info;x;80", "INFO",
+     {"Port": 80}),
+    ("Message,Date,Time", "x,2024-05-01,10:00:00.5", None, None),
+    ("time,message,Timestamp", "10:00:00,x,1714557600.5", None, {"time": "10:00:00"}),
+])  # fmt: skip
+def test_where_tables_have_their_times(
+    lake: lakelog.Lake, tmp_path: Path, header: str, row: str, level: str, data: Any, count: int
+) -> None:
+    """A time may stand in two columns or in one of another name, by what the first rows hold."""
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join([header, *[row] * count, ""]))
+    report = lake.ingest(str(path))
+    assert (report.events, report.quarantined) == (count, 0)
+    query = "SELECT DISTINCT time, level, message, data::VARCHAR FROM events"
+    [(time, grade, message, payload)] = lake.sql(query).fetchall()
+    assert time == dt.datetime(2024, 5, 1, 10, 0, 0, 500_000, tzinfo=dt.UTC)
+    assert (grade, message, json.loads(payload or "null")) == (level, "x", data)
+
+
+@pytest.mark.parametrize(("header", "row"), [
+    ("Time,x", "0.5,1"), ("time,x", "06:55:46,1"), ("Date,Time,x", "Dec,06:55:46,1"),
+    ("date,time,x", "081109,203615,1"), ("Date,x", "17/06/09,1"),
+])  # fmt: skip
+def test_what_is_no_time_stays_data(
+    lake: lakelog.Lake, tmp_path: Path, header: str, row: str
+) -> None:
+    """Rows whose columns look like a time by name only are events with the time of ingest."""
+    path = tmp_path / "t.csv"
+    path.write_text(f"{header}\n{row}\n{row}\n")
+    report = lake.ingest(str(path))
+    assert (report.events, report.quarantined) == (2, 0)
+    assert set(events(lake)[0]["data"]) == set(header.split(","))
+    query = "SELECT count(*) FROM events WHERE ingested_at - time < INTERVAL 1 HOUR"
+    assert lake.sql(query).fetchall() == [(2,)]
 
 
 def test_a_header_alone_is_no_event(lake: lakelog.Lake, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from lakelog.ingest.formats import pattern, sqltext
 from lakelog.ingest.formats.pattern import MONTH, STATUS, Pattern
 
 NAME = "access"
+BY_LINE = True
 _TEXT = r'(?:[^"\\]|\\.)'
 _TARGET = rf'(?P<path>(?:[^"\\?]|\\.)+?)(?:\?(?P<query>{_TEXT}*?))?'
 REQUEST = rf"(?:(?P<method>[A-Za-z_-]+) {_TARGET}(?: (?P<protocol>HTTP/[\d.]+))?|{_TEXT}*)"

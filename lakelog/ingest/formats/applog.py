@@ -13,6 +13,7 @@ import functools
 from typing import Any
 
 from lakelog.ingest.formats import pattern, runtime
+from lakelog.ingest.formats.heads import OTHERS
 from lakelog.ingest.formats.pattern import (
     CLOCK,
     COLOURS,
@@ -25,6 +26,7 @@ from lakelog.ingest.formats.pattern import (
 from lakelog.ingest.formats.zones import TZ
 
 NAME = "applog"
+BY_LINE = True
 PROSE = True
 """A line ends in free text, so its last character does not tell whether it goes on."""
 _WORDS = (
@@ -65,9 +67,9 @@ _style = functools.partial(runtime.style, level=WORD)
 BEGINS = (
     rf"^{COLOURS}(?:\[?\d{{4}}[-/]\d\d[-/]\d\d[T :]|\[[A-Z][a-z][a-z] [A-Z][a-z][a-z] +\d"
     r"|\d\d/?\d\d/?\d\d \d\d:?\d\d:?\d\d|\d\d-[A-Z][a-z][a-z]-\d{4} "
-    r"|[0-9a-fA-F.:]+ \d{4}-\d\d-\d\d )"
+    rf"|[0-9a-fA-F.:]+ \d{{4}}-\d\d-\d\d |{OTHERS})"
 )
-"""How a record begins: with a time."""
+"""How a record begins: with a time, or as a line of another style."""
 CONTINUES = r"\[\d+\](?:[ :-][^ ]*){0,2} *(?:DETAIL|HINT|STATEMENT|CONTEXT|QUERY|LOCATION):  "
 """What PostgreSQL adds to a message, in lines that begin like others."""
 PATTERNS = (
@@ -108,7 +110,8 @@ PATTERNS = (
         rf"(?:(?P<host>[0-9a-fA-F.:]+) )?{_ZONED} {TZ} \[(?P<pid>\d+)\](?:-\d+)?:?"
         rf"(?: (?:(?P<user>[^ @\[\]]+)@)?(?P<database>[^ :\[\]]+))?"
         rf" (?P<level>{'|'.join(_POSTGRES_LEVELS)}): +{MESSAGE}",
-        "host", "pid", "user", "database", time="{date}T{clock}{tz}", source="", level=_POSTGRES,
+        "host", "pid", "user", "database", "tz", time="{date}T{clock}{tz}", source="",
+        level=_POSTGRES,
     ),
     _style(
         rf"{_STAMP} +(?P<thread>\d+) \[(?P<level>System|Note|Warning|ERROR|Error)\]"
@@ -131,12 +134,20 @@ PATTERNS = (
     _style(rf"\[{_FULL}\] {_LEVEL} \[(?P<source>[^\]]*)\]{REST}", time=_ZONE_TIME),
     _style(rf"\[{_STAMP}\] \[{_LEVEL} *\](?: \[(?P<source>[^\]]+)\])?{REST}"),
     _style(rf"\[{_STAMP} {_LEVEL} +(?P<source>[^\] ]+)\]{REST}"),
+    _style(rf"{_STAMP} +\[(?P<source>[^\]]+)\] {_LEVEL}:{REST}"),
     _style(rf"{_STAMP} \[{_LEVEL}\]\[(?P<source>[^\]]+)\]:{REST}"),
     _style(rf"{_STAMP} (?P<pid>\d+) {_LEVEL} (?P<database>[^ ]+) (?P<source>[\w.]+):{REST}",
            "pid", "database"),
     _style(rf"{_STAMP}, {_LEVEL} +(?P<source>[A-Z]\w*) +{MESSAGE}"),
-    _style(rf"{_STAMP}\|{_LEVEL} *\|(?P<source>[^|]*?) *\|[^|]*\|{MESSAGE}"),
-    _style(rf"{_STAMP} \d+\.\d+% \[{_LEVEL}\] (?P<source>[^ ]+){REST}"),
+    _style(
+        rf"{_STAMP}\|{_LEVEL} *\|(?P<source>[^|]*?) *\| *(?P<server>\d*) *\|{MESSAGE}", "server"
+    ),
+    _style(rf"{_STAMP}\| *{_LEVEL} *\| *(?P<source>[^|]*?) *\|{MESSAGE}"),
+    # OOS lines have no comma in their times
+    _style(
+        rf"(?P<stamp>\d{{4}}-\d\d-\d\d[T ]\d\d:\d\d:\d\d,\d{{1,9}})\|{MESSAGE}",
+        source="", level=None,
+    ),
     _style(
         rf"(?P<day>\d\d)-{MONTH}-(?P<year>\d{{4}}) {CLOCK} {_LEVEL} {_THREAD}"
         rf" (?P<source>[\w.$/<>-]+){REST}",
@@ -146,6 +157,18 @@ PATTERNS = (
         rf"{_SLASHED} {CLOCK} (?P<source>[^ ]+\.go:\d+:[^ ]*) \[(?P<level>[TDIWEFC])\]{REST}",
         time="{year}-{month}-{day}T{clock}", level=_LETTER,
     ),
+    *(
+        _style(regex, "tz", time=time + "{tz}", source="", level=level)
+        for stamp, time in (
+            (_ZONED, "{date}T{clock}"), (rf"{_SLASHED} {CLOCK}", "{year}-{month}-{day}T{clock}"),
+        )
+        for regex, level in (
+            (rf"\[?{stamp} {TZ}\]?:? +[\[<(]?{_LEVEL}[\])>]?(?:(?: +|: *){MESSAGE})?", WORD),
+            (rf"\[?{stamp} {TZ}\]?(?:(?:: *| +){MESSAGE})?", None),
+        )
+    ),
+    _style(rf"{_ZONED}(?P<tz>[A-Z]{{2,5}}) +{MESSAGE}", "tz", time="{date}T{clock}{tz}", source="",
+           level=None),
     _style(
         rf"{_SLASHED} {CLOCK} (?:\[?{_LEVEL}\]?:? )?(?:(?P<source>[\w./-]+\.go:\d+): )?{MESSAGE}",
         time="{year}-{month}-{day}T{clock}",

@@ -17,6 +17,7 @@ from lakelog.ingest.formats import pattern
 from lakelog.ingest.formats.sqltext import in_range_sql, time_sql
 
 NAME = "auditd"
+BY_LINE = True
 _HEAD = (
     r"(?:node=([^ ]+) )?type=([A-Z][A-Z0-9_]*|UNKNOWN\[\d+\])"
     r" msg=audit\((\d{1,11}\.\d{1,6}):(\d{1,18})\):[ \x1d]*"
@@ -40,7 +41,7 @@ def parse(line: bytes) -> dict[str, Any]:
     text = pattern.decoded(line)
     head = re.match(_HEAD, text, re.ASCII)
     if not head:
-        raise InvalidEvent("no record of auditd")
+        raise InvalidEvent("not an auditd record")
     node, kind, stamp, serial = head.groups()
     rest = re.sub(_WITHIN, r"\1", text[head.end() :])
     event: dict[str, Any] = {"time": stamp, "type": kind, "subject": f"{stamp}:{serial}"}

@@ -15,6 +15,7 @@ from lakelog.event import parse_line
 from lakelog.ingest.formats import jsonl
 
 NAME = "bulk"
+SUREST = 1.1
 ACTIONS = ("index", "create", "update", "delete")
 Action = tuple[str, dict[str, Any]]
 
@@ -24,7 +25,7 @@ def sniff(lines: list[bytes]) -> float:
     full = [line for line in lines if line.strip()]
     if full and full[0].split(b" ")[0] in (b"POST", b"PUT"):
         full = full[1:]
-    return 1.1 if full and action_of(full[0]) else 0.0
+    return SUREST if full and action_of(full[0]) else 0.0
 
 
 def action_of(line: bytes) -> Action | None:

@@ -2,7 +2,8 @@
 
 What a file's header says of its columns is a `Table`. A cell becomes JSON by the kind of its
 column: `text`, `cell` (a number where its text is the one that the number has, else text),
-`bool` (T and F), or `[` and the kind of what a list holds. A cell that is empty or unset is null.
+`bool` (T and F), `payload` (JSON where it is JSON, else text; an object takes the other columns of
+`data` in), or `[` and the kind of what a list holds. A cell that is empty or unset is null.
 A line with more or fewer cells than columns is no event.
 """
 
@@ -14,12 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_time
+from lakelog.exact import parse_value
 from lakelog.ingest.formats import pattern, sqltext
 from lakelog.ingest.formats.pattern import STATUS
+from lakelog.store.sql import literal
 
-DATA = "data"
+DATA, NOWHERE = "data", ""
 _WHOLE = r"-?[1-9]\d{0,17}|0"
 _DECIMAL = r"-?(?:0|[1-9]\d{0,15})\.\d{1,17}"
 _ODD = r'["\\\x00-\x08\x0a-\x1f]'
@@ -30,7 +35,8 @@ _QUOTED = "chr(31)"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a file: what its cells hold, and where they go: DATA or a column of an event."""
+    """A column of a file: what its cells hold, and where they go: DATA, a column of an event, or
+    NOWHERE."""
 
     name: str
     kind: str = "cell"
@@ -44,11 +50,11 @@ class Table:
     `cut` gives the cells of a line, `cut_sql` the same over `text` or null where it is not sure.
     `moment` is made of texts and numbers of cells; without it the time is that of ingest. `status`
     is the number of a cell that holds an HTTP status. `between` divides what lists hold. With
-    `tabs` no cell holds one.
+    `tabs` no cell holds one. With `nulls` a cell in quotes that holds nothing is an empty text.
     """
 
     columns: tuple[Column, ...]
-    cut: Callable[[str], list[str]]
+    cut: Callable[[str], list[Any]]
     cut_sql: str
     type: str
     moment: tuple[str | int, ...] = ()
@@ -57,19 +63,23 @@ class Table:
     empty: str = ""
     between: str = ","
     tabs: bool = False
+    nulls: bool = False
 
     def event(self, text: str) -> dict[str, Any]:
         """Return the event of a line. Raises InvalidEvent."""
         cells = self.cut(text)
         if len(cells) != len(self.columns):
-            raise InvalidEvent(f"{len(cells)} fields where the header has {len(self.columns)}")
-        values = [None if cell in ("", self.unset) else cell for cell in cells]
+            raise InvalidEvent(f"{len(cells)} fields, but the header has {len(self.columns)}")
+        none = (None,) if self.nulls else ("", self.unset)
+        values = [None if cell in none else cell for cell in cells]
         event: dict[str, Any] = {"type": self.type}
         data = {}
         for column, value in zip(self.columns, values, strict=True):
-            if column.place == DATA:
+            if column.kind == "payload":
+                event |= {} if value is None else {"data": _payload(value)}
+            elif column.place == DATA:
                 data[column.name] = None if value is None else self._value(value, column.kind)
-            elif column.place != "time" and value is not None:
+            elif column.place not in ("time", NOWHERE) and value is not None:
                 event[column.place] = value
         pieces = [values[p] if isinstance(p, int) else p for p in self.moment]
         if any(isinstance(p, int) and values[p] is not None for p in self.moment):
@@ -77,9 +87,7 @@ class Table:
             parse_time(event["time"])
         if self.status is not None and values[self.status]:
             event["level"] = STATUS.of(str(values[self.status]))
-        if data:
-            event["data"] = data
-        return event
+        return _with_data(event, data)
 
     def _value(self, cell: str, kind: str) -> Any:
         if kind.startswith("["):
@@ -89,7 +97,7 @@ class Table:
             return ""
         if kind == "bool" and cell in ("T", "F"):
             return cell == "T"
-        return _number(cell) if kind == "cell" else cell
+        return number(cell) if kind == "cell" else cell
 
     def query(self, plain: str = "true") -> str:
         """SQL over `lines` for lines that are `plain` (SQL over `text`) and cut for sure."""
@@ -99,10 +107,11 @@ class Table:
             for i in range(len(self.columns))
         )
         members = ", ',', ".join(
-            f"'{_member(c.name)}', {self._json(f'c{i}', c.kind)}"
-            for i, c in enumerate(self.columns) if c.place == DATA
+            f"{literal(_member(c.name))}, {self._json(f'c{i}', c.kind)}"
+            for i, c in enumerate(self.columns) if c.place == DATA and c.kind != "payload"
         )  # fmt: skip
-        moment = [f"c{p}" if isinstance(p, int) else f"'{p}'" for p in self.moment]
+        payload = next((f"c{i}" for i, c in enumerate(self.columns) if c.kind == "payload"), "")
+        moment = [f"c{p}" if isinstance(p, int) else literal(p) for p in self.moment]
         held = " OR ".join(f"{p} IS NOT NULL" for p in moment if p.startswith("c")) or "false"
         level = _nulls(at.get("level"))
         severity = sqltext.level_sql(level) if "level" in at else level
@@ -110,10 +119,13 @@ class Table:
             status = f"c{self.status}"
             severity = f"CASE WHEN {status} IS NOT NULL THEN {STATUS.sql(status)} END"
         texts = {name: f"{_nulls(at.get(name))} AS {name}" for name in _TEXTS}
+        body, unsure = _data_sql(members, payload, payload and self._json(payload, "text"))
         odd = f"regexp_matches(text, '{_ODD}')" + (
             "" if self.tabs else " OR contains(text, chr(9))"
         )
         strange = f"{level} IS NOT NULL AND severity IS NULL" if "level" in at else "false"
+        if self.nulls:
+            plain = f"({plain}) AND NOT regexp_matches(text, '(^|,)\"\"(,|$)')"
         return f"""
 WITH bare AS (SELECT rtrim(line, chr(10) || chr(13)) AS text, position FROM lines),
 split AS (SELECT position, {odd} AS odd, {self.cut_sql} AS c FROM bare
@@ -122,35 +134,30 @@ cells AS (SELECT position, odd, {cells} FROM split WHERE len(c) = {len(self.colu
 timed AS (SELECT *, {severity} AS severity, CASE WHEN NOT ({held}) THEN {pattern.NOW}
             ELSE {sqltext.time_sql(f"concat({', '.join(moment)})") if moment else pattern.NOW} END
             AS time FROM cells)
-SELECT time, {f"coalesce({at['type']}, '{self.type}')" if "type" in at else _text(self.type)}
+SELECT time, {f"coalesce({at['type']}, '{self.type}')" if "type" in at else literal(self.type)}
     AS type, {texts["category"]}, {texts["source"]}, {texts["subject"]}, severity AS level,
-  {texts["message"]}, {f"concat('{{', {members}, '}}')" if members else "NULL::VARCHAR"} AS data,
+  {texts["message"]}, {body} AS data,
   {texts["id"]}, position,
-  NOT coalesce({sqltext.in_range_sql("time")}, false) OR ({strange}) AS slow
+  NOT coalesce({sqltext.in_range_sql("time")}, false) OR ({strange}) OR ({unsure}) AS slow
 FROM timed"""
 
     def _json(self, value: str, kind: str) -> str:
         """SQL for the JSON of a cell."""
         if kind.startswith("["):
-            parts = f"string_split({value}, {_text(self.between)})"
+            parts = f"string_split({value}, {literal(self.between)})"
             inner = f"list_transform({parts}, lambda e: {self._json('e', kind[1:])})"
-            none = f"WHEN {value} = {_text(self.empty)} THEN '[]' " if self.empty else ""
+            none = f"WHEN {value} = {literal(self.empty)} THEN '[]' " if self.empty else ""
             return (
                 f"CASE WHEN {value} IS NULL THEN 'null' {none}"
                 f"ELSE concat('[', array_to_string({inner}, ','), ']') END"
             )
         arms = [f"WHEN {value} IS NULL THEN 'null'"]
         if self.empty:
-            arms.append(f"WHEN {value} = {_text(self.empty)} THEN '\"\"'")
+            arms.append(f"WHEN {value} = {literal(self.empty)} THEN '\"\"'")
         if kind == "bool":
             arms.append(f"WHEN {value} = 'T' THEN 'true' WHEN {value} = 'F' THEN 'false'")
         if kind == "cell":
-            arms.append(
-                f"WHEN ascii({value}) BETWEEN 45 AND 57 AND"
-                f" (regexp_full_match({value}, '{_WHOLE}') OR"
-                f" (regexp_full_match({value}, '{_DECIMAL}')"
-                f" AND try_cast({value} AS DOUBLE)::VARCHAR = {value})) THEN {value}"
-            )
+            arms.append(f"WHEN {is_number_sql(value)} THEN {value}")
         arms.append(f"WHEN odd THEN to_json({value})::VARCHAR ELSE concat('\"', {value}, '\"')")
         return f"CASE {' '.join(arms)} END"
 
@@ -167,7 +174,7 @@ def distinct(names: list[str]) -> list[str]:
 def quoted_sql(delimiter: str) -> str:
     """SQL for the cells of `text`, which may stand in quotes with two quotes for one; null where
     a quote stands anywhere else."""
-    parts, mark = "string_split(text, '\"')", _text(delimiter)
+    parts, mark = "string_split(text, '\"')", literal(delimiter)
     last = f"len({parts})"
     # parts of odd number stand outside of quotes; an empty one inside a cell was two quotes
     outside = (
@@ -187,18 +194,23 @@ def quoted_sql(delimiter: str) -> str:
     )
 
 
-def quoted(delimiter: str) -> Callable[[str], list[str]]:
-    """What cuts lines whose cells may stand in quotes. It raises InvalidEvent."""
+def quoted(delimiter: str, nulls: bool = False) -> Callable[[str], list[Any]]:
+    """What cuts lines whose cells may stand in quotes. It raises InvalidEvent.
+
+    With `nulls` a cell that is empty and not in quotes is None.
+    """
     d = re.escape(delimiter)
     cell = re.compile(rf'(?:"([^"]*(?:""[^"]*)*)"|((?:[^"{d}][^{d}]*)?))(?:({d})|\Z)')
 
     def cut(text: str) -> list[str]:
-        cells, at, more = [], 0, True
+        cells: list[Any] = []
+        at, more = 0, True
         while more:
             match = cell.match(text, at)
             if not match:
-                raise InvalidEvent(f"a quote that is not closed, or text behind one, at {at}")
+                raise InvalidEvent(f"an unclosed quote, or text after a closing quote, at {at}")
             inside, bare, mark = match.groups()
+            bare = bare or None if nulls else bare
             cells.append(bare if inside is None else inside.replace('""', '"'))
             at, more = match.end(), mark is not None
         return cells
@@ -206,7 +218,53 @@ def quoted(delimiter: str) -> Callable[[str], list[str]]:
     return cut
 
 
-def _number(cell: str) -> Any:
+def _payload(cell: str) -> Any:
+    """The JSON that a cell holds, else its text."""
+    try:
+        parse_value(cell.encode())
+    except InvalidEvent:
+        return cell
+    return orjson.Fragment(cell.replace("\n", " ").replace("\r", " "))
+
+
+def _with_data(event: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """An event with the columns that go into `data`, beside what a payload holds or around it."""
+    payload = event.get("data")
+    if not data:
+        return event
+    if payload is None:
+        return event | {"data": data}
+    if isinstance(payload, orjson.Fragment):
+        payload = parse_value(orjson.dumps(payload))
+    apart = not isinstance(payload, dict) or payload.keys() & data.keys()
+    return event | {"data": {"data": payload, **data} if apart else {**payload, **data}}
+
+
+def _data_sql(members: str, payload: str, text: str) -> tuple[str, str]:
+    """SQL for the JSON of `data`, and for the lines whose payload the exact rule has to look at."""
+    if not payload:
+        return f"concat('{{', {members}, '}}')" if members else "NULL::VARCHAR", "false"
+    boxed = f"regexp_matches({payload}, '^[{{\\[]')"
+    if not members:
+        sure = f"{boxed} AND json_valid({payload}) AND NOT {sqltext.odd_sql(payload, 'true')}"
+        one_line = f"NOT regexp_matches({payload}, '[\\n\\r]')"
+        return payload, f"{payload} IS NOT NULL AND NOT ({sure} AND {one_line})"
+    first = f"CASE WHEN {payload} IS NULL THEN '' ELSE concat('\"data\":', {text}, ',') END"
+    body = f"concat('{{', {first}, {members}, '}}')"
+    return body, f"{payload} IS NOT NULL AND ({boxed} OR json_valid({payload}))"
+
+
+def is_number_sql(value: str) -> str:
+    """SQL that says whether a text is what the number that it means is written as."""
+    return (
+        f"ascii({value}) BETWEEN 45 AND 57 AND (regexp_full_match({value}, '{_WHOLE}') OR"
+        f" (regexp_full_match({value}, '{_DECIMAL}')"
+        f" AND try_cast({value} AS DOUBLE)::VARCHAR = {value}))"
+    )
+
+
+def number(cell: str) -> Any:
+    """Return the number that a text means, if that is written so; else the text."""
     if re.fullmatch(_WHOLE, cell, re.ASCII):
         return int(cell)
     if re.fullmatch(_DECIMAL, cell, re.ASCII) and repr(float(cell)) == cell:
@@ -215,7 +273,7 @@ def _number(cell: str) -> Any:
 
 
 def _member(name: str) -> str:
-    return (json.dumps(name, ensure_ascii=False) + ":").replace("'", "''")
+    return json.dumps(name, ensure_ascii=False) + ":"
 
 
 def _nulls(value: str | None) -> str:
@@ -223,12 +281,7 @@ def _nulls(value: str | None) -> str:
 
 
 def _nullif(value: str, text: str) -> str:
-    return f"nullif({value}, {_text(text)})" if text else value
-
-
-def _text(value: str) -> str:
-    """A text as SQL has it."""
-    return "'" + value.replace("'", "''") + "'"
+    return f"nullif({value}, {literal(text)})" if text else value
 
 
 _BLANK = " || ".join(f"chr({ord(c)})" for c in pattern.SPACE)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NAME = "cri"
+BY_LINE = True
 BEGINS = "^"
 WHOLE = MANY = UNTRIMMED = PROSE = True
 RECORD_MAX = 8 << 20

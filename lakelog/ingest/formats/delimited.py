@@ -1,31 +1,49 @@
 """Lines of comma, semicolon, tab or bar separated values under a header, as RFC 4180 has them.
 
 The first line names the columns, and what divides it divides all lines. Columns that are named as
-a key of an event's envelope (time, level, message, source, id and so on) are that; the others go
-into `data`, as a number where its text is the one that the number has. Cells in quotes may hold
-what divides, quotes doubled, and newlines: a line that ends within quotes goes on with the next
-one that closes them, if that comes within a mebibyte; else it stands for itself. A cell that is
-empty is null. The header is no event, and lines with other numbers of cells are none.
+a key of an event's envelope (time, level, message, source and so on) are that, `Level`, `Event
+DateTime` and their like too; a column is the time only if the first rows hold times there, or dates
+and times of day in two columns. An `id` is that of an event only beside a type. The others go into
+`data`, as a number where its text is the one that the number has. JSON in a column `data` is the
+payload itself. Cells in quotes may hold what divides, quotes doubled, and newlines: a line that
+ends within quotes goes on with the next one that closes them, if that comes within a mebibyte; else
+it stands for itself. A cell that is empty is null; in a file that lakelog exported one that is
+empty and in quotes is an empty text, and what a lake says of an event by itself is left out. The
+header is no event, and lines with other numbers of cells are none.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
+from lakelog.event import parse_time
+from lakelog.ingest.columnar import EXPORTED, OWN_COLUMNS
 from lakelog.ingest.formats import columns
-from lakelog.ingest.formats.columns import DATA, Column, Table
-from lakelog.ingest.formats.sqltext import COLUMN, DEFAULT_TYPE
+from lakelog.ingest.formats.columns import DATA, NOWHERE, Column, Table
+from lakelog.ingest.formats.sqltext import COLUMN, DEFAULT_TYPE, TIMES
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 NAME = "csv"
 _MARKS = (",", "\t", ";", "|")
-_WORD = re.compile(r"[^\W\d][\w .:()/#%-]{0,60}")
+_WORD = re.compile(r"@?[^\W\d][\w .:()/#%-]{0,60}")
 _SURE, _MOST = 0.9, 0.8
+_ALIKE = {"level": "level", "loglevel": "level", "severity": "level", "message": "message"}
+"""Places of columns that are written otherwise, by their bare names."""
+_TIMES = (
+    "timestamp", "datetime", "eventdatetime", "eventtime", "eventtimestamp", "logtime", "time",
+    "datetimeutc", "timestamputc", "timegenerated", "timecreated", "date",
+)  # fmt: skip
+"""Bare names of columns that may hold times, the surest first."""
+_DATE, _CLOCK = re.compile(r"\d{4}-\d\d-\d\d"), re.compile(r"\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?")
+_FULL = re.compile(r"\d{4}-\d\d-\d\d|\d{9}")
+"""How times begin, which the seconds of an experiment do not."""
+_SAMPLES = 20
 OPEN_MAX = 1 << 20
 """So far the lines of one record may reach."""
 
@@ -65,7 +83,7 @@ def fitted(head: bytes) -> Delimited:
 
 def parse(line: bytes) -> dict[str, Any]:
     """Refuse a line without its header."""
-    raise InvalidEvent("no line that names the columns before it")
+    raise InvalidEvent("no header line names its columns")
 
 
 QUERY = ""  # made of the header
@@ -83,18 +101,14 @@ class Delimited:
         )
         mark = _mark(self._header) or ","
         names = columns.distinct(_cells(self._header, mark))
-        taken: set[str] = set()
-        made = []
-        for name in names:
-            place = COLUMN.get(name, DATA)
-            if place in taken:
-                place = DATA
-            taken.add(place if place != DATA else "")
-            made.append(Column(name, "cell", place))
-        at = next((i for i, c in enumerate(made) if c.place == "time"), None)
+        moment = _moment(names, _samples(head, mark, len(names)))
+        made = _placed(names, moment)
+        is_own = frozenset(names) in EXPORTED
+        if is_own:
+            made = [replace(c, place=NOWHERE) if c.name in OWN_COLUMNS else c for c in made]
         self._table = Table(
-            tuple(made), columns.quoted(mark), columns.quoted_sql(mark), DEFAULT_TYPE,
-            () if at is None else (at,), tabs=mark == "\t",
+            tuple(made), columns.quoted(mark, nulls=is_own), columns.quoted_sql(mark), DEFAULT_TYPE,
+            moment, tabs=mark == "\t", nulls=is_own,
         )  # fmt: skip
         self._escaped = self._header.replace("'", "''")
         self.QUERY = self._table.query(f"text <> '{self._escaped}'")
@@ -149,6 +163,60 @@ def _cells(line: str, mark: str) -> list[str]:
         return columns.quoted(mark)(line)
     except InvalidEvent:
         return line.split(mark)
+
+
+def _placed(names: list[str], moment: tuple[str | int, ...]) -> list[Column]:
+    """The columns, each in its place; of several for one place the first is there."""
+    made: list[Column] = []
+    # without types an id may be anything, such as that of a user
+    taken = {DATA, "time", "" if any(COLUMN.get(n) == "type" for n in names) else "id"}
+    for at, name in enumerate(names):
+        place = COLUMN.get(name.removeprefix("@"), _ALIKE.get(_bare(name), DATA))
+        place = "time" if at in moment else DATA if place in taken else place
+        taken.add(place)
+        made.append(Column(name, "payload" if name == DATA else "cell", place))
+    return made
+
+
+def _moment(names: list[str], samples: list[list[str]]) -> tuple[str | int, ...]:
+    """What gives the time: a column of times, or one of dates and one of times of day. Without a
+    row yet a column of the envelope's own name is believed."""
+    bare = {_bare(name): at for at, name in reversed(list(enumerate(names)))}
+    date, clock = bare.get("date", -1), bare.get("time", -1)
+    for at, name in enumerate(names):
+        cells = [row[at] for row in samples if row[at]]
+        whole = date < 0 or any(map(_FULL.match, cells))  # beside a date it is perhaps half of one
+        if name.removeprefix("@") in TIMES and (not cells or (whole and any(map(_is_time, cells)))):
+            return (at,)
+    pairs = [(row[date], row[clock]) for row in samples] if min(date, clock) >= 0 else []
+    if pairs and all(_DATE.fullmatch(day) and _CLOCK.fullmatch(time) for day, time in pairs):
+        return (date, "T", clock)
+    for name in _TIMES:
+        at = bare.get(name, -1)
+        cells = [row[at] for row in samples if row[at]]
+        if at >= 0 and cells and all(_FULL.match(cell) and _is_time(cell) for cell in cells):
+            return (at,)
+    return ()
+
+
+def _samples(head: bytes, mark: str, width: int) -> list[list[str]]:
+    """The cells of the first rows that are whole."""
+    lines = head.decode("utf-8", "replace").split("\n")[1:]
+    rows = [_cells(line.rstrip("\r"), mark) for line in lines[:-1] or lines]
+    return [row for row in rows if len(row) == width and any(row)][:_SAMPLES]
+
+
+def _is_time(cell: str) -> bool:
+    try:
+        parse_time(cell)
+    except InvalidEvent:
+        return False
+    return True
+
+
+def _bare(name: str) -> str:
+    """A name without what one writes it with: case, spaces and dashes."""
+    return re.sub(r"[^a-z]", "", name.lower())
 
 
 def _alone(mark: str) -> str:

@@ -49,9 +49,12 @@ class Dialect:
     """One dialect of JSON lines, which is a format itself.
 
     `fits` are the members by which it is known: `a|b` where either will do, `a=regex` where the
-    value must match. The type is that of the first of `types`, else `type`. `failure` is a member
-    whose presence makes an event an ERROR, all others are INFO then. `prepared` makes an object
-    fit for the exact rule; what it changes SQL must leave to that rule.
+    value must match. A time, too, may be `a=regex`: its first group is the time where all matches.
+    `words` are words for levels that only this dialect uses so. The type is that of the first of
+    `types`, else `type`. `failure` is a member whose presence makes an event an ERROR, all others
+    are INFO then. `prepared` makes an object fit for the exact rule; what it changes SQL must
+    leave to that rule. A dialect that is `exact` leaves all to it, which is cheaper where many
+    members would be looked for in large objects.
     """
 
     NAME: str
@@ -59,6 +62,7 @@ class Dialect:
     time: tuple[str, ...]
     level: tuple[str, ...] = ()
     scale: Scale = ()
+    words: tuple[tuple[str, str], ...] = ()
     failure: str = ""
     type: str = "log"
     types: tuple[str, ...] = ()
@@ -68,6 +72,8 @@ class Dialect:
     category: tuple[str, ...] = ()
     id: tuple[str, ...] = ()
     prepared: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    exact: bool = False
+    SUREST = 1.01
 
     @functools.cached_property
     def QUERY(self) -> str:
@@ -77,8 +83,12 @@ class Dialect:
     def sniff(self, lines: list[bytes]) -> float:
         """Say how sure it is that these are lines of this dialect."""
         found = objects(tuple(lines))
-        fits = sum(map(self.is_one, found))
-        if not found or fits < _MOST_MIXED * len(found):
+        fits = len(found)
+        for each in found:  # each file is asked by every dialect: most are ruled out early
+            fits -= not self.is_one(each)
+            if fits < _MOST_MIXED * len(found):
+                return 0.0
+        if not found:
             return 0.0
         return jsonl.sniff(lines) * (1 + fits / len(found) / 100)
 
@@ -88,7 +98,18 @@ class Dialect:
 
     def is_one(self, found: dict[str, Any]) -> bool:
         """Whether an object has the members by which the dialect is known."""
-        return all(any(map(functools.partial(_is_met, found), f.split("|"))) for f in self.fits)
+        for needs in self._needs:
+            for need in needs:
+                if _is_met(found, need):
+                    break
+            else:
+                return False
+        return True
+
+    @functools.cached_property
+    def _needs(self) -> tuple[tuple[str, ...], ...]:
+        """Of each tuple one must be met."""
+        return tuple(tuple(fit.split("|")) for fit in self.fits)
 
     def event(self, found: dict[str, Any]) -> dict[str, Any]:
         """Return the event of an object. Raises InvalidEvent."""
@@ -96,15 +117,15 @@ class Dialect:
             return jsonl.typed(found)
         rest = dict(self.prepared(found) if self.prepared else found)
         event: dict[str, Any] = {}
-        moment = next(filter(_is_given, (_at(rest, m) for m in self.time)), None)
+        moment = next(filter(_is_given, (_moment(rest, m) for m in self.time)), None)
         if moment is not None:
             event["time"] = moment.replace(",", ".") if isinstance(moment, str) else moment
-        rest.pop(self.time[0], None)
         event["type"] = self._text(rest, self.types) or self.type
         for column in _TEXTS:
             value = self._text(rest, getattr(self, column), empty=column == "message")
             if value is not None:
                 event[column] = value
+        rest.pop(_member(self.time[0]), None)  # which may be a column of text, too
         moved = rest.get(self.message[0]) if self.message else None
         if self.message and (moved is None or _is_text(moved)):
             rest.pop(self.message[0], None)
@@ -115,8 +136,10 @@ class Dialect:
 
     def query(self, lines: str) -> str:
         """SQL over a table of lines for those of this dialect."""
+        if self.exact:
+            return sqltext.none_sql(lines)
         members = self._members()
-        moved = [m[0] for m in (self.time, self.message) if m and "/" not in m[0]]
+        moved = [_member(m[0]) for m in (self.time, self.message) if m and "/" not in m[0]]
         nulls = "{" + ", ".join(f'"{k}":null' for k in moved) + "}"
         texts = {m for column in _TEXTS for m in getattr(self, column)} | set(self.types)
         column = {c: _first_sql(getattr(self, c), empty=c == "message") for c in _TEXTS}
@@ -129,7 +152,7 @@ WITH parsed AS MATERIALIZED (
   SELECT line, position, from_json(line, '{_shape(members)}') AS j, json_keys(line) AS keys
   FROM (SELECT {VALID} AS line, position FROM {lines})),
 cut AS MATERIALIZED (
-  SELECT line, position, j, replace({_first_sql(self.time)}, ',', '.') AS at_text,
+  SELECT line, position, j, replace({_moment_sql(self.time)}, ',', '.') AS at_text,
     {_first_sql(self.level)} AS grade, json_merge_patch(line, '{nulls}')::VARCHAR AS rest,
     {_stray_sql(texts)} OR len(keys) <> list_unique(keys) OR coalesce({twice}, false)
       OR {odd_sql("line", sqltext.unchanged_sql("line"))} AS odd
@@ -161,6 +184,8 @@ FROM typed"""
             grade = str(grade)
         if not isinstance(grade, str):
             return None
+        if grade in dict(self.words):
+            return dict(self.words)[grade]
         if self.scale and re.fullmatch(_NUMBER, grade):
             return next((name for least, name in reversed(self.scale) if int(grade) >= least), None)
         return severity(grade)
@@ -175,6 +200,9 @@ FROM typed"""
             f"WHEN {number} >= {least} THEN {_quoted(name)}" for least, name in self.scale[::-1]
         )
         word = level_sql("grade")
+        if self.words:
+            own = " ".join(f"WHEN '{word}' THEN '{level}'" for word, level in self.words)
+            word = f"CASE grade {own} ELSE {word} END"
         if not arms:
             return word
         return (
@@ -182,9 +210,9 @@ FROM typed"""
         )
 
     def _members(self) -> list[str]:
-        known = [re.sub("=.*", "", m) for f in self.fits for m in f.split("|")]
+        known = [_member(m) for f in self.fits for m in f.split("|")]
         columns = ("time", "level", "types", *_TEXTS)
-        known += [m for c in columns for m in getattr(self, c)]
+        known += [_member(m) for c in columns for m in getattr(self, c)]
         known += [self.failure] if self.failure else []
         return list(dict.fromkeys(known))
 
@@ -201,6 +229,8 @@ def objects(lines: tuple[bytes, ...]) -> list[dict[str, Any]]:
     """The JSON objects among some lines."""
     found = []
     for line in lines:
+        if line.lstrip()[:1] not in (b"{", b"\xef"):  # no object, perhaps behind a byte order mark
+            continue
         try:
             found.append(parse_line(line))
         except InvalidEvent:
@@ -244,9 +274,18 @@ def _is_text(value: Any) -> bool:
     return not isinstance(value, (dict, list))
 
 
-def _is_met(found: dict[str, Any], need: str) -> bool:
+@functools.cache
+def _parts(need: str) -> tuple[tuple[str, ...], str]:
+    """The keys that lead to a member, and what its value must match."""
     member, _, regex = need.partition("=")
-    value = _at(found, member)
+    return tuple(member.split("/")), regex
+
+
+def _is_met(found: dict[str, Any], need: str) -> bool:
+    keys, regex = _parts(need)
+    value: Any = found
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
     if not regex:
         return value is not None
     if isinstance(value, int) and not isinstance(value, bool):
@@ -258,6 +297,34 @@ def _at(found: Any, member: str) -> Any:
     for key in member.split("/"):
         found = found.get(key) if isinstance(found, dict) else None
     return found
+
+
+def _member(need: str) -> str:
+    return need.partition("=")[0]
+
+
+def _moment(found: dict[str, Any], need: str) -> Any:
+    """The value that a member has, or the part of it that is the time."""
+    member, _, regex = need.partition("=")
+    value = _at(found, member)
+    if not regex:
+        return value
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    match = re.fullmatch(regex, text, re.ASCII) if isinstance(text, str) else None
+    return match[1] if match else None
+
+
+def _moment_sql(members: tuple[str, ...]) -> str:
+    """SQL for the text of the first member that holds a time."""
+    fields = []
+    for member, _, regex in (m.partition("=") for m in members):
+        field = _field(member)
+        fields.append(
+            f"nullif({field}, '')"
+            if not regex
+            else f"nullif(regexp_extract({field}, '^(?:{regex})$', 1), '')"
+        )
+    return f"coalesce({', '.join(fields)})"
 
 
 def _met_sql(need: str, inner: bool) -> str:

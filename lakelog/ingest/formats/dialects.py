@@ -11,6 +11,13 @@ from lakelog.ingest.formats.dialect import OTEL, PINO, PYTHON, STATUS, SYSLOG, D
 
 _APP = ("logger", "logger_name", "caller")
 _NEXTCLOUD = ((0, "DEBUG"), (1, "INFO"), (2, "WARN"), (3, "ERROR"), (4, "FATAL"), (5, ""))
+_WINDOWS = (
+    (0, "INFO"), (1, "FATAL"), (2, "ERROR"), (3, "WARN"), (4, "INFO"), (5, "TRACE"), (6, ""),
+)  # fmt: skip
+_MONGODB = (
+    ("F", "FATAL"), ("E", "ERROR"), ("W", "WARN"), ("I", "INFO"), ("D", "DEBUG"),
+    *((f"D{n}", "DEBUG") for n in range(1, 6)),
+)  # fmt: skip
 _BYTE = range(256)
 
 
@@ -89,8 +96,8 @@ ECS = Dialect(
 """Elastic's common schema, its names nested or with dots."""
 GCP = Dialect(
     "gcp",
-    fits=("severity", "timestamp|receiveTimestamp|time", "logName|insertId|textPayload|jsonPayload|"
-          "protoPayload|logging.googleapis.com/trace"),
+    fits=("severity|insertId", "timestamp|receiveTimestamp|time",
+          "logName|insertId|textPayload|jsonPayload|protoPayload|logging.googleapis.com/trace"),
     time=("timestamp", "receiveTimestamp", "time"),
     level=("severity",),
     types=("protoPayload/methodName",),
@@ -171,6 +178,93 @@ OTEL_LOG = Dialect(
     source=("resource/attributes/service.name",),
 )
 """Log records of OpenTelemetry as its software kits print them, a line each."""
+CLOUDWATCH = Dialect(
+    "cloudwatch",
+    fits=("timestamp=[0-9]{10,13}|@timestamp", "message|@message",
+          "ingestionTime|eventId|id=[0-9]{56}|@ptr|@logStream"),
+    time=("timestamp", "@timestamp"),
+    message=("message", "@message"),
+    source=("logGroup", "logGroupName", "@log"),
+    subject=("logStream", "logStreamName", "@logStream"),
+    id=("eventId", "id"),
+)  # fmt: skip
+"""Events of CloudWatch as its interface, its subscriptions and Insights give them."""
+LAUREL = Dialect(
+    "laurel",
+    fits=("ID=[0-9]+\\.[0-9]+:[0-9]+",),
+    time=("ID=([0-9]+\\.[0-9]+):[0-9]+",),
+    level=("SYSCALL/success",),
+    words=(("yes", "INFO"), ("no", "WARN")),
+    type="audit",
+    source=("NODE",),
+    subject=("ID",),
+)
+"""Events of the Linux audit daemon as laurel writes them, the records of each in one object."""
+_SYSTEM = "Event/System/"
+EVTX = Dialect(
+    "evtx",
+    fits=(_SYSTEM + "EventID", _SYSTEM + "TimeCreated/#attributes/SystemTime|" + _SYSTEM
+          + "TimeCreated_attributes/SystemTime"),
+    time=(_SYSTEM + "TimeCreated/#attributes/SystemTime",
+          _SYSTEM + "TimeCreated_attributes/SystemTime"),
+    level=(_SYSTEM + "Level",),
+    scale=_WINDOWS,
+    type="winevent",
+    category=(_SYSTEM + "Channel",),
+    message=("Event/RenderingInfo/Message",),
+    source=(_SYSTEM + "Provider/#attributes/Name", _SYSTEM + "Provider_attributes/Name"),
+    subject=(_SYSTEM + "Computer",),
+)  # fmt: skip
+"""Events of Windows as evtx_dump writes them as JSON; `category` is the channel, `subject` the
+computer."""
+
+
+def _webhook(name: str, body: str, types: tuple[str, ...]) -> Dialect:
+    """A dialect of what GitHub sends, whose body is under a prefix: the time is that of what the
+    event is about, the first that is there, and of a push that of the repository."""
+    times = (
+        "starred_at", "effective_date", "comment/updated_at", "review/submitted_at",
+        "answer/updated_at", "issue/updated_at", "pull_request/updated_at",
+        "discussion/updated_at", "check_run/completed_at", "check_run/started_at",
+        "check_suite/updated_at", "workflow_job/completed_at", "workflow_job/started_at",
+        "workflow_run/updated_at", "deployment_status/updated_at", "deployment/updated_at",
+        "release/published_at", "package/updated_at", "project_card/updated_at",
+        "projects_v2_item/updated_at", "milestone/updated_at", "alert/dismissed_at",
+        "alert/created_at", "security_advisory/updated_at", "rule/updated_at", "key/created_at",
+        "forkee/created_at", "hook/updated_at", "repository/pushed_at=([0-9]{10})",
+        "repository/updated_at", "installation/updated_at",
+    )  # fmt: skip
+    return Dialect(
+        name,
+        fits=(f"{body}sender/login|{body}security_advisory/ghsa_id",
+              f"{body}action|{body}ref|{body}zen|{body}repository/full_name",
+              "|".join(f"{body}{member}" for member in (
+                  "repository/full_name", "organization/login", "installation/id",
+                  "marketplace_purchase/account", "security_advisory/ghsa_id"))),
+        time=tuple(f"{body}{member}" for member in times),
+        type="webhook",
+        types=types,
+        category=(f"{body}action",),
+        source=(f"{body}repository/full_name", f"{body}organization/login"),
+        subject=(f"{body}sender/login",),
+        exact=True,
+    )  # fmt: skip
+
+
+WEBHOOK = _webhook("github-webhook", "", ())
+"""Bodies of GitHub's webhooks, which do not name their event."""
+WEBHOOK_EVENT = _webhook("github-delivery", "payload/", ("event", "headers/X-GitHub-Event"))
+"""The same under `payload`, beside the name of the event."""
+MONGODB = Dialect(
+    "mongodb",
+    fits=("t/$date", "s", "c", "id", "ctx", "msg"),
+    time=("t/$date",),
+    level=("s",),
+    words=_MONGODB,
+    message=("msg",),
+    source=("c",),
+)
+"""MongoDB since 4.4; its `id` is that of a kind of message, which many lines share."""
 GOLOG = Dialect(
     "golog",
     fits=("level=[A-Za-z]+", "msg", "ts|time"),
@@ -182,6 +276,7 @@ GOLOG = Dialect(
 """Caddy and others that log with zap, logrus or slog: level, msg, and ts or time."""
 LINES = (
     JOURNALD, CLOUDTRAIL, ZEEK, GELF, BUNYAN, KUBEAUDIT, CLOUDFLARE, NEXTCLOUD, GITHUB, ECS, GCP,
-    OTEL_LOG, PYTHON_JSON, LOGSTASH, GOLOG,
+    CLOUDWATCH, LAUREL, EVTX, WEBHOOK, WEBHOOK_EVENT, OTEL_LOG, MONGODB, PYTHON_JSON,
+    LOGSTASH, GOLOG,
 )  # fmt: skip
 """All of them; of those that fit equally well the first is taken."""

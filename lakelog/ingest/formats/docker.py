@@ -28,6 +28,7 @@ _DIALECT = Dialect(
     message=("log",),
 )
 NAME = "docker"
+SUREST = 1.01
 BEGINS = "^"
 MANY = True
 _LONE = "(SELECT line, position FROM lines WHERE coalesce(more, '') = '')"

@@ -21,7 +21,7 @@ import orjson
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode, parse_line
 from lakelog.exact import parse_value
-from lakelog.ingest.formats import cloudevents, dialects, jsonl, sqltext
+from lakelog.ingest.formats import cloudevents, dialects, exported, jsonl, sqltext
 from lakelog.ingest.formats.dialect import Dialect, glimpse
 from lakelog.ingest.formats.sqltext import VALID
 
@@ -31,18 +31,24 @@ if TYPE_CHECKING:
 
 LISTS = ("Records", "records", "logEvents")
 """Members whose elements are events: of CloudTrail and S3, of Azure, of CloudWatch."""
+_ANSWER = "events"
+"""Such a member in answers of CloudWatch, where its elements are of it; others name so what is
+none."""
 _NAMES = "|".join(LISTS)
 _OPEN = r"^\s*(?:\[|\{\s*\"(?:" + _NAMES + r")\"\s*:\s*\[)\s*"
 _CLOSE = r"\s*(?:,|\](?:\s*\})?)\s*$"
 _LISTED = re.compile((r'\s*\{\s*"(?:' + _NAMES + r')"\s*:\s*\[\s*(?:[{\]]|$)').encode())
 _ARRAY = re.compile(rb"\s*\[\s*(?:[{\]]|$)")
-_CLOUDWATCH = re.compile(rb'\s*\{[^{[]*"messageType"\s*:\s*"DATA_MESSAGE"')
+_CLOUDWATCH = re.compile(
+    rb'\s*\{[^{[]*"messageType"\s*:\s*"DATA_MESSAGE"|\s*\{\s*"events"\s*:\s*\[\s*\{'
+    rb'[^{[]*"(?:ingestionTime|eventId)"\s*:'
+)
 _PRETTY = re.compile(rb"\s*\{[^\n]*(?<=[{\[,])[ \t\r]*\n\s*[^{\s]|\s*\{\s*\n\s*\"")
 _FIRST = re.compile(
     rb"\s*(?:\[|\{\s*\"(?:" + _NAMES.encode() + rb")\"\s*:\s*\[)[ \t\r]*\n([ \t]*)\{"
 )
 _OPENED = rf"^(?:\[|(?:\{{\s*|\s*)\"(?:{_NAMES})\"\s*:\s*\[)\s*$"
-_INNER = (cloudevents.FORM, *dialects.LINES)
+_INNER = (exported.FORM, cloudevents.FORM, *dialects.LINES)
 _HEAD = 4096
 _SHIFT = 32
 """Events of a document are counted in so many bits of a position."""
@@ -55,12 +61,13 @@ class Documents:
     `indent` is the white space before each element that is a record of its own.
     """
 
-    inner: Dialect | None = None
+    inner: Dialect | exported.Exported | None = None
     indent: str | None = None
     NAME: str = "json"
     BEGINS: str = r"^[{\[]"
     WHOLE: bool = True
     MANY: bool = True
+    SUREST = 1.05
 
     @functools.cached_property
     def QUERY(self) -> str:
@@ -71,7 +78,7 @@ class Documents:
         """Say how sure it is that this is a document and not JSON lines."""
         text = b"\n".join(lines)[:_HEAD]
         if _LISTED.match(text) or _CLOUDWATCH.match(text):
-            return 1.05
+            return self.SUREST
         if _ARRAY.match(text):
             return 1.02
         return 1.02 if _PRETTY.match(text) else 0.0
@@ -135,7 +142,7 @@ class Documents:
             return {"type": sqltext.DEFAULT_TYPE, "data": kept}
 
     def _parts_sql(self) -> str:
-        names = ", ".join(f"'{name}'" for name in LISTS)
+        names = ", ".join(f"'{name}'" for name in (*LISTS, _ANSWER))
         lists = " ".join(
             f"WHEN keys = ['{name}'] AND json_type(line, '$.{name}') = 'ARRAY'"
             f" THEN json_extract(line, '$.{name}[*]')::VARCHAR[]"
@@ -182,13 +189,21 @@ def _elements(value: Any) -> list[tuple[Any, dict[str, Any]]]:
     """The events of a document, each with the members that stand beside their list."""
     if isinstance(value, list):
         return [(element, {}) for element in value]
+    lists = (*LISTS, _ANSWER) if _is_answer(value) else LISTS
     name = next(
-        (n for n in LISTS if isinstance(value, dict) and isinstance(value.get(n), list)), ""
+        (n for n in lists if isinstance(value, dict) and isinstance(value.get(n), list)), ""
     )
     if not name:
         return [(value, {})]
     beside = {k: v for k, v in value.items() if k != name}
     return [(element, beside) for element in value[name]]
+
+
+def _is_answer(value: Any) -> bool:
+    """Whether a document is what CloudWatch answers."""
+    found = value.get(_ANSWER) if isinstance(value, dict) else None
+    first = found[0] if isinstance(found, list) and found else None
+    return isinstance(first, dict) and dialects.CLOUDWATCH.is_one(first)
 
 
 def _as_object(element: Any) -> dict[str, Any]:

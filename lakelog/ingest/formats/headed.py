@@ -11,16 +11,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.ingest.formats import pattern
+from lakelog.ingest.formats import pattern, sqltext
 from lakelog.ingest.formats.columns import Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Tell = Callable[[list[str]], Table | None]
-_NONE = """SELECT NULL::TIMESTAMPTZ AS time, '' AS type, '' AS category, '' AS source,
-  '' AS subject, '' AS level, '' AS message, '' AS data, '' AS id, position, true AS slow
-FROM lines"""
 
 
 class Headed:
@@ -34,7 +31,11 @@ class Headed:
         lines = head.decode("utf-8", "replace").removeprefix("\ufeff").split("\n")
         self._header = _header(lines)
         self._table = tell(self._header)
-        self.QUERY = self._table.query("NOT starts_with(text, '#')") if self._table else _NONE
+        self.QUERY = (
+            self._table.query("NOT starts_with(text, '#')")
+            if self._table
+            else sqltext.none_sql("lines")
+        )
 
     def sniff(self, lines: list[bytes]) -> float:
         """The format is known."""
@@ -92,7 +93,7 @@ def _is_row(line: str) -> bool:
 
 def _event(table: Table | None, text: str) -> dict[str, Any]:
     if table is None:
-        raise InvalidEvent("no line that names the columns before it")
+        raise InvalidEvent("no header line names its columns")
     return table.event(text)
 
 

@@ -42,6 +42,7 @@ class Export:
     NAME: str = "journald-export"
     BEGINS: str = "^__CURSOR="
     WHOLE: bool = True
+    BINARY: bool = True
     QUERY: str = JOURNALD.query(_as_json("lines"))
 
     def sniff(self, lines: list[bytes]) -> float:
@@ -65,7 +66,7 @@ class Export:
             else:
                 found[name] = _Several([found[name], value])
         if "__REALTIME_TIMESTAMP" not in found:
-            raise InvalidEvent("no entry of the journal: it has no __REALTIME_TIMESTAMP")
+            raise InvalidEvent("not a journal entry: it has no __REALTIME_TIMESTAMP")
         return JOURNALD.event({k: holdable(v) for k, v in found.items()})
 
 
@@ -95,7 +96,7 @@ def _fields(text: bytes) -> list[tuple[str, Any]]:
                 raise InvalidEvent(f"a field at byte {start} is cut short")
             value, at = value + b"\n" * max(missing, 0), at + 9 + size
         if not re.fullmatch(_FIELD.encode(), name):
-            raise InvalidEvent(f"no field of the journal at byte {start}")
+            raise InvalidEvent(f"not a journal field at byte {start}")
         found.append((name.decode(), _value(value)))
     return found
 

@@ -1,10 +1,14 @@
-"""JSON lines in every spelling of the envelope; unknown keys go into `data`."""
+"""JSON lines in every spelling of the envelope; unknown keys go into `data`.
+
+`id` is that of an event only beside a type, as lakelog's own events have it. In other lines it may
+mean anything, such as the request that several lines are about, so that it stays in `data`.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lakelog.event import parse_line
+from lakelog.event import merge, parse_line
 from lakelog.ingest.formats import narrowed
 from lakelog.ingest.formats.sqltext import (
     DEFAULT_TYPE,
@@ -39,11 +43,21 @@ def parse(line: bytes) -> dict[str, Any]:
 
 
 def typed(event: dict[str, Any]) -> dict[str, Any]:
-    """Return a parsed line with a type, which some other key may hint at."""
+    """Return a parsed line with a type, which some other key may hint at; without one of its own
+    its `id` is no event's, and goes into `data`."""
     if all(event.get(k) in (None, "") for k in ("type", "event_type")):
         hints = (event[k] for k in HINTS if isinstance(event.get(k), str) and event[k])
-        event["type"] = next(hints, DEFAULT_TYPE)
+        kind = next(hints, DEFAULT_TYPE)
+        event = _without_id(event) if "id" in event else event
+        event["type"] = kind
     return event
+
+
+def _without_id(event: dict[str, Any]) -> dict[str, Any]:
+    """An event whose `id` is in `data` like other unknown keys, in their order."""
+    known = {k: v for k, v in event.items() if k in _KNOWN and k != "id"}
+    extra = {k: v for k, v in event.items() if k not in known}
+    return known | {"data": merge(event.get("data"), extra)}
 
 
 def cheaper(lines: list[bytes]) -> list[str]:
@@ -56,8 +70,12 @@ def query(lines: str) -> str:
     columns = {**dict.fromkeys((*TIMES, "type", "event_type", *_TEXTS), "VARCHAR"), "data": "JSON"}
     columns.update(dict.fromkeys(_SHAPED, "JSON"))
     shape = "{" + ", ".join(f'"{k}":"{v}"' for k, v in columns.items()) + "}"
-    nulls = "{" + ", ".join(f'"{k}":null' for k in _KNOWN) + "}"
-    present = " + ".join(f'(j."{k}" IS NOT NULL)::INT' for k in _KNOWN)
+    untyped = "j.type IS NULL AND j.event_type IS NULL"
+    nulls, anonymous = (
+        "{" + ", ".join(f'"{k}":null' for k in _KNOWN if k != but) + "}" for but in ("", "id")
+    )
+    present = " + ".join(f'(j."{k}" IS NOT NULL)::INT' for k in _KNOWN if k != "id")
+    present += f" + (j.id IS NOT NULL AND NOT ({untyped}))::INT"
     twice = " OR ".join(f'(j."{a}" IS NOT NULL AND j."{b}" IS NOT NULL)' for a, b in PAIRS.items())
     times = " + ".join(f'(j."{k}" IS NOT NULL)::INT' for k in TIMES)
     named = {k: f'j."{k}"' for k in _SHAPED}
@@ -73,6 +91,7 @@ WITH parsed AS MATERIALIZED (
 cut AS (
   SELECT *, coalesce({moment}) AS at_text, {present} AS present,
     CASE WHEN len(keys) = {present} THEN NULL
+         WHEN {untyped} THEN json_merge_patch(line, '{anonymous}')::VARCHAR
          ELSE json_merge_patch(line, '{nulls}')::VARCHAR END AS extra,
     nullif(j.data::VARCHAR, 'null') AS body,
     {stray_sql(("type", "event_type", *_TEXTS))} OR {twice} OR ({times}) > 1
@@ -94,7 +113,7 @@ SELECT time,
        WHEN "inner" IS NOT NULL AND NOT list_has_any("inner", json_keys(extra))
          THEN CASE WHEN body = '{{}}' THEN extra ELSE body[:-2] || ',' || extra[2:] END
        ELSE '{{"data":' || body || ',' || extra[2:] END AS data,
-  j.id AS id, position,
+  CASE WHEN NOT ({untyped}) THEN j.id END AS id, position,
   odd OR time IS NULL OR NOT {in_range_sql("time")}
     OR coalesce(coalesce(j.type, j.event_type) = '', false)
     OR (j.level IS NOT NULL AND severity IS NULL)

@@ -13,31 +13,41 @@ from lakelog.ingest.formats import (
     applog,
     auditd,
     bulk,
+    cef,
     cloudevents,
     cri,
+    custom,
+    definition,
     delimited,
     dialects,
     docker,
     documents,
+    exported,
     journal,
     jsonl,
     logfmt,
     logformat,
+    mixed,
     oos,
     otlp,
     plain,
+    programs,
     runtime,
     syslog,
     traffic,
     w3c,
+    winevent,
     zeek,
+    zoned,
 )
 
 FORMATS: dict[str, Any] = {
     form.NAME: form for form in (
         cloudevents.FORM, *dialects.LINES, docker, otlp, documents.FORM, jsonl, journal.FORM,
-        oos, bulk, zeek, w3c, cri, auditd, access, syslog, traffic, runtime, logfmt, applog,
-        delimited, plain,
+        cef.CEF, cef.LEEF, oos, bulk, zeek, w3c, winevent.FORM, cri, auditd,
+        *programs.PROGRAMS, access, syslog, traffic, runtime,
+        logfmt, applog, delimited, plain, exported.FORM, exported.Rows("parquet"),
+        exported.Rows("arrow"),
     )
 }  # fmt: skip
 LAST = plain.NAME
@@ -48,11 +58,18 @@ _TABLES = (".csv", ".tsv")
 _BOM = b"\xef\xbb\xbf"
 _JSON = (".jsonl", ".ndjson", ".json")
 """Files of these names hold JSON, however little of it can be read."""
+_LINES = (".jsonl", ".ndjson")
+"""In files of these names a line that is no JSON is damage, whatever it looks like."""
 
 
 def named(name: str) -> Any:
-    """Return the format of a name; `access:` may be followed by a LogFormat. Raises
-    InvalidSetting."""
+    """Return the format of a name; `access:` may be followed by a LogFormat, and any other name by
+    `@` and the zone of times that name none. A pattern is one too. Raises InvalidSetting."""
+    if name.startswith(definition.PREFIX) or definition.is_pattern(name):
+        return custom.form(name)
+    known, at, zone = name.partition("@")
+    if at and known in FORMATS:
+        return zoned.Zoned(FORMATS[known], zone, name)
     known, colon, rest = name.partition(":")
     form = FORMATS.get(known)
     if form is not None and not colon:
@@ -62,15 +79,33 @@ def named(name: str) -> Any:
     raise InvalidSetting(f"no format {name!r}: choose from {', '.join(FORMATS)}")
 
 
+def label(form: Any) -> str:
+    """Return what people call a format; the name of a pattern holds all that defines it."""
+    return str(getattr(form, "LABEL", form.NAME))
+
+
+def is_last(name: str) -> bool:
+    """Whether a name is that of plain text, the last resort, in whatever zone."""
+    return name.partition("@")[0] == LAST
+
+
+def in_zone(name: str, zone: str) -> str:
+    """Return the name of a format whose times without a zone are of this one; a LogFormat and
+    _bulk requests have none to be told."""
+    base = name.partition("@")[0]
+    if base not in FORMATS or base == bulk.NAME or zoned.engine_zone(zone) == "UTC":
+        return base if base in FORMATS else name
+    return f"{base}@{zone}"
+
+
 def told(head: bytes, data: bytes, name: str) -> Any:
     """Return the format that a file's first bytes look most like, else what comes now."""
     words = False
     for part in (head[:_HEAD], data[:_SAMPLE]):
-        lines = part.removeprefix(_BOM).split(b"\n")[:_SNIFFED]
-        lines = lines[:-1] if len(lines) > 1 else lines  # the last one may be cut
-        sure = {form.sniff(lines): form for form in reversed(FORMATS.values())}
-        best = sure[max(sure)]
-        if max(sure) > 0 and best is not plain:
+        best, sure = surest(part)
+        # what a dialect is known by may stand further on in a line than the head goes
+        unseen = best is jsonl and part is not data and len(part) == _HEAD and b"\n" not in part
+        if sure > 0 and best is not plain and not unseen:
             return best
         words = words or best is plain
     first = (head or data)[:_HEAD].partition(b"\n")[0].decode("utf-8", "replace").rstrip("\r")
@@ -79,9 +114,51 @@ def told(head: bytes, data: bytes, name: str) -> Any:
     return plain if words and not _ends(name, _JSON) else jsonl
 
 
+def scores(part: bytes, more: dict[str, Any] | None = None) -> dict[str, float]:
+    """Return how sure each format is of the first lines, and so `more` formats by name."""
+    lines = _first_lines(part)
+    return {name: form.sniff(lines) for name, form in {**FORMATS, **(more or {})}.items()}
+
+
+def surest(part: bytes) -> tuple[Any, float]:
+    """Return the format that is surest of the first lines, and how sure it is; that is the one
+    with the highest of `scores`, without asking those that cannot have it."""
+    lines, forms = _first_lines(part), list(FORMATS.values())
+    full = [line for line in lines if line.strip()]
+    best, left = (-1.0, 0), []
+    for at, form in enumerate(forms):
+        if (_limit(form), -at) <= best:
+            continue
+        # Of most files the first line rules out nearly all formats that go by single lines.
+        if full and getattr(form, "BY_LINE", False) and not form.sniff(full[:1]):
+            left.append(at)
+            continue
+        best = max(best, (form.sniff(lines), -at))
+    for at in left:
+        if (_limit(forms[at]) * (len(full) - 1) / len(full), -at) > best:
+            best = max(best, (forms[at].sniff(lines), -at))
+    return forms[-best[1]], best[0]
+
+
+def _limit(form: Any) -> float:
+    """How sure a format can be at most."""
+    return float(getattr(form, "SUREST", 1.0))
+
+
+def _first_lines(part: bytes) -> list[bytes]:
+    lines = part.removeprefix(_BOM).split(b"\n")[:_SNIFFED]
+    return lines[:-1] if len(lines) > 1 else lines  # the last one may be cut
+
+
 def fitted(form: Any, head: bytes) -> Any:
     """Return a format as a file's first bytes say it is meant, where they say so."""
     return form.fitted(head) if hasattr(form, "fitted") else form
+
+
+def tolerant(form: Any, name: str, *, forced: bool) -> Any:
+    """Return a format that takes lines of other styles too, unless the file of this name holds
+    JSON lines alone, or somebody said which format it has."""
+    return mixed.tolerant(form, forced=forced or _ends(name, _LINES))
 
 
 def _ends(name: str, endings: tuple[str, ...]) -> bool:

@@ -1,7 +1,8 @@
 """Lines of key=value pairs, values with spaces in quotes.
 
-The first of time, ts, timestamp is the time, of level, lvl, severity the level, of msg, message
-the message; all other keys go into `data`, as text. A line without a time has that of its ingest.
+The first of time, ts, timestamp, t is the time (t, as Grafana has it, only if it is a date), of
+level, lvl, severity the level, of msg, message the message; all other keys go into `data`, as text,
+also `logger`, which is the source. A line without a time has that of its ingest.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from lakelog.ingest.formats import pattern
 from lakelog.ingest.formats.sqltext import in_range_sql, level_sql, time_sql
 
 NAME = "logfmt"
+BY_LINE = True
 _KEY = r'[^ \t="]+'
 _VALUE = r'"(?:[^"\\]|\\.)*"|[^ \t"]*'
 _PAIR = rf"({_KEY})=({_VALUE})"
@@ -24,6 +26,8 @@ _PLACES = {
     "time": ("time", "ts", "timestamp"), "level": ("level", "lvl", "severity"),
     "message": ("msg", "message"),
 }  # fmt: skip
+_SHORT, _DATE = "t", r"\d{4}-\d\d-\d\d[T ].*"
+_SOURCE = "logger"
 
 
 def sniff(lines: list[bytes]) -> float:
@@ -35,19 +39,23 @@ def parse(line: bytes) -> dict[str, Any]:
     """Return the event of one line. Raises InvalidEvent."""
     text = pattern.decoded(line)
     if not re.fullmatch(_LINE, text):
-        raise InvalidEvent("no line of key=value pairs")
+        raise InvalidEvent("not a line of key=value pairs")
     data: dict[str, str] = {}
     for key, value in re.findall(_PAIR, text):
         if key in data:
-            raise InvalidEvent(f"key {key[:40]!r} stands twice")
+            raise InvalidEvent(f"key {key[:40]!r} is given twice")
         data[key] = _unquoted(value)
     event: dict[str, Any] = {"type": "log"}
     for column, names in _PLACES.items():
         name = next((n for n in names if data.get(n)), None)
         if name is not None:
             event[column] = data.pop(name)
+    if "time" not in event and re.fullmatch(_DATE, data.get(_SHORT, ""), re.ASCII):
+        event["time"] = data.pop(_SHORT)
     if "time" in event:
         parse_time(event["time"])
+    if data.get(_SOURCE):
+        event["source"] = data[_SOURCE]
     if data:
         event["data"] = data
     return event
@@ -68,10 +76,13 @@ def _query() -> str:
         column: "coalesce(" + ", ".join(f"nullif(pairs['{n}'], '')" for n in names) + ")"
         for column, names in _PLACES.items()
     }
-    taken = ", ".join(
-        "CASE " + " ".join(f"WHEN pairs['{n}'] <> '' THEN '{n}'" for n in names) + " ELSE '' END"
-        for names in _PLACES.values()
-    )
+    short = f"CASE WHEN regexp_full_match(pairs['{_SHORT}'], '{_DATE}') THEN pairs['{_SHORT}'] END"
+    arms = {
+        column: " ".join(f"WHEN pairs['{n}'] <> '' THEN '{n}'" for n in names)
+        for column, names in _PLACES.items()
+    }
+    arms["time"] += f" WHEN {short} IS NOT NULL THEN '{_SHORT}'"
+    taken = ", ".join(f"CASE {column} ELSE '' END" for column in arms.values())
     return f"""
 WITH trimmed AS (SELECT {pattern.TRIMMED} AS text, position FROM lines),
 cut AS (SELECT position, regexp_extract_all(text, '{_PAIR}', 1) AS keys,
@@ -81,13 +92,13 @@ cut AS (SELECT position, regexp_extract_all(text, '{_PAIR}', 1) AS keys,
 paired AS (SELECT position, map_from_entries(list_zip(keys, list_transform(quoted,
              lambda v: CASE WHEN starts_with(v, '"') THEN v[2:-2] ELSE v END))) AS pairs
            FROM cut WHERE len(keys) = len(quoted) AND len(keys) = list_unique(keys)),
-placed AS (SELECT *, {first["time"]} AS moment, {first["level"]} AS grade,
+placed AS (SELECT *, coalesce({first["time"]}, {short}) AS moment, {first["level"]} AS grade,
              {first["message"]} AS message, [{taken}] AS taken FROM paired),
 typed AS (SELECT *, CASE WHEN moment IS NULL THEN {pattern.NOW} ELSE {time_sql("moment")} END
             AS time, {level_sql("grade")} AS level,
             map_from_entries(list_filter(map_entries(pairs),
               lambda e: NOT list_contains(taken, e.key))) AS rest FROM placed)
-SELECT time, 'log' AS type, NULL::VARCHAR AS category, NULL::VARCHAR AS source,
+SELECT time, 'log' AS type, NULL::VARCHAR AS category, nullif(pairs['{_SOURCE}'], '') AS source,
   NULL::VARCHAR AS subject, level, message,
   CASE WHEN cardinality(rest) > 0 THEN to_json(rest)::VARCHAR END AS data, NULL::VARCHAR AS id,
   position, NOT coalesce({in_range_sql("time")} AND (grade IS NULL OR level IS NOT NULL), false)

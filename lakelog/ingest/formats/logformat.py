@@ -103,7 +103,7 @@ def read(text: str) -> Pattern:
         after = text[at : len(text) if last else tokens[number + 1].start()]
         name = _name(made, token)
         if not after and not last and _name(made, tokens[number + 1]) != "query":
-            raise InvalidSetting(f"nothing stands behind {token[0]} in the log format {text!r}")
+            raise InvalidSetting(f"nothing follows {token[0]} in the log format {text!r}")
         _group(made, name, after, last)
     _literal(made, text[at:])
     data = tuple(n for n in made.names if n not in ("request", "time"))

@@ -22,6 +22,8 @@ _PARTS = ("nan", "inf", "N", "A", "I", "F")
 """One of these is in every spelling of them, which is quick to see."""
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_@.-]+")
 _EXTRAS_MAX = 64
+READS_UTC = "make_timestamptz(epoch_us("
+"""What stands in queries that take times without a zone for UTC, whatever the session's zone."""
 _SPACED = re.compile(rb'\s*{"[^"\\]*": ')
 _SHAPE = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00)?")
 
@@ -34,8 +36,10 @@ def queries(lines: list[bytes]) -> list[str]:
     """
     good = _good(lines)
     keys = list(dict.fromkeys(key for _, event in good for key in event))
-    named = {COLUMN[k]: k for k in keys if k in COLUMN}
-    extras = [k for k in keys if k not in COLUMN]
+    # without a type an id may be anything
+    known = COLUMN if "type" in map(COLUMN.get, keys) else COLUMN.keys() - {"id"}
+    named = {COLUMN[k]: k for k in keys if k in known}
+    extras = [k for k in keys if k not in known]
     typed = "type" in named or not any(k in sqltext.HINTS for k in extras)
     once = len(named) + len(extras) == len(keys) == len({k.lower() for k in keys})
     plain = len(extras) <= _EXTRAS_MAX and all(map(_PLAIN_KEY.fullmatch, extras))
@@ -119,7 +123,7 @@ def quick_time_sql(text: str, example: Any) -> str:
     form = f"%Y-%m-%d{shape[1]}%H:%M:%S{part}{shape[3] or ''}"
     # separators stand where they should and no space leads, so that all the rest are digits
     return f"""CASE WHEN {text} LIKE '{like}' AND {text} > '0'
-      THEN make_timestamptz(epoch_us(try_strptime({text}, '{form}')))
+      THEN {READS_UTC}try_strptime({text}, '{form}')))
       ELSE {sqltext.time_sql(text)} END"""
 
 

@@ -14,7 +14,12 @@ from lakelog.ingest.formats import narrowed
 from lakelog.ingest.formats.sqltext import in_range_sql, odd_sql, time_sql
 
 NAME = "oos"
-_SHAPE = re.compile(rb"\d{4}-\d\d-\d\d[T ][^|]*\|[^|]+\|[^|]*\|[^|]*\|[^|]*\|.*")
+BY_LINE = True
+_SHAPE = re.compile(
+    rb"\d{4}-\d\d-\d\d[T ][^|]*\|[^|]+\|[^|]*\|[^|]*\|[^|]*\|"
+    rb'\s*(?:[{\["]|-?\d|true|false|null|$)'
+)
+"""Six fields, the last of which begins as JSON does: other programs divide by bars, too."""
 
 
 def sniff(lines: list[bytes]) -> float:
@@ -30,7 +35,7 @@ def parse(line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
     if len(parts) != 6:
-        raise InvalidEvent(f"{len(parts)} fields where an OOS line has 6, divided by |")
+        raise InvalidEvent(f"{len(parts)} fields, but an OOS line has 6, separated by |")
     time, name, category, source, subject, text = parts
     event: dict[str, Any] = {"time": time, "type": name}
     event.update({"category": category, "source": source, "subject": subject})

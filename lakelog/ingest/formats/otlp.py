@@ -19,6 +19,7 @@ from lakelog.ingest.formats import documents, otlpsql
 from lakelog.ingest.formats.dialect import OTEL
 
 NAME = "otlp"
+SUREST = 1.08
 BEGINS = r"^[{\[]"
 WHOLE = MANY = True
 _KINDS = {
@@ -37,7 +38,7 @@ QUERY = otlpsql.QUERY
 
 def sniff(lines: list[bytes]) -> float:
     """Say how sure it is that these are requests of OpenTelemetry."""
-    return 1.08 if _REQUEST.match(b"\n".join(lines)) else 0.0
+    return SUREST if _REQUEST.match(b"\n".join(lines)) else 0.0
 
 
 def complete(text: bytes) -> bool:
@@ -50,7 +51,7 @@ def parse(text: bytes) -> list[dict[str, Any]]:
     value = parse_value(text)
     requests = value if isinstance(value, list) else [value]
     if not all(isinstance(r, dict) and r.keys() & _KINDS.keys() for r in requests):
-        raise InvalidEvent("no request of OpenTelemetry: it has no resourceLogs or resourceSpans")
+        raise InvalidEvent("not an OpenTelemetry request: it has no resourceLogs or resourceSpans")
     return [event for request in requests for event in _request(request)]
 
 
@@ -106,7 +107,7 @@ def _listed(value: Any) -> list[dict[str, Any]]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
-        raise InvalidEvent("no request of OpenTelemetry: a list of objects is needed")
+        raise InvalidEvent("not an OpenTelemetry request: a list of objects is needed")
     return value
 
 

@@ -10,6 +10,7 @@ Lines are looked at without the white space around them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,8 +101,13 @@ class Pattern:
 
     def groups(self, text: str) -> dict[str, str | None] | None:
         """Return what the groups hold, or None for text of another kind."""
-        match = re.fullmatch(self.regex, text, re.ASCII)
+        match = self._compiled.fullmatch(text)
         return match and {name: self._value(name, v) for name, v in match.groupdict().items()}
+
+    @functools.cached_property
+    def _compiled(self) -> re.Pattern[str]:
+        # not by `re.fullmatch`, whose cache costs more to ask than most lines to match
+        return re.compile(self.regex, re.ASCII)
 
     def _value(self, name: str, value: str | None) -> str | None:
         if not value or (value == "-" and name in self.dashes):
@@ -112,7 +118,7 @@ class Pattern:
         """Return the event that groups give."""
         event: dict[str, Any] = {"type": self.type}
         if self.time != "-":
-            event["time"] = _iso(self.time, found)
+            event["time"] = iso(self.time, found)
         for column in ("message", "source", "subject"):
             name = getattr(self, column)
             if name and found[name] is not None:
@@ -149,7 +155,7 @@ class Pattern:
         )
         held = " OR ".join(f"{self.column(cut, name)} IS NOT NULL" for name in self.data)
         return {
-            "iso": _iso_sql(self.time, cut),
+            "iso": iso_sql(self.time, cut),
             "grade": self.column(cut, self.level.group) if self.level else "NULL::VARCHAR",
             **{
                 c: self.column(cut, getattr(self, c)) if getattr(self, c) else "NULL::VARCHAR"
@@ -342,15 +348,15 @@ def _unnamed(pattern: Pattern) -> str:
     return re.sub(r"\(\?P<\w+>", "(?:", pattern.regex.replace("'", "''"))
 
 
-def _iso(template: str, found: dict[str, str | None]) -> str:
+def iso(template: str, found: dict[str, str | None]) -> str:
     """ISO text out of groups, the year chosen where none is said."""
     values = {name: value or "" for name, value in found.items()}
     if values.get("mon"):
         values["mon"] = f"{_MONTHS.index(values['mon']) // 3 + 1:02}"
-    for name in ("day", "month"):
+    for name in ("day", "month", "hour"):
         values[name] = values.get(name, "").zfill(2)
     if values.get("tz"):
-        values["tz"] = ZONES[values["tz"]]
+        values["tz"] = ZONES.get(values["tz"], "")  # else of the zone of the source
     if values.get("half"):
         late = 12 * (values["half"] in "PMpm")
         values["hour12"] = f"{int(values['hour12']) % 12 + late:02}"
@@ -368,7 +374,7 @@ def _iso(template: str, found: dict[str, str | None]) -> str:
     return f"{latest}{text}"
 
 
-def _iso_sql(template: str, cut: str) -> str:
+def iso_sql(template: str, cut: str) -> str:
     """SQL for the same; leap days are left to the exact rule where the year has none."""
     if template == "-":
         return "'-'"
@@ -390,8 +396,8 @@ def _part_sql(cut: str, name: str) -> str:
         return f"lpad((strpos('{_MONTHS}', {value}) // 3 + 1)::VARCHAR, 2, '0')"
     if name == "tz":
         arms = " ".join(f"WHEN '{zone}' THEN '{offset}'" for zone, offset in ZONES.items())
-        return f"CASE {value} {arms} END"
+        return f"CASE {value} {arms} ELSE '' END"
     if name == "hour12":
         hour = f"try_cast({value} AS INT) % 12 + 12 * ({cut}.half IN ('PM', 'pm'))::INT"
         return f"lpad(({hour})::VARCHAR, 2, '0')"
-    return f"lpad({value}, 2, '0')" if name in ("day", "month") else value
+    return f"lpad({value}, 2, '0')" if name in ("day", "month", "hour") else value

@@ -13,12 +13,13 @@ from lakelog.ingest.formats import pattern
 from lakelog.ingest.formats.pattern import Pattern
 
 NAME = "plain"
+BY_LINE = True
+SUREST = 0.001
 PROSE = True
 """A line is free text, so its last character does not tell whether it goes on."""
 BEGINS = r"^[^ \t\n\v\f\r]"
 PATTERNS = (Pattern(r"(?P<message>[^\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]+)", "-", "log"),)
 QUERY = pattern.query(PATTERNS, joined=True)
-_SURE = 0.001
 _JSON = re.compile(rb"\s*(?:\{|\[\s*(?:[\[{\"]|\]?\s*$))")
 """How a document begins; a bracket with a word behind it is text."""
 
@@ -26,7 +27,7 @@ _JSON = re.compile(rb"\s*(?:\{|\[\s*(?:[\[{\"]|\]?\s*$))")
 def sniff(lines: list[bytes]) -> float:
     """Say how sure it is that this is text at all, which is always less than of anything known."""
     full = [line for line in lines if line.strip()]
-    return _SURE * sum(map(_is_words, full)) / len(full) if full else 0.0
+    return SUREST * sum(map(_is_words, full)) / len(full) if full else 0.0
 
 
 def parse(line: bytes) -> dict[str, Any]:

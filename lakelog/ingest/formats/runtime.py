@@ -13,6 +13,7 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.ingest.formats import pattern
+from lakelog.ingest.formats.heads import DATE, OTHERS
 from lakelog.ingest.formats.pattern import (
     CLOCK,
     COLOURS,
@@ -24,8 +25,10 @@ from lakelog.ingest.formats.pattern import (
     Pattern,
     graded,
 )
+from lakelog.ingest.formats.zones import TZ
 
 NAME = "runtime"
+BY_LINE = True
 PROSE = True
 """A line ends in free text, so its last character does not tell whether it goes on."""
 _LETTER = graded({
@@ -55,7 +58,7 @@ BEGINS = (
     rf"^{COLOURS}(?:[IWEFD]\d{{4}} \d\d:\d\d:\d\d|\d+:[MSCX] \d\d [A-Z][a-z][a-z] |[DIWEFA], \["
     r"|\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} |\[[A-Z][a-z][a-z] [ \d]\d \d\d:|\[Nest\] |\([NIWC]\) \d{4}-"
     r"|[\w.-]+ +\| |# Time: |[^ ]+ \d{9,10} \d{4}\.\d\d\.\d\d |\d{10}(?:\.\d{1,9})? |\d{13} "
-    r"|(?:DEBUG|INFO|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL):|\[ *\d+\.\d{6}\] )"
+    rf"|\[ *\d+\.\d{{6}}\] |\[?{DATE}|{OTHERS})"
 )
 PATTERNS = (
     style(
@@ -90,13 +93,19 @@ PATTERNS = (
         "pid", time="{year}-{month}-{day}T{hour12}:{minute}", level=_NEST,
     ),
     style(rf"\((?P<level>[NIWC])\) {_ISO} -{REST}", source=""),
+    style(
+        rf"(?P<source>[\w.-]+) +\| +(?P<stamp>\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{{1,9}})?)"
+        rf" {TZ}{REST}",
+        "tz", time="{stamp}{tz}", level=None,
+    ),
     style(rf"(?P<source>[\w.-]+) +\| +{_ISO}{REST}", level=None),
     style(rf"# Time: {_ISO}{REST}", source="", level=None),
     style(
         r"(?P<alert>[^ ]+) (?P<stamp>\d{9,10}) \d{4}\.\d\d\.\d\d (?P<node>[^ ]+)"
-        r" \d{4}-\d\d-\d\d-[\d.]+ [^ ]+ (?P<kind>[A-Z]+) (?P<source>[A-Z_]+)"
+        r" \d{4}-\d\d-\d\d-\d\d\.\d\d\.\d\d\.(?P<micros>\d{1,6}) [^ ]+"
+        r" (?P<kind>[A-Z]+) (?P<source>[A-Z_]+)"
         rf" {_WORDS}{REST}",
-        "alert", "node", "kind", level=graded({
+        "alert", "node", "kind", time="{stamp}.{micros}", level=graded({
             "DEBUG": "DEBUG", "INFO": "INFO", "NOTICE": "INFO", "WARNING": "WARN", "WARN": "WARN",
             "ERROR": "ERROR", "SEVERE": "ERROR", "FAILURE": "ERROR", "CRITICAL": "FATAL",
             "FATAL": "FATAL",

@@ -1,4 +1,5 @@
-"""Syslog lines: RFC 5424, RFC 3164 as sent or as in files, and files with ISO times.
+"""Syslog lines: RFC 5424, RFC 3164 as sent or as in files, and files with ISO times, to which
+belong journalctl's `short-iso` and `short-iso-precise`, with what it says between boots.
 
 The level comes from the priority, where there is one; `source` is the program. A date without a
 year is in the latest year in which it is not more than one day after the time of ingest. A time
@@ -11,11 +12,13 @@ from typing import Any
 
 from lakelog.ingest.formats import pattern
 from lakelog.ingest.formats.pattern import CLOCK, MONTH, PRI, SEVERITY, Pattern
+from lakelog.ingest.formats.zones import TZ
 
 NAME = "syslog"
+BY_LINE = True
 PROSE = True
 """A line ends in free text, so its last character does not tell whether it goes on."""
-_STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
+_STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)"
 _HEAD = r"(?P<host>[^ ]+) (?P<app>[^ ]+) (?P<procid>[^ ]+) (?P<msgid>[^ ]+)"
 _STRUCTURED = r'(?P<structured>-|(?:\[[^ \]="]+(?: +[^ \]="]+="(?:[^"\\]|\\.)*")* *\])+)'
 _NEW = rf"{_HEAD} {_STRUCTURED}(?: +(?P<message>.*))?"
@@ -35,13 +38,22 @@ PATTERNS = (
         source="app", data=_NEW_DATA, numbers=("pri",), dashes=("app", *_NEW_DATA),
     ),
     Pattern(
+        rf"(?:{PRI})?{MONTH} +(?P<day>\d{{1,2}}) {CLOCK} {TZ}:?{_TAGGED}",
+        "?-{mon}-{day}T{clock}{tz}", "syslog", SEVERITY, source="app",
+        data=(*_OLD_DATA, "tz"), numbers=("pri",),
+    ),
+    Pattern(
         rf"(?:{PRI})?{MONTH} +(?P<day>\d{{1,2}}) {CLOCK}{_TAGGED}", "?-{mon}-{day}T{clock}",
         "syslog", SEVERITY, source="app", data=_OLD_DATA, numbers=("pri",),
     ),
     Pattern(
         rf"(?:{PRI})?(?P<stamp>{_STAMP})"
-        r" (?P<host>[^ ]+) (?P<app>[^ :\[\]]+)(?:\[(?P<procid>[^\]]*)\])?:(?: +(?P<message>.*))?",
+        r" (?P<host>[^ \[]+) (?P<app>[^ :\[\]]+)(?:\[(?P<procid>[^\]]*)\])?:(?: +(?P<message>.*))?",
         "{stamp}", "syslog", SEVERITY, source="app", data=_OLD_DATA, numbers=("pri",),
+    ),
+    Pattern(
+        r"-- (?P<message>(?:(?:Logs begin|Journal begins) at .*|(?:Re)?[Bb]oot.*|No entries)) --",
+        "-", "syslog",
     ),
 )  # fmt: skip
 QUERY = pattern.query(PATTERNS)

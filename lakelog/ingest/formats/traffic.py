@@ -14,6 +14,7 @@ from lakelog.ingest.formats.access import REQUEST
 from lakelog.ingest.formats.pattern import MONTH, STATUS, Level, Pattern
 
 NAME = "traffic"
+BY_LINE = True
 _ASKED = rf'"(?P<request>{REQUEST})"'
 _PARTS = ("method", "path", "query", "protocol")
 _LOCAL = rf"(?P<day>\d\d)/{MONTH}/(?P<year>\d{{4}}):(?P<clock>\d\d:\d\d:\d\d(?:\.\d{{1,6}})?)"

@@ -1,0 +1,230 @@
+"""The formats that a lake keeps: which there are, which files they are for, how they come and go.
+
+Each is an entry of kind `format` in the manifest, so whoever opens the lake reads by it, and every
+state names those it was read by. A rollback keeps the present ones, for they say how to read what
+comes next; a file's cursor holds the definition that it was read by, written out.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from dataclasses import dataclass, replace
+
+from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
+from lakelog.ingest import rotation
+from lakelog.ingest.cursors import Cursor
+from lakelog.ingest.formats import definition, known, zoned
+from lakelog.ingest.formats.definition import Definition
+from lakelog.store import disk
+from lakelog.store.manifest import Entry, Manifest, Page
+from lakelog.store.opening import Store
+from lakelog.store.publish import Change, publish
+from lakelog.store.refs import Head
+
+WHAT = "format"
+_PAGES: dict[str, tuple[Entry, ...]] = {}
+"""The entries of formats by the digest of their page, which never changes."""
+_PAGES_MAX = 4096
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+
+
+@dataclass(frozen=True)
+class LakeFormat:
+    """A definition that a lake keeps, and for which files: by a glob or by their --source."""
+
+    definition: Definition
+    globs: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    time: int = 0
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.definition.name
+
+    def entry(self) -> Entry:
+        """The manifest entry that says so."""
+        members = self.definition.members()
+        del members["name"]
+        files = {"for": list(self.globs), "sources": list(self.sources), "time": self.time}
+        return {"add": WHAT, "key": self.name, **members, **files}
+
+    def rank(self, path: str, label: str | None) -> int:
+        """How closely it is meant for a file, 0 if it is not: a source before any glob, and of
+        globs the longest."""
+        if label is not None and label in self.sources:
+            return 1 << 20
+        fitting = [len(glob) for glob in self.globs if _fits(path, glob)]
+        return max(fitting, default=-1) + 1
+
+
+Formats = dict[str, LakeFormat]
+
+
+def formats_of(store: Store, state: Manifest) -> Formats:
+    """Return the formats that a state holds, by name."""
+    live: dict[str, Entry] = {}
+    for entries in (*(_on_page(store, page) for page in state.pages), state.tail):
+        for entry in entries:
+            if WHAT in (entry.get("add"), entry.get("del")):
+                live.pop(entry["key"], None)
+                live |= {entry["key"]: entry} if "add" in entry else {}
+    return {name: _of_entry(entry) for name, entry in live.items()}
+
+
+def _on_page(store: Store, page: Page) -> tuple[Entry, ...]:
+    """The entries of formats on a page; remembered, for every publish asks."""
+    if page.digest not in _PAGES:
+        if len(_PAGES) >= _PAGES_MAX:
+            _PAGES.clear()
+        entries = store.manifests.page(page)
+        _PAGES[page.digest] = tuple(
+            e for e in entries if WHAT in (e.get("add"), e.get("del"))
+        )  # fmt: skip
+    return _PAGES[page.digest]
+
+
+def present(store: Store, branch: str) -> Formats:
+    """Return the formats that a branch holds now."""
+    return formats_of(store, store.manifests.load(store.refs.head(branch).move.snapshot))
+
+
+def find(formats: Formats, path: str, label: str | None) -> LakeFormat | None:
+    """Return the format that is meant for a file of this name and --source, if one is."""
+    ranked = [(form.rank(path, label), name) for name, form in formats.items()]
+    rank, name = max(ranked, default=(0, ""))
+    return formats[name] if rank else None
+
+
+def of_cursor(formats: Formats, cursor: Cursor) -> Definition | None:
+    """Return what goes now for a file that was read: the format for its name, else the present
+    one of the name that it was read by last."""
+    found = find(formats, cursor.name, None)
+    last = cursor.forms[-1][1] if cursor.forms else ""
+    if found is None and last.startswith(definition.PREFIX):
+        found = formats.get(definition.read(last).name)
+    return found.definition if found else None
+
+
+def resolve(text: str, formats: Formats) -> Definition:
+    """Return what a --format says, a lake's own by its name. Raises InvalidSetting."""
+    wanted = definition.read(text)
+    if not wanted.pattern and wanted.format in formats:
+        wanted = wanted.over(formats[wanted.format].definition)
+    check(wanted, tuple(formats))
+    return wanted
+
+
+def check(wanted: Definition, names: tuple[str, ...] = ()) -> None:
+    """Raise InvalidSetting for a definition that cannot be; `names` are of the lake's formats."""
+    if wanted.pattern:
+        known.named(wanted.spelled())
+        return
+    lines = (wanted.begins, wanted.continues, wanted.time_format, wanted.levels, wanted.define)
+    if any(lines):
+        raise InvalidSetting(
+            "--begins, --continues, --time-format, --level and --define go with a pattern:"
+            " add --format '%{...}'"
+        )
+    if wanted.format and (wanted.format not in names or wanted.name):
+        _check_name(wanted.format, names)
+    if wanted.zone:
+        zoned.zone_of(wanted.zone)
+
+
+def form_name(wanted: Definition) -> str:
+    """Return the name of the format that a definition gives, "" if it leaves that to lakelog."""
+    if wanted.pattern:
+        return wanted.spelled()
+    if wanted.format and wanted.zone:
+        return known.in_zone(wanted.format, wanted.zone)
+    return wanted.format
+
+
+def is_gone(name: str, formats: Formats) -> bool:
+    """Whether a format, as a cursor names it, was of a definition that the lake has no more."""
+    if not name.startswith(definition.PREFIX):
+        return False
+    of = definition.read(name).name
+    return bool(of) and of not in formats
+
+
+def check_new(form: LakeFormat) -> None:
+    """Raise InvalidSetting for a format that no lake can keep."""
+    name, said = form.name, form.definition
+    if not _NAME.fullmatch(name) or name in known.FORMATS:
+        taken = "lakelog has one of that name" if name in known.FORMATS else "use a-z, 0-9, - and _"
+        raise InvalidSetting(f"{name!r} cannot name a format: {taken}")
+    check(said)
+    if not (said.pattern or said.format or said.zone):
+        raise InvalidSetting(f"format {name!r} says nothing: give --pattern, --format or --zone")
+
+
+def add(store: Store, branch: str, form: LakeFormat, *, overwrite: bool = False) -> Head:
+    """Keep a format in the lake. Raises InvalidSetting, AlreadyExists where the name is taken."""
+    check_new(form)
+    name, entry = form.name, replace(form, time=disk.now_us()).entry()
+
+    def plan(_: Head, state: Manifest) -> Change:
+        if name in formats_of(store, state) and not overwrite:
+            raise AlreadyExists(f"format {name!r} exists: --replace it, or `formats remove {name}`")
+        return Change("format", f"add {name}", entries=(entry,))
+
+    return _published(publish(store, branch, plan))
+
+
+def remove(store: Store, branch: str, name: str) -> Head:
+    """Take a format out of the lake; what was read by it stays. Raises UnknownRef."""
+
+    def plan(_: Head, state: Manifest) -> Change:
+        get(formats_of(store, state), name)
+        return Change("format", f"remove {name}", entries=({"del": WHAT, "key": name},))
+
+    return _published(publish(store, branch, plan))
+
+
+def get(formats: Formats, name: str) -> LakeFormat:
+    """Return the format of a name. Raises UnknownRef."""
+    if name in formats:
+        return formats[name]
+    if name in known.FORMATS:
+        raise UnknownRef(f"{name!r} is a built-in format, not one of this lake")
+    raise UnknownRef(f"this lake has no format {name!r}: see `lakelog formats list`")
+
+
+def _published(head: Head | None) -> Head:
+    assert head is not None  # these plans never give up
+    return head
+
+
+def _of_entry(entry: Entry) -> LakeFormat:
+    held = definition.of_members({**entry, "name": entry["key"]})
+    globs, sources = (tuple(map(str, entry.get(n) or ())) for n in ("for", "sources"))
+    return LakeFormat(held, globs, sources, int(entry.get("time") or 0))
+
+
+def _check_name(name: str, names: tuple[str, ...]) -> None:
+    """Raise InvalidSetting for a name that no format has."""
+    try:
+        known.named(name)
+    except InvalidSetting as error:
+        if ":" in name or "@" in name:
+            raise
+        import difflib
+
+        near = difflib.get_close_matches(name, [*names, *known.FORMATS], 1)
+        own = f"; this lake's own: {', '.join(names)}" if names else ""
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InvalidSetting(f"{error}{own}{hint}") from None
+
+
+def _fits(path: str, glob: str) -> bool:
+    """Whether a file's name fits a glob, as it is or without what rotation put behind it: the
+    whole path if the glob has a slash, else its last part."""
+    folder, name = os.path.split(os.path.abspath(path))
+    if "/" not in glob:
+        return any(fnmatch.fnmatchcase(stem, glob) for stem in rotation.stems(name))
+    wanted = glob if glob.startswith(("/", "*")) else f"*/{glob}"
+    return any(fnmatch.fnmatchcase(f"{folder}/{stem}", wanted) for stem in rotation.stems(name))

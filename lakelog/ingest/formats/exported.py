@@ -1,0 +1,81 @@
+"""What lakelog exported as JSON: events with all the columns of the table `events`.
+
+An object that has exactly these members is an event of another lake. It leaves out what a lake says
+of an event by itself (when and out of which file it was ingested, its `seq`), so that it comes back
+as it was; any other object is read as JSON lines are.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from lakelog.event import parse_line
+from lakelog.ingest.columnar import EXPORTED, OWN_COLUMNS
+from lakelog.ingest.formats import jsonl, sqltext
+from lakelog.ingest.formats.dialect import objects
+from lakelog.store.segment import EVENT_COLUMNS
+
+_OWN = (
+    r',"ingested_at":"[^"]*","origin":(?:"[^"\\]*"|null),"position":(?:[0-9]+|null)'
+    r'(?:,"seq":(?:[0-9]+|null))?\}\s*$'
+)
+
+
+class Exported:
+    """The format of exported events, and the dialect of such elements of documents."""
+
+    NAME = "lakelog"
+    SUREST = 1.03
+
+    @functools.cached_property
+    def QUERY(self) -> str:
+        """SQL over `lines`, see `query`."""
+        return self.query("lines")
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Say how sure it is that these lines were exported."""
+        found = objects(tuple(lines))
+        fits = sum(map(self.is_one, found))
+        return self.SUREST * jsonl.sniff(lines) if fits and 2 * fits >= len(found) else 0.0
+
+    def is_one(self, found: dict[str, Any]) -> bool:
+        """Whether an object has the members of an exported event and no others."""
+        return frozenset(found) in EXPORTED
+
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """Return the event of one line. Raises InvalidEvent."""
+        return self.event(parse_line(line))
+
+    def event(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Return the event of an object. Raises InvalidEvent."""
+        own = OWN_COLUMNS if self.is_one(found) else ()
+        return jsonl.typed({k: v for k, v in found.items() if k not in own})
+
+    def query(self, lines: str) -> str:
+        """SQL over a table of lines for those that are as lakelog writes them."""
+        keys = [f"'{name}'" for name in EVENT_COLUMNS]
+        bare, full = f"[{', '.join(keys)}]", f"[{', '.join([*keys, chr(39) + 'seq' + chr(39)])}]"
+        pattern = _OWN.replace("'", "''")
+        cut = f"""(SELECT regexp_replace(line, '{pattern}', '}}') AS line, position
+          FROM (SELECT {sqltext.VALID} AS line, position FROM {lines})
+          WHERE regexp_matches(line, '{pattern}') AND json_keys(line) IN ({bare}, {full}))"""
+        return jsonl.query(cut)
+
+
+FORM = Exported()
+
+
+class Rows:
+    """The name of a columnar container, whose rows come as lines of JSON: see columnar.py."""
+
+    QUERY = jsonl.QUERY
+    parse = staticmethod(jsonl.parse)
+    cheaper = staticmethod(jsonl.cheaper)
+
+    def __init__(self, name: str) -> None:
+        self.NAME = name
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Its lines look like JSON lines, which are what they are without its name."""
+        return 0.0

@@ -1,0 +1,68 @@
+"""What the formats of single programs share: patterns, and how a record of them begins.
+
+Each is declared in `programs`. A line that begins otherwise continues the record before it.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.ingest.formats import pattern
+from lakelog.ingest.formats.pattern import COLOURS, Pattern
+
+_LESS = 0.9
+"""How sure a line without a time makes, beside one that has one."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """The log of one program, which is a format itself.
+
+    `begins` is a regex for the beginning of a record that only lines of this program have, so
+    that lines of others are told from it at once.
+    """
+
+    NAME: str
+    begins: str
+    PATTERNS: tuple[Pattern, ...]
+    PROSE: bool = True
+    BY_LINE = True
+
+    @property
+    def BEGINS(self) -> str:
+        """How a record begins, also behind colours of a terminal."""
+        return f"^{COLOURS}(?:{self.begins})"
+
+    @functools.cached_property
+    def QUERY(self) -> str:
+        """SQL over `lines`."""
+        return pattern.query(self.PATTERNS, joined=True)
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Say how sure it is that these are lines of this program."""
+        full = [line for line in lines if line.strip()]
+        own = [line for line in full if self._head.match(line.lstrip())]
+        return sum(map(self._sure, own)) / len(full) if own else 0.0
+
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """Return the event of a line and of those that continue it. Raises InvalidEvent."""
+        return pattern.parse(self.PATTERNS, line, f"no line of {self.NAME}", joined=True)
+
+    def cheaper(self, lines: list[bytes]) -> list[str]:
+        """Return the query of those patterns only that these lines show."""
+        return pattern.narrowed(self.PATTERNS, lines, joined=True)
+
+    @functools.cached_property
+    def _head(self) -> re.Pattern[bytes]:
+        return re.compile(self.BEGINS.encode(), re.ASCII)
+
+    def _sure(self, line: bytes) -> float:
+        timed = pattern.share([line], self.parse)
+        try:
+            return timed or (_LESS if self.parse(line) else 0.0)
+        except InvalidEvent:
+            return 0.0

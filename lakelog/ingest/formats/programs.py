@@ -1,0 +1,262 @@
+"""The logs of single programs that no common style covers, each declared by its lines.
+
+BIND 9, CouchDB, FreeSWITCH, Gin, MySQL's general log, OpenStack, vaultwarden, vsftpd, the
+cluster nodes of HPC, and programs under docker compose.
+"""
+
+from __future__ import annotations
+
+from lakelog.ingest.formats.pattern import (
+    CLOCK,
+    MESSAGE,
+    MONTH,
+    REST,
+    STATUS,
+    WORD,
+    Level,
+    Pattern,
+    graded,
+)
+from lakelog.ingest.formats.program import Program
+from lakelog.ingest.formats.zones import TZ
+
+_WORDS = "trace debug info notice warn warning error err severe fatal critical crit alert emergency"
+_LEVEL = "|".join(f"{w.upper()}|{w}|{w.title()}" for w in _WORDS.split())
+_ZONE = r"(?:Z|[+-]\d\d:?\d\d)"
+_DATE = r"\d{4}-\d\d-\d\d"
+_LOCAL = rf"(?P<stamp>{_DATE}[ T]\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?)"
+_STAMP = rf"(?P<stamp>{_DATE}[ T]\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?{_ZONE}?)"
+_CTIME = rf"[A-Z][a-z][a-z] {MONTH} +(?P<day>\d{{1,2}}) {CLOCK} (?P<year>\d{{4}})"
+_CTIME_ISO = "{year}-{mon}-{day}T{clock}"
+_UNTIMED = "-"
+_MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_SHORT_DAY = r"(?P<yy>\d\d)(?P<month>\d\d)(?P<day>\d\d)"
+_COMMAND = r"\t *(?P<thread>\d+) (?P<command>[A-Z][A-Za-z]*(?: [A-Za-z]+)*)(?:\t(?P<message>.*))?"
+
+
+def _line(
+    regex: str, *data: str, time: str = "{stamp}", type: str = "log", level: Level | None = WORD,
+    message: str = "message", source: str = "", subject: str = "", numbers: tuple[str, ...] = (),
+    dashes: tuple[str, ...] = (),
+) -> Pattern:  # fmt: skip
+    """A line whose payload is the groups `data`."""
+    return Pattern(regex, time, type, level, message=message, source=source, subject=subject,
+                   data=data, numbers=numbers, dashes=dashes)  # fmt: skip
+
+
+_NAMED = graded({
+    "critical": "FATAL", "error": "ERROR", "warning": "WARN", "notice": "INFO", "info": "INFO",
+    **{f"debug {n}": "DEBUG" for n in range(100)},
+})  # fmt: skip
+_NAMED_LEVEL = r"(?:critical|error|warning|notice|info|debug \d{1,2})"
+_NAMED_TIMES = (
+    (rf"(?P<day>\d\d)-{MONTH}-(?P<year>\d{{4}}) {CLOCK}", "{year}-{mon}-{day}T{clock}"),
+    (_STAMP, "{stamp}"),
+)
+_QUERY = (
+    rf"(?P<category>[a-z][a-z-]*): (?P<level>{_NAMED_LEVEL}): (?P<message>client"
+    r" (?:@0x[0-9a-f]+ )?(?P<client>[^ #]+)#(?P<port>\d{1,5}) \([^)]*\):"
+    r" (?:view (?P<view>[^ :]+): )?query: (?P<name>[^ ]+) (?P<class>[^ ]+) (?P<record>[^ ]+)"
+    r" (?P<flags>[+-][^ ]*)(?: \((?P<server>[^)]*)\))?.*)"
+)
+BIND = Program(
+    "bind",
+    rf"(?:\d\d-[A-Z][a-z][a-z]-\d{{4}} |{_DATE}T)\d\d:\d\d:\d\d(?:\.\d{{1,9}})?{_ZONE}?"
+    rf" (?:[a-z][a-z-]*: )?{_NAMED_LEVEL}:",
+    tuple(
+        line
+        for stamp, time in _NAMED_TIMES
+        for line in (
+            _line(f"{stamp} {_QUERY}", "client", "port", "view", "name", "class", "record",
+                  "flags", "server", time=time, type="query", level=_NAMED, source="category",
+                  subject="name", numbers=("port",)),
+            _line(rf"{stamp} (?:(?P<category>[a-z][a-z-]*): )?(?P<level>{_NAMED_LEVEL}):{REST}",
+                  time=time, level=_NAMED, source="category"),
+        )
+    ),
+)  # fmt: skip
+"""named's own files with print-time and print-severity; `source` is the category, `subject` the
+name that was asked for."""
+
+_COUCH = rf"\[(?P<level>{_LEVEL})\] {_STAMP} (?P<node>[^ @]+@[^ ]+) (?P<pid><[\d.]+>|[\w-]+)"
+COUCHDB = Program(
+    "couchdb",
+    rf"\[(?:{_LEVEL})\] {_DATE}T[^ ]+ [^ @]+@[^ ]+ [<\w-]"
+    rf"|\[[A-Z][a-z][a-z], \d\d {_MONTH} \d{{4}} ",
+    (
+        _line(
+            rf"{_COUCH} (?P<request_id>[0-9a-f]{{10}}) (?P<host>[^ ]+) (?P<client>[^ ]+)"
+            r" (?P<user>[^ ]+) (?P<request>(?P<method>[A-Z]+) (?P<path>[^ ]+))"
+            r" (?P<status>\d{3}) (?P<result>[^ ]+) (?P<duration_ms>\d{1,18})",
+            "pid", "request_id", "host", "client", "user", "method", "path", "status", "result",
+            "duration_ms", type="access", message="request", source="node",
+            numbers=("status", "duration_ms"),
+        ),
+        _line(rf"{_COUCH} (?:-{{8}}|(?P<request_id>[0-9a-f]{{10}})){REST}", "pid", "request_id",
+              source="node"),
+        _line(
+            rf"\[[A-Z][a-z][a-z], (?P<day>\d\d) {MONTH} (?P<year>\d{{4}}) {CLOCK} {TZ}\]"
+            rf" \[(?P<level>{_LEVEL})\] \[(?P<pid><[\d.]+>)\]{REST}",
+            "pid", time="{year}-{mon}-{day}T{clock}{tz}",
+        ),
+    ),
+)  # fmt: skip
+"""CouchDB 2 and 3, whose `source` is the node, and 1."""
+
+_SWITCH = graded({
+    "CONSOLE": "INFO", "ALERT": "FATAL", "CRIT": "FATAL", "ERR": "ERROR", "WARNING": "WARN",
+    "NOTICE": "INFO", "INFO": "INFO", "DEBUG": "DEBUG",
+})  # fmt: skip
+FREESWITCH = Program(
+    "freeswitch",
+    rf"(?:[0-9a-f]{{8}}-[0-9a-f-]{{27}} )?{_DATE} \d\d:\d\d:\d\d\.\d{{6}}(?: \d+\.\d+%)?"
+    r" \[[A-Z]+\] [\w./-]+:\d+(?: |$)",
+    (
+        _line(
+            rf"(?:(?P<session>[0-9a-f]{{8}}-[0-9a-f-]{{27}}) )?{_STAMP}(?: (?P<idle>\d+\.\d+)%)?"
+            r" \[(?P<level>CONSOLE|ALERT|CRIT|ERR|WARNING|NOTICE|INFO|DEBUG)\]"
+            rf" (?P<source>[\w./-]+:\d+){REST}",
+            "session", "idle", source="source", level=_SWITCH,
+        ),
+    ),
+)  # fmt: skip
+"""FreeSWITCH; `source` is the place in its code, `idle` how many percent of the time it idled."""
+
+GIN = Program(
+    "gin",
+    r"\[GIN(?:-debug)?\] ",
+    (
+        _line(
+            r"\[GIN\] (?P<year>\d{4})/(?P<month>\d\d)/(?P<day>\d\d) - (?P<clock>\d\d:\d\d:\d\d) +\|"
+            r" *(?P<status>\d{3}) *\| *(?P<latency>[^ |]+) *\| *(?P<client>[^ |]+) *\|"
+            r' *(?P<request>(?P<method>[A-Z]+) +"?(?P<path>[^ "?]+)(?:\?(?P<query>[^ "]*))?"?)',
+            "status", "latency", "client", "method", "path", "query",
+            time="{year}-{month}-{day}T{clock}", type="access", level=STATUS, message="request",
+            numbers=("status",),
+        ),
+        _line(rf"\[GIN-debug\](?: \[(?P<level>WARNING|ERROR)\])?{REST}", time=_UNTIMED),
+    ),
+)  # fmt: skip
+"""The web framework of Go: requests, and what it says as it starts."""
+
+HPC = Program(
+    "hpc",
+    r"\d+ [^ ]+ [^ ]+ [^ ]+ \d{10} \d ",
+    (
+        _line(
+            r"(?P<log_id>\d+) (?P<node>[^ ]+) (?P<component>[^ ]+) (?P<state>[^ ]+)"
+            rf" (?P<stamp>\d{{10}}) (?P<flag>\d) {MESSAGE}",
+            "log_id", "node", "state", "flag", level=None, source="component", subject="node",
+        ),
+    ),
+)  # fmt: skip
+"""Events of a cluster's nodes (HPC at Los Alamos): `source` is the component."""
+
+MYSQL = Program(
+    "mysql-general",
+    rf"(?:{_DATE}T\d\d:\d\d:\d\d\.\d{{6}}{_ZONE}|\d{{6}} [ \d]\d:\d\d:\d\d)\t *\d+ [A-Z][A-Za-z ]+"
+    r"(?:\t|$)|[^ ]+, Version: [^ ]+ .*\. started with:",
+    (
+        _line(rf"{_STAMP}{_COMMAND}", "thread", "command", type="query", level=None),
+        _line(rf"{_SHORT_DAY} (?P<clock>\d\d:\d\d:\d\d){_COMMAND}", "thread", "command",
+              time="20{yy}-{month}-{day}T{clock}", type="query", level=None),
+        _line(rf"{_SHORT_DAY}  (?P<clock>\d:\d\d:\d\d){_COMMAND}", "thread", "command",
+              time="20{yy}-{month}-{day}T0{clock}", type="query", level=None),
+        _line(r"(?P<message>(?P<program>[^ ]+), Version: (?P<version>[^ ]+) .*\. started with:)",
+              "program", "version", time=_UNTIMED, level=None),
+    ),
+)  # fmt: skip
+"""What clients ask of MySQL and MariaDB; statements may take several lines."""
+
+_OSLO = graded({
+    "TRACE": "TRACE", "DEBUG": "DEBUG", "INFO": "INFO", "AUDIT": "INFO", "WARNING": "WARN",
+    "WARN": "WARN", "ERROR": "ERROR", "CRITICAL": "FATAL",
+})  # fmt: skip
+_OSLO_LEVEL = "TRACE|DEBUG|INFO|AUDIT|WARNING|WARN|ERROR|CRITICAL"
+OPENSTACK = Program(
+    "openstack",
+    rf"(?:[\w.-]+\.log[\w.:-]* )?{_DATE} \d\d:\d\d:\d\d\.\d{{3}} \d+ (?:{_OSLO_LEVEL})"
+    r" [\w.-]+ \[(?:-?\]|None |req-|[0-9a-f-]+ )",
+    (
+        _line(
+            rf"(?:(?P<file>[\w.-]+\.log[\w.:-]*) )?{_STAMP} (?P<pid>\d+) (?P<level>{_OSLO_LEVEL})"
+            r" (?P<source>[\w.-]+) \[(?P<context>[^\]]*)\](?: \[instance: (?P<instance>[^\]]*)\])?"
+            rf"{REST}",
+            "file", "pid", "context", "instance", level=_OSLO, source="source", subject="instance",
+            dashes=("context",),
+        ),
+    ),
+)  # fmt: skip
+"""Services of OpenStack, perhaps with the name of their file before each line; `subject` is the
+instance, `context` the request with its user and project."""
+
+VAULTWARDEN = Program(
+    "vaultwarden",
+    rf"\[{_DATE} \d\d:\d\d:\d\d(?:\.\d{{1,9}})?\]\[[\w:.-]+\]\[(?:{_LEVEL})\]",
+    (
+        _line(
+            rf"\[{_STAMP}\]\[(?P<source>[\w:.-]+)\]\[(?P<level>{_LEVEL})\]{REST}", source="source"
+        ),
+    ),
+)
+
+_FTP = graded({"OK": "INFO", "FAIL": "WARN"})
+_XFER = graded({"c": "INFO", "i": "WARN"})
+_FTP_DATA = ("pid", "user", "result", "action", "client", "path", "bytes", "rate")
+VSFTPD = Program(
+    "vsftpd",
+    rf"[A-Z][a-z][a-z] {_MONTH} +\d{{1,2}} \d\d:\d\d:\d\d \d{{4}} (?:\[pid \d+\] |\d+ [^ ]+ \d+ /)",
+    (
+        _line(
+            rf"{_CTIME} \[pid (?P<pid>\d+)\] (?P<message>(?:\[(?P<user>[^\]]*)\] )?"
+            r'(?:(?P<result>OK|FAIL) )?(?P<action>[A-Z][A-Za-z ]*): Client "(?P<client>[^"]*)"'
+            r'(?:, "(?P<path>[^"]*)")?(?:, (?P<bytes>\d{1,18}) bytes)?'
+            r"(?:, (?P<rate>[\d.]+Kbyte/sec))?.*)",
+            *_FTP_DATA, time=_CTIME_ISO, level=Level("result", _FTP.sql, _FTP.of),
+            subject="path", numbers=("bytes",),
+        ),
+        _line(rf"{_CTIME} \[pid (?P<pid>\d+)\]{REST}", "pid", time=_CTIME_ISO, level=None),
+        _line(
+            rf"{_CTIME} (?P<duration_s>\d{{1,18}}) (?P<client>[^ ]+) (?P<bytes>\d{{1,18}})"
+            r" (?P<path>[^ ]+) (?P<mode>[ab]) (?P<special>[CUT_]+) (?P<direction>[oid])"
+            r" (?P<access>[agr]) (?P<user>[^ ]+) (?P<service>[^ ]+) (?P<authentication>[01])"
+            r" (?P<authenticated>[^ ]+) (?P<completion>[ci])",
+            "duration_s", "client", "bytes", "path", "mode", "special", "direction", "access",
+            "user", "service", "authentication", "authenticated", "completion",
+            time=_CTIME_ISO, type="access", message="path", subject="path",
+            level=Level("completion", _XFER.sql, _XFER.of), numbers=("duration_s", "bytes"),
+            dashes=("authenticated",),
+        ),
+    ),
+)  # fmt: skip
+"""vsftpd, and the transfers that it and others log as wu-ftpd did; `subject` is the file."""
+
+_SERVICE = r"(?P<service>[\w.-]+) +\| +"
+COMPOSE = Program(
+    "compose",
+    rf"[\w.-]+ +\| +\[?{_DATE}(?: \d\d:\d\d:\d\d|T\d\d:\d\d:\d\d,)",
+    (
+        _line(rf"{_SERVICE}{_STAMP} - (?P<logger>[^ ]+) - (?P<level>{_LEVEL}) -{REST}", "logger",
+              source="service"),
+        _line(rf"{_SERVICE}\[{_STAMP}\] (?P<level>{_LEVEL}) in (?P<logger>[\w.]+):{REST}", "logger",
+              source="service"),
+        _line(
+            rf"{_SERVICE}\[?{_STAMP}\]?:? +\[?(?P<level>{_LEVEL})\]?:?"
+            rf"(?: +(?P<logger>\w+(?:\.\w+)+):?)?{REST}",
+            "logger", source="service",
+        ),
+        _line(
+            rf"{_SERVICE}\[?{_LOCAL} {TZ}\]?:? +\[?(?P<level>{_LEVEL})\]?:?{REST}",
+            "tz", time="{stamp}{tz}", source="service",
+        ),
+        _line(rf"{_SERVICE}\[?{_LOCAL} {TZ}\]?:?{REST}", "tz", time="{stamp}{tz}", level=None,
+              source="service"),
+        _line(rf"{_SERVICE}\[?{_STAMP}\]?{REST}", level=None, source="service"),
+    ),
+)  # fmt: skip
+"""Programs under docker compose that say the time themselves; `source` is the service."""
+
+PROGRAMS = (
+    BIND, COUCHDB, FREESWITCH, GIN, HPC, MYSQL, OPENSTACK, VAULTWARDEN, VSFTPD, COMPOSE,
+)  # fmt: skip
+"""All of them; no two are sure of the same line."""

@@ -1,0 +1,53 @@
+"""RE2 on single texts, as Arrow has it: for regexes of users, which Python's could hang on."""
+
+from __future__ import annotations
+
+from lakelog.errors import InvalidSetting
+from lakelog.ingest.formats.grok import shortened
+from lakelog.store.sql import literal
+
+
+def check(regex: str, what: str, text: str) -> None:
+    """Compile a regex where it will be used. Raises InvalidSetting with RE2's reason."""
+    import duckdb
+    import pyarrow as pa
+
+    reason = ""
+    try:
+        matches(regex, "")
+        with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+            connection.execute(f"SELECT regexp_matches('', {literal(regex)})").fetchall()
+    except pa.ArrowInvalid as error:
+        reason = str(error).removeprefix("Invalid regular expression: ")
+    except duckdb.Error as error:
+        reason = str(error).partition(": ")[2]
+    if reason:
+        short = reason.split(": ")[0].splitlines()[0]
+        raise InvalidSetting(f"{what} {shortened(text)!r}: {short} (RE2 reads it, not Python)")
+
+
+def groups(regex: str, text: str) -> dict[str, str] | None:
+    """What the groups of a regex hold, None if it does not fit."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found: dict[str, str] | None = pc.extract_regex(pa.array([text]), regex)[0].as_py()
+    return found
+
+
+def first(regex: str, text: str) -> str:
+    """The text that a regex fits. Raises InvalidSetting where it is no regex."""
+    import pyarrow as pa
+
+    try:
+        return (groups(regex, text) or {"g0": ""})["g0"]
+    except pa.ArrowInvalid as error:
+        raise InvalidSetting(str(error)) from None
+
+
+def matches(regex: str, text: str) -> bool:
+    """Whether a regex fits anywhere in a text."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return bool(pc.match_substring_regex(pa.array([text]), regex)[0].as_py())

@@ -1,0 +1,176 @@
+"""What the first lines of a file would become: the format, why it was chosen, and every field."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.exact import parse_value
+from lakelog.ingest import definitions
+from lakelog.ingest.cursors import WINDOW, printable
+from lakelog.ingest.definitions import Formats
+from lakelog.ingest.formats import known, zoned
+from lakelog.ingest.formats.definition import Definition
+from lakelog.ingest.holes import visible
+from lakelog.ingest.source import Chunk, Source
+from lakelog.ingest.transform import Transformer, readable
+from lakelog.store import disk
+
+SAMPLE = 256 << 10
+"""Bytes of a file that are looked at."""
+_COLUMNS = ("time", "type", "category", "source", "subject", "level", "message", "id")
+_SHOWN = 400
+"""Characters of a line that are shown."""
+Reach = Callable[[bytes], tuple[str, str]]
+"""Says how far a pattern fits a line."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one line, or the lines of one record, would become: an event, or a quarantined line.
+
+    `timeless` says that the line has no time of its own, so that it gets that of ingest.
+    """
+
+    line: int
+    offset: int
+    text: str
+    event: dict[str, Any] | None = None
+    data: Any = None
+    timeless: bool = False
+    reason: str = ""
+    fits: str = ""
+    """What the longest part of the pattern fits, of a line that the whole does not."""
+    then: str = ""
+    """The part of the pattern that comes next."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The format of a file, why it was chosen, how sure others are, and what its lines become.
+
+    `events` and `quarantined` count all of the sample, `outcomes` show the first of it. `groups`
+    say where the groups of a pattern go, `note` which words for zones could not be known.
+    """
+
+    file: str
+    format: str
+    why: str
+    scores: list[tuple[str, float]]
+    lines: int
+    events: int
+    quarantined: int
+    outcomes: list[Outcome]
+    groups: list[tuple[str, str]] = field(default_factory=list)
+    note: str = ""
+
+
+def preview(
+    path: str, connect: Callable[[], Any], *, formats: Formats, asked: Definition | None = None,
+    label: str | None = None, count: int = 5,
+) -> Preview:  # fmt: skip
+    """Read the beginning of a file (- is stdin) as an ingest would, and store nothing.
+
+    `asked` is what a user said of its format, `formats` those of the lake. Raises OSError,
+    InvalidSetting.
+    """
+    data, whole = _beginning(path)
+    head = data[:WINDOW]
+    name, why = _chosen(path, head, data, formats, asked, label)
+    form = known.fitted(known.named(name), head or data)
+    form = known.tolerant(form, path, forced=asked is not None)
+    before = disk.now_us()
+    run = Transformer(connect(), form, "preview", label).run(
+        Chunk(data, 0, whole and not data.endswith(b"\n")), final=whole
+    )
+    outcomes = _outcomes(run, data, before, count, getattr(form, "reach", None))
+    events = run.table.num_rows if run.table is not None else 0
+    return Preview(
+        printable(path), known.label(form), why, _scores(data, form, formats), data.count(b"\n"),
+        events, len(run.bad), outcomes, list(getattr(form, "groups", ())),
+        zoned.zone_note(form, head),
+    )  # fmt: skip
+
+
+def _beginning(path: str) -> tuple[bytes, bool]:
+    """The first whole lines of a file, decompressed, and whether they are all of it."""
+    if path == "-":
+        data = sys.stdin.buffer.read(SAMPLE + 1)
+    else:
+        with closing(Source(path)) as source:
+            data = source.read(SAMPLE + 1)
+    data = visible(data)
+    if len(data) <= SAMPLE:
+        return data, True
+    return data[: data.rfind(b"\n", 0, SAMPLE) + 1] or data[:SAMPLE], False
+
+
+def _chosen(
+    path: str, head: bytes, data: bytes, formats: Formats, asked: Definition | None,
+    label: str | None,
+) -> tuple[str, str]:  # fmt: skip
+    """The name of the format, and why it is that one."""
+    kept = None if asked else definitions.find(formats, path, label)
+    wanted = asked or (kept and kept.definition)
+    name = definitions.form_name(wanted) if wanted else ""
+    if name and kept:
+        return name, f"this lake's {kept.name} is for {_files(kept, label)}"
+    if name:
+        return name, "as asked for"
+    name, why = known.told(head, data, path).NAME, "it fits the first lines best"
+    if name == known.LAST:
+        why = "no other format fits the first lines"
+    if wanted and wanted.zone:
+        zone = f"{wanted.zone} for times that name no zone"
+        return known.in_zone(name, wanted.zone), f"{why}; {zone}"
+    return name, why
+
+
+def _files(kept: definitions.LakeFormat, label: str | None) -> str:
+    if label is not None and label in kept.sources:
+        return f"--source {label}"
+    return ", ".join(kept.globs)
+
+
+def _scores(data: bytes, form: Any, formats: Formats) -> list[tuple[str, float]]:
+    """How many of the first lines each format fits, the best first; of none that fits no line."""
+    own = {
+        name: known.named(kept.definition.spelled())
+        for name, kept in formats.items() if kept.definition.pattern
+    }  # fmt: skip
+    found = known.scores(data, {**own, known.label(form): form})
+    ranked = sorted(found.items(), key=lambda pair: -pair[1])
+    return [(name, round(score, 3)) for name, score in ranked if score > 0]
+
+
+def _outcomes(run: Any, data: bytes, before: int, count: int, reach: Reach | None) -> list[Outcome]:
+    """The first records of a run, in the order of the file."""
+    rows = run.table.slice(0, count).to_pylist() if run.table is not None else []
+    found = [(row["position"], row) for row in rows]
+    found += [(bad.position, bad) for bad in sorted(run.bad, key=lambda b: b.position)[:count]]
+    outcomes = []
+    for position, what in sorted(found, key=lambda pair: pair[0])[:count]:
+        end = data.find(b"\n", position)
+        text = readable(data[position : end if end >= 0 else len(data)])[:_SHOWN]
+        line = data.count(b"\n", 0, position) + 1
+        if isinstance(what, dict):
+            event = {name: what[name] for name in _COLUMNS if what[name] is not None}
+            moment = what["time"].timestamp() * 1e6
+            timeless = before <= round(moment) <= disk.now_us()
+            outcomes.append(Outcome(line, position, text, event, _data(what["data"]), timeless))
+        else:
+            fits, then = reach(text.encode()) if reach else ("", "")
+            reason = what.reason
+            outcomes.append(Outcome(line, position, text, reason=reason, fits=fits, then=then))
+    return outcomes
+
+
+def _data(text: str | None) -> Any:
+    try:
+        return parse_value(text.encode()) if text is not None else None
+    except InvalidEvent:
+        return text

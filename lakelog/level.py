@@ -1,0 +1,27 @@
+"""Levels: six severities, by whatever name a system has for them, and levels of a program's own."""
+
+from __future__ import annotations
+
+import re
+
+_LEVELS = {
+    "TRACE": "TRACE", "VERBOSE": "TRACE", "FINEST": "TRACE", "DEBUG": "DEBUG", "DBUG": "DEBUG",
+    "FINE": "DEBUG",
+    "INFO": "INFO", "INFORMATION": "INFO", "INFORMATIONAL": "INFO", "NOTICE": "INFO",
+    "WARN": "WARN", "WARNING": "WARN", "ERROR": "ERROR", "ERR": "ERROR", "EROR": "ERROR",
+    "SEVERE": "ERROR",
+    "FATAL": "FATAL", "CRITICAL": "FATAL", "CRIT": "FATAL", "ALERT": "FATAL",
+    "EMERG": "FATAL", "EMERGENCY": "FATAL", "PANIC": "FATAL",
+}  # fmt: skip
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,23}")
+"""What names a level that is no known severity."""
+
+
+def severity(level: str) -> str | None:
+    """Return the severity that a level's name stands for, None if it is not known."""
+    return _LEVELS.get(level.strip().upper())
+
+
+def level_of(name: str) -> str | None:
+    """Return a severity, or a level's own name in capitals if it is a word; None for other text."""
+    return severity(name) or (name.strip().upper() if _WORD.fullmatch(name.strip()) else None)

@@ -1,0 +1,84 @@
+"""The statements of FORMAT.md that formats of a lake rest on: their entries, and who reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lakelog
+from lakelog.ingest import definitions
+from lakelog.ingest.definitions import LakeFormat
+from lakelog.ingest.formats.definition import Definition
+from lakelog.store import salvage
+from lakelog.store.manifest import Manifest
+from tests.conftest import MakeLake
+
+FORM = Definition(
+    "%{WORD:a} %{OWN:b}", begins="x", continues="y", time_format="%F %T", zone="Europe/Berlin",
+    levels=(("SCHWER", "ERROR"),), define=(("OWN", "z"),), name="mine",
+)  # fmt: skip
+
+
+def head(lake: lakelog.Lake) -> Manifest:
+    return lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
+
+
+def entries(lake: lakelog.Lake) -> list[dict[str, Any]]:
+    return lake.store.manifests.entries(head(lake), "format")
+
+
+def add(lake: lakelog.Lake, form: Definition, **rest: Any) -> None:
+    definitions.add(lake.store, "main", LakeFormat(form, **rest))
+
+
+def test_an_entry_says_all_of_a_format(make_lake: MakeLake) -> None:
+    """F6.16: its members, and only those that it says; what is read of it is what was said."""
+    lake = make_lake()
+    add(lake, FORM, globs=("*.log",), sources=("s",))
+    add(lake, Definition(zone="+02:00", name="zone"))
+    full, zone = entries(lake)
+    assert {k: v for k, v in full.items() if k != "time"} == {
+        "add": "format", "key": "mine", "for": ["*.log"], "sources": ["s"],
+        "pattern": "%{WORD:a} %{OWN:b}", "begins": "x", "continues": "y",
+        "time_format": "%F %T", "zone": "Europe/Berlin", "levels": {"SCHWER": "ERROR"},
+        "define": {"OWN": "z"},
+    }  # fmt: skip
+    assert zone.keys() == {"add", "key", "for", "sources", "time", "zone"}
+    assert definitions.present(lake.store, "main")["mine"].definition == FORM
+    definitions.remove(lake.store, "main", "zone")
+    assert head(lake).tail[-1] != zone
+    assert [e["key"] for e in entries(lake)] == ["mine"]
+
+
+def test_many_formats_fill_pages_and_survive_repair(make_lake: MakeLake) -> None:
+    """F6.16: more than a manifest's tail holds are all there, verified, compacted and salvaged."""
+    lake = make_lake()
+    for n in range(20):
+        add(lake, Definition("%{WORD:a}", name=f"f{n}"))
+    definitions.remove(lake.store, "main", "f3")
+    lake.append([{"type": "a"}, {"type": "b"}])
+    lake.compact()
+    assert len(definitions.present(lake.store, "main")) == 19
+    assert lake.verify().intact
+    changes = salvage.changes(lake.store, head(lake), [])
+    assert {e["key"] for e in changes if e.get("del") == "format"} == {
+        e["key"] for e in entries(lake)
+    }
+
+
+def test_a_reader_that_knows_no_formats_passes_over_them(
+    make_lake: MakeLake, monkeypatch: Any
+) -> None:
+    """F15.2: entries of an unknown `what` change nothing for rows, and are carried on."""
+    lake = make_lake()
+    lake.append({"type": "a"})
+    lake.settle()
+    add(lake, FORM)
+    unknown = {"add": "later", "key": "x", "anything": [1]}
+    monkeypatch.setattr(LakeFormat, "entry", lambda self: unknown)
+    add(lake, Definition("%{WORD:a}", name="n"))
+    lake.append({"type": "b"})
+    lake.settle()
+    assert lake.count() == 2
+    assert lake.verify().intact
+    assert [e["key"] for e in lake.store.manifests.entries(head(lake), "later")] == ["x"]
+    assert [e["key"] for e in entries(lake)] == ["mine"]
