@@ -94,7 +94,7 @@ def test_a_file_in_order(
     lake: lakelog.Lake, tmp_path: Path, packing: str, data: bytes, counts: tuple[int, ...]
 ) -> None:
     """Of every format and packing each line is accounted for, also under another name."""
-    path = put(tmp_path / "f", PACKED[packing](data))
+    path = put(tmp_path / "f.jsonl", PACKED[packing](data))
     lake.ingest(path)
     file = one(lake, path)
     assert sound(file) == counts
@@ -111,7 +111,7 @@ def test_chunks(
     lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, data: bytes
 ) -> None:
     """Where a file is cut into chunks changes nothing, nor who decides lines without a row."""
-    path = put(tmp_path / "f", data)
+    path = put(tmp_path / "f.jsonl", data)
     lake.ingest(path)
     before = sound(one(lake))
     monkeypatch.setattr(source, "CHUNK", chunk)
@@ -122,7 +122,7 @@ def test_chunks(
 
 def test_growth(lake: lakelog.Lake, tmp_path: Path) -> None:
     """What came later waits until it is taken in; a short file keeps its account as it grows."""
-    path = tmp_path / "f"
+    path = tmp_path / "f.jsonl"
     for turn in range(1, 5):
         lake.ingest(put(path, feed(30 * turn)))
         put(path, feed(30 * turn + 2) + b"{cut")
@@ -136,7 +136,7 @@ def test_growth(lake: lakelog.Lake, tmp_path: Path) -> None:
 
 def test_more_behind_a_whole_last_line(lake: lakelog.Lake, tmp_path: Path) -> None:
     """A last line taken without its newline, and what was written behind it, are two lines."""
-    path, lines = tmp_path / "f", feed(3).splitlines()
+    path, lines = tmp_path / "f.jsonl", feed(3).splitlines()
     for data in (lines[0], b"".join(lines[:2]), b"".join(lines) + b" \n" + feed(1, 3)):
         lake.ingest(put(path, data))
     assert sound(one(lake)) == (4, 4, 0, 0)
@@ -147,7 +147,7 @@ def test_more_behind_a_whole_last_line(lake: lakelog.Lake, tmp_path: Path) -> No
 def test_a_row_between_two_values_of_a_line(lake: lakelog.Lake, tmp_path: Path) -> None:
     """A row within a line that came in at once is foreign, even where a value ends."""
     joined = feed(1).strip() + feed(1, 1)
-    lake.ingest(put(tmp_path / "f", joined + feed(3, 2)))
+    lake.ingest(put(tmp_path / "f.jsonl", joined + feed(3, 2)))
     assert sound(one(lake)) == (4, 3, 1, 0)
     move_row(lake, places(lake)[0], len(feed(1)) - 1)
     assert one(lake).first == {"missing": [len(joined)], "foreign": [len(feed(1)) - 1]}
@@ -166,7 +166,7 @@ def test_ids_known_before(lake: lakelog.Lake, tmp_path: Path) -> None:
 
 def test_an_id_whose_row_was_lost(lake: lakelog.Lake, tmp_path: Path) -> None:
     """A key that stayed in the id runs does not hide that its row is gone."""
-    path = put(tmp_path / "f", keyed([1, 2, 3, 2]))
+    path = put(tmp_path / "f.jsonl", keyed([1, 2, 3, 2]))
     lake.ingest(path)
     drop_rows(lake, [places(lake)[1]])
     file = one(lake)
@@ -178,20 +178,22 @@ def test_an_id_whose_row_was_lost(lake: lakelog.Lake, tmp_path: Path) -> None:
 @pytest.mark.parametrize("asked", [False, True])
 def test_sources(lake: lakelog.Lake, tmp_path: Path, asked: bool) -> None:
     """Files taken in under a --source are found by it, and without it by what the lake knows."""
-    path = put(tmp_path / "f", text([{"type": "A", "time": 1, "id": str(n % 5)} for n in range(9)]))
+    path = put(
+        tmp_path / "f.jsonl", text([{"type": "A", "time": 1, "id": str(n % 5)} for n in range(9)])
+    )
     for name in ("web1", "web2"):
         lake.ingest(path, source=name)
     for name in ("web1", "web2"):
         assert sound(one(lake, path, label=name)) == (9, 5, 0, 4)
     files = found(lake, *([path] if asked else [])).files
     assert [(f.label, sound(f)) for f in files] == [(w, (9, 5, 0, 4)) for w in ("web1", "web2")]
-    assert one(lake, path, label="web3").error == "never taken in under this source"
+    assert one(lake, path, label="web3").error == "never ingested under this source"
     assert [f.label for f in found(lake, label="web2").files] == ["web2"]
 
 
 def test_a_forced_format(lake: lakelog.Lake, tmp_path: Path) -> None:
     """A _bulk file taken in as JSON lines is told by the lake; any format can be forced."""
-    path = put(tmp_path / "f", BULK)
+    path = put(tmp_path / "f.jsonl", BULK)
     lake.ingest(path, format="jsonl")
     assert (one(lake).format, sound(one(lake))[0]) == ("jsonl", 6)
     other = put(tmp_path / "g", b"first\n" + KEYED_BULK)
@@ -204,10 +206,10 @@ def test_a_forced_format(lake: lakelog.Lake, tmp_path: Path) -> None:
 def test_rollback_undo_and_gc(make_lake: MakeLake, tmp_path: Path) -> None:
     """Cursors and rows go back and forth together, so an audit holds before and after."""
     lake = make_lake(gc_grace_hours=0, history_days=0)
-    path = put(tmp_path / "f", MIXED)
+    path = put(tmp_path / "f.jsonl", MIXED)
     lake.ingest(path)
     lake.tag("v1")
-    lake.ingest(put(tmp_path / "f", MIXED + b"\n" + feed(9, 60)))
+    lake.ingest(put(tmp_path / "f.jsonl", MIXED + b"\n" + feed(9, 60)))
     grown = sound(one(lake))
     lake.rollback("v1")
     assert (sound(one(lake)), one(lake).waiting) == ((54, 51, 3, 0), 1 + len(feed(9, 60)))
@@ -220,7 +222,7 @@ def test_rollback_undo_and_gc(make_lake: MakeLake, tmp_path: Path) -> None:
 
 def test_cursors_kept_over_a_rollback(lake: lakelog.Lake, tmp_path: Path) -> None:
     """A rollback that kept cursors leaves lines that are nowhere, and the audit says so."""
-    path = tmp_path / "f"
+    path = tmp_path / "f.jsonl"
     lake.ingest(put(path, feed(1)))
     lake.tag("v1")
     lake.ingest(put(path, feed(5)))
@@ -234,10 +236,10 @@ def test_cursors_kept_over_a_rollback(lake: lakelog.Lake, tmp_path: Path) -> Non
 def test_branches(make_lake: MakeLake, tmp_path: Path) -> None:
     """Each branch answers for what it took in itself."""
     lake = make_lake()
-    path = put(tmp_path / "f", feed(10))
+    path = put(tmp_path / "f.jsonl", feed(10))
     lake.ingest(path)
     other = lake.branch("other")
-    other.ingest(put(tmp_path / "f", feed(15)))
+    other.ingest(put(tmp_path / "f.jsonl", feed(15)))
     assert [sound(one(at))[0] for at in (lake, other)] == [10, 15]
     assert [one(at).waiting > 0 for at in (lake, other)] == [True, False]
     other.close()
@@ -246,7 +248,7 @@ def test_branches(make_lake: MakeLake, tmp_path: Path) -> None:
 def test_replayed_lines(lake: lakelog.Lake, tmp_path: Path) -> None:
     """Quarantined lines that became events, or were known by their id, are accounted for."""
     lines = OOS + keyed([1, 2, 2])
-    lake.ingest(put(tmp_path / "f", lines), format="oos")
+    lake.ingest(put(tmp_path / "f.jsonl", lines), format="oos")
     assert sound(one(lake)) == (54, 50, 4, 0)
     quarantine.replay(lake.store, "main", lake.engine)
     assert sound(one(lake)) == (54, 52, 1, 1)
@@ -255,28 +257,29 @@ def test_replayed_lines(lake: lakelog.Lake, tmp_path: Path) -> None:
 def test_a_line_too_long(
     lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A line that is too long to be taken in is one quarantined line."""
+    """A line too long to be taken in at once is quarantined in parts, and each is needed."""
     monkeypatch.setattr(source, "LINE_MAX", 1000)
     monkeypatch.setattr(source, "CHUNK", 400)
-    lake.ingest(put(tmp_path / "f", feed(5) + b"x" * 5000 + b"\n" + feed(5, 5)))
-    assert sound(one(lake)) == (11, 10, 1, 0)
-    drop_rows(lake, [len(feed(5))], "quarantine")
+    lake.ingest(put(tmp_path / "f.jsonl", feed(5) + b"x" * 5000 + b"\n" + feed(5, 5)))
+    assert sound(one(lake)) == (16, 10, 6, 0)
+    drop_rows(lake, [len(feed(5)), len(feed(5)) + 3000], "quarantine")
     pairs = BULK[:33] * 5 + BULK[:25]
     lake.ingest(put(tmp_path / "g", pairs + b"x" * 5000 + b"\n" + BULK[:33] * 5))
-    assert sound(one(lake, tmp_path / "g")) == (11, 10, 1, 0)
-    assert one(lake, tmp_path / "f").first == {"missing": [len(feed(5))]}
+    assert sound(one(lake, tmp_path / "g")) == (17, 10, 7, 0)  # and an action before it
+    missing = [len(feed(5)), len(feed(5)) + 3000]
+    assert one(lake, tmp_path / "f.jsonl").first == {"missing": missing}
 
 
 def test_retention(lake: lakelog.Lake, tmp_path: Path) -> None:
     """Events that a retention took are let go, younger ones are missing once they are lost."""
     late = text([event(5, time=None), event(6, time=None), event(7000), event(8000)])
-    lake.ingest(put(tmp_path / "f", feed(5) + late))
+    lake.ingest(put(tmp_path / "f.jsonl", feed(5) + late))
     line = lakelog.event.parse_time("2026-02-02T03:00:00Z")
     age = disk.now_us() - lakelog.event.to_micros(line)
     lake.retention(f"{age}us", apply=True)
     file = one(lake)
     assert (file.let_go, sound(file)) == (5, (9, 4, 0, 0))
-    assert "5 let go by retention" in run(lake, code=0).stderr
+    assert "5 removed by retention" in run(lake, code=0).stderr
     drop_rows(lake, places(lake)[1:3])
     assert (one(lake).let_go, faults(one(lake))) == (6, (1, 0, 0))
     lake.undo()
@@ -297,7 +300,7 @@ FILES: dict[str, tuple[bytes, str]] = {
 def test_a_planted_fault(lake: lakelog.Lake, tmp_path: Path, name: str, plant: Plant) -> None:
     """Each fault is found with its kind, its number and its first offset, in every file."""
     data, packing = FILES[name]
-    path = put(tmp_path / "f", PACKED[packing](data))
+    path = put(tmp_path / "f.jsonl", PACKED[packing](data))
     lake.ingest(path)
     if name == "zst":
         lake.compact()
@@ -321,7 +324,7 @@ def test_many_faults_at_once(lake: lakelog.Lake, tmp_path: Path, seed: int) -> N
     """Whatever rows are lost, doubled and moved at random, the numbers are those of plain sets."""
     chance = random.Random(seed)
     data = FILES[["plain", "oos", "bulk", "long"][seed % 4]][0]
-    path = put(tmp_path / "f", data)
+    path = put(tmp_path / "f.jsonl", data)
     lake.ingest(path)
     at = places(lake)
     expected = {*at, *places(lake, "quarantine")}
@@ -347,7 +350,7 @@ def test_a_cursor_moved_forward(
     lake: lakelog.Lake, tmp_path: Path, packing: str, size: int
 ) -> None:
     """Lines that a cursor says were taken in, and were not, are missing."""
-    path, data = tmp_path / "f", feed(size + 3)
+    path, data = tmp_path / "f.jsonl", feed(size + 3)
     lake.ingest(put(path, PACKED[packing](feed(size))))
     put(path, PACKED[packing](data))
     move_cursor(lake, data, len(data))
@@ -358,7 +361,7 @@ def test_a_cursor_moved_forward(
 @pytest.mark.parametrize("step", [-7, 7])
 def test_a_cursor_that_fits_no_file(lake: lakelog.Lake, tmp_path: Path, step: int) -> None:
     """A cursor moved without the check of the bytes before it belongs to no file any more."""
-    path = put(tmp_path / "f", feed(20))
+    path = put(tmp_path / "f.jsonl", feed(20))
     lake.ingest(path)
     (entry,) = entries(lake, "cursor")
     change(lake, entry | {"bytes": entry["bytes"] + step})
@@ -368,11 +371,11 @@ def test_a_cursor_that_fits_no_file(lake: lakelog.Lake, tmp_path: Path, step: in
 
 def test_taken_in_again_after_a_lost_cursor(lake: lakelog.Lake, tmp_path: Path) -> None:
     """Without its cursor a file's rows stand alone, and once it came again they are doubled."""
-    path = put(tmp_path / "f", feed(200) + b"oops\n")
+    path = put(tmp_path / "f.jsonl", feed(200) + b"oops\n")
     lake.ingest(path)
     change(lake, {"del": "cursor", "key": entries(lake, "cursor")[0]["key"]})
     assert (one(lake).foreign, one(lake).gone) == (201, "no cursor remembers this file")
-    assert one(lake, path).error == "never taken in"
+    assert one(lake, path).error == "never ingested"
     lake.ingest(path)
     assert faults(one(lake)) == (0, 201, 0)
 
@@ -410,7 +413,7 @@ def test_one_bad_file_of_many(
 
 def test_a_file_that_is_gone(lake: lakelog.Lake, tmp_path: Path) -> None:
     """Of a file that is gone the lake's side is checked: each place once, no more than lines."""
-    path = put(tmp_path / "f", MIXED)
+    path = put(tmp_path / "f.jsonl", MIXED)
     lake.ingest(path)
     os.remove(path)
     file = one(lake)
@@ -430,7 +433,7 @@ def test_a_foreign_row_of_a_file_that_is_gone(
     lake: lakelog.Lake, tmp_path: Path, to: int, foreign: int
 ) -> None:
     """Rows beyond the cursor are foreign; where within a file its lines begin, nobody knows."""
-    path = put(tmp_path / "f", MIXED)
+    path = put(tmp_path / "f.jsonl", MIXED)
     lake.ingest(path)
     os.remove(path)
     move_row(lake, places(lake)[3], to)
@@ -439,7 +442,7 @@ def test_a_foreign_row_of_a_file_that_is_gone(
 
 def test_more_rows_than_lines(lake: lakelog.Lake, tmp_path: Path) -> None:
     """More places than lines cannot all be lines of a file that is gone."""
-    path = put(tmp_path / "f", feed(3))
+    path = put(tmp_path / "f.jsonl", feed(3))
     lake.ingest(path)
     os.remove(path)
     (entry,) = entries(lake, "cursor")
@@ -476,7 +479,7 @@ def test_what_cannot_be_read(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert files[1].error
     assert [f.error for f in files[2:]] == [
         "no such file now", "not a regular file",
-        "standard input cannot be read twice: name a file", "never taken in",
+        "standard input cannot be read twice: name a file", "never ingested",
     ]  # fmt: skip
     assert run(lake, *names, code=1).stderr.count("\n") == 6
     put(tmp_path / "cut.gz", whole[: len(whole) // 3])
@@ -485,14 +488,16 @@ def test_what_cannot_be_read(lake: lakelog.Lake, tmp_path: Path) -> None:
 
 def test_empty_files(lake: lakelog.Lake, tmp_path: Path) -> None:
     """A file without a byte has nothing to take in, so nothing of it is missing."""
-    lake.ingest(put(tmp_path / "f", feed(3)))
+    lake.ingest(put(tmp_path / "f.jsonl", feed(3)))
     put(tmp_path / "empty", b"")
     put(tmp_path / "empty.gz", PACKED["gz"](b""))
     lake.ingest(str(tmp_path))
     files = found(lake, tmp_path).files
     assert [(f.lines, f.error, f.gone) for f in files] == [(0, "", ""), (0, "", ""), (3, "", "")]
-    put(tmp_path / "f", b"")
-    assert one(lake).gone == one(lake, tmp_path / "f").error == "another file has its name now"
+    put(tmp_path / "f.jsonl", b"")
+    reason = "another file has its name now"
+    assert (one(lake).gone, one(lake, tmp_path / "f.jsonl").gone) == (reason, reason)
+    assert one(lake, tmp_path / "f.jsonl").error == "", "an empty file has nothing to be read"
     assert one(lake, put(tmp_path / "g.gz", PACKED["gz"](b"x")[:12])).error
 
 
@@ -515,7 +520,7 @@ def test_an_empty_lake(lake: lakelog.Lake) -> None:
 
 def test_output(lake: lakelog.Lake, tmp_path: Path) -> None:
     """JSON has every number, a table fits 80 columns, and the last line sums up."""
-    path = put(tmp_path / ("long" * 30), MIXED)
+    path = put(tmp_path / ("long" * 30 + ".jsonl"), MIXED)
     lake.ingest(path)
     (record,) = json.loads(run(lake, "--json", code=0).stdout)
     assert record["source"] == path
@@ -524,7 +529,7 @@ def test_output(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert max(map(len, shown.stdout.splitlines())) <= 80
     assert re.search(r"54 +51 +3 +0 +0 +0 +0$", shown.stdout, re.M)
     assert shown.stderr.startswith("54 lines of 1 file read again (")
-    assert shown.stderr.endswith("each there exactly once\n")
+    assert shown.stderr.endswith("each is stored exactly once\n")
     drop_rows(lake, places(lake))
     (record,) = json.loads(run(lake, "--json", path, code=3).stdout)
     assert (record["state"], record["missing"], len(record["missing_at"])) == ("wrong", 51, 5)
@@ -538,7 +543,7 @@ def test_output(lake: lakelog.Lake, tmp_path: Path) -> None:
 
 def test_the_tail_changes_nothing(lake: lakelog.Lake, tmp_path: Path) -> None:
     """Events that are not yet published are no rows of files, and an audit publishes nothing."""
-    lake.ingest(put(tmp_path / "f", feed(9)))
+    lake.ingest(put(tmp_path / "f.jsonl", feed(9)))
     lake.append(event(99))
     head = lake.store.refs.head("main").move
     assert sound(one(lake)) == (9, 9, 0, 0)

@@ -173,7 +173,7 @@ def test_backups_below_the_logs_are_not_input(lake: lakelog.Lake, logs: Path) ->
     made.close()
     assert list(scan([str(logs)], ("*",)).files) == [str(logs / "app.log")]
     assert len(lake.ingest(str(logs)).files) == 1
-    with pytest.raises(InvalidSetting, match="must not hold"):
+    with pytest.raises(InvalidSetting, match="must not contain"):
         Rounds(lake, [str(logs)], Plan(str(logs.parent)))
 
 

@@ -70,7 +70,7 @@ def test_the_golden_answers(logs: Path) -> None:
     found = {os.path.relpath(b["source"], logs): [b["size"], b["sha256"]] for b in listed}
     assert found == ANSWERS["backups"]
     assert "0 damaged" in run("backups", "verify", cwd=logs.parent).stderr
-    assert "each there exactly once" in run("audit", cwd=logs.parent).stderr
+    assert "each is stored exactly once" in run("audit", cwd=logs.parent).stderr
 
 
 def test_dump_runs_until_it_is_told_to_end(logs: Path) -> None:

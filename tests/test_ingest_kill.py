@@ -137,7 +137,7 @@ def state(lake: lakelog.Lake) -> tuple[int, int, int]:
 def survive(root: Path, kind: str, seed: str, goal: int) -> tuple[int, int]:
     """Kill the ingest of a growing file so often, and check it; return kills and publishes."""
     path, chance = str(root / "lake"), random.Random(seed)
-    given = Feed(root / "f", kind, 4000)
+    given = Feed(root / "f.jsonl", kind, 4000)
     kills = moves = done = 0
     with lakelog.open(path, settings={"seal": "never", "threads": 1}) as lake:
         while kills < goal:
@@ -172,7 +172,7 @@ def test_kills_lose_and_double_nothing(tmp_path: Path, kind: str) -> None:
 def test_processes_on_one_file(tmp_path: Path, kind: str) -> None:
     """Three processes on one file at once, one of them killed now and then: every row once."""
     path, chance = str(tmp_path / "lake"), random.Random(kind)
-    given = Feed(tmp_path / "f", kind, 1500)
+    given = Feed(tmp_path / "f.jsonl", kind, 1500)
     with lakelog.open(path, settings={"seal": "never", "threads": 1}) as lake:
         for _ in range(3):
             pids = [child(taking(path, str(given.path)), chance.randint(50, 400)) for _ in "ab"]
@@ -436,7 +436,7 @@ def test_a_segment_that_vanished_is_written_again(
 
     monkeypatch.setattr(batch, "publish", publish)
     lake = make_lake()
-    assert lake.ingest(put(tmp_path / "f", feed(50) + b"oops\n")).events == 50
+    assert lake.ingest(put(tmp_path / "f.jsonl", feed(50) + b"oops\n")).events == 50
     assert_each_once(lake, 50)
     assert lake.at("main").sql("SELECT count(*) AS n FROM quarantine").fetchall() == [(1,)]
 

@@ -13,6 +13,7 @@ import pytest
 
 import lakelog
 from lakelog.ingest import batch, cursors, ingest, source, transform
+from lakelog.ingest.audit import audit
 from tests.support.feeds import (
     PACKED,
     assert_each_once,
@@ -52,7 +53,7 @@ def test_again_and_grown(
 ) -> None:
     """The same file again adds nothing; grown by one per cent it gives only what is new."""
     monkeypatch.setattr(transform, "FEW", few)
-    path = tmp_path / "f"
+    path = tmp_path / "f.jsonl"
     put(path, PACKED[packing](feed(1000) + b"oops\n"))
     assert outcome(lake, path) == (1000, 0, 1)
     head = lake.store.refs.head("main").move
@@ -81,7 +82,8 @@ def test_other_names_and_packings_of_one_file(
         put(tmp_path / "packed", PACKED[packing](feed(size + number)))
         assert outcome(lake, tmp_path / "packed")[0] == (1 if number else 0), packing
     assert_each_once(lake, size + 2 * len(PACKED) - 1)
-    assert len({c.origin for c in cursor(lake)}) == 1
+    shared = {c.shared for c in cursor(lake) if c.shares}
+    assert shared == {len(feed(size))}, "the copy that went on brought only what is new in it"
 
 
 def test_the_same_events_with_ids(lake: lakelog.Lake, tmp_path: Path) -> None:
@@ -224,20 +226,40 @@ def test_a_last_line_without_newline(
     lake: lakelog.Lake, tmp_path: Path, first: bytes, then: bytes, whole: bool, before: int,
     packing: str,
 ) -> None:  # fmt: skip
-    """A good one is taken; an unfinished one is left for next time, and no error."""
+    """A good one is taken. One that is no event stands in quarantine once nobody writes to its
+    file, and becomes one event with its rest if that comes."""
     path, pack = tmp_path / "f", PACKED[packing]
     report = lake.ingest(put(path, pack(feed(before, 10) + first))).files[0]
-    assert (report.events, report.quarantined, report.error) == (before + whole, 0, "")
-    assert report.left == (0 if whole else len(first))
+    assert (report.events, report.quarantined, report.error) == (before + whole, 1 - whole, "")
+    assert (report.left, len(bad_lines(lake))) == (0, 1 - whole)
+    again = lake.ingest(str(path)).files[0]
+    assert (again.events, again.quarantined) == (0, 0), "it is quarantined once"
+    assert audit(lake.store, "main", lake.engine, [str(path)]).wrong == []
     later = lake.ingest(put(path, pack(feed(before, 10) + first + then + feed(1, 20)))).files[0]
     assert (later.events, later.quarantined, later.left) == (2 - whole, 0, 0)
     assert sorted(numbers(lake)) == [5, *range(10, 10 + before), 20]
+    assert bad_lines(lake) == []
+    assert audit(lake.store, "main", lake.engine, [str(path)]).wrong == []
+
+
+def test_a_last_line_that_is_being_written(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """As long as somebody has the file open for writing, an unfinished line is left and said."""
+    path = tmp_path / "f"
+    with open(path, "wb", buffering=0) as writer:
+        writer.write(feed(3) + b'{"type":"A","ti')
+        report = lake.ingest(str(path)).files[0]
+        assert (report.events, report.quarantined, report.left) == (3, 0, 15)
+        writer.write(b'me":1,"data":{"n":9}}\n')
+    assert outcome(lake, path)[0] == 1
+    assert numbers(lake) == [0, 1, 2, 9]
+    assert bad_lines(lake) == []
 
 
 def test_the_last_line_of_other_formats(lake: lakelog.Lake, tmp_path: Path) -> None:
     """Digits may go on, and an action waits for its document."""
     line = b"2026-05-01T12:00:00|A|||x|"
     path = tmp_path / "oos"
+    writers = [open(tmp_path / name, "ab") for name in ("oos", "bulk")]  # noqa: SIM115
     for last, events in ((b"", 0), (b"1", 0), (b"12\n", 1), (b'12\n{"n":3}', 1)):
         data = line + b"7\n" + line + last.replace(b"{", line + b"{")
         assert outcome(lake, put(path, data))[0] == events + (last == b"")
@@ -249,6 +271,8 @@ def test_the_last_line_of_other_formats(lake: lakelog.Lake, tmp_path: Path) -> N
         assert outcome(lake, put(path, (pair * 2)[:size]))[0] == events
     assert outcome(lake, put(path, pair * 2 + pair[:-1]))[0] == 1
     assert outcome(lake, path)[::2] == (0, 0)
+    for writer in writers:
+        writer.close()
 
 
 # --- many files, other moves ----------------------------------------------------------------------
@@ -286,7 +310,7 @@ def test_branches_have_their_own_cursors(make_lake: MakeLake, tmp_path: Path) ->
 @pytest.mark.parametrize("keep", [False, True])
 def test_rollback_and_cursors(lake: lakelog.Lake, tmp_path: Path, keep: bool) -> None:
     """After a rollback the file comes again, each row once; with its cursors kept it does not."""
-    path, data = tmp_path / "f", feed(20)
+    path, data = tmp_path / "f.jsonl", feed(20)
     lake.ingest(put(path, data + b"oops\n"))
     lake.tag("v1")
     lake.ingest(put(path, data + b"oops\n" + feed(30, 20) + b"{oops\n"))

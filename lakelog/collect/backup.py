@@ -23,7 +23,7 @@ from typing import Any
 import zstandard
 
 from lakelog.ingest.cursors import printable
-from lakelog.ingest.inflate import compression
+from lakelog.ingest.inflate import MAGIC_MAX, compression
 from lakelog.store import disk, document
 
 DOCUMENT = ".backup.json"
@@ -127,7 +127,7 @@ def copy(path: str, folder: str, packed: bool, stop: Stop) -> Copied:
         for _ in range(_TRIES):
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.EINVAL, "it is no regular file", path)
+                raise OSError(errno.EINVAL, "it is not a regular file", path)
             with contextlib.suppress(Changed):
                 return _copy(fd, status, folder, packed, stop)
     finally:
@@ -152,7 +152,7 @@ def fault_of(backup: Backup, stop: Stop = lambda: False) -> str:
 
 
 def _copy(fd: int, status: os.stat_result, folder: str, packed: bool, stop: Stop) -> Copied:
-    packed = packed and not compression(os.pread(fd, 4, 0))
+    packed = packed and not compression(os.pread(fd, MAGIC_MAX, 0))
     digest = hashlib.sha256()
     read = _pieces(fd, status.st_size, digest, stop)
     mode = stat.S_IMODE(status.st_mode) & 0o666 | 0o600
@@ -183,7 +183,7 @@ def _pieces(fd: int, size: int, digest: Any, stop: Stop) -> Iterator[bytes]:
             raise Stopped
         piece = os.pread(fd, min(size - at, _PIECE), at)
         if not piece:
-            raise Changed(errno.EAGAIN, "it was cut while it was copied")
+            raise Changed(errno.EAGAIN, "it was truncated while it was copied")
         digest.update(piece)
         at += len(piece)
         yield piece

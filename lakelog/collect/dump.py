@@ -101,7 +101,7 @@ class OMEGALogManager:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
-        """Start to watch; nothing if it does. Raises InUse if another process watches there."""
+        """Start to watch; nothing if it does. Raises InUse if another process is watching there."""
         if self.is_running:
             return
         if self.redis_url:
@@ -112,7 +112,7 @@ class OMEGALogManager:
         claim = contextlib.ExitStack()
         if not claim.enter_context(disk.claim(lock_path(self.lake, roots))):
             claim.close()
-            raise InUse(f"another process watches {self.logs_dir}")
+            raise InUse(f"another process is watching {self.logs_dir}")
         try:
             rounds = Rounds(self.lake, roots, plan, say=self._say)
         except BaseException:
@@ -128,7 +128,7 @@ class OMEGALogManager:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take in what is there, and end."""
+        """Ingest what is there, then exit."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()

@@ -14,29 +14,24 @@ the file open and reads what was written so at its next round.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import os
-import re
-import signal
-from collections.abc import Iterator
 from contextlib import closing
 
 from lakelog.collect import backup
 from lakelog.collect.backup import Backup, Stop
-from lakelog.collect.scan import SUFFIXES, Seen
+from lakelog.collect.scan import Seen
 from lakelog.ingest import cursors
-from lakelog.ingest.cursors import Cursor
+from lakelog.ingest.cursors import Cursor, CursorIndex
+from lakelog.ingest.identity import of_inode
+from lakelog.ingest.lease import lease
+from lakelog.ingest.rotation import is_rotated
 from lakelog.ingest.source import Source
 from lakelog.store import disk
 from lakelog.store.opening import Store
 
 QUIET = 10.0
 """Seconds for which a rotated file must not have been written to."""
-_ROTATED = re.compile(
-    r"(\.\d{1,3}|[.-]\d{8}([-_T]?\d{4,6})?|[.-]\d{4}-\d\d-\d\d([-_T][\d-]+)?)(\.log)?$"
-)
 _PIECE = 1 << 22
 
 
@@ -44,11 +39,7 @@ def is_finished(seen: Seen, now: float, after: float | None) -> bool:
     """Whether nobody should write to a file any more: its name is that of a rotated or packed file
     and it was left alone for a while, or it was left alone for `after` seconds."""
     quiet = now - seen.mtime_ns / 1e9
-    name, packed = seen.path, False
-    for suffix in SUFFIXES:
-        packed = packed or name.endswith(suffix)
-        name = name.removesuffix(suffix)
-    rotated = packed or bool(_ROTATED.search(os.path.basename(name)))
+    rotated = is_rotated(seen.path)
     return (rotated and quiet >= QUIET) or (after is not None and quiet >= after)
 
 
@@ -59,10 +50,10 @@ def covering(store: Store, branch: str, path: str, label: str | None) -> Cursor 
     """
     state = store.manifests.load(store.refs.head(branch).move.snapshot)
     with closing(Source(path)) as source:
-        start = cursors.find(source, store.manifests.entries(state, "cursor"), label)
+        cursor = of_inode(source, CursorIndex(store.manifests.entries(state, "cursor")), label)
         source.limit = None
-        done = start.replaced is not None and not source.read(1) and not source.broken
-    return start.cursor if done else None
+        done = cursor is not None and not source.read(1) and not source.broken
+    return cursor if done else None
 
 
 def remove(
@@ -83,7 +74,7 @@ def remove(
             return f"its backup {cursors.printable(kept.path)} is damaged: {fault}"
         if covering(store, branch, f"/dev/fd/{fd}", label) is None:
             return "not all of it is published"
-        with _lease(fd) as alone:
+        with lease(fd) as alone:
             if not alone:
                 return "a process has it open for writing"
             if _digest(fd, stop) != kept.sha256:
@@ -108,32 +99,6 @@ def _unlink(fd: int, path: str, before: os.stat_result) -> str:
 
 def _is_as(status: os.stat_result, kept: Backup) -> bool:
     return (status.st_size, status.st_mtime_ns) == (kept.size, kept.mtime_ns)
-
-
-@contextlib.contextmanager
-def _lease(fd: int) -> Iterator[bool]:
-    """Keep writers from opening a file for a moment; yields False if one has it open.
-
-    Where the system grants no leases it yields True and keeps nobody away.
-    """
-    granted = _ask_for_lease(fd)
-    try:
-        yield granted is not False
-    finally:
-        if granted:
-            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-
-
-def _ask_for_lease(fd: int) -> bool | None:
-    """Whether a lease was had; None where the system grants none."""
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # which is ignored unless asked for
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as error:
-        return False if error.errno == errno.EAGAIN else None
-    except AttributeError:  # not on this system
-        return None
-    return True
 
 
 def _digest(fd: int, stop: Stop) -> str:

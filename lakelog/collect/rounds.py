@@ -22,15 +22,16 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from lakelog import bookkeeping
 from lakelog.collect import removal
 from lakelog.collect.backup import Backup, Changed, Stopped
 from lakelog.collect.expiry import expired
 from lakelog.collect.scan import Scan, Seen
 from lakelog.collect.shelf import Shelf
 from lakelog.errors import InvalidSetting, LakelogError
-from lakelog.ingest import cursors
 from lakelog.ingest.apart import MARK
-from lakelog.ingest.cursors import printable
+from lakelog.ingest.cursors import CursorIndex, printable
+from lakelog.ingest.identity import locate
 from lakelog.ingest.source import Source
 from lakelog.store import disk
 
@@ -45,7 +46,6 @@ SWEEP = 3600.0
 """Seconds between two looks for what others left half-done, and for what came of age."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHELVES = "backups.json"
-_TYPE, _LABEL = "lakelog.backup", "lakelog"
 Say = Callable[[str], None]
 
 
@@ -133,7 +133,8 @@ class Rounds:
         """What was done, in words."""
         words = [f"{self.made:,} backed up"]
         words += [f"{self.removed:,} removed after it"] if self.removed else []
-        words += [f"{self.expired:,} old backups let go"] if self.expired else []
+        backups = "backup" if self.expired == 1 else "backups"
+        words += [f"{self.expired:,} old {backups} deleted"] if self.expired else []
         return ", ".join(words)
 
     def _wants(self, found: Scan) -> bool:
@@ -220,9 +221,8 @@ class Rounds:
         state = store.manifests.load(store.refs.head(self._lake.branch_name).move.snapshot)
         with closing(Source(path)) as source:
             entries = store.manifests.entries(state, "cursor")
-            start = cursors.find(source, entries, self._label)
-        known = start.replaced is not None
-        return (start.cursor.key, start.cursor.bytes) if known else ("", 0)
+            cursor = locate(source, CursorIndex(entries), self._label)
+        return (cursor.key, cursor.bytes) if cursor else ("", 0)
 
     def _remove(self, seen: Seen, kept: Backup) -> bool:
         """Remove a file if that may be; return whether there is nothing to come back for."""
@@ -284,10 +284,9 @@ class Rounds:
 
     def _tell(self, path: str, level: str, message: str, kept: Backup | None = None) -> None:
         data = {"backup": printable(kept.path), "sha256": kept.sha256} if kept else None
-        event = {
-            "type": _TYPE, "source": _LABEL, "subject": printable(path), "level": level,
-            "message": message, "data": data,
-        }  # fmt: skip
+        event = bookkeeping.event(
+            bookkeeping.BACKUP, printable(path), level=level, message=message, data=data
+        )
         with contextlib.suppress(LakelogError, OSError):
             self._lake.append(event)
 
@@ -324,7 +323,7 @@ def _refuse_nested(root: str, roots: list[str]) -> None:
     for watched in roots:
         if f"{os.path.realpath(watched)}/".startswith(f"{real}/"):
             raise InvalidSetting(
-                f"the backup directory {printable(root)} must not hold what is watched"
+                f"the backup directory {printable(root)} must not contain what is watched"
             )
 
 

@@ -8,15 +8,18 @@ no line waits for it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from lakelog.collect.watch import Say, Watcher
 from lakelog.errors import LakelogError
+from lakelog.ingest.cursors import printable
 
 PAUSE, SHORT = 0.2, 0.02
 """Seconds between two rounds at least, so that one publish takes many lines; the shorter one
@@ -86,11 +89,11 @@ def run(
     wake = threading.Event()
     observer = None if poll else _observe(watcher, wake, say)
     interval *= RELAXED if observer else 1.0
-    compaction = Compaction(watcher)
+    compaction, rounds = Compaction(watcher), _Patience(watcher, say)
     last, resting = time.monotonic(), False
     try:
         while not stop.is_set():
-            new = _safely(watcher, say)
+            new = rounds.round()
             if new:
                 last = time.monotonic()
                 compaction.now_and_then()
@@ -98,12 +101,13 @@ def run(
                 resting = True
                 raise Rest(watcher.memory())
             _wait(watcher, stop, wake, SHORT if new > MANY else PAUSE, interval)
-        _safely(watcher, say)
+        rounds.round()
     finally:
         compaction.close()
         if observer is not None:
-            observer.stop()
-            observer.join(5)
+            with _quiet_threads():
+                observer.stop()
+                observer.join(5)
         if not resting:
             watcher.close()
 
@@ -112,8 +116,8 @@ def _wait(
     watcher: Watcher, stop: threading.Event, wake: threading.Event, pause: float, interval: float
 ) -> None:
     """Wait for a hint, at most for the interval, at least for the pause."""
-    stop.wait(pause)
-    until = time.monotonic() + max(interval - pause, 0)
+    stop.wait(SHORT if watcher.behind else pause)
+    until = time.monotonic() + (0.0 if watcher.behind else max(interval - pause, 0))
     while not (stop.is_set() or wake.is_set() or watcher.holding) and time.monotonic() < until:
         wake.wait(min(PAUSE, max(until - time.monotonic(), 0.01)))
     wake.clear()
@@ -121,18 +125,51 @@ def _wait(
 
 def _may_rest(watcher: Watcher, compaction: Compaction, last: float) -> bool:
     """Whether nothing came for a while, nothing is going on, and memory would be won."""
-    waiting = watcher.holding or watcher.waiting or watcher.busy or compaction.running
-    return not waiting and "duckdb" in sys.modules and time.monotonic() - last > REST_AFTER
+    idle = not (watcher.holding or watcher.waiting or watcher.behind or watcher.busy)
+    quiet = idle and not compaction.running
+    return quiet and "duckdb" in sys.modules and time.monotonic() - last > REST_AFTER
 
 
-def _safely(watcher: Watcher, say: Say) -> int:
-    """Do a round; a lake that fails for a while (a full disk) does not end the watching."""
+class _Patience:
+    """Does rounds; a lake that fails for a while (a full disk) does not end the watching. What it
+    fails of is said once, and when it is over."""
+
+    def __init__(self, watcher: Watcher, say: Say) -> None:
+        self._watcher, self._say, self._trouble = watcher, say, ""
+
+    def round(self) -> int:
+        """Do a round; return the number of new events."""
+        try:
+            new = self._watcher.round()
+        except (LakelogError, OSError) as error:
+            trouble = _words(error, self._watcher.lake.store.layout.root)
+            if trouble != self._trouble:
+                self._say(f"{trouble}; nothing is lost, trying again until it works")
+            self._trouble = trouble
+            time.sleep(1.0)
+            return 0
+        if self._trouble:
+            self._say(f"it works again, which was: {self._trouble}")
+            self._trouble = ""
+        return new
+
+
+def _words(error: Exception, root: str) -> str:
+    """Say what is wrong, and where: in the lake, if the error does not know a path."""
+    reason = getattr(error, "strerror", None)
+    if reason is None:
+        return str(error)
+    return f"the lake {printable(root)} cannot be written: {reason}"
+
+
+@contextlib.contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Keep threads quiet that end while what they look at is taken from them."""
+    before, threading.excepthook = threading.excepthook, lambda args: None
     try:
-        return watcher.round()
-    except (LakelogError, OSError) as error:
-        say(f"trying again: {error}")
-        time.sleep(1.0)
-        return 0
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _observe(watcher: Watcher, wake: threading.Event, say: Say) -> Any:

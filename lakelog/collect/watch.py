@@ -1,31 +1,37 @@
 """Watching directories: every line of every file becomes an event, once, soon after it is written.
 
 A scan of names, sizes and times is the truth of what changed; events of the file system only bring
-the next scan forward. What is taken in, and how far, is decided by ingest: by content, with the
-cursor in the same move as the rows. A followed file is held open, so that what was written just
-before it was renamed or removed is still read. An unfinished last line waits for its newline; it
-is taken as it is once its file was replaced.
+the next scan forward. Which file a path holds is decided by inode and content (ingest/identity.py),
+with the cursor in the same move as the rows. Of a file no more is read than it held when it was
+scanned, so that a copy of it is known before what the copy holds is read. Files that changed last
+are held open, so that what was written just before they were removed is still read. An unfinished
+last line waits for its newline as long as somebody may write it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import resource
 import time
 from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.collect.scan import SUFFIXES, Scan, Seen, scan
+from lakelog import bookkeeping
+from lakelog.collect.scan import IGNORED, Scan, Seen, look_again, scan, seen_as
+from lakelog.collect.turns import Turns
 from lakelog.errors import LakelogError
 from lakelog.ingest import cursors
-from lakelog.ingest.batch import FileReport, Job
+from lakelog.ingest.batch import GRACE, FileReport, Job
 from lakelog.ingest.group import Group
-from lakelog.ingest.ingest import Ingester
-from lakelog.ingest.source import Source
+from lakelog.ingest.ingest import Ingester, Reading
+from lakelog.ingest.lease import is_open_for_writing
+from lakelog.ingest.rotation import PACKED, is_rotated
 from lakelog.store import disk
 
 if TYPE_CHECKING:
@@ -35,10 +41,11 @@ HELD_MAX = 256
 """So many files are held open at most, those that changed last."""
 STABLE = 2.0
 """Seconds for which a copy must have stood still before it is read."""
-_PATIENCE = 30.0
+_PATIENCE, _ARRIVAL_MAX = 30.0, 5.0
 _STATUS_EVERY = 10.0
-_LABEL = "lakelog"
+_WENT = os.strerror(errno.ENOENT)
 Say = Callable[[str], None]
+Identity = tuple[int, int]
 
 
 @dataclass
@@ -52,6 +59,7 @@ class Totals:
     files: int = 0
     events: int = 0
     quarantined: int = 0
+    nuls: int = 0
     faults: dict[str, str] = field(default_factory=dict)
     last_round: float = 0.0
     last_event: float = 0.0
@@ -60,11 +68,19 @@ class Totals:
 
 @dataclass
 class _Followed:
+    """One file, by its inode: what was seen of it when it was read last, at `since`."""
+
     seen: Seen
     fd: int = -1
     since: float = 0.0
     held: bool = False
     """Whether its end was left, for more may belong to it."""
+    unfinished: bool = False
+    """Whether a last line without newline was left."""
+    is_copy: bool = False
+    """Whether all of it is a copy of another file."""
+    arriving: tuple[int, int] = (0, 0)
+    """Size and mtime of a packed file that waits to be read, at `since`."""
 
 
 class Watcher:
@@ -80,11 +96,14 @@ class Watcher:
         self._lake, self._roots = lake, [os.path.abspath(root) for root in roots]
         self._patterns, self._say = patterns, say or (lambda text: None)
         self._form, self._source = form, source
-        self._job = Job(lake.store, lake.branch_name, lake.engine, form, source)
-        self._known: dict[str, _Followed] = {}
+        self._job = Job(lake.store, lake.branch_name, lake.engine, form, source, follows=True)
+        self._known: dict[Identity, _Followed] = {}
+        self._inodes: dict[Identity, str] = {}
         self._told: dict[str, str] = {}
         self._unseen: set[str] = set()
+        self._turns = Turns(self._begin)
         self._written = 0.0
+        self._held_max = min(HELD_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self.totals = Totals(roots=self._roots)
 
     def round(self, *, final: bool = False) -> int:
@@ -96,13 +115,27 @@ class Watcher:
         began = time.monotonic()
         found = scan(self._roots, self._patterns)
         due = [seen for seen in found.files.values() if self._changed(seen)]
-        new = sum(self._finish(path) for path in self._gone(found))
-        new += self._take([s for s in due if not self._is_copy_in_progress(s)], final=final)
+        gone = [f for identity, f in self._known.items() if identity not in found.taken]
+        if due or gone:
+            due += look_again(found, self._patterns)
+        self._note_inodes(found)
+        new, originals_left = self._finish(gone)
+        taken, released = self._take([s for s in due if not self._is_arriving(s)], final=final)
+        by_turns, ended = self._take_turns()
+        new += taken + by_turns
+        if originals_left or released or ended:
+            # A copy takes the place of its original at once, or another file might; and a file that
+            # had turns may have grown meanwhile.
+            again = [f.seen for f in self._known.values() if f.is_copy and f not in gone]
+            again += [seen for seen in found.files.values() if seen.identity in ended]
+            new += self._take([s for s in map(_now, again) if s], final=final)[0]
         for path in self._unseen - found.faults.keys():
-            self._told.pop(path, None)
+            if self._told.pop(cursors.printable(path), None) and path in self._roots:
+                self._tell(cursors.printable(path), "there again")
         self._unseen = set(found.faults)
-        for path, reason in found.faults.items():
+        for path, reason in (found.faults | found.ignored).items():
             self._complain(path, reason)
+        self._forget(found)
         if new:
             self._lake.sealer().maintain()
         self._count(found, began, new)
@@ -114,6 +147,16 @@ class Watcher:
     def waiting(self) -> bool:
         """Whether some file is not read yet, for it may be a copy that is being written."""
         return any(followed.seen.size < 0 for followed in self._known.values())
+
+    @property
+    def unread(self) -> bool:
+        """Whether something could not be read that should be: a directory, or a file."""
+        return any(not reason.startswith(IGNORED) for reason in self._told.values())
+
+    @property
+    def behind(self) -> bool:
+        """Whether some file is not read to its end, for others had their turns too."""
+        return bool(self._turns)
 
     @property
     def holding(self) -> bool:
@@ -135,7 +178,9 @@ class Watcher:
 
         The files that are held open are handed over by number.
         """
-        files = [[*astuple(f.seen), f.fd, f.held] for f in self._known.values()]
+        files = [
+            [*astuple(f.seen), f.fd, f.held, f.unfinished, f.is_copy] for f in self._known.values()
+        ]
         for followed in self._known.values():
             if followed.fd >= 0:
                 os.set_inheritable(followed.fd, True)
@@ -145,13 +190,15 @@ class Watcher:
         """Go on where another watcher of this process, before it was renewed, had come to."""
         self.totals = Totals(**memory["totals"])
         self._told = memory["told"]
-        for *seen, fd, held in memory["files"]:
+        for *values, fd, held, unfinished, is_copy in memory["files"]:
             if fd >= 0:
                 os.set_inheritable(fd, False)
-            self._known[seen[0]] = _Followed(Seen(*seen), fd, time.monotonic(), held)
+            seen, now = Seen(*values), time.monotonic()
+            self._known[seen.identity] = _Followed(seen, fd, now, held, unfinished, is_copy)
 
     def close(self) -> None:
         """Let go of the files."""
+        self._turns.close()
         for followed in self._known.values():
             _close(followed)
         self._known.clear()
@@ -159,124 +206,224 @@ class Watcher:
     # --- one file ---
 
     def _changed(self, seen: Seen) -> bool:
-        followed = self._known.get(seen.path)
+        if seen.identity in self._turns:
+            return False
+        followed = self._known.get(seen.identity)
         if followed is None or followed.seen != seen or followed.held:
             return True
-        return seen.path in self._told and time.monotonic() - followed.since > _PATIENCE
+        if followed.unfinished and self._is_ended(followed):
+            return True
+        said = cursors.printable(seen.path) in self._told
+        return said and time.monotonic() - followed.since > _PATIENCE
 
-    def _gone(self, found: Scan) -> list[str]:
-        """Paths that name another file now, or none."""
-        return [
-            path
-            for path, followed in self._known.items()
-            if path not in found.files or found.files[path].identity != followed.seen.identity
-        ]
+    def _is_ended(self, followed: _Followed) -> bool:
+        """Whether nobody will write the rest of a last line: its file is rotated, was left alone
+        for a while, and nobody has it open for writing, as far as the system knows."""
+        quiet = time.monotonic() - followed.since
+        if quiet < GRACE or not is_rotated(followed.seen.path):
+            return False
+        followed.since = time.monotonic()  # if somebody has: ask again after as long
+        return not _is_open_for_writing(followed)
 
-    def _finish(self, path: str) -> int:
-        """Read the rest of a file that lost its name, through the descriptor that is held."""
-        followed = self._known.pop(path)
-        try:
-            if followed.fd < 0:
-                return 0
-            report = self._ingest(f"/dev/fd/{followed.fd}", path, "last")
-            self._note(report)
-            return report.events
-        finally:
+    def _note_inodes(self, found: Scan) -> None:
+        """Say where each file is, for who decides which is which."""
+        self._inodes.clear()
+        for identity, followed in self._known.items():
+            if followed.fd >= 0:
+                self._inodes[identity] = f"/dev/fd/{followed.fd}"
+        self._inodes.update(self._turns.unnamed())
+        self._inodes.update((seen.identity, seen.path) for seen in found.files.values())
+        self._job.inodes = self._inodes
+
+    def _finish(self, gone: list[_Followed]) -> tuple[int, bool]:
+        """Read the rest of files that lost their names, through the descriptors that are held.
+
+        As long as somebody may write on, they are kept. Returns the number of new events, and
+        whether one of the files is left for good.
+        """
+        new, left = 0, False
+        for followed in gone:
+            identity = followed.seen.identity
+            if self._turns.unname(identity, followed.fd):
+                self._known.pop(identity)  # its descriptor is with the turns now
+                continue
+            if followed.fd >= 0:
+                status = os.fstat(followed.fd)
+                if (status.st_size, status.st_mtime_ns) != (
+                    followed.seen.size, followed.seen.mtime_ns
+                ):  # fmt: skip
+                    followed.since = time.monotonic()
+                is_open = _is_open_for_writing(followed)
+                kept = is_open or (is_open is None and time.monotonic() - followed.since < GRACE)
+                mode = "follow" if kept else "last"
+                report = self._ingest(f"/dev/fd/{followed.fd}", followed.seen.path, mode)
+                self._note(report)
+                new += report.events
+                if kept:
+                    seen = followed.seen
+                    followed.seen = replace(seen, size=status.st_size, mtime_ns=status.st_mtime_ns)
+                    continue
             _close(followed)
+            self._known.pop(identity)
+            self._inodes.pop(identity, None)
+            left = True
+        return new, left
 
-    def _take(self, due: list[Seen], *, final: bool) -> int:
-        """Take in what changed, all of it in one publish if it is not much."""
-        group = Group(self._job, self._ingest)
+    def _take(self, due: list[Seen], *, final: bool) -> tuple[int, bool]:
+        """Take in what changed, all of it in one publish if it is not much.
+
+        Returns the number of new events, and whether a file was found to have been truncated."""
+        identities = {seen.path: seen.identity for seen in due}
+
+        def later(path: str, name: str, mode: str) -> FileReport:
+            self._turns.add(identities[path], path, name, mode)
+            return FileReport(cursors.printable(name))
+
+        group = Group(self._job, later)
         taken: list[tuple[_Followed, FileReport]] = []
         for seen in due:
-            followed = self._known.setdefault(seen.path, _Followed(seen.unread))
-            if followed.fd < 0:
-                with contextlib.suppress(OSError):  # then its reader says why
-                    followed.fd = os.open(seen.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            still = followed.held and followed.seen == seen
-            mode = "once" if final else "settled" if still else "follow"
-            report = group.take(seen.path, seen.path, mode)
-            taken.append((_Followed(seen, followed.fd, time.monotonic(), mode == "follow"), report))
+            followed = self._known.get(seen.identity) or _Followed(seen.unread)
+            mode = self._mode(followed, seen, final=final)
+            report = group.take(
+                seen.path, seen.path, mode, limit=seen.size, expect=seen.identity,
+                settled=self._is_settled(followed, seen),
+            )  # fmt: skip
+            if report.is_undecided:
+                self._known[seen.identity] = _Followed(
+                    seen.unread, followed.fd, followed.since or time.monotonic()
+                )
+                continue
+            fd = self._hold(followed, seen)
+            now = _Followed(seen, fd, time.monotonic(), mode == "follow", is_copy=report.is_copy)
+            taken.append((now, report))
+            self._known.pop(seen.identity, None)
+            self._known[seen.identity] = now
+            # All that is known is gone through: now and then, not for each of thousands of files.
+            if len(taken) % max(self._held_max // 2, 1) == 0:
+                self._hold_few()
+        self._hold_few()
         group.flush()
         for followed, report in taken:
+            followed.unfinished = report.left > 0
             followed.held = followed.held and report.left > 0
-            self._known.pop(followed.seen.path, None)
-            self._known[followed.seen.path] = followed
-            self._note(report)
-        self._hold_few()
-        return sum(report.events for _, report in taken)
+            if followed.seen.identity not in self._turns:
+                self._note(report)
+        released = any(report.released for _, report in taken)
+        return sum(report.events for _, report in taken), released
+
+    def _mode(self, followed: _Followed, seen: Seen, *, final: bool) -> str:
+        """What becomes of a file's end: see Job."""
+        if final:
+            return "once"
+        if followed.seen != seen:
+            return "follow"
+        return "settled" if followed.held else "last" if followed.unfinished else "follow"
+
+    def _is_settled(self, followed: _Followed, seen: Seen) -> bool:
+        """Whether a new file was left alone for as long as one on its way to a place would not."""
+        waited = time.monotonic() - followed.since if followed.since else 0.0
+        age = time.time() - seen.mtime_ns / 1e9
+        return followed.seen.size >= 0 or waited > _ARRIVAL_MAX or age > STABLE or waited > STABLE
+
+    def _hold(self, followed: _Followed, seen: Seen) -> int:
+        """Keep a file open, to read what is written before it is removed."""
+        if followed.fd >= 0:
+            return followed.fd
+        with contextlib.suppress(OSError):  # then its reader says why
+            fd = os.open(seen.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            status = os.fstat(fd)
+            if (status.st_dev, status.st_ino) == seen.identity:
+                return fd
+            os.close(fd)
+        return -1
+
+    def _take_turns(self) -> tuple[int, set[Identity]]:
+        """Go on with the files that need long, each for a while; return the number of new events,
+        and which files are at their ends."""
+        turns = self._turns.run()
+        for turn in turns:
+            self._note(turn.report, is_last=turn.is_last)
+            followed = self._known.get(turn.identity)
+            if turn.is_last and followed is not None:
+                followed.held = followed.unfinished = turn.report.left > 0
+                followed.is_copy = turn.report.is_copy
+        ended = {turn.identity for turn in turns if turn.is_last}
+        return sum(turn.report.events for turn in turns), ended
 
     def _ingest(self, path: str, name: str, mode: str) -> FileReport:
-        lake = self._lake
-        worker = Ingester(
-            lake.store, lake.branch_name, lake.sealer(), lake.engine, form=self._form,
-            source=self._source, mode=mode,
-        )  # fmt: skip
-        return worker.take(path, name)
+        return self._worker(mode).take(path, name)
 
-    def _note(self, report: FileReport) -> None:
+    def _begin(self, path: str, name: str, mode: str) -> Reading:
+        with contextlib.suppress(OSError):
+            return self._worker(mode).begin(path, name, os.stat(path).st_size)
+        return self._worker(mode).begin(path, name)  # whose reader says why
+
+    def _worker(self, mode: str) -> Ingester:
+        lake = self._lake
+        return Ingester(
+            lake.store, lake.branch_name, lake.sealer(), lake.engine, form=self._form,
+            source=self._source, mode=mode, follows=True, inodes=self._inodes,
+        )  # fmt: skip
+
+    def _note(self, report: FileReport, *, is_last: bool = True) -> None:
         totals = self.totals
         totals.events += report.events
         totals.quarantined += report.quarantined
+        if report.nuls:
+            totals.nuls += report.nuls
+            self._tell(report.path, f"{report.nuls:,} NUL bytes skipped")
+        if report.error == _WENT:
+            return  # it was renamed or removed since the scan
         if report.error:
             self._complain(report.path, report.error)
-        else:
+        elif is_last:
             self._told.pop(report.path, None)
+        if report.note:
+            self._say(f"{report.path}: {report.note}")
         if report.quarantined:
             self._say(f"{report.path}: {report.quarantined} lines to quarantine: {report.reason}")
 
-    def _is_copy_in_progress(self, seen: Seen) -> bool:
-        """Whether a file new here may be a copy that is still being written.
-
-        A part of a file that was taken in looks like a new file with the same beginning.
-        """
-        followed = self._known.get(seen.path)
-        if followed is not None and followed.seen.identity == seen.identity and followed.fd >= 0:
+    def _is_arriving(self, seen: Seen) -> bool:
+        """Whether a packed file new here is still being written: it is read once it stood still
+        for a while, by its times or, where those are no help, by ours."""
+        if seen.identity in self._known and self._known[seen.identity].seen.size >= 0:
             return False
-        if time.time() - seen.mtime_ns / 1e9 > STABLE:
+        if not seen.path.endswith(PACKED) or time.time() - seen.mtime_ns / 1e9 > STABLE:
             return False
-        if not seen.path.endswith(SUFFIXES) and not self._is_part(seen):
-            return False
-        waiting = followed or self._known.setdefault(seen.path, _Followed(seen.unread))
-        waiting.since = waiting.since or time.monotonic()
-        return time.monotonic() - waiting.since < _PATIENCE
-
-    def _is_part(self, seen: Seen) -> bool:
-        """Whether a file begins as one does that was taken in further than it is long."""
-        try:
-            with contextlib.closing(Source(seen.path)) as file:
-                head = file.read(cursors.WINDOW)
-        except OSError:
-            return False
-        if any(
-            other.seen.size > seen.size and other.fd >= 0
-            and other.seen.identity != seen.identity
-            and os.pread(other.fd, len(head), 0) == head
-            for other in self._known.values()
-        ):  # fmt: skip
+        waiting = self._known.get(seen.identity)
+        now = time.monotonic()
+        state = seen.size, seen.mtime_ns
+        if waiting is None or waiting.arriving != state:
+            self._known[seen.identity] = _Followed(seen.unread, since=now, arriving=state)
             return True
-        state = self._job.state(self._job.head())
-        alike = cursors.of_head(self._job.cursors(state), head, self._source)
-        return any(entry["bytes"] > seen.size for entry in alike)
+        return now - waiting.since < STABLE
 
     def _hold_few(self) -> None:
         """Close the files that did not change for longest, past the limit."""
-        held = [path for path, followed in self._known.items() if followed.fd >= 0]
-        for path in held[:-HELD_MAX]:
-            _close(self._known[path])
+        held = [followed for followed in self._known.values() if followed.fd >= 0]
+        for followed in held[: -self._held_max]:
+            _close(followed)
 
     # --- the whole ---
 
+    def _forget(self, found: Scan) -> None:
+        """Let go of what was said of paths that are there no more: compressed, or removed."""
+        there = map(cursors.printable, (*found.files, *found.faults, *found.ignored))
+        for path in self._told.keys() - set(there):
+            del self._told[path]
+
     def _complain(self, path: str, reason: str) -> None:
         """Say once what is wrong with a path, and store it as an event."""
+        path = cursors.printable(path)
         if self._told.get(path) == reason:
             return
         self._told[path] = self.totals.faults[path] = reason
-        self._say(f"{path}: {reason}")
-        event = {
-            "type": "lakelog.watch", "source": _LABEL, "subject": path, "level": "WARN",
-            "message": reason,
-        }  # fmt: skip
+        self._tell(path, reason)
+
+    def _tell(self, path: str, message: str) -> None:
+        """Say something of a path, and store it as an event."""
+        self._say(f"{path}: {message}")
+        event = bookkeeping.event(bookkeeping.WATCH, path, level="WARN", message=message)
         with contextlib.suppress(LakelogError, OSError):
             self._lake.append(event)
 
@@ -308,6 +455,30 @@ def lock_path(lake: Lake, roots: list[str]) -> str:
     names = "\0".join(sorted(map(os.path.realpath, roots)))
     digest = hashlib.sha256(os.fsencode(names)).hexdigest()[:16]
     return f"{lake.store.layout.cache}/watch-{digest}.lock"
+
+
+def _now(seen: Seen) -> Seen | None:
+    """What a file is now that was scanned a moment ago; None if its path holds another one."""
+    with contextlib.suppress(OSError):
+        now = seen_as(seen.path, os.stat(seen.path))
+        return now if now.identity == seen.identity else None
+    return None
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many files as it may."""
+    with contextlib.suppress(OSError, ValueError):
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _is_open_for_writing(followed: _Followed) -> bool | None:
+    """Whether a process has a file open for writing; None if that cannot be told."""
+    if followed.fd >= 0:
+        return is_open_for_writing(followed.fd)
+    with contextlib.suppress(OSError), open(followed.seen.path, "rb") as file:
+        return is_open_for_writing(file.fileno())
+    return None
 
 
 def _close(followed: _Followed) -> None:

@@ -16,7 +16,6 @@ lake is its equal still, by one of the keys that the lake was deduped by.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import time
 from collections.abc import Callable
@@ -26,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 from lakelog.ingest.cursors import Cursor
 from lakelog.ingest.fileaudit import FileAudit
 from lakelog.ingest.formats import bulk, jsonl, known
+from lakelog.ingest.holes import visible
 from lakelog.ingest.places import Places
-from lakelog.ingest.records import BOM, is_cut, joins, simple
-from lakelog.ingest.source import Chunk, Overlong, Piece, Source
+from lakelog.ingest.records import BOM, is_left, joins, simple
+from lakelog.ingest.source import LINE_MAX, Chunk, Hole, Overlong, Piece, Source
 from lakelog.ingest.transform import Transformer
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Account:
     ) -> None:
         self.file, self._number, self._places, self._line = file, number, places, line
         self._started = time.time_ns() // 1000
+        self.cursor = cursor
         if cursor is not None:
             self._cursor = cursor
             file.stored, file.quarantined = places.counts(cursor.origin)
@@ -79,49 +80,97 @@ class Account:
         self.file.let_go -= 1
         self.file.note("missing", [position])
 
-    def read(self, source: Source, connect: Callable[[], Any], form: Any, head: bytes) -> None:
-        """Read the file up to its cursor and compare; `form` is given if it was forced."""
+    def stored_twice(self, path: str) -> None:
+        """Report that all lines of a file that is gone were stored again, from another one."""
+        self.file.note("doubled", self._places.within(self._cursor.origin, 0, self._cursor.bytes))
+        self.file.gone += f"; its lines are stored again from {path}"
+
+    def read(
+        self, source: Source, connect: Callable[[], Any], form: Any, head: bytes,
+        *, beyond: int = 0,
+    ) -> None:  # fmt: skip
+        """Read the file up to its cursor and compare; `form` is given if it was forced. Of a copy
+        that is shorter than what was read of its original, rows up to `beyond` are no fault."""
+        head = visible(head[: self._cursor.bytes])
         self._connect, self._head, self._forced = connect, head, form is not None
         self._form = form and known.fitted(form, head)
         self._transformers: dict[Any, Transformer] = {}
-        self._at, self._held = 0, b""
-        file, end, covered = self.file, self._cursor.bytes, 0
+        self._held, self._parts = b"", list[int]()
+        file, covered = self.file, 0
+        end = self._cursor.bytes + self._cursor.unfinished
+        self._at = min(self._cursor.shared, end)
+        begin = self._at
         source.seek(0)
         with closing(source.ahead(0)) as pieces:
             for piece in pieces:
                 if piece.base < end:
-                    self._piece(piece, end)
-                size = piece.length if isinstance(piece, Overlong) else len(piece.data)
-                covered = piece.base + size
+                    self._piece(piece, begin, end)
+                covered = piece.base + piece.length
                 if covered >= end and not source.compression:
                     covered = max(covered, source.size)
                     break
         file.waiting, file.error = max(covered - end, 0), source.broken
         if covered < end:
             file.error = source.broken or f"only {covered:,} of {end:,} bytes can be read"
+        self._end_long()
         self._end_held()
         if covered > self._at:
             self._compare(self._at, min(covered, end), [])
-        file.note("foreign", _unique(self._places.outside(self._cursor.origin, end)))
+        last = max(end, beyond)
+        file.note("foreign", _unique(self._places.outside(self._cursor.origin, last)))
 
-    def _piece(self, piece: Piece, end: int) -> None:
-        """Compare what a piece holds, as far as it was taken in."""
-        if isinstance(piece, Overlong):
-            self._end_held()
-            high = min(piece.base + piece.length, end)
-            first = _ints([piece.base])
-            later = functools.partial(self._later, first)
-            self._give_up(self._compare(self._at, high, first, later))
-            self._held = b""
+    def _piece(self, piece: Piece, begin: int, end: int) -> None:
+        """Compare what a piece holds, as far as it gave rows of this file."""
+        if piece.base + piece.length <= begin:
             return
-        low, high = piece.base, min(piece.base + len(piece.data), end)
+        if isinstance(piece, Overlong):
+            self._long_line(piece, end)
+            return
+        self._end_long()
+        if isinstance(piece, Hole):
+            self._hole(piece, end)
+            return
+        low, high = max(piece.base, begin), min(piece.base + len(piece.data), end)
         forms = [] if self._forced else list(self._cursor.forms)
         cuts = [low, *(at for at, _ in forms if low < at < high), high]
         for start, stop in itertools.pairwise(cuts):
-            whole = (start, stop) == (low, low + len(piece.data))
-            part = piece if whole else Chunk(piece.data[start - low : stop - low], start)
+            whole = (start, stop) == (piece.base, piece.base + len(piece.data))
+            data = piece.data[start - piece.base : stop - piece.base]
+            part = piece if whole else Chunk(data, start)
             names = [name for at, name in forms if at <= start]
             self._part(part, known.named(names[-1]) if names else None)
+
+    def _long_line(self, part: Overlong, end: int) -> None:
+        """Remember where a part of an overlong line is, until all are known."""
+        if part.number == 1:
+            self._end_long()
+            self._end_held(cut=True)
+        self._parts.append(part.base)
+        self._parts_end = min(part.base + part.length, end)
+
+    def _end_long(self) -> None:
+        """Compare the parts of an overlong line. What was written behind one that had been taken
+        in without its end has places of its own."""
+        import numpy as np
+
+        if not self._parts:
+            return
+        bases, self._parts = _ints(self._parts), []
+        there = self._places.within(self._cursor.origin, self._at, self._parts_end)
+        later = self._later(bases[:1], np.setdiff1d(there, bases))
+        seam = later.min() if len(later) else self._parts_end
+        expected = bases[bases < seam]
+        high = self._parts_end
+        self._give_up(self._compare(self._at, high, expected, lambda at: at[at >= seam]))
+
+    def _hole(self, hole: Hole, end: int) -> None:
+        """Nothing is expected of NULs, unless they are within a record of a binary format."""
+        binary = getattr(self._form, "BINARY", False) and not hole.at_end
+        if binary and len(self._held) + hole.length <= LINE_MAX:
+            self._held += bytes(hole.length)
+            return
+        self._end_held(cut=True)
+        self._compare(self._at, min(hole.base + hole.length, end), [])
 
     def _part(self, chunk: Chunk, form: Any) -> None:
         """Compare what is of one format, which is told by its lines where no cursor says it."""
@@ -130,25 +179,27 @@ class Account:
             self._form = known.fitted(form, self._head[: self._cursor.bytes])
         if self._form is None:
             self._form = self._choose(chunk)
-        self.file.format = self._form.NAME
+        self.file.format = known.label(self._form)
         if simple(self._form):
             self._lines(chunk)
         else:
             self._events(Chunk(self._held + chunk.data, self._at))
 
-    def _end_held(self) -> None:
-        """Compare what was held for its end, behind which nothing of its format comes."""
+    def _end_held(self, *, cut: bool = False) -> None:
+        """Compare what was held for its end, behind which nothing of its format comes. Where it was
+        `cut`, what is no event even so is one quarantined line."""
         if self._held:
-            self._events(Chunk(self._held, self._at), final=True)
+            self._events(Chunk(self._held, self._at), final=True, cut=cut)
 
     def _choose(self, chunk: Chunk) -> Any:
         """The format that ingest chose: by the first lines, unless rows show that it was forced."""
         taken = self._head[: self._cursor.bytes]
-        form = known.fitted(known.told(taken, chunk.data, self.file.source), taken or chunk.data)
+        data = visible(chunk.data)
+        form = known.fitted(known.told(taken, data, self.file.source), taken or data)
         if form.NAME != bulk.NAME:
             return form
         actions, at = [], 0
-        for line in chunk.data[:_SAMPLE].splitlines(keepends=True)[:_SNIFFED]:
+        for line in chunk.text[:_SAMPLE].splitlines(keepends=True)[:_SNIFFED]:
             if bulk.action_of(line.strip().removeprefix(BOM)):
                 actions.append(chunk.base + at)
             at += len(line)
@@ -166,10 +217,10 @@ class Account:
         absent = self._compare(chunk.base, high, expected, lambda at: self._seams(chunk, at))
         if len(absent):
             index = np.searchsorted(starts, absent - chunk.base).tolist()
-            lines = [chunk.data[starts[i] : starts[i + 1]] for i in index]
+            lines = [chunk.text[starts[i] : starts[i + 1]] for i in index]
             self._judge(lines, absent, self._form, self.file.label)
 
-    def _events(self, chunk: Chunk, *, final: bool = False) -> None:
+    def _events(self, chunk: Chunk, *, final: bool = False, cut: bool = False) -> None:
         """Compare a chunk of which only its format can tell what are events; what may go on is
         held."""
         import numpy as np
@@ -178,6 +229,8 @@ class Account:
         self._held = chunk.data[made.taken :]
         places = np.asarray(made.table["position"]) if made.table else _ints([])
         bad = _ints([b.position for b in made.bad])
+        if cut and self._held:
+            bad, self._held = np.append(bad, chunk.base + made.taken), b""
         expected = np.sort(np.concatenate([places, bad]))
         high = chunk.base + (len(chunk.data) if final else made.taken)
         starts = chunk.lines[1] + chunk.base if joins(self._form) else expected
@@ -196,7 +249,7 @@ class Account:
             lost = np.isin(places, absent)
             self._decide(made.table.filter(lost), places[lost])
         bad = bad[np.isin(bad, absent)]
-        lines = [_line_at(chunk.data, at - chunk.base) for at in bad.tolist()]
+        lines = [_line_at(chunk.text, at - chunk.base) for at in bad.tolist()]
         if lines:
             self._judge(lines, bad, jsonl, None)
 
@@ -249,9 +302,9 @@ class Account:
         for at in (strays - chunk.base).tolist():
             line = int(np.searchsorted(starts, at, "right")) - 1
             begin = max(begin, int(starts[line]))
-            before = chunk.data[begin:at].strip().removeprefix(BOM)
-            if before and chunk.data[at : starts[line + 1]].strip():
-                cut = is_cut(before, self._form)
+            before = chunk.text[begin:at].strip().removeprefix(BOM)
+            if before and chunk.text[at : starts[line + 1]].strip():
+                cut = is_left(before, self._form, "ended")
                 pairs.append((begin + chunk.base, at + chunk.base, cut))
                 begin = at
         known = self._places.arrivals(self._cursor.origin, [p for pair in pairs for p in pair[:2]])
@@ -331,13 +384,13 @@ def _full(chunk: Chunk) -> np.ndarray:
     import numpy as np
 
     starts = chunk.lines[1]
-    heads = np.frombuffer(chunk.data, np.uint8)[starts[:-1]]
+    heads = np.frombuffer(chunk.text, np.uint8)[starts[:-1]]
     full = np.ones(len(heads), dtype=bool)
     odd = np.isin(heads, _ODD)
     alone = odd & (np.diff(starts) == 1) & (heads != 0xEF)
     full[alone] = False
     for i in np.flatnonzero(odd & ~alone).tolist():
-        line = chunk.data[starts[i] : starts[i + 1]]
+        line = chunk.text[starts[i] : starts[i + 1]]
         full[i] = bool(line.strip().removeprefix(BOM))
     return full
 

@@ -22,14 +22,15 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lakelog.ingest import cursors
+from lakelog.ingest import cursors, definitions
 from lakelog.ingest.account import Account
-from lakelog.ingest.cursors import WINDOW, Cursor, printable
+from lakelog.ingest.cursors import WINDOW, Cursor, CursorIndex, printable
 from lakelog.ingest.fileaudit import FileAudit
 from lakelog.ingest.formats import known
+from lakelog.ingest.identity import is_distinctive, of_inode
 from lakelog.ingest.ingest import expand
 from lakelog.ingest.places import Places
 from lakelog.ingest.source import Source
@@ -73,7 +74,8 @@ def audit(
     Damaged, InvalidSetting.
     """
     if form is not None:
-        known.named(form)
+        wanted = definitions.resolve(form, definitions.present(store, branch))
+        form = definitions.form_name(wanted) or None
     work = _Work(store, branch, connect, label, form, backups)
     with closing(work.places):
         return work.run([os.fsdecode(path) for path in paths], progress)
@@ -88,21 +90,23 @@ class _Work:
     ) -> None:  # fmt: skip
         self._backups = backups
         state = store.manifests.load(store.refs.head(branch).move.snapshot)
-        self._entries = store.manifests.entries(state, "cursor")
-        self._cursors = _by_origin(self._entries)
-        self._heads = _by_head(self._entries)
-        self._lengths = {e["head_len"] for e in self._entries}
+        self._index = CursorIndex(store.manifests.entries(state, "cursor"))
+        self._cursors = _by_origin(self._index)
         self._labels = [label] if label is not None else _labels(store.manifests.entries(state))
         self._connect, self._form, self._given = connect, form, label is not None
         self._line = state.retention["before"] if state.retention else None
         self.places = Places(store, state, connect)
         self._accounts: list[Account] = []
         self._seen: set[str] = set()
+        self._claimed: dict[str, str] = {}
+        self._named: list[str] = []
 
     def run(self, paths: list[str], progress: Progress | None) -> Audit:
         """Audit each file, then decide which of the lines without a row are known."""
         named = list(dict.fromkeys(expand(paths))) if paths else self._remembered()
+        self._named = named
         below = self._removed_below(paths)
+        self._claim(named)
         wanted = self._wanted(named) | {c.origin for c in below}
         self.places.load(wanted if paths else set(self._cursors))
         left: list[tuple[str, bool, bool, str]] = []
@@ -119,6 +123,7 @@ class _Work:
                 self._from_backup(cursor)
         if not paths and not self._given:
             self._rest()
+        self._stored_twice()
         for file, position in self.places.unanswered():
             self._accounts[file].unknown(position)
         for file, position in self.places.unequalled():
@@ -149,14 +154,20 @@ class _Work:
                     head = source.read(WINDOW)
             except OSError:
                 continue
-            alike = [e for label in self._labels for e in self._alike(head, label)]
-            found |= {cursors.of_entry(e).origin for e in alike}
-        return found
+            for label in self._labels:
+                found |= {c.origin for c in self._index.alike_or_named(head, label, path)}
+        owned = [self._index.get(key) for key in self._claimed]
+        found |= {origin for c in owned if c for origin in (c.origin, c.shares)}
+        return found - {""}
 
-    def _alike(self, head: bytes, label: str | None) -> list[Entry]:
-        """The cursors of files that begin so."""
-        lengths = [n for n in self._lengths if 0 < n <= len(head)]
-        return [e for n in lengths for e in self._heads.get(cursors.stem(head[:n], label), ())]
+    def _claim(self, paths: list[str]) -> None:
+        """Give each cursor to the file whose inode it names, so that no equal file has it."""
+        for path in paths:
+            with suppress(OSError), closing(_opened(path)) as source:
+                for label in self._labels:
+                    cursor = of_inode(source, self._index, label)
+                    if cursor is not None:
+                        self._claimed.setdefault(cursor.key, path)
 
     def _path(self, path: str) -> tuple[bool, bool, bool, str]:
         """Audit one file under every label that it was taken in with.
@@ -187,9 +198,10 @@ class _Work:
         if there and self._given:
             old = []  # they may be of other sources
         for cursor in old:
-            self._gone(cursor, reason, reason if asked or broken else "")
+            wrong = broken or (asked and not empty)  # an empty file has been begun anew
+            self._gone(cursor, reason, reason if wrong else "")
         if not old and (asked or broken):
-            never = "never taken in under this source" if self._given else "never taken in"
+            never = "never ingested under this source" if self._given else "never ingested"
             self._add(FileAudit(name, error="" if empty else never if there else reason))
 
     def _source(
@@ -197,23 +209,82 @@ class _Work:
     ) -> bool:
         """Audit an open file if it has a cursor under this label; `only` that of one origin, and
         then the file is a `copy`."""
-        alike = self._alike(head, label)
-        if not alike:
+        if not head:
             return False
-        source.seek(0)
-        start = cursors.find(source, alike, label)
-        if start.replaced is None:
+        cursor = self._cursor_of(source, head, label, only)
+        if cursor is None:
             return False
-        cursor = start.cursor
+        if cursor.is_copy:
+            self._copied(source, cursor, head, label)
+            return True
         if cursor.origin not in self.places.origins:
             raise OSError("it changed meanwhile: run it again")
-        if only and only != cursor.origin:
-            return False
         self._seen.add(cursor.origin)
         file = FileAudit(printable(source.name), label, seen=cursor.bytes, backup=printable(copy))
         account = self._add(file, cursor)
-        account.read(source, self._connect, self._form and known.named(self._form), start.head)
+        account.read(source, self._connect, self._form and known.named(self._form), head)
         return True
+
+    def _cursor_of(
+        self, source: Source, head: bytes, label: str | None, only: str
+    ) -> Cursor | None:
+        """The cursor of a file: that of its inode, else one of equal content that is no other
+        file's. A copy out of a backup has that of one origin `only`."""
+        if not only:
+            own = of_inode(source, self._index, label)
+            if own is not None:
+                return own
+        free = [
+            c for c in self._index.alike_or_named(head, label, source.name)
+            if (c.origin == only if only else c.key not in self._claimed) and not c.is_copy
+        ]  # fmt: skip
+        source.seek(0)
+        start = cursors.by_content(source, CursorIndex(c.entry() for c in free), label)
+        if start.replaced is None:
+            return None
+        if not only:
+            self._claimed[start.cursor.key] = source.path
+        return start.cursor
+
+    def _copied(self, source: Source, copy: Cursor, head: bytes, label: str | None) -> None:
+        """Audit a copy: by the rows of its original, if that is not audited by its own file."""
+        original = self._cursors.get(copy.shares)
+        file = FileAudit(printable(source.name), label, seen=copy.bytes, copy_of=copy.shares)
+        if original is not None:
+            file.copy_of = original.name
+        if original is None or original.key in self._claimed or original.origin in self._seen:
+            self._add(file)
+            return
+        # Its original is gone: of that one's rows those are checked whose lines the copy has.
+        self._seen.add(original.origin)
+        shown = replace(original, bytes=copy.bytes)
+        account = self._add(file, shown)
+        account.read(
+            source, self._connect, self._form and known.named(self._form), head,
+            beyond=original.bytes,
+        )  # fmt: skip
+
+    def _stored_twice(self) -> None:
+        """Report the lines of files that are gone and whose content another file holds, with rows
+        of its own: each is in the lake twice."""
+        gone = {a.cursor.origin: a for a in self._accounts if a.file.gone and a.cursor is not None}
+        for path in self._named if gone else ():
+            with suppress(OSError), closing(_opened(path)) as source:
+                head = source.read(WINDOW)
+                for label in self._labels:
+                    for cursor in self._index.alike_or_named(head, label, path):
+                        account = gone.get(cursor.origin)
+                        if account is None or not cursor.bytes or cursor.shares:
+                            continue
+                        if not is_distinctive(head[: cursor.bytes]):
+                            continue
+                        own = of_inode(source, self._index, label)
+                        if own is None or not _may_repeat(own, cursor):
+                            continue
+                        source.limit = None
+                        if cursors.holds_all(source, cursor, head, label) is not None:
+                            account.stored_twice(printable(path))
+                            gone.pop(cursor.origin)
 
     def _rest(self) -> None:
         """Report what no name led to: cursors of files that are gone, rows without a cursor."""
@@ -251,21 +322,20 @@ class _Work:
         return account
 
 
-def _by_origin(entries: list[Entry]) -> dict[str, Cursor]:
+def _may_repeat(own: Cursor, gone: Cursor) -> bool:
+    """Whether a file may have brought again the lines of one that is gone: not if it shares them,
+    and not if the two were there side by side, each with lines of its own."""
+    related = {own.origin, own.shares, *own.apart}
+    return gone.origin not in related and gone.looked < own.begun
+
+
+def _by_origin(index: CursorIndex) -> dict[str, Cursor]:
     """Cursors by the origin of their rows; of two of one file the one that went further."""
     found: dict[str, Cursor] = {}
-    for cursor in map(cursors.of_entry, entries):
+    for cursor in index:
         old = found.get(cursor.origin)
-        if old is None or old.bytes < cursor.bytes:
+        if not cursor.is_copy and (old is None or old.bytes < cursor.bytes):
             found[cursor.origin] = cursor
-    return found
-
-
-def _by_head(entries: list[Entry]) -> dict[str, list[Entry]]:
-    """Cursors by how their files begin."""
-    found: dict[str, list[Entry]] = {}
-    for entry in entries:
-        found.setdefault(entry["key"].rpartition("-")[0], []).append(entry)
     return found
 
 

@@ -12,14 +12,18 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import Outlived
-from lakelog.ingest import cursors
-from lakelog.ingest.cursors import Cursor, Start
+from lakelog.ingest import cursors, definitions
+from lakelog.ingest.cursors import Cursor, CursorIndex, Start
+from lakelog.ingest.definitions import Formats
+from lakelog.ingest.formats.definition import Definition
+from lakelog.ingest.identity import Inodes, Resolver
+from lakelog.ingest.source import Source
 from lakelog.ingest.transform import Bad, Made, Transformer
-from lakelog.store import disk, idrun, rows, segment
+from lakelog.store import disk, idrun, manifest, rows, segment
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
 from lakelog.store.publish import Change, publish
@@ -35,6 +39,8 @@ LEVEL = 1
 """Of zstd: files come in fast, and compaction packs tighter."""
 BYTES_MAX = 512 << 20
 """Bytes of a file that one publish takes at most, so that long rows do not fill the memory."""
+GRACE = 5.0
+"""Seconds after which a file counts as finished where nobody knows who has it open."""
 BAD_MAX = 64 << 20
 """Characters of bad lines that are gathered at most."""
 _COUNTED = ("time", "type", "source", "level", "subject", "id")
@@ -57,47 +63,128 @@ class FileReport:
     lines: int = 0
     """Lines taken in, blank ones and those that are no events included."""
     left: int = 0
-    """Bytes of an unfinished last line, left for next time."""
+    """Bytes of an unfinished last line, and of NULs behind it, left for next time."""
+    nuls: int = 0
+    """Bytes of holes, which were skipped: NULs where a writer left room and no text."""
     error: str = ""
+    ignored: str = ""
+    """Why it was left out although nothing is wrong: it is not a regular file."""
     reason: str = ""
     """Why the first quarantined line is no event, and where it is."""
+    same_as: str = ""
+    """The file that brought all of this content before."""
+    note: str = ""
+    """What there is to say of how the file was recognised."""
+    is_undecided: bool = field(default=False, compare=False)
+    """Whether nothing was read, for the file may be on its way to take another one's place."""
+    is_copy: bool = field(default=False, compare=False)
+    """Whether all of it is a copy of a file that is still there."""
+    released: int = field(default=0, compare=False)
+    """Cursors whose file was truncated or replaced by this one."""
+
+    def record(self) -> dict[str, Any]:
+        """What users are told, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
+
+
+class IndexCache:
+    """The cursors of the newest state by one process, so that they are not read at every publish.
+
+    An index is changed by whoever takes it, and is kept again once its changes are published.
+    """
+
+    def __init__(self) -> None:
+        self._digest, self._index = "", CursorIndex(())
+
+    def take(self, store: Store, state: Manifest) -> CursorIndex:
+        """The cursors of a state, for the caller to change."""
+        digest, self._digest = self._digest, ""
+        if digest and digest == state.digest:
+            return self._index
+        return CursorIndex(store.manifests.entries(state, "cursor"))
+
+    def keep(self, digest: str, index: CursorIndex) -> None:
+        """Remember the cursors of a state."""
+        self._digest, self._index = digest, index
 
 
 @dataclass
 class Job:
     """What all files of one ingest share. A dry run remembers what it would have stored.
 
+    `form` is a format that was asked for, or what says how files are read; `formats` are those of
+    the lake as the state has them that was read last. Raises InvalidSetting for no such format.
+
     `mode` says what becomes of a last line without newline: "once" takes it if it is whole,
-    "follow" leaves it for next time, "last" takes it as it is. What may still be continued by
-    lines to come is left, too, by "follow", and by "settled" no longer.
+    "ended" if it is an event, "follow" leaves it for next time, "last" takes it as it is. What
+    may still be continued by lines to come is left, too, by "follow", and by "settled" no longer.
+    `follows` and `inodes` are those of a watcher: see identity.Resolver.
     """
 
     store: Store
     branch: str
     connect: Callable[[], Any]
-    form: str | None = None
+    form: str | Definition | None = None
     label: str | None = None
     dry_run: bool = False
     mode: str = "once"
-    pretended: dict[str, Entry] = field(default_factory=dict)
+    follows: bool = False
+    inodes: Inodes | None = None
+    cache: IndexCache = field(default_factory=lambda: IndexCache())
     runs: list[Any] = field(default_factory=list)
+    formats: Formats = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.form, str):
+            self.form = definitions.resolve(self.form, definitions.present(self.store, self.branch))
 
     def head(self) -> Head:
         """The branch's newest move."""
         return self.store.refs.head(self.branch)
 
     def state(self, head: Head) -> Manifest:
-        """What the branch holds after a move."""
-        return self.store.manifests.load(head.move.snapshot)
+        """What the branch holds after a move; its formats go for what is read next."""
+        state = self.store.manifests.load(head.move.snapshot)
+        self.formats = definitions.formats_of(self.store, state)
+        return state
 
-    def cursors(self, state: Manifest) -> list[Entry]:
-        """The cursors of a state, and in a dry run those it would have made."""
-        found = {e["key"]: e for e in self.store.manifests.entries(state, "cursor")}
-        return list((found | self.pretended).values())
+    def definition(self, path: str) -> Definition | None:
+        """What says how a file of this name is read, if anything does."""
+        if isinstance(self.form, Definition):
+            return self.form
+        found = definitions.find(self.formats, path, self.label)
+        return found.definition if found else None
 
-    def transformer(self, form: Any, origin: str) -> Transformer:
-        """What turns lines of a file into rows."""
-        return Transformer(self.connect(), form, origin, self.label, self.mode)
+    def resolver(self, state: Manifest) -> Resolver:
+        """What decides which file a path holds, among the cursors of a state; in a dry run also
+        among those that it would have made."""
+        index = self.cache.take(self.store, state)
+        if self.dry_run:
+            self.cache.keep(state.digest, index)
+        return Resolver(index, self.label, self.inodes, follows=self.follows)
+
+    def transformer(
+        self, form: Any, origin: str, before: bytes = b"", files: dict[int, bytes] | None = None
+    ) -> Transformer:
+        """What turns lines of a file into rows, those behind the bytes `before`; or of `files`."""
+        return Transformer(self.connect(), form, origin, self.label, self.mode, before, files)
+
+
+def finishing(job: Job, source: Source) -> Job:
+    """The job for a file whose last line may lack its newline: one that nobody can write to any
+    more ends there, so that every byte is accounted for. Packed files never go on."""
+    if source.compression or (job.mode == "once" and (source.piped or is_finished(source))):
+        return replace(job, mode="ended")
+    return job
+
+
+def is_finished(source: Source) -> bool:
+    """Whether nobody has a file open for writing; where that cannot be told, whether it was left
+    alone for GRACE."""
+    if source.compression:
+        return True
+    is_open = source.is_open_elsewhere()
+    return abs(time.time() - source.mtime / 1e9) > GRACE if is_open is None else not is_open
 
 
 class Batch:
@@ -117,6 +204,8 @@ class Batch:
         self._waiting = 0
         self.runs: list[Any] = list(job.runs)
         self.bad: list[Bad] = []
+        self.unfinished: list[Bad] = []
+        self.unfinished_keys: dict[str, str] = {}
         self.rows = self.known = self.lines = self.bytes = self._kept = self._most = 0
         self._since = time.monotonic()
         self._builder: segment.Builder | None = None
@@ -206,11 +295,21 @@ class Batch:
             self._encode(self._waiting)
         self._put()
         entries = [put.result() for put in self._puts]
+        entries += [self._put_unfinished(bad) for bad in self.unfinished]
         if not self.bad:
             return entries
         table, layout = bad_table(self.bad), self._job.store.layout
         bad = segment.write(layout, table, kind="quarantine", order="arrival", commit=self.commit)
         return [*entries, bad]
+
+    def _put_unfinished(self, bad: Bad) -> Entry:
+        """Write an unfinished last line as a segment of its own, which goes when it is finished."""
+        layout = self._job.store.layout
+        entry = segment.write(
+            layout, bad_table([bad]), kind="quarantine", order="arrival", commit=self.commit
+        )
+        self.unfinished_keys[bad.origin] = entry["key"]
+        return entry
 
     def close(self) -> None:
         """Let go of the thread that writes."""
@@ -242,30 +341,43 @@ class Batch:
 
 
 def commit(
-    job: Job, batch: Batch, moves: Sequence[tuple[Start, Cursor]], then: list[Entry]
+    job: Job, batch: Batch, moves: Sequence[tuple[Start, Cursor]], index: CursorIndex
 ) -> Head:
-    """Publish a batch with the cursors of its files, each from where `find` saw it among the
-    entries `then` of the batch's base to where it is now; return the move. Raises Moved."""
+    """Publish a batch with the cursors of its files, each from what was decided of it among the
+    cursors of the batch's base to where it is now; return the move. `index` are those cursors,
+    which become those of the new state. Raises Moved."""
     store = job.store
     entries = batch.write()
     steps: list[Entry] = []
+    # What is released goes first: its key may be that of a file which takes it over.
+    for start, _ in moves:
+        for old in start.released:
+            steps.append(cursors.removal(old) if old.is_copy else old.released().entry())
     for start, at in moves:
-        old = start.replaced
-        if old is not None and old.key != at.key:
-            steps.append(cursors.removal(old))
-        steps.append(at.entry())
+        if start.replaced is not None and start.replaced.key != at.key:
+            steps.append(cursors.removal(start.replaced))
+        steps.append(
+            replace(at, tail_key=batch.unfinished_keys.get(at.origin, at.tail_key)).entry()
+        )
+    ended = {start.ended for start, _ in moves if start.ended}
     ids = tuple(batch.id_run())
 
     def plan(head: Head, state: Manifest) -> Change | None:
         if head.digest != batch.base.digest:
-            now = job.cursors(state)
+            then, now = (
+                CursorIndex(store.manifests.entries(some, "cursor"))
+                for some in (batch.state, state)
+            )
             stand = all(cursors.holds(start, then, now, job.label) for start, _ in moves)
             rewound = head.move.generation != batch.base.move.generation
             if rewound or not stand or batch.clashes(state):
                 return None
         name = os.path.basename(moves[0][1].name)
         name = name if len(moves) == 1 else f"{name} and {len(moves) - 1} more"
-        return Change("ingest", name, (*entries, *steps), ids_add=ids)
+        # Lines that were unfinished last time are read again with their ends.
+        live = store.manifests.entries(state) if ended else []
+        gone = [manifest.removal(entry) for entry in live if entry["key"] in ended]
+        return Change("ingest", name, (*gone, *entries, *steps), ids_add=ids)
 
     try:
         done = publish(store, job.branch, plan)
@@ -275,7 +387,19 @@ def commit(
         raise Moved
     paths = [(e["key"], store.layout.object("segments", e["key"])) for e in entries]
     store.marks.add_all(paths)
+    apply_steps(index, steps)
+    if done.move.prev == batch.base.digest:
+        job.cache.keep(done.move.snapshot, index)
     return done
+
+
+def apply_steps(index: CursorIndex, steps: list[Entry]) -> None:
+    """Bring an index to where manifest entries bring a state."""
+    for step in steps:
+        if "del" in step:
+            index.remove(step["key"])
+        else:
+            index.add(cursors.of_entry(step))
 
 
 def bad_table(bad: list[Bad]) -> pa.Table:

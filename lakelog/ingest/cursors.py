@@ -1,32 +1,59 @@
-"""Which file is this, and how far was it taken in? Never by name or inode alone.
+"""How far each file was ingested: the cursors of a manifest, and how content is recognised.
 
-A file's key is the SHA-256 of its first 4,096 decompressed bytes (fewer while it is shorter; the
-length is part of the key) with an ordinal for files that share that beginning. Its cursor, an
-entry of the manifest, says how many bytes were taken in and the SHA-256 of the 4,096 before that
-place. The same file renamed, rotated, copied or compressed matches; one truncated and rewritten
-under the same banner does not. Equal whole copies are one file; `--source` keeps them apart.
+A cursor names a file by device and inode, and its content by three sums of what was consumed: the
+SHA-256 of its beginning (HEAD bytes at most), that of the 4,096 bytes before the cursor's place,
+and the CRC-32 of everything up to there, with those of some earlier places. The last can be
+carried on when the file grows, so nothing that was read before is read again.
 
-While a file is shorter than 4,096 bytes its key changes as it grows, and the entry is replaced;
-`origin`, what its rows carry, stays the first key it had.
+Which file a path holds now is decided in identity.py. Rows carry `origin`, the key that the file
+had when it was first seen; two files never share one.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from dataclasses import dataclass, replace
+import itertools
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from lakelog.ingest.rotation import base_name
 from lakelog.ingest.source import Source
 from lakelog.store.manifest import Entry
 
 WINDOW = 4096
+_HEAD_MIN = 64
+"""Beginnings are remembered at 64, 128 … 4,096 bytes, so that few lengths have to be looked up."""
+PLACES_MAX = 12
+"""Earlier places that a cursor remembers; old ones lie further apart."""
+WHOLE_MAX = 1 << 16
+"""Up to so many bytes all that was consumed is compared when a file is looked at again."""
+ALIKE_MAX, NAMED_MAX = 32, 512
+"""So many cursors of equal beginnings are looked at, and of names with one base."""
+RELEASED = -1
+"""The inode of a cursor whose file was truncated or replaced: no file is it any more."""
+_PIECE = 1 << 20
+_FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
+"""The clock of the times of files."""
+Bytes = bytes
+"""The type, where a field of that name hides it."""
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """How far one file was taken in; `origin` is that of its rows.
+    """How far one file was ingested; `origin` is that of its rows.
 
-    `forms` says in which format, from which byte on: [byte, name] pairs.
+    `forms` says in which format, from which byte on: [byte, name] pairs. `inode` is 0 where it is
+    not known: of what came through a pipe, or was ingested before inodes were kept. `mtime` is in
+    ns, and so is `looked`, when it was read. `crc` is the CRC-32 of the first `bytes` bytes, None
+    where it is not known, and `places` are earlier [bytes, crc] pairs. The first `shared` bytes are
+    rows of the origin `shares`, for the file is a copy of that one. The `unfinished` bytes behind
+    the place are a last line without newline that is no event: it stands in quarantine, in the
+    segment `tail_key`, until its rest comes. `apart` are origins of files that were equal to this
+    one and there beside it when it was first read, which was when it was `begun`.
     """
 
     key: str
@@ -38,10 +65,43 @@ class Cursor:
     name: str
     size: int = 0
     forms: tuple[tuple[int, str], ...] = ()
+    device: int = 0
+    inode: int = 0
+    mtime: int = 0
+    crc: int | None = None
+    places: tuple[tuple[int, int], ...] = ()
+    head: str = ""
+    label: str | None = None
+    shares: str = ""
+    shared: int = 0
+    unfinished: int = 0
+    tail_key: str = ""
+    looked: int = 0
+    apart: tuple[str, ...] = ()
+    begun: int = 0
 
     def entry(self) -> Entry:
         """The manifest entry that says so."""
-        return {"add": "cursor", **self.__dict__, "forms": [list(pair) for pair in self.forms]}
+        body = {name: getattr(self, name) for name in _NAMES}
+        left_out = {name for name, value in _DEFAULTS.items() if body[name] == value}
+        pairs = {"forms": [list(p) for p in self.forms], "places": [list(p) for p in self.places]}
+        body = {"add": "cursor", **body, **pairs}
+        return {name: value for name, value in body.items() if name not in left_out}
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode."""
+        return self.device, self.inode
+
+    @property
+    def stem(self) -> tuple[int, str]:
+        """What is remembered of the beginning: its length and its digest, with the label."""
+        return self.head_len, self.head or self.key.rpartition("-")[0].partition("-")[0]
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether all that is known of the file are rows of another one."""
+        return bool(self.shares) and self.shared >= self.bytes
 
     def read_as(self, form: str, place: int) -> Cursor:
         """The cursor with a format that goes for what comes from a place on."""
@@ -49,32 +109,161 @@ class Cursor:
             return self
         return replace(self, forms=(*self.forms, (place, form)))
 
+    def moved(self, place: int, before: Bytes, crc: int | None) -> Cursor:
+        """The cursor at a later place: the bytes before it, and the CRC-32 of all of them."""
+        places = self.places
+        if place > self.bytes and self.crc is not None and self.bytes:
+            places = thinned((*places, (self.bytes, self.crc)))
+        return replace(
+            self, bytes=place, tail=digest(before), crc=crc, places=places, unfinished=0,
+            tail_key="",
+        )  # fmt: skip
+
+    def released(self) -> Cursor:
+        """The cursor of content whose file is another one now."""
+        return replace(self, inode=RELEASED)
+
+
+_NAMES = tuple(field.name for field in fields(Cursor))
+_DEFAULTS = {
+    "device": 0, "inode": 0, "mtime": 0, "places": (), "head": "", "label": None, "shares": "",
+    "shared": 0, "crc": None, "unfinished": 0, "tail_key": "",
+    "looked": 0, "apart": (), "begun": 0,
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Start:
-    """Where to begin in a file: its cursor, with the key it has now, and the entry it replaces.
+    """Where to begin in a file: its cursor, and the entry it replaces.
 
     `head` is the file's beginning and `before` the bytes up to the place, 4,096 at most.
+    `released` are cursors that this file's inode had before. `note` is what its reader has to say
+    of how it was recognised.
     """
 
     cursor: Cursor
     replaced: Cursor | None
     head: bytes
     before: bytes
+    released: tuple[Cursor, ...] = ()
+    note: str = ""
+    ended: str = ""
+    """The segment of an unfinished last line that is read again with what came behind it."""
+
+    def is_due(self, *, follows: bool) -> bool:
+        """Whether the cursor has to be published though nothing was read: its file has another
+        inode, or (for who `follows` files) another name, or is a copy that grew."""
+        old, now = self.replaced, self.cursor
+        if old is None:
+            return bool(self.released or now.shares)
+        moved = old.identity != now.identity and now.inode > 0
+        named = follows and old.name != now.name
+        return moved or named or bool(self.released) or (now.shared, now.shares) != (
+            old.shared, old.shares
+        )  # fmt: skip
+
+
+class CursorIndex:
+    """The cursors of one state, found by key, inode and beginning."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._by_key: dict[str, Cursor] = {}
+        self._by_inode: dict[tuple[int, int], dict[str, None]] = {}
+        self._by_stem: dict[tuple[int, str], dict[str, None]] = {}
+        self._by_base: dict[str, dict[str, None]] = {}
+        self._lengths: dict[int, int] = {}
+        self._origins: set[str] = set()
+        for entry in entries:
+            self.add(of_entry(entry))
+
+    def __iter__(self) -> Iterator[Cursor]:
+        return iter(self._by_key.values())
+
+    def get(self, key: str) -> Cursor | None:
+        """The cursor of a key."""
+        return self._by_key.get(key)
+
+    def add(self, cursor: Cursor) -> None:
+        """Put a cursor in the place of the one of the same key."""
+        self.remove(cursor.key)
+        self._by_key[cursor.key] = cursor
+        self._origins.add(cursor.origin)
+        self._by_stem.setdefault(cursor.stem, {})[cursor.key] = None
+        self._lengths[cursor.head_len] = self._lengths.get(cursor.head_len, 0) + 1
+        self._by_base.setdefault(base_name(cursor.name), {})[cursor.key] = None
+        if cursor.inode > 0:
+            self._by_inode.setdefault(cursor.identity, {})[cursor.key] = None
+
+    def remove(self, key: str) -> None:
+        """Take the cursor of a key away, if there is one."""
+        old = self._by_key.pop(key, None)
+        if old is not None:
+            self._by_stem[old.stem].pop(key)
+            self._lengths[old.head_len] -= 1
+            self._by_base[base_name(old.name)].pop(key)
+            self._by_inode.get(old.identity, {}).pop(key, None)
+
+    def of_inode(self, identity: tuple[int, int]) -> list[Cursor]:
+        """The cursors of one inode, the newest first."""
+        return [self._by_key[key] for key in reversed(self._by_inode.get(identity, {}))]
+
+    def of_origin(self, origin: str) -> list[Cursor]:
+        """The cursors whose rows are of an origin."""
+        return [c for c in self._by_key.values() if c.origin == origin]
+
+    def alike(self, head: bytes, label: str | None) -> list[Cursor]:
+        """The cursors of files that begin as this one does, the furthest first."""
+        cursors = (self._by_key[key] for group in self._groups(head, label) for key in group)
+        return sorted(cursors, key=lambda c: -c.bytes)
+
+    def alike_or_named(self, head: bytes, label: str | None, name: str) -> list[Cursor]:
+        """Cursors of files whose name has the same base, and ALIKE_MAX of those that begin alike.
+
+        A file may be shorter than what is remembered of another one's beginning, so names are
+        looked up too; and thousands may begin with one banner, so not all are.
+        """
+        keys: dict[str, None] = {}
+        for key in itertools.islice(reversed(self._by_base.get(base_name(name), {})), NAMED_MAX):
+            cursor = self._by_key[key]
+            begins = len(head) >= cursor.head_len and stem(head[: cursor.head_len], label)
+            if begins == cursor.stem[1] or (
+                len(head) < cursor.head_len and cursor.head and cursor.label == label
+            ):
+                keys[key] = None
+        for group in self._groups(head, label):
+            keys.update(dict.fromkeys(itertools.islice(reversed(group), ALIKE_MAX)))
+        return [self._by_key[key] for key in keys]
+
+    def _groups(self, head: bytes, label: str | None) -> Iterator[dict[str, None]]:
+        """The keys of files that begin so, by how much of the beginning is remembered."""
+        for n, count in self._lengths.items():
+            if count and 0 < n <= len(head):
+                yield self._by_stem.get((n, stem(head[:n], label)), {})
+
+    def free_key(self, head: bytes, label: str | None) -> str:
+        """A key that no file has now, or had at first."""
+        name = f"{stem(head, label)}-{len(head)}"
+        ordinal = len(self._by_stem.get((head_length(len(head)), stem(head, label)), ()))
+        while f"{name}-{ordinal}" in self._by_key or f"{name}-{ordinal}" in self._origins:
+            ordinal += 1
+        return f"{name}-{ordinal}"
 
 
 def of_entry(entry: Entry) -> Cursor:
     """Return the cursor that a manifest entry holds."""
-    names = ("key", "bytes", "head_len", "tail", "lines", "name", "size")
-    forms = tuple((int(at), str(name)) for at, name in entry.get("forms", ()))
-    origin = entry.get("origin") or entry["key"]
-    return Cursor(origin=origin, forms=forms, **{n: entry[n] for n in names})
+    values = {name: entry[name] for name in _NAMES if name in entry}
+    values["forms"] = tuple((int(at), str(name)) for at, name in entry.get("forms", ()))
+    values["places"] = tuple((int(at), int(crc)) for at, crc in entry.get("places", ()))
+    values["apart"] = tuple(entry.get("apart", ()))
+    values["origin"] = entry.get("origin") or entry["key"]
+    return Cursor(**values)
 
 
-def stem(head: bytes, source: str | None) -> str:
-    """Return the key of a file that begins with `head`, without its ordinal."""
-    mark = b"" if source is None else b"\0" + source.encode("utf-8", "surrogateescape")
-    return f"{hashlib.sha256(head + mark).hexdigest()[:32]}-{len(head)}"
+@functools.lru_cache(256)
+def stem(head: bytes, label: str | None) -> str:
+    """Return the digest of a file's beginning, with the label of who ingests it."""
+    mark = b"" if label is None else b"\0" + label.encode("utf-8", "surrogateescape")
+    return hashlib.sha256(head + mark).hexdigest()[:32]
 
 
 def digest(data: bytes) -> str:
@@ -82,76 +271,139 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data[-WINDOW:]).hexdigest()[:32]
 
 
-def find(source: Source, known: list[Entry], label: str | None) -> Start:
-    """Return where to start in a file. The source is left standing there.
+def head_length(size: int) -> int:
+    """How much of a beginning of so many bytes is remembered."""
+    if size < _HEAD_MIN:
+        return size
+    return min(WINDOW, 1 << (size.bit_length() - 1))
 
-    A new file starts at 0 and replaces no entry. Of a file shorter than its key's window no more
-    is read than that key was made of, or what is being written now would have no key.
+
+def thinned(places: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """Leave out an earlier place where there are too many: the one whose neighbours are nearest
+    to each other, by their distance from the newest."""
+    if len(places) <= PLACES_MAX:
+        return places
+    last = places[-1][0]
+    gaps = [
+        (places[n + 1][0] - places[n - 1][0]) / (last - places[n - 1][0] + 1)
+        for n in range(1, len(places) - 1)
+    ]
+    drop = gaps.index(min(gaps)) + 1
+    return places[:drop] + places[drop + 1 :]
+
+
+def begun(source: Source, head: bytes, index: CursorIndex, label: str | None) -> Cursor:
+    """Return the cursor of a file of which nothing was ingested."""
+    head = head[: head_length(len(head))]
+    key = index.free_key(head, label)
+    fresh = Cursor(key, key, 0, len(head), digest(b""), 0, "", crc=0, label=label)
+    now = named(replace(fresh, head=stem(head, label)), source)
+    return replace(now, begun=now.looked)
+
+
+def named(cursor: Cursor, source: Source) -> Cursor:
+    """The cursor of a file as it is called and stands now."""
+    now = replace(cursor, name=printable(source.name), size=source.size)
+    if source.piped:
+        return now
+    device, inode = source.identity
+    looked = time.clock_gettime_ns(_FILE_CLOCK)
+    return replace(now, device=device, inode=inode, mtime=source.mtime, looked=looked)
+
+
+def widened(cursor: Cursor, head: bytes, label: str | None) -> Cursor:
+    """The cursor with as much of its file's beginning as there is by now."""
+    length = min(head_length(len(head)), WINDOW)
+    if length <= cursor.head_len:
+        return cursor
+    return replace(cursor, head_len=length, head=stem(head[:length], label), label=label)
+
+
+def before_place(source: Source, cursor: Cursor, head: bytes, label: str | None) -> bytes | None:
+    """The bytes before a cursor's place, if the file holds there what was consumed; else None.
+
+    The beginning and the last bytes are compared, and all of it up to WHOLE_MAX. The source is
+    left standing at the place.
     """
+    length, known = cursor.stem
+    if len(head) < length or stem(head[:length], label) != known:
+        return None
+    whole = cursor.bytes <= WHOLE_MAX and cursor.crc is not None
+    start = 0 if whole else max(cursor.bytes - WINDOW, 0)
+    source.seek(start)
+    before = source.read(cursor.bytes - start)
+    if len(before) != cursor.bytes - start or digest(before) != cursor.tail:
+        return None
+    if whole and zlib.crc32(before) != cursor.crc:
+        return None
+    return before[-WINDOW:]
+
+
+def holds_all(source: Source, cursor: Cursor, head: bytes, label: str | None) -> bytes | None:
+    """As `before_place`, with every byte compared by the sum of all, where there is one."""
+    if cursor.crc is not None and crc_of(source, cursor.bytes) != cursor.crc:
+        return None
+    return before_place(source, cursor, head, label)
+
+
+def crc_of(source: Source, size: int) -> int | None:
+    """The CRC-32 of the first bytes of a file; None if it has fewer."""
+    source.seek(0)
+    crc = 0
+    while size:
+        piece = source.read(min(size, _PIECE))
+        if not piece:
+            return None
+        crc, size = zlib.crc32(piece, crc), size - len(piece)
+    return crc
+
+
+def by_content(source: Source, index: CursorIndex, label: str | None) -> Start:
+    """Return where to start in what has no inode of its own (a pipe, a copy) by content alone.
+
+    A new one starts at 0 and replaces no entry. The source is left standing there.
+    """
+    head = read_head(source)
+    for cursor in index.alike(head, label):
+        before = None if cursor.is_copy else holds_all(source, cursor, head, label)
+        if before is not None:
+            now = replace(cursor, name=printable(source.name), size=source.size)
+            return Start(widened(now, head, label), cursor, head, before)
+    source.seek(0)
+    return Start(begun(source, head, index, label), None, head, b"")
+
+
+def read_head(source: Source) -> bytes:
+    """Read a file's beginning. Of one shorter than the window no more is read after that, or what
+    is being written now would have no key."""
+    source.seek(0)
     head = source.read(WINDOW)
     if len(head) < WINDOW and not source.compression:
-        source.limit = len(head)
-    for entry in sorted(of_head(known, head, label), key=lambda e: -int(e["bytes"])):
-        before = _before(source, entry)
-        if before is not None:
-            old = of_entry(entry)
-            now = replace(old, name=printable(source.name), size=source.size)
-            if old.head_len < len(head):
-                key = _free_key(head, known, label)
-                now = replace(now, key=key, head_len=len(head))
-            return Start(now, old, head, before)
-    source.seek(0)
-    key = _free_key(head, known, label)
-    name = printable(source.name)
-    made = Cursor(key, key, 0, len(head), digest(b""), 0, name, source.size)
-    return Start(made, None, head, b"")
+        source.limit = len(head) if source.limit is None else min(source.limit, len(head))
+    return head
 
 
-def holds(start: Start, then: list[Entry], now: list[Entry], label: str | None) -> bool:
-    """Whether what `find` said among the entries `then` is still so among those `now`.
+def holds(start: Start, then: CursorIndex, now: CursorIndex, label: str | None) -> bool:
+    """Whether what was decided of a file among the cursors `then` is still so among those `now`.
 
-    It is not if the cursor moved or went, or another came that may be of the same file: that of
-    a process which saw the file when it was shorter, or longer.
+    It is not if a cursor that it replaces or releases changed, or another one came or moved that
+    may be of the same file.
     """
-    places = {e["key"]: e["bytes"] for e in then}
-    old = start.replaced
-    if old is not None and all(e["key"] != old.key or e["bytes"] != old.bytes for e in now):
-        return False
-    fresh = [e for e in now if places.get(e["key"]) != e["bytes"]]
+    for old in filter(None, (start.replaced, *start.released)):
+        if now.get(old.key) != then.get(old.key):
+            return False
+    fresh = [c for c in now if then.get(c.key) != c]
     short = len(start.head) < WINDOW
-    if short and any(e["head_len"] > len(start.head) for e in fresh):
+    if short and any(c.head_len > len(start.head) for c in fresh):
         return False
-    return not of_head(fresh, start.head, label)
+    if start.cursor.inode > 0 and any(c.identity == start.cursor.identity for c in fresh):
+        return False
+    return not CursorIndex(c.entry() for c in fresh).alike(start.head, label)
 
 
 def printable(name: str) -> str:
     """A file's name as text that can be written anywhere; bytes that are no text are escaped."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def of_head(known: list[Entry], head: bytes, label: str | None) -> list[Entry]:
-    """The entries of files that begin as this one does."""
-    lengths = {e["head_len"] for e in known}
-    stems = {n: stem(head[:n], label) for n in lengths if 0 < n <= len(head)}
-    return [e for e in known if e["key"].rpartition("-")[0] == stems.get(e["head_len"])]
-
-
-def _before(source: Source, entry: Entry) -> bytes | None:
-    """The bytes before a cursor's place, None unless they are those that were there then."""
-    start = max(entry["bytes"] - WINDOW, 0)
-    source.seek(start)
-    before = source.read(entry["bytes"] - start)
-    whole = len(before) == entry["bytes"] - start
-    return before if whole and digest(before) == entry["tail"] else None
-
-
-def _free_key(head: bytes, known: list[Entry], label: str | None) -> str:
-    """A key that no file has now, or had at first."""
-    taken = {e["key"] for e in known} | {e.get("origin", "") for e in known}
-    name, ordinal = stem(head, label), 0
-    while f"{name}-{ordinal}" in taken:
-        ordinal += 1
-    return f"{name}-{ordinal}"
 
 
 def removal(cursor: Cursor) -> dict[str, Any]:

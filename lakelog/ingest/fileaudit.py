@@ -34,6 +34,8 @@ class FileAudit:
     foreign: int = 0
     gone: str = ""
     error: str = ""
+    copy_of: str = ""
+    """The file whose rows stand for those of this one, which is a copy of it."""
     backup: str = ""
     """The verified backup that was read in the file's place."""
     first: dict[str, list[int]] = field(default_factory=dict)

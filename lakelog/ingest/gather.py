@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from lakelog.ingest import cursors
-from lakelog.ingest.batch import Batch, FileReport, Job, commit
+from lakelog.ingest import cursors, definitions
+from lakelog.ingest.batch import Batch, FileReport, Job, Moved, commit
 from lakelog.ingest.cursors import WINDOW, Cursor, Start
-from lakelog.ingest.formats import known
-from lakelog.ingest.records import joins
-from lakelog.ingest.source import Chunk, Overlong, Piece, Source
+from lakelog.ingest.formats import known, zoned
+from lakelog.ingest.holes import visible
+from lakelog.ingest.identity import Copied, Known, Undecided
+from lakelog.ingest.records import BOM, joins
+from lakelog.ingest.source import LINE_MAX, Chunk, Hole, Overlong, Piece, Source
 from lakelog.ingest.transform import Bad, Transformer, readable
+
+_PIECE = 1 << 20
+_TOO_LONG = "the line behind it is too long"
+UNFINISHED = "the last line has no newline and is no event: it is read again once it goes on"
 
 
 class Gatherer:
@@ -21,13 +28,34 @@ class Gatherer:
     def __init__(self, job: Job, source: Source, report: FileReport) -> None:
         self._job, self._source, self._report = job, source, report
         self._batch = Batch(job)
-        self._entries = job.cursors(self._batch.state)
-        self._start = cursors.find(source, self._entries, job.label)
-        self._place = self._start.cursor.bytes
+        self.is_idle = False
+        """Whether there is nothing to read in the file."""
+        self._resolver = job.resolver(self._batch.state)
+        self._start = self._decide(self._resolver.resolve(source))
+        self._place, self._crc = self._start.cursor.bytes, self._start.cursor.crc
         self._before, self._held = self._start.before, b""
         self._transformer: Transformer | None = None
         self._form, self._since, self._joins = "", 0, False
+        self._is_binary = False
+        self._nuls = self._left = 0
         self._pool = ThreadPoolExecutor(1)
+
+    def _decide(self, decision: Start | Copied | Known | Undecided) -> Start:
+        """Where reading starts; what is not to be read is left, and the report says why."""
+        report = self._report
+        if isinstance(decision, Start):
+            report.note, report.released = decision.note, len(decision.released)
+            return decision
+        self.is_idle = True
+        if isinstance(decision, Copied):
+            report.is_copy = True
+            return decision.start
+        if isinstance(decision, Known):
+            report.same_as = decision.cursor.name
+            report.skipped += decision.cursor.lines
+            return Start(decision.cursor, decision.cursor, b"", b"")
+        report.is_undecided = True
+        return Start(cursors.begun(self._source, b"", self._resolver.index, None), None, b"", b"")
 
     @property
     def start(self) -> Cursor:
@@ -42,55 +70,120 @@ class Gatherer:
     def take(self, piece: Piece) -> None:
         """Add a piece of the file; publish when enough is gathered. Raises Moved."""
         if isinstance(piece, Overlong):
-            reason = f"a line of {piece.length:,} bytes is too long"
-            if self._held and self._joins:
-                held, self._held = self._held, b""
-                self._take_chunk(Chunk(held, self._place), final=True)
-            self._batch.wait()
-            self._batch.add_bad([Bad(piece.base, reason, readable(piece.head), self.start.origin)])
-            self._move(piece.base + piece.length, self._held + piece.last)
-            self._batch.lines, self._held = self._batch.lines + 1, b""
+            self._take_part(piece)
+        elif isinstance(piece, Hole):
+            self._take_hole(piece)
         else:
             held = self._held
+            if piece.open_end and self._source.broken:
+                # What follows cannot be read now: a line that it cuts is none.
+                end = piece.data.rfind(b"\n") + 1
+                piece = Chunk(piece.data[:end], piece.base)
             again = Chunk(held + piece.data, self._place, piece.open_end) if held else piece
             self._take_chunk(again)
         if self._batch.full:
             self.flush()
 
+    def _take_part(self, part: Overlong) -> None:
+        """Set a part of an overlong line aside."""
+        if part.number == 1:
+            self._end_held(_TOO_LONG)
+            self._batch.lines += 1
+        reason = f"a line of over {LINE_MAX:,} bytes is too long: part {part.number:,}"
+        self._add_bad(reason, part.base, part.data)
+
+    def _take_hole(self, hole: Hole) -> None:
+        """Skip NULs. At the end of a file they may be written over yet, so they wait with what is
+        before them, unless nothing more comes."""
+        if hole.at_end and self._job.mode != "last":
+            self._left = hole.length
+            return
+        if self._is_binary and len(self._held) + hole.length <= LINE_MAX and not hole.at_end:
+            self._held += bytes(hole.length)
+            return
+        self._end_held("a hole of NULs follows")
+        self._nuls += hole.length
+        for size in (_PIECE,) * (hole.length // _PIECE) + (hole.length % _PIECE,):
+            self._sum(bytes(size))
+        self._move(hole.base + hole.length, bytes(min(hole.length, WINDOW)))
+
+    def _end_held(self, reason: str) -> None:
+        """Take what was held back for its end, of which no more comes; what is no event even so
+        is set aside."""
+        held, self._held = self._held, b""
+        if held:
+            self._take_chunk(Chunk(held, self._place), final=True)
+        held, self._held = self._held, b""
+        if held:
+            self._add_bad(f"it has no end: {reason}", self._place, held)
+
+    def _add_bad(self, reason: str, place: int, data: bytes) -> None:
+        self._batch.wait()
+        self._batch.add_bad([Bad(place, reason, readable(data), self.start.origin)])
+        self._sum(data)
+        self._move(place + len(data), data)
+
     def finish(self) -> None:
         """Take what was held back for its end, now that nothing follows; publish. Raises Moved."""
         held, self._held = self._held, b""
-        if held and self._joins and self._job.mode != "follow":
+        if held and self._joins and self._job.mode != "follow" and not self._source.broken:
             open_end = not held.endswith(b"\n")
             self._take_chunk(Chunk(held, self._place, open_end), final=True)
         else:
             self._held = held
-        self.flush()
+        self.flush(is_end=True)
 
-    def flush(self) -> None:
-        """Publish what is gathered, with the cursor. Raises Moved."""
+    def _add_unfinished(self, batch: Batch) -> int:
+        """Put what is left of a file that nobody writes to in quarantine, unless it stands there;
+        return how many bytes that are."""
+        left = self._held.strip().removeprefix(BOM)
+        if self._job.mode != "ended" or self._source.broken or self._left or not left:
+            return 0  # or somebody keeps room behind it, to write there later
+        size = len(self._held)
+        if self._place == self.start.bytes and size == self.start.unfinished:
+            return size
+        bad = Bad(self._place, UNFINISHED, readable(self._held), self.start.origin)
+        batch.unfinished.append(bad)
+        return size
+
+    def flush(self, *, is_end: bool = False) -> None:
+        """Publish what is gathered, with the cursor; at the end of an ended file also a last line
+        that is no event. Raises Moved."""
         batch, job = self._batch, self._job
         batch.wait()
-        self._report.left = len(self._held)
-        if self._place == self.start.bytes:
+        self._report.left = len(self._held) + self._left
+        start = self._start
+        unfinished = self._add_unfinished(batch) if is_end else 0
+        self._report.left -= unfinished
+        is_same = self._place == self.start.bytes and unfinished == self.start.unfinished
+        if is_same and not start.is_due(follows=job.follows):
             return
-        at = dataclasses.replace(
-            self.start, bytes=self._place, tail=cursors.digest(self._before),
-            lines=self.start.lines + batch.lines,
-        )  # fmt: skip
+        if self._source.is_shrunk:
+            raise Moved  # what was read may be of two files: look at it again
+        at = start.cursor
+        if start.cursor.unfinished and not is_same:
+            start = dataclasses.replace(start, ended=start.cursor.tail_key)
+        if self._place != at.bytes:
+            at = at.moved(self._place, self._before, self._crc)
+        at = dataclasses.replace(at, lines=at.lines + batch.lines)
+        if self._source.broken or (self._source.compression and not is_end):
+            at = dataclasses.replace(at, mtime=0)  # there is more: it is looked into again
+        if not is_same:
+            at = dataclasses.replace(at, unfinished=unfinished, tail_key="")
         if self._form:
             at = at.read_as(self._form, self._since)
         done = batch.base
         if job.dry_run:
-            job.pretended[at.key] = at.entry()
+            self._resolver.index.add(at)
             job.runs[:] = batch.runs
         else:
-            done = commit(job, batch, [(self._start, at)], self._entries)
+            done = commit(job, batch, [(start, at)], self._resolver.index)
+            at = self._resolver.index.get(at.key) or at
         self._count(batch)
         batch.close()
         self._start = Start(at, at, self._start.head, b"")
         self._batch = Batch(job, done)  # and no later move, for this one is where the cursor stood
-        self._entries = job.cursors(self._batch.state)
+        self._resolver = job.resolver(self._batch.state)
 
     def close(self) -> None:
         """End the threads that encode and write."""
@@ -102,34 +195,52 @@ class Gatherer:
         report.events += batch.rows
         report.skipped += batch.known
         report.lines += batch.lines
-        report.quarantined += len(batch.bad)
-        if batch.bad and not report.reason:
-            first = min(batch.bad, key=lambda bad: bad.position)
+        bad = [*batch.bad, *batch.unfinished]
+        report.quarantined += len(bad)
+        report.nuls, self._nuls = report.nuls + self._nuls, 0
+        if bad and not report.reason:
+            first = min(bad, key=lambda one: one.position)
             report.reason = f"{first.reason} (at byte {first.position})"
 
     def _take_chunk(self, chunk: Chunk, *, final: bool = False) -> None:
         if self._transformer is None:
-            self._form, form = chosen(self._job, self._start, chunk.data)
-            self._report.format = form.NAME
+            self._form, form = chosen(self._job, self._start, visible(chunk.data))
+            self._report.format = self._source.container or known.label(form)
+            if not self._place:
+                note = zoned.zone_note(form, visible(chunk.data[:WINDOW]))
+                self._report.note = self._report.note or note
             self._since = self._place
-            self._transformer = self._job.transformer(form, self.start.origin)
-            self._joins = joins(form)
+            self._transformer = self._job.transformer(form, self.start.origin, self._before)
+            self._joins, self._is_binary = joins(form), getattr(form, "BINARY", False)
         made = self._transformer.start(chunk, final=final)
         self._batch.add(made, self._pool)
         self._held = chunk.data[made.taken :]
+        self._nuls += 0 if self._is_binary else chunk.hole_bytes(made.taken)
+        self._sum(memoryview(chunk.data)[: made.taken])
         self._move(chunk.base + made.taken, chunk.data[max(made.taken - WINDOW, 0) : made.taken])
+
+    def _sum(self, data: bytes | memoryview) -> None:
+        """Carry on the sum of all that was consumed."""
+        if self._crc is not None:
+            self._crc = zlib.crc32(data, self._crc)
 
     def _move(self, place: int, data: bytes) -> None:
         self._place, self._before = place, (self._before + data[-WINDOW:])[-WINDOW:]
 
 
 def chosen(job: Job, start: Start, data: bytes) -> tuple[str, Any]:
-    """The name and rule of the format that was asked for, or else of the one that the file's first
-    bytes look like, once there are enough of them: then it stays. Plain text only goes until lines
-    of a known kind come."""
-    taken = start.head[: start.cursor.bytes or WINDOW]
-    forms, name = start.cursor.forms, job.form or ""
+    """The name and rule of the format that was asked for, or that the lake keeps for the file, or
+    else of the one that the file's first bytes look like, once there are enough of them: then it
+    stays. Plain text only goes until lines of a known kind come."""
+    taken = visible(start.head[: start.cursor.bytes or WINDOW])
+    definition = job.definition(start.cursor.name)
+    name = definitions.form_name(definition) if definition else ""
+    forced = bool(name)
     if not name:
-        settled = forms and start.cursor.bytes >= WINDOW and forms[-1][1] != known.LAST
-        name = forms[-1][1] if settled else known.told(taken, data, start.cursor.name).NAME
-    return name, known.fitted(known.named(name), taken or data)
+        last = start.cursor.forms[-1][1] if start.cursor.forms else known.LAST
+        is_open = known.is_last(last) or definitions.is_gone(last, job.formats)
+        settled = start.cursor.bytes >= WINDOW and not is_open
+        name = last if settled else known.told(taken, data, start.cursor.name).NAME
+        name = known.in_zone(name, definition.zone) if definition and definition.zone else name
+    form = known.fitted(known.named(name), taken or data)
+    return name, known.tolerant(form, start.cursor.name, forced=forced)

@@ -2,27 +2,31 @@
 
 Short pieces of files of one format are put one behind the other and decided by one query; then
 one publish commits the rows of all with all cursors. A publish costs the same however many files
-it is of, and so does planning a query. Whoever is too large, packed, or of a format that is
-fitted to its file goes alone, as ingest does it.
+it is of, and so does planning a query. Whoever is too large, packed, has NULs in it, or is of a
+format that is fitted to its file goes alone, as ingest does it.
 """
 
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lakelog.ingest import cursors
-from lakelog.ingest.batch import Batch, FileReport, Job, Moved, commit
+from lakelog.ingest import source as sources
+from lakelog.ingest import stripes
+from lakelog.ingest.batch import Batch, FileReport, Job, Moved, commit, is_finished
 from lakelog.ingest.cursors import WINDOW, Cursor, Start, printable
 from lakelog.ingest.formats import bulk
+from lakelog.ingest.formats.known import label
+from lakelog.ingest.formats.zoned import zone_note
 from lakelog.ingest.gather import chosen
+from lakelog.ingest.identity import Copied, Known, Undecided
 from lakelog.ingest.records import records
 from lakelog.ingest.source import Chunk, Source
 from lakelog.ingest.transform import Made
-from lakelog.store.manifest import Entry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +53,17 @@ class _Piece:
     lines: int
 
 
+@dataclass
+class _Mark:
+    """A file of which only the cursor changes."""
+
+    path: str
+    name: str
+    mode: str
+    report: FileReport
+    start: Start
+
+
 class Group:
     """Takes in files of one branch; what they brought is published by `flush`.
 
@@ -58,22 +73,32 @@ class Group:
     def __init__(self, job: Job, alone: Alone) -> None:
         self._job, self._alone = replace(job, mode="last"), alone
         self._batch: Batch | None = None
-        self._entries: list[Entry] = []
         self._pieces: list[_Piece] = []
-        self._pending: dict[str, Entry] = {}
+        self._marks: list[_Mark] = []
+        self._keys: set[str] = set()
         self._bytes = 0
 
-    def take(self, path: str, name: str, mode: str) -> FileReport:
-        """Take in one regular file that is called `name`; `mode` is that of Job. The report is
-        complete after `flush`, which is done here when much is gathered."""
+    def take(
+        self, path: str, name: str, mode: str, *, limit: int | None = None,
+        expect: tuple[int, int] | None = None, settled: bool = True,
+    ) -> FileReport:  # fmt: skip
+        """Take in one regular file that is called `name`, up to `limit` bytes; `mode` is that of
+        Job. The report is complete after `flush`, which is done here when much is gathered.
+
+        If the path holds another inode than the one to `expect`, nothing is read, and the report
+        is undecided; so it is of a file on its way to another place, unless it is `settled`.
+        """
         report = FileReport(printable(name))
         try:
-            source = Source(path, name)
+            source = Source(path, name, limit=limit)
         except OSError as error:
             report.error = error.strerror or str(error)
             return report
         with closing(source):
-            together = not source.compression and self._read(source, path, report, mode)
+            if expect is not None and source.identity != expect:
+                report.is_undecided = True
+                return report
+            together = self._read(source, path, report, mode, settled)
         if not together:
             self.flush()
             return self._alone(path, name, mode)
@@ -87,57 +112,109 @@ class Group:
         LakelogError and OSError when the lake itself fails."""
         batch, self._batch = self._batch, None
         pieces, self._pieces = self._pieces, []
-        self._pending, self._bytes = {}, 0
+        marks, self._marks = self._marks, []
+        self._keys, self._bytes = set(), 0
         if batch is None:
             return
         with closing(batch):
-            if not pieces:
+            index = self._resolver.index
+            if not pieces and not marks:
+                self._job.cache.keep(batch.state.digest, index)
                 return
             for form in {id(piece.form): piece.form for piece in pieces}.values():
                 self._decide(batch, form, [piece for piece in pieces if piece.form is form])
-            moves = [(piece.start, _counted(piece)) for piece in pieces]
+            moves = [(mark.start, mark.start.cursor) for mark in marks]
+            moves += [(piece.start, _counted(piece)) for piece in pieces]
+            if self._job.dry_run:
+                for _, at in moves:
+                    index.add(at)
+                self._job.cache.keep(batch.state.digest, index)
+                self._job.runs[:] = batch.runs
+                return
             try:
-                commit(self._job, batch, moves, self._entries)
+                commit(self._job, batch, moves, index)
                 return
             except Moved:
                 pass
-        for piece in pieces:
-            again = self._alone(piece.path, piece.name, piece.mode)
-            piece.report.__dict__.update(again.__dict__)
+        again: list[_Mark | _Piece] = [*marks, *pieces]
+        for one in again:
+            report = self._alone(one.path, one.name, one.mode)
+            one.report.__dict__.update(report.__dict__)
 
-    def _read(self, source: Source, path: str, report: FileReport, mode: str) -> bool:
+    def _read(
+        self, source: Source, path: str, report: FileReport, mode: str, settled: bool
+    ) -> bool:
         """Read what is new in a file; False if it has to go alone."""
         if self._batch is None:
             self._batch = Batch(self._job)
-            self._entries = self._job.cursors(self._batch.state)
-        known = [*self._entries, *self._pending.values()]
-        start = cursors.find(source, known, self._job.label)
-        if start.replaced is not None and start.replaced.key in self._pending:
-            return False
-        place = start.cursor.bytes
-        data = source.read(PIECE_MAX + 1) if source.size - place <= PIECE_MAX else b""
-        if len(data) > PIECE_MAX or source.size - place > PIECE_MAX:
-            return False
-        if not data:
+            self._resolver = self._job.resolver(self._batch.state)
+        decision = self._resolver.resolve(source, settled=settled)
+        if isinstance(decision, Known | Undecided):
+            report.is_undecided = isinstance(decision, Undecided)
+            if isinstance(decision, Known):
+                if decision.cursor.key in self._keys:
+                    return False  # how many lines it has is known once it is published
+                report.same_as, report.skipped = decision.cursor.name, decision.cursor.lines
             return True
+        start = decision.start if isinstance(decision, Copied) else decision
+        # A cursor that changes twice needs a publish in between.
+        touched = {c.key for c in (start.cursor, start.replaced, *start.released) if c}
+        if touched & self._keys:
+            return False
+        report.note, report.released = start.note, len(start.released)
+        report.is_copy = isinstance(decision, Copied)
+        place = start.cursor.bytes
+        most = min(PIECE_MAX, sources.CHUNK)
+        if report.is_copy or _is_read(source, start):
+            data = b""
+        elif source.compression or source.size - place > most or start.cursor.unfinished:
+            return False
+        else:
+            data = source.read(most + 1)
+            if len(data) > most or source.is_shrunk:
+                return False
+        self._keys |= touched
+        report.skipped = start.cursor.lines
+        if not data:
+            self._mark(path, source.name, mode, report, start)
+            return True
+        if b"\0" in data:
+            return False
         name, form = chosen(self._job, start, data)
         if form is bulk:
+            self._keys -= touched
             return False
+        if mode == "once" and is_finished(source):
+            mode = "ended"
         chunk = Chunk(data, place, not data.endswith(b"\n"))
         found = records(chunk, form, mode, final=mode != "follow")
-        report.format, report.left = form.NAME, len(data) - found.taken
+        report.format = source.container or label(form)
+        if not place:
+            report.note = report.note or zone_note(form, data[:WINDOW])
+        report.left = len(data) - found.taken
+        if mode == "ended" and data[found.taken :].strip():
+            self._keys -= touched
+            return False  # its last line is no event: that is published with care
         if found.taken:
             data = data[: found.taken]
-            at = replace(
-                start.cursor, bytes=place + len(data),
-                tail=cursors.digest((start.before + data[-WINDOW:])[-WINDOW:]),
-            ).read_as(name, place)  # fmt: skip
+            before = (start.before + data[-WINDOW:])[-WINDOW:]
+            crc = start.cursor.crc
+            crc = None if crc is None else zlib.crc32(data, crc)
+            at = start.cursor.moved(place + len(data), before, crc).read_as(name, place)
             lines = len(found.lines)
             piece = _Piece(path, source.name, mode, report, form, start, at, data, lines)
             self._pieces.append(piece)
-            self._pending[at.key] = at.entry()
+            self._resolver.apply(start, at)
             self._bytes += len(data)
+        else:
+            self._mark(path, source.name, mode, report, start)
         return True
+
+    def _mark(self, path: str, name: str, mode: str, report: FileReport, start: Start) -> None:
+        """Remember a cursor that is to be published though nothing was read."""
+        if start.is_due(follows=self._job.follows):
+            self._marks.append(_Mark(path, name, mode, report, start))
+            self._resolver.apply(start, start.cursor)
 
     def _decide(self, batch: Batch, form: Any, pieces: list[_Piece]) -> None:
         """Turn the lines of files of one format into rows and bad lines."""
@@ -147,16 +224,17 @@ class Group:
         ended = [p.data if p.data.endswith(b"\n") else p.data + b"\n" for p in pieces]
         begins = np.array([0, *itertools.accumulate(map(len, ended))])
         chunk = Chunk(b"".join(ended), 0, seams=tuple(begins[:-1].tolist()))
-        made = self._job.transformer(form, "").start(chunk, final=True).finish()
+        files = {at: p.start.before for at, p in zip(begins.tolist(), pieces, strict=False)}
+        made = self._job.transformer(form, "", files=files).start(chunk, final=True).finish()
         counts = np.zeros(len(pieces), np.int64)
         if made.table is not None:
             places = np.asarray(made.table["position"])
             index = _within(begins, places)
             shift = np.array([p.start.cursor.bytes for p in pieces]) - begins[:-1]
-            origins = pa.array([p.at.origin for p in pieces]).take(pa.array(index))
+            origins = pa.array([p.at.origin for p in pieces], pa.string())
             for name, values in (
-                ("position", pa.array(places + shift[index])),
-                ("origin", origins),
+                ("position", stripes.integers(places + shift[index])),
+                ("origin", origins.take(stripes.integers(index))),
             ):
                 column = made.table.schema.get_field_index(name)
                 made.table = made.table.set_column(column, name, values)
@@ -169,7 +247,7 @@ class Group:
         for piece, rows in zip(pieces, counts.tolist(), strict=True):
             report = piece.report
             report.events = stored.get(piece.at.origin, 0)
-            report.skipped = rows - report.events
+            report.skipped += rows - report.events
             report.lines = max(piece.lines, rows + report.quarantined)
 
     def _set_aside(self, made: Made, pieces: list[_Piece], begins: np.ndarray) -> None:
@@ -184,6 +262,16 @@ class Group:
             piece.report.quarantined += 1
             if not piece.report.reason:
                 piece.report.reason = f"{bad.reason} (at byte {bad.position})"
+
+
+def _is_read(source: Source, start: Start) -> bool:
+    """Whether nothing is new in a file; a packed one is not unpacked again to know it."""
+    if not source.compression:
+        return source.size <= start.cursor.bytes
+    old = start.replaced
+    return old is not None and (*old.identity, old.size, old.mtime) == (
+        *source.identity, source.size, source.mtime
+    )  # fmt: skip
 
 
 def _within(begins: np.ndarray, places: np.ndarray) -> np.ndarray:

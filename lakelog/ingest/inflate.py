@@ -1,4 +1,4 @@
-"""Compressed files as streams: gzip with all its members, zstd with all its frames.
+"""Compressed files as streams: all members of gzip, frames of zstd, streams of xz and bzip2.
 
 `read(size)` gives what is there, at least one byte unless the stream is at its end. Everything
 before a fault is given first; then BrokenStream says what is wrong, an early end included.
@@ -6,7 +6,10 @@ before a fault is given first; then BrokenStream says what is wrong, an early en
 
 from __future__ import annotations
 
+import bz2
+import lzma
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import zstandard
@@ -14,6 +17,9 @@ import zstandard
 _BLOCK = 1 << 18
 _SKIPPABLE = b"\x2a\x4d\x18"
 _WINDOW_MAX = 1 << 28
+MAGIC_MAX = 10
+"""Bytes of a file's beginning that say how it is compressed."""
+_BZIP2 = (b"1AY&SY", b"\x17rE8P\x90")  # what follows BZh9: a block, or the end of no block at all
 
 
 class BrokenStream(Exception):
@@ -21,19 +27,61 @@ class BrokenStream(Exception):
 
 
 def compression(start: bytes) -> str:
-    """Return "gzip", "zstd" or "" by the first four bytes of a file."""
+    """Return "gzip", "zstd", "xz", "bzip2" or "" by the first MAGIC_MAX bytes of a file."""
     if start[:2] == b"\x1f\x8b":
         return "gzip"
-    if start == b"\x28\xb5\x2f\xfd" or (start[1:4] == _SKIPPABLE and start[0] & 0xF0 == 0x50):
+    if start[:4] == b"\x28\xb5\x2f\xfd":
         return "zstd"
-    return ""
+    if start[1:4] == _SKIPPABLE and start[0] & 0xF0 == 0x50:
+        return "zstd"
+    if start[:6] == b"\xfd7zXZ\0":
+        return "xz"
+    return "bzip2" if start[:3] == b"BZh" and start[4:10] in _BZIP2 else ""
 
 
-class Gzip:
-    """A gzip file, whatever the number of its members; zeros after one are padding."""
+def inflated(file: Any, kind: str) -> Any:
+    """Return the stream of what a compressed file holds; `kind` is what `compression` said."""
+    return Zstd(file) if kind == "zstd" else Members(file, kind)
 
-    def __init__(self, file: Any) -> None:
-        self._file, self._input = file, b""
+
+class _GzipMember:
+    """A member of a gzip file, with the methods that xz and bzip2 have."""
+
+    def __init__(self) -> None:
+        self._engine = zlib.decompressobj(wbits=31)
+        self._is_full = False
+
+    @property
+    def eof(self) -> bool:
+        return self._engine.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._engine.unused_data
+
+    @property
+    def needs_input(self) -> bool:
+        # zlib holds output back without any input left when it was asked for just so much.
+        return not self._engine.unconsumed_tail and not self._is_full
+
+    def decompress(self, data: bytes, size: int) -> bytes:
+        found = self._engine.decompress(self._engine.unconsumed_tail + data, size)
+        self._is_full = len(found) == size
+        return found
+
+
+_MEMBERS: dict[str, Callable[[], Any]] = {
+    "gzip": _GzipMember,
+    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_WINDOW_MAX),
+    "bzip2": bz2.BZ2Decompressor,
+}
+
+
+class Members:
+    """A file of gzip, xz or bzip2, of any number of members; zeros after one are padding."""
+
+    def __init__(self, file: Any, kind: str) -> None:
+        self._file, self._kind, self._input = file, kind, b""
         self._member: Any = None
 
     def read(self, size: int) -> bytes:
@@ -41,20 +89,23 @@ class Gzip:
         while True:
             if self._member is None and not self._begin():
                 return b""
-            try:
-                data: bytes = self._member.decompress(self._input, size)
-            except zlib.error as error:
-                raise BrokenStream(f"the gzip stream is damaged: {error}") from None
-            if self._member.eof:
-                self._input, self._member = self._member.unused_data, None
-            else:
-                self._input = self._member.unconsumed_tail
-            if data:
-                return data
-            if self._member is not None and not self._input:
+            if self._member.needs_input and not self._input:
                 self._input = self._file.read(_BLOCK)
                 if not self._input:
-                    raise BrokenStream("the gzip stream ends too early")
+                    raise BrokenStream(f"the {self._kind} stream ends too early")
+            data = self._decompress(size)
+            if self._member.eof:
+                self._input, self._member = self._member.unused_data, None
+            if data:
+                return data
+
+    def _decompress(self, size: int) -> bytes:
+        given, self._input = self._input, b""
+        try:
+            data: bytes = self._member.decompress(given, size)
+        except (zlib.error, lzma.LZMAError, OSError) as error:  # bz2 raises OSError
+            raise BrokenStream(f"the {self._kind} stream is damaged: {error}") from None
+        return data
 
     def _begin(self) -> bool:
         """Start the next member; False at the end of the file."""
@@ -64,7 +115,7 @@ class Gzip:
             if not self._input:
                 return False
             self._input = self._input.lstrip(b"\0")
-        self._member = zlib.decompressobj(wbits=31)
+        self._member = _MEMBERS[self._kind]()
         return True
 
 

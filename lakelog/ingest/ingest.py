@@ -14,22 +14,26 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from lakelog.ingest.apart import is_apart
-from lakelog.ingest.batch import FileReport, Job, Moved
+from lakelog.ingest.batch import FileReport, Job, Moved, finishing
 from lakelog.ingest.cursors import printable
-from lakelog.ingest.formats import known
 from lakelog.ingest.gather import Gatherer
-from lakelog.ingest.source import Source
+from lakelog.ingest.group import Group
+from lakelog.ingest.identity import Inodes
+from lakelog.ingest.source import Source, kind_of
 from lakelog.store.opening import Store
 from lakelog.store.seal import Sealer
 
 _MAINTAIN_EVERY = 32
 """Files between two merges of what every publish adds."""
+_PAUSE = 0.1
+"""Seconds between two reports of progress after files."""
 Progress = Callable[[int, int, int], None]
 
 
@@ -55,19 +59,51 @@ class IngestReport:
         return sum(f.skipped for f in self.files)
 
 
+class Reading:
+    """One file that is read a turn at a time and stays open in between. Close it when done.
+
+    What a turn brought is published at its end; the `report` grows with each.
+    """
+
+    def __init__(self, steps: Generator[int, bool], report: FileReport) -> None:
+        self._steps, self.report = steps, report
+        self._begun = False
+
+    def turn(self, size: int, seconds: float) -> bool:
+        """Read on, for so many bytes or seconds at most; return whether the file is at its end.
+
+        Raises OSError and LakelogError when the lake itself fails.
+        """
+        until = time.monotonic() + seconds
+        try:
+            while size > 0 and time.monotonic() < until:
+                size -= self._steps.send(False) if self._begun else next(self._steps)
+                self._begun = True
+            self._steps.send(True)
+        except StopIteration:
+            return True
+        return False
+
+    def close(self) -> None:
+        """Let go of the file; what was not published is read again by whoever comes next."""
+        self._steps.close()
+
+
 class Ingester:
     """Takes files into one branch of a lake."""
 
     def __init__(
         self, store: Store, branch: str, sealer: Sealer, connect: Callable[[], Any], *,
         form: str | None = None, source: str | None = None, dry_run: bool = False,
-        progress: Progress | None = None, mode: str = "once",
+        progress: Progress | None = None, mode: str = "once", follows: bool = False,
+        inodes: Inodes | None = None,
     ) -> None:  # fmt: skip
-        if form is not None:
-            known.named(form)
-        self._job = Job(store, branch, connect, form, source, dry_run, mode)
+        """`follows` and `inodes` are those of a watcher: see identity.Resolver."""
+        self._job = Job(store, branch, connect, form, source, dry_run, mode, follows, inodes)
         self._sealer, self._progress = sealer, progress
         self._seen = self._total = 0
+        self._shown = 0.0
+        self._given: set[str] = set()
 
     def run(self, paths: list[str]) -> IngestReport:
         """Take in every file; one that cannot be read is reported, the others go on.
@@ -75,18 +111,27 @@ class Ingester:
         Raises OSError and LakelogError when the lake itself fails; what was published is kept.
         """
         report = IngestReport()
-        files = list(expand([os.fsdecode(path) for path in paths]))
+        given = [os.fsdecode(path) for path in paths]
+        files, self._given = list(expand(given, special=True)), set(given)
         self._total = sum(map(_size, files))
+        group = Group(self._job, self._alone)
         for number, path in enumerate(files):
-            entry = FileReport(printable(path))
-            report.files.append(entry)
-            self._file(path, entry)
+            report.files.append(self._file(path, group))
             self._seen += _size(path)
             if not self._job.dry_run and (number + 1) % _MAINTAIN_EVERY == 0:
                 self._sealer.maintain()
+            self._show(report, is_last=number + 1 == len(files))
+        group.flush()
         if not self._job.dry_run:
             self._sealer.maintain()
         return report
+
+    def _show(self, report: IngestReport, *, is_last: bool) -> None:
+        """Say how far it is after a file; not after each of thousands, for all are counted."""
+        now = time.monotonic()
+        if self._progress and (is_last or now - self._shown > _PAUSE):
+            self._shown = now
+            self._progress(self._seen, self._total, report.events)
 
     def take(self, path: str, name: str) -> FileReport:
         """Take in one regular file that is called `name`; whoever follows it maintains the lake."""
@@ -94,57 +139,97 @@ class Ingester:
         self._follow(path, name, report)
         return report
 
-    def _file(self, path: str, report: FileReport) -> None:
+    def begin(self, path: str, name: str, limit: int | None = None) -> Reading:
+        """Start to take in, a turn at a time, one regular file that is called `name`, up to
+        `limit` bytes of it."""
+        report = FileReport(printable(name))
+        return Reading(self._steps(path, name, report, limit=limit), report)
+
+    def _file(self, path: str, group: Group) -> FileReport:
+        """Take in one file; what is short is published with others, at the group's next flush."""
+        report = FileReport(printable(path))
         try:
-            piped = path == "-" or stat.S_ISFIFO(os.stat(path).st_mode)
+            mode = stat.S_IFIFO if path == "-" else os.stat(path).st_mode
+            piped = stat.S_ISFIFO(mode) and path in self._given
+            if stat.S_ISDIR(mode):
+                os.listdir(path)  # which is what failed, or else it would not be here
+            if not piped and path not in self._given and (kind := kind_of(mode)):
+                report.ignored = f"left out: it is {kind}"
+                return report
             stream = _opened(path) if piped else None
         except OSError as error:
             report.error = error.strerror or str(error)
-            return
+            return report
         if stream is None:
-            self._follow(path, path, report)
-            return
+            return group.take(path, path, self._job.mode)
+        group.flush()
         with stream as file, tempfile.TemporaryFile(dir=self._job.store.layout.cache) as spool:
             shutil.copyfileobj(file, spool, 1 << 20)
             spool.flush()
-            self._follow(f"/dev/fd/{spool.fileno()}", path, report)
+            self._follow(f"/dev/fd/{spool.fileno()}", path, report, piped=True)
+        return report
 
-    def _follow(self, path: str, name: str, report: FileReport) -> None:
-        """Read a file from its cursor to its end, starting over as often as the cursor moves."""
+    def _alone(self, path: str, name: str, mode: str) -> FileReport:
+        """Take in a file that is too large, or of another kind, to be published with others."""
+        del mode  # that of the job, which the group was given
+        return self.take(path, name)
+
+    def _follow(self, path: str, name: str, report: FileReport, *, piped: bool = False) -> None:
+        """Read a file from its cursor to its end."""
+        for _ in self._steps(path, name, report, piped=piped):
+            pass
+
+    def _steps(
+        self, path: str, name: str, report: FileReport, *, piped: bool = False,
+        limit: int | None = None,
+    ) -> Generator[int, bool]:  # fmt: skip
+        """Read a file from its cursor to its end, starting over as often as the cursor moves.
+
+        Yields the size of each piece; what was gathered is published when True is sent.
+        """
         earlier, done = 0, False
         while not done:
             try:
-                source = Source(path, name)
+                source = Source(path, name, piped=piped, limit=limit)
             except OSError as error:
                 report.error = error.strerror or str(error)
                 return
-            with closing(source), closing(Gatherer(self._job, source, report)) as gatherer:
+            job = finishing(self._job, source)
+            with closing(source), closing(Gatherer(job, source, report)) as gatherer:
+                if gatherer.is_idle:
+                    with suppress(Moved):  # then the next look finds what it is now
+                        gatherer.flush()
+                    return
                 known = max(gatherer.start.lines - report.lines, 0)
                 report.skipped, earlier = report.skipped + known - earlier, known
                 with suppress(Moved):
-                    self._read(source, gatherer)
+                    yield from self._read(source, gatherer)
                     done = True
             report.error = source.broken
 
-    def _read(self, source: Source, gatherer: Gatherer) -> None:
+    def _read(self, source: Source, gatherer: Gatherer) -> Generator[int, bool]:
         """Read a file to its end. Raises Moved."""
         with closing(source.ahead(gatherer.start.bytes)) as pieces:
             for piece in pieces:
                 gatherer.take(piece)
                 if self._progress:
                     self._progress(self._seen + source.raw, self._total, gatherer.told)
+                size = piece.length
+                while (yield size):
+                    gatherer.flush()
+                    size = 0
         gatherer.finish()
 
 
-def expand(paths: list[str]) -> Iterator[str]:
+def expand(paths: list[str], *, special: bool = False) -> Iterator[str]:
     """Yield files: those of directories and of patterns, sorted; hidden ones, lakes and backups
-    are left out.
+    are left out, and what is no file, unless `special`.
 
     What cannot be listed is yielded itself, for its reader to say why.
     """
     for path in paths:
         if os.path.isdir(path):
-            yield from _below(path)
+            yield from _below(path, special)
         elif path == "-" or os.path.lexists(path):
             yield path
         else:
@@ -152,10 +237,10 @@ def expand(paths: list[str]) -> Iterator[str]:
                 if not os.path.isdir(found):
                     yield found
                 elif "**" not in path:  # else what is below was found as well
-                    yield from _below(found)
+                    yield from _below(found, special)
 
 
-def _below(directory: str) -> Iterator[str]:
+def _below(directory: str, special: bool) -> Iterator[str]:
     closed: list[str] = []
     for folder, names, files in os.walk(directory, onerror=lambda e: closed.append(e.filename)):
         yield from closed
@@ -166,15 +251,21 @@ def _below(directory: str) -> Iterator[str]:
         names[:] = sorted(n for n in names if not n.startswith("."))
         for name in sorted(files):
             path = os.path.join(folder, name)
-            if not name.startswith(".") and (os.path.isfile(path) or os.path.islink(path)):
+            if not name.startswith(".") and (special or _is_file_or_lost(path)):
                 yield path
     yield from closed
+
+
+def _is_file_or_lost(path: str) -> bool:
+    """Whether a path names a file, or a link that leads nowhere, of which its reader says so."""
+    return os.path.isfile(path) or not os.path.exists(path)
 
 
 def _size(path: str) -> int:
     """Bytes of a file as far as anybody knows, for progress."""
     try:
-        return os.stat(path).st_size if path != "-" else 0
+        status = os.stat(path) if path != "-" else None
+        return status.st_size if status and stat.S_ISREG(status.st_mode) else 0
     except OSError:
         return 0
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lakelog.query.keys import Key, key_of
-from lakelog.store import compact, idrun, rows
+from lakelog.store import compact, idrun, rows, sql
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
 from lakelog.store.seal import open_run
@@ -36,7 +36,9 @@ class Places:
         self._events = [e for e in segments if e["kind"] == "events"]
         self._bad = [e for e in segments if e["kind"] == "quarantine"]
         notes = store.manifests.entries(state, "artifact")
-        self.deduped = [key_of(e["by"]) for e in notes if e["key"].startswith("dedupe/")]
+        self.deduped = [
+            key_of(e["by"], e.get("nulls", True)) for e in notes if e["key"].startswith("dedupe/")
+        ]
         self.origins: dict[str, int] = {}
         self._checked = False
         self._cursor = connect().cursor()
@@ -192,8 +194,7 @@ class Places:
             )
             return f"SELECT {nulls}, {bad} AS bad WHERE false"
         paths = (self._store.layout.object("segments", e["key"]) for e in entries)
-        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-        return f"SELECT {columns}, {bad} AS bad FROM read_parquet([{listed}])"
+        return f"SELECT {columns}, {bad} AS bad FROM {sql.parquet(paths)}"
 
 
 def _columns(key: Key) -> list[str]:

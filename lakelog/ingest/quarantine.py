@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode
-from lakelog.ingest import cursors
+from lakelog.ingest import cursors, definitions
 from lakelog.ingest.formats import jsonl, known, sqltext
-from lakelog.ingest.source import KEPT
+from lakelog.ingest.formats.definition import Definition
 from lakelog.ingest.transform import Transformer
 from lakelog.store import disk, idrun, manifest, rows, segment
 from lakelog.store.manifest import Entry, Manifest
@@ -26,6 +26,14 @@ from lakelog.store.seal import drop_known
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+_CUT = range(65_536, 65_546)
+"""How long lines are that an earlier version cut to 64 KiB."""
+_PARTS = "a line of over "
+"""How the reason begins for which a line was taken in parts."""
+Rules = Callable[[str], Definition | None]
+"""What was said of the lines of an origin."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +73,20 @@ def replay(
     store: Store, branch: str, connect: Callable[[], Any], *, form: str | None = None,
     type_: str | None = None, dry_run: bool = False,
 ) -> Replayed:  # fmt: skip
-    """Try every quarantined line again, with `form` (else what it looks like) and a type for
-    events without. Lines that are not kept letter for letter stay where they are.
+    """Try every quarantined line again, with `form` (else the lake's own for its file, else what
+    it looks like) and a type for events without. Lines that are not kept letter for letter stay
+    where they are.
 
     Rows keep their origin and position. Raises InvalidSetting for an unknown format.
     """
-    chosen = known.named(form) if form is not None else None
     while True:
         head = store.refs.head(branch)
         state = store.manifests.load(head.move.snapshot)
+        rules = _rules(store, state, form)
         bad = _entries(store, state)
         if not bad:
             return Replayed(0, 0, 0)
-        events, left = _try_again(store, connect, bad, chosen, type_)
+        events, left = _try_again(store, connect, bad, rules, type_)
         fresh = drop_known(store, events, state.ids) if events is not None else None
         count = fresh.num_rows if fresh is not None else 0
         skipped = (events.num_rows if events is not None else 0) - count
@@ -99,7 +108,11 @@ def _entries(store: Store, state: Manifest) -> list[Entry]:
 
 
 def _try_again(
-    store: Store, connect: Callable[[], Any], bad: list[Entry], form: Any, type_: str | None
+    store: Store,
+    connect: Callable[[], Any],
+    bad: list[Entry],
+    rules: Rules,
+    type_: str | None,
 ) -> tuple[pa.Table | None, pa.Table]:
     """Return the rows that lines make now, and the lines that make none."""
     import pyarrow as pa
@@ -109,7 +122,8 @@ def _try_again(
     left: list[int] = []
     by_origin: dict[str, list[tuple[dict[str, Any], int]]] = {}
     for index, row in enumerate(table.to_pylist()):
-        events = _parse(form, row["line"] or "", row["reason"] or "", type_)
+        rule = rules(row["origin"])
+        events = _parse(rule, row["line"] or "", row["reason"] or "", type_)
         if events is None:
             left.append(index)
         else:
@@ -121,14 +135,35 @@ def _try_again(
     return (pa.concat_tables(made) if made else None), table.take(pa.array(left, pa.int64()))
 
 
-def _parse(form: Any, line: str, reason: str, type_: str | None) -> list[dict[str, Any]] | None:
+def _rules(store: Store, state: Manifest, form: str | None) -> Rules:
+    """What says how lines of an origin are read: a format, nothing, or a zone alone."""
+    formats = definitions.formats_of(store, state)
+    asked = definitions.resolve(form, formats) if form is not None else None
+    of_origin: dict[str, Definition | None] = {}
+    if asked is None and formats:
+        for cursor in map(cursors.of_entry, store.manifests.entries(state, "cursor")):
+            of_origin[cursor.origin] = definitions.of_cursor(formats, cursor)
+    return lambda origin: asked or of_origin.get(origin)
+
+
+def _form(rule: Definition | None, text: bytes) -> Any:
+    """The format of a line by what was said of it, else by its looks."""
+    name = definitions.form_name(rule) if rule else ""
+    if not name:
+        name = known.told(text, text, "line.json").NAME
+        name = known.in_zone(name, rule.zone) if rule and rule.zone else name
+    return known.named(name)
+
+
+def _parse(
+    rule: Definition | None, line: str, reason: str, type_: str | None
+) -> list[dict[str, Any]] | None:
     """Return the events of a line, None if it is none, or its bytes are not all there."""
     try:
         text = line.encode()
-        if not text or len(text) >= KEPT or reason.startswith("not UTF-8"):
+        if not text or len(text) in _CUT or reason.startswith(("not UTF-8", _PARTS)):
             return None
-        chosen = form or known.told(text, text, "line.json")
-        found = chosen.parse(text)
+        found = _form(rule, text).parse(text)
         events = found if isinstance(found, list) else [found]
         for event in events:
             if type_ is not None and event.get("type") in (None, sqltext.DEFAULT_TYPE):

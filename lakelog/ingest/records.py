@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
@@ -45,8 +45,8 @@ def records(chunk: Chunk, form: Any, mode: str, *, final: bool) -> Records:
     """Return the records of a chunk; after a `final` one nothing follows.
 
     `mode` says what becomes of the end: "once" takes a last line without newline if it is whole,
-    "last" takes it as it is, "follow" holds back the last record, "settled" only an unfinished
-    line and the record it may belong to.
+    "ended" if it is an event, "last" takes it as it is, "follow" holds back the last record,
+    "settled" only an unfinished line and the record it may belong to.
     """
     begins = getattr(form, "BEGINS", "")
     if hasattr(form, "heads"):
@@ -62,7 +62,7 @@ def records(chunk: Chunk, form: Any, mode: str, *, final: bool) -> Records:
     if _goes_on(chunk, starts, heads, form, mode, final):
         starts = starts[: heads[-1] + 1]
         heads = heads[:-1]
-    return _joined(chunk.data, starts, heads, whole)
+    return _joined(chunk.text, starts, heads, whole)
 
 
 def joins(form: Any) -> bool:
@@ -87,11 +87,35 @@ def is_cut(text: bytes, form: Any) -> bool:
         return False
     if hasattr(form, "complete"):
         return not form.complete(text)
+    if not _is_event(text, form):
+        return True
+    return not getattr(form, "PROSE", False) and (text[-1:].isdigit() or text[-1:] == b"|")
+
+
+def is_left(text: bytes, form: Any, mode: str) -> bool:
+    """Whether a last line without newline is left for next time. Of a file that has "ended" it is
+    only if it is no event as it stands, not even text: nothing says that more will follow."""
+    if mode == "ended":
+        return is_cut(text, form) and not _is_taken(text, form)
+    return mode in ("follow", "settled") or (mode == "once" and is_cut(text, form))
+
+
+def _is_event(text: bytes, form: Any) -> bool:
+    """Whether a line is an event as it stands."""
+    try:
+        getattr(form, "parse_own", form.parse)(text)
+    except InvalidEvent:
+        return False
+    return True
+
+
+def _is_taken(text: bytes, form: Any) -> bool:
+    """Whether a line becomes an event in whatever way, of another style or as text, too."""
     try:
         form.parse(text)
     except InvalidEvent:
-        return True
-    return not getattr(form, "PROSE", False) and (text[-1:].isdigit() or text[-1:] == b"|")
+        return False
+    return True
 
 
 def is_text(data: bytes) -> bool:
@@ -110,10 +134,10 @@ def _single(chunk: Chunk) -> Records:
 
 def without_cut_line(chunk: Chunk, form: Any, mode: str) -> Chunk:
     """Leave out a last line that is not finished."""
-    start = chunk.data.rfind(b"\n") + 1
-    text = chunk.data[start:].strip().removeprefix(BOM)
-    cut = mode in ("follow", "settled") or (mode == "once" and is_cut(text, form))
-    return Chunk(chunk.data[:start], chunk.base) if text and cut else chunk
+    start = chunk.text.rfind(b"\n") + 1
+    text = chunk.text[start:].strip().removeprefix(BOM)
+    cut = text and is_left(text, form, mode)
+    return replace(chunk, data=chunk.data[:start], open_end=False) if cut else chunk
 
 
 def _told(chunk: Chunk, form: Any, mode: str, final: bool) -> Records:
@@ -131,12 +155,11 @@ def _told(chunk: Chunk, form: Any, mode: str, final: bool) -> Records:
     first = np.concatenate([part for part, _ in found])
     first[files[:-1]] = True
     heads = _bounded(first, starts, getattr(form, "RECORD_MAX", LINE_MAX))
-    text = chunk.data[starts[heads[-1]] :].strip().removeprefix(BOM) if chunk.open_end else b""
-    cut = mode in ("follow", "settled") or (mode == "once" and is_cut(text, form))
-    if (text and cut) or (found[-1][1] and not final):
+    text = chunk.text[starts[heads[-1]] :].strip().removeprefix(BOM) if chunk.open_end else b""
+    if (text and is_left(text, form, mode)) or (found[-1][1] and not final):
         starts = starts[: heads[-1] + 1]
         heads = heads[:-1]
-    return _joined(chunk.data, starts, heads, form.WHOLE)
+    return _joined(chunk.text, starts, heads, form.WHOLE)
 
 
 def _first(chunk: Chunk, form: Any, begins: str, firsts: Any) -> np.ndarray:
@@ -157,10 +180,10 @@ def _first(chunk: Chunk, form: Any, begins: str, firsts: Any) -> np.ndarray:
 
 
 def _files(chunk: Chunk) -> np.ndarray:
-    """The indexes of the lines that begin a file."""
+    """The indexes of the lines that begin a file, or stand at or behind a hole."""
     import numpy as np
 
-    return np.searchsorted(chunk.lines[1], np.array([0, *chunk.seams]))
+    return np.searchsorted(chunk.lines[1], np.array([0, *chunk.breaks]))
 
 
 def _bounded(first: np.ndarray, starts: np.ndarray, most: int) -> np.ndarray:
@@ -180,15 +203,15 @@ def _goes_on(
 ) -> bool:
     """Whether the last record is held back."""
     if mode == "follow" and not (final or chunk.open_end) and hasattr(form, "complete"):
-        return not form.complete(chunk.data[starts[heads[-1]] :].strip().removeprefix(BOM))
+        return not form.complete(chunk.text[starts[heads[-1]] :].strip().removeprefix(BOM))
     if mode == "follow":
         return not final
     if mode == "settled":
         return chunk.open_end or not final
     if not (final or chunk.open_end):
         return True
-    text = chunk.data[starts[heads[-1]] :].strip().removeprefix(BOM)
-    return mode == "once" and chunk.open_end and is_cut(text, form)
+    text = chunk.text[starts[heads[-1]] :].strip().removeprefix(BOM)
+    return chunk.open_end and is_left(text, form, mode)
 
 
 def _joined(data: bytes, starts: np.ndarray, heads: np.ndarray, whole: bool) -> Records:

@@ -1,87 +1,164 @@
 """Bytes of a file, decompressed, in chunks of whole lines with offsets.
 
-Compression is told by content: gzip and zstd are read as streams, all members and frames. An
-offset counts decompressed bytes. A line over LINE_MAX is not kept in memory: its beginning, its
-length and its place are reported. A file that cannot be read to its end, whose compression is
-damaged or cut short, or that inflates beyond RATIO_MAX, ends early with a reason.
+Compression is told by content: gzip and zstd are read as streams, all members and frames; Parquet
+and Arrow as the lines that columnar.py makes of their rows. An offset counts decompressed bytes. A
+line over LINE_MAX is not kept in memory: it comes in parts, all of its bytes. A long run of NULs is
+a hole (holes.py), of which only the length is kept. A file that cannot be read to its end, whose
+compression is damaged or cut short, or that inflates beyond RATIO_MAX, ends early with a reason;
+one that begins as no text does ends at once.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import stat
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.ingest.inflate import BrokenStream, Gzip, Zstd, compression
+from lakelog.ingest.binary import refusal
+from lakelog.ingest.columnar import RowStream, container
+from lakelog.ingest.holes import INNER_MIN, Holes, blank_holes, end_hole, find_holes, seams_of
+from lakelog.ingest.inflate import MAGIC_MAX, BrokenStream, compression, inflated
+from lakelog.ingest.lease import is_open_for_writing
 from lakelog.store import rows
 
 CHUNK = 24 << 20
 LINE_MAX = 64 << 20
-KEPT = 65_536
+PART = 16 << 20
+"""Bytes of a line over LINE_MAX that come at once."""
+HOLE = 1 << 16
+"""So many NULs at the end of what was read at once are a hole of their own."""
 RATIO_MAX = 20_000
 _RATIO_FROM = 1 << 30
 _NEAR = 1 << 16
 _BOMB = "it inflates over"
+_HOLE_END = bytes(HOLE)
+_KINDS = (
+    (stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Chunk:
     """Whole lines from byte `base` on; the last of a file may lack its newline (`open_end`).
 
-    At the bytes `seams` of the data another file begins.
+    At the bytes `seams` of the data another file begins. Of a `binary` one NULs are data like
+    others.
     """
 
     data: bytes
     base: int
     open_end: bool = False
     seams: tuple[int, ...] = ()
+    binary: bool = False
+
+    @property
+    def length(self) -> int:
+        """Bytes of the file."""
+        return len(self.data)
+
+    @functools.cached_property
+    def holes(self) -> Holes | None:
+        """Where the holes are; None where there are none."""
+        return None if self.binary else find_holes(self.data)
+
+    @functools.cached_property
+    def text(self) -> bytes:
+        """The data, with holes as blank lines."""
+        return self.data if self.holes is None else blank_holes(self.data, self.holes)
 
     @functools.cached_property
     def lines(self) -> tuple[Any, Any]:
-        """The lines as an Arrow array over the data, and where each starts; see split_lines."""
-        return rows.split_lines(self.data)
+        """The lines as an Arrow array over the text, and where each starts; see split_lines."""
+        return rows.split_lines(self.text)
+
+    @functools.cached_property
+    def breaks(self) -> tuple[int, ...]:
+        """Where a line begins that continues nothing: at seams, and at and behind holes."""
+        if self.holes is None:
+            return self.seams
+        return tuple(sorted({*self.seams, *seams_of(self.data, self.holes)}))
+
+    def hole_bytes(self, stop: int) -> int:
+        """How many bytes before `stop` are in holes."""
+        if self.holes is None:
+            return 0
+        starts, ends = self.holes
+        return int((ends.clip(max=stop) - starts.clip(max=stop)).sum())
 
 
 @dataclass(frozen=True)
 class Overlong:
-    """A line that was too long to take in: where, how long, how it begins and ends."""
+    """Part `number`, counted from 1, of a line that is too long to be taken in at once."""
+
+    base: int
+    data: bytes
+    number: int
+
+    @property
+    def length(self) -> int:
+        """Bytes of the file."""
+        return len(self.data)
+
+
+@dataclass(frozen=True)
+class Hole:
+    """NULs, which are no text; those `at_end` of a file may be written over yet."""
 
     base: int
     length: int
-    head: bytes
-    last: bytes
+    at_end: bool = False
 
 
-Piece = Chunk | Overlong
+Piece = Chunk | Overlong | Hole
 
 
 class Source:
     """One readable input. `broken` says, at its end, why it could not be read any further.
 
-    With a `limit` it ends there, whatever was written behind it meanwhile.
+    With a `limit` it ends there, whatever was written behind it meanwhile. What is `piped` is a
+    copy of what came through a pipe, so that its inode says nothing.
     """
 
-    def __init__(self, path: str, name: str = "") -> None:
-        self.path, self.name = path, name or path
-        self.broken = ""
-        self.limit: int | None = None
+    def __init__(
+        self, path: str, name: str = "", *, piped: bool = False, limit: int | None = None
+    ) -> None:
+        self.path, self.name, self.piped = path, name or path, piped
+        self.broken = self._refused = ""
+        self.limit = limit
         self._at = self._done = 0
-        self._file: Any = open(path, "rb", buffering=0)  # noqa: SIM115
+        self._file: Any = open(_regular(path), "rb", buffering=0)  # noqa: SIM115
         try:
-            self.size = os.fstat(self._file.fileno()).st_size
-            self.compression = compression(self._file.read(4))
+            status = os.fstat(self._file.fileno())
+            self.size, self.mtime = status.st_size, status.st_mtime_ns
+            self.identity = status.st_dev, status.st_ino
+            start = self._file.read(MAGIC_MAX)
+            self.container = container(start[:4])
+            self.compression = self.container or compression(start)
+            if self.compression:
+                self.limit = None  # of decompressed bytes none is known
             self.seek(0)
         except BaseException:
             self._file.close()
             raise
 
     @property
+    def is_shrunk(self) -> bool:
+        """Whether the file is shorter now than what was read of it: it was truncated meanwhile."""
+        return not self.compression and os.fstat(self._file.fileno()).st_size < self._at
+
+    def is_open_elsewhere(self) -> bool | None:
+        """Whether a process has the file open for writing; None where the system cannot tell."""
+        return is_open_for_writing(self._file.fileno())
+
+    @property
     def raw(self) -> int:
-        """Bytes taken from the medium so far, for progress."""
-        return int(self._file.tell())
+        """Bytes taken from the medium so far, for progress; all of them where rows are read."""
+        return self.size if self.container else int(self._file.tell())
 
     def read(self, size: int) -> bytes:
         """Read up to `size` decompressed bytes; fewer only at the end, see `broken`."""
@@ -101,8 +178,14 @@ class Source:
                 break
             parts.append(part)
             left -= len(part)
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        if self._at == 0 and not self._refused:
+            self._refused = refusal(data)
+        if self._refused:
+            self.broken = self._refused
+            return b""
         self._at += size - left
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return data
 
     def seek(self, offset: int) -> None:
         """Start over at a decompressed offset."""
@@ -118,42 +201,47 @@ class Source:
 
     def pieces(self, offset: int) -> Iterator[Piece]:
         """Yield chunks of whole lines from `offset`, where the stream must stand."""
-        pending, base = b"", offset
+        pending, base, hole, number = b"", offset, 0, 0
         self._done = 0
-        while True:
-            block = self._block(CHUNK if self.compression else self._to_line_end(CHUNK))
-            if self.broken.startswith(_BOMB):
-                return
-            if not block:
+        while block := self._block(CHUNK if self.compression else self._to_line_end(CHUNK)):
+            if hole:
+                # Only what is behind a hole tells that it is none to be written over yet.
+                rest = block.lstrip(b"\0")
+                hole += len(block) - len(rest)
+                if not rest:
+                    continue
                 if pending:
-                    yield Chunk(pending, base, True)
-                return
+                    yield _line(pending, base, number)
+                base, block = base + len(pending), rest
+                yield Hole(base, hole)
+                base, pending, hole, number = base + hole, b"", 0, 0
+            if block.endswith(_HOLE_END):
+                block, pending = pending + block, b""
+                hole = end_hole(block)
+                block = block[: len(block) - hole]
             cut = block.rfind(b"\n") + 1
-            if cut == len(block) and not pending:
-                yield Chunk(block, base)
+            if cut == len(block) <= LINE_MAX and not pending and not number:
+                if block:
+                    yield Chunk(block, base)
                 base += cut
                 continue
-            if cut and len(pending) + cut <= LINE_MAX:
+            if cut and len(pending) + cut <= LINE_MAX and not number:
                 yield Chunk(b"".join((pending, memoryview(block)[:cut])), base)
                 base, pending = base + len(pending) + cut, block[cut:]
                 continue
             data = pending + block
-            cut = data.rfind(b"\n") + 1
-            first = data.find(b"\n") + 1 if len(data) > LINE_MAX else 0
-            if first > LINE_MAX:
-                yield Overlong(base, first, data[:KEPT], data[first - KEPT : first])
-                base, pending = base + first, data[first:]
-            elif cut:
-                yield Chunk(data[:cut] if cut < len(data) else data, base)
-                base, pending = base + cut, data[cut:]
-            elif len(data) > LINE_MAX:
-                length, last, pending = self._skip_line(data)
-                if self.broken.startswith(_BOMB):
-                    return
-                yield Overlong(base, length, data[:KEPT], last)
-                base += length
-            else:
-                pending = data
+            pieces, number = _cut(data, base, number)
+            yield from pieces
+            done = sum(piece.length for piece in pieces)
+            base, pending = base + done, data[done:]
+        if self.broken.startswith(_BOMB):
+            return
+        last = 0 if hole else end_hole(pending)
+        pending, hole = pending[: len(pending) - last], hole + last
+        if pending:
+            yield _line(pending, base, number, open_end=True)
+        if hole:
+            yield Hole(base + len(pending), hole, at_end=True)
 
     def ahead(self, offset: int) -> Generator[Piece]:
         """Yield `pieces`, each read while the one before it is worked on; close it when done."""
@@ -180,19 +268,9 @@ class Source:
         return size - _NEAR + near.rfind(b"\n") + 1 if whole else size
 
     def _open(self) -> Any:
-        if self.compression:
-            return Gzip(self._file) if self.compression == "gzip" else Zstd(self._file)
-        return self._file
-
-    def _skip_line(self, data: bytes) -> tuple[int, bytes, bytes]:
-        """Read past an overlong line; return its length, its last bytes, and what follows it."""
-        length, last = len(data), data[-KEPT:]
-        while block := self._block(CHUNK):
-            cut = block.find(b"\n") + 1
-            if cut:
-                return length + cut, (last + block[:cut])[-KEPT:], block[cut:]
-            length, last = length + len(block), (last + block)[-KEPT:]
-        return length, last, b""
+        if self.container:
+            return RowStream(self._file)
+        return inflated(self._file, self.compression) if self.compression else self._file
 
     def _block(self, size: int) -> bytes:
         """Read on, unless the file inflates beyond all measure: then `broken` says so."""
@@ -203,6 +281,89 @@ class Source:
             self.broken = f"{_BOMB} {RATIO_MAX} times: not read any further"
             return b""
         return block
+
+
+def kind_of(mode: int) -> str:
+    """What is no regular file, by its mode; nothing if it is one."""
+    if stat.S_ISREG(mode):
+        return ""
+    return next((what for is_kind, what in _KINDS if is_kind(mode)), "something else")
+
+
+def _regular(path: str) -> int:
+    """Open a regular file; nothing else is waited for, however it is opened. Raises OSError."""
+    mode = os.stat(path).st_mode
+    fd = -1
+    if not kind_of(mode):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        mode = os.fstat(fd).st_mode  # another may have its name by now
+    if kind := kind_of(mode):
+        if fd >= 0:
+            os.close(fd)
+        raise OSError(f"not a regular file: it is {kind}")
+    return fd
+
+
+def _line(data: bytes, base: int, number: int, *, open_end: bool = False) -> Piece:
+    """What is left of a line, of an overlong one if `number` parts of it came before."""
+    return Overlong(base, data, number + 1) if number else Chunk(data, base, open_end)
+
+
+def _cut(data: bytes, base: int, number: int) -> tuple[list[Piece], int]:
+    """Cut off whole lines and parts of overlong ones; `number` parts came before the data.
+
+    Returns with the pieces how many parts came of the line that goes on behind them. Where parts
+    end depends on the line alone, not on what was read at once.
+    """
+    pieces: list[Piece] = []
+    at, part = 0, min(PART, LINE_MAX)
+    solid = len(data.rstrip(b"\0"))  # NULs at the end may be the beginning of a hole
+    while number or solid - at > LINE_MAX:
+        size = _line_end(data[at:], begun=number > 0)
+        if not number and 0 < size <= LINE_MAX:
+            pieces.append(Chunk(data[at : at + size], base + at))
+            at += size
+            continue
+        end = at + size if size else 0
+        while at < end or (not end and solid - at > part):
+            stop = end if 0 < end <= at + part else _between_characters(data, at + part)
+            number += 1
+            pieces.append(Overlong(base + at, data[at:stop], number))
+            at = stop
+        if not end:
+            return pieces, number
+        number = 0
+    cut = _last_cut(data[at:])
+    if cut:
+        pieces.append(Chunk(data[at : at + cut], base + at))
+    return pieces, 0
+
+
+def _line_end(data: bytes, *, begun: bool) -> int:
+    """Where the first line ends, which may have `begun` before the data, or the hole that is
+    there in its place; 0 if it goes on."""
+    end = data.find(b"\n") + 1
+    holes = find_holes(data[:end] if end else data)
+    for start, stop in zip(*(holes or ((), ())), strict=True):
+        if start:
+            return int(start)
+        if not begun or stop >= INNER_MIN:
+            return int(stop)
+    return end
+
+
+def _last_cut(data: bytes) -> int:
+    """Where the last line ends that is whole, or the last hole that something is behind."""
+    cut = data.rfind(b"\n") + 1
+    holes = find_holes(data[cut:])
+    ends = [] if holes is None else [end for end in holes[1].tolist() if end < len(data) - cut]
+    return cut + ends[-1] if ends else cut
+
+
+def _between_characters(data: bytes, at: int) -> int:
+    """The place within data, or one up to three bytes before it, that is in no UTF-8 character."""
+    places = (at - back for back in range(4))
+    return next((place for place in places if data[place] & 0xC0 != 0x80), at)
 
 
 def _next_split(pieces: Iterator[Piece]) -> Piece | None:

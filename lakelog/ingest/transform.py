@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode
-from lakelog.ingest.formats import bulk, sqltext
+from lakelog.ingest import stripes
+from lakelog.ingest.carry import Carry
+from lakelog.ingest.formats import bulk, mixed, sqltext
+from lakelog.ingest.holes import visible
 from lakelog.ingest.records import BOM, Records, joins, records, without_cut_line
-from lakelog.ingest.source import KEPT, Chunk
-from lakelog.store import rows, wal
+from lakelog.ingest.source import Chunk
+from lakelog.store import rows, sql, wal
 
 if TYPE_CHECKING:
     import duckdb
@@ -31,8 +34,6 @@ FEW = 500
 those that a query left, which are mostly bad."""
 _FEW_BYTES = 1 << 20
 """So much of documents is decided by a query, however few they are."""
-_STRIPE, _STRIPE_BYTES = 8192, 4 << 20
-"""Lines in what one thread of the engine takes at a time, and how many bytes of documents."""
 _KEY = "CASE WHEN id <> '' THEN sha256(coalesce(source, '') || chr(0) || id)[1:24] END"
 _ORDER = (
     "time", "type", "category", "source", "subject", "level", "message", "data", "id",
@@ -77,12 +78,17 @@ class Transformer:
 
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, form: Any, origin: str,
-        source: str | None = None, mode: str = "once",
+        source: str | None = None, mode: str = "once", before: bytes = b"",
+        files: dict[int, bytes] | None = None,
     ) -> None:  # fmt: skip
+        """`before` are the bytes in front of the first chunk; of a chunk of many `files` those of
+        each, by where it begins."""
         self._connection, self._form = connection, form
         self._beside = connection.cursor()
         self._origin, self._source, self._mode = origin, source, mode
         self._queries: list[str] | None = None
+        self._styles: tuple[Any, ...] = getattr(form, "STYLES", ())
+        self._carry = Carry(form, before, files)
 
     def run(self, chunk: Chunk, *, final: bool = False) -> Made:
         """Return what a chunk holds."""
@@ -93,6 +99,8 @@ class Transformer:
 
         After a `final` chunk nothing follows, so that a record at its end is whole.
         """
+        if getattr(self._form, "BINARY", False) and chunk.holes is not None:
+            chunk = replace(chunk, binary=True)
         if self._form.NAME == bulk.NAME:
             whole = without_cut_line(chunk, self._form, self._mode) if chunk.open_end else chunk
             made = Made(taken=len(whole.data))
@@ -101,10 +109,13 @@ class Transformer:
         found = records(chunk, self._form, self._mode, final=final)
         made = Made(taken=found.taken, lines=len(found.lines))
         now = datetime.now(UTC)
-        tables, left = self._by_sql(found, chunk, now)
+        untimed: list[Any] = []
+        tables, left = self._by_sql(found, chunk, now, untimed)
 
         def rest() -> pa.Table | None:
-            return _in_order([*tables, self._exact(chunk, found.starts, left, made)])
+            exact = self._exact(chunk, found.starts, left, made, untimed)
+            table = stripes.in_order([*tables, exact])
+            return self._carry.fill(table, untimed) if table and self._styles else table
 
         made.rest = rest
         return made
@@ -114,17 +125,19 @@ class Transformer:
         return self._rows(encode(events).lines, places)
 
     def _by_sql(
-        self, found: Records, chunk: Chunk, now: datetime
+        self, found: Records, chunk: Chunk, now: datetime, untimed: list[Any]
     ) -> tuple[list[pa.Table | None], Any]:
-        """Decide what SQL can: first lines like the file's first ones, then all others.
+        """Decide what SQL can: first lines like the file's first ones, then all others, then those
+        of other styles.
 
-        Returns their rows and the indexes of the records that are left.
+        Returns their rows and the indexes of the records that are left; adds to `untimed` the
+        places of rows that tell no time.
         """
         import numpy as np
         import pyarrow as pa
 
         if self._queries is None:
-            sample = chunk.data[:SAMPLE].split(b"\n")[:-1][:SAMPLE_LINES]
+            sample = visible(chunk.data[:SAMPLE]).split(b"\n")[:-1][:SAMPLE_LINES]
             cheaper = getattr(self._form, "cheaper", None)
             self._queries = [*(cheaper(sample) if cheaper else ()), self._form.QUERY]
         tables: list[pa.Table | None] = []
@@ -134,21 +147,57 @@ class Transformer:
         few = 0 if many and found.taken > _FEW_BYTES else FEW
         if count <= few:
             return tables, left
-        lines, more = _valid_text(found)
-        table = pa.table({"line": lines, "position": left})
-        if joins(self._form):
+        lines, more = stripes.valid_text(found)
+        table = pa.table({"line": lines, "position": stripes.integers(left)})
+        if joins(self._form) or self._styles:
             table = table.append_column(
                 "more", pa.nulls(count, pa.string()) if more is None else more
             )
+        places = found.starts + chunk.base
+        # in plain text, lines of a known style are no text, which would take them all
+        likely = getattr(self._form, "CANDIDATES", "")
+        styled = stripes.fitting(lines, likely) if likely else left[:0]
+        if len(styled):
+            left = np.setdiff1d(left, styled, assume_unique=True)
+            made, styled = self._by_styles(table, styled, places, now, untimed)
+            tables += made
         for query in list(self._queries):
             if len(left) <= (4 * FEW if tables else few):
                 break
             before = len(left)
-            made, left = self._guarded(query, table, left, found.starts + chunk.base, now)
-            tables.append(made)
+            rows_, left = self._guarded(query, table, left, places, now)
+            tables.append(rows_)
+            if getattr(self._form, "CARRIES", False):
+                untimed.append(stripes.untimed(rows_, now))
             if len(left) > before / 2 and query in self._queries[:-1]:
                 self._queries.remove(query)
-        return tables, left
+        if self._styles and not likely and len(left) > 4 * FEW:
+            made, left = self._by_styles(table, left, places, now, untimed)
+            tables += made
+        return tables, np.union1d(left, styled) if len(styled) else left
+
+    def _by_styles(
+        self, table: pa.Table, left: Any, places: Any, now: datetime, untimed: list[Any]
+    ) -> tuple[list[pa.Table], Any]:
+        """Decide lines of other styles; return their rows and the indexes of what is left.
+
+        Records of many lines and what styles must not take are left to the exact rule.
+        """
+        import numpy as np
+        import pyarrow.compute as pc
+
+        lines = table if len(left) == table.num_rows else table.take(stripes.integers(left))
+        pick = pc.fill_null(pc.equal(pc.binary_length(lines["more"]), 0), True)
+        pick = pc.and_not(pick, pc.match_substring_regex(lines["line"], self._form.LEFT_OUT))
+        mask = np.asarray(pick)
+        rest, tables = left[mask], []
+        for style in self._styles:
+            if len(rest) <= 4 * FEW:
+                break
+            rows_, rest = self._run(style.QUERY, table, rest, places, now)
+            tables.append(rows_)
+            untimed.append(stripes.untimed(rows_, now))
+        return tables, np.sort(np.concatenate([left[~mask], rest]))
 
     def _guarded(
         self, query: str, lines: pa.Table, index: Any, places: Any, now: datetime
@@ -176,11 +225,13 @@ class Transformer:
         import pyarrow as pa
 
         count = lines.num_rows
-        table = lines if len(index) == count else lines.take(pa.array(index))
+        table = lines if len(index) == count else lines.take(stripes.integers(index))
         cursor = self._connection.cursor()
         try:
-            stripes = table.to_batches(max_chunksize=_stripe(table))
-            cursor.register("lines", pa.Table.from_batches(stripes, table.schema))
+            if zone := getattr(self._form, "ZONE", ""):
+                cursor.execute(f"SET TimeZone = {sql.literal(zone)}")  # of this cursor alone
+            parts = table.to_batches(max_chunksize=stripes.stripe(table))
+            cursor.register("lines", pa.Table.from_batches(parts, table.schema))
             named: dict[str, Any] = {"now": now} if "$now" in query else {}
             if self._source is not None:
                 query = f"SELECT * REPLACE (coalesce(source, $label) AS source) FROM ({query})"
@@ -197,7 +248,7 @@ class Transformer:
         if "nth" in found.column_names:
             where = where + np.asarray(found["nth"])
         column = found.schema.get_field_index("position")
-        found = found.set_column(column, "position", pa.array(where))
+        found = found.set_column(column, "position", stripes.integers(where))
         if "nth" in found.column_names and (np.diff(where) < 0).any():
             found = found.sort_by("position")
         return self._finish(found, now), index[~seen[index]]
@@ -213,25 +264,31 @@ class Transformer:
         place = table.schema.get_field_index("time")  # the engine may call UTC another name
         return table.set_column(place, "time", table["time"].cast(stamp.type)).select(_ORDER)
 
-    def _exact(self, chunk: Chunk, starts: Any, slow: Any, made: Made) -> pa.Table | None:
+    def _exact(
+        self, chunk: Chunk, starts: Any, slow: Any, made: Made, untimed: list[Any]
+    ) -> pa.Table | None:
         """Decide lines one by one; return the rows of the good ones."""
+        carried: list[int] = []
         good: list[bytes] = []
         places: list[int] = []
         untrimmed = getattr(self._form, "UNTRIMMED", False)
         placed = hasattr(self._form, "places")
         for index in slow.tolist():
             start, stop = int(starts[index]), int(starts[index + 1])
-            line = chunk.data[start:stop]
+            line = chunk.text[start:stop]
             text = line.strip().removeprefix(BOM)
             if text:
                 try:
                     found = self._form.parse(line if untrimmed else text)
                     events = found if isinstance(found, list) else [found]
+                    if mixed.uncarry(events):
+                        carried.append(chunk.base + start)
                     good += encode(list(map(self._labelled, events))).lines
                     many = self._form.places(line) if placed else range(len(events))
                     places += [chunk.base + start + offset for offset in many]
                 except InvalidEvent as error:
                     made.bad.append(self._bad(chunk, start, error.reason, line))
+        untimed += [carried] if carried else []
         return self._rows(good, places)
 
     def _rows(self, lines: list[bytes], places: list[int]) -> pa.Table | None:
@@ -260,7 +317,7 @@ class Transformer:
         places: list[int] = []
         action: bulk.Action | None = None
         at = made.taken = 0
-        for number, line in enumerate(io.BytesIO(chunk.data)):
+        for number, line in enumerate(io.BytesIO(chunk.text)):
             start, at = at, at + len(line)
             text = line.strip().removeprefix(BOM)
             if text and action is None:
@@ -283,53 +340,8 @@ class Transformer:
 
 
 def readable(line: bytes) -> str:
-    """A bad line as text, cut to a sensible length; bytes that are no text are escaped."""
-    return line[:KEPT].rstrip(b"\r\n").decode("utf-8", "backslashreplace")
-
-
-def _stripe(lines: pa.Table) -> int:
-    """How many lines one thread of the engine takes at a time."""
-    most = int(_STRIPE_BYTES * lines.num_rows // max(lines.nbytes, 1))
-    return max(1, min(_STRIPE, most))
-
-
-def _in_order(tables: list[pa.Table | None]) -> pa.Table | None:
-    """Put rows that were decided in different ways back in the file's order."""
-    import pyarrow as pa
-
-    full = [t for t in tables if t is not None and t.num_rows]
-    if len(full) < 2:
-        return full[0] if full else None
-    return pa.concat_tables(full).sort_by("position")
-
-
-def _valid_text(found: Records) -> tuple[pa.Array, pa.Array | None]:
-    """Blank the records that are not UTF-8; the exact rule says so of each."""
-    import pyarrow as pa
-
-    parts = [found.lines] if found.more is None else [found.lines, found.more]
-    try:
-        for part in parts:
-            part.validate(full=True)
-    except pa.ArrowInvalid:
-        raw = [part.view(pa.large_binary()).to_pylist() for part in parts]
-        good = [all(map(_is_whole, texts)) for texts in zip(*raw, strict=True)]
-        parts = [
-            pa.array([t if g else b"" for t, g in zip(texts, good, strict=True)], pa.large_binary())
-            .view(pa.large_string())
-            for texts in raw
-        ]  # fmt: skip
-    return parts[0], parts[1] if len(parts) > 1 else None
-
-
-def _is_whole(data: bytes) -> bool:
-    """Whether bytes are UTF-8 to the end, which `records.is_text` does not ask: at a character
-    cut off the engine fails for good."""
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    """A bad line as text, the whole of it; bytes that are no text are escaped."""
+    return line.rstrip(b"\r\n").decode("utf-8", "backslashreplace")
 
 
 def _frame(lines: list[bytes], origin: str) -> wal.Frame:

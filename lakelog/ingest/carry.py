@@ -1,0 +1,76 @@
+"""Times of lines that tell none: each has that of the line before, so that it sorts in place.
+
+Lines before which no line tells a time have that of the first one behind them in their chunk; where
+there is none, the time of ingest stays.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.event import parse_time, to_micros
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+
+class Carry:
+    """The time of the line before, across the chunks of a file.
+
+    `before` are the bytes in front of its first chunk. A chunk of many files has those of each in
+    `files`, by where they begin.
+    """
+
+    def __init__(self, form: Any, before: bytes, files: dict[int, bytes] | None = None) -> None:
+        self._form, self._before, self._files = form, before, files
+        self._last: int | None = None
+
+    def fill(self, table: pa.Table, untimed: list[Any]) -> pa.Table:
+        """Give rows at the positions of `untimed` the time of the row before; rows are in the
+        file's order. Chunks are given one after the other."""
+        import numpy as np
+        import pyarrow as pa
+
+        if not len(untimed):
+            self._last = table["time"][-1].value
+            return table
+        places = np.asarray(table["position"])
+        times = table["time"].cast("int64").to_numpy().copy()
+        blank = np.isin(places, np.concatenate(untimed))
+        files = self._files or {int(places[0]): self._before}
+        starts = np.searchsorted(places, np.fromiter(files, np.int64)).tolist()
+        for start, stop, before in zip(
+            starts, [*starts[1:], len(times)], files.values(), strict=True
+        ):
+            if blank[start:stop].any():
+                last = self._last if self._last is not None else self._told_before(before)
+                _fill(times[start:stop], blank[start:stop], last)
+        if not self._files and (self._last is not None or not blank.all()):
+            self._last = int(times[-1])
+        place = table.schema.get_field_index("time")
+        return table.set_column(place, "time", pa.array(times).cast(table["time"].type))
+
+    def _told_before(self, before: bytes) -> int | None:
+        """The last time that whole lines tell, in microseconds."""
+        for line in reversed(before.split(b"\n")[1:]):
+            try:
+                events = self._form.parse(line.strip())
+                event = (events if isinstance(events, list) else [events])[-1]
+                return to_micros(parse_time(event["time"]))
+            except (InvalidEvent, KeyError, IndexError):
+                continue
+        return None
+
+
+def _fill(times: np.ndarray, blank: np.ndarray, before: int | None) -> None:
+    """Set times that are blank to those before them, in place."""
+    import numpy as np
+
+    told = np.flatnonzero(~blank)
+    first = before if before is not None else int(times[told[0]]) if len(told) else None
+    # the row before each that tells a time, or -1, which stands for what came earlier
+    last = np.maximum.accumulate(np.where(blank, -1, np.arange(len(times))))
+    known = last >= 0 if first is None else np.ones(len(times), dtype=bool)
+    times[known] = np.where(last < 0, first or 0, times[last])[known]

@@ -1,0 +1,81 @@
+"""Runs of NUL bytes in files of lines: no text, but room that nobody wrote.
+
+A writer that does not append goes on at its old offset after its file was truncated, and leaves a
+hole before its next line; a power cut may leave one behind the last line. A hole is a run of NULs,
+of at least two at the beginning of a line (each line of UTF-16 begins with one) or INNER_MIN within
+it: what is before it and what is behind it are lines of their own. Shorter runs are of the line.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+START_MIN, INNER_MIN = 2, 16
+"""Bytes of a run that are a hole, at the beginning of a line and within it; the NULs that fill up
+fixed fields are mostly fewer."""
+_NUL, _NEWLINE, _SPACE = 0, 10, 32
+Holes = tuple[Any, Any]
+"""Where holes begin and end, as arrays of the same length."""
+
+
+def find_holes(data: bytes) -> Holes | None:
+    """Return the holes of data that begins with a line, or None; without NULs that is one search
+    for a byte."""
+    if b"\0" not in data:
+        return None
+    import numpy as np
+
+    text = np.frombuffer(data, np.uint8)
+    is_nul = np.zeros(len(text) + 2, np.int8)
+    is_nul[1:-1] = text == _NUL
+    edges = np.diff(is_nul)
+    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    sizes = ends - starts
+    long = (sizes >= INNER_MIN) | (_at_line_start(text, starts) & (sizes >= START_MIN))
+    return (starts[long], ends[long]) if long.any() else None
+
+
+def blank_holes(data: bytes, holes: Holes) -> bytes:
+    """Return data of the same length in which each hole is a blank line of its own."""
+    import numpy as np
+
+    starts, ends = holes
+    text = np.frombuffer(data, np.uint8).copy()
+    step = np.zeros(len(text) + 1, np.int8)
+    step[starts], step[ends] = 1, -1
+    text[np.cumsum(step[:-1], dtype=np.int8).view(np.bool_)] = _SPACE
+    text[starts[~_at_line_start(np.frombuffer(data, np.uint8), starts)]] = _NEWLINE
+    text[ends - 1] = _NEWLINE
+    return text.tobytes()
+
+
+def seams_of(data: bytes, holes: Holes) -> tuple[int, ...]:
+    """Where lines begin, in data with blanked holes, that continue nothing: the holes themselves
+    and what is behind them."""
+    import numpy as np
+
+    starts, ends = holes
+    inner = ~_at_line_start(np.frombuffer(data, np.uint8), starts)
+    return tuple(np.union1d(starts + inner, ends[ends < len(data)]).tolist())
+
+
+def end_hole(data: bytes) -> int:
+    """Return how many bytes the hole has that data ends with; 0 if it does not end with one."""
+    left = len(data.rstrip(b"\0"))
+    count = len(data) - left
+    at_start = not left or data[left - 1] == _NEWLINE
+    return count if count >= (START_MIN if at_start else INNER_MIN) else 0
+
+
+def visible(data: bytes) -> bytes:
+    """Return data without its holes, to tell of which format it is."""
+    holes = find_holes(data)
+    return data if holes is None else blank_holes(data, holes).lstrip(b" \n")
+
+
+def _at_line_start(text: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    found: np.ndarray = (starts == 0) | (text[starts - 1] == _NEWLINE)
+    return found

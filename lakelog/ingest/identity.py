@@ -1,0 +1,428 @@
+"""Which file does a path hold now? Decided by inode first, then by content, one file to one cursor.
+
+Neither a name, an inode nor content alone tells files apart: names move, inodes are used again,
+and files that exist side by side may be equal. The rules, in this order (FORMAT.md 18):
+
+1. A file is the one that its inode's cursor names, as long as it still holds what was consumed.
+2. If it does not, it was truncated and written anew: the cursor is released, and it is new.
+3. A new inode is the file of a cursor whose own inode is gone or was truncated, if it holds all
+   that was consumed, or a first part of it that is known for sure; names and times break ties.
+4. A new inode beside an unchanged file is a copy of it only if its name is that of a rotation of
+   the other one's and every byte agrees: its rows are those of the original.
+5. Every other file is a file of its own, however alike. In doubt rows are stored again, and the
+   reader says so: a doubled line can be found, a lost one cannot.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+
+from lakelog.ingest import cursors
+from lakelog.ingest.cursors import WINDOW, Cursor, CursorIndex, Start
+from lakelog.ingest.rotation import is_copy_name, relation, unpacked
+from lakelog.ingest.source import Source
+
+_DIGITS, _LINES = 8, 2
+_APART_MAX = 8
+_PIECE = 1 << 20
+Inodes = Mapping[tuple[int, int], str]
+"""The path of each file that is known to exist, by device and inode."""
+
+
+@dataclass(frozen=True)
+class Copied:
+    """The file is a copy, so far, of another one whose lines are ingested from there.
+
+    `cursor` is to be committed in the place of `replaced`; nothing is read.
+    """
+
+    cursor: Cursor
+    replaced: Cursor | None
+    head: bytes
+    released: tuple[Cursor, ...] = ()
+
+    @property
+    def start(self) -> Start:
+        """What a publish compares and replaces."""
+        return Start(self.cursor, self.replaced, self.head, b"", self.released)
+
+
+@dataclass(frozen=True)
+class Known:
+    """All that the file holds was ingested from another one, which `cursor` names."""
+
+    cursor: Cursor
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """The file is part of another one that exists: it may be on its way to take its place."""
+
+
+class Resolver:
+    """Decides of one file after the other; `follows` for a watcher, which sees files come and go.
+
+    An explicit ingest (`follows` is False) passes over content that is in the lake, and says so; a
+    watcher is told of whole directories, in which equal files are files of their own.
+    """
+
+    def __init__(
+        self, index: CursorIndex, label: str | None, inodes: Inodes | None = None,
+        *, follows: bool = False,
+    ) -> None:  # fmt: skip
+        self.index = index
+        self._label, self._follows = label, follows
+        self._inodes: Inodes = {} if inodes is None else inodes
+        self._folders: dict[str, dict[int, str]] = {}
+
+    def resolve(
+        self, source: Source, *, settled: bool = True
+    ) -> Start | Copied | Known | Undecided:
+        """Say which file a source is. It is left standing where reading goes on.
+
+        A part of an existing file is Undecided unless it is `settled`. Raises OSError.
+        """
+        if source.piped:
+            return cursors.by_content(source, self.index, self._label)
+        head = cursors.read_head(source)
+        released: list[Cursor] = []
+        for cursor in self.index.of_inode(source.identity):
+            if cursor.is_copy:
+                again = self._copy_again(source, cursor, head)
+                if again is not None:
+                    return again
+                released.append(cursor)  # it went another way than its original
+                continue
+            before = cursors.before_place(source, cursor, head, self._label)
+            if before is not None:
+                now = cursors.widened(cursors.named(cursor, source), head, self._label)
+                return Start(now, cursor, head, before)
+            if cursor.label == self._label:
+                released.append(cursor)
+        return self._of_content(source, head, tuple(released), settled)
+
+    def apply(self, start: Start, at: Cursor) -> None:
+        """Bring the index to where a publish of a file's cursor will bring it."""
+        for old in start.released:
+            if old.is_copy:
+                self.index.remove(old.key)
+            else:
+                self.index.add(old.released())
+        if start.replaced is not None and start.replaced.key != at.key:
+            self.index.remove(start.replaced.key)
+        self.index.add(at)
+
+    # --- by content ---
+
+    def _of_content(
+        self, source: Source, head: bytes, released: tuple[Cursor, ...], settled: bool
+    ) -> Start | Copied | Known | Undecided:
+        """Decide of an inode that no cursor names, or none any more."""
+        if self._follows and self._is_packing_of_unread(source):
+            return Undecided()
+        note, apart = "", list[str]()
+        result: Start | Copied | Known | Undecided | None
+        for cursor in self._ranked(source, head):
+            result = None
+            alive = self._path_of(cursor, source)
+            if alive:
+                result, note = self._beside(
+                    source, cursor, alive, head, released, settled, note
+                )  # fmt: skip
+                apart += [cursor.origin] if note else []
+            elif not cursor.is_copy:
+                result, note = self._instead(source, cursor, head, released, note)
+            if result is not None:
+                return result
+        source.seek(0)
+        fresh = cursors.begun(source, head, self.index, self._label)
+        fresh = replace(fresh, apart=tuple(apart[:_APART_MAX]))
+        return Start(fresh, None, head, b"", released, note)
+
+    def _is_packing_of_unread(self, source: Source) -> bool:
+        """Whether a file is the packed form of one that is there and not read yet: then that is
+        read, and this one is known by its content once the other is gone."""
+        plain = unpacked(source.name)
+        if not source.compression or plain == source.name:
+            return False
+        with suppress(OSError), closing(Source(plain)) as other:
+            if not any(cursor.bytes for cursor in self.index.of_inode(other.identity)):
+                return prefix_of(source, other, 0) > 0
+        return False
+
+    def _ranked(self, source: Source, head: bytes) -> list[Cursor]:
+        """The cursors that may be of this file's content, the likeliest first."""
+        named = cursors.printable(source.name)
+        alike = [
+            c for c in self.index.alike_or_named(head, self._label, named)
+            if c.bytes and c.identity != source.identity
+            and (not c.is_copy or relation(c.name, named) == 3)
+            and (not self._follows or relation(c.name, named) or is_distinctive(head[: c.bytes]))
+        ]  # fmt: skip
+        # Of two that fit it is the one with more content in common: that of a shorter one may just
+        # be how both begin.
+        return sorted(
+            alike,
+            key=lambda c: (
+                -min(relation(c.name, named), 2), -c.bytes, -relation(c.name, named),
+                abs(c.mtime - source.mtime) if c.mtime else 0,
+            ),
+        )  # fmt: skip
+
+    def _instead(
+        self, source: Source, cursor: Cursor, head: bytes, released: tuple[Cursor, ...], note: str
+    ) -> tuple[Start | Copied | Known | None, str]:
+        """Whether a file takes the place of one whose inode is gone or was truncated."""
+        named = cursors.printable(source.name)
+        related = relation(cursor.name, named)
+        common = head[: cursor.bytes]
+        unknown = cursor.inode == 0  # ingested before inodes were kept, or through a pipe
+        # Renaming keeps the inode: a new one is what packing makes, or a copy before a truncation.
+        truncated = cursor.inode == cursors.RELEASED or cursor.identity in self._inodes
+        follows = related >= 2 and (bool(source.compression) or truncated)
+        sure = follows or is_distinctive(common) or (unknown and related >= 1)
+        before = cursors.holds_all(source, cursor, head, self._label)
+        if before is not None:
+            whole = not self._follows and not source.read(1)
+            if sure or whole:
+                source.seek(cursor.bytes)
+                now = cursors.widened(cursors.named(cursor, source), head, self._label)
+                if now.shares == cursor.origin:
+                    now = replace(now, shares="", shared=0)
+                return Start(now, cursor, head, before, released), note
+            return None, f"it begins as {cursor.name} did, which is gone, and is read from 0"
+        size = _length_if_less(source, cursor.bytes)
+        if size is None or not self._follows:
+            return None, note
+        # Less than was consumed: a copy made before the last lines were written, if its length
+        # is that of an earlier place; else what is behind the last such place is read again.
+        place = self._last_place(source, cursor, size)
+        if not place or not is_distinctive(head[:place]):
+            return None, note
+        if related < 2:
+            return None, note
+        return self._sharing(source, cursor, head, place, size, released), note
+
+    def _sharing(
+        self, source: Source, cursor: Cursor, head: bytes, place: int, size: int,
+        released: tuple[Cursor, ...],
+    ) -> Start | Copied:  # fmt: skip
+        """A file of its own whose first bytes are rows of another one."""
+        fresh = cursors.begun(source, head, self.index, self._label)
+        before = _before(source, place)
+        crc = cursors.crc_of(source, place)
+        lines = cursor.lines if place == cursor.bytes else 0  # of an earlier place none are counted
+        shared = replace(
+            fresh, shares=cursor.origin, shared=place, bytes=place, crc=crc, lines=lines,
+            tail=cursors.digest(before),
+        )  # fmt: skip
+        if place == size and not source.compression:
+            return Copied(shared, None, head, released)
+        source.seek(place)
+        note = f"a copy of {cursor.name} that is {size - place:,} bytes past what is known of it"
+        return Start(shared, None, head, before, released, note)
+
+    def _last_place(self, source: Source, cursor: Cursor, size: int) -> int:
+        """The last place up to `size` at which a file holds what the cursor's file held."""
+        for place, crc in reversed(cursor.places):
+            if place <= size and cursors.crc_of(source, place) == crc:
+                return place
+        return 0
+
+    def _beside(
+        self, source: Source, cursor: Cursor, path: str, head: bytes,
+        released: tuple[Cursor, ...], settled: bool, note: str,
+    ) -> tuple[Start | Copied | Known | Undecided | None, str]:  # fmt: skip
+        """Whether a file is a copy of one that exists."""
+        if not self._follows:
+            return self._repeated(source, cursor, path, head, released), note
+        with closing(Source(path)) as original:
+            size = prefix_of(source, original, 0)
+            # Equal words of no distinction are a copy only if this file came to be after the other
+            # one was read, and that was not written since: it may have been begun alike.
+            times = original.mtime == cursor.mtime and original.size == cursor.size
+        if not size:
+            return None, note
+        # A file that lost its name is reached by a descriptor, and known by the name it had.
+        known = cursor.name if path.startswith("/dev/fd/") else path
+        is_packing = bool(source.compression) and unpacked(source.name) == known
+        if not is_copy_name(known, source.name):
+            if not settled and is_distinctive(head):
+                return Undecided(), note  # it may be moved here from another file system
+        elif (
+            is_packing or is_distinctive(head)
+            or (not source.compression and self._is_cut(source, size))
+            or (times and source.mtime > cursor.looked)
+        ):  # fmt: skip
+            return Copied(self._copy_of(source, cursor, head, size), None, head, released), note
+        elif not settled:
+            return Undecided(), note  # more of it may tell
+        return None, f"it is equal to {path} so far, and read as a file of its own"
+
+    def _is_cut(self, source: Source, size: int) -> bool:
+        """Whether a file ends within a line, as a copy does that is being made."""
+        source.seek(max(size - 1, 0))
+        return source.read(1) != b"\n"
+
+    def _repeated(
+        self, source: Source, cursor: Cursor, path: str, head: bytes, released: tuple[Cursor, ...]
+    ) -> Start | Copied | Known | None:
+        """What is new in a file that an ingest was asked for and that another one is the beginning
+        of, or the whole."""
+        with closing(Source(path)) as original:
+            if prefix_of(source, original, 0, cursor.bytes):
+                return Known(cursor)
+        if not is_distinctive(head[: cursor.bytes]):
+            return None
+        if cursors.holds_all(source, cursor, head, self._label) is None:
+            return None
+        start = self._sharing(source, cursor, head, cursor.bytes, source.size, released)
+        note = f"its first {cursor.bytes:,} bytes are those of {cursor.name} and not stored again"
+        return replace(start, note=note) if isinstance(start, Start) else start
+
+    def _copy_of(self, source: Source, cursor: Cursor, head: bytes, size: int) -> Cursor:
+        fresh = cursors.begun(source, head, self.index, self._label)
+        before = _before(source, size)
+        origin = cursor.shares if cursor.is_copy else cursor.origin
+        return replace(
+            fresh,
+            bytes=size,
+            shares=origin,
+            shared=size,
+            tail=cursors.digest(before),
+            crc=cursors.crc_of(source, size),
+        )
+
+    def _copy_again(self, source: Source, copy: Cursor, head: bytes) -> Start | Copied | None:
+        """A copy that was seen before: as it was, grown, or in its original's place by now."""
+        if cursors.before_place(source, copy, head, self._label) is None:
+            return None
+        original = next(iter(self.index.of_origin(copy.shares)), None)
+        path = self._path_of(original, source) if original else ""
+        grown = bool(source.read(1)) if not source.compression else source.size != copy.size
+        named = cursors.widened(cursors.named(copy, source), head, self._label)
+        if not grown and (path or original is None or original.bytes > copy.bytes):
+            return Copied(named, copy, head)
+        if path and original:
+            with closing(Source(path)) as other:
+                size = prefix_of(source, other, copy.bytes)
+            if not size:
+                return None
+            return Copied(self._grown(source, named, size), copy, head)
+        if original is None:
+            return self._go_on(source, named, copy, head)
+        before = cursors.holds_all(source, original, head, self._label)
+        if before is not None:
+            # It is what its original was, perhaps with lines that were never read from there.
+            taken = cursors.widened(cursors.named(original, source), head, self._label)
+            return Start(taken, original, head, before, (copy,))
+        size_now = _length_if_less(source, original.bytes)
+        if size_now is None:
+            return None
+        return Copied(self._grown(source, named, size_now), copy, head)
+
+    def _grown(self, source: Source, copy: Cursor, size: int) -> Cursor:
+        before = _before(source, size)
+        crc = cursors.crc_of(source, size)
+        return replace(copy, bytes=size, shared=size, tail=cursors.digest(before), crc=crc)
+
+    def _go_on(self, source: Source, named: Cursor, copy: Cursor, head: bytes) -> Start:
+        """Read a copy on whose original no cursor remembers."""
+        before = _before(source, copy.bytes)
+        return Start(named, copy, head, before)
+
+    # --- where files are ---
+
+    def _path_of(self, cursor: Cursor, source: Source) -> str:
+        """Where a cursor's file is now, still holding what was consumed; "" if nowhere."""
+        if cursor.inode == cursors.RELEASED or cursor.identity == source.identity:
+            return ""
+        for path in filter(None, self._places(cursor)):
+            with suppress(OSError), closing(Source(path)) as other:
+                right = not cursor.inode or other.identity == cursor.identity
+                if not right or other.identity == source.identity:
+                    continue
+                if not cursor.inode and self.index.of_inode(other.identity):
+                    continue
+                head = cursors.read_head(other)
+                other.limit = None
+                if cursors.before_place(other, cursor, head, self._label) is not None:
+                    return path
+        return ""
+
+    def _places(self, cursor: Cursor) -> list[str]:
+        """Paths at which a cursor's file may be: where it was seen, or under its old name, or
+        renamed in the same directory."""
+        seen = self._inodes.get(cursor.identity, "") if cursor.inode else ""
+        if seen:
+            return [seen]
+        folder = os.path.dirname(cursor.name) or "."
+        if cursor.inode and folder not in self._folders:
+            with suppress(OSError), os.scandir(folder) as entries:
+                self._folders[folder] = {e.inode(): e.path for e in entries}
+        return [cursor.name, self._folders.get(folder, {}).get(cursor.inode, "")]
+
+
+def of_inode(source: Source, index: CursorIndex, label: str | None) -> Cursor | None:
+    """Return the cursor that names a file by its inode, if the file holds what was consumed; the
+    source is left standing there."""
+    head = cursors.read_head(source)
+    for cursor in index.of_inode(source.identity):
+        if cursors.before_place(source, cursor, head, label) is not None:
+            return cursor
+    return None
+
+
+def locate(source: Source, index: CursorIndex, label: str | None) -> Cursor | None:
+    """Return the cursor of a file, or else of one that is equal as far as it was ingested."""
+    cursor = of_inode(source, index, label)
+    if cursor is None:
+        start = cursors.by_content(source, index, label)
+        cursor = start.cursor if start.replaced else None
+    return cursor
+
+
+def _before(source: Source, place: int) -> bytes:
+    """The last bytes before a place, WINDOW at most; the source is left standing there."""
+    start = max(place - WINDOW, 0)
+    source.seek(start)
+    return source.read(place - start)
+
+
+def _length_if_less(source: Source, size: int) -> int | None:
+    """How many bytes a file has, if it has fewer than `size`."""
+    source.seek(0)
+    length = 0
+    while length < size:
+        piece = source.read(min(size - length, _PIECE))
+        if not piece:
+            return None if source.broken else length
+        length += len(piece)
+    return None
+
+
+def prefix_of(source: Source, original: Source, start: int, limit: int | None = None) -> int:
+    """The length of a file if all of it from `start` on agrees with another one, byte by byte, up
+    to the other's `limit`; else 0."""
+    source.seek(start)
+    original.seek(start)
+    at = start
+    while piece := source.read(_PIECE):
+        if limit is not None and at + len(piece) > limit:
+            return 0
+        if original.read(len(piece)) != piece:
+            return 0
+        at += len(piece)
+    return at
+
+
+def is_distinctive(data: bytes) -> bool:
+    """Whether no other file is likely to begin so: it is long, or says times or numbers."""
+    if len(data) >= WINDOW or sum(48 <= byte <= 57 for byte in data) >= _DIGITS:
+        return True
+    lines = {line for line in data.split(b"\n")[:-1] if re.search(rb"\d", line)}
+    return len(lines) >= _LINES

@@ -1,0 +1,74 @@
+"""Names of rotated logs: what logrotate, handlers and shells put behind the name of a log."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Iterator
+
+PACKED = (".gz", ".zst", ".bz2", ".xz")
+_DATE = r"\d{6,14}|\d{4}-\d\d-\d\d"
+_SUFFIX = (
+    rf"(?:\.\d{{1,3}}|[._-](?:{_DATE})(?:[-_.T]?\d[\d:.-]*)?|\.(?:old|bak|prev|save|orig)){{1,2}}"
+)
+_ROTATED = re.compile(rf"(?P<stem>.+?){_SUFFIX}(?P<ending>\.[a-z]\w{{0,9}})?", re.ASCII)
+
+
+@functools.lru_cache(4096)
+def base_name(path: str) -> str:
+    """The name of a log without its directory and what rotation and packing put behind it."""
+    name = unpacked(os.path.basename(path))
+    match = _ROTATED.fullmatch(name)
+    return match["stem"] + (match["ending"] or "") if match else name
+
+
+def is_rotated(path: str) -> bool:
+    """Whether a name is that of a rotated or packed log."""
+    return base_name(path) != os.path.basename(path)
+
+
+def relation(old: str, new: str) -> int:
+    """How a name follows from another one: 3 as its packed form, 2 as what rotation makes of it, 1
+    as the same name or one of the same log, in whatever directory, 0 not at all."""
+    first, second = unpacked(os.path.basename(old)), unpacked(os.path.basename(new))
+    base = base_name(new)
+    if base_name(old) != base:
+        return 0
+    if os.path.basename(old) == os.path.basename(new) or second == base:
+        return 1
+    if first == second:
+        return 3
+    if first == base:
+        return 2
+    numbers = [re.fullmatch(r"\.(\d+)", name.removeprefix(base)) for name in (first, second)]
+    ordered = all(numbers) and int(numbers[0][1]) <= int(numbers[1][1])  # type: ignore[index]
+    return 2 if ordered else 1
+
+
+def is_copy_name(original: str, copy: str) -> bool:
+    """Whether a file is called as a copy or a packed form of one that is still there."""
+    first, second = os.path.basename(original), os.path.basename(copy)
+    return first != second and first in (unpacked(second), base_name(second))
+
+
+def unpacked(name: str) -> str:
+    """A name without the ending of a compression."""
+    for suffix in PACKED:
+        name = name.removesuffix(suffix)
+    return name
+
+
+def stems(name: str) -> Iterator[str]:
+    """The name, then without a compression's ending, then without a rotation's number or date."""
+    yield name
+    for suffix in PACKED:
+        if name.endswith(suffix):
+            name = name.removesuffix(suffix)
+            yield name
+    stem, _, last = name.rpartition(".")
+    if stem and last.strip("0123456789-_T") == "":
+        yield stem
+    stem, _, last = name.rpartition("-")
+    if stem and last.isdigit():
+        yield stem

@@ -1,0 +1,439 @@
+"""Random lives of log files, and what a watcher must have stored of them at the end.
+
+A directory of real files is written to and rotated in every way that is seen in the field, with
+looks of a watcher, kills and absences in between. Beside the files a ledger is kept: which line
+stands where in which inode. A line that stood whole in a file when the watcher looked, or stands
+in one at the end, must be stored; no line may be stored more often than it was written. Lines that
+nobody could see (written between a copy and the truncation) may be missing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import os
+import random
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zstandard
+
+import lakelog
+from lakelog.collect.watch import Watcher
+from lakelog.ingest.audit import Audit, audit
+from lakelog.ingest.identity import is_distinctive
+
+HOLES = 0.2
+BANNER = "INFO Starting worker"
+WAYS = (
+    "create", "create late", "copytruncate", "copytruncate slowly", "copy", "dateext", "olddir",
+    "delete", "truncate", "own",
+)  # fmt: skip
+
+
+@dataclass(eq=False)
+class Line:
+    """One line that was written, and whether a watcher could see it."""
+
+    text: str
+    seen: bool = False
+
+
+@dataclass
+class File:
+    """What an inode holds: lines with the byte behind each, and bytes of a line begun."""
+
+    lines: list[tuple[int, Line]] = field(default_factory=list)
+    size: int = 0
+    before: bytes = b""
+    """What it held at the look before it was truncated: who sees the same again knows of no
+    truncation."""
+    hidden: int = 0
+    twin_of: int = 0
+    """The inode that it is equal to, until a look has seen both side by side."""
+
+
+@dataclass
+class Log:
+    """One log: its name, and the inode that its writer has open."""
+
+    name: str
+    fd: int
+    way: str
+    holes: bool
+    pending: bytes = b""
+    begun: Line | None = None
+
+
+class History:
+    """One life of a directory, decided by its dice. `directory` must be empty."""
+
+    def __init__(self, lake: lakelog.Lake, directory: Path, dice: random.Random) -> None:
+        self.lake, self.root, self.dice = lake, directory, dice
+        self.old = directory / "old"
+        self.away = directory.parent / f"{directory.name}-away"
+        for folder in (directory, self.old, self.away):
+            folder.mkdir()
+        self.files: dict[int, File] = {}
+        self.written: list[Line] = []
+        self.doubts: Counter[str] = Counter()
+        self.excuses: Counter[str] = Counter()
+        self.steps: list[str] = []
+        self.contents: dict[int, bytes] = {}
+        self._serial = itertools.count()
+        self._watcher: Watcher | None = None
+        self.logs = [self._new_log(n) for n in range(dice.randrange(1, 5))]
+
+    def play(self, steps: int) -> None:
+        """Live for so many steps, then let the watcher look until nothing is new."""
+        kinds = ("write", "rotate", "look", "pack", "kill", "away", "twin", "arrive")
+        for _ in range(steps):
+            kind = self.dice.choices(kinds, (8, 4, 9, 2, 1, 1, 1, 1))[0]
+            self.steps.append(kind)
+            getattr(self, f"_{kind}")()
+        self._look()
+        self.close_writers()
+        for _ in range(3):
+            self._look()
+        self._end_watcher()
+
+    def close_writers(self) -> None:
+        """End every writer; what it began stays as it is."""
+        for log in self.logs:
+            self._finish_line(log)
+            os.close(log.fd)
+
+    # --- what has to be ---
+
+    def faults(self) -> list[str]:
+        """What is stored otherwise than written, in words."""
+        query = "SELECT message, count(*) FROM events WHERE type <> 'lakelog.watch' GROUP BY 1"
+        stored = Counter(dict(self.lake.sql(query).fetchall()))
+        bad = self.lake.sql("SELECT line, reason FROM quarantine").fetchall()
+        most = Counter(line.text for line in self.written)
+        least = Counter(line.text for line in self.written if line.seen)
+        found = [f"quarantined: {line!r} ({reason})" for line, reason in bad]
+        for text in sorted({*most, *stored}):
+            if stored[text] < least[text] - self.excuses[text]:
+                found.append(f"lost: {text!r} {stored[text]} of {least[text]}")
+            if stored[text] > most[text] + self.doubts[text]:
+                found.append(f"doubled: {text!r} {stored[text]} of {most[text]}")
+        return found
+
+    def audit(self) -> Audit:
+        """What the audit of the directory says."""
+        return audit(self.lake.store, self.lake.branch_name, self.lake.engine, [str(self.root)])
+
+    # --- the watcher ---
+
+    def _look(self) -> None:
+        self._mark_seen()
+        if self._watcher is None:
+            self._watcher = Watcher(self.lake, [str(self.root)])
+        self._watcher.round()
+        self._watcher.round()
+
+    def _kill(self) -> None:
+        self._end_watcher()
+
+    def _away(self) -> None:
+        """The watcher is down while things happen."""
+        self._end_watcher()
+        for _ in range(self.dice.randrange(1, 5)):
+            kind = self.dice.choice(("write", "write", "rotate", "pack", "twin"))
+            self.steps.append(f"  {kind}")
+            getattr(self, f"_{kind}")()
+
+    def _end_watcher(self) -> None:
+        if self._watcher is not None:
+            self._watcher.close()
+        self._watcher = None
+
+    def _mark_seen(self) -> None:
+        """Note which lines stand whole in a file that the watcher can see."""
+        there = {os.stat(path).st_ino: path for path in self._visible()}
+        for inode, path in there.items():
+            file = self.files[inode]
+            if file.twin_of in there:
+                file.twin_of = 0
+            if file.twin_of:
+                continue
+            if file.before:
+                data = Path(path).read_bytes()
+                file.hidden = len(file.before) if data.startswith(file.before) else 0
+                file.before = b""
+            for end, line in file.lines:
+                line.seen |= file.hidden < end <= file.size
+        self.contents = {
+            inode: Path(path).read_bytes() for inode, path in there.items()
+            if not path.endswith((".gz", ".zst"))
+        }  # fmt: skip
+
+    def _visible(self) -> list[str]:
+        return [str(p) for f in (self.root, self.old) for p in sorted(f.iterdir()) if p.is_file()]
+
+    # --- writers ---
+
+    def _new_log(self, number: int) -> Log:
+        name = f"worker-{number}.log" if self.dice.random() < 0.7 else f"app{number}.log"
+        way = self.dice.choice(WAYS)
+        return self._opened(Log(name, -1, way, way.startswith("copytr") and self._chance(HOLES)))
+
+    def _opened(self, log: Log) -> Log:
+        """Open, or open anew, and begin with a banner that all logs share."""
+        flags = os.O_WRONLY | os.O_CREAT | (0 if log.holes else os.O_APPEND)
+        log.fd = os.open(self.root / log.name, flags, 0o644)
+        self.files.setdefault(os.fstat(log.fd).st_ino, File())
+        if self._chance(0.8):
+            self._write_lines(log, [BANNER])
+        return log
+
+    def _write(self) -> None:
+        log = self.dice.choice(self.logs)
+        self._finish_line(log)
+        count = self.dice.choice((1, 1, 2, 5, 200))
+        lines = [f"INFO line {next(self._serial)} of {log.name}" for _ in range(count)]
+        if self._chance(0.15):
+            lines = ["INFO done"] * min(count, 3)
+        self._write_lines(log, lines)
+        if self._chance(0.2) and not log.holes:
+            self._begin_line(log)
+
+    def _write_lines(self, log: Log, texts: list[str]) -> None:
+        file = self._file(log)
+        at = os.lseek(log.fd, 0, os.SEEK_CUR) if log.holes else file.size
+        data = b""
+        for text in texts:
+            data += text.encode() + b"\n"
+            line = Line(text)
+            self.written.append(line)
+            file.lines.append((at + len(data), line))
+        os.write(log.fd, data)
+        file.size = max(file.size, at + len(data))
+
+    def _begin_line(self, log: Log) -> None:
+        """Write a part of a line, as a block-buffered writer does."""
+        text = f"INFO buffered {next(self._serial)} of {log.name}"
+        cut = self.dice.randrange(1, len(text))
+        log.pending, log.begun = text[cut:].encode() + b"\n", Line(text)
+        self.written.append(log.begun)
+        os.write(log.fd, text[:cut].encode())
+        self._file(log).size += cut
+
+    def _finish_line(self, log: Log) -> None:
+        """Write the rest, wherever the file went meanwhile."""
+        if log.begun is None:
+            return
+        os.write(log.fd, log.pending)
+        file = self._file(log)
+        file.size += len(log.pending)
+        file.lines.append((file.size, log.begun))
+        log.pending, log.begun = b"", None
+
+    def _file(self, log: Log) -> File:
+        return self.files[os.fstat(log.fd).st_ino]
+
+    # --- rotation ---
+
+    def _rotate(self) -> None:
+        log = self.dice.choice(self.logs)
+        self.steps[-1] += f" {log.name} {log.way}"
+        if log.way in ("copytruncate", "copytruncate slowly", "truncate", "copy", "delete", "own"):
+            self._finish_line(log)  # else its halves are torn by who rotates, not by who reads
+        getattr(self, f"_{log.way.replace(' ', '_')}")(log)
+
+    def _create(self, log: Log, *, late: bool = False, to: str = "") -> None:
+        self._shift(log.name)
+        self._rename(self.root / log.name, to or f"{log.name}.1")
+        if late:
+            self._maybe_look()
+            self._finish_line(log)
+            self._write_lines(log, [f"INFO late {next(self._serial)}"])
+        self._finish_line(log)
+        os.close(log.fd)
+        self._opened(log)
+
+    def _create_late(self, log: Log) -> None:
+        self._create(log, late=True)
+
+    def _dateext(self, log: Log) -> None:
+        self._create(log, to=f"{log.name}-20260{next(self._serial) % 1000:03}11")
+
+    def _olddir(self, log: Log) -> None:
+        self._create(log, to=f"old/{log.name}.{next(self._serial) % 900 + 1}")
+
+    def _own(self, log: Log) -> None:
+        """As Python's handlers do: close, shift, open."""
+        os.close(log.fd)
+        self._shift(log.name)
+        self._rename(self.root / log.name, f"{log.name}.1")
+        self._maybe_look()
+        self._opened(log)
+
+    def _delete(self, log: Log) -> None:
+        os.close(log.fd)
+        with suppress(FileNotFoundError):
+            self._unlink(self.root / log.name)
+        self._maybe_look()
+        self._opened(log)
+
+    def _truncate(self, log: Log) -> None:
+        os.truncate(log.fd, 0)
+        inode = os.fstat(log.fd).st_ino
+        self._forget_twins(inode)
+        old = self.files[inode]
+        self.files[inode] = File(before=self.contents.get(inode, b"") or old.before)
+        if self._chance(0.5):
+            self._write_lines(log, [BANNER])
+
+    def _copytruncate(self, log: Log) -> None:
+        self._shift(log.name)
+        self._copy_of(log, self.root / f"{log.name}.1")
+        self._truncate(log)
+
+    def _copytruncate_slowly(self, log: Log) -> None:
+        """The watcher looks while the copy is made, and lines come in between."""
+        self._shift(log.name)
+        hidden = self._chance(0.3)
+        place = self.away / "c" if hidden else self.root / f"{log.name}.1"
+        self._copy_of(log, place, slowly=True)
+        if self._chance(0.6):
+            self._write_lines(log, [f"INFO between {next(self._serial)}"])
+            self._maybe_look()
+        if hidden:
+            os.rename(place, self.root / f"{log.name}.1")
+            self._maybe_look()
+        self._truncate(log)
+
+    def _copy(self, log: Log) -> None:
+        self._shift(log.name)
+        self._copy_of(log, self.root / f"{log.name}.1", slowly=self._chance(0.3))
+
+    def _copy_of(self, log: Log, to: Path, *, slowly: bool = False) -> None:
+        """Copy a log, with what its lines are."""
+        time.sleep(0.012)  # the times of files are no finer than that
+        file = self._file(log)
+        data = (self.root / log.name).read_bytes()
+        half = self.dice.randrange(len(data) + 1) if slowly else len(data)
+        if not is_distinctive(data[: min(half, 4096)]):
+            # It cannot be told from a log that was begun anew with the same words: such lines
+            # may be stored again.
+            self.doubts.update(line.text for _, line in file.lines)
+        with open(to, "wb", buffering=0) as target:
+            inode = os.fstat(target.fileno()).st_ino
+            target.write(data[:half])
+            self.files[inode] = File(list(file.lines), half)
+            if slowly:
+                self._maybe_look()
+                target.write(data[half:])
+            self.files[inode].size = len(data)
+
+    def _shift(self, name: str) -> None:
+        """app.log.1 becomes app.log.2; the fourth goes."""
+        for number in (4, 3, 2, 1):
+            for ending in ("", ".gz", ".zst"):
+                path = self.root / f"{name}.{number}{ending}"
+                if path.exists() and number == 4:
+                    self._unlink(path)
+                elif path.exists():
+                    self._rename(path, f"{name}.{number + 1}{ending}")
+
+    def _pack(self) -> None:
+        """Pack a rotated file, in steps that a watcher may see."""
+        names = [p for p in self._visible() if p[-1].isdigit() and not self._is_open(p)]
+        if not names:
+            return
+        path = Path(self.dice.choice(names))
+        ending = self.dice.choice((".gz", ".zst"))
+        data = path.read_bytes()
+        packed = gzip.compress(data) if ending == ".gz" else zstandard.compress(data)
+        target = path.with_name(path.name + ending)
+        with open(target, "wb", buffering=0) as file:
+            inode = os.fstat(file.fileno()).st_ino
+            self.files[inode] = File()
+            half = len(packed) // 2
+            file.write(packed[:half])
+            if self._chance(0.3):
+                self._maybe_look()
+            file.write(packed[half:])
+            old = self.files[os.stat(path).st_ino]
+            self.files[inode] = File(list(old.lines), old.size)
+        os.utime(target, ns=(os.stat(path).st_atime_ns, os.stat(path).st_mtime_ns))
+        if self._chance(0.3):
+            self._maybe_look()
+        self._unlink(path, is_packed=True)
+
+    def _twin(self) -> None:
+        """A file equal to another one appears beside it, and is a file of its own."""
+        log = self.dice.choice(self.logs)
+        self._finish_line(log)
+        file = self._file(log)
+        if log.holes or file.size > 4000:
+            return
+        path = self.root / f"twin{next(self._serial)}.log"
+        path.write_bytes((self.root / log.name).read_bytes())
+        lines = [(end, Line(line.text)) for end, line in file.lines]
+        self.written += [line for _, line in lines]
+        inode = os.fstat(log.fd).st_ino
+        self.files[os.stat(path).st_ino] = File(lines, file.size, twin_of=inode)
+
+    def _arrive(self) -> None:
+        """A finished file of another place is put here."""
+        path = self.away / "new"
+        lines, data = [], b""
+        for text in (BANNER, *(f"INFO far {next(self._serial)}" for _ in range(3))):
+            data += text.encode() + b"\n"
+            lines.append((len(data), Line(text)))
+        path.write_bytes(data)
+        self.written += [line for _, line in lines]
+        self.files[os.stat(path).st_ino] = File(lines, len(data))
+        os.rename(path, self.root / f"far{next(self._serial)}.log")
+
+    # --- small things ---
+
+    def _rename(self, path: Path, to: str) -> None:
+        with suppress(FileNotFoundError):
+            os.rename(path, self.root / to if "/" in to or path.parent == self.root else to)
+
+    def _unlink(self, path: Path, *, is_packed: bool = False) -> None:
+        """Remove a file; its inode's number may be used again."""
+        inode, links = os.stat(path).st_ino, self._is_open(str(path))
+        self._forget_twins(inode)
+        file = self.files.get(inode)
+        if file is not None and not is_packed and not is_distinctive(b"".join(
+            line.text.encode() + b"\n" for _, line in file.lines
+        )[:4096]):  # fmt: skip
+            # One that is removed and an equal one that appears until the next look are the same
+            # to everybody, where their words say nothing.
+            self.excuses.update(line.text for _, line in file.lines)
+        os.unlink(path)
+        if not links:
+            self.files.pop(inode, None)
+
+    def _forget_twins(self, inode: int) -> None:
+        """Files equal to one that goes before a look has seen both are taken for that one."""
+        for file in self.files.values():
+            if file.twin_of == inode:
+                file.twin_of = -1
+
+    def _is_open(self, path: str) -> bool:
+        inode = os.stat(path).st_ino
+        return any(log.fd >= 0 and _inode(log.fd) == inode for log in self.logs)
+
+    def _maybe_look(self) -> None:
+        if self._watcher is not None and self._chance(0.6):
+            self.steps.append("  look")
+            self._look()
+
+    def _chance(self, share: float) -> bool:
+        return self.dice.random() < share
+
+
+def _inode(fd: int) -> int:
+    try:
+        return os.fstat(fd).st_ino
+    except OSError:
+        return -1
