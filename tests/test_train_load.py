@@ -74,6 +74,11 @@ for path in sys.argv[1:]:
         "frames": frames,
         "columns": loaded["train"].column_names,
         "first": json.loads(json.dumps(loaded["train"][0], default=str)),
+        "classes": {
+            name: [feature.names, feature.int2str(loaded["train"][0][name])]
+            for name, feature in loaded["train"].features.items()
+            if isinstance(feature, datasets.ClassLabel)
+        },
     }
 print(json.dumps(found))
 """
@@ -121,6 +126,11 @@ def test_datasets_and_pandas_load_every_shape(sets: Path, tmp_path: Path) -> Non
         assert loaded["frames"] == sum(rows.values())
         file = next((sets / kind / "data").glob("train-*"))
         assert loaded["columns"] == pq.read_schema(file).names
+    names, first = found[str(sets / "classification")]["classes"]["label"]
+    file = next((sets / "classification/data").glob("train-*"))
+    labels = pq.read_table(file)["label"].to_pylist()
+    assert set(labels) <= set(names)
+    assert first == labels[0]
     messages = found[str(sets / "messages")]["first"]["messages"]
     assert [m["role"] for m in messages] == ["user", "assistant"]
 

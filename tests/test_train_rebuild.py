@@ -45,7 +45,7 @@ def test_the_same_bytes_after_all_that_can_happen(home: Path) -> None:
 
 
 def test_an_export_pins_its_snapshot(home: Path) -> None:
-    """gc keeps what an export was made of for as long as its tag is there."""
+    """gc keeps what an export was made of, and rebuild knows it, while its tag is there."""
     from lakelog.store import history
 
     lake = lakelog.open(str(home / "lake"), settings={"gc_grace_hours": 0, "history_days": 0})
@@ -61,7 +61,7 @@ def test_an_export_pins_its_snapshot(home: Path) -> None:
         assert train.rebuild(lake, str(home / "out")).same
         history.delete_tag(lake.store, provenance.TAG + made.id)
         lake.gc()
-        with pytest.raises(ExportRefused, match="is gone"):
+        with pytest.raises(ExportRefused, match="this lake knows no such export"):
             train.rebuild(lake, str(home / "out"))
 
 
@@ -73,7 +73,7 @@ def test_a_rebuild_says_what_differs(home: Path) -> None:
         manifest = json.loads((home / "out/manifest.json").read_text())
         name = next(n for n in manifest["files"] if n.startswith("data/test"))
         manifest["files"][name]["sha256"] = "0" * 64
-        (home / "out/manifest.json").write_text(json.dumps(manifest))
+        provenance.write(str(home / "out"), manifest)
         plain = train.rebuild(lake, str(home / "out"))
         assert not plain.same
         assert plain.differing == (name,)
@@ -89,7 +89,7 @@ def test_other_versions_are_named(home: Path) -> None:
         train.export(lake, TEXT, home / "out")
         manifest = json.loads((home / "out/manifest.json").read_text())
         manifest["versions"]["pyarrow"] = "1.0"
-        (home / "out/manifest.json").write_text(json.dumps(manifest))
+        provenance.write(str(home / "out"), manifest)
         assert train.rebuild(lake, str(home / "out")).versions["pyarrow"][0] == "1.0"
 
 
@@ -113,7 +113,7 @@ def test_the_lake_knows_its_exports(home: Path) -> None:
     with lake_of(home / "lake", notes(200)) as lake:
         lake.tag("before")
         made = train.export(lake, TEXT, home / "out")
-        query = "SELECT data->>'$.export' FROM events WHERE type = 'train.export'"
+        query = "SELECT data->>'$.export' FROM events WHERE type = 'lakelog.train'"
         assert lake.sql(query).fetchall() == [(made.id,)]
         lake.rollback("before")
         assert [e["export"] for e in train.exports(lake)] == [made.id]

@@ -89,8 +89,14 @@ def test_messages_keep_tool_calls_whole(home: Path, shape: dict[str, str]) -> No
         *WHOLE[2:4]), *chat("silent", WHOLE[0], WHOLE[4]), *chat("plain", WHOLE[0], WHOLE[3]),
     ]  # fmt: skip
     shape = {**shape, "also": ["openai", "sharegpt"]}  # type: ignore[dict-item]
+    drop = {"drop": ["no_answer", "broken_call"]}
     with lake_of(home / "lake", events) as lake:
-        train.export(lake, recipe("messages", shape=shape, **ALL), home / "out")
+        with pytest.raises(ExportRefused, match=r"conversation silent.*drop = "):
+            train.export(lake, recipe("messages", shape=shape, **ALL), home / "out")
+        made = recipe("messages", shape={**shape, **drop}, **ALL)
+        done = train.export(lake, made, home / "out")
+    assert done.manifest["losses"] == {"no_answer": 1, "broken_call": 2, "trailing": 1}
+    assert "messages after the last answer (1)" in (home / "out/README.md").read_text()
     found = {row["conversation"]: row["messages"] for row in rows(home / "out")}
     assert sorted(found) == ["plain", "whole"]
     whole = found["whole"]

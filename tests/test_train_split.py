@@ -149,7 +149,7 @@ def test_a_budget_is_kept(home: Path) -> None:
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        (recipe("text", "SELECT * FROM events WHERE false"), "the selection has no rows"),
+        (recipe("text", "SELECT * FROM events WHERE false"), "no row of the selection fits"),
         (recipe("text", "SELECT * FROM nowhere"), "[select] sql"),
         (recipe("text", NOTES, split={"group": "user"}), "no column 'user'; it has time"),
         (recipe("text", "SELECT * FROM events", split=GROUPED), "1 of 101 rows have no subject"),
@@ -158,7 +158,7 @@ def test_a_budget_is_kept(home: Path) -> None:
         (recipe("events", "SELECT message FROM events", split={"before": "2026-09-02"}),
          "add the column time"),
         (recipe("text", NOTES, budget={"balance": "nope"}), "no column 'nope'"),
-        (recipe("text", NOTES, shape={"text": "data.x.y"}), "the selection has no rows"),
+        (recipe("text", NOTES, shape={"text": "data.x.y"}), "no row of the selection fits"),
         (recipe("text", NOTES, dedupe={"exact": ["nope"]}), "[dedupe] exact: no column 'nope'"),
         ({"select": {"sql": NOTES, "at": "v9"}, "shape": {"kind": "text"}}, "[select] at = 'v9'"),
         (recipe("text", NOTES, redact={"kinds": "all", "mode": "pseudonym", "key_env": "NO_KEY"}),

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
 from lakelog.train.recipe import SIDES, Recipe
+from lakelog.train.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +58,12 @@ class Rows:
         rows = rows[self.fate[rows] >= 0]
         self.fate[rows] = -1 - REASONS.index(reason)
         self.left_out[reason] = self.left_out.get(reason, 0) + len(rows)
+
+
+def number_of(salt: str, unit: str) -> str:
+    """SQL of a group's number below 1, of the SQL of the salt and of the group."""
+    digest = f"sha256({salt} || chr(31) || {unit})"
+    return f"('0x' || substr({digest}, 1, 13))::BIGINT / 4503599627370496"
 
 
 def exact_kin(content: Array, rank: Array) -> Array:
@@ -189,8 +196,8 @@ def require_met(rows: Rows, recipe: Recipe) -> None:
             groups = len(np.unique(rows.unit))
             out = ", ".join(f"{n:,} by {reason}" for reason, n in rows.left_out.items() if n)
             raise ExportRefused(
-                f"[split] {side} = {recipe.split[side]:g} cannot be met: none of {len(rows.fate):,}"
-                f" rows in {groups:,} groups is on it"
-                + (f" ({out} left out)" if out else "")
-                + "; give other parts or a finer group"
+                f"[split] {side} = {recipe.split[side]:g} cannot be met: none of"
+                f" {counted(len(rows.fate), 'row')} in {counted(groups, 'group')} is in {side}"
+                + (f" (left out: {out})" if out else "")
+                + "; choose other parts or a finer group"
             )

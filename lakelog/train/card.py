@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from lakelog.train import losses, proportions
 from lakelog.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def card(recipe: Recipe, manifest: dict[str, Any], schema: pa.Schema) -> str:
     head += ["configs:", "- config_name: default", "  data_files:"]
     for side in splits:
         head += [f"  - split: {side}", f"    path: data/{side}-*.parquet"]
-    head += ["dataset_info:", "  features:", *_features(schema, "  "), "  splits:"]
+    features = _features(schema, "  ", manifest["quality"]["classes"])
+    head += ["dataset_info:", "  features:", *features, "  splits:"]
     for side, split in splits.items():
         head += [
             f"  - name: {side}", f"    num_bytes: {split['bytes']}",
@@ -62,9 +64,11 @@ def _body(recipe: Recipe, manifest: dict[str, Any], title: str, rows: int) -> st
         f"`{manifest['snapshot']}`.",
         "",
         "| split | rows | tokens (of 4 bytes) | files |", "|---|--:|--:|--:|", sides, "",
+        *(f"- Warning: {words}." for words in proportions.warnings(manifest)),
         f"- Groups: {f'`{group}`; a group is on one side only' if group else 'none'}.",
         f"- Fence in time: {manifest['fence'] or 'none'}.",
         f"- Left out: {left_out or 'nothing'}.",
+        f"- Not kept: {losses.sentence(manifest['losses']) or 'nothing'}.",
         f"- Redacted: {redacted or 'nothing'}.",
         f"- Leak certificate: {'clean' if manifest['clean'] else 'LEAKS FOUND'}, see"
         " `certificate.json`; `lakelog train check` recomputes it from these files.",
@@ -76,11 +80,23 @@ def _body(recipe: Recipe, manifest: dict[str, Any], title: str, rows: int) -> st
     return "\n".join(said)
 
 
-def _features(schema: pa.Schema, indent: str) -> list[str]:
+def _features(schema: pa.Schema, indent: str, classes: dict[str, list[str]]) -> list[str]:
     lines: list[str] = []
     for field in schema:
-        lines += _feature(field.name, field.type, indent)
+        if field.name in classes:
+            lines += _class_label(field.name, classes[field.name], indent)
+        else:
+            lines += _feature(field.name, field.type, indent)
     return lines
+
+
+def _class_label(name: str, classes: list[str], indent: str) -> list[str]:
+    """The lines of a label: the files hold its texts, which `datasets` numbers as it loads them."""
+    return [
+        f"{indent}- name: {_quoted(name)}", f"{indent}  dtype:", f"{indent}    class_label:",
+        f"{indent}      names:",
+        *(f"{indent}        '{number}': {_quoted(text)}" for number, text in enumerate(classes)),
+    ]  # fmt: skip
 
 
 def _feature(name: str, kind: Any, indent: str) -> list[str]:

@@ -1,36 +1,47 @@
-"""Chat messages out of payloads, whatever wrote them.
+"""Chats out of payloads, whatever wrote them.
 
-Understood are: OpenAI bodies (`messages`, `choices`, `tool_calls`), OpenTelemetry GenAI spans
-(`gen_ai.input.messages`, `gen_ai.output.messages`, `gen_ai.prompt.0.role`, and the events
-`gen_ai.user.message`), OpenInference spans (`llm.input_messages.0.message.role`), the observations
-of Langfuse (`input`, `output`), ShareGPT (`conversations`), Gemini's `contents` and `parts`, the
-tool calls of the AI SDK, whole OTLP and trace documents, and single messages (`role`, `content`).
-A message is a dict of role, content, name, tool_calls and tool_call_id.
+A payload is a request with its answer (OpenAI chat and Responses, Anthropic, Gemini, Bedrock's
+Converse, Ollama; as one body, or as `request` and `response`, `input` and `output`, ...), a span or
+log record (`telemetry`), an observation or trace of Langfuse, a run of LangSmith, a state of
+LangGraph, a line of ShareGPT or Alpaca, or a single message. `messages` reads the messages and
+`schemas` the tools; what neither can keep is counted.
 """
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
+from lakelog.train import schemas, telemetry
+from lakelog.train.messages import ITEMS, ROLES, read
+from lakelog.train.parts import CALLS, REPLIES, Message, listed, parsed
+from lakelog.train.schemas import Schema
 
-Message = dict[str, Any]
-ROLES = {
-    "system": "system", "developer": "system", "instructions": "system",
-    "user": "user", "human": "user", "customer": "user",
-    "assistant": "assistant", "ai": "assistant", "bot": "assistant", "gpt": "assistant",
-    "model": "assistant", "agent": "assistant",
-    "tool": "tool", "function": "tool", "tool_result": "tool", "tool-result": "tool",
-}  # fmt: skip
-_INDEXED = (
-    re.compile(r"gen_ai\.(prompt|completion)\.(\d+)\.(.+)"),
-    re.compile(r"llm\.(input_messages|output_messages)\.(\d+)\.message\.(.+)"),
+_REQUESTS = (
+    "request", "inputs", "input", "body", "inputBodyJson", "kwargs", "params", "requestBody",
+    "request_body", "req", "prompt",
+)  # fmt: skip
+_ANSWERS = (
+    "response", "output", "outputs", "outputBodyJson", "result", "responseBody", "response_body",
+    "res", "completion", "answer",
+)  # fmt: skip
+_TEXTUAL = ("input", "prompt", "response", "output", "outputs", "completion", "answer")
+"""Of those, the ones that may be plain text; a `request` that is text is a line of HTTP."""
+_TEXTS = (
+    "output_text", "text", "completion", "generated_text", "answer", "response", "generation",
+    "content", "outputText",
+)  # fmt: skip
+_OTLP = (
+    ("resourceSpans", ("scopeSpans", "instrumentationLibrarySpans"), "spans"),
+    ("resourceLogs", ("scopeLogs",), "logRecords"),
 )
-_EVENT = re.compile(r"gen_ai\.(system|user|assistant|tool)\.message|gen_ai\.choice")
-_CALL = re.compile(r"(?:message\.)?tool_calls\.(\d+)\.(?:tool_call\.)?(?:function\.)?(\w+)")
+_PARTS_OF_TRACES = {
+    "SPAN", "CHAIN", "TOOL", "AGENT", "EVENT", "RETRIEVER", "EMBEDDING", "EVALUATOR", "GUARDRAIL",
+    "chain", "retriever", "embedding", "parser", "prompt",
+}  # fmt: skip
+"""Observations and runs without messages of their own: these stand in those of the model."""
 
 
 @dataclass(frozen=True)
@@ -39,40 +50,84 @@ class Chat:
 
     messages: list[Message]
     whole: bool
-    trace: str | None = None
-    time: str = ""
+    trace: str | None
+    time: str
+    tools: list[Schema]
+    lost: Counter[str]
+    """What could not be kept, by the reasons of `losses`."""
 
 
-def chats(payload: Any) -> Iterator[Chat]:
-    """Yield the chats of a payload; of a document with many spans, one a span."""
-    if not isinstance(payload, dict):
+def chats(payload: Any, lost: Counter[str] | None = None) -> Iterator[Chat]:
+    """Yield the chats of a payload; of a document with many spans, one a span.
+
+    Payloads that no chat can be read from are counted in `lost`.
+    """
+    lost = Counter() if lost is None else lost
+    inner = list(_documents(payload)) if isinstance(payload, dict) else []
+    if inner:
+        for span in inner:
+            yield from chats(span, lost)
         return
-    if isinstance(payload.get("resourceSpans"), list):
-        for span in _otlp_spans(payload):
-            yield from chats(span)
-        return
+    chat = _chat(payload) if isinstance(payload, dict) else None
+    if chat is not None:
+        yield chat
+    else:
+        lost["no_messages" if _is_part_of_trace(payload) else "unknown_payload"] += 1
+
+
+def _documents(payload: dict[str, Any]) -> Iterator[Any]:
+    """The spans of an OTLP document, or the observations of a trace."""
+    for outer, scopes, inner in _OTLP:
+        for resource in _dicts(payload.get(outer)):
+            for scope in [s for key in scopes for s in _dicts(resource.get(key))]:
+                yield from listed(scope.get(inner))
     if isinstance(payload.get("observations"), list):
-        for observation in payload["observations"]:
-            yield from chats(observation)
-        return
-    trace = _trace_of(payload)
-    found = _of_attributes(_attributes(payload), payload) or _of_body(payload)
-    if found:
-        messages, whole = found
-        made = [m for given in messages for m in said(given)]
-        if made and made[-1]["role"] != "assistant" and whole:
-            made += [m for given in _answers(payload) for m in said(given)]
-        if made:
-            when = str(payload.get("startTime") or payload.get("startTimeUnixNano") or "")
-            yield Chat(made, whole, trace, when)
+        yield from payload["observations"]
 
 
-def _otlp_spans(document: dict[str, Any]) -> Iterator[Any]:
-    for resource in document["resourceSpans"]:
-        for scope in (
-            resource.get("scopeSpans") or resource.get("instrumentationLibrarySpans") or []
-        ):
-            yield from scope.get("spans") or []
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [v for v in listed(value) if isinstance(v, dict)]
+
+
+def _kind_of_part(payload: dict[str, Any]) -> str:
+    return str(payload.get("type") or payload.get("run_type") or "")
+
+
+def _is_part_of_trace(payload: Any) -> bool:
+    """Whether it is a span or record whose messages, if there are any, stand elsewhere."""
+    if not isinstance(payload, dict):
+        return False
+    return _kind_of_part(payload) in _PARTS_OF_TRACES or any(
+        key in payload for key in ("spanId", "span_id", "startTimeUnixNano", "parentObservationId")
+    )
+
+
+def _chat(payload: dict[str, Any]) -> Chat | None:
+    lost: Counter[str] = Counter()
+    fields = telemetry.attributes(payload)
+    found = _of_telemetry(fields, payload, lost) or _of_body(payload, lost)
+    if found is None:
+        return None
+    asked, answered, whole = found
+    asked, defined = schemas.taken_out(asked)
+    said = [m for given in asked for m in read(given, lost)]
+    answers = [m for given in answered for m in read(given, lost)]
+    if whole and not answers and said and said[-1]["role"] != "assistant":
+        answers = [m for given in _answers(payload, lost) for m in read(given, lost)]
+    # The state of a graph repeats what was asked before its answer.
+    messages = answers if said and _starts_with(answers, said) else [*said, *answers]
+    if not messages:
+        return None
+    tools = schemas.unique([*schemas.of_attributes(fields), *_tools(payload), *defined])
+    when = str(payload.get("startTime") or payload.get("startTimeUnixNano") or "")
+    return Chat(messages, whole, _trace_of(payload), when, tools, +lost)
+
+
+def _starts_with(longer: list[Message], shorter: list[Message]) -> bool:
+    pairs = zip(longer, shorter, strict=False)
+    return len(longer) > len(shorter) and all(
+        (a["role"], a["content"]) == (b["role"], b["content"]) for a, b in pairs
+    )
 
 
 def _trace_of(payload: dict[str, Any]) -> str | None:
@@ -84,146 +139,194 @@ def _trace_of(payload: dict[str, Any]) -> str | None:
     return None
 
 
-def _attributes(payload: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of a span: a dict, OTLP's list of keys and values, or Langfuse's metadata."""
-    found = payload.get("attributes")
-    if found is None:
-        metadata = _parsed(payload.get("metadata"))
-        found = metadata.get("attributes") if isinstance(metadata, dict) else None
-    if isinstance(found, list):
-        return {a["key"]: _otlp_value(a.get("value")) for a in found if _is_attribute(a)}
-    if isinstance(found, dict):
-        return found
-    return {k: v for k, v in payload.items() if k.startswith(("gen_ai.", "llm."))}
-
-
-def _is_attribute(made: Any) -> bool:
-    return isinstance(made, dict) and isinstance(made.get("key"), str)
-
-
-def _otlp_value(value: Any) -> Any:
-    """The value that OTLP/JSON wraps in a name of its type."""
-    if not isinstance(value, dict) or len(value) != 1:
-        return value
-    kind, inner = next(iter(value.items()))
-    if kind == "arrayValue":
-        return [_otlp_value(v) for v in (inner or {}).get("values", [])]
-    if kind == "kvlistValue":
-        return {v["key"]: _otlp_value(v.get("value")) for v in (inner or {}).get("values", [])}
-    return int(inner) if kind == "intValue" else inner
-
-
-def _of_attributes(
-    attributes: dict[str, Any], payload: dict[str, Any]
-) -> tuple[list[Any], bool] | None:
-    """Messages of a GenAI or OpenInference span."""
-    asked = _listed(attributes.get("gen_ai.input.messages"))
-    answered = _listed(attributes.get("gen_ai.output.messages"))
-    if asked or answered:
-        system = _listed(attributes.get("gen_ai.system_instructions"))
-        head = [{"role": "system", "parts": system}] if system else []
-        return [*head, *asked, *answered], True
-    for pattern in _INDEXED:
-        if found := _indexed(attributes, pattern):
-            return found, True
-    events = _listed(attributes.get("events")) or _span_events(payload)
-    if events:
-        return events, True
-    return None
-
-
-def _indexed(attributes: dict[str, Any], pattern: re.Pattern[str]) -> list[Message]:
-    """Messages written as one attribute a field: `gen_ai.prompt.0.role`."""
-    made: dict[tuple[int, int], Message] = {}
-    for key, value in attributes.items():
-        if match := pattern.fullmatch(key):
-            answer = match[1] in ("completion", "output_messages")
-            place = (int(answer), int(match[2]))
-            _put(made.setdefault(place, {"role": "assistant"} if answer else {}), match[3], value)
-    return [made[place] for place in sorted(made)]
-
-
-def _put(made: Message, name: str, value: Any) -> None:
-    """Set a field of a message, `tool_calls.0.tool_call.function.name` included."""
-    if match := _CALL.fullmatch(name):
-        calls = made.setdefault("tool_calls", {})
-        calls.setdefault(int(match[1]), {})[match[2]] = value
-    elif name.startswith("contents."):
-        if name.endswith(".text"):
-            made["content"] = "\n".join(filter(None, [made.get("content"), value]))
-    else:
-        made[name] = value
-
-
-def _span_events(payload: dict[str, Any]) -> list[Any]:
-    """Messages that a span has as events: `gen_ai.user.message` and the like."""
-    made = []
-    for event in payload.get("events") or []:
-        if isinstance(event, dict) and _EVENT.fullmatch(str(event.get("name", ""))):
-            role = event["name"].split(".")[1]
-            fields = _attributes(event) or {}
-            made.append({"role": "assistant" if role == "choice" else role, **fields})
+def _tools(body: Any) -> list[Schema]:
+    """The tool definitions of a body or of the request in it."""
+    body = parsed(body)
+    made = schemas.of_body(body)
+    if isinstance(body, dict):
+        for key in (*_REQUESTS, "response"):  # OpenAI's Responses repeat their tools
+            if isinstance(parsed(body.get(key)), dict):
+                made += _tools(body[key])
     return made
 
 
-def _of_body(payload: dict[str, Any]) -> tuple[list[Any], bool] | None:
-    """Messages of a request and its answer, an observation, or one message."""
-    for key in ("conversations", "messages", "contents"):
-        if isinstance(_parsed(payload.get(key)), list):
-            return [*_system(payload), *_parsed(payload[key]), *_answers(payload)], True
-    if payload.get("type") in ("SPAN", "CHAIN", "TOOL", "AGENT", "EVENT"):
-        return None  # parts of a trace whose messages stand in its generations
-    if "input" in payload and "output" in payload:
-        asked = _asked(_parsed(payload["input"]))
-        return ([*asked, *_answers(payload)], True) if asked else None
-    if "role" in payload and ("content" in payload or "tool_calls" in payload):
-        return [payload], False
-    if isinstance(payload.get("message"), dict) and "role" in payload["message"]:
-        return [payload["message"]], False
-    if isinstance(payload.get("prompt"), str):
-        answers = _answers(payload)
-        return (
-            ([{"role": "user", "content": payload["prompt"]}, *answers], True) if answers else None
-        )
+_Said = tuple[list[Any], list[Any], bool]
+
+
+def _of_telemetry(
+    fields: dict[str, Any], payload: dict[str, Any], lost: Counter[str]
+) -> _Said | None:
+    if record := telemetry.event(payload):
+        return record, [], False
+    if found := telemetry.spoken(fields, payload):
+        asked, answered = found
+        alone = all(isinstance(a, dict) and a.get("role") == "assistant" for a in answered)
+        if len(answered) > 1 and alone:
+            lost["alternative"] += len(answered) - 1
+            answered = answered[:1]
+        return asked, answered, True
+    if body := telemetry.bodies(fields):
+        asked = _asked(body[0])
+        return (asked, _answer(body[1], lost), True) if asked else None
     return None
+
+
+def _of_body(payload: dict[str, Any], lost: Counter[str]) -> _Said | None:
+    """What a body asks and answers; messages alone, or an answer alone, follow others."""
+    if _kind_of_part(payload) in _PARTS_OF_TRACES:
+        return None
+    if _is_message(payload) and not isinstance(parsed(payload.get("messages")), list):
+        return [payload], [], False
+    if asked := _asked_of(payload):
+        answered = _answers(payload, lost)
+        if not answered and _is_text(asked) and not _names_model(payload):
+            return None  # any record may have a field that is called prompt or input
+        return asked, answered, not _follows(payload)
+    return ([], _answers(payload, lost), False) if _is_answer(payload) else None
+
+
+def _is_text(asked: list[Any]) -> bool:
+    return all(isinstance(a, dict) and set(a) == {"role", "content"} for a in asked[-1:])
+
+
+def _names_model(payload: dict[str, Any]) -> bool:
+    bodies = (payload, *(parsed(payload.get(key)) for key in _REQUESTS))
+    return any(isinstance(b, dict) and ("model" in b or "messages" in b) for b in bodies)
+
+
+def _follows(payload: dict[str, Any]) -> bool:
+    """Whether a request says only what is new since the answer that it names."""
+    bodies = (payload, *(parsed(payload.get(key)) for key in _REQUESTS))
+    return any(isinstance(b, dict) and b.get("previous_response_id") for b in bodies)
+
+
+def _is_answer(payload: dict[str, Any]) -> bool:
+    """Whether a payload without a request is what a model's API returns."""
+    for body in (payload, *(parsed(payload.get(key)) for key in ("response", "output", "body"))):
+        if isinstance(body, dict) and (
+            any(isinstance(body.get(k), list) for k in ("choices", "candidates", "generations"))
+            or body.get("object") == "response"
+            or isinstance(body.get("message"), dict)
+            or _is_message(body)
+            or (body is not payload and _is_answer(body))
+        ):
+            return True
+    return False
+
+
+def _is_message(given: Any) -> bool:
+    """Whether it is one message, or one item of OpenAI's Responses."""
+    if not isinstance(given, dict):
+        return False
+    if given.get("type") == "constructor":
+        return isinstance(given.get("kwargs"), dict)
+    if "role" in given or "from" in given:
+        keys = ("content", "tool_calls", "parts", "value", "message", "toolCalls")
+        return any(key in given for key in keys)
+    kind = str(given.get("type", ""))
+    if kind in CALLS | REPLIES:
+        return True
+    return kind.lower() in ROLES and any(key in given for key in ("content", "data"))
 
 
 def _asked(given: Any) -> list[Any]:
     """What was said to a model: a list of messages, a body with one, or a prompt."""
+    given = parsed(given)
     if isinstance(given, str):
-        return [{"role": "user", "content": given}]
+        return [{"role": "user", "content": given}] if given else []
     if isinstance(given, list):
-        return given
+        batched = given and all(isinstance(g, list) for g in given) and not _is_pairs(given)
+        return [_as_user(g) for g in (given[0] if batched else given)]
     if isinstance(given, dict):
-        found = _of_body({k: v for k, v in given.items() if k != "output"})
-        if found:
-            return [*_system(given), *found[0]] if "messages" not in given else found[0]
-        if isinstance(given.get("prompt"), str):
-            return [{"role": "user", "content": given["prompt"]}]
+        return [given] if _is_message(given) and "messages" not in given else _asked_of(given)
     return []
+
+
+def _is_pairs(given: list[Any]) -> bool:
+    return all(len(g) == 2 and isinstance(g[0], str) for g in given)
+
+
+def _as_user(given: Any) -> Any:
+    """A part or a text alone is the user's, as in Gemini's `contents`."""
+    if isinstance(given, dict) and "parts" in given and "role" not in given:
+        return {"role": "user", **given}
+    return given
+
+
+def _asked_of(body: dict[str, Any]) -> list[Any]:
+    """The messages of a request, its system prompt first."""
+    system = [] if body.get("previous_response_id") else _system(body)
+    for key in ("conversations", "messages", "contents"):
+        given = parsed(body.get(key))
+        if isinstance(given, str) and given and key == "contents":
+            return [*system, {"role": "user", "content": given}]
+        if isinstance(given, dict) and _is_message(_as_user(given)):
+            return [*system, _as_user(given)]
+        if isinstance(given, list) and given:
+            texts = key == "contents" and all(isinstance(g, str) for g in given)
+            return [*system, *([{"role": "user", "parts": given}] if texts else _asked(given))]
+    if isinstance(body.get("instruction"), str):
+        return [*system, *_instruction(body)]
+    for key in _REQUESTS:
+        if (asked := _asked(body.get(key))) and _may_be_text(key, body):
+            has_system = isinstance(asked[0], dict) and asked[0].get("role") == "system"
+            return asked if has_system else [*system, *asked]
+    for key in ("question", "query", "inputText"):
+        if isinstance(body.get(key), str) and body[key]:
+            return [*system, {"role": "user", "content": body[key]}]
+    return []
+
+
+def _instruction(body: dict[str, Any]) -> list[Message]:
+    """The turns of an Alpaca or Dolly record: its history, then instruction and input."""
+    made: list[Message] = []
+    for turn in listed(body.get("history")):
+        if isinstance(turn, list) and len(turn) == 2:
+            made += [
+                {"role": "user", "content": turn[0]},
+                {"role": "assistant", "content": turn[1]},
+            ]
+    more = body.get("input") or body.get("context")
+    said = [body["instruction"], *([more] if isinstance(more, str) and more else [])]
+    return [*made, {"role": "user", "content": "\n".join(said)}]
 
 
 def _system(body: dict[str, Any]) -> list[Message]:
-    """The system prompt that stands beside the messages."""
-    config = body.get("config") if isinstance(body.get("config"), dict) else {}
-    for holder in (body, config):
-        for key in ("system", "system_instruction", "instructions"):
-            if isinstance(holder, dict) and isinstance(holder.get(key), str) and holder[key]:
-                return [{"role": "system", "content": holder[key]}]
+    """The system prompt that stands beside the messages: a text, parts, or messages."""
+    config = body.get("config")
+    for holder in (body, config if isinstance(config, dict) else {}):
+        for key in ("system", "system_instruction", "systemInstruction", "instructions"):
+            given = parsed(holder.get(key))
+            if isinstance(given, str) and given:
+                return [{"role": "system", "content": given}]
+            if isinstance(given, dict) and isinstance(given.get("parts"), (list, dict)):
+                parts = given["parts"]
+                return [{"role": "system", "parts": parts if isinstance(parts, list) else [parts]}]
+            if isinstance(given, dict) and isinstance(given.get("text"), str):
+                return [{"role": "system", "content": given["text"]}]
+            if isinstance(given, list) and given:
+                whole = all(_is_message(g) for g in given)
+                return given if whole else [{"role": "system", "parts": given}]
     return []
 
 
-def _answers(body: dict[str, Any]) -> list[Any]:
-    """What the model answered."""
-    for key in ("response", "output", "completion", "answer"):
-        given = _parsed(body.get(key))
-        if given in (None, "", [], {}):
-            continue
-        return _answer(given)
-    return _answer(body) if "choices" in body else []
+def _answers(body: dict[str, Any], lost: Counter[str]) -> list[Any]:
+    """What the model answered, wherever a body keeps it."""
+    if any(key in body for key in ("choices", "candidates", "generations")):
+        return _answer(body, lost)
+    for key in _ANSWERS:
+        given = parsed(body.get(key))
+        if given not in (None, "", [], {}) and _may_be_text(key, body):
+            return _answer(given, lost)
+    return _answer(body["message"], lost) if isinstance(body.get("message"), dict) else []
 
 
-def _answer(given: Any) -> list[Any]:
+def _may_be_text(key: str, body: dict[str, Any]) -> bool:
+    return key in _TEXTUAL or not isinstance(parsed(body[key]), str)
+
+
+def _answer(given: Any, lost: Counter[str]) -> list[Any]:
+    given = parsed(given)
     if isinstance(given, str):
         return [{"role": "assistant", "content": given}]
     if isinstance(given, list):
@@ -231,151 +334,41 @@ def _answer(given: Any) -> list[Any]:
             isinstance(g, dict) and ("toolName" in g or "function" in g) for g in given
         ):
             return [{"role": "assistant", "content": None, "tool_calls": given}]
-        return [g for item in given for g in _answer(item)]
-    if isinstance(given, dict):
-        if isinstance(given.get("choices"), list):
-            return [g for choice in given["choices"][:1] for g in _answer(choice)]
-        inner: dict[str, Any] = given
-        if isinstance(given.get("message"), dict):
-            inner = given["message"]
-        inner = inner["content"] if isinstance(inner.get("content"), dict) else inner
-        return [{"role": "assistant", **inner}]
-    return []
+        if given and all(isinstance(g, list) for g in given):
+            return _first(given, lost)
+        return [g for item in given for g in _answer(item, lost) or [item]]
+    return _answer_of(given, lost) if isinstance(given, dict) else []
 
 
-def said(given: Any) -> list[Message]:
-    """Return the messages that something in any of these dialects is, in one form."""
-    if not isinstance(given, dict):
-        return []
-    if isinstance(given.get("message"), dict):
-        given = {"role": "assistant", **given["message"]}
-    parts = given.get("parts", given.get("content"))
-    replies = [p for p in parts if _is_reply(p)] if isinstance(parts, list) else []
-    if len(replies) > 1:
-        key = "parts" if "parts" in given else "content"
-        rest = [p for p in parts if not _is_reply(p)]
-        single = [_message({**given, key: [reply]}) for reply in replies]
-        return [m for m in [*single, _message({**given, key: rest}) if rest else None] if m]
-    made = _message(given)
-    return [made] if made else []
+def _first(given: list[Any], lost: Counter[str]) -> list[Any]:
+    """The first of several answers; the others are counted."""
+    lost["alternative"] += len(given[1:])
+    return [g for one in given[:1] for g in _answer(one, lost)]
 
 
-def _is_reply(part: Any) -> bool:
-    return isinstance(part, dict) and (
-        part.get("type") in ("tool_call_response", "tool_result", "tool-result")
-        or "functionResponse" in part
-        or "function_response" in part
-    )
-
-
-def _message(given: dict[str, Any]) -> Message | None:
-    role = given.get("role") or given.get("from") or given.get("type") or ""
-    role = ROLES.get(str(role).lower(), "")
-    if not role:
-        return None
-    more = given["additional_kwargs"] if isinstance(given.get("additional_kwargs"), dict) else {}
-    content = given.get("content", given.get("value", given.get("text")))
-    parts = given.get("parts", content if isinstance(content, list) else None)
-    calls = _calls(given.get("tool_calls") or more.get("tool_calls"))
-    answer_to = given.get("tool_call_id") or given.get("toolCallId")
-    if isinstance(parts, list):
-        content, found, answered = _of_parts(parts)
-        calls += found
-        if answered is not None and answer_to is None:
-            role, answer_to = "tool", answered
-    elif isinstance(content, str) and role in ("assistant", "tool") and _is_calls(content):
-        role, calls, content = "assistant", calls + _calls(orjson.loads(content)), None
-    elif isinstance(content, dict) and role == "tool" and "function" in content:
-        return None  # a tool's definition, not its answer
-    if content is not None and not isinstance(content, str):
-        content = orjson.dumps(content).decode()
-    if not content and not calls:
-        return None
-    name = given.get("name")
-    return {
-        "role": role, "content": content or None, "name": name if isinstance(name, str) else None,
-        "tool_calls": calls or None, "tool_call_id": str(answer_to) if answer_to else None,
-    }  # fmt: skip
-
-
-def _of_parts(parts: list[Any]) -> tuple[str | None, list[Message], str | None]:
-    """Return (text, tool calls, the call that is answered) of a list of parts."""
-    texts: list[str] = []
-    calls: list[Message] = []
-    answered = None
-    for part in parts:
-        if isinstance(part, str):
-            texts.append(part)
-        elif isinstance(part, dict):
-            kind = str(part.get("type", ""))
-            inner = part.get("functionCall") or part.get("function_call")
-            reply = part.get("functionResponse") or part.get("function_response")
-            if inner or kind in ("tool_call", "tool_use", "tool-call"):
-                calls += _calls([inner or part])
-            elif reply or kind in ("tool_call_response", "tool_result", "tool-result"):
-                answered = _id_of(reply or part) or "call"
-                texts.append(_as_text(_reply_of(reply or part)))
-            elif isinstance(part.get("text", part.get("content")), str):
-                texts.append(str(part.get("text", part.get("content"))))
-    return "\n".join(filter(None, texts)) or None, calls, answered
-
-
-def _reply_of(part: dict[str, Any]) -> Any:
-    return next((part[k] for k in ("result", "response", "content", "output") if k in part), "")
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
-
-
-def _id_of(part: dict[str, Any]) -> str | None:
-    found = (part.get(k) for k in ("id", "tool_call_id", "tool_use_id", "toolCallId", "name"))
-    return next((str(f) for f in found if f), None)
-
-
-def _calls(given: Any) -> list[Message]:
-    """Return tool calls in OpenAI's form; arguments are JSON text."""
-    if isinstance(given, str):
-        given = _parsed(given)
-    if isinstance(given, dict):
-        given = (
-            [given[k] for k in sorted(given)] if all(isinstance(k, int) for k in given) else [given]
-        )
-    made = []
-    for call in given if isinstance(given, list) else []:
-        if not isinstance(call, dict):
-            continue
-        inner = call["function"] if isinstance(call.get("function"), dict) else call
-        name = inner.get("name") or call.get("toolName")
-        if not name:
-            continue
-        arguments: Any = next(
-            (inner[k] for k in ("arguments", "args", "input", "parameters") if k in inner), {}
-        )
-        made.append({
-            "id": _id_of(call) or str(name), "type": "function",
-            "function": {"name": str(name), "arguments": _as_text(arguments)},
-        })  # fmt: skip
-    return made
-
-
-def _is_calls(text: str) -> bool:
-    """Whether a text is a JSON list of tool calls, as some frameworks write them."""
-    if not text.startswith('[{"') or '"function"' not in text:
-        return False
-    return bool(_calls(_parsed(text)))
-
-
-def _listed(value: Any) -> list[Any]:
-    parsed = _parsed(value)
-    return parsed if isinstance(parsed, list) else []
-
-
-def _parsed(value: Any) -> Any:
-    """Return what JSON text holds, or the value itself."""
-    if isinstance(value, str) and value[:1] in ('"', "[", "{"):
-        try:
-            return orjson.loads(value)
-        except orjson.JSONDecodeError:
-            return value
-    return value
+def _answer_of(body: dict[str, Any], lost: Counter[str]) -> list[Any]:
+    for key in ("choices", "candidates"):
+        if isinstance(body.get(key), list) and body[key]:
+            return _first(body[key], lost)
+    if isinstance(body.get("generations"), list) and body["generations"]:
+        first = body["generations"][0]
+        return _first(first if isinstance(first, list) else [first], lost)
+    if isinstance(parsed(body.get("messages")), list):
+        return _asked(body["messages"])
+    for key in ("message", "content"):
+        inner = parsed(body.get(key))
+        if isinstance(inner, dict) and body.get("type") != "constructor":
+            return _answer(inner if _is_message(inner) else {"role": "assistant", **inner}, lost)
+    if _is_message(body) or str(body.get("type", "")) in ITEMS:
+        return [body]
+    if isinstance(body.get("content"), list) or isinstance(body.get("parts"), list):
+        return [{"role": "assistant", **body}]
+    for key in (*_ANSWERS, "body"):
+        if isinstance(parsed(body.get(key)), (dict, list)) and body[key]:
+            return _answer(body[key], lost)
+    if any(body.get(key) for key in ("tool_calls", "toolCalls")):
+        text = body.get("text") or body.get("content")
+        calls = body.get("tool_calls") or body.get("toolCalls")
+        return [{"role": "assistant", "content": text, "tool_calls": calls}]
+    text = next((body[k] for k in _TEXTS if isinstance(body.get(k), str) and body[k]), None)
+    return [{"role": "assistant", "content": text}] if text else []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import LakelogError
 from lakelog.train import provenance
-from lakelog.train.leaks import Folder
+from lakelog.train.dataset import SIDE, open_set
 from lakelog.train.recipe import SIDES
 from lakelog.train.scratch import connect, parquet
 from lakelog.train.selecting import quoted
@@ -41,7 +41,7 @@ class Held:
 
 def diff(a: str, b: str) -> Diff:
     """Compare the exports in two directories: recipe, rows, and groups that changed sides."""
-    one, two = Folder(a), Folder(b)
+    one, two = open_set(a), open_set(b)
     con = connect(os.path.dirname(os.path.abspath(a)))
     rows: dict[str, Any] = {
         side: tuple(f.manifest["splits"].get(side, {}).get("rows", 0) for f in (one, two))
@@ -60,8 +60,8 @@ def diff(a: str, b: str) -> Diff:
         )
     group = one.roles["group"]
     if group and group == two.roles["group"]:
-        sides = [f"SELECT DISTINCT side, {quoted(group)} AS g FROM ({f.source(quoted(group))})"
-                 for f in (one, two)]  # fmt: skip
+        asked = f"SELECT DISTINCT {SIDE} AS side, {quoted(group)} AS g"
+        sides = [f"{asked} FROM ({f.source(quoted(group))})" for f in (one, two)]
         moved = con.sql(
             f"SELECT count(*) FROM ({sides[0]}) a JOIN ({sides[1]}) b USING (g)"
             " WHERE a.side <> b.side"

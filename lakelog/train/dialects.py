@@ -16,11 +16,14 @@ def lines(batch: pa.RecordBatch, dialect: str) -> bytes:
     """Return the conversations of a batch, one a line."""
     made = _openai if dialect == "openai" else _sharegpt
     rows = batch.column(batch.schema.get_field_index("messages")).to_pylist()
-    return b"".join(orjson.dumps(made(messages)) + b"\n" for messages in rows)
+    tools = batch.column(batch.schema.get_field_index("tools")).to_pylist()
+    pairs = zip(rows, tools, strict=True)
+    return b"".join(orjson.dumps(made(*pair)) + b"\n" for pair in pairs)
 
 
-def _openai(messages: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"messages": [_without_nulls(message) for message in messages]}
+def _openai(messages: list[dict[str, Any]], tools: str | None) -> dict[str, Any]:
+    said = {"messages": [_without_nulls(message) for message in messages]}
+    return {**said, "tools": orjson.loads(tools)} if tools else said
 
 
 def _without_nulls(message: dict[str, Any]) -> dict[str, Any]:
@@ -29,7 +32,7 @@ def _without_nulls(message: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _sharegpt(messages: list[dict[str, Any]]) -> dict[str, Any]:
+def _sharegpt(messages: list[dict[str, Any]], tools: str | None) -> dict[str, Any]:
     turns = []
     for message in messages:
         if message["content"]:
@@ -38,4 +41,4 @@ def _sharegpt(messages: list[dict[str, Any]]) -> dict[str, Any]:
             turns.append(
                 {"from": "function_call", "value": orjson.dumps(call["function"]).decode()}
             )
-    return {"conversations": turns}
+    return {"conversations": turns, **({"tools": tools} if tools else {})}

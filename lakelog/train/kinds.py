@@ -12,6 +12,16 @@ TEXTUAL = ("text", "classification", "messages", "preference")
 """Shapes whose rows are compared as texts, so that near duplicates never straddle a split."""
 
 
+NEEDS = {
+    "events": "rows of any kind",
+    "text": "rows with text in the column that [shape] text names",
+    "classification": "rows with a text and a label",
+    "messages": "events with a role and a content, or bodies of a chat API",
+    "decision": "subjects with an event that [shape] outcome names",
+    "preference": "events with a chosen and a rejected answer",
+    "sequence": "subjects with events",
+}
+"""What each shape makes its rows of."""
 _COMPARED = ("events", *TEXTUAL)
 
 
@@ -87,6 +97,10 @@ KEYS: dict[str, dict[str, Key]] = {
             example='"SELECT * FROM events"',
         ),
         "at": Key("tag, branch, snapshot or time; the present state by default", "text", _text),
+        "bookkeeping": Key(
+            "true: `events` has what lakelog itself appends too, such as its notes on exports",
+            "true or false", lambda value: isinstance(value, bool), False,
+        ),
     },
     "shape": {
         "kind": Key(
@@ -115,6 +129,11 @@ KEYS: dict[str, dict[str, Key]] = {
         "role": Key(f"who speaks: {_COLUMN}", "text", _text, None, ("messages",)),
         "content": Key(f"what is said: {_COLUMN}", "text", _text, None, ("messages",)),
         "system": Key("a system message put first", "text", _text, None, ("messages",)),
+        "drop": Key(
+            "what may be left out whole: unknown_payload, unknown_role, no_user, no_answer,"
+            " broken_call; otherwise such a loss is refused", 'a list of reasons, or "all"',
+            _kinds, [], ("messages",),
+        ),
         "also": Key(
             "JSON lines beside the Parquet files", "a list of openai, sharegpt", _texts, [],
             ("messages",),
@@ -147,7 +166,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "rejected": Key(f"the worse answer: {_COLUMN}", "text", _text, None, ("preference",)),
         "response": Key(f"an answer: {_COLUMN}", "text", _text, None, ("preference",)),
         "score": Key(f"an answer's score: {_COLUMN}", "text", _text, None, ("preference",)),
-        "token": Key(f"what a sequence is made of: {_COLUMN}", "text", _text, {"sequence": "type"},
+        "token": Key(f"what a sequence consists of: {_COLUMN}", "text", _text, {"sequence": "type"},
                      ("sequence",)),
         "length": Key("events in a window", "a number above 0", _above, {"sequence": 8},
                       ("sequence",)),

@@ -9,7 +9,6 @@ What counts as a leak:
 - `label`: a column that tells the label: learned on train, it is right for 99 % of the rows of the
   other sides whose value was seen, which are at least half of them and 20; or a text that holds its
   own label and no other in as many;
-- `files`: a file that is not what the manifest says, is missing or is not named there.
 
 Against another export, train there is compared with validation and test here, and the reverse.
 """
@@ -17,17 +16,14 @@ Against another export, train there is compared with validation and test here, a
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import ExportRefused
-from lakelog.train import cluster, provenance
-from lakelog.train.recipe import SIDES
-from lakelog.train.scratch import connect, parquet
+from lakelog.train import cluster
+from lakelog.train.dataset import SIDE, Dataset
 from lakelog.train.selecting import quoted, text_of
+from lakelog.train.wording import counted
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,6 +33,7 @@ CERTAIN = 0.99
 _SEEN_MIN, _ROWS_MIN, _BASE_MAX = 0.5, 20, 0.95
 _BINS = 64
 _TEXTS = 16_384
+_FOLDED = "lower(trim(nfc_normalize({name}::VARCHAR)))"
 _PLAIN = ("INTEGER", "BIGINT", "DOUBLE", "FLOAT", "DECIMAL", "UBIGINT", "UINTEGER", "HUGEINT")
 _NAMES = ("VARCHAR", "BOOLEAN", "ENUM", "TINYINT", "SMALLINT", *_PLAIN)
 
@@ -68,41 +65,16 @@ class Certificate:
         return {"clean": self.clean, "checks": self.checks, "leaks": leaks}
 
 
-class Folder:
-    """An export on disk: its manifest and the data files that are really there."""
+def look(
+    con: duckdb.DuckDBPyConnection, here: Dataset, there: Dataset | None = None, *,
+    near: float | None = None,
+) -> Certificate:  # fmt: skip
+    """Look for leaks in a set; `near` is another threshold than the recipe's.
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.manifest = provenance.read(path)
-        self.roles = self.manifest["roles"]
-        self.files: dict[str, list[str]] = {}
-        names = sorted(os.listdir(f"{path}/data")) if os.path.isdir(f"{path}/data") else []
-        for side in SIDES:
-            own = [f"{path}/data/{n}" for n in names if n.startswith(f"{side}-")]
-            if own:
-                self.files[side] = own
-
-    def source(self, columns: str, sides: tuple[str, ...] = SIDES, mark: str = "") -> str:
-        """SQL of some columns of some sides, with the column `side`."""
-        parts = [
-            f"SELECT {text_of(mark + side)} AS side, {columns} FROM {parquet(self.files[side])}"
-            for side in sides
-            if side in self.files
-        ]
-        return " UNION ALL ".join(parts)
-
-
-def look(path: str, against: str | None = None, *, near: float | None = None) -> Certificate:
-    """Check the export in a directory; `near` is another threshold than the recipe's.
-
-    Raises ExportRefused for a directory that is no export.
+    Raises duckdb.Error where a file cannot be decoded.
     """
-    here, there = Folder(path), Folder(against) if against else None
-    if not here.files:
-        raise ExportRefused(f"{path}: there are no data files to check")
     checks: dict[str, str] = {}
     leaks: list[Leak] = []
-    con = connect(os.path.dirname(os.path.abspath(path)))
     threshold = near if near is not None else here.roles["threshold"]
     for name, check in _CHECKS.items():
         said, found = check(con, here, there, threshold)
@@ -114,7 +86,7 @@ def look(path: str, against: str | None = None, *, near: float | None = None) ->
 Answer = tuple[str, list[Leak]]
 
 
-def _sources(here: Folder, there: Folder | None, columns: str) -> Iterator[str]:
+def _sources(here: Dataset, there: Dataset | None, columns: str) -> Iterator[str]:
     """SQL of what must share nothing: the sides of one export, or train against the rest."""
     if there is None:
         yield here.source(columns)
@@ -126,7 +98,7 @@ def _sources(here: Folder, there: Folder | None, columns: str) -> Iterator[str]:
             yield " UNION ALL ".join(parts)
 
 
-def _exact(con: Any, here: Folder, there: Folder | None, _: Any) -> Answer:
+def _exact(con: Any, here: Dataset, there: Dataset | None, _: Any) -> Answer:
     content = ", ".join(map(quoted, here.roles["content"]))
     if there is not None and there.roles["content"] != here.roles["content"]:
         return "not comparable: the exports have other content columns", []
@@ -134,11 +106,14 @@ def _exact(con: Any, here: Folder, there: Folder | None, _: Any) -> Answer:
     found = 0
     for source in _sources(here, there, columns):
         found += _shared(con, source, "h1, h2")
-    words = f"{found:,} equal rows ({', '.join(here.roles['content'])}) on two sides"
+    words = (
+        f"{counted(found, 'distinct row', 'is', 'are')} in more than one split, compared by"
+        f" {', '.join(here.roles['content'])}"
+    )
     return f"equal rows by {', '.join(here.roles['content'])}", _if(found, "exact", words)
 
 
-def _group(con: Any, here: Folder, there: Folder | None, _: Any) -> Answer:
+def _group(con: Any, here: Dataset, there: Dataset | None, _: Any) -> Answer:
     group = here.roles["group"]
     if not group:
         return "no group column", []
@@ -147,18 +122,28 @@ def _group(con: Any, here: Folder, there: Folder | None, _: Any) -> Answer:
             return f"not comparable: the other export is grouped by {there.roles['group']}", []
         if there.manifest["redaction"]["key"] != here.manifest["redaction"]["key"]:
             return "not comparable: the exports have pseudonyms of other keys", []
-    found = 0
-    for source in _sources(here, there, quoted(group)):
-        found += _shared(con, source, quoted(group))
-    return f"groups by {group}", _if(found, "group", f"{found:,} values of {group} on two sides")
+    found = folded = 0
+    name, one = quoted(group), _FOLDED.format(name=quoted(group))
+    for source in _sources(here, there, name):
+        found += _shared(con, source, name)
+        folded += _shared(con, source.replace(f", {name} FROM", f", {one} AS k FROM"), "k")
+    leaks = _if(found, "group", f"{counted(found, 'value')} of {group} in more than one split")
+    alike = folded - found
+    leaks += _if(
+        alike, "group",
+        f"{counted(alike, 'value')} of {group} in more than one split, if case, spaces and Unicode"
+        " form are ignored;"
+        f" select lower(trim({group})) as the group",
+    )  # fmt: skip
+    return f"groups by {group}", leaks
 
 
 def _shared(con: duckdb.DuckDBPyConnection, source: str, key: str) -> int:
-    asked = f"SELECT {key} FROM ({source}) GROUP BY ALL HAVING count(DISTINCT side) > 1"
+    asked = f"SELECT {key} FROM ({source}) GROUP BY ALL HAVING count(DISTINCT {SIDE}) > 1"
     return int(con.sql(f"SELECT count(*) FROM ({asked})").fetchall()[0][0])
 
 
-def _time(con: Any, here: Folder, there: Folder | None, _: Any) -> Answer:
+def _time(con: Any, here: Dataset, there: Dataset | None, _: Any) -> Answer:
     fence, time = here.manifest["fence"], here.roles["time"]
     if not fence or not time:
         return "no fence", []
@@ -173,7 +158,7 @@ def _time(con: Any, here: Folder, there: Folder | None, _: Any) -> Answer:
         for source, wrong in ((early, f"u >= {moment}"), (late, f"u < {moment}")):
             if source:
                 found += _number(con, f"SELECT count(*) FROM ({source}) WHERE {wrong}")
-        words = f"{found:,} rows on the wrong side of {fence}"
+        words = f"{counted(found, 'row', 'is', 'are')} on the wrong side of the cutoff {fence}"
     else:
         for one, two in ((here, there), (there, here)):
             column = quoted(one.roles["until"] or one.roles["time"])
@@ -181,7 +166,10 @@ def _time(con: Any, here: Folder, there: Folder | None, _: Any) -> Answer:
                 before = f"{text_of(two.manifest['fence'])}::TIMESTAMPTZ"
                 source = one.source(f"{column} AS u", ("train",))
                 found += _number(con, f"SELECT count(*) FROM ({source}) WHERE u >= {before}")
-        words = f"{found:,} rows of train are as late as test of the other export"
+        words = (
+            f"{counted(found, 'row')} of train"
+            f" {'is' if found == 1 else 'are'} not before the cutoff of the other export"
+        )
     return f"the fence {fence}", _if(found, "time", words)
 
 
@@ -189,7 +177,7 @@ def _number(con: duckdb.DuckDBPyConnection, query: str) -> int:
     return int(con.sql(query).fetchall()[0][0])
 
 
-def _near(con: Any, here: Folder, there: Folder | None, threshold: float | None) -> Answer:
+def _near(con: Any, here: Dataset, there: Dataset | None, threshold: float | None) -> Answer:
     import numpy as np
 
     column = here.roles["near"]
@@ -199,12 +187,15 @@ def _near(con: Any, here: Folder, there: Folder | None, threshold: float | None)
         return "not comparable: the other export compares other texts", []
     found = 0
     for source in _sources(here, there, f"{column} AS t"):
-        sides = np.asarray(con.sql(f"SELECT side FROM ({source})").to_arrow_table()["side"])
+        sides = np.asarray(con.sql(f"SELECT {SIDE} FROM ({source})").to_arrow_table()[SIDE])
         codes = np.unique(sides, return_inverse=True)[1]
         made = cluster.clusters(_texts(con, source), threshold, here.roles["shingle"])
         pairs = np.unique(np.stack([made.first, codes], 1), axis=0)
         found += int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())
-    words = f"{found:,} clusters of texts with a Jaccard index of {threshold:g} are on two sides"
+    words = (
+        f"{counted(found, 'cluster')} of texts with a Jaccard index of at least {threshold:g}"
+        f" {'is' if found == 1 else 'are'} in more than one split"
+    )
     return f"near duplicates from {threshold:g} on", _if(found, "near", words)
 
 
@@ -216,7 +207,7 @@ def _texts(con: Any, source: str) -> Callable[[], Iterator[pa.Array]]:
     return chunks
 
 
-def _label(con: Any, here: Folder, there: Folder | None, _: Any) -> Answer:
+def _label(con: Any, here: Dataset, there: Dataset | None, _: Any) -> Answer:
     label = here.roles["label"]
     if not label:
         return "no label", []
@@ -224,7 +215,7 @@ def _label(con: Any, here: Folder, there: Folder | None, _: Any) -> Answer:
         return "looked at in each export alone", []
     probe = con.sql(f"SELECT * FROM ({here.source('*')}) LIMIT 0")
     types = dict(zip(probe.columns, map(str, probe.types), strict=True))
-    aside = {"side", label, "label", "outcome", "reward", "label_time", here.roles["time"]}
+    aside = {SIDE, label, "label", "outcome", "reward", "label_time", here.roles["time"]}
     told = _Told(con, here, label)
     found = []
     if told.telling:
@@ -246,7 +237,7 @@ def _leaves(types: dict[str, str], aside: set[Any]) -> Iterator[tuple[str, str]]
 class _Told:
     """Whether a column learned on one part of the rows tells the label of the others."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, here: Folder, label: str) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection, here: Dataset, label: str) -> None:
         self._con, self._label = con, quoted(label)
         rest = here.source("*", ("validation", "test"))
         if "train" in here.files and rest:
@@ -317,34 +308,10 @@ class _Told:
         return bool(enough and right / seen >= max(CERTAIN, (1 + self._most) / 2))
 
 
-def _files(_: Any, here: Folder, there: Folder | None, __: Any) -> Answer:
-    if there is not None:
-        return "looked at in each export alone", []
-    wrong = []
-    for name, told in here.manifest["files"].items():
-        path = f"{here.path}/{name}"
-        if not os.path.isfile(path):
-            wrong.append(f"{name} is missing")
-        elif sha256(path) != told["sha256"]:
-            wrong.append(f"{name} was changed")
-    real = {os.path.relpath(p, here.path) for paths in here.files.values() for p in paths}
-    wrong += [
-        f"{name} is not in the manifest" for name in sorted(real - set(here.manifest["files"]))
-    ]
-    return "SHA-256 of every file", [Leak("files", 1, words) for words in wrong]
-
-
-def sha256(path: str) -> str:
-    """Return the SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _if(count: int, kind: str, words: str) -> list[Leak]:
     return [Leak(kind, count, words)] if count else []
 
 
-_CHECKS: dict[str, Callable[[Any, Folder, Folder | None, float | None], Answer]] = {
+_CHECKS: dict[str, Callable[[Any, Dataset, Dataset | None, float | None], Answer]] = {
     "exact": _exact, "near": _near, "group": _group, "time": _time, "label": _label,
-    "files": _files,
 }  # fmt: skip

@@ -15,16 +15,18 @@ import os
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from lakelog import bookkeeping
 from lakelog.errors import AlreadyExists, ExportRefused
+from lakelog.train import dataset, inventory
+from lakelog.train import manifest as manifest_form
 from lakelog.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
 
-MANIFEST = "manifest.json"
-FORMAT = 1
+MANIFEST = dataset.MANIFEST
+FORMAT = manifest_form.FORMAT
 TAG = "train-"
-EVENT = "train.export"
 
 
 def versions() -> dict[str, str]:
@@ -45,23 +47,19 @@ def export_id(recipe: Recipe, snapshot: str, key: str) -> str:
 
 def write(folder: str, manifest: dict[str, Any]) -> None:
     """Write the manifest of an export."""
-    with open(f"{folder}/{MANIFEST}", "w", encoding="utf-8") as file:
-        file.write(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    with open(f"{folder}/{MANIFEST}", "wb") as file:
+        file.write(manifest_form.text_of(manifest))
 
 
 def read(folder: str) -> dict[str, Any]:
     """Read the manifest of an export. Raises ExportRefused where there is none."""
-    path = os.path.join(folder, MANIFEST)
-    try:
-        with open(path, encoding="utf-8") as file:
-            made = json.load(file)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ExportRefused(f"{folder}: it holds no export: there is no {MANIFEST}") from None
-    except ValueError:
-        raise ExportRefused(f"{path}: it is damaged; make the export again") from None
-    if not isinstance(made, dict) or made.get("format") != FORMAT:
-        raise ExportRefused(f"{path}: it is no manifest of a training set of format {FORMAT}")
-    return made
+    data = inventory.take(folder).read(MANIFEST, manifest_form.BYTES_MAX)
+    if data is None:
+        raise ExportRefused(f"{folder}: not an export: it has no {MANIFEST}")
+    parsed, faults = manifest_form.parse(data)
+    if faults:
+        raise ExportRefused(f"{folder}/{MANIFEST}: {faults[0]}; make the export again")
+    return parsed
 
 
 def facts_of(manifest: dict[str, Any], out: str) -> dict[str, Any]:
@@ -84,10 +82,7 @@ def pin(lake: Lake, facts: dict[str, Any]) -> None:
 
 def tell(lake: Lake, facts: dict[str, Any]) -> None:
     """Say in the lake what was exported."""
-    lake.append({
-        "type": EVENT, "category": "train", "source": "lakelog", "subject": facts["name"],
-        "data": facts,
-    })  # fmt: skip
+    lake.append(bookkeeping.event(bookkeeping.TRAIN, facts["name"], data=facts))
 
 
 def exports(lake: Lake) -> list[dict[str, Any]]:
@@ -102,9 +97,16 @@ def exports(lake: Lake) -> list[dict[str, Any]]:
                 found[tag.name.removeprefix(TAG)] = json.loads(tag.message)
     said = lake.sql(
         "SELECT data->>'$.export', data->>'$.path' FROM events"
-        f" WHERE type = '{EVENT}' ORDER BY time, seq NULLS LAST"
+        f" WHERE type IN ('{bookkeeping.TRAIN}', '{bookkeeping.EARLIER_TRAIN}')"
+        f" AND source = '{bookkeeping.SOURCE}' ORDER BY time, seq NULLS LAST"
     ).fetchall()
     for name, path in said:
         if name in found and path:
             found[name]["path"] = path
     return sorted(found.values(), key=lambda e: (e["created"], e["export"]))
+
+
+def sha256(path: str) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from lakelog.train.leaks import Folder
-from lakelog.train.selecting import quoted
+from lakelog.train.dataset import SIDE, Dataset
+from lakelog.train.manifest import CLASS_CHARS_MAX, CLASSES_MAX
+from lakelog.train.selecting import column_of, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,17 +34,28 @@ def lengths(rows: Rows) -> dict[str, Any]:
     return {"edges": _EDGES, "counts": from_side}
 
 
-def measure(con: duckdb.DuckDBPyConnection, folder: Folder, column: str | None) -> dict[str, Any]:
-    """Return balance of a column, missing values and samples."""
+def measure(con: duckdb.DuckDBPyConnection, folder: Dataset) -> dict[str, Any]:
+    """Return balance of the column that matters most, missing values and samples."""
+    column = _balanced(folder)
     whole = folder.source("*")
-    probe = con.sql(f"SELECT * EXCLUDE side FROM ({whole}) LIMIT 0")
+    probe = con.sql(f"SELECT * EXCLUDE {SIDE} FROM ({whole}) LIMIT 0")
+    types = dict(zip(probe.columns, map(str, probe.types), strict=True))
     missing = _missing(con, whole, list(probe.columns))
     return {
         "balance": _balance(con, whole, column) if column in probe.columns else None,
+        "classes": _classes(con, folder, types),
         "missing": {name: n for name, n in missing.items() if n},
-        "columns": dict(zip(probe.columns, map(str, probe.types), strict=True)),
+        "columns": types,
         "samples": _samples(con, folder),
     }
+
+
+def _balanced(folder: Dataset) -> str | None:
+    wanted = folder.recipe
+    column = wanted.split["stratify"] or folder.roles["label"] or wanted.budget["balance"]
+    if column is None and "type" in folder.columns:
+        column = "type"
+    return column_of(column) if column else None
 
 
 def _missing(con: duckdb.DuckDBPyConnection, whole: str, names: list[str]) -> dict[str, int]:
@@ -52,10 +64,27 @@ def _missing(con: duckdb.DuckDBPyConnection, whole: str, names: list[str]) -> di
     return dict(zip(names, map(int, found), strict=True))
 
 
+def _classes(
+    con: duckdb.DuckDBPyConnection, folder: Dataset, types: dict[str, str]
+) -> dict[str, list[str]]:
+    """The values of the label, in order, if it is a text with few enough to be classes."""
+    label = folder.roles["label"]
+    if not label or types.get(label) != "VARCHAR":
+        return {}
+    name = quoted(label)
+    found = con.sql(
+        f"SELECT DISTINCT {name} FROM ({folder.source(name)}) WHERE {name} IS NOT NULL"
+        f" ORDER BY 1 LIMIT {CLASSES_MAX + 1}"
+    ).fetchall()
+    names = [value for (value,) in found]
+    is_class = 0 < len(names) <= CLASSES_MAX and max(map(len, names)) <= CLASS_CHARS_MAX
+    return {label: names} if is_class else {}
+
+
 def _balance(con: duckdb.DuckDBPyConnection, whole: str, column: str | None) -> dict[str, Any]:
     name = f"{quoted(str(column))}::VARCHAR"
     rows = con.sql(
-        f"SELECT {name} AS v, side, count(*) AS n FROM ({whole}) GROUP BY ALL ORDER BY v, side"
+        f"SELECT {name} AS v, {SIDE}, count(*) AS n FROM ({whole}) GROUP BY ALL ORDER BY v, {SIDE}"
     ).fetchall()
     totals: dict[str, int] = {}
     for value, _, count in rows:
@@ -68,10 +97,10 @@ def _balance(con: duckdb.DuckDBPyConnection, whole: str, column: str | None) -> 
     return {"column": column, "values": sides, "others": len(totals) - len(shown)}
 
 
-def _samples(con: duckdb.DuckDBPyConnection, folder: Folder) -> list[str]:
+def _samples(con: duckdb.DuckDBPyConnection, folder: Dataset) -> list[str]:
     side = next(iter(folder.files))
     found = con.sql(
-        f"SELECT to_json(r)::VARCHAR FROM (SELECT * EXCLUDE side FROM"
+        f"SELECT to_json(r)::VARCHAR FROM (SELECT * EXCLUDE {SIDE} FROM"
         f" ({folder.source('*', (side,))}) LIMIT {_SAMPLES}) r"
     ).fetchall()
     return [s if len(s) <= _SAMPLE_CHARS else s[:_SAMPLE_CHARS] + " ..." for (s,) in found]

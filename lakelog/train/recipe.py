@@ -19,6 +19,7 @@ from typing import Any
 from lakelog.errors import InvalidRecipe, InvalidSetting
 from lakelog.settings import span_us
 from lakelog.train.kinds import KEYS, SHAPES
+from lakelog.train.losses import ROWS
 
 SIDES = ("train", "validation", "test")
 REDACTIONS = ("email", "phone", "ip", "card", "iban", "key", "name")
@@ -159,6 +160,10 @@ def _check_shape(shape: dict[str, Any], where: str) -> None:
             raise InvalidRecipe(
                 f"{where}: [shape] preference needs chosen and rejected, or response and score"
             )
+    shape["drop"] = list(ROWS) if shape["drop"] == "all" else list(shape["drop"])
+    for name in shape["drop"]:
+        if name not in ROWS:
+            raise InvalidRecipe(f"{where}: [shape] drop has no {name!r}{_near(name, list(ROWS))}")
     for name in shape["also"]:
         if name not in ("openai", "sharegpt"):
             raise InvalidRecipe(f"{where}: [shape] also lists openai and sharegpt, not {name!r}")

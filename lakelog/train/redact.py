@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
-from lakelog.train.patterns import KINDS, Kind, names
+from lakelog.train.patterns import KINDS, Kind, Rule, names
 from lakelog.train.recipe import Recipe
 from lakelog.train.selecting import quoted, text_of
 
@@ -74,8 +74,11 @@ def fingerprint(key: bytes) -> str:
     return hmac.digest(key, b"lakelog key check", "sha256").hex()[:16] if key else ""
 
 
-def columns(types: dict[str, str]) -> list[Column]:
-    """Return the columns that hold text, of all columns by name and type."""
+def columns(types: dict[str, str], json: tuple[str, ...] = ("data",)) -> list[Column]:
+    """Return the columns that hold text, of all columns by name and type.
+
+    `json` names columns whose text is JSON though their type does not say so.
+    """
     found = []
     for name, kind in types.items():
         nested = ("VARCHAR" in kind or "JSON" in kind) and kind not in ("VARCHAR", "JSON")
@@ -83,7 +86,7 @@ def columns(types: dict[str, str]) -> list[Column]:
             continue
         if kind.startswith("ENUM"):
             continue
-        found.append(Column(name, kind, nested or kind == "JSON" or name == "data", nested))
+        found.append(Column(name, kind, nested or kind == "JSON" or name in json, nested))
     return found
 
 
@@ -226,11 +229,21 @@ def cleaned(sql: str, types: dict[str, str], found: list[Column], recipe: Recipe
     kinds = [KINDS[name] for name in KINDS if name in recipe.redact["kinds"]]
     keyed = recipe.redact["mode"] == "pseudonym"
     places = range(len(found))
-    texts = [f"CASE WHEN __h{i} THEN {_opened(c)} END AS __x{i}" for i, c in enumerate(found)]
+    texts = [
+        f"CASE WHEN __h{i} THEN {_opened(c)} END AS __x{i}, true AS __k{i}"
+        for i, c in enumerate(found)
+    ]
     made = f"SELECT *, {', '.join(texts)} FROM ({sql})"
     for kind in kinds:
-        steps = ", ".join(f"{_step(f'__x{i}', kind, keyed)} AS __x{i}" for i in places)
-        made = f"SELECT * REPLACE ({steps}) FROM ({made})"
+        # Most texts have no hint of a kind: one look spares them those for each of its rules.
+        hint = text_of(kind.hint) if len(kind.rules) > 1 else None
+        looks = [
+            f"{f'regexp_matches(__x{i}, {hint})' if hint else 'true'} AS __k{i}" for i in places
+        ]
+        made = f"SELECT * REPLACE ({', '.join(looks)}) FROM ({made})"
+        for rule in kind.rules:
+            steps = (f"{_step(i, kind, rule, keyed)} AS __x{i}" for i in places)
+            made = f"SELECT * REPLACE ({', '.join(steps)}) FROM ({made})"
     closed = ", ".join(f"{_closed(f'__x{i}', c)} AS __x{i}" for i, c in enumerate(found))
     made = f"SELECT * REPLACE ({closed}) FROM ({made})"
     by_name = {c.name: i for i, c in enumerate(found)}
@@ -274,37 +287,40 @@ def _closed(text: str, column: Column) -> str:
     )
 
 
-def _step(text: str, kind: Kind, keyed: bool) -> str:
-    """Replace the finds of one kind in a text, where its hint matches."""
-    pattern = text_of(kind.pattern)
+def _step(place: int, kind: Kind, rule: Rule, keyed: bool) -> str:
+    """Replace the finds of one rule in the text of a column, where its hint matches."""
+    text = f"__x{place}"
+    pattern = text_of(rule.pattern)
     if kind.name == "name":
         holds = _is_name("m")
         first = f"len(list_filter(regexp_extract_all({text}, {pattern}), lambda m: {holds})) > 0"
         guard = f"regexp_matches({text}, {pattern}) AND {first}"
     else:
-        holds, guard = kind.holds, f"regexp_matches({text}, {text_of(kind.hint)})"
-    find = _replaced(kind, keyed)
-    plain = kind.holds == "true" and not kind.keeps and not keyed and kind.name != "name"
+        holds, guard = rule.holds, f"regexp_matches({text}, {text_of(rule.hint)})"
+    plain = rule.holds == "true" and not (rule.keeps or rule.tail or keyed or kind.name == "name")
     if plain:
         body = f"regexp_replace({text}, {pattern}, '<{kind.mark}>', 'g')"
     else:
+        change = f"CASE WHEN {holds} THEN {_replaced(kind, rule, keyed)} ELSE m END"
+        if rule.keeps:  # `h` is bound by a lambda of its own, so that it is extracted once
+            head = f"regexp_extract(m, {text_of(f'^(?:{rule.keeps})')})"
+            change = f"list_transform([{head}], lambda h: {change})[1]"
         body = (
             f"array_to_string(list_transform(list_zip(regexp_split_to_array({text}, {pattern}),"
             f" regexp_extract_all({text}, {pattern})), lambda z: z[1] || coalesce("
-            f"list_transform([z[2]], lambda m: CASE WHEN m IS NULL THEN '' WHEN {holds} THEN {find}"
-            " ELSE m END)[1], '')), '')"
+            f"list_transform([z[2]], lambda m: CASE WHEN m IS NULL THEN '' ELSE {change}"
+            " END)[1], '')), '')"
         )
-    return f"CASE WHEN {text} IS NOT NULL AND {guard} THEN {body} ELSE {text} END"
+    return f"CASE WHEN __k{place} AND {text} IS NOT NULL AND {guard} THEN {body} ELSE {text} END"
 
 
-def _replaced(kind: Kind, keyed: bool) -> str:
-    """SQL of what stands in the place of a find `m`."""
-    head, found, tail = "''", "m", "''"
-    if kind.keeps:
-        head = f"regexp_extract(m, {text_of('^' + kind.keeps)})"
-        found, tail = f"substr(m, len({head}) + 1)", "''"
-    if kind.name == "key":
-        tail = "CASE WHEN ends_with(m, '@') THEN '@' ELSE '' END"
+def _replaced(kind: Kind, rule: Rule, keyed: bool) -> str:
+    """SQL of what stands in the place of a find `m` whose head `h` is kept."""
+    head = "h" if rule.keeps else "''"
+    tail = f"regexp_extract(m, {text_of(f'(?:{rule.tail})$')})" if rule.tail else "''"
+    found = f"substr(m, len({head}) + 1, len(m) - len({head}) - len({tail}))"
+    if not (rule.keeps or rule.tail):
+        found = "m"
     if not keyed:
         return f"{head} || '<{kind.mark}>' || {tail}"
     inner = f"sha256(getvariable('lakelog_inner') || encode('{kind.name}:' || lower({found})))"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import Damaged, ExportRefused, SnapshotGone
-from lakelog.train import leaks, provenance, recipe, scratch, trainingset
+from lakelog.train import dataset, provenance, recipe, scratch, trainingset
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
@@ -42,6 +42,7 @@ def rebuild(
     """
     manifest = provenance.read(path)
     wanted = _recipe(path, manifest)
+    _require_own(lake, path, manifest)
     now = provenance.versions()
     versions = {
         name: (then, now.get(name, "none"))
@@ -73,6 +74,16 @@ def _recipe(path: str, manifest: dict[str, Any]) -> recipe.Recipe:
     return recipe.named(recipe.parse(text, text_path), manifest["name"])
 
 
+def _require_own(lake: Lake, path: str, manifest: dict[str, Any]) -> None:
+    """Raise ExportRefused for a set that this lake did not export: its recipe is SQL to be run."""
+    known = {(e["export"], e["recipe"]) for e in provenance.exports(lake)}
+    if (manifest["id"], manifest["recipe"]["sha256"]) not in known:
+        raise ExportRefused(
+            f"{path}: this lake knows no such export, and would run the SQL of its recipe; read"
+            " recipe.toml and export it with `lakelog train export`"
+        )
+
+
 def _beside(path: str) -> str:
     return os.path.dirname(os.path.abspath(path))
 
@@ -85,12 +96,12 @@ def _differing(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def _rows_alike(one: str, two: str) -> dict[str, bool]:
     """Whether the rows of each side are the same."""
     con = scratch.connect(_beside(one))
-    digests = [_digests(con, leaks.Folder(path)) for path in (one, two)]
+    digests = [_digests(con, dataset.open_set(path)) for path in (one, two)]
     sides = sorted({*digests[0], *digests[1]})
     return {side: digests[0].get(side) == digests[1].get(side) for side in sides}
 
 
-def _digests(con: Any, folder: leaks.Folder) -> dict[str, str]:
+def _digests(con: Any, folder: dataset.Dataset) -> dict[str, str]:
     """A digest of the rows of each side, whatever their order."""
     made = {}
     for side in folder.files:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from lakelog.train import plots
+from lakelog.train import losses, plots
 from lakelog.train.quality import DRIFTED
 
 _STYLE = (
@@ -16,19 +16,15 @@ _STYLE = (
 Table = tuple[list[str], list[list[str]]]
 
 
-def write(folder: str, manifest: dict[str, Any], certificate: dict[str, Any]) -> None:
-    """Write report.md, report.html and the plots."""
+def texts(manifest: dict[str, Any], certificate: dict[str, Any]) -> dict[str, str]:
+    """Return report.md, report.html and the plots, by file name."""
     charts = _charts(manifest["quality"])
-    for name, svg in charts.items():
-        _put(f"{folder}/{name}.svg", svg)
     sections = _sections(manifest, certificate)
-    _put(f"{folder}/report.md", _markdown(manifest, sections, list(charts)))
-    _put(f"{folder}/report.html", _html(manifest, sections, charts))
-
-
-def _put(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+    return {
+        **{f"{name}.svg": svg for name, svg in charts.items()},
+        "report.md": _markdown(manifest, sections, list(charts)),
+        "report.html": _html(manifest, sections, charts),
+    }
 
 
 def _charts(quality: dict[str, Any]) -> dict[str, str]:
@@ -63,6 +59,7 @@ def _sections(
         [name, said, _found(certificate, name)] for name, said in certificate["checks"].items()
     ]
     left_out = [[why, f"{n:,}"] for why, n in manifest["left_out"].items()]
+    lost = [[losses.WORDS.get(why, why), f"{n:,}"] for why, n in manifest["losses"].items()]
     redacted = [[kind, f"{n:,}"] for kind, n in manifest["redaction"]["found"].items()]
     missing = [[n, f"{c:,}", f"{c / max(rows, 1):.1%}"] for n, c in quality["missing"].items()]
     drifts = [
@@ -75,6 +72,8 @@ def _sections(
         ("Leaks", "", (["check", "what", "found"], checks)),
         ("Duplicates and other rows left out", "" if left_out else "None.",
          (["why", "rows"], left_out) if left_out else None),
+        ("What could not be kept", "" if lost else "Everything was kept.",
+         (["what", "count"], lost) if lost else None),
         ("Redacted", "" if redacted else "Nothing was looked for.",
          (["kind", "replaced"], redacted) if redacted else None),
         ("Missing values", "" if missing else "None.",

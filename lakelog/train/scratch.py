@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from lakelog.settings import Settings
-from lakelog.store import engine
+from lakelog.store import engine, sql
 from lakelog.store.layout import Layout
-from lakelog.train.selecting import text_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -15,15 +15,34 @@ if TYPE_CHECKING:
 MEMORY_BYTES = 500_000_000
 """Most that each of an export's two engines may take; rows beyond it spill."""
 
+CHECK_BYTES, CHECK_THREADS = 300_000_000, 4
+"""What the engine of a check may take."""
+
 
 def connect(spill: str, memory_bytes: int = MEMORY_BYTES) -> duckdb.DuckDBPyConnection:
     """Return a database that spills below `spill`."""
     made = engine.connect(Layout(spill), Settings(memory_bytes=memory_bytes))
-    made.execute(f"SET temp_directory = {text_of(spill + '/spill')}")
+    made.execute(f"SET temp_directory = {sql.literal(spill + '/spill')}")
+    return made
+
+
+def isolated(paths: list[str], spill: str, spill_bytes: int) -> duckdb.DuckDBPyConnection:
+    """Return a database that reads those files, spills below `spill`, and can reach nothing else.
+
+    Neither files nor settings can be opened up again by any SQL, nor are extensions loaded.
+    """
+    made = connect(spill, CHECK_BYTES)
+    made.execute(f"SET max_temp_directory_size = '{spill_bytes}B'")
+    made.execute(f"SET threads = {min(os.cpu_count() or 1, CHECK_THREADS)}")
+    # The exact files, not their directory: the set itself cannot be written to either. The engine
+    # asks for the pattern of a path first and then for what it matches.
+    allowed = dict.fromkeys([*paths, *map(sql.file_pattern, paths)])
+    made.execute(f"SET allowed_paths = [{', '.join(map(sql.literal, allowed))}]")
+    made.execute("SET enable_external_access = false")
+    made.execute("SET lock_configuration = true")
     return made
 
 
 def parquet(paths: list[str], numbered: bool = False) -> str:
     """Return SQL that reads Parquet files in order."""
-    listed = ", ".join(map(text_of, paths))
-    return f"read_parquet([{listed}]{', file_row_number = true' if numbered else ''})"
+    return sql.parquet(paths, *(("file_row_number = true",) if numbered else ()))

@@ -14,18 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog.bookkeeping import IS_DATA
 from lakelog.errors import ExportRefused, LakelogError, QueryFailed, UnknownRef
 from lakelog.lazy import Lazy
+from lakelog.store import sql
 from lakelog.store.opening import Store
 from lakelog.train.recipe import Recipe
 
 if TYPE_CHECKING:
+    import duckdb
+
     from lakelog.lake import Lake
+    from lakelog.query import session as sessions
     from lakelog.query.session import Session
     from lakelog.store import resolve
 else:
-    resolve = Lazy("lakelog.store.resolve")
+    resolve, sessions = Lazy("lakelog.store.resolve"), Lazy("lakelog.query.session")
 
+quoted, text_of = sql.identifier, sql.literal
 HIDDEN = ("__seqs", "__time", "__until", "__group", "__stratum", "__at")
 """What every shape adds to its rows: event numbers, times, group, stratum, order."""
 
@@ -66,7 +72,7 @@ class Selection:
             raise ExportRefused(f"{key}: the selection has no column {name!r}; it has {listed}")
         if self.columns[column].startswith("STRUCT"):
             return ".".join(map(quoted, name.split(".")))
-        return f"({quoted(column)}->>{_json_path(path)})"
+        return f"({quoted(column)}->>{sql.json_path(path.split('.'))})"
 
     def json(self, name: str, key: str) -> str:
         """Return SQL for the JSON at a column or path."""
@@ -74,7 +80,7 @@ class Selection:
             return f"{quoted(name)}::JSON"
         self.value(name, key)
         column, _, path = name.partition(".")
-        return f"({quoted(column)}->{_json_path(path)})"
+        return f"({quoted(column)}->{sql.json_path(path.split('.'))})"
 
 
 def choose(lake: Lake, recipe: Recipe, session: Session) -> Selection:
@@ -96,13 +102,14 @@ def at_state(session: Session, recipe: Recipe, digest: str) -> Selection:
     """Look at a recipe's query over one state."""
     text = recipe.select["sql"].strip().rstrip(";").strip()
     try:
+        _require_select(session, text, recipe.where)
         relation = session.sql(f"SELECT * FROM ({text}) LIMIT 0", at=digest)
         columns = dict(zip(relation.columns, map(str, relation.types), strict=True))
     except QueryFailed as error:
         raise ExportRefused(f"{recipe.where}: [select] sql: {error}") from None
     hidden = [name for name in columns if name.startswith("__")]
     if hidden:
-        raise ExportRefused(f"[select] sql: the name {hidden[0]!r} is taken; name the column anew")
+        raise ExportRefused(f"[select] sql: the name {hidden[0]!r} is reserved; rename the column")
     traced = traceable(session, text)
     try:
         session.sql(f"SELECT * FROM ({traced}) LIMIT 0", at=digest) if traced else None
@@ -113,23 +120,50 @@ def at_state(session: Session, recipe: Recipe, digest: str) -> Selection:
     return Selection(session, digest, traced or text, columns, traced is not None)
 
 
+def _require_select(session: Session, text: str, where: str) -> None:
+    """Raise ExportRefused for anything but one SELECT.
+
+    The query is put into brackets, and `SELECT 1); DROP ...; (SELECT 1` would close them.
+    """
+    import duckdb
+
+    try:
+        kinds = [s.type for s in session.connect().cursor().extract_statements(text)]
+    except duckdb.Error as error:
+        words = " ".join(str(error).split("\n\nLINE ")[0].split())
+        raise ExportRefused(f"{where}: [select] sql: {words}") from None
+    if kinds != [duckdb.StatementType.SELECT]:
+        raise ExportRefused(f"{where}: [select] sql is one SELECT and nothing else")
+
+
 def traceable(session: Session, text: str) -> str | None:
     """Return the query with `__seq` and `__time` added, if its rows are events one by one."""
     cursor = session.connect().cursor()
-    tree = orjson.loads(
-        cursor.execute("SELECT json_serialize_sql($q)", {"q": text}).fetchall()[0][0]
-    )
-    statements = tree.get("statements") or []
-    if tree.get("error") or len(statements) != 1:
+    tree = _plain_tree(cursor, text)
+    if tree is None:
         return None
-    node = statements[0]["node"]
-    if not _is_plain(node):
-        return None
+    node = tree["statements"][0]["node"]
     node["select_list"] += [_column("seq", "__seq"), _column("time", "__time")]
     asked = cursor.execute(
         "SELECT json_deserialize_sql($t::JSON)", {"t": orjson.dumps(tree).decode()}
     )
     return str(asked.fetchall()[0][0])
+
+
+def is_traceable(cursor: duckdb.DuckDBPyConnection, text: str) -> bool:
+    """Whether the rows of a query are events one by one; it is parsed and not run."""
+    return _plain_tree(cursor, text) is not None
+
+
+def _plain_tree(cursor: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any] | None:
+    """The syntax tree of a query over events alone, or None."""
+    tree: dict[str, Any] = orjson.loads(
+        cursor.execute("SELECT json_serialize_sql($q)", {"q": text}).fetchall()[0][0]
+    )
+    statements = tree.get("statements") or []
+    if tree.get("error") or len(statements) != 1:
+        return None
+    return tree if _is_plain(statements[0]["node"]) else None
 
 
 def _is_plain(node: dict[str, Any]) -> bool:
@@ -173,27 +207,19 @@ def _first(names: tuple[str, ...], selection: Selection, otherwise: str) -> str:
     return quoted(names[1]) if len(names) > 1 else otherwise
 
 
-def _json_path(path: str) -> str:
-    steps = ".".join('"' + step.replace('"', '\\"') + '"' for step in path.split("."))
-    return "'$." + steps.replace("'", "''") + "'"
-
-
 def column_of(name: str) -> str:
     """Return the name of the column that a path such as data.user.id makes."""
     return name.rpartition(".")[2]
 
 
-def quoted(name: str) -> str:
-    """Return a name as SQL writes it."""
-    return '"' + name.replace('"', '""') + '"'
+def session_of(lake: Lake, recipe: Recipe, memory_bytes: int) -> Session:
+    """Return a session of an export's own, with bounded memory; its `events` leave bookkeeping
+    events out, unless the recipe asks for them: a set would hold the note on the set before it."""
+    only = None if recipe.select["bookkeeping"] else IS_DATA
+    return sessions.Session(_bounded(lake, memory_bytes), lake.branch_name, only=only)
 
 
-def text_of(value: str) -> str:
-    """Return a text as SQL writes it."""
-    return "'" + value.replace("'", "''") + "'"
-
-
-def bounded(lake: Lake, memory_bytes: int) -> Store:
+def _bounded(lake: Lake, memory_bytes: int) -> Store:
     """Return the lake's store with less memory for its engine, if the settings allow more."""
     settings = lake.store.settings
     less = dataclasses.replace(settings, memory_bytes=min(settings.memory_bytes, memory_bytes))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import ExportRefused
 from lakelog.train import dialogue, events, pairs, windows
 from lakelog.train.kinds import TEXTUAL
+from lakelog.train.losses import Losses
 from lakelog.train.recipe import NEAR_DEFAULT, Recipe
 from lakelog.train.selecting import Selection, column_of, quoted
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 _SQL = {
     "events": events.events, "text": events.text, "classification": events.classification,
     "decision": windows.decision, "sequence": windows.sequence, "preference": pairs.preference,
-    "messages": dialogue.told,
 }  # fmt: skip
 _ORDERED = ("decision", "sequence", "messages")
 _BOOKKEEPING = ("seq", "ingested_at", "origin", "position")
@@ -39,16 +39,19 @@ class Roles:
     text: str | None
 
 
-def rows(selection: Selection, recipe: Recipe) -> tuple[str | None, Any]:
-    """Return (SQL, None) over the lake, or (None, an Arrow reader of rows made already)."""
+def rows(selection: Selection, recipe: Recipe, losses: Losses) -> tuple[str | None, Any]:
+    """Return (SQL, None) over the lake, or (None, an Arrow reader of rows made already).
+
+    Events that a shape cannot read are counted in `losses`.
+    """
     if recipe.kind in _ORDERED and selection.seq.startswith("NULL"):
         raise ExportRefused(
             f"[select] sql: {recipe.kind} needs the order of events; add the column seq to it"
         )
-    if recipe.kind == "messages" and (
-        recipe.shape["role"] is None or recipe.shape["content"] is None
-    ):
-        return None, dialogue.understood(selection, recipe)
+    if recipe.kind == "messages":
+        if recipe.shape["role"] is None or recipe.shape["content"] is None:
+            return None, dialogue.understood(selection, recipe, losses)
+        return dialogue.told(selection, recipe, losses), None
     return _SQL[recipe.kind](selection, recipe), None
 
 

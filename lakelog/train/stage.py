@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lakelog.train.shape import Roles
@@ -24,6 +24,8 @@ class Stage:
     rows: int
     redacted: dict[str, int]
     roles: Roles
+    losses: dict[str, int] = field(default_factory=dict)
+    """What could not be kept, by the reasons of `losses`."""
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows, in order; some columns, in the order of the file."""

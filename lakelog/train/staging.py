@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import ExportRefused
 from lakelog.train import assign, budget, cluster, redact, shape, stage
 from lakelog.train.assign import Rows
+from lakelog.train.kinds import NEEDS, SHAPES
+from lakelog.train.losses import LOST, REASON, Losses
 from lakelog.train.recipe import Recipe
 from lakelog.train.selecting import HIDDEN, Selection, column_of, quoted, text_of
 from lakelog.train.stage import Stage
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-_NUMBER = "('0x' || substr(sha256({salt} || chr(31) || {unit}), 1, 13))::BIGINT / 4503599627370496"
 _TEXTS, _ROWS = 16_384, 65_536
 _LOOKS = 20
 
@@ -31,10 +32,14 @@ _LOOKS = 20
 def write(
     con: duckdb.DuckDBPyConnection, selection: Selection, recipe: Recipe, folder: str, key: bytes
 ) -> Stage:
-    """Run the shape over the lake and write its rows, redacted."""
-    kinds = recipe.redact["kinds"]
-    sql, made = shape.rows(selection, recipe)
-    if sql is not None and recipe.kind != "messages":
+    """Run the shape over the lake and write its rows, redacted.
+
+    Raises ExportRefused where whole rows would be lost without the recipe's consent.
+    """
+    kinds, losses = recipe.redact["kinds"], Losses()
+    sql, made = shape.rows(selection, recipe, losses)
+    counted = recipe.kind == "messages"
+    if sql is not None and not counted:
         types = _types(selection.session.sql(f"SELECT * FROM ({sql}) LIMIT 0", at=selection.digest))
         found = redact.columns(types) if kinds else []
         reader = shape.reader(selection, redact.hinted(sql, found, kinds))
@@ -42,17 +47,19 @@ def write(
         con.register("shaped", shape.reader(selection, sql) if sql is not None else made)
         source = shape.finished("SELECT * FROM shaped", recipe)
         relation = con.sql(source)
-        types = _types(relation)
-        found = redact.columns(types) if kinds else []
+        types = {n: t for n, t in _types(relation).items() if n not in (REASON, LOST)}
+        found = redact.columns(types, ("data", "tools")) if kinds else []
         relation = con.sql(redact.hinted(source, found, kinds))
         reader = relation.to_arrow_reader(_ROWS)
     cleaner = redact.Cleaner(con.cursor(), types, found, recipe, key)
     shown = {n: t for n, t in types.items() if n not in HIDDEN}
     path = f"{folder}/rows.arrow"
     schema = cleaner.schema(reader.schema)
-    count = stage.write(path, schema, cleaner.batches(reader))
+    count = stage.write(path, schema, cleaner.batches(losses.kept(reader) if counted else reader))
+    losses.require_consent(recipe.shape["drop"])
     columns = recipe.shape["data"] == "typed" and "data" in shown
-    made_stage = Stage(path, shown, count, cleaner.counts, shape.roles(recipe, list(shown)))
+    made_stage = Stage(path, shown, count, cleaner.counts, shape.roles(recipe, list(shown)),
+                       dict(losses.counts))  # fmt: skip
     return _typed(con, made_stage, folder) if columns else made_stage
 
 
@@ -84,9 +91,11 @@ def known(con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe) -> Rows
     import numpy as np
 
     if not staged.rows:
+        others = ", ".join(kind for kind in SHAPES if kind != recipe.kind)
         raise ExportRefused(
-            f"the selection has no rows that a {recipe.kind} can be made of: see [select] sql"
-            f" and [shape] in {recipe.where}"
+            f"no row of the selection fits the shape {recipe.kind}, which needs"
+            f" {NEEDS[recipe.kind]}; check [select] sql and [shape] in {recipe.where},"
+            f" or choose another shape: {others}"
         )
     _require_groups(con, staged, recipe)
     content = ", ".join(map(quoted, staged.roles.content))
@@ -111,14 +120,14 @@ def known(con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe) -> Rows
         group = recipe.split["group"]
         raise ExportRefused(
             f"[split] group: {nulls:,} of {staged.rows:,} rows have no {group};"
-            f" leave them out with WHERE {group} IS NOT NULL"
+            f" exclude them with WHERE {group} IS NOT NULL"
         )
     if recipe.split["before"] is not None and (timeless or "time" not in staged.columns):
         raise ExportRefused("[split] before: rows have no time; add the column time to the query")
-    salt = text_of(recipe.salt)
+    number = assign.number_of(text_of(recipe.salt), "unit")
     con.execute(
         "CREATE OR REPLACE TEMP TABLE units AS SELECT *, row_number() OVER () - 1 AS"
-        f" n, {_NUMBER.format(salt=salt, unit='unit')} AS number FROM"
+        f" n, {number} AS number FROM"
         " (SELECT unit, min(rank) AS first, arg_min(stratum, rank) AS stratum FROM keys GROUP BY 1)"
     )
     table = con.sql(

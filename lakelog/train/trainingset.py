@@ -20,16 +20,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
-from lakelog.lazy import Lazy
 from lakelog.train import (
-    card,
+    dataset,
     dialects,
+    documents,
     folder,
     leaks,
+    proportions,
     provenance,
     quality,
     redact,
-    report,
     scratch,
     selecting,
     staging,
@@ -46,10 +46,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lakelog.lake import Lake
-    from lakelog.query import session
     from lakelog.train.cluster import Clusters
-else:
-    session = Lazy("lakelog.query.session")
 
 _BATCH = 65_536
 _STAGE = ".stage"
@@ -75,6 +72,11 @@ class Export:
         return str(self.manifest["snapshot"])
 
     @property
+    def warnings(self) -> list[str]:
+        """Sentences about splits whose size is far from what the recipe asks for."""
+        return proportions.warnings(self.manifest)
+
+    @property
     def rows(self) -> dict[str, int]:
         """Rows by side."""
         return {side: split["rows"] for side, split in self.manifest["splits"].items()}
@@ -92,7 +94,7 @@ def export(lake: Lake, recipe: Any, out: str, *, progress: Progress | None = Non
     key = redact.key_of(wanted)
     if wanted.redact["deep"]:
         redact.require_library()
-    asker = session.Session(selecting.bounded(lake, scratch.MEMORY_BYTES), lake.branch_name)
+    asker = selecting.session_of(lake, wanted, scratch.MEMORY_BYTES)
     try:
         selection = selecting.choose(lake, wanted, asker)
         before = _previous(lake, wanted)
@@ -118,7 +120,7 @@ def again(
         raise ExportRefused(
             f"[redact] key_env: {wanted.redact['key_env']} holds another key than the export's"
         )
-    asker = session.Session(selecting.bounded(lake, scratch.MEMORY_BYTES), lake.branch_name)
+    asker = selecting.session_of(lake, wanted, scratch.MEMORY_BYTES)
     try:
         selection = selecting.at_state(asker, wanted, manifest["snapshot"])
         return _make(
@@ -153,8 +155,9 @@ def _make(
         manifest["files"] = _files(made)
         provenance.write(made, manifest)
         say("looking for leaks")
-        certificate = leaks.look(made)
-        _finish(made, wanted, manifest, certificate, schema, rows, con)
+        written = dataset.fresh(made, manifest, wanted)
+        certificate = leaks.look(scratch.connect(stage_folder), written)
+        _finish(written, certificate, schema, rows, con)
         con.close()
         shutil.rmtree(stage_folder)
         if sign is not None:
@@ -261,6 +264,7 @@ def _manifest(
         "fence": wanted.split["before"],
         "splits": splits,
         "left_out": {reason: n for reason, n in rows.left_out.items() if n},
+        "losses": stage.losses,
         "near": {"pairs": near.pairs, "crowded": near.crowded} if near else None,
         "redaction": {
             "kinds": wanted.redact["kinds"], "mode": wanted.redact["mode"], "key": mark,
@@ -272,32 +276,28 @@ def _manifest(
 
 
 def _finish(
-    made: str, wanted: Recipe, manifest: dict[str, Any], certificate: leaks.Certificate,
-    schema: pa.Schema, rows: Rows, con: Any,
+    written: dataset.Dataset, certificate: leaks.Certificate, schema: pa.Schema, rows: Rows,
+    con: Any,
 ) -> None:  # fmt: skip
     """Write certificate, report, card and recipe, then the manifest that names them all."""
-    column = wanted.split["stratify"] or manifest["roles"]["label"] or wanted.budget["balance"]
-    if column is None and "type" in schema.names:
-        column = "type"
-    shown = selecting.column_of(column) if column else None
-    measured = quality.measure(con, leaks.Folder(made), shown)
+    made, wanted, manifest = written.path, written.recipe, written.manifest
+    measured = quality.measure(con, written)
     found = {"lengths": quality.lengths(rows), **measured}
     before = manifest["previous"]
     found["drift"] = quality.drift(found, before["quality"] if before else None)
     manifest["clean"], manifest["quality"] = certificate.clean, found
-    _put(f"{made}/certificate.json", _pretty(certificate.record()))
     _put(f"{made}/recipe.toml", wanted.text)
-    _put(f"{made}/README.md", card.card(wanted, manifest, schema))
-    report.write(made, manifest, certificate.record())
+    for name, text in documents.texts(wanted, manifest, certificate.record(), schema).items():
+        _put(f"{made}/{name}", text)
     manifest["files"] = _files(made)
     provenance.write(made, manifest)
 
 
 def _files(made: str) -> dict[str, Any]:
     return {
-        name: {"bytes": size, "sha256": leaks.sha256(f"{made}/{name}")}
+        name: {"bytes": size, "sha256": provenance.sha256(f"{made}/{name}")}
         for name, size in folder.sizes(made).items()
-        if not name.startswith(".") and name != provenance.MANIFEST
+        if not name.startswith(".") and name != dataset.MANIFEST
     }
 
 
@@ -319,12 +319,6 @@ def _previous(lake: Lake, wanted: Recipe) -> dict[str, Any] | None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _pretty(record: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
 
 
 def _put(path: str, text: str) -> None:

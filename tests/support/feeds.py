@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,20 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
     "plain": lambda data: data,
     "gz": lambda data: gzip.compress(data, mtime=0),
     "zst": zstandard.ZstdCompressor(write_content_size=False).compress,
+    "xz": lzma.compress,
+    "bz2": bz2.compress,
     "gz of many members": lambda data: b"".join(
         gzip.compress(data[i : i + 1000], mtime=0) for i in range(0, len(data), 1000)
     ),
     "zst of many frames": lambda data: b"\x50\x2a\x4d\x18\x03\0\0\0abc".join(
         zstandard.ZstdCompressor(write_checksum=True).compress(data[i : i + 1000])
         for i in range(0, len(data), 1000)
+    ),
+    "xz of many streams": lambda data: b"\0\0\0\0".join(
+        lzma.compress(data[i : i + 40_000], preset=0) for i in range(0, len(data), 40_000)
+    ),
+    "bz2 of many streams": lambda data: b"".join(
+        bz2.compress(data[i : i + 4000], 1) for i in range(0, len(data), 4000)
     ),
 }
 

@@ -6,6 +6,7 @@ its quarantined lines; it returns how many are missing, doubled and foreign then
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -90,7 +91,8 @@ def move_row(lake: lakelog.Lake, old: int, new: int) -> None:
 def move_cursor(lake: lakelog.Lake, data: bytes, to: int) -> None:
     """Say that a file was taken in up to another place."""
     (entry,) = entries(lake, "cursor")
-    change(lake, entry | {"bytes": to, "tail": cursors.digest(data[:to])})
+    crc = zlib.crc32(data[:to])
+    change(lake, entry | {"bytes": to, "tail": cursors.digest(data[:to]), "crc": crc})
 
 
 Plant = Callable[[lakelog.Lake, bytes, list[int], list[int]], tuple[int, int, int]]

@@ -263,7 +263,7 @@ def _assert_once(values: list[str], where: str) -> None:
 
 @functools.cache
 def _template() -> str:
-    """A new lake without its empty folders of objects, which are made anew when needed."""
+    """A new lake without its empty folders of objects, which are rebuilt when needed."""
     folder = tempfile.mkdtemp(dir=MEMORY)
     atexit.register(shutil.rmtree, folder, True)
     lakelog.open(f"{folder}/lake", settings=SETTINGS).close()

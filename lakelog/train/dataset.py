@@ -1,0 +1,199 @@
+"""A training set on disk, read without trust: manifest, recipe, and the data files really there.
+
+The roles of columns come from the recipe, as an export takes them; what the manifest says of them
+is only compared. `load` collects every fault, `open_set` raises the first one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import ExportRefused, InvalidRecipe
+from lakelog.train import inventory, manifest, recipe, shape
+from lakelog.train.inventory import Inventory
+from lakelog.train.recipe import SIDES, Recipe
+from lakelog.train.scratch import parquet
+from lakelog.train.selecting import text_of
+from lakelog.train.shards import GROUP_ROWS, SHARD_ROWS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MANIFEST, RECIPE = "manifest.json", "recipe.toml"
+SIDE = "__side"
+"""The column that says which split a row is of; an export refuses such names."""
+_RECIPE_BYTES = 256_000
+_COLUMNS_MAX = 2_000
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong with a set: its kind, as a certificate names it, and words that say where."""
+
+    kind: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a Parquet file says of itself: rows of each row group, and columns."""
+
+    groups: tuple[int, ...]
+    schema: pa.Schema
+
+    @property
+    def rows(self) -> int:
+        """Rows of the file."""
+        return sum(self.groups)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A set that can be queried. `files` are the paths of each split, in order."""
+
+    path: str
+    manifest: dict[str, Any]
+    recipe: Recipe
+    roles: dict[str, Any]
+    files: dict[str, list[str]]
+    columns: tuple[str, ...]
+    footers: dict[str, Footer]
+
+    def source(self, columns: str, sides: tuple[str, ...] = SIDES, mark: str = "") -> str:
+        """SQL of some columns of some splits, with the column `__side`."""
+        parts = [
+            f"SELECT {text_of(mark + side)} AS {SIDE}, {columns} FROM {parquet(self.files[side])}"
+            for side in sides
+            if side in self.files
+        ]
+        return " UNION ALL ".join(parts)
+
+    @property
+    def paths(self) -> list[str]:
+        """Every file that a query may read."""
+        return [f"{self.path}/{name}" for name in self.footers]
+
+
+def load(path: str) -> tuple[Dataset | None, Inventory, list[Fault]]:
+    """Read a set; without one that can be queried there is at least one fault.
+
+    Raises ExportRefused for a directory without a manifest.
+    """
+    listed = inventory.take(path)
+    data = listed.read(MANIFEST, manifest.BYTES_MAX)
+    if data is None:
+        raise ExportRefused(f"{path}: not an export: it has no {MANIFEST}")
+    facts, words = manifest.parse(data)
+    faults = [Fault("manifest", f"{MANIFEST}: {fault}") for fault in words]
+    if faults:
+        return None, listed, faults
+    try:
+        wanted = _recipe(listed, facts)
+    except InvalidRecipe as error:
+        return None, listed, [Fault("recipe", str(error))]
+    footers, faults = _footers(listed)
+    files = {
+        side: own
+        for side in SIDES
+        if (own := [f"{path}/{n}" for n in footers if n.startswith(f"data/{side}-")])
+    }
+    if not files and not faults:
+        faults = [Fault("files", "there are no data files to check")]
+    if faults:
+        return None, listed, faults
+    columns = tuple(next(f.schema.names for n, f in footers.items() if n.startswith("data/")))
+    try:
+        roles = roles_of(wanted, columns)
+    except ExportRefused as error:
+        return None, listed, [Fault("recipe", f"{RECIPE}: {error}")]
+    return Dataset(path, facts, wanted, roles, files, columns, footers), listed, []
+
+
+def open_set(path: str) -> Dataset:
+    """Read a set. Raises ExportRefused for one that cannot be queried."""
+    opened, _, faults = load(path)
+    if opened is None:
+        raise ExportRefused(f"{path}: {faults[0].words}; see `lakelog train check`")
+    return opened
+
+
+def fresh(path: str, facts: dict[str, Any], wanted: Recipe) -> Dataset:
+    """The set that an export has just written and trusts; it has no recipe.toml yet."""
+    footers, _ = _footers(inventory.take(path))
+    files = {side: [f"{path}/data/{n}" for n in s["files"]] for side, s in facts["splits"].items()}
+    columns = tuple(next(f.schema.names for n, f in footers.items() if n.startswith("data/")))
+    return Dataset(path, facts, wanted, facts["roles"], files, columns, footers)
+
+
+def roles_of(wanted: Recipe, columns: tuple[str, ...]) -> dict[str, Any]:
+    """The roles of columns as the recipe gives them, in the types of JSON."""
+    roles = shape.roles(wanted, list(columns))
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(roles)))
+    return plain
+
+
+def _recipe(listed: Inventory, facts: dict[str, Any]) -> Recipe:
+    """The recipe of a set, under the name that the set has."""
+    data = listed.read(RECIPE, _RECIPE_BYTES)
+    if data is None:
+        raise InvalidRecipe(f"{RECIPE} is missing")
+    if len(data) > _RECIPE_BYTES:
+        raise InvalidRecipe(f"{RECIPE}: more than {_RECIPE_BYTES:,} bytes")
+    try:
+        parsed = recipe.parse(data.decode(), RECIPE)
+    except UnicodeDecodeError:
+        raise InvalidRecipe(f"{RECIPE}: it is not UTF-8 text") from None
+    except RecursionError:
+        raise InvalidRecipe(f"{RECIPE}: nested too deeply") from None
+    return recipe.named(parsed, facts["name"])
+
+
+def _footers(listed: Inventory) -> tuple[dict[str, Footer], list[Fault]]:
+    """Read the footer of every data and lineage file; splits and their parts in order."""
+    footers, faults = {}, []
+    for side in SIDES:
+        for name in listed.sizes:
+            folder, _, base = name.rpartition("/")
+            if folder not in ("data", "lineage") or not base.startswith(f"{side}-"):
+                continue
+            read = _footer(listed, name)
+            if isinstance(read, Footer):
+                footers[name] = read
+            else:
+                faults.append(read)
+    return footers, [*faults, *_unlike(footers)]
+
+
+def _footer(listed: Inventory, name: str) -> Footer | Fault:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(listed.path(name), memory_map=False) as file:
+            facts, schema = file.metadata, file.schema_arrow
+            groups = tuple(facts.row_group(n).num_rows for n in range(facts.num_row_groups))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        return Fault("files", f"{name} cannot be read: {' '.join(str(error).split())[:200]}")
+    # More than an export writes would be a bomb: a run of equal rows costs no bytes on disk.
+    if min(groups, default=0) < 0 or max(groups, default=0) > GROUP_ROWS:
+        return Fault("files", f"{name} has a row group of more than {GROUP_ROWS:,} rows")
+    if sum(groups) > SHARD_ROWS or len(schema.names) > _COLUMNS_MAX:
+        return Fault("files", f"{name} has more rows or columns than a file of an export")
+    odd = [n for n in schema.names if n.startswith("__")]
+    if odd or len({n.lower() for n in schema.names}) < len(schema.names):
+        return Fault("files", f"{name} has column names that an export never writes")
+    return Footer(groups, schema.remove_metadata())
+
+
+def _unlike(footers: dict[str, Footer]) -> list[Fault]:
+    """The files whose columns are not those of the first one of their folder."""
+    first: dict[str, Footer] = {}
+    return [
+        Fault("files", f"{name} has other columns than the other files")
+        for name, footer in footers.items()
+        if footer.schema != first.setdefault(os.path.dirname(name), footer).schema
+    ]

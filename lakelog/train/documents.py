@@ -1,0 +1,26 @@
+"""The documents of a set: each follows from recipe, manifest, certificate and columns alone.
+
+So a check can write them again and compare: a card that was changed may send a loader elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from lakelog.train import card, report
+from lakelog.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def texts(
+    recipe: Recipe, manifest: dict[str, Any], certificate: dict[str, Any], schema: pa.Schema
+) -> dict[str, str]:
+    """Return the text of every document, by file name."""
+    return {
+        "certificate.json": json.dumps(certificate, indent=1, ensure_ascii=False) + "\n",
+        "README.md": card.card(recipe, manifest, schema),
+        **report.texts(manifest, certificate),
+    }

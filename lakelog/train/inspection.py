@@ -1,0 +1,173 @@
+"""Checking a set that may come from anywhere: its form, its files, its agreement, then its leaks.
+
+    manifest  the form and size of every value        rows       against recipe and manifest
+    files     every file is listed, plain, unchanged   documents  card, report and certificate
+    recipe    the manifest says what the recipe says   ...        the leaks, see `leaks`
+
+Nothing out of the set becomes SQL but quoted names of columns, and the engine reaches the listed
+shards alone. `sandbox` runs all of this in a process whose memory is bounded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from lakelog.train import agreement, dialects, documents, leaks, provenance, scratch
+from lakelog.train.dataset import MANIFEST, RECIPE, Dataset, Fault, load
+from lakelog.train.inventory import Inventory
+from lakelog.train.leaks import Certificate, Leak
+from lakelog.train.scratch import parquet
+
+if TYPE_CHECKING:
+    import duckdb
+
+NAMES = {
+    "manifest": "every value of manifest.json",
+    "files": "SHA-256 of every file",
+    "recipe": "manifest against recipe",
+    "rows": "rows against manifest and recipe",
+    "documents": "card, report and certificate against manifest",
+}
+_BATCH = 4_096
+_SHOWN = 20
+
+
+def inspect(path: str, against: str | None, near: float | None, spill: str) -> Certificate:
+    """Check a set, or one against another. Raises ExportRefused for a directory that is none."""
+    here, listed, faults = load(path)
+    there = None
+    if against is not None:
+        there, _, others = load(against)
+        faults += [Fault(f.kind, f"{against}: {f.words}") for f in others]
+    faults += [Fault("files", words) for words in _files(listed, here)]
+    if here is None or (against is not None and there is None):
+        return _certificate(faults)
+    for own in (here, there) if there else (here,):
+        faults += [Fault("recipe", words) for words in agreement.with_recipe(own)]
+    faults += [Fault("rows", words) for words in agreement.with_files(here, listed)]
+    if any("no column" in f.words for f in faults):
+        return _certificate(faults)
+    spill_bytes = 2_000_000_000 + 8 * listed.stored
+    paths = [*here.paths, *(there.paths if there else [])]
+    con = scratch.isolated(paths, spill, spill_bytes)
+    faults += _guarded(con, here, lambda: [
+        Fault("rows", words) for words in agreement.with_rows(con, here)
+    ])  # fmt: skip
+    found: list[Certificate] = []
+    faults += _guarded(con, here, lambda: _leaks(con, here, there, near, found))
+    leaked = found[0] if found else Certificate({}, ())
+    if there is None and near is None and found and here.manifest.get("quality"):
+        words = _guarded(con, here, lambda: _documents(here, listed, leaked))
+        faults += words
+    return _certificate(faults, leaked)
+
+
+def _certificate(faults: list[Fault], leaked: Certificate | None = None) -> Certificate:
+    """One certificate of faults and leaks; of many faults of a kind the first ones are named."""
+    shown: list[Leak] = []
+    for kind in NAMES:
+        words = [f.words for f in faults if f.kind == kind]
+        shown += [Leak(kind, 1, text) for text in words[:_SHOWN]]
+        if rest := len(words) - _SHOWN:
+            shown += [Leak(kind, rest, f"{rest:,} more")] if rest > 0 else []
+    checks, leaks_ = (leaked.checks, leaked.leaks) if leaked else ({}, ())
+    return Certificate({**checks, **NAMES}, (*leaks_, *shown))
+
+
+def _guarded(
+    con: duckdb.DuckDBPyConnection, here: Dataset, work: Callable[[], Iterable[Fault]]
+) -> list[Fault]:  # fmt: skip
+    """Return what the work finds; where a file cannot be decoded, the files that cannot."""
+    import duckdb
+    import pyarrow as pa
+
+    try:
+        return list(work())
+    except (duckdb.Error, pa.ArrowException, ValueError, TypeError, KeyError) as error:
+        if isinstance(error, (duckdb.OutOfMemoryException, pa.ArrowMemoryError)):
+            raise MemoryError from None
+        named = [Fault("files", words) for words in _undecodable(con, here)]
+        text = " ".join(str(error).split())[:200]
+        return named or [Fault("files", f"the rows cannot be checked: {text}")]
+
+
+def _undecodable(con: duckdb.DuckDBPyConnection, here: Dataset) -> Iterable[str]:
+    """Decode each file alone, to name the one that is damaged."""
+    import duckdb
+
+    for name in here.footers:
+        source = parquet([f"{here.path}/{name}"])
+        try:
+            con.sql(f"SELECT bit_xor(hash(t)) FROM {source} t").fetchall()
+        except duckdb.Error as error:
+            yield f"{name} cannot be decoded: {' '.join(str(error).split())[:200]}"
+
+
+def _leaks(
+    con: duckdb.DuckDBPyConnection, here: Dataset, there: Dataset | None, near: float | None,
+    found: list[Certificate],
+) -> list[Fault]:  # fmt: skip
+    found.append(leaks.look(con, here, there, near=near))
+    if there is None and near is None and here.manifest["clean"] != found[0].clean:
+        return [Fault("manifest", f"{MANIFEST}: clean is not what the rows give")]
+    return []
+
+
+def _files(listed: Inventory, here: Dataset | None) -> Iterable[str]:
+    """Files that are not what the manifest says, not there, not listed, or no files at all."""
+    yield from listed.faults
+    if here is None:
+        return
+    told = here.manifest["files"]
+    for name, facts in told.items():
+        if name not in listed.sizes:
+            yield f"{name} is missing"
+        elif (
+            listed.sizes[name] != facts["bytes"]
+            or provenance.sha256(listed.path(name)) != facts["sha256"]
+        ):
+            yield f"{name} was changed"
+    yield from (f"{n} is not in the manifest" for n in listed.sizes if n not in (*told, MANIFEST))
+    if RECIPE in listed.sizes and RECIPE not in told:
+        yield f"{RECIPE} is not in the manifest"
+
+
+def _documents(here: Dataset, listed: Inventory, found: Certificate) -> Iterable[Fault]:
+    """Documents that are not those which recipe, manifest and rows give.
+
+    Only a set of this version is compared: another one may word its documents otherwise.
+    """
+    if here.manifest["versions"].get("lakelog") != provenance.versions().get("lakelog"):
+        return
+    schema = next(f.schema for n, f in here.footers.items() if n.startswith("data/"))
+    texts = documents.texts(here.recipe, here.manifest, found.record(), schema)
+    known = {*texts, MANIFEST, RECIPE, *here.footers}
+    for name, text in texts.items():
+        data = text.encode()
+        if listed.read(name, len(data)) != data:
+            yield Fault("documents", f"{name} is not what the manifest and the rows give")
+    for dialect in here.recipe.shape["also"] or ():
+        for side in here.files:
+            name = f"{dialect}/{side}.jsonl"
+            known.add(name)
+            if name not in listed.sizes or _dialect(here, side, dialect) != provenance.sha256(
+                listed.path(name)
+            ):
+                yield Fault("documents", f"{name} has not the conversations of the rows")
+    for name in listed.sizes:
+        if name not in known:
+            yield Fault("documents", f"{name} is no file of a training set")
+
+
+def _dialect(here: Dataset, side: str, dialect: str) -> str:
+    """The SHA-256 of the JSON lines of a split, written again."""
+    import pyarrow.parquet as pq
+
+    digest = hashlib.sha256()
+    for path in here.files[side]:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_BATCH):
+                digest.update(dialects.lines(batch, dialect))
+    return digest.hexdigest()

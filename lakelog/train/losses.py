@@ -1,0 +1,102 @@
+"""What a shape could not keep, by reason; the loss of whole rows needs the recipe's consent.
+
+`ROWS` are reasons for which an event or a conversation is left out; `[shape] drop` consents to
+them by name. `PARTS` are what rows that stay are without.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.errors import ExportRefused
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS = {
+    "unknown_payload": "events whose payload has no known chat format",
+    "unknown_role": "events without a known role",
+    "no_user": "conversations without a user message",
+    "no_answer": "conversations without an answer of the assistant",
+    "broken_call": "conversations with a tool call or a tool result that has no counterpart",
+}
+PARTS = {
+    "image": "image parts, replaced by <image>",
+    "audio": "audio parts, replaced by <audio>",
+    "video": "video parts, replaced by <video>",
+    "file": "file parts, replaced by <file>",
+    "reasoning": "reasoning parts",
+    "builtin_call": "calls of tools that the provider runs itself",
+    "tool_error": "error marks of tool results",
+    "other_part": "message parts of an unknown type",
+    "other_message": "messages of an unknown form",
+    "field": "message fields other than role, content, name and tool calls",
+    "alternative": "alternative answers after the first",
+    "trailing": "messages after the last answer",
+    "no_messages": "spans that carry no messages",
+}
+WORDS = {**ROWS, **PARTS}
+REASON, LOST = "__reason", "__lost"
+"""Hidden columns: why a row is left out, and a JSON object of what a row is without."""
+
+
+class Losses:
+    """Counts by reason, with the number of the first event of each where that is known."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._first: dict[str, Any] = {}
+
+    def add(self, reason: str, count: int = 1, first: Any = None) -> None:
+        """Count what is lost for a reason; `first` is where, such as `seq 17`."""
+        if count:
+            self.counts[reason] += count
+            if first is not None:
+                self._first.setdefault(reason, first)
+
+    def kept(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows without a reason to leave them out; count the others, and what is lost."""
+        import pyarrow.compute as pc
+
+        for batch in batches:
+            reasons = batch.column(batch.schema.get_field_index(REASON))
+            stays = pc.is_null(reasons)
+            if reasons.null_count < len(reasons):
+                self._count_rows(batch, reasons)
+                batch = batch.filter(stays)
+            lost = batch.column(batch.schema.get_field_index(LOST))
+            for text in lost.drop_null().to_pylist():
+                for reason, count in orjson.loads(text).items():
+                    self.add(reason, count)
+            yield batch
+
+    def _count_rows(self, batch: pa.RecordBatch, reasons: Any) -> None:
+        names = batch.column(batch.schema.get_field_index("conversation"))
+        for reason, name in zip(reasons.to_pylist(), names.to_pylist(), strict=True):
+            if reason is not None:
+                self.add(reason, 1, f"conversation {name}" if name is not None else None)
+
+    def require_consent(self, consent: list[str]) -> None:
+        """Raise ExportRefused where whole rows would be lost for a reason that `consent` lacks."""
+        lost = [r for r in ROWS if self.counts[r] and r not in consent]
+        if not lost:
+            return
+        said = "; ".join(
+            f"{ROWS[r]} ({self.counts[r]:,}"
+            + (f", the first is {self._first[r]})" if r in self._first else ")")
+            for r in lost
+        )
+        accepted = orjson.dumps([r for r in ROWS if r in lost or r in consent]).decode()
+        raise ExportRefused(
+            f"rows would be lost: {said}; exclude them in [select] sql,"
+            f" or accept the loss with [shape] drop = {accepted}"
+        )
+
+
+def sentence(counts: dict[str, int]) -> str:
+    """Return counts by reason in words; empty if nothing was lost."""
+    return "; ".join(f"{WORDS.get(reason, reason)} ({n:,})" for reason, n in counts.items() if n)

@@ -1,0 +1,209 @@
+"""What manifest.json of a training set may hold, checked before anything believes it.
+
+A set may come from anywhere, so every value is checked for its type, its size and, where it is a
+name, a digest or a time, for its form. Nothing of a manifest is ever part of a query: the roles of
+columns are taken from the recipe, and files are opened only if the directory really lists them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import orjson
+
+from lakelog.errors import InvalidName
+from lakelog.store import layout
+from lakelog.train.assign import REASONS
+from lakelog.train.kinds import SHAPES
+from lakelog.train.losses import WORDS
+from lakelog.train.recipe import REDACTIONS, SIDES
+
+FORMAT = 1
+BYTES_MAX = 8_000_000
+_FAULTS_MAX = 20
+CLASSES_MAX, CLASS_CHARS_MAX = 200, 200
+"""A label with more values, or longer ones, is a text and no class."""
+_TEXT_MAX, _NAMES_MAX, _FILES_MAX = 2_000, 10_000, 30_000
+FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,99})?")
+"""The names that files of a set have: plain, and in at most one folder."""
+_SHARD = re.compile(r"(train|validation|test)-\d{5}-of-\d{5}\.parquet")
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?(\+00:00|Z)")
+
+Faults = Iterator[str]
+Rule = Callable[[str, Any], Faults]
+
+
+def parse(data: bytes) -> tuple[dict[str, Any], list[str]]:
+    """Return the manifest that the bytes hold, and what is wrong with it.
+
+    With faults, nothing of it may be used. The parser is the one that refuses deep nesting.
+    """
+    if len(data) > BYTES_MAX:
+        return {}, [f"it has {len(data):,} bytes; at most {BYTES_MAX:,} are read"]
+    try:
+        parsed = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return {}, ["it is no JSON, or nested too deeply"]
+    if not isinstance(parsed, dict) or parsed.get("format") != FORMAT:
+        return {}, [f"it is no manifest of a training set of format {FORMAT}"]
+    faults = [fault for _, fault in zip(range(_FAULTS_MAX), _MANIFEST("", parsed), strict=False)]
+    if not faults and text_of(parsed) != data:
+        # A name that comes twice would mean one thing to us and another to the next reader.
+        faults = ["it is not as lakelog writes it: names come twice, or it was edited"]
+    return parsed, faults
+
+
+def text_of(manifest: dict[str, Any]) -> bytes:
+    """Return the bytes of a manifest."""
+    return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _whole(where: str, value: Any) -> Faults:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 53:
+        yield f"{where} is no count"
+
+
+def _number(where: str, value: Any) -> Faults:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        yield f"{where} is no number"
+
+
+def _flag(where: str, value: Any) -> Faults:
+    if not isinstance(value, bool):
+        yield f"{where} is not true or false"
+
+
+def _text(where: str, value: Any) -> Faults:
+    if not isinstance(value, str) or len(value) > _TEXT_MAX:
+        yield f"{where} is no text of at most {_TEXT_MAX:,} characters"
+
+
+def _anything(where: str, value: Any) -> Faults:
+    """A value that is compared with another one as a whole and used for nothing else."""
+    yield from ()
+
+
+def _form(pattern: str, what: str) -> Rule:
+    def rule(where: str, value: Any) -> Faults:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            yield f"{where} is no {what}"
+
+    return rule
+
+
+def _branch(where: str, value: Any) -> Faults:
+    odd: Any
+    try:
+        layout.encode_name(value if isinstance(value, str) else "")
+        odd = re.search(r"[';()\\]|\.\.|^[/.]", value)
+    except InvalidName:
+        odd = True
+    if odd:
+        yield f"{where} is no name of a branch"
+
+
+def _maybe(inner: Rule) -> Rule:
+    def rule(where: str, value: Any) -> Faults:
+        if value is not None:
+            yield from inner(where, value)
+
+    return rule
+
+
+def _list(inner: Rule, most: int = _NAMES_MAX) -> Rule:
+    def rule(where: str, value: Any) -> Faults:
+        if not isinstance(value, list) or len(value) > most:
+            yield f"{where} is no list of at most {most:,}"
+            return
+        for place, item in enumerate(value):
+            yield from inner(f"{where}[{place}]", item)
+
+    return rule
+
+
+def _map(key: Rule, inner: Rule, most: int = _NAMES_MAX) -> Rule:
+    def rule(where: str, value: Any) -> Faults:
+        if not isinstance(value, dict) or len(value) > most:
+            yield f"{where} is no table of at most {most:,}"
+            return
+        for name, item in value.items():
+            yield from key(f"the name {name[:60]!r} in {where}", name)
+            yield from inner(f"{where}.{name[:60]}", item)
+
+    return rule
+
+
+def _record(rules: dict[str, Rule], optional: tuple[str, ...] = ()) -> Rule:
+    def rule(where: str, value: Any) -> Faults:
+        if not isinstance(value, dict):
+            yield f"{where or 'it'} is no table"
+            return
+        dot = f"{where}." if where else ""
+        yield from (f"{dot}{n} is missing" for n in rules if n not in value and n not in optional)
+        for name, item in value.items():
+            if name in rules:
+                yield from rules[name](f"{dot}{name}", item)
+            else:
+                yield f"{dot}{name[:60]} is not known"
+
+    return rule
+
+
+def _one_of(*names: str) -> Rule:
+    def rule(where: str, value: Any) -> Faults:
+        if value not in names:
+            yield f"{where} is not one of {', '.join(names)}"
+
+    return rule
+
+
+_DIGEST = _form("[0-9a-f]{64}", "SHA-256 in hex")
+_ID = _form("[0-9a-f]{16}", "id of an export")
+_LENGTHS = _record({"edges": _list(_whole), "counts": _map(_one_of(*SIDES), _list(_whole))})
+_BALANCE = _maybe(
+    _record({
+        "column": _text, "others": _whole,
+        "values": _map(_anything, _map(_one_of(*SIDES), _whole)),
+    })
+)  # fmt: skip
+_QUALITY = _record({
+    "lengths": _LENGTHS, "balance": _BALANCE,
+    "classes": _map(_text, _list(_text, CLASSES_MAX), 1), "missing": _map(_text, _whole),
+    "columns": _map(_text, _anything), "samples": _list(_text, 10), "drift": _map(_text, _number),
+})  # fmt: skip
+_MANIFEST = _record({
+    "format": _whole, "id": _ID, "name": _text, "shape": _one_of(*SHAPES), "snapshot": _DIGEST,
+    "recipe": _map(_text, _anything, 20),
+    "versions": _map(
+        _one_of("lakelog", "duckdb", "pyarrow", "numpy"),
+        _form(r"\d[0-9A-Za-z.+!-]{0,40}", "version"),
+    ),
+    "roles": _record(dict.fromkeys(
+        "content near threshold shingle group time until label text".split(), _anything,
+    )),
+    "fence": _maybe(_form(_TIME.pattern, "time")),
+    "splits": _map(_one_of(*SIDES), _record({
+        "rows": _whole, "tokens": _whole, "bytes": _whole,
+        "files": _list(_form(_SHARD.pattern, "name of a data file")),
+    })),
+    "left_out": _map(_one_of(*REASONS), _whole),
+    "losses": _map(_one_of(*WORDS), _whole),
+    "near": _maybe(_record({"pairs": _whole, "crowded": _whole})),
+    "redaction": _record({
+        "kinds": _list(_one_of(*REDACTIONS)), "mode": _one_of("mask", "pseudonym"),
+        "key": _form("[0-9a-f]{0,64}", "fingerprint of a key"),
+        "found": _map(_one_of(*REDACTIONS), _whole),
+    }),
+    "traced": _flag, "clean": _flag, "created": _form(_TIME.pattern, "time"), "branch": _branch,
+    "previous": _maybe(_record(
+        {"id": _ID, "quality": _record({"lengths": _LENGTHS, "balance": _BALANCE})}
+    )),
+    "files": _map(
+        _form(FILE.pattern, "plain file name"),
+        _record({"bytes": _whole, "sha256": _DIGEST}), _FILES_MAX,
+    ),
+    "quality": _QUALITY,
+}, ("quality", "losses"))  # fmt: skip

@@ -1,0 +1,185 @@
+"""What a part of a chat message is: text, a tool call, a tool's result, an image, ..., by dialect.
+
+Parts are told apart by `type` (OpenAI, Anthropic, OpenTelemetry, the AI SDK) or by the one key that
+they have (Gemini, Bedrock). Tool calls come out in OpenAI's form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+Message = dict[str, Any]
+_TEXTS = {"text", "input_text", "output_text", "summary_text", "refusal"}
+CALLS = {"tool_call", "tool_use", "tool-call", "function_call", "custom_tool_call"}
+REPLIES = {
+    "tool_call_response", "tool_result", "tool-result", "function_call_output",
+    "custom_tool_call_output",
+}  # fmt: skip
+REASONING = {"thinking", "redacted_thinking", "reasoning"}
+BUILTIN = {
+    "server_tool_use", "server_tool_call", "server_tool_call_response", "web_search_tool_result",
+    "mcp_tool_use", "mcp_tool_result", "web_search_call", "file_search_call", "computer_call",
+    "computer_call_output", "code_interpreter_call", "image_generation_call", "local_shell_call",
+    "local_shell_call_output", "mcp_call", "mcp_list_tools", "mcp_approval_request",
+    "mcp_approval_response", "code_execution_tool_result", "web_fetch_tool_result",
+    "executableCode", "codeExecutionResult", "executable_code", "code_execution_result",
+}  # fmt: skip
+_MEDIA = {
+    "image": "image", "image_url": "image", "input_image": "image", "image-url": "image",
+    "audio": "audio", "input_audio": "audio", "audio_url": "audio", "audio-url": "audio",
+    "video": "video", "video_url": "video", "video-url": "video",
+    "file": "file", "input_file": "file", "document": "file", "document-url": "file",
+    "search_result": "file", "uri": "file", "blob": "file", "binary": "file", "media": "file",
+    "inlineData": "file", "inline_data": "file", "fileData": "file", "file_data": "file",
+}  # fmt: skip
+PART_FIELDS = {
+    "type", "text", "content", "refusal", "json", "id", "index", "cache_control", "logprobs",
+    "thoughtSignature", "thought_signature", "state", "thought", "extras",
+}  # fmt: skip
+"""Fields of a text part that are read or say nothing to a model."""
+_SILENT = {"cachePoint", "cache_point", "step-start", "non_standard"}
+
+
+def parsed(value: Any) -> Any:
+    """Return what JSON text holds, or the value itself."""
+    if isinstance(value, str) and value[:1] in ('"', "[", "{"):
+        try:
+            return orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return value
+    return value
+
+
+def listed(value: Any) -> list[Any]:
+    """Return a list, also one that a text holds as JSON; of anything else an empty one."""
+    made = parsed(value)
+    return made if isinstance(made, list) else []
+
+
+def as_text(value: Any) -> str:
+    """Return a text as it is and anything else as JSON."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def kind_of(part: dict[str, Any]) -> tuple[str, Any]:
+    """Return what a part is, and the value that is read of it."""
+    kind = str(part.get("type", ""))
+    for key in ("functionCall", "function_call", "toolUse"):
+        if isinstance(part.get(key), dict):
+            return "call", part[key]
+    for key in ("functionResponse", "function_response", "toolResult"):
+        if isinstance(part.get(key), dict):
+            return "reply", part[key]
+    if kind in CALLS:
+        return "call", part
+    if kind in REPLIES:
+        return "reply", part
+    if kind == "tool-invocation" and isinstance(part.get("toolInvocation"), dict):
+        return "invocation", part["toolInvocation"]
+    if kind.startswith("tool-") and "toolCallId" in part:
+        return "invocation", {"toolName": kind.removeprefix("tool-"), **part}
+    if kind in REASONING or part.get("thought") is True or "reasoningContent" in part:
+        return "reasoning", None
+    if kind in BUILTIN or not BUILTIN.isdisjoint(part):
+        return "builtin_call", None
+    if medium := _medium_of(part, kind):
+        return medium, None
+    return _textual(part, kind)
+
+
+def _textual(part: dict[str, Any], kind: str) -> tuple[str, Any]:
+    if kind in _TEXTS or not kind:
+        for key in ("text", "content", "refusal"):
+            if isinstance(part.get(key), str):
+                return "text", part[key]
+    guarded = part.get("guardContent") or part.get("citationsContent")
+    if isinstance(guarded, dict):
+        held = guarded.get("content", guarded.get("text"))
+        return "parts", held if isinstance(held, list) else [held]
+    if "json" in part:
+        return "text", as_text(part["json"])
+    return ("silent" if kind in _SILENT or not _SILENT.isdisjoint(part) else "other_part"), None
+
+
+def _medium_of(part: dict[str, Any], kind: str) -> str | None:
+    """Return image, audio, video or file for a part that is one."""
+    key = kind if kind in _MEDIA else next((k for k in _MEDIA if isinstance(part.get(k), dict)), "")
+    if not key:
+        return None
+    held = part.get(key) if isinstance(part.get(key), dict) else {}
+    names = ("mime_type", "mimeType", "mediaType", "media_type", "modality")
+    said = next((h[n] for h in (part, held or {}) for n in names if isinstance(h.get(n), str)), "")
+    medium = said.split("/")[0].lower()
+    return medium if medium in ("image", "audio", "video") else _MEDIA[key]
+
+
+CALL_IDS = ("call_id", "tool_call_id", "tool_use_id", "toolUseId", "toolCallId", "id")
+
+
+def id_of(part: dict[str, Any], names: tuple[str, ...]) -> str | None:
+    """Return the first id that stands under one of the names, as text."""
+    found = (part.get(name) for name in names)
+    return next((str(f) for f in found if f), None)
+
+
+def reply_of(part: dict[str, Any]) -> Any:
+    """What a tool answered; the AI SDK says its type beside it."""
+    value = next((part[k] for k in ("result", "response", "content", "output") if k in part), None)
+    if isinstance(value, dict) and set(value) == {"type", "value"}:
+        return value["value"]
+    return value
+
+
+def are_parts(value: Any) -> bool:
+    """Whether a value is a list of parts, all of known kinds."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(v, dict) and kind_of(v)[0] != "other_part" for v in value)
+    )
+
+
+def parsed_parts(value: Any) -> Any:
+    """Return the parts that a text holds as JSON, as attributes of spans do; else the value."""
+    made = parsed(value) if isinstance(value, str) and value.startswith('[{"type"') else value
+    return made if isinstance(made, list) and are_parts(made) else value
+
+
+def calls(given: Any) -> list[Message]:
+    """Return tool calls in OpenAI's form; arguments are JSON text, a missing id is None."""
+    made = []
+    for call in _in_order(given):
+        call = parsed(call)
+        if not isinstance(call, dict):
+            continue
+        inner = next(
+            (call[k] for k in ("function", "custom") if isinstance(call.get(k), dict)), call
+        )
+        name = inner.get("name") or call.get("toolName")
+        if not name:
+            continue
+        arguments: Any = next(
+            (inner[k] for k in ("arguments", "args", "input", "parameters") if k in inner), {}
+        )
+        made.append({
+            "id": id_of(call, CALL_IDS), "type": "function",
+            "function": {"name": str(name), "arguments": as_text(arguments)},
+        })  # fmt: skip
+    return made
+
+
+def _in_order(given: Any) -> Iterator[Any]:
+    if isinstance(given, dict):
+        indexed = given and all(isinstance(k, int) for k in given)
+        given = [given[k] for k in sorted(given)] if indexed else [given]
+    yield from given if isinstance(given, list) else ()
+
+
+def is_calls(text: str) -> bool:
+    """Whether a text is a JSON list of tool calls, as some frameworks write them."""
+    if not text.startswith('[{"') or '"function"' not in text:
+        return False
+    return bool(calls(parsed(text)))

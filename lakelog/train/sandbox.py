@@ -1,0 +1,98 @@
+"""A check in a process of its own, whose memory the operating system bounds.
+
+A small file can decode to far more than there is memory, in more ways than can be foreseen. So the
+check of a set runs in a child that may take `MEMORY_BYTES` and, as large sets need more, so many
+times the set's own size; one that wants more, or takes the child down, is a finding like others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+from lakelog.errors import ExportRefused
+from lakelog.train import inspection, inventory
+from lakelog.train.leaks import Certificate, Leak
+
+MEMORY_BYTES, MEMORY_TIMES = 800_000_000, 8
+"""What the child may take beside its program, and by how much it grows with the set."""
+
+
+def check(path: str, against: str | None = None, *, near: float | None = None) -> Certificate:
+    """Check the set in a directory; `near` is another threshold than the recipe's.
+
+    Nothing of the set is run, and nothing outside it is read or written but a temporary directory.
+    Raises ExportRefused for a directory that is no export.
+    """
+    paths = [os.path.abspath(os.fspath(p)) for p in (path, against) if p is not None]
+    size = sum(inventory.take(p).stored for p in paths)
+    most = MEMORY_BYTES + MEMORY_TIMES * size
+    with tempfile.TemporaryDirectory(prefix="lakelog-check-") as spill:
+        asked = {"paths": paths, "near": near, "spill": spill, "memory": most}
+        done = _run(asked)
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        return _exhausted(most)
+    if "refused" in answer:
+        raise ExportRefused(answer["refused"])
+    leaks = tuple(Leak(**leak) for leak in answer["leaks"])
+    return Certificate(answer["checks"], leaks)
+
+
+def _run(asked: dict[str, Any]) -> subprocess.CompletedProcess[bytes]:
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    own = {
+        "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1",
+        "ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2",
+    }  # fmt: skip
+    # -P, and a directory of our own: a module that lies in the set must never be imported.
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "lakelog.train.sandbox"],
+        input=json.dumps(asked).encode(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        cwd=asked["spill"], env={**os.environ, **own}, check=False,
+    )  # fmt: skip
+
+
+def _exhausted(most: int) -> Certificate:
+    words = (
+        f"the check wants more than {most / 1e6:,.0f} MB, or ended early:"
+        " the files are damaged, or made to exhaust memory"
+    )
+    return Certificate(inspection.NAMES, (Leak("files", 1, words),))
+
+
+def _bound(most: int) -> None:
+    """Bound what this process may allocate; libraries and files that are mapped do not count."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def main() -> None:
+    """Check what standard input names; the certificate goes to standard output."""
+    asked = json.loads(sys.stdin.read())
+    path, against = (*asked["paths"], None)[:2]
+    _bound(asked["memory"])
+    answer: dict[str, Any]
+    try:
+        answer = inspection.inspect(path, against, asked["near"], asked["spill"]).record()
+    except ExportRefused as error:
+        answer = {"refused": str(error)}
+    except (MemoryError, RecursionError):
+        answer = _exhausted(asked["memory"]).record()
+    sys.stdout.write(json.dumps(answer))
+    sys.stdout.flush()
+    os._exit(0)  # threads of the engine that died of want of memory are not waited for
+
+
+if __name__ == "__main__":
+    main()

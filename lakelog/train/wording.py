@@ -1,0 +1,12 @@
+"""Numbers in sentences: the noun, and the verb after it, agree with the count."""
+
+from __future__ import annotations
+
+
+def counted(count: int, noun: str, one: str = "", more: str = "") -> str:
+    """Return "1 row is there", "2 rows are there": a count, its noun, and what follows.
+
+    `one` follows a count of one, `more` any other; without `more` the same follows both.
+    """
+    rest = one if count == 1 or not more else more
+    return f"{count:,} {noun}{'' if count == 1 else 's'}{f' {rest}' if rest else ''}"

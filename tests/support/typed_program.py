@@ -1,0 +1,105 @@
+"""A program that uses the whole Python API, for a type checker: it must find nothing, nor `Any`."""
+
+from __future__ import annotations
+
+import datetime
+import pathlib
+from collections.abc import Iterator
+from typing import assert_type
+
+import lakelog
+from lakelog import Event, Lake, Receipt, Relation, Settings, Snapshot, View
+
+
+def store(home: pathlib.Path) -> Lake:
+    """Events as literals, as Event, as a generator and as a table."""
+    lake = lakelog.open(home / "lake", settings={"history_days": 7})
+    now = datetime.datetime.now(datetime.UTC)
+    assert_type(lake.append({"type": "deploy", "time": now, "data": {"version": 3}}), Receipt)
+    event: Event = {"type": "note", "message": "typed", "level": "INFO"}
+    lake.append(event)
+    lake.append([event, {"type": "note", "extra": 1}], dedupe="content")
+    lake.append({"type": "n", "data": n} for n in range(3))
+    lake.append(lake.sql("SELECT 'copied' AS type FROM events"))
+    lake.quarantine([("a.log", 0, "no event", "text")])
+    return lake
+
+
+def ask(lake: Lake) -> None:
+    """SQL, and everything that a relation declares."""
+    relation = lake.sql("SELECT type, count(*) AS n FROM events WHERE type <> ? GROUP BY 1", ["x"])
+    assert_type(relation, Relation)
+    first: tuple[object, ...] | None = relation.fetchone()
+    columns: list[str] = relation.columns
+    shape: tuple[int, int] = relation.shape
+    assert first is not None
+    rows = [*relation.fetchall(), *relation.fetchmany(2), *relation, *relation.iter_rows()]
+    assert len(rows) >= len(relation) == shape[0]
+    assert len(columns) == shape[1] == len(relation.types)
+    table, reader = relation.to_arrow_table(), relation.to_arrow_reader()
+    assert table.num_rows == reader.read_all().num_rows == relation.arrow().read_all().num_rows
+    assert relation.pl().height == table.num_rows
+    assert set(relation.fetchnumpy()) == set(columns)
+    narrowed = relation.filter("n > 0").order("n DESC").limit(1).project("n").distinct()
+    assert_type(narrowed.aggregate("sum(n)"), Relation)
+    assert lake.view("status").num_rows >= 0
+    assert_type(lake.explain("FROM events"), tuple[int, int])
+    events: list[Event] = lake.tail(2, where="type = 'note'")
+    following: Iterator[Event] = lake.follow(where="type = 'later'")
+    assert events
+    assert following is not None
+
+
+def look_back(lake: Lake) -> None:
+    """History: tags, branches, moves and differences."""
+    moment: Snapshot = lake.snapshot("typed")
+    assert lake.tag("v1").name == "v1"
+    state = lake.at("v1")
+    assert_type(state, View)
+    assert state.count() == state.stats().events == lake.count()
+    assert state.snapshot().id == state.id
+    assert_type(state.sql("FROM events"), Relation)
+    with lake.branch("trial") as trial:
+        trial.append({"type": "tried"})
+    assert lake.branches() == ["main", "trial"]
+    assert [tag.name for tag in lake.tags()] == ["v1"]
+    lake.append({"type": "late"})
+    assert lake.diff("v1", "main").added
+    assert_type(lake.rollback("v1"), Snapshot)
+    assert_type(lake.undo(), Snapshot)
+    assert lake.log(5)
+    assert moment.id
+
+
+def care(lake: Lake, home: pathlib.Path) -> None:
+    """Files in, and the lake kept in order."""
+    (home / "in.jsonl").write_text('{"type": "file"}\n')
+    assert lake.ingest([home / "in.jsonl"], source="typed").events == 1
+    lake.verify().require()
+    lake.compact()
+    lake.retention("10000d")
+    lake.gc(dry_run=True)
+    assert lake.stats().events == lake.count()
+    assert lakelog.dedupe.plan(lake, "type") is not None
+
+
+def database(lake: Lake) -> None:
+    """The interface of PEP 249, and the one error that all others are."""
+    with lakelog.connect(lake.path) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM events WHERE type = ?", ["note"])
+        assert cursor.fetchone() is not None
+    try:
+        lake.sql("SELECT nothing FROM events").fetchall()
+    except lakelog.LakelogError as error:
+        print(error)
+
+
+def main(home: pathlib.Path) -> None:
+    """Run all of it."""
+    settings = Settings()
+    assert settings.memory_bytes > 0
+    with store(home) as lake:
+        ask(lake)
+        look_back(lake)
+        care(lake, home)
+        database(lake)
