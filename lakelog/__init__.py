@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import Damaged, LakelogError
+from lakelog.fields import Event
 from lakelog.lake import Lake, open
 from lakelog.lazy import Lazy
 from lakelog.settings import Settings
@@ -18,24 +19,31 @@ from lakelog.store.writer import Receipt
 from lakelog.view import View
 
 if TYPE_CHECKING:
+    from lakelog import views
+    from lakelog.analyze import dedupe
     from lakelog.collect.dump import LogEntry as LogEntry
     from lakelog.collect.dump import OMEGALogManager as OMEGALogManager
     from lakelog.dbapi import connect
+    from lakelog.query.relation import Relation
     from lakelog.store.history import Diff, Snapshot
 
 __version__ = "0.1.0"
 __all__ = [
     "Damaged",
     "Diff",
+    "Event",
     "Lake",
     "LakelogError",
     "Receipt",
+    "Relation",
     "Settings",
     "Snapshot",
     "View",
     "__version__",
     "connect",
+    "dedupe",
     "open",
+    "views",
 ]
 
 _OLD_NAMES = {
@@ -54,6 +62,17 @@ def __getattr__(name: str) -> Any:
         return getattr(Lazy("lakelog.store.history"), name)
     if name == "connect":
         return Lazy("lakelog.dbapi").connect
+    if name == "Relation":
+        return Lazy("lakelog.query.relation").Relation
+    if name == "dedupe":
+        return Lazy("lakelog.analyze.dedupe")
+    if name == "views":
+        return Lazy("lakelog.views")
     if name == "train":
         return Lazy("lakelog.train")
     raise AttributeError(f"module 'lakelog' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """All public names, those that load when asked for too."""
+    return sorted({*__all__, *_OLD_NAMES, "train", "errors"})

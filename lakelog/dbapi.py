@@ -5,7 +5,8 @@
         print(cursor.fetchall())
 
 A lake is read through SQL and never written: everything but a query is NotSupportedError, and
-commit does nothing. Each execute sees what was appended before it, or one fixed state with `at`.
+commit and rollback do nothing. Each execute sees what was appended before it, or one fixed state
+with `at`.
 
     Error (a LakelogError)
     ├── InterfaceError           a closed connection or cursor, or no result to fetch
@@ -15,13 +16,14 @@ commit does nothing. Each execute sees what was appended before it, or one fixed
         ├── IntegrityError       never raised by a lake
         ├── InternalError        a fault of the engine
         ├── ProgrammingError     wrong SQL, unknown names, wrong parameters
-        └── NotSupportedError    writing, rollback
+        └── NotSupportedError    writing
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -82,7 +84,7 @@ class ProgrammingError(DatabaseError):
 
 
 class NotSupportedError(DatabaseError):
-    """Raised for writing through SQL, and for rollback."""
+    """Raised for writing through SQL."""
 
 
 class TypeObject:
@@ -132,7 +134,9 @@ def TimestampFromTicks(ticks: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(ticks)
 
 
-def connect(path: str, branch: str = "main", at: str | None = None) -> Connection:
+def connect(
+    path: str | os.PathLike[str], branch: str = "main", at: str | None = None
+) -> Connection:
     """Open the lake at `path`, which must be there; `at` asks one of its states, fixed for good.
 
     Raises OperationalError for no lake or a damaged one, ProgrammingError for no such branch or
@@ -170,9 +174,11 @@ class Connection:
         self._check()
 
     def rollback(self) -> None:
-        """Raise NotSupportedError: a lake goes back with Lake.rollback."""
+        """Do nothing: a connection only reads, so there is nothing to take back.
+
+        The lake itself goes back with Lake.rollback(ref).
+        """
         self._check()
-        raise NotSupportedError("a connection only reads: Lake.rollback(ref) takes a lake back")
 
     def close(self) -> None:
         """Close the lake; cursors cannot be used any more. To close twice is no error."""

@@ -17,7 +17,8 @@
     ├── InvalidView           a view, or what it was asked with, that is not right
     ├── SnapshotGone          a segment was collected while a reader still wanted it
     ├── OutcomeUnknown        a publish whose result could not be read back
-    ├── WriterClosed          an append after close
+    ├── LakeClosed            a query after close
+    │   └── WriterClosed      an append after close
     ├── InvalidRecipe         a training recipe with a wrong key or value
     ├── ExportRefused         an export that cannot be made as asked; nothing was written
     ├── GcRefused             gc saw something unreadable or empty and deleted nothing
@@ -60,7 +61,7 @@ class InvalidSetting(LakelogError, ValueError):
 
 
 class LakeNotFound(LakelogError, FileNotFoundError):
-    """Raised by open(create=False) where there is no lake: make one with `lakelog init`."""
+    """Raised by open(create=False) where there is no lake: create one with `lakelog init`."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -122,7 +123,11 @@ class Outlived(LakelogError):
     """Raised when files written for a publish are gone, or so old that gc may take them."""
 
 
-class WriterClosed(LakelogError):
+class LakeClosed(LakelogError):
+    """Raised by whatever needs a lake that was closed: open it again."""
+
+
+class WriterClosed(LakeClosed):
     """Raised by append on a closed lake: open it again."""
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from operator import itemgetter
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,9 @@ from uuid import UUID
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.exact import holdable, kind, parse_object, parse_value
+from lakelog.exact import holdable, kind, parse_object, parse_value, with_spelled
+from lakelog.level import level_of
+from lakelog.level import severity as severity
 
 TEXT_COLUMNS = ("category", "source", "subject", "level", "message", "id")
 ALIASES = {
@@ -35,14 +37,9 @@ TYPE_HINTS = ("event", "eventName", "event_name", "eventType", "EventType")
 UTC = UTC
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PLAIN = frozenset(("time", "type", "data", *TEXT_COLUMNS))
+_COLUMNS = _PLAIN - {"data"} | ALIASES.keys()
+"""Keys of an envelope, in which NaN stands for a value that is missing, as in pandas."""
 _NAMES = {**{name: name for name in _PLAIN}, **ALIASES}
-_LEVELS = {
-    "TRACE": "TRACE", "VERBOSE": "TRACE", "FINEST": "TRACE", "DEBUG": "DEBUG", "FINE": "DEBUG",
-    "INFO": "INFO", "INFORMATION": "INFO", "INFORMATIONAL": "INFO", "NOTICE": "INFO",
-    "WARN": "WARN", "WARNING": "WARN", "ERROR": "ERROR", "ERR": "ERROR", "SEVERE": "ERROR",
-    "FATAL": "FATAL", "CRITICAL": "FATAL", "CRIT": "FATAL", "ALERT": "FATAL",
-    "EMERG": "FATAL", "EMERGENCY": "FATAL", "PANIC": "FATAL",
-}  # fmt: skip
 _OPTIONS = orjson.OPT_UTC_Z
 _iso = datetime.fromisoformat
 _SHAPES: dict[tuple[Any, ...], _Shape | None] = {}
@@ -83,10 +80,27 @@ def encode(events: list[Any], content: bool = False) -> Encoded:
         except InvalidEvent as error:
             raise InvalidEvent(error.reason, index) from None
         ids.append(row.get("id") or None)
-    if b"\n" in b"".join(lines):
+    whole = b"".join(lines)
+    if b"null" in whole:  # JSON has no NaN, and orjson makes it null
+        _spell(events, lines, now, content)
+    if b"\n" in whole:
         index = next(i for i, line in enumerate(lines) if b"\n" in line)
         raise InvalidEvent("data holds a piece of JSON text with a newline in it", index)
     return Encoded(lines, ids, content or any(ids))
+
+
+def _spell(events: list[Any], lines: list[bytes], now: datetime, content: bool) -> None:
+    """Write the lines of events that hold NaN or infinities in their payload again, as text."""
+    for index, line in enumerate(lines):
+        event = events[index] if b"null" in line else None
+        if not isinstance(event, dict):
+            continue
+        made = {k: v if k in _COLUMNS else with_spelled(v) for k, v in event.items()}
+        if any(made[k] is not v for k, v in event.items()):
+            row = _row(made, now)
+            if content and not row.get("id"):
+                _add_content_key(row, made)
+            lines[index] = _dump(row)
 
 
 class _Shape:
@@ -154,11 +168,6 @@ def identity_key(source: str | None, given: str) -> str:
     return hashlib.sha256(f"{source or ''}\0{given}".encode()).hexdigest()[:24]
 
 
-def severity(level: str) -> str | None:
-    """Return the severity that a level's name stands for, None if it is not known."""
-    return _LEVELS.get(level.strip().upper())
-
-
 def to_micros(moment: datetime) -> int:
     """Return microseconds since 1970 of an aware datetime."""
     return (moment - EPOCH) // timedelta(microseconds=1)
@@ -169,10 +178,11 @@ def from_micros(micros: int) -> datetime:
     return EPOCH + timedelta(microseconds=micros)
 
 
-def parse_time(value: Any) -> datetime:
+def parse_time(value: Any, zone: tzinfo = UTC) -> datetime:
     """Turn ISO text, epoch s/ms/us/ns (told by magnitude) or a datetime into UTC.
 
-    Text without a zone is UTC. Raises InvalidEvent outside the years 1 to 9999.
+    Text without a zone is of `zone`; where clocks were set back and it may be either of two
+    moments, it is the later. Raises InvalidEvent outside the years 1 to 9999.
     """
     try:
         if type(value) is str:
@@ -193,7 +203,7 @@ def parse_time(value: Any) -> datetime:
         else:
             raise ValueError
         if moment.tzinfo is None:
-            return moment.replace(tzinfo=UTC)
+            return moment.replace(tzinfo=UTC) if zone is UTC else _localized(moment, zone)
         return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         if isinstance(value, orjson.Fragment):
@@ -201,6 +211,11 @@ def parse_time(value: Any) -> datetime:
         boxed = isinstance(value, (dict, list, bool))
         shown = f"({kind(value)})" if boxed else repr(str(value)[:40])
         raise InvalidEvent(f"time {shown} is not a date from year 1 to 9999") from None
+
+
+def _localized(moment: datetime, zone: tzinfo) -> datetime:
+    """The later of the moments that a clock in a zone may mean, which is the engine's choice."""
+    return max(moment.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
 
 
 def _row(event: Any, now: datetime) -> dict[str, Any]:
@@ -243,7 +258,7 @@ def _odd_columns(event: dict[str, Any], row: dict[str, Any], data: Any) -> Any:
             strays[column] = value
         if text is not None:
             row[column] = text
-    return _merge(data, strays) if strays else data
+    return merge(data, strays) if strays else data
 
 
 def _dump(row: dict[str, Any]) -> bytes:
@@ -269,7 +284,7 @@ def _plain_row(row: dict[str, Any]) -> dict[str, Any]:
             plain = value.encode("utf-8", "replace").decode()
         made[column] = plain
     if strays:
-        made["data"] = _merge(made.pop("data", None), strays)
+        made["data"] = merge(made.pop("data", None), strays)
     return made
 
 
@@ -324,11 +339,11 @@ def _with_extra(known: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
     if known.get("type") is None:
         known["type"] = next((extra[k] for k in TYPE_HINTS if isinstance(extra.get(k), str)), None)
     if extra:
-        known["data"] = _merge(known.get("data"), extra)
+        known["data"] = merge(known.get("data"), extra)
     return known
 
 
-def _merge(data: Any, extra: dict[str, Any]) -> Any:
+def merge(data: Any, extra: dict[str, Any]) -> Any:
     """Lay unknown keys beside the payload, or wrap the payload where they would collide."""
     if data is None:
         return extra
@@ -353,7 +368,7 @@ def _text(column: str, value: Any) -> tuple[str | None, bool]:
     if isinstance(value, orjson.Fragment):
         value = orjson.dumps(value).decode()
     if column == "level":
-        level = severity(value) if isinstance(value, str) else None
+        level = level_of(value) if isinstance(value, str) else None
         return level, level is None
     if isinstance(value, str):
         return str(value), False

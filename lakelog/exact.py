@@ -35,7 +35,7 @@ def parse_object(line: bytes, columns: frozenset[str]) -> dict[str, Any]:
     if not exact and isinstance(value, _Pairs):
         value = _settle_top(value, columns)
     if not isinstance(value, dict):
-        raise InvalidEvent(f"a JSON object is needed, not {kind(value)}")
+        raise InvalidEvent(f"expected a JSON object, not {kind(value)}")
     return value
 
 
@@ -53,7 +53,7 @@ def holdable(value: Any) -> Any:
     if value is None or isinstance(value, (bool, orjson.Fragment)):
         return value
     if isinstance(value, float):
-        return float(value)
+        return float(value) if value - value == 0 else spelled(float(value))
     if isinstance(value, datetime):
         return value if type(value) is datetime else datetime.fromisoformat(value.isoformat())
     if isinstance(value, int):
@@ -67,7 +67,7 @@ def holdable(value: Any) -> Any:
     if isinstance(value, (bytes, bytearray)):
         return bytes(value).decode("utf-8", "backslashreplace")
     if isinstance(value, Decimal):
-        return orjson.Fragment(str(value)) if value.is_finite() else None
+        return orjson.Fragment(str(value)) if value.is_finite() else spelled(float(value))
     if hasattr(value, "tolist"):  # numpy's numbers and arrays
         return holdable(value.tolist())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -76,6 +76,24 @@ def holdable(value: Any) -> Any:
         orjson.dumps(value)
     except TypeError:
         raise InvalidEvent(f"data holds {kind(value)}, which JSON cannot") from None
+    return value
+
+
+def spelled(number: float) -> str:
+    """Return NaN or an infinity as the text that SQL casts to it: JSON has no number for them."""
+    return "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"
+
+
+def with_spelled(value: Any) -> Any:
+    """Return a value with NaN and infinities spelled; the same object where there are none."""
+    if isinstance(value, float):
+        return value if value - value == 0 else spelled(value)
+    if isinstance(value, dict):
+        pairs = {k: with_spelled(v) for k, v in value.items()}
+        return pairs if any(pairs[k] is not v for k, v in value.items()) else value
+    if isinstance(value, (list, tuple)):
+        items = [with_spelled(v) for v in value]
+        return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
     return value
 
 
@@ -127,7 +145,7 @@ def _parse(text: bytes, end: bytes = b"") -> tuple[Any, bool]:
     except orjson.JSONDecodeError as error:
         cut = not text.rstrip().endswith(end) and "depth" not in str(error)
         if cut and _is_text(text):
-            raise InvalidEvent(f"not JSON: {error}") from None
+            raise _not_json(error) from None
     except TypeError:
         pass
     return _parse_exact(text), False
@@ -164,7 +182,16 @@ def _parse_exact(line: bytes) -> Any:
     except RecursionError:
         raise InvalidEvent("nested too deeply") from None
     except ValueError as error:
-        raise InvalidEvent(f"not JSON: {error}") from None
+        raise _not_json(error) from None
+
+
+def _not_json(error: ValueError) -> InvalidEvent:
+    """Return the error of a line, with its place said once: by its column."""
+    if not isinstance(error, json.JSONDecodeError):
+        return InvalidEvent(f"not JSON: {error}")
+    line = f"line {error.lineno}, " if error.lineno > 1 else ""
+    what = error.msg[:1].lower() + error.msg[1:].removesuffix(" at")
+    return InvalidEvent(f"not JSON: {what} at {line}column {error.colno}")
 
 
 def _settle_top(pairs: _Pairs, columns: frozenset[str]) -> dict[str, Any]:

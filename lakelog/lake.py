@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import InvalidEvent, LakelogError, UnknownRef, WriterClosed
+from lakelog.errors import InvalidEvent, LakelogError, WriterClosed
 from lakelog.event import encode, plain
 from lakelog.exact import parse_value
+from lakelog.fields import Event, Events
 from lakelog.lazy import Lazy
 from lakelog.settings import Settings, parse, span_us, to_dict
 from lakelog.store import disk, opening, wal
@@ -18,8 +22,11 @@ from lakelog.store.writer import Receipt, Writer
 from lakelog.view import View
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from lakelog.ingest import ingest
-    from lakelog.query import behaviour
+    from lakelog.query import behaviour, follow, frames
+    from lakelog.query.relation import Relation
     from lakelog.store import (
         compact,
         gc,
@@ -35,17 +42,19 @@ if TYPE_CHECKING:
     from lakelog.views import tables
 else:
     ingest, tables = Lazy("lakelog.ingest.ingest"), Lazy("lakelog.views.tables")
-    behaviour = Lazy("lakelog.query.behaviour")
+    behaviour, follow = Lazy("lakelog.query.behaviour"), Lazy("lakelog.query.follow")
+    frames = Lazy("lakelog.query.frames")
     compact, gc, history, repair, resolve, retention, seal, stats, verify = (
         Lazy(f"lakelog.store.{room}")
         for room in "compact gc history repair resolve retention seal stats verify".split()
     )
 
 Progress = Callable[[int, int], None]
+Path = str | os.PathLike[str]
 
 
 def open(
-    path: str, *, create: bool = True, branch: str = "main",
+    path: str | os.PathLike[str], *, create: bool = True, branch: str = "main",
     settings: Settings | dict[str, object] | None = None,
 ) -> Lake:  # fmt: skip
     """Open the lake at `path`, making it unless `create` is false.
@@ -53,14 +62,14 @@ def open(
     `settings` are those of a lake that is made here; an existing lake keeps its own. Raises
     LakeNotFound, UnknownRef for no such branch, DamagedLake, FormatTooNew, UnsupportedStore.
     """
-    path = str(path)
+    path = os.fspath(path)
     if create and not opening.is_lake(path):
         wanted = to_dict(settings) if isinstance(settings, Settings) else settings or {}
         store = opening.create_or_load(path, parse(wanted))
     else:
         store = opening.load(path)
     if not store.refs.is_alive(branch):
-        raise UnknownRef(f"no branch {branch!r}: see `lakelog branch --list`")
+        raise store.refs.no_branch(branch)
     return Lake(store, branch)
 
 
@@ -79,10 +88,10 @@ class Lake:
         """The lake's directory."""
         return self.store.layout.root
 
-    def append(self, events: Any, *, dedupe: str | None = None) -> Receipt:
+    def append(self, events: Events, *, dedupe: str | None = None) -> Receipt:
         """Store one event or many; durable when this returns.
 
-        `events` is a dict, an iterable of dicts, or an Arrow stream. `dedupe="content"` stores an
+        `events` is a mapping, an iterable of them, or an Arrow stream. `dedupe="content"` stores an
         event without id only if no equal one is there. Raises InvalidEvent (then nothing of the
         batch is stored), OSError (then nothing is acknowledged), WriterClosed.
         """
@@ -98,7 +107,7 @@ class Lake:
         return receipt
 
     def ingest(
-        self, paths: str | list[str], *, format: str | None = None, source: str | None = None,
+        self, paths: Path | Sequence[Path], *, format: str | None = None, source: str | None = None,
         dry_run: bool = False, progress: Callable[[int, int, int], None] | None = None,
     ) -> ingest.IngestReport:  # fmt: skip
         """Take files in at bulk speed, each row once: see `lakelog.ingest.ingest`."""
@@ -106,7 +115,8 @@ class Lake:
             self.store, self.branch_name, self.sealer(), self._session.connect, form=format,
             source=source, dry_run=dry_run, progress=progress,
         )  # fmt: skip
-        return worker.run([paths] if isinstance(paths, str) else list(paths))
+        listed = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+        return worker.run([os.fspath(path) for path in listed])
 
     def writer(self) -> Writer:
         """This process's writer; made at the first append."""
@@ -125,6 +135,8 @@ class Lake:
             with self._mutex:
                 if self._queries is None:
                     self._queries = tables.Tables(self.store, self.branch_name)
+                    if self._closed:
+                        self._queries.close()
         return self._queries
 
     def quarantine(self, lines: list[tuple[str, int, str, str]]) -> None:
@@ -133,13 +145,37 @@ class Lake:
         rows = [dict(zip(names, line, strict=True)) for line in lines]
         self.writer().append(plain(rows), wal.QUARANTINED)
 
-    def sql(self, query: str, params: Any = None) -> Any:
-        """Run SQL; return a DuckDB relation over the state as of this call.
+    def sql(self, query: str, params: Any = None) -> Relation:
+        """Run SQL; return a relation over the state as of this call, evaluated when it is read.
 
         Tables: `events` (one snapshot and the live tail), `quarantine`, and `"ref".events` for
-        every tag and branch. Raises QueryFailed, SnapshotGone, Damaged.
+        every tag and branch; then pandas, Polars and Arrow tables in variables of the caller.
+        Raises QueryFailed, SnapshotGone, Damaged.
         """
-        return self._session.sql(query, params)
+        return self._session.ask(query, params, None, frames.scope_of(sys._getframe(1)))
+
+    def view(
+        self, name: str, params: Mapping[str, Any] | None = None, *, since: Any = None,
+        until: Any = None,
+    ) -> pa.Table:  # fmt: skip
+        """Answer a view as an Arrow table, with values of its parameters: see `lakelog.views`."""
+        return self._session.view(name, params, since=since, until=until)
+
+    def tail(self, count: int = 10, *, where: str | None = None) -> list[Event]:
+        """The last events, oldest first; `where` is SQL that must hold for them."""
+        follower = follow.Follower(self.store, self.branch_name, self.engine, where)
+        found: list[Event] = follower.last(count).to_pylist()
+        return found
+
+    def follow(self, *, where: str | None = None, pause: float = 0.2) -> Iterator[Event]:
+        """Yield each event that comes from now on, of all processes, until the caller stops."""
+        follower = follow.Follower(self.store, self.branch_name, self.engine, where)
+        follower.last(0)
+        while True:
+            for part in follower.more():
+                if not isinstance(part, follow.Rewound):
+                    yield from part.to_pylist()
+            time.sleep(pause)
 
     def count(self) -> int:
         """Number of events, live ones included."""
@@ -174,6 +210,14 @@ class Lake:
     def tag(self, name: str, ref: str | None = None, message: str = "") -> Tag:
         """Name the present state, or `ref`, for good. Raises AlreadyExists, InvalidName."""
         return history.tag(self.store, self.branch_name, self.settle, name, ref, message)
+
+    def tags(self) -> list[Tag]:
+        """The tags of the lake, by name."""
+        return self.store.refs.tags()
+
+    def branches(self) -> list[str]:
+        """The names of the living branches."""
+        return self.store.refs.branches()
 
     def branch(self, name: str, ref: str | None = None, message: str = "") -> Lake:
         """Start a branch at the present state, or `ref`; return it open. Raises AlreadyExists."""

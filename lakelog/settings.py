@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidSetting
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "k": 10**3, "m": 10**6}
@@ -51,9 +52,15 @@ def parse(pairs: dict[str, object], base: Settings = DEFAULTS) -> Settings:
     changes: dict[str, object] = {}
     for name, value in pairs.items():
         if name not in NAMES:
-            raise InvalidSetting(f"no setting {name!r}: choose from {', '.join(NAMES)}")
+            raise unknown_setting(name)
         changes[name] = _choice(name, value) if name == "seal" else _number(name, value)
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def unknown_setting(name: str) -> InvalidSetting:
+    """Return the error for a setting that does not exist."""
+    hint = did_you_mean(name, NAMES) or f"choose from {', '.join(NAMES)}"
+    return InvalidSetting(f"no setting {name!r}: {hint}")
 
 
 def to_dict(settings: Settings) -> dict[str, object]:

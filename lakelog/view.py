@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from lakelog.lazy import Lazy
 from lakelog.store.opening import Store
 
 if TYPE_CHECKING:
+    from lakelog.query import frames
+    from lakelog.query.relation import Relation
     from lakelog.store import history, stats
     from lakelog.views.tables import Tables
 else:
+    frames = Lazy("lakelog.query.frames")
     history, stats = Lazy("lakelog.store.history"), Lazy("lakelog.store.stats")
 
 
@@ -21,9 +25,9 @@ class View:
         self._store, self._branch, self._session = store, branch, session
         self.id = digest
 
-    def sql(self, query: str, params: Any = None) -> Any:
-        """Run SQL over this state. Raises QueryFailed, SnapshotGone, Damaged."""
-        return self._session.sql(query, params, self.id)
+    def sql(self, query: str, params: Any = None) -> Relation:
+        """Run SQL over this state; see `Lake.sql`. Raises QueryFailed, SnapshotGone, Damaged."""
+        return self._session.ask(query, params, self.id, frames.scope_of(sys._getframe(1)))
 
     def count(self) -> int:
         """Number of events."""

@@ -133,9 +133,30 @@ def test_json_holds_both(mixed: lakelog.Lake) -> None:
     assert made["sql"] in made["python"]
 
 
+def test_the_files_are_those_of_the_state(mixed: lakelog.Lake) -> None:
+    """--format files names what holds the events of the state: not what was rolled back, and not
+    what a compaction wrote again; pyarrow, polars and DuckDB count the same."""
+    import polars
+    import pyarrow.dataset as dataset
+
+    before = mixed.settle().move.snapshot
+    mixed.append([{"type": "LATER"}] * 7)
+    mixed.settle()
+    mixed.compact()
+    mixed.rollback(before)
+    files = printed(mixed, "--format", "files").splitlines()
+    assert json.loads(printed(mixed, "--json"))["files"] == files
+    count = mixed.count()
+    assert dataset.dataset(files).count_rows() == count
+    assert polars.scan_parquet(files).select(polars.len()).collect().item() == count
+    types = dataset.dataset(files).to_table(["type"])["type"].to_pylist()
+    assert "LATER" not in types
+    assert len(list(Path(mixed.path).glob("segments/*/*.parquet"))) > len(files)
+
+
 def test_without_an_option_it_tells_the_ways(mixed: lakelog.Lake) -> None:
     """It names DuckDB, Python with and without lakelog, and the files, with the lake's path."""
     said = printed(mixed)
     assert said.count(mixed.path) >= 5
-    for word in ("duckdb -init", "lakelog.connect(", "lakelog.open(", "*.parquet"):
+    for word in ("duckdb -init", "lakelog.connect(", "lakelog.open(", "--format files"):
         assert word in said

@@ -99,7 +99,7 @@ def test_a_connection_asks_a_branch_or_a_state(lake: lakelog.Lake) -> None:
 
 def test_what_cannot_be_opened_says_so(lake: lakelog.Lake, tmp_path: Any) -> None:
     """No lake is operational, no branch or state a mistake; lakelog's own words are kept."""
-    with pytest.raises(dbapi.OperationalError, match="make one with `lakelog init`") as caught:
+    with pytest.raises(dbapi.OperationalError, match="create one with `lakelog init`") as caught:
         lakelog.connect(str(tmp_path / "nowhere"))
     assert isinstance(caught.value.__cause__, FileNotFoundError)
     with pytest.raises(dbapi.ProgrammingError, match="no branch 'nope'"):
@@ -108,11 +108,46 @@ def test_what_cannot_be_opened_says_so(lake: lakelog.Lake, tmp_path: Any) -> Non
         lakelog.connect(lake.path, at="nope")
 
 
-def test_commit_does_nothing_and_rollback_cannot(connection: dbapi.Connection) -> None:
-    """There is nothing to commit; what a lake calls rollback is something else."""
+def test_commit_and_rollback_do_nothing(connection: dbapi.Connection) -> None:
+    """There is nothing to commit or to take back, as PEP 249 allows; pools call rollback."""
     connection.commit()
-    with pytest.raises(dbapi.NotSupportedError, match=r"Lake\.rollback"):
-        connection.rollback()
+    connection.rollback()
+    assert connection.cursor().execute("SELECT 1").fetchall() == [(1,)]
+
+
+def test_sqlalchemy_connects(lake: lakelog.Lake) -> None:
+    """SQLAlchemy reads a lake through its default dialect over this module."""
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    from sqlalchemy.engine.default import DefaultDialect
+
+    class LakeDialect(DefaultDialect):
+        supports_statement_cache = True
+        default_paramstyle = "qmark"
+
+        @classmethod
+        def import_dbapi(cls) -> Any:
+            return dbapi
+
+        def do_ping(self, _: Any) -> bool:
+            return True
+
+    engine = sqlalchemy.engine.Engine(
+        sqlalchemy.pool.QueuePool(lambda: lakelog.connect(lake.path)),
+        LakeDialect(dbapi=dbapi), sqlalchemy.engine.make_url("lakelog://"),
+    )  # fmt: skip
+    query = sqlalchemy.text("SELECT count(*) FROM events WHERE type <> :t")
+    for _ in range(2):
+        with engine.connect() as connection:
+            assert connection.execute(query, {"t": "NONE"}).scalar() == lake.count()
+    engine.dispose()
+
+
+def test_pandas_reads_a_connection(lake: lakelog.Lake) -> None:
+    """pandas.read_sql takes a connection as it takes any of PEP 249, with its warning."""
+    pandas = pytest.importorskip("pandas")
+    with lakelog.connect(lake.path) as connection, pytest.warns(UserWarning, match="SQLAlchemy"):
+        frame = pandas.read_sql("SELECT type FROM events", connection)
+    assert len(frame) == lake.count()
 
 
 def test_a_closed_connection_refuses_everything(connection: dbapi.Connection) -> None:

@@ -70,7 +70,12 @@ def expected(found: list[tuple[Any, ...]], by: list[str], keep: str) -> list[tup
         order, before = (row[0], row[-1]), old and (old[0], old[-1])
         if before is None or (order < before if keep == "first" else order > before):
             best[key] = row
-    return [r for r in found if set(values(r, by)) == {None} or best[values(r, by)] is r]
+    return [r for r in found if not has_key(values(r, by), by) or best[values(r, by)] is r]
+
+
+def has_key(key: tuple[Any, ...], by: list[str]) -> bool:
+    """Whether an event has a key: nothing of it is null, but for `content`."""
+    return set(key) != {None} if by == ["content"] else None not in key
 
 
 @given(
@@ -114,12 +119,21 @@ def test_duplicates_are_counted(make_lake: MakeLake, events: list[Any], by: list
     counted: dict[Any, list[Any]] = {}
     for row in lake.sql("FROM events").fetchall():
         key = values(row, by)
-        if set(key) != {None}:
+        if has_key(key, by):
             counted.setdefault(key, []).append(row[0])
     wanted = {(len(t), min(t), max(t)) for t in counted.values() if len(t) > 1}
     found = dedupe.duplicates(lake, by).fetchall()
     assert {row[-5:-2] for row in found} == wanted
     assert len(found) == sum(len(t) > 1 for t in counted.values())
+
+
+def test_nulls_are_compared_when_asked_for(lake: lakelog.Lake) -> None:
+    """Events that lack a part of the key are left alone, unless nulls are to equal nulls."""
+    lake.append([{"type": t, "source": s} for t, s in ("Aa", "Aa", "Bb")] + [{"type": "A"}] * 3)
+    assert len(dedupe.plan(lake, ["type", "source"])) == 1
+    assert len(dedupe.plan(lake, ["type", "source"], nulls=True)) == 3
+    run(lake, "dedupe", "--by", "type", "--by", "source", "--nulls", "--apply", "--yes")
+    assert lake.count() == 3
 
 
 def test_first_last_and_latest(lake: lakelog.Lake) -> None:
@@ -189,7 +203,7 @@ def test_an_audit_says_what_a_dedupe_took(lake: lakelog.Lake, tmp_path: Path) ->
     assert run(lake, "dedupe", "--by", "type,subject", "--apply", "--yes").exit_code == 0
     (file,) = audit(lake.store, "main", lake.engine, []).files
     assert (file.stored, file.let_go, file.known, file.missing) == (5, 8, 0, 0)
-    assert "8 let go by retention or dedupe" in run(lake, "audit").stderr
+    assert "8 removed by retention or dedupe" in run(lake, "audit").stderr
     drop_rows(lake, places(lake)[:1])
     (file,) = audit(lake.store, "main", lake.engine, []).files
     assert (file.stored, file.let_go, file.missing) == (4, 6, 3)
@@ -236,7 +250,6 @@ def test_the_command_line(lake: lakelog.Lake) -> None:
     [
         (("--by", "nope"), 2, "no column 'nope': choose from time, type"),
         (("--by", "data."), 2, "no column 'data.'"),
-        (("--by", 'data.a"b'), 2, "no column"),
         ((), 2, "nothing to dedupe by: name columns"),
         (("--by", ","), 2, "nothing to dedupe by"),
         (("--by", "data.nope", "--dry-run"), 2, "nothing to dedupe by: no event has data.nope"),

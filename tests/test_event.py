@@ -184,7 +184,14 @@ def test_a_level_is_one_of_six(given: str, level: str) -> None:
     assert "data" not in made
 
 
-@pytest.mark.parametrize("given", ["", "loud", 30, 1.5, True, ["info"]])
+@pytest.mark.parametrize("given", ["http", " Success ", "SILLY", "level-9"])
+def test_a_level_of_a_program_of_its_own_is_kept(given: str) -> None:
+    """A word that is no known severity is a level in capitals, so that a query finds it."""
+    assert row({"type": "A", "level": given})["level"] == given.strip().upper()
+    assert "data" not in row({"type": "A", "level": given})
+
+
+@pytest.mark.parametrize("given", ["", "so loud", "!", "x" * 30, 30, 1.5, True, ["info"]])
 def test_a_level_that_means_nothing_stays_in_data(given: object) -> None:
     """A severity nobody knows leaves the column null and is kept in data."""
     assert "level" not in row({"type": "A", "level": given})
@@ -366,9 +373,10 @@ class Stamp(dt.datetime):
         (decimal.Decimal("1.10"), "1.10"),
         (decimal.Decimal("0.1000000000000000055511151231257827"),
          "0.1000000000000000055511151231257827"),
-        (decimal.Decimal("NaN"), "null"),
-        (float("nan"), "null"),
-        (float("-inf"), "null"),
+        (decimal.Decimal("NaN"), '"NaN"'),
+        (float("nan"), '"NaN"'),
+        (float("-inf"), '"-Infinity"'),
+        ([1, {"a": float("inf")}], '[1,{"a":"Infinity"}]'),
         (1e300, "1e+300"),
         ((1, 2), "[1,2]"),
         ({3}, "[3]"),
@@ -547,9 +555,9 @@ def test_a_repeated_column_keeps_its_last_value_and_other_keys_all() -> None:
     [
         (b"", "not JSON"),
         (b"{", "not JSON"),
-        (b"[1]", "a JSON object is needed, not a list"),
-        (b'"x"', "a JSON object is needed, not text"),
-        (b"null", "a JSON object is needed, not null"),
+        (b"[1]", "expected a JSON object, not a list"),
+        (b'"x"', "expected a JSON object, not text"),
+        (b"null", "expected a JSON object, not null"),
         (b'{"a":NaN}', "NaN is not a JSON number"),
         (b'{"a":"\xff"}', "not UTF-8 at byte 6"),
         (b'{"a":' + b"[" * 100_000, "nested too deeply"),

@@ -60,11 +60,24 @@ def test_a_name_is_its_file_s_name_and_back(make_lake: MakeLake, name: str) -> N
     lake = make_lake()
     put(lake, "a")
     lake.tag(name)
-    with lake.branch(name, message="a branch of that name"):
-        assert lake.store.refs.branches() == sorted(["main", name])
     assert [tag.name for tag in lake.store.refs.tags()] == [name]
     assert types(lake.at(name)) == "a"
     assert decode_name(encode_name(name)) == name
+    history.delete_tag(lake.store, name)
+    with lake.branch(name, message="a branch of that name"):
+        assert lake.store.refs.branches() == sorted(["main", name])
+
+
+def test_a_name_means_one_thing(lake: lakelog.Lake) -> None:
+    """A tag cannot have the name of a branch, nor a branch that of a tag, in any case."""
+    put(lake, "a")
+    for name in ("main", "Main"):
+        with pytest.raises(AlreadyExists, match="main"):
+            lake.tag(name)
+    lake.tag("v1")
+    for name in ("v1", "V1"):
+        with pytest.raises(AlreadyExists, match="v1"):
+            lake.branch(name)
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -502,7 +515,7 @@ def test_a_deleted_branch_ends_by_a_move_and_may_come_back(make_lake: MakeLake) 
     main = make_lake()
     dev = main.branch("dev")
     put(dev, "a")
-    with pytest.raises(InUse, match="living writer"):
+    with pytest.raises(InUse, match="active writer"):
         history.delete_branch(main.store, "dev", dev.settle)
     dev.close()
     history.delete_branch(main.store, "dev", make_lake(branch="dev").settle)

@@ -136,7 +136,7 @@ def test_the_golden_log_gives_its_answers(lake: lakelog.Lake, tmp_path: Path) ->
     views = lakelog.get_views(GOLDEN, now=now)
     assert answers(views) == right
     assert views.skipped == skipped
-    lake.ingest(str(GOLDEN))
+    lake.ingest(str(GOLDEN), format="oos")
     assert answers(lakelog.get_views(lake, now=now)) == right
     lake.compact()
     assert answers(lakelog.get_views(lake.path, now=now)) == right
@@ -288,9 +288,9 @@ def test_the_command_line(lake: lakelog.Lake) -> None:
     ("words", "said"),
     [
         (("nope.log",), "nope.log: no such"),
-        (("/",), "/ is a directory, but no lake"),
+        (("/",), "/ is a directory, but not a lake"),
         ((str(GOLDEN), "--window", "5x"), "'5x' is not a duration"),
-        ((str(GOLDEN), "--window", "0h"), "'0h' is no window"),
+        ((str(GOLDEN), "--window", "0h"), "'0h' is not a window"),
         ((str(GOLDEN), "--now", "yesterday"), "'yesterday' is not a date"),
         ((str(GOLDEN), "--db", "other"), "give one of them"),
         ((str(GOLDEN), "--view", "all"), "'all' is not one of"),

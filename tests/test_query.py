@@ -289,8 +289,9 @@ def test_wrong_sql_is_one_clear_line(lake: lakelog.Lake, query: str) -> None:
 
 @pytest.mark.parametrize("query", ["", " ", ";", "-- nothing"])
 def test_no_statement_is_no_relation(lake: lakelog.Lake, query: str) -> None:
-    """Empty text runs nothing and gives nothing."""
-    assert lake.sql(query) is None
+    """Empty text runs nothing, and an error says what to ask."""
+    with pytest.raises(QueryFailed, match="the query is empty"):
+        lake.sql(query)
 
 
 def test_results_go_to_other_tools(lake: lakelog.Lake) -> None:

@@ -262,7 +262,7 @@ def test_a_damaged_page_is_made_anew(tmp_path: Path) -> None:
     _, state, entries = head(path)
     object_file(path, "manifests", state.pages[1].digest).write_bytes(b"")
     done = cured(path)
-    assert any("a damaged page made anew, nothing lost" in line for line in done.done)
+    assert any("a damaged page rebuilt, nothing lost" in line for line in done.done)
     assert types(path) == [*(f"T{i:02d}" for i in range(40)), "~"]
     assert [e["seq"] for e in head(path)[2]][:40] == [e["seq"] for e in entries]
 
@@ -320,7 +320,7 @@ def test_a_damaged_compacted_segment_gives_way_to_what_it_was_made_of(tmp_path: 
 
 @pytest.mark.parametrize("size", [16, 1000])
 def test_dedupe_by_id_works_after_a_damaged_id_run(size: int, tmp_path: Path) -> None:
-    """An id run is made anew from the events; content keys stay as far as they can be read."""
+    """An id run is rebuilt from the events; content keys stay as far as they can be read."""
 
     def build(lake: lakelog.Lake) -> None:
         lake.append([{"type": "A", "id": f"i{i}"} for i in range(30)])
@@ -418,7 +418,7 @@ def test_a_living_writer_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_damaged_tag_is_made_anew_or_listed(tmp_path: Path) -> None:
-    """A tag whose bytes still name its state is made anew; one without a trace is listed."""
+    """A tag whose bytes still name its state is rebuilt; one without a trace is listed."""
     path = made(tmp_path, sealed([{"type": "A"}]))
     with lakelog.open(path) as lake:
         lake.tag("kept", message="a message")
@@ -428,7 +428,7 @@ def test_a_damaged_tag_is_made_anew_or_listed(tmp_path: Path) -> None:
     spoil(kept, kept.read_bytes().index(b"a message"), 4)
     Path(path, "refs/tags/lost.json").write_bytes(b"\0" * 200)
     done = cured(path)
-    assert done.lost == ["tag lost: name it anew"]
+    assert done.lost == ["tag lost: name the state again"]
     with lakelog.open(path) as lake:
         assert [tag.name for tag in lake.store.refs.tags()] == ["kept"]
         assert lake.store.refs.tag("kept").snapshot == wanted

@@ -63,7 +63,7 @@ def test_gc_refuses_a_condemned_list_it_cannot_read(make_lake: MakeLake) -> None
     lake.settle()
     path = Path(lake.store.layout.condemned)
     path.write_bytes(b"{}")
-    with pytest.raises(GcRefused, match="remove it to start anew"):
+    with pytest.raises(GcRefused, match="delete this file and run gc again"):
         lake.gc()
     path.unlink()
     assert lake.gc().deleted == 0

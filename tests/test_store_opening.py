@@ -24,9 +24,9 @@ MakeLake = Callable[..., lakelog.Lake]
 def test_a_lake_is_not_made_over_another(lake: lakelog.Lake) -> None:
     """`init` where there is a lake is an error, and leaves that lake as it is."""
     lake.append({"type": "A"})
-    with pytest.raises(AlreadyExists, match="a lake at"):
+    with pytest.raises(AlreadyExists, match="a lake already exists at"):
         opening.create(lake.path)
-    assert "there is a lake at" in run(lake.path, "init", code=FAILED).output
+    assert "a lake already exists at" in run(lake.path, "init", code=FAILED).output
     assert lake.count() == 1
 
 

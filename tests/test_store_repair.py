@@ -65,7 +65,7 @@ def test_the_first_page_is_made_anew_beside_later_ones(tmp_path: Path) -> None:
     assert len(state.pages) == 3
     object_file(path, "manifests", state.pages[0].digest).write_bytes(b"")
     done = cured(path)
-    assert any("a damaged page made anew, nothing lost" in line for line in done.done)
+    assert any("a damaged page rebuilt, nothing lost" in line for line in done.done)
     assert types(path) == [*NAMES, *(f"U{i:02d}" for i in range(40)), "~"]
     assert [e["seq"] for e in head(path)[2]][:80] == [e["seq"] for e in entries]
 
@@ -216,7 +216,7 @@ def test_an_id_run_of_a_branch_without_events_is_made_anew(tmp_path: Path) -> No
     (run,) = head(path)[1].ids
     spoil(object_file(path, "ids", run["digest"]), 0, 8)
     done = cured(path)
-    assert any("1 id run(s) made anew" in line for line in done.done)
+    assert any("1 id run(s) rebuilt" in line for line in done.done)
     with lakelog.open(path) as lake:
         before = lake.count()
         lake.append([{"type": "X", "source": "s", "id": i} for i in ("1", "2", "3")])

@@ -94,7 +94,7 @@ def test_a_plain_view_is_one_select_over_events(make_lake: MakeLake) -> None:
     assert rows(lake.at("v1"), "count_of", {"type": "PING"}) == [(2,)]
     with pytest.raises(InvalidView, match="view count_of needs the parameter type"):
         views.read(lake, "count_of")
-    with pytest.raises(InvalidView, match="--since and --until are for projections"):
+    with pytest.raises(InvalidView, match="--since and --until are for incremental views"):
         views.read(lake, "count_of", {"type": "x"}, since=0)
 
 

@@ -7,7 +7,8 @@
     rows(lake, plan)                 exactly those rows
     apply(lake, plan)                a move without them; `lake.undo()` takes it back
 
-`by` names columns, fields of data or `content` (query/keys.py). Of events of one key and equal
+`by` names columns, fields of data or `content` (query/keys.py); an event without one of them is
+nobody's duplicate, unless `nulls` are compared too. Of events of one key and equal
 times the first is the one that stands first in the branch, so a plan never depends on chance.
 Queries take a lake or one of its views and return DuckDB relations.
 """
@@ -23,6 +24,7 @@ from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.query.keys import Key, key_of
 from lakelog.store import compact, disk, removal
+from lakelog.store.sql import identifier
 from lakelog.view import View
 
 if TYPE_CHECKING:
@@ -49,17 +51,19 @@ class Plan:
     keys: int
     """Keys that are there more than once."""
     seqs: np.ndarray
+    nulls: bool = False
+    """Whether nulls of the key were compared."""
 
     def __len__(self) -> int:
         return len(self.seqs)
 
 
-def duplicates(lake: Lake | View, by: By, limit: int | None = None) -> Any:
+def duplicates(lake: Lake | View, by: By, limit: int | None = None, *, nulls: bool = False) -> Any:
     """Return each key that is there more than once: its values, `events`, `first` and `last`
     time, some of its `sources`, and from how many `origins` (files, writers) it came."""
-    key = key_of(by)
-    columns = ", ".join(f'{part} AS "{name}"' for name, part in _named(key))
-    groups = ", ".join(f'"{name}"' for name in key.names)
+    key = key_of(by, nulls)
+    columns = ", ".join(f"{part} AS {identifier(name)}" for name, part in _named(key))
+    groups = ", ".join(identifier(name) for name in key.names)
     most = "" if limit is None else f" LIMIT {int(limit)}"
     return lake.sql(f"""WITH twice AS MATERIALIZED ({_twice(key)}),
         found AS (SELECT {columns}, time AS moment, source AS sender, origin AS came FROM events
@@ -86,7 +90,7 @@ def latest(lake: Lake | View, by: By) -> Any:
     return _one_of_each(lake, by, _STORED)
 
 
-def plan(lake: Lake, by: By, keep: str = "first") -> Plan:
+def plan(lake: Lake, by: By, keep: str = "first", *, nulls: bool = False) -> Plan:
     """Settle, and choose the rows to take off so that one event of each key is left.
 
     `keep` says which: first or last, by time. Raises InvalidSetting for an unknown name, or where
@@ -94,11 +98,12 @@ def plan(lake: Lake, by: By, keep: str = "first") -> Plan:
     """
     if keep not in KEEP:
         raise InvalidSetting(f"keep is {' or '.join(KEEP)}, not {keep!r}")
-    key = key_of(by)
+    key = key_of(by, nulls)
     move = lake.settle().move
     view = lake.at(move.snapshot)
     if view.count() and not view.sql(f"SELECT 1 FROM events WHERE {key.given} LIMIT 1").fetchall():
-        raise InvalidSetting(f"nothing to dedupe by: no event has {' or '.join(key.names)}")
+        mark = " and " if key.needed else " or "
+        raise InvalidSetting(f"nothing to dedupe by: no event has {mark.join(key.names)}")
     parts = ", ".join(f"{part} AS k{i}" for i, part in enumerate(key.parts))
     groups = ", ".join(f"k{i}" for i in range(len(key.parts)))
     best = "min" if keep == "first" else "max"
@@ -113,7 +118,7 @@ def plan(lake: Lake, by: By, keep: str = "first") -> Plan:
     keys = table["keys"][0].as_py() if table.num_rows else 0
     return Plan(
         key.names, keep, lake.branch_name, move.snapshot, move.generation, view.count(), keys,
-        table["seq"].to_numpy(),
+        table["seq"].to_numpy(), nulls,
     )  # fmt: skip
 
 
@@ -148,7 +153,7 @@ def apply(
     note = {
         "add": "artifact", "key": f"dedupe/{hashlib.sha256(names.encode()).hexdigest()[:16]}",
         "by": list(chosen.by), "keep": chosen.keep, "time": disk.now_us(),
-        "events": len(chosen),
+        "events": len(chosen), "nulls": chosen.nulls,
     }  # fmt: skip
     message = f"{len(chosen)} events by {names}, kept the {chosen.keep}"
     return removal.apply(

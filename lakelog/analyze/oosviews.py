@@ -42,7 +42,7 @@ def get_views(
     if opening.is_lake(name):
         return OOSViews(LakeFeed(lakes.open(name, create=False, branch=branch)), now)
     if os.path.isdir(name):
-        raise LakeNotFound(f"{name} is a directory, but no lake: name an oos.log or a lake")
+        raise LakeNotFound(f"{name} is a directory, but not a lake: name an oos.log or a lake")
     if not os.path.exists(name):
         raise FileNotFoundError(2, "no such oos.log or lake", name)
     return OOSViews(FileFeed(name), now)
@@ -128,7 +128,7 @@ class OOSViews:
 def _window(text: str) -> int:
     span = span_us(text)
     if not span:
-        raise InvalidSetting(f"{text!r} is no window: write it as 30m, 1h or 7d")
+        raise InvalidSetting(f"{text!r} is not a window: write it as 30m, 1h or 7d")
     return span
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.query.keys import part_of
+from lakelog.store.sql import literal
 from lakelog.view import View
 
 PATTERNS_MAX = 1_000
@@ -37,8 +38,7 @@ def similar(
     text = part_of(field)
     masked = f"lower(trim({text}))"
     for pattern, name in _MASKS:
-        quoted = pattern.replace("'", "''")
-        masked = f"regexp_replace({masked}, '{quoted}', '{name}', 'g')"
+        masked = f"regexp_replace({masked}, {literal(pattern)}, {literal(name)}, 'g')"
     found = lake.sql(f"""SELECT {masked} AS pattern, min({text}) AS example, count(*) AS events,
             approx_count_distinct({text}) AS variants, min(time) AS first, max(time) AS last,
             coalesce(list_sort(list(DISTINCT source) FILTER (source IS NOT NULL))[1:5], [])

@@ -2,7 +2,8 @@
 
 Each side is the events that only it has; a side that has none of its own is all that it holds. So
 between a tag and the branch that went on from it, all that was is held against what came since.
-Events are the same by origin and position, whichever segments hold them.
+Events are the same by origin and position, whichever segments hold them; bookkeeping events are no
+behaviour and are left out.
 
     types     new, vanished
     fields    of types that both sides have: new, vanished, changed (other JSON kinds than before)
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog.bookkeeping import IS_DATA
 from lakelog.store import compact
 from lakelog.store.history import Diff
 from lakelog.store.manifest import Entry
@@ -142,6 +144,7 @@ def _sides(
             mine = [e for e in store.manifests.entries(manifest) if e["kind"] == "events"]
             compact.check(store, mine)
             query = compact.rows_sql(store, mine) if mine else ""
+        query = query and f"SELECT * FROM ({query}) WHERE {IS_DATA}"
         sides.append(_Side(query, mine, whole))
     return sides[0], sides[1]
 

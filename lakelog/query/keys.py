@@ -2,8 +2,9 @@
 
 A name is an envelope column, `data.FIELD` (nested: `data.a.b`) or `content`, which stands for all
 that an event says: every column but when and how it was taken in. Values are compared as stored;
-fields of `data` by their text. A null equals a null, but an event that has none of the key's
-values has no key: it is nobody's duplicate.
+fields of `data` by their text. An event without one of the key's values has no key: it is nobody's
+duplicate. With `nulls` a null equals a null, and only an event that has none of the values has no
+key; within `content` it always does, for most events leave some columns empty.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidSetting
 from lakelog.store.segment import EVENT_COLUMNS
+from lakelog.store.sql import json_path
 
 CONTENT = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")
 
@@ -23,6 +26,8 @@ class Key:
 
     names: tuple[str, ...]
     parts: tuple[str, ...]
+    needed: tuple[str, ...] = ()
+    """SQL of the parts without which an event has no key; one of `parts` where it is empty."""
 
     @property
     def hash(self) -> str:
@@ -32,19 +37,22 @@ class Key:
     @property
     def given(self) -> str:
         """SQL that says whether an event has a key."""
-        return "(" + " OR ".join(f"{part} IS NOT NULL" for part in self.parts) + ")"
+        mark, parts = ("AND", self.needed) if self.needed else ("OR", self.parts)
+        return "(" + f" {mark} ".join(f"{part} IS NOT NULL" for part in parts) + ")"
 
 
-def key_of(by: str | Sequence[str]) -> Key:
+def key_of(by: str | Sequence[str], nulls: bool = False) -> Key:
     """Return the key of these names. Raises InvalidSetting for an unknown or missing name."""
     names: list[str] = []
+    needed: list[str] = []
     for name in [by] if isinstance(by, str) else by:
         for part in (part.strip() for part in str(name).split(",")):
             names += CONTENT if part == "content" else [part] if part else []
+            needed += [part] if part and part != "content" and not nulls else []
     if not names:
         raise InvalidSetting("nothing to dedupe by: name columns, fields of data, or content")
     names = list(dict.fromkeys(names))
-    return Key(tuple(names), tuple(map(part_of, names)))
+    return Key(tuple(names), tuple(map(part_of, names)), tuple(map(part_of, needed)))
 
 
 def part_of(name: str) -> str:
@@ -53,8 +61,9 @@ def part_of(name: str) -> str:
         return name
     head, _, path = name.partition(".")
     fields = path.split(".")
-    if head != "data" or not all(fields) or '"' in path or "\\" in path:
+    if head != "data" or not all(fields):
         names = ", ".join(EVENT_COLUMNS)
-        raise InvalidSetting(f"no column {name!r}: choose from {names}, content or data.FIELD")
-    steps = "".join(f'."{field}"' for field in fields).replace("'", "''")
-    return f"CASE WHEN json_valid(data) THEN json_extract_string(data, '${steps}') END"
+        hint = did_you_mean(name, [*EVENT_COLUMNS, "content"])
+        hint = hint or f"choose from {names}, content or data.FIELD"
+        raise InvalidSetting(f"no column {name!r}: {hint}")
+    return f"CASE WHEN json_valid(data) THEN json_extract_string(data, {json_path(fields)}) END"

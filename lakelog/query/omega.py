@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import duckdb
 
 SCHEMA = "omega"
+TABLES = ("events", "patterns", "system_stats")
 PROCESSED, PATTERN, STATS = "omega.processed", "omega.pattern", "omega.system_stats"
 OWN = (PROCESSED, PATTERN, STATS)
 """Types of events that are no rows of `omega.events`."""

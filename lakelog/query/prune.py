@@ -121,6 +121,33 @@ def read(connection: duckdb.DuckDBPyConnection, query: str, params: Any = None) 
     return found
 
 
+def gives_payload(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
+    """Whether a column `data` of the result is the payload of events: of one of the lake's tables,
+    and not another text that the query calls so. What is no plain SELECT is taken for it."""
+    tree = _tree(connection, query)
+    if tree.get("error") or len(tree.get("statements", ())) != 1:
+        return True
+    nodes = list(_nodes(tree["statements"][0]["node"]))
+    return any(n.get("type") == "BASE_TABLE" for n in nodes) and not any(map(_renames, nodes))
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, dict):
+        yield tree
+    for child in tree.values() if isinstance(tree, dict) else tree:
+        if isinstance(child, (dict, list)):
+            yield from _nodes(child)
+
+
+def _renames(node: dict[str, Any]) -> bool:
+    """Whether an expression or a list of columns gives the name `data` to something else."""
+    if any(str(name).lower() == "data" for name in node.get("column_name_alias") or ()):
+        return True
+    if "class" not in node or str(node.get("alias")).lower() != "data":
+        return False
+    return bool(node["class"] != "COLUMN_REF" or node["column_names"][-1].lower() != "data")
+
+
 def _tree(connection: duckdb.DuckDBPyConnection, query: str) -> dict[str, Any]:
     """The tree of a query, which nobody changes; those of the last short ones are kept."""
     import duckdb

@@ -9,18 +9,28 @@ name is put into the query. `SELECT count(*) FROM events` is answered from the t
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import re
 import threading
 import time
 import weakref
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import DamagedSegment, InvalidName, QueryFailed, SnapshotGone
-from lakelog.query import omega, prune
+from lakelog.errors import (
+    DamagedSegment,
+    InvalidName,
+    LakeClosed,
+    LakelogError,
+    QueryFailed,
+    SnapshotGone,
+)
+from lakelog.query import frames, omega, prune
+from lakelog.query.frames import Scope
+from lakelog.query.qualifiers import TABLES, qualifiers
+from lakelog.query.relation import Relation, one_line, with_suggestion
 from lakelog.query.tailrows import TailRows
-from lakelog.store import bloom, disk, engine, gc, wal
+from lakelog.store import bloom, disk, engine, gc, sql, wal
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.marks import hash_file
 from lakelog.store.opening import Store
@@ -37,7 +47,6 @@ SEAL_BYTES = 64_000_000
 _SEAL_PAUSE = 30.0
 _VERSIONS_MAX = 64
 """So many states of other refs can be read at once; relations on older ones fail."""
-_TABLES = ("events", "quarantine")
 _HIDES = re.compile(r"\bcreate\b.*\b(view|macro|function)\b", re.I | re.S)
 _SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
 _TYPES = {
@@ -51,8 +60,9 @@ _TYPES = {
 class Session:
     """Queries of one process against one branch of a lake. Safe for threads."""
 
-    def __init__(self, store: Store, branch: str) -> None:
-        self._store, self._branch = store, branch
+    def __init__(self, store: Store, branch: str, *, only: str | None = None) -> None:
+        """`only` is SQL over an event's columns: `events` has just the rows for which it holds."""
+        self._store, self._branch, self._only = store, branch, only
         self._mutex = threading.RLock()
         self._base: duckdb.DuckDBPyConnection | None = None
         self._schemas: dict[str, tuple[str, Any, str]] = {}
@@ -63,6 +73,7 @@ class Session:
         self._asked = 0.0
         self._filters = bloom.Filters(store.layout)
         self._sealer: Any = None
+        self._is_closed = False
         _SESSIONS.add(self)
 
     def connect(self) -> duckdb.DuckDBPyConnection:
@@ -76,23 +87,39 @@ class Session:
         """The reader of a branch's WALs, shared by queries and sealing."""
         return self._reader(branch)[0]
 
-    def sql(self, query: str, params: Any = None, at: str | None = None) -> Any:
+    def ask(
+        self, query: str, params: Any = None, at: str | None = None,
+        scope: Scope | None = None,
+    ) -> Relation:  # fmt: skip
+        """Return the answer as a relation whose errors and interrupts are ours; see `sql`."""
+        cursor = self.connect().cursor()
+        made = self.sql(query, params, at, cursor, scope)
+        if made is None:  # a statement without rows: types need not say so of each query
+            if not cursor.extract_statements(query):
+                raise QueryFailed('the query is empty: ask something such as "FROM events"')
+            return made  # type: ignore[return-value]
+        return Relation(made, cursor.interrupt, self._in_one_line)
+
+    def sql(
+        self, query: str, params: Any = None, at: str | None = None, cursor: Any = None,
+        scope: Scope | None = None,
+    ) -> Any:  # fmt: skip
         """Return a relation. `at` is a manifest digest; without it, the branch with its tail.
 
-        Raises QueryFailed, SnapshotGone, Damaged.
+        `scope` gives the caller's data frames for names that are no table of the lake.
+        Raises QueryFailed, SnapshotGone, Damaged, LakeClosed.
         """
         import duckdb
 
+        self._check_open()
         try:
             with self._mutex:
                 mentions = prune.read(self.connect().cursor(), query, params)
                 query = self._requalified(query, mentions)
-                cursor = self.connect().cursor()
+                cursor = cursor or self.connect().cursor()
                 counted = self._prepare(cursor, query, mentions, at)
                 self._hidden |= not mentions.parsed and bool(_HIDES.search(query))
-            if counted is not None:
-                return cursor.sql(counted)
-            return cursor.sql(query, params=params) if params else cursor.sql(query)
+            return frames.run(cursor, counted or query, None if counted else params, scope)
         except UnicodeEncodeError as error:
             raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
         except duckdb.Error as error:
@@ -110,8 +137,9 @@ class Session:
         return state.totals.events + self._tail_count(pending, state)
 
     def close(self) -> None:
-        """Let go of the database; relations already made keep theirs."""
+        """Let go of the database; relations already made keep theirs, new ones are refused."""
         with self._mutex:
+            self._is_closed = True
             self._base, self._schemas, self._tails = None, {}, {}
             self._versions.clear()
             self._hidden = self._omega = False
@@ -126,20 +154,19 @@ class Session:
         """Make the views a query needs; return SQL that answers it outright, if there is such."""
         named = {table for schema, table in mentions.tables if not schema}
         if not mentions.parsed:
-            named = {name for name in _TABLES if name in query.lower()}
+            named = {name for name in TABLES if name in query.lower()}
         if self._hidden:
-            named.update(_TABLES)
+            named.update(TABLES)
         old = _asks_omega(query, mentions)
         if old:
             named.add("events")
         pinned = self._offer(cursor, query, mentions, at)
-        if not named.intersection(_TABLES):
+        if not named.intersection(TABLES):
             return None
         state, pending = pinned or self._state(at)
-        if mentions.counts_all is not None:
+        if mentions.counts_all is not None and self._only is None:
             total = state.totals.events + self._tail_count(pending, state)
-            name = mentions.counts_all.replace('"', '""')
-            return f'SELECT {total}::BIGINT AS "{name}"'
+            return f"SELECT {total}::BIGINT AS {sql.identifier(mentions.counts_all)}"
         if "events" in named:
             tail = self._tail_table(pending, state)
             entries = self._choose(state, prune.Mentions() if old else mentions)
@@ -160,7 +187,12 @@ class Session:
         """Make what other tables a query names, and return the state they are of, if there are."""
         return None
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise LakeClosed("the lake is closed: open it again to query")
+
     def _state(self, at: str | None) -> tuple[Manifest, Pending | None]:
+        self._check_open()
         if at is not None:
             return self._store.manifests.load(at), None
         pending = self.tail(self._branch).collect()
@@ -213,18 +245,18 @@ class Session:
             group = [e for e in entries if e["layout"] == layout]
             if group:
                 seq = f", {_seq(group, layout)} AS seq" if ordered else ""
-                parts.append(f"SELECT {listed}{seq} FROM read_parquet({self._paths(group)})")
+                parts.append(f"SELECT {listed}{seq} FROM {self._files(group)}")
         if tail is not None:
             parts.append(f"SELECT {listed}{', NULL::BIGINT AS seq' if ordered else ''} FROM {tail}")
         if not parts:
             names = (*columns, "seq") if ordered else columns
             nulls = ", ".join(f"NULL::{_TYPES.get(c, 'VARCHAR')} AS {c}" for c in names)
             parts.append(f"SELECT {nulls} WHERE false")
-        return " UNION ALL ".join(parts)
+        rows = " UNION ALL ".join(parts)
+        return f"SELECT * FROM ({rows}) WHERE {self._only}" if ordered and self._only else rows
 
-    def _paths(self, entries: list[Entry]) -> str:
-        paths = (self._store.layout.object("segments", e["key"]) for e in entries)
-        return "[" + ", ".join("'" + p.replace("'", "''") + "'" for p in paths) + "]"
+    def _files(self, entries: list[Entry]) -> str:
+        return sql.parquet(self._store.layout.object("segments", e["key"]) for e in entries)
 
     def _verify(self, entries: list[Entry]) -> None:
         """Hash segments not yet verified as they are. Raises DamagedSegment, SnapshotGone."""
@@ -235,7 +267,7 @@ class Session:
                 if self._store.marks.holds(entry["key"], path):
                     continue
                 if hash_file(path) != entry["key"]:
-                    raise DamagedSegment(path, "the bytes do not match their name")
+                    raise DamagedSegment(path, "the content does not match its name")
             except FileNotFoundError:
                 raise self._missing(entry, path) from None
             fresh.append((entry["key"], path))
@@ -261,9 +293,9 @@ class Session:
     def _requalified(self, query: str, mentions: prune.Mentions) -> str:
         """Put the schema of a state where the query names a tag or branch: `"v1".events`."""
         schemas: dict[str, str | None] = {}
-        named = {schema for schema, table in mentions.tables if table in _TABLES}
+        named = {schema for schema, table in mentions.tables if table in TABLES}
         data, parts, end = query.encode(), [], 0
-        for start, stop, name in _qualifiers(query, data):
+        for start, stop, name in qualifiers(query, data):
             if name not in schemas:
                 is_table = name in named or not mentions.parsed  # else a column called events
                 schemas[name] = self._schema(name) if is_table else None
@@ -316,7 +348,7 @@ class Session:
         entries = self._store.manifests.entries(state)
         self._verify(entries)
         cursor.execute(f"CREATE SCHEMA {schema}")
-        for kind in _TABLES:
+        for kind in TABLES:
             chosen = [e for e in entries if e["kind"] == kind]
             source = None
             if tail is not None and kind == "events":
@@ -327,10 +359,25 @@ class Session:
 
     def _in_one_line(self, words: str) -> str:
         """What the engine says, without its picture of the query, refs by their own names."""
-        text = " ".join(words.split("\n\nLINE ")[0].split())
+        text = one_line(self.with_suggestion(words))
         for name, (_, _, schema) in self._schemas.items():
             text = re.sub(rf"\b{schema}\b", lambda _, name=name: f'"{name}"', text)  # type: ignore[misc]
         return text
+
+    def with_suggestion(self, words: str) -> str:
+        """What the engine says of a table it does not have, with the lake's nearest name."""
+        if "does not exist" not in words:
+            return words
+        names: list[str] = []
+        refs: list[str] = []
+        with contextlib.suppress(LakelogError, OSError):  # the query's error is the one to report
+            refs = [*self._store.refs.tag_names(), *self._store.refs.branches()]
+            names = self.table_names()
+        return with_suggestion(words, names, refs)
+
+    def table_names(self) -> list[str]:
+        """Names of the tables that a query may read without a schema."""
+        return [*TABLES]
 
     def _ask_for_sealing(self, pending: Pending) -> None:
         """A long tail makes every query slower: have it sealed beside us."""
@@ -346,28 +393,6 @@ def _asks_omega(query: str, mentions: prune.Mentions) -> bool:
     if not mentions.parsed:
         return f"{omega.SCHEMA}." in query.lower()
     return any(schema.lower() == omega.SCHEMA for schema, _ in mentions.tables)
-
-
-def _qualifiers(query: str, data: bytes) -> Iterator[tuple[int, int, str]]:
-    """Yield (start, stop, name) of what stands before `.events` or `.quarantine` in a query."""
-    import duckdb
-
-    found = duckdb.tokenize(query)
-    ends = [*(at for at, _ in found[1:]), len(data)]
-    tokens = [
-        (at, data[at:end].strip().decode())
-        for (at, kind), end in zip(found, ends, strict=False)
-        if kind != duckdb.token_type.comment
-    ]
-    before = ""
-    for (at, name), (_, dot), (_, table) in zip(tokens, tokens[1:], tokens[2:], strict=False):
-        if dot == "." and before != "." and _unquoted(table).lower() in _TABLES:
-            yield at, at + len(name.encode()), _unquoted(name)
-        before = name
-
-
-def _unquoted(name: str) -> str:
-    return name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
 def _seq(group: list[Entry], layout: str) -> str:
@@ -391,6 +416,7 @@ def _after_fork() -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._base))
         session._mutex = threading.RLock()
         session.close()
+        session._is_closed = False
 
 
 os.register_at_fork(after_in_child=_after_fork)

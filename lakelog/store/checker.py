@@ -103,7 +103,7 @@ class Checker:
                     self.add(path, "it is missing")
                 return False
             if not intact:
-                self.add(path, "the bytes do not match their name")
+                self.add(path, "the content does not match its name")
             self._read[kind, digest] = intact
         return self._read[kind, digest]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import DamagedSegment, Outlived
 from lakelog.settings import Settings
-from lakelog.store import disk, manifest, segment
+from lakelog.store import disk, manifest, segment, sql
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.marks import hash_file
 from lakelog.store.opening import Store
@@ -114,9 +114,9 @@ def rows_sql(store: Store, group: list[Entry]) -> str:
     columns = ", ".join(segment.EVENT_COLUMNS)
     parts = []
     for entry in group:
-        path = store.layout.object("segments", entry["key"]).replace("'", "''")
+        source = sql.parquet([store.layout.object("segments", entry["key"])])
         seq = "seq" if entry["layout"] == "sorted" else f"{entry['seq'][0]} + file_row_number"
-        parts.append(f"SELECT {columns}, ({seq})::BIGINT AS seq FROM read_parquet('{path}')")
+        parts.append(f"SELECT {columns}, ({seq})::BIGINT AS seq FROM {source}")
     return " UNION ALL ".join(parts)
 
 
@@ -129,7 +129,7 @@ def check(store: Store, group: list[Entry]) -> None:
         except FileNotFoundError:
             raise DamagedSegment(path, "the segment is missing") from None
         if not intact:
-            raise DamagedSegment(path, "the bytes do not match their name")
+            raise DamagedSegment(path, "the content does not match its name")
 
 
 def _swap(store: Store, branch: str, base: Head, group: list[Entry], outputs: list[Entry]) -> bool:

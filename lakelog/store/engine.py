@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lakelog.settings import Settings
+from lakelog.store import sql
 from lakelog.store.layout import Layout
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def connect(layout: Layout, settings: Settings) -> duckdb.DuckDBPyConnection:
     connection.execute("SET GLOBAL TimeZone = 'UTC'")  # else cursors take the machine's zone
     connection.execute(f"SET memory_limit = '{settings.memory_bytes}B'")
     connection.execute("SET preserve_insertion_order = true")
-    spill = f"{layout.cache}/spill-{os.getpid()}".replace("'", "''")
-    connection.execute(f"SET temp_directory = '{spill}'")
+    spill = sql.literal(f"{layout.cache}/spill-{os.getpid()}")
+    connection.execute(f"SET temp_directory = {spill}")
     if settings.threads:
         connection.execute(f"SET threads = {settings.threads}")
     return connection

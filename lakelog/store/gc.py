@@ -240,7 +240,8 @@ def _condemned(store: Store) -> dict[str, int]:
         return {}
     except document.NotIntact as error:
         raise GcRefused(
-            f"{store.layout.condemned}: {error}: nothing was deleted; remove it to start anew"
+            f"{store.layout.condemned}: {error}: nothing was deleted; delete this file and run gc"
+            " again"
         ) from None
 
 

@@ -148,6 +148,7 @@ def tag(store: Store, branch: str, settle: Settle, name: str, ref: str | None, m
     path = store.layout.tag(name)
     if disk.exists(path):
         raise AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
+    _refuse_taken(name, "branch", store.refs.branches())
     target = _settled(store, branch, settle, ref)
     made = Tag(name, target, disk.now_us(), author(), message, branch, disk.random_hex())
     try:
@@ -157,6 +158,16 @@ def tag(store: Store, branch: str, settle: Settle, name: str, ref: str | None, m
             f"tag {name!r} exists: choose another name, or delete it first"
         ) from None
     return made
+
+
+def _refuse_taken(name: str, kind: str, names: list[str]) -> None:
+    """Refuse a name that a ref of the other kind has: SQL, diff and rollback could mean either.
+
+    SQL does not tell capitals from small letters, so neither does this.
+    """
+    for taken in names:
+        if taken.lower() == name.lower():
+            raise AlreadyExists(f"{kind} {taken!r} has that name: choose another for this one")
 
 
 def delete_tag(store: Store, name: str) -> Tag:
@@ -177,6 +188,7 @@ def make_branch(
     encode_name(name)
     if name in store.refs.branches():
         raise AlreadyExists(f"branch {name!r} exists: choose another name")
+    _refuse_taken(name, "tag", [tag.name for tag in store.refs.tags()])
     target = _settled(store, branch, settle, ref)
     store.manifests.load(target)
     if name in store.refs.all_branches() and store.refs.numbers(name):
@@ -194,7 +206,7 @@ def delete_branch(store: Store, name: str, settle: Settle) -> None:
     directory = store.layout.wal_dir(name)
     for file in disk.listing(directory):
         if disk.is_locked(f"{directory}/{file}"):
-            raise InUse(f"branch {name!r} has a living writer: close it, then delete the branch")
+            raise InUse(f"branch {name!r} has an active writer: close it, then delete the branch")
     settle()
     publish(store, name, lambda now, _: Change("delete", snapshot=now.move.snapshot))
 
@@ -211,7 +223,7 @@ def rollback(store: Store, branch: str, settle: Settle, ref: str, cursors: bool 
     name = f"to {ref}" if ref != target else f"to {target[:SHORT]}"
 
     def plan(_: Head, now: Manifest) -> Change:
-        snapshot = target if cursors else _with_cursors(store, now, target)
+        snapshot = _with_formats(store, now, target, cursors)
         return Change("rollback", name, snapshot=snapshot, rewind=True)
 
     head = publish(store, branch, plan)
@@ -219,14 +231,22 @@ def rollback(store: Store, branch: str, settle: Settle, ref: str, cursors: bool 
     return head
 
 
-def _with_cursors(store: Store, now: Manifest, target: str) -> str:
-    """Write the target's state with the present cursors; return its digest."""
-    present = tuple(store.manifests.entries(now, "cursor"))
-    if not present:
+def _with_formats(store: Store, now: Manifest, target: str, cursors: bool = True) -> str:
+    """Write the target's state with the present formats of files, for they say how to read what
+    comes next, and unless `cursors` with the present ones; return its digest. It is the target
+    itself if that has them."""
+    state = store.manifests.load(target)
+    there = {e["key"]: e for e in store.manifests.entries(now, "format")}
+    then = {e["key"]: e for e in store.manifests.entries(state, "format")}
+    changes = [{"del": "format", "key": key} for key in then.keys() - there.keys()]
+    changes += [entry for key, entry in there.items() if then.get(key) != entry]
+    changes += [] if cursors else store.manifests.entries(now, "cursor")
+    if not changes:
         return target
-    state, commit = store.manifests.load(target), disk.random_hex()
-    change = Change("rollback", "with present cursors", entries=present)
-    return store.manifests.write(grow(store, state, change, commit, disk.now_us())).digest
+    message = "with present cursors" if not cursors else "with present formats"
+    change = Change("rollback", message, entries=tuple(changes))
+    grown = grow(store, state, change, disk.random_hex(), disk.now_us())
+    return store.manifests.write(grown).digest
 
 
 def undo(store: Store, branch: str, settle: Settle, force: bool, to_branch: str | None) -> Head:
@@ -244,9 +264,9 @@ def undo(store: Store, branch: str, settle: Settle, force: bool, to_branch: str 
         later = max(seen - store.manifests.load(last.snapshot).next_seq, 0)
         if later and not force and to_branch is None:
             raise WouldDropEvents(
-                f"{later} events came after the {last.op} and would leave {branch!r}: undo --force"
-                " takes them off the branch (the log keeps them), --to-branch NAME keeps them on"
-                " one",
+                f"{later} events came after the {last.op} and would be dropped from {branch!r}:"
+                " undo --force drops them (the log still has them), --to-branch NAME keeps them on"
+                " a new branch",
                 later,
             )
         if to_branch is not None:
@@ -277,7 +297,8 @@ def _step_back(
     if _last_user_move(store, last.branch)[0].number != last.number:
         return None
     message = f"of {last.op} {last.message}".strip()
-    return Change("undo", message, snapshot=before.snapshot, rewind=True)
+    snapshot = _with_formats(store, now, before.snapshot)
+    return Change("undo", message, snapshot=snapshot, rewind=True)
 
 
 def check(store: Store, digest: str) -> Manifest:

@@ -149,7 +149,7 @@ class Manifests:
         except FileNotFoundError:
             raise DamagedManifest(path, "the manifest or page is missing") from None
         if document.digest(data) != digest or (size is not None and len(data) != size):
-            raise DamagedManifest(path, "the bytes do not match their name")
+            raise DamagedManifest(path, "the content does not match its name")
         body: dict[str, Any] = orjson.loads(zstandard.ZstdDecompressor().decompress(data))
         if body["format"] > FORMAT:
             raise FormatTooNew(f"{path} has format {body['format']}: upgrade lakelog")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lakelog.event import from_micros
-from lakelog.store import disk, idrun, manifest, rows, salvage, segment, wal
+from lakelog.store import disk, idrun, manifest, rows, salvage, segment, sql, wal
 from lakelog.store.aside import Repaired, give_up, replace, set_aside
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
@@ -90,9 +90,9 @@ def renew_ids(store: Store, branch: str, connect: Connect, outcome: Repaired) ->
     if paths:
         query = (
             "SELECT DISTINCT sha256(coalesce(source, '') || chr(0) || id)[1:24] AS key"
-            " FROM read_parquet($paths) WHERE id <> ''"
+            f" FROM {sql.parquet(paths)} WHERE id <> ''"
         )
-        keys = connect().cursor().sql(query, params={"paths": paths}).to_arrow_table()["key"]
+        keys = connect().cursor().sql(query).to_arrow_table()["key"]
         parts.append(rows.key_arrays(keys))
     high, low = idrun.merge(parts)
     made = (idrun.write(store.layout, high, low, disk.random_hex()),) if len(high) else ()
@@ -100,9 +100,9 @@ def renew_ids(store: Store, branch: str, connect: Connect, outcome: Repaired) ->
     give_up(store, "ids", list(names), outcome)
     publish(
         store, branch,
-        lambda *_: Change("repair", "id runs made anew", ids_add=made, ids_drop=names),
+        lambda *_: Change("repair", "id runs rebuilt", ids_add=made, ids_drop=names),
     )  # fmt: skip
-    outcome.done.append(f"branch {branch}: {len(bad)} id run(s) made anew from the events")
+    outcome.done.append(f"branch {branch}: {len(bad)} id run(s) rebuilt from the events")
     if any(len(part[0]) < run["count"] for part, run in zip(parts, bad, strict=False)):
         outcome.lost.append(f"branch {branch}: keys of content dedupe, if there were any")
 

@@ -14,7 +14,9 @@ from lakelog.store.publish import Change, try_move
 from lakelog.store.refs import Head, Move, author, encode_move, encode_packed, read_packed
 
 Moves = dict[int, tuple[Move, bytes]]
-_DONE_ONCE = ("ingest", "dedupe", "retention", "quarantine", "view", "rollback", "undo")
+_DONE_ONCE = (
+    "ingest", "dedupe", "retention", "quarantine", "view", "format", "rollback", "undo",
+)  # fmt: skip
 """Moves that made more of a state than sealing does."""
 
 
@@ -137,8 +139,8 @@ def restore_state(store: Store, branch: str, outcome: Repaired) -> None:
     if again is not None:
         base, entries = again
         changed = salvage.changes(store, base, entries)
-        _move(store, head, base, Change("repair", "a damaged page made anew", entries=changed))
-        outcome.done.append(f"branch {branch}: a damaged page made anew, nothing lost")
+        _move(store, head, base, Change("repair", "a damaged page rebuilt", entries=changed))
+        outcome.done.append(f"branch {branch}: a damaged page rebuilt, nothing lost")
         return
     move = _newest_open(store, branch)
     state = store.manifests.load(move.snapshot)

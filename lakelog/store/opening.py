@@ -39,7 +39,7 @@ def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> St
     """Make a lake. Raises AlreadyExists, UnsupportedStore, OSError."""
     layout = Layout(root)
     if os.path.exists(layout.config):
-        raise AlreadyExists(f"there is a lake at {layout.root} already")
+        raise AlreadyExists(f"a lake already exists at {layout.root}")
     foreign = [n for n in disk.listing(layout.root) if not n.startswith(disk.TEMPORARY)]
     if set(foreign) - {os.path.basename(d) for d in layout.directories()}:
         raise AlreadyExists(f"{layout.root} is not empty and not a lake: choose another directory")
@@ -94,7 +94,7 @@ def load(root: str) -> Store:
     except (FileNotFoundError, NotADirectoryError) as error:
         if isinstance(error, FileNotFoundError):
             refuse_orphan(layout)
-        raise LakeNotFound(f"no lake at {layout.root}: make one with `lakelog init`") from None
+        raise LakeNotFound(f"no lake at {layout.root}: create one with `lakelog init`") from None
     try:
         body = document.decode(data)
         if not body.keys() >= {"format", "lake", "settings"}:

@@ -18,6 +18,7 @@ from typing import Any
 
 import zstandard
 
+from lakelog.closest import did_you_mean
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.store import disk, document
 from lakelog.store.layout import Layout, decode_name, parse_move, parse_packed
@@ -144,8 +145,17 @@ class Refs:
 
     def tags(self) -> list[Tag]:
         """All tags by name. Raises DamagedRef."""
-        names = [n for n in disk.listing(self._layout.tags) if n.endswith(".json")]
-        return [self.tag(decode_name(n[:-5])) for n in sorted(names) if not n.startswith(".tmp-")]
+        return [self.tag(name) for name in self.tag_names()]
+
+    def tag_names(self) -> list[str]:
+        """Names of all tags, damaged ones included."""
+        files = (n for n in sorted(disk.listing(self._layout.tags)) if n.endswith(".json"))
+        return [decode_name(n[:-5]) for n in files if not n.startswith(".tmp-")]
+
+    def no_branch(self, name: str) -> UnknownRef:
+        """Return the error for a branch that does not exist."""
+        near = did_you_mean(name, self.branches())
+        return UnknownRef(f"no branch {name!r}: {near or 'see `lakelog branch --list`'}")
 
     def tag(self, name: str) -> Tag:
         """One tag. Raises UnknownRef, DamagedRef."""
@@ -156,7 +166,8 @@ class Refs:
                 raise document.NotIntact(f"it is the tag {tag.name!r}")
             return tag
         except FileNotFoundError:
-            raise UnknownRef(f"no tag {name!r}: see `lakelog tag --list`") from None
+            near = did_you_mean(name, self.tag_names())
+            raise UnknownRef(f"no tag {name!r}: {near or 'see `lakelog tag --list`'}") from None
         except (document.NotIntact, TypeError) as error:
             raise DamagedRef(path, f"the tag is damaged: {error}") from None
 

@@ -222,7 +222,7 @@ def _id_in_wals(store: Store) -> str:
 
 
 def _give_up_rest(store: Store, outcome: Repaired) -> None:
-    """What no branch's newest state needs is set aside; tags are made anew if they can be."""
+    """What no branch's newest state needs is set aside; tags are rebuilt if they can be."""
     given: dict[str, list[str]] = {kind: [] for kind in OBJECTS}
     for problem in verify(store).problems:
         kind = os.path.relpath(problem.path, store.layout.root).split(os.sep)[0]
@@ -247,8 +247,8 @@ def _renew_tag(store: Store, path: str, outcome: Repaired) -> None:
     snapshot = salvage.snapshot_in(store, disk.read(path))
     set_aside(store, path, outcome)
     if not snapshot:
-        outcome.lost.append(f"tag {name}: name it anew")
+        outcome.lost.append(f"tag {name}: name the state again")
         return
-    made = Tag(name, snapshot, disk.now_us(), author(), "made anew", "", disk.random_hex())
+    made = Tag(name, snapshot, disk.now_us(), author(), "rebuilt", "", disk.random_hex())
     store.refs.link_tag(made)
-    outcome.done.append(f"tag {name}: made anew on {snapshot[:12]}, its message is lost")
+    outcome.done.append(f"tag {name}: rebuilt on {snapshot[:12]}, its message is lost")

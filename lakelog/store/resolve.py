@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from lakelog.closest import did_you_mean
 from lakelog.errors import DamagedRef, InvalidEvent, UnknownRef
 from lakelog.event import from_micros, parse_time, to_micros
 from lakelog.store import disk
@@ -27,8 +28,10 @@ def resolve(store: Store, branch: str, text: str) -> str:
     found = _named(store, text) or _numbered(store, branch, text) or _by_id(store, text)
     found = found or _at_time(store, branch, text)
     if not found:
+        near = did_you_mean(text, [*store.refs.tag_names(), *store.refs.branches()])
         raise UnknownRef(
-            f"no tag, branch, snapshot or time {text!r}: see `lakelog log` and `lakelog tag --list`"
+            f"no tag, branch, snapshot or time {text!r}:"
+            f" {near or 'see `lakelog log` and `lakelog tag --list`'}"
         )
     return found
 

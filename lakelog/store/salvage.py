@@ -124,7 +124,7 @@ def opens_page(store: Store, page: manifest.Page) -> bool:
 
 def changes(store: Store, base: Manifest, entries: list[Entry]) -> tuple[Entry, ...]:
     """Return what turns the live entries of a state into these."""
-    whats = ("segment", "cursor", "artifact", "view")
+    whats = ("segment", "cursor", "artifact", "view", "format")
     old = {(w, e["key"]): e for w in whats for e in store.manifests.entries(base, w)}
     new = {(e["add"], e["key"]): e for e in entries}
     gone = [e for k, e in old.items() if k not in new]

@@ -219,7 +219,7 @@ def open_run(store: Store, run: Entry) -> tuple[Any, Any]:
     path = store.layout.object("ids", run["digest"])
     if not store.marks.holds(run["digest"], path):
         if hash_file(path) != run["digest"]:
-            raise DamagedIds(path, "the bytes do not match their name")
+            raise DamagedIds(path, "the content does not match its name")
         store.marks.add(run["digest"], path)
     return keys
 

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog.store.sql import identifier
 from lakelog.views import params as parameters
 from lakelog.views.definition import TOTALS, Definition
-from lakelog.views.layers import Builder, Layer, Table, given, quoted, view
+from lakelog.views.layers import Builder, Layer, Table, given, view
 
 if TYPE_CHECKING:
     import duckdb
@@ -90,8 +91,8 @@ def _given(
         found = table, dict(zip(empty.columns, map(str, empty.types), strict=True))
         _remember(base.sums, asked.totals, found)
     sums, columns = found
-    by = "".join(f"{quoted(name)}, " for name in asked.by)
-    amounts = [quoted(name) for name in columns if name not in asked.by]
+    by = "".join(f"{identifier(name)}, " for name in asked.by)
+    amounts = [identifier(name) for name in columns if name not in asked.by]
     plus, minus = ", ".join(amounts), ", ".join(f"-{name} AS {name}" for name in amounts)
     parts = [f"SELECT {by}{plus} FROM {sums.name}"]
     if top is not None and top.rows:
@@ -99,7 +100,7 @@ def _given(
     if hidden is not None and hidden.rows:
         parts.append(f"SELECT {by}{minus} FROM {_totals(layer, asked, hidden)}")
     added = ", ".join(
-        f"coalesce(sum({quoted(n)}), 0)::{kind} AS {quoted(n)}"
+        f"coalesce(sum({identifier(n)}), 0)::{kind} AS {identifier(n)}"
         for n, kind in columns.items()
         if n not in asked.by
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from importlib import resources
 
+from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidView
 from lakelog.store import disk
 from lakelog.store.manifest import Entry, Manifest
@@ -42,13 +43,14 @@ def find(name: str, entries: dict[str, Entry]) -> Definition:
         return parse(entries[name]["sql"], name)
     if name in built_in():
         return built_in()[name]
-    raise InvalidView(f"no view {name!r}: see `lakelog views`")
+    near = did_you_mean(name, [*built_in(), *entries])
+    raise InvalidView(f"no view {name!r}: {near or 'see `lakelog views`'}")
 
 
 def check_free(store: Store, branch: str, name: str, replace: bool = False) -> None:
     """Raise InvalidView if a view of that name cannot be made."""
     if name in built_in():
-        raise InvalidView(f"{name!r} is a view that lakelog brings: choose another name")
+        raise InvalidView(f"{name!r} is a built-in view: choose another name")
     state = store.manifests.load(store.refs.head(branch).move.snapshot)
     if name in own(store, state) and not replace:
         raise InvalidView(f"view {name!r} exists: `lakelog view drop {name}` first, or --replace")
@@ -75,8 +77,10 @@ def drop(store: Store, branch: str, name: str) -> Head:
 
     def plan(_: Head, state: Manifest) -> Change:
         if name not in own(store, state):
-            brought = " that could be dropped: lakelog brings it" if name in built_in() else ""
-            raise InvalidView(f"no view {name!r}{brought or ': see `lakelog views`'}")
+            if name in built_in():
+                raise InvalidView(f"the view {name!r} is built in and cannot be dropped")
+            near = did_you_mean(name, own(store, state))
+            raise InvalidView(f"no view {name!r}: {near or 'see `lakelog views`'}")
         return Change("view", f"drop {name}", entries=({"del": "view", "key": name},))
 
     head = publish(store, branch, plan)

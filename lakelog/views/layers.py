@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakelog.store.sql import identifier
+
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
@@ -39,15 +41,15 @@ class Shape:
     @property
     def listed(self) -> str:
         """The columns, for a SELECT list."""
-        return ", ".join(quoted(name) for name, _ in self.columns)
+        return ", ".join(identifier(name) for name, _ in self.columns)
 
     def rows(self, query: str) -> str:
         """SQL for the rows of a table of this shape: the columns in their types, and the hash."""
-        cast = ", ".join(f"{quoted(n)}::{kind} AS {quoted(n)}" for n, kind in self.columns)
+        cast = ", ".join(f"{identifier(n)}::{kind} AS {identifier(n)}" for n, kind in self.columns)
         made = f"SELECT {cast} FROM ({query}\n)"
         if not self.key:
             return made
-        keys = ", ".join(map(quoted, self.key))
+        keys = ", ".join(map(identifier, self.key))
         return f"SELECT *, (hash({keys}) >> 32)::UINTEGER AS {_HASH} FROM ({made})"
 
 
@@ -205,8 +207,3 @@ def given(sql: str, **relations: str) -> str:
 def _among(new: Table) -> str:
     """Whether a row may have the key of a new one."""
     return f"({_HASH} IN (SELECT {_HASH} FROM {new.name}))"
-
-
-def quoted(name: str) -> str:
-    """Return a name as SQL."""
-    return '"' + name.replace('"', '""') + '"'

@@ -20,6 +20,7 @@ from lakelog.errors import InvalidEvent, InvalidSetting, InvalidView
 from lakelog.event import parse_time, to_micros
 from lakelog.settings import span_us
 from lakelog.store.segment import EVENT_COLUMNS
+from lakelog.store.sql import json_path, literal
 
 NOW = "now"
 _DECLARED = re.compile(r"([a-z][a-z0-9_]*)\s+([a-z]+)(?:\s*=\s*(.*?))?\s*$")
@@ -105,7 +106,7 @@ def time_sql(micros: int) -> str:
 
 def text_sql(text: str | None) -> str:
     """SQL for a text."""
-    return "NULL::VARCHAR" if text is None else "'" + text.replace("'", "''") + "'"
+    return "NULL::VARCHAR" if text is None else literal(text)
 
 
 def field_sql(field: str | None) -> str:
@@ -114,8 +115,7 @@ def field_sql(field: str | None) -> str:
         return "NULL::VARCHAR"
     if field in (*EVENT_COLUMNS, "seq"):
         return f'"{field}"::VARCHAR'
-    path = "$" + "".join(f'."{part}"' for part in field.removeprefix("data.").split("."))
-    return f"(data ->> {text_sql(path)})"
+    return f"(data ->> {json_path(field.removeprefix('data.').split('.'))})"
 
 
 def _places(sql: str) -> list[tuple[int, int, str]]:

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidView
+from lakelog.store.sql import identifier
 from lakelog.views import answer, guard, params
 from lakelog.views.definition import PLAIN, TOTALS, Definition
 from lakelog.views.engine import PLACE, shape_of
-from lakelog.views.layers import Builder, Layer, Shape, Table, given, quoted, view
+from lakelog.views.layers import Builder, Layer, Shape, Table, given, view
 
 if TYPE_CHECKING:
     import duckdb
@@ -133,7 +134,7 @@ def _check_totals(
             raise guard.wrong(
                 section, f"{name} is {kind}: only whole numbers add up, whatever their order"
             )
-    columns = [quoted(n) for n in made.column_names]
+    columns = [identifier(n) for n in made.column_names]
     same = ", ".join(columns)
     doubled = ", ".join(
         c if n in asked.by else f"2 * {c}" for n, c in zip(made.column_names, columns, strict=True)

@@ -15,6 +15,7 @@ from lakelog.store import disk
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
 from lakelog.store.segment import EVENT_COLUMNS
+from lakelog.store.sql import identifier
 from lakelog.store.tail import Pending
 from lakelog.views import catalog, guard, params
 from lakelog.views.definition import PLAIN, Definition
@@ -87,6 +88,11 @@ class Tables(Session):
         names = sorted({*catalog.built_in(), *own})
         return [(catalog.find(name, own), name in own) for name in names]
 
+    def table_names(self) -> list[str]:
+        """Names of the tables that a query may read without a schema, views among them."""
+        state, _ = self._state(None)
+        return [*super().table_names(), *catalog.BUILT_IN, *self.own_views(state)]
+
     def definition(self, name: str, at: str | None = None) -> Definition:
         """One view of a state. Raises InvalidView where there is none."""
         state, _ = self._state(at)
@@ -137,7 +143,7 @@ class Tables(Session):
         if window is not None:
             raise InvalidView(
                 f"view {definition.name} is plain SQL: give it parameters for times,"
-                " --since and --until are for projections"
+                " --since and --until are for incremental views"
             )
         query = definition.filled(PLAIN, found, now)
         cursor = self.connect().cursor()
@@ -191,7 +197,9 @@ class Tables(Session):
             if _is_taken(cursor, name):
                 continue
             cursor.register(source, self._view_of(pinned, name, None, at))
-            cursor.execute(f'CREATE OR REPLACE TEMP VIEW "{name}" AS SELECT * FROM {source}')
+            cursor.execute(
+                f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS SELECT * FROM {source}"
+            )
         return pinned
 
     def _named(self, query: str, mentions: prune.Mentions) -> set[str]:

@@ -1,0 +1,59 @@
+"""Data frames and Arrow tables of the caller as tables of a query.
+
+The engine's own search for variables is off: it would look through all frames up the stack, and
+take a variable called `events` for the lake's. Here a name is looked up only once the lake has no
+table of it, and only among the variables that the caller itself can see.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+Scope = Callable[[str], Any]
+"""Returns the caller's variable of a name, or None."""
+_NO_TABLE = re.compile(r"Table with name (\w+) does not exist!")
+_LIBRARIES = ("pandas", "polars", "pyarrow")
+
+
+def scope_of(frame: FrameType) -> Scope:
+    """Return a lookup among the local and global variables of a frame."""
+
+    def look(name: str) -> Any:
+        found = frame.f_locals.get(name)
+        return frame.f_globals.get(name) if found is None else found
+
+    return look
+
+
+def run(cursor: Any, query: str, params: Any, scope: Scope | None) -> Any:
+    """Run a query with a cursor of its own; names that are no tables are taken from `scope`.
+
+    Raises the engine's errors.
+    """
+    import duckdb
+
+    tried: set[str] = set()
+    while True:
+        try:
+            return cursor.sql(query, params=params) if params else cursor.sql(query)
+        except duckdb.CatalogException as error:
+            match = _NO_TABLE.search(str(error))
+            name = match[1] if match else ""
+            table = None if scope is None or name in tried else _as_table(scope(name))
+            if table is None:
+                raise
+            tried.add(name)
+            cursor.register(name, table)
+
+
+def _as_table(value: Any) -> Any:
+    """What the engine can read of a frame, a table or a stream, or None for anything else."""
+    if type(value).__module__.partition(".")[0] not in _LIBRARIES:
+        return None
+    if type(value).__name__ == "LazyFrame":
+        value = value.collect()
+    readable = hasattr(value, "__arrow_c_stream__") or type(value).__name__ == "DataFrame"
+    return value if readable or type(value).__name__.endswith("Dataset") else None

@@ -1,0 +1,29 @@
+"""Tags and branches in a query: what stands before `.events` or `.quarantine`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+TABLES = ("events", "quarantine")
+
+
+def qualifiers(query: str, data: bytes) -> Iterator[tuple[int, int, str]]:
+    """Yield (start, stop, name) of what stands before `.events` or `.quarantine` in a query."""
+    import duckdb
+
+    found = duckdb.tokenize(query)
+    ends = [*(at for at, _ in found[1:]), len(data)]
+    tokens = [
+        (at, data[at:end].strip().decode())
+        for (at, kind), end in zip(found, ends, strict=False)
+        if kind != duckdb.token_type.comment
+    ]
+    before = ""
+    for (at, name), (_, dot), (_, table) in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if dot == "." and before != "." and _unquoted(table).lower() in TABLES:
+            yield at, at + len(name.encode()), _unquoted(name)
+        before = name
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name

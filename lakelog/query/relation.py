@@ -1,0 +1,306 @@
+"""Relation: the answer to a query, evaluated when its rows are asked for.
+
+It has the methods of DuckDB's relation and gives what they give. What goes wrong while it is
+evaluated is QueryFailed with one line, as for what `sql` itself refuses; and Ctrl-C stops it: a
+native call does not hear it, so in the main thread the call runs beside a wait that does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from lakelog.closest import closest
+from lakelog.errors import QueryFailed
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow as pa
+
+_LONG = frozenset(
+    "count execute explain fetchdf max min mean sum tf to_csv to_dicts to_parquet torch write_csv"
+    " write_parquet".split()
+)
+"""What evaluates a query at one go."""
+_DETAILS = ("\n\nLINE ", "\nCandidate functions", " Candidate functions", " You might need to add")
+_CATALOG = re.compile(r' ?Did you mean "(?:pg_|sqlite_|duckdb_|information_schema)\w*"\?')
+_FIELD = re.compile(r"Cannot extract field '([^']*)' from expression \"data\"")
+_NO_TABLE = re.compile(
+    r'Table with name "?([^\s"]+)"? does not exist!(?:\s*Did you mean "([^"]*)"\?)?'
+)
+_NO_SCHEMA = re.compile(r'because schema "([^"]+)" does not exist\.?')
+_NO_COLUMN = re.compile(r'Referenced column "([^"]*)" not found')
+
+
+def with_suggestion(words: str, tables: Iterable[str], refs: Iterable[str]) -> str:
+    """Return the engine's words with the nearest of the lake's own tables or refs.
+
+    The engine knows only the tables that the query needed, and suggests its catalog instead.
+    """
+    if match := _NO_TABLE.search(words):
+        name = match[1]
+        scratch = [match[2]] if match[2] and not _CATALOG.search(match[0]) else []
+        near = closest(name, [*tables, *scratch])
+        hint = f' Did you mean "{near}"?' if near else ""
+        told = f"Table with name {name} does not exist!{hint}"
+        return f"{words[: match.start()]}{told}{words[match.end() :]}"
+    if match := _NO_SCHEMA.search(words):
+        near = closest(match[1], [*refs, "omega"])
+        hint = f'Did you mean "{near}"?' if near else "`lakelog tag` and `lakelog branch` list them"
+        told = f'because there is no tag or branch "{match[1]}". {hint}'
+        return f"{words[: match.start()]}{told}{words[match.end() :]}"
+    return words
+
+
+def one_line(words: str) -> str:
+    """Return the gist of the engine's words in one line, with the hint that fits a lake."""
+    for mark in _DETAILS:
+        words = words.split(mark)[0]
+    words = _CATALOG.sub("", " ".join(words.split()))
+    if "write data->>'" in words or "payload is data->>'" in words:  # it has the hint already
+        return words
+    if match := _FIELD.search(words):
+        return f"{words}: write data->>'{match[1]}'"
+    if _NO_TABLE.search(words) and "Did you mean" not in words:
+        return f'{words} There are events, quarantine, "REF".events and views: see `lakelog views`'
+    if match := _NO_COLUMN.search(words):
+        return f"{words}; a field of the payload is data->>'{match[1]}'"
+    return words
+
+
+@contextlib.contextmanager
+def guarded(in_one_line: Callable[[str], str] = one_line) -> Iterator[None]:
+    """Raise what the engine raises as QueryFailed, and its interrupt as KeyboardInterrupt."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.InterruptException:
+        raise KeyboardInterrupt from None
+    except duckdb.Error as error:
+        raise QueryFailed(in_one_line(str(error))) from None
+    except RuntimeError as error:
+        if "interrupted" not in str(error).lower():
+            raise
+        raise KeyboardInterrupt from None
+
+
+def require(package: str, what: str, install: str) -> None:
+    """Raise QueryFailed with one sentence if a package that only some need is not installed."""
+    if find_spec(package) is None:
+        raise QueryFailed(f"{what} needs {package}: {install}")
+
+
+class Relation:
+    """Rows of one state of a lake. Each evaluation runs the query again over that same state."""
+
+    def __init__(
+        self, relation: Any, interrupt: Callable[[], None], in_one_line: Callable[[str], str]
+    ) -> None:
+        self._relation, self._interrupt, self._in_one_line = relation, interrupt, in_one_line
+        self._rows: Iterator[tuple[Any, ...]] | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return list(self._relation.columns)
+
+    @property
+    def types(self) -> list[Any]:
+        """The engine's types of the columns."""
+        return list(self._relation.types)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of rows and columns; the rows are counted."""
+        return len(self), len(self.columns)
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """All rows."""
+        return list(self._run("fetchall"))
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """The next row, or None after the last one."""
+        if self._rows is None:
+            self._rows = self.iter_rows()
+        return next(self._rows, None)
+
+    def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
+        """The next rows, `size` of them at most."""
+        if self._rows is None:
+            self._rows = self.iter_rows()
+        return list(islice(self._rows, size))
+
+    def iter_rows(self, size: int = 1024) -> Iterator[tuple[Any, ...]]:
+        """Each row; the engine makes all before the first, while `to_arrow_reader` streams."""
+        rows = self._relation.iter_rows(size)
+        first = self._call(next, rows, None)
+        if first is not None:
+            yield first
+            with guarded(self._in_one_line):
+                yield from rows
+
+    def to_arrow_table(self, size: int = 1_000_000) -> pa.Table:
+        """All rows as an Arrow table."""
+        return self._run("to_arrow_table", size)
+
+    def to_arrow_reader(self, size: int = 1_000_000) -> pa.RecordBatchReader:
+        """All rows as a stream of Arrow batches; what goes wrong on the way is raised there."""
+        import pyarrow as pa
+
+        reader = self._run("to_arrow_reader", size)
+        batches = iter(lambda: self._next_batch(reader), None)
+        return pa.RecordBatchReader.from_batches(reader.schema, batches)
+
+    def arrow(self, size: int = 1_000_000) -> pa.RecordBatchReader:
+        """The same as `to_arrow_reader`, under DuckDB's name."""
+        return self.to_arrow_reader(size)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.to_arrow_reader().__arrow_c_stream__(requested_schema)
+
+    def df(self) -> pandas.DataFrame:
+        """All rows as a pandas data frame."""
+        require("pandas", ".df()", "pip install pandas")
+        return self._run("df")
+
+    def pl(self) -> polars.DataFrame:
+        """All rows as a Polars data frame."""
+        require("polars", ".pl()", "pip install 'lakelog[polars]'")
+        frame: polars.DataFrame = self._run("pl")
+        return frame
+
+    def fetchnumpy(self) -> dict[str, Any]:
+        """All rows as NumPy arrays, by column."""
+        return dict(self._run("fetchnumpy"))
+
+    def show(self) -> None:
+        """Print the first rows."""
+        self._run("show")
+
+    def limit(self, count: int, offset: int = 0) -> Relation:
+        """Some of the rows."""
+        with guarded(self._in_one_line):
+            return self._with(self._relation.limit(count, offset))
+
+    def filter(self, condition: str) -> Relation:
+        """The rows for which SQL holds."""
+        with guarded(self._in_one_line):
+            return self._with(self._relation.filter(condition))
+
+    def order(self, by: str) -> Relation:
+        """The rows in the order of some SQL."""
+        with guarded(self._in_one_line):
+            return self._with(self._relation.order(by))
+
+    def project(self, columns: str) -> Relation:
+        """Other columns of the rows, as in SELECT."""
+        with guarded(self._in_one_line):
+            return self._with(self._relation.project(columns))
+
+    def aggregate(self, expressions: str, by: str = "") -> Relation:
+        """Aggregates of the rows, for each value of `by`."""
+        with guarded(self._in_one_line):
+            return self._with(self._relation.aggregate(expressions, by))
+
+    def distinct(self) -> Relation:
+        """The rows without repetitions."""
+        with guarded(self._in_one_line):
+            return self._with(self._relation.distinct())
+
+    if not TYPE_CHECKING:  # programs are checked against the methods above
+
+        def __getattr__(self, name: str) -> Any:
+            """The other methods of DuckDB's relation, such as `join` and `write_csv`."""
+            if name.startswith("_"):
+                raise AttributeError(name)
+            attribute = getattr(self._relation, name)
+            if not callable(attribute):
+                return attribute
+
+            def call(*args: Any, **named: Any) -> Any:
+                if name in _LONG:
+                    return self._run(name, *args, **named)
+                with guarded(self._in_one_line):
+                    made = getattr(self._relation, name)(*args, **named)
+                return _unwrapped(made, self)
+
+            return call
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return self.iter_rows()
+
+    def __len__(self) -> int:
+        return int(self._run("__len__"))
+
+    def __bool__(self) -> bool:
+        return self.limit(1).__len__() > 0
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._relation
+
+    def __getitem__(self, name: str) -> Any:
+        return self._with(self._relation[name])
+
+    def __repr__(self) -> str:
+        return str(self._run("__repr__"))
+
+    def _with(self, relation: Any) -> Relation:
+        return Relation(relation, self._interrupt, self._in_one_line)
+
+    def _run(self, name: str, *args: Any, **named: Any) -> Any:
+        """Call a method that evaluates; Ctrl-C stops it within a moment."""
+        method = getattr(self._relation, name)
+        return _unwrapped(self._call(lambda: method(*args, **named)), self)
+
+    def _next_batch(self, reader: pa.RecordBatchReader) -> pa.RecordBatch | None:
+        """The next batch of a stream, through which the engine's errors come as Arrow's."""
+        import pyarrow as pa
+
+        try:
+            return self._call(next, reader, None)
+        except (OSError, pa.ArrowException) as error:
+            if "interrupted" in str(error).lower():
+                raise KeyboardInterrupt from None
+            raise QueryFailed(self._in_one_line(str(error))) from None
+
+    def _call(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Let the engine work; in the main thread beside a wait that hears Ctrl-C."""
+        with guarded(self._in_one_line):
+            if threading.current_thread() is not threading.main_thread():
+                return work(*args)
+            return self._beside(lambda: work(*args))
+
+    def _beside(self, call: Callable[[], Any]) -> Any:
+        """Run a call in a thread of its own, interrupting the engine if the wait is."""
+        outcome: list[Any] = []
+        fault: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                outcome.append(call())
+            except BaseException as error:
+                fault.append(error)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            thread.join()
+        except BaseException:
+            self._interrupt()
+            thread.join()
+            raise
+        if fault:
+            raise fault[0]
+        return outcome[0]
+
+
+def _unwrapped(made: Any, relation: Relation) -> Any:
+    """What a method gave, relations of the engine as ours."""
+    return relation._with(made) if type(made) is type(relation._relation) else made

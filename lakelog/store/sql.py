@@ -1,0 +1,61 @@
+"""Names, texts and files as SQL writes them: the one place where a string becomes part of a query.
+
+Values are bound as parameters wherever a statement takes them. What cannot be bound (names of
+columns and tables, texts in views, files in views) goes through here, and never through an f-string
+with quotes of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from lakelog.errors import InvalidName
+
+_WILDCARD = re.compile(r"[*?\[]")
+
+
+def identifier(name: str) -> str:
+    """Return the name of a column, table or schema. Raises InvalidName for one with a NUL."""
+    if "\0" in name:
+        raise InvalidName(f"{name!r} has a NUL character: it cannot be a name in SQL")
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return a text; one with NUL characters as an expression, as no SQL text can hold them."""
+    parts = ["'" + part.replace("'", "''") + "'" for part in text.split("\0")]
+    return parts[0] if len(parts) == 1 else f"({' || chr(0) || '.join(parts)})"
+
+
+def json_path(names: Iterable[str]) -> str:
+    """Return the literal of the JSON path to a member, one name for each level."""
+    escaped = (name.replace("\\", "\\\\").replace('"', '\\"') for name in names)
+    return literal("$" + "".join(f'."{name}"' for name in escaped))
+
+
+def parquet(paths: Iterable[str], *options: str, between: str = ", ") -> str:
+    """Return the table function that reads exactly these Parquet files, in this order.
+
+    Raises InvalidName for a path that the engine cannot be given.
+    """
+    listed = between.join(literal(file_pattern(path)) for path in paths)
+    # DuckDB 2.0 takes a directory named `type=web` for a partition, and its name for the value of
+    # every row's column `type`.
+    settings = ", ".join(("hive_partitioning = false", *options))
+    return f"read_parquet([{listed}], {settings})"
+
+
+def file_pattern(path: str) -> str:
+    """Return the pattern that matches this file alone, as DuckDB takes every path for a pattern.
+
+    Raises InvalidName for a path with both a wildcard and a backslash, which has none.
+    """
+    if not _WILDCARD.search(path):
+        return path
+    if "\\" in path:
+        raise InvalidName(
+            f"{path!r}: the SQL engine cannot read a path with both a backslash and one of * ? [;"
+            " rename the directory"
+        )
+    return _WILDCARD.sub(lambda match: f"[{match[0]}]", path)
