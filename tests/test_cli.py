@@ -75,8 +75,88 @@ def test_help_names_every_verb_and_exit_code(tmp_path: Path) -> None:
     shown = run(tmp_path, "-h").stdout
     assert all(f"  {verb} " in shown for verb in VERBS)
     assert "seal" not in shown.split()
-    assert "3 checked and found wrong" in shown
+    assert "3 a check found problems" in shown
     assert "REF~N" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "hint"),
+    [
+        (("stauts",), 2, "'stats'"),
+        (("train", "chek"), 2, "'check'"),
+        (("help", "exprot"), 2, "'export'"),
+        (("help", "train", "chek"), 2, "'check'"),
+        (("sql", "SELECT 1", "--formt", "csv"), 2, "'--format'"),
+        (("sql", "SELECT 1", "--format", "jsnol"), 2, "'jsonl'"),
+        (("view", "relability"), 2, "'reliability'"),
+        (("view", "drop", "slwo"), 2, "'slow'"),
+        (("config", "get", "memory"), 2, "'memory_bytes'"),
+        (("dedupe", "--by", "tpe"), 2, "'type'"),
+        (("diff", "mian"), 1, "'main'"),
+        (("tag", "--delete", "relase"), 1, "'release'"),
+        (("stats", "--branch", "mian"), 1, "'main'"),
+        (("sql", "FROM evnts"), 1, '"events"'),
+        (("sql", "FROM relability"), 1, '"reliability"'),
+        (("sql", "FROM slwo"), 1, '"slow"'),
+        (("sql", 'FROM "relase".events'), 1, '"release"'),
+        (("sql", "FROM omega.evnts"), 1, '"events"'),
+    ],
+)  # fmt: skip
+def test_a_mistyped_name_suggests_the_nearest(
+    lake: Path, words: tuple[str, ...], code: int, hint: str
+) -> None:
+    """Verbs, options, their values, views, refs, settings and tables: one line, one suggestion."""
+    run(lake, "view", "create", "slow", "-", input="SELECT type FROM events")
+    run(lake, "tag", "release")
+    said = run(lake, *words, code=code).stderr
+    assert said.count("\n") == 1
+    assert said.lower().count("did you mean") == 1
+    assert f"id you mean {hint}?" in said
+
+
+def test_a_table_that_is_like_none_lists_what_there_is(lake: Path) -> None:
+    """The engine's own catalog is no suggestion."""
+    said = run(lake, "sql", "FROM zzzqqq", code=1).stderr
+    assert "pg_" not in said
+    assert "`lakelog views`" in said
+    assert "data->>'x'" in run(lake, "sql", "SELECT data.x FROM events", code=1).stderr
+
+
+def test_help_verb_shows_the_help_of_a_verb(tmp_path: Path) -> None:
+    """`lakelog help VERB` is `lakelog VERB -h`, also of a verb's own verbs; alone it is `-h`."""
+    assert run(tmp_path, "help").stdout == run(tmp_path, "-h").stdout
+    assert run(tmp_path, "help", "export").stdout == run(tmp_path, "export", "-h").stdout
+    assert run(tmp_path, "help", "train", "check").stdout.startswith("Usage: lakelog train check")
+
+
+def test_jsonl_is_a_synonym_of_ndjson(lake: Path, tmp_path: Path) -> None:
+    """--format jsonl and -o x.jsonl write JSON lines, with sql and with export."""
+    assert run(lake, "sql", "SELECT 1 AS a", "--format", "jsonl").stdout == '{"a":1}\n'
+    out = tmp_path / "x.jsonl"
+    run(lake, "sql", "SELECT 1 AS a", "-o", str(out))
+    assert out.read_text() == '{"a":1}\n'
+    for words in (("-o", str(out)), ("-o", str(tmp_path / "x.out"), "--format", "jsonl")):
+        run(lake, "export", "SELECT 1 AS a", *words)
+    assert out.read_text() == '{"a":1}\n'
+
+
+@pytest.mark.parametrize(
+    ("environment", "painted"),
+    [({"FORCE_COLOR": "1"}, True), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False), ({}, False)],
+)
+def test_force_color_paints_a_pipe(lake: Path, environment: dict[str, str], painted: bool) -> None:
+    """FORCE_COLOR paints where there is no terminal; NO_COLOR wins over it."""
+    said = run(lake, "sql", "SELECT 1 AS a", "--format", "table", env=environment, color=True)
+    assert ("\x1b[" in said.stdout) is painted
+
+
+def test_lakelog_alone_shows_one_line_for_each_verb(tmp_path: Path) -> None:
+    """At 80 columns no verb's line is wrapped, and each verb stands under its section."""
+    shown = run(tmp_path, "-h").stdout.splitlines()
+    assert max(map(len, shown)) <= 80
+    for section, verbs in SECTIONS.items():
+        start = shown.index(f"{section}:") + 1
+        assert [line.split()[0] for line in shown[start : start + len(verbs)]] == list(verbs)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -128,7 +208,7 @@ def test_python_m_lakelog_is_the_command_line(lake: Path) -> None:
 def test_init_makes_a_lake_with_settings(tmp_path: Path) -> None:
     """init takes settings as people write them; the directory may follow the verb."""
     said = run(tmp_path / "a", "init", "--setting", "rotate_bytes=2MB", "--setting", "seal=never")
-    assert said.stderr == f"made a lake at {tmp_path / 'a'}\n"
+    assert said.stderr == f"created a lake at {tmp_path / 'a'}\n"
     assert run(tmp_path / "a", "config", "get", "rotate_bytes").stdout == "2000000\n"
     run(tmp_path / "a", "init", str(tmp_path / "b"))
     assert run(tmp_path / "b", "config", "get", "seal").stdout == "auto\n"
@@ -205,7 +285,7 @@ def test_diff_counts_what_separates_two_states(lake: Path) -> None:
     run(lake, "diff", "v1", "v1", "--exit-code", code=0)
     shown = run(lake, "diff", "v1", "--format", "table").stdout
     assert "+5" in shown
-    assert "nothing separates" in run(lake, "diff", "v1", "v1", "--format", "table").stdout
+    assert "the two states are equal" in run(lake, "diff", "v1", "v1", "--format", "table").stdout
 
 
 # --- snapshot, tag, branch, rollback, undo --------------------------------------------------------
@@ -395,10 +475,18 @@ def test_completion_prints_a_script(tmp_path: Path, shell: str) -> None:
         ("lakelog config get se", ["seal", "segment_rows", "segment_bytes"]),
         ("lakelog init --setting se", ["seal=", "segment_rows=", "segment_bytes="]),
         ("lakelog --lake /nowhere show v", []),
+        ("lakelog --lake LAKE tag v", ["v1"]),
+        ("lakelog --lake LAKE view rel", ["reliability"]),
+        ("lakelog --lake LAKE view slo", ["slow"]),
+        ("lakelog --lake LAKE view drop s", ["slow"]),
+        ("lakelog --lake LAKE export slo", ["slow"]),
+        ("lakelog help exp", ["export"]),
+        ("lakelog help train ch", ["check"]),
     ],
 )
 def test_names_are_completed(lake: Path, words: str, found: list[str]) -> None:
-    """Verbs, tags, branches and settings are completed; an absent lake completes nothing."""
+    """Verbs, refs, views and settings are completed; an absent lake completes nothing."""
+    run(lake, "view", "create", "slow", "-", input="SELECT type FROM events")
     typed = words.replace("LAKE", str(lake)).split()
     environment = {
         "_LAKELOG_COMPLETE": "bash_complete", "COMP_CWORD": str(len(typed) - 1),
@@ -433,7 +521,7 @@ def test_demo_takes_the_whole_tour(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path.write_text("".join(sample.lines(600, 1)) + "not json\n")
     lake = tmp_path / "kept"
     shown = run(tmp_path, "demo", "--sample", str(path), "--lake", str(lake)).stdout
-    assert "the bytes do not match their name" in shown
+    assert "the content does not match its name" in shown
     assert "$ lakelog rollback before --verify" in shown
     assert answer(lake, "stats")["events"] == 600
     assert [t["tag"] for t in answer(lake, "tag")] == ["before"]

@@ -45,7 +45,7 @@ def test_an_event_is_spelled_with_pairs(lake: Path) -> None:
         lake, "append", "type=deploy", "source=ci", "data.version=3", 'data.by={"name":"ann"}',
         "message=to production", "region=eu",
     )  # fmt: skip
-    assert "made a new lake" in said.stderr
+    assert "created a lake" in said.stderr
     assert "stored 1 event, id " in said.stderr
     (event,) = answer(lake, "sql", "SELECT * FROM events")
     assert (event["type"], event["source"], event["message"]) == ("deploy", "ci", "to production")
@@ -243,7 +243,7 @@ def test_elements_that_are_no_events_are_kept_aside(lake: Path) -> None:
     """Of an array, what is no event goes to quarantine by its number."""
     said = run(lake, "append", input='[\n{"type":"a"},\n5,\n null,\n{"x":1}\n]', code=1)
     assert [r["type"] for r in answer(lake, "sql", ALL)] == ["a"]
-    assert "element 2: a JSON object is needed, not a number" in said.stderr
+    assert "element 2: expected a JSON object, not a number" in said.stderr
     assert sorted(k["line"] for k in quarantined(lake)) == ["5", "null", '{"x":1}']
 
 

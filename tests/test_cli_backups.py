@@ -62,7 +62,7 @@ def test_list_names_what_there_is(here: Path) -> None:
 
 def test_verify_tells_what_is_damaged(here: Path) -> None:
     """Exit 3 and a line for each backup, or document, that is not what was written."""
-    assert "2 backups sound, 0 damaged" in lakelog("backups", "verify", cwd=here).stderr
+    assert "2 backups intact, 0 damaged" in lakelog("backups", "verify", cwd=here).stderr
     one, two = sorted(p for p in (here / "kept").glob("a*") if p.suffix != ".json")
     one.write_bytes(one.read_bytes().replace(b"T", b"U", 1))
     found = lakelog("backups", "verify", "--json", cwd=here, code=3)
@@ -71,7 +71,7 @@ def test_verify_tells_what_is_damaged(here: Path) -> None:
     assert "bytes are not those that were copied" in found.stderr
     (here / "kept" / f"{two.name}.backup.json").write_bytes(b"{}\n")
     found = lakelog("backups", "verify", cwd=here, code=3)
-    assert "0 backups sound, 2 damaged" in found.stderr
+    assert "0 backups intact, 2 damaged" in found.stderr
     assert "its document cannot be read" in found.stderr
 
 
@@ -93,12 +93,12 @@ def test_restore_brings_a_file_back(here: Path) -> None:
 def test_mistakes(here: Path, tmp_path: Path) -> None:
     """One line each, with what to do."""
     assert "no backup of x.log" in lakelog("backups", "list", "x.log", cwd=here, code=1).stderr
-    assert "say which" in lakelog("backups", "restore", cwd=here, code=2).stderr
+    assert "name a backup" in lakelog("backups", "restore", cwd=here, code=2).stderr
     assert "go with restore" in lakelog("backups", "list", "--force", cwd=here, code=2).stderr
     words = ("watch", "logs", "--once", "--remove-processed")
     assert "without --backup-dir" in lakelog(*words, cwd=here, code=2).stderr
     words = ("watch", "logs", "--once", "--backup-dir", ".")
-    assert "must not hold" in lakelog(*words, cwd=here, code=2).stderr
+    assert "must not contain" in lakelog(*words, cwd=here, code=2).stderr
     words = ("--lake", "other", "init")
     lakelog(*words, cwd=here)
     found = lakelog("--lake", "other", "backups", "list", cwd=here, code=1).stderr
@@ -113,7 +113,7 @@ def test_processed_files_are_removed_if_asked(here: Path) -> None:
     assert "1 read from their backups" in lakelog("audit", cwd=here).stderr
     assert "1 read from their backups" in lakelog("audit", "logs/a.log.1", cwd=here).stderr
     done = lakelog(*words, "--backup-age", "1us", cwd=here).stderr
-    assert "1 old backups let go" in done
+    assert "1 old backup deleted" in done
     listed = lakelog("backups", "list", "--json", cwd=here).stdout
     assert [os.path.basename(b["source"]) for b in json.loads(listed)] == ["a.log"]
 

@@ -51,7 +51,7 @@ def lake(tmp_path: Path) -> Path:
 def test_no_verb_makes_a_lake_by_the_way(tmp_path: Path, words: tuple[str, ...]) -> None:
     """Where there is no lake every other verb says so and makes none."""
     said = refused(tmp_path / "none", *words)
-    assert said == f"no lake at {tmp_path / 'none'}: make one with `lakelog init`"
+    assert said == f"no lake at {tmp_path / 'none'}: create one with `lakelog init`"
     assert not (tmp_path / "none").exists()
 
 
@@ -74,7 +74,7 @@ def test_a_directory_of_others_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_second_init_is_refused(lake: Path) -> None:
     """init does not touch a lake that is there."""
-    assert "there is a lake" in refused(lake, "init")
+    assert "a lake already exists" in refused(lake, "init")
 
 
 def test_a_lake_of_a_later_format_is_not_opened(lake: Path) -> None:
@@ -218,11 +218,11 @@ def test_without_a_terminal_removing_needs_yes(tmp_path: Path) -> None:
     run(lake, "append", input=lines(3, time="2020-01-01"))
     run(lake, "snapshot")
     words = ("retention", "--older-than", "1d", "--apply")
-    assert "say --yes" in refused(lake, *words, code=USAGE, input="y\n")
+    assert "add --yes" in refused(lake, *words, code=USAGE, input="y\n")
     flip(segments(lake)[0])
     before = sorted(p.name for p in lake.rglob("*"))
     for repairing in (("repair",), ("verify", "--repair")):
-        assert "say --yes" in refused(lake, *repairing, code=USAGE, input="y\n")
+        assert "add --yes" in refused(lake, *repairing, code=USAGE, input="y\n")
     assert sorted(p.name for p in lake.rglob("*")) == before
 
 

@@ -65,7 +65,7 @@ def test_a_view_is_made_shown_and_dropped(lake: Path, home: Path) -> None:
     file.write_text(BUSIEST)
     made = run(lake, "view", "create", "busiest", str(file))
     assert (made.exit_code, made.stdout) == (0, "")
-    assert "created the projection busiest, version 1" in made.stderr
+    assert "created incremental view busiest, version 1" in made.stderr
     assert answer(lake, "busiest") == [{"source": None, "events": 5}]
     assert run(lake, "view", "show", "busiest").stdout == BUSIEST
     again = run(lake, "view", "create", "busiest", str(file), code=2)

@@ -55,7 +55,7 @@ def test_it_runs_until_it_is_told_to_end(here: Path) -> None:
                 assert time.monotonic() < until
                 time.sleep(0.05)
             refused = lakelog("watch", "logs", cwd=here, code=1)
-            assert "another process watches logs" in refused.stderr
+            assert "another process is watching logs" in refused.stderr
             with open(here / "logs/a.log", "ab") as file:
                 file.write(LINE % 3)
             while count(here) < 4:

@@ -212,7 +212,7 @@ def test_the_timer_tells_rows_and_time(
         "FROM range(201)",
     )
     _, err = told(talking, capsys, *texts, "SELECT 1 AS a WHERE false")
-    heads = ["1 row,", "2 rows,", "done,", "the first 200 rows,", "0 rows,"]
+    heads = ["1 row,", "2 rows until you leave,", "done,", "the first 200 rows,", "0 rows,"]
     lines = err.splitlines()
     assert [line[: len(head)] for line, head in zip(lines, heads, strict=True)] == heads
     assert all(line.split(";")[0].endswith((" ms", " s")) for line in lines)
@@ -312,7 +312,9 @@ def test_tables_schema_and_help_tell_what_there_is(
     talking.answer("CREATE TABLE mine AS SELECT 1 AS a, DATE '2026-01-01' AS d")
     out, _ = told(talking, capsys, ".tables")
     first = [line.split()[0] for line in out.splitlines()[2:]]
-    assert first == ["events", "quarantine", "mine", '"v1".events', '"main".events']
+    assert first[:3] == ["events", "quarantine", "mine"]
+    assert {"reliability", "omega.events", "omega.patterns"} <= set(first)
+    assert first[-2:] == ['"v1".events', '"main".events']
     assert "13 events" in out
     out, _ = told(talking, capsys, ".schema mine")
     assert [line.split() for line in out.splitlines()[2:]] == [
@@ -324,6 +326,32 @@ def test_tables_schema_and_help_tell_what_there_is(
     assert [line.split()[0] for line in out.splitlines()[: len(shell.COMMANDS)]] == [
         f".{name}" for name in shell.COMMANDS
     ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "command"),
+    [
+        ("\\?", ".help"), ("help", ".help"), ("\\d", ".tables"), ("\\dt", ".tables"),
+        ("\\d events", ".schema events"), ("\\d+ reliability", ".schema reliability"),
+        ("\\timing", ".timer"),
+    ],
+)  # fmt: skip
+def test_commands_of_other_shells_work(
+    talking: shell.Shell, capsys: pytest.CaptureFixture[str], typed: str, command: str
+) -> None:
+    """What psql's users type does what the shell's own command does, without a semicolon."""
+    assert talking.is_whole(typed)
+    assert told(talking, capsys, typed) == told(talking, capsys, command)
+
+
+def test_backslash_q_leaves(talking: shell.Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    """\\q leaves; an unknown command is named as it was typed, with the nearest one."""
+    _, err = told(talking, capsys, "\\copy", ".tabels", ".format jsonl")
+    assert "no command \\copy" in err
+    assert "did you mean 'tables'?" in err
+    assert "the format is ndjson" in err
+    told(talking, capsys, "\\q")
+    assert talking.is_over
 
 
 # --- the screen -----------------------------------------------------------------------------------
@@ -386,7 +414,9 @@ def offered(words: Words, text: str) -> list[str]:
     ("text", "expected"),
     [
         ("SELECT sub", "SELECT subject"), ("SELECT * FROM ev", "SELECT * FROM events"),
-        ("FROM quar", "FROM quarantine"), ("sel", "select"), ("SEL", "SELECT"),
+        ("FROM quar", "FROM quarantine"), ("FROM rel", "FROM reliability"),
+        ("FROM ome", "FROM omega."), ("FROM omega.pat", "FROM omega.patterns"),
+        ("sel", "select"), ("SEL", "SELECT"),
         ("SELECT date_tr", "SELECT date_trunc("), ("SELECT * FROM v", 'SELECT * FROM "v1".'),
         ('FROM "v', 'FROM "v1".'), ('FROM "v1".ev', 'FROM "v1".events'),
         ("FROM v1.qu", "FROM v1.quarantine"), ("SELECT e.lev", "SELECT e.level"),

@@ -50,8 +50,10 @@ APPLOG: list[tuple[str, tuple[str, str | None, str | None, str]]] = [
         "2016-09-28T04:30:30", "INFO", "CBS", "Loaded")),
     ("2022-12-29 11:39:26.009756|ERROR   |Query         |   |failed", (
         "2022-12-29T11:39:26.009756", "ERROR", "Query", "failed")),
-    ("2023-03-06 15:13:32.685002 96.83% [WARNING] sofia_reg.c:3223 SIP", (
-        "2023-03-06T15:13:32.685002", "WARN", "sofia_reg.c:3223", "SIP")),
+    ("2022-09-08T13:08:51,629|WARN|org.apereo.cas.Web|a|b", (
+        "2022-09-08T13:08:51.629", "WARN", "org.apereo.cas.Web", "a|b")),
+    ("2022-09-08T13:08:51,629|audit|127.0.0.1|ACCESS|granted", (
+        "2022-09-08T13:08:51.629", None, None, "audit|127.0.0.1|ACCESS|granted")),
     ("02-Jan-2024 03:04:05.678 SEVERE [main] org.a.B.<init> broke", (
         "2024-01-02T03:04:05.678", "ERROR", "org.a.B.<init>", "broke")),
     ("2022/03/01 12:57:58 ...web/auth.go:200:SignIn() [E] Failed", (

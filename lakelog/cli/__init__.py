@@ -15,52 +15,54 @@ from lakelog.cli.app import DEFAULT_LAKE, App, complete_branch
 
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Write": {
-        "init": ("write", "make a lake"),
+        "init": ("write", "create a lake"),
         "append": ("write", "store JSON lines from stdin, or one event from KEY=VALUE"),
-        "ingest": ("ingest", "take files in at bulk speed, each row once"),
-        "watch": ("watch", "follow the files of directories, each line once"),
+        "ingest": ("ingest", "load files at bulk speed, each row exactly once"),
+        "watch": ("watch", "follow the files of directories, each line exactly once"),
         "dump": ("dump", "watch and back up *.log files, with the old flags"),
+        "formats": ("definitions", "show how a file is parsed; add log formats of your own"),
     },
     "Read": {
-        "sql": ("query", "run SQL over the events, live ones included"),
-        "tail": ("tail", "the last events, then live ones"),
-        "views": ("views", "list the views, which keep themselves up to date"),
-        "view": ("views", "answer a view; create, drop or show one"),
-        "stats": ("stats", "what the lake holds, in numbers"),
-        "dedupe": ("dedupe", "what is there more than once; leave one of each"),
-        "export": ("export", "rows as files: Parquet, CSV, JSON lines, Arrow"),
-        "train": ("train", "training sets with a leak certificate"),
+        "sql": ("query", "run SQL over the events, or open the SQL shell"),
+        "tail": ("tail", "show the last events; -f follows live ones"),
+        "views": ("views", "list the views, which are updated incrementally"),
+        "view": ("views", "query a view; create, drop or show one"),
+        "stats": ("stats", "count events, segments and bytes"),
+        "dedupe": ("dedupe", "find duplicate events and remove all but one"),
+        "export": ("export", "write rows to Parquet, CSV, JSON lines or Arrow files"),
+        "train": ("train", "build and check leak-free training sets"),
     },
     "History": {
-        "log": ("history", "moves of the branch, newest first"),
-        "show": ("history", "one state of the lake"),
-        "diff": ("history", "what separates two states"),
+        "log": ("history", "list the moves of the branch, newest first"),
+        "show": ("history", "describe one state of the lake"),
+        "diff": ("history", "compare two states"),
         "snapshot": ("names", "record the present state with a message"),
-        "tag": ("names", "name a state for good"),
-        "branch": ("names", "start, list or end branches"),
-        "rollback": ("history", "go back to a state; deletes nothing"),
+        "tag": ("names", "name a state permanently; list and delete tags"),
+        "branch": ("names", "create, list or delete branches"),
+        "rollback": ("history", "return to a state; nothing is deleted"),
         "undo": ("history", "undo the last rollback, snapshot or retention"),
     },
-    "Care": {
-        "quarantine": ("ingest", "lines that were no events: look, try again, drop"),
-        "audit": ("audit", "prove that each line of a file is there exactly once"),
-        "backups": ("backups", "copies of watched files: list, verify, restore"),
-        "verify": ("care", "read every byte again and name what is damaged"),
-        "repair": ("care", "set damaged files aside, or fetch them from a copy"),
+    "Maintenance": {
+        "quarantine": ("ingest", "list, retry or drop lines that could not be parsed"),
+        "audit": ("audit", "prove that each line of a file is stored exactly once"),
+        "backups": ("backups", "list, verify or restore copies of watched files"),
+        "verify": ("care", "check every byte and name the damaged files"),
+        "repair": ("care", "set damaged files aside, or restore them from a copy"),
         "compact": ("care", "merge small segments"),
-        "gc": ("care", "delete what nothing needs any more"),
-        "retention": ("care", "let go of events older than a span"),
+        "gc": ("care", "delete files that no state refers to"),
+        "retention": ("care", "remove events older than a time span"),
     },
     "Older systems": {
-        "oos": ("oos", "views of an OOS log stream"),
-        "events": ("events", "the older event store: stats, list, search, export"),
+        "oos": ("oos", "the views of the OOS log stream"),
+        "events": ("events", "the verbs of the older event store"),
     },
-    "Around it": {
+    "Setup and help": {
+        "help": ("help", "show the help of a verb"),
+        "demo": ("demo", "take a two-minute tour"),
         "doctor": ("doctor", "check this machine and the lake"),
-        "config": ("setup", "show and set the lake's settings"),
+        "config": ("setup", "show or change the lake's settings"),
         "connect": ("connect", "open the lake from DuckDB, Python or other tools"),
         "completion": ("setup", "print the completion script for a shell"),
-        "demo": ("demo", "a tour of two minutes at most"),
     },
 }
 HIDDEN = {"seal": "seal"}
@@ -114,9 +116,10 @@ class Verbs(click.Group):
 EPILOG = """\b
 REF is a tag, a branch, a snapshot id or its first digits, @N or BRANCH@N for
 a move, REF~N for N states before, or a time such as 2026-11-20T08:00.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 checked and found wrong,
-130 interrupted. Every option may come from the environment: LAKELOG_LAKE,
-LAKELOG_SQL_FORMAT. LAKELOG_DEBUG=1 shows where an error came from.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 a check found problems,
+130 interrupted. Any option can be set in the environment: LAKELOG_LAKE,
+LAKELOG_SQL_FORMAT. LAKELOG_DEBUG=1 prints tracebacks. `lakelog help VERB`
+explains a verb.
 
 \b
 Examples:
@@ -138,15 +141,15 @@ Examples:
     "--branch", default="main", metavar="NAME", help="The branch to work on; main by default.",
     shell_complete=complete_branch,
 )  # fmt: skip
-@click.option("-q", "--quiet", is_flag=True, help="No words on stderr but errors.")
-@click.option("-v", "--verbose", is_flag=True, help="More words on stderr.")
+@click.option("-q", "--quiet", is_flag=True, help="Write only errors to stderr.")
+@click.option("-v", "--verbose", is_flag=True, help="Write details to stderr.")
 @click.version_option(VERSION, message="lakelog %(version)s", allow_from_autoenv=False)
 @click.pass_context
 def cli(ctx: click.Context, lake: str, branch: str, quiet: bool, verbose: bool) -> None:
     """The flight recorder for data and AI systems.
 
-    One directory is one lake: append events from any number of processes, ask
-    SQL over them at once, name every state, verify it, and go back to it.
+    One directory is one lake: append events from any number of processes, query
+    them with SQL at once, name any state, verify it, and return to it.
     """
     ctx.obj = App(lake, branch, quiet, verbose)
 

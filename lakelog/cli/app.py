@@ -16,6 +16,7 @@ from lakelog.cli import terminal
 from lakelog.errors import LakelogError
 from lakelog.settings import NAMES
 from lakelog.store import opening
+from lakelog.views import catalog
 
 DEFAULT_LAKE = "lake"
 
@@ -38,7 +39,7 @@ class App:
         if opening.is_lake(self.path) or self.branch != "main":
             return self.open()
         lake = lakes.open(self.path)
-        self.say(f"made a new lake at {lake.path}")
+        self.say(f"created a lake at {lake.path}")
         return lake
 
     def say(self, text: str, **style: Any) -> None:
@@ -95,6 +96,41 @@ def complete_branch(ctx: click.Context, _: click.Parameter, typed: str) -> list[
     return [n for n, kind in _refs(ctx) if kind == "branch" and n.startswith(typed)]
 
 
+def complete_verb(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """Verbs that begin with what was typed, after those of `lakelog help VERB`."""
+    context = ctx.find_root()
+    for word in ctx.params.get("words") or ():
+        group = context.command
+        command = group.get_command(context, word) if isinstance(group, click.Group) else None
+        if command is None:
+            return []
+        context = click.Context(command, context, info_name=word)
+    group = context.command
+    names = group.list_commands(context) if isinstance(group, click.Group) else []
+    return [name for name in names if name.startswith(typed)]
+
+
+def complete_view(ctx: click.Context, _: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Views that begin with what was typed; FILE where `view create NAME` wants one."""
+    words: tuple[str, ...] = ctx.params.get("words") or ()
+    if words[:1] == ("create",):
+        return [CompletionItem(typed, type="file")] if len(words) == 2 else []
+    is_first = not words
+    if not is_first and (len(words) > 1 or words[0] not in ("drop", "show")):
+        return []
+    built_in, own = _views(ctx)
+    names = own if words[:1] == ("drop",) else [*built_in, *own]
+    items = [CompletionItem(name, help="view") for name in names]
+    items += [CompletionItem(word) for word in ("create", "drop", "show") if is_first]
+    return [item for item in items if item.value.startswith(typed)]
+
+
+def complete_table(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """Tables and views that begin with what was typed."""
+    built_in, own = _views(ctx)
+    return [name for name in ("events", "quarantine", *built_in, *own) if name.startswith(typed)]
+
+
 def complete_setting(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
     """Names of settings that begin with what was typed."""
     return [name for name in NAMES if name.startswith(typed)]
@@ -111,6 +147,17 @@ def _refs(ctx: click.Context) -> list[tuple[str, str]]:
         refs = opening.load(path).refs
         return [(t.name, "tag") for t in refs.tags()] + [(b, "branch") for b in refs.branches()]
     return []
+
+
+def _views(ctx: click.Context) -> tuple[list[str], list[str]]:
+    """Return the names of the built-in views and of the lake's own."""
+    params = ctx.find_root().params
+    own: list[str] = []
+    with contextlib.suppress(LakelogError, OSError):
+        store = opening.load(params.get("lake") or DEFAULT_LAKE)
+        head = store.refs.head(params.get("branch") or "main")
+        own = sorted(catalog.own(store, store.manifests.load(head.move.snapshot)))
+    return sorted(catalog.BUILT_IN), own
 
 
 def _listed(examples: str) -> str | None:

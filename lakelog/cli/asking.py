@@ -25,6 +25,7 @@ _SCHEMA = re.compile(r"\blakelog_\d+\b")
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.S)
 _OPEN = re.compile(r'unterminated|near "\$\w*\$')
 """What the parser says of a string, comment or quoted name that has no end yet."""
+_CHANGES = frozenset(("CREATE", "INSERT", "UPDATE", "DELETE", "ALTER", "DROP", "MERGE_INTO"))
 _NO_ROWS = (["Count"], ["Success"])
 
 
@@ -35,6 +36,11 @@ class Statement:
     text: str
     kind: str
     params: frozenset[str] = frozenset()
+
+    @property
+    def changes(self) -> bool:
+        """Whether it only makes or changes tables, which last as long as the session."""
+        return self.kind in _CHANGES
 
     def gives_rows(self, relation: Any) -> bool:
         """Whether the relation that it made is an answer, not just a count of rows changed."""
@@ -94,11 +100,14 @@ class Asker(Tables):
         except duckdb.Error:
             return False
 
-    def sql(self, query: str, params: Any = None, at: str | None = None) -> Any:
+    def sql(
+        self, query: str, params: Any = None, at: str | None = None, cursor: Any = None,
+        scope: Any = None,
+    ) -> Any:  # fmt: skip
         """Run one statement on the one connection; see Session.sql. Errors keep their caret."""
         import duckdb
 
-        cursor = self.cursor()
+        cursor = cursor or self.cursor()
         try:
             if _TRANSACTION.match(query):
                 return cursor.sql(query)
@@ -109,7 +118,12 @@ class Asker(Tables):
                 return cursor.sql(self._counted)
             return cursor.sql(self._query, params=params) if params else cursor.sql(self._query)
         except duckdb.Error as error:
-            raise QueryFailed(self.as_typed(str(error))) from None
+            words = self.with_suggestion(str(error))
+            raise QueryFailed(self.as_typed(words)) from None
+
+    def gives_payload(self, query: str) -> bool:
+        """Whether a column `data` of the answer is the payload of events."""
+        return prune.gives_payload(self.connect().cursor(), query)
 
     def again(self) -> duckdb.DuckDBPyConnection:
         """Run the last query once more; its rows can be fetched in pieces."""

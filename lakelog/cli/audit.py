@@ -24,7 +24,7 @@ _FAULTS = ("missing", "doubled", "foreign")
 _COLUMNS = (
     "source", "label", "format", "state", "bytes", "waiting", "lines", "stored", "quarantined",
     "known", "let_go", *_FAULTS, *(f"{fault}_at" for fault in _FAULTS), "gone", "error",
-    "backup",
+    "backup", "copy_of",
 )  # fmt: skip
 _NAME_MAX = 20
 
@@ -35,8 +35,8 @@ _NAME_MAX = 20
     lakelog audit logs/*.jsonl --json
 """)  # fmt: skip
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...", type=click.Path())
-@click.option("--source", "label", metavar="NAME", help="The --source they were taken in with.")
-@click.option("--as", "form", type=InputFormat(), help="The format, if ingest was told it.")
+@click.option("--source", "label", metavar="NAME", help="The --source they were ingested with.")
+@click.option("--as", "form", type=InputFormat(), help="The format, if ingest was given one.")
 @click.option(
     "--backup-dir", "folders", multiple=True, type=click.Path(), metavar="DIR",
     help="Where backups of removed files are, if the lake does not know.",
@@ -46,10 +46,10 @@ def audit(
     app: App, sources: tuple[str, ...], label: str | None, form: str | None,
     folders: tuple[str, ...], target: Target,
 ) -> None:  # fmt: skip
-    """Prove that each line of files that were taken in is there exactly once.
+    """Prove that each line of ingested files is stored exactly once.
 
     Reads files, directories and patterns again (without any: all files that
-    cursors remember) as far as they were taken in, and counts their lines in
+    cursors remember) as far as they were ingested, and counts their lines in
     the lake. A file is known by what it holds, whatever its name is now; of
     one that was removed a backup is read, if it is whole.
     """
@@ -94,7 +94,7 @@ def problems(done: auditing.Audit) -> Iterator[str]:
 
 def summary(done: auditing.Audit) -> str:
     """Say in one line what is proven."""
-    read = [f for f in done.files if f.seen and not f.gone]
+    read = [f for f in done.files if f.seen and not (f.gone or f.copy_of)]
     lines, seen = sum(f.lines for f in read), sum(f.seen for f in read)
     what = f"{many(lines, 'line')} of {many(len(read), 'file')} read again ({size(seen)})"
     faults = sum(f.wrong for f in done.files)
@@ -102,14 +102,19 @@ def summary(done: auditing.Audit) -> str:
         return f"{many(faults, 'fault')} in {many(len(done.wrong), 'file')}; {what}"
     if not read:
         return "nothing to read again" if not done.failed else "nothing was proven"
-    words = f"{what}: each there exactly once"
+    words = f"{what}: each is stored exactly once"
     known, let_go = sum(f.known for f in read), sum(f.let_go for f in read)
     words += f", {known:,} by ids known before" if known else ""
-    words += f"; {let_go:,} let go by retention or dedupe" if let_go else ""
+    words += f"; {let_go:,} removed by retention or dedupe" if let_go else ""
     gone = sum(bool(f.gone) for f in done.files)
     copied = sum(bool(f.backup) for f in done.files)
     words += f"; {copied:,} read from their backups" if copied else ""
-    return words + (f"; {many(gone, 'file')} not there to be read" if gone else "")
+    copies = sum(bool(f.copy_of) for f in done.files)
+    words += f"; {many(copies, 'file')} copied from others" if copies else ""
+    if gone:
+        whole = f"{gone:,} of {len(read) + gone:,} files no longer exist"
+        words += f"; {whole}, for those only the lake was checked"
+    return words
 
 
 def _words(fault: str, count: int) -> str:
@@ -117,8 +122,8 @@ def _words(fault: str, count: int) -> str:
     if fault == "missing":
         return f"{many(count, 'line')} missing"
     if fault == "doubled":
-        return f"{many(count, 'line')} there more than once"
-    return f"{many(count, 'row')} at places that are no line taken in"
+        return f"{many(count, 'line')} stored more than once"
+    return f"{many(count, 'row')} at positions where no line was ingested"
 
 
 def _held(file: FileAudit) -> str:

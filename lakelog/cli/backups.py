@@ -66,21 +66,23 @@ _OPTIONS = [
     ),
     click.option(
         "--backup-interval", type=click.FloatRange(0.1), default=INTERVAL, show_default=True,
-        metavar="SECONDS", help="Copy a file so often at most.",
+        metavar="SECONDS", help="Copy a file at most this often.",
     ),
     click.option(
         "--backup-keep", type=click.IntRange(0), default=KEEP, show_default=True, metavar="N",
         help="Keep the newest N of a file; 0 keeps all.",
     ),
-    click.option("--backup-age", metavar="SPAN", help="Let those older than SPAN (30d) go."),
-    click.option("--backup-zstd", is_flag=True, help="Pack them with zstd."),
+    click.option(
+        "--backup-age", metavar="SPAN", help="Delete backups older than SPAN, such as 30d."
+    ),
+    click.option("--backup-zstd", is_flag=True, help="Compress backups with zstd."),
     click.option(
         "--remove-processed", is_flag=True,
         help="Remove a rotated file once its backup is verified and its lines are published.",
     ),
     click.option(
         "--remove-after", metavar="SPAN",
-        help="Remove others too, once nobody wrote to them for SPAN.",
+        help="Also remove files that were not written to for SPAN.",
     ),
 ]  # fmt: skip
 
@@ -126,7 +128,7 @@ def backups(
     if action != "restore" and (to is not None or force):
         raise click.UsageError("--to and --force go with restore")
     if action == "restore" and not names:
-        raise click.UsageError("say which: a backup, or the file it was made of")
+        raise click.UsageError("name a backup, or the file it was made from")
     if to is not None and len(names) > 1 and not os.path.isdir(to):
         raise click.UsageError("several files need a directory: --to DIR")
     found = _found(app, folders)
@@ -166,7 +168,7 @@ def _found(app: App, folders: tuple[str, ...]) -> Listed:
             chosen = shelves(lake)
         if not chosen:
             raise click.ClickException(
-                "no backups known here: watch with --backup-dir DIR, or name it"
+                "no backups are known: watch with --backup-dir DIR, or name it"
             )
     whole = Listed()
     for shelf in chosen:
@@ -221,7 +223,7 @@ def _verify(app: App, found: Listed, chosen: list[Backup], named: bool, target: 
     for row in bad:
         app.say(f"{cell(row['backup'])}: {row['reason']}", fg="red")
     held = size(sum(b.size for b in chosen))
-    whole = f"{many(len(records) - len(bad), 'backup')} sound"
+    whole = f"{many(len(records) - len(bad), 'backup')} intact"
     app.say(f"{whole}, {len(bad):,} damaged; {held} read again{_others(found)}")
     if bad:
         click.get_current_context().exit(exits.WRONG)
@@ -239,4 +241,4 @@ def _row(one: Backup) -> dict[str, Any]:
 def _others(found: Listed) -> str:
     """A word on copies that have no document."""
     count = len(found.strangers)
-    return f"; {many(count, 'other file')} there without a document" if count else ""
+    return f"; {many(count, 'other file')} without metadata" if count else ""

@@ -43,7 +43,7 @@ _LISTED_MAX = 50
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
 def verify(app: App, ref: str | None, mend: bool, yes: bool, target: Target) -> None:
-    """Read every byte again and name each file that is not as it was written.
+    """Read every byte again and name each damaged file.
 
     With REF only what that state needs. Exits with 3 if anything is damaged.
     """
@@ -67,7 +67,7 @@ def verify(app: App, ref: str | None, mend: bool, yes: bool, target: Target) -> 
     "--from", "copy", type=click.Path(), metavar="LAKE",
     help="Fetch damaged files from this copy where they are intact.",
 )  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Only say what is damaged.")
+@click.option("--dry-run", is_flag=True, help="Only report what is damaged.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
 def repair(app: App, copy: str | None, dry_run: bool, yes: bool, target: Target) -> None:
@@ -128,11 +128,11 @@ def compact(app: App, watch: bool, every: str, target: Target) -> None:
     lakelog gc --dry-run
     lakelog gc
 """)  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Only say what would go now.")
-@click.option("--yes", is_flag=True, help="Taken for the sake of scripts: gc never asks.")
+@click.option("--dry-run", is_flag=True, help="Only report what would be deleted now.")
+@click.option("--yes", is_flag=True, help="Accepted for scripts: gc never asks.")
 @with_output
 def gc(app: App, dry_run: bool, yes: bool, target: Target) -> None:
-    """Delete files that no tag, branch or kept move needs any more.
+    """Delete files that no tag, branch or kept move refers to.
 
     Only after a grace that counts from when they were first seen so (setting gc_grace_hours), so
     run it now and then. It never asks: what it may delete can be reached by nothing.
@@ -149,14 +149,14 @@ def gc(app: App, dry_run: bool, yes: bool, target: Target) -> None:
     lakelog retention --older-than 30d --apply --yes
 """)  # fmt: skip
 @click.option("--older-than", required=True, metavar="SPAN", help="30d, 12h, 90m or 4w.")
-@click.option("--apply", is_flag=True, help="Do it, after asking; without it only say what goes.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go; so it is without --apply.")
+@click.option("--apply", is_flag=True, help="Remove them, after asking; without it, only report.")
+@click.option("--dry-run", is_flag=True, help="Only report what would be removed; the default.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
 def retention(
     app: App, older_than: str, apply: bool, dry_run: bool, yes: bool, target: Target
 ) -> None:  # fmt: skip
-    """Take events older than a span off the branch.
+    """Remove events older than a time span from the branch.
 
     It is one move that `lakelog undo` takes back; files go later, by gc, once nothing names them.
     """
@@ -200,7 +200,7 @@ def _repaired(
     store: Store, first: Problem | None, report: Report, copy: str | None, yes: bool
 ) -> Repaired:
     if copy is not None and not os.path.isfile(os.path.join(copy, "lakelog.json")):
-        raise click.UsageError(f"{copy} is no lake to fetch files from")
+        raise click.UsageError(f"{copy} is not a lake")
     files = many(len({p.path for p in report.problems}), "file")
     source = f"fetch {files} from {copy}, or set them aside" if copy else f"set {files} aside"
     if not confirm(f"{source}; events in them may be lost?", yes):
@@ -219,7 +219,7 @@ def _report_lines(store: Store, report: Report) -> Iterator[str]:
     if len(report.problems) > _LISTED_MAX:
         yield f"  and {len(report.problems) - _LISTED_MAX:,} more; --json has them"
     if report.cut:
-        yield f"{many(len(report.cut), 'torn frame')} of dead writers kept in cache/cut"
+        yield f"{many(len(report.cut), 'torn frame')} of dead writers, saved in cache/cut"
     if damaged:
         yield "`lakelog repair` sets these files aside, or fetches them with --from COPY"
 
@@ -270,7 +270,9 @@ def _collected(done: Collected, grace: int) -> list[str]:
         lines = ["nothing to delete"]
     waiting = done.condemned - (done.deleted if done.dry_run else 0)
     if waiting:
-        lines.append(f"{many(waiting, 'file')} more wait out the grace of {many(grace, 'hour')}")
+        lines.append(
+            f"{many(waiting, 'more file')} can be deleted after the grace of {many(grace, 'hour')}"
+        )
     if done.packed:
         lines.append(f"{many(done.packed, 'old move')} packed into one file")
     names = [f"  {name}" for name in done.names] if done.dry_run else []
@@ -282,7 +284,7 @@ def _retained(app: App, done: Retained, apply: bool) -> str:
     if not done.events:
         return f"no event of {app.branch} is older than {line}"
     if done.applied:
-        return f"removed {many(done.events, 'event')} before {line}; `lakelog undo` takes it back"
+        return f"removed {many(done.events, 'event')} before {line}; `lakelog undo` reverts it"
     again = "" if apply else "; --apply removes them"
     return f"{_up_to(done)} of {app.branch} before {line}{again}"
 

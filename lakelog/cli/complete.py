@@ -16,6 +16,8 @@ from prompt_toolkit.document import Document
 
 from lakelog.cli.asking import Asker
 from lakelog.errors import LakelogError
+from lakelog.query import omega
+from lakelog.store import sql
 from lakelog.store.opening import Store
 from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 
@@ -60,6 +62,13 @@ class Names:
             if table not in ("events", "quarantine"):
                 found.setdefault(table, []).append(column)
         return found
+
+    def views(self) -> list[Named]:
+        """Views that are tables in SQL, and what each is about."""
+        with contextlib.suppress(LakelogError, OSError):
+            found = (definition for definition, _ in self._asker.definitions())
+            return [(definition.name, definition.about) for definition in found]
+        return []
 
     @cached_property
     def functions(self) -> list[Named]:
@@ -131,8 +140,7 @@ class Words(Completer):
             return
         for value in self._names.values(column[1].lower()):
             if value.startswith(typed):
-                text = value.replace("'", "''")
-                yield Completion(f"{text}'", -len(typed), display=value)
+                yield Completion(sql.literal(value)[1:], -len(typed), display=value)
 
     def _refs(self, typed: str, quote: str = "") -> Iterator[Completion]:
         """Tags and branches as the schemas they are; `quote` where none is typed yet."""
@@ -154,6 +162,9 @@ class Words(Completer):
         columns = dict.fromkeys(c for names in tables.values() for c in names)
         listed: list[Named] = [] if table_comes else [(c, "column") for c in columns]
         listed += [(table, "table") for table in tables]
+        if table_comes:
+            listed += [(name, "view") for name, _ in self._names.views() if name not in tables]
+            listed += [(f"{omega.SCHEMA}.", "the older event store")]
         yield from _fitting(typed, listed)
         yield from self._refs(typed, quote='"')
         if typed:  # there are hundreds of them
@@ -177,6 +188,8 @@ class Words(Completer):
         """What may follow a name and a dot: a ref's tables, a table's columns, any for an alias."""
         if owner in {name for name, _ in self._names.refs()}:
             return [("events", "table"), ("quarantine", "table")]
+        if owner.lower() == omega.SCHEMA:
+            return [(table, "table") for table in omega.TABLES]
         tables = self._names.tables()
         known = {owner: tables[owner]} if owner in tables else tables
         return [(c, "column") for c in dict.fromkeys(c for names in known.values() for c in names)]

@@ -12,6 +12,7 @@ from lakelog.cli.tables import cell
 from lakelog.cli.terminal import many
 from lakelog.cli.values import clock, dumps
 from lakelog.lake import Lake
+from lakelog.store import sql
 from lakelog.store.layout import Layout
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
@@ -42,8 +43,8 @@ if __name__ == "__main__":
 @click.option("--print", "printed", is_flag=True, help="Print the SQL itself.")
 @click.option("--at", metavar="REF", shell_complete=complete_ref, help="A state other than now.")
 @click.option(
-    "--format", type=click.Choice(("sql", "python", "json", "table")), metavar="FORMAT",
-    help="Print sql, python, both in json, or by default the ways there are.",
+    "--format", type=click.Choice(("sql", "python", "files", "json", "table")), metavar="FORMAT",
+    help="Print sql, python, the Parquet files, all in json, or by default the ways there are.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
 def connect(app: App, printed: bool, at: str | None, format: str | None, as_json: bool) -> None:
@@ -58,9 +59,11 @@ def connect(app: App, printed: bool, at: str | None, format: str | None, as_json
             click.echo(guide(lake), nl=False)
             return
         state = lake.store.manifests.load(lake.at(at).id if at else lake.settle().move.snapshot)
-        sql = script(lake, state, at)
-    if chosen == "json":
-        made = {"snapshot": state.digest, "events": state.totals.events, "sql": sql}
+        sql, paths = script(lake, state, at), files(lake, state)
+    if chosen == "files":
+        click.echo("".join(f"{path}\n" for path in paths), nl=False)
+    elif chosen == "json":
+        made = {"snapshot": state.digest, "events": state.totals.events, "files": paths, "sql": sql}
         click.echo(dumps(made | {"python": snippet(sql)}, indent=True))
     else:
         click.echo(snippet(sql) if chosen == "python" else sql, nl=False)
@@ -83,6 +86,13 @@ def script(lake: Lake, state: Manifest, ref: str | None = None) -> str:
     return "".join([*(f"-- {cell(note)}\n" for note in notes), *views])
 
 
+def files(lake: Lake, state: Manifest) -> list[str]:
+    """Return the Parquet files that hold the events of a state, and nothing else."""
+    entries = lake.store.manifests.entries(state)
+    layout = lake.store.layout
+    return [layout.object("segments", e["key"]) for e in entries if e["kind"] == "events"]
+
+
 def view(layout: Layout, kind: str, entries: list[Entry]) -> str:
     """Return the SELECT over a state's segments of one kind; seq is as lakelog gives it."""
     columns = EVENT_COLUMNS if kind == "events" else QUARANTINE_COLUMNS
@@ -93,13 +103,13 @@ def view(layout: Layout, kind: str, entries: list[Entry]) -> str:
         if not group:
             continue
         names = [layout.object("segments", e["key"]) for e in group]
-        files = ",\n    ".join(_quoted(name) for name in names)
-        seq, options = "", ""
+        seq, options = "", list[str]()
         if kind == "events":
             seq = ", seq"
             if order == "arrival":
-                seq, options = _seq(group), ", filename = true, file_row_number = true"
-        parts.append(f"  SELECT {listed}{seq}\n  FROM read_parquet([\n    {files}\n  ]{options})")
+                seq, options = _seq(group), ["filename = true", "file_row_number = true"]
+        files = sql.parquet(names, *options, between=",\n    ")
+        parts.append(f"  SELECT {listed}{seq}\n  FROM {files}")
     if not parts:
         names = [*columns, "seq"] if kind == "events" else [*columns]
         typed = ", ".join(f"NULL::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in names)
@@ -132,7 +142,11 @@ def guide(lake: Lake) -> str:
               print(cursor.fetchone())
           lakelog.open({lake.path!r}).sql("FROM events").pl()     # or .df(), .to_arrow_table()
 
-        Any Parquet reader: the published files are {lake.path}/segments/*/*.parquet
+        Any Parquet reader takes exactly the files of the state, one a line:
+          lakelog --lake {path} connect --format files > files.txt
+          polars.scan_parquet(open("files.txt").read().split("\\n")[:-1])
+          pyarrow.dataset.dataset(open("files.txt").read().split("\\n")[:-1])
+        A pattern over all of segments/ would also count rows that were rolled back or compacted.
         """)
 
 
@@ -141,7 +155,3 @@ def _seq(group: list[Entry]) -> str:
     firsts = ", ".join(f"'{e['key']}': {e['seq'][0]}" for e in group)
     start = f"element_at(MAP {{{firsts}}}, parse_filename(filename, true))[1]"
     return f",\n    {start}\n    + file_row_number AS seq"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -41,19 +41,24 @@ _SIMILAR = ("pattern", "example", "events", "variants", "first", "last", "source
     help="What to list: the keys that are there more than once, the first, last or latest event of"
     " each key, or near-duplicates of a text.",
 )  # fmt: skip
+@click.option(
+    "--nulls", is_flag=True,
+    help="Compare events that lack some of it, too: a null equals a null.",
+)  # fmt: skip
 @click.option("-n", "limit", type=click.IntRange(min=1), metavar="N", help="The first N only.")
 @click.option("--dry-run", is_flag=True, help="List exactly the events that --apply would remove.")
 @click.option("--apply", is_flag=True, help="Remove them, after asking.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
 def dedupe(
-    app: App, by: tuple[str, ...], keep: str, show: str, limit: int | None, dry_run: bool,
-    apply: bool, yes: bool, target: Target,
+    app: App, by: tuple[str, ...], keep: str, show: str, nulls: bool, limit: int | None,
+    dry_run: bool, apply: bool, yes: bool, target: Target,
 ) -> None:  # fmt: skip
     """Find events that are there more than once, and leave one of each.
 
-    Events are the same if all that --by names is equal; one that has none of it is nobody's
-    duplicate. Removing is one move that `lakelog undo` takes back; the others keep their seq.
+    Events are the same if all that --by names is equal; one that lacks some of it is nobody's
+    duplicate, unless --nulls. Removing is one move that `lakelog undo` takes back; the others keep
+    their seq.
     """
     if not by:
         raise click.UsageError("nothing to dedupe by: name columns or fields with --by")
@@ -61,14 +66,17 @@ def dedupe(
         raise click.UsageError(f"--show {show} only lists: leave out --dry-run and --apply")
     with app.open() as lake:
         if apply or dry_run:
-            _remove(app, lake, duplicate.plan(lake, by, keep), dry_run, yes, limit, target)
+            _remove(
+                app, lake, duplicate.plan(lake, by, keep, nulls=nulls), dry_run, yes, limit, target
+            )
         elif show == "similar":
             _similar(lake, by, limit, target)
         elif show in _ONE:
             found = _ONE[show](lake, by)
             emit(result_of(found.limit(limit) if limit else found, target.format), target)
         else:
-            emit(result_of(duplicate.duplicates(lake, by, limit), target.format), target)
+            found = duplicate.duplicates(lake, by, limit, nulls=nulls)
+            emit(result_of(found, target.format), target)
 
 
 def _remove(
@@ -90,7 +98,7 @@ def _remove(
         "by": list(plan.by), "keep": plan.keep, "snapshot": plan.snapshot, "keys": plan.keys,
         **dataclasses.asdict(done), "left": lake.count(),
     }  # fmt: skip
-    told = f"removed {words}; `lakelog undo` takes it back"
+    told = f"removed {words}; `lakelog undo` reverts it"
     if not len(plan):
         told = f"no event of {app.branch} is there twice by {', '.join(plan.by)}"
     emit_record(record, target, lambda: f"{told}\n")

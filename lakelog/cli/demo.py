@@ -58,11 +58,11 @@ _OF_ONE = "SELECT time, type, data FROM events WHERE subject = 'ep_004215' ORDER
 def demo(app: App, path: str | None, place: str | None, keep: bool) -> None:
     """A tour: collect, ask, name, prove, go back. Some 15 seconds.
 
-    It works in a lake of its own, removed at the end unless it is to be kept.
+    It uses a lake of its own, which is removed at the end unless --keep is given.
     """
     kept = place or ("demo-lake" if keep else None)
     if kept is not None and os.path.exists(kept):
-        raise click.UsageError(f"{kept} is there already: choose another directory with --lake")
+        raise click.UsageError(f"{kept} already exists: choose another directory with --lake")
     lines = _lines(path)
     if len(lines) < WRITERS * LATER:
         raise click.UsageError(f"{path} has {many(len(lines), 'line')}: the demo needs more")

@@ -143,7 +143,7 @@ def _waiting(store: Store, branch: str) -> Found:
 def _kept(store: Store, _: str) -> Found:
     cut, aside = disk.listing(store.layout.cut), disk.listing(store.layout.aside)
     if cut:
-        yield WARNING, f"{many(len(cut), 'torn frame')} of dead writers kept in cache/cut"
+        yield WARNING, f"{many(len(cut), 'torn frame')} of dead writers, saved in cache/cut"
     if aside:
         yield WARNING, f"{many(len(aside), 'damaged file')} set aside in cache/damaged"
     if not cut and not aside:
@@ -158,7 +158,7 @@ def _hints(store: Store, _: str) -> Found:
                 document.decode(disk.read(store.layout.hint(branch)))
             except document.NotIntact:
                 bad.append(branch)
-    yield (WARNING, f"the hint of {', '.join(bad)} is damaged; it is made anew") if bad else (
+    yield (WARNING, f"the hint of {', '.join(bad)} is damaged; it will be rebuilt") if bad else (
         OK, "as they should be",
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ import os
 import click
 
 from lakelog.cli.app import App, verb
+from lakelog.cli.inputs import with_pattern
 from lakelog.cli.watch import follow
 from lakelog.collect.dump import BACKUPS, LOGS, NO_REDIS, PATTERNS
 from lakelog.collect.rounds import INTERVAL, Plan
@@ -29,16 +30,17 @@ from lakelog.store import disk
 @click.option("--redis-url", metavar="URL", help="Accepted; the Redis store comes later.")
 @click.option(
     "--backup-interval", default=INTERVAL, show_default=True, type=click.FloatRange(0.1),
-    metavar="SECONDS", help="Back a file up so often at most.",
+    metavar="SECONDS", help="Back up a file at most this often.",
 )  # fmt: skip
 @click.option(
     "--pattern", "patterns", multiple=True, metavar="GLOB", default=PATTERNS, show_default=True,
-    help="Names to follow; their rotated and packed copies too.",
+    help="Names to follow; their rotated and compressed copies, too.",
 )  # fmt: skip
-@click.option("--once", is_flag=True, help="Take in and back up what is there, and end.")
+@with_pattern
+@click.option("--once", is_flag=True, help="Ingest and back up what is there, then exit.")
 def dump(
     app: App, logs_dir: str, backup_dir: str, redis_url: str | None, backup_interval: float,
-    patterns: tuple[str, ...], once: bool,
+    patterns: tuple[str, ...], form: str | None, once: bool,
 ) -> None:  # fmt: skip
     """Watch a directory of logs and back its files up, until Ctrl-C or SIGTERM.
 
@@ -49,4 +51,4 @@ def dump(
         app.say(NO_REDIS)
     disk.make_dirs(os.path.abspath(logs_dir))
     plan = Plan(backup_dir, backup_interval)
-    follow(app, [logs_dir], patterns=patterns, plan=plan, once=once)
+    follow(app, [logs_dir], patterns=patterns, plan=plan, form=form, once=once)

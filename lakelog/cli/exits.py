@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from typing import Any
 
 import click
 
+from lakelog.closest import did_you_mean
 from lakelog.errors import (
     InvalidEvent,
     InvalidName,
@@ -27,7 +29,9 @@ from lakelog.errors import (
     InvalidSetting,
     InvalidView,
     LakelogError,
+    QueryFailed,
 )
+from lakelog.query import relation
 
 DONE, FAILED, USAGE, WRONG, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -69,6 +73,11 @@ _DISK_WORDS = {
 }
 
 
+_NO_VERB = re.compile(r"No such command '([^']*)'")
+_NO_CHOICE = re.compile(r"'([^']*)' is not one of (.*)")
+_QUOTED = re.compile(r"'([^']*)'")
+
+
 def guard(run: Callable[[], Any]) -> int:
     """Run a command line; say in one line what went wrong; return the exit code."""
     try:
@@ -106,14 +115,18 @@ def words_of(error: BaseException) -> str:
     """Return one line that says what is wrong, where, and what to do."""
     if isinstance(error, click.UsageError):
         words = one_line(error.format_message())
-        if "Did you mean" in words:
+        if "did you mean" in words.lower():
             return words
+        if hint := _suggestion(error, words):
+            return f"{words.rstrip('.')}: {hint}"
         path = error.ctx.command_path if error.ctx else "lakelog"
         return f"{words.rstrip('.')} (see {path} -h)"
     if isinstance(error, click.ClickException):
         return one_line(error.format_message())
     if isinstance(error, InvalidEvent):
         return one_line(error.reason)
+    if isinstance(error, QueryFailed):
+        return one_line(relation.one_line(str(error)))
     if isinstance(error, LakelogError):
         return one_line(str(error))
     if isinstance(error, OSError):
@@ -132,6 +145,17 @@ def one_line(text: str) -> str:
         text = text.split(mark)[0]
     text = text.replace(" In order to select one, please add explicit type casts.", "")
     return " ".join(text.split())
+
+
+def _suggestion(error: click.UsageError, words: str) -> str:
+    """Return `did you mean ...?` for a mistyped verb or value of an option."""
+    context = error.ctx
+    if context is not None and (verb := _NO_VERB.search(words)):
+        group = context.command
+        names = group.list_commands(context) if isinstance(group, click.Group) else ()
+        return did_you_mean(verb[1], names)
+    value = _NO_CHOICE.search(words)
+    return did_you_mean(value[1], _QUOTED.findall(value[2])) if value else ""
 
 
 def is_engine(error: BaseException) -> bool:

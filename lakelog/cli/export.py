@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.formats import ENDINGS, Result, encode
-from lakelog.cli.output import Target, emit_record, opened
+from lakelog.bookkeeping import IS_DATA
+from lakelog.cli.app import App, complete_ref, complete_table, verb
+from lakelog.cli.formats import BINARY, ENDINGS, Result, encode, ending_of, packed
+from lakelog.cli.output import FormatChoice, Target, emit_record, opened
 from lakelog.cli.pairs import pair_of, value_of
 from lakelog.cli.terminal import many, size
 from lakelog.cli.vectors import Columns
@@ -28,6 +29,9 @@ else:
 FORMATS = ("parquet", "csv", "ndjson", "arrow")
 _SHARD_ROWS = 1_000_000
 _BATCH = 65_536
+_PLAIN_NAME = re.compile(r"\.\d+$")
+"""What follows the dot in `out/v1.2` is no ending."""
+_EVENTS = re.compile(r'(?:^|[\s."])events"?\s*$', re.I)
 _NAME = re.compile(r'\s*(?:(?:\w+|"[^"]+")\.)?(?:\w+|"[^"]+")\s*')
 
 
@@ -37,13 +41,16 @@ _NAME = re.compile(r'\s*(?:(?:\w+|"[^"]+")\.)?(?:\w+|"[^"]+")\s*')
     lakelog export "SELECT * FROM events WHERE level = 'ERROR'" -o errors.csv
     lakelog export '"v1".events' -o v1/ --shard-rows 250000 --format ndjson
 """)  # fmt: skip
-@click.argument("query", metavar="QUERY|VIEW")
+@click.argument("query", metavar="QUERY|VIEW", shell_complete=complete_table)
 @click.option(
     "-o", "--output", "out", required=True, type=click.Path(), metavar="PATH",
-    help="A file, told by its ending, or a directory that is not there yet.",
+    help="A file, or a directory that does not exist yet.",
 )  # fmt: skip
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS), help="By default that of the ending; parquet."
+    "--format",
+    "form",
+    type=FormatChoice(FORMATS),
+    help="By default set by the extension, or parquet.",
 )
 @click.option(
     "--partition-by", "by", metavar="COL,...",
@@ -57,20 +64,23 @@ _NAME = re.compile(r'\s*(?:(?:\w+|"[^"]+")\.)?(?:\w+|"[^"]+")\s*')
 @click.option(
     "--at", metavar="REF", shell_complete=complete_ref, help="Of a tag, branch, snapshot or time."
 )
-@click.option("--json", "as_json", is_flag=True, help="What was written, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Report what was written, as JSON.")
 def export(
     app: App, query: str, out: str, form: str | None, by: str | None, shard_rows: int,
     params: tuple[str, ...], at: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the rows of a query, a table or a view to files.
 
-    PATH with an ending (.parquet .csv .jsonl .arrow) is one file, any other a
-    directory of shards, `part-00000-of-00003.parquet`. Rows stream, so memory
-    stays bounded. A file or directory appears whole or not at all.
+    PATH with an ending (.parquet .csv .jsonl .arrow; .csv.gz and .jsonl.zst
+    too) is one file, any other, or one with a / behind it, a directory of
+    shards, `part-00000-of-00003.parquet`. Rows stream, so memory stays bounded.
+    A file or directory appears whole or not at all. The table `events` is
+    written without lakelog's own bookkeeping; a query has what it asks for.
     """
-    ending = os.path.splitext(out)[1].lower()
-    form, columns = _form(form, ending), _columns(by)
-    is_file = ending in ENDINGS and not columns and not out.endswith("/")
+    ending, packing = ending_of(out)
+    is_named = out.endswith("/")
+    form, columns = _form(form, "" if is_named else ending, packing), _columns(by)
+    is_file = bool(ending) and not columns and not is_named and not _PLAIN_NAME.search(out)
     started = time.monotonic()
     values = {k: value_of(v) for k, v in map(pair_of, params)} or None
     with app.open() as lake, app.progress("exporting", "rows") as progress:
@@ -97,12 +107,20 @@ def export(
         emit_record(record, Target("json"), lambda: "")
 
 
-def _form(form: str | None, ending: str) -> str:
+def _form(form: str | None, ending: str, packing: str) -> str:
+    """The format that was asked for, else that of the ending. Raises UsageError."""
     told = ENDINGS.get(ending)
-    if form is None:
-        form = told or "parquet"
+    is_unknown = told is None and bool(ending or packing) and not _PLAIN_NAME.search(ending)
+    if form is None and is_unknown:
+        raise click.UsageError(
+            f"no format has the extension {ending}{packing}: use one of .parquet, .arrow, .csv or"
+            " .jsonl (.csv.gz, .jsonl.zst), add --format, or end the path of a directory with /"
+        )
+    form = form or told or "parquet"
     if form not in FORMATS:
         raise click.UsageError(f"export writes {', '.join(FORMATS)}, not {form}")
+    if packing and form in BINARY:
+        raise click.UsageError(f"{form} is already compressed: leave out {packing}")
     return form
 
 
@@ -111,8 +129,14 @@ def _columns(by: str | None) -> list[str]:
 
 
 def _query(query: str) -> str:
-    """Return SQL for a query, or for the name of a table or view."""
-    return f"SELECT * FROM {query.strip()}" if _NAME.fullmatch(query) else query
+    """Return SQL for a query, or for the name of a table or view.
+
+    The table of events is meant without what lakelog itself noted in it.
+    """
+    if not _NAME.fullmatch(query):
+        return query
+    where = f" WHERE {IS_DATA}" if _EVENTS.search(query) else ""
+    return f"SELECT * FROM {query.strip()}{where}"
 
 
 def _with_date(query: str, columns: list[str], asked: Any, values: Any) -> str:
@@ -133,9 +157,9 @@ def _write_file(reader: pa.RecordBatchReader, out: str, form: str, progress: Any
     if os.path.isdir(out):
         raise ExportRefused(f"{out} is a directory: name a file")
     rows = 0
-    with opened(out) as file:
+    with opened(out, pack=False) as file:
         file.close()
-        part = (tables.OPENERS.get(form) or _text_opener(form))(file.name, reader.schema)
+        part = (tables.OPENERS.get(form) or _text_opener(form, out))(file.name, reader.schema)
         for batch in reader:
             part.write(_as_table(batch))
             rows += batch.num_rows
@@ -150,15 +174,16 @@ def _as_table(batch: Any) -> Any:
     return pa.Table.from_batches([batch])
 
 
-def _text_opener(form: str) -> Any:
-    return lambda path, schema: TextPart(path, schema, form)
+def _text_opener(form: str, name: str = "") -> Any:
+    return lambda path, schema: TextPart(path, schema, form, name)
 
 
 class TextPart:
-    """A CSV or NDJSON file, written as `lakelog sql` writes it."""
+    """A CSV or NDJSON file, written as `lakelog sql` writes it, and packed as its `name` says."""
 
-    def __init__(self, path: str, schema: pa.Schema, form: str) -> None:
-        self._file, self._form = open(path, "wb"), form  # noqa: SIM115
+    def __init__(self, path: str, schema: pa.Schema, form: str, name: str = "") -> None:
+        self._out, self._form = open(path, "wb"), form  # noqa: SIM115
+        self._file = packed(self._out, name)
         self._names = list(schema.names)
         self._nested = tuple(i for i, name in enumerate(self._names) if name == "data")
         self._header = form == "csv"
@@ -177,3 +202,4 @@ class TextPart:
         if self._header:
             self._file.write(next(iter(encode(Result(self._names, []), "csv"))))
         self._file.close()
+        self._out.close()

@@ -6,11 +6,14 @@ a header. Arrow is the file format in a file and the stream format on stdout.
 
 from __future__ import annotations
 
-import csv
+import gzip
 import io
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+import zstandard
 
 from lakelog.cli.values import Row, dumps, records, text
 from lakelog.cli.vectors import Columns, csv_lines, json_lines
@@ -19,15 +22,34 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMATS = ("table", "json", "ndjson", "csv", "parquet", "arrow", "md")
+SYNONYMS = {"jsonl": "ndjson"}
+"""Other names of formats."""
 ENDINGS = {
     ".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv",
     ".parquet": "parquet", ".arrow": "arrow", ".arrows": "arrow", ".feather": "arrow",
     ".md": "md", ".txt": "table",
 }  # fmt: skip
+PACKED = (".gz", ".zst")
+"""Endings behind another one, which say how a text is compressed."""
 BINARY = ("parquet", "arrow")
-_NATIVE = frozenset((str, int, float, type(None)))
-"""What the csv module writes as we would."""
 Batches = Iterable[Sequence[Row]]
+
+
+def ending_of(path: str) -> tuple[str, str]:
+    """Return the ending of a path that tells its format, and the one behind it that packs it."""
+    stem, last = os.path.splitext(path.lower())
+    return (os.path.splitext(stem)[1], last) if last in PACKED else (last, "")
+
+
+def packed(out: BinaryIO, path: str) -> Any:
+    """Return a stream that compresses into `out` as the ending of `path` says; `out` itself where
+    it says nothing. To close it leaves `out` open."""
+    packing = ending_of(path)[1]
+    if packing == ".gz":
+        return gzip.GzipFile(fileobj=out, mode="wb", filename="", mtime=0)
+    if packing == ".zst":
+        return zstandard.ZstdCompressor().stream_writer(out, closefd=False)
+    return out
 
 
 @dataclass(frozen=True)
@@ -74,20 +96,24 @@ def _json(result: Result) -> Iterator[bytes]:
 
 
 def _csv(result: Result) -> Iterator[bytes]:
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(result.columns)
+    yield _csv_line(result.columns)
     for batch in result.batches:
         if isinstance(batch, Columns) and len(result.columns) > 1:
-            yield out.getvalue().encode("utf-8", "backslashreplace") + csv_lines(batch)
-            out.seek(0)
-            out.truncate()
-            continue
-        writer.writerows([v if type(v) in _NATIVE else text(v) for v in row] for row in batch)
-        yield out.getvalue().encode("utf-8", "backslashreplace")
-        out.seek(0)
-        out.truncate()
-    yield out.getvalue().encode("utf-8", "backslashreplace")
+            yield csv_lines(batch)
+        else:
+            yield b"".join(map(_csv_line, batch))
+
+
+def _csv_line(row: Row) -> bytes:
+    """A line of cells: null is empty, an empty text stands in quotes."""
+    cells = ["" if v is None else _csv_cell(text(v)) for v in row]
+    line = ",".join(cells) or '""'  # a blank line would be no row
+    return f"{line}\r\n".encode("utf-8", "backslashreplace")
+
+
+def _csv_cell(cell: str) -> str:
+    quoted = not cell or any(mark in cell for mark in ',"\r\n')
+    return '"' + cell.replace('"', '""') + '"' if quoted else cell
 
 
 def _markdown(result: Result) -> Iterator[bytes]:

@@ -130,14 +130,16 @@ def rollback(app: App, ref: str, keep_cursors: bool, verify: bool, target: Targe
         was = lake.count()
         state = lake.rollback(ref, cursors=not keep_cursors, verify=verify)
     words = f"{app.branch} is at {ref} again: {many(state.events, 'event')}, {was:,} before"
-    _went(app, state, target, f"{words}\n`lakelog undo` takes it back")
+    _went(app, state, target, f"{words}\n`lakelog undo` reverts it")
 
 
 @verb(examples="""
     lakelog undo
     lakelog undo --to-branch rescued
 """)  # fmt: skip
-@click.option("--force", is_flag=True, help="Let later events leave the branch; the log has them.")
+@click.option(
+    "--force", is_flag=True, help="Drop later events from the branch; the log still has them."
+)
 @click.option(
     "--to-branch", metavar="NAME", shell_complete=complete_branch,
     help="Keep the present state, later events included, on a new branch.",
@@ -201,7 +203,7 @@ def _log_shown(entry: LogEntry) -> dict[str, Any]:
 
 def _panel(state: Snapshot, tags: list[str], held: Stats) -> Iterator[str]:
     yield f"snapshot {state.id}"
-    yield f"  {'made':<12}{clock(state.time)} by {cell(state.author)}, {state.op}"
+    yield f"  {'created':<12}{clock(state.time)} by {cell(state.author)}, {state.op}"
     if state.message:
         yield f"  {'message':<12}{cell(state.message)}"
     if tags:
@@ -225,7 +227,7 @@ def _compared(found: Diff) -> Iterator[str]:
         line = f"{mark}  {state.short}  {clock(state.time)}  {state.events:>11,} events  {words}"
         yield line if len(line) <= width() else f"{line[: width() - 1]}…"
     if not found.added and not found.removed:
-        yield "\nthe same segments: nothing separates them"
+        yield "\nthe two states are equal: they have the same segments"
         return
     yield f"\n  {'events':<12}{found.events:+,}"
     yield f"  {'segments':<12}{_sum(found.added, '+')}, {_sum(found.removed, '-')}"
@@ -234,7 +236,7 @@ def _compared(found: Diff) -> Iterator[str]:
     elif found.types:
         yield from _types({name: f"{count:+,}" for name, count in found.types.items()})
     elif not found.events:
-        yield "  as many events of each type: compaction, or others in their place"
+        yield "  same number of events of each type: compacted, or rows were replaced"
 
 
 def _types(counts: dict[str, str]) -> Iterator[str]:

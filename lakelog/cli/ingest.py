@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
+import os
 import re
 import tempfile
 import time
@@ -16,7 +18,7 @@ from lakelog import lake as lakes
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.formats import of_records
-from lakelog.cli.inputs import InputFormat
+from lakelog.cli.inputs import InputFormat, with_pattern
 from lakelog.cli.output import Target, emit, emit_record, with_output
 from lakelog.cli.tables import Count
 from lakelog.cli.terminal import confirm, many
@@ -25,12 +27,9 @@ from lakelog.ingest.batch import FileReport
 from lakelog.ingest.ingest import IngestReport
 from lakelog.store import opening
 
-_LIST = (
-    "SELECT ingested_at, origin, position, reason, line FROM quarantine"
-    " ORDER BY ingested_at, origin, position"
-)
+_LIST = "SELECT origin, position, reason{} FROM quarantine ORDER BY ingested_at, origin, position"
 
-_VARYING = re.compile(r"\b(byte|line|column|char|of) [\d,]+|'.*'")
+_VARYING = re.compile(r"\b(byte|line|column|char|of|over|part) [\d,]+|'.*'")
 """Places, lengths and values, which differ from line to line where the reason is the same."""
 
 
@@ -39,27 +38,31 @@ _VARYING = re.compile(r"\b(byte|line|column|char|of) [\d,]+|'.*'")
     lakelog ingest /var/log/app --dry-run
     zcat old.gz | lakelog ingest - --source app
     lakelog ingest a.log --format 'access:%h %l %u %t "%r" %>s %b %D'
+    lakelog ingest a.log --format '%{IP:client} %{WORD:method} %{INT:ms:int}'
 """)  # fmt: skip
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
-@click.option("--format", "form", type=InputFormat(), help="Force the input format.")
+@with_pattern
 @click.option(
-    "--source", metavar="NAME", help="Who says so, where events do not; keeps equal files apart."
+    "--source", metavar="NAME", help="The source of events without one; keeps equal files apart."
 )
-@click.option("--dry-run", is_flag=True, help="Read and count, store nothing.")
+@click.option("--dry-run", is_flag=True, help="Read and count, but store nothing.")
 @click.option("--json", "as_json", is_flag=True, help="The outcome of each file as JSON.")
 def ingest(
     app: App, paths: tuple[str, ...], form: str | None, source: str | None, dry_run: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Take files, directories, patterns or stdin (-) in, each row once.
+    """Load files, directories, patterns or stdin (-), each row exactly once.
 
     JSON lines, OOS lines, Elasticsearch _bulk, access logs (of a LogFormat by
     --format access:...), syslog, logfmt, CSV, Zeek, W3C, auditd, Kubernetes
-    and the log lines of programs, plain, .gz or .zst, told by content. A file
-    that was taken in before goes on where it stopped, whatever its name is
-    now. Lines that are no events go to quarantine.
+    and the log lines of programs, plain, .gz or .zst, detected by content. A file
+    that was ingested before continues where it stopped, whatever its name is
+    now. Lines that cannot be parsed go to quarantine. `lakelog formats test FILE`
+    shows what lines would become, `lakelog formats add` keeps a pattern.
     """
     started = time.monotonic()
+    if not opening.is_lake(app.path) and not any(map(_is_there, paths)):
+        raise click.UsageError(f"nothing to ingest: there is no {' or '.join(paths)}")
     with _lake_for(app, dry_run) as lake, app.progress("ingest", "bytes") as progress:
 
         def show(done: int, total: int, events: int) -> None:
@@ -71,7 +74,7 @@ def ingest(
         )  # fmt: skip
     _say(app, report, time.monotonic() - started, dry_run)
     if as_json:
-        emit(of_records([dataclasses.asdict(f) for f in report.files]), Target("json"))
+        emit(of_records([f.record() for f in report.files]), Target("json"))
     if any(f.error for f in report.files) or report.quarantined:
         click.get_current_context().exit(exits.FAILED)
 
@@ -83,18 +86,19 @@ def ingest(
 """)  # fmt: skip
 @click.argument("action", type=click.Choice(["list", "show", "replay", "drop"]))
 @click.option("--as", "form", type=InputFormat(), help="The format to try.")
-@click.option("--type", "type_", metavar="NAME", help="The type of events that have none.")
-@click.option("--dry-run", is_flag=True, help="Say what would happen.")
+@click.option("--type", "type_", metavar="NAME", help="The type of events without one.")
+@click.option("--dry-run", is_flag=True, help="Report what would happen.")
 @click.option("--yes", is_flag=True, help="Do not ask before dropping.")
 @with_output
 def quarantine(
     app: App, action: str, form: str | None, type_: str | None, dry_run: bool, yes: bool,
     target: Target,
 ) -> None:  # fmt: skip
-    """Look at lines that were no events, try them again, or drop them.
+    """Show lines that could not be parsed, try them again, or drop them.
 
     list counts them by file and reason, show gives them whole, replay stores
-    those that parse now, drop removes all. Both can be undone.
+    those that parse now (by the lake's own format for their file, if there is
+    one), drop removes all. Both can be undone.
     """
     with app.open() as lake:
         if action in ("list", "show"):
@@ -133,19 +137,24 @@ def _lake_for(app: App, dry_run: bool) -> Iterator[lakes.Lake]:
             yield lake
 
 
+def _is_there(path: str) -> bool:
+    """Whether a path leads to something: no lake is made for a name that was mistyped."""
+    return path == "-" or os.path.lexists(path) or bool(glob.glob(path, recursive=True))
+
+
 def _look(lake: Any, action: str, target: Target) -> None:
     """Show quarantined lines, or count them by file and reason."""
-    rows = lake.sql(_LIST).fetchall()
+    rows = lake.sql(_LIST.format(", line" if action == "show" else "")).fetchall()
     files = lines.names(lake.store, lake.branch_name)
     shown: list[dict[str, Any]]
     if action == "show":
         shown = [
-            {"file": files.get(o, o), "offset": p, "reason": r, "line": t} for _, o, p, r, t in rows
+            {"file": files.get(o, o), "offset": p, "reason": r, "line": t} for o, p, r, t in rows
         ]
         emit(of_records(shown, ("file", "offset", "reason", "line")), target)
         return
     counts: dict[tuple[str, str], list[int]] = {}
-    for _, origin, position, reason, _ in rows:
+    for origin, position, reason in rows:
         kind = _VARYING.sub(lambda m: f"{m[1]} N" if m[1] else "'…'", reason)
         counts.setdefault((files.get(origin, origin), kind), []).append(position)
     shown = [
@@ -160,11 +169,20 @@ def _say(app: App, report: IngestReport, seconds: float, dry_run: bool) -> None:
     for file in report.files:
         if file.error:
             app.say(f"{file.path}: {file.error}", fg="red")
+        if file.ignored:
+            app.say(f"{file.path}: {file.ignored}")
         if file.quarantined:
             app.say(f"{file.path}: {many(file.quarantined, 'bad line')}, first: {file.reason}")
+        if file.nuls:
+            app.say(f"{file.path}: {many(file.nuls, 'NUL byte')} skipped")
         if file.left:
-            words = "of a last line without newline left until it is finished"
+            words = "left: the last line has no newline yet"
             app.say(f"{file.path}: {many(file.left, 'byte')} {words}")
+        if file.same_as:
+            words = f"skipped: the same content was ingested from {file.same_as}"
+            app.say(f"{file.path}: {words} (`--source NAME` keeps both)")
+        if file.note:
+            app.say(f"{file.path}: {file.note}")
         app.detail(_file_words(file))
     rate = report.events / max(seconds, 0.001)
     words = f"{many(report.events, 'new event')} from {many(len(report.files), 'file')}"

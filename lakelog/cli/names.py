@@ -68,7 +68,7 @@ def tag(
             emit(of_records([_tag_record(t) for t in tags], _TAG), target, shown)
         elif delete:
             gone = delete_tag(lake.store, name).snapshot[:SHORT]
-            app.say(f"deleted tag {name}; `lakelog tag {name} {gone}` makes it again")
+            app.say(f"deleted tag {name}; `lakelog tag {name} {gone}` recreates it")
         else:
             made = lake.tag(name, ref, message)
             app.say(f"tag {name} names {made.snapshot[:SHORT]}")
@@ -129,7 +129,7 @@ def _delete_branch(app: App, lake: lakes.Lake, name: str) -> None:
     lake.store.refs.head(name)
     with lakes.open(lake.path, create=False, branch=name) as other:
         delete_branch(lake.store, name, other.settle)
-    app.say(f"deleted branch {name}; `lakelog branch {name} {name}@N` starts it at move N again")
+    app.say(f"deleted branch {name}; `lakelog branch {name} {name}@N` recreates it at move N")
 
 
 def _tag_record(made: Tag) -> dict[str, Any]:

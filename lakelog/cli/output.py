@@ -10,14 +10,25 @@ import functools
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import click
 
 from lakelog.cli import terminal
-from lakelog.cli.formats import BINARY, ENDINGS, FORMATS, Result, encode, of_records, write_arrow
+from lakelog.cli.formats import (
+    BINARY,
+    ENDINGS,
+    FORMATS,
+    SYNONYMS,
+    Result,
+    encode,
+    ending_of,
+    of_records,
+    packed,
+    write_arrow,
+)
 from lakelog.cli.tables import ROWS_MAX, render
 from lakelog.cli.values import dumps
 
@@ -30,6 +41,18 @@ class Target:
     path: str | None = None
 
 
+class FormatChoice(click.Choice[str]):
+    """A format by its name or by a synonym of it."""
+
+    def __init__(self, formats: Iterable[str]) -> None:
+        super().__init__([*formats, *SYNONYMS])
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the format that a name or synonym means. Raises BadParameter."""
+        name = super().convert(value, param, ctx)
+        return SYNONYMS.get(name, name)
+
+
 def choose(format: str | None, as_json: bool, path: str | None) -> Target:
     """Decide how and where to write. Raises UsageError."""
     path = None if path == "-" else path
@@ -38,9 +61,11 @@ def choose(format: str | None, as_json: bool, path: str | None) -> Target:
     if as_json:
         format = "json"
     if format is None and path is not None:
-        format = ENDINGS.get(os.path.splitext(path)[1].lower())
+        format = ENDINGS.get(ending_of(path)[0])
         if format is None:
-            raise click.UsageError(f"the name {path!r} tells no format: add --format")
+            raise click.UsageError(f"no format for the extension of {path!r}: add --format")
+    if path is not None and format in BINARY and ending_of(path)[1]:
+        raise click.UsageError(f"{format} is already compressed: leave out {ending_of(path)[1]}")
     on_terminal = path is None and terminal.is_terminal(sys.stdout)
     format = format or ("table" if on_terminal else "ndjson")
     if format in BINARY and on_terminal:
@@ -59,14 +84,14 @@ def with_output(command: Callable[..., Any]) -> Callable[..., Any]:
 
     options = [
         click.option(
-            "--format", type=click.Choice(FORMATS), metavar="FORMAT",
-            help="table, json, ndjson, csv, parquet, arrow or md; by default a table on a terminal,"
-            " else ndjson.",
+            "--format", type=FormatChoice(FORMATS), metavar="FORMAT",
+            help="table, json, ndjson (or jsonl), csv, parquet, arrow or md; by default a table"
+            " on a terminal, else ndjson.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
         click.option(
             "-o", "--output", type=click.Path(), metavar="FILE",
-            help="Write to FILE, whole or not at all; its ending tells the format.",
+            help="Write to FILE atomically; its extension sets the format.",
         ),
     ]  # fmt: skip
     for option in reversed(options):
@@ -114,8 +139,11 @@ def write_text(text: str, out: BinaryIO, target: Target) -> None:
 
 
 @contextlib.contextmanager
-def opened(path: str | None) -> Iterator[BinaryIO]:
-    """Open stdout, or a file that takes its name only once it is whole."""
+def opened(path: str | None, *, pack: bool = True) -> Iterator[BinaryIO]:
+    """Open stdout, or a file that takes its name only once it is whole.
+
+    What is written is compressed as the name says, unless the caller does so itself.
+    """
     if path is None:
         if sys.stdout is None:
             raise click.UsageError("standard output is closed: add -o FILE")
@@ -130,7 +158,10 @@ def opened(path: str | None) -> Iterator[BinaryIO]:
     made = f"{target}.tmp"
     try:
         with open(made, "wb") as file:
-            yield file
+            stream = packed(file, path) if pack else file
+            yield stream
+            if stream is not file:
+                stream.close()
         os.replace(made, target)
     except BaseException as error:
         with contextlib.suppress(OSError):

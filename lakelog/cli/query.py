@@ -37,20 +37,23 @@ else:
 )
 @click.option(
     "--param", "params", multiple=True, metavar="K=V",
-    help="Value of $K in the query; V is JSON if it parses, else text.",
+    help="Value of $K in the query; V is JSON if it parses as such, else text.",
 )  # fmt: skip
 @click.option(
-    "--at", metavar="REF", shell_complete=complete_ref, help="Ask a tag, branch, snapshot or time."
+    "--at",
+    metavar="REF",
+    shell_complete=complete_ref,
+    help="Query a tag, branch, snapshot or time.",
 )
 @click.option(
-    "--explain", is_flag=True, help="Say which segments the query opens, and the engine's plan."
+    "--explain", is_flag=True, help="Show which segments the query opens, and the engine's plan."
 )
 @with_output
 def sql(
     app: App, query: str | None, path: str | None, params: tuple[str, ...], at: str | None,
     explain: bool, target: Target,
 ) -> None:  # fmt: skip
-    """Run SQL over the events, those just appended included.
+    """Run SQL over the events, including those just appended.
 
     Tables: events, quarantine, and "REF".events for every tag and branch. QUERY - or no query
     reads it from stdin; on a terminal no query opens a shell. Several statements run in turn,
@@ -102,6 +105,13 @@ def _check(statements: list[Statement], values: dict[str, Any], explain: bool) -
     """Raise UsageError for what no statement can be asked."""
     if not statements:
         raise click.UsageError("the query is empty")
+    if statements[-1].changes:
+        raise click.UsageError(
+            f"SQL only reads a lake: nothing would remain of this {statements[-1].kind}, since"
+            " tables created here end with the command. `lakelog append` and `ingest` store events,"
+            " `lakelog view create` keeps a query; in the shell, `lakelog sql` on a terminal,"
+            " scratch tables last until you leave"
+        )
     if len(statements) > 1:
         if explain:
             raise click.UsageError("--explain takes one statement")
@@ -122,7 +132,10 @@ def _answer(
         with Waiting(asker.interrupt, app.progress("running", "s")) as waiting:
             relation = asker.sql(statement.text, params or None, digest)
             if is_last if holds_one else (alone or statement.gives_rows(relation)):
-                result = result_of(relation, target.format, asker.again)
+                result = result_of(
+                    relation, target.format, asker.again,
+                    payload=asker.gives_payload(statement.text),
+                )  # fmt: skip
                 emit(replace(result, batches=waiting.over(result.batches)), target)
 
 

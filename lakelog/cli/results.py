@@ -26,13 +26,16 @@ _PLAIN_TYPES = frozenset(
 _NESTED_TYPES = frozenset(("list", "array", "struct"))
 
 
-def result_of(relation: Any, format: str, again: Callable[[], Any] | None = None) -> Result:
+def result_of(
+    relation: Any, format: str, again: Callable[[], Any] | None = None, *, payload: bool = True
+) -> Result:
     """Return a relation as a result that streams.
 
-    `again` runs its query once more and returns the cursor, which streams every type there is.
+    `again` runs its query once more and returns the cursor, which streams every type there is. A
+    text column `data` holds JSON if it is the `payload` of events.
     """
     names = list(relation.limit(0).columns)
-    nested = tuple(i for i, kind in enumerate(relation.types) if _is_json(names[i], kind))
+    nested = tuple(i for i, kind in enumerate(relation.types) if _is_json(payload, names[i], kind))
     if format in BINARY:
         return Result(names, (), nested, lambda: relation.to_arrow_reader(131_072))
     limit = ROWS_MAX if format == "table" else PROBE
@@ -62,5 +65,5 @@ def _reads_alike(kind: Any) -> bool:
     return kind.id in _PLAIN_TYPES
 
 
-def _is_json(name: str, kind: Any) -> bool:
-    return str(kind) == "JSON" or (name == "data" and str(kind) == "VARCHAR")
+def _is_json(payload: bool, name: str, kind: Any) -> bool:
+    return str(kind) == "JSON" or (payload and name == "data" and str(kind) == "VARCHAR")

@@ -18,7 +18,6 @@ from lakelog.cli.formats import of_records
 from lakelog.cli.output import Target, emit_words, with_output
 from lakelog.cli.pairs import pair_of
 from lakelog.cli.tables import Count
-from lakelog.errors import InvalidSetting
 from lakelog.store import opening
 
 _SHELLS = ("bash", "zsh", "fish")
@@ -64,7 +63,7 @@ def config(ctx: click.Context, target: Target) -> None:
 def get_setting(app: App, name: str) -> None:
     """Print the value of a setting."""
     if name not in known.NAMES:
-        raise InvalidSetting(f"no setting {name!r}: choose from {', '.join(known.NAMES)}")
+        raise known.unknown_setting(name)
     click.echo(getattr(_present(app), name))
 
 
@@ -91,7 +90,7 @@ config.params += everywhere()
 def completion(app: App, shell: str) -> None:
     """Print the completion script for a shell.
 
-    It completes verbs, options, tags, branches and settings.
+    It completes verbs, options, tags, branches, views and settings.
     """
     maker = get_completion_class(shell)
     assert maker is not None

@@ -1,7 +1,8 @@
 """The SQL shell: `lakelog sql` on a terminal.
 
 A statement runs when its semicolon is there; a line that begins with a dot is a command of the
-shell. Nothing typed ends the shell but .quit and Ctrl-D: Ctrl-C stops the statement that runs.
+shell, and so are the commands of psql that have an equivalent, such as \\d and \\?. Nothing
+typed ends the shell but .quit and Ctrl-D: Ctrl-C stops the statement that runs.
 """
 
 from __future__ import annotations
@@ -19,30 +20,41 @@ from lakelog.cli.asking import Asker, Statement
 from lakelog.cli.complete import Names, Words
 from lakelog.cli.editor import Editor, history_path
 from lakelog.cli.formats import BINARY, FORMATS, of_records
+from lakelog.cli.formats import SYNONYMS as FORMAT_SYNONYMS
 from lakelog.cli.output import Target, emit
 from lakelog.cli.results import result_of
 from lakelog.cli.screen import complain, drawn, duration, show
 from lakelog.cli.tables import cell
 from lakelog.cli.terminal import many
 from lakelog.cli.waiting import Waiting
+from lakelog.closest import did_you_mean
 from lakelog.lake import Lake
+from lakelog.query.omega import TABLES as OMEGA_TABLES
+from lakelog.store import sql
 
 TEXT_FORMATS = [form for form in FORMATS if form not in BINARY]
 COMMANDS = {
-    "at": ("REF | off", "ask a tag, branch, snapshot or time; off: the present"),
-    "exit": ("", "leave, as .quit and Ctrl-D do"),
+    "at": ("REF | off", "query a tag, branch, snapshot or time; off: the present"),
+    "exit": ("", "leave, like .quit and Ctrl-D"),
     "format": ("FORMAT", ", ".join(TEXT_FORMATS)),
     "help": ("", "this list"),
     "quit": ("", "leave"),
     "schema": ("[TABLE]", "columns and their types"),
-    "tables": ("", "what can be asked"),
-    "timer": ("on | off", "rows and time after each result"),
+    "tables": ("", "tables, views, tags and branches"),
+    "timer": ("on | off", "show rows and time after each result"),
 }
+SYNONYMS = {
+    "help": "help", "quit": "quit", "exit": "exit",
+    "\\?": "help", "\\h": "help", "\\q": "quit", "\\d": "schema", "\\dt": "tables",
+    "\\dv": "tables", "\\l": "tables", "\\timing": "timer",
+}  # fmt: skip
+"""What people type who know other shells; `\\d` without a name lists the tables."""
 _HELP = """
+psql's \\d, \\d NAME, \\dt, \\timing, \\? and \\q work, too; so do help, quit and exit.
 A statement may take many lines and ends with ;  Alt-Enter runs it as it is.
 Tab completes, Ctrl-R searches the history, Ctrl-X Ctrl-E opens $EDITOR.
 Ctrl-C clears the line, or stops the statement that runs. Tables, views, macros
-and variables that you make last until you leave."""
+and variables that you create last until you leave."""
 
 
 def start(app: App, at: str | None, params: dict[str, Any], form: str) -> None:
@@ -52,7 +64,10 @@ def start(app: App, at: str | None, params: dict[str, Any], form: str) -> None:
         if at:
             shell.look_at(at)
         editor = Editor(shell.is_whole, Words(shell.names, shell.offers()), path=history_path())
-        app.say(f"{many(shell.count(), 'event')} in {cell(lake.path)}; .help says more", dim=True)
+        app.say(
+            f"{many(shell.count(), 'event')} in {cell(lake.path)}; .help lists the commands",
+            dim=True,
+        )
         shell.talk(editor.read)
 
 
@@ -120,7 +135,7 @@ class Shell:
         offered: dict[str, Callable[[], Iterable[str]]] = dict.fromkeys(COMMANDS, tuple)
         offered["at"] = lambda: [*(name for name, _ in self.names.refs()), "off"]
         offered["format"] = lambda: TEXT_FORMATS
-        offered["schema"] = self.names.tables
+        offered["schema"] = lambda: [*self.names.tables(), *(n for n, _ in self.names.views())]
         offered["timer"] = lambda: ("on", "off")
         return offered
 
@@ -146,11 +161,13 @@ class Shell:
         """Return (text to show, how many rows, what to know); other formats are written at once."""
         if not statement.gives_rows(relation):
             changed = relation.fetchall() if relation is not None else []
-            return "", many(changed[0][0], "row") if changed else "done", ""
+            told = many(changed[0][0], "row") if changed else "done"
+            return "", f"{told} until you leave" if statement.changes else told, ""
         if list(relation.columns) == ["explain_key", "explain_value"]:
             lines = [line for _, plan in relation.fetchall() for line in plan.splitlines()]
             return "".join(f"{cell(line)}\n" for line in lines), "planned", ""
-        result = result_of(relation, self.format, self._asker.again)
+        payload = self._asker.gives_payload(statement.text)
+        result = result_of(relation, self.format, self._asker.again, payload=payload)
         if self.format == "table":
             return drawn(result)
         emit(replace(result, batches=waiting.over(result.batches)), Target(self.format))
@@ -162,7 +179,9 @@ class Shell:
         typed, _, argument = line.partition(" ")
         found = [typed] if typed in COMMANDS else [n for n in COMMANDS if n.startswith(typed)]
         if len(found) != 1:
-            raise click.ClickException(f"no command .{typed}: .help lists them")
+            shown = typed if typed.startswith("\\") else f".{typed}"
+            hint = did_you_mean(typed, COMMANDS) or ".help lists them"
+            raise click.ClickException(f"no command {shown}: {hint}")
         getattr(self, f"_{found[0]}")(argument.strip())
 
     def _at(self, argument: str) -> None:
@@ -172,9 +191,9 @@ class Shell:
         terminal.say(f"asking {cell(state)}: {many(self.count(), 'event')}", dim=True)
 
     def _format(self, argument: str) -> None:
-        if argument and argument not in TEXT_FORMATS:
+        if argument and argument not in (*TEXT_FORMATS, *FORMAT_SYNONYMS):
             raise click.ClickException(f"a format is one of {', '.join(TEXT_FORMATS)}")
-        self.format = argument or self.format
+        self.format = FORMAT_SYNONYMS.get(argument, argument) or self.format
         terminal.say(f"the format is {self.format}", dim=True)
 
     def _help(self, _: str) -> None:
@@ -189,7 +208,9 @@ class Shell:
     _exit = _quit
 
     def _schema(self, argument: str) -> None:
-        named = {argument: argument} if argument else {t: f'"{t}"' for t in self.names.tables()}
+        tables = {table: sql.identifier(table) for table in self.names.tables()}
+        named = {argument: argument} if argument else tables
+
         rows = []
         for table, quoted in named.items():
             relation = self._asker.sql(f"SELECT * FROM {quoted}", None, self._digest)
@@ -200,11 +221,14 @@ class Shell:
     def _tables(self, _: str) -> None:
         state = f"as of {self._ref}" if self._ref else "those just appended included"
         listed = {"events": f"{many(self.count(), 'event')}, {state}"}
-        listed["quarantine"] = "lines that were no events"
-        listed |= {table: "made here" for table in self.names.tables() if table not in listed}
+        listed["quarantine"] = "lines that could not be read as events"
+        listed |= {t: "created in this session" for t in self.names.tables() if t not in listed}
+        listed |= {
+            name: f"view: {about}" for name, about in self.names.views() if name not in listed
+        }
+        listed |= {f"omega.{name}": "the older event store" for name in OMEGA_TABLES}
         for name, kind in self.names.refs():
-            quoted = name.replace('"', '""')
-            listed[f'"{quoted}".events'] = kind
+            listed[f"{sql.identifier(name)}.events"] = kind
         show(drawn(of_records([{"table": t, "what": w} for t, w in listed.items()]))[0])
 
     def _timer(self, argument: str) -> None:
@@ -215,8 +239,13 @@ class Shell:
 
 
 def _command_in(text: str) -> str | None:
-    """A command of the shell without its dot, or None; `quit` and `exit` may go without."""
+    """Return a command of the shell without its dot, or None; see SYNONYMS."""
     line = text.strip().rstrip("; ")
-    if line.lower() in ("quit", "exit"):
-        return line.lower()
-    return line[1:] if line.startswith(".") else None
+    if line.startswith("."):
+        return line[1:]
+    typed, _, argument = line.partition(" ")
+    if typed.startswith("\\"):
+        typed = typed.removesuffix("+")
+        name = "tables" if typed == "\\d" and not argument else SYNONYMS.get(typed, typed)
+        return f"{name} {argument}".strip()
+    return SYNONYMS.get(line.lower())

@@ -90,7 +90,7 @@ def _facts(found: Stats, past: bool) -> Iterator[tuple[str, str]]:
     moves, tags = many(found.moves, "move"), many(found.tags, "tag")
     yield "history", f"{moves}, {tags}, {many(found.branches, 'branch', 'branches')}"
     if found.cut:
-        yield "cut", f"{many(found.cut, 'torn frame')} of dead writers kept in cache/cut"
+        yield "cut", f"{many(found.cut, 'torn frame')} of dead writers, saved in cache/cut"
 
 
 def _ranking(title: str, counts: dict[str, int]) -> Iterator[str]:
@@ -106,7 +106,7 @@ def _ranking(title: str, counts: dict[str, int]) -> Iterator[str]:
         yield f"  {label:<{room}}{count:>12,}  {count / total:6.1%}  {bar}".rstrip()
     if len(counts) > len(shown):
         rest = sum(list(counts.values())[len(shown) :])
-        yield f"  {f'{len(counts) - len(shown):,} others':<{room}}{rest:>12,}"
+        yield f"  {many(len(counts) - len(shown), 'other'):<{room}}{rest:>12,}"
 
 
 def column_sizes(store: Store, found: Stats) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import click
-import orjson
 
 from lakelog.cli import exits, terminal
 from lakelog.cli.app import App, verb
@@ -21,7 +20,8 @@ from lakelog.cli.terminal import many
 from lakelog.cli.values import text
 from lakelog.cli.vectors import Columns
 from lakelog.cli.waiting import Waiting
-from lakelog.errors import QueryFailed
+from lakelog.errors import InvalidEvent, QueryFailed
+from lakelog.exact import parse_value
 from lakelog.query import follow as following
 from lakelog.query.follow import Follower, Rewound
 from lakelog.store.history import SHORT
@@ -103,8 +103,10 @@ def _pairs(data: str | None) -> str:
     if not data or not data.startswith("{") or len(data) > _WIDTH_MAX:
         return data or ""
     try:
-        found = orjson.loads(data)
-    except orjson.JSONDecodeError:
+        found = parse_value(data.encode())
+    except InvalidEvent:
+        return data
+    if not isinstance(found, dict):  # with a key that is there twice it is kept as its text
         return data
     return " ".join(f"{name}={text(value)}" for name, value in found.items() if value is not None)
 

@@ -55,7 +55,9 @@ def confirm(question: str, yes: bool) -> bool:
     if yes:
         return True
     if not is_terminal(sys.stdin):
-        raise click.UsageError(f"{question.rstrip('?')}: say --yes, there is no terminal to ask on")
+        raise click.UsageError(
+            f"{question.rstrip('?')}: add --yes: there is no terminal to confirm on"
+        )
     click.echo(f"{question} [y/N]: ", nl=False, err=True)
     answer = sys.stdin.readline()  # without readline, which may lose a Ctrl-C
     if not answer:

@@ -20,11 +20,20 @@ from lakelog.lazy import Lazy
 from lakelog.train.kinds import SHAPES
 
 if TYPE_CHECKING:
-    from lakelog.train import compare, leaks, provenance, remake, template, trainingset
+    from lakelog.train import (
+        compare,
+        leaks,
+        losses,
+        provenance,
+        remake,
+        sandbox,
+        template,
+        trainingset,
+    )
 else:
-    compare, leaks, provenance, remake, template, trainingset = (
+    compare, losses, provenance, remake, sandbox, template, trainingset = (
         Lazy(f"lakelog.train.{name}")
-        for name in "compare leaks provenance remake template trainingset".split()
+        for name in "compare losses provenance remake sandbox template trainingset".split()
     )
 
 
@@ -92,7 +101,9 @@ def export(app: App, recipe: str, out: str, as_json: bool) -> None:
         )
     record = {
         "path": out, "id": made.id, "snapshot": made.snapshot, "rows": made.rows,
-        "left_out": made.manifest["left_out"], "redacted": made.manifest["redaction"]["found"],
+        "left_out": made.manifest["left_out"], "losses": made.manifest["losses"],
+        "redacted": made.manifest["redaction"]["found"],
+        "warnings": made.warnings,
         "clean": made.certificate.clean,
     }  # fmt: skip
     sides = ", ".join(f"{side} {n:,}" for side, n in made.rows.items())
@@ -101,6 +112,10 @@ def export(app: App, recipe: str, out: str, as_json: bool) -> None:
         found = ", ".join(f"{n:,} {why}" for why, n in record[counts].items() if n)
         if found:
             app.say(f"{what}: {found}")
+    if lost := losses.sentence(record["losses"]):
+        app.say(f"not kept: {lost}")
+    for words in made.warnings:
+        app.say(f"warning: {words}")
     if as_json:
         emit_record(record, Target("json"), lambda: "")
     _conclude(app, made.certificate)
@@ -140,7 +155,7 @@ def check(app: App, path: str, against: str | None, near: float | None, target: 
     """
     with app.progress("checking") as progress:
         progress(0)
-        found = leaks.look(path, against, near=near)
+        found = sandbox.check(path, against, near=near)
     record = {"path": path, "against": against, **found.record()}
     emit_record(record, target, lambda: _words_of(found))
     if not found.clean:

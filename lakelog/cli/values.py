@@ -1,7 +1,8 @@
 """Values of a result as text: JSON that loses nothing, and plain text for CSV, Markdown, tables.
 
 Times are ISO 8601, UTC with Z. Integers and decimals of any length stay JSON numbers, NaN and
-infinities are null, an interval is an ISO 8601 duration, bytes are text with backslash escapes.
+infinities are the texts "NaN", "Infinity" and "-Infinity", an interval is an ISO 8601 duration,
+bytes are text with backslash escapes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 
 import orjson
 
+from lakelog.exact import with_spelled
+
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 Row = Sequence[Any]
@@ -23,7 +26,10 @@ def dumps(value: Any, indent: bool = False) -> bytes:
     """Return any value of a result as JSON."""
     options = _OPTIONS | orjson.OPT_INDENT_2 if indent else _OPTIONS
     try:
-        return orjson.dumps(value, default=_other, option=options)
+        made = orjson.dumps(value, default=_other, option=options)
+        if b"null" not in made:  # which is what orjson makes of NaN
+            return made
+        return orjson.dumps(with_spelled(value), default=_other, option=options)
     except TypeError:
         return orjson.dumps(_exact(value), default=_other, option=options)
 
@@ -36,6 +42,8 @@ def text(value: Any) -> str:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float):
+        return str(with_spelled(value))
     if isinstance(value, Decimal):
         return format(value, "f")
     if isinstance(value, datetime.datetime):
@@ -44,7 +52,7 @@ def text(value: Any) -> str:
         return duration(value)
     if isinstance(value, (bytes, bytearray)):
         return bytes(value).decode("utf-8", "backslashreplace")
-    if isinstance(value, (dict, list, tuple)):
+    if isinstance(value, (dict, list, tuple, orjson.Fragment)):
         return dumps(value).decode()
     return str(value)
 
@@ -132,7 +140,7 @@ def _exact(value: Any) -> Any:
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, datetime.time):
         return value.isoformat()
-    return value
+    return with_spelled(value)
 
 
 def _refuse(constant: str) -> None:

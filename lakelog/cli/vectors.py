@@ -16,7 +16,8 @@ from lakelog.cli.values import Row, dumps, payload, text
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_CSV_QUOTED = '[,"\r\n]'
+_CSV_QUOTED = '[,"\r\n]|^$'
+"""What stands in quotes: an empty text does too, so that it is not null."""
 _JSON_ESCAPED = '[\\x00-\\x1f"\\\\]'
 _LENGTHS = {"s": 19, "ms": 23, "us": 26, "ns": 29}
 """Characters of a time of a year from 1000 to 9999."""
@@ -90,9 +91,11 @@ def _csv_texts(column: pa.Array) -> pa.Array:
     import pyarrow.compute as pc
 
     found = _texts(column)
-    made = found if found is not None else pa.array([text(v) for v in values(column)], pa.string())
+    made = found if found is not None else pa.array(
+        [None if v is None else text(v) for v in values(column)], pa.string()
+    )  # fmt: skip
+    quoted = pc.fill_null(pc.match_substring_regex(made, _CSV_QUOTED), False)
     made = pc.fill_null(made, "")
-    quoted = pc.match_substring_regex(made, _CSV_QUOTED)
     if not pc.any(quoted).as_py():
         return made
     doubled = pc.replace_substring(made, '"', '""')

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lakelog.cli import terminal
-from lakelog.cli.app import App, complete_ref, verb
+from lakelog.cli.app import App, complete_ref, complete_view, verb
 from lakelog.cli.formats import Result, of_records
 from lakelog.cli.output import Target, emit, opened, with_output, write_text
 from lakelog.cli.pairs import pair_of
@@ -42,7 +42,7 @@ _LISTED = ("view", "about", "params", "version", "from")
 )
 @with_output
 def views(app: App, at: str | None, target: Target) -> None:
-    """List the views: those lakelog brings, and the lake's own.
+    """List the views: the built-in ones and the lake's own.
 
     Each is also a table in SQL, its parameters at their defaults.
     """
@@ -60,25 +60,33 @@ def views(app: App, at: str | None, target: Target) -> None:
     lakelog view create busiest busiest.sql
     lakelog view show busiest; lakelog view drop busiest
 """)  # fmt: skip
-@click.argument("words", nargs=-1, metavar="NAME | create NAME FILE | drop NAME | show NAME")
+@click.argument(
+    "words", nargs=-1, metavar="NAME | create NAME FILE | drop NAME | show NAME",
+    shell_complete=complete_view,
+)  # fmt: skip
 @click.option(
     "--param", "params", multiple=True, metavar="K=V", help="Value of a parameter of the view."
 )
-@click.option("--since", metavar="TIME", help="Only events from then on: a time, or 2h for ago.")
+@click.option(
+    "--since", metavar="TIME", help="Only events from then on: a time, or 2h for two hours ago."
+)
 @click.option("--until", metavar="TIME", help="Only events before then.")
 @click.option(
-    "--at", metavar="REF", shell_complete=complete_ref, help="Ask a tag, branch, snapshot or time."
+    "--at",
+    metavar="REF",
+    shell_complete=complete_ref,
+    help="Query a tag, branch, snapshot or time.",
 )
-@click.option("--watch", is_flag=True, help="Show it again whenever it changed, until Ctrl-C.")
-@click.option("--replace", is_flag=True, help="With create: in place of one of that name.")
+@click.option("--watch", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")
+@click.option("--replace", is_flag=True, help="With create: replace a view of that name.")
 @with_output
 def view(
     app: App, words: tuple[str, ...], params: tuple[str, ...], since: str | None,
     until: str | None, at: str | None, watch: bool, replace: bool, target: Target,
 ) -> None:  # fmt: skip
-    """Answer the view NAME; or make, drop or show the definition of one.
+    """Query the view NAME, or create, drop or show the definition of one.
 
-    FILE is one SELECT over events, or a projection: sections `-- map` over
+    FILE is one SELECT over events, or incremental: sections `-- map` over
     segment, `-- merge` over partials and `-- finish` over state, whose state is
     kept, so that only what is new is computed; `-- totals` may add the state
     up for finish (`lakelog view show status` prints one to copy). It is tried
@@ -98,11 +106,11 @@ def view(
     with app.open() as lake:
         if action == "create":
             made = own.create(lake, words[1], _text(words[2]), given, replace=replace)
-            kind = "projection" if made.is_projection else "view"
-            app.say(f"created the {kind} {made.name}, version {made.version}")
+            kind = "incremental view" if made.is_projection else "view"
+            app.say(f"created {kind} {made.name}, version {made.version}")
         elif action == "drop":
             own.drop(lake, words[1])
-            app.say(f"dropped the view {words[1]}; older states have it still")
+            app.say(f"dropped view {words[1]}; earlier states still have it")
         else:
             found = own.definition(lake.at(at) if at else lake, words[1])
             with opened(target.path) as out:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -14,9 +15,10 @@ from typing import Any
 import click
 import orjson
 
+from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.backups import with_backups, words_of
-from lakelog.cli.inputs import InputFormat
+from lakelog.cli.inputs import with_pattern
 from lakelog.cli.output import choose, emit_record
 from lakelog.cli.terminal import is_terminal, many
 from lakelog.cli.values import micros
@@ -37,6 +39,7 @@ Restart=always
 RestartSec=5
 KillSignal=SIGTERM
 TimeoutStopSec=60
+LimitNOFILE=65536
 NoNewPrivileges=true
 
 [Install]
@@ -54,17 +57,19 @@ WantedBy=multi-user.target
 @click.argument("roots", nargs=-1, metavar="DIR...", type=click.Path())
 @click.option(
     "--pattern", "patterns", multiple=True, metavar="GLOB",
-    help="Names to follow, all by default; their rotated and packed copies too.",
+    help="Names to follow, all by default; their rotated and compressed copies, too.",
 )  # fmt: skip
-@click.option("--format", "form", type=InputFormat(), help="Force the input format.")
-@click.option("--source", metavar="NAME", help="Who says so, where events do not.")
+@with_pattern
+@click.option("--source", metavar="NAME", help="The source of events without one.")
 @click.option(
     "--interval", default=INTERVAL, show_default=True, metavar="SECONDS",
     type=click.FloatRange(0.1), help="Scan so often, a fifth of it where the system gives hints.",
 )  # fmt: skip
-@click.option("--poll", is_flag=True, help="Scan only; for network mounts that give no hints.")
-@click.option("--once", is_flag=True, help="Take in what is there, and end.")
-@click.option("--status", is_flag=True, help="What the watcher of this lake is doing.")
+@click.option(
+    "--poll", is_flag=True, help="Poll only; for network mounts, which send no notifications."
+)
+@click.option("--once", is_flag=True, help="Ingest what is there, then exit.")
+@click.option("--status", is_flag=True, help="Show what the watcher of this lake is doing.")
 @click.option("--json", "as_json", is_flag=True, help="The status as JSON.")
 @click.option("--print-unit", is_flag=True, help="Print a systemd unit that does the same.")
 @with_backups
@@ -75,8 +80,8 @@ def watch(
 ) -> None:  # fmt: skip
     """Follow the files of directories: each new line becomes an event, once.
 
-    Renamed, truncated, packed and removed files are told by their content, and
-    nothing is taken in twice. It runs until Ctrl-C or SIGTERM.
+    Renamed, truncated, compressed and removed files are recognized by their
+    content, so that nothing is ingested twice. It runs until Ctrl-C or SIGTERM.
     """
     if status:
         _show_status(app, as_json)
@@ -105,6 +110,7 @@ def follow(
 ) -> None:  # fmt: skip
     """Watch until told to end, with backups if there is a plan for them; sum up at the end."""
     tell = _teller(app)
+    following.raise_descriptor_limit()
     with app.open_or_create() as lake:
         rounds = Rounds(lake, roots, plan, label=source, say=tell) if plan else None
         watcher = following.Watcher(
@@ -119,11 +125,11 @@ def follow(
                 rounds.halt()
 
         before = {s: signal.signal(s, end) for s in _SIGNALS}
-        renewed = _take_over(watcher)
+        renewed = _take_over(watcher, rounds)
         try:
             with disk.claim(following.lock_path(lake, roots)) as alone:
                 if not alone:
-                    raise click.ClickException(f"another process watches {', '.join(roots)}")
+                    raise click.ClickException(f"another process is watching {', '.join(roots)}")
                 if once:
                     _once(watcher, stop)
                     if rounds:
@@ -138,7 +144,8 @@ def follow(
                 rounds.close()
             lake.close()
             if not stop.is_set():
-                _renew(rest.memory)
+                counts = [rounds.made, rounds.removed, rounds.expired] if rounds else [0, 0, 0]
+                _renew({**rest.memory, "backups": counts})
         finally:
             if rounds:
                 rounds.close()
@@ -148,6 +155,8 @@ def follow(
         words = f"{many(done.events, 'new event')} from {many(done.files, 'file')};"
         words += f" {done.quarantined:,} quarantined"
         app.say(f"{words}; {rounds.summary()}" if rounds else words)
+        if once and watcher.unread:
+            click.get_current_context().exit(exits.FAILED)
 
 
 _MEMORY = "LAKELOG_WATCH_MEMORY"
@@ -156,8 +165,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def _once(watcher: following.Watcher, stop: threading.Event) -> None:
     watcher.round(final=True)
-    while watcher.waiting and not stop.is_set():
-        stop.wait(following.STABLE / 4)
+    while (watcher.waiting or watcher.behind) and not stop.is_set():
+        if not watcher.behind:
+            stop.wait(following.STABLE / 4)
         watcher.round(final=True)
     watcher.close()
 
@@ -165,7 +175,7 @@ def _once(watcher: following.Watcher, stop: threading.Event) -> None:
 def _renew(memory: dict[str, Any]) -> None:
     """Begin this process anew with what it knows, without all that it had loaded."""
     file = tempfile.TemporaryFile()  # noqa: SIM115  it goes with the process
-    file.write(orjson.dumps(memory))
+    file.write(json.dumps(memory).encode())  # names may hold bytes that are no text
     file.seek(0)
     os.set_inheritable(file.fileno(), True)
     sys.stderr.flush()
@@ -173,14 +183,17 @@ def _renew(memory: dict[str, Any]) -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _take_over(watcher: following.Watcher) -> bool:
+def _take_over(watcher: following.Watcher, rounds: Rounds | None) -> bool:
     """Go on with what this process knew before it was renewed, if it was."""
     number = os.environ.pop(_MEMORY, "")
     if not number:
         return False
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     with os.fdopen(int(number), "rb") as file:
-        watcher.remember(orjson.loads(file.read()))
+        memory = json.load(file)
+    if rounds and "backups" in memory:
+        rounds.made, rounds.removed, rounds.expired = memory["backups"]
+    watcher.remember(memory)
     return True
 
 
@@ -200,7 +213,7 @@ def _show_status(app: App, as_json: bool) -> None:
     try:
         found: dict[str, Any] = orjson.loads(disk.read(path))
     except (FileNotFoundError, orjson.JSONDecodeError):
-        raise click.ClickException("no watcher has run on this lake") from None
+        raise click.ClickException("no watcher has run on this lake yet") from None
     found["running"] = _is_alive(found["pid"]) and time.time() - found["last_round"] < 120
     for name in ("started", "last_round", "last_event"):
         found[name] = micros(int(found[name] * 1e6)) if found[name] else None
@@ -218,6 +231,8 @@ def _words(found: dict[str, Any]) -> str:
         f"  last round   {found['last_round']}, the slowest took {found['slowest_round']:.2f} s",
         f"  last event   {found['last_event'] or '-'}",
     ]
+    if found.get("nuls"):
+        lines.append(f"  skipped      {found['nuls']:,} NUL bytes, where nobody wrote text")
     lines += [f"  fault        {path}: {reason}" for path, reason in found["faults"].items()]
     return "\n".join(lines) + "\n"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from typing import Any
@@ -24,7 +23,6 @@ BATCH_LINES = 1000
 BATCH_BYTES = 4 << 20
 TOLD_MAX = 5
 _SHOWN_BY = "SELECT * FROM quarantine shows them"
-_JSON_PLACE = re.compile(r": line \d+ column (\d+) \(char \d+\)")
 
 
 @verb(examples="""
@@ -38,13 +36,13 @@ _JSON_PLACE = re.compile(r": line \d+ column (\d+) \(char \d+\)")
     help="A setting that differs from its default; `lakelog config` lists them.",
 )  # fmt: skip
 def init(app: App, directory: str | None, settings: tuple[str, ...]) -> None:
-    """Make a lake in a directory that is new or empty.
+    """Create a lake in a new or empty directory.
 
     Without DIR it is the directory of --lake. `append` makes a lake too where there is none.
     """
     wanted = parse(dict(pair_of(s) for s in settings))
     store = opening.create(directory or app.path, wanted)
-    app.say(f"made a lake at {store.layout.root}")
+    app.say(f"created a lake at {store.layout.root}")
 
 
 @verb(examples="""
@@ -55,10 +53,12 @@ def init(app: App, directory: str | None, settings: tuple[str, ...]) -> None:
 """)  # fmt: skip
 @click.argument("pairs", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
-    "--dedupe", type=click.Choice(["content"]), help="Store an event only if no equal one is there."
+    "--dedupe",
+    type=click.Choice(["content"]),
+    help="Store an event only if no equal one is stored.",
 )
-@click.option("--type", "kind", metavar="NAME", help="The type of events that have none.")
-@click.option("--source", metavar="NAME", help="The source of events that have none.")
+@click.option("--type", "kind", metavar="NAME", help="The type of events without one.")
+@click.option("--source", metavar="NAME", help="The source of events without one.")
 def append(
     app: App, pairs: tuple[str, ...], dedupe: str | None, kind: str | None, source: str | None
 ) -> None:
@@ -156,8 +156,7 @@ class Intake:
 
     def _tell(self, bad: list[tuple[Line, str]]) -> None:
         for line, reason in bad[: max(TOLD_MAX - self.quarantined, 0)]:
-            why = _JSON_PLACE.sub(r", at column \1", cell(reason))
-            self._app.say(f"lakelog: {line.unit} {line.number}: {why}")
+            self._app.say(f"lakelog: {line.unit} {line.number}: {cell(reason)}")
 
     def _sum_up(self, seconds: float) -> None:
         more = self.quarantined - TOLD_MAX

@@ -1,0 +1,297 @@
+"""formats: which formats files may have, what one makes of a file, and those of your own."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+import types
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from lakelog.cli.app import App, verb
+from lakelog.cli.formats import of_records
+from lakelog.cli.inputs import (
+    NO_TIME,
+    InputFormat,
+    complete_own,
+    definition_of,
+    formats_at,
+    with_rules,
+)
+from lakelog.cli.output import Target, choose, emit, emit_record, with_output
+from lakelog.cli.tables import cell
+from lakelog.cli.terminal import many, width
+from lakelog.cli.values import iso
+from lakelog.ingest import definitions as kept
+from lakelog.ingest.definitions import LakeFormat
+from lakelog.ingest.formats import known
+from lakelog.ingest.formats.definition import Definition
+from lakelog.ingest.formats.dialect import Dialect
+from lakelog.ingest.formats.program import Program
+from lakelog.ingest.preview import Outcome, Preview, preview
+from lakelog.level import severity
+from lakelog.settings import DEFAULTS
+from lakelog.store import engine
+from lakelog.store.layout import Layout
+
+_LINES = 5
+_NAMES = 14
+"""Columns that the name of a field takes at least."""
+_SCORES = 5
+_OPTIONS = {
+    "pattern": "--pattern", "format": "--format", "begins": "--begins",
+    "continues": "--continues", "time_format": "--time-format", "zone": "--zone",
+}  # fmt: skip
+
+
+@click.group(epilog="""\b
+Examples:
+  lakelog formats test app.log
+  lakelog formats test app.log --format '%{IP:client} %{GREEDYDATA:message}'
+  lakelog formats add shop --for 'shop*' --pattern '%{IP:client} %{WORD:do}'
+""")  # fmt: skip
+def formats() -> None:
+    """Show how files are parsed, and add log formats of your own.
+
+    A format of your own is a pattern in grok (%{IP:client}) or a regex with
+    named groups ((?P<client>...)). Groups called time, level, message, source,
+    subject, type, category or id fill that column, all others go into data.
+    """
+
+
+@verb("list", examples="""
+    lakelog formats list
+    lakelog formats list --json
+""")  # fmt: skip
+@with_output
+def list_formats(app: App, target: Target) -> None:
+    """List the formats of this lake, then the built-in ones."""
+    records = [
+        {
+            "format": form.name, "from": "this lake", "for": _files(form),
+            "about": form.definition.pattern or _said(form.definition),
+        }
+        for form in formats_at(app).values()
+    ]  # fmt: skip
+    records += [
+        {"format": name, "from": "lakelog", "for": "", "about": _about(name, form)}
+        for name, form in known.FORMATS.items()
+    ]
+    own = any(record["for"] for record in records)
+    shown = [{k: r[k] for k in ("format", *(["for"] if own else []), "about")} for r in records]
+    emit(of_records(records), target, of_records(shown))
+
+
+@verb("test", examples="""
+    lakelog formats test app.log
+    lakelog formats test app.log --format applog --zone Europe/Berlin
+    lakelog formats test app.log --format '%{IP:client} %{WORD:method}' --json
+    kubectl logs web | lakelog formats test -
+""")  # fmt: skip
+@click.argument("file", type=click.Path())
+@click.option(
+    "--format", "--as", "--pattern", "form", type=InputFormat(),
+    help="Read it as this format: a name, or your own pattern.",
+)  # fmt: skip
+@with_rules
+@click.option("--source", metavar="NAME", help="As if it were ingested with this --source.")
+@click.option(
+    "-n", "--lines", default=_LINES, show_default=True, type=click.IntRange(1), metavar="N",
+    help="Show what becomes of the first N lines or records.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="The outcome as JSON.")
+def test_format(
+    app: App, file: str, form: str | None, source: str | None, lines: int, as_json: bool,
+    **rules: Any,
+) -> None:  # fmt: skip
+    """Show what the first lines of FILE (- is stdin) become; store nothing.
+
+    Which format was chosen and why, which others fit, and of each line every
+    column and field, or why it would go to quarantine. No lake is needed.
+    """
+    said, own = definition_of(form, rules), formats_at(app)
+    asked = kept.resolve(said.spelled(), own) if said is not None else None
+    with tempfile.TemporaryDirectory() as scratch:
+        found = preview(
+            file, lambda: engine.connect(Layout(scratch), DEFAULTS), formats=own, asked=asked,
+            label=source, count=lines,
+        )  # fmt: skip
+    if asked is not None and asked.pattern and not known.named(asked.spelled()).has_time:
+        app.say(NO_TIME)
+    target = choose(None if as_json else "table", as_json, None)
+    emit_record(_record(found), target, lambda: "\n".join(_words(found)) + "\n")
+
+
+@verb("add", examples="""
+    lakelog formats add shop --for 'shop*' --pattern '%{IP:client} %{WORD:do}'
+    lakelog formats add pos --source pos --pattern '(?P<a>.*?)[|](?P<msg>.*)'
+    lakelog formats add paris --zone Europe/Paris --for '/srv/paris/*'
+""")  # fmt: skip
+@click.argument("name")
+@click.option("--pattern", "--format", "form", type=InputFormat(), metavar="PATTERN",
+              help="Grok, a regex with named groups, or a built-in format.")  # fmt: skip
+@with_rules
+@click.option(
+    "--for", "globs", multiple=True, metavar="GLOB",
+    help="Files it is for, by name or by path; their rotated and compressed copies, too.",
+)  # fmt: skip
+@click.option(
+    "--source", "sources", multiple=True, metavar="NAME", help="For files of this --source."
+)
+@click.option("--replace", "overwrite", is_flag=True, help="Replace a format of that name.")
+def add_format(
+    app: App, name: str, form: str | None, globs: tuple[str, ...], sources: tuple[str, ...],
+    overwrite: bool, **rules: Any,
+) -> None:  # fmt: skip
+    """Add a format to the lake, for files by name or by --source.
+
+    Whoever opens the lake then reads them so: ingest, watch, dump, audit and
+    `quarantine replay`. Without --for and --source it is read by its name only:
+    --format NAME. A rollback does not take it away.
+    """
+    said = definition_of(form, rules) or Definition()
+    made = LakeFormat(replace(said, name=name), globs, sources)
+    kept.check_new(made)  # before a lake is made for it
+    with app.open_or_create() as lake:
+        kept.add(lake.store, lake.branch_name, made, overwrite=overwrite)
+    if said.pattern and not known.named(made.definition.spelled()).has_time:
+        app.say(NO_TIME)
+    where = f"for {_files(made)}" if globs or sources else f"used only with --format {name}"
+    app.say(f"added format {name} to {app.path}, {where}")
+
+
+@verb("show", examples="lakelog formats show shop")
+@click.argument("name", shell_complete=complete_own)
+@with_output
+def show_format(app: App, name: str, target: Target) -> None:
+    """Show a format of this lake, as the command that adds it."""
+    with app.open() as lake:
+        form = kept.get(kept.present(lake.store, lake.branch_name), name)
+    record = {k: v for k, v in form.entry().items() if k not in ("add", "key", "time")}
+    emit_record({"name": name, **record}, target, lambda: f"{_command(form)}\n")
+
+
+@verb("remove", examples="lakelog formats remove shop")
+@click.argument("name", shell_complete=complete_own)
+def remove_format(app: App, name: str) -> None:
+    """Remove a format from the lake; events parsed with it stay as they are."""
+    with app.open() as lake:
+        kept.remove(lake.store, lake.branch_name, name)
+    app.say(f"removed format {name}; from now on the format of its files is detected by content")
+
+
+for command in (list_formats, test_format, add_format, show_format, remove_format):
+    formats.add_command(command)
+
+
+def _files(form: LakeFormat) -> str:
+    return ", ".join([*form.globs, *(f"--source {name}" for name in form.sources)])
+
+
+def _said(said: Definition) -> str:
+    return ", ".join(filter(None, (said.format, said.zone)))
+
+
+def _about(name: str, form: Any) -> str:
+    """What a format is, by the first sentence of its module; those declared in one share theirs."""
+    if isinstance(form, Dialect):
+        return f"JSON lines as {name} has them"
+    if isinstance(form, Program):
+        return f"Lines as {name} logs them"
+    module = form if isinstance(form, types.ModuleType) else sys.modules[type(form).__module__]
+    return " ".join((module.__doc__ or "").split("\n\n")[0].split())
+
+
+def _command(form: LakeFormat) -> str:
+    """The command that adds a format."""
+    said = form.definition
+    words = [f"{option} {shlex.quote(getattr(said, name))}"
+             for name, option in _OPTIONS.items() if getattr(said, name)]  # fmt: skip
+    words += [f"--level {shlex.quote(f'{word}={level}')}" for word, level in said.levels]
+    words += [f"--define {shlex.quote(f'{name}={regex}')}" for name, regex in said.define]
+    words += [f"--for {shlex.quote(glob)}" for glob in form.globs]
+    words += [f"--source {shlex.quote(name)}" for name in form.sources]
+    return " \\\n  ".join([f"lakelog formats add {form.name}", *words])
+
+
+def _record(found: Preview) -> dict[str, Any]:
+    """The outcome as an object."""
+    lines = []
+    for outcome in found.outcomes:
+        record: dict[str, Any] = {"line": outcome.line, "offset": outcome.offset}
+        record |= {"text": outcome.text, "event": outcome.event}
+        if outcome.event is not None:
+            record["event"] = {**outcome.event, "data": outcome.data}
+            record["time_of_ingest"] = outcome.timeless
+        record["quarantine"] = outcome.reason or None
+        if outcome.then:
+            record |= {"fits": outcome.fits, "stops_at": outcome.then}
+        lines.append(record)
+    names = ("file", "format", "why", "note")
+    return {
+        **{name: getattr(found, name) for name in names},
+        "scores": [{"format": name, "score": score} for name, score in found.scores],
+        "groups": dict(found.groups), "lines": found.lines, "events": found.events,
+        "quarantined": found.quarantined, "outcomes": lines,
+    }  # fmt: skip
+
+
+def _words(found: Preview) -> list[str]:
+    """The outcome as people read it, no line wider than the terminal."""
+    room = width()
+    words = [f"{cell(found.file)}: {cell(found.format)}"[:room], f"  {found.why}"[:room]]
+    words += [*([_cut(f"  {found.note}", room)] if found.note else []), ""]
+    if found.scores:
+        words += [" fits  format"]
+        for name, score in _best(found):
+            mark = "  <- chosen" if name == found.format else ""
+            words.append(_cut(f"{score:5.0%}  {cell(name)}", room - len(mark)) + mark)
+        words.append("")
+    if found.groups:
+        words += [_cut(f"  {name} -> {place}", room) for name, place in found.groups] + [""]
+    for outcome in found.outcomes:
+        words += [*_outcome_words(outcome, room), ""]
+    bad = f", {many(found.quarantined, 'record')} to quarantine" if found.quarantined else ""
+    total = f"of the first {many(found.lines, 'line')}: {many(found.events, 'event')}{bad}"
+    return [*words, _cut(total, room)]
+
+
+def _best(found: Preview) -> list[tuple[str, float]]:
+    """The scores that are worth a line: the highest, and that of the chosen format."""
+    shown = [pair for pair in found.scores if pair[1] >= 0.01 or pair[0] == found.format]
+    return shown[:_SCORES] + [pair for pair in shown[_SCORES:] if pair[0] == found.format]
+
+
+def _outcome_words(outcome: Outcome, room: int) -> list[str]:
+    words = [_cut(f"line {outcome.line}  {cell(outcome.text)}", room)]
+    if outcome.event is None:
+        words.append(_cut(f"  quarantine      {outcome.reason}", room))
+        if outcome.then:
+            fits = f"only up to: {cell(outcome.fits)}" if outcome.fits else "not its beginning"
+            words.append(_cut(f"  fits            {fits}", room))
+            words.append(_cut(f"  stops at        {cell(outcome.then)}", room))
+        return words
+    fields = {name: _shown(value) for name, value in outcome.event.items()}
+    if outcome.timeless:
+        fields["time"] += "  (of ingest: the line has none)"
+    data = outcome.data if isinstance(outcome.data, dict) else {"": outcome.data}
+    fields |= {f"data.{n}".rstrip("."): cell(v) for n, v in data.items() if v is not None}
+    if "level" in data and "level" not in outcome.event:
+        fields["data.level"] += "  (no level that is known: see --level)"
+    if "level" in outcome.event and severity(outcome.event["level"]) is None:
+        fields["level"] += "  (a level of its own: see --level)"
+    wide = min(max([_NAMES, *map(len, fields)]), room // 2)
+    return words + [_cut(f"  {name:{wide}}  {value}", room) for name, value in fields.items()]
+
+
+def _shown(value: Any) -> str:
+    return iso(value).replace("T", " ") if hasattr(value, "isoformat") else cell(value)
+
+
+def _cut(text: str, room: int) -> str:
+    from rich.cells import cell_len, set_cell_size
+
+    return text if cell_len(text) <= room else set_cell_size(text, room - 1) + "…"
