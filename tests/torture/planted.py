@@ -20,6 +20,7 @@ from tests.torture import (
     images,
     kills,
     leaks,
+    lives,
     sequences,
     trace,
     viewed,
@@ -34,7 +35,7 @@ CAUGHT, MISSED, BROKEN = 0, 3, 4
 PLAYED: dict[str, Row] = {
     row.name: row
     for module in (calls, clocks, contests, corruptions, followed, full, fuzz, images, kills,
-                   leaks, sequences, viewed)
+                   leaks, lives, sequences, viewed)
     for row in module.ROWS
 }  # fmt: skip
 

@@ -1,0 +1,33 @@
+"""Random lives of log files, written and rotated in every way, against a ledger of every line."""
+
+from __future__ import annotations
+
+from lakelog.collect import watch
+from tests.support import lakes
+from tests.support.histories import History
+from tests.support.world import warm_engine
+from tests.torture.case import Case, Row
+
+STEPS = 20
+
+
+def lives(case: Case) -> None:
+    """Live through one history; require each line that could be seen, none more often than
+    written, and an audit that agrees."""
+    warm_engine(case.patch)
+    case.patch.setattr(watch, "STABLE", 0.0)
+    case.patch.setattr(watch, "GRACE", 0.0)
+    with lakes.opened(str(case.place / "lake")) as lake:
+        history = History(lake, case.place / "logs", case.dice)
+        history.play(STEPS)
+        story = "\n".join(history.steps)
+        faults = history.faults()
+        assert not faults, f"{faults[:5]}\n{story}"
+        proof = history.audit()
+        assert not proof.wrong, f"the audit says {proof.wrong[:3]}\n{story}"
+        assert not proof.failed, f"the audit says {proof.failed[:3]}\n{story}"
+    case.tally.notes["lines"] += len(history.written)
+    case.verified(sum(step.strip() in ("kill", "away") for step in history.steps))
+
+
+ROWS = [Row("identity", "lives of log files", 300, 10_000, 45, lives)]
