@@ -24,34 +24,39 @@ OWN = "lakelog"
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors settings exact event lazy  store  query  views  ingest  view lake dbapi
-        collect analyze train ship sync  cli server notebook""",
-    "store": """layout disk document engine wal bloom segment idrun manifest refs marks opening
+    "": """errors closest settings exact level event fields bookkeeping lazy  store  query  views
+        ingest  view lake dbapi collect analyze train ship sync  cli server notebook""",
+    "store": """sql layout disk document engine wal bloom segment idrun manifest refs marks opening
         spawn writer tail rows publish trim seal compact retention removal gc resolve history stats
         checker verify unflip salvage aside mend_refs mend_data
         repair""",
-    "query": "prune keys tailrows omega behaviour session follow",
+    "query": "prune qualifiers frames relation keys tailrows omega behaviour session follow",
     "views": """params definition guard catalog layers pieces lineage writing answer engine tables
         sample own""",
-    "ingest": """apart inflate source cursors formats records transform batch gather ingest group
-        quarantine places fileaudit account audit""",
-    "collect": "scan watch running backup shelf expiry restore removal rounds dump",
+    "ingest": """apart rotation inflate holes binary columnar lease source cursors identity formats
+        definitions records carry stripes transform batch gather group ingest preview quarantine
+        places fileaudit account audit""",
+    "collect": "scan turns watch running backup shelf expiry restore removal rounds dump",
     "analyze": "dedupe similar oosstate oosfeed oosviews packs lookups",
-    "train": """folder shards tables kinds recipe template selecting scratch tokens minhash cluster
-        patterns redact chats dialects events dialogue pairs windows shape structure stage assign
-        budget staging provenance leaks quality plots report card trainingset remake compare""",
-    "ingest/formats": """sqltext narrowed jsonl dialect dialects cloudevents pieces docker journal
-        documents otlpsql otlp oos bulk zones pattern columns headed access logformat traffic syslog
-        runtime logfmt cri auditd applog zeek w3c delimited plain known""",
-    "cli": """exits terminal values vectors tables formats inputs output app pairs lines sample
+    "train": """wording folder shards tables kinds losses recipe template selecting scratch tokens
+        minhash cluster providers patterns redact parts messages schemas telemetry chats
+        dialects events dialogue pairs windows shape structure stage assign manifest
+        inventory dataset budget staging provenance leaks quality plots report proportions card
+        documents trainingset remake compare agreement inspection sandbox""",
+    "ingest/formats": """sqltext narrowed zones zoned jsonl dialect exported dialects
+        cloudevents pieces winevent docker journal documents otlpsql otlp oos bulk heads
+        pattern columns headed grok re2 moments definition custom access logformat traffic
+        syslog runtime program cef programs logfmt cri auditd applog zeek w3c delimited
+        plain stamped mixed known""",
+    "cli": """exits terminal values vectors tables formats output app inputs pairs lines sample
         results asking waiting screen complete editor shell connect
-        write ingest audit backups watch dump tail query views export train stats dedupe oos
-        events behaviour history names care seal doctor setup demo""",
+        write definitions ingest audit backups watch dump tail query views export train stats dedupe
+        oos events behaviour history names care seal doctor setup demo help""",
 }
 STRANGERS = {"collect", "analyze", "train", "ship", "sync"}  # these rooms do not know each other
 LAZY_DOORS = {"lakelog/lazy.py", "lakelog/cli/__init__.py"}  # may load our code by its name
 
-LINES_MAX = {"lakelog": 400, "tests": 600, "benchmarks": 400, "data": 400}
+LINES_MAX = {"lakelog": 500, "tests": 700, "benchmarks": 500, "data": 500}
 FUNCTION_LINES_MAX = 70
 FORBIDDEN_WORDS = set("manager managers helper helpers util utils common base misc".split())
 # Written so that a plain search for unfinished work does not find this line.
@@ -457,9 +462,9 @@ def test_a_local_import_of_another_package_is_allowed() -> None:
 
 def test_a_long_file_or_function_is_reported() -> None:
     """One line above the limit of a file or a function is reported; the limit itself is not."""
-    assert size_breaches({"lakelog/lake.py": "x = 1\n" * 400, "tests/t.py": "x = 1\n" * 600}) == []
-    assert len(size_breaches({"lakelog/lake.py": "x = 1\n" * 401})) == 1
-    assert len(size_breaches({"tests/test_lake.py": "x = 1\n" * 601})) == 1
+    assert size_breaches({"lakelog/lake.py": "x = 1\n" * 500, "tests/t.py": "x = 1\n" * 700}) == []
+    assert len(size_breaches({"lakelog/lake.py": "x = 1\n" * 501})) == 1
+    assert len(size_breaches({"tests/test_lake.py": "x = 1\n" * 701})) == 1
     longest = "def seal():\n" + "    x = 1\n" * 69
     assert size_breaches({"lakelog/lake.py": longest}) == []
     breaches = size_breaches({"lakelog/lake.py": longest + "    x = 1\n"})

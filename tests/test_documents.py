@@ -401,3 +401,34 @@ def test_spoilt_input_gives_events_or_a_reason(name: str) -> None:
             assert encode(found if isinstance(found, list) else [found]) is not None
         if hasattr(form, "complete"):
             form.complete(text)
+
+
+def test_answers_of_cloudwatch(engine: Any) -> None:
+    """What its interface answers gives the events and where they are from; so do subscriptions,
+    and `events` of others stay one event."""
+    one = {
+        "logStreamName": "s/1",
+        "timestamp": 1396035378988,
+        "message": "START\n",
+        "ingestionTime": 1396035394997,
+        "eventId": "31132629274945519779805322857203735586714",
+    }
+    answer = json.dumps({"events": [one, one | {"message": "END"}], "nextToken": "f/3"}, indent=4)
+    data = {"messageType": "DATA_MESSAGE", "owner": "12", "logGroup": "/g", "logStream": "s/1",
+            "subscriptionFilters": ["f"], "logEvents": [
+                {"id": "3" * 56, "timestamp": 1396035378988, "message": "START\n"}]}  # fmt: skip
+    for text, count, source in ((answer, 2, None), (json.dumps(data), 1, "/g")):
+        form = fitted(text.encode())
+        rows = Transformer(engine, form, "o").run(Chunk(text.encode(), 0), final=True)
+        found = rows.table.to_pylist()
+        assert (form.NAME, len(found)) == ("json", count)
+        assert [found[0][c] for c in ("type", "source", "subject", "message")] == [
+            "log", source, "s/1", "START\n",
+        ]  # fmt: skip
+        assert found[0]["time"].isoformat() == "2014-03-28T19:36:18.988000+00:00"
+        assert found[0]["id"] == (one["eventId"] if source is None else "3" * 56)
+        body = json.loads(found[0]["data"])
+        assert "timestamp" not in body
+        assert body.get("nextToken") == (None if source else "f/3")
+    other = json.dumps({"events": [{"a": 1}], "b": 2}, indent=1).encode()
+    assert len(fitted(other).parse(other)) == 1
