@@ -156,7 +156,10 @@ class Gatherer:
         unfinished = self._add_unfinished(batch) if is_end else 0
         self._report.left -= unfinished
         is_same = self._place == self.start.bytes and unfinished == self.start.unfinished
-        if is_same and not start.is_due(follows=job.follows):
+        is_read = is_end and not self._source.broken
+        # The last turn may have ended where the file does, before anybody knew.
+        is_said = bool(self.start.mtime) or not (is_read and self._source.compression)
+        if is_same and is_said and not start.is_due(follows=job.follows):
             return
         if self._source.is_shrunk:
             raise Moved  # what was read may be of two files: look at it again
@@ -166,8 +169,9 @@ class Gatherer:
         if self._place != at.bytes:
             at = at.moved(self._place, self._before, self._crc)
         at = dataclasses.replace(at, lines=at.lines + batch.lines)
-        if self._source.broken or (self._source.compression and not is_end):
-            at = dataclasses.replace(at, mtime=0)  # there is more: it is looked into again
+        if self._source.broken or self._source.compression:
+            # Where there is more, it is looked into again.
+            at = dataclasses.replace(at, mtime=self._source.mtime if is_read else 0)
         if not is_same:
             at = dataclasses.replace(at, unfinished=unfinished, tail_key="")
         if self._form:
