@@ -22,7 +22,7 @@ from uuid import UUID
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.exact import holdable, kind, parse_object, parse_value, with_spelled
+from lakelog.exact import holdable, in_unicode, kind, parse_object, parse_value, with_spelled
 from lakelog.level import level_of
 from lakelog.level import severity as severity
 
@@ -83,10 +83,24 @@ def encode(events: list[Any], content: bool = False) -> Encoded:
     whole = b"".join(lines)
     if b"null" in whole:  # JSON has no NaN, and orjson makes it null
         _spell(events, lines, now, content)
+    if b"\\u" in whole:
+        _settle_escapes(lines, ids)
     if b"\n" in whole:
         index = next(i for i, line in enumerate(lines) if b"\n" in line)
         raise InvalidEvent("data holds a piece of JSON text with a newline in it", index)
     return Encoded(lines, ids, content or any(ids))
+
+
+def _settle_escapes(lines: list[bytes], ids: list[str | None]) -> None:
+    """Refuse ids with a NUL, which separates the parts of an identity key; write payloads with
+    half of a surrogate pair so that the SQL engine reads them."""
+    for index, line in enumerate(lines):
+        given = ids[index]
+        if given is not None and "\0" in given:
+            raise InvalidEvent("id holds a NUL character: write it without", index)
+        cut = line.find(b',"data":') + 8
+        if cut >= 8 and (b"\\ud" in line or b"\\uD" in line):
+            lines[index] = line[:cut] + in_unicode(line[cut:-1]) + b"}"
 
 
 def _spell(events: list[Any], lines: list[bytes], now: datetime, content: bool) -> None:
@@ -283,6 +297,8 @@ def _plain_row(row: dict[str, Any]) -> dict[str, Any]:
             strays[column] = plain
             plain = value.encode("utf-8", "replace").decode()
         made[column] = plain
+    if row.get("id") and not strays.keys().isdisjoint(("id", "source")):
+        raise InvalidEvent("id and source of an event with an id are valid Unicode")
     if strays:
         made["data"] = merge(made.pop("data", None), strays)
     return made

@@ -1,7 +1,8 @@
 """JSON without loss: what Python's numbers and dicts cannot give back keeps its text.
 
 Integers beyond 64 bits, decimals beyond a double, repeated keys and text that is not valid
-Unicode become orjson Fragments: pieces of JSON text that are written out as they are.
+Unicode become orjson Fragments: pieces of JSON text that are written out as they are. Half of a
+surrogate pair, which the SQL engine refuses, is replaced at last, and the exact text kept beside.
 """
 
 from __future__ import annotations
@@ -21,6 +22,13 @@ _LONG_NUMBER = re.compile(rb"[0-9](?:[0-9.]{15}[0-9.eE]|[eE][+-]?[0-9]{3})")
 _NUMBER_TEXT = re.compile(rb'"[0-9]{16,}"')
 """Long numbers within quotes, as OpenTelemetry writes its times: text, that is."""
 _KEY_END, _SPACED = re.compile(rb'"[ \t\r\n]*:'), re.compile(rb"[ \t\r\n]:")
+_ESCAPES = re.compile(
+    rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
+"""Escaped backslashes and surrogate pairs, passed over; the group is half of a pair, alone."""
+EXACT = "lakelog_exact"
+"""Member of a payload that holds its exact text where that is no Unicode."""
 _INTEGER_DIGITS = 20  # no integer of 64 bits is longer, its sign included
 _OPTIONS = orjson.OPT_UTC_Z
 
@@ -95,6 +103,21 @@ def with_spelled(value: Any) -> Any:
         items = [with_spelled(v) for v in value]
         return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
     return value
+
+
+def in_unicode(text: bytes) -> bytes:
+    """Return a JSON text with U+FFFD for every half of a surrogate pair that stands alone.
+
+    Only then, the text itself is added as the string `lakelog_exact`: a member of an object, or
+    one beside `data` where the text is no object.
+    """
+    made = _ESCAPES.sub(lambda found: rb"\ufffd" if found[1] else found[0], text)
+    if made == text:
+        return text
+    beside = orjson.dumps({EXACT: text.decode()})[1:]
+    if not made.startswith(b"{"):
+        made = b'{"data":' + made + b"}"
+    return made[:-1] + (b"," if len(made) > 2 else b"") + beside
 
 
 def kind(value: Any) -> str:

@@ -211,4 +211,8 @@ def test_what_parsers_disagree_on_never_crashes(lake: lakelog.Lake, text: bytes)
     lake.append(event)
     [(data,)] = lake.sql("SELECT data FROM events").fetchall()
     spelled = {"parse_int": str, "parse_float": lambda digits: digits.lower().replace("e+", "e")}
-    assert json.loads(data, **spelled) == json.loads(text, **spelled)
+    stored = json.loads(data, **spelled)
+    if isinstance(stored, dict) and "lakelog_exact" in stored:
+        stored = json.loads(stored["lakelog_exact"], **spelled)
+    assert stored == json.loads(text, **spelled)
+    lake.sql("SELECT data->>'x' FROM events").fetchall()

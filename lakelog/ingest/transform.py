@@ -237,7 +237,8 @@ class Transformer:
                 query = f"SELECT * REPLACE (coalesce(source, $label) AS source) FROM ({query})"
                 named["label"] = self._source
             query = f"""WITH decided AS MATERIALIZED ({query})
-                SELECT * EXCLUDE (slow), {_KEY} AS key FROM decided WHERE NOT slow"""
+                SELECT * EXCLUDE (slow), {_KEY} AS key FROM decided WHERE NOT slow
+                AND position NOT IN (SELECT position FROM decided WHERE contains(id, chr(0)))"""
             found = cursor.sql(query, params=named or None).to_arrow_table()
         finally:
             cursor.close()
