@@ -24,6 +24,8 @@ from lakelog.view import View
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from lakelog.export import export
+    from lakelog.export.tables import Exported
     from lakelog.ingest import ingest
     from lakelog.query import behaviour, follow, frames
     from lakelog.query.relation import Relation
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 else:
     ingest, tables = Lazy("lakelog.ingest.ingest"), Lazy("lakelog.views.tables")
     behaviour, follow = Lazy("lakelog.query.behaviour"), Lazy("lakelog.query.follow")
-    frames = Lazy("lakelog.query.frames")
+    frames, export = Lazy("lakelog.query.frames"), Lazy("lakelog.export.export")
     compact, gc, history, repair, resolve, retention, seal, stats, verify = (
         Lazy(f"lakelog.store.{room}")
         for room in "compact gc history repair resolve retention seal stats verify".split()
@@ -160,6 +162,24 @@ class Lake:
     ) -> pa.Table:  # fmt: skip
         """Answer a view as an Arrow table, with values of its parameters: see `lakelog.views`."""
         return self._session.view(name, params, since=since, until=until)
+
+    def export(
+        self, query: str, out: Path, *, format: str | None = None, params: Any = None,
+        partition_by: Sequence[str] = (), shard_rows: int = 1_000_000,
+        progress: Callable[[int], None] | None = None,
+    ) -> Exported:  # fmt: skip
+        """Write the rows of a query, a table or a view to files: see `lakelog export --help`.
+
+        `out` is a file (.parquet .csv .jsonl .arrow, .csv.gz, .jsonl.zst) or a directory of shards
+        of `shard_rows` each, which appears whole or not at all; `format` is parquet, csv, ndjson or
+        arrow. `progress` is told the rows written. Raises ExportRefused, QueryFailed, OSError.
+        """
+        scope = frames.scope_of(sys._getframe(1))
+        return export.export(
+            lambda text, given: self._session.ask(text, given, None, scope), query,
+            export.destination(out, format, partition_by), params=params, shard_rows=shard_rows,
+            progress=progress,
+        )  # fmt: skip
 
     def tail(self, count: int = 10, *, where: str | None = None) -> list[Event]:
         """The last events, oldest first; `where` is SQL that must hold for them."""

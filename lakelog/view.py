@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lakelog.lazy import Lazy
 from lakelog.store.opening import Store
 
 if TYPE_CHECKING:
+    from lakelog.export import export
+    from lakelog.export.tables import Exported
     from lakelog.query import frames
     from lakelog.query.relation import Relation
     from lakelog.store import history, stats
     from lakelog.views.tables import Tables
 else:
-    frames = Lazy("lakelog.query.frames")
+    frames, export = Lazy("lakelog.query.frames"), Lazy("lakelog.export.export")
     history, stats = Lazy("lakelog.store.history"), Lazy("lakelog.store.stats")
 
 
@@ -28,6 +32,19 @@ class View:
     def sql(self, query: str, params: Any = None) -> Relation:
         """Run SQL over this state; see `Lake.sql`. Raises QueryFailed, SnapshotGone, Damaged."""
         return self._session.ask(query, params, self.id, frames.scope_of(sys._getframe(1)))
+
+    def export(
+        self, query: str, out: str | os.PathLike[str], *, format: str | None = None,
+        params: Any = None, partition_by: Sequence[str] = (), shard_rows: int = 1_000_000,
+        progress: Callable[[int], None] | None = None,
+    ) -> Exported:  # fmt: skip
+        """Write rows of this state to files; see `Lake.export`."""
+        scope = frames.scope_of(sys._getframe(1))
+        return export.export(
+            lambda text, given: self._session.ask(text, given, self.id, scope), query,
+            export.destination(out, format, partition_by), params=params, shard_rows=shard_rows,
+            progress=progress,
+        )  # fmt: skip
 
     def count(self) -> int:
         """Number of events."""

@@ -25,7 +25,7 @@ OWN = "lakelog"
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
     "": """errors closest settings exact level event fields bookkeeping lazy  store  query  views
-        ingest  view lake dbapi collect analyze train ship sync  cli server notebook""",
+        export  ingest  view lake dbapi collect analyze train ship sync  cli server notebook""",
     "store": """sql layout disk document engine wal bloom segment idrun manifest refs marks opening
         spawn writer tail rows publish trim seal compact retention removal gc resolve history stats
         checker verify unflip salvage aside mend_refs mend_data
@@ -37,8 +37,9 @@ ORDER = {
         definitions records carry stripes transform batch gather group ingest preview quarantine
         places fileaudit account audit""",
     "collect": "scan turns watch running backup shelf expiry restore removal rounds dump",
+    "export": "values vectors formats folder tables export",
     "analyze": "dedupe similar oosstate oosfeed oosviews packs lookups",
-    "train": """wording folder shards tables kinds losses recipe template selecting scratch tokens
+    "train": """wording shards kinds losses recipe template selecting scratch tokens
         minhash cluster providers patterns redact parts messages schemas telemetry chats
         dialects events dialogue pairs windows shape structure stage assign manifest
         inventory dataset budget staging provenance leaks quality plots report proportions card
@@ -48,7 +49,7 @@ ORDER = {
         pattern columns headed grok re2 moments definition custom access logformat traffic
         syslog runtime program cef programs logfmt cri auditd applog zeek w3c delimited
         plain stamped mixed known""",
-    "cli": """exits terminal values vectors tables formats output app inputs pairs lines sample
+    "cli": """exits terminal tables output app inputs pairs lines sample
         results asking waiting screen complete editor shell connect
         write definitions ingest audit backups watch dump tail query views export train stats dedupe
         oos events behaviour history names care seal doctor setup demo help""",

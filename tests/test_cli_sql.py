@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lakelog.cli import tables, terminal, values
-from lakelog.cli.formats import FORMATS
+from lakelog.cli import tables, terminal
+from lakelog.export import values
+from lakelog.export.formats import FORMATS
 from tests.test_cli import lines, run
 
 BY_NUMBER = "SELECT data->>'n' AS n, type, time FROM events ORDER BY n"

@@ -11,11 +11,14 @@ import time
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
+import lakelog
 from lakelog.cli import cli
+from lakelog.errors import ExportRefused
 from tests.support import trainsets
 
 
@@ -38,8 +41,6 @@ def test_one_file_holds_every_row(lake: Path, home: Path, ending: str) -> None:
     done = export(lake, "SELECT subject, level, message FROM events", "-o", out)
     assert done.exit_code == 0, done.output
     if ending == "arrow":
-        import pyarrow as pa
-
         assert pa.ipc.open_file(str(out)).read_all().num_rows == 500
         return
     read = {"csv": "read_csv", "jsonl": "read_json", "parquet": "read_parquet"}[ending]
@@ -134,3 +135,47 @@ def test_the_zone_of_the_machine_does_not_matter(lake: Path, home: Path) -> None
         subprocess.run(list(map(str, [*command, *out])), env=environment, check=True)
     assert str(pq.read_schema(home / "Am.parquet").field("time").type) == "timestamp[us, tz=UTC]"
     assert (home / "Am.parquet").read_bytes() == (home / "UT.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".csv.gz", ".jsonl", ".arrow", ".arrows", "/"])
+def test_python_writes_what_the_command_does(lake: Path, home: Path, ending: str) -> None:
+    """`lake.export` gives the bytes that `lakelog export` gives, and says which files."""
+    query = "SELECT * FROM events WHERE level = $level"
+    assert export(lake, query, "-o", f"{home}/a{ending}", "--param", "level=INFO").exit_code == 0
+    with lakelog.open(lake) as opened:
+        written = opened.export(query, f"{home}/b{ending}", params={"level": "INFO"})
+    one, other = (sorted((home / n).glob("*")) or [home / n] for n in (f"a{ending}", f"b{ending}"))
+    assert [p.read_bytes() for p in one] == [p.read_bytes() for p in other]
+    assert written.files == {p.name: p.stat().st_size for p in other}
+    assert written.rows > 0
+    assert written.bytes == sum(written.files.values())
+
+
+def test_python_exports_states_frames_and_partitions(lake: Path, home: Path) -> None:
+    """A past state, a data frame of the caller and Hive directories are exported from Python."""
+    with lakelog.open(lake) as opened:
+        opened.tag("v1")
+        opened.append({"type": "later"})
+        assert opened.at("v1").export("events", home / "v1.csv").rows == 500
+        assert opened.export('"v1".events', home / "same.csv").rows == 500
+        assert opened.export("events", home / "now.csv").rows == 501
+        wanted = pa.table({"level": ["INFO"]})  # noqa: F841 - the query names it
+        joined = opened.export("FROM events SEMI JOIN wanted USING (level)", home / "info.jsonl")
+        assert 0 < joined.rows < 500
+        told: list[int] = []
+        cut = opened.export(
+            "events", home / "days", partition_by=["date"], shard_rows=50, format="jsonl",
+            progress=told.append,
+        )  # fmt: skip
+        assert all(name.startswith("date=") and name.endswith(".jsonl") for name in cut.files)
+        assert told[-1] == cut.rows == 501
+        for out, more in (("x.xyz", {}), ("x.csv", {"format": "xml"}), ("y", {"shard_rows": 0})):
+            with pytest.raises(ExportRefused):
+                opened.export("events", home / out, **more)  # type: ignore[arg-type]
+    assert not [p for p in home.iterdir() if p.name[0] in "xy"]
+
+
+def test_an_arrow_stream_is_written_as_one(lake: Path, home: Path) -> None:
+    """`.arrows` is the stream format of Arrow, `.arrow` its file format."""
+    assert export(lake, "events", "-o", home / "rows.arrows").exit_code == 0
+    assert pa.ipc.open_stream(home / "rows.arrows").read_all().num_rows == 500

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakelog.cli import formats
-from lakelog.cli.formats import Result
-from lakelog.cli.vectors import Columns
+from lakelog.export import formats
+from lakelog.export.formats import Result
+from lakelog.export.vectors import Columns
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
     [

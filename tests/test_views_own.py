@@ -301,3 +301,51 @@ def _no_rows() -> Any:
 
     with tempfile.TemporaryDirectory() as path, lakelog.open(f"{path}/lake") as lake:
         return lake._session.sample(10)
+
+
+def test_views_of_tags_and_branches_are_tables(make_lake: MakeLake) -> None:
+    """`"v1".view` answers over that state: built-in views and the lake's own, plain ones too."""
+    lake = make_lake()
+    lake.append([event(n, "PING", source="ab"[n % 3 == 0]) for n in range(60)])
+    own.create(lake, "busiest", BUSIEST)
+    own.create(lake, "counted", "-- about: All.\nSELECT count(*) AS n FROM events")
+    lake.tag("v1")
+    lake.append([event(n, "PING", source="ab"[n % 3 == 0]) for n in range(50)])
+    side = lake.branch("side", "v1")
+    side.append(
+        [event(n, "PING", source="ab"[n % 3 == 0]) for n in range(40)]
+    )  # a tail that only the branch has
+    for name in ("status", "busiest", "counted"):
+        for ref, at in (("v1", lake.at("v1")), ("side", side), ("main", lake), ("SIDE", side)):
+            mine = lake.sql(f'SELECT * FROM "{ref}".{name} ORDER BY ALL').fetchall()
+            assert mine == at.sql(f"SELECT * FROM {name} ORDER BY ALL").fetchall(), (name, ref)
+    (grown,) = lake.sql(
+        'SELECT (SELECT n FROM "side".counted) - v1.counted.n'
+        ' FROM "v1".counted, "v1".events LIMIT 1'
+    ).fetchall()
+    assert grown == (40,)
+
+
+def test_a_ref_without_such_a_view_says_so(make_lake: MakeLake) -> None:
+    """A view that a tag does not have is named, with the nearest one; a column is no view."""
+    lake = make_lake()
+    lake.append([event(n, "PING", source="ab"[n % 3 == 0]) for n in range(10)])
+    lake.tag("v1")
+    own.create(lake, "busiest", BUSIEST)
+    assert lake.sql('SELECT count(*) FROM "main".busiest').fetchall()[0][0]
+    with pytest.raises(QueryFailed, match='"v1" has no table or view busiest: see'):
+        lake.sql('FROM "v1".busiest')
+    with pytest.raises(QueryFailed, match="did you mean 'sessions'"):
+        lake.sql('FROM "v1".sesions')
+    assert lake.sql("SELECT v1.status FROM (SELECT 1 AS status) AS v1").fetchall() == [(1,)]
+
+
+def test_views_of_refs_do_not_pile_up(make_lake: MakeLake) -> None:
+    """A view of a tag that is asked for again and again leaves few tables in memory."""
+    lake = make_lake()
+    lake.append([event(n, "PING", source="ab"[n % 3 == 0]) for n in range(10)])
+    lake.tag("v1")
+    for _ in range(100):
+        lake.sql('FROM "v1".status').fetchall()
+    (count,) = lake.engine().cursor().sql("SELECT count(*) FROM duckdb_tables()").fetchall()[0]
+    assert count < 80

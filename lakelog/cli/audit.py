@@ -10,13 +10,13 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.formats import of_records
 from lakelog.cli.inputs import InputFormat
 from lakelog.cli.output import Target, emit, with_output
 from lakelog.cli.tables import Count, cell
 from lakelog.cli.terminal import many, size
 from lakelog.collect.rounds import shelves
 from lakelog.collect.shelf import Shelf, copies_of
+from lakelog.export.formats import of_records
 from lakelog.ingest import audit as auditing
 from lakelog.ingest.fileaudit import FileAudit
 

@@ -14,16 +14,16 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.formats import of_records
 from lakelog.cli.output import Target, emit, with_output
 from lakelog.cli.tables import Count, cell
 from lakelog.cli.terminal import many, size
-from lakelog.cli.values import micros, second
 from lakelog.collect import backup as copies
 from lakelog.collect.backup import Backup
 from lakelog.collect.restore import restore
 from lakelog.collect.rounds import INTERVAL, KEEP, Plan, shelves
 from lakelog.collect.shelf import Listed, Shelf
+from lakelog.export.formats import of_records
+from lakelog.export.values import micros, second
 from lakelog.ingest.cursors import printable
 from lakelog.settings import span_us
 

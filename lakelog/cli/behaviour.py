@@ -8,7 +8,7 @@ from typing import Any
 
 from lakelog.cli.tables import cell
 from lakelog.cli.terminal import many, width
-from lakelog.cli.values import clock, dumps, micros, payload
+from lakelog.export.values import clock, dumps, micros, payload
 from lakelog.query.behaviour import Behaviour, Finding
 
 _SHOWN = 12

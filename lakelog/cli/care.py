@@ -16,8 +16,8 @@ from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.output import Target, emit_record, with_output
 from lakelog.cli.tables import cell
 from lakelog.cli.terminal import confirm, many, size, width
-from lakelog.cli.values import clock, micros
 from lakelog.errors import Damaged
+from lakelog.export.values import clock, micros
 from lakelog.settings import span_us
 from lakelog.store import engine
 from lakelog.store.compact import Compaction

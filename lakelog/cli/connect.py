@@ -10,7 +10,7 @@ import click
 from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.tables import cell
 from lakelog.cli.terminal import many
-from lakelog.cli.values import clock, dumps
+from lakelog.export.values import clock, dumps
 from lakelog.lake import Lake
 from lakelog.store import sql
 from lakelog.store.layout import Layout

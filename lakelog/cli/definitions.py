@@ -12,7 +12,6 @@ from typing import Any
 import click
 
 from lakelog.cli.app import App, verb
-from lakelog.cli.formats import of_records
 from lakelog.cli.inputs import (
     NO_TIME,
     InputFormat,
@@ -24,7 +23,8 @@ from lakelog.cli.inputs import (
 from lakelog.cli.output import Target, choose, emit, emit_record, with_output
 from lakelog.cli.tables import cell
 from lakelog.cli.terminal import many, width
-from lakelog.cli.values import iso
+from lakelog.export.formats import of_records
+from lakelog.export.values import iso
 from lakelog.ingest import definitions as kept
 from lakelog.ingest.definitions import LakeFormat
 from lakelog.ingest.formats import known

@@ -17,12 +17,12 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.formats import of_records
 from lakelog.cli.output import Target, emit_words, with_output
 from lakelog.cli.tables import cell
 from lakelog.cli.terminal import many, paint, size, width
-from lakelog.cli.values import clock
 from lakelog.errors import LakelogError
+from lakelog.export.formats import of_records
+from lakelog.export.values import clock
 from lakelog.store import disk, document, opening
 from lakelog.store.opening import Store
 from lakelog.store.tail import Tail

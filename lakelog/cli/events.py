@@ -11,12 +11,12 @@ import click
 
 from lakelog.analyze.lookups import Lookups
 from lakelog.cli.app import App, verb
-from lakelog.cli.formats import Result, of_records
 from lakelog.cli.output import Target, choose, emit, emit_record, with_output
 from lakelog.cli.results import result_of
 from lakelog.cli.tables import cell
 from lakelog.cli.terminal import many
-from lakelog.cli.values import clock, micros
+from lakelog.export.formats import Result, of_records
+from lakelog.export.values import clock, micros
 from lakelog.query import omega
 
 _TYPES = 12

@@ -17,11 +17,11 @@ import click
 from lakelog import lake as lakes
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.formats import of_records
 from lakelog.cli.inputs import InputFormat, with_pattern
 from lakelog.cli.output import Target, emit, emit_record, with_output
 from lakelog.cli.tables import Count
 from lakelog.cli.terminal import confirm, many
+from lakelog.export.formats import of_records
 from lakelog.ingest import quarantine as lines
 from lakelog.ingest.batch import FileReport
 from lakelog.ingest.ingest import IngestReport

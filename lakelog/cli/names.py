@@ -9,13 +9,13 @@ import click
 
 from lakelog import lake as lakes
 from lakelog.cli.app import App, complete_branch, complete_ref, verb
-from lakelog.cli.formats import of_records
 from lakelog.cli.history import snapshot_record
 from lakelog.cli.output import Target, emit, emit_record, with_output
 from lakelog.cli.tables import Count
 from lakelog.cli.terminal import many
-from lakelog.cli.values import micros, second
 from lakelog.errors import Damaged, InUse
+from lakelog.export.formats import of_records
+from lakelog.export.values import micros, second
 from lakelog.store.history import SHORT, delete_branch, delete_tag
 from lakelog.store.refs import Tag
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,9 @@ from typing import Any, BinaryIO
 import click
 
 from lakelog.cli import terminal
-from lakelog.cli.formats import (
+from lakelog.cli.tables import ROWS_MAX, render
+from lakelog.export import folder
+from lakelog.export.formats import (
     BINARY,
     ENDINGS,
     FORMATS,
@@ -29,8 +30,7 @@ from lakelog.cli.formats import (
     packed,
     write_arrow,
 )
-from lakelog.cli.tables import ROWS_MAX, render
-from lakelog.cli.values import dumps
+from lakelog.export.values import dumps
 
 
 @dataclass(frozen=True)
@@ -139,45 +139,19 @@ def write_text(text: str, out: BinaryIO, target: Target) -> None:
 
 
 @contextlib.contextmanager
-def opened(path: str | None, *, pack: bool = True) -> Iterator[BinaryIO]:
-    """Open stdout, or a file that takes its name only once it is whole.
-
-    What is written is compressed as the name says, unless the caller does so itself.
-    """
+def opened(path: str | None) -> Iterator[BinaryIO]:
+    """Open stdout, or a file that is compressed as its name says and takes the name once whole."""
     if path is None:
         if sys.stdout is None:
             raise click.UsageError("standard output is closed: add -o FILE")
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    target = os.path.realpath(path)
-    if _is_special(target):
-        with open(target, "wb") as device:
-            yield device
-        return
-    made = f"{target}.tmp"
-    try:
-        with open(made, "wb") as file:
-            stream = packed(file, path) if pack else file
-            yield stream
-            if stream is not file:
-                stream.close()
-        os.replace(made, target)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(made)
-        if isinstance(error, OSError) and error.filename == made:
-            error.filename, error.filename2 = path, None
-        raise
-
-
-def _is_special(path: str) -> bool:
-    """Whether a path is a pipe or a device, which nothing can be renamed onto."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+    with folder.whole_file(path) as file:
+        stream = packed(file, path)
+        yield stream
+        if stream is not file:
+            stream.close()
 
 
 def _emit_table(result: Result, out: BinaryIO, target: Target) -> None:

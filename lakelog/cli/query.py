@@ -12,11 +12,11 @@ import click
 from lakelog.cli import terminal
 from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.asking import Asker, Statement
-from lakelog.cli.formats import BINARY
 from lakelog.cli.output import Target, emit, emit_record, with_output
 from lakelog.cli.pairs import pair_of, value_of
 from lakelog.cli.results import result_of
 from lakelog.cli.waiting import Waiting
+from lakelog.export.formats import BINARY
 from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:

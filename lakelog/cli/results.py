@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from lakelog.cli.formats import BINARY, Result
 from lakelog.cli.tables import ROWS_MAX
-from lakelog.cli.values import Row
-from lakelog.cli.vectors import Columns
+from lakelog.export.formats import BINARY, Result
+from lakelog.export.values import Row
+from lakelog.export.vectors import Columns
 
 PROBE = 1000
 BATCH = 1000

@@ -14,12 +14,12 @@ import traceback
 from collections.abc import Callable
 
 from lakelog.cli import exits, terminal
-from lakelog.cli.formats import Result
 from lakelog.cli.output import Target, write_text
 from lakelog.cli.tables import ROWS_MAX, cell, render
 from lakelog.cli.terminal import many
 from lakelog.cli.waiting import is_cancelled
 from lakelog.errors import QueryFailed
+from lakelog.export.formats import Result
 
 _LINE = re.compile(r"^(LINE \d+: )(.*)\n( *\^+)", re.M)
 _BELOW = 3

@@ -14,10 +14,10 @@ from click.shell_completion import get_completion_class
 from lakelog import settings as known
 from lakelog.cli import terminal
 from lakelog.cli.app import App, complete_pair, complete_setting, everywhere, verb
-from lakelog.cli.formats import of_records
 from lakelog.cli.output import Target, emit_words, with_output
 from lakelog.cli.pairs import pair_of
 from lakelog.cli.tables import Count
+from lakelog.export.formats import of_records
 from lakelog.store import opening
 
 _SHELLS = ("bash", "zsh", "fish")

@@ -19,8 +19,6 @@ from lakelog.cli.app import App
 from lakelog.cli.asking import Asker, Statement
 from lakelog.cli.complete import Names, Words
 from lakelog.cli.editor import Editor, history_path
-from lakelog.cli.formats import BINARY, FORMATS, of_records
-from lakelog.cli.formats import SYNONYMS as FORMAT_SYNONYMS
 from lakelog.cli.output import Target, emit
 from lakelog.cli.results import result_of
 from lakelog.cli.screen import complain, drawn, duration, show
@@ -28,6 +26,8 @@ from lakelog.cli.tables import cell
 from lakelog.cli.terminal import many
 from lakelog.cli.waiting import Waiting
 from lakelog.closest import did_you_mean
+from lakelog.export.formats import BINARY, FORMATS, of_records
+from lakelog.export.formats import SYNONYMS as FORMAT_SYNONYMS
 from lakelog.lake import Lake
 from lakelog.query.omega import TABLES as OMEGA_TABLES
 from lakelog.store import sql

@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.formats import of_records
 from lakelog.cli.output import Target, emit, emit_record, with_output
 from lakelog.cli.tables import Count, Share, cell
 from lakelog.cli.terminal import many, size, width
-from lakelog.cli.values import clock, micros
+from lakelog.export.formats import of_records
+from lakelog.export.values import clock, micros
 from lakelog.store.layout import Layout
 from lakelog.store.opening import Store
 from lakelog.store.stats import Stats

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from lakelog.cli.values import Row, iso, text
+from lakelog.export.values import Row, iso, text
 
 ROWS_MAX = 200
 GAP = 2

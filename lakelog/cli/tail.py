@@ -13,15 +13,15 @@ import click
 
 from lakelog.cli import exits, terminal
 from lakelog.cli.app import App, verb
-from lakelog.cli.formats import Result, encode
 from lakelog.cli.output import Target, write_text
 from lakelog.cli.tables import cell
 from lakelog.cli.terminal import many
-from lakelog.cli.values import text
-from lakelog.cli.vectors import Columns
 from lakelog.cli.waiting import Waiting
 from lakelog.errors import InvalidEvent, QueryFailed
 from lakelog.exact import parse_value
+from lakelog.export.formats import Result, encode
+from lakelog.export.values import text
+from lakelog.export.vectors import Columns
 from lakelog.query import follow as following
 from lakelog.query.follow import Follower, Rewound
 from lakelog.store.history import SHORT

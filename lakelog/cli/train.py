@@ -12,10 +12,10 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.formats import of_records
 from lakelog.cli.output import Target, emit, emit_record, with_output
 from lakelog.cli.terminal import many
 from lakelog.errors import ExportRefused
+from lakelog.export.formats import of_records
 from lakelog.lazy import Lazy
 from lakelog.train.kinds import SHAPES
 

@@ -10,13 +10,13 @@ import click
 
 from lakelog.cli import terminal
 from lakelog.cli.app import App, complete_ref, complete_view, verb
-from lakelog.cli.formats import Result, of_records
 from lakelog.cli.output import Target, emit, opened, with_output, write_text
 from lakelog.cli.pairs import pair_of
 from lakelog.cli.results import result_of
-from lakelog.cli.values import micros
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event import parse_time, to_micros
+from lakelog.export.formats import Result, of_records
+from lakelog.export.values import micros
 from lakelog.lazy import Lazy
 from lakelog.settings import span_us
 from lakelog.store import disk

@@ -21,11 +21,11 @@ from lakelog.cli.backups import with_backups, words_of
 from lakelog.cli.inputs import with_pattern
 from lakelog.cli.output import choose, emit_record
 from lakelog.cli.terminal import is_terminal, many
-from lakelog.cli.values import micros
 from lakelog.collect import running
 from lakelog.collect import watch as following
 from lakelog.collect.rounds import Plan, Rounds
 from lakelog.collect.scan import scan
+from lakelog.export.values import micros
 from lakelog.store import disk
 
 INTERVAL = 1.0

@@ -1,14 +1,16 @@
-"""Tags and branches in a query: what stands before `.events` or `.quarantine`."""
+"""Tags and branches in a query: what stands before `.events`, `.quarantine` or a view."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 TABLES = ("events", "quarantine")
 
 
-def qualifiers(query: str, data: bytes) -> Iterator[tuple[int, int, str]]:
-    """Yield (start, stop, name) of what stands before `.events` or `.quarantine` in a query."""
+def qualifiers(
+    query: str, data: bytes, tables: Container[str]
+) -> Iterator[tuple[int, int, str, str]]:
+    """Yield (start, stop, name, table) of what stands before a dot and one of `tables`."""
     import duckdb
 
     found = duckdb.tokenize(query)
@@ -20,8 +22,8 @@ def qualifiers(query: str, data: bytes) -> Iterator[tuple[int, int, str]]:
     ]
     before = ""
     for (at, name), (_, dot), (_, table) in zip(tokens, tokens[1:], tokens[2:], strict=False):
-        if dot == "." and before != "." and _unquoted(table).lower() in TABLES:
-            yield at, at + len(name.encode()), _unquoted(name)
+        if dot == "." and before != "." and _unquoted(table).lower() in tables:
+            yield at, at + len(name.encode()), _unquoted(name), _unquoted(table).lower()
         before = name
 
 

@@ -3,12 +3,12 @@
 Each query gets a cursor with temporary views of its own, over exactly the segments that the
 manifest's statistics leave (prune.py), each verified by length and SHA-256 once. Every tag and
 branch is also a schema: `"v1".events` reads a schema of its own for each state of that ref, whose
-name is put into the query. `SELECT count(*) FROM events` is answered from the totals.
+name is put into the query; a view of it, `"v1".sessions`, gets one for itself.
+`SELECT count(*) FROM events` is answered from the totals.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import os
 import re
@@ -49,6 +49,8 @@ _VERSIONS_MAX = 64
 """So many states of other refs can be read at once; relations on older ones fail."""
 _HIDES = re.compile(r"\bcreate\b.*\b(view|macro|function)\b", re.I | re.S)
 _SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
+Pinned = tuple[Manifest, Pending | None]
+"""A state, and what of its branch is not yet published."""
 _TYPES = {
     "time": "TIMESTAMPTZ",
     "ingested_at": "TIMESTAMPTZ",
@@ -66,7 +68,7 @@ class Session:
         self._mutex = threading.RLock()
         self._base: duckdb.DuckDBPyConnection | None = None
         self._schemas: dict[str, tuple[str, Any, str]] = {}
-        self._versions: collections.deque[str] = collections.deque()
+        self._versions: dict[str, str] = {}
         self._made = 0
         self._hidden = self._omega = False
         self._tails: dict[str, tuple[Tail, TailRows]] = {}
@@ -183,7 +185,7 @@ class Session:
     def _offer(
         self, cursor: duckdb.DuckDBPyConnection, query: str, mentions: prune.Mentions,
         at: str | None,
-    ) -> tuple[Manifest, Pending | None] | None:  # fmt: skip
+    ) -> Pinned | None:  # fmt: skip
         """Make what other tables a query names, and return the state they are of, if there are."""
         return None
 
@@ -191,7 +193,7 @@ class Session:
         if self._is_closed:
             raise LakeClosed("the lake is closed: open it again to query")
 
-    def _state(self, at: str | None) -> tuple[Manifest, Pending | None]:
+    def _state(self, at: str | None) -> Pinned:
         self._check_open()
         if at is not None:
             return self._store.manifests.load(at), None
@@ -292,62 +294,74 @@ class Session:
 
     def _requalified(self, query: str, mentions: prune.Mentions) -> str:
         """Put the schema of a state where the query names a tag or branch: `"v1".events`."""
-        schemas: dict[str, str | None] = {}
-        named = {schema for schema, table in mentions.tables if table in TABLES}
+        named = {pair for pair in mentions.tables if pair[0]}
+        tables = {table for _, table in named}
+        if not mentions.parsed and "." in query:
+            tables = {*self.table_names()}
+        states: dict[str, Pinned | None] = {}  # one of each ref, whatever is read of it
+        schemas: dict[tuple[str, str], str | None] = {}
         data, parts, end = query.encode(), [], 0
-        for start, stop, name in qualifiers(query, data):
-            if name not in schemas:
-                is_table = name in named or not mentions.parsed  # else a column called events
-                schemas[name] = self._schema(name) if is_table else None
-            if schema := schemas[name]:
+        for start, stop, name, table in qualifiers(query, data, tables):
+            pair = name, table
+            if pair not in schemas:
+                is_table = pair in named or not mentions.parsed  # else a column called events
+                if is_table and name not in states:
+                    states[name] = self._state_of(name)
+                pinned = states.get(name)
+                schemas[pair] = self._schema(name, pinned, table) if is_table and pinned else None
+            if schema := schemas[pair]:
                 parts += [data[end:start], schema.encode()]
                 end = stop
         return b"".join([*parts, data[end:]]).decode()
 
-    def _schema(self, name: str) -> str | None:
-        """Return the schema that holds the present state of a ref, or None for no such ref."""
-        store, pending = self._store, None
+    def _state_of(self, name: str) -> Pinned | None:
+        """Return the present state of a ref, or None for no such ref."""
+        store = self._store
         try:
             tagged = disk.exists(store.layout.tag(name))
         except InvalidName:
             return None
         if tagged:
-            state = store.manifests.load(store.refs.tag(name).snapshot)
-        elif name in store.refs.branches():
+            return store.manifests.load(store.refs.tag(name).snapshot), None
+        if name in store.refs.branches():
             pending = self.tail(name).collect()
-            state = store.manifests.load(pending.head.move.snapshot)
-        else:
-            return self._schema_of_another_case(name)
+            return store.manifests.load(pending.head.move.snapshot), pending
+        # SQL does not tell V1 from v1: take the only ref that is spelled so in another case.
+        names = {*store.refs.tag_names(), *store.refs.branches()}
+        alike = [n for n in names if n != name and n.lower() == name.lower()]
+        return self._state_of(alike[0]) if len(alike) == 1 else None
+
+    def _schema(self, name: str, pinned: Pinned, table: str) -> str | None:
+        """Return the schema that holds a table of the state of a ref."""
+        state, pending = pinned
         tail = self._tail_table(pending, state)
         known = self._schemas.get(name)
         if known and known[0] == state.digest and known[1] is tail:
             return known[2]
-        self._made += 1
-        schema = f"lakelog_{self._made}"
-        self._make_schema(schema, state, tail)
+        schema = self._new_schema(name)
+        self._fill_schema(schema, state, tail)
         self._schemas[name] = state.digest, tail, schema
-        self._drop_old_versions(schema)
+        self._drop_old_versions()
         return schema
 
-    def _schema_of_another_case(self, name: str) -> str | None:
-        """SQL does not tell V1 from v1: take the only ref that is spelled so in another case."""
-        refs = self._store.refs
-        names = {*(t.name for t in refs.tags()), *refs.branches()}
-        alike = [n for n in names if n != name and n.lower() == name.lower()]
-        return self._schema(alike[0]) if len(alike) == 1 else None
+    def _new_schema(self, name: str) -> str:
+        """Make a schema for a version of a ref; some time later it is dropped."""
+        self._made += 1
+        schema = f"lakelog_{self._made}"
+        self.connect().cursor().execute(f"CREATE SCHEMA {schema}")
+        self._versions[schema] = name
+        return schema
 
-    def _drop_old_versions(self, newest: str) -> None:
-        self._versions.append(newest)
+    def _drop_old_versions(self) -> None:
         current = {schema for _, _, schema in self._schemas.values()}
         for schema in [v for v in self._versions if v not in current][:-_VERSIONS_MAX]:
-            self._versions.remove(schema)
+            del self._versions[schema]
             self.connect().cursor().execute(f"DROP SCHEMA {schema} CASCADE")
 
-    def _make_schema(self, schema: str, state: Manifest, tail: pa.Table | None) -> None:
+    def _fill_schema(self, schema: str, state: Manifest, tail: pa.Table | None) -> None:
         cursor = self.connect().cursor()
         entries = self._store.manifests.entries(state)
         self._verify(entries)
-        cursor.execute(f"CREATE SCHEMA {schema}")
         for kind in TABLES:
             chosen = [e for e in entries if e["kind"] == kind]
             source = None
@@ -360,7 +374,7 @@ class Session:
     def _in_one_line(self, words: str) -> str:
         """What the engine says, without its picture of the query, refs by their own names."""
         text = one_line(self.with_suggestion(words))
-        for name, (_, _, schema) in self._schemas.items():
+        for schema, name in self._versions.items():
             text = re.sub(rf"\b{schema}\b", lambda _, name=name: f'"{name}"', text)  # type: ignore[misc]
         return text
 

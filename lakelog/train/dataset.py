@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused, InvalidRecipe
+from lakelog.export.tables import GROUP_ROWS
 from lakelog.train import inventory, manifest, recipe, shape
 from lakelog.train.inventory import Inventory
 from lakelog.train.recipe import SIDES, Recipe
 from lakelog.train.scratch import parquet
 from lakelog.train.selecting import text_of
-from lakelog.train.shards import GROUP_ROWS, SHARD_ROWS
+from lakelog.train.shards import SHARD_ROWS
 
 if TYPE_CHECKING:
     import pyarrow as pa

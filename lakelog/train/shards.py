@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from lakelog.export.tables import COMPRESSION, GROUP_ROWS
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
-GROUP_ROWS = 65_536
 SHARD_ROWS = 2_000_000
 SHARD_BYTES = 500_000_000
-COMPRESSION = {"compression": "zstd", "compression_level": 1}
 _LONG = ("data", "message", "text", "prompt", "chosen", "rejected", "conversation")
 """Texts that seldom come twice: a dictionary would only cost time and space."""
 

@@ -20,11 +20,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
+from lakelog.export import folder
 from lakelog.train import (
     dataset,
     dialects,
     documents,
-    folder,
     leaks,
     proportions,
     provenance,

@@ -1,22 +1,25 @@
-"""A session in which every view is a table too, with its parameters at their defaults."""
+"""A session in which every view is a table too, with its parameters at their defaults: `sessions`
+of the state that is queried, `"v1".sessions` of a tag or branch."""
 
 from __future__ import annotations
 
 import collections
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed
 from lakelog.event import parse_time, to_micros
-from lakelog.query import prune
-from lakelog.query.session import Session
+from lakelog.query import omega, prune
+from lakelog.query.qualifiers import TABLES
+from lakelog.query.session import Pinned, Session
 from lakelog.store import disk
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
 from lakelog.store.segment import EVENT_COLUMNS
 from lakelog.store.sql import identifier
-from lakelog.store.tail import Pending
 from lakelog.views import catalog, guard, params
 from lakelog.views.definition import PLAIN, Definition
 from lakelog.views.engine import Engine
@@ -28,6 +31,13 @@ if TYPE_CHECKING:
 _STATES = 16
 _OFFERED = "lakelog_view_"
 _HIGHEST = 2**62
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The name of a schema that has the `events` of a ref."""
+
+    name: str
 
 
 class Tables(Session):
@@ -55,21 +65,21 @@ class Tables(Session):
         return self._view_of(self._state(at), name, given, at, since, until, now)
 
     def _view_of(
-        self, pinned: tuple[Manifest, Pending | None], name: str, given: Mapping[str, Any] | None,
-        at: str | None, since: Any = None, until: Any = None, now: Any = None,
+        self, pinned: Pinned, name: str, given: Mapping[str, Any] | None,
+        of: str | Schema | None, since: Any = None, until: Any = None, now: Any = None,
     ) -> pa.Table:  # fmt: skip
-        """Answer a view of a state that was looked up before."""
+        """Answer a view of a state that was looked up before; `of` is where it is found again."""
         state, pending = pinned
         definition = self._definition(name, self.own_views(state))
         found = params.values(name, definition.params, given)
         moment = disk.now_us() if now is None else _micros("now", now)
         window = _window(since, until)
         if not definition.is_projection:
-            return self._plain(definition, found, at, moment, window)
+            return self._plain(definition, found, of, moment, window)
         tail = self._tail_table(pending, state)
         answer = self.engine.read(definition, found, state, tail, now=moment, window=window)
         if not answer.num_rows:
-            self._look_for_fields(definition, found, at)
+            self._look_for_fields(definition, found, of)
         return answer
 
     def own_views(self, state: Manifest) -> dict[str, Entry]:
@@ -134,7 +144,7 @@ class Tables(Session):
         return definition
 
     def _plain(
-        self, definition: Definition, found: params.Values, at: str | None, now: int,
+        self, definition: Definition, found: params.Values, of: str | Schema | None, now: int,
         window: tuple[int, int] | None,
     ) -> pa.Table:  # fmt: skip
         """Run a view without sections over all events."""
@@ -148,31 +158,56 @@ class Tables(Session):
         query = definition.filled(PLAIN, found, now)
         cursor = self.connect().cursor()
         try:
-            with self._mutex:
-                mentions = prune.read(self.connect().cursor(), query)
-                counted = Session._prepare(self, cursor, query, mentions, at)
-            return cursor.sql(counted or query).to_arrow_table()
+            return cursor.sql(self._over_events(cursor, query, of)).to_arrow_table()
         except duckdb.Error as error:
             raise QueryFailed(f"view {definition.name}: {self._in_one_line(str(error))}") from None
         finally:
             cursor.close()
 
+    def _over_events(
+        self, cursor: duckdb.DuckDBPyConnection, query: str, of: str | Schema | None
+    ) -> str:
+        """Let a cursor find the events of a state; return the query that it can run."""
+        if isinstance(of, Schema):
+            cursor.execute(f"SET search_path = '{of.name}'")
+            return query
+        with self._mutex:
+            mentions = prune.read(self.connect().cursor(), query)
+            return Session._prepare(self, cursor, query, mentions, of) or query
+
+    def _schema(self, name: str, pinned: Pinned, table: str) -> str | None:
+        """Return a schema that holds a table or a view of the state of a ref."""
+        events = super()._schema(name, pinned, table)
+        if table in TABLES or events is None:
+            return events
+        views = [*catalog.built_in(), *self.own_views(pinned[0])]
+        if table not in views:
+            if name.lower() == omega.SCHEMA:  # the tables of the older event store
+                return None
+            near = did_you_mean(table, [*TABLES, *views]) or f"see `lakelog views --at {name}`"
+            raise QueryFailed(f'"{name}" has no table or view {table}: {near}')
+        answer = self._view_of(pinned, table, None, Schema(events))
+        schema = self._new_schema(name)
+        cursor = self.connect().cursor()
+        cursor.register("lakelog_answer", answer)
+        cursor.execute(f"CREATE TABLE {schema}.{identifier(table)} AS FROM lakelog_answer")
+        self._drop_old_versions()
+        return schema
+
     def _look_for_fields(
-        self, definition: Definition, found: params.Values, at: str | None
+        self, definition: Definition, found: params.Values, of: str | Schema | None
     ) -> None:  # fmt: skip
         """Say so if a view is empty because no event has the field it was asked for."""
         for param in definition.params:
             field = found[param.name] if param.kind == "field" else None
-            if field is None or not self.count(at):
+            if field is None:
                 continue
             expression = params.field_sql(field)
             cursor = self.connect().cursor()
             query = f"SELECT 1 FROM events WHERE {expression} IS NOT NULL LIMIT 1"
             try:
-                Session._prepare(
-                    self, cursor, query, prune.read(self.connect().cursor(), query), at
-                )
-                if cursor.sql(query).fetchall():
+                is_there = cursor.sql(self._over_events(cursor, query, of)).fetchall()
+                if is_there or not cursor.sql("SELECT 1 FROM events LIMIT 1").fetchall():
                     continue
                 names = cursor.sql(_FIELDS).fetchall()
             finally:
@@ -185,7 +220,7 @@ class Tables(Session):
     def _offer(
         self, cursor: duckdb.DuckDBPyConnection, query: str, mentions: prune.Mentions,
         at: str | None,
-    ) -> tuple[Manifest, Pending | None] | None:  # fmt: skip
+    ) -> Pinned | None:  # fmt: skip
         """Make a table of each view that a query names and no table hides, all of one state."""
         names = self._named(query, mentions)
         if not names:
@@ -217,7 +252,8 @@ _FIELDS = """SELECT DISTINCT unnest(json_keys(data)) AS name FROM
 def _is_taken(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
     """Whether a user's own table or view has the name."""
     found = cursor.execute(
-        "SELECT 1 FROM duckdb_tables() WHERE lower(table_name) = $1 UNION ALL"
+        "SELECT 1 FROM duckdb_tables() WHERE lower(table_name) = $1"
+        " AND NOT starts_with(schema_name, 'lakelog_') UNION ALL"
         " SELECT 1 FROM duckdb_views() WHERE lower(view_name) = $1 AND NOT contains(sql, $2)",
         [name, _OFFERED],
     ).fetchall()

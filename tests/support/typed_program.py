@@ -75,6 +75,11 @@ def care(lake: Lake, home: pathlib.Path) -> None:
     """Files in, and the lake kept in order."""
     (home / "in.jsonl").write_text('{"type": "file"}\n')
     assert lake.ingest([home / "in.jsonl"], source="typed").events == 1
+    written = lake.export("events", home / "out.csv.gz", partition_by=[], shard_rows=1000)
+    assert written.rows > lake.at("v1").export("events", home / "out", format="jsonl").rows
+    assert_type(written.bytes, int)
+    assert_type(written.files, dict[str, int])
+    assert lake.sql('FROM "v1".status').columns == lake.sql("FROM status").columns
     lake.verify().require()
     lake.compact()
     lake.retention("10000d")

@@ -10,7 +10,9 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from lakelog.errors import ExportRefused
 from lakelog.store import disk
@@ -73,6 +75,36 @@ def _sync(root: str) -> None:
             finally:
                 os.close(fd)
         disk.sync_dir(folder)
+
+
+@contextlib.contextmanager
+def whole_file(path: str) -> Iterator[BinaryIO]:
+    """Open a file that takes its name only once it is whole; a device or pipe is written to."""
+    target = os.path.realpath(path)
+    if _is_special(target):
+        with open(target, "wb") as device:
+            yield device
+        return
+    made = f"{target}.tmp"
+    try:
+        with open(made, "wb") as file:
+            yield file
+        os.replace(made, target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(made)
+        if isinstance(error, OSError) and error.filename == made:
+            error.filename, error.filename2 = path, None
+        raise
+
+
+def _is_special(path: str) -> bool:
+    """Whether a path is a pipe or a device, which nothing can be renamed onto."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def sizes(root: str) -> dict[str, int]:

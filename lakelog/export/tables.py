@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lakelog.errors import ExportRefused
-from lakelog.train import folder
-from lakelog.train.shards import COMPRESSION, GROUP_ROWS
+from lakelog.export import folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+GROUP_ROWS = 65_536
+SHARD_ROWS = 1_000_000
+COMPRESSION = {"compression": "zstd", "compression_level": 1}
 HELD_BYTES = 128_000_000
 OPEN_MAX = 64
 NULL_NAME = "__HIVE_DEFAULT_PARTITION__"
@@ -40,9 +42,11 @@ Opener = Callable[[str, Any], Part]
 
 
 @dataclass(frozen=True)
-class Written:
-    """What an export of a table wrote. `files` are paths relative to the directory."""
+class Exported:
+    """What an export wrote at `path`. `files` gives the size in bytes of each file, by its path
+    relative to the directory, or by its name where `path` is one file."""
 
+    path: str
     rows: int
     files: dict[str, int]
 
@@ -70,12 +74,12 @@ class ParquetPart:
 
 
 class ArrowPart:
-    """An Arrow file (IPC file format)."""
+    """An Arrow file (IPC file format), or a stream."""
 
-    def __init__(self, path: str, schema: pa.Schema) -> None:
+    def __init__(self, path: str, schema: pa.Schema, *, is_stream: bool = False) -> None:
         import pyarrow as pa
 
-        self._writer = pa.ipc.new_file(path, schema)
+        self._writer = (pa.ipc.new_stream if is_stream else pa.ipc.new_file)(path, schema)
 
     def write(self, table: pa.Table) -> None:
         """Add batches."""
@@ -93,7 +97,7 @@ def write(
     reader: pa.RecordBatchReader, out: str, opener: Opener, ending: str, *,
     shard_rows: int, partition_by: Sequence[str] = (),
     progress: Callable[[int], None] | None = None,
-) -> Written:  # fmt: skip
+) -> Exported:  # fmt: skip
     """Write a stream of rows as a directory that appears whole or not at all.
 
     Raises ExportRefused for a directory in use, a partition column that is not there, or more than
@@ -111,7 +115,7 @@ def write(
                 progress(rows)
         sink.close()
         files = {n: s for n, s in folder.sizes(made).items() if not n.startswith(".")}
-    return Written(rows, files)
+    return Exported(out, rows, files)
 
 
 def _check_columns(names: list[str], partition_by: Sequence[str]) -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import zstandard
 
-from lakelog.cli.values import Row, dumps, records, text
-from lakelog.cli.vectors import Columns, csv_lines, json_lines
+from lakelog.export.values import Row, dumps, records, text
+from lakelog.export.vectors import Columns, csv_lines, json_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa

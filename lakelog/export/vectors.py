@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import orjson
 
-from lakelog.cli.values import Row, dumps, payload, text
+from lakelog.export.values import Row, dumps, payload, text
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,0 +1,178 @@
+"""The rows of a query as one file, as a directory of shards, or below Hive directories.
+
+What the path ends in decides: `.parquet .csv .jsonl .arrow` (also `.csv.gz`, `.jsonl.zst`) is one
+file, anything else, and a path with a `/` behind it, a directory. Rows stream in bounded memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.bookkeeping import IS_DATA
+from lakelog.errors import ExportRefused, QueryFailed
+from lakelog.export import folder, tables
+from lakelog.export.formats import BINARY, ENDINGS, SYNONYMS, Result, encode, ending_of, packed
+from lakelog.export.tables import SHARD_ROWS, Exported, Opener
+from lakelog.export.vectors import Columns
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Ask = Callable[[str, Any], Any]
+"""Runs SQL with its parameters, and returns a relation."""
+FORMATS = ("parquet", "csv", "ndjson", "arrow")
+_BATCH = 65_536
+_PLAIN_NAME = re.compile(r"\.\d+$")
+"""What follows the dot in `out/v1.2` is no ending."""
+_EVENTS = re.compile(r'(?:^|[\s."])events"?\s*$', re.I)
+_NAME = re.compile(r'\s*(?:(?:\w+|"[^"]+")\.)?(?:\w+|"[^"]+")\s*')
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where rows go: a path, a format, one file or a directory, and the columns it is cut by."""
+
+    path: str
+    format: str
+    is_file: bool
+    partition_by: tuple[str, ...]
+
+    @property
+    def extension(self) -> str:
+        """The extension of the files in a directory."""
+        return {"ndjson": "jsonl"}.get(self.format, self.format)
+
+
+def destination(
+    out: str | os.PathLike[str], format: str | None = None, partition_by: Sequence[str] = ()
+) -> Destination:
+    """Decide by the path what is written. Raises ExportRefused for an ending that says nothing."""
+    path = os.fspath(out)
+    ending, packing = ending_of(path)
+    is_named = path.endswith("/")
+    form = _format(format, "" if is_named else ending, packing)
+    is_file = bool(ending) and not partition_by and not is_named and not _PLAIN_NAME.search(path)
+    return Destination(path, form, is_file, tuple(partition_by))
+
+
+def export(
+    ask: Ask, query: str, to: Destination, *, params: Any = None,
+    shard_rows: int = SHARD_ROWS, progress: Callable[[int], None] | None = None,
+) -> Exported:  # fmt: skip
+    """Write the rows of a query, a table or a view; files appear whole or not at all.
+
+    `ask` runs SQL with parameters, `progress` is told how many rows are written. Raises
+    ExportRefused, QueryFailed, OSError.
+    """
+    if shard_rows < 1:
+        raise ExportRefused(f"shard_rows is the most rows of a file, at least 1, not {shard_rows}")
+    text = _with_date(_query(query), to.partition_by, ask, params)
+    reader = ask(text, params).to_arrow_reader(_BATCH)
+    if to.is_file:
+        return _write_file(reader, to, progress)
+    opener = _opener(to.format, "")
+    return tables.write(
+        reader, to.path, opener, to.extension, shard_rows=shard_rows,
+        partition_by=to.partition_by, progress=progress,
+    )  # fmt: skip
+
+
+def _format(form: str | None, ending: str, packing: str) -> str:
+    """The format that was asked for, else that of the ending."""
+    by_ending = ENDINGS.get(ending)
+    is_unknown = by_ending is None and bool(ending or packing) and not _PLAIN_NAME.search(ending)
+    if form is None and is_unknown:
+        raise ExportRefused(
+            f"no format has the extension {ending}{packing}: use one of .parquet, .arrow, .csv or"
+            " .jsonl (.csv.gz, .jsonl.zst), give a format, or end the path of a directory with /"
+        )
+    form = SYNONYMS.get(form or "", form) or by_ending or "parquet"
+    if form not in FORMATS:
+        raise ExportRefused(f"export writes {', '.join(FORMATS)}, not {form}")
+    if packing and form in BINARY:
+        raise ExportRefused(f"{form} is already compressed: leave out {packing}")
+    return form
+
+
+def _query(query: str) -> str:
+    """Return SQL for a query, or for the name of a table or view.
+
+    The table of events is meant without what lakelog itself noted in it.
+    """
+    if not _NAME.fullmatch(query):
+        return query
+    where = f" WHERE {IS_DATA}" if _EVENTS.search(query) else ""
+    return f"SELECT * FROM {query.strip()}{where}"
+
+
+def _with_date(query: str, columns: Sequence[str], ask: Ask, params: Any) -> str:
+    """Add the day of the column time, where one wants to partition by it and has none."""
+    if "date" not in columns:
+        return query
+    inner = query.strip().rstrip(";")
+    names = ask(f"SELECT * FROM ({inner}) LIMIT 0", params).columns
+    if "date" in names:
+        return query
+    if "time" not in names:
+        raise QueryFailed("there is no column date to partition by, and no column time to make one")
+    return f"SELECT *, strftime(time, '%Y-%m-%d') AS date FROM ({inner})"
+
+
+def _write_file(
+    reader: pa.RecordBatchReader, to: Destination, progress: Callable[[int], None] | None
+) -> Exported:
+    """Write one file that takes its name once it is whole."""
+    import pyarrow as pa
+
+    if os.path.isdir(to.path):
+        raise ExportRefused(f"{to.path} is a directory: name a file")
+    rows = 0
+    with folder.whole_file(to.path) as file:
+        file.close()  # parts open their file by its name
+        part = _opener(to.format, to.path)(file.name, reader.schema)
+        for batch in reader:
+            part.write(pa.Table.from_batches([batch]))
+            rows += batch.num_rows
+            if progress:
+                progress(rows)
+        part.close()
+    return Exported(to.path, rows, {os.path.basename(to.path): os.path.getsize(to.path)})
+
+
+def _opener(form: str, name: str) -> Opener:
+    """What opens a file of a format; `name` says how a text is packed, `.arrows` is a stream."""
+    if name.lower().endswith(".arrows"):
+        return functools.partial(tables.ArrowPart, is_stream=True)
+    return tables.OPENERS.get(form) or functools.partial(TextPart, form=form, name=name)
+
+
+class TextPart:
+    """A CSV or NDJSON file, written as `lakelog sql` writes it, and packed as its `name` says."""
+
+    def __init__(self, path: str, schema: pa.Schema, *, form: str, name: str = "") -> None:
+        self._out, self._form = open(path, "wb"), form  # noqa: SIM115
+        self._file = packed(self._out, name)
+        self._names = list(schema.names)
+        self._nested = tuple(i for i, name in enumerate(self._names) if name == "data")
+        self._header = form == "csv"
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows."""
+        rows = [Columns(batch) for batch in table.to_batches()]
+        result = Result(self._names, rows, self._nested)
+        for place, piece in enumerate(encode(result, self._form)):
+            headed = self._form == "csv" and not self._header and place == 0
+            self._file.write(piece.split(b"\r\n", 1)[1] if headed else piece)
+        self._header = False
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._header:
+            self._file.write(next(iter(encode(Result(self._names, []), "csv"))))
+        self._file.close()
+        self._out.close()
