@@ -29,6 +29,7 @@ from benchmarks import (
     train,
     views,
     watch,
+    years,
 )
 from benchmarks import open as opening
 from benchmarks.measure import FULL, QUICK, Scale, progress
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Callable[[Scale], list[Row]]] = {
     "processes": append.processes,
     "history": history.rewinds,
     "publish": publish.commits,
+    "gc": years.marking,
     "open": opening.count,
     "hour": opening.hour,
     "seal": seal.identities,

@@ -1,28 +1,34 @@
 """Garbage collection: only what no ref reaches, only after a grace, references first.
 
 What nothing reaches is written to gc/condemned.json with the time it was first seen so. After
-the grace (default 24 h), if it is still unreached when all refs are read again, it goes: packed
-moves first, then manifests, pages, id runs, segments. Times are mtimes of a probe file made in
-the lake now, not this host's clock. If a ref, manifest or page cannot be read, or a listing is
-empty where refs were known before, nothing is deleted (GcRefused).
+the grace (default 24 h), if it is still unreached when the refs are looked at again, it goes:
+manifests and pages first, then id runs, segments. Times are mtimes of a probe file made in the
+lake now, not this host's clock. Moves before the newest hundred are packed, whatever their age.
+If a ref, manifest or page cannot be read, or a listing is empty where refs were known before,
+nothing is deleted (GcRefused).
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from lakelog.errors import Damaged, GcRefused, UnknownRef
+from lakelog.errors import Damaged, DamagedRef, GcRefused, UnknownRef
 from lakelog.settings import Settings
 from lakelog.store import disk, document
-from lakelog.store.layout import OBJECTS, parse_move, parse_object
+from lakelog.store.layout import OBJECTS, parse_move, parse_object, parse_packed
 from lakelog.store.manifest import Entry
 from lakelog.store.opening import Store
 from lakelog.store.refs import Move, encode_packed, read_packed
 
 KEEP_MOVES = 100
+"""So many newest moves of a branch are kept whatever their age, in files of their own."""
+PACKED = 4_096
+"""Moves in one packed file at most: it is read as a whole."""
 BATCH = 500
 _HOUR, _DAY = 3_600_000_000, 86_400_000_000
 _ORDER = ("manifests", "ids", "segments")
@@ -43,7 +49,7 @@ class Collected:
 
 
 def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None) -> Collected:
-    """Collect garbage. Raises GcRefused, having deleted nothing, and OSError."""
+    """Collect garbage; works on a full disk. Raises GcRefused, having deleted nothing, OSError."""
     with disk.claim(f"{store.layout.cache}/gc.lock") as alone:
         if not alone:
             raise GcRefused("another process is collecting in this lake: wait for it")
@@ -52,91 +58,147 @@ def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None)
         disk.sync_dir(store.layout.tags)
         before = _condemned(store)
         now = _lake_time(store)
-        packed = 0 if dry_run else _pack_all(store, now)
-        live = mark(store, now)
-        condemned = {n: before.get(n, now) for n in _unreached(store, live)}
+        packed = 0 if dry_run else _pack_all(store)
+        marking = Marking(store, now)
+        condemned = {n: before.get(n, now) for n in _unreached(store, marking.live)}
         due = _due(store, condemned, now)
         gone: tuple[str, ...] = tuple(due)
         freed = sum(_size(store, n) for n in due)
         if not dry_run:
-            _write_condemned(store, condemned)
-            freed = _delete(store, due, now, progress)
+            # On a full disk what is due already goes all the same: that is what makes room.
+            with _full_disk_suppressed(bool(due)):
+                _write_condemned(store, condemned)
+            freed = _delete(store, due, marking, progress)
+            store.manifests.forget()
             condemned = {n: t for n, t in condemned.items() if disk.exists(_path(store, n))}
             _write_condemned(store, condemned)
         return Collected(len(gone), freed, len(condemned), packed, gone, dry_run)
 
 
-def mark(store: Store, now: int) -> Names:
-    """Return the names (`kind/digest`) that tags, heads and moves in the window reach."""
-    store.manifests.forget()
-    store.refs.forget()
-    roots = _roots(store, now)
-    if not roots:
-        raise GcRefused("no branch or tag could be listed: nothing was deleted")
-    live: Names = set()
-    lost = lost_names(store)
-    seen: dict[tuple[str, ...], dict[str, Entry]] = {}
-    for digest in sorted(roots):
-        try:
-            _reach(store, digest, live, seen, lost)
-        except Damaged as error:
-            raise GcRefused(f"nothing was deleted: {error}") from error
-    return live
-
-
-def _roots(store: Store, now: int) -> set[str]:
-    """Snapshots named by tags and by the moves of each branch's window."""
+@contextlib.contextmanager
+def _full_disk_suppressed(suppressed: bool = True) -> Iterator[None]:
     try:
-        roots = {tag.snapshot for tag in store.refs.tags()}
-        for branch in store.refs.all_branches():
-            roots |= _window(store, branch, now)
-    except (Damaged, UnknownRef) as error:
-        raise GcRefused(f"nothing was deleted: {error}") from error
-    return roots
+        yield
+    except OSError as error:
+        if not suppressed or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
-def _window(store: Store, branch: str, now: int) -> set[str]:
-    """Snapshots of the newest 100 moves and of all younger than the history setting."""
-    numbers = store.refs.numbers(branch)
-    if not numbers:
-        if store.refs.hinted(branch) or disk.listing(store.layout.wal_dir(branch)):
-            raise GcRefused(f"branch {branch!r} lists no moves: nothing was deleted")
-        return set()  # just being made, or whoever made it died before its first move
-    newest_first = (store.refs.read(branch, number) for number in reversed(numbers))
-    return {move.snapshot for move in window(store.settings, newest_first, now)}
+class Marking:
+    """What tags, heads and the moves of each window reach, as digests (32 bytes) in `live`.
+
+    Every manifest is read once, and a page once for each run of states that share it: states are
+    taken in the order of their moves, and only the pages in which one differs from the state
+    before are taken off or laid on. Raises GcRefused where anything cannot be read.
+    """
+
+    def __init__(self, store: Store, now: int) -> None:
+        self._store, self._now = store, now
+        self.live: set[bytes] = set()
+        self._lost = {bytes.fromhex(n.split("/")[1]) for n in lost_names(store) if _is_object(n)}
+        self._present: set[bytes] = set()
+        self._unmarked: set[bytes] = set()
+        self._names: list[str] = []
+        self._laid: list[tuple[list[bytes], list[bytes]]] = []
+        self._seen: dict[str, int] = {}
+        self.refresh()
+        if not self.live:
+            raise GcRefused("no branch or tag could be listed: nothing was deleted")
+
+    def refresh(self) -> None:
+        """Mark what the refs name that came since the last look at them."""
+        store = self._store
+        store.refs.forget()
+        try:
+            for branch in store.refs.all_branches():
+                for digest in self._fresh(branch):
+                    self._reach(digest)
+            for tag in store.refs.tags():
+                self._reach(tag.snapshot)
+        except (Damaged, UnknownRef) as error:
+            raise GcRefused(f"nothing was deleted: {error}") from error
+
+    def _fresh(self, branch: str) -> list[str]:
+        """Snapshots of a branch's window that were not looked at yet, oldest first."""
+        refs, last = self._store.refs, self._seen.get(branch, 0)
+        fresh = itertools.takewhile(lambda move: move.number > last, refs.newest_first(branch))
+        newest = next(fresh, None)
+        if newest is None:
+            held = refs.hinted(branch) or disk.listing(self._store.layout.wal_dir(branch))
+            if held and not last:
+                raise GcRefused(f"branch {branch!r} lists no moves: nothing was deleted")
+            return []  # just being made, or whoever made it died before its first move
+        self._seen[branch] = newest.number
+        kept = list(window(self._store.settings, itertools.chain([newest], fresh), self._now))
+        return [move.snapshot for move in reversed(kept)]
+
+    def _reach(self, digest: str) -> None:
+        """Mark one state, its id runs, pages, and the segments that are alive in it."""
+        name = bytes.fromhex(digest)
+        if name in self.live or name in self._lost:
+            return
+        pages, tail, runs = self._store.manifests.outline(digest)
+        self.live.add(name)
+        if self._lost and not self._lost.isdisjoint(bytes.fromhex(p["digest"]) for p in pages):
+            return
+        self.live.update(bytes.fromhex(run["digest"]) for run in runs)
+        self._stand_on(pages)
+        added, removed = _segments(tail)
+        self.live.update(added)
+        hidden = self._unmarked.intersection(removed)
+        self.live |= self._unmarked - hidden
+        self._unmarked = hidden
+
+    def _stand_on(self, pages: list[Entry]) -> None:
+        """Make `_present` the segments that these pages leave alive, `_unmarked` those of them
+        that no state was seen to hold yet."""
+        names = [page["digest"] for page in pages]
+        pairs = zip(names, self._names, strict=False)
+        common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        while len(self._names) > common:
+            self._names.pop()
+            added, removed = self._laid.pop()
+            self._present.difference_update(added)
+            self._unmarked.difference_update(added)
+            self._lay(removed)
+        for name, page in zip(names[common:], pages[common:], strict=True):
+            adds, dels = _segments(self._store.manifests.page_entries(page))
+            removed = [key for key in dels if key in self._present]
+            self._present.difference_update(removed)
+            self._unmarked.difference_update(removed)
+            self._names.append(name)
+            self._laid.append((self._lay(adds), removed))
+            self.live.add(bytes.fromhex(name))
+
+    def _lay(self, keys: list[bytes]) -> list[bytes]:
+        """Make segments present; return those that were not."""
+        fresh = [key for key in keys if key not in self._present]
+        self._present.update(fresh)
+        self._unmarked.update(key for key in fresh if key not in self.live)
+        return fresh
+
+
+def _segments(entries: Iterable[Entry]) -> tuple[list[bytes], list[bytes]]:
+    """Return the digests of segments that entries add and remove, each by its last entry."""
+    last = {e["key"]: "add" in e for e in entries if (e.get("add") or e.get("del")) == "segment"}
+    added = [bytes.fromhex(key) for key, is_added in last.items() if is_added]
+    return added, [bytes.fromhex(key) for key, is_added in last.items() if not is_added]
 
 
 def window(settings: Settings, newest_first: Iterable[Move], now: int) -> Iterator[Move]:
-    """Yield the moves whose states are kept: the newest hundred, and all in the history span."""
+    """Yield the moves whose states are kept: all in the history span, and the newest hundred, but
+    of these none from before the branch was deleted."""
     limit = now - settings.history_days * _DAY
+    least = KEEP_MOVES
     for age, move in enumerate(newest_first):
-        if age >= KEEP_MOVES and move.time < limit:
+        if move.op == "delete":
+            least = 0
+        if age >= least and move.time < limit:
             return
         yield move
 
 
-def _reach(
-    store: Store, digest: str, live: Names, seen: dict[tuple[str, ...], dict[str, Entry]],
-    lost: Names,
-) -> None:  # fmt: skip
-    """Add what one manifest reaches; states that share their pages share the reading of them."""
-    if f"manifests/{digest}" in lost:
-        return
-    state = store.manifests.load(digest)
-    pages = tuple(page.digest for page in state.pages)
-    live.add(f"manifests/{digest}")
-    if not lost.isdisjoint(f"manifests/{page}" for page in pages):
-        return
-    if pages not in seen:
-        seen[pages] = store.manifests.paged(state)
-        live.update(f"manifests/{page}" for page in pages)
-        live.update(f"segments/{key}" for key in seen[pages])
-    live.update(f"ids/{run['digest']}" for run in state.ids)
-    added = (e["key"] for e in state.tail if e.get("add") == "segment")
-    live.update(f"segments/{key}" for key in added)
-
-
-def _unreached(store: Store, live: Names) -> Iterator[str]:
+def _unreached(store: Store, live: set[bytes]) -> Iterator[str]:
     """Names on disk that nothing reaches, temporary files included."""
     for kind in OBJECTS:
         root = f"{store.layout.root}/{kind}"
@@ -145,7 +207,7 @@ def _unreached(store: Store, live: Names) -> Iterator[str]:
                 digest = parse_object(name)
                 if digest is None and name.startswith(disk.TEMPORARY):
                     yield f"{kind}/{folder}/{name}"
-                elif digest is not None and f"{kind}/{digest}" not in live:
+                elif digest is not None and bytes.fromhex(digest) not in live:
                     yield f"{kind}/{digest}"
     yield from _temporary(store)
 
@@ -171,12 +233,12 @@ def _due(store: Store, condemned: dict[str, int], now: int) -> list[str]:
     return sorted(old, key=lambda n: (rank.get(n.split("/")[0], 9), n))
 
 
-def _delete(store: Store, due: list[str], now: int, progress: Progress | None) -> int:
-    """Delete in batches, each after a fresh look at all refs; return the bytes freed."""
+def _delete(store: Store, due: list[str], marking: Marking, progress: Progress | None) -> int:
+    """Delete in batches, each after a look at what the refs name since; return the bytes freed."""
     freed = 0
     for start in range(0, len(due), BATCH):
-        live = mark(store, now)
-        batch = [n for n in due[start : start + BATCH] if n not in live]
+        marking.refresh()
+        batch = [n for n in due[start : start + BATCH] if not _is_live(n, marking.live)]
         for name in batch:
             freed += _size(store, name)
             disk.unlink(_path(store, name))
@@ -189,39 +251,64 @@ def _delete(store: Store, due: list[str], now: int, progress: Progress | None) -
     return freed
 
 
-def _pack_all(store: Store, now: int) -> int:
-    return sum(_pack(store, branch, now) for branch in store.refs.all_branches())
+def _is_live(name: str, live: set[bytes]) -> bool:
+    return _is_object(name) and bytes.fromhex(name.split("/")[1]) in live
 
 
-def _pack(store: Store, branch: str, now: int) -> int:
-    """Fold moves older than the window into one file; never the newest hundred."""
+def _is_object(name: str) -> bool:
+    """Whether a condemned name is `kind/digest`, not the path of a temporary file."""
+    kind, _, rest = name.partition("/")
+    return kind in OBJECTS and "/" not in rest
+
+
+def _pack_all(store: Store) -> int:
+    """Pack the moves of every branch, as far as the disk has room for that."""
+    packed = 0
+    with _full_disk_suppressed():
+        for branch in store.refs.all_branches():
+            for _ in _pack(store, branch):
+                packed += 1
+    return packed
+
+
+def _pack(store: Store, branch: str) -> Iterator[int]:
+    """Fold moves before the newest hundred into files of at most PACKED; yield their numbers."""
     layout = store.layout
     directory = layout.head_dir(branch)
-    own = sorted(n for n in map(parse_move, disk.listing(directory)) if n is not None)
-    limit = now - store.settings.history_days * _DAY
-    old: list[int] = []
-    try:
-        for number in own[:-KEEP_MOVES]:
-            if store.refs.read(branch, number).time >= limit:
-                break
-            old.append(number)
-    except Damaged as error:
-        raise GcRefused(f"nothing was deleted: {error}") from error
-    if len(old) < KEEP_MOVES:
-        return 0
-    data = encode_packed([disk.read(layout.move(branch, n)) for n in old])
-    path = layout.packed(branch, old[0], old[-1])
-    with contextlib.suppress(FileExistsError):  # a run before this one did not get to the unlinks
-        disk.create_whole(path, data)
-    disk.sync_dir(directory)
-    try:
-        read_packed(path)
-    except Damaged as error:
-        raise GcRefused(f"nothing was deleted: {error}") from error
-    for number in old:
-        disk.unlink(layout.move(branch, number))
-    disk.sync_dir(directory)
-    return len(old)
+    names = disk.listing(directory)
+    own = sorted(n for n in map(parse_move, names) if n is not None)
+    # A run before this one may not have got to the unlinks; and whoever slept through a hundred
+    # moves links one that is packed already. The packed ones count.
+    done = max((span[1] for span in map(parse_packed, names) if span), default=0)
+    old = own[:-KEEP_MOVES]
+    again, old = [n for n in old if n <= done], [n for n in old if n > done]
+    _unlink_moves(store, branch, again)
+    yield from again
+    while len(old) >= KEEP_MOVES:
+        part, old = old[:PACKED], old[PACKED:]
+        path = layout.packed(branch, part[0], part[-1])
+        try:
+            data = [disk.read(layout.move(branch, n)) for n in part]
+            for number, text in zip(part, data, strict=True):
+                store.refs.decode(branch, number, text)
+            if part[-1] - part[0] + 1 != len(part):
+                missing = min(set(range(part[0], part[-1])) - set(part))
+                raise DamagedRef(layout.move(branch, missing), "the move is missing")
+            disk.create_whole(path, encode_packed(data))
+            disk.sync_dir(directory)
+            read_packed(path)
+        except Damaged as error:
+            raise GcRefused(f"nothing was deleted: {error}") from error
+        _unlink_moves(store, branch, part)
+        yield from part
+
+
+def _unlink_moves(store: Store, branch: str, numbers: list[int]) -> None:
+    """Remove moves that are packed, oldest first: so the rest stays contiguous."""
+    for number in numbers:
+        disk.unlink(store.layout.move(branch, number))
+    if numbers:
+        disk.sync_dir(store.layout.head_dir(branch))
 
 
 def lost_names(store: Store) -> Names:
@@ -251,7 +338,7 @@ def _write_condemned(store: Store, condemned: dict[str, int]) -> None:
 
 def _lake_time(store: Store) -> int:
     """Now, as the lake's own file system stamps it."""
-    made = disk.write_temporary(store.layout.gc, b"now\n")
+    made = disk.write_temporary(store.layout.gc, b"")  # without a byte: the disk may be full
     try:
         return os.stat(made).st_mtime_ns // 1000
     finally:
@@ -259,9 +346,8 @@ def _lake_time(store: Store) -> int:
 
 
 def _path(store: Store, name: str) -> str:
-    kind, _, rest = name.partition("/")
-    if kind in OBJECTS and "/" not in rest:
-        return store.layout.object(kind, rest)
+    if _is_object(name):
+        return store.layout.object(*name.split("/"))
     return f"{store.layout.root}/{name}"
 
 

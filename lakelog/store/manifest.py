@@ -17,6 +17,7 @@ The digest covers the compressed bytes; `commit` makes every attempt's bytes uni
 from __future__ import annotations
 
 import dataclasses
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,7 @@ FAN = 16
 LEVEL_MAX = 2
 Entry = dict[str, Any]
 _CACHED = 256
+_LOCAL = threading.local()
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,17 @@ class Manifests:
             _keep(self._pages, page.digest, found)
         return found
 
+    def outline(self, digest: str) -> tuple[list[Entry], list[Entry], list[Entry]]:
+        """Return the pages, tail and id runs of a manifest as they stand in its file, remembering
+        nothing: for whoever reads very many. Raises DamagedManifest."""
+        body = self._read(digest, None)
+        return body["pages"], body["tail"], body["ids"]
+
+    def page_entries(self, page: Entry) -> list[Entry]:
+        """Return the entries of a page of `outline`, remembering nothing. Raises as that does."""
+        entries: list[Entry] = self._read(page["digest"], page["bytes"])["entries"]
+        return entries
+
     def write(self, manifest: Manifest) -> Manifest:
         """Write a manifest durably and return it with its digest."""
         digest, _ = self._write(_to_body(manifest))
@@ -150,7 +163,7 @@ class Manifests:
             raise DamagedManifest(path, "the manifest or page is missing") from None
         if document.digest(data) != digest or (size is not None and len(data) != size):
             raise DamagedManifest(path, "the content does not match its name")
-        body: dict[str, Any] = orjson.loads(zstandard.ZstdDecompressor().decompress(data))
+        body: dict[str, Any] = orjson.loads(_decompressor().decompress(data))
         if body["format"] > FORMAT:
             raise FormatTooNew(f"{path} has format {body['format']}: upgrade lakelog")
         return body
@@ -160,6 +173,14 @@ class Manifests:
         digest = document.digest(data)
         disk.put_object(self._layout.object("manifests", digest), data)
         return digest, len(data)
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    """This thread's decompressor: to make one costs more than a manifest."""
+    if not hasattr(_LOCAL, "decompressor"):
+        _LOCAL.decompressor = zstandard.ZstdDecompressor()
+    made: zstandard.ZstdDecompressor = _LOCAL.decompressor
+    return made
 
 
 def empty(commit: str, time: int, author: str) -> Manifest:

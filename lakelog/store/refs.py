@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.store import disk, document
 from lakelog.store.layout import Layout, decode_name, parse_move, parse_packed
 
+_PACKED_KEPT = 4
 _HINT = {"branch", "number"}
 _SEAL = struct.pack("<II4s", 0x184D2A5D, 36, b"LKP1")
 
@@ -99,10 +101,34 @@ class Refs:
         try:
             return self.read_head(branch, number).move
         except FileNotFoundError:
-            data = self._unpacked(branch).get(number)
+            data = self._unpacked(branch, number)
         if data is None:
             raise UnknownRef(f"branch {branch!r} has no move {number}")
         return self.decode(branch, number, data)
+
+    def newest_first(self, branch: str) -> Iterator[Move]:
+        """Yield the kept moves of a branch, packed ones too, remembering nothing. Raises
+        DamagedRef, also where one is missing."""
+        following = 0
+        for number, data in self._files_backwards(branch):
+            if following and number >= following:
+                continue  # it is there both packed and as a file
+            if following and number < following - 1:
+                raise DamagedRef(self._layout.move(branch, following - 1), "the move is missing")
+            yield self.decode(branch, number, data)
+            following = number
+        if following > 1:
+            raise DamagedRef(self._layout.move(branch, following - 1), "the move is missing")
+
+    def _files_backwards(self, branch: str) -> Iterator[tuple[int, bytes]]:
+        """Yield (number, bytes) of moves with files of their own, then of packed ones."""
+        directory = self._layout.head_dir(branch)
+        own = filter(None, map(parse_move, disk.listing(directory)))
+        with contextlib.suppress(FileNotFoundError):  # packed since it was listed: so is the rest
+            for number in sorted(own, reverse=True):
+                yield number, disk.read(self._layout.move(branch, number))
+        for name in sorted(filter(parse_packed, disk.listing(directory)), reverse=True):
+            yield from reversed(read_packed(f"{directory}/{name}").items())
 
     def link(self, move: Move) -> Head:
         """Make the next move; FileExistsError if the number is taken. The caller syncs."""
@@ -230,17 +256,20 @@ class Refs:
             raise DamagedRef(path, "the move belongs to another place")
         return move
 
-    def _unpacked(self, branch: str) -> dict[int, bytes]:
-        """Every packed move of a branch; a packed file is immutable, so it is read once."""
+    def _unpacked(self, branch: str, number: int) -> bytes | None:
+        """The bytes of a packed move. A packed file never changes, so the last few are kept."""
         directory = self._layout.head_dir(branch)
-        moves: dict[int, bytes] = {}
         for name in disk.listing(directory):
-            if parse_packed(name):
-                path = f"{directory}/{name}"
-                if path not in self._packed:
-                    self._packed[path] = read_packed(path)
-                moves.update(self._packed[path])
-        return moves
+            span = parse_packed(name)
+            if span is None or not span[0] <= number <= span[1]:
+                continue
+            path = f"{directory}/{name}"
+            moves = self._packed.pop(path, None) or read_packed(path)
+            self._packed[path] = moves
+            for old in list(self._packed)[:-_PACKED_KEPT]:
+                self._packed.pop(old, None)
+            return moves.get(number)
+        return None
 
 
 def encode_move(move: Move) -> bytes:

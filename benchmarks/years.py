@@ -1,0 +1,73 @@
+"""What a lake costs after years: by what is alive in it, not by what has been."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import lakes
+from benchmarks.measure import Scale, child
+from benchmarks.report import Row, Target
+from lakelog.settings import parse
+from lakelog.store import disk, manifest, opening
+from lakelog.store.manifest import Entry
+from lakelog.store.opening import Store
+from lakelog.store.publish import Change, publish, run_maintenance
+
+_TOGETHER = 256
+_START = 1_767_225_600_000_000
+_MARK = """
+from lakelog.store import disk, gc, opening
+store = opening.load(sys.argv[1])
+result = len(gc.Marking(store, disk.now_us()).live)
+"""
+
+
+def marking(scale: Scale) -> list[Row]:
+    """Mark what is alive in a history of many moves, and in one of a quarter of them."""
+    taken = [
+        [child(_MARK, str(history(count))) for _ in range(scale.rounds)]
+        for count in (scale.moves, scale.moves // 4)
+    ]
+    many, few = ([one.inside for one in group] for group in taken)
+    peak = [one.peak for one in taken[0]]
+    return [
+        Row(f"gc mark of {scale.moves:,} moves", "s", many, target=Target("<=", 1, "figure")),
+        Row("gc mark, 4 x the moves", "s", many, few, Target("<=", 5)),
+        Row("gc mark: memory", "MB", peak, target=Target("<=", 200, "figure")),
+    ]
+
+
+def history(count: int) -> Path:
+    """Return a kept lake of so many moves: seals of one segment, compacted now and then. The
+    segments are empty files, which marking does not open."""
+
+    def make(root: Path) -> None:
+        store = opening.create(str(root), parse(lakes.QUIET))
+        live: list[Entry] = []
+        with lakes.unsynced():
+            for number, entry in enumerate(_entries(store, count)):
+                change = Change("seal", entries=(entry,))
+                if len(live) >= _TOGETHER:
+                    change = Change("compact", entries=(*map(manifest.removal, live), entry))
+                    live.clear()
+                else:
+                    live.append(entry)
+                publish(store, "main", lambda *_, change=change: change)
+                if number % manifest.FAN == 0:
+                    run_maintenance(store, "main")
+
+    return lakes.kept(f"history-{count}", make)
+
+
+def _entries(store: Store, count: int) -> Iterator[Entry]:
+    for number in range(count):
+        key = disk.random_hex(32)
+        os.close(disk.create(store.layout.object("segments", key)))
+        since = _START + number * 1_000_000
+        yield {
+            "add": "segment", "key": key, "bytes": 0, "kind": "events", "events": 4,
+            "layout": "arrival", "time": [since, since + 900_000], "types": {"A": 2, "B": 2},
+            "sources": {"app": 4}, "levels": {"info": 4}, "subject": ["a", "z"],
+        }  # fmt: skip
