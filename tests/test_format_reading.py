@@ -102,7 +102,8 @@ def test_a_lost_start_of_a_writer_is_damage(tmp_path: Path) -> None:
 
 
 def test_rows_of_the_tail(tmp_path: Path) -> None:
-    """F12.5: a tail row has the frame's ingested_at, the writer as origin, its count, no seq."""
+    """F12.5: a tail row has the frame's ingested_at, the writer as origin, its count, and the seq
+    that sealing would give it."""
     path = str(tmp_path / "lake")
     with lakes.opened(path) as lake:
         lake.append([{"type": "A"}, {"type": "B", "data": 1}])
@@ -116,7 +117,7 @@ def test_rows_of_the_tail(tmp_path: Path) -> None:
     (found,) = statements.wals(tmp_path / "lake").values()
     when = [frame["ingested_at"] for frame in found.frames]
     assert rows == [
-        (name, 0, None, when[0]), (name, 1, None, when[0]), (name, 3, None, when[2]),
+        (name, 0, 0, when[0]), (name, 1, 1, when[0]), (name, 3, 2, when[2]),
     ]  # fmt: skip
     assert bad == [("f.log", 77)]
 
@@ -159,7 +160,7 @@ def test_missing_segments(tmp_path: Path) -> None:
     (entry, *_) = statements.segment_entries(path)
     with lakelog.open(str(path)) as lake:
         rows = lake.sql("SELECT seq FROM events").fetchall()
-        assert {row[0] is None for row in rows} == {True, False}
+        assert {row[0] > entry["seq"][1] for row in rows} == {True, False}
         (path / f"segments/{entry['key'][:2]}/{entry['key']}.parquet").unlink()
         with pytest.raises(DamagedSegment, match="missing"):
             lake.sql("SELECT * FROM events")

@@ -298,12 +298,12 @@ def test_results_go_to_other_tools(lake: lakelog.Lake) -> None:
     """A relation is a PyCapsule stream for pyarrow and polars, and has fetchers of its own."""
     put(lake, "a", "b")
     relation = lake.sql("SELECT type, seq FROM events ORDER BY type")
-    assert pa.table(relation).to_pydict() == {"type": ["a", "b"], "seq": [None, None]}
+    assert pa.table(relation).to_pydict() == {"type": ["a", "b"], "seq": [0, 1]}
     series = pl.from_arrow(relation)
     frame = series.struct.unnest() if isinstance(series, pl.Series) else series
     for made in (frame, pl.DataFrame(relation), relation.pl()):
         assert made["type"].to_list() == ["a", "b"]
-    assert relation.limit(1).fetchall() == [("a", None)]
+    assert relation.limit(1).fetchall() == [("a", 0)]
 
 
 def test_tables_made_by_the_user_stay(lake: lakelog.Lake) -> None:

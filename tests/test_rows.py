@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -13,11 +13,13 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import lakelog
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode
 from lakelog.store import rows, wal
 from tests.support.lakes import EXOTIC
 
+MakeLake = Callable[..., lakelog.Lake]
 TEXT = st.text(max_size=8) | st.sampled_from([',"data":', "\0", "\\", '"', "null", "\u2028", ""])
 DATA = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
@@ -94,3 +96,35 @@ def test_lines_that_another_version_wrote_are_read_too(engine: Any, line: bytes)
     few, many = both(engine, [frame([line], 0)])
     assert few.equals(many)
     assert few["type"].to_pylist()[0].isupper()
+
+
+@pytest.mark.parametrize("rows", [4, 100_000])
+def test_seq_of_the_tail_is_what_sealing_gives(make_lake: MakeLake, rows: int) -> None:
+    """Events that are not published have a seq: that of several writers and of repeated ids is the
+    one they have afterwards, also where one segment cannot take them all."""
+    first, second = (make_lake(segment_rows=rows) for _ in range(2))
+    first.append({"type": "A", "id": "sealed"})
+    first.settle()
+    for n in range(5):
+        for lake in (second, first):
+            lake.append([{"type": "A", "data": n}, {"type": "A", "id": f"{n // 2}"}])
+    first.quarantine([("f", 0, "bad", "{")])
+    second.append({"type": "A", "id": "sealed"})
+    query = "SELECT origin, position, seq FROM events ORDER BY seq"
+    before = second.sql(query).fetchall()
+    assert [seq for *_, seq in before] == list(range(len(before)))
+    followed = [(e["origin"], e["position"], e["seq"]) for e in second.tail(100)]
+    assert sorted(followed) == sorted(before)
+    first.settle()
+    assert second.sql(query).fetchall() == before
+
+
+def test_the_latest_event_is_the_newest(lake: lakelog.Lake) -> None:
+    """Of events of one time, the one with the highest seq came last, published or not."""
+    times = {"type": "A", "time": "2026-01-01T00:00:00Z"}
+    for step in range(3):
+        lake.append([{**times, "data": step}])
+        if step == 1:
+            lake.settle()
+    query = "SELECT data FROM events ORDER BY time DESC, seq DESC LIMIT 1"
+    assert lake.sql(query).fetchall() == [("2",)]

@@ -34,7 +34,6 @@ _ROWS_MAX = 100_000
 _SORTED_MAX = 100_000
 """More events than these are not looked for one by one."""
 _NARROW = ", ".join("origin::VARCHAR AS origin" if c == "origin" else c for c in COLUMNS)
-_UNSEALED = ", ".join("NULL::BIGINT AS seq" if c == "seq" else c for c in COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ class Follower:
 
     def _of_tail(self, pending: Pending, state: Manifest) -> pa.Table:
         """The tail's events that were not given yet, in the order of arrival."""
-        table = self._rows.events(pending, state.ids) if pending.frames else None
+        table = self._rows.numbered(pending, state) if pending.frames else None
         if table is None:
             return self._none
         import pyarrow as pa
@@ -180,7 +179,7 @@ class Follower:
         )
         self._cursor.register("tail", table)
         self._cursor.register("marks", marks)
-        source = f"""SELECT {_UNSEALED}, writer, sequence FROM tail
+        source = f"""SELECT {", ".join(COLUMNS)}, writer, sequence FROM tail
             JOIN marks ON tail.writer::VARCHAR = marks.mark WHERE position >= upto"""
         found = self._ask(source, "ORDER BY ingested_at, writer::VARCHAR, sequence, position")
         self._cursor.unregister("tail")

@@ -170,7 +170,7 @@ class Session:
             total = state.totals.events + self._tail_count(pending, state)
             return f"SELECT {total}::BIGINT AS {sql.identifier(mentions.counts_all)}"
         if "events" in named:
-            tail = self._tail_table(pending, state)
+            tail = self._numbered_tail(pending, state)
             entries = self._choose(state, prune.Mentions() if old else mentions)
             self._view(cursor, "events", entries, tail)
         if old and not self._omega:
@@ -218,6 +218,11 @@ class Session:
             return None
         return self._reader(pending.head.move.branch)[1].events(pending, state.ids)
 
+    def _numbered_tail(self, pending: Pending | None, state: Manifest) -> pa.Table | None:
+        if pending is None or not pending.frames:
+            return None
+        return self._reader(pending.head.move.branch)[1].numbered(pending, state)
+
     def _tail_count(self, pending: Pending | None, state: Manifest) -> int:
         """Count the tail, without opening a frame unless some event carries an id."""
         if pending is None or not pending.frames:
@@ -249,7 +254,7 @@ class Session:
                 seq = f", {_seq(group, layout)} AS seq" if ordered else ""
                 parts.append(f"SELECT {listed}{seq} FROM {self._files(group)}")
         if tail is not None:
-            parts.append(f"SELECT {listed}{', NULL::BIGINT AS seq' if ordered else ''} FROM {tail}")
+            parts.append(f"SELECT {listed}{', seq' if ordered else ''} FROM {tail}")
         if not parts:
             names = (*columns, "seq") if ordered else columns
             nulls = ", ".join(f"NULL::{_TYPES.get(c, 'VARCHAR')} AS {c}" for c in names)
@@ -334,7 +339,7 @@ class Session:
     def _schema(self, name: str, pinned: Pinned, table: str) -> str | None:
         """Return the schema that holds a table of the state of a ref."""
         state, pending = pinned
-        tail = self._tail_table(pending, state)
+        tail = self._numbered_tail(pending, state)
         known = self._schemas.get(name)
         if known and known[0] == state.digest and known[1] is tail:
             return known[2]

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lakelog.store import rows, wal
-from lakelog.store.manifest import Entry
+from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
-from lakelog.store.seal import drop_known
+from lakelog.store.seal import batches, drop_known
 from lakelog.store.tail import Pending, started
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class TailRows:
         self._table: pa.Table | None = None
         self._frames: list[tuple[Frame, int, bool]] = []
         self._deduped: tuple[pa.Table, tuple[str, ...], pa.Table] | None = None
+        self._numbered: tuple[pa.Table, int, pa.Table] | None = None
         self._writers: list[tuple[int, str]] = []
         self._counts: dict[str, int] = {}
         self._mutex = threading.Lock()
@@ -43,6 +44,22 @@ class TailRows:
             held = self._deduped
             if held is None or held[0] is not table or held[1] != names:
                 held = self._deduped = table, names, drop_known(self._store, table, runs)
+            return held[2]
+
+    def numbered(self, pending: Pending, state: Manifest) -> pa.Table | None:
+        """Return the tail's rows with `seq`, which sealing them now would give them."""
+        import pyarrow as pa
+
+        table = self.events(pending, state.ids)
+        if table is None:
+            return None
+        with self._mutex:
+            held = self._numbered
+            if held is None or held[0] is not table or held[1] != state.next_seq:
+                places = _sealed_places(table, pending, self._store.settings.segment_rows)
+                column = pa.array(places + state.next_seq, pa.int64())
+                made = table.append_column("seq", column)
+                held = self._numbered = table, state.next_seq, made
             return held[2]
 
     def quarantine(self, pending: Pending) -> pa.Table | None:
@@ -111,3 +128,28 @@ class TailRows:
         mask = np.repeat(np.array(kept), [n for _, n, _ in self._frames])
         self._frames = [e for e, keep in zip(self._frames, kept, strict=True) if keep]
         self._table = self._table.filter(pa.array(mask)) if self._frames else None
+
+
+def _sealed_places(table: pa.Table, pending: Pending, rows_max: int) -> Any:
+    """Return the place of each row among all, in the order in which they would be sealed."""
+    import numpy as np
+
+    order = np.asarray(table[ORDER])
+    starts = {writer: started(pending.files[writer]) for writer in pending.frames}
+    parts = list(batches(pending.frames, starts, rows_max))
+    if len(parts) > 1:  # more than one segment takes: first what came first, writer by writer
+        ends = [{w: fs[-1].sequence for w, fs in part.items()} for part in parts]
+        who = np.asarray(table["writer"].cast("string").to_pylist())
+        when = np.asarray(table["sequence"])
+        part_of = np.zeros(len(order), np.int64)
+        for end in ends[:-1]:
+            for writer in pending.frames:
+                part_of[(who == writer) & (when > end.get(writer, -1))] += 1
+        ranks = np.lexsort((order, part_of))
+    elif (order[1:] > order[:-1]).all():
+        return np.arange(len(order), dtype=np.int64)
+    else:
+        ranks = np.argsort(order)
+    places = np.empty(len(order), np.int64)
+    places[ranks] = np.arange(len(order))
+    return places

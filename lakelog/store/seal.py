@@ -10,6 +10,7 @@ rewind happened. Two sealers of the same frames: one links, the other finds its 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -195,9 +196,14 @@ def choose(files: dict[str, list[WalFile]], marks: dict[str, int], rows_max: int
     What does not fit is cut by arrival, so that of two equal ids the first is sealed first and
     readers go on seeing the event they saw. Writers stand in the order of their start.
     """
+    frames = {w: pick(group, marks.get(w, -1))[0] for w, group in files.items()}
+    return first_batch(frames, {w: started(files[w]) for w in files}, rows_max)
+
+
+def first_batch(pending: Frames, starts: dict[str, int], rows_max: int) -> Frames:
+    """Pick what one segment takes of frames above the watermarks; see `choose`."""
     arrived = []
-    for writer, group in files.items():
-        frames = pick(group, marks.get(writer, -1))[0]
+    for writer, frames in pending.items():
         came = itertools.accumulate((f.ingested_at for f in frames), max)
         arrived += [(at, writer, f.sequence, f) for at, f in zip(came, frames, strict=True)]
     taken: Frames = {}
@@ -207,7 +213,17 @@ def choose(files: dict[str, list[WalFile]], marks: dict[str, int], rows_max: int
         if taken and (events > rows_max or size > RAW_MAX):
             break
         taken.setdefault(writer, []).append(frame)
-    return {w: taken[w] for w in sorted(taken, key=lambda w: (started(files[w]), w))}
+    return {w: taken[w] for w in sorted(taken, key=lambda w: (starts[w], w))}
+
+
+def batches(pending: Frames, starts: dict[str, int], rows_max: int) -> Iterator[Frames]:
+    """Yield what each of the next segments would take if nothing else came."""
+    left = {w: frames for w, frames in pending.items() if frames}
+    while left:
+        taken = first_batch(left, starts, rows_max)
+        yield taken
+        left = {w: fs[len(taken.get(w, ())) :] for w, fs in left.items()}
+        left = {w: fs for w, fs in left.items() if fs}
 
 
 def open_run(store: Store, run: Entry) -> tuple[Any, Any]:

@@ -113,14 +113,13 @@ class Tables(Session):
         state, pending = self._state(None)
         entries = [e for e in self._store.manifests.entries(state) if e["kind"] == "events"]
         near = entries[:1] + entries[-2:] if len(entries) > 3 else entries
-        tail = self._tail_table(pending, state)
+        tail = self._numbered_tail(pending, state)
         parts = [f"(SELECT * FROM ({self.rows_sql([e])}) LIMIT {rows // 4})" for e in near]
         cursor = self.connect().cursor()
         if tail is not None:
             cursor.register("lakelog_tail", tail)
-            seq = f"{state.next_seq} + row_number() OVER ()"
-            listed = ", ".join(EVENT_COLUMNS)
-            parts.append(f"(SELECT {listed}, {seq} AS seq FROM lakelog_tail LIMIT {rows // 4})")
+            listed = ", ".join((*EVENT_COLUMNS, "seq"))
+            parts.append(f"(SELECT {listed} FROM lakelog_tail LIMIT {rows // 4})")
         query = " UNION ALL ".join(parts) or self._view_sql("events", [], None)
         return cursor.sql(query).to_arrow_table()
 

@@ -38,12 +38,12 @@ def rows(lake: str, branch: str = "main", tag: str = "", kind: str = "events") -
     if document(f"{lake}/lakelog.json")["format"] > 1:
         raise ValueError("the lake is newer than this reader")
     if tag:
-        tagged = document(f"{lake}/refs/tags/{encode(tag)}.json")
-        return published(lake, manifest(lake, tagged["snapshot"]), kind)
+        tagged = document(f"{lake}/refs/tags/{encode(tag)}.json")["snapshot"]
+        return published(lake, manifest(lake, tagged), kind)
     wals = read_wals(f"{lake}/wal/{encode(branch)}")
     head = find_head(f"{lake}/refs/heads/{encode(branch)}")
     state, tail = manifest(lake, head["snapshot"]), tail_rows(wals, head["wal"], kind)
-    return published(lake, state, kind) + deduped(tail, id_keys(lake, state))
+    return published(lake, state, kind) + deduped(tail, id_keys(lake, state), state["next_seq"])
 
 
 def encode(name: str) -> str:  # F1.4
@@ -115,8 +115,8 @@ def find_head(folder: str) -> Row:  # F11
 
 def tail_rows(wals: dict[str, list[Row]], marks: dict[str, int], kind: str) -> list[Row]:
     """Return the rows above the watermarks, with what dedupe needs (F12.3 to F12.5)."""
-    found = []
-    for writer, files in wals.items():
+    found, begun = [], {w: min(f["header"]["started"] for f in wals[w]) for w in wals}
+    for writer, files in sorted(wals.items(), key=lambda item: (begun[item[0]], item[0])):
         for frame in above(files, marks.get(writer, files[0]["header"]["first"] - 1)):
             if bool(frame["flags"] & 4) == (kind == "quarantine"):
                 for index, line in enumerate(frame["lines"]):
@@ -145,17 +145,17 @@ def parse(line: bytes, flags: int) -> Row:
     given_id = f"{row.get('source') or ''}\0{row['id']}" if row.get("id") else None
     key = row.get("key") or (given_id and hashlib.sha256(given_id.encode()).hexdigest()[:24])
     row["data"] = data[:-1] if found and data != "null}" else None
-    when = (datetime.fromisoformat(row["time"]) - EPOCH) // MICRO
-    return {"time": when, **{c: row.get(c) for c in TEXTS}, "seq": None, "key": flags & 1 and key}
+    row["time"] = (datetime.fromisoformat(row["time"]) - EPOCH) // MICRO
+    return {**{c: row.get(c) for c in ("time", *TEXTS)}, "key": flags & 1 and key}
 
 
-def deduped(tail: list[Row], known: set[str]) -> list[Row]:
-    """Leave out rows whose key came before (F12.6), and what only dedupe needed."""
+def deduped(tail: list[Row], known: set[str], seq: int) -> list[Row]:
+    """Leave out rows whose key came before (F12.6), and what only dedupe needed; number them."""
     late_first = sorted(tail, key=lambda row: row["order"], reverse=True)
-    first = {row.get("key"): row["order"] for row in late_first}
-    kept = [r for r in tail if not r.get("key") or r["order"] == first[r["key"]]]
-    kept = [r for r in kept if r.get("key") not in known]
-    return [{k: r[k] for k in r.keys() - {"key", "order"}} for r in kept]
+    first = {row.get("key"): row["order"] for row in late_first} | dict.fromkeys(known)
+    kept = [r for r in tail if not r.get("key") or first[r["key"]] == r["order"]]
+    bare = [{k: r[k] for k in r.keys() - {"key", "order"}} for r in kept]
+    return [r | {"seq": n} if "type" in r else r for n, r in enumerate(bare, seq)]
 
 
 def named(lake: str, kind: str, digest: str, end: str, size: int | None = None) -> bytes:
