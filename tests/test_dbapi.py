@@ -150,6 +150,50 @@ def test_pandas_reads_a_connection(lake: lakelog.Lake) -> None:
     assert len(frame) == lake.count()
 
 
+LATE = """SELECT CASE WHEN i < 2_000_000 THEN i ELSE error('late')::BIGINT END
+    FROM range(3_000_000) t(i)"""
+
+
+def test_rows_are_fetched_as_they_are_made(cursor: dbapi.Cursor) -> None:
+    """A cursor gives the first rows of a result that is never whole in memory: an error of a later
+    row comes when that row is fetched."""
+    cursor.execute(LATE)
+    assert cursor.fetchone() == (0,)
+    assert [n for (n,) in cursor.fetchmany(3)] == [1, 2, 3]
+    with pytest.raises(dbapi.DatabaseError, match="late"):
+        cursor.fetchall()
+    assert cursor.execute("SELECT count(*) FROM events").fetchall() == [(13,)]
+
+
+def test_a_relation_half_read_answers_other_questions(lake: lakelog.Lake) -> None:
+    """Rows come as they are made, whatever else is asked of the relation meanwhile."""
+    relation = lake.sql("SELECT i, i * 0.5::DOUBLE FROM range(100_000) t(i)")
+    first = iter(relation)
+    assert [next(first), next(first)] == [(0, 0.0), (1, 0.5)]
+    assert relation.limit(1).fetchall() == [(0, 0.0)]
+    assert len(relation) == 100_000
+    second = iter(relation)
+    assert next(second) == (0, 0.0)
+    assert sum(1 for _ in first) == 99_998
+    assert sum(1 for _ in second) == 99_999
+    assert relation.fetchone() == (0, 0.0)
+    assert relation.fetchall()[-1] == (99_999, 49999.5)
+    assert [i for i, _ in relation.fetchmany(2)] == [1, 2]
+    late = lake.sql(LATE)
+    assert next(iter(late)) == (0,)
+    assert next(iter(late)) == (0,)  # the run before was given up
+
+
+def test_pandas_reads_in_parts(lake: lakelog.Lake) -> None:
+    """`chunksize` gives each part before the next ones are made."""
+    pandas = pytest.importorskip("pandas")
+    with lakelog.connect(lake.path) as connection:
+        with pytest.warns(UserWarning, match="SQLAlchemy"):
+            parts = pandas.read_sql(LATE, connection, chunksize=1000)
+        assert len(next(parts)) == 1000
+        parts.close()
+
+
 def test_a_closed_connection_refuses_everything(connection: dbapi.Connection) -> None:
     """Whatever is asked of it, or of its cursors, is an InterfaceError; closing again is fine."""
     cursor = connection.cursor()

@@ -38,6 +38,35 @@ def test_every_block_of_a_page_runs(page: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
 
 
+CELLS = re.compile(r"^```ipython\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+NOTEBOOK = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+InteractiveShell.instance().run_cell(sys.stdin.read()).raise_error()
+"""
+
+
+def test_cells_of_a_notebook_run(tmp_path: Path) -> None:
+    """What the guide shows for notebooks runs there, over the events that the page starts with."""
+    pytest.importorskip(
+        "sql.magic", reason="NOT TESTED: jupysql is not installed", exc_type=ImportError
+    )
+    page = ROOT / "docs" / "querying.md"
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    environment = {
+        **os.environ, "PATH": path, "LAKELOG_LAKE": "lake", "IPYTHONDIR": str(tmp_path),
+        "PLOOMBER_STATS_ENABLED": "false", "HOME": str(tmp_path),
+    }  # fmt: skip
+    start = ["sh", "-euc", blocks(page)[0][1]]
+    subprocess.run(start, cwd=tmp_path, env=environment, check=True)
+    (cells,) = CELLS.findall(page.read_text("utf-8"))
+    done = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK], cwd=tmp_path, env=environment, input=cells,
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *GUIDES], ids=lambda page: page.name)
 def test_links_lead_to_files_that_exist(page: Path) -> None:
     """Each relative link of a document names a file of the project."""

@@ -97,13 +97,72 @@ def require(package: str, what: str, install: str) -> None:
         raise QueryFailed(f"{what} needs {package}: {install}")
 
 
+class _Run:
+    """Rows that a cursor is making. It can do nothing else until they are read or stopped."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+        self._is_open = True
+        self._rest: list[tuple[Any, ...]] = []
+
+    def read(self, size: int) -> list[tuple[Any, ...]]:
+        """The next rows, none at the end."""
+        if not self._is_open:
+            rest, self._rest = self._rest, []
+            return rest
+        rows: list[tuple[Any, ...]] = self._cursor.fetchmany(size)
+        self._is_open = bool(rows)
+        return rows
+
+    def settle(self) -> None:
+        """Leave the cursor free for other work: what is not yet read waits in memory."""
+        if self._is_open:
+            self._is_open, self._rest = False, self._cursor.fetchall()
+
+    def stop(self) -> None:
+        """Leave the cursor free; nobody reads the rest."""
+        if self._is_open:
+            self._is_open = False
+            self._cursor.abort()
+
+
+class Stream:
+    """A query with a cursor of its own, which can give its rows as they are made."""
+
+    def __init__(self, cursor: Any, query: str, params: Any) -> None:
+        self._cursor, self._query, self._params = cursor, query, params
+        self._run: _Run | None = None
+
+    def start(self) -> _Run | None:
+        """Run the query; None where that would run other statements again."""
+        self.settle()
+        if len(self._cursor.extract_statements(self._query)) != 1:
+            return None
+        self._cursor.execute(self._query, self._params or None)
+        self._run = _Run(self._cursor)
+        return self._run
+
+    def settle(self) -> None:
+        """Leave the cursor free for other work."""
+        if self._run is not None:
+            self._run.settle()
+        self._run = None
+
+    def interrupt(self) -> None:
+        """Stop what the cursor does, from another thread."""
+        self._cursor.interrupt()
+
+
 class Relation:
     """Rows of one state of a lake. Each evaluation runs the query again over that same state."""
 
     def __init__(
-        self, relation: Any, interrupt: Callable[[], None], in_one_line: Callable[[str], str]
-    ) -> None:
-        self._relation, self._interrupt, self._in_one_line = relation, interrupt, in_one_line
+        self, relation: Any, stream: Stream, in_one_line: Callable[[str], str], *,
+        is_whole: bool = True,
+    ) -> None:  # fmt: skip
+        """`stream` is of the query that the relation was made by, `is_whole` if it is just that."""
+        self._relation, self._stream, self._in_one_line = relation, stream, in_one_line
+        self._is_whole = is_whole
         self._rows: Iterator[tuple[Any, ...]] | None = None
 
     @property
@@ -138,13 +197,20 @@ class Relation:
         return list(islice(self._rows, size))
 
     def iter_rows(self, size: int = 1024) -> Iterator[tuple[Any, ...]]:
-        """Each row; the engine makes all before the first, while `to_arrow_reader` streams."""
-        rows = self._relation.iter_rows(size)
-        first = self._call(next, rows, None)
-        if first is not None:
-            yield first
+        """Each row, made `size` at a time. Of a relation narrowed by `filter` and its like,
+        the engine makes all before the first; `to_arrow_reader` streams those too."""
+        run = self._call(self._stream.start) if self._is_whole else None
+        if run is None:
+            rows = self._relation.iter_rows(size)
+            while batch := self._call(lambda: list(islice(rows, size))):
+                yield from batch
+            return
+        try:
+            while batch := self._call(run.read, size):
+                yield from batch
+        finally:
             with guarded(self._in_one_line):
-                yield from rows
+                run.stop()
 
     def to_arrow_table(self, size: int = 1_000_000) -> pa.Table:
         """All rows as an Arrow table."""
@@ -186,33 +252,27 @@ class Relation:
 
     def limit(self, count: int, offset: int = 0) -> Relation:
         """Some of the rows."""
-        with guarded(self._in_one_line):
-            return self._with(self._relation.limit(count, offset))
+        return self._narrowed("limit", count, offset)
 
     def filter(self, condition: str) -> Relation:
         """The rows for which SQL holds."""
-        with guarded(self._in_one_line):
-            return self._with(self._relation.filter(condition))
+        return self._narrowed("filter", condition)
 
     def order(self, by: str) -> Relation:
         """The rows in the order of some SQL."""
-        with guarded(self._in_one_line):
-            return self._with(self._relation.order(by))
+        return self._narrowed("order", by)
 
     def project(self, columns: str) -> Relation:
         """Other columns of the rows, as in SELECT."""
-        with guarded(self._in_one_line):
-            return self._with(self._relation.project(columns))
+        return self._narrowed("project", columns)
 
     def aggregate(self, expressions: str, by: str = "") -> Relation:
         """Aggregates of the rows, for each value of `by`."""
-        with guarded(self._in_one_line):
-            return self._with(self._relation.aggregate(expressions, by))
+        return self._narrowed("aggregate", expressions, by)
 
     def distinct(self) -> Relation:
         """The rows without repetitions."""
-        with guarded(self._in_one_line):
-            return self._with(self._relation.distinct())
+        return self._narrowed("distinct")
 
     if not TYPE_CHECKING:  # programs are checked against the methods above
 
@@ -228,8 +288,8 @@ class Relation:
                 if name in _LONG:
                     return self._run(name, *args, **named)
                 with guarded(self._in_one_line):
-                    made = getattr(self._relation, name)(*args, **named)
-                return _unwrapped(made, self)
+                    self._stream.settle()
+                    return _unwrapped(getattr(self._relation, name)(*args, **named), self)
 
             return call
 
@@ -252,12 +312,21 @@ class Relation:
         return str(self._run("__repr__"))
 
     def _with(self, relation: Any) -> Relation:
-        return Relation(relation, self._interrupt, self._in_one_line)
+        return Relation(relation, self._stream, self._in_one_line, is_whole=False)
+
+    def _narrowed(self, name: str, *args: Any) -> Relation:
+        with guarded(self._in_one_line):
+            self._stream.settle()
+            return self._with(getattr(self._relation, name)(*args))
 
     def _run(self, name: str, *args: Any, **named: Any) -> Any:
         """Call a method that evaluates; Ctrl-C stops it within a moment."""
-        method = getattr(self._relation, name)
-        return _unwrapped(self._call(lambda: method(*args, **named)), self)
+
+        def evaluate() -> Any:
+            self._stream.settle()
+            return getattr(self._relation, name)(*args, **named)
+
+        return _unwrapped(self._call(evaluate), self)
 
     def _next_batch(self, reader: pa.RecordBatchReader) -> pa.RecordBatch | None:
         """The next batch of a stream, through which the engine's errors come as Arrow's."""
@@ -293,7 +362,7 @@ class Relation:
         try:
             thread.join()
         except BaseException:
-            self._interrupt()
+            self._stream.interrupt()
             thread.join()
             raise
         if fault:

@@ -28,7 +28,7 @@ from lakelog.errors import (
 from lakelog.query import frames, omega, prune
 from lakelog.query.frames import Scope
 from lakelog.query.qualifiers import TABLES, qualifiers
-from lakelog.query.relation import Relation, one_line, with_suggestion
+from lakelog.query.relation import Relation, Stream, one_line, with_suggestion
 from lakelog.query.tailrows import TailRows
 from lakelog.store import bloom, disk, engine, gc, sql, wal
 from lakelog.store.manifest import Entry, Manifest
@@ -93,20 +93,25 @@ class Session:
         self, query: str, params: Any = None, at: str | None = None,
         scope: Scope | None = None,
     ) -> Relation:  # fmt: skip
-        """Return the answer as a relation whose errors and interrupts are ours; see `sql`."""
+        """Return the answer as a relation whose errors and interrupts are ours; see `_bound`."""
         cursor = self.connect().cursor()
-        made = self.sql(query, params, at, cursor, scope)
+        made, query, params = self._bound(cursor, query, params, at, scope)
         if made is None:  # a statement without rows: types need not say so of each query
             if not cursor.extract_statements(query):
                 raise QueryFailed('the query is empty: ask something such as "FROM events"')
             return made  # type: ignore[return-value]
-        return Relation(made, cursor.interrupt, self._in_one_line)
+        return Relation(made, Stream(cursor, query, params), self._in_one_line)
 
-    def sql(
-        self, query: str, params: Any = None, at: str | None = None, cursor: Any = None,
-        scope: Scope | None = None,
-    ) -> Any:  # fmt: skip
-        """Return a relation. `at` is a manifest digest; without it, the branch with its tail.
+    def sql(self, query: str, params: Any = None, at: str | None = None) -> Any:
+        """Return the engine's own relation. Raises as `_bound` does."""
+        return self._bound(self.connect().cursor(), query, params, at, None)[0]
+
+    def _bound(
+        self, cursor: Any, query: str, params: Any, at: str | None, scope: Scope | None
+    ) -> tuple[Any, str, Any]:
+        """Return a relation of a cursor, and the query and parameters that give its rows there.
+
+        `at` is a manifest digest; without it, the branch with its tail.
 
         `scope` gives the caller's data frames for names that are no table of the lake.
         Raises QueryFailed, SnapshotGone, Damaged, LakeClosed.
@@ -118,10 +123,10 @@ class Session:
             with self._mutex:
                 mentions = prune.read(self.connect().cursor(), query, params)
                 query = self._requalified(query, mentions)
-                cursor = cursor or self.connect().cursor()
                 counted = self._prepare(cursor, query, mentions, at)
                 self._hidden |= not mentions.parsed and bool(_HIDES.search(query))
-            return frames.run(cursor, counted or query, None if counted else params, scope)
+            query, params = (counted, None) if counted else (query, params)
+            return frames.run(cursor, query, params, scope), query, params
         except UnicodeEncodeError as error:
             raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
         except duckdb.Error as error:
