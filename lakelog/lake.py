@@ -286,8 +286,7 @@ class Lake:
     def compact(self, progress: Progress | None = None) -> compact.Compaction:
         """Settle, then merge small segments and sort by type and time."""
         self.settle()
-        connect = self._session.connect
-        return compact.compact(self.store, self.branch_name, connect, progress)
+        return compact.compact(self.store, self.branch_name, progress)
 
     def retention(self, older_than: str, *, apply: bool = False) -> retention.Retained:
         """Remove events older than a span such as `30d`; without `apply` only say which."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 import lakelog
 from lakelog.errors import DamagedSegment
 from lakelog.settings import Settings
-from lakelog.store import compact, disk, segment
+from lakelog.store import compact, disk, segment, spawn
 from lakelog.store.manifest import Entry
+from lakelog.store.publish import Change, publish
+from lakelog.store.spawn import start_sealer
 
 MakeLake = Callable[..., lakelog.Lake]
 
@@ -220,3 +223,112 @@ def test_a_damaged_input_is_not_written_anew(make_lake: MakeLake, what: str) -> 
     with pytest.raises(DamagedSegment, match=path.stem):
         make_lake().compact()
     assert len(lake.log()) == moves
+
+
+def test_a_group_that_cannot_be_read_stops_no_other(make_lake: MakeLake) -> None:
+    """All other groups are merged; then the damaged file is named."""
+    lake = make_lake(segment_rows=2)
+    for name in "abcdef":
+        put(lake, name)
+    path = Path(lake.store.layout.object("segments", entries(lake)[2]["key"]))
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(DamagedSegment, match=path.stem):
+        make_lake().compact()
+    assert [e["layout"] for e in entries(lake)].count("sorted") == 2
+    assert len(entries(lake)) == 4
+    path.write_bytes(data)
+    assert lake.compact().removed == 2
+    assert sorted(r[1] for r in rows(lake)) == list("abcdef")
+
+
+def test_many_short_segments_are_merged_in_steps(lake: lakelog.Lake) -> None:
+    """No step takes more than a bounded number of files, and nothing is left over at the end."""
+    table = many_segments(lake, compact.FILES_MAX + 40)
+    assert lake.compact().added == 3  # two steps by number of files, and one of what they left
+    assert [e["layout"] for e in entries(lake)] == ["sorted"]
+    assert sorted(r[0] for r in rows(lake)) == list(range(table))
+    assert lake.compact() == compact.Compaction()
+    assert {len(e["from"]) for e in merged(lake)} == {compact.FILES_MAX, 41, 2}
+
+
+def many_segments(lake: lakelog.Lake, count: int) -> int:
+    """Publish so many segments of two rows at once; return the number of rows."""
+    lake.append([{"type": "B", "time": 2}, {"type": "A", "time": 1}])
+    made = lake.sealer()
+    head = lake.store.refs.head("main")
+    work = made._prepare(head, lake.store.manifests.load(head.move.snapshot))
+    table = segment.read(lake.store.layout, work.entries[0]["key"])
+    fresh = [
+        segment.write(
+            lake.store.layout, table, kind="events", order="arrival", commit=disk.random_hex()
+        )
+        for _ in range(count)
+    ]
+    publish(lake.store, "main", lambda *_: Change("seal", entries=tuple(fresh)))
+    lake.settle()
+    return 2 * count + 2
+
+
+def merged(lake: lakelog.Lake) -> list[Entry]:
+    """Return every segment that some move's compaction made."""
+    states = (lake.store.manifests.load(e.move.snapshot) for e in lake.log())
+    made = {e["key"]: e for s in states for e in lake.store.manifests.entries(s) if "from" in e}
+    return list(made.values())
+
+
+@pytest.mark.parametrize(
+    ("weights", "parts"),
+    [
+        ([5, 5, 5], [["e0", "e1"], ["e2"]]),
+        ([11, 5, 5], [["e1", "e2"]]),
+        ([5, 11, 5], [["e0"], ["e2"]]),
+        ([4, 3, 3], [["e0", "e1", "e2"]]),
+    ],
+)
+def test_a_group_is_cut_by_the_memory_of_its_rows(weights: list[int], parts: Any) -> None:
+    """A step holds no more rows than the memory allows; what is larger alone stays as it is."""
+    group = [entry(n, 1, 1) for n in range(3)]
+    assert [[e["key"] for e in part] for part in compact.portions(group, weights, 10)] == parts
+
+
+def test_large_events_are_merged_a_few_at_a_time(make_lake: MakeLake) -> None:
+    """Rows that packed well are counted as what they are when unpacked."""
+    lake = make_lake(memory_bytes=6_000_000)
+    for number in range(6):
+        lake.append({"type": "BIG", "time": number, "data": "x" * 400_000})
+        lake.settle()
+    assert sum(e["bytes"] for e in entries(lake)) < 100_000
+    lake.compact()
+    assert [len(e["from"]) for e in entries(lake)] == [2, 2, 2]
+    assert [len(d) for (d,) in lake.sql("SELECT data FROM events").fetchall()] == [400_002] * 6
+
+
+def test_a_helper_compacts_and_collects_by_itself(make_lake: MakeLake) -> None:
+    """What writers and watchers start beside themselves merges segments once they are many."""
+    lake = make_lake(seal="never")
+    many_segments(lake, compact.DUE - 10)
+    helper(lake)
+    assert len(entries(lake)) == compact.DUE - 9
+    many_segments(lake, 20)
+    os.utime(lake.store.layout.config, (1, 1))
+    helper(lake)
+    assert [e["layout"] for e in entries(lake)] == ["sorted"]
+    assert Path(lake.store.layout.condemned).exists()
+
+
+def helper(lake: lakelog.Lake) -> None:
+    """Run what `start_sealer` starts, to its end."""
+    process = start_sealer(lake.store, "main")
+    assert process.wait() == 0
+
+
+def test_files_of_short_lived_writers_are_sealed_by_count(make_lake: MakeLake) -> None:
+    """A thousand programs that append one event each do not leave a thousand files."""
+    lake = make_lake(seal="inline")
+    for number in range(2 * spawn.FILES):
+        with make_lake() as short:
+            short.append({"type": "A", "data": number})
+    assert len(disk.listing(lake.store.layout.wal_dir("main"))) < spawn.FILES
+    assert lake.stats().events >= spawn.FILES
+    assert lake.count() == 2 * spawn.FILES

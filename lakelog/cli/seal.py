@@ -1,4 +1,5 @@
-"""seal: what a writer starts beside itself (store/spawn.py); quiet, in nobody's way."""
+"""seal: the helper that writers, queries and watchers start beside themselves (store/spawn.py);
+quiet, in nobody's way."""
 
 from __future__ import annotations
 
@@ -7,21 +8,40 @@ import os
 
 from lakelog.cli.app import App, verb
 from lakelog.errors import LakelogError
-from lakelog.store import disk
+from lakelog.lake import Lake
+from lakelog.store import compact, disk, gc, spawn
 
-_NICE = 10
+_NICE = 19
 
 
 @verb(hidden=True)
 def seal(app: App) -> None:
-    """Publish what is pending and remove WAL files that are done with.
+    """Publish what is pending, then merge, compact and collect what has come together.
 
     Does nothing while another process does so. Failing is no matter: any process may seal.
     """
     with contextlib.suppress(OSError):
         os.nice(_NICE)
     with contextlib.suppress(LakelogError, OSError), app.open() as lake:
-        name = os.path.basename(lake.store.layout.head_dir(app.branch))
-        with disk.claim(f"{lake.store.layout.cache}/seal-{name}.lock") as alone:
+        with disk.claim(spawn.lock_path(lake.store, app.branch)) as alone:
             if alone:
-                lake.settle()
+                with contextlib.suppress(LakelogError, OSError):
+                    lake.settle()
+        with disk.claim(spawn.maintenance_path(lake.store)) as alone:
+            if alone:
+                _maintain(lake)
+
+
+def _maintain(lake: Lake) -> None:
+    """Do what is due; what fails is tried again by the next helper, and told by the verbs."""
+    store = lake.store
+    with contextlib.suppress(LakelogError, OSError):
+        lake.sealer().merge_ids()
+    with contextlib.suppress(LakelogError, OSError):
+        head = store.refs.head(lake.branch_name)
+        entries = store.manifests.entries(store.manifests.load(head.move.snapshot))
+        if compact.is_due(entries, store.settings):
+            compact.compact(store, lake.branch_name)
+    with contextlib.suppress(LakelogError, OSError):
+        if gc.is_due(store):
+            gc.gc(store)

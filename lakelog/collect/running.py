@@ -20,6 +20,8 @@ from typing import Any
 from lakelog.collect.watch import Say, Watcher
 from lakelog.errors import LakelogError
 from lakelog.ingest.cursors import printable
+from lakelog.store import compact, gc
+from lakelog.store.spawn import start_sealer
 
 PAUSE, SHORT = 0.2, 0.02
 """Seconds between two rounds at least, so that one publish takes many lines; the shorter one
@@ -28,14 +30,7 @@ MANY = 10_000
 RELAXED = 5.0
 """Where the file system gives hints, a scan is only needed this much less often."""
 REST_AFTER = 15.0
-_COMPACT_EVERY, _SMALL_MAX = 60.0, 64
-_COMPACTION = """
-import os, sys
-os.nice(10)
-import lakelog
-with lakelog.open(sys.argv[1], create=False, branch=sys.argv[2]) as lake:
-    lake.compact()
-"""
+_COMPACT_EVERY = 60.0
 
 
 class Rest(Exception):
@@ -47,7 +42,7 @@ class Rest(Exception):
 
 
 class Compaction:
-    """Compaction in a process of its own, now and then while lines come."""
+    """Compaction and what else is due in a process of its own, now and then while lines come."""
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher, self._since = watcher, time.monotonic()
@@ -59,15 +54,14 @@ class Compaction:
         return self._process is not None and self._process.poll() is None
 
     def now_and_then(self) -> None:
-        """Start one if the last is long ago and there are many segments."""
+        """Start one if the last is long ago and there is enough to do."""
         if self.running or time.monotonic() - self._since < _COMPACT_EVERY:
             return
         self._since = time.monotonic()
-        lake = self._watcher.lake
-        if lake.stats().segments > _SMALL_MAX:
-            words = [sys.executable, "-c", _COMPACTION, lake.store.layout.root, lake.branch_name]
-            quiet = subprocess.DEVNULL
-            self._process = subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet)
+        store, branch = self._watcher.lake.store, self._watcher.lake.branch_name
+        state = store.manifests.load(store.refs.head(branch).move.snapshot)
+        if compact.is_due(store.manifests.entries(state), store.settings) or gc.is_due(store):
+            self._process = start_sealer(store, branch)
 
     def close(self) -> None:
         """End the one that is going on; what it did is kept or was never there."""

@@ -30,12 +30,12 @@ from lakelog.query.frames import Scope
 from lakelog.query.qualifiers import TABLES, qualifiers
 from lakelog.query.relation import Relation, Stream, one_line, with_suggestion
 from lakelog.query.tailrows import TailRows
-from lakelog.store import bloom, disk, engine, gc, sql, wal
+from lakelog.store import bloom, compact, disk, engine, gc, sql, wal
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.marks import hash_file
 from lakelog.store.opening import Store
 from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
-from lakelog.store.spawn import start_sealer
+from lakelog.store.spawn import FILES, start_sealer
 from lakelog.store.tail import Pending, Tail
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ class Session:
         for layout in ("arrival", "sorted"):
             group = [e for e in entries if e["layout"] == layout]
             if group:
-                seq = f", {_seq(group, layout)} AS seq" if ordered else ""
+                seq = f", {compact.seq_sql(group, layout)} AS seq" if ordered else ""
                 parts.append(f"SELECT {listed}{seq} FROM {self._files(group)}")
         if tail is not None:
             parts.append(f"SELECT {listed}{', seq' if ordered else ''} FROM {tail}")
@@ -404,8 +404,10 @@ class Session:
         return [*TABLES]
 
     def _ask_for_sealing(self, pending: Pending) -> None:
-        """A long tail makes every query slower: have it sealed beside us."""
-        if pending.bytes < SEAL_BYTES or self._store.settings.seal != "auto":
+        """A long tail, or one of many files, makes every query slower: have it sealed beside us."""
+        finished = sum(file.ended for files in pending.files.values() for file in files)
+        short = pending.bytes < SEAL_BYTES and finished < FILES
+        if short or self._store.settings.seal != "auto":
             return
         if time.monotonic() - self._asked > _SEAL_PAUSE:
             self._asked = time.monotonic()
@@ -417,18 +419,6 @@ def _asks_omega(query: str, mentions: prune.Mentions) -> bool:
     if not mentions.parsed:
         return f"{omega.SCHEMA}." in query.lower()
     return any(schema.lower() == omega.SCHEMA for schema, _ in mentions.tables)
-
-
-def _seq(group: list[Entry], layout: str) -> str:
-    """SQL for seq: a column of sorted segments, first plus row number of the others.
-
-    One file is treated as many are: a plain sum trips the engine's late materialization where a
-    bound on seq meets an ORDER BY with a LIMIT (an internal error of 2.0).
-    """
-    if layout == "sorted":
-        return "seq"
-    firsts = ", ".join(str(e["seq"][0]) for e in group)
-    return f"(([{firsts}]::BIGINT[])[(file_index + 1)::BIGINT] + file_row_number)::BIGINT"
 
 
 def _after_fork() -> None:

@@ -31,6 +31,7 @@ PACKED = 4_096
 """Moves in one packed file at most: it is read as a whole."""
 BATCH = 500
 _HOUR, _DAY = 3_600_000_000, 86_400_000_000
+_EVERY = _HOUR
 _ORDER = ("manifests", "ids", "segments")
 Names = set[str]
 Progress = Callable[[int, int], None]
@@ -73,6 +74,14 @@ def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None)
             condemned = {n: t for n, t in condemned.items() if disk.exists(_path(store, n))}
             _write_condemned(store, condemned)
         return Collected(len(gone), freed, len(condemned), packed, gone, dry_run)
+
+
+def is_due(store: Store) -> bool:
+    """Whether the last run in the background is long enough ago, or the lake old enough for one."""
+    for path in (store.layout.condemned, store.layout.config):
+        with contextlib.suppress(FileNotFoundError):
+            return disk.now_us() - os.stat(path).st_mtime_ns // 1000 >= _EVERY
+    return False
 
 
 @contextlib.contextmanager

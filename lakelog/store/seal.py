@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import DamagedIds, Outlived
-from lakelog.store import disk, idrun, rows, segment, wal
+from lakelog.store import disk, idrun, rows, segment, spawn, wal
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.marks import hash_file
 from lakelog.store.opening import Store
@@ -51,6 +51,7 @@ class Sealer:
 
     def __init__(self, store: Store, branch: str, tail: Tail, connect: Any) -> None:
         self._store, self._branch, self._tail, self._connect = store, branch, tail, connect
+        self._helper: Any = None
 
     def settle(self) -> Head:
         """Publish everything pending now; return the head that holds it.
@@ -87,12 +88,23 @@ class Sealer:
 
         head = publish(self._store, self._branch, plan, anew=work.clear)
         if head is not None:
-            self._remember(work[-1].entries)
+            self._remember("segments", [e["key"] for e in work[-1].entries])
+            self._remember("ids", [run["digest"] for run in work[-1].ids])
         return head
 
     def maintain(self) -> None:
-        """Merge id runs and pages that have become many, each as a move of its own."""
+        """Merge pages that have become many; have id runs merged beside us, where helpers may be
+        started, as that takes as long as reading all their keys."""
         run_maintenance(self._store, self._branch)
+        if self._store.settings.seal != "auto":
+            self.merge_ids()
+        elif idrun.due(list(self._head_state().ids)) and not disk.is_locked(
+            spawn.maintenance_path(self._store)
+        ):
+            self._helper = spawn.start_sealer(self._store, self._branch)
+
+    def merge_ids(self) -> None:
+        """Merge id runs that have become many, each merge as a move of its own."""
         while self._merge_ids():
             pass
 
@@ -164,18 +176,23 @@ class Sealer:
                 )
             )
 
-    def _remember(self, entries: list[Entry]) -> None:
-        paths = [(e["key"], self._store.layout.object("segments", e["key"])) for e in entries]
-        self._store.marks.add_all(paths)
+    def _remember(self, kind: str, digests: list[str]) -> None:
+        """Mark what was just written as verified, so that the next query does not hash it."""
+        paths = [(digest, self._store.layout.object(kind, digest)) for digest in digests]
+        if paths:
+            self._store.marks.add_all(paths)
+
+    def _head_state(self) -> Manifest:
+        return self._store.manifests.load(self._store.refs.head(self._branch).move.snapshot)
 
     def _merge_ids(self) -> bool:
         """Replace eight runs of one size by one, if all are still there; True if it did."""
-        state = self._store.manifests.load(self._store.refs.head(self._branch).move.snapshot)
-        due = idrun.due(list(state.ids))
+        due = idrun.due(list(self._head_state().ids))
         if not due:
             return False
         layout = self._store.layout
         made = idrun.join(layout, [open_run(self._store, run) for run in due], disk.random_hex())
+        self._remember("ids", [made["digest"]])
         names = tuple(run["digest"] for run in due)
 
         def plan(_: Head, now: Manifest) -> Change | None:

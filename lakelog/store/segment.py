@@ -162,6 +162,14 @@ def read(layout: Layout, digest: str) -> pa.Table:
     return table
 
 
+def uncompressed(layout: Layout, digest: str) -> int:
+    """Return the bytes of a segment's columns before compression, from its footer."""
+    import pyarrow.parquet as pq
+
+    footer = pq.read_metadata(layout.object("segments", digest))
+    return sum(footer.row_group(n).total_byte_size for n in range(footer.num_row_groups))
+
+
 def metadata(layout: Layout, digest: str) -> dict[str, str]:
     """Return the lakelog.* notes of a segment, keys without the prefix."""
     import pyarrow.parquet as pq

@@ -1,4 +1,5 @@
-"""Starting a sealer beside a program that would rather not load the Parquet libraries itself."""
+"""Starting the helper: a process that seals, merges, compacts and collects at low priority, beside
+a program that would rather not load the Parquet libraries itself."""
 
 from __future__ import annotations
 
@@ -6,7 +7,30 @@ import os
 import sys
 from typing import Any
 
+from lakelog.store import disk
 from lakelog.store.opening import Store
+
+FILES = 64
+"""So many WAL files of a branch are worth a helper, whoever wrote them."""
+_AGAIN = 16
+"""The helper is called for once in so many new files: those of living writers do not go."""
+
+
+def lock_path(store: Store, branch: str) -> str:
+    """The claim that a helper holds while it seals a branch."""
+    return f"{store.layout.cache}/seal-{os.path.basename(store.layout.head_dir(branch))}.lock"
+
+
+def maintenance_path(store: Store) -> str:
+    """The claim that a helper holds while it merges, compacts and collects."""
+    return f"{store.layout.cache}/maintain.lock"
+
+
+def is_worth_it(store: Store, branch: str) -> bool:
+    """Whether the WAL files of short-lived writers have become many, and nobody is at them."""
+    count = len(disk.listing(store.layout.wal_dir(branch)))
+    many = count >= FILES and count % _AGAIN == 0
+    return many and not disk.is_locked(lock_path(store, branch))
 
 
 def start_sealer(store: Store, branch: str) -> Any:

@@ -25,7 +25,7 @@ from lakelog.event import Encoded
 from lakelog.store import disk, wal
 from lakelog.store.layout import parse_wal
 from lakelog.store.opening import Store, make_branch_dirs
-from lakelog.store.spawn import start_sealer
+from lakelog.store.spawn import is_worth_it, start_sealer
 
 _LEVEL = 1
 _WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()
@@ -266,6 +266,8 @@ class Writer:
         self._fd, self._n = fd, self._n + 1
         self._raw, self._events, self._opened = 0, 0, time.monotonic()
         os.lseek(fd, 0, os.SEEK_END)
+        if self._n == 1 and self._store.settings.seal != "never":
+            self._seal_if(is_worth_it(self._store, self._branch))
 
     def _doubt(self, events: int) -> None:
         """Both tries failed: the frame may be there or not. Name it in the next good file."""
@@ -303,7 +305,12 @@ class Writer:
     def _rotate(self) -> None:
         """Close the file; the next group makes the next one. Maybe call for a sealer."""
         self._finish()
-        if self._store.settings.seal != "never" and self._waiting() >= 2:
+        if self._store.settings.seal != "never":
+            self._seal_if(self._waiting() >= 2)
+
+    def _seal_if(self, due: bool) -> None:
+        """Call for a sealer, of this process or beside it."""
+        if due:
             self.seal_due = self._store.settings.seal == "inline"
             if not self.seal_due:
                 self._start_helper()
