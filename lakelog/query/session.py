@@ -120,17 +120,30 @@ class Session:
 
         self._check_open()
         try:
-            with self._mutex:
-                mentions = prune.read(self.connect().cursor(), query, params)
-                query = self._requalified(query, mentions)
-                counted = self._prepare(cursor, query, mentions, at)
-                self._hidden |= not mentions.parsed and bool(_HIDES.search(query))
-            query, params = (counted, None) if counted else (query, params)
-            return frames.run(cursor, query, params, scope), query, params
+            try:
+                return self._run(cursor, query, params, at, scope)
+            except (SnapshotGone, duckdb.IOException) as error:
+                gone = isinstance(error, SnapshotGone) or f"{self._store.layout.root}/" in str(
+                    error
+                )
+                if not gone:
+                    raise
+            return self._run(cursor, query, params, at, scope)  # gc was faster: look again, once
         except UnicodeEncodeError as error:
             raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
         except duckdb.Error as error:
             raise QueryFailed(self._in_one_line(str(error))) from None
+
+    def _run(
+        self, cursor: Any, query: str, params: Any, at: str | None, scope: Scope | None
+    ) -> tuple[Any, str, Any]:  # fmt: skip
+        with self._mutex:
+            mentions = prune.read(self.connect().cursor(), query, params)
+            query = self._requalified(query, mentions)
+            counted = self._prepare(cursor, query, mentions, at)
+            self._hidden |= not mentions.parsed and bool(_HIDES.search(query))
+        query, params = (counted, None) if counted else (query, params)
+        return frames.run(cursor, query, params, scope), query, params
 
     def plan(self, query: str, params: Any = None, at: str | None = None) -> tuple[int, int]:
         """Return (segments a query opens, segments there are)."""
@@ -246,7 +259,9 @@ class Session:
         if tail is not None:
             source = f"lakelog_tail_{name}"
             cursor.register(source, tail)
-        cursor.execute(f"CREATE TEMP VIEW {name} AS {self._view_sql(name, entries, source)}")
+        cursor.execute(
+            f"CREATE OR REPLACE TEMP VIEW {name} AS {self._view_sql(name, entries, source)}"
+        )
 
     def _view_sql(self, name: str, entries: list[Entry], tail: str | None) -> str:
         columns = EVENT_COLUMNS if name == "events" else QUARANTINE_COLUMNS

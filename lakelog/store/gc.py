@@ -207,6 +207,34 @@ def window(settings: Settings, newest_first: Iterable[Move], now: int) -> Iterat
         yield move
 
 
+def require_kept(store: Store, digest: str, text: str) -> None:
+    """Refuse a state that gc deleted or may delete any moment. Raises UnknownRef.
+
+    One that is condemned lately is let through: whoever makes a move to it does so long before the
+    grace is over, and gc looks at the refs again before it deletes.
+    """
+    half = store.settings.gc_grace_hours * _HOUR // 2
+    since = _condemned(store).get(f"manifests/{digest}")
+    gone = not disk.exists(store.layout.object("manifests", digest))
+    late = since is not None and half and _lake_time(store) - since > half
+    if (gone or late) and not _is_in_window(store, digest):
+        days = store.settings.history_days
+        raise UnknownRef(
+            f"{text!r} names a state outside the kept history, which gc deletes: choose a tag, or a"
+            f" state of the last {days} days or {KEEP_MOVES} moves (see `lakelog log`)"
+        )
+
+
+def _is_in_window(store: Store, digest: str) -> bool:
+    """Whether a tag or a move within the window names a state; if it is not there it is lost."""
+    now = disk.now_us()
+    if any(tag.snapshot == digest for tag in store.refs.tags()):
+        return True
+    branches = store.refs.all_branches()
+    kept = (window(store.settings, store.refs.newest_first(name), now) for name in branches)
+    return any(move.snapshot == digest for moves in kept for move in moves)
+
+
 def _unreached(store: Store, live: set[bytes]) -> Iterator[str]:
     """Names on disk that nothing reaches, temporary files included."""
     for kind in OBJECTS:

@@ -20,11 +20,12 @@ from lakelog.errors import (
     WouldDropEvents,
 )
 from lakelog.store import disk
+from lakelog.store.gc import require_kept
 from lakelog.store.layout import encode_name
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store, start_branch
 from lakelog.store.publish import USER_OPS, Change, grow, link_move, publish
-from lakelog.store.refs import Head, Move, Tag, author
+from lakelog.store.refs import Head, Move, Tag, author, in_unicode
 from lakelog.store.resolve import moves, resolve
 
 SHORT = 12
@@ -150,7 +151,10 @@ def tag(store: Store, branch: str, settle: Settle, name: str, ref: str | None, m
         raise AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
     _refuse_taken(name, "branch", store.refs.branches())
     target = _settled(store, branch, settle, ref)
-    made = Tag(name, target, disk.now_us(), author(), message, branch, disk.random_hex())
+    require_kept(store, target, ref or name)
+    made = Tag(
+        name, target, disk.now_us(), author(), in_unicode(message), branch, disk.random_hex()
+    )  # fmt: skip
     try:
         store.refs.link_tag(made)
     except FileExistsError:
@@ -190,6 +194,7 @@ def make_branch(
         raise AlreadyExists(f"branch {name!r} exists: choose another name")
     _refuse_taken(name, "tag", [tag.name for tag in store.refs.tags()])
     target = _settled(store, branch, settle, ref)
+    require_kept(store, target, ref or name)
     store.manifests.load(target)
     if name in store.refs.all_branches() and store.refs.numbers(name):
         return _revive(store, name, target, message)
@@ -223,6 +228,7 @@ def rollback(store: Store, branch: str, settle: Settle, ref: str, cursors: bool 
     name = f"to {ref}" if ref != target else f"to {target[:SHORT]}"
 
     def plan(_: Head, now: Manifest) -> Change:
+        require_kept(store, target, ref)
         snapshot = _with_formats(store, now, target, cursors)
         return Change("rollback", name, snapshot=snapshot, rewind=True)
 
@@ -258,6 +264,7 @@ def undo(store: Store, branch: str, settle: Settle, force: bool, to_branch: str 
     kept: Head | None = None
     while True:
         last, before = _last_user_move(store, branch)
+        require_kept(store, before.snapshot, f"the state before the {last.op}")
         check(store, before.snapshot)
         head = settle()
         seen = store.manifests.load(head.move.snapshot).next_seq
@@ -335,8 +342,8 @@ def _revive(store: Store, name: str, target: str, message: str) -> Head:
     old = store.refs.read_head(name, number)
     now = max(disk.now_us(), old.move.time + 1)
     made = Move(
-        number + 1, name, old.digest, disk.random_hex(), now, author(), "branch", message, target,
-        old.move.generation + 1, old.move.wal,
+        number + 1, name, old.digest, disk.random_hex(), now, author(), "branch",
+        in_unicode(message), target, old.move.generation + 1, old.move.wal,
     )  # fmt: skip
     head = link_move(store, made)
     if head is None:

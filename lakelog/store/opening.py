@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 
 from lakelog.errors import (
     AlreadyExists,
@@ -18,9 +19,9 @@ from lakelog.store import disk, document
 from lakelog.store.layout import FORMAT, Layout
 from lakelog.store.manifest import Manifests, empty
 from lakelog.store.marks import Marks
-from lakelog.store.refs import Move, Refs, author
+from lakelog.store.refs import Move, Refs, author, in_unicode
 
-_REMOTE_TYPES = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse", "fuse.sshfs", "9p", "ceph")
+_REMOTE_TYPES = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse", "9p", "ceph", "virtiofs")
 
 
 class Store:
@@ -141,7 +142,7 @@ def start_branch(store: Store, branch: str, snapshot: str = "", message: str = "
     op = "branch" if snapshot else "init"
     if not snapshot:
         snapshot = store.manifests.write(empty(commit, now, who)).digest
-    move = Move(1, branch, "", commit, now, who, op, message, snapshot, 0)
+    move = Move(1, branch, "", commit, now, who, op, in_unicode(message), snapshot, 0)
     store.refs.link(move)
     disk.sync_dir(store.layout.head_dir(branch))
 
@@ -189,15 +190,15 @@ def _probe_lock(path: str, root: str) -> None:
 def refuse_remote(root: str) -> None:
     """Refuse file systems shared between kernels, by type, where the system tells it."""
     try:
-        mounts = disk.read("/proc/self/mounts").decode().splitlines()
+        mounts = disk.read("/proc/self/mounts").decode("utf-8", "surrogateescape").splitlines()
     except OSError:
         return
-    best, kind = "", ""
+    best, kind, path = "", "", os.path.realpath(root)
     for line in mounts:
         _, point, name, *_ = line.split(" ")
-        point = point.replace("\\040", " ")
-        inside = root == point or root.startswith(point.rstrip("/") + "/")
+        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), point)
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):
             best, kind = point, name
-    if kind in _REMOTE_TYPES:
+    if kind in _REMOTE_TYPES or kind.startswith("fuse."):
         raise UnsupportedStore(f"{root} is on {kind}: lakelog appends on local disks only")

@@ -23,7 +23,7 @@ from lakelog.store import disk, manifest
 from lakelog.store.layout import parse_wal
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store, make_branch_dirs
-from lakelog.store.refs import Head, Move, author, encode_move
+from lakelog.store.refs import Head, Move, author, encode_move, in_unicode
 
 USER_OPS = ("rollback", "undo", "snapshot", "retention", "dedupe", "quarantine", "repair")
 """Moves a user made; all others are publishing or maintenance, which undo skips."""
@@ -98,8 +98,8 @@ def try_move(store: Store, head: Head, state: Manifest, change: Change, commit: 
         marks = watermarks(store, head.move, change.sealed)
     move = Move(
         number=head.move.number + 1, branch=head.move.branch, prev=head.digest, commit=commit,
-        time=now, author=author(), op=change.op, message=change.message, snapshot=snapshot,
-        generation=head.move.generation + change.rewind, wal=marks,
+        time=now, author=author(), op=change.op, message=in_unicode(change.message),
+        snapshot=snapshot, generation=head.move.generation + change.rewind, wal=marks,
     )  # fmt: skip
     return link_move(
         store, move, lambda: change.snapshot is not None or _lasts(store, change, snapshot, began)
@@ -117,7 +117,8 @@ def grow(store: Store, state: Manifest, change: Change, commit: str, now: int) -
     kept = tuple(run for run in state.ids if run["digest"] not in change.ids_drop)
     return Manifest(
         parent=state.digest, commit=commit, time=now, author=author(), op=change.op,
-        message=change.message, next_seq=next_seq, totals=manifest.add_up(state.totals, entries),
+        message=in_unicode(change.message), next_seq=next_seq,
+        totals=manifest.add_up(state.totals, entries),
         pages=pages, tail=tail, ids=(*kept, *change.ids_add),
         retention=change.retention or state.retention,
     )  # fmt: skip

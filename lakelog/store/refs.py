@@ -316,7 +316,12 @@ def packed_lines(data: bytes) -> dict[int, bytes]:
 def author() -> str:
     """Who makes a move: LAKELOG_AUTHOR, else user@host."""
     named = os.environ.get("LAKELOG_AUTHOR")
-    if named:
-        return named
-    user = os.environ.get("USER") or os.environ.get("LOGNAME") or f"uid{os.getuid()}"
-    return f"{user}@{os.uname().nodename}"
+    if not named:
+        user = os.environ.get("USER") or os.environ.get("LOGNAME") or f"uid{os.getuid()}"
+        named = f"{user}@{os.uname().nodename}"
+    return in_unicode(named)
+
+
+def in_unicode(text: str) -> str:
+    """Text of a user, with what is no Unicode written as an escape: documents are UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()

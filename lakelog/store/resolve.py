@@ -14,6 +14,7 @@ from lakelog.closest import did_you_mean
 from lakelog.errors import DamagedRef, InvalidEvent, UnknownRef
 from lakelog.event import from_micros, parse_time, to_micros
 from lakelog.store import disk
+from lakelog.store.gc import require_kept
 from lakelog.store.layout import encode_name
 from lakelog.store.opening import Store
 from lakelog.store.refs import Move
@@ -33,6 +34,7 @@ def resolve(store: Store, branch: str, text: str) -> str:
             f"no tag, branch, snapshot or time {text!r}:"
             f" {near or 'see `lakelog log` and `lakelog tag --list`'}"
         )
+    require_kept(store, found, text)
     return found
 
 

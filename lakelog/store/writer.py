@@ -107,6 +107,13 @@ class Writer:
             self._finish()
             self._let_go()
 
+    def __del__(self) -> None:
+        """Free the descriptors of a lake that nobody closed; its file is then a dead writer's."""
+        for fd in (getattr(self, "_fd", -1), *getattr(self, "_abandoned", ())):
+            if fd >= 0:
+                with contextlib.suppress(Exception):
+                    os.close(fd)
+
     def _reset(self) -> None:
         self._name = disk.random_hex()
         self._n, self._sequence, self._position = 0, 0, 0
