@@ -144,6 +144,31 @@ def test_more_behind_a_whole_last_line(lake: lakelog.Lake, tmp_path: Path) -> No
     assert faults(one(lake)) != (0, 0, 0)
 
 
+RECORDS = {
+    "java.log": "2024-05-01 10:00:0{n} ERROR boom\n  at a.b(C.java:1)\n  at d.e(F.java:2)\n",
+    "mysql.log": "2024-05-01T10:00:0{n}.000000Z\t    8 Query\tSELECT 1,\n  2 FROM\n x\n",
+    "words.log": "hello world {n}\n  indented more\n  and more\n",
+    "syslog": "May  1 10:00:0{n} host app: one two\n",
+}
+
+
+@pytest.mark.parametrize("again", [0, 6])
+@pytest.mark.parametrize("cut", range(3, 64, 10))
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_text_record_that_grew_after_it_was_stored(
+    lake: lakelog.Lake, tmp_path: Path, name: str, cut: int, again: int
+) -> None:
+    """A record that was cut where the file ended, and stored so, gives several rows: none is
+    missing and none is foreign, wherever it was cut, and however often."""
+    path, whole = tmp_path / name, "".join(RECORDS[name].format(n=n) for n in range(4))
+    ends = [len(whole) // 2 + cut, len(whole) // 2 + cut + again, len(whole)]
+    for end in ends:
+        path.write_text(whole[:end])
+        lake.ingest(str(path))
+    file = one(lake, path)
+    assert (faults(file), file.error) == ((0, 0, 0), "")
+
+
 def test_a_row_between_two_values_of_a_line(lake: lakelog.Lake, tmp_path: Path) -> None:
     """A row within a line that came in at once is foreign, even where a value ends."""
     joined = feed(1).strip() + feed(1, 1)
@@ -420,12 +445,23 @@ def test_a_file_that_is_gone(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert (file.gone, file.error, faults(file)) == ("no such file now", "", (0, 0, 0))
     assert (file.seen, file.stored, file.quarantined) == (len(MIXED), 51, 3)
     assert file.lines == MIXED.count(b"\n") + 1
-    assert "51 events and 3 quarantined lines in the lake" in run(lake, code=0).stderr
+    said = run(lake, code=1).stderr
+    assert "51 events and 3 quarantined lines in the lake" in said
+    assert "not proven: 1 of 1 files no longer exist" in said
     assert one(lake, path).error == "no such file now"
     run(lake, path, code=1)
     double_rows(lake, places(lake)[4:6])
     assert faults(one(lake)) == (0, 2, 0)
     run(lake, path, code=3)
+
+
+def test_files_that_are_gone_beside_others(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Of how many files nothing is proven is said, and is no success."""
+    for name in "ab":
+        lake.ingest(put(tmp_path / f"{name}.jsonl", text([event(ord(name))])))
+    assert run(lake, code=0).stderr.endswith("each is stored exactly once\n")
+    os.remove(tmp_path / "a.jsonl")
+    assert "; not proven: 1 of 2 files no longer exist" in run(lake, code=1).stderr
 
 
 @pytest.mark.parametrize(("to", "foreign"), [(len(MIXED), 1), (-3, 1), (1, 0), (7, 0)])

@@ -51,7 +51,9 @@ def audit(
     Reads files, directories and patterns again (without any: all files that
     cursors remember) as far as they were ingested, and counts their lines in
     the lake. A file is known by what it holds, whatever its name is now; of
-    one that was removed a backup is read, if it is whole.
+    one that was removed a backup is read, if it is whole. Exits with 3 if a
+    line is missing or stored more than once, with 1 if a file is gone or
+    cannot be read, for then nothing is proven of its lines.
     """
     with app.open() as lake, app.progress("auditing", "files") as progress:
         places = [*map(Shelf, folders), *shelves(lake)]
@@ -64,7 +66,7 @@ def audit(
     for words in problems(done):
         app.say(words, fg="red")
     app.say(summary(done))
-    if done.wrong or done.failed:
+    if done.wrong or done.failed or done.gone:
         click.get_current_context().exit(exits.WRONG if done.wrong else exits.FAILED)
 
 
@@ -101,20 +103,25 @@ def summary(done: auditing.Audit) -> str:
     if faults:
         return f"{many(faults, 'fault')} in {many(len(done.wrong), 'file')}; {what}"
     if not read:
-        return "nothing to read again" if not done.failed else "nothing was proven"
+        proven = not (done.failed or done.gone)
+        return "nothing to read again" if proven else f"nothing was proven{_gone(done)}"
     words = f"{what}: each is stored exactly once"
     known, let_go = sum(f.known for f in read), sum(f.let_go for f in read)
     words += f", {known:,} by ids known before" if known else ""
     words += f"; {let_go:,} removed by retention or dedupe" if let_go else ""
-    gone = sum(bool(f.gone) for f in done.files)
     copied = sum(bool(f.backup) for f in done.files)
     words += f"; {copied:,} read from their backups" if copied else ""
     copies = sum(bool(f.copy_of) for f in done.files)
     words += f"; {many(copies, 'file')} copied from others" if copies else ""
-    if gone:
-        whole = f"{gone:,} of {len(read) + gone:,} files no longer exist"
-        words += f"; {whole}, for those only the lake was checked"
-    return words
+    return words + _gone(done)
+
+
+def _gone(done: auditing.Audit) -> str:
+    """Say of how many files nothing is proven, for they are gone."""
+    if not done.gone:
+        return ""
+    count = f"{len(done.gone):,} of {len(done.files):,}"
+    return f"; not proven: {count} files no longer exist, of those only the lake was checked"
 
 
 def _words(fault: str, count: int) -> str:

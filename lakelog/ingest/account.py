@@ -29,7 +29,7 @@ from lakelog.ingest.holes import visible
 from lakelog.ingest.places import Places
 from lakelog.ingest.records import BOM, is_left, joins, simple
 from lakelog.ingest.source import LINE_MAX, Chunk, Hole, Overlong, Piece, Source
-from lakelog.ingest.transform import Transformer
+from lakelog.ingest.transform import Made, Transformer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -223,26 +223,47 @@ class Account:
     def _events(self, chunk: Chunk, *, final: bool = False, cut: bool = False) -> None:
         """Compare a chunk of which only its format can tell what are events; what may go on is
         held."""
+        made = self._transformer(self._form, self.file.label).run(chunk, final=final)
+        # where a later run of ingest began, records are cut as where a file begins
+        parts = self._resumed(chunk, made) if joins(self._form) else []
+        for part in parts:
+            self._hold(*part)
+        if parts:
+            start = self._at
+            chunk = Chunk(chunk.data[start - chunk.base :], start)
+            made = self._transformer(self._form, self.file.label).run(chunk, final=final)
+        self._hold(chunk, made, final=final, cut=cut)
+
+    def _resumed(self, chunk: Chunk, made: Made) -> list[tuple[Chunk, Made]]:
+        """What runs of ingest took of a chunk before others began that took what was written
+        behind a record later; each must be such as is taken where a file ends."""
         import numpy as np
 
-        made = self._transformer(self._form, self.file.label).run(chunk, final=final)
+        end = chunk.base + len(chunk.data)
+        expected = np.append(_sorted(*_places(made)), chunk.base + made.taken)  # what is held, too
+        there = np.unique(self._places.within(self._cursor.origin, chunk.base, end))
+        later = self._later(expected, np.setdiff1d(there, expected))
+        found, begin = list[tuple[Chunk, Made]](), chunk.base
+        for at in later[later > chunk.base].tolist():
+            data = chunk.data[begin - chunk.base : at - chunk.base]
+            part = Chunk(data, begin, not data.endswith(b"\n"))
+            whole = self._ended().run(part, final=True)
+            if whole.taken == len(data):
+                found.append((part, whole))
+                begin = at
+        return found
+
+    def _hold(self, chunk: Chunk, made: Made, *, final: bool = True, cut: bool = False) -> None:
+        """Hold what a chunk gives against the lake, and keep what may go on."""
+        import numpy as np
+
         self._held = chunk.data[made.taken :]
-        places = np.asarray(made.table["position"]) if made.table else _ints([])
-        bad = _ints([b.position for b in made.bad])
+        places, bad = _places(made)
         if cut and self._held:
             bad, self._held = np.append(bad, chunk.base + made.taken), b""
-        expected = np.sort(np.concatenate([places, bad]))
+        expected = _sorted(places, bad)
         high = chunk.base + (len(chunk.data) if final else made.taken)
-        starts = chunk.lines[1] + chunk.base if joins(self._form) else expected
-
-        def seams(strays: np.ndarray) -> np.ndarray:
-            """Lines, and ends of lines, that were written behind a record after it was taken."""
-            whole = np.isin(strays, starts)
-            parts = [self._later(expected, strays[whole])]
-            parts += [self._seams(chunk, strays[~whole])] if joins(self._form) else []
-            return np.concatenate(parts)
-
-        absent = self._compare(chunk.base, high, expected, seams)
+        absent = self._compare(chunk.base, high, expected)
         if not len(absent):
             return
         if made.table:
@@ -304,7 +325,7 @@ class Account:
             begin = max(begin, int(starts[line]))
             before = chunk.text[begin:at].strip().removeprefix(BOM)
             if before and chunk.text[at : starts[line + 1]].strip():
-                cut = is_left(before, self._form, "ended")
+                cut = is_left(before, self._tolerant(), "ended")
                 pairs.append((begin + chunk.base, at + chunk.base, cut))
                 begin = at
         known = self._places.arrivals(self._cursor.origin, [p for pair in pairs for p in pair[:2]])
@@ -368,6 +389,15 @@ class Account:
         self.file.let_go += int(let_go.sum())
         self.file.note("missing", places[~let_go])
 
+    def _tolerant(self) -> Any:
+        """The format as ingest has it, which takes lines of other styles, too."""
+        return known.tolerant(self._form, self.file.source, forced=self._forced)
+
+    def _ended(self) -> Transformer:
+        """What reads a file that nobody writes to any more."""
+        form, origin = self._tolerant(), self._cursor.origin
+        return Transformer(self._connect(), form, origin, self.file.label, "ended")
+
     def _transformer(self, form: Any, label: str | None) -> Transformer:
         """What decides lines of a format, made once."""
         key = form.NAME, label
@@ -399,6 +429,20 @@ def _line_at(data: bytes, start: int) -> bytes:
     """The line that begins at an offset, with its newline."""
     end = data.find(b"\n", start) + 1
     return data[start : end or len(data)]
+
+
+def _places(made: Made) -> tuple[np.ndarray, np.ndarray]:
+    """Where events and bad lines of a chunk are."""
+    import numpy as np
+
+    events = np.asarray(made.table["position"]) if made.table else _ints([])
+    return events, _ints([b.position for b in made.bad])
+
+
+def _sorted(places: np.ndarray, bad: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    return np.sort(np.concatenate([places, bad]))
 
 
 def _ints(values: Any) -> np.ndarray:

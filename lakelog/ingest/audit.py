@@ -37,6 +37,7 @@ from lakelog.ingest.source import Source
 from lakelog.store.manifest import Entry
 from lakelog.store.opening import Store
 
+PIPE = "-"
 LABELS_MAX = 50
 """Sources of the lake that are tried as the one a file was taken in with."""
 _ORIGIN = r"[0-9a-f]{32}-\d+-\d+"
@@ -60,6 +61,12 @@ class Audit:
     def failed(self) -> list[FileAudit]:
         """Files that could not be read to the end, or were never taken in."""
         return [f for f in self.files if f.error]
+
+    @property
+    def gone(self) -> list[FileAudit]:
+        """Files that no longer exist, so that only the lake's side was checked. What came through
+        a pipe never was one."""
+        return [f for f in self.files if f.gone and f.source != PIPE]
 
 
 def audit(
@@ -134,7 +141,7 @@ class _Work:
 
     def _remembered(self) -> list[str]:
         """The names of cursors; what came through a pipe has none that can be opened."""
-        return sorted({c.name for c in self._cursors.values() if c.name != "-"})
+        return sorted({c.name for c in self._cursors.values() if c.name != PIPE})
 
     def _removed_below(self, paths: list[str]) -> list[Cursor]:
         """Cursors of files that were in these directories and are gone; none without backups."""
@@ -306,7 +313,7 @@ class _Work:
 
     def _from_backup(self, cursor: Cursor) -> bool:
         """Audit a file that is gone by a copy that holds all that was taken in."""
-        if self._backups is None or cursor.name == "-":
+        if self._backups is None or cursor.name == PIPE:
             return False
         for path in self._backups(cursor.name, {cursor.key, cursor.origin}):
             for label in self._labels:
@@ -348,12 +355,12 @@ def _labels(segments: list[Entry]) -> list[str | None]:
 
 def _names(path: str) -> set[str]:
     """The names that the cursor of a file may have it under."""
-    return {printable(path), printable(os.path.abspath(path))} if path != "-" else {path}
+    return {printable(path), printable(os.path.abspath(path))} if path != PIPE else {path}
 
 
 def _reason(path: str) -> str:
     """Say why the file of a cursor is not the one of this name."""
-    if path == "-":
+    if path == PIPE:
         return "it came through a pipe"
     there = os.path.lexists(path)
     return "another file has its name now" if there else "no such file now"
@@ -361,7 +368,7 @@ def _reason(path: str) -> str:
 
 def _opened(path: str) -> Source:
     """Open a regular file. Raises OSError."""
-    if path == "-":
+    if path == PIPE:
         raise OSError("standard input cannot be read twice: name a file")
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError("not a regular file")
