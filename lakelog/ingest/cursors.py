@@ -172,7 +172,7 @@ class CursorIndex:
         self._by_stem: dict[tuple[int, str], dict[str, None]] = {}
         self._by_base: dict[str, dict[str, None]] = {}
         self._lengths: dict[int, int] = {}
-        self._origins: set[str] = set()
+        self._by_origin: dict[str, dict[str, None]] = {}
         for entry in entries:
             self.add(of_entry(entry))
 
@@ -187,7 +187,7 @@ class CursorIndex:
         """Put a cursor in the place of the one of the same key."""
         self.remove(cursor.key)
         self._by_key[cursor.key] = cursor
-        self._origins.add(cursor.origin)
+        self._by_origin.setdefault(cursor.origin, {})[cursor.key] = None
         self._by_stem.setdefault(cursor.stem, {})[cursor.key] = None
         self._lengths[cursor.head_len] = self._lengths.get(cursor.head_len, 0) + 1
         self._by_base.setdefault(base_name(cursor.name), {})[cursor.key] = None
@@ -202,6 +202,7 @@ class CursorIndex:
             self._lengths[old.head_len] -= 1
             self._by_base[base_name(old.name)].pop(key)
             self._by_inode.get(old.identity, {}).pop(key, None)
+            self._by_origin[old.origin].pop(key)
 
     def of_inode(self, identity: tuple[int, int]) -> list[Cursor]:
         """The cursors of one inode, the newest first."""
@@ -209,7 +210,7 @@ class CursorIndex:
 
     def of_origin(self, origin: str) -> list[Cursor]:
         """The cursors whose rows are of an origin."""
-        return [c for c in self._by_key.values() if c.origin == origin]
+        return [self._by_key[key] for key in self._by_origin.get(origin, {})]
 
     def alike(self, head: bytes, label: str | None) -> list[Cursor]:
         """The cursors of files that begin as this one does, the furthest first."""
@@ -244,7 +245,7 @@ class CursorIndex:
         """A key that no file has now, or had at first."""
         name = f"{stem(head, label)}-{len(head)}"
         ordinal = len(self._by_stem.get((head_length(len(head)), stem(head, label)), ()))
-        while f"{name}-{ordinal}" in self._by_key or f"{name}-{ordinal}" in self._origins:
+        while f"{name}-{ordinal}" in self._by_key or f"{name}-{ordinal}" in self._by_origin:
             ordinal += 1
         return f"{name}-{ordinal}"
 
