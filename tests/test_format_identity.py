@@ -31,6 +31,13 @@ def logs(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that appear are read at once, not after they stood still for a while."""
+    monkeypatch.setattr(watch, "STABLE", 0.0)
+    monkeypatch.setattr(watch, "GRACE", 0.0)
+
+
 def stored(lake: lakelog.Lake) -> Counter[str]:
     """How often each line is stored."""
     query = "SELECT message, count(*) FROM events WHERE type <> 'lakelog.watch' GROUP BY 1"
@@ -124,6 +131,72 @@ def test_copytruncate_while_lines_are_read(
         watcher.round()
     watcher.close()
     assert sum(stored(lake).values()) == 2002
+    assert is_sound(lake, logs)
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+@pytest.mark.usefixtures("settled")
+def test_a_packed_file_of_a_banner_alone(lake: lakelog.Lake, logs: Path, is_new: bool) -> None:
+    """F18.4: it is the file that is gone if it kept its time; one begun anew with the same words,
+    rotated and packed while nobody looked, was written later, and its line counts."""
+    append(logs / "app.log", "INFO Starting")
+    look(lake, logs)
+    packed = logs / "app.log.1.gz"
+    packed.write_bytes(gzip.compress(b"INFO Starting\n"))
+    was = os.stat(logs / "app.log")
+    os.utime(packed, ns=(was.st_atime_ns, was.st_mtime_ns + is_new * 50_000_000))
+    os.unlink(logs / "app.log")
+    look(lake, logs)
+    assert stored(lake) == {"INFO Starting": 1 + is_new}
+    assert is_sound(lake, logs)
+
+
+@pytest.mark.usefixtures("settled")
+def test_the_number_of_a_removed_file_is_used_again(lake: lakelog.Lake, logs: Path) -> None:
+    """F18.4: what has the inode of a file with a banner alone, but another one's lines behind the
+    same words and a name that the first cannot have, is that other one."""
+    append(logs / "app.log.1", "INFO Starting")
+    append(logs / "app.log", "INFO Starting", *(f"INFO line {n}" for n in range(5)))
+    look(lake, logs)
+    before = stored(lake)
+    older, newer = os.stat(logs / "app.log.1"), os.stat(logs / "app.log")
+    (logs / "app.log.2.gz").write_bytes(gzip.compress((logs / "app.log.1").read_bytes()))
+    (logs / "app.log.1").write_bytes(gzip.compress((logs / "app.log").read_bytes()))
+    os.rename(logs / "app.log.1", logs / "app.log.1.gz")  # as another file with its inode would be
+    os.utime(logs / "app.log.2.gz", ns=(older.st_atime_ns, older.st_mtime_ns))
+    os.utime(logs / "app.log.1.gz", ns=(newer.st_atime_ns, newer.st_mtime_ns))
+    os.unlink(logs / "app.log")
+    look(lake, logs)
+    assert stored(lake) == before == on_disk(logs)
+    assert is_sound(lake, logs)
+
+
+@pytest.mark.usefixtures("settled")
+def test_the_cursor_of_a_file_that_was_seen_removed(lake: lakelog.Lake, logs: Path) -> None:
+    """F18.1: it names no inode any more, for its number may be that of another file next."""
+    append(logs / "app.log", "INFO Starting")
+    watcher = Watcher(lake, [str(logs)])
+    watcher.round()
+    watcher.round()
+    os.unlink(logs / "app.log")
+    watcher.round()
+    watcher.close()
+    (entry,) = entries(lake, "cursor")
+    assert entry["inode"] == -1
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_banner_half_written_at_a_rename(lake: lakelog.Lake, logs: Path) -> None:
+    """F18.4: as long as it ends within a line a rotated file may be a copy of the log beside it; an
+    equal line that it ends with is its own."""
+    append(logs / "app.log", "INFO Starting")
+    (logs / "app.log.1").write_text("INFO Sta")
+    look(lake, logs)
+    append(logs / "app.log", "INFO ready")
+    with open(logs / "app.log.1", "a") as writer:
+        writer.write("rting\n")
+    look(lake, logs)
+    assert stored(lake) == {"INFO Starting": 2, "INFO ready": 1}
     assert is_sound(lake, logs)
 
 

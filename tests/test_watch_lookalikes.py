@@ -48,9 +48,12 @@ class Workers:
         os.rename(self.root / old, self.root / new)
 
     def pack(self, name: str, ending: str) -> None:
-        """Put a packed file in the place of a plain one, as a rotator does."""
-        packed = PACKERS[ending]((self.root / name).read_bytes())
+        """Put a packed file in the place of a plain one, with its times, as packers do."""
+        packed, status = PACKERS[ending]((self.root / name).read_bytes()), os.stat(self.root / name)
         (self.root / f".{name}").write_bytes(packed)
+        unit = 10**9 if ending == "bz2" else 1  # bzip2 keeps whole seconds
+        times = (status.st_atime_ns, status.st_mtime_ns // unit * unit)
+        os.utime(self.root / f".{name}", ns=times)
         os.rename(self.root / f".{name}", self.root / f"{name}.{ending}")
         (self.root / name).unlink()
 

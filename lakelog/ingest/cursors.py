@@ -156,7 +156,7 @@ class Start:
         old, now = self.replaced, self.cursor
         if old is None:
             return bool(self.released or now.shares)
-        moved = old.identity != now.identity and now.inode > 0
+        moved = old.identity != now.identity and now.inode != 0
         named = follows and old.name != now.name
         return moved or named or bool(self.released) or (now.shared, now.shares) != (
             old.shared, old.shares

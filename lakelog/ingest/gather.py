@@ -32,6 +32,9 @@ class Gatherer:
         """Whether there is nothing to read in the file."""
         self._resolver = job.resolver(self._batch.state)
         self._start = self._decide(self._resolver.resolve(source))
+        if source.is_removed and job.mode == "last":
+            # Once it is closed its inode's number may be that of another file.
+            self._start = dataclasses.replace(self._start, cursor=self._start.cursor.released())
         self._place, self._crc = self._start.cursor.bytes, self._start.cursor.crc
         self._before, self._held = self._start.before, b""
         self._transformer: Transformer | None = None

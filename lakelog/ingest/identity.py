@@ -3,10 +3,12 @@
 Neither a name, an inode nor content alone tells files apart: names move, inodes are used again,
 and files that exist side by side may be equal. The rules, in this order (FORMAT.md 18):
 
-1. A file is the one that its inode's cursor names, as long as it still holds what was consumed.
+1. A file is the one that its inode's cursor names, as long as it still holds what was consumed;
+   numbers of inodes are used again, so words that say nothing need its name or its times, too.
 2. If it does not, it was truncated and written anew: the cursor is released, and it is new.
 3. A new inode is the file of a cursor whose own inode is gone or was truncated, if it holds all
    that was consumed, or a first part of it that is known for sure; names and times break ties.
+   Where that is a banner that any log may begin with, it has to be packed, with its time kept.
 4. A new inode beside an unchanged file is a copy of it only if its name is that of a rotation of
    the other one's and every byte agrees: its rows are those of the original.
 5. Every other file is a file of its own, however alike. In doubt rows are stored again, and the
@@ -23,7 +25,7 @@ from dataclasses import dataclass, replace
 
 from lakelog.ingest import cursors
 from lakelog.ingest.cursors import WINDOW, Cursor, CursorIndex, Start
-from lakelog.ingest.rotation import is_copy_name, relation, unpacked
+from lakelog.ingest.rotation import PACKED, is_copy_name, relation, unpacked
 from lakelog.ingest.source import Source
 
 _DIGITS, _LINES = 8, 2
@@ -98,6 +100,14 @@ class Resolver:
                 released.append(cursor)  # it went another way than its original
                 continue
             before = cursors.before_place(source, cursor, head, self._label)
+            if before is not None and self._is_doubtful(source, cursor, head):
+                other = self._of_content(source, head, (*released, cursor), settled)
+                if _is_certain(other, head):
+                    return other
+                if not _goes_on(cursor, source):
+                    released.append(cursor)
+                    continue
+                before = cursors.before_place(source, cursor, head, self._label)
             if before is not None:
                 now = cursors.widened(cursors.named(cursor, source), head, self._label)
                 return Start(now, cursor, head, before)
@@ -117,6 +127,12 @@ class Resolver:
         self.index.add(at)
 
     # --- by content ---
+
+    def _is_doubtful(self, source: Source, cursor: Cursor, head: bytes) -> bool:
+        """Whether an inode may be another file's than its cursor's, its number used again: it was
+        written since, and begins with words that say nothing."""
+        same = (source.size, source.mtime) == (cursor.size, cursor.mtime)
+        return self._follows and not same and not is_distinctive(head[: cursor.bytes])
 
     def _of_content(
         self, source: Source, head: bytes, released: tuple[Cursor, ...], settled: bool
@@ -181,10 +197,9 @@ class Resolver:
         related = relation(cursor.name, named)
         common = head[: cursor.bytes]
         unknown = cursor.inode == 0  # ingested before inodes were kept, or through a pipe
-        # Renaming keeps the inode: a new one is what packing makes, or a copy before a truncation.
-        truncated = cursor.inode == cursors.RELEASED or cursor.identity in self._inodes
-        follows = related >= 2 and (bool(source.compression) or truncated)
-        sure = follows or is_distinctive(common) or (unknown and related >= 1)
+        # Packers keep the time of the last line; a log begun anew with equal words has a later one.
+        packed = related >= 2 and bool(source.compression) and _is_time_kept(source, cursor)
+        sure = packed or is_distinctive(common) or (unknown and related >= 1)
         before = cursors.holds_all(source, cursor, head, self._label)
         if before is not None:
             whole = not self._follows and not source.read(1)
@@ -301,6 +316,9 @@ class Resolver:
         """A copy that was seen before: as it was, grown, or in its original's place by now."""
         if cursors.before_place(source, copy, head, self._label) is None:
             return None
+        if not is_distinctive(head) and self._is_cut(source, copy.bytes) and source.read(1):
+            return None  # it was taken for a copy since it ended within a line: what is it now?
+        source.seek(copy.bytes)
         original = next(iter(self.index.of_origin(copy.shares)), None)
         path = self._path_of(original, source) if original else ""
         grown = bool(source.read(1)) if not source.compression else source.size != copy.size
@@ -350,7 +368,9 @@ class Resolver:
                     continue
                 head = cursors.read_head(other)
                 other.limit = None
-                if cursors.before_place(other, cursor, head, self._label) is not None:
+                if cursors.before_place(other, cursor, head, self._label) is None:
+                    continue
+                if not self._is_doubtful(other, cursor, head) or _goes_on(cursor, other):
                     return path
         return ""
 
@@ -365,6 +385,21 @@ class Resolver:
             with suppress(OSError), os.scandir(folder) as entries:
                 self._folders[folder] = {e.inode(): e.path for e in entries}
         return [cursor.name, self._folders.get(folder, {}).get(cursor.inode, "")]
+
+
+def _goes_on(cursor: Cursor, source: Source) -> bool:
+    """Whether a file that was written since is called as its cursor's, or as what rotation makes of
+    that: neither packing nor anything else does it with the inode."""
+    old, new = cursor.name, cursors.printable(source.name)
+    return old == new or (relation(old, new) == 2 and old.endswith(PACKED) == new.endswith(PACKED))
+
+
+def _is_certain(decision: Start | Copied | Known | Undecided, head: bytes) -> bool:
+    """Whether a file is that of another cursor, or a copy of it, by words that say something."""
+    if isinstance(decision, Start):
+        known = decision.replaced is not None or decision.cursor.shares
+        return bool(known) and is_distinctive(head[: decision.cursor.bytes])
+    return isinstance(decision, Copied) and is_distinctive(head[: decision.cursor.bytes])
 
 
 def of_inode(source: Source, index: CursorIndex, label: str | None) -> Cursor | None:
@@ -391,6 +426,13 @@ def _before(source: Source, place: int) -> bytes:
     start = max(place - WINDOW, 0)
     source.seek(start)
     return source.read(place - start)
+
+
+def _is_time_kept(source: Source, cursor: Cursor) -> bool:
+    """Whether a file was last written when a cursor's file was, as far as packers keep it: in ns,
+    us or whole seconds."""
+    unit = next(unit for unit in (10**9, 1000, 1) if source.mtime % unit == 0)
+    return 0 < source.mtime == cursor.mtime // unit * unit
 
 
 def _length_if_less(source: Source, size: int) -> int | None:

@@ -136,6 +136,7 @@ class Source:
             status = os.fstat(self._file.fileno())
             self.size, self.mtime = status.st_size, status.st_mtime_ns
             self.identity = status.st_dev, status.st_ino
+            self.is_removed = status.st_nlink == 0
             start = self._file.read(MAGIC_MAX)
             self.container = container(start[:4])
             self.compression = self.container or compression(start)

@@ -27,6 +27,8 @@ from lakelog.ingest.audit import Audit, audit
 from lakelog.ingest.identity import is_distinctive
 
 HOLES = 0.2
+LONG = f" {'and so on ' * 200}."
+"""What makes lines long: three are more than is remembered of a file's beginning and end."""
 BANNER = "INFO Starting worker"
 WAYS = (
     "create", "create late", "copytruncate", "copytruncate slowly", "copy", "dateext", "olddir",
@@ -49,9 +51,11 @@ class File:
     lines: list[tuple[int, Line]] = field(default_factory=list)
     size: int = 0
     before: bytes = b""
-    """What it held at the look before it was truncated: who sees the same again knows of no
-    truncation."""
+    """What this inode held at the last look, if it was truncated since, or its number used again.
+    Who sees the same bytes again, with or without more behind them, sees what an append leaves:
+    nothing tells of the truncation, so those bytes are the lines that were there before."""
     hidden: int = 0
+    """So many bytes, of this file or of what it is a copy of, are lines that nobody could see."""
     twin_of: int = 0
     """The inode that it is equal to, until a look has seen both side by side."""
 
@@ -80,7 +84,6 @@ class History:
         self.files: dict[int, File] = {}
         self.written: list[Line] = []
         self.doubts: Counter[str] = Counter()
-        self.excuses: Counter[str] = Counter()
         self.steps: list[str] = []
         self.contents: dict[int, bytes] = {}
         self._serial = itertools.count()
@@ -117,7 +120,7 @@ class History:
         least = Counter(line.text for line in self.written if line.seen)
         found = [f"quarantined: {line!r} ({reason})" for line, reason in bad]
         for text in sorted({*most, *stored}):
-            if stored[text] < least[text] - self.excuses[text]:
+            if stored[text] < least[text]:
                 found.append(f"lost: {text!r} {stored[text]} of {least[text]}")
             if stored[text] > most[text] + self.doubts[text]:
                 found.append(f"doubled: {text!r} {stored[text]} of {most[text]}")
@@ -162,9 +165,8 @@ class History:
             if file.twin_of:
                 continue
             if file.before:
-                data = Path(path).read_bytes()
-                file.hidden = len(file.before) if data.startswith(file.before) else 0
-                file.before = b""
+                unseen = _content(path).startswith(file.before)
+                file.hidden, file.before = len(file.before) if unseen else 0, b""
             for end, line in file.lines:
                 line.seen |= file.hidden < end <= file.size
         self.contents = {
@@ -186,16 +188,20 @@ class History:
         """Open, or open anew, and begin with a banner that all logs share."""
         flags = os.O_WRONLY | os.O_CREAT | (0 if log.holes else os.O_APPEND)
         log.fd = os.open(self.root / log.name, flags, 0o644)
-        self.files.setdefault(os.fstat(log.fd).st_ino, File())
+        inode = os.fstat(log.fd).st_ino
+        if inode not in self.files:
+            self._keep(inode, File())
         if self._chance(0.8):
             self._write_lines(log, [BANNER])
+        elif self._chance(0.3) and not log.holes:
+            self._begin_line(log, BANNER)
         return log
 
     def _write(self) -> None:
         log = self.dice.choice(self.logs)
         self._finish_line(log)
-        count = self.dice.choice((1, 1, 2, 5, 200))
-        lines = [f"INFO line {next(self._serial)} of {log.name}" for _ in range(count)]
+        count, rest = self.dice.choice(((1, ""), (1, ""), (2, ""), (5, ""), (50, ""), (3, LONG)))
+        lines = [f"INFO line {next(self._serial)} of {log.name}{rest}" for _ in range(count)]
         if self._chance(0.15):
             lines = ["INFO done"] * min(count, 3)
         self._write_lines(log, lines)
@@ -214,14 +220,19 @@ class History:
         os.write(log.fd, data)
         file.size = max(file.size, at + len(data))
 
-    def _begin_line(self, log: Log) -> None:
+    def _begin_line(self, log: Log, text: str = "") -> None:
         """Write a part of a line, as a block-buffered writer does."""
-        text = f"INFO buffered {next(self._serial)} of {log.name}"
+        text = text or f"INFO buffered {next(self._serial)} of {log.name}"
         cut = self.dice.randrange(1, len(text))
         log.pending, log.begun = text[cut:].encode() + b"\n", Line(text)
         self.written.append(log.begun)
         os.write(log.fd, text[:cut].encode())
         self._file(log).size += cut
+
+    def _keep(self, inode: int, file: File) -> None:
+        """Enter a new file, whose inode may have the number of one that was removed."""
+        file.before = file.before or self.contents.get(inode, b"")
+        self.files[inode] = file
 
     def _finish_line(self, log: Log) -> None:
         """Write the rest, wherever the file went meanwhile."""
@@ -281,6 +292,7 @@ class History:
         self._opened(log)
 
     def _truncate(self, log: Log) -> None:
+        self._doubt(log.fd)
         os.truncate(log.fd, 0)
         inode = os.fstat(log.fd).st_ino
         self._forget_twins(inode)
@@ -318,14 +330,15 @@ class History:
         file = self._file(log)
         data = (self.root / log.name).read_bytes()
         half = self.dice.randrange(len(data) + 1) if slowly else len(data)
-        if not is_distinctive(data[: min(half, 4096)]):
-            # It cannot be told from a log that was begun anew with the same words: such lines
-            # may be stored again.
+        shown = (data[:half], data)
+        if any(part.endswith(b"\n") and not is_distinctive(part) for part in shown):
+            # It cannot be told from a log that was begun anew with the same words, until it is
+            # written on: such lines may be stored again.
             self.doubts.update(line.text for _, line in file.lines)
         with open(to, "wb", buffering=0) as target:
             inode = os.fstat(target.fileno()).st_ino
             target.write(data[:half])
-            self.files[inode] = File(list(file.lines), half)
+            self._keep(inode, File(list(file.lines), half, file.before, file.hidden))
             if slowly:
                 self._maybe_look()
                 target.write(data[half:])
@@ -353,18 +366,20 @@ class History:
         target = path.with_name(path.name + ending)
         with open(target, "wb", buffering=0) as file:
             inode = os.fstat(file.fileno()).st_ino
-            self.files[inode] = File()
+            self._keep(inode, File())
             half = len(packed) // 2
             file.write(packed[:half])
             if self._chance(0.3):
                 self._maybe_look()
             file.write(packed[half:])
             old = self.files[os.stat(path).st_ino]
-            self.files[inode] = File(list(old.lines), old.size)
+            self.files[inode] = File(list(old.lines), old.size, old.before, old.hidden)
         os.utime(target, ns=(os.stat(path).st_atime_ns, os.stat(path).st_mtime_ns))
+        if self._content_seen(path) != data:
+            self._doubt(path)
         if self._chance(0.3):
             self._maybe_look()
-        self._unlink(path, is_packed=True)
+        self._unlink(path)
 
     def _twin(self) -> None:
         """A file equal to another one appears beside it, and is a file of its own."""
@@ -378,7 +393,7 @@ class History:
         lines = [(end, Line(line.text)) for end, line in file.lines]
         self.written += [line for _, line in lines]
         inode = os.fstat(log.fd).st_ino
-        self.files[os.stat(path).st_ino] = File(lines, file.size, twin_of=inode)
+        self._keep(os.stat(path).st_ino, File(lines, file.size, twin_of=inode))
 
     def _arrive(self) -> None:
         """A finished file of another place is put here."""
@@ -389,7 +404,7 @@ class History:
             lines.append((len(data), Line(text)))
         path.write_bytes(data)
         self.written += [line for _, line in lines]
-        self.files[os.stat(path).st_ino] = File(lines, len(data))
+        self._keep(os.stat(path).st_ino, File(lines, len(data)))
         os.rename(path, self.root / f"far{next(self._serial)}.log")
 
     # --- small things ---
@@ -398,20 +413,26 @@ class History:
         with suppress(FileNotFoundError):
             os.rename(path, self.root / to if "/" in to or path.parent == self.root else to)
 
-    def _unlink(self, path: Path, *, is_packed: bool = False) -> None:
+    def _unlink(self, path: Path) -> None:
         """Remove a file; its inode's number may be used again."""
         inode, links = os.stat(path).st_ino, self._is_open(str(path))
         self._forget_twins(inode)
-        file = self.files.get(inode)
-        if file is not None and not is_packed and not is_distinctive(b"".join(
-            line.text.encode() + b"\n" for _, line in file.lines
-        )[:4096]):  # fmt: skip
-            # One that is removed and an equal one that appears until the next look are the same
-            # to everybody, where their words say nothing.
-            self.excuses.update(line.text for _, line in file.lines)
         os.unlink(path)
         if not links:
             self.files.pop(inode, None)
+
+    def _content_seen(self, path: Path | int) -> bytes:
+        """What a file held at the last look."""
+        return self.contents.get(os.stat(path).st_ino, b"")
+
+    def _doubt(self, path: Path | int) -> None:
+        """Let lines be stored again that a file shows to have been read of one that is gone, where
+        its words say nothing and its times do not either: it may as well be a log that was begun
+        anew with the same words, whose lines nobody has read."""
+        data = self._content_seen(path)
+        if not is_distinctive(data):
+            lines = self.files[os.stat(path).st_ino].lines
+            self.doubts.update(line.text for end, line in lines if end <= len(data))
 
     def _forget_twins(self, inode: int) -> None:
         """Files equal to one that goes before a look has seen both are taken for that one."""
@@ -430,6 +451,14 @@ class History:
 
     def _chance(self, share: float) -> bool:
         return self.dice.random() < share
+
+
+def _content(path: str) -> bytes:
+    """What a file holds, unpacked."""
+    data = Path(path).read_bytes()
+    if path.endswith(".gz"):
+        return gzip.decompress(data)
+    return zstandard.decompress(data) if path.endswith(".zst") else data
 
 
 def _inode(fd: int) -> int:

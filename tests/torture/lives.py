@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 from lakelog.collect import watch
 from tests.support import lakes
 from tests.support.histories import History
@@ -9,6 +12,8 @@ from tests.support.world import warm_engine
 from tests.torture.case import Case, Row
 
 STEPS = 20
+ON_DISK = 4
+"""Each so many a history is on the disk, where numbers of inodes are used again, not in memory."""
 
 
 def lives(case: Case) -> None:
@@ -17,8 +22,11 @@ def lives(case: Case) -> None:
     warm_engine(case.patch)
     case.patch.setattr(watch, "STABLE", 0.0)
     case.patch.setattr(watch, "GRACE", 0.0)
-    with lakes.opened(str(case.place / "lake")) as lake:
-        history = History(lake, case.place / "logs", case.dice)
+    with (
+        lakes.opened(str(case.place / "lake")) as lake,
+        tempfile.TemporaryDirectory(dir=None if case.number % ON_DISK == 3 else case.place) as home,
+    ):
+        history = History(lake, Path(home) / "logs", case.dice)
         history.play(STEPS)
         story = "\n".join(history.steps)
         faults = history.faults()
