@@ -165,7 +165,8 @@ class History:
             if file.twin_of:
                 continue
             if file.before:
-                unseen = _content(path).startswith(file.before)
+                now = _content(path)
+                unseen = now.startswith(file.before) or file.before.startswith(now)
                 file.hidden, file.before = len(file.before) if unseen else 0, b""
             for end, line in file.lines:
                 line.seen |= file.hidden < end <= file.size
@@ -325,24 +326,28 @@ class History:
         self._copy_of(log, self.root / f"{log.name}.1", slowly=self._chance(0.3))
 
     def _copy_of(self, log: Log, to: Path, *, slowly: bool = False) -> None:
-        """Copy a log, with what its lines are."""
+        """Copy a log, with what its lines are; slowly also what is written to it meanwhile."""
         time.sleep(0.012)  # the times of files are no finer than that
-        file = self._file(log)
-        data = (self.root / log.name).read_bytes()
+        file, original = self._file(log), self.root / log.name
+        data = original.read_bytes()
         half = self.dice.randrange(len(data) + 1) if slowly else len(data)
-        shown = (data[:half], data)
-        if any(part.endswith(b"\n") and not is_distinctive(part) for part in shown):
-            # It cannot be told from a log that was begun anew with the same words, until it is
-            # written on: such lines may be stored again.
-            self.doubts.update(line.text for _, line in file.lines)
         with open(to, "wb", buffering=0) as target:
             inode = os.fstat(target.fileno()).st_ino
             target.write(data[:half])
             self._keep(inode, File(list(file.lines), half, file.before, file.hidden))
             if slowly:
                 self._maybe_look()
+                if self._chance(0.4):
+                    self._write_lines(log, [f"INFO while {next(self._serial)}"])
+                data = original.read_bytes()
                 target.write(data[half:])
-            self.files[inode].size = len(data)
+                copied = File(list(file.lines), len(data), file.before, file.hidden)
+                self.files[inode] = copied
+        shown = (data[:half], data)
+        if any(part.endswith(b"\n") and not is_distinctive(part) for part in shown):
+            # It cannot be told from a log that was begun anew with the same words, until it is
+            # written on: such lines may be stored again.
+            self.doubts.update(line.text for _, line in file.lines)
 
     def _shift(self, name: str) -> None:
         """app.log.1 becomes app.log.2; the fourth goes."""
