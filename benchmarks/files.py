@@ -23,7 +23,8 @@ DESCRIPTORS = 1024
 PATIENCE = 600.0
 _LINES = 5
 _TOUCHED = 200
-_REST = 20.0
+_REST = 1.75
+"""Times as long as it is watched it is left alone before."""
 
 
 def many(scale: Scale) -> list[Row]:
@@ -36,14 +37,14 @@ def many(scale: Scale) -> list[Row]:
             first = sight.until(1)
             whole = sight.until(_LINES * len(paths))
             progress(f"{whole:.1f} s for {len(paths):,} files, {sight.peak / 1e6:.0f} MB")
-            time.sleep(min(scale.watch, _REST))  # until it rests
+            time.sleep(scale.watch)  # until it rests
             touched = random.Random(1).sample(paths, min(_TOUCHED, len(paths)))
             began = sight.spent
             for number, path in enumerate(touched):
                 with open(path, "a") as file:
                     file.write(_line(path.name, 1000 + number))
             late = sight.until(_LINES * len(paths) + len(touched)) - began
-            time.sleep(min(scale.watch, _REST))
+            time.sleep(_REST * scale.watch)  # until it was renewed, which is no rest
             idle = _idle(watcher.pid, scale.watch)
     return [
         Row(f"{len(paths):,} files, ulimit {limit}: first seen", "s", [first],

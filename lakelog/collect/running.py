@@ -29,6 +29,9 @@ where MANY came."""
 MANY = 10_000
 RELAXED = 5.0
 """Where the file system gives hints, a scan is only needed this much less often."""
+SHARE = 0.01
+"""Where it gives hints, scanning takes this share of a core at most: many files are scanned less
+often."""
 REST_AFTER = 15.0
 _COMPACT_EVERY = 60.0
 
@@ -94,7 +97,9 @@ def run(
             elif renew and _may_rest(watcher, compaction, last):
                 resting = True
                 raise Rest(watcher.memory())
-            _wait(watcher, stop, wake, SHORT if new > MANY else PAUSE, interval)
+            patience = watcher.scan_seconds / SHARE if observer else 0.0
+            pause = SHORT if new > MANY else PAUSE
+            _wait(watcher, stop, wake, pause, max(interval, patience))
         rounds.round()
     finally:
         compaction.close()

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lakelog.ingest import rotation
 from lakelog.ingest.apart import is_apart
@@ -18,8 +19,7 @@ IGNORED = "left out: it is "
 _PARTIAL = (".tmp", ".part", ".swp", "~")
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """What a scan saw of one file."""
 
     path: str
@@ -145,4 +145,6 @@ def _wanted(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether a name fits a pattern, as it is or without what rotation put behind it."""
     if name.startswith(".") or name.endswith(_PARTIAL):
         return False
+    if "*" in patterns:
+        return True
     return any(fnmatch.fnmatch(n, pattern) for n in rotation.stems(name) for pattern in patterns)

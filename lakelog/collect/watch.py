@@ -17,7 +17,7 @@ import os
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -28,7 +28,7 @@ from lakelog.collect.turns import Turns
 from lakelog.errors import LakelogError
 from lakelog.ingest import cursors
 from lakelog.ingest.batch import GRACE, FileReport, Job
-from lakelog.ingest.group import Group
+from lakelog.ingest.group import FILES_MAX, Group
 from lakelog.ingest.ingest import Ingester, Reading
 from lakelog.ingest.lease import is_open_for_writing
 from lakelog.ingest.rotation import PACKED, is_rotated
@@ -66,7 +66,7 @@ class Totals:
     slowest_round: float = 0.0
 
 
-@dataclass
+@dataclass(slots=True)
 class _Followed:
     """One file, by its inode: what was seen of it when it was read last, at `since`."""
 
@@ -105,6 +105,8 @@ class Watcher:
         self._written = 0.0
         self._held_max = min(HELD_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self.totals = Totals(roots=self._roots)
+        self.scan_seconds = 0.0
+        """Processor time that the last look at all files took."""
 
     def round(self, *, final: bool = False) -> int:
         """Scan once and take in what changed; return the number of new events.
@@ -112,12 +114,14 @@ class Watcher:
         `final` also takes last lines without a newline. Raises LakelogError and OSError only when
         the lake itself fails.
         """
-        began = time.monotonic()
+        began, worked = time.monotonic(), time.thread_time()
         found = scan(self._roots, self._patterns)
         due = [seen for seen in found.files.values() if self._changed(seen)]
+        self.scan_seconds = time.thread_time() - worked
         gone = [f for identity, f in self._known.items() if identity not in found.taken]
         if due or gone:
             due += look_again(found, self._patterns)
+        found.names.clear()
         self._note_inodes(found)
         new, originals_left = self._finish(gone)
         taken, released = self._take([s for s in due if not self._is_arriving(s)], final=final)
@@ -178,9 +182,7 @@ class Watcher:
 
         The files that are held open are handed over by number.
         """
-        files = [
-            [*astuple(f.seen), f.fd, f.held, f.unfinished, f.is_copy] for f in self._known.values()
-        ]
+        files = [[*f.seen, f.fd, f.held, f.unfinished, f.is_copy] for f in self._known.values()]
         for followed in self._known.values():
             if followed.fd >= 0:
                 os.set_inheritable(followed.fd, True)
@@ -206,15 +208,15 @@ class Watcher:
     # --- one file ---
 
     def _changed(self, seen: Seen) -> bool:
-        if seen.identity in self._turns:
+        if self._turns and seen.identity in self._turns:
             return False
         followed = self._known.get(seen.identity)
         if followed is None or followed.seen != seen or followed.held:
             return True
         if followed.unfinished and self._is_ended(followed):
             return True
-        said = cursors.printable(seen.path) in self._told
-        return said and time.monotonic() - followed.since > _PATIENCE
+        said = self._told and cursors.printable(seen.path) in self._told
+        return bool(said) and time.monotonic() - followed.since > _PATIENCE
 
     def _is_ended(self, followed: _Followed) -> bool:
         """Whether nobody will write the rest of a last line: its file is rotated, was left alone
@@ -260,8 +262,8 @@ class Watcher:
                 self._note(report)
                 new += report.events
                 if kept:
-                    seen = followed.seen
-                    followed.seen = replace(seen, size=status.st_size, mtime_ns=status.st_mtime_ns)
+                    size, mtime_ns = status.st_size, status.st_mtime_ns
+                    followed.seen = followed.seen._replace(size=size, mtime_ns=mtime_ns)
                     continue
             _close(followed)
             self._known.pop(identity)
@@ -273,6 +275,15 @@ class Watcher:
         """Take in what changed, all of it in one publish if it is not much.
 
         Returns the number of new events, and whether a file was found to have been truncated."""
+        new, released = 0, False
+        for at in range(0, len(due), FILES_MAX):
+            reports = self._take_together(due[at : at + FILES_MAX], final=final)
+            new += sum(report.events for report in reports)
+            released = released or any(report.released for report in reports)
+        return new, released
+
+    def _take_together(self, due: list[Seen], *, final: bool) -> list[FileReport]:
+        """Take in what changed in a few files, all of it in one publish if it is not much."""
         identities = {seen.path: seen.identity for seen in due}
 
         def later(path: str, name: str, mode: str) -> FileReport:
@@ -298,7 +309,7 @@ class Watcher:
             taken.append((now, report))
             self._known.pop(seen.identity, None)
             self._known[seen.identity] = now
-            # All that is known is gone through: now and then, not for each of thousands of files.
+            # All that is known is gone through: now and then, not for each of many files.
             if len(taken) % max(self._held_max // 2, 1) == 0:
                 self._hold_few()
         self._hold_few()
@@ -308,8 +319,7 @@ class Watcher:
             followed.held = followed.held and report.left > 0
             if followed.seen.identity not in self._turns:
                 self._note(report)
-        released = any(report.released for _, report in taken)
-        return sum(report.events for _, report in taken), released
+        return [report for _, report in taken]
 
     def _mode(self, followed: _Followed, seen: Seen, *, final: bool) -> str:
         """What becomes of a file's end: see Job."""
@@ -408,6 +418,8 @@ class Watcher:
 
     def _forget(self, found: Scan) -> None:
         """Let go of what was said of paths that are there no more: compressed, or removed."""
+        if not self._told:
+            return
         there = map(cursors.printable, (*found.files, *found.faults, *found.ignored))
         for path in self._told.keys() - set(there):
             del self._told[path]

@@ -40,9 +40,12 @@ _FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 """The clock of the times of files."""
 Bytes = bytes
 """The type, where a field of that name hides it."""
+_Groups = dict[Any, str | dict[str, None]]
+"""Keys that have something in common, in the order they came; most groups are of one key, and a
+dict for each would be most of what a cursor costs."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cursor:
     """How far one file was ingested; `origin` is that of its rows.
 
@@ -107,7 +110,7 @@ class Cursor:
         """The cursor with a format that goes for what comes from a place on."""
         if self.forms and self.forms[-1][1] == form:
             return self
-        return replace(self, forms=(*self.forms, (place, form)))
+        return replace(self, forms=_shared((*self.forms, (place, form))))
 
     def moved(self, place: int, before: Bytes, crc: int | None) -> Cursor:
         """The cursor at a later place: the bytes before it, and the CRC-32 of all of them."""
@@ -168,11 +171,11 @@ class CursorIndex:
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._by_key: dict[str, Cursor] = {}
-        self._by_inode: dict[tuple[int, int], dict[str, None]] = {}
-        self._by_stem: dict[tuple[int, str], dict[str, None]] = {}
-        self._by_base: dict[str, dict[str, None]] = {}
+        self._by_inode: _Groups = {}
+        self._by_stem: _Groups = {}
+        self._by_base: _Groups = {}
         self._lengths: dict[int, int] = {}
-        self._by_origin: dict[str, dict[str, None]] = {}
+        self._by_origin: _Groups = {}
         for entry in entries:
             self.add(of_entry(entry))
 
@@ -187,30 +190,30 @@ class CursorIndex:
         """Put a cursor in the place of the one of the same key."""
         self.remove(cursor.key)
         self._by_key[cursor.key] = cursor
-        self._by_origin.setdefault(cursor.origin, {})[cursor.key] = None
-        self._by_stem.setdefault(cursor.stem, {})[cursor.key] = None
+        _join(self._by_origin, cursor.origin, cursor.key)
+        _join(self._by_stem, cursor.stem, cursor.key)
         self._lengths[cursor.head_len] = self._lengths.get(cursor.head_len, 0) + 1
-        self._by_base.setdefault(base_name(cursor.name), {})[cursor.key] = None
+        _join(self._by_base, base_name(cursor.name), cursor.key)
         if cursor.inode > 0:
-            self._by_inode.setdefault(cursor.identity, {})[cursor.key] = None
+            _join(self._by_inode, cursor.identity, cursor.key)
 
     def remove(self, key: str) -> None:
         """Take the cursor of a key away, if there is one."""
         old = self._by_key.pop(key, None)
         if old is not None:
-            self._by_stem[old.stem].pop(key)
+            _part(self._by_stem, old.stem, key)
             self._lengths[old.head_len] -= 1
-            self._by_base[base_name(old.name)].pop(key)
-            self._by_inode.get(old.identity, {}).pop(key, None)
-            self._by_origin[old.origin].pop(key)
+            _part(self._by_base, base_name(old.name), key)
+            _part(self._by_inode, old.identity, key)
+            _part(self._by_origin, old.origin, key)
 
     def of_inode(self, identity: tuple[int, int]) -> list[Cursor]:
         """The cursors of one inode, the newest first."""
-        return [self._by_key[key] for key in reversed(self._by_inode.get(identity, {}))]
+        return [self._by_key[key] for key in reversed(_keys(self._by_inode, identity))]
 
     def of_origin(self, origin: str) -> list[Cursor]:
         """The cursors whose rows are of an origin."""
-        return [self._by_key[key] for key in self._by_origin.get(origin, {})]
+        return [self._by_key[key] for key in _keys(self._by_origin, origin)]
 
     def alike(self, head: bytes, label: str | None) -> list[Cursor]:
         """The cursors of files that begin as this one does, the furthest first."""
@@ -224,7 +227,7 @@ class CursorIndex:
         looked up too; and thousands may begin with one banner, so not all are.
         """
         keys: dict[str, None] = {}
-        for key in itertools.islice(reversed(self._by_base.get(base_name(name), {})), NAMED_MAX):
+        for key in itertools.islice(reversed(_keys(self._by_base, base_name(name))), NAMED_MAX):
             cursor = self._by_key[key]
             begins = len(head) >= cursor.head_len and stem(head[: cursor.head_len], label)
             if begins == cursor.stem[1] or (
@@ -235,25 +238,59 @@ class CursorIndex:
             keys.update(dict.fromkeys(itertools.islice(reversed(group), ALIKE_MAX)))
         return [self._by_key[key] for key in keys]
 
-    def _groups(self, head: bytes, label: str | None) -> Iterator[dict[str, None]]:
+    def _groups(
+        self, head: bytes, label: str | None
+    ) -> Iterator[tuple[str, ...] | dict[str, None]]:
         """The keys of files that begin so, by how much of the beginning is remembered."""
         for n, count in self._lengths.items():
             if count and 0 < n <= len(head):
-                yield self._by_stem.get((n, stem(head[:n], label)), {})
+                yield _keys(self._by_stem, (n, stem(head[:n], label)))
 
     def free_key(self, head: bytes, label: str | None) -> str:
         """A key that no file has now, or had at first."""
         name = f"{stem(head, label)}-{len(head)}"
-        ordinal = len(self._by_stem.get((head_length(len(head)), stem(head, label)), ()))
+        ordinal = len(_keys(self._by_stem, (head_length(len(head)), stem(head, label))))
         while f"{name}-{ordinal}" in self._by_key or f"{name}-{ordinal}" in self._by_origin:
             ordinal += 1
         return f"{name}-{ordinal}"
 
 
+@functools.lru_cache(1024)
+def _shared(forms: tuple[tuple[int, str], ...]) -> tuple[tuple[int, str], ...]:
+    """The same for all cursors of which it says the same, as it does for most."""
+    return forms
+
+
+def _join(groups: _Groups, name: Any, key: str) -> None:
+    """Put a key at the end of its group."""
+    there = groups.get(name)
+    if not there:
+        groups[name] = key
+    elif isinstance(there, str):
+        groups[name] = {there: None, key: None}
+    else:
+        there[key] = None
+
+
+def _part(groups: _Groups, name: Any, key: str) -> None:
+    """Take a key out of its group; that there was one is remembered."""
+    there = groups.get(name)
+    if isinstance(there, dict):
+        there.pop(key, None)
+    elif there == key:
+        groups[name] = {}
+
+
+def _keys(groups: _Groups, name: Any) -> tuple[str, ...] | dict[str, None]:
+    """The keys of a group, in the order they came."""
+    there = groups.get(name, ())
+    return (there,) if isinstance(there, str) else there
+
+
 def of_entry(entry: Entry) -> Cursor:
     """Return the cursor that a manifest entry holds."""
     values = {name: entry[name] for name in _NAMES if name in entry}
-    values["forms"] = tuple((int(at), str(name)) for at, name in entry.get("forms", ()))
+    values["forms"] = _shared(tuple((int(at), str(name)) for at, name in entry.get("forms", ())))
     values["places"] = tuple((int(at), int(crc)) for at, crc in entry.get("places", ()))
     values["apart"] = tuple(entry.get("apart", ()))
     values["origin"] = entry.get("origin") or entry["key"]

@@ -35,6 +35,8 @@ PIECE_MAX = 8 << 20
 """Bytes of one file that are taken together with those of others."""
 BYTES_MAX = 32 << 20
 """Bytes that are gathered before they are published."""
+FILES_MAX = 250
+"""Files that are gathered before they are published: what is kept of each is kept till then."""
 Alone = Callable[[str, str, str], FileReport]
 
 
@@ -103,7 +105,7 @@ class Group:
             self.flush()
             return self._alone(path, name, mode)
         report.error = source.broken
-        if self._bytes >= BYTES_MAX:
+        if self._bytes >= BYTES_MAX or len(self._pieces) >= FILES_MAX:
             self.flush()
         return report
 
@@ -136,6 +138,8 @@ class Group:
                 return
             except Moved:
                 pass
+            finally:
+                _give_back(len(pieces))
         again: list[_Mark | _Piece] = [*marks, *pieces]
         for one in again:
             report = self._alone(one.path, one.name, one.mode)
@@ -272,6 +276,14 @@ def _is_read(source: Source, start: Start) -> bool:
     return old is not None and (*old.identity, old.size, old.mtime) == (
         *source.identity, source.size, source.mtime
     )  # fmt: skip
+
+
+def _give_back(files: int) -> None:
+    """Give memory back to the system where many more files may follow."""
+    if files >= FILES_MAX:
+        import pyarrow as pa
+
+        pa.default_memory_pool().release_unused()
 
 
 def _within(begins: np.ndarray, places: np.ndarray) -> np.ndarray:
