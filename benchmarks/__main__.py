@@ -42,6 +42,7 @@ BENCHMARKS: dict[str, Callable[[Scale], list[Row]]] = {
     "history": history.rewinds,
     "publish": publish.commits,
     "gc": years.marking,
+    "entries": years.entries,
     "open": opening.count,
     "hour": opening.hour,
     "seal": seal.identities,

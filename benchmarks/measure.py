@@ -49,6 +49,7 @@ class Scale:
     rewinds: int = 15
     commits: int = 320
     moves: int = 12_000
+    entries: int = 1_200_000
     sealed: int = 250_000
     history: int = 10_000_000
     bulk: int = 1_000_000
@@ -62,13 +63,13 @@ class Scale:
 FULL = Scale()
 QUICK = Scale(
     rounds=3, batches=50, grown=20_000, singles=300, appends=30, many=1_000, rewinds=5, commits=64,
-    moves=2_000, sealed=25_000, history=1_000_000, bulk=50_000, starts=5, reading=8,
-    watch=5.0, watched=100, followed=2_000,
+    moves=2_000, entries=100_000, sealed=25_000, history=1_000_000, bulk=50_000, starts=5,
+    reading=8, watch=5.0, watched=100, followed=2_000,
 )  # fmt: skip
 TINY = Scale(
     rounds=1, batches=2, grown=200, singles=4, threads=2, processes=2, appends=3, many=20,
-    rewinds=1, commits=4, moves=40, sealed=200, history=2_000, bulk=2_000, starts=1, reading=1,
-    watch=0.5, watched=10, followed=80,
+    rewinds=1, commits=4, moves=40, entries=9_000, sealed=200, history=2_000, bulk=2_000,
+    starts=1, reading=1, watch=0.5, watched=10, followed=80,
 )  # fmt: skip
 
 

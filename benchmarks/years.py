@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks import lakes
-from benchmarks.measure import Scale, child
+from benchmarks.measure import Scale, child, directory, seconds
 from benchmarks.report import Row, Target
 from lakelog.settings import parse
 from lakelog.store import disk, manifest, opening
 from lakelog.store.manifest import Entry
 from lakelog.store.opening import Store
-from lakelog.store.publish import Change, publish, run_maintenance
+from lakelog.store.publish import Change, grow, publish, run_maintenance
 
 _TOGETHER = 256
+_LIVE, _STEP = 8_100, 256
 _START = 1_767_225_600_000_000
 _MARK = """
 from lakelog.store import disk, gc, opening
@@ -37,6 +39,41 @@ def marking(scale: Scale) -> list[Row]:
         Row("gc mark, 4 x the moves", "s", many, few, Target("<=", 5)),
         Row("gc mark: memory", "MB", peak, target=Target("<=", 200, "figure")),
     ]
+
+
+def entries(scale: Scale) -> list[Row]:
+    """Read the live entries of a head after many came and went, and of one that only has those."""
+    taken: list[list[float]] = []
+    pages = []
+    with directory() as root:
+        for name, gone in (("long", scale.entries), ("short", _LIVE)):
+            store = lakes.new(root / name)
+            with lakes.unsynced():
+                state = _turned_over(store, gone)
+            pages.append(float(len(state.pages)))
+            store.manifests.entries(state)
+            runs = range(scale.rounds)
+            taken.append([seconds(partial(store.manifests.entries, state)) * 1000 for _ in runs])
+    what = f"{_LIVE:,} live of {scale.entries:,} entries"
+    return [
+        Row(f"{what}: read", "ms", taken[0], taken[1], Target("<=", 40, "figure")),
+        Row(f"{what}: pages", "", pages[:1], pages[1:], Target("<=", 64, "figure")),
+    ]
+
+
+def _turned_over(store: Store, count: int) -> manifest.Manifest:
+    """Return a state of _LIVE segments after so many entries."""
+    state = store.manifests.load(store.refs.head("main").move.snapshot)
+    live: list[Entry] = []
+    for first in range(0, count, _STEP):
+        fresh = [_entry(first + n) for n in range(_STEP // 2 if len(live) >= _LIVE else _STEP)]
+        old, live = live[: len(live) + len(fresh) - _LIVE], [*live, *fresh][-_LIVE:]
+        for change in (
+            Change("compact", entries=(*map(manifest.removal, old), *fresh)),
+            Change("maintain", merge_pages=True),
+        ):
+            state = store.manifests.write(grow(store, state, change, disk.random_hex(), first))
+    return state
 
 
 def history(count: int) -> Path:
@@ -63,11 +100,15 @@ def history(count: int) -> Path:
 
 def _entries(store: Store, count: int) -> Iterator[Entry]:
     for number in range(count):
-        key = disk.random_hex(32)
-        os.close(disk.create(store.layout.object("segments", key)))
-        since = _START + number * 1_000_000
-        yield {
-            "add": "segment", "key": key, "bytes": 0, "kind": "events", "events": 4,
-            "layout": "arrival", "time": [since, since + 900_000], "types": {"A": 2, "B": 2},
-            "sources": {"app": 4}, "levels": {"info": 4}, "subject": ["a", "z"],
-        }  # fmt: skip
+        entry = _entry(number)
+        os.close(disk.create(store.layout.object("segments", entry["key"])))
+        yield entry
+
+
+def _entry(number: int) -> Entry:
+    since = _START + number * 1_000_000
+    return {
+        "add": "segment", "key": disk.random_hex(32), "bytes": 0, "kind": "events", "events": 4,
+        "layout": "arrival", "time": [since, since + 900_000], "types": {"A": 2, "B": 2},
+        "sources": {"app": 4}, "levels": {"info": 4}, "subject": ["a", "z"],
+    }  # fmt: skip

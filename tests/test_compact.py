@@ -294,7 +294,7 @@ def test_a_group_is_cut_by_the_memory_of_its_rows(weights: list[int], parts: Any
 
 def test_large_events_are_merged_a_few_at_a_time(make_lake: MakeLake) -> None:
     """Rows that packed well are counted as what they are when unpacked."""
-    lake = make_lake(memory_bytes=6_000_000)
+    lake = make_lake(memory_bytes=8_000_000)
     for number in range(6):
         lake.append({"type": "BIG", "time": number, "data": "x" * 400_000})
         lake.settle()

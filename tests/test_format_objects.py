@@ -205,6 +205,9 @@ def test_pages(rich: Path, paged: Path) -> None:
     levels = set()
     for lake, state in [(place, s) for place in (rich, paged) for s in states(place).values()]:
         assert len(state["tail"]) <= 16
+        bottom = [page for page in state["pages"] if page["level"] == 3]
+        assert state["pages"][: len(bottom)] == bottom
+        assert all(page["removals"] == 0 and page["entries"] <= 4_096 for page in bottom)
         for page in state["pages"]:
             assert list(page) == "digest bytes level entries removals events time".split()
             body = statements.manifest(lake, page["digest"])
@@ -220,7 +223,7 @@ def test_pages(rich: Path, paged: Path) -> None:
             span = [min(t[0] for t in times), max(t[1] for t in times)] if times else None
             assert page["time"] == span
             levels.add(page["level"])
-    assert levels == {0, 1, 2}
+    assert levels == {0, 1, 2, 3}
 
 
 def test_entries(rich: Path, paged: Path) -> None:

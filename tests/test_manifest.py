@@ -77,7 +77,7 @@ def assert_same(store: Store, state: Manifest, naive: Naive) -> None:
 
 def described(store: Store, page: Page) -> Page:
     """Return what a manifest should say of a page, from its entries."""
-    return manifest.describe(store.manifests.page(page), page.digest, page.bytes)
+    return manifest.describe(store.manifests.page(page), page.digest, page.bytes, page.level)
 
 
 def change_of(draw: random.Random, naive: Naive, number: int, size: int) -> list[Entry]:
@@ -140,7 +140,7 @@ def grow_to(store: Store, count: int, upkeep: bool) -> tuple[tuple[Page, ...], t
         tail = (*tail, segment(f"{number:06d}", number))
         pages, tail = manifest.spill(store.manifests, pages, tail, COMMIT)
         if upkeep:
-            pages = publish.merge_pages(store, pages, COMMIT)
+            pages = manifest.merge_pages(store.manifests, pages, COMMIT)
             assert len(pages) <= 15 + 15 + number // 4096
         assert len(tail) <= manifest.FAN
     return pages, tail
@@ -164,6 +164,28 @@ def test_ten_thousand_segments_are_few_pages(
     size = lake.store.manifests.write(state)
     path = lake.store.layout.object("manifests", size.digest)
     assert len(disk.read(path)) < 12_000
+
+
+def test_a_long_history_leaves_what_is_alive(
+    lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many entries came and went, a state's pages hold little more than the live ones."""
+    monkeypatch.setattr(manifest, "FAN", 4)
+    draw, naive, store = random.Random(3), Naive(), lake.store
+    state = store.manifests.load(store.refs.head("main").move.snapshot)
+    for number in range(700):
+        entries = [segment(f"s{number}", draw.randrange(100))]
+        old = list(naive.of("segment").values())
+        if len(old) > 20:
+            entries += [manifest.removal(entry) for entry in draw.sample(old, 15)]
+        naive.apply(entries)
+        for change in (Change("x", entries=tuple(entries)), Change("x", merge_pages=True)):
+            state = store.manifests.write(publish.grow(store, state, change, COMMIT, number))
+        assert sum(page.entries for page in state.pages) <= 1.5 * len(naive.live) + 4**3 + 4**2
+        levels = [page.level for page in state.pages]
+        assert manifest.BOTTOM not in levels[levels.count(manifest.BOTTOM) :]
+    assert_same(store, state, naive)
+    assert manifest.BOTTOM in levels
 
 
 def test_nothing_large_is_merged_on_the_commit_path(lake: lakelog.Lake) -> None:

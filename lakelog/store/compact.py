@@ -33,7 +33,7 @@ FILES_MAX = 256
 """Segments that one step merges at most."""
 DUE = 64
 """So many segments that could be merged start a run in the background."""
-_SHARE, _ROW = 6, 256
+_SHARE, _ROW = 8, 256
 """Rows in memory are this part of what the settings allow, for sorting and encoding copy them;
 and a row takes so much besides its long texts."""
 Progress = Callable[[int, int], None]

@@ -4,7 +4,10 @@ A manifest (manifests/<digest>.json.zst, zstd of one JSON object) names its pare
 totals, at most 16 `tail` entries, the id runs, and `pages`: older entries in files of their own.
 Pages form a log-structured tree of fan-out 16, oldest first: a full tail becomes a page of 16
 entries (level 0), sixteen of those one of at most 256 (level 1), sixteen of those one of at
-most 4096 (level 2), which only maintenance writes. Read pages oldest to newest, then the tail:
+most 4096 (level 2), which only maintenance writes. Once the pages above level 3 hold half as many
+entries as those of it, maintenance writes all that is alive as pages of level 3 alone: so there
+are never more than one and a half times as many entries as live ones, and some. Read pages
+oldest to newest, then the tail:
 
     {"add": what, "key": k, ...}   puts k, over any older entry of that what and key
     {"del": what, "key": k, ...}   hides it; dropped once nothing older is left below it
@@ -30,6 +33,8 @@ from lakelog.store.layout import FORMAT, Layout
 
 FAN = 16
 LEVEL_MAX = 2
+BOTTOM = LEVEL_MAX + 1
+"""The level of pages that hold what was alive when they were written, and nothing else."""
 Entry = dict[str, Any]
 _CACHED = 256
 _LOCAL = threading.local()
@@ -119,13 +124,13 @@ class Manifests:
         _keep(self._manifests, digest, written)
         return written
 
-    def write_page(self, entries: tuple[Entry, ...], commit: str) -> Page:
-        """Write a page durably."""
-        level = level_of(len(entries))
+    def write_page(self, entries: tuple[Entry, ...], commit: str, level: int | None = None) -> Page:
+        """Write a page durably, of the level that its length makes unless one is given."""
+        level = level_of(len(entries)) if level is None else level
         body = {"format": FORMAT, "commit": commit, "level": level, "entries": entries}
         digest, size = self._write(body)
         _keep(self._pages, digest, entries)
-        return describe(entries, digest, size)
+        return describe(entries, digest, size, level)
 
     def forget(self) -> None:
         """Drop what is in memory, so that the next load reads the disk."""
@@ -196,13 +201,13 @@ def level_of(entries: int) -> int:
     return level
 
 
-def describe(entries: tuple[Entry, ...], digest: str, size: int) -> Page:
+def describe(entries: tuple[Entry, ...], digest: str, size: int, level: int) -> Page:
     """Return what a manifest says of a page."""
     adds = [e for e in entries if e.get("add") == "segment"]
     times = [e["time"] for e in adds if e["kind"] == "events"]
     span = [min(t[0] for t in times), max(t[1] for t in times)] if times else None
     return Page(
-        digest, size, level_of(len(entries)), len(entries),
+        digest, size, level, len(entries),
         sum("del" in e for e in entries), sum(e["events"] for e in adds), span,
     )  # fmt: skip
 
@@ -284,6 +289,44 @@ def merge_from(
     size = FAN ** (LEVEL_MAX + 1)
     parts = [merged[i : i + size] for i in range(0, len(merged), size)]
     return (*pages[:start], *(shelf.write_page(part, commit) for part in parts))
+
+
+def is_mergeable(pages: tuple[Page, ...]) -> bool:
+    """Whether maintenance has pages to merge."""
+    return _is_stale(pages) or any(mergeable(pages, n) is not None for n in range(LEVEL_MAX))
+
+
+def merge_pages(shelf: Manifests, pages: tuple[Page, ...], commit: str) -> tuple[Page, ...]:
+    """Merge the newest pages of levels that are full, or all where much of them may be dead."""
+    if _is_stale(pages):
+        return _merge_all(shelf, pages, commit)
+    for level in range(LEVEL_MAX):
+        start = mergeable(pages, level)
+        if start is not None:
+            pages = merge_from(shelf, pages, start, commit)
+    return pages
+
+
+def _is_stale(pages: tuple[Page, ...]) -> bool:
+    """Whether the pages above the bottom are long enough for writing all of them anew."""
+    bottom = sum(page.entries for page in pages if page.level == BOTTOM)
+    above = sum(page.entries for page in pages) - bottom
+    return above > max(bottom // 2, int(FAN ** (LEVEL_MAX + 1)))
+
+
+def _merge_all(shelf: Manifests, pages: tuple[Page, ...], commit: str) -> tuple[Page, ...]:
+    """Write what the pages leave alive as pages of the bottom; holds live entries only, as there
+    may be a hundred times as many dead ones."""
+    live: dict[tuple[str, str], Entry] = {}
+    for page in pages:
+        for entry in shelf.page_entries(dataclasses.asdict(page)):
+            key = (entry.get("add") or entry["del"], entry["key"])
+            live.pop(key, None)
+            if "add" in entry:
+                live[key] = entry
+    kept, size = tuple(live.values()), FAN ** (LEVEL_MAX + 1)
+    parts = (kept[at : at + size] for at in range(0, len(kept), size))
+    return tuple(shelf.write_page(part, commit, BOTTOM) for part in parts)
 
 
 def _apply(live: dict[str, Entry], entries: tuple[Entry, ...], what: str) -> None:

@@ -111,7 +111,7 @@ def grow(store: Store, state: Manifest, change: Change, commit: str, now: int) -
     entries, next_seq = manifest.number(list(change.entries), state.next_seq)
     pages = state.pages
     if change.merge_pages:
-        pages = merge_pages(store, pages, commit)
+        pages = manifest.merge_pages(store.manifests, pages, commit)
     tail = manifest.fold([(*state.tail, *entries)], oldest=not pages)
     pages, tail = manifest.spill(store.manifests, pages, tail, commit)
     kept = tuple(run for run in state.ids if run["digest"] not in change.ids_drop)
@@ -122,17 +122,6 @@ def grow(store: Store, state: Manifest, change: Change, commit: str, now: int) -
         pages=pages, tail=tail, ids=(*kept, *change.ids_add),
         retention=change.retention or state.retention,
     )  # fmt: skip
-
-
-def merge_pages(
-    store: Store, pages: tuple[manifest.Page, ...], commit: str
-) -> tuple[manifest.Page, ...]:
-    """Merge the newest pages of levels that are full; see `maintain`."""
-    for level in range(manifest.LEVEL_MAX):
-        start = manifest.mergeable(pages, level)
-        if start is not None:
-            pages = manifest.merge_from(store.manifests, pages, start, commit)
-    return pages
 
 
 def watermarks(store: Store, move: Move, sealed: dict[str, int]) -> dict[str, int]:
@@ -203,12 +192,11 @@ def _ours(store: Store, move: Move) -> Head | None:
 def run_maintenance(store: Store, branch: str) -> None:
     """Merge pages that are too many, as a move of its own, off every commit's path."""
     state = store.manifests.load(store.refs.head(branch).move.snapshot)
-    if not any(manifest.mergeable(state.pages, n) is not None for n in range(manifest.LEVEL_MAX)):
+    if not manifest.is_mergeable(state.pages):
         return
 
-    def plan(head: Head, now: Manifest) -> Change | None:
-        full = any(manifest.mergeable(now.pages, n) is not None for n in range(manifest.LEVEL_MAX))
-        return Change("maintain", merge_pages=True) if full else None
+    def plan(_: Head, now: Manifest) -> Change | None:
+        return Change("maintain", merge_pages=True) if manifest.is_mergeable(now.pages) else None
 
     publish(store, branch, plan)
 
