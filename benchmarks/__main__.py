@@ -43,6 +43,7 @@ BENCHMARKS: dict[str, Callable[[Scale], list[Row]]] = {
     "publish": publish.commits,
     "gc": years.marking,
     "entries": years.entries,
+    "still": years.idle,
     "open": opening.count,
     "hour": opening.hour,
     "seal": seal.identities,

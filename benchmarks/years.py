@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import lakelog
 from benchmarks import lakes
 from benchmarks.measure import Scale, child, directory, seconds
 from benchmarks.report import Row, Target
@@ -17,7 +18,7 @@ from lakelog.store.opening import Store
 from lakelog.store.publish import Change, grow, publish, run_maintenance
 
 _TOGETHER = 256
-_LIVE, _STEP = 8_100, 256
+_LIVE, _STEP = 8_100, 4_096
 _START = 1_767_225_600_000_000
 _MARK = """
 from lakelog.store import disk, gc, opening
@@ -59,6 +60,36 @@ def entries(scale: Scale) -> list[Row]:
         Row(f"{what}: read", "ms", taken[0], taken[1], Target("<=", 40, "figure")),
         Row(f"{what}: pages", "", pages[:1], pages[1:], Target("<=", 64, "figure")),
     ]
+
+
+def idle(scale: Scale) -> list[Row]:
+    """Ask again where nothing came: of many frames, of many WAL files, and of one of each."""
+    rows = []
+    for what, count in (("frames", scale.frames), ("WAL files", scale.files)):
+        with directory() as root:
+            figures = [_asked_again(root / f"{n}", what, n, scale) for n in (count, 1)]
+        rows.append(Row(f"query, {count:,} idle {what}", "ms", *figures,
+                        target=Target("<=", 5, "figure")))  # fmt: skip
+    return rows
+
+
+def _asked_again(root: Path, what: str, count: int, scale: Scale) -> list[float]:
+    """Return the milliseconds of queries after the first, of a tail that stands still."""
+    settings = {**lakes.QUIET, "rotate_events": 10**9, "rotate_bytes": 10**9}
+    with lakes.unsynced(), lakelog.open(str(root), settings=settings) as lake:
+        for number in range(count):
+            if what == "frames":
+                lake.append({"type": "A", "data": number})
+            else:
+                with lakelog.open(str(root)) as short:
+                    short.append({"type": "A", "data": number})
+        ask = partial(_needle, lake)
+        ask()
+        return [seconds(ask) * 1000 for _ in range(scale.rounds * 4)]
+
+
+def _needle(lake: lakelog.Lake) -> None:
+    lake.sql("SELECT max(type) FROM events WHERE type = 'B'").fetchall()
 
 
 def _turned_over(store: Store, count: int) -> manifest.Manifest:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -40,6 +42,57 @@ def alter(lake: lakelog.Lake) -> None:
     lake.rollback("@1")
     put(lake, "z")
     lake.gc()
+
+
+# --- the tail -------------------------------------------------------------------------------------
+
+
+def test_a_query_with_nothing_new_reads_no_log(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many WAL files of ended writers there are, they are opened once; and frames that were
+    read are not looked at again."""
+    lake = make_lake(seal="never")
+    for name in "abcdefgh":
+        with make_lake() as short:
+            put(short, name)
+    put(lake, "i")
+    assert types(lake.sql("SELECT type FROM events")) == "abcdefghi"
+    opened: list[str] = []
+    real = os.open
+
+    def counting(path: Any, *more: Any, **named: Any) -> int:
+        opened.append(str(path))
+        return real(path, *more, **named)
+
+    monkeypatch.setattr(os, "open", counting)
+    seen = lake.sealer()._tail.collect()
+    assert types(lake.sql("SELECT type FROM events")) == "abcdefghi"
+    assert lake.sealer()._tail.collect() is seen
+    assert len({path for path in opened if path.endswith(".zst")}) == 1  # the living writer's
+    put(lake, "j")
+    assert types(lake.sql("SELECT type FROM events")) == "abcdefghij"
+    make_lake().settle()
+    assert types(lake.sql("SELECT type FROM events")) == "abcdefghij"
+    assert lake.sealer()._tail.collect().frames == {}
+
+
+def test_ids_that_come_bit_by_bit_count_once(make_lake: MakeLake) -> None:
+    """A reader that asks after each append sees what one sees that asks at the end, whoever
+    appended, whatever came again, and whatever was sealed in between."""
+    chance = random.Random(5)
+    writers = [make_lake(seal="never"), make_lake(), make_lake()]
+    reader, query = make_lake(), "SELECT id, data FROM events ORDER BY ALL"
+    for number in range(150):
+        kind = chance.random()
+        if kind < 0.1:
+            chance.choice(writers).settle()
+        elif kind < 0.2:
+            chance.choice(writers).append({"type": "A", "data": number})
+        else:
+            given = str(chance.randrange(60))
+            chance.choice(writers).append({"type": "A", "id": given, "data": number})
+        assert reader.sql(query).fetchall() == make_lake().sql(query).fetchall()
 
 
 # --- one state ------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from lakelog.query.frames import Scope
 from lakelog.query.qualifiers import TABLES, qualifiers
 from lakelog.query.relation import Relation, Stream, one_line, with_suggestion
 from lakelog.query.tailrows import TailRows
-from lakelog.store import bloom, compact, disk, engine, gc, sql, wal
+from lakelog.store import bloom, compact, disk, engine, gc, sql
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.marks import hash_file
 from lakelog.store.opening import Store
@@ -245,7 +245,7 @@ class Session:
         """Count the tail, without opening a frame unless some event carries an id."""
         if pending is None or not pending.frames:
             return 0
-        if any(f.flags & wal.KEYED for fs in pending.frames.values() for f in fs):
+        if pending.keyed:
             table = self._tail_table(pending, state)
             return table.num_rows if table is not None else 0
         return pending.events
@@ -420,8 +420,7 @@ class Session:
 
     def _ask_for_sealing(self, pending: Pending) -> None:
         """A long tail, or one of many files, makes every query slower: have it sealed beside us."""
-        finished = sum(file.ended for files in pending.files.values() for file in files)
-        short = pending.bytes < SEAL_BYTES and finished < FILES
+        short = pending.bytes < SEAL_BYTES and pending.finished < FILES
         if short or self._store.settings.seal != "auto":
             return
         if time.monotonic() - self._asked > _SEAL_PAUSE:

@@ -27,8 +27,11 @@ class TailRows:
     def __init__(self, store: Store, connect: Callable[[], Any]) -> None:
         self._store, self._connect = store, connect
         self._table: pa.Table | None = None
-        self._frames: list[tuple[Frame, int, bool]] = []
-        self._deduped: tuple[pa.Table, tuple[str, ...], pa.Table] | None = None
+        self._frames: list[tuple[Frame, int]] = []
+        self._head, self._grew, self._upto = 0, False, dict[str, int]()
+        self._answer: tuple[Pending, tuple[Entry, ...], pa.Table | None] | None = None
+        self._deduped: tuple[pa.Table | None, tuple[Entry, ...], pa.Table] | None = None
+        self._keys: set[str] = set()
         self._numbered: tuple[pa.Table, int, pa.Table] | None = None
         self._writers: list[tuple[int, str]] = []
         self._counts: dict[str, int] = {}
@@ -37,14 +40,38 @@ class TailRows:
     def events(self, pending: Pending, runs: tuple[Entry, ...]) -> pa.Table | None:
         """Return the tail's rows, each identity once, or None if there are none."""
         with self._mutex:
-            table = self._refresh(pending)
-            if table is None or not any(keyed for _, _, keyed in self._frames):
-                return table
-            names = tuple(r["digest"] for r in runs)
-            held = self._deduped
-            if held is None or held[0] is not table or held[1] != names:
-                held = self._deduped = table, names, drop_known(self._store, table, runs)
-            return held[2]
+            answer = self._answer
+            if answer is None or answer[0] is not pending or answer[1] != runs:
+                before = self._table
+                table = self._refresh(pending)
+                if table is not None and pending.keyed:
+                    table = self._without_repeats(before, table, runs)
+                answer = self._answer = pending, runs, table
+            return answer[2]
+
+    def _without_repeats(
+        self, before: pa.Table | None, table: pa.Table, runs: tuple[Entry, ...]
+    ) -> pa.Table:
+        """Drop rows whose identity came before; looks at new rows alone where those before them
+        are as they were, unless one of theirs comes again: then the order decides."""
+        import pyarrow as pa
+
+        held = self._deduped
+        count = 0 if before is None else before.num_rows
+        if held is not None and held[0] is before and held[1] == runs and self._grew:
+            fresh = drop_known(self._store, table.slice(count), runs)
+            keys = fresh["key"].drop_null().to_pylist()
+            if self._keys.isdisjoint(keys):
+                self._keys.update(keys)
+                made = pa.concat_tables([held[2], fresh])
+                if made["type"].num_chunks > _COMBINE:
+                    made = made.combine_chunks()
+                self._deduped = table, runs, made
+                return made
+        made = drop_known(self._store, table, runs)
+        self._keys = set(made["key"].drop_null().to_pylist())
+        self._deduped = table, runs, made
+        return made
 
     def numbered(self, pending: Pending, state: Manifest) -> pa.Table | None:
         """Return the tail's rows with `seq`, which sealing them now would give them."""
@@ -71,21 +98,26 @@ class TailRows:
         """Drop rows of sealed frames, add rows of new ones."""
         import pyarrow as pa
 
-        wanted = {
-            (w, f.sequence): f
-            for w, fs in pending.frames.items()
-            for f in fs
+        stands, number = self._rank(pending), pending.head.move.number
+        self._grew = stands and number == self._head and self._upto.keys() <= pending.frames.keys()
+        if not self._grew:
+            wanted = {(w, f.sequence) for w, fs in pending.frames.items() for f in fs}
+            self._forget_all_but(wanted if stands else ())
+            self._upto = {}
+            for (writer, sequence), _ in self._frames:
+                self._upto[writer] = max(sequence, self._upto.get(writer, -1))
+        fresh = [
+            f
+            for writer, frames in pending.frames.items()
+            for f in _above(frames, self._upto.get(writer, -1))
             if not f.flags & wal.QUARANTINED
-        }
-        self._forget_all_but(wanted.keys() if self._rank(pending) else ())
-        have = {frame for frame, _, _ in self._frames}
-        fresh = [f for key, f in wanted.items() if key not in have]
+        ]
+        self._head = number
+        self._upto = {w: fs[-1].sequence for w, fs in pending.frames.items()}
         if fresh:
             made = self._ordered(rows.events(self._connect(), fresh), fresh)
             self._table = made if self._table is None else pa.concat_tables([self._table, made])
-            self._frames += [
-                ((f.writer, f.sequence), f.events, bool(f.flags & wal.KEYED)) for f in fresh
-            ]
+            self._frames += [((f.writer, f.sequence), f.events) for f in fresh]
             if self._table["type"].num_chunks > _COMBINE:
                 self._table = self._table.combine_chunks()
         return self._table
@@ -125,9 +157,17 @@ class TailRows:
         if all(kept):
             return
         assert self._table is not None
-        mask = np.repeat(np.array(kept), [n for _, n, _ in self._frames])
+        mask = np.repeat(np.array(kept), [n for _, n in self._frames])
         self._frames = [e for e, keep in zip(self._frames, kept, strict=True) if keep]
         self._table = self._table.filter(pa.array(mask)) if self._frames else None
+
+
+def _above(frames: list[wal.Frame], sequence: int) -> list[wal.Frame]:
+    """Return the frames above a sequence; looks at no others but one."""
+    start = len(frames)
+    while start and frames[start - 1].sequence > sequence:
+        start -= 1
+    return frames[start:]
 
 
 def _sealed_places(table: pa.Table, pending: Pending, rows_max: int) -> Any:

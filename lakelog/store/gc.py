@@ -316,9 +316,13 @@ def _pack(store: Store, branch: str) -> Iterator[int]:
     own = sorted(n for n in map(parse_move, names) if n is not None)
     # A run before this one may not have got to the unlinks; and whoever slept through a hundred
     # moves links one that is packed already. The packed ones count.
-    done = max((span[1] for span in map(parse_packed, names) if span), default=0)
+    spans = {name: span for name in names if (span := parse_packed(name))}
+    done = max((last for _, last in spans.values()), default=0)
     old = own[:-KEEP_MOVES]
     again, old = [n for n in old if n <= done], [n for n in old if n > done]
+    for name, (first, last) in spans.items():
+        if any(first <= n <= last for n in again):
+            _read_back(f"{directory}/{name}")
     _unlink_moves(store, branch, again)
     yield from again
     while len(old) >= KEEP_MOVES:
@@ -331,13 +335,21 @@ def _pack(store: Store, branch: str) -> Iterator[int]:
             if part[-1] - part[0] + 1 != len(part):
                 missing = min(set(range(part[0], part[-1])) - set(part))
                 raise DamagedRef(layout.move(branch, missing), "the move is missing")
-            disk.create_whole(path, encode_packed(data))
-            disk.sync_dir(directory)
-            read_packed(path)
         except Damaged as error:
             raise GcRefused(f"nothing was deleted: {error}") from error
+        disk.create_whole(path, encode_packed(data))
+        disk.sync_dir(directory)
+        _read_back(path)
         _unlink_moves(store, branch, part)
         yield from part
+
+
+def _read_back(path: str) -> None:
+    """Make sure that a packed file is whole before what it holds is removed."""
+    try:
+        read_packed(path)
+    except Damaged as error:
+        raise GcRefused(f"nothing was deleted: {error}") from error
 
 
 def _unlink_moves(store: Store, branch: str, numbers: list[int]) -> None:

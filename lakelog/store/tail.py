@@ -6,12 +6,14 @@ watermark count, each sequence once, first file first, contiguous; a writer with
 whose file vanished since it was read was sealed, trimmed and dropped, so the read starts over.
 A writer without a watermark counts from the first sequence its oldest file names: what came
 before was sealed, trimmed and dropped.
-What was read of a file is kept, so that a follower reads only what is new.
+What was read of a file is kept, so that a follower reads only what is new: finished files are not
+opened again, and where nothing changed, the very same Pending comes back.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import threading
@@ -58,7 +60,7 @@ class Pending:
     frames: dict[str, list[wal.Frame]]
     files: dict[str, list[WalFile]]
 
-    @property
+    @functools.cached_property
     def events(self) -> int:
         """Events in the tail, before any dedupe; quarantined lines left out."""
         flagged = wal.QUARANTINED
@@ -66,14 +68,35 @@ class Pending:
             f.events for fs in self.frames.values() for f in fs if not f.flags & flagged
         )  # fmt: skip
 
-    @property
+    @functools.cached_property
     def bytes(self) -> int:
         """JSON bytes in the tail."""
         return sum(f.raw for fs in self.frames.values() for f in fs)
 
+    @functools.cached_property
+    def keyed(self) -> bool:
+        """Whether some event of the tail may have an identity key."""
+        return any(f.flags & wal.KEYED for fs in self.frames.values() for f in fs)
+
+    @functools.cached_property
+    def finished(self) -> int:
+        """Files that their writers have ended."""
+        return sum(file.ended for files in self.files.values() for file in files)
+
     def above(self, writer: str) -> int:
         """The watermark of a writer: the last sequence that is sealed, -1 for none."""
         return self.head.move.wal.get(writer, -1)
+
+
+@dataclass(frozen=True)
+class _Picked:
+    """What was picked of a writer: of which state of its files, and how many of the newest file's
+    frames were looked at."""
+
+    which: tuple[int, int, int, int | None]
+    frames: list[wal.Frame]
+    count: int
+    taken: list[wal.Frame]
 
 
 class Tail:
@@ -82,6 +105,11 @@ class Tail:
     def __init__(self, layout: Layout, refs: Refs, branch: str) -> None:
         self._layout, self._refs, self._branch = layout, refs, branch
         self._files: dict[str, WalFile] = {}
+        self._grouped: dict[str, list[WalFile]] = {}
+        self._listed: set[str] | None = None
+        self._changes = 0
+        self._last: tuple[int, Pending] | None = None
+        self._picked: dict[str, _Picked] = {}
         self._vouched: set[tuple[str, int]] = set()
         self._mutex = threading.RLock()
 
@@ -95,16 +123,20 @@ class Tail:
         for _ in range(ATTEMPTS):
             files = self.scan()
             head = self._refs.head(self._branch)
+            if self._last and self._last[0] == self._changes and self._last[1].head == head:
+                return self._last[1]  # nothing was sealed since its files were seen to be there
             if not self._still_there(files, head):
                 continue
-            picked = {w: pick(fs, head.move.wal.get(w, -1)) for w, fs in files.items()}
+            picked = {w: self._pick(w, fs, head.move.wal.get(w, -1)) for w, fs in files.items()}
             broken = [
                 w for w, (_, whole) in picked.items()
                 if not whole or not self.start_is_known(files[w], head)
             ]  # fmt: skip
             if not broken:
                 self._drop_sealed(head)
-                return Pending(head, {w: f for w, (f, _) in picked.items() if f}, files)
+                frames = {w: f for w, (f, _) in picked.items() if f}
+                self._last = self._changes, Pending(head, frames, files)
+                return self._last[1]
             number = head.move.number
             gaps[number] = gaps.get(number, 0) + 1
             if gaps[number] >= _PATIENCE:
@@ -118,22 +150,59 @@ class Tail:
 
     def forget(self) -> None:
         """Drop what was read."""
-        self._files.clear()
+        with self._mutex:
+            self._files.clear()
+            self._picked.clear()
+            self._listed = self._last = None
 
     def _scan(self) -> dict[str, list[WalFile]]:
+        listed = set(disk.listing(self._layout.wal_dir(self._branch)))
+        if listed != self._listed:
+            self._group(listed)
+        for file in list(self._files.values()):
+            if file.ended and file.damage is None:
+                continue  # nothing follows END, and no name is used again
+            known = file.inode, file.end
+            if not self._advance(file):
+                listed.discard(os.path.basename(file.path))
+                self._group(listed)
+                self._listed = None  # to be listed anew: it vanished meanwhile
+            self._changes += known != (file.inode, file.end)
+        return self._grouped
+
+    def _group(self, listed: set[str]) -> None:
+        """Take the files of a listing by writer, in order; keep what was read of them."""
         directory = self._layout.wal_dir(self._branch)
-        names = {n: p for n in disk.listing(directory) if (p := parse_wal(n))}
-        for gone in self._files.keys() - names.keys():
-            del self._files[gone]
-        found: dict[str, list[WalFile]] = {}
-        for name, (writer, n) in sorted(names.items()):
-            file = self._files.get(name) or WalFile(f"{directory}/{name}", writer, n)
-            if self._advance(file):
-                self._files[name] = file
-                found.setdefault(writer, []).append(file)
-            else:
-                self._files.pop(name, None)
-        return found
+        files: dict[str, WalFile] = {}
+        grouped: dict[str, list[WalFile]] = {}
+        for name in sorted(listed):
+            file = self._files.get(name)
+            if file is None and (parsed := parse_wal(name)):
+                file = WalFile(f"{directory}/{name}", *parsed)
+            if file is not None:
+                files[name] = file
+                grouped.setdefault(file.writer, []).append(file)
+        self._files, self._grouped, self._listed = files, grouped, listed
+        self._picked = {w: held for w, held in self._picked.items() if w in grouped}
+        self._changes += 1
+
+    def _pick(self, writer: str, files: list[WalFile], mark: int) -> tuple[list[wal.Frame], bool]:
+        """Pick a writer's frames as `pick` does, looking at new ones alone where its newest file
+        only grew since the last time."""
+        held, newest = self._picked.get(writer), files[-1]
+        which = (mark, len(files), newest.inode, newest.damage)
+        if held is not None and held.which == which and held.frames is newest.frames:
+            fresh = newest.frames[held.count :]
+            last = held.taken[-1].sequence if held.taken else mark
+            if [f.sequence for f in fresh] == list(range(last + 1, last + 1 + len(fresh))):
+                taken, whole = [*held.taken, *fresh] if fresh else held.taken, True
+                self._picked[writer] = _Picked(which, newest.frames, len(newest.frames), taken)
+                return taken, whole
+        taken, whole = pick(files, mark)
+        self._picked.pop(writer, None)
+        if whole and newest.damage is None:
+            self._picked[writer] = _Picked(which, newest.frames, len(newest.frames), taken)
+        return taken, whole
 
     def _advance(self, file: WalFile) -> bool:
         """Read on in a file; False if it vanished."""
