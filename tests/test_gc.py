@@ -564,3 +564,26 @@ def test_a_full_disk_without_anything_due_is_said(
     with pytest.raises(OSError, match="No space left"):
         lake.gc()
     assert path_of(lake, digest).exists()
+
+
+def test_the_cache_is_swept(make_lake: MakeLake) -> None:
+    """Filters and marks of what is gone, and what killed processes spilled, do not stay."""
+    lake = make_lake(gc_grace_hours=0)
+    put(lake, "a")
+    layout = lake.store.layout
+    spilled, young = Path(layout.cache, "spill-0123"), Path(layout.cache, "spill-4567")
+    dead = Path(layout.bloom("ab" * 32))
+    for path in (spilled / "part.tmp", young / "part.tmp", dead):
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(b"x")
+    alive = lake.at("main").id
+    live = next(path for path in Path(lake.path, "segments").rglob("*.parquet"))
+    lake.store.marks.add_all([(f"{n:064x}", str(live)) for n in range(1_500)])
+    for path in (spilled, spilled / "part.tmp", dead):
+        os.utime(path, (1, 1))
+    lake.gc()
+    assert (spilled.exists(), young.exists(), dead.exists()) == (False, True, False)
+    lines = Path(layout.marks).read_text().splitlines()
+    assert {line.split()[0] for line in lines} == {live.stem}
+    assert lake.at(alive).count() == 1
+    assert make_lake().verify().problems == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -114,3 +115,70 @@ def test_a_torn_last_frame_is_kept_aside(make_lake: MakeLake) -> None:
         (kept,) = os.listdir(other.store.layout.cut)
         assert Path(other.store.layout.cut, kept).read_bytes() == b"half a frame"
         assert other.count() == 1
+
+
+def test_a_cache_that_cannot_be_written_fails_nothing(make_lake: MakeLake) -> None:
+    """Where cache/ cannot even hold a lock, all that is durable is done and reported as done."""
+    lake = make_lake(seal="never")
+    lake.append([{"type": "A", "id": "1"}, {"type": "B"}])
+    lake.settle()
+    shutil.rmtree(lake.store.layout.cache)
+    Path(lake.store.layout.cache).write_text("in the way")
+    try:
+        with make_lake() as other:
+            other.append({"type": "C", "id": "2"})
+            other.settle()
+            other.tag("v1")
+            assert other.compact().removed == 2
+            assert other.at("v1").count() == other.count() == 3
+            other.rollback("v1")
+    finally:
+        Path(lake.store.layout.cache).unlink()
+        os.mkdir(lake.store.layout.cache)
+
+
+def test_a_full_disk_after_the_move_is_no_failure(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was published is published, though its hint and the rest do not fit any more."""
+    lake = make_lake()
+    real = disk.replace_whole
+
+    def full(path: str, data: bytes, *, sync: bool = True) -> None:
+        if path.endswith("/hint") or "/cache/" in path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, data, sync=sync)
+
+    monkeypatch.setattr(disk, "replace_whole", full)
+    lake.append({"type": "A"})
+    lake.settle()
+    lake.tag("v1")
+    lake.snapshot("one")
+    monkeypatch.undo()
+    assert [e.move.op for e in make_lake().log()] == ["snapshot", "seal", "init"]
+
+
+def test_two_processes_never_spill_into_one_directory(make_lake: MakeLake) -> None:
+    """In two containers on one lake both may be process number 1."""
+    query = "SELECT current_setting('temp_directory')"
+    used = {lake.sql(query).fetchone() for lake in (make_lake(), make_lake())}
+    assert len(used) == 2
+
+
+def test_states_near_by_are_found_without_reading_all(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REF~1 reads the moves as far back as it goes, an id those that a search by time needs."""
+    lake = make_lake()
+    for number in range(70):
+        lake.snapshot(str(number))
+    log = [entry.move.snapshot for entry in lake.log()]
+    reader, real = make_lake(), disk.read
+    read: list[str] = []
+    monkeypatch.setattr(disk, "read", lambda path: (read.append(path), real(path))[1])
+    for ref, most in (("main~1", 4), (log[40], 10), (log[50][:20], 10), ("main~3", 6)):
+        read.clear()
+        assert reader.at(ref).id in log
+        assert sum("/heads/" in path for path in read) <= most, ref
+    assert reader.at("main~3").id == log[3]
+    assert reader.at(log[40][:10]).id == log[40]

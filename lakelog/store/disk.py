@@ -255,8 +255,13 @@ def is_locked(path: str) -> bool:
 
 @contextlib.contextmanager
 def claim(path: str) -> Iterator[bool]:
-    """Hold a work-saving claim file; yields False if another process holds it."""
-    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    """Hold a work-saving claim file; yields False if another process holds it. Where there can be
+    no such file, in a cache that cannot be written, nothing is saved and the work is done."""
+    try:
+        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    except OSError:
+        yield True
+        return
     try:
         yield lock(fd)
     finally:

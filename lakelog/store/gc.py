@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from lakelog.errors import Damaged, DamagedRef, GcRefused, UnknownRef
 from lakelog.settings import Settings
 from lakelog.store import disk, document
+from lakelog.store.engine import SPILL
 from lakelog.store.layout import OBJECTS, parse_move, parse_object, parse_packed
 from lakelog.store.manifest import Entry
 from lakelog.store.opening import Store
@@ -71,6 +72,7 @@ def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None)
                 _write_condemned(store, condemned)
             freed = _delete(store, due, marking, progress)
             store.manifests.forget()
+            _sweep_cache(store, marking.live, now)
             condemned = {n: t for n, t in condemned.items() if disk.exists(_path(store, n))}
             _write_condemned(store, condemned)
         return Collected(len(gone), freed, len(condemned), packed, gone, dry_run)
@@ -249,6 +251,36 @@ def _unreached(store: Store, live: set[bytes]) -> Iterator[str]:
     yield from _temporary(store)
 
 
+def _sweep_cache(store: Store, live: set[bytes], now: int) -> None:
+    """Remove from cache/ what serves nothing any more: filters and marks of objects that are gone,
+    and what killed processes spilled."""
+    layout = store.layout
+    with contextlib.suppress(OSError, ValueError):  # as all of cache/ it can be made again
+        for name in disk.listing(layout.blooms):
+            is_alive = not name.startswith(disk.TEMPORARY) and bytes.fromhex(name) in live
+            if not is_alive and now - _stamp(f"{layout.blooms}/{name}") >= _DAY:
+                disk.unlink(f"{layout.blooms}/{name}")
+        store.marks.keep(lambda digest: bytes.fromhex(digest) in live)
+        for name in disk.listing(layout.cache):
+            path = f"{layout.cache}/{name}"
+            if name.startswith(SPILL) and now - _newest(path) >= _DAY:
+                for file in disk.listing(path):
+                    disk.unlink(f"{path}/{file}")
+                disk.remove_dir(path)
+
+
+def _newest(path: str) -> int:
+    """When a directory or a file in it was changed last, in microseconds."""
+    return max(_stamp(name) for name in (path, *(f"{path}/{f}" for f in disk.listing(path))))
+
+
+def _stamp(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns // 1000
+    except FileNotFoundError:
+        return 0
+
+
 def _temporary(store: Store) -> Iterator[str]:
     """Temporary files outside the object folders."""
     layout = store.layout
@@ -401,10 +433,7 @@ def _path(store: Store, name: str) -> str:
 
 
 def _mtime(store: Store, name: str) -> int:
-    try:
-        return os.stat(_path(store, name)).st_mtime_ns // 1000
-    except FileNotFoundError:
-        return 0
+    return _stamp(_path(store, name))
 
 
 def _size(store: Store, name: str) -> int:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
+from collections.abc import Callable
 
 from lakelog.store import disk
 from lakelog.store.layout import Layout
 
 _CHUNK = 1 << 20
+_FEW = 1_000
+"""So many remembered files more than the lake has are no matter."""
 
 
 class Marks:
@@ -38,12 +41,24 @@ class Marks:
         for digest, path in files:
             seen = _print(path)
             self._load()[digest] = seen
-            text = " ".join([digest, *map(str, seen)])
-            lines.append(f"{text} {zlib.crc32(text.encode())}\n")
+            lines.append(_line(digest, seen))
         try:
             disk.append_line(self._layout.marks, "".join(lines).encode())
         except OSError:
             return  # only thrift is lost: a read-only or full lake is verified again next time
+
+    def keep(self, is_wanted: Callable[[str], bool]) -> None:
+        """Forget the files of other digests, once most of what is remembered is of those.
+
+        What another process adds meanwhile may be lost, and is then verified again.
+        """
+        self._known = None
+        known = self._load()
+        kept = {digest: seen for digest, seen in known.items() if is_wanted(digest)}
+        if len(known) > _FEW + 2 * len(kept):
+            data = "".join(_line(digest, seen) for digest, seen in kept.items()).encode()
+            disk.replace_whole(self._layout.marks, data, sync=False)
+            self._known = kept
 
     def _load(self) -> dict[str, tuple[int, int, int, int]]:
         if self._known is None:
@@ -57,6 +72,11 @@ class Marks:
                 if parsed:
                     self._known[parsed[0]] = parsed[1]
         return self._known
+
+
+def _line(digest: str, seen: tuple[int, int, int, int]) -> str:
+    text = " ".join([digest, *map(str, seen)])
+    return f"{text} {zlib.crc32(text.encode())}\n"
 
 
 def parse(line: bytes) -> tuple[str, tuple[int, int, int, int]] | None:

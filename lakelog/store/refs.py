@@ -137,11 +137,13 @@ class Refs:
         return Head(move, document.digest(data))
 
     def note(self, head: Head) -> None:
-        """Remember a head that this process made, and advise others of it."""
+        """Remember a head that this process made, and advise others of it, if the disk lets us:
+        the move is durable, and whoever has no hint lists."""
         self._seen[head.move.branch] = head
         branch, number = head.move.branch, head.move.number
         hint = document.encode({"branch": branch, "number": number})
-        disk.replace_whole(self._layout.hint(branch), hint, sync=False)
+        with contextlib.suppress(OSError):
+            disk.replace_whole(self._layout.hint(branch), hint, sync=False)
 
     def forget(self) -> None:
         """Drop what was remembered (after a fork, or a repair)."""

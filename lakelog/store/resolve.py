@@ -7,15 +7,17 @@ Only states that a kept move, a tag or a branch names resolve; others may be col
 
 from __future__ import annotations
 
+import bisect
+import contextlib
 import re
 from collections.abc import Iterator
 
 from lakelog.closest import did_you_mean
-from lakelog.errors import DamagedRef, InvalidEvent, UnknownRef
+from lakelog.errors import DamagedManifest, DamagedRef, InvalidEvent, UnknownRef
 from lakelog.event import from_micros, parse_time, to_micros
 from lakelog.store import disk
 from lakelog.store.gc import require_kept
-from lakelog.store.layout import encode_name
+from lakelog.store.layout import encode_name, parse_object
 from lakelog.store.opening import Store
 from lakelog.store.refs import Move
 
@@ -49,14 +51,27 @@ def moves(store: Store, branch: str, newest_first: bool = True) -> Iterator[Move
 
 
 def _ancestor(store: Store, branch: str, digest: str, back: int, text: str) -> str:
-    kept = {t.snapshot for t in store.refs.tags()}
-    for name in {branch, *store.refs.branches()}:
-        kept |= {move.snapshot for move in moves(store, name)}
+    """The state so many parents before one; reads the moves of the branch as far back as that."""
+    seen, kept = set[str](), _kept(store, branch)
     for _ in range(back):
         digest = store.manifests.load(digest).parent
-        if not digest or digest not in kept:
+        while digest and digest not in seen:
+            name = next(kept, None)
+            if name is None:
+                digest = ""
+            else:
+                seen.add(name)
+        if not digest:
             raise UnknownRef(f"{text!r} goes back before the first kept snapshot")
     return digest
+
+
+def _kept(store: Store, branch: str) -> Iterator[str]:
+    """States that moves and tags name, those of the branch first, newest first."""
+    others = [name for name in store.refs.branches() if name != branch]
+    for name in (branch, *others):
+        yield from (move.snapshot for move in moves(store, name))
+    yield from (tag.snapshot for tag in store.refs.tags())
 
 
 def _named(store: Store, text: str) -> str | None:
@@ -87,6 +102,10 @@ def _by_id(store: Store, text: str) -> str | None:
     if not re.fullmatch(r"[0-9a-f]{8,64}", text):
         return None
     found = {t.snapshot for t in store.refs.tags() if t.snapshot.startswith(text)}
+    files = disk.listing(f"{store.layout.root}/manifests/{text[:2]}")
+    there = {digest for name in files if (digest := parse_object(name)) and name.startswith(text)}
+    if len(there | found) == 1 and _has_move(store, next(iter(there | found))):
+        return (there | found).pop()
     for branch in store.refs.all_branches():
         for number in store.refs.numbers(branch):
             try:
@@ -100,6 +119,21 @@ def _by_id(store: Store, text: str) -> str | None:
     return found.pop() if found else None
 
 
+def _has_move(store: Store, digest: str) -> bool:
+    """Whether the move that published a state is found by its time, which is that of the state."""
+    try:
+        moment = store.manifests.load(digest).time
+    except (DamagedManifest, KeyError):  # or it is a page
+        return False
+    for branch in store.refs.all_branches():
+        with contextlib.suppress(DamagedRef, UnknownRef):
+            numbers = store.refs.numbers(branch)
+            at = _until(store, branch, numbers, moment)
+            if at and store.refs.read(branch, numbers[at - 1]).snapshot == digest:
+                return True
+    return False
+
+
 def _at_time(store: Store, branch: str, text: str) -> str | None:
     """The state a branch had at a time: the newest move not later than it."""
     try:
@@ -107,17 +141,16 @@ def _at_time(store: Store, branch: str, text: str) -> str | None:
     except InvalidEvent:
         return None
     numbers = store.refs.numbers(branch)
-    low, high = 0, len(numbers)
-    while low < high:
-        middle = (low + high) // 2
-        if store.refs.read(branch, numbers[middle]).time <= moment:
-            low = middle + 1
-        else:
-            high = middle
-    if low == 0:
+    at = _until(store, branch, numbers, moment)
+    if at == 0:
         first = store.refs.read(branch, numbers[0]).time if numbers else 0
         raise UnknownRef(f"{text!r} is before the first kept move of {branch!r}, {_iso(first)}")
-    return store.refs.read(branch, numbers[low - 1]).snapshot
+    return store.refs.read(branch, numbers[at - 1]).snapshot
+
+
+def _until(store: Store, branch: str, numbers: list[int], moment: int) -> int:
+    """Return how many of the moves are not later than a time (us); reads few of them."""
+    return bisect.bisect_right(numbers, moment, key=lambda n: store.refs.read(branch, n).time)
 
 
 def _iso(micros: int) -> str:

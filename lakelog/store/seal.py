@@ -9,6 +9,7 @@ rewind happened. Two sealers of the same frames: one links, the other finds its 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -66,8 +67,9 @@ class Sealer:
             sealed = True
             pending = self._tail.collect()
         if sealed:
-            trim(self._store, self._branch, self._tail)
-            self.maintain()
+            with contextlib.suppress(OSError):  # it is published; the rest is tried again later
+                trim(self._store, self._branch, self._tail)
+                self.maintain()
             return self._store.refs.head(self._branch)
         return pending.head
 

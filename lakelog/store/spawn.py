@@ -28,9 +28,12 @@ def maintenance_path(store: Store) -> str:
 
 def is_worth_it(store: Store, branch: str) -> bool:
     """Whether the WAL files of short-lived writers have become many, and nobody is at them."""
-    count = len(disk.listing(store.layout.wal_dir(branch)))
-    many = count >= FILES and count % _AGAIN == 0
-    return many and not disk.is_locked(lock_path(store, branch))
+    try:
+        count = len(disk.listing(store.layout.wal_dir(branch)))
+        many = count >= FILES and count % _AGAIN == 0
+        return many and not disk.is_locked(lock_path(store, branch))
+    except OSError:
+        return False  # what was appended is durable all the same
 
 
 def start_sealer(store: Store, branch: str) -> Any:
