@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -175,27 +176,33 @@ def test_what_no_line_should_hold_breaks_nothing(lake: Path) -> None:
     assert kept[0]["line"] == deep.decode()
 
 
-def test_an_endless_line_is_cut(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a line beyond the limit the beginning is kept, with its length; the next one is fine."""
+def test_an_endless_line_is_kept_in_parts(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line beyond the limit is quarantined with all of its bytes; the next one is fine."""
     monkeypatch.setattr(cut, "LINE_MAX", 1 << 20)
-    text = b'{"type":"a"}\n{"type":"b","x":"' + b"y" * (5 << 20) + b'"}\n{"type":"c"}\n'
+    monkeypatch.setattr(cut, "PART", 1 << 19)
+    text = b'{"type":"a"}\n{"type":"b","x":"' + "é".encode() * (3 << 20) + b'"}\n{"type":"c"}\n'
     run(lake, "append", input=text, code=1)
     assert [r["type"] for r in answer(lake, "sql", ALL)] == ["a", "c"]
-    (kept,) = quarantined(lake)
-    assert (kept["position"], len(kept["line"])) == (13, cut.KEPT_OF_LONG)
-    assert f"the line has {len(text.splitlines()[1]):,} bytes" in kept["reason"]
+    parts = sorted(quarantined(lake), key=lambda part: part["position"])
+    assert "".join(part["line"] for part in parts).encode() == text.splitlines()[1]
+    assert parts[0]["position"] == 13
+    assert "a line of over 1,048,576 bytes is too long: part 1" in parts[0]["reason"]
+    for part, following in itertools.pairwise(parts):
+        assert following["position"] == part["position"] + len(part["line"].encode())
+    run(lake, "quarantine", "replay")
+    assert len(quarantined(lake)) == len(parts)
 
 
 def test_a_line_may_be_as_long_as_the_limit() -> None:
-    """A line of exactly the limit is whole, however it was cut into pieces."""
+    """A line of exactly the limit is whole, however it was cut into pieces; a longer one is not."""
     line = b"x" * cut.LINE_MAX
     pieces = [line[i : i + (5 << 20)] for i in range(0, len(line), 5 << 20)]
     (whole,) = cut.split([*pieces, b"\n"])
     assert whole is not None
     assert (whole.text == line, whole.fault) == (True, "")
-    (long,) = cut.split([*pieces, b"x"])
-    assert long is not None
-    assert (len(long.text), bool(long.fault)) == (cut.KEPT_OF_LONG, True)
+    parts = [part for part in cut.split([*pieces, b"x", b"\n"]) if part is not None]
+    assert all(part.fault and len(part.text) <= cut.PART for part in parts)
+    assert sum(len(part.text) for part in parts) == len(line) + 1
 
 
 def test_bytes_split_anywhere_give_the_same_lines() -> None:

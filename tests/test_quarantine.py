@@ -241,3 +241,30 @@ def test_drop_by_command_line(lake: lakelog.Lake, tmp_path: Path) -> None:
     undone = CliRunner().invoke(cli, ["--lake", lake.path, "undo"])
     assert undone.exit_code == 0
     assert len(run(lake, "show")) == 3
+
+
+def test_replay_and_show_hold_few_lines(
+    lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines are tried some at a time and an id is stored once across them; what none of is an event
+    keeps its segment; show gives rows before it has read them all."""
+    monkeypatch.setattr(quarantine, "_LINES", 10)
+    monkeypatch.setattr(quarantine, "_EVENT_BYTES", 1)
+    texts = [f'{{"id":"e{n % 50}","type":"T"}}' if n % 3 else f"no event {n}" for n in range(120)]
+    lake.quarantine([("a.log", n, "unread", text) for n, text in enumerate(texts)])
+    lake.settle()
+    lake.quarantine([("b.log", n, "unread", f"{{ {n}") for n in range(30)])
+    lake.settle()
+    before = segments_of(lake, "quarantine")
+    done = quarantine.replay(lake.store, "main", lake.engine, form="jsonl")
+    assert (done.stored, done.stored + done.skipped, done.left) == (50, 80, 70)
+    assert len(segments_of(lake, "events")) > 2  # they were written as they were made
+    assert lake.count() == 50
+    assert lake.sql("SELECT count(*) FROM quarantine").fetchall() == [(70,)]
+    assert len(before & segments_of(lake, "quarantine")) == 1
+    lake.verify().require()
+
+
+def segments_of(lake: lakelog.Lake, kind: str) -> set[str]:
+    state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
+    return {e["key"] for e in lake.store.manifests.entries(state) if e["kind"] == kind}

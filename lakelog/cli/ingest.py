@@ -10,6 +10,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import click
@@ -21,13 +22,14 @@ from lakelog.cli.inputs import InputFormat, with_pattern
 from lakelog.cli.output import Target, emit, emit_record, with_output
 from lakelog.cli.tables import Count
 from lakelog.cli.terminal import confirm, many
-from lakelog.export.formats import of_records
+from lakelog.export.formats import Result, of_records
 from lakelog.ingest import quarantine as lines
 from lakelog.ingest.batch import FileReport
 from lakelog.ingest.ingest import IngestReport
 from lakelog.store import opening
 
 _LIST = "SELECT origin, position, reason{} FROM quarantine ORDER BY ingested_at, origin, position"
+_BATCH = 256
 
 _VARYING = re.compile(r"\b(byte|line|column|char|of|over|part) [\d,]+|'.*'")
 """Places, lengths and values, which differ from line to line where the reason is the same."""
@@ -144,22 +146,20 @@ def _is_there(path: str) -> bool:
 
 def _look(lake: Any, action: str, target: Target) -> None:
     """Show quarantined lines, or count them by file and reason."""
-    rows = lake.sql(_LIST.format(", line" if action == "show" else "")).fetchall()
     files = lines.names(lake.store, lake.branch_name)
-    shown: list[dict[str, Any]]
     if action == "show":
-        shown = [
-            {"file": files.get(o, o), "offset": p, "reason": r, "line": t} for o, p, r, t in rows
-        ]
-        emit(of_records(shown, ("file", "offset", "reason", "line")), target)
+        read = iter(lake.sql(_LIST.format(", line")).iter_rows(_BATCH))
+        batches = iter(lambda: [(files.get(o, o), *rest) for o, *rest in islice(read, _BATCH)], [])
+        emit(Result(["file", "offset", "reason", "line"], batches), target)
         return
-    counts: dict[tuple[str, str], list[int]] = {}
-    for origin, position, reason in rows:
+    counts: dict[tuple[str, str], tuple[int, int]] = {}
+    for origin, position, reason in lake.sql(_LIST.format("")):
         kind = _VARYING.sub(lambda m: f"{m[1]} N" if m[1] else "'…'", reason)
-        counts.setdefault((files.get(origin, origin), kind), []).append(position)
+        count, first = counts.get((files.get(origin, origin), kind), (0, position))
+        counts[files.get(origin, origin), kind] = count + 1, min(first, position)
     shown = [
-        {"file": f, "reason": r, "lines": Count(len(at)), "first_offset": Count(min(at))}
-        for (f, r), at in counts.items()
+        {"file": f, "reason": r, "lines": Count(count), "first_offset": Count(first)}
+        for (f, r), (count, first) in counts.items()
     ]
     emit(of_records(shown, ("file", "reason", "lines", "first_offset")), target)
 

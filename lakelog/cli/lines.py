@@ -21,10 +21,12 @@ import orjson
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_line
 from lakelog.exact import parse_value
+from lakelog.ingest.source import between_characters
 
 CHUNK = 1 << 16
-LINE_MAX = 32 << 20
-KEPT_OF_LONG = 64_000
+LINE_MAX = 64 << 20
+PART = 16 << 20
+"""A line beyond the first is taken in parts of the second, as `ingest` does."""
 DOCUMENT_MAX = 64 << 20
 LINE, ELEMENT, DOCUMENT = "line", "element", "document at line"
 _BOM = b"\xef\xbb\xbf"
@@ -85,7 +87,7 @@ def chunks() -> Iterator[bytes | None]:
 
 
 def split(pieces: Iterable[bytes | None]) -> Lines:
-    """Cut bytes into lines; one beyond 32 MiB keeps its first 64 kB and gets a fault."""
+    """Cut bytes into lines; one beyond LINE_MAX comes in parts, each with a fault."""
     cutter = _Cutter()
     for piece in pieces:
         if piece is None:
@@ -93,9 +95,9 @@ def split(pieces: Iterable[bytes | None]) -> Lines:
             continue
         *whole, rest = piece.split(b"\n")
         for part in whole:
-            cutter.add(part)
+            yield from cutter.add(part)
             yield cutter.line()
-        cutter.add(rest)
+        yield from cutter.add(rest)
     if cutter.length:
         yield cutter.line()
 
@@ -119,28 +121,35 @@ class _Cutter:
 
     def __init__(self) -> None:
         self._held = bytearray()
-        self._number, self._offset, self.length = 1, 0, 0
+        self._number, self._offset, self._parts, self.length = 1, 0, 0, 0
 
-    def add(self, part: bytes) -> None:
-        self.length += len(part)
-        if self.length <= LINE_MAX:
-            self._held += part
-        else:
-            del self._held[KEPT_OF_LONG:]
-            self._held += part[: KEPT_OF_LONG - len(self._held)]
+    def add(self, piece: bytes) -> Iterator[Line]:
+        """Take more of the line; give the parts of one that has become too long."""
+        self.length += len(piece)
+        self._held += piece
+        if self.length > LINE_MAX:
+            while len(self._held) > PART:
+                yield self._part(between_characters(self._held, PART))
 
     def line(self) -> Line:
-        """Return it and begin the next."""
-        made = Line(self._number, self._offset, bytes(self._held))
+        """Return it, or its last part, and begin the next."""
         if self.length > LINE_MAX:
-            made.fault = (
-                f"the line has {self.length:,} bytes, more than {LINE_MAX:,}: the first"
-                f" {KEPT_OF_LONG:,} are kept"
-            )
-        if self._number == 1:
-            made.text = made.text.removeprefix(_BOM)
-        self._number, self._offset = self._number + 1, self._offset + self.length + 1
-        self._held, self.length = bytearray(), 0
+            made = self._part(len(self._held))
+        else:
+            made = Line(self._number, self._offset, bytes(self._held))
+            if self._number == 1:
+                made.text = made.text.removeprefix(_BOM)
+            self._offset += self.length
+        self._number, self._offset = self._number + 1, self._offset + 1
+        self._held, self._parts, self.length = bytearray(), 0, 0
+        return made
+
+    def _part(self, stop: int) -> Line:
+        self._parts += 1
+        reason = f"a line of over {LINE_MAX:,} bytes is too long: part {self._parts:,}"
+        made = Line(self._number, self._offset, bytes(self._held[:stop]), reason)
+        del self._held[:stop]
+        self._offset += stop
         return made
 
 

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_LINES = 1024
+"""Lines that are tried at a time."""
+_EVENT_BYTES = 64_000_000
+"""Events of so many bytes become a segment."""
 _CUT = range(65_536, 65_546)
 """How long lines are that an earlier version cut to 64 KiB."""
 _PARTS = "a line of over "
@@ -86,14 +90,17 @@ def replay(
         bad = _entries(store, state)
         if not bad:
             return Replayed(0, 0, 0)
-        events, left = _try_again(store, connect, bad, rules, type_)
-        fresh = drop_known(store, events, state.ids) if events is not None else None
-        count = fresh.num_rows if fresh is not None else 0
-        skipped = (events.num_rows if events is not None else 0) - count
-        outcome = Replayed(count, skipped, left.num_rows)
-        if dry_run or events is None:
+        retry = _Retry(store, connect, state, rules, type_, is_kept=not dry_run)
+        for entry in bad:
+            retry.take(entry)
+        retry.flush()
+        outcome = retry.outcome
+        if dry_run or not outcome.stored + outcome.skipped:
             return outcome
-        change = _change(store, bad, fresh, left, outcome)
+        message = f"{outcome.stored} quarantined lines stored"
+        change = Change(
+            "quarantine", message, entries=tuple(retry.entries), ids_add=tuple(retry.runs)
+        )
         if publish(store, branch, _only_on(head, change)) is not None:
             return outcome
 
@@ -107,32 +114,94 @@ def _entries(store: Store, state: Manifest) -> list[Entry]:
     return [e for e in store.manifests.entries(state) if e["kind"] == "quarantine"]
 
 
-def _try_again(
-    store: Store,
-    connect: Callable[[], Any],
-    bad: list[Entry],
-    rules: Rules,
-    type_: str | None,
-) -> tuple[pa.Table | None, pa.Table]:
-    """Return the rows that lines make now, and the lines that make none."""
-    import pyarrow as pa
+class _Retry:
+    """Tries lines again, some at a time, so that memory holds few of them.
 
-    table = pa.concat_tables([segment.read(store.layout, e["key"]) for e in bad])
-    made: list[pa.Table] = []
-    left: list[int] = []
-    by_origin: dict[str, list[tuple[dict[str, Any], int]]] = {}
-    for index, row in enumerate(table.to_pylist()):
-        rule = rules(row["origin"])
-        events = _parse(rule, row["line"] or "", row["reason"] or "", type_)
-        if events is None:
-            left.append(index)
-        else:
-            places = itertools.count(row["position"])
-            by_origin.setdefault(row["origin"], []).extend(zip(events, places, strict=False))
-    for origin, pairs in by_origin.items():
-        transformer = Transformer(connect(), jsonl, origin)
-        made.append(transformer.rows_of([e for e, _ in pairs], [p for _, p in pairs]))
-    return (pa.concat_tables(made) if made else None), table.take(pa.array(left, pa.int64()))
+    What they become is written as it is made, unless it is not kept; `entries` and `runs` are then
+    to be published.
+    """
+
+    def __init__(
+        self, store: Store, connect: Callable[[], Any], state: Manifest, rules: Rules,
+        type_: str | None, *, is_kept: bool,
+    ) -> None:  # fmt: skip
+        self._store, self._connect, self._state = store, connect, state
+        self._rules, self._type, self._is_kept = rules, type_, is_kept
+        self._commit = disk.random_hex()
+        self._waiting: list[pa.Table] = []
+        self._keys: list[Any] = []
+        self._made = self._stored = self._left = 0
+        self.entries: list[Entry] = []
+        self.runs: list[Entry] = []
+
+    @property
+    def outcome(self) -> Replayed:
+        """What became of the lines so far."""
+        return Replayed(self._stored, self._made - self._stored, self._left)
+
+    def take(self, entry: Entry) -> None:
+        """Try the lines of a segment; one of which nothing can be made stays as it is."""
+        import pyarrow as pa
+
+        before, left = self._made, segment.Builder("quarantine", "arrival", self._commit)
+        times: list[pa.Table] = []
+        for table in segment.batches(self._store.layout, entry["key"], _LINES):
+            events, rest = self._parsed(table)
+            left.add(rest)
+            times.append(rest.select(["ingested_at"]))
+            self._left += rest.num_rows
+            if events is not None:
+                self._made += events.num_rows
+                self._waiting.append(events)
+            if sum(t.nbytes for t in self._waiting) > _EVENT_BYTES:
+                self.flush()
+        if self._made == before or not self._is_kept:
+            return
+        self.entries.append(manifest.removal(entry))
+        if (stays := pa.concat_tables(times)).num_rows:
+            layout, data = self._store.layout, left.finish()
+            self.entries.append(segment.put(layout, data, stays, "quarantine", "arrival"))
+
+    def flush(self) -> None:
+        """Write the events that wait, without those whose id is known."""
+        import numpy as np
+        import pyarrow as pa
+
+        if not self._waiting:
+            return
+        waiting, self._waiting = pa.concat_tables(self._waiting), []
+        fresh = drop_known(self._store, waiting, self._state.ids, self._keys)
+        self._stored += fresh.num_rows
+        high, low = rows.key_arrays(fresh["key"].drop_null())
+        order = np.lexsort((low, high))
+        self._keys.append((high[order], low[order]))
+        if not fresh.num_rows or not self._is_kept:
+            return
+        layout, commit = self._store.layout, self._commit
+        made = segment.write(layout, fresh, kind="events", order="arrival", commit=commit)
+        self.entries.append(made)
+        if len(high):
+            self.runs.append(idrun.write(layout, high, low, commit))
+
+    def _parsed(self, table: pa.Table) -> tuple[pa.Table | None, pa.Table]:
+        """Return the rows that lines make now, and the lines that make none."""
+        import pyarrow as pa
+
+        made: list[pa.Table] = []
+        left: list[int] = []
+        by_origin: dict[str, list[tuple[dict[str, Any], int]]] = {}
+        for index, row in enumerate(table.to_pylist()):
+            rule = self._rules(row["origin"])
+            events = _parse(rule, row["line"] or "", row["reason"] or "", self._type)
+            if events is None:
+                left.append(index)
+            else:
+                places = itertools.count(row["position"])
+                by_origin.setdefault(row["origin"], []).extend(zip(events, places, strict=False))
+        for origin, pairs in by_origin.items():
+            transformer = Transformer(self._connect(), jsonl, origin)
+            made.append(transformer.rows_of([e for e, _ in pairs], [p for _, p in pairs]))
+        return (pa.concat_tables(made) if made else None), table.take(pa.array(left, pa.int64()))
 
 
 def _rules(store: Store, state: Manifest, form: str | None) -> Rules:
@@ -172,24 +241,3 @@ def _parse(
         return events
     except (InvalidEvent, UnicodeEncodeError):
         return None
-
-
-def _change(
-    store: Store, bad: list[Entry], fresh: pa.Table | None, left: pa.Table, outcome: Replayed
-) -> Change:
-    """Write what the lines became, and the change that swaps it in."""
-    commit = disk.random_hex()
-    entries = list(map(manifest.removal, bad))
-    ids: tuple[Entry, ...] = ()
-    if fresh is not None and fresh.num_rows:
-        entries.append(
-            segment.write(store.layout, fresh, kind="events", order="arrival", commit=commit)
-        )
-        high, low = rows.key_arrays(fresh["key"].drop_null())
-        ids = (idrun.write(store.layout, high, low, commit),) if len(high) else ()
-    if left.num_rows:
-        entries.append(
-            segment.write(store.layout, left, kind="quarantine", order="arrival", commit=commit)
-        )
-    message = f"{outcome.stored} quarantined lines stored"
-    return Change("quarantine", message, entries=tuple(entries), ids_add=ids)

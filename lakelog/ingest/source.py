@@ -327,7 +327,7 @@ def _cut(data: bytes, base: int, number: int) -> tuple[list[Piece], int]:
             continue
         end = at + size if size else 0
         while at < end or (not end and solid - at > part):
-            stop = end if 0 < end <= at + part else _between_characters(data, at + part)
+            stop = end if 0 < end <= at + part else between_characters(data, at + part)
             number += 1
             pieces.append(Overlong(base + at, data[at:stop], number))
             at = stop
@@ -361,7 +361,7 @@ def _last_cut(data: bytes) -> int:
     return cut + ends[-1] if ends else cut
 
 
-def _between_characters(data: bytes, at: int) -> int:
+def between_characters(data: bytes | bytearray, at: int) -> int:
     """The place within data, or one up to three bytes before it, that is in no UTF-8 character."""
     places = (at - back for back in range(4))
     return next((place for place in places if data[place] & 0xC0 != 0x80), at)

@@ -13,6 +13,7 @@ unnoticed; so the bytes are made in memory, hashed, written and synced here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -168,6 +169,17 @@ def uncompressed(layout: Layout, digest: str) -> int:
 
     footer = pq.read_metadata(layout.object("segments", digest))
     return sum(footer.row_group(n).total_byte_size for n in range(footer.num_row_groups))
+
+
+def batches(layout: Layout, digest: str, size: int) -> Iterator[pa.Table]:
+    """Yield a segment's rows, `size` at a time; the caller has verified it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = layout.object("segments", digest)
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for batch in file.iter_batches(size, use_threads=False):
+            yield pa.Table.from_batches([batch])
 
 
 def metadata(layout: Layout, digest: str) -> dict[str, str]:
