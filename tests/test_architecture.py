@@ -39,8 +39,9 @@ ORDER = {
     "collect": "scan turns watch running backup shelf expiry restore removal rounds dump",
     "export": "values vectors formats folder tables export",
     "analyze": "dedupe similar oosstate oosfeed oosviews packs lookups",
-    "train": """wording shards kinds losses recipe template selecting scratch tokens
-        minhash cluster providers patterns redact parts messages schemas telemetry chats
+    "train": """wording shards kinds losses filters tokenizer recipe template selecting
+        scratch tokens minhash cluster providers patterns redact parts messages schemas
+        telemetry chats
         dialects events dialogue pairs windows shape structure stage assign manifest
         inventory dataset budget staging provenance leaks quality plots report proportions card
         documents trainingset remake compare agreement inspection sandbox""",

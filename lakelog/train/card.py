@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from lakelog.train import losses, proportions
+from lakelog.train import losses, proportions, tokenizer
 from lakelog.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def _body(recipe: Recipe, manifest: dict[str, Any], title: str, rows: int) -> st
         f"{rows:,} rows of shape `{recipe.kind}`, made by lakelog from snapshot",
         f"`{manifest['snapshot']}`.",
         "",
-        "| split | rows | tokens (of 4 bytes) | files |", "|---|--:|--:|--:|", sides, "",
+        f"| split | rows | tokens ({tokenizer.words(manifest)}) | files |",
+        "|---|--:|--:|--:|", sides, "",
         *(f"- Warning: {words}." for words in proportions.warnings(manifest)),
         f"- Groups: {f'`{group}`; a group is on one side only' if group else 'none'}.",
         f"- Fence in time: {manifest['fence'] or 'none'}.",

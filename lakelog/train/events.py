@@ -32,6 +32,27 @@ def classification(selection: Selection, recipe: Recipe) -> str:
     return _rows(selection, recipe, kept, f"trim({said}) <> '' AND {label} IS NOT NULL")
 
 
+def text_lost(selection: Selection, recipe: Recipe) -> str:
+    """SQL that counts, by reason, the events that `text` leaves out."""
+    said = f"({selection.value(recipe.shape['text'], '[shape] text')})::VARCHAR"
+    return f"SELECT count(*) FILTER ({_blank(said)}) AS no_text FROM ({selection.sql})"
+
+
+def classification_lost(selection: Selection, recipe: Recipe) -> str:
+    """SQL that counts, by reason, the events that `classification` leaves out."""
+    said = f"({selection.value(recipe.shape['text'], '[shape] text')})::VARCHAR"
+    label = selection.value(recipe.shape["label"], "[shape] label")
+    return (
+        f"SELECT count(*) FILTER ({_blank(said)}) AS no_text,"
+        f" count(*) FILTER (NOT {_blank(said)} AND ({label}) IS NULL) AS no_label"
+        f" FROM ({selection.sql})"
+    )
+
+
+def _blank(said: str) -> str:
+    return f"(coalesce(trim({said}), '') = '')"
+
+
 def carried(selection: Selection, recipe: Recipe, taken: set[str]) -> list[str]:
     """Columns of `keep`, and those that a check of the finished files needs: group and time."""
     kept: dict[str, str] = {}

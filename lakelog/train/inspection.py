@@ -139,7 +139,7 @@ def _documents(here: Dataset, listed: Inventory, found: Certificate) -> Iterable
 
     Only a set of this version is compared: another one may word its documents otherwise.
     """
-    if here.manifest["versions"].get("lakelog") != provenance.versions().get("lakelog"):
+    if here.manifest["versions"].get("lakelog") != provenance.versions(here.recipe).get("lakelog"):
         return
     schema = next(f.schema for n, f in here.footers.items() if n.startswith("data/"))
     texts = documents.texts(here.recipe, here.manifest, found.record(), schema)

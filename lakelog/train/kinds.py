@@ -57,6 +57,11 @@ def _kinds(value: Any) -> bool:
     return value == "all" or _texts(value)
 
 
+def _tokenizer(value: Any) -> bool:
+    library, _, name = value.partition(":") if isinstance(value, str) else ("", "", "")
+    return library in ("tiktoken", "tokenizers") and bool(name)
+
+
 def _above(value: Any) -> bool:
     return _whole(value) and value >= 1
 
@@ -171,6 +176,20 @@ KEYS: dict[str, dict[str, Key]] = {
         "length": Key("events in a window", "a number above 0", _above, {"sequence": 8},
                       ("sequence",)),
     },
+    "filter": {
+        "quality": Key(
+            "published rules of quality: gopher, gopher_repetition, c4, or single ones of theirs",
+            "a list of rules", _texts, [], _COMPARED,
+        ),
+        "languages": Key(
+            "texts in other languages are left out", "a list of ISO 639-1 codes such as en",
+            _texts, [], _COMPARED,
+        ),
+        "drop": Key(
+            "the rules that may leave rows out; otherwise such a loss is refused",
+            'a list of rules and sets, or "all"', _kinds, [], _COMPARED,
+        ),
+    },
     "split": {
         "train": Key("part of the groups", "a number", _number),
         "validation": Key("part of the groups", "a number", _number),
@@ -208,7 +227,15 @@ KEYS: dict[str, dict[str, Key]] = {
     },
     "budget": {
         "rows": Key("at most so many rows", "a whole number", _whole),
-        "tokens": Key("at most so many tokens, of 4 bytes each", "a whole number", _whole),
+        "tokens": Key("at most so many tokens", "a whole number", _whole),
+        "tokenizer": Key(
+            "what counts tokens: tiktoken:o200k_base, or tokenizers:tokenizer.json; else 4 bytes"
+            " are one", "tiktoken:ENCODING or tokenizers:FILE", _tokenizer,
+        ),
+        "download": Key(
+            "true: tiktoken may fetch a vocabulary that is not on this machine", "true or false",
+            lambda value: isinstance(value, bool), False,
+        ),
         "balance": Key("as many rows of each value of this column", "a column", _text),
     },
     "card": {

@@ -1,7 +1,8 @@
 """What a shape could not keep, by reason; the loss of whole rows needs the recipe's consent.
 
 `ROWS` are reasons for which an event or a conversation is left out; `[shape] drop` consents to
-them by name. `PARTS` are what rows that stay are without.
+them by name, as `[filter] drop` does to `FILTERS`. `SHAPED` are events that by definition are no
+row of a shape, `PARTS` what rows that stay are without.
 """
 
 from __future__ import annotations
@@ -24,6 +25,31 @@ ROWS = {
     "no_answer": "conversations without an answer of the assistant",
     "broken_call": "conversations with a tool call or a tool result that has no counterpart",
 }
+FILTERS = {
+    "gopher_length": "texts of fewer than 50 words or more than 100,000",
+    "gopher_word_length": "texts whose words have fewer than 3 letters or more than 10 on average",
+    "gopher_symbols": "texts with more than one # or ellipsis in ten words",
+    "gopher_bullets": "texts of which more than 90 % of the lines are bullets",
+    "gopher_ellipses": "texts of which more than 30 % of the lines end with an ellipsis",
+    "gopher_letters": "texts of which more than 20 % of the words have no letter",
+    "gopher_stop_words": "texts with fewer than two of the commonest English words",
+    "gopher_repetition": "texts that repeat lines, paragraphs or word sequences",
+    "c4_sentences": "texts of fewer than 3 sentences",
+    "c4_curly_bracket": "texts with a curly bracket",
+    "c4_lorem_ipsum": "texts with lorem ipsum",
+    "language": "texts in other languages than [filter] languages",
+}
+SHAPED = {
+    "no_text": "rows without text",
+    "no_label": "rows with a text and no label",
+    "no_pair": "rows without a prompt and an answer, or its score",
+    "equal_answers": "prompts whose answers are equal, or equally good",
+    "no_subject": "decisions and tokens of no subject",
+    "no_choice": "decisions without what was chosen",
+    "no_outcome_yet": "decisions whose window reaches beyond the last event",
+    "no_token": "events without a token",
+    "no_history": "first events of a subject, which have no history",
+}
 PARTS = {
     "image": "image parts, replaced by <image>",
     "audio": "audio parts, replaced by <audio>",
@@ -39,7 +65,7 @@ PARTS = {
     "trailing": "messages after the last answer",
     "no_messages": "spans that carry no messages",
 }
-WORDS = {**ROWS, **PARTS}
+WORDS = {**ROWS, **FILTERS, **SHAPED, **PARTS}
 REASON, LOST = "__reason", "__lost"
 """Hidden columns: why a row is left out, and a JSON object of what a row is without."""
 
@@ -80,20 +106,21 @@ class Losses:
             if reason is not None:
                 self.add(reason, 1, f"conversation {name}" if name is not None else None)
 
-    def require_consent(self, consent: list[str]) -> None:
-        """Raise ExportRefused where whole rows would be lost for a reason that `consent` lacks."""
-        lost = [r for r in ROWS if self.counts[r] and r not in consent]
+    def require_consent(self, consent: list[str], section: str, reasons: dict[str, str]) -> None:
+        """Raise ExportRefused where whole rows would be lost for a reason that `consent` lacks,
+        which is what `drop` of a section of the recipe lists."""
+        lost = [r for r in reasons if self.counts[r] and r not in consent]
         if not lost:
             return
         said = "; ".join(
-            f"{ROWS[r]} ({self.counts[r]:,}"
+            f"{reasons[r]} ({self.counts[r]:,}"
             + (f", the first is {self._first[r]})" if r in self._first else ")")
             for r in lost
         )
-        accepted = orjson.dumps([r for r in ROWS if r in lost or r in consent]).decode()
+        accepted = orjson.dumps([r for r in reasons if r in lost or r in consent]).decode()
         raise ExportRefused(
             f"rows would be lost: {said}; exclude them in [select] sql,"
-            f" or accept the loss with [shape] drop = {accepted}"
+            f" or accept the loss with [{section}] drop = {accepted}"
         )
 
 

@@ -178,7 +178,7 @@ _MANIFEST = _record({
     "format": _whole, "id": _ID, "name": _text, "shape": _one_of(*SHAPES), "snapshot": _DIGEST,
     "recipe": _map(_text, _anything, 20),
     "versions": _map(
-        _one_of("lakelog", "duckdb", "pyarrow", "numpy"),
+        _one_of("lakelog", "duckdb", "pyarrow", "numpy", "tiktoken", "tokenizers", "py3langid"),
         _form(r"\d[0-9A-Za-z.+!-]{0,40}", "version"),
     ),
     "roles": _record(dict.fromkeys(

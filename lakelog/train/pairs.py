@@ -16,6 +16,28 @@ def preference(selection: Selection, recipe: Recipe) -> str:
     return (_scored if recipe.shape["response"] else _named)(selection, recipe)
 
 
+def preference_lost(selection: Selection, recipe: Recipe) -> str:
+    """SQL that counts, by reason, the events and prompts that `preference` leaves out."""
+    shape = recipe.shape
+    names = ("prompt", "response") if shape["response"] else ("prompt", "chosen", "rejected")
+    said = {n: f"({selection.value(shape[n], f'[shape] {n}')})::VARCHAR" for n in names}
+    whole = " AND ".join(f"coalesce(trim({v}), '') <> ''" for v in said.values())
+    if not shape["response"]:
+        return (
+            f"SELECT count(*) FILTER (NOT ({whole})) AS no_pair,"
+            f" count(*) FILTER (({whole}) AND {said['chosen']} = {said['rejected']})"
+            f" AS equal_answers FROM ({selection.sql})"
+        )
+    whole += f" AND ({selection.value(shape['score'], '[shape] score')}) IS NOT NULL"
+    return (
+        f"SELECT (SELECT count(*) FROM ({selection.sql}) WHERE NOT ({whole})) AS no_pair,"
+        f" (SELECT count(*) FROM (SELECT DISTINCT {said['prompt']} AS prompt"
+        f"{', (' + _group(selection, recipe) + ')::VARCHAR' if recipe.split['group'] else ''}"
+        f" FROM ({selection.sql}) WHERE {whole}))"
+        f" - (SELECT count(*) FROM ({_scored(selection, recipe)})) AS equal_answers"
+    )
+
+
 def _named(selection: Selection, recipe: Recipe) -> str:
     shape = recipe.shape
     names = ("prompt", "chosen", "rejected")

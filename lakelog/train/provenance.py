@@ -29,10 +29,15 @@ FORMAT = manifest_form.FORMAT
 TAG = "train-"
 
 
-def versions() -> dict[str, str]:
-    """The libraries that decide about bytes."""
+def versions(recipe: Recipe) -> dict[str, str]:
+    """The libraries that decide about the bytes of a recipe's training set."""
+    names = ["lakelog", "duckdb", "pyarrow", "numpy"]
+    if recipe.filter["languages"]:
+        names.append("py3langid")
+    if recipe.budget["tokenizer"]:
+        names.append(recipe.budget["tokenizer"].partition(":")[0])
     found = {}
-    for name in ("lakelog", "duckdb", "pyarrow", "numpy"):
+    for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found

@@ -18,8 +18,9 @@ from typing import Any
 
 from lakelog.errors import InvalidRecipe, InvalidSetting
 from lakelog.settings import span_us
+from lakelog.train import filters
 from lakelog.train.kinds import KEYS, SHAPES
-from lakelog.train.losses import ROWS
+from lakelog.train.losses import FILTERS, ROWS
 
 SIDES = ("train", "validation", "test")
 REDACTIONS = ("email", "phone", "ip", "card", "iban", "key", "name")
@@ -34,6 +35,7 @@ class Recipe:
     text: str
     select: dict[str, Any]
     shape: dict[str, Any]
+    filter: dict[str, Any]
     split: dict[str, Any]
     dedupe: dict[str, Any]
     redact: dict[str, Any]
@@ -106,6 +108,7 @@ def check(made: dict[str, Any], text: str, where: str) -> Recipe:
     if not isinstance(family, str):
         raise InvalidRecipe(f"{where}: name is text, not {family!r}")
     _check_shape(sections["shape"], where)
+    _check_filter(sections["filter"], sections["shape"], where)
     if sections["split"]["group"] is None:
         sections["split"]["group"] = sections["shape"]["by"]
     _check_split(sections["split"], where)
@@ -167,6 +170,25 @@ def _check_shape(shape: dict[str, Any], where: str) -> None:
     for name in shape["also"]:
         if name not in ("openai", "sharegpt"):
             raise InvalidRecipe(f"{where}: [shape] also lists openai and sharegpt, not {name!r}")
+
+
+def _check_filter(filter: dict[str, Any], shape: dict[str, Any], where: str) -> None:
+    known = [*filters.SETS, *filters.RULE_NAMES]
+    for name in filter["quality"]:
+        if name not in known:
+            raise InvalidRecipe(f"{where}: [filter] quality has no {name!r}{_near(name, known)}")
+    given = list(FILTERS) if filter["drop"] == "all" else list(filter["drop"])
+    for name in given:
+        if name not in (*known, "language"):
+            near = _near(name, [*known, "language"])
+            raise InvalidRecipe(f"{where}: [filter] drop has no {name!r}{near}")
+    filter["drop"] = filters.expanded(given)
+    for code in filter["languages"]:
+        if not re.fullmatch("[a-z]{2,3}", code):
+            raise InvalidRecipe(f"{where}: [filter] languages has codes such as en, not {code!r}")
+    is_wanted = bool(filter["quality"] or filter["languages"])
+    if is_wanted and shape["kind"] == "events" and shape["text"] is None:
+        raise InvalidRecipe(f"{where}: [filter] needs [shape] text, the column to look at")
 
 
 def _check_split(split: dict[str, Any], where: str) -> None:

@@ -43,7 +43,7 @@ def rebuild(
     manifest = provenance.read(path)
     wanted = _recipe(path, manifest)
     _require_own(lake, path, manifest)
-    now = provenance.versions()
+    now = provenance.versions(wanted)
     versions = {
         name: (then, now.get(name, "none"))
         for name, then in manifest["versions"].items()

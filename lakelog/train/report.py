@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from lakelog.train import losses, plots
+from lakelog.train import losses, plots, tokenizer
 from lakelog.train.quality import DRIFTED
 
 _STYLE = (
@@ -68,7 +68,7 @@ def _sections(
     ]
     before = manifest["previous"]["id"] if manifest["previous"] else ""
     return [
-        ("Splits", "", (["split", "rows", "part", "tokens of 4 bytes"], sides)),
+        ("Splits", "", (["split", "rows", "part", f"tokens ({tokenizer.words(manifest)})"], sides)),
         ("Leaks", "", (["check", "what", "found"], checks)),
         ("Duplicates and other rows left out", "" if left_out else "None.",
          (["why", "rows"], left_out) if left_out else None),

@@ -19,6 +19,11 @@ _SQL = {
     "events": events.events, "text": events.text, "classification": events.classification,
     "decision": windows.decision, "sequence": windows.sequence, "preference": pairs.preference,
 }  # fmt: skip
+_LOST = {
+    "text": events.text_lost, "classification": events.classification_lost,
+    "decision": windows.decision_lost, "sequence": windows.sequence_lost,
+    "preference": pairs.preference_lost,
+}  # fmt: skip
 _ORDERED = ("decision", "sequence", "messages")
 _BOOKKEEPING = ("seq", "ingested_at", "origin", "position")
 _BATCH = 32_768
@@ -52,6 +57,10 @@ def rows(selection: Selection, recipe: Recipe, losses: Losses) -> tuple[str | No
         if recipe.shape["role"] is None or recipe.shape["content"] is None:
             return None, dialogue.understood(selection, recipe, losses)
         return dialogue.told(selection, recipe, losses), None
+    if recipe.kind in _LOST:
+        counted = selection.session.sql(_LOST[recipe.kind](selection, recipe), at=selection.digest)
+        for reason, count in zip(counted.columns, counted.fetchall()[0], strict=True):
+            losses.add(reason, count)
     return _SQL[recipe.kind](selection, recipe), None
 
 

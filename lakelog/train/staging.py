@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
-from lakelog.train import assign, budget, cluster, redact, shape, stage
+from lakelog.train import assign, budget, cluster, filters, redact, shape, stage, tokenizer
 from lakelog.train.assign import Rows
 from lakelog.train.kinds import NEEDS, SHAPES
-from lakelog.train.losses import LOST, REASON, Losses
+from lakelog.train.losses import FILTERS, LOST, REASON, ROWS, Losses
 from lakelog.train.recipe import Recipe
 from lakelog.train.selecting import HIDDEN, Selection, column_of, quoted, text_of
 from lakelog.train.stage import Stage
@@ -55,8 +55,12 @@ def write(
     shown = {n: t for n, t in types.items() if n not in HIDDEN}
     path = f"{folder}/rows.arrow"
     schema = cleaner.schema(reader.schema)
-    count = stage.write(path, schema, cleaner.batches(losses.kept(reader) if counted else reader))
-    losses.require_consent(recipe.shape["drop"])
+    batches = cleaner.batches(losses.kept(reader) if counted else reader)
+    if recipe.filter["quality"] or recipe.filter["languages"]:
+        batches = filters.kept(batches, recipe, losses)
+    count = stage.write(path, schema, batches)
+    losses.require_consent(recipe.shape["drop"], "shape", ROWS)
+    losses.require_consent(recipe.filter["drop"], "filter", FILTERS)
     columns = recipe.shape["data"] == "typed" and "data" in shown
     made_stage = Stage(path, shown, count, cleaner.counts, shape.roles(recipe, list(shown)),
                        dict(losses.counts))  # fmt: skip
@@ -86,7 +90,10 @@ def _typed(con: duckdb.DuckDBPyConnection, before: Stage, folder: str) -> Stage:
     return dataclasses.replace(before, path=path, columns={**before.columns, "data": kind})
 
 
-def known(con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe) -> Rows:
+def known(
+    con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe,
+    counter: tokenizer.Tokenizer | None,
+) -> Rows:  # fmt: skip
     """Read what splits and dedupe need of every row. Raises ExportRefused for what is missing."""
     import numpy as np
 
@@ -139,7 +146,23 @@ def known(con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe) -> Rows
     h1, h2, unit_n, rank, time, until, tokens = (c.to_numpy()[order] for c in table.columns[1:])
     pair = np.stack([h1, h2], axis=1)
     fate = np.zeros(staged.rows, np.int8)
+    if counter is not None:
+        said = staged.roles.near or f"concat_ws(' ', {', '.join(texts) or repr('')})"
+        tokens = _counted(con, staged, said, counter)
     return Rows(pair, unit_n, rank, time, until, tokens, fate)
+
+
+def _counted(
+    con: duckdb.DuckDBPyConnection, staged: Stage, said: str, counter: tokenizer.Tokenizer
+) -> Any:
+    """Tokens of the texts of all rows, in their order."""
+    import numpy as np
+
+    cursor = con.cursor()
+    name = staged.offered(cursor, list(staged.columns))
+    reader = cursor.sql(f"SELECT {said} AS t FROM {name}").to_arrow_reader(_TEXTS)
+    counts = [counter.counts(batch.column(0).to_pylist()) for batch in reader]
+    return np.array([n for part in counts for n in part], np.int64)
 
 
 def _require_groups(con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe) -> None:

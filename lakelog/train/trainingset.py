@@ -25,6 +25,7 @@ from lakelog.train import (
     dataset,
     dialects,
     documents,
+    filters,
     leaks,
     proportions,
     provenance,
@@ -33,6 +34,7 @@ from lakelog.train import (
     scratch,
     selecting,
     staging,
+    tokenizer,
 )
 from lakelog.train import (
     recipe as recipes,
@@ -94,6 +96,7 @@ def export(lake: Lake, recipe: Any, out: str, *, progress: Progress | None = Non
     key = redact.key_of(wanted)
     if wanted.redact["deep"]:
         redact.require_library()
+    counter = _requirements(wanted)
     asker = selecting.session_of(lake, wanted, scratch.MEMORY_BYTES)
     try:
         selection = selecting.choose(lake, wanted, asker)
@@ -104,11 +107,21 @@ def export(lake: Lake, recipe: Any, out: str, *, progress: Progress | None = Non
             facts.update(provenance.facts_of(manifest, out))
             provenance.pin(lake, facts)
 
-        made = _make(selection, wanted, out, key, before, None, lake.branch_name, progress, sign)
+        made = _make(
+            selection, wanted, out, key, before, None, lake.branch_name, counter, progress, sign
+        )  # fmt: skip
     finally:
         asker.close()
     provenance.tell(lake, facts)
     return made
+
+
+def _requirements(wanted: Recipe) -> tokenizer.Tokenizer | None:
+    """Load what a recipe needs beyond lakelog itself, before anything is read."""
+    if wanted.filter["languages"]:
+        filters.require_library()
+    name = wanted.budget["tokenizer"]
+    return tokenizer.load(name, wanted.budget["download"]) if name else None
 
 
 def again(
@@ -125,7 +138,7 @@ def again(
         selection = selecting.at_state(asker, wanted, manifest["snapshot"])
         return _make(
             selection, wanted, out, key, manifest["previous"], manifest["created"],
-            manifest["branch"], progress,
+            manifest["branch"], _requirements(wanted), progress,
         )  # fmt: skip
     finally:
         asker.close()
@@ -133,7 +146,8 @@ def again(
 
 def _make(
     selection: selecting.Selection, wanted: Recipe, out: str, key: bytes,
-    before: dict[str, Any] | None, created: str | None, branch: str, progress: Progress | None,
+    before: dict[str, Any] | None, created: str | None, branch: str,
+    counter: tokenizer.Tokenizer | None, progress: Progress | None,
     sign: Callable[[dict[str, Any]], None] | None = None,
 ) -> Export:  # fmt: skip
     """Make an export; `sign` is called once it is whole and has not taken its name yet."""
@@ -145,7 +159,7 @@ def _make(
         say("selecting and redacting")
         stage = staging.write(con, selection, wanted, stage_folder, key)
         say(f"deduplicating and splitting {stage.rows:,} rows")
-        rows = staging.known(con, stage, wanted)
+        rows = staging.known(con, stage, wanted, counter)
         near = staging.settle_fates(con, stage, wanted, rows)
         say("writing files")
         schema, splits = _write(made, stage, rows, wanted)
@@ -259,7 +273,7 @@ def _manifest(
         "shape": wanted.kind,
         "snapshot": selection.digest,
         "recipe": {"sha256": wanted.digest, **recipes.as_dict(wanted)},
-        "versions": provenance.versions(),
+        "versions": provenance.versions(wanted),
         "roles": dataclasses.asdict(stage.roles),
         "fence": wanted.split["before"],
         "splits": splits,

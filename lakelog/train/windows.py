@@ -20,6 +20,15 @@ _COLUMNS = ("time", "type")
 
 def decision(selection: Selection, recipe: Recipe) -> str:
     """Columns `subject, time, context, options, chosen, outcome, reward, label_time`."""
+    return _decision(selection, recipe)
+
+
+def decision_lost(selection: Selection, recipe: Recipe) -> str:
+    """SQL that counts, by reason, the decisions that are left out."""
+    return _decision(selection, recipe, is_counted=True)
+
+
+def _decision(selection: Selection, recipe: Recipe, is_counted: bool = False) -> str:
     shape = recipe.shape
     by = selection.value(shape["by"], "[shape] by")
     for name in _COLUMNS:
@@ -36,7 +45,7 @@ def decision(selection: Selection, recipe: Recipe) -> str:
     )
     kept = "".join(f", d.{quoted(n.rpartition('.')[2])}" for n in shape["keep"])
     is_decision = f"type = {text_of(shape['decision'])}"
-    return f"""
+    ctes = f"""
     WITH base AS MATERIALIZED (
         SELECT ({by})::VARCHAR AS subject, time::TIMESTAMPTZ AS time, type, {selection.seq} AS seq,
             from_json({options}, '["VARCHAR"]') AS options, ({chosen})::VARCHAR AS chosen,
@@ -61,6 +70,16 @@ def decision(selection: Selection, recipe: Recipe) -> str:
             AND (d.next_time IS NULL OR row(o.time, o.seq) < row(d.next_time, d.next_seq))
         GROUP BY d.subject, d.time, d.seq
     ), horizon AS (SELECT max(time) AS last FROM base)
+    """
+    if is_counted:
+        return f"""{ctes}
+        SELECT (SELECT count(*) FROM base WHERE subject IS NULL AND {is_decision}) AS no_subject,
+            count(*) FILTER (d.chosen IS NULL) AS no_choice,
+            count(*) FILTER (d.chosen IS NOT NULL AND j.first IS NULL
+                AND d.time + {span} > horizon.last) AS no_outcome_yet
+        FROM made d LEFT JOIN joined j USING (subject, time, seq) CROSS JOIN horizon
+        """
+    return f"""{ctes}
     SELECT d.subject, d.time, coalesce(d.context, []) AS context, d.options, d.chosen,
         o.type AS outcome, o.reward, coalesce(o.time, d.time + {span}) AS label_time{kept},
         list_concat(coalesce(d.seen, []), [d.seq], if(o.seq IS NULL, [], [o.seq]))::BIGINT[]
@@ -100,6 +119,18 @@ def sequence(selection: Selection, recipe: Recipe) -> str:
         {_stratum(recipe, "label", "made")} AS __stratum, seq::BIGINT AS __at
     FROM made WHERE history IS NOT NULL
     ORDER BY time, seq
+    """
+
+
+def sequence_lost(selection: Selection, recipe: Recipe) -> str:
+    """SQL that counts, by reason, the events that are no label of a sequence."""
+    by = selection.value(recipe.shape["by"], "[shape] by")
+    token = selection.value(recipe.shape["token"], "[shape] token")
+    return f"""
+    SELECT count(*) FILTER (({by}) IS NULL) AS no_subject,
+        count(*) FILTER (({by}) IS NOT NULL AND ({token}) IS NULL) AS no_token,
+        count(DISTINCT ({by})::VARCHAR) FILTER (({token}) IS NOT NULL) AS no_history
+    FROM ({selection.sql})
     """
 
 

@@ -1,0 +1,164 @@
+"""Filters of texts: published rules of quality, and languages. Each drop is counted by its rule.
+
+`gopher` are the quality rules of Rae et al. 2021 (MassiveText, table A1), `gopher_repetition` their
+rules of repetition, `c4` the rules on whole pages of Raffel et al. 2020. They were made for web
+pages in English. A text falls by the first of its rules that it breaks.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from lakelog.errors import ExportRefused
+from lakelog.train.losses import FILTERS, Losses
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from lakelog.train.recipe import Recipe
+
+SETS = {
+    "gopher": [n for n in FILTERS if n.startswith("gopher_") and n != "gopher_repetition"],
+    "c4": [n for n in FILTERS if n.startswith("c4_")],
+}
+RULE_NAMES = [n for n in FILTERS if n != "language"]
+_BULLET = re.compile(r"\s*[•‣▪●○*-](?:\s|$)")
+_ELLIPSIS = ("...", "…")
+_SENTENCE = re.compile(r"[.!?][\"'”’)]*(?:\s|$)")
+_STOP_WORDS = frozenset("the be to of and that have with".split())
+_TOP = {2: 0.20, 3: 0.18, 4: 0.16}
+_REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+
+
+class _Text:
+    """A text with its words and lines."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.words = text.split()
+        self.lines = [line for line in text.split("\n") if line.strip()]
+
+    def part(self, count: int, of: str = "words") -> float:
+        """A count as a part of the words or lines."""
+        return count / max(len(getattr(self, of)), 1)
+
+
+def expanded(names: Iterable[str]) -> list[str]:
+    """Return the rules that names of rules and of sets of rules mean, in their order."""
+    wanted = {rule for name in names for rule in SETS.get(name, [name])}
+    return [rule for rule in FILTERS if rule in wanted]
+
+
+def broken(text: str, rules: Iterable[str]) -> str | None:
+    """Return the first of the rules that a text breaks."""
+    looked = _Text(text)
+    return next((rule for rule in rules if _BREAKS[rule](looked)), None)
+
+
+def require_library() -> None:
+    """Raise ExportRefused where the library that tells languages is not installed."""
+    if importlib.util.find_spec("py3langid") is None:
+        raise ExportRefused(
+            "[filter] languages needs the library py3langid: pip install 'lakelog[language]'"
+        )
+
+
+def kept(
+    batches: Iterable[pa.RecordBatch], recipe: Recipe, losses: Losses
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows whose text passes the recipe's filters; count the others by reason."""
+    import pyarrow as pa
+
+    rules, languages = expanded(recipe.filter["quality"]), set(recipe.filter["languages"])
+    for batch in batches:
+        stays = []
+        for text in _texts(batch, recipe):
+            reason = broken(text, rules)
+            if reason is None and languages and _language(text) not in languages:
+                reason = "language"
+            if reason is not None:
+                losses.add(reason, 1, f"{text[:40]!r}")
+            stays.append(reason is None)
+        yield batch if all(stays) else batch.filter(pa.array(stays))
+
+
+def _texts(batch: pa.RecordBatch, recipe: Recipe) -> Iterator[str]:
+    """The text of each row: the contents of a conversation, the better one of two answers."""
+    name = {"messages": "messages", "preference": "chosen"}.get(recipe.kind, "text")
+    if recipe.kind == "events":
+        name = str(recipe.shape["text"]).rpartition(".")[2]
+    for value in batch.column(batch.schema.get_field_index(name)).to_pylist():
+        if isinstance(value, list):
+            yield "\n".join(m["content"] or "" for m in value)
+        else:
+            yield "" if value is None else str(value)
+
+
+def _language(text: str) -> str:
+    """The ISO 639-1 code of the language that a text most likely has."""
+    import py3langid
+
+    code, _ = py3langid.classify(text)
+    return str(code)
+
+
+def _repeats(looked: _Text) -> bool:
+    """Whether lines, paragraphs or word sequences come again too often."""
+    paragraphs = [p for p in re.split(r"\n{2,}", looked.text) if p.strip()]
+    for pieces in (looked.lines, paragraphs):
+        again = _again(pieces)
+        if len(again) > 0.3 * len(pieces) or _size(again) > 0.2 * _size(pieces):
+            return True
+    words, total = looked.words, max(_size(looked.words), 1)
+    for size, most in _TOP.items():
+        grams = Counter(_grams(words, size))
+        gram, count = max(grams.items(), key=lambda g: g[1] * _size(g[0]), default=((), 0))
+        if count > 1 and count * _size(gram) > most * total:
+            return True
+    for size, most in _REPEATED.items():
+        seen: set[tuple[str, ...]] = set()
+        covered: set[int] = set()
+        for place, gram in enumerate(_grams(words, size)):
+            if gram in seen:
+                covered.update(range(place, place + size))
+            seen.add(gram)
+        if sum(len(words[place]) for place in covered) > most * total:
+            return True
+    return False
+
+
+def _again(pieces: list[str]) -> list[str]:
+    """The pieces that came before."""
+    seen: set[str] = set()
+    return [p for p in pieces if p in seen or seen.add(p)]  # type: ignore[func-returns-value]
+
+
+def _size(pieces: Iterable[str]) -> int:
+    return sum(map(len, pieces))
+
+
+def _grams(words: list[str], size: int) -> Iterator[tuple[str, ...]]:
+    return zip(*(words[step:] for step in range(size)), strict=False)
+
+
+_BREAKS: dict[str, Callable[[_Text], bool]] = {
+    "gopher_length": lambda t: not 50 <= len(t.words) <= 100_000,
+    "gopher_word_length": lambda t: not 3 <= t.part(_size(t.words)) <= 10,
+    "gopher_symbols": lambda t: any(t.part(t.text.count(s)) > 0.1 for s in ("#", *_ELLIPSIS)),
+    "gopher_bullets": lambda t: t.part(sum(map(bool, map(_BULLET.match, t.lines))), "lines") > 0.9,
+    "gopher_ellipses": lambda t: (
+        t.part(sum(line.rstrip().endswith(_ELLIPSIS) for line in t.lines), "lines") > 0.3
+    ),
+    "gopher_letters": lambda t: t.part(sum(any(map(str.isalpha, w)) for w in t.words)) < 0.8,
+    "gopher_stop_words": lambda t: (
+        len(_STOP_WORDS.intersection(w.lower().strip(".,;:!?\"'()") for w in t.words)) < 2
+    ),
+    "gopher_repetition": _repeats,
+    "c4_sentences": lambda t: len(_SENTENCE.findall(t.text)) < 3,
+    "c4_curly_bracket": lambda t: "{" in t.text,
+    "c4_lorem_ipsum": lambda t: "lorem ipsum" in t.text.lower(),
+}

@@ -1,0 +1,101 @@
+"""Counting tokens as a model does, by `tiktoken` or `tokenizers`; without either, 4 bytes are one.
+
+A vocabulary is never downloaded unless the recipe says `download = true`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lakelog.errors import ExportRefused
+
+
+class Tokenizer:
+    """Counts the tokens of texts."""
+
+    def __init__(self, encode: Callable[[list[str]], list[Any]]) -> None:
+        self._encode = encode
+
+    def counts(self, texts: list[str | None]) -> list[int]:
+        """Tokens of each text, without special ones."""
+        return list(map(len, self._encode([text or "" for text in texts])))
+
+
+def load(name: str, download: bool = False) -> Tokenizer:
+    """Return the tokenizer `tiktoken:ENCODING` or `tokenizers:FILE.json`.
+
+    Raises ExportRefused where the library, the vocabulary or the file is not there.
+    """
+    library, _, what = name.partition(":")
+    if importlib.util.find_spec(library) is None:
+        raise ExportRefused(
+            f"[budget] tokenizer needs the library {library}: pip install 'lakelog[{library}]'"
+        )
+    return _tiktoken(what, download) if library == "tiktoken" else _tokenizers(what)
+
+
+def words(manifest: dict[str, Any]) -> str:
+    """What the tokens of a training set are, as its card says it."""
+    name = manifest["recipe"]["budget"].get("tokenizer")
+    if not name:
+        return "of 4 bytes"
+    library, _, what = name.partition(":")
+    return f"`{what}` of {library} {manifest['versions'].get(library, '')}".rstrip()
+
+
+def _tiktoken(name: str, download: bool) -> Tokenizer:
+    import tiktoken
+
+    if name not in tiktoken.list_encoding_names():
+        names = ", ".join(tiktoken.list_encoding_names())
+        raise ExportRefused(f"[budget] tokenizer: tiktoken has no encoding {name!r}: {names}")
+    with contextlib.nullcontext() if download else _offline():
+        try:
+            encoding = tiktoken.get_encoding(name)
+        except OSError as error:
+            raise ExportRefused(f"[budget] tokenizer: the vocabulary {name}: {error}") from None
+    return Tokenizer(encoding.encode_ordinary_batch)
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """Let tiktoken find vocabularies in its cache only; it has no setting for that."""
+    from tiktoken import load as loading
+
+    def refuse(place: str) -> bytes:
+        if "://" not in place:
+            return bytes(read(place))
+        raise OSError(
+            "it is not on this machine; TIKTOKEN_CACHE_DIR says where it is,"
+            " `download = true` in [budget] fetches it"
+        )
+
+    read = loading.read_file
+    loading.read_file = refuse  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        loading.read_file = read
+
+
+def _tokenizers(path: str) -> Tokenizer:
+    import tokenizers
+
+    try:
+        with open(path, "rb") as file:
+            made = tokenizers.Tokenizer.from_buffer(file.read())
+    except OSError as error:
+        raise ExportRefused(
+            f"[budget] tokenizer: {path}: {error.strerror}; name a tokenizer.json on this machine"
+        ) from None
+    except Exception as error:  # the library raises no class of its own
+        raise ExportRefused(f"[budget] tokenizer: {path} is no tokenizer.json: {error}") from None
+
+    def encode(texts: list[str]) -> list[Any]:
+        found: list[Any] = made.encode_batch(texts, add_special_tokens=False)
+        return found
+
+    return Tokenizer(encode)
