@@ -232,6 +232,16 @@ def test_a_table_written_anew_with_more_rows_brings_only_those(home: Path) -> No
         assert lake.count() == 5000
 
 
+def test_a_first_row_of_several_lines_has_its_time(home: Path) -> None:
+    """A time column is known by rows whose quoted cells go on over the end of a line."""
+    when = datetime.datetime(2034, 5, 17, 3, 4, 5, 1, datetime.UTC)
+    with lakelog.open(home / "a") as lake:
+        lake.append({"time": when, "type": "\r\n", "source": "x", "data": {"a": 'a,"b"\nc'}})
+    run("--lake", home / "a", "export", "events", "-o", home / "1.csv")
+    run("--lake", home / "b", "ingest", home / "1.csv")
+    assert rows(home / "b") == rows(home / "a")
+
+
 def test_csv_payload_is_the_payload(home: Path) -> None:
     """JSON in a column `data` of a table becomes the payload, with the other columns beside it."""
     (home / "t.csv").write_text('type,data,n\na,"{""x"":1}",2\nb,plain,3\nc,,4\nd,[1],5\n')

@@ -119,7 +119,7 @@ def backups(
     app: App, action: str, names: tuple[str, ...], folders: tuple[str, ...], to: str | None,
     force: bool, target: Target,
 ) -> None:  # fmt: skip
-    """Look at backups of watched files, read them again, or get one back.
+    """List, verify or restore backups of watched files.
 
     FILE is a backup, or the file it was made of: then list and verify take all
     of that file, and restore the newest. verify exits 3 if one is not whole.

@@ -99,7 +99,7 @@ def repair(app: App, copy: str | None, dry_run: bool, yes: bool, target: Target)
     lakelog compact
     lakelog compact --watch --every 5m
 """)  # fmt: skip
-@click.option("--watch", is_flag=True, help="Go on for ever, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option(
     "--every", default="60s", show_default=True, metavar="SPAN", help="How often with --watch."
 )
@@ -134,8 +134,8 @@ def compact(app: App, watch: bool, every: str, target: Target) -> None:
 def gc(app: App, dry_run: bool, yes: bool, target: Target) -> None:
     """Delete files that no tag, branch or kept move refers to.
 
-    Only after a grace that counts from when they were first seen so (setting gc_grace_hours), so
-    run it now and then. It never asks: what it may delete can be reached by nothing.
+    A file is deleted once it has been unreferenced for the time that the setting gc_grace_hours
+    says, so run it regularly. It never asks, as nothing can reach what it deletes.
     """
     with app.open() as lake, app.progress("deleting", "files") as progress:
         done = lake.gc(dry_run=dry_run, progress=progress)

@@ -48,7 +48,7 @@ if __name__ == "__main__":
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
 def connect(app: App, printed: bool, at: str | None, format: str | None, as_json: bool) -> None:
-    """How to open the lake from elsewhere: DuckDB, Python, any Parquet reader.
+    """Show how to open the lake in DuckDB, Python or any Parquet reader.
 
     --print gives SQL that makes views of one state in a plain DuckDB; what was acknowledged is
     published first. The views always show that state; a tag keeps gc from removing its files.

@@ -34,7 +34,7 @@ _SIMILAR = ("pattern", "example", "events", "variants", "first", "last", "source
 )  # fmt: skip
 @click.option(
     "--keep", type=click.Choice(duplicate.KEEP), default="first", show_default=True,
-    help="Which of equal events stays, by time.",
+    help="Which of the duplicates is kept, by time.",
 )  # fmt: skip
 @click.option(
     "--show", type=click.Choice(("duplicates", *_ONE, "similar")), default="duplicates",
@@ -54,11 +54,11 @@ def dedupe(
     app: App, by: tuple[str, ...], keep: str, show: str, nulls: bool, limit: int | None,
     dry_run: bool, apply: bool, yes: bool, target: Target,
 ) -> None:  # fmt: skip
-    """Find events that are there more than once, and leave one of each.
+    """Find duplicate events, and keep one of each.
 
-    Events are the same if all that --by names is equal; one that lacks some of it is nobody's
-    duplicate, unless --nulls. Removing is one move that `lakelog undo` takes back; the others keep
-    their seq.
+    Events are duplicates if all that --by names is equal; an event that lacks a part of it is no
+    duplicate, unless --nulls is given. Removing is one move that `lakelog undo` takes back; the
+    other events keep their seq.
     """
     if not by:
         raise click.UsageError("nothing to dedupe by: name columns or fields with --by")

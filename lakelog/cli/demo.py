@@ -56,7 +56,7 @@ _OF_ONE = "SELECT time, type, data FROM events WHERE subject = 'ep_004215' ORDER
 )  # fmt: skip
 @click.option("--keep", is_flag=True, help="Keep the lake, as ./demo-lake.")
 def demo(app: App, path: str | None, place: str | None, keep: bool) -> None:
-    """A tour: collect, ask, name, prove, go back. Some 15 seconds.
+    """Take a tour: collect, query, tag, verify, roll back. It takes 15 seconds.
 
     It uses a lake of its own, which is removed at the end unless --keep is given.
     """

@@ -52,8 +52,7 @@ class Check:
 def doctor(app: App, target: Target) -> None:
     """Check this machine, and the lake if there is one.
 
-    Exits with 1 if anything failed; a warning is none. Whether every byte is as written is for
-    `lakelog verify`.
+    Exits with 1 if a check failed; warnings do not count. `lakelog verify` reads every byte.
     """
     checks = list(environment())
     if opening.is_lake(app.path):

@@ -52,11 +52,11 @@ def export(
 ) -> None:  # fmt: skip
     """Write the rows of a query, a table or a view to files.
 
-    PATH with an ending (.parquet .csv .jsonl .arrow; .csv.gz and .jsonl.zst
-    too) is one file, any other, or one with a / behind it, a directory of
-    shards, `part-00000-of-00003.parquet`. Rows stream, so memory stays bounded.
-    A file or directory appears whole or not at all. The table `events` is
-    written without lakelog's own bookkeeping; a query has what it asks for.
+    A PATH that ends in .parquet, .csv, .jsonl or .arrow (or .csv.gz, .jsonl.zst)
+    is one file; any other, or one that ends in /, is a directory of shards such
+    as `part-00000-of-00003.parquet`. Rows stream, so memory stays bounded. A
+    file or directory appears whole or not at all. The table `events` is written
+    without lakelog's own bookkeeping events; a query has what it asks for.
     """
     columns = [name.strip() for name in by.split(",") if name.strip()] if by else []
     try:

@@ -32,7 +32,7 @@ SMALL = 1_000_000
 @click.option("-n", "limit", type=click.IntRange(min=0), metavar="N", help="The newest N only.")
 @with_output
 def log(app: App, limit: int | None, target: Target) -> None:
-    """Moves of the branch, newest first.
+    """List the moves of the branch, newest first.
 
     A move is one numbered step: publishing, a rollback, an undo. @N names the state it made.
     """
@@ -52,7 +52,7 @@ def log(app: App, limit: int | None, target: Target) -> None:
 @click.argument("ref", required=False, shell_complete=complete_ref)
 @with_output
 def show(app: App, ref: str | None, target: Target) -> None:
-    """One state of the lake: who made it when, and what it holds.
+    """Describe one state of the lake: who made it, when, and what it holds.
 
     Without REF it is the newest published one of the branch.
     """
@@ -86,10 +86,10 @@ def show(app: App, ref: str | None, target: Target) -> None:
 def diff(
     app: App, a: str, b: str | None, exit_code: bool, wanted: bool | None, target: Target
 ) -> None:  # fmt: skip
-    """What separates state A from B: events by type, segments, and behaviour.
+    """Compare states A and B: events by type, segments, and behaviour.
 
-    Without B it is the branch as it is now. Behaviour compares the events that only one state
-    has; where it has none of its own, all that it holds.
+    Without B, A is compared with the branch as it is now. Behaviour compares the
+    events that only one state has; where it has none of its own, all that it holds.
     """
     with app.open() as lake:
         found = lake.diff(a, b or app.branch)

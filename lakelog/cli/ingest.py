@@ -55,12 +55,15 @@ def ingest(
 ) -> None:  # fmt: skip
     """Load files, directories, patterns or stdin (-), each row exactly once.
 
-    JSON lines, OOS lines, Elasticsearch _bulk, access logs (of a LogFormat by
-    --format access:...), syslog, logfmt, CSV, Zeek, W3C, auditd, Kubernetes
-    and the log lines of programs, plain, .gz or .zst, detected by content. A file
-    that was ingested before continues where it stopped, whatever its name is
-    now. Lines that cannot be parsed go to quarantine. `lakelog formats test FILE`
-    shows what lines would become, `lakelog formats add` keeps a pattern.
+    The format is detected by content: JSON lines and documents, CSV and TSV,
+    Parquet, Arrow, access logs (a LogFormat is --format access:...), syslog,
+    logfmt, Zeek, W3C, auditd, Kubernetes, OOS lines, Elasticsearch _bulk and
+    the logs of many programs; text may be packed (.gz, .zst, .xz, .bz2).
+
+    A file that was ingested before continues where it stopped, even under
+    another name. Lines that cannot be parsed go to quarantine. `lakelog formats
+    test FILE` shows what lines would become; `lakelog formats add` stores a
+    pattern of your own.
     """
     started = time.monotonic()
     if not opening.is_lake(app.path) and not any(map(_is_there, paths)):

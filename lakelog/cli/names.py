@@ -26,12 +26,12 @@ _BRANCH = ("branch", "move", "time", "op", "events", "snapshot")
 @verb(examples="""
     lakelog snapshot -m "before the import"
 """)  # fmt: skip
-@click.option("-m", "--message", default="", metavar="TEXT", help="What to remember it by.")
+@click.option("-m", "--message", default="", metavar="TEXT", help="The message.")
 @with_output
 def snapshot(app: App, message: str, target: Target) -> None:
     """Record the present state as a move with a message.
 
-    Publishes what is pending. Any state can be gone back to; a snapshot only makes it stand out.
+    Publishes what is pending. You can return to any state; a snapshot only makes one stand out.
     """
     with app.open() as lake:
         state = lake.snapshot(message)
@@ -56,7 +56,7 @@ def tag(
     app: App, name: str | None, ref: str | None, message: str, listing: bool, delete: bool,
     target: Target,
 ) -> None:  # fmt: skip
-    """Name the present state, or REF, for good. A tag does not move.
+    """Name the present state, or REF, permanently. A tag does not move.
 
     gc keeps what a tag names, however old.
     """

@@ -32,9 +32,9 @@ _BARS = 20
 @click.option("--at", metavar="REF", shell_complete=complete_ref, help="A state other than now.")
 @with_output
 def stats(app: App, columns: bool, at: str | None, target: Target) -> None:
-    """What the lake holds, in numbers.
+    """Count what the lake holds: events, segments, bytes.
 
-    They come from manifests and listings alone, so they cost the same at any size.
+    It reads manifests and listings alone, so it is as fast at any size.
     """
     with app.open() as lake:
         found = lake.at(at).stats() if at else lake.stats()

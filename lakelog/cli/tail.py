@@ -43,19 +43,19 @@ _DATA = following.COLUMNS.index("data")
     lakelog tail -f --where "level IN ('ERROR', 'FATAL')"
     lakelog tail -n 100 --where "type = 'FAIL'" --json | jq .data
 """)  # fmt: skip
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Show new events as they come, until Ctrl-C.")
 @click.option(
     "-n", "count", type=click.IntRange(min=0), default=10, show_default=True, metavar="N",
-    help="So many of the last events.",
+    help="Number of events to show.",
 )  # fmt: skip
-@click.option("--where", metavar="SQL", help="Only those for which this holds.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, always.")
+@click.option("--where", metavar="SQL", help="Only events for which this SQL condition holds.")
+@click.option("--json", "as_json", is_flag=True, help="Always one JSON object per line.")
 def tail(app: App, follow: bool, count: int, where: str | None, as_json: bool) -> None:
-    """The last events in the order of their arrival, then live ones.
+    """Show the last events in order of arrival; with -f, live ones too.
 
     Events of all processes, published or not, each once, within a second of
-    being stored. On a terminal a line each, else one JSON object a line. Ctrl-C
-    ends it with exit code 130; so does, with 0, a reader that closes the pipe.
+    being stored: one line each on a terminal, else one JSON object per line.
+    Ctrl-C ends it with exit code 130, a reader that closes the pipe with 0.
     """
     with app.open() as lake:
         try:

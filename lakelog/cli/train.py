@@ -45,11 +45,11 @@ Examples:
   lakelog train where user-17
 """)  # fmt: skip
 def train() -> None:
-    """Training sets whose splits cannot leak, and the proof beside them.
+    """Build training sets whose splits cannot leak, and check that they do not.
 
-    A recipe says which rows, of which shape, split how. An export is a
-    directory as the Hugging Face hub lays it out, with a leak certificate,
-    a quality report and a manifest that it can be made again from.
+    A recipe says which rows, in which shape, and how they are split. An export
+    is a directory laid out for the Hugging Face hub, with a leak certificate, a
+    quality report, and a manifest from which it can be rebuilt.
     """
 
 
@@ -60,7 +60,7 @@ def train() -> None:
 @click.argument("kind", type=click.Choice(SHAPES), metavar="SHAPE", default="text")
 @click.option("-o", "--output", "out", type=click.Path(), metavar="FILE", help="Write it to FILE.")
 def init(app: App, kind: str, out: str | None) -> None:
-    """Print a commented recipe of a shape.
+    """Print a commented recipe for a shape.
 
     SHAPE is events, text, classification, messages, decision, preference or
     sequence; text by default.
@@ -87,12 +87,12 @@ def init(app: App, kind: str, out: str | None) -> None:
     "-o", "--output", "out", type=click.Path(), required=True, metavar="DIR",
     help="A directory that is empty or not there yet; it appears whole or not at all.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="What was made, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was built as JSON.")
 def export(app: App, recipe: str, out: str, as_json: bool) -> None:
-    """Make the training set of a recipe.
+    """Build a training set from a recipe.
 
-    Exits with 3 if the finished files leak all the same; they are kept, and
-    certificate.json says what leaks.
+    Exits with 3 if the finished files leak nevertheless; they are kept, and
+    certificate.json names the leaks.
     """
     started = time.monotonic()
     with app.open() as lake, app.progress("train", "s") as progress:
@@ -140,18 +140,18 @@ def _conclude(app: App, certificate: leaks.Certificate) -> None:
 @click.argument("path", type=click.Path(), metavar="DIR")
 @click.option(
     "--against", type=click.Path(), metavar="DIR2",
-    help="Compare train here with validation and test there, and the reverse.",
+    help="Compare train here with validation and test there, and vice versa.",
 )  # fmt: skip
 @click.option(
     "--near", type=click.FloatRange(0.5, 1), metavar="J",
-    help="Another Jaccard index for near duplicates than the recipe's.",
+    help="The Jaccard similarity of near duplicates; by default the recipe's.",
 )  # fmt: skip
 @with_output
 def check(app: App, path: str, against: str | None, near: float | None, target: Target) -> None:
     """Look for leaks in the files of an export; no lake is needed.
 
-    Equal and nearly equal rows, groups and times on two sides, columns that
-    give the label away, and files that were changed. Exits with 3 on a leak.
+    Leaks are equal or nearly equal rows, groups and times in two splits, columns
+    that give the label away, and files that were changed. Exits with 3 on a leak.
     """
     with app.progress("checking") as progress:
         progress(0)
@@ -176,11 +176,13 @@ def _words_of(found: leaks.Certificate) -> str:
     lakelog train rebuild chat/ --logical --keep again/
 """)  # fmt: skip
 @click.argument("path", type=click.Path(), metavar="DIR")
-@click.option("--keep", "out", type=click.Path(), metavar="DIR2", help="Keep the new one there.")
+@click.option(
+    "--keep", "out", type=click.Path(), metavar="DIR2", help="Keep the rebuilt export in DIR2."
+)
 @click.option("--logical", is_flag=True, help="Compare rows by digests, not files by bytes.")
 @with_output
 def rebuild(app: App, path: str, out: str | None, logical: bool, target: Target) -> None:
-    """Make an export again from its snapshot, and compare.
+    """Rebuild an export from its snapshot and compare the two.
 
     The same library versions give the same bytes; with others it says which
     differ and compares rows. Exits with 3 if it is not the same.
@@ -212,9 +214,9 @@ def _words_of_rebuild(made: remake.Rebuilt) -> str:
 """)  # fmt: skip
 @with_output
 def list_(app: App, target: Target) -> None:
-    """The exports of this lake, oldest first.
+    """List the exports of this lake, oldest first.
 
-    Also those whose files are gone: `here` says which are still where they were made.
+    Those whose files are gone are listed too; `here` says which are still in place.
     """
     with app.open() as lake:
         rows = [_listed(facts) for facts in provenance.exports(lake)]
@@ -238,10 +240,7 @@ def _listed(facts: dict[str, Any]) -> dict[str, Any]:
 @click.argument("b", type=click.Path(), metavar="DIR2")
 @with_output
 def diff(app: App, a: str, b: str, target: Target) -> None:
-    """What separates two exports.
-
-    Keys of the recipe, rows that came and went, and groups that changed sides.
-    """
+    """Compare two exports: recipes, rows, and groups that changed splits."""
     made = compare.diff(a, b)
     emit_record(dataclasses.asdict(made), target, lambda: _words_of_diff(made))
 
@@ -265,9 +264,9 @@ def _words_of_diff(made: compare.Diff) -> str:
 @click.argument("wanted", metavar="EVENT|SUBJECT")
 @with_output
 def where(app: App, wanted: str, target: Target) -> None:
-    """Which exports hold an event or a subject.
+    """List the exports that hold an event or a subject.
 
-    An event is told by its id or its seq. Rows are counted by side.
+    An event is named by its id or its seq. Rows are counted by split.
     """
     with app.open() as lake:
         found = compare.where(lake, wanted)

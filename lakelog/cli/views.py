@@ -38,7 +38,7 @@ _LISTED = ("view", "about", "params", "version", "from")
     lakelog views --at v1 --json
 """)  # fmt: skip
 @click.option(
-    "--at", metavar="REF", shell_complete=complete_ref, help="Those of a tag, branch or time."
+    "--at", metavar="REF", shell_complete=complete_ref, help="List those of a tag, branch or time."
 )
 @with_output
 def views(app: App, at: str | None, target: Target) -> None:

@@ -63,7 +63,8 @@ WantedBy=multi-user.target
 @click.option("--source", metavar="NAME", help="The source of events without one.")
 @click.option(
     "--interval", default=INTERVAL, show_default=True, metavar="SECONDS",
-    type=click.FloatRange(0.1), help="Scan so often, a fifth of it where the system gives hints.",
+    type=click.FloatRange(0.1),
+    help="Time between scans; a fifth of it where the system sends notifications.",
 )  # fmt: skip
 @click.option(
     "--poll", is_flag=True, help="Poll only; for network mounts, which send no notifications."

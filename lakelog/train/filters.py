@@ -19,8 +19,6 @@ from lakelog.train.losses import FILTERS, Losses
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from lakelog.train.recipe import Recipe
-
 SETS = {
     "gopher": [n for n in FILTERS if n.startswith("gopher_") and n != "gopher_repetition"],
     "c4": [n for n in FILTERS if n.startswith("c4_")],
@@ -68,15 +66,15 @@ def require_library() -> None:
 
 
 def kept(
-    batches: Iterable[pa.RecordBatch], recipe: Recipe, losses: Losses
+    batches: Iterable[pa.RecordBatch], column: str, filter: dict[str, list[str]], losses: Losses
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows whose text passes the recipe's filters; count the others by reason."""
+    """Yield the rows whose text in a column passes the filters of a recipe; count the others."""
     import pyarrow as pa
 
-    rules, languages = expanded(recipe.filter["quality"]), set(recipe.filter["languages"])
+    rules, languages = expanded(filter["quality"]), set(filter["languages"])
     for batch in batches:
         stays = []
-        for text in _texts(batch, recipe):
+        for text in _texts(batch.column(batch.schema.get_field_index(column))):
             reason = broken(text, rules)
             if reason is None and languages and _language(text) not in languages:
                 reason = "language"
@@ -86,12 +84,9 @@ def kept(
         yield batch if all(stays) else batch.filter(pa.array(stays))
 
 
-def _texts(batch: pa.RecordBatch, recipe: Recipe) -> Iterator[str]:
-    """The text of each row: the contents of a conversation, the better one of two answers."""
-    name = {"messages": "messages", "preference": "chosen"}.get(recipe.kind, "text")
-    if recipe.kind == "events":
-        name = str(recipe.shape["text"]).rpartition(".")[2]
-    for value in batch.column(batch.schema.get_field_index(name)).to_pylist():
+def _texts(column: pa.Array) -> Iterator[str]:
+    """The text of each row; of a conversation what is said in it."""
+    for value in column.to_pylist():
         if isinstance(value, list):
             yield "\n".join(m["content"] or "" for m in value)
         else:

@@ -109,18 +109,18 @@ KEYS: dict[str, dict[str, Key]] = {
     },
     "shape": {
         "kind": Key(
-            "what a row is", *_one_of(*SHAPES), needed=("*",), example='"text"',
+            "the shape of a row", *_one_of(*SHAPES), needed=("*",), example='"text"',
         ),
         "text": Key(
             f"the text: {_COLUMN}", "text", _text, {"text": "message", "classification": "message"},
             ("events", "text", "classification"),
         ),
         "label": Key(
-            f"what is to be told: {_COLUMN}", "text", _text, None, ("events", "classification"),
+            f"the class to predict: {_COLUMN}", "text", _text, None, ("events", "classification"),
             needed=("classification",),
         ),
         "keep": Key(
-            "columns to carry along", "a list of columns", _texts, [],
+            "other columns to keep", "a list of columns", _texts, [],
             ("text", "classification", "messages", "decision", "preference"),
         ),
         "data": Key(
@@ -191,30 +191,32 @@ KEYS: dict[str, dict[str, Key]] = {
         ),
     },
     "split": {
-        "train": Key("part of the groups", "a number", _number),
-        "validation": Key("part of the groups", "a number", _number),
-        "test": Key("part of the groups", "a number", _number),
+        "train": Key("share of the groups in train", "a number", _number),
+        "validation": Key("share of the groups in validation", "a number", _number),
+        "test": Key("share of the groups in test", "a number", _number),
         "group": Key(
-            "a group is never on two sides; by default what `by` names", "a column", _text
+            "rows of a group are all in one split; by default the column `by`", "a column", _text
         ),
-        "before": Key("test is what happened from then on, the rest what was before",
+        "before": Key("rows from this time on are test, earlier ones the rest",
                       "a time", _time),
-        "stratify": Key("keep the shares of its values on every side", "a column", _text),
-        "seed": Key("another seed, another split", "a whole number", _whole, 0),
+        "stratify": Key("a column whose values have the same shares in each split", "a column",
+                        _text),
+        "seed": Key("another seed gives another split", "a whole number", _whole, 0),
     },
     "dedupe": {
-        "exact": Key("drop equal rows; a list names the columns", "true, false or columns",
+        "exact": Key("drop equal rows; a list of columns compares only those",
+                     "true, false or columns",
                      _exact, False),
         "near": Key(
-            "drop texts of at least this Jaccard index; false does not even compare them",
+            "drop near duplicates, of at least this Jaccard similarity; false compares nothing",
             "a number such as 0.8, or true or false", _near, None, _COMPARED,
         ),
-        "keep": Key("which row of equal ones stays", *_one_of("first", "last"), "first"),
-        "shingle": Key("words in a shingle", "a number above 0", _above, 1, _COMPARED),
+        "keep": Key("which of equal rows is kept", *_one_of("first", "last"), "first"),
+        "shingle": Key("words per shingle, for `near`", "a number above 0", _above, 1, _COMPARED),
     },
     "redact": {
         "kinds": Key(
-            "what is taken out: email, phone, ip, card, iban, key, name", 'a list, or "all"',
+            "what is redacted: email, phone, ip, card, iban, key, name", 'a list, or "all"',
             _kinds, [],
         ),
         "mode": Key(
@@ -222,7 +224,7 @@ KEYS: dict[str, dict[str, Key]] = {
             "mask",
         ),
         "key_env": Key("the variable that holds the key of pseudonyms", "text", _text),
-        "deep": Key("a second pass by the library datafog", "true or false",
+        "deep": Key("a second pass by the library datafog (`lakelog[redact]`)", "true or false",
                     lambda value: isinstance(value, bool), False),
     },
     "budget": {
@@ -236,7 +238,7 @@ KEYS: dict[str, dict[str, Key]] = {
             "true: tiktoken may fetch a vocabulary that is not on this machine", "true or false",
             lambda value: isinstance(value, bool), False,
         ),
-        "balance": Key("as many rows of each value of this column", "a column", _text),
+        "balance": Key("keep equally many rows of each value of this column", "a column", _text),
     },
     "card": {
         "title": Key("name of the data set", "text", _text),

@@ -57,7 +57,10 @@ def write(
     schema = cleaner.schema(reader.schema)
     batches = cleaner.batches(losses.kept(reader) if counted else reader)
     if recipe.filter["quality"] or recipe.filter["languages"]:
-        batches = filters.kept(batches, recipe, losses)
+        column = {"messages": "messages", "preference": "chosen"}.get(recipe.kind, "text")
+        if recipe.kind == "events":
+            column = column_of(recipe.shape["text"])
+        batches = filters.kept(batches, column, recipe.filter, losses)
     count = stage.write(path, schema, batches)
     losses.require_consent(recipe.shape["drop"], "shape", ROWS)
     losses.require_consent(recipe.filter["drop"], "filter", FILTERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import orjson
@@ -10,8 +11,8 @@ from lakelog.train.kinds import KEYS, Key
 
 _HEAD = """\
 # A recipe: `lakelog train export {name}.toml -o {name}/`
-# A line that begins with `# key =` shows a key that may be given; the others are in force.
-# `name` is the family: a group keeps its side in all exports of one family and seed.
+# Lines that begin with `# key =` show keys that may be set; the others are set.
+# `name` is the family: in all its exports of one seed a group keeps its split.
 name = "{name}"
 """
 _ASKED: dict[str, dict[str, Any]] = {
@@ -57,7 +58,7 @@ def template(kind: str, name: str) -> str:
             if spec.shapes and kind not in spec.shapes:
                 continue
             given = section == "shape" and (key == "kind" or key in asked)
-            parts.append(f"# {spec.doc}\n")
+            parts += [f"# {line}\n" for line in textwrap.wrap(spec.doc, 76)]
             value = _value(section, key, spec, kind, name, asked)
             live = given or (section, key) in _IN_FORCE
             parts.append(f"{'' if live else '# '}{key} = {orjson.dumps(value).decode()}\n")

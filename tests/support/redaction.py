@@ -1,9 +1,10 @@
 """Secrets, personal data and innocent lines by format rules, to measure what redaction does.
 
 Everything is made at run time out of random letters, so that no secret stands in any file. The
-rules follow the documents of the providers and know nothing of the patterns that look for them. In
-a rule `{A20}` are 20 letters and digits, `{h32}` lower hex digits, `{W43}` letters, digits, `_`
-and `-`, and so on: see `ALPHABETS`; `{uuid}` is a UUID.
+rules are what is publicly known of each provider's tokens. They share no code with the patterns
+that look for them, but an author: what both have wrong is not found here. In a rule `{A20}` are 20
+letters and digits, `{h32}` lower hex digits, `{W43}` letters, digits, `_` and `-`, and so on: see
+`ALPHABETS`; `{uuid}` is a UUID.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -202,8 +203,21 @@ def _moment(names: list[str], samples: list[list[str]]) -> tuple[str | int, ...]
 def _samples(head: bytes, mark: str, width: int) -> list[list[str]]:
     """The cells of the first rows that are whole."""
     lines = head.decode("utf-8", "replace").split("\n")[1:]
-    rows = [_cells(line.rstrip("\r"), mark) for line in lines[:-1] or lines]
+    rows = [_cells(record.rstrip("\r"), mark) for record in _records(lines[:-1] or lines)]
     return [row for row in rows if len(row) == width and any(row)][:_SAMPLES]
+
+
+def _records(lines: list[str]) -> Iterator[str]:
+    """Join lines whose quotes go on over their end; lines by themselves where none closes them."""
+    held: list[str] = []
+    quotes = 0
+    for line in lines:
+        held.append(line)
+        quotes += line.count('"')
+        if quotes % 2 == 0:
+            yield "\n".join(held)
+            held = []
+    yield from held
 
 
 def _is_time(cell: str) -> bool:
