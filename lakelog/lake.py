@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         compact,
         gc,
         history,
+        hotcopy,
         repair,
         resolve,
         retention,
@@ -46,9 +47,9 @@ else:
     ingest, tables = Lazy("lakelog.ingest.ingest"), Lazy("lakelog.views.tables")
     behaviour, follow = Lazy("lakelog.query.behaviour"), Lazy("lakelog.query.follow")
     frames, export = Lazy("lakelog.query.frames"), Lazy("lakelog.export.export")
-    compact, gc, history, repair, resolve, retention, seal, stats, verify = (
+    compact, gc, history, hotcopy, repair, resolve, retention, seal, stats, verify = (
         Lazy(f"lakelog.store.{room}")
-        for room in "compact gc history repair resolve retention seal stats verify".split()
+        for room in "compact gc history hotcopy repair resolve retention seal stats verify".split()
     )
 
 Progress = Callable[[int, int], None]
@@ -282,6 +283,13 @@ class Lake:
     def repair(self, copy: str | None = None) -> repair.Repaired:
         """Set damaged files aside, or fetch them from the lake at `copy`; list what is lost."""
         return repair.repair(self.store, self._session.connect, copy)
+
+    def backup(self, to: str, progress: Progress | None = None) -> hotcopy.Copied:
+        """Copy this lake, in use as it is, to a directory; again, only what is new.
+
+        Raises AlreadyExists where something else is there, Damaged, OSError.
+        """
+        return hotcopy.copy(self.store, os.fspath(to), progress)
 
     def compact(self, progress: Progress | None = None) -> compact.Compaction:
         """Settle, then merge small segments and sort by type and time."""

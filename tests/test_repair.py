@@ -157,7 +157,7 @@ def test_a_head_move_without_a_trace_is_made_again_from_segments(way: str, tmp_p
         file.write_bytes(b"")
     done = cured(path)
     assert types(path) == ["A", "B", "C", "~"]
-    assert any("2 events taken back" in line for line in done.done)
+    assert any("2 later events taken back" in line for line in done.done)
     with lakelog.open(path) as lake:
         lake.append([{"type": "AGAIN", "id": "b"}])
         assert lake.count() == 4

@@ -111,6 +111,20 @@ def test_a_full_file_is_followed_by_another(make_lake: MakeLake) -> None:
     assert rows(lake) == list(range(7))
 
 
+def test_a_living_writer_keeps_a_file_and_its_watermark(make_lake: MakeLake) -> None:
+    """A full file stays, locked, until the next one is there: whatever others seal and trim, the
+    head goes on saying how far this writer was sealed."""
+    lake, other = make_lake(rotate_events=3), make_lake()
+    lake.append(numbers(0, 1, 2))
+    other.settle()
+    for n in range(3):
+        lake.branch(f"b{n}")
+    assert [disk.is_locked(file.path) for file in files(lake)] == [True]
+    assert other.settle().move.wal[lake.writer().name] == 0
+    lake.append(numbers(4))
+    assert other.settle().move.wal[lake.writer().name] == 1
+
+
 def test_a_file_rotates_by_its_bytes(make_lake: MakeLake) -> None:
     """The size of the JSON counts, not that of the compressed file."""
     lake = make_lake(rotate_bytes=10_000)

@@ -47,6 +47,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "audit": ("audit", "prove that each line of a file is stored exactly once"),
         "backups": ("backups", "list, verify or restore copies of watched files"),
         "verify": ("care", "check every byte and name the damaged files"),
+        "backup": ("care", "copy a lake in use; later runs copy what is new"),
         "repair": ("care", "set damaged files aside, or restore them from a copy"),
         "compact": ("care", "merge small segments"),
         "gc": ("care", "delete files that no state refers to"),

@@ -1,4 +1,4 @@
-"""verify, repair, compact, gc, retention: keeping a lake sound and small."""
+"""verify, repair, backup, compact, gc, retention: keeping a lake sound and small."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from lakelog.cli.terminal import confirm, many, size, width
 from lakelog.errors import Damaged
 from lakelog.export.values import clock, micros
 from lakelog.settings import span_us
-from lakelog.store import engine
+from lakelog.store import engine, hotcopy
 from lakelog.store.compact import Compaction
 from lakelog.store.gc import Collected
-from lakelog.store.opening import Store
+from lakelog.store.opening import Store, load
 from lakelog.store.repair import Repaired
 from lakelog.store.repair import repair as repair_store
 from lakelog.store.resolve import resolve
@@ -64,7 +64,7 @@ def verify(app: App, ref: str | None, mend: bool, yes: bool, target: Target) -> 
     lakelog repair --from /backup/lake --yes
 """)  # fmt: skip
 @click.option(
-    "--from", "copy", type=click.Path(), metavar="LAKE",
+    "--from", "--copy", "copy", type=click.Path(), metavar="LAKE",
     help="Fetch damaged files from this copy where they are intact.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only report what is damaged.")
@@ -93,6 +93,25 @@ def repair(app: App, copy: str | None, dry_run: bool, yes: bool, target: Target)
     emit_record(record, target, lambda: "\n".join(_repair_lines(store, outcome)) + "\n")
     if not after.intact:
         click.get_current_context().exit(exits.WRONG)
+
+
+@verb(examples="""
+    lakelog backup ./lake /backup/lake
+    lakelog repair --copy /backup/lake
+""")  # fmt: skip
+@click.argument("source", metavar="LAKE", type=click.Path())
+@click.argument("to", type=click.Path())
+@with_output
+def backup(app: App, source: str, to: str, target: Target) -> None:
+    """Copy a lake while it is in use; later runs copy only what is new.
+
+    TO is a lake as well: query it with --lake TO, verify it, copy it back to restore. Do not write
+    to it. `lakelog repair --copy TO` fetches damaged files from it.
+    """
+    with app.progress("copying", "files") as progress:
+        done = hotcopy.copy(load(source), to, progress)
+    line = f"copied {many(done.files, 'file')}, {size(done.bytes)}; {done.kept:,} were there\n"
+    emit_record(dataclasses.asdict(done), target, lambda: line)
 
 
 @verb(examples="""

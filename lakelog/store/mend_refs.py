@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 from lakelog.errors import DamagedRef
-from lakelog.store import disk, document, manifest, salvage
+from lakelog.store import disk, document, manifest, orphans, salvage
 from lakelog.store.aside import Repaired, set_aside
 from lakelog.store.layout import parse_packed
 from lakelog.store.manifest import Manifest
 from lakelog.store.opening import Store
+from lakelog.store.orphans import Connect
 from lakelog.store.publish import Change, try_move
 from lakelog.store.refs import Head, Move, author, encode_move, encode_packed, read_packed
 
+Marks = dict[str, int]
 Moves = dict[int, tuple[Move, bytes]]
 _DONE_ONCE = (
     "ingest", "dedupe", "retention", "quarantine", "view", "format", "rollback", "undo",
@@ -28,7 +31,6 @@ def mend_moves(store: Store, branch: str, outcome: Repaired) -> None:
     missing = [n for n in range(1, top + 1) if n not in good]
     if not missing and not torn:
         return
-    last = good[max(good)][0] if good else None
     for number in missing:
         good[number] = _stand_in(store, branch, number, good, bad.get(number, b""))
     directory = store.layout.head_dir(branch)
@@ -45,9 +47,6 @@ def mend_moves(store: Store, branch: str, outcome: Repaired) -> None:
     store.refs.forget()
     if missing:
         outcome.lost.append(f"branch {branch}: {_listed(missing)} of its log")
-    if top in missing:
-        base = Head(good[top][0], document.digest(good[top][1]))
-        _make_head(store, last, base, bool(salvage.snapshot_in(store, bad.get(top, b""))), outcome)
 
 
 def _damaged_packed(store: Store, branch: str) -> dict[str, tuple[int, int]]:
@@ -85,41 +84,6 @@ def _stand_in(
     return move, encode_move(move)
 
 
-def _make_head(
-    store: Store, last: Move | None, base: Head, own: bool, outcome: Repaired
-) -> None:  # fmt: skip
-    """Make a move on top of a lost newest one: with its own state, if its bytes still name it,
-    else with the last state before it and what was sealed since."""
-    branch, marks = base.move.branch, last.wal if last else {}
-    snapshot = base.move.snapshot
-    state = store.manifests.load(snapshot)
-    if own:
-        since = _keys(store, last.snapshot) if last else set()
-        held = _keys(store, snapshot)
-        way = [s for s in salvage.sealings(store, since) if held.issuperset(s.segments)]
-        change = Change("repair", "past a damaged move, on its own state", snapshot=snapshot)
-    else:
-        way = salvage.later(store, branch, state, marks, None)
-        change = _taking_back(store, way, "past a damaged move")
-    change = dataclasses.replace(change, rewind=True, watermarks=salvage.raised(marks, way))
-    _move(store, base, state, change)
-    events = sum(e["events"] for e in change.entries)
-    outcome.done.append(
-        f"branch {branch}: moved past damaged move {base.move.number}"
-        + (", onto its own state" if own else f"; {events} events taken back")
-    )
-
-
-def _keys(store: Store, digest: str) -> set[str]:
-    return {e["key"] for e in store.manifests.entries(store.manifests.load(digest))}
-
-
-def _taking_back(store: Store, way: list[salvage.Sealed], message: str) -> Change:
-    entries = tuple(salvage.entry(store, key) for step in way for key in step.segments)
-    runs = tuple(run for step in way for run in step.runs)
-    return Change("repair", message, entries=entries, ids_add=runs)
-
-
 def _move(store: Store, base: Head, state: Manifest, change: Change) -> None:
     done = try_move(store, base, state, change, disk.random_hex())
     if done is None:
@@ -128,39 +92,93 @@ def _move(store: Store, base: Head, state: Manifest, change: Change) -> None:
     store.refs.note(done)
 
 
-def restore_state(store: Store, branch: str, outcome: Repaired) -> None:
-    """If the head's state does not open, find it again, or go to the newest one that does."""
+def restore_state(store: Store, branch: str, connect: Connect, outcome: Repaired) -> None:
+    """If the head's move was lost or its state does not open, go to the newest kept state that
+    does, with what can be proved to have been sealed since."""
     head = store.refs.head(branch)
-    if salvage.opens(store, head.move.snapshot):
+    if head.move.op != "lost" and (
+        salvage.opens(store, head.move.snapshot) or _rebuild_page(store, head, outcome)
+    ):
         return
-    again = None
-    if salvage.intact(store, "manifests", head.move.snapshot):
-        again = salvage.replayed(store, store.manifests.load(head.move.snapshot))
-    if again is not None:
-        base, entries = again
-        changed = salvage.changes(store, base, entries)
-        _move(store, head, base, Change("repair", "a damaged page rebuilt", entries=changed))
-        outcome.done.append(f"branch {branch}: a damaged page rebuilt, nothing lost")
-        return
-    move = _newest_open(store, branch)
-    state = store.manifests.load(move.snapshot)
-    way = salvage.later(store, branch, state, move.wal, head.move.wal)
-    message = f"manifest of move {head.move.number} is damaged; on move {move.number}"
-    change = dataclasses.replace(_taking_back(store, way, message), rewind=True)
+    moves = [move for move, _ in salvage.moves(store, branch)[0].values()]
+    base = _newest_open(store, moves)
+    state = store.manifests.load(base.snapshot)
+    known = salvage.named(store)
+    sealed = _sealed_before(store, moves, base, known)
+    way, marks = orphans.adopt(store, connect, base, known, sealed)
+    entries = tuple(salvage.entry(store, key) for step in way for key in step.segments)
+    runs = tuple(run for step in way for run in step.runs)
+    lost, marks = _lost_commits(store, branch, moves, marks)
+    number, events = head.move.number, sum(e["events"] for e in entries)
+    where = "its own state" if base.number == number else f"the state of move {base.number}"
+    where = where if base.number else "an empty state"
+    change = Change(
+        "repair", f"past damaged move {number}, on {where}", entries=entries,
+        ids_add=runs, rewind=True, watermarks=marks,
+    )  # fmt: skip
     _move(store, head, state, change)
-    found = salvage.raised(move.wal, way)
-    events = sum(e["events"] for e in change.entries)
     outcome.done.append(
-        f"branch {branch}: state of move {move.number} taken, with {events} later events taken"
-        " back from segments"
+        f"branch {branch}: moved past damaged move {number}, onto {where};"
+        f" {events} later events taken back from segments"
     )
-    outcome.lost.extend(_undone(store, branch, move.number))
-    for writer, mark in head.move.wal.items():
-        if writer in found and found[writer] < mark:
-            outcome.lost.append(
-                f"branch {branch}: group commits {found[writer] + 1} to {mark} of writer"
-                f" {writer[:12]}, unless all of them were duplicates"
+    outcome.lost.extend(_undone(store, branch, base.number))
+    outcome.lost.extend(lost)
+
+
+def _rebuild_page(store: Store, head: Head, outcome: Repaired) -> bool:
+    """Rebuild a page of the head's state from the states before it, if the totals prove it."""
+    if not salvage.intact(store, "manifests", head.move.snapshot):
+        return False
+    again = salvage.replayed(store, store.manifests.load(head.move.snapshot))
+    if again is None:
+        return False
+    base, entries = again
+    changed = salvage.changes(store, base, entries)
+    _move(store, head, base, Change("repair", "a damaged page rebuilt", entries=changed))
+    outcome.done.append(f"branch {head.move.branch}: a damaged page rebuilt, nothing lost")
+    return True
+
+
+def _sealed_before(store: Store, moves: list[Move], base: Move, known: set[str]) -> Marks:
+    """Return how far each writer was sealed when a state was made, for all writers there ever were.
+
+    A writer that is missing in a move may be finished, and its watermark left out: so the highest
+    of all moves counts, and so do the segments that kept states name, whose frames were sealed. A
+    rewind after the state took off what had been sealed before it: that does not come back.
+    """
+    marks: Marks = {}
+    before = {move.number: move.generation for move in moves}
+    for move in moves:
+        rewound = move.op != "lost" and move.generation > before.get(move.number - 1, 0)
+        if move.number <= base.number or rewound:
+            for writer, mark in move.wal.items():
+                marks[writer] = max(mark, marks.get(writer, -1))
+    found = salvage.sealings(store, set())
+    return salvage.raised(
+        marks,
+        [s for s in found if s.branch == base.branch and not known.isdisjoint(s.segments)],
+    )
+
+
+def _lost_commits(
+    store: Store, branch: str, moves: list[Move], marks: Marks
+) -> tuple[list[str], Marks]:
+    """List group commits that some move says were sealed, and that are in no state, segment or
+    WAL any more; return them, and watermarks that pass over them."""
+    held = orphans.in_wals(store, branch)
+    raised, lost = dict(marks), []
+    for move in moves:
+        for writer, mark in move.wal.items():
+            low = raised.get(writer, -1)
+            if mark > low and held.get(writer, set()).isdisjoint(range(low + 1, mark + 1)):
+                raised[writer] = mark
+    for writer, mark in sorted(raised.items()):
+        if mark > (low := marks.get(writer, -1)):
+            lost.append(
+                f"branch {branch}: group commits {low + 1} to {mark} of writer {writer[:12]},"
+                " unless all of them were duplicates"
             )
+    return lost, raised
 
 
 def _undone(store: Store, branch: str, number: int) -> list[str]:
@@ -173,14 +191,16 @@ def _undone(store: Store, branch: str, number: int) -> list[str]:
     ]
 
 
-def _newest_open(store: Store, branch: str) -> Move:
-    for number in reversed(store.refs.numbers(branch)):
-        move = store.refs.read(branch, number)
-        if salvage.opens(store, move.snapshot):
+def _newest_open(store: Store, moves: list[Move]) -> Move:
+    """The newest move whose state opens; one of number 0 on an empty state if there is none."""
+    ordered = sorted(moves, key=lambda move: -move.number)
+    for move, before in itertools.zip_longest(ordered, ordered[1:]):
+        guessed = move.op == "lost" and before is not None and move.snapshot == before.snapshot
+        if not guessed and salvage.opens(store, move.snapshot):
             return move
     empty = manifest.empty(disk.random_hex(), disk.now_us(), author())
-    first = store.refs.read(branch, min(store.refs.numbers(branch)))
-    return dataclasses.replace(first, snapshot=store.manifests.write(empty).digest, wal={})
+    snapshot = store.manifests.write(empty).digest
+    return dataclasses.replace(ordered[-1], number=0, snapshot=snapshot, wal={}, time=0)
 
 
 def _listed(numbers: list[int]) -> str:

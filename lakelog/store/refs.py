@@ -91,6 +91,10 @@ class Refs:
             raise UnknownRef(f"branch {branch!r} was deleted")
         return seen
 
+    def head_number(self, branch: str) -> int:
+        """The number of the newest move, of a deleted branch too. Raises UnknownRef, DamagedRef."""
+        return self._newest(branch, self._start(branch))
+
     def read_head(self, branch: str, number: int) -> Head:
         """Return move `number` with its digest. Raises DamagedRef, FileNotFoundError."""
         data = disk.read(self._layout.move(branch, number))

@@ -48,7 +48,7 @@ def repair(
     for branch in store.refs.all_branches():
         mend_refs.mend_moves(store, branch, outcome)
         with contextlib.suppress(UnknownRef):  # one deleted, or never finished, needs no more
-            mend_refs.restore_state(store, branch, outcome)
+            mend_refs.restore_state(store, branch, connect, outcome)
             mend_data.drop_segments(store, branch, outcome)
             mend_data.renew_ids(store, branch, connect, outcome)
             mend_data.mend_wals(store, branch, connect, outcome)

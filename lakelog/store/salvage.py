@@ -8,9 +8,11 @@ those sealed after the last state that opens can be taken back in order.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import orjson
@@ -23,7 +25,6 @@ from lakelog.store.opening import Store
 from lakelog.store.refs import Move, Refs, packed_lines
 
 Marks = dict[str, int]
-_TRIES = 10_000
 
 
 @dataclass(frozen=True)
@@ -135,44 +136,38 @@ def changes(store: Store, base: Manifest, entries: list[Entry]) -> tuple[Entry, 
     return (*removals, *(e for k, e in new.items() if old.get(k) != e))
 
 
-def later(
-    store: Store, branch: str, state: Manifest, low: Marks, high: Marks | None
-) -> list[Sealed]:
-    """Return the sealings of a branch that came after a state, in order: those whose WAL
-    sequences follow its watermarks, and do not pass `high`. The longest way is taken."""
-    known = {e["key"] for e in store.manifests.entries(state)}
-    loose = [s for s in sealings(store, known) if s.ranges and s.branch == branch]
-    inside = [
-        s for s in loose
-        if high is None or all(last <= high.get(w, -1) for w, (_, last) in s.ranges.items())
-    ]  # fmt: skip
-    budget = [_TRIES]
-    return _chain(sorted(inside, key=lambda s: sorted(s.ranges.items())), dict(low), budget)
+def named(store: Store) -> set[str]:
+    """Return every segment that a state which opens names, of any kept move or tag."""
+    store.manifests.forget()
+    found: set[str] = set()
+    paged: dict[str, set[str] | None] = {}
+    for digest in _states(store):
+        try:
+            state = store.manifests.load(digest)
+        except Damaged:
+            continue
+        for page in state.pages:
+            if page.digest not in paged:
+                readable = opens_page(store, page)
+                paged[page.digest] = _added(store.manifests.page(page)) if readable else None
+        keys = [paged[page.digest] for page in state.pages]
+        if None not in keys:
+            found = found.union(_added(state.tail), *filter(None, keys))
+    return found
 
 
-def _chain(options: list[Sealed], marks: Marks, budget: list[int]) -> list[Sealed]:
-    best: list[Sealed] = []
-    budget[0] -= 1
-    ahead = [s for s in options if all(f > marks.get(w, -1) for w, (f, _) in s.ranges.items())]
-    next_up = [s for s in ahead if all(_follows(marks, w, f) for w, (f, _) in s.ranges.items())]
-    for option in next_up or ahead:
-        if budget[0] < 0:
-            break
-        rest = [s for s in ahead if s is not option]
-        way = [option, *_chain(rest, raised(marks, [option]), budget)]
-        if _covered(way) > _covered(best):
-            best = way
-        if len(way) == len(ahead):
-            break
-    return best
+def _added(entries: Iterable[Entry]) -> set[str]:
+    return {e["key"] for e in entries if e.get("add") == "segment"}
 
 
-def _follows(marks: Marks, writer: str, first: int) -> bool:
-    return writer not in marks or first == marks[writer] + 1
-
-
-def _covered(way: list[Sealed]) -> int:
-    return sum(last - first + 1 for s in way for first, last in s.ranges.values())
+def _states(store: Store) -> list[str]:
+    names: dict[str, None] = {}
+    for branch in store.refs.all_branches():
+        names.update(dict.fromkeys(move.snapshot for move, _ in moves(store, branch)[0].values()))
+    for tag in store.refs.tag_names():
+        with contextlib.suppress(DamagedRef):
+            names[store.refs.tag(tag).snapshot] = None
+    return list(names)
 
 
 def raised(marks: Marks, way: list[Sealed]) -> Marks:

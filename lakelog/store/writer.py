@@ -120,7 +120,7 @@ class Writer:
         self._doubtful: list[int] = []
         self._fd = -1
         self._abandoned: list[int] = []
-        self._raw, self._events, self._opened = 0, 0, 0.0
+        self._raw, self._events, self._opened, self._is_due = 0, 0, 0.0, False
         self._last = -1
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
 
@@ -223,12 +223,12 @@ class Writer:
         self._sequence += 1
         self._raw += sum(batch.size for batch in group)
         self._events += len(lines)
-        if self._is_full():
+        if not self._is_due and self._is_full():
             self._rotate()
 
     def _store_frame(self, frame: bytes) -> None:
         """Write and sync one frame; on failure poison the file and use the next one, once."""
-        if self._fd >= 0:
+        if self._fd >= 0 and not self._is_due:
             try:
                 disk.write_all(self._fd, frame)
                 disk.sync_file(self._fd)
@@ -270,7 +270,7 @@ class Writer:
                 disk.unlink(path)
         self._let_go()
         self._finish()
-        self._fd, self._n = fd, self._n + 1
+        self._fd, self._n, self._is_due = fd, self._n + 1, False
         self._raw, self._events, self._opened = 0, 0, time.monotonic()
         os.lseek(fd, 0, os.SEEK_END)
         if self._n == 1 and self._store.settings.seal != "never":
@@ -310,10 +310,14 @@ class Writer:
         )
 
     def _rotate(self) -> None:
-        """Close the file; the next group makes the next one. Maybe call for a sealer."""
-        self._finish()
+        """Have the next group make the next file. Maybe call for a sealer.
+
+        Until that file is there this one stays locked: a living writer always has a file, so its
+        watermark is never left out, and nobody takes what it sealed for unsealed.
+        """
+        self._is_due = True
         if self._store.settings.seal != "never":
-            self._seal_if(self._waiting() >= 2)
+            self._seal_if(self._waiting() > 2)
 
     def _seal_if(self, due: bool) -> None:
         """Call for a sealer, of this process or beside it."""

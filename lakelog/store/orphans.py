@@ -1,0 +1,96 @@
+"""Segments that no kept state names although they were sealed: found again, and proved.
+
+Each tells which frames of which writers are in it. It is taken back only if its frames follow,
+writer by writer, on what is known to be sealed; if no kept state ever named it; if gc had not
+condemned it before the state it is to stand on; and if no event of it is in that state. Whatever
+else lies on disk are leftovers of lost races, and inputs of compactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lakelog.store import disk, document, salvage, segment, sql
+from lakelog.store.opening import Store
+from lakelog.store.refs import Move
+from lakelog.store.salvage import Marks, Sealed
+from lakelog.store.tail import Tail
+
+Connect = Callable[[], Any]
+
+
+def adopt(
+    store: Store, connect: Connect, base: Move, known: set[str], marks: Marks
+) -> tuple[list[Sealed], Marks]:
+    """Return what can be proved to have been sealed after a move, in order, and the watermarks
+    that it raises. Of two sealings of the same frames the larger counts."""
+    condemned = _condemned(store)
+    loose = [
+        s for s in salvage.sealings(store, known)
+        if s.ranges and s.branch == base.branch
+        and not any(condemned.get(f"segments/{key}", base.time) < base.time for key in s.segments)
+    ]  # fmt: skip
+    held = in_wals(store, base.branch)
+    way: list[Sealed] = []
+    while True:
+        ahead = [s for s in loose if _follows(s, marks, held)]
+        ahead.sort(key=lambda s: (_gap(s, marks), -_frames(s), s.commit))
+        found = next((s for s in ahead if not _is_there(store, connect, base, s)), None)
+        if found is None:
+            return way, marks
+        way.append(found)
+        loose.remove(found)
+        marks = salvage.raised(marks, [found])
+
+
+def in_wals(store: Store, branch: str) -> dict[str, set[int]]:
+    """Return the sequences of each writer that can still be read in its WAL files."""
+    tail = Tail(store.layout, store.refs, branch)
+    return {
+        writer: {frame.sequence for file in files for frame in (*file.frames, *file.resumed)}
+        for writer, files in tail.scan().items()
+    }
+
+
+def _follows(sealed: Sealed, marks: Marks, held: dict[str, set[int]]) -> bool:
+    """Whether frames are above the watermarks, with nothing between that a WAL still holds."""
+    for writer, (first, _) in sealed.ranges.items():
+        mark = marks.get(writer, -1)
+        if first <= mark or not held.get(writer, set()).isdisjoint(range(mark + 1, first)):
+            return False
+    return True
+
+
+def _gap(sealed: Sealed, marks: Marks) -> int:
+    return sum(first - marks.get(w, -1) - 1 for w, (first, _) in sealed.ranges.items())
+
+
+def _frames(sealed: Sealed) -> int:
+    return sum(last - first + 1 for first, last in sealed.ranges.values())
+
+
+def _is_there(store: Store, connect: Connect, base: Move, sealed: Sealed) -> bool:
+    """Whether an event of a sealing is in a state already, under the name of another segment."""
+    state = store.manifests.load(base.snapshot)
+    held = [e["key"] for e in store.manifests.entries(state) if e["kind"] == "events"]
+    held = [key for key in held if salvage.intact(store, "segments", key)]
+    kinds = {key: segment.metadata(store.layout, key)["kind"] for key in sealed.segments}
+    mine = [key for key, kind in kinds.items() if kind == "events"]
+    if not held or not mine:
+        return False
+    ours, theirs = (sql.parquet(_paths(store, keys)) for keys in (mine, held))
+    query = f"""SELECT EXISTS (SELECT 1 FROM {theirs} AS a JOIN {ours} AS b
+        ON a.origin = b.origin AND a.position = b.position)"""
+    return bool(connect().cursor().execute(query).fetchone()[0])
+
+
+def _paths(store: Store, keys: list[str]) -> list[str]:
+    return [store.layout.object("segments", key) for key in keys]
+
+
+def _condemned(store: Store) -> dict[str, int]:
+    try:
+        return dict(document.decode(disk.read(store.layout.condemned))["names"])
+    except (OSError, document.NotIntact):
+        return {}

@@ -1,0 +1,171 @@
+"""Backup of a lake in use: a state of the branch, incremental, and what repair fetches from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import lakelog
+from lakelog.cli import cli
+from lakelog.errors import AlreadyExists, Damaged
+from tests.support import damage, lakes
+
+MakeLake = Callable[..., lakelog.Lake]
+
+
+def rows(path: object) -> list[tuple[str, int]]:
+    """Every event of a lake, by writer and position."""
+    with lakelog.open(str(path), create=False) as lake:
+        assert lake.verify().problems == ()
+        query = "SELECT origin, position FROM events ORDER BY ALL"
+        return lake.sql(query).fetchall()
+
+
+def test_a_second_backup_copies_only_what_is_new(lake: lakelog.Lake, home: Path) -> None:
+    """Segments, moves, tags and the live tail are there after each run, and nothing is copied
+    twice but WALs."""
+    to = home / "copy"
+    for name in "ABC":
+        lake.append({"type": name, "id": name})
+        lake.settle()
+    lake.tag("v1")
+    lake.append({"type": "tail"})
+    first = lake.backup(str(to))
+    assert rows(to) == rows(lake.path)
+    lake.append({"type": "D"})
+    lake.settle()
+    second = lake.backup(str(to))
+    assert rows(to) == rows(lake.path)
+    assert second.files < first.files / 2
+    assert lake.backup(str(to)).files <= 1  # the WAL of a living writer
+    lake.store.refs.forget()
+    with lakelog.open(str(to)) as copy:
+        assert copy.at("v1").count() == 3
+        assert [e.move.number for e in copy.log()] == [e.move.number for e in lake.log()]
+
+
+def test_a_backup_follows_compaction_gc_and_branches(make_lake: MakeLake, home: Path) -> None:
+    """A copy stays one while its lake is compacted, collected, rolled back and branched."""
+    lake, to = make_lake(gc_grace_hours=0, history_days=0), home / "copy"
+    for n in range(3):
+        for m in range(5):
+            lake.append({"type": f"{n}-{m}", "id": f"{n}-{m}"})
+            lake.settle()
+        lake.tag(f"v{n}")
+        lake.compact()
+        lake.branch(f"b{n}")
+        for _ in range(110 if n == 1 else 0):
+            lake.snapshot()
+        lake.gc()
+        lake.backup(str(to))
+        assert rows(to) == rows(lake.path)
+    lake.rollback("v0")
+    lake.backup(str(to))
+    assert rows(to) == rows(lake.path)
+    with lakelog.open(str(to)) as copy:
+        assert sorted(copy.branches()) == ["b0", "b1", "b2", "main"]
+
+
+def test_a_backup_beside_writers_is_a_state_of_the_branch(home: Path) -> None:
+    """Of each writer the copy holds a beginning: all that was acknowledged before it began."""
+    path, to = home / "lake", home / "copy"
+    code = """import sys, lakelog
+with lakelog.open(sys.argv[1]) as lake:
+    for n in range(100_000):
+        lake.append({"type": "A", "data": n})
+        if n % 20 == 19:
+            lake.settle()
+"""
+    lakes.opened(str(path), rotate_events=50).close()
+    root = str(Path(lakelog.__file__).parent.parent)
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=root) for _ in range(2)
+    ]
+    try:
+        with lakelog.open(str(path)) as lake:
+            while lake.count() < 50:
+                time.sleep(0.05)
+            for _ in range(4):
+                before = lake.sql("SELECT origin, position FROM events").fetchall()
+                lake.backup(str(to))
+                found = rows(to)
+                assert set(before) <= set(found)
+                assert len(set(found)) == len(found)
+                by = {name: [n for who, n in found if who == name] for name, _ in found}
+                assert all(places == list(range(len(places))) for places in by.values())
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+
+
+def test_repair_fetches_from_a_backup(lake: lakelog.Lake, home: Path) -> None:
+    """What a backup holds, repair brings back."""
+    for name in "ABC":
+        lake.append({"type": name})
+        lake.settle()
+    lake.backup(str(home / "copy"))
+    lake.close()
+    for kind in ("segments", "manifests"):
+        for file in Path(lake.path, kind).rglob("*.*"):
+            file.write_bytes(b"")
+    done = damage.repaired(lake.path, str(home / "copy"))
+    assert done.lost == []
+    assert len(rows(lake.path)) == 3
+
+
+def test_a_backup_goes_nowhere_else(make_lake: MakeLake, home: Path) -> None:
+    """A directory with other content, another lake, the lake itself, and a copy that was written
+    to are refused before anything is changed."""
+    lake, other = make_lake(), make_lake("other")
+    lake.append({"type": "A"})
+    lake.settle()
+    (home / "full").mkdir()
+    (home / "full" / "x").write_text("x")
+    for to in ("full", "other", "lake", "lake/inside"):
+        with pytest.raises(AlreadyExists):
+            lake.backup(str(home / to))
+    lake.backup(str(home / "copy"))
+    with lakelog.open(str(home / "copy")) as copy:
+        copy.append({"type": "B"})
+        copy.settle()
+    with pytest.raises(AlreadyExists, match="written to"):
+        lake.backup(str(home / "copy"))
+    assert other.count() == 0
+
+
+@pytest.mark.damaged
+def test_a_damaged_object_is_named_and_not_copied(lake: lakelog.Lake, home: Path) -> None:
+    """Damage does not spread: the file is named, and all others are copied."""
+    for name in "AB":
+        lake.append({"type": name})
+        lake.settle()
+    lake.backup(str(home / "copy"))
+    shutil.rmtree(home / "copy")
+    file = next(Path(lake.path, "segments").rglob("*.parquet"))
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(Damaged, match=file.name):
+        lake.backup(str(home / "copy"))
+    names = {f.name for f in Path(home, "copy", "segments").rglob("*.parquet")}
+    assert len(names) == 1
+    assert file.name not in names
+
+
+def test_the_verb_says_what_it_copied(lake: lakelog.Lake, home: Path) -> None:
+    """`lakelog backup LAKE TO` works on a lake in use; the second run has next to nothing to do."""
+    lake.append({"type": "A"})
+    lake.settle()
+    run = CliRunner().invoke(cli, ["backup", lake.path, str(home / "copy"), "--json"])
+    assert run.exit_code == 0, run.output
+    assert json.loads(run.stdout)["files"] > 3
+    run = CliRunner().invoke(cli, ["backup", lake.path, str(home / "copy"), "--json"])
+    assert json.loads(run.stdout)["files"] <= 1
+    assert rows(home / "copy") == rows(lake.path)

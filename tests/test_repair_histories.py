@@ -1,0 +1,108 @@
+"""Repair past a damaged newest state: nothing doubled or brought back, all that is lost listed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import lakelog
+from tests.support import damage, lakes
+from tests.test_repair import cured, head, move_file, object_file, types
+
+pytestmark = pytest.mark.damaged
+
+
+def short_lived(path: str, *names: str) -> None:
+    """Append each event with a writer of its own, sealed, trimmed and gone."""
+    for name in names:
+        with lakes.opened(path) as lake:
+            lake.append({"type": name})
+        with lakes.opened(path) as lake:
+            lake.settle()
+
+
+def lose(path: str, what: str) -> None:
+    """Lose the newest move, or the manifest that it names."""
+    move, _, _ = head(path)
+    file = object_file(path, "manifests", move.snapshot)
+    if what == "move":
+        move_file(path, move.number).unlink()
+    elif what == "both":
+        file.write_bytes(b"")
+        move_file(path, move.number).write_bytes(b"")
+    else:
+        file.write_bytes(b"")
+
+
+LOSSES = pytest.mark.parametrize("what", ["move", "manifest", "both"])
+
+
+@LOSSES
+def test_repair_after_compaction_doubles_nothing(tmp_path: Path, what: str) -> None:
+    """The inputs of a compaction, whose writers are forgotten, are no events that were lost."""
+    path = str(tmp_path / "lake")
+    short_lived(path, *"ABCDEFGH")
+    with lakes.opened(path, segment_rows=100) as lake:
+        assert lake.compact().removed > 1
+    short_lived(path, *"IJ")
+    lose(path, what)
+    cured(path)
+    assert types(path) == [*"ABCDEFGHIJ", "~"]
+
+
+@LOSSES
+@pytest.mark.parametrize("verb", ["rollback", "retention"])
+def test_repair_brings_nothing_back_that_was_removed(tmp_path: Path, what: str, verb: str) -> None:
+    """What a rollback or retention took off stays off, though its segments are still there."""
+    path = str(tmp_path / "lake")
+    short_lived(path, *"AB")
+    with lakes.opened(path) as lake:
+        lake.tag("v1")
+    short_lived(path, *"CD")
+    with lakes.opened(path) as lake:
+        if verb == "rollback":
+            lake.rollback("v1")
+        else:
+            lake.append({"type": "OLD", "time": "2001-01-01T00:00:00Z"})
+            lake.settle()
+            lake.retention("3650d", apply=True)
+    short_lived(path, *"EF")
+    lose(path, what)
+    cured(path)
+    assert types(path) == ([*"ABEF", "~"] if verb == "rollback" else [*"ABCDEF", "~"])
+
+
+def test_events_of_two_lost_states_come_back_or_are_listed(tmp_path: Path) -> None:
+    """Where two states cannot be read, what was sealed for them is found, or named as lost."""
+    path = str(tmp_path / "lake")
+    short_lived(path, *"ABCD")
+    _, state, entries = head(path)
+    lose(path, "manifest")
+    object_file(path, "manifests", state.parent).write_bytes(b"")
+    object_file(path, "segments", entries[-1]["key"]).write_bytes(b"")
+    done = cured(path)
+    assert types(path) == [*"ABC", "~"]
+    assert any("group commits 0 to 0 of writer" in line for line in done.lost)
+
+
+@LOSSES
+@pytest.mark.parametrize("rotate", [1, 1000])
+def test_a_living_writer_goes_on_after_repair(tmp_path: Path, what: str, rotate: int) -> None:
+    """A writer whose seal was lost appends, and everything it appended is there."""
+    path = str(tmp_path / "lake")
+    with lakes.opened(path, rotate_events=rotate) as writer:
+        for name in "ABC":
+            writer.append({"type": name})
+            with lakes.opened(path) as other:
+                other.settle()
+        lose(path, what)
+        damage.repaired(path)
+        writer.store.refs.forget()
+        writer.append({"type": "D"})
+        with lakelog.open(path) as reader:
+            found = reader.sql("SELECT type FROM events ORDER BY type").fetchall()
+            assert found == [(name,) for name in "ABCD"]
+            reader.settle()
+            assert reader.verify().problems == ()
+    assert types(path) == list("ABCD")
