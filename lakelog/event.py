@@ -237,7 +237,7 @@ def _row(event: Any, now: datetime) -> dict[str, Any]:
     if type(event) is not dict:
         event = _as_dict(event)
     if not event.keys() <= _PLAIN:
-        event = _gather(event)
+        event = gather(event)
     get = event.get
     name = get("type")
     if type(name) is not str or not name:
@@ -323,7 +323,7 @@ def _as_dict(event: Any) -> dict[str, Any]:
     raise InvalidEvent(f"an event is a dict with a type, not {kind(event)}")
 
 
-def _gather(event: dict[Any, Any]) -> dict[str, Any]:
+def gather(event: dict[Any, Any]) -> dict[str, Any]:
     """Rename known spellings; everything unknown goes into data."""
     known: dict[str, Any] = {}
     extra: dict[str, Any] = {}
@@ -339,7 +339,7 @@ def _gather(event: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _gather_twice(event: dict[Any, Any]) -> dict[str, Any]:
-    """Like _gather where two spellings of one column are given: the plain one wins."""
+    """Like gather where two spellings of one column are given: the plain one wins."""
     known = {k: v for k, v in event.items() if k in _PLAIN and v is not None}
     extra = {}
     for key, value in event.items():

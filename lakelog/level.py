@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _LEVELS = {
     "TRACE": "TRACE", "VERBOSE": "TRACE", "FINEST": "TRACE", "DEBUG": "DEBUG", "DBUG": "DEBUG",
@@ -20,6 +21,17 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,23}")
 def severity(level: str) -> str | None:
     """Return the severity that a level's name stands for, None if it is not known."""
     return _LEVELS.get(level.strip().upper())
+
+
+def with_word(event: dict[str, Any], word: str) -> dict[str, Any]:
+    """Return an event whose payload has the word for its level as `level`, where that is another
+    than the severity it stands for, in more than its case; a `level` of the payload stays."""
+    name, data = severity(event["level"]), event.get("data")
+    if name is None or word.strip().upper() == name:
+        return event
+    if data is None or (isinstance(data, dict) and "level" not in data):
+        event["data"] = {**(data or {}), "level": word}
+    return event
 
 
 def level_of(name: str) -> str | None:

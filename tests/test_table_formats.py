@@ -213,20 +213,6 @@ def test_what_grows_behind_a_new_header_is_audited(lake: lakelog.Lake, tmp_path:
     assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
 
 
-@pytest.mark.parametrize("name", [n for n in FACTS if n.startswith("nab/") and n[-3:] == "csv"])
-def test_series_of_numbers(lake: lakelog.Lake, name: str) -> None:
-    """Every value of a series is the number it was, at its time."""
-    facts, report = FACTS[name], lake.ingest(str(SHARED / name))
-    assert (report.events, report.quarantined) == (facts["rows"], 0)
-    ((low, high, mean, first),) = lake.sql(
-        "SELECT min(v), max(v), avg(v), strftime(min(time), '%Y-%m-%d %H:%M:%S')"
-        " FROM (SELECT time, (data->>'value')::DOUBLE AS v FROM events)"
-    ).fetchall()
-    assert (low, high) == (facts["min"], facts["max"])
-    assert mean == pytest.approx(facts["mean"], rel=1e-6)
-    assert first == facts["first"]
-
-
 def test_what_a_csv_record_is(lake: lakelog.Lake, tmp_path: Path) -> None:
     """Newlines in quotes belong to the record; a header or other numbers of cells make no event."""
     text = (
@@ -239,7 +225,7 @@ def test_what_a_csv_record_is(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert report.files[0].format == "csv"
     found = events(lake)
     assert (found[0]["level"], found[0]["message"]) == ("WARN", 'two\nlines; "x"')
-    assert (found[0]["source"], found[0]["data"]) == ("a", {"size": 5})
+    assert (found[0]["source"], found[0]["data"]) == ("a", {"size": 5, "level": "warning"})
     assert (found[1]["message"], found[1]["data"]) == (None, {"size": "0.50"})
     ((reason, line),) = lake.sql("SELECT reason, line FROM quarantine").fetchall()
     assert reason == "3 fields, but the header has 5"
@@ -248,7 +234,8 @@ def test_what_a_csv_record_is(lake: lakelog.Lake, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 1500])
 @pytest.mark.parametrize(("header", "row", "level", "data"), [
-    ("date,time,level,message", "2024-05-01,10:00:00.5,warning,x", "WARN", None),
+    ("date,time,level,message", "2024-05-01,10:00:00.5,warning,x", "WARN",
+     {"level": "warning"}),
     ("Time,Level,Message", "2024-05-01 10:00:00.5,Error,x", "ERROR", None),
     ("Event DateTime;Severity;Message;Port", "2024-05-01T12:00:00.500+02:00;info;x;80", "INFO",
      {"Port": 80}),

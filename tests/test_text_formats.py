@@ -17,6 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import lakelog
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_time
 from lakelog.ingest import records, transform
@@ -295,11 +296,66 @@ def test_a_date_without_a_year(engine: Any, today: str, date: str, year: int) ->
             assert found["time"].year == year
 
 
+LEVELS = {
+    "pattern": ("2024-05-01 10:00:00 {} x\n", ("WARNING", "critical", "notice", "INFO", "info")),
+    "letters": ("I0102 10:00:00.123456 12 a.go:1] m\n{}0102 10:00:00.5 12 a.go:1] m\n", "EWF"),
+    "logfmt": ("ts=2024-05-01T10:00:00Z severity={} msg=x a=1\n", ("warning", "Err", "info")),
+    "csv": ("time,Severity,n\n2024-05-01T10:00:00Z,{},1.50\n", ("Informational", "info")),
+    "jsonl": ('{{"time":"2024-05-01T10:00:00Z","level":"{}","n":1}}\n', ("Informational", "info")),
+    "spaced": ('{{"level": "{}", "@timestamp": "2024-05-01"}}\n', ("crit", "Fatal")),
+    "typed": ('{{"type":"a","level":"{}","data":{{"n":1}}}}\n', ("warning", "WARN")),
+    "taken": ('{{"type":"a","level":"{}","data":{{"level":1}}}}\n', ("warning",)),
+    "text": ('{{"type":"a","level":"{}","data":"x"}}\n', ("warning",)),
+}  # fmt: skip
+KEPT = {"INFO": None, "info": None, "Fatal": None, "WARN": None}
+
+
+@pytest.mark.parametrize("few", [0, 500])
+@pytest.mark.parametrize("name", LEVELS)
+def test_the_word_for_a_level_stays_beside_its_severity(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, few: int
+) -> None:
+    """It is `level` in the payload where it is another word, unless that has a level itself."""
+    monkeypatch.setattr(transform, "FEW", few)
+    line, words = LEVELS[name]
+    for number, word in enumerate(words):
+        path = tmp_path / f"{number}.{'csv' if name == 'csv' else 'log'}"
+        path.write_text(line.format(word))
+        assert lake.ingest(str(path)).quarantined == 0
+        [(level, data)] = lake.sql(
+            "SELECT level, data FROM events ORDER BY ingested_at DESC, position DESC LIMIT 1"
+        ).fetchall()
+        assert level in ("INFO", "WARN", "ERROR", "FATAL")
+        found = json.loads(data or "{}")
+        if name in ("taken", "text"):
+            assert found == ({"level": 1} if name == "taken" else "x")
+        else:
+            assert found.get("level") == KEPT.get(word, word)
+
+
+def test_number_texts_and_microseconds_stay_as_they_are(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """What a number would lose stays text; the time of Blue Gene has its microseconds."""
+    (tmp_path / "t.csv").write_text(
+        "time,a,b\n2024-05-01T10:00:00.000001Z,1.50,0.000002701\n2024-05-01T10:00:01Z,007,1e5\n"
+    )
+    (tmp_path / "bgl.log").write_text(
+        "- 1117838570 2005.06.03 R02-M1-N0-C:J12-U11 2005-06-03-15.42.50.363779 R02 RAS KERNEL INFO"
+        " instruction cache parity error corrected\n"
+    )
+    for name in ("t.csv", "bgl.log"):
+        assert lake.ingest(str(tmp_path / name)).quarantined == 0
+    query = "SELECT epoch_us(time) % 1000000, data FROM events ORDER BY time DESC"
+    assert [(us, json.loads(data)) for us, data in lake.sql(query).fetchall()][:2] == [
+        (0, {"a": "007", "b": "1e5"}), (1, {"a": "1.50", "b": "0.000002701"}),
+    ]  # fmt: skip
+    assert lake.sql(query).fetchall()[2][0] == 363779
+
+
 def test_pairs_are_text_and_the_known_ones_columns(engine: Any) -> None:
     """Of several spellings the first that is not empty counts; others stay in data."""
     found = row(engine, logfmt, SEEDS["logfmt"][1])
     assert (found["level"], found["message"]) == ("WARN", "done")
-    assert found["data"] == {"msg": "", "type": "x", "time": ""}
+    assert found["data"] == {"msg": "", "type": "x", "time": "", "level": "WARNING"}
     found = row(engine, logfmt, SEEDS["logfmt"][2])
     assert found["level"] == "LOUD"
     assert found["data"] == {"severity": "info", "note": 'say "hi" \\u00e9 \\q'}

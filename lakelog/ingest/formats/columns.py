@@ -22,6 +22,7 @@ from lakelog.event import parse_time
 from lakelog.exact import parse_value
 from lakelog.ingest.formats import pattern, sqltext
 from lakelog.ingest.formats.pattern import STATUS
+from lakelog.level import with_word
 from lakelog.store.sql import literal
 
 DATA, NOWHERE = "data", ""
@@ -85,9 +86,11 @@ class Table:
         if any(isinstance(p, int) and values[p] is not None for p in self.moment):
             event["time"] = "".join(p or "" for p in pieces)
             parse_time(event["time"])
+        has_word = "level" in event
         if self.status is not None and values[self.status]:
             event["level"] = STATUS.of(str(values[self.status]))
-        return _with_data(event, data)
+        event = _with_data(event, data)
+        return with_word(event, event["level"]) if has_word else event
 
     def _value(self, cell: str, kind: str) -> Any:
         if kind.startswith("["):
@@ -120,6 +123,7 @@ class Table:
             severity = f"CASE WHEN {status} IS NOT NULL THEN {STATUS.sql(status)} END"
         texts = {name: f"{_nulls(at.get(name))} AS {name}" for name in _TEXTS}
         body, unsure = _data_sql(members, payload, payload and self._json(payload, "text"))
+        data = sqltext.with_word_sql("body", level, "severity") if "level" in at else "body"
         odd = f"regexp_matches(text, '{_ODD}')" + (
             "" if self.tabs else " OR contains(text, chr(9))"
         )
@@ -133,13 +137,13 @@ split AS (SELECT position, {odd} AS odd, {self.cut_sql} AS c FROM bare
 cells AS (SELECT position, odd, {cells} FROM split WHERE len(c) = {len(self.columns)}),
 timed AS (SELECT *, {severity} AS severity, CASE WHEN NOT ({held}) THEN {pattern.NOW}
             ELSE {sqltext.time_sql(f"concat({', '.join(moment)})") if moment else pattern.NOW} END
-            AS time FROM cells)
+            AS time FROM cells),
+written AS (SELECT *, {body} AS body FROM timed)
 SELECT time, {f"coalesce({at['type']}, '{self.type}')" if "type" in at else literal(self.type)}
     AS type, {texts["category"]}, {texts["source"]}, {texts["subject"]}, severity AS level,
-  {texts["message"]}, {body} AS data,
-  {texts["id"]}, position,
+  {texts["message"]}, {data} AS data, {texts["id"]}, position,
   NOT coalesce({sqltext.in_range_sql("time")}, false) OR ({strange}) OR ({unsure}) AS slow
-FROM timed"""
+FROM written"""
 
     def _json(self, value: str, kind: str) -> str:
         """SQL for the JSON of a cell."""

@@ -22,6 +22,7 @@ from lakelog.event import parse_time
 from lakelog.ingest.formats import columns, grok, moments, pattern, re2, sqltext, zoned
 from lakelog.ingest.formats.definition import Definition, read
 from lakelog.ingest.formats.grok import Field, shortened
+from lakelog.level import with_word
 from lakelog.store.sql import literal
 
 TYPE = "log"
@@ -156,8 +157,9 @@ class Custom:
             value = self._value(values, groups)
             if column in (*_TEXTS, "level") and value is not None:
                 event[column] = value
-        if "level" in event:
-            event["level"] = self._levels.get(event["level"].strip().upper(), event["level"])
+        word = event.get("level")
+        if word is not None:
+            event["level"] = self._levels.get(word.strip().upper(), word)
         message = event.get("message") if self._layout.is_whole else head
         if message or rest:
             event["message"] = "\n".join(filter(None, (message, rest)))
@@ -165,7 +167,7 @@ class Custom:
         if any(value is not None for value in data.values()):
             kinds = {f.name: f.kind for f in self._layout.data}
             event["data"] = {n: _number(v, kinds[n]) for n, v in data.items()}
-        return event
+        return event if word is None else with_word(event, word)
 
     def _misfit(self, head: str) -> str:
         """Why a line does not fit."""
@@ -191,6 +193,7 @@ class Custom:
         if joined:
             message = f"nullif(concat_ws(chr(10), {message}, nullif(rest, '')), '')"
         grade = _sql(layout.columns.get("level", ()))
+        data = sqltext.with_word_sql("body", "grade", "severity")
         # what does not fit is left for the exact rule at the end: a condition on what was cut would
         # be pushed down by the engine, and lines cut twice
         return f"""
@@ -203,12 +206,12 @@ fit AS (SELECT *, nullif(trim({moment or "''"}), '') AS moment,
 told AS (SELECT *, {moments.kind_sql(ways, "moment") if ways else "NULL"} AS kind FROM fit),
 split AS (SELECT *{cuts} FROM told),
 named AS (SELECT *, {f"CASE kind {isos} END" if ways else "NULL::VARCHAR"} AS iso FROM split),
-timed AS (SELECT *, {self._level_sql("grade")} AS severity,
+timed AS (SELECT *, {self._level_sql("grade")} AS severity, {self._data_sql()} AS body,
     CASE WHEN {"moment IS NULL" if ways else "true"} THEN {pattern.NOW}
       ELSE {sqltext.time_sql("iso")} END AS time FROM named)
 SELECT time, coalesce({texts["type"]}, '{TYPE}') AS type, {texts["category"]} AS category,
   {texts["source"]} AS source, {texts["subject"]} AS subject, severity AS level,
-  {message} AS message, {self._data_sql()} AS data, {texts["id"]} AS id, position,
+  {message} AS message, {data} AS data, {texts["id"]} AS id, position,
   m.g0 = '' OR NOT coalesce({sqltext.in_range_sql("time")}, false)
     OR (grade IS NOT NULL AND severity IS NULL) AS slow
 FROM timed"""

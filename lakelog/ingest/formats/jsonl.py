@@ -1,14 +1,15 @@
 """JSON lines in every spelling of the envelope; unknown keys go into `data`.
 
 `id` is that of an event only beside a type, as lakelog's own events have it. In other lines it may
-mean anything, such as the request that several lines are about, so that it stays in `data`.
+mean anything, such as the request that several lines are about, so that it stays in `data`. A word
+for a level stays there, too, where it is not the name of the severity (`warning`, which is WARN).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from lakelog.event import merge, parse_line
+from lakelog.event import gather, merge, parse_line
 from lakelog.ingest.formats import narrowed
 from lakelog.ingest.formats.sqltext import (
     DEFAULT_TYPE,
@@ -22,7 +23,9 @@ from lakelog.ingest.formats.sqltext import (
     stray_sql,
     time_sql,
     unchanged_sql,
+    with_word_sql,
 )
+from lakelog.level import severity, with_word
 
 NAME = "jsonl"
 _TEXTS = ("category", "content_type", "source", "subject", "item_id", "level", "message", "id")
@@ -50,6 +53,9 @@ def typed(event: dict[str, Any]) -> dict[str, Any]:
         kind = next(hints, DEFAULT_TYPE)
         event = _without_id(event) if "id" in event else event
         event["type"] = kind
+    level = event.get("level")
+    if isinstance(level, str) and severity(level) not in (None, level):
+        return with_word(gather(event), level)
     return event
 
 
@@ -103,22 +109,25 @@ typed AS (
 met AS (
   SELECT *,
     CASE WHEN extra <> '{{}}' AND starts_with(body, '{{') THEN json_keys(body) END AS "inner"
-  FROM typed)
+  FROM typed),
+written AS (
+  SELECT *, CASE WHEN extra IS NULL OR extra = '{{}}' THEN body
+       WHEN body IS NULL THEN extra
+       WHEN "inner" IS NOT NULL AND NOT list_has_any("inner", json_keys(extra))
+         THEN CASE WHEN body = '{{}}' THEN extra ELSE body[:-2] || ',' || extra[2:] END
+       ELSE '{{"data":' || body || ',' || extra[2:] END AS payload
+  FROM met)
 SELECT time,
   coalesce(j.type, j.event_type, {hints}, '{DEFAULT_TYPE}') AS type,
   coalesce(j.category, j.content_type) AS category, j.source AS source,
   coalesce(j.subject, j.item_id) AS subject, severity AS level, j.message AS message,
-  CASE WHEN extra IS NULL OR extra = '{{}}' THEN body
-       WHEN body IS NULL THEN extra
-       WHEN "inner" IS NOT NULL AND NOT list_has_any("inner", json_keys(extra))
-         THEN CASE WHEN body = '{{}}' THEN extra ELSE body[:-2] || ',' || extra[2:] END
-       ELSE '{{"data":' || body || ',' || extra[2:] END AS data,
+  {with_word_sql("payload", "j.level", "severity")} AS data,
   CASE WHEN NOT ({untyped}) THEN j.id END AS id, position,
   odd OR time IS NULL OR NOT {in_range_sql("time")}
     OR coalesce(coalesce(j.type, j.event_type) = '', false)
     OR (j.level IS NOT NULL AND severity IS NULL)
     OR ("inner" IS NOT NULL AND len("inner") <> list_unique("inner")) AS slow
-FROM met"""
+FROM written"""
 
 
 QUERY = query("lines")

@@ -14,7 +14,8 @@ from typing import Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_time
 from lakelog.ingest.formats import pattern
-from lakelog.ingest.formats.sqltext import in_range_sql, level_sql, time_sql
+from lakelog.ingest.formats.sqltext import in_range_sql, level_sql, time_sql, with_word_sql
+from lakelog.level import with_word
 
 NAME = "logfmt"
 BY_LINE = True
@@ -58,7 +59,7 @@ def parse(line: bytes) -> dict[str, Any]:
         event["source"] = data[_SOURCE]
     if data:
         event["data"] = data
-    return event
+    return with_word(event, event["level"]) if "level" in event else event
 
 
 def _unquoted(value: str) -> str:
@@ -97,13 +98,15 @@ placed AS (SELECT *, coalesce({first["time"]}, {short}) AS moment, {first["level
 typed AS (SELECT *, CASE WHEN moment IS NULL THEN {pattern.NOW} ELSE {time_sql("moment")} END
             AS time, {level_sql("grade")} AS level,
             map_from_entries(list_filter(map_entries(pairs),
-              lambda e: NOT list_contains(taken, e.key))) AS rest FROM placed)
+              lambda e: NOT list_contains(taken, e.key))) AS rest FROM placed),
+written AS (SELECT *, CASE WHEN cardinality(rest) > 0 THEN to_json(rest)::VARCHAR END AS data
+  FROM typed)
 SELECT time, 'log' AS type, NULL::VARCHAR AS category, nullif(pairs['{_SOURCE}'], '') AS source,
   NULL::VARCHAR AS subject, level, message,
-  CASE WHEN cardinality(rest) > 0 THEN to_json(rest)::VARCHAR END AS data, NULL::VARCHAR AS id,
-  position, NOT coalesce({in_range_sql("time")} AND (grade IS NULL OR level IS NOT NULL), false)
+  {with_word_sql("data", "grade", "level")} AS data, NULL::VARCHAR AS id, position,
+  NOT coalesce({in_range_sql("time")} AND (grade IS NULL OR level IS NOT NULL), false)
     AS slow
-FROM typed"""
+FROM written"""
 
 
 QUERY = _query()

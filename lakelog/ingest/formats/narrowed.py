@@ -88,15 +88,18 @@ class Look:
         """The query over `parsed` lines that decides those which are `plain`."""
         column = self.column
         severity = sqltext.level_sql(column["level"]) if "level" in self.named else "NULL::VARCHAR"
+        word = sqltext.with_word_sql("body", column["level"], "severity")
+        data = word if "level" in self.named else "body"
         body = f"{column['data']}::VARCHAR"
         if self.extras:
             body = _braced(", ".join(f'\'"{k}":\' || j."{k}"' for k in self.extras))
         return f"""
 WITH parsed AS ({parsed}),
-typed AS (SELECT *, {moment} AS time, {severity} AS severity, {plain} AS plain FROM parsed)
+typed AS (SELECT *, {moment} AS time, {severity} AS severity, {plain} AS plain,
+  nullif({body}, 'null') AS body FROM parsed)
 SELECT time, {column["type"]} AS type, {column["category"]} AS category,
   {column["source"]} AS source, {column["subject"]} AS subject, severity AS level,
-  {column["message"]} AS message, nullif({body}, 'null') AS data, {column["id"]} AS id, position,
+  {column["message"]} AS message, {data} AS data, {column["id"]} AS id, position,
   NOT coalesce(plain AND {sqltext.in_range_sql("time")} AND {column["type"]} <> ''
     AND ({column["level"]} IS NULL OR severity IS NOT NULL), false) AS slow
 FROM typed"""

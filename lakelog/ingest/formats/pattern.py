@@ -22,6 +22,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import parse_time
 from lakelog.ingest.formats import sqltext
 from lakelog.ingest.formats.zones import ZONES
+from lakelog.level import with_word
 
 MONTH = "(?P<mon>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 CLOCK = r"(?P<clock>\d\d:\d\d:\d\d(?:[.,]\d{1,9})?)"
@@ -129,7 +130,12 @@ class Pattern:
         texts = {name: found[name] for name in self.data}
         if any(value is not None for value in texts.values()):
             event["data"] = {k: int(v) if v and k in self.numbers else v for k, v in texts.items()}
-        return event
+        return with_word(event, grade) if self.has_word and grade is not None else event
+
+    @property
+    def has_word(self) -> bool:
+        """Whether the level is a word or a letter, which no member of the payload keeps."""
+        return self.level is not None and self.level.group == "level"
 
     def names(self) -> list[str]:
         """The groups in their order."""
@@ -239,6 +245,9 @@ def query(patterns: Sequence[Pattern], *, joined: bool = False, kinds: Sequence[
     )
     grades = {k: level.sql("grade") for k in kinds if (level := patterns[k].level)}
     types = _chosen({k: f"'{patterns[k].type}'" for k in kinds})
+    words = _chosen({k: "grade" for k in kinds if patterns[k].has_word})
+    word = "" if words == _NOTHING else f", {words} AS word"
+    data = sqltext.with_word_sql("data", "word", "level") if word else "data"
     more, message = "", "message"
     if joined:
         more, message = ", rest", _MESSAGE
@@ -247,12 +256,24 @@ WITH trimmed AS (SELECT {TRIMMED} AS text, position{_REST if joined else ""} FRO
 told AS (SELECT *, {_kind_sql(patterns, kinds)} AS kind FROM trimmed WHERE {PLAIN}),
 cut AS (SELECT position, text, kind, {cuts}{more} FROM told),
 named AS (SELECT position, kind{more}, {columns} FROM cut),
-timed AS (SELECT *, {_chosen(grades)} AS level,
+timed AS (SELECT *, {_chosen(grades)} AS level{word},
             CASE WHEN iso = '-' THEN {NOW} ELSE {sqltext.time_sql("iso")} END AS time FROM named)
 SELECT time, {types} AS type, NULL::VARCHAR AS category, source, subject, level,
-  {message} AS message, data, NULL::VARCHAR AS id, position,
+  {message} AS message, {data} AS data, NULL::VARCHAR AS id, position,
   NOT coalesce({sqltext.in_range_sql("time")}, false) AS slow
 FROM timed"""
+
+
+def made(name: str, patterns: tuple[Pattern, ...], *, joined: bool = False) -> str:
+    """Return the QUERY of a format, made when it is first asked for: most formats never are."""
+    if name != "QUERY":
+        raise AttributeError(name)
+    return _made(patterns, joined)
+
+
+@functools.cache
+def _made(patterns: tuple[Pattern, ...], joined: bool) -> str:
+    return query(patterns, joined=joined)
 
 
 def narrowed(patterns: Sequence[Pattern], lines: list[bytes], *, joined: bool = False) -> list[str]:
@@ -303,7 +324,7 @@ def _kind_sql(patterns: Sequence[Pattern], kinds: Sequence[int]) -> str:
 def _chosen(values: dict[int, str]) -> str:
     """SQL for the value that the kind of a line decides."""
     if not values:
-        return "NULL::VARCHAR"
+        return _NOTHING
     kinds: dict[str, list[int]] = {}
     for kind, value in values.items():
         kinds.setdefault(value, []).append(kind)
@@ -311,6 +332,7 @@ def _chosen(values: dict[int, str]) -> str:
     return f"CASE {' '.join(arms)} END"
 
 
+_NOTHING = "NULL::VARCHAR"
 NOW = "$now::TIMESTAMPTZ"
 _BLANKS = " || ".join(f"chr({ord(c)})" for c in SPACE)
 _BARE = "replace(line, chr(10), '')"

@@ -25,6 +25,7 @@ _ISO = (
     r"\d{4}-\d\d-\d\d(?:[T ](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?"
     r"(?:Z|[+-](?:0\d|1[0-4])(?::?[0-5]\d)?)?)?"
 )
+_BLANKS = " || ".join(f"chr({code})" for code in (32, 9, 10, 11, 12, 13))
 _LEVELS = (
     "TRACE VERBOSE FINEST=TRACE DEBUG DBUG FINE=DEBUG INFO INFORMATION INFORMATIONAL NOTICE=INFO"
     " WARN WARNING=WARN ERROR ERR EROR SEVERE=ERROR FATAL CRITICAL CRIT ALERT EMERG EMERGENCY"
@@ -112,6 +113,18 @@ def stray_sql(names: list[str] | tuple[str, ...]) -> str:
         f" THEN coalesce(json_type(line, '$.\"{k}\"') <> 'VARCHAR', true) ELSE false END"
         for k in names
     )
+
+
+def with_word_sql(data: str, word: str, level: str) -> str:
+    """SQL for the payload `data` with the word for a level, as `lakelog.level.with_word` has it."""
+    member = f"concat('\"level\":', to_json({word}), '}}')"
+    # most are the name itself, or null, which is quick to see
+    return f"""CASE WHEN {word} = {level} OR {level} IS NULL THEN {data}
+      WHEN upper(trim({word}, {_BLANKS})) <> {level} THEN CASE
+        WHEN {data} IS NULL OR {data} = '{{}}' THEN '{{' || {member}
+        WHEN starts_with({data}, '{{') AND NOT list_contains(json_keys({data}), 'level')
+          THEN {data}[:-2] || ',' || {member}
+        ELSE {data} END ELSE {data} END"""
 
 
 def level_sql(text: str) -> str:
