@@ -6,7 +6,6 @@ a header. Arrow is the file format in a file and the stream format on stdout.
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,6 +45,8 @@ def packed(out: BinaryIO, path: str) -> Any:
     it says nothing. To close it leaves `out` open."""
     packing = ending_of(path)[1]
     if packing == ".gz":
+        import gzip  # seldom needed, and slow to load
+
         return gzip.GzipFile(fileobj=out, mode="wb", filename="", mtime=0)
     if packing == ".zst":
         return zstandard.ZstdCompressor().stream_writer(out, closefd=False)

@@ -176,7 +176,10 @@ PATTERNS = (
     _style(rf"{_STAMP} (?P<source>spid\d+\w*|Logon|Server|Backup) +{MESSAGE}", level=None),
     _style(rf"{_STAMP} +{MESSAGE}", source="", level=None),
 )  # fmt: skip
-QUERY = pattern.query(PATTERNS, joined=True)
+
+
+def __getattr__(name: str) -> str:
+    return pattern.made(name, PATTERNS, joined=True)
 
 
 def sniff(lines: list[bytes]) -> float:

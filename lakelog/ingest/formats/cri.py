@@ -34,9 +34,12 @@ def _pattern(tag: str) -> Pattern:
 
 PATTERNS = (_pattern("F"),)
 _PIECES = (_pattern("(?P<tag>[FP])"),)
-QUERY = pattern.query(PATTERNS)
 _PIECE = re.compile(rf"{_STAMP} (stdout|stderr) ([FP]){_TAGS}(?: (.*))?", re.ASCII)
 _OTHERWISE = "no line of a container (CRI)"
+
+
+def __getattr__(name: str) -> str:
+    return pattern.made(name, PATTERNS)
 
 
 def sniff(lines: list[bytes]) -> float:

@@ -19,9 +19,12 @@ PROSE = True
 """A line is free text, so its last character does not tell whether it goes on."""
 BEGINS = r"^[^ \t\n\v\f\r]"
 PATTERNS = (Pattern(r"(?P<message>[^\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]+)", "-", "log"),)
-QUERY = pattern.query(PATTERNS, joined=True)
 _JSON = re.compile(rb"\s*(?:\{|\[\s*(?:[\[{\"]|\]?\s*$))")
 """How a document begins; a bracket with a word behind it is text."""
+
+
+def __getattr__(name: str) -> str:
+    return pattern.made(name, PATTERNS, joined=True)
 
 
 def sniff(lines: list[bytes]) -> float:

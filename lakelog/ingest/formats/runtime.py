@@ -127,9 +127,12 @@ PATTERNS = (
         "uptime", time=_UNTIMED, level=None,
     ),
 )  # fmt: skip
-QUERY = pattern.query(PATTERNS, joined=True)
 _LESS = 0.9
 """How sure a line without a time makes, beside one that has one."""
+
+
+def __getattr__(name: str) -> str:
+    return pattern.made(name, PATTERNS, joined=True)
 
 
 def sniff(lines: list[bytes]) -> float:

@@ -20,7 +20,10 @@ PATTERNS = tuple(
     )
     for zone, template in ((r" (?P<zone>[+-]\d{4})", "{zone}"), ("", ""))
 )  # fmt: skip
-QUERY = pattern.query(PATTERNS)
+
+
+def __getattr__(name: str) -> str:
+    return pattern.made(name, PATTERNS)
 
 
 def parse(line: bytes) -> dict[str, Any]:

@@ -56,7 +56,10 @@ PATTERNS = (
         "-", "syslog",
     ),
 )  # fmt: skip
-QUERY = pattern.query(PATTERNS)
+
+
+def __getattr__(name: str) -> str:
+    return pattern.made(name, PATTERNS)
 
 
 def sniff(lines: list[bytes]) -> float:

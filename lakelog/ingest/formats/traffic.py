@@ -129,7 +129,10 @@ PATTERNS = (
         "client", "port", "frontend", message="message", level=None,
     ),
 )  # fmt: skip
-QUERY = pattern.query(PATTERNS)
+
+
+def __getattr__(name: str) -> str:
+    return pattern.made(name, PATTERNS)
 
 
 def sniff(lines: list[bytes]) -> float:
