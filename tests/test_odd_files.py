@@ -224,3 +224,38 @@ def test_a_file_that_shrinks_while_it_is_read(lake: lakelog.Lake, tmp_path: Path
         watcher.round()
         assert not watcher.unread
     assert stored(lake) >= Counter(place.written)
+
+
+EXPORT = (
+    '<?xml version="1.0" encoding="utf-16"?>\r\n<Events><Event><System><EventID>7036</EventID>'
+    '<Level>3</Level><TimeCreated SystemTime="2024-05-01T10:00:00.5Z"/><Computer>PC</Computer>'
+    "</System><EventData><Data Name='to'>läuft</Data></EventData></Event></Events>\r\n"
+)
+WIDE = {
+    "x.log": ("2024-05-01 10:00:00 INFO hällo\r\n2024-05-01 10:00:01 WARN 😀\r\n", "applog",
+              [("INFO", "hällo"), ("WARN", "😀")]),
+    "x.csv": ('"Time","Level","Message"\r\n"2024-05-01 10:00:00","Warning","ü"\r\n', "csv",
+              [("WARN", "ü")]),
+    "x.xml": (EXPORT, "winevent", [("WARN", None)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("order", ["le", "be"])
+@pytest.mark.parametrize("name", WIDE)
+def test_a_file_in_utf_16(lake: lakelog.Lake, tmp_path: Path, name: str, order: str) -> None:
+    """Exports of Windows and PowerShell say by a mark that they are UTF-16: they are read as such,
+    also while they grow by half a character, and an audit finds each line."""
+    text, form, rows = WIDE[name]
+    data, path = ("\ufeff" + text).encode(f"utf-16-{order}"), tmp_path / name
+    forms = set()
+    with path.open("wb") as writer:
+        for part in (data[:67], data[67:]) if form == "applog" else (data,):
+            writer.write(part)
+            writer.flush()
+            forms.add(lake.ingest(str(path)).files[0].format)
+    assert forms - {""} == {form}
+    assert lake.ingest(str(path)).events == 0
+    query = "SELECT level, message FROM events ORDER BY position"
+    assert lake.sql(query).fetchall() == rows
+    assert lake.sql("SELECT count(*) FROM quarantine").fetchall() == [(0,)]
+    assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]

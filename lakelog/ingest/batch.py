@@ -173,7 +173,7 @@ class Job:
 def finishing(job: Job, source: Source) -> Job:
     """The job for a file whose last line may lack its newline: one that nobody can write to any
     more ends there, so that every byte is accounted for. Packed files never go on."""
-    if source.compression or (job.mode == "once" and (source.piped or is_finished(source))):
+    if source.is_packed or (job.mode == "once" and (source.piped or is_finished(source))):
         return replace(job, mode="ended")
     return job
 
@@ -181,7 +181,7 @@ def finishing(job: Job, source: Source) -> Job:
 def is_finished(source: Source) -> bool:
     """Whether nobody has a file open for writing; where that cannot be told, whether it was left
     alone for GRACE."""
-    if source.compression:
+    if source.is_packed:
         return True
     is_open = source.is_open_elsewhere()
     return abs(time.time() - source.mtime / 1e9) > GRACE if is_open is None else not is_open

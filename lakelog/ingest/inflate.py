@@ -1,4 +1,5 @@
-"""Compressed files as streams: all members of gzip, frames of zstd, streams of xz and bzip2.
+"""Files whose text is not what their bytes are, as streams: all members of gzip, frames of zstd,
+streams of xz and bzip2, and UTF-16 with a byte order mark, which is read as UTF-8.
 
 `read(size)` gives what is there, at least one byte unless the stream is at its end. Everything
 before a fault is given first; then BrokenStream says what is wrong, an early end included.
@@ -7,6 +8,7 @@ before a fault is given first; then BrokenStream says what is wrong, an early en
 from __future__ import annotations
 
 import bz2
+import codecs
 import lzma
 import zlib
 from collections.abc import Callable
@@ -17,6 +19,7 @@ import zstandard
 _BLOCK = 1 << 18
 _SKIPPABLE = b"\x2a\x4d\x18"
 _WINDOW_MAX = 1 << 28
+WIDE = "utf-16"
 MAGIC_MAX = 10
 """Bytes of a file's beginning that say how it is compressed."""
 _BZIP2 = (b"1AY&SY", b"\x17rE8P\x90")  # what follows BZh9: a block, or the end of no block at all
@@ -39,9 +42,37 @@ def compression(start: bytes) -> str:
     return "bzip2" if start[:3] == b"BZh" and start[4:10] in _BZIP2 else ""
 
 
+def is_wide(start: bytes) -> bool:
+    """Whether a file that begins so holds UTF-16, as exports of Windows do; not UTF-32."""
+    return start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and start[2:4] != b"\0\0"
+
+
 def inflated(file: Any, kind: str) -> Any:
-    """Return the stream of what a compressed file holds; `kind` is what `compression` said."""
+    """Return the stream of what a file holds; `kind` is what `compression` said, or WIDE."""
+    if kind == WIDE:
+        return Wide(file)
     return Zstd(file) if kind == "zstd" else Members(file, kind)
+
+
+class Wide:
+    """A file of UTF-16 as UTF-8; code units that are no text are escaped. The first half of a
+    character at its end waits for the second."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        order = "utf-16-le" if file.read(2) == codecs.BOM_UTF16_LE else "utf-16-be"
+        self._decoder = codecs.getincrementaldecoder(order)("backslashreplace")
+        self._data = b""
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes. Raises OSError."""
+        while not self._data:
+            block = self._file.read(_BLOCK)
+            if not block:
+                return b""
+            self._data = self._decoder.decode(block).encode()
+        data, self._data = self._data[:size], self._data[size:]
+        return data
 
 
 class _GzipMember:

@@ -21,7 +21,7 @@ from typing import Any
 from lakelog.ingest.binary import refusal
 from lakelog.ingest.columnar import RowStream, container
 from lakelog.ingest.holes import INNER_MIN, Holes, blank_holes, end_hole, find_holes, seams_of
-from lakelog.ingest.inflate import MAGIC_MAX, BrokenStream, compression, inflated
+from lakelog.ingest.inflate import MAGIC_MAX, WIDE, BrokenStream, compression, inflated, is_wide
 from lakelog.ingest.lease import is_open_for_writing
 from lakelog.store import rows
 
@@ -139,13 +139,18 @@ class Source:
             self.is_removed = status.st_nlink == 0
             start = self._file.read(MAGIC_MAX)
             self.container = container(start[:4])
-            self.compression = self.container or compression(start)
+            self.compression = self.container or (WIDE if is_wide(start) else compression(start))
             if self.compression:
                 self.limit = None  # of decompressed bytes none is known
             self.seek(0)
         except BaseException:
             self._file.close()
             raise
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the file is compressed, or holds rows, so that nobody goes on writing lines."""
+        return self.compression not in ("", WIDE)
 
     @property
     def is_shrunk(self) -> bool:
