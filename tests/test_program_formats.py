@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import json
 import time
 from collections.abc import Iterator
 from decimal import Decimal
@@ -40,16 +41,18 @@ SAMPLES: list[tuple[str, str, str | None, TOLD]] = [
             "client": "192.0.2.10", "port": 16361, "view": "internal", "name": "www.example.com",
             "class": "IN", "record": "A", "flags": "+E(0)K", "server": "198.51.100.7"}}),
     ("bind", "2023-03-15T10:18:36.000Z general: critical: exiting", "2023-03-15T10:18:36", {
-        "type": "log", "level": "FATAL", "source": "general", "message": "exiting"}),
+        "type": "log", "level": "FATAL", "source": "general", "message": "exiting",
+        "data": {"level": "critical"}}),
     ("bind", "15-Mar-2023 10:18:37.5 debug 12: zone x/IN: loaded", "2023-03-15T10:18:37.5", {
-        "type": "log", "level": "DEBUG", "message": "zone x/IN: loaded"}),
+        "type": "log", "level": "DEBUG", "message": "zone x/IN: loaded",
+        "data": {"level": "debug 12"}}),
     ("couchdb", "[notice] 2023-05-01T10:00:00.123456Z couchdb@127.0.0.1 <0.345.0> 3f7a1e2b4c"
      " localhost:5984 10.0.0.5 admin GET /_all_dbs?limit=5 200 ok 3", "2023-05-01T10:00:00.123456",
      {"type": "access", "level": "INFO", "source": "couchdb@127.0.0.1",
       "message": "GET /_all_dbs?limit=5", "data": {
           "pid": "<0.345.0>", "request_id": "3f7a1e2b4c", "host": "localhost:5984",
           "client": "10.0.0.5", "user": "admin", "method": "GET", "path": "/_all_dbs?limit=5",
-          "status": 200, "result": "ok", "duration_ms": 3}}),
+          "status": 200, "result": "ok", "duration_ms": 3, "level": "notice"}}),
     ("couchdb", "[error] 2025-04-29T21:01:40.588499Z nonode@nohost emulator -------- Error in",
      "2025-04-29T21:01:40.588499", {
          "type": "log", "level": "ERROR", "source": "nonode@nohost", "message": "Error in",
@@ -61,18 +64,19 @@ SAMPLES: list[tuple[str, str, str | None, TOLD]] = [
     ("freeswitch", "2023-03-06 15:13:32.685002 96.83% [WARNING] sofia_reg.c:3223 SIP auth failure",
      "2023-03-06T15:13:32.685002", {
          "type": "log", "level": "WARN", "source": "sofia_reg.c:3223",
-         "message": "SIP auth failure", "data": {"idle": "96.83"}}),
+         "message": "SIP auth failure", "data": {"idle": "96.83", "level": "WARNING"}}),
     ("freeswitch", f"{SESSION} 2011-02-11 11:11:11.111111 [CONSOLE] switch_core.c:5 Up",
      "2011-02-11T11:11:11.111111", {
          "type": "log", "level": "INFO", "source": "switch_core.c:5", "message": "Up",
-         "data": {"session": SESSION}}),
+         "data": {"session": SESSION, "level": "CONSOLE"}}),
     ("gin", '[GIN] 2023/05/01 - 10:00:00 | 404 |     123.4µs |       10.0.0.1 | GET      "/a?x=1"',
      "2023-05-01T10:00:00", {
          "type": "access", "level": "WARN", "message": 'GET      "/a?x=1"', "data": {
              "status": 404, "latency": "123.4µs", "client": "10.0.0.1", "method": "GET",
              "path": "/a", "query": "x=1"}}),
     ("gin", '[GIN-debug] [WARNING] Running in "debug" mode.', None, {
-        "type": "log", "level": "WARN", "message": 'Running in "debug" mode.'}),
+        "type": "log", "level": "WARN", "message": 'Running in "debug" mode.',
+        "data": {"level": "WARNING"}}),
     ("hpc", "134681 node-246 unix.hw state_change.unavailable 1077804742 1 Component State Change",
      "2004-02-26T14:12:22", {
          "type": "log", "source": "unix.hw", "subject": "node-246",
@@ -87,6 +91,8 @@ SAMPLES: list[tuple[str, str, str | None, TOLD]] = [
         "type": "query", "message": "db1", "data": {"thread": "1", "command": "Init DB"}}),
     ("mysql-general", "210228 15:52:47\t  12 Quit\t", "2021-02-28T15:52:47", {
         "type": "query", "data": {"thread": "12", "command": "Quit"}}),
+    ("mysql-general", "\t\t   12 Query\tSELECT 1", None, {
+        "type": "query", "message": "SELECT 1", "data": {"thread": "12", "command": "Query"}}),
     ("mysql-general", "/usr/sbin/mysqld, Version: 8.0.33 (MySQL Server - GPL). started with:", None,
      {"type": "log", "data": {"program": "/usr/sbin/mysqld", "version": "8.0.33"},
       "message": "/usr/sbin/mysqld, Version: 8.0.33 (MySQL Server - GPL). started with:"}),
@@ -102,7 +108,7 @@ SAMPLES: list[tuple[str, str, str | None, TOLD]] = [
          "type": "log", "level": "INFO", "source": "nova.compute.manager", "subject": VM,
          "message": "VM Started", "data": {
              "file": "nova-compute.log", "pid": "2931", "context": f"{REQ} - - - - -",
-             "instance": VM}}),
+             "instance": VM, "level": "AUDIT"}}),
     ("openstack", "2024-05-16 00:00:04.500 2931 ERROR cinder.volume [-] gone",
      "2024-05-16T00:00:04.5", {
          "type": "log", "level": "ERROR", "source": "cinder.volume", "message": "gone",
@@ -136,7 +142,7 @@ SAMPLES: list[tuple[str, str, str | None, TOLD]] = [
     ("compose", "web-1  | 2024-04-25 05:32:35,584 - app.views - WARNING - slow",
      "2024-04-25T05:32:35.584", {
          "type": "log", "level": "WARN", "source": "web-1", "message": "slow",
-         "data": {"logger": "app.views"}}),
+         "data": {"logger": "app.views", "level": "WARNING"}}),
     ("compose", "web-1  | 2024-04-25 05:32:35,584 INFO app.main: started",
      "2024-04-25T05:32:35.584", {
          "type": "log", "level": "INFO", "source": "web-1", "message": "started",
@@ -153,7 +159,7 @@ OTHERS: list[tuple[str, str, str | None, TOLD]] = [
      " status=500 t2=t", "2018-10-01T19:17:10", {
          "type": "log", "level": "ERROR", "source": "context", "message": "Request Completed",
          "data": {
-             "logger": "context", "userId": "0", "status": "500", "t2": "t"}}),
+             "logger": "context", "userId": "0", "status": "500", "t2": "t", "level": "eror"}}),
     ("logfmt", 'logger=settings t=2023-04-05T11:20:33.512345678Z level=info msg="Starting Grafana"'
      " version=9.4.7", "2023-04-05T11:20:33.512345", {
          "type": "log", "level": "INFO", "source": "settings", "message": "Starting Grafana",
@@ -229,6 +235,52 @@ def test_what_the_journal_says_between_lines() -> None:
     assert known.FORMATS["syslog"].parse(remark)["message"] == remark[3:-2].strip().decode()
     text = b"t=5 h=3\nt=6 h=4\n"
     assert known.told(text, text, "x.log").NAME == "plain"
+
+
+def test_objects_of_services(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """What programs under docker compose log as JSON is read as such, beside the lines of others;
+    the source is the service."""
+    path = tmp_path / "compose.log"
+    path.write_text(
+        'caddy  | {"level":"info","ts":1761019822.3152757,"logger":"http","msg":"up","k":1}\n'
+        'web-1  | {"level":"warning","time":"2025-10-21T04:10:23Z","message":"s","source":"db"}\n'
+        'web-1  | plain words\n\x1b[36mapi  | \x1b[0m{"event":"x","level":"error","n":2}\n'
+    )
+    report = lake.ingest(str(path))
+    assert (report.files[0].format, report.events, report.quarantined) == ("compose-json", 4, 0)
+    query = (
+        "SELECT epoch_us(time), type, level, source, message, data FROM events ORDER BY position"
+    )
+    found = [(*row[:-1], json.loads(row[-1] or "{}")) for row in lake.sql(query).fetchall()]
+    assert found == [
+        (1761019822315276, "log", "INFO", "caddy", "up",
+         {"level": "info", "logger": "http", "k": 1}),
+        (1761019823000000, "event", "WARN", "web-1", "s", {"level": "warning", "source": "db"}),
+        (1761019823000000, "log", None, None, "web-1  | plain words", {}),
+        (1761019823000000, "x", "ERROR", "api", None, {"event": "x", "n": 2}),
+    ]  # fmt: skip
+    assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
+
+
+def test_statements_of_one_second(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """MariaDB tells the time once a second; the other statements have it, too."""
+    path = tmp_path / "general.log"
+    path.write_text(
+        "/usr/sbin/mariadbd, Version: 10.5.8-MariaDB-log (Source). started with:\n"
+        "Tcp port: 3306  Unix socket: /run/mysqld/mysqld.sock\n"
+        "Time\t\t    Id Command\tArgument\n"
+        "210228 15:52:47\t    12 Connect\troot@localhost on \n\t\t    12 Query\tSELECT 1,\n  2\n"
+        "\t\t    12 Quit\t\n210228 15:52:48\t    13 Quit\n\t\t    14 Query\tSELECT 3\n"
+    )
+    report = lake.ingest(str(path))
+    assert (report.files[0].format, report.events, report.quarantined) == ("mysql-general", 6, 0)
+    query = "SELECT strftime(time, '%S'), data->>'thread', data->>'command', message FROM events"
+    assert lake.sql(f"{query} ORDER BY position OFFSET 1").fetchall() == [
+        ("47", "12", "Connect", "root@localhost on"), ("47", "12", "Query", "SELECT 1,\n  2"),
+        ("47", "12", "Quit", None), ("48", "13", "Quit", None), ("48", "14", "Query", "SELECT 3"),
+    ]  # fmt: skip
+    (file,) = audit(lake.store, lake.branch_name, lake.engine, []).files
+    assert file.wrong == 0
 
 
 def test_a_table_of_insights(lake: lakelog.Lake, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lakelog.event import encode
+from lakelog.ingest.formats import jsonl
 from lakelog.ingest.formats.dialect import OTEL, PINO, PYTHON, STATUS, SYSLOG, Dialect
 
 _APP = ("logger", "logger_name", "caller")
@@ -280,3 +282,12 @@ LINES = (
     LOGSTASH, GOLOG,
 )  # fmt: skip
 """All of them; of those that fit equally well the first is taken."""
+
+
+def event_of(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the event of an object by its dialect, or as plain JSON lines are read. Raises
+    InvalidEvent."""
+    dialect = next((d for d in LINES if d.is_one(found)), None)
+    event = dialect.event(found) if dialect else jsonl.typed(found)
+    encode([event])
+    return event

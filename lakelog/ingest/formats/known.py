@@ -15,6 +15,7 @@ from lakelog.ingest.formats import (
     bulk,
     cef,
     cloudevents,
+    compose,
     cri,
     custom,
     definition,
@@ -44,7 +45,7 @@ from lakelog.ingest.formats import (
 FORMATS: dict[str, Any] = {
     form.NAME: form for form in (
         cloudevents.FORM, *dialects.LINES, docker, otlp, documents.FORM, jsonl, journal.FORM,
-        cef.CEF, cef.LEEF, oos, bulk, zeek, w3c, winevent.FORM, cri, auditd,
+        cef.CEF, cef.LEEF, oos, bulk, zeek, w3c, winevent.FORM, cri, auditd, compose,
         *programs.PROGRAMS, access, syslog, traffic, runtime,
         logfmt, applog, delimited, plain, exported.FORM, exported.Rows("parquet"),
         exported.Rows("arrow"),
@@ -53,6 +54,8 @@ FORMATS: dict[str, Any] = {
 LAST = plain.NAME
 """The last resort."""
 _SNIFFED, _SAMPLE, _HEAD = 50, 1 << 18, 4096
+_FEW_OBJECTS = 0.2
+"""Text of which fewer lines are JSON is text with objects in it."""
 _TABLES = (".csv", ".tsv")
 """Files of these names hold tables, even if only the header is there yet."""
 _BOM = b"\xef\xbb\xbf"
@@ -103,6 +106,8 @@ def told(head: bytes, data: bytes, name: str) -> Any:
     words = False
     for part in (head[:_HEAD], data[:_SAMPLE]):
         best, sure = surest(part)
+        if best is jsonl and sure < _FEW_OBJECTS and not _ends(name, _JSON):
+            best = plain if plain.sniff(_first_lines(part)) > plain.SUREST / 2 else best
         # what a dialect is known by may stand further on in a line than the head goes
         unseen = best is jsonl and part is not data and len(part) == _HEAD and b"\n" not in part
         if sure > 0 and best is not plain and not unseen:

@@ -16,11 +16,12 @@ from typing import Any
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.event import encode, parse_line, parse_time
+from lakelog.event import parse_line, parse_time
 from lakelog.ingest.formats import (
     access,
     applog,
     auditd,
+    compose,
     cri,
     dialects,
     docker,
@@ -42,10 +43,11 @@ from lakelog.ingest.formats.dialect import Dialect
 CARRIED = object()
 """The time of an event that has the one of the line before."""
 STYLES: tuple[Any, ...] = (
-    auditd, *programs.PROGRAMS, access, syslog, traffic, runtime, logfmt, applog, stamped, plain,
+    auditd, compose, *programs.PROGRAMS, access, syslog, traffic, runtime, logfmt, applog, stamped,
+    plain,
 )  # fmt: skip
 """What lines may be, besides JSON; the first that fits decides."""
-_UNTIMED = (runtime, logfmt, plain)
+_UNTIMED = (runtime, logfmt, plain, compose, *programs.PROGRAMS)
 """Formats whose own lines have the time of the line before if they tell none."""
 _ALWAYS = (cri, *STYLES)
 _OBJECT = re.compile(rb"\s*(?:\{|\[\s*(?:[\[{\"]|\]?\s*$))")
@@ -162,20 +164,13 @@ def _is_json(form: Any) -> bool:
 def _by_style(line: bytes) -> dict[str, Any] | None:
     if line.lstrip()[:1] == b"{":
         with contextlib.suppress(InvalidEvent):
-            return _of_object(parse_line(line))
+            return dialects.event_of(parse_line(line))
     for style in STYLES:
         with contextlib.suppress(InvalidEvent):
             event = style.parse(line)
             _check_time(event)
             return _carried(event)
     return None
-
-
-def _of_object(found: dict[str, Any]) -> dict[str, Any]:
-    dialect = next((d for d in dialects.LINES if d.is_one(found)), None)
-    event = dialect.event(found) if dialect else jsonl.typed(found)
-    encode([event])
-    return event
 
 
 def _check_time(event: dict[str, Any]) -> None:

@@ -152,21 +152,30 @@ HPC = Program(
 )  # fmt: skip
 """Events of a cluster's nodes (HPC at Los Alamos): `source` is the component."""
 
+_ASKS = (
+    "Binlog Dump|Change user|Close stmt|Connect(?: Out)?|Create DB|Daemon|Debug|Drop DB|Execute"
+    "|Fetch|Field List|Init DB|Kill|Long Data|Ping|Prepare|Processlist|Query|Quit|Refresh"
+    "|Register Slave|Reset stmt|Set option|Shutdown|Sleep|Statistics|Table Dump|Time"
+)
 MYSQL = Program(
     "mysql-general",
     rf"(?:{_DATE}T\d\d:\d\d:\d\d\.\d{{6}}{_ZONE}|\d{{6}} [ \d]\d:\d\d:\d\d)\t *\d+ [A-Z][A-Za-z ]+"
-    r"(?:\t|$)|[^ ]+, Version: [^ ]+ .*\. started with:",
+    rf"(?:[\t\r\n]|$)|(?:\t\t)? *\d+ (?:{_ASKS})(?:[\t\r\n]|$)"
+    r"|[^ ]+, Version: [^ ]+ .*\. started with:",
     (
         _line(rf"{_STAMP}{_COMMAND}", "thread", "command", type="query", level=None),
         _line(rf"{_SHORT_DAY} (?P<clock>\d\d:\d\d:\d\d){_COMMAND}", "thread", "command",
               time="20{yy}-{month}-{day}T{clock}", type="query", level=None),
         _line(rf"{_SHORT_DAY}  (?P<clock>\d:\d\d:\d\d){_COMMAND}", "thread", "command",
               time="20{yy}-{month}-{day}T0{clock}", type="query", level=None),
+        _line(rf"(?P<thread>\d+) (?P<command>{_ASKS})(?:\t(?P<message>.*))?", "thread", "command",
+              time=_UNTIMED, type="query", level=None),
         _line(r"(?P<message>(?P<program>[^ ]+), Version: (?P<version>[^ ]+) .*\. started with:)",
               "program", "version", time=_UNTIMED, level=None),
     ),
 )  # fmt: skip
-"""What clients ask of MySQL and MariaDB; statements may take several lines."""
+"""What clients ask of MySQL and MariaDB; statements may take several lines. Of several within one
+second the first has the time, and two tabs stand before the others."""
 
 _OSLO = graded({
     "TRACE": "TRACE", "DEBUG": "DEBUG", "INFO": "INFO", "AUDIT": "INFO", "WARNING": "WARN",

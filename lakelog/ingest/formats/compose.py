@@ -1,0 +1,48 @@
+"""Programs under docker compose that log JSON: the name of a service, a bar, and an object.
+
+The object is read as a line of JSON of its dialect is. `source` is the service; what the object
+itself calls its source stays in `data`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.event import merge, parse_line
+from lakelog.ingest.formats import dialects, pattern, sqltext
+
+NAME = "compose-json"
+BY_LINE = True
+_COLOURS = pattern.COLOURS
+_LINE = re.compile(
+    rf"{_COLOURS}([\w.-]+) *{_COLOURS} *\| *{_COLOURS} *(\{{.*\}}){_COLOURS}", re.ASCII
+)
+QUERY = sqltext.none_sql("lines")
+
+
+def sniff(lines: list[bytes]) -> float:
+    """Say how sure it is that these are objects behind the names of services."""
+    full = [line for line in lines if line.strip()]
+    return sum(map(_is_one, full)) / len(full) if full else 0.0
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """Return the event of one line. Raises InvalidEvent."""
+    match = _LINE.fullmatch(pattern.decoded(line))
+    if match is None:
+        raise InvalidEvent("no service with an object behind a bar")
+    found = parse_line(match[2].encode())
+    event = dialects.event_of(found)
+    own, event["source"] = event.get("source"), match[1]
+    if own is not None and found.get("source") == own:
+        event["data"] = merge(event.get("data"), {"source": own})
+    return event
+
+
+def _is_one(line: bytes) -> bool:
+    try:
+        return bool(parse(line))
+    except InvalidEvent:
+        return False
