@@ -26,8 +26,6 @@ from lakelog.ingest.transform import Transformer
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared sample files are not here")
 KAFKA = "rotated/kafka0/"
-NUMERIC_DATES = "services/cpanel-logs__cpanel-logs.log"
-"""Its access lines write the month as digits, which may be the day: not taken."""
 
 
 def all_facts() -> dict[str, Any]:
@@ -95,7 +93,7 @@ def test_an_apache_access_log(lake: lakelog.Lake) -> None:
 
 def _access_logs() -> list[str]:
     logs = [name for name, known in FACTS.items() if "clf_lines" in known]
-    return [name for name in logs if name.startswith("services/") and name != NUMERIC_DATES]
+    return [name for name in logs if name.startswith("services/")]
 
 
 @pytest.mark.parametrize("name", _access_logs())

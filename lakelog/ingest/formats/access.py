@@ -2,7 +2,7 @@
 
 `message` is the request line, `path` what stands before a question mark in it and `query` what
 stands behind; the level comes from the status. A dash is null. What a server writes after the
-agent stays as it is under `more`.
+agent stays as it is under `more`. A month in digits stands before the day, as cPanel writes it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ _DATA = (
     "host", "ident", "user", "method", "path", "query", "protocol", "status", "bytes", "referer",
     "agent", "more",
 )  # fmt: skip
-PATTERNS = (
+PATTERNS = tuple(
     Pattern(
-        r"(?P<host>[^ ]+) (?P<ident>[^ ]+) (?P<user>[^ ]+)"
-        rf" \[(?P<day>\d\d)/{MONTH}/(?P<year>\d{{4}}):(?P<clock>\d\d:\d\d:\d\d)"
+        rf"(?P<host>[^ ]+) (?P<ident>[^ ]+) (?P<user>[^ ]+) \[{date}:(?P<clock>\d\d:\d\d:\d\d)"
         r" (?P<zone>[+-]\d{4})\]"
         rf' "(?P<request>{REQUEST})" (?P<status>\d{{3}}) (?P<bytes>\d{{1,18}}|-)'
         rf'(?: "(?P<referer>{_TEXT}*)" "(?P<agent>{_TEXT}*)")?(?: (?P<more>.+))?',
-        "{year}-{mon}-{day}T{clock}{zone}",
+        time,
         "access",
         STATUS,
         message="request",
@@ -38,9 +37,16 @@ PATTERNS = (
         numbers=("status", "bytes"),
         dashes=("request", *_DATA),
         quoted=("request", "method", "path", "query", "protocol", "referer", "agent"),
-    ),
+    )
+    for date, time in (
+        (rf"(?P<day>\d\d)/{MONTH}/(?P<year>\d{{4}})", "{year}-{mon}-{day}T{clock}{zone}"),
+        (r"(?P<month>\d\d)/(?P<day>\d\d)/(?P<year>\d{4})", "{year}-{month}-{day}T{clock}{zone}"),
+    )
 )
-QUERY = pattern.query(PATTERNS)
+
+
+def __getattr__(name: str) -> str:
+    return pattern.made(name, PATTERNS)
 
 
 def sniff(lines: list[bytes]) -> float:

@@ -13,7 +13,7 @@ WORDS = r"(?:[^ \[\"]+ ){0,5}"
 """So many words may stand before the time of a line."""
 OTHERS = (
     rf"(?:{_LEVELS}):|(?:time|timestamp|ts|t|level|lvl)=[^ ]|{_JSON}"
-    rf"|{WORDS}\[?\d\d/[A-Z][a-z][a-z]/\d{{4}}:\d\d:\d\d:\d\d"
+    rf"|{WORDS}\[?\d\d/(?:[A-Z][a-z][a-z]|\d\d)/\d{{4}}:\d\d:\d\d:\d\d"
     r"|(?:<\d{1,3}>)?[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d |<\d{1,3}>1 "
     r"|[IWEFD]\d{4} \d\d:\d\d:\d\d\.|\[pid: \d+\|"
 )
