@@ -350,9 +350,10 @@ def named(cursor: Cursor, source: Source) -> Cursor:
 
 
 def widened(cursor: Cursor, head: bytes, label: str | None) -> Cursor:
-    """The cursor with as much of its file's beginning as there is by now."""
+    """The cursor with as much of its file's beginning as there is: more by now, or less in another
+    file that holds what was consumed."""
     length = min(head_length(len(head)), WINDOW)
-    if length <= cursor.head_len:
+    if length <= cursor.head_len <= len(head):
         return cursor
     return replace(cursor, head_len=length, head=stem(head[:length], label), label=label)
 
@@ -378,9 +379,16 @@ def before_place(source: Source, cursor: Cursor, head: bytes, label: str | None)
 
 
 def holds_all(source: Source, cursor: Cursor, head: bytes, label: str | None) -> bytes | None:
-    """As `before_place`, with every byte compared by the sum of all, where there is one."""
+    """As `before_place`, with every byte compared by the sum of all, where there is one.
+
+    What was copied before a line was finished need not have the beginning of that line.
+    """
     if cursor.crc is not None and crc_of(source, cursor.bytes) != cursor.crc:
         return None
+    if 0 < cursor.bytes <= len(head) < cursor.head_len:
+        source.seek(cursor.bytes)
+        before = head[: cursor.bytes]
+        return before if digest(before) == cursor.tail else None
     return before_place(source, cursor, head, label)
 
 

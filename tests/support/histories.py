@@ -15,13 +15,17 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import pytest
 import zstandard
 
 import lakelog
+from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
 from lakelog.ingest.audit import Audit, audit
 from lakelog.ingest.identity import is_distinctive
@@ -31,8 +35,8 @@ LONG = f" {'and so on ' * 200}."
 """What makes lines long: three are more than is remembered of a file's beginning and end."""
 BANNER = "INFO Starting worker"
 WAYS = (
-    "create", "create late", "copytruncate", "copytruncate slowly", "copy", "dateext", "olddir",
-    "delete", "truncate", "own",
+    "create", "create late", "copytruncate", "copytruncate slowly", "copytruncate meanwhile",
+    "copy", "dateext", "olddir", "delete", "truncate", "own",
 )  # fmt: skip
 
 
@@ -73,9 +77,12 @@ class Log:
 
 
 class History:
-    """One life of a directory, decided by its dice. `directory` must be empty."""
+    """One life of a directory, decided by its dice, which also choose how each log is rotated if
+    no `way` is given. `directory` must be empty."""
 
-    def __init__(self, lake: lakelog.Lake, directory: Path, dice: random.Random) -> None:
+    def __init__(
+        self, lake: lakelog.Lake, directory: Path, dice: random.Random, way: str = ""
+    ) -> None:
         self.lake, self.root, self.dice = lake, directory, dice
         self.old = directory / "old"
         self.away = directory.parent / f"{directory.name}-away"
@@ -86,8 +93,9 @@ class History:
         self.doubts: Counter[str] = Counter()
         self.steps: list[str] = []
         self.contents: dict[int, bytes] = {}
-        self._serial = itertools.count()
+        self._serial, self._way = itertools.count(), way
         self._watcher: Watcher | None = None
+        self._meanwhile: list[Callable[[], None]] = []
         self.logs = [self._new_log(n) for n in range(dice.randrange(1, 5))]
 
     def play(self, steps: int) -> None:
@@ -103,6 +111,20 @@ class History:
             self._look()
         self._end_watcher()
 
+    def interrupt(self, patch: pytest.MonkeyPatch) -> None:
+        """Let rotators work while a watcher looks, too: right behind its scans."""
+        for name in ("scan", "look_again"):
+            patch.setattr(watch, name, self._interrupted(getattr(watch, name)))
+
+    def _interrupted(self, scan: Callable[..., Any]) -> Callable[..., Any]:
+        def scanned(*args: Any) -> Any:
+            result = scan(*args)
+            if self._meanwhile and self._chance(0.6):
+                self._meanwhile.pop(0)()
+            return result
+
+        return scanned
+
     def close_writers(self) -> None:
         """End every writer; what it began stays as it is."""
         for log in self.logs:
@@ -113,8 +135,7 @@ class History:
 
     def faults(self) -> list[str]:
         """What is stored otherwise than written, in words."""
-        query = "SELECT message, count(*) FROM events WHERE type <> 'lakelog.watch' GROUP BY 1"
-        stored = Counter(dict(self.lake.sql(query).fetchall()))
+        stored = self._stored()
         bad = self.lake.sql("SELECT line, reason FROM quarantine").fetchall()
         most = Counter(line.text for line in self.written)
         least = Counter(line.text for line in self.written if line.seen)
@@ -125,6 +146,14 @@ class History:
             if stored[text] > most[text] + self.doubts[text]:
                 found.append(f"doubled: {text!r} {stored[text]} of {most[text]}")
         return found
+
+    def repeated(self) -> int:
+        """How many lines are stored again, of those that may be since nothing tells files apart."""
+        return (self._stored() - Counter(line.text for line in self.written)).total()
+
+    def _stored(self) -> Counter[str]:
+        query = "SELECT message, count(*) FROM events WHERE type <> 'lakelog.watch' GROUP BY 1"
+        return Counter(dict(self.lake.sql(query).fetchall()))
 
     def audit(self) -> Audit:
         """What the audit of the directory says."""
@@ -182,7 +211,7 @@ class History:
 
     def _new_log(self, number: int) -> Log:
         name = f"worker-{number}.log" if self.dice.random() < 0.7 else f"app{number}.log"
-        way = self.dice.choice(WAYS)
+        way = self._way or self.dice.choice(WAYS)
         return self._opened(Log(name, -1, way, way.startswith("copytr") and self._chance(HOLES)))
 
     def _opened(self, log: Log) -> Log:
@@ -253,7 +282,7 @@ class History:
     def _rotate(self) -> None:
         log = self.dice.choice(self.logs)
         self.steps[-1] += f" {log.name} {log.way}"
-        if log.way in ("copytruncate", "copytruncate slowly", "truncate", "copy", "delete", "own"):
+        if log.way.startswith("copy") or log.way in ("truncate", "delete", "own"):
             self._finish_line(log)  # else its halves are torn by who rotates, not by who reads
         getattr(self, f"_{log.way.replace(' ', '_')}")(log)
 
@@ -320,6 +349,19 @@ class History:
             os.rename(place, self.root / f"{log.name}.1")
             self._maybe_look()
         self._truncate(log)
+
+    def _copytruncate_meanwhile(self, log: Log) -> None:
+        """While the watcher looks: between a scan and the reading, and between two scans."""
+        self._shift(log.name)
+        self._write_lines(log, [f"INFO before {next(self._serial)}"])
+        self._meanwhile = [
+            lambda: self._copy_of(log, self.root / f"{log.name}.1"),
+            lambda: self._write_lines(log, [f"INFO between {next(self._serial)}"]),
+            lambda: self._truncate(log),
+        ]
+        self._look()
+        while self._meanwhile:
+            self._meanwhile.pop(0)()
 
     def _copy(self, log: Log) -> None:
         self._shift(log.name)

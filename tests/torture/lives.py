@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lakelog.collect import watch
 from tests.support import lakes
-from tests.support.histories import History
+from tests.support.histories import WAYS, History
 from tests.support.world import warm_engine
 from tests.torture.case import Case, Row
 
@@ -17,8 +17,8 @@ ON_DISK = 4
 
 
 def lives(case: Case) -> None:
-    """Live through one history; require each line that could be seen, none more often than
-    written, and an audit that agrees."""
+    """Live through one history, every second time with logs that are all rotated in one way;
+    require each line that could be seen, none more often than written, and an audit that agrees."""
     warm_engine(case.patch)
     case.patch.setattr(watch, "STABLE", 0.0)
     case.patch.setattr(watch, "GRACE", 0.0)
@@ -26,7 +26,9 @@ def lives(case: Case) -> None:
         lakes.opened(str(case.place / "lake")) as lake,
         tempfile.TemporaryDirectory(dir=None if case.number % ON_DISK == 3 else case.place) as home,
     ):
-        history = History(lake, Path(home) / "logs", case.dice)
+        way = WAYS[case.number // 2 % len(WAYS)] if case.number % 2 else ""
+        history = History(lake, Path(home) / "logs", case.dice, way)
+        history.interrupt(case.patch)
         history.play(STEPS)
         story = "\n".join(history.steps)
         faults = history.faults()
@@ -34,6 +36,7 @@ def lives(case: Case) -> None:
         proof = history.audit()
         assert not proof.wrong, f"the audit says {proof.wrong[:3]}\n{story}"
         assert not proof.failed, f"the audit says {proof.failed[:3]}\n{story}"
+        case.tally.notes["lines stored again in doubt"] += history.repeated()
     case.tally.notes["lines"] += len(history.written)
     case.verified(sum(step.strip() in ("kill", "away") for step in history.steps))
 
