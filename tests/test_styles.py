@@ -54,6 +54,8 @@ APPLOG: list[tuple[str, tuple[str, str | None, str | None, str]]] = [
         "2022-09-08T13:08:51.629", "WARN", "org.apereo.cas.Web", "a|b")),
     ("2022-09-08T13:08:51,629|audit|127.0.0.1|ACCESS|granted", (
         "2022-09-08T13:08:51.629", None, None, "audit|127.0.0.1|ACCESS|granted")),
+    ("2024-05-01T10:00:00+02:00 [AUTH] WARN: Incorrect password for user admin. IP=1.2.3.4", (
+        "2024-05-01T08:00:00", "WARN", "AUTH", "Incorrect password for user admin. IP=1.2.3.4")),
     ("02-Jan-2024 03:04:05.678 SEVERE [main] org.a.B.<init> broke", (
         "2024-01-02T03:04:05.678", "ERROR", "org.a.B.<init>", "broke")),
     ("2022/03/01 12:57:58 ...web/auth.go:200:SignIn() [E] Failed", (
