@@ -19,6 +19,7 @@
     ├── OutcomeUnknown        a publish whose result could not be read back
     ├── LakeClosed            a query after close
     │   └── WriterClosed      an append after close
+    ├── Reentered             an append by a signal handler in the middle of another
     ├── InvalidRecipe         a training recipe with a wrong key or value
     ├── ExportRefused         an export that cannot be made as asked; nothing was written
     ├── GcRefused             gc saw something unreadable or empty and deleted nothing
@@ -129,6 +130,11 @@ class LakeClosed(LakelogError):
 
 class WriterClosed(LakeClosed):
     """Raised by append on a closed lake: open it again."""
+
+
+class Reentered(LakelogError):
+    """Raised by append in a signal handler that interrupts an append of its own thread, which it
+    would wait for: nothing was stored, append after the handler has returned."""
 
 
 class InvalidRecipe(LakelogError, ValueError):

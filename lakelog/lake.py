@@ -83,7 +83,7 @@ class Lake:
         self.store, self.branch_name = store, branch
         self._queries: tables.Tables | None = None
         self._writer: Writer | None = None
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._closed = False
 
     @property

@@ -20,7 +20,7 @@ from typing import Any
 
 import zstandard
 
-from lakelog.errors import WriterClosed
+from lakelog.errors import Reentered, WriterClosed
 from lakelog.event import Encoded
 from lakelog.store import disk, wal
 from lakelog.store.layout import parse_wal
@@ -70,29 +70,40 @@ class Writer:
 
     def __init__(self, store: Store, branch: str) -> None:
         self._store, self._branch = store, branch
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
+        self._inside: set[int] = set()
         self._queue: list[_Batch] = []
         self._busy = False
         self._leader = 0
         self._forking = False
-        self._closed = False
+        self._closed, self._closing = False, 0
         self._helper: Any = None
         self.seal_due = False  # with seal=inline: whoever appends should seal now
         self._reset()
         _WRITERS.add(self)
 
     def append(self, encoded: Encoded, flags: int = 0) -> Receipt:
-        """Store lines durably. Raises WriterClosed, OSError (then nothing is acknowledged)."""
+        """Store lines durably. Raises WriterClosed, Reentered, OSError (then nothing is
+        acknowledged)."""
         if encoded.keyed:
             flags |= wal.KEYED
-        places = []
-        for lines in _slices(encoded.lines):
-            batch = _Batch(lines, flags)
-            self._commit(batch)
-            if batch.error is not None:
-                raise batch.error
-            places.append(range(batch.position, batch.position + len(lines)))
-        return Receipt(encoded.ids, self.name, places)
+        me = threading.get_ident()
+        if me in self._inside:  # it would wait for the append that it interrupts, for ever
+            raise Reentered("append interrupts another append of its own thread: try it later")
+        self._inside.add(me)
+        try:
+            places = []
+            for lines in _slices(encoded.lines):
+                batch = _Batch(lines, flags)
+                self._commit(batch)
+                if batch.error is not None:
+                    raise batch.error
+                places.append(range(batch.position, batch.position + len(lines)))
+            return Receipt(encoded.ids, self.name, places)
+        finally:
+            self._inside.discard(me)
+            if self._closing == me:  # a signal handler closed, and left the rest to us
+                self.close()
 
     @property
     def name(self) -> str:
@@ -100,9 +111,15 @@ class Writer:
         return self._name
 
     def close(self) -> None:
-        """Let running appends end, refuse others, and finish the newest file."""
+        """Let running appends end, refuse others, and finish the newest file.
+
+        In a signal handler that interrupts an append of its own thread, that append does the rest.
+        """
+        self._closed, me = True, threading.get_ident()
+        if me in self._inside:
+            self._closing = me
+            return
         with self._mutex:
-            self._closed = True
             self._wait_while(lambda: self._busy and self._is_led_elsewhere())
             self._finish()
             self._let_go()
@@ -360,18 +377,19 @@ class Writer:
 
     def _before_fork(self) -> None:
         """Wait for the group that is being written; the next one waits for the fork."""
+        nested = threading.get_ident() in self._inside
         self._mutex.acquire()
         self._forking = True
-        self._wait_while(lambda: bool(self._leader) and self._is_led_elsewhere())
+        if not nested:  # a handler within an append may hold what the leader needs
+            self._wait_while(lambda: bool(self._leader) and self._is_led_elsewhere())
 
     def _after_fork_in_parent(self) -> None:
-        if self._forking:
-            self._forking = False
-            self._mutex.release()
+        self._forking = False
+        self._mutex.release()
 
     def _after_fork_in_child(self) -> None:
         """Close without unlocking, forget the parent's callers, be a new writer."""
-        self._mutex = threading.Lock()
+        self._mutex, self._inside = threading.RLock(), set()
         self._queue, self._busy, self._helper = [], False, None
         self._leader, self._forking = 0, False
         self._poison()
@@ -403,13 +421,33 @@ def _slices(lines: list[bytes]) -> list[list[bytes]]:
     return slices
 
 
-def _each(name: str) -> None:
+_FORK = threading.RLock()
+_FORKING: list[list[Writer]] = []
+
+
+def _before_fork() -> None:
+    """Stop every writer; forks of several threads take turns, for each holds what all need."""
+    _FORK.acquire()
+    writers = list(_WRITERS)
+    _FORKING.append(writers)
+    for writer in writers:
+        writer._before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for writer in reversed(_FORKING.pop()):
+        writer._after_fork_in_parent()
+    _FORK.release()
+
+
+def _after_fork_in_child() -> None:
+    global _FORK
+    _FORK = threading.RLock()
+    _FORKING.clear()
     for writer in list(_WRITERS):
-        getattr(writer, name)()
+        writer._after_fork_in_child()
 
 
 os.register_at_fork(
-    before=lambda: _each("_before_fork"),
-    after_in_parent=lambda: _each("_after_fork_in_parent"),
-    after_in_child=lambda: _each("_after_fork_in_child"),
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
 )
