@@ -11,6 +11,7 @@ from lakelog.errors import InvalidSetting
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "k": 10**3, "m": 10**6}
 _SPANS = {"us": 1, "ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
 _SPANS["w"] = 7 * _SPANS["d"]
+_ZERO = ("threads", "gc_grace_hours", "history_days", "history_dense_hours")
 SEAL_CHOICES = ("auto", "inline", "never")
 
 
@@ -38,6 +39,9 @@ class Settings:
     """How long a file stays after it was first seen unreferenced."""
     history_days: int = 30
     """How long moves are kept reachable for rollback and time travel."""
+    history_dense_hours: int = 1
+    """How long every state is kept; older ones that no user made thin out to one a minute, after a
+    day to one an hour, after a week to one a day."""
 
 
 DEFAULTS = Settings()
@@ -89,7 +93,7 @@ def _number(name: str, value: object) -> int:
     if not match or unit not in (("",) if counted else _UNITS) or isinstance(value, bool):
         raise InvalidSetting(f"setting {name} is a whole number such as 60 or 16MB, not {value!r}")
     number = int(match[1]) * _UNITS[unit]
-    if number == 0 and name not in ("threads", "gc_grace_hours", "history_days"):
+    if number == 0 and name not in _ZERO:
         raise InvalidSetting(f"setting {name} must be above 0")
     if number > 2**62:
         raise InvalidSetting(f"setting {name} is too large")

@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.errors import GcRefused, LakelogError
+from lakelog.errors import GcRefused, LakelogError, UnknownRef
+from lakelog.event import from_micros
+from lakelog.settings import Settings
 from lakelog.store import disk, document, history, manifest
 from lakelog.store import gc as collecting
+from lakelog.store.refs import Move
 
 MakeLake = Callable[..., lakelog.Lake]
 HOUR = 3_600_000_000
@@ -339,6 +342,85 @@ def test_a_long_history_keeps_all(make_lake: MakeLake) -> None:
     moves(lake, 120)
     assert (lake.gc().deleted, lake.gc().packed) == (0, 0)
     assert lake.at("@2").count() == 1
+
+
+def automatic(ops: dict[int, str], newest: int, step: int) -> Iterator[Move]:
+    """Yield moves, newest first, one every `step` seconds, of the ops given by number."""
+    for number in range(newest, 0, -1):
+        op = ops.get(number, "seal")
+        time = number * step * 1_000_000
+        yield Move(number, "main", "", "", time, "", op, "", f"s{number}", 0)
+
+
+def kept_at(ops: dict[int, str], newest: int, step: int, now: int, days: int = 30) -> list[int]:
+    """Return the numbers of the moves whose states are kept at a time (s)."""
+    moves = automatic(ops, newest, step)
+    window = collecting.window(Settings(history_days=days), moves, now * 1_000_000)
+    return sorted(move.number for move in window)
+
+
+def test_states_that_nobody_made_thin_out_with_age() -> None:
+    """All of the last hour, then one a minute, an hour, a day; what users did, and the state
+    before, stays for the days of history."""
+    day, step = 86_400, 20
+    newest = 12 * day // step
+    user = {1_000: "rollback", 20_000: "snapshot", 30_001: "dedupe"}
+    kept = kept_at(user, newest, step, 12 * day)
+    ages = [12 * day - number * step for number in kept]
+    assert {*user, 999, 19_999, 30_000} <= set(kept)
+    assert sum(age <= 3_600 for age in ages) == 3_600 // step + 1
+    assert abs(sum(3_600 < age <= day for age in ages) - 23 * 60) < 70
+    assert abs(sum(day < age <= 7 * day for age in ages) - 6 * 24) < 30
+    assert 5 <= sum(age > 7 * day for age in ages) < 5 + 2 + 7
+    assert kept_at(user, newest, step, 12 * day, days=0) == kept[-100:]
+
+
+def test_a_compaction_stands_for_its_minute() -> None:
+    """Of the states of a minute the newest compacted one stays: it needs the fewest files."""
+    hour = 3_600
+    compacted = dict.fromkeys(range(30, 8 * hour, 60), "compact")
+    kept = kept_at(compacted, 8 * hour, 1, 8 * hour)
+    old = [n for n in kept if n < 6 * hour]
+    assert set(old) == {n for n in compacted if n < 6 * hour}
+
+
+def test_what_is_kept_later_was_kept_before() -> None:
+    """So whatever gc deletes is asked for by no later look at the same history."""
+    chance = random.Random(2)
+    words = ["compact"] * 4 + ["rollback", "seal"]
+    ops = {chance.randrange(1, 9_000): chance.choice(words) for _ in range(300)}
+    before: set[int] | None = None
+    for now in range(9_000 * 97, 9_000 * 97 + 20 * 86_400, 7_777):
+        kept = set(kept_at(ops, 9_000, 97, now))
+        assert before is None or kept <= before
+        before = kept
+
+
+def test_a_time_in_a_thinned_stretch_names_the_state_before(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the very state that a branch had at a time was thinned out, the one before is named."""
+    clock = [disk.now_us() - 4 * HOUR]
+    monkeypatch.setattr(disk, "now_us", lambda: clock[0])
+    monkeypatch.setattr(collecting, "_lake_time", lambda store: clock[0])
+    lake = make_lake(gc_grace_hours=0)
+    asked = {}
+    for number in range(240):
+        put(lake, str(number))
+        asked[number] = from_micros(clock[0] + 1_000_000).isoformat()
+        clock[0] += 25_000_000
+    assert len(lake.log()) == 241
+    clock[0] += HOUR
+    for path in Path(lake.path).rglob("*.zst"):
+        os.utime(path, (1, 1))
+    assert lake.gc().deleted > 0
+    for number, moment in asked.items():
+        assert number - 4 <= lake.at(moment).count() <= number + 1
+    gone = [entry.move.number for entry in lake.log() if entry.events is None]
+    assert 60 < len(gone) < 140
+    with pytest.raises(UnknownRef, match="outside the kept history"):
+        lake.at(f"@{gone[0]}")
+    assert lake.verify().problems == ()
 
 
 # --- packed moves ---------------------------------------------------------------------------------

@@ -23,10 +23,10 @@ from lakelog.ingest.cursors import printable
 from lakelog.store import compact, gc
 from lakelog.store.spawn import start_sealer
 
-PAUSE, SHORT = 0.2, 0.02
+PAUSE, SHORT, LONG = 0.2, 0.02, 0.95
 """Seconds between two rounds at least, so that one publish takes many lines; the shorter one
-where MANY came."""
-MANY = 10_000
+where MANY came, the longer one where only FEW did: a second's lines are one publish then."""
+FEW, MANY = 200, 10_000
 RELAXED = 5.0
 """Where the file system gives hints, a scan is only needed this much less often."""
 SHARE = 0.01
@@ -98,7 +98,7 @@ def run(
                 resting = True
                 raise Rest(watcher.memory())
             patience = watcher.scan_seconds / SHARE if observer else 0.0
-            pause = SHORT if new > MANY else PAUSE
+            pause = _pause(new)
             _wait(watcher, stop, wake, pause, max(interval, patience))
         rounds.round()
     finally:
@@ -109,6 +109,13 @@ def run(
                 observer.join(5)
         if not resting:
             watcher.close()
+
+
+def _pause(new: int) -> float:
+    """Return how long to wait at least after a round that brought so many events."""
+    if new > MANY:
+        return SHORT
+    return LONG if 0 < new < FEW else PAUSE
 
 
 def _wait(

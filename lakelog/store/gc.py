@@ -24,6 +24,7 @@ from lakelog.store.engine import SPILL
 from lakelog.store.layout import OBJECTS, parse_move, parse_object, parse_packed
 from lakelog.store.manifest import Entry
 from lakelog.store.opening import Store
+from lakelog.store.publish import AUTOMATIC_OPS
 from lakelog.store.refs import Move, encode_packed, read_packed
 
 KEEP_MOVES = 100
@@ -31,8 +32,8 @@ KEEP_MOVES = 100
 PACKED = 4_096
 """Moves in one packed file at most: it is read as a whole."""
 BATCH = 500
-_HOUR, _DAY = 3_600_000_000, 86_400_000_000
-_EVERY = _HOUR
+MINUTE, HOUR, DAY = 60_000_000, 3_600_000_000, 86_400_000_000
+_EVERY = HOUR
 _ORDER = ("manifests", "ids", "segments")
 Names = set[str]
 Progress = Callable[[int, int], None]
@@ -197,16 +198,51 @@ def _segments(entries: Iterable[Entry]) -> tuple[list[bytes], list[bytes]]:
 
 
 def window(settings: Settings, newest_first: Iterable[Move], now: int) -> Iterator[Move]:
-    """Yield the moves whose states are kept: all in the history span, and the newest hundred, but
-    of these none from before the branch was deleted."""
-    limit = now - settings.history_days * _DAY
-    least = KEEP_MOVES
+    """Yield the moves whose states are kept: the newest hundred, but of these none from before the
+    branch was deleted; and in the history span those of users, the ones before these, which undo
+    goes back to, and of all others the more the younger they are.
+
+    One of a minute, an hour or a day stays: the newest compaction, whose state needs fewest files,
+    or else the newest. Whole ones grow old at once and longer ones are made of shorter ones, so
+    what is kept later was kept before.
+    """
+    limit = now - settings.history_days * DAY
+    least, spare = KEEP_MOVES, dict[tuple[int, int], Move]()
+    follower = ""
     for age, move in enumerate(newest_first):
         if move.op == "delete":
             least = 0
-        if age >= least and move.time < limit:
-            return
-        yield move
+        recent = age < least
+        if not recent and move.time < limit:
+            break
+        span = _span(settings, move.time, now)
+        if recent or not span or {move.op, follower} - AUTOMATIC_OPS - {""}:
+            yield move
+        else:
+            yield from _thinned(spare, move, span)
+        follower = move.op
+    yield from spare.values()
+
+
+def _thinned(
+    spare: dict[tuple[int, int], Move], move: Move, span: int
+) -> Iterator[Move]:  # fmt: skip
+    """Hold the newest move of its minute, hour or day until it is over, or a compaction comes."""
+    bucket = span, move.time // span
+    for over in [key for key in spare if key != bucket]:
+        yield spare.pop(over)
+    held = spare.get(bucket)
+    if held is None or (move.op == "compact" != held.op):
+        spare[bucket] = move
+
+
+def _span(settings: Settings, time: int, now: int) -> int:
+    """How long the stretch is of which one state is kept at this age; 0 where all are."""
+    for span, age in ((DAY, 7 * DAY), (HOUR, DAY), (MINUTE, 0)):
+        ended = time // span * span + span
+        if ended <= now - max(age, settings.history_dense_hours * HOUR):
+            return span
+    return 0
 
 
 def require_kept(store: Store, digest: str, text: str) -> None:
@@ -215,7 +251,7 @@ def require_kept(store: Store, digest: str, text: str) -> None:
     One that is condemned lately is let through: whoever makes a move to it does so long before the
     grace is over, and gc looks at the refs again before it deletes.
     """
-    half = store.settings.gc_grace_hours * _HOUR // 2
+    half = store.settings.gc_grace_hours * HOUR // 2
     since = _condemned(store).get(f"manifests/{digest}")
     gone = not disk.exists(store.layout.object("manifests", digest))
     late = since is not None and half and _lake_time(store) - since > half
@@ -258,12 +294,12 @@ def _sweep_cache(store: Store, live: set[bytes], now: int) -> None:
     with contextlib.suppress(OSError, ValueError):  # as all of cache/ it can be made again
         for name in disk.listing(layout.blooms):
             is_alive = not name.startswith(disk.TEMPORARY) and bytes.fromhex(name) in live
-            if not is_alive and now - _stamp(f"{layout.blooms}/{name}") >= _DAY:
+            if not is_alive and now - _stamp(f"{layout.blooms}/{name}") >= DAY:
                 disk.unlink(f"{layout.blooms}/{name}")
         store.marks.keep(lambda digest: bytes.fromhex(digest) in live)
         for name in disk.listing(layout.cache):
             path = f"{layout.cache}/{name}"
-            if name.startswith(SPILL) and now - _newest(path) >= _DAY:
+            if name.startswith(SPILL) and now - _newest(path) >= DAY:
                 for file in disk.listing(path):
                     disk.unlink(f"{path}/{file}")
                 disk.remove_dir(path)
@@ -295,7 +331,7 @@ def _temporary(store: Store) -> Iterator[str]:
 
 def _due(store: Store, condemned: dict[str, int], now: int) -> list[str]:
     """Names condemned for the grace whose files are older than it, references first."""
-    grace = store.settings.gc_grace_hours * _HOUR
+    grace = store.settings.gc_grace_hours * HOUR
     due = [n for n, since in condemned.items() if now - since >= grace]
     old = [n for n in due if now - _mtime(store, n) >= grace]
     rank = {kind: i for i, kind in enumerate(_ORDER)}

@@ -27,6 +27,8 @@ from lakelog.store.refs import Head, Move, author, encode_move, in_unicode
 
 USER_OPS = ("rollback", "undo", "snapshot", "retention", "dedupe", "quarantine", "repair")
 """Moves a user made; all others are publishing or maintenance, which undo skips."""
+AUTOMATIC_OPS = {"seal", "ingest", "compact", "maintain"}
+"""Moves that nobody asked for by name; their states thin out with age."""
 _RETRIES = 10_000
 _ANEW = 3
 """How often new files are made for one publish whose files do not last."""

@@ -16,7 +16,7 @@ from lakelog.closest import did_you_mean
 from lakelog.errors import DamagedManifest, DamagedRef, InvalidEvent, UnknownRef
 from lakelog.event import from_micros, parse_time, to_micros
 from lakelog.store import disk
-from lakelog.store.gc import require_kept
+from lakelog.store.gc import DAY, HOUR, MINUTE, require_kept
 from lakelog.store.layout import encode_name, parse_object
 from lakelog.store.opening import Store
 from lakelog.store.refs import Move
@@ -63,6 +63,7 @@ def _ancestor(store: Store, branch: str, digest: str, back: int, text: str) -> s
                 seen.add(name)
         if not digest:
             raise UnknownRef(f"{text!r} goes back before the first kept snapshot")
+        require_kept(store, digest, text)
     return digest
 
 
@@ -145,7 +146,20 @@ def _at_time(store: Store, branch: str, text: str) -> str | None:
     if at == 0:
         first = store.refs.read(branch, numbers[0]).time if numbers else 0
         raise UnknownRef(f"{text!r} is before the first kept move of {branch!r}, {_iso(first)}")
-    return store.refs.read(branch, numbers[at - 1]).snapshot
+    return _thinned(store, branch, numbers, at)
+
+
+def _thinned(store: Store, branch: str, numbers: list[int], at: int) -> str:
+    """The state of the newest of the first `at` moves, or if it was thinned out the newest before
+    it that was not: of the minute, hour or day before."""
+    newest = store.refs.read(branch, numbers[at - 1])
+    for span in (0, MINUTE, HOUR, DAY):
+        before = at if not span else _until(store, branch, numbers, newest.time // span * span - 1)
+        for number in reversed(numbers[max(before - 2, 0) : before]):
+            snapshot = store.refs.read(branch, number).snapshot
+            if disk.exists(store.layout.object("manifests", snapshot)):
+                return snapshot
+    return newest.snapshot
 
 
 def _until(store: Store, branch: str, numbers: list[int], moment: int) -> int:
