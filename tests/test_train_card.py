@@ -121,7 +121,8 @@ def test_the_error_that_no_row_fits_names_the_other_shapes(tmp_path: Path) -> No
             train.export(lake, trainsets.recipe("text"), str(tmp_path / "set"))
     assert str(caught.value) == (
         "no row of the selection fits the shape text, which needs rows with text in the column that"
-        " [shape] text names; check [select] sql and [shape] in recipe, or choose another shape:"
+        " [shape] text names; there are rows without text (1); check [select] sql and [shape] in"
+        " recipe, or choose another shape:"
         " events, classification, messages, decision, preference, sequence"
     )
 

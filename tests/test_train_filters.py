@@ -198,6 +198,8 @@ def test_texts_and_pairs_count_what_is_no_row(home: Path) -> None:
     said = [("a", "x"), ("b", None), (" ", "x"), (None, None)]
     events = [{"type": "n", "message": m, "data": {"label": label}} for m, label in said]
     assert losses_of(home, "text", events) == ({"no_text": 2}, 2)
+    with pytest.raises(ExportRefused, match=r"there are rows without text \(2\); rows with a text"):
+        losses_of(home, "classification", events, label="data.none", text="message")
     lost = losses_of(home, "classification", events, label="data.label")
     assert lost == ({"no_text": 2, "no_label": 1}, 1)
     pairs = [("p", "1", "2"), ("p", "1", "1"), ("p", None, "2"), (None, "1", "2")]

@@ -15,7 +15,7 @@ from lakelog.errors import ExportRefused
 from lakelog.train import assign, budget, cluster, filters, redact, shape, stage, tokenizer
 from lakelog.train.assign import Rows
 from lakelog.train.kinds import NEEDS, SHAPES
-from lakelog.train.losses import FILTERS, LOST, REASON, ROWS, Losses
+from lakelog.train.losses import FILTERS, LOST, REASON, ROWS, Losses, sentence
 from lakelog.train.recipe import Recipe
 from lakelog.train.selecting import HIDDEN, Selection, column_of, quoted, text_of
 from lakelog.train.stage import Stage
@@ -101,10 +101,12 @@ def known(
     import numpy as np
 
     if not staged.rows:
+        lost = sentence(staged.losses)
         others = ", ".join(kind for kind in SHAPES if kind != recipe.kind)
         raise ExportRefused(
             f"no row of the selection fits the shape {recipe.kind}, which needs"
-            f" {NEEDS[recipe.kind]}; check [select] sql and [shape] in {recipe.where},"
+            f" {NEEDS[recipe.kind]}{f'; there are {lost}' if lost else ''};"
+            f" check [select] sql and [shape] in {recipe.where},"
             f" or choose another shape: {others}"
         )
     _require_groups(con, staged, recipe)
