@@ -112,7 +112,9 @@ def history(count: int) -> Path:
     segments are empty files, which marking does not open."""
 
     def make(root: Path) -> None:
-        store = opening.create(str(root), parse(lakes.QUIET))
+        # All states are kept: those of a lake of an earlier run would thin out meanwhile.
+        settings: dict[str, object] = {**lakes.QUIET, "history_dense_hours": 1_000}
+        store = opening.create(str(root), parse(settings))
         live: list[Entry] = []
         with lakes.unsynced():
             for number, entry in enumerate(_entries(store, count)):
