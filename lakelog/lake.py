@@ -284,7 +284,7 @@ class Lake:
         """Set damaged files aside, or fetch them from the lake at `copy`; list what is lost."""
         return repair.repair(self.store, self._session.connect, copy)
 
-    def backup(self, to: str, progress: Progress | None = None) -> hotcopy.Copied:
+    def backup(self, to: Path, progress: Progress | None = None) -> hotcopy.Copied:
         """Copy this lake, in use as it is, to a directory; again, only what is new.
 
         Raises AlreadyExists where something else is there, Damaged, OSError.

@@ -81,6 +81,7 @@ def care(lake: Lake, home: pathlib.Path) -> None:
     assert_type(written.files, dict[str, int])
     assert lake.sql('FROM "v1".status').columns == lake.sql("FROM status").columns
     lake.verify().require()
+    lake.backup(home / "copy")
     lake.compact()
     lake.retention("10000d")
     lake.gc(dry_run=True)
