@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from tests.support import seam
-from tests.support.seam import Killed
+from tests.support.seam import Killed, bury
 
 HOUR = 3_600_000_000
 PLACES = """wal open listing exists read link create_whole put_object sync_dir sync_file write_all
@@ -159,10 +159,7 @@ class Scheduler:
         (self._over if heir is actor else heir.turn).release()
 
     def _bury(self, actor: Actor) -> None:
-        for fd in actor.fds:
-            with contextlib.suppress(OSError):
-                os.close(fd)
-        actor.fds.clear()
+        bury(actor.fds)
 
     def _next(self, actor: Actor | None) -> Actor:
         """Draw whose turn it is; `actor` itself if there is nobody else."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from lakelog.store import disk
+from lakelog.store import disk, writer
 
 Hook = Callable[..., Any]
 VALUES = {"now_us", "random_hex", "temporary"}
@@ -80,10 +80,19 @@ class Fault:
 
     def release(self) -> None:
         """Close what a dead process had open, as its kernel does."""
-        for fd in self._open:
-            with contextlib.suppress(OSError):
-                os.close(fd)
-        self._open.clear()
+        bury(self._open)
+
+
+def bury(fds: set[int]) -> None:
+    """Close what a dead process had open. Its writers live on in this process until they are
+    collected: by then the numbers may be another's, so they must not be closed once more."""
+    for one in list(writer._WRITERS):
+        one._fd = -1 if one._fd in fds else one._fd
+        one._abandoned = [fd for fd in one._abandoned if fd not in fds]
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    fds.clear()
 
 
 def tear(name: str, args: tuple[Any, ...], error: BaseException) -> None:
