@@ -23,7 +23,7 @@ from lakelog.ingest.cursors import printable
 from lakelog.store import compact, gc
 from lakelog.store.spawn import start_sealer
 
-PAUSE, SHORT, LONG = 0.2, 0.02, 0.95
+PAUSE, SHORT, LONG = 0.2, 0.02, 0.9
 """Seconds between two rounds at least, so that one publish takes many lines; the shorter one
 where MANY came, the longer one where only FEW did: a second's lines are one publish then."""
 FEW, MANY = 200, 10_000

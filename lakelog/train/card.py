@@ -67,7 +67,7 @@ def _body(recipe: Recipe, manifest: dict[str, Any], title: str, rows: int) -> st
         "|---|--:|--:|--:|", sides, "",
         *(f"- Warning: {words}." for words in proportions.warnings(manifest)),
         f"- Groups: {f'`{group}`; a group is on one side only' if group else 'none'}.",
-        f"- Fence in time: {manifest['fence'] or 'none'}.",
+        f"- Temporal cutoff: {manifest['fence'] or 'none'}.",
         f"- Left out: {left_out or 'nothing'}.",
         f"- Not kept: {losses.sentence(manifest['losses']) or 'nothing'}.",
         f"- Redacted: {redacted or 'nothing'}.",
