@@ -81,7 +81,7 @@ def test_every_spelling_of_time(
         ({"eventName": "Put"}, {"type": "Put", "data": {"eventName": "Put"}}),
         ({"x": 1}, {"type": "event", "data": {"x": 1}}),
         ({"type": "A", "level": "warning", "message": "m"},
-         {"type": "A", "level": "WARN", "message": "m"}),
+         {"type": "A", "level": "WARN", "message": "m", "data": {"level": "warning"}}),
         ({"type": "A", "level": 30}, {"type": "A", "data": {"level": 30}}),
         ({"type": 5, "message": 7, "data": None}, {"type": "5", "message": "7"}),
         ({"type": "A", "data": {"a": 1}, "b": 2}, {"type": "A", "data": {"a": 1, "b": 2}}),
