@@ -51,11 +51,12 @@ def test_a_light_writer_has_its_tail_sealed(make_lake: MakeLake) -> None:
     lake = make_lake(seal="auto", rotate_events=1)
     lake.append(numbers(1))
     lake.append(numbers(2))
+    lake.append(numbers(3))
     helper = lake.writer()._helper
     assert helper is not None
     assert helper.wait(120) == 0
     assert lake.stats().segments == 1
-    assert rows(lake) == [1, 2]
+    assert rows(lake) == [1, 2, 3]
 
 
 def test_there_is_one_helper_at_a_time(
@@ -351,8 +352,7 @@ def test_a_torn_end_is_kept_once(home: Path, monkeypatch: pytest.MonkeyPatch) ->
         (file,) = wals(lake)
         with monkeypatch.context() as patch:
             patch.setattr(disk, "unlink", unlink)
-            with pytest.raises(OSError, match="planted"):
-                lake.settle()
+            lake.settle()  # what is published is durable: a failing trim is no error
         (kept,) = os.listdir(lake.store.layout.cut)
         tail = Tail(lake.store.layout, lake.store.refs, "main")
         assert trim(lake.store, "main", tail) == 1

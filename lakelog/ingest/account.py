@@ -243,8 +243,17 @@ class Account:
         expected = np.append(_sorted(*_places(made)), chunk.base + made.taken)  # what is held, too
         there = np.unique(self._places.within(self._cursor.origin, chunk.base, end))
         later = self._later(expected, np.setdiff1d(there, expected))
+        later = later[later > chunk.base]
+        came = self._places.arrivals(self._cursor.origin, there.tolist() if len(later) else [])
         found, begin = list[tuple[Chunk, Made]](), chunk.base
-        for at in later[later > chunk.base].tolist():
+        for stray in later.tolist():
+            # The run may have begun before: lines of two streams stand one between the other.
+            n = int(np.searchsorted(there, stray))
+            while n and there[n - 1] > begin and came[int(there[n - 1])][0] >= came[stray][0]:
+                n -= 1
+            at = int(there[n])
+            if at <= begin:
+                continue
             data = chunk.data[begin - chunk.base : at - chunk.base]
             part = Chunk(data, begin, not data.endswith(b"\n"))
             whole = self._ended().run(part, final=True)
