@@ -97,7 +97,8 @@ def test_a_case_whose_process_dies_or_hangs_is_told_and_the_run_goes_on(
         harm(case)
         case.verified()
 
-    row = Row("harmed", "nothing", 20, 200, 1, play_or_harm)
+    # All of its cases are played: else one worker may have done enough before the other is there.
+    row = Row("harmed", "nothing", 20, 200, 1, play_or_harm, cases=24)
     result = run(row, 20, 30, seed=3, jobs=jobs, patience=1)
     (finding,) = result.findings
     assert said in finding.text
