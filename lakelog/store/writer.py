@@ -22,6 +22,7 @@ import zstandard
 
 from lakelog.errors import Reentered, WriterClosed
 from lakelog.event import Encoded
+from lakelog.lazy import wait_for_imports
 from lakelog.store import disk, wal
 from lakelog.store.layout import parse_wal
 from lakelog.store.opening import Store, make_branch_dirs
@@ -432,6 +433,7 @@ def _before_fork() -> None:
     _FORKING.append(writers)
     for writer in writers:
         writer._before_fork()
+    wait_for_imports()
 
 
 def _after_fork_in_parent() -> None:
