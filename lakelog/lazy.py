@@ -29,10 +29,10 @@ def wait_for_imports() -> None:
     CPython (3.11 to 3.13) frees the locks of modules in a child only for the thread that forked.
     What another thread was importing could never be imported there: the child would wait for ever.
     """
-    locks = getattr(importlib, "_bootstrap", None)
+    bootstrap = getattr(importlib, "_bootstrap", None)
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
-        held = [made() for made in list(getattr(locks, "_module_locks", {}).values())]
+        held = [made() for made in list(getattr(bootstrap, "_module_locks", {}).values())]
         owners = {getattr(lock, "owner", None) for lock in held}
         if not owners - {None, threading.get_ident()}:
             return

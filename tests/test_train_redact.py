@@ -14,22 +14,10 @@ import pytest
 
 from lakelog import train
 from lakelog.train import patterns
+from tests.support.redaction import luhn, mod97
 from tests.support.trainsets import lake_of, recipe, rows
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-
-
-def luhn(digits: str) -> bool:
-    total = 0
-    for place, char in enumerate(reversed(digits)):
-        number = int(char) * (1 + place % 2)
-        total += number - 9 if number > 9 else number
-    return total % 10 == 0
-
-
-def mod97(iban: str) -> bool:
-    moved = iban[4:] + iban[:4]
-    return int("".join(str(int(c, 36)) for c in moved)) % 97 == 1
 
 
 def card(rng: random.Random) -> str:
