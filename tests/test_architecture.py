@@ -28,7 +28,7 @@ ORDER = {
         export  ingest  view lake dbapi collect analyze train ship sync  cli server notebook""",
     "store": """sql layout disk document engine wal bloom segment idrun manifest refs marks opening
         spawn writer tail rows publish trim seal compact retention removal gc resolve history stats
-        checker verify unflip salvage orphans aside mend_refs mend_data
+        checker verify salvage orphans aside mend_refs mend_data
         repair hotcopy""",
     "query": "prune qualifiers frames relation keys tailrows omega behaviour session follow",
     "views": """params definition guard catalog layers pieces lineage writing answer engine tables

@@ -1,11 +1,10 @@
-"""Repair: damage is undone where that can be proved; the rest is set aside, the loss listed.
+"""Repair: what is damaged comes from a copy, or is set aside; the loss is listed.
 
-In this order: one flipped bit is put right (unflip.py), a file of a copy takes the place of a
-damaged one, and then the branches are made to work with what is left (salvage.py, mend_*.py).
-Files set aside go to cache/damaged, never to nothing. Every loss is a line of the outcome, and
-objects given up are noted in gc/lost.json, so that verify and gc know of them. Moves made here
-have op `repair`; one with op `lost` stands in the place of one that cannot be read. On a lake
-without damage nothing changes.
+A file of a copy takes the place of a damaged one; then the branches are made to work with what is
+left (salvage.py, orphans.py, mend_*.py). Files set aside go to cache/damaged, never to nothing.
+Every loss is a line of the outcome, and objects given up are noted in gc/lost.json, so that verify
+and gc know of them. Moves made here have op `repair`; one with op `lost` stands in the place of
+one that cannot be read. On a lake without damage nothing changes.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import os
 import re
 
 from lakelog.errors import Damaged, UnknownRef
-from lakelog.store import aside, disk, document, mend_data, mend_refs, salvage, unflip, wal
+from lakelog.store import aside, disk, document, mend_data, mend_refs, salvage, wal
 from lakelog.store.aside import Repaired, replace, set_aside
 from lakelog.store.checker import Problem
 from lakelog.store.layout import (
@@ -43,7 +42,7 @@ def repair(
     if first:
         _renew_config(store, outcome, copy)
     seen: set[str] = set()
-    while _put_back(store, outcome, copy, seen):
+    while _bring_back(store, outcome, copy, seen):
         _fresh(store)
     for branch in store.refs.all_branches():
         mend_refs.mend_moves(store, branch, outcome)
@@ -63,8 +62,8 @@ def _fresh(store: Store) -> None:
     store.refs.forget()
 
 
-def _put_back(store: Store, outcome: Repaired, copy: str | None, seen: set[str]) -> bool:
-    """Put files right that can be, by their own sum or from the copy; True if there were any."""
+def _bring_back(store: Store, outcome: Repaired, copy: str | None, seen: set[str]) -> bool:
+    """Fetch damaged files from the copy, and drop derived ones; True if any were fetched."""
     before = len(seen)
     for problem in verify(store).problems:
         path = problem.path
@@ -77,15 +76,10 @@ def _put_back(store: Store, outcome: Repaired, copy: str | None, seen: set[str])
             seen.add(path)
             continue
         data = disk.read(path) if os.path.isfile(path) else b""
-        fixed = unflip.file(store.layout, path, data)
-        if fixed is not None and fixed != data:
-            outcome.done.append(f"{os.path.relpath(path, store.layout.root)}: one bit put right")
-        elif copy and (fixed := _fetched(store, path, copy, data)) is not None:
+        if copy and (whole := _fetched(store, path, copy, data)) is not None:
+            replace(store, path, whole, outcome)
             outcome.fetched.append(path)
-        else:
-            continue
-        replace(store, path, fixed, outcome)
-        seen.add(path)
+            seen.add(path)
     return len(seen) > before
 
 
@@ -181,7 +175,7 @@ def _is_that_move(store: Store, path: str, data: bytes, damaged: bytes) -> bool:
     good = salvage.moves(store, branch)[0]
     if number + 1 in good:
         return good[number + 1][0].prev == document.digest(data)
-    foreign = unflip.is_document(damaged)
+    foreign = salvage.is_whole(damaged)
     left = set() if foreign else {m.decode() for m in re.findall(rb"[0-9a-f]{32,64}", damaged)}
     if left and left.isdisjoint((move.commit, move.snapshot)):
         return False
@@ -191,20 +185,15 @@ def _is_that_move(store: Store, path: str, data: bytes, damaged: bytes) -> bool:
 def _renew_config(store: Store, outcome: Repaired, copy: str | None) -> None:
     """Write lakelog.json anew; if its settings are lost, the lake is not."""
     path = store.layout.config
-    data = disk.read(path) if disk.exists(path) else b""
-    fixed = unflip.file(store.layout, path, data)
-    if fixed is not None:
-        outcome.done.append("lakelog.json: one bit put right")
-    elif copy:
+    if copy:
         with contextlib.suppress(OSError, document.NotIntact):
-            other = disk.read(f"{os.path.abspath(copy)}/lakelog.json")
-            if document.decode(other).keys() >= {"format", "lake", "settings"}:
-                fixed = other
+            data = disk.read(f"{os.path.abspath(copy)}/lakelog.json")
+            body = document.decode(data)
+            if body.keys() >= {"format", "lake", "settings"}:
+                replace(store, path, data, outcome)
                 outcome.fetched.append(path)
-    if fixed is not None:
-        replace(store, path, fixed, outcome)
-        store.lake_id = document.decode(fixed)["lake"]
-        return
+                store.lake_id = body["lake"]
+                return
     set_aside(store, path, outcome)
     store.lake_id = _id_in_wals(store) or disk.random_hex()
     write_config(store.layout, store.lake_id, store.settings)

@@ -59,11 +59,12 @@ def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dic
             good[number] = refs.decode(branch, number, data), data
         except DamagedRef:
             continue
-    bad = {n: b"" if _is_whole(d) else d for n, d in found.items() if n not in good}
+    bad = {n: b"" if is_whole(d) else d for n, d in found.items() if n not in good}
     return good, bad, max([top, *found], default=0)
 
 
-def _is_whole(data: bytes) -> bool:
+def is_whole(data: bytes) -> bool:
+    """Whether the bytes are a document whose checksum holds."""
     try:
         document.decode(data)
     except document.NotIntact:
