@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 import lakelog
 from lakelog.cli import cli
 from lakelog.errors import ExportRefused
+from lakelog.export import export as writing
 from tests.support import trainsets
 
 
@@ -179,3 +180,54 @@ def test_an_arrow_stream_is_written_as_one(lake: Path, home: Path) -> None:
     """`.arrows` is the stream format of Arrow, `.arrow` its file format."""
     assert export(lake, "events", "-o", home / "rows.arrows").exit_code == 0
     assert pa.ipc.open_stream(home / "rows.arrows").read_all().num_rows == 500
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.parquet", "rows.jsonl.gz", "rows.arrow"])
+def test_concurrent_exports_to_one_name_are_each_whole(lake: Path, home: Path, name: str) -> None:
+    """While one export writes, another of that name ends; then the one that ends last is there."""
+    read = "SELECT i FROM range({}) t(i)".format
+    ended: list[bytes] = []
+    with lakelog.open(lake) as opened:
+        opened.export(read(100), home / f"short-{name}")
+        opened.export(read(200_000), home / f"long-{name}")
+
+        def write_another(rows: int) -> None:
+            opened.export(read(100), home / name)
+            ended.append((home / name).read_bytes())
+
+        to = writing.destination(home / name)
+        writing.export(opened.sql, read(200_000), to, progress=write_another)
+    assert set(ended) == {(home / f"short-{name}").read_bytes()}
+    assert (home / name).read_bytes() == (home / f"long-{name}").read_bytes()
+    assert sorted(os.listdir(home)) == sorted(["lake", name, f"short-{name}", f"long-{name}"])
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl.gz"])
+def test_a_killed_export_of_a_file_leaves_none(lake: Path, home: Path, ending: str) -> None:
+    """What SIGKILL leaves is hidden, is not ingested with its directory, and goes with the next."""
+    out = home / "out"
+    out.mkdir()
+    query = "SELECT a.* FROM events a, range(20000)"
+    command = [sys.executable, "-m", "lakelog", "--lake", lake, "sql", query, "-o"]
+    running = subprocess.Popen([*map(str, command), f"{out}/x.{ending}"], stderr=subprocess.DEVNULL)
+    try:
+        while not any(p.stat().st_size for p in out.iterdir()) and running.poll() is None:
+            time.sleep(0.02)
+    finally:
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    assert [p.name.startswith(f".x.{ending}.tmp-") for p in out.iterdir()] == [True]
+    with lakelog.open(home / "other") as other:
+        other.ingest(str(out))
+        assert other.count() == 0
+    assert export(lake, "events", "-o", out / f"x.{ending}").exit_code == 0
+    assert [p.name for p in out.iterdir()] == [f"x.{ending}"]
+
+
+def test_a_failed_export_leaves_the_file_before_it(lake: Path, home: Path) -> None:
+    """A query that fails on the way neither touches the file of that name nor leaves another."""
+    (home / "x.csv").write_text("before")
+    failing = "SELECT CASE WHEN (data->>'n')::INT = 499 THEN error('late') END FROM events"
+    assert export(lake, failing, "-o", home / "x.csv").exit_code != 0
+    assert (home / "x.csv").read_text() == "before"
+    assert sorted(os.listdir(home)) == ["lake", "x.csv"]

@@ -1,13 +1,13 @@
 """An output directory or file that appears whole or not at all.
 
-It is made beside its name, in `.NAME.tmp-HEX`, synced, and renamed. A killed export leaves such a
-directory and never one that looks whole; the next export to the same name removes it.
+It is made beside its name, in `.NAME.tmp-HEX`, synced, and renamed; so exports to one name at once
+do not meet. A killed export leaves such a directory or file, hidden from `ingest` and `watch`; the
+next export to the same name removes it, for nobody holds its lock.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
@@ -39,16 +39,13 @@ def building(path: str) -> Iterator[str]:
     parent, name = os.path.split(path)
     disk.make_dirs(parent)
     _remove_leftovers(parent, name)
-    made = f"{parent}/.{name}{disk.TEMPORARY}{disk.random_hex(6)}"
-    disk.make_dir(made)
-    lock = os.open(f"{made}/{_LOCK}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    made, lock = _claim(parent, name, is_dir=True)
     try:
         yield made
         os.unlink(f"{made}/{_LOCK}")
         _sync(made)
         refuse_taken(path)
-        os.replace(made, path)
+        _rename_dir(made, path)
         disk.sync_dir(parent)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
@@ -57,12 +54,67 @@ def building(path: str) -> Iterator[str]:
         os.close(lock)
 
 
+def _claim(parent: str, name: str, *, is_dir: bool) -> tuple[str, int]:
+    """Make a temporary directory or file for `name`; return its path and its locked descriptor."""
+    while True:
+        made = f"{parent}/.{name}{disk.TEMPORARY}{disk.random_hex(6)}"
+        if is_dir:
+            os.mkdir(made)
+        try:
+            flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
+            lock = os.open(f"{made}/{_LOCK}" if is_dir else made, flags, 0o666)
+        except FileNotFoundError:
+            if is_dir and os.path.isdir(parent):
+                continue
+            raise
+        # Another export takes for a leftover what is not locked yet: then it is gone by now.
+        if _lock(lock) and os.path.lexists(made):
+            return made, lock
+        os.close(lock)
+
+
+def _lock(fd: int) -> bool:
+    """Whether nobody else has the lock; True also where the file system has none."""
+    try:
+        return disk.lock(fd)
+    except OSError:
+        return True
+
+
 def _remove_leftovers(parent: str, name: str) -> None:
     """Remove what killed exports to this name left; living ones hold their lock."""
-    for entry in disk.listing(parent):
-        left = f"{parent}/{entry}"
-        if entry.startswith(f".{name}{disk.TEMPORARY}") and not disk.is_locked(f"{left}/{_LOCK}"):
+    with contextlib.suppress(OSError):  # a leftover that cannot be removed does no harm
+        for entry in disk.listing(parent):
+            if entry.startswith(f".{name}{disk.TEMPORARY}"):
+                _remove_unlocked(f"{parent}/{entry}")
+
+
+def _remove_unlocked(left: str) -> None:
+    """Remove a directory or file, its lock held meanwhile, so that nobody begins to use it."""
+    is_dir = os.path.isdir(left)
+    try:
+        lock = os.open(f"{left}/{_LOCK}" if is_dir else left, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        os.rmdir(left)  # killed before it was locked, or about to be: then it is made again
+        return
+    try:
+        if not disk.lock(lock):
+            return
+        if is_dir:
             shutil.rmtree(left, ignore_errors=True)
+        else:
+            disk.unlink(left)
+    finally:
+        os.close(lock)
+
+
+def _rename_dir(made: str, path: str) -> None:
+    """Give a directory its name, unless another export took that a moment ago."""
+    try:
+        os.replace(made, path)
+    except OSError:
+        refuse_taken(path)
+        raise
 
 
 def _sync(root: str) -> None:
@@ -85,17 +137,26 @@ def whole_file(path: str) -> Iterator[BinaryIO]:
         with open(target, "wb") as device:
             yield device
         return
-    made = f"{target}.tmp"
+    parent, name = os.path.split(target)
+    made = lock = None
     try:
+        _remove_leftovers(parent, name)
+        made, lock = _claim(parent, name, is_dir=False)
         with open(made, "wb") as file:
             yield file
+        disk.sync_file(lock)
         os.replace(made, target)
+        disk.sync_dir(parent)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(made)
-        if isinstance(error, OSError) and error.filename == made:
+        if made:
+            disk.unlink(made)
+        # The user named `path`, and never heard of the temporary file.
+        if isinstance(error, OSError) and str(error.filename).startswith(f"{parent}/.{name}."):
             error.filename, error.filename2 = path, None
         raise
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def _is_special(path: str) -> bool:
