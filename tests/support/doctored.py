@@ -7,14 +7,18 @@ A case is a function of a set's directory and dice. What it plants never is a le
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import random
 import re
 import struct
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +28,18 @@ from lakelog.train import recipe as recipes
 from tests.support import trainsets
 
 Case = Callable[[Path, random.Random], None]
+MEMORY_MAX = 1_000_000_000
+"""Bytes that a check may take, with the process that it starts."""
+_COMMAND = """
+import json, resource, subprocess, sys
+done = subprocess.run([sys.executable, "-m", "lakelog", "train", "check", sys.argv[1], "--json"],
+                      capture_output=True, text=True)
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+print(json.dumps([done.returncode, done.stdout, done.stderr, peak]))
+"""
 NOTES = "SELECT * FROM events WHERE type = 'note'"
 TURNS = "SELECT * FROM events WHERE type = 'turn'"
+ROOT = Path(__file__).resolve().parents[2]
 FENCE = {"group": "subject", "before": "2026-09-01T03:00:00Z"}
 
 
@@ -68,6 +82,39 @@ def payloads(outside: Path) -> list[str]:
         f"{at}/canary.txt",
         f"'; LOAD '{at}/canary.txt'; INSTALL httpfs; --",
     ]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `lakelog train check` answered: its exit code, the findings, and the bytes it took."""
+
+    code: int
+    findings: list[str]
+    peak: int
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it named a finding, with the exit code for that, in bounded memory."""
+        return self.code == 3 and all([*self.findings, self.findings]) and self.peak < MEMORY_MAX
+
+
+def checked(path: Path) -> Checked:
+    """Check a set by the command. Its peak is that of the process which took most.
+
+    A small process stands between: what a process took is handed on to those it starts.
+    """
+    command = [sys.executable, "-c", _COMMAND, str(path)]
+    told = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, timeout=240, check=True)
+    code, out, errors, peak = json.loads(told.stdout)
+    assert "Traceback" not in errors, errors
+    return Checked(code, [leak["words"] for leak in json.loads(out)["leaks"]], peak)
+
+
+def plant_bomb(make: Callable[[Path], None], path: Path) -> None:
+    """Make a bomb of a set, in a process that takes its memory with it."""
+    start = "from pathlib import Path; from tests.support import doctored"
+    plant = f"{start}; doctored.{make.__name__}(Path({str(path)!r}))"
+    subprocess.run([sys.executable, "-c", plant], cwd=ROOT, check=True, timeout=240)
 
 
 # --- mending ------------------------------------------------------------------------------------
@@ -343,11 +390,6 @@ def truncated(path: Path, rng: random.Random) -> None:
 # --- bombs --------------------------------------------------------------------------------------
 
 
-def bomb(path: Path, rng: random.Random) -> None:
-    """Little on disk and much in memory."""
-    BOMBS[rng.randrange(len(BOMBS))](path)
-
-
 def _table(path: Path, side: str) -> tuple[Path, Any]:
     import pyarrow.parquet as pq
 
@@ -364,7 +406,8 @@ def long_values(path: Path) -> None:
     text = pa.array(["a b " * 5_000_000]).dictionary_encode()
     wide = pa.DictionaryArray.from_arrays(pa.array([0] * 60_000, pa.int32()), text.dictionary)
     columns = {f.name: wide if f.name == "text" else pa.nulls(60_000, f.type) for f in table.schema}
-    pq.write_table(pa.table(columns), file, compression="zstd")
+    # Without Arrow's own schema the column reads as plain text, as in every other file.
+    pq.write_table(pa.table(columns), file, compression="zstd", store_schema=False)
     cheap(path)
 
 
@@ -472,5 +515,6 @@ def cases(sets: list[Path], outside: Path) -> list[tuple[str, Path, Case]]:
         for name, case in FILES.items():
             found.append((f"{name} {turn}", sets[turn % 3], case))
     for make in BOMBS:
-        found.append((f"bomb {make.__name__}", fenced, lambda path, _, make=make: make(path)))
+        case = functools.partial(plant_bomb, make)
+        found.append((f"bomb {make.__name__}", fenced, lambda path, _, case=case: case(path)))
     return found
