@@ -111,8 +111,10 @@ def test_a_long_sample_is_read_as_far_as_it_is_shown(make_lake: type, tmp_path: 
 def test_formats_are_listed_shown_and_removed(tmp_path: Path) -> None:
     """list names those of the lake first; show is the command that adds it again."""
     lake = tmp_path / "lake"
-    names = [record["format"] for record in answer(lake, "formats", "list")]
-    assert names == list(known.FORMATS)
+    listed = {record["format"]: record["about"] for record in answer(lake, "formats", "list")}
+    assert list(listed) == list(known.FORMATS)
+    assert "Parquet" in listed["parquet"]
+    assert len(set(listed.values())) == len(listed) - 1  # CEF and LEEF are one
     assert not lake.exists()
     made = run(lake, *ADD, "--for", "shop*.log", "--define", "X=a b")
     assert "added format shop to" in made.stderr

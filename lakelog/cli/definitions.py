@@ -30,6 +30,7 @@ from lakelog.ingest.definitions import LakeFormat
 from lakelog.ingest.formats import known
 from lakelog.ingest.formats.definition import Definition
 from lakelog.ingest.formats.dialect import Dialect
+from lakelog.ingest.formats.exported import Rows
 from lakelog.ingest.formats.program import Program
 from lakelog.ingest.preview import Outcome, Preview, preview
 from lakelog.level import severity
@@ -77,7 +78,7 @@ def list_formats(app: App, target: Target) -> None:
         for form in formats_at(app).values()
     ]  # fmt: skip
     records += [
-        {"format": name, "from": "lakelog", "for": "", "about": _about(name, form)}
+        {"format": name, "from": "lakelog", "for": "", "about": _about(form)}
         for name, form in known.FORMATS.items()
     ]
     own = any(record["for"] for record in records)
@@ -195,12 +196,10 @@ def _said(said: Definition) -> str:
     return ", ".join(filter(None, (said.format, said.zone)))
 
 
-def _about(name: str, form: Any) -> str:
-    """What a format is, by the first sentence of its module; those declared in one share theirs."""
-    if isinstance(form, Dialect):
-        return f"JSON lines as {name} has them"
-    if isinstance(form, Program):
-        return f"Lines as {name} logs them"
+def _about(form: Any) -> str:
+    """What a format is: what is declared, else the first sentence of its module."""
+    if isinstance(form, Dialect | Program | Rows):
+        return form.about
     module = form if isinstance(form, types.ModuleType) else sys.modules[type(form).__module__]
     return " ".join((module.__doc__ or "").split("\n\n")[0].split())
 

@@ -1,4 +1,4 @@
-"""Lines as programs log them: a time, a level, perhaps a logger and a thread, then a message.
+"""Logs of programs: a time, a level, perhaps a logger and a thread, then a message.
 
 The default styles of Python's logging, log4j and logback, Kafka, Zookeeper, HDFS, Spark, Monolog,
 Serilog, env_logger, gunicorn, Tomcat, Go, Odoo, PostgreSQL, MySQL, MongoDB and SQL Server, and the

@@ -31,5 +31,8 @@ class CloudEvents(Dialect):
 
 
 FORM = CloudEvents(
-    "cloudevents", fits=("specversion=[0-9.]+", "id", "source", "type"), time=("time",)
+    "cloudevents",
+    "CloudEvents 1.0 in JSON, one structured event per line.",
+    fits=("specversion=[0-9.]+", "id", "source", "type"),
+    time=("time",),
 )

@@ -1,4 +1,4 @@
-"""Lines of containers as Kubernetes keeps them: time, stream, P or F, text.
+"""Container logs of Kubernetes (CRI): time, stream, P or F, text.
 
 Text that the runtime cut (P) is joined with what follows on its stream, up to the piece that ends
 it (F), also where the two streams take turns; the time is that of its first piece. The lines from

@@ -1,4 +1,4 @@
-"""Lines of comma, semicolon, tab or bar separated values under a header, as RFC 4180 has them.
+"""Comma, semicolon, tab or bar separated values under a header line (RFC 4180).
 
 The first line names the columns, and what divides it divides all lines. Columns that are named as
 a key of an event's envelope (time, level, message, source and so on) are that, `Level`, `Event

@@ -48,16 +48,18 @@ _MOST_MIXED = 0.5
 class Dialect:
     """One dialect of JSON lines, which is a format itself.
 
-    `fits` are the members by which it is known: `a|b` where either will do, `a=regex` where the
-    value must match. A time, too, may be `a=regex`: its first group is the time where all matches.
-    `words` are words for levels that only this dialect uses so. The type is that of the first of
-    `types`, else `type`. `failure` is a member whose presence makes an event an ERROR, all others
-    are INFO then. `prepared` makes an object fit for the exact rule; what it changes SQL must
-    leave to that rule. A dialect that is `exact` leaves all to it, which is cheaper where many
-    members would be looked for in large objects.
+    `about` says what it is, for `lakelog formats list`. `fits` are the members by which it is
+    known: `a|b` where either will do, `a=regex` where the value must match. A time, too, may be
+    `a=regex`: its first group is the time where all matches. `words` are words for levels that only
+    this dialect uses so. The type is that of the first of `types`, else `type`. `failure` is a
+    member whose presence makes an event an ERROR, all others are INFO then. `prepared` makes an
+    object fit for the exact rule; what it changes SQL must leave to that rule. A dialect that is
+    `exact` leaves all to it, which is cheaper where many members would be looked for in large
+    objects.
     """
 
     NAME: str
+    about: str
     fits: tuple[str, ...]
     time: tuple[str, ...]
     level: tuple[str, ...] = ()

@@ -36,6 +36,7 @@ def _with_text(found: dict[str, Any]) -> dict[str, Any]:
 
 JOURNALD = Dialect(
     "journald",
+    "The journal of systemd as `journalctl -o json` prints it.",
     fits=("__REALTIME_TIMESTAMP", "__CURSOR|_BOOT_ID|MESSAGE"),
     time=("__REALTIME_TIMESTAMP",),
     level=("PRIORITY",),
@@ -48,6 +49,7 @@ JOURNALD = Dialect(
 """systemd's journal as `journalctl -o json` writes it."""
 CLOUDTRAIL = Dialect(
     "cloudtrail",
+    "Events of AWS CloudTrail.",
     fits=("eventName", "eventSource", "eventVersion", "awsRegion"),
     time=("eventTime", "@timestamp"),
     failure="errorCode",
@@ -60,6 +62,7 @@ CLOUDTRAIL = Dialect(
 """AWS CloudTrail, and notifications of S3."""
 ZEEK = Dialect(
     "zeek-json",
+    "Logs of Zeek written as JSON.",
     fits=("ts", "_path|@stream|id.orig_h|id_orig_h", "uid|_path|@stream"),
     time=("ts",),
     type="zeek",
@@ -68,6 +71,7 @@ ZEEK = Dialect(
 )
 GELF = Dialect(
     "gelf",
+    "Graylog's GELF 1.0 and 1.1.",
     fits=("version=1\\.[01]", "host", "short_message"),
     time=("timestamp",),
     level=("level",),
@@ -78,6 +82,7 @@ GELF = Dialect(
 """Graylog's extended format."""
 BUNYAN = Dialect(
     "bunyan",
+    "bunyan and pino (Node.js), with levels as numbers.",
     fits=("level=[0-9]{2}", "time", "msg", "hostname|pid|v"),
     time=("time",),
     level=("level",),
@@ -88,6 +93,7 @@ BUNYAN = Dialect(
 """bunyan and pino, whose levels are numbers from 10 to 60."""
 ECS = Dialect(
     "ecs",
+    "Elastic Common Schema.",
     fits=("@timestamp", "ecs.version|ecs/version|log.level|log/level"),
     time=("@timestamp",),
     level=("log.level", "log/level"),
@@ -98,6 +104,7 @@ ECS = Dialect(
 """Elastic's common schema, its names nested or with dots."""
 GCP = Dialect(
     "gcp",
+    "Google Cloud Logging entries.",
     fits=("severity|insertId", "timestamp|receiveTimestamp|time",
           "logName|insertId|textPayload|jsonPayload|protoPayload|logging.googleapis.com/trace"),
     time=("timestamp", "receiveTimestamp", "time"),
@@ -109,6 +116,7 @@ GCP = Dialect(
 """Entries of Google Cloud's logging."""
 KUBEAUDIT = Dialect(
     "kubeaudit",
+    "Audit events of Kubernetes.",
     fits=("apiVersion=audit\\.k8s\\.io/.*", "auditID", "stage"),
     time=("stageTimestamp", "requestReceivedTimestamp"),
     level=("responseStatus/code",),
@@ -122,6 +130,7 @@ KUBEAUDIT = Dialect(
 """Audit events of Kubernetes; their level is that of the answer's status."""
 LOGSTASH = Dialect(
     "logstash",
+    "Logstash's JSON encoders, with `@timestamp` and `@version`.",
     fits=("@timestamp", "@version", "message"),
     time=("@timestamp",),
     level=("level", "log.level", "severity"),
@@ -132,6 +141,7 @@ LOGSTASH = Dialect(
 """Logstash, and logback's encoder for it."""
 PYTHON_JSON = Dialect(
     "python-json",
+    "JSON formatters of Python's logging (python-json-logger).",
     fits=("levelname|levelno", "message|msg", "asctime|created|timestamp|time"),
     time=("asctime", "timestamp", "time", "created"),
     level=("levelname", "levelno"),
@@ -142,6 +152,7 @@ PYTHON_JSON = Dialect(
 """Python's logging with the names of its records."""
 NEXTCLOUD = Dialect(
     "nextcloud",
+    "The log of Nextcloud.",
     fits=("reqId", "level=[0-4]", "app", "message", "remoteAddr"),
     time=("time",),
     level=("level",),
@@ -151,6 +162,7 @@ NEXTCLOUD = Dialect(
 )
 CLOUDFLARE = Dialect(
     "cloudflare",
+    "Cloudflare's HTTP request logs (Logpush).",
     fits=("RayID", "EdgeStartTimestamp", "ClientRequestHost"),
     time=("EdgeStartTimestamp",),
     level=("EdgeResponseStatus",),
@@ -162,6 +174,7 @@ CLOUDFLARE = Dialect(
 """Requests as Cloudflare pushes them."""
 GITHUB = Dialect(
     "github",
+    "Events of GitHub's API and GH Archive.",
     fits=("id", "type", "actor", "repo", "created_at"),
     time=("created_at",),
     types=("type",),
@@ -172,6 +185,7 @@ GITHUB = Dialect(
 """Events of GitHub's archive."""
 OTEL_LOG = Dialect(
     "otel-log",
+    "Log records of OpenTelemetry's SDKs.",
     fits=("severity_number|severity_text", "body", "timestamp|observed_timestamp"),
     time=("timestamp", "observed_timestamp"),
     level=("severity_number", "severity_text"),
@@ -182,6 +196,7 @@ OTEL_LOG = Dialect(
 """Log records of OpenTelemetry as its software kits print them, a line each."""
 CLOUDWATCH = Dialect(
     "cloudwatch",
+    "AWS CloudWatch log events, as exported or queried.",
     fits=("timestamp=[0-9]{10,13}|@timestamp", "message|@message",
           "ingestionTime|eventId|id=[0-9]{56}|@ptr|@logStream"),
     time=("timestamp", "@timestamp"),
@@ -193,6 +208,7 @@ CLOUDWATCH = Dialect(
 """Events of CloudWatch as its interface, its subscriptions and Insights give them."""
 LAUREL = Dialect(
     "laurel",
+    "Linux audit events as LAUREL writes them.",
     fits=("ID=[0-9]+\\.[0-9]+:[0-9]+",),
     time=("ID=([0-9]+\\.[0-9]+):[0-9]+",),
     level=("SYSCALL/success",),
@@ -205,6 +221,7 @@ LAUREL = Dialect(
 _SYSTEM = "Event/System/"
 EVTX = Dialect(
     "evtx",
+    "Windows events converted to JSON by evtx_dump.",
     fits=(_SYSTEM + "EventID", _SYSTEM + "TimeCreated/#attributes/SystemTime|" + _SYSTEM
           + "TimeCreated_attributes/SystemTime"),
     time=(_SYSTEM + "TimeCreated/#attributes/SystemTime",
@@ -221,7 +238,7 @@ EVTX = Dialect(
 computer."""
 
 
-def _webhook(name: str, body: str, types: tuple[str, ...]) -> Dialect:
+def _webhook(name: str, about: str, body: str, types: tuple[str, ...]) -> Dialect:
     """A dialect of what GitHub sends, whose body is under a prefix: the time is that of what the
     event is about, the first that is there, and of a push that of the repository."""
     times = (
@@ -238,6 +255,7 @@ def _webhook(name: str, body: str, types: tuple[str, ...]) -> Dialect:
     )  # fmt: skip
     return Dialect(
         name,
+        about,
         fits=(f"{body}sender/login|{body}security_advisory/ghsa_id",
               f"{body}action|{body}ref|{body}zen|{body}repository/full_name",
               "|".join(f"{body}{member}" for member in (
@@ -253,12 +271,18 @@ def _webhook(name: str, body: str, types: tuple[str, ...]) -> Dialect:
     )  # fmt: skip
 
 
-WEBHOOK = _webhook("github-webhook", "", ())
+WEBHOOK = _webhook("github-webhook", "Bodies of GitHub's webhooks.", "", ())
 """Bodies of GitHub's webhooks, which do not name their event."""
-WEBHOOK_EVENT = _webhook("github-delivery", "payload/", ("event", "headers/X-GitHub-Event"))
+WEBHOOK_EVENT = _webhook(
+    "github-delivery",
+    "Deliveries of GitHub's webhooks, with the name of the event.",
+    "payload/",
+    ("event", "headers/X-GitHub-Event"),
+)
 """The same under `payload`, beside the name of the event."""
 MONGODB = Dialect(
     "mongodb",
+    "MongoDB since 4.4.",
     fits=("t/$date", "s", "c", "id", "ctx", "msg"),
     time=("t/$date",),
     level=("s",),
@@ -269,6 +293,7 @@ MONGODB = Dialect(
 """MongoDB since 4.4; its `id` is that of a kind of message, which many lines share."""
 GOLOG = Dialect(
     "golog",
+    "Go programs: zap, logrus, slog, Caddy.",
     fits=("level=[A-Za-z]+", "msg", "ts|time"),
     time=("ts", "time"),
     level=("level",),

@@ -22,12 +22,13 @@ _LINE = r'^\s*\{"log":"(?:[^"\\]|\\.)*"'
 _ENDED = r'^\s*\{"log":"(?:[^"\\]|\\.)*\\n"'
 _DIALECT = Dialect(
     "docker",
+    "Container logs of Docker's json-file driver.",
     fits=("log", "stream=stdout|stream=stderr", "time"),
     time=("time",),
     category=("stream",),
     message=("log",),
 )
-NAME = "docker"
+NAME = _DIALECT.NAME
 SUREST = 1.01
 BEGINS = "^"
 MANY = True

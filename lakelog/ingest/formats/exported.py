@@ -75,6 +75,7 @@ class Rows:
 
     def __init__(self, name: str) -> None:
         self.NAME = name
+        self.about = f"Files of {name.capitalize()}, whose columns are mapped by name."
 
     def sniff(self, lines: list[bytes]) -> float:
         """Its lines look like JSON lines, which are what they are without its name."""

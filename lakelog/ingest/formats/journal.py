@@ -1,4 +1,4 @@
-"""The export format of systemd's journal: fields a line, a blank line between entries.
+"""The export format of systemd's journal: one field per line, a blank line between entries.
 
 A field is NAME=text, or where its value holds other bytes NAME, then its length in 64 bits,
 little end first, then the bytes. Entries mean what they mean in the journal's JSON, as which they

@@ -1,4 +1,4 @@
-"""Text of no kind that is known: one event for each line, indented lines with the one above.
+"""Text of no known format: one event per line, indented lines belong to the one above.
 
 The text is the message and nothing else is made of it; the time is that of ingest. It is the
 last resort, for files that look like nothing else.

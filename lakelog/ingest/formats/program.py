@@ -22,11 +22,12 @@ _LESS = 0.9
 class Program:
     """The log of one program, which is a format itself.
 
-    `begins` is a regex for the beginning of a record that only lines of this program have, so
-    that lines of others are told from it at once.
+    `about` says what it is, for `lakelog formats list`. `begins` is a regex for the beginning of a
+    record that only lines of this program have, so that lines of others are told from it at once.
     """
 
     NAME: str
+    about: str
     begins: str
     PATTERNS: tuple[Pattern, ...]
     PROSE: bool = True

@@ -61,6 +61,7 @@ _QUERY = (
 )
 BIND = Program(
     "bind",
+    "BIND 9: query logs and named's own log files.",
     rf"(?:\d\d-[A-Z][a-z][a-z]-\d{{4}} |{_DATE}T)\d\d:\d\d:\d\d(?:\.\d{{1,9}})?{_ZONE}?"
     rf" (?:[a-z][a-z-]*: )?{_NAMED_LEVEL}:",
     tuple(
@@ -81,6 +82,7 @@ name that was asked for."""
 _COUCH = rf"\[(?P<level>{_LEVEL})\] {_STAMP} (?P<node>[^ @]+@[^ ]+) (?P<pid><[\d.]+>|[\w-]+)"
 COUCHDB = Program(
     "couchdb",
+    "CouchDB 1, 2 and 3.",
     rf"\[(?:{_LEVEL})\] {_DATE}T[^ ]+ [^ @]+@[^ ]+ [<\w-]"
     rf"|\[[A-Z][a-z][a-z], \d\d {_MONTH} \d{{4}} ",
     (
@@ -109,6 +111,7 @@ _SWITCH = graded({
 })  # fmt: skip
 FREESWITCH = Program(
     "freeswitch",
+    "FreeSWITCH.",
     rf"(?:[0-9a-f]{{8}}-[0-9a-f-]{{27}} )?{_DATE} \d\d:\d\d:\d\d\.\d{{6}}(?: \d+\.\d+%)?"
     r" \[[A-Z]+\] [\w./-]+:\d+(?: |$)",
     (
@@ -124,6 +127,7 @@ FREESWITCH = Program(
 
 GIN = Program(
     "gin",
+    "Gin, the web framework for Go.",
     r"\[GIN(?:-debug)?\] ",
     (
         _line(
@@ -141,6 +145,7 @@ GIN = Program(
 
 HPC = Program(
     "hpc",
+    "Node events of HPC clusters at Los Alamos.",
     r"\d+ [^ ]+ [^ ]+ [^ ]+ \d{10} \d ",
     (
         _line(
@@ -159,6 +164,7 @@ _ASKS = (
 )
 MYSQL = Program(
     "mysql-general",
+    "The general query log of MySQL and MariaDB.",
     rf"(?:{_DATE}T\d\d:\d\d:\d\d\.\d{{6}}{_ZONE}|\d{{6}} [ \d]\d:\d\d:\d\d)\t *\d+ [A-Z][A-Za-z ]+"
     rf"(?:[\t\r\n]|$)|(?:\t\t)? *\d+ (?:{_ASKS})(?:[\t\r\n]|$)"
     r"|[^ ]+, Version: [^ ]+ .*\. started with:",
@@ -184,6 +190,7 @@ _OSLO = graded({
 _OSLO_LEVEL = "TRACE|DEBUG|INFO|AUDIT|WARNING|WARN|ERROR|CRITICAL"
 OPENSTACK = Program(
     "openstack",
+    "Services of OpenStack.",
     rf"(?:[\w.-]+\.log[\w.:-]* )?{_DATE} \d\d:\d\d:\d\d\.\d{{3}} \d+ (?:{_OSLO_LEVEL})"
     r" [\w.-]+ \[(?:-?\]|None |req-|[0-9a-f-]+ )",
     (
@@ -201,6 +208,7 @@ instance, `context` the request with its user and project."""
 
 VAULTWARDEN = Program(
     "vaultwarden",
+    "vaultwarden.",
     rf"\[{_DATE} \d\d:\d\d:\d\d(?:\.\d{{1,9}})?\]\[[\w:.-]+\]\[(?:{_LEVEL})\]",
     (
         _line(
@@ -214,6 +222,7 @@ _XFER = graded({"c": "INFO", "i": "WARN"})
 _FTP_DATA = ("pid", "user", "result", "action", "client", "path", "bytes", "rate")
 VSFTPD = Program(
     "vsftpd",
+    "vsftpd, and transfer logs in the style of wu-ftpd.",
     rf"[A-Z][a-z][a-z] {_MONTH} +\d{{1,2}} \d\d:\d\d:\d\d \d{{4}} (?:\[pid \d+\] |\d+ [^ ]+ \d+ /)",
     (
         _line(
@@ -243,6 +252,7 @@ VSFTPD = Program(
 _SERVICE = r"(?P<service>[\w.-]+) +\| +"
 COMPOSE = Program(
     "compose",
+    "Programs under docker compose that log a time of their own.",
     rf"[\w.-]+ +\| +\[?{_DATE}(?: \d\d:\d\d:\d\d|T\d\d:\d\d:\d\d,)",
     (
         _line(rf"{_SERVICE}{_STAMP} - (?P<logger>[^ ]+) - (?P<level>{_LEVEL}) -{REST}", "logger",

@@ -1,4 +1,4 @@
-"""Lines that begin as one runtime or daemon alone begins them.
+"""Runtimes and daemons known by how their lines begin: glog, Redis, Ruby, logcat and others.
 
 glog and klog, Redis, Ruby's Logger (Rails, too), Android's logcat, Asterisk, Nest, qBittorrent,
 docker compose, MySQL's slow queries, supercomputers (Blue Gene, Thunderbird), epochs before a

@@ -1,5 +1,7 @@
-"""Syslog lines: RFC 5424, RFC 3164 as sent or as in files, and files with ISO times, to which
-belong journalctl's `short-iso` and `short-iso-precise`, with what it says between boots.
+"""Syslog: RFC 5424, RFC 3164, and files with ISO times, such as `journalctl -o short-iso`.
+
+Lines of RFC 3164 are read as sent or as in files; `short-iso-precise` too, and what journalctl says
+between boots.
 
 The level comes from the priority, where there is one; `source` is the program. A date without a
 year is in the latest year in which it is not more than one day after the time of ingest. A time

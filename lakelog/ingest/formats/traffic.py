@@ -1,4 +1,4 @@
-"""Lines of servers that log what passes through them: proxies, balancers, buckets, flows.
+"""Access logs of proxies, load balancers and object storage, and network flows.
 
 HAProxy, load balancers of AWS (application and classic), S3, VPC flows, Squid, uWSGI, and access
 logs with the virtual host before them. The level comes from the status, where there is one; a dash
