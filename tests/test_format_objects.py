@@ -546,8 +546,23 @@ def test_bloom_filters(tmp_path: Path) -> None:
         assert sum(strangers) < 50
 
 
+def test_the_clock_holds_the_highest_stamp(tmp_path: Path) -> None:
+    """F8.5: the highest ingested_at of an acknowledged frame, and 16 bytes of the boot."""
+    path = str(tmp_path / "lake")
+    with lakes.opened(path) as lake:
+        for n in range(3):
+            lake.append({"type": "T", "data": {"n": n}})
+        data = Path(path, "cache/clock").read_bytes()
+        (highest,) = lake.sql("SELECT max(epoch_us(ingested_at)) FROM events").fetchone()
+        lake.append({"type": "T"})
+    assert (int.from_bytes(data[:8], "little", signed=True), len(data)) == (highest, 24)
+    later = Path(path, "cache/clock").read_bytes()
+    assert int.from_bytes(later[:8], "little", signed=True) > highest
+    assert later[8:] == data[8:] != bytes(16)
+
+
 def test_the_cache_may_go(rich: Path, tmp_path: Path) -> None:
-    """F8.5: without cache/ a lake reads the same; what repair set aside is kept there."""
+    """F8.6: without cache/ a lake reads the same; what repair set aside is kept there."""
     import shutil
 
     copy = damage.copied(str(rich), tmp_path / "lake")

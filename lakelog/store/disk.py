@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import mmap
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -193,6 +194,18 @@ def append_line(path: str, data: bytes) -> None:
     fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o644)
     try:
         os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+def map_shared(path: str, size: int) -> mmap.mmap:
+    """Map a derived file of `size` bytes that processes change in place, never synced; made of
+    zeros if it is missing."""
+    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    try:
+        if os.fstat(fd).st_size < size:
+            os.pwrite(fd, bytes(1), size - 1)
+        return mmap.mmap(fd, size)
     finally:
         os.close(fd)
 

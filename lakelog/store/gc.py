@@ -208,27 +208,28 @@ def window(settings: Settings, newest_first: Iterable[Move], now: int) -> Iterat
     """
     limit = now - settings.history_days * DAY
     least, spare = KEEP_MOVES, dict[tuple[int, int], Move]()
-    follower = ""
+    follower, time = "", now
     for age, move in enumerate(newest_first):
+        time = min(time, move.time)  # no move is younger than those after it, whatever it says
         if move.op == "delete":
             least = 0
         recent = age < least
-        if not recent and move.time < limit:
+        if not recent and time < limit:
             break
-        span = _span(settings, move.time, now)
+        span = _span(settings, time, now)
         if recent or not span or {move.op, follower} - AUTOMATIC_OPS - {""}:
             yield move
         else:
-            yield from _thinned(spare, move, span)
+            yield from _thinned(spare, move, span, time)
         follower = move.op
     yield from spare.values()
 
 
 def _thinned(
-    spare: dict[tuple[int, int], Move], move: Move, span: int
-) -> Iterator[Move]:  # fmt: skip
+    spare: dict[tuple[int, int], Move], move: Move, span: int, time: int
+) -> Iterator[Move]:
     """Hold the newest move of its minute, hour or day until it is over, or a compaction comes."""
-    bucket = span, move.time // span
+    bucket = span, time // span
     for over in [key for key in spare if key != bucket]:
         yield spare.pop(over)
     held = spare.get(bucket)

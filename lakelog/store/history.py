@@ -19,7 +19,7 @@ from lakelog.errors import (
     NothingToUndo,
     WouldDropEvents,
 )
-from lakelog.store import disk
+from lakelog.store import clock, disk
 from lakelog.store.gc import require_kept
 from lakelog.store.layout import encode_name
 from lakelog.store.manifest import Entry, Manifest
@@ -340,7 +340,7 @@ def _revive(store: Store, name: str, target: str, message: str) -> Head:
     while store.refs.exists(name, number + 1):
         number += 1
     old = store.refs.read_head(name, number)
-    now = max(disk.now_us(), old.move.time + 1)
+    now = clock.following(old.move.time, disk.now_us())
     made = Move(
         number + 1, name, old.digest, disk.random_hex(), now, author(), "branch",
         in_unicode(message), target, old.move.generation + 1, old.move.wal,

@@ -77,6 +77,7 @@ class Layout:
         self.aside = f"{self.cache}/damaged"
         self.marks = f"{self.cache}/verified.jsonl"
         self.blooms = f"{self.cache}/bloom"
+        self.clock = f"{self.cache}/clock"
         self.gc = f"{self.root}/gc"
         self.condemned = f"{self.gc}/condemned.json"
         self.lost = f"{self.gc}/lost.json"

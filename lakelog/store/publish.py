@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lakelog.errors import OutcomeUnknown, Outlived
-from lakelog.store import disk, manifest
+from lakelog.store import clock, disk, manifest
 from lakelog.store.layout import parse_wal
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store, make_branch_dirs
@@ -90,7 +90,7 @@ def try_move(store: Store, head: Head, state: Manifest, change: Change, commit: 
     """Steps 3 to 6 against one head; None if another process took the number, or this one slept.
     Raises Outlived."""
     began = disk.now_us()
-    now = max(began, head.move.time + 1)
+    now = clock.following(head.move.time, began)
     snapshot = change.snapshot
     if snapshot is None:
         grown = grow(store, state, change, commit, now)

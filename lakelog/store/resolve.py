@@ -16,6 +16,7 @@ from lakelog.closest import did_you_mean
 from lakelog.errors import DamagedManifest, DamagedRef, InvalidEvent, UnknownRef
 from lakelog.event import from_micros, parse_time, to_micros
 from lakelog.store import disk
+from lakelog.store.clock import AHEAD
 from lakelog.store.gc import DAY, HOUR, MINUTE, require_kept
 from lakelog.store.layout import encode_name, parse_object
 from lakelog.store.opening import Store
@@ -163,8 +164,21 @@ def _thinned(store: Store, branch: str, numbers: list[int], at: int) -> str:
 
 
 def _until(store: Store, branch: str, numbers: list[int], moment: int) -> int:
-    """Return how many of the moves are not later than a time (us); reads few of them."""
-    return bisect.bisect_right(numbers, moment, key=lambda n: store.refs.read(branch, n).time)
+    """Return how many of the moves are not later than a time (us); reads few of them.
+
+    Moves of a clock that was far ahead are as old as the first one after them that is not.
+    """
+    now = disk.now_us()
+    newest = store.refs.read(branch, numbers[-1]).time if numbers else now
+    latest = now if newest > now + AHEAD else max(now, newest)
+
+    def time(at: int) -> int:
+        for there in range(at, len(numbers)):
+            if (said := store.refs.read(branch, numbers[there]).time) <= latest:
+                return said
+        return now
+
+    return bisect.bisect_right(range(len(numbers)), moment, key=time)
 
 
 def _iso(micros: int) -> str:

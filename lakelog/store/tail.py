@@ -19,7 +19,7 @@ import os
 import threading
 from dataclasses import dataclass, field
 
-from lakelog.errors import DamagedRef, DamagedWal, UnknownRef
+from lakelog.errors import DamagedRef, DamagedWal, LakelogError, UnknownRef
 from lakelog.store import disk, wal
 from lakelog.store.layout import Layout, encode_name, parse_wal
 from lakelog.store.refs import Head, Refs
@@ -258,6 +258,16 @@ class Tail:
             if follows.header and follows.header.first > max(file.last, mark) + 1:
                 return DamagedWal(file.path, f"frames after {file.last} are missing", file.end)
         return DamagedWal(files[0].path, f"frames above {mark} and before it are missing", 0)
+
+
+def newest_stamp(layout: Layout, refs: Refs) -> int:
+    """The highest `ingested_at` of what is not sealed yet, on any branch; 0 if nothing is."""
+    highest = 0
+    for branch in refs.all_branches():
+        with contextlib.suppress(OSError, LakelogError):
+            for frames in Tail(layout, refs, branch).collect().frames.values():
+                highest = max(highest, *(frame.ingested_at for frame in frames))
+    return highest
 
 
 def started(files: list[WalFile]) -> int:

@@ -16,6 +16,7 @@ from lakelog.errors import Damaged, DamagedLake, DamagedRef
 from lakelog.settings import DEFAULTS
 from lakelog.store import disk, document, manifest, marks, opening
 from lakelog.store.checker import Checker, Problem, Progress, Report
+from lakelog.store.clock import AHEAD
 from lakelog.store.gc import window
 from lakelog.store.layout import (
     OBJECTS,
@@ -201,7 +202,8 @@ def _chain_fault(before: tuple[Move, str] | None, move: Move) -> str | None:
     last, digest = before
     if move.prev not in (digest, last.message if last.op == "lost" else digest):
         return "it does not name the move before it"
-    return "its time is not later than the move before it" if move.time <= last.time else None
+    back = last.time - move.time  # far back is a clock put right
+    return "its time is not later than the move before it" if 0 <= back <= AHEAD else None
 
 
 def _check_wals(

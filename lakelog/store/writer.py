@@ -24,9 +24,11 @@ from lakelog.errors import Reentered, WriterClosed
 from lakelog.event import Encoded
 from lakelog.lazy import wait_for_imports
 from lakelog.store import disk, wal
+from lakelog.store.clock import Clock
 from lakelog.store.layout import parse_wal
 from lakelog.store.opening import Store, make_branch_dirs
 from lakelog.store.spawn import is_worth_it, start_sealer
+from lakelog.store.tail import newest_stamp
 
 _LEVEL = 1
 _WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()
@@ -123,6 +125,7 @@ class Writer:
         with self._mutex:
             self._wait_while(lambda: self._busy and self._is_led_elsewhere())
             self._finish()
+            self._clock.close()
             self._let_go()
 
     def __del__(self) -> None:
@@ -140,6 +143,8 @@ class Writer:
         self._abandoned: list[int] = []
         self._raw, self._events, self._opened, self._is_due = 0, 0, 0.0, False
         self._last = -1
+        layout, refs = self._store.layout, self._store.refs
+        self._clock = Clock(layout.clock, lambda: newest_stamp(layout, refs))
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
 
     def _commit(self, batch: _Batch) -> None:
@@ -223,15 +228,16 @@ class Writer:
 
     def _write_group(self, group: list[_Batch]) -> None:
         lines = group[0].lines if len(group) == 1 else [x for b in group for x in b.lines]
-        flags = group[0].flags
+        flags, stamp = group[0].flags, self._clock.stamp()
         frame = wal.encode_frame(
-            lines, self._sequence, flags, self._position, disk.now_us(), self._compressor
+            lines, self._sequence, flags, self._position, stamp, self._compressor
         )
         try:
             self._store_frame(frame)
         except BaseException:
             self._doubt(len(lines))
             raise
+        self._clock.pass_on(stamp)
         position = self._position
         for batch in group:
             batch.position = position
@@ -288,6 +294,7 @@ class Writer:
                 disk.unlink(path)
         self._let_go()
         self._finish()
+        self._clock.look_again()
         self._fd, self._n, self._is_due = fd, self._n + 1, False
         self._raw, self._events, self._opened = 0, 0, time.monotonic()
         os.lseek(fd, 0, os.SEEK_END)
