@@ -55,7 +55,7 @@ LINES = {
     "deep objects": (
         b'{"type":"A","x":' + b'{"a":' * 10_000 + b"1" + b"}" * 10_001, "nested too deeply",
     ),
-    "invalid utf-8": (b'{"type":"A","time":1,"data":{"n":"\xff"}}', "not UTF-8 at byte 34"),
+    "invalid utf-8": (b'{"type":"A","time":1,"data":{"n":"\xff\x01"}}', "not UTF-8 at byte 34"),
     "nul": (b'{"type":"A","time":1}\x00', "not JSON: .*"),
     "nul in text": (b'{"type":"A\x00","time":1}', "not JSON: .*"),
     "year 0": (b'{"type":"A","time":"0000-01-01T00:00:00Z"}', "time '0000.* year 1 to 9999"),

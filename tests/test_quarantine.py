@@ -113,7 +113,7 @@ def test_replay_stores_an_id_once(lake: lakelog.Lake, tmp_path: Path) -> None:
 def test_what_is_not_kept_whole_is_not_replayed(lake: lakelog.Lake, tmp_path: Path) -> None:
     """Lines whose bytes were escaped, or that came in parts, stay: what is stored must be what was
     there."""
-    escaped = b"2026-05-01T12:00:00|A||s\xff||{}\n"
+    escaped = b"2026-05-01T12:00:00|A||s\xff\x01||{}\n"
     cut = b"2026-05-01T99:00:00|A||s||" + "ž".encode() * 40_000 + b"\n"
     lake.ingest(put(tmp_path / "f.jsonl", feed(0) + escaped + cut), format="oos")
     assert replay(lake, form="oos") == (0, 0, 2)

@@ -25,8 +25,6 @@ pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared sample f
 APART = ("jsontestsuite/", "feedparser/")
 """Folders whose facts are of parsers alone: of JSON (test_real_files) and of feeds."""
 QUARANTINED = {
-    "lnav/logfile_invalid_utf8.0": (1, "bytes that are no UTF-8, kept as they are"),
-    "feeds/uolNoticias.rss": (1, "bytes that are no UTF-8, kept as they are"),
     "lnav/logfile_invalid_json.json": (1, "a JSON line that was cut off"),
     "bulk/elasticoffee.bulk": (1, "POST _bulk, which a console was given, is no document"),
 }
@@ -40,7 +38,6 @@ OF_FILES = {
 }  # fmt: skip
 """Facts of the bytes of a file, of which the lake keeps none."""
 NOT_ASKED = {
-    ("feeds/uolNoticias.rss", "item_open_tags"): "they are in the record that is no UTF-8",
     ("lnav/logfile_w3c.*", "directive_lines"): "headers name columns and are no events",
     ("lnav/logfile_w3c.3", "data_rows"): "three of them are blank lines",
     ("lnav/logfile_*", "esc_bytes"): "colours around a time, a host and a source are left out",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_time, to_micros
+from lakelog.ingest.formats import pattern
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +57,7 @@ class Carry:
         """The last time that whole lines tell, in microseconds."""
         for line in reversed(before.split(b"\n")[1:]):
             try:
-                events = self._form.parse(line.strip())
+                events = self._form.parse(pattern.recoded(line.strip()) or line.strip())
                 event = (events if isinstance(events, list) else [events])[-1]
                 return to_micros(parse_time(event["time"]))
             except (InvalidEvent, KeyError, IndexError):

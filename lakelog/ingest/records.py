@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.ingest.formats import bulk
+from lakelog.ingest.formats import bulk, pattern
 from lakelog.ingest.source import LINE_MAX, Chunk
 
 if TYPE_CHECKING:
@@ -83,8 +83,9 @@ def is_cut(text: bytes, form: Any) -> bool:
     """
     if not text:
         return False
-    if _NO_TEXT.search(text) or not is_text(text):
+    if _NO_TEXT.search(text):
         return False
+    text = text if is_text(text) else pattern.recoded(text) or text
     if hasattr(form, "complete"):
         return not form.complete(text)
     if not _is_event(text, form):
@@ -112,7 +113,7 @@ def _is_event(text: bytes, form: Any) -> bool:
 def _is_taken(text: bytes, form: Any) -> bool:
     """Whether a line becomes an event in whatever way, of another style or as text, too."""
     try:
-        form.parse(text)
+        form.parse(pattern.recoded(text) or text)
     except InvalidEvent:
         return False
     return True
@@ -172,11 +173,25 @@ def _first(chunk: Chunk, form: Any, begins: str, firsts: Any) -> np.ndarray:
         ends = [*files.tolist(), len(array)]
         first = np.concatenate([firsts(array[a:b]) for a, b in itertools.pairwise(ends)])
     else:
+        array = _searchable(chunk)
         first = np.array(pc.match_substring_regex(array, begins))
         if hasattr(form, "CONTINUES"):
             first &= ~np.asarray(pc.match_substring_regex(array, form.CONTINUES))
     first[files] = True
     return first
+
+
+def _searchable(chunk: Chunk) -> pa.Array:
+    """The lines of a chunk as a regex can look into them: in text it finds no byte that is none."""
+    import pyarrow as pa
+
+    array = chunk.lines[0]
+    if not chunk.text.isascii():
+        try:
+            array.validate(full=True)
+        except pa.ArrowInvalid:
+            return array.view(pa.large_binary())
+    return array
 
 
 def _files(chunk: Chunk) -> np.ndarray:

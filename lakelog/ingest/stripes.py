@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from lakelog.ingest.formats import pattern
 from lakelog.ingest.records import Records
 
 if TYPE_CHECKING:
@@ -59,8 +61,12 @@ def in_order(tables: list[pa.Table | None]) -> pa.Table | None:
     return pa.concat_tables(full).sort_by("position")
 
 
-def valid_text(found: Records) -> tuple[pa.Array, pa.Array | None]:
-    """Blank the records that are not UTF-8; the exact rule says so of each."""
+def valid_text(found: Records, *, blank: bool) -> tuple[pa.Array, pa.Array | None, list[int]]:
+    """The lines of records and what continues them, as UTF-8, and the indexes of those that are in
+    an older encoding; what is no text is blanked, so that the exact rule says so of each.
+
+    With `blank` the older ones are, too.
+    """
     import pyarrow as pa
 
     parts = [found.lines] if found.more is None else [found.lines, found.more]
@@ -68,14 +74,44 @@ def valid_text(found: Records) -> tuple[pa.Array, pa.Array | None]:
         for part in parts:
             part.validate(full=True)
     except pa.ArrowInvalid:
-        raw = [part.view(pa.large_binary()).to_pylist() for part in parts]
-        good = [all(map(_is_whole, texts)) for texts in zip(*raw, strict=True)]
-        parts = [
-            pa.array([t if g else b"" for t, g in zip(texts, good, strict=True)], pa.large_binary())
-            .view(pa.large_string())
-            for texts in raw
-        ]  # fmt: skip
-    return parts[0], parts[1] if len(parts) > 1 else None
+        return _mended(parts, blank)
+    return parts[0], parts[1] if len(parts) > 1 else None, []
+
+
+def _mended(parts: list[pa.Array], blank: bool) -> tuple[pa.Array, pa.Array | None, list[int]]:
+    """The same where some record is not UTF-8, which is looked at as a whole."""
+    import pyarrow as pa
+
+    older = list[int]()
+    raw = [part.view(pa.large_binary()).to_pylist() for part in parts]
+    for index, texts in enumerate(zip(*raw, strict=True)):
+        record = b"".join(texts)
+        if _is_whole(record):
+            continue
+        text = b"" if blank else pattern.recoded(record) or b""
+        older += [index] if text else []
+        cut = text.find(b"\n") + 1 or len(text)
+        raw[0][index] = text[:cut] if len(raw) > 1 else text
+        if len(raw) > 1:
+            raw[1][index] = text[cut:]
+    made = [pa.array(texts, pa.large_binary()).view(pa.large_string()) for texts in raw]
+    return made[0], made[1] if len(made) > 1 else None, older
+
+
+def marked(table: pa.Table, places: set[int]) -> pa.Table:
+    """Rows whose payload says in which older encoding their lines were, where it has a place for
+    it and does not say so itself."""
+    import numpy as np
+    import pyarrow as pa
+
+    column = table["data"].to_pylist()
+    for row in np.flatnonzero(np.isin(np.asarray(table["position"]), [*places])).tolist():
+        data = column[row] or "{}"
+        if data.startswith("{") and not ('"encoding"' in data and "encoding" in json.loads(data)):
+            comma = "" if data == "{}" else ","
+            column[row] = f'{data[:-1]}{comma}"encoding":"{pattern.MARK}"}}'
+    at = table.schema.get_field_index("data")
+    return table.set_column(at, "data", pa.array(column, table["data"].type))
 
 
 def _is_whole(data: bytes) -> bool:

@@ -7,6 +7,7 @@ one and become rows, or quarantined lines with the reason.
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import encode
 from lakelog.ingest import stripes
 from lakelog.ingest.carry import Carry
-from lakelog.ingest.formats import bulk, mixed, sqltext
+from lakelog.ingest.formats import bulk, mixed, pattern, sqltext
 from lakelog.ingest.holes import visible
 from lakelog.ingest.records import BOM, Records, joins, records, without_cut_line
 from lakelog.ingest.source import Chunk
@@ -110,11 +111,13 @@ class Transformer:
         made = Made(taken=found.taken, lines=len(found.lines))
         now = datetime.now(UTC)
         untimed: list[Any] = []
-        tables, left = self._by_sql(found, chunk, now, untimed)
+        older: set[int] = set()
+        tables, left = self._by_sql(found, chunk, now, untimed, older)
 
         def rest() -> pa.Table | None:
-            exact = self._exact(chunk, found.starts, left, made, untimed)
+            exact = self._exact(chunk, found.starts, left, made, untimed, older)
             table = stripes.in_order([*tables, exact])
+            table = stripes.marked(table, older) if table and older else table
             return self._carry.fill(table, untimed) if table and self._styles else table
 
         made.rest = rest
@@ -125,13 +128,13 @@ class Transformer:
         return self._rows(encode(events).lines, places)
 
     def _by_sql(
-        self, found: Records, chunk: Chunk, now: datetime, untimed: list[Any]
+        self, found: Records, chunk: Chunk, now: datetime, untimed: list[Any], older: set[int]
     ) -> tuple[list[pa.Table | None], Any]:
         """Decide what SQL can: first lines like the file's first ones, then all others, then those
         of other styles.
 
         Returns their rows and the indexes of the records that are left; adds to `untimed` the
-        places of rows that tell no time.
+        places of rows that tell no time, to `older` those of records in an older encoding.
         """
         import numpy as np
         import pyarrow as pa
@@ -147,13 +150,14 @@ class Transformer:
         few = 0 if many and found.taken > _FEW_BYTES else FEW
         if count <= few:
             return tables, left
-        lines, more = stripes.valid_text(found)
+        lines, more, recoded = stripes.valid_text(found, blank=many)
         table = pa.table({"line": lines, "position": stripes.integers(left)})
         if joins(self._form) or self._styles:
             table = table.append_column(
                 "more", pa.nulls(count, pa.string()) if more is None else more
             )
         places = found.starts + chunk.base
+        older |= {int(places[index]) for index in recoded}
         # in plain text, lines of a known style are no text, which would take them all
         likely = getattr(self._form, "CANDIDATES", "")
         styled = stripes.fitting(lines, likely) if likely else left[:0]
@@ -266,8 +270,9 @@ class Transformer:
         return table.set_column(place, "time", table["time"].cast(stamp.type)).select(_ORDER)
 
     def _exact(
-        self, chunk: Chunk, starts: Any, slow: Any, made: Made, untimed: list[Any]
-    ) -> pa.Table | None:
+        self, chunk: Chunk, starts: Any, slow: Any, made: Made, untimed: list[Any],
+        older: set[int],
+    ) -> pa.Table | None:  # fmt: skip
         """Decide lines one by one; return the rows of the good ones."""
         carried: list[int] = []
         good: list[bytes] = []
@@ -280,8 +285,8 @@ class Transformer:
             text = line.strip().removeprefix(BOM)
             if text:
                 try:
-                    found = self._form.parse(line if untrimmed else text)
-                    events = found if isinstance(found, list) else [found]
+                    events, is_older = self._events(line if untrimmed else text)
+                    older |= {chunk.base + start} if is_older else set()
                     if mixed.uncarry(events):
                         carried.append(chunk.base + start)
                     good += encode(list(map(self._labelled, events))).lines
@@ -291,6 +296,25 @@ class Transformer:
                     made.bad.append(self._bad(chunk, start, error.reason, line))
         untimed += [carried] if carried else []
         return self._rows(good, places)
+
+    def _events(self, line: bytes) -> tuple[list[dict[str, Any]], bool]:
+        """The events of a record, and whether it is text of an older encoding. A record is that
+        only if at most one event begins with it: in a lake of before, its quarantined line has
+        that place.
+        Raises InvalidEvent."""
+        try:
+            found = self._form.parse(line)
+        except InvalidEvent:
+            text = pattern.recoded(line)
+            places = getattr(self._form, "places", lambda _: [0])
+            if text is None or places(line) != [0]:
+                raise
+            with contextlib.suppress(InvalidEvent):
+                found = self._form.parse(text)
+                if not isinstance(found, list) or len(found) < 2:
+                    return found if isinstance(found, list) else [found], True
+            raise
+        return found if isinstance(found, list) else [found], False
 
     def _rows(self, lines: list[bytes], places: list[int]) -> pa.Table | None:
         """Make rows of events as WAL lines."""

@@ -31,6 +31,7 @@ from lakelog.ingest.formats import (
     mixed,
     oos,
     otlp,
+    pattern,
     plain,
     programs,
     runtime,
@@ -152,12 +153,18 @@ def _limit(form: Any) -> float:
 
 def _first_lines(part: bytes) -> list[bytes]:
     lines = part.removeprefix(_BOM).split(b"\n")[:_SNIFFED]
-    return lines[:-1] if len(lines) > 1 else lines  # the last one may be cut
+    lines = lines[:-1] if len(lines) > 1 else lines  # the last one may be cut
+    return [pattern.recoded(line) or line for line in lines]
 
 
 def fitted(form: Any, head: bytes) -> Any:
     """Return a format as a file's first bytes say it is meant, where they say so."""
-    return form.fitted(head) if hasattr(form, "fitted") else form
+    if not hasattr(form, "fitted"):
+        return form
+    if pattern.recoded(head):
+        *lines, last = head.split(b"\n")  # that may be cut amid a character
+        head = b"\n".join([*(pattern.recoded(line) or line for line in lines), last])
+    return form.fitted(head)
 
 
 def tolerant(form: Any, name: str, *, forced: bool) -> Any:

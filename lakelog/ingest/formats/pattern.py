@@ -9,6 +9,7 @@ Lines are looked at without the white space around them.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import functools
 import re
@@ -42,6 +43,14 @@ COLOURS = r"(?:\x1b\[[\d;]*[A-Za-z])*"
 """What terminals take for colours; they may stand before a record, and stay in messages."""
 ESCAPE = r'\\(["\\])'
 """A quote or a backslash with a backslash before it."""
+MARK, _HANDLER = "windows-1252", "lakelog-windows-1252"
+"""What `data.encoding` says of lines that are not UTF-8."""
+_OLDER = "".join(
+    bytes([b]).decode("cp1252") if b not in b"\x81\x8d\x8f\x90\x9d" else chr(b) for b in range(256)
+)
+_BYTES = {char: bytes([byte]) for byte, char in enumerate(_OLDER)}
+_NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+"""Controls that no text holds."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +225,30 @@ def _coloured(text: str, message: str) -> str:
     return message if end else text[at:]
 
 
+def recoded(data: bytes) -> bytes | None:
+    """Return text of an older encoding as UTF-8, None where it is UTF-8 already or no text.
+
+    Bytes that are no UTF-8 are read as Windows-1252, the five it leaves undefined as the controls
+    of their numbers. No byte is lost: a character of Windows-1252 stands for its byte there, any
+    other for its UTF-8. Where that would not hold, all bytes are Windows-1252.
+    """
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        if _NO_TEXT.search(data):
+            return None
+        text = data.decode("utf-8", _HANDLER)
+        if len(text) != len(data) and original(text) != data:
+            text = codecs.charmap_decode(data, "strict", _OLDER)[0]
+        return text.encode()
+    return None
+
+
+def original(text: str) -> bytes:
+    """Return the bytes of text that was marked as Windows-1252."""
+    return b"".join(_BYTES.get(char) or char.encode() for char in text)
+
+
 def decoded(line: bytes) -> str:
     """A line as text without the white space around it. Raises InvalidEvent if it is none."""
     try:
@@ -350,6 +383,16 @@ PLAIN = "NOT starts_with(text, chr(65279))"
 def now() -> datetime:
     """The time of ingest, for lines that are decided one by one."""
     return datetime.now(UTC)
+
+
+def _older(error: UnicodeError) -> tuple[str, int]:
+    """What bytes that are no UTF-8 are in Windows-1252."""
+    assert isinstance(error, UnicodeDecodeError)
+    bad = error.object[error.start : error.end]
+    return "".join(_OLDER[byte] for byte in bad), error.end
+
+
+codecs.register_error(_HANDLER, _older)
 
 
 def _timed(line: bytes, read: Callable[[bytes], dict[str, Any]]) -> bool:
