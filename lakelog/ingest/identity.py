@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 
 from lakelog.ingest import cursors
 from lakelog.ingest.cursors import WINDOW, Cursor, CursorIndex, Start
-from lakelog.ingest.rotation import PACKED, is_copy_name, relation, unpacked
+from lakelog.ingest.rotation import PACKED, base_name, is_copy_name, relation, unpacked
 from lakelog.ingest.source import Source
 
 _DIGITS, _LINES = 8, 2
@@ -138,7 +138,7 @@ class Resolver:
         self, source: Source, head: bytes, released: tuple[Cursor, ...], settled: bool
     ) -> Start | Copied | Known | Undecided:
         """Decide of an inode that no cursor names, or none any more."""
-        if self._follows and self._is_packing_of_unread(source):
+        if self._follows and self._is_copy_of_unread(source, head):
             return Undecided()
         note, apart = "", list[str]()
         result: Start | Copied | Known | Undecided | None
@@ -159,15 +159,24 @@ class Resolver:
         fresh = replace(fresh, apart=tuple(apart[:_APART_MAX]))
         return Start(fresh, None, head, b"", released, note)
 
-    def _is_packing_of_unread(self, source: Source) -> bool:
-        """Whether a file is the packed form of one that is there and not read yet: then that is
-        read, and this one is known by its content once the other is gone."""
-        plain = unpacked(source.name)
-        if not source.compression or plain == source.name:
-            return False
-        with suppress(OSError), closing(Source(plain)) as other:
-            if not any(cursor.bytes for cursor in self.index.of_inode(other.identity)):
-                return prefix_of(source, other, 0) > 0
+    def _is_copy_of_unread(self, source: Source, head: bytes) -> bool:
+        """Whether a file is a copy or the packed form of one that is followed and not read yet:
+        then that is read, and this one is known by its content."""
+        plain, folder = unpacked(source.name), os.path.dirname(source.name)
+        if source.compression:
+            originals = [plain]
+        else:
+            base = base_name(source.name)
+            originals = [os.path.join(folder, base), os.path.join(os.path.dirname(folder), base)]
+        for path in originals:
+            if path == source.name or not (source.compression or is_distinctive(head)):
+                continue
+            with suppress(OSError), closing(Source(path)) as other:
+                if other.identity == source.identity or other.identity not in self._inodes:
+                    continue
+                known = of_inode(other, self.index, self._label)
+                if known is None or not known.bytes:
+                    return prefix_of(source, other, 0) > 0
         return False
 
     def _ranked(self, source: Source, head: bytes) -> list[Cursor]:

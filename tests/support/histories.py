@@ -93,6 +93,8 @@ class History:
         self.doubts: Counter[str] = Counter()
         self.steps: list[str] = []
         self.contents: dict[int, bytes] = {}
+        self.earlier: dict[int, bytes] = {}
+        self._looking = False
         self._serial, self._way = itertools.count(), way
         self._watcher: Watcher | None = None
         self._meanwhile: list[Callable[[], None]] = []
@@ -165,8 +167,10 @@ class History:
         self._mark_seen()
         if self._watcher is None:
             self._watcher = Watcher(self.lake, [str(self.root)])
+        self._looking = True
         self._watcher.round()
         self._watcher.round()
+        self._looking = False
 
     def _kill(self) -> None:
         self._end_watcher()
@@ -199,6 +203,7 @@ class History:
                 file.hidden, file.before = len(file.before) if unseen else 0, b""
             for end, line in file.lines:
                 line.seen |= file.hidden < end <= file.size
+        self.earlier = self.contents
         self.contents = {
             inode: Path(path).read_bytes() for inode, path in there.items()
             if not path.endswith((".gz", ".zst"))
@@ -475,11 +480,14 @@ class History:
     def _doubt(self, path: Path | int) -> None:
         """Let lines be stored again that a file shows to have been read of one that is gone, where
         its words say nothing and its times do not either: it may as well be a log that was begun
-        anew with the same words, whose lines nobody has read."""
-        data = self._content_seen(path)
-        if not is_distinctive(data):
-            lines = self.files[os.stat(path).st_ino].lines
-            self.doubts.update(line.text for end, line in lines if end <= len(data))
+        anew with the same words, whose lines nobody has read. While a watcher looks, it may have
+        read any part of what came since the look before."""
+        inode = os.stat(path).st_ino
+        data, lines = self.contents.get(inode, b""), self.files[inode].lines
+        least = len(self.earlier.get(inode, b"") if self._looking else data)
+        ends = [end for end, _ in lines if least <= end <= len(data)]
+        read = max((e for e in (*ends, least) if not is_distinctive(data[:e])), default=0)
+        self.doubts.update(line.text for end, line in lines if end <= read)
 
     def _forget_twins(self, inode: int) -> None:
         """Files equal to one that goes before a look has seen both are taken for that one."""
