@@ -26,6 +26,8 @@ CASES = {
     "forgeries": 0, "honestsets": 0,
 }  # fmt: skip
 """Of each row that needs neither root nor seconds, the case to play."""
+FOUND = [("identity", 902, 318), ("identity", 902, 713)]
+"""Cases (row, seed, number) that were wrong once, and whose cause has no test of its own."""
 
 
 @pytest.fixture
@@ -47,6 +49,12 @@ def test_a_case_of_each_row_finds_nothing_wrong(name: str) -> None:
     tally, error = play(ROWS[name], 1, CASES[name], size=0.1)
     assert error == ""
     assert tally.done > 0
+
+
+@pytest.mark.parametrize(("name", "seed", "number"), FOUND)
+def test_a_case_that_was_wrong_once_stays_right(name: str, seed: int, number: int) -> None:
+    _, error = play(ROWS[name], seed, number)
+    assert not error, error
 
 
 def test_a_wrong_case_is_told_with_its_replay(wrong: Row) -> None:

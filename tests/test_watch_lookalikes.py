@@ -136,3 +136,21 @@ def test_random_histories_of_lookalike_files_are_exact(workers: Workers, seed: i
     """Files that stay equal for a while, grow, are renamed, begun anew and packed in any order."""
     play(workers, random.Random(seed), files=30, turns=8)
     workers.close()
+
+
+LINES = [f"INFO job {n} took {n * 37} ms" for n in range(20)]
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst", "xz"])
+def test_a_packed_log_that_is_unpacked_again_is_not_stored_again(
+    workers: Workers, ending: str
+) -> None:
+    workers.write("app.log.2", *LINES)
+    workers.pack("app.log.2", ending)
+    workers.look()
+    plain, packed = workers.root / "app.log.2", workers.root / f"app.log.2.{ending}"
+    plain.write_text("".join(f"{line}\n" for line in LINES))
+    os.utime(plain, ns=(packed.stat().st_atime_ns, packed.stat().st_mtime_ns))
+    workers.look(restarts=True)
+    workers.write("app.log.1", *LINES)  # the same words of another day are its own
+    workers.look()

@@ -207,7 +207,7 @@ class Resolver:
         common = head[: cursor.bytes]
         unknown = cursor.inode == 0  # ingested before inodes were kept, or through a pipe
         # Packers keep the time of the last line; a log begun anew with equal words has a later one.
-        packed = related >= 2 and bool(source.compression) and _is_time_kept(source, cursor)
+        packed = related >= 2 and bool(source.compression) and _is_time_kept(source, cursor.mtime)
         sure = packed or is_distinctive(common) or (unknown and related >= 1)
         before = cursors.holds_all(source, cursor, head, self._label)
         if before is not None:
@@ -269,11 +269,20 @@ class Resolver:
             # Equal words of no distinction are a copy only if this file came to be after the other
             # one was read, and that was not written since: it may have been begun alike.
             times = original.mtime == cursor.mtime and original.size == cursor.size
+            # What a file was packed from has its words and its time, to the nanosecond; it may be
+            # read later, by a descriptor opened before it went, or since it was unpacked again.
+            is_unpacked = (
+                bool(original.compression) and not source.compression
+                and relation(source.name, path) > 0 and original.mtime == source.mtime
+                and source.mtime % 10**9 > 0
+            )  # fmt: skip
         if not size:
             return None, note
         # A file that lost its name is reached by a descriptor, and known by the name it had.
         known = cursor.name if path.startswith("/dev/fd/") else path
         is_packing = bool(source.compression) and unpacked(source.name) == known
+        if is_unpacked and is_distinctive(head):
+            return Copied(self._copy_of(source, cursor, head, size), None, head, released), note
         if not is_copy_name(known, source.name):
             if not settled and is_distinctive(head):
                 return Undecided(), note  # it may be moved here from another file system
@@ -437,11 +446,11 @@ def _before(source: Source, place: int) -> bytes:
     return source.read(place - start)
 
 
-def _is_time_kept(source: Source, cursor: Cursor) -> bool:
-    """Whether a file was last written when a cursor's file was, as far as packers keep it: in ns,
-    us or whole seconds."""
-    unit = next(unit for unit in (10**9, 1000, 1) if source.mtime % unit == 0)
-    return 0 < source.mtime == cursor.mtime // unit * unit
+def _is_time_kept(packed: Source, mtime: int) -> bool:
+    """Whether a file was last written when another one was (`mtime`, ns), as far as packers keep
+    it: in ns, us or whole seconds."""
+    unit = next(unit for unit in (10**9, 1000, 1) if packed.mtime % unit == 0)
+    return 0 < packed.mtime == mtime // unit * unit
 
 
 def _length_if_less(source: Source, size: int) -> int | None:

@@ -162,7 +162,7 @@ class WatchProcess:
     def __init__(self, processes: Processes, roots: list[Path]) -> None:
         self._processes, self._roots = processes, [str(root) for root in roots]
         self._process: subprocess.Popen[bytes] | None = None
-        self.kills = 0
+        self.kills = self._before = 0
         self.ups: list[float] = []
         """When it was started."""
         self.downs: list[float] = []
@@ -179,6 +179,7 @@ class WatchProcess:
     def start(self) -> None:
         """Start it."""
         if self._process is None:
+            self._before = self._announced()
             self._process = self._processes.lakelog("watch", *self._roots)
             self.ups.append(time.time())
 
@@ -194,11 +195,22 @@ class WatchProcess:
     def end(self) -> None:
         """Ask it to end, and wait."""
         if self.up and self._process is not None:
+            self._await_start()
             self._process.terminate()
             code = self._process.wait(60)
             self._process = None
             assert code == 0, f"the watcher ended with {code}"
             self.downs.append(time.time())
+
+    def _await_start(self) -> None:
+        """Until it says what it watches: before, a signal ends it as it ends any program."""
+        until = time.monotonic() + 60
+        while self._announced() == self._before:
+            assert time.monotonic() < until and self.up, "the watcher does not start"
+            time.sleep(0.02)
+
+    def _announced(self) -> int:
+        return self._processes.said("watch", 1 << 20).count(" watching ")
 
     def down_within(self, times: Any, spans: Any) -> Any:
         """For how many seconds of each span from a time on it was down."""
