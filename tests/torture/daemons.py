@@ -206,7 +206,8 @@ class WatchProcess:
         """Until it says what it watches: before, a signal ends it as it ends any program."""
         until = time.monotonic() + 60
         while self._announced() == self._before:
-            assert time.monotonic() < until and self.up, "the watcher does not start"
+            assert self.up
+            assert time.monotonic() < until, "the watcher does not start"
             time.sleep(0.02)
 
     def _announced(self) -> int:
