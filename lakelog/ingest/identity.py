@@ -79,6 +79,7 @@ class Resolver:
         self.index = index
         self._label, self._follows = label, follows
         self._inodes: Inodes = {} if inodes is None else inodes
+        self._unnamed: list[str] | None = None
         self._folders: dict[str, dict[int, str]] = {}
 
     def resolve(
@@ -163,8 +164,8 @@ class Resolver:
         """Whether a file is a copy or the packed form of one that is followed and not read yet:
         then that is read, and this one is known by its content."""
         plain, folder = unpacked(source.name), os.path.dirname(source.name)
-        if source.compression:
-            originals = [plain]
+        if source.compression:  # what it was packed from may have lost its name since it was seen
+            originals = [plain, *self._nameless()]
         else:
             base = base_name(source.name)
             originals = [os.path.join(folder, base), os.path.join(os.path.dirname(folder), base)]
@@ -175,9 +176,15 @@ class Resolver:
                 if other.identity == source.identity or other.identity not in self._inodes:
                     continue
                 known = of_inode(other, self.index, self._label)
-                if known is None or not known.bytes:
-                    return prefix_of(source, other, 0) > 0
+                if (known is None or not known.bytes) and prefix_of(source, other, 0):
+                    return True
         return False
+
+    def _nameless(self) -> list[str]:
+        """Where files are that are followed though they have no name any more."""
+        if self._unnamed is None:
+            self._unnamed = [p for p in self._inodes.values() if p.startswith("/dev/fd/")]
+        return self._unnamed
 
     def _ranked(self, source: Source, head: bytes) -> list[Cursor]:
         """The cursors that may be of this file's content, the likeliest first."""
