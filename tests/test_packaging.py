@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,19 @@ UNREACHABLE = re.compile(
     r"No matching distribution|Could not find a version|NewConnectionError|ConnectTimeout"
     r"|Name or service not known|Temporary failure in name resolution|Network is unreachable"
 )
+
+
+def test_the_lock_has_every_extra_and_names_the_public_index() -> None:
+    """`uv sync` installs what pyproject.toml says, from the index that everybody has."""
+    lock = tomllib.loads((ROOT / "uv.lock").read_text())
+    own = next(p for p in lock["package"] if p["name"] == "lakelog")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    locked = {n: {p["name"] for p in own["optional-dependencies"][n]} for n in extras}
+    assert locked == {n: {re.split("[<>=]", r)[0] for r in rs} for n, rs in extras.items()}
+    sources = {p["source"].get("registry") for p in lock["package"] if p is not own}
+    assert sources == {"https://pypi.org/simple"}
 
 
 @pytest.fixture(scope="module")
