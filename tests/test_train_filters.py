@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import random
 import shutil
@@ -13,7 +14,8 @@ import pytest
 
 from lakelog import train
 from lakelog.errors import ExportRefused, InvalidRecipe
-from lakelog.train import filters
+from lakelog.train import filters, tokenizer
+from tests.support import trainsets
 from tests.support.trainsets import lake_of, recipe, rows
 
 ALL = {"split": {"train": 1.0}}
@@ -156,6 +158,63 @@ def test_tokenizers_count(home: Path) -> None:
         in (home / "out" / "README.md").read_text()
     )
     assert train.check(home / "out").clean
+
+
+def test_a_learnt_vocabulary_counts_alike_in_both_libraries(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Byte pairs learnt from text are counted whole: a file that says to cut or fill does not."""
+    tokenizers = pytest.importorskip("tokenizers", reason="NOT TESTED: no tokenizers")
+    pytest.importorskip("tiktoken", reason="NOT TESTED: no tiktoken")
+    texts = [
+        f"{n}: {t}" for n, t in enumerate([*trainsets.texts(60, 5), "naïve 漢字 🙂\n\n  x=1;"])
+    ]
+    level = tokenizers.pre_tokenizers.ByteLevel
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = level(add_prefix_space=False)
+    learner = tokenizers.trainers.BpeTrainer(
+        vocab_size=400, initial_alphabet=level.alphabet(), special_tokens=[], show_progress=False
+    )
+    made.train_from_iterator(texts, learner)
+    counts = [len(made.encode(text).ids) for text in texts]
+    assert sum(counts) < 0.8 * sum(len(t.encode()) for t in texts)
+    _as_encoding(home, made, monkeypatch)
+    made.add_special_tokens(["[CLS]"])
+    ends = [("[CLS]", made.token_to_id("[CLS]"))]
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [CLS]", special_tokens=ends
+    )
+    made.enable_truncation(16)
+    made.enable_padding(length=64, pad_token="[CLS]")
+    made.save(str(home / "tokenizer.json"))
+    for name in (f"tokenizers:{home}/tokenizer.json", "tiktoken:learnt"):
+        assert tokenizer.load(name).counts([*texts, None]) == [*counts, 0], name
+
+
+def _as_encoding(home: Path, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tiktoken have the vocabulary, by a file of ranks as it ships them."""
+    from tiktoken import registry
+
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]  # as GPT-2 writes bytes
+    others = [n for n in range(256) if n not in shown]
+    byte = {chr(n): n for n in shown} | {chr(256 + k): n for k, n in enumerate(others)}
+    lines = [
+        base64.b64encode(bytes(byte[c] for c in text)).decode() + f" {rank}"
+        for text, rank in sorted(made.get_vocab().items(), key=lambda pair: pair[1])
+    ]
+    (home / "learnt.tiktoken").write_text("\n".join(lines))
+    (home / "plugin/tiktoken_ext").mkdir(parents=True)
+    (home / "plugin/tiktoken_ext/learnt.py").write_text(
+        "from tiktoken.load import load_tiktoken_bpe\n"
+        "from tiktoken_ext.openai_public import r50k_pat_str\n"
+        "def learnt():\n    return dict(name='learnt', pat_str=r50k_pat_str, special_tokens={},\n"
+        f"        mergeable_ranks=load_tiktoken_bpe({str(home / 'learnt.tiktoken')!r}))\n"
+        "ENCODING_CONSTRUCTORS = {'learnt': learnt}\n"
+    )
+    monkeypatch.syspath_prepend(home / "plugin")
+    monkeypatch.setattr(registry, "ENCODING_CONSTRUCTORS", None)
+    registry._available_plugin_modules.cache_clear()
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(home / "cache"))
 
 
 def test_tiktoken_counts_and_downloads_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

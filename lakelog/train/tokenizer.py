@@ -94,6 +94,10 @@ def _tokenizers(path: str) -> Tokenizer:
     except Exception as error:  # the library raises no class of its own
         raise ExportRefused(f"[budget] tokenizer: {path} is no tokenizer.json: {error}") from None
 
+    # Files of embedding models ask to cut and to fill what a model reads: a count is of the text.
+    made.no_truncation()
+    made.no_padding()
+
     def encode(texts: list[str]) -> list[Any]:
         found: list[Any] = made.encode_batch(texts, add_special_tokens=False)
         return found
