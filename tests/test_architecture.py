@@ -41,7 +41,7 @@ ORDER = {
     "analyze": "dedupe similar oosstate oosfeed oosviews packs lookups",
     "train": """wording shards kinds losses filters tokenizer recipe template selecting
         scratch tokens minhash cluster providers patterns redact parts messages schemas
-        telemetry chats
+        streams telemetry chats
         dialects events dialogue pairs windows shape structure stage assign manifest
         inventory dataset budget staging provenance leaks quality plots report proportions card
         documents trainingset remake compare agreement inspection sandbox""",

@@ -188,6 +188,55 @@ def test_parallel_calls_without_ids_are_paired() -> None:
     assert [m["tool_call_id"] for m in messages if m["role"] == "tool"] == ids
 
 
+CALLS = [("a", "f", '{"x":1}'), ("b", "g", "{}")]
+_BLOCKS = [{"index": n, "content_block": {"type": "tool_use", "id": i, "name": f, "input": {}}}
+           for n, (i, f, _) in enumerate(CALLS)]  # fmt: skip
+STREAMS: dict[str, list[dict[str, Any]]] = {
+    "openai": [{"choices": [{"index": 0, "delta": {"tool_calls": [delta]}}]} for delta in (
+        {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}},
+        {"index": 0, "function": {"arguments": '{"x":'}},
+        {"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+        {"index": 0, "function": {"arguments": "1}"}},
+    )],
+    "anthropic": [
+        *({"type": "content_block_start", **block} for block in _BLOCKS),
+        *({"type": "content_block_delta", "index": 0,
+           "delta": {"type": "input_json_delta", "partial_json": text}}
+          for text in ('{"x"', ":1}")),
+    ],
+    "bedrock": [
+        *({"contentBlockStart": {"contentBlockIndex": n,
+                                 "start": {"toolUse": {"toolUseId": i, "name": f}}}}
+          for n, (i, f, _) in enumerate(CALLS)),
+        *({"contentBlockDelta": {"contentBlockIndex": n, "delta": {"toolUse": {"input": text}}}}
+          for n, text in ((0, '{"x":'), (0, "1}"), (1, "{}"))),
+    ],
+    "openai responses": [
+        {"type": "response.output_item.done",
+         "item": {"type": "function_call", "call_id": i, "name": f, "arguments": arguments}}
+        for i, f, arguments in CALLS
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_streamed_calls_are_one_turn(kind: str) -> None:
+    """Calls whose arguments came in pieces are whole, and parallel ones are one message."""
+    (chat,) = chats({"request": {"messages": [{"role": "user", "content": "q"}]},
+                     "response": STREAMS[kind]})  # fmt: skip
+    assert not chat.lost
+    (_, answer) = chat.messages
+    functions = [(call["id"], call["function"]) for call in answer["tool_calls"]]
+    assert [(i, f["name"], f["arguments"]) for i, f in functions] == CALLS
+
+
+def test_what_cannot_be_read_is_counted_once() -> None:
+    """A request whose answer has no known form is counted for it, each part once."""
+    answer = [{"type": "new_event", "delta": "x"}]
+    (chat,) = chats({"request": {"messages": [{"role": "user", "content": "q"}]}, "output": answer})
+    assert chat.lost == {"other_message": 1}
+
+
 STRANGE: list[Any] = [
     {"method": "GET", "status": 200}, {"text": "a log line"}, {"message": "hi", "level": "INFO"},
     {"request": "GET / HTTP/1.1", "response": "200"}, {"messages": ["mail one", "mail two"]},

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.train import schemas, telemetry
+from lakelog.train import schemas, streams, telemetry
 from lakelog.train.messages import ITEMS, ROLES, read
 from lakelog.train.parts import CALLS, REPLIES, Message, listed, parsed
 from lakelog.train.schemas import Schema
@@ -110,10 +110,9 @@ def _chat(payload: dict[str, Any]) -> Chat | None:
         return None
     asked, answered, whole = found
     asked, defined = schemas.taken_out(asked)
-    said = [m for given in asked for m in read(given, lost)]
-    answers = [m for given in answered for m in read(given, lost)]
-    if whole and not answers and said and said[-1]["role"] != "assistant":
-        answers = [m for given in _answers(payload, lost) for m in read(given, lost)]
+    said, answers = _read_all(asked, lost), _read_all(answered, lost)
+    if whole and not answered and said and said[-1]["role"] != "assistant":
+        answers = _read_all(_answers(payload, lost), lost)
     # The state of a graph repeats what was asked before its answer.
     messages = answers if said and _starts_with(answers, said) else [*said, *answers]
     if not messages:
@@ -121,6 +120,20 @@ def _chat(payload: dict[str, Any]) -> Chat | None:
     tools = schemas.unique([*schemas.of_attributes(fields), *_tools(payload), *defined])
     when = str(payload.get("startTime") or payload.get("startTimeUnixNano") or "")
     return Chat(messages, whole, _trace_of(payload), when, tools, +lost)
+
+
+def _read_all(given: list[Any], lost: Counter[str]) -> list[Message]:
+    """The messages of several; calls that stand beside messages belong to the one before them."""
+    made: list[Message] = []
+    for one in given:
+        more = read(one, lost)
+        is_call = isinstance(one, dict) and "role" not in one and str(one.get("type")) in CALLS
+        if is_call and more and made and made[-1]["role"] == "assistant":
+            calls = [*(made[-1]["tool_calls"] or []), *(more[0]["tool_calls"] or [])]
+            made[-1] = {**made[-1], "tool_calls": calls or None}
+        else:
+            made += more
+    return made
 
 
 def _starts_with(longer: list[Message], shorter: list[Message]) -> bool:
@@ -318,7 +331,11 @@ def _answers(body: dict[str, Any], lost: Counter[str]) -> list[Any]:
         given = parsed(body.get(key))
         if given not in (None, "", [], {}) and _may_be_text(key, body):
             return _answer(given, lost)
-    return _answer(body["message"], lost) if isinstance(body.get("message"), dict) else []
+    if isinstance(body.get("message"), dict):
+        return _answer(body["message"], lost)
+    # A request of Anthropic and its answer as one body: the answer is the body's own content.
+    own = {key: body[key] for key in ("role", "content", "parts") if key in body}
+    return [own] if "role" in own and len(own) > 1 else []
 
 
 def _may_be_text(key: str, body: dict[str, Any]) -> bool:
@@ -326,7 +343,7 @@ def _may_be_text(key: str, body: dict[str, Any]) -> bool:
 
 
 def _answer(given: Any, lost: Counter[str]) -> list[Any]:
-    given = parsed(given)
+    given = streams.merged(parsed(given))
     if isinstance(given, str):
         return [{"role": "assistant", "content": given}]
     if isinstance(given, list):

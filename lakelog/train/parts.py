@@ -20,12 +20,13 @@ REPLIES = {
 }  # fmt: skip
 REASONING = {"thinking", "redacted_thinking", "reasoning"}
 BUILTIN = {
-    "server_tool_use", "server_tool_call", "server_tool_call_response", "web_search_tool_result",
+    "server_tool_use", "server_tool_call", "server_tool_call_response",
     "mcp_tool_use", "mcp_tool_result", "web_search_call", "file_search_call", "computer_call",
     "computer_call_output", "code_interpreter_call", "image_generation_call", "local_shell_call",
     "local_shell_call_output", "mcp_call", "mcp_list_tools", "mcp_approval_request",
-    "mcp_approval_response", "code_execution_tool_result", "web_fetch_tool_result",
-    "executableCode", "codeExecutionResult", "executable_code", "code_execution_result",
+    "mcp_approval_response", "shell_call", "shell_call_output", "apply_patch_call",
+    "apply_patch_call_output", "tool_search_call", "tool_search_output", "executableCode",
+    "codeExecutionResult", "executable_code", "code_execution_result",
 }  # fmt: skip
 _MEDIA = {
     "image": "image", "image_url": "image", "input_image": "image", "image-url": "image",
@@ -33,6 +34,7 @@ _MEDIA = {
     "video": "video", "video_url": "video", "video-url": "video",
     "file": "file", "input_file": "file", "document": "file", "document-url": "file",
     "search_result": "file", "uri": "file", "blob": "file", "binary": "file", "media": "file",
+    "container_upload": "file",
     "inlineData": "file", "inline_data": "file", "fileData": "file", "file_data": "file",
 }  # fmt: skip
 PART_FIELDS = {
@@ -83,7 +85,7 @@ def kind_of(part: dict[str, Any]) -> tuple[str, Any]:
         return "invocation", {"toolName": kind.removeprefix("tool-"), **part}
     if kind in REASONING or part.get("thought") is True or "reasoningContent" in part:
         return "reasoning", None
-    if kind in BUILTIN or not BUILTIN.isdisjoint(part):
+    if kind in BUILTIN or kind.endswith("_tool_result") or not BUILTIN.isdisjoint(part):
         return "builtin_call", None
     if medium := _medium_of(part, kind):
         return medium, None

@@ -221,9 +221,59 @@ _AI_SDK_UI = {"messages": [
 ], "tools": [TOOL]}  # fmt: skip
 _RAN = {"run_type": "llm", "extra": {"invocation_params": {"tools": [TOOL]}}}
 
+_HALVES = (ANSWER[:7], ANSWER[7:])
+_CHUNKS = [
+    {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta}]}
+    for delta in (
+        {"role": "assistant", "content": "", "refusal": None},
+        *({"content": half} for half in _HALVES), {},
+    )
+]  # fmt: skip
+_ANTHROPIC_EVENTS = [
+    {"type": "message_start", "message": {**_ANTHROPIC_ANSWER, "content": []}}, {"type": "ping"},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": half}}
+      for half in _HALVES),
+    {"type": "content_block_stop", "index": 0},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}},
+    {"type": "message_stop"},
+]  # fmt: skip
+_BEDROCK_EVENTS = [
+    {"messageStart": {"role": "assistant"}},
+    *({"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"text": half}}} for half in _HALVES),
+    {"contentBlockStop": {"contentBlockIndex": 0}},
+    {"messageStop": {"stopReason": "end_turn"}},
+]
+_GEMINI_CHUNKS = [
+    {"candidates": [{"content": {"role": "model", "parts": [{"text": half}]}}]} for half in _HALVES
+]
+_RESPONSES_EVENTS = [
+    {"type": "response.created", "response": {"object": "response", "output": []}},
+    *({"type": "response.output_text.delta", "delta": half} for half in _HALVES),
+    {"type": "response.completed", "response": _RESPONSE},
+]
+_OLLAMA_CHUNKS = [
+    {"message": {"role": "assistant", "content": half}, "done": half == ANSWER[7:]}
+    for half in _HALVES
+]
+
+
+def _sse(events: list[Any]) -> str:
+    return "".join(f"data: {_json(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+
+
 SAMPLES: dict[str, dict[str, Any]] = {
     "openai chat, request and response": {"request": _CHAT, "response": _COMPLETION},
     "openai chat, one body": {**_CHAT, **_COMPLETION},
+    "openai chat, streamed": {"request": _CHAT, "response": _CHUNKS},
+    "openai chat, server-sent events": {"request": _CHAT, "response": _sse(_CHUNKS)},
+    "openai responses, streamed": {"request": _RESPONSES, "response": _RESPONSES_EVENTS},
+    "anthropic, one body": {**_ANTHROPIC, **_ANTHROPIC_ANSWER},
+    "anthropic, streamed": {"request": _ANTHROPIC, "response": _ANTHROPIC_EVENTS},
+    "anthropic, server-sent events": {"request": _ANTHROPIC, "response": _sse(_ANTHROPIC_EVENTS)},
+    "gemini, streamed": {"request": _GEMINI, "response": _GEMINI_CHUNKS},
+    "bedrock, streamed": {"request": _BEDROCK, "response": _BEDROCK_EVENTS},
+    "ollama, streamed": {"request": _CHAT, "response": _OLLAMA_CHUNKS},
     "openai chat, text as parts": {**_CHAT, "response": ANSWER, "messages": [
         {**m, "content": [{"type": "text", "text": m["content"]}] if m["content"] else None}
         for m in OPENAI_MESSAGES]},
