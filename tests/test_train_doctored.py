@@ -102,6 +102,21 @@ def test_a_flipped_byte_is_named_by_its_shard(home: Path, tmp_path: Path) -> Non
     assert f"data/{file.name} was changed" in words
 
 
+@pytest.mark.parametrize("place", [0, 3, -6, -1])
+def test_flipped_magic_is_found_though_the_hash_fits(
+    home: Path, tmp_path: Path, place: int
+) -> None:
+    """A shard whose first or last bytes are others is named, also where a reader does not mind."""
+    path = tmp_path / "set"
+    shutil.copytree(home / "fenced", path)
+    file = next(path.glob("data/train-*"))
+    data = bytearray(file.read_bytes())
+    data[place] ^= 1
+    file.write_bytes(bytes(data))
+    doctored.sign(path)
+    assert any(file.name in leak.words for leak in train.check(str(path)).leaks)
+
+
 def test_a_module_in_the_set_is_not_imported(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ MANIFEST, RECIPE = "manifest.json", "recipe.toml"
 SIDE = "__side"
 """The column that says which split a row is of; an export refuses such names."""
 _RECIPE_BYTES = 256_000
+_MAGIC = b"PAR1"
 _COLUMNS_MAX = 2_000
 
 
@@ -174,6 +175,9 @@ def _footer(listed: Inventory, name: str) -> Footer | Fault:
     import pyarrow.parquet as pq
 
     try:
+        with open(listed.path(name), "rb") as start:
+            if start.read(4) != _MAGIC:  # readers look at the end only
+                return Fault("files", f"{name} does not begin as a Parquet file does")
         with pq.ParquetFile(listed.path(name), memory_map=False) as file:
             facts, schema = file.metadata, file.schema_arrow
             groups = tuple(facts.row_group(n).num_rows for n in range(facts.num_row_groups))

@@ -14,7 +14,7 @@ from tests.torture.case import Case, Row
 
 
 def check(case: Case) -> None:
-    """Doctor eight sets, each in another way, and check them by the command."""
+    """Doctor four sets, each in another way, and check them by the command."""
     home = case.place
     (home / "outside").mkdir()
     (home / "outside/canary.txt").write_text("canary")
@@ -23,9 +23,9 @@ def check(case: Case) -> None:
         assert train.check(str(set_)).clean, f"{set_.name} was clean before"
     every = doctored.cases(sets, home / "outside")
     random.Random(case.seed).shuffle(every)  # any few of them are of every kind
-    count = case.some(8)
+    count = case.some(4)
     for turn in range(count):
-        name, set_, change = every[(case.number * 8 + turn) % len(every)]
+        name, set_, change = every[(case.number * 4 + turn) % len(every)]
         path = home / "doctored/set"
         shutil.rmtree(path.parent, ignore_errors=True)
         shutil.copytree(set_, path)
