@@ -164,6 +164,7 @@ def test_help_of_a_verb_fits_and_has_examples(tmp_path: Path, verb: str) -> None
     """Each verb's help fits 80 columns and ends with examples."""
     shown = run(tmp_path, verb, "-h").stdout
     assert max(map(len, shown.splitlines())) <= 80
+    assert "..." not in shown.partition("Commands:")[2]  # a summary that is cut short
     assert "lakelog" in shown.split("Examples:")[1]
 
 

@@ -45,7 +45,7 @@ _SIMILAR = ("pattern", "example", "events", "variants", "first", "last", "source
     "--nulls", is_flag=True,
     help="Compare events that lack some of it, too: a null equals a null.",
 )  # fmt: skip
-@click.option("-n", "limit", type=click.IntRange(min=1), metavar="N", help="The first N only.")
+@click.option("-n", "limit", type=click.IntRange(min=1), metavar="N", help="List the first N only.")
 @click.option("--dry-run", is_flag=True, help="List exactly the events that --apply would remove.")
 @click.option("--apply", is_flag=True, help="Remove them, after asking.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -108,10 +108,11 @@ def test_format(
     app: App, file: str, form: str | None, source: str | None, lines: int, as_json: bool,
     **rules: Any,
 ) -> None:  # fmt: skip
-    """Show what the first lines of FILE (- is stdin) become; store nothing.
+    """Show how the first lines of FILE (- is stdin) are parsed.
 
     Which format was chosen and why, which others fit, and of each line every
-    column and field, or why it would go to quarantine. No lake is needed.
+    column and field, or why it would go to quarantine. Nothing is stored, and
+    no lake is needed.
     """
     said, own = definition_of(form, rules), formats_at(app)
     asked = kept.resolve(said.spelled(), own) if said is not None else None
@@ -178,7 +179,10 @@ def show_format(app: App, name: str, target: Target) -> None:
 @verb("remove", examples="lakelog formats remove shop")
 @click.argument("name", shell_complete=complete_own)
 def remove_format(app: App, name: str) -> None:
-    """Remove a format from the lake; events parsed with it stay as they are."""
+    """Remove a format from the lake.
+
+    Events that were parsed with it stay as they are.
+    """
     with app.open() as lake:
         kept.remove(lake.store, lake.branch_name, name)
     app.say(f"removed format {name}; from now on the format of its files is detected by content")

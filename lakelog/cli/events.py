@@ -40,7 +40,7 @@ def events(app: App, db: str | None) -> None:
 @verb(examples="lakelog events --db lake stats --json")
 @with_output
 def stats(app: App, target: Target) -> None:
-    """How many events there are, of which types, and how large the store is."""
+    """Count the events by type, and the bytes of the store."""
     with app.open() as lake:
         found = Lookups(lake).stats()
     emit_record(found, target, lambda: _told(found))
@@ -63,7 +63,7 @@ _of_hours = click.option(
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
 @with_output
 def list_events(app: App, hours: float | None, limit: int, target: Target) -> None:
-    """The newest events, newest first."""
+    """List the newest events, newest first."""
     _write(app, omega.newest_sql(_since(hours), limit), {}, target)
 
 
@@ -72,9 +72,9 @@ def list_events(app: App, hours: float | None, limit: int, target: Target) -> No
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
 @with_output
 def search(app: App, text: str, limit: int, target: Target) -> None:
-    """Events that hold a text in data, type, source, subject or message, newest first.
+    """Find events that hold a text, newest first.
 
-    Case makes no difference.
+    It may stand in data, type, source, subject or message; case makes no difference.
     """
     where = " OR ".join(f"contains(lower({name}), lower($text))" for name in _SEARCHED)
     _write(app, omega.newest_sql(f"coalesce({where}, false)", limit), {"text": text}, target)
@@ -84,7 +84,7 @@ def search(app: App, text: str, limit: int, target: Target) -> None:
 @click.argument("file", type=click.Path())
 @_of_hours
 def export(app: App, file: str, hours: float | None) -> None:
-    """Write events to FILE, oldest first; its ending tells the format, JSON if it tells none.
+    """Write events to FILE, oldest first; its extension sets the format.
 
     json, jsonl, csv, parquet, arrow or md; - is standard output.
     """

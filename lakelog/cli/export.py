@@ -43,7 +43,10 @@ from lakelog.export.tables import SHARD_ROWS
 )  # fmt: skip
 @click.option("--param", "params", multiple=True, metavar="K=V", help="Value of $K in the query.")
 @click.option(
-    "--at", metavar="REF", shell_complete=complete_ref, help="Of a tag, branch, snapshot or time."
+    "--at",
+    metavar="REF",
+    shell_complete=complete_ref,
+    help="Export a tag, branch, snapshot or time.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Report what was written, as JSON.")
 def export(

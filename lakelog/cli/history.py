@@ -79,7 +79,7 @@ def show(app: App, ref: str | None, target: Target) -> None:
 @click.option("--exit-code", is_flag=True, help="Exit with 3 if the states differ.")
 @click.option(
     "--behaviour/--no-behaviour", "wanted", default=None,
-    help="What changed in types, fields of data and sources; it reads the events. By default so if"
+    help="What changed in types, fields of data and sources; it reads the events. On by default if"
     f" the states hold at most {SMALL:,} events together.",
 )  # fmt: skip
 @with_output

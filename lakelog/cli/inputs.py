@@ -95,14 +95,15 @@ def with_rules(command: Callable[..., Any]) -> Callable[..., Any]:
 _RULES = [
     click.option(
         "--begins", default="", metavar="REGEX",
-        help="A record begins with a line that begins so; other lines go on with it.",
+        help="A line whose start matches begins a record; other lines continue it.",
     ),
     click.option(
-        "--continues", default="", metavar="REGEX", help="A line that begins so goes on."
+        "--continues", default="", metavar="REGEX",
+        help="A line whose start matches continues the one before.",
     ),
     click.option(
         "--time-format", default="", metavar="FORMAT",
-        help="How the group time is written: '%d.%m.%Y %H:%M:%S', iso, epoch or none.",
+        help="The format of the group time: '%d.%m.%Y %H:%M:%S', iso, epoch or none.",
     ),
     click.option(
         "--zone", default="", metavar="ZONE",
@@ -110,7 +111,7 @@ _RULES = [
     ),
     click.option(
         "--level", "levels", multiple=True, metavar="WORD=LEVEL",
-        help="What a word for the level means, such as SCHWER=ERROR.",
+        help="Map a word to a level, such as SCHWER=ERROR.",
     ),
     click.option(
         "--define", multiple=True, metavar="NAME=REGEX",

@@ -33,14 +33,16 @@ def oos() -> None:
     "--view", type=click.Choice(("status", "throughput", "errors", "sources", "health")),
     help="One view only.",
 )  # fmt: skip
-@click.option("--window", default="24h", show_default=True, metavar="SPAN", help="Of throughput.")
-@click.option("--now", metavar="TIME", help="Let windows end then, not now.")
+@click.option(
+    "--window", default="24h", show_default=True, metavar="SPAN", help="The window of throughput."
+)
+@click.option("--now", metavar="TIME", help="End windows at TIME instead of now.")
 @with_output
 def views(
     app: App, path: str | None, db: str | None, view: str | None, window: str, now: str | None,
     target: Target,
 ) -> None:  # fmt: skip
-    """Items by state, throughput, errors, reliability of sources, and health.
+    """Show the views: states, throughput, errors, sources, health.
 
     PATH is an oos.log or a lake; without it ./oos.log, else the lake.
     """
