@@ -243,3 +243,21 @@ def test_links_to_nowhere_stop_nothing(make_lake: MakeLake) -> None:
         assert (again.count(), again.stats().wal_bytes > 0) == (1, True)
         assert again.gc().deleted == 1
     assert not temporary.is_symlink()
+
+
+def test_segments_of_a_page_that_a_state_removed_may_be_gone(make_lake: MakeLake) -> None:
+    """The page still lists them; the states that held them are past the window, and collected."""
+    lake, now = make_lake(gc_grace_hours=0, history_days=0), time.time()
+    for number in range(20):
+        lake.append({"type": "T", "time": now - 86_400 * (20.5 - number), "data": {"n": number}})
+        lake.settle()
+    lake.retention("17d", apply=True)
+    state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
+    paged = lake.store.manifests.paged(state)
+    assert [e["key"] in paged for e in state.tail if "del" in e] == [True] * 4
+    for number in range(101):
+        lake.snapshot(f"{number}")
+    while lake.gc().deleted:
+        pass
+    assert said(lake) == []
+    assert lake.count() == 16

@@ -23,13 +23,18 @@ def seal(app: App) -> None:
     with contextlib.suppress(OSError):
         os.nice(_NICE)
     with contextlib.suppress(LakelogError, OSError), app.open() as lake:
-        with disk.claim(spawn.lock_path(lake.store, app.branch)) as alone:
-            if alone:
-                with contextlib.suppress(LakelogError, OSError):
-                    lake.settle()
-        with disk.claim(spawn.maintenance_path(lake.store)) as alone:
-            if alone:
-                _maintain(lake)
+        work(lake)
+
+
+def work(lake: Lake) -> None:
+    """Seal the lake's branch and do what maintenance is due, each unless another process does."""
+    with disk.claim(spawn.lock_path(lake.store, lake.branch_name)) as alone:
+        if alone:
+            with contextlib.suppress(LakelogError, OSError):
+                lake.settle()
+    with disk.claim(spawn.maintenance_path(lake.store)) as alone:
+        if alone:
+            _maintain(lake)
 
 
 def _maintain(lake: Lake) -> None:

@@ -62,6 +62,7 @@ class Checker:
         self._read: dict[tuple[str, str], bool] = {}
         self._pages: tuple[str, ...] | None = None
         self._live: dict[str, Entry] = {}
+        self._unread: set[str] = set()
 
     def add(self, path: str, reason: str, kind: str = "damage", offset: int | None = None) -> None:
         """Note a problem, once per file and reason."""
@@ -112,10 +113,15 @@ class Checker:
         pages = tuple(page.digest for page in state.pages)
         if pages != self._pages:
             self._live = self.store.manifests.paged(state)
-            self._pages = pages
-            for key in self._live:
-                self.object("segments", key)
+            self._pages, self._unread = pages, set(self._live)
         return self._live
+
+    def paged_segments(self, removed: set[str]) -> None:
+        """Hash the segments that the pages of the last state leave alive, but for those that the
+        state itself removed: gc may have deleted these."""
+        for key in self._unread - removed:
+            self.object("segments", key)
+        self._unread &= removed
 
     def report(self) -> Report:
         """Return what was found."""

@@ -207,6 +207,10 @@ def window(settings: Settings, newest_first: Iterable[Move], now: int) -> Iterat
     what is kept later was kept before.
     """
     limit = now - settings.history_days * DAY
+    if (
+        settings.history_days
+    ):  # a day goes as a whole, else another state would come to stand for it
+        limit -= limit % DAY
     least, spare = KEEP_MOVES, dict[tuple[int, int], Move]()
     follower, time = "", now
     for age, move in enumerate(newest_first):

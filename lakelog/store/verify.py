@@ -98,6 +98,7 @@ def check_snapshot(checker: Checker, digest: str) -> None:
         checker.object("ids", run["digest"])
     tail = {e["key"]: e for e in state.tail if "segment" in (e.get("add"), e.get("del"))}
     added = [e for e in tail.values() if "add" in e]
+    checker.paged_segments(tail.keys() - {e["key"] for e in added})
     for entry in added:
         checker.object("segments", entry["key"])
     kept = [e for key, e in live.items() if key not in tail]

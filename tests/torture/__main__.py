@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.torture import coverage, report
 from tests.torture.rows import ROWS
-from tests.torture.run import PATIENCE, Result, play, run
+from tests.torture.run import Result, play, run
 
 MINUTES = 10.0
 
@@ -28,7 +28,8 @@ def main() -> int:
     if given.rows == ["coverage"]:
         return coverage.measure()
     if given.case is not None:
-        tally, error = play(ROWS[given.rows[0]], given.seed, given.case, patience=PATIENCE)
+        row = ROWS[given.rows[0]]
+        tally, error = play(row, given.seed, given.case, patience=row.patience)
         print(error or f"{given.rows[0]}, case {given.case}: {tally.done} verified, nothing wrong")
         return 1 if error else 0
     minutes = given.hours * 60 if given.hours else given.minutes

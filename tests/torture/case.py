@@ -76,3 +76,5 @@ class Row:
     cases: int | None = None
     missing: Callable[[], str] = lambda: ""
     """Says what the machine lacks to play it, "" if nothing."""
+    patience: int = 200
+    """Seconds after which a case stands still."""

@@ -21,6 +21,7 @@ from tests.torture import (
     rotation,
     sequences,
     viewed,
+    years,
 )
 from tests.torture.case import Row
 
@@ -40,6 +41,7 @@ ROWS: dict[str, Row] = {
         *lives.ROWS,
         *lookalikes.ROWS,
         *viewed.ROWS,
+        *years.ROWS,
         *fuzz.ROWS,
         *clocks.ROWS,
         *leaks.ROWS,

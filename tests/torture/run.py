@@ -31,8 +31,6 @@ from tests.torture import mounts
 from tests.torture.case import Case, Row, Tally
 
 FINDINGS = 3
-PATIENCE = 200
-"""Seconds after which a case stands still."""
 LATE = 1.5
 """So many times its patience, and a case that did not notice is killed."""
 
@@ -262,17 +260,17 @@ class Crew:
 
 
 def run(
-    row: Row, target: int, seconds: float, seed: int, jobs: int, patience: int = PATIENCE,
+    row: Row, target: int, seconds: float, seed: int, jobs: int, patience: int = 0,
     first: int = 0,
 ) -> Result:  # fmt: skip
     """Play a row from its case `first` on until `target` is verified or `seconds` are over; no case
-    may take much longer than `patience` seconds."""
+    may take much longer than `patience` seconds, by default the row's."""
     result = Result(row, target, seed, skipped=row.missing(), next=first)
     if result.skipped:
         return result
     began = time.monotonic()
     board = Board(jobs)
-    crew = Crew(result, jobs, began + seconds, patience, board)
+    crew = Crew(result, jobs, began + seconds, patience or row.patience, board)
     try:
         crew.work()
     finally:
