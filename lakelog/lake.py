@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import InvalidEvent, LakelogError, WriterClosed
+from lakelog.errors import InvalidEvent, LakeClosed, LakelogError, WriterClosed
 from lakelog.event import encode, plain
 from lakelog.exact import parse_value
 from lakelog.fields import Event, Events
@@ -217,10 +217,12 @@ class Lake:
 
     def engine(self) -> Any:
         """This process's database, in memory; a cursor() of it serves one query."""
+        self._require_open()
         return self._session.connect()
 
     def sealer(self) -> seal.Sealer:
         """What seals this branch's tail."""
+        self._require_open()
         tail = self._session.tail(self.branch_name)
         return seal.Sealer(self.store, self.branch_name, tail, self._session.connect)
 
@@ -321,6 +323,10 @@ class Lake:
             self._writer.close()
         if self._queries is not None:
             self._queries.close()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise LakeClosed("the lake is closed: open it again")
 
     def _described(self, head: Head) -> history.Snapshot:
         return history.describe(self.store.manifests.load(head.move.snapshot))

@@ -35,6 +35,10 @@ _NO_TABLE = re.compile(
     r'Table with name "?([^\s"]+)"? does not exist!(?:\s*Did you mean "([^"]*)"\?)?'
 )
 _NO_SCHEMA = re.compile(r'because schema "([^"]+)" does not exist\.?')
+_READ_ONLY = re.compile(
+    r"(?:events|quarantine) is not an table|Can only (?:delete from|update) base table"
+    r'|Existing object "(?:events|quarantine)" is of type'
+)
 _NO_COLUMN = re.compile(r'Referenced column "([^"]*)" not found')
 
 
@@ -65,6 +69,8 @@ def one_line(words: str) -> str:
     words = _CATALOG.sub("", " ".join(words.split()))
     if "write data->>'" in words or "payload is data->>'" in words:  # it has the hint already
         return words
+    if _READ_ONLY.search(words):
+        return "SQL only reads a lake: `append` and `ingest` store events, `retention` removes them"
     if match := _FIELD.search(words):
         return f"{words}: write data->>'{match[1]}'"
     if _NO_TABLE.search(words) and "Did you mean" not in words:
