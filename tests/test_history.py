@@ -78,6 +78,10 @@ def test_a_name_means_one_thing(lake: lakelog.Lake) -> None:
     for name in ("v1", "V1"):
         with pytest.raises(AlreadyExists, match="v1"):
             lake.branch(name)
+    for name in ("omega", "Information_Schema"):
+        for make in (lake.tag, lake.branch):
+            with pytest.raises(InvalidName, match="SQL has a schema"):
+                make(name)
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -6,8 +6,8 @@
     omega.system_stats  id, timestamp, total_events, events_per_second, active_embryos,
                         avg_fitness, storage_mb, created_at
 
-They stand in a schema of their own, for `events` is the lake's own table; a branch or tag called
-omega goes first. Times are seconds since 1970. `id` is 63 bits of the event's identity, the same
+They stand in a schema of their own, for `events` is the lake's own table; no branch or tag may
+be called omega. Times are seconds since 1970. `id` is 63 bits of the event's identity, the same
 for ever: of source and given id, or of origin and position. `processed` says whether some event of
 type `omega.processed` names that id in `data.ids`. Patterns are events of type `omega.pattern` or
 PATTERN_DETECTED, statistics those of type `omega.system_stats`, their columns fields of data; the

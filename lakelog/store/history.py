@@ -16,6 +16,7 @@ from lakelog.errors import (
     AlreadyExists,
     DamagedManifest,
     InUse,
+    InvalidName,
     NothingToUndo,
     WouldDropEvents,
 )
@@ -164,11 +165,17 @@ def tag(store: Store, branch: str, settle: Settle, name: str, ref: str | None, m
     return made
 
 
+_SCHEMAS = ("omega", "information_schema", "pg_catalog")
+"""Schemas that SQL has beside those of tags and branches."""
+
+
 def _refuse_taken(name: str, kind: str, names: list[str]) -> None:
     """Refuse a name that a ref of the other kind has: SQL, diff and rollback could mean either.
 
     SQL does not tell capitals from small letters, so neither does this.
     """
+    if name.lower() in _SCHEMAS:
+        raise InvalidName(f"{name!r} cannot be a name: SQL has a schema of that name")
     for taken in names:
         if taken.lower() == name.lower():
             raise AlreadyExists(f"{kind} {taken!r} has that name: choose another for this one")
