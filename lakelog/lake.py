@@ -81,6 +81,7 @@ class Lake:
 
     def __init__(self, store: Store, branch: str) -> None:
         self.store, self.branch_name = store, branch
+        self._opened = store.refs.life(branch)
         self._queries: tables.Tables | None = None
         self._writer: Writer | None = None
         self._mutex = threading.RLock()
@@ -128,7 +129,7 @@ class Lake:
                 if self._closed:
                     raise WriterClosed("the lake is closed: open it again to append")
                 if self._writer is None:
-                    self._writer = Writer(self.store, self.branch_name)
+                    self._writer = Writer(self.store, self.branch_name, self._opened)
         return self._writer
 
     @property

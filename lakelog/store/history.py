@@ -28,6 +28,7 @@ from lakelog.store.opening import Store, start_branch
 from lakelog.store.publish import USER_OPS, Change, grow, link_move, publish
 from lakelog.store.refs import Head, Move, Tag, author, in_unicode
 from lakelog.store.resolve import moves, resolve
+from lakelog.store.tail import Tail
 
 SHORT = 12
 Settle = Callable[[], Head]
@@ -204,7 +205,8 @@ def make_branch(
     require_kept(store, target, ref or name)
     store.manifests.load(target)
     if name in store.refs.all_branches() and store.refs.numbers(name):
-        return _revive(store, name, target, message)
+        # What a killed process left in the WAL of the branch that ended is not the new one's.
+        return _revive(store, name, target, message, _last_frames(store, name))
     try:
         start_branch(store, name, target, message)
     except FileExistsError:
@@ -221,6 +223,12 @@ def delete_branch(store: Store, name: str, settle: Settle) -> None:
             raise InUse(f"branch {name!r} has an active writer: close it, then delete the branch")
     settle()
     publish(store, name, lambda now, _: Change("delete", snapshot=now.move.snapshot))
+    deleted = store.refs.read_head(name, max(store.refs.numbers(name)))
+    # Who opened the branch before and wrote its first file since may not have seen that it ended.
+    marks = deleted.move.wal
+    if any(last > marks.get(writer, -1) for writer, last in _last_frames(store, name).items()):
+        _revive(store, name, deleted.move.snapshot, "it was written to", {})
+        raise InUse(f"branch {name!r} was written to just now: it stays; delete it again")
 
 
 def rollback(store: Store, branch: str, settle: Settle, ref: str, cursors: bool = True) -> Head:
@@ -341,8 +349,15 @@ def _settled(store: Store, branch: str, settle: Settle, ref: str | None) -> str:
     return resolve(store, branch, ref)
 
 
-def _revive(store: Store, name: str, target: str, message: str) -> Head:
-    """Append the next move to a deleted branch."""
+def _last_frames(store: Store, branch: str) -> dict[str, int]:
+    """The last sequence that is in a branch's WAL files, by writer."""
+    files = Tail(store.layout, store.refs, branch).scan()
+    last = {writer: max(file.last for file in group) for writer, group in files.items()}
+    return {writer: sequence for writer, sequence in last.items() if sequence >= 0}
+
+
+def _revive(store: Store, name: str, target: str, message: str, watermarks: dict[str, int]) -> Head:
+    """Append the next move to a deleted branch; frames up to `watermarks` are not in it."""
     number = max(store.refs.numbers(name))
     while store.refs.exists(name, number + 1):
         number += 1
@@ -350,7 +365,7 @@ def _revive(store: Store, name: str, target: str, message: str) -> Head:
     now = clock.following(old.move.time, disk.now_us())
     made = Move(
         number + 1, name, old.digest, disk.random_hex(), now, author(), "branch",
-        in_unicode(message), target, old.move.generation + 1, old.move.wal,
+        in_unicode(message), target, old.move.generation + 1, {**old.move.wal, **watermarks},
     )  # fmt: skip
     head = link_move(store, made)
     if head is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import struct
 from collections.abc import Iterator
@@ -217,6 +218,24 @@ class Refs:
         except DamagedRef:
             return True
         return True
+
+    def life(self, branch: str) -> tuple[int, int]:
+        """The number of a branch's newest move and its generation; (0, 0) if that is damaged."""
+        try:
+            move = self.head(branch).move
+        except (UnknownRef, DamagedRef):
+            return 0, 0
+        return move.number, move.generation
+
+    def is_same_life(self, branch: str, life: tuple[int, int]) -> bool:
+        """Whether a branch is alive and was not deleted since, either."""
+        number, generation = self.life(branch)
+        if not self.is_alive(branch):
+            return False
+        if not number or not life[0] or generation == life[1]:
+            return True  # it is damaged, or nothing but what adds to it was done
+        since = itertools.takewhile(lambda m: m.number > life[0], self.newest_first(branch))
+        return all(move.op != "delete" for move in since)
 
     def hinted(self, branch: str) -> int:
         """The number that the hint names, which was durable before the hint was; 0 for none."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import zstandard
 
-from lakelog.errors import Reentered, WriterClosed
+from lakelog.errors import Reentered, UnknownRef, WriterClosed
 from lakelog.event import Encoded
 from lakelog.lazy import wait_for_imports
 from lakelog.store import disk, wal
@@ -71,8 +71,8 @@ class _Batch:
 class Writer:
     """One process's writer on one branch; safe for threads. Make one per open lake."""
 
-    def __init__(self, store: Store, branch: str) -> None:
-        self._store, self._branch = store, branch
+    def __init__(self, store: Store, branch: str, life: tuple[int, int] = (0, 0)) -> None:
+        self._store, self._branch, self._life = store, branch, life
         self._mutex = threading.RLock()
         self._inside: set[int] = set()
         self._queue: list[_Batch] = []
@@ -138,6 +138,7 @@ class Writer:
     def _reset(self) -> None:
         self._name = disk.random_hex()
         self._n, self._sequence, self._position = 0, 0, 0
+        self._is_known = False  # whether a file of ours keeps the branch from being deleted
         self._doubtful: list[int] = []
         self._fd = -1
         self._abandoned: list[int] = []
@@ -282,6 +283,13 @@ class Writer:
             disk.link(path, layout.wal(self._branch, self._name, self._n))
             linked = True
             disk.sync_dir(directory)
+            if not self._is_known:
+                self._require_branch()
+                self._is_known = True
+        except UnknownRef:
+            disk.unlink(layout.wal(self._branch, self._name, self._n))
+            disk.close(fd)
+            raise
         except BaseException:
             if linked:
                 self._let_go()
@@ -300,6 +308,18 @@ class Writer:
         os.lseek(fd, 0, os.SEEK_END)
         if self._n == 1 and self._store.settings.seal != "never":
             self._seal_if(is_worth_it(self._store, self._branch))
+
+    def _require_branch(self) -> None:
+        """Refuse the first append to a branch that was deleted since it was opened, though one of
+        its name may be there again. From now on the lock of our file keeps it from being deleted.
+
+        Raises UnknownRef.
+        """
+        if self._life[0] and not self._store.refs.is_same_life(self._branch, self._life):
+            raise UnknownRef(
+                f"branch {self._branch!r} was deleted since this lake was opened: nothing was"
+                " stored; open the lake again"
+            )
 
     def _doubt(self, events: int) -> None:
         """Both tries failed: the frame may be there or not. Name it in the next good file."""
