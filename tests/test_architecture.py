@@ -48,8 +48,8 @@ ORDER = {
     "ingest/formats": """sqltext narrowed zones zoned jsonl dialect exported dialects
         cloudevents pieces winevent docker journal documents otlpsql otlp oos bulk heads
         pattern columns headed grok re2 moments definition custom access logformat traffic
-        syslog runtime program cef programs logfmt cri auditd compose applog zeek w3c delimited
-        plain stamped mixed known""",
+        syslog runtime program cef programs layouts daemons logfmt cri auditd compose applog zeek
+        w3c delimited plain stamped mixed known""",
     "cli": """exits terminal tables output app inputs pairs lines sample
         results asking waiting screen complete editor shell connect
         write definitions ingest audit backups watch dump tail query views export train stats dedupe

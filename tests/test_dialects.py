@@ -164,6 +164,35 @@ SEEDS: dict[str, list[dict[str, Any]]] = {
         {"level": "warning", "msg": "slow", "time": "2024-05-01T10:00:00+02:00",
          "caller": "a.go:1"},
     ],
+    "open-appsec": [
+        {"eventTime": "2023-04-03T10:02:24.702", "eventName": "Web Request",
+         "eventSeverity": "High", "eventPriority": "High", "eventLogLevel": "info",
+         "eventSource": {"serviceName": "HTTP", "assetId": "Any"}, "eventData": {"logIndex": 5}},
+    ],
+    "azure-monitor": [
+        {"TenantId": "t", "SourceSystem": "Linux", "TimeGenerated": "2022-05-11T18:10:21.997Z",
+         "Computer": "U5", "Facility": "user", "SeverityLevel": "warning", "SyslogMessage": "m",
+         "EventType": "AUOMS_EXECVE", "ProcessName": "sshd"},
+        {"TimeGenerated": "2022-05-11T18:10:21.9970123Z", "OperationName": "Sign-in",
+         "Level": "Informational", "Category": "SignInLogs", "ResultDescription": "ok"},
+    ],
+    "clef": [
+        {"@t": "2016-06-07T03:44:57.8532799Z", "@mt": "Hello, {User}", "@l": "Warning",
+         "User": "nblumhardt", "SourceContext": "App.Main"},
+        {"@t": "2016-06-07T03:44:57Z", "@m": "Hello", "@i": "7a8b9c0d"},
+    ],
+    "postgres-json": [
+        {"timestamp": "2024-01-01T10:00:00.123Z", "user": "u", "dbname": "db", "pid": 7,
+         "session_id": "65f0.7b", "line_num": 1, "error_severity": "ERROR", "state_code": "42P01",
+         "message": "no relation", "statement": "select", "query_id": 0},
+        {"timestamp": "2024-01-01T10:00:00.123Z", "pid": 7, "backend_type": "checkpointer",
+         "error_severity": "LOG", "message": "checkpoint starting"},
+    ],
+    "severity-json": [
+        {"severity": "WARN", "time": "2024-01-01T10:00:00.123Z", "correlation_id": "c",
+         "message": "slow", "service": "web"},
+        {"severity": "critical", "ts": 1704103200.5, "msg": "gone", "logger": "a.b"},
+    ],
 }  # fmt: skip
 ODD = [
     '""', '"[x]"', '"1.5"', "null", '"\\u0000"', "30", '" Info "', "[104,105]", "true", '"loud"',
@@ -287,6 +316,15 @@ def test_every_seed_is_decided_by_sql(engine: Any, form: Dialect) -> None:
         ("logstash", 0, "log", "ERROR", "a.b.C", "m", 1704099600000000),
         ("golog", 0, "log", "ERROR", "http.log.access.log0", "handled request", 1711741827962628),
         ("golog", 1, "log", "WARN", "a.go:1", "slow", 1714550400000000),
+        ("open-appsec", 0, "Web Request", "ERROR", "HTTP", None, 1680516144702000),
+        ("azure-monitor", 0, "AUOMS_EXECVE", "WARN", "sshd", "m", 1652292621997000),
+        ("azure-monitor", 1, "Sign-in", "INFO", "SignInLogs", "ok", 1652292621997012),
+        ("clef", 0, "log", "WARN", "App.Main", "Hello, {User}", 1465271097853279),
+        ("clef", 1, "log", None, None, "Hello", 1465271097000000),
+        ("postgres-json", 0, "log", "ERROR", "db", "no relation", 1704103200123000),
+        ("postgres-json", 1, "log", "INFO", None, "checkpoint starting", 1704103200123000),
+        ("severity-json", 0, "log", "WARN", "web", "slow", 1704103200123000),
+        ("severity-json", 1, "log", "FATAL", "a.b", "gone", 1704103200500000),
     ],
 )  # fmt: skip
 def test_columns(

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.ingest import transform
 from lakelog.ingest.audit import audit
-from lakelog.ingest.formats import known, pattern, programs
+from lakelog.ingest.formats import known, mixed, pattern
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 from tests.test_formats import NOW, compare, one_by_one
@@ -174,7 +174,14 @@ OTHERS: list[tuple[str, str, str | None, TOLD]] = [
      "2023-05-01T19:34:56.123456", {
          "type": "syslog", "source": "kernel", "message": "usb 1-1: new", "data": {"host": "web"}}),
 ]  # fmt: skip
-NAMES = [form.NAME for form in programs.PROGRAMS]
+SAMPLES += [
+    (name, line, moment, told)
+    for name, line, moment, told in map(
+        json.loads, (Path(__file__).parent / "support/layouts.jsonl").read_text().splitlines()
+    )
+]
+"""Lines of frameworks and daemons, one of each way to write them."""
+NAMES = [form.NAME for form in mixed.PROGRAMS]
 each = pytest.mark.parametrize(("name", "line", "moment", "told"), SAMPLES, ids=range(len(SAMPLES)))
 ALL = [*SAMPLES, *OTHERS]
 every = pytest.mark.parametrize(("name", "line", "moment", "told"), ALL, ids=range(len(ALL)))
@@ -256,7 +263,7 @@ def test_objects_of_services(lake: lakelog.Lake, tmp_path: Path) -> None:
         (1761019822315276, "log", "INFO", "caddy", "up",
          {"level": "info", "logger": "http", "k": 1}),
         (1761019823000000, "event", "WARN", "web-1", "s", {"level": "warning", "source": "db"}),
-        (1761019823000000, "log", None, None, "web-1  | plain words", {}),
+        (1761019823000000, "log", None, "web-1", "plain words", {}),
         (1761019823000000, "x", "ERROR", "api", None, {"event": "x", "n": 2}),
     ]  # fmt: skip
     assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
@@ -300,7 +307,7 @@ def test_a_table_of_insights(lake: lakelog.Lake, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=40)
+@settings(max_examples=10)
 @given(data=st.data())
 def test_programs_by_sql_are_those_of_the_exact_rule(engine: Any, name: str, data: Any) -> None:
     """Whatever becomes of lines, full and narrowed queries agree with the exact rule."""

@@ -8,6 +8,8 @@ format that is fitted to its file goes alone, as ingest does it.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import itertools
 import zlib
 from collections.abc import Callable
@@ -284,6 +286,8 @@ def _give_back(files: int) -> None:
         import pyarrow as pa
 
         pa.default_memory_pool().release_unused()
+        with contextlib.suppress(AttributeError):  # not of this C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _within(begins: np.ndarray, places: np.ndarray) -> np.ndarray:

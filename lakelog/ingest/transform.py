@@ -198,6 +198,10 @@ class Transformer:
         for style in self._styles:
             if len(rest) <= 4 * FEW:
                 break
+            # of most programs there is no line, which is sooner seen than a query is planned
+            head = getattr(style, "HEAD", "")
+            if head and not len(stripes.fitting(table["line"].take(stripes.integers(rest)), head)):
+                continue
             rows_, rest = self._run(style.QUERY, table, rest, places, now)
             tables.append(rows_)
             untimed.append(stripes.untimed(rows_, now))

@@ -21,6 +21,7 @@ from lakelog.ingest.formats.pattern import (
     MONTH,
     REST,
     WORD,
+    Pattern,
     graded,
 )
 from lakelog.ingest.formats.zones import TZ
@@ -38,7 +39,7 @@ _LEVEL = rf"(?P<level>{_NAMES})"
 _STAMP = (
     r"(?P<stamp>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:\d\d|[+-]\d{4})?)"
 )
-_CLASS = r"[A-Za-z_][\w$-]*(?:[./][\w$-]+)+"
+_CLASS = r"[A-Za-z_][\w$-]*(?:(?:[./]|::)[\w$-]+)+"
 _THREAD = r"\[(?P<thread>[^\]]*)\]"
 _DIGITS = r"(?P<yy>\d\d)/?(?P<month>\d\d)/?(?P<day>\d\d)"
 _SLASHED = r"(?P<year>\d{4})/(?P<month>\d\d)/(?P<day>\d\d)"
@@ -48,6 +49,7 @@ _ZONED = r"(?P<date>\d{4}-\d\d-\d\d)[ T](?P<clock>\d\d:\d\d:\d\d(?:[.,]\d{1,9})?
 _FULL = _ZONED + r" ?(?P<zone>Z|[+-]\d\d:?\d\d)"
 _ZONE_TIME = "{date}T{clock}{zone}"
 _SHORT_LEVELS = {
+    "PNC": "FATAL", "TRC": "TRACE",
     "VRB": "TRACE", "DBG": "DEBUG", "INF": "INFO", "WRN": "WARN", "ERR": "ERROR", "FTL": "FATAL",
 }  # fmt: skip
 _SHORT = graded(_SHORT_LEVELS)
@@ -59,7 +61,7 @@ _POSTGRES_LEVELS = {
 _POSTGRES = graded(_POSTGRES_LEVELS)
 _MYSQL = graded({"System": "INFO", "Note": "INFO", "Warning": "WARN", "ERROR": "ERROR",
                  "Error": "ERROR"})  # fmt: skip
-_LETTER = graded({"T": "TRACE", "D": "DEBUG", "I": "INFO", "W": "WARN", "E": "ERROR",
+_LETTER = graded({"T": "TRACE", "D": "DEBUG", "I": "INFO", "N": "INFO", "W": "WARN", "E": "ERROR",
                   "F": "FATAL", "C": "FATAL"})  # fmt: skip
 
 
@@ -77,9 +79,14 @@ PATTERNS = (
     _style(rf"\[{_STAMP}\] (?P<source>[\w-]+)\.{_LEVEL}:{REST}"),
     _style(rf"\[{_STAMP}\] {_LEVEL}(?: +(?P<message>.*?)(?: \((?P<source>[\w.$-]+)\))?)?"),
     _style(
-        rf"{_STAMP} - {_LEVEL} +\[(?P<thread>.*):(?P<source>[\w.$]+)@(?P<line>\d+)\] -{REST}",
-        "thread", "line",
+        rf"{_STAMP} (?:\[myid:(?P<myid>[^\]]*)\] )?- {_LEVEL}"
+        rf" +\[(?P<thread>.*):(?P<source>[\w.$]+)@(?P<line>\d+)\] -{REST}",
+        "thread", "line", "myid",
     ),
+    _style(rf"{_STAMP} +\[{_LEVEL} +\](?: +(?P<message>.*))?", source=""),
+    _style(rf"{_STAMP} (?P<level>[TDIWNEC]) \| (?P<source>[\w./-]+):{REST}", level=_LETTER),
+    _style(rf"{_FULL} {_THREE} (?P<source>[^ ]+\.go:\d+) >{REST}", time=_ZONE_TIME, level=_SHORT),
+    _style(rf"{_FULL} {_THREE}{REST}", time=_ZONE_TIME, source="", level=_SHORT),
     _style(rf"{_STAMP} +{_LEVEL} +{_THREAD} +(?P<source>[\w.$/-]+) *:{REST}", "thread"),
     _style(rf"{_STAMP} +{_THREAD} +{_LEVEL} +(?P<source>[\w.$/-]+) +-{REST}", "thread"),
     _style(rf"{_STAMP}[ :]{_LEVEL}:(?P<source>[A-Za-z_][\w.-]*):(?P<message>(?:[^/].*)?)"),
@@ -174,7 +181,9 @@ PATTERNS = (
         time="{year}-{month}-{day}T{clock}",
     ),
     _style(rf"{_STAMP} (?P<source>spid\d+\w*|Logon|Server|Backup) +{MESSAGE}", level=None),
-    _style(rf"{_STAMP} +{MESSAGE}", source="", level=None),
+    _style(rf"{_STAMP}:? +{MESSAGE}", source="", level=None),
+    # the time of the lines behind it, as Oracle's alert log has it
+    Pattern(_STAMP, "{stamp}", "log", message=""),
 )  # fmt: skip
 
 

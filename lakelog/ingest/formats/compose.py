@@ -7,6 +7,7 @@ itself calls its source stays in `data`.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from lakelog.errors import InvalidEvent
@@ -19,6 +20,10 @@ _COLOURS = pattern.COLOURS
 _LINE = re.compile(
     rf"{_COLOURS}([\w.-]+) *{_COLOURS} *\| *{_COLOURS} *(\{{.*\}}){_COLOURS}", re.ASCII
 )
+_PREFIX = re.compile(
+    rf"(?:{_COLOURS})([\w.-]+) *{_COLOURS} *\|(?:{_COLOURS}) (?=[^ ])".encode(), re.ASCII
+)
+"""What stands before a line that is no object."""
 QUERY = sqltext.none_sql("lines")
 
 
@@ -39,6 +44,21 @@ def parse(line: bytes) -> dict[str, Any]:
     if own is not None and found.get("source") == own:
         event["data"] = merge(event.get("data"), {"source": own})
     return event
+
+
+def of_service(
+    line: bytes, event: dict[str, Any], read: Callable[[bytes], dict[str, Any] | None]
+) -> dict[str, Any]:
+    """Return the event of a line that is no object without the service before it, which is the
+    source; a source that the line itself names stays in `data`. Others are their `event`."""
+    match = _PREFIX.match(line)
+    inner = read(line[match.end() :]) if match else None
+    if match is None or inner is None:
+        return event
+    own, inner["source"] = inner.get("source"), match[1].decode()
+    if own is not None:
+        inner["data"] = merge(inner.get("data"), {"source": own})
+    return inner
 
 
 def _is_one(line: bytes) -> bool:

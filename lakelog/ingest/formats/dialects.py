@@ -301,10 +301,63 @@ GOLOG = Dialect(
     source=_APP,
 )
 """Caddy and others that log with zap, logrus or slog: level, msg, and ts or time."""
+OPEN_APPSEC = Dialect(
+    "open-appsec",
+    "Events of open-appsec.",
+    fits=("eventTime", "eventName", "eventSeverity", "eventSource|eventData"),
+    time=("eventTime",),
+    level=("eventSeverity",),
+    words=(("Low", "INFO"), ("Medium", "WARN"), ("High", "ERROR")),
+    types=("eventName",),
+    source=("eventSource/serviceName",),
+)
+"""open-appsec, a firewall of web applications."""
+AZURE_MONITOR = Dialect(
+    "azure-monitor",
+    "Tables of Azure Monitor and Sentinel, exported.",
+    fits=("TimeGenerated", "TenantId|SourceSystem|Computer|OperationName|Category|_ResourceId"),
+    time=("time", "TimeGenerated"),  # which is kept, as all that a table has
+    level=("SeverityLevel", "Level", "EventLevelName"),
+    types=("EventType", "Type", "OperationName"),
+    message=("Message", "SyslogMessage", "RenderedDescription", "ResultDescription"),
+    source=("ProcessName", "SourceName", "Category", "Computer"),
+)
+"""Rows of Azure Monitor's tables, Syslog among them."""
+CLEF = Dialect(
+    "clef",
+    "Serilog's compact JSON.",
+    fits=("@t", "@mt|@m|@i|@x|@l"),
+    time=("@t",),
+    level=("@l",),
+    message=("@m", "@mt"),
+    source=("SourceContext",),
+)
+"""The compact log event format of Serilog; without a level it is one of information."""
+POSTGRES_JSON = Dialect(
+    "postgres-json",
+    "PostgreSQL's jsonlog.",
+    fits=("error_severity", "timestamp", "pid", "session_id|backend_type|line_num"),
+    time=("timestamp",),
+    level=("error_severity",),
+    words=(("LOG", "INFO"), *((f"DEBUG{n}", "DEBUG") for n in range(1, 6))),
+    message=("message",),
+    source=("dbname",),
+)
+SEVERITY = Dialect(
+    "severity-json",
+    "JSON lines with a severity, a time and a message, as GitLab writes them.",
+    fits=("severity=[A-Za-z]+", "time|timestamp|@timestamp|ts", "message|msg"),
+    time=("time", "timestamp", "@timestamp", "ts"),
+    level=("severity",),
+    types=("type", "event"),
+    message=("message", "msg"),
+    source=("logger", "logger_name", "service"),
+)
+"""Loggers that call the level a severity."""
 LINES = (
     JOURNALD, CLOUDTRAIL, ZEEK, GELF, BUNYAN, KUBEAUDIT, CLOUDFLARE, NEXTCLOUD, GITHUB, ECS, GCP,
     CLOUDWATCH, LAUREL, EVTX, WEBHOOK, WEBHOOK_EVENT, OTEL_LOG, MONGODB, PYTHON_JSON,
-    LOGSTASH, GOLOG,
+    LOGSTASH, GOLOG, OPEN_APPSEC, AZURE_MONITOR, CLEF, POSTGRES_JSON, SEVERITY,
 )  # fmt: skip
 """All of them; of those that fit equally well the first is taken."""
 

@@ -18,6 +18,7 @@ from lakelog.ingest.formats import (
     compose,
     cri,
     custom,
+    daemons,
     definition,
     delimited,
     dialects,
@@ -26,6 +27,7 @@ from lakelog.ingest.formats import (
     exported,
     journal,
     jsonl,
+    layouts,
     logfmt,
     logformat,
     mixed,
@@ -43,15 +45,14 @@ from lakelog.ingest.formats import (
     zoned,
 )
 
-FORMATS: dict[str, Any] = {
-    form.NAME: form for form in (
-        cloudevents.FORM, *dialects.LINES, docker, otlp, documents.FORM, jsonl, journal.FORM,
-        cef.CEF, cef.LEEF, oos, bulk, zeek, w3c, winevent.FORM, cri, auditd, compose,
-        *programs.PROGRAMS, access, syslog, traffic, runtime,
-        logfmt, applog, delimited, plain, exported.FORM, exported.Rows("parquet"),
-        exported.Rows("arrow"),
-    )
-}  # fmt: skip
+_ALL: tuple[Any, ...] = (
+    cloudevents.FORM, *dialects.LINES, docker, otlp, documents.FORM, jsonl, journal.FORM,
+    cef.CEF, cef.LEEF, oos, bulk, zeek, w3c, winevent.FORM, cri, auditd, compose,
+    *programs.PROGRAMS, *layouts.LAYOUTS, *daemons.DAEMONS, access, syslog, traffic,
+    runtime, logfmt, applog, delimited, plain, exported.FORM, exported.Rows("parquet"),
+    exported.Rows("arrow"),
+)  # fmt: skip
+FORMATS: dict[str, Any] = {form.NAME: form for form in _ALL}
 LAST = plain.NAME
 """The last resort."""
 _SNIFFED, _SAMPLE, _HEAD = 50, 1 << 18, 4096

@@ -2,7 +2,8 @@
 
 The first of time, ts, timestamp, t is the time (t, as Grafana has it, only if it is a date), of
 level, lvl, severity the level, of msg, message the message; all other keys go into `data`, as text,
-also `logger`, which is the source. A line without a time has that of its ingest.
+also `logger`, which is the source. A line without a time has that of its ingest. Where `time` is a
+time of day, `date` and `tz` say the rest, as FortiGate has it, perhaps behind a priority.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _PLACES = {
 }  # fmt: skip
 _SHORT, _DATE = "t", r"\d{4}-\d\d-\d\d[T ].*"
 _SOURCE = "logger"
+_DAY, _CLOCK = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d:\d\d(?:\.\d{1,9})?"
+_ZONE, _PRIORITY = r"[+-]\d{4}", r"<(\d{1,3})>"
 
 
 def sniff(lines: list[bytes]) -> float:
@@ -38,15 +41,19 @@ def sniff(lines: list[bytes]) -> float:
 
 def parse(line: bytes) -> dict[str, Any]:
     """Return the event of one line. Raises InvalidEvent."""
-    text = pattern.decoded(line)
+    text, data = pattern.decoded(line), dict[str, str]()
+    if priority := re.match(_PRIORITY, text, re.ASCII):
+        text, data["pri"] = text[priority.end() :], priority[1]
     if not re.fullmatch(_LINE, text):
         raise InvalidEvent("not a line of key=value pairs")
-    data: dict[str, str] = {}
     for key, value in re.findall(_PAIR, text):
         if key in data:
             raise InvalidEvent(f"key {key[:40]!r} is given twice")
         data[key] = _unquoted(value)
     event: dict[str, Any] = {"type": "log"}
+    if _is_full(_DAY, data.get("date")) and _is_full(_CLOCK, data.get("time")):
+        zone = data["tz"] if _is_full(_ZONE, data.get("tz")) else ""
+        data["time"] = f"{data.pop('date')}T{data['time']}{zone}"
     for column, names in _PLACES.items():
         name = next((n for n in names if data.get(n)), None)
         if name is not None:
@@ -60,6 +67,10 @@ def parse(line: bytes) -> dict[str, Any]:
     if data:
         event["data"] = data
     return with_word(event, event["level"]) if "level" in event else event
+
+
+def _is_full(regex: str, value: str | None) -> bool:
+    return re.fullmatch(regex, value or "", re.ASCII) is not None
 
 
 def _unquoted(value: str) -> str:
@@ -83,18 +94,26 @@ def _query() -> str:
         for column, names in _PLACES.items()
     }
     arms["time"] += f" WHEN {short} IS NOT NULL THEN '{_SHORT}'"
+    daily = (
+        f"regexp_full_match(pairs['date'], '{_DAY}')"
+        f" AND regexp_full_match(pairs['time'], '{_CLOCK}')"
+    )
+    zone = f"CASE WHEN regexp_full_match(pairs['tz'], '{_ZONE}') THEN pairs['tz'] END"
+    dated = f"CASE WHEN {daily} THEN concat(pairs['date'], 'T', pairs['time'], {zone}) END"
     taken = ", ".join(f"CASE {column} ELSE '' END" for column in arms.values())
+    taken += f", CASE WHEN {daily} THEN 'date' ELSE '' END"
     return f"""
 WITH trimmed AS (SELECT {pattern.TRIMMED} AS text, position FROM lines),
 cut AS (SELECT position, regexp_extract_all(text, '{_PAIR}', 1) AS keys,
           regexp_extract_all(text, '{_PAIR}', 2) AS quoted
         FROM trimmed WHERE {pattern.PLAIN} AND NOT contains(text, '\\')
-          AND regexp_full_match(text, '{_LINE}')),
+          AND NOT starts_with(text, '<') AND regexp_full_match(text, '{_LINE}')),
 paired AS (SELECT position, map_from_entries(list_zip(keys, list_transform(quoted,
              lambda v: CASE WHEN starts_with(v, '"') THEN v[2:-2] ELSE v END))) AS pairs
            FROM cut WHERE len(keys) = len(quoted) AND len(keys) = list_unique(keys)),
-placed AS (SELECT *, coalesce({first["time"]}, {short}) AS moment, {first["level"]} AS grade,
-             {first["message"]} AS message, [{taken}] AS taken FROM paired),
+placed AS (SELECT *, coalesce({dated}, {first["time"]}, {short}) AS moment,
+             {first["level"]} AS grade, {first["message"]} AS message, [{taken}] AS taken
+           FROM paired),
 typed AS (SELECT *, CASE WHEN moment IS NULL THEN {pattern.NOW} ELSE {time_sql("moment")} END
             AS time, {level_sql("grade")} AS level,
             map_from_entries(list_filter(map_entries(pairs),

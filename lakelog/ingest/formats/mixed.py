@@ -23,10 +23,12 @@ from lakelog.ingest.formats import (
     auditd,
     compose,
     cri,
+    daemons,
     dialects,
     docker,
     heads,
     jsonl,
+    layouts,
     logfmt,
     oos,
     pattern,
@@ -42,12 +44,14 @@ from lakelog.ingest.formats.dialect import Dialect
 
 CARRIED = object()
 """The time of an event that has the one of the line before."""
+PROGRAMS = (*programs.PROGRAMS, *layouts.LAYOUTS, *daemons.DAEMONS)
+"""Formats of single programs."""
 STYLES: tuple[Any, ...] = (
-    auditd, compose, *programs.PROGRAMS, access, syslog, traffic, runtime, logfmt, applog, stamped,
-    plain,
+    auditd, compose, *PROGRAMS, access, syslog, traffic, runtime,
+    logfmt, applog, stamped, plain,
 )  # fmt: skip
 """What lines may be, besides JSON; the first that fits decides."""
-_UNTIMED = (runtime, logfmt, plain, compose, *programs.PROGRAMS)
+_UNTIMED = (runtime, logfmt, plain, compose, *PROGRAMS)
 """Formats whose own lines have the time of the line before if they tell none."""
 _ALWAYS = (cri, *STYLES)
 _OBJECT = re.compile(rb"\s*(?:\{|\[\s*(?:[\[{\"]|\]?\s*$))")
@@ -90,6 +94,8 @@ class Mixed:
                 _check_time(event)
         except InvalidEvent:
             event = self._other(line) if self._is_text(line) else None
+            if event is not None and self._form is compose:
+                event = compose.of_service(line, event, lambda text: self._other(text))
             if event is None:
                 raise
         return _carried(event) if self.CARRIES else event

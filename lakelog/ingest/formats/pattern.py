@@ -38,6 +38,8 @@ _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 _SEVERITIES = ("FATAL", "FATAL", "FATAL", "ERROR", "WARN", "INFO", "INFO", "DEBUG")
 _YEARLESS, _YEARS = "?", 8
 """A template's first character where the year is not said; leap years are that far apart."""
+_TAI = (1 << 62) + 10
+"""The TAI64 label of the epoch, as those who write labels count."""
 _COLOUR = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 COLOURS = r"(?:\x1b\[[\d;]*[A-Za-z])*"
 """What terminals take for colours; they may stand before a record, and stay in messages."""
@@ -93,8 +95,8 @@ class Pattern:
     `time` is a template of groups; it begins with "?" where the year is not said. `data` names
     the groups of the payload, `numbers` those that are whole numbers of at most 18 digits.
     A dash is null in the groups of `dashes`; a backslash before a quote or a backslash goes in
-    those of `quoted`. A payload of nulls alone is null itself. A template that is "-" means the
-    time of ingest.
+    those of `quoted`, one of two quotes in those of `doubled`. A payload of nulls alone is null
+    itself. A template that is "-" means the time of ingest.
     """
 
     regex: str
@@ -108,6 +110,7 @@ class Pattern:
     numbers: tuple[str, ...] = ()
     dashes: tuple[str, ...] = ()
     quoted: tuple[str, ...] = ()
+    doubled: tuple[str, ...] = ()
 
     def groups(self, text: str) -> dict[str, str | None] | None:
         """Return what the groups hold, or None for text of another kind."""
@@ -122,6 +125,7 @@ class Pattern:
     def _value(self, name: str, value: str | None) -> str | None:
         if not value or (value == "-" and name in self.dashes):
             return None
+        value = value.replace('""', '"') if name in self.doubled else value
         return re.sub(ESCAPE, r"\1", value) if name in self.quoted else value
 
     def event(self, found: dict[str, str | None]) -> dict[str, Any]:
@@ -157,6 +161,8 @@ class Pattern:
             value = f"nullif(substr(text, length({cut}.head) + 1), '')"
         if name in self.dashes:
             value = f"nullif({value}, '-')"
+        if name in self.doubled:
+            value = f"replace({value}, '\"\"', '\"')"
         if name in self.quoted:
             plain = f"regexp_replace({value}, '{ESCAPE}', '\\1', 'g')"
             value = f"CASE WHEN contains({value}, '\\') THEN {plain} ELSE {value} END"
@@ -422,6 +428,9 @@ def iso(template: str, found: dict[str, str | None]) -> str:
         values[name] = values.get(name, "").zfill(2)
     if values.get("tz"):
         values["tz"] = ZONES.get(values["tz"], "")  # else of the zone of the source
+    if values.get("tai"):
+        seconds = int(values["tai"][:16], 16) - _TAI
+        values["tai"] = f"{seconds}.{int(values['tai'][16:], 16):09}"
     if values.get("half"):
         late = 12 * (values["half"] in "PMpm")
         values["hour12"] = f"{int(values['hour12']) % 12 + late:02}"
@@ -462,6 +471,9 @@ def _part_sql(cut: str, name: str) -> str:
     if name == "tz":
         arms = " ".join(f"WHEN '{zone}' THEN '{offset}'" for zone, offset in ZONES.items())
         return f"CASE {value} {arms} ELSE '' END"
+    if name == "tai":
+        whole, part = (f"try_cast('0x' || {value}[{at}] AS BIGINT)" for at in ("1:16", "17:24"))
+        return f"({whole} - {_TAI})::VARCHAR || '.' || lpad({part}::VARCHAR, 9, '0')"
     if name == "hour12":
         hour = f"try_cast({value} AS INT) % 12 + 12 * ({cut}.half IN ('PM', 'pm'))::INT"
         return f"lpad(({hour})::VARCHAR, 2, '0')"

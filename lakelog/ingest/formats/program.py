@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.ingest.formats import pattern
+from lakelog.ingest.formats import heads, pattern
 from lakelog.ingest.formats.pattern import COLOURS, Pattern
 
 _LESS = 0.9
@@ -31,12 +31,20 @@ class Program:
     begins: str
     PATTERNS: tuple[Pattern, ...]
     PROSE: bool = True
+    is_alone: bool = False
+    """Whether lines of other styles belong to a record."""
     BY_LINE = True
 
     @property
     def BEGINS(self) -> str:
-        """How a record begins, also behind colours of a terminal."""
-        return f"^{COLOURS}(?:{self.begins})"
+        """How a record begins, also behind colours of a terminal, or as a line of another style."""
+        more = "" if self.is_alone else rf"|\[?{heads.DATE}|{heads.OTHERS}"
+        return f"^{COLOURS}(?:{self.begins}{more})"
+
+    @property
+    def HEAD(self) -> str:
+        """How a record of this program begins."""
+        return rf"^[ \t]*{COLOURS}(?:{self.begins})"
 
     @functools.cached_property
     def QUERY(self) -> str:
@@ -59,7 +67,7 @@ class Program:
 
     @functools.cached_property
     def _head(self) -> re.Pattern[bytes]:
-        return re.compile(self.BEGINS.encode(), re.ASCII)
+        return re.compile(self.HEAD.encode(), re.ASCII)
 
     def _sure(self, line: bytes) -> float:
         timed = pattern.share([line], self.parse)

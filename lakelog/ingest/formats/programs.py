@@ -21,27 +21,27 @@ from lakelog.ingest.formats.program import Program
 from lakelog.ingest.formats.zones import TZ
 
 _WORDS = "trace debug info notice warn warning error err severe fatal critical crit alert emergency"
-_LEVEL = "|".join(f"{w.upper()}|{w}|{w.title()}" for w in _WORDS.split())
-_ZONE = r"(?:Z|[+-]\d\d:?\d\d)"
-_DATE = r"\d{4}-\d\d-\d\d"
-_LOCAL = rf"(?P<stamp>{_DATE}[ T]\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?)"
-_STAMP = rf"(?P<stamp>{_DATE}[ T]\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?{_ZONE}?)"
-_CTIME = rf"[A-Z][a-z][a-z] {MONTH} +(?P<day>\d{{1,2}}) {CLOCK} (?P<year>\d{{4}})"
-_CTIME_ISO = "{year}-{mon}-{day}T{clock}"
-_UNTIMED = "-"
-_MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+LEVEL = "|".join(f"{w.upper()}|{w}|{w.title()}" for w in _WORDS.split())
+ZONE = r"(?:Z|[+-]\d\d:?\d\d)"
+DATE = r"\d{4}-\d\d-\d\d"
+_LOCAL = rf"(?P<stamp>{DATE}[ T]\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?)"
+STAMP = rf"(?P<stamp>{DATE}[ T]\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?{ZONE}?)"
+CTIME = rf"[A-Z][a-z][a-z] {MONTH} +(?P<day>\d{{1,2}}) {CLOCK} (?P<year>\d{{4}})"
+CTIME_ISO = "{year}-{mon}-{day}T{clock}"
+UNTIMED = "-"
+ANY_MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _SHORT_DAY = r"(?P<yy>\d\d)(?P<month>\d\d)(?P<day>\d\d)"
 _COMMAND = r"\t *(?P<thread>\d+) (?P<command>[A-Z][A-Za-z]*(?: [A-Za-z]+)*)(?:\t(?P<message>.*))?"
 
 
-def _line(
+def record(
     regex: str, *data: str, time: str = "{stamp}", type: str = "log", level: Level | None = WORD,
     message: str = "message", source: str = "", subject: str = "", numbers: tuple[str, ...] = (),
-    dashes: tuple[str, ...] = (),
+    dashes: tuple[str, ...] = (), doubled: tuple[str, ...] = (),
 ) -> Pattern:  # fmt: skip
     """A line whose payload is the groups `data`."""
     return Pattern(regex, time, type, level, message=message, source=source, subject=subject,
-                   data=data, numbers=numbers, dashes=dashes)  # fmt: skip
+                   data=data, numbers=numbers, dashes=dashes, doubled=doubled)  # fmt: skip
 
 
 _NAMED = graded({
@@ -51,7 +51,7 @@ _NAMED = graded({
 _NAMED_LEVEL = r"(?:critical|error|warning|notice|info|debug \d{1,2})"
 _NAMED_TIMES = (
     (rf"(?P<day>\d\d)-{MONTH}-(?P<year>\d{{4}}) {CLOCK}", "{year}-{mon}-{day}T{clock}"),
-    (_STAMP, "{stamp}"),
+    (STAMP, "{stamp}"),
 )
 _QUERY = (
     rf"(?P<category>[a-z][a-z-]*): (?P<level>{_NAMED_LEVEL}): (?P<message>client"
@@ -62,16 +62,16 @@ _QUERY = (
 BIND = Program(
     "bind",
     "BIND 9: query logs and named's own log files.",
-    rf"(?:\d\d-[A-Z][a-z][a-z]-\d{{4}} |{_DATE}T)\d\d:\d\d:\d\d(?:\.\d{{1,9}})?{_ZONE}?"
+    rf"(?:\d\d-[A-Z][a-z][a-z]-\d{{4}} |{DATE}T)\d\d:\d\d:\d\d(?:\.\d{{1,9}})?{ZONE}?"
     rf" (?:[a-z][a-z-]*: )?{_NAMED_LEVEL}:",
     tuple(
         line
         for stamp, time in _NAMED_TIMES
         for line in (
-            _line(f"{stamp} {_QUERY}", "client", "port", "view", "name", "class", "record",
+            record(f"{stamp} {_QUERY}", "client", "port", "view", "name", "class", "record",
                   "flags", "server", time=time, type="query", level=_NAMED, source="category",
                   subject="name", numbers=("port",)),
-            _line(rf"{stamp} (?:(?P<category>[a-z][a-z-]*): )?(?P<level>{_NAMED_LEVEL}):{REST}",
+            record(rf"{stamp} (?:(?P<category>[a-z][a-z-]*): )?(?P<level>{_NAMED_LEVEL}):{REST}",
                   time=time, level=_NAMED, source="category"),
         )
     ),
@@ -79,14 +79,14 @@ BIND = Program(
 """named's own files with print-time and print-severity; `source` is the category, `subject` the
 name that was asked for."""
 
-_COUCH = rf"\[(?P<level>{_LEVEL})\] {_STAMP} (?P<node>[^ @]+@[^ ]+) (?P<pid><[\d.]+>|[\w-]+)"
+_COUCH = rf"\[(?P<level>{LEVEL})\] {STAMP} (?P<node>[^ @]+@[^ ]+) (?P<pid><[\d.]+>|[\w-]+)"
 COUCHDB = Program(
     "couchdb",
     "CouchDB 1, 2 and 3.",
-    rf"\[(?:{_LEVEL})\] {_DATE}T[^ ]+ [^ @]+@[^ ]+ [<\w-]"
-    rf"|\[[A-Z][a-z][a-z], \d\d {_MONTH} \d{{4}} ",
+    rf"\[(?:{LEVEL})\] {DATE}T[^ ]+ [^ @]+@[^ ]+ [<\w-]"
+    rf"|\[[A-Z][a-z][a-z], \d\d {ANY_MONTH} \d{{4}} ",
     (
-        _line(
+        record(
             rf"{_COUCH} (?P<request_id>[0-9a-f]{{10}}) (?P<host>[^ ]+) (?P<client>[^ ]+)"
             r" (?P<user>[^ ]+) (?P<request>(?P<method>[A-Z]+) (?P<path>[^ ]+))"
             r" (?P<status>\d{3}) (?P<result>[^ ]+) (?P<duration_ms>\d{1,18})",
@@ -94,11 +94,11 @@ COUCHDB = Program(
             "duration_ms", type="access", message="request", source="node",
             numbers=("status", "duration_ms"),
         ),
-        _line(rf"{_COUCH} (?:-{{8}}|(?P<request_id>[0-9a-f]{{10}})){REST}", "pid", "request_id",
+        record(rf"{_COUCH} (?:-{{8}}|(?P<request_id>[0-9a-f]{{10}})){REST}", "pid", "request_id",
               source="node"),
-        _line(
+        record(
             rf"\[[A-Z][a-z][a-z], (?P<day>\d\d) {MONTH} (?P<year>\d{{4}}) {CLOCK} {TZ}\]"
-            rf" \[(?P<level>{_LEVEL})\] \[(?P<pid><[\d.]+>)\]{REST}",
+            rf" \[(?P<level>{LEVEL})\] \[(?P<pid><[\d.]+>)\]{REST}",
             "pid", time="{year}-{mon}-{day}T{clock}{tz}",
         ),
     ),
@@ -112,11 +112,11 @@ _SWITCH = graded({
 FREESWITCH = Program(
     "freeswitch",
     "FreeSWITCH.",
-    rf"(?:[0-9a-f]{{8}}-[0-9a-f-]{{27}} )?{_DATE} \d\d:\d\d:\d\d\.\d{{6}}(?: \d+\.\d+%)?"
+    rf"(?:[0-9a-f]{{8}}-[0-9a-f-]{{27}} )?{DATE} \d\d:\d\d:\d\d\.\d{{6}}(?: \d+\.\d+%)?"
     r" \[[A-Z]+\] [\w./-]+:\d+(?: |$)",
     (
-        _line(
-            rf"(?:(?P<session>[0-9a-f]{{8}}-[0-9a-f-]{{27}}) )?{_STAMP}(?: (?P<idle>\d+\.\d+)%)?"
+        record(
+            rf"(?:(?P<session>[0-9a-f]{{8}}-[0-9a-f-]{{27}}) )?{STAMP}(?: (?P<idle>\d+\.\d+)%)?"
             r" \[(?P<level>CONSOLE|ALERT|CRIT|ERR|WARNING|NOTICE|INFO|DEBUG)\]"
             rf" (?P<source>[\w./-]+:\d+){REST}",
             "session", "idle", source="source", level=_SWITCH,
@@ -130,7 +130,7 @@ GIN = Program(
     "Gin, the web framework for Go.",
     r"\[GIN(?:-debug)?\] ",
     (
-        _line(
+        record(
             r"\[GIN\] (?P<year>\d{4})/(?P<month>\d\d)/(?P<day>\d\d) - (?P<clock>\d\d:\d\d:\d\d) +\|"
             r" *(?P<status>\d{3}) *\| *(?P<latency>[^ |]+) *\| *(?P<client>[^ |]+) *\|"
             r' *(?P<request>(?P<method>[A-Z]+) +"?(?P<path>[^ "?]+)(?:\?(?P<query>[^ "]*))?"?)',
@@ -138,7 +138,7 @@ GIN = Program(
             time="{year}-{month}-{day}T{clock}", type="access", level=STATUS, message="request",
             numbers=("status",),
         ),
-        _line(rf"\[GIN-debug\](?: \[(?P<level>WARNING|ERROR)\])?{REST}", time=_UNTIMED),
+        record(rf"\[GIN-debug\](?: \[(?P<level>WARNING|ERROR)\])?{REST}", time=UNTIMED),
     ),
 )  # fmt: skip
 """The web framework of Go: requests, and what it says as it starts."""
@@ -148,7 +148,7 @@ HPC = Program(
     "Node events of HPC clusters at Los Alamos.",
     r"\d+ [^ ]+ [^ ]+ [^ ]+ \d{10} \d ",
     (
-        _line(
+        record(
             r"(?P<log_id>\d+) (?P<node>[^ ]+) (?P<component>[^ ]+) (?P<state>[^ ]+)"
             rf" (?P<stamp>\d{{10}}) (?P<flag>\d) {MESSAGE}",
             "log_id", "node", "state", "flag", level=None, source="component", subject="node",
@@ -165,19 +165,19 @@ _ASKS = (
 MYSQL = Program(
     "mysql-general",
     "The general query log of MySQL and MariaDB.",
-    rf"(?:{_DATE}T\d\d:\d\d:\d\d\.\d{{6}}{_ZONE}|\d{{6}} [ \d]\d:\d\d:\d\d)\t *\d+ [A-Z][A-Za-z ]+"
+    rf"(?:{DATE}T\d\d:\d\d:\d\d\.\d{{6}}{ZONE}|\d{{6}} [ \d]\d:\d\d:\d\d)\t *\d+ [A-Z][A-Za-z ]+"
     rf"(?:[\t\r\n]|$)|(?:\t\t)? *\d+ (?:{_ASKS})(?:[\t\r\n]|$)"
     r"|[^ ]+, Version: [^ ]+ .*\. started with:",
     (
-        _line(rf"{_STAMP}{_COMMAND}", "thread", "command", type="query", level=None),
-        _line(rf"{_SHORT_DAY} (?P<clock>\d\d:\d\d:\d\d){_COMMAND}", "thread", "command",
+        record(rf"{STAMP}{_COMMAND}", "thread", "command", type="query", level=None),
+        record(rf"{_SHORT_DAY} (?P<clock>\d\d:\d\d:\d\d){_COMMAND}", "thread", "command",
               time="20{yy}-{month}-{day}T{clock}", type="query", level=None),
-        _line(rf"{_SHORT_DAY}  (?P<clock>\d:\d\d:\d\d){_COMMAND}", "thread", "command",
+        record(rf"{_SHORT_DAY}  (?P<clock>\d:\d\d:\d\d){_COMMAND}", "thread", "command",
               time="20{yy}-{month}-{day}T0{clock}", type="query", level=None),
-        _line(rf"(?P<thread>\d+) (?P<command>{_ASKS})(?:\t(?P<message>.*))?", "thread", "command",
-              time=_UNTIMED, type="query", level=None),
-        _line(r"(?P<message>(?P<program>[^ ]+), Version: (?P<version>[^ ]+) .*\. started with:)",
-              "program", "version", time=_UNTIMED, level=None),
+        record(rf"(?P<thread>\d+) (?P<command>{_ASKS})(?:\t(?P<message>.*))?", "thread", "command",
+              time=UNTIMED, type="query", level=None),
+        record(r"(?P<message>(?P<program>[^ ]+), Version: (?P<version>[^ ]+) .*\. started with:)",
+              "program", "version", time=UNTIMED, level=None),
     ),
 )  # fmt: skip
 """What clients ask of MySQL and MariaDB; statements may take several lines. Of several within one
@@ -191,11 +191,11 @@ _OSLO_LEVEL = "TRACE|DEBUG|INFO|AUDIT|WARNING|WARN|ERROR|CRITICAL"
 OPENSTACK = Program(
     "openstack",
     "Services of OpenStack.",
-    rf"(?:[\w.-]+\.log[\w.:-]* )?{_DATE} \d\d:\d\d:\d\d\.\d{{3}} \d+ (?:{_OSLO_LEVEL})"
+    rf"(?:[\w.-]+\.log[\w.:-]* )?{DATE} \d\d:\d\d:\d\d\.\d{{3}} \d+ (?:{_OSLO_LEVEL})"
     r" [\w.-]+ \[(?:-?\]|None |req-|[0-9a-f-]+ )",
     (
-        _line(
-            rf"(?:(?P<file>[\w.-]+\.log[\w.:-]*) )?{_STAMP} (?P<pid>\d+) (?P<level>{_OSLO_LEVEL})"
+        record(
+            rf"(?:(?P<file>[\w.-]+\.log[\w.:-]*) )?{STAMP} (?P<pid>\d+) (?P<level>{_OSLO_LEVEL})"
             r" (?P<source>[\w.-]+) \[(?P<context>[^\]]*)\](?: \[instance: (?P<instance>[^\]]*)\])?"
             rf"{REST}",
             "file", "pid", "context", "instance", level=_OSLO, source="source", subject="instance",
@@ -209,10 +209,11 @@ instance, `context` the request with its user and project."""
 VAULTWARDEN = Program(
     "vaultwarden",
     "vaultwarden.",
-    rf"\[{_DATE} \d\d:\d\d:\d\d(?:\.\d{{1,9}})?\]\[[\w:.-]+\]\[(?:{_LEVEL})\]",
+    rf"\[{DATE} \d\d:\d\d:\d\d(?:\.\d{{1,9}})?\]\[[A-Za-z_][\w:.-]*\]\[(?:{LEVEL})\]",
     (
-        _line(
-            rf"\[{_STAMP}\]\[(?P<source>[\w:.-]+)\]\[(?P<level>{_LEVEL})\]{REST}", source="source"
+        record(
+            rf"\[{STAMP}\]\[(?P<source>[A-Za-z_][\w:.-]*)\]\[(?P<level>{LEVEL})\]{REST}",
+            source="source",
         ),
     ),
 )
@@ -223,25 +224,26 @@ _FTP_DATA = ("pid", "user", "result", "action", "client", "path", "bytes", "rate
 VSFTPD = Program(
     "vsftpd",
     "vsftpd, and transfer logs in the style of wu-ftpd.",
-    rf"[A-Z][a-z][a-z] {_MONTH} +\d{{1,2}} \d\d:\d\d:\d\d \d{{4}} (?:\[pid \d+\] |\d+ [^ ]+ \d+ /)",
+    rf"[A-Z][a-z][a-z] {ANY_MONTH} +\d{{1,2}} \d\d:\d\d:\d\d \d{{4}}"
+    r" (?:\[pid \d+\] |\d+ [^ ]+ \d+ /)",
     (
-        _line(
-            rf"{_CTIME} \[pid (?P<pid>\d+)\] (?P<message>(?:\[(?P<user>[^\]]*)\] )?"
+        record(
+            rf"{CTIME} \[pid (?P<pid>\d+)\] (?P<message>(?:\[(?P<user>[^\]]*)\] )?"
             r'(?:(?P<result>OK|FAIL) )?(?P<action>[A-Z][A-Za-z ]*): Client "(?P<client>[^"]*)"'
             r'(?:, "(?P<path>[^"]*)")?(?:, (?P<bytes>\d{1,18}) bytes)?'
             r"(?:, (?P<rate>[\d.]+Kbyte/sec))?.*)",
-            *_FTP_DATA, time=_CTIME_ISO, level=Level("result", _FTP.sql, _FTP.of),
+            *_FTP_DATA, time=CTIME_ISO, level=Level("result", _FTP.sql, _FTP.of),
             subject="path", numbers=("bytes",),
         ),
-        _line(rf"{_CTIME} \[pid (?P<pid>\d+)\]{REST}", "pid", time=_CTIME_ISO, level=None),
-        _line(
-            rf"{_CTIME} (?P<duration_s>\d{{1,18}}) (?P<client>[^ ]+) (?P<bytes>\d{{1,18}})"
+        record(rf"{CTIME} \[pid (?P<pid>\d+)\]{REST}", "pid", time=CTIME_ISO, level=None),
+        record(
+            rf"{CTIME} (?P<duration_s>\d{{1,18}}) (?P<client>[^ ]+) (?P<bytes>\d{{1,18}})"
             r" (?P<path>[^ ]+) (?P<mode>[ab]) (?P<special>[CUT_]+) (?P<direction>[oid])"
             r" (?P<access>[agr]) (?P<user>[^ ]+) (?P<service>[^ ]+) (?P<authentication>[01])"
             r" (?P<authenticated>[^ ]+) (?P<completion>[ci])",
             "duration_s", "client", "bytes", "path", "mode", "special", "direction", "access",
             "user", "service", "authentication", "authenticated", "completion",
-            time=_CTIME_ISO, type="access", message="path", subject="path",
+            time=CTIME_ISO, type="access", message="path", subject="path",
             level=Level("completion", _XFER.sql, _XFER.of), numbers=("duration_s", "bytes"),
             dashes=("authenticated",),
         ),
@@ -253,24 +255,24 @@ _SERVICE = r"(?P<service>[\w.-]+) +\| +"
 COMPOSE = Program(
     "compose",
     "Programs under docker compose that log a time of their own.",
-    rf"[\w.-]+ +\| +\[?{_DATE}(?: \d\d:\d\d:\d\d|T\d\d:\d\d:\d\d,)",
+    rf"[\w.-]+ +\| +\[?{DATE}(?: \d\d:\d\d:\d\d|T\d\d:\d\d:\d\d,)",
     (
-        _line(rf"{_SERVICE}{_STAMP} - (?P<logger>[^ ]+) - (?P<level>{_LEVEL}) -{REST}", "logger",
+        record(rf"{_SERVICE}{STAMP} - (?P<logger>[^ ]+) - (?P<level>{LEVEL}) -{REST}", "logger",
               source="service"),
-        _line(rf"{_SERVICE}\[{_STAMP}\] (?P<level>{_LEVEL}) in (?P<logger>[\w.]+):{REST}", "logger",
+        record(rf"{_SERVICE}\[{STAMP}\] (?P<level>{LEVEL}) in (?P<logger>[\w.]+):{REST}", "logger",
               source="service"),
-        _line(
-            rf"{_SERVICE}\[?{_STAMP}\]?:? +\[?(?P<level>{_LEVEL})\]?:?"
+        record(
+            rf"{_SERVICE}\[?{STAMP}\]?:? +\[?(?P<level>{LEVEL})\]?:?"
             rf"(?: +(?P<logger>\w+(?:\.\w+)+):?)?{REST}",
             "logger", source="service",
         ),
-        _line(
-            rf"{_SERVICE}\[?{_LOCAL} {TZ}\]?:? +\[?(?P<level>{_LEVEL})\]?:?{REST}",
+        record(
+            rf"{_SERVICE}\[?{_LOCAL} {TZ}\]?:? +\[?(?P<level>{LEVEL})\]?:?{REST}",
             "tz", time="{stamp}{tz}", source="service",
         ),
-        _line(rf"{_SERVICE}\[?{_LOCAL} {TZ}\]?:?{REST}", "tz", time="{stamp}{tz}", level=None,
+        record(rf"{_SERVICE}\[?{_LOCAL} {TZ}\]?:?{REST}", "tz", time="{stamp}{tz}", level=None,
               source="service"),
-        _line(rf"{_SERVICE}\[?{_STAMP}\]?{REST}", level=None, source="service"),
+        record(rf"{_SERVICE}\[?{STAMP}\]?{REST}", level=None, source="service"),
     ),
 )  # fmt: skip
 """Programs under docker compose that say the time themselves; `source` is the service."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from lakelog.ingest.formats import pattern
-from lakelog.ingest.formats.pattern import CLOCK, MONTH, PRI, SEVERITY, Pattern
+from lakelog.ingest.formats.pattern import CLOCK, MONTH, PRI, SEVERITY, WORD, Pattern
 from lakelog.ingest.formats.zones import TZ
 
 NAME = "syslog"
@@ -38,6 +38,18 @@ PATTERNS = (
     Pattern(
         rf"{PRI}1 - {_NEW}", "-", "syslog", SEVERITY,
         source="app", data=_NEW_DATA, numbers=("pri",), dashes=("app", *_NEW_DATA),
+    ),
+    # daemons that write their files themselves name no host: Dovecot, dnsmasq, yum
+    Pattern(
+        rf"{MONTH} +(?P<day>\d{{1,2}}) {CLOCK} (?P<app>[A-Za-z][\w./-]*)(?:\((?P<user>[^)]*)\))?"
+        r"(?:<(?P<session>[^>]*)>)*: (?P<level>Debug|Info|Warning|Error|Fatal|Panic):"
+        r"(?: +(?P<message>.*))?",
+        "?-{mon}-{day}T{clock}", "syslog", WORD, source="app", data=("user", "session"),
+    ),
+    Pattern(
+        rf"{MONTH} +(?P<day>\d{{1,2}}) {CLOCK} (?P<app>[A-Za-z][\w./-]*)(?:\[(?P<procid>\d+)\])?:"
+        r"(?: +(?P<message>.*))?",
+        "?-{mon}-{day}T{clock}", "syslog", source="app", data=("procid",),
     ),
     Pattern(
         rf"(?:{PRI})?{MONTH} +(?P<day>\d{{1,2}}) {CLOCK} {TZ}:?{_TAGGED}",

@@ -1,0 +1,287 @@
+"""Layouts that daemons and devices give their lines, each declared by its lines.
+
+fail2ban, ClickHouse and SonarQube, macOS, Cisco, Samba, PostgreSQL's csvlog, Suricata and Snort,
+CloudFront and Exchange without their headers, multilog, and what begins with a date as C's ctime
+gives it or with seconds.
+"""
+
+from __future__ import annotations
+
+from lakelog.ingest.formats.pattern import (
+    CLOCK,
+    MESSAGE,
+    MONTH,
+    PRI,
+    REST,
+    STATUS,
+    Level,
+    graded,
+)
+from lakelog.ingest.formats.program import Program
+from lakelog.ingest.formats.programs import (
+    ANY_MONTH,
+    CTIME,
+    CTIME_ISO,
+    DATE,
+    LEVEL,
+    STAMP,
+    ZONE,
+    record,
+)
+from lakelog.ingest.formats.zones import TZ
+
+_TIMED = rf"{DATE}[ T]\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?{ZONE}?"
+"""How a date and a time begin a line, without groups."""
+_SLASHED = r"(?P<year>\d{4})/(?P<month>\d\d)/(?P<day>\d\d)"
+_SLASHED_TIME = "{year}-{month}-{day}T{clock}"
+_DAY_TIME = "{year}-{mon}-{day}T{clock}"
+_LEVELLED = rf"(?P<level>{LEVEL})"
+
+FAIL2BAN = Program(
+    "fail2ban",
+    "fail2ban.",
+    rf"{_TIMED} fail2ban\.[\w.]+ +\[\d+\]: ",
+    (
+        record(
+            rf"{STAMP} (?P<source>fail2ban\.[\w.]+) +\[(?P<pid>\d+)\]: {_LEVELLED}"
+            r"(?: +\[(?P<jail>[^\]]+)\])?(?: +(?P<message>.*))?",
+            "pid", "jail", source="source", subject="jail",
+        ),
+    ),
+)  # fmt: skip
+"""`subject` is the jail."""
+
+_CLICKHOUSE = graded({
+    "Fatal": "FATAL", "Critical": "FATAL", "Error": "ERROR", "Warning": "WARN", "Notice": "INFO",
+    "Information": "INFO", "Debug": "DEBUG", "Trace": "TRACE", "Test": "TRACE",
+})  # fmt: skip
+_DOTTED = r"(?P<year>\d{4})\.(?P<month>\d\d)\.(?P<day>\d\d)"
+CLICKHOUSE = Program(
+    "clickhouse",
+    "ClickHouse and SonarQube, whose dates have dots.",
+    r"\d{4}\.\d\d\.\d\d \d\d:\d\d:\d\d",
+    (
+        record(
+            rf"{_DOTTED} {CLOCK} \[ (?P<thread>\d+) \] \{{(?P<query_id>[^}}]*)\}} <(?P<level>Fatal"
+            r"|Critical|Error|Warning|Notice|Information|Debug|Trace|Test)>"
+            rf" (?P<source>[^ :]+(?: \([^)]*\))?):{REST}",
+            "thread", "query_id", time=_SLASHED_TIME, source="source", level=_CLICKHOUSE,
+        ),
+        record(
+            rf"{_DOTTED} {CLOCK} {_LEVELLED} +(?P<process>\w+)\[(?P<request>[^\]]*)\]"
+            rf"\[(?P<source>[^\]]*)\]{REST}",
+            "process", "request", time=_SLASHED_TIME, source="source",
+        ),
+        record(rf"{_DOTTED} {CLOCK}(?: +\[?{_LEVELLED}\]?:?)?{REST}", time=_SLASHED_TIME),
+    ),
+)  # fmt: skip
+
+_MAC = graded({
+    "Default": "INFO", "Info": "INFO", "Debug": "DEBUG", "Error": "ERROR", "Fault": "FATAL",
+})  # fmt: skip
+MACOS = Program(
+    "macos",
+    "The unified log of macOS as `log show` prints it.",
+    rf"{_TIMED} +0x[0-9a-f]+ +[A-Z][a-z]+ +0x[0-9a-f]+ +\d+ ",
+    (
+        record(
+            rf"{STAMP} +0x(?P<thread>[0-9a-f]+) +(?P<level>Default|Info|Debug|Error|Fault)"
+            r" +0x(?P<activity>[0-9a-f]+) +(?P<pid>\d+) +(?P<ttl>\d+) +(?P<source>[^:]+):"
+            r"(?: \((?P<library>[^)]+)\))?(?: \[(?P<subsystem>[^\]:]+):(?P<category>[^\]]+)\])?"
+            rf"{REST}",
+            "thread", "activity", "pid", "ttl", "library", "subsystem", "category",
+            source="source", level=_MAC,
+        ),
+    ),
+)  # fmt: skip
+
+_GRAVE = graded(dict(zip("01234567", ("FATAL", "FATAL", "FATAL", "ERROR", "WARN", "INFO", "INFO",
+                                      "DEBUG"), strict=True)))  # fmt: skip
+_CISCO_TAG = (
+    r" ?: ?%(?P<source>[A-Z][A-Z0-9_]*(?:-[A-Z0-9_]*[A-Z_][A-Z0-9_]*)*)-(?P<level>[0-7])"
+    rf"-(?P<mnemonic>[A-Z0-9_]+):{REST}"
+)
+_CISCO_HEAD = r"(?:(?P<serial>\d+): )?(?:(?P<sender>[^ :%]+): )?[*.]?"
+_CISCO_HOST = r"(?: (?P<host>[^ :%]+))?"
+CISCO = Program(
+    "cisco",
+    "Cisco's IOS and ASA.",
+    rf"(?:<\d{{1,3}}>)?(?:\d+: )?(?:[^ :%]+: )?[*.]?{ANY_MONTH} +\d{{1,2}} (?:\d{{4}} )?"
+    r"\d\d:\d\d:\d\d(?:\.\d{1,9})?(?: [A-Z]{2,5})?(?: [^ :%]+)? ?:? ?%[A-Z]",
+    tuple(
+        record(
+            rf"(?:{PRI})?{_CISCO_HEAD}{MONTH} +(?P<day>\d{{1,2}}) {year}{CLOCK}{zone}"
+            rf"{_CISCO_HOST}{_CISCO_TAG.replace(' ?: ?%', tag)}",
+            "pri", "serial", "sender", "host", "mnemonic", *names, time=time, level=_GRAVE,
+            source="source", numbers=("pri",),
+        )
+        for year, begin in ((r"(?P<year>\d{4}) ", "{year}-"), ("", "?-"))
+        for zone, names, end in ((rf" {TZ}", ("tz",), "{tz}"), ("", (), ""))
+        for tag in (" ?: ?%", " %")
+        for time in (begin + "{mon}-{day}T{clock}" + end,)
+    ),
+)  # fmt: skip
+"""`source` is the facility, `mnemonic` the kind of message."""
+
+_SAMBA = graded({
+    "0": "ERROR", "1": "WARN", "2": "INFO", **{str(n): "DEBUG" for n in range(3, 11)},
+})  # fmt: skip
+SAMBA = Program(
+    "samba",
+    "Samba's logs and what it says of authentications.",
+    r"\[\d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})?, +\d+|(?:Auth|Authorization): \[",
+    (
+        record(
+            rf"\[{_SLASHED} {CLOCK}, +(?P<level>\d|10)(?:, pid=(?P<pid>\d+)[^\]]*)?\]"
+            r" (?P<source>[^ (]+:\d+)\((?P<function>[^)]*)\)(?: +(?P<message>.*))?",
+            "pid", "function", time=_SLASHED_TIME, level=_SAMBA, source="source",
+        ),
+        record(
+            r"(?P<message>Auth: \[(?P<service>[^\]]*)\] user \[(?P<domain>[^\]]*)\]\\"
+            r"\[(?P<user>[^\]]*)\] at \[[A-Z][a-z][a-z], (?P<day>\d\d) "
+            rf"{MONTH} (?P<year>\d{{4}}) {CLOCK} {TZ}\] with \[(?P<method>[^\]]*)\]"
+            r" status \[(?P<status>[^\]]*)\](?: workstation \[(?P<workstation>[^\]]*)\])?"
+            r"(?: remote host \[(?P<client>[^\]]*)\])?.*)",
+            "service", "domain", "user", "method", "status", "workstation", "client", "tz",
+            time=_DAY_TIME + "{tz}", type="auth", source="service", subject="user",
+            level=Level(
+                "status", lambda t: f"CASE WHEN {t} = 'NT_STATUS_OK' THEN 'INFO' ELSE 'WARN' END",
+                lambda t: "INFO" if t == "NT_STATUS_OK" else "WARN",
+            ),
+        ),
+        record(
+            r"(?P<message>Authorization: .* at \[[A-Z][a-z][a-z], (?P<day>\d\d) "
+            rf"{MONTH} (?P<year>\d{{4}}) {CLOCK} {TZ}\].*)",
+            "tz", time=_DAY_TIME + "{tz}", type="auth", level=None,
+        ),
+    ),
+)  # fmt: skip
+"""A level is the depth of debugging at which a line is said."""
+
+_PG = graded({
+    **{f"DEBUG{n}": "DEBUG" for n in range(1, 6)}, "LOG": "INFO", "INFO": "INFO",
+    "NOTICE": "INFO", "WARNING": "WARN", "ERROR": "ERROR", "FATAL": "FATAL", "PANIC": "FATAL",
+})  # fmt: skip
+_CELL = r'"(?:[^"]|"")*"'
+POSTGRES_CSV = Program(
+    "postgres-csv",
+    "PostgreSQL's csvlog.",
+    rf"{DATE} \d\d:\d\d:\d\d\.\d{{3}} [A-Z+0-9-]+,(?:{_CELL})?,(?:{_CELL})?,\d*,",
+    (
+        record(
+            rf'(?P<date>{DATE}) {CLOCK} {TZ},(?:"(?P<user>[^"]*)")?,(?:"(?P<database>[^"]*)")?,'
+            r'(?P<pid>\d*),(?:"(?P<client>[^"]*)")?,(?P<session>[^,]*),(?P<line>\d*),'
+            r'(?:"(?P<command>[^"]*)")?,(?P<begun>[^,]*),(?P<virtual>[^,]*),(?P<transaction>\d*),'
+            r"(?P<level>DEBUG[1-5]|LOG|INFO|NOTICE|WARNING|ERROR|FATAL|PANIC),(?P<code>[^,]*)"
+            r',(?:"(?P<message>(?:[^"]|"")*)"?)?(?:,(?P<more>.*))?',
+            "user", "database", "pid", "client", "session", "line", "command", "begun", "virtual",
+            "transaction", "code", "more", "tz", time="{date}T{clock}{tz}", level=_PG,
+            source="database", doubled=("message",),
+        ),
+    ),
+)  # fmt: skip
+"""`more` holds the columns behind the message, as they stand in the file."""
+
+SURICATA = Program(
+    "suricata-fast",
+    "Alerts of Suricata and Snort, a line each.",
+    r"\d\d/\d\d(?:/\d{4})?-\d\d:\d\d:\d\d\.\d{6} +\[",
+    tuple(
+        record(
+            rf"(?P<month>\d\d)/(?P<day>\d\d){year}-{CLOCK} +(?:\[(?P<action>\w+)\] +)?\[\*\*\]"
+            r" +\[(?P<signature>[\d:]+)\] (?P<message>.*?) +\[\*\*\]"
+            r"(?: \[Classification: (?P<class>[^\]]*)\])?(?: \[Priority: (?P<level>[1-9])\])?"
+            r" \{(?P<protocol>[^}]*)\} (?P<from>[^ ]+) -> (?P<to>[^ ]+)",
+            "action", "signature", "class", "protocol", "from", "to", time=time, type="alert",
+            level=graded(dict(zip("123456789", ("ERROR", "WARN", *("INFO",) * 7), strict=True))),
+        )
+        for year, time in ((r"/(?P<year>\d{4})", _SLASHED_TIME), ("", "?-{month}-{day}T{clock}"))
+    ),
+)  # fmt: skip
+
+_CLOUDFRONT = (
+    "edge_location", "bytes", "client", "method", "host", "path", "status", "referer", "agent",
+    "query", "cookie", "result", "request_id", "host_header", "protocol", "received",
+    "duration_s", "forwarded", "tls", "cipher", "response_result", "http_version",
+)  # fmt: skip
+_FRONT_NUMBERS = ("bytes", "status", "received")
+_WHOLE, _ANY = r"\d{1,18}|-", r"[^\t]*"
+CLOUDFRONT = Program(
+    "cloudfront",
+    "Access logs of CloudFront whose header is gone.",
+    r"\d{4}-\d\d-\d\d\t\d\d:\d\d:\d\d\t",
+    (
+        record(
+            rf"(?P<date>{DATE})\t(?P<clock>\d\d:\d\d:\d\d)\t"
+            + r"\t".join(
+                f"(?P<{name}>{_WHOLE if name in _FRONT_NUMBERS else _ANY})"
+                for name in _CLOUDFRONT
+            )
+            + r"(?:\t(?P<more>.*))?",
+            *_CLOUDFRONT, "more", time="{date}T{clock}Z", type="access", message="path",
+            level=STATUS, numbers=_FRONT_NUMBERS, dashes=_CLOUDFRONT,
+        ),
+        record(rf"(?P<date>{DATE})\t(?P<clock>\d\d:\d\d:\d\d)\t{MESSAGE}", time="{date}T{clock}Z",
+               level=None),
+    ),
+)  # fmt: skip
+
+EXCHANGE = Program(
+    "exchange",
+    "Protocol logs of Exchange whose header is gone.",
+    rf"{DATE}T\d\d:\d\d:\d\d\.\d{{3}}Z,[^,]*,[0-9A-F]{{16}},\d+,",
+    (
+        record(
+            r"(?P<stamp>[^,]+),(?P<connector>[^,]*),(?P<session>[^,]*),(?P<number>\d{1,18}),"
+            r'(?P<local>[^,]*),(?P<remote>[^,]*),(?P<event>[^,]*),(?:"(?P<text>[^"]*)"|'
+            r"(?P<message>[^,]*)),(?P<context>.*)",
+            "session", "number", "local", "remote", "event", "text", "context", level=None,
+            source="connector", numbers=("number",),
+        ),
+    ),
+)  # fmt: skip
+
+TAI64N = Program(
+    "tai64n",
+    "multilog, svlogd and s6-log: labels of TAI64N.",
+    r"@[0-9a-f]{24} ",
+    (record(rf"@(?P<tai>[0-9a-f]{{24}}) {MESSAGE}", time="{tai}", level=None),),
+)
+
+_CTIME_LEVELS = graded({
+    "Info": "INFO", "Error": "ERROR", "Warning": "WARN", "Debug": "DEBUG", "Auth": "INFO",
+    "Proxy": "INFO",
+})  # fmt: skip
+_DAYS = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+CTIMED = Program(
+    "ctime",
+    "OpenVPN, FreeRADIUS, dmesg -T and others with dates as C's ctime gives them.",
+    rf"{_DAYS} {ANY_MONTH} +\d{{1,2}} \d\d:\d\d:\d\d \d{{4}} (?:us=|: |[A-Za-z]|\d+\.)"
+    rf"|\[{_DAYS} {ANY_MONTH} +\d{{1,2}} \d\d:\d\d:\d\d \d{{4}}\] [^\[]",
+    (
+        record(rf"{CTIME} us=(?P<micros>\d{{1,6}}){REST}", "micros", time=CTIME_ISO, level=None),
+        record(rf"{CTIME} : (?P<level>Info|Error|Warning|Debug|Auth|Proxy):{REST}",
+               time=CTIME_ISO, level=_CTIME_LEVELS),
+        record(rf"{CTIME}(?: :)? {MESSAGE}", time=CTIME_ISO, level=None),
+        record(rf"\[{CTIME}\](?: (?P<source>[\w-]+(?: [\w.:-]+)?):)?{REST}", time=CTIME_ISO,
+               level=None, source="source"),
+    ),
+)  # fmt: skip
+
+EPOCHAL = Program(
+    "epoch",
+    "Unbound, Mosquitto and others that begin with the seconds of Unix.",
+    r"\[\d{10}(?:\.\d{1,9})?\] |\d{10}: ",
+    (
+        record(rf"\[(?P<stamp>\d{{10}})\] (?P<source>[\w-]+)\[(?P<pid>\d+)(?::(?P<thread>[^\]]+))?"
+               rf"\] {_LEVELLED}:{REST}", "pid", "thread", source="source"),
+        record(rf"\[(?P<stamp>\d{{10}}(?:\.\d{{1,9}})?)\] {MESSAGE}", level=None),
+        record(rf"(?P<stamp>\d{{10}}): {MESSAGE}", level=None),
+    ),
+)  # fmt: skip
+
+DAEMONS: tuple[Program, ...] = (
+    FAIL2BAN, CLICKHOUSE, MACOS, CISCO, SAMBA, POSTGRES_CSV, SURICATA, CLOUDFRONT, EXCHANGE,
+    TAI64N, CTIMED, EPOCHAL,
+)  # fmt: skip
+"""All of them; no two are sure of the same line."""
