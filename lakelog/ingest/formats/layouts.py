@@ -72,7 +72,8 @@ JBOSS = Program(
     rf"(?:{DATE} )?\d\d:\d\d:\d\d,\d{{3}} (?:{LEVEL}) +\[[^\]]+\] \(",
     (
         record(
-            rf"{STAMP} {_LEVELLED} +\[(?P<source>[^\]]+)\] \((?P<thread>[^)]*(?:\([^)]*\))?[^)]*)\)"
+            rf"{STAMP} {_LEVELLED} +\[(?P<source>[^\]]+)\]"
+            r" \((?P<thread>[^()]*(?:\([^()]*\)[^()]*)?)\)"
             rf"{REST}",
             "thread", source="source",
         ),

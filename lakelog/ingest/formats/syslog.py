@@ -39,6 +39,11 @@ PATTERNS = (
         rf"{PRI}1 - {_NEW}", "-", "syslog", SEVERITY,
         source="app", data=_NEW_DATA, numbers=("pri",), dashes=("app", *_NEW_DATA),
     ),
+    Pattern(
+        rf"(?:{PRI})?{MONTH} +(?P<day>\d{{1,2}}) {CLOCK} {TZ}:?{_TAGGED}",
+        "?-{mon}-{day}T{clock}{tz}", "syslog", SEVERITY, source="app",
+        data=(*_OLD_DATA, "tz"), numbers=("pri",),
+    ),
     # daemons that write their files themselves name no host: Dovecot, dnsmasq, yum
     Pattern(
         rf"{MONTH} +(?P<day>\d{{1,2}}) {CLOCK} (?P<app>[A-Za-z][\w./-]*)(?:\((?P<user>[^)]*)\))?"
@@ -50,11 +55,6 @@ PATTERNS = (
         rf"{MONTH} +(?P<day>\d{{1,2}}) {CLOCK} (?P<app>[A-Za-z][\w./-]*)(?:\[(?P<procid>\d+)\])?:"
         r"(?: +(?P<message>.*))?",
         "?-{mon}-{day}T{clock}", "syslog", source="app", data=("procid",),
-    ),
-    Pattern(
-        rf"(?:{PRI})?{MONTH} +(?P<day>\d{{1,2}}) {CLOCK} {TZ}:?{_TAGGED}",
-        "?-{mon}-{day}T{clock}{tz}", "syslog", SEVERITY, source="app",
-        data=(*_OLD_DATA, "tz"), numbers=("pri",),
     ),
     Pattern(
         rf"(?:{PRI})?{MONTH} +(?P<day>\d{{1,2}}) {CLOCK}{_TAGGED}", "?-{mon}-{day}T{clock}",
