@@ -211,7 +211,9 @@ def make_branch(
         start_branch(store, name, target, message)
     except FileExistsError:
         raise AlreadyExists(f"branch {name!r} exists: choose another name") from None
-    return store.refs.head(name)
+    head = store.refs.head(name)
+    store.refs.note(head)  # so that it is missed if its only move is lost
+    return head
 
 
 def delete_branch(store: Store, name: str, settle: Settle) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lakelog.event import from_micros
-from lakelog.store import disk, idrun, manifest, rows, salvage, segment, sql, wal
+from lakelog.store import disk, idrun, manifest, orphans, salvage, segment, wal
 from lakelog.store.aside import Repaired, give_up, replace, set_aside
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
@@ -86,14 +86,7 @@ def renew_ids(store: Store, branch: str, connect: Connect, outcome: Repaired) ->
         return
     parts = [_keys_left(store, run) for run in bad]
     entries = [e for e in store.manifests.entries(state) if e["kind"] == "events"]
-    paths = [store.layout.object("segments", e["key"]) for e in entries]
-    if paths:
-        query = (
-            "SELECT DISTINCT sha256(coalesce(source, '') || chr(0) || id)[1:24] AS key"
-            f" FROM {sql.parquet(paths)} WHERE id <> ''"
-        )
-        keys = connect().cursor().sql(query).to_arrow_table()["key"]
-        parts.append(rows.key_arrays(keys))
+    parts.append(orphans.ids_in(store, connect, [e["key"] for e in entries]))
     high, low = idrun.merge(parts)
     made = (idrun.write(store.layout, high, low, disk.random_hex()),) if len(high) else ()
     names = tuple(r["digest"] for r in bad)

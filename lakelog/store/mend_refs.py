@@ -17,6 +17,7 @@ from lakelog.store.refs import Head, Move, author, encode_move, encode_packed, r
 
 Marks = dict[str, int]
 Moves = dict[int, tuple[Move, bytes]]
+_REWINDS = ("rollback", "undo", "repair", "branch")
 _DONE_ONCE = (
     "ingest", "dedupe", "retention", "quarantine", "view", "format", "rollback", "undo",
 )  # fmt: skip
@@ -27,6 +28,8 @@ def mend_moves(store: Store, branch: str, outcome: Repaired) -> None:
     """Put a move with op `lost` in the place of each that cannot be read; if the newest is one,
     make a move on top with the state that is found for it."""
     good, bad, top = salvage.moves(store, branch)
+    if not top and (disk.listing(store.layout.wal_dir(branch)) or _is_only(store)):
+        top = 1  # it had at least its first
     torn = _damaged_packed(store, branch)
     missing = [n for n in range(1, top + 1) if n not in good]
     if not missing and not torn:
@@ -47,6 +50,10 @@ def mend_moves(store: Store, branch: str, outcome: Repaired) -> None:
     store.refs.forget()
     if missing:
         outcome.lost.append(f"branch {branch}: {_listed(missing)} of its log")
+
+
+def _is_only(store: Store) -> bool:
+    return len(store.refs.all_branches()) == 1
 
 
 def _damaged_packed(store: Store, branch: str) -> dict[str, tuple[int, int]]:
@@ -78,10 +85,17 @@ def _stand_in(
         number=number, branch=branch, prev=document.digest(before[1]) if before else "",
         commit=disk.random_hex(), time=before[0].time + 1 if before else when, author=author(),
         op="lost", message=after[0].prev if after else "", snapshot=snapshot,
-        generation=before[0].generation + (not at) if before else 0,
+        generation=_generation(before[0] if before else None, after[0] if after else None, not at),
         wal=before[0].wal if before else {},
     )  # fmt: skip
     return move, encode_move(move)
+
+
+def _generation(before: Move | None, after: Move | None, is_newest: bool) -> int:
+    """The generation that a lost move had, as far as its neighbours tell; of the newest one more,
+    as it may have been a rewind."""
+    least = before.generation + is_newest if before else 0
+    return max(least, after.generation - (after.op in _REWINDS)) if after else least
 
 
 def _move(store: Store, base: Head, state: Manifest, change: Change) -> None:
@@ -104,10 +118,10 @@ def restore_state(store: Store, branch: str, connect: Connect, outcome: Repaired
     base = _newest_open(store, moves)
     state = store.manifests.load(base.snapshot)
     known = salvage.named(store)
-    sealed = _sealed_before(store, moves, base, known)
+    sealed, elsewhere = _sealed_before(store, moves, base, known)
     way, marks = orphans.adopt(store, connect, base, known, sealed)
     entries = tuple(salvage.entry(store, key) for step in way for key in step.segments)
-    runs = tuple(run for step in way for run in step.runs)
+    runs = tuple(orphans.with_runs(store, connect, way))
     lost, marks = _lost_commits(store, branch, moves, marks)
     number, events = head.move.number, sum(e["events"] for e in entries)
     where = "its own state" if base.number == number else f"the state of move {base.number}"
@@ -121,8 +135,10 @@ def restore_state(store: Store, branch: str, connect: Connect, outcome: Repaired
         f"branch {branch}: moved past damaged move {number}, onto {where};"
         f" {events} later events taken back from segments"
     )
+    if not base.number:
+        outcome.lost.append(f"branch {branch}: every state of it, and what none of its WALs sealed")
     outcome.lost.extend(_undone(store, branch, base.number))
-    outcome.lost.extend(lost)
+    outcome.lost.extend([*lost, *elsewhere])
 
 
 def _rebuild_page(store: Store, head: Head, outcome: Repaired) -> bool:
@@ -139,8 +155,11 @@ def _rebuild_page(store: Store, head: Head, outcome: Repaired) -> bool:
     return True
 
 
-def _sealed_before(store: Store, moves: list[Move], base: Move, known: set[str]) -> Marks:
-    """Return how far each writer was sealed when a state was made, for all writers there ever were.
+def _sealed_before(
+    store: Store, moves: list[Move], base: Move, known: dict[str, set[str]]
+) -> tuple[Marks, list[str]]:
+    """Return how far each writer was sealed when a state was made, for all writers there ever were,
+    and name what was sealed later and stands in states of other branches: it is not taken back.
 
     A writer that is missing in a move may be finished, and its watermark left out: so the highest
     of all moves counts, and so do the segments that kept states name, whose frames were sealed. A
@@ -149,15 +168,22 @@ def _sealed_before(store: Store, moves: list[Move], base: Move, known: set[str])
     marks: Marks = {}
     before = {move.number: move.generation for move in moves}
     for move in moves:
-        rewound = move.op != "lost" and move.generation > before.get(move.number - 1, 0)
+        is_newest = move.op == "lost" and move.number == max(before)  # it need not be a rewind
+        rewound = not is_newest and move.generation > before.get(move.number - 1, 0)
         if move.number <= base.number or rewound:
             for writer, mark in move.wal.items():
                 marks[writer] = max(mark, marks.get(writer, -1))
-    found = salvage.sealings(store, set())
-    return salvage.raised(
-        marks,
-        [s for s in found if s.branch == base.branch and not known.isdisjoint(s.segments)],
-    )
+    found = [
+        s for s in salvage.sealings(store, ())
+        if s.branch == base.branch and not known.keys().isdisjoint(s.segments)
+    ]  # fmt: skip
+    elsewhere = [
+        f"branch {base.branch}: events of segment {key[:12]}, which branch {name} still has"
+        for s in found if salvage.raised(marks, [s]) != marks
+        for key in s.segments if base.branch not in known.get(key, ())
+        for name in sorted(known.get(key, ()))[:1]
+    ]  # fmt: skip
+    return salvage.raised(marks, found), elsewhere
 
 
 def _lost_commits(
@@ -195,9 +221,11 @@ def _newest_open(store: Store, moves: list[Move]) -> Move:
     """The newest move whose state opens; one of number 0 on an empty state if there is none."""
     ordered = sorted(moves, key=lambda move: -move.number)
     for move, before in itertools.zip_longest(ordered, ordered[1:]):
-        guessed = move.op == "lost" and before is not None and move.snapshot == before.snapshot
-        if not guessed and salvage.opens(store, move.snapshot):
-            return move
+        if salvage.opens(store, move.snapshot):
+            guess = before.snapshot if before else ""
+            is_empty = not before and not store.manifests.load(move.snapshot).parent
+            if move.op != "lost" or not (move.snapshot == guess or is_empty):
+                return move
     empty = manifest.empty(disk.random_hex(), disk.now_us(), author())
     snapshot = store.manifests.write(empty).digest
     return dataclasses.replace(ordered[-1], number=0, snapshot=snapshot, wal={}, time=0)

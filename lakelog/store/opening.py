@@ -76,8 +76,8 @@ def create_or_load(root: str, settings: Settings) -> Store:
 def refuse_orphan(layout: Layout) -> None:
     """Refuse to make a lake where one lost its lakelog.json. Raises DamagedLake."""
     for branch in disk.listing(layout.heads):
-        held = disk.exists(f"{layout.heads}/{branch}/hint")
-        held = held or bool(disk.listing(f"{layout.wals}/{branch}"))
+        moves = {n for n in disk.listing(f"{layout.heads}/{branch}") if n[0] != "."}
+        held = moves - {"000000000001.json"} or disk.listing(f"{layout.wals}/{branch}")
         if held and not disk.exists(layout.config):  # nobody appends before it is there
             raise DamagedLake(layout.config, "it is missing, though the lake holds moves or WALs")
 

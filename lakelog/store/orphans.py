@@ -8,10 +8,11 @@ else lies on disk are leftovers of lost races, and inputs of compactions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
-from lakelog.store import disk, document, salvage, segment, sql
+from lakelog.store import disk, document, idrun, rows, salvage, segment, sql
+from lakelog.store.manifest import Entry
 from lakelog.store.opening import Store
 from lakelog.store.refs import Move
 from lakelog.store.salvage import Marks, Sealed
@@ -21,7 +22,7 @@ Connect = Callable[[], Any]
 
 
 def adopt(
-    store: Store, connect: Connect, base: Move, known: set[str], marks: Marks
+    store: Store, connect: Connect, base: Move, known: Container[str], marks: Marks
 ) -> tuple[list[Sealed], Marks]:
     """Return what can be proved to have been sealed after a move, in order, and the watermarks
     that it raises. Of two sealings of the same frames the larger counts."""
@@ -83,6 +84,32 @@ def _is_there(store: Store, connect: Connect, base: Move, sealed: Sealed) -> boo
     query = f"""SELECT EXISTS (SELECT 1 FROM {theirs} AS a JOIN {ours} AS b
         ON a.origin = b.origin AND a.position = b.position)"""
     return bool(connect().cursor().execute(query).fetchone()[0])
+
+
+def with_runs(store: Store, connect: Connect, way: list[Sealed]) -> list[Entry]:
+    """Return the id runs of sealings; one that is lost is made of the ids in the segments."""
+    runs = []
+    for step in way:
+        runs += step.runs
+        if not step.runs:
+            kinds = {key: segment.metadata(store.layout, key)["kind"] for key in step.segments}
+            high, low = ids_in(store, connect, [k for k, kind in kinds.items() if kind == "events"])
+            if len(high):
+                runs.append(idrun.write(store.layout, high, low, disk.random_hex()))
+    return runs
+
+
+def ids_in(store: Store, connect: Connect, keys: list[str]) -> tuple[Any, Any]:
+    """Return the identity keys of the ids in event segments; content keys are not there."""
+    import numpy as np
+
+    if not keys:
+        return np.zeros(0, "<u8"), np.zeros(0, "<u4")
+    query = (
+        "SELECT DISTINCT sha256(coalesce(source, '') || chr(0) || id)[1:24] AS key"
+        f" FROM {sql.parquet(_paths(store, keys))} WHERE id <> ''"
+    )
+    return rows.key_arrays(connect().cursor().sql(query).to_arrow_table()["key"])
 
 
 def _paths(store: Store, keys: list[str]) -> list[str]:

@@ -93,7 +93,7 @@ def _fetched(store: Store, path: str, copy: str, damaged: bytes) -> bytes | None
         if relative.split(os.sep)[0] in OBJECTS:
             fits = document.digest(data) == parse_object(name)
         elif parse_wal(name):
-            fits = _is_longer_wal(data, damaged, path)
+            return _with_rest(data, damaged, path)
         elif parse_packed(name):
             fits = _leads_on(store, path, other)
         elif parse_move(name) is not None:
@@ -155,16 +155,16 @@ def _fetch_before(
     return len(outcome.fetched) > found
 
 
-def _is_longer_wal(data: bytes, damaged: bytes, path: str) -> bool:
-    """Whether a copy of a WAL is intact and holds every frame that can be read here."""
+def _with_rest(data: bytes, damaged: bytes, path: str) -> bytes | None:
+    """Return a copy of a WAL, if it is intact, and what was written here after it was made."""
     opened = wal.decode_header(data)
     if opened is None or not belongs(opened[0], path):
-        return False
+        return None
     seen = wal.scan(data[opened[1] :], opened[1], "")
     was = wal.decode_header(damaged)
     foreign = was is not None and not belongs(was[0], path)
-    here = set() if foreign else {frame.sequence for frame in wal.resume(damaged, 0, 0, "")}
-    return not seen.torn and here <= {frame.sequence for frame in seen.frames}
+    rest = b"" if foreign or seen.ended else damaged[len(data) :]
+    return None if seen.torn or data + rest == damaged else data + rest
 
 
 def _is_that_move(store: Store, path: str, data: bytes, damaged: bytes) -> bool:

@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 import orjson
@@ -137,12 +137,13 @@ def changes(store: Store, base: Manifest, entries: list[Entry]) -> tuple[Entry, 
     return (*removals, *(e for k, e in new.items() if old.get(k) != e))
 
 
-def named(store: Store) -> set[str]:
-    """Return every segment that a state which opens names, of any kept move or tag."""
+def named(store: Store) -> dict[str, set[str]]:
+    """Return every segment that a state which opens names, of any kept move or tag, with the
+    branches of these."""
     store.manifests.forget()
-    found: set[str] = set()
+    found: dict[str, set[str]] = {}
     paged: dict[str, set[str] | None] = {}
-    for digest in _states(store):
+    for branch, digest in _states(store):
         try:
             state = store.manifests.load(digest)
         except Damaged:
@@ -153,7 +154,8 @@ def named(store: Store) -> set[str]:
                 paged[page.digest] = _added(store.manifests.page(page)) if readable else None
         keys = [paged[page.digest] for page in state.pages]
         if None not in keys:
-            found = found.union(_added(state.tail), *filter(None, keys))
+            for key in _added(state.tail).union(*filter(None, keys)):
+                found.setdefault(key, set()).add(branch)
     return found
 
 
@@ -161,13 +163,15 @@ def _added(entries: Iterable[Entry]) -> set[str]:
     return {e["key"] for e in entries if e.get("add") == "segment"}
 
 
-def _states(store: Store) -> list[str]:
-    names: dict[str, None] = {}
+def _states(store: Store) -> list[tuple[str, str]]:
+    names: dict[tuple[str, str], None] = {}
     for branch in store.refs.all_branches():
-        names.update(dict.fromkeys(move.snapshot for move, _ in moves(store, branch)[0].values()))
-    for tag in store.refs.tag_names():
+        for move, _ in moves(store, branch)[0].values():
+            names[branch, move.snapshot] = None
+    for name in store.refs.tag_names():
         with contextlib.suppress(DamagedRef):
-            names[store.refs.tag(tag).snapshot] = None
+            tag = store.refs.tag(name)
+            names[tag.branch, tag.snapshot] = None
     return list(names)
 
 
@@ -180,7 +184,7 @@ def raised(marks: Marks, way: list[Sealed]) -> Marks:
     return done
 
 
-def sealings(store: Store, known: set[str]) -> list[Sealed]:
+def sealings(store: Store, known: Container[str]) -> list[Sealed]:
     """Group the intact segments on disk that are not `known` by the attempt that wrote them."""
     groups: dict[str, Sealed] = {}
     for digest in objects(store, "segments"):
