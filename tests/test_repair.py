@@ -259,7 +259,9 @@ def test_a_damaged_segment_is_set_aside_and_its_events_are_listed(tmp_path: Path
     assert len(done.lost) == 1
     assert "2 events" in done.lost[0]
     assert "seq 3 to 4" in done.lost[0]
-    assert "(B 2)" in done.lost[0]
+    assert "types B 2" in done.lost[0]
+    assert "sources s0 1, s1 1" in done.lost[0]
+    assert done.kept == ["branch main: 4 events in 2 segments, up to 0 in WALs"]
     (aside,) = [Path(path, name) for name in done.aside if name.endswith("parquet")] or [
         Path(path, name) for name in done.aside if ".parquet" in name
     ]

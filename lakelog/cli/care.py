@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
+import textwrap
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -85,12 +87,12 @@ def repair(app: App, copy: str | None, dry_run: bool, yes: bool, target: Target)
             click.get_current_context().exit(exits.WRONG)
         return
     for problem in report.problems[:_LISTED_MAX]:
-        app.say(_problem_line(store, problem))
+        app.say(_wrapped(_problem_line(store, problem)))
     outcome = _repaired(store, first, report, copy, yes)
     after = outcome.after or report
-    lists = {k: getattr(outcome, k) for k in ("fetched", "aside", "done", "lost")}
+    lists = {k: getattr(outcome, k) for k in ("fetched", "aside", "done", "lost", "kept")}
     record = {**lists, "after": report_record(store, after)}
-    emit_record(record, target, lambda: "\n".join(_repair_lines(store, outcome)) + "\n")
+    emit_record(record, target, lambda: "\n".join(_repair_lines(store, outcome, copy)) + "\n")
     if not after.intact:
         click.get_current_context().exit(exits.WRONG)
 
@@ -250,20 +252,49 @@ def _problem_line(store: Store, problem: Problem) -> str:
     return f"{where}{at}: {cell(problem.reason)}{note}"
 
 
-def _repair_lines(store: Store, outcome: Repaired) -> Iterator[str]:
-    for title, lines in (
-        ("fetched", [_inside(store, p) for p in outcome.fetched]),
-        ("set aside", outcome.aside), ("done", outcome.done), ("lost", outcome.lost),
-    ):  # fmt: skip
-        for line in lines:
-            yield f"{title:<10} {cell(line)}"
+def _repair_lines(store: Store, outcome: Repaired, copy: str | None) -> Iterator[str]:
+    """What an operator reads: the verdict first, what to do next last."""
     after = outcome.after
     if after is not None and not after.intact:
-        yield from _report_lines(store, after)
+        yield "NOT INTACT YET: see below"
     elif not outcome.lost:
         yield "intact again, nothing is lost"
     else:
-        yield f"intact again, {many(len(outcome.lost), 'loss', 'losses')} listed above"
+        yield f"intact again, but {many(len(outcome.lost), 'loss', 'losses')}: see LOST"
+    for title, lines in (
+        ("FETCHED from the copy", [_inside(store, p) for p in outcome.fetched]),
+        ("SET ASIDE, nothing is deleted", outcome.aside), ("DONE", outcome.done),
+        ("LOST", outcome.lost), ("KEPT", outcome.kept),
+        ("NEXT", list(_next_steps(outcome, copy))),
+    ):  # fmt: skip
+        if lines:
+            yield f"\n{title}"
+            yield from (_wrapped(cell(line)) for line in lines)
+    if after is not None and not after.intact:
+        yield ""
+        yield from _report_lines(store, after)
+
+
+def _next_steps(outcome: Repaired, copy: str | None) -> Iterator[str]:
+    if outcome.after is not None and not outcome.after.intact:
+        yield "close the writers of the files named below, then run `lakelog repair` again"
+    lost = "\n".join(outcome.lost)
+    if "do it again" in lost:
+        yield "do again what LOST says; `lakelog log` shows what was done when"
+    if re.search("events|lines|group commits|sealed|do it again|jsonl", lost):
+        yield "append or ingest lost events again: ids that are still there stay as they are"
+    if outcome.aside:
+        yield "keep cache/damaged until you need none of it, then delete it"
+    if copy is None and outcome.lost:
+        yield "run `lakelog backup LAKE TO` often: `repair --from TO` then loses less"
+
+
+def _wrapped(line: str) -> str:
+    """A line of a list, broken at spaces where the terminal is narrower."""
+    return textwrap.fill(
+        line, width(), initial_indent="  ", subsequent_indent="      ", break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _inside(store: Store, path: str) -> str:

@@ -12,12 +12,14 @@ from lakelog.store.opening import Store
 
 @dataclass
 class Repaired:
-    """What a repair did: files fetched from the copy, set aside, and what is lost, in words."""
+    """What a repair did: files fetched from the copy, set aside, and in words what else was done,
+    what is lost, and what each branch holds now (`kept`)."""
 
     fetched: list[str] = field(default_factory=list)
     aside: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
     after: Report | None = None
 
 

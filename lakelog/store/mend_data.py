@@ -18,6 +18,7 @@ from lakelog.store.tail import Tail, WalFile, needed, pick
 from lakelog.store.trim import trim
 
 Connect = Callable[[], Any]
+_SHOWN = 5
 
 
 def drop_segments(store: Store, branch: str, outcome: Repaired) -> None:
@@ -66,16 +67,25 @@ def _runs_of(store: Store, state: Manifest, bad: list[Entry]) -> tuple[str, ...]
 
 
 def _loss(branch: str, entry: Entry) -> str:
-    low, high = (f"{from_micros(t):%Y-%m-%dT%H:%M:%S.%fZ}" for t in entry["time"])
-    types = entry.get("types", "many")
-    names = (
-        "many types" if isinstance(types, str) else ", ".join(f"{k} {n}" for k, n in types.items())
+    low, high = (f"{from_micros(t):%Y-%m-%dT%H:%M:%SZ}" for t in entry["time"])
+    kind = "events" if entry["kind"] == "events" else "quarantined lines"
+    counts = "; ".join(
+        f"{column} {_listed(entry[column])}" for column in ("types", "sources") if column in entry
     )
-    seq = entry.get("seq", ["?", "?"])
+    seq = f", seq {entry['seq'][0]} to {entry['seq'][1]}" if "seq" in entry else ""
     return (
-        f"branch {branch}: {entry['events']} events of segment {entry['key'][:12]},"
-        f" seq {seq[0]} to {seq[1]}, {low} to {high} ({names})"
+        f"branch {branch}: {entry['events']} {kind} of segment {entry['key'][:12]}, {low} to {high}"
+        f"{seq}" + (f" ({counts})" if counts else "")
     )
+
+
+def _listed(counts: dict[str, int] | str) -> str:
+    """Some of the values of a column, the most frequent first, with the rows of each."""
+    if isinstance(counts, str):
+        return counts
+    ordered = sorted(counts.items(), key=lambda pair: -pair[1])
+    shown = ", ".join(f"{name or '(none)'} {count}" for name, count in ordered[:_SHOWN])
+    return shown + (f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else "")
 
 
 def renew_ids(store: Store, branch: str, connect: Connect, outcome: Repaired) -> None:

@@ -159,31 +159,35 @@ def _sealed_before(
     store: Store, moves: list[Move], base: Move, known: dict[str, set[str]]
 ) -> tuple[Marks, list[str]]:
     """Return how far each writer was sealed when a state was made, for all writers there ever were,
-    and name what was sealed later and stands in states of other branches: it is not taken back.
+    and name what was sealed later and is not taken back.
 
     A writer that is missing in a move may be finished, and its watermark left out: so the highest
     of all moves counts, and so do the segments that kept states name, whose frames were sealed. A
-    rewind after the state took off what had been sealed before it: that does not come back.
+    rewind after the state took off some of what had been sealed before it: none of it comes back.
     """
     marks: Marks = {}
     before = {move.number: move.generation for move in moves}
-    for move in moves:
-        is_newest = move.op == "lost" and move.number == max(before)  # it need not be a rewind
-        rewound = not is_newest and move.generation > before.get(move.number - 1, 0)
-        if move.number <= base.number or rewound:
-            for writer, mark in move.wal.items():
-                marks[writer] = max(mark, marks.get(writer, -1))
+    rewinds = [
+        m.number for m in moves if m.generation > before.get(m.number - 1, 0)
+        and not (m.op == "lost" and m.number == max(before))  # it need not be one
+    ]  # fmt: skip
+    limit = max([base.number, *rewinds])
+    for move in (m for m in moves if m.number <= limit):
+        for writer, mark in move.wal.items():
+            marks[writer] = max(mark, marks.get(writer, -1))
     found = [
         s for s in salvage.sealings(store, ())
         if s.branch == base.branch and not known.keys().isdisjoint(s.segments)
     ]  # fmt: skip
+    span = f"moves {base.number + 1} to {limit}"
+    off = [f"branch {base.branch}: what {span} sealed, as move {limit} took some of it off"]
     elsewhere = [
         f"branch {base.branch}: events of segment {key[:12]}, which branch {name} still has"
         for s in found if salvage.raised(marks, [s]) != marks
         for key in s.segments if base.branch not in known.get(key, ())
         for name in sorted(known.get(key, ()))[:1]
     ]  # fmt: skip
-    return salvage.raised(marks, found), elsewhere
+    return salvage.raised(marks, found), [*elsewhere, *(off if limit > base.number else ())]
 
 
 def _lost_commits(

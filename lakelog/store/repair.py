@@ -28,7 +28,7 @@ from lakelog.store.layout import (
 from lakelog.store.mend_data import Connect
 from lakelog.store.opening import Store, change_settings, write_config
 from lakelog.store.refs import Tag, author, read_packed
-from lakelog.store.tail import belongs
+from lakelog.store.tail import Tail, belongs
 from lakelog.store.verify import verify
 
 __all__ = ["Repaired", "repair"]
@@ -54,7 +54,19 @@ def repair(
     _fresh(store)
     _give_up_rest(store, outcome)
     outcome.after = verify(store)
+    if outcome.after.intact:
+        outcome.kept += [_kept(store, branch) for branch in store.refs.branches()]
     return outcome
+
+
+def _kept(store: Store, branch: str) -> str:
+    """Say what a branch holds."""
+    pending = Tail(store.layout, store.refs, branch).collect()
+    totals = store.manifests.load(pending.head.move.snapshot).totals
+    return (
+        f"branch {branch}: {totals.events:,} events in {totals.segments:,} segments, up to"
+        f" {pending.events:,} in WALs"
+    )
 
 
 def _fresh(store: Store) -> None:
@@ -218,7 +230,7 @@ def _give_up_rest(store: Store, outcome: Repaired) -> None:
         digest = parse_object(os.path.basename(problem.path))
         if kind in OBJECTS and digest and not salvage.intact(store, kind, digest):
             given[kind].append(digest)
-            outcome.lost.append(f"{kind}/{digest[:12]}, which older states or tags may name")
+            outcome.lost.append(f"{kind}/{digest[:12]}: older states or tags that need it")
         elif problem.path.startswith(store.layout.tags):
             _renew_tag(store, problem.path, outcome)
         elif problem.path.startswith(store.layout.gc) or problem.kind == "derived":

@@ -22,6 +22,7 @@ from tests.support.histories import WAYS
 from tests.test_protocol_planted import PLANTED
 from tests.torture.calls import PLAYS
 from tests.torture.lives import ON_DISK
+from tests.torture.repairs import THEMES
 from tests.torture.trace import WORK
 from tests.torture.viewed import FAULTS
 
@@ -93,11 +94,17 @@ def _by_way(way: str, *, on_disk: bool = False) -> tuple[int, int]:
     return wanted[0], wanted[1] - wanted[0]
 
 
+def _themed(theme: str) -> tuple[int, int]:
+    """The first case of the row of repairs of one theme, and from which to which such cases are."""
+    return THEMES.index(theme), len(THEMES)
+
+
 def _verb(name: str) -> int:
     """The case of the row of crash states that takes one verb."""
     return list(WORK).index(name)
 
 
+REFS = f"{STORE}.mend_refs"
 WRITER, DISK = f"{STORE}.writer:Writer", f"{STORE}.disk"
 EDITS = [
     _edited("a sync dropped: the frame", "states", f"{WRITER}._store_frame",
@@ -205,6 +212,28 @@ EDITS = [
             "over.layer, over.tail.num_rows", "over.layer, 0"),
     _edited("covered rows of a compacted segment read", "views", f"{VIEWS}.lineage:Lineage.missing",
             "tuple((a, b) for a, b in spans)", "()"),
+    _edited("repair: rewinds after the state forgotten", "repair", f"{REFS}:_sealed_before",
+            "limit = max([base.number, *rewinds])", "limit = base.number", *_themed("states")),
+    _edited("repair: watermarks of the state's move alone", "repair", f"{REFS}:_sealed_before",
+            "m.number <= limit", "m.number == limit", *_themed("states")),
+    _edited("repair: lost commits not listed", "repair", f"{REFS}:restore_state",
+            "outcome.lost.extend([*lost, *elsewhere])", "pass", *_themed("sealing")),
+    _edited("repair: undone moves not listed", "repair", f"{REFS}:restore_state",
+            "outcome.lost.extend(_undone(store, branch, base.number))", "pass", *_themed("states")),
+    _edited("repair: watermarks of the damaged move kept", "repair", f"{REFS}:restore_state",
+            "watermarks=marks,", "watermarks=None,", *_themed("sealing")),
+    _edited("repair: ids of what was taken back forgotten", "repair", f"{REFS}:restore_state",
+            "ids_add=runs,", "ids_add=(),", *_themed("sealing")),
+    _edited("repair: a lost segment not listed", "repair", f"{STORE}.mend_data:drop_segments",
+            "outcome.lost.extend(_loss(branch, entry) for entry in gone)", "pass", *_themed("any")),
+    _edited("repair: an older state than there is", "repair", f"{REFS}:_newest_open",
+            "key=lambda move: -move.number", "key=lambda move: move.number", *_themed("states")),
+    _edited("repair: a WAL cut back to its copy", "repair", f"{STORE}.repair:_with_rest",
+            "else data + rest", "else data", *_themed("copied")),
+    _edited("repair: a gap passed over by one too many", "repair", f"{STORE}.mend_data:_pass_over",
+            "sealed={writer: last}", "sealed={writer: last + 1}", *_themed("wal")),
+    _edited("repair: a stand-in that looks like a state", "repair", f"{REFS}:_newest_open",
+            'move.op != "lost" or ', "True or ", *_themed("sealing")),
     _edited("a descriptor left open", "leaks", f"{DISK}:sync_dir", "os.close(fd)", "pass"),
     _edited("a temporary file left", "leaks", f"{DISK}:create_whole", "unlink(made)", "pass"),
 ]  # fmt: skip

@@ -21,6 +21,7 @@ from tests.torture import (
     kills,
     leaks,
     lives,
+    repairs,
     sequences,
     trace,
     viewed,
@@ -35,7 +36,7 @@ CAUGHT, MISSED, BROKEN = 0, 3, 4
 PLAYED: dict[str, Row] = {
     row.name: row
     for module in (calls, clocks, contests, corruptions, followed, full, fuzz, images, kills,
-                   leaks, lives, sequences, viewed)
+                   leaks, lives, repairs, sequences, viewed)
     for row in module.ROWS
 }  # fmt: skip
 

@@ -13,11 +13,9 @@ import contextlib
 import itertools
 import os
 import random
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,67 +30,13 @@ from lakelog.store.tail import Tail
 from tests.support import damage, lakes, seam
 from tests.support.world import warm_engine
 from tests.torture.case import Case, Row
+from tests.torture.losses import REWINDS, Branch, Harm, Judge, Keys, State
 
 ROUNDS, ACTS = 8, 9
 """Damages of one life, and what happens at most before each."""
 WAYS = ["bit", "bit", "block", "cut", "emptied", "deleted", "deleted"]
 _START = 2_000_000_000_000_000
 """The first moment of every life, in microseconds; files are older by their own time."""
-REWINDS = {"rollback", "undo", "branch"}
-_PAST = re.compile(r"past damaged move (\d+), on (its own state|an empty state|.*move (\d+))")
-_COMMITS = re.compile(r"branch (\S+): group commits (\d+) to (\d+) of writer ([0-9a-f]{12})")
-Keys = frozenset[str]
-
-
-@dataclass(frozen=True)
-class State:
-    """A move and what it holds: event keys by segment, and the objects it needs."""
-
-    move: Move
-    held: dict[str, Keys]
-    needs: frozenset[str]
-
-    @property
-    def keys(self) -> Keys:
-        """All keys of the state."""
-        return frozenset().union(*self.held.values())
-
-
-@dataclass
-class Branch:
-    """What is known of one branch: its states by number, the tail, and ids that it knows."""
-
-    states: dict[int, State] = field(default_factory=dict)
-    tail: dict[str, str] = field(default_factory=dict)
-    """Keys that are acknowledged and not yet published, with the name of the event."""
-    known: dict[str, Keys] = field(default_factory=dict)
-    """Keys of ids by snapshot: those a state refuses."""
-    frames: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Where each key was acknowledged: writer and sequence."""
-
-    @property
-    def newest(self) -> State:
-        """The state of the head."""
-        return self.states[max(self.states)]
-
-    @property
-    def visible(self) -> Keys:
-        """What a reader sees."""
-        return self.newest.keys | self.tail.keys()
-
-
-@dataclass
-class Harm:
-    """The files damaged at one moment: (relative path, way), and keys by WAL file before."""
-
-    files: dict[str, str]
-    wals: dict[str, Keys]
-    unseen: Keys
-    """Keys of WALs that went in a way that nobody can see (FORMAT.md, F14.4)."""
-
-    def hits(self, digest: str) -> bool:
-        """Whether an object was damaged."""
-        return any(digest in name for name in self.files)
 
 
 class Life:
@@ -184,10 +128,11 @@ class Life:
 
     # --- what happens ---
 
-    def act(self) -> None:
+    def act(self, verb: Verb | None = None, name: str = "") -> None:
         """Let one thing happen on one branch."""
-        verb = self.dice.choice(VERBS)
-        name = "main" if verb is Life.writes_on else self.dice.choice(sorted(self.branches))
+        verb = verb or self.dice.choice(VERBS)
+        name = name or self.dice.choice(sorted(self.branches))
+        name = "main" if verb is Life.writes_on else name
         self.done.append(f"{verb.__name__} {name}")
         with contextlib.suppress(NothingToUndo):
             verb(self, name)
@@ -353,19 +298,24 @@ class Life:
         """Live for a while, be damaged, be repaired, and go on; False if there is no lake left."""
         for _ in range(self.dice.randint(1, ACTS)):
             self.act()
-        for name, branch in self.branches.items():
-            assert self.sees(name) == branch.visible, f"{name}: the model is wrong"
+        theme = THEMES[self.case.number % len(THEMES)] if self.dice.random() < 0.6 else "any"
+        for verb in PRELUDES[theme]:
+            self.act(verb, "main")
+        name = self.dice.choice(sorted(self.branches))
+        assert self.sees(name) == self.branches[name].visible, f"{name}: the model is wrong"
         copy = self.copy if os.path.exists(self.copy) and self.dice.random() < 0.6 else None
         is_fresh = self._fresh_copy and copy is not None
-        harm = self.harm()
+        harm = self.harm(self.aimed(theme))
         try:
             report = damage.checked(self.root)
         except LakeNotFound:
             return self._is_no_lake(harm)
         self.done.append(f"DAMAGED {harm.files}")
         for name in [n for n in self.branches if self._is_hidden(n, harm)]:
-            if not Refs(Layout(self.root)).numbers(name) and name != "main":
+            if not Refs(Layout(self.root)).numbers(name):
                 del self.branches[name]  # nothing tells that it was there
+        if "main" not in self.branches:
+            return False
         if report.intact:
             self._unnoticed(harm)
         done = damage.repaired(self.root, copy)
@@ -375,8 +325,7 @@ class Life:
         self.living.store.manifests.forget()
         if not done.after.intact or self._is_living_harmed(harm):
             lost += self._repaired_again(done, copy)
-        self.verified(harm, lost, is_fresh)
-        self.goes_on(harm)
+        self.goes_on(harm, self.verified(harm, lost, is_fresh))
         self.case.tally.notes["with a copy" if copy else "without a copy"] += 1
         self.case.tally.notes["with losses"] += bool(lost)
         self.case.verified(len(harm.files), int(not report.intact))
@@ -390,7 +339,23 @@ class Life:
         assert set(left) <= {"000000000001.json"}, f"a lake with {left} is not found"
         return False
 
-    def harm(self) -> Harm:
+    def aimed(self, theme: str) -> list[str]:
+        """Files that are damaged in any case."""
+        layout, states = Layout(self.root), self.branches["main"].states
+        newest, before = max(states), states.get(max(states) - 1)
+        manifests = {s.move.snapshot: None for _, s in sorted(states.items(), reverse=True)}
+        first, *others = (layout.object("manifests", digest) for digest in manifests)
+        if theme == "states":
+            return [first, *self.dice.sample(others[:6], min(len(others), 4))]
+        if theme == "sealing" and before is not None:
+            fresh = sorted(states[newest].held.keys() - before.held.keys())
+            segments = [layout.object("segments", key) for key in fresh[:1]]
+            return [self.dice.choice([first, layout.move("main", newest)]), *segments]
+        name = self.living.writer().name if theme in ("wal", "copied") else "-"
+        folder = layout.wal_dir("main")
+        return [f"{folder}/{file}" for file in sorted(os.listdir(folder)) if name in file][-1:]
+
+    def harm(self, aimed: list[str]) -> Harm:
         """Damage one to five files, those that matter most more often."""
         wals = self._wals()
         files = [f for f in damage.files(self.root) if not f.startswith("cache/")]
@@ -405,8 +370,9 @@ class Life:
                 kinds.setdefault("head", []).append(store.layout.object("manifests", digest))
         harmed: dict[str, str] = {}
         unseen: set[str] = set()
-        for _ in range(self.dice.choice([1, 1, 2, 2, 3, 4, 5])):
-            path = self.dice.choice(kinds[self.dice.choice(sorted(kinds))])
+        count = 0 if aimed else self.dice.choice([1, 1, 2, 2, 3, 4, 5])
+        drawn = [self.dice.choice(kinds[self.dice.choice(sorted(kinds))]) for _ in range(count)]
+        for path in aimed or drawn:
             name = os.path.relpath(os.path.join(self.root, path), self.root)
             way = self.dice.choice(WAYS)
             if name not in harmed and os.path.exists(f"{self.root}/{name}"):
@@ -493,13 +459,16 @@ class Life:
         assert again.after.intact, again.after.problems
         return again.lost
 
-    def verified(self, harm: Harm, lost: list[str], is_fresh: bool) -> None:
-        """Check every branch and tag after a repair."""
+    def verified(self, harm: Harm, lost: list[str], is_fresh: bool) -> dict[str, Keys]:
+        """Check every branch and tag after a repair; return what is seen now."""
         report = damage.checked(self.root)
         assert report.problems == (), report.problems
         store = opening.load(self.root)
+        seen = {name: self.sees(name) for name in self.branches}
         for name, branch in self.branches.items():
-            Judge(self, name, branch, harm, lost).check(self.sees(name), is_fresh)
+            Judge(self.root, name, branch, harm, lost, self.retired, self.adrift).check(
+                seen[name], is_fresh
+            )
         for tag, keys in self.tags.items():
             with contextlib.suppress(LakelogError, OSError):
                 snapshot = store.refs.tag(tag).snapshot
@@ -507,19 +476,24 @@ class Life:
                 entries = [e for e in store.manifests.entries(state) if e["kind"] == "events"]
                 found = frozenset().union(*(self._keys(store, e["key"]) for e in entries))
                 assert found == keys, f"tag {tag} names another state"
+        return seen
 
-    def goes_on(self, harm: Harm) -> None:
-        """The living writer appends, everybody settles, and a second repair has nothing to do."""
-        seen = {name: self.sees(name) for name in self.branches}
-        self.living.append(self.row())
+    def goes_on(self, harm: Harm, seen: dict[str, Keys]) -> None:
+        """The living writer appends, everybody settles, and a second repair has nothing to do.
+        What is sent again with its id changes nothing."""
+        again = [{**self.row(), "id": key} for key in sorted(seen["main"]) if key[0] == "i"]
+        self.living.append([*again, self.row()])
         held = {name for name in harm.wals if self.living.writer().name in name}
         if any(harm.files.get(name) == "deleted" for name in held):
             damage.repaired(self.root)  # that a file is missing shows now
         seen["main"] |= {f"e{self._serial}"}
+        store = opening.load(self.root)
         assert self.sees("main") == seen["main"], "the living writer's event is not there"
         for name, keys in seen.items():
             self.settles(name)
-            assert self.sees(name) == keys, f"{name}: settling changed what is there"
+            now = self.state(store, store.refs.head(name).move)
+            assert sum(map(len, now.held.values())) == len(now.keys), f"{name}: doubled"
+            assert now.keys == keys, f"{name}: settling changed what is there"
         again = damage.repaired(self.root)
         assert again.after is not None
         assert again.after.problems == (), f"{again.after.problems}, {harm.files}"
@@ -543,123 +517,24 @@ class Life:
         self.tags = {tag: keys for tag, keys in self.tags.items() if tag in names}
 
 
-class Judge:
-    """What a repair made of one branch, held against what there was."""
-
-    def __init__(
-        self, life: Life, name: str, branch: Branch, harm: Harm, lost: list[str]
-    ) -> None:  # fmt: skip
-        self.life, self.name, self.branch, self.harm, self.lost = life, name, branch, harm, lost
-        self.is_hidden = False
-        self.number = self._base()
-
-    def _base(self) -> int:
-        """The number of the state that repair went to."""
-        store, last = opening.load(self.life.root), max(self.branch.states)
-        old, move = self.branch.newest.move, None
-        with contextlib.suppress(UnknownRef):
-            move = store.refs.read(self.name, last)
-        if move is None or (move.commit != old.commit and move.op != "lost"):
-            self.is_hidden = True  # nothing tells that there was a newer move
-            return last - 1
-        for number in range(last + 1, store.refs.head_number(self.name) + 1):
-            found = _PAST.match(store.refs.read(self.name, number).message)
-            if found:
-                own = found[2] == "its own state"
-                return int(found[1]) if own else int(found[3] or 0)
-        return last
-
-    def check(self, seen: Keys, is_fresh: bool) -> None:
-        """Nothing invented or resurrected, everything lost is listed."""
-        branch, states, name = self.branch, self.branch.states, self.name
-        later = {n: s for n, s in states.items() if n > self.number}
-        base = states[self.number].keys if self.number in states else frozenset()
-        after = frozenset().union(branch.tail, *(s.keys for s in later.values()))
-        where = f"{name} on move {self.number} of {max(states)}, {self.harm.files}"
-        if self.number not in states:
-            # Older than what the model remembers: only that nothing is new can be said.
-            after |= self.life.retired
-        risen = seen - base - after - self.life.adrift
-        assert not risen, f"{where}: {sorted(risen)} came from nowhere, or back"
-        for key in seen - branch.visible if not self.is_hidden else ():
-            self._may_come_back(key, key in base, where)
-        gone = branch.visible - seen
-        if self.is_hidden:
-            assert gone <= branch.newest.keys, f"{where}: {sorted(gone)} were in WALs"
-            self.life.adrift |= branch.newest.keys | base
-            return
-        for key in gone:
-            assert key in self.harm.unseen or self._is_listed(key), (
-                f"{where}: {key} {branch.frames.get(key)} is lost, and not listed in {self.lost}"
-            )
-        self._is_near(seen, is_fresh, where)
-
-    def _may_come_back(self, key: str, was_there: bool, where: str) -> None:
-        """An event that was taken off after the state comes back only where that is said."""
-        pairs = [(n, s) for n, s in self.branch.states.items() if n > self.number]
-        for number, state in pairs:
-            before = self.branch.states.get(number - 1)
-            if before and key in before.keys and key not in state.keys:
-                assert self._says_move(number), f"{where}: {key}, off since {number}, is back"
-                rewound = state.move.op in REWINDS
-                assert was_there or not rewound or self._is_harmed(number), (
-                    f"{where}: {key}, rolled back by {number}, is no part of the state"
-                )
-
-    def _is_near(self, seen: Keys, is_fresh: bool, where: str) -> None:
-        """Nothing is given up that was not damaged."""
-        harm, newest = self.harm, self.branch.newest
-        sound = not self._is_harmed(newest.move.number) and not any(map(harm.hits, newest.needs))
-        assert not sound or self.number == newest.move.number, f"{where}: its head was sound"
-        if self.number in self.branch.states:
-            held = self.branch.states[self.number].held
-            kept = [keys for digest, keys in held.items() if not harm.hits(digest)]
-            gone = frozenset().union(*kept) - seen
-            assert not gone, f"{where}: {sorted(gone)} were in sound segments"
-        files = {k for f, keys in harm.wals.items() if f not in harm.files for k in keys}
-        gone = (self.branch.tail.keys() & files) - seen
-        assert not gone, f"{where}: {sorted(gone)} were in sound WALs"
-        if is_fresh:
-            gone = self.branch.visible - seen - harm.unseen
-            assert not gone, f"{where}: {sorted(gone)} are in the copy"
-
-    def _is_harmed(self, number: int) -> bool:
-        """Whether the file of a move was damaged."""
-        layout = Layout(self.life.root)
-        return os.path.relpath(layout.move(self.name, number), self.life.root) in self.harm.files
-
-    def _says_move(self, number: int) -> bool:
-        """Whether a move is named among the losses of this branch."""
-        mine = [line for line in self.lost if line.startswith(f"branch {self.name}:")]
-        pattern = rf"moves? .*\b{number}\b|moves? .* and more|every state"
-        return any(re.search(pattern, line) for line in mine)
-
-    def _is_listed(self, key: str) -> bool:
-        """Whether some line tells of the loss: by segment, group commits, WAL file or move."""
-        states = self.branch.states
-        digests = {d for s in states.values() for d, keys in s.held.items() if key in keys}
-        if any(d[:12] in line for d in digests for line in self.lost):
-            return True
-        writer, sequence = self.branch.frames.get(key, ("-", -1))
-        for found in filter(None, map(_COMMITS.match, self.lost)):
-            name, first, last, who = found.groups()
-            mine = name == self.name and writer.startswith(who)
-            if mine and int(first) <= sequence <= int(last):
-                return True
-        files = [os.path.basename(f) for f, keys in self.harm.wals.items() if key in keys]
-        if any(file in line for file in files for line in self.lost):
-            return True
-        return any(
-            self._says_move(n) for n, s in states.items() if n > self.number and key in s.keys
-        )
-
-
-VERBS: list[Callable[[Life, str], None]] = [
+Verb = Callable[[Life, str], None]
+VERBS: list[Verb] = [
     *4 * [Life.writes_on], *4 * [Life.writes], *4 * [Life.settles], *3 * [Life.seals],
     Life.loses_a_race, *2 * [Life.compacts], Life.retains, Life.dedupes, Life.ingests,
     *2 * [Life.rolls_back], Life.undoes, Life.tags_it, Life.branches_off, Life.collects,
-    *2 * [Life.backs_up],
+    Life.backs_up,
 ]  # fmt: skip
+PRELUDES: dict[str, list[Verb]] = {
+    "any": [],
+    "states": [Life.writes, Life.settles, Life.writes, Life.settles, Life.rolls_back,
+               Life.writes, Life.settles],
+    "sealing": [Life.writes, Life.settles],
+    "wal": [Life.writes_on, Life.writes_on, Life.writes_on, Life.writes_on],
+    "copied": [Life.writes_on, Life.backs_up, Life.writes_on, Life.writes_on],
+}  # fmt: skip
+"""What happens right before a damage of one theme."""
+THEMES = [*PRELUDES]
+"""Every other damage of a case is of one theme, so that a short run reaches all."""
 
 
 def _determined(case: Case) -> None:
