@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.closest import did_you_mean
-from lakelog.errors import InvalidEvent, InvalidView, QueryFailed
+from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
 from lakelog.event import parse_time, to_micros
 from lakelog.query import omega, prune
 from lakelog.query.qualifiers import TABLES
@@ -62,7 +62,10 @@ class Tables(Session):
         since: Any = None, until: Any = None, now: Any = None,
     ) -> pa.Table:  # fmt: skip
         """Answer a view as an Arrow table; see lakelog.views.read."""
-        return self._view_of(self._state(at), name, given, at, since, until, now)
+        try:
+            return self._view_of(self._state(at), name, given, at, since, until, now)
+        except SnapshotGone:  # gc was faster: look again, once
+            return self._view_of(self._state(at), name, given, at, since, until, now)
 
     def _view_of(
         self, pinned: Pinned, name: str, given: Mapping[str, Any] | None,
