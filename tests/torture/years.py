@@ -30,7 +30,7 @@ from lakelog.store import disk, gc, spawn, writer
 from lakelog.store.history import delete_branch, delete_tag
 from tests.support import seam
 from tests.support.seam import Fault, Killed
-from tests.support.world import warm_engine
+from tests.support.world import pooled_engine
 from tests.torture.case import Case, Row
 
 HOUR = 3_600_000_000
@@ -381,7 +381,7 @@ def files(path: str) -> int:
 
 def years(case: Case) -> None:
     """Live three years, and compare with a lake of two days."""
-    warm_engine(case.patch)
+    pooled_engine(case.patch)
     world = World(case)
     old, young = (Life(case, world, case.place / name) for name in ("old", "young"))
     days = case.some(DAYS if case.number % LONG == LONG - 1 else SEASON)
