@@ -44,6 +44,7 @@ BENCHMARKS: dict[str, Callable[[Scale], list[Row]]] = {
     "gc": years.marking,
     "entries": years.entries,
     "still": years.idle,
+    "month": years.watched,
     "open": opening.count,
     "hour": opening.hour,
     "seal": seal.identities,

@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import lakelog
 from benchmarks import lakes
 from benchmarks.measure import Scale, child, directory, seconds
 from benchmarks.report import Row, Target
 from lakelog.settings import parse
-from lakelog.store import disk, manifest, opening
+from lakelog.store import compact, disk, gc, manifest, opening
 from lakelog.store.manifest import Entry
 from lakelog.store.opening import Store
 from lakelog.store.publish import Change, grow, publish, run_maintenance
@@ -25,6 +26,110 @@ from lakelog.store import disk, gc, opening
 store = opening.load(sys.argv[1])
 result = len(gc.Marking(store, disk.now_us()).live)
 """
+
+
+_COLLECT = """
+from lakelog.store import disk, gc, opening
+now = int(sys.argv[2])
+disk.now_us = lambda: now
+gc._lake_time = lambda store: now
+done = gc.gc(opening.load(sys.argv[1]))
+result = done.deleted
+"""
+_DAY = 86_400
+_ROWS = 20
+_COARSE = 60
+
+
+def watched(scale: Scale) -> list[Row]:
+    """Follow a log at 20 lines a second for a month, a publish a second, compacted when that is
+    due and collected every hour as the helper does; then stop, and collect again after the grace.
+
+    Time and segments are made up: the clock jumps, and segments are empty files that nobody reads.
+    All else is what the store writes. Before the last day a publish stands for a minute, and gc
+    runs four times a day: of those days it leaves a state a minute at most.
+    """
+    rows = []
+    with directory() as root:
+        store = lakes.new(root / "lake")
+        end = _month(store, int(scale.watched_days * _DAY))
+        for what, later in (("running", 0), ("a day after", 25 * 3_600), ("", 50 * 3_600)):
+            done = child(_COLLECT, store.layout.root, str(end + later * 1_000_000))
+            files, beyond, segments = _weigh(Path(store.layout.root))
+            rows += [
+                Row(f"watch, gc {what}: files", "", [files]),
+                Row(f"watch, gc {what}: segments", "", [segments]),
+                Row(f"watch, gc {what}: beyond the segments", "MB", [beyond / 1e6]),
+                Row(f"watch, gc {what}", "s", [done.inside]),
+                Row(f"watch, gc {what}: memory", "MB", [done.peak]),
+            ]  # fmt: skip
+    return rows
+
+
+def _weigh(root: Path) -> tuple[float, float, float]:
+    """Return the number of files, the bytes of all but segments, and the number of segments."""
+    files = [path for path in root.rglob("*") if path.is_file()]
+    segments = [path for path in files if path.suffix == ".parquet"]
+    beyond = sum(path.stat().st_blocks * 512 for path in files)
+    return float(len(files)), float(beyond), float(len(segments))
+
+
+def _month(store: Store, seconds: int) -> int:
+    """Publish every second, and compact and collect; return the time (us) at the end."""
+    now = disk.now_us() + _DAY * 1_000_000  # after what the file system says of the files
+
+    def clock(*_: object) -> int:
+        return now
+
+    patched = mock.patch.object(disk, "now_us", clock), mock.patch.object(gc, "_lake_time", clock)
+    with lakes.unsynced(), patched[0], patched[1]:
+        passed = collected = 0
+        while passed < seconds:
+            is_last = seconds - passed <= _DAY
+            step = 1 if is_last else _COARSE
+            passed, now = passed + step, now + step * 1_000_000
+            cursor = _cursor(passed)
+            change = Change("ingest", entries=(_fresh(store, now, step * _ROWS), cursor))
+            publish(store, "main", lambda *_, change=change: change)
+            if passed // step % compact.DUE == 0:
+                _compacted(store, now)
+            if passed - collected >= (3_600 if is_last else 6 * 3_600):
+                gc.gc(store)
+                collected = passed
+    return now
+
+
+def _compacted(store: Store, now: int) -> None:
+    """Merge what compaction would choose, as entries alone."""
+    state = store.manifests.load(store.refs.head("main").move.snapshot)
+    for group in compact.choose(store.manifests.entries(state), store.settings):
+        made = _fresh(store, now, sum(entry["events"] for entry in group))
+        time = [group[0]["time"][0], group[-1]["time"][1]]
+        seq = [group[0]["seq"][0], group[-1]["seq"][1]]
+        made |= {"layout": "sorted", "time": time, "seq": seq}
+        made |= {"from": [entry["key"] for entry in group]}
+        change = Change("compact", entries=(*map(manifest.removal, group), made))
+        publish(store, "main", lambda *_, change=change: change)
+    run_maintenance(store, "main")
+
+
+def _fresh(store: Store, now: int, rows: int) -> Entry:
+    """Make the entry of a segment of so many rows, and an empty file in its place."""
+    entry = _entry(0) | {"bytes": 60 * rows, "events": rows, "time": [now - 900_000, now]}
+    os.close(disk.create(store.layout.object("segments", entry["key"])))
+    return entry
+
+
+def _cursor(number: int) -> Entry:
+    """Make an entry as a watcher writes it for the file that it follows."""
+    size = number * 2_000
+    return {
+        "add": "cursor", "key": "c" * 32, "origin": "c" * 32, "bytes": size, "lines": number * 20,
+        "name": "/var/log/app/application.log", "size": size, "mtime": number, "looked": number,
+        "device": 64_768, "inode": 1_234_567, "head": "a" * 32, "head_len": 4_096,
+        "tail": disk.random_hex(), "crc": number, "forms": [[0, "jsonl"]],
+        "places": [[size >> shift, number >> shift] for shift in range(12)],
+    }  # fmt: skip
 
 
 def marking(scale: Scale) -> list[Row]:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import lakelog
+from lakelog.store import manifest
 
 settings.register_profile(
     "fixed",
@@ -69,6 +70,12 @@ def make_lake(home: Path, request: pytest.FixtureRequest) -> Iterator[MakeLake]:
     for path in sorted({lake.path for lake in lakes}):
         with lakelog.open(path, create=False) as again:
             assert again.verify().problems == ()
+
+
+@pytest.fixture
+def long_manifests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Manifests have files of their own, as those that are too long for their moves have."""
+    monkeypatch.setattr(manifest, "CARRIED_MAX", 0)
 
 
 @pytest.fixture

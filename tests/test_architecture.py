@@ -26,9 +26,9 @@ OWN = "lakelog"
 ORDER = {
     "": """errors closest settings exact level event fields bookkeeping lazy  store  query  views
         export  ingest  view lake dbapi collect analyze train ship sync  cli server notebook""",
-    "store": """sql layout disk document engine wal bloom segment idrun manifest refs marks opening
-        spawn clock tail writer rows publish trim seal compact retention removal gc resolve history
-        stats checker verify salvage orphans aside mend_refs mend_data
+    "store": """sql layout disk document engine wal bloom segment idrun manifest packed refs marks
+        opening spawn clock tail writer rows publish trim seal compact retention removal thinning gc
+        resolve history stats checker verify salvage orphans aside mend_refs mend_data
         repair hotcopy""",
     "query": "prune qualifiers frames relation keys tailrows omega behaviour session follow",
     "views": """params definition guard catalog layers pieces lineage writing answer engine tables

@@ -163,9 +163,9 @@ def test_documents_end_with_their_sum(rich: Path) -> None:
     assert len(files) >= 6
     for file in files:
         data = file.read_bytes()
-        assert data.endswith(b'"}\n')
-        assert data.count(b"\n") == 1
-        assert list(json.loads(data))[-1] == "checksum"
+        assert data.endswith(b"}\n")
+        assert data.count(b"\n") in ((1, 2) if "refs" in file.parts else (1,))
+        assert list(json.loads(data.splitlines()[0]))[-1] == "checksum"
         parse_document(data)
 
 
@@ -173,7 +173,7 @@ def test_the_lake_document(rich: Path) -> None:
     """F2.3: lakelog.json has the format, the lake's random id, and settings unlike the defaults."""
     body = parse_document((rich / "lakelog.json").read_bytes())
     assert list(body) == ["format", "lake", "settings", "checksum"]
-    assert body["format"] == 1
+    assert body["format"] == 2
     assert re.fullmatch(r"[0-9a-f]{32}", body["lake"])
     assert body["settings"] == {"seal": "never", "history_days": 0, "threads": 1}
 

@@ -324,16 +324,16 @@ def test_newer_formats_are_refused(tmp_path: Path) -> None:
     """F15.1, F15.3: a lake, manifest or WAL of a later format is refused by name, lake first."""
     path = str(tmp_path / "lake")
     lakes.sealed(path)
-    with lakelog.open(path) as lake, mock.patch.object(lakelog.store.manifest, "FORMAT", 2):
+    with lakelog.open(path) as lake, mock.patch.object(lakelog.store.manifest, "FILE_FORMAT", 2):
         publish(lake.store, "main", lambda *_: Change("snapshot"))
     with pytest.raises(FormatTooNew, match="upgrade"):
         lakelog.open(path).count()
-    body = {"format": 2, "lake": "0" * 32, "settings": {}}
+    body = {"format": 3, "lake": "0" * 32, "settings": {}}
     Path(path, "lakelog.json").write_bytes(document.encode(body))
     with pytest.raises(FormatTooNew, match="upgrade"):
         lakelog.open(path)
     newer = wal.Header("l", "main", "0" * 32, 0, 0, (), "h", 1, 1)
-    with mock.patch.object(wal, "FORMAT", 2):
+    with mock.patch.object(wal, "FILE_FORMAT", 2):
         data = wal.encode_header(newer)
     with pytest.raises(FormatTooNew, match="upgrade"):
         wal.decode_header(data)
@@ -356,9 +356,10 @@ def test_unknown_members_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_the_golden_lake_is_kept() -> None:
-    """F15.4: a lake of format 1 is kept beside these tests (test_golden.py continues it)."""
+    """F15.4: a lake of each format is kept beside these tests (test_golden.py continues them)."""
     golden = statements.ROOT / "tests/golden"
-    assert (golden / "format1.tar.gz").stat().st_size < 200_000
+    for number in (1, 2):
+        assert (golden / f"format{number}.tar.gz").stat().st_size < 200_000
     assert (golden / "format1.json").stat().st_size < 200_000
 
 

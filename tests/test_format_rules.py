@@ -42,6 +42,7 @@ def snapshot_of(path: Path) -> dict[str, tuple[int, bytes]]:
 # --- 9. commit ----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("long_manifests")
 def test_what_must_be_whole_is_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """F9.1: WALs, objects, moves and tags are written aside, synced, linked, their names synced."""
     with lakes.opened(str(tmp_path / "lake")) as lake:
@@ -75,6 +76,7 @@ def test_an_append_is_one_write_and_one_sync(
     assert ("sync_dir", f"{tmp_path}/lake/wal/main") in first
 
 
+@pytest.mark.usefixtures("long_manifests")
 def test_a_publish_moves_the_pointer_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """F9.3: segments, ids and pages, then the manifest, then the move, then its directory."""
     with lakes.opened(str(tmp_path / "lake")) as lake:

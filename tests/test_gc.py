@@ -17,7 +17,7 @@ import lakelog
 from lakelog.errors import GcRefused, LakelogError, UnknownRef
 from lakelog.event import from_micros
 from lakelog.settings import Settings
-from lakelog.store import disk, document, history, manifest
+from lakelog.store import disk, document, history, manifest, thinning
 from lakelog.store import gc as collecting
 from lakelog.store.refs import Move
 
@@ -132,7 +132,7 @@ def test_what_is_named_again_is_taken_off_the_list(lake: lakelog.Lake) -> None:
     digest = orphan(lake)
     lake.gc()
     age(lake, listed=100, written=100)
-    tag = dataclasses.replace(lake.tag("v1"), name="saved", snapshot=digest)
+    tag = dataclasses.replace(lake.tag("v1"), name="saved", snapshot=digest, carried=b"")
     lake.store.refs.link_tag(tag)
     assert (lake.gc().deleted, condemned(lake)) == (0, {})
     history.delete_tag(lake.store, "saved")
@@ -154,7 +154,7 @@ def test_what_is_named_between_looking_and_deleting_stays(
     def tag_then_replace(path: str, data: bytes, *, sync: bool = True) -> None:
         if path == lake.store.layout.condemned and not (Path(lake.path) / "saved").exists():
             (Path(lake.path) / "saved").touch()
-            tag = dataclasses.replace(made, name="saved", snapshot=digest)
+            tag = dataclasses.replace(made, name="saved", snapshot=digest, carried=b"")
             lake.store.refs.link_tag(tag)
         replace(path, data, sync=sync)
 
@@ -230,17 +230,22 @@ def test_the_newest_hundred_moves_are_kept(old: lakelog.Lake) -> None:
 
 
 def test_states_past_the_window_are_collected(old: lakelog.Lake) -> None:
-    """Older states go with what only they named; the log keeps their lines, without counts."""
+    """Older states go with what only they named; the log keeps the lines of what users did and of
+    the moves before these, without counts."""
     moves(old, 130)
-    before = len(old.log())
+    before = old.log()
     done = old.gc()
     assert done.deleted > 0
     log = old.log()
-    assert len(log) == before
+    gone = [e.move for e in before if e.move not in [e.move for e in log]]
+    assert {move.op for move in gone} == {"seal", "compact"}
+    assert 2 in {move.number for move in gone}
     assert [e.events for e in log[:100]] == [3] * 100
     assert log[-1].events is None
     with pytest.raises(LakelogError):
         old.at(log[-1].move.snapshot).sql("FROM events")
+    with pytest.raises(LakelogError, match="outside the kept history"):
+        old.at("@2")
     assert types(old) == "abc"
 
 
@@ -302,7 +307,7 @@ def test_marking_finds_what_reading_every_state_finds(make_lake: MakeLake) -> No
         dev.compact()
     kept = {tag.snapshot for tag in store.refs.tags()}
     for branch in ("main", "dev"):
-        numbers = store.refs.numbers(branch)[-collecting.KEEP_MOVES :]
+        numbers = store.refs.numbers(branch)[-thinning.KEEP_MOVES :]
         kept |= {store.refs.read(branch, n).snapshot for n in numbers}
     wanted = set(kept)
     for digest in kept:
@@ -316,6 +321,7 @@ def test_marking_finds_what_reading_every_state_finds(make_lake: MakeLake) -> No
     assert lake.verify().problems == ()
 
 
+@pytest.mark.usefixtures("long_manifests")
 def test_every_page_is_read_once(make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cost of marking is that of the moves, not of the moves times their pages."""
     lake = make_lake()
@@ -355,7 +361,7 @@ def automatic(ops: dict[int, str], newest: int, step: int) -> Iterator[Move]:
 def kept_at(ops: dict[int, str], newest: int, step: int, now: int, days: int = 30) -> list[int]:
     """Return the numbers of the moves whose states are kept at a time (s)."""
     moves = automatic(ops, newest, step)
-    window = collecting.window(Settings(history_days=days), moves, now * 1_000_000)
+    window = thinning.window(Settings(history_days=days), moves, now * 1_000_000)
     return sorted(move.number for move in window)
 
 
@@ -413,13 +419,19 @@ def test_a_time_in_a_thinned_stretch_names_the_state_before(
     clock[0] += HOUR
     for path in Path(lake.path).rglob("*.zst"):
         os.utime(path, (1, 1))
-    assert lake.gc().deleted > 0
+    newest = lake.store.refs.head("main").move.number
+    assert lake.gc().packed > 100
     for number, moment in asked.items():
         assert number - 4 <= lake.at(moment).count() <= number + 1
-    gone = [entry.move.number for entry in lake.log() if entry.events is None]
+    log = [entry.move.number for entry in lake.log()]
+    assert all(entry.events is not None for entry in lake.log())
+    gone = sorted(set(range(1, newest + 1)) - set(log))
     assert 60 < len(gone) < 140
     with pytest.raises(UnknownRef, match="outside the kept history"):
         lake.at(f"@{gone[0]}")
+    # Going back state by state passes over those that were dropped.
+    assert lake.at(f"@{newest}~{len(log) - 1}").count() == 0
+    assert lake.at(f"@{newest}~1").id == lake.at(f"@{log[1]}").id
     assert lake.verify().problems == ()
 
 
@@ -525,6 +537,7 @@ REFUSALS: dict[str, Callable[[lakelog.Lake], Any]] = {
 
 
 @pytest.mark.damaged
+@pytest.mark.usefixtures("long_manifests")
 @pytest.mark.parametrize("why", REFUSALS)
 def test_nothing_is_deleted_where_something_is_unclear(make_lake: MakeLake, why: str) -> None:
     """What cannot be read might name anything: gc stops before deleting, and says why."""
@@ -591,7 +604,7 @@ def test_a_long_list_is_deleted_in_batches(
         orphan(lake, f"{number:032x}")
     saved = sorted(path.name[:64] for path in Path(lake.path, "manifests").rglob("*.zst"))
     saved = [d for d in saved if d not in {e.move.snapshot for e in lake.log()}][-1:]
-    tag = dataclasses.replace(lake.tag("v1"), name="saved", snapshot=saved[0])
+    tag = dataclasses.replace(lake.tag("v1"), name="saved", snapshot=saved[0], carried=b"")
     told: list[tuple[int, int]] = []
     reads: list[str] = []
     read = disk.read
@@ -605,7 +618,8 @@ def test_a_long_list_is_deleted_in_batches(
     lake.gc(progress=progress)
     assert told == [(500, 501), (501, 501)]
     assert path_of(lake, saved[0]).exists()
-    assert {Path(path).name[:64] for path in reads if "/manifests/" in path} == {saved[0]}
+    again = {Path(path).name[:64] for path in reads if "/manifests/" in path}
+    assert again == {saved[0], *(page.digest for page in lake.store.manifests.load(saved[0]).pages)}
 
 
 def test_a_full_disk_is_collected(make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -440,6 +440,7 @@ def test_rollback_to_a_state_no_ref_reaches_is_refused(lake: lakelog.Lake) -> No
         lake.rollback(orphan.digest)
 
 
+@pytest.mark.usefixtures("long_manifests")
 @pytest.mark.damaged
 @pytest.mark.parametrize("what", ["manifest missing", "manifest", "page missing", "page"])
 def test_rollback_looks_at_its_target_first(make_lake: MakeLake, what: str) -> None:

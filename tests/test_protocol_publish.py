@@ -13,7 +13,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import OutcomeUnknown
-from lakelog.store import disk, document, gc, idrun, rows
+from lakelog.store import disk, document, idrun, rows, thinning
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head, Refs
@@ -237,7 +237,7 @@ def test_a_publisher_that_slept_while_its_number_was_packed(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A number whose file was folded away is taken for all that: the sleeper tries the next."""
-    monkeypatch.setattr(gc, "KEEP_MOVES", 3)
+    monkeypatch.setattr(thinning, "UNPACKED", 3)
     lake, other = make_lake(history_days=0), make_lake()
     lake.append(event("a"))
 
@@ -289,6 +289,7 @@ def test_no_move_is_built_on_one_that_may_not_last(
     assert [name for name in done if name != "other"] == ["sync", "link", "sync"]
 
 
+@pytest.mark.usefixtures("long_manifests")
 @pytest.mark.parametrize("what", ["segments", "manifests"])
 def test_new_files_are_looked_for_right_before_the_link(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch, what: str

@@ -18,9 +18,9 @@ import pytest
 
 import lakelog
 from lakelog.errors import AlreadyExists, LakelogError, NothingToUndo
-from lakelog.store import disk, document, gc, history
+from lakelog.store import disk, document, history, thinning
 from lakelog.store.trim import trim
-from tests.support import seam
+from tests.support import lakes, seam
 from tests.support.seam import Fault, Killed
 from tests.support.world import MEMORY, warm_engine
 
@@ -89,6 +89,7 @@ def _garbage(lake: lakelog.Lake) -> None:
     lake.compact()
     for n in range(8):
         lake.snapshot(str(n))
+    lakes.tiny_segment(lake, "ORPHAN")
     for folder, _, files in os.walk(lake.path):
         for file in files:
             os.utime(f"{folder}/{file}", (0, 0))
@@ -131,7 +132,7 @@ FAULTS: dict[str, Callable[[int], Fault]] = {
 def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A folder in memory; gc that keeps few moves."""
     warm_engine(monkeypatch)
-    monkeypatch.setattr(gc, "KEEP_MOVES", 3)
+    monkeypatch.setattr(thinning, "UNPACKED", 3)
     folder = Path(MEMORY or tmp_path, f"steps-{os.getpid()}")
     folder.mkdir()
     yield folder

@@ -194,6 +194,7 @@ def test_packed_moves_are_made_again_as_far_as_they_can_be_read(tmp_path: Path) 
         assert len(lake.log()) > moves
 
 
+@pytest.mark.usefixtures("long_manifests")
 def test_a_damaged_manifest_of_the_head_is_made_again_from_segments(tmp_path: Path) -> None:
     """If the head's manifest is gone, later segments are put on the newest state that opens."""
     path = made(tmp_path, sealed([{"type": "A"}], [{"type": "B", "id": "b"}], [{"type": "C"}]))
@@ -210,6 +211,7 @@ def test_a_damaged_manifest_of_the_head_is_made_again_from_segments(tmp_path: Pa
         assert lake.count() == 4
 
 
+@pytest.mark.usefixtures("long_manifests")
 def test_quarantined_lines_come_back_with_the_events_sealed_beside_them(tmp_path: Path) -> None:
     """Both segments of one sealing are taken back, though they hold the same WAL frames."""
 
@@ -467,6 +469,7 @@ def test_a_move_of_a_lake_that_went_another_way_is_not_fetched(tmp_path: Path) -
     assert types(path) == ["A", "HERE", "~"]
 
 
+@pytest.mark.usefixtures("long_manifests")
 def test_a_state_only_older_moves_need_is_given_up(tmp_path: Path) -> None:
     """A lost manifest of an old move is noted, so that verify and gc go on; going there fails."""
     path = made(tmp_path, sealed(*[[{"type": t}] for t in "ABC"]))

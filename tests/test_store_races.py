@@ -22,7 +22,7 @@ from lakelog.errors import (
     UnknownRef,
 )
 from lakelog.ingest import quarantine
-from lakelog.store import bloom, disk, gc, history, idrun, publish, removal, tail
+from lakelog.store import bloom, disk, gc, history, idrun, publish, removal, tail, thinning
 from lakelog.store.refs import Tag
 from tests.support import damage
 from tests.test_protocol_publish import before_next_move, event, found
@@ -68,6 +68,7 @@ def test_a_publish_that_always_loses_gives_up(
     assert lake.log()[0].move.message == "now"
 
 
+@pytest.mark.usefixtures("long_manifests")
 def test_a_manifest_collected_before_its_move_is_written_again(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +112,7 @@ def short_lived(patch: pytest.MonkeyPatch, how: str, times: int) -> list[str]:
     return hit
 
 
+@pytest.mark.usefixtures("long_manifests")
 @pytest.mark.parametrize("how", ["gone", "old"])
 @pytest.mark.parametrize("what", ["settle", "retention", "dedupe"])
 def test_new_segments_that_do_not_last_are_written_anew(
@@ -141,6 +143,7 @@ def test_new_segments_that_do_not_last_are_written_anew(
     assert not lake.verify().problems
 
 
+@pytest.mark.usefixtures("long_manifests")
 def test_a_compaction_whose_segment_does_not_last_leaves_all_as_it_was(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +160,7 @@ def test_a_compaction_whose_segment_does_not_last_leaves_all_as_it_was(
     assert found(lake) == ["a"]
 
 
+@pytest.mark.usefixtures("long_manifests")
 def test_a_replay_whose_segment_does_not_last_says_so(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -253,6 +257,7 @@ def test_undo_beside_another_user_keeps_what_it_kept(
         assert [entry.move.op for entry in kept.log()] == ["branch"]
 
 
+@pytest.mark.usefixtures("long_manifests")
 @pytest.mark.damaged
 def test_repair_says_that_the_branch_moved_meanwhile(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
@@ -275,6 +280,7 @@ def test_repair_says_that_the_branch_moved_meanwhile(
         assert found(again) == ["a", "b"]
 
 
+@pytest.mark.usefixtures("long_manifests")
 @pytest.mark.damaged
 def test_a_state_that_went_since_it_was_read_is_no_target(lake: lakelog.Lake) -> None:
     """A rollback looks at the disk, not at what it remembers of a state."""
@@ -392,7 +398,7 @@ def test_moves_that_cannot_be_read_are_not_folded(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """gc folds no move away that it cannot read, and removes none whose fold is not whole."""
-    monkeypatch.setattr(gc, "KEEP_MOVES", 3)
+    monkeypatch.setattr(thinning, "UNPACKED", 3)
     lake = make_lake(history_days=0)
     for number in range(9):
         lake.snapshot(str(number))

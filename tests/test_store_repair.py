@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.store import disk, gc
+from lakelog.store import disk, gc, thinning
 from lakelog.store.publish import Change, publish
 from tests.support import damage, lakes
 from tests.test_protocol_publish import publish_ids
@@ -70,6 +70,7 @@ def test_the_first_page_is_made_anew_beside_later_ones(tmp_path: Path) -> None:
     assert [e["seq"] for e in head(path)[2]][:80] == [e["seq"] for e in entries]
 
 
+@pytest.mark.usefixtures("long_manifests")
 def test_a_page_without_the_states_before_it_comes_back_from_segments(tmp_path: Path) -> None:
     """If nothing proves what a page held, its events come from the segments themselves."""
     path = made(tmp_path, sealed(*[[{"type": name, "id": name}] for name in NAMES[:20]]))
@@ -105,6 +106,7 @@ def test_a_page_that_cannot_be_proved_is_not_guessed(tmp_path: Path) -> None:
     assert "branch main: what move 3 did (ingest f.jsonl): do it again" in done.lost
 
 
+@pytest.mark.usefixtures("long_manifests")
 def test_a_lost_state_of_an_ingest_is_named_and_done_again(tmp_path: Path) -> None:
     """Files taken in with a state that is gone are named; taking them in again brings each row
     once."""
@@ -124,6 +126,7 @@ def test_a_lost_state_of_an_ingest_is_named_and_done_again(tmp_path: Path) -> No
         assert (lake.count(), lake.ingest(str(file)).events, lake.count()) == (1, 50, 51)
 
 
+@pytest.mark.usefixtures("long_manifests")
 def test_without_any_state_everything_comes_back_from_segments(tmp_path: Path) -> None:
     """If no manifest at all can be read, what was sealed is taken back in order."""
     path = made(tmp_path, sealed(*[[{"type": t, "id": t}] for t in "ABC"]))
@@ -134,6 +137,7 @@ def test_without_any_state_everything_comes_back_from_segments(tmp_path: Path) -
     assert any("3 later events taken back" in line for line in done.done)
 
 
+@pytest.mark.usefixtures("long_manifests")
 def test_commits_lost_with_state_and_segment_are_listed(tmp_path: Path) -> None:
     """Where the state and a segment sealed since are both gone, the group commits are listed."""
     path = made(tmp_path, sealed(*[[{"type": t}] for t in "ABC"]))
@@ -286,7 +290,7 @@ def test_packed_moves_of_a_lake_that_went_another_way_are_not_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Packed moves that do not lead on to the moves here stay in the copy; here they are lost."""
-    monkeypatch.setattr(gc, "KEEP_MOVES", 2)
+    monkeypatch.setattr(thinning, "UNPACKED", 2)
     monkeypatch.setattr(gc, "_lake_time", lambda store: disk.now_us() + 1_000_000)
     path = made(tmp_path, lambda lake: lake.append({"type": "A"}), history_days=0)
     copy = damage.copied(path, tmp_path / "copy")

@@ -126,7 +126,9 @@ class Follower:
         assert known is not None
         generation, before = known.move.generation, known.move
         if head.move.generation != generation:
-            for number in range(known.move.number + 1, head.move.number + 1):
+            for number in self._store.refs.numbers(self._branch):
+                if not known.move.number < number <= head.move.number:
+                    continue
                 move = self._store.refs.read(self._branch, number)
                 if move.generation != generation:
                     yield from self._since(self._store.manifests.load(before.snapshot))

@@ -42,6 +42,12 @@ def decode(data: bytes) -> dict[str, Any]:
     return body  # what ends with a brace is no other kind of value
 
 
+def split(data: bytes) -> tuple[bytes, bytes]:
+    """Return the line of a document and the bytes after it."""
+    at = data.find(b"\n") + 1 or len(data)
+    return data[:at], data[at:]
+
+
 def digest(data: bytes) -> str:
     """SHA-256 in hex."""
     return hashlib.sha256(data).hexdigest()

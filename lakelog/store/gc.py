@@ -3,7 +3,7 @@
 What nothing reaches is written to gc/condemned.json with the time it was first seen so. After
 the grace (default 24 h), if it is still unreached when the refs are looked at again, it goes:
 manifests and pages first, then id runs, segments. Times are mtimes of a probe file made in the
-lake now, not this host's clock. Moves before the newest hundred are packed, whatever their age.
+lake now, not this host's clock. Old moves are packed and thinned before (thinning.py).
 If a ref, manifest or page cannot be read, or a listing is empty where refs were known before,
 nothing is deleted (GcRefused).
 """
@@ -17,22 +17,16 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from lakelog.errors import Damaged, DamagedRef, GcRefused, UnknownRef
-from lakelog.settings import Settings
+from lakelog.errors import Damaged, GcRefused, UnknownRef
 from lakelog.store import disk, document
 from lakelog.store.engine import SPILL
-from lakelog.store.layout import OBJECTS, parse_move, parse_object, parse_packed
+from lakelog.store.layout import OBJECTS, parse_object
 from lakelog.store.manifest import Entry
 from lakelog.store.opening import Store
-from lakelog.store.publish import AUTOMATIC_OPS
-from lakelog.store.refs import Move, encode_packed, read_packed
+from lakelog.store.refs import Move
+from lakelog.store.thinning import DAY, HOUR, KEEP_MOVES, pack, window
 
-KEEP_MOVES = 100
-"""So many newest moves of a branch are kept whatever their age, in files of their own."""
-PACKED = 4_096
-"""Moves in one packed file at most: it is read as a whole."""
 BATCH = 500
-MINUTE, HOUR, DAY = 60_000_000, 3_600_000_000, 86_400_000_000
 _EVERY = HOUR
 _ORDER = ("manifests", "ids", "segments")
 Names = set[str]
@@ -61,10 +55,12 @@ def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None)
         disk.sync_dir(store.layout.tags)
         before = _condemned(store)
         now = _lake_time(store)
-        packed = 0 if dry_run else _pack_all(store)
+        packed = 0 if dry_run else _pack_all(store, now)
         marking = Marking(store, now)
-        condemned = {n: before.get(n, now) for n in _unreached(store, marking.live)}
-        due = _due(store, condemned, now)
+        carried = set(_unkept_texts(store, marking.live))
+        unreached = itertools.chain(_unreached(store, marking.live), carried)
+        condemned = {n: before.get(n, now) for n in unreached}
+        due = _due(store, {n: t for n, t in condemned.items() if n not in carried}, now)
         gone: tuple[str, ...] = tuple(due)
         freed = sum(_size(store, n) for n in due)
         if not dry_run:
@@ -74,7 +70,9 @@ def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None)
             freed = _delete(store, due, marking, progress)
             store.manifests.forget()
             _sweep_cache(store, marking.live, now)
-            condemned = {n: t for n, t in condemned.items() if disk.exists(_path(store, n))}
+            condemned = {
+                n: t for n, t in condemned.items() if n in carried or disk.exists(_path(store, n))
+            }
             _write_condemned(store, condemned)
         return Collected(len(gone), freed, len(condemned), packed, gone, dry_run)
 
@@ -94,6 +92,15 @@ def _full_disk_suppressed(suppressed: bool = True) -> Iterator[None]:
     except OSError as error:
         if not suppressed or error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
+
+
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    """Refuse to collect where something cannot be read: it might name anything."""
+    try:
+        yield
+    except (Damaged, UnknownRef) as error:
+        raise GcRefused(f"nothing was deleted: {error}") from error
 
 
 class Marking:
@@ -121,17 +128,15 @@ class Marking:
         """Mark what the refs name that came since the last look at them."""
         store = self._store
         store.refs.forget()
-        try:
+        with _refused():
             for branch in store.refs.all_branches():
-                for digest in self._fresh(branch):
-                    self._reach(digest)
+                for move in self._fresh(branch):
+                    self._reach(move.snapshot, move.carried)
             for tag in store.refs.tags():
-                self._reach(tag.snapshot)
-        except (Damaged, UnknownRef) as error:
-            raise GcRefused(f"nothing was deleted: {error}") from error
+                self._reach(tag.snapshot, tag.carried)
 
-    def _fresh(self, branch: str) -> list[str]:
-        """Snapshots of a branch's window that were not looked at yet, oldest first."""
+    def _fresh(self, branch: str) -> Iterator[Move]:
+        """Yield the moves of a branch's window that were not looked at yet, newest first."""
         refs, last = self._store.refs, self._seen.get(branch, 0)
         fresh = itertools.takewhile(lambda move: move.number > last, refs.newest_first(branch))
         newest = next(fresh, None)
@@ -139,17 +144,16 @@ class Marking:
             held = refs.hinted(branch) or disk.listing(self._store.layout.wal_dir(branch))
             if held and not last:
                 raise GcRefused(f"branch {branch!r} lists no moves: nothing was deleted")
-            return []  # just being made, or whoever made it died before its first move
+            return  # just being made, or whoever made it died before its first move
         self._seen[branch] = newest.number
-        kept = list(window(self._store.settings, itertools.chain([newest], fresh), self._now))
-        return [move.snapshot for move in reversed(kept)]
+        yield from window(self._store.settings, itertools.chain([newest], fresh), self._now)
 
-    def _reach(self, digest: str) -> None:
+    def _reach(self, digest: str, text: bytes) -> None:
         """Mark one state, its id runs, pages, and the segments that are alive in it."""
         name = bytes.fromhex(digest)
         if name in self.live or name in self._lost:
             return
-        pages, tail, runs = self._store.manifests.outline(digest)
+        pages, tail, runs = self._store.manifests.outline(digest, text)
         self.live.add(name)
         if self._lost and not self._lost.isdisjoint(bytes.fromhex(p["digest"]) for p in pages):
             return
@@ -197,59 +201,6 @@ def _segments(entries: Iterable[Entry]) -> tuple[list[bytes], list[bytes]]:
     return added, [bytes.fromhex(key) for key, is_added in last.items() if not is_added]
 
 
-def window(settings: Settings, newest_first: Iterable[Move], now: int) -> Iterator[Move]:
-    """Yield the moves whose states are kept: the newest hundred, but of these none from before the
-    branch was deleted; and in the history span those of users, the ones before these, which undo
-    goes back to, and of all others the more the younger they are.
-
-    One of a minute, an hour or a day stays: the newest compaction, whose state needs fewest files,
-    or else the newest. Whole ones grow old at once and longer ones are made of shorter ones, so
-    what is kept later was kept before.
-    """
-    limit = now - settings.history_days * DAY
-    if (
-        settings.history_days
-    ):  # a day goes as a whole, else another state would come to stand for it
-        limit -= limit % DAY
-    least, spare = KEEP_MOVES, dict[tuple[int, int], Move]()
-    follower, time = "", now
-    for age, move in enumerate(newest_first):
-        time = min(time, move.time)  # no move is younger than those after it, whatever it says
-        if move.op == "delete":
-            least = 0
-        recent = age < least
-        if not recent and time < limit:
-            break
-        span = _span(settings, time, now)
-        if recent or not span or {move.op, follower} - AUTOMATIC_OPS - {""}:
-            yield move
-        else:
-            yield from _thinned(spare, move, span, time)
-        follower = move.op
-    yield from spare.values()
-
-
-def _thinned(
-    spare: dict[tuple[int, int], Move], move: Move, span: int, time: int
-) -> Iterator[Move]:
-    """Hold the newest move of its minute, hour or day until it is over, or a compaction comes."""
-    bucket = span, time // span
-    for over in [key for key in spare if key != bucket]:
-        yield spare.pop(over)
-    held = spare.get(bucket)
-    if held is None or (move.op == "compact" != held.op):
-        spare[bucket] = move
-
-
-def _span(settings: Settings, time: int, now: int) -> int:
-    """How long the stretch is of which one state is kept at this age; 0 where all are."""
-    for span, age in ((DAY, 7 * DAY), (HOUR, DAY), (MINUTE, 0)):
-        ended = time // span * span + span
-        if ended <= now - max(age, settings.history_dense_hours * HOUR):
-            return span
-    return 0
-
-
 def require_kept(store: Store, digest: str, text: str) -> None:
     """Refuse a state that gc deleted or may delete any moment. Raises UnknownRef.
 
@@ -258,7 +209,7 @@ def require_kept(store: Store, digest: str, text: str) -> None:
     """
     half = store.settings.gc_grace_hours * HOUR // 2
     since = _condemned(store).get(f"manifests/{digest}")
-    gone = not disk.exists(store.layout.object("manifests", digest))
+    gone = not store.manifests.is_there(digest)
     late = since is not None and half and _lake_time(store) - since > half
     if (gone or late) and not _is_in_window(store, digest):
         days = store.settings.history_days
@@ -290,6 +241,15 @@ def _unreached(store: Store, live: set[bytes]) -> Iterator[str]:
                 elif digest is not None and bytes.fromhex(digest) not in live:
                     yield f"{kind}/{digest}"
     yield from _temporary(store)
+
+
+def _unkept_texts(store: Store, live: set[bytes]) -> Iterator[str]:
+    """Names of states that are not kept but still carried by a move: one of a deleted branch, or a
+    packed one that a full disk kept from being dropped. Nobody may go back to them for long."""
+    for branch in store.refs.all_branches():
+        for move in store.refs.newest_first(branch):
+            if move.carried and bytes.fromhex(move.snapshot) not in live:
+                yield f"manifests/{move.snapshot}"
 
 
 def _sweep_cache(store: Store, live: set[bytes], now: int) -> None:
@@ -371,66 +331,15 @@ def _is_object(name: str) -> bool:
     return kind in OBJECTS and "/" not in rest
 
 
-def _pack_all(store: Store) -> int:
+def _pack_all(store: Store, now: int) -> int:
     """Pack the moves of every branch, as far as the disk has room for that."""
     packed = 0
-    with _full_disk_suppressed():
+    with _full_disk_suppressed(), _refused():
+        tagged = {tag.snapshot for tag in store.refs.tags()}
         for branch in store.refs.all_branches():
-            for _ in _pack(store, branch):
+            for _ in pack(store, branch, now, tagged):
                 packed += 1
     return packed
-
-
-def _pack(store: Store, branch: str) -> Iterator[int]:
-    """Fold moves before the newest hundred into files of at most PACKED; yield their numbers."""
-    layout = store.layout
-    directory = layout.head_dir(branch)
-    names = disk.listing(directory)
-    own = sorted(n for n in map(parse_move, names) if n is not None)
-    # A run before this one may not have got to the unlinks; and whoever slept through a hundred
-    # moves links one that is packed already. The packed ones count.
-    spans = {name: span for name in names if (span := parse_packed(name))}
-    done = max((last for _, last in spans.values()), default=0)
-    old = own[:-KEEP_MOVES]
-    again, old = [n for n in old if n <= done], [n for n in old if n > done]
-    for name, (first, last) in spans.items():
-        if any(first <= n <= last for n in again):
-            _read_back(f"{directory}/{name}")
-    _unlink_moves(store, branch, again)
-    yield from again
-    while len(old) >= KEEP_MOVES:
-        part, old = old[:PACKED], old[PACKED:]
-        path = layout.packed(branch, part[0], part[-1])
-        try:
-            data = [disk.read(layout.move(branch, n)) for n in part]
-            for number, text in zip(part, data, strict=True):
-                store.refs.decode(branch, number, text)
-            if part[-1] - part[0] + 1 != len(part):
-                missing = min(set(range(part[0], part[-1])) - set(part))
-                raise DamagedRef(layout.move(branch, missing), "the move is missing")
-        except Damaged as error:
-            raise GcRefused(f"nothing was deleted: {error}") from error
-        disk.create_whole(path, encode_packed(data))
-        disk.sync_dir(directory)
-        _read_back(path)
-        _unlink_moves(store, branch, part)
-        yield from part
-
-
-def _read_back(path: str) -> None:
-    """Make sure that a packed file is whole before what it holds is removed."""
-    try:
-        read_packed(path)
-    except Damaged as error:
-        raise GcRefused(f"nothing was deleted: {error}") from error
-
-
-def _unlink_moves(store: Store, branch: str, numbers: list[int]) -> None:
-    """Remove moves that are packed, oldest first: so the rest stays contiguous."""
-    for number in numbers:
-        disk.unlink(store.layout.move(branch, number))
-    if numbers:
-        disk.sync_dir(store.layout.head_dir(branch))
 
 
 def lost_names(store: Store) -> Names:

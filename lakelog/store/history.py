@@ -23,7 +23,7 @@ from lakelog.errors import (
 from lakelog.store import clock, disk
 from lakelog.store.gc import require_kept
 from lakelog.store.layout import encode_name
-from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.manifest import Entry, Manifest, Totals
 from lakelog.store.opening import Store, start_branch
 from lakelog.store.publish import USER_OPS, Change, grow, link_move, publish
 from lakelog.store.refs import Head, Move, Tag, author, in_unicode
@@ -110,12 +110,21 @@ def log(store: Store, branch: str, limit: int | None = None) -> list[LogEntry]:
         events: int | None
         segments: int | None
         try:
-            totals = store.manifests.load(move.snapshot).totals
+            totals = _totals(store, move)
             events, segments = totals.events, totals.segments
         except DamagedManifest:
             events = segments = None
         entries.append(LogEntry(move, tuple(names.get(move.snapshot, ())), events, segments))
     return entries
+
+
+def _totals(store: Store, move: Move) -> Totals:
+    """The totals of the state that a move made; does not search other moves for one that is gone.
+    Raises DamagedManifest."""
+    path = store.layout.object("manifests", move.snapshot)
+    if not move.carried and not disk.exists(path):
+        raise DamagedManifest(path, "the manifest is missing")
+    return store.manifests.load(move.snapshot).totals
 
 
 def diff(store: Store, a: str, b: str, look: Callable[[Diff], Any] | None = None) -> Diff:
@@ -155,7 +164,8 @@ def tag(store: Store, branch: str, settle: Settle, name: str, ref: str | None, m
     target = _settled(store, branch, settle, ref)
     require_kept(store, target, ref or name)
     made = Tag(
-        name, target, disk.now_us(), author(), in_unicode(message), branch, disk.random_hex()
+        name, target, disk.now_us(), author(), in_unicode(message), branch, disk.random_hex(),
+        store.manifests.text_to_carry(target),
     )  # fmt: skip
     try:
         store.refs.link_tag(made)
@@ -225,7 +235,7 @@ def delete_branch(store: Store, name: str, settle: Settle) -> None:
             raise InUse(f"branch {name!r} has an active writer: close it, then delete the branch")
     settle()
     publish(store, name, lambda now, _: Change("delete", snapshot=now.move.snapshot))
-    deleted = store.refs.read_head(name, max(store.refs.numbers(name)))
+    deleted = store.refs.read_head(name, store.refs.head_number(name))
     # Who opened the branch before and wrote its first file since may not have seen that it ended.
     marks = deleted.move.wal
     if any(last > marks.get(writer, -1) for writer, last in _last_frames(store, name).items()):
@@ -269,7 +279,7 @@ def _with_formats(store: Store, now: Manifest, target: str, cursors: bool = True
     message = "with present cursors" if not cursors else "with present formats"
     change = Change("rollback", message, entries=tuple(changes))
     grown = grow(store, state, change, disk.random_hex(), disk.now_us())
-    return store.manifests.write(grown).digest
+    return store.manifests.write(grown).digest  # a file: the move names it as any other target
 
 
 def undo(store: Store, branch: str, settle: Settle, force: bool, to_branch: str | None) -> Head:
@@ -328,8 +338,8 @@ def _step_back(
 def check(store: Store, digest: str) -> Manifest:
     """Make sure a manifest opens and its pages are there in full length."""
     state = store.manifests.load(digest)
-    path = store.layout.object("manifests", digest)
-    if not disk.exists(path):
+    if not store.manifests.is_there(digest):
+        path = store.layout.object("manifests", digest)
         raise DamagedManifest(path, "the manifest is missing")
     for page in state.pages:
         name = store.layout.object("manifests", page.digest)
@@ -360,14 +370,13 @@ def _last_frames(store: Store, branch: str) -> dict[str, int]:
 
 def _revive(store: Store, name: str, target: str, message: str, watermarks: dict[str, int]) -> Head:
     """Append the next move to a deleted branch; frames up to `watermarks` are not in it."""
-    number = max(store.refs.numbers(name))
-    while store.refs.exists(name, number + 1):
-        number += 1
+    number = store.refs.head_number(name)
     old = store.refs.read_head(name, number)
     now = clock.following(old.move.time, disk.now_us())
     made = Move(
         number + 1, name, old.digest, disk.random_hex(), now, author(), "branch",
         in_unicode(message), target, old.move.generation + 1, {**old.move.wal, **watermarks},
+        carried=store.manifests.text_to_carry(target),
     )  # fmt: skip
     head = link_move(store, made)
     if head is None:

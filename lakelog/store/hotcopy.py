@@ -18,7 +18,7 @@ from typing import Any
 from lakelog.errors import AlreadyExists, Damaged, DamagedWal
 from lakelog.store import disk, wal
 from lakelog.store.layout import OBJECTS, Layout, parse_move, parse_object, parse_packed, parse_wal
-from lakelog.store.opening import Store, is_lake, load, write_config
+from lakelog.store.opening import Store, is_lake, load, raise_format, write_config
 from lakelog.store.refs import Head
 from lakelog.store.tail import ATTEMPTS, Tail, WalFile, pick
 
@@ -68,8 +68,10 @@ def _prepare(store: Store, target: str) -> Layout:
     if there.root == store.layout.root or there.root.startswith(store.layout.root + "/"):
         raise AlreadyExists(f"{there.root} is the lake itself: choose a directory outside it")
     if is_lake(there.root):
-        if load(there.root).lake_id != store.lake_id:
+        copied = load(there.root)
+        if copied.lake_id != store.lake_id:
             raise AlreadyExists(f"{there.root} holds another lake: choose another directory")
+        raise_format(copied)  # before moves come of a lake that was raised
     elif set(disk.listing(there.root)) - {os.path.basename(d) for d in there.directories()}:
         raise AlreadyExists(f"{there.root} is not empty and no copy of a lake: choose another")
     disk.make_dirs(there.root)
@@ -205,6 +207,17 @@ def _copy_moves(store: Store, there: Layout, branch: str, newest: int, done: Cop
         disk.create_whole(f"{folder}/{name}", data)
         done.files, done.bytes = done.files + 1, done.bytes + len(data)
     disk.sync_dir(folder)
+    for name in have - set(names):
+        if parse_packed(name) and _is_covered(name, packed):
+            disk.unlink(f"{folder}/{name}")
+    disk.sync_dir(folder)
+
+
+def _is_covered(name: str, packed: list[str]) -> bool:
+    """Whether another packed file holds what is kept of the moves of this one."""
+    first, last = parse_packed(name) or (0, 0)
+    spans = filter(None, map(parse_packed, packed))
+    return any(low <= first and last <= high for low, high in spans)
 
 
 def _copy_tags(there: Layout, tags: dict[str, bytes], done: Copied) -> None:

@@ -25,7 +25,10 @@ import re
 
 from lakelog.errors import InvalidName
 
-FORMAT = 1
+FORMAT = 2
+"""The newest format of a lake that this version reads and writes."""
+FILE_FORMAT = 1
+"""That of WALs, segments, manifests and pages: their bytes are still those of format 1."""
 OBJECTS = {"segments": ".parquet", "ids": ".ids", "manifests": ".json.zst"}
 HEX_DIRS = tuple(f"{i:02x}" for i in range(256))
 _WAL = re.compile(r"([0-9a-f]{32})-(\d{6})\.jsonl\.zst")

@@ -14,7 +14,9 @@ oldest to newest, then the tail:
 
 `what` is segment, cursor, artifact or view; a segment's key is its digest. So every commit
 writes one small file, and all statistics of 10,000 segments are about 30 pages away.
-The digest covers the compressed bytes; `commit` makes every attempt's bytes unique.
+The digest covers the compressed bytes; `commit` makes every attempt's bytes unique. A manifest of
+at most CARRIED_MAX bytes has no file: its text stands in the move that names it (refs.py), and the
+digest is that of the text.
 """
 
 from __future__ import annotations
@@ -22,19 +24,21 @@ from __future__ import annotations
 import dataclasses
 import threading
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import zstandard
 
 from lakelog.errors import DamagedManifest, FormatTooNew
 from lakelog.store import disk, document
-from lakelog.store.layout import FORMAT, Layout
+from lakelog.store.layout import FILE_FORMAT, Layout
 
 FAN = 16
 LEVEL_MAX = 2
 BOTTOM = LEVEL_MAX + 1
 """The level of pages that hold what was alive when they were written, and nothing else."""
+CARRIED_MAX = 32_768
+"""A longer manifest has a file of its own: it would be read with its move whenever that is."""
 Entry = dict[str, Any]
 _CACHED = 256
 _LOCAL = threading.local()
@@ -82,11 +86,21 @@ class Manifest:
     digest: str = field(default="", compare=False)
 
 
+class Carriers(Protocol):
+    """Where the texts of manifests without files are: the moves and tags."""
+
+    def recent_text(self, digest: str) -> bytes | None:
+        """The text of a manifest that a ref read lately carries."""
+
+    def find_text(self, digest: str) -> bytes | None:
+        """The text of a manifest that a ref on disk carries now."""
+
+
 class Manifests:
     """Reads and writes the manifests and pages of one lake; keeps the last few in memory."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, layout: Layout, carriers: Carriers) -> None:
+        self._layout, self._carriers = layout, carriers
         self._manifests: dict[str, Manifest] = {}
         self._pages: dict[str, tuple[Entry, ...]] = {}
 
@@ -94,9 +108,25 @@ class Manifests:
         """Return a manifest. Raises DamagedManifest when missing or not intact."""
         found: Manifest | None = self._manifests.get(digest)
         if found is None:
-            found = _from_body(self._read(digest, None), digest)
+            found = _from_body(self._state(digest), digest)
             _keep(self._manifests, digest, found)
         return found
+
+    def is_there(self, digest: str) -> bool:
+        """Whether a manifest is on disk now, as a file or in a move or tag."""
+        path = self._layout.object("manifests", digest)
+        return disk.exists(path) or self._carriers.find_text(digest) is not None
+
+    def text_to_carry(self, digest: str) -> bytes:
+        """What a ref has to carry that names a state: nothing where it has a file. Raises
+        DamagedManifest where it is gone."""
+        path = self._layout.object("manifests", digest)
+        if disk.exists(path):
+            return b""
+        text = self._carriers.find_text(digest)
+        if text is None:
+            raise DamagedManifest(path, "the manifest is missing")
+        return text
 
     def page(self, page: Page) -> tuple[Entry, ...]:
         """Return a page's entries. Raises DamagedManifest when missing or not intact."""
@@ -106,10 +136,12 @@ class Manifests:
             _keep(self._pages, page.digest, found)
         return found
 
-    def outline(self, digest: str) -> tuple[list[Entry], list[Entry], list[Entry]]:
-        """Return the pages, tail and id runs of a manifest as they stand in its file, remembering
-        nothing: for whoever reads very many. Raises DamagedManifest."""
-        body = self._read(digest, None)
+    def outline(
+        self, digest: str, text: bytes = b""
+    ) -> tuple[list[Entry], list[Entry], list[Entry]]:
+        """Return the pages, tail and id runs of a manifest as they stand in its file or the text
+        that a ref carries, remembering nothing: for whoever reads many. Raises DamagedManifest."""
+        body = orjson.loads(text) if text else self._state(digest)
         return body["pages"], body["tail"], body["ids"]
 
     def page_entries(self, page: Entry) -> list[Entry]:
@@ -119,16 +151,27 @@ class Manifests:
 
     def write(self, manifest: Manifest) -> Manifest:
         """Write a manifest durably and return it with its digest."""
-        digest, _ = self._write(_to_body(manifest))
-        written = dataclasses.replace(manifest, digest=digest)
-        _keep(self._manifests, digest, written)
-        return written
+        digest, _ = self._write(orjson.dumps(_to_body(manifest)))
+        return self._named(manifest, digest)
+
+    def settle(self, manifest: Manifest) -> tuple[Manifest, bytes]:
+        """Return a new manifest with its digest, and the text that its move is to carry; a longer
+        one is written durably, and nothing is carried."""
+        text = orjson.dumps(_to_body(manifest))
+        if len(text) > CARRIED_MAX:
+            return self._named(manifest, self._write(text)[0]), b""
+        return self._named(manifest, document.digest(text)), text
+
+    def _named(self, manifest: Manifest, digest: str) -> Manifest:
+        named = dataclasses.replace(manifest, digest=digest)
+        _keep(self._manifests, digest, named)
+        return named
 
     def write_page(self, entries: tuple[Entry, ...], commit: str, level: int | None = None) -> Page:
         """Write a page durably, of the level that its length makes unless one is given."""
         level = level_of(len(entries)) if level is None else level
-        body = {"format": FORMAT, "commit": commit, "level": level, "entries": entries}
-        digest, size = self._write(body)
+        body = {"format": FILE_FORMAT, "commit": commit, "level": level, "entries": entries}
+        digest, size = self._write(orjson.dumps(body))
         _keep(self._pages, digest, entries)
         return describe(entries, digest, size, level)
 
@@ -160,6 +203,13 @@ class Manifests:
         _apply(live, manifest.tail, "segment")
         return [e for e in live.values() if e["time"][0] <= high and low <= e["time"][1]]
 
+    def _state(self, digest: str) -> dict[str, Any]:
+        """A manifest's body, of its file or of a ref that carries it."""
+        text = self._carriers.recent_text(digest)
+        if text is None and not disk.exists(self._layout.object("manifests", digest)):
+            text = self._carriers.find_text(digest)
+        return self._read(digest, None) if text is None else self._parsed(text, digest)
+
     def _read(self, digest: str, size: int | None) -> dict[str, Any]:
         path = self._layout.object("manifests", digest)
         try:
@@ -168,13 +218,17 @@ class Manifests:
             raise DamagedManifest(path, "the manifest or page is missing") from None
         if document.digest(data) != digest or (size is not None and len(data) != size):
             raise DamagedManifest(path, "the content does not match its name")
-        body: dict[str, Any] = orjson.loads(_decompressor().decompress(data))
-        if body["format"] > FORMAT:
+        return self._parsed(_decompressor().decompress(data), digest)
+
+    def _parsed(self, text: bytes, digest: str) -> dict[str, Any]:
+        body: dict[str, Any] = orjson.loads(text)
+        if body["format"] > FILE_FORMAT:
+            path = self._layout.object("manifests", digest)
             raise FormatTooNew(f"{path} has format {body['format']}: upgrade lakelog")
         return body
 
-    def _write(self, body: dict[str, Any]) -> tuple[str, int]:
-        data = zstandard.ZstdCompressor(level=3).compress(orjson.dumps(body))
+    def _write(self, text: bytes) -> tuple[str, int]:
+        data = zstandard.ZstdCompressor(level=3).compress(text)
         digest = document.digest(data)
         disk.put_object(self._layout.object("manifests", digest), data)
         return digest, len(data)
@@ -339,9 +393,9 @@ def _apply(live: dict[str, Entry], entries: tuple[Entry, ...], what: str) -> Non
 
 
 def _to_body(manifest: Manifest) -> dict[str, Any]:
-    body = dataclasses.asdict(manifest)
-    del body["digest"]
-    return {"format": FORMAT, **body}
+    # Not asdict, which copies every entry of the tail for longer than all else here takes.
+    names = (each.name for each in dataclasses.fields(manifest) if each.name != "digest")
+    return {"format": FILE_FORMAT, **{name: getattr(manifest, name) for name in names}}
 
 
 def _from_body(body: dict[str, Any], digest: str) -> Manifest:

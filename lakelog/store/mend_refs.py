@@ -6,14 +6,15 @@ import dataclasses
 import itertools
 
 from lakelog.errors import DamagedRef
-from lakelog.store import disk, document, manifest, orphans, salvage
+from lakelog.store import disk, manifest, orphans, salvage
 from lakelog.store.aside import Repaired, set_aside
-from lakelog.store.layout import parse_packed
+from lakelog.store.layout import parse_move
 from lakelog.store.manifest import Manifest
 from lakelog.store.opening import Store
 from lakelog.store.orphans import Connect
+from lakelog.store.packed import PACKED, encode_packed, is_thinned, read_packed
 from lakelog.store.publish import Change, try_move
-from lakelog.store.refs import Head, Move, author, encode_move, encode_packed, read_packed
+from lakelog.store.refs import Head, Move, author, digest_of, encode_move
 
 Marks = dict[str, int]
 Moves = dict[int, tuple[Move, bytes]]
@@ -30,21 +31,24 @@ def mend_moves(store: Store, branch: str, outcome: Repaired) -> None:
     good, bad, top = salvage.moves(store, branch)
     if not top and (disk.listing(store.layout.wal_dir(branch)) or _is_only(store)):
         top = 1  # it had at least its first
-    torn = _damaged_packed(store, branch)
-    missing = [n for n in range(1, top + 1) if n not in good]
-    if not missing and not torn:
+    torn, thinned = _packed(store, branch)
+    missing = _missing(good, top, thinned)
+    stateless = _stateless(store, branch, good)
+    if not missing and not torn and not stateless:
         return
     for number in missing:
         good[number] = _stand_in(store, branch, number, good, bad.get(number, b""))
     directory = store.layout.head_dir(branch)
-    for name, (first, final) in torn.items():
-        set_aside(store, f"{directory}/{name}", outcome)
-        data = encode_packed([good[n][1] for n in range(first, final + 1)])
-        disk.create_whole(f"{directory}/{name}", data)
-    spans = [range(first, final + 1) for first, final in torn.values()]
-    for number in missing:
+    for path, span in torn.items():
+        set_aside(store, path, outcome)
+        held = {n: good[n][1] for n in sorted(good) if n in span}
+        disk.create_whole(path, encode_packed(branch, span[0], span[-1], held))
+        if span in thinned:
+            outcome.lost.append(f"branch {branch}: moves {span[0]} to {span[-1]} of its log that"
+                                " were kept and cannot be read")  # fmt: skip
+    for number in (*missing, *stateless):
         set_aside(store, store.layout.move(branch, number), outcome)
-        if not any(number in span for span in spans):
+        if not any(number in span for span in torn.values()):
             disk.create_whole(store.layout.move(branch, number), good[number][1])
     disk.sync_dir(directory)
     store.refs.forget()
@@ -56,15 +60,41 @@ def _is_only(store: Store) -> bool:
     return len(store.refs.all_branches()) == 1
 
 
-def _damaged_packed(store: Store, branch: str) -> dict[str, tuple[int, int]]:
-    directory = store.layout.head_dir(branch)
-    found = {}
-    for name in disk.listing(directory):
-        if span := parse_packed(name):
-            try:
-                read_packed(f"{directory}/{name}")
-            except DamagedRef:
-                found[name] = span
+def _packed(store: Store, branch: str) -> tuple[dict[str, range], list[range]]:
+    """Return the spans of damaged packed files by path, and the spans of files from which moves
+    may have been dropped: nobody can tell these from moves that are lost."""
+    torn, thinned = dict[str, range](), list[range]()
+    for first, last, path in store.refs.packs(branch):
+        span = range(first, last + 1)
+        try:
+            read_packed(path)
+        except DamagedRef:
+            torn[path] = span
+            if len(span) <= PACKED and not is_thinned(disk.read(path)):
+                continue
+        thinned.append(span)
+    return torn, thinned
+
+
+def _missing(good: Moves, top: int, thinned: list[range]) -> list[int]:
+    """Return the numbers up to the highest that are in no readable file, nor dropped."""
+    missing, following = list[int](), 1
+    for number in [*sorted(good), top + 1]:
+        gap = range(following, number)
+        if not any(gap.start in span and gap[-1] in span for span in thinned if gap):
+            missing += [n for n in gap if not any(n in span for span in thinned)]
+        following = number + 1
+    return missing
+
+
+def _stateless(store: Store, branch: str, good: Moves) -> list[int]:
+    """Return the numbers of moves that can be read but for the manifest that they carry."""
+    found = []
+    for name in disk.listing(store.layout.head_dir(branch)):
+        number = parse_move(name)
+        path = f"{store.layout.head_dir(branch)}/{name}"
+        if number in good and disk.read(path) != good[number][1]:
+            found.append(number)
     return found
 
 
@@ -73,8 +103,11 @@ def _stand_in(
 ) -> tuple[Move, bytes]:
     """Make the move that stands for one that cannot be read."""
     before, after = good.get(number - 1), good.get(number + 1)
+    if before is None and (earlier := [n for n in good if n < number]):
+        before = good[max(earlier)][0], b""
     at = [n for n in good if n > number]
-    snapshot = salvage.snapshot_in(store, data) or (before[0].snapshot if before else "")
+    snapshot, text = salvage.state_in(store, data)
+    snapshot = snapshot or (before[0].snapshot if before else "")
     if not snapshot and at:
         snapshot = good[min(at)][0].snapshot
     if not snapshot:
@@ -82,11 +115,11 @@ def _stand_in(
         snapshot = store.manifests.write(empty).digest
     when = disk.now_us() if not at else good[min(at)][0].time - (min(at) - number)
     move = Move(
-        number=number, branch=branch, prev=document.digest(before[1]) if before else "",
+        number=number, branch=branch, prev=digest_of(before[1]) if before and before[1] else "",
         commit=disk.random_hex(), time=before[0].time + 1 if before else when, author=author(),
         op="lost", message=after[0].prev if after else "", snapshot=snapshot,
         generation=_generation(before[0] if before else None, after[0] if after else None, not at),
-        wal=before[0].wal if before else {},
+        wal=before[0].wal if before else {}, carried=text,
     )  # fmt: skip
     return move, encode_move(move)
 
@@ -166,10 +199,12 @@ def _sealed_before(
     rewind after the state took off some of what had been sealed before it: none of it comes back.
     """
     marks: Marks = {}
-    before = {move.number: move.generation for move in moves}
+    ordered = sorted(moves, key=lambda move: move.number)
+    # A move that rewinds and the one before it are never dropped, so that one is at hand.
+    before = [0, *(move.generation for move in ordered)]
     rewinds = [
-        m.number for m in moves if m.generation > before.get(m.number - 1, 0)
-        and not (m.op == "lost" and m.number == max(before))  # it need not be one
+        m.number for m, generation in zip(ordered, before, strict=False)
+        if m.generation > generation and not (m.op == "lost" and m is ordered[-1])
     ]  # fmt: skip
     limit = max([base.number, *rewinds])
     for move in (m for m in moves if m.number <= limit):

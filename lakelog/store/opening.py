@@ -27,12 +27,14 @@ _REMOTE_TYPES = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse", "9p", "ceph", "
 class Store:
     """One open lake directory: its paths, settings and the readers of its files."""
 
-    def __init__(self, root: str, lake_id: str, settings: Settings) -> None:
+    def __init__(self, root: str, lake_id: str, settings: Settings, format: int = 0) -> None:
         self.layout = Layout(root)
         self.lake_id = lake_id
         self.settings = settings
+        self.format = format
+        """What lakelog.json said when it was last read; 0 where that is not known."""
         self.refs = Refs(self.layout)
-        self.manifests = Manifests(self.layout)
+        self.manifests = Manifests(self.layout, self.refs)
         self.marks = Marks(self.layout)
 
 
@@ -53,7 +55,7 @@ def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> St
         disk.sync_dir(directory)
     disk.sync_dir(os.path.dirname(layout.root))
     lake_id = disk.random_hex()
-    store = Store(root, lake_id, settings)
+    store = Store(root, lake_id, settings, FORMAT)
     with contextlib.suppress(FileExistsError):
         start_branch(store, branch)
     try:
@@ -115,7 +117,7 @@ def load(root: str) -> Store:
     with contextlib.suppress(OSError):  # a copy may have left out what was empty
         for directory in (layout.wals, layout.tags, layout.gc, layout.cache):
             disk.make_dirs(directory)
-    return Store(root, body["lake"], settings)
+    return Store(root, body["lake"], settings, body["format"])
 
 
 def write_config(layout: Layout, lake_id: str, settings: Settings) -> None:
@@ -127,9 +129,29 @@ def write_config(layout: Layout, lake_id: str, settings: Settings) -> None:
 
 def change_settings(store: Store, settings: Settings) -> None:
     """Replace the settings of a lake."""
-    body = {"format": FORMAT, "lake": store.lake_id, "settings": to_dict(settings)}
+    number = _format_on_disk(store) or FORMAT
+    body = {"format": number, "lake": store.lake_id, "settings": to_dict(settings)}
     disk.replace_whole(store.layout.config, document.encode(body))
     store.settings = settings
+
+
+def raise_format(store: Store) -> None:
+    """Make a lake of an earlier format one of this, before anything of this format is written to
+    it: so whoever knows only the earlier one refuses the lake by name."""
+    if store.format == FORMAT:
+        return
+    if 0 < _format_on_disk(store) < FORMAT:
+        body = document.decode(disk.read(store.layout.config))
+        disk.replace_whole(store.layout.config, document.encode({**body, "format": FORMAT}))
+    store.format = FORMAT
+
+
+def _format_on_disk(store: Store) -> int:
+    """The format that lakelog.json says now, 0 if it is gone or damaged."""
+    try:
+        return int(document.decode(disk.read(store.layout.config))["format"])
+    except (FileNotFoundError, document.NotIntact):
+        return 0
 
 
 def start_branch(store: Store, branch: str, snapshot: str = "", message: str = "") -> None:
@@ -137,12 +159,16 @@ def start_branch(store: Store, branch: str, snapshot: str = "", message: str = "
 
     Raises FileExistsError if the branch has one.
     """
+    raise_format(store)
     make_branch_dirs(store, branch)
     commit, now, who = disk.random_hex(), disk.now_us(), author()
     op = "branch" if snapshot else "init"
-    if not snapshot:
-        snapshot = store.manifests.write(empty(commit, now, who)).digest
-    move = Move(1, branch, "", commit, now, who, op, in_unicode(message), snapshot, 0)
+    if snapshot:
+        text = store.manifests.text_to_carry(snapshot)
+    else:
+        state, text = store.manifests.settle(empty(commit, now, who))
+        snapshot = state.digest
+    move = Move(1, branch, "", commit, now, who, op, in_unicode(message), snapshot, 0, carried=text)
     store.refs.link(move)
     disk.sync_dir(store.layout.head_dir(branch))
 

@@ -2,7 +2,9 @@
 
     1 read the head                      4 leave out watermarks of writers without files
     2 plan the change against it         5 sync the moves, look that every new file is still there
-    3 write the manifest, sync           6 link the next move at once, sync its directory
+    3 write pages, and a long manifest   6 link the next move at once, sync its directory
+
+A manifest that is not long is part of the move, and appears with it.
 
 A publish is an operation with preconditions, not a new state. `plan(head, manifest)` tests them
 and returns the change, or None to give up; after a lost race it is asked again with the new
@@ -22,7 +24,7 @@ from lakelog.errors import OutcomeUnknown, Outlived
 from lakelog.store import clock, disk, manifest
 from lakelog.store.layout import parse_wal
 from lakelog.store.manifest import Entry, Manifest
-from lakelog.store.opening import Store, make_branch_dirs
+from lakelog.store.opening import Store, make_branch_dirs, raise_format
 from lakelog.store.refs import Head, Move, author, encode_move, in_unicode
 
 USER_OPS = ("rollback", "undo", "snapshot", "retention", "dedupe", "quarantine", "repair")
@@ -89,12 +91,14 @@ def publish(
 def try_move(store: Store, head: Head, state: Manifest, change: Change, commit: str) -> Head | None:
     """Steps 3 to 6 against one head; None if another process took the number, or this one slept.
     Raises Outlived."""
+    raise_format(store)
     began = disk.now_us()
     now = clock.following(head.move.time, began)
-    snapshot = change.snapshot
-    if snapshot is None:
-        grown = grow(store, state, change, commit, now)
-        snapshot = store.manifests.write(grown).digest
+    if change.snapshot is None:
+        grown, carried = store.manifests.settle(grow(store, state, change, commit, now))
+        snapshot = grown.digest
+    else:
+        snapshot, carried = change.snapshot, store.manifests.text_to_carry(change.snapshot)
     marks = change.watermarks
     if marks is None:
         marks = watermarks(store, head.move, change.sealed)
@@ -102,9 +106,12 @@ def try_move(store: Store, head: Head, state: Manifest, change: Change, commit: 
         number=head.move.number + 1, branch=head.move.branch, prev=head.digest, commit=commit,
         time=now, author=author(), op=change.op, message=in_unicode(change.message),
         snapshot=snapshot, generation=head.move.generation + change.rewind, wal=marks,
+        carried=carried,
     )  # fmt: skip
     return link_move(
-        store, move, lambda: change.snapshot is not None or _lasts(store, change, snapshot, began)
+        store,
+        move,
+        lambda made: change.snapshot is not None or _lasts(store, change, move, began, made),
     )
 
 
@@ -144,10 +151,10 @@ def watermarks(store: Store, move: Move, sealed: dict[str, int]) -> dict[str, in
 
 
 def link_move(
-    store: Store, move: Move, lasts: Callable[[], bool] = lambda: True
+    store: Store, move: Move, lasts: Callable[[str], bool] = lambda _: True
 ) -> Head | None:  # fmt: skip
     """Link a move and make it durable; None if another move has that number, or its files do not
-    last, which is looked at right before.
+    last, which is looked at right before, when the temporary file of the move is there.
 
     The move before may be somebody's whose own sync failed: it has to last before one that names
     it can, else a power cut between the two would leave a hole. Where it lasts, this costs nothing.
@@ -155,11 +162,11 @@ def link_move(
     directory = store.layout.head_dir(move.branch)
     if move.number > 1:
         disk.sync_dir(directory)
-    if not lasts():
-        return None
     for _ in range(3):
         try:
-            head = store.refs.link(move)
+            head = store.refs.link(move, lasts)
+            if head is None:
+                return None
         except FileExistsError:
             return _ours(store, move)
         except OSError as error:
@@ -203,27 +210,28 @@ def run_maintenance(store: Store, branch: str) -> None:
     publish(store, branch, plan)
 
 
-def _lasts(store: Store, change: Change, snapshot: str, began: int) -> bool:
+def _lasts(store: Store, change: Change, move: Move, began: int, made: str) -> bool:
     """Protocol 5.3: whether the manifest of this publish is there and too young for gc.
 
-    So must be the segments and id runs that it adds, by the lake's own clock, for a process may
-    stand still for days: else this raises Outlived. What a repair adopts may be old.
+    So must be the segments and id runs that it adds, by the lake's own clock, which stamped the
+    move's temporary file, for a process may stand still for days: else this raises Outlived. What
+    a repair adopts may be old.
     """
     layout, half = store.layout, store.settings.gc_grace_hours * 1_800_000_000
     added = (e["key"] for e in change.entries if e.get("add") == "segment")
     paths = [layout.object("segments", key) for key in added]
     paths += [layout.object("ids", run["digest"]) for run in change.ids_add]
     try:
-        written = _stamp(layout.object("manifests", snapshot))
+        written = _stamp(made if move.carried else layout.object("manifests", move.snapshot))
     except FileNotFoundError:
         return False
     aged = bool(half) and change.op != "repair"
     for path in paths:
         try:
-            made = _stamp(path)
+            then = _stamp(path)
         except FileNotFoundError:
             raise Outlived(f"{path}: gone before it was published; try again") from None
-        if aged and written - made >= half:
+        if aged and written - then >= half:
             raise Outlived(f"{path}: too old to be published, gc may take it; try again")
     return not aged or disk.now_us() - began < half
 

@@ -5,29 +5,38 @@ number, branch, prev (SHA-256 of the move before), commit, time (us), author, op
 snapshot (manifest digest), generation, wal {writer: last sealed sequence}, inline_from,
 inline. Numbers are contiguous; the highest is the head. Time never repeats. Whoever links
 number n+1 first has moved the branch; nobody ever writes an existing number.
+
+Behind its document a move or tag may carry the text of the manifest that it names: one more line,
+whose SHA-256 is `snapshot`. So a small state costs no file of its own. `prev` covers the document
+alone, so that gc can drop the text of a state that is not kept, and the chain still holds.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import os
-import struct
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
 from typing import Any
-
-import zstandard
 
 from lakelog.closest import did_you_mean
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.store import disk, document
 from lakelog.store.layout import Layout, decode_name, parse_move, parse_packed
+from lakelog.store.packed import PACKED, read_packed
 
 _PACKED_KEPT = 4
+_TEXTS_KEPT = 64
+_SETTLED_NS = 50_000_000
+"""After so long a directory that is changed again has another time."""
+_NAMED = re.compile(rb'"snapshot":"([0-9a-f]{64})"')
+_LOOKS = 20
+"""How often a listing is read again whose files were packed meanwhile."""
+Place = tuple[str, int]
 _HINT = {"branch", "number"}
-_SEAL = struct.pack("<II4s", 0x184D2A5D, 36, b"LKP1")
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,8 @@ class Move:
     wal: dict[str, int] = field(default_factory=dict)
     inline_from: int = 0
     inline: list[dict[str, Any]] = field(default_factory=list)
+    carried: bytes = field(default=b"", repr=False, compare=False)
+    """The text of the manifest, if the move carries it."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,7 @@ class Tag:
     message: str
     branch: str
     commit: str
+    carried: bytes = field(default=b"", repr=False, compare=False)
 
 
 class Refs:
@@ -77,6 +89,9 @@ class Refs:
         self._layout = layout
         self._seen: dict[str, Head] = {}
         self._packed: dict[str, dict[int, bytes]] = {}
+        self._texts: dict[str, tuple[bytes, str]] = {}
+        self._places: dict[str, Place] = {}
+        self._looked: tuple[int, object] = (0, None)
 
     def head(self, branch: str) -> Head:
         """Return the newest move. Raises UnknownRef for no such branch, DamagedRef."""
@@ -99,7 +114,7 @@ class Refs:
     def read_head(self, branch: str, number: int) -> Head:
         """Return move `number` with its digest. Raises DamagedRef, FileNotFoundError."""
         data = disk.read(self._layout.move(branch, number))
-        return Head(self.decode(branch, number, data), document.digest(data))
+        return Head(self.decode(branch, number, data), digest_of(data))
 
     def read(self, branch: str, number: int) -> Move:
         """Return one move, packed or not. Raises DamagedRef, UnknownRef."""
@@ -108,6 +123,11 @@ class Refs:
         except FileNotFoundError:
             data = self._unpacked(branch, number)
         if data is None:
+            if 0 < number < self.head_number(branch):
+                raise UnknownRef(
+                    f"move {number} of branch {branch!r} is outside the kept history: choose one"
+                    " that `lakelog log` shows"
+                )
             raise UnknownRef(f"branch {branch!r} has no move {number}")
         return self.decode(branch, number, data)
 
@@ -115,37 +135,65 @@ class Refs:
         """Yield the kept moves of a branch, packed ones too, remembering nothing. Raises
         DamagedRef, also where one is missing."""
         following = 0
-        for number, data in self._files_backwards(branch):
-            if following and number >= following:
-                continue  # it is there both packed and as a file
-            if following and number < following - 1:
-                raise DamagedRef(self._layout.move(branch, following - 1), "the move is missing")
-            yield self.decode(branch, number, data)
-            following = number
+        own = sorted(self._own(branch), reverse=True)
+        with contextlib.suppress(FileNotFoundError):  # packed since it was listed: so is the rest
+            for number in own:
+                data = disk.read(self._layout.move(branch, number))
+                if following and number < following - 1:
+                    break  # those between may have been packed since
+                yield self.decode(branch, number, data)
+                following = number
+        while following != 1 and (pack := self._pack_below(branch, following)):
+            # Numbers of its span that it does not hold were dropped, so they are not missing.
+            for number, data in reversed(pack[1].items()):
+                if not following or number < following:
+                    yield self.decode(branch, number, data)
+            following = pack[0]
         if following > 1:
             raise DamagedRef(self._layout.move(branch, following - 1), "the move is missing")
 
-    def _files_backwards(self, branch: str) -> Iterator[tuple[int, bytes]]:
-        """Yield (number, bytes) of moves with files of their own, then of packed ones."""
-        directory = self._layout.head_dir(branch)
-        own = filter(None, map(parse_move, disk.listing(directory)))
-        with contextlib.suppress(FileNotFoundError):  # packed since it was listed: so is the rest
-            for number in sorted(own, reverse=True):
-                yield number, disk.read(self._layout.move(branch, number))
-        for name in sorted(filter(parse_packed, disk.listing(directory)), reverse=True):
-            yield from reversed(read_packed(f"{directory}/{name}").items())
+    def _own(self, branch: str) -> Iterator[int]:
+        """Numbers of the moves with files of their own."""
+        return filter(None, map(parse_move, disk.listing(self._layout.head_dir(branch))))
 
-    def link(self, move: Move) -> Head:
-        """Make the next move; FileExistsError if the number is taken. The caller syncs."""
-        data = encode_move(move)
-        disk.create_whole(self._layout.move(move.branch, move.number), data)
-        return Head(move, document.digest(data))
+    def packs(self, branch: str) -> list[tuple[int, int, str]]:
+        """Return (first, last, path) of the files of packed moves, in their order."""
+        directory = self._layout.head_dir(branch)
+        spans = ((parse_packed(name), name) for name in disk.listing(directory))
+        return sorted((*span, f"{directory}/{name}") for span, name in spans if span)
+
+    def _pack_below(self, branch: str, following: int) -> tuple[int, dict[int, bytes]] | None:
+        """Return the moves of the packed file that goes up to a number, or of the last one if that
+        is 0, and the first number of its span. Of several the one that begins first."""
+        for _ in range(_LOOKS):
+            packs = self.packs(branch)
+            last = following - 1 if following else max((pack[1] for pack in packs), default=0)
+            with contextlib.suppress(FileNotFoundError):  # packed anew since it was listed
+                for first, final, path in packs:
+                    if first <= last <= final:
+                        return first, read_packed(path)
+                return None
+        return None
+
+    def link(self, move: Move, lasts: Callable[[str], bool] = lambda _: True) -> Head | None:
+        """Make the next move; None unless `lasts`, asked right before with its temporary file.
+        FileExistsError if the number is taken. The caller syncs."""
+        path, data = self._layout.move(move.branch, move.number), encode_move(move)
+        made = disk.write_temporary(os.path.dirname(path), data)
+        try:
+            if not lasts(made):
+                return None
+            disk.link(made, path)
+        finally:
+            disk.unlink(made)
+        return Head(move, digest_of(data))
 
     def note(self, head: Head) -> None:
         """Remember a head that this process made, and advise others of it, if the disk lets us:
         the move is durable, and whoever has no hint lists."""
-        self._seen[head.move.branch] = head
         branch, number = head.move.branch, head.move.number
+        self._seen[branch] = head
+        self._remember(head.move, self._layout.move(branch, number))
         hint = document.encode({"branch": branch, "number": number})
         with contextlib.suppress(OSError):
             disk.replace_whole(self._layout.hint(branch), hint, sync=False)
@@ -154,6 +202,8 @@ class Refs:
         """Drop what was remembered (after a fork, or a repair)."""
         self._seen.clear()
         self._packed.clear()
+        self._texts.clear()
+        self._looked = (0, None)
 
     def exists(self, branch: str, number: int) -> bool:
         """Whether a move's own file is there."""
@@ -170,11 +220,69 @@ class Refs:
 
     def numbers(self, branch: str) -> list[int]:
         """All kept move numbers of a branch, packed ones too, ascending."""
-        names = disk.listing(self._layout.head_dir(branch))
-        found = {n for n in map(parse_move, names) if n is not None}
-        for first, last in filter(None, map(parse_packed, names)):
-            found.update(range(first, last + 1))
+        for _ in range(_LOOKS):
+            found = set(self._own(branch))
+            with contextlib.suppress(FileNotFoundError):  # packed anew since it was listed
+                for first, last, path in self.packs(branch):
+                    try:
+                        found.update(self._pack(path))
+                    except DamagedRef:  # reading one of them says so
+                        found.update(range(first, last + 1)[-PACKED:])
+                break
         return sorted(found)
+
+    def states(self) -> dict[str, Place]:
+        """Return the states that readable moves name, and of each a move (branch, number) that
+        names it, one that carries it if there is one; (tag, 0) for those that a tag carries."""
+        branches = self.all_branches()
+        folders = [self._layout.tags, *map(self._layout.head_dir, branches)]
+        key = [(folder, _changed(folder)) for folder in folders]
+        looked, before = self._looked
+        if before == key and looked > max(stamp for _, stamp in key) + _SETTLED_NS:
+            return self._places
+        began = time.time_ns()
+        plain, carrying = dict[str, Place](), dict[str, Place]()
+        for branch in branches:
+            for number, data in self._readable(branch):
+                named, behind = _NAMED.search(data), document.split(data)[1]
+                if named:
+                    (carrying if behind else plain)[named[1].decode()] = (branch, number)
+        for name in self.tag_names():
+            with contextlib.suppress(DamagedRef, UnknownRef):
+                tag = self.tag(name)
+                if tag.carried:
+                    carrying.setdefault(tag.snapshot, (name, 0))
+        self._places, self._looked = plain | carrying, (began, key)
+        return self._places
+
+    def _readable(self, branch: str) -> Iterator[tuple[int, bytes]]:
+        """Yield (number, bytes) of every move that can be read, in no order."""
+        for number in list(self._own(branch)):
+            with contextlib.suppress(FileNotFoundError):
+                yield number, disk.read(self._layout.move(branch, number))
+        for _, _, path in self.packs(branch):
+            with contextlib.suppress(FileNotFoundError, DamagedRef):
+                yield from read_packed(path).items()
+
+    def recent_text(self, digest: str) -> bytes | None:
+        """The text of a manifest that a move or tag read lately carries."""
+        found = self._texts.get(digest)
+        return found[0] if found else None
+
+    def find_text(self, digest: str) -> bytes | None:
+        """The text of a manifest that some move or tag on disk carries now; may read them all."""
+        found = self._texts.get(digest)
+        if found and disk.exists(found[1]):
+            return found[0]
+        for look in range(3):
+            name, number = (self.states() if look else self._places).get(digest, ("", 0))
+            if not name:
+                continue
+            with contextlib.suppress(DamagedRef, UnknownRef):
+                ref = self.read(name, number) if number else self.tag(name)
+                if ref.snapshot == digest and ref.carried:
+                    return ref.carried
+        return None
 
     def tags(self) -> list[Tag]:
         """All tags by name. Raises DamagedRef."""
@@ -194,9 +302,12 @@ class Refs:
         """One tag. Raises UnknownRef, DamagedRef."""
         path = self._layout.tag(name)
         try:
-            tag = Tag(**document.decode(disk.read(path)))
+            line, text = document.split(disk.read(path))
+            tag = Tag(**document.decode(line), carried=text[:-1])
             if tag.name != name:
                 raise document.NotIntact(f"it is the tag {tag.name!r}")
+            check_carried(tag.snapshot, text)
+            self._remember(tag, path)
             return tag
         except FileNotFoundError:
             near = did_you_mean(name, self.tag_names())
@@ -206,7 +317,7 @@ class Refs:
 
     def link_tag(self, tag: Tag) -> None:
         """Make a tag durably; FileExistsError if the name is taken."""
-        disk.create_whole(self._layout.tag(tag.name), document.encode(asdict(tag)))
+        disk.create_whole(self._layout.tag(tag.name), _encode(tag))
         disk.sync_dir(self._layout.tags)
 
     def is_alive(self, branch: str) -> bool:
@@ -274,68 +385,72 @@ class Refs:
         """Return the move that a file's bytes hold. Raises DamagedRef."""
         path = self._layout.move(branch, number)
         try:
-            move = Move(**document.decode(data))
+            line, text = document.split(data)
+            move = Move(**document.decode(line), carried=text[:-1])
+            check_carried(move.snapshot, text)
         except (document.NotIntact, TypeError) as error:
             raise DamagedRef(path, f"the move is damaged: {error}") from None
         if move.number != number or move.branch != branch:
             raise DamagedRef(path, "the move belongs to another place")
+        self._remember(move, path)
         return move
+
+    def _remember(self, ref: Move | Tag, path: str) -> None:
+        """Keep the text that a ref carries: whoever read the ref is about to ask for the state."""
+        if ref.carried:
+            self._texts.pop(ref.snapshot, None)
+            self._texts[ref.snapshot] = ref.carried, path
+            for old in list(self._texts)[:-_TEXTS_KEPT]:
+                self._texts.pop(old, None)
 
     def _unpacked(self, branch: str, number: int) -> bytes | None:
         """The bytes of a packed move. A packed file never changes, so the last few are kept."""
-        directory = self._layout.head_dir(branch)
-        for name in disk.listing(directory):
-            span = parse_packed(name)
-            if span is None or not span[0] <= number <= span[1]:
-                continue
-            path = f"{directory}/{name}"
-            moves = self._packed.pop(path, None) or read_packed(path)
-            self._packed[path] = moves
-            for old in list(self._packed)[:-_PACKED_KEPT]:
-                self._packed.pop(old, None)
-            return moves.get(number)
+        for _ in range(_LOOKS):
+            with contextlib.suppress(FileNotFoundError):  # packed anew since it was listed
+                for first, last, path in self.packs(branch):
+                    if first <= number <= last and number in (moves := self._pack(path)):
+                        return moves[number]
+                return None
         return None
+
+    def _pack(self, path: str) -> dict[int, bytes]:
+        """The moves of a packed file. It may have been written anew with fewer of them since, which
+        does not matter: what was read once was there."""
+        moves = self._packed.pop(path, None) or read_packed(path)
+        self._packed[path] = moves
+        for old in list(self._packed)[:-_PACKED_KEPT]:
+            self._packed.pop(old, None)
+        return moves
 
 
 def encode_move(move: Move) -> bytes:
     """Return the bytes of a move's file."""
-    return document.encode(asdict(move))
+    return _encode(move)
 
 
-def encode_packed(moves: list[bytes]) -> bytes:
-    """Fold moves' files, oldest first, into one: a zstd frame, and a skippable frame that holds
-    the SHA-256 of all before it (magic 0x184D2A5D, size 36, "LKP1", 32 bytes)."""
-    data = zstandard.ZstdCompressor(level=9).compress(b"".join(moves)) + _SEAL
-    return data + hashlib.sha256(data).digest()
-
-
-def read_packed(path: str) -> dict[int, bytes]:
-    """Return {number: file bytes} of a packed file. Raises DamagedRef."""
-    span = parse_packed(os.path.basename(path)) or (0, 0)
-    data = disk.read(path)
+def _changed(folder: str) -> int:
+    """When a directory was changed last, in ns; 0 where it is not there."""
     try:
-        if len(data) < 44 or hashlib.sha256(data[:-32]).digest() != data[-32:]:
-            raise document.NotIntact("its checksum does not match")
-        lines = zstandard.ZstdDecompressor().decompress(data[:-44]).splitlines(keepends=True)
-        moves = {document.decode(line)["number"]: line for line in lines}
-        if list(moves) != list(range(span[0], span[1] + 1)):
-            raise document.NotIntact("it holds other moves than its name says")
-        return moves
-    except (zstandard.ZstdError, document.NotIntact) as error:
-        raise DamagedRef(path, f"packed moves are damaged: {error}") from None
+        return os.stat(folder).st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
-def packed_lines(data: bytes) -> dict[int, bytes]:
-    """Return the moves that can be read in the bytes of a packed file, damaged or not."""
-    reader, text = zstandard.ZstdDecompressor().decompressobj(), b""
-    with contextlib.suppress(zstandard.ZstdError):
-        for at in range(0, len(data), 64):
-            text += reader.decompress(data[at : at + 64])
-    found = {}
-    for line in text.splitlines(keepends=True):
-        with contextlib.suppress(document.NotIntact):
-            found[document.decode(line)["number"]] = line
-    return found
+def _encode(ref: Move | Tag) -> bytes:
+    names = (each.name for each in fields(ref) if each.name != "carried")
+    body = {name: getattr(ref, name) for name in names}
+    return document.encode(body) + (ref.carried + b"\n" if ref.carried else b"")
+
+
+def digest_of(data: bytes) -> str:
+    """Return the digest by which the next move names this one: that of its document alone."""
+    return document.digest(document.split(data)[0])
+
+
+def check_carried(snapshot: str, text: bytes) -> None:
+    """Raise NotIntact unless the text behind a document is the manifest it names, or nothing."""
+    if text and (text[-1:] != b"\n" or document.digest(text[:-1]) != snapshot):
+        raise document.NotIntact("the manifest in it is not the one that it names")
 
 
 def author() -> str:

@@ -27,7 +27,8 @@ from lakelog.store.layout import (
 )
 from lakelog.store.mend_data import Connect
 from lakelog.store.opening import Store, change_settings, write_config
-from lakelog.store.refs import Tag, author, read_packed
+from lakelog.store.packed import read_packed
+from lakelog.store.refs import Tag, author, check_carried, digest_of
 from lakelog.store.tail import Tail, belongs
 from lakelog.store.verify import verify
 
@@ -111,7 +112,9 @@ def _fetched(store: Store, path: str, copy: str, damaged: bytes) -> bytes | None
         elif parse_move(name) is not None:
             fits = _is_that_move(store, path, data, damaged)
         else:
-            body = document.decode(data)
+            line, text = document.split(data)
+            body = document.decode(line)
+            check_carried(body["snapshot"], text)
             fits = path.startswith(store.layout.tags) and body["name"] == decode_name(name[:-5])
     except (OSError, Damaged, document.NotIntact):
         return None
@@ -147,7 +150,7 @@ def _leads_on(store: Store, path: str, other: str) -> bool:
     """Whether the moves here go on from the packed ones of the copy."""
     last = max(packed := read_packed(other))
     good = salvage.moves(store, decode_name(os.path.basename(os.path.dirname(path))))[0]
-    return last + 1 in good and good[last + 1][0].prev == document.digest(packed[last])
+    return last + 1 in good and good[last + 1][0].prev == digest_of(packed[last])
 
 
 def _fetch_before(
@@ -186,12 +189,12 @@ def _is_that_move(store: Store, path: str, data: bytes, damaged: bytes) -> bool:
     move = store.refs.decode(branch, number, data)
     good = salvage.moves(store, branch)[0]
     if number + 1 in good:
-        return good[number + 1][0].prev == document.digest(data)
+        return good[number + 1][0].prev == digest_of(data)
     foreign = salvage.is_whole(damaged)
     left = set() if foreign else {m.decode() for m in re.findall(rb"[0-9a-f]{32,64}", damaged)}
     if left and left.isdisjoint((move.commit, move.snapshot)):
         return False
-    return number - 1 not in good or move.prev == document.digest(good[number - 1][1])
+    return number - 1 not in good or move.prev == digest_of(good[number - 1][1])
 
 
 def _renew_config(store: Store, outcome: Repaired, copy: str | None) -> None:
@@ -245,11 +248,11 @@ def _give_up_rest(store: Store, outcome: Repaired) -> None:
 def _renew_tag(store: Store, path: str, outcome: Repaired) -> None:
     """Make a damaged tag anew if its bytes still name a state that opens."""
     name = decode_name(os.path.basename(path)[:-5])
-    snapshot = salvage.snapshot_in(store, disk.read(path))
+    snapshot, text = salvage.state_in(store, disk.read(path))
     set_aside(store, path, outcome)
     if not snapshot:
         outcome.lost.append(f"tag {name}: name the state again")
         return
-    made = Tag(name, snapshot, disk.now_us(), author(), "rebuilt", "", disk.random_hex())
+    made = Tag(name, snapshot, disk.now_us(), author(), "rebuilt", "", disk.random_hex(), text)
     store.refs.link_tag(made)
     outcome.done.append(f"tag {name}: rebuilt on {snapshot[:12]}, its message is lost")

@@ -17,10 +17,11 @@ from lakelog.errors import DamagedManifest, DamagedRef, InvalidEvent, UnknownRef
 from lakelog.event import from_micros, parse_time, to_micros
 from lakelog.store import disk
 from lakelog.store.clock import AHEAD
-from lakelog.store.gc import DAY, HOUR, MINUTE, require_kept
+from lakelog.store.gc import require_kept
 from lakelog.store.layout import encode_name, parse_object
 from lakelog.store.opening import Store
 from lakelog.store.refs import Move
+from lakelog.store.thinning import DAY, HOUR, MINUTE
 
 
 def resolve(store: Store, branch: str, text: str) -> str:
@@ -52,20 +53,31 @@ def moves(store: Store, branch: str, newest_first: bool = True) -> Iterator[Move
 
 
 def _ancestor(store: Store, branch: str, digest: str, back: int, text: str) -> str:
-    """The state so many parents before one; reads the moves of the branch as far back as that."""
+    """The state so many parents before one; reads the moves of the branch as far back as that.
+    Where the parent was thinned out it is the newest state before that was not."""
     seen, kept = set[str](), _kept(store, branch)
     for _ in range(back):
-        digest = store.manifests.load(digest).parent
+        state = store.manifests.load(digest)
+        digest = state.parent
         while digest and digest not in seen:
             name = next(kept, None)
             if name is None:
                 digest = ""
             else:
                 seen.add(name)
+        if not digest and state.parent:
+            digest = _before(store, branch, state.time)
         if not digest:
             raise UnknownRef(f"{text!r} goes back before the first kept snapshot")
         require_kept(store, digest, text)
     return digest
+
+
+def _before(store: Store, branch: str, moment: int) -> str:
+    """The newest kept state that a branch had before a time (us), or ""."""
+    numbers = store.refs.numbers(branch)
+    at = _until(store, branch, numbers, moment - 1)
+    return _thinned(store, branch, numbers, at) if at else ""
 
 
 def _kept(store: Store, branch: str) -> Iterator[str]:
@@ -108,14 +120,7 @@ def _by_id(store: Store, text: str) -> str | None:
     there = {digest for name in files if (digest := parse_object(name)) and name.startswith(text)}
     if len(there | found) == 1 and _has_move(store, next(iter(there | found))):
         return (there | found).pop()
-    for branch in store.refs.all_branches():
-        for number in store.refs.numbers(branch):
-            try:
-                snapshot = store.refs.read(branch, number).snapshot
-            except DamagedRef:
-                continue
-            if snapshot.startswith(text):
-                found.add(snapshot)
+    found.update(name for name in store.refs.states() if name.startswith(text))
     if len(found) > 1:
         raise UnknownRef(f"{text!r} begins {len(found)} snapshot ids: give more digits")
     return found.pop() if found else None
@@ -157,9 +162,9 @@ def _thinned(store: Store, branch: str, numbers: list[int], at: int) -> str:
     for span in (0, MINUTE, HOUR, DAY):
         before = at if not span else _until(store, branch, numbers, newest.time // span * span - 1)
         for number in reversed(numbers[max(before - 2, 0) : before]):
-            snapshot = store.refs.read(branch, number).snapshot
-            if disk.exists(store.layout.object("manifests", snapshot)):
-                return snapshot
+            move = store.refs.read(branch, number)
+            if move.carried or disk.exists(store.layout.object("manifests", move.snapshot)):
+                return move.snapshot
     return newest.snapshot
 
 

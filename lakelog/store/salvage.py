@@ -22,7 +22,8 @@ from lakelog.store import disk, document, manifest, segment
 from lakelog.store.layout import parse_move, parse_object, parse_packed
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
-from lakelog.store.refs import Move, Refs, packed_lines
+from lakelog.store.packed import packed_lines
+from lakelog.store.refs import Move, Refs
 
 Marks = dict[str, int]
 
@@ -41,7 +42,8 @@ class Sealed:
 def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dict[int, bytes], int]:
     """Return the readable moves of a branch, the bytes of the others, and its highest number.
 
-    An intact document of another place says nothing of the move whose place it has taken.
+    An intact document of another place says nothing of the move whose place it has taken. A move
+    with damage in the manifest that it carries is readable, without that.
     """
     folder = store.layout.head_dir(branch)
     refs, found = Refs(store.layout), dict[int, bytes]()
@@ -55,18 +57,18 @@ def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dic
             found[number] = disk.read(f"{folder}/{name}")
     good: dict[int, tuple[Move, bytes]] = {}
     for number, data in found.items():
-        try:
-            good[number] = refs.decode(branch, number, data), data
-        except DamagedRef:
-            continue
+        for readable in dict.fromkeys((data, document.split(data)[0])):
+            with contextlib.suppress(DamagedRef):
+                good[number] = refs.decode(branch, number, readable), readable
+                break
     bad = {n: b"" if is_whole(d) else d for n, d in found.items() if n not in good}
     return good, bad, max([top, *found], default=0)
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether the bytes are a document whose checksum holds."""
+    """Whether the bytes are a document whose checksum holds, whatever is behind it."""
     try:
-        document.decode(data)
+        document.decode(document.split(data)[0])
     except document.NotIntact:
         return False
     return True
@@ -82,10 +84,24 @@ def opens(store: Store, digest: str) -> bool:
     return True
 
 
-def snapshot_in(store: Store, data: bytes) -> str:
-    """Return a digest in the bytes of a damaged ref that names a state that opens, or ""."""
+def state_in(store: Store, data: bytes) -> tuple[str, bytes]:
+    """Return a digest in the bytes of a damaged ref that names a state that opens, or "", and the
+    text that a ref has to carry for that state."""
     names = [m.decode() for m in re.findall(rb"[0-9a-f]{64}", data)]
-    return next((n for n in names if opens(store, n)), "")
+    start = data.find(b'{"format":')
+    text = data[start:].removesuffix(b"\n") if start >= 0 else b""
+    carried = document.digest(text)
+    for name in names:
+        with contextlib.suppress(Damaged):
+            if name == carried and all(map(store.manifests.page_entries, _pages(store, text))):
+                return name, text
+            if opens(store, name):
+                return name, store.manifests.text_to_carry(name)
+    return "", b""
+
+
+def _pages(store: Store, text: bytes) -> list[Entry]:
+    return store.manifests.outline("", text)[0]
 
 
 def replayed(store: Store, state: Manifest) -> tuple[Manifest, list[Entry]] | None:
@@ -166,7 +182,7 @@ def _added(entries: Iterable[Entry]) -> set[str]:
 def _states(store: Store) -> list[tuple[str, str]]:
     names: dict[tuple[str, str], None] = {}
     for branch in store.refs.all_branches():
-        for move, _ in moves(store, branch)[0].values():
+        for _, (move, _) in sorted(moves(store, branch)[0].items()):
             names[branch, move.snapshot] = None
     for name in store.refs.tag_names():
         with contextlib.suppress(DamagedRef):
@@ -240,4 +256,4 @@ def intact(store: Store, kind: str, digest: str) -> bool:
     try:
         return document.digest(disk.read(store.layout.object(kind, digest))) == digest
     except FileNotFoundError:
-        return False
+        return kind == "manifests" and store.manifests.is_there(digest)

@@ -17,22 +17,24 @@ from lakelog.settings import DEFAULTS
 from lakelog.store import disk, document, manifest, marks, opening
 from lakelog.store.checker import Checker, Problem, Progress, Report
 from lakelog.store.clock import AHEAD
-from lakelog.store.gc import window
 from lakelog.store.layout import (
     OBJECTS,
     decode_name,
     parse_move,
     parse_object,
-    parse_packed,
     parse_wal,
 )
 from lakelog.store.opening import Store
-from lakelog.store.refs import Move, Refs, read_packed
+from lakelog.store.packed import read_packed
+from lakelog.store.refs import Move, Refs, check_carried
 from lakelog.store.tail import Tail, WalFile, needed
+from lakelog.store.thinning import window
 from lakelog.store.wal import Header
 
 __all__ = ["Problem", "Report", "open_for_check", "verify", "verify_snapshot"]
 _TORN_WAIT = 0.05
+Kept = dict[int, tuple[bytes, int]]
+"""Moves as they were read, without manifests that are intact, and the size of each."""
 
 
 def open_for_check(root: str) -> tuple[Store, Problem | None]:
@@ -133,22 +135,24 @@ def _check_branch(checker: Checker, branch: str, has_wals: bool) -> list[Move]:
     refs = Refs(layout)
     hinted = refs.hinted(branch)
     own = _own_moves(layout.head_dir(branch))
-    packed, unread = _check_packed(checker, branch)
+    packed, spans = _check_packed(checker, branch)
     kept = {**packed, **own}
     newest = max([hinted, *kept], default=0)
     moves: list[Move] = []
     before: tuple[Move, str] | None = None
-    for number in range(1, newest + 1):
+    for number in _numbers(kept, newest, spans):
+        fault: str | None = "the move is missing"
+        data, size = kept.get(number, (b"", 0))
+        if before and before[0].number != number - 1:
+            before = None
         try:
-            move = refs.decode(branch, number, kept[number])
-            before, fault = (move, document.digest(kept[number])), _chain_fault(before, move)
-            moves.append(move)
-        except KeyError:
-            first = number == 1 or number - 1 in kept
-            before, fault = None, "the move is missing" if first and number not in unread else None
+            if size:
+                move = refs.decode(branch, number, data)
+                before, fault = (move, document.digest(data)), _chain_fault(before, move)
+                moves.append(move)
         except DamagedRef as error:
             before, fault = None, error.reason
-        checker.count(len(kept.get(number, b"")))
+        checker.count(size)
         if fault:
             checker.add(layout.move(branch, number), fault)
     if not newest and (has_wals or len(refs.all_branches()) == 1):
@@ -159,33 +163,55 @@ def _check_branch(checker: Checker, branch: str, has_wals: bool) -> list[Move]:
     return moves
 
 
-def _own_moves(directory: str) -> dict[int, bytes]:
+def _numbers(kept: Kept, newest: int, spans: list[tuple[int, int]]) -> Iterator[int]:
+    """Yield the numbers of the moves that there are, and the first of each run that is missing:
+    what a packed file does not hold of its span was dropped, or the file is named anyway."""
+    following = 1
+    for number in [*sorted(kept), newest + 1]:
+        gap = following
+        for first, last in sorted(spans):
+            gap = max(gap, last + 1) if first <= gap else gap
+        if gap < number:
+            yield gap
+        if number <= newest:
+            yield number
+        following = number + 1
+
+
+def _own_moves(directory: str) -> Kept:
     """Moves in files of their own; read before packed ones, since gc packs, then unlinks."""
     found = {}
     for name in disk.listing(directory):
         number = parse_move(name)
         if number is not None:
             with contextlib.suppress(FileNotFoundError):
-                found[number] = disk.read(f"{directory}/{name}")
+                found[number] = _slim(disk.read(f"{directory}/{name}"))
     return found
 
 
-def _check_packed(checker: Checker, branch: str) -> tuple[dict[int, bytes], set[int]]:
-    """Return packed moves, and numbers in packed files that cannot be read."""
-    directory = checker.store.layout.head_dir(branch)
-    packed: dict[int, bytes] = {}
-    unread: set[int] = set()
-    for name in sorted(disk.listing(directory)):
-        span = parse_packed(name)
-        if span is None:
-            continue
-        try:
-            packed.update(read_packed(f"{directory}/{name}"))
-            checker.count(os.stat(f"{directory}/{name}").st_size)
-        except DamagedRef as error:
-            checker.add(error.path, error.reason)
-            unread.update(range(span[0], span[1] + 1))
-    return packed, unread - packed.keys()
+def _slim(data: bytes) -> tuple[bytes, int]:
+    """Return a move without the manifest that it carries, if that is intact, and its size."""
+    line, text = document.split(data)
+    try:
+        check_carried(document.decode(line)["snapshot"], text)
+    except (document.NotIntact, KeyError):
+        return data, len(data)
+    return line, len(data)
+
+
+def _check_packed(checker: Checker, branch: str) -> tuple[Kept, list[tuple[int, int]]]:
+    """Return packed moves, and the spans of packed files, readable or not."""
+    packed: Kept = {}
+    spans: list[tuple[int, int]] = []
+    for first, last, path in checker.store.refs.packs(branch):
+        with contextlib.suppress(FileNotFoundError):  # packed anew: its moves are in that file
+            try:
+                packed.update({n: _slim(data) for n, data in read_packed(path).items()})
+                checker.count(os.stat(path).st_size)
+            except DamagedRef as error:
+                checker.add(error.path, error.reason)
+            spans.append((first, last))
+    return packed, spans
 
 
 def _chain_fault(before: tuple[Move, str] | None, move: Move) -> str | None:

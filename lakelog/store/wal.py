@@ -29,7 +29,7 @@ import orjson
 import zstandard
 
 from lakelog.errors import FormatTooNew
-from lakelog.store.layout import FORMAT
+from lakelog.store.layout import FILE_FORMAT
 
 KEYED, SOURCED, QUARANTINED = 1, 2, 4
 
@@ -105,7 +105,7 @@ class Scan:
 def encode_header(header: Header) -> bytes:
     """Return the bytes that open a file."""
     body = {name: getattr(header, name) for name in Header.__slots__}
-    text = orjson.dumps({"format": FORMAT, **body})
+    text = orjson.dumps({"format": FILE_FORMAT, **body})
     return _SKIP.pack(_HEADER_MAGIC, 8 + len(text)) + b"LKW1" + _CRC.pack(zlib.crc32(text)) + text
 
 
@@ -120,7 +120,7 @@ def decode_header(data: bytes) -> tuple[Header, int] | None:
     if zlib.crc32(text) != _CRC.unpack_from(data, 12)[0]:
         return None
     body = orjson.loads(text)
-    if body["format"] > FORMAT:
+    if body["format"] > FILE_FORMAT:
         raise FormatTooNew(
             f"a WAL of {body['writer']} has format {body['format']}: upgrade lakelog"
         )

@@ -1,6 +1,6 @@
 """Make the golden lake of the present format: `python -m tests.golden.make`.
 
-It writes format1.tar.gz, a lake with every kind of file, and format1.json, what is in it. Both are
+It writes format2.tar.gz, a lake with every kind of file, and format2.json, what is in it. Both are
 kept for ever: later versions must open, verify and continue the lake. Run it again only for a new
 format, under a new name. Names and times are made up, so the lake is much the same every time.
 """
@@ -22,11 +22,11 @@ from unittest import mock
 
 import lakelog
 from lakelog.event import to_micros
-from lakelog.store import disk, gc
+from lakelog.store import disk, manifest, thinning
 from lakelog.store.publish import Change, publish
 from tests.support import lakes
 
-FORMAT = 1
+FORMAT = 2
 HERE = Path(__file__).resolve().parent
 NEW_YEAR = 1_767_225_600
 """2026-01-01 00:00:00 UTC, in seconds."""
@@ -34,8 +34,12 @@ BRANCHES = ("main", "Übung/ä")
 
 
 def build(path: str) -> None:
-    """Make the lake: events, ids, quarantine, pages, packed moves, rewinds, branches and tails."""
+    """Make the lake: events, ids, quarantine, pages, packed moves of which some were dropped, a
+    manifest too long to be carried, rewinds, branches and tails."""
     with lakes.opened(path, history_days=0, rotate_events=40) as lake:
+        for number in range(130):
+            note = {"add": "artifact", "key": f"n{number % 9}"}
+            publish(lake.store, "main", lambda *_, note=note: Change("ingest", entries=(note,)))
         timed = {"time", "timestamp", "ts"}
         lake.append([e if timed & e.keys() else {**e, "time": NEW_YEAR} for e in lakes.EXOTIC])
         lake.append([{"type": "ID", "id": f"i{i}", "time": NEW_YEAR} for i in range(10)])
@@ -49,8 +53,9 @@ def build(path: str) -> None:
         lake.compact()
         cursor = {"add": "cursor", "key": "0123-12-0", "bytes": 12, "lines": 1}
         other = [{"add": "artifact", "key": f"a{i}"} for i in range(30)]
+        other += [{"add": "artifact", "key": "long", "text": "x" * manifest.CARRIED_MAX}]
         publish(lake.store, "main", lambda *_: Change("ingest", entries=(cursor, *other)))
-        with mock.patch.object(gc, "KEEP_MOVES", 3):
+        with mock.patch.object(thinning, "UNPACKED", 3):
             assert lake.gc().packed
         with lake.branch(BRANCHES[1]) as branch:
             branch.append(lakes.events("BRANCH", 4))
@@ -82,7 +87,8 @@ def tails(path: str) -> None:
 
 def contents(path: str) -> dict[str, Any]:
     """Return what is in a lake: rows of every branch and tag, and the log."""
-    found: dict[str, Any] = {"format": FORMAT, "branches": {}, "tags": {}}
+    number = json.loads(Path(path, "lakelog.json").read_bytes())["format"]
+    found: dict[str, Any] = {"format": number, "branches": {}, "tags": {}}
     for name in BRANCHES:
         with lakelog.open(path, create=False, branch=name) as lake:
             found["branches"][name] = {

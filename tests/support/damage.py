@@ -12,7 +12,7 @@ from unittest import mock
 
 import lakelog
 from lakelog.errors import Damaged
-from lakelog.store import engine, gc
+from lakelog.store import engine, thinning
 from lakelog.store.publish import Change, publish
 from lakelog.store.repair import Repaired, repair
 from lakelog.store.verify import Report, open_for_check, verify
@@ -35,7 +35,7 @@ def build(path: str) -> None:
         entries = tuple({"add": "artifact", "key": f"a{i}"} for i in range(20))
         publish(lake.store, "main", lambda *_: Change("ingest", entries=entries))
         lakes.tiny_segment(lake, "ORPHAN")
-        with mock.patch.object(gc, "KEEP_MOVES", 2):
+        with mock.patch.object(thinning, "UNPACKED", 2):
             assert lake.gc().packed
         lake.append(lakes.events("B", 3))
         lake.settle()

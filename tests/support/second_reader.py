@@ -35,14 +35,13 @@ class Damaged(Exception):
 
 def rows(lake: str, branch: str = "main", tag: str = "", kind: str = "events") -> list[Row]:
     """Return the rows of a branch with its tail, or of a tag."""
-    if document(f"{lake}/lakelog.json")["format"] > 1:
+    if document(f"{lake}/lakelog.json")["format"] > 2:
         raise ValueError("the lake is newer than this reader")
-    if tag:
-        tagged = document(f"{lake}/refs/tags/{encode(tag)}.json")["snapshot"]
-        return published(lake, manifest(lake, tagged), kind)
     wals = read_wals(f"{lake}/wal/{encode(branch)}")
-    head = find_head(f"{lake}/refs/heads/{encode(branch)}")
-    state, tail = manifest(lake, head["snapshot"]), tail_rows(wals, head["wal"], kind)
+    heads, tags = f"{lake}/refs/heads/{encode(branch)}", f"{lake}/refs/tags/{encode(tag)}.json"
+    ref = document(tags) if tag else find_head(heads)
+    state = ref["state"] or manifest(lake, ref["snapshot"])
+    tail = [] if tag else tail_rows(wals, ref["wal"], kind)
     return published(lake, state, kind) + deduped(tail, id_keys(lake, state), state["next_seq"])
 
 
@@ -52,12 +51,14 @@ def encode(name: str) -> str:  # F1.4
     return "%2e" + text[1:] if text.startswith(".") else text
 
 
-def document(path: str) -> Row:  # F2
-    data = Path(path).read_bytes()
-    text = data[:-80] + b"}"
-    if data[-80:] != f',"checksum":"{hashlib.sha256(text).hexdigest()}"}}\n'.encode():
+def document(path: str) -> Row:  # F2, F7.11
+    data, _, carried = Path(path).read_bytes().partition(b"\n")
+    text = data[:-79] + b"}"
+    if data[-79:] != f',"checksum":"{hashlib.sha256(text).hexdigest()}"}}'.encode():
         raise Damaged(f"{path}: checksum")
-    return json.loads(text)
+    if carried and hashlib.sha256(carried[:-1]).hexdigest() != json.loads(text)["snapshot"]:
+        raise Damaged(f"{path}: the manifest in it")
+    return json.loads(text) | {"state": carried and json.loads(carried)}
 
 
 def read_wals(folder: str) -> dict[str, list[Row]]:
@@ -167,8 +168,7 @@ def named(lake: str, kind: str, digest: str, end: str, size: int | None = None) 
 
 
 def manifest(lake: str, digest: str, size: int | None = None) -> Row:
-    data = named(lake, "manifests", digest, ".json.zst", size)
-    return json.loads(zstandard.ZstdDecompressor().decompress(data))
+    return json.loads(zstandard.decompress(named(lake, "manifests", digest, ".json.zst", size)))
 
 
 def id_keys(lake: str, state: Row) -> set[str]:  # F5

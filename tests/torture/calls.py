@@ -18,7 +18,7 @@ from typing import Any
 
 import lakelog
 from lakelog.errors import AlreadyExists, LakelogError, NothingToUndo
-from lakelog.store import disk, gc
+from lakelog.store import disk, thinning
 from tests.support.feeds import feed, put
 from tests.support.seam import Killed
 from tests.support.world import warm_engine
@@ -121,7 +121,7 @@ def calls(case: Case) -> None:
     """Fail calls of one verb in one way, each in a lake of its own."""
     verb, fault = PLAYS[case.number % len(PLAYS)]
     warm_engine(case.patch)
-    case.patch.setattr(gc, "KEEP_MOVES", 3)
+    case.patch.setattr(thinning, "UNPACKED", 3)
     before = prepared(START.get(verb, verb), case.place, case.patch)
     with lakelog.open(str(before), create=False) as lake:
         there = set(names(lake))

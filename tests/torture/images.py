@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator
 
 import lakelog
-from lakelog.store import gc, segment
+from lakelog.store import segment, thinning
 from tests import test_protocol_power as power
 from tests.support import seam
 from tests.support.casts import perform
@@ -44,7 +44,7 @@ def states(case: Case) -> None:
 
 def verb_states(case: Case, name: str) -> None:
     """Cut one verb before each of its changes and recover; count distinct images."""
-    case.patch.setattr(gc, "KEEP_MOVES", 3)
+    case.patch.setattr(thinning, "UNPACKED", 3)
     start, _ = trace.WORK[name]
     before = str(prepared(start, case.place, case.patch))
     tree = whole_tree(before)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import lakelog
-from lakelog.store import gc
+from lakelog.store import thinning
 from tests.support import seam
 from tests.support.feeds import feed, put
 from tests.support.powercut import FOLDER, apply, started
@@ -83,7 +83,7 @@ def by_seam(name: str, root: str, tree: Tree, patch: Any) -> Log:
     recorder = Recorder(root, tree)
     lake = lakelog.open(root, create=False)
     with patch.context() as inner:
-        inner.setattr(gc, "KEEP_MOVES", 3)
+        inner.setattr(thinning, "UNPACKED", 3)
         seam.install(inner, recorder)
         WORK[name][1](lake, lambda text: recorder.log.append(("ack", text)))
         recorder.log.append(("ack", "done"))
@@ -202,7 +202,7 @@ def _text(written: str) -> str:
 
 def main(name: str, root: str) -> None:
     """Do one verb on one lake, telling what was promised."""
-    gc.KEEP_MOVES = 3
+    thinning.UNPACKED = 3
     acks = os.open(f"{root}.acks", os.O_CREAT | os.O_WRONLY)
     lake = lakelog.open(root, create=False)
     WORK[name][1](lake, lambda text: os.write(acks, text.encode()) and None)

@@ -24,7 +24,7 @@ import orjson
 import lakelog
 from lakelog import views
 from lakelog.errors import LakelogError
-from lakelog.store import gc
+from lakelog.store import thinning
 from lakelog.views import catalog
 from lakelog.views.definition import parse
 from lakelog.views.engine import Engine
@@ -378,7 +378,7 @@ def _apart(found: list[str], wanted: list[str]) -> list[str]:
 def histories(case: Case) -> None:
     """Live through one history."""
     pooled_engine(case.patch)
-    case.patch.setattr(gc, "KEEP_MOVES", 3)
+    case.patch.setattr(thinning, "UNPACKED", 3)
     life = Life(case)
     try:
         life.define()

@@ -1,0 +1,227 @@
+"""Thinning: which states of a branch are kept, which moves, and how old moves are packed.
+
+States that a user made, or went back to, are kept for the days of history, all others the more
+the younger they are (`window`). Moves before the newest hundred are packed, whatever their age. A
+packed move whose state is not kept is dropped if nobody made it by name, and nothing else is known
+from it alone; one that stays does not carry its state any more. Packed files are merged as they
+shrink, so there are few of them however long a branch has lived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from lakelog.errors import DamagedRef
+from lakelog.settings import Settings
+from lakelog.store import disk, document
+from lakelog.store.layout import FORMAT, parse_move
+from lakelog.store.opening import Store
+from lakelog.store.packed import PACKED, decode_packed, encode_packed, read_packed
+from lakelog.store.publish import AUTOMATIC_OPS
+from lakelog.store.refs import Move
+
+KEEP_MOVES = 100
+"""So many newest moves of a branch are kept with their states, whatever their age."""
+UNPACKED = KEEP_MOVES
+"""So many of them have files of their own; and as many more make a packed file worth it."""
+PACKED_BYTES = 1 << 22
+"""Bytes of moves in one packed file, but for a single longer move."""
+MINUTE, HOUR, DAY = 60_000_000, 3_600_000_000, 86_400_000_000
+
+
+def window(settings: Settings, newest_first: Iterable[Move], now: int) -> Iterator[Move]:
+    """Yield the moves whose states are kept: the newest hundred, but of these none from before the
+    branch was deleted; and in the history span those of users, the ones before these, which undo
+    goes back to, and of all others the more the younger they are.
+
+    One of a minute, an hour or a day stays: the newest compaction, whose state needs fewest files,
+    or else the newest. Whole ones grow old at once and longer ones are made of shorter ones, so
+    what is kept later was kept before.
+    """
+    limit = now - settings.history_days * DAY
+    if settings.history_days:  # a day goes as a whole, else another state would stand for it
+        limit -= limit % DAY
+    least, spare = KEEP_MOVES, dict[tuple[int, int], Move]()
+    follower, time = "", now
+    for age, move in enumerate(newest_first):
+        time = min(time, move.time)  # no move is younger than those after it, whatever it says
+        if move.op == "delete":
+            least = 0
+        recent = age < least
+        if not recent and time < limit:
+            break
+        span = _span(settings, time, now)
+        if recent or not span or {move.op, follower} - AUTOMATIC_OPS - {""}:
+            yield move
+        else:
+            yield from _thinned(spare, move, span, time)
+        follower = move.op
+    yield from spare.values()
+
+
+def _thinned(
+    spare: dict[tuple[int, int], Move], move: Move, span: int, time: int
+) -> Iterator[Move]:  # fmt: skip
+    """Hold the newest move of its minute, hour or day until it is over, or a compaction comes."""
+    bucket = span, time // span
+    for over in [key for key in spare if key != bucket]:
+        yield spare.pop(over)
+    held = spare.get(bucket)
+    if held is None or (move.op == "compact" != held.op):
+        spare[bucket] = move
+
+
+def _span(settings: Settings, time: int, now: int) -> int:
+    """How long the stretch is of which one state is kept at this age; 0 where all are."""
+    for span, age in ((DAY, 7 * DAY), (HOUR, DAY), (MINUTE, 0)):
+        ended = time // span * span + span
+        if ended <= now - max(age, settings.history_dense_hours * HOUR):
+            return span
+    return 0
+
+
+def pack(store: Store, branch: str, now: int, tagged: set[str]) -> Iterator[int]:
+    """Fold moves before the newest hundred into packed files, and drop from these what is not kept
+    of a lake of this format; yield the numbers of moves that were packed. Raises Damaged."""
+    newest = store.refs.newest_first(branch)
+    kept = {move.number for move in window(store.settings, newest, now)}
+    yield from _fold(store, branch, kept)
+    if store.format >= FORMAT:
+        _thin(store, branch, kept, tagged)
+
+
+def _fold(store: Store, branch: str, kept: set[int]) -> Iterator[int]:
+    """Fold moves before the newest hundred into files of at most PACKED; yield their numbers."""
+    layout = store.layout
+    own = sorted(filter(None, map(parse_move, disk.listing(layout.head_dir(branch)))))
+    # A run before this one may not have got to the unlinks; and whoever slept through a hundred
+    # moves links one that is packed already. The packed ones count.
+    packs = store.refs.packs(branch)
+    done = max((last for _, last, _ in packs), default=0)
+    old = own[:-UNPACKED]
+    again, old = [n for n in old if n <= done], [n for n in old if n > done]
+    for first, last, path in packs:
+        if any(first <= n <= last for n in again):
+            read_packed(path)
+    _unlink_moves(store, branch, again)
+    yield from again
+    # Few are worth a packed file once the state of one is no longer kept: it carries it till then.
+    while len(old) >= UNPACKED or (store.format >= FORMAT and not kept.issuperset(old)):
+        part = _fitting(store, branch, old)
+        old = old[len(part) :]
+        first, last = min(part), max(part)
+        if last - first + 1 != len(part):
+            missing = min(set(range(first, last)) - part.keys())
+            raise DamagedRef(layout.move(branch, missing), "the move is missing")
+        path = layout.packed(branch, first, last)
+        disk.create_whole(path, encode_packed(branch, first, last, part))
+        disk.sync_dir(layout.head_dir(branch))
+        read_packed(path)
+        _unlink_moves(store, branch, list(part))
+        yield from part
+
+
+def _fitting(store: Store, branch: str, numbers: list[int]) -> dict[int, bytes]:
+    """Read the first of these moves, as many as one packed file takes."""
+    part, size = dict[int, bytes](), 0
+    for number in numbers[:PACKED]:
+        data = disk.read(store.layout.move(branch, number))
+        if part and size + len(data) > PACKED_BYTES:
+            break
+        store.refs.decode(branch, number, data)
+        part[number], size = data, size + len(data)
+    return part
+
+
+@dataclass(frozen=True)
+class _Pack:
+    """A packed file, and what is to stay in it: whether each move keeps the state it carries."""
+
+    first: int
+    last: int
+    path: str
+    stays: dict[int, bool]
+    bytes: int
+    is_whole: bool
+
+
+def _thin(store: Store, branch: str, kept: set[int], tagged: set[str]) -> None:
+    """Write packed files anew without what is not kept, neighbours together while they fit."""
+    files = store.refs.packs(branch)
+    if not files:
+        return
+    follower = store.refs.read(branch, max(last for _, last, _ in files) + 1)
+    packs: list[_Pack] = []
+    # From the newest on: what stays depends on the move that follows.
+    for first, last, path in reversed(files):
+        pack, follower = _judge(store, branch, (first, last, path), follower, kept, tagged)
+        packs.insert(0, pack)
+    group: list[_Pack] = []
+    for pack in packs:
+        together = [*group, pack]
+        fits = sum(len(p.stays) for p in together) <= PACKED
+        fits = fits and sum(p.bytes for p in together) <= PACKED_BYTES
+        # Two files over the same numbers are what a run left that did not get to the end.
+        if group and not fits and pack.first > max(p.last for p in group):
+            _rewrite(store, branch, group)
+            together = [pack]
+        group = together
+    _rewrite(store, branch, group)
+
+
+def _judge(
+    store: Store, branch: str, file: tuple[int, int, str], follower: Move, kept: set[int],
+    tagged: set[str],
+) -> tuple[_Pack, Move]:  # fmt: skip
+    """Say which moves of a packed file stay, given the move after them; return its oldest move."""
+    first, last, path = file
+    moves = read_packed(path)
+    stays: dict[int, bool] = {}
+    size = 0
+    for number, data in reversed(moves.items()):
+        if number >= follower.number:  # two files hold it since a run did not get to the end
+            continue
+        move = store.refs.decode(branch, number, data)
+        carries = number in kept or move.snapshot in tagged
+        # What a user did stays, and the state before it. So does the last word on a writer: repair
+        # asks all moves how far each one was sealed. The last of the file proves what follows it.
+        named = number == last or not {move.op, follower.op} <= AUTOMATIC_OPS
+        if carries or named or not move.wal.keys() <= follower.wal.keys():
+            stays[number] = carries
+            size += len(data if carries else document.split(data)[0])
+        follower = move
+    is_whole = len(stays) == len(moves) and size == sum(map(len, moves.values()))
+    return _Pack(first, last, path, stays, size, is_whole), follower
+
+
+def _rewrite(store: Store, branch: str, group: list[_Pack]) -> None:
+    """Put what stays of packed files that follow each other into one file, in their place."""
+    if len(group) == 1 and group[0].is_whole:
+        return
+    first, last = min(p.first for p in group), max(p.last for p in group)
+    found: dict[int, bytes] = {}
+    for pack in group:
+        moves = read_packed(pack.path)
+        for number in sorted(pack.stays):
+            found[number] = (
+                moves[number] if pack.stays[number] else document.split(moves[number])[0]
+            )
+    data = encode_packed(branch, first, last, found)
+    decode_packed(data, branch, first, last)
+    path, directory = store.layout.packed(branch, first, last), store.layout.head_dir(branch)
+    # A file of the same span is replaced in one step: both are true, the new one says less.
+    disk.replace_whole(path, data)
+    read_packed(path)
+    for pack in group:
+        if pack.path != path:
+            disk.unlink(pack.path)
+    disk.sync_dir(directory)
+
+
+def _unlink_moves(store: Store, branch: str, numbers: list[int]) -> None:
+    """Remove moves that are packed, oldest first: so the rest stays contiguous."""
+    for number in numbers:
+        disk.unlink(store.layout.move(branch, number))
+    if numbers:
+        disk.sync_dir(store.layout.head_dir(branch))
