@@ -11,7 +11,7 @@ from lakelog.errors import DamagedLake
 from tests.support import damage, lakes
 from tests.test_repair import cured, head, move_file, object_file, types
 
-pytestmark = pytest.mark.damaged
+pytestmark = [pytest.mark.damaged, pytest.mark.usefixtures("long_manifests")]
 
 
 def short_lived(path: str, *names: str) -> None:
