@@ -139,6 +139,8 @@ class Judge:
         harm, newest = self.harm, self.branch.newest
         sound = not self._is_harmed(newest.move.number) and not any(map(harm.hits, newest.needs))
         assert not sound or self.number == newest.move.number, f"{where}: its head was sound"
+        for number in (n for n in self.branch.states if n > self.number):
+            assert not self._opened(number), f"{where}: the state of {number} was sound"
         if self.number in self.branch.states:
             held = self.branch.states[self.number].held
             kept = [keys for digest, keys in held.items() if not harm.hits(digest)]
@@ -155,6 +157,12 @@ class Judge:
         """Whether the file of a move was damaged."""
         layout = Layout(self.root)
         return os.path.relpath(layout.move(self.name, number), self.root) in self.harm.files
+
+    def _opened(self, number: int) -> bool:
+        """Whether a state was there as a whole, and the move that named it."""
+        needs, layout = self.branch.states[number].needs, Layout(self.root)
+        present = all(os.path.exists(layout.object("manifests", digest)) for digest in needs)
+        return present and not self._is_harmed(number) and not any(map(self.harm.hits, needs))
 
     def _says_move(self, number: int) -> bool:
         """Whether a move is named among the losses of this branch."""

@@ -347,6 +347,13 @@ class Life:
         first, *others = (layout.object("manifests", digest) for digest in manifests)
         if theme == "states":
             return [first, *self.dice.sample(others[:6], min(len(others), 4))]
+        if theme == "undone":
+            return [first]
+        if theme == "segments":
+            held = sorted(states[newest].held)
+            return [
+                layout.object("segments", key) for key in self.dice.sample(held, min(len(held), 1))
+            ]
         if theme == "sealing" and before is not None:
             fresh = sorted(states[newest].held.keys() - before.held.keys())
             segments = [layout.object("segments", key) for key in fresh[:1]]
@@ -528,6 +535,8 @@ PRELUDES: dict[str, list[Verb]] = {
     "any": [],
     "states": [Life.writes, Life.settles, Life.writes, Life.settles, Life.rolls_back,
                Life.writes, Life.settles],
+    "undone": [Life.writes, Life.ingests],
+    "segments": [Life.writes, Life.settles],
     "sealing": [Life.writes, Life.settles],
     "wal": [Life.writes_on, Life.writes_on, Life.writes_on, Life.writes_on],
     "copied": [Life.writes_on, Life.backs_up, Life.writes_on, Life.writes_on],
