@@ -343,8 +343,11 @@ class Life:
         """Files that are damaged in any case."""
         layout, states = Layout(self.root), self.branches["main"].states
         newest, before = max(states), states.get(max(states) - 1)
-        manifests = {s.move.snapshot: None for _, s in sorted(states.items(), reverse=True)}
-        first, *others = (layout.object("manifests", digest) for digest in manifests)
+        files = {}  # of each state its manifest, or the move that it travels in
+        for number, state in sorted(states.items(), reverse=True):
+            path = layout.object("manifests", state.move.snapshot)
+            files[path if os.path.exists(path) else layout.move("main", number)] = None
+        first, *others = files
         if theme == "states":
             return [first, *self.dice.sample(others[:6], min(len(others), 4))]
         if theme == "undone":
