@@ -37,7 +37,7 @@ def adopt(
     while True:
         ahead = [s for s in loose if _follows(s, marks, held)]
         ahead.sort(key=lambda s: (_gap(s, marks), -_frames(s), s.commit))
-        found = next((s for s in ahead if not _is_there(store, connect, base, s)), None)
+        found = next((s for s in ahead if not _is_there(store, connect, base, way, s)), None)
         if found is None:
             return way, marks
         way.append(found)
@@ -71,19 +71,30 @@ def _frames(sealed: Sealed) -> int:
     return sum(last - first + 1 for first, last in sealed.ranges.values())
 
 
-def _is_there(store: Store, connect: Connect, base: Move, sealed: Sealed) -> bool:
-    """Whether an event of a sealing is in a state already, under the name of another segment."""
+def _is_there(
+    store: Store, connect: Connect, base: Move, way: list[Sealed], sealed: Sealed
+) -> bool:  # fmt: skip
+    """Whether an event of a sealing, or one with its id, is in a state already or taken back: it
+    was compacted, or one of the two was rolled back."""
     state = store.manifests.load(base.snapshot)
     held = [e["key"] for e in store.manifests.entries(state) if e["kind"] == "events"]
     held = [key for key in held if salvage.intact(store, "segments", key)]
-    kinds = {key: segment.metadata(store.layout, key)["kind"] for key in sealed.segments}
-    mine = [key for key, kind in kinds.items() if kind == "events"]
+    held += [key for step in way for key in _events(store, step)]
+    mine = _events(store, sealed)
     if not held or not mine:
         return False
     ours, theirs = (sql.parquet(_paths(store, keys)) for keys in (mine, held))
     query = f"""SELECT EXISTS (SELECT 1 FROM {theirs} AS a JOIN {ours} AS b
-        ON a.origin = b.origin AND a.position = b.position)"""
+        ON a.origin = b.origin AND a.position = b.position)
+        OR EXISTS (SELECT 1 FROM {theirs} AS a JOIN {ours} AS b
+        ON a.id = b.id AND coalesce(a.source, '') = coalesce(b.source, '') WHERE a.id <> '')"""
     return bool(connect().cursor().execute(query).fetchone()[0])
+
+
+def _events(store: Store, sealed: Sealed) -> list[str]:
+    """The segments of a sealing that hold events."""
+    kinds = {key: segment.metadata(store.layout, key)["kind"] for key in sealed.segments}
+    return [key for key, kind in kinds.items() if kind == "events"]
 
 
 def with_runs(store: Store, connect: Connect, way: list[Sealed]) -> list[Entry]:
@@ -92,8 +103,7 @@ def with_runs(store: Store, connect: Connect, way: list[Sealed]) -> list[Entry]:
     for step in way:
         runs += step.runs
         if not step.runs:
-            kinds = {key: segment.metadata(store.layout, key)["kind"] for key in step.segments}
-            high, low = ids_in(store, connect, [k for k, kind in kinds.items() if kind == "events"])
+            high, low = ids_in(store, connect, _events(store, step))
             if len(high):
                 runs.append(idrun.write(store.layout, high, low, disk.random_hex()))
     return runs
