@@ -152,7 +152,8 @@ def restore_state(store: Store, branch: str, connect: Connect, outcome: Repaired
     state = store.manifests.load(base.snapshot)
     known = salvage.named(store)
     sealed, elsewhere = _sealed_before(store, moves, base, known)
-    way, marks = orphans.adopt(store, connect, base, known, sealed)
+    is_doubtful = _is_doubtful(moves, base)
+    way, marks = orphans.adopt(store, connect, base, known, sealed, is_doubtful)
     entries = tuple(salvage.entry(store, key) for step in way for key in step.segments)
     runs = tuple(orphans.with_runs(store, connect, way))
     lost, marks = _lost_commits(store, branch, moves, marks)
@@ -186,6 +187,15 @@ def _rebuild_page(store: Store, head: Head, outcome: Repaired) -> bool:
     _move(store, head, base, Change("repair", "a damaged page rebuilt", entries=changed))
     outcome.done.append(f"branch {head.move.branch}: a damaged page rebuilt, nothing lost")
     return True
+
+
+def _is_doubtful(moves: list[Move], base: Move) -> bool:
+    """Whether a lost move up to a state may have sealed what a later one, up to it, took off."""
+    lost = [move.number for move in moves if move.op == "lost" and move.number <= base.number]
+    takes = (*_REWINDS, "retention", "dedupe", "lost")
+    return any(
+        m.op in takes and min(lost, default=m.number) < m.number <= base.number for m in moves
+    )
 
 
 def _sealed_before(

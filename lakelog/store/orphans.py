@@ -22,16 +22,24 @@ Connect = Callable[[], Any]
 
 
 def adopt(
-    store: Store, connect: Connect, base: Move, known: Container[str], marks: Marks
+    store: Store,
+    connect: Connect,
+    base: Move,
+    known: Container[str],
+    marks: Marks,
+    is_doubtful: bool,
 ) -> tuple[list[Sealed], Marks]:
     """Return what can be proved to have been sealed after a move, in order, and the watermarks
-    that it raises. Of two sealings of the same frames the larger counts."""
+    that it raises. Of two sealings of the same frames the larger counts. Where it `is_doubtful`
+    whether all watermarks are known, a writer without one has to be left out."""
     condemned = _condemned(store)
     loose = [
         s for s in salvage.sealings(store, known)
         if s.ranges and s.branch == base.branch
         and not any(condemned.get(f"segments/{key}", base.time) < base.time for key in s.segments)
     ]  # fmt: skip
+    if is_doubtful:
+        loose = [s for s in loose if s.ranges.keys() <= marks.keys()]
     held = in_wals(store, base.branch)
     way: list[Sealed] = []
     while True:

@@ -85,9 +85,9 @@ def opens(store: Store, digest: str) -> bool:
 
 
 def state_in(store: Store, data: bytes) -> tuple[str, bytes]:
-    """Return a digest in the bytes of a damaged ref that names a state that opens, or "", and the
+    """Return the snapshot in a damaged ref, if it is a state that opens, or "", and the
     text that a ref has to carry for that state."""
-    names = [m.decode() for m in re.findall(rb"[0-9a-f]{64}", data)]
+    names = [m.decode() for m in re.findall(rb'"snapshot":"([0-9a-f]{64})"', data)]
     start = data.find(b'{"format":')
     text = data[start:].removesuffix(b"\n") if start >= 0 else b""
     carried = document.digest(text)
