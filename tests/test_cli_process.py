@@ -73,7 +73,9 @@ def until(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> No
     end = time.monotonic() + 30
     while not condition():
         assert process.poll() is None, wait(process)
-        assert time.monotonic() < end, "it does not come about"
+        if time.monotonic() > end:
+            process.kill()  # else it goes on for ever
+            raise AssertionError(f"it does not come about: {wait(process)}")
         time.sleep(0.05)
 
 
