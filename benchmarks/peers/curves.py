@@ -96,15 +96,16 @@ def _lake_of(root: str, size: int) -> None:
         store = lakes.new(Path(root, "lake"), {"seal": "never"})
         [sample] = lakes.make_segments(store, 0, 1)
         head = store.refs.head("main")
-        state = store.manifests.load(head.move.snapshot)
+        state, carried = store.manifests.load(head.move.snapshot), b""
         for first in range(0, size, PART):
             entries = tuple(_moved(sample, n) for n in range(first, min(first + PART, size)))
             change = publish.Change("seal", entries=entries, merge_pages=True)
             grown = publish.grow(store, state, change, disk.random_hex(), state.time + 1)
-            state = store.manifests.write(grown)
+            state, carried = store.manifests.settle(grown)
         move = dataclasses.replace(
             head.move, number=head.move.number + 1, prev=head.digest, commit=disk.random_hex(),
             time=head.move.time + 1, author=author(), op="seal", snapshot=state.digest,
+            carried=carried,
         )  # fmt: skip
         publish.link_move(store, move)
 
@@ -122,11 +123,11 @@ def _moves_of(root: str, size: int) -> None:
         for number in range(size):
             change = publish.Change("seal", entries=(_moved(sample, number),))
             grown = publish.grow(store, state, change, disk.random_hex(), state.time + 1)
-            state = store.manifests.write(grown)
+            state, carried = store.manifests.settle(grown)
             move = dataclasses.replace(
                 head.move, number=head.move.number + 1, prev=head.digest,
                 commit=disk.random_hex(), time=head.move.time + 1, op="seal",
-                snapshot=state.digest,
+                snapshot=state.digest, carried=carried,
             )  # fmt: skip
             head = publish.link_move(store, move) or head
 
