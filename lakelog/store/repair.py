@@ -111,11 +111,13 @@ def _fetched(store: Store, path: str, copy: str, damaged: bytes) -> bytes | None
             fits = _leads_on(store, path, other)
         elif parse_move(name) is not None:
             fits = _is_that_move(store, path, data, damaged)
-        else:
+        elif path.startswith(store.layout.tags):
             line, text = document.split(data)
             body = document.decode(line)
             check_carried(body["snapshot"], text)
-            fits = path.startswith(store.layout.tags) and body["name"] == decode_name(name[:-5])
+            fits = body["name"] == decode_name(name[:-5])
+        else:
+            return None
     except (OSError, Damaged, document.NotIntact):
         return None
     return data if fits else None
