@@ -290,8 +290,8 @@ def _is_met(found: dict[str, Any], need: str) -> bool:
         value = value.get(key) if isinstance(value, dict) else None
     if not regex:
         return value is not None
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
+    if isinstance(value, int):
+        value = str(value).lower()  # true is matched as it is written
     return isinstance(value, str) and re.fullmatch(regex, value, re.ASCII) is not None
 
 
