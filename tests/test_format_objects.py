@@ -394,7 +394,8 @@ def test_generations(tmp_path: Path) -> None:
         lake.compact()
         with lake.branch("gone") as gone:
             gone.append({"type": "G"})
-        lakelog.store.history.delete_branch(lake.store, "gone", gone.settle)
+        with lakelog.open(path, branch="gone") as gone:
+            lakelog.store.history.delete_branch(gone.store, "gone", gone.settle)
         lake.branch("gone").close()
     rises = set()
     for branch in ("main", "gone"):

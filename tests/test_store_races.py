@@ -194,9 +194,7 @@ def test_one_branch_is_made_once(
     lake.append(event("a"))
     if deleted:
         with lake.branch("dev") as dev:
-            settle = dev.settle
-            dev.close()
-        history.delete_branch(lake.store, "dev", settle)
+            history.delete_branch(lake.store, "dev", dev.settle)
 
     def also() -> None:
         with other.branch("dev", message="theirs") as dev:
@@ -217,9 +215,8 @@ def test_a_branch_comes_back_though_a_listing_missed_its_end(
     lake = make_lake()
     with lake.branch("dev") as dev:
         dev.append(event("a"))
-        settle = dev.settle
-        settle()
-    history.delete_branch(lake.store, "dev", settle)
+    with make_lake(branch="dev") as dev:
+        history.delete_branch(lake.store, "dev", dev.settle)
     last = lake.store.refs.numbers("dev")[-1]
     real = disk.listing
 
