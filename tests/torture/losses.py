@@ -146,7 +146,9 @@ class Judge:
             kept = [keys for digest, keys in held.items() if not harm.hits(digest)]
             gone = frozenset().union(*kept) - seen
             assert not gone, f"{where}: {sorted(gone)} were in sound segments"
-        files = {k for f, keys in harm.wals.items() if f not in harm.files for k in keys}
+        folder = os.path.relpath(Layout(self.root).wal_dir(self.name), self.root)
+        whole = (f for f in harm.wals.keys() - harm.files.keys() if os.path.dirname(f) == folder)
+        files = {key for file in whole for key in harm.wals[file]}
         gone = (self.branch.tail.keys() & files) - seen
         assert not gone, f"{where}: {sorted(gone)} were in sound WALs"
         if is_fresh:

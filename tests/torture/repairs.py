@@ -446,11 +446,13 @@ class Life:
             assert not gone, f"{name}: {sorted(gone)} gone, none sees it: {harm.files}"
 
     def _is_hidden(self, name: str, harm: Harm) -> bool:
-        """Whether the newest move is gone, and the hint that would tell (FORMAT.md, F14.4)."""
+        """Whether the newest move is gone, and the hint that would tell, or there never was one
+        (FORMAT.md, F14.4)."""
         layout = Layout(self.root)
         paths = layout.move(name, max(self.branches[name].states)), layout.hint(name)
         move, hint = (os.path.relpath(path, self.root) for path in paths)
-        return harm.files.get(move) == "deleted" and hint in harm.files
+        is_silent = hint in harm.files or not os.path.exists(paths[1])
+        return harm.files.get(move) == "deleted" and is_silent
 
     def _is_living_harmed(self, harm: Harm) -> bool:
         """Whether a file of the living writer was damaged, not removed: it cannot know."""
