@@ -26,7 +26,9 @@ CASES = {
     "forgeries": 0, "honestsets": 0, "years": 0,
 }  # fmt: skip
 """Of each row that needs neither root nor seconds, the case to play."""
-FOUND = [("identity", 902, 318), ("identity", 902, 713)]
+FOUND = [
+    ("identity", 902, 318), ("identity", 902, 713), ("repair", 77, 1), ("repair", 5, 22),
+]  # fmt: skip
 """Cases (row, seed, number) that were wrong once, and whose cause has no test of its own."""
 
 
