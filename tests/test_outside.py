@@ -16,7 +16,7 @@ import pytest
 import lakelog
 from lakelog.errors import SnapshotGone, UnknownRef, UnsupportedStore
 from lakelog.query.session import Session
-from lakelog.store import disk, opening
+from lakelog.store import disk, history, opening
 from lakelog.store import gc as collector
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -71,9 +71,9 @@ def test_a_remote_mount_is_seen_through_a_link(tmp_path: Path, kind: str) -> Non
         opening.refuse_remote(str(tmp_path / "link" / "lake"))
 
 
-def gone(make_lake: MakeLake, hours: int = 0) -> tuple[lakelog.Lake, str]:
+def gone(make_lake: MakeLake) -> tuple[lakelog.Lake, str]:
     """A lake, and the id of a state that left its window."""
-    lake = make_lake(gc_grace_hours=hours, history_days=0)
+    lake = make_lake(gc_grace_hours=0, history_days=0)
     lake.append({"type": "A"})
     old = lake.settle().move
     for _ in range(101):
@@ -100,7 +100,14 @@ def test_a_state_that_gc_may_delete_any_moment_is_refused(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A condemned state is no target once half the grace is over, though its file is there."""
-    lake, old = gone(make_lake, hours=24)
+    lake = make_lake(gc_grace_hours=24, history_days=0)
+    lake.branch("dev").close()
+    with make_lake(branch="dev") as dev:
+        dev.append({"type": "A"})
+        old = dev.settle().move.snapshot
+    with make_lake(branch="dev") as dev:
+        history.delete_branch(lake.store, "dev", dev.settle)
+    lake.gc()
     assert lake.at(old).count() == 1
     lake.tag("early", old)
     lake.store.refs.forget()

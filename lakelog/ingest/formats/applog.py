@@ -39,6 +39,7 @@ _LEVEL = rf"(?P<level>{_NAMES})"
 _STAMP = (
     r"(?P<stamp>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:\d\d|[+-]\d{4})?)"
 )
+_ALONE = r"(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d|[+-]\d{4})?)"
 _CLASS = r"[A-Za-z_][\w$-]*(?:(?:[./]|::)[\w$-]+)+"
 _THREAD = r"\[(?P<thread>[^\]]*)\]"
 _DIGITS = r"(?P<yy>\d\d)/?(?P<month>\d\d)/?(?P<day>\d\d)"
@@ -182,8 +183,8 @@ PATTERNS = (
     ),
     _style(rf"{_STAMP} (?P<source>spid\d+\w*|Logon|Server|Backup) +{MESSAGE}", level=None),
     _style(rf"{_STAMP}:? +{MESSAGE}", source="", level=None),
-    # the time of the lines behind it, as Oracle's alert log has it
-    Pattern(_STAMP, "{stamp}", "log", message=""),
+    # The time of the lines behind it, as Oracle's alert log has it; never a row of a CSV file.
+    Pattern(_ALONE, "{stamp}", "log", message=""),
 )  # fmt: skip
 
 
