@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ def test_a_state_that_gc_may_delete_any_moment_is_refused(
         old = dev.settle().move.snapshot
     with make_lake(branch="dev") as dev:
         history.delete_branch(lake.store, "dev", dev.settle)
+    time.sleep(0.02)  # the clock of files is coarse
     lake.gc()
     assert lake.at(old).count() == 1
     lake.tag("early", old)
