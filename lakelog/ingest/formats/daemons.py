@@ -214,7 +214,9 @@ CLOUDFRONT = Program(
         record(
             rf"(?P<date>{DATE})\t(?P<clock>\d\d:\d\d:\d\d)\t"
             + r"\t".join(
-                f"(?P<{name}>{_WHOLE if name in _FRONT_NUMBERS else _ANY})"
+                rf"(?P<{name}>\d{{3}})"  # else its level would be that of no status
+                if name == "status"
+                else f"(?P<{name}>{_WHOLE if name in _FRONT_NUMBERS else _ANY})"
                 for name in _CLOUDFRONT
             )
             + r"(?:\t(?P<more>.*))?",
