@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-_KEY = "sha256(coalesce(source, '') || chr(0) || id)[1:24]"
 _TYPES = {"position": "BIGINT", "ingested_at": "TIMESTAMPTZ"}
 _ANSWERS = 100_000
 
@@ -137,7 +136,9 @@ class Places:
 
     def unanswered(self) -> Iterator[tuple[int, int]]:
         """Yield (file, position) of the lines asked for whose id no row has."""
-        keys = f"SELECT {_KEY} AS key FROM ({self._part(self._events, 'source, id', False)})"
+        keys = (
+            f"SELECT {sql.id_key()} AS key FROM ({self._part(self._events, 'source, id', False)})"
+        )
         query = f"""CREATE TEMP TABLE lost AS SELECT file, position FROM asked ANTI JOIN
             (SELECT key FROM ({keys} WHERE id <> '') SEMI JOIN asked USING (key)) USING (key)"""
         if not self._cursor.execute("SELECT count(*) FROM asked").fetchone()[0]:

@@ -35,7 +35,7 @@ FEW = 500
 those that a query left, which are mostly bad."""
 _FEW_BYTES = 1 << 20
 """So much of documents is decided by a query, however few they are."""
-_KEY = "CASE WHEN id <> '' THEN sha256(coalesce(source, '') || chr(0) || id)[1:24] END"
+_KEY = f"CASE WHEN id <> '' THEN {sql.id_key()} END"
 _ORDER = (
     "time", "type", "category", "source", "subject", "level", "message", "data", "id",
     "position", "key", "ingested_at", "origin",

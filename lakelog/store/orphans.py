@@ -124,7 +124,7 @@ def ids_in(store: Store, connect: Connect, keys: list[str]) -> tuple[Any, Any]:
     if not keys:
         return np.zeros(0, "<u8"), np.zeros(0, "<u4")
     query = (
-        "SELECT DISTINCT sha256(coalesce(source, '') || chr(0) || id)[1:24] AS key"
+        f"SELECT DISTINCT {sql.id_key()} AS key"
         f" FROM {sql.parquet(_paths(store, keys))} WHERE id <> ''"
     )
     return rows.key_arrays(connect().cursor().sql(query).to_arrow_table()["key"])

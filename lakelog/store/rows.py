@@ -16,7 +16,7 @@ import orjson
 
 from lakelog.errors import DamagedWal
 from lakelog.event import identity_key
-from lakelog.store import wal
+from lakelog.store import sql, wal
 
 if TYPE_CHECKING:
     import duckdb
@@ -27,8 +27,8 @@ _TEXT = (
     " level message id key"
 ).split()
 _HEAD_TYPES = "{" + ",".join(f'"{name}":"VARCHAR"' for name in _TEXT) + "}"
-_KEY = """CASE WHEN keyed THEN coalesce(j.key, CASE WHEN j.id <> ''
-    THEN sha256(coalesce(j.source, '') || chr(0) || j.id)[1:24] END) END"""
+_KEY = f"""CASE WHEN keyed THEN coalesce(j.key, CASE WHEN j.id <> ''
+    THEN {sql.id_key("j.")} END) END"""
 _COLUMNS = (
     ("type", "event_type"), ("category", "content_type"), ("source",), ("subject", "item_id"),
     ("level",), ("message",), ("id",), ("key",),

@@ -34,6 +34,14 @@ def json_path(names: Iterable[str]) -> str:
     return literal("$" + "".join(f'."{name}"' for name in escaped))
 
 
+def id_key(row: str = "") -> str:
+    """Return the identity key of a row's source and id (FORMAT.md, F13.1), where it has an id.
+
+    `row` stands before both names, such as `j.`.
+    """
+    return f"sha256(coalesce({row}source, '') || chr(0) || {row}id)[1:24]"
+
+
 def parquet(paths: Iterable[str], *options: str, between: str = ", ") -> str:
     """Return the table function that reads exactly these Parquet files, in this order.
 
