@@ -71,9 +71,10 @@ def open(
         store = opening.create_or_load(path, parse(wanted))
     else:
         store = opening.load(path)
-    if not store.refs.is_alive(branch):
+    lake = Lake(store, branch)
+    if lake._life is None:
         raise store.refs.no_branch(branch)
-    return Lake(store, branch)
+    return lake
 
 
 class Lake:
@@ -81,7 +82,7 @@ class Lake:
 
     def __init__(self, store: Store, branch: str) -> None:
         self.store, self.branch_name = store, branch
-        self._opened = store.refs.life(branch)
+        self._life = store.refs.life(branch)
         self._queries: tables.Tables | None = None
         self._writer: Writer | None = None
         self._mutex = threading.RLock()
@@ -129,7 +130,7 @@ class Lake:
                 if self._closed:
                     raise WriterClosed("the lake is closed: open it again to append")
                 if self._writer is None:
-                    self._writer = Writer(self.store, self.branch_name, self._opened)
+                    self._writer = Writer(self.store, self.branch_name, self._life)
         return self._writer
 
     @property

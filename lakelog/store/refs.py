@@ -36,6 +36,7 @@ _NAMED = re.compile(rb'"snapshot":"([0-9a-f]{64})"')
 _LOOKS = 20
 """How often a listing is read again whose files were packed meanwhile."""
 Place = tuple[str, int]
+Life = tuple[int, int]
 _HINT = {"branch", "number"}
 
 
@@ -322,28 +323,25 @@ class Refs:
 
     def is_alive(self, branch: str) -> bool:
         """Whether the branch is there and not deleted; a damaged one is there."""
-        try:
-            self.head(branch)
-        except UnknownRef:
-            return False
-        except DamagedRef:
-            return True
-        return True
+        return self.life(branch) is not None
 
-    def life(self, branch: str) -> tuple[int, int]:
-        """The number of a branch's newest move and its generation; (0, 0) if that is damaged."""
+    def life(self, branch: str) -> Life | None:
+        """The number of a branch's newest move and its generation, (0, 0) if that is damaged; None
+        where the branch is not there."""
         try:
             move = self.head(branch).move
-        except (UnknownRef, DamagedRef):
+        except UnknownRef:
+            return None
+        except DamagedRef:
             return 0, 0
         return move.number, move.generation
 
-    def is_same_life(self, branch: str, life: tuple[int, int]) -> bool:
+    def is_same_life(self, branch: str, life: Life) -> bool:
         """Whether a branch is alive and was not deleted since, either."""
-        number, generation = self.life(branch)
-        if not self.is_alive(branch):
+        now = self.life(branch)
+        if now is None:
             return False
-        if not number or not life[0] or generation == life[1]:
+        if not now[0] or not life[0] or now[1] == life[1]:
             return True  # it is damaged, or nothing but what adds to it was done
         since = itertools.takewhile(lambda m: m.number > life[0], self.newest_first(branch))
         return all(move.op != "delete" for move in since)

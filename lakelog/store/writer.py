@@ -27,6 +27,7 @@ from lakelog.store import disk, wal
 from lakelog.store.clock import Clock
 from lakelog.store.layout import parse_wal
 from lakelog.store.opening import Store, make_branch_dirs
+from lakelog.store.refs import Life
 from lakelog.store.spawn import is_worth_it, start_sealer
 from lakelog.store.tail import newest_stamp
 
@@ -71,7 +72,7 @@ class _Batch:
 class Writer:
     """One process's writer on one branch; safe for threads. Make one per open lake."""
 
-    def __init__(self, store: Store, branch: str, life: tuple[int, int] = (0, 0)) -> None:
+    def __init__(self, store: Store, branch: str, life: Life | None = None) -> None:
         self._store, self._branch, self._life = store, branch, life
         self._mutex = threading.RLock()
         self._inside: set[int] = set()
@@ -315,7 +316,7 @@ class Writer:
 
         Raises UnknownRef.
         """
-        if self._life[0] and not self._store.refs.is_same_life(self._branch, self._life):
+        if self._life and not self._store.refs.is_same_life(self._branch, self._life):
             raise UnknownRef(
                 f"branch {self._branch!r} was deleted since this lake was opened: nothing was"
                 " stored; open the lake again"
