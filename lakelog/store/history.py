@@ -234,8 +234,8 @@ def delete_branch(store: Store, name: str, settle: Settle) -> None:
         if disk.is_locked(f"{directory}/{file}"):
             raise InUse(f"branch {name!r} has an active writer: close it, then delete the branch")
     settle()
-    publish(store, name, lambda now, _: Change("delete", snapshot=now.move.snapshot))
-    deleted = store.refs.read_head(name, store.refs.head_number(name))
+    deleted = publish(store, name, lambda now, _: Change("delete", snapshot=now.move.snapshot))
+    assert deleted is not None
     # Who opened the branch before and wrote its first file since may not have seen that it ended.
     marks = deleted.move.wal
     if any(last > marks.get(writer, -1) for writer, last in _last_frames(store, name).items()):

@@ -207,10 +207,11 @@ def _copy_moves(store: Store, there: Layout, branch: str, newest: int, done: Cop
         disk.create_whole(f"{folder}/{name}", data)
         done.files, done.bytes = done.files + 1, done.bytes + len(data)
     disk.sync_dir(folder)
-    for name in have - set(names):
-        if parse_packed(name) and _is_covered(name, packed):
-            disk.unlink(f"{folder}/{name}")
-    disk.sync_dir(folder)
+    covered = [n for n in have - set(names) if parse_packed(n) and _is_covered(n, packed)]
+    for name in covered:
+        disk.unlink(f"{folder}/{name}")
+    if covered:
+        disk.sync_dir(folder)
 
 
 def _is_covered(name: str, packed: list[str]) -> bool:
