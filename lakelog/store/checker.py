@@ -12,7 +12,7 @@ from lakelog.store import disk, document, marks
 from lakelog.store.gc import lost_names
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.opening import Store
-from lakelog.store.refs import check_carried
+from lakelog.store.refs import open_ref
 
 Progress = Callable[[int, int], None]
 Body = dict[str, Any]
@@ -82,9 +82,7 @@ class Checker:
         try:
             data = disk.read(path)
             self.count(len(data))
-            line, text = document.split(data)
-            body = document.decode(line)
-            check_carried(body.get("snapshot", ""), text)
+            body, _ = open_ref(data)
             if body.keys() >= members:
                 return body
             self.add(path, "it is another document", kind)

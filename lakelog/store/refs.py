@@ -303,11 +303,10 @@ class Refs:
         """One tag. Raises UnknownRef, DamagedRef."""
         path = self._layout.tag(name)
         try:
-            line, text = document.split(disk.read(path))
-            tag = Tag(**document.decode(line), carried=text[:-1])
+            body, text = open_ref(disk.read(path))
+            tag = Tag(**body, carried=text)
             if tag.name != name:
                 raise document.NotIntact(f"it is the tag {tag.name!r}")
-            check_carried(tag.snapshot, text)
             self._remember(tag, path)
             return tag
         except FileNotFoundError:
@@ -383,9 +382,8 @@ class Refs:
         """Return the move that a file's bytes hold. Raises DamagedRef."""
         path = self._layout.move(branch, number)
         try:
-            line, text = document.split(data)
-            move = Move(**document.decode(line), carried=text[:-1])
-            check_carried(move.snapshot, text)
+            body, text = open_ref(data)
+            move = Move(**body, carried=text)
         except (document.NotIntact, TypeError) as error:
             raise DamagedRef(path, f"the move is damaged: {error}") from None
         if move.number != number or move.branch != branch:
@@ -445,10 +443,17 @@ def digest_of(data: bytes) -> str:
     return document.digest(document.split(data)[0])
 
 
-def check_carried(snapshot: str, text: bytes) -> None:
-    """Raise NotIntact unless the text behind a document is the manifest it names, or nothing."""
-    if text and (text[-1:] != b"\n" or document.digest(text[:-1]) != snapshot):
+def open_ref(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return the document in the file of a move or tag, and the text of the manifest that it
+    carries, which has to be the one it names. Any other document is one that carries nothing.
+
+    Raises NotIntact.
+    """
+    line, behind = document.split(data)
+    body, text = document.decode(line), behind[:-1]
+    if behind and (behind[-1:] != b"\n" or document.digest(text) != body.get("snapshot")):
         raise document.NotIntact("the manifest in it is not the one that it names")
+    return body, text
 
 
 def author() -> str:

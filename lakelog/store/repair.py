@@ -28,7 +28,7 @@ from lakelog.store.layout import (
 from lakelog.store.mend_data import Connect
 from lakelog.store.opening import Store, change_settings, write_config
 from lakelog.store.packed import read_packed
-from lakelog.store.refs import Tag, author, check_carried, digest_of
+from lakelog.store.refs import Tag, author, digest_of, open_ref
 from lakelog.store.tail import Tail, belongs
 from lakelog.store.verify import verify
 
@@ -112,9 +112,7 @@ def _fetched(store: Store, path: str, copy: str, damaged: bytes) -> bytes | None
         elif parse_move(name) is not None:
             fits = _is_that_move(store, path, data, damaged)
         elif path.startswith(store.layout.tags):
-            line, text = document.split(data)
-            body = document.decode(line)
-            check_carried(body["snapshot"], text)
+            body, _ = open_ref(data)
             fits = body["name"] == decode_name(name[:-5])
         else:
             return None

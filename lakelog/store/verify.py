@@ -26,7 +26,7 @@ from lakelog.store.layout import (
 )
 from lakelog.store.opening import Store
 from lakelog.store.packed import read_packed
-from lakelog.store.refs import Move, Refs, check_carried
+from lakelog.store.refs import Move, Refs, open_ref
 from lakelog.store.tail import Tail, WalFile, needed
 from lakelog.store.thinning import window
 from lakelog.store.wal import Header
@@ -191,12 +191,11 @@ def _own_moves(directory: str) -> Kept:
 
 def _slim(data: bytes) -> tuple[bytes, int]:
     """Return a move without the manifest that it carries, if that is intact, and its size."""
-    line, text = document.split(data)
     try:
-        check_carried(document.decode(line)["snapshot"], text)
-    except (document.NotIntact, KeyError):
+        open_ref(data)
+    except document.NotIntact:
         return data, len(data)
-    return line, len(data)
+    return document.split(data)[0], len(data)
 
 
 def _check_packed(checker: Checker, branch: str) -> tuple[Kept, list[tuple[int, int]]]:
