@@ -57,7 +57,7 @@ class Carry:
         """The last time that whole lines tell, in microseconds."""
         for line in reversed(before.split(b"\n")[1:]):
             try:
-                events = self._form.parse(pattern.recoded(line.strip()) or line.strip())
+                events = self._form.parse(pattern.as_utf8(line.strip()))
                 event = (events if isinstance(events, list) else [events])[-1]
                 return to_micros(parse_time(event["time"]))
             except (InvalidEvent, KeyError, IndexError):

@@ -85,7 +85,7 @@ def is_cut(text: bytes, form: Any) -> bool:
         return False
     if _NO_TEXT.search(text):
         return False
-    text = text if is_text(text) else pattern.recoded(text) or text
+    text = text if is_text(text) else pattern.as_utf8(text)
     if hasattr(form, "complete"):
         return not form.complete(text)
     if not _is_event(text, form):
@@ -113,7 +113,7 @@ def _is_event(text: bytes, form: Any) -> bool:
 def _is_taken(text: bytes, form: Any) -> bool:
     """Whether a line becomes an event in whatever way, of another style or as text, too."""
     try:
-        form.parse(pattern.recoded(text) or text)
+        form.parse(pattern.as_utf8(text))
     except InvalidEvent:
         return False
     return True

@@ -155,7 +155,7 @@ def _limit(form: Any) -> float:
 def _first_lines(part: bytes) -> list[bytes]:
     lines = part.removeprefix(_BOM).split(b"\n")[:_SNIFFED]
     lines = lines[:-1] if len(lines) > 1 else lines  # the last one may be cut
-    return [pattern.recoded(line) or line for line in lines]
+    return [pattern.as_utf8(line) for line in lines]
 
 
 def fitted(form: Any, head: bytes) -> Any:
@@ -164,7 +164,7 @@ def fitted(form: Any, head: bytes) -> Any:
         return form
     if pattern.recoded(head):
         *lines, last = head.split(b"\n")  # that may be cut amid a character
-        head = b"\n".join([*(pattern.recoded(line) or line for line in lines), last])
+        head = b"\n".join([*map(pattern.as_utf8, lines), last])
     return form.fitted(head)
 
 

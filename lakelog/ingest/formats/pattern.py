@@ -250,6 +250,11 @@ def recoded(data: bytes) -> bytes | None:
     return None
 
 
+def as_utf8(data: bytes) -> bytes:
+    """Return text of an older encoding as UTF-8, all else as it is."""
+    return recoded(data) or data
+
+
 def original(text: str) -> bytes:
     """Return the bytes of text that was marked as Windows-1252."""
     return b"".join(_BYTES.get(char) or char.encode() for char in text)
