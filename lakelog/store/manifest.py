@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -136,6 +137,11 @@ class Manifests:
             _keep(self._pages, page.digest, found)
         return found
 
+    def look(self, page: Page) -> Sequence[Entry]:
+        """Return a page's entries as `page` does, but keep in memory only what was there."""
+        found = self._pages.get(page.digest)
+        return self._read(page.digest, page.bytes)["entries"] if found is None else found
+
     def outline(
         self, digest: str, text: bytes = b""
     ) -> tuple[list[Entry], list[Entry], list[Entry]]:
@@ -174,6 +180,11 @@ class Manifests:
         digest, size = self._write(orjson.dumps(body))
         _keep(self._pages, digest, entries)
         return describe(entries, digest, size, level)
+
+    def drop_pages(self, pages: tuple[Page, ...]) -> None:
+        """Forget pages that were merged: their entries are in the cache again as the new page."""
+        for page in pages:
+            self._pages.pop(page.digest, None)
 
     def forget(self) -> None:
         """Drop what is in memory, so that the next load reads the disk."""
@@ -342,6 +353,7 @@ def merge_from(
     merged = fold([shelf.page(p) for p in pages[start:]], oldest=start == 0)
     size = FAN ** (LEVEL_MAX + 1)
     parts = [merged[i : i + size] for i in range(0, len(merged), size)]
+    shelf.drop_pages(pages[start:])
     return (*pages[:start], *(shelf.write_page(part, commit) for part in parts))
 
 
@@ -373,13 +385,14 @@ def _merge_all(shelf: Manifests, pages: tuple[Page, ...], commit: str) -> tuple[
     may be a hundred times as many dead ones."""
     live: dict[tuple[str, str], Entry] = {}
     for page in pages:
-        for entry in shelf.page_entries(dataclasses.asdict(page)):
+        for entry in shelf.look(page):
             key = (entry.get("add") or entry["del"], entry["key"])
             live.pop(key, None)
             if "add" in entry:
                 live[key] = entry
     kept, size = tuple(live.values()), FAN ** (LEVEL_MAX + 1)
     parts = (kept[at : at + size] for at in range(0, len(kept), size))
+    shelf.drop_pages(pages)
     return tuple(shelf.write_page(part, commit, BOTTOM) for part in parts)
 
 
