@@ -37,6 +37,9 @@ REST_AFTER = 15.0
 _COMPACT_EVERY = 60.0
 _M_ARENA_MAX = -8
 """The parameter of glibc's mallopt that says how many heaps there are."""
+_M_MMAP_THRESHOLD, _MMAPPED = -3, 131_072
+"""From how many bytes on a block is a mapping of its own, which goes back to the system once it is
+freed. Where nobody says so, glibc raises this to the largest block that was ever freed."""
 
 
 class Rest(Exception):
@@ -120,6 +123,7 @@ def _share_arena() -> None:
     which little goes back to the system."""
     with contextlib.suppress(AttributeError):  # not of this C library
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAPPED)
 
 
 def _pause(new: int) -> float:

@@ -87,7 +87,7 @@ class Cursor:
         """The manifest entry that says so."""
         body = {name: getattr(self, name) for name in _NAMES}
         left_out = {name for name, value in _DEFAULTS.items() if body[name] == value}
-        pairs = {"forms": [list(p) for p in self.forms], "places": [list(p) for p in self.places]}
+        pairs = {"forms": _listed(self.forms), "places": [list(p) for p in self.places]}
         body = {"add": "cursor", **body, **pairs}
         return {name: value for name, value in body.items() if name not in left_out}
 
@@ -259,6 +259,12 @@ class CursorIndex:
 def _shared(forms: tuple[tuple[int, str], ...]) -> tuple[tuple[int, str], ...]:
     """The same for all cursors of which it says the same, as it does for most."""
     return forms
+
+
+@functools.lru_cache(1024)
+def _listed(forms: tuple[tuple[int, str], ...]) -> list[list[int | str]]:
+    """The same as a manifest has it, one list for all entries that say so."""
+    return [list(pair) for pair in forms]
 
 
 def _join(groups: _Groups, name: Any, key: str) -> None:
