@@ -8,6 +8,7 @@ import os
 import re
 import struct
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,19 @@ def test_order_of_rows(rich: Path, paged: Path) -> None:
     assert layouts == {"arrival", "sorted"}
 
 
+def test_strings_are_ordered_by_their_bytes(tmp_path: Path) -> None:
+    """F1.2, F4.3, F6.7: types and bounds of subjects go by UTF-8, not by UTF-16 or by language."""
+    names = ["z", "\u00e9", "\uffff", "\U0001f600"]
+    with lakes.opened(str(tmp_path / "lake")) as lake:
+        lake.append([{"type": name, "subject": name} for name in reversed(names)])
+        lake.settle()
+        lake.compact()
+    (entry,) = statements.segment_entries(tmp_path / "lake")
+    file = tmp_path / f"lake/segments/{entry['key'][:2]}/{entry['key']}.parquet"
+    assert pq.ParquetFile(file).read()["type"].to_pylist() == names
+    assert entry["subject"] == [names[0], names[-1]]
+
+
 def test_notes_of_segments(rich: Path) -> None:
     """F4.4: metadata says format, commit, kind, layout, and what WAL frames were sealed."""
     sealed = 0
@@ -191,6 +205,19 @@ def test_members_of_manifests(rich: Path, paged: Path) -> None:
             assert digest in statements.carried(lake)
 
 
+def test_frames_state_their_content_size(rich: Path) -> None:
+    """F6.1: every zstd frame says in its header how long its content is."""
+    frames = [p.read_bytes() for p in (rich / "manifests").rglob("*.zst")]
+    packed = (lakes.at_rest(lakes.packed) / "refs/heads/main").glob("packed-*")
+    frames += [p.read_bytes()[:-44] for p in packed]
+    for path in (rich / "wal/main").iterdir():
+        data = path.read_bytes()
+        for frame in statements.parse_wal(data).frames:
+            frames.append(data[frame["at"] + 64 + frame["cursor"] :])
+    assert len(frames) > 5
+    assert all(zstandard.get_frame_parameters(f).content_size > 0 for f in frames)
+
+
 def test_the_retention_of_a_manifest(tmp_path: Path) -> None:
     """F6.2: after a retention the manifest says its line and when it was."""
     lakes.retained(str(tmp_path / "lake"))
@@ -252,7 +279,9 @@ def test_live_entries(paged: Path) -> None:
 
 def counts(column: pa.ChunkedArray) -> dict[str, int] | str:
     """Count the values of a column as an entry does."""
-    pairs = {row["values"] or "": row["counts"] for row in pc.value_counts(column).to_pylist()}
+    pairs = Counter({"": column.null_count} if column.null_count else {})
+    for row in pc.value_counts(column.drop_null()).to_pylist():
+        pairs[row["values"]] += row["counts"]
     return "many" if len(pairs) > 32 or any(len(name) > 64 for name in pairs) else pairs
 
 
@@ -281,6 +310,28 @@ def test_segment_entries(rich: Path, tmp_path: Path) -> None:
             assert entry["subject"] == ([low, high] if short else None)
             more = {"from"} if entry["layout"] == "sorted" else set()
             assert entry.keys() == names | {"seq", "types", "sources", "levels", "subject"} | more
+
+
+def test_counts_of_an_entry_miss_no_row(tmp_path: Path) -> None:
+    """F6.7, F12.7: null and the empty string are counted together under ""."""
+    with lakes.opened(str(tmp_path / "lake")) as lake:
+        lake.append([{"type": "A"}, {"type": "A", "source": ""}, {"type": "A", "source": "s"}])
+        lake.settle()
+    (entry,) = statements.segment_entries(tmp_path / "lake")
+    assert entry["sources"] == {"": 2, "s": 1}
+    assert entry["levels"] == {"": 3}
+
+
+def test_seq_of_a_rewritten_segment_is_a_range(tmp_path: Path) -> None:
+    """F6.7: retention leaves fewer rows than numbers; all rows lie within `seq`."""
+    with lakes.opened(str(tmp_path / "lake")) as lake:
+        lake.append([{"type": "A", "time": f"20{20 + i}-01-01"} for i in range(6)])
+        lake.settle()
+        line = lakelog.event.to_micros(lakelog.event.parse_time("2022-06-01"))
+        lake.retention(f"{lakelog.store.disk.now_us() - line}us", apply=True)
+    (entry,) = statements.segment_entries(tmp_path / "lake")
+    assert (entry["layout"], entry["seq"], entry["events"]) == ("sorted", [0, 5], 3)
+    assert [row["seq"] for row in second_reader.rows(str(tmp_path / "lake"))] == [3, 4, 5]
 
 
 def test_cursor_entries(tmp_path: Path) -> None:

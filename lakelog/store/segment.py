@@ -197,5 +197,8 @@ def _counts(column: pa.ChunkedArray) -> dict[str, int] | str:
     counted = pc.value_counts(column)
     if len(counted) > _NAMES_MAX:
         return "many"
-    pairs = {row["values"] or "": row["counts"] for row in counted.to_pylist()}
+    pairs: dict[str, int] = {}
+    for row in counted.to_pylist():
+        name = row["values"] or ""
+        pairs[name] = pairs.get(name, 0) + row["counts"]
     return "many" if any(len(name) > _TEXT_MAX for name in pairs) else pairs
