@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -191,6 +192,44 @@ def test_content_keys(tmp_path: Path) -> None:
     keys = [orjson.loads(frame["text"])["key"] for frame in found.frames]
     assert len(set(keys)) == 3
     assert all(len(key) == 24 for key in keys)
+
+
+def test_the_worked_example_of_a_content_key() -> None:
+    """F13.2: the canonical text shown has the key shown, and lakelog gives it to that event."""
+    event, canonical = ("".join(lines) for lines in statements.shown("F13.2"))
+    key = hashlib.sha256(canonical.encode()).hexdigest()[:24]
+    assert f"its key `{key}`" in (statements.ROOT / "FORMAT.md").read_text("utf-8")
+    encoded = lakelog.event.encode([orjson.loads(event)], content=True)
+    assert orjson.loads(encoded.lines[0])["key"] == key
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(1e15, "1000000000000000.0"), (1e16, "1e+16"), (1e-5, "0.00001"), (1e-6, "1e-6"),
+     (2**64 - 1, "18446744073709551615"), (10**20, "100000000000000000000")],
+)  # fmt: skip
+def test_numbers_of_a_content_key(number: float, text: str) -> None:
+    """F13.2: numbers have one spelling, whatever version of the JSON library writes them."""
+    canonical = f'{{"data":{text},"time":"2026-01-01T00:00:00Z","type":"A"}}'
+    event = {"type": "A", "time": "2026-01-01T00:00:00Z", "data": number}
+    found = orjson.loads(lakelog.event.encode([event], content=True).lines[0])["key"]
+    assert found == hashlib.sha256(canonical.encode()).hexdigest()[:24]
+
+
+def test_strings_of_a_content_key() -> None:
+    """F13.2: members are ordered by the bytes of their names; only what must be is escaped."""
+    event = {
+        "type": "A",
+        "time": "2026-01-01T00:00:00Z",
+        "data": {"\U0001f600": 1, "\uffff": "\x7f"},
+    }
+    event["message"] = '"\\/\b\t\n\f\r\x1f\u2028'
+    canonical = (
+        '{"data":{"\uffff":"\x7f","\U0001f600":1},"message":"\\"\\\\/\\b\\t\\n\\f\\r\\u001f\u2028",'
+        '"time":"2026-01-01T00:00:00Z","type":"A"}'
+    )
+    found = orjson.loads(lakelog.event.encode([event], content=True).lines[0])["key"]
+    assert found == hashlib.sha256(canonical.encode()).hexdigest()[:24]
 
 
 def test_only_keyed_frames_have_keys() -> None:

@@ -105,8 +105,14 @@ def parse_object(path: Path) -> dict[str, Any]:
 
 def example(statement: str) -> bytes:
     """Return the bytes of the hex dump that a statement of FORMAT.md shows."""
-    text = (ROOT / "FORMAT.md").read_text("utf-8").split(f"**{statement}**")[1].split("```")[1]
-    return b"".join(bytes.fromhex(line.strip()[4:]) for line in text.strip().splitlines())
+    return b"".join(bytes.fromhex(line[4:]) for line in shown(statement)[0])
+
+
+def shown(statement: str) -> list[list[str]]:
+    """Return the lines of each code block that a statement of FORMAT.md shows."""
+    text = (ROOT / "FORMAT.md").read_text("utf-8").split(f"**{statement}**")[1].split("\n- **F")[0]
+    blocks = text.split("```")[1::2]
+    return [[line.strip() for line in block.strip().splitlines()] for block in blocks]
 
 
 def wals(lake: Path, branch: str = "main") -> dict[str, Wal]:
