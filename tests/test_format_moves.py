@@ -263,7 +263,7 @@ def test_thinning_may_die_at_every_step(
 def test_a_lake_of_format_1_is_raised_by_the_first_publish(tmp_path: Path) -> None:
     """F15.3, F15.5: reading, appending and collecting leave it as it is; a publish makes it one of
     format 2, with its settings, before the first move that carries anything."""
-    with tarfile.open(make.HERE / "format1.tar.gz") as archive:
+    with tarfile.open(make.LAKES / "format1.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     path = str(tmp_path / "lake")
     config = Path(path, "lakelog.json")

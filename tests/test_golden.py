@@ -14,7 +14,7 @@ import lakelog
 from tests.golden import make
 from tests.support import second_reader
 
-GOLDEN = sorted(make.HERE.glob("format*.tar.gz"))
+GOLDEN = sorted(make.LAKES.glob("format*.tar.gz"))
 
 
 @pytest.fixture(params=GOLDEN, ids=lambda path: path.name)
@@ -22,7 +22,7 @@ def golden(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[st
     """A copy of a golden lake, without its empty directories, and what is in it."""
     with tarfile.open(request.param) as archive:
         archive.extractall(tmp_path, filter="data")
-    beside = request.param.with_name(request.param.name.replace(".tar.gz", ".json"))
+    beside = make.HERE / request.param.name.replace(".tar.gz", ".json")
     return str(tmp_path / "lake"), json.loads(beside.read_text("utf-8"))
 
 
@@ -44,7 +44,7 @@ def test_there_is_a_golden_lake_of_this_format() -> None:
     """The present format has a golden lake, and it is small enough for a repository."""
     names = [path.name for path in GOLDEN]
     assert f"format{lakelog.store.layout.FORMAT}.tar.gz" in names
-    for path in make.HERE.iterdir():
+    for path in (*make.HERE.iterdir(), *make.LAKES.iterdir()):
         assert path.is_dir() or path.stat().st_size < 200_000
 
 

@@ -1,8 +1,9 @@
 """Make the golden lake of the present format: `python -m tests.golden.make`.
 
-It writes format2.tar.gz, a lake with every kind of file, and format2.json, what is in it. Both are
-kept for ever: later versions must open, verify and continue the lake. Run it again only for a new
-format, under a new name. Names and times are made up, so the lake is much the same every time.
+It writes docs/conformance/format2.tar.gz, a lake with every kind of file, and format2.json here,
+what is in it. Both are kept for ever: later versions must open, verify and continue the lake. Run
+it again only for a new format, under a new name. Names and times are made up, so the lake is much
+the same every time.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from tests.support import lakes
 
 FORMAT = 2
 HERE = Path(__file__).resolve().parent
+LAKES = HERE.parents[1] / "docs/conformance"
+"""Where golden lakes are kept: with the conformance kit, which has more of them (kit.py)."""
 NEW_YEAR = 1_767_225_600
 """2026-01-01 00:00:00 UTC, in seconds."""
 BRANCHES = ("main", "Übung/ä")
@@ -134,7 +137,7 @@ def stamps() -> Iterator[int]:
 
 def main() -> None:
     """Write the golden lake of this format and what is in it; refuse to replace one."""
-    lake, beside = HERE / f"format{FORMAT}.tar.gz", HERE / f"format{FORMAT}.json"
+    lake, beside = LAKES / f"format{FORMAT}.tar.gz", HERE / f"format{FORMAT}.json"
     if lake.exists():
         sys.exit(f"{lake} is there already: golden lakes are kept for ever")
     dice, clock = random.Random(FORMAT), stamps()
