@@ -41,8 +41,9 @@ def rows(lake: str, branch: str = "main", tag: str = "", kind: str = "events") -
     heads, tags = f"{lake}/refs/heads/{encode(branch)}", f"{lake}/refs/tags/{encode(tag)}.json"
     ref = document(tags) if tag else find_head(heads)
     state = ref["state"] or manifest(lake, ref["snapshot"])
-    tail = [] if tag else tail_rows(wals, ref["wal"], kind)
-    return published(lake, state, kind) + deduped(tail, id_keys(lake, state), state["next_seq"])
+    tail = [] if tag else tail_rows(wals, ref["wal"], kind, heads)
+    known = id_keys(lake, state) if any(row.get("key") for row in tail) else set()
+    return published(lake, state, kind) + deduped(tail, known, state["next_seq"])
 
 
 def encode(name: str) -> str:  # F1.4
@@ -106,19 +107,47 @@ def read_frame(data: bytes, at: int) -> tuple[Row, int] | None:
     return frame, body + size
 
 
+def hint(folder: str) -> str:  # F7.8
+    """Return the name of the move's file that the hint of a branch names, or ""."""
+    try:
+        body = document(f"{folder}/hint")
+    except (Damaged, FileNotFoundError):
+        return ""
+    return f"{body['number']:012d}.json" if folder.endswith(f"/{encode(body['branch'])}") else ""
+
+
 def find_head(folder: str) -> Row:  # F11
     paths = sorted(p for p in Path(folder).glob("*") if re.fullmatch(r"\d{12}\.json", p.name))
+    if hint(folder) > (paths[-1].name if paths else ""):
+        raise Damaged(f"{folder}/{hint(folder)}: the move is missing")
     head = document(str(paths[-1])) if paths else {"op": "delete"}
     if head["op"] == "delete":
         raise LookupError(f"{folder}: no such branch")
     return head
 
 
-def tail_rows(wals: dict[str, list[Row]], marks: dict[str, int], kind: str) -> list[Row]:
+def watermarks(folder: str, writer: str) -> list[int]:
+    """Return all watermarks of a writer, in packed moves too (F7.9)."""
+    lines = [path.read_bytes() for path in Path(folder).glob("0*.json")]
+    for path in Path(folder).glob("packed-*"):
+        lines += zstandard.decompress(path.read_bytes()[:-44]).splitlines()
+    marks = [json.loads(line.split(b"\n")[0])["wal"] for line in lines if line[:9] == b'{"number"']
+    return [mark[writer] for mark in marks if writer in mark]
+
+
+def tail_rows(
+    wals: dict[str, list[Row]], marks: dict[str, int], kind: str, folder: str
+) -> list[Row]:
     """Return the rows above the watermarks, with what dedupe needs (F12.3 to F12.5)."""
     found, begun = [], {w: min(f["header"]["started"] for f in wals[w]) for w in wals}
     for writer, files in sorted(wals.items(), key=lambda item: (begun[item[0]], item[0])):
-        for frame in above(files, marks.get(writer, files[0]["header"]["first"] - 1)):
+        header = files[0]["header"]
+        start = mark = marks.get(writer, header["first"] - 1)
+        while writer not in marks and start in header["doubtful"]:
+            start -= 1
+        if writer not in marks and start >= max([0, *(w + 1 for w in watermarks(folder, writer))]):
+            raise Damaged(f"{files[0]['path']}: a file before it is missing")
+        for frame in above(files, mark):
             if bool(frame["flags"] & 4) == (kind == "quarantine"):
                 for index, line in enumerate(frame["lines"]):
                     row = json.loads(line) if frame["flags"] & 4 else parse(line, frame["flags"])
