@@ -47,14 +47,22 @@ def many(scale: Scale) -> list[Row]:
             time.sleep(_REST * scale.watch)  # until it was renewed, which is no rest
             idle = _idle(watcher.pid, scale.watch)
     return [
-        Row(f"{len(paths):,} files, ulimit {limit}: first seen", "s", [first],
-            target=Target("<=", 60.0, "figure")),
+        Row(
+            f"{len(paths):,} files, ulimit {limit}: first seen",
+            "s",
+            [first],
+            target=Target("<=", 60.0, "figure"),
+        ),
         Row("the same, all of them seen", "s", [whole]),
         Row(f"a line more in {len(touched)} of them", "s", [late]),
-        Row("memory of the process tree", "MB", [sight.peak / 1e6],
-            target=Target("<=", 200.0, "figure")),
+        Row(
+            "memory of the process tree",
+            "MB",
+            [sight.peak / 1e6],
+            target=Target("<=", 200.0, "figure"),
+        ),
         Row("once nothing is written", "% core", [100 * idle], target=Target("<=", 2.0, "figure")),
-    ]  # fmt: skip
+    ]
 
 
 class Sight:
@@ -135,8 +143,12 @@ def _files(root: Path, count: int) -> list[Path]:
 
 
 def _line(name: str, number: int) -> str:
-    event = {"timestamp": f"2026-05-01T12:{number % 60:02d}:00Z", "event_type": "STEP",
-             "source": name, "data": {"n": number}}  # fmt: skip
+    event = {
+        "timestamp": f"2026-05-01T12:{number % 60:02d}:00Z",
+        "event_type": "STEP",
+        "source": name,
+        "data": {"n": number},
+    }
     return json.dumps(event) + "\n"
 
 

@@ -35,8 +35,14 @@ def rewinds(scale: Scale) -> list[Row]:
         rows.append(
             Row(f"{verb}, {scale.many:,} vs {FEW} segments", "ms", ours, peer, Target("<=", 2))
         )
-        rows.append(Row(f"{verb}: slower median", "ms", _slower(ours, peer),
-                        target=Target("<=", 10, "figure")))  # fmt: skip
+        rows.append(
+            Row(
+                f"{verb}: slower median",
+                "ms",
+                _slower(ours, peer),
+                target=Target("<=", 10, "figure"),
+            )
+        )
         rows.append(Row(f"{verb}: first in the process", "ms", ours[:1], peer[:1]))
     return rows
 

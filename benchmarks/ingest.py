@@ -46,9 +46,7 @@ def rate(scale: Scale) -> list[Row]:
         def peer() -> float:
             return count / seconds(lambda: _copy(clean, root / "copy.parquet"))
 
-        spoilt, whole, bare = interleave(
-            scale.rounds, lambda: ours(bad), lambda: ours(clean), peer
-        )  # fmt: skip
+        spoilt, whole, bare = interleave(scale.rounds, lambda: ours(bad), lambda: ours(clean), peer)
         rows = [
             Row("ingest, 1 % malformed, to COPY", "ev/s", spoilt, bare, Target(">=", 0.5)),
             Row("ingest, clean, to COPY", "ev/s", whole, bare, Target(">=", 0.5)),

@@ -65,16 +65,53 @@ class Scale:
 
 FULL = Scale()
 QUICK = Scale(
-    rounds=3, batches=50, grown=20_000, singles=300, appends=30, many=1_000, rewinds=5, commits=64,
-    moves=2_000, entries=100_000, frames=5_000, files=200, watched_days=1,
-    sealed=25_000, history=1_000_000, bulk=50_000, starts=5,
-    reading=8, watch=5.0, watched=100, followed=2_000,
-)  # fmt: skip
+    rounds=3,
+    batches=50,
+    grown=20_000,
+    singles=300,
+    appends=30,
+    many=1_000,
+    rewinds=5,
+    commits=64,
+    moves=2_000,
+    entries=100_000,
+    frames=5_000,
+    files=200,
+    watched_days=1,
+    sealed=25_000,
+    history=1_000_000,
+    bulk=50_000,
+    starts=5,
+    reading=8,
+    watch=5.0,
+    watched=100,
+    followed=2_000,
+)
 TINY = Scale(
-    rounds=1, batches=2, grown=200, singles=4, threads=2, processes=2, appends=3, many=20,
-    rewinds=1, commits=4, moves=40, entries=9_000, frames=9, files=9, sealed=200, history=2_000,
-    bulk=2_000, watched_days=0.002, starts=1, reading=1, watch=0.5, watched=10, followed=80,
-)  # fmt: skip
+    rounds=1,
+    batches=2,
+    grown=200,
+    singles=4,
+    threads=2,
+    processes=2,
+    appends=3,
+    many=20,
+    rewinds=1,
+    commits=4,
+    moves=40,
+    entries=9_000,
+    frames=9,
+    files=9,
+    sealed=200,
+    history=2_000,
+    bulk=2_000,
+    watched_days=0.002,
+    starts=1,
+    reading=1,
+    watch=0.5,
+    watched=10,
+    followed=80,
+)
 
 
 @dataclass(frozen=True)
@@ -134,9 +171,14 @@ def process(command: list[str]) -> tuple[float, str]:
     WORK.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     done = subprocess.run(
-        command, cwd=WORK, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        text=True, check=True,
-    )  # fmt: skip
+        command,
+        cwd=WORK,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     return time.perf_counter() - began, done.stdout
 
 

@@ -123,8 +123,10 @@ def lookups(scale: Scale) -> list[Row]:
         with lakelog.open(str(root / "lake")) as lake:
             lake.ingest(str(root / "events.jsonl"))
             table = Lookups(lake)
-            ids = [i for (i,) in lake.sql("SELECT id FROM omega.events USING SAMPLE 900 ROWS")
-                   .fetchall()]  # fmt: skip
+            ids = [
+                i
+                for (i,) in lake.sql("SELECT id FROM omega.events USING SAMPLE 900 ROWS").fetchall()
+            ]
             stats = table.stats()
             low, high = stats["oldest"], stats["newest"]
 
@@ -142,8 +144,14 @@ def lookups(scale: Scale) -> list[Row]:
             ]
             for name, limit, look in kinds:
                 first, *taken = [_ms(look) for _ in range(60 * scale.rounds)]
-                rows.append(Row(f"{name}, p50", "ms", [percentile(taken, 0.5)],
-                                target=Target("<=", limit, "figure")))  # fmt: skip
+                rows.append(
+                    Row(
+                        f"{name}, p50",
+                        "ms",
+                        [percentile(taken, 0.5)],
+                        target=Target("<=", limit, "figure"),
+                    )
+                )
                 rows.append(Row(f"{name}, p99", "ms", [percentile(taken, 0.99)]))
                 rows.append(Row(f"{name}, the first one", "ms", [first]))
             rows += _moving(lake, table, scale)

@@ -42,14 +42,24 @@ def count(scale: Scale) -> list[Row]:
     assert all(c.result == expected for c in (*ours, *method)), [c.result for c in ours]
     inside, whole = [c.inside for c in ours], [c.whole for c in ours]
     return [
-        Row("open + count(*): in process", "s", inside, [c.inside for c in peer],
-            Target("<=", 0.3, "figure")),
+        Row(
+            "open + count(*): in process",
+            "s",
+            inside,
+            [c.inside for c in peer],
+            Target("<=", 0.3, "figure"),
+        ),
         Row("open + count(*): whole process", "s", whole, [c.whole for c in peer]),
-        Row("open + count(*): peak memory", "MB", [c.peak for c in ours], [c.peak for c in peer],
-            Target("<=", 300, "figure")),
+        Row(
+            "open + count(*): peak memory",
+            "MB",
+            [c.peak for c in ours],
+            [c.peak for c in peer],
+            Target("<=", 300, "figure"),
+        ),
         Row("open + lake.count(): in process", "s", [c.inside for c in method]),
         Row("python -c pass", "s", [c.whole for c in bare]),
-    ]  # fmt: skip
+    ]
 
 
 def hour(scale: Scale) -> list[Row]:
@@ -68,19 +78,25 @@ def hour(scale: Scale) -> list[Row]:
             finally:
                 marks.write_bytes(held)
 
-        ours, unverified = interleave(
-            scale.rounds, lambda: child(QUERY, str(lake), query), cold
-        )  # fmt: skip
+        ours, unverified = interleave(scale.rounds, lambda: child(QUERY, str(lake), query), cold)
     for run in (*ours, *unverified):
         assert sum(n for _, n in run.result) == expected, run.result
     return [
-        Row("one hour of it: in process", "s", [c.inside for c in ours],
-            target=Target("<=", 0.6, "figure")),
+        Row(
+            "one hour of it: in process",
+            "s",
+            [c.inside for c in ours],
+            target=Target("<=", 0.6, "figure"),
+        ),
         Row("one hour of it: whole process", "s", [c.whole for c in ours]),
-        Row("one hour of it: peak memory", "MB", [c.peak for c in ours],
-            target=Target("<=", 300, "figure")),
+        Row(
+            "one hour of it: peak memory",
+            "MB",
+            [c.peak for c in ours],
+            target=Target("<=", 300, "figure"),
+        ),
         Row("one hour, not yet verified", "s", [c.inside for c in unverified]),
-    ]  # fmt: skip
+    ]
 
 
 def hour_query(segments: int, minutes: int) -> tuple[str, int]:

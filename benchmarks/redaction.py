@@ -25,11 +25,23 @@ def corpus(scale: Scale) -> list[Row]:
     hit, total = touched(count)
     worst = min(found, key=lambda kind: found[kind])
     return [
-        Row("redaction, recall of the worst kind", "", [found[worst]], [],
-            Target(">=", 0.99, "figure"), note=f"{worst}; {len(found)} kinds, {each} of each"),
-        Row("  innocent lines touched", "", [sum(hit.values()) / sum(total.values())], [],
-            Target("<=", 0.001, "figure"), note=f"{sum(total.values()):,} lines"),
-    ]  # fmt: skip
+        Row(
+            "redaction, recall of the worst kind",
+            "",
+            [found[worst]],
+            [],
+            Target(">=", 0.99, "figure"),
+            note=f"{worst}; {len(found)} kinds, {each} of each",
+        ),
+        Row(
+            "  innocent lines touched",
+            "",
+            [sum(hit.values()) / sum(total.values())],
+            [],
+            Target("<=", 0.001, "figure"),
+            note=f"{sum(total.values()):,} lines",
+        ),
+    ]
 
 
 def recall(each: int) -> dict[str, float]:
@@ -69,18 +81,23 @@ def table(each: int, count: int) -> str:
     providers = [f"{kind} {found[kind]:.3f}" for kind in redaction.PROVIDERS]
     people = [f"{kind} {found[kind]:.3f}" for kind in redaction.PERSONAL]
     lines = [
-        f"| {kind} | {n:,} | {hit[kind]:,} | {hit[kind] / n:.3%} |"
-        for kind, n in total.items()
-    ]  # fmt: skip
+        f"| {kind} | {n:,} | {hit[kind]:,} | {hit[kind] / n:.3%} |" for kind, n in total.items()
+    ]
     share = sum(hit.values()) / sum(total.values())
-    return "\n".join([
-        f"Recall by provider ({len(providers)}, {each} secrets of each):",
-        "; ".join(providers) + ".",
-        "", f"Recall by kind of personal data ({len(people)}, {each} of each):",
-        "; ".join(people) + ".", "",
-        "| innocent lines | lines | touched | part |", "|---|--:|--:|--:|", *lines,
-        f"| all | {sum(total.values()):,} | {sum(hit.values()):,} | {share:.3%} |",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"Recall by provider ({len(providers)}, {each} secrets of each):",
+            "; ".join(providers) + ".",
+            "",
+            f"Recall by kind of personal data ({len(people)}, {each} of each):",
+            "; ".join(people) + ".",
+            "",
+            "| innocent lines | lines | touched | part |",
+            "|---|--:|--:|--:|",
+            *lines,
+            f"| all | {sum(total.values()):,} | {sum(hit.values()):,} | {share:.3%} |",
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -107,11 +107,17 @@ def save(rows: list[Row], path: Path) -> None:
     """Write the machine and every round of every row as JSON."""
     body = [
         {
-            "what": r.what, "unit": r.unit, "lakelog": r.ours, "peer": r.peer, "ratio": r.ratio,
-            "target": vars(r.target) if r.target else None, "holds": r.holds, "note": r.note,
+            "what": r.what,
+            "unit": r.unit,
+            "lakelog": r.ours,
+            "peer": r.peer,
+            "ratio": r.ratio,
+            "target": vars(r.target) if r.target else None,
+            "holds": r.holds,
+            "note": r.note,
         }
         for r in rows
-    ]  # fmt: skip
+    ]
     path.write_text(json.dumps({"machine": machine(), "rows": body}, indent=1) + "\n")
 
 
@@ -120,12 +126,16 @@ def machine() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     packages = ("duckdb", "pyarrow", "numpy", "orjson", "zstandard")
     return {
-        "commit": _commit(), "cpu": _cpu(), "cores": os.cpu_count(),
+        "commit": _commit(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
         "memory_gb": round(memory / 1e9, 1),
-        "kernel": platform.release(), "python": platform.python_version(),
-        "sqlite": sqlite3.sqlite_version, "load": [round(x, 2) for x in os.getloadavg()],
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "load": [round(x, 2) for x in os.getloadavg()],
         **{name: version(name) for name in packages},
-    }  # fmt: skip
+    }
 
 
 def _commit() -> str:

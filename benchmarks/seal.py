@@ -34,9 +34,11 @@ def identities(scale: Scale) -> list[Row]:
 
         ids, ids_empty, none, none_empty = interleave(
             scale.rounds,
-            lambda: keyed("history"), lambda: keyed("empty"),
-            lambda: unkeyed("history"), lambda: unkeyed("empty"),
-        )  # fmt: skip
+            lambda: keyed("history"),
+            lambda: keyed("empty"),
+            lambda: unkeyed("history"),
+            lambda: unkeyed("empty"),
+        )
         merging = _merge(root / "history")
     what = f"seal {scale.sealed // 1000:,} k"
     return [

@@ -36,10 +36,15 @@ def first_append(scale: Scale) -> list[Row]:
         )
     return [
         Row("import, open, first append", "ms", first, nothing, Target("<=", 80, "excess")),
-        Row("the same, peak memory", "MB", [c.peak for c in ours], [c.peak for c in bare],
-            Target("<=", 20, "excess")),
+        Row(
+            "the same, peak memory",
+            "MB",
+            [c.peak for c in ours],
+            [c.peak for c in bare],
+            Target("<=", 20, "excess"),
+        ),
         Row("import alone", "ms", imported, nothing),
-    ]  # fmt: skip
+    ]
 
 
 def _whole(code: str, *arguments: str) -> float:
@@ -62,8 +67,6 @@ def command(scale: Scale) -> list[Row]:
     if str(scale.bulk) not in text.replace(",", ""):
         return [Row(what, "s", [], target=target, note="no CLI yet")]
     taken, bare = interleave(
-        scale.rounds,
-        lambda: process(query)[0],
-        lambda: process([sys.executable, "-c", "pass"])[0],
+        scale.rounds, lambda: process(query)[0], lambda: process([sys.executable, "-c", "pass"])[0]
     )
     return [Row(what, "s", taken, bare, target)]

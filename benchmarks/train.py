@@ -23,9 +23,11 @@ from benchmarks.report import Row, Target
 NOTES = "SELECT * FROM events WHERE type = 'note'"
 EXPORT = {
     "select": {"sql": "SELECT * FROM events WHERE type <> 'train.export'"},
-    "shape": {"kind": "events"}, "split": {"group": "subject"}, "dedupe": {"exact": True},
+    "shape": {"kind": "events"},
+    "split": {"group": "subject"},
+    "dedupe": {"exact": True},
     "redact": {"kinds": "all"},
-}  # fmt: skip
+}
 _EXPORT = f"""
 import lakelog, lakelog.train
 lake = lakelog.open(sys.argv[1])
@@ -79,9 +81,13 @@ def _peer(root: Path, count: int) -> list[float]:
     module = "benchmarks.peers.datasets"
     command = [python, "-m", module, str(root / "events.parquet"), str(names), str(root / "hf")]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=measure.ROOT,
+        command,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=measure.ROOT,
         env={**os.environ, "PYTHONPATH": str(measure.ROOT)},
-    )  # fmt: skip
+    )
     return [count / float(done.stdout.split()[-1])]
 
 
@@ -100,12 +106,17 @@ def near(scale: Scale) -> list[Row]:
         done = child(_NEAR, str(root / "t.arrow"), str(root / "pairs.npy"))
         recall, precision = done.result
         return [
-            Row("near dedupe", "texts/s", [scale.bulk / done.inside], [],
-                Target(">=", 20_000, "figure")),
+            Row(
+                "near dedupe",
+                "texts/s",
+                [scale.bulk / done.inside],
+                [],
+                Target(">=", 20_000, "figure"),
+            ),
             Row("  recall at 0.8", "", [recall], [], Target(">=", 0.95, "figure")),
             Row("  precision", "", [precision], [], Target(">=", 0.95, "figure")),
             Row("  memory", "MB", [done.peak]),
-        ]  # fmt: skip
+        ]
 
 
 def _planted(count: int, vocabulary: int) -> tuple[Any, list[tuple[int, int]]]:
@@ -156,11 +167,23 @@ def leaks(scale: Scale) -> list[Row]:
                 clean += done.certificate.clean
             shutil.rmtree(root / f"l{seed}")
         return [
-            Row("planted leaks found", "", [found / many], [], Target(">=", 1, "figure"),
-                note=f"{many} planted"),
-            Row("  clean sets that stay clean", "", [clean / (many // 4)], [],
-                Target(">=", 1, "figure"), note=f"{many // 4} sets"),
-        ]  # fmt: skip
+            Row(
+                "planted leaks found",
+                "",
+                [found / many],
+                [],
+                Target(">=", 1, "figure"),
+                note=f"{many} planted",
+            ),
+            Row(
+                "  clean sets that stay clean",
+                "",
+                [clean / (many // 4)],
+                [],
+                Target(">=", 1, "figure"),
+                note=f"{many // 4} sets",
+            ),
+        ]
 
 
 def _sets(root: Path) -> Path:
@@ -221,8 +244,16 @@ def rebuilds(scale: Scale) -> list[Row]:
                 lake.gc()
                 same += lakelog.train.rebuild(lake, str(folder / "out")).same
             shutil.rmtree(folder)
-    return [Row("rebuilds with the same bytes", "", [same / many], [], Target(">=", 1, "figure"),
-                note=f"{many} rebuilds")]  # fmt: skip
+    return [
+        Row(
+            "rebuilds with the same bytes",
+            "",
+            [same / many],
+            [],
+            Target(">=", 1, "figure"),
+            note=f"{many} rebuilds",
+        )
+    ]
 
 
 def lookahead(scale: Scale) -> list[Row]:
@@ -245,8 +276,16 @@ def lookahead(scale: Scale) -> list[Row]:
             wanted = histories.expected(happened, 600, 5)
             cases += len(wanted)
             right += sum(_as_expected(row, wanted) for row in rows(root / "out"))
-    return [Row("decisions that know what they may", "", [right / cases], [],
-                Target(">=", 1, "figure"), note=f"{cases} cases")]  # fmt: skip
+    return [
+        Row(
+            "decisions that know what they may",
+            "",
+            [right / cases],
+            [],
+            Target(">=", 1, "figure"),
+            note=f"{cases} cases",
+        )
+    ]
 
 
 def _seeds() -> Iterator[int]:

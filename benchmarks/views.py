@@ -103,9 +103,7 @@ def scaling(scale: Scale) -> list[Row]:
                 for lake, into in ((a, ours), (b, peer)):
                     views.read(lake, name)
                     into.append(_warm(lake, name))
-    return [
-        Row("views: warm, to a tenth", "ms", ours, peer, Target("<=", 1.5)),
-    ]
+    return [Row("views: warm, to a tenth", "ms", ours, peer, Target("<=", 1.5))]
 
 
 def beside(scale: Scale) -> list[Row]:
@@ -119,12 +117,18 @@ def beside(scale: Scale) -> list[Row]:
     ratio = Target("<=", 2)
     return [
         Row("views beside writers: p50", "ms", [median(busy)], [median(idle)]),
-        Row("views beside writers: p99", "ms", [percentile(busy, 0.99)], [percentile(idle, 0.99)],
-            ratio),
-        Row("the same, to one that is fed", "ms", [percentile(busy, 0.99)],
-            [percentile(fed, 0.99)]),
+        Row(
+            "views beside writers: p99",
+            "ms",
+            [percentile(busy, 0.99)],
+            [percentile(idle, 0.99)],
+            ratio,
+        ),
+        Row(
+            "the same, to one that is fed", "ms", [percentile(busy, 0.99)], [percentile(fed, 0.99)]
+        ),
         Row("views beside writers: wrong", "", [wrong], target=Target("==", 0, "figure")),
-    ]  # fmt: skip
+    ]
 
 
 def _cold(lake: Any, name: str) -> list[Row]:
@@ -189,9 +193,11 @@ def _clients(path: Path, duration: float, kinds: dict[str, int]) -> tuple[list[f
     Raises CalledProcessError if one of them failed.
     """
     codes = {
-        "reader": _READER.replace("{feeding}", "False"), "writer": _WRITER,
-        "fed": _READER.replace("{feeding}", "True"), "compactor": _COMPACTOR,
-    }  # fmt: skip
+        "reader": _READER.replace("{feeding}", "False"),
+        "writer": _WRITER,
+        "fed": _READER.replace("{feeding}", "True"),
+        "compactor": _COMPACTOR,
+    }
     head = _CLIENT.format(root=str(measure.ROOT))
     words = ["-", str(path), str(duration)]
     started = [

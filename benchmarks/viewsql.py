@@ -82,4 +82,4 @@ PLAIN = {
             WHERE type = 'COMPLETE' AND e.time >= a.t GROUP BY e.subject)
         SELECT count(*), quantile_cont(took, [0.5, 0.9, 0.95, 0.99]), max(took), avg(took)
         FROM b""",
-}  # fmt: skip
+}

@@ -62,7 +62,7 @@ def watched(scale: Scale) -> list[Row]:
                 Row(f"watch, gc {what}: beyond the segments", "MB", [beyond / 1e6]),
                 Row(f"watch, gc {what}", "s", [done.inside]),
                 Row(f"watch, gc {what}: memory", "MB", [done.peak]),
-            ]  # fmt: skip
+            ]
     return rows
 
 
@@ -124,12 +124,24 @@ def _cursor(number: int) -> Entry:
     """Make an entry as a watcher writes it for the file that it follows."""
     size = number * 2_000
     return {
-        "add": "cursor", "key": "c" * 32, "origin": "c" * 32, "bytes": size, "lines": number * 20,
-        "name": "/var/log/app/application.log", "size": size, "mtime": number, "looked": number,
-        "device": 64_768, "inode": 1_234_567, "head": "a" * 32, "head_len": 4_096,
-        "tail": disk.random_hex(), "crc": number, "forms": [[0, "jsonl"]],
+        "add": "cursor",
+        "key": "c" * 32,
+        "origin": "c" * 32,
+        "bytes": size,
+        "lines": number * 20,
+        "name": "/var/log/app/application.log",
+        "size": size,
+        "mtime": number,
+        "looked": number,
+        "device": 64_768,
+        "inode": 1_234_567,
+        "head": "a" * 32,
+        "head_len": 4_096,
+        "tail": disk.random_hex(),
+        "crc": number,
+        "forms": [[0, "jsonl"]],
         "places": [[size >> shift, number >> shift] for shift in range(12)],
-    }  # fmt: skip
+    }
 
 
 def marking(scale: Scale) -> list[Row]:
@@ -173,8 +185,9 @@ def idle(scale: Scale) -> list[Row]:
     for what, count in (("frames", scale.frames), ("WAL files", scale.files)):
         with directory() as root:
             figures = [_asked_again(root / f"{n}", what, n, scale) for n in (count, 1)]
-        rows.append(Row(f"query, {count:,} idle {what}", "ms", *figures,
-                        target=Target("<=", 5, "figure")))  # fmt: skip
+        rows.append(
+            Row(f"query, {count:,} idle {what}", "ms", *figures, target=Target("<=", 5, "figure"))
+        )
     return rows
 
 
@@ -246,7 +259,15 @@ def _entries(store: Store, count: int) -> Iterator[Entry]:
 def _entry(number: int) -> Entry:
     since = _START + number * 1_000_000
     return {
-        "add": "segment", "key": disk.random_hex(32), "bytes": 0, "kind": "events", "events": 4,
-        "layout": "arrival", "time": [since, since + 900_000], "types": {"A": 2, "B": 2},
-        "sources": {"app": 4}, "levels": {"info": 4}, "subject": ["a", "z"],
-    }  # fmt: skip
+        "add": "segment",
+        "key": disk.random_hex(32),
+        "bytes": 0,
+        "kind": "events",
+        "events": 4,
+        "layout": "arrival",
+        "time": [since, since + 900_000],
+        "types": {"A": 2, "B": 2},
+        "sources": {"app": 4},
+        "levels": {"info": 4},
+        "subject": ["a", "z"],
+    }

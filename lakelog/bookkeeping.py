@@ -24,11 +24,19 @@ IS_DATA = (
 
 
 def event(
-    kind: str, subject: str, *, level: str | None = None, message: str | None = None,
+    kind: str,
+    subject: str,
+    *,
+    level: str | None = None,
+    message: str | None = None,
     data: Any = None,
-) -> Event:  # fmt: skip
+) -> Event:
     """Return a bookkeeping event of one of the types above, to be appended."""
     return {
-        "type": kind, "source": SOURCE, "subject": subject, "level": level, "message": message,
+        "type": kind,
+        "source": SOURCE,
+        "subject": subject,
+        "level": level,
+        "message": message,
         "data": data,
-    }  # fmt: skip
+    }

@@ -28,9 +28,13 @@ from lakelog.level import severity as severity
 
 TEXT_COLUMNS = ("category", "source", "subject", "level", "message", "id")
 ALIASES = {
-    "timestamp": "time", "ts": "time", "@timestamp": "time",
-    "event_type": "type", "content_type": "category", "item_id": "subject",
-}  # fmt: skip
+    "timestamp": "time",
+    "ts": "time",
+    "@timestamp": "time",
+    "event_type": "type",
+    "content_type": "category",
+    "item_id": "subject",
+}
 TYPE_HINTS = ("event", "eventName", "event_name", "eventType", "EventType")
 """Keys that name the type of an event without one; they stay in `data` too."""
 

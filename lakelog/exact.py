@@ -197,9 +197,12 @@ def _keeps_keys(text: bytes, written: bytes) -> bool:
 def _parse_exact(line: bytes) -> Any:
     try:
         return json.loads(
-            line.decode("utf-8"), object_pairs_hook=_Pairs, parse_float=_exact_float,
-            parse_int=_exact_int, parse_constant=_no,
-        )  # fmt: skip
+            line.decode("utf-8"),
+            object_pairs_hook=_Pairs,
+            parse_float=_exact_float,
+            parse_int=_exact_int,
+            parse_constant=_no,
+        )
     except UnicodeDecodeError as error:
         raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
     except RecursionError:

@@ -57,9 +57,12 @@ Path = str | os.PathLike[str]
 
 
 def open(
-    path: str | os.PathLike[str], *, create: bool = True, branch: str = "main",
+    path: str | os.PathLike[str],
+    *,
+    create: bool = True,
+    branch: str = "main",
     settings: Settings | dict[str, object] | None = None,
-) -> Lake:  # fmt: skip
+) -> Lake:
     """Open the lake at `path`, making it unless `create` is false.
 
     `settings` are those of a lake that is made here; an existing lake keeps its own. Raises
@@ -112,14 +115,25 @@ class Lake:
         return receipt
 
     def ingest(
-        self, paths: Path | Sequence[Path], *, format: str | None = None, source: str | None = None,
-        dry_run: bool = False, progress: Callable[[int, int, int], None] | None = None,
-    ) -> ingest.IngestReport:  # fmt: skip
+        self,
+        paths: Path | Sequence[Path],
+        *,
+        format: str | None = None,
+        source: str | None = None,
+        dry_run: bool = False,
+        progress: Callable[[int, int, int], None] | None = None,
+    ) -> ingest.IngestReport:
         """Take files in at bulk speed, each row once: see `lakelog.ingest.ingest`."""
         worker = ingest.Ingester(
-            self.store, self.branch_name, self.sealer(), self._session.connect, form=format,
-            source=source, dry_run=dry_run, progress=progress,
-        )  # fmt: skip
+            self.store,
+            self.branch_name,
+            self.sealer(),
+            self._session.connect,
+            form=format,
+            source=source,
+            dry_run=dry_run,
+            progress=progress,
+        )
         listed = [paths] if isinstance(paths, (str, os.PathLike)) else paths
         return worker.run([os.fspath(path) for path in listed])
 
@@ -160,17 +174,27 @@ class Lake:
         return self._session.ask(query, params, None, frames.scope_of(sys._getframe(1)))
 
     def view(
-        self, name: str, params: Mapping[str, Any] | None = None, *, since: Any = None,
+        self,
+        name: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        since: Any = None,
         until: Any = None,
-    ) -> pa.Table:  # fmt: skip
+    ) -> pa.Table:
         """Answer a view as an Arrow table, with values of its parameters: see `lakelog.views`."""
         return self._session.view(name, params, since=since, until=until)
 
     def export(
-        self, query: str, out: Path, *, format: str | None = None, params: Any = None,
-        partition_by: Sequence[str] = (), shard_rows: int = 1_000_000,
+        self,
+        query: str,
+        out: Path,
+        *,
+        format: str | None = None,
+        params: Any = None,
+        partition_by: Sequence[str] = (),
+        shard_rows: int = 1_000_000,
         progress: Callable[[int], None] | None = None,
-    ) -> Exported:  # fmt: skip
+    ) -> Exported:
         """Write the rows of a query, a table or a view to files: see `lakelog export --help`.
 
         `out` is a file (.parquet .csv .jsonl .arrow, .csv.gz, .jsonl.zst) or a directory of shards
@@ -179,10 +203,13 @@ class Lake:
         """
         scope = frames.scope_of(sys._getframe(1))
         return export.export(
-            lambda text, given: self._session.ask(text, given, None, scope), query,
-            export.destination(out, format, partition_by), params=params, shard_rows=shard_rows,
+            lambda text, given: self._session.ask(text, given, None, scope),
+            query,
+            export.destination(out, format, partition_by),
+            params=params,
+            shard_rows=shard_rows,
             progress=progress,
-        )  # fmt: skip
+        )
 
     def tail(self, count: int = 10, *, where: str | None = None) -> list[Event]:
         """The last events, oldest first; `where` is SQL that must hold for them."""

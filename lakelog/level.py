@@ -6,14 +6,30 @@ import re
 from typing import Any
 
 _LEVELS = {
-    "TRACE": "TRACE", "VERBOSE": "TRACE", "FINEST": "TRACE", "DEBUG": "DEBUG", "DBUG": "DEBUG",
+    "TRACE": "TRACE",
+    "VERBOSE": "TRACE",
+    "FINEST": "TRACE",
+    "DEBUG": "DEBUG",
+    "DBUG": "DEBUG",
     "FINE": "DEBUG",
-    "INFO": "INFO", "INFORMATION": "INFO", "INFORMATIONAL": "INFO", "NOTICE": "INFO",
-    "WARN": "WARN", "WARNING": "WARN", "ERROR": "ERROR", "ERR": "ERROR", "EROR": "ERROR",
+    "INFO": "INFO",
+    "INFORMATION": "INFO",
+    "INFORMATIONAL": "INFO",
+    "NOTICE": "INFO",
+    "WARN": "WARN",
+    "WARNING": "WARN",
+    "ERROR": "ERROR",
+    "ERR": "ERROR",
+    "EROR": "ERROR",
     "SEVERE": "ERROR",
-    "FATAL": "FATAL", "CRITICAL": "FATAL", "CRIT": "FATAL", "ALERT": "FATAL",
-    "EMERG": "FATAL", "EMERGENCY": "FATAL", "PANIC": "FATAL",
-}  # fmt: skip
+    "FATAL": "FATAL",
+    "CRITICAL": "FATAL",
+    "CRIT": "FATAL",
+    "ALERT": "FATAL",
+    "EMERG": "FATAL",
+    "EMERGENCY": "FATAL",
+    "PANIC": "FATAL",
+}
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,23}")
 """What names a level that is no known severity."""
 

@@ -34,17 +34,26 @@ class View:
         return self._session.ask(query, params, self.id, frames.scope_of(sys._getframe(1)))
 
     def export(
-        self, query: str, out: str | os.PathLike[str], *, format: str | None = None,
-        params: Any = None, partition_by: Sequence[str] = (), shard_rows: int = 1_000_000,
+        self,
+        query: str,
+        out: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        params: Any = None,
+        partition_by: Sequence[str] = (),
+        shard_rows: int = 1_000_000,
         progress: Callable[[int], None] | None = None,
-    ) -> Exported:  # fmt: skip
+    ) -> Exported:
         """Write rows of this state to files; see `Lake.export`."""
         scope = frames.scope_of(sys._getframe(1))
         return export.export(
-            lambda text, given: self._session.ask(text, given, self.id, scope), query,
-            export.destination(out, format, partition_by), params=params, shard_rows=shard_rows,
+            lambda text, given: self._session.ask(text, given, self.id, scope),
+            query,
+            export.destination(out, format, partition_by),
+            params=params,
+            shard_rows=shard_rows,
             progress=progress,
-        )  # fmt: skip
+        )
 
     def count(self) -> int:
         """Number of events."""

@@ -66,10 +66,17 @@ def test_an_empty_batch_stores_nothing(lake: lakelog.Lake) -> None:
 @pytest.mark.parametrize(
     ("events", "index"),
     [
-        (None, 0), ("text", 0), (b"bytes", 0), (7, 0), ([None], 0), (["text"], 0),
-        ([{"type": "A"}, []], 1), ([{"type": "A"}, {"type": "B"}, {"x": 1}], 2), ({}, 0),
+        (None, 0),
+        ("text", 0),
+        (b"bytes", 0),
+        (7, 0),
+        ([None], 0),
+        (["text"], 0),
+        ([{"type": "A"}, []], 1),
+        ([{"type": "A"}, {"type": "B"}, {"x": 1}], 2),
+        ({}, 0),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_event_is_refused_whole(lake: lakelog.Lake, events: Any, index: int) -> None:
     """One bad event refuses its batch, names its place, and nothing of it is stored."""
     with pytest.raises(InvalidEvent, match=f"^event {index}: ") as caught:

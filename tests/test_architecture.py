@@ -33,10 +33,10 @@ ORDER = {
     "query": "prune qualifiers frames relation keys tailrows omega behaviour session follow",
     "views": """params definition guard catalog layers pieces lineage writing answer engine tables
         sample own""",
-    "ingest": """apart rotation inflate holes binary columnar lease source cursors identity formats
+    "ingest": """apart rotation inflate holes binary columnar lease source cursors content identity formats
         definitions records carry stripes transform batch gather group ingest preview quarantine
         places fileaudit account audit""",
-    "collect": "scan turns watch running backup shelf expiry restore removal rounds dump",
+    "collect": "scan followed_file turns watch running backup shelf expiry restore removal rounds dump",
     "export": "values vectors formats folder tables export",
     "analyze": "dedupe similar oosstate oosfeed oosviews packs lookups",
     "train": """wording shards kinds losses filters tokenizer recipe template selecting

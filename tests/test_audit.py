@@ -39,9 +39,16 @@ from tests.support.plants import (
 
 MakeLake = Callable[..., lakelog.Lake]
 MIXED = (
-    b"\xef\xbb\xbf" + feed(20) + b"\n  \r\n\xef\xbb\xbf\n" + text(["oops"]) + feed(10, 20)
-    + b'{"no":\n\r\n' + feed(20, 30) + b"\xff\xfe\n" + text([event(50)])[:-1]
-)  # fmt: skip
+    b"\xef\xbb\xbf"
+    + feed(20)
+    + b"\n  \r\n\xef\xbb\xbf\n"
+    + text(["oops"])
+    + feed(10, 20)
+    + b'{"no":\n\r\n'
+    + feed(20, 30)
+    + b"\xff\xfe\n"
+    + text([event(50)])[:-1]
+)
 OOS = b"".join(b"2026-05-01T12:00:%02d|A|c|s|x|{}\n" % n for n in range(50)) + b"\nbad|line\n"
 BULK = b'{"index":{"_index":"i"}}\n{"n":1}\n{"delete":{"_id":"x"}}\nstray\n{"update":{}}\n{"n":2}\n'
 KEYED_BULK = b"".join(b'{"create":{"_id":"%d"}}\n{"n":%d}\n' % (n % 20, n) for n in range(30))
@@ -85,11 +92,14 @@ def run(lake: lakelog.Lake, *words: str, code: int) -> Result:
 @pytest.mark.parametrize(
     ("data", "counts"),
     [
-        (MIXED, (54, 51, 3, 0)), (OOS, (51, 50, 1, 0)), (BULK, (3, 1, 2, 0)),
-        (KEYED_BULK, (30, 20, 0, 10)), (keyed([*range(40), *range(30)]), (70, 40, 0, 30)),
+        (MIXED, (54, 51, 3, 0)),
+        (OOS, (51, 50, 1, 0)),
+        (BULK, (3, 1, 2, 0)),
+        (KEYED_BULK, (30, 20, 0, 10)),
+        (keyed([*range(40), *range(30)]), (70, 40, 0, 30)),
         (b"\n\n \n", (0, 0, 0, 0)),
     ],
-)  # fmt: skip
+)
 def test_a_file_in_order(
     lake: lakelog.Lake, tmp_path: Path, packing: str, data: bytes, counts: tuple[int, ...]
 ) -> None:
@@ -314,10 +324,15 @@ def test_retention(lake: lakelog.Lake, tmp_path: Path) -> None:
 # --- planted faults -------------------------------------------------------------------------------
 
 FILES: dict[str, tuple[bytes, str]] = {
-    "plain": (MIXED, "plain"), "gz": (MIXED, "gz"), "zst": (MIXED, "zst"), "oos": (OOS, "plain"),
-    "ids": (keyed(range(40)) + b"oops\n", "plain"), "bulk": (BULK * 9, "plain"),
-    "bulk gz": (BULK * 9, "gz"), "long": (feed(3000) + b"oops\n", "plain"),
-}  # fmt: skip
+    "plain": (MIXED, "plain"),
+    "gz": (MIXED, "gz"),
+    "zst": (MIXED, "zst"),
+    "oos": (OOS, "plain"),
+    "ids": (keyed(range(40)) + b"oops\n", "plain"),
+    "bulk": (BULK * 9, "plain"),
+    "bulk gz": (BULK * 9, "gz"),
+    "long": (feed(3000) + b"oops\n", "plain"),
+}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -514,9 +529,11 @@ def test_what_cannot_be_read(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert (faults(files[1]), files[1].lines > 100) == ((0, 0, 0), True)
     assert files[1].error
     assert [f.error for f in files[2:]] == [
-        "no such file now", "not a regular file",
-        "standard input cannot be read twice: name a file", "never ingested",
-    ]  # fmt: skip
+        "no such file now",
+        "not a regular file",
+        "standard input cannot be read twice: name a file",
+        "never ingested",
+    ]
     assert run(lake, *names, code=1).stderr.count("\n") == 6
     put(tmp_path / "cut.gz", whole[: len(whole) // 3])
     assert one(lake, cut).error == "another file has its name now"

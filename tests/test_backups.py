@@ -194,9 +194,12 @@ def grow(path: Path) -> None:
     [(grow, True), (rewrite, False), (lambda path: os.truncate(path, 10), False)],
 )
 def test_a_file_that_changes_while_it_is_copied(
-    lake: lakelog.Lake, logs: Path, monkeypatch: pytest.MonkeyPatch,
-    change: Callable[[Path], None], kept: bool,
-) -> None:  # fmt: skip
+    lake: lakelog.Lake,
+    logs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], None],
+    kept: bool,
+) -> None:
     """Growth leaves a copy of what was there; what is rewritten each time is not kept at all."""
     real = disk.write_pieces
 
@@ -234,9 +237,11 @@ def test_what_is_read_back_decides(
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_death_at_every_step(
-    make_lake: Callable[..., lakelog.Lake], logs: Path, monkeypatch: pytest.MonkeyPatch,
+    make_lake: Callable[..., lakelog.Lake],
+    logs: Path,
+    monkeypatch: pytest.MonkeyPatch,
     packed: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Whenever the process dies, what has a name is whole, and the next round has all it needs."""
     steps, died = 0, True
     lake = make_lake()
@@ -454,8 +459,9 @@ def test_the_lake_knows_where_backups_are(lake: lakelog.Lake, logs: Path) -> Non
     other.run(scan([str(logs)], ("*",)))
     other.close()
     assert [s.root for s in rounds.shelves(lake)] == [
-        str(logs.parent / os.fsdecode(b"\xff")), str(logs.parent / "backups"),
-    ]  # fmt: skip
+        str(logs.parent / os.fsdecode(b"\xff")),
+        str(logs.parent / "backups"),
+    ]
     os.rename(logs.parent / "backups", logs.parent / "away")
     assert len(rounds.shelves(lake)) == 1
 

@@ -57,9 +57,11 @@ def test_types_and_fields(lake: lakelog.Lake) -> None:
     assert (found.after["events"], found.after["whole"]) == (8, False)
     assert told(found.types) == {("new", "", "NEW", 0, 2), ("vanished", "", "B", 10, 0)}
     assert told(found.fields) == {
-        ("vanished", "A", "gone", 10, 0), ("changed", "A", "kind", 10, 6),
-        ("vanished", "A", "in.a", 10, 0), ("new", "A", "in.b", 0, 6),
-    }  # fmt: skip
+        ("vanished", "A", "gone", 10, 0),
+        ("changed", "A", "kind", 10, 6),
+        ("vanished", "A", "in.a", 10, 0),
+        ("new", "A", "in.b", 0, 6),
+    }
     (kind,) = [f for f in found.fields if f.name == "kind"]
     assert kind.detail == {"kinds_before": ["number"], "kinds_after": ["text"], "other": 6}
     assert kind.example is not None
@@ -83,8 +85,11 @@ def test_sources(lake: lakelog.Lake) -> None:
     lake.append(feed(400, "X", 101_000, 12))
     found = between(lake, "v1", "main")
     assert {(f.change, f.name) for f in found.sources} == {
-        ("new", "young"), ("vanished", "silent"), ("rate", "s"), ("outcome", "weak"),
-    }  # fmt: skip
+        ("new", "young"),
+        ("vanished", "silent"),
+        ("rate", "s"),
+        ("outcome", "weak"),
+    }
     (weak,) = [f for f in found.sources if f.name == "weak"]
     assert (weak.detail["failed_before"], weak.detail["failed_after"]) == (0.05, 0.3)
     assert weak.example is not None

@@ -42,8 +42,9 @@ def test_every_part_runs_and_is_kept(work: Path) -> None:
     parts = ["load", "commits", "processes", "killed"]
     run(work, parts, HERE)
     curves = run(work, ["segments", "history"], ["lakelog"])
-    assert not [got["error"] for held in curves.figures.values() for got in held.values()
-                if "error" in got]  # fmt: skip
+    assert not [
+        got["error"] for held in curves.figures.values() for got in held.values() if "error" in got
+    ]
     kept = compare.load(work / "figures.json", SMALL)
     assert kept == curves.figures
     assert [*kept] == [*parts, "segments", "history"]
@@ -51,9 +52,11 @@ def test_every_part_runs_and_is_kept(work: Path) -> None:
     assert {*kept["killed"]} == {"lakelog", "duckdb_table", "sqlite"}
     rows = [row for found in sections(kept).values() for row in found]
     assert all(
-        value > 0 for row in rows for value in row.values(kept).values()
+        value > 0
+        for row in rows
+        for value in row.values(kept).values()
         if not row.key.startswith("refused")
-    )  # fmt: skip
+    )
     assert {"tag", "past", "back", "views-later", "load-first", "load-needle"} <= {
         row.key for row in rows if "lakelog" in row.values(kept)
     }
@@ -112,9 +115,13 @@ def test_runs_are_merged_by_what_was_measured_last() -> None:
 def loaded(**seconds: float) -> Figures:
     """Figures of loads of a thousand events that took so long."""
     same: dict[str, Any] = {
-        "events": 1000, "count": 1000, "commit": "abc", "at": "2026-11-20 10:00", "seed": 7,
+        "events": 1000,
+        "count": 1000,
+        "commit": "abc",
+        "at": "2026-11-20 10:00",
+        "seed": 7,
         "load_before": 0.1,
-    }  # fmt: skip
+    }
     return {"load": {peer: {**same, "load": took} for peer, took in seconds.items()}}
 
 

@@ -23,8 +23,8 @@ PLAIN: dict[str, list[str]] = {
         'h - - [01/Jan/1999:00:00:00 +0000] "GET /é?ü HTTP/1.1" 302 999999999999999999 "" "€"',
         'h - - [01/Jan/1999:00:00:00 +0000] "GET -?- HTTP/1" 200 5 "-" "a b"\r',
         'h - - [01/Jan/1999:00:00:00 +0000] "GET /? HTTP/1" 200 5 "x" "\x7f"',
-    ],
-}  # fmt: skip
+    ]
+}
 
 
 @pytest.fixture(autouse=True)

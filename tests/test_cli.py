@@ -101,7 +101,7 @@ def test_help_names_every_verb_and_exit_code(tmp_path: Path) -> None:
         (("sql", 'FROM "relase".events'), 1, '"release"'),
         (("sql", "FROM omega.evnts"), 1, '"events"'),
     ],
-)  # fmt: skip
+)
 def test_a_mistyped_name_suggests_the_nearest(
     lake: Path, words: tuple[str, ...], code: int, hint: str
 ) -> None:
@@ -490,9 +490,10 @@ def test_names_are_completed(lake: Path, words: str, found: list[str]) -> None:
     run(lake, "view", "create", "slow", "-", input="SELECT type FROM events")
     typed = words.replace("LAKE", str(lake)).split()
     environment = {
-        "_LAKELOG_COMPLETE": "bash_complete", "COMP_CWORD": str(len(typed) - 1),
+        "_LAKELOG_COMPLETE": "bash_complete",
+        "COMP_CWORD": str(len(typed) - 1),
         "COMP_WORDS": " ".join(typed),
-    }  # fmt: skip
+    }
     result = CliRunner().invoke(cli, [], env=environment)
     assert [line.split(",")[1] for line in result.stdout.split()] == found
 

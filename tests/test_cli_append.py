@@ -43,9 +43,15 @@ def quarantined(lake: Path) -> list[dict[str, Any]]:
 def test_an_event_is_spelled_with_pairs(lake: Path) -> None:
     """KEY=VALUE makes one event; dotted and unknown keys go into data; the id is reported."""
     said = run(
-        lake, "append", "type=deploy", "source=ci", "data.version=3", 'data.by={"name":"ann"}',
-        "message=to production", "region=eu",
-    )  # fmt: skip
+        lake,
+        "append",
+        "type=deploy",
+        "source=ci",
+        "data.version=3",
+        'data.by={"name":"ann"}',
+        "message=to production",
+        "region=eu",
+    )
     assert "created a lake" in said.stderr
     assert "stored 1 event, id " in said.stderr
     (event,) = answer(lake, "sql", "SELECT * FROM events")
@@ -163,10 +169,17 @@ def test_what_no_line_should_hold_breaks_nothing(lake: Path) -> None:
     """Deep nesting, NUL bytes, odd Unicode and huge numbers are stored or set aside."""
     deep = b'{"type":"deep","data":' + b"[" * 10_000 + b"]" * 10_000 + b"}"
     odd = [
-        b"\x00\x00", b'{"type":"nul\x00"}', b'{"type":"\\u0000"}', b'{"type":"s","x":"\\ud800"}',
-        b'{"type":"n","x":1e999,"y":' + b"9" * 5000 + b"}", b'{"type":"d","a":1,"a":2}',
-        b"NaN", b'{"type":"t","time":1e300}', b"\xe2\x80\xa8", b'"' + b"x" * 100_000,
-    ]  # fmt: skip
+        b"\x00\x00",
+        b'{"type":"nul\x00"}',
+        b'{"type":"\\u0000"}',
+        b'{"type":"s","x":"\\ud800"}',
+        b'{"type":"n","x":1e999,"y":' + b"9" * 5000 + b"}",
+        b'{"type":"d","a":1,"a":2}',
+        b"NaN",
+        b'{"type":"t","time":1e300}',
+        b"\xe2\x80\xa8",
+        b'"' + b"x" * 100_000,
+    ]
     text = b"\n".join([b'{"type":"first"}', deep, *odd, b'{"type":"last"}'])
     run(lake, "append", input=text, code=1)
     stored, kept = answer(lake, "sql", ALL), quarantined(lake)

@@ -26,9 +26,12 @@ def lakelog(
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_max, file_max))
 
     done = subprocess.run(
-        [sys.executable, "-m", "lakelog", *words], cwd=cwd, capture_output=True, text=True,
+        [sys.executable, "-m", "lakelog", *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
         preexec_fn=limit if file_max >= 0 else None,
-    )  # fmt: skip
+    )
     assert done.returncode == code, done.stderr
     return done
 
@@ -50,8 +53,9 @@ def test_list_names_what_there_is(here: Path) -> None:
     """Each backup with its file, sizes, hash and times; of one file, of a directory, or all."""
     found = json.loads(lakelog("backups", "list", "--json", cwd=here).stdout)
     assert [(os.path.basename(b["source"]), b["size"]) for b in found] == [
-        ("a.log", 84), ("a.log.1", 56),
-    ]  # fmt: skip
+        ("a.log", 84),
+        ("a.log.1", 56),
+    ]
     assert found[0]["mtime"] == "2001-09-09T01:46:40Z"
     assert found[0]["published"] == 84
     one = json.loads(lakelog("backups", "list", "logs/a.log.1", "--json", cwd=here).stdout)
@@ -139,9 +143,17 @@ def test_a_limit_of_the_disk(here: Path) -> None:
 def test_a_unit_has_the_options(here: Path) -> None:
     """--print-unit gives the service the same backups, by absolute paths."""
     given = (
-        "--backup-dir", "kept", "--backup-interval", "60", "--backup-keep", "3", "--backup-age",
-        "30d", "--backup-zstd", "--remove-processed",
-    )  # fmt: skip
+        "--backup-dir",
+        "kept",
+        "--backup-interval",
+        "60",
+        "--backup-keep",
+        "3",
+        "--backup-age",
+        "30d",
+        "--backup-zstd",
+        "--remove-processed",
+    )
     unit = lakelog("watch", "logs", *given, "--print-unit", cwd=here).stdout
     (command,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
     assert f"--backup-dir {here}/kept --backup-interval 60 --backup-keep 3" in command

@@ -20,10 +20,24 @@ from lakelog.store import disk, document
 from tests.test_cli import answer, flip, lines, run, segments
 
 READING = [
-    ("sql", "SELECT 1"), ("stats",), ("log",), ("show",), ("diff", "a"), ("snapshot",), ("tag",),
-    ("tag", "x"), ("branch",), ("rollback", "x"), ("undo",), ("verify",), ("repair",), ("compact",),
-    ("gc",), ("retention", "--older-than", "1d"), ("config", "set", "threads=1"),
-]  # fmt: skip
+    ("sql", "SELECT 1"),
+    ("stats",),
+    ("log",),
+    ("show",),
+    ("diff", "a"),
+    ("snapshot",),
+    ("tag",),
+    ("tag", "x"),
+    ("branch",),
+    ("rollback", "x"),
+    ("undo",),
+    ("verify",),
+    ("repair",),
+    ("compact",),
+    ("gc",),
+    ("retention", "--older-than", "1d"),
+    ("config", "set", "threads=1"),
+]
 
 
 def refused(lake: Path | str, *words: str, code: int = FAILED, **rest: Any) -> str:
@@ -119,14 +133,24 @@ def test_a_damaged_tag_is_named(lake: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("show", "nope"), ("rollback", "nope"), ("diff", "nope"), ("diff", "v1", "nope"),
-        ("verify", "nope"), ("stats", "--at", "nope"), ("tag", "x", "nope"),
-        ("branch", "x", "nope"), ("sql", "SELECT 1", "--at", "nope"), ("show", "v1~99"),
-        ("show", "@99"), ("show", "1999-01-01"),
-        ("tag", "--delete", "nope"), ("branch", "--delete", "nope"), ("log", "--branch", "nope"),
+        ("show", "nope"),
+        ("rollback", "nope"),
+        ("diff", "nope"),
+        ("diff", "v1", "nope"),
+        ("verify", "nope"),
+        ("stats", "--at", "nope"),
+        ("tag", "x", "nope"),
+        ("branch", "x", "nope"),
+        ("sql", "SELECT 1", "--at", "nope"),
+        ("show", "v1~99"),
+        ("show", "@99"),
+        ("show", "1999-01-01"),
+        ("tag", "--delete", "nope"),
+        ("branch", "--delete", "nope"),
+        ("log", "--branch", "nope"),
     ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_an_unknown_ref_is_said_to_be_so(lake: Path, words: tuple[str, ...]) -> None:
     """A tag, branch, move or time that is not there fails in one line that names it."""
     assert words[-1].partition("~")[0].strip("@") in refused(lake, *words)
@@ -144,21 +168,39 @@ def test_an_impossible_name_is_wrong_usage(lake: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("init", "--setting", "nope=1"), ("init", "--setting", "threads"),
-        ("init", "--setting", "threads=many"), ("config", "set", "seal=sometimes"),
-        ("config", "set", "rotate_bytes=0"), ("config", "get", "nope"), ("config", "set"),
-        ("sqll",), ("sql", "--fromat", "csv"), ("sql", "SELECT 1", "--format", "xml"),
-        ("sql", "SELECT 1", "--json", "--format", "csv"), ("sql", "SELECT 1", "-o", "a.xyz"),
-        ("sql", "SELECT 1", "-f", "x.sql"), ("sql", "SELECT $a", "--param", "a"), ("sql", " "),
-        ("retention",), ("retention", "--older-than", "soon"),
+        ("init", "--setting", "nope=1"),
+        ("init", "--setting", "threads"),
+        ("init", "--setting", "threads=many"),
+        ("config", "set", "seal=sometimes"),
+        ("config", "set", "rotate_bytes=0"),
+        ("config", "get", "nope"),
+        ("config", "set"),
+        ("sqll",),
+        ("sql", "--fromat", "csv"),
+        ("sql", "SELECT 1", "--format", "xml"),
+        ("sql", "SELECT 1", "--json", "--format", "csv"),
+        ("sql", "SELECT 1", "-o", "a.xyz"),
+        ("sql", "SELECT 1", "-f", "x.sql"),
+        ("sql", "SELECT $a", "--param", "a"),
+        ("sql", " "),
+        ("retention",),
+        ("retention", "--older-than", "soon"),
         ("retention", "--older-than", "1d", "--apply", "--dry-run"),
-        ("log", "-n", "x"), ("log", "-n", "-1"), ("tag", "--list", "x"), ("tag", "--delete"),
-        ("tag", "--delete", "a", "b"), ("verify", "v1", "--repair"), ("completion", "tcsh"),
-        ("rollback",), ("demo", "--sample", "/dev/null"), ("compact", "--every", "x"),
-        ("append", "--dedupe", "id"), ("repair", "--from", "/nowhere", "--yes"),
+        ("log", "-n", "x"),
+        ("log", "-n", "-1"),
+        ("tag", "--list", "x"),
+        ("tag", "--delete"),
+        ("tag", "--delete", "a", "b"),
+        ("verify", "v1", "--repair"),
+        ("completion", "tcsh"),
+        ("rollback",),
+        ("demo", "--sample", "/dev/null"),
+        ("compact", "--every", "x"),
+        ("append", "--dedupe", "id"),
+        ("repair", "--from", "/nowhere", "--yes"),
     ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_wrong_usage_is_code_2(lake: Path, words: tuple[str, ...]) -> None:
     """Options, arguments and settings that cannot be are wrong usage, in one line."""
     if words[:2] == ("repair", "--from"):
@@ -291,15 +333,21 @@ def test_output_that_cannot_be_written_is_named(lake: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (errors.InvalidSetting("x"), USAGE), (errors.InvalidName("x"), USAGE),
-        (errors.InvalidEvent("x"), USAGE), (errors.LakeNotFound("x"), FAILED),
-        (errors.DamagedSegment("x", "y"), FAILED), (click.UsageError("x"), USAGE),
-        (click.ClickException("x"), FAILED), (KeyboardInterrupt(), INTERRUPTED),
-        (click.Abort(), INTERRUPTED), (BrokenPipeError(), 0), (OSError(), FAILED),
+        (errors.InvalidSetting("x"), USAGE),
+        (errors.InvalidName("x"), USAGE),
+        (errors.InvalidEvent("x"), USAGE),
+        (errors.LakeNotFound("x"), FAILED),
+        (errors.DamagedSegment("x", "y"), FAILED),
+        (click.UsageError("x"), USAGE),
+        (click.ClickException("x"), FAILED),
+        (KeyboardInterrupt(), INTERRUPTED),
+        (click.Abort(), INTERRUPTED),
+        (BrokenPipeError(), 0),
+        (OSError(), FAILED),
         (ValueError("x"), FAILED),
     ],
     ids=lambda value: type(value).__name__,
-)  # fmt: skip
+)
 def test_each_error_has_one_code(error: BaseException, code: int) -> None:
     """The table maps each class of errors to its exit code."""
     assert exits.code_of(error) == code
@@ -323,11 +371,24 @@ def test_every_verb_survives_an_empty_lake(tmp_path: Path) -> None:
     lake = tmp_path / "lake"
     run(lake, "init")
     for words in [
-        ("sql", "SELECT * FROM events"), ("stats",), ("stats", "--columns"), ("log",), ("show",),
-        ("diff", "main"), ("snapshot",), ("tag",), ("branch",), ("rollback", "main"), ("verify",),
-        ("repair",), ("compact",), ("gc",), ("retention", "--older-than", "1d"), ("doctor",),
+        ("sql", "SELECT * FROM events"),
+        ("stats",),
+        ("stats", "--columns"),
+        ("log",),
+        ("show",),
+        ("diff", "main"),
+        ("snapshot",),
+        ("tag",),
+        ("branch",),
+        ("rollback", "main"),
+        ("verify",),
+        ("repair",),
+        ("compact",),
+        ("gc",),
+        ("retention", "--older-than", "1d"),
+        ("doctor",),
         ("config",),
-    ]:  # fmt: skip
+    ]:
         run(lake, *words, "--format", "table")
         said = run(lake, *words, "--json").stdout
         assert json.loads(said) is not None

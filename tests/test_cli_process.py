@@ -51,9 +51,13 @@ def environment(**more: str) -> dict[str, str]:
 def start(lake: Path, *words: str, **rest: Any) -> subprocess.Popen[bytes]:
     """Start a command line with pipes."""
     return subprocess.Popen(
-        [*LAKELOG, "--lake", str(lake), *words], env=environment(), stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **rest,
-    )  # fmt: skip
+        [*LAKELOG, "--lake", str(lake), *words],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **rest,
+    )
 
 
 def wait(process: subprocess.Popen[bytes]) -> tuple[int, str, str]:

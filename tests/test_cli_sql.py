@@ -161,10 +161,16 @@ def test_a_pipe_gets_ndjson_and_a_terminal_a_table(
 @pytest.mark.parametrize(
     ("name", "form"),
     [
-        ("a.json", "json"), ("a.ndjson", "ndjson"), ("a.jsonl", "ndjson"), ("a.CSV", "csv"),
-        ("a.md", "md"), ("a.parquet", "parquet"), ("a.arrows", "arrow"), ("a.txt", "table"),
+        ("a.json", "json"),
+        ("a.ndjson", "ndjson"),
+        ("a.jsonl", "ndjson"),
+        ("a.CSV", "csv"),
+        ("a.md", "md"),
+        ("a.parquet", "parquet"),
+        ("a.arrows", "arrow"),
+        ("a.txt", "table"),
     ],
-)  # fmt: skip
+)
 def test_the_ending_of_the_file_tells_the_format(
     lake: Path, tmp_path: Path, name: str, form: str
 ) -> None:
@@ -334,10 +340,16 @@ def test_columns_share_the_width(
 @pytest.mark.parametrize(
     ("given", "shown"),
     [
-        (0, "PT0S"), (0.5, "PT0.5S"), (60, "PT1M"), (3600, "PT1H"), (86400, "P1D"),
-        (90061.000001, "P1DT1H1M1.000001S"), (-1, "-PT1S"), (-86400, "-P1D"),
+        (0, "PT0S"),
+        (0.5, "PT0.5S"),
+        (60, "PT1M"),
+        (3600, "PT1H"),
+        (86400, "P1D"),
+        (90061.000001, "P1DT1H1M1.000001S"),
+        (-1, "-PT1S"),
+        (-86400, "-P1D"),
     ],
-)  # fmt: skip
+)
 def test_durations_are_iso_8601(given: float, shown: str) -> None:
     """An interval is written as an ISO 8601 duration."""
     assert values.duration(values.datetime.timedelta(seconds=given)) == shown

@@ -21,15 +21,21 @@ from lakelog.query.follow import COLUMNS
 
 EVENTS = [
     {
-        "type": "DISCOVER", "source": "TechPodcast", "subject": "ep_1",
+        "type": "DISCOVER",
+        "source": "TechPodcast",
+        "subject": "ep_1",
         "time": "2026-01-01T08:00:00Z",
     },
     {
-        "type": "FAIL", "source": "a source with a very long name", "level": "error",
-        "message": "čeština 🎙 " * 20, "data": {"x": 1}, "time": "2026-01-01T08:00:01.5Z",
+        "type": "FAIL",
+        "source": "a source with a very long name",
+        "level": "error",
+        "message": "čeština 🎙 " * 20,
+        "data": {"x": 1},
+        "time": "2026-01-01T08:00:01.5Z",
     },
     {"type": "EVIL", "message": "\x1b[31mred\nline", "time": "2026-01-02T00:00:00Z"},
-]  # fmt: skip
+]
 
 
 @pytest.fixture

@@ -40,8 +40,9 @@ def answer(lake: Path, *words: str) -> Any:
 def test_a_view_is_answered_with_parameters_and_at_a_state(lake: Path) -> None:
     """NAME, --param, --at, --since and --until decide what is shown."""
     assert [(r["status"], r["items"]) for r in answer(lake, "status")] == [
-        ("DISCOVER", 3), ("COMPLETE", 1),
-    ]  # fmt: skip
+        ("DISCOVER", 3),
+        ("COMPLETE", 1),
+    ]
     assert [r["items"] for r in answer(lake, "status", "--at", "v1")] == [4]
     assert answer(lake, "throughput", "--param", "type=DISCOVER")[0]["events"] == 4
     since = ("--since", "2026-01-01T01:00", "--until", "2026-01-01T02:00")
@@ -89,12 +90,20 @@ def test_a_wrong_file_is_one_line_with_the_place(lake: Path, home: Path) -> None
 @pytest.mark.parametrize(
     "words",
     [
-        (), ("a", "b"), ("create", "x"), ("drop",), ("show", "x", "y"), ("nosuch",),
-        ("status", "--param", "category"), ("status", "--param", "nope=1"),
-        ("status", "--since", "yesterday"), ("drop", "x", "--watch"),
-        ("rates", "--param", "bucket=-1h"), ("status", "--at", "v1", "--format", "nope"),
+        (),
+        ("a", "b"),
+        ("create", "x"),
+        ("drop",),
+        ("show", "x", "y"),
+        ("nosuch",),
+        ("status", "--param", "category"),
+        ("status", "--param", "nope=1"),
+        ("status", "--since", "yesterday"),
+        ("drop", "x", "--watch"),
+        ("rates", "--param", "bucket=-1h"),
+        ("status", "--at", "v1", "--format", "nope"),
     ],
-)  # fmt: skip
+)
 def test_wrong_usage_is_said_and_exits_with_2(lake: Path, words: tuple[str, ...]) -> None:
     """Missing words, unknown views and wrong parameters are wrong usage."""
     result = run(lake, "view", *words, code=2)
@@ -122,9 +131,12 @@ def test_watch_shows_what_changed_until_it_is_interrupted(lake: Path) -> None:
     """--watch prints the view, prints it again after an append, and ends on Ctrl-C with 130."""
     command = [sys.executable, "-m", "lakelog", "--lake", str(lake), "view", "status", "--watch"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**environment(), "PYTHONPATH": os.getcwd()},
-    ) as process:  # fmt: skip
+    ) as process:
         assert process.stdout is not None
         seen = [process.stdout.readline() for _ in range(2)]
         with lakelog.open(str(lake), create=False) as writer:

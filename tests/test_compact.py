@@ -40,8 +40,14 @@ def entries(lake: lakelog.Lake) -> list[Entry]:
 def entry(first: int, events: int, size: int, layout: str = "arrival", kind: str = "events") -> Any:
     """Return what the policy looks at."""
     place = {"seq": [first, first + events - 1]} if kind == "events" else {}
-    return {"key": f"{kind[0]}{first}", "kind": kind, "events": events, "bytes": size,
-            "layout": layout, **place}  # fmt: skip
+    return {
+        "key": f"{kind[0]}{first}",
+        "kind": kind,
+        "events": events,
+        "bytes": size,
+        "layout": layout,
+        **place,
+    }
 
 
 SORTED = "sorted"

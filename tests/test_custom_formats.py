@@ -24,7 +24,7 @@ from tests.test_formats import NOW, compare
 MakeLake = Callable[..., lakelog.Lake]
 LINES = [
     "10.0.0.1 GET /a?b 200 1.50 warn 2026-01-02 03:04:05,678 all well",
-    "::1 POST /x 404 0.000002701 ERROR 2026-01-02T03:04:05Z it's \"so\"",
+    '::1 POST /x 404 0.000002701 ERROR 2026-01-02T03:04:05Z it\'s "so"',
     "fe80::1%eth0 PUT /ü 007 17 notice 2026-01-02T03:04:05.123456+02:00 x\x01y",
     "192.168.1.255 GET /n 12345678901234567890 -2.5 loud 2026-10-25 02:30:00 fold",
     "1.2.3.4 GET /z 0 5 info yesterday no time",
@@ -34,8 +34,10 @@ LINES = [
     "1.2.3.4 GET /z -3 1e5 fatal Feb 29 04:05:06 leap",
     "1.2.3.4 GET /z -3 1e5 fatal Jan 12 2024 04:05:06 leap",
     "\ufeff1.2.3.4 GET /z 1 2 info 2026-01-02 03:04:05 marked",
-    "nothing of the kind", "", "\x00\xff",
-]  # fmt: skip
+    "nothing of the kind",
+    "",
+    "\x00\xff",
+]
 WHOLE = (
     "%{IP:client} %{WORD:method} %{NOTSPACE:path} %{INT:status:int} %{NOTSPACE:took:float}"
     r" %{WORD:level} (?<time>[A-Z][a-z]+ [ \d:]+|\S+(?: [\d:,]{8,12}| -\d{4})?) %{GREEDYDATA:msg}"
@@ -65,7 +67,7 @@ def made(pattern: str, **rest: Any) -> Custom:
         (Definition(SOME), 10),
         (Definition("%{OWN}", define=(("OWN", "%{IP:id} %{WORD:type} %{DATA:subject} "),)), 10),
     ],
-)  # fmt: skip
+)
 def test_the_engine_agrees_with_the_exact_rule(
     make_lake: MakeLake, definition: Definition, least: int
 ) -> None:
@@ -111,10 +113,17 @@ def test_groups_go_to_columns_and_to_data() -> None:
     event = made(WHOLE).parse(LINES[0].encode())
     assert event.pop("time").isoformat() == "2026-01-02T03:04:05.678000+00:00"
     assert event == {
-        "type": "log", "level": "warn", "message": "all well",
-        "data": {"client": "10.0.0.1", "method": "GET", "path": "/a?b", "status": 200,
-                 "took": "1.50"},
-    }  # fmt: skip
+        "type": "log",
+        "level": "warn",
+        "message": "all well",
+        "data": {
+            "client": "10.0.0.1",
+            "method": "GET",
+            "path": "/a?b",
+            "status": 200,
+            "took": "1.50",
+        },
+    }
 
 
 def test_a_pattern_without_message_keeps_the_line() -> None:
@@ -201,7 +210,7 @@ def test_times_are_read_as_they_are_written(written: str, text: str, wanted: str
         (Definition("%{WORD:level}", levels=(("x", "LOUD"),)), "choose from TRACE"),
         (Definition("x" * 30_000), "1 to 20,000 characters"),
     ],
-)  # fmt: skip
+)
 def test_a_pattern_that_cannot_be_is_refused_in_one_line(
     definition: Definition, words: str
 ) -> None:
@@ -228,9 +237,15 @@ def test_no_pattern_hangs(make_lake: MakeLake, text: str) -> None:
 def test_what_is_written_out_is_read_again() -> None:
     """The name of a format in a cursor holds all of it."""
     mine = Definition(
-        WHOLE, begins="%{IP}", continues=r"\s", time_format="%F %T", zone="Europe/Berlin",
-        levels=(("LOUD", "WARN"),), define=(("X", "y"),), name="mine",
-    )  # fmt: skip
+        WHOLE,
+        begins="%{IP}",
+        continues=r"\s",
+        time_format="%F %T",
+        zone="Europe/Berlin",
+        levels=(("LOUD", "WARN"),),
+        define=(("X", "y"),),
+        name="mine",
+    )
     assert definition.read(mine.spelled()) == mine
     assert known.named(mine.spelled()).definition == mine
     assert known.named(mine.spelled()) is known.named(mine.spelled())
@@ -251,12 +266,18 @@ def test_every_standard_pattern_compiles() -> None:
 @pytest.mark.parametrize(
     ("name", "fits", "fits_not"),
     [
-        ("IP", ["1.2.3.4", "255.255.255.255", "::1", "2001:db8::8a2e:370:7334", "::ffff:1.2.3.4"],
-         ["1.2.3", "256.1.1.1", "abc"]),
+        (
+            "IP",
+            ["1.2.3.4", "255.255.255.255", "::1", "2001:db8::8a2e:370:7334", "::ffff:1.2.3.4"],
+            ["1.2.3", "256.1.1.1", "abc"],
+        ),
         ("NUMBER", ["1", "-1.5", "+2", ".5"], ["", "x", "1."]),
         ("HOSTNAME", ["localhost", "a-b.example.com"], ["-", ""]),
-        ("TIMESTAMP_ISO8601", ["2026-01-02T03:04:05.678Z", "2026-01-02 03:04:05,1 +02:00"],
-         ["2026"]),
+        (
+            "TIMESTAMP_ISO8601",
+            ["2026-01-02T03:04:05.678Z", "2026-01-02 03:04:05,1 +02:00"],
+            ["2026"],
+        ),
         ("HTTPDATE", ["10/Oct/2025:13:55:36 -0700"], ["10/10/2025:13:55:36"]),
         ("SYSLOGTIMESTAMP", ["Nov  3 04:05:06", "Jan 12 04:05:06.123"], ["Foo 1 04:05:06"]),
         ("QS", ['"a \\" b"', "'x'"], ['"a', "a"]),
@@ -268,7 +289,7 @@ def test_every_standard_pattern_compiles() -> None:
         ("MONTHDAY", ["1", "09", "31"], ["0", "32"]),
         ("JAVACLASS", ["org.a.B$C", "Main"], ["1a"]),
     ],
-)  # fmt: skip
+)
 def test_standard_patterns_mean_what_they_say(
     name: str, fits: list[str], fits_not: list[str]
 ) -> None:
@@ -284,14 +305,24 @@ def test_known_layouts_are_read_by_their_names() -> None:
     event = made("%{COMBINEDAPACHELOG}").parse(line)
     assert event["time"].isoformat() == "2025-10-10T20:55:36+00:00"
     assert event["data"] == {
-        "clientip": "1.2.3.4", "ident": None, "auth": "bob", "verb": "GET", "request": "/a",
-        "httpversion": "1.1", "rawrequest": None, "response": 200, "bytes": 5, "referrer": '"-"',
+        "clientip": "1.2.3.4",
+        "ident": None,
+        "auth": "bob",
+        "verb": "GET",
+        "request": "/a",
+        "httpversion": "1.1",
+        "rawrequest": None,
+        "response": 200,
+        "bytes": 5,
+        "referrer": '"-"',
         "agent": '"curl/8"',
-    }  # fmt: skip
+    }
     event = made("%{SYSLOGLINE}").parse(b"Nov  3 04:05:06 web1 sshd[42]: Accepted")
     assert (event["message"], event["data"]["program"], event["data"]["pid"]) == (
-        "Accepted", "sshd", 42
-    )  # fmt: skip
+        "Accepted",
+        "sshd",
+        42,
+    )
 
 
 def test_lines_of_a_record_are_told_by_a_rule(make_lake: MakeLake) -> None:

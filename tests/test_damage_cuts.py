@@ -78,9 +78,7 @@ def frames_of(data: bytes) -> list[tuple[int, int]]:
     frames = wal.scan(data[opened[1] :], opened[1], "").frames
     starts = [*(f.offset for f in frames[1:]), 0]
     last = frames[-1].offset + 64 + len(frames[-1].payload)
-    return [
-        (f.sequence, start or last) for f, start in zip(frames, starts, strict=True)
-    ]  # fmt: skip
+    return [(f.sequence, start or last) for f, start in zip(frames, starts, strict=True)]
 
 
 def kept_frames(tail: Tail, writer: str) -> set[int] | str:

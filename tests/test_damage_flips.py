@@ -102,8 +102,10 @@ def test_every_kind_of_file_is_there(whole: tuple[str, Rows]) -> None:
         state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
         entries = lake.store.manifests.entries(state)
         assert {(e["kind"], e["layout"]) for e in entries} == {
-            ("events", "arrival"), ("events", "sorted"), ("quarantine", "arrival"),
-        }  # fmt: skip
+            ("events", "arrival"),
+            ("events", "sorted"),
+            ("quarantine", "arrival"),
+        }
         assert state.pages
         assert len(state.ids) == 2
         assert lake.stats().pending > 0

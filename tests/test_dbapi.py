@@ -133,8 +133,9 @@ def test_sqlalchemy_connects(lake: lakelog.Lake) -> None:
 
     engine = sqlalchemy.engine.Engine(
         sqlalchemy.pool.QueuePool(lambda: lakelog.connect(lake.path)),
-        LakeDialect(dbapi=dbapi), sqlalchemy.engine.make_url("lakelog://"),
-    )  # fmt: skip
+        LakeDialect(dbapi=dbapi),
+        sqlalchemy.engine.make_url("lakelog://"),
+    )
     query = sqlalchemy.text("SELECT count(*) FROM events WHERE type <> :t")
     for _ in range(2):
         with engine.connect() as connection:
@@ -201,9 +202,14 @@ def test_a_closed_connection_refuses_everything(connection: dbapi.Connection) ->
     connection.close()
     connection.close()
     for ask in (
-        connection.cursor, connection.commit, connection.rollback, connection.__enter__,
-        cursor.fetchone, cursor.fetchall, lambda: cursor.execute("SELECT 1"),
-    ):  # fmt: skip
+        connection.cursor,
+        connection.commit,
+        connection.rollback,
+        connection.__enter__,
+        cursor.fetchone,
+        cursor.fetchall,
+        lambda: cursor.execute("SELECT 1"),
+    ):
         with pytest.raises(dbapi.InterfaceError, match="the connection is closed"):
             ask()
 
@@ -319,11 +325,16 @@ def test_without_a_result_there_is_nothing_to_fetch(cursor: dbapi.Cursor) -> Non
 @pytest.mark.parametrize(
     "query",
     [
-        "INSERT INTO events VALUES (1)", "DELETE FROM events", "CREATE TABLE t (a INT)",
-        "DROP VIEW events", "COPY (SELECT 1) TO 'x.csv'", "SET threads = 1", "BEGIN",
+        "INSERT INTO events VALUES (1)",
+        "DELETE FROM events",
+        "CREATE TABLE t (a INT)",
+        "DROP VIEW events",
+        "COPY (SELECT 1) TO 'x.csv'",
+        "SET threads = 1",
+        "BEGIN",
         "ATTACH ':memory:' AS other",
     ],
-)  # fmt: skip
+)
 def test_a_lake_is_not_written_through_sql(cursor: dbapi.Cursor, query: str) -> None:
     """Everything but a query is NotSupportedError, which says how to append."""
     with pytest.raises(dbapi.NotSupportedError, match=r"lakelog\.open\(path\)\.append"):
@@ -335,10 +346,15 @@ def test_a_lake_is_not_written_through_sql(cursor: dbapi.Cursor, query: str) -> 
 @pytest.mark.parametrize(
     "query",
     [
-        "FROM events", "VALUES (1)", "EXPLAIN SELECT 1", "DESCRIBE events", "SHOW TABLES",
-        "PIVOT events ON level USING count(*) GROUP BY type", "SELECT 1 ; -- done",
+        "FROM events",
+        "VALUES (1)",
+        "EXPLAIN SELECT 1",
+        "DESCRIBE events",
+        "SHOW TABLES",
+        "PIVOT events ON level USING count(*) GROUP BY type",
+        "SELECT 1 ; -- done",
     ],
-)  # fmt: skip
+)
 def test_every_kind_of_query_runs(cursor: dbapi.Cursor, query: str) -> None:
     """Whatever gives rows may be asked."""
     cursor.execute(query).fetchall()

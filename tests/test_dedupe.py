@@ -79,8 +79,9 @@ def test_the_earliest_wins_though_a_long_tail_is_sealed_in_parts(make_lake: Make
     one.append(once("y", data=4))
     for _ in range(2):
         assert rows(one, "SELECT id, data FROM events WHERE id <> ''", 3) == [
-            ("x", "1"), ("y", "3"),
-        ]  # fmt: skip
+            ("x", "1"),
+            ("y", "3"),
+        ]
         one.settle()
     assert one.stats().segments == 3
 
@@ -196,12 +197,7 @@ def test_any_difference_is_content(lake: lakelog.Lake, other: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(
-    ("a", "b"),
-    [
-        (10**30, 10**30 + 1),
-        ({"\ud800": 1}, {"\ud801": 1}),
-        ([2**64], [2**64 + 1]),
-    ],
+    ("a", "b"), [(10**30, 10**30 + 1), ({"\ud800": 1}, {"\ud801": 1}), ([2**64], [2**64 + 1])]
 )
 def test_content_is_compared_to_the_last_digit(lake: lakelog.Lake, a: Any, b: Any) -> None:
     """Numbers beyond 64 bits and text beyond Unicode are content like any other."""

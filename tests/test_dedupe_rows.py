@@ -175,8 +175,12 @@ def test_what_comes_meanwhile_is_kept(make_lake: MakeLake) -> None:
     other.compact()
     assert dedupe.apply(lake, plan).events == 1
     assert lake.sql("SELECT type, seq FROM events ORDER BY seq").fetchall() == [
-        ("T", 0), ("U", 2), ("T", 3), ("T", 4), ("T", 5),
-    ]  # fmt: skip
+        ("T", 0),
+        ("U", 2),
+        ("T", 3),
+        ("T", 4),
+        ("T", 5),
+    ]
 
 
 def test_a_plan_of_another_state_is_refused(lake: lakelog.Lake) -> None:

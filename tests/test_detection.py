@@ -11,13 +11,28 @@ from tests.test_text_formats import SEEDS
 
 LINES = [
     *(line.encode("utf-8", "surrogatepass") for lines in SEEDS.values() for line in lines),
-    b'{"a":1}', b'{"time":"2026-01-01T00:00:00Z","level":"info","msg":"x"}', b'{"a":', b"[", b"{",
+    b'{"a":1}',
+    b'{"time":"2026-01-01T00:00:00Z","level":"info","msg":"x"}',
+    b'{"a":',
+    b"[",
+    b"{",
     b'{"log":"x\\n","stream":"stdout","time":"2026-01-01T00:00:00Z"}',
-    b'{"specversion":"1.0","id":"1","source":"s","type":"t"}', b'{"index":{}}',
-    b'[{"resourceLogs":[]}]', b'{"resourceLogs":[', b'{"Records":[', b"a,b,c", b"1,2,3",
-    b"2026-01-01T00:00:00Z|TYPE|c|s|i|{}", b"CEF:0|v|p|1|c|n|5|a=b", b"#separator \\x09", b"",
-    b"2026-01-01T00:00:00Z stdout F words", b"words", b"\x00\x01", b"\xff\xfe",
-]  # fmt: skip
+    b'{"specversion":"1.0","id":"1","source":"s","type":"t"}',
+    b'{"index":{}}',
+    b'[{"resourceLogs":[]}]',
+    b'{"resourceLogs":[',
+    b'{"Records":[',
+    b"a,b,c",
+    b"1,2,3",
+    b"2026-01-01T00:00:00Z|TYPE|c|s|i|{}",
+    b"CEF:0|v|p|1|c|n|5|a=b",
+    b"#separator \\x09",
+    b"",
+    b"2026-01-01T00:00:00Z stdout F words",
+    b"words",
+    b"\x00\x01",
+    b"\xff\xfe",
+]
 
 
 def highest(part: bytes) -> tuple[str, float]:

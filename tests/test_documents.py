@@ -41,16 +41,28 @@ def value(**held: Any) -> dict[str, Any]:
 
 
 LOG: dict[str, Any] = {
-    "timeUnixNano": "1544712660300000000", "severityNumber": 10, "severityText": "Information",
-    "traceId": "5B8", "body": {"stringValue": "hello"},
-    "attributes": [value(key="s", stringValue="x"), value(key="i", intValue="10"),
-                   value(key="d", doubleValue=637.704), value(key="b", boolValue=True)],
-}  # fmt: skip
+    "timeUnixNano": "1544712660300000000",
+    "severityNumber": 10,
+    "severityText": "Information",
+    "traceId": "5B8",
+    "body": {"stringValue": "hello"},
+    "attributes": [
+        value(key="s", stringValue="x"),
+        value(key="i", intValue="10"),
+        value(key="d", doubleValue=637.704),
+        value(key="b", boolValue=True),
+    ],
+}
 SPAN: dict[str, Any] = {
-    "traceId": "5B8", "spanId": "E", "name": "a span", "startTimeUnixNano": 1544712660000000000,
-    "endTimeUnixNano": "1544712661000000000", "kind": 2, "status": {"code": 2},
+    "traceId": "5B8",
+    "spanId": "E",
+    "name": "a span",
+    "startTimeUnixNano": 1544712660000000000,
+    "endTimeUnixNano": "1544712661000000000",
+    "kind": 2,
+    "status": {"code": 2},
     "attributes": [value(stringValue="x")],
-}  # fmt: skip
+}
 
 
 def logs(*records: Any, **more: Any) -> dict[str, Any]:
@@ -135,8 +147,11 @@ def test_an_object_over_several_lines_is_one_event(engine: Any) -> None:
 
 def test_members_beside_a_list_are_kept(engine: Any) -> None:
     """What stands beside the records of a document stays in the data of each."""
-    text = {"messageType": "DATA_MESSAGE", "logGroup": "g", "logEvents": [
-        {"id": "1", "timestamp": 1510109208016, "message": "one"}]}  # fmt: skip
+    text = {
+        "messageType": "DATA_MESSAGE",
+        "logGroup": "g",
+        "logEvents": [{"id": "1", "timestamp": 1510109208016, "message": "one"}],
+    }
     data = json.dumps(text).encode()
     (found,) = both(engine, fitted(data), data)
     assert (found["message"], dict(found["data"])["logGroup"]) == ("one", "g")
@@ -155,13 +170,14 @@ def test_an_element_that_can_be_no_event_is_kept(engine: Any, odd: Any) -> None:
 
 @pytest.mark.parametrize(
     "text", [b'[{"a":1}, nope]', b"[1, 2", b'{"a":1}}', b"[[[", b'{"Records":[{', b"\xff[]", b'["']
-)  # fmt: skip
+)
 def test_what_is_no_document_is_quarantined_whole(engine: Any, text: bytes) -> None:
     """A document that is no JSON gives no event at all, and its text is kept."""
     found = made(engine, documents.FORM, text, sql=True)
     assert [bad.line.encode("utf-8", "surrogateescape") for bad in found.bad] in (
-        [text], [text.replace(b"\xff", b"\\xff")]
-    )  # fmt: skip
+        [text],
+        [text.replace(b"\xff", b"\\xff")],
+    )
     assert found.table is None or not found.table.num_rows
 
 
@@ -227,11 +243,22 @@ def test_values_of_every_kind_are_plain(engine: Any) -> None:
 
 @pytest.mark.parametrize(
     ("number", "level"),
-    [(1, "TRACE"), (4, "TRACE"), (5, "DEBUG"), (9, "INFO"), (12, "INFO"), (13, "WARN"),
-     (17, "ERROR"),
-     (21, "FATAL"), (24, "FATAL"), (0, None), (25, None), ("17", "ERROR"),
-     ("SEVERITY_NUMBER_WARN2", "WARN")],
-)  # fmt: skip
+    [
+        (1, "TRACE"),
+        (4, "TRACE"),
+        (5, "DEBUG"),
+        (9, "INFO"),
+        (12, "INFO"),
+        (13, "WARN"),
+        (17, "ERROR"),
+        (21, "FATAL"),
+        (24, "FATAL"),
+        (0, None),
+        (25, None),
+        ("17", "ERROR"),
+        ("SEVERITY_NUMBER_WARN2", "WARN"),
+    ],
+)
 def test_severity_numbers(engine: Any, number: Any, level: str | None) -> None:
     """A severity's number gives its level, whether it is a number, text or a name."""
     record = {k: v for k, v in LOG.items() if k != "severityText"} | {"severityNumber": number}
@@ -293,9 +320,15 @@ def piece(log: str, stream: str = "stdout", **more: Any) -> bytes:
 
 def test_pieces_of_a_line_are_joined(engine: Any) -> None:
     """Pieces are put together by stream, and the newline that ends a line is no part of it."""
-    parts = [piece("one\n"), piece("a long "), piece("oops\n", "stderr"), piece("li"),
-             piece("ne\n"),
-             piece("\\n"), piece('"\\\\n"\n', attrs={"tag": "x"})]  # fmt: skip
+    parts = [
+        piece("one\n"),
+        piece("a long "),
+        piece("oops\n", "stderr"),
+        piece("li"),
+        piece("ne\n"),
+        piece("\\n"),
+        piece('"\\\\n"\n', attrs={"tag": "x"}),
+    ]
     found = both(engine, docker, b"".join(parts))
     assert [row["message"] for row in found] == ["one", "a long line", "oops", '\\n"\\\\n"']
     assert [row["category"] for row in found] == ["stdout", "stdout", "stderr", "stdout"]
@@ -309,9 +342,15 @@ def test_pieces_of_a_line_are_joined(engine: Any) -> None:
 def test_every_piece_is_kept_once(engine: Any, data: Any) -> None:
     """However streams are mixed, what they print is there whole and in order."""
     drawn = data.draw(
-        st.lists(st.tuples(st.sampled_from(["a", "b\n", "\n", "\\n", '"', "é\n"]),
-                           st.sampled_from(["stdout", "stderr"])), min_size=1, max_size=12)
-    )  # fmt: skip
+        st.lists(
+            st.tuples(
+                st.sampled_from(["a", "b\n", "\n", "\\n", '"', "é\n"]),
+                st.sampled_from(["stdout", "stderr"]),
+            ),
+            min_size=1,
+            max_size=12,
+        )
+    )
     found = both(engine, docker, b"".join(itertools.starmap(piece, drawn)))
     for stream in ("stdout", "stderr"):
         text = "".join(log for log, of in drawn if of == stream)
@@ -352,9 +391,11 @@ def test_entries_of_the_journal(engine: Any) -> None:
     assert (first["level"], first["source"], first["message"]) == ("ERROR", "sh", "gone = away")
     assert first["time"].timestamp() == 1534860261.221373
     assert second["message"] == "two\n\nlines=x é"
-    assert third["data"] == parsed(json.dumps(
-        {"__CURSOR": "s=1;i=2", "PRIORITY": "3", "_COMM": ["sh", "bash"], "X": [255, 0, 10]}
-    ))  # fmt: skip
+    assert third["data"] == parsed(
+        json.dumps(
+            {"__CURSOR": "s=1;i=2", "PRIORITY": "3", "_COMM": ["sh", "bash"], "X": [255, 0, 10]}
+        )
+    )
 
 
 @pytest.mark.parametrize(
@@ -371,10 +412,30 @@ def test_what_is_no_entry_is_quarantined(engine: Any, spoilt: bytes) -> None:
 # --- inputs of any kind ---------------------------------------------------------------------------
 
 SIGNS = [
-    b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"null", b"1e999", b"\xff", b"\0", b"\n",
-    b"  ", b"9" * 25, b"-", b"NaN", b"true", b"{}", b"[]", b"\\ud800", b'{"a":1,"a":2}',
+    b'"',
+    b"\\",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"null",
+    b"1e999",
+    b"\xff",
+    b"\0",
+    b"\n",
+    b"  ",
+    b"9" * 25,
+    b"-",
+    b"NaN",
+    b"true",
+    b"{}",
+    b"[]",
+    b"\\ud800",
+    b'{"a":1,"a":2}',
     b"1e-" + b"9" * 20,
-]  # fmt: skip
+]
 POOL: dict[str, list[bytes]] = {
     **{name: [json.dumps(seed).encode() for seed in seeds] for name, seeds in SEEDS.items()},
     "cloudevents": [json.dumps(EVENT).encode()],
@@ -414,17 +475,25 @@ def test_answers_of_cloudwatch(engine: Any) -> None:
         "eventId": "31132629274945519779805322857203735586714",
     }
     answer = json.dumps({"events": [one, one | {"message": "END"}], "nextToken": "f/3"}, indent=4)
-    data = {"messageType": "DATA_MESSAGE", "owner": "12", "logGroup": "/g", "logStream": "s/1",
-            "subscriptionFilters": ["f"], "logEvents": [
-                {"id": "3" * 56, "timestamp": 1396035378988, "message": "START\n"}]}  # fmt: skip
+    data = {
+        "messageType": "DATA_MESSAGE",
+        "owner": "12",
+        "logGroup": "/g",
+        "logStream": "s/1",
+        "subscriptionFilters": ["f"],
+        "logEvents": [{"id": "3" * 56, "timestamp": 1396035378988, "message": "START\n"}],
+    }
     for text, count, source in ((answer, 2, None), (json.dumps(data), 1, "/g")):
         form = fitted(text.encode())
         rows = Transformer(engine, form, "o").run(Chunk(text.encode(), 0), final=True)
         found = rows.table.to_pylist()
         assert (form.NAME, len(found)) == ("json", count)
         assert [found[0][c] for c in ("type", "source", "subject", "message")] == [
-            "log", source, "s/1", "START\n",
-        ]  # fmt: skip
+            "log",
+            source,
+            "s/1",
+            "START\n",
+        ]
         assert found[0]["time"].isoformat() == "2014-03-28T19:36:18.988000+00:00"
         assert found[0]["id"] == (one["eventId"] if source is None else "3" * 56)
         body = json.loads(found[0]["data"])

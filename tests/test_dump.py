@@ -53,16 +53,27 @@ def answers(lake: lakelog.Lake) -> dict[str, Any]:
     return {
         "events": rows("SELECT count(*) FROM events")[0][0],
         "quarantined": rows("SELECT count(*) FROM quarantine")[0][0],
-        "levels": levels, "span": span[0], "statuses": statuses,
-    }  # fmt: skip
+        "levels": levels,
+        "span": span[0],
+        "statuses": statuses,
+    }
 
 
 def test_the_golden_answers(logs: Path) -> None:
     """Counts, levels, times, statuses and sums of the golden input are exactly those expected."""
     words = run(
-        "dump", "--logs-dir", "logs", "--backup-dir", "backups", "--redis-url",
-        "redis://localhost:6379/0", "--backup-interval", "3600", "--once", cwd=logs.parent,
-    ).stderr  # fmt: skip
+        "dump",
+        "--logs-dir",
+        "logs",
+        "--backup-dir",
+        "backups",
+        "--redis-url",
+        "redis://localhost:6379/0",
+        "--backup-interval",
+        "3600",
+        "--once",
+        cwd=logs.parent,
+    ).stderr
     assert sum("Redis" in text for text in words.splitlines()) == 1
     with lakelog.open(str(logs.parent / "lake"), create=False) as lake:
         assert answers(lake) == ANSWERS["lake"]

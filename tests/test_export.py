@@ -165,9 +165,13 @@ def test_python_exports_states_frames_and_partitions(lake: Path, home: Path) -> 
         assert 0 < joined.rows < 500
         told: list[int] = []
         cut = opened.export(
-            "events", home / "days", partition_by=["date"], shard_rows=50, format="jsonl",
+            "events",
+            home / "days",
+            partition_by=["date"],
+            shard_rows=50,
+            format="jsonl",
             progress=told.append,
-        )  # fmt: skip
+        )
         assert all(name.startswith("date=") and name.endswith(".jsonl") for name in cut.files)
         assert told[-1] == cut.rows == 501
         for out, more in (("x.xyz", {}), ("x.csv", {"format": "xml"}), ("y", {"shard_rows": 0})):

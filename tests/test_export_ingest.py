@@ -25,10 +25,41 @@ from lakelog.ingest import columnar, source
 TABLES = int(os.environ.get("LAKELOG_TABLES", "6"))
 EVENT = "time, type, category, source, subject, level, message, data, id"
 TEXTS = [
-    "", "a", "null", "NULL", "123", "-0.5", "1e5", "true", '"', '""', "'", ",", ",,", "\r\n", "\n",
-    "\t", " lead", "trail ", "ünïcodé", "日本", "\x00", "\x1f", "\\", "\\n", "{", "[1]", '{"a":1}',
-    "2026-11-20", "2026-11-20T08:00:00Z", "a,\"b\"\nc", "\ufeff", "=1+1", "\u2028", "😀",
-]  # fmt: skip
+    "",
+    "a",
+    "null",
+    "NULL",
+    "123",
+    "-0.5",
+    "1e5",
+    "true",
+    '"',
+    '""',
+    "'",
+    ",",
+    ",,",
+    "\r\n",
+    "\n",
+    "\t",
+    " lead",
+    "trail ",
+    "ünïcodé",
+    "日本",
+    "\x00",
+    "\x1f",
+    "\\",
+    "\\n",
+    "{",
+    "[1]",
+    '{"a":1}',
+    "2026-11-20",
+    "2026-11-20T08:00:00Z",
+    'a,"b"\nc',
+    "\ufeff",
+    "=1+1",
+    "\u2028",
+    "😀",
+]
 LEVELS = [None, "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"]
 
 
@@ -129,11 +160,13 @@ def typed(dice: random.Random, count: int) -> dict[str, pa.Array]:
         "span": (pa.duration("us"), [datetime.timedelta(days=-1, microseconds=5)]),
         "list": (pa.list_(pa.float64()), [[], [1.5, None, float("nan")]]),
         "deep": (pa.list_(pa.list_(pa.string())), [[["a"], None, []], []]),
-        "struct": (pa.struct([("a", pa.int64()), ("b", pa.list_(pa.string()))]),
-                   [{"a": 1, "b": ["x"]}, {"a": None, "b": None}]),
+        "struct": (
+            pa.struct([("a", pa.int64()), ("b", pa.list_(pa.string()))]),
+            [{"a": 1, "b": ["x"]}, {"a": None, "b": None}],
+        ),
         "map": (pa.map_(pa.string(), pa.int32()), [[("k", 1), ("l", None)], []]),
         "dictionary": (pa.dictionary(pa.int8(), pa.string()), ["a", "b"]),
-    }  # fmt: skip
+    }
     return {
         name: pa.array([dice.choice([*pool, None]) for _ in range(count)], kind)
         for name, (kind, pool) in pools.items()
@@ -141,13 +174,23 @@ def typed(dice: random.Random, count: int) -> dict[str, pa.Array]:
 
 
 EXPECTED = {
-    "u64": 2**64 - 1, "f64": 0.1, "dec": "12345678901234567890.123456789", "yes": True,
-    "bytes": "\\xff\x00", "day": "2026-11-20", "clock": "08:25:13.123456",
-    "naive": "2026-11-20T08:25:13.123456", "utc": "2026-11-20T08:25:13.123456Z",
-    "ns": "2023-11-14T22:13:20.123456789", "span": "-PT23H59M59.999995S",
-    "list": [1.5, None, "NaN"], "deep": [["a"], None, []], "struct": {"a": 1, "b": ["x"]},
-    "map": {"k": 1, "l": None}, "dictionary": "a",
-}  # fmt: skip
+    "u64": 2**64 - 1,
+    "f64": 0.1,
+    "dec": "12345678901234567890.123456789",
+    "yes": True,
+    "bytes": "\\xff\x00",
+    "day": "2026-11-20",
+    "clock": "08:25:13.123456",
+    "naive": "2026-11-20T08:25:13.123456",
+    "utc": "2026-11-20T08:25:13.123456Z",
+    "ns": "2023-11-14T22:13:20.123456789",
+    "span": "-PT23H59M59.999995S",
+    "list": [1.5, None, "NaN"],
+    "deep": [["a"], None, []],
+    "struct": {"a": 1, "b": ["x"]},
+    "map": {"k": 1, "l": None},
+    "dictionary": "a",
+}
 
 
 def test_values_of_every_type_are_kept() -> None:
@@ -190,9 +233,12 @@ def test_tables_of_any_schema_give_the_same_events(home: Path, ending: str) -> N
             assert not stream.broken
             stream.close()
         assert texts[0].count(b"\n") == table.num_rows
-        assert texts[0] == texts[1] == texts[2] == columnar.json_lines(
-            table.combine_chunks().to_batches()[0]
-        )  # fmt: skip
+        assert (
+            texts[0]
+            == texts[1]
+            == texts[2]
+            == columnar.json_lines(table.combine_chunks().to_batches()[0])
+        )
 
 
 def write(table: pa.Table, path: Path, step: int) -> None:
@@ -207,10 +253,15 @@ def write(table: pa.Table, path: Path, step: int) -> None:
 def test_columns_are_mapped_by_name(home: Path) -> None:
     """Columns of a foreign table that name a column of an event are that; the others are data."""
     moment = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
-    table = pa.table({
-        "timestamp": pa.array([moment, moment], pa.timestamp("ns", "UTC")),
-        "event_type": ["PLAY", "SKIP"], "user": ["a", None], "ms": [1.5, 2.0], "seq": [7, 8],
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "timestamp": pa.array([moment, moment], pa.timestamp("ns", "UTC")),
+            "event_type": ["PLAY", "SKIP"],
+            "user": ["a", None],
+            "ms": [1.5, 2.0],
+            "seq": [7, 8],
+        }
+    )
     pq.write_table(table, home / "t.parquet")
     run("--lake", home / "lake", "ingest", home / "t.parquet")
     with lakelog.open(home / "lake") as lake:
@@ -249,8 +300,11 @@ def test_csv_payload_is_the_payload(home: Path) -> None:
     with lakelog.open(home / "lake") as lake:
         found = lake.sql("SELECT data FROM events ORDER BY type").fetchall()
     assert [json.loads(row[0]) for row in found] == [
-        {"x": 1, "n": 2}, {"data": "plain", "n": 3}, {"n": 4}, {"data": [1], "n": 5},
-    ]  # fmt: skip
+        {"x": 1, "n": 2},
+        {"data": "plain", "n": 3},
+        {"n": 4},
+        {"data": [1], "n": 5},
+    ]
 
 
 def test_members_that_only_look_like_ours_are_kept(home: Path) -> None:
@@ -259,8 +313,10 @@ def test_members_that_only_look_like_ours_are_kept(home: Path) -> None:
     run("--lake", home / "lake", "ingest", home / "t.jsonl")
     with lakelog.open(home / "lake") as lake:
         assert json.loads(lake.sql("SELECT data FROM events").fetchall()[0][0]) == {
-            "origin": "x", "position": 3, "seq": 1,
-        }  # fmt: skip
+            "origin": "x",
+            "position": 3,
+            "seq": 1,
+        }
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,15 @@ from lakelog.store.manifest import Manifest
 from tests.conftest import MakeLake
 
 FORM = Definition(
-    "%{WORD:a} %{OWN:b}", begins="x", continues="y", time_format="%F %T", zone="Europe/Berlin",
-    levels=(("SCHWER", "ERROR"),), define=(("OWN", "z"),), name="mine",
-)  # fmt: skip
+    "%{WORD:a} %{OWN:b}",
+    begins="x",
+    continues="y",
+    time_format="%F %T",
+    zone="Europe/Berlin",
+    levels=(("SCHWER", "ERROR"),),
+    define=(("OWN", "z"),),
+    name="mine",
+)
 
 
 def head(lake: lakelog.Lake) -> Manifest:
@@ -37,11 +43,18 @@ def test_an_entry_says_all_of_a_format(make_lake: MakeLake) -> None:
     add(lake, Definition(zone="+02:00", name="zone"))
     full, zone = entries(lake)
     assert {k: v for k, v in full.items() if k != "time"} == {
-        "add": "format", "key": "mine", "for": ["*.log"], "sources": ["s"],
-        "pattern": "%{WORD:a} %{OWN:b}", "begins": "x", "continues": "y",
-        "time_format": "%F %T", "zone": "Europe/Berlin", "levels": {"SCHWER": "ERROR"},
+        "add": "format",
+        "key": "mine",
+        "for": ["*.log"],
+        "sources": ["s"],
+        "pattern": "%{WORD:a} %{OWN:b}",
+        "begins": "x",
+        "continues": "y",
+        "time_format": "%F %T",
+        "zone": "Europe/Berlin",
+        "levels": {"SCHWER": "ERROR"},
         "define": {"OWN": "z"},
-    }  # fmt: skip
+    }
     assert zone.keys() == {"add", "key", "for", "sources", "time", "zone"}
     assert definitions.present(lake.store, "main")["mine"].definition == FORM
     definitions.remove(lake.store, "main", "zone")

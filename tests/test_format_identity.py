@@ -18,7 +18,7 @@ from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
 from lakelog.ingest import identity, rotation
 from lakelog.ingest.audit import audit
-from lakelog.ingest.identity import is_distinctive
+from lakelog.ingest.content import is_distinctive
 from tests.support.histories import History
 from tests.support.plants import change, entries
 
@@ -303,14 +303,22 @@ def test_audit_finds_lines_stored_under_two_names(
 @pytest.mark.parametrize(
     ("name", "base"),
     [
-        ("app.log", "app.log"), ("app.log.1", "app.log"), ("app.log.12.gz", "app.log"),
-        ("app.log-20261121", "app.log"), ("app.log-20261121.zst", "app.log"),
-        ("app-20261121.log", "app.log"), ("app.log.2026-11-21", "app.log"),
-        ("app.log.2026-11-21_10", "app.log"), ("app.log.old", "app.log"),
-        ("app.1.log", "app.log"), ("worker-1.log", "worker-1.log"),
-        ("server.8080", "server.8080"), ("syslog.1", "syslog"), ("x", "x"),
+        ("app.log", "app.log"),
+        ("app.log.1", "app.log"),
+        ("app.log.12.gz", "app.log"),
+        ("app.log-20261121", "app.log"),
+        ("app.log-20261121.zst", "app.log"),
+        ("app-20261121.log", "app.log"),
+        ("app.log.2026-11-21", "app.log"),
+        ("app.log.2026-11-21_10", "app.log"),
+        ("app.log.old", "app.log"),
+        ("app.1.log", "app.log"),
+        ("worker-1.log", "worker-1.log"),
+        ("server.8080", "server.8080"),
+        ("syslog.1", "syslog"),
+        ("x", "x"),
     ],
-)  # fmt: skip
+)
 def test_names_of_rotated_logs(name: str, base: str) -> None:
     """What rotation puts behind a name is told from what belongs to it."""
     assert rotation.base_name(f"/var/log/{name}") == base

@@ -24,9 +24,19 @@ from tests.support import damage, lakes, second_reader, statements
 from tests.support.statements import parse_document, parse_object
 
 EVENT_COLUMNS = [
-    "time", "type", "category", "source", "subject", "level", "message", "data", "id",
-    "ingested_at", "origin", "position",
-]  # fmt: skip
+    "time",
+    "type",
+    "category",
+    "source",
+    "subject",
+    "level",
+    "message",
+    "data",
+    "id",
+    "ingested_at",
+    "origin",
+    "position",
+]
 STAMP = pa.timestamp("us", tz="UTC")
 OPS = set(
     "init branch seal ingest compact maintain snapshot retention quarantine dedupe rollback undo"
@@ -357,9 +367,11 @@ def test_totals(rich: Path, paged: Path) -> None:
             for kind in ("events", "quarantine")
         }
         assert state["totals"] == {
-            "events": rows["events"], "bytes": sum(e["bytes"] for e in entries),
-            "segments": len(entries), "quarantined": rows["quarantine"],
-        }  # fmt: skip
+            "events": rows["events"],
+            "bytes": sum(e["bytes"] for e in entries),
+            "segments": len(entries),
+            "quarantined": rows["quarantine"],
+        }
 
 
 def test_id_runs_of_a_manifest(rich: Path) -> None:

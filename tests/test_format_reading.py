@@ -14,13 +14,7 @@ import orjson
 import pytest
 
 import lakelog
-from lakelog.errors import (
-    DamagedLake,
-    DamagedSegment,
-    DamagedWal,
-    FormatTooNew,
-    UnsupportedStore,
-)
+from lakelog.errors import DamagedLake, DamagedSegment, DamagedWal, FormatTooNew, UnsupportedStore
 from lakelog.store import disk, document, opening, wal
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Refs
@@ -117,9 +111,7 @@ def test_rows_of_the_tail(tmp_path: Path) -> None:
         name = lake.writer().name
     (found,) = statements.wals(tmp_path / "lake").values()
     when = [frame["ingested_at"] for frame in found.frames]
-    assert rows == [
-        (name, 0, 0, when[0]), (name, 1, 1, when[0]), (name, 3, 2, when[2]),
-    ]  # fmt: skip
+    assert rows == [(name, 0, 0, when[0]), (name, 1, 1, when[0]), (name, 3, 2, when[2])]
     assert bad == [("f.log", 77)]
 
 
@@ -354,8 +346,9 @@ def test_repair_and_opening(tmp_path: Path) -> None:
             with pytest.raises(DamagedLake):
                 lakelog.open(copy)
     assert damage.repaired(copy).lost == [
-        "settings in lakelog.json: they are the defaults now", "branch main: move 5 of its log",
-    ]  # fmt: skip
+        "settings in lakelog.json: they are the defaults now",
+        "branch main: move 5 of its log",
+    ]
     assert damage.read(copy) == right
 
 

@@ -12,10 +12,7 @@ from unittest import mock
 import pytest
 
 import lakelog
-from lakelog.errors import (
-    DamagedRef,
-    UnknownRef,
-)
+from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.store import disk, document, opening
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Refs

@@ -28,13 +28,40 @@ from lakelog.store import rows
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 COLUMNS = ("time", "type", "category", "source", "subject", "level", "message", "data", "id", "key")
 ENVELOPE = [
-    "time", "timestamp", "ts", "@timestamp", "type", "event_type", "category", "content_type",
-    "source", "subject", "item_id", "level", "message", "id", "data",
-]  # fmt: skip
+    "time",
+    "timestamp",
+    "ts",
+    "@timestamp",
+    "type",
+    "event_type",
+    "category",
+    "content_type",
+    "source",
+    "subject",
+    "item_id",
+    "level",
+    "message",
+    "id",
+    "data",
+]
 OTHERS = [
-    "event", "eventName", "event_name", "eventType", "EventType", "details", "x", "Type", "TIME",
-    "key", "", " id", "d.a", "$", 'q"', "č",
-]  # fmt: skip
+    "event",
+    "eventName",
+    "event_name",
+    "eventType",
+    "EventType",
+    "details",
+    "x",
+    "Type",
+    "TIME",
+    "key",
+    "",
+    " id",
+    "d.a",
+    "$",
+    'q"',
+    "č",
+]
 
 
 # --- lines of every kind --------------------------------------------------------------------------
@@ -45,18 +72,69 @@ NUMBERS = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False).map(repr),
     st.decimals(allow_nan=False, allow_infinity=False, places=8).map(str),
     st.from_regex(r"-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,19})?([eE][+-]?[0-9]{1,3})?", fullmatch=True),
-    st.sampled_from(["-0", "-0.0", "1e3", "1E25", "0.1e-7", "1e-400", "1e400", "123456789012345678",
-                     "0.30000000000000001", "9007199254740993e1", "18446744073709551615"]),
-)  # fmt: skip
+    st.sampled_from(
+        [
+            "-0",
+            "-0.0",
+            "1e3",
+            "1E25",
+            "0.1e-7",
+            "1e-400",
+            "1e400",
+            "123456789012345678",
+            "0.30000000000000001",
+            "9007199254740993e1",
+            "18446744073709551615",
+        ]
+    ),
+)
 SPOILT = st.sampled_from(
-    ["NaN", "nan", "Infinity", "-inf", "nAn", "[1,]", '{"a":1,}', "01", "+1", ".5", "'a'", "", "[",
-     '"\\ud800"', '"a\tb"', "tru", "undefined", '"\\x41"', "[1 2]"]
-)  # fmt: skip
+    [
+        "NaN",
+        "nan",
+        "Infinity",
+        "-inf",
+        "nAn",
+        "[1,]",
+        '{"a":1,}',
+        "01",
+        "+1",
+        ".5",
+        "'a'",
+        "",
+        "[",
+        '"\\ud800"',
+        '"a\tb"',
+        "tru",
+        "undefined",
+        '"\\x41"',
+        "[1 2]",
+    ]
+)
 TEXTS = st.one_of(
     st.text(max_size=8),
-    st.sampled_from(["", "info", "WARN", " error ", "x", "[a]", "{b}", "1.5", "1e5", "nan", "null",
-                     "é\u2028😀", '"', "\\", "\0", "2024-05-01T10:00:00Z", "0.30000000000000001"]),
-)  # fmt: skip
+    st.sampled_from(
+        [
+            "",
+            "info",
+            "WARN",
+            " error ",
+            "x",
+            "[a]",
+            "{b}",
+            "1.5",
+            "1e5",
+            "nan",
+            "null",
+            "é\u2028😀",
+            '"',
+            "\\",
+            "\0",
+            "2024-05-01T10:00:00Z",
+            "0.30000000000000001",
+        ]
+    ),
+)
 
 
 @st.composite
@@ -185,9 +263,11 @@ def parsed(text: str | None) -> Any:
     if text is None:
         return None
     return json.loads(
-        text, parse_int=Decimal, parse_float=Decimal,
+        text,
+        parse_int=Decimal,
+        parse_float=Decimal,
         object_pairs_hook=lambda pairs: Pairs(sorted(pairs, key=repr)),
-    )  # fmt: skip
+    )
 
 
 def shown(table: Any) -> dict[int, dict[str, Any]]:
@@ -258,40 +338,112 @@ def safe(query: str) -> str:
 
 
 HEAD = b'{"ts":5,"type":"A",'
-HAZARDS = [
-    HEAD + rest
-    for rest in (
-        b'"type":"B"}', b'"data":{"a":1,"a":2}}', b'"data":{"a":1,"a":2},"x":1}', b'"x":1,"x":2}',
-        b'"id":0.30000000000000001}', b'"id":1e3}', b'"id":1E25}', b'"id":-0}', b'"id":nan}',
-        b'"id":12345678901234567890123}', b'"id":[1]}', b'"message":"[1]"}', b'"message":"1.5"}',
-        b'"data":0.30000000000000001}', b'"data":[0.30000000000000001]}', b'"data":NaN}',
-        b'"data":[1,2,]}', b'"source":"s",}', b'"source":"s" , }', b'"data":{"n":-inf}}',
-        b'"data":1e-400}', b'"data":{"n":1e400}}', b'"data":9007199254740993e1}', b'"data":""}',
-        b'"x":{"y":null},"z":null}', b'"data":{},"z":1}', b'"data":[],"z":1}', b'"level":" warn "}',
-        b'"level":"loud"}', b'"level":30}', b'"id":""}', b'"source":"","id":"7"}', b'"event":""}',
-        b'"data":"' + b"[" * 300 + b'"}', b'"data":' + b"[" * 252 + b"]" * 252 + b"}",
-        b'"data":' + b"[" * 300 + b"]" * 300 + b"}", 
-        b'"message":"[0.3]","data":[0.30000000000000001]}',
-        b'"message":"\\u0000"}', b'"message":"\\ud800"}', b'"data":{"n":1763628911.3297732}}',
-    )
-] + [b'{"type":"A","time":%s}' % time for time in (
-    b"20240501", b'"20240501"', b"1763628911.3297732", b"1763628911.329773200", b"-1.5", b"2.5e-6",
-    b"-100000000000000001", b"1588205198899709999", b"9223372036854775808", b"99999999999.5",
-    b'"2024-05-01T24:00:00Z"', b'"2024-05-01T10:00:00+23:59"', b'"2024-05-01T10:00:60"',
-    b'"9999-12-31T23:59:59.999999-01:00"', b'"0001-01-01T00:00:00+00:01"', b'"0000-01-01"',
-    b'"2024-05-01 10:00:00 Europe/Prague"', b'"2024-05-01T10:00:00.123456789-0330"', b"1e9",
-    b"1763628911.1234567891234", b'"1763628911.1234565"', b"1763628911.0000005", b'""',
-)] + [
-    b'{"event":"","eventName":"x"}', b'{"EventType":"x","eventtype":"y"}',
-    b'{"type":"","event":"x"}',
-    b'{"type":null,"event_type":"B","ts":null,"time":5}', b'{"time":5,"ts":6,"type":"A"}', b"{}",
-    *(b'{"ts":5,"id":%s}' % rest for rest in (
-        b'"7"', b"7", b"1.50", b"0.30000000000000001", b"null", b'[1],"data":{"id":2}',
-        b'"7","x":1', b'{"a":1},"data":{"b":2}', b'"7","data":[]', b'"7","event":"x"',
-        b'"7","type":""', b'"7","event_type":"B"', b'"7","level":"info","message":"m"',
-    )),
-    b'[{"type":"A"}]', b'"type"', b"null", b'{"type":"A"} x', b'{"Type":"A","type":"B"}',
-]  # fmt: skip
+HAZARDS = (
+    [
+        HEAD + rest
+        for rest in (
+            b'"type":"B"}',
+            b'"data":{"a":1,"a":2}}',
+            b'"data":{"a":1,"a":2},"x":1}',
+            b'"x":1,"x":2}',
+            b'"id":0.30000000000000001}',
+            b'"id":1e3}',
+            b'"id":1E25}',
+            b'"id":-0}',
+            b'"id":nan}',
+            b'"id":12345678901234567890123}',
+            b'"id":[1]}',
+            b'"message":"[1]"}',
+            b'"message":"1.5"}',
+            b'"data":0.30000000000000001}',
+            b'"data":[0.30000000000000001]}',
+            b'"data":NaN}',
+            b'"data":[1,2,]}',
+            b'"source":"s",}',
+            b'"source":"s" , }',
+            b'"data":{"n":-inf}}',
+            b'"data":1e-400}',
+            b'"data":{"n":1e400}}',
+            b'"data":9007199254740993e1}',
+            b'"data":""}',
+            b'"x":{"y":null},"z":null}',
+            b'"data":{},"z":1}',
+            b'"data":[],"z":1}',
+            b'"level":" warn "}',
+            b'"level":"loud"}',
+            b'"level":30}',
+            b'"id":""}',
+            b'"source":"","id":"7"}',
+            b'"event":""}',
+            b'"data":"' + b"[" * 300 + b'"}',
+            b'"data":' + b"[" * 252 + b"]" * 252 + b"}",
+            b'"data":' + b"[" * 300 + b"]" * 300 + b"}",
+            b'"message":"[0.3]","data":[0.30000000000000001]}',
+            b'"message":"\\u0000"}',
+            b'"message":"\\ud800"}',
+            b'"data":{"n":1763628911.3297732}}',
+        )
+    ]
+    + [
+        b'{"type":"A","time":%s}' % time
+        for time in (
+            b"20240501",
+            b'"20240501"',
+            b"1763628911.3297732",
+            b"1763628911.329773200",
+            b"-1.5",
+            b"2.5e-6",
+            b"-100000000000000001",
+            b"1588205198899709999",
+            b"9223372036854775808",
+            b"99999999999.5",
+            b'"2024-05-01T24:00:00Z"',
+            b'"2024-05-01T10:00:00+23:59"',
+            b'"2024-05-01T10:00:60"',
+            b'"9999-12-31T23:59:59.999999-01:00"',
+            b'"0001-01-01T00:00:00+00:01"',
+            b'"0000-01-01"',
+            b'"2024-05-01 10:00:00 Europe/Prague"',
+            b'"2024-05-01T10:00:00.123456789-0330"',
+            b"1e9",
+            b"1763628911.1234567891234",
+            b'"1763628911.1234565"',
+            b"1763628911.0000005",
+            b'""',
+        )
+    ]
+    + [
+        b'{"event":"","eventName":"x"}',
+        b'{"EventType":"x","eventtype":"y"}',
+        b'{"type":"","event":"x"}',
+        b'{"type":null,"event_type":"B","ts":null,"time":5}',
+        b'{"time":5,"ts":6,"type":"A"}',
+        b"{}",
+        *(
+            b'{"ts":5,"id":%s}' % rest
+            for rest in (
+                b'"7"',
+                b"7",
+                b"1.50",
+                b"0.30000000000000001",
+                b"null",
+                b'[1],"data":{"id":2}',
+                b'"7","x":1',
+                b'{"a":1},"data":{"b":2}',
+                b'"7","data":[]',
+                b'"7","event":"x"',
+                b'"7","type":""',
+                b'"7","event_type":"B"',
+                b'"7","level":"info","message":"m"',
+            )
+        ),
+        b'[{"type":"A"}]',
+        b'"type"',
+        b"null",
+        b'{"type":"A"} x',
+        b'{"Type":"A","type":"B"}',
+    ]
+)
 
 
 @settings(max_examples=60)
@@ -392,14 +544,21 @@ def test_a_chunk_holds_its_lines_in_order(engine: Any, lines: list[bytes], few: 
 @pytest.mark.parametrize(
     ("lines", "name"),
     [
-        (b'{"a":1}\n{"b":2}\n', "jsonl"), (b'  {"a":1}', "jsonl"), (b"oops\n{}\n{}\n", "jsonl"),
-        (b"2026-05-01T12:00:00|A|||x|{}\n", "oos"), (b"2026-05-01 12:00:00|A|b|c|d|\n\n", "oos"),
-        (b'{"index":{}}\n{"a":1}\n', "bulk"), (b'\n { "update" : {"_id":1} }\n{}', "bulk"),
-        (b'POST _bulk\n{"create":{"_index":"x"}}\n{}\n', "bulk"), (b'{"index":5}\n', "jsonl"),
-        (b'{"index":{},"x":1}\n', "jsonl"), (b'{"delete":{"_id":"1"}}\n', "bulk"),
-        (b'{"index":"a|b|c|d|e|f"}\n', "jsonl"), (b"just text\n", "plain"),
+        (b'{"a":1}\n{"b":2}\n', "jsonl"),
+        (b'  {"a":1}', "jsonl"),
+        (b"oops\n{}\n{}\n", "jsonl"),
+        (b"2026-05-01T12:00:00|A|||x|{}\n", "oos"),
+        (b"2026-05-01 12:00:00|A|b|c|d|\n\n", "oos"),
+        (b'{"index":{}}\n{"a":1}\n', "bulk"),
+        (b'\n { "update" : {"_id":1} }\n{}', "bulk"),
+        (b'POST _bulk\n{"create":{"_index":"x"}}\n{}\n', "bulk"),
+        (b'{"index":5}\n', "jsonl"),
+        (b'{"index":{},"x":1}\n', "jsonl"),
+        (b'{"delete":{"_id":"1"}}\n', "bulk"),
+        (b'{"index":"a|b|c|d|e|f"}\n', "jsonl"),
+        (b"just text\n", "plain"),
     ],
-)  # fmt: skip
+)
 def test_formats_are_told_by_their_lines(lines: bytes, name: str) -> None:
     """The surest format is the right one; text that is nothing known is plain text."""
     assert name == known.told(lines, lines, "x.log").NAME
@@ -408,14 +567,22 @@ def test_formats_are_told_by_their_lines(lines: bytes, name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "form", "cut"),
     [
-        (b'{"a":1}', jsonl, False), (b'{"a":1', jsonl, True), (b"", jsonl, False),
-        (b"some text", jsonl, True), (b"\x00\x01", jsonl, False), (b"ab\xff\x02cd", jsonl, False),
-        (b'{"a":"\xc5', jsonl, True), (b"2026-05-01T12:00:00|A|||x|{}", oos, False),
-        (b"2026-05-01T12:00:00|A|||x|12", oos, True), (b"2026-05-01T12:00:00|A|||x|", oos, True),
-        (b"2026-05-01T12:00:00|A|||x", oos, True), (b"2026-05-01T12:00:00|A|||x|true", oos, False),
-        (b'{"index":{', bulk, True), (b'{"index":{}}', bulk, False),
+        (b'{"a":1}', jsonl, False),
+        (b'{"a":1', jsonl, True),
+        (b"", jsonl, False),
+        (b"some text", jsonl, True),
+        (b"\x00\x01", jsonl, False),
+        (b"ab\xff\x02cd", jsonl, False),
+        (b'{"a":"\xc5', jsonl, True),
+        (b"2026-05-01T12:00:00|A|||x|{}", oos, False),
+        (b"2026-05-01T12:00:00|A|||x|12", oos, True),
+        (b"2026-05-01T12:00:00|A|||x|", oos, True),
+        (b"2026-05-01T12:00:00|A|||x", oos, True),
+        (b"2026-05-01T12:00:00|A|||x|true", oos, False),
+        (b'{"index":{', bulk, True),
+        (b'{"index":{}}', bulk, False),
     ],
-)  # fmt: skip
+)
 def test_what_may_go_on(text: bytes, form: Any, cut: bool) -> None:
     """A last line is unfinished if more of it would make it good, or make it another one."""
     assert records.is_cut(text, form) is cut

@@ -18,9 +18,18 @@ from tests.test_cli import answer, run
 from tests.test_lake_formats import PATTERN, ROWS, TEXT, rows
 
 ADD = (
-    "formats", "add", "shop", "--pattern", PATTERN, "--begins", r"\d{4}-", "--zone",
-    "Europe/Berlin", "--level", "SCHWER=ERROR",
-)  # fmt: skip
+    "formats",
+    "add",
+    "shop",
+    "--pattern",
+    PATTERN,
+    "--begins",
+    r"\d{4}-",
+    "--zone",
+    "Europe/Berlin",
+    "--level",
+    "SCHWER=ERROR",
+)
 
 
 @pytest.fixture
@@ -41,13 +50,20 @@ def test_a_pattern_is_developed_without_a_lake(tmp_path: Path, log: Path) -> Non
     found = answer(lake, "formats", "test", str(log), *options)
     assert (found["why"], found["events"], found["quarantined"]) == ("as asked for", 3, 1)
     assert found["groups"] == {
-        "time": "time", "level": "level", "source": "source", "message": "message"
-    }  # fmt: skip
+        "time": "time",
+        "level": "level",
+        "source": "source",
+        "message": "message",
+    }
     first, second, third, *_ = found["outcomes"]
     assert first["event"] | {"data": None} == {
-        "time": "2026-07-01T10:00:00Z", "type": "log", "source": "web", "level": "INFO",
-        "message": "start", "data": None,
-    }  # fmt: skip
+        "time": "2026-07-01T10:00:00Z",
+        "type": "log",
+        "source": "web",
+        "level": "INFO",
+        "message": "start",
+        "data": None,
+    }
     assert (second["line"], second["event"]["level"]) == (2, "ERROR")
     assert (third["line"], third["quarantine"]) == (4, "the pattern does not fit the line")
     assert third["fits"] == "2026-07-01 12:00:02 no "
@@ -141,7 +157,7 @@ def test_a_pattern_is_given_where_files_come_in(tmp_path: Path, log: Path, way: 
         "ingest": ("ingest", str(log)),
         "watch": ("watch", str(tmp_path), "--pattern", log.name, "--once"),
         "dump": ("dump", "--logs-dir", str(tmp_path), "--backup-dir", str(log) + "s", "--once"),
-    }[way]  # fmt: skip
+    }[way]
     run(lake, *words, "--format", PATTERN, *ADD[5:], code=1 if way == "ingest" else 0)
     with lakelog.open(str(lake), create=False) as opened:
         assert rows(opened) == ROWS
@@ -177,7 +193,7 @@ def test_a_format_of_the_lake_is_asked_for_by_its_name(tmp_path: Path, log: Path
         (("--format", "%{WORD:time}", "--time-format", "HH:mm"), "has to give month"),
         (("--format", "applog@CET"), "write Europe/Berlin"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("verb", ["ingest", "watch", "formats test", "formats add x"])
 def test_mistakes_are_one_line_before_anything_is_made(
     tmp_path: Path, log: Path, verb: str, words: tuple[str, ...], reason: str
@@ -231,9 +247,10 @@ def test_names_of_formats_are_completed(tmp_path: Path, words: str, found: list[
     run(lake, *ADD)
     typed = words.replace("LAKE", str(lake)).split()
     environment = {
-        "_LAKELOG_COMPLETE": "bash_complete", "COMP_CWORD": str(len(typed) - 1),
+        "_LAKELOG_COMPLETE": "bash_complete",
+        "COMP_CWORD": str(len(typed) - 1),
         "COMP_WORDS": " ".join(typed),
-    }  # fmt: skip
+    }
     result = CliRunner().invoke(cli, [], env=environment)
     assert [line.split(",")[1] for line in result.stdout.split()] == found
 
@@ -252,7 +269,8 @@ def test_json_of_every_field_is_json(tmp_path: Path, log: Path) -> None:
     name.write_bytes(b"\xff\xfe\n2026-07-01 12:00:00 ERROR a: \xf0\x9f\n")
     json.loads(run(tmp_path / "lake", "formats", "test", str(name), "--json").stdout)
     log.write_bytes(b'{"type":"a","n":123456789012345678901234567890,"\\udc00":1}\n')
-    assert "123456789012345678901234567890" in run(
-        tmp_path / "lake", "formats", "test", str(log), "--json"
-    ).stdout  # fmt: skip
+    assert (
+        "123456789012345678901234567890"
+        in run(tmp_path / "lake", "formats", "test", str(log), "--json").stdout
+    )
     run(tmp_path / "lake", "formats", "test", str(name))

@@ -168,9 +168,17 @@ def test_leftover_temporary_files_go_everywhere(lake: lakelog.Lake) -> None:
     """What a crash left half-written is collected from every folder, after the grace."""
     put(lake, "a")
     layout = lake.store.layout
-    folders = [layout.root, layout.tags, layout.cache, layout.gc, layout.head_dir("main"),
-               layout.wal_dir("main"), f"{layout.root}/segments/00", f"{layout.root}/ids/ff",
-               f"{layout.root}/manifests/7f"]  # fmt: skip
+    folders = [
+        layout.root,
+        layout.tags,
+        layout.cache,
+        layout.gc,
+        layout.head_dir("main"),
+        layout.wal_dir("main"),
+        f"{layout.root}/segments/00",
+        f"{layout.root}/ids/ff",
+        f"{layout.root}/manifests/7f",
+    ]
     made = [Path(disk.write_temporary(folder, b"x")) for folder in folders]
     assert (lake.gc().deleted, lake.gc().condemned) == (0, len(made))
     age(lake, listed=25, written=25)

@@ -25,10 +25,16 @@ def log(path: Path, count: int, **members: object) -> str:
 
 
 @pytest.mark.parametrize("count", [4, MANY])
-@pytest.mark.parametrize("members", [
-    {"level": "info", "message": "served"}, {"event": "served"}, {"data": {"path": "/"}},
-    {"type": None}, {"type": ""},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"level": "info", "message": "served"},
+        {"event": "served"},
+        {"data": {"path": "/"}},
+        {"type": None},
+        {"type": ""},
+    ],
+)
 def test_an_id_of_unknown_json_lines_loses_none(
     lake: lakelog.Lake, tmp_path: Path, members: dict[str, object], count: int
 ) -> None:

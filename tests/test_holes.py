@@ -116,10 +116,20 @@ def test_pieces_do_not_depend_on_what_is_read_at_once(
     for seed in range(60):
         dice = random.Random(seed)
         parts = (
-            dice.choice([b"x\n", b"\n", b"\0", b"\0" * 2, b"\0" * 16, b"y" * dice.randint(1, 2000),
-                         b"\0" * dice.randint(1, 1500), "ž".encode() * dice.randint(1, 300)])
+            dice.choice(
+                [
+                    b"x\n",
+                    b"\n",
+                    b"\0",
+                    b"\0" * 2,
+                    b"\0" * 16,
+                    b"y" * dice.randint(1, 2000),
+                    b"\0" * dice.randint(1, 1500),
+                    "ž".encode() * dice.randint(1, 300),
+                ]
+            )
             for _ in range(dice.randint(1, 30))
-        )  # fmt: skip
+        )
         data = b"".join(parts)
         path.write_bytes(data)
         seen = []

@@ -20,17 +20,43 @@ from tests.test_cli import run
 
 PLANTED = "x'; COPY (SELECT 1) TO 'planted"
 TEXTS = [
-    "quo'te", 'dou"ble', "semi;colon -- x", "new\nline", "ünï 漢字 🦆", "back\\slash", "end\\",
-    '\\"', "a.b", "$x", "{a,b}", "%s", "']; --", PLANTED,
-]  # fmt: skip
+    "quo'te",
+    'dou"ble',
+    "semi;colon -- x",
+    "new\nline",
+    "ünï 漢字 🦆",
+    "back\\slash",
+    "end\\",
+    '\\"',
+    "a.b",
+    "$x",
+    "{a,b}",
+    "%s",
+    "']; --",
+    PLANTED,
+]
 FOLDERS = [
-    "quo'te", 'dou"ble', "semi;colon -- x", "new\nline", "ünï 漢字 🦆", "back\\slash", "~",
-    "s3:", PLANTED,
-]  # fmt: skip
+    "quo'te",
+    'dou"ble',
+    "semi;colon -- x",
+    "new\nline",
+    "ünï 漢字 🦆",
+    "back\\slash",
+    "~",
+    "s3:",
+    PLANTED,
+]
 PATTERNS = {
-    "st*r": "star", "**": "other", "q?": "qq", "br[a]": "bra", "n[!a]": "nb", "[[]": "[",
-    "type=web": "type=db", "level=INFO": "x", "seq=7": "y",
-}  # fmt: skip
+    "st*r": "star",
+    "**": "other",
+    "q?": "qq",
+    "br[a]": "bra",
+    "n[!a]": "nb",
+    "[[]": "[",
+    "type=web": "type=db",
+    "level=INFO": "x",
+    "seq=7": "y",
+}
 """Directories whose names the engine takes for patterns or partitions, and what they match."""
 
 

@@ -51,14 +51,21 @@ SECONDS = 1_777_636_800
 @pytest.mark.parametrize(
     ("value", "micros"),
     [
-        ("2026-05-01T12:00:00Z", 0), ("2026-05-01T14:00:00.5+02:00", 500_000),
-        ("2026-05-01 12:00:00", 0), ("2026-05-01T12:00:00,25", 250_000),
-        ("2026-05-01T12:00:00.123456789Z", 123_456), ("2026-05-01T12:00:00 UTC", 0),
-        (SECONDS, 0), (SECONDS + 0.5, 500_000), (SECONDS * 1000 + 1, 1000),
-        (SECONDS * 10**6 + 7, 7), (SECONDS * 10**9 + 7999, 7), (str(SECONDS), 0),
+        ("2026-05-01T12:00:00Z", 0),
+        ("2026-05-01T14:00:00.5+02:00", 500_000),
+        ("2026-05-01 12:00:00", 0),
+        ("2026-05-01T12:00:00,25", 250_000),
+        ("2026-05-01T12:00:00.123456789Z", 123_456),
+        ("2026-05-01T12:00:00 UTC", 0),
+        (SECONDS, 0),
+        (SECONDS + 0.5, 500_000),
+        (SECONDS * 1000 + 1, 1000),
+        (SECONDS * 10**6 + 7, 7),
+        (SECONDS * 10**9 + 7999, 7),
+        (str(SECONDS), 0),
         (f"{SECONDS}.000250", 250),
     ],
-)  # fmt: skip
+)
 @pytest.mark.usefixtures("few")
 def test_every_spelling_of_time(
     lake: lakelog.Lake, tmp_path: Path, value: Any, micros: int
@@ -75,25 +82,33 @@ def test_every_spelling_of_time(
     ("line", "row"),
     [
         ({"type": "A"}, {"type": "A"}),
-        ({"event_type": "A", "content_type": "c", "item_id": "i"},
-         {"type": "A", "category": "c", "subject": "i"}),
+        (
+            {"event_type": "A", "content_type": "c", "item_id": "i"},
+            {"type": "A", "category": "c", "subject": "i"},
+        ),
         ({"type": "A", "event_type": "B"}, {"type": "A", "data": {"event_type": "B"}}),
         ({"eventName": "Put"}, {"type": "Put", "data": {"eventName": "Put"}}),
         ({"x": 1}, {"type": "event", "data": {"x": 1}}),
-        ({"type": "A", "level": "warning", "message": "m"},
-         {"type": "A", "level": "WARN", "message": "m", "data": {"level": "warning"}}),
+        (
+            {"type": "A", "level": "warning", "message": "m"},
+            {"type": "A", "level": "WARN", "message": "m", "data": {"level": "warning"}},
+        ),
         ({"type": "A", "level": 30}, {"type": "A", "data": {"level": 30}}),
         ({"type": 5, "message": 7, "data": None}, {"type": "5", "message": "7"}),
         ({"type": "A", "data": {"a": 1}, "b": 2}, {"type": "A", "data": {"a": 1, "b": 2}}),
-        ({"type": "A", "data": {"a": 1}, "a": 2},
-         {"type": "A", "data": {"data": {"a": 1}, "a": 2}}),
+        (
+            {"type": "A", "data": {"a": 1}, "a": 2},
+            {"type": "A", "data": {"data": {"a": 1}, "a": 2}},
+        ),
         ({"type": "A", "data": [1], "b": None}, {"type": "A", "data": {"data": [1], "b": None}}),
         ({"type": "A", "source": {"k": 1}}, {"type": "A", "data": {"source": {"k": 1}}}),
         ({"type": "A", "message": "[x] {y}"}, {"type": "A", "message": "[x] {y}"}),
-        ({"type": "ž\u2028", "subject": "\0", "source": ""},
-         {"type": "ž\u2028", "subject": "\0", "source": ""}),
+        (
+            {"type": "ž\u2028", "subject": "\0", "source": ""},
+            {"type": "ž\u2028", "subject": "\0", "source": ""},
+        ),
     ],
-)  # fmt: skip
+)
 @pytest.mark.usefixtures("few")
 def test_columns_and_payload(
     lake: lakelog.Lake, tmp_path: Path, line: dict[str, Any], row: dict[str, Any], compact: bool
@@ -107,10 +122,16 @@ def test_columns_and_payload(
 def test_numbers_and_repeated_keys_keep_their_text(lake: lakelog.Lake, tmp_path: Path) -> None:
     """What 64-bit integers, doubles and dicts cannot hold is stored as it was written."""
     payloads = [
-        '{"n":123456789012345678901234567890}', '{"n":0.1000000000000000055511151231257827}',
-        '{"n":1e400}', '{"n":-1e-400}', '{"n":18446744073709551616}', '{"n":1,"n":2}',
-        '{"n":9007199254740993e1}', '{"n":3.141592653589793}', '{"n":1234567890123456789}',
-    ]  # fmt: skip
+        '{"n":123456789012345678901234567890}',
+        '{"n":0.1000000000000000055511151231257827}',
+        '{"n":1e400}',
+        '{"n":-1e-400}',
+        '{"n":18446744073709551616}',
+        '{"n":1,"n":2}',
+        '{"n":9007199254740993e1}',
+        '{"n":3.141592653589793}',
+        '{"n":1234567890123456789}',
+    ]
     lines = [f'{{"ts":{SECONDS},"type":"A","data":{p}}}' for p in payloads]
     lines += [f'{{"ts":{SECONDS},"type":"A", "data": {p}, "id":null}}' for p in payloads]
     lake.ingest(put(tmp_path / "f.jsonl", text(lines)))
@@ -148,10 +169,14 @@ def test_oos_lines(lake: lakelog.Lake, tmp_path: Path) -> None:
 def test_ai_events(lake: lakelog.Lake, tmp_path: Path) -> None:
     """Events of the AI logger: details, metrics and all else become the payload."""
     line = {
-        "timestamp": "2026-05-01T12:00:00.000000", "event_type": "decision", "category": "ai",
-        "source": "agent", "details": {"why": "x"}, "system_metrics": {"cpu": 12.345678901234567},
+        "timestamp": "2026-05-01T12:00:00.000000",
+        "event_type": "decision",
+        "category": "ai",
+        "source": "agent",
+        "details": {"why": "x"},
+        "system_metrics": {"cpu": 12.345678901234567},
         "session_id": "s1",
-    }  # fmt: skip
+    }
     rows = taken(lake, tmp_path / "f.jsonl", text([line] * 3, compact=False))
     payload = {k: line[k] for k in ("details", "system_metrics", "session_id")}
     known = {"type": "decision", "category": "ai", "source": "agent", "data": payload}
@@ -164,13 +189,19 @@ def test_ai_events(lake: lakelog.Lake, tmp_path: Path) -> None:
 def test_bulk_files(lake: lakelog.Lake, tmp_path: Path) -> None:
     """Actions give a document its id and category; a delete is no event, each update is one."""
     lines = [
-        '{ "index" : { "_index" : "a", "_id" : "1" } }', '{"@timestamp": 1777636800, "n": 1}',
-        '{"create":{"_index":"b","_id":"1"}}', '{"@timestamp":1777636800,"type":"T","n":2}', "",
+        '{ "index" : { "_index" : "a", "_id" : "1" } }',
+        '{"@timestamp": 1777636800, "n": 1}',
+        '{"create":{"_index":"b","_id":"1"}}',
+        '{"@timestamp":1777636800,"type":"T","n":2}',
+        "",
         '{"delete":{"_index":"b","_id":"1"}}',
-        '{"update":{"_index":"a","_id":"1"}}', '{"doc":{"ts":1777636800,"n":3}}',
-        '{"index":{}}', '{"ts":1777636800,"source":"s","data":{"n":4}}',
-        '{"index":{"_index":"a","_id":"1"}}', '{"ts":1777636800,"n":1}',
-    ]  # fmt: skip
+        '{"update":{"_index":"a","_id":"1"}}',
+        '{"doc":{"ts":1777636800,"n":3}}',
+        '{"index":{}}',
+        '{"ts":1777636800,"source":"s","data":{"n":4}}',
+        '{"index":{"_index":"a","_id":"1"}}',
+        '{"ts":1777636800,"n":1}',
+    ]
     rows = taken(lake, tmp_path / "f.jsonl", text(lines))
     a, b = ({"time": NOON, "category": k, "source": k} for k in "ab")
     assert rows == [
@@ -184,9 +215,14 @@ def test_bulk_files(lake: lakelog.Lake, tmp_path: Path) -> None:
 def test_bad_pairs_of_a_bulk_file(lake: lakelog.Lake, tmp_path: Path) -> None:
     """A document without action, a bad one and an update without doc are quarantined."""
     lines = [
-        '{"index":{"_id":"1"}}', "{oops", '{"n":1}', '{"update":{"_id":"1"}}', '{"n":2}',
-        '{"index":{"_id":"2"}}', '{"n":3}',
-    ]  # fmt: skip
+        '{"index":{"_id":"1"}}',
+        "{oops",
+        '{"n":1}',
+        '{"update":{"_id":"1"}}',
+        '{"n":2}',
+        '{"index":{"_id":"2"}}',
+        '{"n":3}',
+    ]
     report = lake.ingest(put(tmp_path / "f.jsonl", text(lines)))
     assert (report.events, report.quarantined) == (1, 3)
     assert [line for _, _, line in bad_lines(lake)] == ["{oops", '{"n":1}', '{"n":2}']
@@ -322,9 +358,13 @@ def test_origin_and_position_lead_back_to_the_line(
 @pytest.mark.parametrize(("chunk", "rows_max"), [(50, 7), (333, 1), (4096, 100)])
 @pytest.mark.parametrize("kind", ["jsonl", "oos", "bulk"])
 def test_pieces_of_any_size_give_the_same_rows(
-    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, rows_max: int,
+    lake: lakelog.Lake,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chunk: int,
+    rows_max: int,
     kind: str,
-) -> None:  # fmt: skip
+) -> None:
     """However a file is cut into chunks and publishes, each line is one row in its order."""
     monkeypatch.setattr(source, "CHUNK", chunk)
     monkeypatch.setattr(batch, "ROWS_MAX", rows_max)
@@ -365,8 +405,10 @@ def test_a_dry_run_counts_and_stores_nothing(lake: lakelog.Lake, tmp_path: Path)
     wet = lake.ingest([a, b, c])
     assert dry == wet
     assert [(f.events, f.quarantined, f.skipped) for f in wet.files] == [
-        (6, 1, 4), (0, 0, 11), (0, 0, 5)
-    ]  # fmt: skip
+        (6, 1, 4),
+        (0, 0, 11),
+        (0, 0, 5),
+    ]
 
 
 def test_progress_is_told(
@@ -441,8 +483,9 @@ def test_a_real_bulk_file(lake: lakelog.Lake) -> None:
     ((total, low, high),) = lake.sql(query).fetchall()
     assert total == known["sum_quantity"]
     assert [t.strftime("%Y-%m-%dT%H:%M:%SZ") for t in (low, high)] == [
-        known["min_ts"], known["max_ts"],
-    ]  # fmt: skip
+        known["min_ts"],
+        known["max_ts"],
+    ]
     keys = lake.sql(
         "SELECT count(DISTINCT k) AS n FROM (SELECT unnest(json_keys(data)) AS k FROM events)"
     )

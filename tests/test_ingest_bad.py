@@ -53,7 +53,8 @@ LINES = {
     "text": (b'"text"', "expected a JSON object, not text"),
     "deep": (b'{"type":"A","time":1,"data":' + DEEP + b"}", "nested too deeply"),
     "deep objects": (
-        b'{"type":"A","x":' + b'{"a":' * 10_000 + b"1" + b"}" * 10_001, "nested too deeply",
+        b'{"type":"A","x":' + b'{"a":' * 10_000 + b"1" + b"}" * 10_001,
+        "nested too deeply",
     ),
     "invalid utf-8": (b'{"type":"A","time":1,"data":{"n":"\xff\x01"}}', "not UTF-8 at byte 34"),
     "nul": (b'{"type":"A","time":1}\x00', "not JSON: .*"),
@@ -63,7 +64,7 @@ LINES = {
     "no date": (b'{"type":"A","time":"2024-02-30"}', "time '2024-02-30' is not a date .*"),
     "a time that is none": (b'{"type":"A","time":{"a":1}}', "time .* is not a date .*"),
     "a type that is none": (b'{"type":[1],"time":1}', "type is text, not a list"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("few", [0, 100])
@@ -102,14 +103,19 @@ def test_harmless_oddities(lake: lakelog.Lake, tmp_path: Path) -> None:
 def test_a_line_that_is_no_event_of_its_format(lake: lakelog.Lake, tmp_path: Path) -> None:
     """OOS lines with too few fields, bad JSON or a bad time are quarantined."""
     lines = [
-        "2026-05-01T12:00:00|A|||x|{}", "2026-05-01T12:00:00|A", "2026-05-01T12:00:00|A|||x|{",
-        "2026-13-01T12:00:00|A|||x|{}", "2026-05-01T12:00:00||||x|{}",
-    ]  # fmt: skip
+        "2026-05-01T12:00:00|A|||x|{}",
+        "2026-05-01T12:00:00|A",
+        "2026-05-01T12:00:00|A|||x|{",
+        "2026-13-01T12:00:00|A|||x|{}",
+        "2026-05-01T12:00:00||||x|{}",
+    ]
     assert len(said(lake, put(tmp_path / "f", text(lines)), code=1)) == 1
     assert [reason.split(":")[0] for _, reason, _ in bad_lines(lake)] == [
-        "2 fields, but an OOS line has 6, separated by |", "not JSON",
-        "time '2026-13-01T12", 'no type',
-    ]  # fmt: skip
+        "2 fields, but an OOS line has 6, separated by |",
+        "not JSON",
+        "time '2026-13-01T12",
+        "no type",
+    ]
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -123,8 +129,10 @@ def test_files_that_are_not_there(lake: lakelog.Lake, tmp_path: Path) -> None:
     result = run(lake, missing, pattern, str(tmp_path), good, code=1)
     words = "No such file or directory"
     assert result.stderr.splitlines()[:3] == [
-        f"{missing}: {words}", f"{pattern}: {words}", f"{tmp_path}/dangling: {words}",
-    ]  # fmt: skip
+        f"{missing}: {words}",
+        f"{pattern}: {words}",
+        f"{tmp_path}/dangling: {words}",
+    ]
     assert numbers(lake) == [0, 1, 2]
 
 
@@ -251,9 +259,7 @@ KINDS = {"gz": "gzip", "zst": "zstd", "xz": "xz", "bz2": "bzip2"}
 @pytest.mark.parametrize("part", [0.0005, 0.3, 0.77, 0.999])
 def test_a_truncated_stream(lake: lakelog.Lake, tmp_path: Path, packing: str, part: float) -> None:
     """All whole lines before the cut are kept, exit 1; the whole file later gives the rest."""
-    data = b"".join(
-        feed(1, n, message=os.urandom(20).hex()) for n in range(3000)
-    )  # fmt: skip
+    data = b"".join(feed(1, n, message=os.urandom(20).hex()) for n in range(3000))
     packed = PACKED[packing](data)
     path = put(tmp_path / "f", packed[: max(int(len(packed) * part), 10)])
     lines = said(lake, path, code=1)
@@ -364,18 +370,37 @@ def test_the_outcome_as_json(lake: lakelog.Lake, tmp_path: Path) -> None:
         found = json.loads(run(lake, path, str(tmp_path / "none"), "--json", code=1).stdout)
     assert found == [
         {
-            "path": path, "format": "jsonl", "events": 3, "quarantined": 1, "skipped": 0,
-            "lines": 4, "left": 8, "nuls": 0, "error": "", "ignored": "",
+            "path": path,
+            "format": "jsonl",
+            "events": 3,
+            "quarantined": 1,
+            "skipped": 0,
+            "lines": 4,
+            "left": 8,
+            "nuls": 0,
+            "error": "",
+            "ignored": "",
             "reason": "not JSON: unexpected character, expected a JSON value at column 1"
-                " (at byte 180)", "same_as": "", "note": "",
+            " (at byte 180)",
+            "same_as": "",
+            "note": "",
         },
         {
-            "path": str(tmp_path / "none"), "format": "", "events": 0, "quarantined": 0,
-            "skipped": 0, "lines": 0, "left": 0, "nuls": 0,
-            "error": "No such file or directory", "ignored": "",
-            "reason": "", "same_as": "", "note": "",
+            "path": str(tmp_path / "none"),
+            "format": "",
+            "events": 0,
+            "quarantined": 0,
+            "skipped": 0,
+            "lines": 0,
+            "left": 0,
+            "nuls": 0,
+            "error": "No such file or directory",
+            "ignored": "",
+            "reason": "",
+            "same_as": "",
+            "note": "",
         },
-    ]  # fmt: skip
+    ]
 
 
 def test_an_unfinished_line_is_told(lake: lakelog.Lake, tmp_path: Path) -> None:

@@ -151,8 +151,10 @@ def survive(root: Path, kind: str, seed: str, goal: int) -> tuple[int, int]:
             moves, done = moves + (place != done), place
         lake.ingest(str(given.path))
         assert state(lake) == (
-            given.events(len(given.data)), given.data.count(b"{oops"), len(given.data)
-        )  # fmt: skip
+            given.events(len(given.data)),
+            given.data.count(b"{oops"),
+            len(given.data),
+        )
         query = "SELECT count(DISTINCT (origin, position)) AS p, count(DISTINCT id) AS i"
         ((places, ids),) = lake.sql(f"{query} FROM events").fetchall()
         assert places == lake.count()

@@ -223,9 +223,14 @@ LAST = [
 @pytest.mark.parametrize(("first", "then", "whole"), LAST)
 @pytest.mark.parametrize("before", [0, 3])
 def test_a_last_line_without_newline(
-    lake: lakelog.Lake, tmp_path: Path, first: bytes, then: bytes, whole: bool, before: int,
+    lake: lakelog.Lake,
+    tmp_path: Path,
+    first: bytes,
+    then: bytes,
+    whole: bool,
+    before: int,
     packing: str,
-) -> None:  # fmt: skip
+) -> None:
     """A good one is taken. One that is no event stands in quarantine once nobody writes to its
     file, and becomes one event with its rest if that comes."""
     path, pack = tmp_path / "f", PACKED[packing]

@@ -84,21 +84,33 @@ def test_a_real_archive_of_github(lake: lakelog.Lake, few: int) -> None:
     ("name", "form", "levels", "year"),
     [
         ("lnav/logfile_journald.json", "journald", {"FATAL": 1, "INFO": 1}, 2018),
-        ("lnav/logfile_ecs_log.json", "ecs",
-         {"DEBUG": 1, "INFO": 1, "WARN": 1, "ERROR": 1, "FATAL": 1}, 2025),
+        (
+            "lnav/logfile_ecs_log.json",
+            "ecs",
+            {"DEBUG": 1, "INFO": 1, "WARN": 1, "ERROR": 1, "FATAL": 1},
+            2025,
+        ),
         ("lnav/logfile_bunyan.0", "bunyan", {"DEBUG": 9, "INFO": 1}, 2023),
         ("services/caddy-basic-auth-bf__caddy-logs.log", "golog", {"ERROR": 6}, 2024),
-        ("services/k8s-audit-pod-exec-file__k8s-audit-pod-exec-file.log", "kubeaudit",
-         {"INFO": 1}, 2023),
+        (
+            "services/k8s-audit-pod-exec-file__k8s-audit-pod-exec-file.log",
+            "kubeaudit",
+            {"INFO": 1},
+            2023,
+        ),
         ("services/nextcloud-logs__nextcloud-logs.log", "nextcloud", None, 2022),
         ("services/kasm__kasm-logs.log", "python-json", None, 2023),
-        ("services/aws-cloudtrail-postexploit__aws-cloudtrail-postexploit.log", "cloudtrail",
-         {"ERROR": 3, "INFO": 1}, 2023),
+        (
+            "services/aws-cloudtrail-postexploit__aws-cloudtrail-postexploit.log",
+            "cloudtrail",
+            {"ERROR": 3, "INFO": 1},
+            2023,
+        ),
         ("lnav/logfile_cloudflare.1", "cloudflare", None, 2024),
         ("otlp/logs.json", "otlp", {"INFO": 1}, 2018),
         ("otlp/trace.json", "otlp", {None: 1}, 2018),
     ],
-)  # fmt: skip
+)
 def test_real_files_of_many_programs(
     lake: lakelog.Lake, few: int, name: str, form: str, levels: dict[Any, int] | None, year: int
 ) -> None:
@@ -122,16 +134,24 @@ def lines(*found: Any) -> bytes:
 
 
 PAIRS: dict[str, tuple[bytes, bytes, int]] = {
-    **{name: (lines(*seeds), lines(seeds[0] | dict.fromkeys(("id", "eventID", "eventId"), "9")),
-              len(seeds) + 1)
-       for name, seeds in SEEDS.items()},
+    **{
+        name: (
+            lines(*seeds),
+            lines(seeds[0] | dict.fromkeys(("id", "eventID", "eventId"), "9")),
+            len(seeds) + 1,
+        )
+        for name, seeds in SEEDS.items()
+    },
     "cloudevents": (lines(EVENT), lines(EVENT | {"id": "2"}), 2),
     "docker": (piece("one\n") + piece("tw") + piece("o\n"), piece("oops\n", "stderr"), 3),
     "otlp": (lines(logs(LOG, LOG), spans(SPAN)), lines(logs(LOG)), 4),
-    "json": (json.dumps([{"time": 5, "x": 1}, 7], indent=1).encode() + b"\n",
-             json.dumps({"Records": [{"time": 6}]}, indent=1).encode() + b"\n", 3),
+    "json": (
+        json.dumps([{"time": 5, "x": 1}, 7], indent=1).encode() + b"\n",
+        json.dumps({"Records": [{"time": 6}]}, indent=1).encode() + b"\n",
+        3,
+    ),
     "journald-export": (ENTRY + ENTRY, ENTRY.replace(b"_COMM=sh\n", binary(b"_COMM", b"\n\n")), 3),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("form", PAIRS)

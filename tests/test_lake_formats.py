@@ -77,13 +77,18 @@ def test_files_of_a_name_are_read_by_their_format(make_lake: MakeLake, tmp_path:
 @pytest.mark.parametrize(
     ("glob", "path", "fits"),
     [
-        ("shop.log", "/var/log/shop.log", True), ("shop.log", "/var/log/shop.log.1", True),
-        ("shop.log", "/var/log/shop.log-20260101.gz", True), ("shop.log", "/x/ashop.log", False),
-        ("/var/log/*", "/var/log/a", True), ("/var/log/*", "/srv/log/a", False),
-        ("shop/*.log", "/srv/shop/a.log.zst", True), ("shop/*.log", "/srv/myshop/a.log", False),
-        ("*.log", "/srv/shop/a.log.2", True), ("*.log", "/srv/a.LOG", False),
+        ("shop.log", "/var/log/shop.log", True),
+        ("shop.log", "/var/log/shop.log.1", True),
+        ("shop.log", "/var/log/shop.log-20260101.gz", True),
+        ("shop.log", "/x/ashop.log", False),
+        ("/var/log/*", "/var/log/a", True),
+        ("/var/log/*", "/srv/log/a", False),
+        ("shop/*.log", "/srv/shop/a.log.zst", True),
+        ("shop/*.log", "/srv/myshop/a.log", False),
+        ("*.log", "/srv/shop/a.log.2", True),
+        ("*.log", "/srv/a.LOG", False),
     ],
-)  # fmt: skip
+)
 def test_globs_fit_names_paths_and_rotated_copies(glob: str, path: str, fits: bool) -> None:
     """A glob without a slash is of the name, one with a slash of the path."""
     assert bool(LakeFormat(SHOP, (glob,)).rank(path, None)) is fits

@@ -32,13 +32,13 @@ LINES = {
     ],
     NGINX: [
         '1.2.3.4 - - [30/Sep/2021:08:00:55 +0200] "POST /a HTTP/2.0" 200 5 "http://r/" "A b"'
-        " rt=0.003 10.0.0.1:80 1.1.1.1, 2.2.2.2",
+        " rt=0.003 10.0.0.1:80 1.1.1.1, 2.2.2.2"
     ],
     PARTS: [
         '1588205198899 1.2.3.4 "GET /a?b=1 HTTP/1.1" 200 -',
         '1588205198899 1.2.3.4 "GET /a HTTP/1.1" 302 7',
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("text", LINES)
@@ -71,11 +71,22 @@ def test_what_directives_give(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert first["time"] == dt.datetime(2000, 10, 10, 20, 55, 36, tzinfo=dt.UTC)
     assert (first["level"], first["message"]) == ("WARN", 'GET /x?q="1" HTTP/1.1')
     assert first["data"] == {
-        "vhost": "a.b", "port": 443, "host": "::1", "ident": None, "user": "joe",
-        "method": "GET", "path": "/x", "query": 'q="1"', "protocol": "HTTP/1.1", "status": 404,
-        "sent": 23, "referer": None, "agent": 'M (x) "y"', "duration_us": 1500,
+        "vhost": "a.b",
+        "port": 443,
+        "host": "::1",
+        "ident": None,
+        "user": "joe",
+        "method": "GET",
+        "path": "/x",
+        "query": 'q="1"',
+        "protocol": "HTTP/1.1",
+        "status": 404,
+        "sent": 23,
+        "referer": None,
+        "agent": 'M (x) "y"',
+        "duration_us": 1500,
         "sent_x_id": "id-7",
-    }  # fmt: skip
+    }
     assert (second["level"], second["data"]["duration_us"]) == ("ERROR", None)
     found = audit(lake.store, lake.branch_name, lake.engine, [])
     assert [(f.format, f.wrong) for f in found.files] == [(CUSTOM, 0)]
@@ -97,11 +108,13 @@ def test_variables_and_parts() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("%h %Z", "unknown directive '%Z'"), ("%h %{x}Q", "unknown directive '%{x}Q'"),
-        ("plain words", "no directive in the log format"), ("%h%l", "nothing follows %h"),
+        ("%h %Z", "unknown directive '%Z'"),
+        ("%h %{x}Q", "unknown directive '%{x}Q'"),
+        ("plain words", "no directive in the log format"),
+        ("%h%l", "nothing follows %h"),
         ("%h %", "unknown directive '%'"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_format_is_one_clear_line(text: str, told: str) -> None:
     """It says which directive is wrong, and in what."""
     with pytest.raises(InvalidSetting, match="log format") as caught:

@@ -196,8 +196,7 @@ def test_nothing_large_is_merged_on_the_commit_path(lake: lakelog.Lake) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entries", "level"),
-    [(1, 0), (16, 0), (17, 1), (256, 1), (257, 2), (4096, 2), (100_000, 2)],
+    ("entries", "level"), [(1, 0), (16, 0), (17, 1), (256, 1), (257, 2), (4096, 2), (100_000, 2)]
 )
 def test_a_page_s_level_is_its_power_of_sixteen(entries: int, level: int) -> None:
     """Levels hold at most 16, 256 and 4,096 entries; there is no fourth."""

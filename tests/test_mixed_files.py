@@ -64,8 +64,15 @@ def test_each_line_by_its_style(
     rows = events(lake)
     assert [int(row["s"]) for row in rows] == list(range(20))
     assert [row["level"] for row in rows[12:]] == [
-        "INFO", "ERROR", "WARN", None, "INFO", "ERROR", "INFO", "ERROR",
-    ]  # fmt: skip
+        "INFO",
+        "ERROR",
+        "WARN",
+        None,
+        "INFO",
+        "ERROR",
+        "INFO",
+        "ERROR",
+    ]
     assert_accounted(lake)
 
 
@@ -171,10 +178,13 @@ def test_access_lines_do_not_stick_to_an_error(lake: lakelog.Lake, tmp_path: Pat
     assert_accounted(lake)
 
 
-@pytest.mark.parametrize("last", [
-    "2023-09-05 19:07:03,851 server03 proftpd[7] localhost: USER ccvv_ftp1: No such user found",
-    "bye",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "last",
+    [
+        "2023-09-05 19:07:03,851 server03 proftpd[7] localhost: USER ccvv_ftp1: No such user found",
+        "bye",
+    ],
+)
 def test_a_last_line_without_newline_may_be_text(
     lake: lakelog.Lake, tmp_path: Path, last: str
 ) -> None:

@@ -232,12 +232,18 @@ EXPORT = (
     "</System><EventData><Data Name='to'>läuft</Data></EventData></Event></Events>\r\n"
 )
 WIDE = {
-    "x.log": ("2024-05-01 10:00:00 INFO hällo\r\n2024-05-01 10:00:01 WARN 😀\r\n", "applog",
-              [("INFO", "hällo"), ("WARN", "😀")]),
-    "x.csv": ('"Time","Level","Message"\r\n"2024-05-01 10:00:00","Warning","ü"\r\n', "csv",
-              [("WARN", "ü")]),
+    "x.log": (
+        "2024-05-01 10:00:00 INFO hällo\r\n2024-05-01 10:00:01 WARN 😀\r\n",
+        "applog",
+        [("INFO", "hällo"), ("WARN", "😀")],
+    ),
+    "x.csv": (
+        '"Time","Level","Message"\r\n"2024-05-01 10:00:00","Warning","ü"\r\n',
+        "csv",
+        [("WARN", "ü")],
+    ),
     "x.xml": (EXPORT, "winevent", [("WARN", None)]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("order", ["le", "be"])

@@ -119,9 +119,13 @@ def test_the_schema_beside_the_lake_s_own_tables(lake: lakelog.Lake) -> None:
 )
 @settings(max_examples=40)
 def test_look_ups_agree_with_sql(
-    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch, batches: list[Any], limit: int,
-    steps: list[int], block: int,
-) -> None:  # fmt: skip
+    make_lake: MakeLake,
+    monkeypatch: pytest.MonkeyPatch,
+    batches: list[Any],
+    limit: int,
+    steps: list[int],
+    block: int,
+) -> None:
     """Through appends, seals, compactions and rollbacks each look-up gives what SQL gives."""
     monkeypatch.setattr(packs, "BLOCK", block)
     lake = make_lake(f"lake{next(NUMBERS)}")

@@ -16,23 +16,45 @@ from lakelog.ingest.formats import known, pattern
 
 MARK = {"encoding": "windows-1252"}
 LINES: list[tuple[bytes, dict[str, Any]]] = [
-    (b"2024-10-10 13:55:01,123 INFO [main] a.b.C: caf\xe9 \x80 5", {
-        "level": "INFO", "source": "a.b.C", "message": "café € 5",
-        "data": {"thread": "main", **MARK}}),
-    ("Oct 10 13:55:01 web sshd[7]: Привет \xab".encode() + b"\xd0", {
-        "source": "sshd", "message": "ÐŸÑ€Ð¸Ð²ÐµÑ‚ Â«Ð",
-        "data": {"host": "web", "procid": "7", "pri": None, **MARK}}),
-    ("Oct 10 13:55:01 web sshd[7]: Привет".encode() + b" \xd0", {
-        "source": "sshd", "message": "Привет Ð",
-        "data": {"host": "web", "procid": "7", "pri": None, **MARK}}),
-    (b"\xa1hola, se\xf1or! \x81\x8d\x8f\x90\x9d", {
-        "message": "¡hola, señor! \x81\x8d\x8f\x90\x9d", "data": MARK}),
-    (b'{"type":"A","time":1,"data":{"n":"\xff","encoding":"own"}}', {
-        "data": {"n": "ÿ", "encoding": "own"}}),
+    (
+        b"2024-10-10 13:55:01,123 INFO [main] a.b.C: caf\xe9 \x80 5",
+        {
+            "level": "INFO",
+            "source": "a.b.C",
+            "message": "café € 5",
+            "data": {"thread": "main", **MARK},
+        },
+    ),
+    (
+        "Oct 10 13:55:01 web sshd[7]: Привет \xab".encode() + b"\xd0",
+        {
+            "source": "sshd",
+            "message": "ÐŸÑ€Ð¸Ð²ÐµÑ‚ Â«Ð",
+            "data": {"host": "web", "procid": "7", "pri": None, **MARK},
+        },
+    ),
+    (
+        "Oct 10 13:55:01 web sshd[7]: Привет".encode() + b" \xd0",
+        {
+            "source": "sshd",
+            "message": "Привет Ð",
+            "data": {"host": "web", "procid": "7", "pri": None, **MARK},
+        },
+    ),
+    (
+        b"\xa1hola, se\xf1or! \x81\x8d\x8f\x90\x9d",
+        {"message": "¡hola, señor! \x81\x8d\x8f\x90\x9d", "data": MARK},
+    ),
+    (
+        b'{"type":"A","time":1,"data":{"n":"\xff","encoding":"own"}}',
+        {"data": {"n": "ÿ", "encoding": "own"}},
+    ),
     (b'{"type":"A","time":1,"data":"\xff"}', {"data": "ÿ"}),
-    (b'time=2024-10-10T13:55:01Z msg="\xfcber" k=\xe9', {
-        "message": "über", "data": {"k": "é", **MARK}}),
-]  # fmt: skip
+    (
+        b'time=2024-10-10T13:55:01Z msg="\xfcber" k=\xe9',
+        {"message": "über", "data": {"k": "é", **MARK}},
+    ),
+]
 
 
 def events(lake: lakelog.Lake) -> list[dict[str, Any]]:
@@ -44,9 +66,13 @@ def events(lake: lakelog.Lake) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("times", [1, 600])
 @pytest.mark.parametrize(("line", "told"), LINES, ids=range(len(LINES)))
 def test_a_line_of_an_older_encoding(
-    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    line: bytes, told: dict[str, Any], times: int,
-) -> None:  # fmt: skip
+    lake: lakelog.Lake,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: bytes,
+    told: dict[str, Any],
+    times: int,
+) -> None:
     """It is an event of its format, by SQL as by the exact rule, whose payload says so; each line
     is there once, and more of the file goes on behind it."""
     monkeypatch.setattr(transform, "FEW", 0 if times > 1 else 500)
@@ -94,8 +120,9 @@ def test_columns_are_named_in_the_encoding_of_their_file(
     path.write_bytes("Größe;Ort\n7;Köln\n8;Ulm\n".encode("cp1252"))
     assert lake.ingest(str(path)).quarantined == 0
     assert [event["data"] for event in events(lake)] == [
-        '{"Größe":7,"Ort":"Köln","encoding":"windows-1252"}', '{"Größe":8,"Ort":"Ulm"}',
-    ]  # fmt: skip
+        '{"Größe":7,"Ort":"Köln","encoding":"windows-1252"}',
+        '{"Größe":8,"Ort":"Ulm"}',
+    ]
 
 
 def test_a_file_read_before_is_not_read_again(lake: lakelog.Lake, tmp_path: Path) -> None:

@@ -145,9 +145,12 @@ def test_the_golden_log_gives_its_answers(lake: lakelog.Lake, tmp_path: Path) ->
 @given(events=EVENTS, cuts=st.lists(st.integers(1, 60), max_size=6), chunk=st.integers(40, 300))
 @settings(max_examples=60)
 def test_a_growing_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: list[Event], cuts: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    events: list[Event],
+    cuts: list[int],
     chunk: int,
-) -> None:  # fmt: skip
+) -> None:
     """However a log is written piece by piece, asked in between or not, in whatever order of
     times: each answer is that of going through the whole lines one by one."""
     monkeypatch.setattr(oosfeed, "CHUNK", chunk)
@@ -223,8 +226,11 @@ def test_a_rotated_log_is_read_from_its_start(tmp_path: Path) -> None:
     assert views.podcast_status_view()["failed"] == 1
     path.write_text(line((5, "COMPLETE", "a", "x", "{}")) * 3)
     assert views.podcast_status_view() == {
-        "discovered": 0, "processing": 0, "completed": 1, "failed": 0,
-    }  # fmt: skip
+        "discovered": 0,
+        "processing": 0,
+        "completed": 1,
+        "failed": 0,
+    }
 
 
 def test_a_last_line_counts_once(tmp_path: Path) -> None:
@@ -248,7 +254,7 @@ def test_odd_lines(tmp_path: Path) -> None:
     path.write_bytes(
         good + b"\n  \n" + b'{"timestamp":"2026"}\n' + b"yesterday|FAIL|c|s|i|{}\n"
         b"2026-05-01T11:00:00Z|FAIL|podcast|s\xff|i|{broken\n" + good[:-1]
-    )  # fmt: skip
+    )
     views = lakelog.get_views(path, now=NOW)
     assert views.podcast_status_view()["failed"] == 1
     assert views.error_analysis_view()["error_types"] == {"unknown": 1}

@@ -90,9 +90,11 @@ def test_a_state_outside_the_window_is_refused_in_words(make_lake: MakeLake, ver
     """It is no damage: gc has deleted it, as it was told to, and the message says so."""
     lake, old = gone(make_lake)
     calls = {
-        "at": lambda: lake.at(old), "tag": lambda: lake.tag("v1", old),
-        "branch": lambda: lake.branch("b", old), "rollback": lambda: lake.rollback(old),
-    }  # fmt: skip
+        "at": lambda: lake.at(old),
+        "tag": lambda: lake.tag("v1", old),
+        "branch": lambda: lake.branch("b", old),
+        "rollback": lambda: lake.rollback(old),
+    }
     with pytest.raises(UnknownRef, match="outside the kept history"):
         calls[verb]()
 

@@ -42,8 +42,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", place / "env"], check=True)
     done = subprocess.run(
         [place / "env/bin/python", "-m", "pip", "install", "--quiet", "--retries=1", str(ROOT)],
-        capture_output=True, text=True, cwd=place, env=_outside(),
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=place,
+        env=_outside(),
+    )
     if done.returncode and UNREACHABLE.search(done.stderr):
         last = done.stderr.strip().splitlines()[-1]
         pytest.skip(f"NOT TESTED: no package index is reachable for pip: {last}")
@@ -76,8 +79,9 @@ def test_pip_installs_a_program_that_works(installed: Path, tmp_path: Path) -> N
     _run(lakelog, "ingest", "a.jsonl", cwd=tmp_path)
     rows = _run(lakelog, "sql", "SELECT type, data->>'n' AS n FROM events ORDER BY 1", cwd=tmp_path)
     assert [json.loads(r) for r in rows.splitlines()] == [
-        {"type": "A", "n": "1"}, {"type": "B", "n": "2"}
-    ]  # fmt: skip
+        {"type": "A", "n": "1"},
+        {"type": "B", "n": "2"},
+    ]
     assert "A,1" in _run(lakelog, "view", "cardinality", "--format", "csv", cwd=tmp_path)
     asked = "import lakelog; print(lakelog.open('lake').count(), lakelog.__file__)"
     count, place = _run(installed / "python", "-c", asked, cwd=tmp_path).split(maxsplit=1)

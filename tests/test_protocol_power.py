@@ -23,9 +23,12 @@ MOODS = ["least", "most", "any", "any", "any"]
 
 
 def cuts(
-    cast: str, seed: int, monkeypatch: pytest.MonkeyPatch, skips: Skip = lambda *_: False,
+    cast: str,
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
+    skips: Skip = lambda *_: False,
     count: int = CUTS,
-) -> int:  # fmt: skip
+) -> int:
     """Play one seed, cut its power at several places, recover from each; return how many."""
     journals: list[Journal] = []
 

@@ -78,9 +78,7 @@ def test_a_rewind_in_between_starts_a_seal_anew(
 
     def rewind() -> None:
         first = other.store.refs.read("main", 1).snapshot
-        publish(
-            other.store, "main", lambda *_: Change("rollback", snapshot=first, rewind=True)
-        )  # fmt: skip
+        publish(other.store, "main", lambda *_: Change("rollback", snapshot=first, rewind=True))
 
     before_next_move(monkeypatch, rewind)
     lake.settle()

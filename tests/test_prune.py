@@ -71,8 +71,10 @@ def plain(days: lakelog.Lake) -> Iterator[duckdb.DuckDBPyConnection]:
 
 MOMENTS = st.builds(
     lambda day, hour, micros: START + dt.timedelta(days=day, hours=hour, microseconds=micros),
-    st.integers(-1, DAYS + 1), st.sampled_from([0, 3, 12, 21]), st.sampled_from([-1, 0, 1, 5]),
-)  # fmt: skip
+    st.integers(-1, DAYS + 1),
+    st.sampled_from([0, 3, 12, 21]),
+    st.sampled_from([-1, 0, 1, 5]),
+)
 
 
 def _spell(moment: dt.datetime, form: str) -> str:
@@ -83,14 +85,31 @@ def _spell(moment: dt.datetime, form: str) -> str:
 
 
 FORMS = [
-    "'{iso}'", "'{iso}+00'", "'{east}'", "TIMESTAMP '{iso}'", "TIMESTAMPTZ '{east}'", "'{date}'",
-    "DATE '{date}'", "'{iso}'::TIMESTAMP", "CAST('{iso}' AS TIMESTAMPTZ)",
-    "'{iso}'::TIMESTAMP_S", "'{iso}'::TIMESTAMP_MS", "make_timestamptz({micros})",
-    "to_timestamp({s})", "TIMESTAMP '{iso}' + INTERVAL 1 DAY", "'{iso}'::TIMESTAMPTZ - to_hours(7)",
-    "date_trunc('day', TIMESTAMP '{iso}')", "now() - INTERVAL 1000 DAY", "today()", "NULL",
-    "'infinity'", "'-infinity'", "(SELECT max(time) FROM events WHERE type = 't1')",
-    "'{iso}999'", "ingested_at",
-]  # fmt: skip
+    "'{iso}'",
+    "'{iso}+00'",
+    "'{east}'",
+    "TIMESTAMP '{iso}'",
+    "TIMESTAMPTZ '{east}'",
+    "'{date}'",
+    "DATE '{date}'",
+    "'{iso}'::TIMESTAMP",
+    "CAST('{iso}' AS TIMESTAMPTZ)",
+    "'{iso}'::TIMESTAMP_S",
+    "'{iso}'::TIMESTAMP_MS",
+    "make_timestamptz({micros})",
+    "to_timestamp({s})",
+    "TIMESTAMP '{iso}' + INTERVAL 1 DAY",
+    "'{iso}'::TIMESTAMPTZ - to_hours(7)",
+    "date_trunc('day', TIMESTAMP '{iso}')",
+    "now() - INTERVAL 1000 DAY",
+    "today()",
+    "NULL",
+    "'infinity'",
+    "'-infinity'",
+    "(SELECT max(time) FROM events WHERE type = 't1')",
+    "'{iso}999'",
+    "ingested_at",
+]
 CONSTANTS = st.builds(_spell, MOMENTS, st.sampled_from(FORMS))
 TIME = st.sampled_from(["time", "e.time", '"time"', "TIME", "e.Time"])
 COMPARE = st.sampled_from([">", ">=", "<", "<=", "=", "<>", "IS DISTINCT FROM"])
@@ -131,14 +150,22 @@ ATOMS = st.one_of(
     st.builds("{} >= {}".format, COLUMN, NAME),
     st.sampled_from(
         [
-            "time::DATE = '2024-03-04'", "date_trunc('day', time) > '2024-03-10'", "source IS NULL",
-            "coalesce(source, '') = ''", "type LIKE 't%'", "data::INT > 700", "true", "false",
-            "type || '' = 't1'", "time > (SELECT TIMESTAMPTZ '2024-03-09')",
-            "type COLLATE NOCASE = 'T1'", "type = 't1' COLLATE NOCASE",
+            "time::DATE = '2024-03-04'",
+            "date_trunc('day', time) > '2024-03-10'",
+            "source IS NULL",
+            "coalesce(source, '') = ''",
+            "type LIKE 't%'",
+            "data::INT > 700",
+            "true",
+            "false",
+            "type || '' = 't1'",
+            "time > (SELECT TIMESTAMPTZ '2024-03-09')",
+            "type COLLATE NOCASE = 'T1'",
+            "type = 't1' COLLATE NOCASE",
             "time > TIMESTAMPTZ '2024-03-05' AT TIME ZONE 'Asia/Tokyo'",
         ]
     ),
-)  # fmt: skip
+)
 WHERE = st.recursive(
     ATOMS,
     lambda inner: st.one_of(
@@ -195,9 +222,13 @@ def test_several_mentions_read_what_each_needs(
     named=st.booleans(),
 )
 def test_parameters_prune_like_constants(
-    days: lakelog.Lake, plain: duckdb.DuckDBPyConnection, moments: Any, form: str, name: Any,
+    days: lakelog.Lake,
+    plain: duckdb.DuckDBPyConnection,
+    moments: Any,
+    form: str,
+    name: Any,
     named: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Bound values of every kind give the rows that a plain table gives."""
     make = {
         "aware": lambda m: m,

@@ -387,9 +387,24 @@ def test_tables_made_by_the_user_stay(lake: lakelog.Lake) -> None:
 # --- other states by name -------------------------------------------------------------------------
 
 NAMES = [
-    "v1", "V1", "a b", "x.y", "a/b", "a'b", "ünï", "日本", "100%", "select", "events", "0",
-    "temp", "system", "memory", "lakelog_1", "main.events",
-]  # fmt: skip
+    "v1",
+    "V1",
+    "a b",
+    "x.y",
+    "a/b",
+    "a'b",
+    "ünï",
+    "日本",
+    "100%",
+    "select",
+    "events",
+    "0",
+    "temp",
+    "system",
+    "memory",
+    "lakelog_1",
+    "main.events",
+]
 
 
 @pytest.mark.parametrize("kind", ["tag", "branch"])

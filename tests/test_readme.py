@@ -54,16 +54,25 @@ def test_cells_of_a_notebook_run(tmp_path: Path) -> None:
     page = ROOT / "docs" / "querying.md"
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     environment = {
-        **os.environ, "PATH": path, "LAKELOG_LAKE": "lake", "IPYTHONDIR": str(tmp_path),
-        "PLOOMBER_STATS_ENABLED": "false", "HOME": str(tmp_path),
-    }  # fmt: skip
+        **os.environ,
+        "PATH": path,
+        "LAKELOG_LAKE": "lake",
+        "IPYTHONDIR": str(tmp_path),
+        "PLOOMBER_STATS_ENABLED": "false",
+        "HOME": str(tmp_path),
+    }
     start = ["sh", "-euc", blocks(page)[0][1]]
     subprocess.run(start, cwd=tmp_path, env=environment, check=True)
     (cells,) = CELLS.findall(page.read_text("utf-8"))
     done = subprocess.run(
-        [sys.executable, "-c", NOTEBOOK], cwd=tmp_path, env=environment, input=cells,
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        [sys.executable, "-c", NOTEBOOK],
+        cwd=tmp_path,
+        env=environment,
+        input=cells,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -32,10 +32,23 @@ QUARANTINED = {
 HEADED = ("csv", "zeek", "w3c", "bulk", "json", "otlp")
 """Formats of which not each line is an event: headers, actions, lines of a document."""
 OF_FILES = {
-    "what", "licence", "sha256", "newline_bytes", "crlf", "ends_with_newline", "utf8",
-    "first_bad_byte", "nul_bytes", "bom", "xml_ok", "xml_error", "root", "bytes", "lines",
+    "what",
+    "licence",
+    "sha256",
+    "newline_bytes",
+    "crlf",
+    "ends_with_newline",
+    "utf8",
+    "first_bad_byte",
+    "nul_bytes",
+    "bom",
+    "xml_ok",
+    "xml_error",
+    "root",
+    "bytes",
+    "lines",
     "blank_lines",
-}  # fmt: skip
+}
 """Facts of the bytes of a file, of which the lake keeps none."""
 NOT_ASKED = {
     ("lnav/logfile_w3c.*", "directive_lines"): "headers name columns and are no events",
@@ -47,12 +60,17 @@ NOT_ASKED = {
         (document, key): "lines of a document, which is one event"
         for document in ("cloudevents/*.json", "nab/*.json")
         for key in (
-            "json_lines_ok", "json_lines_bad", "line_types", "distinct_top_keys",
-            "keys_in_every_object", "distinct_leaf_paths", "conflicting_path_count",
+            "json_lines_ok",
+            "json_lines_bad",
+            "line_types",
+            "distinct_top_keys",
+            "keys_in_every_object",
+            "distinct_leaf_paths",
+            "conflicting_path_count",
             "paths_with_conflicting_scalar_types",
         )
     },
-}  # fmt: skip
+}
 """Facts that count something else than what the lake holds, and what."""
 
 
@@ -80,7 +98,7 @@ KEYS_MAX = 40
 QUESTIONS: dict[str, dict[str, str]] = {
     "*": {
         "esc_bytes": "SELECT coalesce(sum(length(message) - length(replace(message, chr(27), ''))),"
-        " 0) FROM events",
+        " 0) FROM events"
     },
     "loghub/*.log": {
         "nonblank_lines": "SELECT count(*) FROM events",
@@ -238,7 +256,7 @@ QUESTIONS: dict[str, dict[str, str]] = {
         "langs": f"SELECT s->>'lang', count(*) {STATUSES} GROUP BY 1",
         "max_id": f"SELECT max((s->>'id')::BIGINT) {STATUSES}",
     },
-}  # fmt: skip
+}
 
 
 def files() -> list[str]:
@@ -285,11 +303,15 @@ def members(lake: lakelog.Lake, name: str, form: Any) -> dict[str, Any]:
     conflicts = {path: sorted(types) for path, types in kinds.items() if len(types) > 1}
     everywhere |= {key for key, count in keys.items() if count == ok}
     return {
-        "json_lines_ok": ok, "json_lines_bad": bad, "line_types": {"dict": ok},
-        "distinct_top_keys": len(keys.keys() | moved), "distinct_leaf_paths": len({*kinds, *moved}),
+        "json_lines_ok": ok,
+        "json_lines_bad": bad,
+        "line_types": {"dict": ok},
+        "distinct_top_keys": len(keys.keys() | moved),
+        "distinct_leaf_paths": len({*kinds, *moved}),
         "keys_in_every_object": sorted(everywhere)[:KEYS_MAX],
-        "paths_with_conflicting_scalar_types": conflicts, "conflicting_path_count": len(conflicts),
-    }  # fmt: skip
+        "paths_with_conflicting_scalar_types": conflicts,
+        "conflicting_path_count": len(conflicts),
+    }
 
 
 def leaves(lake: lakelog.Lake) -> dict[str, set[str]]:

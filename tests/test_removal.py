@@ -76,9 +76,12 @@ class Place:
         """Audit with the backups that the lake knows."""
         known = shelves(self.lake)
         return audit(
-            self.lake.store, "main", self.lake.engine, list(paths),
+            self.lake.store,
+            "main",
+            self.lake.engine,
+            list(paths),
             backups=lambda name, keys: copies_of(known, name, keys),
-        )  # fmt: skip
+        )
 
 
 @pytest.fixture
@@ -202,10 +205,11 @@ CHANGES: dict[str, Change] = {
     "damaged backup": lambda p: os.truncate(shelves(p.lake)[0].look().backups[0].path, 7),
     "no backup": lambda p: os.unlink(shelves(p.lake)[0].look().backups[0].path),
     "a link": lambda p: (
-        os.rename(p.root / "a.log.1", p.root / "b"), os.symlink("b", p.root / "a.log.1"),
+        os.rename(p.root / "a.log.1", p.root / "b"),
+        os.symlink("b", p.root / "a.log.1"),
     ),
     "rows taken back": lambda p: p.lake.rollback(f"@{p.lake.log()[-1].move.number}"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -286,10 +290,20 @@ def test_kill_9_while_logs_rotate(tmp_path: Path) -> None:
     logs, chance = tmp_path / "logs", random.Random(4)
     logs.mkdir()
     words = [
-        "watch", str(logs), "--interval", "0.1", "--backup-dir", str(tmp_path / "backups"),
-        "--backup-interval", "0.1", "--backup-zstd", "--remove-processed", "--remove-after", "1s",
+        "watch",
+        str(logs),
+        "--interval",
+        "0.1",
+        "--backup-dir",
+        str(tmp_path / "backups"),
+        "--backup-interval",
+        "0.1",
+        "--backup-zstd",
+        "--remove-processed",
+        "--remove-after",
+        "1s",
         "-q",
-    ]  # fmt: skip
+    ]
     command = [sys.executable, "-m", "lakelog", "--lake", str(tmp_path / "lake"), *words]
     written = 0
     for turn in range(8):

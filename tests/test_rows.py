@@ -30,9 +30,10 @@ EVENT = st.fixed_dictionaries(
     optional={
         **dict.fromkeys("category source subject level message id item_id".split(), TEXT),
         "time": st.datetimes().map(lambda t: f"{t.isoformat()}Z") | st.integers(1, 2 * 10**9),
-        "data": DATA, "more": DATA,
+        "data": DATA,
+        "more": DATA,
     },
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,9 @@ def engine() -> Iterator[Any]:
 def frame(lines: list[bytes], flags: int, nth: int = 0) -> wal.Frame:
     text = b"".join(line + b"\n" for line in lines)
     payload = zstandard.ZstdCompressor().compress(text)
-    return wal.Frame(f"w{nth}", nth, len(lines), flags, 7 * nth, 1_777_630_000_123_456 + nth,
-                     len(text), payload)  # fmt: skip
+    return wal.Frame(
+        f"w{nth}", nth, len(lines), flags, 7 * nth, 1_777_630_000_123_456 + nth, len(text), payload
+    )
 
 
 def both(engine: Any, frames: list[wal.Frame]) -> tuple[Any, Any]:

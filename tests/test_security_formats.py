@@ -22,40 +22,123 @@ from tests.test_text_formats import edited
 
 HEAD = {"vendor": "Acme", "product": "Wall|2", "version": "1.0"}
 LINES: list[tuple[str, str, str | None, dict[str, Any]]] = [
-    ("cef", r"Sep 19 2023 08:26:10 fw1 CEF:0|Acme|Wall\|2|1.0|100|worm stopped|10|src=10.0.0.1"
-     r" rt=Sep 19 2023 08:26:10.123 UTC msg=Detected a\=b \\ and more  act=",
-     "2023-09-19T08:26:10.123",
-     {"type": "cef", "level": "FATAL", "source": "Wall|2", "category": "100",
-      "message": r"Detected a=b \ and more", "data": HEAD | {
-          "class": "100", "name": "worm stopped", "severity": "10", "src": "10.0.0.1",
-          "rt": "Sep 19 2023 08:26:10.123 UTC", "msg": r"Detected a=b \ and more", "act": ""}}),
-    ("cef", r"<134>1 2023-09-19T08:26:10.5+02:00 fw1 app - - - CEF:1|Acme|Wall\|2|1.0|x|login|Low|"
-     "suser=a b severity=7 severity=8", "2023-09-19T06:26:10.5", {
-         "type": "cef", "level": "INFO", "source": "Wall|2", "category": "x", "message": "login",
-         "data": HEAD | {"class": "x", "name": "login", "severity": "Low", "host": "fw1",
-                         "suser": "a b", "severity_": "7", "severity__": "8"}}),
-    ("cef", r"0|Acme|Wall\|2|1.0|7|scan|5|start=1695111970123", "2023-09-19T08:26:10.123", {
-        "type": "cef", "level": "WARN", "source": "Wall|2", "category": "7", "message": "scan",
-        "data": HEAD | {"class": "7", "name": "scan", "severity": "5", "start": "1695111970123"}}),
-    ("cef", r"CEF: 0|Acme|Wall\|2|1.0|7|scan||", None, {
-        "type": "cef", "source": "Wall|2", "category": "7", "message": "scan",
-        "data": HEAD | {"class": "7", "name": "scan", "severity": ""}}),
-    ("leef", "2023-09-19T08:26:10Z qr LEEF:1.0|Acme|Wall\\|2|1.0|41|src=1.2.3.4\tsev=8"
-     "\tusrName=joe",
-     "2023-09-19T08:26:10", {
-         "type": "leef", "level": "ERROR", "source": "Wall|2", "category": "41",
-         "data": HEAD | {"class": "41", "host": "qr", "src": "1.2.3.4", "sev": "8",
-                         "usrName": "joe"}}),
-    ("leef", r"LEEF:2.0|Acme|Wall\|2|1.0|41|^|cat=anomaly^devTime=1695111970123^url=a=b^x^msg=no",
-     "2023-09-19T08:26:10.123", {
-         "type": "leef", "source": "Wall|2", "category": "41", "message": "no",
-         "data": HEAD | {"class": "41", "cat": "anomaly", "devTime": "1695111970123",
-                         "url": "a=b^x", "msg": "no"}}),
-    ("leef", r"LEEF:2.0|Acme|Wall\|2|1.0|41|0x7C|sev=1|devTime=Sep 19 2023 08:26:10|",
-     "2023-09-19T08:26:10", {
-         "type": "leef", "level": "INFO", "source": "Wall|2", "category": "41", "data": HEAD | {
-             "class": "41", "sev": "1", "devTime": "Sep 19 2023 08:26:10"}}),
-]  # fmt: skip
+    (
+        "cef",
+        r"Sep 19 2023 08:26:10 fw1 CEF:0|Acme|Wall\|2|1.0|100|worm stopped|10|src=10.0.0.1"
+        r" rt=Sep 19 2023 08:26:10.123 UTC msg=Detected a\=b \\ and more  act=",
+        "2023-09-19T08:26:10.123",
+        {
+            "type": "cef",
+            "level": "FATAL",
+            "source": "Wall|2",
+            "category": "100",
+            "message": r"Detected a=b \ and more",
+            "data": HEAD
+            | {
+                "class": "100",
+                "name": "worm stopped",
+                "severity": "10",
+                "src": "10.0.0.1",
+                "rt": "Sep 19 2023 08:26:10.123 UTC",
+                "msg": r"Detected a=b \ and more",
+                "act": "",
+            },
+        },
+    ),
+    (
+        "cef",
+        r"<134>1 2023-09-19T08:26:10.5+02:00 fw1 app - - - CEF:1|Acme|Wall\|2|1.0|x|login|Low|"
+        "suser=a b severity=7 severity=8",
+        "2023-09-19T06:26:10.5",
+        {
+            "type": "cef",
+            "level": "INFO",
+            "source": "Wall|2",
+            "category": "x",
+            "message": "login",
+            "data": HEAD
+            | {
+                "class": "x",
+                "name": "login",
+                "severity": "Low",
+                "host": "fw1",
+                "suser": "a b",
+                "severity_": "7",
+                "severity__": "8",
+            },
+        },
+    ),
+    (
+        "cef",
+        r"0|Acme|Wall\|2|1.0|7|scan|5|start=1695111970123",
+        "2023-09-19T08:26:10.123",
+        {
+            "type": "cef",
+            "level": "WARN",
+            "source": "Wall|2",
+            "category": "7",
+            "message": "scan",
+            "data": HEAD
+            | {"class": "7", "name": "scan", "severity": "5", "start": "1695111970123"},
+        },
+    ),
+    (
+        "cef",
+        r"CEF: 0|Acme|Wall\|2|1.0|7|scan||",
+        None,
+        {
+            "type": "cef",
+            "source": "Wall|2",
+            "category": "7",
+            "message": "scan",
+            "data": HEAD | {"class": "7", "name": "scan", "severity": ""},
+        },
+    ),
+    (
+        "leef",
+        "2023-09-19T08:26:10Z qr LEEF:1.0|Acme|Wall\\|2|1.0|41|src=1.2.3.4\tsev=8\tusrName=joe",
+        "2023-09-19T08:26:10",
+        {
+            "type": "leef",
+            "level": "ERROR",
+            "source": "Wall|2",
+            "category": "41",
+            "data": HEAD
+            | {"class": "41", "host": "qr", "src": "1.2.3.4", "sev": "8", "usrName": "joe"},
+        },
+    ),
+    (
+        "leef",
+        r"LEEF:2.0|Acme|Wall\|2|1.0|41|^|cat=anomaly^devTime=1695111970123^url=a=b^x^msg=no",
+        "2023-09-19T08:26:10.123",
+        {
+            "type": "leef",
+            "source": "Wall|2",
+            "category": "41",
+            "message": "no",
+            "data": HEAD
+            | {
+                "class": "41",
+                "cat": "anomaly",
+                "devTime": "1695111970123",
+                "url": "a=b^x",
+                "msg": "no",
+            },
+        },
+    ),
+    (
+        "leef",
+        r"LEEF:2.0|Acme|Wall\|2|1.0|41|0x7C|sev=1|devTime=Sep 19 2023 08:26:10|",
+        "2023-09-19T08:26:10",
+        {
+            "type": "leef",
+            "level": "INFO",
+            "source": "Wall|2",
+            "category": "41",
+            "data": HEAD | {"class": "41", "sev": "1", "devTime": "Sep 19 2023 08:26:10"},
+        },
+    ),
+]
 SCHEMA = "http://schemas.microsoft.com/win/2004/08/events/event"
 SYSTEM = (
     "<System><Provider Name='Microsoft-Windows-Security-Auditing' Guid='{54849625-5478}'/>"
@@ -86,13 +169,15 @@ JSON_OF_SERVICE = {
         "#attributes": {"xmlns": SCHEMA},
         "System": {
             "Provider": {"#attributes": {"Name": "Service Control Manager"}},
-            "EventID": {"#attributes": {"Qualifiers": 16384}, "#text": 7036}, "Level": 4,
+            "EventID": {"#attributes": {"Qualifiers": 16384}, "#text": 7036},
+            "Level": 4,
             "TimeCreated": {"#attributes": {"SystemTime": "2021-03-03T12:47:27.371669Z"}},
-            "Channel": "System", "Computer": "WIN",
+            "Channel": "System",
+            "Computer": "WIN",
         },
         "EventData": {"Data": {"#text": ["Spooler", "running"]}, "Binary": None},
     }
-}  # fmt: skip
+}
 DUMPED = "".join(f"Record {n}\n{json.dumps(JSON_OF_SERVICE, indent=2)}\n" for n in (1, 2))
 
 
@@ -155,31 +240,50 @@ def test_every_field_of_an_event_of_windows(engine: Any) -> None:
     assert found["time"] == dt.datetime(2023, 5, 1, 10, 0, 0, 123456, tzinfo=dt.UTC)
     columns = ("type", "category", "level", "source", "subject", "message", "id")
     assert [found[column] for column in columns] == [
-        "winevent", "Security", "ERROR", "Microsoft-Windows-Security-Auditing",
-        "DC01.example.com", "An account\n\tfailed to log on.", None,
-    ]  # fmt: skip
+        "winevent",
+        "Security",
+        "ERROR",
+        "Microsoft-Windows-Security-Auditing",
+        "DC01.example.com",
+        "An account\n\tfailed to log on.",
+        None,
+    ]
     body = json.loads(found["data"])["Event"]
     assert body["EventData"] == {"TargetUserName": "a&b", "LogonType": "3", "Empty": None}
     assert body["System"] == {
-        "Provider": {"#attributes": {"Name": "Microsoft-Windows-Security-Auditing",
-                                     "Guid": "{54849625-5478}"}},
-        "EventID": 4625, "Version": 0, "Level": 2, "Task": 12544, "Opcode": 0,
+        "Provider": {
+            "#attributes": {
+                "Name": "Microsoft-Windows-Security-Auditing",
+                "Guid": "{54849625-5478}",
+            }
+        },
+        "EventID": 4625,
+        "Version": 0,
+        "Level": 2,
+        "Task": 12544,
+        "Opcode": 0,
         "Keywords": "0x8010000000000000",
         "TimeCreated": {"#attributes": {"SystemTime": "2023-05-01T10:00:00.1234567Z"}},
-        "EventRecordID": 229977, "Correlation": None,
+        "EventRecordID": 229977,
+        "Correlation": None,
         "Execution": {"#attributes": {"ProcessID": 516, "ThreadID": "007"}},
-        "Channel": "Security", "Computer": "DC01.example.com", "Security": None,
-    }  # fmt: skip
+        "Channel": "Security",
+        "Computer": "DC01.example.com",
+        "Security": None,
+    }
 
 
 @pytest.mark.parametrize(
     ("text", "count"),
     [
-        (f"{LOGON}\r\n{LOGON}\r\n", 2), (f"\ufeff{XML}\n<Events>{LOGON}{LOGON}</Events>", 2),
-        (f"{XML}\n<Events>\n  {SERVICE}\n  {SERVICE}\n</Events>\n", 2), (DUMP, 2), (DUMPED, 2),
+        (f"{LOGON}\r\n{LOGON}\r\n", 2),
+        (f"\ufeff{XML}\n<Events>{LOGON}{LOGON}</Events>", 2),
+        (f"{XML}\n<Events>\n  {SERVICE}\n  {SERVICE}\n</Events>\n", 2),
+        (DUMP, 2),
+        (DUMPED, 2),
         (f"{SERVICE}\n", 1),
     ],
-)  # fmt: skip
+)
 def test_exports_of_every_shape(
     lake: lakelog.Lake, tmp_path: Path, engine: Any, text: str, count: int
 ) -> None:
@@ -203,20 +307,23 @@ def test_xml_means_what_its_json_means() -> None:
 BOMB = (
     '<!DOCTYPE Event [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
     + LOGON.replace("a&amp;b", "&b;")
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (BOMB, "text outside"), (LOGON.replace("a&amp;b", "&b;"), "undefined entity"),
-        (LOGON[:-9], "one without end"), (f"words {LOGON}", "text outside"),
+        (BOMB, "text outside"),
+        (LOGON.replace("a&amp;b", "&b;"), "undefined entity"),
+        (LOGON[:-9], "one without end"),
+        (f"words {LOGON}", "text outside"),
         (LOGON.replace("</Data>", "", 1), "not XML"),
         (LOGON.replace("<Data ", "<a>" * 100_000 + "<Data ", 1), "nested deeper than 64"),
         (LOGON.replace("EventID", "X"), "no EventID"),
-        (LOGON.replace("xmlns", "\x01"), "not XML"), (LOGON + "\xff", "text outside"),
+        (LOGON.replace("xmlns", "\x01"), "not XML"),
+        (LOGON + "\xff", "text outside"),
     ],
-)  # fmt: skip
+)
 def test_xml_that_is_spoilt_or_hostile_is_refused(text: str, reason: str) -> None:
     """No entity is expanded, no depth exhausted; what is no event is quarantined with a reason."""
     with pytest.raises(InvalidEvent) as caught:

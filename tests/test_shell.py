@@ -63,16 +63,37 @@ def ask(asker: Asker, query: str, **params: Any) -> Any:
 @pytest.mark.parametrize(
     ("text", "whole"),
     [
-        ("SELECT 1;", True), ("SELECT 1", False), ("SELECT 1;\n", True), ("SELECT 1; -- c", True),
-        ("SELECT 1 -- no;", False), ("SELECT ';", False), ("SELECT ';';", True),
-        ("SELECT 'it''s;", False), ('SELECT "a;', False), ("SELECT $$a;", False),
-        ("SELECT $x$a;$x$;", True), ("/* a;", False), ("-- a;\n", False), ("FROM events", False),
-        ("FROM events;", True), ("SELECT 1; SELECT 2", False), ("SELECT 1; SELECT 2;", True),
-        ("SELCT 1;", True), ("SELECT (1;", True), ("SELCT 1", False), ("", True), (" \n", True),
-        (";", True), ("/* ; */ ;", True), (".help", True), (".at v1", True), ("quit", True),
-        ("EXIT;", True), ("quite", False),
+        ("SELECT 1;", True),
+        ("SELECT 1", False),
+        ("SELECT 1;\n", True),
+        ("SELECT 1; -- c", True),
+        ("SELECT 1 -- no;", False),
+        ("SELECT ';", False),
+        ("SELECT ';';", True),
+        ("SELECT 'it''s;", False),
+        ('SELECT "a;', False),
+        ("SELECT $$a;", False),
+        ("SELECT $x$a;$x$;", True),
+        ("/* a;", False),
+        ("-- a;\n", False),
+        ("FROM events", False),
+        ("FROM events;", True),
+        ("SELECT 1; SELECT 2", False),
+        ("SELECT 1; SELECT 2;", True),
+        ("SELCT 1;", True),
+        ("SELECT (1;", True),
+        ("SELCT 1", False),
+        ("", True),
+        (" \n", True),
+        (";", True),
+        ("/* ; */ ;", True),
+        (".help", True),
+        (".at v1", True),
+        ("quit", True),
+        ("EXIT;", True),
+        ("quite", False),
     ],
-)  # fmt: skip
+)
 def test_a_text_is_whole_at_its_semicolon(talking: shell.Shell, text: str, whole: bool) -> None:
     """Enter runs what ends outside strings and comments, or what no more words would mend."""
     assert talking.is_whole(text) is whole
@@ -318,8 +339,9 @@ def test_tables_schema_and_help_tell_what_there_is(
     assert "13 events" in out
     out, _ = told(talking, capsys, ".schema mine")
     assert [line.split() for line in out.splitlines()[2:]] == [
-        ["mine", "a", "INTEGER"], ["mine", "d", "DATE"],
-    ]  # fmt: skip
+        ["mine", "a", "INTEGER"],
+        ["mine", "d", "DATE"],
+    ]
     assert '"v1".events' in told(talking, capsys, '.schema "v1".events')[0]
     assert len(told(talking, capsys, ".schema")[0].splitlines()) == 2 + 13 + 5 + 2
     out, _ = told(talking, capsys, ".h")
@@ -331,11 +353,15 @@ def test_tables_schema_and_help_tell_what_there_is(
 @pytest.mark.parametrize(
     ("typed", "command"),
     [
-        ("\\?", ".help"), ("help", ".help"), ("\\d", ".tables"), ("\\dt", ".tables"),
-        ("\\d events", ".schema events"), ("\\d+ reliability", ".schema reliability"),
+        ("\\?", ".help"),
+        ("help", ".help"),
+        ("\\d", ".tables"),
+        ("\\dt", ".tables"),
+        ("\\d events", ".schema events"),
+        ("\\d+ reliability", ".schema reliability"),
         ("\\timing", ".timer"),
     ],
-)  # fmt: skip
+)
 def test_commands_of_other_shells_work(
     talking: shell.Shell, capsys: pytest.CaptureFixture[str], typed: str, command: str
 ) -> None:
@@ -360,10 +386,14 @@ def test_backslash_q_leaves(talking: shell.Shell, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("given", "lines", "words"),
     [
-        ("less -S", 40, ["less", "-S"]), ("less", 5, []), ("", 40, []), ("no-such-pager", 40, []),
-        ("'", 40, []), (None, 40, ["less"]),
+        ("less -S", 40, ["less", "-S"]),
+        ("less", 5, []),
+        ("", 40, []),
+        ("no-such-pager", 40, []),
+        ("'", 40, []),
+        (None, 40, ["less"]),
     ],
-)  # fmt: skip
+)
 def test_a_pager_is_for_tall_texts_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, given: str | None, lines: int, words: list[str]
 ) -> None:
@@ -413,20 +443,31 @@ def offered(words: Words, text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("SELECT sub", "SELECT subject"), ("SELECT * FROM ev", "SELECT * FROM events"),
-        ("FROM quar", "FROM quarantine"), ("FROM rel", "FROM reliability"),
-        ("FROM ome", "FROM omega."), ("FROM omega.pat", "FROM omega.patterns"),
-        ("sel", "select"), ("SEL", "SELECT"),
-        ("SELECT date_tr", "SELECT date_trunc("), ("SELECT * FROM v", 'SELECT * FROM "v1".'),
-        ('FROM "v', 'FROM "v1".'), ('FROM "v1".ev', 'FROM "v1".events'),
-        ("FROM v1.qu", "FROM v1.quarantine"), ("SELECT e.lev", "SELECT e.level"),
+        ("SELECT sub", "SELECT subject"),
+        ("SELECT * FROM ev", "SELECT * FROM events"),
+        ("FROM quar", "FROM quarantine"),
+        ("FROM rel", "FROM reliability"),
+        ("FROM ome", "FROM omega."),
+        ("FROM omega.pat", "FROM omega.patterns"),
+        ("sel", "select"),
+        ("SEL", "SELECT"),
+        ("SELECT date_tr", "SELECT date_trunc("),
+        ("SELECT * FROM v", 'SELECT * FROM "v1".'),
+        ('FROM "v', 'FROM "v1".'),
+        ('FROM "v1".ev', 'FROM "v1".events'),
+        ("FROM v1.qu", "FROM v1.quarantine"),
+        ("SELECT e.lev", "SELECT e.level"),
         ("FROM events WHERE events.ti", "FROM events WHERE events.time"),
-        ("WHERE type = 'P", "WHERE type = 'PING'"), ("WHERE type = 'i", "WHERE type = 'it''s'"),
+        ("WHERE type = 'P", "WHERE type = 'PING'"),
+        ("WHERE type = 'i", "WHERE type = 'it''s'"),
         ("WHERE level IN ('DEBUG', 'E", "WHERE level IN ('DEBUG', 'ERROR'"),
-        (".fo", ".format"), (".format nd", ".format ndjson"), (".at v", ".at v1"),
-        (".timer o", ".timer on"), (".schema ev", ".schema events"),
+        (".fo", ".format"),
+        (".format nd", ".format ndjson"),
+        (".at v", ".at v1"),
+        (".timer o", ".timer on"),
+        (".schema ev", ".schema events"),
     ],
-)  # fmt: skip
+)
 def test_tab_completes(words: Words, lake: lakelog.Lake, text: str, expected: str) -> None:
     """Columns, tables, refs, functions, keywords, values and commands, by what stands before."""
     lake.settle()
@@ -460,11 +501,18 @@ def test_tab_offers_nothing_where_nothing_fits(words: Words, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "kind", "place"),
     [
-        ("a 'b", "text", 2), ("a 'b'", "", 5), ("a 'b''", "text", 2), ("'a' \"b", "name", 4),
-        ("\"a'b\" 'c", "text", 6), ("-- it's", "line", 0), ("-- it's\n", "", 8),
-        ("/* '", "block", 0), ("/* ' */ 'x", "text", 8), ("", "", 0),
+        ("a 'b", "text", 2),
+        ("a 'b'", "", 5),
+        ("a 'b''", "text", 2),
+        ("'a' \"b", "name", 4),
+        ("\"a'b\" 'c", "text", 6),
+        ("-- it's", "line", 0),
+        ("-- it's\n", "", 8),
+        ("/* '", "block", 0),
+        ("/* ' */ 'x", "text", 8),
+        ("", "", 0),
     ],
-)  # fmt: skip
+)
 def test_an_open_quote_is_found(text: str, kind: str, place: int) -> None:
     """Quotes in comments and in other quotes open nothing."""
     assert open_token(text) == (kind, place)

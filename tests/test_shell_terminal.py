@@ -75,12 +75,16 @@ def type_keys(lake: lakelog.Lake, asker: Asker) -> Callable[..., str]:
 @pytest.mark.parametrize(
     ("keys", "text"),
     [
-        ("SELECT 1;\r", "SELECT 1;"), ("SELECT 1\r, 2;\r", "SELECT 1\n, 2;"),
-        ("SELECT ';\r';\r", "SELECT ';\n';"), (".at v1\r", ".at v1"), ("quit\r", "quit"),
-        ("SELECT 1\x1b\r", "SELECT 1"), ("\r", ""),
+        ("SELECT 1;\r", "SELECT 1;"),
+        ("SELECT 1\r, 2;\r", "SELECT 1\n, 2;"),
+        ("SELECT ';\r';\r", "SELECT ';\n';"),
+        (".at v1\r", ".at v1"),
+        ("quit\r", "quit"),
+        ("SELECT 1\x1b\r", "SELECT 1"),
+        ("\r", ""),
         ("\x1b[200~SELECT\n1;\x1b[201~\r", "SELECT\n1;"),
     ],
-)  # fmt: skip
+)
 def test_enter_knows_what_is_whole(type_keys: Callable[..., str], keys: str, text: str) -> None:
     """Enter submits a whole text, else goes on below or takes a completion; Alt-Enter submits."""
     assert type_keys(keys) == text
@@ -175,9 +179,14 @@ class Terminal:
         self._raw, self._seen = b"", 0
         given = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "NO_COLOR": ""}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", self._START, *words], stdin=theirs, stdout=theirs,
-            stderr=theirs, start_new_session=True, cwd=ROOT, env={**given, **environment},
-        )  # fmt: skip
+            [sys.executable, "-c", self._START, *words],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            cwd=ROOT,
+            env={**given, **environment},
+        )
         os.close(theirs)
 
     def type(self, text: str) -> None:

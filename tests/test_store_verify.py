@@ -73,9 +73,7 @@ def test_a_page_that_goes_while_verify_reads_is_named(make_lake: MakeLake) -> No
             page.unlink()
 
     found = lake.verify(progress=progress).problems
-    assert [(p.path, p.reason) for p in found] == [
-        (str(page), "the manifest or page is missing"),
-    ]
+    assert [(p.path, p.reason) for p in found] == [(str(page), "the manifest or page is missing")]
 
 
 def test_a_branch_without_moves_is_named(lake: lakelog.Lake) -> None:
@@ -99,9 +97,7 @@ def test_a_move_of_a_lake_that_went_another_way_is_named(make_lake: MakeLake, ho
         lake.snapshot("here")
         lake.snapshot("here again")
         shutil.copy(taken, lake.store.layout.move("main", 5))
-    assert said(lake) == [
-        ("000000000005.json", "it does not name the move before it", "damage"),
-    ]
+    assert said(lake) == [("000000000005.json", "it does not name the move before it", "damage")]
 
 
 def test_a_strange_file_beside_the_wals_is_named_and_set_aside(lake: lakelog.Lake) -> None:
@@ -198,8 +194,10 @@ def test_a_frame_half_written_by_a_living_writer(
     put(half)
     kinds = [p.kind for p in lake.verify().problems]
     assert (kinds, len(looks)) == {
-        "goes on": ([], 2), "stays": (["torn"], 3), "is sealed and trimmed": ([], 1),
-    }[way]  # fmt: skip
+        "goes on": ([], 2),
+        "stays": (["torn"], 3),
+        "is sealed and trimmed": ([], 1),
+    }[way]
 
 
 def test_packed_moves_under_another_name_are_named(

@@ -41,11 +41,19 @@ CELLS = {
 HEADS = {
     "zeek": (zeek, ZEEK, CELLS["zeek"].split(), "\t"),
     "w3c": (w3c, W3C, [*CELLS["w3c"].split(), '"a b"'], " "),
-    "csv": (delimited, 'time,level,message,"n o",id,\n', [
-        *(c.replace("\\n", "\n") for c in CELLS["csv"].split()), "", " x "], ","),
-    "tsv": (delimited, "timestamp\tmessage\tvalue\r\n", [
-        *CELLS["tsv"].split(), "", "a b", '"x\ty"'], "\t"),
-}  # fmt: skip
+    "csv": (
+        delimited,
+        'time,level,message,"n o",id,\n',
+        [*(c.replace("\\n", "\n") for c in CELLS["csv"].split()), "", " x "],
+        ",",
+    ),
+    "tsv": (
+        delimited,
+        "timestamp\tmessage\tvalue\r\n",
+        [*CELLS["tsv"].split(), "", "a b", '"x\ty"'],
+        "\t",
+    ),
+}
 
 
 def made(engine: Any, form: Any, data: bytes, few: int) -> tuple[dict[int, Any], list[int]]:
@@ -233,15 +241,26 @@ def test_what_a_csv_record_is(lake: lakelog.Lake, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 1500])
-@pytest.mark.parametrize(("header", "row", "level", "data"), [
-    ("date,time,level,message", "2024-05-01,10:00:00.5,warning,x", "WARN",
-     {"level": "warning"}),
-    ("Time,Level,Message", "2024-05-01 10:00:00.5,Error,x", "ERROR", None),
-    ("Event DateTime;Severity;Message;Port", "2024-05-01T12:00:00.500+02:00;info;x;80", "INFO",
-     {"Port": 80}),
-    ("Message,Date,Time", "x,2024-05-01,10:00:00.5", None, None),
-    ("time,message,Timestamp", "10:00:00,x,1714557600.5", None, {"time": "10:00:00"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("header", "row", "level", "data"),
+    [
+        (
+            "date,time,level,message",
+            "2024-05-01,10:00:00.5,warning,x",
+            "WARN",
+            {"level": "warning"},
+        ),
+        ("Time,Level,Message", "2024-05-01 10:00:00.5,Error,x", "ERROR", None),
+        (
+            "Event DateTime;Severity;Message;Port",
+            "2024-05-01T12:00:00.500+02:00;info;x;80",
+            "INFO",
+            {"Port": 80},
+        ),
+        ("Message,Date,Time", "x,2024-05-01,10:00:00.5", None, None),
+        ("time,message,Timestamp", "10:00:00,x,1714557600.5", None, {"time": "10:00:00"}),
+    ],
+)
 def test_where_tables_have_their_times(
     lake: lakelog.Lake, tmp_path: Path, header: str, row: str, level: str, data: Any, count: int
 ) -> None:
@@ -256,10 +275,16 @@ def test_where_tables_have_their_times(
     assert (grade, message, json.loads(payload or "null")) == (level, "x", data)
 
 
-@pytest.mark.parametrize(("header", "row"), [
-    ("Time,x", "0.5,1"), ("time,x", "06:55:46,1"), ("Date,Time,x", "Dec,06:55:46,1"),
-    ("date,time,x", "081109,203615,1"), ("Date,x", "17/06/09,1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("Time,x", "0.5,1"),
+        ("time,x", "06:55:46,1"),
+        ("Date,Time,x", "Dec,06:55:46,1"),
+        ("date,time,x", "081109,203615,1"),
+        ("Date,x", "17/06/09,1"),
+    ],
+)
 def test_what_is_no_time_stays_data(
     lake: lakelog.Lake, tmp_path: Path, header: str, row: str
 ) -> None:
@@ -291,9 +316,10 @@ def test_tables_that_grow_are_audited(
 ) -> None:
     """Taken in wherever it was cut, each record is there once, and an audit says so."""
     rows = {
-        "zeek": "1588205198.8\tC1\t5\tT\ta,b\t1.5\tx\n", "csv": '2024-05-01,info,"a\nb",1,,\n',
+        "zeek": "1588205198.8\tC1\t5\tT\ta,b\t1.5\tx\n",
+        "csv": '2024-05-01,info,"a\nb",1,,\n',
         "w3c": "2024-05-01 10:00:01 1.2.3.4 /x 404 x\n",
-    }  # fmt: skip
+    }
     text = HEADS[name][1] + rows[name] * 4
     at = len(HEADS[name][1]) + cut
     path = tmp_path / ("grows.csv" if name == "csv" else "grows.log")

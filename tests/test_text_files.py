@@ -120,8 +120,9 @@ def test_apache_errors_are_as_people_read_them(lake: lakelog.Lake) -> None:
     assert (report.events, report.quarantined) == (known["nonblank_lines"], 0)
     found = events(lake)
     assert counted(e["level"] for e in found) == {
-        "ERROR": int(known["error_lines"]), "INFO": int(known["notice_lines"]),
-    }  # fmt: skip
+        "ERROR": int(known["error_lines"]),
+        "INFO": int(known["notice_lines"]),
+    }
     for event, label in zip(found, labels("Apache_2k"), strict=True):
         assert f"{event['time']:%a %b %d %H:%M:%S %Y}" == label["Time"]
         assert event["message"] == label["Content"].strip()
@@ -199,8 +200,10 @@ def test_pairs_of_real_programs(lake: lakelog.Lake) -> None:
         ("lnav/logfile_syslog.3", "syslog", (17, 0)),
         ("lnav/logfile_bad_syslog.0", "syslog", (4, 0)),
         ("lnav/logfile_haproxy.0", "syslog", (17, 0)),
-        ("lnav/logfile_crlf.0", "applog", (2, 0)), ("lnav/logfile_java.0", "applog", (20, 0)),
-        ("lnav/logfile_bunyan.0", "bunyan", (10, 0)), ("lnav/logfile_w3c.2", "w3c", (14, 0)),
+        ("lnav/logfile_crlf.0", "applog", (2, 0)),
+        ("lnav/logfile_java.0", "applog", (20, 0)),
+        ("lnav/logfile_bunyan.0", "bunyan", (10, 0)),
+        ("lnav/logfile_w3c.2", "w3c", (14, 0)),
         ("services/charon-ipsec-logs__charon-ipsec-logs.log", "syslog", (154, 0)),
         ("services/opnsense-gui-auth__opnsense-gui-auth.log", "syslog", (6, 0)),
         ("services/sabnzbd-logs__sabnzbd-logs.log", "applog", (5, 0)),
@@ -210,7 +213,7 @@ def test_pairs_of_real_programs(lake: lakelog.Lake) -> None:
         ("services/tcpudp-flood-traefik__tcpudp-flood-traefik.log", "logfmt", (1226, 0)),
         ("services/authentik-logs__authentik-logs.log", "jsonl", (3, 0)),
     ],
-)  # fmt: skip
+)
 @pytest.mark.usefixtures("few")
 def test_real_files_are_told_and_counted(
     lake: lakelog.Lake, name: str, form: str, counts: tuple[int, int]
@@ -224,13 +227,16 @@ def test_real_files_are_told_and_counted(
 @pytest.mark.parametrize(
     ("form", "name"),
     [
-        (access, "web/apache_combined_access.log"), (syslog, "loghub/OpenSSH_2k.log"),
+        (access, "web/apache_combined_access.log"),
+        (syslog, "loghub/OpenSSH_2k.log"),
         (access, "services/CVE-2024-38475__CVE-2024-38475.log"),
         (syslog, "services/charon-ipsec-bf__charon-ipsec-bf.log"),
-        (logfmt, "lnav/logfile_logfmt.0"), (applog, "loghub/Apache_2k.log"),
-        (applog, "loghub/HDFS_2k.log"), (applog, f"{KAFKA}controller.log.2016-12-19-18"),
+        (logfmt, "lnav/logfile_logfmt.0"),
+        (applog, "loghub/Apache_2k.log"),
+        (applog, "loghub/HDFS_2k.log"),
+        (applog, f"{KAFKA}controller.log.2016-12-19-18"),
     ],
-)  # fmt: skip
+)
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_real_lines_with_bytes_changed(form: Any, name: str, data: Any) -> None:

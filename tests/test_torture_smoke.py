@@ -20,15 +20,31 @@ from tests.torture.rows import ROWS
 from tests.torture.run import Finding, Result, play, run
 
 CASES = {
-    "kills": 0, "ingest": 0, "states": 14, "calls": 11, "lies": 4, "full": 1, "corrupt": 3,
-    "schedule": 0, "gc": 0, "history": 1, "sequence": 0, "watch": 400, "fuzz": 3, "clock": 2,
-    "leaks": 0, "planted": 8, "views": 0, "repair": 3, "logrotate": 11,
-    "forgeries": 0, "honestsets": 0, "years": 0,
-}  # fmt: skip
+    "kills": 0,
+    "ingest": 0,
+    "states": 14,
+    "calls": 11,
+    "lies": 4,
+    "full": 1,
+    "corrupt": 3,
+    "schedule": 0,
+    "gc": 0,
+    "history": 1,
+    "sequence": 0,
+    "watch": 400,
+    "fuzz": 3,
+    "clock": 2,
+    "leaks": 0,
+    "planted": 8,
+    "views": 0,
+    "repair": 3,
+    "logrotate": 11,
+    "forgeries": 0,
+    "honestsets": 0,
+    "years": 0,
+}
 """Of each row that needs neither root nor seconds, the case to play."""
-FOUND = [
-    ("identity", 902, 318), ("identity", 902, 713), ("repair", 77, 1), ("repair", 5, 22),
-]  # fmt: skip
+FOUND = [("identity", 902, 318), ("identity", 902, 713), ("repair", 77, 1), ("repair", 5, 22)]
 """Cases (row, seed, number) that were wrong once, and whose cause has no test of its own."""
 
 

@@ -40,9 +40,14 @@ def test_a_label_is_a_class_label_on_the_card(tmp_path: Path) -> None:
     """Its classes are numbered in order of their names, quoted so that YAML reads any text."""
     labelled(tmp_path, ["b", "no", 'a"q: #'])
     assert features(tmp_path)[2:] == [
-        '  - name: "label"', "    dtype:", "      class_label:", "        names:",
-        "          '0': \"a\\\"q: #\"", "          '1': \"b\"", "          '2': \"no\"",
-    ]  # fmt: skip
+        '  - name: "label"',
+        "    dtype:",
+        "      class_label:",
+        "        names:",
+        '          \'0\': "a\\"q: #"',
+        "          '1': \"b\"",
+        "          '2': \"no\"",
+    ]
     assert train.check(str(tmp_path / "set")).leaks == ()
 
 

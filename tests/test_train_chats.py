@@ -29,9 +29,12 @@ def assert_is_the_conversation(messages: list[dict[str, Any]]) -> None:
     said = [(m["role"], m["content"]) for m in messages]
     answered = RESULT if said[3][1] == RESULT else json.dumps({"result": RESULT})
     assert [(r, json.dumps(json.loads(c)) if c and c[:1] == "{" else c) for r, c in said] == [
-        ("system", SYSTEM), ("user", ASK), ("assistant", None), ("tool", answered),
+        ("system", SYSTEM),
+        ("user", ASK),
+        ("assistant", None),
+        ("tool", answered),
         ("assistant", ANSWER),
-    ]  # fmt: skip
+    ]
     (call,) = messages[2]["tool_calls"]
     assert call["function"]["name"] == samples.NAME
     assert json.loads(call["function"]["arguments"]) == samples.ARGUMENTS
@@ -74,9 +77,14 @@ def test_every_dialect_is_exported(home: Path) -> None:
 INSTRUCTIONS = [
     {"instruction": "Translate.", "input": "Hallo", "output": "Hello"},
     {"instruction": "Translate.", "context": "Hallo", "response": "Hello", "category": "x"},
-    {"instruction": "Translate.", "input": "Hallo", "output": "Hello", "system": "Be brief.",
-     "history": [["Hi", "Hi!"]]},
-]  # fmt: skip
+    {
+        "instruction": "Translate.",
+        "input": "Hallo",
+        "output": "Hello",
+        "system": "Be brief.",
+        "history": [["Hi", "Hi!"]],
+    },
+]
 
 
 @pytest.mark.parametrize("payload", INSTRUCTIONS)
@@ -106,7 +114,7 @@ MEDIA: list[tuple[str, dict[str, Any]]] = [
     ("file", {"type": "input_file", "file_id": "f"}),
     ("file", {"type": "document", "source": {"type": "url", "url": "https://x/y.pdf"}}),
     ("file", {"document": {"format": "pdf", "name": "x", "source": {"bytes": "aGk="}}}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("medium", "part"), MEDIA)
@@ -129,7 +137,7 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("builtin_call", {"executableCode": {"language": "PYTHON", "code": "1"}}),
     ("other_part", {"type": "hologram", "data": 1}),
     ("field", {"type": "text", "text": "x", "citations": [{"cited_text": "y"}]}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("reason", "part"), OTHERS)
@@ -142,11 +150,13 @@ def test_other_parts_are_counted(reason: str, part: dict[str, Any]) -> None:
 
 
 FIELDS: list[tuple[str, dict[str, Any]]] = [
-    ("reasoning", {"reasoning_content": "hm"}), ("image", {"images": ["aGk="]}),
+    ("reasoning", {"reasoning_content": "hm"}),
+    ("image", {"images": ["aGk="]}),
     ("audio", {"audio": {"id": "a", "data": "aGk=", "transcript": "yes"}}),
-    ("field", {"weight": 1}), ("field", {"annotations": [{"type": "url_citation"}]}),
+    ("field", {"weight": 1}),
+    ("field", {"annotations": [{"type": "url_citation"}]}),
     ("builtin_call", {"invalid_tool_calls": [{"name": "f", "args": "{"}]}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("reason", "fields"), FIELDS)
@@ -177,10 +187,14 @@ def test_parallel_calls_without_ids_are_paired() -> None:
     contents = [
         {"role": "user", "parts": [{"text": "q"}]},
         {"role": "model", "parts": [{"functionCall": {"name": "f", "args": a}} for a in args]},
-        {"role": "user", "parts": [
-            {"functionResponse": {"name": "f", "response": {"result": n}}} for n in range(2)]},
+        {
+            "role": "user",
+            "parts": [
+                {"functionResponse": {"name": "f", "response": {"result": n}}} for n in range(2)
+            ],
+        },
         {"role": "model", "parts": [{"text": "a"}]},
-    ]  # fmt: skip
+    ]
     (chat,) = chats({"contents": contents})
     messages = paired(chat.messages)
     ids = [call["id"] for call in messages[1]["tool_calls"]]
@@ -189,41 +203,67 @@ def test_parallel_calls_without_ids_are_paired() -> None:
 
 
 CALLS = [("a", "f", '{"x":1}'), ("b", "g", "{}")]
-_BLOCKS = [{"index": n, "content_block": {"type": "tool_use", "id": i, "name": f, "input": {}}}
-           for n, (i, f, _) in enumerate(CALLS)]  # fmt: skip
+_BLOCKS = [
+    {"index": n, "content_block": {"type": "tool_use", "id": i, "name": f, "input": {}}}
+    for n, (i, f, _) in enumerate(CALLS)
+]
 STREAMS: dict[str, list[dict[str, Any]]] = {
-    "openai": [{"choices": [{"index": 0, "delta": {"tool_calls": [delta]}}]} for delta in (
-        {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}},
-        {"index": 0, "function": {"arguments": '{"x":'}},
-        {"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}},
-        {"index": 0, "function": {"arguments": "1}"}},
-    )],
+    "openai": [
+        {"choices": [{"index": 0, "delta": {"tool_calls": [delta]}}]}
+        for delta in (
+            {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}},
+            {"index": 0, "function": {"arguments": '{"x":'}},
+            {
+                "index": 1,
+                "id": "b",
+                "type": "function",
+                "function": {"name": "g", "arguments": "{}"},
+            },
+            {"index": 0, "function": {"arguments": "1}"}},
+        )
+    ],
     "anthropic": [
         *({"type": "content_block_start", **block} for block in _BLOCKS),
-        *({"type": "content_block_delta", "index": 0,
-           "delta": {"type": "input_json_delta", "partial_json": text}}
-          for text in ('{"x"', ":1}")),
+        *(
+            {
+                "type": "content_block_delta",
+                "index": 0,
+                "delta": {"type": "input_json_delta", "partial_json": text},
+            }
+            for text in ('{"x"', ":1}")
+        ),
     ],
     "bedrock": [
-        *({"contentBlockStart": {"contentBlockIndex": n,
-                                 "start": {"toolUse": {"toolUseId": i, "name": f}}}}
-          for n, (i, f, _) in enumerate(CALLS)),
-        *({"contentBlockDelta": {"contentBlockIndex": n, "delta": {"toolUse": {"input": text}}}}
-          for n, text in ((0, '{"x":'), (0, "1}"), (1, "{}"))),
+        *(
+            {
+                "contentBlockStart": {
+                    "contentBlockIndex": n,
+                    "start": {"toolUse": {"toolUseId": i, "name": f}},
+                }
+            }
+            for n, (i, f, _) in enumerate(CALLS)
+        ),
+        *(
+            {"contentBlockDelta": {"contentBlockIndex": n, "delta": {"toolUse": {"input": text}}}}
+            for n, text in ((0, '{"x":'), (0, "1}"), (1, "{}"))
+        ),
     ],
     "openai responses": [
-        {"type": "response.output_item.done",
-         "item": {"type": "function_call", "call_id": i, "name": f, "arguments": arguments}}
+        {
+            "type": "response.output_item.done",
+            "item": {"type": "function_call", "call_id": i, "name": f, "arguments": arguments},
+        }
         for i, f, arguments in CALLS
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", STREAMS)
 def test_streamed_calls_are_one_turn(kind: str) -> None:
     """Calls whose arguments came in pieces are whole, and parallel ones are one message."""
-    (chat,) = chats({"request": {"messages": [{"role": "user", "content": "q"}]},
-                     "response": STREAMS[kind]})  # fmt: skip
+    (chat,) = chats(
+        {"request": {"messages": [{"role": "user", "content": "q"}]}, "response": STREAMS[kind]}
+    )
     assert not chat.lost
     (_, answer) = chat.messages
     functions = [(call["id"], call["function"]) for call in answer["tool_calls"]]
@@ -238,12 +278,21 @@ def test_what_cannot_be_read_is_counted_once() -> None:
 
 
 STRANGE: list[Any] = [
-    {"method": "GET", "status": 200}, {"text": "a log line"}, {"message": "hi", "level": "INFO"},
-    {"request": "GET / HTTP/1.1", "response": "200"}, {"messages": ["mail one", "mail two"]},
-    {"from": "a@example.org", "content": "a mail"}, {"prompt": "$ ", "shell": "bash"}, 17, "x",
-    ["x"], {"result": "ok"}, {"type": "user", "data": {"id": 5}}, {"body": {"content": "x"}},
+    {"method": "GET", "status": 200},
+    {"text": "a log line"},
+    {"message": "hi", "level": "INFO"},
+    {"request": "GET / HTTP/1.1", "response": "200"},
+    {"messages": ["mail one", "mail two"]},
+    {"from": "a@example.org", "content": "a mail"},
+    {"prompt": "$ ", "shell": "bash"},
+    17,
+    "x",
+    ["x"],
+    {"result": "ok"},
+    {"type": "user", "data": {"id": 5}},
+    {"body": {"content": "x"}},
     {"query": "select 1", "rows": 5},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("payload", STRANGE)
@@ -288,8 +337,14 @@ def test_messages_without_a_role_need_consent(home: Path) -> None:
 
 def test_kept_columns_exist_and_come_along(home: Path) -> None:
     """`keep` names columns of the selection; a name that is none is refused."""
-    events = [{"type": "chat", "subject": "s", "level": "INFO",
-               "data": {"input": "q", "output": "a", "user": {"id": 7}}}]  # fmt: skip
+    events = [
+        {
+            "type": "chat",
+            "subject": "s",
+            "level": "INFO",
+            "data": {"input": "q", "output": "a", "user": {"id": 7}},
+        }
+    ]
     with lake_of(home / "lake", events) as lake:
         for shape in ({}, {"role": "data.role", "content": "data.content"}):
             made = recipe("messages", shape={**shape, "keep": ["nowhere"]}, **ALL)
@@ -330,8 +385,27 @@ def test_traces_lose_no_call_and_no_tool() -> None:
 def mutated(value: Any, rng: random.Random, odds: float = 0.04) -> Any:
     """Return a value with some of its members replaced by what nobody expects there."""
     if rng.random() < odds:
-        return rng.choice([None, 0, -1.5, "", "x", "[", "[1]", '{"a":1}', [], {}, [None], [[]],
-                           {"text": 1}, ["a", "b"], True, {"type": "text"}, [[["x"]]]])  # fmt: skip
+        return rng.choice(
+            [
+                None,
+                0,
+                -1.5,
+                "",
+                "x",
+                "[",
+                "[1]",
+                '{"a":1}',
+                [],
+                {},
+                [None],
+                [[]],
+                {"text": 1},
+                ["a", "b"],
+                True,
+                {"type": "text"},
+                [[["x"]]],
+            ]
+        )
     if isinstance(value, dict):
         return {key: mutated(inner, rng, odds) for key, inner in value.items()}
     if isinstance(value, list):

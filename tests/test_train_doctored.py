@@ -159,9 +159,12 @@ def test_a_rebuild_runs_only_recipes_that_the_lake_knows(home: Path, tmp_path: P
 
 @pytest.mark.parametrize(
     "sql",
-    ["SELECT 1 AS x); COPY (SELECT 1) TO '{}'; SELECT * FROM (SELECT 1 AS x",
-     "SELECT 1 AS x; COPY (SELECT 1) TO '{}'", "COPY (SELECT 1) TO '{}'"],
-)  # fmt: skip
+    [
+        "SELECT 1 AS x); COPY (SELECT 1) TO '{}'; SELECT * FROM (SELECT 1 AS x",
+        "SELECT 1 AS x; COPY (SELECT 1) TO '{}'",
+        "COPY (SELECT 1) TO '{}'",
+    ],
+)
 def test_a_recipe_selects_and_does_nothing_else(home: Path, tmp_path: Path, sql: str) -> None:
     """A recipe whose query goes on after its SELECT is refused before anything of it runs."""
     target = tmp_path / "written.csv"

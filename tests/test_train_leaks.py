@@ -87,8 +87,11 @@ def plant_time(path: Path, rng: random.Random) -> None:
 
 
 PLANTS: dict[str, Callable[[Path, random.Random], None]] = {
-    "exact": plant_exact, "near": plant_near, "group": plant_group, "time": plant_time,
-}  # fmt: skip
+    "exact": plant_exact,
+    "near": plant_near,
+    "group": plant_group,
+    "time": plant_time,
+}
 
 
 @pytest.mark.parametrize("kind", PLANTS)
@@ -156,9 +159,11 @@ def test_clean_sets_raise_nothing(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     with lake_of(tmp_path / "lake", notes(300, 100, seed=seed)) as lake:
         shapes: list[tuple[str, dict[str, Any]]] = [
-            ("events", {}), ("text", {"keep": ["data.tag", "level"]}),
-            ("classification", {"label": "level", "keep": ["data.tag"]}), ("sequence", {}),
-        ]  # fmt: skip
+            ("events", {}),
+            ("text", {"keep": ["data.tag", "level"]}),
+            ("classification", {"label": "level", "keep": ["data.tag"]}),
+            ("sequence", {}),
+        ]
         for kind, shape in shapes:
             split = rng.choice([{}, {"group": "subject"}, FENCE])
             made = recipe(kind, NOTES, shape=shape, split=split)

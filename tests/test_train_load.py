@@ -28,35 +28,54 @@ from tests.support.trainsets import lake_of, recipe
 EVENTS = [
     *trainsets.notes(200),
     *(
-        {"type": "AI_DECISION" if n % 2 else "COMPLETE", "subject": f"job{n // 2 % 40}",
-         "time": f"2026-10-01T{n // 60:02d}:{n % 60:02d}:00Z",
-         "data": {"options": ["a", "b"], "chosen": "a", "reward": 1.5}}
+        {
+            "type": "AI_DECISION" if n % 2 else "COMPLETE",
+            "subject": f"job{n // 2 % 40}",
+            "time": f"2026-10-01T{n // 60:02d}:{n % 60:02d}:00Z",
+            "data": {"options": ["a", "b"], "chosen": "a", "reward": 1.5},
+        }
         for n in range(240)
     ),
     *(
-        {"type": "chat", "subject": f"c{n // 2}",
-         "time": f"2026-10-02T00:{n // 60:02d}:{n % 60:02d}Z",
-         "data": {"role": "assistant" if n % 2 else "user", "content": text}}
+        {
+            "type": "chat",
+            "subject": f"c{n // 2}",
+            "time": f"2026-10-02T00:{n // 60:02d}:{n % 60:02d}Z",
+            "data": {"role": "assistant" if n % 2 else "user", "content": text},
+        }
         for n, text in enumerate(trainsets.texts(160, 8))
     ),
     *(
-        {"type": "answer", "subject": f"p{n // 2}", "time": "2026-10-03T00:00:00Z",
-         "data": {"prompt": f"p{n // 2} {text}" if n % 2 else f"p{n // 2}", "response": text,
-                  "score": n % 2, "chosen": text, "rejected": text + " not"}}
+        {
+            "type": "answer",
+            "subject": f"p{n // 2}",
+            "time": "2026-10-03T00:00:00Z",
+            "data": {
+                "prompt": f"p{n // 2} {text}" if n % 2 else f"p{n // 2}",
+                "response": text,
+                "score": n % 2,
+                "chosen": text,
+                "rejected": text + " not",
+            },
+        }
         for n, text in enumerate(trainsets.texts(160, 9))
     ),
-]  # fmt: skip
+]
 RECIPES: dict[str, dict[str, Any]] = {
     "events": recipe("events", "SELECT * FROM events WHERE type = 'note'", shape={"data": "typed"}),
     "text": recipe("text", "SELECT * FROM events WHERE type = 'note'"),
-    "classification": recipe("classification", "SELECT * FROM events WHERE type = 'note'",
-                             shape={"label": "level"}),
+    "classification": recipe(
+        "classification", "SELECT * FROM events WHERE type = 'note'", shape={"label": "level"}
+    ),
     "messages": recipe("messages", "SELECT * FROM events WHERE type = 'chat'"),
     "decision": recipe("decision", shape={"outcome": ["COMPLETE"], "reward": "data.reward"}),
-    "preference": recipe("preference", "SELECT * FROM events WHERE type = 'answer'",
-                         shape={"chosen": "data.chosen", "rejected": "data.rejected"}),
+    "preference": recipe(
+        "preference",
+        "SELECT * FROM events WHERE type = 'answer'",
+        shape={"chosen": "data.chosen", "rejected": "data.rejected"},
+    ),
     "sequence": recipe("sequence"),
-}  # fmt: skip
+}
 
 LOADER = """
 import json, os, sys
@@ -112,11 +131,19 @@ def interpreter() -> str:
 def test_datasets_and_pandas_load_every_shape(sets: Path, tmp_path: Path) -> None:
     """load_dataset finds the splits and columns of the card, offline, at once and as a stream."""
     environment = {
-        **os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path),
-    }  # fmt: skip
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HOME": str(tmp_path),
+    }
     paths = [str(sets / kind) for kind in SHAPES]
-    done = subprocess.run([interpreter(), "-c", LOADER, *paths], env=environment, timeout=300,
-                          capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [interpreter(), "-c", LOADER, *paths],
+        env=environment,
+        timeout=300,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     for kind in SHAPES:

@@ -89,8 +89,11 @@ def test_clusters_are_what_is_connected() -> None:
     base = [f"w{n}" for n in range(40)]
     chain = [" ".join([*base[4 * k :], *(f"x{k}{n}" for n in range(4 * k))]) for k in range(3)]
     assert clustered([chain[0], "else", chain[1], None, chain[2]]).first.tolist() in (
-        [0, 1, 0, 3, 0], [0, 1, 0, 3, 4], [0, 1, 2, 3, 2], [0, 1, 2, 3, 4],
-    )  # fmt: skip
+        [0, 1, 0, 3, 0],
+        [0, 1, 0, 3, 4],
+        [0, 1, 2, 3, 2],
+        [0, 1, 2, 3, 4],
+    )
     same = clustered(["a b c", "x", "C, b; A!", None, None, ""])
     assert same.first.tolist() == [0, 1, 0, 3, 4, 5]
 

@@ -147,8 +147,10 @@ def test_lineage_has_the_rows_of_the_data(home: Path) -> None:
         texts = dict(lake.sql("SELECT seq, message FROM events").fetchall())
     for data in (home / "out/data").glob("*.parquet"):
         lineage = home / "out/lineage" / data.name
-        sizes = [[m.row_group(n).num_rows for n in range(m.num_row_groups)]
-                 for m in map(pq.read_metadata, (data, lineage))]  # fmt: skip
+        sizes = [
+            [m.row_group(n).num_rows for n in range(m.num_row_groups)]
+            for m in map(pq.read_metadata, (data, lineage))
+        ]
         assert sizes[0] == sizes[1]
         found = pq.read_table(lineage)["events"].to_pylist()
         assert [texts[seq] for (seq,) in found] == pq.read_table(data)["text"].to_pylist()

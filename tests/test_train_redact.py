@@ -48,12 +48,22 @@ def token(rng: random.Random) -> str:
         return "".join(rng.choices(of, k=count))
 
     upper, hexes = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", "0123456789abcdef"
-    return rng.choice([
-        f"AKIA{some(16, upper)}", f"ghp_{some(36)}", f"glpat-{some(20)}",
-        f"xoxb-{some(12, '0123456789')}-{some(24)}", f"AIza{some(35)}", f"sk_live_{some(24)}",
-        f"sk-proj-{some(48)}", f"hf_{some(34)}", f"npm_{some(36)}", f"dop_v1_{some(64, hexes)}",
-        f"eyJ{some(20)}.eyJ{some(30)}.{some(43)}", f"SG.{some(22)}.{some(43)}",
-    ])  # fmt: skip
+    return rng.choice(
+        [
+            f"AKIA{some(16, upper)}",
+            f"ghp_{some(36)}",
+            f"glpat-{some(20)}",
+            f"xoxb-{some(12, '0123456789')}-{some(24)}",
+            f"AIza{some(35)}",
+            f"sk_live_{some(24)}",
+            f"sk-proj-{some(48)}",
+            f"hf_{some(34)}",
+            f"npm_{some(36)}",
+            f"dop_v1_{some(64, hexes)}",
+            f"eyJ{some(20)}.eyJ{some(30)}.{some(43)}",
+            f"SG.{some(22)}.{some(43)}",
+        ]
+    )
 
 
 def address(rng: random.Random) -> str:
@@ -64,10 +74,17 @@ def address(rng: random.Random) -> str:
 
 def phone(rng: random.Random) -> str:
     a, b, c = rng.randrange(201, 990), rng.randrange(201, 990), rng.randrange(1000, 9999)
-    return rng.choice([
-        f"+1 {a} {b} {c}", f"({a}) {b}-{c}", f"{a}-{b}-{c}", f"+49 30 {c}{b}", f"+1{a}{b}{c}",
-        f"+44 20 {c} {c}", f"{a}.{b}.{c}",
-    ])  # fmt: skip
+    return rng.choice(
+        [
+            f"+1 {a} {b} {c}",
+            f"({a}) {b}-{c}",
+            f"{a}-{b}-{c}",
+            f"+49 30 {c}{b}",
+            f"+1{a}{b}{c}",
+            f"+44 20 {c} {c}",
+            f"{a}.{b}.{c}",
+        ]
+    )
 
 
 def email(rng: random.Random) -> str:
@@ -82,9 +99,14 @@ def name(rng: random.Random) -> str:
 
 
 MAKERS: dict[str, Callable[[random.Random], str]] = {
-    "email": email, "phone": phone, "ip": address, "card": card, "iban": iban, "key": token,
+    "email": email,
+    "phone": phone,
+    "ip": address,
+    "card": card,
+    "iban": iban,
+    "key": token,
     "name": name,
-}  # fmt: skip
+}
 
 
 def real_lines(most: int = 4000) -> list[str]:
@@ -97,8 +119,10 @@ def real_lines(most: int = 4000) -> list[str]:
 
 def redacted(home: Path, lines: list[str], mode: str = "mask", **more: Any) -> list[str]:
     """Return the lines as an export has them, in their order."""
-    events = [{"type": "log", "message": line or "-", "data": {"n": n, "t": line}}
-              for n, line in enumerate(lines)]  # fmt: skip
+    events = [
+        {"type": "log", "message": line or "-", "data": {"n": n, "t": line}}
+        for n, line in enumerate(lines)
+    ]
     query = "SELECT (data->>'$.n')::INT AS n, message, data FROM events"
     redact = {"kinds": "all", "mode": mode, **more}
     made = recipe("events", query, redact=redact, split={"train": 1.0})
@@ -127,14 +151,20 @@ def test_what_was_planted_in_real_lines_is_gone(home: Path, kind: str) -> None:
 def test_what_is_alike_is_left_alone(home: Path) -> None:
     """Versions, clocks, ids, wrong checksums, units and words are no finds."""
     lines = [
-        "Apache/2.4.41 (Ubuntu) at 12:34:56.789 on Tuesday", "oid 1.3.6.1.4.1.311 build 1.2.3",
-        "id 1758931200123456 epoch 1758931200123", "card 4111111111111112",
+        "Apache/2.4.41 (Ubuntu) at 12:34:56.789 on Tuesday",
+        "oid 1.3.6.1.4.1.311 build 1.2.3",
+        "id 1758931200123456 epoch 1758931200123",
+        "card 4111111111111112",
         "300.1.2.3 is no address",
-        "DE89370400440532013001 is no account", "getty@tty1.service started",
+        "DE89370400440532013001 is no account",
+        "getty@tty1.service started",
         "MAC 00:1a:2b:3c:4d:5e",
-        "+0200 offset, 2026-11-20 date, 555-1234", "sk-short ghp_tooshort", "logo@2x.png",
-        "std::vector<Foo::Bar> a::b", "GET /a/b?c=d HTTP/1.1 200 5123 17",
-    ]  # fmt: skip
+        "+0200 offset, 2026-11-20 date, 555-1234",
+        "sk-short ghp_tooshort",
+        "logo@2x.png",
+        "std::vector<Foo::Bar> a::b",
+        "GET /a/b?c=d HTTP/1.1 200 5123 17",
+    ]
     assert redacted(home, lines) == lines
 
 
@@ -191,8 +221,10 @@ def test_groups_survive_pseudonyms_and_are_refused_by_masks(
     """People as groups are split by what they were; a mask that would merge them is refused."""
     from lakelog.errors import ExportRefused
 
-    events = [{"type": "t", "subject": f"u{n % 50}@example.com", "message": f"hello {n}"}
-              for n in range(200)]  # fmt: skip
+    events = [
+        {"type": "t", "subject": f"u{n % 50}@example.com", "message": f"hello {n}"}
+        for n in range(200)
+    ]
     monkeypatch.setenv("THE_KEY", "k1")
     keyed = {"kinds": ["email"], "mode": "pseudonym", "key_env": "THE_KEY"}
     split = {"group": "subject"}
@@ -212,22 +244,26 @@ def test_groups_survive_pseudonyms_and_are_refused_by_masks(
 def test_json_stays_json(home: Path) -> None:
     """Finds inside escapes, keys and bare numbers are replaced, and the payload still parses."""
     payloads = [
-        {"t": 'line\nbob@example.com\t"1.2.3.4"'}, {"p": "C:\\users\\10.0.0.1\\x"},
+        {"t": 'line\nbob@example.com\t"1.2.3.4"'},
+        {"p": "C:\\users\\10.0.0.1\\x"},
         {"card": 4111111111111111, "n": [4111111111111111, 5]},
         {"bob@example.com": "4111111111111111, 1"},
         {"deep": [{"x": ["GB82 WEST 1234 5698 7654 32"]}]},
-    ]  # fmt: skip
+    ]
     events = [{"type": "t", "data": data} for data in payloads]
-    made = recipe("events", "SELECT data FROM events", redact={"kinds": "all"},
-                  split={"train": 1.0})  # fmt: skip
+    made = recipe(
+        "events", "SELECT data FROM events", redact={"kinds": "all"}, split={"train": 1.0}
+    )
     with lake_of(home / "lake", events) as lake:
         done = train.export(lake, made, home / "out")
     found = [json.loads(row["data"]) for row in rows(home / "out")]
     assert found == [
-        {"t": 'line\n<EMAIL>\t"<IP>"'}, {"p": "C:\\users\\<IP>\\x"},
-        {"card": "<CARD>", "n": ["<CARD>", 5]}, {"<EMAIL>": "<CARD>, 1"},
+        {"t": 'line\n<EMAIL>\t"<IP>"'},
+        {"p": "C:\\users\\<IP>\\x"},
+        {"card": "<CARD>", "n": ["<CARD>", 5]},
+        {"<EMAIL>": "<CARD>, 1"},
         {"deep": [{"x": ["<IBAN>"]}]},
-    ]  # fmt: skip
+    ]
     counts = {kind: n for kind, n in done.manifest["redaction"]["found"].items() if n}
     assert counts == {"email": 2, "ip": 2, "card": 3, "iban": 1}
 

@@ -85,9 +85,12 @@ WHOLE = [
 def test_messages_keep_tool_calls_whole(home: Path, shape: dict[str, str]) -> None:
     """A conversation ends with an answer; one with a broken call or no answer is left out."""
     events = [
-        *chat("whole", *WHOLE), *chat("unanswered", *WHOLE[:2], WHOLE[3]), *chat("orphan", WHOLE[0],
-        *WHOLE[2:4]), *chat("silent", WHOLE[0], WHOLE[4]), *chat("plain", WHOLE[0], WHOLE[3]),
-    ]  # fmt: skip
+        *chat("whole", *WHOLE),
+        *chat("unanswered", *WHOLE[:2], WHOLE[3]),
+        *chat("orphan", WHOLE[0], *WHOLE[2:4]),
+        *chat("silent", WHOLE[0], WHOLE[4]),
+        *chat("plain", WHOLE[0], WHOLE[3]),
+    ]
     shape = {**shape, "also": ["openai", "sharegpt"]}  # type: ignore[dict-item]
     drop = {"drop": ["no_answer", "broken_call"]}
     with lake_of(home / "lake", events) as lake:
@@ -124,23 +127,48 @@ def test_traces_of_every_framework_are_understood() -> None:
 
 
 SPANS = [
-    {"attributes": [
-        {"key": "gen_ai.input.messages", "value": {"stringValue": json.dumps(
-            [{"role": "user", "parts": [{"type": "text", "content": "hi"}]}])}},
-        {"key": "gen_ai.output.messages", "value": {"stringValue": json.dumps(
-            [{"role": "assistant", "parts": [{"type": "text", "content": "hello"}]}])}},
-    ]},
-    {"attributes": {"gen_ai.prompt.0.role": "user", "gen_ai.prompt.0.content": "hi",
-                    "gen_ai.completion.0.content": "hello"}},
-    {"attributes": {"llm.input_messages.0.message.role": "user",
-                    "llm.input_messages.0.message.content": "hi",
-                    "llm.output_messages.0.message.role": "assistant",
-                    "llm.output_messages.0.message.content": "hello"}},
-    {"messages": [{"role": "user", "content": "hi"}], "choices": [
-        {"message": {"role": "assistant", "content": "hello"}}]},
+    {
+        "attributes": [
+            {
+                "key": "gen_ai.input.messages",
+                "value": {
+                    "stringValue": json.dumps(
+                        [{"role": "user", "parts": [{"type": "text", "content": "hi"}]}]
+                    )
+                },
+            },
+            {
+                "key": "gen_ai.output.messages",
+                "value": {
+                    "stringValue": json.dumps(
+                        [{"role": "assistant", "parts": [{"type": "text", "content": "hello"}]}]
+                    )
+                },
+            },
+        ]
+    },
+    {
+        "attributes": {
+            "gen_ai.prompt.0.role": "user",
+            "gen_ai.prompt.0.content": "hi",
+            "gen_ai.completion.0.content": "hello",
+        }
+    },
+    {
+        "attributes": {
+            "llm.input_messages.0.message.role": "user",
+            "llm.input_messages.0.message.content": "hi",
+            "llm.output_messages.0.message.role": "assistant",
+            "llm.output_messages.0.message.content": "hello",
+        }
+    },
+    {
+        "messages": [{"role": "user", "content": "hi"}],
+        "choices": [{"message": {"role": "assistant", "content": "hello"}}],
+    },
     {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]},
     {"input": "hi", "output": "hello"},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("payload", SPANS)
@@ -148,8 +176,9 @@ def test_dialects_say_the_same(payload: dict[str, Any]) -> None:
     """GenAI and OpenInference attributes, OpenAI bodies, ShareGPT and pairs give equal messages."""
     (found,) = chats({"traceId": "t1", **payload})
     assert [(m["role"], m["content"]) for m in found.messages] == [
-        ("user", "hi"), ("assistant", "hello"),
-    ]  # fmt: skip
+        ("user", "hi"),
+        ("assistant", "hello"),
+    ]
     assert found.trace == "t1"
 
 
@@ -193,8 +222,9 @@ def expected(events: list[dict[str, Any]], window: int, past: int) -> dict[Any, 
     for event in events:
         if event["type"] != "AI_DECISION":
             continue
-        own = sorted((e for e in events if e["subject"] == event["subject"]),
-                     key=lambda e: stamp[id(e)])  # fmt: skip
+        own = sorted(
+            (e for e in events if e["subject"] == event["subject"]), key=lambda e: stamp[id(e)]
+        )
         place = own.index(event)
         end = stamp[id(event)][0] + timedelta(seconds=window)
         outcome = None
@@ -231,8 +261,10 @@ def test_a_decision_never_looks_ahead(home: Path, seed: int) -> None:
 def test_preference_puts_best_against_worst(home: Path) -> None:
     """Of scored answers the best stands against the worst; equal scores make no pair."""
     answers = [("p", "good", 2), ("p", "bad", 0), ("p", "fair", 1), ("q", "x", 1), ("q", "y", 1)]
-    events = [{"type": "a", "time": at(n), "data": {"prompt": p, "response": r, "score": s}}
-              for n, (p, r, s) in enumerate(answers)]  # fmt: skip
+    events = [
+        {"type": "a", "time": at(n), "data": {"prompt": p, "response": r, "score": s}}
+        for n, (p, r, s) in enumerate(answers)
+    ]
     shape = {"response": "data.response", "score": "data.score"}
     with lake_of(home / "lake", events) as lake:
         train.export(lake, recipe("preference", shape=shape, **ALL), home / "out")

@@ -54,10 +54,14 @@ def test_another_seed_or_family_is_another_split(home: Path) -> None:
 def test_strata_have_their_shares_on_every_side(home: Path) -> None:
     """Of each stratum's groups every side has its part, to within one block."""
     events = [
-        {"type": "note", "subject": f"g{n}", "level": "INFO" if n % 10 else "ERROR",
-         "message": text}
+        {
+            "type": "note",
+            "subject": f"g{n}",
+            "level": "INFO" if n % 10 else "ERROR",
+            "message": text,
+        }
         for n, text in enumerate(trainsets.texts(500))
-    ]  # fmt: skip
+    ]
     split = {**GROUPED, "stratify": "level", "train": 0.6, "validation": 0.2, "test": 0.2}
     with lake_of(home / "lake", events) as lake:
         train.export(lake, recipe("text", NOTES, split=split), home / "out")
@@ -112,8 +116,9 @@ def test_dedupe_keeps_the_first_or_last(home: Path, keep: str, kept: int) -> Non
         for k in range(3)
         for t in ([near(t, "other") for t in texts] if k == 1 else texts)
     ]
-    made = recipe("text", NOTES, shape={"keep": ["source"]},
-                  dedupe={"near": 0.8, "exact": True, "keep": keep})  # fmt: skip
+    made = recipe(
+        "text", NOTES, shape={"keep": ["source"]}, dedupe={"near": 0.8, "exact": True, "keep": keep}
+    )
     with lake_of(home / "lake", events) as lake:
         done = train.export(lake, made, home / "out")
     found = rows(home / "out")
@@ -155,16 +160,22 @@ def test_a_budget_is_kept(home: Path) -> None:
         (recipe("text", "SELECT * FROM events", split=GROUPED), "1 of 101 rows have no subject"),
         (recipe("text", NOTES, split={"group": "type"}), "cannot be met"),
         (recipe("text", NOTES, split={"before": "2030-01-01"}), "test = 0.1 cannot be met"),
-        (recipe("events", "SELECT message FROM events", split={"before": "2026-09-02"}),
-         "add the column time"),
+        (
+            recipe("events", "SELECT message FROM events", split={"before": "2026-09-02"}),
+            "add the column time",
+        ),
         (recipe("text", NOTES, budget={"balance": "nope"}), "no column 'nope'"),
         (recipe("text", NOTES, shape={"text": "data.x.y"}), "no row of the selection fits"),
         (recipe("text", NOTES, dedupe={"exact": ["nope"]}), "[dedupe] exact: no column 'nope'"),
         ({"select": {"sql": NOTES, "at": "v9"}, "shape": {"kind": "text"}}, "[select] at = 'v9'"),
-        (recipe("text", NOTES, redact={"kinds": "all", "mode": "pseudonym", "key_env": "NO_KEY"}),
-         "the variable NO_KEY is not set"),
+        (
+            recipe(
+                "text", NOTES, redact={"kinds": "all", "mode": "pseudonym", "key_env": "NO_KEY"}
+            ),
+            "the variable NO_KEY is not set",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_met_is_one_line_and_leaves_nothing(
     home: Path, made: dict[str, Any], words: str
 ) -> None:

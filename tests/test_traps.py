@@ -60,18 +60,28 @@ def test_after_close_nothing_is_answered(home: Path) -> None:
     lake.close()
     assert relation.fetchall() == [("A",)]
     for ask in (
-        lake.count, lambda: lake.sql("SELECT 1"), lambda: lake.sql("FROM events"), lake.tail,
-        lambda: next(lake.follow()), lake.settle, lambda: lake.tag("v1"), lake.compact,
-    ):  # fmt: skip
+        lake.count,
+        lambda: lake.sql("SELECT 1"),
+        lambda: lake.sql("FROM events"),
+        lake.tail,
+        lambda: next(lake.follow()),
+        lake.settle,
+        lambda: lake.tag("v1"),
+        lake.compact,
+    ):
         with pytest.raises(errors.LakeClosed, match="closed"):
             ask()
 
 
 @pytest.mark.parametrize(
     "change",
-    ["INSERT INTO events VALUES (1)", "DELETE FROM events", "UPDATE events SET type = 'b'",
-     "DROP TABLE events"],
-)  # fmt: skip
+    [
+        "INSERT INTO events VALUES (1)",
+        "DELETE FROM events",
+        "UPDATE events SET type = 'b'",
+        "DROP TABLE events",
+    ],
+)
 def test_a_change_of_events_by_sql_says_what_does_it(lake: lakelog.Lake, change: str) -> None:
     """Events cannot be changed by SQL, and the error names the verbs that store and remove them."""
     with pytest.raises(errors.QueryFailed, match=r"^SQL only reads a lake: `append`"):

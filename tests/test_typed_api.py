@@ -18,8 +18,10 @@ def check(path: Path) -> str:
     words = [sys.executable, "-m", "mypy", "--strict", "--warn-unreachable", "--no-incremental"]
     done = subprocess.run(
         [*words, "--config-file", "pyproject.toml", "--follow-imports=silent", str(path)],
-        capture_output=True, text=True, cwd=PROGRAM.parents[2],
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=PROGRAM.parents[2],
+    )
     return done.stdout + done.stderr
 
 

@@ -64,8 +64,9 @@ def test_percentiles_and_distinct_counts_keep_their_stated_errors(make_lake: Mak
     lake = make_lake()
     pick = random.Random(3)
     values = [pick.lognormvariate(8, 1) * pick.choice((1, -1)) for _ in range(5_000)]
-    lake.append([event(n / 100, "COMPLETE", f"s{n}", data={"duration_ms": v})
-                 for n, v in enumerate(values)])  # fmt: skip
+    lake.append(
+        [event(n / 100, "COMPLETE", f"s{n}", data={"duration_ms": v}) for n, v in enumerate(values)]
+    )
     (answer,) = views.read(lake, "percentiles").to_pylist()
     exact = sorted(values)
     for share in (0.5, 0.9, 0.95, 0.99):
@@ -130,8 +131,14 @@ def test_of_equal_times_the_later_arrival_is_the_latest_state(make_lake: MakeLak
 def test_stuck_lists_what_started_and_waits_longer(make_lake: MakeLake) -> None:
     """Only subjects whose latest state is a start, and is old enough by now, are stuck."""
     lake = make_lake()
-    lake.append([event(0, "DISCOVER", "old"), event(0, "DISCOVER", "done"),
-                 event(5, "COMPLETE", "done"), event(50, "PROCESS", "new")])  # fmt: skip
+    lake.append(
+        [
+            event(0, "DISCOVER", "old"),
+            event(0, "DISCOVER", "done"),
+            event(5, "COMPLETE", "done"),
+            event(50, "PROCESS", "new"),
+        ]
+    )
     now = START + 70 * MINUTE
 
     def stuck(at: int, **params: str) -> list[tuple[str, float]]:

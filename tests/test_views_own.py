@@ -39,8 +39,9 @@ def projection(**sections: str) -> str:
     texts = {
         "map": "SELECT source, count(*) AS n FROM segment GROUP BY source",
         "merge": "SELECT source, sum(n) AS n FROM partials GROUP BY source",
-        "finish": "SELECT source, n FROM state", **sections,
-    }  # fmt: skip
+        "finish": "SELECT source, n FROM state",
+        **sections,
+    }
     return "-- name: x\n" + "\n".join(f"-- {name}\n{text}" for name, text in texts.items())
 
 
@@ -58,8 +59,12 @@ def test_totals_are_added_and_taken_away(make_lake: MakeLake) -> None:
     own.create(lake, "spread", text)
     lake._session.engine._builder._small = 0  # as if the state were large
     assert rows(lake, "spread") == [(2, 4)]
-    for source, expected in (("s0", [(2, 3), (3, 1)]), ("s0", [(2, 3), (4, 1)]),
-                             ("new", [(1, 1), (2, 3), (4, 1)]), ("new", [(2, 4), (4, 1)])):  # fmt: skip
+    for source, expected in (
+        ("s0", [(2, 3), (3, 1)]),
+        ("s0", [(2, 3), (4, 1)]),
+        ("new", [(1, 1), (2, 3), (4, 1)]),
+        ("new", [(2, 4), (4, 1)]),
+    ):
         lake.append(event(9, "PING", source=source))
         assert rows(lake, "spread") == expected
     lake.settle()
@@ -137,55 +142,142 @@ SELECTS_A = "SELECT source, count(*) AS n FROM segment\nWHERE {}\nGROUP BY sourc
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (projection(map="SELECT source, count(*) n\nFRM segment"), "section map, line 4: syntax err"),
-        (projection(map="SELECT source,\nnosuch AS n FROM segment"), "section map, line 4: .*nosuch"),
-        (projection(merge="SELECT source, sum(m) AS n\nFROM partials GROUP BY 1"), "section merge, line 5: .*\"m\""),
-        (projection(finish="SELECT source, k\nFROM state"), "section finish, line 7: .*\"k\""),
-        (projection(merge="SELECT source, sum(n) AS total FROM partials GROUP BY 1"), "section merge, line 5: merge gives source, total, and map source, n"),
-        (projection(merge="SELECT source, avg(n) AS n FROM partials GROUP BY 1"), "section merge, line 5: the answer depends on how events are put together .* associative"),
-        (projection(merge="SELECT source, first(n) AS n FROM partials GROUP BY 1"), "must be associative"),
-        (projection(merge="SELECT source, count(*) AS n FROM partials GROUP BY 1"), "must be associative"),
-        (projection(map="SELECT * FROM 'secret.csv'"), "section map, line 3: 'secret.csv' is a file"),
-        (projection(map="SELECT 1 AS source, 2 AS n FROM segment,\nread_csv('/etc/passwd')"), r"section map, line 4: read_csv\(\) reads something else"),
-        (projection(map="SELECT source, 1 AS n FROM segment, glob('*')"), r"glob\(\) reads something else"),
-        (projection(map="SELECT source, 1 AS n FROM\nevents"), "section map, line 4: 'events' cannot be read here: section map reads only segment"),
-        (projection(merge='SELECT source, 1 AS n FROM partials, "v1".events'), "section merge, line 5: v1.events is not of this state"),
-        (projection(finish="SELECT * FROM state, other.main.t"), "not of this state: a view reads only state"),
+        (
+            projection(map="SELECT source, count(*) n\nFRM segment"),
+            "section map, line 4: syntax err",
+        ),
+        (
+            projection(map="SELECT source,\nnosuch AS n FROM segment"),
+            "section map, line 4: .*nosuch",
+        ),
+        (
+            projection(merge="SELECT source, sum(m) AS n\nFROM partials GROUP BY 1"),
+            'section merge, line 5: .*"m"',
+        ),
+        (projection(finish="SELECT source, k\nFROM state"), 'section finish, line 7: .*"k"'),
+        (
+            projection(merge="SELECT source, sum(n) AS total FROM partials GROUP BY 1"),
+            "section merge, line 5: merge gives source, total, and map source, n",
+        ),
+        (
+            projection(merge="SELECT source, avg(n) AS n FROM partials GROUP BY 1"),
+            "section merge, line 5: the answer depends on how events are put together .* associative",
+        ),
+        (
+            projection(merge="SELECT source, first(n) AS n FROM partials GROUP BY 1"),
+            "must be associative",
+        ),
+        (
+            projection(merge="SELECT source, count(*) AS n FROM partials GROUP BY 1"),
+            "must be associative",
+        ),
+        (
+            projection(map="SELECT * FROM 'secret.csv'"),
+            "section map, line 3: 'secret.csv' is a file",
+        ),
+        (
+            projection(map="SELECT 1 AS source, 2 AS n FROM segment,\nread_csv('/etc/passwd')"),
+            r"section map, line 4: read_csv\(\) reads something else",
+        ),
+        (
+            projection(map="SELECT source, 1 AS n FROM segment, glob('*')"),
+            r"glob\(\) reads something else",
+        ),
+        (
+            projection(map="SELECT source, 1 AS n FROM\nevents"),
+            "section map, line 4: 'events' cannot be read here: section map reads only segment",
+        ),
+        (
+            projection(merge='SELECT source, 1 AS n FROM partials, "v1".events'),
+            "section merge, line 5: v1.events is not of this state",
+        ),
+        (
+            projection(finish="SELECT * FROM state, other.main.t"),
+            "not of this state: a view reads only state",
+        ),
         (projection(finish="SELECT * FROM state, duckdb_settings()"), r"duckdb_settings\(\) reads"),
         (projection(finish="SELECT * FROM query('SELECT 1')"), r"query\(\) reads something else"),
-        (projection(finish="SELECT * FROM state; SELECT 1"), "section finish, line 7: one SELECT stands here, not 2"),
+        (
+            projection(finish="SELECT * FROM state; SELECT 1"),
+            "section finish, line 7: one SELECT stands here, not 2",
+        ),
         (projection(finish="DELETE FROM state"), "section finish, line 7: only SELECT"),
         (projection(finish="DESCRIBE state"), "only SELECT"),
         (projection(finish="COPY state TO 'x'"), "section finish, line 7"),
-        (projection(map=SELECTS_A.format("random() > 0.5")), r"section map, line 4: random\(\) gives another answer"),
-        (projection(map=SELECTS_A.format("time < now()")), r"section map, line 4: now is another time at each"),
-        (projection(map=SELECTS_A.format("time < current_timestamp")), "line 4: current_timestamp is another"),
-        (projection(map=SELECTS_A.format("time < $now")), r"section map, line 4: \$now is known in finish only"),
-        (projection(map=SELECTS_A.format("type = $kind")), r"section map, line 4: \$kind is no parameter: declared are none"),
+        (
+            projection(map=SELECTS_A.format("random() > 0.5")),
+            r"section map, line 4: random\(\) gives another answer",
+        ),
+        (
+            projection(map=SELECTS_A.format("time < now()")),
+            r"section map, line 4: now is another time at each",
+        ),
+        (
+            projection(map=SELECTS_A.format("time < current_timestamp")),
+            "line 4: current_timestamp is another",
+        ),
+        (
+            projection(map=SELECTS_A.format("time < $now")),
+            r"section map, line 4: \$now is known in finish only",
+        ),
+        (
+            projection(map=SELECTS_A.format("type = $kind")),
+            r"section map, line 4: \$kind is no parameter: declared are none",
+        ),
         (projection(map=SELECTS_A.format("type = ?")), "section map, line 3"),
-        (projection(finish="SELECT getenv('HOME') FROM state"), r"getenv\(\) says something of this process"),
+        (
+            projection(finish="SELECT getenv('HOME') FROM state"),
+            r"getenv\(\) says something of this process",
+        ),
         ("-- params: a texts = 1\nSELECT 1", "line 1: 'a texts = 1' declares no parameter"),
         ("-- params: a int = x\nSELECT 1", "line 1: parameter a is a whole number"),
         ("-- params: a int; a text\nSELECT 1", "declared twice"),
-        ("-- map\nSELECT 1 AS a FROM segment\n-- finish\nSELECT 1 FROM state", "no section `-- merge`"),
+        (
+            "-- map\nSELECT 1 AS a FROM segment\n-- finish\nSELECT 1 FROM state",
+            "no section `-- merge`",
+        ),
         ("-- map\n-- merge\nSELECT 1\n-- finish\nSELECT 1", "section map, line 2, is empty"),
         ("-- map\nSELECT 1\n-- map\nSELECT 1", "line 3: a second section map"),
         ("", "no section"),
-        (totals("SELECT n, avg(n) AS mean FROM state GROUP BY n"), "section totals, line 11: mean is DOUBLE: only whole numbers add up"),
-        (totals("SELECT source, count(*) AS c FROM state GROUP BY source"), "section totals, line 11: by names n, which is no column"),
-        (totals("SELECT n, max(length(source)) AS c FROM state GROUP BY n"), "section totals, line 11: only counts and sums can be added"),
-        (totals("SELECT n, count(*) AS c FROM events GROUP BY n"), "line 11: 'events' cannot be read here: section totals reads only state"),
-        (totals("SELECT n, count(*) AS c FROM state WHERE $now > '2020-01-01' GROUP BY n"), r"line 11: \$now is known in finish only"),
-        (totals("SELECT n, count(*)::UBIGINT AS c FROM state GROUP BY n"), "section totals, line 11: c is UBIGINT: only whole numbers"),
-        (totals("SELECT DISTINCT n FROM state"), "section totals, line 11: totals have no count or sum"),
-        (projection(finish="SELECT * FROM totals"), "'totals' cannot be read here: section finish reads only state"),
+        (
+            totals("SELECT n, avg(n) AS mean FROM state GROUP BY n"),
+            "section totals, line 11: mean is DOUBLE: only whole numbers add up",
+        ),
+        (
+            totals("SELECT source, count(*) AS c FROM state GROUP BY source"),
+            "section totals, line 11: by names n, which is no column",
+        ),
+        (
+            totals("SELECT n, max(length(source)) AS c FROM state GROUP BY n"),
+            "section totals, line 11: only counts and sums can be added",
+        ),
+        (
+            totals("SELECT n, count(*) AS c FROM events GROUP BY n"),
+            "line 11: 'events' cannot be read here: section totals reads only state",
+        ),
+        (
+            totals("SELECT n, count(*) AS c FROM state WHERE $now > '2020-01-01' GROUP BY n"),
+            r"line 11: \$now is known in finish only",
+        ),
+        (
+            totals("SELECT n, count(*)::UBIGINT AS c FROM state GROUP BY n"),
+            "section totals, line 11: c is UBIGINT: only whole numbers",
+        ),
+        (
+            totals("SELECT DISTINCT n FROM state"),
+            "section totals, line 11: totals have no count or sum",
+        ),
+        (
+            projection(finish="SELECT * FROM totals"),
+            "'totals' cannot be read here: section finish reads only state",
+        ),
         ("-- by: n\n" + projection(), "the view has no section `-- totals`"),
         ("SELECT * FROM events, 'x.parquet'", "section query, line 1: 'x.parquet' is a file"),
         ("SELECT * FROM nosuch", "'nosuch' cannot be read here: section query reads only events"),
         ("SELECT\nnosuch FROM events", "section query, line 2: .*nosuch"),
         ("SELECT 1; " + "x" * 200_000, "at most 100,000 bytes"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_definition_names_section_and_line(
     make_lake: MakeLake, text: str, words: str
 ) -> None:

@@ -22,8 +22,11 @@ from lakelog.ingest.audit import audit
 FILES = 100
 BANNER = "INFO Starting worker"
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
-    "gz": gzip.compress, "zst": zstandard.compress, "xz": lzma.compress, "bz2": bz2.compress,
-}  # fmt: skip
+    "gz": gzip.compress,
+    "zst": zstandard.compress,
+    "xz": lzma.compress,
+    "bz2": bz2.compress,
+}
 
 
 class Workers:

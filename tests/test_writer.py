@@ -428,8 +428,7 @@ def test_an_append_beside_close_is_stored_or_refused(make_lake: MakeLake) -> Non
 
 
 def test_an_interrupted_caller_does_not_stop_the_others(
-    lake: lakelog.Lake,
-    stuck: tuple[threading.Event, threading.Event],
+    lake: lakelog.Lake, stuck: tuple[threading.Event, threading.Event]
 ) -> None:
     """Ctrl-C while waiting for another thread's sync ends that append alone."""
     inside, go = stuck

@@ -73,10 +73,14 @@ def test_lines_of_mongodb_are_never_one_event(lake: lakelog.Lake, tmp_path: Path
 
 
 @pytest.mark.parametrize("few", [0, 500])
-@pytest.mark.parametrize("line", [
-    "db-1  | 2025-07-12T00:14:12.837 {} words", "db-1  | 2025-07-12 00:14:12.837 {} INFO words",
-    "db-1 | [2025-07-12 00:14:12,837 {}] words",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        "db-1  | 2025-07-12T00:14:12.837 {} words",
+        "db-1  | 2025-07-12 00:14:12.837 {} INFO words",
+        "db-1 | [2025-07-12 00:14:12,837 {}] words",
+    ],
+)
 def test_a_zone_word_of_a_program_under_compose(
     lake: lakelog.Lake, tmp_path: Path, line: str, few: int
 ) -> None:

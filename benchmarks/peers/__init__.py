@@ -28,51 +28,73 @@ class About:
 PEERS = {
     "lakelog": About("lakelog", "lakelog", True, "every append is on the disk when it returns"),
     "duckdb_table": About(
-        "DuckDB", "duckdb", True,
+        "DuckDB",
+        "duckdb",
+        True,
         "a table in a database file; rows come as Arrow tables; ART index on subject for the needle"
         " only; synced at each commit",
     ),
     "duckdb_copy": About(
-        "DuckDB COPY", "duckdb", False,
+        "DuckDB COPY",
+        "duckdb",
+        False,
         "`COPY ... TO` one Parquet file, zstd: the floor of load and scans; nothing can be appended"
         " and nothing is synced (the sync after a load is added by us)",
     ),
     "sqlite": About(
-        "SQLite", "", True,
+        "SQLite",
+        "",
+        True,
         "journal_mode WAL, synchronous FULL, one load in one transaction, prepared statements, no"
         " unique hash; index on subject for the needle only",
     ),
     "deltalake": About(
-        "Delta", "deltalake", False,
+        "Delta",
+        "deltalake",
+        False,
         "delta-rs, asked by DuckDB over its files; neither files nor log are synced",
     ),
     "pyiceberg": About(
-        "Iceberg", "pyiceberg", False,
+        "Iceberg",
+        "pyiceberg",
+        False,
         "pyiceberg with a SQLite catalog, asked by DuckDB over its files; only the catalog is"
         " synced, no data and no metadata file",
     ),
     "lance": About(
-        "Lance", "pylance", False,
+        "Lance",
+        "pylance",
+        False,
         "asked by DuckDB over Arrow, the needle by Lance itself with a BTREE index; no file is"
         " synced",
     ),
     "chdb": About(
-        "chDB", "chdb", True,
+        "chDB",
+        "chdb",
+        True,
         "ClickHouse in the process, MergeTree with fsync_after_insert and fsync_part_directory;"
         " views are asked as SQL, materialised ones would have to be declared before the load",
     ),
     "zstd": About(
-        "zstd -19", "zstandard", False, "the first 8 MB of the lines in one file, for size only",
+        "zstd -19",
+        "zstandard",
+        False,
+        "the first 8 MB of the lines in one file, for size only",
         ("bytes", "small"),
     ),
     "datasets": About(
-        "datasets", "datasets", False,
-        "Hugging Face `datasets`, for export only; nothing is synced", ("export", "train"),
+        "datasets",
+        "datasets",
+        False,
+        "Hugging Face `datasets`, for export only; nothing is synced",
+        ("export", "train"),
     ),
     "floor": About(
-        "floor", "orjson", True,
+        "floor",
+        "orjson",
+        True,
         "no store: JSON lines appended to one file, `fdatasync` after each commit; not ranked",
         ("rate", "by 1", "by 4", "by 16", "processes-1", "processes-4", "processes-10"),
     ),
-}  # fmt: skip
+}
 RANKED = tuple(name for name in PEERS if name != "floor")

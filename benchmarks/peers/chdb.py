@@ -37,13 +37,18 @@ class Peer:
     def commit(self, events: list[files.Event]) -> None:
         """Insert JSON lines."""
         rows = b"\n".join(
-            orjson.dumps({
-                "time": e["timestamp"].rstrip("Z"), "type": e["event_type"],
-                "category": e.get("content_type") or "", "source": e.get("source") or "",
-                "subject": e.get("item_id") or "", "data": orjson.dumps(e.get("data")).decode(),
-            })
+            orjson.dumps(
+                {
+                    "time": e["timestamp"].rstrip("Z"),
+                    "type": e["event_type"],
+                    "category": e.get("content_type") or "",
+                    "source": e.get("source") or "",
+                    "subject": e.get("item_id") or "",
+                    "data": orjson.dumps(e.get("data")).decode(),
+                }
+            )
             for e in events
-        )  # fmt: skip
+        )
         with self._lock:
             self.session.query(f"INSERT INTO events FORMAT JSONEachRow {rows.decode()}")
 

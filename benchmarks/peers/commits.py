@@ -102,9 +102,11 @@ def _crowd(
 def _summed(took: list[float], whole: float, each: int, grown: bool) -> dict[str, Any]:
     ordered = sorted(took)
     result: dict[str, Any] = {
-        "rate": len(took) * each / whole, "count": len(took), "p50": statistics.median(took),
+        "rate": len(took) * each / whole,
+        "count": len(took),
+        "p50": statistics.median(took),
         "p99": ordered[int(len(took) * 0.99)],
-    }  # fmt: skip
+    }
     if grown and len(took) >= WINDOWS:
         size = len(took) // WINDOWS
         result["curve"] = [

@@ -61,15 +61,41 @@ class Size:
 
 FULL = Size()
 QUICK = Size(
-    name="quick", minutes=3, events=100_000, many=0, asking=0.3, cut=10, grown=200, growing=2,
-    committing=0.2, processes="1,4", bursting=0.5, unsealed=50_000, filling=1.5,
-    segments="10,100,1000,10000", moves="10,100,1000", rows=2_000,
-)  # fmt: skip
+    name="quick",
+    minutes=3,
+    events=100_000,
+    many=0,
+    asking=0.3,
+    cut=10,
+    grown=200,
+    growing=2,
+    committing=0.2,
+    processes="1,4",
+    bursting=0.5,
+    unsealed=50_000,
+    filling=1.5,
+    segments="10,100,1000,10000",
+    moves="10,100,1000",
+    rows=2_000,
+)
 TINY = Size(
-    name="tiny", minutes=3, events=2_000, many=0, asking=0.01, cut=10, grown=40, growing=1,
-    committing=0.02, processes="1,2", bursting=0.1, unsealed=2_000, filling=1,
-    segments="10,100", moves="10,20", rows=200,
-)  # fmt: skip
+    name="tiny",
+    minutes=3,
+    events=2_000,
+    many=0,
+    asking=0.01,
+    cut=10,
+    grown=40,
+    growing=1,
+    committing=0.02,
+    processes="1,2",
+    bursting=0.1,
+    unsealed=2_000,
+    filling=1,
+    segments="10,100",
+    moves="10,20",
+    rows=200,
+)
 
 
 @dataclass(frozen=True)
@@ -86,18 +112,21 @@ def parts(size: Size) -> dict[str, Part]:
     """Every part by name, in the order in which they are done: what matters most first."""
     few, many = size.events, size.many
     found = {
-        "load": Part("bulk", (*LOADED, "floor", "zstd", "datasets"),
-                     (size.asking, size.cut, "all"), few),
-        "commits": Part("commits", (*STORES, "floor"),
-                        (size.grown, size.growing, size.committing), few),
+        "load": Part(
+            "bulk", (*LOADED, "floor", "zstd", "datasets"), (size.asking, size.cut, "all"), few
+        ),
+        "commits": Part(
+            "commits", (*STORES, "floor"), (size.grown, size.growing, size.committing), few
+        ),
         "killed": Part("killed", STORES, (size.unsealed, size.filling), few),
         "segments": Part("segments", ("lakelog", "deltalake"), (size.segments,), few),
         "history": Part("history", ("lakelog",), (size.moves,), few),
         "train": Part("train", ("lakelog", "datasets"), (), size.rows),
-        "processes": Part("processes", (*STORES, "floor"),
-                          (size.processes, 10, size.bursting), few),
+        "processes": Part(
+            "processes", (*STORES, "floor"), (size.processes, 10, size.bursting), few
+        ),
         "many": Part("bulk", LOADED, (size.asking / 2, size.cut, "few"), many),
-    }  # fmt: skip
+    }
     return {name: part for name, part in found.items() if part.events}
 
 
@@ -143,9 +172,13 @@ class Run:
         progress(f"{peer}: {name} {said} in {took:.1f} s")
         machine = report.machine()
         got |= {
-            "events": part.events, "took": round(took, 2), "load_before": self.load,
-            "seed": self.seed, "commit": machine["commit"], "at": time.strftime("%Y-%m-%d %H:%M"),
-        }  # fmt: skip
+            "events": part.events,
+            "took": round(took, 2),
+            "load_before": self.load,
+            "seed": self.seed,
+            "commit": machine["commit"],
+            "at": time.strftime("%Y-%m-%d %H:%M"),
+        }
         self.figures.setdefault(name, {})[peer] = got
         save(self.results, self.size, self.figures, machine)
 
@@ -157,9 +190,13 @@ class Run:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(root.parent.parent)}
         try:
             done = subprocess.run(
-                [str(word) for word in words], capture_output=True, text=True, cwd=root.parent,
-                env=environment, timeout=span,
-            )  # fmt: skip
+                [str(word) for word in words],
+                capture_output=True,
+                text=True,
+                cwd=root.parent,
+                env=environment,
+                timeout=span,
+            )
         except subprocess.TimeoutExpired:
             return {"error": f"not done when {self.size.minutes:g} minutes were over"}
         if done.returncode:
@@ -219,8 +256,14 @@ def main() -> int:
     parser.add_argument("--python", default=sys.executable, help="that of the peers' environment")
     parser.add_argument("--resume", action="store_true", help="do only what has no figures yet")
     parser.add_argument("--table", action="store_true", help="measure nothing, print")
-    parser.add_argument("--merge", type=Path, nargs="+", default=[], metavar="FILE",
-                        help="take in figures of other runs")  # fmt: skip
+    parser.add_argument(
+        "--merge",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="take in figures of other runs",
+    )
     parser.add_argument("--results", type=Path, metavar="FILE", help="keep the figures there")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write the page there")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="write the plots there")

@@ -103,10 +103,16 @@ def _lake_of(root: str, size: int) -> None:
             grown = publish.grow(store, state, change, disk.random_hex(), state.time + 1)
             state, carried = store.manifests.settle(grown)
         move = dataclasses.replace(
-            head.move, number=head.move.number + 1, prev=head.digest, commit=disk.random_hex(),
-            time=head.move.time + 1, author=author(), op="seal", snapshot=state.digest,
+            head.move,
+            number=head.move.number + 1,
+            prev=head.digest,
+            commit=disk.random_hex(),
+            time=head.move.time + 1,
+            author=author(),
+            op="seal",
+            snapshot=state.digest,
             carried=carried,
-        )  # fmt: skip
+        )
         publish.link_move(store, move)
 
 
@@ -125,10 +131,15 @@ def _moves_of(root: str, size: int) -> None:
             grown = publish.grow(store, state, change, disk.random_hex(), state.time + 1)
             state, carried = store.manifests.settle(grown)
             move = dataclasses.replace(
-                head.move, number=head.move.number + 1, prev=head.digest,
-                commit=disk.random_hex(), time=head.move.time + 1, op="seal",
-                snapshot=state.digest, carried=carried,
-            )  # fmt: skip
+                head.move,
+                number=head.move.number + 1,
+                prev=head.digest,
+                commit=disk.random_hex(),
+                time=head.move.time + 1,
+                op="seal",
+                snapshot=state.digest,
+                carried=carried,
+            )
             head = publish.link_move(store, move) or head
 
 

@@ -31,9 +31,13 @@ def sync(root: str) -> None:
 def row(event: Event) -> tuple[Any, ...]:
     """The columns that the questions ask for, times as they came, the payload as JSON."""
     return (
-        event["timestamp"], event["event_type"], event.get("content_type"), event.get("source"),
-        event.get("item_id"), orjson.dumps(event.get("data")).decode(),
-    )  # fmt: skip
+        event["timestamp"],
+        event["event_type"],
+        event.get("content_type"),
+        event.get("source"),
+        event.get("item_id"),
+        orjson.dumps(event.get("data")).decode(),
+    )
 
 
 def arrow(events: list[Event]) -> Any:

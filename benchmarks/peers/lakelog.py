@@ -38,9 +38,12 @@ class Peer:
             self._views = lakelog.get_views(self.lake, now=LAST)
         kept = self._views
         asked: list[Callable[[], Any]] = [
-            kept.podcast_status_view, lambda: kept.throughput_view("365d"),
-            kept.error_analysis_view, kept.source_reliability_view, kept.system_health_view,
-        ]  # fmt: skip
+            kept.podcast_status_view,
+            lambda: kept.throughput_view("365d"),
+            kept.error_analysis_view,
+            kept.source_reliability_view,
+            kept.system_health_view,
+        ]
         return [view() for view in asked]
 
     def mark(self) -> None:

@@ -17,9 +17,19 @@ OURS, OTHERS = "#1d5f8a", "#b8c4cc"
 BLUES = ("#0b3c5d", "#1d5f8a", "#2f86c1", "#5aa9e0", "#1b8a9e", "#27496d", "#7fb3d5")
 COLOURS = ("#c0392b", "#2e8b57", "#8e44ad", "#d68910", "#5d6d7e", "#117a65", "#a04000", "#7d8f1a")
 BARS = (
-    "load-rate", "many-rate", "load-small", "load-five", "views-later", "load-needle",
-    "load-nested", "rate 10 by 1", "rate 10 by 16", "p99 10 by 1", "processes-10", "recovery",
-)  # fmt: skip
+    "load-rate",
+    "many-rate",
+    "load-small",
+    "load-five",
+    "views-later",
+    "load-needle",
+    "load-nested",
+    "rate 10 by 1",
+    "rate 10 by 16",
+    "p99 10 by 1",
+    "processes-10",
+    "recovery",
+)
 
 
 def write(figures: Figures, where: Path) -> None:
@@ -91,15 +101,26 @@ def lines(title: str, across: str, up: str, curves: dict[str, Curve]) -> str:
 def _curves(figures: Figures) -> dict[str, tuple[str, str, str, dict[str, Curve]]]:
     """Title, axes and curves of every plot of lines."""
     return {
-        "commits": ("Commits of 100, the median in windows", "commits made", "ms",
-                    _grown(figures)),
-        "processes": ("Commits of 10 by processes at once", "processes", "events/s",
-                      _crowds(figures)),
-        "segments": ("Cost against the number of segments", "segments", "ms",
-                     _steps(figures, "segments")),
-        "history": ("Cost against the length of the history", "moves", "ms",
-                    _steps(figures, "history")),
-    }  # fmt: skip
+        "commits": ("Commits of 100, the median in windows", "commits made", "ms", _grown(figures)),
+        "processes": (
+            "Commits of 10 by processes at once",
+            "processes",
+            "events/s",
+            _crowds(figures),
+        ),
+        "segments": (
+            "Cost against the number of segments",
+            "segments",
+            "ms",
+            _steps(figures, "segments"),
+        ),
+        "history": (
+            "Cost against the length of the history",
+            "moves",
+            "ms",
+            _steps(figures, "history"),
+        ),
+    }
 
 
 def _grown(figures: Figures) -> dict[str, Curve]:

@@ -78,13 +78,27 @@ _EXPORT = (
     " checked against its name once before it is believed; what a table exports is in memory."
 )
 REASONS = (
-    ("rate 100 by *", _ENCODE), ("p50 100 by *", _ENCODE), ("p99 *", _TAIL),
-    ("rate *", _SYNC), ("p50 *", _SYNC), ("processes-*", _SYNC), ("growth", _GROWTH),
-    ("*-rate", _LOAD), ("*-peak*", _MEMORY), ("*-bytes", _SIZE), ("*-small", _SIZE),
-    ("views-first", _VIEWS), ("*-first", _START), ("*-needle", _NEEDLE),
-    ("*-export", _EXPORT), ("past", _PAST), ("back", _BACK), ("recovery", _RECOVER),
-    ("load-*", _FIXED), ("many-*", _FIXED),
-)  # fmt: skip
+    ("rate 100 by *", _ENCODE),
+    ("p50 100 by *", _ENCODE),
+    ("p99 *", _TAIL),
+    ("rate *", _SYNC),
+    ("p50 *", _SYNC),
+    ("processes-*", _SYNC),
+    ("growth", _GROWTH),
+    ("*-rate", _LOAD),
+    ("*-peak*", _MEMORY),
+    ("*-bytes", _SIZE),
+    ("*-small", _SIZE),
+    ("views-first", _VIEWS),
+    ("*-first", _START),
+    ("*-needle", _NEEDLE),
+    ("*-export", _EXPORT),
+    ("past", _PAST),
+    ("back", _BACK),
+    ("recovery", _RECOVER),
+    ("load-*", _FIXED),
+    ("many-*", _FIXED),
+)
 
 
 def of(key: str) -> str:

@@ -103,22 +103,41 @@ def _loaded(part: str, size: str) -> list[Row]:
         Row(f"{part}-peak", f"peak memory of the load{of}", "MB", part, _plain("load_peak")),
         Row(f"{part}-peak-asked", "  with the questions", "MB", part, _whole(_plain("peak"))),
         Row(f"{part}-bytes", f"bytes an event as loaded,{of}", "B", part, _each("bytes")),
-        Row(f"{part}-first", f"open and first query{of}, new process", "ms", part,
-            _whole(_ms("first"))),
+        Row(
+            f"{part}-first",
+            f"open and first query{of}, new process",
+            "ms",
+            part,
+            _whole(_ms("first")),
+        ),
         Row(f"{part}-five", f"five views as SQL{of}", "ms", part, _whole(_five)),
         Row(f"{part}-status", "  latest state by item", "ms", part, _whole(_ms("ask", "status"))),
-        Row(f"{part}-throughput", "  throughput by hour", "ms", part,
-            _whole(_ms("ask", "throughput"))),
-        Row(f"{part}-errors", "  errors, a nested field", "ms", part,
-            _whole(_ms("ask", "errors"))),
-        Row(f"{part}-reliability", "  reliability by source", "ms", part,
-            _whole(_ms("ask", "reliability"))),
+        Row(
+            f"{part}-throughput",
+            "  throughput by hour",
+            "ms",
+            part,
+            _whole(_ms("ask", "throughput")),
+        ),
+        Row(f"{part}-errors", "  errors, a nested field", "ms", part, _whole(_ms("ask", "errors"))),
+        Row(
+            f"{part}-reliability",
+            "  reliability by source",
+            "ms",
+            part,
+            _whole(_ms("ask", "reliability")),
+        ),
         Row(f"{part}-health", "  health, the last hour", "ms", part, _whole(_ms("ask", "health"))),
-        Row(f"{part}-nested", f"mean of a nested field{of}", "ms", part,
-            _whole(_ms("ask", "nested"))),
+        Row(
+            f"{part}-nested",
+            f"mean of a nested field{of}",
+            "ms",
+            part,
+            _whole(_ms("ask", "nested")),
+        ),
         Row(f"{part}-needle", f"needle by subject{of}", "ms", part, _whole(_needle)),
         Row(f"{part}-export", f"export{of} to Parquet", "s", part, _whole(_plain("export"))),
-    ]  # fmt: skip
+    ]
 
 
 def _changed(size: str) -> list[Row]:
@@ -140,11 +159,13 @@ def _committed() -> list[Row]:
         for threads in (1, 4, 16):
             name, who = f"{each} by {threads}", f"{threads} thread{'s' * (threads > 1)}"
             title = f"append {each} a commit, {who}"
-            rows.append(Row(f"rate {name}", title, "ev/s", "commits",
-                            _plain("of", name, "rate"), True))  # fmt: skip
+            rows.append(
+                Row(f"rate {name}", title, "ev/s", "commits", _plain("of", name, "rate"), True)
+            )
             for what in ("p50", "p99"):
-                rows.append(Row(f"{what} {name}", f"  {what}", "ms", "commits",
-                                _ms("of", name, what)))  # fmt: skip
+                rows.append(
+                    Row(f"{what} {name}", f"  {what}", "ms", "commits", _ms("of", name, what))
+                )
     rows.append(Row("growth", "last commits of 100 to the first", "x", "commits", _growth))
     return rows
 
@@ -154,10 +175,25 @@ def _crowded(counts: list[str]) -> list[Row]:
     rows = []
     for count in counts:
         who = f"{count} process{'es' * (count != '1')}"
-        rows.append(Row(f"processes-{count}", f"append 10 a commit, {who}", "ev/s", "processes",
-                        _plain("of", count, "rate"), True))  # fmt: skip
-        rows.append(Row(f"refused-{count}", "  commits refused, processes shut out", "",
-                        "processes", lambda got, n=count: _refused(got, n)))  # fmt: skip
+        rows.append(
+            Row(
+                f"processes-{count}",
+                f"append 10 a commit, {who}",
+                "ev/s",
+                "processes",
+                _plain("of", count, "rate"),
+                True,
+            )
+        )
+        rows.append(
+            Row(
+                f"refused-{count}",
+                "  commits refused, processes shut out",
+                "",
+                "processes",
+                lambda got, n=count: _refused(got, n),
+            )
+        )
     return rows
 
 
@@ -189,17 +225,30 @@ def sections(figures: Figures) -> dict[str, list[Row]]:
         "Bulk load and questions": [*_loaded("load", sizes["load"]), *_changed(sizes["load"])],
         "Ten times as much": _loaded("many", sizes["many"]),
         "Recovery": [
-            Row("recovery", "open and first query after kill -9, new process", "ms", "killed",
-                _ms("recovery")),
-            Row("unsealed", "  events committed before, none lost", "", "killed",
-                _plain("unsealed"), True),
+            Row(
+                "recovery",
+                "open and first query after kill -9, new process",
+                "ms",
+                "killed",
+                _ms("recovery"),
+            ),
+            Row(
+                "unsealed",
+                "  events committed before, none lost",
+                "",
+                "killed",
+                _plain("unsealed"),
+                True,
+            ),
         ],
-        "Training set": [Row("train", "redacted, deduped, split by subject", "s", "train",
-                             _plain("train"))],
+        "Training set": [
+            Row("train", "redacted, deduped, split by subject", "s", "train", _plain("train"))
+        ],
         "What grows": [
-            *_grown("segments", "segments", figures), *_grown("history", "moves", figures),
+            *_grown("segments", "segments", figures),
+            *_grown("history", "moves", figures),
         ],
-    }  # fmt: skip
+    }
     return {name: [r for r in rows if r.values(figures)] for name, rows in found.items()}
 
 

@@ -100,8 +100,11 @@ def _mark(row: Row, peer: str, figures: Figures) -> str:
     if row.key == "growth":
         return f" ({got['of']['100 by 1']['count']:,})" if got.get("of") else ""
     question = row.key.partition("-")[2]
-    answers = {p: g["answers"].get(question) for p, g in figures[row.part].items()
-               if g.get("answers") and g.get("count") == g["events"]}  # fmt: skip
+    answers = {
+        p: g["answers"].get(question)
+        for p, g in figures[row.part].items()
+        if g.get("answers") and g.get("count") == g["events"]
+    }
     differs = peer in answers and "lakelog" in answers and answers[peer] != answers["lakelog"]
     return " (another answer)" if differs else ""
 
@@ -125,17 +128,23 @@ def _head(figures: Figures, machine: dict[str, Any], scale: str) -> str:
     }
     said = ", ".join(f"{name} {number}" for name, number in sorted(versions.items()))
     said += f", SQLite {machine['sqlite']}"
-    made = (f"{machine['cores']} cores {machine['cpu']}, {machine['memory_gb']} GB, kernel"
-            f" {machine['kernel']}, Python {machine['python']}")  # fmt: skip
+    made = (
+        f"{machine['cores']} cores {machine['cpu']}, {machine['memory_gb']} GB, kernel"
+        f" {machine['kernel']}, Python {machine['python']}"
+    )
     loads = [got["load_before"] for got in every] or [0.0]
     busy = max(loads) > IDLE
     why = "Other work ran beside" if busy else "" if scale == "full" else f"A {scale} run"
     rough = _ROUGH.format(why=why) if why else ""
     head = _HEAD.format(
-        results="peers.json", commit=_all(every, "commit"), when=_all(every, "at", 10),
-        seed=_all(every, "seed"), scale=scale, versions=said,
+        results="peers.json",
+        commit=_all(every, "commit"),
+        when=_all(every, "at", 10),
+        seed=_all(every, "seed"),
+        scale=scale,
+        versions=said,
         machine=f"{made}; others kept {min(loads):g} to {max(loads):g} busy before it began",
-    )  # fmt: skip
+    )
     return head + rough
 
 
@@ -161,8 +170,9 @@ def _left_out(figures: Figures) -> str:
 
 
 def _how(order: list[str]) -> str:
-    lines = [f"- **{PEERS[p].title}**{'' if PEERS[p].synced else ' †'}: {PEERS[p].how}"
-             for p in order]  # fmt: skip
+    lines = [
+        f"- **{PEERS[p].title}**{'' if PEERS[p].synced else ' †'}: {PEERS[p].how}" for p in order
+    ]
     return "## How each is used\n\n" + "\n".join(lines) + "\n"
 
 

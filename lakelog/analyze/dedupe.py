@@ -117,9 +117,16 @@ def plan(lake: Lake, by: By, keep: str = "first", *, nulls: bool = False) -> Pla
         FROM found ANTI JOIN kept USING (place) ORDER BY seq""").to_arrow_table()
     keys = table["keys"][0].as_py() if table.num_rows else 0
     return Plan(
-        key.names, keep, lake.branch_name, move.snapshot, move.generation, view.count(), keys,
-        table["seq"].to_numpy(), nulls,
-    )  # fmt: skip
+        key.names,
+        keep,
+        lake.branch_name,
+        move.snapshot,
+        move.generation,
+        view.count(),
+        keys,
+        table["seq"].to_numpy(),
+        nulls,
+    )
 
 
 def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Any:
@@ -140,9 +147,7 @@ def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Any:
     )
 
 
-def apply(
-    lake: Lake, chosen: Plan, progress: compact.Progress | None = None
-) -> removal.Removed:  # fmt: skip
+def apply(lake: Lake, chosen: Plan, progress: compact.Progress | None = None) -> removal.Removed:
     """Take exactly the rows of a plan off the branch; events that came since are kept.
 
     Raises Outdated if the branch was rewound, or some of the rows are gone, since it was planned.
@@ -151,22 +156,30 @@ def apply(
         return removal.Removed(0, 0, 0)
     names = ",".join(chosen.by)
     note = {
-        "add": "artifact", "key": f"dedupe/{hashlib.sha256(names.encode()).hexdigest()[:16]}",
-        "by": list(chosen.by), "keep": chosen.keep, "time": disk.now_us(),
-        "events": len(chosen), "nulls": chosen.nulls,
-    }  # fmt: skip
+        "add": "artifact",
+        "key": f"dedupe/{hashlib.sha256(names.encode()).hexdigest()[:16]}",
+        "by": list(chosen.by),
+        "keep": chosen.keep,
+        "time": disk.now_us(),
+        "events": len(chosen),
+        "nulls": chosen.nulls,
+    }
     message = f"{len(chosen)} events by {names}, kept the {chosen.keep}"
     return removal.apply(
-        lake.store, lake.branch_name, chosen.seqs, chosen.generation, note, message, lake.engine,
+        lake.store,
+        lake.branch_name,
+        chosen.seqs,
+        chosen.generation,
+        note,
+        message,
+        lake.engine,
         progress,
-    )  # fmt: skip
+    )
 
 
 def _twice(key: Key) -> str:
     """SQL of the hashes that more than one event has: a first, cheap look."""
-    return (
-        f"SELECT {key.hash} AS h FROM events WHERE {key.given} GROUP BY 1 HAVING count(*) > 1"
-    )  # fmt: skip
+    return f"SELECT {key.hash} AS h FROM events WHERE {key.given} GROUP BY 1 HAVING count(*) > 1"
 
 
 def _one_of_each(lake: Lake | View, by: By, order: str) -> Any:

@@ -77,9 +77,13 @@ class Lookups:
         return self.between(source=source, limit=limit)
 
     def between(
-        self, start_time: float | None = None, end_time: float | None = None,
-        event_type: str | None = None, source: str | None = None, limit: int = 1000,
-    ) -> list[Row]:  # fmt: skip
+        self,
+        start_time: float | None = None,
+        end_time: float | None = None,
+        event_type: str | None = None,
+        source: str | None = None,
+        limit: int = 1000,
+    ) -> list[Row]:
         """Return the newest events from a start up to an end, seconds since 1970.
 
         Raises InvalidSetting for a limit below 1.
@@ -209,12 +213,17 @@ class Lookups:
         time, data = row["time"], row["data"]
         number = omega.number_of(row["source"], row["id"], row["origin"], row["position"])
         return {
-            "id": number, "timestamp": time / 1e6, "event_type": row["type"],
-            "action": _action(data), "source": row["source"], "data_json": data,
+            "id": number,
+            "timestamp": time / 1e6,
+            "event_type": row["type"],
+            "action": _action(data),
+            "source": row["source"],
+            "data_json": data,
             "data_compressed": None,
             "hash": omega.hash_of(time, row["type"], row["source"], data),
-            "processed": number in self._marked(), "created_at": row["ingested_at"] / 1e6,
-        }  # fmt: skip
+            "processed": number in self._marked(),
+            "created_at": row["ingested_at"] / 1e6,
+        }
 
     def _marked(self) -> set[int]:
         """The ids that events of type omega.processed name."""
@@ -246,9 +255,11 @@ class Lookups:
         return {
             "total_events": sum(types.values()),
             "event_types": dict(sorted(types.items(), key=lambda pair: (-pair[1], pair[0]))),
-            "oldest": oldest, "newest": newest, "processed": len(self._marked()),
+            "oldest": oldest,
+            "newest": newest,
+            "processed": len(self._marked()),
             "database_size_mb": round(sum(e["bytes"] for e in self._entries) / 1e6, 3),
-        }  # fmt: skip
+        }
 
     def _span(self) -> tuple[float | None, float | None]:
         """The times of the oldest and the newest event, whatever its type."""

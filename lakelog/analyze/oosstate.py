@@ -71,10 +71,16 @@ class State:
     def copy(self) -> State:
         """Return a state that can go on apart from this one."""
         return State(
-            self.items, self.item_times, self.item_states, list(self.times),
-            list(self.completions), {name: list(n) for name, n in self.sources.items()},
-            dict(self.errors), list(self.failures), self.first,
-        )  # fmt: skip
+            self.items,
+            self.item_times,
+            self.item_states,
+            list(self.times),
+            list(self.completions),
+            {name: list(n) for name, n in self.sources.items()},
+            dict(self.errors),
+            list(self.failures),
+            self.first,
+        )
 
     def add(self, batch: Batch) -> None:
         """Take events in."""

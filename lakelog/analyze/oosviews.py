@@ -99,12 +99,14 @@ class OOSViews:
             "error_types": dict(ranked),
             "recent_failures": [
                 {
-                    "timestamp": _stamp(f.time), "source": f.source or "",
-                    "item_id": f.item or "", "error": f.error,
+                    "timestamp": _stamp(f.time),
+                    "source": f.source or "",
+                    "item_id": f.item or "",
+                    "error": f.error,
                 }
                 for f in reversed(state.failures)
             ],
-        }  # fmt: skip
+        }
 
     def source_reliability_view(self) -> dict[str, dict[str, Any]]:
         """Return {source: {'success_rate', 'total_processed'}} of completed and failed events."""

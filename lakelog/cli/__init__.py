@@ -84,7 +84,7 @@ class Verbs(click.Group):
             return None
         found: click.Command = getattr(
             importlib.import_module(f"lakelog.cli.{MODULES[name]}"), name
-        )  # fmt: skip
+        )
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -102,9 +102,13 @@ class Verbs(click.Group):
             raise exits.ReaderLeft from None
 
     def main(
-        self, args: Sequence[str] | None = None, prog_name: str | None = None,
-        complete_var: str | None = None, standalone_mode: bool = True, **extra: Any,
-    ) -> Any:  # fmt: skip
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run; with `standalone_mode` every error becomes one line and an exit code."""
         run = functools.partial(
             super().main, args, "lakelog", complete_var, standalone_mode=False, **extra
@@ -131,17 +135,26 @@ Examples:
 
 
 @click.group(
-    cls=Verbs, name="lakelog", epilog=EPILOG, subcommand_metavar="VERB [ARGS]...",
+    cls=Verbs,
+    name="lakelog",
+    epilog=EPILOG,
+    subcommand_metavar="VERB [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "LAKELOG"},
-)  # fmt: skip
+)
 @click.option(
-    "--lake", type=click.Path(), default=DEFAULT_LAKE, metavar="DIR",
+    "--lake",
+    type=click.Path(),
+    default=DEFAULT_LAKE,
+    metavar="DIR",
     help="The lake's directory; ./lake by default.",
-)  # fmt: skip
+)
 @click.option(
-    "--branch", default="main", metavar="NAME", help="The branch to work on; main by default.",
+    "--branch",
+    default="main",
+    metavar="NAME",
+    help="The branch to work on; main by default.",
     shell_complete=complete_branch,
-)  # fmt: skip
+)
 @click.option("-q", "--quiet", is_flag=True, help="Write only errors to stderr.")
 @click.option("-v", "--verbose", is_flag=True, help="Write details to stderr.")
 @click.version_option(VERSION, message="lakelog %(version)s", allow_from_autoenv=False)

@@ -84,11 +84,7 @@ def everywhere() -> list[click.Parameter]:
 
 def complete_ref(ctx: click.Context, _: click.Parameter, typed: str) -> list[CompletionItem]:
     """Tags and branches that begin with what was typed."""
-    return [
-        CompletionItem(name, help=kind)
-        for name, kind in _refs(ctx)
-        if name.startswith(typed)
-    ]  # fmt: skip
+    return [CompletionItem(name, help=kind) for name, kind in _refs(ctx) if name.startswith(typed)]
 
 
 def complete_branch(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
@@ -168,9 +164,13 @@ def _listed(examples: str) -> str | None:
 
 def _hidden(names: list[str], attribute: str, **rest: Any) -> click.Option:
     return click.Option(
-        names, hidden=True, expose_value=False, allow_from_autoenv=False,
-        callback=functools.partial(_set, attribute), **rest,
-    )  # fmt: skip
+        names,
+        hidden=True,
+        expose_value=False,
+        allow_from_autoenv=False,
+        callback=functools.partial(_set, attribute),
+        **rest,
+    )
 
 
 def _set(attribute: str, ctx: click.Context, _: click.Parameter, value: Any) -> None:

@@ -101,9 +101,13 @@ class Asker(Tables):
             return False
 
     def sql(
-        self, query: str, params: Any = None, at: str | None = None, cursor: Any = None,
+        self,
+        query: str,
+        params: Any = None,
+        at: str | None = None,
+        cursor: Any = None,
         scope: Any = None,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         """Run one statement on the one connection; see Session.sql. Errors keep their caret."""
         import duckdb
 
@@ -139,9 +143,12 @@ class Asker(Tables):
         self._cursor = None
 
     def _prepare(
-        self, cursor: duckdb.DuckDBPyConnection, query: str, mentions: prune.Mentions,
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        query: str,
+        mentions: prune.Mentions,
         at: str | None,
-    ) -> str | None:  # fmt: skip
+    ) -> str | None:
         """Make the lake's tables on the one connection; nothing is left to do on the given one."""
         for name in ("events", "quarantine"):  # cut to what the statement before needed
             self.cursor().execute(f"DROP VIEW IF EXISTS temp.{name}")

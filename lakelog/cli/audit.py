@@ -22,30 +22,54 @@ from lakelog.ingest.fileaudit import FileAudit
 
 _FAULTS = ("missing", "doubled", "foreign")
 _COLUMNS = (
-    "source", "label", "format", "state", "bytes", "waiting", "lines", "stored", "quarantined",
-    "known", "let_go", *_FAULTS, *(f"{fault}_at" for fault in _FAULTS), "gone", "error",
-    "backup", "copy_of",
-)  # fmt: skip
+    "source",
+    "label",
+    "format",
+    "state",
+    "bytes",
+    "waiting",
+    "lines",
+    "stored",
+    "quarantined",
+    "known",
+    "let_go",
+    *_FAULTS,
+    *(f"{fault}_at" for fault in _FAULTS),
+    "gone",
+    "error",
+    "backup",
+    "copy_of",
+)
 _NAME_MAX = 20
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog audit
     lakelog audit /var/log/app backup/2026.jsonl.zst
     lakelog audit logs/*.jsonl --json
-""")  # fmt: skip
+"""
+)
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...", type=click.Path())
 @click.option("--source", "label", metavar="NAME", help="The --source they were ingested with.")
 @click.option("--as", "form", type=InputFormat(), help="The format, if ingest was given one.")
 @click.option(
-    "--backup-dir", "folders", multiple=True, type=click.Path(), metavar="DIR",
+    "--backup-dir",
+    "folders",
+    multiple=True,
+    type=click.Path(),
+    metavar="DIR",
     help="Where backups of removed files are, if the lake does not know.",
-)  # fmt: skip
+)
 @with_output
 def audit(
-    app: App, sources: tuple[str, ...], label: str | None, form: str | None,
-    folders: tuple[str, ...], target: Target,
-) -> None:  # fmt: skip
+    app: App,
+    sources: tuple[str, ...],
+    label: str | None,
+    form: str | None,
+    folders: tuple[str, ...],
+    target: Target,
+) -> None:
     """Prove that each line of ingested files is stored exactly once.
 
     Reads files, directories and patterns again (without any: all files that
@@ -58,9 +82,15 @@ def audit(
     with app.open() as lake, app.progress("auditing", "files") as progress:
         places = [*map(Shelf, folders), *shelves(lake)]
         done = auditing.audit(
-            lake.store, lake.branch_name, lake.engine, list(sources), label=label, form=form,
-            progress=progress, backups=functools.partial(copies_of, places),
-        )  # fmt: skip
+            lake.store,
+            lake.branch_name,
+            lake.engine,
+            list(sources),
+            label=label,
+            form=form,
+            progress=progress,
+            backups=functools.partial(copies_of, places),
+        )
     shown = of_records([_shown(f) for f in done.files if f.seen or f.wrong])
     emit(of_records([record(f) for f in done.files], _COLUMNS), target, shown)
     for words in problems(done):
@@ -143,7 +173,10 @@ def _shown(file: FileAudit) -> dict[str, Any]:
     name = cell(file.source)
     name = name if len(name) <= _NAME_MAX else f"…{name[1 - _NAME_MAX :]}"
     counts = {
-        "lines": file.lines, "stored": file.stored, "bad": file.quarantined, "known": file.known,
+        "lines": file.lines,
+        "stored": file.stored,
+        "bad": file.quarantined,
+        "known": file.known,
         **{fault: getattr(file, fault) for fault in _FAULTS},
-    }  # fmt: skip
+    }
     return {"source": name, **{column: Count(count) for column, count in counts.items()}}

@@ -28,9 +28,18 @@ from lakelog.ingest.cursors import printable
 from lakelog.settings import span_us
 
 _LIST = (
-    "source", "backup", "made", "size", "stored", "sha256", "mtime", "mode", "cursor", "published",
+    "source",
+    "backup",
+    "made",
+    "size",
+    "stored",
+    "sha256",
+    "mtime",
+    "mode",
+    "cursor",
+    "published",
     "number",
-)  # fmt: skip
+)
 _VERIFY = ("backup", "source", "state", "reason")
 
 
@@ -39,10 +48,16 @@ def with_backups(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def run(
-        *args: Any, backup_dir: str | None, backup_interval: float, backup_keep: int,
-        backup_age: str | None, backup_zstd: bool, remove_processed: bool,
-        remove_after: str | None, **rest: Any,
-    ) -> Any:  # fmt: skip
+        *args: Any,
+        backup_dir: str | None,
+        backup_interval: float,
+        backup_keep: int,
+        backup_age: str | None,
+        backup_zstd: bool,
+        remove_processed: bool,
+        remove_after: str | None,
+        **rest: Any,
+    ) -> Any:
         plan = None
         if backup_dir is not None:
             age = span_us(backup_age) if backup_age else None
@@ -61,15 +76,25 @@ def with_backups(command: Callable[..., Any]) -> Callable[..., Any]:
 
 _OPTIONS = [
     click.option(
-        "--backup-dir", type=click.Path(), metavar="DIR",
+        "--backup-dir",
+        type=click.Path(),
+        metavar="DIR",
         help="Copy each file that changed to DIR, with the time in its name.",
     ),
     click.option(
-        "--backup-interval", type=click.FloatRange(0.1), default=INTERVAL, show_default=True,
-        metavar="SECONDS", help="Copy a file at most this often.",
+        "--backup-interval",
+        type=click.FloatRange(0.1),
+        default=INTERVAL,
+        show_default=True,
+        metavar="SECONDS",
+        help="Copy a file at most this often.",
     ),
     click.option(
-        "--backup-keep", type=click.IntRange(0), default=KEEP, show_default=True, metavar="N",
+        "--backup-keep",
+        type=click.IntRange(0),
+        default=KEEP,
+        show_default=True,
+        metavar="N",
         help="Keep the newest N of a file; 0 keeps all.",
     ),
     click.option(
@@ -77,14 +102,16 @@ _OPTIONS = [
     ),
     click.option("--backup-zstd", is_flag=True, help="Compress backups with zstd."),
     click.option(
-        "--remove-processed", is_flag=True,
+        "--remove-processed",
+        is_flag=True,
         help="Remove a rotated file once its backup is verified and its lines are published.",
     ),
     click.option(
-        "--remove-after", metavar="SPAN",
+        "--remove-after",
+        metavar="SPAN",
         help="Also remove files that were not written to for SPAN.",
     ),
-]  # fmt: skip
+]
 
 
 def words_of(plan: Plan | None) -> list[str]:
@@ -100,25 +127,36 @@ def words_of(plan: Plan | None) -> list[str]:
     return words + (["--remove-after", f"{after * 1e6:.0f}us"] if after is not None else [])
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog backups list
     lakelog backups verify --json
     lakelog backups restore logs/app.log --to /tmp
     lakelog backups restore /backup/logs/app_20261120_140619.log --force
-""")  # fmt: skip
+"""
+)
 @click.argument("action", type=click.Choice(["list", "verify", "restore"]))
 @click.argument("names", nargs=-1, metavar="[FILE]...", type=click.Path())
 @click.option(
-    "--backup-dir", "folders", multiple=True, type=click.Path(), metavar="DIR",
+    "--backup-dir",
+    "folders",
+    multiple=True,
+    type=click.Path(),
+    metavar="DIR",
     help="Where they are; by default wherever this lake's files were backed up.",
-)  # fmt: skip
+)
 @click.option("--to", type=click.Path(), metavar="PATH", help="Restore to this path, or into it.")
 @click.option("--force", is_flag=True, help="Replace what is there.")
 @with_output
 def backups(
-    app: App, action: str, names: tuple[str, ...], folders: tuple[str, ...], to: str | None,
-    force: bool, target: Target,
-) -> None:  # fmt: skip
+    app: App,
+    action: str,
+    names: tuple[str, ...],
+    folders: tuple[str, ...],
+    to: str | None,
+    force: bool,
+    target: Target,
+) -> None:
     """List, verify or restore backups of watched files.
 
     FILE is a backup, or the file it was made of: then list and verify take all
@@ -150,11 +188,18 @@ def backups(
 def record(one: Backup) -> dict[str, Any]:
     """Return a backup as an object."""
     return {
-        "source": one.source, "backup": printable(one.path), "made": micros(one.made),
-        "size": one.size, "stored": one.stored, "sha256": one.sha256,
-        "mtime": micros(one.mtime_ns // 1000), "mode": f"{one.mode:04o}", "cursor": one.cursor,
-        "published": one.covered, "number": one.number,
-    }  # fmt: skip
+        "source": one.source,
+        "backup": printable(one.path),
+        "made": micros(one.made),
+        "size": one.size,
+        "stored": one.stored,
+        "sha256": one.sha256,
+        "mtime": micros(one.mtime_ns // 1000),
+        "mode": f"{one.mode:04o}",
+        "cursor": one.cursor,
+        "published": one.covered,
+        "number": one.number,
+    }
 
 
 def _found(app: App, folders: tuple[str, ...]) -> Listed:
@@ -233,9 +278,12 @@ def _row(one: Backup) -> dict[str, Any]:
     """What a table shows."""
     name = os.path.basename(printable(one.path))
     return {
-        "source": os.path.basename(one.source), "backup": name, "made": second(one.made),
-        "size": Count(one.size), "stored": Count(one.stored),
-    }  # fmt: skip
+        "source": os.path.basename(one.source),
+        "backup": name,
+        "made": second(one.made),
+        "size": Count(one.size),
+        "stored": Count(one.stored),
+    }
 
 
 def _others(found: Listed) -> str:

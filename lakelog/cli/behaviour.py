@@ -35,8 +35,10 @@ def behaviour_lines(found: Behaviour) -> Iterator[str]:
     if not found:
         yield "  no new or vanished types, fields or sources, no shifts"
     for title, findings in (
-        ("types", found.types), ("fields", found.fields), ("sources", found.sources)
-    ):  # fmt: skip
+        ("types", found.types),
+        ("fields", found.fields),
+        ("sources", found.sources),
+    ):
         if findings:
             yield f"\n  {title}"
         for finding in findings[:_SHOWN]:

@@ -35,11 +35,13 @@ from lakelog.store.verify import verify as verify_store
 _LISTED_MAX = 50
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog verify
     lakelog verify v1
     lakelog verify --repair --yes
-""")  # fmt: skip
+"""
+)
 @click.argument("ref", required=False, shell_complete=complete_ref)
 @click.option("--repair", "mend", is_flag=True, help="Repair what is damaged, after asking.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -61,14 +63,20 @@ def verify(app: App, ref: str | None, mend: bool, yes: bool, target: Target) -> 
         click.get_current_context().exit(exits.WRONG)
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog repair --dry-run
     lakelog repair --from /backup/lake --yes
-""")  # fmt: skip
+"""
+)
 @click.option(
-    "--from", "--copy", "copy", type=click.Path(), metavar="LAKE",
+    "--from",
+    "--copy",
+    "copy",
+    type=click.Path(),
+    metavar="LAKE",
     help="Fetch damaged files from this copy where they are intact.",
-)  # fmt: skip
+)
 @click.option("--dry-run", is_flag=True, help="Only report what is damaged.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
@@ -97,10 +105,12 @@ def repair(app: App, copy: str | None, dry_run: bool, yes: bool, target: Target)
         click.get_current_context().exit(exits.WRONG)
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog backup ./lake /backup/lake
     lakelog repair --copy /backup/lake
-""")  # fmt: skip
+"""
+)
 @click.argument("source", metavar="LAKE", type=click.Path())
 @click.argument("to", type=click.Path())
 @with_output
@@ -116,10 +126,12 @@ def backup(app: App, source: str, to: str, target: Target) -> None:
     emit_record(dataclasses.asdict(done), target, lambda: line)
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog compact
     lakelog compact --watch --every 5m
-""")  # fmt: skip
+"""
+)
 @click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option(
     "--every", default="60s", show_default=True, metavar="SPAN", help="How often with --watch."
@@ -145,10 +157,12 @@ def compact(app: App, watch: bool, every: str, target: Target) -> None:
             time.sleep(pause)
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog gc --dry-run
     lakelog gc
-""")  # fmt: skip
+"""
+)
 @click.option("--dry-run", is_flag=True, help="Only report what would be deleted now.")
 @click.option("--yes", is_flag=True, help="Accepted for scripts: gc never asks.")
 @with_output
@@ -165,10 +179,12 @@ def gc(app: App, dry_run: bool, yes: bool, target: Target) -> None:
     emit_record(dataclasses.asdict(done), target, lambda: "\n".join(lines) + "\n")
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog retention --older-than 30d
     lakelog retention --older-than 30d --apply --yes
-""")  # fmt: skip
+"""
+)
 @click.option("--older-than", required=True, metavar="SPAN", help="30d, 12h, 90m or 4w.")
 @click.option("--apply", is_flag=True, help="Remove them, after asking; without it, only report.")
 @click.option("--dry-run", is_flag=True, help="Only report what would be removed; the default.")
@@ -176,7 +192,7 @@ def gc(app: App, dry_run: bool, yes: bool, target: Target) -> None:
 @with_output
 def retention(
     app: App, older_than: str, apply: bool, dry_run: bool, yes: bool, target: Target
-) -> None:  # fmt: skip
+) -> None:
     """Remove events older than a time span from the branch.
 
     It is one move that `lakelog undo` takes back; files go later, by gc, once nothing names them.
@@ -208,13 +224,15 @@ def checked(app: App, store: Store, first: Problem | None, ref: str | None = Non
 def report_record(store: Store, report: Report) -> dict[str, Any]:
     """Return a report as an object; paths relative to the lake."""
     return {
-        "intact": report.intact, "files": report.files, "bytes": report.bytes,
+        "intact": report.intact,
+        "files": report.files,
+        "bytes": report.bytes,
         "problems": [
             {"path": _inside(store, p.path), "kind": p.kind, "offset": p.offset, "reason": p.reason}
             for p in report.problems
         ],
         "cut": list(report.cut),
-    }  # fmt: skip
+    }
 
 
 def _repaired(
@@ -263,10 +281,12 @@ def _repair_lines(store: Store, outcome: Repaired, copy: str | None) -> Iterator
         yield f"intact again, but {many(len(outcome.lost), 'loss', 'losses')}: see LOST"
     for title, lines in (
         ("FETCHED from the copy", [_inside(store, p) for p in outcome.fetched]),
-        ("SET ASIDE, nothing is deleted", outcome.aside), ("DONE", outcome.done),
-        ("LOST", outcome.lost), ("KEPT", outcome.kept),
+        ("SET ASIDE, nothing is deleted", outcome.aside),
+        ("DONE", outcome.done),
+        ("LOST", outcome.lost),
+        ("KEPT", outcome.kept),
         ("NEXT", list(_next_steps(outcome, copy))),
-    ):  # fmt: skip
+    ):
         if lines:
             yield f"\n{title}"
             yield from (_wrapped(cell(line)) for line in lines)
@@ -292,9 +312,13 @@ def _next_steps(outcome: Repaired, copy: str | None) -> Iterator[str]:
 def _wrapped(line: str) -> str:
     """A line of a list, broken at spaces where the terminal is narrower."""
     return textwrap.fill(
-        line, width(), initial_indent="  ", subsequent_indent="      ", break_long_words=False,
+        line,
+        width(),
+        initial_indent="  ",
+        subsequent_indent="      ",
+        break_long_words=False,
         break_on_hyphens=False,
-    )  # fmt: skip
+    )
 
 
 def _inside(store: Store, path: str) -> str:

@@ -147,9 +147,7 @@ class Words(Completer):
         for name, kind in self._names.refs():
             if name.startswith(typed):
                 text = name.replace('"', '""')
-                yield Completion(
-                    f'{quote}{text}".', -len(typed), display=name, display_meta=kind
-                )  # fmt: skip
+                yield Completion(f'{quote}{text}".', -len(typed), display=name, display_meta=kind)
 
     def _word(self, before: str) -> Iterator[Completion]:
         found = _WORD.search(before)

@@ -35,17 +35,21 @@ if __name__ == "__main__":
 """
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog connect --print > lake.sql; duckdb -init lake.sql
     lakelog connect --print --at v1 | duckdb other.db
     lakelog connect --format python > open_lake.py
-""")  # fmt: skip
+"""
+)
 @click.option("--print", "printed", is_flag=True, help="Print the SQL itself.")
 @click.option("--at", metavar="REF", shell_complete=complete_ref, help="A state other than now.")
 @click.option(
-    "--format", type=click.Choice(("sql", "python", "files", "json", "table")), metavar="FORMAT",
+    "--format",
+    type=click.Choice(("sql", "python", "files", "json", "table")),
+    metavar="FORMAT",
     help="Print sql, python, the Parquet files, all in json, or by default the ways there are.",
-)  # fmt: skip
+)
 @click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
 def connect(app: App, printed: bool, at: str | None, format: str | None, as_json: bool) -> None:
     """Show how to open the lake in DuckDB, Python or any Parquet reader.

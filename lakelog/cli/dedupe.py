@@ -21,39 +21,55 @@ _ONE = {"first": duplicate.first, "last": duplicate.last, "latest": duplicate.la
 _SIMILAR = ("pattern", "example", "events", "variants", "first", "last", "sources")
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog dedupe --by subject --by data.url
     lakelog dedupe --by content --dry-run
     lakelog dedupe --by content --keep last --apply --yes
     lakelog dedupe --by subject --show latest
     lakelog dedupe --by message --show similar
-""")  # fmt: skip
+"""
+)
 @click.option(
-    "--by", multiple=True, metavar="NAME",
+    "--by",
+    multiple=True,
+    metavar="NAME",
     help="A column, data.FIELD, or content for all that an event says; may be repeated.",
-)  # fmt: skip
+)
 @click.option(
-    "--keep", type=click.Choice(duplicate.KEEP), default="first", show_default=True,
+    "--keep",
+    type=click.Choice(duplicate.KEEP),
+    default="first",
+    show_default=True,
     help="Which of the duplicates is kept, by time.",
-)  # fmt: skip
+)
 @click.option(
-    "--show", type=click.Choice(("duplicates", *_ONE, "similar")), default="duplicates",
+    "--show",
+    type=click.Choice(("duplicates", *_ONE, "similar")),
+    default="duplicates",
     help="What to list: the keys that are there more than once, the first, last or latest event of"
     " each key, or near-duplicates of a text.",
-)  # fmt: skip
+)
 @click.option(
-    "--nulls", is_flag=True,
-    help="Compare events that lack some of it, too: a null equals a null.",
-)  # fmt: skip
+    "--nulls", is_flag=True, help="Compare events that lack some of it, too: a null equals a null."
+)
 @click.option("-n", "limit", type=click.IntRange(min=1), metavar="N", help="List the first N only.")
 @click.option("--dry-run", is_flag=True, help="List exactly the events that --apply would remove.")
 @click.option("--apply", is_flag=True, help="Remove them, after asking.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
 def dedupe(
-    app: App, by: tuple[str, ...], keep: str, show: str, nulls: bool, limit: int | None,
-    dry_run: bool, apply: bool, yes: bool, target: Target,
-) -> None:  # fmt: skip
+    app: App,
+    by: tuple[str, ...],
+    keep: str,
+    show: str,
+    nulls: bool,
+    limit: int | None,
+    dry_run: bool,
+    apply: bool,
+    yes: bool,
+    target: Target,
+) -> None:
     """Find duplicate events, and keep one of each.
 
     Events are duplicates if all that --by names is equal; an event that lacks a part of it is no
@@ -80,9 +96,14 @@ def dedupe(
 
 
 def _remove(
-    app: App, lake: Lake, plan: duplicate.Plan, dry_run: bool, yes: bool, limit: int | None,
+    app: App,
+    lake: Lake,
+    plan: duplicate.Plan,
+    dry_run: bool,
+    yes: bool,
+    limit: int | None,
     target: Target,
-) -> None:  # fmt: skip
+) -> None:
     """List the rows of a plan, or take them off the branch."""
     words = f"{many(len(plan), 'event')} of {many(plan.events, 'event')}"
     words = f"{words} of {app.branch}, duplicates of {many(plan.keys, 'key')}"
@@ -95,9 +116,13 @@ def _remove(
     with app.progress("rewriting", "segments") as progress:
         done = duplicate.apply(lake, plan, progress)
     record: dict[str, Any] = {
-        "by": list(plan.by), "keep": plan.keep, "snapshot": plan.snapshot, "keys": plan.keys,
-        **dataclasses.asdict(done), "left": lake.count(),
-    }  # fmt: skip
+        "by": list(plan.by),
+        "keep": plan.keep,
+        "snapshot": plan.snapshot,
+        "keys": plan.keys,
+        **dataclasses.asdict(done),
+        "left": lake.count(),
+    }
     told = f"removed {words}; `lakelog undo` reverts it"
     if not len(plan):
         told = f"no event of {app.branch} is there twice by {', '.join(plan.by)}"

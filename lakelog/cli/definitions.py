@@ -43,17 +43,23 @@ _NAMES = 14
 """Columns that the name of a field takes at least."""
 _SCORES = 5
 _OPTIONS = {
-    "pattern": "--pattern", "format": "--format", "begins": "--begins",
-    "continues": "--continues", "time_format": "--time-format", "zone": "--zone",
-}  # fmt: skip
+    "pattern": "--pattern",
+    "format": "--format",
+    "begins": "--begins",
+    "continues": "--continues",
+    "time_format": "--time-format",
+    "zone": "--zone",
+}
 
 
-@click.group(epilog="""\b
+@click.group(
+    epilog="""\b
 Examples:
   lakelog formats test app.log
   lakelog formats test app.log --format '%{IP:client} %{GREEDYDATA:message}'
   lakelog formats add shop --for 'shop*' --pattern '%{IP:client} %{WORD:do}'
-""")  # fmt: skip
+"""
+)
 def formats() -> None:
     """Show how files are parsed, and add log formats of your own.
 
@@ -63,20 +69,25 @@ def formats() -> None:
     """
 
 
-@verb("list", examples="""
+@verb(
+    "list",
+    examples="""
     lakelog formats list
     lakelog formats list --json
-""")  # fmt: skip
+""",
+)
 @with_output
 def list_formats(app: App, target: Target) -> None:
     """List the formats of this lake, then the built-in ones."""
     records = [
         {
-            "format": form.name, "from": "this lake", "for": _files(form),
+            "format": form.name,
+            "from": "this lake",
+            "for": _files(form),
             "about": form.definition.pattern or _said(form.definition),
         }
         for form in formats_at(app).values()
-    ]  # fmt: skip
+    ]
     records += [
         {"format": name, "from": "lakelog", "for": "", "about": _about(form)}
         for name, form in known.FORMATS.items()
@@ -86,28 +97,45 @@ def list_formats(app: App, target: Target) -> None:
     emit(of_records(records), target, of_records(shown))
 
 
-@verb("test", examples="""
+@verb(
+    "test",
+    examples="""
     lakelog formats test app.log
     lakelog formats test app.log --format applog --zone Europe/Berlin
     lakelog formats test app.log --format '%{IP:client} %{WORD:method}' --json
     kubectl logs web | lakelog formats test -
-""")  # fmt: skip
+""",
+)
 @click.argument("file", type=click.Path())
 @click.option(
-    "--format", "--as", "--pattern", "form", type=InputFormat(),
+    "--format",
+    "--as",
+    "--pattern",
+    "form",
+    type=InputFormat(),
     help="Read it as this format: a name, or your own pattern.",
-)  # fmt: skip
+)
 @with_rules
 @click.option("--source", metavar="NAME", help="As if it were ingested with this --source.")
 @click.option(
-    "-n", "--lines", default=_LINES, show_default=True, type=click.IntRange(1), metavar="N",
+    "-n",
+    "--lines",
+    default=_LINES,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="N",
     help="Show what becomes of the first N lines or records.",
-)  # fmt: skip
+)
 @click.option("--json", "as_json", is_flag=True, help="The outcome as JSON.")
 def test_format(
-    app: App, file: str, form: str | None, source: str | None, lines: int, as_json: bool,
+    app: App,
+    file: str,
+    form: str | None,
+    source: str | None,
+    lines: int,
+    as_json: bool,
     **rules: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Show how the first lines of FILE (- is stdin) are parsed.
 
     Which format was chosen and why, which others fit, and of each line every
@@ -118,36 +146,57 @@ def test_format(
     asked = kept.resolve(said.spelled(), own) if said is not None else None
     with tempfile.TemporaryDirectory() as scratch:
         found = preview(
-            file, lambda: engine.connect(Layout(scratch), DEFAULTS), formats=own, asked=asked,
-            label=source, count=lines,
-        )  # fmt: skip
+            file,
+            lambda: engine.connect(Layout(scratch), DEFAULTS),
+            formats=own,
+            asked=asked,
+            label=source,
+            count=lines,
+        )
     if asked is not None and asked.pattern and not known.named(asked.spelled()).has_time:
         app.say(NO_TIME)
     target = choose(None if as_json else "table", as_json, None)
     emit_record(_record(found), target, lambda: "\n".join(_words(found)) + "\n")
 
 
-@verb("add", examples="""
+@verb(
+    "add",
+    examples="""
     lakelog formats add shop --for 'shop*' --pattern '%{IP:client} %{WORD:do}'
     lakelog formats add pos --source pos --pattern '(?P<a>.*?)[|](?P<msg>.*)'
     lakelog formats add paris --zone Europe/Paris --for '/srv/paris/*'
-""")  # fmt: skip
+""",
+)
 @click.argument("name")
-@click.option("--pattern", "--format", "form", type=InputFormat(), metavar="PATTERN",
-              help="Grok, a regex with named groups, or a built-in format.")  # fmt: skip
+@click.option(
+    "--pattern",
+    "--format",
+    "form",
+    type=InputFormat(),
+    metavar="PATTERN",
+    help="Grok, a regex with named groups, or a built-in format.",
+)
 @with_rules
 @click.option(
-    "--for", "globs", multiple=True, metavar="GLOB",
+    "--for",
+    "globs",
+    multiple=True,
+    metavar="GLOB",
     help="Files it is for, by name or by path; their rotated and compressed copies, too.",
-)  # fmt: skip
+)
 @click.option(
     "--source", "sources", multiple=True, metavar="NAME", help="For files of this --source."
 )
 @click.option("--replace", "overwrite", is_flag=True, help="Replace a format of that name.")
 def add_format(
-    app: App, name: str, form: str | None, globs: tuple[str, ...], sources: tuple[str, ...],
-    overwrite: bool, **rules: Any,
-) -> None:  # fmt: skip
+    app: App,
+    name: str,
+    form: str | None,
+    globs: tuple[str, ...],
+    sources: tuple[str, ...],
+    overwrite: bool,
+    **rules: Any,
+) -> None:
     """Add a format to the lake, for files by name or by --source.
 
     Whoever opens the lake then reads them so: ingest, watch, dump, audit and
@@ -211,8 +260,11 @@ def _about(form: Any) -> str:
 def _command(form: LakeFormat) -> str:
     """The command that adds a format."""
     said = form.definition
-    words = [f"{option} {shlex.quote(getattr(said, name))}"
-             for name, option in _OPTIONS.items() if getattr(said, name)]  # fmt: skip
+    words = [
+        f"{option} {shlex.quote(getattr(said, name))}"
+        for name, option in _OPTIONS.items()
+        if getattr(said, name)
+    ]
     words += [f"--level {shlex.quote(f'{word}={level}')}" for word, level in said.levels]
     words += [f"--define {shlex.quote(f'{name}={regex}')}" for name, regex in said.define]
     words += [f"--for {shlex.quote(glob)}" for glob in form.globs]
@@ -237,9 +289,12 @@ def _record(found: Preview) -> dict[str, Any]:
     return {
         **{name: getattr(found, name) for name in names},
         "scores": [{"format": name, "score": score} for name, score in found.scores],
-        "groups": dict(found.groups), "lines": found.lines, "events": found.events,
-        "quarantined": found.quarantined, "outcomes": lines,
-    }  # fmt: skip
+        "groups": dict(found.groups),
+        "lines": found.lines,
+        "events": found.events,
+        "quarantined": found.quarantined,
+        "outcomes": lines,
+    }
 
 
 def _words(found: Preview) -> list[str]:

@@ -42,18 +42,27 @@ _WORST = (
 _OF_ONE = "SELECT time, type, data FROM events WHERE subject = 'ep_004215' ORDER BY time"
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog demo
     lakelog demo --sample data/sample.jsonl --keep
-""")  # fmt: skip
+"""
+)
 @click.option(
-    "--sample", "path", type=click.Path(), metavar="FILE",
+    "--sample",
+    "path",
+    type=click.Path(),
+    metavar="FILE",
     help="Take these JSON lines; without it the demo makes 60,000 events of its own.",
-)  # fmt: skip
+)
 @click.option(
-    "--lake", "place", type=click.Path(), metavar="DIR", allow_from_autoenv=False,
+    "--lake",
+    "place",
+    type=click.Path(),
+    metavar="DIR",
+    allow_from_autoenv=False,
     help="Make the lake here, and keep it.",
-)  # fmt: skip
+)
 @click.option("--keep", is_flag=True, help="Keep the lake, as ./demo-lake.")
 def demo(app: App, path: str | None, place: str | None, keep: bool) -> None:
     """Take a tour: collect, query, tag, verify, roll back. It takes 15 seconds.
@@ -145,11 +154,13 @@ class Tour:
     def _writers(self) -> Iterator[list[Any]]:
         made = [
             subprocess.Popen(
-                self._program("append"), stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+                self._program("append"),
+                stdin=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 env=_environment(),
             )
             for _ in range(WRITERS)
-        ]  # fmt: skip
+        ]
         try:
             yield made
         finally:
@@ -194,12 +205,17 @@ class Tour:
 
     def _run(
         self, lake: str, *words: str, stdin: Any = subprocess.DEVNULL, fine: tuple[int, ...] = (0,)
-    ) -> None:  # fmt: skip
+    ) -> None:
         done = subprocess.run(
-            self._program(*words, lake=lake), stdin=stdin, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, env=_environment(), text=True, errors="replace",
+            self._program(*words, lake=lake),
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+            text=True,
+            errors="replace",
             cwd=self._room if words[0] == "ingest" else None,
-        )  # fmt: skip
+        )
         for line in done.stdout.splitlines():
             _print(f"    {line}".rstrip())
         if done.returncode not in fine:

@@ -44,10 +44,12 @@ class Check:
     words: str
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog doctor
     lakelog --lake /var/lib/flights doctor --json
-""")  # fmt: skip
+"""
+)
 @with_output
 def doctor(app: App, target: Target) -> None:
     """Check this machine, and the lake if there is one.
@@ -157,9 +159,11 @@ def _hints(store: Store, _: str) -> Found:
                 document.decode(disk.read(store.layout.hint(branch)))
             except document.NotIntact:
                 bad.append(branch)
-    yield (WARNING, f"the hint of {', '.join(bad)} is damaged; it will be rebuilt") if bad else (
-        OK, "as they should be",
-    )  # fmt: skip
+    yield (
+        (WARNING, f"the hint of {', '.join(bad)} is damaged; it will be rebuilt")
+        if bad
+        else (OK, "as they should be")
+    )
 
 
 def _clock(store: Store, branch: str) -> Found:
@@ -172,9 +176,13 @@ def _clock(store: Store, branch: str) -> Found:
 
 
 _LOOKS: dict[str, Callable[[Store, str], Found]] = {
-    "disk": _disk, "head": _head, "tail": _waiting, "kept": _kept, "hints": _hints,
+    "disk": _disk,
+    "head": _head,
+    "tail": _waiting,
+    "kept": _kept,
+    "hints": _hints,
     "clock": _clock,
-}  # fmt: skip
+}
 
 
 def _line(check: Check, target: Target) -> str:

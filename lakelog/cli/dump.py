@@ -14,34 +14,59 @@ from lakelog.collect.rounds import INTERVAL, Plan
 from lakelog.store import disk
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog dump --logs-dir logs --backup-dir backups
     lakelog dump --logs-dir logs --backup-dir backups --backup-interval 600
     lakelog dump --pattern '*.log' --pattern '*.jsonl' --once
-""")  # fmt: skip
+"""
+)
 @click.option(
-    "--logs-dir", default=LOGS, show_default=True, type=click.Path(), metavar="DIR",
+    "--logs-dir",
+    default=LOGS,
+    show_default=True,
+    type=click.Path(),
+    metavar="DIR",
     help="The directory to watch.",
-)  # fmt: skip
+)
 @click.option(
-    "--backup-dir", default=BACKUPS, show_default=True, type=click.Path(), metavar="DIR",
+    "--backup-dir",
+    default=BACKUPS,
+    show_default=True,
+    type=click.Path(),
+    metavar="DIR",
     help="Where its files are backed up.",
-)  # fmt: skip
+)
 @click.option("--redis-url", metavar="URL", help="Accepted; the Redis store comes later.")
 @click.option(
-    "--backup-interval", default=INTERVAL, show_default=True, type=click.FloatRange(0.1),
-    metavar="SECONDS", help="Back up a file at most this often.",
-)  # fmt: skip
+    "--backup-interval",
+    default=INTERVAL,
+    show_default=True,
+    type=click.FloatRange(0.1),
+    metavar="SECONDS",
+    help="Back up a file at most this often.",
+)
 @click.option(
-    "--pattern", "patterns", multiple=True, metavar="GLOB", default=PATTERNS, show_default=True,
+    "--pattern",
+    "patterns",
+    multiple=True,
+    metavar="GLOB",
+    default=PATTERNS,
+    show_default=True,
     help="Names to follow; their rotated and compressed copies, too.",
-)  # fmt: skip
+)
 @with_pattern
 @click.option("--once", is_flag=True, help="Ingest and back up what is there, then exit.")
 def dump(
-    app: App, logs_dir: str, backup_dir: str, redis_url: str | None, backup_interval: float,
-    patterns: tuple[str, ...], form: str | None, once: bool,
-) -> None:  # fmt: skip
+    app: App,
+    logs_dir: str,
+    backup_dir: str,
+    redis_url: str | None,
+    backup_interval: float,
+    patterns: tuple[str, ...],
+    form: str | None,
+    once: bool,
+) -> None:
     """Watch a directory of logs and back its files up, until Ctrl-C or SIGTERM.
 
     Each line becomes an event, once. `lakelog watch` does the same with more

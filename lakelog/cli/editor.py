@@ -26,9 +26,14 @@ class Editor:
     """Reads one statement after another. `is_whole` tells whether Enter ends it or goes on."""
 
     def __init__(
-        self, is_whole: Callable[[str], bool], completer: Completer, *, path: str | None = None,
-        input: Input | None = None, output: Output | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        is_whole: Callable[[str], bool],
+        completer: Completer,
+        *,
+        path: str | None = None,
+        input: Input | None = None,
+        output: Output | None = None,
+    ) -> None:
         coloured = terminal.has_colour(sys.stdout)
         self._session: PromptSession[str] = PromptSession(
             multiline=True,

@@ -25,8 +25,8 @@ _SEARCHED = ("data", "type", "source", "message", "subject")
 
 @click.group(
     epilog="\b\nExamples:\n  lakelog events --db lake stats\n  lakelog events list --hours 24\n"
-    '  lakelog sql "SELECT event_type, count(*) FROM omega.events GROUP BY 1"',
-)  # fmt: skip
+    '  lakelog sql "SELECT event_type, count(*) FROM omega.events GROUP BY 1"'
+)
 @click.option("--db", type=click.Path(), metavar="PATH", help="The lake; the same as --lake.")
 @click.pass_obj
 def events(app: App, db: str | None) -> None:
@@ -89,8 +89,16 @@ def export(app: App, file: str, hours: float | None) -> None:
     json, jsonl, csv, parquet, arrow or md; - is standard output.
     """
     known = os.path.splitext(file)[1].lower() in (
-        ".json", ".ndjson", ".jsonl", ".csv", ".parquet", ".arrow", ".arrows", ".feather", ".md",
-    )  # fmt: skip
+        ".json",
+        ".ndjson",
+        ".jsonl",
+        ".csv",
+        ".parquet",
+        ".arrow",
+        ".arrows",
+        ".feather",
+        ".md",
+    )
     target = choose(None if known else "json", False, file)
     _write(app, f"{omega.rows_sql(where=_since(hours))} ORDER BY timestamp, id", {}, target)
     if target.path is not None:
@@ -122,11 +130,9 @@ def _shown(relation: Any) -> Result:
     rows = relation.select("timestamp, event_type, action, source, data_json").fetchall()
     names = ("time", "event_type", "action", "source", "data_json")
     return of_records(
-        [
-            dict(zip(names, (clock(round(row[0] * 1e6)), *row[1:]), strict=True)) for row in rows
-        ],
+        [dict(zip(names, (clock(round(row[0] * 1e6)), *row[1:]), strict=True)) for row in rows],
         names,
-    )  # fmt: skip
+    )
 
 
 def _told(found: dict[str, Any]) -> str:

@@ -16,17 +16,24 @@ from lakelog.export.export import FORMATS, destination
 from lakelog.export.tables import SHARD_ROWS
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog export events -o events.parquet
     lakelog export events -o lake-export/ --partition-by date,type
     lakelog export "SELECT * FROM events WHERE level = 'ERROR'" -o errors.csv
     lakelog export '"v1".events' -o v1/ --shard-rows 250000 --format ndjson
-""")  # fmt: skip
+"""
+)
 @click.argument("query", metavar="QUERY|VIEW", shell_complete=complete_table)
 @click.option(
-    "-o", "--output", "out", required=True, type=click.Path(), metavar="PATH",
+    "-o",
+    "--output",
+    "out",
+    required=True,
+    type=click.Path(),
+    metavar="PATH",
     help="A file, or a directory that does not exist yet.",
-)  # fmt: skip
+)
 @click.option(
     "--format",
     "form",
@@ -34,13 +41,18 @@ from lakelog.export.tables import SHARD_ROWS
     help="By default set by the extension, or parquet.",
 )
 @click.option(
-    "--partition-by", "by", metavar="COL,...",
+    "--partition-by",
+    "by",
+    metavar="COL,...",
     help="Hive directories by these columns; `date` is the day of the column time.",
-)  # fmt: skip
+)
 @click.option(
-    "--shard-rows", type=click.IntRange(1), default=SHARD_ROWS, metavar="N",
+    "--shard-rows",
+    type=click.IntRange(1),
+    default=SHARD_ROWS,
+    metavar="N",
     help="At most so many rows in a file of a directory; 1,000,000 by default.",
-)  # fmt: skip
+)
 @click.option("--param", "params", multiple=True, metavar="K=V", help="Value of $K in the query.")
 @click.option(
     "--at",
@@ -50,9 +62,16 @@ from lakelog.export.tables import SHARD_ROWS
 )
 @click.option("--json", "as_json", is_flag=True, help="Report what was written, as JSON.")
 def export(
-    app: App, query: str, out: str, form: str | None, by: str | None, shard_rows: int,
-    params: tuple[str, ...], at: str | None, as_json: bool,
-) -> None:  # fmt: skip
+    app: App,
+    query: str,
+    out: str,
+    form: str | None,
+    by: str | None,
+    shard_rows: int,
+    params: tuple[str, ...],
+    at: str | None,
+    as_json: bool,
+) -> None:
     """Write the rows of a query, a table or a view to files.
 
     A PATH that ends in .parquet, .csv, .jsonl or .arrow (or .csv.gz, .jsonl.zst)
@@ -72,7 +91,7 @@ def export(
         ask = (lake.at(at) if at else lake).sql
         written = rows.export(
             ask, query, to, params=values, shard_rows=shard_rows, progress=progress
-        )  # fmt: skip
+        )
     seconds = time.monotonic() - started
     words = (
         f"{many(written.rows, 'row')} in {many(len(written.files), 'file')},"

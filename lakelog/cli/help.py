@@ -8,11 +8,13 @@ from lakelog.cli.app import App, complete_verb, verb
 from lakelog.closest import did_you_mean
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog help
     lakelog help export
     lakelog help train check
-""")  # fmt: skip
+"""
+)
 @click.argument("words", nargs=-1, metavar="[VERB]...", shell_complete=complete_verb)
 def help(app: App, words: tuple[str, ...]) -> None:
     """Show the help of a verb, as `lakelog VERB -h` does."""

@@ -25,10 +25,12 @@ SMALL = 1_000_000
 """So many events are looked through for their behaviour without being asked to."""
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog log -n 10
     lakelog log --json | jq '.[] | select(.op == "rollback")'
-""")  # fmt: skip
+"""
+)
 @click.option("-n", "limit", type=click.IntRange(min=0), metavar="N", help="The newest N only.")
 @with_output
 def log(app: App, limit: int | None, target: Target) -> None:
@@ -44,11 +46,13 @@ def log(app: App, limit: int | None, target: Target) -> None:
     emit(of_records([_log_record(e) for e in entries], _LOG), target, shown)
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog show
     lakelog show v1
     lakelog show main~1 --json
-""")  # fmt: skip
+"""
+)
 @click.argument("ref", required=False, shell_complete=complete_ref)
 @with_output
 def show(app: App, ref: str | None, target: Target) -> None:
@@ -61,31 +65,37 @@ def show(app: App, ref: str | None, target: Target) -> None:
         state, held = view.snapshot(), view.stats()
         tags = [t.name for t in lake.store.refs.tags() if t.snapshot == state.id]
     record = {
-        **snapshot_record(state), "tags": tags, "types": held.types,
+        **snapshot_record(state),
+        "tags": tags,
+        "types": held.types,
         "first_event": micros(held.time[0]) if held.time else None,
         "last_event": micros(held.time[1]) if held.time else None,
-    }  # fmt: skip
+    }
     emit_record(record, target, lambda: "\n".join(_panel(state, tags, held)) + "\n")
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog diff v1
     lakelog diff v1 main --json
     lakelog diff v1 main --no-behaviour
     lakelog diff --exit-code before after && echo "nothing changed"
-""")  # fmt: skip
+"""
+)
 @click.argument("a", shell_complete=complete_ref)
 @click.argument("b", required=False, shell_complete=complete_ref)
 @click.option("--exit-code", is_flag=True, help="Exit with 3 if the states differ.")
 @click.option(
-    "--behaviour/--no-behaviour", "wanted", default=None,
+    "--behaviour/--no-behaviour",
+    "wanted",
+    default=None,
     help="What changed in types, fields of data and sources; it reads the events. On by default if"
     f" the states hold at most {SMALL:,} events together.",
-)  # fmt: skip
+)
 @with_output
 def diff(
     app: App, a: str, b: str | None, exit_code: bool, wanted: bool | None, target: Target
-) -> None:  # fmt: skip
+) -> None:
     """Compare states A and B: events by type, segments, and behaviour.
 
     Without B, A is compared with the branch as it is now. Behaviour compares the
@@ -97,12 +107,15 @@ def diff(
         small = found.a.events + found.b.events <= SMALL
         changed = found.behaviour if differs and (small if wanted is None else wanted) else None
     record = {
-        "a": snapshot_record(found.a), "b": snapshot_record(found.b), "differs": differs,
-        "events": found.events, "types": found.types,
+        "a": snapshot_record(found.a),
+        "b": snapshot_record(found.b),
+        "differs": differs,
+        "events": found.events,
+        "types": found.types,
         "added": [_segment_record(e) for e in found.added],
         "removed": [_segment_record(e) for e in found.removed],
         "behaviour": None if changed is None else behaviour_record(changed),
-    }  # fmt: skip
+    }
     words = [*_compared(found), *(behaviour_lines(changed) if changed is not None else ())]
     if differs and changed is None and wanted is None:
         words.append("\n--behaviour says what changed in types, fields and sources")
@@ -111,11 +124,13 @@ def diff(
         click.get_current_context().exit(exits.WRONG)
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog rollback v1
     lakelog rollback @12 --verify
     lakelog rollback 2026-11-19T23:59
-""")  # fmt: skip
+"""
+)
 @click.argument("ref", shell_complete=complete_ref)
 @click.option("--keep-cursors", is_flag=True, help="Followed sources go on where they are now.")
 @click.option("--verify", is_flag=True, help="Read every byte of that state first.")
@@ -133,17 +148,21 @@ def rollback(app: App, ref: str, keep_cursors: bool, verify: bool, target: Targe
     _went(app, state, target, f"{words}\n`lakelog undo` reverts it")
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog undo
     lakelog undo --to-branch rescued
-""")  # fmt: skip
+"""
+)
 @click.option(
     "--force", is_flag=True, help="Drop later events from the branch; the log still has them."
 )
 @click.option(
-    "--to-branch", metavar="NAME", shell_complete=complete_branch,
+    "--to-branch",
+    metavar="NAME",
+    shell_complete=complete_branch,
     help="Keep the present state, later events included, on a new branch.",
-)  # fmt: skip
+)
 @with_output
 def undo(app: App, force: bool, to_branch: str | None, target: Target) -> None:
     """Undo the last rollback, undo, snapshot, retention, dedupe or repair.
@@ -164,11 +183,17 @@ def undo(app: App, force: bool, to_branch: str | None, target: Target) -> None:
 def snapshot_record(state: Snapshot) -> dict[str, Any]:
     """Return a snapshot as an object."""
     return {
-        "id": state.id, "time": micros(state.time), "author": state.author, "op": state.op,
-        "message": state.message, "events": state.events, "bytes": state.bytes,
-        "segments": state.segments, "quarantined": state.quarantined,
+        "id": state.id,
+        "time": micros(state.time),
+        "author": state.author,
+        "op": state.op,
+        "message": state.message,
+        "events": state.events,
+        "bytes": state.bytes,
+        "segments": state.segments,
+        "quarantined": state.quarantined,
         "parent": state.parent or None,
-    }  # fmt: skip
+    }
 
 
 def _went(app: App, state: Snapshot, target: Target, words: str) -> None:
@@ -182,9 +207,16 @@ def _log_record(entry: LogEntry) -> dict[str, Any]:
     move = entry.move
     when = micros(move.time) if move.time else None
     values = (
-        move.number, when, move.op, entry.events, entry.segments, move.snapshot or None,
-        list(entry.tags), move.author, move.message,
-    )  # fmt: skip
+        move.number,
+        when,
+        move.op,
+        entry.events,
+        entry.segments,
+        move.snapshot or None,
+        list(entry.tags),
+        move.author,
+        move.message,
+    )
     return dict(zip(_LOG, values, strict=True))
 
 
@@ -254,6 +286,9 @@ def _sum(entries: tuple[Entry, ...], sign: str) -> str:
 
 def _segment_record(entry: Entry) -> dict[str, Any]:
     return {
-        "segment": entry["key"], "kind": entry["kind"], "events": entry["events"],
-        "bytes": entry["bytes"], "time": [micros(t) for t in entry["time"]],
-    }  # fmt: skip
+        "segment": entry["key"],
+        "kind": entry["kind"],
+        "events": entry["events"],
+        "bytes": entry["bytes"],
+        "time": [micros(t) for t in entry["time"]],
+    }

@@ -35,13 +35,15 @@ _VARYING = re.compile(r"\b(byte|line|column|char|of|over|part) [\d,]+|'.*'")
 """Places, lengths and values, which differ from line to line where the reason is the same."""
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog ingest logs/*.jsonl backup/2026.jsonl.zst
     lakelog ingest /var/log/app --dry-run
     zcat old.gz | lakelog ingest - --source app
     lakelog ingest a.log --format 'access:%h %l %u %t "%r" %>s %b %D'
     lakelog ingest a.log --format '%{IP:client} %{WORD:method} %{INT:ms:int}'
-""")  # fmt: skip
+"""
+)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
 @with_pattern
 @click.option(
@@ -50,9 +52,13 @@ _VARYING = re.compile(r"\b(byte|line|column|char|of|over|part) [\d,]+|'.*'")
 @click.option("--dry-run", is_flag=True, help="Read and count, but store nothing.")
 @click.option("--json", "as_json", is_flag=True, help="The outcome of each file as JSON.")
 def ingest(
-    app: App, paths: tuple[str, ...], form: str | None, source: str | None, dry_run: bool,
+    app: App,
+    paths: tuple[str, ...],
+    form: str | None,
+    source: str | None,
+    dry_run: bool,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Load files, directories, patterns or stdin (-), each row exactly once.
 
     The format is detected by content: JSON lines and documents, CSV and TSV,
@@ -76,7 +82,7 @@ def ingest(
 
         report = lake.ingest(
             list(paths), format=form, source=source, dry_run=dry_run, progress=show
-        )  # fmt: skip
+        )
     _say(app, report, time.monotonic() - started, dry_run)
     if as_json:
         emit(of_records([f.record() for f in report.files]), Target("json"))
@@ -84,11 +90,13 @@ def ingest(
         click.get_current_context().exit(exits.FAILED)
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog quarantine list
     lakelog quarantine replay --as oos
     lakelog quarantine drop --yes
-""")  # fmt: skip
+"""
+)
 @click.argument("action", type=click.Choice(["list", "show", "replay", "drop"]))
 @click.option("--as", "form", type=InputFormat(), help="The format to try.")
 @click.option("--type", "type_", metavar="NAME", help="The type of events without one.")
@@ -96,9 +104,14 @@ def ingest(
 @click.option("--yes", is_flag=True, help="Do not ask before dropping.")
 @with_output
 def quarantine(
-    app: App, action: str, form: str | None, type_: str | None, dry_run: bool, yes: bool,
+    app: App,
+    action: str,
+    form: str | None,
+    type_: str | None,
+    dry_run: bool,
+    yes: bool,
     target: Target,
-) -> None:  # fmt: skip
+) -> None:
     """Show lines that could not be parsed, try them again, or drop them.
 
     list counts them by file and reason, show gives them whole, replay stores

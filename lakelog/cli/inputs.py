@@ -79,10 +79,12 @@ def with_pattern(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(app, *args, form=form, **rest)
 
     return click.option(
-        "--format", "form", type=InputFormat(),
+        "--format",
+        "form",
+        type=InputFormat(),
         help="The format of the input: a name (`lakelog formats list`), or your own pattern,"
         " such as '%{IP:client} %{WORD:method}'.",
-    )(with_rules(run))  # fmt: skip
+    )(with_rules(run))
 
 
 def with_rules(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,30 +96,43 @@ def with_rules(command: Callable[..., Any]) -> Callable[..., Any]:
 
 _RULES = [
     click.option(
-        "--begins", default="", metavar="REGEX",
+        "--begins",
+        default="",
+        metavar="REGEX",
         help="A line whose start matches begins a record; other lines continue it.",
     ),
     click.option(
-        "--continues", default="", metavar="REGEX",
+        "--continues",
+        default="",
+        metavar="REGEX",
         help="A line whose start matches continues the one before.",
     ),
     click.option(
-        "--time-format", default="", metavar="FORMAT",
+        "--time-format",
+        default="",
+        metavar="FORMAT",
         help="The format of the group time: '%d.%m.%Y %H:%M:%S', iso, epoch or none.",
     ),
     click.option(
-        "--zone", default="", metavar="ZONE",
+        "--zone",
+        default="",
+        metavar="ZONE",
         help="The zone of times that name none, such as Europe/Berlin or +02:00.",
     ),
     click.option(
-        "--level", "levels", multiple=True, metavar="WORD=LEVEL",
+        "--level",
+        "levels",
+        multiple=True,
+        metavar="WORD=LEVEL",
         help="Map a word to a level, such as SCHWER=ERROR.",
     ),
     click.option(
-        "--define", multiple=True, metavar="NAME=REGEX",
+        "--define",
+        multiple=True,
+        metavar="NAME=REGEX",
         help="Name a part of the pattern, used in it as %{NAME:group}.",
     ),
-]  # fmt: skip
+]
 
 
 def definition_of(form: str | None, options: dict[str, Any]) -> Definition | None:
@@ -128,9 +143,7 @@ def definition_of(form: str | None, options: dict[str, Any]) -> Definition | Non
     defines = _pairs("--define", "NAME=REGEX", options.pop("define"))
     rules = {name: options.pop(name) for name in ("begins", "continues", "time_format", "zone")}
     given = {name: value for name, value in rules.items() if value}
-    said = replace(
-        said, **given, levels=levels or said.levels, define=defines or said.define
-    )  # fmt: skip
+    said = replace(said, **given, levels=levels or said.levels, define=defines or said.define)
     return None if said == Definition() else said
 
 

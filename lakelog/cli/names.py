@@ -23,9 +23,11 @@ _TAG = ("tag", "snapshot", "time", "author", "message", "branch")
 _BRANCH = ("branch", "move", "time", "op", "events", "snapshot")
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog snapshot -m "before the import"
-""")  # fmt: skip
+"""
+)
 @click.option("-m", "--message", default="", metavar="TEXT", help="The message.")
 @with_output
 def snapshot(app: App, message: str, target: Target) -> None:
@@ -40,12 +42,14 @@ def snapshot(app: App, message: str, target: Target) -> None:
         emit_record(snapshot_record(state), target, lambda: f"{state.id}\n")
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog tag v1 -m "what the paper used"
     lakelog tag nightly 2026-11-19T23:59
     lakelog tag --list
     lakelog tag --delete v1
-""")  # fmt: skip
+"""
+)
 @click.argument("name", required=False, shell_complete=complete_ref)
 @click.argument("ref", required=False, shell_complete=complete_ref)
 @click.option("-m", "--message", default="", metavar="TEXT", help="Why it has a name.")
@@ -53,9 +57,14 @@ def snapshot(app: App, message: str, target: Target) -> None:
 @click.option("-d", "--delete", is_flag=True, help="Remove the name; the state stays a while.")
 @with_output
 def tag(
-    app: App, name: str | None, ref: str | None, message: str, listing: bool, delete: bool,
+    app: App,
+    name: str | None,
+    ref: str | None,
+    message: str,
+    listing: bool,
+    delete: bool,
     target: Target,
-) -> None:  # fmt: skip
+) -> None:
     """Name the present state, or REF, permanently. A tag does not move.
 
     gc keeps what a tag names, however old.
@@ -76,12 +85,14 @@ def tag(
                 emit_record(_tag_record(made), target, lambda: f"{made.snapshot}\n")
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog branch try-it
     lakelog branch from-v1 v1
     lakelog --branch try-it append < more.jsonl
     lakelog branch --delete try-it
-""")  # fmt: skip
+"""
+)
 @click.argument("name", required=False, shell_complete=complete_branch)
 @click.argument("ref", required=False, shell_complete=complete_ref)
 @click.option("-m", "--message", default="", metavar="TEXT", help="Why it was started.")
@@ -91,9 +102,14 @@ def tag(
 @click.option("-d", "--delete", is_flag=True, help="End the branch; its log stays readable.")
 @with_output
 def branch(
-    app: App, name: str | None, ref: str | None, message: str, listing: bool, delete: bool,
+    app: App,
+    name: str | None,
+    ref: str | None,
+    message: str,
+    listing: bool,
+    delete: bool,
     target: Target,
-) -> None:  # fmt: skip
+) -> None:
     """Start a branch at the present state, or REF. Its events are its own.
 
     No event is copied. Choose the branch a verb works on with --branch NAME.
@@ -133,9 +149,7 @@ def _delete_branch(app: App, lake: lakes.Lake, name: str) -> None:
 
 
 def _tag_record(made: Tag) -> dict[str, Any]:
-    values = (
-        made.name, made.snapshot, micros(made.time), made.author, made.message, made.branch
-    )  # fmt: skip
+    values = (made.name, made.snapshot, micros(made.time), made.author, made.message, made.branch)
     return dict(zip(_TAG, values, strict=True))
 
 

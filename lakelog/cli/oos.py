@@ -23,25 +23,33 @@ def oos() -> None:
     """The OOS log stream: views over an oos.log or a lake."""
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog oos views oos.log
     lakelog oos views lake --view throughput --window 7d --json
-""")  # fmt: skip
+"""
+)
 @click.argument("path", required=False, type=click.Path())
 @click.option("--db", type=click.Path(), metavar="PATH", help="The same as PATH.")
 @click.option(
-    "--view", type=click.Choice(("status", "throughput", "errors", "sources", "health")),
+    "--view",
+    type=click.Choice(("status", "throughput", "errors", "sources", "health")),
     help="One view only.",
-)  # fmt: skip
+)
 @click.option(
     "--window", default="24h", show_default=True, metavar="SPAN", help="The window of throughput."
 )
 @click.option("--now", metavar="TIME", help="End windows at TIME instead of now.")
 @with_output
 def views(
-    app: App, path: str | None, db: str | None, view: str | None, window: str, now: str | None,
+    app: App,
+    path: str | None,
+    db: str | None,
+    view: str | None,
+    window: str,
+    now: str | None,
     target: Target,
-) -> None:  # fmt: skip
+) -> None:
     """Show the views: states, throughput, errors, sources, health.
 
     PATH is an oos.log or a lake; without it ./oos.log, else the lake.

@@ -77,23 +77,26 @@ def with_output(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a verb --format, --json and -o; it gets them as `target`."""
 
     @functools.wraps(command)
-    def run(
-        *args: Any, format: str | None, as_json: bool, output: str | None, **rest: Any
-    ) -> Any:  # fmt: skip
+    def run(*args: Any, format: str | None, as_json: bool, output: str | None, **rest: Any) -> Any:
         return command(*args, target=choose(format, as_json, output), **rest)
 
     options = [
         click.option(
-            "--format", type=FormatChoice(FORMATS), metavar="FORMAT",
+            "--format",
+            type=FormatChoice(FORMATS),
+            metavar="FORMAT",
             help="table, json, ndjson (or jsonl), csv, parquet, arrow or md; by default a table"
             " on a terminal, else ndjson.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
         click.option(
-            "-o", "--output", type=click.Path(), metavar="FILE",
+            "-o",
+            "--output",
+            type=click.Path(),
+            metavar="FILE",
             help="Write to FILE atomically; its extension sets the format.",
         ),
-    ]  # fmt: skip
+    ]
     for option in reversed(options):
         run = option(run)
     return run
@@ -168,7 +171,8 @@ def _emit_table(result: Result, out: BinaryIO, target: Target) -> None:
     if left_out:
         terminal.say(
             f"{len(result.columns) - len(left_out)} of {len(result.columns)} columns shown, not"
-            f" {', '.join(left_out)}; -o or --format csv gives all", dim=True,
-        )  # fmt: skip
+            f" {', '.join(left_out)}; -o or --format csv gives all",
+            dim=True,
+        )
     if len(rows) > ROWS_MAX:
         terminal.say(f"{ROWS_MAX} of ? rows shown; -o or --format csv gives all", dim=True)

@@ -25,20 +25,25 @@ else:
     shell = Lazy("lakelog.cli.shell")
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog sql "SELECT type, count(*) FROM events GROUP BY 1 ORDER BY 2 DESC"
     lakelog sql 'SELECT count(*) FROM events WHERE type = $t' --param t=FAIL
     lakelog sql -f report.sql --at v1 -o report.parquet
     lakelog sql 'SELECT count(*) FROM "v1".events' --json
-""")  # fmt: skip
+"""
+)
 @click.argument("query", required=False)
 @click.option(
     "-f", "--file", "path", type=click.Path(), metavar="FILE", help="Read the query from FILE."
 )
 @click.option(
-    "--param", "params", multiple=True, metavar="K=V",
+    "--param",
+    "params",
+    multiple=True,
+    metavar="K=V",
     help="Value of $K in the query; V is JSON if it parses as such, else text.",
-)  # fmt: skip
+)
 @click.option(
     "--at",
     metavar="REF",
@@ -50,9 +55,14 @@ else:
 )
 @with_output
 def sql(
-    app: App, query: str | None, path: str | None, params: tuple[str, ...], at: str | None,
-    explain: bool, target: Target,
-) -> None:  # fmt: skip
+    app: App,
+    query: str | None,
+    path: str | None,
+    params: tuple[str, ...],
+    at: str | None,
+    explain: bool,
+    target: Target,
+) -> None:
     """Run SQL over the events, including those just appended.
 
     Tables: events, quarantine, and "REF".events for every tag and branch. QUERY - or no query
@@ -120,9 +130,13 @@ def _check(statements: list[Statement], values: dict[str, Any], explain: bool) -
 
 
 def _answer(
-    app: App, asker: Asker, statements: list[Statement], values: dict[str, Any],
-    digest: str | None, target: Target,
-) -> None:  # fmt: skip
+    app: App,
+    asker: Asker,
+    statements: list[Statement],
+    values: dict[str, Any],
+    digest: str | None,
+    target: Target,
+) -> None:
     """Run statements in turn; write the rows of each, or of the last where only one can be."""
     alone = len(statements) == 1
     holds_one = target.path is not None or target.format in BINARY
@@ -133,9 +147,11 @@ def _answer(
             relation = asker.sql(statement.text, params or None, digest)
             if is_last if holds_one else (alone or statement.gives_rows(relation)):
                 result = result_of(
-                    relation, target.format, asker.again,
+                    relation,
+                    target.format,
+                    asker.again,
                     payload=asker.gives_payload(statement.text),
-                )  # fmt: skip
+                )
                 emit(replace(result, batches=waiting.over(result.batches)), target)
 
 

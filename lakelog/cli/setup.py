@@ -32,7 +32,7 @@ _HINTS = {
     invoke_without_command=True,
     epilog="\b\nExamples:\n  lakelog config\n  lakelog config get seal\n"
     "  lakelog config set seal=inline rotate_bytes=64MB",
-)  # fmt: skip
+)
 @with_output
 @click.pass_context
 def config(ctx: click.Context, target: Target) -> None:

@@ -44,10 +44,18 @@ COMMANDS = {
     "timer": ("on | off", "show rows and time after each result"),
 }
 SYNONYMS = {
-    "help": "help", "quit": "quit", "exit": "exit",
-    "\\?": "help", "\\h": "help", "\\q": "quit", "\\d": "schema", "\\dt": "tables",
-    "\\dv": "tables", "\\l": "tables", "\\timing": "timer",
-}  # fmt: skip
+    "help": "help",
+    "quit": "quit",
+    "exit": "exit",
+    "\\?": "help",
+    "\\h": "help",
+    "\\q": "quit",
+    "\\d": "schema",
+    "\\dt": "tables",
+    "\\dv": "tables",
+    "\\l": "tables",
+    "\\timing": "timer",
+}
 """What people type who know other shells; `\\d` without a name lists the tables."""
 _HELP = """
 psql's \\d, \\d NAME, \\dt, \\timing, \\? and \\q work, too; so do help, quit and exit.

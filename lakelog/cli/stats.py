@@ -23,11 +23,13 @@ _SHOWN = {"type": 10, "source": 5, "level": 6}
 _BARS = 20
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog stats
     lakelog stats --columns
     lakelog stats --at v1 --json
-""")  # fmt: skip
+"""
+)
 @click.option("--columns", is_flag=True, help="Bytes of each column in the segments.")
 @click.option("--at", metavar="REF", shell_complete=complete_ref, help="A state other than now.")
 @with_output

@@ -37,17 +37,24 @@ _COLOURS = {"FATAL": "red", "ERROR": "red", "WARN": "yellow", "DEBUG": "blue", "
 _DATA = following.COLUMNS.index("data")
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog tail
     lakelog tail -f -n 0
     lakelog tail -f --where "level IN ('ERROR', 'FATAL')"
     lakelog tail -n 100 --where "type = 'FAIL'" --json | jq .data
-""")  # fmt: skip
+"""
+)
 @click.option("-f", "--follow", is_flag=True, help="Show new events as they come, until Ctrl-C.")
 @click.option(
-    "-n", "count", type=click.IntRange(min=0), default=10, show_default=True, metavar="N",
+    "-n",
+    "count",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    metavar="N",
     help="Number of events to show.",
-)  # fmt: skip
+)
 @click.option("--where", metavar="SQL", help="Only events for which this SQL condition holds.")
 @click.option("--json", "as_json", is_flag=True, help="Always one JSON object per line.")
 def tail(app: App, follow: bool, count: int, where: str | None, as_json: bool) -> None:

@@ -37,13 +37,15 @@ else:
     )
 
 
-@click.group(epilog="""\b
+@click.group(
+    epilog="""\b
 Examples:
   lakelog train init messages -o chat.toml
   lakelog train export chat.toml -o chat/
   lakelog train check chat/ --against older/
   lakelog train where user-17
-""")  # fmt: skip
+"""
+)
 def train() -> None:
     """Build training sets whose splits cannot leak, and check that they do not.
 
@@ -53,10 +55,12 @@ def train() -> None:
     """
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog train init text > text.toml
     lakelog train init decision -o decisions.toml
-""")  # fmt: skip
+"""
+)
 @click.argument("kind", type=click.Choice(SHAPES), metavar="SHAPE", default="text")
 @click.option("-o", "--output", "out", type=click.Path(), metavar="FILE", help="Write it to FILE.")
 def init(app: App, kind: str, out: str | None) -> None:
@@ -78,15 +82,22 @@ def init(app: App, kind: str, out: str | None) -> None:
     app.say(f"wrote {out}; next: lakelog train export {out} -o {name}/")
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog train export chat.toml -o chat/
     lakelog train export chat.toml -o chat/ --json
-""")  # fmt: skip
+"""
+)
 @click.argument("recipe", type=click.Path(), metavar="RECIPE.toml")
 @click.option(
-    "-o", "--output", "out", type=click.Path(), required=True, metavar="DIR",
+    "-o",
+    "--output",
+    "out",
+    type=click.Path(),
+    required=True,
+    metavar="DIR",
     help="A directory that is empty or not there yet; it appears whole or not at all.",
-)  # fmt: skip
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was built as JSON.")
 def export(app: App, recipe: str, out: str, as_json: bool) -> None:
     """Build a training set from a recipe.
@@ -100,12 +111,16 @@ def export(app: App, recipe: str, out: str, as_json: bool) -> None:
             lake, recipe, out, progress=lambda note: progress(_seconds(started), note=note)
         )
     record = {
-        "path": out, "id": made.id, "snapshot": made.snapshot, "rows": made.rows,
-        "left_out": made.manifest["left_out"], "losses": made.manifest["losses"],
+        "path": out,
+        "id": made.id,
+        "snapshot": made.snapshot,
+        "rows": made.rows,
+        "left_out": made.manifest["left_out"],
+        "losses": made.manifest["losses"],
         "redacted": made.manifest["redaction"]["found"],
         "warnings": made.warnings,
         "clean": made.certificate.clean,
-    }  # fmt: skip
+    }
     sides = ", ".join(f"{side} {n:,}" for side, n in made.rows.items())
     app.say(f"{out}: {many(sum(made.rows.values()), 'row')} ({sides})")
     for what, counts in (("left out", "left_out"), ("redacted", "redacted")):
@@ -133,19 +148,25 @@ def _conclude(app: App, certificate: leaks.Certificate) -> None:
     app.say("no leak found")
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog train check chat/
     lakelog train check chat/ --against chat-of-last-month/
-""")  # fmt: skip
+"""
+)
 @click.argument("path", type=click.Path(), metavar="DIR")
 @click.option(
-    "--against", type=click.Path(), metavar="DIR2",
+    "--against",
+    type=click.Path(),
+    metavar="DIR2",
     help="Compare train here with validation and test there, and vice versa.",
-)  # fmt: skip
+)
 @click.option(
-    "--near", type=click.FloatRange(0.5, 1), metavar="J",
+    "--near",
+    type=click.FloatRange(0.5, 1),
+    metavar="J",
     help="The Jaccard similarity of near duplicates; by default the recipe's.",
-)  # fmt: skip
+)
 @with_output
 def check(app: App, path: str, against: str | None, near: float | None, target: Target) -> None:
     """Look for leaks in the files of an export; no lake is needed.
@@ -171,10 +192,12 @@ def _words_of(found: leaks.Certificate) -> str:
     return "\n".join([*lines, "no leak found" if found.clean else many(count, "leak"), ""])
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog train rebuild chat/
     lakelog train rebuild chat/ --logical --keep again/
-""")  # fmt: skip
+"""
+)
 @click.argument("path", type=click.Path(), metavar="DIR")
 @click.option(
     "--keep", "out", type=click.Path(), metavar="DIR2", help="Keep the rebuilt export in DIR2."
@@ -190,9 +213,12 @@ def rebuild(app: App, path: str, out: str | None, logical: bool, target: Target)
     started = time.monotonic()
     with app.open() as lake, app.progress("rebuild", "s") as progress:
         made = remake.rebuild(
-            lake, path, out, logical=logical,
+            lake,
+            path,
+            out,
+            logical=logical,
             progress=lambda note: progress(_seconds(started), note=note),
-        )  # fmt: skip
+        )
     emit_record(dataclasses.asdict(made), target, lambda: _words_of_rebuild(made))
     if not made.same:
         click.get_current_context().exit(exits.WRONG)
@@ -209,9 +235,12 @@ def _words_of_rebuild(made: remake.Rebuilt) -> str:
     return "\n".join(lines) + "\n"
 
 
-@verb("list", examples="""
+@verb(
+    "list",
+    examples="""
     lakelog train list
-""")  # fmt: skip
+""",
+)
 @with_output
 def list_(app: App, target: Target) -> None:
     """List the exports of this lake, oldest first.
@@ -233,9 +262,11 @@ def _listed(facts: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog train diff chat-october/ chat-november/
-""")  # fmt: skip
+"""
+)
 @click.argument("a", type=click.Path(), metavar="DIR")
 @click.argument("b", type=click.Path(), metavar="DIR2")
 @with_output
@@ -257,10 +288,12 @@ def _words_of_diff(made: compare.Diff) -> str:
     return "\n".join(lines) + "\n"
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog train where user-17
     lakelog train where 4f8c2d1e
-""")  # fmt: skip
+"""
+)
 @click.argument("wanted", metavar="EVENT|SUBJECT")
 @with_output
 def where(app: App, wanted: str, target: Target) -> None:
@@ -273,12 +306,13 @@ def where(app: App, wanted: str, target: Target) -> None:
     columns = ["export", "name", "train", "validation", "test", "path"]
     rows = [
         {
-            "export": held.export, "name": held.name,
+            "export": held.export,
+            "name": held.name,
             **{s: None if held.rows is None else held.rows.get(s, 0) for s in columns[2:5]},
             "path": held.path if held.rows is not None else f"{held.path} (files are gone)",
         }
         for held in found
-    ]  # fmt: skip
+    ]
     emit(of_records(rows, columns), target)
 
 

@@ -33,10 +33,12 @@ _ACTIONS = ("create", "drop", "show")
 _LISTED = ("view", "about", "params", "version", "from")
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog views
     lakelog views --at v1 --json
-""")  # fmt: skip
+"""
+)
 @click.option(
     "--at", metavar="REF", shell_complete=complete_ref, help="List those of a tag, branch or time."
 )
@@ -53,17 +55,21 @@ def views(app: App, at: str | None, target: Target) -> None:
     emit(of_records(records, _LISTED), target, of_records(shown))
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog view status
     lakelog view throughput --param bucket=30m --param type=FAIL
     lakelog view errors --since 1d --at v1 --json
     lakelog view create busiest busiest.sql
     lakelog view show busiest; lakelog view drop busiest
-""")  # fmt: skip
+"""
+)
 @click.argument(
-    "words", nargs=-1, metavar="NAME | create NAME FILE | drop NAME | show NAME",
+    "words",
+    nargs=-1,
+    metavar="NAME | create NAME FILE | drop NAME | show NAME",
     shell_complete=complete_view,
-)  # fmt: skip
+)
 @click.option(
     "--param", "params", multiple=True, metavar="K=V", help="Value of a parameter of the view."
 )
@@ -81,9 +87,16 @@ def views(app: App, at: str | None, target: Target) -> None:
 @click.option("--replace", is_flag=True, help="With create: replace a view of that name.")
 @with_output
 def view(
-    app: App, words: tuple[str, ...], params: tuple[str, ...], since: str | None,
-    until: str | None, at: str | None, watch: bool, replace: bool, target: Target,
-) -> None:  # fmt: skip
+    app: App,
+    words: tuple[str, ...],
+    params: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    at: str | None,
+    watch: bool,
+    replace: bool,
+    target: Target,
+) -> None:
     """Query the view NAME, or create, drop or show the definition of one.
 
     FILE is one SELECT over events, or incremental: sections `-- map` over
@@ -129,9 +142,14 @@ class _Window:
 
 
 def _answer(
-    app: App, lake: Lake, name: str, given: dict[str, str], window: _Window, watch: bool,
+    app: App,
+    lake: Lake,
+    name: str,
+    given: dict[str, str],
+    window: _Window,
+    watch: bool,
     target: Target,
-) -> None:  # fmt: skip
+) -> None:
     began = time.monotonic()
     state = lake.at(window.at) if window.at else lake
     before = read(state, name, given, **window.times())
@@ -156,10 +174,12 @@ def _result(lake: Lake, rows: Any, target: Target) -> Result:
 
 def _record(definition: Definition, mine: bool) -> dict[str, Any]:
     return {
-        "view": definition.name, "about": definition.about,
-        "params": "; ".join(map(str, definition.params)), "version": definition.version,
+        "view": definition.name,
+        "about": definition.about,
+        "params": "; ".join(map(str, definition.params)),
+        "version": definition.version,
         "from": "this lake" if mine else "lakelog",
-    }  # fmt: skip
+    }
 
 
 def _moment(option: str, text: str | None) -> int | None:

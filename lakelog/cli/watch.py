@@ -47,25 +47,33 @@ WantedBy=multi-user.target
 """
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog watch /var/log/app
     lakelog watch logs --pattern '*.log' --pattern '*.jsonl'
     lakelog watch logs --backup-dir /backup/logs --remove-processed
     lakelog watch --status
     lakelog watch /var/log/app --print-unit > lakelog.service
-""")  # fmt: skip
+"""
+)
 @click.argument("roots", nargs=-1, metavar="DIR...", type=click.Path())
 @click.option(
-    "--pattern", "patterns", multiple=True, metavar="GLOB",
+    "--pattern",
+    "patterns",
+    multiple=True,
+    metavar="GLOB",
     help="Names to follow, all by default; their rotated and compressed copies, too.",
-)  # fmt: skip
+)
 @with_pattern
 @click.option("--source", metavar="NAME", help="The source of events without one.")
 @click.option(
-    "--interval", default=INTERVAL, show_default=True, metavar="SECONDS",
+    "--interval",
+    default=INTERVAL,
+    show_default=True,
+    metavar="SECONDS",
     type=click.FloatRange(0.1),
     help="Time between scans; a fifth of it where the system sends notifications.",
-)  # fmt: skip
+)
 @click.option(
     "--poll", is_flag=True, help="Poll only; for network mounts, which send no notifications."
 )
@@ -75,10 +83,19 @@ WantedBy=multi-user.target
 @click.option("--print-unit", is_flag=True, help="Print a systemd unit that does the same.")
 @with_backups
 def watch(
-    app: App, roots: tuple[str, ...], patterns: tuple[str, ...], form: str | None,
-    source: str | None, interval: float, poll: bool, once: bool, status: bool, as_json: bool,
-    print_unit: bool, plan: Plan | None,
-) -> None:  # fmt: skip
+    app: App,
+    roots: tuple[str, ...],
+    patterns: tuple[str, ...],
+    form: str | None,
+    source: str | None,
+    interval: float,
+    poll: bool,
+    once: bool,
+    status: bool,
+    as_json: bool,
+    print_unit: bool,
+    plan: Plan | None,
+) -> None:
     """Follow the files of directories: each new line becomes an event, once.
 
     Renamed, truncated, compressed and removed files are recognized by their
@@ -99,25 +116,44 @@ def watch(
         click.echo(_unit(app, roots, options), nl=False)
         return
     follow(
-        app, list(roots), patterns=patterns or ("*",), form=form, source=source,
-        interval=interval, poll=poll, once=once, plan=plan,
-    )  # fmt: skip
+        app,
+        list(roots),
+        patterns=patterns or ("*",),
+        form=form,
+        source=source,
+        interval=interval,
+        poll=poll,
+        once=once,
+        plan=plan,
+    )
 
 
 def follow(
-    app: App, roots: list[str], *, patterns: tuple[str, ...], plan: Plan | None,
-    form: str | None = None, source: str | None = None, interval: float = INTERVAL,
-    poll: bool = False, once: bool = False,
-) -> None:  # fmt: skip
+    app: App,
+    roots: list[str],
+    *,
+    patterns: tuple[str, ...],
+    plan: Plan | None,
+    form: str | None = None,
+    source: str | None = None,
+    interval: float = INTERVAL,
+    poll: bool = False,
+    once: bool = False,
+) -> None:
     """Watch until told to end, with backups if there is a plan for them; sum up at the end."""
     tell = _teller(app)
     following.raise_descriptor_limit()
     with app.open_or_create() as lake:
         rounds = Rounds(lake, roots, plan, label=source, say=tell) if plan else None
         watcher = following.Watcher(
-            lake, roots, patterns=patterns, form=form, source=source, say=tell,
+            lake,
+            roots,
+            patterns=patterns,
+            form=form,
+            source=source,
+            say=tell,
             after=None if once else rounds,
-        )  # fmt: skip
+        )
         stop = threading.Event()
 
         def end(*_: object) -> None:

@@ -25,16 +25,22 @@ TOLD_MAX = 5
 _SHOWN_BY = "SELECT * FROM quarantine shows them"
 
 
-@verb(examples="""
+@verb(
+    examples="""
     lakelog init
     lakelog init flights
     lakelog init --setting seal=inline --setting rotate_bytes=64MB
-""")  # fmt: skip
+"""
+)
 @click.argument("directory", required=False, metavar="[DIR]", type=click.Path())
 @click.option(
-    "--setting", "settings", multiple=True, metavar="K=V", shell_complete=complete_pair,
+    "--setting",
+    "settings",
+    multiple=True,
+    metavar="K=V",
+    shell_complete=complete_pair,
     help="A setting that differs from its default; `lakelog config` lists them.",
-)  # fmt: skip
+)
 def init(app: App, directory: str | None, settings: tuple[str, ...]) -> None:
     """Create a lake in a new or empty directory.
 
@@ -45,12 +51,14 @@ def init(app: App, directory: str | None, settings: tuple[str, ...]) -> None:
     app.say(f"created a lake at {store.layout.root}")
 
 
-@verb(examples="""
+@verb(
+    examples="""
     app | lakelog append
     lakelog append < events.jsonl
     lakelog append --type tweet < twitter.json
     lakelog append type=deploy data.version=3 message="to production"
-""")  # fmt: skip
+"""
+)
 @click.argument("pairs", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--dedupe",

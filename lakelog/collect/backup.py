@@ -233,7 +233,19 @@ def described(copied: Copied, path: str, source: str, number: int, made: int) ->
     """Return what is known of a copy that is to be called `path`."""
     status = copied.status
     return Backup(
-        path, number, made, printable(source), os.fsencode(source).hex(), copied.sha256,
-        copied.size, os.stat(copied.path).st_size, copied.packed, status.st_mtime_ns,
-        stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_dev, status.st_ino,
-    )  # fmt: skip
+        path,
+        number,
+        made,
+        printable(source),
+        os.fsencode(source).hex(),
+        copied.sha256,
+        copied.size,
+        os.stat(copied.path).st_size,
+        copied.packed,
+        status.st_mtime_ns,
+        stat.S_IMODE(status.st_mode),
+        status.st_uid,
+        status.st_gid,
+        status.st_dev,
+        status.st_ino,
+    )

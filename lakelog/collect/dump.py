@@ -30,9 +30,18 @@ NO_REDIS = "the Redis store is not built yet: entries are kept in the lake alone
 SCAN = 1.0
 Moment = datetime | str | int | float
 _ENTRY = (
-    "time", "source", "level", "message", "data", "type", "category", "subject", "id", "origin",
+    "time",
+    "source",
+    "level",
+    "message",
+    "data",
+    "type",
+    "category",
+    "subject",
+    "id",
+    "origin",
     "position",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -50,9 +59,11 @@ class LogEntry:
         moment = self.timestamp.isoformat().removesuffix("+00:00")
         return {
             "timestamp": f"{moment}Z" if _is_utc(self.timestamp) else self.timestamp.isoformat(),
-            "source": self.source, "content": self.content, "level": self.level,
+            "source": self.source,
+            "content": self.content,
+            "level": self.level,
             "metadata": dict(self.metadata),
-        }  # fmt: skip
+        }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LogEntry:
@@ -61,9 +72,12 @@ class LogEntry:
         Raises InvalidEvent for a time that is none, KeyError where timestamp or content is missing.
         """
         return cls(
-            parse_time(data["timestamp"]), str(data.get("source") or ""), str(data["content"]),
-            str(data.get("level") or "INFO"), dict(data.get("metadata") or {}),
-        )  # fmt: skip
+            parse_time(data["timestamp"]),
+            str(data.get("source") or ""),
+            str(data["content"]),
+            str(data.get("level") or "INFO"),
+            dict(data.get("metadata") or {}),
+        )
 
 
 class OMEGALogManager:
@@ -74,10 +88,16 @@ class OMEGALogManager:
     """
 
     def __init__(
-        self, logs_dir: str = LOGS, backup_dir: str = BACKUPS, redis_url: str | None = None,
-        backup_interval: float = INTERVAL, *, lake: lakes.Lake | str | None = None,
-        patterns: tuple[str, ...] = PATTERNS, say: Callable[[str], None] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        logs_dir: str = LOGS,
+        backup_dir: str = BACKUPS,
+        redis_url: str | None = None,
+        backup_interval: float = INTERVAL,
+        *,
+        lake: lakes.Lake | str | None = None,
+        patterns: tuple[str, ...] = PATTERNS,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         self.logs_dir, self.backup_dir = os.fspath(logs_dir), os.fspath(backup_dir)
         self.redis_url, self.backup_interval = redis_url, float(backup_interval)
         self._given, self._patterns = lake, tuple(patterns)
@@ -142,9 +162,13 @@ class OMEGALogManager:
             self._lake = None
 
     def query(
-        self, start_time: Moment | None = None, end_time: Moment | None = None,
-        source: str | None = None, level: str | None = None, limit: int = 1000,
-    ) -> list[LogEntry]:  # fmt: skip
+        self,
+        start_time: Moment | None = None,
+        end_time: Moment | None = None,
+        source: str | None = None,
+        level: str | None = None,
+        limit: int = 1000,
+    ) -> list[LogEntry]:
         """Return the newest `limit` entries that match, in the order of their time.
 
         Times are ISO 8601 text, datetimes or seconds since 1970, the end left out; `source` is what

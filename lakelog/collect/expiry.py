@@ -8,9 +8,13 @@ from lakelog.collect.backup import Backup
 
 
 def expired(
-    backups: list[Backup], *, keep: int | None, age_us: int | None, now: int,
+    backups: list[Backup],
+    *,
+    keep: int | None,
+    age_us: int | None,
+    now: int,
     present: Collection[str],
-) -> list[Backup]:  # fmt: skip
+) -> list[Backup]:
     """Return the backups that are let go, oldest first.
 
     Of each file the newest `keep` stay, by the order in which they were made, whatever the clock

@@ -57,8 +57,8 @@ def covering(store: Store, branch: str, path: str, label: str | None) -> Cursor 
 
 
 def remove(
-    store: Store, branch: str, seen: Seen, kept: Backup, *, label: str | None, stop: Stop,
-) -> str:  # fmt: skip
+    store: Store, branch: str, seen: Seen, kept: Backup, *, label: str | None, stop: Stop
+) -> str:
     """Remove a finished file; return "" if it is gone, else why it stays.
 
     Raises OSError, Stopped.

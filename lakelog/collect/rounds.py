@@ -76,9 +76,14 @@ class Rounds:
     """Backs up the files of a watcher; call it with each scan, and close it at the end."""
 
     def __init__(
-        self, lake: Lake, roots: list[str], plan: Plan, *, label: str | None = None,
+        self,
+        lake: Lake,
+        roots: list[str],
+        plan: Plan,
+        *,
+        label: str | None = None,
         say: Say | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._lake, self._plan, self._label = lake, plan, label
         self._roots = [os.path.abspath(root) for root in roots]
         self._say = say or (lambda text: None)
@@ -194,9 +199,13 @@ class Rounds:
         try:
             cursor = self._cursor(seen.path)
             made = self._shelf.put(
-                seen.path, self._below(seen.path), number, packed=self._plan.packed,
-                stop=self._stop.is_set, cursor=cursor,
-            )  # fmt: skip
+                seen.path,
+                self._below(seen.path),
+                number,
+                packed=self._plan.packed,
+                stop=self._stop.is_set,
+                cursor=cursor,
+            )
         except Changed as error:
             self._complain(seen.path, f"not backed up: {error.strerror}")
             return None
@@ -232,9 +241,8 @@ class Rounds:
         lake = self._lake
         try:
             reason = removal.remove(
-                lake.store, lake.branch_name, seen, kept, label=self._label,
-                stop=self._stop.is_set,
-            )  # fmt: skip
+                lake.store, lake.branch_name, seen, kept, label=self._label, stop=self._stop.is_set
+            )
         except FileNotFoundError:
             return True
         except OSError as error:

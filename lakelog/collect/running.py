@@ -81,9 +81,14 @@ class Compaction:
 
 
 def run(
-    watcher: Watcher, stop: threading.Event, *, interval: float, poll: bool, say: Say,
+    watcher: Watcher,
+    stop: threading.Event,
+    *,
+    interval: float,
+    poll: bool,
+    say: Say,
     renew: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Watch until `stop` is set: a round at every hint, and every `interval` seconds anyway (five
     times that where there are hints).
 

@@ -72,9 +72,15 @@ class Shelf:
             yield alone
 
     def put(
-        self, source: str, below: str, number: int, *, packed: bool, stop: Stop,
+        self,
+        source: str,
+        below: str,
+        number: int,
+        *,
+        packed: bool,
+        stop: Stop,
         cursor: tuple[str, int] = ("", 0),
-    ) -> Backup:  # fmt: skip
+    ) -> Backup:
         """Copy a file into the folder `below` the root; return the verified backup.
 
         The caller holds the claim. Raises Changed, OSError, Stopped; then nothing was added.

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog import bookkeeping
+from lakelog.collect import followed_file
+from lakelog.collect.followed_file import FollowedFile
 from lakelog.collect.scan import IGNORED, Scan, Seen, look_again, scan, seen_as
 from lakelog.collect.turns import Turns
 from lakelog.errors import LakelogError
@@ -30,7 +32,6 @@ from lakelog.ingest import cursors
 from lakelog.ingest.batch import GRACE, FileReport, Job
 from lakelog.ingest.group import FILES_MAX, Group
 from lakelog.ingest.ingest import Ingester, Reading
-from lakelog.ingest.lease import is_open_for_writing
 from lakelog.ingest.rotation import PACKED, is_rotated
 from lakelog.store import disk
 
@@ -66,38 +67,27 @@ class Totals:
     slowest_round: float = 0.0
 
 
-@dataclass(slots=True)
-class _Followed:
-    """One file, by its inode: what was seen of it when it was read last, at `since`."""
-
-    seen: Seen
-    fd: int = -1
-    since: float = 0.0
-    held: bool = False
-    """Whether its end was left, for more may belong to it."""
-    unfinished: bool = False
-    """Whether a last line without newline was left."""
-    is_copy: bool = False
-    """Whether all of it is a copy of another file."""
-    arriving: tuple[int, int] = (0, 0)
-    """Size and mtime of a packed file that waits to be read, at `since`."""
-
-
 class Watcher:
     """Follows the files of directories into one branch of a lake."""
 
     def __init__(
-        self, lake: Lake, roots: list[str], *, patterns: tuple[str, ...] = ("*",),
-        form: str | None = None, source: str | None = None, say: Say | None = None,
+        self,
+        lake: Lake,
+        roots: list[str],
+        *,
+        patterns: tuple[str, ...] = ("*",),
+        form: str | None = None,
+        source: str | None = None,
+        say: Say | None = None,
         after: Callable[[Scan], None] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`after` is called with each scan, once what is new in it was taken in."""
         self._after = after
         self._lake, self._roots = lake, [os.path.abspath(root) for root in roots]
         self._patterns, self._say = patterns, say or (lambda text: None)
         self._form, self._source = form, source
         self._job = Job(lake.store, lake.branch_name, lake.engine, form, source, follows=True)
-        self._known: dict[Identity, _Followed] = {}
+        self._known: dict[Identity, FollowedFile] = {}
         self._inodes: dict[Identity, str] = {}
         self._told: dict[str, str] = {}
         self._unseen: set[str] = set()
@@ -196,13 +186,13 @@ class Watcher:
             if fd >= 0:
                 os.set_inheritable(fd, False)
             seen, now = Seen(*values), time.monotonic()
-            self._known[seen.identity] = _Followed(seen, fd, now, held, unfinished, is_copy)
+            self._known[seen.identity] = FollowedFile(seen, fd, now, held, unfinished, is_copy)
 
     def close(self) -> None:
         """Let go of the files."""
         self._turns.close()
         for followed in self._known.values():
-            _close(followed)
+            followed_file.close(followed)
         self._known.clear()
 
     # --- one file ---
@@ -218,14 +208,14 @@ class Watcher:
         said = self._told and cursors.printable(seen.path) in self._told
         return bool(said) and time.monotonic() - followed.since > _PATIENCE
 
-    def _is_ended(self, followed: _Followed) -> bool:
+    def _is_ended(self, followed: FollowedFile) -> bool:
         """Whether nobody will write the rest of a last line: its file is rotated, was left alone
         for a while, and nobody has it open for writing, as far as the system knows."""
         quiet = time.monotonic() - followed.since
         if quiet < GRACE or not is_rotated(followed.seen.path):
             return False
         followed.since = time.monotonic()  # if somebody has: ask again after as long
-        return not _is_open_for_writing(followed)
+        return not followed_file.is_open_for_writing(followed)
 
     def _note_inodes(self, found: Scan) -> None:
         """Say where each file is, for who decides which is which."""
@@ -237,7 +227,7 @@ class Watcher:
         self._inodes.update((seen.identity, seen.path) for seen in found.files.values())
         self._job.inodes = self._inodes
 
-    def _finish(self, gone: list[_Followed]) -> tuple[int, bool]:
+    def _finish(self, gone: list[FollowedFile]) -> tuple[int, bool]:
         """Read the rest of files that lost their names, through the descriptors that are held.
 
         As long as somebody may write on, they are kept. Returns the number of new events, and
@@ -252,10 +242,11 @@ class Watcher:
             if followed.fd >= 0:
                 status = os.fstat(followed.fd)
                 if (status.st_size, status.st_mtime_ns) != (
-                    followed.seen.size, followed.seen.mtime_ns
-                ):  # fmt: skip
+                    followed.seen.size,
+                    followed.seen.mtime_ns,
+                ):
                     followed.since = time.monotonic()
-                is_open = _is_open_for_writing(followed)
+                is_open = followed_file.is_open_for_writing(followed)
                 kept = is_open or (is_open is None and time.monotonic() - followed.since < GRACE)
                 mode = "follow" if kept else "last"
                 report = self._ingest(f"/dev/fd/{followed.fd}", followed.seen.path, mode)
@@ -265,7 +256,7 @@ class Watcher:
                     size, mtime_ns = status.st_size, status.st_mtime_ns
                     followed.seen = followed.seen._replace(size=size, mtime_ns=mtime_ns)
                     continue
-            _close(followed)
+            followed_file.close(followed)
             self._known.pop(identity)
             self._inodes.pop(identity, None)
             left = True
@@ -291,21 +282,25 @@ class Watcher:
             return FileReport(cursors.printable(name))
 
         group = Group(self._job, later)
-        taken: list[tuple[_Followed, FileReport]] = []
+        taken: list[tuple[FollowedFile, FileReport]] = []
         for seen in due:
-            followed = self._known.get(seen.identity) or _Followed(seen.unread)
+            followed = self._known.get(seen.identity) or FollowedFile(seen.unread)
             mode = self._mode(followed, seen, final=final)
             report = group.take(
-                seen.path, seen.path, mode, limit=seen.size, expect=seen.identity,
+                seen.path,
+                seen.path,
+                mode,
+                limit=seen.size,
+                expect=seen.identity,
                 settled=self._is_settled(followed, seen),
-            )  # fmt: skip
+            )
             if report.is_undecided:
-                self._known[seen.identity] = _Followed(
+                self._known[seen.identity] = FollowedFile(
                     seen.unread, followed.fd, followed.since or time.monotonic()
                 )
                 continue
             fd = self._hold(followed, seen)
-            now = _Followed(seen, fd, time.monotonic(), mode == "follow", is_copy=report.is_copy)
+            now = FollowedFile(seen, fd, time.monotonic(), mode == "follow", is_copy=report.is_copy)
             taken.append((now, report))
             self._known.pop(seen.identity, None)
             self._known[seen.identity] = now
@@ -321,7 +316,7 @@ class Watcher:
                 self._note(report)
         return [report for _, report in taken]
 
-    def _mode(self, followed: _Followed, seen: Seen, *, final: bool) -> str:
+    def _mode(self, followed: FollowedFile, seen: Seen, *, final: bool) -> str:
         """What becomes of a file's end: see Job."""
         if final:
             return "once"
@@ -329,13 +324,13 @@ class Watcher:
             return "follow"
         return "settled" if followed.held else "last" if followed.unfinished else "follow"
 
-    def _is_settled(self, followed: _Followed, seen: Seen) -> bool:
+    def _is_settled(self, followed: FollowedFile, seen: Seen) -> bool:
         """Whether a new file was left alone for as long as one on its way to a place would not."""
         waited = time.monotonic() - followed.since if followed.since else 0.0
         age = time.time() - seen.mtime_ns / 1e9
         return followed.seen.size >= 0 or waited > _ARRIVAL_MAX or age > STABLE or waited > STABLE
 
-    def _hold(self, followed: _Followed, seen: Seen) -> int:
+    def _hold(self, followed: FollowedFile, seen: Seen) -> int:
         """Keep a file open, to read what is written before it is removed."""
         if followed.fd >= 0:
             return followed.fd
@@ -371,9 +366,16 @@ class Watcher:
     def _worker(self, mode: str) -> Ingester:
         lake = self._lake
         return Ingester(
-            lake.store, lake.branch_name, lake.sealer(), lake.engine, form=self._form,
-            source=self._source, mode=mode, follows=True, inodes=self._inodes,
-        )  # fmt: skip
+            lake.store,
+            lake.branch_name,
+            lake.sealer(),
+            lake.engine,
+            form=self._form,
+            source=self._source,
+            mode=mode,
+            follows=True,
+            inodes=self._inodes,
+        )
 
     def _note(self, report: FileReport, *, is_last: bool = True) -> None:
         totals = self.totals
@@ -404,7 +406,7 @@ class Watcher:
         now = time.monotonic()
         state = seen.size, seen.mtime_ns
         if waiting is None or waiting.arriving != state:
-            self._known[seen.identity] = _Followed(seen.unread, since=now, arriving=state)
+            self._known[seen.identity] = FollowedFile(seen.unread, since=now, arriving=state)
             return True
         return now - waiting.since < STABLE
 
@@ -412,7 +414,7 @@ class Watcher:
         """Close the files that did not change for longest, past the limit."""
         held = [followed for followed in self._known.values() if followed.fd >= 0]
         for followed in held[: -self._held_max]:
-            _close(followed)
+            followed_file.close(followed)
 
     # --- the whole ---
 
@@ -482,18 +484,3 @@ def raise_descriptor_limit() -> None:
     with contextlib.suppress(OSError, ValueError):
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _is_open_for_writing(followed: _Followed) -> bool | None:
-    """Whether a process has a file open for writing; None if that cannot be told."""
-    if followed.fd >= 0:
-        return is_open_for_writing(followed.fd)
-    with contextlib.suppress(OSError), open(followed.seen.path, "rb") as file:
-        return is_open_for_writing(file.fileno())
-    return None
-
-
-def _close(followed: _Followed) -> None:
-    if followed.fd >= 0:
-        os.close(followed.fd)
-        followed.fd = -1

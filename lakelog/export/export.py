@@ -61,9 +61,14 @@ def destination(
 
 
 def export(
-    ask: Ask, query: str, to: Destination, *, params: Any = None,
-    shard_rows: int = SHARD_ROWS, progress: Callable[[int], None] | None = None,
-) -> Exported:  # fmt: skip
+    ask: Ask,
+    query: str,
+    to: Destination,
+    *,
+    params: Any = None,
+    shard_rows: int = SHARD_ROWS,
+    progress: Callable[[int], None] | None = None,
+) -> Exported:
     """Write the rows of a query, a table or a view; files appear whole or not at all.
 
     `ask` runs SQL with parameters, `progress` is told how many rows are written. Raises
@@ -77,9 +82,14 @@ def export(
         return _write_file(reader, to, progress)
     opener = _opener(to.format, "")
     return tables.write(
-        reader, to.path, opener, to.extension, shard_rows=shard_rows,
-        partition_by=to.partition_by, progress=progress,
-    )  # fmt: skip
+        reader,
+        to.path,
+        opener,
+        to.extension,
+        shard_rows=shard_rows,
+        partition_by=to.partition_by,
+        progress=progress,
+    )
 
 
 def _format(form: str | None, ending: str, packing: str) -> str:

@@ -24,10 +24,17 @@ FORMATS = ("table", "json", "ndjson", "csv", "parquet", "arrow", "md")
 SYNONYMS = {"jsonl": "ndjson"}
 """Other names of formats."""
 ENDINGS = {
-    ".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv",
-    ".parquet": "parquet", ".arrow": "arrow", ".arrows": "arrow", ".feather": "arrow",
-    ".md": "md", ".txt": "table",
-}  # fmt: skip
+    ".json": "json",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".feather": "arrow",
+    ".md": "md",
+    ".txt": "table",
+}
 PACKED = (".gz", ".zst")
 """Endings behind another one, which say how a text is compressed."""
 BINARY = ("parquet", "arrow")
@@ -173,9 +180,7 @@ def write_arrow(result: Result, out: BinaryIO, format: str, stream: bool) -> Non
     import pyarrow as pa
 
     reader = result.arrow() if result.arrow else _reader(result)
-    schema = pa.schema(
-        [f.with_name(n) for f, n in zip(reader.schema, result.columns, strict=True)]
-    )  # fmt: skip
+    schema = pa.schema([f.with_name(n) for f, n in zip(reader.schema, result.columns, strict=True)])
     with _arrow_writer(Sink(out), schema, format, stream) as writer:
         for batch in reader:
             writer.write_batch(batch.rename_columns(result.columns))

@@ -94,10 +94,15 @@ OPENERS: dict[str, Opener] = {"parquet": ParquetPart, "arrow": ArrowPart}
 
 
 def write(
-    reader: pa.RecordBatchReader, out: str, opener: Opener, ending: str, *,
-    shard_rows: int, partition_by: Sequence[str] = (),
+    reader: pa.RecordBatchReader,
+    out: str,
+    opener: Opener,
+    ending: str,
+    *,
+    shard_rows: int,
+    partition_by: Sequence[str] = (),
     progress: Callable[[int], None] | None = None,
-) -> Exported:  # fmt: skip
+) -> Exported:
     """Write a stream of rows as a directory that appears whole or not at all.
 
     Raises ExportRefused for a directory in use, a partition column that is not there, or more than
@@ -130,9 +135,14 @@ class _Sink:
     """Sends rows to the partition they belong to."""
 
     def __init__(
-        self, root: str, schema: pa.Schema, opener: Opener, ending: str, shard_rows: int,
+        self,
+        root: str,
+        schema: pa.Schema,
+        opener: Opener,
+        ending: str,
+        shard_rows: int,
         by: Sequence[str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         import pyarrow as pa
 
         self._root, self._opener, self._ending = root, opener, ending
@@ -267,9 +277,7 @@ class _Place:
         self.shut()
         for number in range(self._files):
             stem = f"{self._directory}/part-{number:05d}"
-            os.replace(
-                f"{stem}.{self._ending}", f"{stem}-of-{self._files:05d}.{self._ending}"
-            )  # fmt: skip
+            os.replace(f"{stem}.{self._ending}", f"{stem}-of-{self._files:05d}.{self._ending}")
 
 
 def _encoded(value: str | None) -> str:

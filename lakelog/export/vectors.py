@@ -91,9 +91,11 @@ def _csv_texts(column: pa.Array) -> pa.Array:
     import pyarrow.compute as pc
 
     found = _texts(column)
-    made = found if found is not None else pa.array(
-        [None if v is None else text(v) for v in values(column)], pa.string()
-    )  # fmt: skip
+    made = (
+        found
+        if found is not None
+        else pa.array([None if v is None else text(v) for v in values(column)], pa.string())
+    )
     quoted = pc.fill_null(pc.match_substring_regex(made, _CSV_QUOTED), False)
     made = pc.fill_null(made, "")
     if not pc.any(quoted).as_py():

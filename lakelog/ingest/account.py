@@ -86,9 +86,8 @@ class Account:
         self.file.gone += f"; its lines are stored again from {path}"
 
     def read(
-        self, source: Source, connect: Callable[[], Any], form: Any, head: bytes,
-        *, beyond: int = 0,
-    ) -> None:  # fmt: skip
+        self, source: Source, connect: Callable[[], Any], form: Any, head: bytes, *, beyond: int = 0
+    ) -> None:
         """Read the file up to its cursor and compare; `form` is given if it was forced. Of a copy
         that is shorter than what was read of its original, rows up to `beyond` are no fault."""
         head = visible(head[: self._cursor.bytes])
@@ -303,9 +302,12 @@ class Account:
         return _ints(found)
 
     def _compare(
-        self, low: int, high: int, expected: Any,
+        self,
+        low: int,
+        high: int,
+        expected: Any,
         seams: Callable[[np.ndarray], np.ndarray] | None = None,
-    ) -> np.ndarray:  # fmt: skip
+    ) -> np.ndarray:
         """Hold the lines that begin from `low` to `high` against the lake; return those absent."""
         import numpy as np
 

@@ -27,10 +27,11 @@ from typing import Any
 
 from lakelog.ingest import cursors, definitions
 from lakelog.ingest.account import Account
+from lakelog.ingest.content import is_distinctive
 from lakelog.ingest.cursors import WINDOW, Cursor, CursorIndex, printable
 from lakelog.ingest.fileaudit import FileAudit
 from lakelog.ingest.formats import known
-from lakelog.ingest.identity import is_distinctive, of_inode
+from lakelog.ingest.identity import of_inode
 from lakelog.ingest.ingest import expand
 from lakelog.ingest.places import Places
 from lakelog.ingest.source import Source
@@ -70,10 +71,16 @@ class Audit:
 
 
 def audit(
-    store: Store, branch: str, connect: Callable[[], Any], paths: list[str], *,
-    label: str | None = None, form: str | None = None, progress: Progress | None = None,
+    store: Store,
+    branch: str,
+    connect: Callable[[], Any],
+    paths: list[str],
+    *,
+    label: str | None = None,
+    form: str | None = None,
+    progress: Progress | None = None,
     backups: Backups | None = None,
-) -> Audit:  # fmt: skip
+) -> Audit:
     """Audit files, directories and patterns; without any, all files that cursors remember.
 
     `label` is the --source they were taken in with (without it the sources of the lake are
@@ -92,9 +99,14 @@ class _Work:
     """One audit of one state of a branch."""
 
     def __init__(
-        self, store: Store, branch: str, connect: Callable[[], Any], label: str | None,
-        form: str | None, backups: Backups | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        store: Store,
+        branch: str,
+        connect: Callable[[], Any],
+        label: str | None,
+        form: str | None,
+        backups: Backups | None = None,
+    ) -> None:
         self._backups = backups
         state = store.manifests.load(store.refs.head(branch).move.snapshot)
         self._index = CursorIndex(store.manifests.entries(state, "cursor"))
@@ -242,9 +254,10 @@ class _Work:
             if own is not None:
                 return own
         free = [
-            c for c in self._index.alike_or_named(head, label, source.name)
+            c
+            for c in self._index.alike_or_named(head, label, source.name)
             if (c.origin == only if only else c.key not in self._claimed) and not c.is_copy
-        ]  # fmt: skip
+        ]
         source.seek(0)
         start = cursors.by_content(source, CursorIndex(c.entry() for c in free), label)
         if start.replaced is None:
@@ -267,9 +280,12 @@ class _Work:
         shown = replace(original, bytes=copy.bytes)
         account = self._add(file, shown)
         account.read(
-            source, self._connect, self._form and known.named(self._form), head,
+            source,
+            self._connect,
+            self._form and known.named(self._form),
+            head,
             beyond=original.bytes,
-        )  # fmt: skip
+        )
 
     def _stored_twice(self) -> None:
         """Report the lines of files that are gone and whose content another file holds, with rows

@@ -118,9 +118,14 @@ class Cursor:
         if place > self.bytes and self.crc is not None and self.bytes:
             places = thinned((*places, (self.bytes, self.crc)))
         return replace(
-            self, bytes=place, tail=digest(before), crc=crc, places=places, unfinished=0,
+            self,
+            bytes=place,
+            tail=digest(before),
+            crc=crc,
+            places=places,
+            unfinished=0,
             tail_key="",
-        )  # fmt: skip
+        )
 
     def released(self) -> Cursor:
         """The cursor of content whose file is another one now."""
@@ -129,10 +134,21 @@ class Cursor:
 
 _NAMES = tuple(field.name for field in fields(Cursor))
 _DEFAULTS = {
-    "device": 0, "inode": 0, "mtime": 0, "places": (), "head": "", "label": None, "shares": "",
-    "shared": 0, "crc": None, "unfinished": 0, "tail_key": "",
-    "looked": 0, "apart": (), "begun": 0,
-}  # fmt: skip
+    "device": 0,
+    "inode": 0,
+    "mtime": 0,
+    "places": (),
+    "head": "",
+    "label": None,
+    "shares": "",
+    "shared": 0,
+    "crc": None,
+    "unfinished": 0,
+    "tail_key": "",
+    "looked": 0,
+    "apart": (),
+    "begun": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -161,9 +177,12 @@ class Start:
             return bool(self.released or now.shares)
         moved = old.identity != now.identity and now.inode != 0
         named = follows and old.name != now.name
-        return moved or named or bool(self.released) or (now.shared, now.shares) != (
-            old.shared, old.shares
-        )  # fmt: skip
+        return (
+            moved
+            or named
+            or bool(self.released)
+            or (now.shared, now.shares) != (old.shared, old.shares)
+        )
 
 
 class CursorIndex:

@@ -80,9 +80,7 @@ def _on_page(store: Store, page: Page) -> tuple[Entry, ...]:
         if len(_PAGES) >= _PAGES_MAX:
             _PAGES.clear()
         entries = store.manifests.page(page)
-        _PAGES[page.digest] = tuple(
-            e for e in entries if WHAT in (e.get("add"), e.get("del"))
-        )  # fmt: skip
+        _PAGES[page.digest] = tuple(e for e in entries if WHAT in (e.get("add"), e.get("del")))
     return _PAGES[page.digest]
 
 

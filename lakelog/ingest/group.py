@@ -83,9 +83,15 @@ class Group:
         self._bytes = 0
 
     def take(
-        self, path: str, name: str, mode: str, *, limit: int | None = None,
-        expect: tuple[int, int] | None = None, settled: bool = True,
-    ) -> FileReport:  # fmt: skip
+        self,
+        path: str,
+        name: str,
+        mode: str,
+        *,
+        limit: int | None = None,
+        expect: tuple[int, int] | None = None,
+        settled: bool = True,
+    ) -> FileReport:
         """Take in one regular file that is called `name`, up to `limit` bytes; `mode` is that of
         Job. The report is complete after `flush`, which is done here when much is gathered.
 
@@ -276,8 +282,10 @@ def _is_read(source: Source, start: Start) -> bool:
         return source.size <= start.cursor.bytes
     old = start.replaced
     return old is not None and (*old.identity, old.size, old.mtime) == (
-        *source.identity, source.size, source.mtime
-    )  # fmt: skip
+        *source.identity,
+        source.size,
+        source.mtime,
+    )
 
 
 def _give_back(files: int) -> None:

@@ -18,19 +18,16 @@ and files that exist side by side may be equal. The rules, in this order (FORMAT
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
-from lakelog.ingest import cursors
-from lakelog.ingest.cursors import WINDOW, Cursor, CursorIndex, Start
+from lakelog.ingest import content, cursors
+from lakelog.ingest.cursors import Cursor, CursorIndex, Start
 from lakelog.ingest.rotation import PACKED, base_name, is_copy_name, relation, unpacked
 from lakelog.ingest.source import Source
 
-_DIGITS, _LINES = 8, 2
 _APART_MAX = 8
-_PIECE = 1 << 20
 Inodes = Mapping[tuple[int, int], str]
 """The path of each file that is known to exist, by device and inode."""
 
@@ -73,9 +70,13 @@ class Resolver:
     """
 
     def __init__(
-        self, index: CursorIndex, label: str | None, inodes: Inodes | None = None,
-        *, follows: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        index: CursorIndex,
+        label: str | None,
+        inodes: Inodes | None = None,
+        *,
+        follows: bool = False,
+    ) -> None:
         self.index = index
         self._label, self._follows = label, follows
         self._inodes: Inodes = {} if inodes is None else inodes
@@ -133,7 +134,7 @@ class Resolver:
         """Whether an inode may be another file's than its cursor's, its number used again: it was
         written since, and begins with words that say nothing."""
         same = (source.size, source.mtime) == (cursor.size, cursor.mtime)
-        return self._follows and not same and not is_distinctive(head[: cursor.bytes])
+        return self._follows and not same and not content.is_distinctive(head[: cursor.bytes])
 
     def _of_content(
         self, source: Source, head: bytes, released: tuple[Cursor, ...], settled: bool
@@ -147,9 +148,7 @@ class Resolver:
             result = None
             alive = self._path_of(cursor, source)
             if alive:
-                result, note = self._beside(
-                    source, cursor, alive, head, released, settled, note
-                )  # fmt: skip
+                result, note = self._beside(source, cursor, alive, head, released, settled, note)
                 apart += [cursor.origin] if note else []
             elif not cursor.is_copy:
                 result, note = self._instead(source, cursor, head, released, note)
@@ -170,13 +169,13 @@ class Resolver:
             base = base_name(source.name)
             originals = [os.path.join(folder, base), os.path.join(os.path.dirname(folder), base)]
         for path in originals:
-            if path == source.name or not (source.compression or is_distinctive(head)):
+            if path == source.name or not (source.compression or content.is_distinctive(head)):
                 continue
             with suppress(OSError), closing(Source(path)) as other:
                 if other.identity == source.identity or other.identity not in self._inodes:
                     continue
                 known = of_inode(other, self.index, self._label)
-                if (known is None or not known.bytes) and prefix_of(source, other, 0):
+                if (known is None or not known.bytes) and content.prefix_of(source, other, 0):
                     return True
         return False
 
@@ -190,20 +189,28 @@ class Resolver:
         """The cursors that may be of this file's content, the likeliest first."""
         named = cursors.printable(source.name)
         alike = [
-            c for c in self.index.alike_or_named(head, self._label, named)
-            if c.bytes and c.identity != source.identity
+            c
+            for c in self.index.alike_or_named(head, self._label, named)
+            if c.bytes
+            and c.identity != source.identity
             and (not c.is_copy or relation(c.name, named) == 3)
-            and (not self._follows or relation(c.name, named) or is_distinctive(head[: c.bytes]))
-        ]  # fmt: skip
+            and (
+                not self._follows
+                or relation(c.name, named)
+                or content.is_distinctive(head[: c.bytes])
+            )
+        ]
         # Of two that fit it is the one with more content in common: that of a shorter one may just
         # be how both begin.
         return sorted(
             alike,
             key=lambda c: (
-                -min(relation(c.name, named), 2), -c.bytes, -relation(c.name, named),
+                -min(relation(c.name, named), 2),
+                -c.bytes,
+                -relation(c.name, named),
                 abs(c.mtime - source.mtime) if c.mtime else 0,
             ),
-        )  # fmt: skip
+        )
 
     def _instead(
         self, source: Source, cursor: Cursor, head: bytes, released: tuple[Cursor, ...], note: str
@@ -214,8 +221,10 @@ class Resolver:
         common = head[: cursor.bytes]
         unknown = cursor.inode == 0  # ingested before inodes were kept, or through a pipe
         # Packers keep the time of the last line; a log begun anew with equal words has a later one.
-        packed = related >= 2 and bool(source.compression) and _is_time_kept(source, cursor.mtime)
-        sure = packed or is_distinctive(common) or (unknown and related >= 1)
+        packed = (
+            related >= 2 and bool(source.compression) and content.is_time_kept(source, cursor.mtime)
+        )
+        sure = packed or content.is_distinctive(common) or (unknown and related >= 1)
         before = cursors.holds_all(source, cursor, head, self._label)
         if before is not None:
             whole = not self._follows and not source.read(1)
@@ -226,31 +235,41 @@ class Resolver:
                     now = replace(now, shares="", shared=0)
                 return Start(now, cursor, head, before, released), note
             return None, f"it begins as {cursor.name} did, which is gone, and is read from 0"
-        size = _length_if_less(source, cursor.bytes)
+        size = content.length_if_less(source, cursor.bytes)
         if size is None or not self._follows:
             return None, note
         # Less than was consumed: a copy made before the last lines were written, if its length
         # is that of an earlier place; else what is behind the last such place is read again.
         place = self._last_place(source, cursor, size)
-        if not place or not is_distinctive(head[:place]):
+        if not place or not content.is_distinctive(head[:place]):
             return None, note
         if related < 2:
             return None, note
         return self._sharing(source, cursor, head, place, size, released), note
 
     def _sharing(
-        self, source: Source, cursor: Cursor, head: bytes, place: int, size: int,
+        self,
+        source: Source,
+        cursor: Cursor,
+        head: bytes,
+        place: int,
+        size: int,
         released: tuple[Cursor, ...],
-    ) -> Start | Copied:  # fmt: skip
+    ) -> Start | Copied:
         """A file of its own whose first bytes are rows of another one."""
         fresh = cursors.begun(source, head, self.index, self._label)
-        before = _before(source, place)
+        before = content.before(source, place)
         crc = cursors.crc_of(source, place)
         lines = cursor.lines if place == cursor.bytes else 0  # of an earlier place none are counted
         shared = replace(
-            fresh, shares=cursor.origin, shared=place, bytes=place, crc=crc, lines=lines,
+            fresh,
+            shares=cursor.origin,
+            shared=place,
+            bytes=place,
+            crc=crc,
+            lines=lines,
             tail=cursors.digest(before),
-        )  # fmt: skip
+        )
         if place == size and not source.compression:
             return Copied(shared, None, head, released)
         source.seek(place)
@@ -265,39 +284,48 @@ class Resolver:
         return 0
 
     def _beside(
-        self, source: Source, cursor: Cursor, path: str, head: bytes,
-        released: tuple[Cursor, ...], settled: bool, note: str,
-    ) -> tuple[Start | Copied | Known | Undecided | None, str]:  # fmt: skip
+        self,
+        source: Source,
+        cursor: Cursor,
+        path: str,
+        head: bytes,
+        released: tuple[Cursor, ...],
+        settled: bool,
+        note: str,
+    ) -> tuple[Start | Copied | Known | Undecided | None, str]:
         """Whether a file is a copy of one that exists."""
         if not self._follows:
             return self._repeated(source, cursor, path, head, released), note
         with closing(Source(path)) as original:
-            size = prefix_of(source, original, 0)
+            size = content.prefix_of(source, original, 0)
             # Equal words of no distinction are a copy only if this file came to be after the other
             # one was read, and that was not written since: it may have been begun alike.
             times = original.mtime == cursor.mtime and original.size == cursor.size
             # What a file was packed from has its words and its time, to the nanosecond; it may be
             # read later, by a descriptor opened before it went, or since it was unpacked again.
             is_unpacked = (
-                bool(original.compression) and not source.compression
-                and relation(source.name, path) > 0 and original.mtime == source.mtime
+                bool(original.compression)
+                and not source.compression
+                and relation(source.name, path) > 0
+                and original.mtime == source.mtime
                 and source.mtime % 10**9 > 0
-            )  # fmt: skip
+            )
         if not size:
             return None, note
         # A file that lost its name is reached by a descriptor, and known by the name it had.
         known = cursor.name if path.startswith("/dev/fd/") else path
         is_packing = bool(source.compression) and unpacked(source.name) == known
-        if is_unpacked and is_distinctive(head):
+        if is_unpacked and content.is_distinctive(head):
             return Copied(self._copy_of(source, cursor, head, size), None, head, released), note
         if not is_copy_name(known, source.name):
-            if not settled and is_distinctive(head):
+            if not settled and content.is_distinctive(head):
                 return Undecided(), note  # it may be moved here from another file system
         elif (
-            is_packing or is_distinctive(head)
+            is_packing
+            or content.is_distinctive(head)
             or (not source.compression and self._is_cut(source, size))
             or (times and source.mtime > cursor.looked)
-        ):  # fmt: skip
+        ):
             return Copied(self._copy_of(source, cursor, head, size), None, head, released), note
         elif not settled:
             return Undecided(), note  # more of it may tell
@@ -314,9 +342,9 @@ class Resolver:
         """What is new in a file that an ingest was asked for and that another one is the beginning
         of, or the whole."""
         with closing(Source(path)) as original:
-            if prefix_of(source, original, 0, cursor.bytes):
+            if content.prefix_of(source, original, 0, cursor.bytes):
                 return Known(cursor)
-        if not is_distinctive(head[: cursor.bytes]):
+        if not content.is_distinctive(head[: cursor.bytes]):
             return None
         if cursors.holds_all(source, cursor, head, self._label) is None:
             return None
@@ -326,7 +354,7 @@ class Resolver:
 
     def _copy_of(self, source: Source, cursor: Cursor, head: bytes, size: int) -> Cursor:
         fresh = cursors.begun(source, head, self.index, self._label)
-        before = _before(source, size)
+        before = content.before(source, size)
         origin = cursor.shares if cursor.is_copy else cursor.origin
         return replace(
             fresh,
@@ -341,7 +369,7 @@ class Resolver:
         """A copy that was seen before: as it was, grown, or in its original's place by now."""
         if cursors.before_place(source, copy, head, self._label) is None:
             return None
-        if not is_distinctive(head) and self._is_cut(source, copy.bytes) and source.read(1):
+        if not content.is_distinctive(head) and self._is_cut(source, copy.bytes) and source.read(1):
             return None  # it was taken for a copy since it ended within a line: what is it now?
         source.seek(copy.bytes)
         original = next(iter(self.index.of_origin(copy.shares)), None)
@@ -352,7 +380,7 @@ class Resolver:
             return Copied(named, copy, head)
         if path and original:
             with closing(Source(path)) as other:
-                size = prefix_of(source, other, copy.bytes)
+                size = content.prefix_of(source, other, copy.bytes)
             if not size:
                 return None
             return Copied(self._grown(source, named, size), copy, head)
@@ -363,19 +391,19 @@ class Resolver:
             # It is what its original was, perhaps with lines that were never read from there.
             taken = cursors.widened(cursors.named(original, source), head, self._label)
             return Start(taken, original, head, before, (copy,))
-        size_now = _length_if_less(source, original.bytes)
+        size_now = content.length_if_less(source, original.bytes)
         if size_now is None:
             return None
         return Copied(self._grown(source, named, size_now), copy, head)
 
     def _grown(self, source: Source, copy: Cursor, size: int) -> Cursor:
-        before = _before(source, size)
+        before = content.before(source, size)
         crc = cursors.crc_of(source, size)
         return replace(copy, bytes=size, shared=size, tail=cursors.digest(before), crc=crc)
 
     def _go_on(self, source: Source, named: Cursor, copy: Cursor, head: bytes) -> Start:
         """Read a copy on whose original no cursor remembers."""
-        before = _before(source, copy.bytes)
+        before = content.before(source, copy.bytes)
         return Start(named, copy, head, before)
 
     # --- where files are ---
@@ -423,8 +451,8 @@ def _is_certain(decision: Start | Copied | Known | Undecided, head: bytes) -> bo
     """Whether a file is that of another cursor, or a copy of it, by words that say something."""
     if isinstance(decision, Start):
         known = decision.replaced is not None or decision.cursor.shares
-        return bool(known) and is_distinctive(head[: decision.cursor.bytes])
-    return isinstance(decision, Copied) and is_distinctive(head[: decision.cursor.bytes])
+        return bool(known) and content.is_distinctive(head[: decision.cursor.bytes])
+    return isinstance(decision, Copied) and content.is_distinctive(head[: decision.cursor.bytes])
 
 
 def of_inode(source: Source, index: CursorIndex, label: str | None) -> Cursor | None:
@@ -444,52 +472,3 @@ def locate(source: Source, index: CursorIndex, label: str | None) -> Cursor | No
         start = cursors.by_content(source, index, label)
         cursor = start.cursor if start.replaced else None
     return cursor
-
-
-def _before(source: Source, place: int) -> bytes:
-    """The last bytes before a place, WINDOW at most; the source is left standing there."""
-    start = max(place - WINDOW, 0)
-    source.seek(start)
-    return source.read(place - start)
-
-
-def _is_time_kept(packed: Source, mtime: int) -> bool:
-    """Whether a file was last written when another one was (`mtime`, ns), as far as packers keep
-    it: in ns, us or whole seconds."""
-    unit = next(unit for unit in (10**9, 1000, 1) if packed.mtime % unit == 0)
-    return 0 < packed.mtime == mtime // unit * unit
-
-
-def _length_if_less(source: Source, size: int) -> int | None:
-    """How many bytes a file has, if it has fewer than `size`."""
-    source.seek(0)
-    length = 0
-    while length < size:
-        piece = source.read(min(size - length, _PIECE))
-        if not piece:
-            return None if source.broken else length
-        length += len(piece)
-    return None
-
-
-def prefix_of(source: Source, original: Source, start: int, limit: int | None = None) -> int:
-    """The length of a file if all of it from `start` on agrees with another one, byte by byte, up
-    to the other's `limit`; else 0."""
-    source.seek(start)
-    original.seek(start)
-    at = start
-    while piece := source.read(_PIECE):
-        if limit is not None and at + len(piece) > limit:
-            return 0
-        if original.read(len(piece)) != piece:
-            return 0
-        at += len(piece)
-    return at
-
-
-def is_distinctive(data: bytes) -> bool:
-    """Whether no other file is likely to begin so: it is long, or says times or numbers."""
-    if len(data) >= WINDOW or sum(48 <= byte <= 57 for byte in data) >= _DIGITS:
-        return True
-    lines = {line for line in data.split(b"\n")[:-1] if re.search(rb"\d", line)}
-    return len(lines) >= _LINES

@@ -93,11 +93,20 @@ class Ingester:
     """Takes files into one branch of a lake."""
 
     def __init__(
-        self, store: Store, branch: str, sealer: Sealer, connect: Callable[[], Any], *,
-        form: str | None = None, source: str | None = None, dry_run: bool = False,
-        progress: Progress | None = None, mode: str = "once", follows: bool = False,
+        self,
+        store: Store,
+        branch: str,
+        sealer: Sealer,
+        connect: Callable[[], Any],
+        *,
+        form: str | None = None,
+        source: str | None = None,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+        mode: str = "once",
+        follows: bool = False,
         inodes: Inodes | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`follows` and `inodes` are those of a watcher: see identity.Resolver."""
         self._job = Job(store, branch, connect, form, source, dry_run, mode, follows, inodes)
         self._sealer, self._progress = sealer, progress
@@ -180,9 +189,14 @@ class Ingester:
             pass
 
     def _steps(
-        self, path: str, name: str, report: FileReport, *, piped: bool = False,
+        self,
+        path: str,
+        name: str,
+        report: FileReport,
+        *,
+        piped: bool = False,
         limit: int | None = None,
-    ) -> Generator[int, bool]:  # fmt: skip
+    ) -> Generator[int, bool]:
         """Read a file from its cursor to its end, starting over as often as the cursor moves.
 
         Yields the size of each piece; what was gathered is published when True is sent.

@@ -70,9 +70,14 @@ class Preview:
 
 
 def preview(
-    path: str, connect: Callable[[], Any], *, formats: Formats, asked: Definition | None = None,
-    label: str | None = None, count: int = 5,
-) -> Preview:  # fmt: skip
+    path: str,
+    connect: Callable[[], Any],
+    *,
+    formats: Formats,
+    asked: Definition | None = None,
+    label: str | None = None,
+    count: int = 5,
+) -> Preview:
     """Read the beginning of a file (- is stdin) as an ingest would, and store nothing.
 
     `asked` is what a user said of its format, `formats` those of the lake. Raises OSError,
@@ -90,10 +95,17 @@ def preview(
     outcomes = _outcomes(run, data, before, count, getattr(form, "reach", None))
     events = run.table.num_rows if run.table is not None else 0
     return Preview(
-        printable(path), known.label(form), why, _scores(data, form, formats), data.count(b"\n"),
-        events, len(run.bad), outcomes, list(getattr(form, "groups", ())),
+        printable(path),
+        known.label(form),
+        why,
+        _scores(data, form, formats),
+        data.count(b"\n"),
+        events,
+        len(run.bad),
+        outcomes,
+        list(getattr(form, "groups", ())),
         zoned.zone_note(form, head),
-    )  # fmt: skip
+    )
 
 
 def _beginning(path: str) -> tuple[bytes, bool]:
@@ -110,9 +122,13 @@ def _beginning(path: str) -> tuple[bytes, bool]:
 
 
 def _chosen(
-    path: str, head: bytes, data: bytes, formats: Formats, asked: Definition | None,
+    path: str,
+    head: bytes,
+    data: bytes,
+    formats: Formats,
+    asked: Definition | None,
     label: str | None,
-) -> tuple[str, str]:  # fmt: skip
+) -> tuple[str, str]:
     """The name of the format, and why it is that one."""
     kept = None if asked else definitions.find(formats, path, label)
     wanted = asked or (kept and kept.definition)
@@ -140,8 +156,9 @@ def _scores(data: bytes, form: Any, formats: Formats) -> list[tuple[str, float]]
     """How many of the first lines each format fits, the best first; of none that fits no line."""
     own = {
         name: known.named(kept.definition.spelled())
-        for name, kept in formats.items() if kept.definition.pattern
-    }  # fmt: skip
+        for name, kept in formats.items()
+        if kept.definition.pattern
+    }
     found = known.scores(data, {**own, known.label(form): form})
     ranked = sorted(found.items(), key=lambda pair: -pair[1])
     return [(name, round(score, 3)) for name, score in ranked if score > 0]

@@ -74,9 +74,14 @@ def drop(store: Store, branch: str) -> int:
 
 
 def replay(
-    store: Store, branch: str, connect: Callable[[], Any], *, form: str | None = None,
-    type_: str | None = None, dry_run: bool = False,
-) -> Replayed:  # fmt: skip
+    store: Store,
+    branch: str,
+    connect: Callable[[], Any],
+    *,
+    form: str | None = None,
+    type_: str | None = None,
+    dry_run: bool = False,
+) -> Replayed:
     """Try every quarantined line again, with `form` (else the lake's own for its file, else what
     it looks like) and a type for events without. Lines that are not kept letter for letter stay
     where they are.
@@ -122,9 +127,15 @@ class _Retry:
     """
 
     def __init__(
-        self, store: Store, connect: Callable[[], Any], state: Manifest, rules: Rules,
-        type_: str | None, *, is_kept: bool,
-    ) -> None:  # fmt: skip
+        self,
+        store: Store,
+        connect: Callable[[], Any],
+        state: Manifest,
+        rules: Rules,
+        type_: str | None,
+        *,
+        is_kept: bool,
+    ) -> None:
         self._store, self._connect, self._state = store, connect, state
         self._rules, self._type, self._is_kept = rules, type_, is_kept
         self._commit = disk.random_hex()

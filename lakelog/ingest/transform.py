@@ -37,9 +37,20 @@ _FEW_BYTES = 1 << 20
 """So much of documents is decided by a query, however few they are."""
 _KEY = f"CASE WHEN id <> '' THEN {sql.id_key()} END"
 _ORDER = (
-    "time", "type", "category", "source", "subject", "level", "message", "data", "id",
-    "position", "key", "ingested_at", "origin",
-)  # fmt: skip
+    "time",
+    "type",
+    "category",
+    "source",
+    "subject",
+    "level",
+    "message",
+    "data",
+    "id",
+    "position",
+    "key",
+    "ingested_at",
+    "origin",
+)
 
 
 @dataclass
@@ -78,10 +89,15 @@ class Transformer:
     """Turns chunks of one file into rows by one format; `source` is given to events without."""
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, form: Any, origin: str,
-        source: str | None = None, mode: str = "once", before: bytes = b"",
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        form: Any,
+        origin: str,
+        source: str | None = None,
+        mode: str = "once",
+        before: bytes = b"",
         files: dict[int, bytes] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`before` are the bytes in front of the first chunk; of a chunk of many `files` those of
         each, by where it begins."""
         self._connection, self._form = connection, form
@@ -274,9 +290,8 @@ class Transformer:
         return table.set_column(place, "time", table["time"].cast(stamp.type)).select(_ORDER)
 
     def _exact(
-        self, chunk: Chunk, starts: Any, slow: Any, made: Made, untimed: list[Any],
-        older: set[int],
-    ) -> pa.Table | None:  # fmt: skip
+        self, chunk: Chunk, starts: Any, slow: Any, made: Made, untimed: list[Any], older: set[int]
+    ) -> pa.Table | None:
         """Decide lines one by one; return the rows of the good ones."""
         carried: list[int] = []
         good: list[bytes] = []

@@ -42,9 +42,14 @@ _GROUPS_MAX = 100_000
 _FAILED = "coalesce(level, '') IN ('ERROR', 'FATAL') OR upper(type) IN ('FAIL', 'FAILED', 'ERROR')"
 _DONE = "upper(type) IN ('COMPLETE', 'COMPLETED', 'SUCCESS', 'SUCCEEDED', 'DONE', 'OK')"
 _KINDS = {
-    "VARCHAR": "text", "BOOLEAN": "bool", "NULL": "null", "UBIGINT": "number", "BIGINT": "number",
-    "HUGEINT": "number", "DOUBLE": "number",
-}  # fmt: skip
+    "VARCHAR": "text",
+    "BOOLEAN": "bool",
+    "NULL": "null",
+    "UBIGINT": "number",
+    "BIGINT": "number",
+    "HUGEINT": "number",
+    "DOUBLE": "number",
+}
 _WORDS = ("seq", "time", "type", "source", "subject", "level", "message", "data")
 
 
@@ -119,14 +124,15 @@ def compare(store: Store, found: Diff, connect: Callable[[], Any]) -> Behaviour:
             _count(cursor, side)
         looks = _Examples(store, cursor, (before, after))
         return Behaviour(
-            _told(before), _told(after), tuple(_types(before, after, looks)),
-            tuple(_fields(before, after, looks)), tuple(_sources(before, after, looks)),
-        )  # fmt: skip
+            _told(before),
+            _told(after),
+            tuple(_types(before, after, looks)),
+            tuple(_fields(before, after, looks)),
+            tuple(_sources(before, after, looks)),
+        )
 
 
-def _sides(
-    store: Store, found: Diff, cursor: duckdb.DuckDBPyConnection
-) -> tuple[_Side, _Side]:  # fmt: skip
+def _sides(store: Store, found: Diff, cursor: duckdb.DuckDBPyConnection) -> tuple[_Side, _Side]:
     """Return what is compared: the rows of its own of either state, or else all of it."""
     sides = []
     own = [[e for e in part if e["kind"] == "events"] for part in (found.removed, found.added)]
@@ -297,9 +303,11 @@ def _outcome(old: _Source, new: _Source) -> dict[str, Any]:
     if not wide or abs(shares[1] - shares[0]) / wide < SIGMAS:
         return {}
     return {
-        "failed_before": shares[0], "failed_after": shares[1], "outcomes_before": of[0],
+        "failed_before": shares[0],
+        "failed_after": shares[1],
+        "outcomes_before": of[0],
         "outcomes_after": of[1],
-    }  # fmt: skip
+    }
 
 
 def _is_due(count: int, before: _Side, after: _Side) -> bool:

@@ -28,9 +28,17 @@ PROCESSED, PATTERN, STATS = "omega.processed", "omega.pattern", "omega.system_st
 OWN = (PROCESSED, PATTERN, STATS)
 """Types of events that are no rows of `omega.events`."""
 COLUMNS = (
-    "id", "timestamp", "event_type", "action", "source", "data_json", "data_compressed", "hash",
-    "processed", "created_at",
-)  # fmt: skip
+    "id",
+    "timestamp",
+    "event_type",
+    "action",
+    "source",
+    "data_json",
+    "data_compressed",
+    "hash",
+    "processed",
+    "created_at",
+)
 NUMBER = (
     "(('0x' || sha256(coalesce(source, '') || chr(0) || CASE WHEN id <> '' THEN id"
     " ELSE coalesce(origin, '') || chr(0) || position::VARCHAR END)[1:16])::UBIGINT >> 1)::BIGINT"
@@ -77,8 +85,10 @@ def attach(cursor: duckdb.DuckDBPyConnection) -> None:
     cursor.execute(f"ATTACH ':memory:' AS {SCHEMA}")
     table = "temp.main.events"
     for name, query in (
-        ("events", rows_sql(table)), ("patterns", _patterns(table)), ("system_stats", _stats(table))
-    ):  # fmt: skip
+        ("events", rows_sql(table)),
+        ("patterns", _patterns(table)),
+        ("system_stats", _stats(table)),
+    ):
         cursor.execute(f"CREATE VIEW {SCHEMA}.main.{name} AS {query}")
 
 
@@ -94,9 +104,12 @@ def _patterns(table: str) -> str:
 
 def _stats(table: str) -> str:
     kinds = {
-        "total_events": "BIGINT", "events_per_second": "DOUBLE", "active_embryos": "BIGINT",
-        "avg_fitness": "DOUBLE", "storage_mb": "DOUBLE",
-    }  # fmt: skip
+        "total_events": "BIGINT",
+        "events_per_second": "DOUBLE",
+        "active_embryos": "BIGINT",
+        "avg_fitness": "DOUBLE",
+        "storage_mb": "DOUBLE",
+    }
     fields = ", ".join(
         f"try_cast({_JSON}->>'$.{name}' AS {kind}) AS {name}" for name, kind in kinds.items()
     )

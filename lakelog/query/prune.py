@@ -318,11 +318,19 @@ def _select(expression: Any, statement: dict[str, Any]) -> dict[str, Any]:
     """Return a statement that selects one constant expression."""
     empty = {"type": "EMPTY", "alias": "", "sample": None, "query_location": 0}
     node: dict[str, Any] = {
-        "type": "SELECT_NODE", "modifiers": [], "cte_map": {"map": []},
-        "select_list": [expression], "from_table": empty, "where_clause": None,
-        "group_expressions": [], "group_sets": [], "aggregate_handling": "STANDARD_HANDLING",
-        "having": None, "sample": None, "qualify": None,
-    }  # fmt: skip
+        "type": "SELECT_NODE",
+        "modifiers": [],
+        "cte_map": {"map": []},
+        "select_list": [expression],
+        "from_table": empty,
+        "where_clause": None,
+        "group_expressions": [],
+        "group_sets": [],
+        "aggregate_handling": "STANDARD_HANDLING",
+        "having": None,
+        "sample": None,
+        "qualify": None,
+    }
     return {**statement, "node": node}
 
 

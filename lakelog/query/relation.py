@@ -163,9 +163,13 @@ class Relation:
     """Rows of one state of a lake. Each evaluation runs the query again over that same state."""
 
     def __init__(
-        self, relation: Any, stream: Stream, in_one_line: Callable[[str], str], *,
+        self,
+        relation: Any,
+        stream: Stream,
+        in_one_line: Callable[[str], str],
+        *,
         is_whole: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`stream` is of the query that the relation was made by, `is_whole` if it is just that."""
         self._relation, self._stream, self._in_one_line = relation, stream, in_one_line
         self._is_whole = is_whole

@@ -90,9 +90,8 @@ class Session:
         return self._reader(branch)[0]
 
     def ask(
-        self, query: str, params: Any = None, at: str | None = None,
-        scope: Scope | None = None,
-    ) -> Relation:  # fmt: skip
+        self, query: str, params: Any = None, at: str | None = None, scope: Scope | None = None
+    ) -> Relation:
         """Return the answer as a relation whose errors and interrupts are ours; see `_bound`."""
         cursor = self.connect().cursor()
         made, query, params = self._bound(cursor, query, params, at, scope)
@@ -136,7 +135,7 @@ class Session:
 
     def _run(
         self, cursor: Any, query: str, params: Any, at: str | None, scope: Scope | None
-    ) -> tuple[Any, str, Any]:  # fmt: skip
+    ) -> tuple[Any, str, Any]:
         with self._mutex:
             mentions = prune.read(self.connect().cursor(), query, params)
             query = self._requalified(query, mentions)
@@ -201,9 +200,12 @@ class Session:
         return None
 
     def _offer(
-        self, cursor: duckdb.DuckDBPyConnection, query: str, mentions: prune.Mentions,
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        query: str,
+        mentions: prune.Mentions,
         at: str | None,
-    ) -> Pinned | None:  # fmt: skip
+    ) -> Pinned | None:
         """Make what other tables a query names, and return the state they are of, if there are."""
         return None
 
@@ -251,9 +253,12 @@ class Session:
         return pending.events
 
     def _view(
-        self, cursor: duckdb.DuckDBPyConnection, name: str, entries: list[Entry],
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        name: str,
+        entries: list[Entry],
         tail: pa.Table | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._verify(entries)
         source = None
         if tail is not None:

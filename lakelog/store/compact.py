@@ -188,9 +188,13 @@ def _readable(store: Store, entry: Entry, read: Callable[[Layout, str], Any]) ->
 
 
 def rewrite(
-    store: Store, connection: duckdb.DuckDBPyConnection, group: list[Entry], where: str, level: int,
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    group: list[Entry],
+    where: str,
+    level: int,
     tables: dict[str, Any] | None = None,
-) -> Entry:  # fmt: skip
+) -> Entry:
     """Write the rows of `group` for which the SQL condition holds, with seq, sorted.
 
     `tables` are Arrow tables that the condition names.

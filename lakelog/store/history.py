@@ -93,9 +93,17 @@ def describe(state: Manifest) -> Snapshot:
     """Return a manifest as a snapshot."""
     t = state.totals
     return Snapshot(
-        state.digest, state.time, state.author, state.op, state.message, t.events, t.bytes,
-        t.segments, t.quarantined, state.parent,
-    )  # fmt: skip
+        state.digest,
+        state.time,
+        state.author,
+        state.op,
+        state.message,
+        t.events,
+        t.bytes,
+        t.segments,
+        t.quarantined,
+        state.parent,
+    )
 
 
 def log(store: Store, branch: str, limit: int | None = None) -> list[LogEntry]:
@@ -164,9 +172,15 @@ def tag(store: Store, branch: str, settle: Settle, name: str, ref: str | None, m
     target = _settled(store, branch, settle, ref)
     require_kept(store, target, ref or name)
     made = Tag(
-        name, target, disk.now_us(), author(), in_unicode(message), branch, disk.random_hex(),
+        name,
+        target,
+        disk.now_us(),
+        author(),
+        in_unicode(message),
+        branch,
+        disk.random_hex(),
         store.manifests.text_to_carry(target),
-    )  # fmt: skip
+    )
     try:
         store.refs.link_tag(made)
     except FileExistsError:
@@ -374,10 +388,19 @@ def _revive(store: Store, name: str, target: str, message: str, watermarks: dict
     old = store.refs.read_head(name, number)
     now = clock.following(old.move.time, disk.now_us())
     made = Move(
-        number + 1, name, old.digest, disk.random_hex(), now, author(), "branch",
-        in_unicode(message), target, old.move.generation + 1, {**old.move.wal, **watermarks},
+        number + 1,
+        name,
+        old.digest,
+        disk.random_hex(),
+        now,
+        author(),
+        "branch",
+        in_unicode(message),
+        target,
+        old.move.generation + 1,
+        {**old.move.wal, **watermarks},
         carried=store.manifests.text_to_carry(target),
-    )  # fmt: skip
+    )
     head = link_move(store, made)
     if head is None:
         raise AlreadyExists(f"branch {name!r} exists: choose another name")

@@ -156,7 +156,7 @@ def _put_wals(there: Layout, branch: str, staged: dict[str, str]) -> None:
 
 def _copy_objects(
     store: Store, there: Layout, done: Copied, progress: Progress | None
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """Copy the objects that are not there yet; return the paths of damaged ones."""
     damaged, wanted = [], []
     for kind in OBJECTS:

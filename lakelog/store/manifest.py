@@ -272,9 +272,14 @@ def describe(entries: tuple[Entry, ...], digest: str, size: int, level: int) -> 
     times = [e["time"] for e in adds if e["kind"] == "events"]
     span = [min(t[0] for t in times), max(t[1] for t in times)] if times else None
     return Page(
-        digest, size, level, len(entries),
-        sum("del" in e for e in entries), sum(e["events"] for e in adds), span,
-    )  # fmt: skip
+        digest,
+        size,
+        level,
+        len(entries),
+        sum("del" in e for e in entries),
+        sum(e["events"] for e in adds),
+        span,
+    )
 
 
 def fold(parts: list[tuple[Entry, ...]], oldest: bool) -> tuple[Entry, ...]:

@@ -102,9 +102,8 @@ def renew_ids(store: Store, branch: str, connect: Connect, outcome: Repaired) ->
     names = tuple(r["digest"] for r in bad)
     give_up(store, "ids", list(names), outcome)
     publish(
-        store, branch,
-        lambda *_: Change("repair", "id runs rebuilt", ids_add=made, ids_drop=names),
-    )  # fmt: skip
+        store, branch, lambda *_: Change("repair", "id runs rebuilt", ids_add=made, ids_drop=names)
+    )
     outcome.done.append(f"branch {branch}: {len(bad)} id run(s) rebuilt from the events")
     if any(len(part[0]) < run["count"] for part, run in zip(parts, bad, strict=False)):
         outcome.lost.append(f"branch {branch}: keys of content dedupe, if there were any")
@@ -165,9 +164,16 @@ def _mend_header(store: Store, file: WalFile, outcome: Repaired) -> None:
         outcome.lost.append(f"{os.path.basename(file.path)}: no frame of it can be read")
         return
     header = wal.Header(
-        store.lake_id, _branch_of(store, file.path), file.writer, file.n, frames[0].sequence, (),
-        os.uname().nodename, 0, frames[0].ingested_at,
-    )  # fmt: skip
+        store.lake_id,
+        _branch_of(store, file.path),
+        file.writer,
+        file.n,
+        frames[0].sequence,
+        (),
+        os.uname().nodename,
+        0,
+        frames[0].ingested_at,
+    )
     replace(store, file.path, wal.encode_header(header) + data[frames[0].offset :], outcome)
     outcome.done.append(f"{os.path.basename(file.path)}: a new header for its frames")
 

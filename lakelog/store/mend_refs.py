@@ -19,9 +19,7 @@ from lakelog.store.refs import Head, Move, author, digest_of, encode_move
 Marks = dict[str, int]
 Moves = dict[int, tuple[Move, bytes]]
 _REWINDS = ("rollback", "undo", "repair", "branch")
-_DONE_ONCE = (
-    "ingest", "dedupe", "retention", "quarantine", "view", "format", "rollback", "undo",
-)  # fmt: skip
+_DONE_ONCE = ("ingest", "dedupe", "retention", "quarantine", "view", "format", "rollback", "undo")
 """Moves that made more of a state than sealing does."""
 
 
@@ -44,8 +42,10 @@ def mend_moves(store: Store, branch: str, outcome: Repaired) -> None:
         held = {n: good[n][1] for n in sorted(good) if n in span}
         disk.create_whole(path, encode_packed(branch, span[0], span[-1], held))
         if span in thinned:
-            outcome.lost.append(f"branch {branch}: moves {span[0]} to {span[-1]} of its log that"
-                                " were kept and cannot be read")  # fmt: skip
+            outcome.lost.append(
+                f"branch {branch}: moves {span[0]} to {span[-1]} of its log that"
+                " were kept and cannot be read"
+            )
     for number in (*missing, *stateless):
         set_aside(store, store.layout.move(branch, number), outcome)
         if not any(number in span for span in torn.values()):
@@ -115,12 +115,19 @@ def _stand_in(
         snapshot = store.manifests.write(empty).digest
     when = disk.now_us() if not at else good[min(at)][0].time - (min(at) - number)
     move = Move(
-        number=number, branch=branch, prev=digest_of(before[1]) if before and before[1] else "",
-        commit=disk.random_hex(), time=before[0].time + 1 if before else when, author=author(),
-        op="lost", message=after[0].prev if after else "", snapshot=snapshot,
+        number=number,
+        branch=branch,
+        prev=digest_of(before[1]) if before and before[1] else "",
+        commit=disk.random_hex(),
+        time=before[0].time + 1 if before else when,
+        author=author(),
+        op="lost",
+        message=after[0].prev if after else "",
+        snapshot=snapshot,
         generation=_generation(before[0] if before else None, after[0] if after else None, not at),
-        wal=before[0].wal if before else {}, carried=text,
-    )  # fmt: skip
+        wal=before[0].wal if before else {},
+        carried=text,
+    )
     return move, encode_move(move)
 
 
@@ -161,9 +168,13 @@ def restore_state(store: Store, branch: str, connect: Connect, outcome: Repaired
     where = "its own state" if base.number == number else f"the state of move {base.number}"
     where = where if base.number else "an empty state"
     change = Change(
-        "repair", f"past damaged move {number}, on {where}", entries=entries,
-        ids_add=runs, rewind=True, watermarks=marks,
-    )  # fmt: skip
+        "repair",
+        f"past damaged move {number}, on {where}",
+        entries=entries,
+        ids_add=runs,
+        rewind=True,
+        watermarks=marks,
+    )
     _move(store, head, state, change)
     outcome.done.append(
         f"branch {branch}: moved past damaged move {number}, onto {where};"
@@ -213,25 +224,29 @@ def _sealed_before(
     # A move that rewinds and the one before it are never dropped, so that one is at hand.
     before = [0, *(move.generation for move in ordered)]
     rewinds = [
-        m.number for m, generation in zip(ordered, before, strict=False)
+        m.number
+        for m, generation in zip(ordered, before, strict=False)
         if m.generation > generation and not (m.op == "lost" and m is ordered[-1])
-    ]  # fmt: skip
+    ]
     limit = max([base.number, *rewinds])
     for move in (m for m in moves if m.number <= limit):
         for writer, mark in move.wal.items():
             marks[writer] = max(mark, marks.get(writer, -1))
     found = [
-        s for s in salvage.sealings(store, ())
+        s
+        for s in salvage.sealings(store, ())
         if s.branch == base.branch and not known.keys().isdisjoint(s.segments)
-    ]  # fmt: skip
+    ]
     span = f"moves {base.number + 1} to {limit}"
     off = [f"branch {base.branch}: what {span} sealed, as move {limit} took some of it off"]
     elsewhere = [
         f"branch {base.branch}: events of segment {key[:12]}, which branch {name} still has"
-        for s in found if salvage.raised(marks, [s]) != marks
-        for key in s.segments if base.branch not in known.get(key, ())
+        for s in found
+        if salvage.raised(marks, [s]) != marks
+        for key in s.segments
+        if base.branch not in known.get(key, ())
         for name in sorted(known.get(key, ()))[:1]
-    ]  # fmt: skip
+    ]
     return salvage.raised(marks, found), [*elsewhere, *(off if limit > base.number else ())]
 
 

@@ -34,10 +34,12 @@ def adopt(
     whether all watermarks are known, a writer without one has to be left out."""
     condemned = _condemned(store)
     loose = [
-        s for s in salvage.sealings(store, known)
-        if s.ranges and s.branch == base.branch
+        s
+        for s in salvage.sealings(store, known)
+        if s.ranges
+        and s.branch == base.branch
         and not any(condemned.get(f"segments/{key}", base.time) < base.time for key in s.segments)
-    ]  # fmt: skip
+    ]
     if is_doubtful:
         loose = [s for s in loose if s.ranges.keys() <= marks.keys()]
     held = in_wals(store, base.branch)
@@ -81,7 +83,7 @@ def _frames(sealed: Sealed) -> int:
 
 def _is_there(
     store: Store, connect: Connect, base: Move, way: list[Sealed], sealed: Sealed
-) -> bool:  # fmt: skip
+) -> bool:
     """Whether an event of a sealing, or one with its id, is in a state already or taken back: it
     was compacted, or one of the two was rolled back."""
     state = store.manifests.load(base.snapshot)

@@ -103,11 +103,19 @@ def try_move(store: Store, head: Head, state: Manifest, change: Change, commit: 
     if marks is None:
         marks = watermarks(store, head.move, change.sealed)
     move = Move(
-        number=head.move.number + 1, branch=head.move.branch, prev=head.digest, commit=commit,
-        time=now, author=author(), op=change.op, message=in_unicode(change.message),
-        snapshot=snapshot, generation=head.move.generation + change.rewind, wal=marks,
+        number=head.move.number + 1,
+        branch=head.move.branch,
+        prev=head.digest,
+        commit=commit,
+        time=now,
+        author=author(),
+        op=change.op,
+        message=in_unicode(change.message),
+        snapshot=snapshot,
+        generation=head.move.generation + change.rewind,
+        wal=marks,
         carried=carried,
-    )  # fmt: skip
+    )
     return link_move(
         store,
         move,
@@ -125,12 +133,19 @@ def grow(store: Store, state: Manifest, change: Change, commit: str, now: int) -
     pages, tail = manifest.spill(store.manifests, pages, tail, commit)
     kept = tuple(run for run in state.ids if run["digest"] not in change.ids_drop)
     return Manifest(
-        parent=state.digest, commit=commit, time=now, author=author(), op=change.op,
-        message=in_unicode(change.message), next_seq=next_seq,
+        parent=state.digest,
+        commit=commit,
+        time=now,
+        author=author(),
+        op=change.op,
+        message=in_unicode(change.message),
+        next_seq=next_seq,
         totals=manifest.add_up(state.totals, entries),
-        pages=pages, tail=tail, ids=(*kept, *change.ids_add),
+        pages=pages,
+        tail=tail,
+        ids=(*kept, *change.ids_add),
         retention=change.retention or state.retention,
-    )  # fmt: skip
+    )
 
 
 def watermarks(store: Store, move: Move, sealed: dict[str, int]) -> dict[str, int]:
@@ -152,7 +167,7 @@ def watermarks(store: Store, move: Move, sealed: dict[str, int]) -> dict[str, in
 
 def link_move(
     store: Store, move: Move, lasts: Callable[[str], bool] = lambda _: True
-) -> Head | None:  # fmt: skip
+) -> Head | None:
     """Link a move and make it durable; None if another move has that number, or its files do not
     last, which is looked at right before, when the temporary file of the move is there.
 

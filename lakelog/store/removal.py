@@ -51,9 +51,15 @@ def holding(entries: list[Entry], chosen: np.ndarray) -> list[tuple[Entry, np.nd
 
 
 def apply(
-    store: Store, branch: str, chosen: np.ndarray, generation: int, note: Entry, message: str,
-    connect: Callable[[], Any], progress: compact.Progress | None = None,
-) -> Removed:  # fmt: skip
+    store: Store,
+    branch: str,
+    chosen: np.ndarray,
+    generation: int,
+    note: Entry,
+    message: str,
+    connect: Callable[[], Any],
+    progress: compact.Progress | None = None,
+) -> Removed:
     """Take rows off a branch: those of the sorted seqs `chosen`, as one `dedupe` move.
 
     `note` is the artifact entry that says so in the manifest. Raises Outdated if the branch was

@@ -153,9 +153,7 @@ def _leads_on(store: Store, path: str, other: str) -> bool:
     return last + 1 in good and good[last + 1][0].prev == digest_of(packed[last])
 
 
-def _fetch_before(
-    store: Store, folder: str, name: str, other: str, outcome: Repaired
-) -> bool:  # fmt: skip
+def _fetch_before(store: Store, folder: str, name: str, other: str, outcome: Repaired) -> bool:
     """Bring earlier WAL files of a writer that are gone here, if nothing of them was sealed."""
     found = len(outcome.fetched)
     moves = salvage.moves(store, decode_name(os.path.basename(folder)))[0].values()

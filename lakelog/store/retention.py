@@ -68,10 +68,11 @@ def apply(store: Store, branch: str, before: int, connect: Callable[[], Any]) ->
         counts["events"] = gone - sum(k["events"] for k in kept)
         line = from_micros(before).strftime("%Y-%m-%dT%H:%M:%SZ")
         return Change(
-            "retention", f"{counts['events']} events before {line}",
+            "retention",
+            f"{counts['events']} events before {line}",
             entries=(*map(manifest.removal, (*old, *straddling)), *kept),
             retention={"before": before, "time": disk.now_us()},
-        )  # fmt: skip
+        )
 
     done = publish(store, branch, plan, anew=made.clear)
     return Retained(before, **counts, exact=True, applied=done is not None)

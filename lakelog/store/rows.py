@@ -30,9 +30,15 @@ _HEAD_TYPES = "{" + ",".join(f'"{name}":"VARCHAR"' for name in _TEXT) + "}"
 _KEY = f"""CASE WHEN keyed THEN coalesce(j.key, CASE WHEN j.id <> ''
     THEN {sql.id_key("j.")} END) END"""
 _COLUMNS = (
-    ("type", "event_type"), ("category", "content_type"), ("source",), ("subject", "item_id"),
-    ("level",), ("message",), ("id",), ("key",),
-)  # fmt: skip
+    ("type", "event_type"),
+    ("category", "content_type"),
+    ("source",),
+    ("subject", "item_id"),
+    ("level",),
+    ("message",),
+    ("id",),
+    ("key",),
+)
 _TIMES = ("time", "timestamp", "ts", "@timestamp")
 _FEW = 500
 _SCANNED = 1 << 18
@@ -99,9 +105,25 @@ def _few(frames: list[wal.Frame]) -> pa.Table | None:
     time, kind, category, source, subject, level, message, given, key, data, *rest = columns
     at, writer, position, sequence = rest
     return pa.table(
-        [time, kind, category, source, subject, level, message, data, given, at, writer, position,
-         writer, sequence, key], schema=_schema(),
-    )  # fmt: skip
+        [
+            time,
+            kind,
+            category,
+            source,
+            subject,
+            level,
+            message,
+            data,
+            given,
+            at,
+            writer,
+            position,
+            writer,
+            sequence,
+            key,
+        ],
+        schema=_schema(),
+    )
 
 
 def _row(line: bytes, keyed: bool) -> tuple[Any, ...]:

@@ -127,7 +127,7 @@ def replayed(store: Store, state: Manifest) -> tuple[Manifest, list[Entry]] | No
         return None
     kept = dataclasses.replace(
         base, next_seq=state.next_seq, ids=state.ids, retention=state.retention
-    )  # fmt: skip
+    )
     return kept, entries
 
 
@@ -238,10 +238,14 @@ def entry(store: Store, digest: str) -> Entry:
     table = segment.read(store.layout, digest)
     size = os.stat(store.layout.object("segments", digest)).st_size
     return {
-        "add": "segment", "key": digest, "bytes": size, "kind": notes["kind"],
-        "events": table.num_rows, "layout": notes["layout"],
+        "add": "segment",
+        "key": digest,
+        "bytes": size,
+        "kind": notes["kind"],
+        "events": table.num_rows,
+        "layout": notes["layout"],
         **segment.statistics(table, notes["kind"]),
-    }  # fmt: skip
+    }
 
 
 def objects(store: Store, kind: str) -> list[str]:

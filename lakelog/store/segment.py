@@ -27,9 +27,19 @@ if TYPE_CHECKING:
     from lakelog.settings import Settings
 
 EVENT_COLUMNS = (
-    "time", "type", "category", "source", "subject", "level", "message", "data", "id",
-    "ingested_at", "origin", "position",
-)  # fmt: skip
+    "time",
+    "type",
+    "category",
+    "source",
+    "subject",
+    "level",
+    "message",
+    "data",
+    "id",
+    "ingested_at",
+    "origin",
+    "position",
+)
 QUARANTINE_COLUMNS = ("ingested_at", "origin", "position", "reason", "line")
 _DICTIONARY = ("type", "category", "source", "level", "origin", "reason")
 _DELTA = ("time", "ingested_at", "position", "seq")
@@ -65,9 +75,16 @@ def schema(kind: str = "events", layout: str = "arrival") -> pa.Schema:
 
 
 def write(
-    layout: Layout, table: pa.Table, *, kind: str, order: str, commit: str, level: int = 3,
-    wal: dict[str, list[int]] | None = None, branch: str = "",
-) -> dict[str, Any]:  # fmt: skip
+    layout: Layout,
+    table: pa.Table,
+    *,
+    kind: str,
+    order: str,
+    commit: str,
+    level: int = 3,
+    wal: dict[str, list[int]] | None = None,
+    branch: str = "",
+) -> dict[str, Any]:
     """Write rows durably; return their manifest entry, without seq for layout `arrival`."""
     data = encode(table, kind, order, commit, level, wal or {}, branch)
     return put(layout, data, table, kind, order)
@@ -80,15 +97,25 @@ def put(layout: Layout, data: bytes, table: pa.Table, kind: str, order: str) -> 
     if kind == "events" and table.num_rows >= bloom.LEAST:
         bloom.save(layout, digest, table)
     return {
-        "add": "segment", "key": digest, "bytes": len(data), "kind": kind,
-        "events": table.num_rows, "layout": order, **statistics(table, kind),
-    }  # fmt: skip
+        "add": "segment",
+        "key": digest,
+        "bytes": len(data),
+        "kind": kind,
+        "events": table.num_rows,
+        "layout": order,
+        **statistics(table, kind),
+    }
 
 
 def encode(
-    table: pa.Table, kind: str, order: str, commit: str, level: int, wal: dict[str, list[int]],
+    table: pa.Table,
+    kind: str,
+    order: str,
+    commit: str,
+    level: int,
+    wal: dict[str, list[int]],
     branch: str = "",
-) -> bytes:  # fmt: skip
+) -> bytes:
     """Return the bytes of a segment."""
     builder = Builder(kind, order, commit, level)
     builder.add(table)
@@ -104,16 +131,23 @@ class Builder:
 
         self._schema = schema(kind, order)
         self._notes = {
-            "lakelog.format": "1", "lakelog.commit": commit, "lakelog.kind": kind,
+            "lakelog.format": "1",
+            "lakelog.commit": commit,
+            "lakelog.kind": kind,
             "lakelog.layout": order,
-        }  # fmt: skip
+        }
         self._sink = pa.BufferOutputStream()
         self._writer = pq.ParquetWriter(
-            self._sink, self._schema, compression="zstd", compression_level=level,
-            write_page_checksum=True, store_schema=False, version="2.6",
+            self._sink,
+            self._schema,
+            compression="zstd",
+            compression_level=level,
+            write_page_checksum=True,
+            store_schema=False,
+            version="2.6",
             use_dictionary=[n for n in _DICTIONARY if n in self._schema.names],
             column_encoding=_encodings(self._schema.names, order),
-        )  # fmt: skip
+        )
 
     def add(self, table: pa.Table) -> None:
         """Encode more rows; other columns than a segment's are left out."""

@@ -50,9 +50,13 @@ def start_sealer(store: Store, branch: str) -> Any:
     command = [sys.executable, "-m", "lakelog", "--lake", store.layout.root, "seal"]
     try:
         return subprocess.Popen(
-            [*command, "--branch", branch], start_new_session=True, cwd="/",
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [*command, "--branch", branch],
+            start_new_session=True,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )  # fmt: skip
+        )
     except OSError:
         return None

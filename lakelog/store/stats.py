@@ -63,17 +63,32 @@ def measure(store: Store, branch: str, tail: Tail, at: str | None = None) -> Sta
         frames = [f for fs in pending.frames.values() for f in fs]
         quarantined += sum(f.events for f in frames if f.flags & wal.QUARANTINED)
     return Stats(
-        path=store.layout.root, lake=store.lake_id, branch=branch, snapshot=state.digest,
-        snapshot_time=state.time, events=state.totals.events,
-        pending=pending.events if pending else 0, quarantined=quarantined,
-        bytes=state.totals.bytes, segments=state.totals.segments, wal_files=files,
-        wal_bytes=size, writers=writers, ids=sum(r["count"] for r in state.ids),
-        ids_bytes=sum(r["bytes"] for r in state.ids), time=_span(live),
-        types=_sum(live, "types"), sources=_sum(live, "sources"), levels=_sum(live, "levels"),
+        path=store.layout.root,
+        lake=store.lake_id,
+        branch=branch,
+        snapshot=state.digest,
+        snapshot_time=state.time,
+        events=state.totals.events,
+        pending=pending.events if pending else 0,
+        quarantined=quarantined,
+        bytes=state.totals.bytes,
+        segments=state.totals.segments,
+        wal_files=files,
+        wal_bytes=size,
+        writers=writers,
+        ids=sum(r["count"] for r in state.ids),
+        ids_bytes=sum(r["bytes"] for r in state.ids),
+        time=_span(live),
+        types=_sum(live, "types"),
+        sources=_sum(live, "sources"),
+        levels=_sum(live, "levels"),
         uncounted=sum(e["events"] for e in live if e["types"] == "many"),
-        moves=head.move.number, generation=head.move.generation, tags=len(store.refs.tags()),
-        branches=len(store.refs.branches()), cut=len(disk.listing(store.layout.cut)),
-    )  # fmt: skip
+        moves=head.move.number,
+        generation=head.move.generation,
+        tags=len(store.refs.tags()),
+        branches=len(store.refs.branches()),
+        cut=len(disk.listing(store.layout.cut)),
+    )
 
 
 def _wals(store: Store, branch: str) -> tuple[int, int, int]:

@@ -64,9 +64,7 @@ class Pending:
     def events(self) -> int:
         """Events in the tail, before any dedupe; quarantined lines left out."""
         flagged = wal.QUARANTINED
-        return sum(
-            f.events for fs in self.frames.values() for f in fs if not f.flags & flagged
-        )  # fmt: skip
+        return sum(f.events for fs in self.frames.values() for f in fs if not f.flags & flagged)
 
     @functools.cached_property
     def bytes(self) -> int:
@@ -129,9 +127,10 @@ class Tail:
                 continue
             picked = {w: self._pick(w, fs, head.move.wal.get(w, -1)) for w, fs in files.items()}
             broken = [
-                w for w, (_, whole) in picked.items()
+                w
+                for w, (_, whole) in picked.items()
                 if not whole or not self.start_is_known(files[w], head)
-            ]  # fmt: skip
+            ]
             if not broken:
                 self._drop_sealed(head)
                 frames = {w: f for w, (f, _) in picked.items() if f}

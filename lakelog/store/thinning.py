@@ -62,7 +62,7 @@ def window(settings: Settings, newest_first: Iterable[Move], now: int) -> Iterat
 
 def _thinned(
     spare: dict[tuple[int, int], Move], move: Move, span: int, time: int
-) -> Iterator[Move]:  # fmt: skip
+) -> Iterator[Move]:
     """Hold the newest move of its minute, hour or day until it is over, or a compaction comes."""
     bucket = span, time // span
     for over in [key for key in spare if key != bucket]:
@@ -171,9 +171,13 @@ def _thin(store: Store, branch: str, kept: set[int], tagged: set[str]) -> None:
 
 
 def _judge(
-    store: Store, branch: str, file: tuple[int, int, str], follower: Move, kept: set[int],
+    store: Store,
+    branch: str,
+    file: tuple[int, int, str],
+    follower: Move,
+    kept: set[int],
     tagged: set[str],
-) -> tuple[_Pack, Move]:  # fmt: skip
+) -> tuple[_Pack, Move]:
     """Say which moves of a packed file stay, given the move after them; return its oldest move."""
     first, last, path = file
     moves = read_packed(path)

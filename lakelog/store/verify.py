@@ -17,13 +17,7 @@ from lakelog.settings import DEFAULTS
 from lakelog.store import disk, document, manifest, marks, opening
 from lakelog.store.checker import Checker, Problem, Progress, Report
 from lakelog.store.clock import AHEAD
-from lakelog.store.layout import (
-    OBJECTS,
-    decode_name,
-    parse_move,
-    parse_object,
-    parse_wal,
-)
+from lakelog.store.layout import OBJECTS, decode_name, parse_move, parse_object, parse_wal
 from lakelog.store.opening import Store
 from lakelog.store.packed import read_packed
 from lakelog.store.refs import Move, Refs, open_ref

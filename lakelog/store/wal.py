@@ -129,17 +129,35 @@ def decode_header(data: bytes) -> tuple[Header, int] | None:
 
 
 def encode_frame(
-    lines: list[bytes], sequence: int, flags: int, position: int, ingested_at: int,
-    compressor: zstandard.ZstdCompressor, cursor: dict[str, Any] | None = None,
-) -> bytes:  # fmt: skip
+    lines: list[bytes],
+    sequence: int,
+    flags: int,
+    position: int,
+    ingested_at: int,
+    compressor: zstandard.ZstdCompressor,
+    cursor: dict[str, Any] | None = None,
+) -> bytes:
     """Return one frame, its header and its zstd frame."""
     text = b"\n".join(lines) + b"\n"
     payload = compressor.compress(text)
     where = orjson.dumps(cursor) if cursor else b""
-    head = _FRAME.pack(
-        _FRAME_MAGIC, _FRAME.size + len(where) + 4 - 8, b"LKF1", sequence, len(payload),
-        len(text), len(lines), flags, position, ingested_at, zlib.crc32(payload), len(where),
-    ) + where  # fmt: skip
+    head = (
+        _FRAME.pack(
+            _FRAME_MAGIC,
+            _FRAME.size + len(where) + 4 - 8,
+            b"LKF1",
+            sequence,
+            len(payload),
+            len(text),
+            len(lines),
+            flags,
+            position,
+            ingested_at,
+            zlib.crc32(payload),
+            len(where),
+        )
+        + where
+    )
     return head + _CRC.pack(zlib.crc32(head)) + payload
 
 
@@ -197,9 +215,7 @@ def frame_at(data: bytes, at: int, base: int, writer: str) -> tuple[Frame, int] 
     if zlib.crc32(payload) != crc:
         return None
     cursor = orjson.loads(data[at + _FRAME.size : body - 4]) if extra else None
-    frame = Frame(
-        writer, sequence, events, flags, position, when, raw, payload, base + at, cursor
-    )  # fmt: skip
+    frame = Frame(writer, sequence, events, flags, position, when, raw, payload, base + at, cursor)
     return frame, stop
 
 

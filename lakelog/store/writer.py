@@ -272,9 +272,16 @@ class Writer:
         layout = self._store.layout
         directory = layout.wal_dir(self._branch)
         header = wal.Header(
-            self._store.lake_id, self._branch, self._name, self._n, self._sequence,
-            tuple(self._doubtful), os.uname().nodename, os.getpid(), disk.now_us(),
-        )  # fmt: skip
+            self._store.lake_id,
+            self._branch,
+            self._name,
+            self._n,
+            self._sequence,
+            tuple(self._doubtful),
+            os.uname().nodename,
+            os.getpid(),
+            disk.now_us(),
+        )
         path = disk.temporary(directory)
         fd, linked = disk.create(path), False
         try:

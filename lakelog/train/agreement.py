@@ -40,8 +40,9 @@ def with_recipe(set_: Dataset) -> Iterator[str]:
             yield f"{MANIFEST}: recipe.{section} is not what {RECIPE} says"
     expected: dict[str, Any] = {
         "id": provenance.export_id(wanted, told["snapshot"], told["redaction"]["key"]),
-        "shape": wanted.kind, "fence": wanted.split["before"],
-    }  # fmt: skip
+        "shape": wanted.kind,
+        "fence": wanted.split["before"],
+    }
     for key, value in expected.items():
         if told[key] != value:
             yield f"{MANIFEST}: {key} is {told[key]!r}, and by {RECIPE} it is {value!r}"

@@ -12,13 +12,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _TASKS = {
-    "messages": "text-generation", "text": "text-generation", "preference": "text-generation",
+    "messages": "text-generation",
+    "text": "text-generation",
+    "preference": "text-generation",
     "classification": "text-classification",
-}  # fmt: skip
+}
 _SIZES = (
-    (1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
-    (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"),
-)  # fmt: skip
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+    (100_000_000, "10M<n<100M"),
+)
 
 
 def card(recipe: Recipe, manifest: dict[str, Any], schema: pa.Schema) -> str:
@@ -41,9 +47,10 @@ def card(recipe: Recipe, manifest: dict[str, Any], schema: pa.Schema) -> str:
     head += ["dataset_info:", "  features:", *features, "  splits:"]
     for side, split in splits.items():
         head += [
-            f"  - name: {side}", f"    num_bytes: {split['bytes']}",
+            f"  - name: {side}",
+            f"    num_bytes: {split['bytes']}",
             f"    num_examples: {split['rows']}",
-        ]  # fmt: skip
+        ]
     head += [f"  download_size: {size}", f"  dataset_size: {size}", "---", ""]
     return "\n".join(head) + "\n" + _body(recipe, manifest, title, rows)
 
@@ -64,7 +71,9 @@ def _body(recipe: Recipe, manifest: dict[str, Any], title: str, rows: int) -> st
         f"`{manifest['snapshot']}`.",
         "",
         f"| split | rows | tokens ({tokenizer.words(manifest)}) | files |",
-        "|---|--:|--:|--:|", sides, "",
+        "|---|--:|--:|--:|",
+        sides,
+        "",
         *(f"- Warning: {words}." for words in proportions.warnings(manifest)),
         f"- Groups: {f'`{group}`; a group is on one side only' if group else 'none'}.",
         f"- Temporal cutoff: {manifest['fence'] or 'none'}.",
@@ -77,7 +86,7 @@ def _body(recipe: Recipe, manifest: dict[str, Any], title: str, rows: int) -> st
         " `report.md`.",
         "- How to make it again: `lakelog train rebuild` with `recipe.toml` and `manifest.json`.",
         "",
-    ]  # fmt: skip
+    ]
     return "\n".join(said)
 
 
@@ -94,10 +103,12 @@ def _features(schema: pa.Schema, indent: str, classes: dict[str, list[str]]) -> 
 def _class_label(name: str, classes: list[str], indent: str) -> list[str]:
     """The lines of a label: the files hold its texts, which `datasets` numbers as it loads them."""
     return [
-        f"{indent}- name: {_quoted(name)}", f"{indent}  dtype:", f"{indent}    class_label:",
+        f"{indent}- name: {_quoted(name)}",
+        f"{indent}  dtype:",
+        f"{indent}    class_label:",
         f"{indent}      names:",
         *(f"{indent}        '{number}': {_quoted(text)}" for number, text in enumerate(classes)),
-    ]  # fmt: skip
+    ]
 
 
 def _feature(name: str, kind: Any, indent: str) -> list[str]:

@@ -20,27 +20,63 @@ from lakelog.train.parts import CALLS, REPLIES, Message, listed, parsed
 from lakelog.train.schemas import Schema
 
 _REQUESTS = (
-    "request", "inputs", "input", "body", "inputBodyJson", "kwargs", "params", "requestBody",
-    "request_body", "req", "prompt",
-)  # fmt: skip
+    "request",
+    "inputs",
+    "input",
+    "body",
+    "inputBodyJson",
+    "kwargs",
+    "params",
+    "requestBody",
+    "request_body",
+    "req",
+    "prompt",
+)
 _ANSWERS = (
-    "response", "output", "outputs", "outputBodyJson", "result", "responseBody", "response_body",
-    "res", "completion", "answer",
-)  # fmt: skip
+    "response",
+    "output",
+    "outputs",
+    "outputBodyJson",
+    "result",
+    "responseBody",
+    "response_body",
+    "res",
+    "completion",
+    "answer",
+)
 _TEXTUAL = ("input", "prompt", "response", "output", "outputs", "completion", "answer")
 """Of those, the ones that may be plain text; a `request` that is text is a line of HTTP."""
 _TEXTS = (
-    "output_text", "text", "completion", "generated_text", "answer", "response", "generation",
-    "content", "outputText",
-)  # fmt: skip
+    "output_text",
+    "text",
+    "completion",
+    "generated_text",
+    "answer",
+    "response",
+    "generation",
+    "content",
+    "outputText",
+)
 _OTLP = (
     ("resourceSpans", ("scopeSpans", "instrumentationLibrarySpans"), "spans"),
     ("resourceLogs", ("scopeLogs",), "logRecords"),
 )
 _PARTS_OF_TRACES = {
-    "SPAN", "CHAIN", "TOOL", "AGENT", "EVENT", "RETRIEVER", "EMBEDDING", "EVALUATOR", "GUARDRAIL",
-    "chain", "retriever", "embedding", "parser", "prompt",
-}  # fmt: skip
+    "SPAN",
+    "CHAIN",
+    "TOOL",
+    "AGENT",
+    "EVENT",
+    "RETRIEVER",
+    "EMBEDDING",
+    "EVALUATOR",
+    "GUARDRAIL",
+    "chain",
+    "retriever",
+    "embedding",
+    "parser",
+    "prompt",
+}
 """Observations and runs without messages of their own: these stand in those of the model."""
 
 

@@ -106,10 +106,14 @@ def _rows(lake: Lake, facts: dict[str, Any], wanted: str) -> dict[str, int] | No
         if provenance.read(facts["path"])["id"] != facts["export"]:
             return None
         number = int(wanted) if wanted.isdecimal() and len(wanted) < 19 else -1
-        table = lake.at(facts["snapshot"]).sql(
-            "SELECT seq FROM events WHERE id = $w OR subject = $w OR seq = $n",
-            {"w": wanted, "n": number},
-        ).to_arrow_table()  # fmt: skip
+        table = (
+            lake.at(facts["snapshot"])
+            .sql(
+                "SELECT seq FROM events WHERE id = $w OR subject = $w OR seq = $n",
+                {"w": wanted, "n": number},
+            )
+            .to_arrow_table()
+        )
         names = sorted(os.listdir(folder))
     except (LakelogError, OSError):
         return None

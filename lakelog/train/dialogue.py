@@ -142,14 +142,22 @@ def _schema(recipe: Recipe, extra: list[pa.Field]) -> pa.Schema:
     import pyarrow as pa
 
     text, when = pa.string(), pa.timestamp("us", "UTC")
-    call = pa.struct([
-        ("id", text), ("type", text),
-        ("function", pa.struct([("name", text), ("arguments", text)])),
-    ])  # fmt: skip
-    message = pa.struct([
-        ("role", text), ("content", text), ("name", text), ("tool_calls", pa.list_(call)),
-        ("tool_call_id", text),
-    ])  # fmt: skip
+    call = pa.struct(
+        [
+            ("id", text),
+            ("type", text),
+            ("function", pa.struct([("name", text), ("arguments", text)])),
+        ]
+    )
+    message = pa.struct(
+        [
+            ("role", text),
+            ("content", text),
+            ("name", text),
+            ("tool_calls", pa.list_(call)),
+            ("tool_call_id", text),
+        ]
+    )
     fields = [("conversation", text), ("messages", pa.list_(message)), ("tools", text)]
     if recipe.split["group"]:
         fields.append((column_of(recipe.split["group"]), text))
@@ -157,9 +165,14 @@ def _schema(recipe: Recipe, extra: list[pa.Field]) -> pa.Schema:
     if _is_timed(recipe):
         fields.append(("time", when))
     hidden = [
-        ("__seqs", pa.list_(pa.int64())), ("__time", when), ("__until", when), ("__group", text),
-        ("__stratum", text), ("__at", pa.int64()), (LOST, text),
-    ]  # fmt: skip
+        ("__seqs", pa.list_(pa.int64())),
+        ("__time", when),
+        ("__until", when),
+        ("__group", text),
+        ("__stratum", text),
+        ("__at", pa.int64()),
+        (LOST, text),
+    ]
     return pa.schema([*fields, *hidden])
 
 
@@ -212,15 +225,23 @@ class _Conversation:
             first, last = (min(times), max(times)) if times else (None, None)
             seqs = sorted({s for _, s in thread.events if s is not None})
             name = self.key if len(self._threads) == 1 else f"{self.key}#{number}"
-            made.append({
-                **thread.carried,
-                "conversation": name, "messages": paired(thread.messages),
-                "tools": orjson.dumps(thread.tools).decode() if thread.tools else None,
-                "time": first, column_of(recipe.split["group"]): self.group, "__seqs": seqs,
-                "__time": first, "__until": last, "__group": self.group,
-                "__stratum": self.stratum, "__at": seqs[0] if seqs else None,
-                LOST: orjson.dumps(thread.lost).decode() if thread.lost else None,
-            })  # fmt: skip
+            made.append(
+                {
+                    **thread.carried,
+                    "conversation": name,
+                    "messages": paired(thread.messages),
+                    "tools": orjson.dumps(thread.tools).decode() if thread.tools else None,
+                    "time": first,
+                    column_of(recipe.split["group"]): self.group,
+                    "__seqs": seqs,
+                    "__time": first,
+                    "__until": last,
+                    "__group": self.group,
+                    "__stratum": self.stratum,
+                    "__at": seqs[0] if seqs else None,
+                    LOST: orjson.dumps(thread.lost).decode() if thread.lost else None,
+                }
+            )
         return made
 
 

@@ -52,9 +52,9 @@ def inspect(path: str, against: str | None, near: float | None, spill: str) -> C
     spill_bytes = 2_000_000_000 + 8 * listed.stored
     paths = [*here.paths, *(there.paths if there else [])]
     con = scratch.isolated(paths, spill, spill_bytes)
-    faults += _guarded(con, here, lambda: [
-        Fault("rows", words) for words in agreement.with_rows(con, here)
-    ])  # fmt: skip
+    faults += _guarded(
+        con, here, lambda: [Fault("rows", words) for words in agreement.with_rows(con, here)]
+    )
     found: list[Certificate] = []
     faults += _guarded(con, here, lambda: _leaks(con, here, there, near, found))
     leaked = found[0] if found else Certificate({}, ())
@@ -78,7 +78,7 @@ def _certificate(faults: list[Fault], leaked: Certificate | None = None) -> Cert
 
 def _guarded(
     con: duckdb.DuckDBPyConnection, here: Dataset, work: Callable[[], Iterable[Fault]]
-) -> list[Fault]:  # fmt: skip
+) -> list[Fault]:
     """Return what the work finds; where a file cannot be decoded, the files that cannot."""
     import duckdb
     import pyarrow as pa
@@ -106,9 +106,12 @@ def _undecodable(con: duckdb.DuckDBPyConnection, here: Dataset) -> Iterable[str]
 
 
 def _leaks(
-    con: duckdb.DuckDBPyConnection, here: Dataset, there: Dataset | None, near: float | None,
+    con: duckdb.DuckDBPyConnection,
+    here: Dataset,
+    there: Dataset | None,
+    near: float | None,
     found: list[Certificate],
-) -> list[Fault]:  # fmt: skip
+) -> list[Fault]:
     found.append(leaks.look(con, here, there, near=near))
     if there is None and near is None and here.manifest["clean"] != found[0].clean:
         return [Fault("manifest", f"{MANIFEST}: clean is not what the rows give")]

@@ -66,9 +66,12 @@ class Certificate:
 
 
 def look(
-    con: duckdb.DuckDBPyConnection, here: Dataset, there: Dataset | None = None, *,
+    con: duckdb.DuckDBPyConnection,
+    here: Dataset,
+    there: Dataset | None = None,
+    *,
     near: float | None = None,
-) -> Certificate:  # fmt: skip
+) -> Certificate:
     """Look for leaks in a set; `near` is another threshold than the recipe's.
 
     Raises duckdb.Error where a file cannot be decoded.
@@ -130,11 +133,12 @@ def _group(con: Any, here: Dataset, there: Dataset | None, _: Any) -> Answer:
     leaks = _if(found, "group", f"{counted(found, 'value')} of {group} in more than one split")
     alike = folded - found
     leaks += _if(
-        alike, "group",
+        alike,
+        "group",
         f"{counted(alike, 'value')} of {group} in more than one split, if case, spaces and Unicode"
         " form are ignored;"
         f" select lower(trim({group})) as the group",
-    )  # fmt: skip
+    )
     return f"groups by {group}", leaks
 
 
@@ -313,5 +317,9 @@ def _if(count: int, kind: str, words: str) -> list[Leak]:
 
 
 _CHECKS: dict[str, Callable[[Any, Dataset, Dataset | None, float | None], Answer]] = {
-    "exact": _exact, "near": _near, "group": _group, "time": _time, "label": _label,
-}  # fmt: skip
+    "exact": _exact,
+    "near": _near,
+    "group": _group,
+    "time": _time,
+    "label": _label,
+}

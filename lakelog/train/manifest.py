@@ -164,46 +164,78 @@ _DIGEST = _form("[0-9a-f]{64}", "SHA-256 in hex")
 _ID = _form("[0-9a-f]{16}", "id of an export")
 _LENGTHS = _record({"edges": _list(_whole), "counts": _map(_one_of(*SIDES), _list(_whole))})
 _BALANCE = _maybe(
-    _record({
-        "column": _text, "others": _whole,
-        "values": _map(_anything, _map(_one_of(*SIDES), _whole)),
-    })
-)  # fmt: skip
-_QUALITY = _record({
-    "lengths": _LENGTHS, "balance": _BALANCE,
-    "classes": _map(_text, _list(_text, CLASSES_MAX), 1), "missing": _map(_text, _whole),
-    "columns": _map(_text, _anything), "samples": _list(_text, 10), "drift": _map(_text, _number),
-})  # fmt: skip
-_MANIFEST = _record({
-    "format": _whole, "id": _ID, "name": _text, "shape": _one_of(*SHAPES), "snapshot": _DIGEST,
-    "recipe": _map(_text, _anything, 20),
-    "versions": _map(
-        _one_of("lakelog", "duckdb", "pyarrow", "numpy", "tiktoken", "tokenizers", "py3langid"),
-        _form(r"\d[0-9A-Za-z.+!-]{0,40}", "version"),
-    ),
-    "roles": _record(dict.fromkeys(
-        "content near threshold shingle group time until label text".split(), _anything,
-    )),
-    "fence": _maybe(_form(_TIME.pattern, "time")),
-    "splits": _map(_one_of(*SIDES), _record({
-        "rows": _whole, "tokens": _whole, "bytes": _whole,
-        "files": _list(_form(_SHARD.pattern, "name of a data file")),
-    })),
-    "left_out": _map(_one_of(*REASONS), _whole),
-    "losses": _map(_one_of(*WORDS), _whole),
-    "near": _maybe(_record({"pairs": _whole, "crowded": _whole})),
-    "redaction": _record({
-        "kinds": _list(_one_of(*REDACTIONS)), "mode": _one_of("mask", "pseudonym"),
-        "key": _form("[0-9a-f]{0,64}", "fingerprint of a key"),
-        "found": _map(_one_of(*REDACTIONS), _whole),
-    }),
-    "traced": _flag, "clean": _flag, "created": _form(_TIME.pattern, "time"), "branch": _branch,
-    "previous": _maybe(_record(
-        {"id": _ID, "quality": _record({"lengths": _LENGTHS, "balance": _BALANCE})}
-    )),
-    "files": _map(
-        _form(FILE.pattern, "plain file name"),
-        _record({"bytes": _whole, "sha256": _DIGEST}), _FILES_MAX,
-    ),
-    "quality": _QUALITY,
-}, ("quality", "losses"))  # fmt: skip
+    _record(
+        {
+            "column": _text,
+            "others": _whole,
+            "values": _map(_anything, _map(_one_of(*SIDES), _whole)),
+        }
+    )
+)
+_QUALITY = _record(
+    {
+        "lengths": _LENGTHS,
+        "balance": _BALANCE,
+        "classes": _map(_text, _list(_text, CLASSES_MAX), 1),
+        "missing": _map(_text, _whole),
+        "columns": _map(_text, _anything),
+        "samples": _list(_text, 10),
+        "drift": _map(_text, _number),
+    }
+)
+_MANIFEST = _record(
+    {
+        "format": _whole,
+        "id": _ID,
+        "name": _text,
+        "shape": _one_of(*SHAPES),
+        "snapshot": _DIGEST,
+        "recipe": _map(_text, _anything, 20),
+        "versions": _map(
+            _one_of("lakelog", "duckdb", "pyarrow", "numpy", "tiktoken", "tokenizers", "py3langid"),
+            _form(r"\d[0-9A-Za-z.+!-]{0,40}", "version"),
+        ),
+        "roles": _record(
+            dict.fromkeys(
+                "content near threshold shingle group time until label text".split(), _anything
+            )
+        ),
+        "fence": _maybe(_form(_TIME.pattern, "time")),
+        "splits": _map(
+            _one_of(*SIDES),
+            _record(
+                {
+                    "rows": _whole,
+                    "tokens": _whole,
+                    "bytes": _whole,
+                    "files": _list(_form(_SHARD.pattern, "name of a data file")),
+                }
+            ),
+        ),
+        "left_out": _map(_one_of(*REASONS), _whole),
+        "losses": _map(_one_of(*WORDS), _whole),
+        "near": _maybe(_record({"pairs": _whole, "crowded": _whole})),
+        "redaction": _record(
+            {
+                "kinds": _list(_one_of(*REDACTIONS)),
+                "mode": _one_of("mask", "pseudonym"),
+                "key": _form("[0-9a-f]{0,64}", "fingerprint of a key"),
+                "found": _map(_one_of(*REDACTIONS), _whole),
+            }
+        ),
+        "traced": _flag,
+        "clean": _flag,
+        "created": _form(_TIME.pattern, "time"),
+        "branch": _branch,
+        "previous": _maybe(
+            _record({"id": _ID, "quality": _record({"lengths": _LENGTHS, "balance": _BALANCE})})
+        ),
+        "files": _map(
+            _form(FILE.pattern, "plain file name"),
+            _record({"bytes": _whole, "sha256": _DIGEST}),
+            _FILES_MAX,
+        ),
+        "quality": _QUALITY,
+    },
+    ("quality", "losses"),
+)

@@ -33,25 +33,84 @@ from lakelog.train.parts import (
 )
 
 ROLES = {
-    "system": "system", "developer": "system", "instructions": "system", "systemmessage": "system",
-    "user": "user", "human": "user", "customer": "user", "humanmessage": "user",
-    "assistant": "assistant", "ai": "assistant", "bot": "assistant", "gpt": "assistant",
-    "model": "assistant", "agent": "assistant", "chatgpt": "assistant", "aimessage": "assistant",
-    "aimessagechunk": "assistant", "function_call": "assistant",
-    "tool": "tool", "function": "tool", "tool_result": "tool", "tool-result": "tool",
-    "observation": "tool", "toolmessage": "tool", "functionmessage": "tool",
-}  # fmt: skip
+    "system": "system",
+    "developer": "system",
+    "instructions": "system",
+    "systemmessage": "system",
+    "user": "user",
+    "human": "user",
+    "customer": "user",
+    "humanmessage": "user",
+    "assistant": "assistant",
+    "ai": "assistant",
+    "bot": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "agent": "assistant",
+    "chatgpt": "assistant",
+    "aimessage": "assistant",
+    "aimessagechunk": "assistant",
+    "function_call": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "tool_result": "tool",
+    "tool-result": "tool",
+    "observation": "tool",
+    "toolmessage": "tool",
+    "functionmessage": "tool",
+}
 _READ = {
-    "role", "from", "content", "value", "text", "parts", "name", "tool_calls", "toolCalls",
-    "function_call", "tool_call_id", "toolCallId", "additional_kwargs", "refusal", "audio",
-    "images", "invalid_tool_calls", "reasoning_content", "reasoning", "thinking", "tool_name",
-}  # fmt: skip
+    "role",
+    "from",
+    "content",
+    "value",
+    "text",
+    "parts",
+    "name",
+    "tool_calls",
+    "toolCalls",
+    "function_call",
+    "tool_call_id",
+    "toolCallId",
+    "additional_kwargs",
+    "refusal",
+    "audio",
+    "images",
+    "invalid_tool_calls",
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "tool_name",
+}
 _METADATA = {
-    "id", "type", "object", "index", "created", "created_at", "createdAt", "timestamp", "time",
-    "model", "stop_reason", "stop_sequence", "finish_reason", "finishReason", "usage", "status",
-    "usage_metadata", "response_metadata", "example", "lc", "cache_control", "artifact",
-    "tool_call_chunks", "chunk_position", "container", "event.name", "uuid",
-}  # fmt: skip
+    "id",
+    "type",
+    "object",
+    "index",
+    "created",
+    "created_at",
+    "createdAt",
+    "timestamp",
+    "time",
+    "model",
+    "stop_reason",
+    "stop_sequence",
+    "finish_reason",
+    "finishReason",
+    "usage",
+    "status",
+    "usage_metadata",
+    "response_metadata",
+    "example",
+    "lc",
+    "cache_control",
+    "artifact",
+    "tool_call_chunks",
+    "chunk_position",
+    "container",
+    "event.name",
+    "uuid",
+}
 """Fields about a message that are neither said nor shown to a model."""
 
 
@@ -240,9 +299,12 @@ def _as_message(
 ) -> Message:
     shown = content if role == "tool" else content or None
     return {
-        "role": role, "content": shown, "name": name, "tool_calls": made or None,
+        "role": role,
+        "content": shown,
+        "name": name,
+        "tool_calls": made or None,
         "tool_call_id": answer_to,
-    }  # fmt: skip
+    }
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -15,32 +15,85 @@ Message = dict[str, Any]
 _TEXTS = {"text", "input_text", "output_text", "summary_text", "refusal"}
 CALLS = {"tool_call", "tool_use", "tool-call", "function_call", "custom_tool_call"}
 REPLIES = {
-    "tool_call_response", "tool_result", "tool-result", "function_call_output",
+    "tool_call_response",
+    "tool_result",
+    "tool-result",
+    "function_call_output",
     "custom_tool_call_output",
-}  # fmt: skip
+}
 REASONING = {"thinking", "redacted_thinking", "reasoning"}
 BUILTIN = {
-    "server_tool_use", "server_tool_call", "server_tool_call_response",
-    "mcp_tool_use", "mcp_tool_result", "web_search_call", "file_search_call", "computer_call",
-    "computer_call_output", "code_interpreter_call", "image_generation_call", "local_shell_call",
-    "local_shell_call_output", "mcp_call", "mcp_list_tools", "mcp_approval_request",
-    "mcp_approval_response", "shell_call", "shell_call_output", "apply_patch_call",
-    "apply_patch_call_output", "tool_search_call", "tool_search_output", "executableCode",
-    "codeExecutionResult", "executable_code", "code_execution_result",
-}  # fmt: skip
+    "server_tool_use",
+    "server_tool_call",
+    "server_tool_call_response",
+    "mcp_tool_use",
+    "mcp_tool_result",
+    "web_search_call",
+    "file_search_call",
+    "computer_call",
+    "computer_call_output",
+    "code_interpreter_call",
+    "image_generation_call",
+    "local_shell_call",
+    "local_shell_call_output",
+    "mcp_call",
+    "mcp_list_tools",
+    "mcp_approval_request",
+    "mcp_approval_response",
+    "shell_call",
+    "shell_call_output",
+    "apply_patch_call",
+    "apply_patch_call_output",
+    "tool_search_call",
+    "tool_search_output",
+    "executableCode",
+    "codeExecutionResult",
+    "executable_code",
+    "code_execution_result",
+}
 _MEDIA = {
-    "image": "image", "image_url": "image", "input_image": "image", "image-url": "image",
-    "audio": "audio", "input_audio": "audio", "audio_url": "audio", "audio-url": "audio",
-    "video": "video", "video_url": "video", "video-url": "video",
-    "file": "file", "input_file": "file", "document": "file", "document-url": "file",
-    "search_result": "file", "uri": "file", "blob": "file", "binary": "file", "media": "file",
+    "image": "image",
+    "image_url": "image",
+    "input_image": "image",
+    "image-url": "image",
+    "audio": "audio",
+    "input_audio": "audio",
+    "audio_url": "audio",
+    "audio-url": "audio",
+    "video": "video",
+    "video_url": "video",
+    "video-url": "video",
+    "file": "file",
+    "input_file": "file",
+    "document": "file",
+    "document-url": "file",
+    "search_result": "file",
+    "uri": "file",
+    "blob": "file",
+    "binary": "file",
+    "media": "file",
     "container_upload": "file",
-    "inlineData": "file", "inline_data": "file", "fileData": "file", "file_data": "file",
-}  # fmt: skip
+    "inlineData": "file",
+    "inline_data": "file",
+    "fileData": "file",
+    "file_data": "file",
+}
 PART_FIELDS = {
-    "type", "text", "content", "refusal", "json", "id", "index", "cache_control", "logprobs",
-    "thoughtSignature", "thought_signature", "state", "thought", "extras",
-}  # fmt: skip
+    "type",
+    "text",
+    "content",
+    "refusal",
+    "json",
+    "id",
+    "index",
+    "cache_control",
+    "logprobs",
+    "thoughtSignature",
+    "thought_signature",
+    "state",
+    "thought",
+    "extras",
+}
 """Fields of a text part that are read or say nothing to a model."""
 _SILENT = {"cachePoint", "cache_point", "step-start", "non_standard"}
 
@@ -166,10 +219,13 @@ def calls(given: Any) -> list[Message]:
         arguments: Any = next(
             (inner[k] for k in ("arguments", "args", "input", "parameters") if k in inner), {}
         )
-        made.append({
-            "id": id_of(call, CALL_IDS), "type": "function",
-            "function": {"name": str(name), "arguments": as_text(arguments)},
-        })  # fmt: skip
+        made.append(
+            {
+                "id": id_of(call, CALL_IDS),
+                "type": "function",
+                "function": {"name": str(name), "arguments": as_text(arguments)},
+            }
+        )
     return made
 
 

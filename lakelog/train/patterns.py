@@ -127,22 +127,34 @@ _KEYS = (
     *(Rule(hint, pattern) for hint, pattern in providers.groups()),
     Rule(
         r"[Bb]earer |[Bb]asic [A-Za-z0-9+/]{16}|(?i:authorization)[\"'\\\x{fdd0}\x{fdd1}]*[:=]",
-        _SCHEMES, keeps=_SCHEMES_KEEP,
+        _SCHEMES,
+        keeps=_SCHEMES_KEEP,
     ),
     Rule(
-        r"://[^\s/:@\"'<>]*:[^\s/@\"'<>]+@", rf"{_URL_USER}[^\s/@\"'<>]+@", keeps=_URL_USER,
+        r"://[^\s/:@\"'<>]*:[^\s/@\"'<>]+@",
+        rf"{_URL_USER}[^\s/@\"'<>]+@",
+        keeps=_URL_USER,
         tail="@",
     ),
     Rule(rf"[Cc]ookie{_QUOTE}?[:=]", _COOKIE, keeps=_COOKIE_HEAD),
     Rule(
-        rf"(?i:key|key[_-]?id|token|secret|credential){_QUOTE}? ?[:=]|[?&]sig=", _SECRET,
-        _SECRET_HOLDS, _SECRET_HEAD,
+        rf"(?i:key|key[_-]?id|token|secret|credential){_QUOTE}? ?[:=]|[?&]sig=",
+        _SECRET,
+        _SECRET_HOLDS,
+        _SECRET_HEAD,
     ),
-    Rule(rf"(?i:passw(?:or)?d|passphrase|pass|pwd){_QUOTE}? ?[:=]", _PASSWORD, _PASSWORD_HOLDS,
-         _PASSWORD_HEAD),
-    Rule(r"--(?i:[a-z-]*(?:key|token|secret|password|passwd|passphrase)) ",
-         rf"{_FLAG_HEAD}[^{_OUTSIDE}]{{6,}}", keeps=_FLAG_HEAD),
-)  # fmt: skip
+    Rule(
+        rf"(?i:passw(?:or)?d|passphrase|pass|pwd){_QUOTE}? ?[:=]",
+        _PASSWORD,
+        _PASSWORD_HOLDS,
+        _PASSWORD_HEAD,
+    ),
+    Rule(
+        r"--(?i:[a-z-]*(?:key|token|secret|password|passwd|passphrase)) ",
+        rf"{_FLAG_HEAD}[^{_OUTSIDE}]{{6,}}",
+        keeps=_FLAG_HEAD,
+    ),
+)
 
 _FILES = (
     "service|socket|target|timer|mount|slice|device|scope|path|png|jpe?g|gif|svg|webp|js|css|local"
@@ -235,13 +247,25 @@ _CARD_HOLDS = (
 )
 
 IBAN_LENGTHS = {
-    15: "NO", 16: "BE", 18: "DK FI FO GL NL FK SD", 19: "MK SI", 20: "AT BA EE KZ LT LU XK MN",
-    21: "CH HR LI LV", 22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ OM TL SO",
-    24: "AD CZ ES MD PK RO SA SE SK TN VG", 25: "LY PT ST", 26: "IS TR",
+    15: "NO",
+    16: "BE",
+    18: "DK FI FO GL NL FK SD",
+    19: "MK SI",
+    20: "AT BA EE KZ LT LU XK MN",
+    21: "CH HR LI LV",
+    22: "BG BH CR DE GB GE IE ME RS VA",
+    23: "AE GI IL IQ OM TL SO",
+    24: "AD CZ ES MD PK RO SA SE SK TN VG",
+    25: "LY PT ST",
+    26: "IS TR",
     27: "BI DJ FR GR IT MC MR SM",
-    28: "AL AZ BY CY DO GT HU LB NI PL SV", 29: "BR EG PS QA UA", 30: "JO KW MU YE", 31: "MT SC",
-    32: "LC", 33: "RU",
-}  # fmt: skip
+    28: "AL AZ BY CY DO GT HU LB NI PL SV",
+    29: "BR EG PS QA UA",
+    30: "JO KW MU YE",
+    31: "MT SC",
+    32: "LC",
+    33: "RU",
+}
 _COUNTRIES = "|".join(code for codes in IBAN_LENGTHS.values() for code in codes.split())
 _IBAN = "|".join(
     rf"\b(?:{'|'.join(codes.split())})[0-9]{{2}}(?: ?[A-Z0-9]){{{length - 4}}}\b"
@@ -266,29 +290,27 @@ _NAME = rf"(?:{_IN_CODE})?{WORD}(?:\(|::|\.[a-z]{{1,4}}\b)?"
 
 KINDS: dict[str, Kind] = {
     "key": Kind("key", _KEYS),
-    "email": Kind(
-        "email",
-        (Rule(r"@[^\x00-/:-@\[-`{-\x7f]", _EMAIL, _EMAIL_HOLDS),),
-    ),
-    "iban": Kind(
-        "iban", (Rule(rf"\b(?:{_COUNTRIES})[0-9]{{2}} ?[A-Z0-9]", _IBAN, _IBAN_HOLDS),)
-    ),
+    "email": Kind("email", (Rule(r"@[^\x00-/:-@\[-`{-\x7f]", _EMAIL, _EMAIL_HOLDS),)),
+    "iban": Kind("iban", (Rule(rf"\b(?:{_COUNTRIES})[0-9]{{2}} ?[A-Z0-9]", _IBAN, _IBAN_HOLDS),)),
     "card": Kind(
-        "card",
-        (Rule(r"[2-6][0-9]{11}|[2-6][0-9]{3}[ -][0-9]{4,6}[ -][0-9]", _CARD, _CARD_HOLDS),),
+        "card", (Rule(r"[2-6][0-9]{11}|[2-6][0-9]{3}[ -][0-9]{4,6}[ -][0-9]", _CARD, _CARD_HOLDS),)
     ),
     "ip": Kind(
         "ip",
         (
-            Rule(r"::|(?::[0-9A-Fa-f]{1,4}){7}|(?::[0-9A-Fa-f]{1,4}){5}:[0-9]{1,3}\.", _IPV6,
-                 _IPV6_HOLDS),
-            Rule(r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]", _IPV4, _IPV4_HOLDS, _VERSIONED,
-                 ":[0-9]+"),
+            Rule(
+                r"::|(?::[0-9A-Fa-f]{1,4}){7}|(?::[0-9A-Fa-f]{1,4}){5}:[0-9]{1,3}\.",
+                _IPV6,
+                _IPV6_HOLDS,
+            ),
+            Rule(
+                r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]", _IPV4, _IPV4_HOLDS, _VERSIONED, ":[0-9]+"
+            ),
         ),
     ),
     "phone": Kind("phone", (Rule(_PHONE_HINT, _PHONE, _PHONE_HOLDS, _BEFORE_NUMBER),)),
     "name": Kind("name", (Rule(WORD, _NAME),)),
-}  # fmt: skip
+}
 """In the order in which they are looked for: the more certain first."""
 
 

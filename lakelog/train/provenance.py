@@ -70,13 +70,17 @@ def read(folder: str) -> dict[str, Any]:
 def facts_of(manifest: dict[str, Any], out: str) -> dict[str, Any]:
     """What the lake keeps of an export."""
     return {
-        "export": manifest["id"], "name": manifest["name"], "path": os.path.abspath(out),
-        "snapshot": manifest["snapshot"], "recipe": manifest["recipe"]["sha256"],
-        "shape": manifest["shape"], "created": manifest["created"],
+        "export": manifest["id"],
+        "name": manifest["name"],
+        "path": os.path.abspath(out),
+        "snapshot": manifest["snapshot"],
+        "recipe": manifest["recipe"]["sha256"],
+        "shape": manifest["shape"],
+        "created": manifest["created"],
         "rows": {side: split["rows"] for side, split in manifest["splits"].items()},
         "bytes": sum(f["bytes"] for f in manifest["files"].values()),
         "clean": manifest["clean"],
-    }  # fmt: skip
+    }
 
 
 def pin(lake: Lake, facts: dict[str, Any]) -> None:

@@ -41,8 +41,9 @@ FORMATS = (
     _prefixed("aws bedrock", "ABSK", "[A-Za-z0-9+/]{60,}={0,2}"),
     Format("azure ad", r"[0-9]Q~", r"[A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34}"),
     Format("azure devops", "AZDO", rf"\b{_ALNUM}{{76}}AZDO{_ALNUM}{{4}}\b"),
-    _prefixed("braintree", r"access_token\$(?:production|sandbox)\$",
-              rf"[0-9a-z]{{16}}\${_HEX}{{32}}\b"),
+    _prefixed(
+        "braintree", r"access_token\$(?:production|sandbox)\$", rf"[0-9a-z]{{16}}\${_HEX}{{32}}\b"
+    ),
     _prefixed("brevo", "xkeysib-|xsmtpsib-", rf"{_HEX}{{64}}-{_ALNUM}{{16}}\b"),
     _prefixed("buildkite", "bkua_|bkaj_|bkct_", rf"{_HEX}{{40}}\b"),
     _prefixed("circleci", "CCIPAT_|CCIPRJ_", rf"{_ALNUM}{{22}}_{_HEX}{{40}}\b"),
@@ -51,10 +52,16 @@ FORMATS = (
     _prefixed("contentful", "CFPAT-", f"{_WORD}{{43}}"),
     _prefixed("databricks", "dapi[0-9a-f]{8}", rf"{_HEX}{{24}}(?:-[0-9])?\b"),
     _prefixed("digitalocean", "do[opr]_v1_", rf"{_HEX}{{64}}\b"),
-    Format("discord", rf"\b[MNO]{_WORD}{{23,27}}\.",
-           rf"\b[MNO]{_WORD}{{23,27}}\.{_WORD}{{6}}\.{_WORD}{{27,40}}"),
-    Format("discord webhook", "/api/webhooks/[0-9]",
-           rf"https://(?:[a-z]+\.)?discord(?:app)?\.com/api/webhooks/[0-9]{{17,20}}/{_WORD}{{60,}}"),
+    Format(
+        "discord",
+        rf"\b[MNO]{_WORD}{{23,27}}\.",
+        rf"\b[MNO]{_WORD}{{23,27}}\.{_WORD}{{6}}\.{_WORD}{{27,40}}",
+    ),
+    Format(
+        "discord webhook",
+        "/api/webhooks/[0-9]",
+        rf"https://(?:[a-z]+\.)?discord(?:app)?\.com/api/webhooks/[0-9]{{17,20}}/{_WORD}{{60,}}",
+    ),
     _prefixed("docker", "dckr_[po]at_", f"{_WORD}{{27,}}"),
     _prefixed("doppler", r"dp\.(?:pt|st|ct|sa|scim|audit)\.", "[A-Za-z0-9._-]{40,}"),
     _prefixed("dropbox", r"sl\.[A-Za-z0-9]", f"{_WORD}{{60,}}"),
@@ -68,8 +75,9 @@ FORMATS = (
     _prefixed("frame.io", "fio-u-", f"{_WORD}{{64}}"),
     _prefixed("github", "gh[pousr]_", rf"{_ALNUM}{{36,255}}\b"),
     _prefixed("github fine-grained", "github_pat_", r"[A-Za-z0-9_]{22,255}\b"),
-    _prefixed("gitlab", "gl(?:pat|dt|rt|rtr|cbt|ptt|ft|soat|imt|agent|oas|ffct)-",
-              r"[A-Za-z0-9_.-]{20,}"),
+    _prefixed(
+        "gitlab", "gl(?:pat|dt|rt|rtr|cbt|ptt|ft|soat|imt|agent|oas|ffct)-", r"[A-Za-z0-9_.-]{20,}"
+    ),
     _prefixed("google api", "AIza", f"{_WORD}{{35}}"),
     _prefixed("google oauth", r"ya29\.|GOCSPX-", "[A-Za-z0-9._-]{20,}"),
     _prefixed("grafana", "glsa_|glc_eyJ", "[A-Za-z0-9_+/-]{40,}={0,2}"),
@@ -81,8 +89,9 @@ FORMATS = (
     _prefixed("jwt", "eyJ", rf"{_WORD}{{8,}}\.eyJ{_WORD}{{8,}}\.{_WORD}*"),
     _prefixed("langfuse", "[sp]k-lf-", rf"{_UUID}\b"),
     _prefixed("langsmith", "lsv2_[ps][tk]_", rf"{_HEX}{{32}}_{_HEX}{{10}}\b"),
-    _prefixed("launchdarkly", "(?:sdk|api|mob)-[0-9a-f]{8}-",
-              rf"(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}\b"),
+    _prefixed(
+        "launchdarkly", "(?:sdk|api|mob)-[0-9a-f]{8}-", rf"(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}\b"
+    ),
     _prefixed("linear", "lin_(?:api|oauth)_", rf"{_ALNUM}{{40,64}}\b"),
     Format("mailchimp", r"[0-9a-f]-us[0-9]", rf"\b{_HEX}{{32}}-us[0-9]{{1,2}}\b"),
     _prefixed("mailgun", "key-[0-9a-f]{8}", rf"{_HEX}{{24}}\b"),
@@ -112,20 +121,28 @@ FORMATS = (
     _prefixed("scalingo", "tk-us-", f"{_WORD}{{48}}"),
     _prefixed("sendgrid", r"SG\.", rf"{_WORD}{{16,}}\.{_WORD}{{16,}}"),
     _prefixed("sentry", "sntry[us]_", "[A-Za-z0-9_+/=-]{40,}"),
-    Format("sentry dsn", r"://[0-9a-f]{32}@", rf"://{_HEX}{{32}}(?::{_HEX}{{32}})?@[a-z0-9.-]+/[0-9]+"),
+    Format(
+        "sentry dsn", r"://[0-9a-f]{32}@", rf"://{_HEX}{{32}}(?::{_HEX}{{32}})?@[a-z0-9.-]+/[0-9]+"
+    ),
     _prefixed("shippo", "shippo_(?:live|test)_", rf"{_HEX}{{40}}\b"),
     _prefixed("shopify", "shp(?:at|ca|pa|ss)_", r"[0-9a-fA-F]{32}\b"),
     _prefixed("slack", "xox[abeoprs][.-]|xapp-[0-9]-", "[A-Za-z0-9.-]{10,}"),
-    Format("slack webhook", r"hooks\.slack",
-           r"https://hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9+/]{20,}"),
+    Format(
+        "slack webhook",
+        r"hooks\.slack",
+        r"https://hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9+/]{20,}",
+    ),
     _prefixed("sonarqube", "sq[pua]_", rf"{_HEX}{{40}}\b"),
     _prefixed("sourcegraph", "sgp_", rf"(?:(?:{_HEX}{{16}}|local)_)?{_HEX}{{40}}\b"),
     _prefixed("square", "EAAA|sq0[a-z]{3}-", f"{_WORD}{{22,}}"),
     _prefixed("stripe", "[srp]k_(?:live|test)_|whsec_", r"[A-Za-z0-9+/=]{16,}"),
     _prefixed("supabase", "sbp_|sb_secret_", r"[A-Za-z0-9_]{30,}"),
     _prefixed("tailscale", "tskey-[a-z]+-", "[A-Za-z0-9-]{20,}"),
-    Format("teams webhook", r"webhook\.office\.com",
-           r"https://[a-z0-9-]+\.webhook\.office\.com/webhookb2/[A-Za-z0-9@/-]{60,}"),
+    Format(
+        "teams webhook",
+        r"webhook\.office\.com",
+        r"https://[a-z0-9-]+\.webhook\.office\.com/webhookb2/[A-Za-z0-9@/-]{60,}",
+    ),
     Format("telegram", ":AA", rf"\b[0-9]{{8,10}}:AA{_WORD}{{33}}"),
     _prefixed("tencent", "AKID", rf"{_ALNUM}{{32}}\b"),
     Format("terraform", r"\.atlasv1\.", rf"\b{_ALNUM}{{14}}\.atlasv1\.[A-Za-z0-9_=-]{{60,70}}"),
@@ -137,7 +154,7 @@ FORMATS = (
     _prefixed("weights & biases", "wandb_v1_", r"[A-Za-z0-9_]{40,}"),
     _prefixed("xai", "xai-", rf"{_ALNUM}{{70,}}\b"),
     _prefixed("yandex", "AQVN|t1\\.[A-Z0-9a-z_-]{8}", "[A-Za-z0-9_.=-]{35,}"),
-)  # fmt: skip
+)
 
 
 GROUP = 12

@@ -28,9 +28,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _ESCAPES = {
-    "\\\\": "\ufdd0", '\\"': "\ufdd1", "\\n": "\ufdd2", "\\r": "\ufdd3", "\\t": "\ufdd4",
-    "\\/": "\ufdd5", "\\b": "\ufdd6", "\\f": "\ufdd7",
-}  # fmt: skip
+    "\\\\": "\ufdd0",
+    '\\"': "\ufdd1",
+    "\\n": "\ufdd2",
+    "\\r": "\ufdd3",
+    "\\t": "\ufdd4",
+    "\\/": "\ufdd5",
+    "\\b": "\ufdd6",
+    "\\f": "\ufdd7",
+}
 """JSON escapes and the noncharacters that stand for them while patterns look for word ends."""
 _UNICODE = r"\\u00[2-7]"
 _BITS = 1 << 22
@@ -129,9 +135,13 @@ class Cleaner:
     """Replaces finds in a stream of rows; only rows with a hint are looked at. See `counts`."""
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, types: dict[str, str], found: list[Column],
-        recipe: Recipe, key: bytes,
-    ) -> None:  # fmt: skip
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        types: dict[str, str],
+        found: list[Column],
+        recipe: Recipe,
+        key: bytes,
+    ) -> None:
         kinds = recipe.redact["kinds"]
         self._connection, self._found, self._names = connection, found, list(types)
         self._kinds = kinds
@@ -188,9 +198,7 @@ class Cleaner:
             old = columns[column.name]
             new = made[column.name].combine_chunks().cast(old.type)
             columns[column.name] = pa.concat_arrays([old, new]).take(pa.array(places))
-        return pa.RecordBatch.from_arrays(
-            list(columns.values()), schema=self.schema(batch.schema)
-        )  # fmt: skip
+        return pa.RecordBatch.from_arrays(list(columns.values()), schema=self.schema(batch.schema))
 
 
 def arm(connection: duckdb.DuckDBPyConnection, kinds: list[str], key: bytes) -> None:

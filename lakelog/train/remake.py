@@ -33,9 +33,13 @@ class Rebuilt:
 
 
 def rebuild(
-    lake: Lake, path: str, out: str | None = None, *, logical: bool = False,
+    lake: Lake,
+    path: str,
+    out: str | None = None,
+    *,
+    logical: bool = False,
     progress: Callable[[str], None] | None = None,
-) -> Rebuilt:  # fmt: skip
+) -> Rebuilt:
     """Make the export in `path` again, in `out` if that is given, and compare.
 
     Raises ExportRefused if `path` is no export, its snapshot is gone, or the key is another one.

@@ -47,7 +47,7 @@ def _charts(quality: dict[str, Any]) -> dict[str, str]:
 
 def _sections(
     manifest: dict[str, Any], certificate: dict[str, Any]
-) -> list[tuple[str, str, Table | None]]:  # fmt: skip
+) -> list[tuple[str, str, Table | None]]:
     """Title, words and table of each section."""
     quality, splits = manifest["quality"], manifest["splits"]
     rows = sum(s["rows"] for s in splits.values())
@@ -70,18 +70,34 @@ def _sections(
     return [
         ("Splits", "", (["split", "rows", "part", f"tokens ({tokenizer.words(manifest)})"], sides)),
         ("Leaks", "", (["check", "what", "found"], checks)),
-        ("Duplicates and other rows left out", "" if left_out else "None.",
-         (["why", "rows"], left_out) if left_out else None),
-        ("What could not be kept", "" if lost else "Everything was kept.",
-         (["what", "count"], lost) if lost else None),
-        ("Redacted", "" if redacted else "Nothing was looked for.",
-         (["kind", "replaced"], redacted) if redacted else None),
-        ("Missing values", "" if missing else "None.",
-         (["column", "rows", "part"], missing) if missing else None),
-        ("Drift", f"Population stability index against export {before}." if before
-         else "This is the first export of its family.",
-         (["what", "index", ""], drifts) if drifts else None),
-    ]  # fmt: skip
+        (
+            "Duplicates and other rows left out",
+            "" if left_out else "None.",
+            (["why", "rows"], left_out) if left_out else None,
+        ),
+        (
+            "What could not be kept",
+            "" if lost else "Everything was kept.",
+            (["what", "count"], lost) if lost else None,
+        ),
+        (
+            "Redacted",
+            "" if redacted else "Nothing was looked for.",
+            (["kind", "replaced"], redacted) if redacted else None,
+        ),
+        (
+            "Missing values",
+            "" if missing else "None.",
+            (["column", "rows", "part"], missing) if missing else None,
+        ),
+        (
+            "Drift",
+            f"Population stability index against export {before}."
+            if before
+            else "This is the first export of its family.",
+            (["what", "index", ""], drifts) if drifts else None,
+        ),
+    ]
 
 
 def _found(certificate: dict[str, Any], name: str) -> str:

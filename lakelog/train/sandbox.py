@@ -48,15 +48,21 @@ def _run(asked: dict[str, Any]) -> subprocess.CompletedProcess[bytes]:
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {
-        "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1",
-        "ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2",
-    }  # fmt: skip
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OPENBLAS_NUM_THREADS": "1",
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        "MALLOC_ARENA_MAX": "2",
+    }
     # -P, and a directory of our own: a module that lies in the set must never be imported.
     return subprocess.run(
         [sys.executable, "-P", "-m", "lakelog.train.sandbox"],
-        input=json.dumps(asked).encode(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        cwd=asked["spill"], env={**os.environ, **own}, check=False,
-    )  # fmt: skip
+        input=json.dumps(asked).encode(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=asked["spill"],
+        env={**os.environ, **own},
+        check=False,
+    )
 
 
 def _exhausted(most: int) -> Certificate:

@@ -13,9 +13,13 @@ from lakelog.train.parts import parsed
 
 Schema = dict[str, Any]
 _PARAMETERS = (
-    "parameters", "input_schema", "inputSchema", "parametersJsonSchema", "parameters_json_schema",
+    "parameters",
+    "input_schema",
+    "inputSchema",
+    "parametersJsonSchema",
+    "parameters_json_schema",
     "args_schema",
-)  # fmt: skip
+)
 _KEYS = ("tools", "functions", "toolDefinitions", "tool_definitions")
 _HOLDERS = ("toolConfig", "tool_config", "config", "invocation_params", "extra", "options")
 _PLAIN = (None, "", "function", "custom", "default")

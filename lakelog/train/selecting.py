@@ -192,9 +192,12 @@ _AGGREGATES = (
 
 def _column(name: str, alias: str) -> dict[str, Any]:
     return {
-        "class": "COLUMN_REF", "type": "COLUMN_REF", "alias": alias, "query_location": 0,
+        "class": "COLUMN_REF",
+        "type": "COLUMN_REF",
+        "alias": alias,
+        "query_location": 0,
         "column_names": [name],
-    }  # fmt: skip
+    }
 
 
 def _is_ordered(text: str) -> bool:

@@ -16,14 +16,20 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _SQL = {
-    "events": events.events, "text": events.text, "classification": events.classification,
-    "decision": windows.decision, "sequence": windows.sequence, "preference": pairs.preference,
-}  # fmt: skip
+    "events": events.events,
+    "text": events.text,
+    "classification": events.classification,
+    "decision": windows.decision,
+    "sequence": windows.sequence,
+    "preference": pairs.preference,
+}
 _LOST = {
-    "text": events.text_lost, "classification": events.classification_lost,
-    "decision": windows.decision_lost, "sequence": windows.sequence_lost,
+    "text": events.text_lost,
+    "classification": events.classification_lost,
+    "decision": windows.decision_lost,
+    "sequence": windows.sequence_lost,
     "preference": pairs.preference_lost,
-}  # fmt: skip
+}
 _ORDERED = ("decision", "sequence", "messages")
 _BOOKKEEPING = ("seq", "ingested_at", "origin", "position")
 _BATCH = 32_768
@@ -78,9 +84,11 @@ def roles(recipe: Recipe, columns: list[str]) -> Roles:
     """Return what the columns of a shape are for."""
     shape, exact = recipe.shape, recipe.dedupe["exact"]
     content = {
-        "text": ["text"], "classification": ["text"], "messages": ["messages"],
+        "text": ["text"],
+        "classification": ["text"],
+        "messages": ["messages"],
         "preference": ["prompt", "chosen", "rejected"],
-    }.get(recipe.kind) or [c for c in columns if c not in _BOOKKEEPING]  # fmt: skip
+    }.get(recipe.kind) or [c for c in columns if c not in _BOOKKEEPING]
     if isinstance(exact, list):
         for name in exact:
             if name not in columns:
@@ -96,15 +104,18 @@ def roles(recipe: Recipe, columns: list[str]) -> Roles:
     fenced = recipe.split["before"] is not None
     label = {"classification": "label", "sequence": "label", "decision": "outcome"}.get(
         recipe.kind, shape["label"]
-    )  # fmt: skip
+    )
     return Roles(
-        tuple(content), near, threshold, recipe.dedupe["shingle"],
+        tuple(content),
+        near,
+        threshold,
+        recipe.dedupe["shingle"],
         group if group in columns else None,
         "time" if fenced and "time" in columns else None,
         "label_time" if fenced and recipe.kind == "decision" else None,
         label if label in columns else None,
         "text" if recipe.kind in ("text", "classification") else shape["text"],
-    )  # fmt: skip
+    )
 
 
 def _near(recipe: Recipe) -> tuple[str | None, float | None]:

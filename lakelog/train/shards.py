@@ -24,9 +24,15 @@ class Shards:
     """Parquet files of one split. Use as a context manager, then ask for `names` and `rows`."""
 
     def __init__(
-        self, folder: str, name: str, schema: pa.Schema, *,
-        rows_max: int = SHARD_ROWS, bytes_max: int = SHARD_BYTES, group_rows: int = GROUP_ROWS,
-    ) -> None:  # fmt: skip
+        self,
+        folder: str,
+        name: str,
+        schema: pa.Schema,
+        *,
+        rows_max: int = SHARD_ROWS,
+        bytes_max: int = SHARD_BYTES,
+        group_rows: int = GROUP_ROWS,
+    ) -> None:
         self._folder, self._name, self._schema = folder, name, schema
         self._rows_max, self._bytes_max = rows_max, bytes_max
         self._group_rows = min(group_rows, rows_max)
@@ -93,9 +99,7 @@ class Shards:
             self._write_group(self._schema.empty_table())
         self._end_shard()
         self._held = []
-        self.names = rename_counted(
-            self._folder, self._name, "parquet", len(self.rows_by_shard)
-        )  # fmt: skip
+        self.names = rename_counted(self._folder, self._name, "parquet", len(self.rows_by_shard))
 
     def __enter__(self) -> Shards:
         return self

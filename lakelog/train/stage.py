@@ -75,8 +75,10 @@ def write(path: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> in
     with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, full, options=options) as writer:
         for batch in _even(batches):
             numbers = pa.array(np.arange(done, done + batch.num_rows))
-            columns = [c.cast(f.type) if c.type != f.type else c
-                       for c, f in zip(batch.columns, schema, strict=True)]  # fmt: skip
+            columns = [
+                c.cast(f.type) if c.type != f.type else c
+                for c, f in zip(batch.columns, schema, strict=True)
+            ]
             writer.write_batch(pa.RecordBatch.from_arrays([*columns, numbers], schema=full))
             done += batch.num_rows
     return done

@@ -65,8 +65,9 @@ def write(
     losses.require_consent(recipe.shape["drop"], "shape", ROWS)
     losses.require_consent(recipe.filter["drop"], "filter", FILTERS)
     columns = recipe.shape["data"] == "typed" and "data" in shown
-    made_stage = Stage(path, shown, count, cleaner.counts, shape.roles(recipe, list(shown)),
-                       dict(losses.counts))  # fmt: skip
+    made_stage = Stage(
+        path, shown, count, cleaner.counts, shape.roles(recipe, list(shown)), dict(losses.counts)
+    )
     return _typed(con, made_stage, folder) if columns else made_stage
 
 
@@ -94,9 +95,11 @@ def _typed(con: duckdb.DuckDBPyConnection, before: Stage, folder: str) -> Stage:
 
 
 def known(
-    con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe,
+    con: duckdb.DuckDBPyConnection,
+    staged: Stage,
+    recipe: Recipe,
     counter: tokenizer.Tokenizer | None,
-) -> Rows:  # fmt: skip
+) -> Rows:
     """Read what splits and dedupe need of every row. Raises ExportRefused for what is missing."""
     import numpy as np
 

@@ -20,10 +20,11 @@ _EVENT = re.compile(r"gen_ai\.(?:(system|user|assistant|tool)\.message|(choice))
 _CALL = re.compile(r"(?:message\.)?tool_calls\.(\d+)\.(?:tool_call\.)?(?:function\.)?(\w+)")
 _CONTENT = re.compile(r"contents\.(\d+)\.(?:message_content\.)?(.+)")
 _BODIES = (
-    ("ai.prompt.messages", "ai.response.text"), ("ai.prompt", "ai.response.text"),
+    ("ai.prompt.messages", "ai.response.text"),
+    ("ai.prompt", "ai.response.text"),
     ("gcp.vertex.agent.llm_request", "gcp.vertex.agent.llm_response"),
     ("input.value", "output.value"),
-)  # fmt: skip
+)
 
 
 def attributes(payload: dict[str, Any]) -> dict[str, Any]:

@@ -24,28 +24,50 @@ _ASKED: dict[str, dict[str, Any]] = {
     "sequence": {"token": "type"},
 }
 _SHOWN: dict[tuple[str, str], Any] = {
-    ("select", "sql"): "SELECT * FROM events", ("select", "at"): "v1",
-    ("split", "train"): 0.8, ("split", "validation"): 0.1, ("split", "test"): 0.1,
-    ("split", "group"): "subject", ("split", "before"): "2026-11-01T00:00:00Z",
-    ("split", "stratify"): "type", ("dedupe", "exact"): True, ("dedupe", "near"): 0.8,
+    ("select", "sql"): "SELECT * FROM events",
+    ("select", "at"): "v1",
+    ("split", "train"): 0.8,
+    ("split", "validation"): 0.1,
+    ("split", "test"): 0.1,
+    ("split", "group"): "subject",
+    ("split", "before"): "2026-11-01T00:00:00Z",
+    ("split", "stratify"): "type",
+    ("dedupe", "exact"): True,
+    ("dedupe", "near"): 0.8,
     ("redact", "kinds"): ["email", "phone", "ip", "card", "iban", "key", "name"],
-    ("redact", "key_env"): "LAKELOG_REDACT_KEY", ("budget", "rows"): 100_000,
-    ("budget", "tokens"): 10_000_000, ("budget", "tokenizer"): "tiktoken:o200k_base",
-    ("filter", "quality"): ["gopher", "c4"], ("filter", "languages"): ["en"],
+    ("redact", "key_env"): "LAKELOG_REDACT_KEY",
+    ("budget", "rows"): 100_000,
+    ("budget", "tokens"): 10_000_000,
+    ("budget", "tokenizer"): "tiktoken:o200k_base",
+    ("filter", "quality"): ["gopher", "c4"],
+    ("filter", "languages"): ["en"],
     ("filter", "drop"): "all",
     ("budget", "balance"): "label",
-    ("card", "license"): "cc-by-4.0", ("card", "description"): "What it is and where it is from.",
-    ("shape", "keep"): ["type"], ("shape", "role"): "data.role",
-    ("shape", "content"): "data.content", ("shape", "system"): "You are helpful.",
-    ("shape", "also"): ["openai"], ("shape", "reward"): "data.reward",
-    ("shape", "label"): "level", ("shape", "text"): "message",
-    ("shape", "rejected"): "data.rejected", ("shape", "chosen"): "data.chosen",
-    ("shape", "response"): "data.response", ("shape", "score"): "data.score",
-}  # fmt: skip
+    ("card", "license"): "cc-by-4.0",
+    ("card", "description"): "What it is and where it is from.",
+    ("shape", "keep"): ["type"],
+    ("shape", "role"): "data.role",
+    ("shape", "content"): "data.content",
+    ("shape", "system"): "You are helpful.",
+    ("shape", "also"): ["openai"],
+    ("shape", "reward"): "data.reward",
+    ("shape", "label"): "level",
+    ("shape", "text"): "message",
+    ("shape", "rejected"): "data.rejected",
+    ("shape", "chosen"): "data.chosen",
+    ("shape", "response"): "data.response",
+    ("shape", "score"): "data.score",
+}
 _IN_FORCE = {
-    ("select", "sql"), ("shape", "kind"), ("split", "train"), ("split", "validation"),
-    ("split", "test"), ("split", "group"), ("dedupe", "exact"), ("card", "title"),
-}  # fmt: skip
+    ("select", "sql"),
+    ("shape", "kind"),
+    ("split", "train"),
+    ("split", "validation"),
+    ("split", "test"),
+    ("split", "group"),
+    ("dedupe", "exact"),
+    ("card", "title"),
+}
 
 
 def template(kind: str, name: str) -> str:
@@ -65,9 +87,7 @@ def template(kind: str, name: str) -> str:
     return "".join(parts)
 
 
-def _value(
-    section: str, key: str, spec: Key, kind: str, name: str, asked: dict[str, Any]
-) -> Any:  # fmt: skip
+def _value(section: str, key: str, spec: Key, kind: str, name: str, asked: dict[str, Any]) -> Any:
     if (section, key) == ("shape", "kind"):
         return kind
     if (section, key) == ("card", "title"):

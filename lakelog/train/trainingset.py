@@ -36,9 +36,7 @@ from lakelog.train import (
     staging,
     tokenizer,
 )
-from lakelog.train import (
-    recipe as recipes,
-)
+from lakelog.train import recipe as recipes
 from lakelog.train.assign import Rows
 from lakelog.train.recipe import SIDES, Recipe
 from lakelog.train.shards import Shards
@@ -109,7 +107,7 @@ def export(lake: Lake, recipe: Any, out: str, *, progress: Progress | None = Non
 
         made = _make(
             selection, wanted, out, key, before, None, lake.branch_name, counter, progress, sign
-        )  # fmt: skip
+        )
     finally:
         asker.close()
     provenance.tell(lake, facts)
@@ -137,19 +135,32 @@ def again(
     try:
         selection = selecting.at_state(asker, wanted, manifest["snapshot"])
         return _make(
-            selection, wanted, out, key, manifest["previous"], manifest["created"],
-            manifest["branch"], _requirements(wanted), progress,
-        )  # fmt: skip
+            selection,
+            wanted,
+            out,
+            key,
+            manifest["previous"],
+            manifest["created"],
+            manifest["branch"],
+            _requirements(wanted),
+            progress,
+        )
     finally:
         asker.close()
 
 
 def _make(
-    selection: selecting.Selection, wanted: Recipe, out: str, key: bytes,
-    before: dict[str, Any] | None, created: str | None, branch: str,
-    counter: tokenizer.Tokenizer | None, progress: Progress | None,
+    selection: selecting.Selection,
+    wanted: Recipe,
+    out: str,
+    key: bytes,
+    before: dict[str, Any] | None,
+    created: str | None,
+    branch: str,
+    counter: tokenizer.Tokenizer | None,
+    progress: Progress | None,
     sign: Callable[[dict[str, Any]], None] | None = None,
-) -> Export:  # fmt: skip
+) -> Export:
     """Make an export; `sign` is called once it is whole and has not taken its name yet."""
     say = progress or (lambda _: None)
     with folder.building(out) as made:
@@ -218,9 +229,11 @@ def _write(made: str, stage: Stage, rows: Rows, wanted: Recipe) -> tuple[pa.Sche
             file.close()
         on_side = rows.fate == SIDES.index(side)
         splits[side] = {
-            "rows": data.rows, "tokens": int(rows.tokens[on_side].sum()), "files": data.names,
+            "rows": data.rows,
+            "tokens": int(rows.tokens[on_side].sum()),
+            "files": data.names,
             "bytes": sum(os.path.getsize(f"{made}/data/{n}") for n in data.names),
-        }  # fmt: skip
+        }
     return schema, splits
 
 
@@ -233,7 +246,7 @@ def _batches(stage: Stage, names: list[str]) -> Iterator[tuple[int, pa.RecordBat
 
 def _write_side(
     batch: pa.RecordBatch, chosen: Any, data: Shards, lineage: Shards, others: dict[str, Any]
-) -> None:  # fmt: skip
+) -> None:
     import pyarrow as pa
 
     kept = batch.filter(pa.array(chosen))
@@ -262,9 +275,14 @@ def _dialects(made: str, side: str, wanted: Recipe) -> dict[str, Any]:
 
 
 def _manifest(
-    selection: selecting.Selection, wanted: Recipe, stage: Stage, rows: Rows,
-    splits: dict[str, Any], near: Clusters | None, key: bytes,
-) -> dict[str, Any]:  # fmt: skip
+    selection: selecting.Selection,
+    wanted: Recipe,
+    stage: Stage,
+    rows: Rows,
+    splits: dict[str, Any],
+    near: Clusters | None,
+    key: bytes,
+) -> dict[str, Any]:
     mark = redact.fingerprint(key)
     return {
         "format": provenance.FORMAT,
@@ -281,18 +299,23 @@ def _manifest(
         "losses": stage.losses,
         "near": {"pairs": near.pairs, "crowded": near.crowded} if near else None,
         "redaction": {
-            "kinds": wanted.redact["kinds"], "mode": wanted.redact["mode"], "key": mark,
+            "kinds": wanted.redact["kinds"],
+            "mode": wanted.redact["mode"],
+            "key": mark,
             "found": stage.redacted,
         },
         "traced": selection.traced or "seq" in selection.columns,
         "clean": True,
-    }  # fmt: skip
+    }
 
 
 def _finish(
-    written: dataset.Dataset, certificate: leaks.Certificate, schema: pa.Schema, rows: Rows,
+    written: dataset.Dataset,
+    certificate: leaks.Certificate,
+    schema: pa.Schema,
+    rows: Rows,
     con: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Write certificate, report, card and recipe, then the manifest that names them all."""
     made, wanted, manifest = written.path, written.recipe, written.manifest
     measured = quality.measure(con, written)

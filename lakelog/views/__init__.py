@@ -17,9 +17,14 @@ __all__ = ["read"]
 
 
 def read(
-    lake: Any, name: str, params: Mapping[str, Any] | None = None, *,
-    since: Any = None, until: Any = None, now: Any = None,
-) -> pa.Table:  # fmt: skip
+    lake: Any,
+    name: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    since: Any = None,
+    until: Any = None,
+    now: Any = None,
+) -> pa.Table:
     """Answer a view over an open Lake, its live tail included, or over a View of a past state.
 
     `params` are the view's, as text or as values. `since` and `until` (text, datetime, or

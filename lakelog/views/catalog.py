@@ -59,9 +59,12 @@ def check_free(store: Store, branch: str, name: str, replace: bool = False) -> N
 def create(store: Store, branch: str, definition: Definition, *, replace: bool = False) -> Head:
     """Publish a checked definition. Raises InvalidView where the name is taken."""
     entry: Entry = {
-        "add": "view", "key": definition.name, "sql": definition.text,
-        "version": definition.version, "time": disk.now_us(),
-    }  # fmt: skip
+        "add": "view",
+        "key": definition.name,
+        "sql": definition.text,
+        "version": definition.version,
+        "time": disk.now_us(),
+    }
 
     def plan(_: Head, state: Manifest) -> Change:
         check_free(store, branch, definition.name, replace)

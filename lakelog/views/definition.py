@@ -148,10 +148,14 @@ def _split(text: str) -> tuple[dict[str, str], list[Param], dict[str, Section]]:
             starts.append((PLAIN, number))
             begun = True
     ends = [start - (name != PLAIN) for name, start in starts[1:]] + [len(lines)]
-    return header, params, {
-        name: Section(name, "\n".join(lines[start:end]).rstrip().rstrip(";"), start + 1)
-        for (name, start), end in zip(starts, ends, strict=False)
-    }  # fmt: skip
+    return (
+        header,
+        params,
+        {
+            name: Section(name, "\n".join(lines[start:end]).rstrip().rstrip(";"), start + 1)
+            for (name, start), end in zip(starts, ends, strict=False)
+        },
+    )
 
 
 def _declared(text: str, line: int) -> list[Param]:

@@ -83,9 +83,12 @@ class Engine:
     """The projections of one process on one lake. Safe for threads."""
 
     def __init__(
-        self, store: Store, database: duckdb.DuckDBPyConnection, source: Source,
+        self,
+        store: Store,
+        database: duckdb.DuckDBPyConnection,
+        source: Source,
         limits: Limits | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._limits = limits or Limits()
         self._store, self._source = store, source
         self._cells = self._limits.cells or store.settings.memory_bytes // _CELL_BYTES
@@ -100,9 +103,15 @@ class Engine:
         self.behind = Behind()
 
     def read(
-        self, definition: Definition, values: Values, state: Manifest, tail: pa.Table | None, *,
-        now: int, window: tuple[int, int] | None = None,
-    ) -> pa.Table:  # fmt: skip
+        self,
+        definition: Definition,
+        values: Values,
+        state: Manifest,
+        tail: pa.Table | None,
+        *,
+        now: int,
+        window: tuple[int, int] | None = None,
+    ) -> pa.Table:
         """Answer a projection over a state and its tail; `window` cuts it to times in us."""
         import duckdb
 
@@ -203,9 +212,13 @@ class Engine:
         return layer
 
     def _best(
-        self, cursor: duckdb.DuckDBPyConnection, name: str, shape: Shape, leaves: frozenset[str],
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        name: str,
+        shape: Shape,
+        leaves: frozenset[str],
         pieces: list[Piece],
-    ) -> tuple[Layer | None, frozenset[str]]:  # fmt: skip
+    ) -> tuple[Layer | None, frozenset[str]]:
         """The layer in memory, or piece on disk, of the most events that a state holds."""
         held = self._held.get(name, [])
         for one in held:  # what was learnt since may name older segments
@@ -223,9 +236,13 @@ class Engine:
         return (best.layer, best.leaves) if best is not None else (None, frozenset())
 
     def _with_tail(
-        self, cursor: duckdb.DuckDBPyConnection, name: str, layer: Layer, state: Manifest,
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        name: str,
+        layer: Layer,
+        state: Manifest,
         tail: pa.Table,
-    ) -> Layer:  # fmt: skip
+    ) -> Layer:
         """Lay the live tail over a layer; of a tail that grew, only what is new."""
         over = self._over.get(name)
         under, first = layer, 0
@@ -241,16 +258,18 @@ class Engine:
         return made
 
     def _cut(
-        self, definition: Definition, values: Values, state: Manifest, tail: pa.Table | None,
+        self,
+        definition: Definition,
+        values: Values,
+        state: Manifest,
+        tail: pa.Table | None,
         window: tuple[int, int],
-    ) -> Layer:  # fmt: skip
+    ) -> Layer:
         """The state of the events of some times only; not kept."""
         low, high = window
         cursor = self._builder.cursor()
         try:
-            shape = self._shape(
-                cursor, definition.state(values, _engine()), definition, values
-            )  # fmt: skip
+            shape = self._shape(cursor, definition.state(values, _engine()), definition, values)
             near = self._store.manifests.segments_between(state, low, high - 1)
             rows = self._rows([Part(e, {}) for e in near if e["kind"] == "events"])
             if tail is not None and tail.num_rows:
@@ -338,9 +357,11 @@ class Engine:
         while len(self._at) > 1:
             tables = {
                 t.name: t.rows * len(h.layer.shape.columns)
-                for held in self._held.values() for h in held
-                for t in h.layer.tables if t is not None
-            }  # fmt: skip
+                for held in self._held.values()
+                for h in held
+                for t in h.layer.tables
+                if t is not None
+            }
             if sum(tables.values()) <= self._cells:
                 return
             (name, _), _ = self._at.popitem(last=False)

@@ -158,9 +158,7 @@ class Builder:
     def _is_small(self, layer: Layer) -> bool:
         return not layer.shape.key or layer.rows <= self._small
 
-    def _whole(
-        self, cursor: duckdb.DuckDBPyConnection, layer: Layer, parts: list[str]
-    ) -> Layer:  # fmt: skip
+    def _whole(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, parts: list[str]) -> Layer:
         held, kept = layer.pinned()
         made = self.merged(cursor, layer.shape, [held, *parts])
         del kept

@@ -26,9 +26,13 @@ def definition(lake: Any, name: str) -> Definition:
 
 
 def create(
-    lake: Any, name: str, text: str, params: Mapping[str, Any] | None = None, *,
+    lake: Any,
+    name: str,
+    text: str,
+    params: Mapping[str, Any] | None = None,
+    *,
     replace: bool = False,
-) -> Definition:  # fmt: skip
+) -> Definition:
     """Keep a view in the lake's manifest, once it was tried both ways on a sample of the lake.
 
     `params` are needed for parameters without a default. Raises InvalidView: section, line, what.

@@ -207,13 +207,18 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], str]]] = {
     "time": (_time, _or_null("TIMESTAMPTZ", time_sql)),
     "duration": (_duration, _or_null("INTERVAL", lambda v: f"to_microseconds({v}::BIGINT)")),
     "list": (
-        _list, _or_null("VARCHAR[]", lambda v: f"([{', '.join(map(text_sql, v))}]::VARCHAR[])"),
+        _list,
+        _or_null("VARCHAR[]", lambda v: f"([{', '.join(map(text_sql, v))}]::VARCHAR[])"),
     ),
     "field": (_field, field_sql),
-}  # fmt: skip
+}
 _SHOWN = {
-    "int": "a whole number", "float": "a number", "bool": "true or false",
-    "time": "a time such as 2026-11-20T08:00", "duration": "a duration such as 30m, 1h or 7d",
-    "list": "a list such as A,B,C", "field": "a column, or a path into data such as a.b",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "time": "a time such as 2026-11-20T08:00",
+    "duration": "a duration such as 30m, 1h or 7d",
+    "list": "a list such as A,B,C",
+    "field": "a column, or a path into data such as a.b",
     "text": "a text",
-}  # fmt: skip
+}

@@ -111,10 +111,14 @@ class Pieces:
             for n, kind in shape.columns
         )
         body = _parquet(cursor.sql(f"SELECT {listed} FROM ({query}\n)").to_arrow_table())
-        header = orjson.dumps({
-            "state": state, "cover": cover, "columns": shape.columns,
-            "digest": hashlib.sha256(body).hexdigest(),
-        })  # fmt: skip
+        header = orjson.dumps(
+            {
+                "state": state,
+                "cover": cover,
+                "columns": shape.columns,
+                "digest": hashlib.sha256(body).hexdigest(),
+            }
+        )
         head = _HEAD.pack(_MAGIC, zlib.crc32(header), len(header))
         name = hashlib.sha256("".join(sorted(cover)).encode()).hexdigest()[:32]
         path = f"{self._root}/{state}/{name}{_ENDING}"

@@ -58,9 +58,15 @@ class Tables(Session):
             return self._engine
 
     def view(
-        self, name: str, given: Mapping[str, Any] | None = None, at: str | None = None, *,
-        since: Any = None, until: Any = None, now: Any = None,
-    ) -> pa.Table:  # fmt: skip
+        self,
+        name: str,
+        given: Mapping[str, Any] | None = None,
+        at: str | None = None,
+        *,
+        since: Any = None,
+        until: Any = None,
+        now: Any = None,
+    ) -> pa.Table:
         """Answer a view as an Arrow table; see lakelog.views.read."""
         try:
             return self._view_of(self._state(at), name, given, at, since, until, now)
@@ -68,9 +74,15 @@ class Tables(Session):
             return self._view_of(self._state(at), name, given, at, since, until, now)
 
     def _view_of(
-        self, pinned: Pinned, name: str, given: Mapping[str, Any] | None,
-        of: str | Schema | None, since: Any = None, until: Any = None, now: Any = None,
-    ) -> pa.Table:  # fmt: skip
+        self,
+        pinned: Pinned,
+        name: str,
+        given: Mapping[str, Any] | None,
+        of: str | Schema | None,
+        since: Any = None,
+        until: Any = None,
+        now: Any = None,
+    ) -> pa.Table:
         """Answer a view of a state that was looked up before; `of` is where it is found again."""
         state, pending = pinned
         definition = self._definition(name, self.own_views(state))
@@ -146,9 +158,13 @@ class Tables(Session):
         return definition
 
     def _plain(
-        self, definition: Definition, found: params.Values, of: str | Schema | None, now: int,
+        self,
+        definition: Definition,
+        found: params.Values,
+        of: str | Schema | None,
+        now: int,
         window: tuple[int, int] | None,
-    ) -> pa.Table:  # fmt: skip
+    ) -> pa.Table:
         """Run a view without sections over all events."""
         import duckdb
 
@@ -198,7 +214,7 @@ class Tables(Session):
 
     def _look_for_fields(
         self, definition: Definition, found: params.Values, of: str | Schema | None
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Say so if a view is empty because no event has the field it was asked for."""
         for param in definition.params:
             field = found[param.name] if param.kind == "field" else None
@@ -220,9 +236,12 @@ class Tables(Session):
             )
 
     def _offer(
-        self, cursor: duckdb.DuckDBPyConnection, query: str, mentions: prune.Mentions,
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        query: str,
+        mentions: prune.Mentions,
         at: str | None,
-    ) -> Pinned | None:  # fmt: skip
+    ) -> Pinned | None:
         """Make a table of each view that a query names and no table hides, all of one state."""
         names = self._named(query, mentions)
         if not names:

@@ -95,9 +95,10 @@ def contents(path: str) -> dict[str, Any]:
     for name in BRANCHES:
         with lakelog.open(path, create=False, branch=name) as lake:
             found["branches"][name] = {
-                "events": rows(lake, "events"), "quarantine": rows(lake, "quarantine"),
+                "events": rows(lake, "events"),
+                "quarantine": rows(lake, "quarantine"),
                 "moves": [[e.move.number, e.move.op, e.move.snapshot] for e in lake.log()],
-            }  # fmt: skip
+            }
             for tag in lake.store.refs.tags():
                 found["tags"][tag.name] = rows(lake, f'"{tag.name}".events')
     return found

@@ -63,11 +63,14 @@ def build(home: Path) -> list[Path]:
 def turns(count: int) -> list[dict[str, Any]]:
     """Return conversations of two messages each."""
     return [
-        {"type": "turn", "subject": f"chat{n // 2}",
-         "time": f"2026-09-02T{n // 60:02d}:{n % 60:02d}:00Z",
-         "data": {"role": ("user", "assistant")[n % 2], "content": text}}
+        {
+            "type": "turn",
+            "subject": f"chat{n // 2}",
+            "time": f"2026-09-02T{n // 60:02d}:{n % 60:02d}:00Z",
+            "data": {"role": ("user", "assistant")[n % 2], "content": text},
+        }
         for n, text in enumerate(trainsets.texts(count, 9))
-    ]  # fmt: skip
+    ]
 
 
 def payloads(outside: Path) -> list[str]:
@@ -476,15 +479,25 @@ def deep_certificate(path: Path) -> None:
 
 
 BOMBS: list[Callable[[Path], None]] = [
-    long_values, big_pages, many_rows, deep_manifest, wide_manifest, deep_recipe, huge_recipe,
-    huge_card, deep_certificate,
-]  # fmt: skip
+    long_values,
+    big_pages,
+    many_rows,
+    deep_manifest,
+    wide_manifest,
+    deep_recipe,
+    huge_recipe,
+    huge_card,
+    deep_certificate,
+]
 FENCED: dict[str, Case] = {"future": future, "nulls": nulls, "cased": cased}
 ROWS: dict[str, Case] = {"moved": moved, "doubled": doubled, "copied": copied}
 FILES: dict[str, Case] = {
-    "unlisted": unlisted, "linked": linked, "dropped": dropped, "flipped": flipped,
+    "unlisted": unlisted,
+    "linked": linked,
+    "dropped": dropped,
+    "flipped": flipped,
     "truncated": truncated,
-}  # fmt: skip
+}
 
 
 def cases(sets: list[Path], outside: Path) -> list[tuple[str, Path, Case]]:

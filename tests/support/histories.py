@@ -28,16 +28,25 @@ import lakelog
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
 from lakelog.ingest.audit import Audit, audit
-from lakelog.ingest.identity import is_distinctive
+from lakelog.ingest.content import is_distinctive
 
 HOLES = 0.2
 LONG = f" {'and so on ' * 200}."
 """What makes lines long: three are more than is remembered of a file's beginning and end."""
 BANNER = "INFO Starting worker"
 WAYS = (
-    "create", "create late", "copytruncate", "copytruncate slowly", "copytruncate meanwhile",
-    "copy", "dateext", "olddir", "delete", "truncate", "own",
-)  # fmt: skip
+    "create",
+    "create late",
+    "copytruncate",
+    "copytruncate slowly",
+    "copytruncate meanwhile",
+    "copy",
+    "dateext",
+    "olddir",
+    "delete",
+    "truncate",
+    "own",
+)
 
 
 @dataclass(eq=False)
@@ -205,9 +214,10 @@ class History:
                 line.seen |= file.hidden < end <= file.size
         self.earlier = self.contents
         self.contents = {
-            inode: Path(path).read_bytes() for inode, path in there.items()
+            inode: Path(path).read_bytes()
+            for inode, path in there.items()
             if not path.endswith((".gz", ".zst"))
-        }  # fmt: skip
+        }
 
     def _visible(self) -> list[str]:
         return [str(p) for f in (self.root, self.old) for p in sorted(f.iterdir()) if p.is_file()]

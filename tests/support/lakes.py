@@ -40,9 +40,13 @@ EXOTIC: list[dict[str, Any]] = [
     {"timestamp": "2026-05-01T10:00:00.5Z", "event_type": "ALIAS", "item_id": "i", "data": None},
     {"ts": 1777630000, "type": "EPOCH", "content_type": "podcast", "extra": {"kept": True}},
     {"type": "NULLS", "data": {"null": None, "list": [None, 1.5e300, True]}, "level": None},
-    {"type": "FLAT", "data": 7}, {"type": "FALSE", "data": False}, {"type": "EMPTY", "data": ""},
-    {"type": "NO ID", "id": ""}, {"type": "NO ID", "id": ""}, {"type": "ID", "id": "given"},
-]  # fmt: skip
+    {"type": "FLAT", "data": 7},
+    {"type": "FALSE", "data": False},
+    {"type": "EMPTY", "data": ""},
+    {"type": "NO ID", "id": ""},
+    {"type": "NO ID", "id": ""},
+    {"type": "ID", "id": "given"},
+]
 
 
 def opened(path: str, **settings: object) -> lakelog.Lake:
@@ -252,10 +256,23 @@ def torn(path: str) -> Refs:
 ALL: dict[str, Callable[[str], Refs]] = {
     build.__name__: build
     for build in (
-        empty, plain, sealed, ids, content, writers, compacted, rewound, branches, retained,
-        quarantined, packed, paged, doubtful, torn,
+        empty,
+        plain,
+        sealed,
+        ids,
+        content,
+        writers,
+        compacted,
+        rewound,
+        branches,
+        retained,
+        quarantined,
+        packed,
+        paged,
+        doubtful,
+        torn,
     )
-}  # fmt: skip
+}
 
 
 @functools.cache

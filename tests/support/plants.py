@@ -200,6 +200,20 @@ def two_faults(lake: lakelog.Lake, data: bytes, at: list[int], bad: list[int]) -
 
 
 PLANTS: tuple[Plant, ...] = (
-    lost_first, lost_last, lost_range, lost_all, lost_bad, dropped, twice, three_times, bad_twice,
-    within_a_line, on_another, beyond, negative, on_a_blank_line, cursor_back, two_faults,
-)  # fmt: skip
+    lost_first,
+    lost_last,
+    lost_range,
+    lost_all,
+    lost_bad,
+    dropped,
+    twice,
+    three_times,
+    bad_twice,
+    within_a_line,
+    on_another,
+    beyond,
+    negative,
+    on_a_blank_line,
+    cursor_back,
+    two_faults,
+)

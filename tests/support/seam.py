@@ -23,9 +23,17 @@ Hook = Callable[..., Any]
 VALUES = {"now_us", "random_hex", "temporary"}
 """Functions that touch no disk."""
 CHANGES = {
-    "write_all", "sync_file", "sync_dir", "create", "link", "unlink", "rename", "make_dir",
-    "remove_dir", "append_line",
-}  # fmt: skip
+    "write_all",
+    "sync_file",
+    "sync_dir",
+    "create",
+    "link",
+    "unlink",
+    "rename",
+    "make_dir",
+    "remove_dir",
+    "append_line",
+}
 """Simple functions that change something: the steps between which a process may die."""
 FUNCTIONS = {
     name: function

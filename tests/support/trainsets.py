@@ -30,14 +30,17 @@ def notes(count: int = 300, users: int = 60, seed: int = 1, first: int = 0) -> l
     levels = ("INFO", "WARN", "ERROR")
     return [
         {
-            "type": "note", "time": f"2026-09-{1 + (first + n) // 1440:02d}T"
+            "type": "note",
+            "time": f"2026-09-{1 + (first + n) // 1440:02d}T"
             f"{(first + n) // 60 % 24:02d}:{(first + n) % 60:02d}:00Z",
-            "source": "test", "subject": f"user{rng.randrange(users)}",
-            "level": rng.choice(levels), "message": text,
+            "source": "test",
+            "subject": f"user{rng.randrange(users)}",
+            "level": rng.choice(levels),
+            "message": text,
             "data": {"n": first + n, "tag": rng.choice("abc")},
         }
         for n, text in enumerate(texts(count, seed))
-    ]  # fmt: skip
+    ]
 
 
 def lake_of(path: Path, events: list[dict[str, Any]]) -> lakelog.Lake:

@@ -45,11 +45,26 @@ class History:
     def acts(self) -> list[Callable[[], Any]]:
         """What may happen, the likelier the oftener it is named."""
         return [
-            self.append, self.append, self.append, self.append, self.settle, self.settle,
-            self.compact, self.rollback, self.undo, self.tag, self.branch, self.retain,
-            self.lose_cache, self.damage_cache, self.reopen, self.define, self.ingest, self.beside,
+            self.append,
+            self.append,
+            self.append,
+            self.append,
+            self.settle,
+            self.settle,
+            self.compact,
+            self.rollback,
+            self.undo,
+            self.tag,
+            self.branch,
+            self.retain,
+            self.lose_cache,
+            self.damage_cache,
+            self.reopen,
+            self.define,
+            self.ingest,
             self.beside,
-        ]  # fmt: skip
+            self.beside,
+        ]
 
     def append(self) -> None:
         self.lake.append([self.event() for _ in range(self.random.choice((1, 3, 20, 60)))])
@@ -62,11 +77,13 @@ class History:
         if pick.random() < 0.5:
             data["error"] = pick.choice(("", "TimeoutError", "HTTP 503"))
         made = {
-            "time": START + minute * 60_000_000, "type": pick.choice(TYPES),
+            "time": START + minute * 60_000_000,
+            "type": pick.choice(TYPES),
             "source": pick.choice(("a", "b", "c", None)),
             "subject": pick.choice((None, *(f"item{n}" for n in range(40)))),
-            "category": pick.choice(("podcast", "podcast", "ai", None)), "data": data,
-        }  # fmt: skip
+            "category": pick.choice(("podcast", "podcast", "ai", None)),
+            "data": data,
+        }
         made["time"] = _iso(made["time"])
         return {k: v for k, v in made.items() if v is not None}
 

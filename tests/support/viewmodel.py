@@ -129,11 +129,15 @@ def quantile(values: list[float], share: float) -> float:
 def given(name: str, table: Any) -> list[Row]:
     """A projection's answer in the model's columns."""
     picked = {
-        "status": "category status items", "throughput": "bucket events",
-        "rates": "bucket type source events", "errors": "error failures sources",
-        "reliability": "source completed failed", "funnel": "step subjects",
-        "sessions": "category subjects sessions events seconds", "durations": "done open mean",
-    }[name].split()  # fmt: skip
+        "status": "category status items",
+        "throughput": "bucket events",
+        "rates": "bucket type source events",
+        "errors": "error failures sources",
+        "reliability": "source completed failed",
+        "funnel": "step subjects",
+        "sessions": "category subjects sessions events seconds",
+        "durations": "done open mean",
+    }[name].split()
     found = []
     for row in table.to_pylist():
         if "bucket" in row:

@@ -89,10 +89,11 @@ def _say(result: Result) -> None:
 
 def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.torture", description=__doc__,
+        prog="python -m tests.torture",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="rows:\n" + "\n".join(f"  {r.name:<11}{r.what}" for r in ROWS.values()),
-    )  # fmt: skip
+    )
     parser.add_argument("rows", nargs="*", metavar="ROW", help="only these rows")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="10 by default")
     parser.add_argument("--hours", type=float, help="hours instead: the larger counts")

@@ -72,10 +72,14 @@ def _one(case: Case, lake: lakelog.Lake, turn: int) -> None:
     dice = case.dice
     dice.seed(f"{case.seed} {case.number} {turn}")
     verbs = [
-        lake.settle, lake.compact, lake.gc, lambda: lake.tag(f"t{turn}"),
-        lambda: lake.snapshot(f"s{turn}"), lambda: lake.count(),
+        lake.settle,
+        lake.compact,
+        lake.gc,
+        lambda: lake.tag(f"t{turn}"),
+        lambda: lake.snapshot(f"s{turn}"),
+        lambda: lake.count(),
         lambda: lake.ingest(put(case.place / "f", feed(3 * turn, subject="f"))),
-    ]  # fmt: skip
+    ]
     dice.choice(verbs)()
 
 
@@ -104,9 +108,13 @@ def _faked(case: Case) -> None:
             fake = case.dice.choice(FAKES)
             command = ["faketime", "-f", fake, sys.executable, "-m", "lakelog", "--lake", path]
             done = subprocess.run(
-                [*command, *words], input=event + "\n", text=True, capture_output=True,
-                timeout=100, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-            )  # fmt: skip
+                [*command, *words],
+                input=event + "\n",
+                text=True,
+                capture_output=True,
+                timeout=100,
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            )
             assert done.returncode == 0, f"{words} at {fake}: {done.stderr}"
             count += 1
     with lakelog.open(path, create=False) as lake:

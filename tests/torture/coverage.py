@@ -25,10 +25,18 @@ def measure() -> int:
     with tempfile.TemporaryDirectory(dir=os.environ.get("TEST_DIR")) as folder:
         told = Path(folder, "coverage.json")
         command = [
-            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--cov=lakelog/store",
-            "--cov-branch", f"--cov-report=json:{told}", "--cov-report=",
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--cov=lakelog/store",
+            "--cov-branch",
+            f"--cov-report=json:{told}",
+            "--cov-report=",
             *(f"tests/test_{name}.py" for name in TESTS),
-        ]  # fmt: skip
+        ]
         env = {**os.environ, "COVERAGE_FILE": f"{folder}/.coverage"}
         done = subprocess.run(command, cwd=ROOT, env=env)
         if done.returncode:

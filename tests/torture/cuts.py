@@ -125,6 +125,13 @@ def _check(path: str, acked: set[str], where: str) -> None:
 
 
 ROWS = [
-    Row("power", "power cuts, ext4 and XFS", 150, 1500, 45, cuts,
-        missing=lambda: "" if KINDS else mounts.lacking("mkfs.ext4")),
-]  # fmt: skip
+    Row(
+        "power",
+        "power cuts, ext4 and XFS",
+        150,
+        1500,
+        45,
+        cuts,
+        missing=lambda: "" if KINDS else mounts.lacking("mkfs.ext4"),
+    )
+]

@@ -40,8 +40,12 @@ http {{
 NEEDS = {"rsyslog": "rsyslogd", "nginx": "nginx", "bufnginx": "nginx"}
 """The program that a kind of writer needs."""
 SIGNALS = {
-    "rsyslog": "HUP", "nginx": "USR1", "bufnginx": "USR1", "blocks": "USR1", "textblocks": "USR1",
-}  # fmt: skip
+    "rsyslog": "HUP",
+    "nginx": "USR1",
+    "bufnginx": "USR1",
+    "blocks": "USR1",
+    "textblocks": "USR1",
+}
 """What makes a writer open its path again; others look at each line."""
 
 
@@ -56,9 +60,11 @@ class Processes:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         for process in self._started:
             if process.poll() is None:
                 process.kill()

@@ -116,8 +116,9 @@ class Rotation:
     def _half(self) -> Callable[[Place], None]:
         ended, self._open, self._there = self._open, True, True
         return lambda p: (
-            p.end(self.name, b"\n") if ended else None, p.write(self.name, 2, end=""),
-        )[0]  # fmt: skip
+            p.end(self.name, b"\n") if ended else None,
+            p.write(self.name, 2, end=""),
+        )[0]
 
     def _rename(self) -> Callable[[Place], None]:
         moves = [(f"{n}", _shifted(f"{n}")) for n in reversed(self._old)]

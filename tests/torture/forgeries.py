@@ -63,9 +63,10 @@ def _recipe(dice: random.Random) -> dict[str, Any]:
     shape = {"label": dice.choice(["level", "data.tag"])} if kind == "classification" else {}
     split: dict[str, Any] = {"seed": dice.randrange(100)}
     for key, values in {
-        "group": [None, "subject"], "before": [None, "2026-09-01T02:00:00Z"],
+        "group": [None, "subject"],
+        "before": [None, "2026-09-01T02:00:00Z"],
         "stratify": [None, "level"],
-    }.items():  # fmt: skip
+    }.items():
         if (value := dice.choice(values)) is not None:
             split[key] = value
     if split.get("stratify") == shape.get("label"):

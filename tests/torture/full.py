@@ -230,6 +230,13 @@ def _overfill(case: Case, root: str) -> tuple[set[str], int]:
 ROWS = [
     Row("lies", "fsync fails, then lies", 200, 1000, 12, lies),
     Row("full", "full disks, then room", 60, 300, 18, fills),
-    Row("thin", "real failed fsync, ext4", 5, 50, 8, gate, missing=lambda: mounts.lacking(
-        "mkfs.ext4", "e2fsck")),
-]  # fmt: skip
+    Row(
+        "thin",
+        "real failed fsync, ext4",
+        5,
+        50,
+        8,
+        gate,
+        missing=lambda: mounts.lacking("mkfs.ext4", "e2fsck"),
+    ),
+]

@@ -45,43 +45,90 @@ SLOW = 0.1
 """Seconds of processor time that no line may take."""
 LINES, AUDITED = 400, 12
 JSON = [
-    *feed(5).decode().splitlines(), *keyed(range(3)).decode().splitlines(),
+    *feed(5).decode().splitlines(),
+    *keyed(range(3)).decode().splitlines(),
     *(json.dumps(e, ensure_ascii=False) for e in lakes.EXOTIC),
     '{"eventName":"x","details":{"a":[1,2,{"b":null}]},"level":"warn"}',
     '{"ts":1777630000.123456,"type":"A","data":{"n":1e400,"m":-0.0,"k":18446744073709551616}}',
-    "[1,2]", "null", '"text"', "{}", '{"type":"\\ud800"}',
-]  # fmt: skip
+    "[1,2]",
+    "null",
+    '"text"',
+    "{}",
+    '{"type":"\\ud800"}',
+]
 TEXTS: dict[str, list[Any]] = {
     "jsonl": JSON,
     "oos": [
-        "2026-05-01T12:00:00|A|c|s|x|7", '2026-05-01T12:00:00|A|||x|{"n":3}', "||||", "|" * 9,
-        "2026-05-01T12:00:00.5+02:00|Type|podcast|src|item|[1,2]", "1777630000|B||||",
+        "2026-05-01T12:00:00|A|c|s|x|7",
+        '2026-05-01T12:00:00|A|||x|{"n":3}',
+        "||||",
+        "|" * 9,
+        "2026-05-01T12:00:00.5+02:00|Type|podcast|src|item|[1,2]",
+        "1777630000|B||||",
     ],
     "bulk": [
-        '{"index":{"_index":"i","_id":"1"}}', '{"n":1,"@timestamp":"2026-01-01T00:00:00Z"}',
-        '{"create":{}}', '{"type":"T","data":[1]}', '{"delete":{"_id":"3"}}',
-        '{"update":{"_id":"4"}}', '{"doc":{"n":5}}', '{"index":{}}',
+        '{"index":{"_index":"i","_id":"1"}}',
+        '{"n":1,"@timestamp":"2026-01-01T00:00:00Z"}',
+        '{"create":{}}',
+        '{"type":"T","data":[1]}',
+        '{"delete":{"_id":"3"}}',
+        '{"update":{"_id":"4"}}',
+        '{"doc":{"n":5}}',
+        '{"index":{}}',
     ],
     "plain": ["some words", "", "  indented", "2026-05-01 12:00:00 words", "\tat java.lang", "=="],
-    "cri": CRI, "auditd": AUDIT,
+    "cri": CRI,
+    "auditd": AUDIT,
     **{name: [json.dumps(event) for event in events] for name, events in DIALECTS.items()},
     **POOL,
     **{name: [line for line, _ in styles] for name, styles in STYLES.items()},
     **{name: [header + mark.join(cells)] for name, (_, header, cells, mark) in HEADS.items()},
     **SEEDS,
-}  # fmt: skip
+}
 SEEDED = {
     name: [text if isinstance(text, bytes) else text.encode() for text in texts]
     for name, texts in TEXTS.items()
 }
 PARTS = [text for texts in SEEDED.values() for text in texts[:3]]
 PIECES = [
-    b"\0", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\r", b"\n", b"\n\n", b'"', b"\\",
-    b"\\u0000", b"{", b"}", b"[", b"]", b"," * 20, b":", b"|", b" " * 50, b"\t", b"=", b"-",
+    b"\0",
+    b"\xff",
+    b"\xc3",
+    b"\xed\xa0\x80",
+    b"\xef\xbb\xbf",
+    b"\r",
+    b"\n",
+    b"\n\n",
+    b'"',
+    b"\\",
+    b"\\u0000",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b"," * 20,
+    b":",
+    b"|",
+    b" " * 50,
+    b"\t",
+    b"=",
+    b"-",
     b"9" * 30,
-    b"1e999", b"null", b"NaN", b"\xe2\x80\xa8", b"<34>1 ", b"%s", b"'", b"[" * 200, b'{"a":' * 50,
-    b"a" * 3000, b"\x1b[31m", b"\xf0\x9f\x98\x80", b"2026-02-30T25:61:61Z", b"Feb 29 00:00:00 ",
-]  # fmt: skip
+    b"1e999",
+    b"null",
+    b"NaN",
+    b"\xe2\x80\xa8",
+    b"<34>1 ",
+    b"%s",
+    b"'",
+    b"[" * 200,
+    b'{"a":' * 50,
+    b"a" * 3000,
+    b"\x1b[31m",
+    b"\xf0\x9f\x98\x80",
+    b"2026-02-30T25:61:61Z",
+    b"Feb 29 00:00:00 ",
+]
 
 
 @functools.cache

@@ -73,9 +73,9 @@ def verb_states(case: Case, name: str) -> None:
         case.verified()
 
 
-def images(tree: trace.Tree, log: trace.Log, dice: random.Random) -> Iterator[
-    tuple[int, frozenset[str], Image]
-]:  # fmt: skip
+def images(
+    tree: trace.Tree, log: trace.Log, dice: random.Random
+) -> Iterator[tuple[int, frozenset[str], Image]]:
     """Yield (change, what was promised, image) for every boundary of a log."""
     disk, acked = started(tree), set[str]()
     for step, entry in enumerate([*log, None]):
@@ -100,9 +100,7 @@ def _survivors(disk: Disk, dice: random.Random) -> Iterator[Image]:
                 kept.pop(name, None)
             elif count:
                 kept[name] = inodes[count - 1]  # type: ignore[assignment]
-        loose = sorted(
-            {i for i in kept.values() if i != FOLDER and _is_loose(disk, i)}
-        )  # fmt: skip
+        loose = sorted({i for i in kept.values() if i != FOLDER and _is_loose(disk, i)})
         for ends in _choices([range(5)] * len(loose), BYTES, dice):
             data = {i: _torn(disk, i, end) for i, end in zip(loose, ends, strict=True)}
             yield {

@@ -44,10 +44,7 @@ def held() -> dict[str, dict[int, str]]:
         with contextlib.suppress(OSError):
             files[int(fd)] = os.readlink(f"/proc/self/fd/{fd}")
     files = {n: to for n, to in files.items() if not to.startswith("/proc/")}
-    return {
-        "descriptors": files,
-        "threads": {t.ident or 0: t.name for t in threading.enumerate()},
-    }
+    return {"descriptors": files, "threads": {t.ident or 0: t.name for t in threading.enumerate()}}
 
 
 def _live(case: Case, name: str, fails: int) -> None:

@@ -236,15 +236,29 @@ def _answer(answers: Any) -> None:
 
 
 PROGRAMS: dict[str, Callable[[Spec, Clock], None]] = {
-    "watched": _log, "plain": _log, "sized": _log, "timed": _log,
-    "blocks": _blocks, "textblocks": _blocks, "offset": _offset,
-    "rsyslog": _send, "nginx": _request, "bufnginx": _request,
-}  # fmt: skip
+    "watched": _log,
+    "plain": _log,
+    "sized": _log,
+    "timed": _log,
+    "blocks": _blocks,
+    "textblocks": _blocks,
+    "offset": _offset,
+    "rsyslog": _send,
+    "nginx": _request,
+    "bufnginx": _request,
+}
 FORMS = {
-    "watched": "app", "plain": "app", "sized": "app", "timed": "app", "blocks": "json",
-    "textblocks": "text", "offset": "text", "rsyslog": "syslog", "nginx": "access",
+    "watched": "app",
+    "plain": "app",
+    "sized": "app",
+    "timed": "app",
+    "blocks": "json",
+    "textblocks": "text",
+    "offset": "text",
+    "rsyslog": "syslog",
+    "nginx": "access",
     "bufnginx": "access",
-}  # fmt: skip
+}
 
 
 def main() -> None:

@@ -73,9 +73,15 @@ class Judge:
     """What a repair made of one branch, held against what there was."""
 
     def __init__(
-        self, root: str, name: str, branch: Branch, harm: Harm, lost: list[str],
-        retired: set[str], adrift: set[str],
-    ) -> None:  # fmt: skip
+        self,
+        root: str,
+        name: str,
+        branch: Branch,
+        harm: Harm,
+        lost: list[str],
+        retired: set[str],
+        adrift: set[str],
+    ) -> None:
         self.root, self.name, self.branch, self.harm, self.lost = root, name, branch, harm, lost
         self.retired, self.adrift = retired, adrift
         self.is_hidden = False

@@ -14,10 +14,7 @@ from pathlib import Path
 SHUTDOWN = 0x8004587D
 """Stops a file system at once, without writing its log: the power cut of ext4 and XFS."""
 MAKERS = {"ext4": ["mkfs.ext4", "-q", "-F"], "xfs": ["mkfs.xfs", "-q", "-f"]}
-OPTIONS = {
-    "ext4": ["", "commit=1", "data=writeback", "data=journal"],
-    "xfs": ["", "logbsize=256k"],
-}
+OPTIONS = {"ext4": ["", "commit=1", "data=writeback", "data=journal"], "xfs": ["", "logbsize=256k"]}
 SIZES = {"ext4": 64 << 20, "xfs": 320 << 20}
 _SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 

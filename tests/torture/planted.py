@@ -35,10 +35,24 @@ PATIENCE = 45
 CAUGHT, MISSED, BROKEN = 0, 3, 4
 PLAYED: dict[str, Row] = {
     row.name: row
-    for module in (calls, clocks, contests, corruptions, followed, full, fuzz, images, kills,
-                   leaks, lives, repairs, sequences, viewed)
+    for module in (
+        calls,
+        clocks,
+        contests,
+        corruptions,
+        followed,
+        full,
+        fuzz,
+        images,
+        kills,
+        leaks,
+        lives,
+        repairs,
+        sequences,
+        viewed,
+    )
     for row in module.ROWS
-}  # fmt: skip
+}
 
 
 def planted(case: Case) -> None:
@@ -92,5 +106,14 @@ def noticed(case: Case, mutant: Mutant) -> str:
     return ""
 
 
-ROWS = [Row("planted", "planted bugs, all caught", len(MUTANTS), len(MUTANTS), 70, planted,
-            cases=len(MUTANTS))]  # fmt: skip
+ROWS = [
+    Row(
+        "planted",
+        "planted bugs, all caught",
+        len(MUTANTS),
+        len(MUTANTS),
+        70,
+        planted,
+        cases=len(MUTANTS),
+    )
+]

@@ -46,10 +46,12 @@ class Life:
         self.root, self.copy = str(case.place / "lake"), str(case.place / "copy")
         self.dice, self.case = case.dice, case
         settings = {
-            "seal": "never", "threads": 1, "rotate_events": self.dice.choice([1, 3, 100]),
+            "seal": "never",
+            "threads": 1,
+            "rotate_events": self.dice.choice([1, 3, 100]),
             "gc_grace_hours": self.dice.choice([0, 24]),
             "history_days": self.dice.choice([0, 30]),
-        }  # fmt: skip
+        }
         lakelog.open(self.root, settings=settings).close()
         for leaf in Path(self.root).glob("[sim]*/??"):
             with contextlib.suppress(OSError):
@@ -429,8 +431,9 @@ class Life:
         spoilt = {
             "bit": damage.flipped(data, at, dice.randrange(8)) if data else data,
             "block": data[:at] + bytes(len(data[at : at + 300])) + data[at + 300 :],
-            "cut": data[:at], "emptied": b"",
-        }[way]  # fmt: skip
+            "cut": data[:at],
+            "emptied": b"",
+        }[way]
         damage.put(path, spoilt)
 
     def _unnoticed(self, harm: Harm) -> None:
@@ -531,21 +534,39 @@ class Life:
 
 Verb = Callable[[Life, str], None]
 VERBS: list[Verb] = [
-    *4 * [Life.writes_on], *4 * [Life.writes], *4 * [Life.settles], *3 * [Life.seals],
-    Life.loses_a_race, *2 * [Life.compacts], Life.retains, Life.dedupes, Life.ingests,
-    *2 * [Life.rolls_back], Life.undoes, Life.tags_it, Life.branches_off, Life.collects,
+    *4 * [Life.writes_on],
+    *4 * [Life.writes],
+    *4 * [Life.settles],
+    *3 * [Life.seals],
+    Life.loses_a_race,
+    *2 * [Life.compacts],
+    Life.retains,
+    Life.dedupes,
+    Life.ingests,
+    *2 * [Life.rolls_back],
+    Life.undoes,
+    Life.tags_it,
+    Life.branches_off,
+    Life.collects,
     Life.backs_up,
-]  # fmt: skip
+]
 PRELUDES: dict[str, list[Verb]] = {
     "any": [],
-    "states": [Life.writes, Life.settles, Life.writes, Life.settles, Life.rolls_back,
-               Life.writes, Life.settles],
+    "states": [
+        Life.writes,
+        Life.settles,
+        Life.writes,
+        Life.settles,
+        Life.rolls_back,
+        Life.writes,
+        Life.settles,
+    ],
     "undone": [Life.writes, Life.ingests],
     "segments": [Life.writes, Life.settles],
     "sealing": [Life.writes, Life.settles],
     "wal": [Life.writes_on, Life.writes_on, Life.writes_on, Life.writes_on],
     "copied": [Life.writes_on, Life.backs_up, Life.writes_on, Life.writes_on],
-}  # fmt: skip
+}
 """What happens right before a damage of one theme."""
 THEMES = [*PRELUDES]
 """Every other damage of a case is of one theme, so that a short run reaches all."""

@@ -14,15 +14,26 @@ WIDTHS = (9, 24, 7, 7, 7, 7, 5, 4)
 
 def table(results: list[Result]) -> str:
     """Return the rows as a Markdown table."""
-    lines = [_line(HEADS), _line(tuple("-" * (w - 1) + (":" if i > 1 else "-")
-                                       for i, w in enumerate(WIDTHS)))]  # fmt: skip
+    lines = [
+        _line(HEADS),
+        _line(tuple("-" * (w - 1) + (":" if i > 1 else "-") for i, w in enumerate(WIDTHS))),
+    ]
     for result in results:
         tally = result.tally
-        lines.append(_line((
-            result.row.name, result.row.what, f"{result.target:,}",
-            "skipped" if result.skipped else f"{tally.done:,}", f"{tally.fired:,}",
-            f"{tally.skipped:,}", f"{len(result.findings)}", f"{result.seconds:.0f}",
-        )))  # fmt: skip
+        lines.append(
+            _line(
+                (
+                    result.row.name,
+                    result.row.what,
+                    f"{result.target:,}",
+                    "skipped" if result.skipped else f"{tally.done:,}",
+                    f"{tally.fired:,}",
+                    f"{tally.skipped:,}",
+                    f"{len(result.findings)}",
+                    f"{result.seconds:.0f}",
+                )
+            )
+        )
     return "\n".join(lines)
 
 
@@ -61,14 +72,21 @@ def save(results: list[Result], path: Path) -> None:
     """Write the machine and every row as JSON."""
     rows = [
         {
-            "row": r.row.name, "what": r.row.what, "target": r.target, "done": r.tally.done,
-            "fired": r.tally.fired, "skipped": r.tally.skipped, "why_skipped": r.skipped,
+            "row": r.row.name,
+            "what": r.row.what,
+            "target": r.target,
+            "done": r.tally.done,
+            "fired": r.tally.fired,
+            "skipped": r.tally.skipped,
+            "why_skipped": r.skipped,
             "wrong": [{"replay": f.replay, "error": f.text} for f in r.findings],
-            "seconds": round(r.seconds, 1), "notes": r.tally.notes, "seed": r.seed,
+            "seconds": round(r.seconds, 1),
+            "notes": r.tally.notes,
+            "seed": r.seed,
             "replay": f"python -m tests.torture {r.row.name} --seed {r.seed}",
         }
         for r in results
-    ]  # fmt: skip
+    ]
     path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
 
 

@@ -80,10 +80,17 @@ def plan(case: Case) -> Plan:
     times += [(dice.uniform(0.5, seconds), name) for name in ("compact", "gc")]
     waits = mode.packs_at_once or mode.deletes or mode.name == "renamecopy" or dice.random() < 0.5
     return Plan(
-        mode, kind, 2 if "sharedscripts" in mode.words else 1, rate, seconds, size // 120,
-        mode.truncates and dice.random() < 0.4, waits, tuple(sorted(times)),
+        mode,
+        kind,
+        2 if "sharedscripts" in mode.words else 1,
+        rate,
+        seconds,
+        size // 120,
+        mode.truncates and dice.random() < 0.4,
+        waits,
+        tuple(sorted(times)),
         dice.randrange(1 << 30),
-    )  # fmt: skip
+    )
 
 
 def rotations(case: Case) -> None:
@@ -160,11 +167,15 @@ class Stage:
 
     def story(self) -> str:
         """What was played, when what happened, and what others said."""
-        return "\n".join([
-            str(self._plan), f"logs {self._folder}; {'; '.join(self._happened)}",
-            self._rotator.configuration, f"logrotate said: {self._rotator.said[-300:]}",
-            f"watch said: {self._processes.said('watch')}",
-        ])  # fmt: skip
+        return "\n".join(
+            [
+                str(self._plan),
+                f"logs {self._folder}; {'; '.join(self._happened)}",
+                self._rotator.configuration,
+                f"logrotate said: {self._rotator.said[-300:]}",
+                f"watch said: {self._processes.said('watch')}",
+            ]
+        )
 
     def _prefill(self, number: int, path: Path) -> Written:
         """Write what a log holds before anything starts."""
@@ -178,10 +189,19 @@ class Stage:
     def _writer(self, number: int) -> Writer:
         plan, written = self._plan, self._written[number]
         first = number * LOGS + plan.before
-        return Writer(self._processes, Spec(
-            plan.kind, str(self._logs[number]), str(written.progress), first,
-            max(plan.rate // plan.logs, 1), plan.seconds, 0, plan.seed + number,
-        ))  # fmt: skip
+        return Writer(
+            self._processes,
+            Spec(
+                plan.kind,
+                str(self._logs[number]),
+                str(written.progress),
+                first,
+                max(plan.rate // plan.logs, 1),
+                plan.seconds,
+                0,
+                plan.seed + number,
+            ),
+        )
 
     def _act(self, action: str) -> None:
         if action == "kill":
@@ -369,6 +389,4 @@ def _lacks() -> str:
     return "" if program("logrotate") else "no logrotate: apt-get install logrotate"
 
 
-ROWS = [
-    Row("logrotate", "rotated logs, each once", 16, 160, 60, rotations, missing=_lacks),
-]
+ROWS = [Row("logrotate", "rotated logs, each once", 16, 160, 60, rotations, missing=_lacks)]

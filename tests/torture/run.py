@@ -260,9 +260,8 @@ class Crew:
 
 
 def run(
-    row: Row, target: int, seconds: float, seed: int, jobs: int, patience: int = 0,
-    first: int = 0,
-) -> Result:  # fmt: skip
+    row: Row, target: int, seconds: float, seed: int, jobs: int, patience: int = 0, first: int = 0
+) -> Result:
     """Play a row from its case `first` on until `target` is verified or `seconds` are over; no case
     may take much longer than `patience` seconds, by default the row's."""
     result = Result(row, target, seed, skipped=row.missing(), next=first)

@@ -54,11 +54,16 @@ def sequences(case: Case) -> None:
     run_state_machine_as_test(
         Counted,
         settings=settings(
-            max_examples=case.some(EACH), stateful_step_count=STEPS, deadline=None,
-            derandomize=False, database=None, print_blob=True, phases=[Phase.generate],
+            max_examples=case.some(EACH),
+            stateful_step_count=STEPS,
+            deadline=None,
+            derandomize=False,
+            database=None,
+            print_blob=True,
+            phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         ),
-    )  # fmt: skip
+    )
     case.tally.notes["steps"] += steps[0]
     case.verified(steps[0], played[0])
 

@@ -41,9 +41,11 @@ FAULTS = "damaged killed swapped full lost tiny read_only in_the_way older".spli
 """Every other one of a case is of one kind, so that a short run reaches all."""
 Asked = tuple[str, dict[str, str]]
 ASKED: list[Asked] = [
-    *((name, {}) for name in catalog.BUILT_IN), ("mine", {}), ("mine", {"type": "PING"}),
+    *((name, {}) for name in catalog.BUILT_IN),
+    ("mine", {}),
+    ("mine", {"type": "PING"}),
     ("rates", {"bucket": "1d"}),
-]  # fmt: skip
+]
 """Some have states of the same columns, which must not be taken for each other."""
 MINE = """-- name: mine
 -- version: {version}

@@ -196,9 +196,11 @@ class Life:
     def _event(self) -> dict[str, Any]:
         self._serial += 1
         event = {
-            "type": "T", "time": self._world.now / 1e6, "message": f"event {self._serial}",
+            "type": "T",
+            "time": self._world.now / 1e6,
+            "message": f"event {self._serial}",
             "data": {"n": self._serial, "text": "x" * 40},
-        }  # fmt: skip
+        }
         return event | ({"id": f"id{self._serial}"} if self._chance(0.3) else {})
 
     def _write_logs(self) -> None:

@@ -20,9 +20,19 @@ _TARGET = rf'(?P<path>(?:[^"\\?]|\\.)+?)(?:\?(?P<query>{_TEXT}*?))?'
 REQUEST = rf"(?:(?P<method>[A-Za-z_-]+) {_TARGET}(?: (?P<protocol>HTTP/[\d.]+))?|{_TEXT}*)"
 """A request line, cut into its parts where it has them."""
 _DATA = (
-    "host", "ident", "user", "method", "path", "query", "protocol", "status", "bytes", "referer",
-    "agent", "more",
-)  # fmt: skip
+    "host",
+    "ident",
+    "user",
+    "method",
+    "path",
+    "query",
+    "protocol",
+    "status",
+    "bytes",
+    "referer",
+    "agent",
+    "more",
+)
 PATTERNS = tuple(
     Pattern(
         rf"(?P<host>[^ ]+) (?P<ident>[^ ]+) (?P<user>[^ ]+) \[{date}:(?P<clock>\d\d:\d\d:\d\d)"

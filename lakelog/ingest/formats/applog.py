@@ -50,20 +50,43 @@ _ZONED = r"(?P<date>\d{4}-\d\d-\d\d)[ T](?P<clock>\d\d:\d\d:\d\d(?:[.,]\d{1,9})?
 _FULL = _ZONED + r" ?(?P<zone>Z|[+-]\d\d:?\d\d)"
 _ZONE_TIME = "{date}T{clock}{zone}"
 _SHORT_LEVELS = {
-    "PNC": "FATAL", "TRC": "TRACE",
-    "VRB": "TRACE", "DBG": "DEBUG", "INF": "INFO", "WRN": "WARN", "ERR": "ERROR", "FTL": "FATAL",
-}  # fmt: skip
+    "PNC": "FATAL",
+    "TRC": "TRACE",
+    "VRB": "TRACE",
+    "DBG": "DEBUG",
+    "INF": "INFO",
+    "WRN": "WARN",
+    "ERR": "ERROR",
+    "FTL": "FATAL",
+}
 _SHORT = graded(_SHORT_LEVELS)
 _THREE = rf"(?P<level>{'|'.join(_SHORT_LEVELS)})"
 _POSTGRES_LEVELS = {
-    **{f"DEBUG{n}": "DEBUG" for n in range(1, 6)}, "LOG": "INFO", "INFO": "INFO",
-    "NOTICE": "INFO", "WARNING": "WARN", "ERROR": "ERROR", "FATAL": "FATAL", "PANIC": "FATAL",
-}  # fmt: skip
+    **{f"DEBUG{n}": "DEBUG" for n in range(1, 6)},
+    "LOG": "INFO",
+    "INFO": "INFO",
+    "NOTICE": "INFO",
+    "WARNING": "WARN",
+    "ERROR": "ERROR",
+    "FATAL": "FATAL",
+    "PANIC": "FATAL",
+}
 _POSTGRES = graded(_POSTGRES_LEVELS)
-_MYSQL = graded({"System": "INFO", "Note": "INFO", "Warning": "WARN", "ERROR": "ERROR",
-                 "Error": "ERROR"})  # fmt: skip
-_LETTER = graded({"T": "TRACE", "D": "DEBUG", "I": "INFO", "N": "INFO", "W": "WARN", "E": "ERROR",
-                  "F": "FATAL", "C": "FATAL"})  # fmt: skip
+_MYSQL = graded(
+    {"System": "INFO", "Note": "INFO", "Warning": "WARN", "ERROR": "ERROR", "Error": "ERROR"}
+)
+_LETTER = graded(
+    {
+        "T": "TRACE",
+        "D": "DEBUG",
+        "I": "INFO",
+        "N": "INFO",
+        "W": "WARN",
+        "E": "ERROR",
+        "F": "FATAL",
+        "C": "FATAL",
+    }
+)
 
 
 _style = functools.partial(runtime.style, level=WORD)
@@ -82,7 +105,9 @@ PATTERNS = (
     _style(
         rf"{_STAMP} (?:\[myid:(?P<myid>[^\]]*)\] )?- {_LEVEL}"
         rf" +\[(?P<thread>.*):(?P<source>[\w.$]+)@(?P<line>\d+)\] -{REST}",
-        "thread", "line", "myid",
+        "thread",
+        "line",
+        "myid",
     ),
     _style(rf"{_STAMP} +\[{_LEVEL} +\](?: +(?P<message>.*))?", source=""),
     _style(rf"{_STAMP} (?P<level>[TDIWNEC]) \| (?P<source>[\w./-]+):{REST}", level=_LETTER),
@@ -98,7 +123,8 @@ PATTERNS = (
     _style(
         rf"{_DIGITS} (?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d) (?P<pid>\d+) {_LEVEL}"
         rf" (?P<source>[^ :]+):{REST}",
-        "pid", time="20{yy}-{month}-{day}T{hour}:{minute}:{second}",
+        "pid",
+        time="20{yy}-{month}-{day}T{hour}:{minute}:{second}",
     ),
     _style(
         rf"{_DIGITS} {CLOCK} {_LEVEL} (?P<source>[^ :]+):{REST}",
@@ -108,44 +134,61 @@ PATTERNS = (
         rf"\[[A-Z][a-z][a-z] {MONTH} +(?P<day>\d{{1,2}}) {CLOCK} (?P<year>\d{{4}})\]"
         rf" \[(?:(?P<source>[\w-]*):)?{_LEVEL}\](?: \[pid (?P<pid>\d+)(?::tid (?P<tid>\d+))?\])?"
         rf"{REST}",
-        "pid", "tid", time="{year}-{mon}-{day}T{clock}",
+        "pid",
+        "tid",
+        time="{year}-{mon}-{day}T{clock}",
     ),
     _style(
         rf"{_SLASHED} {CLOCK} \[{_LEVEL}\] (?P<pid>\d+)#(?P<tid>\d+):{REST}",
-        "pid", "tid", time="{year}-{month}-{day}T{clock}", source="",
+        "pid",
+        "tid",
+        time="{year}-{month}-{day}T{clock}",
+        source="",
     ),
     _style(
         rf"(?:(?P<host>[0-9a-fA-F.:]+) )?{_ZONED} {TZ} \[(?P<pid>\d+)\](?:-\d+)?:?"
         rf"(?: (?:(?P<user>[^ @\[\]]+)@)?(?P<database>[^ :\[\]]+))?"
         rf" (?P<level>{'|'.join(_POSTGRES_LEVELS)}): +{MESSAGE}",
-        "host", "pid", "user", "database", "tz", time="{date}T{clock}{tz}", source="",
+        "host",
+        "pid",
+        "user",
+        "database",
+        "tz",
+        time="{date}T{clock}{tz}",
+        source="",
         level=_POSTGRES,
     ),
     _style(
         rf"{_STAMP} +(?P<thread>\d+) \[(?P<level>System|Note|Warning|ERROR|Error)\]"
         rf"(?: \[(?P<code>MY-\d+)\] \[(?P<source>\w+)\])?{REST}",
-        "thread", "code", level=_MYSQL,
+        "thread",
+        "code",
+        level=_MYSQL,
     ),
     _style(
         rf"{_STAMP} (?P<level>[DIWEF])\d? (?P<source>[A-Z]+|-) +\[(?P<thread>[^\]]*)\]{REST}",
-        "thread", level=_LETTER,
+        "thread",
+        level=_LETTER,
     ),
     _style(rf"{_FULL} \[{_THREE}\]{REST}", time=_ZONE_TIME, source="", level=_SHORT),
     _style(
         rf"\[?{_FULL}\]? \[{_THREE}\](?: \[(?P<thread>\d+)\])? (?P<source>[\w.]+):{REST}",
-        "thread", time=_ZONE_TIME, level=_SHORT,
+        "thread",
+        time=_ZONE_TIME,
+        level=_SHORT,
     ),
     _style(rf"\[?{_ZONED} {_THREE}\]{REST}", time="{date}T{clock}", source="", level=_SHORT),
-    _style(
-        rf"\[{_FULL}\] \[(?P<pid>\d+)\] \[{_LEVEL}\]{REST}", "pid", time=_ZONE_TIME, source=""
-    ),
+    _style(rf"\[{_FULL}\] \[(?P<pid>\d+)\] \[{_LEVEL}\]{REST}", "pid", time=_ZONE_TIME, source=""),
     _style(rf"\[{_FULL}\] {_LEVEL} \[(?P<source>[^\]]*)\]{REST}", time=_ZONE_TIME),
     _style(rf"\[{_STAMP}\] \[{_LEVEL} *\](?: \[(?P<source>[^\]]+)\])?{REST}"),
     _style(rf"\[{_STAMP} {_LEVEL} +(?P<source>[^\] ]+)\]{REST}"),
     _style(rf"{_STAMP} +\[(?P<source>[^\]]+)\] {_LEVEL}:{REST}"),
     _style(rf"{_STAMP} \[{_LEVEL}\]\[(?P<source>[^\]]+)\]:{REST}"),
-    _style(rf"{_STAMP} (?P<pid>\d+) {_LEVEL} (?P<database>[^ ]+) (?P<source>[\w.]+):{REST}",
-           "pid", "database"),
+    _style(
+        rf"{_STAMP} (?P<pid>\d+) {_LEVEL} (?P<database>[^ ]+) (?P<source>[\w.]+):{REST}",
+        "pid",
+        "database",
+    ),
     _style(rf"{_STAMP}, {_LEVEL} +(?P<source>[A-Z]\w*) +{MESSAGE}"),
     _style(
         rf"{_STAMP}\|{_LEVEL} *\|(?P<source>[^|]*?) *\| *(?P<server>\d*) *\|{MESSAGE}", "server"
@@ -154,29 +197,38 @@ PATTERNS = (
     # OOS lines have no comma in their times
     _style(
         rf"(?P<stamp>\d{{4}}-\d\d-\d\d[T ]\d\d:\d\d:\d\d,\d{{1,9}})\|{MESSAGE}",
-        source="", level=None,
+        source="",
+        level=None,
     ),
     _style(
         rf"(?P<day>\d\d)-{MONTH}-(?P<year>\d{{4}}) {CLOCK} {_LEVEL} {_THREAD}"
         rf" (?P<source>[\w.$/<>-]+){REST}",
-        "thread", time="{year}-{mon}-{day}T{clock}",
+        "thread",
+        time="{year}-{mon}-{day}T{clock}",
     ),
     _style(
         rf"{_SLASHED} {CLOCK} (?P<source>[^ ]+\.go:\d+:[^ ]*) \[(?P<level>[TDIWEFC])\]{REST}",
-        time="{year}-{month}-{day}T{clock}", level=_LETTER,
+        time="{year}-{month}-{day}T{clock}",
+        level=_LETTER,
     ),
     *(
         _style(regex, "tz", time=time + "{tz}", source="", level=level)
         for stamp, time in (
-            (_ZONED, "{date}T{clock}"), (rf"{_SLASHED} {CLOCK}", "{year}-{month}-{day}T{clock}"),
+            (_ZONED, "{date}T{clock}"),
+            (rf"{_SLASHED} {CLOCK}", "{year}-{month}-{day}T{clock}"),
         )
         for regex, level in (
             (rf"\[?{stamp} {TZ}\]?:? +[\[<(]?{_LEVEL}[\])>]?(?:(?: +|: *){MESSAGE})?", WORD),
             (rf"\[?{stamp} {TZ}\]?(?:(?:: *| +){MESSAGE})?", None),
         )
     ),
-    _style(rf"{_ZONED}(?P<tz>[A-Z]{{2,5}}) +{MESSAGE}", "tz", time="{date}T{clock}{tz}", source="",
-           level=None),
+    _style(
+        rf"{_ZONED}(?P<tz>[A-Z]{{2,5}}) +{MESSAGE}",
+        "tz",
+        time="{date}T{clock}{tz}",
+        source="",
+        level=None,
+    ),
     _style(
         rf"{_SLASHED} {CLOCK} (?:\[?{_LEVEL}\]?:? )?(?:(?P<source>[\w./-]+\.go:\d+): )?{MESSAGE}",
         time="{year}-{month}-{day}T{clock}",
@@ -185,7 +237,7 @@ PATTERNS = (
     _style(rf"{_STAMP}:? +{MESSAGE}", source="", level=None),
     # The time of the lines behind it, as Oracle's alert log has it; never a row of a CSV file.
     Pattern(_ALONE, "{stamp}", "log", message=""),
-)  # fmt: skip
+)
 
 
 def __getattr__(name: str) -> str:

@@ -45,15 +45,17 @@ _HEADERS = tuple(
     )
 )
 _WRITTEN = (
-    Pattern(rf"{MONTH} +(?P<day>\d{{1,2}}) (?P<year>\d{{4}}) {CLOCK}(?: {TZ})?",
-            "{year}-{mon}-{day}T{clock}{tz}", "", message=""),
+    Pattern(
+        rf"{MONTH} +(?P<day>\d{{1,2}}) (?P<year>\d{{4}}) {CLOCK}(?: {TZ})?",
+        "{year}-{mon}-{day}T{clock}{tz}",
+        "",
+        message="",
+    ),
     Pattern(rf"{MONTH} +(?P<day>\d{{1,2}}) {CLOCK}", "?-{mon}-{day}T{clock}", "", message=""),
-)  # fmt: skip
+)
 _SCALE = ("INFO",) * 4 + ("WARN",) * 3 + ("ERROR",) * 2 + ("FATAL",) * 2
 """Severities from 0 to 10: low, medium, high and very high."""
-_WORDS = {
-    "unknown": "INFO", "low": "INFO", "medium": "WARN", "high": "ERROR", "very-high": "FATAL",
-}  # fmt: skip
+_WORDS = {"unknown": "INFO", "low": "INFO", "medium": "WARN", "high": "ERROR", "very-high": "FATAL"}
 
 
 @dataclass(frozen=True)

@@ -111,8 +111,9 @@ class Table:
         )
         members = ", ',', ".join(
             f"{literal(_member(c.name))}, {self._json(f'c{i}', c.kind)}"
-            for i, c in enumerate(self.columns) if c.place == DATA and c.kind != "payload"
-        )  # fmt: skip
+            for i, c in enumerate(self.columns)
+            if c.place == DATA and c.kind != "payload"
+        )
         payload = next((f"c{i}" for i, c in enumerate(self.columns) if c.kind == "payload"), "")
         moment = [f"c{p}" if isinstance(p, int) else literal(p) for p in self.moment]
         held = " OR ".join(f"{p} IS NOT NULL" for p in moment if p.startswith("c")) or "false"

@@ -29,9 +29,14 @@ TYPE = "log"
 LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 TEXT_MAX = 20_000
 COLUMNS = {
-    **sqltext.COLUMN, "loglevel": "level", "log_level": "level", "log.level": "level",
-    "severity": "level", "msg": "message", "logger": "source",
-}  # fmt: skip
+    **sqltext.COLUMN,
+    "loglevel": "level",
+    "log_level": "level",
+    "log.level": "level",
+    "severity": "level",
+    "msg": "message",
+    "logger": "source",
+}
 """The column that a group of this name fills."""
 _TAKEN = ("data", "seq", "ingested_at", "origin", "position")
 _TEXTS = ("type", "category", "source", "subject", "message", "id")
@@ -285,9 +290,7 @@ def _layout(definition: Definition) -> _Layout:
 
 def _places(
     definition: Definition, fields: tuple[Field, ...]
-) -> tuple[
-    dict[str, tuple[str, ...]], dict[Field, tuple[str, ...]], tuple[tuple[str, ...], ...]
-]:  # fmt: skip
+) -> tuple[dict[str, tuple[str, ...]], dict[Field, tuple[str, ...]], tuple[tuple[str, ...], ...]]:
     """Which groups go to which column, which to `data`, and which make up the time."""
     names: dict[str, str] = {}
     where: dict[str, tuple[str, ...]] = {}

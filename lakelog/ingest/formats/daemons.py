@@ -7,16 +7,7 @@ gives it or with seconds.
 
 from __future__ import annotations
 
-from lakelog.ingest.formats.pattern import (
-    CLOCK,
-    MESSAGE,
-    MONTH,
-    PRI,
-    REST,
-    STATUS,
-    Level,
-    graded,
-)
+from lakelog.ingest.formats.pattern import CLOCK, MESSAGE, MONTH, PRI, REST, STATUS, Level, graded
 from lakelog.ingest.formats.program import Program
 from lakelog.ingest.formats.programs import (
     ANY_MONTH,
@@ -45,16 +36,28 @@ FAIL2BAN = Program(
         record(
             rf"{STAMP} (?P<source>fail2ban\.[\w.]+) +\[(?P<pid>\d+)\]: {_LEVELLED}"
             r"(?: +\[(?P<jail>[^\]]+)\])?(?: +(?P<message>.*))?",
-            "pid", "jail", source="source", subject="jail",
+            "pid",
+            "jail",
+            source="source",
+            subject="jail",
         ),
     ),
-)  # fmt: skip
+)
 """`subject` is the jail."""
 
-_CLICKHOUSE = graded({
-    "Fatal": "FATAL", "Critical": "FATAL", "Error": "ERROR", "Warning": "WARN", "Notice": "INFO",
-    "Information": "INFO", "Debug": "DEBUG", "Trace": "TRACE", "Test": "TRACE",
-})  # fmt: skip
+_CLICKHOUSE = graded(
+    {
+        "Fatal": "FATAL",
+        "Critical": "FATAL",
+        "Error": "ERROR",
+        "Warning": "WARN",
+        "Notice": "INFO",
+        "Information": "INFO",
+        "Debug": "DEBUG",
+        "Trace": "TRACE",
+        "Test": "TRACE",
+    }
+)
 _DOTTED = r"(?P<year>\d{4})\.(?P<month>\d\d)\.(?P<day>\d\d)"
 CLICKHOUSE = Program(
     "clickhouse",
@@ -65,20 +68,27 @@ CLICKHOUSE = Program(
             rf"{_DOTTED} {CLOCK} \[ (?P<thread>\d+) \] \{{(?P<query_id>[^}}]*)\}} <(?P<level>Fatal"
             r"|Critical|Error|Warning|Notice|Information|Debug|Trace|Test)>"
             rf" (?P<source>[^ :]+(?: \([^)]*\))?):{REST}",
-            "thread", "query_id", time=_SLASHED_TIME, source="source", level=_CLICKHOUSE,
+            "thread",
+            "query_id",
+            time=_SLASHED_TIME,
+            source="source",
+            level=_CLICKHOUSE,
         ),
         record(
             rf"{_DOTTED} {CLOCK} {_LEVELLED} +(?P<process>\w+)\[(?P<request>[^\]]*)\]"
             rf"\[(?P<source>[^\]]*)\]{REST}",
-            "process", "request", time=_SLASHED_TIME, source="source",
+            "process",
+            "request",
+            time=_SLASHED_TIME,
+            source="source",
         ),
         record(rf"{_DOTTED} {CLOCK}(?: +\[?{_LEVELLED}\]?:?)?{REST}", time=_SLASHED_TIME),
     ),
-)  # fmt: skip
+)
 
-_MAC = graded({
-    "Default": "INFO", "Info": "INFO", "Debug": "DEBUG", "Error": "ERROR", "Fault": "FATAL",
-})  # fmt: skip
+_MAC = graded(
+    {"Default": "INFO", "Info": "INFO", "Debug": "DEBUG", "Error": "ERROR", "Fault": "FATAL"}
+)
 MACOS = Program(
     "macos",
     "The unified log of macOS as `log show` prints it.",
@@ -89,14 +99,28 @@ MACOS = Program(
             r" +0x(?P<activity>[0-9a-f]+) +(?P<pid>\d+) +(?P<ttl>\d+) +(?P<source>[^:]+):"
             r"(?: \((?P<library>[^)]+)\))?(?: \[(?P<subsystem>[^\]:]+):(?P<category>[^\]]+)\])?"
             rf"{REST}",
-            "thread", "activity", "pid", "ttl", "library", "subsystem", "category",
-            source="source", level=_MAC,
+            "thread",
+            "activity",
+            "pid",
+            "ttl",
+            "library",
+            "subsystem",
+            "category",
+            source="source",
+            level=_MAC,
         ),
     ),
-)  # fmt: skip
+)
 
-_GRAVE = graded(dict(zip("01234567", ("FATAL", "FATAL", "FATAL", "ERROR", "WARN", "INFO", "INFO",
-                                      "DEBUG"), strict=True)))  # fmt: skip
+_GRAVE = graded(
+    dict(
+        zip(
+            "01234567",
+            ("FATAL", "FATAL", "FATAL", "ERROR", "WARN", "INFO", "INFO", "DEBUG"),
+            strict=True,
+        )
+    )
+)
 _CISCO_TAG = (
     r" ?: ?%(?P<source>[A-Z][A-Z0-9_]*(?:-[A-Z0-9_]*[A-Z_][A-Z0-9_]*)*)-(?P<level>[0-7])"
     rf"-(?P<mnemonic>[A-Z0-9_]+):{REST}"
@@ -112,20 +136,26 @@ CISCO = Program(
         record(
             rf"(?:{PRI})?{_CISCO_HEAD}{MONTH} +(?P<day>\d{{1,2}}) {year}{CLOCK}{zone}"
             rf"{_CISCO_HOST}{_CISCO_TAG.replace(' ?: ?%', tag)}",
-            "pri", "serial", "sender", "host", "mnemonic", *names, time=time, level=_GRAVE,
-            source="source", numbers=("pri",),
+            "pri",
+            "serial",
+            "sender",
+            "host",
+            "mnemonic",
+            *names,
+            time=time,
+            level=_GRAVE,
+            source="source",
+            numbers=("pri",),
         )
         for year, begin in ((r"(?P<year>\d{4}) ", "{year}-"), ("", "?-"))
         for zone, names, end in ((rf" {TZ}", ("tz",), "{tz}"), ("", (), ""))
         for tag in (" ?: ?%", " %")
         for time in (begin + "{mon}-{day}T{clock}" + end,)
     ),
-)  # fmt: skip
+)
 """`source` is the facility, `mnemonic` the kind of message."""
 
-_SAMBA = graded({
-    "0": "ERROR", "1": "WARN", "2": "INFO", **{str(n): "DEBUG" for n in range(3, 11)},
-})  # fmt: skip
+_SAMBA = graded({"0": "ERROR", "1": "WARN", "2": "INFO", **{str(n): "DEBUG" for n in range(3, 11)}})
 SAMBA = Program(
     "samba",
     "Samba's logs and what it says of authentications.",
@@ -134,7 +164,11 @@ SAMBA = Program(
         record(
             rf"\[{_SLASHED} {CLOCK}, +(?P<level>\d|10)(?:, pid=(?P<pid>\d+)[^\]]*)?\]"
             r" (?P<source>[^ (]+:\d+)\((?P<function>[^)]*)\)(?: +(?P<message>.*))?",
-            "pid", "function", time=_SLASHED_TIME, level=_SAMBA, source="source",
+            "pid",
+            "function",
+            time=_SLASHED_TIME,
+            level=_SAMBA,
+            source="source",
         ),
         record(
             r"(?P<message>Auth: \[(?P<service>[^\]]*)\] user \[(?P<domain>[^\]]*)\]\\"
@@ -142,26 +176,48 @@ SAMBA = Program(
             rf"{MONTH} (?P<year>\d{{4}}) {CLOCK} {TZ}\] with \[(?P<method>[^\]]*)\]"
             r" status \[(?P<status>[^\]]*)\](?: workstation \[(?P<workstation>[^\]]*)\])?"
             r"(?: remote host \[(?P<client>[^\]]*)\])?.*)",
-            "service", "domain", "user", "method", "status", "workstation", "client", "tz",
-            time=_DAY_TIME + "{tz}", type="auth", source="service", subject="user",
+            "service",
+            "domain",
+            "user",
+            "method",
+            "status",
+            "workstation",
+            "client",
+            "tz",
+            time=_DAY_TIME + "{tz}",
+            type="auth",
+            source="service",
+            subject="user",
             level=Level(
-                "status", lambda t: f"CASE WHEN {t} = 'NT_STATUS_OK' THEN 'INFO' ELSE 'WARN' END",
+                "status",
+                lambda t: f"CASE WHEN {t} = 'NT_STATUS_OK' THEN 'INFO' ELSE 'WARN' END",
                 lambda t: "INFO" if t == "NT_STATUS_OK" else "WARN",
             ),
         ),
         record(
             r"(?P<message>Authorization: .* at \[[A-Z][a-z][a-z], (?P<day>\d\d) "
             rf"{MONTH} (?P<year>\d{{4}}) {CLOCK} {TZ}\].*)",
-            "tz", time=_DAY_TIME + "{tz}", type="auth", level=None,
+            "tz",
+            time=_DAY_TIME + "{tz}",
+            type="auth",
+            level=None,
         ),
     ),
-)  # fmt: skip
+)
 """A level is the depth of debugging at which a line is said."""
 
-_PG = graded({
-    **{f"DEBUG{n}": "DEBUG" for n in range(1, 6)}, "LOG": "INFO", "INFO": "INFO",
-    "NOTICE": "INFO", "WARNING": "WARN", "ERROR": "ERROR", "FATAL": "FATAL", "PANIC": "FATAL",
-})  # fmt: skip
+_PG = graded(
+    {
+        **{f"DEBUG{n}": "DEBUG" for n in range(1, 6)},
+        "LOG": "INFO",
+        "INFO": "INFO",
+        "NOTICE": "INFO",
+        "WARNING": "WARN",
+        "ERROR": "ERROR",
+        "FATAL": "FATAL",
+        "PANIC": "FATAL",
+    }
+)
 _CELL = r'"(?:[^"]|"")*"'
 POSTGRES_CSV = Program(
     "postgres-csv",
@@ -174,12 +230,26 @@ POSTGRES_CSV = Program(
             r'(?:"(?P<command>[^"]*)")?,(?P<begun>[^,]*),(?P<virtual>[^,]*),(?P<transaction>\d*),'
             r"(?P<level>DEBUG[1-5]|LOG|INFO|NOTICE|WARNING|ERROR|FATAL|PANIC),(?P<code>[^,]*)"
             r',(?:"(?P<message>(?:[^"]|"")*)"?)?(?:,(?P<more>.*))?',
-            "user", "database", "pid", "client", "session", "line", "command", "begun", "virtual",
-            "transaction", "code", "more", "tz", time="{date}T{clock}{tz}", level=_PG,
-            source="database", doubled=("message",),
+            "user",
+            "database",
+            "pid",
+            "client",
+            "session",
+            "line",
+            "command",
+            "begun",
+            "virtual",
+            "transaction",
+            "code",
+            "more",
+            "tz",
+            time="{date}T{clock}{tz}",
+            level=_PG,
+            source="database",
+            doubled=("message",),
         ),
     ),
-)  # fmt: skip
+)
 """`more` holds the columns behind the message, as they stand in the file."""
 
 SURICATA = Program(
@@ -192,18 +262,44 @@ SURICATA = Program(
             r" +\[(?P<signature>[\d:]+)\] (?P<message>.*?) +\[\*\*\]"
             r"(?: \[Classification: (?P<class>[^\]]*)\])?(?: \[Priority: (?P<level>[1-9])\])?"
             r" \{(?P<protocol>[^}]*)\} (?P<from>[^ ]+) -> (?P<to>[^ ]+)",
-            "action", "signature", "class", "protocol", "from", "to", time=time, type="alert",
+            "action",
+            "signature",
+            "class",
+            "protocol",
+            "from",
+            "to",
+            time=time,
+            type="alert",
             level=graded(dict(zip("123456789", ("ERROR", "WARN", *("INFO",) * 7), strict=True))),
         )
         for year, time in ((r"/(?P<year>\d{4})", _SLASHED_TIME), ("", "?-{month}-{day}T{clock}"))
     ),
-)  # fmt: skip
+)
 
 _CLOUDFRONT = (
-    "edge_location", "bytes", "client", "method", "host", "path", "status", "referer", "agent",
-    "query", "cookie", "result", "request_id", "host_header", "protocol", "received",
-    "duration_s", "forwarded", "tls", "cipher", "response_result", "http_version",
-)  # fmt: skip
+    "edge_location",
+    "bytes",
+    "client",
+    "method",
+    "host",
+    "path",
+    "status",
+    "referer",
+    "agent",
+    "query",
+    "cookie",
+    "result",
+    "request_id",
+    "host_header",
+    "protocol",
+    "received",
+    "duration_s",
+    "forwarded",
+    "tls",
+    "cipher",
+    "response_result",
+    "http_version",
+)
 _FRONT_NUMBERS = ("bytes", "status", "received")
 _WHOLE, _ANY = r"\d{1,18}|-", r"[^\t]*"
 CLOUDFRONT = Program(
@@ -220,13 +316,22 @@ CLOUDFRONT = Program(
                 for name in _CLOUDFRONT
             )
             + r"(?:\t(?P<more>.*))?",
-            *_CLOUDFRONT, "more", time="{date}T{clock}Z", type="access", message="path",
-            level=STATUS, numbers=_FRONT_NUMBERS, dashes=_CLOUDFRONT,
+            *_CLOUDFRONT,
+            "more",
+            time="{date}T{clock}Z",
+            type="access",
+            message="path",
+            level=STATUS,
+            numbers=_FRONT_NUMBERS,
+            dashes=_CLOUDFRONT,
         ),
-        record(rf"(?P<date>{DATE})\t(?P<clock>\d\d:\d\d:\d\d)\t{MESSAGE}", time="{date}T{clock}Z",
-               level=None),
+        record(
+            rf"(?P<date>{DATE})\t(?P<clock>\d\d:\d\d:\d\d)\t{MESSAGE}",
+            time="{date}T{clock}Z",
+            level=None,
+        ),
     ),
-)  # fmt: skip
+)
 
 EXCHANGE = Program(
     "exchange",
@@ -237,11 +342,19 @@ EXCHANGE = Program(
             r"(?P<stamp>[^,]+),(?P<connector>[^,]*),(?P<session>[^,]*),(?P<number>\d{1,18}),"
             r'(?P<local>[^,]*),(?P<remote>[^,]*),(?P<event>[^,]*),(?:"(?P<text>[^"]*)"|'
             r"(?P<message>[^,]*)),(?P<context>.*)",
-            "session", "number", "local", "remote", "event", "text", "context", level=None,
-            source="connector", numbers=("number",),
+            "session",
+            "number",
+            "local",
+            "remote",
+            "event",
+            "text",
+            "context",
+            level=None,
+            source="connector",
+            numbers=("number",),
         ),
     ),
-)  # fmt: skip
+)
 
 TAI64N = Program(
     "tai64n",
@@ -250,10 +363,16 @@ TAI64N = Program(
     (record(rf"@(?P<tai>[0-9a-f]{{24}}) {MESSAGE}", time="{tai}", level=None),),
 )
 
-_CTIME_LEVELS = graded({
-    "Info": "INFO", "Error": "ERROR", "Warning": "WARN", "Debug": "DEBUG", "Auth": "INFO",
-    "Proxy": "INFO",
-})  # fmt: skip
+_CTIME_LEVELS = graded(
+    {
+        "Info": "INFO",
+        "Error": "ERROR",
+        "Warning": "WARN",
+        "Debug": "DEBUG",
+        "Auth": "INFO",
+        "Proxy": "INFO",
+    }
+)
 _DAYS = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 CTIMED = Program(
     "ctime",
@@ -262,28 +381,50 @@ CTIMED = Program(
     rf"|\[{_DAYS} {ANY_MONTH} +\d{{1,2}} \d\d:\d\d:\d\d \d{{4}}\] [^\[]",
     (
         record(rf"{CTIME} us=(?P<micros>\d{{1,6}}){REST}", "micros", time=CTIME_ISO, level=None),
-        record(rf"{CTIME} : (?P<level>Info|Error|Warning|Debug|Auth|Proxy):{REST}",
-               time=CTIME_ISO, level=_CTIME_LEVELS),
+        record(
+            rf"{CTIME} : (?P<level>Info|Error|Warning|Debug|Auth|Proxy):{REST}",
+            time=CTIME_ISO,
+            level=_CTIME_LEVELS,
+        ),
         record(rf"{CTIME}(?: :)? {MESSAGE}", time=CTIME_ISO, level=None),
-        record(rf"\[{CTIME}\](?: (?P<source>[\w-]+(?: [\w.:-]+)?):)?{REST}", time=CTIME_ISO,
-               level=None, source="source"),
+        record(
+            rf"\[{CTIME}\](?: (?P<source>[\w-]+(?: [\w.:-]+)?):)?{REST}",
+            time=CTIME_ISO,
+            level=None,
+            source="source",
+        ),
     ),
-)  # fmt: skip
+)
 
 EPOCHAL = Program(
     "epoch",
     "Unbound, Mosquitto and others that begin with the seconds of Unix.",
     r"\[\d{10}(?:\.\d{1,9})?\] |\d{10}: ",
     (
-        record(rf"\[(?P<stamp>\d{{10}})\] (?P<source>[\w-]+)\[(?P<pid>\d+)(?::(?P<thread>[^\]]+))?"
-               rf"\] {_LEVELLED}:{REST}", "pid", "thread", source="source"),
+        record(
+            rf"\[(?P<stamp>\d{{10}})\] (?P<source>[\w-]+)\[(?P<pid>\d+)(?::(?P<thread>[^\]]+))?"
+            rf"\] {_LEVELLED}:{REST}",
+            "pid",
+            "thread",
+            source="source",
+        ),
         record(rf"\[(?P<stamp>\d{{10}}(?:\.\d{{1,9}})?)\] {MESSAGE}", level=None),
         record(rf"(?P<stamp>\d{{10}}): {MESSAGE}", level=None),
     ),
-)  # fmt: skip
+)
 
 DAEMONS: tuple[Program, ...] = (
-    FAIL2BAN, CLICKHOUSE, MACOS, CISCO, SAMBA, POSTGRES_CSV, SURICATA, CLOUDFRONT, EXCHANGE,
-    TAI64N, CTIMED, EPOCHAL,
-)  # fmt: skip
+    FAIL2BAN,
+    CLICKHOUSE,
+    MACOS,
+    CISCO,
+    SAMBA,
+    POSTGRES_CSV,
+    SURICATA,
+    CLOUDFRONT,
+    EXCHANGE,
+    TAI64N,
+    CTIMED,
+    EPOCHAL,
+)
 """All of them; no two are sure of the same line."""

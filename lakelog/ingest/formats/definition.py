@@ -78,6 +78,13 @@ def of_members(members: dict[str, Any]) -> Definition:
         return tuple(sorted((str(k), str(v)) for k, v in dict(members.get(name) or {}).items()))
 
     return Definition(
-        text("pattern"), text("format"), text("begins"), text("continues"), text("time_format"),
-        text("zone"), pairs("levels"), pairs("define"), text("name"),
-    )  # fmt: skip
+        text("pattern"),
+        text("format"),
+        text("begins"),
+        text("continues"),
+        text("time_format"),
+        text("zone"),
+        pairs("levels"),
+        pairs("define"),
+        text("name"),
+    )

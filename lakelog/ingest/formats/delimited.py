@@ -37,9 +37,19 @@ _SURE, _MOST = 0.9, 0.8
 _ALIKE = {"level": "level", "loglevel": "level", "severity": "level", "message": "message"}
 """Places of columns that are written otherwise, by their bare names."""
 _TIMES = (
-    "timestamp", "datetime", "eventdatetime", "eventtime", "eventtimestamp", "logtime", "time",
-    "datetimeutc", "timestamputc", "timegenerated", "timecreated", "date",
-)  # fmt: skip
+    "timestamp",
+    "datetime",
+    "eventdatetime",
+    "eventtime",
+    "eventtimestamp",
+    "logtime",
+    "time",
+    "datetimeutc",
+    "timestamputc",
+    "timegenerated",
+    "timecreated",
+    "date",
+)
 """Bare names of columns that may hold times, the surest first."""
 _DATE, _CLOCK = re.compile(r"\d{4}-\d\d-\d\d"), re.compile(r"\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?")
 _FULL = re.compile(r"\d{4}-\d\d-\d\d|\d{9}")
@@ -108,9 +118,14 @@ class Delimited:
         if is_own:
             made = [replace(c, place=NOWHERE) if c.name in OWN_COLUMNS else c for c in made]
         self._table = Table(
-            tuple(made), columns.quoted(mark, nulls=is_own), columns.quoted_sql(mark), DEFAULT_TYPE,
-            moment, tabs=mark == "\t", nulls=is_own,
-        )  # fmt: skip
+            tuple(made),
+            columns.quoted(mark, nulls=is_own),
+            columns.quoted_sql(mark),
+            DEFAULT_TYPE,
+            moment,
+            tabs=mark == "\t",
+            nulls=is_own,
+        )
         self._escaped = self._header.replace("'", "''")
         self.QUERY = self._table.query(f"text <> '{self._escaped}'")
         self._whole = _alone(mark)

@@ -26,16 +26,32 @@ Scale = tuple[tuple[int, str], ...]
 """From which number on a level has which name; the last entry ends the scale."""
 SYSLOG: Scale = ((0, "FATAL"), (3, "ERROR"), (4, "WARN"), (5, "INFO"), (7, "DEBUG"), (8, ""))
 OTEL: Scale = (
-    (1, "TRACE"), (5, "DEBUG"), (9, "INFO"), (13, "WARN"), (17, "ERROR"), (21, "FATAL"), (25, ""),
-)  # fmt: skip
+    (1, "TRACE"),
+    (5, "DEBUG"),
+    (9, "INFO"),
+    (13, "WARN"),
+    (17, "ERROR"),
+    (21, "FATAL"),
+    (25, ""),
+)
 PINO: Scale = (
-    (1, "TRACE"), (20, "DEBUG"), (30, "INFO"), (40, "WARN"), (50, "ERROR"), (60, "FATAL"),
+    (1, "TRACE"),
+    (20, "DEBUG"),
+    (30, "INFO"),
+    (40, "WARN"),
+    (50, "ERROR"),
+    (60, "FATAL"),
     (100, ""),
-)  # fmt: skip
+)
 PYTHON: Scale = (
-    (1, "TRACE"), (10, "DEBUG"), (20, "INFO"), (30, "WARN"), (40, "ERROR"), (50, "FATAL"),
+    (1, "TRACE"),
+    (10, "DEBUG"),
+    (20, "INFO"),
+    (30, "WARN"),
+    (40, "ERROR"),
+    (50, "FATAL"),
     (100, ""),
-)  # fmt: skip
+)
 STATUS: Scale = ((100, "INFO"), (400, "WARN"), (500, "ERROR"), (600, ""))
 _NUMBER = r"[0-9]{1,3}"
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{\]},]|"')
@@ -380,8 +396,11 @@ def _twice_sql(parent: str) -> str:
 
 def _stray_sql(members: set[str]) -> str:
     """SQL that says whether a text was none and may not be what it was."""
-    return " OR ".join(
-        f"CASE WHEN regexp_matches({_field(m)}, '{sqltext.STRAY}')"
-        f" THEN coalesce(json_type(line, '{_path(m)}') <> 'VARCHAR', true) ELSE false END"
-        for m in sorted(members)
-    ) or "false"  # fmt: skip
+    return (
+        " OR ".join(
+            f"CASE WHEN regexp_matches({_field(m)}, '{sqltext.STRAY}')"
+            f" THEN coalesce(json_type(line, '{_path(m)}') <> 'VARCHAR', true) ELSE false END"
+            for m in sorted(members)
+        )
+        or "false"
+    )

@@ -14,12 +14,22 @@ from lakelog.ingest.formats.dialect import OTEL, PINO, PYTHON, STATUS, SYSLOG, D
 _APP = ("logger", "logger_name", "caller")
 _NEXTCLOUD = ((0, "DEBUG"), (1, "INFO"), (2, "WARN"), (3, "ERROR"), (4, "FATAL"), (5, ""))
 _WINDOWS = (
-    (0, "INFO"), (1, "FATAL"), (2, "ERROR"), (3, "WARN"), (4, "INFO"), (5, "TRACE"), (6, ""),
-)  # fmt: skip
+    (0, "INFO"),
+    (1, "FATAL"),
+    (2, "ERROR"),
+    (3, "WARN"),
+    (4, "INFO"),
+    (5, "TRACE"),
+    (6, ""),
+)
 _MONGODB = (
-    ("F", "FATAL"), ("E", "ERROR"), ("W", "WARN"), ("I", "INFO"), ("D", "DEBUG"),
+    ("F", "FATAL"),
+    ("E", "ERROR"),
+    ("W", "WARN"),
+    ("I", "INFO"),
+    ("D", "DEBUG"),
     *((f"D{n}", "DEBUG") for n in range(1, 6)),
-)  # fmt: skip
+)
 _BYTE = range(256)
 
 
@@ -105,14 +115,17 @@ ECS = Dialect(
 GCP = Dialect(
     "gcp",
     "Google Cloud Logging entries.",
-    fits=("severity|insertId", "timestamp|receiveTimestamp|time",
-          "logName|insertId|textPayload|jsonPayload|protoPayload|logging.googleapis.com/trace"),
+    fits=(
+        "severity|insertId",
+        "timestamp|receiveTimestamp|time",
+        "logName|insertId|textPayload|jsonPayload|protoPayload|logging.googleapis.com/trace",
+    ),
     time=("timestamp", "receiveTimestamp", "time"),
     level=("severity",),
     types=("protoPayload/methodName",),
     message=("textPayload", "jsonPayload/message", "protoPayload/status/message", "message"),
     source=("logName",),
-)  # fmt: skip
+)
 """Entries of Google Cloud's logging."""
 KUBEAUDIT = Dialect(
     "kubeaudit",
@@ -197,14 +210,17 @@ OTEL_LOG = Dialect(
 CLOUDWATCH = Dialect(
     "cloudwatch",
     "AWS CloudWatch log events, as exported or queried.",
-    fits=("timestamp=[0-9]{10,13}|@timestamp", "message|@message",
-          "ingestionTime|eventId|id=[0-9]{56}|@ptr|@logStream"),
+    fits=(
+        "timestamp=[0-9]{10,13}|@timestamp",
+        "message|@message",
+        "ingestionTime|eventId|id=[0-9]{56}|@ptr|@logStream",
+    ),
     time=("timestamp", "@timestamp"),
     message=("message", "@message"),
     source=("logGroup", "logGroupName", "@log"),
     subject=("logStream", "logStreamName", "@logStream"),
     id=("eventId", "id"),
-)  # fmt: skip
+)
 """Events of CloudWatch as its interface, its subscriptions and Insights give them."""
 LAUREL = Dialect(
     "laurel",
@@ -222,10 +238,17 @@ _SYSTEM = "Event/System/"
 EVTX = Dialect(
     "evtx",
     "Windows events converted to JSON by evtx_dump.",
-    fits=(_SYSTEM + "EventID", _SYSTEM + "TimeCreated/#attributes/SystemTime|" + _SYSTEM
-          + "TimeCreated_attributes/SystemTime"),
-    time=(_SYSTEM + "TimeCreated/#attributes/SystemTime",
-          _SYSTEM + "TimeCreated_attributes/SystemTime"),
+    fits=(
+        _SYSTEM + "EventID",
+        _SYSTEM
+        + "TimeCreated/#attributes/SystemTime|"
+        + _SYSTEM
+        + "TimeCreated_attributes/SystemTime",
+    ),
+    time=(
+        _SYSTEM + "TimeCreated/#attributes/SystemTime",
+        _SYSTEM + "TimeCreated_attributes/SystemTime",
+    ),
     level=(_SYSTEM + "Level",),
     scale=_WINDOWS,
     type="winevent",
@@ -233,7 +256,7 @@ EVTX = Dialect(
     message=("Event/RenderingInfo/Message",),
     source=(_SYSTEM + "Provider/#attributes/Name", _SYSTEM + "Provider_attributes/Name"),
     subject=(_SYSTEM + "Computer",),
-)  # fmt: skip
+)
 """Events of Windows as evtx_dump writes them as JSON; `category` is the channel, `subject` the
 computer."""
 
@@ -242,25 +265,55 @@ def _webhook(name: str, about: str, body: str, types: tuple[str, ...]) -> Dialec
     """A dialect of what GitHub sends, whose body is under a prefix: the time is that of what the
     event is about, the first that is there, and of a push that of the repository."""
     times = (
-        "starred_at", "effective_date", "comment/updated_at", "review/submitted_at",
-        "answer/updated_at", "issue/updated_at", "pull_request/updated_at",
-        "discussion/updated_at", "check_run/completed_at", "check_run/started_at",
-        "check_suite/updated_at", "workflow_job/completed_at", "workflow_job/started_at",
-        "workflow_run/updated_at", "deployment_status/updated_at", "deployment/updated_at",
-        "release/published_at", "package/updated_at", "project_card/updated_at",
-        "projects_v2_item/updated_at", "milestone/updated_at", "alert/dismissed_at",
-        "alert/created_at", "security_advisory/updated_at", "rule/updated_at", "key/created_at",
-        "forkee/created_at", "hook/updated_at", "repository/pushed_at=([0-9]{10})",
-        "repository/updated_at", "installation/updated_at",
-    )  # fmt: skip
+        "starred_at",
+        "effective_date",
+        "comment/updated_at",
+        "review/submitted_at",
+        "answer/updated_at",
+        "issue/updated_at",
+        "pull_request/updated_at",
+        "discussion/updated_at",
+        "check_run/completed_at",
+        "check_run/started_at",
+        "check_suite/updated_at",
+        "workflow_job/completed_at",
+        "workflow_job/started_at",
+        "workflow_run/updated_at",
+        "deployment_status/updated_at",
+        "deployment/updated_at",
+        "release/published_at",
+        "package/updated_at",
+        "project_card/updated_at",
+        "projects_v2_item/updated_at",
+        "milestone/updated_at",
+        "alert/dismissed_at",
+        "alert/created_at",
+        "security_advisory/updated_at",
+        "rule/updated_at",
+        "key/created_at",
+        "forkee/created_at",
+        "hook/updated_at",
+        "repository/pushed_at=([0-9]{10})",
+        "repository/updated_at",
+        "installation/updated_at",
+    )
     return Dialect(
         name,
         about,
-        fits=(f"{body}sender/login|{body}security_advisory/ghsa_id",
-              f"{body}action|{body}ref|{body}zen|{body}repository/full_name",
-              "|".join(f"{body}{member}" for member in (
-                  "repository/full_name", "organization/login", "installation/id",
-                  "marketplace_purchase/account", "security_advisory/ghsa_id"))),
+        fits=(
+            f"{body}sender/login|{body}security_advisory/ghsa_id",
+            f"{body}action|{body}ref|{body}zen|{body}repository/full_name",
+            "|".join(
+                f"{body}{member}"
+                for member in (
+                    "repository/full_name",
+                    "organization/login",
+                    "installation/id",
+                    "marketplace_purchase/account",
+                    "security_advisory/ghsa_id",
+                )
+            ),
+        ),
         time=tuple(f"{body}{member}" for member in times),
         type="webhook",
         types=types,
@@ -268,7 +321,7 @@ def _webhook(name: str, about: str, body: str, types: tuple[str, ...]) -> Dialec
         source=(f"{body}repository/full_name", f"{body}organization/login"),
         subject=(f"{body}sender/login",),
         exact=True,
-    )  # fmt: skip
+    )
 
 
 WEBHOOK = _webhook("github-webhook", "Bodies of GitHub's webhooks.", "", ())
@@ -355,10 +408,33 @@ SEVERITY = Dialect(
 )
 """Loggers that call the level a severity."""
 LINES = (
-    JOURNALD, CLOUDTRAIL, ZEEK, GELF, BUNYAN, KUBEAUDIT, CLOUDFLARE, NEXTCLOUD, GITHUB, ECS, GCP,
-    CLOUDWATCH, LAUREL, EVTX, WEBHOOK, WEBHOOK_EVENT, OTEL_LOG, MONGODB, PYTHON_JSON,
-    LOGSTASH, GOLOG, OPEN_APPSEC, AZURE_MONITOR, CLEF, POSTGRES_JSON, SEVERITY,
-)  # fmt: skip
+    JOURNALD,
+    CLOUDTRAIL,
+    ZEEK,
+    GELF,
+    BUNYAN,
+    KUBEAUDIT,
+    CLOUDFLARE,
+    NEXTCLOUD,
+    GITHUB,
+    ECS,
+    GCP,
+    CLOUDWATCH,
+    LAUREL,
+    EVTX,
+    WEBHOOK,
+    WEBHOOK_EVENT,
+    OTEL_LOG,
+    MONGODB,
+    PYTHON_JSON,
+    LOGSTASH,
+    GOLOG,
+    OPEN_APPSEC,
+    AZURE_MONITOR,
+    CLEF,
+    POSTGRES_JSON,
+    SEVERITY,
+)
 """All of them; of those that fit equally well the first is taken."""
 
 

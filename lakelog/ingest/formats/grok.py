@@ -15,9 +15,16 @@ from dataclasses import dataclass, field
 from lakelog.errors import InvalidSetting
 
 PATTERNS = {
-    "WORD": r"\b\w+\b", "NOTSPACE": r"\S+", "SPACE": r"\s*", "DATA": ".*?", "GREEDYDATA": ".*",
-    "INT": r"[+-]?\d+", "POSINT": r"\b[1-9]\d*\b", "NONNEGINT": r"\b\d+\b",
-    "BASE10NUM": r"[+-]?(?:\d+(?:\.\d+)?|\.\d+)", "NUMBER": "%{BASE10NUM}",
+    "WORD": r"\b\w+\b",
+    "NOTSPACE": r"\S+",
+    "SPACE": r"\s*",
+    "DATA": ".*?",
+    "GREEDYDATA": ".*",
+    "INT": r"[+-]?\d+",
+    "POSINT": r"\b[1-9]\d*\b",
+    "NONNEGINT": r"\b\d+\b",
+    "BASE10NUM": r"[+-]?(?:\d+(?:\.\d+)?|\.\d+)",
+    "NUMBER": "%{BASE10NUM}",
     "BASE16NUM": "[+-]?(?:0x)?[0-9A-Fa-f]+",
     "BASE16FLOAT": r"[+-]?(?:0x)?[0-9A-Fa-f]+(?:\.[0-9A-Fa-f]*)?",
     "BOOL": "(?:true|false|TRUE|FALSE|True|False)",
@@ -26,42 +33,56 @@ PATTERNS = {
     "UUID": "[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}",
     "URN": r"urn:[0-9A-Za-z][0-9A-Za-z-]{0,31}:[0-9A-Za-z()+,.:=@;$_!*'/?#%-]+",
     # hosts and addresses
-    "USERNAME": r"[\w.-]+", "USER": "%{USERNAME}",
+    "USERNAME": r"[\w.-]+",
+    "USER": "%{USERNAME}",
     "EMAILLOCALPART": r"[\w.!#$%&'*+/=?^`{|}~-]+",
     "EMAILADDRESS": "%{EMAILLOCALPART}@%{HOSTNAME}",
     "MAC": "(?:%{CISCOMAC}|%{WINDOWSMAC}|%{COMMONMAC})",
     "CISCOMAC": r"(?:[0-9A-Fa-f]{4}\.){2}[0-9A-Fa-f]{4}",
     "WINDOWSMAC": "(?:[0-9A-Fa-f]{2}-){5}[0-9A-Fa-f]{2}",
     "COMMONMAC": "(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}",
-    "IPV4": r"(?:%{OCTET}\.){3}%{OCTET}\b", "OCTET": r"\b(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)",
+    "IPV4": r"(?:%{OCTET}\.){3}%{OCTET}\b",
+    "OCTET": r"\b(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)",
     "IPV6": r"(?:[0-9A-Fa-f]{0,4}:){2,7}(?:%{IPV4}|[0-9A-Fa-f]{0,4})(?:%[\w.-]+)?",
     "IP": "(?:%{IPV6}|%{IPV4})",
     "HOSTNAME": r"\b[0-9A-Za-z](?:[0-9A-Za-z._-]*[0-9A-Za-z_])?\b\.?",
-    "HOST": "%{HOSTNAME}", "IPORHOST": "(?:%{IP}|%{HOSTNAME})",
+    "HOST": "%{HOSTNAME}",
+    "IPORHOST": "(?:%{IP}|%{HOSTNAME})",
     "HOSTPORT": "%{IPORHOST}:%{POSINT}",
     # paths
-    "PATH": "(?:%{UNIXPATH}|%{WINPATH})", "UNIXPATH": r"(?:/[\w%!$@:.,+~-]*)+",
-    "WINPATH": r"(?:[A-Za-z]:|\\)(?:\\[^\\?*\s]*)+", "TTY": r"/dev/(?:pts|tty\w*)(?:/?\w+)?",
-    "URIPROTO": r"[A-Za-z][\w+.-]*", "URIHOST": "%{IPORHOST}(?::%{POSINT})?",
+    "PATH": "(?:%{UNIXPATH}|%{WINPATH})",
+    "UNIXPATH": r"(?:/[\w%!$@:.,+~-]*)+",
+    "WINPATH": r"(?:[A-Za-z]:|\\)(?:\\[^\\?*\s]*)+",
+    "TTY": r"/dev/(?:pts|tty\w*)(?:/?\w+)?",
+    "URIPROTO": r"[A-Za-z][\w+.-]*",
+    "URIHOST": "%{IPORHOST}(?::%{POSINT})?",
     "URIPATH": r"(?:/[\w$.+!*'(){},~:;=@#%&-]*)+",
     "URIQUERY": r"[\w$.+!*'|(){},~@#%&/=:;?\[\]<>-]*",
-    "URIPARAM": r"\?%{URIQUERY}", "URIPATHPARAM": "%{URIPATH}(?:%{URIPARAM})?",
+    "URIPARAM": r"\?%{URIQUERY}",
+    "URIPATHPARAM": "%{URIPATH}(?:%{URIPARAM})?",
     "URI": "%{URIPROTO}://(?:%{USER}(?::[^@]*)?@)?(?:%{URIHOST})?(?:%{URIPATHPARAM})?",
     # times
     "MONTH": r"\b(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?"
     r"|Sep(?:tember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\b",
-    "MONTHNUM": "(?:1[0-2]|0?[1-9])", "MONTHNUM2": "(?:0[1-9]|1[0-2])",
+    "MONTHNUM": "(?:1[0-2]|0?[1-9])",
+    "MONTHNUM2": "(?:0[1-9]|1[0-2])",
     "MONTHDAY": r"(?:0[1-9]|[12]\d|3[01]|[1-9])",
     "DAY": "(?:Mon(?:day)?|Tue(?:sday)?|Wed(?:nesday)?|Thu(?:rsday)?|Fri(?:day)?|Sat(?:urday)?"
     "|Sun(?:day)?)",
-    "YEAR": r"(?:\d\d){1,2}", "HOUR": r"(?:2[0-3]|[01]?\d)", "MINUTE": r"[0-5]\d",
-    "SECOND": r"(?:[0-5]?\d|60)(?:[:.,]\d+)?", "TIME": "%{HOUR}:%{MINUTE}:%{SECOND}",
+    "YEAR": r"(?:\d\d){1,2}",
+    "HOUR": r"(?:2[0-3]|[01]?\d)",
+    "MINUTE": r"[0-5]\d",
+    "SECOND": r"(?:[0-5]?\d|60)(?:[:.,]\d+)?",
+    "TIME": "%{HOUR}:%{MINUTE}:%{SECOND}",
     "DATE_US": "%{MONTHNUM}[/-]%{MONTHDAY}[/-]%{YEAR}",
-    "DATE_EU": "%{MONTHDAY}[./-]%{MONTHNUM}[./-]%{YEAR}", "DATE": "(?:%{DATE_US}|%{DATE_EU})",
-    "ISO8601_TIMEZONE": "(?:Z|[+-]%{HOUR}(?::?%{MINUTE})?)", "ISO8601_SECOND": "%{SECOND}",
+    "DATE_EU": "%{MONTHDAY}[./-]%{MONTHNUM}[./-]%{YEAR}",
+    "DATE": "(?:%{DATE_US}|%{DATE_EU})",
+    "ISO8601_TIMEZONE": "(?:Z|[+-]%{HOUR}(?::?%{MINUTE})?)",
+    "ISO8601_SECOND": "%{SECOND}",
     "TIMESTAMP_ISO8601": r"\d{4}-%{MONTHNUM}-%{MONTHDAY}[T ]%{HOUR}:?%{MINUTE}(?::?%{SECOND})?"
     " ?%{ISO8601_TIMEZONE}?",
-    "DATESTAMP": "%{DATE}[- ]%{TIME}", "TZ": "[A-Z]{3,5}",
+    "DATESTAMP": "%{DATE}[- ]%{TIME}",
+    "TZ": "[A-Z]{3,5}",
     "DATESTAMP_RFC822": "%{DAY} %{MONTH} %{MONTHDAY} %{YEAR} %{TIME} %{TZ}",
     "DATESTAMP_RFC2822": "%{DAY}, %{MONTHDAY} %{MONTH} %{YEAR} %{TIME} %{ISO8601_TIMEZONE}",
     "DATESTAMP_OTHER": "%{DAY} %{MONTH} %{MONTHDAY} %{TIME} %{TZ} %{YEAR}",
@@ -72,9 +93,11 @@ PATTERNS = {
     # what programs write
     "LOGLEVEL": "(?i:trace|debug|info(?:rmation)?|notice|warn(?:ing)?|err(?:or)?|crit(?:ical)?"
     "|fatal|severe|alert|emerg(?:ency)?|panic|verbose|fine(?:st)?)",
-    "JAVACLASS": r"(?:[A-Za-z_$][\w$]*\.)*[A-Za-z_$][\w$]*", "JAVAFILE": r"[\w. $-]+",
+    "JAVACLASS": r"(?:[A-Za-z_$][\w$]*\.)*[A-Za-z_$][\w$]*",
+    "JAVAFILE": r"[\w. $-]+",
     "JAVAMETHOD": r"(?:<init>|<clinit>|[A-Za-z_$][\w$]*)",
-    "PROG": r"[^\s\[\]:]+", "SYSLOGPROG": r"%{PROG:program}(?:\[%{POSINT:pid:int}\])?",
+    "PROG": r"[^\s\[\]:]+",
+    "SYSLOGPROG": r"%{PROG:program}(?:\[%{POSINT:pid:int}\])?",
     "SYSLOGHOST": "%{IPORHOST}",
     "SYSLOGFACILITY": r"<%{NONNEGINT:facility:int}\.%{NONNEGINT:priority:int}>",
     "SYSLOGBASE": "%{SYSLOGTIMESTAMP:timestamp} (?:%{SYSLOGFACILITY} )?"
@@ -86,8 +109,9 @@ PATTERNS = {
     r'"(?:%{WORD:verb} %{NOTSPACE:request}(?: HTTP/%{NUMBER:httpversion})?|%{DATA:rawrequest})"'
     r" %{INT:response:int} (?:-|%{NUMBER:bytes:int})",
     "COMBINEDAPACHELOG": "%{COMMONAPACHELOG} %{QS:referrer} %{QS:agent}",
-    "HTTPD_COMMONLOG": "%{COMMONAPACHELOG}", "HTTPD_COMBINEDLOG": "%{COMBINEDAPACHELOG}",
-}  # fmt: skip
+    "HTTPD_COMMONLOG": "%{COMMONAPACHELOG}",
+    "HTTPD_COMBINEDLOG": "%{COMBINEDAPACHELOG}",
+}
 """The patterns that can be named; a user's own of the same name goes before."""
 KINDS = ("int", "float")
 NAME = re.compile(r"[A-Za-z_]\w*")
@@ -103,9 +127,14 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _ODD = {
-    "(?=": "looks ahead", "(?!": "looks ahead", "(?<=": "looks behind", "(?<!": "looks behind",
-    "(?>": "is atomic: write (?:", "(?P=": "refers back", "(?#": "is a comment: leave it out",
-}  # fmt: skip
+    "(?=": "looks ahead",
+    "(?!": "looks ahead",
+    "(?<=": "looks behind",
+    "(?<!": "looks behind",
+    "(?>": "is atomic: write (?:",
+    "(?P=": "refers back",
+    "(?#": "is a comment: leave it out",
+}
 
 
 @dataclass(frozen=True)

@@ -122,5 +122,7 @@ def _groups(hashes: list[int]) -> list[tuple[int, int]]:
 
 def _same(one: Table, other: Table | None) -> bool:
     return other is not None and (one.columns, one.moment, one.type) == (
-        other.columns, other.moment, other.type,
-    )  # fmt: skip
+        other.columns,
+        other.moment,
+        other.type,
+    )

@@ -46,12 +46,38 @@ from lakelog.ingest.formats import (
 )
 
 _ALL: tuple[Any, ...] = (
-    cloudevents.FORM, *dialects.LINES, docker, otlp, documents.FORM, jsonl, journal.FORM,
-    cef.CEF, cef.LEEF, oos, bulk, zeek, w3c, winevent.FORM, cri, auditd, compose,
-    *programs.PROGRAMS, *layouts.LAYOUTS, *daemons.DAEMONS, access, syslog, traffic,
-    runtime, logfmt, applog, delimited, plain, exported.FORM, exported.Rows("parquet"),
+    cloudevents.FORM,
+    *dialects.LINES,
+    docker,
+    otlp,
+    documents.FORM,
+    jsonl,
+    journal.FORM,
+    cef.CEF,
+    cef.LEEF,
+    oos,
+    bulk,
+    zeek,
+    w3c,
+    winevent.FORM,
+    cri,
+    auditd,
+    compose,
+    *programs.PROGRAMS,
+    *layouts.LAYOUTS,
+    *daemons.DAEMONS,
+    access,
+    syslog,
+    traffic,
+    runtime,
+    logfmt,
+    applog,
+    delimited,
+    plain,
+    exported.FORM,
+    exported.Rows("parquet"),
     exported.Rows("arrow"),
-)  # fmt: skip
+)
 FORMATS: dict[str, Any] = {form.NAME: form for form in _ALL}
 LAST = plain.NAME
 """The last resort."""

@@ -6,24 +6,9 @@ Django's server, Cassandra, java.util.logging, .NET, Heroku, logcat, and what te
 
 from __future__ import annotations
 
-from lakelog.ingest.formats.pattern import (
-    CLOCK,
-    MESSAGE,
-    MONTH,
-    REST,
-    STATUS,
-    graded,
-)
+from lakelog.ingest.formats.pattern import CLOCK, MESSAGE, MONTH, REST, STATUS, graded
 from lakelog.ingest.formats.program import Program
-from lakelog.ingest.formats.programs import (
-    ANY_MONTH,
-    DATE,
-    LEVEL,
-    STAMP,
-    UNTIMED,
-    ZONE,
-    record,
-)
+from lakelog.ingest.formats.programs import ANY_MONTH, DATE, LEVEL, STAMP, UNTIMED, ZONE, record
 from lakelog.ingest.formats.zones import TZ
 
 _TIMED = rf"{DATE}[ T]\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?{ZONE}?"
@@ -43,16 +28,27 @@ SPRING = Program(
         record(
             rf"{STAMP} +{_LEVELLED} +(?P<pid>\d+) --- (?:\[(?P<application>[^\] ]+)\] )?"
             rf"\[ *(?P<thread>[^\]]*)\](?: \[(?P<trace>[^\]]*)\])? (?P<source>[^ ]+) *:{REST}",
-            "pid", "application", "thread", "trace", source="source",
+            "pid",
+            "application",
+            "thread",
+            "trace",
+            source="source",
         ),
     ),
-)  # fmt: skip
+)
 """`source` is the logger, shortened as Spring does it."""
 
-_LOGURU = graded({
-    "TRACE": "TRACE", "DEBUG": "DEBUG", "INFO": "INFO", "SUCCESS": "INFO", "WARNING": "WARN",
-    "ERROR": "ERROR", "CRITICAL": "FATAL",
-})  # fmt: skip
+_LOGURU = graded(
+    {
+        "TRACE": "TRACE",
+        "DEBUG": "DEBUG",
+        "INFO": "INFO",
+        "SUCCESS": "INFO",
+        "WARNING": "WARN",
+        "ERROR": "ERROR",
+        "CRITICAL": "FATAL",
+    }
+)
 LOGURU = Program(
     "loguru",
     "Python's Loguru.",
@@ -61,10 +57,13 @@ LOGURU = Program(
         record(
             rf"{STAMP} +\| (?P<level>TRACE|DEBUG|INFO|SUCCESS|WARNING|ERROR|CRITICAL) +\|"
             rf" (?P<source>[^ :]+):(?P<function>[^ :]+):(?P<line>\d+) -{REST}",
-            "function", "line", source="source", level=_LOGURU,
+            "function",
+            "line",
+            source="source",
+            level=_LOGURU,
         ),
     ),
-)  # fmt: skip
+)
 
 JBOSS = Program(
     "jboss",
@@ -75,22 +74,37 @@ JBOSS = Program(
             rf"{STAMP} {_LEVELLED} +\[(?P<source>[^\]]+)\]"
             r" \((?P<thread>[^()]*(?:\([^()]*\)[^()]*)?)\)"
             rf"{REST}",
-            "thread", source="source",
+            "thread",
+            source="source",
         ),
         record(
             rf"{_OF_DAY} {_LEVELLED} +\[(?P<source>[^\]]+)\] \((?P<thread>[^)]*)\){REST}",
-            "clock", "thread", source="source", time=UNTIMED,
+            "clock",
+            "thread",
+            source="source",
+            time=UNTIMED,
         ),
     ),
-)  # fmt: skip
+)
 """On a console they tell no date."""
 
-_ZAP = graded({
-    **{word: name for name, words in {
-        "DEBUG": "DEBUG", "INFO": "INFO", "WARN": "WARN WARNING", "ERROR": "ERROR SEVERE",
-        "FATAL": "DPANIC PANIC FATAL", "TRACE": "TRACE FINE FINER FINEST CONFIG",
-    }.items() for upper in words.split() for word in (upper, upper.lower())},
-})  # fmt: skip
+_ZAP = graded(
+    {
+        **{
+            word: name
+            for name, words in {
+                "DEBUG": "DEBUG",
+                "INFO": "INFO",
+                "WARN": "WARN WARNING",
+                "ERROR": "ERROR SEVERE",
+                "FATAL": "DPANIC PANIC FATAL",
+                "TRACE": "TRACE FINE FINER FINEST CONFIG",
+            }.items()
+            for upper in words.split()
+            for word in (upper, upper.lower())
+        }
+    }
+)
 _ZAPPED = (
     "(?P<level>(?:DEBUG|INFO|WARN|WARNING|ERROR|SEVERE|DPANIC|PANIC|FATAL|TRACE|FINE|FINER|FINEST"
     "|CONFIG|debug|info|warn|warning|error|dpanic|panic|fatal|trace))"
@@ -103,13 +117,19 @@ ZAP = Program(
     (
         record(
             rf"{STAMP} \[id=(?P<thread>\d+)\]\t{_ZAPPED}\t(?P<source>[^ :]+):{REST}",
-            "thread", source="source", level=_ZAP,
+            "thread",
+            source="source",
+            level=_ZAP,
         ),
         record(rf"{STAMP}\t{_ZAPPED}\t{_CALLER}{MESSAGE}", source="source", level=_ZAP),
-        record(rf"{_SLASHED} {CLOCK}\t{_ZAPPED}\t{_CALLER}{MESSAGE}", time=_SLASHED_TIME,
-               source="source", level=_ZAP),
+        record(
+            rf"{_SLASHED} {CLOCK}\t{_ZAPPED}\t{_CALLER}{MESSAGE}",
+            time=_SLASHED_TIME,
+            source="source",
+            level=_ZAP,
+        ),
     ),
-)  # fmt: skip
+)
 """`source` is the logger, else the place in the code; members of an event stay in the message."""
 
 ELASTIC = Program(
@@ -120,15 +140,25 @@ ELASTIC = Program(
         record(
             rf"\[{STAMP}\]\[{_LEVELLED} *\]\[(?P<source>[^\] ]+) *\]"
             rf"(?: ?\[(?P<node>[^\]]*)\])?(?: ?\[(?P<index>[^\]]*)\])?{REST}",
-            "node", "index", source="source",
+            "node",
+            "index",
+            source="source",
         ),
     ),
-)  # fmt: skip
+)
 
-_SPDLOG = graded({
-    "trace": "TRACE", "debug": "DEBUG", "info": "INFO", "warning": "WARN", "warn": "WARN",
-    "error": "ERROR", "critical": "FATAL", "off": "INFO",
-})  # fmt: skip
+_SPDLOG = graded(
+    {
+        "trace": "TRACE",
+        "debug": "DEBUG",
+        "info": "INFO",
+        "warning": "WARN",
+        "warn": "WARN",
+        "error": "ERROR",
+        "critical": "FATAL",
+        "off": "INFO",
+    }
+)
 SPDLOG = Program(
     "spdlog",
     "C++'s spdlog as Envoy has it.",
@@ -137,10 +167,13 @@ SPDLOG = Program(
         record(
             rf"\[{STAMP}\] ?\[(?P<thread>\d+)\] ?\[(?P<level>trace|debug|info|warning|warn|error"
             rf"|critical|off)\](?: ?\[(?P<source>[^\]]+)\])?(?: \[(?P<place>[^\]]+:\d+)\])?{REST}",
-            "thread", "place", source="source", level=_SPDLOG,
+            "thread",
+            "place",
+            source="source",
+            level=_SPDLOG,
         ),
     ),
-)  # fmt: skip
+)
 
 ENVOY = Program(
     "envoy",
@@ -151,30 +184,56 @@ ENVOY = Program(
             r'\[(?P<stamp>[^ \]]+)\] "(?P<request>(?P<method>[A-Z-]+) (?P<path>[^ "]+)'
             r' (?P<protocol>[^"]+))" (?P<status>\d{1,3}) (?P<flags>[^ ]+)'
             r'(?P<details>(?: (?:"[^"]*"|[A-Za-z_][^ "]*|-))*)'
-            r' (?P<received>\d{1,18}) (?P<sent>\d{1,18})'
+            r" (?P<received>\d{1,18}) (?P<sent>\d{1,18})"
             r' (?P<duration_ms>\d{1,18}) (?P<upstream_ms>\d{1,18}|-) "(?P<forwarded>[^"]*)"'
             r' "(?P<agent>[^"]*)" "(?P<request_id>[^"]*)" "(?P<authority>[^"]*)"'
             r' "(?P<upstream>[^"]*)"(?: (?P<more>.+))?',
-            "method", "path", "protocol", "status", "flags", "details", "received", "sent",
-            "duration_ms", "upstream_ms", "forwarded", "agent", "request_id", "authority",
-            "upstream", "more", type="access", level=STATUS, message="request",
+            "method",
+            "path",
+            "protocol",
+            "status",
+            "flags",
+            "details",
+            "received",
+            "sent",
+            "duration_ms",
+            "upstream_ms",
+            "forwarded",
+            "agent",
+            "request_id",
+            "authority",
+            "upstream",
+            "more",
+            type="access",
+            level=STATUS,
+            message="request",
             numbers=("status", "received", "sent", "duration_ms", "upstream_ms"),
-            dashes=("flags", "upstream_ms", "forwarded", "agent", "request_id", "authority",
-                    "upstream"),
+            dashes=(
+                "flags",
+                "upstream_ms",
+                "forwarded",
+                "agent",
+                "request_id",
+                "authority",
+                "upstream",
+            ),
         ),
     ),
-)  # fmt: skip
+)
 
 CELERY = Program(
     "celery",
     "Workers of Celery.",
     rf"\[{_TIMED}: [A-Z]+/",
     (
-        record(rf"\[{STAMP}: {_LEVELLED}/(?P<process>[^\]]+)\]"
-               r"(?: (?P<source>[\w.-]+\.[\w.-]+\[[0-9a-f-]{36}\]):)?(?: (?P<message>.*))?",
-               "process", source="source"),
+        record(
+            rf"\[{STAMP}: {_LEVELLED}/(?P<process>[^\]]+)\]"
+            r"(?: (?P<source>[\w.-]+\.[\w.-]+\[[0-9a-f-]{36}\]):)?(?: (?P<message>.*))?",
+            "process",
+            source="source",
+        ),
     ),
-)  # fmt: skip
+)
 
 AIRFLOW = Program(
     "airflow",
@@ -183,24 +242,36 @@ AIRFLOW = Program(
     (
         record(
             rf"\[{STAMP}\] \{{(?P<source>[^}}:]+):(?P<line>\d+)\}} {_LEVELLED} -{REST}",
-            "line", source="source",
+            "line",
+            source="source",
         ),
         record(
             rf"\[(?P<date>{DATE}), {CLOCK} {TZ}\] \{{(?P<source>[^}}:]+):(?P<line>\d+)\}}"
             rf" {_LEVELLED} -{REST}",
-            "line", "tz", source="source", time="{date}T{clock}{tz}",
+            "line",
+            "tz",
+            source="source",
+            time="{date}T{clock}{tz}",
         ),
     ),
-)  # fmt: skip
+)
 
-_PHP = graded({
-    **{word: level for level, words in {
-        "FATAL": "PHP Fatal error|PHP Parse error|PHP Recoverable fatal error|ALERT|Fatal error",
-        "ERROR": "ERROR|PHP Core error|PHP Compile error|PHP User Error", "DEBUG": "DEBUG",
-        "WARN": "WARNING|PHP Warning|PHP Core Warning|PHP User Warning|PHP Deprecated",
-        "INFO": "NOTICE|PHP Notice|PHP Strict Standards|PHP User Notice|PHP Startup",
-    }.items() for word in words.split("|")},
-})  # fmt: skip
+_PHP = graded(
+    {
+        **{
+            word: level
+            for level, words in {
+                "FATAL": "PHP Fatal error|PHP Parse error|PHP Recoverable fatal error|ALERT"
+                "|Fatal error",
+                "ERROR": "ERROR|PHP Core error|PHP Compile error|PHP User Error",
+                "DEBUG": "DEBUG",
+                "WARN": "WARNING|PHP Warning|PHP Core Warning|PHP User Warning|PHP Deprecated",
+                "INFO": "NOTICE|PHP Notice|PHP Strict Standards|PHP User Notice|PHP Startup",
+            }.items()
+            for word in words.split("|")
+        }
+    }
+)
 _PHP_LEVEL = (
     "(?P<level>PHP (?:Fatal error|Parse error|Recoverable fatal error|Core error|Compile error"
     "|User Error|Warning|Core Warning|User Warning|Deprecated|Notice|Strict Standards|User Notice"
@@ -214,14 +285,18 @@ PHP = Program(
         record(
             rf"\[{_DAY} {CLOCK}{zone}\](?: {_PHP_LEVEL}:)?"
             r"(?: +\[pool (?P<pool>[^\]]+)\])?(?: +(?P<message>.*))?",
-            *names, "pool", time=time, level=_PHP,
+            *names,
+            "pool",
+            time=time,
+            level=_PHP,
         )
         for zone, names, time in (
-            (rf" {TZ}", ("tz",), _DAY_TIME + "{tz}"), ("", (), _DAY_TIME),
+            (rf" {TZ}", ("tz",), _DAY_TIME + "{tz}"),
+            ("", (), _DAY_TIME),
             (r" (?P<zone_name>[A-Z][a-z]+/[\w/+-]+)", ("zone_name",), _DAY_TIME),
         )
     ),
-)  # fmt: skip
+)
 """A time in a zone that is named by a city is read as UTC, unless the source is configured."""
 
 DJANGO = Program(
@@ -233,12 +308,22 @@ DJANGO = Program(
             rf"(?:(?P<host>[^ ]+) - - )?\[(?P<day>\d\d)/{MONTH}/(?P<year>\d{{4}}) {CLOCK}\]"
             r' "(?P<request>(?:(?P<method>[A-Z]+) (?P<path>[^ "?]+)(?:\?(?P<query>[^ "]*))?'
             r'(?: (?P<protocol>HTTP/[\d.]+))?|[^"]*))" (?P<status>\d{3}) (?P<bytes>\d{1,18}|-)',
-            "host", "method", "path", "query", "protocol", "status", "bytes", time=_DAY_TIME,
-            type="access", level=STATUS, message="request", numbers=("status", "bytes"),
+            "host",
+            "method",
+            "path",
+            "query",
+            "protocol",
+            "status",
+            "bytes",
+            time=_DAY_TIME,
+            type="access",
+            level=STATUS,
+            message="request",
+            numbers=("status", "bytes"),
             dashes=("bytes",),
         ),
     ),
-)  # fmt: skip
+)
 
 CASSANDRA = Program(
     "cassandra",
@@ -248,10 +333,12 @@ CASSANDRA = Program(
         record(
             rf"{_LEVELLED} +\[(?P<thread>[^\]]*)\] {STAMP} (?P<source>[^ :]+):(?P<line>\d+) -"
             rf"{REST}",
-            "thread", "line", source="source",
+            "thread",
+            "line",
+            source="source",
         ),
     ),
-)  # fmt: skip
+)
 
 JUL = Program(
     "jul",
@@ -261,18 +348,27 @@ JUL = Program(
         record(
             rf"{MONTH} (?P<day>\d\d?), (?P<year>\d{{4}}),? (?P<hour12>\d\d?):(?P<minute>\d\d:\d\d)"
             r"[^ap](?P<half>AM|PM) (?P<source>[\w.$]+) (?P<method>[\w$<>]+)",
-            "method", time="{year}-{mon}-{day}T{hour12}:{minute}", level=None, source="source",
+            "method",
+            time="{year}-{mon}-{day}T{hour12}:{minute}",
+            level=None,
+            source="source",
             message="",
         ),
     ),
     is_alone=True,
-)  # fmt: skip
+)
 """The level begins the second line, which is the message."""
 
-_DOTNET = graded({
-    "trce": "TRACE", "dbug": "DEBUG", "info": "INFO", "warn": "WARN", "fail": "ERROR",
-    "crit": "FATAL",
-})  # fmt: skip
+_DOTNET = graded(
+    {
+        "trce": "TRACE",
+        "dbug": "DEBUG",
+        "info": "INFO",
+        "warn": "WARN",
+        "fail": "ERROR",
+        "crit": "FATAL",
+    }
+)
 DOTNET = Program(
     "dotnet",
     "The console of .NET.",
@@ -281,20 +377,27 @@ DOTNET = Program(
         record(
             r"(?P<level>trce|dbug|info|warn|fail|crit): (?P<source>[\w.`+]+)\[(?P<event>-?\d+)\]"
             rf"{REST}",
-            "event", source="source", level=_DOTNET, time=UNTIMED,
+            "event",
+            source="source",
+            level=_DOTNET,
+            time=UNTIMED,
         ),
     ),
-)  # fmt: skip
+)
 
 HEROKU = Program(
     "heroku",
     "Heroku's `heroku logs`.",
     rf"{DATE}T\d\d:\d\d:\d\d\.\d{{1,9}}{ZONE} [\w-]+\[[\w.-]+\]: ",
     (
-        record(rf"{STAMP} (?P<source>[\w-]+)\[(?P<dyno>[\w.-]+)\]:{REST}", "dyno", level=None,
-               source="source"),
+        record(
+            rf"{STAMP} (?P<source>[\w-]+)\[(?P<dyno>[\w.-]+)\]:{REST}",
+            "dyno",
+            level=None,
+            source="source",
+        ),
     ),
-)  # fmt: skip
+)
 
 CLOCKED = Program(
     "clock",
@@ -302,36 +405,78 @@ CLOCKED = Program(
     rf"\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})? (?:\[[^\]]*\] +(?:{LEVEL}) |(?:[\w.-]+=[^ ]* )*"
     rf"\[(?:{LEVEL})\](?: |$))|\[\d\d:\d\d:\d\d\] \[[^\]/]+/(?:{LEVEL})\]",
     (
-        record(rf"{_OF_DAY} \[(?P<thread>[^\]]*)\] +{_LEVELLED} +(?P<source>[^ ]+) -{REST}",
-               "clock", "thread", time=UNTIMED, source="source"),
-        record(rf"\[{_OF_DAY}\] \[(?P<thread>[^\]/]+)/{_LEVELLED}\](?: \[(?P<source>[^\]]+)\])?:?"
-               rf"{REST}", "clock", "thread", time=UNTIMED, source="source"),
-        record(rf"{_OF_DAY} (?:(?P<metadata>(?:[\w.-]+=[^ ]* )+))?\[{_LEVELLED}\]{REST}",
-               "clock", "metadata", time=UNTIMED),
+        record(
+            rf"{_OF_DAY} \[(?P<thread>[^\]]*)\] +{_LEVELLED} +(?P<source>[^ ]+) -{REST}",
+            "clock",
+            "thread",
+            time=UNTIMED,
+            source="source",
+        ),
+        record(
+            rf"\[{_OF_DAY}\] \[(?P<thread>[^\]/]+)/{_LEVELLED}\](?: \[(?P<source>[^\]]+)\])?:?"
+            rf"{REST}",
+            "clock",
+            "thread",
+            time=UNTIMED,
+            source="source",
+        ),
+        record(
+            rf"{_OF_DAY} (?:(?P<metadata>(?:[\w.-]+=[^ ]* )+))?\[{_LEVELLED}\]{REST}",
+            "clock",
+            "metadata",
+            time=UNTIMED,
+        ),
     ),
-)  # fmt: skip
+)
 """They have the time of the line before, else that of ingest; `clock` is what they tell."""
 
-_TAGS = graded({
-    "V": "TRACE", "D": "DEBUG", "I": "INFO", "W": "WARN", "E": "ERROR", "F": "FATAL", "S": "FATAL",
-})  # fmt: skip
+_TAGS = graded(
+    {"V": "TRACE", "D": "DEBUG", "I": "INFO", "W": "WARN", "E": "ERROR", "F": "FATAL", "S": "FATAL"}
+)
 LOGCAT = Program(
     "logcat-brief",
     "Android's logcat in its older layouts.",
     r"(?:\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (?: *\d+-\d+/[^ ]+ )?)?[VDIWEFS]/[^(:]+(?:\( *\d+\))?: ",
     (
-        record(r"(?P<level>[VDIWEFS])/(?P<source>[^(:]+?) *\( *(?P<pid>\d+)\):" + REST, "pid",
-               time=UNTIMED, level=_TAGS, source="source"),
-        record(rf"(?P<month>\d\d)-(?P<day>\d\d) {CLOCK} (?: *(?P<pid>\d+)-(?P<thread>\d+)"
-               r"/(?P<package>[^ ]+) )?(?P<level>[VDIWEFS])/(?P<source>[^(:]+?) *"
-               rf"(?:\( *(?P<process>\d+)\))?:{REST}",
-               "pid", "thread", "package", "process", time="?-{month}-{day}T{clock}", level=_TAGS,
-               source="source"),
+        record(
+            r"(?P<level>[VDIWEFS])/(?P<source>[^(:]+?) *\( *(?P<pid>\d+)\):" + REST,
+            "pid",
+            time=UNTIMED,
+            level=_TAGS,
+            source="source",
+        ),
+        record(
+            rf"(?P<month>\d\d)-(?P<day>\d\d) {CLOCK} (?: *(?P<pid>\d+)-(?P<thread>\d+)"
+            r"/(?P<package>[^ ]+) )?(?P<level>[VDIWEFS])/(?P<source>[^(:]+?) *"
+            rf"(?:\( *(?P<process>\d+)\))?:{REST}",
+            "pid",
+            "thread",
+            "package",
+            "process",
+            time="?-{month}-{day}T{clock}",
+            level=_TAGS,
+            source="source",
+        ),
     ),
-)  # fmt: skip
+)
 
 LAYOUTS: tuple[Program, ...] = (
-    SPRING, LOGURU, JBOSS, ZAP, ELASTIC, SPDLOG, ENVOY, CELERY, AIRFLOW, PHP, DJANGO,
-    CASSANDRA, JUL, DOTNET, HEROKU, CLOCKED, LOGCAT,
-)  # fmt: skip
+    SPRING,
+    LOGURU,
+    JBOSS,
+    ZAP,
+    ELASTIC,
+    SPDLOG,
+    ENVOY,
+    CELERY,
+    AIRFLOW,
+    PHP,
+    DJANGO,
+    CASSANDRA,
+    JUL,
+    DOTNET,
+    HEROKU,
+    CLOCKED,
+    LOGCAT,
+)
 """All of them; no two are sure of the same line."""

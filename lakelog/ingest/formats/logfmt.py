@@ -25,9 +25,10 @@ _VALUE = r'"(?:[^"\\]|\\.)*"|[^ \t"]*'
 _PAIR = rf"({_KEY})=({_VALUE})"
 _LINE = rf"(?:{_KEY})=(?:{_VALUE})(?:[ \t]+(?:{_KEY})=(?:{_VALUE}))*"
 _PLACES = {
-    "time": ("time", "ts", "timestamp"), "level": ("level", "lvl", "severity"),
+    "time": ("time", "ts", "timestamp"),
+    "level": ("level", "lvl", "severity"),
     "message": ("msg", "message"),
-}  # fmt: skip
+}
 _SHORT, _DATE = "t", r"\d{4}-\d\d-\d\d[T ].*"
 _SOURCE = "logger"
 _DAY, _CLOCK = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d:\d\d(?:\.\d{1,9})?"

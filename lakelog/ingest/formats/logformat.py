@@ -21,26 +21,76 @@ _TOKEN = re.compile(
 )
 _PARTS = ("method", "path", "query", "protocol")
 _APACHE = {
-    "h": "host", "a": "client", "A": "local", "l": "ident", "u": "user", "r": "request",
-    "s": "status", "b": "bytes", "B": "bytes", "D": "duration_us", "T": "duration_s", "f": "file",
-    "H": "protocol", "m": "method", "U": "path", "q": "query", "v": "vhost", "V": "vhost",
-    "p": "port", "P": "pid", "k": "keepalive", "X": "connection", "I": "received", "O": "sent",
-    "S": "transferred", "L": "log_id", "R": "handler", "t": "time",
-}  # fmt: skip
-_OF = {"i": "", "o": "sent_", "C": "cookie_", "e": "env_", "n": "note_", "x": "", "^ti": "",
-       "^to": "sent_"}  # fmt: skip
+    "h": "host",
+    "a": "client",
+    "A": "local",
+    "l": "ident",
+    "u": "user",
+    "r": "request",
+    "s": "status",
+    "b": "bytes",
+    "B": "bytes",
+    "D": "duration_us",
+    "T": "duration_s",
+    "f": "file",
+    "H": "protocol",
+    "m": "method",
+    "U": "path",
+    "q": "query",
+    "v": "vhost",
+    "V": "vhost",
+    "p": "port",
+    "P": "pid",
+    "k": "keepalive",
+    "X": "connection",
+    "I": "received",
+    "O": "sent",
+    "S": "transferred",
+    "L": "log_id",
+    "R": "handler",
+    "t": "time",
+}
+_OF = {
+    "i": "",
+    "o": "sent_",
+    "C": "cookie_",
+    "e": "env_",
+    "n": "note_",
+    "x": "",
+    "^ti": "",
+    "^to": "sent_",
+}
 _NGINX = {
-    "remote_addr": "host", "remote_user": "user", "body_bytes_sent": "bytes",
-    "bytes_sent": "sent", "http_user_agent": "agent", "http_referer": "referer",
-    "request_method": "method", "uri": "path", "args": "query", "query_string": "query",
-    "server_protocol": "protocol", "server_name": "vhost", "host": "vhost",
-    "server_port": "port", "request_time": "duration_s", "time_iso8601": "iso",
-    "time_local": "local_time", "msec": "epoch",
-}  # fmt: skip
+    "remote_addr": "host",
+    "remote_user": "user",
+    "body_bytes_sent": "bytes",
+    "bytes_sent": "sent",
+    "http_user_agent": "agent",
+    "http_referer": "referer",
+    "request_method": "method",
+    "uri": "path",
+    "args": "query",
+    "query_string": "query",
+    "server_protocol": "protocol",
+    "server_name": "vhost",
+    "host": "vhost",
+    "server_port": "port",
+    "request_time": "duration_s",
+    "time_iso8601": "iso",
+    "time_local": "local_time",
+    "msec": "epoch",
+}
 _NUMBERS = (
-    "status", "bytes", "duration_us", "port", "pid", "received", "sent", "transferred",
+    "status",
+    "bytes",
+    "duration_us",
+    "port",
+    "pid",
+    "received",
+    "sent",
+    "transferred",
     "request_length",
-)  # fmt: skip
+)
 _LOCAL = rf"(?P<day>\d\d)/{MONTH}/(?P<year>\d{{4}}):(?P<clock>\d\d:\d\d:\d\d) (?P<zone>[+-]\d{{4}})"
 _TIMES = {
     "time": (rf"\[{_LOCAL}\]", "{year}-{mon}-{day}T{clock}{zone}"),
@@ -108,11 +158,16 @@ def read(text: str) -> Pattern:
     _literal(made, text[at:])
     data = tuple(n for n in made.names if n not in ("request", "time"))
     return Pattern(
-        made.regex, made.time, "access", STATUS if "status" in made.names else None,
-        message="request" if "request" in made.names else "", data=data,
+        made.regex,
+        made.time,
+        "access",
+        STATUS if "status" in made.names else None,
+        message="request" if "request" in made.names else "",
+        data=data,
         numbers=tuple(n for n in data if n.rstrip("_23456789") in _NUMBERS),
-        dashes=tuple(n for n in made.names if n != "time"), quoted=tuple(made.quoted),
-    )  # fmt: skip
+        dashes=tuple(n for n in made.names if n != "time"),
+        quoted=tuple(made.quoted),
+    )
 
 
 def _literal(made: _Made, text: str) -> None:

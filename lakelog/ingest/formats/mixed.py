@@ -47,9 +47,18 @@ CARRIED = object()
 PROGRAMS = (*programs.PROGRAMS, *layouts.LAYOUTS, *daemons.DAEMONS)
 """Formats of single programs."""
 STYLES: tuple[Any, ...] = (
-    auditd, compose, *PROGRAMS, access, syslog, traffic, runtime,
-    logfmt, applog, stamped, plain,
-)  # fmt: skip
+    auditd,
+    compose,
+    *PROGRAMS,
+    access,
+    syslog,
+    traffic,
+    runtime,
+    logfmt,
+    applog,
+    stamped,
+    plain,
+)
 """What lines may be, besides JSON; the first that fits decides."""
 _UNTIMED = (runtime, logfmt, plain, compose, *PROGRAMS)
 """Formats whose own lines have the time of the line before if they tell none."""

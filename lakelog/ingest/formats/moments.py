@@ -24,17 +24,32 @@ _DAYS = "Mon|Tue|Wed|Thu|Fri|Sat|Sun"
 _DAY_NAMES = "(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
 _ZONE = r"(?P<zone>Z|[+-]\d\d:?\d\d)"
 _DIRECTIVES = {
-    "Y": r"(?P<year>\d{4})", "y": r"(?P<yy>\d\d)", "m": r"(?P<month>\d{1,2})",
-    "d": r"(?P<day>\d{1,2})", "e": r" ?(?P<day>\d{1,2})", "b": f"(?P<mon>{_MON})",
-    "H": r"(?P<hour>\d{1,2})", "k": r" ?(?P<hour>\d{1,2})", "I": r"(?P<hour12>\d{1,2})",
-    "p": "(?P<half>AM|PM|am|pm)", "M": r"(?P<minute>\d\d)",
-    "S": rf"(?P<second>\d\d{_FRACTION})", "f": r"(?P<part>\d{1,9})", "L": r"(?P<part>\d{1,9})",
-    "z": _ZONE, "Z": TZ, "a": f"(?:{_DAYS})", "A": _DAY_NAMES, "s": r"(?P<stamp>\d{1,11})",
-    "B": f"(?P<mon>{_MON})[a-z]*", "h": f"(?P<mon>{_MON})",
+    "Y": r"(?P<year>\d{4})",
+    "y": r"(?P<yy>\d\d)",
+    "m": r"(?P<month>\d{1,2})",
+    "d": r"(?P<day>\d{1,2})",
+    "e": r" ?(?P<day>\d{1,2})",
+    "b": f"(?P<mon>{_MON})",
+    "H": r"(?P<hour>\d{1,2})",
+    "k": r" ?(?P<hour>\d{1,2})",
+    "I": r"(?P<hour12>\d{1,2})",
+    "p": "(?P<half>AM|PM|am|pm)",
+    "M": r"(?P<minute>\d\d)",
+    "S": rf"(?P<second>\d\d{_FRACTION})",
+    "f": r"(?P<part>\d{1,9})",
+    "L": r"(?P<part>\d{1,9})",
+    "z": _ZONE,
+    "Z": TZ,
+    "a": f"(?:{_DAYS})",
+    "A": _DAY_NAMES,
+    "s": r"(?P<stamp>\d{1,11})",
+    "B": f"(?P<mon>{_MON})[a-z]*",
+    "h": f"(?P<mon>{_MON})",
     "F": r"(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)",
-    "T": rf"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d{_FRACTION})", "%": "%",
+    "T": rf"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d{_FRACTION})",
+    "%": "%",
     "D": r"(?P<month>\d\d)/(?P<day>\d\d)/(?P<yy>\d\d)",
-}  # fmt: skip
+}
 _ISO = r"(?P<date>\d{4}-\d\d-\d\d)[T ](?P<clock>\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?)"
 
 
@@ -130,9 +145,17 @@ _ANY = (
     *map(
         _read,
         (
-            "%d/%b/%Y:%H:%M:%S %z", "%b %e %H:%M:%S", "%b %e %Y %H:%M:%S", "%a %b %e %H:%M:%S %Y",
-            "%a %b %e %H:%M:%S %Z %Y", "%a, %d %b %Y %H:%M:%S %z", "%Y/%m/%d %H:%M:%S",
-            "%d-%b-%Y %H:%M:%S", "%d %b %Y %H:%M:%S", "%Y%m%d %H:%M:%S", "%Y%m%dT%H%M%S",
+            "%d/%b/%Y:%H:%M:%S %z",
+            "%b %e %H:%M:%S",
+            "%b %e %Y %H:%M:%S",
+            "%a %b %e %H:%M:%S %Y",
+            "%a %b %e %H:%M:%S %Z %Y",
+            "%a, %d %b %Y %H:%M:%S %z",
+            "%Y/%m/%d %H:%M:%S",
+            "%d-%b-%Y %H:%M:%S",
+            "%d %b %Y %H:%M:%S",
+            "%Y%m%d %H:%M:%S",
+            "%Y%m%dT%H%M%S",
         ),
     ),
-)  # fmt: skip
+)

@@ -25,9 +25,14 @@ _MORE = """('{' || concat_ws(',', CASE WHEN 'attributes' IN keys THEN '"attribut
 _PAIRS = """[{"key":"JSON","value":{"stringValue":"JSON","boolValue":"JSON","intValue":"JSON",
   "doubleValue":"JSON"}}]"""
 _TEXTS = (
-    "timeUnixNano", "observedTimeUnixNano", "startTimeUnixNano", "severityNumber", "severityText",
-    "eventName", "name",
-)  # fmt: skip
+    "timeUnixNano",
+    "observedTimeUnixNano",
+    "startTimeUnixNano",
+    "severityNumber",
+    "severityText",
+    "eventName",
+    "name",
+)
 _SHAPE = "{" + ",".join(f'"{k}":"VARCHAR"' for k in _TEXTS)
 _SHAPE += ',"body":"JSON","attributes":"JSON","status":{"code":"VARCHAR"}}'
 _SCOPE = ("name", "version", "attributes", "droppedAttributesCount")
@@ -178,6 +183,7 @@ SELECT * FROM made WHERE position NOT IN (SELECT position FROM spoilt))"""
 QUERY = " UNION ALL ".join(
     query(*kind)
     for kind in (
-        ("resourceLogs", "scopeLogs", "logRecords"), ("resourceSpans", "scopeSpans", "spans"),
+        ("resourceLogs", "scopeLogs", "logRecords"),
+        ("resourceSpans", "scopeSpans", "spans"),
     )
-)  # fmt: skip
+)

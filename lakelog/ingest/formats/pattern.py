@@ -183,8 +183,9 @@ class Pattern:
                 for c in ("message", "source", "subject")
             },
             "data": f"CASE WHEN {held} THEN json_object({pairs})::VARCHAR END"
-            if pairs else "NULL::VARCHAR",
-        }  # fmt: skip
+            if pairs
+            else "NULL::VARCHAR",
+        }
 
 
 def parse(

@@ -35,19 +35,44 @@ _COMMAND = r"\t *(?P<thread>\d+) (?P<command>[A-Z][A-Za-z]*(?: [A-Za-z]+)*)(?:\t
 
 
 def record(
-    regex: str, *data: str, time: str = "{stamp}", type: str = "log", level: Level | None = WORD,
-    message: str = "message", source: str = "", subject: str = "", numbers: tuple[str, ...] = (),
-    dashes: tuple[str, ...] = (), doubled: tuple[str, ...] = (),
-) -> Pattern:  # fmt: skip
+    regex: str,
+    *data: str,
+    time: str = "{stamp}",
+    type: str = "log",
+    level: Level | None = WORD,
+    message: str = "message",
+    source: str = "",
+    subject: str = "",
+    numbers: tuple[str, ...] = (),
+    dashes: tuple[str, ...] = (),
+    doubled: tuple[str, ...] = (),
+) -> Pattern:
     """A line whose payload is the groups `data`."""
-    return Pattern(regex, time, type, level, message=message, source=source, subject=subject,
-                   data=data, numbers=numbers, dashes=dashes, doubled=doubled)  # fmt: skip
+    return Pattern(
+        regex,
+        time,
+        type,
+        level,
+        message=message,
+        source=source,
+        subject=subject,
+        data=data,
+        numbers=numbers,
+        dashes=dashes,
+        doubled=doubled,
+    )
 
 
-_NAMED = graded({
-    "critical": "FATAL", "error": "ERROR", "warning": "WARN", "notice": "INFO", "info": "INFO",
-    **{f"debug {n}": "DEBUG" for n in range(100)},
-})  # fmt: skip
+_NAMED = graded(
+    {
+        "critical": "FATAL",
+        "error": "ERROR",
+        "warning": "WARN",
+        "notice": "INFO",
+        "info": "INFO",
+        **{f"debug {n}": "DEBUG" for n in range(100)},
+    }
+)
 _NAMED_LEVEL = r"(?:critical|error|warning|notice|info|debug \d{1,2})"
 _NAMED_TIMES = (
     (rf"(?P<day>\d\d)-{MONTH}-(?P<year>\d{{4}}) {CLOCK}", "{year}-{mon}-{day}T{clock}"),
@@ -68,14 +93,32 @@ BIND = Program(
         line
         for stamp, time in _NAMED_TIMES
         for line in (
-            record(f"{stamp} {_QUERY}", "client", "port", "view", "name", "class", "record",
-                  "flags", "server", time=time, type="query", level=_NAMED, source="category",
-                  subject="name", numbers=("port",)),
-            record(rf"{stamp} (?:(?P<category>[a-z][a-z-]*): )?(?P<level>{_NAMED_LEVEL}):{REST}",
-                  time=time, level=_NAMED, source="category"),
+            record(
+                f"{stamp} {_QUERY}",
+                "client",
+                "port",
+                "view",
+                "name",
+                "class",
+                "record",
+                "flags",
+                "server",
+                time=time,
+                type="query",
+                level=_NAMED,
+                source="category",
+                subject="name",
+                numbers=("port",),
+            ),
+            record(
+                rf"{stamp} (?:(?P<category>[a-z][a-z-]*): )?(?P<level>{_NAMED_LEVEL}):{REST}",
+                time=time,
+                level=_NAMED,
+                source="category",
+            ),
         )
     ),
-)  # fmt: skip
+)
 """named's own files with print-time and print-severity; `source` is the category, `subject` the
 name that was asked for."""
 
@@ -90,25 +133,49 @@ COUCHDB = Program(
             rf"{_COUCH} (?P<request_id>[0-9a-f]{{10}}) (?P<host>[^ ]+) (?P<client>[^ ]+)"
             r" (?P<user>[^ ]+) (?P<request>(?P<method>[A-Z]+) (?P<path>[^ ]+))"
             r" (?P<status>\d{3}) (?P<result>[^ ]+) (?P<duration_ms>\d{1,18})",
-            "pid", "request_id", "host", "client", "user", "method", "path", "status", "result",
-            "duration_ms", type="access", message="request", source="node",
+            "pid",
+            "request_id",
+            "host",
+            "client",
+            "user",
+            "method",
+            "path",
+            "status",
+            "result",
+            "duration_ms",
+            type="access",
+            message="request",
+            source="node",
             numbers=("status", "duration_ms"),
         ),
-        record(rf"{_COUCH} (?:-{{8}}|(?P<request_id>[0-9a-f]{{10}})){REST}", "pid", "request_id",
-              source="node"),
+        record(
+            rf"{_COUCH} (?:-{{8}}|(?P<request_id>[0-9a-f]{{10}})){REST}",
+            "pid",
+            "request_id",
+            source="node",
+        ),
         record(
             rf"\[[A-Z][a-z][a-z], (?P<day>\d\d) {MONTH} (?P<year>\d{{4}}) {CLOCK} {TZ}\]"
             rf" \[(?P<level>{LEVEL})\] \[(?P<pid><[\d.]+>)\]{REST}",
-            "pid", time="{year}-{mon}-{day}T{clock}{tz}",
+            "pid",
+            time="{year}-{mon}-{day}T{clock}{tz}",
         ),
     ),
-)  # fmt: skip
+)
 """CouchDB 2 and 3, whose `source` is the node, and 1."""
 
-_SWITCH = graded({
-    "CONSOLE": "INFO", "ALERT": "FATAL", "CRIT": "FATAL", "ERR": "ERROR", "WARNING": "WARN",
-    "NOTICE": "INFO", "INFO": "INFO", "DEBUG": "DEBUG",
-})  # fmt: skip
+_SWITCH = graded(
+    {
+        "CONSOLE": "INFO",
+        "ALERT": "FATAL",
+        "CRIT": "FATAL",
+        "ERR": "ERROR",
+        "WARNING": "WARN",
+        "NOTICE": "INFO",
+        "INFO": "INFO",
+        "DEBUG": "DEBUG",
+    }
+)
 FREESWITCH = Program(
     "freeswitch",
     "FreeSWITCH.",
@@ -119,10 +186,13 @@ FREESWITCH = Program(
             rf"(?:(?P<session>[0-9a-f]{{8}}-[0-9a-f-]{{27}}) )?{STAMP}(?: (?P<idle>\d+\.\d+)%)?"
             r" \[(?P<level>CONSOLE|ALERT|CRIT|ERR|WARNING|NOTICE|INFO|DEBUG)\]"
             rf" (?P<source>[\w./-]+:\d+){REST}",
-            "session", "idle", source="source", level=_SWITCH,
+            "session",
+            "idle",
+            source="source",
+            level=_SWITCH,
         ),
     ),
-)  # fmt: skip
+)
 """FreeSWITCH; `source` is the place in its code, `idle` how many percent of the time it idled."""
 
 GIN = Program(
@@ -134,13 +204,21 @@ GIN = Program(
             r"\[GIN\] (?P<year>\d{4})/(?P<month>\d\d)/(?P<day>\d\d) - (?P<clock>\d\d:\d\d:\d\d) +\|"
             r" *(?P<status>\d{3}) *\| *(?P<latency>[^ |]+) *\| *(?P<client>[^ |]+) *\|"
             r' *(?P<request>(?P<method>[A-Z]+) +"?(?P<path>[^ "?]+)(?:\?(?P<query>[^ "]*))?"?)',
-            "status", "latency", "client", "method", "path", "query",
-            time="{year}-{month}-{day}T{clock}", type="access", level=STATUS, message="request",
+            "status",
+            "latency",
+            "client",
+            "method",
+            "path",
+            "query",
+            time="{year}-{month}-{day}T{clock}",
+            type="access",
+            level=STATUS,
+            message="request",
             numbers=("status",),
         ),
         record(rf"\[GIN-debug\](?: \[(?P<level>WARNING|ERROR)\])?{REST}", time=UNTIMED),
     ),
-)  # fmt: skip
+)
 """The web framework of Go: requests, and what it says as it starts."""
 
 HPC = Program(
@@ -151,10 +229,16 @@ HPC = Program(
         record(
             r"(?P<log_id>\d+) (?P<node>[^ ]+) (?P<component>[^ ]+) (?P<state>[^ ]+)"
             rf" (?P<stamp>\d{{10}}) (?P<flag>\d) {MESSAGE}",
-            "log_id", "node", "state", "flag", level=None, source="component", subject="node",
+            "log_id",
+            "node",
+            "state",
+            "flag",
+            level=None,
+            source="component",
+            subject="node",
         ),
     ),
-)  # fmt: skip
+)
 """Events of a cluster's nodes (HPC at Los Alamos): `source` is the component."""
 
 _ASKS = (
@@ -170,23 +254,54 @@ MYSQL = Program(
     r"|[^ ]+, Version: [^ ]+ .*\. started with:",
     (
         record(rf"{STAMP}{_COMMAND}", "thread", "command", type="query", level=None),
-        record(rf"{_SHORT_DAY} (?P<clock>\d\d:\d\d:\d\d){_COMMAND}", "thread", "command",
-              time="20{yy}-{month}-{day}T{clock}", type="query", level=None),
-        record(rf"{_SHORT_DAY}  (?P<clock>\d:\d\d:\d\d){_COMMAND}", "thread", "command",
-              time="20{yy}-{month}-{day}T0{clock}", type="query", level=None),
-        record(rf"(?P<thread>\d+) (?P<command>{_ASKS})(?:\t(?P<message>.*))?", "thread", "command",
-              time=UNTIMED, type="query", level=None),
-        record(r"(?P<message>(?P<program>[^ ]+), Version: (?P<version>[^ ]+) .*\. started with:)",
-              "program", "version", time=UNTIMED, level=None),
+        record(
+            rf"{_SHORT_DAY} (?P<clock>\d\d:\d\d:\d\d){_COMMAND}",
+            "thread",
+            "command",
+            time="20{yy}-{month}-{day}T{clock}",
+            type="query",
+            level=None,
+        ),
+        record(
+            rf"{_SHORT_DAY}  (?P<clock>\d:\d\d:\d\d){_COMMAND}",
+            "thread",
+            "command",
+            time="20{yy}-{month}-{day}T0{clock}",
+            type="query",
+            level=None,
+        ),
+        record(
+            rf"(?P<thread>\d+) (?P<command>{_ASKS})(?:\t(?P<message>.*))?",
+            "thread",
+            "command",
+            time=UNTIMED,
+            type="query",
+            level=None,
+        ),
+        record(
+            r"(?P<message>(?P<program>[^ ]+), Version: (?P<version>[^ ]+) .*\. started with:)",
+            "program",
+            "version",
+            time=UNTIMED,
+            level=None,
+        ),
     ),
-)  # fmt: skip
+)
 """What clients ask of MySQL and MariaDB; statements may take several lines. Of several within one
 second the first has the time, and two tabs stand before the others."""
 
-_OSLO = graded({
-    "TRACE": "TRACE", "DEBUG": "DEBUG", "INFO": "INFO", "AUDIT": "INFO", "WARNING": "WARN",
-    "WARN": "WARN", "ERROR": "ERROR", "CRITICAL": "FATAL",
-})  # fmt: skip
+_OSLO = graded(
+    {
+        "TRACE": "TRACE",
+        "DEBUG": "DEBUG",
+        "INFO": "INFO",
+        "AUDIT": "INFO",
+        "WARNING": "WARN",
+        "WARN": "WARN",
+        "ERROR": "ERROR",
+        "CRITICAL": "FATAL",
+    }
+)
 _OSLO_LEVEL = "TRACE|DEBUG|INFO|AUDIT|WARNING|WARN|ERROR|CRITICAL"
 OPENSTACK = Program(
     "openstack",
@@ -198,11 +313,17 @@ OPENSTACK = Program(
             rf"(?:(?P<file>[\w.-]+\.log[\w.:-]*) )?{STAMP} (?P<pid>\d+) (?P<level>{_OSLO_LEVEL})"
             r" (?P<source>[\w.-]+) \[(?P<context>[^\]]*)\](?: \[instance: (?P<instance>[^\]]*)\])?"
             rf"{REST}",
-            "file", "pid", "context", "instance", level=_OSLO, source="source", subject="instance",
+            "file",
+            "pid",
+            "context",
+            "instance",
+            level=_OSLO,
+            source="source",
+            subject="instance",
             dashes=("context",),
         ),
     ),
-)  # fmt: skip
+)
 """Services of OpenStack, perhaps with the name of their file before each line; `subject` is the
 instance, `context` the request with its user and project."""
 
@@ -232,8 +353,11 @@ VSFTPD = Program(
             r'(?:(?P<result>OK|FAIL) )?(?P<action>[A-Z][A-Za-z ]*): Client "(?P<client>[^"]*)"'
             r'(?:, "(?P<path>[^"]*)")?(?:, (?P<bytes>\d{1,18}) bytes)?'
             r"(?:, (?P<rate>[\d.]+Kbyte/sec))?.*)",
-            *_FTP_DATA, time=CTIME_ISO, level=Level("result", _FTP.sql, _FTP.of),
-            subject="path", numbers=("bytes",),
+            *_FTP_DATA,
+            time=CTIME_ISO,
+            level=Level("result", _FTP.sql, _FTP.of),
+            subject="path",
+            numbers=("bytes",),
         ),
         record(rf"{CTIME} \[pid (?P<pid>\d+)\]{REST}", "pid", time=CTIME_ISO, level=None),
         record(
@@ -241,14 +365,29 @@ VSFTPD = Program(
             r" (?P<path>[^ ]+) (?P<mode>[ab]) (?P<special>[CUT_]+) (?P<direction>[oid])"
             r" (?P<access>[agr]) (?P<user>[^ ]+) (?P<service>[^ ]+) (?P<authentication>[01])"
             r" (?P<authenticated>[^ ]+) (?P<completion>[ci])",
-            "duration_s", "client", "bytes", "path", "mode", "special", "direction", "access",
-            "user", "service", "authentication", "authenticated", "completion",
-            time=CTIME_ISO, type="access", message="path", subject="path",
-            level=Level("completion", _XFER.sql, _XFER.of), numbers=("duration_s", "bytes"),
+            "duration_s",
+            "client",
+            "bytes",
+            "path",
+            "mode",
+            "special",
+            "direction",
+            "access",
+            "user",
+            "service",
+            "authentication",
+            "authenticated",
+            "completion",
+            time=CTIME_ISO,
+            type="access",
+            message="path",
+            subject="path",
+            level=Level("completion", _XFER.sql, _XFER.of),
+            numbers=("duration_s", "bytes"),
             dashes=("authenticated",),
         ),
     ),
-)  # fmt: skip
+)
 """vsftpd, and the transfers that it and others log as wu-ftpd did; `subject` is the file."""
 
 _SERVICE = r"(?P<service>[\w.-]+) +\| +"
@@ -257,27 +396,39 @@ COMPOSE = Program(
     "Programs under docker compose that log a time of their own.",
     rf"[\w.-]+ +\| +\[?{DATE}(?: \d\d:\d\d:\d\d|T\d\d:\d\d:\d\d,)",
     (
-        record(rf"{_SERVICE}{STAMP} - (?P<logger>[^ ]+) - (?P<level>{LEVEL}) -{REST}", "logger",
-              source="service"),
-        record(rf"{_SERVICE}\[{STAMP}\] (?P<level>{LEVEL}) in (?P<logger>[\w.]+):{REST}", "logger",
-              source="service"),
+        record(
+            rf"{_SERVICE}{STAMP} - (?P<logger>[^ ]+) - (?P<level>{LEVEL}) -{REST}",
+            "logger",
+            source="service",
+        ),
+        record(
+            rf"{_SERVICE}\[{STAMP}\] (?P<level>{LEVEL}) in (?P<logger>[\w.]+):{REST}",
+            "logger",
+            source="service",
+        ),
         record(
             rf"{_SERVICE}\[?{STAMP}\]?:? +\[?(?P<level>{LEVEL})\]?:?"
             rf"(?: +(?P<logger>\w+(?:\.\w+)+):?)?{REST}",
-            "logger", source="service",
+            "logger",
+            source="service",
         ),
         record(
             rf"{_SERVICE}\[?{_LOCAL} {TZ}\]?:? +\[?(?P<level>{LEVEL})\]?:?{REST}",
-            "tz", time="{stamp}{tz}", source="service",
+            "tz",
+            time="{stamp}{tz}",
+            source="service",
         ),
-        record(rf"{_SERVICE}\[?{_LOCAL} {TZ}\]?:?{REST}", "tz", time="{stamp}{tz}", level=None,
-              source="service"),
+        record(
+            rf"{_SERVICE}\[?{_LOCAL} {TZ}\]?:?{REST}",
+            "tz",
+            time="{stamp}{tz}",
+            level=None,
+            source="service",
+        ),
         record(rf"{_SERVICE}\[?{STAMP}\]?{REST}", level=None, source="service"),
     ),
-)  # fmt: skip
+)
 """Programs under docker compose that say the time themselves; `source` is the service."""
 
-PROGRAMS = (
-    BIND, COUCHDB, FREESWITCH, GIN, HPC, MYSQL, OPENSTACK, VAULTWARDEN, VSFTPD, COMPOSE,
-)  # fmt: skip
+PROGRAMS = (BIND, COUCHDB, FREESWITCH, GIN, HPC, MYSQL, OPENSTACK, VAULTWARDEN, VSFTPD, COMPOSE)
 """All of them; no two are sure of the same line."""

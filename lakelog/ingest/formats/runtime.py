@@ -31,15 +31,31 @@ NAME = "runtime"
 BY_LINE = True
 PROSE = True
 """A line ends in free text, so its last character does not tell whether it goes on."""
-_LETTER = graded({
-    "V": "TRACE", "D": "DEBUG", "I": "INFO", "W": "WARN", "E": "ERROR", "F": "FATAL", "S": "FATAL",
-    "A": "INFO", "N": "INFO", "C": "FATAL",
-})  # fmt: skip
+_LETTER = graded(
+    {
+        "V": "TRACE",
+        "D": "DEBUG",
+        "I": "INFO",
+        "W": "WARN",
+        "E": "ERROR",
+        "F": "FATAL",
+        "S": "FATAL",
+        "A": "INFO",
+        "N": "INFO",
+        "C": "FATAL",
+    }
+)
 _REDIS = graded({".": "DEBUG", "-": "DEBUG", "*": "INFO", "#": "WARN"})
-_NEST = graded({
-    "VERBOSE": "TRACE", "DEBUG": "DEBUG", "LOG": "INFO", "WARN": "WARN", "ERROR": "ERROR",
-    "FATAL": "FATAL",
-})  # fmt: skip
+_NEST = graded(
+    {
+        "VERBOSE": "TRACE",
+        "DEBUG": "DEBUG",
+        "LOG": "INFO",
+        "WARN": "WARN",
+        "ERROR": "ERROR",
+        "FATAL": "FATAL",
+    }
+)
 _WORDS = "(?P<level>DEBUG|INFO|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL|SEVERE|FAILURE)"
 _ANY = "(?P<level>DEBUG|INFO|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL)"
 _ISO = r"(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)?)"
@@ -47,9 +63,12 @@ _UNTIMED = "-"
 
 
 def style(
-    regex: str, *data: str, time: str = "{stamp}", source: str = "source",
+    regex: str,
+    *data: str,
+    time: str = "{stamp}",
+    source: str = "source",
     level: Level | None = _LETTER,
-) -> Pattern:  # fmt: skip
+) -> Pattern:
     """A style whose payload is the groups `data`, and whose level is a letter unless said."""
     return Pattern(regex, time, "log", level, source=source, data=data)
 
@@ -64,12 +83,17 @@ PATTERNS = (
     style(
         rf"(?P<level>[IWEFD])(?P<month>\d\d)(?P<day>\d\d) {CLOCK} +(?P<thread>\d+)"
         rf" (?P<source>[^ \]]+)\]{REST}",
-        "thread", time="?-{month}-{day}T{clock}",
+        "thread",
+        time="?-{month}-{day}T{clock}",
     ),
     style(
         rf"(?P<pid>\d+):(?P<role>[MSCX]) (?P<day>\d\d) {MONTH} (?P<year>\d{{4}}) {CLOCK}"
         rf" (?P<level>[.*#-]){REST}",
-        "pid", "role", time="{year}-{mon}-{day}T{clock}", source="", level=_REDIS,
+        "pid",
+        "role",
+        time="{year}-{mon}-{day}T{clock}",
+        source="",
+        level=_REDIS,
     ),
     style(
         r"(?P<level>[DIWEFA]), \[(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,9}) #(?P<pid>\d+)\]"
@@ -79,24 +103,33 @@ PATTERNS = (
     style(
         rf"(?P<month>\d\d)-(?P<day>\d\d) {CLOCK} +(?P<pid>\d+) +(?P<thread>\d+)"
         rf" (?P<level>[VDIWEFS]) (?P<source>[^:]*?) *:{REST}",
-        "pid", "thread", time="?-{month}-{day}T{clock}",
+        "pid",
+        "thread",
+        time="?-{month}-{day}T{clock}",
     ),
     style(
         rf"\[{MONTH} +(?P<day>\d{{1,2}}) {CLOCK}\] (?P<level>[A-Z]+)\[(?P<pid>\d+)\]"
         rf"(?:\[[^\]]*\])?:? (?P<source>[^ :]+):(?P<line>\d+){REST}",
-        "pid", "line", time="?-{mon}-{day}T{clock}", level=WORD,
+        "pid",
+        "line",
+        time="?-{mon}-{day}T{clock}",
+        level=WORD,
     ),
     style(
         r"\[Nest\] (?P<pid>\d+) +- (?P<month>\d\d?)/(?P<day>\d\d?)/(?P<year>\d{4}),"
         r" (?P<hour12>\d\d?):(?P<minute>\d\d:\d\d) (?P<half>AM|PM) +"
         rf"(?P<level>VERBOSE|DEBUG|LOG|WARN|ERROR|FATAL)(?: \[(?P<source>[^\]]*)\])?{REST}",
-        "pid", time="{year}-{month}-{day}T{hour12}:{minute}", level=_NEST,
+        "pid",
+        time="{year}-{month}-{day}T{hour12}:{minute}",
+        level=_NEST,
     ),
     style(rf"\((?P<level>[NIWC])\) {_ISO} -{REST}", source=""),
     style(
         rf"(?P<source>[\w.-]+) +\| +(?P<stamp>\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{{1,9}})?)"
         rf" {TZ}{REST}",
-        "tz", time="{stamp}{tz}", level=None,
+        "tz",
+        time="{stamp}{tz}",
+        level=None,
     ),
     style(rf"(?P<source>[\w.-]+) +\| +{_ISO}{REST}", level=None),
     style(rf"# Time: {_ISO}{REST}", source="", level=None),
@@ -105,28 +138,44 @@ PATTERNS = (
         r" \d{4}-\d\d-\d\d-\d\d\.\d\d\.\d\d\.(?P<micros>\d{1,6}) [^ ]+"
         r" (?P<kind>[A-Z]+) (?P<source>[A-Z_]+)"
         rf" {_WORDS}{REST}",
-        "alert", "node", "kind", time="{stamp}.{micros}", level=graded({
-            "DEBUG": "DEBUG", "INFO": "INFO", "NOTICE": "INFO", "WARNING": "WARN", "WARN": "WARN",
-            "ERROR": "ERROR", "SEVERE": "ERROR", "FAILURE": "ERROR", "CRITICAL": "FATAL",
-            "FATAL": "FATAL",
-        }),
+        "alert",
+        "node",
+        "kind",
+        time="{stamp}.{micros}",
+        level=graded(
+            {
+                "DEBUG": "DEBUG",
+                "INFO": "INFO",
+                "NOTICE": "INFO",
+                "WARNING": "WARN",
+                "WARN": "WARN",
+                "ERROR": "ERROR",
+                "SEVERE": "ERROR",
+                "FAILURE": "ERROR",
+                "CRITICAL": "FATAL",
+                "FATAL": "FATAL",
+            }
+        ),
     ),
     style(
         r"(?P<alert>[^ ]+) (?P<stamp>\d{9,10}) \d{4}\.\d\d\.\d\d (?P<node>[^ ]+)"
         r" [A-Z][a-z][a-z] +\d{1,2} \d\d:\d\d:\d\d [^ ]+"
         r" (?:(?P<source>[^ :\[\]]+)(?:\[(?P<pid>\d+)\])?:(?: |$))?(?P<message>.*)",
-        "alert", "node", "pid", level=None,
+        "alert",
+        "node",
+        "pid",
+        level=None,
     ),
     style(rf"(?P<stamp>\d{{10}}(?:\.\d{{1,9}})?|\d{{13}}) {MESSAGE}", source="", level=None),
-    style(
-        rf"{_ANY}:(?P<source>[A-Za-z_][\w.-]*):{MESSAGE}", time=_UNTIMED, level=WORD
-    ),
+    style(rf"{_ANY}:(?P<source>[A-Za-z_][\w.-]*):{MESSAGE}", time=_UNTIMED, level=WORD),
     style(rf"{_ANY}: +{MESSAGE}", time=_UNTIMED, source="", level=WORD),
     style(
         rf"\[ *(?P<uptime>\d+\.\d{{6}})\] (?:(?P<source>[\w-]+(?: [\w.:-]+)?): )?{MESSAGE}",
-        "uptime", time=_UNTIMED, level=None,
+        "uptime",
+        time=_UNTIMED,
+        level=None,
     ),
-)  # fmt: skip
+)
 _LESS = 0.9
 """How sure a line without a time makes, beside one that has one."""
 

@@ -8,8 +8,9 @@ PAIRS = {"type": "event_type", "category": "content_type", "subject": "item_id"}
 HINTS = ("event", "eventName", "event_name", "eventType", "EventType")
 COLUMN = {
     **{k: k for k in ("type", "category", "source", "subject", "level", "message", "id", "data")},
-    **dict.fromkeys(TIMES, "time"), **{v: k for k, v in PAIRS.items()},
-}  # fmt: skip
+    **dict.fromkeys(TIMES, "time"),
+    **{v: k for k, v in PAIRS.items()},
+}
 """The column that each key of an envelope names."""
 VALID = "CASE WHEN json_valid(line) THEN line END"
 """Lines that are no JSON at all would stop a query."""

@@ -15,11 +15,12 @@ NAME = "stamped"
 _LOCAL = rf"(?P<day>\d\d)/{MONTH}/(?P<year>\d{{4}}):(?P<clock>\d\d:\d\d:\d\d(?:\.\d{{1,9}})?)"
 PATTERNS = tuple(
     Pattern(
-        rf"(?P<message>{WORDS}\[?{_LOCAL}{zone}[^0-9].*)", "{year}-{mon}-{day}T{clock}" + template,
+        rf"(?P<message>{WORDS}\[?{_LOCAL}{zone}[^0-9].*)",
+        "{year}-{mon}-{day}T{clock}" + template,
         "log",
     )
     for zone, template in ((r" (?P<zone>[+-]\d{4})", "{zone}"), ("", ""))
-)  # fmt: skip
+)
 
 
 def __getattr__(name: str) -> str:

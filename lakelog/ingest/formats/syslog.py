@@ -32,44 +32,78 @@ _TAGGED = (
 _OLD_DATA = ("host", "procid", "pri")
 PATTERNS = (
     Pattern(
-        rf"{PRI}1 (?P<stamp>{_STAMP}) {_NEW}", "{stamp}", "syslog", SEVERITY,
-        source="app", data=_NEW_DATA, numbers=("pri",), dashes=("app", *_NEW_DATA),
+        rf"{PRI}1 (?P<stamp>{_STAMP}) {_NEW}",
+        "{stamp}",
+        "syslog",
+        SEVERITY,
+        source="app",
+        data=_NEW_DATA,
+        numbers=("pri",),
+        dashes=("app", *_NEW_DATA),
     ),
     Pattern(
-        rf"{PRI}1 - {_NEW}", "-", "syslog", SEVERITY,
-        source="app", data=_NEW_DATA, numbers=("pri",), dashes=("app", *_NEW_DATA),
+        rf"{PRI}1 - {_NEW}",
+        "-",
+        "syslog",
+        SEVERITY,
+        source="app",
+        data=_NEW_DATA,
+        numbers=("pri",),
+        dashes=("app", *_NEW_DATA),
     ),
     Pattern(
         rf"(?:{PRI})?{MONTH} +(?P<day>\d{{1,2}}) {CLOCK} {TZ}:?{_TAGGED}",
-        "?-{mon}-{day}T{clock}{tz}", "syslog", SEVERITY, source="app",
-        data=(*_OLD_DATA, "tz"), numbers=("pri",),
+        "?-{mon}-{day}T{clock}{tz}",
+        "syslog",
+        SEVERITY,
+        source="app",
+        data=(*_OLD_DATA, "tz"),
+        numbers=("pri",),
     ),
     # daemons that write their files themselves name no host: Dovecot, dnsmasq, yum
     Pattern(
         rf"{MONTH} +(?P<day>\d{{1,2}}) {CLOCK} (?P<app>[A-Za-z][\w./-]*)(?:\((?P<user>[^)]*)\))?"
         r"(?:<(?P<session>[^>]*)>)*: (?P<level>Debug|Info|Warning|Error|Fatal|Panic):"
         r"(?: +(?P<message>.*))?",
-        "?-{mon}-{day}T{clock}", "syslog", WORD, source="app", data=("user", "session"),
+        "?-{mon}-{day}T{clock}",
+        "syslog",
+        WORD,
+        source="app",
+        data=("user", "session"),
     ),
     Pattern(
         rf"{MONTH} +(?P<day>\d{{1,2}}) {CLOCK} (?P<app>[A-Za-z][\w./-]*)(?:\[(?P<procid>\d+)\])?:"
         r"(?: +(?P<message>.*))?",
-        "?-{mon}-{day}T{clock}", "syslog", source="app", data=("procid",),
+        "?-{mon}-{day}T{clock}",
+        "syslog",
+        source="app",
+        data=("procid",),
     ),
     Pattern(
-        rf"(?:{PRI})?{MONTH} +(?P<day>\d{{1,2}}) {CLOCK}{_TAGGED}", "?-{mon}-{day}T{clock}",
-        "syslog", SEVERITY, source="app", data=_OLD_DATA, numbers=("pri",),
+        rf"(?:{PRI})?{MONTH} +(?P<day>\d{{1,2}}) {CLOCK}{_TAGGED}",
+        "?-{mon}-{day}T{clock}",
+        "syslog",
+        SEVERITY,
+        source="app",
+        data=_OLD_DATA,
+        numbers=("pri",),
     ),
     Pattern(
         rf"(?:{PRI})?(?P<stamp>{_STAMP})"
         r" (?P<host>[^ \[]+) (?P<app>[^ :\[\]]+)(?:\[(?P<procid>[^\]]*)\])?:(?: +(?P<message>.*))?",
-        "{stamp}", "syslog", SEVERITY, source="app", data=_OLD_DATA, numbers=("pri",),
+        "{stamp}",
+        "syslog",
+        SEVERITY,
+        source="app",
+        data=_OLD_DATA,
+        numbers=("pri",),
     ),
     Pattern(
         r"-- (?P<message>(?:(?:Logs begin|Journal begins) at .*|(?:Re)?[Bb]oot.*|No entries)) --",
-        "-", "syslog",
+        "-",
+        "syslog",
     ),
-)  # fmt: skip
+)
 
 
 def __getattr__(name: str) -> str:

@@ -23,24 +23,42 @@ _STAMP = r"(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z)"
 _STATUS = r"(?P<status>\d{3}|-)"
 _MORE = "(?: (?P<more>.+))?"
 _NUMBERS = (
-    "status", "bytes", "received", "sent", "duration_ms", "duration_us", "packets", "port",
+    "status",
+    "bytes",
+    "received",
+    "sent",
+    "duration_ms",
+    "duration_us",
+    "packets",
+    "port",
     "from_port",
-)  # fmt: skip
+)
 
 
 def _kind(
-    regex: str, *data: str, time: str = _TIME, message: str = "request", subject: str = "",
+    regex: str,
+    *data: str,
+    time: str = _TIME,
+    message: str = "request",
+    subject: str = "",
     level: Level | None = STATUS,
-) -> Pattern:  # fmt: skip
+) -> Pattern:
     parts = _PARTS if REQUEST in regex else ()
     held = (*data, *parts)
     return Pattern(
-        regex, time, "access", level, message=message, subject=subject, data=held,
+        regex,
+        time,
+        "access",
+        level,
+        message=message,
+        subject=subject,
+        data=held,
         numbers=tuple(name for name in held if name in _NUMBERS),
         dashes=(*held, *filter(None, (message, subject))),
         quoted=("request", *parts, *(name for name in held if name in ("agent", "referer")))
-        if parts else (),
-    )  # fmt: skip
+        if parts
+        else (),
+    )
 
 
 def _quoted(name: str) -> str:
@@ -52,7 +70,15 @@ PATTERNS = (
         rf"(?P<vhost>[^ ]+) (?P<host>[^ ]+) (?P<ident>[^ ]+) (?P<user>[^ ]+)(?: -)?"
         rf" \[{_LOCAL} (?P<zone>[+-]\d{{4}})\] {_ASKED} (?P<status>\d{{3}}) (?P<bytes>\d{{1,18}}|-)"
         rf"(?: {_quoted('referer')} {_quoted('agent')})?{_MORE}",
-        "vhost", "host", "ident", "user", "status", "bytes", "referer", "agent", "more",
+        "vhost",
+        "host",
+        "ident",
+        "user",
+        "status",
+        "bytes",
+        "referer",
+        "agent",
+        "more",
         time=_TIME + "{zone}",
     ),
     _kind(
@@ -60,8 +86,17 @@ PATTERNS = (
         r" (?P<backend>[^ /]+)/(?P<server>[^ ]+) (?P<timers>[\d+/-]+) (?P<status>\d{3}|-1)"
         r" (?P<bytes>\d{1,18}) [^ ]+ [^ ]+ (?P<termination>[^ ]{4}) (?P<connections>[\d+/]+)"
         rf" (?P<queues>[\d/]+) (?:\{{[^}}]*\}} )*{_ASKED}",
-        "client", "port", "frontend", "backend", "server", "timers", "status", "bytes",
-        "termination", "connections", "queues",
+        "client",
+        "port",
+        "frontend",
+        "backend",
+        "server",
+        "timers",
+        "status",
+        "bytes",
+        "termination",
+        "connections",
+        "queues",
     ),
     _kind(
         rf"(?P<protocol_of>https?|h2|wss?|grpcs?) {_STAMP} (?P<balancer>[^ ]+) (?P<client>[^ ]+)"
@@ -70,17 +105,44 @@ PATTERNS = (
         rf" (?P<received>\d{{1,18}}) (?P<sent>\d{{1,18}}) {_ASKED} {_quoted('agent')}"
         r" (?P<cipher>[^ ]+) (?P<tls>[^ ]+) (?P<group>[^ ]+) "
         rf'"(?P<trace>[^"]*)"{_MORE}',
-        "protocol_of", "balancer", "client", "target", "request_time", "target_time",
-        "response_time", "status", "target_status", "received", "sent", "agent", "cipher", "tls",
-        "group", "more", time="{stamp}", subject="trace",
+        "protocol_of",
+        "balancer",
+        "client",
+        "target",
+        "request_time",
+        "target_time",
+        "response_time",
+        "status",
+        "target_status",
+        "received",
+        "sent",
+        "agent",
+        "cipher",
+        "tls",
+        "group",
+        "more",
+        time="{stamp}",
+        subject="trace",
     ),
     _kind(
         rf"{_STAMP} (?P<balancer>[^ ]+) (?P<client>[^ ]+:\d+) (?P<target>[^ ]+)"
         r" (?P<request_time>[\d.-]+) (?P<target_time>[\d.-]+) (?P<response_time>[\d.-]+)"
         rf" {_STATUS} (?P<target_status>[\d-]+) (?P<received>\d{{1,18}}) (?P<sent>\d{{1,18}})"
         rf" {_ASKED}(?: {_quoted('agent')} (?P<cipher>[^ ]+) (?P<tls>[^ ]+))?",
-        "balancer", "client", "target", "request_time", "target_time", "response_time", "status",
-        "target_status", "received", "sent", "agent", "cipher", "tls", time="{stamp}",
+        "balancer",
+        "client",
+        "target",
+        "request_time",
+        "target_time",
+        "response_time",
+        "status",
+        "target_status",
+        "received",
+        "sent",
+        "agent",
+        "cipher",
+        "tls",
+        time="{stamp}",
     ),
     _kind(
         rf"(?P<owner>[0-9a-f]{{64}}) (?P<bucket>[^ ]+) \[{_LOCAL} (?P<zone>[+-]\d{{4}})\]"
@@ -88,8 +150,22 @@ PATTERNS = (
         rf" (?P<key>[^ ]+) (?:{_ASKED}|-) {_STATUS} (?P<error>[^ ]+) (?P<bytes>\d{{1,18}}|-)"
         rf" (?P<size>[\d-]+) (?P<duration_ms>\d{{1,18}}|-) (?P<turnaround>[\d-]+)"
         rf" {_quoted('referer')} {_quoted('agent')}{_MORE}",
-        "owner", "bucket", "client", "requester", "request_id", "operation", "key", "status",
-        "error", "bytes", "size", "duration_ms", "turnaround", "referer", "agent", "more",
+        "owner",
+        "bucket",
+        "client",
+        "requester",
+        "request_id",
+        "operation",
+        "key",
+        "status",
+        "error",
+        "bytes",
+        "size",
+        "duration_ms",
+        "turnaround",
+        "referer",
+        "agent",
+        "more",
         time=_TIME + "{zone}",
     ),
     _kind(
@@ -97,15 +173,37 @@ PATTERNS = (
         r" (?P<from_port>\d{1,5}|-) (?P<port>\d{1,5}|-) (?P<protocol>\d+|-)"
         r" (?P<packets>\d{1,18}|-) (?P<bytes>\d{1,18}|-) (?P<stamp>\d{10}) (?P<until>\d{10})"
         r" (?P<action>[A-Z]+|-) (?P<result>[A-Z]+)",
-        "account", "interface", "client", "target", "from_port", "port", "protocol", "packets",
-        "bytes", "until", "action", "result", time="{stamp}", message="", level=None,
+        "account",
+        "interface",
+        "client",
+        "target",
+        "from_port",
+        "port",
+        "protocol",
+        "packets",
+        "bytes",
+        "until",
+        "action",
+        "result",
+        time="{stamp}",
+        message="",
+        level=None,
     ),
     _kind(
         r"(?P<stamp>\d{9,10}\.\d{3}) +(?P<duration_ms>\d{1,18}) (?P<client>[^ ]+)"
         r" (?P<result>[A-Z_]+)/(?P<status>\d{3}) (?P<bytes>\d{1,18}) (?P<method>[A-Z_-]+)"
         r" (?P<url>[^ ]+) (?P<user>[^ ]+) (?P<hierarchy>[^ ]+) (?P<content>.*)",
-        "duration_ms", "client", "result", "status", "bytes", "method", "user", "hierarchy",
-        "content", time="{stamp}", message="url",
+        "duration_ms",
+        "client",
+        "result",
+        "status",
+        "bytes",
+        "method",
+        "user",
+        "hierarchy",
+        "content",
+        time="{stamp}",
+        message="url",
     ),
     _kind(
         r"\[pid: (?P<pid>\d+)\|app: [\d-]+\|req: [\d/-]+\] (?P<client>[^ ]+) \((?P<user>[^)]*)\)"
@@ -114,21 +212,42 @@ PATTERNS = (
         r" (?P<request>[A-Z]+ [^ ]+) => generated (?P<bytes>\d{1,18}) bytes in"
         r" (?:(?P<duration_ms>\d{1,18}) msecs|(?P<duration_us>\d{1,18}) micros)"
         rf" \([^)]*?(?P<status>\d{{3}})\){_MORE}",
-        "pid", "client", "user", "bytes", "duration_ms", "duration_us", "status", "more",
+        "pid",
+        "client",
+        "user",
+        "bytes",
+        "duration_ms",
+        "duration_us",
+        "status",
+        "more",
     ),
     _kind(
         rf"(?P<client>[^ ]+):(?P<port>\d{{1,5}}) \[{_LOCAL}\] (?P<frontend>[^ ]+)"
         r" (?P<backend>[^ /]+)/(?P<server>[^ ]+) (?P<timers>[\d+/-]+) (?P<bytes>\d{1,18})"
         r" (?P<termination>[^ ]{2}) (?P<connections>[\d+/]+) (?P<queues>[\d/]+)",
-        "client", "port", "frontend", "backend", "server", "timers", "bytes", "termination",
-        "connections", "queues", message="", level=None,
+        "client",
+        "port",
+        "frontend",
+        "backend",
+        "server",
+        "timers",
+        "bytes",
+        "termination",
+        "connections",
+        "queues",
+        message="",
+        level=None,
     ),
     _kind(
         rf"(?P<client>[^ ]+):(?P<port>\d{{1,5}}) \[{_LOCAL}\] (?P<frontend>[^ :]+):"
         r" (?P<message>.*)",
-        "client", "port", "frontend", message="message", level=None,
+        "client",
+        "port",
+        "frontend",
+        message="message",
+        level=None,
     ),
-)  # fmt: skip
+)
 
 
 def __getattr__(name: str) -> str:

@@ -59,13 +59,19 @@ def _table(header: list[str]) -> Table | None:
     quoted = columns.quoted(" ")
     return Table(
         tuple(
-            Column(n, "cell" if _NUMBERS.fullmatch(n.lower()) else "text",
-                   "time" if n in spent else DATA)
+            Column(
+                n,
+                "cell" if _NUMBERS.fullmatch(n.lower()) else "text",
+                "time" if n in spent else DATA,
+            )
             for n in names
         ),
         lambda text: text.split("\t") if "\t" in text else quoted(text),
         "CASE WHEN contains(text, chr(9)) THEN string_split(text, chr(9))"
         f" ELSE {columns.quoted_sql(' ')} END",
-        "access", moment, names.index("sc-status") if "sc-status" in names else None, unset="-",
+        "access",
+        moment,
+        names.index("sc-status") if "sc-status" in names else None,
+        unset="-",
         tabs=True,
-    )  # fmt: skip
+    )

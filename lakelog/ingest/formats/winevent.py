@@ -27,9 +27,16 @@ _EVENT = re.compile(r"<Event[ >].*?</Event>", re.DOTALL)
 _RECORD = re.compile(r"\s*Record \d+\s*(?=\{)")
 _OWN = (b"schemas.microsoft.com/win/", b"<System>")
 _NUMBERS = (
-    "EventID", "Version", "Level", "Task", "Opcode", "EventRecordID", "ProcessID", "ThreadID",
+    "EventID",
+    "Version",
+    "Level",
+    "Task",
+    "Opcode",
+    "EventRecordID",
+    "ProcessID",
+    "ThreadID",
     "Qualifiers",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

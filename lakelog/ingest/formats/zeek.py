@@ -55,11 +55,16 @@ def _table(header: list[str]) -> Table | None:
         for name, kind in zip(names, kinds, strict=True)
     )
     return Table(
-        columns, lambda text: text.split("\t"), "string_split(text, chr(9))",
-        said.get("#path") or "zeek", (names.index("ts"),) if "ts" in names else (),
-        unset=said.get("#unset_field", "-"), empty=said.get("#empty_field", "(empty)"),
-        between=said.get("#set_separator") or ",", tabs=True,
-    )  # fmt: skip
+        columns,
+        lambda text: text.split("\t"),
+        "string_split(text, chr(9))",
+        said.get("#path") or "zeek",
+        (names.index("ts"),) if "ts" in names else (),
+        unset=said.get("#unset_field", "-"),
+        empty=said.get("#empty_field", "(empty)"),
+        between=said.get("#set_separator") or ",",
+        tabs=True,
+    )
 
 
 def _kind(kind: str) -> str:
