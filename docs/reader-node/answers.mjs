@@ -3,7 +3,15 @@
 //     node answers.mjs LAKE
 
 import { createHash } from 'node:crypto'
-import { BAD_LINE, EVENT, Lake, Refused, byOrder } from './lake.mjs'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { Lake, Refused } from './lake.mjs'
+
+const EVENT = [
+  'time', 'type', 'category', 'source', 'subject', 'level', 'message', 'data', 'id',
+  'ingested_at', 'origin', 'position', 'seq',
+]
+const BAD_LINE = ['ingested_at', 'origin', 'position', 'reason', 'line']
 
 const values = (row, columns) => columns.map(column => row[column] ?? null)
 const bySeq = (a, b) => Number(a.seq) - Number(b.seq)
@@ -15,6 +23,19 @@ function digestOfRows(rows) {
     hash.update(fields.join('') + '\n')
   }
   return hash.digest('hex')
+}
+
+/** Order of quarantined lines, but for their time; texts by the bytes of their UTF-8 (F1.2). */
+function byPlace(a, b) {
+  const at = a.findIndex((item, index) => index > 0 && item !== b[index])
+  if (typeof a[at] === 'string') return Buffer.compare(Buffer.from(a[at]), Buffer.from(b[at]))
+  return at < 0 ? 0 : Number(a[at]) - Number(b[at])
+}
+
+/** Whether a manifest is there: an older move may name one that is gone (F10.1). */
+function isThere(lake, digest) {
+  const file = join(lake.root, 'manifests', digest.slice(0, 2), `${digest}.json.zst`)
+  return lake.carried.has(digest) || existsSync(file)
 }
 
 async function stateAnswer(lake, digest) {
@@ -35,7 +56,7 @@ async function branchAnswer(lake, branch) {
   return {
     move: move.number, generation: move.generation, state: move.snapshot,
     events: found.events.sort(bySeq).map(row => values(row, EVENT)),
-    quarantine: quarantine.sort((a, b) => byOrder(a.slice(1), b.slice(1))),
+    quarantine: quarantine.sort(byPlace),
     tail: {
       events: tail.events.length, quarantined: tail.quarantine.length, duplicates: tail.duplicates,
     },
@@ -65,7 +86,7 @@ async function lakeAnswer(root) {
     tags[tag] = await answer(() => ({ state: lake.tag(tag).snapshot }))
     if (tags[tag].state) named.add(tags[tag].state)
   }
-  for (const digest of [...named].filter(digest => lake.hasManifest(digest)).sort()) {
+  for (const digest of [...named].filter(digest => isThere(lake, digest)).sort()) {
     states[digest] = await answer(() => stateAnswer(lake, digest))
   }
   return { format: lake.format, branches, tags, states }

@@ -15,7 +15,7 @@ import { parquetReadObjects } from 'hyparquet'
 
 const FORMAT = 2
 const FILE_FORMAT = 1
-const TEXTS = ['type', 'category', 'source', 'subject', 'level', 'message', 'data', 'id']
+const SEGMENT_BYTES = 256_000_000
 const PARQUET = {
   compressors: { ZSTD: (input, size) => decompress(input, new Uint8Array(size)) },
   parsers: {
@@ -23,8 +23,6 @@ const PARQUET = {
     stringFromBytes: bytes => bytes && Buffer.from(bytes).toString(),
   },
 }
-export const EVENT = ['time', ...TEXTS, 'ingested_at', 'origin', 'position', 'seq']
-export const BAD_LINE = ['ingested_at', 'origin', 'position', 'reason', 'line']
 const ALIASES = {
   timestamp: 'time', ts: 'time', '@timestamp': 'time', event_type: 'type',
   content_type: 'category', item_id: 'subject',
@@ -48,8 +46,10 @@ export class Lake {
   constructor(root) {
     this.root = root
     this.carried = new Map()
-    this.format = this.document('lakelog.json').format
-    if (this.format > FORMAT) throw new Refused('newer', 'lakelog.json')
+    const { format, settings } = this.document('lakelog.json')
+    this.format = format
+    this.segmentRows = settings.segment_rows ?? 1_000_000
+    if (format > FORMAT) throw new Refused('newer', 'lakelog.json')
   }
 
   names(folder) { // F1.6, F1.7
@@ -70,7 +70,7 @@ export class Lake {
     const state = this.manifest(move.snapshot)
     const tail = this.tail(branch, wals, move)
     const { kept, duplicates } = deduplicated(tail.events, () => this.keys(state))
-    kept.forEach((row, index) => { row.seq = state.next_seq + index }) // F12.5, of one segment
+    kept.forEach((row, index) => { row.seq = state.next_seq + index })
     return {
       move, tail: { events: kept, quarantine: tail.quarantine, duplicates },
       events: [...await this.published(state, 'events'), ...kept],
@@ -82,7 +82,7 @@ export class Lake {
 
   document(file) { return this.parseDocument(this.bytes(file), file) }
 
-  /** Return the document at the start of some bytes; remember the manifest that it carries. */
+  /** Return the document at the start of some bytes; remember what it carries (F7.11). */
   parseDocument(data, file) {
     const end = data.indexOf(10) + 1
     const text = Buffer.concat([data.subarray(0, Math.max(end - 80, 0)), Buffer.from('}')])
@@ -92,8 +92,7 @@ export class Lake {
     const behind = data.subarray(end)
     if (!behind.length) return body
     const state = behind.subarray(0, -1)
-    const fits = behind.at(-1) === 10 && sha256(state) === body.snapshot // F7.11
-    if (!fits) throw new Refused('damaged', file)
+    if (behind.at(-1) !== 10 || sha256(state) !== body.snapshot) throw new Refused('damaged', file)
     this.carried.set(body.snapshot, JSON.parse(state))
     return body
   }
@@ -102,10 +101,17 @@ export class Lake {
 
   tags() { return this.names('refs/tags').map(name => decodeURIComponent(name.slice(0, -5))) }
 
-  tag(name) {
-    const file = `refs/tags/${encodeName(name)}.json`
+  tag(name) { return this.ref(`refs/tags/${encodeName(name)}.json`, { name }) }
+
+  move(branch, number) {
+    const file = `refs/heads/${encodeName(branch)}/${digits(number, 12)}.json`
+    return this.ref(file, { branch, number })
+  }
+
+  ref(file, place) {
     const body = this.document(file)
-    if (body.name !== name) throw new Refused('damaged', file)
+    const fits = Object.entries(place).every(([name, value]) => body[name] === value)
+    if (!fits) throw new Refused('damaged', file)
     return body
   }
 
@@ -114,27 +120,14 @@ export class Lake {
     const folder = `refs/heads/${encodeName(branch)}`
     const numbers = this.names(folder).filter(n => /^\d{12}\.json$/.test(n)).map(n => parseInt(n))
     const newest = Math.max(0, ...numbers)
-    const hinted = this.hint(branch, folder)
-    if (hinted > newest) throw new Refused('damaged', `${folder}/${digits(hinted, 12)}.json`)
-    if (!newest) return null
-    const move = this.move(branch, newest, folder)
-    return move.op === 'delete' ? null : move
-  }
-
-  hint(branch, folder) { // F7.8
+    let hinted = 0
     try {
-      const body = this.document(`${folder}/hint`)
-      return body.branch === branch ? body.number : 0
-    } catch {
-      return 0
-    }
-  }
-
-  move(branch, number, folder) {
-    const file = `${folder}/${digits(number, 12)}.json`
-    const body = this.document(file)
-    if (body.branch !== branch || body.number !== number) throw new Refused('damaged', file)
-    return body
+      const hint = this.document(`${folder}/hint`)
+      if (hint.branch === branch) hinted = hint.number
+    } catch { /* one that is damaged or missing is ignored (F7.8) */ }
+    if (hinted > newest) throw new Refused('damaged', `${folder}/${digits(hinted, 12)}.json`)
+    const move = newest && this.move(branch, newest)
+    return move && move.op !== 'delete' ? move : null
   }
 
   /** Return all moves of a branch that are kept and can be read, packed ones too (F7.9). */
@@ -144,7 +137,7 @@ export class Lake {
     for (const name of this.names(folder)) {
       try {
         if (name.startsWith('packed-')) found.push(...this.packed(`${folder}/${name}`))
-        else if (name.endsWith('.json')) found.push(this.move(branch, parseInt(name), folder))
+        else if (name.endsWith('.json')) found.push(this.move(branch, parseInt(name)))
       } catch (error) {
         if (!(error instanceof Refused)) throw error
       }
@@ -170,11 +163,6 @@ export class Lake {
     const fits = sha256(data) === digest && (size === undefined || size === data.length)
     if (!fits) throw new Refused('damaged', file)
     return data
-  }
-
-  hasManifest(digest) { // an older move may name one that is gone (F10.1)
-    const file = `manifests/${digest.slice(0, 2)}/${digest}.json.zst`
-    return this.carried.has(digest) || existsSync(join(this.root, file))
   }
 
   manifest(digest, size) {
@@ -285,24 +273,29 @@ export class Lake {
 
   /** Return the rows of a branch's tail: events and quarantined lines (F12.5). */
   tail(branch, read, move) {
-    const writers = [...read.entries()].map(([writer, wals]) => (
-      { writer, wals, started: Math.min(...wals.map(wal => wal.started)) }))
-    writers.sort((a, b) => a.started - b.started || (a.writer < b.writer ? -1 : 1))
+    const started = wals => [Math.min(...wals.map(wal => wal.started)), wals[0].writer]
+    const writers = [...read.values()].sort((a, b) => byOrder(started(a), started(b)))
+    const frames = writers.flatMap((wals, rank) => {
+      const { writer } = wals[0]
+      let last = 0n
+      return this.above(branch, wals, move.wal[writer]).map(frame => {
+        last = frame.when > last ? frame.when : last
+        return { ...frame, writer, rank, arrival: [last, writer, frame.sequence] }
+      })
+    })
     const events = []
     const quarantine = []
-    for (const { writer, wals } of writers) {
-      for (const frame of this.above(branch, wals, move.wal[writer])) {
-        const lines = unpacked(frame.payload).toString().split('\n').slice(0, -1)
-        lines.forEach((line, index) => {
-          const position = frame.position + index
-          const place = { ingested_at: frame.when, origin: writer, position }
-          if (frame.flags & 4) quarantine.push({ ...place, ...JSON.parse(line) })
-          else {
-            const order = [frame.when, writer, frame.sequence, index]
-            events.push({ ...parseLine(line, frame.flags & 1), ...place, order })
-          }
-        })
-      }
+    for (const frame of inSealingOrder(frames, this.segmentRows)) {
+      const lines = unpacked(frame.payload).toString().split('\n').slice(0, -1)
+      lines.forEach((line, index) => {
+        const position = frame.position + index
+        const place = { ingested_at: frame.when, origin: frame.writer, position }
+        if (frame.flags & 4) quarantine.push({ ...place, ...JSON.parse(line) })
+        else {
+          const order = [frame.when, frame.writer, frame.sequence, index]
+          events.push({ ...parseLine(line, frame.flags & 1), ...place, order })
+        }
+      })
     }
     return { events, quarantine }
   }
@@ -327,6 +320,7 @@ function frameAt(data, at) {
   if (crc32(payload) !== u32(data, at + 52)) return null
   return {
     payload, end: head.end, sequence: u64(data, at + 12), flags: u32(data, at + 32),
+    raw: u32(data, at + 24), events: u32(data, at + 28),
     position: u64(data, at + 36), when: data.readBigInt64LE(at + 44),
   }
 }
@@ -367,33 +361,39 @@ function micros(text) { // F1.2
 }
 
 function encodeName(name) { // F1.4
-  const text = [...Buffer.from(name)].map(byte => {
+  return [...Buffer.from(name)].map(byte => {
     const char = String.fromCharCode(byte)
     return /[a-z0-9._-]/.test(char) ? char : '%' + byte.toString(16).padStart(2, '0')
-  }).join('')
-  return text.replace(/^\./, '%2e')
+  }).join('').replace(/^\./, '%2e')
+}
+
+/** Return frames as they would be sealed: segment by segment, in each writer by writer (F12.5). */
+function inSealingOrder(frames, rowsMax) {
+  const segments = []
+  let [rows, size] = [Infinity, 0]
+  for (const frame of frames.sort((a, b) => byOrder(a.arrival, b.arrival))) {
+    rows += frame.events
+    size += frame.raw
+    if (rows > rowsMax || size > SEGMENT_BYTES) {
+      [rows, size] = [frame.events, frame.raw]
+      segments.push([])
+    }
+    segments.at(-1).push(frame)
+  }
+  return segments.flatMap(part => part.sort((a, b) => a.rank - b.rank || a.sequence - b.sequence))
 }
 
 /** Return the rows of a tail that count, and the places of those that do not (F12.6). */
 function deduplicated(rows, keys) {
   const keyed = rows.filter(row => row.key).sort((a, b) => byOrder(a.order, b.order))
-  const seen = keyed.length ? keys() : null
-  const dropped = new Set()
-  for (const row of keyed) {
-    if (seen.has(row.key)) dropped.add(row)
-    seen.add(row.key)
-  }
+  const seen = keyed.length ? keys() : new Set()
+  const dropped = new Set(keyed.filter(row => seen.has(row.key) || !seen.add(row.key)))
   const duplicates = [...dropped].map(row => [row.origin, row.position]).sort(byOrder)
   return { kept: rows.filter(row => !dropped.has(row)), duplicates }
 }
 
-/** Order of strings by the bytes of their UTF-8 (F1.2), and of numbers. */
-function compare(a, b) {
-  if (typeof a === 'string') return Buffer.compare(Buffer.from(a), Buffer.from(b))
-  return a < b ? -1 : a > b ? 1 : 0
-}
-
-export const byOrder = (a, b) => {
-  for (let i = 0; i < a.length; i++) if (compare(a[i], b[i])) return compare(a[i], b[i])
-  return 0
+/** Order of lists by their first items that differ: numbers, or texts of ASCII. */
+function byOrder(a, b) {
+  const at = a.findIndex((item, index) => item !== b[index])
+  return at < 0 ? 0 : a[at] < b[at] ? -1 : 1
 }

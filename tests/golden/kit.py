@@ -105,6 +105,15 @@ def writers(path: str) -> None:
 
 
 @case
+def long_tail(path: str) -> None:
+    """A tail longer than a segment may be (setting segment_rows), numbered segment by segment."""
+    with lakes.opened(path, segment_rows=5) as one, lakes.opened(path) as other:
+        for turn in range(4):
+            one.append(lakes.events("A", 2, 2 * turn, id=f"a{turn}"))
+            other.append(lakes.events("B", 3, 3 * turn))
+
+
+@case
 def rewritten(path: str) -> None:
     """Compaction and retention: sorted segments, seq ranges wider than their rows, types in the
     order of their bytes, columns with null and with the empty string."""

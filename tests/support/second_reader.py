@@ -35,13 +35,15 @@ class Damaged(Exception):
 
 def rows(lake: str, branch: str = "main", tag: str = "", kind: str = "events") -> list[Row]:
     """Return the rows of a branch with its tail, or of a tag."""
-    if document(f"{lake}/lakelog.json")["format"] > 2:
+    config = document(f"{lake}/lakelog.json")
+    if config["format"] > 2:
         raise ValueError("the lake is newer than this reader")
     wals = read_wals(f"{lake}/wal/{encode(branch)}")
     heads, tags = f"{lake}/refs/heads/{encode(branch)}", f"{lake}/refs/tags/{encode(tag)}.json"
     ref = document(tags) if tag else find_head(heads)
     state = ref["state"] or manifest(lake, ref["snapshot"])
-    tail = [] if tag else tail_rows(wals, ref["wal"], kind, heads)
+    rows_max = config["settings"].get("segment_rows", 1_000_000)
+    tail = [] if tag else tail_rows(wals, ref["wal"], kind, heads, rows_max)
     known = id_keys(lake, state) if any(row.get("key") for row in tail) else set()
     return published(lake, state, kind) + deduped(tail, known, state["next_seq"])
 
@@ -136,25 +138,44 @@ def watermarks(folder: str, writer: str) -> list[int]:
 
 
 def tail_rows(
-    wals: dict[str, list[Row]], marks: dict[str, int], kind: str, folder: str
+    wals: dict[str, list[Row]], marks: dict[str, int], kind: str, folder: str, rows_max: int
 ) -> list[Row]:
     """Return the rows above the watermarks, with what dedupe needs (F12.3 to F12.5)."""
-    found, begun = [], {w: min(f["header"]["started"] for f in wals[w]) for w in wals}
-    for writer, files in sorted(wals.items(), key=lambda item: (begun[item[0]], item[0])):
-        header = files[0]["header"]
+    found, frames, begun = [], list[Row](), {}
+    for writer, files in wals.items():
+        header, arrived = files[0]["header"], 0
+        begun[writer] = min(f["header"]["started"] for f in files), writer
         start = mark = marks.get(writer, header["first"] - 1)
         while writer not in marks and start in header["doubtful"]:
             start -= 1
         if writer not in marks and start >= max([0, *(w + 1 for w in watermarks(folder, writer))]):
             raise Damaged(f"{files[0]['path']}: a file before it is missing")
         for frame in above(files, mark):
-            if bool(frame["flags"] & 4) == (kind == "quarantine"):
-                for index, line in enumerate(frame["lines"]):
-                    row = json.loads(line) if frame["flags"] & 4 else parse(line, frame["flags"])
-                    row["order"] = (frame["when"], writer, frame["sequence"], index)
-                    place = {"origin": writer, "position": frame["position"] + index}
-                    found.append({"ingested_at": frame["when"], **place, **row})
+            arrived = max(arrived, frame["when"])
+            frames.append(frame | {"writer": writer, "arrival": (arrived, writer)})
+    for frame in in_sealing_order(frames, begun, rows_max):
+        if bool(frame["flags"] & 4) == (kind == "quarantine"):
+            for index, line in enumerate(frame["lines"]):
+                row = json.loads(line) if frame["flags"] & 4 else parse(line, frame["flags"])
+                row["order"] = (frame["when"], frame["writer"], frame["sequence"], index)
+                place = {"origin": frame["writer"], "position": frame["position"] + index}
+                found.append({"ingested_at": frame["when"], **place, **row})
     return found
+
+
+def in_sealing_order(frames: list[Row], begun: dict[str, Any], rows_max: int) -> list[Row]:
+    """Return frames segment by segment, in each writer by writer (F12.5)."""
+    segments, rows, size = list[list[Row]](), rows_max, 0
+    for frame in sorted(frames, key=lambda f: (*f["arrival"], f["sequence"])):
+        rows, size = rows + frame["events"], size + frame["raw"]
+        if rows > rows_max or size > 256_000_000:
+            segments, rows, size = [*segments, []], frame["events"], frame["raw"]
+        segments[-1].append(frame)
+    return [
+        frame
+        for segment in segments
+        for frame in sorted(segment, key=lambda f: (begun[f["writer"]], f["sequence"]))
+    ]
 
 
 def above(files: list[Row], mark: int) -> list[Row]:  # F12.4
