@@ -129,8 +129,10 @@ def packages(npm: str) -> Path:
                 shutil.copy(READER / name, folder)
             done = subprocess.run(
                 [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-                cwd=folder, capture_output=True, text=True,
-            )  # fmt: skip
+                cwd=folder,
+                capture_output=True,
+                text=True,
+            )
             if done.returncode and UNREACHABLE.search(done.stderr):
                 pytest.skip("NOT TESTED: no index of packages is reachable for npm")
             assert done.returncode == 0, done.stderr

@@ -197,9 +197,15 @@ def test_the_worked_example_of_a_content_key() -> None:
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(1e15, "1000000000000000.0"), (1e16, "1e+16"), (1e-5, "0.00001"), (1e-6, "1e-6"),
-     (2**64 - 1, "18446744073709551615"), (10**20, "100000000000000000000")],
-)  # fmt: skip
+    [
+        (1e15, "1000000000000000.0"),
+        (1e16, "1e+16"),
+        (1e-5, "0.00001"),
+        (1e-6, "1e-6"),
+        (2**64 - 1, "18446744073709551615"),
+        (10**20, "100000000000000000000"),
+    ],
+)
 def test_numbers_of_a_content_key(number: float, text: str) -> None:
     """F13.2: numbers have one spelling, whatever version of the JSON library writes them."""
     canonical = f'{{"data":{text},"time":"2026-01-01T00:00:00Z","type":"A"}}'

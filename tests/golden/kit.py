@@ -358,14 +358,17 @@ def branch_answer(path: str, name: str) -> Answer:
         counted = [row[10:12] for row in events]
         next_seq = store.manifests.load(pending.head.move.snapshot).next_seq
         return {
-            "move": pending.head.move.number, "generation": pending.head.move.generation,
-            "state": pending.head.move.snapshot, "events": sorted(events, key=lambda row: row[12]),
+            "move": pending.head.move.number,
+            "generation": pending.head.move.generation,
+            "state": pending.head.move.snapshot,
+            "events": sorted(events, key=lambda row: row[12]),
             "quarantine": sorted(bad, key=lambda row: row[1:]),
             "tail": {
-                "events": sum(row[12] >= next_seq for row in events), "quarantined": quarantined,
+                "events": sum(row[12] >= next_seq for row in events),
+                "quarantined": quarantined,
                 "duplicates": sorted(place for place in tail if place not in counted),
             },
-        }  # fmt: skip
+        }
     return refused
 
 
@@ -392,9 +395,11 @@ def state_answer(store: opening.Store, digest: str) -> Answer:
         keys = np.unique(np.concatenate(runs), axis=0) if runs else []
         bad = sum(entry["events"] for entry in entries if entry["kind"] == "quarantine")
         return {
-            "events": len(found), "quarantined": bad, "keys": len(keys),
+            "events": len(found),
+            "quarantined": bad,
+            "keys": len(keys),
             "rows": digest_of_rows(found),
-        }  # fmt: skip
+        }
     return refused
 
 
