@@ -71,7 +71,8 @@ def first(path: str) -> None:
 
 @case
 def published(path: str) -> None:
-    """One event segment and one quarantine segment, no tail, a tag, a branch of every name."""
+    """One event segment and one quarantine segment, no tail, a tag, and branches whose names are
+    encoded."""
     with lakes.opened(path) as lake:
         lake.append(lakes.events("A", 3))
         lake.quarantine([("a.log", 12, "not JSON", "{oops")])
@@ -83,7 +84,7 @@ def published(path: str) -> None:
 @case
 def identity(path: str) -> None:
     """Ids given twice: in one batch, across writers, across seals, with and without a source; the
-    empty id; content keys. The earlier by ingested_at counts, whatever writer has it."""
+    empty id; content keys. The earliest by ingested_at wins, whichever writer has it."""
     lakes.ids(path)
     with lakes.opened(path) as lake:
         lake.append(lakes.events("X", 2), dedupe="content")
@@ -93,14 +94,14 @@ def identity(path: str) -> None:
 
 @case
 def retried(path: str) -> None:
-    """Failed appends: sequences that are doubtful, one of which is there, and a frame twice."""
+    """Failed appends: doubtful sequences, one present and one absent, and a frame in two files."""
     lakes.doubtful(path)
 
 
 @case
 def writers(path: str) -> None:
-    """Four writers with a file for each frame: some sealed and removed, so without a watermark, and
-    one that goes on in a file whose first frame is not its first."""
+    """Four writers with one file per frame: some are sealed and removed, so they have no watermark;
+    one continues in a file whose first sequence is above 0."""
     lakes.writers(path)
 
 
@@ -115,8 +116,8 @@ def long_tail(path: str) -> None:
 
 @case
 def rewritten(path: str) -> None:
-    """Compaction and retention: sorted segments, seq ranges wider than their rows, types in the
-    order of their bytes, columns with null and with the empty string."""
+    """Compaction and retention: sorted segments, seq ranges wider than their rows, types ordered by
+    their bytes, null and empty strings."""
     with lakes.opened(path) as lake:
         for year, name in ((2020, "z"), (2022, "\u00e9"), (2024, "\uffff"), (2025, "\U0001f600")):
             times = [f"{year}-{month:02d}-01" for month in (1, 5, 9)]
@@ -132,13 +133,13 @@ def rewritten(path: str) -> None:
 
 @case
 def rewound(path: str) -> None:
-    """Rollback and undo: the head names an older state, its watermarks and generation stay new."""
+    """Rollback and undo: the head names an older state; its watermarks and generation are new."""
     lakes.rewound(path)
 
 
 @case
 def deleted(path: str) -> None:
-    """A deleted branch, which is not there, and one that was deleted and came back."""
+    """A deleted branch, which does not exist, and one that was deleted and came back."""
     with lakes.opened(path) as lake:
         lake.append(lakes.events("ROOT", 2))
         for name in ("gone", "back"):
@@ -213,7 +214,9 @@ def head(lake: Path) -> Path:
     return max((lake / "refs/heads/main").glob("0*.json"))
 
 
-@damaged("An unfinished frame at the end of a WAL, and zeros at the end of another: both are torn.")
+@damaged(
+    "An unfinished frame at the end of a WAL, and zeros at the end of another: torn, not damaged."
+)
 def torn(lake: Path) -> None:
     file = wal(lake)
     os.truncate(file, file.stat().st_size - 24 - 10)
@@ -221,7 +224,7 @@ def torn(lake: Path) -> None:
     other.write_bytes(other.read_bytes()[:-24] + bytes(200))
 
 
-@damaged("A bad frame with a good one after it. The other branch and the tag are readable.")
+@damaged("A bad frame with a good one after it. The other branch and the tag can be read.")
 def bad_frame(lake: Path) -> None:
     flip(wal(lake), statements.parse_wal(wal(lake).read_bytes()).frames[1]["at"] + 70)
 
@@ -266,7 +269,7 @@ def bad_manifest(lake: Path) -> None:
     flip(head(lake), head(lake).stat().st_size - 30)
 
 
-@damaged("The newest move is missing, and the hint knows of it.")
+@damaged("The newest move is missing, as the hint shows.")
 def lost_move(lake: Path) -> None:
     head(lake).unlink()
 
@@ -287,7 +290,7 @@ def segment_of(lake: Path) -> Path:
     return lake / f"segments/{key[:2]}/{key}.parquet"
 
 
-@damaged("One flipped bit in a key of an id run that the tail has to be compared with.")
+@damaged("One flipped bit in an id run in which the keys of the tail are looked up.")
 def bad_ids(lake: Path) -> None:
     state = statements.manifest(lake, statements.moves(lake)[-1]["snapshot"])
     digest = state["ids"][0]["digest"]
@@ -304,7 +307,7 @@ def bad_lake(lake: Path) -> None:
     flip(lake / "lakelog.json", 20)
 
 
-@damaged("A lake of a format that is not known yet.")
+@damaged("A lake of a later format.")
 def newer(lake: Path) -> None:
     config = lake / "lakelog.json"
     config.write_bytes(document.encode({**document.decode(config.read_bytes()), "format": 99}))
