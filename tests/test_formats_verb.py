@@ -212,7 +212,7 @@ def test_a_pattern_without_a_time_is_said(tmp_path: Path, log: Path) -> None:
     result = run(tmp_path / "lake", "ingest", str(log), "--format", "%{WORD:y}")
     assert "has no group called time" in result.stderr
     result = run(tmp_path / "lake", "formats", "test", str(log), "--format", "%{YEAR:y}")
-    assert "(of ingest: the line has none)" in result.stdout
+    assert "(time of ingest)" in result.stdout
     result = run(tmp_path / "lake", "formats", "test", str(log), "--format", PATTERN)
     assert "of ingest" not in result.stdout
     assert "SCHWER  (a level of its own: see --level)" in result.stdout

@@ -52,14 +52,14 @@ _NAME_MAX = 20
 )
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...", type=click.Path())
 @click.option("--source", "label", metavar="NAME", help="The --source they were ingested with.")
-@click.option("--as", "form", type=InputFormat(), help="The format, if ingest was given one.")
+@click.option("--as", "form", type=InputFormat(), help="The --format they were ingested with.")
 @click.option(
     "--backup-dir",
     "folders",
     multiple=True,
     type=click.Path(),
     metavar="DIR",
-    help="Where backups of removed files are, if the lake does not know.",
+    help="Where backups of removed files are, if the lake does not know it.",
 )
 @with_output
 def audit(
@@ -72,12 +72,11 @@ def audit(
 ) -> None:
     """Prove that each line of ingested files is stored exactly once.
 
-    Reads files, directories and patterns again (without any: all files that
-    cursors remember) as far as they were ingested, and counts their lines in
-    the lake. A file is known by what it holds, whatever its name is now; of
-    one that was removed a backup is read, if it is whole. Exits with 3 if a
-    line is missing or stored more than once, with 1 if a file is gone or
-    cannot be read, for then nothing is proven of its lines.
+    Reads files, directories and patterns again (by default, every file that was ingested)
+    as far as they were ingested, and looks up each line in the lake. Files are recognized
+    by content, under any name; for a file that was removed, an intact backup is read. Exits
+    with 3 if a line is missing or stored more than once, and with 1 if a file is gone or
+    cannot be read, because nothing is proven for its lines then.
     """
     with app.open() as lake, app.progress("auditing", "files") as progress:
         places = [*map(Shelf, folders), *shelves(lake)]

@@ -95,7 +95,7 @@ _OPTIONS = [
         default=KEEP,
         show_default=True,
         metavar="N",
-        help="Keep the newest N of a file; 0 keeps all.",
+        help="Keep the newest N backups of a file; 0 keeps all.",
     ),
     click.option(
         "--backup-age", metavar="SPAN", help="Delete backups older than SPAN, such as 30d."
@@ -109,7 +109,7 @@ _OPTIONS = [
     click.option(
         "--remove-after",
         metavar="SPAN",
-        help="Also remove files that were not written to for SPAN.",
+        help="Also remove files that have not been written to for SPAN.",
     ),
 ]
 
@@ -143,10 +143,10 @@ def words_of(plan: Plan | None) -> list[str]:
     multiple=True,
     type=click.Path(),
     metavar="DIR",
-    help="Where they are; by default wherever this lake's files were backed up.",
+    help="Where the backups are; by default, wherever this lake's files were backed up.",
 )
 @click.option("--to", type=click.Path(), metavar="PATH", help="Restore to this path, or into it.")
-@click.option("--force", is_flag=True, help="Replace what is there.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 @with_output
 def backups(
     app: App,
@@ -159,9 +159,9 @@ def backups(
 ) -> None:
     """List, verify or restore backups of watched files.
 
-    FILE is a backup, or the file it was made of: then list and verify take all
-    of that file, and restore the newest. verify exits 3 if one is not whole.
-    restore writes the file whole or not at all, with its time and mode.
+    FILE is a backup, or a file that was backed up: list and verify then cover all of its
+    backups, and restore uses the newest. verify exits with 3 if a backup is damaged.
+    restore writes the file atomically, with its time and mode.
     """
     if action != "restore" and (to is not None or force):
         raise click.UsageError("--to and --force go with restore")

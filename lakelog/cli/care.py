@@ -49,7 +49,7 @@ _LISTED_MAX = 50
 def verify(app: App, ref: str | None, mend: bool, yes: bool, target: Target) -> None:
     """Read every byte again and name each damaged file.
 
-    With REF only what that state needs. Exits with 3 if anything is damaged.
+    With REF, only the files of that state are read. Exits with 3 if anything is damaged.
     """
     if ref and mend:
         raise click.UsageError("--repair takes the whole lake, not a REF")
@@ -140,8 +140,8 @@ def backup(app: App, source: str, to: str, target: Target) -> None:
 def compact(app: App, watch: bool, every: str, target: Target) -> None:
     """Publish what is pending, then merge small segments and sort them.
 
-    Queries get faster and the lake smaller; no event changes, and nobody has to wait.
-    With --watch it gives way to other processes of this machine.
+    Queries get faster and the lake gets smaller. No event changes, and no other process
+    waits. With --watch, compaction yields to other processes of this machine.
     """
     pause = span_us(every) / 1e6
     if watch:
@@ -169,8 +169,8 @@ def compact(app: App, watch: bool, every: str, target: Target) -> None:
 def gc(app: App, dry_run: bool, yes: bool, target: Target) -> None:
     """Delete files that no tag, branch or kept move refers to.
 
-    A file is deleted once it has been unreferenced for the time that the setting gc_grace_hours
-    says, so run it regularly. It never asks, as nothing can reach what it deletes.
+    A file is deleted once it has been unreferenced for gc_grace_hours, counted from the
+    first run that found it so. gc never asks, because nothing refers to what it deletes.
     """
     with app.open() as lake, app.progress("deleting", "files") as progress:
         done = lake.gc(dry_run=dry_run, progress=progress)
@@ -195,7 +195,8 @@ def retention(
 ) -> None:
     """Remove events older than a time span from the branch.
 
-    It is one move that `lakelog undo` takes back; files go later, by gc, once nothing names them.
+    The removal is one move that `lakelog undo` reverts. gc deletes the files once no kept
+    state refers to them.
     """
     if apply and dry_run:
         raise click.UsageError("--apply and --dry-run do not go together")

@@ -43,12 +43,17 @@ if __name__ == "__main__":
 """
 )
 @click.option("--print", "printed", is_flag=True, help="Print the SQL itself.")
-@click.option("--at", metavar="REF", shell_complete=complete_ref, help="A state other than now.")
+@click.option(
+    "--at",
+    metavar="REF",
+    shell_complete=complete_ref,
+    help="Use a tag, branch, snapshot or time instead of now.",
+)
 @click.option(
     "--format",
     type=click.Choice(("sql", "python", "files", "json", "table")),
     metavar="FORMAT",
-    help="Print sql, python, the Parquet files, all in json, or by default the ways there are.",
+    help="Print sql, python, the list of Parquet files, or all as json; by default, an overview.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
 def connect(app: App, printed: bool, at: str | None, format: str | None, as_json: bool) -> None:

@@ -34,7 +34,7 @@ _SIMILAR = ("pattern", "example", "events", "variants", "first", "last", "source
     "--by",
     multiple=True,
     metavar="NAME",
-    help="A column, data.FIELD, or content for all that an event says; may be repeated.",
+    help="A column, data.FIELD, or content for all of an event; may be repeated.",
 )
 @click.option(
     "--keep",
@@ -47,13 +47,13 @@ _SIMILAR = ("pattern", "example", "events", "variants", "first", "last", "source
     "--show",
     type=click.Choice(("duplicates", *_ONE, "similar")),
     default="duplicates",
-    help="What to list: the keys that are there more than once, the first, last or latest event of"
+    help="What to list: the keys that occur more than once, the first, last or latest event of"
     " each key, or near-duplicates of a text.",
 )
 @click.option(
-    "--nulls", is_flag=True, help="Compare events that lack some of it, too: a null equals a null."
+    "--nulls", is_flag=True, help="Compare events with missing values, too: null equals null."
 )
-@click.option("-n", "limit", type=click.IntRange(min=1), metavar="N", help="List the first N only.")
+@click.option("-n", "limit", type=click.IntRange(min=1), metavar="N", help="List at most N.")
 @click.option("--dry-run", is_flag=True, help="List exactly the events that --apply would remove.")
 @click.option("--apply", is_flag=True, help="Remove them, after asking.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -72,9 +72,9 @@ def dedupe(
 ) -> None:
     """Find duplicate events, and keep one of each.
 
-    Events are duplicates if all that --by names is equal; an event that lacks a part of it is no
-    duplicate, unless --nulls is given. Removing is one move that `lakelog undo` takes back; the
-    other events keep their seq.
+    Events are duplicates if they agree in everything that --by names. An event that lacks
+    one of these is not a duplicate, unless --nulls is given. The removal is one move that
+    `lakelog undo` reverts; the other events keep their seq.
     """
     if not by:
         raise click.UsageError("nothing to dedupe by: name columns or fields with --by")

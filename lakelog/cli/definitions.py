@@ -116,7 +116,7 @@ def list_formats(app: App, target: Target) -> None:
     help="Read it as this format: a name, or your own pattern.",
 )
 @with_rules
-@click.option("--source", metavar="NAME", help="As if it were ingested with this --source.")
+@click.option("--source", metavar="NAME", help="Parse it as if ingested with this --source.")
 @click.option(
     "-n",
     "--lines",
@@ -124,9 +124,9 @@ def list_formats(app: App, target: Target) -> None:
     show_default=True,
     type=click.IntRange(1),
     metavar="N",
-    help="Show what becomes of the first N lines or records.",
+    help="Number of lines or records to show.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The outcome as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def test_format(
     app: App,
     file: str,
@@ -138,9 +138,9 @@ def test_format(
 ) -> None:
     """Show how the first lines of FILE (- is stdin) are parsed.
 
-    Which format was chosen and why, which others fit, and of each line every
-    column and field, or why it would go to quarantine. Nothing is stored, and
-    no lake is needed.
+    Prints which format was chosen and why, which others match, and for each line every
+    column and field, or the reason why it would be quarantined. Stores nothing and needs no
+    lake.
     """
     said, own = definition_of(form, rules), formats_at(app)
     asked = kept.resolve(said.spelled(), own) if said is not None else None
@@ -199,9 +199,9 @@ def add_format(
 ) -> None:
     """Add a format to the lake, for files by name or by --source.
 
-    Whoever opens the lake then reads them so: ingest, watch, dump, audit and
-    `quarantine replay`. Without --for and --source it is read by its name only:
-    --format NAME. A rollback does not take it away.
+    From then on, ingest, watch, dump, audit and `quarantine replay` use it for these files,
+    whoever opens the lake. Without --for and --source, it is used only as --format NAME. A
+    rollback does not remove it.
     """
     said = definition_of(form, rules) or Definition()
     made = LakeFormat(replace(said, name=name), globs, sources)
@@ -334,7 +334,7 @@ def _outcome_words(outcome: Outcome, room: int) -> list[str]:
         return words
     fields = {name: _shown(value) for name, value in outcome.event.items()}
     if outcome.timeless:
-        fields["time"] += "  (of ingest: the line has none)"
+        fields["time"] += "  (time of ingest)"
     data = outcome.data if isinstance(outcome.data, dict) else {"": outcome.data}
     fields |= {f"data.{n}".rstrip("."): cell(v) for n, v in data.items() if v is not None}
     if "level" in data and "level" not in outcome.event:

@@ -53,7 +53,7 @@ _OF_ONE = "SELECT time, type, data FROM events WHERE subject = 'ep_004215' ORDER
     "path",
     type=click.Path(),
     metavar="FILE",
-    help="Take these JSON lines; without it the demo makes 60,000 events of its own.",
+    help="Use these JSON lines; by default, the demo generates 60,000 events.",
 )
 @click.option(
     "--lake",
@@ -61,7 +61,7 @@ _OF_ONE = "SELECT time, type, data FROM events WHERE subject = 'ep_004215' ORDER
     type=click.Path(),
     metavar="DIR",
     allow_from_autoenv=False,
-    help="Make the lake here, and keep it.",
+    help="Create the lake here, and keep it.",
 )
 @click.option("--keep", is_flag=True, help="Keep the lake, as ./demo-lake.")
 def demo(app: App, path: str | None, place: str | None, keep: bool) -> None:

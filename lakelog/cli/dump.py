@@ -69,8 +69,8 @@ def dump(
 ) -> None:
     """Watch a directory of logs and back its files up, until Ctrl-C or SIGTERM.
 
-    Each line becomes an event, once. `lakelog watch` does the same with more
-    choices; `lakelog tail`, `sql` and `backups` show what came of it.
+    Each line becomes an event, once. `lakelog watch` does the same with more options;
+    `lakelog tail`, `sql` and `backups` show the result.
     """
     if redis_url is not None:
         app.say(NO_REDIS)

@@ -38,7 +38,7 @@ from lakelog.export.tables import SHARD_ROWS
     "--format",
     "form",
     type=FormatChoice(FORMATS),
-    help="By default set by the extension, or parquet.",
+    help="By default that of the extension, or parquet.",
 )
 @click.option(
     "--partition-by",
@@ -51,7 +51,7 @@ from lakelog.export.tables import SHARD_ROWS
     type=click.IntRange(1),
     default=SHARD_ROWS,
     metavar="N",
-    help="At most so many rows in a file of a directory; 1,000,000 by default.",
+    help="Maximum number of rows in a file of a directory; 1,000,000 by default.",
 )
 @click.option("--param", "params", multiple=True, metavar="K=V", help="Value of $K in the query.")
 @click.option(
@@ -76,9 +76,9 @@ def export(
 
     A PATH that ends in .parquet, .csv, .jsonl or .arrow (or .csv.gz, .jsonl.zst)
     is one file; any other, or one that ends in /, is a directory of shards such
-    as `part-00000-of-00003.parquet`. Rows stream, so memory stays bounded. A
-    file or directory appears whole or not at all. The table `events` is written
-    without lakelog's own bookkeeping events; a query has what it asks for.
+    as `part-00000-of-00003.parquet`. Rows are streamed in bounded memory, and a file or
+    directory appears complete or not at all. The table `events` is written without the
+    events that lakelog itself appends; a query may select them.
     """
     columns = [name.strip() for name in by.split(",") if name.strip()] if by else []
     try:

@@ -31,7 +31,9 @@ SMALL = 1_000_000
     lakelog log --json | jq '.[] | select(.op == "rollback")'
 """
 )
-@click.option("-n", "limit", type=click.IntRange(min=0), metavar="N", help="The newest N only.")
+@click.option(
+    "-n", "limit", type=click.IntRange(min=0), metavar="N", help="List at most the newest N."
+)
 @with_output
 def log(app: App, limit: int | None, target: Target) -> None:
     """List the moves of the branch, newest first.
@@ -58,7 +60,7 @@ def log(app: App, limit: int | None, target: Target) -> None:
 def show(app: App, ref: str | None, target: Target) -> None:
     """Describe one state of the lake: who made it, when, and what it holds.
 
-    Without REF it is the newest published one of the branch.
+    Without REF, the newest published state of the branch.
     """
     with app.open() as lake:
         view = lake.at(ref or app.branch)
@@ -98,8 +100,9 @@ def diff(
 ) -> None:
     """Compare states A and B: events by type, segments, and behaviour.
 
-    Without B, A is compared with the branch as it is now. Behaviour compares the
-    events that only one state has; where it has none of its own, all that it holds.
+    Without B, A is compared with the branch as it is now. Behaviour is compared on the
+    events that only one of the states has, or on all events of a state that has none of its
+    own.
     """
     with app.open() as lake:
         found = lake.diff(a, b or app.branch)
@@ -132,14 +135,14 @@ def diff(
 """
 )
 @click.argument("ref", shell_complete=complete_ref)
-@click.option("--keep-cursors", is_flag=True, help="Followed sources go on where they are now.")
+@click.option("--keep-cursors", is_flag=True, help="Keep the read positions of ingested files.")
 @click.option("--verify", is_flag=True, help="Read every byte of that state first.")
 @with_output
 def rollback(app: App, ref: str, keep_cursors: bool, verify: bool, target: Target) -> None:
-    """Go back to a state. Deletes nothing, and can be undone.
+    """Return to a state. Nothing is deleted, and `lakelog undo` reverts it.
 
-    What is pending is published first, so it stays in the log. Cursors of followed sources go
-    back as well, so that they can be read again.
+    Pending events are published first, so that they stay in the log. The read positions of
+    ingested files go back as well, so that the files can be ingested again.
     """
     with app.open() as lake:
         was = lake.count()
@@ -167,7 +170,7 @@ def rollback(app: App, ref: str, keep_cursors: bool, verify: bool, target: Targe
 def undo(app: App, force: bool, to_branch: str | None, target: Target) -> None:
     """Undo the last rollback, undo, snapshot, retention, dedupe or repair.
 
-    If events came after it, say what becomes of them: --force or --to-branch.
+    If events were published since, --force or --to-branch has to say what happens to them.
     """
     with app.open() as lake:
         state = lake.undo(force=force, to_branch=to_branch)

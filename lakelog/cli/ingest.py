@@ -47,10 +47,12 @@ _VARYING = re.compile(r"\b(byte|line|column|char|of|over|part) [\d,]+|'.*'")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
 @with_pattern
 @click.option(
-    "--source", metavar="NAME", help="The source of events without one; keeps equal files apart."
+    "--source",
+    metavar="NAME",
+    help="Source of events that name none; equal files of two sources are both ingested.",
 )
 @click.option("--dry-run", is_flag=True, help="Read and count, but store nothing.")
-@click.option("--json", "as_json", is_flag=True, help="The outcome of each file as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result of each file as JSON.")
 def ingest(
     app: App,
     paths: tuple[str, ...],
@@ -61,15 +63,14 @@ def ingest(
 ) -> None:
     """Load files, directories, patterns or stdin (-), each row exactly once.
 
-    The format is detected by content: JSON lines and documents, CSV and TSV,
-    Parquet, Arrow, access logs (a LogFormat is --format access:...), syslog,
-    logfmt, Zeek, W3C, auditd, Kubernetes, OOS lines, Elasticsearch _bulk and
-    the logs of many programs; text may be packed (.gz, .zst, .xz, .bz2).
+    The format is detected by content: JSON lines and documents, CSV and TSV, Parquet,
+    Arrow, access logs (a LogFormat is --format access:...), syslog, logfmt, Zeek, W3C,
+    auditd, Kubernetes, OOS lines, Elasticsearch _bulk and the logs of many programs. Text
+    may be compressed (.gz, .zst, .xz, .bz2).
 
-    A file that was ingested before continues where it stopped, even under
-    another name. Lines that cannot be parsed go to quarantine. `lakelog formats
-    test FILE` shows what lines would become; `lakelog formats add` stores a
-    pattern of your own.
+    A file that was ingested before continues where it stopped, even under another name.
+    Lines that cannot be parsed go to quarantine. `lakelog formats test FILE` shows how
+    lines are parsed; `lakelog formats add` stores a pattern of your own.
     """
     started = time.monotonic()
     if not opening.is_lake(app.path) and not any(map(_is_there, paths)):
@@ -99,7 +100,7 @@ def ingest(
 )
 @click.argument("action", type=click.Choice(["list", "show", "replay", "drop"]))
 @click.option("--as", "form", type=InputFormat(), help="The format to try.")
-@click.option("--type", "type_", metavar="NAME", help="The type of events without one.")
+@click.option("--type", "type_", metavar="NAME", help="Type of events that name none.")
 @click.option("--dry-run", is_flag=True, help="Report what would happen.")
 @click.option("--yes", is_flag=True, help="Do not ask before dropping.")
 @with_output
@@ -114,9 +115,9 @@ def quarantine(
 ) -> None:
     """Show lines that could not be parsed, try them again, or drop them.
 
-    list counts them by file and reason, show gives them whole, replay stores
-    those that parse now (by the lake's own format for their file, if there is
-    one), drop removes all. Both can be undone.
+    list counts them by file and reason, and show prints them in full. replay parses them
+    again, by the lake's own format for their file if there is one, and stores those that
+    succeed. drop removes all. Both replay and drop can be undone.
     """
     with app.open() as lake:
         if action in ("list", "show"):

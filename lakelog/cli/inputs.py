@@ -117,7 +117,7 @@ _RULES = [
         "--zone",
         default="",
         metavar="ZONE",
-        help="The zone of times that name none, such as Europe/Berlin or +02:00.",
+        help="Time zone of times that name none, such as Europe/Berlin or +02:00.",
     ),
     click.option(
         "--level",

@@ -52,9 +52,11 @@ def snapshot(app: App, message: str, target: Target) -> None:
 )
 @click.argument("name", required=False, shell_complete=complete_ref)
 @click.argument("ref", required=False, shell_complete=complete_ref)
-@click.option("-m", "--message", default="", metavar="TEXT", help="Why it has a name.")
+@click.option("-m", "--message", default="", metavar="TEXT", help="The message.")
 @click.option("-l", "--list", "listing", is_flag=True, help="List the tags (also without NAME).")
-@click.option("-d", "--delete", is_flag=True, help="Remove the name; the state stays a while.")
+@click.option(
+    "-d", "--delete", is_flag=True, help="Delete the tag; its state is kept until gc removes it."
+)
 @with_output
 def tag(
     app: App,
@@ -95,11 +97,11 @@ def tag(
 )
 @click.argument("name", required=False, shell_complete=complete_branch)
 @click.argument("ref", required=False, shell_complete=complete_ref)
-@click.option("-m", "--message", default="", metavar="TEXT", help="Why it was started.")
+@click.option("-m", "--message", default="", metavar="TEXT", help="The message.")
 @click.option(
     "-l", "--list", "listing", is_flag=True, help="List the branches (also without NAME)."
 )
-@click.option("-d", "--delete", is_flag=True, help="End the branch; its log stays readable.")
+@click.option("-d", "--delete", is_flag=True, help="Delete the branch; its log stays readable.")
 @with_output
 def branch(
     app: App,
@@ -110,9 +112,10 @@ def branch(
     delete: bool,
     target: Target,
 ) -> None:
-    """Start a branch at the present state, or REF. Its events are its own.
+    """Create a branch at the present state, or at REF.
 
-    No event is copied. Choose the branch a verb works on with --branch NAME.
+    No event is copied, and events that are appended to one branch do not appear on others.
+    The option --branch NAME selects the branch that a verb works on.
     """
     _one_of(name, ref, listing, delete)
     with app.open() as lake:

@@ -37,7 +37,11 @@ def oos() -> None:
     help="One view only.",
 )
 @click.option(
-    "--window", default="24h", show_default=True, metavar="SPAN", help="The window of throughput."
+    "--window",
+    default="24h",
+    show_default=True,
+    metavar="SPAN",
+    help="Time window of the throughput view.",
 )
 @click.option("--now", metavar="TIME", help="End windows at TIME instead of now.")
 @with_output

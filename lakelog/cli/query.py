@@ -65,9 +65,10 @@ def sql(
 ) -> None:
     """Run SQL over the events, including those just appended.
 
-    Tables: events, quarantine, and "REF".events for every tag and branch. QUERY - or no query
-    reads it from stdin; on a terminal no query opens a shell. Several statements run in turn,
-    and a file gets the rows of the last. In JSON the column data is the JSON it holds.
+    Tables: events, quarantine, every view, and "REF".events for each tag and branch.
+    Without QUERY, a shell opens on a terminal; otherwise, and if QUERY is -, the query is
+    read from stdin. Several statements run in order, and -o writes the rows of the last. In
+    JSON output, data is nested as JSON.
     """
     start = time.monotonic()
     values = {k: value_of(v) for k, v in map(pair_of, params)}

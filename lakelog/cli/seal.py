@@ -16,9 +16,10 @@ _NICE = 19
 
 @verb(hidden=True)
 def seal(app: App) -> None:
-    """Publish what is pending, then merge, compact and collect what has come together.
+    """Publish pending events, then merge, compact and collect what is due.
 
-    Does nothing while another process does so. Failing is no matter: any process may seal.
+    Does nothing while another process is doing so. A failure is harmless, because any
+    process may seal.
     """
     with contextlib.suppress(OSError):
         os.nice(_NICE)

@@ -127,7 +127,7 @@ def _present(app: App) -> known.Settings:
 def _explained(row: dict[str, Any]) -> str:
     value, default = (f"{Count(v):,}" if isinstance(v, int) else v for v in _both(row))
     note = "" if value == default else f" (default {default})"
-    lead = f"{row['setting']:<15} {value:>13}  "
+    lead = f"{row['setting']:<19} {value:>13}  "
     room = max(terminal.width() - len(lead) - 1, 24)
     lines = textwrap.wrap(f"{row['meaning']}{note}", room) or [""]
     return lead + f"\n{' ' * len(lead)}".join(lines)

@@ -31,12 +31,17 @@ _BARS = 20
 """
 )
 @click.option("--columns", is_flag=True, help="Bytes of each column in the segments.")
-@click.option("--at", metavar="REF", shell_complete=complete_ref, help="A state other than now.")
+@click.option(
+    "--at",
+    metavar="REF",
+    shell_complete=complete_ref,
+    help="Use a tag, branch, snapshot or time instead of now.",
+)
 @with_output
 def stats(app: App, columns: bool, at: str | None, target: Target) -> None:
     """Count what the lake holds: events, segments, bytes.
 
-    It reads manifests and listings alone, so it is as fast at any size.
+    Reads only manifests and directory listings, so that it is fast at any size.
     """
     with app.open() as lake:
         found = lake.at(at).stats() if at else lake.stats()

@@ -96,14 +96,14 @@ def init(app: App, kind: str, out: str | None) -> None:
     type=click.Path(),
     required=True,
     metavar="DIR",
-    help="A directory that is empty or not there yet; it appears whole or not at all.",
+    help="A new or empty directory; it appears complete or not at all.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was built as JSON.")
 def export(app: App, recipe: str, out: str, as_json: bool) -> None:
     """Build a training set from a recipe.
 
-    Exits with 3 if the finished files leak nevertheless; they are kept, and
-    certificate.json names the leaks.
+    Exits with 3 if leaks are found in the finished files. The files are kept, and
+    certificate.json lists the leaks.
     """
     started = time.monotonic()
     with app.open() as lake, app.progress("train", "s") as progress:
@@ -171,8 +171,9 @@ def _conclude(app: App, certificate: leaks.Certificate) -> None:
 def check(app: App, path: str, against: str | None, near: float | None, target: Target) -> None:
     """Look for leaks in the files of an export; no lake is needed.
 
-    Leaks are equal or nearly equal rows, groups and times in two splits, columns
-    that give the label away, and files that were changed. Exits with 3 on a leak.
+    Leaks are equal or nearly equal rows in two splits, groups in two splits, rows on the
+    wrong side of the cutoff, columns that reveal the label, and modified files. Exits with
+    3 on a leak.
     """
     with app.progress("checking") as progress:
         progress(0)
@@ -207,8 +208,8 @@ def _words_of(found: leaks.Certificate) -> str:
 def rebuild(app: App, path: str, out: str | None, logical: bool, target: Target) -> None:
     """Rebuild an export from its snapshot and compare the two.
 
-    The same library versions give the same bytes; with others it says which
-    differ and compares rows. Exits with 3 if it is not the same.
+    With the same library versions the files are identical; otherwise the versions that
+    differ are listed, and rows are compared. Exits with 3 if the two differ.
     """
     started = time.monotonic()
     with app.open() as lake, app.progress("rebuild", "s") as progress:

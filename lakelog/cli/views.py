@@ -40,7 +40,10 @@ _LISTED = ("view", "about", "params", "version", "from")
 """
 )
 @click.option(
-    "--at", metavar="REF", shell_complete=complete_ref, help="List those of a tag, branch or time."
+    "--at",
+    metavar="REF",
+    shell_complete=complete_ref,
+    help="List the views of a tag, branch or time.",
 )
 @with_output
 def views(app: App, at: str | None, target: Target) -> None:
@@ -74,9 +77,9 @@ def views(app: App, at: str | None, target: Target) -> None:
     "--param", "params", multiple=True, metavar="K=V", help="Value of a parameter of the view."
 )
 @click.option(
-    "--since", metavar="TIME", help="Only events from then on: a time, or 2h for two hours ago."
+    "--since", metavar="TIME", help="Only events since TIME: a time, or 2h for two hours ago."
 )
-@click.option("--until", metavar="TIME", help="Only events before then.")
+@click.option("--until", metavar="TIME", help="Only events before TIME.")
 @click.option(
     "--at",
     metavar="REF",
@@ -99,11 +102,10 @@ def view(
 ) -> None:
     """Query the view NAME, or create, drop or show the definition of one.
 
-    FILE is one SELECT over events, or incremental: sections `-- map` over
-    segment, `-- merge` over partials and `-- finish` over state, whose state is
-    kept, so that only what is new is computed; `-- totals` may add the state
-    up for finish (`lakelog view show status` prints one to copy). It is tried
-    both ways on a sample before it is kept.
+    FILE is one SELECT over events. A view that reads only new events has the sections `--
+    map` over segment, `-- merge` over partials and `-- finish` over state; `-- totals` may
+    sum the state for finish (`lakelog view show status` prints an example). Both kinds are
+    checked on a sample before they are stored.
     """
     given = dict(map(pair_of, params))
     action = words[0] if words and words[0] in _ACTIONS else None

@@ -65,21 +65,21 @@ WantedBy=multi-user.target
     help="Names to follow, all by default; their rotated and compressed copies, too.",
 )
 @with_pattern
-@click.option("--source", metavar="NAME", help="The source of events without one.")
+@click.option("--source", metavar="NAME", help="Source of events that name none.")
 @click.option(
     "--interval",
     default=INTERVAL,
     show_default=True,
     metavar="SECONDS",
     type=click.FloatRange(0.1),
-    help="Time between scans; a fifth of it where the system sends notifications.",
+    help="Time between scans; five times that where the file system sends notifications.",
 )
 @click.option(
     "--poll", is_flag=True, help="Poll only; for network mounts, which send no notifications."
 )
 @click.option("--once", is_flag=True, help="Ingest what is there, then exit.")
 @click.option("--status", is_flag=True, help="Show what the watcher of this lake is doing.")
-@click.option("--json", "as_json", is_flag=True, help="The status as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 @click.option("--print-unit", is_flag=True, help="Print a systemd unit that does the same.")
 @with_backups
 def watch(
@@ -259,9 +259,10 @@ def _show_status(app: App, as_json: bool) -> None:
 
 
 def _words(found: dict[str, Any]) -> str:
-    state = f"running, process {found['pid']}" if found["running"] else "not running"
+    started = found["started"]
+    is_running = f"running since {started}, process {found['pid']}"
     lines = [
-        f"{state}, since {found['started']}",
+        is_running if found["running"] else f"not running; last started {started}",
         f"  watches      {', '.join(found['roots'])}",
         f"  files        {found['files']:,}",
         f"  events       {found['events']:,}; {found['quarantined']:,} lines quarantined",

@@ -44,7 +44,8 @@ _SHOWN_BY = "SELECT * FROM quarantine shows them"
 def init(app: App, directory: str | None, settings: tuple[str, ...]) -> None:
     """Create a lake in a new or empty directory.
 
-    Without DIR it is the directory of --lake. `append` makes a lake too where there is none.
+    Without DIR, the directory is that of --lake. `append`, `ingest` and `watch` create a
+    lake if there is none.
     """
     wanted = parse(dict(pair_of(s) for s in settings))
     store = opening.create(directory or app.path, wanted)
@@ -65,19 +66,19 @@ def init(app: App, directory: str | None, settings: tuple[str, ...]) -> None:
     type=click.Choice(["content"]),
     help="Store an event only if no equal one is stored.",
 )
-@click.option("--type", "kind", metavar="NAME", help="The type of events without one.")
-@click.option("--source", metavar="NAME", help="The source of events without one.")
+@click.option("--type", "kind", metavar="NAME", help="Type of events that name none.")
+@click.option("--source", metavar="NAME", help="Source of events that name none.")
 def append(
     app: App, pairs: tuple[str, ...], dedupe: str | None, kind: str | None, source: str | None
 ) -> None:
     """Store events durably: JSON lines on stdin, or one event from KEY=VALUE.
 
-    Lines are stored as they arrive, a thousand at a time at most. A bad line stops nothing: it
-    goes to quarantine with its offset and the reason, and the exit code is 1. A pretty-printed
-    array, {"Records": [...]} or object works as well.
+    Lines are stored as they arrive, at most a thousand at a time. A bad line does not stop
+    the run: it goes to quarantine with its offset and the reason, and the exit code is 1.
+    An array, an object over several lines and {"Records": [...]} are accepted, too.
 
-    KEY is a column or anything else, which goes into data; so do dotted keys: data.a.b=1. VALUE
-    is JSON if it parses, else text.
+    KEY is a column; any other key goes into data, and dots nest: data.a.b=1. VALUE is JSON
+    if it parses, otherwise text.
     """
     event = None if pairs in ((), ("-",)) else event_of(pairs)
     if event is not None:
