@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
+# What builds the documentation is installed when first needed: tests need none of it.
+WRITER := .venv/.docs
 # Peers of the benchmarks live apart: lakelog needs none of them.
 PEERS  := .venv-peers
 WANTED := benchmarks/peers/requirements.txt
@@ -18,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check bench targets format lint types clean torture coverage
+.PHONY: help demo test check docs bench targets format lint types clean torture coverage
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -32,6 +34,11 @@ test: $(READY) ## run the tests on two processes
 	@PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m pytest -q -n 2
 
 check: lint types test ## format, lint, types and tests: what CI runs
+
+docs: $(WRITER) ## build the documentation into build/docs; a warning is an error
+	@echo "==> documentation in build/docs"
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs 2 \
+	  -c docs -d build/doctrees . build/docs
 
 bench: $(READY) $(PEERS)/.ready ## measure against peers in 15 minutes; QUICK=1 in 3, RESUME=1
 	@$(BIN)/python -m benchmarks.peers --python $(PEERS)/bin/python \
@@ -76,6 +83,15 @@ $(READY): pyproject.toml $(wildcard uv.lock)
 	  uv sync --quiet --extra dev; \
 	else \
 	  $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet -e '.[dev]'; \
+	fi
+	@touch $@
+
+$(WRITER): $(READY)
+	@echo "==> what builds the documentation, in .venv"
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv sync --quiet --extra dev --extra docs; \
+	else \
+	  $(BIN)/python -m pip install --quiet -e '.[dev,docs]'; \
 	fi
 	@touch $@
 

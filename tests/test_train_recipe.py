@@ -104,8 +104,8 @@ def test_a_recipe_that_is_not_there_or_no_toml(home: Path) -> None:
 
 
 def test_every_key_is_documented() -> None:
-    """TRAINING.md names every section and key of the grammar, and every shape."""
-    page = (Path(__file__).resolve().parent.parent / "TRAINING.md").read_text()
+    """The guide names every section and key of the grammar, and every shape."""
+    page = (Path(__file__).resolve().parent.parent / "docs" / "training.md").read_text()
     for section, keys in KEYS.items():
         assert f"`[{section}]`" in page
         assert not [key for key in keys if f"`{key}`" not in page]
