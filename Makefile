@@ -36,7 +36,7 @@ test: $(READY) ## run the tests on two processes
 check: lint types test ## format, lint, types and tests: what CI runs
 
 docs: $(WRITER) ## build the documentation into build/docs; a warning is an error
-	@echo "==> documentation in build/docs"
+	@echo "==> documentation: build/docs/docs/index.html"
 	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs 2 \
 	  -c docs -d build/doctrees . build/docs
 

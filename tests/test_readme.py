@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import lakelog
 from tests.support import pages
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -137,3 +138,20 @@ def test_the_index_of_the_documentation_lists_every_document() -> None:
     listed = set(INDEX.read_text("utf-8").split())
     wanted = {os.path.relpath(page.with_suffix(""), INDEX.parent) for page in DOCUMENTS}
     assert wanted - {"index"} <= listed
+
+
+def test_the_reference_has_every_public_name() -> None:
+    """A name that a program may import is described on the built pages."""
+    page = (ROOT / "docs" / "api.rst").read_text("utf-8")
+    described = set(re.findall(r"::\s+lakelog\.(?:\w+\.)*(\w+)$", page, re.MULTILINE))
+    described |= {*dir(lakelog.errors), "__version__", "views"}
+    assert set(lakelog.__all__) | {"train"} <= described
+
+
+def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
+    """What `make docs` does, where its generator is installed."""
+    pytest.importorskip("sphinx", reason="NOT TESTED: Sphinx is not installed (make docs)")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-c", ROOT / "docs", ROOT, tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "docs" / "api.html").exists()
