@@ -24,11 +24,13 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import zstandard
 
 import lakelog
 from lakelog.errors import Damaged, FormatTooNew, UnknownRef
 from lakelog.event import parse_time, to_micros
-from lakelog.store import compact, disk, document, engine, history, opening, rows, seal
+from lakelog.store import compact, disk, document, engine, history, manifest, opening, rows, seal
+from lakelog.store import wal as wal_format
 from lakelog.store.publish import Change, publish
 from lakelog.store.tail import Tail
 from tests.golden import make
@@ -168,6 +170,72 @@ def unknown(path: str) -> None:
         Path(path, folder, ".tmp-0123").write_bytes(b"unfinished")
     hint = Path(path, "refs/heads/main/hint")
     hint.write_bytes(hint.read_bytes().replace(b'"number":', b'"number":9'))
+
+
+@case
+def handmade(path: str) -> None:
+    """What the format allows and lakelog does not write: ids in a frame that is not keyed, a key
+    beside an id, a frame both keyed and quarantined; and every other spelling of a member."""
+    lakes.opened(path).close()
+    frames: list[tuple[int, list[bytes]]] = [
+        (0, [b'{"time":"2026-01-01T00:00:00Z","type":"UNKEYED","id":"1"}'] * 2),
+        (0, [b'{"time":"2026-01-01T00:00:00Z","type":"UNKEYED","key":"%024d"}' % 1] * 2),
+        (
+            1,
+            [
+                b'{"time":"2026-01-01T00:00:00Z","type":"KEY","id":"1","key":"%024d"}' % n
+                for n in (1, 2, 1)
+            ],
+        ),
+        (5, [b'{"origin":"a.log","position":7,"reason":"bad","line":"{","id":"1"}'] * 2),
+        (
+            0,
+            [
+                b'{"timestamp":"2026-01-01T00:00:00.5Z","event_type":"A","content_type":"c"}',
+                b'{"ts":"2026-01-01T00:00:00.123456Z","item_id":"s","type":"B","level":null}',
+                b'{"@timestamp":"2026-01-01T00:00:00Z","type":"C","data":null}',
+                b'{"time":"2026-01-01T00:00:00Z","type":"D","message":"\\"data\\":1"'
+                b',"data":[1.0, 2]}',
+            ],
+        ),
+    ]
+    header = wal_format.Header(
+        json.loads(Path(path, "lakelog.json").read_bytes())["lake"],
+        "main",
+        "b" * 32,
+        0,
+        0,
+        (),
+        "example",
+        1,
+        disk.now_us(),
+    )
+    data, position = wal_format.encode_header(header), 0
+    compressor = zstandard.ZstdCompressor()
+    for sequence, (flags, lines) in enumerate(frames):
+        data += wal_format.encode_frame(lines, sequence, flags, position, disk.now_us(), compressor)
+        position += len(lines)
+    Path(path, "wal/main").mkdir(parents=True, exist_ok=True)
+    Path(path, f"wal/main/{'b' * 32}-000000.jsonl.zst").write_bytes(data)
+
+
+@case
+def removed(path: str) -> None:
+    """Segments that pages add and the manifest's recent entries remove; one is added again, and an
+    entry of an unknown kind has the key of another."""
+    with lakes.opened(path) as lake:
+        segments = [lakes.tiny_segment(lake, f"S{n}") for n in range(18)]
+        publish(lake.store, "main", lambda *_: Change("ingest", entries=tuple(segments)))
+        state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
+        entries = lake.store.manifests.entries(state)
+        steps: list[tuple[Any, ...]] = [
+            tuple(map(manifest.removal, entries[:3])),
+            (entries[1],),
+            ({"add": "later", "key": entries[5]["key"], "kind": "events"},),
+            ({"del": "later", "key": entries[6]["key"]},),
+        ]
+        for step in steps:
+            publish(lake.store, "main", lambda *_, step=step: Change("later", entries=step))
 
 
 def base(path: str) -> None:
