@@ -21,7 +21,7 @@ copyright = "the authors of lakelog"
 release = version = lakelog.__version__
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**", "benchmarks/*.md"]
-exclude_patterns = ["docs/conf.py"]
+exclude_patterns = ["docs/conf.py", "docs/reader-node/node_modules"]
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 html_theme = "furo"
 html_title = f"lakelog {version}"
