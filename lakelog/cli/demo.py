@@ -92,26 +92,26 @@ class Tour:
     def run(self) -> None:
         """Take the tour."""
         first = len(self._lines) - len(self._lines) // LATER
-        self._title(f"{WRITERS} processes append {first:,} events, while another one asks")
+        self._title(f"{WRITERS} processes append {first:,} events, while another one queries")
         self._collect(self._lines[:first])
-        self._title("Ask anything; the newest events are in the answer")
+        self._title("Query with SQL; the newest events are included")
         self._show("sql", _BY_TYPE)
         self._show("sql", _WORST)
         self._title("Give this state a name, then go on")
         self._show("tag", "before", "-m", "all is well")
-        self._title("Files go in at bulk speed, each row once; a bad line never stops them")
+        self._title("Load a file at bulk speed, each row once; a bad line does not stop it")
         self._ingest(self._lines[first:])
         self._show("quarantine", "list")
         self._show("sql", _OF_ONE)
         self._show("snapshot", "-m", "the last sixth")
         self._show("diff", "before")
-        self._title("One flipped bit in a copy of the lake does not go unnoticed")
+        self._title("A single flipped bit in a copy of the lake is noticed")
         self._damage()
         self._title("Go back, and undo it")
         self._show("rollback", "before", "--verify")
         self._show("undo")
         self._show("log", "-n", "5")
-        self._title("What it takes")
+        self._title("Look at the result")
         self._show("stats")
         _print(f"\n{time.monotonic() - self._start:.0f} seconds. Next: lakelog -h")
 
@@ -139,9 +139,9 @@ class Tour:
         """Say what became of lines that are no new events."""
         [(bad,)] = lake.sql("SELECT count(*) FROM quarantine").fetchall()
         if bad:
-            _print(f"    {many(bad, 'line')} no event: SELECT * FROM quarantine")
+            _print(f"    {many(bad, 'line')} in quarantine: SELECT * FROM quarantine")
         if known := given - bad - lake.count():
-            _print(f"    {many(known, 'line')} with an id that was there already")
+            _print(f"    {many(known, 'line')} with an id that is stored already")
 
     def _count(self, lake: lakes.Lake) -> None:
         query = "SELECT count(*) FROM events"
