@@ -145,7 +145,7 @@ def packages(npm: str) -> Path:
 def test_the_javascript_reader_gives_the_answers(
     name: str, tmp_path: Path, program: list[str]
 ) -> None:
-    """The reader of docs/reader-node, written from FORMAT.md, gives the answers of the kit."""
+    """The reader of docs/reader-node, which follows FORMAT.md, gives the answers of the kit."""
     path = kit.unpack(name, str(tmp_path))
     done = subprocess.run([*program, path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

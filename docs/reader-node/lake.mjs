@@ -1,4 +1,4 @@
-// A reader of lakes, written from FORMAT.md alone; the numbers (F3.4) are those of its statements.
+// A reader of lakes that follows FORMAT.md; the numbers (F3.4) are those of its statements.
 //
 //     const lake = new Lake('/path/to/lake')
 //     const { events, quarantine } = await lake.rows('main')
