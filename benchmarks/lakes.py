@@ -24,11 +24,11 @@ import zstandard
 from benchmarks import gen, measure
 from lakelog.event import encode
 from lakelog.settings import DEFAULTS, Settings, parse
-from lakelog.store import disk, document, idrun, opening, segment, wal
+from lakelog.store import bootstrap, disk, document, identity_run, segment, wal
 from lakelog.store import rows as rows_module
-from lakelog.store.engine import connect
+from lakelog.store.bootstrap import Store
+from lakelog.store.connection import connect
 from lakelog.store.manifest import Entry
-from lakelog.store.opening import Store
 from lakelog.store.publish import Change, publish, run_maintenance
 
 ROWS = 50
@@ -44,7 +44,7 @@ def segmented(count: int, per_move: int = PER_MOVE) -> Path:
     """Return a kept lake of `count` segments; copy it before changing it."""
 
     def make(root: Path) -> None:
-        store = opening.create(str(root), parse(QUIET))
+        store = bootstrap.create(str(root), parse(QUIET))
         for first in range(0, count, per_move):
             add_segments(store, first, min(per_move, count - first))
 
@@ -68,13 +68,13 @@ def filled(count: int, batch: int = 1_000, *, settled: bool = True) -> Path:
 
 def with_ids(root: Path, count: int) -> None:
     """Make a lake whose history holds `count` ids, in runs such as merging leaves behind."""
-    store = opening.create(str(root), parse(QUIET))
+    store = bootstrap.create(str(root), parse(QUIET))
     random = np.random.default_rng(7)
     with unsynced():
         for size in run_sizes(count):
             high = random.integers(0, 2**64, size, dtype=np.uint64)
             low = random.integers(0, 2**32, size, dtype=np.uint32)
-            run = idrun.write(store.layout, high, low, disk.random_hex())
+            run = identity_run.write(store.layout, high, low, disk.random_hex())
             publish(store, "main", lambda *_, run=run: Change("seal", ids_add=(run,)))
 
 
@@ -121,7 +121,7 @@ def template() -> pa.Table:
     text = b"\n".join(lines) + b"\n"
     payload = zstandard.ZstdCompressor().compress(text)
     frame = wal.Frame("0" * 32, 0, len(lines), 0, 0, 0, len(text), payload)
-    layout = opening.Layout(str(measure.WORK / "template"))
+    layout = bootstrap.Layout(str(measure.WORK / "template"))
     return rows_module.events(connect(layout, DEFAULTS), [frame]).combine_chunks()
 
 
@@ -139,7 +139,7 @@ def batches(count: int, size: int, **more: Any) -> Iterator[list[gen.Event]]:
 
 def new(root: Path, settings: dict[str, object] | None = None) -> Store:
     """Make an empty lake at `root`."""
-    return opening.create(str(root), parse(settings or {}, Settings()))
+    return bootstrap.create(str(root), parse(settings or {}, Settings()))
 
 
 def kept(name: str, make: Callable[[Path], None]) -> Path:
@@ -161,7 +161,7 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
 def copy(source: Path, target: Path) -> Path:
     """Copy a kept lake, synced, its segments marked as verified like those of the original."""
     shutil.copytree(source, target)
-    store = opening.load(str(target))
+    store = bootstrap.load(str(target))
     disk.unlink(store.layout.marks)
     state = store.manifests.load(store.refs.head("main").move.snapshot)
     keys = [e["key"] for e in store.manifests.entries(state)]

@@ -13,7 +13,7 @@ import lakelog
 from benchmarks import gen, measure
 from benchmarks.measure import Scale, child, directory, interleave, percentile
 from benchmarks.report import Row, Target
-from lakelog.analyze.lookups import Lookups
+from lakelog.compat.lookups import Lookups
 
 CLAIMED = 10_000
 LIMIT = 100

@@ -9,9 +9,9 @@ from benchmarks import lakes
 from benchmarks.history import FEW
 from benchmarks.measure import Scale, directory, percentile, seconds
 from benchmarks.report import Row, Target
-from lakelog.store import manifest, opening
+from lakelog.store import bootstrap, manifest
+from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry
-from lakelog.store.opening import Store
 from lakelog.store.publish import Change, publish, run_maintenance
 
 Pairs = list[tuple[float, float]]
@@ -40,7 +40,7 @@ def _round(scale: Scale) -> tuple[Pairs, Pairs]:
         stores, entries = [], []
         for name, count, per_move in (("few", FEW, 1), ("many", scale.many, lakes.PER_MOVE)):
             lakes.copy(lakes.segmented(count, per_move), root / name)
-            store = opening.load(str(root / name))
+            store = bootstrap.load(str(root / name))
             stores.append(store)
             with lakes.unsynced():
                 entries.append(list(lakes.make_segments(store, scale.many, scale.commits)))

@@ -13,9 +13,9 @@ from benchmarks import lakes
 from benchmarks.measure import Scale, child, directory, seconds
 from benchmarks.report import Row, Target
 from lakelog.settings import parse
-from lakelog.store import compact, disk, gc, manifest, opening
+from lakelog.store import bootstrap, compact, disk, gc, manifest
+from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry
-from lakelog.store.opening import Store
 from lakelog.store.publish import Change, grow, publish, run_maintenance
 
 _TOGETHER = 256
@@ -232,7 +232,7 @@ def history(count: int) -> Path:
     def make(root: Path) -> None:
         # All states are kept: those of a lake of an earlier run would thin out meanwhile.
         settings: dict[str, object] = {**lakes.QUIET, "history_dense_hours": 1_000}
-        store = opening.create(str(root), parse(settings))
+        store = bootstrap.create(str(root), parse(settings))
         live: list[Entry] = []
         with lakes.unsynced():
             for number, entry in enumerate(_entries(store, count)):

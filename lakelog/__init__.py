@@ -14,15 +14,15 @@ from lakelog.errors import Damaged, LakelogError
 from lakelog.fields import Event
 from lakelog.lake import Lake, open
 from lakelog.lazy import Lazy
+from lakelog.pinned import View
 from lakelog.settings import Settings
 from lakelog.store.writer import Receipt
-from lakelog.view import View
 
 if TYPE_CHECKING:
     from lakelog import views
     from lakelog.analyze import dedupe
-    from lakelog.collect.dump import LogEntry as LogEntry
-    from lakelog.collect.dump import OMEGALogManager as OMEGALogManager
+    from lakelog.compat.dump import LogEntry as LogEntry
+    from lakelog.compat.dump import OMEGALogManager as OMEGALogManager
     from lakelog.dbapi import connect
     from lakelog.query.relation import Relation
     from lakelog.store.history import Diff, Snapshot
@@ -47,9 +47,9 @@ __all__ = [
 ]
 
 _OLD_NAMES = {
-    "LogEntry": "lakelog.collect.dump",
-    "OMEGALogManager": "lakelog.collect.dump",
-    "get_views": "lakelog.analyze.oosviews",
+    "LogEntry": "lakelog.compat.dump",
+    "OMEGALogManager": "lakelog.compat.dump",
+    "get_views": "lakelog.compat.oos_views",
 }
 """Public names of older systems, and where they live now; they load when asked for."""
 

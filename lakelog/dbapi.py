@@ -34,7 +34,7 @@ from lakelog.errors import InvalidName, LakelogError, QueryFailed, UnknownRef
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from lakelog.view import View
+    from lakelog.pinned import View
 
 apilevel = "2.0"
 threadsafety = 1

@@ -15,11 +15,11 @@ from lakelog.event import encode, plain
 from lakelog.exact import parse_value
 from lakelog.fields import Event, Events
 from lakelog.lazy import Lazy
+from lakelog.pinned import View
 from lakelog.settings import Settings, parse, span_us, to_dict
-from lakelog.store import disk, opening, wal
-from lakelog.store.opening import Store
+from lakelog.store import bootstrap, disk, wal
+from lakelog.store.bootstrap import Store
 from lakelog.store.writer import Receipt, Writer
-from lakelog.view import View
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,27 +29,18 @@ if TYPE_CHECKING:
     from lakelog.ingest import ingest
     from lakelog.query import behaviour, follow, frames
     from lakelog.query.relation import Relation
-    from lakelog.store import (
-        compact,
-        gc,
-        history,
-        hotcopy,
-        repair,
-        resolve,
-        retention,
-        seal,
-        stats,
-        verify,
-    )
+    from lakelog.repair import repair, verify
+    from lakelog.store import compact, gc, history, hotcopy, resolve, retention, seal, stats
     from lakelog.store.refs import Head, Tag
     from lakelog.views import tables
 else:
     ingest, tables = Lazy("lakelog.ingest.ingest"), Lazy("lakelog.views.tables")
     behaviour, follow = Lazy("lakelog.query.behaviour"), Lazy("lakelog.query.follow")
     frames, export = Lazy("lakelog.query.frames"), Lazy("lakelog.export.export")
-    compact, gc, history, hotcopy, repair, resolve, retention, seal, stats, verify = (
-        Lazy(f"lakelog.store.{room}")
-        for room in "compact gc history hotcopy repair resolve retention seal stats verify".split()
+    repair, verify = Lazy("lakelog.repair.repair"), Lazy("lakelog.repair.verify")
+    compact, gc, history, hotcopy, resolve, retention, seal, stats = (
+        Lazy(f"lakelog.store.{name}")
+        for name in "compact gc history hotcopy resolve retention seal stats".split()
     )
 
 Progress = Callable[[int, int], None]
@@ -69,11 +60,11 @@ def open(
     LakeNotFound, UnknownRef for no such branch, DamagedLake, FormatTooNew, UnsupportedStore.
     """
     path = os.fspath(path)
-    if create and not opening.is_lake(path):
+    if create and not bootstrap.is_lake(path):
         wanted = to_dict(settings) if isinstance(settings, Settings) else settings or {}
-        store = opening.create_or_load(path, parse(wanted))
+        store = bootstrap.create_or_load(path, parse(wanted))
     else:
-        store = opening.load(path)
+        store = bootstrap.load(path)
     lake = Lake(store, branch)
     if lake._life is None:
         raise store.refs.no_branch(branch)

@@ -19,8 +19,8 @@ import lakelog
 from lakelog.cli import cli
 from lakelog.errors import InvalidSetting
 from lakelog.ingest import batch, quarantine, source, transform
-from lakelog.ingest.audit import Audit, audit
-from lakelog.ingest.fileaudit import FileAudit
+from lakelog.ingest.audit.audit import Audit, audit
+from lakelog.ingest.audit.file_audit import FileAudit
 from lakelog.store import disk
 from tests.support.feeds import PACKED, event, feed, keyed, put, text
 from tests.support.plants import (

@@ -14,14 +14,14 @@ import zstandard
 from support import seam
 
 import lakelog
-from lakelog.collect import backup, rounds
-from lakelog.collect.backup import DOCUMENT, Backup, fault_of
-from lakelog.collect.expiry import expired
-from lakelog.collect.restore import DamagedBackup, restore
-from lakelog.collect.rounds import Plan, Rounds
-from lakelog.collect.scan import scan
-from lakelog.collect.shelf import Shelf
+from lakelog.backup import copy, scheduler
+from lakelog.backup.copy import DOCUMENT, Backup, fault_of
+from lakelog.backup.directory import Shelf
+from lakelog.backup.expiry import expired
+from lakelog.backup.restore import DamagedBackup, restore
+from lakelog.backup.scheduler import Plan, Rounds
 from lakelog.errors import AlreadyExists, InvalidSetting
+from lakelog.ingest.scan import scan
 from lakelog.store import disk
 
 LINE = b'{"type":"T","subject":"%d"}\n'
@@ -71,7 +71,7 @@ def test_a_backup_is_the_file_as_it_was(lake: lakelog.Lake, logs: Path, packed: 
     lake.ingest(str(logs))
     back_up(lake, logs, packed=packed)
     (one,) = there(logs)
-    assert b"".join(backup.contents(one.path, one.packed)) == TEXT
+    assert b"".join(copy.contents(one.path, one.packed)) == TEXT
     assert (one.size, one.mtime_ns, one.mode, one.covered) == (len(TEXT), 10**18 + 7, 0o640, 2790)
     assert one.origin == str(logs / "app.log")
     assert one.cursor
@@ -96,13 +96,13 @@ def test_a_backup_is_the_file_as_it_was(lake: lakelog.Lake, logs: Path, packed: 
 )
 def test_names_carry_the_time(name: str, made: str) -> None:
     """The time in UTC stands before the ending, and no copy is called like a document."""
-    assert backup.name_of(name, 1_000_000_000_000_000, 0, False) == made
+    assert copy.name_of(name, 1_000_000_000_000_000, 0, False) == made
 
 
 def test_long_names_are_cut_and_stay_apart() -> None:
     """Names near the limit of a file system give names of copies and documents within it."""
     long = [os.fsdecode(b"\xff" * 250 + b"%d.log" % n) for n in range(2)]
-    made = {backup.name_of(name, 10**15, 99, True) + DOCUMENT for name in long}
+    made = {copy.name_of(name, 10**15, 99, True) + DOCUMENT for name in long}
     assert len(made) == 2
     assert all(len(os.fsencode(name)) <= 255 for name in made)
 
@@ -129,7 +129,7 @@ def test_the_hierarchy_is_that_of_the_sources(lake: lakelog.Lake, logs: Path) ->
     back_up(lake, logs)
     found = {os.path.dirname(b.path).split("backups")[1]: b for b in there(logs)}
     assert set(found) == {"", "/web/a", "/web/b"}
-    assert next(backup.contents(found["/web/b"].path, False)) == b"web/b"
+    assert next(copy.contents(found["/web/b"].path, False)) == b"web/b"
 
 
 def test_only_what_changed_is_copied_and_not_too_often(
@@ -211,7 +211,7 @@ def test_a_file_that_changes_while_it_is_copied(
         return made
 
     monkeypatch.setattr(disk, "write_pieces", write)
-    monkeypatch.setattr(backup, "_TRIES", 1)
+    monkeypatch.setattr(copy, "_TRIES", 1)
     said = back_up(lake, logs)
     assert [b.size for b in there(logs)] == ([len(TEXT)] if kept else [])
     assert any("changed while" in text for text in said) != kept
@@ -458,12 +458,12 @@ def test_the_lake_knows_where_backups_are(lake: lakelog.Lake, logs: Path) -> Non
     other = Rounds(lake, [str(logs)], Plan(str(logs.parent / os.fsdecode(b"\xff"))))
     other.run(scan([str(logs)], ("*",)))
     other.close()
-    assert [s.root for s in rounds.shelves(lake)] == [
+    assert [s.root for s in scheduler.shelves(lake)] == [
         str(logs.parent / os.fsdecode(b"\xff")),
         str(logs.parent / "backups"),
     ]
     os.rename(logs.parent / "backups", logs.parent / "away")
-    assert len(rounds.shelves(lake)) == 1
+    assert len(scheduler.shelves(lake)) == 1
 
 
 def test_others_on_one_directory_keep_theirs(lake: lakelog.Lake, logs: Path) -> None:
@@ -483,7 +483,7 @@ def test_idle_rounds_do_nothing(
     lake: lakelog.Lake, logs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While no file changes the directory of backups is not looked through."""
-    monkeypatch.setattr(rounds, "CHECK", 0.0)
+    monkeypatch.setattr(scheduler, "CHECK", 0.0)
     looks: list[int] = []
     real = Shelf.look
 
@@ -516,7 +516,7 @@ def test_an_unforeseen_failure_is_said(
     lake: lakelog.Lake, logs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even a fault of our own ends the backups in silence."""
-    monkeypatch.setattr(rounds, "expired", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(scheduler, "expired", lambda *_, **__: 1 / 0)
     assert "ZeroDivisionError" in back_up(lake, logs)[0]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lakelog.cli import lines as cut
+from lakelog.cli import stdin_lines as cut
 from lakelog.cli.pairs import event_of
 from tests.test_cli import ROOT, answer, lines, run
 

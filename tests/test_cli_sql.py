@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lakelog.cli import tables, terminal
+from lakelog.cli.render import tables, terminal
 from lakelog.export import values
 from lakelog.export.formats import FORMATS
 from tests.test_cli import lines, run

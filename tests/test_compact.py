@@ -12,10 +12,10 @@ import pytest
 import lakelog
 from lakelog.errors import DamagedSegment
 from lakelog.settings import Settings
-from lakelog.store import compact, disk, segment, spawn
+from lakelog.store import compact, disk, sealer_process, segment
 from lakelog.store.manifest import Entry
 from lakelog.store.publish import Change, publish
-from lakelog.store.spawn import start_sealer
+from lakelog.store.sealer_process import start_sealer
 
 MakeLake = Callable[..., lakelog.Lake]
 
@@ -332,9 +332,9 @@ def helper(lake: lakelog.Lake) -> None:
 def test_files_of_short_lived_writers_are_sealed_by_count(make_lake: MakeLake) -> None:
     """A thousand programs that append one event each do not leave a thousand files."""
     lake = make_lake(seal="inline")
-    for number in range(2 * spawn.FILES):
+    for number in range(2 * sealer_process.FILES):
         with make_lake() as short:
             short.append({"type": "A", "data": number})
-    assert len(disk.listing(lake.store.layout.wal_dir("main"))) < spawn.FILES
-    assert lake.stats().events >= spawn.FILES
-    assert lake.count() == 2 * spawn.FILES
+    assert len(disk.listing(lake.store.layout.wal_dir("main"))) < sealer_process.FILES
+    assert lake.stats().events >= sealer_process.FILES
+    assert lake.count() == 2 * sealer_process.FILES

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.errors import InvalidEvent, InvalidSetting
-from lakelog.ingest.formats import definition, grok, known, moments, pattern, re2
+from lakelog.ingest.formats import definition, grok, moments, pattern, re2, registry
 from lakelog.ingest.formats.custom import Custom
 from lakelog.ingest.formats.definition import Definition
 from lakelog.ingest.source import Chunk
@@ -247,12 +247,12 @@ def test_what_is_written_out_is_read_again() -> None:
         name="mine",
     )
     assert definition.read(mine.spelled()) == mine
-    assert known.named(mine.spelled()).definition == mine
-    assert known.named(mine.spelled()) is known.named(mine.spelled())
+    assert registry.named(mine.spelled()).definition == mine
+    assert registry.named(mine.spelled()) is registry.named(mine.spelled())
     assert Definition(zone="UTC", begins="x").over(mine).zone == "UTC"
     for broken in ("pattern:{", "pattern:[]", "pattern:"):
         with pytest.raises(InvalidSetting, match="is not a format"):
-            known.named(broken)
+            registry.named(broken)
 
 
 def test_every_standard_pattern_compiles() -> None:

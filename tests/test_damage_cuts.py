@@ -12,9 +12,9 @@ import pytest
 
 import lakelog
 from lakelog.errors import DamagedRef, DamagedWal
+from lakelog.repair.verify import verify
 from lakelog.store import wal
 from lakelog.store.tail import Tail
-from lakelog.store.verify import verify
 from tests.support import damage, lakes
 from tests.support.damage import Rows
 

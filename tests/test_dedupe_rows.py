@@ -17,7 +17,7 @@ import lakelog
 from lakelog.analyze import dedupe, similar
 from lakelog.cli import cli
 from lakelog.errors import InvalidSetting, Outdated
-from lakelog.ingest.audit import audit
+from lakelog.ingest.audit.audit import audit
 from tests.support.plants import drop_rows, places
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lakelog.ingest.formats import known
+from lakelog.ingest.formats import registry
 from tests.test_text_formats import SEEDS
 
 LINES = [
@@ -37,7 +37,7 @@ LINES = [
 
 def highest(part: bytes) -> tuple[str, float]:
     """The first format of the highest score, by asking all of them."""
-    sure = known.scores(part)
+    sure = registry.scores(part)
     name = max(sure, key=sure.__getitem__)
     return name, sure[name]
 
@@ -49,11 +49,11 @@ def highest(part: bytes) -> tuple[str, float]:
 def test_short_way_finds_highest_score(lines: list[bytes]) -> None:
     """What is not asked could not have won, nor could it by being named earlier."""
     part = b"\n".join([*lines, b""])
-    form, sure = known.surest(part)
+    form, sure = registry.surest(part)
     assert (form.NAME, sure) == highest(part)
 
 
-@pytest.mark.parametrize("form", known.FORMATS.values(), ids=lambda f: f.NAME)
+@pytest.mark.parametrize("form", registry.FORMATS.values(), ids=lambda f: f.NAME)
 def test_limits_and_means_hold(form: object) -> None:
     """No format is surer than its SUREST, and one that goes BY_LINE gives the mean of its lines."""
     alone = [form.sniff([line]) for line in LINES]  # type: ignore[attr-defined]

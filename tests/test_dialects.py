@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakelog.ingest.formats import dialects, jsonl, known
+from lakelog.ingest.formats import dialects, jsonl, registry
 from lakelog.ingest.formats.dialect import Dialect
 from tests.support.dialect_seeds import SEEDS
 from tests.test_formats import (
@@ -190,7 +190,7 @@ def test_columns(
     micros: int,
 ) -> None:
     """Each dialect's members are found in the columns that mean the same."""
-    found = row(engine, known.FORMATS[name], SEEDS[name][at])
+    found = row(engine, registry.FORMATS[name], SEEDS[name][at])
     columns = (found["type"], found.get("level"), found.get("source"), found.get("message"))
     assert columns == (type_, level, source, message)
     assert found["time"] == dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(
@@ -217,7 +217,7 @@ def test_what_else_is_in_columns(
     engine: Any, name: str, at: int, category: str | None, subject: str | None, id_: str | None
 ) -> None:
     """What an event is about, and its own id where its format defines one."""
-    found = row(engine, known.FORMATS[name], SEEDS[name][at])
+    found = row(engine, registry.FORMATS[name], SEEDS[name][at])
     assert (found.get("category"), found.get("subject"), found.get("id")) == (
         category,
         subject,
@@ -282,7 +282,7 @@ def test_a_dialect_is_told_by_its_members(form: Dialect) -> None:
     """Lines of a dialect are taken for it, also where a few others are among them."""
     lines = [json.dumps(seed) for seed in SEEDS[form.NAME]]
     for text in ("\n".join(lines), "\n".join([*lines, *lines, '{"x":1}'])):
-        assert known.told(text.encode(), text.encode(), "x.log").NAME == form.NAME
+        assert registry.told(text.encode(), text.encode(), "x.log").NAME == form.NAME
 
 
 @each_form
@@ -290,13 +290,13 @@ def test_a_dialect_is_told_by_the_beginning_of_a_long_line(form: Dialect) -> Non
     """A first line that goes on beyond what is looked at is known by what is seen of it."""
     for seed in SEEDS[form.NAME]:
         head = json.dumps(seed | {"long": [{"a": "x, {" * 3000}]}).encode()
-        assert known.told(head[:4096], head, "x.log").NAME == form.NAME
+        assert registry.told(head[:4096], head, "x.log").NAME == form.NAME
 
 
 @pytest.mark.parametrize("line", ["[Dec 21 12:56:57] SECURITY[77]: x", "[INFO] x", "[a] {}"])
 def test_a_word_in_brackets_is_text(line: str) -> None:
     """Lines that begin with a bracket are no JSON for that."""
-    assert known.told(line.encode(), line.encode(), "x.log").NAME == "plain"
+    assert registry.told(line.encode(), line.encode(), "x.log").NAME == "plain"
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_a_word_in_brackets_is_text(line: str) -> None:
 )
 def test_plain_json_lines_stay_plain(line: str) -> None:
     """Lines that no dialect is sure of are JSON lines."""
-    assert known.told(line.encode(), line.encode(), "x.log") is jsonl
+    assert registry.told(line.encode(), line.encode(), "x.log") is jsonl
 
 
 def test_lines_of_no_dialect_are_read_as_plain_ones(engine: Any) -> None:

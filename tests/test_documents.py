@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode
 from lakelog.ingest import transform
-from lakelog.ingest.formats import docker, documents, journal, known, otlp
+from lakelog.ingest.formats import docker, documents, journal, otlp, registry
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Made, Transformer
 from tests.test_dialects import SEEDS
@@ -101,7 +101,7 @@ def both(engine: Any, form: Any, data: bytes) -> list[dict[str, Any]]:
 
 def fitted(data: bytes) -> Any:
     """The form for a file of these bytes."""
-    return known.fitted(known.told(data[:4096], data, "x.json"), data[:4096])
+    return registry.fitted(registry.told(data[:4096], data, "x.json"), data[:4096])
 
 
 WRITTEN = {
@@ -456,7 +456,7 @@ def test_spoilt_input_gives_events_or_a_reason(name: str) -> None:
             at = dice.randrange(len(spoilt) + 1)
             spoilt[at : at + dice.choice([0, 1, 1, 2, 8])] = dice.choice(SIGNS)
         text = bytes(spoilt).strip()
-        form = known.fitted(known.FORMATS[name], text[:4096])
+        form = registry.fitted(registry.FORMATS[name], text[:4096])
         with contextlib.suppress(InvalidEvent):
             found = form.parse(text)
             assert encode(found if isinstance(found, list) else [found]) is not None

@@ -270,16 +270,16 @@ def test_the_flags_of_frames(rich: Path) -> None:
 
 def test_quarantined_lines_have_no_identity() -> None:
     """F3.9: a frame that says both keyed and quarantined holds quarantined lines."""
-    from lakelog.store import engine, layout, rows, wal
+    from lakelog.store import connection, paths, rows, wal
 
     line = b'{"origin":"a.log","position":3,"reason":"bad","line":"{","id":"1"}'
     flags = wal.KEYED | wal.QUARANTINED
     data = wal.encode_frame([line], 0, flags, 0, 0, zstandard.ZstdCompressor())
     frames = list(wal.scan(data, 0, "w").frames)
-    connection = engine.connect(layout.Layout("/nowhere"), lakelog.Settings())
-    assert rows.events(connection, frames).num_rows == 0
-    assert rows.quarantined(connection, frames)["position"].to_pylist() == [3]
-    connection.close()
+    con = connection.connect(paths.Layout("/nowhere"), lakelog.Settings())
+    assert rows.events(con, frames).num_rows == 0
+    assert rows.quarantined(con, frames)["position"].to_pylist() == [3]
+    con.close()
 
 
 def test_doubtful_sequences(zoo: dict[str, Path]) -> None:

@@ -8,7 +8,7 @@ import lakelog
 from lakelog.ingest import definitions
 from lakelog.ingest.definitions import LakeFormat
 from lakelog.ingest.formats.definition import Definition
-from lakelog.store import salvage
+from lakelog.repair import recover
 from lakelog.store.manifest import Manifest
 from tests.conftest import MakeLake
 
@@ -72,7 +72,7 @@ def test_many_formats_fill_pages_and_survive_repair(make_lake: MakeLake) -> None
     lake.compact()
     assert len(definitions.present(lake.store, "main")) == 19
     assert lake.verify().intact
-    changes = salvage.changes(lake.store, head(lake), [])
+    changes = recover.changes(lake.store, head(lake), [])
     assert {e["key"] for e in changes if e.get("del") == "format"} == {
         e["key"] for e in entries(lake)
     }

@@ -15,7 +15,7 @@ from lakelog.errors import Damaged, DamagedRef, UnknownRef
 from lakelog.event import from_micros
 from lakelog.store import disk, document, thinning
 from lakelog.store import gc as collecting
-from lakelog.store.packed import read_packed
+from lakelog.store.move_pack import read_packed
 from lakelog.store.publish import Change, publish
 from tests.golden import make
 from tests.support import damage, lakes, second_reader, statements

@@ -15,7 +15,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import DamagedLake, DamagedSegment, DamagedWal, FormatTooNew, UnsupportedStore
-from lakelog.store import disk, document, opening, wal
+from lakelog.store import bootstrap, disk, document, wal
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Refs
 from lakelog.store.tail import Tail
@@ -409,12 +409,12 @@ def test_the_medium_is_probed(tmp_path: Path) -> None:
         mock.patch.object(disk, "link", shutil.copy),
         pytest.raises(UnsupportedStore, match="link"),
     ):
-        opening.create(str(tmp_path / "a"))
+        bootstrap.create(str(tmp_path / "a"))
     with (
         mock.patch.object(disk, "is_locked", return_value=False),
         pytest.raises(UnsupportedStore, match="flock"),
     ):
-        opening.create(str(tmp_path / "b"))
+        bootstrap.create(str(tmp_path / "b"))
     mounts = f"server:/x {tmp_path} nfs4 rw 0 0\n".encode()
     with mock.patch.object(disk, "read", return_value=mounts), pytest.raises(UnsupportedStore):
-        opening.create(str(tmp_path / "c"))
+        bootstrap.create(str(tmp_path / "c"))

@@ -13,7 +13,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import DamagedRef, UnknownRef
-from lakelog.store import disk, document, opening
+from lakelog.store import bootstrap, disk, document
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Refs
 from lakelog.store.seal import Sealer
@@ -235,7 +235,7 @@ def test_locks(tmp_path: Path) -> None:
     """F9.9: a writer holds flock on its newest file; queries, seals and publishes take none."""
     with lakes.opened(str(tmp_path / "lake"), rotate_events=1) as lake:
         lake.append({"type": "A"})
-        opening.change_settings(lake.store, lakelog.Settings(seal="never"))
+        bootstrap.change_settings(lake.store, lakelog.Settings(seal="never"))
         lake.append({"type": "B"})
         lake.append({"type": "C"})
         held = {p.name: disk.is_locked(str(p)) for p in (tmp_path / "lake/wal/main").iterdir()}

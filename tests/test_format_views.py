@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lakelog.views import catalog, own
+from lakelog.views import catalog, user_views
 from lakelog.views.definition import parse
 from tests.conftest import MakeLake
 from tests.test_views import event, rows
@@ -16,8 +16,8 @@ def test_many_views_fill_pages_of_the_manifest(make_lake: MakeLake) -> None:
     lake = make_lake()
     for n in range(20):
         catalog.create(lake.store, "main", parse(BUSIEST, f"v{n}"))
-    own.drop(lake, "v3")
-    mine = [d.name for d, is_own in own.listed(lake) if is_own]
+    user_views.drop(lake, "v3")
+    mine = [d.name for d, is_own in user_views.listed(lake) if is_own]
     assert sorted(mine) == sorted(f"v{n}" for n in range(20) if n != 3)
     state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
     (entry,) = (e for e in lake.store.manifests.entries(state, "view") if e["key"] == "v7")

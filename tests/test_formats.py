@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode
 from lakelog.ingest import records, transform
-from lakelog.ingest.formats import bulk, jsonl, known, oos, sqltext
+from lakelog.ingest.formats import bulk, jsonl, oos, registry, sqltext
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 from lakelog.store import rows
@@ -561,7 +561,7 @@ def test_a_chunk_holds_its_lines_in_order(engine: Any, lines: list[bytes], few: 
 )
 def test_formats_are_told_by_their_lines(lines: bytes, name: str) -> None:
     """The surest format is the right one; text that is nothing known is plain text."""
-    assert name == known.told(lines, lines, "x.log").NAME
+    assert name == registry.told(lines, lines, "x.log").NAME
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import lakelog
 from lakelog.cli import cli
-from lakelog.ingest.formats import known
+from lakelog.ingest.formats import registry
 from lakelog.ingest.preview import preview
 from tests.test_cli import answer, run
 from tests.test_lake_formats import PATTERN, ROWS, TEXT, rows
@@ -128,7 +128,7 @@ def test_formats_are_listed_shown_and_removed(tmp_path: Path) -> None:
     """list names those of the lake first; show is the command that adds it again."""
     lake = tmp_path / "lake"
     listed = {record["format"]: record["about"] for record in answer(lake, "formats", "list")}
-    assert list(listed) == list(known.FORMATS)
+    assert list(listed) == list(registry.FORMATS)
     assert "Parquet" in listed["parquet"]
     assert len(set(listed.values())) == len(listed) - 1  # CEF and LEEF are one
     assert not lake.exists()

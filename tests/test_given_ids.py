@@ -9,7 +9,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import InvalidEvent
-from lakelog.ingest.audit import audit
+from lakelog.ingest.audit.audit import audit
 
 MANY = 1500
 """So many lines are decided by SQL, a few by the exact rule."""

@@ -24,7 +24,7 @@ from lakelog.errors import (
 )
 from lakelog.event import from_micros
 from lakelog.store import history
-from lakelog.store.layout import decode_name, encode_name
+from lakelog.store.paths import decode_name, encode_name
 
 MakeLake = Callable[..., lakelog.Lake]
 

@@ -14,7 +14,7 @@ import pytest
 import lakelog
 from lakelog.collect import turns, watch
 from lakelog.ingest import group, source
-from lakelog.ingest.audit import audit
+from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.source import Chunk, Hole, Overlong, Source
 from tests.test_watch import Place, Watched, stored
 

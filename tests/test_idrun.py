@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.errors import DamagedIds
 from lakelog.event import identity_key
-from lakelog.store import disk, idrun
-from lakelog.store.layout import Layout
+from lakelog.store import disk, identity_run
+from lakelog.store.paths import Layout
 
 COMMIT = "0123456789abcdef" * 2
 EDGES = [0, 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]
@@ -36,7 +36,7 @@ def arrays(keys: Iterable[tuple[int, int]]) -> tuple[Any, Any]:
 
 def write(layout: Layout, keys: Iterable[tuple[int, int]]) -> dict[str, Any]:
     """Write keys as a run; return its entry."""
-    return idrun.write(layout, *arrays(keys), COMMIT)
+    return identity_run.write(layout, *arrays(keys), COMMIT)
 
 
 @settings(max_examples=150)
@@ -47,10 +47,10 @@ def test_a_run_finds_exactly_its_keys(
     """Whatever is asked for, in any order and repeated, is found if and only if it was stored."""
     asked = asked + stored[::2]
     layout = lake.store.layout
-    run = idrun.read(layout, write(layout, stored))
-    hits = idrun.found(run, *arrays(asked))
+    run = identity_run.read(layout, write(layout, stored))
+    hits = identity_run.found(run, *arrays(asked))
     assert list(hits) == [key in set(stored) for key in asked]
-    by_order = idrun.found(run, *idrun.ordered(*arrays(asked)))
+    by_order = identity_run.found(run, *identity_run.ordered(*arrays(asked)))
     assert list(by_order) == [key in set(stored) for key in sorted(asked)]
 
 
@@ -61,7 +61,7 @@ def test_a_run_is_sorted_and_of_known_size(
 ) -> None:
     """A run has 64 bytes of header and 12 a key, in order of both parts."""
     entry = write(lake.store.layout, stored)
-    high, low = idrun.read(lake.store.layout, entry)
+    high, low = identity_run.read(lake.store.layout, entry)
     assert list(zip(high.tolist(), low.tolist(), strict=True)) == sorted(stored)
     assert entry["count"] == len(stored)
     assert entry["bytes"] == 64 + 12 * len(stored)
@@ -70,8 +70,8 @@ def test_a_run_is_sorted_and_of_known_size(
 def test_keys_of_a_run_that_share_their_first_part_are_told_apart(lake: lakelog.Lake) -> None:
     """Many keys with one first part are found by their second."""
     stored = [(7, low) for low in range(0, 2_000, 2)]
-    run = idrun.read(lake.store.layout, write(lake.store.layout, stored))
-    hits = idrun.found(run, *arrays((7, low) for low in range(2_000)))
+    run = identity_run.read(lake.store.layout, write(lake.store.layout, stored))
+    hits = identity_run.found(run, *arrays((7, low) for low in range(2_000)))
     assert hits.tolist() == [low % 2 == 0 for low in range(2_000)]
 
 
@@ -79,12 +79,12 @@ def test_merged_runs_hold_the_keys_of_all(lake: lakelog.Lake) -> None:
     """Merging loses no key and invents none."""
     layout, draw = lake.store.layout, random.Random(5)
     parts = [[(draw.getrandbits(64), draw.getrandbits(32)) for _ in range(n)] for n in (0, 1, 500)]
-    merged = idrun.merge([idrun.read(layout, write(layout, part)) for part in parts])
-    run = idrun.read(layout, idrun.write(layout, *merged, COMMIT))
+    merged = identity_run.merge([identity_run.read(layout, write(layout, part)) for part in parts])
+    run = identity_run.read(layout, identity_run.write(layout, *merged, COMMIT))
     assert len(run[0]) == 501
     for part in parts:
-        assert idrun.found(run, *arrays(part)).all()
-    assert not idrun.found(run, *arrays([(1, 1)])).any()
+        assert identity_run.found(run, *arrays(part)).all()
+    assert not identity_run.found(run, *arrays([(1, 1)])).any()
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_merged_runs_hold_the_keys_of_all(lake: lakelog.Lake) -> None:
 )
 def test_a_size_class_is_a_power_of_eight(count: int, level: int) -> None:
     """Class n holds runs of 8**n keys and more, up to eight times that."""
-    assert idrun.size_class(count) == level
+    assert identity_run.size_class(count) == level
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_size_class_is_a_power_of_eight(count: int, level: int) -> None:
 def test_what_is_merged_next(counts: list[int], chosen: list[int]) -> None:
     """Eight or more of one class are merged, the smallest class first; else nothing."""
     runs = [{"digest": str(n), "count": count} for n, count in enumerate(counts)]
-    assert [run["count"] for run in idrun.due(runs)] == chosen
+    assert [run["count"] for run in identity_run.due(runs)] == chosen
 
 
 def test_merging_keeps_runs_few_whatever_comes() -> None:
@@ -120,7 +120,7 @@ def test_merging_keeps_runs_few_whatever_comes() -> None:
     draw, runs, merges = random.Random(1), [], 0
     for number in range(3_000):
         runs.append({"digest": str(number), "count": draw.choice([1, 1, 1, 5, 30, 400])})
-        while due := idrun.due(runs):
+        while due := identity_run.due(runs):
             names = {run["digest"] for run in due}
             runs = [run for run in runs if run["digest"] not in names]
             runs.append({"digest": f"m{merges}", "count": sum(run["count"] for run in due)})
@@ -152,7 +152,7 @@ def test_a_run_of_the_wrong_shape_is_damage(lake: lakelog.Lake, damage: Any) -> 
     if damage is not None:
         disk.create_whole(path, damage(data))
     with pytest.raises(DamagedIds, match=entry["digest"]):
-        idrun.read(layout, entry)
+        identity_run.read(layout, entry)
 
 
 @pytest.mark.damaged
@@ -187,8 +187,8 @@ def test_joined_runs_are_one_run_of_all_keys(
 ) -> None:
     """Joined a range at a time, runs give the bytes that one run of all their keys has."""
     layout = lake.store.layout
-    runs = [idrun.read(layout, write(layout, keys)) for keys in parts]
-    with mock.patch.object(idrun, "RANGE", size):
-        joined = idrun.join(layout, runs, COMMIT)
+    runs = [identity_run.read(layout, write(layout, keys)) for keys in parts]
+    with mock.patch.object(identity_run, "RANGE", size):
+        joined = identity_run.join(layout, runs, COMMIT)
     assert joined == write(layout, [key for keys in parts for key in keys])
     assert not [n for n in disk.listing(layout.cache) if n.startswith(disk.TEMPORARY)]

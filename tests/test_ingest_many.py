@@ -10,7 +10,7 @@ import pytest
 
 import lakelog
 from lakelog.ingest import group
-from lakelog.ingest.audit import audit
+from lakelog.ingest.audit.audit import audit
 
 KEYED = '{"type":"T","id":"%d"}\n'
 

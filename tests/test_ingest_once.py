@@ -13,7 +13,7 @@ import pytest
 
 import lakelog
 from lakelog.ingest import batch, cursors, ingest, source, transform
-from lakelog.ingest.audit import audit
+from lakelog.ingest.audit.audit import audit
 from tests.support.feeds import (
     PACKED,
     assert_each_once,

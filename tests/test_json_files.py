@@ -12,7 +12,7 @@ import pytest
 
 import lakelog
 from lakelog.ingest import transform
-from lakelog.ingest.audit import audit
+from lakelog.ingest.audit.audit import audit
 from tests.test_dialects import SEEDS
 from tests.test_documents import ENTRY, EVENT, LOG, SPAN, binary, logs, piece, spans
 from tests.test_real_files import DATA, FACTS

@@ -18,8 +18,8 @@ import pytest
 
 import lakelog
 from lakelog.query import session  # noqa: F401
-from lakelog.store import compact, gc, seal, verify  # noqa: F401
-from lakelog.store.opening import load
+from lakelog.repair import verify  # noqa: F401
+from lakelog.store.bootstrap import load
 from lakelog.store.tail import Tail
 
 KILLS = 300

@@ -13,7 +13,7 @@ import lakelog
 from lakelog.collect.watch import Watcher
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.ingest import definitions, quarantine
-from lakelog.ingest.audit import audit
+from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.definitions import LakeFormat
 from lakelog.ingest.formats.definition import Definition
 

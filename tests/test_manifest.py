@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.errors import DamagedManifest
 from lakelog.store import disk, manifest, publish
+from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest, Page, Totals
-from lakelog.store.opening import Store
 from lakelog.store.publish import Change
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.store import opening
+from lakelog.store import bootstrap
 
 WRITER = """
 import sys, lakelog
@@ -73,7 +73,7 @@ def test_two_processes_that_make_one_lake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """Whenever another process makes the lake while this one does, and appends, both go on."""
-    path, real, once = str(tmp_path / "lake"), getattr(opening, moment), [True]
+    path, real, once = str(tmp_path / "lake"), getattr(bootstrap, moment), [True]
 
     def after_another(*given: Any) -> Any:
         if once and once.pop():
@@ -81,7 +81,7 @@ def test_two_processes_that_make_one_lake(
                 other.append({"type": "other"})
         return real(*given)
 
-    monkeypatch.setattr(opening, moment, after_another)
+    monkeypatch.setattr(bootstrap, moment, after_another)
     with lakelog.open(path) as lake:
         assert not once
         lake.append({"type": "ours"})

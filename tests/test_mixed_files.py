@@ -12,8 +12,8 @@ from click.testing import CliRunner
 import lakelog
 from lakelog.cli import cli
 from lakelog.ingest import transform
-from lakelog.ingest.audit import audit
-from lakelog.ingest.formats import known, mixed
+from lakelog.ingest.audit.audit import audit
+from lakelog.ingest.formats import mixture, registry
 from lakelog.ingest.records import joins
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
@@ -134,7 +134,7 @@ def test_both_ways_agree_on_mixed_lines(engine: Any, first: str) -> None:
     others = [*STYLED, "words", "INFO: started", "x=1 y=2", "2024-99-99 99:99:99 no time"]
     lines = [line.format(n % 60) for n, line in enumerate(([first] * 3 + others) * 40)]
     data = "".join(f"{line}\n" for line in lines).encode()
-    form = mixed.tolerant(known.told(data, b"", "some.log"))
+    form = mixture.tolerant(registry.told(data, b"", "some.log"))
     found = []
     for few in (0, 10**6):
         with pytest.MonkeyPatch.context() as patch:

@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 
 import lakelog
 from lakelog.cli import cli
-from lakelog.collect import running, watch
-from lakelog.ingest.audit import audit
+from lakelog.collect import loop, watch
+from lakelog.ingest.audit.audit import audit
 from tests.test_watch import Place, Watched, stored
 
 SPECIAL = {"null": "a device", "zero": "a device", "pipe": "a pipe", "socket": "a socket"}
@@ -202,7 +202,7 @@ def test_a_full_disk_is_said_once(lake: lakelog.Lake, tmp_path: Path) -> None:
             return super().round(final=final)
 
     (tmp_path / "logs").mkdir()
-    patience = running._Patience(Failing(lake, [str(tmp_path / "logs")]), said.append)
+    patience = loop._Patience(Failing(lake, [str(tmp_path / "logs")]), said.append)
     for _ in range(4):
         patience.round()
     trouble = f"the lake {lake.store.layout.root} cannot be written: No space left on device"

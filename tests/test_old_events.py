@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
-from lakelog.analyze import packs
-from lakelog.analyze.lookups import Lookups
 from lakelog.cli import cli
+from lakelog.compat import packs
+from lakelog.compat.lookups import Lookups
 from lakelog.errors import InvalidName, InvalidSetting
 from lakelog.query import omega
 from tests.golden import make

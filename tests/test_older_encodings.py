@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.ingest import records, transform
-from lakelog.ingest.audit import audit
-from lakelog.ingest.formats import known, pattern
+from lakelog.ingest.audit.audit import audit
+from lakelog.ingest.formats import pattern, registry
 
 MARK = {"encoding": "windows-1252"}
 LINES: list[tuple[bytes, dict[str, Any]]] = [
@@ -146,8 +146,8 @@ def test_a_half_written_line_waits(lake: lakelog.Lake, tmp_path: Path) -> None:
     """A last line without newline is one event with its end, in whatever encoding it is."""
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"type":"A","message":"a"}\n{"type":"A","message":"caf\xe9')
-    assert records.is_cut(b'{"a":"caf\xe9', known.FORMATS["jsonl"])
-    assert not records.is_cut(b'{"a":"caf\xe9"}', known.FORMATS["jsonl"])
+    assert records.is_cut(b'{"a":"caf\xe9', registry.FORMATS["jsonl"])
+    assert not records.is_cut(b'{"a":"caf\xe9"}', registry.FORMATS["jsonl"])
     lake.ingest(str(path))
     with path.open("ab") as file:
         file.write(b' au lait"}\n')

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
-from lakelog.analyze import oosfeed
-from lakelog.analyze.oosviews import OOSViews
 from lakelog.cli import cli
+from lakelog.compat import oos_feed
+from lakelog.compat.oos_views import OOSViews
 from lakelog.errors import InvalidSetting, LakeNotFound
 from tests.golden import make
 
@@ -153,7 +153,7 @@ def test_a_growing_log(
 ) -> None:
     """However a log is written piece by piece, asked in between or not, in whatever order of
     times: each answer is that of going through the whole lines one by one."""
-    monkeypatch.setattr(oosfeed, "CHUNK", chunk)
+    monkeypatch.setattr(oos_feed, "CHUNK", chunk)
     path = tmp_path / f"oos{next(NUMBERS)}.log"
     text = "".join(map(line, events)).encode()
     path.write_bytes(b"")

@@ -17,7 +17,7 @@ import pytest
 import lakelog
 from lakelog.errors import SnapshotGone, UnknownRef, UnsupportedStore
 from lakelog.query.session import Session
-from lakelog.store import disk, history, opening
+from lakelog.store import bootstrap, disk, history
 from lakelog.store import gc as collector
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -69,7 +69,7 @@ def test_a_remote_mount_is_seen_through_a_link(tmp_path: Path, kind: str) -> Non
     point = str(tmp_path / "re mote").replace(" ", "\\040")
     mounts = f"/ / ext4 rw 0 0\nx\udcff {point} {kind} rw 0 0\n".encode("utf-8", "surrogateescape")
     with mock.patch.object(disk, "read", return_value=mounts), pytest.raises(UnsupportedStore):
-        opening.refuse_remote(str(tmp_path / "link" / "lake"))
+        bootstrap.refuse_remote(str(tmp_path / "link" / "lake"))
 
 
 def gone(make_lake: MakeLake) -> tuple[lakelog.Lake, str]:

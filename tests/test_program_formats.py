@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.ingest import transform
-from lakelog.ingest.audit import audit
-from lakelog.ingest.formats import known, mixed, pattern
+from lakelog.ingest.audit.audit import audit
+from lakelog.ingest.formats import mixture, pattern, registry
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 from tests.test_formats import NOW, compare, one_by_one
@@ -479,7 +479,7 @@ SAMPLES += [
     )
 ]
 """Lines of frameworks and daemons, one of each way to write them."""
-NAMES = [form.NAME for form in mixed.PROGRAMS]
+NAMES = [form.NAME for form in mixture.PROGRAMS]
 each = pytest.mark.parametrize(("name", "line", "moment", "told"), SAMPLES, ids=range(len(SAMPLES)))
 ALL = [*SAMPLES, *OTHERS]
 every = pytest.mark.parametrize(("name", "line", "moment", "told"), ALL, ids=range(len(ALL)))
@@ -507,7 +507,7 @@ def test_every_field_of_a_line(
     engine: Any, name: str, line: str, moment: str | None, told: TOLD
 ) -> None:
     """Time, type, level, source, subject, message and payload, by SQL as by the exact rule."""
-    form = known.FORMATS[name]
+    form = registry.FORMATS[name]
     (found,) = one_by_one(engine, form, [line.encode()]).values()
     found = {k: v for k, v in found.items() if v is not None}
     if moment:
@@ -529,17 +529,17 @@ def test_each_line_is_of_its_own_format(name: str, line: str, moment: Any, told:
     """A line is detected as what it is, in colours of a terminal too; others are less sure."""
     texts = [line, f"{line}\n", f"{line}\r\n\tat a.b\n", f"\x1b[36m{line}\x1b[0m\n"]
     for text in texts if name in NAMES else texts[:2]:
-        assert name == known.told(text.encode(), text.encode(), "x.log").NAME, text
-    others = {n: f.sniff([line.encode()]) for n, f in known.FORMATS.items() if n in NAMES}
+        assert name == registry.told(text.encode(), text.encode(), "x.log").NAME, text
+    others = {n: f.sniff([line.encode()]) for n, f in registry.FORMATS.items() if n in NAMES}
     assert [n for n, sure in others.items() if sure] == [name] * (name in NAMES)
 
 
 def test_what_the_journal_says_between_lines() -> None:
     """Its remarks are events of their own, and `t` that is no date is no time."""
     remark = b"-- Boot 3f7a1e2b4c5d6e7f8091a2b3c4d5e6f7 --"
-    assert known.FORMATS["syslog"].parse(remark)["message"] == remark[3:-2].strip().decode()
+    assert registry.FORMATS["syslog"].parse(remark)["message"] == remark[3:-2].strip().decode()
     text = b"t=5 h=3\nt=6 h=4\n"
-    assert known.told(text, text, "x.log").NAME == "plain"
+    assert registry.told(text, text, "x.log").NAME == "plain"
 
 
 def test_objects_of_services(lake: lakelog.Lake, tmp_path: Path) -> None:
@@ -619,7 +619,7 @@ def test_a_table_of_insights(lake: lakelog.Lake, tmp_path: Path) -> None:
 @given(data=st.data())
 def test_programs_by_sql_are_those_of_the_exact_rule(engine: Any, name: str, data: Any) -> None:
     """Whatever becomes of lines, full and narrowed queries agree with the exact rule."""
-    form, seeds = known.FORMATS[name], lines_of(name)
+    form, seeds = registry.FORMATS[name], lines_of(name)
     lines = data.draw(st.lists(edited(seeds), min_size=8, max_size=20))
     few = data.draw(st.lists(st.sampled_from(seeds), min_size=1, max_size=3))
     for query in (form.QUERY, *form.cheaper([line.encode() for line in few])):
@@ -631,7 +631,7 @@ def test_what_follows_a_line_stays_with_it(
     engine: Any, name: str, line: str, moment: Any, told: TOLD
 ) -> None:
     """Lines that begin otherwise are one event with the line before them."""
-    form = known.FORMATS[name]
+    form = registry.FORMATS[name]
     text = f"{line}\n\tat a.b(C.java:1)\n  more: x\n{line}\n".encode()
     with mock.patch.object(transform, "FEW", 1000):
         table = Transformer(engine, form, "o").run(Chunk(text, 0), final=True).table
@@ -643,7 +643,7 @@ def test_what_follows_a_line_stays_with_it(
 @pytest.mark.parametrize("name", NAMES)
 def test_no_line_takes_long(name: str) -> None:
     """However a line of 20 kB goes on after a good beginning, it is decided in no time."""
-    form = known.FORMATS[name]
+    form = registry.FORMATS[name]
     for seed, sign in itertools.product(lines_of(name), (' "', "a.", "[", "|", ", ", ": ", "- ")):
         for part in (1, 2, 3):
             line = seed[: len(seed) * part // 3] + sign * (20_000 // len(sign)) + "\0"

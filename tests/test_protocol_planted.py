@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lakelog.query import tailrows
+from lakelog.query import tail_rows
 from lakelog.store import compact, gc, manifest, publish, refs, seal, tail, trim
 from lakelog.store.writer import Writer
 from tests.support import seam
@@ -62,7 +62,7 @@ def _does_not_look_again(patch: pytest.MonkeyPatch) -> None:
 
 def _counts_ids_twice(patch: pytest.MonkeyPatch) -> None:
     """A reader does not drop ids of the tail that it has already (6.4)."""
-    patch.setattr(tailrows, "drop_known", lambda store, table, *_, **__: table)
+    patch.setattr(tail_rows, "drop_known", lambda store, table, *_, **__: table)
 
 
 def _drops_watermarks_early(patch: pytest.MonkeyPatch) -> None:

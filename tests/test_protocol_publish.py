@@ -13,7 +13,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import OutcomeUnknown
-from lakelog.store import disk, document, idrun, rows, thinning
+from lakelog.store import disk, document, identity_run, rows, thinning
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head, Refs
@@ -51,7 +51,7 @@ def publish_ids(lake: lakelog.Lake, keys: list[str]) -> None:
     text = [f"sha256('s' || chr(0) || '{key}')[1:24]" for key in keys]
     table = lake._session.connect().sql(f"SELECT unnest([{', '.join(text)}]) AS key")
     high, low = rows.key_arrays(table.to_arrow_table()["key"])
-    run = idrun.write(lake.store.layout, high, low, disk.random_hex())
+    run = identity_run.write(lake.store.layout, high, low, disk.random_hex())
     publish(lake.store, "main", lambda *_: Change("ingest", ids_add=(run,)))
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.ingest.audit import audit
-from lakelog.ingest.formats import known
+from lakelog.ingest.audit.audit import audit
+from lakelog.ingest.formats import registry
 from lakelog.ingest.formats.dialect import Dialect
 from lakelog.ingest.formats.sqltext import COLUMN
 from lakelog.ingest.records import joins
@@ -366,7 +366,7 @@ def test_every_fact_is_what_the_lake_answers(lake: lakelog.Lake, name: str) -> N
     if not file.format:
         assert facts["bytes"] == 0
         return
-    form = known.named(file.format)
+    form = registry.named(file.format)
     if not (joins(form) or getattr(form, "MANY", False) or file.format in HEADED):
         assert report.events + report.quarantined == full
     said: dict[str, Any] = {}

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.ingest import transform
-from lakelog.ingest.audit import audit
-from lakelog.ingest.formats import auditd, cri, known
+from lakelog.ingest.audit.audit import audit
+from lakelog.ingest.formats import auditd, cri, registry
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 from tests.test_table_formats import made
@@ -154,4 +154,4 @@ def test_they_are_told_by_content() -> None:
     """Each is known by its lines, whatever the file is called."""
     for name, seeds in (("cri", CRI), ("auditd", AUDIT)):
         text = "\n".join(seeds[:4]).encode()
-        assert name == known.told(text, text, "x.json").NAME
+        assert name == registry.told(text, text, "x.json").NAME

@@ -19,13 +19,14 @@ import pytest
 from support import seam
 
 import lakelog
-from lakelog.collect import removal, watch
-from lakelog.collect.backup import fault_of
-from lakelog.collect.rounds import Plan, Rounds, shelves
-from lakelog.collect.scan import Scan, Seen, scan
-from lakelog.collect.shelf import Shelf, copies_of
+from lakelog.backup import delete
+from lakelog.backup.copy import fault_of
+from lakelog.backup.directory import Shelf, copies_of
+from lakelog.backup.scheduler import Plan, Rounds, shelves
+from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
-from lakelog.ingest.audit import Audit, audit
+from lakelog.ingest.audit.audit import Audit, audit
+from lakelog.ingest.scan import Scan, Seen, scan
 
 LINE = '{"type":"T","subject":"%s"}\n'
 
@@ -219,7 +220,7 @@ def test_it_is_looked_at_again(place: Place, monkeypatch: pytest.MonkeyPatch, ch
     (place.root / "b").write_bytes((place.root / "a.log.1").read_bytes())
     before = os.stat(place.root / "a.log.1")
     with monkeypatch.context() as patch:
-        patch.setattr(removal, "QUIET", 1e9)
+        patch.setattr(delete, "QUIET", 1e9)
         place.round()
     (seen,) = [s for s in scan([str(place.root)], ("*",)).files.values() if s.path[-1] == "1"]
     (one, *_) = [b for b in shelves(place.lake)[0].look().backups if b.source == seen.path]
@@ -227,7 +228,7 @@ def test_it_is_looked_at_again(place: Place, monkeypatch: pytest.MonkeyPatch, ch
     with contextlib.suppress(OSError):
         os.utime(place.root / "a.log.1", ns=(before.st_atime_ns, before.st_mtime_ns))
     try:
-        reason = removal.remove(place.lake.store, "main", seen, one, label=None, stop=lambda: False)
+        reason = delete.remove(place.lake.store, "main", seen, one, label=None, stop=lambda: False)
     except OSError as error:
         reason = str(error)
     if change == "another file of its name":  # it holds the very same bytes
@@ -241,14 +242,14 @@ def test_it_is_looked_at_again(place: Place, monkeypatch: pytest.MonkeyPatch, ch
 def test_the_name_is_looked_at_last(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is renamed away at the last moment leaves the one that took its name alone."""
     place.write("a.log.1")
-    real = removal._digest
+    real = delete._digest
 
     def digest(fd: int, stop: Any) -> str:
         (place.root / "a.log.1").rename(place.root / "a.log.2")
         (place.root / "a.log.1").write_text(LINE % "new")
         return real(fd, stop)
 
-    monkeypatch.setattr(removal, "_digest", digest)
+    monkeypatch.setattr(delete, "_digest", digest)
     place.round()
     assert place.names() == ["a.log.1", "a.log.2"]
     assert any("another file has its name" in text for text in place.said)
@@ -368,5 +369,5 @@ def test_which_files_are_finished(
 ) -> None:
     """Rotated and packed names count once they are quiet; others for as long as was asked."""
     seen = Seen(f"/x/{name}", 1, 1, 1, 10**18)
-    assert removal.is_finished(seen, 1e9 + quiet, after) is finished
+    assert delete.is_finished(seen, 1e9 + quiet, after) is finished
     assert Scan().files == {}

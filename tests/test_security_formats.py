@@ -13,8 +13,8 @@ from hypothesis import given, settings
 import lakelog
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode, parse_time
-from lakelog.ingest.audit import audit
-from lakelog.ingest.formats import cef, dialects, known, winevent
+from lakelog.ingest.audit.audit import audit
+from lakelog.ingest.formats import cef, dialects, registry, winevent
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 from tests.test_text_files import SHARED
@@ -184,7 +184,7 @@ DUMPED = "".join(f"Record {n}\n{json.dumps(JSON_OF_SERVICE, indent=2)}\n" for n 
 @pytest.mark.parametrize(("name", "line", "moment", "told"), LINES, ids=range(len(LINES)))
 def test_every_field_of_a_line(name: str, line: str, moment: str | None, told: Any) -> None:
     """Header and pairs give time, level, source, category and message, and all stay in data."""
-    event = known.FORMATS[name].parse(line.encode())
+    event = registry.FORMATS[name].parse(line.encode())
     at = event.pop("time", None)
     assert (at and parse_time(at)) == (
         moment and dt.datetime.fromisoformat(moment).replace(tzinfo=dt.UTC)
@@ -193,7 +193,7 @@ def test_every_field_of_a_line(name: str, line: str, moment: str | None, told: A
         assert event["data"].pop("host") in line
     assert event == told
     for text in (line, f"{line}\r\n{line}\n"):
-        assert name == known.told(text.encode(), text.encode(), "x.log").NAME
+        assert name == registry.told(text.encode(), text.encode(), "x.log").NAME
 
 
 @settings(max_examples=100)
@@ -228,7 +228,7 @@ def test_a_real_file_of_cef(lake: lakelog.Lake) -> None:
 def events(engine: Any, text: str) -> list[dict[str, Any]]:
     """What a file of Windows events holds."""
     data = text.encode()
-    assert known.told(data[:4096], data, "x.xml").NAME == "winevent"
+    assert registry.told(data[:4096], data, "x.xml").NAME == "winevent"
     made = Transformer(engine, winevent.FORM, "o").run(Chunk(data, 0), final=True)
     assert not made.bad, made.bad
     return list(made.table.to_pylist())

@@ -15,10 +15,11 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
 import lakelog
-from lakelog.cli import screen, shell, terminal
 from lakelog.cli.app import App
-from lakelog.cli.asking import Asker
-from lakelog.cli.complete import Names, Words, open_token
+from lakelog.cli.render import terminal
+from lakelog.cli.shell import screen, shell
+from lakelog.cli.shell.complete import Names, Words, open_token
+from lakelog.cli.shell.statements import Asker
 from lakelog.errors import QueryFailed
 from tests.conftest import MakeLake
 from tests.support.lakes import events

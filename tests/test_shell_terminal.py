@@ -23,11 +23,12 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 import lakelog
-from lakelog.cli import editor, shell, terminal
 from lakelog.cli.app import App
-from lakelog.cli.asking import Asker
-from lakelog.cli.complete import Words
-from lakelog.cli.waiting import Waiting, is_cancelled
+from lakelog.cli.render import terminal
+from lakelog.cli.render.waiting import Waiting, is_cancelled
+from lakelog.cli.shell import editor, shell
+from lakelog.cli.shell.complete import Words
+from lakelog.cli.shell.statements import Asker
 from tests.conftest import MakeLake
 from tests.support.lakes import events
 from tests.test_cli import run

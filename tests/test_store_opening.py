@@ -14,7 +14,7 @@ import lakelog
 from lakelog.cli.exits import FAILED
 from lakelog.errors import AlreadyExists, DamagedLake, LakeNotFound, UnsupportedStore
 from lakelog.settings import DEFAULTS, to_dict
-from lakelog.store import disk, document, opening
+from lakelog.store import bootstrap, disk, document
 from tests.support import damage
 from tests.test_cli import run
 
@@ -25,7 +25,7 @@ def test_a_lake_is_not_made_over_another(lake: lakelog.Lake) -> None:
     """`init` where there is a lake is an error, and leaves that lake as it is."""
     lake.append({"type": "A"})
     with pytest.raises(AlreadyExists, match="a lake already exists at"):
-        opening.create(lake.path)
+        bootstrap.create(lake.path)
     assert "a lake already exists at" in run(lake.path, "init", code=FAILED).output
     assert lake.count() == 1
 
@@ -42,7 +42,7 @@ def test_below_a_file_there_is_no_lake(tmp_path: Path) -> None:
     """A path that goes through a file names no lake; that is all there is to say."""
     (tmp_path / "file").write_text("text")
     with pytest.raises(LakeNotFound, match="lakelog init"):
-        opening.load(str(tmp_path / "file" / "lake"))
+        bootstrap.load(str(tmp_path / "file" / "lake"))
 
 
 def test_two_that_make_one_lake_get_the_same(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,8 +67,8 @@ def test_two_that_make_one_lake_get_the_same(home: Path, monkeypatch: pytest.Mon
 
 def test_a_lake_made_between_the_look_and_the_making_is_opened(home: Path) -> None:
     """Whoever finds the directory taken when making it opens the lake that is there."""
-    first = opening.create(str(home / "lake"))
-    assert opening.create_or_load(str(home / "lake"), DEFAULTS).lake_id == first.lake_id
+    first = bootstrap.create(str(home / "lake"))
+    assert bootstrap.create_or_load(str(home / "lake"), DEFAULTS).lake_id == first.lake_id
 
 
 def test_settings_that_no_lakelog_wrote_are_named(lake: lakelog.Lake) -> None:
@@ -145,6 +145,6 @@ def test_a_copy_without_its_empty_folders_is_a_lake(make_lake: MakeLake, home: P
 def test_settings_are_kept_whole(lake: lakelog.Lake) -> None:
     """What is changed stands in lakelog.json for the next process, the rest as it was."""
     wanted = {**to_dict(lake.store.settings), "rotate_events": 9}
-    opening.change_settings(lake.store, opening.parse(wanted))
+    bootstrap.change_settings(lake.store, bootstrap.parse(wanted))
     with lakelog.open(lake.path) as again:
         assert to_dict(again.store.settings) == wanted

@@ -22,7 +22,17 @@ from lakelog.errors import (
     UnknownRef,
 )
 from lakelog.ingest import quarantine
-from lakelog.store import bloom, disk, gc, history, idrun, publish, removal, tail, thinning
+from lakelog.store import (
+    bloom,
+    disk,
+    gc,
+    history,
+    identity_run,
+    publish,
+    row_removal,
+    tail,
+    thinning,
+)
 from lakelog.store.refs import Tag
 from tests.support import damage
 from tests.test_protocol_publish import before_next_move, event, found
@@ -324,12 +334,12 @@ def test_two_that_merge_the_same_id_runs(
 ) -> None:
     """Of two that merge runs of ids at once one gives up; no id is forgotten."""
     lake, other = make_lake(), make_lake()
-    for n in range(idrun.FAN):
+    for n in range(identity_run.FAN):
         lake.append(event(str(n), str(n)))
-        if n < idrun.FAN - 1:
+        if n < identity_run.FAN - 1:
             lake.settle()
     lake.sealer().seal()
-    real, done = idrun.join, list[str]()
+    real, done = identity_run.join, list[str]()
 
     def join(*args: Any) -> Any:
         if not done:
@@ -337,11 +347,11 @@ def test_two_that_merge_the_same_id_runs(
             other.sealer().maintain()
         return real(*args)
 
-    monkeypatch.setattr(idrun, "join", join)
+    monkeypatch.setattr(identity_run, "join", join)
     lake.sealer().maintain()
     assert [e.move.op for e in lake.log()].count("maintain") == 1
-    lake.append([event(str(n), str(n)) for n in range(idrun.FAN)])
-    assert len(found(lake)) == idrun.FAN
+    lake.append([event(str(n), str(n)) for n in range(identity_run.FAN)])
+    assert len(found(lake)) == identity_run.FAN
 
 
 def test_rows_are_removed_once_after_a_lost_race(
@@ -353,7 +363,7 @@ def test_rows_are_removed_once_after_a_lost_race(
     lake.settle()
     tried = before_next_move(monkeypatch, lambda: other.snapshot("meanwhile"))
     note = {"add": "artifact", "key": "dedupe-test"}
-    removal.apply(lake.store, "main", np.array([1, 2]), 0, note, "two", lake.engine)
+    row_removal.apply(lake.store, "main", np.array([1, 2]), 0, note, "two", lake.engine)
     assert tried == ["000000000003.json", "000000000003.json", "000000000004.json"]
     assert found(lake) == ["a", "d"]
     assert len(list(Path(lake.path, "segments").rglob("*.parquet"))) == 2

@@ -15,7 +15,8 @@ import zstandard
 
 import lakelog
 from lakelog.errors import Damaged, DamagedRef, DamagedWal
-from lakelog.store import disk, manifest, thinning, verify, wal
+from lakelog.repair import verify
+from lakelog.store import disk, manifest, thinning, wal
 from lakelog.store.publish import Change, publish
 from tests.support import damage, lakes
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.ingest import transform
-from lakelog.ingest.audit import audit
-from lakelog.ingest.formats import applog, known, pattern, runtime, syslog, traffic
+from lakelog.ingest.audit.audit import audit
+from lakelog.ingest.formats import applog, pattern, registry, runtime, syslog, traffic
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 from tests.test_formats import NOW, compare, one_by_one
@@ -247,7 +247,7 @@ def test_what_each_style_gives(engine: Any, name: str) -> None:
             assert found["time"].isoformat().startswith(time), line
         assert (found.get("level"), found.get("source")) == (level, source), line
         assert (found.get("message") or "") == message, line
-        assert name == known.told(line.encode(), b"", "x.log").NAME, line
+        assert name == registry.told(line.encode(), b"", "x.log").NAME, line
 
 
 @pytest.mark.parametrize("name", FORMS)

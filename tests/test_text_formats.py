@@ -21,7 +21,7 @@ import lakelog
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_time
 from lakelog.ingest import records, transform
-from lakelog.ingest.formats import access, applog, jsonl, known, logfmt, oos, pattern, syslog
+from lakelog.ingest.formats import access, applog, jsonl, logfmt, oos, pattern, registry, syslog
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 from tests.test_formats import NOW, compare, decided, one_by_one
@@ -541,7 +541,7 @@ def test_a_record_without_end_is_cut_into_lines(engine: Any) -> None:
 )
 def test_text_is_told_from_json_and_from_other_text(lines: str, name: str) -> None:
     """The surest format is the right one; what is nothing known is plain text."""
-    assert name == known.told(lines.encode(), lines.encode(), "x.log").NAME
+    assert name == registry.told(lines.encode(), lines.encode(), "x.log").NAME
 
 
 @settings(max_examples=60)
@@ -553,8 +553,8 @@ def test_json_is_never_taken_for_text(events: list[dict[str, Any]]) -> None:
     assert [form.sniff(lines) for form in FORMS] == [0.0] * len(FORMS)
     for name, seeds in SEEDS.items():
         text = [seed.encode() for seed in seeds]
-        assert known.FORMATS[name].sniff(text) > 0.3
-        assert jsonl.sniff(text) == oos.sniff(text) == known.FORMATS["bulk"].sniff(text) == 0.0
+        assert registry.FORMATS[name].sniff(text) > 0.3
+        assert jsonl.sniff(text) == oos.sniff(text) == registry.FORMATS["bulk"].sniff(text) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 import lakelog
 from lakelog import train
 from lakelog.errors import ExportRefused
-from lakelog.train import proportions
 from lakelog.train import recipe as recipes
+from lakelog.train.report import proportions
 from lakelog.train.wording import counted
 from tests.support import trainsets
 from tests.test_cli import run

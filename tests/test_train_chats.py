@@ -14,8 +14,8 @@ import pytest
 from lakelog import train
 from lakelog.errors import ExportRefused, InvalidRecipe
 from lakelog.train import losses
-from lakelog.train.chats import chats
-from lakelog.train.messages import paired
+from lakelog.train.shapes.chats import chats
+from lakelog.train.shapes.messages import paired
 from tests.support import chat_samples as samples
 from tests.support.chat_samples import ANSWER, ASK, RESULT, SAMPLES, SYSTEM, TOOL
 from tests.support.trainsets import lake_of, recipe, rows

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lakelog import train
-from lakelog.train.kinds import SHAPES
+from lakelog.train.recipe_schema import SHAPES
 from tests.support import trainsets
 from tests.support.trainsets import lake_of, recipe
 

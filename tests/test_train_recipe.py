@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from lakelog.cli import cli
 from lakelog.errors import InvalidRecipe
 from lakelog.train import recipe
-from lakelog.train.kinds import KEYS, SHAPES
+from lakelog.train.recipe_schema import KEYS, SHAPES
 from lakelog.train.template import template
 
 GOOD = '[select]\nsql = "SELECT 1"\n[shape]\nkind = "text"\n'

@@ -12,7 +12,7 @@ import pytest
 
 from lakelog import train
 from lakelog.errors import ExportRefused
-from lakelog.train.chats import chats
+from lakelog.train.shapes.chats import chats
 from tests.support import trainsets
 from tests.support.trainsets import lake_of, recipe, rows
 

@@ -13,7 +13,7 @@ import lakelog
 from lakelog import views
 from lakelog.views.engine import Engine, Limits
 from lakelog.views.layers import Builder, Table
-from lakelog.views.pieces import Pieces
+from lakelog.views.partials import Pieces
 from tests.conftest import MakeLake
 from tests.support.viewhistory import WIDE
 from tests.test_views import rows, some

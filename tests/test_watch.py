@@ -20,9 +20,9 @@ import pytest
 import zstandard
 
 import lakelog
-from lakelog.collect import running, watch
+from lakelog.collect import loop, watch
 from lakelog.collect.watch import Watcher
-from lakelog.ingest.audit import audit
+from lakelog.ingest.audit.audit import audit
 
 
 class Place:
@@ -353,7 +353,7 @@ def test_lines_become_visible_while_it_runs(lake: lakelog.Lake, tmp_path: Path, 
     place = Place(tmp_path / "logs")
     watcher, stop = Watcher(lake, [str(place.root)]), threading.Event()
     thread = threading.Thread(
-        target=running.run,
+        target=loop.run,
         args=(watcher, stop),
         kwargs={"interval": 0.2, "poll": poll, "say": lambda text: None},
     )

@@ -16,7 +16,7 @@ import pytest
 import lakelog
 from lakelog.collect import watch
 from lakelog.ingest import group, source
-from lakelog.ingest.audit import audit
+from lakelog.ingest.audit.audit import audit
 from tests.support import seam
 from tests.test_watch import Place, Watched, stored
 

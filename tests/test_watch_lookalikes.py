@@ -17,7 +17,7 @@ import zstandard
 import lakelog
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
-from lakelog.ingest.audit import audit
+from lakelog.ingest.audit.audit import audit
 
 FILES = 100
 BANNER = "INFO Starting worker"

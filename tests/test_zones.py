@@ -11,8 +11,8 @@ import pytest
 import lakelog
 from lakelog.errors import InvalidSetting
 from lakelog.event import parse_time
-from lakelog.ingest.audit import audit
-from lakelog.ingest.formats import known, zoned
+from lakelog.ingest.audit.audit import audit
+from lakelog.ingest.formats import local_time, registry
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import FEW, Transformer
 
@@ -44,10 +44,10 @@ def test_both_ways_of_reading_agree_where_clocks_change(
     texts = [LINES[name].format(moment) for moment in moments()]
     texts = ["time,b", *texts] if name == "csv" else texts
     data = "".join(f"{text}\n" for text in texts).encode()
-    form = known.fitted(known.named(known.in_zone(name, zone)), data)
+    form = registry.fitted(registry.named(registry.in_zone(name, zone)), data)
     assert len(texts) > FEW
     whole = Transformer(lake.engine(), form, "o").run(Chunk(data, 0), final=True)
-    wanted = [parse_time(str(moment), zoned.zone_of(zone)) for moment in moments()]
+    wanted = [parse_time(str(moment), local_time.zone_of(zone)) for moment in moments()]
     assert [t.astimezone(UTC) for t in whole.table["time"].to_pylist()] == wanted
     few = Transformer(lake.engine(), form, "o").run(Chunk(data[:2000], 0), final=True)
     got = [t.astimezone(UTC) for t in few.table["time"].to_pylist()]
@@ -73,12 +73,12 @@ def test_a_zone_stays_with_the_file(make_lake: MakeLake, tmp_path: Path) -> None
 def test_a_zone_that_is_none_is_refused(zone: str) -> None:
     """Abbreviations, unknown names and offsets that cannot be are refused in one line."""
     with pytest.raises(InvalidSetting, match="write Europe/Berlin, UTC or"):
-        zoned.zone_of(zone)
+        local_time.zone_of(zone)
 
 
 def test_formats_without_times_to_be_told_have_no_zone() -> None:
     """UTC, requests of _bulk and a LogFormat are called as ever."""
-    assert known.in_zone("applog", "UTC") == "applog"
-    assert known.in_zone("bulk", BERLIN) == "bulk"
-    assert known.in_zone("access:%h %t", BERLIN) == "access:%h %t"
-    assert known.in_zone("applog@UTC", "+02:00") == "applog@+02:00"
+    assert registry.in_zone("applog", "UTC") == "applog"
+    assert registry.in_zone("bulk", BERLIN) == "bulk"
+    assert registry.in_zone("access:%h %t", BERLIN) == "access:%h %t"
+    assert registry.in_zone("applog@UTC", "+02:00") == "applog@+02:00"

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
+from lakelog.pinned import View
 from lakelog.query.keys import Key, key_of
-from lakelog.store import compact, disk, removal
+from lakelog.store import compact, disk, row_removal
 from lakelog.store.sql import identifier
-from lakelog.view import View
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,7 +135,7 @@ def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Any:
 
     state = lake.store.manifests.load(chosen.snapshot)
     seqs = chosen.seqs[:limit]
-    entries = [e for e, _ in removal.holding(lake.store.manifests.entries(state), seqs)]
+    entries = [e for e, _ in row_removal.holding(lake.store.manifests.entries(state), seqs)]
     compact.check(lake.store, entries)
     if not entries:
         return lake.at(chosen.snapshot).sql("SELECT * FROM events WHERE false")
@@ -147,13 +147,15 @@ def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Any:
     )
 
 
-def apply(lake: Lake, chosen: Plan, progress: compact.Progress | None = None) -> removal.Removed:
+def apply(
+    lake: Lake, chosen: Plan, progress: compact.Progress | None = None
+) -> row_removal.Removed:
     """Take exactly the rows of a plan off the branch; events that came since are kept.
 
     Raises Outdated if the branch was rewound, or some of the rows are gone, since it was planned.
     """
     if not len(chosen):
-        return removal.Removed(0, 0, 0)
+        return row_removal.Removed(0, 0, 0)
     names = ",".join(chosen.by)
     note = {
         "add": "artifact",
@@ -165,7 +167,7 @@ def apply(lake: Lake, chosen: Plan, progress: compact.Progress | None = None) ->
         "nulls": chosen.nulls,
     }
     message = f"{len(chosen)} events by {names}, kept the {chosen.keep}"
-    return removal.apply(
+    return row_removal.apply(
         lake.store,
         lake.branch_name,
         chosen.seqs,

@@ -11,9 +11,9 @@ from typing import Any
 
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
+from lakelog.pinned import View
 from lakelog.query.keys import part_of
 from lakelog.store.sql import literal
-from lakelog.view import View
 
 PATTERNS_MAX = 1_000
 _MASKS = (

@@ -12,10 +12,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from lakelog import lake as lakes
-from lakelog.cli import terminal
+from lakelog.cli.render import terminal
 from lakelog.errors import LakelogError
 from lakelog.settings import NAMES
-from lakelog.store import opening
+from lakelog.store import bootstrap
 from lakelog.views import catalog
 
 DEFAULT_LAKE = "lake"
@@ -36,7 +36,7 @@ class App:
 
     def open_or_create(self) -> lakes.Lake:
         """Open the lake, or make one and say so."""
-        if opening.is_lake(self.path) or self.branch != "main":
+        if bootstrap.is_lake(self.path) or self.branch != "main":
             return self.open()
         lake = lakes.open(self.path)
         self.say(f"created a lake at {lake.path}")
@@ -140,7 +140,7 @@ def complete_pair(_: click.Context, __: click.Parameter, typed: str) -> list[str
 def _refs(ctx: click.Context) -> list[tuple[str, str]]:
     path = ctx.find_root().params.get("lake") or DEFAULT_LAKE
     with contextlib.suppress(LakelogError, OSError):
-        refs = opening.load(path).refs
+        refs = bootstrap.load(path).refs
         return [(t.name, "tag") for t in refs.tags()] + [(b, "branch") for b in refs.branches()]
     return []
 
@@ -150,7 +150,7 @@ def _views(ctx: click.Context) -> tuple[list[str], list[str]]:
     params = ctx.find_root().params
     own: list[str] = []
     with contextlib.suppress(LakelogError, OSError):
-        store = opening.load(params.get("lake") or DEFAULT_LAKE)
+        store = bootstrap.load(params.get("lake") or DEFAULT_LAKE)
         head = store.refs.head(params.get("branch") or "main")
         own = sorted(catalog.own(store, store.manifests.load(head.move.snapshot)))
     return sorted(catalog.BUILT_IN), own

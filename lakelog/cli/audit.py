@@ -8,17 +8,17 @@ from typing import Any
 
 import click
 
+from lakelog.backup.directory import Shelf, copies_of
+from lakelog.backup.scheduler import shelves
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.inputs import InputFormat
-from lakelog.cli.output import Target, emit, with_output
-from lakelog.cli.tables import Count, cell
-from lakelog.cli.terminal import many, size
-from lakelog.collect.rounds import shelves
-from lakelog.collect.shelf import Shelf, copies_of
+from lakelog.cli.input_formats import InputFormat
+from lakelog.cli.render.output import Target, emit, with_output
+from lakelog.cli.render.tables import Count, cell
+from lakelog.cli.render.terminal import many, size
 from lakelog.export.formats import of_records
-from lakelog.ingest import audit as auditing
-from lakelog.ingest.fileaudit import FileAudit
+from lakelog.ingest.audit import audit as auditing
+from lakelog.ingest.audit.file_audit import FileAudit
 
 _FAULTS = ("missing", "doubled", "foreign")
 _COLUMNS = (

@@ -12,16 +12,16 @@ from typing import Any
 
 import click
 
+from lakelog.backup import copy as copies
+from lakelog.backup.copy import Backup
+from lakelog.backup.directory import Listed, Shelf
+from lakelog.backup.restore import restore
+from lakelog.backup.scheduler import INTERVAL, KEEP, Plan, shelves
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.output import Target, emit, with_output
-from lakelog.cli.tables import Count, cell
-from lakelog.cli.terminal import many, size
-from lakelog.collect import backup as copies
-from lakelog.collect.backup import Backup
-from lakelog.collect.restore import restore
-from lakelog.collect.rounds import INTERVAL, KEEP, Plan, shelves
-from lakelog.collect.shelf import Listed, Shelf
+from lakelog.cli.render.output import Target, emit, with_output
+from lakelog.cli.render.tables import Count, cell
+from lakelog.cli.render.terminal import many, size
 from lakelog.export.formats import of_records
 from lakelog.export.values import micros, second
 from lakelog.ingest.cursors import printable

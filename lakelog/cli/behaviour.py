@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from lakelog.cli.tables import cell
-from lakelog.cli.terminal import many, width
+from lakelog.cli.render.tables import cell
+from lakelog.cli.render.terminal import many, width
 from lakelog.export.values import clock, dumps, micros, payload
 from lakelog.query.behaviour import Behaviour, Finding
 

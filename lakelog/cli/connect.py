@@ -8,13 +8,13 @@ from textwrap import dedent
 import click
 
 from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.tables import cell
-from lakelog.cli.terminal import many
+from lakelog.cli.render.tables import cell
+from lakelog.cli.render.terminal import many
 from lakelog.export.values import clock, dumps
 from lakelog.lake import Lake
 from lakelog.store import sql
-from lakelog.store.layout import Layout
 from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.paths import Layout
 from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 
 _TYPES = {

@@ -10,10 +10,10 @@ import click
 from lakelog.analyze import dedupe as duplicate
 from lakelog.analyze.similar import similar
 from lakelog.cli.app import App, verb
-from lakelog.cli.output import Target, emit, emit_record, with_output
-from lakelog.cli.results import result_of
-from lakelog.cli.tables import Count
-from lakelog.cli.terminal import confirm, many
+from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.results import result_of
+from lakelog.cli.render.tables import Count
+from lakelog.cli.render.terminal import confirm, many
 from lakelog.export.formats import of_records
 from lakelog.lake import Lake
 

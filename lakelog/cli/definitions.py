@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from lakelog.cli.app import App, verb
-from lakelog.cli.inputs import (
+from lakelog.cli.input_formats import (
     NO_TIME,
     InputFormat,
     complete_own,
@@ -20,23 +20,23 @@ from lakelog.cli.inputs import (
     formats_at,
     with_rules,
 )
-from lakelog.cli.output import Target, choose, emit, emit_record, with_output
-from lakelog.cli.tables import cell
-from lakelog.cli.terminal import many, width
+from lakelog.cli.render.output import Target, choose, emit, emit_record, with_output
+from lakelog.cli.render.tables import cell
+from lakelog.cli.render.terminal import many, width
 from lakelog.export.formats import of_records
 from lakelog.export.values import iso
 from lakelog.ingest import definitions as kept
 from lakelog.ingest.definitions import LakeFormat
-from lakelog.ingest.formats import known
+from lakelog.ingest.formats import registry
 from lakelog.ingest.formats.definition import Definition
 from lakelog.ingest.formats.dialect import Dialect
-from lakelog.ingest.formats.exported import Rows
+from lakelog.ingest.formats.lakelog_json import Rows
 from lakelog.ingest.formats.program import Program
 from lakelog.ingest.preview import Outcome, Preview, preview
 from lakelog.level import severity
 from lakelog.settings import DEFAULTS
-from lakelog.store import engine
-from lakelog.store.layout import Layout
+from lakelog.store import connection
+from lakelog.store.paths import Layout
 
 _LINES = 5
 _NAMES = 14
@@ -90,7 +90,7 @@ def list_formats(app: App, target: Target) -> None:
     ]
     records += [
         {"format": name, "from": "lakelog", "for": "", "about": _about(form)}
-        for name, form in known.FORMATS.items()
+        for name, form in registry.FORMATS.items()
     ]
     own = any(record["for"] for record in records)
     shown = [{k: r[k] for k in ("format", *(["for"] if own else []), "about")} for r in records]
@@ -147,13 +147,13 @@ def test_format(
     with tempfile.TemporaryDirectory() as scratch:
         found = preview(
             file,
-            lambda: engine.connect(Layout(scratch), DEFAULTS),
+            lambda: connection.connect(Layout(scratch), DEFAULTS),
             formats=own,
             asked=asked,
             label=source,
             count=lines,
         )
-    if asked is not None and asked.pattern and not known.named(asked.spelled()).has_time:
+    if asked is not None and asked.pattern and not registry.named(asked.spelled()).has_time:
         app.say(NO_TIME)
     target = choose(None if as_json else "table", as_json, None)
     emit_record(_record(found), target, lambda: "\n".join(_words(found)) + "\n")
@@ -208,7 +208,7 @@ def add_format(
     kept.check_new(made)  # before a lake is made for it
     with app.open_or_create() as lake:
         kept.add(lake.store, lake.branch_name, made, overwrite=overwrite)
-    if said.pattern and not known.named(made.definition.spelled()).has_time:
+    if said.pattern and not registry.named(made.definition.spelled()).has_time:
         app.say(NO_TIME)
     where = f"for {_files(made)}" if globs or sources else f"used only with --format {name}"
     app.say(f"added format {name} to {app.path}, {where}")

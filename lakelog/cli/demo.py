@@ -25,8 +25,8 @@ import click
 from lakelog import lake as lakes
 from lakelog.cli import sample
 from lakelog.cli.app import App, verb
-from lakelog.cli.terminal import Progress, has_colour, many, paint, width
-from lakelog.store.layout import Layout
+from lakelog.cli.render.terminal import Progress, has_colour, many, paint, width
+from lakelog.store.paths import Layout
 
 WRITERS = 4
 EVENTS = 60_000

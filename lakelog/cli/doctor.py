@@ -17,14 +17,14 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.output import Target, emit_words, with_output
-from lakelog.cli.tables import cell
-from lakelog.cli.terminal import many, paint, size, width
+from lakelog.cli.render.output import Target, emit_words, with_output
+from lakelog.cli.render.tables import cell
+from lakelog.cli.render.terminal import many, paint, size, width
 from lakelog.errors import LakelogError
 from lakelog.export.formats import of_records
 from lakelog.export.values import clock
-from lakelog.store import disk, document, opening
-from lakelog.store.opening import Store
+from lakelog.store import bootstrap, disk, document
+from lakelog.store.bootstrap import Store
 from lakelog.store.tail import Tail
 
 OK, WARNING, FAILED = "OK", "warning", "failed"
@@ -57,7 +57,7 @@ def doctor(app: App, target: Target) -> None:
     Exits with 1 if a check failed; warnings do not count. `lakelog verify` reads every byte.
     """
     checks = list(environment())
-    if opening.is_lake(app.path):
+    if bootstrap.is_lake(app.path):
         checks += lake_checks(app.path, app.branch)
     else:
         root = os.path.abspath(app.path)
@@ -91,7 +91,7 @@ def environment() -> Iterator[Check]:
 def lake_checks(path: str, branch: str) -> Iterator[Check]:
     """Check a lake; what cannot be read is a failed check, never an exception."""
     try:
-        store = opening.load(path)
+        store = bootstrap.load(path)
     except (LakelogError, OSError) as error:
         yield Check("lake", FAILED, exits.words_of(error))
         return
@@ -109,7 +109,7 @@ Found = Iterator[tuple[str, str]]
 def _disk(store: Store, _: str) -> Found:
     root = store.layout.root
     if os.access(root, os.W_OK):
-        opening.probe(root)
+        bootstrap.probe(root)
         yield OK, "link refuses a taken name, flock excludes"
     else:
         yield WARNING, "not writable by this user: it can be read only"

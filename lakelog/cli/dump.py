@@ -6,11 +6,11 @@ import os
 
 import click
 
+from lakelog.backup.scheduler import INTERVAL, Plan
 from lakelog.cli.app import App, verb
-from lakelog.cli.inputs import with_pattern
+from lakelog.cli.input_formats import with_pattern
 from lakelog.cli.watch import follow
-from lakelog.collect.dump import BACKUPS, LOGS, NO_REDIS, PATTERNS
-from lakelog.collect.rounds import INTERVAL, Plan
+from lakelog.compat.dump import BACKUPS, LOGS, NO_REDIS, PATTERNS
 from lakelog.store import disk
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from lakelog.analyze.lookups import Lookups
 from lakelog.cli.app import App, verb
-from lakelog.cli.output import Target, choose, emit, emit_record, with_output
-from lakelog.cli.results import result_of
-from lakelog.cli.tables import cell
-from lakelog.cli.terminal import many
+from lakelog.cli.render.output import Target, choose, emit, emit_record, with_output
+from lakelog.cli.render.results import result_of
+from lakelog.cli.render.tables import cell
+from lakelog.cli.render.terminal import many
+from lakelog.compat.lookups import Lookups
 from lakelog.export.formats import Result, of_records
 from lakelog.export.values import clock, micros
 from lakelog.query import omega

@@ -7,9 +7,9 @@ import time
 import click
 
 from lakelog.cli.app import App, complete_ref, complete_table, verb
-from lakelog.cli.output import FormatChoice, Target, emit_record
 from lakelog.cli.pairs import pair_of, value_of
-from lakelog.cli.terminal import many, size
+from lakelog.cli.render.output import FormatChoice, Target, emit_record
+from lakelog.cli.render.terminal import many, size
 from lakelog.errors import ExportRefused
 from lakelog.export import export as rows
 from lakelog.export.export import FORMATS, destination

@@ -10,9 +10,9 @@ import click
 from lakelog.cli import exits
 from lakelog.cli.app import App, complete_branch, complete_ref, verb
 from lakelog.cli.behaviour import behaviour_lines, behaviour_record
-from lakelog.cli.output import Target, emit, emit_record, with_output
-from lakelog.cli.tables import ROWS_MAX, Count, cell
-from lakelog.cli.terminal import many, size, width
+from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.tables import ROWS_MAX, Count, cell
+from lakelog.cli.render.terminal import many, size, width
 from lakelog.export.formats import of_records
 from lakelog.export.values import clock, micros, second
 from lakelog.store.history import SHORT, Diff, LogEntry, Snapshot

@@ -18,15 +18,15 @@ import click
 from lakelog import lake as lakes
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.inputs import InputFormat, with_pattern
-from lakelog.cli.output import Target, emit, emit_record, with_output
-from lakelog.cli.tables import Count
-from lakelog.cli.terminal import confirm, many
+from lakelog.cli.input_formats import InputFormat, with_pattern
+from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.tables import Count
+from lakelog.cli.render.terminal import confirm, many
 from lakelog.export.formats import Result, of_records
 from lakelog.ingest import quarantine as lines
 from lakelog.ingest.batch import FileReport
 from lakelog.ingest.ingest import IngestReport
-from lakelog.store import opening
+from lakelog.store import bootstrap
 
 _LIST = "SELECT origin, position, reason{} FROM quarantine ORDER BY ingested_at, origin, position"
 _BATCH = 256
@@ -73,7 +73,7 @@ def ingest(
     lines are parsed; `lakelog formats add` stores a pattern of your own.
     """
     started = time.monotonic()
-    if not opening.is_lake(app.path) and not any(map(_is_there, paths)):
+    if not bootstrap.is_lake(app.path) and not any(map(_is_there, paths)):
         raise click.UsageError(f"nothing to ingest: there is no {' or '.join(paths)}")
     with _lake_for(app, dry_run) as lake, app.progress("ingest", "bytes") as progress:
 
@@ -148,7 +148,7 @@ def quarantine(
 @contextlib.contextmanager
 def _lake_for(app: App, dry_run: bool) -> Iterator[lakes.Lake]:
     """The lake; where there is none a dry run makes one that is gone again."""
-    if dry_run and app.branch == "main" and not opening.is_lake(app.path):
+    if dry_run and app.branch == "main" and not bootstrap.is_lake(app.path):
         with tempfile.TemporaryDirectory() as scratch, lakes.open(f"{scratch}/lake") as lake:
             yield lake
     else:

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from lakelog.analyze.oosviews import DEFAULT_LOG, OOSViews, get_views
 from lakelog.cli.app import DEFAULT_LAKE, App, verb
-from lakelog.cli.output import Target, emit_record, with_output
-from lakelog.cli.tables import cell
-from lakelog.cli.terminal import many
-from lakelog.store import opening
+from lakelog.cli.render.output import Target, emit_record, with_output
+from lakelog.cli.render.tables import cell
+from lakelog.cli.render.terminal import many
+from lakelog.compat.oos_views import DEFAULT_LOG, OOSViews, get_views
+from lakelog.store import bootstrap
 
 _SHOWN = 12
 
@@ -78,7 +78,7 @@ def _default(app: App) -> str:
     """The lake that was named, else ./oos.log, else the lake that is there."""
     if app.path != DEFAULT_LAKE:
         return app.path
-    if not os.path.exists(DEFAULT_LOG) and opening.is_lake(app.path):
+    if not os.path.exists(DEFAULT_LOG) and bootstrap.is_lake(app.path):
         return app.path
     return DEFAULT_LOG
 

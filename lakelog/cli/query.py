@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakelog.cli import terminal
 from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.asking import Asker, Statement
-from lakelog.cli.output import Target, emit, emit_record, with_output
 from lakelog.cli.pairs import pair_of, value_of
-from lakelog.cli.results import result_of
-from lakelog.cli.waiting import Waiting
+from lakelog.cli.render import terminal
+from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.results import result_of
+from lakelog.cli.render.waiting import Waiting
+from lakelog.cli.shell.statements import Asker, Statement
 from lakelog.export.formats import BINARY
 from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
-    from lakelog.cli import shell
+    from lakelog.cli.shell import shell
 else:
-    shell = Lazy("lakelog.cli.shell")
+    shell = Lazy("lakelog.cli.shell.shell")
 
 
 @verb(

@@ -1,5 +1,5 @@
-"""seal: the helper that writers, queries and watchers start beside themselves (store/spawn.py);
-quiet, in nobody's way."""
+"""seal: the process that writers, queries and watchers start to seal and compact at low priority
+(store/sealer_process.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 from lakelog.cli.app import App, verb
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
-from lakelog.store import compact, disk, gc, spawn
+from lakelog.store import compact, disk, gc, sealer_process
 
 _NICE = 19
 
@@ -29,11 +29,11 @@ def seal(app: App) -> None:
 
 def work(lake: Lake) -> None:
     """Seal the lake's branch and do what maintenance is due, each unless another process does."""
-    with disk.claim(spawn.lock_path(lake.store, lake.branch_name)) as alone:
+    with disk.claim(sealer_process.lock_path(lake.store, lake.branch_name)) as alone:
         if alone:
             with contextlib.suppress(LakelogError, OSError):
                 lake.settle()
-    with disk.claim(spawn.maintenance_path(lake.store)) as alone:
+    with disk.claim(sealer_process.maintenance_path(lake.store)) as alone:
         if alone:
             _maintain(lake)
 

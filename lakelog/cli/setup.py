@@ -12,13 +12,13 @@ import click
 from click.shell_completion import get_completion_class
 
 from lakelog import settings as known
-from lakelog.cli import terminal
 from lakelog.cli.app import App, complete_pair, complete_setting, everywhere, verb
-from lakelog.cli.output import Target, emit_words, with_output
 from lakelog.cli.pairs import pair_of
-from lakelog.cli.tables import Count
+from lakelog.cli.render import terminal
+from lakelog.cli.render.output import Target, emit_words, with_output
+from lakelog.cli.render.tables import Count
 from lakelog.export.formats import of_records
-from lakelog.store import opening
+from lakelog.store import bootstrap
 
 _SHELLS = ("bash", "zsh", "fish")
 _HINTS = {
@@ -73,9 +73,9 @@ def get_setting(app: App, name: str) -> None:
 )
 def set_settings(app: App, pairs: tuple[str, ...]) -> None:
     """Change settings of the lake; sizes may be written as 16MB."""
-    store = opening.load(app.path)
+    store = bootstrap.load(app.path)
     changed = known.parse(dict(map(pair_of, pairs)), store.settings)
-    opening.change_settings(store, changed)
+    bootstrap.change_settings(store, changed)
     for name in dict(map(pair_of, pairs)):
         app.say(f"{name} = {getattr(changed, name)}")
 
@@ -118,8 +118,8 @@ def meanings_of(module: Any) -> dict[str, str]:
 
 def _present(app: App) -> known.Settings:
     """The lake's settings, or the defaults where there is no lake."""
-    if opening.is_lake(app.path):
-        return opening.load(app.path).settings
+    if bootstrap.is_lake(app.path):
+        return bootstrap.load(app.path).settings
     app.say(f"no lake at {app.path}: these are the defaults")
     return known.DEFAULTS
 

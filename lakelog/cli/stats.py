@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.output import Target, emit, emit_record, with_output
-from lakelog.cli.tables import Count, Share, cell
-from lakelog.cli.terminal import many, size, width
+from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.tables import Count, Share, cell
+from lakelog.cli.render.terminal import many, size, width
 from lakelog.export.formats import of_records
 from lakelog.export.values import clock, micros
-from lakelog.store.layout import Layout
-from lakelog.store.opening import Store
+from lakelog.store.bootstrap import Store
+from lakelog.store.paths import Layout
 from lakelog.store.stats import Stats
 
 _SHOWN = {"type": 10, "source": 5, "level": 6}

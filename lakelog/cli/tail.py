@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakelog.cli import exits, terminal
+from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.output import Target, write_text
-from lakelog.cli.tables import cell
-from lakelog.cli.terminal import many
-from lakelog.cli.waiting import Waiting
+from lakelog.cli.render import terminal
+from lakelog.cli.render.output import Target, write_text
+from lakelog.cli.render.tables import cell
+from lakelog.cli.render.terminal import many
+from lakelog.cli.render.waiting import Waiting
 from lakelog.errors import InvalidEvent, QueryFailed
 from lakelog.exact import parse_value
 from lakelog.export.formats import Result, encode

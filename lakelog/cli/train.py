@@ -12,28 +12,20 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.output import Target, emit, emit_record, with_output
-from lakelog.cli.terminal import many
+from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.terminal import many
 from lakelog.errors import ExportRefused
 from lakelog.export.formats import of_records
 from lakelog.lazy import Lazy
-from lakelog.train.kinds import SHAPES
+from lakelog.train.recipe_schema import SHAPES
 
 if TYPE_CHECKING:
-    from lakelog.train import (
-        compare,
-        leaks,
-        losses,
-        provenance,
-        remake,
-        sandbox,
-        template,
-        trainingset,
-    )
+    import lakelog.train.rebuild as rebuilding
+    from lakelog.train import compare, leaks, losses, provenance, sandbox, template, trainingset
 else:
-    compare, losses, provenance, remake, sandbox, template, trainingset = (
+    compare, losses, provenance, rebuilding, sandbox, template, trainingset = (
         Lazy(f"lakelog.train.{name}")
-        for name in "compare losses provenance remake sandbox template trainingset".split()
+        for name in "compare losses provenance rebuild sandbox template trainingset".split()
     )
 
 
@@ -213,7 +205,7 @@ def rebuild(app: App, path: str, out: str | None, logical: bool, target: Target)
     """
     started = time.monotonic()
     with app.open() as lake, app.progress("rebuild", "s") as progress:
-        made = remake.rebuild(
+        made = rebuilding.rebuild(
             lake,
             path,
             out,
@@ -225,7 +217,7 @@ def rebuild(app: App, path: str, out: str | None, logical: bool, target: Target)
         click.get_current_context().exit(exits.WRONG)
 
 
-def _words_of_rebuild(made: remake.Rebuilt) -> str:
+def _words_of_rebuild(made: rebuilding.Rebuilt) -> str:
     lines = [f"{name} was {then} and is {now}" for name, (then, now) in made.versions.items()]
     lines += [f"{name} differs" for name in made.differing]
     lines += [

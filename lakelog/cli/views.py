@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakelog.cli import terminal
 from lakelog.cli.app import App, complete_ref, complete_view, verb
-from lakelog.cli.output import Target, emit, opened, with_output, write_text
 from lakelog.cli.pairs import pair_of
-from lakelog.cli.results import result_of
+from lakelog.cli.render import terminal
+from lakelog.cli.render.output import Target, emit, opened, with_output, write_text
+from lakelog.cli.render.results import result_of
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event import parse_time, to_micros
 from lakelog.export.formats import Result, of_records
@@ -24,10 +24,10 @@ from lakelog.views import read
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
-    from lakelog.views import own
+    from lakelog.views import user_views
     from lakelog.views.definition import Definition
 else:
-    own = Lazy("lakelog.views.own")
+    user_views = Lazy("lakelog.views.user_views")
 
 _ACTIONS = ("create", "drop", "show")
 _LISTED = ("view", "about", "params", "version", "from")
@@ -52,7 +52,7 @@ def views(app: App, at: str | None, target: Target) -> None:
     Each is also a table in SQL, its parameters at their defaults.
     """
     with app.open() as lake:
-        found = own.listed(lake.at(at) if at else lake)
+        found = user_views.listed(lake.at(at) if at else lake)
     records = [_record(definition, mine) for definition, mine in found]
     shown = [{k: r[k] for k in ("view", "about", "params")} for r in records]
     emit(of_records(records, _LISTED), target, of_records(shown))
@@ -120,14 +120,14 @@ def view(
         raise click.UsageError(f"--since, --until, --at and --watch are not for {action}")
     with app.open() as lake:
         if action == "create":
-            made = own.create(lake, words[1], _text(words[2]), given, replace=replace)
+            made = user_views.create(lake, words[1], _text(words[2]), given, replace=replace)
             kind = "incremental view" if made.is_projection else "view"
             app.say(f"created {kind} {made.name}, version {made.version}")
         elif action == "drop":
-            own.drop(lake, words[1])
+            user_views.drop(lake, words[1])
             app.say(f"dropped view {words[1]}; earlier states still have it")
         else:
-            found = own.definition(lake.at(at) if at else lake, words[1])
+            found = user_views.definition(lake.at(at) if at else lake, words[1])
             with opened(target.path) as out:
                 write_text(found.text.rstrip() + "\n", out, target)
 

@@ -15,17 +15,17 @@ from typing import Any
 import click
 import orjson
 
+from lakelog.backup.scheduler import Plan, Rounds
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.backups import with_backups, words_of
-from lakelog.cli.inputs import with_pattern
-from lakelog.cli.output import choose, emit_record
-from lakelog.cli.terminal import is_terminal, many
-from lakelog.collect import running
+from lakelog.cli.input_formats import with_pattern
+from lakelog.cli.render.output import choose, emit_record
+from lakelog.cli.render.terminal import is_terminal, many
+from lakelog.collect import loop
 from lakelog.collect import watch as following
-from lakelog.collect.rounds import Plan, Rounds
-from lakelog.collect.scan import scan
 from lakelog.export.values import micros
+from lakelog.ingest.scan import scan
 from lakelog.store import disk
 
 INTERVAL = 1.0
@@ -174,8 +174,8 @@ def follow(
                 else:
                     if not renewed:
                         tell(f"watching {', '.join(watcher.totals.roots)}")
-                    running.run(watcher, stop, interval=interval, poll=poll, say=tell, renew=True)
-        except running.Rest as rest:
+                    loop.run(watcher, stop, interval=interval, poll=poll, say=tell, renew=True)
+        except loop.Rest as rest:
             signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what comes now, comes later
             if rounds:
                 rounds.close()

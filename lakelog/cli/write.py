@@ -8,16 +8,17 @@ from typing import Any
 
 import click
 
-from lakelog.cli import exits, terminal
+from lakelog.cli import exits
 from lakelog.cli.app import App, complete_pair, verb
-from lakelog.cli.lines import Line, chunks, documents, split
 from lakelog.cli.pairs import event_of, pair_of
-from lakelog.cli.tables import cell
+from lakelog.cli.render import terminal
+from lakelog.cli.render.tables import cell
+from lakelog.cli.stdin_lines import Line, chunks, documents, split
 from lakelog.errors import InvalidEvent
 from lakelog.event import TYPE_HINTS, encode
 from lakelog.lake import Lake
 from lakelog.settings import parse
-from lakelog.store import opening
+from lakelog.store import bootstrap
 
 BATCH_LINES = 1000
 BATCH_BYTES = 4 << 20
@@ -32,7 +33,7 @@ _SHOWN_BY = "SELECT * FROM quarantine shows them"
     lakelog init --setting seal=inline --setting rotate_bytes=64MB
 """
 )
-@click.argument("directory", required=False, metavar="[DIR]", type=click.Path())
+@click.argument("path", required=False, metavar="[DIR]", type=click.Path())
 @click.option(
     "--setting",
     "settings",
@@ -41,14 +42,14 @@ _SHOWN_BY = "SELECT * FROM quarantine shows them"
     shell_complete=complete_pair,
     help="A setting that differs from its default; `lakelog config` lists them.",
 )
-def init(app: App, directory: str | None, settings: tuple[str, ...]) -> None:
+def init(app: App, path: str | None, settings: tuple[str, ...]) -> None:
     """Create a lake in a new or empty directory.
 
     Without DIR, the directory is that of --lake. `append`, `ingest` and `watch` create a
     lake if there is none.
     """
     wanted = parse(dict(pair_of(s) for s in settings))
-    store = opening.create(directory or app.path, wanted)
+    store = bootstrap.create(path or app.path, wanted)
     app.say(f"created a lake at {store.layout.root}")
 
 

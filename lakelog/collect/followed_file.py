@@ -6,8 +6,8 @@ import contextlib
 import os
 from dataclasses import dataclass
 
-from lakelog.collect.scan import Seen
 from lakelog.ingest import lease
+from lakelog.ingest.scan import Seen
 
 
 @dataclass(slots=True)

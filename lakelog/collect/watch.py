@@ -25,7 +25,6 @@ import orjson
 from lakelog import bookkeeping
 from lakelog.collect import followed_file
 from lakelog.collect.followed_file import FollowedFile
-from lakelog.collect.scan import IGNORED, Scan, Seen, look_again, scan, seen_as
 from lakelog.collect.turns import Turns
 from lakelog.errors import LakelogError
 from lakelog.ingest import cursors
@@ -33,6 +32,7 @@ from lakelog.ingest.batch import GRACE, FileReport, Job
 from lakelog.ingest.group import FILES_MAX, Group
 from lakelog.ingest.ingest import Ingester, Reading
 from lakelog.ingest.rotation import PACKED, is_rotated
+from lakelog.ingest.scan import IGNORED, Scan, Seen, look_again, scan, seen_as
 from lakelog.store import disk
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from lakelog.ingest.formats.definition import Definition
 from lakelog.ingest.identity import Inodes, Resolver
 from lakelog.ingest.source import Source
 from lakelog.ingest.transform import Bad, Made, Transformer
-from lakelog.store import disk, idrun, manifest, rows, segment
+from lakelog.store import disk, identity_run, manifest, rows, segment
+from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
-from lakelog.store.opening import Store
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 from lakelog.store.seal import drop_known, open_run
@@ -319,8 +319,8 @@ class Batch:
         """Write the identity keys, if there are any; return their entry."""
         if not self.runs:
             return []
-        high, low = idrun.merge(self.runs)
-        return [idrun.write(self._job.store.layout, high, low, self.commit)]
+        high, low = identity_run.merge(self.runs)
+        return [identity_run.write(self._job.store.layout, high, low, self.commit)]
 
     def clashes(self, state: Manifest) -> bool:
         """Whether an id run that came since holds one of our keys."""
@@ -328,15 +328,15 @@ class Batch:
         fresh = [run for run in state.ids if run["digest"] not in had]
         if not self.runs or not fresh:
             return False
-        high, low = idrun.merge(self.runs)
+        high, low = identity_run.merge(self.runs)
         store = self._job.store
-        return any(idrun.found(open_run(store, run), high, low).any() for run in fresh)
+        return any(identity_run.found(open_run(store, run), high, low).any() for run in fresh)
 
     def _new_only(self, table: pa.Table) -> pa.Table:
         table = drop_known(self._job.store, table, self.state.ids, self.runs)
         keys = rows.key_arrays(table["key"].drop_null())
         if len(keys[0]):
-            self.runs.append(idrun.ordered(*keys))
+            self.runs.append(identity_run.ordered(*keys))
         return table
 
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.ingest import rotation
 from lakelog.ingest.cursors import Cursor
-from lakelog.ingest.formats import definition, known, zoned
+from lakelog.ingest.formats import definition, local_time, registry
 from lakelog.ingest.formats.definition import Definition
 from lakelog.store import disk
+from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest, Page
-from lakelog.store.opening import Store
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 
@@ -118,7 +118,7 @@ def resolve(text: str, formats: Formats) -> Definition:
 def check(wanted: Definition, names: tuple[str, ...] = ()) -> None:
     """Raise InvalidSetting for a definition that cannot be; `names` are of the lake's formats."""
     if wanted.pattern:
-        known.named(wanted.spelled())
+        registry.named(wanted.spelled())
         return
     lines = (wanted.begins, wanted.continues, wanted.time_format, wanted.levels, wanted.define)
     if any(lines):
@@ -129,7 +129,7 @@ def check(wanted: Definition, names: tuple[str, ...] = ()) -> None:
     if wanted.format and (wanted.format not in names or wanted.name):
         _check_name(wanted.format, names)
     if wanted.zone:
-        zoned.zone_of(wanted.zone)
+        local_time.zone_of(wanted.zone)
 
 
 def form_name(wanted: Definition) -> str:
@@ -137,7 +137,7 @@ def form_name(wanted: Definition) -> str:
     if wanted.pattern:
         return wanted.spelled()
     if wanted.format and wanted.zone:
-        return known.in_zone(wanted.format, wanted.zone)
+        return registry.in_zone(wanted.format, wanted.zone)
     return wanted.format
 
 
@@ -152,8 +152,10 @@ def is_gone(name: str, formats: Formats) -> bool:
 def check_new(form: LakeFormat) -> None:
     """Raise InvalidSetting for a format that no lake can keep."""
     name, said = form.name, form.definition
-    if not _NAME.fullmatch(name) or name in known.FORMATS:
-        taken = "lakelog has one of that name" if name in known.FORMATS else "use a-z, 0-9, - and _"
+    if not _NAME.fullmatch(name) or name in registry.FORMATS:
+        taken = (
+            "lakelog has one of that name" if name in registry.FORMATS else "use a-z, 0-9, - and _"
+        )
         raise InvalidSetting(f"{name!r} cannot name a format: {taken}")
     check(said)
     if not (said.pattern or said.format or said.zone):
@@ -187,7 +189,7 @@ def get(formats: Formats, name: str) -> LakeFormat:
     """Return the format of a name. Raises UnknownRef."""
     if name in formats:
         return formats[name]
-    if name in known.FORMATS:
+    if name in registry.FORMATS:
         raise UnknownRef(f"{name!r} is a built-in format, not one of this lake")
     raise UnknownRef(f"this lake has no format {name!r}: see `lakelog formats list`")
 
@@ -206,13 +208,13 @@ def _of_entry(entry: Entry) -> LakeFormat:
 def _check_name(name: str, names: tuple[str, ...]) -> None:
     """Raise InvalidSetting for a name that no format has."""
     try:
-        known.named(name)
+        registry.named(name)
     except InvalidSetting as error:
         if ":" in name or "@" in name:
             raise
         import difflib
 
-        near = difflib.get_close_matches(name, [*names, *known.FORMATS], 1)
+        near = difflib.get_close_matches(name, [*names, *registry.FORMATS], 1)
         own = f"; this lake's own: {', '.join(names)}" if names else ""
         hint = f"; did you mean {near[0]}?" if near else ""
         raise InvalidSetting(f"{error}{own}{hint}") from None

@@ -10,7 +10,7 @@ from typing import Any
 from lakelog.ingest import cursors, definitions
 from lakelog.ingest.batch import Batch, FileReport, Job, Moved, commit
 from lakelog.ingest.cursors import WINDOW, Cursor, Start
-from lakelog.ingest.formats import known, zoned
+from lakelog.ingest.formats import local_time, registry
 from lakelog.ingest.holes import visible
 from lakelog.ingest.identity import Copied, Known, Undecided
 from lakelog.ingest.records import BOM, joins
@@ -212,9 +212,9 @@ class Gatherer:
     def _take_chunk(self, chunk: Chunk, *, final: bool = False) -> None:
         if self._transformer is None:
             self._form, form = chosen(self._job, self._start, visible(chunk.data))
-            self._report.format = self._source.container or known.label(form)
+            self._report.format = self._source.container or registry.label(form)
             if not self._place:
-                note = zoned.zone_note(form, visible(chunk.data[:WINDOW]))
+                note = local_time.zone_note(form, visible(chunk.data[:WINDOW]))
                 self._report.note = self._report.note or note
             self._since = self._place
             self._transformer = self._job.transformer(form, self.start.origin, self._before)
@@ -244,10 +244,10 @@ def chosen(job: Job, start: Start, data: bytes) -> tuple[str, Any]:
     name = definitions.form_name(definition) if definition else ""
     forced = bool(name)
     if not name:
-        last = start.cursor.forms[-1][1] if start.cursor.forms else known.LAST
-        is_open = known.is_last(last) or definitions.is_gone(last, job.formats)
+        last = start.cursor.forms[-1][1] if start.cursor.forms else registry.LAST
+        is_open = registry.is_last(last) or definitions.is_gone(last, job.formats)
         settled = start.cursor.bytes >= WINDOW and not is_open
-        name = last if settled else known.told(taken, data, start.cursor.name).NAME
-        name = known.in_zone(name, definition.zone) if definition and definition.zone else name
-    form = known.fitted(known.named(name), taken or data)
-    return name, known.tolerant(form, start.cursor.name, forced=forced)
+        name = last if settled else registry.told(taken, data, start.cursor.name).NAME
+        name = registry.in_zone(name, definition.zone) if definition and definition.zone else name
+    form = registry.fitted(registry.named(name), taken or data)
+    return name, registry.tolerant(form, start.cursor.name, forced=forced)

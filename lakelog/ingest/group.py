@@ -22,8 +22,8 @@ from lakelog.ingest import stripes
 from lakelog.ingest.batch import Batch, FileReport, Job, Moved, commit, is_finished
 from lakelog.ingest.cursors import WINDOW, Cursor, Start, printable
 from lakelog.ingest.formats import bulk
-from lakelog.ingest.formats.known import label
-from lakelog.ingest.formats.zoned import zone_note
+from lakelog.ingest.formats.local_time import zone_note
+from lakelog.ingest.formats.registry import label
 from lakelog.ingest.gather import chosen
 from lakelog.ingest.identity import Copied, Known, Undecided
 from lakelog.ingest.records import records

@@ -20,14 +20,14 @@ from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from lakelog.ingest.apart import is_apart
 from lakelog.ingest.batch import FileReport, Job, Moved, finishing
 from lakelog.ingest.cursors import printable
+from lakelog.ingest.exclusions import is_apart
 from lakelog.ingest.gather import Gatherer
 from lakelog.ingest.group import Group
 from lakelog.ingest.identity import Inodes
 from lakelog.ingest.source import Source, kind_of
-from lakelog.store.opening import Store
+from lakelog.store.bootstrap import Store
 from lakelog.store.seal import Sealer
 
 _MAINTAIN_EVERY = 32

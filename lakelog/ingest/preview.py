@@ -13,7 +13,7 @@ from lakelog.exact import parse_value
 from lakelog.ingest import definitions
 from lakelog.ingest.cursors import WINDOW, printable
 from lakelog.ingest.definitions import Formats
-from lakelog.ingest.formats import known, zoned
+from lakelog.ingest.formats import local_time, registry
 from lakelog.ingest.formats.definition import Definition
 from lakelog.ingest.holes import visible
 from lakelog.ingest.source import Chunk, Source
@@ -86,8 +86,8 @@ def preview(
     data, whole = _beginning(path)
     head = data[:WINDOW]
     name, why = _chosen(path, head, data, formats, asked, label)
-    form = known.fitted(known.named(name), head or data)
-    form = known.tolerant(form, path, forced=asked is not None)
+    form = registry.fitted(registry.named(name), head or data)
+    form = registry.tolerant(form, path, forced=asked is not None)
     before = disk.now_us()
     run = Transformer(connect(), form, "preview", label).run(
         Chunk(data, 0, whole and not data.endswith(b"\n")), final=whole
@@ -96,7 +96,7 @@ def preview(
     events = run.table.num_rows if run.table is not None else 0
     return Preview(
         printable(path),
-        known.label(form),
+        registry.label(form),
         why,
         _scores(data, form, formats),
         data.count(b"\n"),
@@ -104,7 +104,7 @@ def preview(
         len(run.bad),
         outcomes,
         list(getattr(form, "groups", ())),
-        zoned.zone_note(form, head),
+        local_time.zone_note(form, head),
     )
 
 
@@ -137,12 +137,12 @@ def _chosen(
         return name, f"this lake's {kept.name} is for {_files(kept, label)}"
     if name:
         return name, "as asked for"
-    name, why = known.told(head, data, path).NAME, "it fits the first lines best"
-    if name == known.LAST:
+    name, why = registry.told(head, data, path).NAME, "it fits the first lines best"
+    if name == registry.LAST:
         why = "no other format fits the first lines"
     if wanted and wanted.zone:
         zone = f"{wanted.zone} for times that name no zone"
-        return known.in_zone(name, wanted.zone), f"{why}; {zone}"
+        return registry.in_zone(name, wanted.zone), f"{why}; {zone}"
     return name, why
 
 
@@ -155,11 +155,11 @@ def _files(kept: definitions.LakeFormat, label: str | None) -> str:
 def _scores(data: bytes, form: Any, formats: Formats) -> list[tuple[str, float]]:
     """How many of the first lines each format fits, the best first; of none that fits no line."""
     own = {
-        name: known.named(kept.definition.spelled())
+        name: registry.named(kept.definition.spelled())
         for name, kept in formats.items()
         if kept.definition.pattern
     }
-    found = known.scores(data, {**own, known.label(form): form})
+    found = registry.scores(data, {**own, registry.label(form): form})
     ranked = sorted(found.items(), key=lambda pair: -pair[1])
     return [(name, round(score, 3)) for name, score in ranked if score > 0]
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode
 from lakelog.ingest import cursors, definitions
-from lakelog.ingest.formats import jsonl, known, sqltext
+from lakelog.ingest.formats import jsonl, registry, sqltext
 from lakelog.ingest.formats.definition import Definition
 from lakelog.ingest.transform import Transformer
-from lakelog.store import disk, idrun, manifest, rows, segment
+from lakelog.store import disk, identity_run, manifest, rows, segment
+from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
-from lakelog.store.opening import Store
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 from lakelog.store.seal import drop_known
@@ -192,7 +192,7 @@ class _Retry:
         made = segment.write(layout, fresh, kind="events", order="arrival", commit=commit)
         self.entries.append(made)
         if len(high):
-            self.runs.append(idrun.write(layout, high, low, commit))
+            self.runs.append(identity_run.write(layout, high, low, commit))
 
     def _parsed(self, table: pa.Table) -> tuple[pa.Table | None, pa.Table]:
         """Return the rows that lines make now, and the lines that make none."""
@@ -230,9 +230,9 @@ def _form(rule: Definition | None, text: bytes) -> Any:
     """The format of a line by what was said of it, else by its looks."""
     name = definitions.form_name(rule) if rule else ""
     if not name:
-        name = known.told(text, text, "line.json").NAME
-        name = known.in_zone(name, rule.zone) if rule and rule.zone else name
-    return known.named(name)
+        name = registry.told(text, text, "line.json").NAME
+        name = registry.in_zone(name, rule.zone) if rule and rule.zone else name
+    return registry.named(name)
 
 
 def _parse(

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode
 from lakelog.ingest import stripes
-from lakelog.ingest.carry import Carry
-from lakelog.ingest.formats import bulk, mixed, pattern, sqltext
+from lakelog.ingest.formats import bulk, mixture, pattern, sqltext
 from lakelog.ingest.holes import visible
 from lakelog.ingest.records import BOM, Records, joins, records, without_cut_line
 from lakelog.ingest.source import Chunk
+from lakelog.ingest.time_carry import Carry
 from lakelog.store import rows, sql, wal
 
 if TYPE_CHECKING:
@@ -305,7 +305,7 @@ class Transformer:
                 try:
                     events, is_older = self._events(line if untrimmed else text)
                     older |= {chunk.base + start} if is_older else set()
-                    if mixed.uncarry(events):
+                    if mixture.uncarry(events):
                         carried.append(chunk.base + start)
                     good += encode(list(map(self._labelled, events))).lines
                     many = self._form.places(line) if placed else range(len(events))

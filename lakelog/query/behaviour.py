@@ -26,9 +26,9 @@ import orjson
 
 from lakelog.bookkeeping import IS_DATA
 from lakelog.store import compact
+from lakelog.store.bootstrap import Store
 from lakelog.store.history import Diff
 from lakelog.store.manifest import Entry
-from lakelog.store.opening import Store
 
 if TYPE_CHECKING:
     import duckdb

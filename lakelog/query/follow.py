@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import QueryFailed
 from lakelog.query import prune
-from lakelog.query.tailrows import TailRows
+from lakelog.query.tail_rows import TailRows
 from lakelog.store import compact, wal
+from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
-from lakelog.store.opening import Store
 from lakelog.store.refs import Head
 from lakelog.store.segment import EVENT_COLUMNS
 from lakelog.store.tail import Pending, Tail

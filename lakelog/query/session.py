@@ -29,14 +29,14 @@ from lakelog.query import frames, omega, prune
 from lakelog.query.frames import Scope
 from lakelog.query.qualifiers import TABLES, qualifiers
 from lakelog.query.relation import Relation, Stream, one_line, with_suggestion
-from lakelog.query.tailrows import TailRows
-from lakelog.store import bloom, compact, disk, engine, gc, sql
+from lakelog.query.tail_rows import TailRows
+from lakelog.store import bloom, compact, connection, disk, gc, sql
+from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
-from lakelog.store.marks import hash_file
-from lakelog.store.opening import Store
+from lakelog.store.sealer_process import FILES, start_sealer
 from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
-from lakelog.store.spawn import FILES, start_sealer
 from lakelog.store.tail import Pending, Tail
+from lakelog.store.verified_files import hash_file
 
 if TYPE_CHECKING:
     import duckdb
@@ -82,7 +82,7 @@ class Session:
         """The process's database for this lake; made at the first call."""
         with self._mutex:
             if self._base is None:
-                self._base = engine.connect(self._store.layout, self._store.settings)
+                self._base = connection.connect(self._store.layout, self._store.settings)
             return self._base
 
     def tail(self, branch: str) -> Tail:

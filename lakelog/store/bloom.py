@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from lakelog.store import disk
-from lakelog.store.layout import Layout
+from lakelog.store.paths import Layout
 
 if TYPE_CHECKING:
     import numpy as np

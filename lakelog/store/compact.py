@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import Damaged, DamagedSegment, Outlived
 from lakelog.settings import Settings
 from lakelog.store import disk, manifest, segment, sql
-from lakelog.store.layout import Layout
+from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
-from lakelog.store.marks import hash_file
-from lakelog.store.opening import Store
+from lakelog.store.paths import Layout
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
+from lakelog.store.verified_files import hash_file
 
 if TYPE_CHECKING:
     import duckdb

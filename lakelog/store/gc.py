@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 from lakelog.errors import Damaged, GcRefused, UnknownRef
 from lakelog.store import disk, document
-from lakelog.store.engine import SPILL
-from lakelog.store.layout import OBJECTS, parse_object
+from lakelog.store.bootstrap import Store
+from lakelog.store.connection import SPILL
 from lakelog.store.manifest import Entry
-from lakelog.store.opening import Store
+from lakelog.store.paths import OBJECTS, parse_object
 from lakelog.store.refs import Move
 from lakelog.store.thinning import DAY, HOUR, KEEP_MOVES, pack, window
 

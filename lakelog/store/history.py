@@ -21,10 +21,10 @@ from lakelog.errors import (
     WouldDropEvents,
 )
 from lakelog.store import clock, disk
+from lakelog.store.bootstrap import Store, start_branch
 from lakelog.store.gc import require_kept
-from lakelog.store.layout import encode_name
 from lakelog.store.manifest import Entry, Manifest, Totals
-from lakelog.store.opening import Store, start_branch
+from lakelog.store.paths import encode_name
 from lakelog.store.publish import USER_OPS, Change, grow, link_move, publish
 from lakelog.store.refs import Head, Move, Tag, author, in_unicode
 from lakelog.store.resolve import moves, resolve

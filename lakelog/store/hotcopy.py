@@ -17,8 +17,8 @@ from typing import Any
 
 from lakelog.errors import AlreadyExists, Damaged, DamagedWal
 from lakelog.store import disk, wal
-from lakelog.store.layout import OBJECTS, Layout, parse_move, parse_object, parse_packed, parse_wal
-from lakelog.store.opening import Store, is_lake, load, raise_format, write_config
+from lakelog.store.bootstrap import Store, is_lake, load, raise_format, write_config
+from lakelog.store.paths import OBJECTS, Layout, parse_move, parse_object, parse_packed, parse_wal
 from lakelog.store.refs import Head
 from lakelog.store.tail import ATTEMPTS, Tail, WalFile, pick
 

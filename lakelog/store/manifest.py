@@ -32,7 +32,7 @@ import zstandard
 
 from lakelog.errors import DamagedManifest, FormatTooNew
 from lakelog.store import disk, document
-from lakelog.store.layout import FILE_FORMAT, Layout
+from lakelog.store.paths import FILE_FORMAT, Layout
 
 FAN = 16
 LEVEL_MAX = 2

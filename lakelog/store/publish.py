@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 
 from lakelog.errors import OutcomeUnknown, Outlived
 from lakelog.store import clock, disk, manifest
-from lakelog.store.layout import parse_wal
+from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format
 from lakelog.store.manifest import Entry, Manifest
-from lakelog.store.opening import Store, make_branch_dirs, raise_format
+from lakelog.store.paths import parse_wal
 from lakelog.store.refs import Head, Move, author, encode_move, in_unicode
 
 USER_OPS = ("rollback", "undo", "snapshot", "retention", "dedupe", "quarantine", "repair")

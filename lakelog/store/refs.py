@@ -25,8 +25,8 @@ from typing import Any
 from lakelog.closest import did_you_mean
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.store import disk, document
-from lakelog.store.layout import Layout, decode_name, parse_move, parse_packed
-from lakelog.store.packed import PACKED, read_packed
+from lakelog.store.move_pack import PACKED, read_packed
+from lakelog.store.paths import Layout, decode_name, parse_move, parse_packed
 
 _PACKED_KEPT = 4
 _TEXTS_KEPT = 64

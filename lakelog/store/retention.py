@@ -13,8 +13,8 @@ from typing import Any
 
 from lakelog.event import from_micros
 from lakelog.store import compact, disk, manifest
+from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
-from lakelog.store.opening import Store
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 

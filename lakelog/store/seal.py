@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import DamagedIds, Outlived
-from lakelog.store import disk, idrun, rows, segment, spawn, wal
+from lakelog.store import disk, identity_run, rows, sealer_process, segment, wal
+from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
-from lakelog.store.marks import hash_file
-from lakelog.store.opening import Store
 from lakelog.store.publish import Change, publish, run_maintenance
 from lakelog.store.refs import Head
 from lakelog.store.tail import Tail, WalFile, pick, started, summary
 from lakelog.store.trim import trim
+from lakelog.store.verified_files import hash_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -100,10 +100,10 @@ class Sealer:
         run_maintenance(self._store, self._branch)
         if self._store.settings.seal != "auto":
             self.merge_ids()
-        elif idrun.due(list(self._head_state().ids)) and not disk.is_locked(
-            spawn.maintenance_path(self._store)
+        elif identity_run.due(list(self._head_state().ids)) and not disk.is_locked(
+            sealer_process.maintenance_path(self._store)
         ):
-            self._helper = spawn.start_sealer(self._store, self._branch)
+            self._helper = sealer_process.start_sealer(self._store, self._branch)
 
     def merge_ids(self) -> None:
         """Merge id runs that have become many, each merge as a move of its own."""
@@ -126,7 +126,7 @@ class Sealer:
         return True
 
     def _hits(self, run: Entry, keys: tuple[Any, Any]) -> bool:
-        return bool(idrun.found(open_run(self._store, run), *keys).any())
+        return bool(identity_run.found(open_run(self._store, run), *keys).any())
 
     def _prepare(self, head: Head, state: Manifest) -> _Work:
         """Pick frames above this head's watermarks and write them as a segment."""
@@ -151,7 +151,9 @@ class Sealer:
                 table = drop_known(store, table, state.ids)
                 work.keys = rows.key_arrays(table["key"].drop_null())
                 if len(work.keys[0]):
-                    work.ids.append(idrun.write(store.layout, work.keys[0], work.keys[1], commit))
+                    work.ids.append(
+                        identity_run.write(store.layout, work.keys[0], work.keys[1], commit)
+                    )
             if table.num_rows:
                 work.entries.append(
                     segment.write(
@@ -189,11 +191,13 @@ class Sealer:
 
     def _merge_ids(self) -> bool:
         """Replace eight runs of one size by one, if all are still there; True if it did."""
-        due = idrun.due(list(self._head_state().ids))
+        due = identity_run.due(list(self._head_state().ids))
         if not due:
             return False
         layout = self._store.layout
-        made = idrun.join(layout, [open_run(self._store, run) for run in due], disk.random_hex())
+        made = identity_run.join(
+            layout, [open_run(self._store, run) for run in due], disk.random_hex()
+        )
         self._remember("ids", [made["digest"]])
         names = tuple(run["digest"] for run in due)
 
@@ -250,7 +254,7 @@ def open_run(store: Store, run: Entry) -> tuple[Any, Any]:
 
     Raises DamagedIds.
     """
-    keys = idrun.read(store.layout, run)
+    keys = identity_run.read(store.layout, run)
     path = store.layout.object("ids", run["digest"])
     if not store.marks.holds(run["digest"], path):
         if hash_file(path) != run["digest"]:
@@ -275,7 +279,7 @@ def drop_known(
         _unmark_repeats(keep, precedence(table, keyed, high, low), high, low)
     known = np.zeros(len(high), dtype=bool)
     for keys in (*(open_run(store, run) for run in runs), *(held or ())):
-        known |= idrun.found(keys, *ordered)
+        known |= identity_run.found(keys, *ordered)
     keep[order[known]] = False
     if keep.all():
         return table

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.store import bloom, disk, document
-from lakelog.store.layout import Layout
+from lakelog.store.paths import Layout
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 
 from lakelog.store import disk, wal
-from lakelog.store.layout import parse_wal
+from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry
-from lakelog.store.opening import Store
+from lakelog.store.paths import parse_wal
 from lakelog.store.tail import Tail
 
 _NAMES_MAX = 1000

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from lakelog.errors import DamagedRef, DamagedWal, LakelogError, UnknownRef
 from lakelog.store import disk, wal
-from lakelog.store.layout import Layout, encode_name, parse_wal
+from lakelog.store.paths import Layout, encode_name, parse_wal
 from lakelog.store.refs import Head, Refs
 
 ATTEMPTS = 100

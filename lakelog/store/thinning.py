@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from lakelog.errors import DamagedRef
 from lakelog.settings import Settings
 from lakelog.store import disk, document
-from lakelog.store.layout import FORMAT, parse_move
-from lakelog.store.opening import Store
-from lakelog.store.packed import PACKED, decode_packed, encode_packed, read_packed
+from lakelog.store.bootstrap import Store
+from lakelog.store.move_pack import PACKED, decode_packed, encode_packed, read_packed
+from lakelog.store.paths import FORMAT, parse_move
 from lakelog.store.publish import AUTOMATIC_OPS
 from lakelog.store.refs import Move
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from lakelog.store import disk
-from lakelog.store.opening import Store
+from lakelog.store.bootstrap import Store
 from lakelog.store.refs import Head
 from lakelog.store.tail import Tail, WalFile
 

@@ -29,7 +29,7 @@ import orjson
 import zstandard
 
 from lakelog.errors import FormatTooNew
-from lakelog.store.layout import FILE_FORMAT
+from lakelog.store.paths import FILE_FORMAT
 
 KEYED, SOURCED, QUARANTINED = 1, 2, 4
 

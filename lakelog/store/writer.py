@@ -24,11 +24,11 @@ from lakelog.errors import Reentered, UnknownRef, WriterClosed
 from lakelog.event import Encoded
 from lakelog.lazy import wait_for_imports
 from lakelog.store import disk, wal
+from lakelog.store.bootstrap import Store, make_branch_dirs
 from lakelog.store.clock import Clock
-from lakelog.store.layout import parse_wal
-from lakelog.store.opening import Store, make_branch_dirs
+from lakelog.store.paths import parse_wal
 from lakelog.store.refs import Life
-from lakelog.store.spawn import is_worth_it, start_sealer
+from lakelog.store.sealer_process import is_worth_it, start_sealer
 from lakelog.store.tail import newest_stamp
 
 _LEVEL = 1

@@ -7,8 +7,8 @@
 from lakelog.train.compare import diff, where
 from lakelog.train.leaks import Certificate
 from lakelog.train.provenance import exports
+from lakelog.train.rebuild import Rebuilt, rebuild
 from lakelog.train.recipe import Recipe, load
-from lakelog.train.remake import Rebuilt, rebuild
 from lakelog.train.sandbox import check
 from lakelog.train.trainingset import Export, export
 

@@ -11,13 +11,14 @@ import tomllib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lakelog.train import assign, provenance, quality, selecting
+from lakelog.train import assign, provenance, selection
 from lakelog.train import recipe as recipes
 from lakelog.train.dataset import MANIFEST, RECIPE, SIDE, Dataset
 from lakelog.train.inventory import Inventory
 from lakelog.train.recipe import SIDES
+from lakelog.train.report import quality
 from lakelog.train.scratch import parquet
-from lakelog.train.selecting import quoted, text_of
+from lakelog.train.selection import quoted, text_of
 from lakelog.train.wording import counted
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _twice(con: duckdb.DuckDBPyConnection, set_: Dataset) -> Iterator[str]:
             yield f"{words} more than once, and {RECIPE} drops equal rows"
     cursor = con.cursor()
     query = set_.recipe.select["sql"].strip().rstrip(";").strip()
-    if set_.recipe.kind in _ONE_EVENT and selecting.is_traceable(cursor, query):
+    if set_.recipe.kind in _ONE_EVENT and selection.is_traceable(cursor, query):
         lineage = [f"{set_.path}/{n}" for n in set_.footers if n.startswith("lineage/")]
         events = f"SELECT unnest(events) AS e FROM {parquet(lineage)}"
         if n := _count(con, f"SELECT e FROM ({events}) GROUP BY e HAVING count(*) > 1"):

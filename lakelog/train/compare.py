@@ -11,7 +11,7 @@ from lakelog.train import provenance
 from lakelog.train.dataset import SIDE, open_set
 from lakelog.train.recipe import SIDES
 from lakelog.train.scratch import connect, parquet
-from lakelog.train.selecting import quoted
+from lakelog.train.selection import quoted
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake

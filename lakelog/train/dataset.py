@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused, InvalidRecipe
 from lakelog.export.tables import GROUP_ROWS
-from lakelog.train import inventory, manifest, recipe, shape
+from lakelog.train import inventory, manifest, recipe
 from lakelog.train.inventory import Inventory
 from lakelog.train.recipe import SIDES, Recipe
 from lakelog.train.scratch import parquet
-from lakelog.train.selecting import text_of
+from lakelog.train.selection import text_of
+from lakelog.train.shapes import shape
 from lakelog.train.shards import SHARD_ROWS
 
 if TYPE_CHECKING:

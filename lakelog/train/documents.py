@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from lakelog.train import card, report
 from lakelog.train.recipe import Recipe
+from lakelog.train.report import card, report
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,11 +14,12 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from lakelog.train import agreement, dialects, documents, leaks, provenance, scratch
+from lakelog.train import agreement, documents, leaks, provenance, scratch
 from lakelog.train.dataset import MANIFEST, RECIPE, Dataset, Fault, load
 from lakelog.train.inventory import Inventory
 from lakelog.train.leaks import Certificate, Leak
 from lakelog.train.scratch import parquet
+from lakelog.train.shapes import chat_files
 
 if TYPE_CHECKING:
     import duckdb
@@ -172,5 +173,5 @@ def _dialect(here: Dataset, side: str, dialect: str) -> str:
     for path in here.files[side]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(_BATCH):
-                digest.update(dialects.lines(batch, dialect))
+                digest.update(chat_files.lines(batch, dialect))
     return digest.hexdigest()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.train import cluster
 from lakelog.train.dataset import SIDE, Dataset
-from lakelog.train.selecting import quoted, text_of
+from lakelog.train.selection import quoted, text_of
 from lakelog.train.wording import counted
 
 if TYPE_CHECKING:

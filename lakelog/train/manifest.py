@@ -15,11 +15,11 @@ from typing import Any
 import orjson
 
 from lakelog.errors import InvalidName
-from lakelog.store import layout
+from lakelog.store import paths
 from lakelog.train.assign import REASONS
-from lakelog.train.kinds import SHAPES
 from lakelog.train.losses import WORDS
 from lakelog.train.recipe import REDACTIONS, SIDES
+from lakelog.train.recipe_schema import SHAPES
 
 FORMAT = 1
 BYTES_MAX = 8_000_000
@@ -97,7 +97,7 @@ def _form(pattern: str, what: str) -> Rule:
 def _branch(where: str, value: Any) -> Faults:
     odd: Any
     try:
-        layout.encode_name(value if isinstance(value, str) else "")
+        paths.encode_name(value if isinstance(value, str) else "")
         odd = re.search(r"[';()\\]|\.\.|^[/.]", value)
     except InvalidName:
         odd = True

@@ -19,8 +19,8 @@ from typing import Any
 from lakelog.errors import InvalidRecipe, InvalidSetting
 from lakelog.settings import span_us
 from lakelog.train import filters
-from lakelog.train.kinds import KEYS, SHAPES
 from lakelog.train.losses import FILTERS, ROWS
+from lakelog.train.recipe_schema import KEYS, SHAPES
 
 SIDES = ("train", "validation", "test")
 REDACTIONS = ("email", "phone", "ip", "card", "iban", "key", "name")

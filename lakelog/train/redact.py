@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import ExportRefused
 from lakelog.train.patterns import KINDS, Kind, Rule, names
 from lakelog.train.recipe import Recipe
-from lakelog.train.selecting import quoted, text_of
+from lakelog.train.selection import quoted, text_of
 
 if TYPE_CHECKING:
     import duckdb

@@ -6,8 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from lakelog.settings import Settings
-from lakelog.store import engine, sql
-from lakelog.store.layout import Layout
+from lakelog.store import connection, sql
+from lakelog.store.paths import Layout
 
 if TYPE_CHECKING:
     import duckdb
@@ -21,7 +21,7 @@ CHECK_BYTES, CHECK_THREADS = 300_000_000, 4
 
 def connect(spill: str, memory_bytes: int = MEMORY_BYTES) -> duckdb.DuckDBPyConnection:
     """Return a database that spills below `spill`."""
-    made = engine.connect(Layout(spill), Settings(memory_bytes=memory_bytes))
+    made = connection.connect(Layout(spill), Settings(memory_bytes=memory_bytes))
     made.execute(f"SET temp_directory = {sql.literal(spill + '/spill')}")
     return made
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lakelog.train.shape import Roles
+from lakelog.train.shapes.shape import Roles
 
 if TYPE_CHECKING:
     import duckdb

@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
-from lakelog.train import assign, budget, cluster, filters, redact, shape, stage, tokenizer
+from lakelog.train import assign, budget, cluster, filters, redact, stage, tokenizer
 from lakelog.train.assign import Rows
-from lakelog.train.kinds import NEEDS, SHAPES
 from lakelog.train.losses import FILTERS, LOST, REASON, ROWS, Losses, sentence
 from lakelog.train.recipe import Recipe
-from lakelog.train.selecting import HIDDEN, Selection, column_of, quoted, text_of
+from lakelog.train.recipe_schema import NEEDS, SHAPES
+from lakelog.train.selection import HIDDEN, Selection, column_of, quoted, text_of
+from lakelog.train.shapes import shape
+from lakelog.train.shapes.structure import structure_of
 from lakelog.train.stage import Stage
-from lakelog.train.structure import structure_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,7 +38,7 @@ def write(
     Raises ExportRefused where whole rows would be lost without the recipe's consent.
     """
     kinds, losses = recipe.redact["kinds"], Losses()
-    sql, made = shape.rows(selection, recipe, losses)
+    sql, made = shape.shaped(selection, recipe, losses)
     counted = recipe.kind == "messages"
     if sql is not None and not counted:
         types = _types(selection.session.sql(f"SELECT * FROM ({sql}) LIMIT 0", at=selection.digest))

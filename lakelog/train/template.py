@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.train.kinds import KEYS, Key
+from lakelog.train.recipe_schema import KEYS, Key
 
 _HEAD = """\
 # A recipe: `lakelog train export {name}.toml -o {name}/`

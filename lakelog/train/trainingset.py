@@ -23,22 +23,21 @@ from lakelog.errors import ExportRefused
 from lakelog.export import folder
 from lakelog.train import (
     dataset,
-    dialects,
     documents,
     filters,
     leaks,
-    proportions,
     provenance,
-    quality,
     redact,
     scratch,
-    selecting,
     staging,
     tokenizer,
 )
 from lakelog.train import recipe as recipes
 from lakelog.train.assign import Rows
 from lakelog.train.recipe import SIDES, Recipe
+from lakelog.train.report import proportions, quality
+from lakelog.train.selection import Selection, at_state, choose, session_of
+from lakelog.train.shapes import chat_files
 from lakelog.train.shards import Shards
 from lakelog.train.stage import Stage
 
@@ -95,9 +94,9 @@ def export(lake: Lake, recipe: Any, out: str, *, progress: Progress | None = Non
     if wanted.redact["deep"]:
         redact.require_library()
     counter = _requirements(wanted)
-    asker = selecting.session_of(lake, wanted, scratch.MEMORY_BYTES)
+    asker = session_of(lake, wanted, scratch.MEMORY_BYTES)
     try:
-        selection = selecting.choose(lake, wanted, asker)
+        selection = choose(lake, wanted, asker)
         before = _previous(lake, wanted)
         facts: dict[str, Any] = {}
 
@@ -131,9 +130,9 @@ def again(
         raise ExportRefused(
             f"[redact] key_env: {wanted.redact['key_env']} holds another key than the export's"
         )
-    asker = selecting.session_of(lake, wanted, scratch.MEMORY_BYTES)
+    asker = session_of(lake, wanted, scratch.MEMORY_BYTES)
     try:
-        selection = selecting.at_state(asker, wanted, manifest["snapshot"])
+        selection = at_state(asker, wanted, manifest["snapshot"])
         return _make(
             selection,
             wanted,
@@ -150,7 +149,7 @@ def again(
 
 
 def _make(
-    selection: selecting.Selection,
+    selection: Selection,
     wanted: Recipe,
     out: str,
     key: bytes,
@@ -257,7 +256,7 @@ def _write_side(
     data.write(shown)
     lineage.write(pa.table([_lists(events)], names=["events"]))
     for dialect, file in others.items():
-        file.write(dialects.lines(shown, dialect))
+        file.write(chat_files.lines(shown, dialect))
 
 
 def _lists(events: Any) -> Any:
@@ -275,7 +274,7 @@ def _dialects(made: str, side: str, wanted: Recipe) -> dict[str, Any]:
 
 
 def _manifest(
-    selection: selecting.Selection,
+    selection: Selection,
     wanted: Recipe,
     stage: Stage,
     rows: Rows,

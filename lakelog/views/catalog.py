@@ -12,8 +12,8 @@ from importlib import resources
 from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidView
 from lakelog.store import disk
+from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
-from lakelog.store.opening import Store
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 from lakelog.views.definition import Definition, parse

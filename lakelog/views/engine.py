@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lakelog.errors import QueryFailed
-from lakelog.query.tailrows import ORDER
+from lakelog.query.tail_rows import ORDER
+from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
-from lakelog.store.opening import Store
 from lakelog.store.segment import EVENT_COLUMNS
-from lakelog.views import answer
+from lakelog.views import finalize
+from lakelog.views.background_writer import Behind
 from lakelog.views.definition import Definition
 from lakelog.views.layers import Builder, Layer, Shape, Table, view
 from lakelog.views.lineage import Lineage, Part, cover_of
 from lakelog.views.params import Values, time_sql
-from lakelog.views.pieces import Cover, Piece, Pieces
-from lakelog.views.writing import Behind
+from lakelog.views.partials import Cover, Piece, Pieces
 
 if TYPE_CHECKING:
     import duckdb
@@ -121,7 +121,7 @@ class Engine:
                     layer = self._layer(definition, values, state, tail)
                 else:
                     layer = self._cut(definition, values, state, tail, window)
-            return answer.finish(self._builder, layer, answer.asked(definition, values), now)
+            return finalize.finish(self._builder, layer, finalize.asked(definition, values), now)
         except duckdb.Error as error:
             words = " ".join(str(error).split("\n\nLINE ")[0].split())
             raise QueryFailed(f"view {definition.name}: {words}") from None

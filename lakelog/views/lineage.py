@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from lakelog.errors import Damaged
 from lakelog.store.manifest import Entry, Manifest, Manifests
-from lakelog.views.pieces import Cover
+from lakelog.views.partials import Cover
 
 _BACK = 64
 """So many states are looked at for segments that came and went between two readings."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidView
 from lakelog.store.sql import identifier
-from lakelog.views import answer, guard, params
+from lakelog.views import finalize, guard, params
 from lakelog.views.definition import PLAIN, TOTALS, Definition
 from lakelog.views.engine import PLACE, shape_of
 from lakelog.views.layers import Builder, Layer, Shape, Table, given, view
@@ -88,7 +88,7 @@ def _both_ways(
     own: duckdb.DuckDBPyConnection, definition: Definition, found: params.Values
 ) -> pa.Table:
     maps, merges = (definition.filled(s, found) for s in ("map", "merge"))
-    asked = answer.asked(definition, found)
+    asked = finalize.asked(definition, found)
     view(own, "segment", "SELECT * FROM sample")
     mapped = _run(own, definition, "map", maps)
     own.register("mapped", mapped)
@@ -113,11 +113,11 @@ def _both_ways(
         raise
     except Exception as error:
         raise guard.told(definition.sections["merge"], str(error)) from None
-    return answer.finish(builder, Layer(shape, _mapped(builder, shape, "true")), asked, _NOW)
+    return finalize.finish(builder, Layer(shape, _mapped(builder, shape, "true")), asked, _NOW)
 
 
 def _check_totals(
-    own: duckdb.DuckDBPyConnection, definition: Definition, asked: answer.Asked, state: str
+    own: duckdb.DuckDBPyConnection, definition: Definition, asked: finalize.Asked, state: str
 ) -> None:
     """Totals have the columns of `by`; the others can be added and taken away without loss, and
     are twice as much if each row is there twice."""
@@ -190,9 +190,9 @@ def _select(shape: Shape, table: Table) -> str:
     return f"SELECT {shape.listed} FROM {table.name}"
 
 
-def _rows(builder: Builder, layer: Layer, asked: answer.Asked) -> list[tuple[Any, ...]]:
+def _rows(builder: Builder, layer: Layer, asked: finalize.Asked) -> list[tuple[Any, ...]]:
     """An answer as sorted rows that compare: floats and lists as they read."""
-    table = answer.finish(builder, layer, asked, _NOW)
+    table = finalize.finish(builder, layer, asked, _NOW)
     return sorted(
         (tuple(row.values()) for row in table.to_pylist()),
         key=lambda row: list(map(_sortable, row)),

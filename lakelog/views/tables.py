@@ -16,8 +16,8 @@ from lakelog.query import omega, prune
 from lakelog.query.qualifiers import TABLES
 from lakelog.query.session import Pinned, Session
 from lakelog.store import disk
+from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
-from lakelog.store.opening import Store
 from lakelog.store.segment import EVENT_COLUMNS
 from lakelog.store.sql import identifier
 from lakelog.views import catalog, guard, params

@@ -12,10 +12,10 @@ from unittest import mock
 
 import lakelog
 from lakelog.errors import Damaged
-from lakelog.store import engine, thinning
+from lakelog.repair.repair import Repaired, repair
+from lakelog.repair.verify import Report, open_for_check, verify
+from lakelog.store import connection, thinning
 from lakelog.store.publish import Change, publish
-from lakelog.store.repair import Repaired, repair
-from lakelog.store.verify import Report, open_for_check, verify
 from tests.support import lakes
 
 END_BYTES = 24
@@ -159,7 +159,7 @@ def repaired(path: str, copy: str | None = None) -> Repaired:
     bases: list[Any] = []
 
     def connect() -> Any:
-        bases.append(engine.connect(store.layout, store.settings))
+        bases.append(connection.connect(store.layout, store.settings))
         return bases[-1]
 
     try:

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from lakelog import train
-from lakelog.train import dataset, documents, leaks, quality, scratch
+from lakelog.train import dataset, documents, leaks, scratch
 from lakelog.train import recipe as recipes
+from lakelog.train.report import quality
 from tests.support import trainsets
 
 Case = Callable[[Path, random.Random], None]

@@ -21,8 +21,8 @@ from lakelog.ingest import batch, source
 from lakelog.ingest.batch import FileReport, Job
 from lakelog.ingest.group import Group
 from lakelog.ingest.ingest import Ingester
-from lakelog.store.layout import parse_move
-from lakelog.store.opening import load
+from lakelog.store.bootstrap import load
+from lakelog.store.paths import parse_move
 from tests.support.feeds import bad_lines, event, numbers
 from tests.support.scheduler import Actor, Scheduler
 from tests.support.world import MEMORY, SETTINGS

@@ -27,7 +27,7 @@ import zstandard
 import lakelog
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
-from lakelog.ingest.audit import Audit, audit
+from lakelog.ingest.audit.audit import Audit, audit
 from lakelog.ingest.content import is_distinctive
 
 HOLES = 0.2

@@ -25,9 +25,9 @@ import lakelog
 from lakelog.errors import LakelogError, NothingToUndo, WouldDropEvents
 from lakelog.query.session import Session
 from lakelog.settings import Settings
-from lakelog.store import engine, segment
-from lakelog.store.layout import OBJECTS, Layout, parse_move
-from lakelog.store.opening import load
+from lakelog.store import connection, segment
+from lakelog.store.bootstrap import load
+from lakelog.store.paths import OBJECTS, Layout, parse_move
 from lakelog.store.trim import trim
 from tests.support.scheduler import HOUR, Actor, Scheduler
 
@@ -279,13 +279,13 @@ def warm_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     if not _warm:
         _warm.append(duckdb.connect(":memory:", config={"threads": "1"}))
         _warm[0].execute("SET TimeZone = 'UTC'")
-    monkeypatch.setattr(engine, "connect", lambda layout, settings: _warm[0].cursor())
+    monkeypatch.setattr(connection, "connect", lambda layout, settings: _warm[0].cursor())
 
 
 def pooled_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give whoever asks for a database one that was closed before, emptied, if there is any: to
     start one costs more than most of what is asked of it."""
-    connect, close, here = engine.connect, Session.close, os.getpid()
+    connect, close, here = connection.connect, Session.close, os.getpid()
     idle: list[duckdb.DuckDBPyConnection] = []
 
     def reuse(layout: Layout, settings: Settings) -> duckdb.DuckDBPyConnection:
@@ -305,7 +305,7 @@ def pooled_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         if database is not None and os.getpid() == here:
             idle.append(database)
 
-    monkeypatch.setattr(engine, "connect", reuse)
+    monkeypatch.setattr(connection, "connect", reuse)
     monkeypatch.setattr(Session, "close", keep)
 
 

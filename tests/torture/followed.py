@@ -13,7 +13,7 @@ from collections.abc import Callable
 import lakelog
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
-from lakelog.ingest.audit import audit
+from lakelog.ingest.audit.audit import audit
 from tests.support import lakes
 from tests.support.world import warm_engine
 from tests.test_watch import PLAYS, SCENARIOS, Place, Step, die_at, stored

@@ -24,8 +24,8 @@ import zstandard
 from lakelog.errors import LakelogError
 from lakelog.event import parse_time
 from lakelog.ingest import transform
-from lakelog.ingest.audit import audit
-from lakelog.ingest.formats import known
+from lakelog.ingest.audit.audit import audit
+from lakelog.ingest.formats import registry
 from lakelog.ingest.records import BOM, joins, simple
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
@@ -163,7 +163,7 @@ def spoilt(line: bytes, dice: random.Random, others: list[bytes]) -> bytes:
 
 def fuzzed(case: Case) -> None:
     """Spoil a text of one format, or documents of a lake."""
-    names = [*known.FORMATS, "documents"]
+    names = [*registry.FORMATS, "documents"]
     name, turn = names[case.number % len(names)], case.number // len(names)
     if name == "documents":
         _documents(case)
@@ -179,7 +179,7 @@ def fuzzed(case: Case) -> None:
         ]
         lines[: dice.choice([0, 1, 1, 1])] = [header.rstrip(b"\n")]
     text = b"\n".join(lines) + dice.choice([b"\n", b"\n", b"", b"\r\n"])
-    form = known.fitted(known.FORMATS[name], dice.choice([text[:4096]] * 9 + [b""]))
+    form = registry.fitted(registry.FORMATS[name], dice.choice([text[:4096]] * 9 + [b""]))
     _no_line_is_slow(form, lines)
     if turn % AUDITED == 1 or name == "bulk":
         _audited(case, name, text)

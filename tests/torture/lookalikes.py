@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lakelog.collect import watch
-from lakelog.ingest.audit import audit
+from lakelog.ingest.audit.audit import audit
 from tests.support import lakes
 from tests.support.world import warm_engine
 from tests.test_watch_lookalikes import Workers, play

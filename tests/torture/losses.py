@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass, field
 
 from lakelog.errors import UnknownRef
-from lakelog.store import opening
-from lakelog.store.layout import Layout
+from lakelog.store import bootstrap
+from lakelog.store.paths import Layout
 from lakelog.store.refs import Move
 
 REWINDS = {"rollback", "undo", "branch"}
@@ -89,7 +89,7 @@ class Judge:
 
     def _base(self) -> int:
         """The number of the state that repair went to."""
-        store, last = opening.load(self.root), max(self.branch.states)
+        store, last = bootstrap.load(self.root), max(self.branch.states)
         old, move = self.branch.newest.move, None
         with contextlib.suppress(UnknownRef):
             move = store.refs.read(self.name, last)

@@ -29,7 +29,7 @@ from lakelog.views import catalog
 from lakelog.views.definition import parse
 from lakelog.views.engine import Engine
 from lakelog.views.layers import SCHEMA, Shape
-from lakelog.views.pieces import Pieces
+from lakelog.views.partials import Pieces
 from tests.support import seam, viewmodel
 from tests.support.viewhistory import NOW, History, plain
 from tests.support.world import pooled_engine

@@ -22,11 +22,11 @@ from typing import Any
 
 import lakelog
 from lakelog.cli.seal import work
-from lakelog.collect import running, watch
+from lakelog.collect import loop, watch
 from lakelog.collect.watch import Watcher
 from lakelog.errors import LakelogError
 from lakelog.query import session
-from lakelog.store import disk, gc, spawn, writer
+from lakelog.store import disk, gc, sealer_process, writer
 from lakelog.store.history import delete_branch, delete_tag
 from tests.support import seam
 from tests.support.seam import Fault, Killed
@@ -61,7 +61,7 @@ class World:
         case.patch.setattr(disk, "now_us", self._tick)
         case.patch.setattr(watch, "STABLE", 0.0)
         case.patch.setattr(watch, "GRACE", 0.0)
-        for module in (writer, session, running, spawn):
+        for module in (writer, session, loop, sealer_process):
             case.patch.setattr(module, "start_sealer", self._help)
 
     def _tick(self) -> int:

@@ -13,7 +13,7 @@ import functools
 from typing import Any
 
 from lakelog.ingest.formats import pattern, runtime
-from lakelog.ingest.formats.heads import OTHERS
+from lakelog.ingest.formats.line_starts import OTHERS
 from lakelog.ingest.formats.pattern import (
     CLOCK,
     COLOURS,

@@ -19,7 +19,7 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event import parse_time
-from lakelog.ingest.formats import columns, grok, moments, pattern, re2, sqltext, zoned
+from lakelog.ingest.formats import columns, grok, local_time, moments, pattern, re2, sqltext
 from lakelog.ingest.formats.definition import Definition, read
 from lakelog.ingest.formats.grok import Field, shortened
 from lakelog.level import with_word
@@ -65,8 +65,8 @@ class Custom:
         self.LABEL = definition.name or shortened(definition.pattern)
         self._layout = _layout(definition)
         self._levels = {word.strip().upper(): _level(level) for word, level in definition.levels}
-        self._zone = zoned.zone_of(definition.zone or "UTC")
-        self.ZONE = zoned.engine_zone(definition.zone) if definition.zone else ""
+        self._zone = local_time.zone_of(definition.zone or "UTC")
+        self.ZONE = local_time.engine_zone(definition.zone) if definition.zone else ""
         self._ways = () if _untimed(definition) else moments.moments(definition.time_format)
         defines = dict(definition.define)
         self.BEGINS = _rule("begins", definition.begins, defines)

@@ -21,7 +21,7 @@ import orjson
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode, parse_line
 from lakelog.exact import parse_value
-from lakelog.ingest.formats import cloudevents, dialects, exported, jsonl, sqltext
+from lakelog.ingest.formats import cloudevents, dialects, jsonl, lakelog_json, sqltext
 from lakelog.ingest.formats.dialect import Dialect, glimpse
 from lakelog.ingest.formats.sqltext import VALID
 
@@ -48,7 +48,7 @@ _FIRST = re.compile(
     rb"\s*(?:\[|\{\s*\"(?:" + _NAMES.encode() + rb")\"\s*:\s*\[)[ \t\r]*\n([ \t]*)\{"
 )
 _OPENED = rf"^(?:\[|(?:\{{\s*|\s*)\"(?:{_NAMES})\"\s*:\s*\[)\s*$"
-_INNER = (exported.FORM, cloudevents.FORM, *dialects.LINES)
+_INNER = (lakelog_json.FORM, cloudevents.FORM, *dialects.LINES)
 _HEAD = 4096
 _SHIFT = 32
 """Events of a document are counted in so many bits of a position."""
@@ -61,7 +61,7 @@ class Documents:
     `indent` is the white space before each element that is a record of its own.
     """
 
-    inner: Dialect | exported.Exported | None = None
+    inner: Dialect | lakelog_json.Exported | None = None
     indent: str | None = None
     NAME: str = "json"
     BEGINS: str = r"^[{\[]"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from lakelog.event import gather, merge, parse_line
-from lakelog.ingest.formats import narrowed
+from lakelog.ingest.formats import narrow_queries
 from lakelog.ingest.formats.sqltext import (
     DEFAULT_TYPE,
     HINTS,
@@ -68,7 +68,7 @@ def _without_id(event: dict[str, Any]) -> dict[str, Any]:
 
 def cheaper(lines: list[bytes]) -> list[str]:
     """Return cheaper queries for files whose lines look like these, the cheapest first."""
-    return narrowed.queries(lines)
+    return narrow_queries.queries(lines)
 
 
 def query(lines: str) -> str:

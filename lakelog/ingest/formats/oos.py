@@ -10,7 +10,7 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.exact import parse_value
-from lakelog.ingest.formats import narrowed
+from lakelog.ingest.formats import narrow_queries
 from lakelog.ingest.formats.sqltext import in_range_sql, odd_sql, time_sql
 
 NAME = "oos"
@@ -69,7 +69,7 @@ def cheaper(lines: list[bytes]) -> list[str]:
     moments = [line.partition(b"|")[0] for line in lines if _SHAPE.match(line)]
     if not moments:
         return []
-    when = narrowed.quick_time_sql("p[1]", moments[0].decode("ascii", "replace"))
+    when = narrow_queries.quick_time_sql("p[1]", moments[0].decode("ascii", "replace"))
     return [
         f"""
 WITH split AS MATERIALIZED (SELECT position, string_split(line, '|') AS p FROM lines),
@@ -79,6 +79,6 @@ SELECT time, p[2] AS type, nullif(p[3], '') AS category, nullif(p[4], '') AS sou
   nullif(p[5], '') AS subject, NULL::VARCHAR AS level, NULL::VARCHAR AS message,
   nullif(body, 'null') AS data, NULL::VARCHAR AS id, position,
   NOT coalesce(p[6] = concat(body, e'\\n') AND {in_range_sql("time")} AND p[2] <> ''
-    AND NOT ({narrowed.no_json(["body"])}), false) AS slow
+    AND NOT ({narrow_queries.no_json(["body"])}), false) AS slow
 FROM read"""
     ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.ingest.formats import heads, pattern
+from lakelog.ingest.formats import line_starts, pattern
 from lakelog.ingest.formats.pattern import COLOURS, Pattern
 
 _LESS = 0.9
@@ -38,7 +38,7 @@ class Program:
     @property
     def BEGINS(self) -> str:
         """How a record begins, also behind colours of a terminal, or as a line of another style."""
-        more = "" if self.is_alone else rf"|\[?{heads.DATE}|{heads.OTHERS}"
+        more = "" if self.is_alone else rf"|\[?{line_starts.DATE}|{line_starts.OTHERS}"
         return f"^{COLOURS}(?:{self.begins}{more})"
 
     @property

@@ -13,7 +13,7 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.ingest.formats import pattern
-from lakelog.ingest.formats.heads import DATE, OTHERS
+from lakelog.ingest.formats.line_starts import DATE, OTHERS
 from lakelog.ingest.formats.pattern import (
     CLOCK,
     COLOURS,

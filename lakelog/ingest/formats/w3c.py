@@ -13,7 +13,7 @@ from typing import Any
 from lakelog.errors import InvalidEvent
 from lakelog.ingest.formats import columns
 from lakelog.ingest.formats.columns import DATA, Column, Table
-from lakelog.ingest.formats.headed import Headed
+from lakelog.ingest.formats.hash_headers import Headed
 
 NAME = "w3c"
 _DAY = re.compile(r"#(?:Start-)?Date:\s*(\d{4}-\d\d-\d\d)")

@@ -13,7 +13,7 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.ingest.formats.columns import DATA, Column, Table
-from lakelog.ingest.formats.headed import Headed
+from lakelog.ingest.formats.hash_headers import Headed
 
 NAME = "zeek"
 _NUMBERS = ("count", "int", "port", "double", "interval", "time")

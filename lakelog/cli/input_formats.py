@@ -1,0 +1,165 @@
+"""The --format of what comes in: a format's name, a LogFormat behind access:, or your own pattern.
+
+The options that go with a pattern stand here too, for all verbs that read files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from lakelog.cli.app import DEFAULT_LAKE, App
+from lakelog.errors import InvalidSetting, LakelogError
+from lakelog.ingest import definitions
+from lakelog.ingest.definitions import Formats
+from lakelog.ingest.formats import definition, registry
+from lakelog.ingest.formats.definition import Definition
+from lakelog.store import bootstrap
+
+NO_TIME = "the pattern has no group called time: each event gets the time of its ingest"
+
+
+class InputFormat(click.ParamType[str]):
+    """A format's name, `access:LOGFORMAT`, or a pattern; a lake may have formats of its own."""
+
+    name = "format"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What stands for it in a help text; there are too many to name all."""
+        return "FORMAT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return what was given. Fails with a reason of one line where no lake could know it."""
+        text = str(value)
+        try:
+            if definition.is_pattern(text) or ":" in text or "@" in text:
+                registry.named(text)
+        except InvalidSetting as error:
+            self.fail(str(error), param, ctx)
+        return text
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Names that begin with what was typed, those of the lake first."""
+        names = [(name, "of this lake") for name in _names(ctx)]
+        names += [(name, "") for name in registry.FORMATS]
+        return [CompletionItem(n, help=about) for n, about in names if n.startswith(incomplete)]
+
+
+def complete_own(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """Formats of the lake that begin with what was typed."""
+    return [name for name in _names(ctx) if name.startswith(typed)]
+
+
+def formats_at(app: App) -> Formats:
+    """The formats of the lake, none where there is no lake."""
+    if not bootstrap.is_lake(app.path):
+        return {}
+    return definitions.present(bootstrap.load(app.path), app.branch)
+
+
+def with_pattern(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb --format and what goes with a pattern; it gets them as `form`, checked."""
+
+    @functools.wraps(command)
+    def run(app: App, *args: Any, form: str | None, **rest: Any) -> Any:
+        said = definition_of(form, rest)
+        if said is not None:
+            wanted = definitions.resolve(said.spelled(), formats_at(app))
+            form = form if said == Definition(format=form or "") else said.spelled()
+            if wanted.pattern and not registry.named(wanted.spelled()).has_time:
+                app.say(NO_TIME)
+        return command(app, *args, form=form, **rest)
+
+    return click.option(
+        "--format",
+        "form",
+        type=InputFormat(),
+        help="The format of the input: a name (`lakelog formats list`), or your own pattern,"
+        " such as '%{IP:client} %{WORD:method}'.",
+    )(with_rules(run))
+
+
+def with_rules(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb the options that go with a pattern."""
+    for option in reversed(_RULES):
+        command = option(command)
+    return command
+
+
+_RULES = [
+    click.option(
+        "--begins",
+        default="",
+        metavar="REGEX",
+        help="A line whose start matches begins a record; other lines continue it.",
+    ),
+    click.option(
+        "--continues",
+        default="",
+        metavar="REGEX",
+        help="A line whose start matches continues the one before.",
+    ),
+    click.option(
+        "--time-format",
+        default="",
+        metavar="FORMAT",
+        help="The format of the group time: '%d.%m.%Y %H:%M:%S', iso, epoch or none.",
+    ),
+    click.option(
+        "--zone",
+        default="",
+        metavar="ZONE",
+        help="Time zone of times that name none, such as Europe/Berlin or +02:00.",
+    ),
+    click.option(
+        "--level",
+        "levels",
+        multiple=True,
+        metavar="WORD=LEVEL",
+        help="Map a word to a level, such as SCHWER=ERROR.",
+    ),
+    click.option(
+        "--define",
+        multiple=True,
+        metavar="NAME=REGEX",
+        help="Name a part of the pattern, used in it as %{NAME:group}.",
+    ),
+]
+
+
+def definition_of(form: str | None, options: dict[str, Any]) -> Definition | None:
+    """Take the options of `with_rules` out of `options`; return what they and a format say, None
+    for nothing. Raises InvalidSetting, UsageError."""
+    said = definition.read(form) if form else Definition()
+    levels = _pairs("--level", "WORD=LEVEL", options.pop("levels"))
+    defines = _pairs("--define", "NAME=REGEX", options.pop("define"))
+    rules = {name: options.pop(name) for name in ("begins", "continues", "time_format", "zone")}
+    given = {name: value for name, value in rules.items() if value}
+    said = replace(said, **given, levels=levels or said.levels, define=defines or said.define)
+    return None if said == Definition() else said
+
+
+def _pairs(option: str, shape: str, texts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise click.UsageError(f"{option} is {shape}, not {text!r}")
+        pairs[name] = value
+    return tuple(sorted(pairs.items()))
+
+
+def _names(ctx: click.Context) -> list[str]:
+    root = ctx.find_root().params
+    app = App(root.get("lake") or DEFAULT_LAKE, root.get("branch") or "main")
+    with contextlib.suppress(LakelogError, OSError):
+        return sorted(formats_at(app))
+    return []

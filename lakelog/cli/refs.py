@@ -1,0 +1,190 @@
+"""snapshot, tag, branch: names for the states of a lake."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import click
+
+from lakelog import lake as lakes
+from lakelog.cli.app import App, complete_branch, complete_ref, verb
+from lakelog.cli.history import snapshot_record
+from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.tables import Count
+from lakelog.cli.render.terminal import many
+from lakelog.errors import Damaged, InUse
+from lakelog.export.formats import of_records
+from lakelog.export.values import micros, second
+from lakelog.store.history import SHORT, delete_branch, delete_tag
+from lakelog.store.refs import Tag
+
+_TAG = ("tag", "snapshot", "time", "author", "message", "branch")
+_BRANCH = ("branch", "move", "time", "op", "events", "snapshot")
+
+
+@verb(
+    examples="""
+    lakelog snapshot -m "before the import"
+"""
+)
+@click.option("-m", "--message", default="", metavar="TEXT", help="The message.")
+@with_output
+def snapshot(app: App, message: str, target: Target) -> None:
+    """Record the present state as a move with a message.
+
+    Publishes what is pending. You can return to any state; a snapshot only makes one stand out.
+    """
+    with app.open() as lake:
+        state = lake.snapshot(message)
+    app.say(f"snapshot {state.short}: {many(state.events, 'event')}")
+    if target.format != "table" or target.path:
+        emit_record(snapshot_record(state), target, lambda: f"{state.id}\n")
+
+
+@verb(
+    examples="""
+    lakelog tag v1 -m "what the paper used"
+    lakelog tag nightly 2026-11-19T23:59
+    lakelog tag --list
+    lakelog tag --delete v1
+"""
+)
+@click.argument("name", required=False, shell_complete=complete_ref)
+@click.argument("ref", required=False, shell_complete=complete_ref)
+@click.option("-m", "--message", default="", metavar="TEXT", help="The message.")
+@click.option("-l", "--list", "listing", is_flag=True, help="List the tags (also without NAME).")
+@click.option(
+    "-d", "--delete", is_flag=True, help="Delete the tag; its state is kept until gc removes it."
+)
+@with_output
+def tag(
+    app: App,
+    name: str | None,
+    ref: str | None,
+    message: str,
+    listing: bool,
+    delete: bool,
+    target: Target,
+) -> None:
+    """Name the present state, or REF, permanently. A tag does not move.
+
+    gc keeps what a tag names, however old.
+    """
+    _one_of(name, ref, listing, delete)
+    with app.open() as lake:
+        if name is None or listing:
+            tags = lake.store.refs.tags()
+            shown = of_records([_tag_shown(t) for t in tags])
+            emit(of_records([_tag_record(t) for t in tags], _TAG), target, shown)
+        elif delete:
+            gone = delete_tag(lake.store, name).snapshot[:SHORT]
+            app.say(f"deleted tag {name}; `lakelog tag {name} {gone}` recreates it")
+        else:
+            made = lake.tag(name, ref, message)
+            app.say(f"tag {name} names {made.snapshot[:SHORT]}")
+            if target.format != "table" or target.path:
+                emit_record(_tag_record(made), target, lambda: f"{made.snapshot}\n")
+
+
+@verb(
+    examples="""
+    lakelog branch try-it
+    lakelog branch from-v1 v1
+    lakelog --branch try-it append < more.jsonl
+    lakelog branch --delete try-it
+"""
+)
+@click.argument("name", required=False, shell_complete=complete_branch)
+@click.argument("ref", required=False, shell_complete=complete_ref)
+@click.option("-m", "--message", default="", metavar="TEXT", help="The message.")
+@click.option(
+    "-l", "--list", "listing", is_flag=True, help="List the branches (also without NAME)."
+)
+@click.option("-d", "--delete", is_flag=True, help="Delete the branch; its log stays readable.")
+@with_output
+def branch(
+    app: App,
+    name: str | None,
+    ref: str | None,
+    message: str,
+    listing: bool,
+    delete: bool,
+    target: Target,
+) -> None:
+    """Create a branch at the present state, or at REF.
+
+    No event is copied, and events that are appended to one branch do not appear on others.
+    The option --branch NAME selects the branch that a verb works on.
+    """
+    _one_of(name, ref, listing, delete)
+    with app.open() as lake:
+        if name is None or listing:
+            found = [_branch_record(lake, n) for n in lake.store.refs.branches()]
+            emit(of_records(found, _BRANCH), target, of_records([_branch_shown(b) for b in found]))
+        elif delete:
+            _delete_branch(app, lake, name)
+        else:
+            lake.branch(name, ref, message).close()
+            record = _branch_record(lake, name)
+            app.say(f"branch {name} starts with {many(record['events'], 'event')}")
+            if target.format != "table" or target.path:
+                emit_record(record, target, lambda: f"{name}\n")
+
+
+def _one_of(name: str | None, ref: str | None, listing: bool, delete: bool) -> None:
+    """Refuse what does not go together. Raises UsageError."""
+    if listing and (name or delete):
+        raise click.UsageError("--list takes no name and no --delete")
+    if delete and name is None:
+        raise click.UsageError("--delete needs a name")
+    if delete and ref is not None:
+        raise click.UsageError("--delete takes one name")
+
+
+def _delete_branch(app: App, lake: lakes.Lake, name: str) -> None:
+    if name == app.branch:
+        raise InUse(f"{name!r} is the branch in use: choose another with --branch first")
+    lake.store.refs.head(name)
+    with lakes.open(lake.path, create=False, branch=name) as other:
+        delete_branch(lake.store, name, other.settle)
+    app.say(f"deleted branch {name}; `lakelog branch {name} {name}@N` recreates it at move N")
+
+
+def _tag_record(made: Tag) -> dict[str, Any]:
+    values = (made.name, made.snapshot, micros(made.time), made.author, made.message, made.branch)
+    return dict(zip(_TAG, values, strict=True))
+
+
+def _tag_shown(made: Tag) -> dict[str, Any]:
+    return {
+        "tag": made.name,
+        "snapshot": made.snapshot[:SHORT],
+        "time": second(made.time),
+        "branch": made.branch,
+        "message": made.message,
+    }
+
+
+def _branch_record(lake: lakes.Lake, name: str) -> dict[str, Any]:
+    """Return what a branch's head says; a damaged one as such."""
+    try:
+        move = lake.store.refs.head(name).move
+        events = lake.store.manifests.load(move.snapshot).totals.events
+    except Damaged:
+        return dict.fromkeys(_BRANCH) | {"branch": name, "op": "damaged"}
+    values = (name, move.number, micros(move.time), move.op, events, move.snapshot)
+    return dict(zip(_BRANCH, values, strict=True))
+
+
+def _branch_shown(record: dict[str, Any]) -> dict[str, Any]:
+    if record["events"] is None:
+        return record
+    return {
+        "branch": record["branch"],
+        "move": f"@{record['move']}",
+        "time": datetime.datetime.fromisoformat(record["time"]).replace(microsecond=0),
+        "op": record["op"],
+        "events": Count(record["events"]),
+        "snapshot": record["snapshot"][:SHORT],
+    }

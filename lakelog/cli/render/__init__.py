@@ -1,0 +1,1 @@
+"""What the command line writes: tables, formats, progress, and whether there is a terminal."""

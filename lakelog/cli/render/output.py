@@ -1,0 +1,178 @@
+"""Where a result goes and how it looks: --format, --json, -o, and a terminal or not.
+
+A table only on a terminal, NDJSON otherwise. `-o FILE` appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import click
+
+from lakelog.cli.render import terminal
+from lakelog.cli.render.tables import ROWS_MAX, render
+from lakelog.export import folder
+from lakelog.export.formats import (
+    BINARY,
+    ENDINGS,
+    FORMATS,
+    SYNONYMS,
+    Result,
+    encode,
+    ending_of,
+    of_records,
+    packed,
+    write_arrow,
+)
+from lakelog.export.values import dumps
+
+
+@dataclass(frozen=True)
+class Target:
+    """A format, and a file or None for stdout."""
+
+    format: str
+    path: str | None = None
+
+
+class FormatChoice(click.Choice[str]):
+    """A format by its name or by a synonym of it."""
+
+    def __init__(self, formats: Iterable[str]) -> None:
+        super().__init__([*formats, *SYNONYMS])
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the format that a name or synonym means. Raises BadParameter."""
+        name = super().convert(value, param, ctx)
+        return SYNONYMS.get(name, name)
+
+
+def choose(format: str | None, as_json: bool, path: str | None) -> Target:
+    """Decide how and where to write. Raises UsageError."""
+    path = None if path == "-" else path
+    if as_json and format not in (None, "json"):
+        raise click.UsageError(f"--json and --format {format} do not go together")
+    if as_json:
+        format = "json"
+    if format is None and path is not None:
+        format = ENDINGS.get(ending_of(path)[0])
+        if format is None:
+            raise click.UsageError(f"no format for the extension of {path!r}: add --format")
+    if path is not None and format in BINARY and ending_of(path)[1]:
+        raise click.UsageError(f"{format} is already compressed: leave out {ending_of(path)[1]}")
+    on_terminal = path is None and terminal.is_terminal(sys.stdout)
+    format = format or ("table" if on_terminal else "ndjson")
+    if format in BINARY and on_terminal:
+        raise click.UsageError(f"{format} is not for a terminal: add -o FILE")
+    return Target(format, path)
+
+
+def with_output(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb --format, --json and -o; it gets them as `target`."""
+
+    @functools.wraps(command)
+    def run(*args: Any, format: str | None, as_json: bool, output: str | None, **rest: Any) -> Any:
+        return command(*args, target=choose(format, as_json, output), **rest)
+
+    options = [
+        click.option(
+            "--format",
+            type=FormatChoice(FORMATS),
+            metavar="FORMAT",
+            help="table, json, ndjson (or jsonl), csv, parquet, arrow or md; by default a table"
+            " on a terminal, else ndjson.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
+        click.option(
+            "-o",
+            "--output",
+            type=click.Path(),
+            metavar="FILE",
+            help="Write to FILE atomically; its extension sets the format.",
+        ),
+    ]
+    for option in reversed(options):
+        run = option(run)
+    return run
+
+
+def emit(result: Result, target: Target, shown: Result | None = None) -> None:
+    """Write rows; `shown` is what a table shows instead."""
+    with opened(target.path) as out:
+        if target.format == "table":
+            _emit_table(shown if shown and shown.columns else result, out, target)
+        elif target.format in BINARY:
+            ending = os.path.splitext(target.path or "")[1].lower()
+            write_arrow(result, out, target.format, ending in ("", ".arrows"))
+        else:
+            for piece in encode(result, target.format):
+                out.write(piece)
+                out.flush()
+
+
+def emit_record(record: dict[str, Any], target: Target, people: Callable[[], str]) -> None:
+    """Write one object: as it is in JSON, as one row elsewhere, in words for people."""
+    if target.format == "json":
+        with opened(target.path) as out:
+            out.write(dumps(record, indent=True) + b"\n")
+    else:
+        emit_words(of_records([record]), target, people)
+
+
+def emit_words(result: Result, target: Target, people: Callable[[], str]) -> None:
+    """Write rows; words for people instead of a table."""
+    if target.format == "table":
+        with opened(target.path) as out:
+            write_text(people(), out, target)
+    else:
+        emit(result, target)
+
+
+def write_text(text: str, out: BinaryIO, target: Target) -> None:
+    """Write words in the terminal's encoding."""
+    encoding = (getattr(sys.stdout, "encoding", None) if target.path is None else None) or "utf-8"
+    out.write(text.encode(encoding, "replace"))
+    out.flush()
+
+
+@contextlib.contextmanager
+def opened(path: str | None) -> Iterator[BinaryIO]:
+    """Open stdout, or a file that is compressed as its name says and takes the name once whole."""
+    if path is None:
+        if sys.stdout is None:
+            raise click.UsageError("standard output is closed: add -o FILE")
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    with folder.whole_file(path) as file:
+        stream = packed(file, path)
+        yield stream
+        if stream is not file:
+            stream.close()
+
+
+def _emit_table(result: Result, out: BinaryIO, target: Target) -> None:
+    rows: list[Any] = []
+    for batch in result.batches:
+        rows += batch
+        if len(rows) > ROWS_MAX:
+            break
+    colour = target.path is None and terminal.has_colour(sys.stdout)
+    drawn, left_out = render(result.columns, rows[:ROWS_MAX], terminal.width(), colour)
+    write_text(drawn, out, target)
+    if not rows:
+        terminal.say("no rows", dim=True)
+    if left_out:
+        terminal.say(
+            f"{len(result.columns) - len(left_out)} of {len(result.columns)} columns shown, not"
+            f" {', '.join(left_out)}; -o or --format csv gives all",
+            dim=True,
+        )
+    if len(rows) > ROWS_MAX:
+        terminal.say(f"{ROWS_MAX} of ? rows shown; -o or --format csv gives all", dim=True)

@@ -1,0 +1,69 @@
+"""A relation of the engine as a result that streams, whatever its number of rows.
+
+A query is first run for its first thousand rows, which for most is all there is and needs no
+Arrow. A longer result is run anew and streams: through Arrow where every column's type reads the
+same both ways, else row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from lakelog.cli.render.tables import ROWS_MAX
+from lakelog.export.formats import BINARY, Result
+from lakelog.export.values import Row
+from lakelog.export.vectors import Columns
+
+PROBE = 1000
+BATCH = 1000
+_ARROW_BATCH = 16_384
+_PLAIN_TYPES = frozenset(
+    "boolean tinyint smallint integer bigint utinyint usmallint uinteger ubigint hugeint float"
+    " double decimal varchar enum date time timestamp uuid blob null".split()
+) | {"timestamp with time zone"}
+_NESTED_TYPES = frozenset(("list", "array", "struct"))
+
+
+def result_of(
+    relation: Any, format: str, again: Callable[[], Any] | None = None, *, payload: bool = True
+) -> Result:
+    """Return a relation as a result that streams.
+
+    `again` runs its query once more and returns the cursor, which streams every type there is. A
+    text column `data` holds JSON if it is the `payload` of events.
+    """
+    names = list(relation.limit(0).columns)
+    nested = tuple(i for i, kind in enumerate(relation.types) if _is_json(payload, names[i], kind))
+    if format in BINARY:
+        return Result(names, (), nested, lambda: relation.to_arrow_reader(131_072))
+    limit = ROWS_MAX if format == "table" else PROBE
+    first = relation.limit(limit + 1).fetchall()
+    if len(first) <= limit or format == "table":
+        return Result(names, [first], nested)
+    return Result(names, _stream(relation, again), nested)
+
+
+def _stream(relation: Any, again: Callable[[], Any] | None) -> Iterator[Sequence[Row]]:
+    if all(map(_reads_alike, relation.types)):
+        yield from map(Columns, relation.to_arrow_reader(_ARROW_BATCH))
+    elif again is not None:
+        cursor = again()
+        while batch := cursor.fetchmany(BATCH):
+            yield batch
+    else:
+        rows = relation.iter_rows(BATCH)
+        while batch := list(islice(rows, BATCH)):
+            yield batch
+
+
+def _reads_alike(kind: Any) -> bool:
+    """Whether Arrow gives the same Python values as the engine itself."""
+    if kind.id in _NESTED_TYPES:
+        return all(_reads_alike(child) for _, child in kind.children if hasattr(child, "id"))
+    return kind.id in _PLAIN_TYPES
+
+
+def _is_json(payload: bool, name: str, kind: Any) -> bool:
+    return str(kind) == "JSON" or (payload and name == "data" and str(kind) == "VARCHAR")

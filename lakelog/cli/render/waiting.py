@@ -1,0 +1,84 @@
+"""Waiting for the engine: Ctrl-C reaches it at once, and seconds are counted on stderr.
+
+While the main thread is inside the engine Python cannot act on a signal, but its handler writes
+a byte to a pipe all the same. A thread beside reads that pipe and interrupts the connection.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from lakelog.cli.render.terminal import Progress
+
+_PAUSE_MS = 200
+_SILENT_S = 2.0
+_END = b"\0"
+_INTERRUPTED = ("Query interrupted", "INTERRUPT Error: Interrupted!")
+
+
+class Waiting:
+    """A context around a running statement. In another thread than the main one it only counts.
+
+    `interrupt` is called, again and again, from the first Ctrl-C to the end of the context.
+    """
+
+    def __init__(self, interrupt: Callable[[], None], progress: Progress) -> None:
+        self._interrupt, self._progress = interrupt, progress
+        self._counts, self.rows = True, 0
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def over(self, batches: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+        """Yield batches of rows, count them in `rows`, and leave stderr alone from the first on."""
+        for batch in batches:
+            self._be_quiet()
+            self.rows += len(batch)
+            yield batch
+
+    def _be_quiet(self) -> None:
+        if self._counts:
+            self._counts = False
+            self._progress.__exit__()
+
+    def __enter__(self) -> Waiting:
+        self._pipe, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        self._is_main = threading.current_thread() is threading.main_thread()
+        if self._is_main:
+            self._before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_main:
+            signal.set_wakeup_fd(self._before)
+        os.write(self._writing, _END)
+        self._thread.join()
+        os.close(self._writing)
+        os.close(self._pipe)
+        self._be_quiet()
+
+    def _watch(self) -> None:
+        start, cancelled = time.monotonic(), False
+        poll = select.poll()
+        poll.register(self._pipe, select.POLLIN)
+        while True:
+            told = os.read(self._pipe, 64) if poll.poll(_PAUSE_MS) else b""
+            if _END in told:
+                return
+            cancelled = cancelled or signal.SIGINT in told
+            seconds = time.monotonic() - start
+            if cancelled:
+                self._interrupt()
+            elif self._counts and seconds >= _SILENT_S:
+                self._progress(int(seconds), note="Ctrl-C stops it")
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Whether an error is Ctrl-C, or the engine's answer to it."""
+    return isinstance(error, KeyboardInterrupt) or str(error) in _INTERRUPTED

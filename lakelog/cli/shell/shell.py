@@ -1,0 +1,259 @@
+"""The SQL shell: `lakelog sql` on a terminal.
+
+A statement runs when its semicolon is there; a line that begins with a dot is a command of the
+shell, and so are the commands of psql that have an equivalent, such as \\d and \\?. Nothing
+typed ends the shell but .quit and Ctrl-D: Ctrl-C stops the statement that runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from lakelog.cli.app import App
+from lakelog.cli.render import terminal
+from lakelog.cli.render.output import Target, emit
+from lakelog.cli.render.results import result_of
+from lakelog.cli.render.tables import cell
+from lakelog.cli.render.terminal import many
+from lakelog.cli.render.waiting import Waiting
+from lakelog.cli.shell.complete import Names, Words
+from lakelog.cli.shell.editor import Editor, history_path
+from lakelog.cli.shell.screen import complain, drawn, duration, show
+from lakelog.cli.shell.statements import Asker, Statement
+from lakelog.closest import did_you_mean
+from lakelog.export.formats import BINARY, FORMATS, of_records
+from lakelog.export.formats import SYNONYMS as FORMAT_SYNONYMS
+from lakelog.lake import Lake
+from lakelog.query.omega import TABLES as OMEGA_TABLES
+from lakelog.store import sql
+
+TEXT_FORMATS = [form for form in FORMATS if form not in BINARY]
+COMMANDS = {
+    "at": ("REF | off", "query a tag, branch, snapshot or time; off: the present"),
+    "exit": ("", "leave, like .quit and Ctrl-D"),
+    "format": ("FORMAT", ", ".join(TEXT_FORMATS)),
+    "help": ("", "this list"),
+    "quit": ("", "leave"),
+    "schema": ("[TABLE]", "columns and their types"),
+    "tables": ("", "tables, views, tags and branches"),
+    "timer": ("on | off", "show rows and time after each result"),
+}
+SYNONYMS = {
+    "help": "help",
+    "quit": "quit",
+    "exit": "exit",
+    "\\?": "help",
+    "\\h": "help",
+    "\\q": "quit",
+    "\\d": "schema",
+    "\\dt": "tables",
+    "\\dv": "tables",
+    "\\l": "tables",
+    "\\timing": "timer",
+}
+"""What people type who know other shells; `\\d` without a name lists the tables."""
+_HELP = """
+psql's \\d, \\d NAME, \\dt, \\timing, \\? and \\q work, too; so do help, quit and exit.
+A statement may take many lines and ends with ;  Alt-Enter runs it as it is.
+Tab completes, Ctrl-R searches the history, Ctrl-X Ctrl-E opens $EDITOR.
+Ctrl-C clears the line, or stops the statement that runs. Tables, views, macros
+and variables that you create last until you leave."""
+
+
+def start(app: App, at: str | None, params: dict[str, Any], form: str) -> None:
+    """Talk until the user leaves. `params` are values of $names in any statement."""
+    with app.open() as lake, Asker(lake.store, lake.branch_name) as asker:
+        shell = Shell(app, lake, asker, params, form)
+        if at:
+            shell.look_at(at)
+        editor = Editor(shell.is_whole, Words(shell.names, shell.offers()), path=history_path())
+        app.say(
+            f"{many(shell.count(), 'event')} in {cell(lake.path)}; .help lists the commands",
+            dim=True,
+        )
+        shell.talk(editor.read)
+
+
+class Shell:
+    """What was set with the shell's commands, and how text is answered."""
+
+    def __init__(
+        self, app: App, lake: Lake, asker: Asker, params: dict[str, Any], form: str = "table"
+    ) -> None:
+        self._app, self._lake, self._asker, self._params = app, lake, asker, params
+        self.names = Names(lake.store, lake.branch_name, asker)
+        self.format, self.is_timed, self.is_over = form, True, False
+        self._ref = ""
+        self._digest: str | None = None
+
+    @property
+    def prompt(self) -> str:
+        """Where one is: a branch if it is not main, and the state that is asked."""
+        branch = self._lake.branch_name
+        where = "" if branch == "main" else f"/{branch}"
+        state = f"@{self._ref}" if self._ref else ""
+        return f"{cell(f'lakelog{where}{state}')}> "
+
+    def talk(self, read: Callable[[str], str]) -> None:
+        """Answer what `read` gives, until it raises EOFError or the user leaves."""
+        while not self.is_over:
+            try:
+                self.answer(read(self.prompt))
+            except KeyboardInterrupt:
+                continue
+            except EOFError:
+                return
+
+    def is_whole(self, text: str) -> bool:
+        """Whether Enter runs what was typed."""
+        return _command_in(text) is not None or self._asker.is_whole(text)
+
+    def answer(self, text: str) -> None:
+        """Run statements, or a command; say what went wrong, and leave out what comes after it."""
+        command, running = _command_in(text), text
+        try:
+            if command is not None:
+                self._obey(command)
+                return
+            for statement in self._asker.statements(text):
+                running = statement.text
+                self._run(statement)
+        except (KeyboardInterrupt, Exception) as error:
+            complain(error, running, self._asker.as_typed)
+
+    def count(self) -> int:
+        """Number of events in the state that is asked."""
+        return self._asker.count(self._digest)
+
+    def look_at(self, ref: str) -> None:
+        """Ask a state from now on; "off" asks the present. Raises UnknownRef."""
+        if ref == "off":
+            self._ref, self._digest = "", None
+        else:
+            self._digest = self._lake.at(ref).id
+            self._ref = ref
+
+    def offers(self) -> dict[str, Callable[[], Iterable[str]]]:
+        """What may follow each command, for completion."""
+        offered: dict[str, Callable[[], Iterable[str]]] = dict.fromkeys(COMMANDS, tuple)
+        offered["at"] = lambda: [*(name for name, _ in self.names.refs()), "off"]
+        offered["format"] = lambda: TEXT_FORMATS
+        offered["schema"] = lambda: [*self.names.tables(), *(n for n, _ in self.names.views())]
+        offered["timer"] = lambda: ("on", "off")
+        return offered
+
+    # --- statements ---
+
+    def _run(self, statement: Statement) -> None:
+        start = time.monotonic()
+        params = {k: v for k, v in self._params.items() if k in statement.params}
+        with Waiting(self._asker.interrupt, self._app.progress("running", "s")) as waiting:
+            relation = self._asker.sql(statement.text, params or None, self._digest)
+            text, told, note = self._outcome(statement, relation, waiting)
+        seconds = time.monotonic() - start
+        if text:
+            show(text)
+        if self.is_timed:
+            note = "; ".join(filter(None, [f"{told}, {duration(seconds)}", note]))
+        if note:
+            terminal.say(note, dim=True)
+
+    def _outcome(
+        self, statement: Statement, relation: Any, waiting: Waiting
+    ) -> tuple[str, str, str]:
+        """Return (text to show, how many rows, what to know); other formats are written at once."""
+        if not statement.gives_rows(relation):
+            changed = relation.fetchall() if relation is not None else []
+            told = many(changed[0][0], "row") if changed else "done"
+            return "", f"{told} until you leave" if statement.changes else told, ""
+        if list(relation.columns) == ["explain_key", "explain_value"]:
+            lines = [line for _, plan in relation.fetchall() for line in plan.splitlines()]
+            return "".join(f"{cell(line)}\n" for line in lines), "planned", ""
+        payload = self._asker.gives_payload(statement.text)
+        result = result_of(relation, self.format, self._asker.again, payload=payload)
+        if self.format == "table":
+            return drawn(result)
+        emit(replace(result, batches=waiting.over(result.batches)), Target(self.format))
+        return "", many(waiting.rows, "row"), ""
+
+    # --- commands ---
+
+    def _obey(self, line: str) -> None:
+        typed, _, argument = line.partition(" ")
+        found = [typed] if typed in COMMANDS else [n for n in COMMANDS if n.startswith(typed)]
+        if len(found) != 1:
+            shown = typed if typed.startswith("\\") else f".{typed}"
+            hint = did_you_mean(typed, COMMANDS) or ".help lists them"
+            raise click.ClickException(f"no command {shown}: {hint}")
+        getattr(self, f"_{found[0]}")(argument.strip())
+
+    def _at(self, argument: str) -> None:
+        if argument:
+            self.look_at(argument)
+        state = f"{self._ref}, snapshot {self._digest[:12]}" if self._digest else "the present"
+        terminal.say(f"asking {cell(state)}: {many(self.count(), 'event')}", dim=True)
+
+    def _format(self, argument: str) -> None:
+        if argument and argument not in (*TEXT_FORMATS, *FORMAT_SYNONYMS):
+            raise click.ClickException(f"a format is one of {', '.join(TEXT_FORMATS)}")
+        self.format = FORMAT_SYNONYMS.get(argument, argument) or self.format
+        terminal.say(f"the format is {self.format}", dim=True)
+
+    def _help(self, _: str) -> None:
+        listed = {f".{name} {words}": what for name, (words, what) in COMMANDS.items()}
+        widest = max(map(len, listed))
+        lines = [f"{words:{widest}}  {what}" for words, what in listed.items()]
+        show("\n".join([*lines, _HELP, ""]))
+
+    def _quit(self, _: str) -> None:
+        self.is_over = True
+
+    _exit = _quit
+
+    def _schema(self, argument: str) -> None:
+        tables = {table: sql.identifier(table) for table in self.names.tables()}
+        named = {argument: argument} if argument else tables
+
+        rows = []
+        for table, quoted in named.items():
+            relation = self._asker.sql(f"SELECT * FROM {quoted}", None, self._digest)
+            for name, kind in zip(relation.columns, relation.types, strict=True):
+                rows.append({"table": table, "column": name, "type": str(kind)})
+        show(drawn(of_records(rows))[0])
+
+    def _tables(self, _: str) -> None:
+        state = f"as of {self._ref}" if self._ref else "those just appended included"
+        listed = {"events": f"{many(self.count(), 'event')}, {state}"}
+        listed["quarantine"] = "lines that could not be read as events"
+        listed |= {t: "created in this session" for t in self.names.tables() if t not in listed}
+        listed |= {
+            name: f"view: {about}" for name, about in self.names.views() if name not in listed
+        }
+        listed |= {f"omega.{name}": "the older event store" for name in OMEGA_TABLES}
+        for name, kind in self.names.refs():
+            listed[f"{sql.identifier(name)}.events"] = kind
+        show(drawn(of_records([{"table": t, "what": w} for t, w in listed.items()]))[0])
+
+    def _timer(self, argument: str) -> None:
+        if argument not in ("", "on", "off"):
+            raise click.ClickException("the timer is on or off")
+        self.is_timed = argument == "on" if argument else self.is_timed
+        terminal.say(f"the timer is {'on' if self.is_timed else 'off'}", dim=True)
+
+
+def _command_in(text: str) -> str | None:
+    """Return a command of the shell without its dot, or None; see SYNONYMS."""
+    line = text.strip().rstrip("; ")
+    if line.startswith("."):
+        return line[1:]
+    typed, _, argument = line.partition(" ")
+    if typed.startswith("\\"):
+        typed = typed.removesuffix("+")
+        name = "tables" if typed == "\\d" and not argument else SYNONYMS.get(typed, typed)
+        return f"{name} {argument}".strip()
+    return SYNONYMS.get(line.lower())

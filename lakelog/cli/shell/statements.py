@@ -1,0 +1,162 @@
+"""Statements that share one connection, as those of a shell or a script do.
+
+Tables, views, macros, variables, settings and transactions last as long as the Asker. The lake's
+own tables are made anew for every statement, so that each sees what was just appended. The
+connection is known, so Ctrl-C can interrupt it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import QueryFailed
+from lakelog.query import prune
+from lakelog.store.bootstrap import Store
+from lakelog.views.tables import Tables
+
+if TYPE_CHECKING:
+    import duckdb
+
+_TRANSACTION = re.compile(r"\s*(begin|start|commit|end|rollback|abort)\b", re.I)
+_PREPARES = re.compile(r"\s*prepare\b", re.I)
+_SCHEMA = re.compile(r"\blakelog_\d+\b")
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.S)
+_OPEN = re.compile(r'unterminated|near "\$\w*\$')
+"""What the parser says of a string, comment or quoted name that has no end yet."""
+_CHANGES = frozenset(("CREATE", "INSERT", "UPDATE", "DELETE", "ALTER", "DROP", "MERGE_INTO"))
+_NO_ROWS = (["Count"], ["Success"])
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement of a text. `params` are the $names in it."""
+
+    text: str
+    kind: str
+    params: frozenset[str] = frozenset()
+
+    @property
+    def changes(self) -> bool:
+        """Whether it only makes or changes tables, which last as long as the session."""
+        return self.kind in _CHANGES
+
+    def gives_rows(self, relation: Any) -> bool:
+        """Whether the relation that it made is an answer, not just a count of rows changed."""
+        if relation is None:
+            return False
+        return self.kind == "SELECT" or list(relation.columns) not in _NO_ROWS
+
+
+class Asker(Tables):
+    """Runs statements one after another. A result must be read, or dropped, before the next."""
+
+    def __init__(self, store: Store, branch: str) -> None:
+        super().__init__(store, branch)
+        self._cursor: duckdb.DuckDBPyConnection | None = None
+        self._query, self._params = "", None
+        self._counted: str | None = None
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """The one connection."""
+        if self._cursor is None:
+            self._cursor = self.connect().cursor()
+        return self._cursor
+
+    def interrupt(self) -> None:
+        """Stop the running statement; any thread may ask for it."""
+        if self._cursor is not None:
+            self._cursor.interrupt()
+
+    def statements(self, text: str) -> list[Statement]:
+        """Take a text apart. Raises QueryFailed where it does not parse."""
+        import duckdb
+
+        try:
+            found = self.cursor().extract_statements(text)
+        except duckdb.Error as error:
+            raise QueryFailed(str(error)) from None
+        return [
+            Statement(s.query.strip(), s.type.name, frozenset(s.named_parameters)) for s in found
+        ]
+
+    def is_whole(self, text: str) -> bool:
+        """Whether a text is ready to run: it ends with a semicolon, outside strings and comments.
+
+        A text that cannot be parsed is ready too, for no more words would mend it.
+        """
+        import duckdb
+
+        extract = self.cursor().extract_statements
+        try:
+            count = len(extract(text))
+        except duckdb.Error as error:
+            return text.rstrip().endswith(";") and not _OPEN.search(str(error))
+        if not count:
+            return not text.strip() or ";" in _COMMENT.sub("", text)
+        try:
+            return len(extract(f"{text}\nSELECT 1")) > count
+        except duckdb.Error:
+            return False
+
+    def sql(
+        self,
+        query: str,
+        params: Any = None,
+        at: str | None = None,
+        cursor: Any = None,
+        scope: Any = None,
+    ) -> Any:
+        """Run one statement on the one connection; see Session.sql. Errors keep their caret."""
+        import duckdb
+
+        cursor = cursor or self.cursor()
+        try:
+            if _TRANSACTION.match(query):
+                return cursor.sql(query)
+            super().sql(query, params, at)
+            self._params = params or None
+            self._hidden |= bool(_PREPARES.search(query))
+            if self._counted is not None:
+                return cursor.sql(self._counted)
+            return cursor.sql(self._query, params=params) if params else cursor.sql(self._query)
+        except duckdb.Error as error:
+            words = self.with_suggestion(str(error))
+            raise QueryFailed(self.as_typed(words)) from None
+
+    def gives_payload(self, query: str) -> bool:
+        """Whether a column `data` of the answer is the payload of events."""
+        return prune.gives_payload(self.connect().cursor(), query)
+
+    def again(self) -> duckdb.DuckDBPyConnection:
+        """Run the last query once more; its rows can be fetched in pieces."""
+        return self.cursor().execute(self._counted or self._query, self._params)
+
+    def as_typed(self, words: str) -> str:
+        """The engine's words with refs as they were typed, not the schemas that stand for them."""
+        return _SCHEMA.sub(lambda schema: self._in_one_line(schema[0]), words)
+
+    def close(self) -> None:
+        """Let go of the database and all that statements made in it."""
+        super().close()
+        self._cursor = None
+
+    def _prepare(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        query: str,
+        mentions: prune.Mentions,
+        at: str | None,
+    ) -> str | None:
+        """Make the lake's tables on the one connection; nothing is left to do on the given one."""
+        for name in ("events", "quarantine"):  # cut to what the statement before needed
+            self.cursor().execute(f"DROP VIEW IF EXISTS temp.{name}")
+        self._query, self._counted = query, super()._prepare(self.cursor(), query, mentions, at)
+        return "SELECT 1"
+
+    def __enter__(self) -> Asker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

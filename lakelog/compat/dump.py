@@ -1,0 +1,240 @@
+"""The log dump service under its old names: watch a directory, back its files up, ask for entries.
+
+`LogEntry` is an event of the lake: its timestamp is `time`, its content `message` (else `data`,
+else `subject`), its source `source` (else the name of the file it stands in); the rest is metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from lakelog import lake as lakes
+from lakelog.backup.scheduler import INTERVAL, Plan, Rounds
+from lakelog.collect.loop import run
+from lakelog.collect.watch import Watcher, lock_path
+from lakelog.errors import InUse
+from lakelog.event import parse_time
+from lakelog.store import disk
+
+PATTERNS = ("*.log",)
+LOGS, BACKUPS, LAKE = "logs", "backups", "lake"
+NO_REDIS = "the Redis store is not built yet: entries are kept in the lake alone"
+SCAN = 1.0
+Moment = datetime | str | int | float
+_ENTRY = (
+    "time",
+    "source",
+    "level",
+    "message",
+    "data",
+    "type",
+    "category",
+    "subject",
+    "id",
+    "origin",
+    "position",
+)
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """One entry of a log: when (UTC), who said so, what, how grave, and all else that is known."""
+
+    timestamp: datetime
+    source: str
+    content: str
+    level: str = "INFO"
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as a dict that JSON can hold; the timestamp is ISO 8601 text."""
+        moment = self.timestamp.isoformat().removesuffix("+00:00")
+        return {
+            "timestamp": f"{moment}Z" if _is_utc(self.timestamp) else self.timestamp.isoformat(),
+            "source": self.source,
+            "content": self.content,
+            "level": self.level,
+            "metadata": dict(self.metadata),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> LogEntry:
+        """Return the entry that a dict holds; a time may be ISO 8601 text, a datetime or seconds.
+
+        Raises InvalidEvent for a time that is none, KeyError where timestamp or content is missing.
+        """
+        return cls(
+            parse_time(data["timestamp"]),
+            str(data.get("source") or ""),
+            str(data["content"]),
+            str(data.get("level") or "INFO"),
+            dict(data.get("metadata") or {}),
+        )
+
+
+class OMEGALogManager:
+    """Watches a directory of logs into a lake and backs its files up, in a thread of its own.
+
+    `lake` is a path, or a lake that is open; without it LAKELOG_LAKE, else ./lake. `redis_url` is
+    accepted for the sake of old callers. Use it as a context manager, or call `start` and `stop`.
+    """
+
+    def __init__(
+        self,
+        logs_dir: str = LOGS,
+        backup_dir: str = BACKUPS,
+        redis_url: str | None = None,
+        backup_interval: float = INTERVAL,
+        *,
+        lake: lakes.Lake | str | None = None,
+        patterns: tuple[str, ...] = PATTERNS,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.logs_dir, self.backup_dir = os.fspath(logs_dir), os.fspath(backup_dir)
+        self.redis_url, self.backup_interval = redis_url, float(backup_interval)
+        self._given, self._patterns = lake, tuple(patterns)
+        self._say = say or (lambda text: None)
+        self._lake: lakes.Lake | None = lake if isinstance(lake, lakes.Lake) else None
+        self._watcher: Watcher | None = None
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    @property
+    def lake(self) -> lakes.Lake:
+        """The lake, opened when first needed."""
+        if self._lake is None:
+            path = self._given if isinstance(self._given, (str, os.PathLike)) else None
+            self._lake = lakes.open(str(path or os.environ.get("LAKELOG_LAKE") or LAKE))
+        return self._lake
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it watches."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start to watch; nothing if it does. Raises InUse if another process is watching there."""
+        if self.is_running:
+            return
+        if self.redis_url:
+            self._say(NO_REDIS)
+        os.makedirs(self.logs_dir, exist_ok=True)
+        plan = Plan(self.backup_dir, self.backup_interval)
+        roots = [self.logs_dir]
+        claim = contextlib.ExitStack()
+        if not claim.enter_context(disk.claim(lock_path(self.lake, roots))):
+            claim.close()
+            raise InUse(f"another process is watching {self.logs_dir}")
+        try:
+            rounds = Rounds(self.lake, roots, plan, say=self._say)
+        except BaseException:
+            claim.close()
+            raise
+        self._watcher = Watcher(
+            self.lake, roots, patterns=self._patterns, say=self._say, after=rounds
+        )
+        self._stop.clear()
+        self._thread = threading.Thread(
+            target=self._run, args=(self._watcher, rounds, claim), name="lakelog-dump", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ingest what is there, then exit."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def close(self) -> None:
+        """Stop, and close the lake unless it was given open."""
+        self.stop()
+        if self._lake is not None and self._lake is not self._given:
+            self._lake.close()
+            self._lake = None
+
+    def query(
+        self,
+        start_time: Moment | None = None,
+        end_time: Moment | None = None,
+        source: str | None = None,
+        level: str | None = None,
+        limit: int = 1000,
+    ) -> list[LogEntry]:
+        """Return the newest `limit` entries that match, in the order of their time.
+
+        Times are ISO 8601 text, datetimes or seconds since 1970, the end left out; `source` is what
+        the event says, or the name or path of a file. Raises InvalidEvent for a time that is none.
+        """
+        names = self._names()
+        conditions, values = ["true"], list[Any]()
+        for moment, sign in ((start_time, ">="), (end_time, "<")):
+            if moment is not None:
+                values.append(parse_time(moment))
+                conditions.append(f"time {sign} ${len(values)}")
+        if level is not None:
+            values.append(level.upper())
+            conditions.append(f"upper(level) = ${len(values)}")
+        if source is not None:
+            of_files = [o for o, p in names.items() if source in (p, os.path.basename(p))]
+            values += [source, of_files]
+            at = len(values)
+            conditions.append(f"(source = ${at - 1} OR list_contains(${at}::VARCHAR[], origin))")
+        query = f"""SELECT {", ".join(_ENTRY)} FROM events WHERE {" AND ".join(conditions)}
+            ORDER BY time DESC, origin DESC, position DESC LIMIT {max(int(limit), 0)}"""
+        found = self.lake.sql(query, values or None).fetchall()
+        return [_entry(dict(zip(_ENTRY, row, strict=True)), names) for row in reversed(found)]
+
+    def _names(self) -> dict[str, str]:
+        """The paths of files by the origin of their rows."""
+        store = self.lake.store
+        state = store.manifests.load(store.refs.head(self.lake.branch_name).move.snapshot)
+        entries = store.manifests.entries(state, "cursor")
+        return {entry.get("origin") or entry["key"]: entry["name"] for entry in entries}
+
+    def _run(self, watcher: Watcher, rounds: Rounds, claim: contextlib.ExitStack) -> None:
+        with claim:
+            try:
+                run(watcher, self._stop, interval=SCAN, poll=False, say=self._say)
+            finally:
+                rounds.close()
+
+    def __enter__(self) -> OMEGALogManager:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _entry(row: dict[str, Any], names: dict[str, str]) -> LogEntry:
+    """Return a row of the lake as an entry."""
+    path = names.get(row["origin"])
+    data = _parsed(row["data"])
+    content = row["message"] or row["data"] or row["subject"] or ""
+    kept = {n: row[n] for n in ("type", "category", "subject", "id", "position") if row[n]}
+    kept |= {"data": data} if data is not None else {}
+    kept |= {"file": path} if path else {}
+    source = row["source"] or (os.path.basename(path) if path else "")
+    moment = row["time"].astimezone(UTC)
+    return LogEntry(moment, source, content, row["level"] or "INFO", kept)
+
+
+def _parsed(text: str | None) -> Any:
+    try:
+        return orjson.loads(text) if text is not None else None
+    except orjson.JSONDecodeError:
+        return text
+
+
+def _is_utc(moment: datetime) -> bool:
+    offset = moment.utcoffset()
+    return offset is not None and not offset

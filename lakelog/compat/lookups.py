@@ -1,0 +1,287 @@
+"""Look-ups in the older event store's table, in a process that has the lake open.
+
+    table = Lookups(lake)
+    table.recent(100)                  table.by_type("FAIL", 100)
+    table.find(number)                 table.by_source("Podcast001", 100)
+    table.between(start, end, ...)     table.stats()
+
+Rows are dicts with the columns of `omega.events`, newest first; `data_json` is text, times are
+seconds since 1970. Each answer is of the branch as it is when asked, live events included. What
+was decoded is kept within a quarter of the setting memory_bytes, answers until the branch moves;
+older rows are read again when they are asked for.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.compat import packs
+from lakelog.compat.packs import Pack
+from lakelog.errors import InvalidSetting
+from lakelog.lake import Lake
+from lakelog.lazy import Lazy
+from lakelog.query import omega
+from lakelog.query.prune import HIGHEST, LOWEST
+from lakelog.store.manifest import Entry
+from lakelog.store.tail import Tail
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from lakelog.query import tail_rows
+else:
+    tail_rows = Lazy("lakelog.query.tail_rows")
+
+_ANSWERS = 256
+_LIVE = "live"
+Row = dict[str, Any]
+Ids = tuple["np.ndarray", "np.ndarray"]
+
+
+class Lookups:
+    """Quick look-ups on one branch of an open lake. Threads may share it."""
+
+    def __init__(self, lake: Lake) -> None:
+        store = lake.store
+        self._lake, self._store = lake, store
+        self._tail = Tail(store.layout, store.refs, lake.branch_name)
+        self._rows = tail_rows.TailRows(store, lake.engine)
+        self._packs: OrderedDict[str, Pack] = OrderedDict()
+        self._ids: dict[str, Ids] = {}
+        self._entries: list[Entry] = []
+        self._by_key: dict[str, Entry] = {}
+        self._live: tuple[pa.Table | None, Pack | None] = None, None
+        self._state: tuple[str, Any] = "", None
+        self._answers: dict[Any, Any] = {}
+        self._room = store.settings.memory_bytes // 4
+        self._mutex = threading.RLock()
+
+    def recent(self, limit: int = 1000) -> list[Row]:
+        """Return the newest events."""
+        return self.between(limit=limit)
+
+    def by_type(self, event_type: str, limit: int = 1000) -> list[Row]:
+        """Return the newest events of a type."""
+        return self.between(event_type=event_type, limit=limit)
+
+    def by_source(self, source: str, limit: int = 1000) -> list[Row]:
+        """Return the newest events of a source."""
+        return self.between(source=source, limit=limit)
+
+    def between(
+        self,
+        start_time: float | None = None,
+        end_time: float | None = None,
+        event_type: str | None = None,
+        source: str | None = None,
+        limit: int = 1000,
+    ) -> list[Row]:
+        """Return the newest events from a start up to an end, seconds since 1970.
+
+        Raises InvalidSetting for a limit below 1.
+        """
+        if limit < 1:
+            raise InvalidSetting(f"the limit is at least 1, not {limit}")
+        low = LOWEST if start_time is None else round(start_time * 1e6)
+        high = HIGHEST if end_time is None else round(end_time * 1e6)
+
+        def look() -> list[Row]:
+            found = self._newest(limit, low, high, event_type, source)
+            places: dict[str, list[int]] = {}
+            for key, place in found:
+                places.setdefault(key, []).append(place)
+            made = {key: iter(self._pack(key).rows(of)) for key, of in places.items()}
+            return [self._as_old(next(made[key])) for key, _ in found]
+
+        rows: list[Row] = self._answer((low, high, event_type, source, limit), look)
+        return [dict(row) for row in rows]
+
+    def find(self, number: int) -> Row | None:
+        """Return the event of an id, or None."""
+        with self._mutex:
+            self._refresh()
+            for key in self._keys():
+                values, rows = self._identities(key)
+                at = int(values.searchsorted(number))
+                if at < len(values) and values[at] == number:
+                    return self._as_old(self._pack(key).row(int(rows[at])))
+        return None
+
+    def stats(self) -> dict[str, Any]:
+        """Return total_events, event_types {type: count}, oldest and newest time, marked events,
+        and database_size_mb, from manifests and the tail."""
+        found: dict[str, Any] = self._answer("stats", self._measure)
+        return {**found, "event_types": dict(found["event_types"])}
+
+    def _answer(self, question: Any, look: Callable[[], Any]) -> Any:
+        """Return an answer of the present state, worked out once."""
+        with self._mutex:
+            self._refresh()
+            if question not in self._answers:
+                if len(self._answers) >= _ANSWERS:
+                    self._answers.clear()
+                self._answers[question] = look()
+            return self._answers[question]
+
+    def _refresh(self) -> None:
+        """Look where the branch is; forget answers of another state."""
+        pending = self._tail.collect()
+        digest = pending.head.move.snapshot
+        state = self._store.manifests.load(digest)
+        table = self._rows.events(pending, state.ids) if pending.frames else None
+        if digest == self._state[0] and table is self._state[1]:
+            return
+        self._answers.clear()
+        if digest != self._state[0]:
+            segments = self._store.manifests.entries(state)
+            self._entries = [e for e in segments if e["kind"] == "events"]
+            self._entries.sort(key=lambda e: -e["time"][1])
+            present = {e["key"] for e in self._entries}
+            for gone in self._packs.keys() - present:
+                del self._packs[gone]
+            self._ids = {key: ids for key, ids in self._ids.items() if key in present}
+            self._by_key = {e["key"]: e for e in self._entries}
+        if table is not self._live[0]:
+            self._live = table, None
+            self._ids.pop(_LIVE, None)
+        self._state = digest, table
+
+    def _keys(self) -> Iterator[str]:
+        if self._live[0] is not None and self._live[0].num_rows:
+            yield _LIVE
+        yield from (e["key"] for e in self._entries)
+
+    def _newest(
+        self, limit: int, low: int, high: int, type: str | None, source: str | None
+    ) -> list[tuple[str, int]]:
+        """Find the newest rows: segment by segment, until no other can hold a newer one."""
+        best: list[tuple[int, int, str, int]] = []
+        for rank, key in enumerate(self._keys()):
+            entry = self._by_key.get(key)
+            if entry is not None:
+                if entry["time"][1] < low or entry["time"][0] > high:
+                    continue
+                if not _may(entry["types"], type) or not _may(entry["sources"], source):
+                    continue
+                if len(best) == limit and best[0][0] > entry["time"][1]:
+                    break
+            places = self._pack(key).newest_places(limit, low, high, type, source)
+            made = ((time, -rank, key, row) for time, row in places)
+            best = heapq.nlargest(limit, [*best, *made])[::-1]
+        return [(key, row) for _, _, key, row in reversed(best)]
+
+    def _pack(self, key: str) -> Pack:
+        """Return a pack, made now if it is not there; the longest unused ones make room."""
+        import numpy as np
+
+        if key == _LIVE:
+            table, pack = self._live
+            assert table is not None
+            if pack is None:
+                pack = Pack(table, np.arange(table.num_rows, dtype=np.int64))
+                self._live = table, pack
+            return pack
+        found = self._packs.get(key)
+        if found is None:
+            found = self._packs[key] = packs.read(self._store, self._by_key[key])
+            while len(self._packs) > 1 and sum(p.bytes for p in self._packs.values()) > self._room:
+                self._packs.popitem(last=False)
+        self._packs.move_to_end(key)
+        return found
+
+    def _identities(self, key: str) -> Ids:
+        if key not in self._ids:
+            engine = self._lake.engine()
+            if key == _LIVE:
+                table = self._live[0]
+                assert table is not None
+                self._ids[key] = packs.numbers(table.select([*packs.IDENTITY, "type"]), engine)
+            else:
+                self._ids[key] = packs.identities(self._store, self._by_key[key], engine)
+        return self._ids[key]
+
+    def _as_old(self, row: Row) -> Row:
+        """Return an event as a row of the old table."""
+        time, data = row["time"], row["data"]
+        number = omega.number_of(row["source"], row["id"], row["origin"], row["position"])
+        return {
+            "id": number,
+            "timestamp": time / 1e6,
+            "event_type": row["type"],
+            "action": _action(data),
+            "source": row["source"],
+            "data_json": data,
+            "data_compressed": None,
+            "hash": omega.hash_of(time, row["type"], row["source"], data),
+            "processed": number in self._marked(),
+            "created_at": row["ingested_at"] / 1e6,
+        }
+
+    def _marked(self) -> set[int]:
+        """The ids that events of type omega.processed name."""
+        if "marked" not in self._answers:
+            found: set[int] = set()
+            for key, place in self._newest(2**31, LOWEST, HIGHEST, omega.PROCESSED, None):
+                ids = json.loads(self._pack(key).row(place)["data"] or "{}").get("ids")
+                found.update(ids if isinstance(ids, list) else [])
+            self._answers["marked"] = found
+        marked: set[int] = self._answers["marked"]
+        return marked
+
+    def _measure(self) -> dict[str, Any]:
+        """Count from the statistics of segments, and the tail."""
+        types: dict[str, int] = {}
+        counted = all(isinstance(e["types"], dict) for e in self._entries)
+        if counted:
+            for entry in self._entries:
+                for name, count in entry["types"].items():
+                    types[name] = types.get(name, 0) + count
+            if self._live[0] is not None:
+                for pair in self._live[0]["type"].value_counts().to_pylist():
+                    types[pair["values"]] = types.get(pair["values"], 0) + pair["counts"]
+        else:
+            types = dict(self._lake.sql("SELECT type, count(*) FROM events GROUP BY 1").fetchall())
+        for name in omega.OWN:
+            types.pop(name, None)
+        oldest, newest = self._span()
+        return {
+            "total_events": sum(types.values()),
+            "event_types": dict(sorted(types.items(), key=lambda pair: (-pair[1], pair[0]))),
+            "oldest": oldest,
+            "newest": newest,
+            "processed": len(self._marked()),
+            "database_size_mb": round(sum(e["bytes"] for e in self._entries) / 1e6, 3),
+        }
+
+    def _span(self) -> tuple[float | None, float | None]:
+        """The times of the oldest and the newest event, whatever its type."""
+        times = [t for e in self._entries for t in e["time"]]
+        if self._live[0] is not None and self._live[0].num_rows:
+            live = self._live[0]["time"].cast("int64").to_numpy()
+            times += [int(live.min()), int(live.max())]
+        return (min(times) / 1e6, max(times) / 1e6) if times else (None, None)
+
+
+def _may(counts: dict[str, int] | str, name: str | None) -> bool:
+    """Whether a segment may hold a value, by its statistics."""
+    return name is None or isinstance(counts, str) or name in counts
+
+
+def _action(data: str | None) -> str | None:
+    """The action that the data names, as text."""
+    try:
+        held = orjson.loads(data) if data else None
+    except orjson.JSONDecodeError:
+        return None
+    action = held.get("action") if isinstance(held, dict) else None
+    if action is None or isinstance(action, str):
+        return action
+    return orjson.dumps(action).decode()

@@ -1,0 +1,145 @@
+"""The five views of an OOS log, under their old names and in their old shapes.
+
+    views = lakelog.get_views("oos.log")      # or a lake's directory, or an open lake
+    views.podcast_status_view()               # {'discovered': 3, 'processing': 1, ...}
+
+A view reads only what was written since the last one was asked for. Windows end now, or at `now`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from lakelog import lake as lakes
+from lakelog.compat.oos_feed import Feed, FileFeed, LakeFeed
+from lakelog.errors import InvalidSetting, LakeNotFound
+from lakelog.event import from_micros, parse_time, to_micros
+from lakelog.lake import Lake
+from lakelog.settings import span_us
+from lakelog.store import bootstrap
+
+DEFAULT_LOG = "oos.log"
+HOUR = 3_600_000_000
+_DAY = 24 * HOUR
+Now = datetime | str | float | None
+
+
+def get_views(
+    path: str | os.PathLike[str] | Lake = DEFAULT_LOG, *, branch: str = "main", now: Now = None
+) -> OOSViews:
+    """Return the views of an oos.log, a lake's directory or an open lake.
+
+    `now` fixes the end of all windows. Raises FileNotFoundError, LakeNotFound for a directory that
+    is no lake, UnknownRef, InvalidEvent for a `now` that is no time.
+    """
+    if isinstance(path, Lake):
+        return OOSViews(LakeFeed(path), now)
+    name = os.fspath(path)
+    if bootstrap.is_lake(name):
+        return OOSViews(LakeFeed(lakes.open(name, create=False, branch=branch)), now)
+    if os.path.isdir(name):
+        raise LakeNotFound(f"{name} is a directory, but not a lake: name an oos.log or a lake")
+    if not os.path.exists(name):
+        raise FileNotFoundError(2, "no such oos.log or lake", name)
+    return OOSViews(FileFeed(name), now)
+
+
+class OOSViews:
+    """Views of one log. Every answer holds all that was written before it was asked for."""
+
+    def __init__(self, feed: Feed, now: Now = None) -> None:
+        self._feed = feed
+        fixed = None if now is None else to_micros(parse_time(now))
+        self._now: Callable[[], int] = lambda: time.time_ns() // 1000 if fixed is None else fixed
+
+    @property
+    def skipped(self) -> int:
+        """How many lines of the file were no OOS lines."""
+        return self._feed.skipped
+
+    def podcast_status_view(self) -> dict[str, int]:
+        """Return {'discovered', 'processing', 'completed', 'failed'}: items by latest state."""
+        return self._feed.state().standing()
+
+    def throughput_view(self, window: str = "1h") -> dict[str, Any]:
+        """Return completions of a window such as `30m`, `1h` or `7d`, in all, by hour, on average.
+
+        {'total_completed', 'hourly_breakdown': {hour: completions}, 'average_per_hour'}; hours are
+        ISO 8601 in UTC. Raises InvalidSetting.
+        """
+        import numpy as np
+
+        span, now = _window(window), self._now()
+        done = self._feed.state().completed(now - span, now)
+        hours, counts = np.unique(done // HOUR, return_counts=True)
+        names = [from_micros(hour * HOUR) for hour in hours.tolist()]
+        return {
+            "total_completed": len(done),
+            "hourly_breakdown": {
+                f"{hour:%Y-%m-%dT%H:%M:%SZ}": count
+                for hour, count in zip(names, counts.tolist(), strict=True)
+            },
+            "average_per_hour": len(done) / (span / HOUR),
+        }
+
+    def error_analysis_view(self) -> dict[str, Any]:
+        """Return {'total_failures', 'error_types': {error: count}, 'recent_failures': [...]}.
+
+        An error is `error` of the data, or 'unknown'; the newest ten failures, newest first, have
+        timestamp, source, item_id and error.
+        """
+        state = self._feed.state()
+        ranked = sorted(state.errors.items(), key=lambda pair: (-pair[1], pair[0]))
+        return {
+            "total_failures": sum(state.errors.values()),
+            "error_types": dict(ranked),
+            "recent_failures": [
+                {
+                    "timestamp": _stamp(f.time),
+                    "source": f.source or "",
+                    "item_id": f.item or "",
+                    "error": f.error,
+                }
+                for f in reversed(state.failures)
+            ],
+        }
+
+    def source_reliability_view(self) -> dict[str, dict[str, Any]]:
+        """Return {source: {'success_rate', 'total_processed'}} of completed and failed events."""
+        found = sorted(self._feed.state().sources.items())
+        return {
+            source: {"success_rate": done / (done + bad), "total_processed": done + bad}
+            for source, (done, bad) in found
+        }
+
+    def system_health_view(self) -> dict[str, Any]:
+        """Return {'recent_activity_1h', 'podcast_status', 'system_uptime'}: events of the last
+        hour, items by state, and the time since the first event as `2d 5h 30m`."""
+        state, now = self._feed.state(), self._now()
+        return {
+            "recent_activity_1h": state.active(now - HOUR, now),
+            "podcast_status": state.standing(),
+            "system_uptime": _uptime(0 if state.first is None else max(now - state.first, 0)),
+        }
+
+
+def _window(text: str) -> int:
+    span = span_us(text)
+    if not span:
+        raise InvalidSetting(f"{text!r} is not a window: write it as 30m, 1h or 7d")
+    return span
+
+
+def _uptime(span: int) -> str:
+    days, rest = divmod(span, _DAY)
+    return f"{days}d {rest // HOUR}h {rest % HOUR // 60_000_000}m"
+
+
+def _stamp(micros: int) -> str:
+    """ISO 8601 with milliseconds, or microseconds where there are any."""
+    exact = "microseconds" if micros % 1000 else "milliseconds"
+    return from_micros(micros).isoformat(timespec=exact).replace("+00:00", "Z")

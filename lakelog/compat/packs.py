@@ -1,0 +1,162 @@
+"""Packs: the rows of one segment in memory, small, and quick to find by time, type and source.
+
+Rows lie in blocks of 512, compressed; beside them in order of time stand their times and the codes
+of their types and sources. A look-up decodes only the blocks that hold its rows. The ids of a
+segment's rows are sorted apart, and only once somebody asks for one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from lakelog.lazy import Lazy
+from lakelog.query import omega
+from lakelog.store.bootstrap import Store
+from lakelog.store.manifest import Entry
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from lakelog.store import compact
+else:
+    compact = Lazy("lakelog.store.compact")
+
+BLOCK = 512
+_KEPT = 64
+_DENSE = 4
+"""Rows this near to each other are decoded together with those between."""
+COLUMNS = ["time", "type", "source", "data", "id", "ingested_at", "origin", "position"]
+IDENTITY = ["source", "id", "origin", "position"]
+Place = tuple[int, int]
+"""(time in us, row) of an event in a pack."""
+
+
+class Pack:
+    """Rows of one segment, or of the tail; `bytes` is what they take."""
+
+    def __init__(self, table: pa.Table, order: np.ndarray) -> None:
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.ipc
+
+        table = table.select(COLUMNS).combine_chunks()
+        sink = pa.BufferOutputStream()
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.ipc.new_file(sink, table.schema, options=options) as writer:
+            writer.write_table(table, max_chunksize=BLOCK)
+        buffer = sink.getvalue()
+        self._blocks = pa.ipc.open_file(buffer)
+        self._decoded: OrderedDict[int, pa.RecordBatch] = OrderedDict()
+        time = table["time"].cast("int64").to_numpy()
+        by = np.lexsort((order, time))
+        self._rows, self._times = by.astype(np.int32), time[by]
+        self._codes = {name: _coded(table[name], by) for name in ("type", "source")}
+        self._own = np.isin(self._codes["type"][0], [self._code("type", n) for n in omega.OWN])
+        arrays = (self._rows, self._times, *(codes for codes, _ in self._codes.values()))
+        self.bytes = buffer.size + sum(array.nbytes for array in arrays)
+        self.newest = int(self._times[-1]) if len(by) else -(2**63)
+
+    def newest_places(
+        self, limit: int, low: int, high: int, type: str | None, source: str | None
+    ) -> list[Place]:
+        """Return the newest rows with a time from `low` up to `high`, newest first."""
+        import numpy as np
+
+        start = int(np.searchsorted(self._times, low))
+        stop = int(np.searchsorted(self._times, high, "right"))
+        fits = ~self._own[start:stop] if type is None else np.ones(stop - start, bool)
+        for name, wanted in (("type", type), ("source", source)):
+            if wanted is not None:
+                fits &= self._codes[name][0][start:stop] == self._code(name, wanted)
+        found = np.flatnonzero(fits)[-limit:] + start
+        times, rows = self._times[found].tolist(), self._rows[found].tolist()
+        return list(zip(times, rows, strict=True))[::-1]
+
+    def row(self, place: int) -> dict[str, Any]:
+        """Return the columns of one row; times as integers, us."""
+        return self.rows([place])[0]
+
+    def rows(self, places: list[int]) -> list[dict[str, Any]]:
+        """Return the columns of rows, in the order asked for."""
+        blocks: dict[int, list[int]] = {}
+        for place in places:
+            blocks.setdefault(place // BLOCK, []).append(place % BLOCK)
+        found: dict[int, dict[str, Any]] = {}
+        for number, wanted in blocks.items():
+            columns = self._block(number)
+            low, high = min(wanted), max(wanted)
+            if high - low < _DENSE * len(wanted):
+                cut = [c.slice(low, high + 1 - low).to_pylist() for c in columns.values()]
+                rows = ([values[at - low] for values in cut] for at in wanted)
+            else:
+                rows = ([c[at].as_py() for c in columns.values()] for at in wanted)
+            for at, row in zip(wanted, rows, strict=True):
+                found[number * BLOCK + at] = dict(zip(columns, row, strict=True))
+        return [found[place] for place in places]
+
+    def _block(self, number: int) -> Any:
+        import pyarrow as pa
+
+        found = self._decoded.get(number)
+        if found is None:
+            batch = self._blocks.get_batch(number)
+            found = {
+                name: column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+                for name, column in zip(COLUMNS, batch.columns, strict=True)
+            }
+            self._decoded[number] = found
+            while len(self._decoded) > _KEPT:
+                self._decoded.popitem(last=False)
+        return found
+
+    def _code(self, name: str, value: str) -> int:
+        return self._codes[name][1].get(value, -2)
+
+
+def read(store: Store, entry: Entry) -> Pack:
+    """Pack a segment. Raises DamagedSegment."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    compact.check(store, [entry])
+    names = [*COLUMNS, "seq"] if entry["layout"] == "sorted" else COLUMNS
+    table = pq.ParquetFile(store.layout.object("segments", entry["key"])).read(columns=names)
+    order = np.arange(table.num_rows, dtype=np.int64)
+    return Pack(table, table["seq"].to_numpy() if "seq" in names else order)
+
+
+def identities(store: Store, entry: Entry, connection: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sorted ids of a segment's events and their rows. Raises DamagedSegment."""
+    import pyarrow.parquet as pq
+
+    compact.check(store, [entry])
+    path = store.layout.object("segments", entry["key"])
+    return numbers(pq.ParquetFile(path).read(columns=[*IDENTITY, "type"]), connection)
+
+
+def numbers(table: pa.Table, connection: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sorted ids of rows and where each row is."""
+    import numpy as np
+
+    cursor = connection.cursor()
+    try:
+        cursor.register("identities", table)
+        own = ", ".join(f"'{name}'" for name in omega.OWN)
+        query = f"SELECT CASE WHEN type IN ({own}) THEN -1 ELSE {omega.NUMBER} END FROM identities"
+        found = cursor.sql(query).to_arrow_table()[0].to_numpy()
+    finally:
+        cursor.close()
+    by = np.argsort(found, kind="stable")
+    return found[by], by.astype(np.int32)
+
+
+def _coded(column: pa.ChunkedArray, by: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
+    """Codes of a column's values in order of time, and what they stand for; null is -1."""
+    import numpy as np
+
+    coded = column.combine_chunks().dictionary_encode()
+    codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    names = {name: code for code, name in enumerate(coded.dictionary.to_pylist())}
+    return codes[by].astype(np.int16 if len(names) < 2**15 else np.int32), names

@@ -1,0 +1,391 @@
+"""Audit: proof that every line of a file that was taken in is in the lake exactly once.
+
+The file is read again up to its cursor, and the place of each line that is not blank is held
+against the (origin, position) pairs of the branch's segments:
+
+    stored, quarantined   rows of the lake that name a place of this file
+    known                 lines without a row, whose id another row of the lake has
+    let go                lines without a row that a retention or a dedupe may have taken
+    missing               lines that are nowhere
+    doubled               places that more than one row names
+    foreign               places in the lake that are no line of the file, or beyond its cursor
+
+A line without a row is put through the exact rule of its format (account.py). A file that is gone
+is read from its backup, if there is one that holds all that was taken in; else only the lake's side
+can be checked. Memory holds a chunk of the file; the lake's places may
+spill to the disk. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lakelog.ingest import cursors, definitions
+from lakelog.ingest.audit.account import Account
+from lakelog.ingest.audit.file_audit import FileAudit
+from lakelog.ingest.audit.stored_rows import Places
+from lakelog.ingest.content import is_distinctive
+from lakelog.ingest.cursors import WINDOW, Cursor, CursorIndex, printable
+from lakelog.ingest.formats import registry
+from lakelog.ingest.identity import of_inode
+from lakelog.ingest.ingest import expand
+from lakelog.ingest.source import Source
+from lakelog.store.bootstrap import Store
+from lakelog.store.manifest import Entry
+
+PIPE = "-"
+LABELS_MAX = 50
+"""Sources of the lake that are tried as the one a file was taken in with."""
+_ORIGIN = r"[0-9a-f]{32}-\d+-\d+"
+Progress = Callable[[int, int], None]
+Backups = Callable[[str, set[str]], Iterable[str]]
+"""Gives verified copies of a file, newest first, by the name and the keys of its cursor."""
+
+
+@dataclass
+class Audit:
+    """What an audit found, by file."""
+
+    files: list[FileAudit] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> list[FileAudit]:
+        """Files of which something is missing, doubled or foreign."""
+        return [f for f in self.files if f.wrong]
+
+    @property
+    def failed(self) -> list[FileAudit]:
+        """Files that could not be read to the end, or were never taken in."""
+        return [f for f in self.files if f.error]
+
+    @property
+    def gone(self) -> list[FileAudit]:
+        """Files that no longer exist, so that only the lake's side was checked. What came through
+        a pipe never was one."""
+        return [f for f in self.files if f.gone and f.source != PIPE]
+
+
+def audit(
+    store: Store,
+    branch: str,
+    connect: Callable[[], Any],
+    paths: list[str],
+    *,
+    label: str | None = None,
+    form: str | None = None,
+    progress: Progress | None = None,
+    backups: Backups | None = None,
+) -> Audit:
+    """Audit files, directories and patterns; without any, all files that cursors remember.
+
+    `label` is the --source they were taken in with (without it the sources of the lake are
+    tried), `form` the format if it was forced, `backups` gives copies of what is gone. Raises
+    Damaged, InvalidSetting.
+    """
+    if form is not None:
+        wanted = definitions.resolve(form, definitions.present(store, branch))
+        form = definitions.form_name(wanted) or None
+    work = _Work(store, branch, connect, label, form, backups)
+    with closing(work.places):
+        return work.run([os.fsdecode(path) for path in paths], progress)
+
+
+class _Work:
+    """One audit of one state of a branch."""
+
+    def __init__(
+        self,
+        store: Store,
+        branch: str,
+        connect: Callable[[], Any],
+        label: str | None,
+        form: str | None,
+        backups: Backups | None = None,
+    ) -> None:
+        self._backups = backups
+        state = store.manifests.load(store.refs.head(branch).move.snapshot)
+        self._index = CursorIndex(store.manifests.entries(state, "cursor"))
+        self._cursors = _by_origin(self._index)
+        self._labels = [label] if label is not None else _labels(store.manifests.entries(state))
+        self._connect, self._form, self._given = connect, form, label is not None
+        self._line = state.retention["before"] if state.retention else None
+        self.places = Places(store, state, connect)
+        self._accounts: list[Account] = []
+        self._seen: set[str] = set()
+        self._claimed: dict[str, str] = {}
+        self._named: list[str] = []
+
+    def run(self, paths: list[str], progress: Progress | None) -> Audit:
+        """Audit each file, then decide which of the lines without a row are known."""
+        named = list(dict.fromkeys(expand(paths))) if paths else self._remembered()
+        self._named = named
+        below = self._removed_below(paths)
+        self._claim(named)
+        wanted = self._wanted(named) | {c.origin for c in below}
+        self.places.load(wanted if paths else set(self._cursors))
+        left: list[tuple[str, bool, bool, str]] = []
+        for number, path in enumerate(named):
+            if progress:
+                progress(number, len(named))
+            found, broken, empty, reason = self._path(path)
+            if not found:
+                left.append((path, broken, empty, reason))
+        for path, broken, empty, reason in left:  # its file may have been met under another name
+            self._unmatched(path, broken, empty, reason, bool(paths))
+        for cursor in below:
+            if cursor.origin not in self._seen:
+                self._from_backup(cursor)
+        if not paths and not self._given:
+            self._rest()
+        self._stored_twice()
+        for file, position in self.places.unanswered():
+            self._accounts[file].unknown(position)
+        for file, position in self.places.unequalled():
+            self._accounts[file].unequalled(position)
+        order = {printable(path): number for number, path in enumerate(named)}
+        files = [account.file for account in self._accounts]
+        return Audit(sorted(files, key=lambda file: order.get(file.source, len(order))))
+
+    def _remembered(self) -> list[str]:
+        """The names of cursors; what came through a pipe has none that can be opened."""
+        return sorted({c.name for c in self._cursors.values() if c.name != PIPE})
+
+    def _removed_below(self, paths: list[str]) -> list[Cursor]:
+        """Cursors of files that were in these directories and are gone; none without backups."""
+        roots = tuple(f"{os.path.abspath(p)}/" for p in paths if os.path.isdir(p))
+        if self._backups is None or not roots:
+            return []
+        found = [c for c in self._cursors.values() if c.name.startswith(roots)]
+        return [c for c in found if not os.path.lexists(c.name)]
+
+    def _wanted(self, paths: list[str]) -> set[str]:
+        """The origins that files may have, by how they begin, or how they were called."""
+        names = {name for path in paths for name in _names(path)}
+        found = {c.origin for c in self._cursors.values() if c.name in names}
+        for path in paths:
+            try:
+                with closing(_opened(path)) as source:
+                    head = source.read(WINDOW)
+            except OSError:
+                continue
+            for label in self._labels:
+                found |= {c.origin for c in self._index.alike_or_named(head, label, path)}
+        owned = [self._index.get(key) for key in self._claimed]
+        found |= {origin for c in owned if c for origin in (c.origin, c.shares)}
+        return found - {""}
+
+    def _claim(self, paths: list[str]) -> None:
+        """Give each cursor to the file whose inode it names, so that no equal file has it."""
+        for path in paths:
+            with suppress(OSError), closing(_opened(path)) as source:
+                for label in self._labels:
+                    cursor = of_inode(source, self._index, label)
+                    if cursor is not None:
+                        self._claimed.setdefault(cursor.key, path)
+
+    def _path(self, path: str) -> tuple[bool, bool, bool, str]:
+        """Audit one file under every label that it was taken in with.
+
+        Returns whether it was, whether it could not be read, whether it is empty, and the reason.
+        """
+        broken = found = empty = False
+        reason = ""
+        try:
+            for label in self._labels:
+                with closing(_opened(path)) as source:
+                    head = source.read(WINDOW)
+                    empty = not head and not source.broken
+                    found |= self._source(source, head, label)
+        except (FileNotFoundError, NotADirectoryError):
+            found = False
+        except OSError as problem:
+            reason, broken = problem.strerror or str(problem), True
+        return found and not broken, broken, empty, reason
+
+    def _unmatched(self, path: str, broken: bool, empty: bool, reason: str, asked: bool) -> None:
+        """Say what became of a file of this name that was taken in, if there was one."""
+        name = printable(path)
+        there = os.path.exists(path) and not broken
+        reason = reason or _reason(path)
+        unseen = [c for c in self._cursors.values() if c.origin not in self._seen]
+        old = [c for c in unseen if c.name in _names(path)]
+        if there and self._given:
+            old = []  # they may be of other sources
+        for cursor in old:
+            wrong = broken or (asked and not empty)  # an empty file has been begun anew
+            self._gone(cursor, reason, reason if wrong else "")
+        if not old and (asked or broken):
+            never = "never ingested under this source" if self._given else "never ingested"
+            self._add(FileAudit(name, error="" if empty else never if there else reason))
+
+    def _source(
+        self, source: Source, head: bytes, label: str | None, only: str = "", copy: str = ""
+    ) -> bool:
+        """Audit an open file if it has a cursor under this label; `only` that of one origin, and
+        then the file is a `copy`."""
+        if not head:
+            return False
+        cursor = self._cursor_of(source, head, label, only)
+        if cursor is None:
+            return False
+        if cursor.is_copy:
+            self._copied(source, cursor, head, label)
+            return True
+        if cursor.origin not in self.places.origins:
+            raise OSError("it changed meanwhile: run it again")
+        self._seen.add(cursor.origin)
+        file = FileAudit(printable(source.name), label, seen=cursor.bytes, backup=printable(copy))
+        account = self._add(file, cursor)
+        account.read(source, self._connect, self._form and registry.named(self._form), head)
+        return True
+
+    def _cursor_of(
+        self, source: Source, head: bytes, label: str | None, only: str
+    ) -> Cursor | None:
+        """The cursor of a file: that of its inode, else one of equal content that is no other
+        file's. A copy out of a backup has that of one origin `only`."""
+        if not only:
+            own = of_inode(source, self._index, label)
+            if own is not None:
+                return own
+        free = [
+            c
+            for c in self._index.alike_or_named(head, label, source.name)
+            if (c.origin == only if only else c.key not in self._claimed) and not c.is_copy
+        ]
+        source.seek(0)
+        start = cursors.by_content(source, CursorIndex(c.entry() for c in free), label)
+        if start.replaced is None:
+            return None
+        if not only:
+            self._claimed[start.cursor.key] = source.path
+        return start.cursor
+
+    def _copied(self, source: Source, copy: Cursor, head: bytes, label: str | None) -> None:
+        """Audit a copy: by the rows of its original, if that is not audited by its own file."""
+        original = self._cursors.get(copy.shares)
+        file = FileAudit(printable(source.name), label, seen=copy.bytes, copy_of=copy.shares)
+        if original is not None:
+            file.copy_of = original.name
+        if original is None or original.key in self._claimed or original.origin in self._seen:
+            self._add(file)
+            return
+        # Its original is gone: of that one's rows those are checked whose lines the copy has.
+        self._seen.add(original.origin)
+        shown = replace(original, bytes=copy.bytes)
+        account = self._add(file, shown)
+        account.read(
+            source,
+            self._connect,
+            self._form and registry.named(self._form),
+            head,
+            beyond=original.bytes,
+        )
+
+    def _stored_twice(self) -> None:
+        """Report the lines of files that are gone and whose content another file holds, with rows
+        of its own: each is in the lake twice."""
+        gone = {a.cursor.origin: a for a in self._accounts if a.file.gone and a.cursor is not None}
+        for path in self._named if gone else ():
+            with suppress(OSError), closing(_opened(path)) as source:
+                head = source.read(WINDOW)
+                for label in self._labels:
+                    for cursor in self._index.alike_or_named(head, label, path):
+                        account = gone.get(cursor.origin)
+                        if account is None or not cursor.bytes or cursor.shares:
+                            continue
+                        if not is_distinctive(head[: cursor.bytes]):
+                            continue
+                        own = of_inode(source, self._index, label)
+                        if own is None or not _may_repeat(own, cursor):
+                            continue
+                        source.limit = None
+                        if cursors.holds_all(source, cursor, head, label) is not None:
+                            account.stored_twice(printable(path))
+                            gone.pop(cursor.origin)
+
+    def _rest(self) -> None:
+        """Report what no name led to: cursors of files that are gone, rows without a cursor."""
+        for cursor in self._cursors.values():
+            if cursor.origin not in self._seen:
+                self._gone(cursor, _reason(cursor.name), "")
+        for origin, stored, bad in self.places.others(_ORIGIN):
+            file = FileAudit(origin, gone="no cursor remembers this file")
+            file.stored, file.quarantined, file.foreign = stored, bad, stored + bad
+            self._add(file)
+
+    def _gone(self, cursor: Cursor, reason: str, error: str) -> None:
+        """Read the backup of a file; without one check what the lake alone can tell."""
+        if self._from_backup(cursor):
+            return
+        self._seen.add(cursor.origin)
+        file = FileAudit(cursor.name, seen=cursor.bytes, gone=reason, error=error)
+        self._add(file, cursor).without_file()
+
+    def _from_backup(self, cursor: Cursor) -> bool:
+        """Audit a file that is gone by a copy that holds all that was taken in."""
+        if self._backups is None or cursor.name == PIPE:
+            return False
+        for path in self._backups(cursor.name, {cursor.key, cursor.origin}):
+            for label in self._labels:
+                with suppress(OSError), closing(Source(path, cursor.name)) as source:
+                    head = source.read(WINDOW)
+                    if self._source(source, head, label, cursor.origin, path):
+                        return True
+        return False
+
+    def _add(self, file: FileAudit, cursor: Cursor | None = None) -> Account:
+        account = Account(file, len(self._accounts), self.places, cursor, self._line)
+        self._accounts.append(account)
+        return account
+
+
+def _may_repeat(own: Cursor, gone: Cursor) -> bool:
+    """Whether a file may have brought again the lines of one that is gone: not if it shares them,
+    and not if the two were there side by side, each with lines of its own."""
+    related = {own.origin, own.shares, *own.apart}
+    return gone.origin not in related and gone.looked < own.begun
+
+
+def _by_origin(index: CursorIndex) -> dict[str, Cursor]:
+    """Cursors by the origin of their rows; of two of one file the one that went further."""
+    found: dict[str, Cursor] = {}
+    for cursor in index:
+        old = found.get(cursor.origin)
+        if not cursor.is_copy and (old is None or old.bytes < cursor.bytes):
+            found[cursor.origin] = cursor
+    return found
+
+
+def _labels(segments: list[Entry]) -> list[str | None]:
+    """No label, and the sources that the statistics of segments name."""
+    named = [e["sources"] for e in segments if isinstance(e.get("sources"), dict)]
+    names = {name: None for counts in named for name in counts if name}
+    return [None, *list(names)[:LABELS_MAX]]
+
+
+def _names(path: str) -> set[str]:
+    """The names that the cursor of a file may have it under."""
+    return {printable(path), printable(os.path.abspath(path))} if path != PIPE else {path}
+
+
+def _reason(path: str) -> str:
+    """Say why the file of a cursor is not the one of this name."""
+    if path == PIPE:
+        return "it came through a pipe"
+    there = os.path.lexists(path)
+    return "another file has its name now" if there else "no such file now"
+
+
+def _opened(path: str) -> Source:
+    """Open a regular file. Raises OSError."""
+    if path == PIPE:
+        raise OSError("standard input cannot be read twice: name a file")
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("not a regular file")
+    return Source(path)

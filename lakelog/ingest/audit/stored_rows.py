@@ -1,0 +1,203 @@
+"""The lake's side of an audit: which places of which files its rows name, and which ids it holds.
+
+One scan of the segments of a state gathers the (origin, position) pairs that are wanted in a
+table of the engine, sorted, so that a range of one file is found without looking at the others.
+Lines that should be known by their id are gathered in a second table and answered by one more
+scan; lines that a dedupe may have taken in a third, by the hash of the key that it went by, for
+their equals must be there still. All may spill to the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from lakelog.query.keys import Key, key_of
+from lakelog.store import compact, identity_run, rows, sql
+from lakelog.store.bootstrap import Store
+from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.seal import open_run
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+_TYPES = {"position": "BIGINT", "ingested_at": "TIMESTAMPTZ"}
+_ANSWERS = 100_000
+
+
+class Places:
+    """Rows of one state by origin and position, of the `origins` loaded. Close it when done."""
+
+    def __init__(self, store: Store, state: Manifest, connect: Callable[[], Any]) -> None:
+        self._store, self._ids = store, state.ids
+        segments = store.manifests.entries(state)
+        self._events = [e for e in segments if e["kind"] == "events"]
+        self._bad = [e for e in segments if e["kind"] == "quarantine"]
+        notes = store.manifests.entries(state, "artifact")
+        self.deduped = [
+            key_of(e["by"], e.get("nulls", True)) for e in notes if e["key"].startswith("dedupe/")
+        ]
+        self.origins: dict[str, int] = {}
+        self._checked = False
+        self._cursor = connect().cursor()
+        self._cursor.execute("CREATE TEMP TABLE asked (file INT, position BIGINT, key VARCHAR)")
+        self._cursor.execute(
+            "CREATE TEMP TABLE alike (file INT, position BIGINT, sure BOOL, rule INT, h UBIGINT)"
+        )
+
+    def load(self, origins: set[str]) -> None:
+        """Gather the places of these origins. Raises DamagedSegment."""
+        import pyarrow as pa
+
+        self.origins = {origin: number for number, origin in enumerate(sorted(origins))}
+        wanted = pa.table(
+            {
+                "origin": pa.array(list(self.origins), pa.string()),
+                "number": pa.array(range(len(origins)), pa.int32()),
+            }
+        )
+        self._cursor.register("wanted", wanted)
+        self._cursor.execute(
+            "CREATE TEMP TABLE places AS SELECT number, position, bad"
+            f" FROM ({self._all('origin, position')}) JOIN wanted USING (origin)"
+            " ORDER BY number, position"
+        )
+
+    def within(self, origin: str, low: int, high: int) -> np.ndarray:
+        """The positions from `low` up to `high` that rows name, in order, as often as named."""
+        return self._positions(origin, f"position >= {low} AND position < {high}")
+
+    def outside(self, origin: str, high: int) -> np.ndarray:
+        """The positions below 0 or from `high` on that rows name."""
+        return self._positions(origin, f"(position < 0 OR position >= {high})")
+
+    def arrivals(self, origin: str, positions: list[int]) -> dict[int, tuple[int, bool]]:
+        """When the first row of each place came in, in us, and whether it is quarantined."""
+        if not positions:
+            return {}
+        query = f"""SELECT position, min(epoch_us(ingested_at)), bool_and(bad)
+            FROM ({self._all("origin, position, ingested_at")})
+            WHERE origin = $1 AND position IN (SELECT unnest($2)) GROUP BY position"""
+        found = self._cursor.execute(query, [origin, positions]).fetchall()
+        return {at: (came, bad) for at, came, bad in found}
+
+    def counts(self, origin: str) -> tuple[int, int]:
+        """The rows of a file: events, quarantined lines."""
+        where = f"number = {self.origins.get(origin, -1)}"
+        query = f"SELECT count(*) FILTER (NOT bad), count(*) FILTER (bad) FROM places WHERE {where}"
+        stored, bad = self._cursor.execute(query).fetchone()
+        return stored, bad
+
+    def others(self, pattern: str) -> list[tuple[str, int, int]]:
+        """(origin, events, quarantined lines) of the origins like `pattern` not asked for."""
+        query = f"""SELECT origin, count(*) FILTER (NOT bad), count(*) FILTER (bad)
+            FROM ({self._all("origin")}) WHERE origin NOT IN (SELECT origin FROM wanted)
+            AND regexp_full_match(origin, $1) GROUP BY origin ORDER BY origin"""
+        found: list[tuple[str, int, int]] = self._cursor.execute(query, [pattern]).fetchall()
+        return found
+
+    def ask(self, file: int, positions: np.ndarray, keys: pa.ChunkedArray) -> np.ndarray:
+        """Tell which keys are in the id runs, and remember those to be looked up in rows."""
+        import numpy as np
+        import pyarrow as pa
+
+        high, low = rows.key_arrays(keys)
+        held = np.zeros(len(high), dtype=bool)
+        for run in self._ids:
+            held |= identity_run.found(open_run(self._store, run), high, low)
+        if held.any():
+            count = int(held.sum())
+            asked = pa.table(
+                {
+                    "file": pa.array(np.full(count, file, np.int32)),
+                    "position": pa.array(positions[held]),
+                    "key": keys.filter(pa.array(held)),
+                }
+            )
+            self._cursor.register("asking", asked)
+            self._cursor.execute("INSERT INTO asked SELECT * FROM asking")
+            self._cursor.unregister("asking")
+        return held
+
+    def compare(self, file: int, positions: np.ndarray, table: pa.Table, sure: bool) -> None:
+        """Remember lines that a dedupe may have taken; those not `sure` only if their id is
+        found in no row."""
+        import pyarrow as pa
+
+        number = pa.array(positions)
+        self._cursor.register("comparing", table.append_column("place", number))
+        for rule, key in enumerate(self.deduped):
+            self._cursor.execute(
+                f"INSERT INTO alike SELECT {file}, place, {sure}, {rule},"
+                f" CASE WHEN {key.given} THEN {key.hash} END FROM comparing"
+            )
+        self._cursor.unregister("comparing")
+
+    def unanswered(self) -> Iterator[tuple[int, int]]:
+        """Yield (file, position) of the lines asked for whose id no row has."""
+        keys = (
+            f"SELECT {sql.id_key()} AS key FROM ({self._part(self._events, 'source, id', False)})"
+        )
+        query = f"""CREATE TEMP TABLE lost AS SELECT file, position FROM asked ANTI JOIN
+            (SELECT key FROM ({keys} WHERE id <> '') SEMI JOIN asked USING (key)) USING (key)"""
+        if not self._cursor.execute("SELECT count(*) FROM asked").fetchone()[0]:
+            query = "CREATE TEMP TABLE lost AS SELECT file, position FROM asked"
+        self._cursor.execute(query)
+        yield from self._answers("SELECT file, position FROM lost")
+
+    def unequalled(self) -> Iterator[tuple[int, int]]:
+        """Yield (file, position) of the lines compared that no row is equal to, by any of the
+        keys that the lake was deduped by."""
+        if not self._cursor.execute("SELECT count(*) FROM alike").fetchone()[0]:
+            return
+        self._cursor.execute("CREATE TEMP TABLE found (rule INT, h UBIGINT)")
+        for rule, key in enumerate(self.deduped):
+            source = self._part(self._events, ", ".join(_columns(key)), False)
+            self._cursor.execute(
+                f"INSERT INTO found SELECT DISTINCT {rule}, h FROM"
+                f" (SELECT {key.hash} AS h FROM ({source}) WHERE {key.given})"
+                f" SEMI JOIN (SELECT h FROM alike WHERE rule = {rule}) USING (h)"
+            )
+        yield from self._answers("""SELECT DISTINCT file, position FROM alike
+            WHERE (sure OR (file, position) IN (SELECT (file, position) FROM lost))
+            AND (file, position) NOT IN
+                (SELECT (file, position) FROM alike SEMI JOIN found USING (rule, h))""")
+
+    def _answers(self, query: str) -> Iterator[tuple[int, int]]:
+        self._cursor.execute(f"{query} ORDER BY file, position")
+        while found := self._cursor.fetchmany(_ANSWERS):
+            yield from found
+
+    def close(self) -> None:
+        """Let go of the tables."""
+        self._cursor.close()
+
+    def _positions(self, origin: str, where: str) -> np.ndarray:
+        number = self.origins.get(origin, -1)
+        query = f"SELECT position FROM places WHERE number = {number} AND {where} ORDER BY position"
+        found: np.ndarray = self._cursor.execute(query).fetchnumpy()["position"]
+        return found
+
+    def _all(self, columns: str) -> str:
+        """SQL for the rows of both kinds, with `bad`."""
+        parts = [self._part(self._events, columns, False), self._part(self._bad, columns, True)]
+        return " UNION ALL ".join(parts)
+
+    def _part(self, entries: list[Entry], columns: str, bad: bool) -> str:
+        """SQL for the rows of some segments, each verified once. Raises DamagedSegment."""
+        if not self._checked:
+            compact.check(self._store, [*self._events, *self._bad])
+            self._checked = True
+        if not entries:
+            nulls = ", ".join(
+                f"NULL::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in columns.split(", ")
+            )
+            return f"SELECT {nulls}, {bad} AS bad WHERE false"
+        paths = (self._store.layout.object("segments", e["key"]) for e in entries)
+        return f"SELECT {columns}, {bad} AS bad FROM {sql.parquet(paths)}"
+
+
+def _columns(key: Key) -> list[str]:
+    """The columns that a key reads."""
+    return list(dict.fromkeys(name.partition(".")[0] for name in key.names))

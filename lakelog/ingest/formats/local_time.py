@@ -1,0 +1,123 @@
+"""A format in the time zone of its source: times that name no zone are of that one.
+
+Both ways of reading take the zone from here: the exact rule by `parse`, and the engine by its
+session's zone, which the Transformer sets from `ZONE`. They agree where clocks change: of two
+moments that a local time may mean it is the later one.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from datetime import UTC, timedelta, timezone, tzinfo
+from typing import Any
+
+from lakelog.errors import InvalidEvent, InvalidSetting
+from lakelog.event import parse_time
+from lakelog.ingest.formats import narrow_queries, sqltext
+from lakelog.ingest.formats.zones import ZONES
+from lakelog.level import severity
+
+_WORD = re.compile(rb"\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)? ?([A-Z]{2,5})(?![A-Za-z0-9_])")
+"""What may be a word for a zone behind a time."""
+_WORDS_MAX = 3
+_OFFSET = re.compile(r"(?:UTC|GMT)?([+-])(\d\d?)(?::?([0-5]\d))?")
+
+
+def zone_note(form: Any, head: bytes) -> str:
+    """Say which words for zones in a file's first lines are read as UTC, for they may mean several
+    zones and nobody said which one; empty if there are none."""
+    if getattr(form, "ZONE", ""):
+        return ""
+    words = []
+    for line in head.splitlines():
+        match = _WORD.search(line)
+        word = match[1].decode() if match else ""
+        if word and word not in words and not severity(word) and word not in ZONES:
+            words += [word] if _has_word(form, line, word) else []
+    if not words:
+        return ""
+    times = f"times with {' and '.join(words[:_WORDS_MAX])} are read as UTC"
+    return f"{times}: say which zone is meant with --zone"
+
+
+def _has_word(form: Any, line: bytes, word: str) -> bool:
+    """Whether a line's event takes a word for that of its time's zone."""
+    try:
+        events = form.parse(line)
+    except InvalidEvent:
+        return False
+    datas = [event.get("data") for event in (events if isinstance(events, list) else [events])]
+    return any(isinstance(data, dict) and data.get("tz") == word for data in datas)
+
+
+class Zoned:
+    """A format whose times without a zone are of `zone`; all else is that of `form`."""
+
+    def __init__(self, form: Any, zone: str, name: str = "") -> None:
+        self._form, self._zone = form, zone_of(zone)
+        self.NAME = name or form.NAME
+        self.ZONE = engine_zone(zone)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._form, name)
+
+    def parse(self, line: bytes) -> Any:
+        """Return the events of a line, their times in UTC. Raises InvalidEvent."""
+        events = self._form.parse(line)
+        for event in events if isinstance(events, list) else [events]:
+            self._set_zone(event)
+        return events
+
+    def fitted(self, head: bytes) -> Zoned:
+        """Return the format as a file's first bytes say it is meant, in the same zone."""
+        return self.over(lambda form: form.fitted(head) if hasattr(form, "fitted") else form)
+
+    def over(self, change: Callable[[Any], Any]) -> Zoned:
+        """Return the format that a change makes of the one below, in the same zone."""
+        form = change(self._form)
+        zoned = Zoned.__new__(Zoned)
+        zoned.__dict__.update(self.__dict__, _form=form)
+        return zoned
+
+    def cheaper(self, lines: list[bytes]) -> list[str]:
+        """Return the cheaper queries that do not take times for UTC."""
+        cheaper = getattr(self._form, "cheaper", None)
+        queries = cheaper(lines) if cheaper else []
+        return [query for query in queries if narrow_queries.READS_UTC not in query]
+
+    def _set_zone(self, event: dict[str, Any]) -> None:
+        for key in sqltext.TIMES:
+            if isinstance(event.get(key), str):
+                event[key] = parse_time(event[key], self._zone)
+
+
+@functools.cache
+def zone_of(name: str) -> tzinfo:
+    """Return the zone of a name such as Europe/Berlin, UTC or +02:00. Raises InvalidSetting."""
+    if name.upper() in ("UTC", "GMT", "Z"):
+        return UTC
+    if match := _OFFSET.fullmatch(name):
+        offset = timedelta(hours=int(match[2]), minutes=int(match[3] or 0))
+        if offset < timedelta(hours=15):
+            return timezone(offset if match[1] == "+" else -offset)
+    if "/" in name:  # names such as CET are abbreviations to some and a region to others
+        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # seldom needed, and slow to load
+
+        try:
+            return ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            pass
+    raise InvalidSetting(f"{name!r} is not a known time zone: write Europe/Berlin, UTC or +02:00")
+
+
+def engine_zone(name: str) -> str:
+    """Return the engine's name of a zone. Raises InvalidSetting."""
+    zone = zone_of(name)
+    if zone is not UTC and not isinstance(zone, timezone):
+        return name
+    offset = zone.utcoffset(None) or timedelta()
+    minutes = round(abs(offset).total_seconds()) // 60
+    sign = "-" if offset < timedelta() else "+"
+    return f"GMT{sign}{minutes // 60:02}:{minutes % 60:02}" if minutes else "UTC"

@@ -1,0 +1,199 @@
+"""Files of several styles: a line that is none of its file's format is read by the style it has.
+
+Lines of any other style are events of that style; all other text is the message of an event of
+type `log`. Lines without a time have that of the line before, so that they sort in place. What is
+damage and not text stays what it is: bytes that are no text, broken JSON among JSON lines, broken
+OOS lines among those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from typing import Any
+
+import orjson
+
+from lakelog.errors import InvalidEvent
+from lakelog.event import parse_line, parse_time
+from lakelog.ingest.formats import (
+    access,
+    applog,
+    auditd,
+    compose,
+    cri,
+    daemons,
+    dialects,
+    docker,
+    frameworks,
+    jsonl,
+    leading_times,
+    line_starts,
+    local_time,
+    logfmt,
+    oos,
+    pattern,
+    plain,
+    programs,
+    runtime,
+    syslog,
+    traffic,
+)
+from lakelog.ingest.formats.dialect import Dialect
+
+CARRIED = object()
+"""The time of an event that has the one of the line before."""
+PROGRAMS = (*programs.PROGRAMS, *frameworks.LAYOUTS, *daemons.DAEMONS)
+"""Formats of single programs."""
+STYLES: tuple[Any, ...] = (
+    auditd,
+    compose,
+    *PROGRAMS,
+    access,
+    syslog,
+    traffic,
+    runtime,
+    logfmt,
+    applog,
+    leading_times,
+    plain,
+)
+"""What lines may be, besides JSON; the first that fits decides."""
+_UNTIMED = (runtime, logfmt, plain, compose, *PROGRAMS)
+"""Formats whose own lines have the time of the line before if they tell none."""
+_ALWAYS = (cri, *STYLES)
+_OBJECT = re.compile(rb"\s*(?:\{|\[\s*(?:[\[{\"]|\]?\s*$))")
+_BAR = r"\d{4}-\d\d-\d\d[T ][^|]*\|"
+_VALUE = r"\s*(?:[{\[\"]|-?[\d.eE+-]+\s*$|true|false|null|nan|NaN|-?[Ii]nf)"
+_BY_STYLE = r"^\s*\{"
+
+
+class Mixed:
+    """A format whose other lines are read by the style they have; all else is that of `form`.
+
+    `STYLES` are tried on what the format leaves, but for lines that begin as `LEFT_OUT`, which the
+    exact rule decides. Where there are `CANDIDATES`, lines like them are tried by the styles
+    first. `CARRIES` says that lines of the format have the time of the line before if they tell
+    none.
+    """
+
+    def __init__(self, form: Any) -> None:
+        self._form = form
+        self.STYLES = tuple(style for style in STYLES if style is not form)
+        self.CARRIES = form in _UNTIMED
+        self.CANDIDATES = line_starts.TIMED if form is plain else ""
+        self.LEFT_OUT = f"^{_VALUE}" if _is_json(form) else _BY_STYLE
+        if form is oos:
+            self.LEFT_OUT = f"{_BY_STYLE}|^{_BAR}"
+        if hasattr(form, "places"):
+            self.places = self._places
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._form, name)
+
+    def parse(self, line: bytes) -> Any:
+        """Return the events of a line; their time is CARRIED where it is that of the line before.
+        Raises InvalidEvent."""
+        if self._form is plain:
+            return self._other(line) or _carried(self._form.parse(line))
+        try:
+            event = self._form.parse(line)
+            if self._form in STYLES:
+                _check_time(event)
+        except InvalidEvent:
+            event = self._other(line) if self._is_text(line) else None
+            if event is not None and self._form is compose:
+                event = compose.of_service(line, event, lambda text: self._other(text))
+            if event is None:
+                raise
+        return _carried(event) if self.CARRIES else event
+
+    def parse_own(self, line: bytes) -> Any:
+        """Return the events of a line of the format itself. Raises InvalidEvent."""
+        return self._form.parse(line)
+
+    def _places(self, line: bytes) -> list[int]:
+        """Where in a record its events begin."""
+        try:
+            found: list[int] = self._form.places(line)
+        except InvalidEvent:
+            return [0]
+        return found
+
+    def _is_text(self, line: bytes) -> bool:
+        """Whether a line that is none of the format may be text, and no damage."""
+        line = line.strip()
+        if self._form is oos:
+            return not re.match(_BAR.encode(), line)
+        if not _is_json(self._form):
+            return True
+        try:
+            orjson.loads(line)
+        except orjson.JSONDecodeError:
+            return not _OBJECT.match(line)
+        return False
+
+    def _other(self, line: bytes) -> dict[str, Any] | None:
+        """The event of a line by the first style that fits; lines behind it go to its message."""
+        first, _, rest = line.partition(b"\n")
+        event = _by_style(first.rstrip(b"\r"))
+        if event is not None and rest.strip():
+            try:
+                more = pattern.decoded(b"." + rest)[1:]
+            except InvalidEvent:
+                return None
+            event["message"] = "\n".join(filter(None, (event.get("message"), more)))
+        return event
+
+
+def tolerant(form: Any, *, forced: bool = False) -> Any:
+    """Return a format that takes lines of other styles, too, if lines are what it is made of.
+
+    Where somebody has said that a file holds JSON or OOS lines, by a `forced` format, it does.
+    """
+    if isinstance(form, local_time.Zoned):
+        return form.over(lambda inner: tolerant(inner, forced=forced))
+    takes = form in _ALWAYS or (not forced and (form is oos or _is_json(form)))
+    return _mixed(form) if takes else form
+
+
+@functools.cache
+def _mixed(form: Any) -> Mixed:
+    """One for each format, so that files of one format are seen to be that."""
+    return Mixed(form)
+
+
+def uncarry(events: list[dict[str, Any]]) -> bool:
+    """Take CARRIED times off events; say whether any of them had one."""
+    blank = [event for event in events if event.get("time") is CARRIED]
+    for event in blank:
+        del event["time"]
+    return bool(blank)
+
+
+def _is_json(form: Any) -> bool:
+    return form in (jsonl, docker) or isinstance(form, Dialect)
+
+
+def _by_style(line: bytes) -> dict[str, Any] | None:
+    if line.lstrip()[:1] == b"{":
+        with contextlib.suppress(InvalidEvent):
+            return dialects.event_of(parse_line(line))
+    for style in STYLES:
+        with contextlib.suppress(InvalidEvent):
+            event = style.parse(line)
+            _check_time(event)
+            return _carried(event)
+    return None
+
+
+def _check_time(event: dict[str, Any]) -> None:
+    """Raise InvalidEvent where a time is none."""
+    if "time" in event:
+        parse_time(event["time"])
+
+
+def _carried(event: dict[str, Any]) -> dict[str, Any]:
+    event.setdefault("time", CARRIED)
+    return event

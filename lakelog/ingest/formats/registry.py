@@ -1,0 +1,206 @@
+"""The formats by name, and which of them a file has by how it begins.
+
+Surer ones win; of equally sure ones the first that is named here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lakelog.errors import InvalidSetting
+from lakelog.ingest.formats import (
+    access,
+    applog,
+    auditd,
+    bulk,
+    cef,
+    cloudevents,
+    compose,
+    cri,
+    custom,
+    daemons,
+    definition,
+    delimited,
+    dialects,
+    docker,
+    documents,
+    frameworks,
+    journal,
+    jsonl,
+    lakelog_json,
+    local_time,
+    logfmt,
+    logformat,
+    mixture,
+    oos,
+    otlp,
+    pattern,
+    plain,
+    programs,
+    runtime,
+    syslog,
+    traffic,
+    w3c,
+    winevent,
+    zeek,
+)
+
+_ALL: tuple[Any, ...] = (
+    cloudevents.FORM,
+    *dialects.LINES,
+    docker,
+    otlp,
+    documents.FORM,
+    jsonl,
+    journal.FORM,
+    cef.CEF,
+    cef.LEEF,
+    oos,
+    bulk,
+    zeek,
+    w3c,
+    winevent.FORM,
+    cri,
+    auditd,
+    compose,
+    *programs.PROGRAMS,
+    *frameworks.LAYOUTS,
+    *daemons.DAEMONS,
+    access,
+    syslog,
+    traffic,
+    runtime,
+    logfmt,
+    applog,
+    delimited,
+    plain,
+    lakelog_json.FORM,
+    lakelog_json.Rows("parquet"),
+    lakelog_json.Rows("arrow"),
+)
+FORMATS: dict[str, Any] = {form.NAME: form for form in _ALL}
+LAST = plain.NAME
+"""The last resort."""
+_SNIFFED, _SAMPLE, _HEAD = 50, 1 << 18, 4096
+_FEW_OBJECTS = 0.2
+"""Text of which fewer lines are JSON is text with objects in it."""
+_TABLES = (".csv", ".tsv")
+"""Files of these names hold tables, even if only the header is there yet."""
+_BOM = b"\xef\xbb\xbf"
+_JSON = (".jsonl", ".ndjson", ".json")
+"""Files of these names hold JSON, however little of it can be read."""
+_LINES = (".jsonl", ".ndjson")
+"""In files of these names a line that is no JSON is damage, whatever it looks like."""
+
+
+def named(name: str) -> Any:
+    """Return the format of a name; `access:` may be followed by a LogFormat, and any other name by
+    `@` and the zone of times that name none. A pattern is one too. Raises InvalidSetting."""
+    if name.startswith(definition.PREFIX) or definition.is_pattern(name):
+        return custom.form(name)
+    known, at, zone = name.partition("@")
+    if at and known in FORMATS:
+        return local_time.Zoned(FORMATS[known], zone, name)
+    known, colon, rest = name.partition(":")
+    form = FORMATS.get(known)
+    if form is not None and not colon:
+        return form
+    if form is access and rest:
+        return access if rest in ("common", "combined") else logformat.LogFormat(rest)
+    raise InvalidSetting(f"no format {name!r}: choose from {', '.join(FORMATS)}")
+
+
+def label(form: Any) -> str:
+    """Return what people call a format; the name of a pattern holds all that defines it."""
+    return str(getattr(form, "LABEL", form.NAME))
+
+
+def is_last(name: str) -> bool:
+    """Whether a name is that of plain text, the last resort, in whatever zone."""
+    return name.partition("@")[0] == LAST
+
+
+def in_zone(name: str, zone: str) -> str:
+    """Return the name of a format whose times without a zone are of this one; a LogFormat and
+    _bulk requests have none to be told."""
+    base = name.partition("@")[0]
+    if base not in FORMATS or base == bulk.NAME or local_time.engine_zone(zone) == "UTC":
+        return base if base in FORMATS else name
+    return f"{base}@{zone}"
+
+
+def told(head: bytes, data: bytes, name: str) -> Any:
+    """Return the format that a file's first bytes look most like, else what comes now."""
+    words = False
+    for part in (head[:_HEAD], data[:_SAMPLE]):
+        best, sure = surest(part)
+        if best is jsonl and sure < _FEW_OBJECTS and not _ends(name, _JSON):
+            best = plain if plain.sniff(_first_lines(part)) > plain.SUREST / 2 else best
+        # what a dialect is known by may stand further on in a line than the head goes
+        unseen = best is jsonl and part is not data and len(part) == _HEAD and b"\n" not in part
+        if sure > 0 and best is not plain and not unseen:
+            return best
+        words = words or best is plain
+    first = (head or data)[:_HEAD].partition(b"\n")[0].decode("utf-8", "replace").rstrip("\r")
+    if _ends(name, _TABLES) and delimited.is_header(first):
+        return delimited
+    return plain if words and not _ends(name, _JSON) else jsonl
+
+
+def scores(part: bytes, more: dict[str, Any] | None = None) -> dict[str, float]:
+    """Return how sure each format is of the first lines, and so `more` formats by name."""
+    lines = _first_lines(part)
+    return {name: form.sniff(lines) for name, form in {**FORMATS, **(more or {})}.items()}
+
+
+def surest(part: bytes) -> tuple[Any, float]:
+    """Return the format that is surest of the first lines, and how sure it is; that is the one
+    with the highest of `scores`, without asking those that cannot have it."""
+    lines, forms = _first_lines(part), list(FORMATS.values())
+    full = [line for line in lines if line.strip()]
+    best, left = (-1.0, 0), []
+    for at, form in enumerate(forms):
+        if (_limit(form), -at) <= best:
+            continue
+        # Of most files the first line rules out nearly all formats that go by single lines.
+        if full and getattr(form, "BY_LINE", False) and not form.sniff(full[:1]):
+            left.append(at)
+            continue
+        best = max(best, (form.sniff(lines), -at))
+    for at in left:
+        if (_limit(forms[at]) * (len(full) - 1) / len(full), -at) > best:
+            best = max(best, (forms[at].sniff(lines), -at))
+    return forms[-best[1]], best[0]
+
+
+def _limit(form: Any) -> float:
+    """How sure a format can be at most."""
+    return float(getattr(form, "SUREST", 1.0))
+
+
+def _first_lines(part: bytes) -> list[bytes]:
+    lines = part.removeprefix(_BOM).split(b"\n")[:_SNIFFED]
+    lines = lines[:-1] if len(lines) > 1 else lines  # the last one may be cut
+    return [pattern.as_utf8(line) for line in lines]
+
+
+def fitted(form: Any, head: bytes) -> Any:
+    """Return a format as a file's first bytes say it is meant, where they say so."""
+    if not hasattr(form, "fitted"):
+        return form
+    if pattern.recoded(head):
+        *lines, last = head.split(b"\n")  # that may be cut amid a character
+        head = b"\n".join([*map(pattern.as_utf8, lines), last])
+    return form.fitted(head)
+
+
+def tolerant(form: Any, name: str, *, forced: bool) -> Any:
+    """Return a format that takes lines of other styles too, unless the file of this name holds
+    JSON lines alone, or somebody said which format it has."""
+    return mixture.tolerant(form, forced=forced or _ends(name, _LINES))
+
+
+def _ends(name: str, endings: tuple[str, ...]) -> bool:
+    for ending in (".gz", ".zst"):
+        name = name.removesuffix(ending)
+    return name.endswith(endings)

@@ -1,0 +1,76 @@
+"""A lake as it was at one snapshot: read-only, fixed for good."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lakelog.lazy import Lazy
+from lakelog.store.bootstrap import Store
+
+if TYPE_CHECKING:
+    from lakelog.export import export
+    from lakelog.export.tables import Exported
+    from lakelog.query import frames
+    from lakelog.query.relation import Relation
+    from lakelog.store import history, stats
+    from lakelog.views.tables import Tables
+else:
+    frames, export = Lazy("lakelog.query.frames"), Lazy("lakelog.export.export")
+    history, stats = Lazy("lakelog.store.history"), Lazy("lakelog.store.stats")
+
+
+class View:
+    """One past state of a branch. `id` is the snapshot's 64 hex digits."""
+
+    def __init__(self, store: Store, branch: str, session: Tables, digest: str) -> None:
+        self._store, self._branch, self._session = store, branch, session
+        self.id = digest
+
+    def sql(self, query: str, params: Any = None) -> Relation:
+        """Run SQL over this state; see `Lake.sql`. Raises QueryFailed, SnapshotGone, Damaged."""
+        return self._session.ask(query, params, self.id, frames.scope_of(sys._getframe(1)))
+
+    def export(
+        self,
+        query: str,
+        out: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        params: Any = None,
+        partition_by: Sequence[str] = (),
+        shard_rows: int = 1_000_000,
+        progress: Callable[[int], None] | None = None,
+    ) -> Exported:
+        """Write rows of this state to files; see `Lake.export`."""
+        scope = frames.scope_of(sys._getframe(1))
+        return export.export(
+            lambda text, given: self._session.ask(text, given, self.id, scope),
+            query,
+            export.destination(out, format, partition_by),
+            params=params,
+            shard_rows=shard_rows,
+            progress=progress,
+        )
+
+    def count(self) -> int:
+        """Number of events."""
+        return self._session.count(self.id)
+
+    def explain(self, query: str, params: Any = None) -> tuple[int, int]:
+        """Return (segments the query opens, segments of this state)."""
+        return self._session.plan(query, params, self.id)
+
+    def snapshot(self) -> history.Snapshot:
+        """This state's id, time, author, message and counts."""
+        return history.describe(self._store.manifests.load(self.id))
+
+    def stats(self) -> stats.Stats:
+        """What this state holds, in numbers."""
+        tail = self._session.tail(self._branch)
+        return stats.measure(self._store, self._branch, tail, self.id)
+
+    def __repr__(self) -> str:
+        return f"View({self._store.layout.root!r}, {self.id[:12]!r})"

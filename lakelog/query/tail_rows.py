@@ -1,0 +1,195 @@
+"""The tail as a table: WAL frames become rows once, however often they are queried."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lakelog.store import rows, wal
+from lakelog.store.bootstrap import Store
+from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.seal import batches, drop_known
+from lakelog.store.tail import Pending, started
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_COMBINE, _WRITERS = 64, 64
+ORDER = "tail_order"
+"""A column of the tail: the order in which its rows will be sealed, the same for every reader."""
+Frame = tuple[str, int]
+
+
+class TailRows:
+    """Rows of one branch's tail, kept between queries; what is sealed is dropped."""
+
+    def __init__(self, store: Store, connect: Callable[[], Any]) -> None:
+        self._store, self._connect = store, connect
+        self._table: pa.Table | None = None
+        self._frames: list[tuple[Frame, int]] = []
+        self._head, self._grew, self._upto = 0, False, dict[str, int]()
+        self._answer: tuple[Pending, tuple[Entry, ...], pa.Table | None] | None = None
+        self._deduped: tuple[pa.Table | None, tuple[Entry, ...], pa.Table] | None = None
+        self._keys: set[str] = set()
+        self._numbered: tuple[pa.Table, int, pa.Table] | None = None
+        self._writers: list[tuple[int, str]] = []
+        self._counts: dict[str, int] = {}
+        self._mutex = threading.Lock()
+
+    def events(self, pending: Pending, runs: tuple[Entry, ...]) -> pa.Table | None:
+        """Return the tail's rows, each identity once, or None if there are none."""
+        with self._mutex:
+            answer = self._answer
+            if answer is None or answer[0] is not pending or answer[1] != runs:
+                before = self._table
+                table = self._refresh(pending)
+                if table is not None and pending.keyed:
+                    table = self._without_repeats(before, table, runs)
+                answer = self._answer = pending, runs, table
+            return answer[2]
+
+    def _without_repeats(
+        self, before: pa.Table | None, table: pa.Table, runs: tuple[Entry, ...]
+    ) -> pa.Table:
+        """Drop rows whose identity came before; looks at new rows alone where those before them
+        are as they were, unless one of theirs comes again: then the order decides."""
+        import pyarrow as pa
+
+        held = self._deduped
+        count = 0 if before is None else before.num_rows
+        if held is not None and held[0] is before and held[1] == runs and self._grew:
+            fresh = drop_known(self._store, table.slice(count), runs)
+            keys = fresh["key"].drop_null().to_pylist()
+            if self._keys.isdisjoint(keys):
+                self._keys.update(keys)
+                made = pa.concat_tables([held[2], fresh])
+                if made["type"].num_chunks > _COMBINE:
+                    made = made.combine_chunks()
+                self._deduped = table, runs, made
+                return made
+        made = drop_known(self._store, table, runs)
+        self._keys = set(made["key"].drop_null().to_pylist())
+        self._deduped = table, runs, made
+        return made
+
+    def numbered(self, pending: Pending, state: Manifest) -> pa.Table | None:
+        """Return the tail's rows with `seq`, which sealing them now would give them."""
+        import pyarrow as pa
+
+        table = self.events(pending, state.ids)
+        if table is None:
+            return None
+        with self._mutex:
+            held = self._numbered
+            if held is None or held[0] is not table or held[1] != state.next_seq:
+                places = _sealed_places(table, pending, self._store.settings.segment_rows)
+                column = pa.array(places + state.next_seq, pa.int64())
+                made = table.append_column("seq", column)
+                held = self._numbered = table, state.next_seq, made
+            return held[2]
+
+    def quarantine(self, pending: Pending) -> pa.Table | None:
+        """Return the tail's quarantined lines, or None if there are none."""
+        frames = [f for fs in pending.frames.values() for f in fs if f.flags & wal.QUARANTINED]
+        return rows.quarantined(self._connect(), frames) if frames else None
+
+    def _refresh(self, pending: Pending) -> pa.Table | None:
+        """Drop rows of sealed frames, add rows of new ones."""
+        import pyarrow as pa
+
+        stands, number = self._rank(pending), pending.head.move.number
+        self._grew = stands and number == self._head and self._upto.keys() <= pending.frames.keys()
+        if not self._grew:
+            wanted = {(w, f.sequence) for w, fs in pending.frames.items() for f in fs}
+            self._forget_all_but(wanted if stands else ())
+            self._upto = {}
+            for (writer, sequence), _ in self._frames:
+                self._upto[writer] = max(sequence, self._upto.get(writer, -1))
+        fresh = [
+            f
+            for writer, frames in pending.frames.items()
+            for f in _above(frames, self._upto.get(writer, -1))
+            if not f.flags & wal.QUARANTINED
+        ]
+        self._head = number
+        self._upto = {w: fs[-1].sequence for w, fs in pending.frames.items()}
+        if fresh:
+            made = self._ordered(rows.events(self._connect(), fresh), fresh)
+            self._table = made if self._table is None else pa.concat_tables([self._table, made])
+            self._frames += [((f.writer, f.sequence), f.events) for f in fresh]
+            if self._table["type"].num_chunks > _COMBINE:
+                self._table = self._table.combine_chunks()
+        return self._table
+
+    def _rank(self, pending: Pending) -> bool:
+        """Rank writers by their start, as sealing does; False if a rank was moved by that."""
+        known = {writer for _, writer in self._writers}
+        fresh = [(started(pending.files[w]), w) for w in pending.frames if w not in known]
+        if not fresh:
+            return True
+        before = self._writers
+        if len(before) > _WRITERS:
+            before = [pair for pair in before if pair[1] in pending.frames]
+        after = sorted([*before, *fresh])
+        stands = after[: len(self._writers)] == self._writers
+        self._writers = after
+        return stands
+
+    def _ordered(self, table: pa.Table, frames: list[wal.Frame]) -> pa.Table:
+        """Add the order in which rows will be sealed: by writer, then as they were written."""
+        import numpy as np
+        import pyarrow as pa
+
+        ranks = {writer: rank << 40 for rank, (_, writer) in enumerate(self._writers)}
+        orders = []
+        for frame in frames:
+            first = self._counts.get(frame.writer, 0)
+            self._counts[frame.writer] = first + frame.events
+            orders.append(np.arange(first, first + frame.events) + ranks[frame.writer])
+        return table.append_column(ORDER, pa.array(np.concatenate(orders), pa.int64()))
+
+    def _forget_all_but(self, wanted: Any) -> None:
+        import numpy as np
+        import pyarrow as pa
+
+        kept = [entry[0] in wanted for entry in self._frames]
+        if all(kept):
+            return
+        assert self._table is not None
+        mask = np.repeat(np.array(kept), [n for _, n in self._frames])
+        self._frames = [e for e, keep in zip(self._frames, kept, strict=True) if keep]
+        self._table = self._table.filter(pa.array(mask)) if self._frames else None
+
+
+def _above(frames: list[wal.Frame], sequence: int) -> list[wal.Frame]:
+    """Return the frames above a sequence; looks at no others but one."""
+    start = len(frames)
+    while start and frames[start - 1].sequence > sequence:
+        start -= 1
+    return frames[start:]
+
+
+def _sealed_places(table: pa.Table, pending: Pending, rows_max: int) -> Any:
+    """Return the place of each row among all, in the order in which they would be sealed."""
+    import numpy as np
+
+    order = np.asarray(table[ORDER])
+    starts = {writer: started(pending.files[writer]) for writer in pending.frames}
+    parts = list(batches(pending.frames, starts, rows_max))
+    if len(parts) > 1:  # more than one segment takes: first what came first, writer by writer
+        ends = [{w: fs[-1].sequence for w, fs in part.items()} for part in parts]
+        who = np.asarray(table["writer"].cast("string").to_pylist())
+        when = np.asarray(table["sequence"])
+        part_of = np.zeros(len(order), np.int64)
+        for end in ends[:-1]:
+            for writer in pending.frames:
+                part_of[(who == writer) & (when > end.get(writer, -1))] += 1
+        ranks = np.lexsort((order, part_of))
+    elif (order[1:] > order[:-1]).all():
+        return np.arange(len(order), dtype=np.int64)
+    else:
+        ranks = np.argsort(order)
+    places = np.empty(len(order), np.int64)
+    places[ranks] = np.arange(len(order))
+    return places

@@ -1,0 +1,1 @@
+"""Checking a lake byte by byte, and repairing one that is damaged."""

@@ -1,0 +1,143 @@
+"""What a verification reads and finds: problems by file, objects hashed once, sums kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lakelog.errors import Damaged
+from lakelog.store import disk, document, verified_files
+from lakelog.store.bootstrap import Store
+from lakelog.store.gc import lost_names
+from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.refs import open_ref
+
+Progress = Callable[[int, int], None]
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One file that is not as it should be; `kind` is damage, torn or derived."""
+
+    path: str
+    reason: str
+    kind: str = "damage"
+    offset: int | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a verification read and found; `cut` are torn frames kept from dead writers, `lost`
+    the objects that a repair gave up, which older states still name."""
+
+    problems: tuple[Problem, ...]
+    files: int
+    bytes: int
+    cut: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+    @property
+    def intact(self) -> bool:
+        """Whether nothing is damaged or torn."""
+        return not any(p.kind != "derived" for p in self.problems)
+
+    def require(self) -> None:
+        """Raise Damaged, naming the first file at fault, unless intact."""
+        for problem in self.problems:
+            if problem.kind != "derived":
+                raise Damaged(problem.path, problem.reason, problem.offset)
+
+
+class Checker:
+    """Collects problems, counting files and bytes as they are read."""
+
+    def __init__(self, store: Store, progress: Progress | None = None) -> None:
+        self.store, self._progress = store, progress
+        self.problems: list[Problem] = []
+        self.files = self.bytes = 0
+        self.total = _total_bytes(store) if progress else 0
+        self.lost = lost_names(store)
+        self._read: dict[tuple[str, str], bool] = {}
+        self._pages: tuple[str, ...] | None = None
+        self._live: dict[str, Entry] = {}
+        self._unread: set[str] = set()
+
+    def add(self, path: str, reason: str, kind: str = "damage", offset: int | None = None) -> None:
+        """Note a problem, once per file and reason."""
+        problem = Problem(path, reason, kind, offset)
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def count(self, size: int) -> None:
+        """Note that a file was read."""
+        self.files, self.bytes = self.files + 1, self.bytes + size
+        if self._progress:
+            self._progress(self.bytes, max(self.total, self.bytes))
+
+    def document(self, path: str, members: set[str], kind: str = "damage") -> Body | None:
+        """Read a checksummed document; None if it is gone, not intact, or another one."""
+        try:
+            data = disk.read(path)
+            self.count(len(data))
+            body, _ = open_ref(data)
+            if body.keys() >= members:
+                return body
+            self.add(path, "it is another document", kind)
+        except FileNotFoundError:
+            return None
+        except document.NotIntact as error:
+            self.add(path, str(error), kind)
+        return None
+
+    def object(self, kind: str, digest: str, listed: bool = False) -> bool:
+        """Hash one content-addressed file, once; report it if it is damaged, or missing though
+        it is not just `listed`."""
+        if (kind, digest) not in self._read:
+            path = self.store.layout.object(kind, digest)
+            try:
+                intact = verified_files.hash_file(path) == digest
+                self.count(os.stat(path).st_size)
+            except FileNotFoundError:
+                if kind == "manifests" and self.store.manifests.is_there(digest):
+                    return True  # a move or tag carries it, whose check this is
+                if not listed and f"{kind}/{digest}" not in self.lost:
+                    self.add(path, "it is missing")
+                return False
+            if not intact:
+                self.add(path, "the content does not match its name")
+            self._read[kind, digest] = intact
+        return self._read[kind, digest]
+
+    def paged(self, state: Manifest) -> dict[str, Entry]:
+        """The live segments of a state's pages; neighbours in history share most of them."""
+        pages = tuple(page.digest for page in state.pages)
+        if pages != self._pages:
+            self._live = self.store.manifests.paged(state)
+            self._pages, self._unread = pages, set(self._live)
+        return self._live
+
+    def paged_segments(self, removed: set[str]) -> None:
+        """Hash the segments that the pages of the last state leave alive, but for those that the
+        state itself removed: gc may have deleted these."""
+        for key in self._unread - removed:
+            self.object("segments", key)
+        self._unread &= removed
+
+    def report(self) -> Report:
+        """Return what was found."""
+        cut = tuple(sorted(disk.listing(self.store.layout.cut)))
+        return Report(tuple(self.problems), self.files, self.bytes, cut, tuple(sorted(self.lost)))
+
+
+def _total_bytes(store: Store) -> int:
+    total = 0
+    for folder, _, names in os.walk(store.layout.root):
+        for name in names:
+            try:
+                total += os.stat(f"{folder}/{name}").st_size
+            except FileNotFoundError:
+                continue
+    return total

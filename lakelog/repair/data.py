@@ -1,0 +1,235 @@
+"""Making a branch work without the segments, id runs and WAL frames that are lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from lakelog.event import from_micros
+from lakelog.repair import orphans, recover
+from lakelog.repair.outcome import Repaired, give_up, replace, set_aside
+from lakelog.store import disk, identity_run, manifest, segment, wal
+from lakelog.store.bootstrap import Store
+from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.publish import Change, publish
+from lakelog.store.refs import Head
+from lakelog.store.seal import Sealer
+from lakelog.store.tail import Tail, WalFile, needed, pick
+from lakelog.store.trim import trim
+
+Connect = Callable[[], Any]
+_SHOWN = 5
+
+
+def drop_segments(store: Store, branch: str, outcome: Repaired) -> None:
+    """Take damaged segments out of the head, and list what went with them."""
+    state = store.manifests.load(store.refs.head(branch).move.snapshot)
+    entries = store.manifests.entries(state)
+    bad = [e for e in entries if not recover.intact(store, "segments", e["key"])]
+    if not bad:
+        return
+    inputs = {e["key"]: recover.inputs(store, state, e) for e in bad}
+    gone = [e for e in bad if not inputs[e["key"]]]
+    back = [e for key in inputs for e in inputs[key]]
+    runs = _runs_of(store, state, gone)
+    give_up(store, "segments", [e["key"] for e in bad], outcome)
+    outcome.lost.extend(_loss(branch, entry) for entry in gone)
+    if back:
+        outcome.done.append(f"branch {branch}: {len(back)} segments taken back, before compaction")
+    lost = sum(e["events"] for e in gone)
+    message = f"{len(bad)} damaged segment(s) set aside, {lost} events lost"
+    keys = {e["key"] for e in bad}
+
+    def plan(_: Head, now: Manifest) -> Change | None:
+        here = [e for e in store.manifests.entries(now) if e["key"] in keys]
+        changed = (*map(manifest.removal, here), *back)
+        return Change("repair", message, entries=changed, ids_drop=runs) if here else None
+
+    publish(store, branch, plan)
+
+
+def _runs_of(store: Store, state: Manifest, bad: list[Entry]) -> tuple[str, ...]:
+    """The id runs sealed with lost segments: without them, lost events may be sent again."""
+    commits = set()
+    for entry in bad:
+        try:
+            commits.add(segment.metadata(store.layout, entry["key"])["commit"])
+        except Exception:
+            continue
+    commits -= {group.commit for group in recover.sealings(store, set())}
+    found = []
+    for run in state.ids:
+        if recover.intact(store, "ids", run["digest"]):
+            data = disk.read(store.layout.object("ids", run["digest"]))
+            if data[16:32].hex() in commits:
+                found.append(run["digest"])
+    return tuple(found)
+
+
+def _loss(branch: str, entry: Entry) -> str:
+    low, high = (f"{from_micros(t):%Y-%m-%dT%H:%M:%SZ}" for t in entry["time"])
+    kind = "events" if entry["kind"] == "events" else "quarantined lines"
+    counts = "; ".join(
+        f"{column} {_listed(entry[column])}" for column in ("types", "sources") if column in entry
+    )
+    seq = f", seq {entry['seq'][0]} to {entry['seq'][1]}" if "seq" in entry else ""
+    return (
+        f"branch {branch}: {entry['events']} {kind} of segment {entry['key'][:12]}, {low} to {high}"
+        f"{seq}" + (f" ({counts})" if counts else "")
+    )
+
+
+def _listed(counts: dict[str, int] | str) -> str:
+    """Some of the values of a column, the most frequent first, with the rows of each."""
+    if isinstance(counts, str):
+        return counts
+    ordered = sorted(counts.items(), key=lambda pair: -pair[1])
+    shown = ", ".join(f"{name or '(none)'} {count}" for name, count in ordered[:_SHOWN])
+    return shown + (f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else "")
+
+
+def renew_ids(store: Store, branch: str, connect: Connect, outcome: Repaired) -> None:
+    """Replace damaged id runs by one made from the branch's events and what is left of them."""
+    state = store.manifests.load(store.refs.head(branch).move.snapshot)
+    bad = [r for r in state.ids if not recover.intact(store, "ids", r["digest"])]
+    if not bad:
+        return
+    parts = [_keys_left(store, run) for run in bad]
+    entries = [e for e in store.manifests.entries(state) if e["kind"] == "events"]
+    parts.append(orphans.ids_in(store, connect, [e["key"] for e in entries]))
+    high, low = identity_run.merge(parts)
+    made = (identity_run.write(store.layout, high, low, disk.random_hex()),) if len(high) else ()
+    names = tuple(r["digest"] for r in bad)
+    give_up(store, "ids", list(names), outcome)
+    publish(
+        store, branch, lambda *_: Change("repair", "id runs rebuilt", ids_add=made, ids_drop=names)
+    )
+    outcome.done.append(f"branch {branch}: {len(bad)} id run(s) rebuilt from the events")
+    if any(len(part[0]) < run["count"] for part, run in zip(parts, bad, strict=False)):
+        outcome.lost.append(f"branch {branch}: keys of content dedupe, if there were any")
+
+
+def _keys_left(store: Store, run: Entry) -> tuple[Any, Any]:
+    """The keys of a damaged run; a wrong one among them matches nothing."""
+    import numpy as np
+
+    try:
+        data = disk.read(store.layout.object("ids", run["digest"]))
+    except FileNotFoundError:
+        data = b""
+    count = run["count"] if len(data) == run["bytes"] else 0
+    high = np.frombuffer(data, "<u8", count, 64 if count else 0)
+    return high, np.frombuffer(data, "<u4", count, 64 + 8 * count if count else 0)
+
+
+def mend_wals(store: Store, branch: str, connect: Connect, outcome: Repaired) -> None:
+    """Seal what is readable, pass over what is not, and set the damaged files aside."""
+    tail = Tail(store.layout, store.refs, branch)
+    damaged = [f for group in tail.scan().values() for f in group if _is_bad(f)]
+    for file in damaged:
+        if file.header is None:
+            _mend_header(store, file, outcome)
+    tail.forget()
+    head = store.refs.head(branch)
+    for writer, group in tail.scan().items():
+        if not tail.start_is_known(group, head):
+            _pass_over(store, branch, writer, 0, needed(group), outcome)
+            damaged.append(group[0])
+    sealer = Sealer(store, branch, tail, connect)
+    gap = _gap(store, branch, tail)
+    while damaged or gap:
+        while sealer.seal():
+            pass
+        gap = _gap(store, branch, tail)
+        if gap is None:
+            break
+        _pass_over(store, branch, *gap, outcome)
+        damaged += [file for group in tail.scan().values() for file in group]
+    if damaged:
+        _clear(store, branch, tail, outcome)
+
+
+def _is_bad(file: WalFile) -> bool:
+    return file.header is None or file.damage is not None or bool(file.torn)
+
+
+def _mend_header(store: Store, file: WalFile, outcome: Repaired) -> None:
+    """Give a file whose header is gone a new one, if a frame in it can be read."""
+    if disk.is_locked(file.path):
+        return
+    data = disk.read(file.path)
+    frames = wal.resume(data, 0, 0, file.writer)
+    if not frames or wal.decode_header(data) is not None:  # nothing there, or another file's
+        set_aside(store, file.path, outcome)
+        outcome.lost.append(f"{os.path.basename(file.path)}: no frame of it can be read")
+        return
+    header = wal.Header(
+        store.lake_id,
+        _branch_of(store, file.path),
+        file.writer,
+        file.n,
+        frames[0].sequence,
+        (),
+        os.uname().nodename,
+        0,
+        frames[0].ingested_at,
+    )
+    replace(store, file.path, wal.encode_header(header) + data[frames[0].offset :], outcome)
+    outcome.done.append(f"{os.path.basename(file.path)}: a new header for its frames")
+
+
+def _branch_of(store: Store, path: str) -> str:
+    folder = os.path.dirname(path)
+    return next(b for b in store.refs.all_branches() if store.layout.wal_dir(b) == folder)
+
+
+def _gap(store: Store, branch: str, tail: Tail) -> tuple[str, int, int] | None:
+    """Return (writer, first, last) of group commits that are in no file though later ones are,
+    or None."""
+    marks = store.refs.head(branch).move.wal
+    for writer, group in tail.scan().items():
+        mark = marks.get(writer, needed(group))
+        taken, whole = pick(group, marks.get(writer, -1))
+        if whole or any(f.header is None for f in group):
+            continue
+        reached = taken[-1].sequence if taken else mark
+        after = [f.sequence for g in group for f in (*g.frames, *g.resumed)]
+        after += [g.header.first for g in group if g.header]
+        after += [g.final + 1 for g in group if g.final is not None]
+        ahead = [s for s in after if s > reached + 1]
+        if ahead:
+            return writer, reached + 1, min(ahead) - 1
+    return None
+
+
+def _pass_over(
+    store: Store, branch: str, writer: str, first: int, last: int, outcome: Repaired
+) -> None:
+    """Raise one writer's watermark over group commits that cannot be read."""
+    outcome.lost.append(f"branch {branch}: group commits {first} to {last} of writer {writer[:12]}")
+    change = Change("repair", "WAL frames that cannot be read", sealed={writer: last})
+    publish(store, branch, lambda *_: change)
+
+
+def _clear(store: Store, branch: str, tail: Tail, outcome: Repaired) -> None:
+    """Set aside damaged files that are sealed as far as they can be read; trim the rest."""
+    tail.forget()
+    marks = store.refs.head(branch).move.wal
+    for file in (file for group in tail.scan().values() for file in group):
+        name, mark = os.path.basename(file.path), marks.get(file.writer, -1)
+        if not _is_bad(file):
+            continue
+        unsealed = file.header is None or any(f.sequence > mark for f in file.frames)
+        if unsealed or disk.is_locked(file.path):
+            outcome.done.append(f"{name} is still written to: close its writer and repair again")
+        elif file.damage is not None:
+            if not file.resumed and file.final is None:
+                outcome.lost.append(f"{name}: what stood from byte {file.damage} on")
+            set_aside(store, file.path, outcome)
+        else:
+            outcome.lost.append(
+                f"{name}: {file.torn} bytes from byte {file.end} on, an append never"
+                " acknowledged, or damage; kept in cache/cut"
+            )
+    trim(store, branch, tail)

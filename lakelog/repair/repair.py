@@ -1,0 +1,257 @@
+"""Repair: what is damaged comes from a copy, or is set aside; the loss is listed.
+
+A file of a copy takes the place of a damaged one; then the branches are made to work with what is
+left (salvage.py, orphans.py, mend_*.py). Files set aside go to cache/damaged, never to nothing.
+Every loss is a line of the outcome, and objects given up are noted in gc/lost.json, so that verify
+and gc know of them. Moves made here have op `repair`; one with op `lost` stands in the place of
+one that cannot be read. On a lake without damage nothing changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+
+from lakelog.errors import Damaged, UnknownRef
+from lakelog.repair import data, recover, refs
+from lakelog.repair.checker import Problem
+from lakelog.repair.data import Connect
+from lakelog.repair.outcome import Repaired, give_up, replace, set_aside
+from lakelog.repair.verify import verify
+from lakelog.store import disk, document, wal
+from lakelog.store.bootstrap import Store, change_settings, write_config
+from lakelog.store.move_pack import read_packed
+from lakelog.store.paths import (
+    OBJECTS,
+    decode_name,
+    parse_move,
+    parse_object,
+    parse_packed,
+    parse_wal,
+)
+from lakelog.store.refs import Tag, author, digest_of, open_ref
+from lakelog.store.tail import Tail, belongs
+
+__all__ = ["Repaired", "repair"]
+
+
+def repair(
+    store: Store, connect: Connect, copy: str | None = None, first: Problem | None = None
+) -> Repaired:
+    """Make a damaged lake work again. Raises OSError, and Damaged where nothing is left."""
+    outcome = Repaired()
+    if first:
+        _renew_config(store, outcome, copy)
+    seen: set[str] = set()
+    while _bring_back(store, outcome, copy, seen):
+        _fresh(store)
+    for branch in store.refs.all_branches():
+        refs.mend_moves(store, branch, outcome)
+        with contextlib.suppress(UnknownRef):  # one deleted, or never finished, needs no more
+            refs.restore_state(store, branch, connect, outcome)
+            data.drop_segments(store, branch, outcome)
+            data.renew_ids(store, branch, connect, outcome)
+            data.mend_wals(store, branch, connect, outcome)
+    _fresh(store)
+    _give_up_rest(store, outcome)
+    outcome.after = verify(store)
+    if outcome.after.intact:
+        outcome.kept += [_kept(store, branch) for branch in store.refs.branches()]
+    return outcome
+
+
+def _kept(store: Store, branch: str) -> str:
+    """Say what a branch holds."""
+    pending = Tail(store.layout, store.refs, branch).collect()
+    totals = store.manifests.load(pending.head.move.snapshot).totals
+    return (
+        f"branch {branch}: {totals.events:,} events in {totals.segments:,} segments, up to"
+        f" {pending.events:,} in WALs"
+    )
+
+
+def _fresh(store: Store) -> None:
+    store.manifests.forget()
+    store.refs.forget()
+
+
+def _bring_back(store: Store, outcome: Repaired, copy: str | None, seen: set[str]) -> bool:
+    """Fetch damaged files from the copy, and drop derived ones; True if any were fetched."""
+    before = len(seen)
+    for problem in verify(store).problems:
+        path = problem.path
+        if path in seen or (path.startswith(store.layout.wals) and disk.is_locked(path)):
+            continue
+        if problem.kind == "derived":
+            set_aside(store, path, outcome)
+            continue
+        if copy and _fetch_neighbours(store, path, copy, outcome):
+            seen.add(path)
+            continue
+        data = disk.read(path) if os.path.isfile(path) else b""
+        if copy and (whole := _fetched(store, path, copy, data)) is not None:
+            replace(store, path, whole, outcome)
+            outcome.fetched.append(path)
+            seen.add(path)
+    return len(seen) > before
+
+
+def _fetched(store: Store, path: str, copy: str, damaged: bytes) -> bytes | None:
+    """Return the copy's file if it is intact and is the one that was here."""
+    relative = os.path.relpath(path, store.layout.root)
+    name = os.path.basename(path)
+    other = os.path.join(os.path.abspath(copy), relative)
+    try:
+        data = disk.read(other)
+        if relative.split(os.sep)[0] in OBJECTS:
+            fits = document.digest(data) == parse_object(name)
+        elif parse_wal(name):
+            return _with_rest(data, damaged, path)
+        elif parse_packed(name):
+            fits = _leads_on(store, path, other)
+        elif parse_move(name) is not None:
+            fits = _is_that_move(store, path, data, damaged)
+        elif path.startswith(store.layout.tags):
+            body, _ = open_ref(data)
+            fits = body["name"] == decode_name(name[:-5])
+        else:
+            return None
+    except (OSError, Damaged, document.NotIntact):
+        return None
+    return data if fits else None
+
+
+def _fetch_neighbours(store: Store, path: str, copy: str, outcome: Repaired) -> bool:
+    """Bring files that are gone altogether, so that verify names what stands beside them."""
+    folder, name = os.path.split(path)
+    other = os.path.join(os.path.abspath(copy), os.path.relpath(folder, store.layout.root))
+    if parse_wal(name):
+        return _fetch_before(store, folder, name, other, outcome)
+    if parse_move(name) is not None and not disk.exists(path):
+        return _fetch_packed(store, folder, parse_move(name) or 0, other, outcome)
+    return False
+
+
+def _fetch_packed(store: Store, folder: str, number: int, other: str, outcome: Repaired) -> bool:
+    """Bring the packed file that holds a missing move."""
+    for name in disk.listing(other):
+        span, path = parse_packed(name), f"{folder}/{name}"
+        if span is None or not span[0] <= number <= span[1] or disk.exists(path):
+            continue
+        with contextlib.suppress(Damaged):
+            if _leads_on(store, path, f"{other}/{name}"):
+                replace(store, path, disk.read(f"{other}/{name}"), outcome)
+                outcome.fetched.append(path)
+                return True
+    return False
+
+
+def _leads_on(store: Store, path: str, other: str) -> bool:
+    """Whether the moves here go on from the packed ones of the copy."""
+    last = max(packed := read_packed(other))
+    good = recover.moves(store, decode_name(os.path.basename(os.path.dirname(path))))[0]
+    return last + 1 in good and good[last + 1][0].prev == digest_of(packed[last])
+
+
+def _fetch_before(store: Store, folder: str, name: str, other: str, outcome: Repaired) -> bool:
+    """Bring earlier WAL files of a writer that are gone here, if nothing of them was sealed."""
+    found = len(outcome.fetched)
+    moves = recover.moves(store, decode_name(os.path.basename(folder)))[0].values()
+    sealed = max((move.wal.get(name[:32], -1) for move, _ in moves), default=-1)
+    for earlier in sorted(n for n in disk.listing(other) if n[:32] == name[:32] and n < name):
+        data = disk.read(f"{other}/{earlier}")
+        opened = wal.decode_header(data)
+        wanted = opened is not None and opened[0].first > sealed
+        if wanted and not disk.exists(f"{folder}/{earlier}"):
+            replace(store, f"{folder}/{earlier}", data, outcome)
+            outcome.fetched.append(f"{folder}/{earlier}")
+    return len(outcome.fetched) > found
+
+
+def _with_rest(data: bytes, damaged: bytes, path: str) -> bytes | None:
+    """Return a copy of a WAL, if it is intact, and what was written here after it was made."""
+    opened = wal.decode_header(data)
+    if opened is None or not belongs(opened[0], path):
+        return None
+    seen = wal.scan(data[opened[1] :], opened[1], "")
+    was = wal.decode_header(damaged)
+    foreign = was is not None and not belongs(was[0], path)
+    rest = b"" if foreign or seen.ended else damaged[len(data) :]
+    return None if seen.torn or data + rest == damaged else data + rest
+
+
+def _is_that_move(store: Store, path: str, data: bytes, damaged: bytes) -> bool:
+    """Whether a copy's move is the one that was here, not one of a lake that went another way."""
+    branch = decode_name(os.path.basename(os.path.dirname(path)))
+    number = parse_move(os.path.basename(path)) or 0
+    move = store.refs.decode(branch, number, data)
+    good = recover.moves(store, branch)[0]
+    if number + 1 in good:
+        return good[number + 1][0].prev == digest_of(data)
+    foreign = recover.is_whole(damaged)
+    left = set() if foreign else {m.decode() for m in re.findall(rb"[0-9a-f]{32,64}", damaged)}
+    if left and left.isdisjoint((move.commit, move.snapshot)):
+        return False
+    return number - 1 not in good or move.prev == digest_of(good[number - 1][1])
+
+
+def _renew_config(store: Store, outcome: Repaired, copy: str | None) -> None:
+    """Write lakelog.json anew; if its settings are lost, the lake is not."""
+    path = store.layout.config
+    if copy:
+        with contextlib.suppress(OSError, document.NotIntact):
+            data = disk.read(f"{os.path.abspath(copy)}/lakelog.json")
+            body = document.decode(data)
+            if body.keys() >= {"format", "lake", "settings"}:
+                replace(store, path, data, outcome)
+                outcome.fetched.append(path)
+                store.lake_id = body["lake"]
+                return
+    set_aside(store, path, outcome)
+    store.lake_id = _id_in_wals(store) or disk.random_hex()
+    write_config(store.layout, store.lake_id, store.settings)
+    outcome.lost.append("settings in lakelog.json: they are the defaults now")
+
+
+def _id_in_wals(store: Store) -> str:
+    """The lake's id as a WAL names it, or ""."""
+    for branch in disk.listing(store.layout.wals):
+        for name in disk.listing(f"{store.layout.wals}/{branch}"):
+            opened = wal.decode_header(disk.read(f"{store.layout.wals}/{branch}/{name}"))
+            if opened is not None:
+                return opened[0].lake
+    return ""
+
+
+def _give_up_rest(store: Store, outcome: Repaired) -> None:
+    """What no branch's newest state needs is set aside; tags are rebuilt if they can be."""
+    given: dict[str, list[str]] = {kind: [] for kind in OBJECTS}
+    for problem in verify(store).problems:
+        kind = os.path.relpath(problem.path, store.layout.root).split(os.sep)[0]
+        digest = parse_object(os.path.basename(problem.path))
+        if kind in OBJECTS and digest and not recover.intact(store, kind, digest):
+            given[kind].append(digest)
+            outcome.lost.append(f"{kind}/{digest[:12]}: older states or tags that need it")
+        elif problem.path.startswith(store.layout.tags):
+            _renew_tag(store, problem.path, outcome)
+        elif problem.path.startswith(store.layout.gc) or problem.kind == "derived":
+            set_aside(store, problem.path, outcome)
+        elif problem.path == store.layout.config:  # of a lake that is open: what it says is known
+            set_aside(store, problem.path, outcome)
+            change_settings(store, store.settings)
+    for kind, digests in given.items():
+        give_up(store, kind, digests, outcome)
+
+
+def _renew_tag(store: Store, path: str, outcome: Repaired) -> None:
+    """Make a damaged tag anew if its bytes still name a state that opens."""
+    name = decode_name(os.path.basename(path)[:-5])
+    snapshot, text = recover.state_in(store, disk.read(path))
+    set_aside(store, path, outcome)
+    if not snapshot:
+        outcome.lost.append(f"tag {name}: name the state again")
+        return
+    made = Tag(name, snapshot, disk.now_us(), author(), "rebuilt", "", disk.random_hex(), text)
+    store.refs.link_tag(made)
+    outcome.done.append(f"tag {name}: rebuilt on {snapshot[:12]}, its message is lost")

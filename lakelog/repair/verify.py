@@ -1,0 +1,311 @@
+"""Verification: every byte of a lake is read again, every name, chain and sum is checked.
+
+Each problem names one file. `damage` is a file that is not what was written; `torn` the
+unfinished last frame of a WAL whose writer is gone (an append that was never acknowledged, or
+damage of that very frame, which looks the same); `derived` a cache or hint that may be deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+from lakelog.errors import Damaged, DamagedLake, DamagedRef
+from lakelog.repair.checker import Checker, Problem, Progress, Report
+from lakelog.settings import DEFAULTS
+from lakelog.store import bootstrap, disk, document, manifest, verified_files
+from lakelog.store.bootstrap import Store
+from lakelog.store.clock import AHEAD
+from lakelog.store.move_pack import read_packed
+from lakelog.store.paths import OBJECTS, decode_name, parse_move, parse_object, parse_wal
+from lakelog.store.refs import Move, Refs, open_ref
+from lakelog.store.tail import Tail, WalFile, needed
+from lakelog.store.thinning import window
+from lakelog.store.wal import Header
+
+__all__ = ["Problem", "Report", "open_for_check", "verify", "verify_snapshot"]
+_TORN_WAIT = 0.05
+Kept = dict[int, tuple[bytes, int]]
+"""Moves as they were read, without manifests that are intact, and the size of each."""
+
+
+def open_for_check(root: str) -> tuple[Store, Problem | None]:
+    """Open a lake even if lakelog.json is damaged or lost. Raises LakeNotFound, FormatTooNew."""
+    try:
+        return bootstrap.load(root), None
+    except DamagedLake as error:
+        return Store(root, "", DEFAULTS), Problem(error.path, error.reason)
+
+
+def verify(store: Store, progress: Progress | None = None, first: Problem | None = None) -> Report:
+    """Check a whole lake: refs, tags, every object on disk, WALs, sums and chains."""
+    store.manifests.forget()
+    checker = Checker(store, progress)
+    if first:
+        checker.problems.append(first)
+    elif not disk.exists(store.layout.config):
+        checker.add(store.layout.config, "it is missing")
+    else:
+        checker.document(store.layout.config, {"format", "lake", "settings"})
+    for kind in OBJECTS:
+        for digest in _on_disk(store, kind):
+            checker.object(kind, digest, listed=True)
+    reached = dict.fromkeys(_check_tags(checker))
+    for branch in store.refs.all_branches():
+        files = Tail(store.layout, store.refs, branch).scan()
+        moves = _check_branch(checker, branch, bool(files))
+        _check_wals(checker, branch, files, moves)
+        kept = window(store.settings, moves[::-1], disk.now_us())
+        reached |= dict.fromkeys(move.snapshot for move in kept)
+    for digest in reached:
+        check_snapshot(checker, digest)
+    checker.document(store.layout.condemned, {"names"})
+    checker.document(store.layout.lost, {"names"})
+    _check_marks(checker)
+    return checker.report()
+
+
+def verify_snapshot(store: Store, digest: str, progress: Progress | None = None) -> Report:
+    """Check one snapshot: its manifest, pages, id runs and segments."""
+    store.manifests.forget()
+    checker = Checker(store, progress)
+    check_snapshot(checker, digest)
+    return checker.report()
+
+
+def check_snapshot(checker: Checker, digest: str) -> None:
+    """Check what one manifest reaches, and that its totals are the sums of its segments."""
+    if not checker.object("manifests", digest):
+        return
+    state = checker.store.manifests.load(digest)
+    if not checker.lost.isdisjoint(f"manifests/{page.digest}" for page in state.pages):
+        return
+    pages = [checker.object("manifests", page.digest) for page in state.pages]
+    if not all(pages):
+        return
+    try:
+        live = checker.paged(state)
+    except Damaged as error:
+        checker.add(error.path, error.reason)
+        return
+    for run in state.ids:
+        checker.object("ids", run["digest"])
+    tail = {e["key"]: e for e in state.tail if "segment" in (e.get("add"), e.get("del"))}
+    added = [e for e in tail.values() if "add" in e]
+    checker.paged_segments(tail.keys() - {e["key"] for e in added})
+    for entry in added:
+        checker.object("segments", entry["key"])
+    kept = [e for key, e in live.items() if key not in tail]
+    if manifest.add_up(manifest.Totals(), [*kept, *added]) != state.totals:
+        path = checker.store.layout.object("manifests", digest)
+        checker.add(path, "its totals are not the sums of its segments")
+
+
+def _on_disk(store: Store, kind: str) -> Iterator[str]:
+    root = f"{store.layout.root}/{kind}"
+    for folder in sorted(disk.listing(root)):
+        for name in sorted(disk.listing(f"{root}/{folder}")):
+            digest = parse_object(name)
+            if digest:
+                yield digest
+
+
+def _check_tags(checker: Checker) -> Iterator[str]:
+    folder = checker.store.layout.tags
+    for name in sorted(disk.listing(folder)):
+        if name.endswith(".json") and not name.startswith(disk.TEMPORARY):
+            body = checker.document(f"{folder}/{name}", {"name", "snapshot"})
+            if body and body["name"] != decode_name(name[:-5]):
+                checker.add(f"{folder}/{name}", "it is the tag of another name")
+            elif body:
+                yield str(body["snapshot"])
+
+
+def _check_branch(checker: Checker, branch: str, has_wals: bool) -> list[Move]:
+    """Check each move and the chain between them; return those that can be read."""
+    layout = checker.store.layout
+    refs = Refs(layout)
+    hinted = refs.hinted(branch)
+    own = _own_moves(layout.head_dir(branch))
+    packed, spans = _check_packed(checker, branch)
+    kept = {**packed, **own}
+    newest = max([hinted, *kept], default=0)
+    moves: list[Move] = []
+    before: tuple[Move, str] | None = None
+    for number in _numbers(kept, newest, spans):
+        fault: str | None = "the move is missing"
+        data, size = kept.get(number, (b"", 0))
+        if before and before[0].number != number - 1:
+            before = None
+        try:
+            if size:
+                move = refs.decode(branch, number, data)
+                before, fault = (move, document.digest(data)), _chain_fault(before, move)
+                moves.append(move)
+        except DamagedRef as error:
+            before, fault = None, error.reason
+        checker.count(size)
+        if fault:
+            checker.add(layout.move(branch, number), fault)
+    if not newest and (has_wals or len(refs.all_branches()) == 1):
+        checker.add(layout.head_dir(branch), "the branch has no moves")
+    hint = checker.document(layout.hint(branch), {"branch", "number"}, "derived")
+    if hint and (len(hint) > 2 or hint["branch"] != branch):
+        checker.add(layout.hint(branch), "it is another document", "derived")
+    return moves
+
+
+def _numbers(kept: Kept, newest: int, spans: list[tuple[int, int]]) -> Iterator[int]:
+    """Yield the numbers of the moves that there are, and the first of each run that is missing:
+    what a packed file does not hold of its span was dropped, or the file is named anyway."""
+    following = 1
+    for number in [*sorted(kept), newest + 1]:
+        gap = following
+        for first, last in sorted(spans):
+            gap = max(gap, last + 1) if first <= gap else gap
+        if gap < number:
+            yield gap
+        if number <= newest:
+            yield number
+        following = number + 1
+
+
+def _own_moves(directory: str) -> Kept:
+    """Moves in files of their own; read before packed ones, since gc packs, then unlinks."""
+    found = {}
+    for name in disk.listing(directory):
+        number = parse_move(name)
+        if number is not None:
+            with contextlib.suppress(FileNotFoundError):
+                found[number] = _slim(disk.read(f"{directory}/{name}"))
+    return found
+
+
+def _slim(data: bytes) -> tuple[bytes, int]:
+    """Return a move without the manifest that it carries, if that is intact, and its size."""
+    try:
+        open_ref(data)
+    except document.NotIntact:
+        return data, len(data)
+    return document.split(data)[0], len(data)
+
+
+def _check_packed(checker: Checker, branch: str) -> tuple[Kept, list[tuple[int, int]]]:
+    """Return packed moves, and the spans of packed files, readable or not."""
+    packed: Kept = {}
+    spans: list[tuple[int, int]] = []
+    for first, last, path in checker.store.refs.packs(branch):
+        with contextlib.suppress(FileNotFoundError):  # packed anew: its moves are in that file
+            try:
+                packed.update({n: _slim(data) for n, data in read_packed(path).items()})
+                checker.count(os.stat(path).st_size)
+            except DamagedRef as error:
+                checker.add(error.path, error.reason)
+            spans.append((first, last))
+    return packed, spans
+
+
+def _chain_fault(before: tuple[Move, str] | None, move: Move) -> str | None:
+    """Say what is wrong between a move and the one before it.
+
+    A move with op `lost`, made by repair, stands for one that cannot be read any more; its
+    message is the SHA-256 that the move after it expects.
+    """
+    if before is None:
+        return (
+            "it is the first, yet names a move before it"
+            if move.number == 1 and move.prev
+            else None
+        )
+    last, digest = before
+    if move.prev not in (digest, last.message if last.op == "lost" else digest):
+        return "it does not name the move before it"
+    back = last.time - move.time  # far back is a clock put right
+    return "its time is not later than the move before it" if 0 <= back <= AHEAD else None
+
+
+def _check_wals(
+    checker: Checker, branch: str, files: dict[str, list[WalFile]], moves: list[Move]
+) -> None:
+    layout = checker.store.layout
+    for writer, group in files.items():
+        sealed = max((m.wal.get(writer, -1) for m in moves), default=-1)
+        _check_writer(checker, branch, group, sealed)
+        lost = needed(group)
+        if lost > sealed:
+            reason = f"group commits up to {lost} are neither sealed nor in a file before it"
+            checker.add(group[0].path, reason)
+    for name in disk.listing(layout.wal_dir(branch)):
+        if not parse_wal(name) and not name.startswith(disk.TEMPORARY):
+            checker.add(f"{layout.wal_dir(branch)}/{name}", "not a WAL file's name", "derived")
+
+
+def _check_writer(checker: Checker, branch: str, group: list[WalFile], sealed: int) -> None:
+    """Check one writer's files, in order; what is sealed may be gone, after a power cut even from
+    between two files that came back."""
+    for file, follows in zip(group, [*group[1:], None], strict=True):
+        checker.count(file.end + file.torn)
+        if file.header is None:
+            checker.add(file.path, "its header is damaged, or that of another file", offset=0)
+            continue
+        if file.damage is not None:
+            checker.add(file.path, "a frame is damaged", offset=file.damage)
+        elif file.torn and file.ended:
+            checker.add(file.path, "there are bytes after its end", offset=file.end)
+        elif file.torn and (follows or _stays_torn(checker, branch, file)):
+            checker.add(file.path, _torn_reason(file), "torn", file.end)
+        starts = [f.sequence for f in file.frames]
+        if starts != list(range(starts[0], starts[0] + len(starts)) if starts else ()):
+            checker.add(file.path, "its sequence numbers are not contiguous")
+        if (
+            follows
+            and follows.header
+            and file.damage is None
+            and _misses(file, follows.header, sealed)
+        ):
+            checker.add(file.path, "frames before the next file are missing", offset=file.end)
+        _check_frames(checker, file)
+
+
+def _misses(file: WalFile, header: Header, sealed: int) -> bool:
+    missing = range(max(file.last, sealed) + 1, header.first)
+    return bool(set(missing) - set(header.doubtful))
+
+
+def _check_frames(checker: Checker, file: WalFile) -> None:
+    for frame in (*file.frames, *file.resumed):
+        try:
+            frame.lines()
+        except Exception as error:
+            checker.add(file.path, f"a frame does not open: {error}", offset=frame.offset)
+
+
+def _torn_reason(file: WalFile) -> str:
+    return f"{file.torn} bytes after the last good frame: an unfinished append, or damage"
+
+
+def _stays_torn(checker: Checker, branch: str, file: WalFile) -> bool:
+    """A living writer's half-written frame is whole a moment later; a bad one is not."""
+    if not disk.is_locked(file.path):
+        return True
+    for _ in range(3):
+        time.sleep(_TORN_WAIT)
+        again = Tail(checker.store.layout, checker.store.refs, branch).scan()
+        now = [f for f in again.get(file.writer, []) if f.n == file.n]
+        if not now or not now[0].torn or now[0].end != file.end:
+            return False
+    return True
+
+
+def _check_marks(checker: Checker) -> None:
+    path = checker.store.layout.marks
+    try:
+        data = disk.read(path)
+    except FileNotFoundError:
+        return
+    checker.count(len(data))
+    bad = sum(verified_files.parse(line) is None for line in data.splitlines())
+    if bad or (data and not data.endswith(b"\n")):
+        checker.add(path, f"{max(bad, 1)} lines are damaged; the file may be deleted", "derived")

@@ -1,0 +1,230 @@
+"""Making a lake and opening one: lakelog.json, its directories, and what the disk must do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+
+from lakelog.errors import (
+    AlreadyExists,
+    DamagedLake,
+    FormatTooNew,
+    InvalidSetting,
+    LakeNotFound,
+    UnsupportedStore,
+)
+from lakelog.settings import DEFAULTS, Settings, parse, to_dict
+from lakelog.store import disk, document
+from lakelog.store.manifest import Manifests, empty
+from lakelog.store.paths import FORMAT, Layout
+from lakelog.store.refs import Move, Refs, author, in_unicode
+from lakelog.store.verified_files import Marks
+
+_REMOTE_TYPES = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse", "9p", "ceph", "virtiofs")
+
+
+class Store:
+    """One open lake directory: its paths, settings and the readers of its files."""
+
+    def __init__(self, root: str, lake_id: str, settings: Settings, format: int = 0) -> None:
+        self.layout = Layout(root)
+        self.lake_id = lake_id
+        self.settings = settings
+        self.format = format
+        """What lakelog.json said when it was last read; 0 where that is not known."""
+        self.refs = Refs(self.layout)
+        self.manifests = Manifests(self.layout, self.refs)
+        self.marks = Marks(self.layout)
+
+
+def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> Store:
+    """Make a lake. Raises AlreadyExists, UnsupportedStore, OSError."""
+    layout = Layout(root)
+    if os.path.exists(layout.config):
+        raise AlreadyExists(f"a lake already exists at {layout.root}")
+    foreign = [n for n in disk.listing(layout.root) if not n.startswith(disk.TEMPORARY)]
+    if set(foreign) - {os.path.basename(d) for d in layout.directories()}:
+        raise AlreadyExists(f"{layout.root} is not empty and not a lake: choose another directory")
+    disk.make_dirs(layout.root)
+    probe(layout.root)
+    refuse_orphan(layout)
+    for directory in layout.directories():
+        disk.make_dir(directory)
+    for directory in {os.path.dirname(d) for d in layout.directories()}:
+        disk.sync_dir(directory)
+    disk.sync_dir(os.path.dirname(layout.root))
+    lake_id = disk.random_hex()
+    store = Store(root, lake_id, settings, FORMAT)
+    with contextlib.suppress(FileExistsError):
+        start_branch(store, branch)
+    try:
+        write_config(layout, lake_id, settings)
+    except FileExistsError:
+        return load(root)
+    return store
+
+
+def create_or_load(root: str, settings: Settings) -> Store:
+    """Make a lake, or open the one that another process made meanwhile. Raises as both do."""
+    try:
+        return create(root, settings)
+    except AlreadyExists:
+        if is_lake(root):
+            return load(root)
+        raise
+
+
+def refuse_orphan(layout: Layout) -> None:
+    """Refuse to make a lake where one lost its lakelog.json. Raises DamagedLake."""
+    for branch in disk.listing(layout.heads):
+        moves = {n for n in disk.listing(f"{layout.heads}/{branch}") if n[0] != "."}
+        held = moves - {"000000000001.json"} or disk.listing(f"{layout.wals}/{branch}")
+        if held and not disk.exists(layout.config):  # nobody appends before it is there
+            raise DamagedLake(layout.config, "it is missing, though the lake holds moves or WALs")
+
+
+def is_lake(root: str) -> bool:
+    """Whether there is a lakelog.json at `root`."""
+    return disk.exists(Layout(root).config)
+
+
+def load(root: str) -> Store:
+    """Open a lake. Raises LakeNotFound, DamagedLake, FormatTooNew, UnsupportedStore."""
+    layout = Layout(root)
+    try:
+        data = disk.read(layout.config)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if isinstance(error, FileNotFoundError):
+            refuse_orphan(layout)
+        raise LakeNotFound(f"no lake at {layout.root}: create one with `lakelog init`") from None
+    try:
+        body = document.decode(data)
+        if not body.keys() >= {"format", "lake", "settings"}:
+            raise document.NotIntact("it is another document")
+    except document.NotIntact as error:
+        raise DamagedLake(layout.config, str(error)) from None
+    if body["format"] > FORMAT:
+        raise FormatTooNew(
+            f"the lake at {layout.root} has format {body['format']}, this lakelog reads up to"
+            f" {FORMAT}: upgrade lakelog"
+        )
+    refuse_remote(layout.root)
+    try:
+        settings = parse(body["settings"])
+    except InvalidSetting as error:
+        raise DamagedLake(layout.config, str(error)) from None
+    with contextlib.suppress(OSError):  # a copy may have left out what was empty
+        for directory in (layout.wals, layout.tags, layout.gc, layout.cache):
+            disk.make_dirs(directory)
+    return Store(root, body["lake"], settings, body["format"])
+
+
+def write_config(layout: Layout, lake_id: str, settings: Settings) -> None:
+    """Make lakelog.json, which makes the directory a lake; FileExistsError if there is one."""
+    body = {"format": FORMAT, "lake": lake_id, "settings": to_dict(settings)}
+    disk.create_whole(layout.config, document.encode(body))
+    disk.sync_dir(layout.root)
+
+
+def change_settings(store: Store, settings: Settings) -> None:
+    """Replace the settings of a lake."""
+    number = _format_on_disk(store) or FORMAT
+    body = {"format": number, "lake": store.lake_id, "settings": to_dict(settings)}
+    disk.replace_whole(store.layout.config, document.encode(body))
+    store.settings = settings
+
+
+def raise_format(store: Store) -> None:
+    """Make a lake of an earlier format one of this, before anything of this format is written to
+    it: so whoever knows only the earlier one refuses the lake by name."""
+    if store.format == FORMAT:
+        return
+    if 0 < _format_on_disk(store) < FORMAT:
+        body = document.decode(disk.read(store.layout.config))
+        disk.replace_whole(store.layout.config, document.encode({**body, "format": FORMAT}))
+    store.format = FORMAT
+
+
+def _format_on_disk(store: Store) -> int:
+    """The format that lakelog.json says now, 0 if it is gone or damaged."""
+    try:
+        return int(document.decode(disk.read(store.layout.config))["format"])
+    except (FileNotFoundError, document.NotIntact):
+        return 0
+
+
+def start_branch(store: Store, branch: str, snapshot: str = "", message: str = "") -> None:
+    """Make a branch's first move, on an empty manifest or on `snapshot`.
+
+    Raises FileExistsError if the branch has one.
+    """
+    raise_format(store)
+    make_branch_dirs(store, branch)
+    commit, now, who = disk.random_hex(), disk.now_us(), author()
+    op = "branch" if snapshot else "init"
+    if snapshot:
+        text = store.manifests.text_to_carry(snapshot)
+    else:
+        state, text = store.manifests.settle(empty(commit, now, who))
+        snapshot = state.digest
+    move = Move(1, branch, "", commit, now, who, op, in_unicode(message), snapshot, 0, carried=text)
+    store.refs.link(move)
+    disk.sync_dir(store.layout.head_dir(branch))
+
+
+def make_branch_dirs(store: Store, branch: str) -> None:
+    """Make the folders of a branch durably."""
+    layout = store.layout
+    for directory in (layout.head_dir(branch), layout.wal_dir(branch)):
+        if not disk.exists(directory):
+            disk.make_dir(directory)
+            disk.sync_dir(os.path.dirname(directory))
+
+
+def probe(root: str) -> None:
+    """Refuse a file system without create-if-absent `link` or excluding `flock`."""
+    refuse_remote(root)
+    made = disk.write_temporary(root, b"probe\n")
+    other = disk.temporary(root)
+    try:
+        disk.link(made, other)
+        try:
+            disk.link(made, other)
+            raise UnsupportedStore(f"{root}: link does not refuse a taken name; use a local disk")
+        except FileExistsError:
+            pass
+        _probe_lock(made, root)
+    except PermissionError as error:
+        raise UnsupportedStore(
+            f"{root}: link is not allowed here ({error}); use a local disk"
+        ) from None
+    finally:
+        disk.unlink(made)
+        disk.unlink(other)
+
+
+def _probe_lock(path: str, root: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if not disk.lock(fd) or not disk.is_locked(path):
+            raise UnsupportedStore(f"{root}: flock does not exclude; use a local disk")
+    finally:
+        disk.close(fd)
+
+
+def refuse_remote(root: str) -> None:
+    """Refuse file systems shared between kernels, by type, where the system tells it."""
+    try:
+        mounts = disk.read("/proc/self/mounts").decode("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return
+    best, kind, path = "", "", os.path.realpath(root)
+    for line in mounts:
+        _, point, name, *_ = line.split(" ")
+        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), point)
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, name
+    if kind in _REMOTE_TYPES or kind.startswith("fuse."):
+        raise UnsupportedStore(f"{root} is on {kind}: lakelog appends on local disks only")

@@ -1,0 +1,106 @@
+"""Packed moves: the files of many old moves of a branch in one, packed-<a>-<b>.jsonl.zst.
+
+One zstd frame of the files of moves a to b, oldest first, and a skippable frame that holds the
+SHA-256 of all before it (magic 0x184D2A5D, size 36, "LKP1", 32 bytes). gc drops moves from them
+that no rule keeps; then the first line is a document that names the span, so that what is left out
+is known to be so, and a file under the name of another one is noticed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import struct
+
+import zstandard
+
+from lakelog.errors import DamagedRef
+from lakelog.store import disk, document
+from lakelog.store.paths import decode_name, parse_packed
+
+PACKED = 4_096
+"""Moves in one packed file at most: it is read as a whole."""
+_SEAL = struct.pack("<II4s", 0x184D2A5D, 36, b"LKP1")
+_NUMBER = re.compile(rb'\{"number":(\d+),')
+
+
+def encode_packed(branch: str, first: int, last: int, moves: dict[int, bytes]) -> bytes:
+    """Return the bytes of a packed file; where numbers of its span are left out, it says so."""
+    text = b"".join(moves.values())
+    if len(moves) <= last - first:
+        text = document.encode({"branch": branch, "first": first, "last": last}) + text
+    data = zstandard.ZstdCompressor(level=9).compress(text) + _SEAL
+    return data + hashlib.sha256(data).digest()
+
+
+def read_packed(path: str) -> dict[int, bytes]:
+    """Return {number: file bytes} of a packed file. Raises DamagedRef, FileNotFoundError."""
+    branch = decode_name(os.path.basename(os.path.dirname(path)))
+    first, last = parse_packed(os.path.basename(path)) or (0, 0)
+    try:
+        return decode_packed(disk.read(path), branch, first, last)
+    except document.NotIntact as error:
+        raise DamagedRef(path, f"packed moves are damaged: {error}") from None
+
+
+def decode_packed(data: bytes, branch: str, first: int, last: int) -> dict[int, bytes]:
+    """Return {number: file bytes} of the bytes of a packed file. Raises NotIntact."""
+    if len(data) < 44 or hashlib.sha256(data[:-32]).digest() != data[-32:]:
+        raise document.NotIntact("its checksum does not match")
+    try:
+        text = zstandard.ZstdDecompressor().decompress(data[:-44])
+    except zstandard.ZstdError as error:
+        raise document.NotIntact(str(error)) from None
+    head, numbers, moves = b"", list[int](), dict[int, bytes]()
+    for line in text.splitlines(keepends=True):
+        if found := _NUMBER.match(line):
+            numbers.append(int(found[1]))
+            moves[numbers[-1]] = line
+        elif numbers:
+            moves[numbers[-1]] += line
+        else:
+            head += line
+    whole = list(range(first, last + 1))
+    if head:
+        says = {"branch": branch, "first": first, "last": last}
+        whole = sorted(set(numbers)) if document.decode(head) == says else []
+        whole = [number for number in whole if first <= number <= last]
+    if numbers != whole:
+        raise document.NotIntact("it holds other moves than its name says")
+    return moves
+
+
+def packed_lines(data: bytes) -> dict[int, bytes]:
+    """Return the moves that can be read in the bytes of a packed file, damaged or not, with the
+    manifests they carry."""
+    found: dict[int, bytes] = {}
+    number, snapshot = 0, ""
+    for line in _beginning(data).splitlines(keepends=True):
+        with contextlib.suppress(document.NotIntact, KeyError):
+            body = document.decode(line)
+            number, snapshot = body["number"], body["snapshot"]
+            found[number] = line
+            continue
+        if snapshot and document.digest(line[:-1]) == snapshot and line[-1:] == b"\n":
+            found[number] += line
+        snapshot = ""
+    return found
+
+
+def is_thinned(data: bytes) -> bool:
+    """Whether the bytes of a packed file, damaged or not, say that moves were left out of it."""
+    try:
+        return "first" in document.decode(document.split(_beginning(data))[0])
+    except document.NotIntact:
+        return False
+
+
+def _beginning(data: bytes) -> bytes:
+    """Decompress as far as there is no damage."""
+    reader, text = zstandard.ZstdDecompressor().decompressobj(), bytearray()
+    with contextlib.suppress(zstandard.ZstdError):
+        for at in range(0, len(data), 64):
+            text += reader.decompress(data[at : at + 64])
+    return bytes(text)

@@ -1,0 +1,155 @@
+"""README.md of an export: a dataset card as the Hugging Face hub and `datasets` read it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from lakelog.train import losses, tokenizer
+from lakelog.train.recipe import Recipe
+from lakelog.train.report import proportions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_TASKS = {
+    "messages": "text-generation",
+    "text": "text-generation",
+    "preference": "text-generation",
+    "classification": "text-classification",
+}
+_SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+    (100_000_000, "10M<n<100M"),
+)
+
+
+def card(recipe: Recipe, manifest: dict[str, Any], schema: pa.Schema) -> str:
+    """Return the card. Texts are quoted as JSON, which YAML reads."""
+    splits = manifest["splits"]
+    rows = sum(split["rows"] for split in splits.values())
+    size = sum(split["bytes"] for split in splits.values())
+    title = recipe.card["title"] or recipe.name
+    head = ["---"]
+    if recipe.card["license"]:
+        head.append(f"license: {_quoted(recipe.card['license'])}")
+    head.append(f"pretty_name: {_quoted(title)}")
+    if recipe.kind in _TASKS:
+        head += ["task_categories:", f"- {_TASKS[recipe.kind]}"]
+    head += ["size_categories:", f"- {next((w for n, w in _SIZES if rows < n), '100M<n<1B')}"]
+    head += ["configs:", "- config_name: default", "  data_files:"]
+    for side in splits:
+        head += [f"  - split: {side}", f"    path: data/{side}-*.parquet"]
+    features = _features(schema, "  ", manifest["quality"]["classes"])
+    head += ["dataset_info:", "  features:", *features, "  splits:"]
+    for side, split in splits.items():
+        head += [
+            f"  - name: {side}",
+            f"    num_bytes: {split['bytes']}",
+            f"    num_examples: {split['rows']}",
+        ]
+    head += [f"  download_size: {size}", f"  dataset_size: {size}", "---", ""]
+    return "\n".join(head) + "\n" + _body(recipe, manifest, title, rows)
+
+
+def _body(recipe: Recipe, manifest: dict[str, Any], title: str, rows: int) -> str:
+    sides = "\n".join(
+        f"| {side} | {split['rows']:,} | {split['tokens']:,} | {len(split['files'])} |"
+        for side, split in manifest["splits"].items()
+    )
+    left_out = ", ".join(f"{n:,} by {why}" for why, n in manifest["left_out"].items() if n)
+    redacted = ", ".join(f"{n:,} {kind}" for kind, n in manifest["redaction"]["found"].items() if n)
+    group = manifest["roles"]["group"]
+    said = [f"# {title}", ""]
+    if recipe.card["description"]:
+        said += [recipe.card["description"], ""]
+    said += [
+        f"{rows:,} rows of shape `{recipe.kind}`, made by lakelog from snapshot",
+        f"`{manifest['snapshot']}`.",
+        "",
+        f"| split | rows | tokens ({tokenizer.words(manifest)}) | files |",
+        "|---|--:|--:|--:|",
+        sides,
+        "",
+        *(f"- Warning: {words}." for words in proportions.warnings(manifest)),
+        f"- Groups: {f'`{group}`; a group is on one side only' if group else 'none'}.",
+        f"- Temporal cutoff: {manifest['fence'] or 'none'}.",
+        f"- Left out: {left_out or 'nothing'}.",
+        f"- Not kept: {losses.sentence(manifest['losses']) or 'nothing'}.",
+        f"- Redacted: {redacted or 'nothing'}.",
+        f"- Leak certificate: {'clean' if manifest['clean'] else 'LEAKS FOUND'}, see"
+        " `certificate.json`; `lakelog train check` recomputes it from these files.",
+        "- How it is balanced, how long its texts are, what changed since the last export:"
+        " `report.md`.",
+        "- How to make it again: `lakelog train rebuild` with `recipe.toml` and `manifest.json`.",
+        "",
+    ]
+    return "\n".join(said)
+
+
+def _features(schema: pa.Schema, indent: str, classes: dict[str, list[str]]) -> list[str]:
+    lines: list[str] = []
+    for field in schema:
+        if field.name in classes:
+            lines += _class_label(field.name, classes[field.name], indent)
+        else:
+            lines += _feature(field.name, field.type, indent)
+    return lines
+
+
+def _class_label(name: str, classes: list[str], indent: str) -> list[str]:
+    """The lines of a label: the files hold its texts, which `datasets` numbers as it loads them."""
+    return [
+        f"{indent}- name: {_quoted(name)}",
+        f"{indent}  dtype:",
+        f"{indent}    class_label:",
+        f"{indent}      names:",
+        *(f"{indent}        '{number}': {_quoted(text)}" for number, text in enumerate(classes)),
+    ]
+
+
+def _feature(name: str, kind: Any, indent: str) -> list[str]:
+    """The lines of one column, as `datasets` writes features in YAML."""
+    import pyarrow as pa
+
+    head = f"{indent}- name: {_quoted(name)}"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = kind.value_type
+        if pa.types.is_struct(inner):
+            return [head, f"{indent}  list:", *_fields(inner, indent + "  ")]
+        if pa.types.is_list(inner):
+            return [head, f"{indent}  list:", *_nested(inner, indent + "    ")]
+        return [head, f"{indent}  list: {_dtype(inner)}"]
+    if pa.types.is_struct(kind):
+        return [head, f"{indent}  struct:", *_fields(kind, indent + "  ")]
+    return [head, f"{indent}  dtype: {_dtype(kind)}"]
+
+
+def _nested(kind: Any, indent: str) -> list[str]:
+    import pyarrow as pa
+
+    inner = kind.value_type
+    if pa.types.is_struct(inner):
+        return [f"{indent}list:", *_fields(inner, indent)]
+    return [f"{indent}list: {_dtype(inner)}"]
+
+
+def _fields(kind: Any, indent: str) -> list[str]:
+    lines: list[str] = []
+    for place in range(kind.num_fields):
+        field = kind.field(place)
+        lines += _feature(field.name, field.type, indent)
+    return lines
+
+
+def _dtype(kind: Any) -> str:
+    name = {"double": "float64", "float": "float32"}.get(str(kind), str(kind))
+    return _quoted(name) if "[" in name or "(" in name else name
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

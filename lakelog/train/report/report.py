@@ -1,0 +1,165 @@
+"""The quality report of an export: report.md with its plots, and report.html in one file."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from lakelog.train import losses, tokenizer
+from lakelog.train.report import plots
+from lakelog.train.report.quality import DRIFTED
+
+_STYLE = (
+    "body{font:15px/1.5 sans-serif;max-width:720px;margin:2em auto;padding:0 1em}"
+    "table{border-collapse:collapse}td,th{padding:2px 10px;border-bottom:1px solid #8884;"
+    "text-align:left}.n{text-align:right}pre{white-space:pre-wrap;background:#8881;padding:8px}"
+)
+Table = tuple[list[str], list[list[str]]]
+
+
+def texts(manifest: dict[str, Any], certificate: dict[str, Any]) -> dict[str, str]:
+    """Return report.md, report.html and the plots, by file name."""
+    charts = _charts(manifest["quality"])
+    sections = _sections(manifest, certificate)
+    return {
+        **{f"{name}.svg": svg for name, svg in charts.items()},
+        "report.md": _markdown(manifest, sections, list(charts)),
+        "report.html": _html(manifest, sections, charts),
+    }
+
+
+def _charts(quality: dict[str, Any]) -> dict[str, str]:
+    made = {}
+    edges, counts = quality["lengths"]["edges"], quality["lengths"]["counts"]
+    rows = []
+    for place, low in enumerate(edges):
+        parts = {side: n[place] for side, n in counts.items() if n[place]}
+        high = edges[place + 1] - 1 if place + 1 < len(edges) else None
+        name = f"{low:,} or more" if high is None else f"{low:,} to {high:,}"
+        rows.append((name, parts))
+    filled = [place for place, (_, parts) in enumerate(rows) if parts]
+    if filled:
+        made["lengths"] = plots.bars("Rows by tokens", rows[filled[0] : filled[-1] + 1])
+    if quality["balance"]:
+        values = list(quality["balance"]["values"].items())
+        made["balance"] = plots.bars(f"Rows by {quality['balance']['column']}", values)
+    return made
+
+
+def _sections(
+    manifest: dict[str, Any], certificate: dict[str, Any]
+) -> list[tuple[str, str, Table | None]]:
+    """Title, words and table of each section."""
+    quality, splits = manifest["quality"], manifest["splits"]
+    rows = sum(s["rows"] for s in splits.values())
+    sides = [
+        [side, f"{s['rows']:,}", f"{s['rows'] / max(rows, 1):.1%}", f"{s['tokens']:,}"]
+        for side, s in splits.items()
+    ]
+    checks = [
+        [name, said, _found(certificate, name)] for name, said in certificate["checks"].items()
+    ]
+    left_out = [[why, f"{n:,}"] for why, n in manifest["left_out"].items()]
+    lost = [[losses.WORDS.get(why, why), f"{n:,}"] for why, n in manifest["losses"].items()]
+    redacted = [[kind, f"{n:,}"] for kind, n in manifest["redaction"]["found"].items()]
+    missing = [[n, f"{c:,}", f"{c / max(rows, 1):.1%}"] for n, c in quality["missing"].items()]
+    drifts = [
+        [name, f"{value:.3f}", "drifted" if value > DRIFTED else "alike"]
+        for name, value in quality["drift"].items()
+    ]
+    before = manifest["previous"]["id"] if manifest["previous"] else ""
+    return [
+        ("Splits", "", (["split", "rows", "part", f"tokens ({tokenizer.words(manifest)})"], sides)),
+        ("Leaks", "", (["check", "what", "found"], checks)),
+        (
+            "Duplicates and other rows left out",
+            "" if left_out else "None.",
+            (["why", "rows"], left_out) if left_out else None,
+        ),
+        (
+            "What could not be kept",
+            "" if lost else "Everything was kept.",
+            (["what", "count"], lost) if lost else None,
+        ),
+        (
+            "Redacted",
+            "" if redacted else "Nothing was looked for.",
+            (["kind", "replaced"], redacted) if redacted else None,
+        ),
+        (
+            "Missing values",
+            "" if missing else "None.",
+            (["column", "rows", "part"], missing) if missing else None,
+        ),
+        (
+            "Drift",
+            f"Population stability index against export {before}."
+            if before
+            else "This is the first export of its family.",
+            (["what", "index", ""], drifts) if drifts else None,
+        ),
+    ]
+
+
+def _found(certificate: dict[str, Any], name: str) -> str:
+    words = [leak["words"] for leak in certificate["leaks"] if leak["kind"] == name]
+    return "; ".join(words) or "nothing"
+
+
+def _markdown(
+    manifest: dict[str, Any], sections: list[tuple[str, str, Table | None]], charts: list[str]
+) -> str:
+    made = [f"# Quality of {manifest['name']}", "", f"Snapshot `{manifest['snapshot']}`.", ""]
+    for title, words, table in sections:
+        made += [f"## {title}", ""]
+        if words:
+            made += [words, ""]
+        if table:
+            made += [f"| {' | '.join(table[0])} |", "|" + "---|" * len(table[0])]
+            made += [f"| {' | '.join(map(_cell, row))} |" for row in table[1]]
+            made.append("")
+    for chart in charts:
+        made += [f"![{chart}]({chart}.svg)", ""]
+    made += ["## Samples", ""]
+    for sample in manifest["quality"]["samples"]:
+        made += ["```json", sample.replace("```", "'''"), "```", ""]
+    return "\n".join(made)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _grid(head: list[str], rows: list[list[str]]) -> str:
+    """A table whose columns of figures stand to the right."""
+    columns = zip(head, *rows, strict=True)
+    figures = [bool(rows) and all(c[:1].isdigit() for c in cells) for _, *cells in columns]
+    marks = [' class="n"' if figure else "" for figure in figures]
+
+    def line(tag: str, cells: list[str]) -> str:
+        made = (f"<{tag}{mark}>{escape(c)}</{tag}>" for mark, c in zip(marks, cells, strict=True))
+        return f"<tr>{''.join(made)}</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    return f"<table>{line('th', head)}{body}</table>"
+
+
+def _html(
+    manifest: dict[str, Any], sections: list[tuple[str, str, Table | None]], charts: dict[str, str]
+) -> str:
+    name = escape(manifest["name"])
+    made = [
+        '<!doctype html><html lang="en"><meta charset="utf-8">',
+        f"<title>Quality of {name}</title><style>{_STYLE}</style>",
+        f"<h1>Quality of {name}</h1><p>Snapshot <code>{manifest['snapshot']}</code>.</p>",
+    ]
+    for title, words, table in sections:
+        made.append(f"<h2>{escape(title)}</h2>")
+        if words:
+            made.append(f"<p>{escape(words)}</p>")
+        if table:
+            made.append(_grid(*table))
+    made += charts.values()
+    made.append("<h2>Samples</h2>")
+    made += [f"<pre>{escape(sample)}</pre>" for sample in manifest["quality"]["samples"]]
+    return "\n".join([*made, "</html>"]) + "\n"

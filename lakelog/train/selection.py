@@ -1,0 +1,229 @@
+"""The rows a recipe asks for, at one snapshot, with the event each came from.
+
+A plain `SELECT ... FROM events` gets the hidden columns `__seq` and `__time` added, so that rows
+can be traced to events though the recipe names neither; any other query is taken as it is, and is
+traced if it gives a column `seq`. `seq` counts the events of a branch and never changes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.bookkeeping import IS_DATA
+from lakelog.errors import ExportRefused, LakelogError, QueryFailed, UnknownRef
+from lakelog.lazy import Lazy
+from lakelog.store import sql
+from lakelog.store.bootstrap import Store
+from lakelog.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from lakelog.lake import Lake
+    from lakelog.query import session as sessions
+    from lakelog.query.session import Session
+    from lakelog.store import resolve
+else:
+    resolve, sessions = Lazy("lakelog.store.resolve"), Lazy("lakelog.query.session")
+
+quoted, text_of = sql.identifier, sql.literal
+HIDDEN = ("__seqs", "__time", "__until", "__group", "__stratum", "__at")
+"""What every shape adds to its rows: event numbers, times, group, stratum, order."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A query over one state. `columns` are those the recipe's query gives, name to type."""
+
+    session: Session
+    digest: str
+    sql: str
+    columns: dict[str, str]
+    traced: bool
+
+    @property
+    def time(self) -> str:
+        """The event's time as SQL, or a null."""
+        return _first(("__time", *self._present("time")), self, "NULL::TIMESTAMPTZ")
+
+    @property
+    def seq(self) -> str:
+        """The event's number as SQL, or a null."""
+        return _first(("__seq", *self._present("seq")), self, "NULL::BIGINT")
+
+    def _present(self, name: str) -> tuple[str, ...]:
+        return (name,) if name in self.columns else ()
+
+    def value(self, name: str, key: str) -> str:
+        """Return SQL for a column or a path into a JSON column, as text for a path.
+
+        Raises ExportRefused, naming the recipe's key, for neither.
+        """
+        if name in self.columns:
+            return quoted(name)
+        column, _, path = name.partition(".")
+        if not path or column not in self.columns:
+            listed = ", ".join(self.columns)
+            raise ExportRefused(f"{key}: the selection has no column {name!r}; it has {listed}")
+        if self.columns[column].startswith("STRUCT"):
+            return ".".join(map(quoted, name.split(".")))
+        return f"({quoted(column)}->>{sql.json_path(path.split('.'))})"
+
+    def json(self, name: str, key: str) -> str:
+        """Return SQL for the JSON at a column or path."""
+        if name in self.columns:
+            return f"{quoted(name)}::JSON"
+        self.value(name, key)
+        column, _, path = name.partition(".")
+        return f"({quoted(column)}->{sql.json_path(path.split('.'))})"
+
+
+def choose(lake: Lake, recipe: Recipe, session: Session) -> Selection:
+    """Fix the state and look at the query. Raises UnknownRef, QueryFailed, ExportRefused."""
+    at = recipe.select["at"]
+    if at is None:
+        digest = lake.settle().move.snapshot
+    else:
+        try:
+            if at in lake.store.refs.branches():
+                lake.settle()
+            digest = resolve.resolve(lake.store, lake.branch_name, at)
+        except UnknownRef as error:
+            raise ExportRefused(f"[select] at = {at!r}: {error}") from None
+    return at_state(session, recipe, digest)
+
+
+def at_state(session: Session, recipe: Recipe, digest: str) -> Selection:
+    """Look at a recipe's query over one state."""
+    text = recipe.select["sql"].strip().rstrip(";").strip()
+    try:
+        _require_select(session, text, recipe.where)
+        relation = session.sql(f"SELECT * FROM ({text}) LIMIT 0", at=digest)
+        columns = dict(zip(relation.columns, map(str, relation.types), strict=True))
+    except QueryFailed as error:
+        raise ExportRefused(f"{recipe.where}: [select] sql: {error}") from None
+    hidden = [name for name in columns if name.startswith("__")]
+    if hidden:
+        raise ExportRefused(f"[select] sql: the name {hidden[0]!r} is reserved; rename the column")
+    traced = traceable(session, text)
+    try:
+        session.sql(f"SELECT * FROM ({traced}) LIMIT 0", at=digest) if traced else None
+    except LakelogError:
+        traced = None
+    if traced is None and not _is_ordered(text):
+        text = f"SELECT * FROM ({text}) ORDER BY ALL"
+    return Selection(session, digest, traced or text, columns, traced is not None)
+
+
+def _require_select(session: Session, text: str, where: str) -> None:
+    """Raise ExportRefused for anything but one SELECT.
+
+    The query is put into brackets, and `SELECT 1); DROP ...; (SELECT 1` would close them.
+    """
+    import duckdb
+
+    try:
+        kinds = [s.type for s in session.connect().cursor().extract_statements(text)]
+    except duckdb.Error as error:
+        words = " ".join(str(error).split("\n\nLINE ")[0].split())
+        raise ExportRefused(f"{where}: [select] sql: {words}") from None
+    if kinds != [duckdb.StatementType.SELECT]:
+        raise ExportRefused(f"{where}: [select] sql is one SELECT and nothing else")
+
+
+def traceable(session: Session, text: str) -> str | None:
+    """Return the query with `__seq` and `__time` added, if its rows are events one by one."""
+    cursor = session.connect().cursor()
+    tree = _plain_tree(cursor, text)
+    if tree is None:
+        return None
+    node = tree["statements"][0]["node"]
+    node["select_list"] += [_column("seq", "__seq"), _column("time", "__time")]
+    asked = cursor.execute(
+        "SELECT json_deserialize_sql($t::JSON)", {"t": orjson.dumps(tree).decode()}
+    )
+    return str(asked.fetchall()[0][0])
+
+
+def is_traceable(cursor: duckdb.DuckDBPyConnection, text: str) -> bool:
+    """Whether the rows of a query are events one by one; it is parsed and not run."""
+    return _plain_tree(cursor, text) is not None
+
+
+def _plain_tree(cursor: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any] | None:
+    """The syntax tree of a query over events alone, or None."""
+    tree: dict[str, Any] = orjson.loads(
+        cursor.execute("SELECT json_serialize_sql($q)", {"q": text}).fetchall()[0][0]
+    )
+    statements = tree.get("statements") or []
+    if tree.get("error") or len(statements) != 1:
+        return None
+    return tree if _is_plain(statements[0]["node"]) else None
+
+
+def _is_plain(node: dict[str, Any]) -> bool:
+    """Whether a query reads events alone and neither groups, unites nor aggregates them."""
+    table = node.get("from_table") or {}
+    words = orjson.dumps(node.get("select_list", [])).decode().lower()
+    kinds = {m.get("type") for m in node.get("modifiers", [])}
+    return (
+        node.get("type") == "SELECT_NODE"
+        and table.get("type") == "BASE_TABLE"
+        and table.get("table_name", "").lower() == "events"
+        and not node.get("group_expressions")
+        and not node.get("having")
+        and not kinds & {"DISTINCT_MODIFIER"}
+        and not re.search(r'"type":"(subquery|window[^"]*)"', words)
+        and not re.search(f'"function_name":"({_AGGREGATES})"', words)
+    )
+
+
+_AGGREGATES = (
+    "count|count_star|sum|min|max|avg|median|mode|list|array_agg|string_agg|group_concat|first|last"
+    "|any_value|arg_min|arg_max|unnest|stddev|stddev_samp|var_samp|variance|quantile[a-z_]*"
+    "|approx_[a-z_]*|bool_and|bool_or|histogram|entropy|json_group_[a-z]*|product|kurtosis|corr"
+)
+
+
+def _column(name: str, alias: str) -> dict[str, Any]:
+    return {
+        "class": "COLUMN_REF",
+        "type": "COLUMN_REF",
+        "alias": alias,
+        "query_location": 0,
+        "column_names": [name],
+    }
+
+
+def _is_ordered(text: str) -> bool:
+    return bool(re.search(r"\border\s+by\b(?!.*\)\s*$)", text, re.I | re.S))
+
+
+def _first(names: tuple[str, ...], selection: Selection, otherwise: str) -> str:
+    if names[0].startswith("__") and selection.traced:
+        return names[0]
+    return quoted(names[1]) if len(names) > 1 else otherwise
+
+
+def column_of(name: str) -> str:
+    """Return the name of the column that a path such as data.user.id makes."""
+    return name.rpartition(".")[2]
+
+
+def session_of(lake: Lake, recipe: Recipe, memory_bytes: int) -> Session:
+    """Return a session of an export's own, with bounded memory; its `events` leave bookkeeping
+    events out, unless the recipe asks for them: a set would hold the note on the set before it."""
+    only = None if recipe.select["bookkeeping"] else IS_DATA
+    return sessions.Session(_bounded(lake, memory_bytes), lake.branch_name, only=only)
+
+
+def _bounded(lake: Lake, memory_bytes: int) -> Store:
+    """Return the lake's store with less memory for its engine, if the settings allow more."""
+    settings = lake.store.settings
+    less = dataclasses.replace(settings, memory_bytes=min(settings.memory_bytes, memory_bytes))
+    return Store(lake.store.layout.root, lake.store.lake_id, less)

@@ -1,0 +1,427 @@
+"""Chats out of payloads, whatever wrote them.
+
+A payload is a request with its answer (OpenAI chat and Responses, Anthropic, Gemini, Bedrock's
+Converse, Ollama; as one body, or as `request` and `response`, `input` and `output`, ...), a span or
+log record (`telemetry`), an observation or trace of Langfuse, a run of LangSmith, a state of
+LangGraph, a line of ShareGPT or Alpaca, or a single message. `messages` reads the messages and
+`schemas` the tools; what neither can keep is counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lakelog.train.shapes import schemas, streams, telemetry
+from lakelog.train.shapes.messages import ITEMS, ROLES, read
+from lakelog.train.shapes.parts import CALLS, REPLIES, Message, listed, parsed
+from lakelog.train.shapes.schemas import Schema
+
+_REQUESTS = (
+    "request",
+    "inputs",
+    "input",
+    "body",
+    "inputBodyJson",
+    "kwargs",
+    "params",
+    "requestBody",
+    "request_body",
+    "req",
+    "prompt",
+)
+_ANSWERS = (
+    "response",
+    "output",
+    "outputs",
+    "outputBodyJson",
+    "result",
+    "responseBody",
+    "response_body",
+    "res",
+    "completion",
+    "answer",
+)
+_TEXTUAL = ("input", "prompt", "response", "output", "outputs", "completion", "answer")
+"""Of those, the ones that may be plain text; a `request` that is text is a line of HTTP."""
+_TEXTS = (
+    "output_text",
+    "text",
+    "completion",
+    "generated_text",
+    "answer",
+    "response",
+    "generation",
+    "content",
+    "outputText",
+)
+_OTLP = (
+    ("resourceSpans", ("scopeSpans", "instrumentationLibrarySpans"), "spans"),
+    ("resourceLogs", ("scopeLogs",), "logRecords"),
+)
+_PARTS_OF_TRACES = {
+    "SPAN",
+    "CHAIN",
+    "TOOL",
+    "AGENT",
+    "EVENT",
+    "RETRIEVER",
+    "EMBEDDING",
+    "EVALUATOR",
+    "GUARDRAIL",
+    "chain",
+    "retriever",
+    "embedding",
+    "parser",
+    "prompt",
+}
+"""Observations and runs without messages of their own: these stand in those of the model."""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """What one payload says: a whole conversation so far, or messages that follow others."""
+
+    messages: list[Message]
+    whole: bool
+    trace: str | None
+    time: str
+    tools: list[Schema]
+    lost: Counter[str]
+    """What could not be kept, by the reasons of `losses`."""
+
+
+def chats(payload: Any, lost: Counter[str] | None = None) -> Iterator[Chat]:
+    """Yield the chats of a payload; of a document with many spans, one a span.
+
+    Payloads that no chat can be read from are counted in `lost`.
+    """
+    lost = Counter() if lost is None else lost
+    inner = list(_documents(payload)) if isinstance(payload, dict) else []
+    if inner:
+        for span in inner:
+            yield from chats(span, lost)
+        return
+    chat = _chat(payload) if isinstance(payload, dict) else None
+    if chat is not None:
+        yield chat
+    else:
+        lost["no_messages" if _is_part_of_trace(payload) else "unknown_payload"] += 1
+
+
+def _documents(payload: dict[str, Any]) -> Iterator[Any]:
+    """The spans of an OTLP document, or the observations of a trace."""
+    for outer, scopes, inner in _OTLP:
+        for resource in _dicts(payload.get(outer)):
+            for scope in [s for key in scopes for s in _dicts(resource.get(key))]:
+                yield from listed(scope.get(inner))
+    if isinstance(payload.get("observations"), list):
+        yield from payload["observations"]
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [v for v in listed(value) if isinstance(v, dict)]
+
+
+def _kind_of_part(payload: dict[str, Any]) -> str:
+    return str(payload.get("type") or payload.get("run_type") or "")
+
+
+def _is_part_of_trace(payload: Any) -> bool:
+    """Whether it is a span or record whose messages, if there are any, stand elsewhere."""
+    if not isinstance(payload, dict):
+        return False
+    return _kind_of_part(payload) in _PARTS_OF_TRACES or any(
+        key in payload for key in ("spanId", "span_id", "startTimeUnixNano", "parentObservationId")
+    )
+
+
+def _chat(payload: dict[str, Any]) -> Chat | None:
+    lost: Counter[str] = Counter()
+    fields = telemetry.attributes(payload)
+    found = _of_telemetry(fields, payload, lost) or _of_body(payload, lost)
+    if found is None:
+        return None
+    asked, answered, whole = found
+    asked, defined = schemas.taken_out(asked)
+    said, answers = _read_all(asked, lost), _read_all(answered, lost)
+    if whole and not answered and said and said[-1]["role"] != "assistant":
+        answers = _read_all(_answers(payload, lost), lost)
+    # The state of a graph repeats what was asked before its answer.
+    messages = answers if said and _starts_with(answers, said) else [*said, *answers]
+    if not messages:
+        return None
+    tools = schemas.unique([*schemas.of_attributes(fields), *_tools(payload), *defined])
+    when = str(payload.get("startTime") or payload.get("startTimeUnixNano") or "")
+    return Chat(messages, whole, _trace_of(payload), when, tools, +lost)
+
+
+def _read_all(given: list[Any], lost: Counter[str]) -> list[Message]:
+    """The messages of several; calls that stand beside messages belong to the one before them."""
+    made: list[Message] = []
+    for one in given:
+        more = read(one, lost)
+        is_call = isinstance(one, dict) and "role" not in one and str(one.get("type")) in CALLS
+        if is_call and more and made and made[-1]["role"] == "assistant":
+            calls = [*(made[-1]["tool_calls"] or []), *(more[0]["tool_calls"] or [])]
+            made[-1] = {**made[-1], "tool_calls": calls or None}
+        else:
+            made += more
+    return made
+
+
+def _starts_with(longer: list[Message], shorter: list[Message]) -> bool:
+    pairs = zip(longer, shorter, strict=False)
+    return len(longer) > len(shorter) and all(
+        (a["role"], a["content"]) == (b["role"], b["content"]) for a, b in pairs
+    )
+
+
+def _trace_of(payload: dict[str, Any]) -> str | None:
+    context = payload.get("context") if isinstance(payload.get("context"), dict) else {}
+    for holder in (payload, context):
+        for key in ("traceId", "trace_id", "session_id", "conversation_id", "thread_id"):
+            if isinstance(holder, dict) and isinstance(holder.get(key), str) and holder[key]:
+                return str(holder[key])
+    return None
+
+
+def _tools(body: Any) -> list[Schema]:
+    """The tool definitions of a body or of the request in it."""
+    body = parsed(body)
+    made = schemas.of_body(body)
+    if isinstance(body, dict):
+        for key in (*_REQUESTS, "response"):  # OpenAI's Responses repeat their tools
+            if isinstance(parsed(body.get(key)), dict):
+                made += _tools(body[key])
+    return made
+
+
+_Said = tuple[list[Any], list[Any], bool]
+
+
+def _of_telemetry(
+    fields: dict[str, Any], payload: dict[str, Any], lost: Counter[str]
+) -> _Said | None:
+    if record := telemetry.event(payload):
+        return record, [], False
+    if found := telemetry.spoken(fields, payload):
+        asked, answered = found
+        alone = all(isinstance(a, dict) and a.get("role") == "assistant" for a in answered)
+        if len(answered) > 1 and alone:
+            lost["alternative"] += len(answered) - 1
+            answered = answered[:1]
+        return asked, answered, True
+    if body := telemetry.bodies(fields):
+        asked = _asked(body[0])
+        return (asked, _answer(body[1], lost), True) if asked else None
+    return None
+
+
+def _of_body(payload: dict[str, Any], lost: Counter[str]) -> _Said | None:
+    """What a body asks and answers; messages alone, or an answer alone, follow others."""
+    if _kind_of_part(payload) in _PARTS_OF_TRACES:
+        return None
+    if _is_message(payload) and not isinstance(parsed(payload.get("messages")), list):
+        return [payload], [], False
+    if asked := _asked_of(payload):
+        answered = _answers(payload, lost)
+        if not answered and _is_text(asked) and not _names_model(payload):
+            return None  # any record may have a field that is called prompt or input
+        return asked, answered, not _follows(payload)
+    return ([], _answers(payload, lost), False) if _is_answer(payload) else None
+
+
+def _is_text(asked: list[Any]) -> bool:
+    return all(isinstance(a, dict) and set(a) == {"role", "content"} for a in asked[-1:])
+
+
+def _names_model(payload: dict[str, Any]) -> bool:
+    bodies = (payload, *(parsed(payload.get(key)) for key in _REQUESTS))
+    return any(isinstance(b, dict) and ("model" in b or "messages" in b) for b in bodies)
+
+
+def _follows(payload: dict[str, Any]) -> bool:
+    """Whether a request says only what is new since the answer that it names."""
+    bodies = (payload, *(parsed(payload.get(key)) for key in _REQUESTS))
+    return any(isinstance(b, dict) and b.get("previous_response_id") for b in bodies)
+
+
+def _is_answer(payload: dict[str, Any]) -> bool:
+    """Whether a payload without a request is what a model's API returns."""
+    for body in (payload, *(parsed(payload.get(key)) for key in ("response", "output", "body"))):
+        if isinstance(body, dict) and (
+            any(isinstance(body.get(k), list) for k in ("choices", "candidates", "generations"))
+            or body.get("object") == "response"
+            or isinstance(body.get("message"), dict)
+            or _is_message(body)
+            or (body is not payload and _is_answer(body))
+        ):
+            return True
+    return False
+
+
+def _is_message(given: Any) -> bool:
+    """Whether it is one message, or one item of OpenAI's Responses."""
+    if not isinstance(given, dict):
+        return False
+    if given.get("type") == "constructor":
+        return isinstance(given.get("kwargs"), dict)
+    if "role" in given or "from" in given:
+        keys = ("content", "tool_calls", "parts", "value", "message", "toolCalls")
+        return any(key in given for key in keys)
+    kind = str(given.get("type", ""))
+    if kind in CALLS | REPLIES:
+        return True
+    return kind.lower() in ROLES and any(key in given for key in ("content", "data"))
+
+
+def _asked(given: Any) -> list[Any]:
+    """What was said to a model: a list of messages, a body with one, or a prompt."""
+    given = parsed(given)
+    if isinstance(given, str):
+        return [{"role": "user", "content": given}] if given else []
+    if isinstance(given, list):
+        batched = given and all(isinstance(g, list) for g in given) and not _is_pairs(given)
+        return [_as_user(g) for g in (given[0] if batched else given)]
+    if isinstance(given, dict):
+        return [given] if _is_message(given) and "messages" not in given else _asked_of(given)
+    return []
+
+
+def _is_pairs(given: list[Any]) -> bool:
+    return all(len(g) == 2 and isinstance(g[0], str) for g in given)
+
+
+def _as_user(given: Any) -> Any:
+    """A part or a text alone is the user's, as in Gemini's `contents`."""
+    if isinstance(given, dict) and "parts" in given and "role" not in given:
+        return {"role": "user", **given}
+    return given
+
+
+def _asked_of(body: dict[str, Any]) -> list[Any]:
+    """The messages of a request, its system prompt first."""
+    system = [] if body.get("previous_response_id") else _system(body)
+    for key in ("conversations", "messages", "contents"):
+        given = parsed(body.get(key))
+        if isinstance(given, str) and given and key == "contents":
+            return [*system, {"role": "user", "content": given}]
+        if isinstance(given, dict) and _is_message(_as_user(given)):
+            return [*system, _as_user(given)]
+        if isinstance(given, list) and given:
+            texts = key == "contents" and all(isinstance(g, str) for g in given)
+            return [*system, *([{"role": "user", "parts": given}] if texts else _asked(given))]
+    if isinstance(body.get("instruction"), str):
+        return [*system, *_instruction(body)]
+    for key in _REQUESTS:
+        if (asked := _asked(body.get(key))) and _may_be_text(key, body):
+            has_system = isinstance(asked[0], dict) and asked[0].get("role") == "system"
+            return asked if has_system else [*system, *asked]
+    for key in ("question", "query", "inputText"):
+        if isinstance(body.get(key), str) and body[key]:
+            return [*system, {"role": "user", "content": body[key]}]
+    return []
+
+
+def _instruction(body: dict[str, Any]) -> list[Message]:
+    """The turns of an Alpaca or Dolly record: its history, then instruction and input."""
+    made: list[Message] = []
+    for turn in listed(body.get("history")):
+        if isinstance(turn, list) and len(turn) == 2:
+            made += [
+                {"role": "user", "content": turn[0]},
+                {"role": "assistant", "content": turn[1]},
+            ]
+    more = body.get("input") or body.get("context")
+    said = [body["instruction"], *([more] if isinstance(more, str) and more else [])]
+    return [*made, {"role": "user", "content": "\n".join(said)}]
+
+
+def _system(body: dict[str, Any]) -> list[Message]:
+    """The system prompt that stands beside the messages: a text, parts, or messages."""
+    config = body.get("config")
+    for holder in (body, config if isinstance(config, dict) else {}):
+        for key in ("system", "system_instruction", "systemInstruction", "instructions"):
+            given = parsed(holder.get(key))
+            if isinstance(given, str) and given:
+                return [{"role": "system", "content": given}]
+            if isinstance(given, dict) and isinstance(given.get("parts"), (list, dict)):
+                parts = given["parts"]
+                return [{"role": "system", "parts": parts if isinstance(parts, list) else [parts]}]
+            if isinstance(given, dict) and isinstance(given.get("text"), str):
+                return [{"role": "system", "content": given["text"]}]
+            if isinstance(given, list) and given:
+                whole = all(_is_message(g) for g in given)
+                return given if whole else [{"role": "system", "parts": given}]
+    return []
+
+
+def _answers(body: dict[str, Any], lost: Counter[str]) -> list[Any]:
+    """What the model answered, wherever a body keeps it."""
+    if any(key in body for key in ("choices", "candidates", "generations")):
+        return _answer(body, lost)
+    for key in _ANSWERS:
+        given = parsed(body.get(key))
+        if given not in (None, "", [], {}) and _may_be_text(key, body):
+            return _answer(given, lost)
+    if isinstance(body.get("message"), dict):
+        return _answer(body["message"], lost)
+    # A request of Anthropic and its answer as one body: the answer is the body's own content.
+    own = {key: body[key] for key in ("role", "content", "parts") if key in body}
+    return [own] if "role" in own and len(own) > 1 else []
+
+
+def _may_be_text(key: str, body: dict[str, Any]) -> bool:
+    return key in _TEXTUAL or not isinstance(parsed(body[key]), str)
+
+
+def _answer(given: Any, lost: Counter[str]) -> list[Any]:
+    given = streams.merged(parsed(given))
+    if isinstance(given, str):
+        return [{"role": "assistant", "content": given}]
+    if isinstance(given, list):
+        if given and all(
+            isinstance(g, dict) and ("toolName" in g or "function" in g) for g in given
+        ):
+            return [{"role": "assistant", "content": None, "tool_calls": given}]
+        if given and all(isinstance(g, list) for g in given):
+            return _first(given, lost)
+        return [g for item in given for g in _answer(item, lost) or [item]]
+    return _answer_of(given, lost) if isinstance(given, dict) else []
+
+
+def _first(given: list[Any], lost: Counter[str]) -> list[Any]:
+    """The first of several answers; the others are counted."""
+    lost["alternative"] += len(given[1:])
+    return [g for one in given[:1] for g in _answer(one, lost)]
+
+
+def _answer_of(body: dict[str, Any], lost: Counter[str]) -> list[Any]:
+    for key in ("choices", "candidates"):
+        if isinstance(body.get(key), list) and body[key]:
+            return _first(body[key], lost)
+    if isinstance(body.get("generations"), list) and body["generations"]:
+        first = body["generations"][0]
+        return _first(first if isinstance(first, list) else [first], lost)
+    if isinstance(parsed(body.get("messages")), list):
+        return _asked(body["messages"])
+    for key in ("message", "content"):
+        inner = parsed(body.get(key))
+        if isinstance(inner, dict) and body.get("type") != "constructor":
+            return _answer(inner if _is_message(inner) else {"role": "assistant", **inner}, lost)
+    if _is_message(body) or str(body.get("type", "")) in ITEMS:
+        return [body]
+    if isinstance(body.get("content"), list) or isinstance(body.get("parts"), list):
+        return [{"role": "assistant", **body}]
+    for key in (*_ANSWERS, "body"):
+        if isinstance(parsed(body.get(key)), (dict, list)) and body[key]:
+            return _answer(body[key], lost)
+    if any(body.get(key) for key in ("tool_calls", "toolCalls")):
+        text = body.get("text") or body.get("content")
+        calls = body.get("tool_calls") or body.get("toolCalls")
+        return [{"role": "assistant", "content": text, "tool_calls": calls}]
+    text = next((body[k] for k in _TEXTS if isinstance(body.get(k), str) and body[k]), None)
+    return [{"role": "assistant", "content": text}] if text else []

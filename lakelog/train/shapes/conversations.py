@@ -1,0 +1,337 @@
+"""The shape `messages`: conversations for supervised fine-tuning, by subject, trace or any column.
+
+With `role` and `content` every event is one message. Without them the payloads are read as
+`chats.py` understands them: a payload with the conversation so far replaces a shorter one that it
+begins with, messages that answer a call are put behind it, what begins anew is a row of its own.
+
+A row keeps whole tool calls only: each call has its answer, each answer its call. It ends with an
+answer of the assistant that calls nothing; what comes after that is left out. Conversations
+without a user and an assistant, or with a broken call, are left out if the recipe consents. What is
+not kept is counted by the reasons of `losses.py`. `tools` holds the definitions of a conversation's
+tools as JSON, in OpenAI's form.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.errors import ExportRefused
+from lakelog.train.losses import LOST, REASON, Losses
+from lakelog.train.recipe import Recipe
+from lakelog.train.selection import Selection, column_of, text_of
+from lakelog.train.shapes.chats import Chat, chats
+from lakelog.train.shapes.messages import ROLES, paired
+from lakelog.train.shapes.parts import Message, parsed
+from lakelog.train.shapes.rows import carried
+from lakelog.train.shapes.schemas import Schema, unique
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TYPE = (
+    'STRUCT("role" VARCHAR, "content" VARCHAR, "name" VARCHAR, "tool_calls" STRUCT("id" VARCHAR,'
+    ' "type" VARCHAR, "function" STRUCT("name" VARCHAR, "arguments" VARCHAR))[],'
+    ' "tool_call_id" VARCHAR)'
+)
+_BATCH = 4096
+_FIXED = 6  # key, group, stratum, time, seq and data stand before the columns that are kept
+_CALLS = '[{"id":"VARCHAR","type":"VARCHAR","function":{"name":"VARCHAR","arguments":"VARCHAR"}}]'
+
+
+def told(selection: Selection, recipe: Recipe, losses: Losses) -> str:
+    """SQL of conversations whose events are single messages; others are counted in `losses`."""
+    shape = recipe.shape
+    role = f"lower(({selection.value(shape['role'], '[shape] role')})::VARCHAR)"
+    content = f"({selection.value(shape['content'], '[shape] content')})::VARCHAR"
+    by = _key(selection, recipe)
+    known = f"{role} IN ({', '.join(map(text_of, ROLES))})"
+    _count_unknown(selection, f"coalesce({known}, false)", losses)
+    roles = " ".join(f"WHEN {text_of(a)} THEN {text_of(b)}" for a, b in ROLES.items())
+    path, _, _ = shape["content"].rpartition(".")
+
+    def beside(name: str, json: bool = False) -> str:
+        full = f"{path}.{name}" if path else name
+        if not path and name not in selection.columns:
+            return "NULL"
+        return (selection.json if json else selection.value)(full, "[shape] content")
+
+    calls = f"from_json({beside('tool_calls', True)}, {text_of(_CALLS)})"
+    made = (
+        f"{{'role': CASE {role} {roles} END, 'content': {content}, 'name': {beside('name')},"
+        f" 'tool_calls': {calls}, 'tool_call_id': {beside('tool_call_id')}}}::{TYPE}"
+    )
+    kept = carried(selection, recipe, {"conversation", "messages", "tools", "time"})
+    names = [k.rpartition(" AS ")[2] for k in kept]
+    inner = "".join(f", {k}" for k in kept)
+    shown = "".join(f", any_value({n} ORDER BY __when, __seq0) AS {n}" for n in names)
+    timed = ", min(__when) AS time" if _is_timed(recipe) else ""
+    tools = f"({beside('tools', True)})::VARCHAR"
+    return f"""
+    SELECT __key AS conversation, list(__message ORDER BY __when, __seq0) AS messages,
+        first(__tools ORDER BY __when, __seq0) FILTER (__tools IS NOT NULL) AS tools{shown}{timed},
+        NULL::VARCHAR AS {LOST},
+        list(__seq0 ORDER BY __when, __seq0)::BIGINT[] AS __seqs, min(__when) AS __time,
+        max(__when) AS __until, any_value(__grouped ORDER BY __when, __seq0) AS __group,
+        any_value(__strata ORDER BY __when, __seq0) AS __stratum, min(__seq0)::BIGINT AS __at
+    FROM (SELECT {by} AS __key, {made} AS __message, {tools} AS __tools,
+            {selection.time}::TIMESTAMPTZ AS __when,
+            {selection.seq} AS __seq0, {_grouped(selection, recipe)} AS __grouped,
+            {_strata(selection, recipe)} AS __strata{inner}
+        FROM ({selection.sql}) WHERE {known})
+    GROUP BY __key ORDER BY min(__when), min(__seq0), __key
+    """
+
+
+def _count_unknown(selection: Selection, known: str, losses: Losses) -> None:
+    sql = f"SELECT count(*), min({selection.seq}) FROM ({selection.sql}) WHERE NOT {known}"
+    count, first = selection.session.sql(sql, at=selection.digest).fetchall()[0]
+    losses.add("unknown_role", count, f"seq {first}" if first is not None else None)
+
+
+def understood(selection: Selection, recipe: Recipe, losses: Losses) -> pa.RecordBatchReader:
+    """Conversations out of payloads, in order of their keys, as Arrow.
+
+    Events that no chat can be read from are counted in `losses`.
+    """
+    import pyarrow as pa
+
+    if "data" not in selection.columns:
+        raise ExportRefused("[shape] messages needs the column data, or role and content")
+    carry = _carried(selection, recipe)
+    query = (
+        f"SELECT {_key(selection, recipe)} AS k, {_grouped(selection, recipe)} AS g,"
+        f" {_strata(selection, recipe)} AS s, {selection.time}::TIMESTAMPTZ AS t,"
+        f" {selection.seq}::BIGINT AS q, data::VARCHAR AS d{''.join(f', {c}' for c in carry)}"
+        f" FROM ({selection.sql}) ORDER BY k, t, q"
+    )
+    reader = selection.session.sql(query, at=selection.digest).to_arrow_reader(_BATCH)
+    extra = [reader.schema.field(place) for place in range(_FIXED, len(reader.schema))]
+    schema = _schema(recipe, extra)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        rows: list[dict[str, Any]] = []
+        for conversation in _conversations(reader, losses):
+            rows += conversation.rows(recipe)
+            if len(rows) >= _BATCH:
+                yield pa.RecordBatch.from_pylist(rows, schema)
+                rows = []
+        if rows:
+            yield pa.RecordBatch.from_pylist(rows, schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _carried(selection: Selection, recipe: Recipe) -> list[str]:
+    """Columns that a conversation has from its first event, besides its group and its time."""
+    taken = {"conversation", "messages", "tools", "time"}
+    if recipe.split["group"]:
+        taken.add(column_of(recipe.split["group"]))
+    return carried(selection, recipe, taken)
+
+
+def _is_timed(recipe: Recipe) -> bool:
+    return recipe.split["before"] is not None or "time" in map(column_of, recipe.shape["keep"])
+
+
+def _schema(recipe: Recipe, extra: list[pa.Field]) -> pa.Schema:
+    import pyarrow as pa
+
+    text, when = pa.string(), pa.timestamp("us", "UTC")
+    call = pa.struct(
+        [
+            ("id", text),
+            ("type", text),
+            ("function", pa.struct([("name", text), ("arguments", text)])),
+        ]
+    )
+    message = pa.struct(
+        [
+            ("role", text),
+            ("content", text),
+            ("name", text),
+            ("tool_calls", pa.list_(call)),
+            ("tool_call_id", text),
+        ]
+    )
+    fields = [("conversation", text), ("messages", pa.list_(message)), ("tools", text)]
+    if recipe.split["group"]:
+        fields.append((column_of(recipe.split["group"]), text))
+    fields += extra
+    if _is_timed(recipe):
+        fields.append(("time", when))
+    hidden = [
+        ("__seqs", pa.list_(pa.int64())),
+        ("__time", when),
+        ("__until", when),
+        ("__group", text),
+        ("__stratum", text),
+        ("__at", pa.int64()),
+        (LOST, text),
+    ]
+    return pa.schema([*fields, *hidden])
+
+
+@dataclass
+class _Thread:
+    """One conversation of a key: its messages, events and tools, and what it is without."""
+
+    messages: list[Message]
+    events: list[Any]
+    tools: list[Schema]
+    lost: Counter[str]
+    carried: dict[str, Any]
+
+
+class _Conversation:
+    """The chats of one key, as they come."""
+
+    def __init__(self, key: Any, group: Any, stratum: Any) -> None:
+        self.key, self.group, self.stratum = key, group, stratum
+        self._threads: list[_Thread] = []
+
+    def take(self, chat: Chat, event: Any, carry: dict[str, Any]) -> None:
+        """Add a chat: longer than one that is there, behind one, or a new one."""
+        if chat.whole and chat.messages[0]["role"] != "tool":
+            for thread in self._threads:
+                if _begins(chat.messages, thread.messages) or _begins(
+                    thread.messages, chat.messages
+                ):
+                    if len(chat.messages) >= len(thread.messages):
+                        thread.messages, thread.lost = chat.messages, chat.lost
+                    self._extend(thread, chat, event)
+                    return
+        elif self._threads:
+            thread = self._threads[-1]
+            thread.messages = [*thread.messages, *chat.messages]
+            thread.lost = thread.lost + chat.lost
+            self._extend(thread, chat, event)
+            return
+        self._threads.append(_Thread(chat.messages, [event], chat.tools, chat.lost, carry))
+
+    def _extend(self, thread: _Thread, chat: Chat, event: Any) -> None:
+        thread.events = [*thread.events, event]
+        thread.tools = unique([*thread.tools, *chat.tools])
+
+    def rows(self, recipe: Recipe) -> list[dict[str, Any]]:
+        """The rows of this key."""
+        made = []
+        for number, thread in enumerate(self._threads):
+            times = [t for t, _ in thread.events if t is not None]
+            first, last = (min(times), max(times)) if times else (None, None)
+            seqs = sorted({s for _, s in thread.events if s is not None})
+            name = self.key if len(self._threads) == 1 else f"{self.key}#{number}"
+            made.append(
+                {
+                    **thread.carried,
+                    "conversation": name,
+                    "messages": paired(thread.messages),
+                    "tools": orjson.dumps(thread.tools).decode() if thread.tools else None,
+                    "time": first,
+                    column_of(recipe.split["group"]): self.group,
+                    "__seqs": seqs,
+                    "__time": first,
+                    "__until": last,
+                    "__group": self.group,
+                    "__stratum": self.stratum,
+                    "__at": seqs[0] if seqs else None,
+                    LOST: orjson.dumps(thread.lost).decode() if thread.lost else None,
+                }
+            )
+        return made
+
+
+def _conversations(reader: pa.RecordBatchReader, losses: Losses) -> Iterator[_Conversation]:
+    """Group sorted events into conversations."""
+    names = reader.schema.names[_FIXED:]
+    current: _Conversation | None = None
+    for batch in reader:
+        for key, group, stratum, time, seq, data, *carry in zip(
+            *(c.to_pylist() for c in batch.columns), strict=True
+        ):
+            unread: Counter[str] = Counter()
+            found = sorted(chats(parsed(data), unread), key=lambda c: c.time)
+            for reason, count in unread.items():
+                losses.add(reason, count, f"seq {seq}" if seq is not None else None)
+            for chat in found:
+                own = key if key is not None else chat.trace
+                if current is None or current.key != own or own is None:
+                    if current is not None:
+                        yield current
+                    current = _Conversation(own, group if group is not None else own, stratum)
+                current.take(chat, (time, seq), dict(zip(names, carry, strict=True)))
+    if current is not None:
+        yield current
+
+
+def _begins(longer: list[Message], shorter: list[Message]) -> bool:
+    pairs = zip(longer, shorter, strict=False)
+    return len(longer) >= len(shorter) and all(
+        (a["role"], a["content"]) == (b["role"], b["content"]) for a, b in pairs
+    )
+
+
+def whole(sql: str, recipe: Recipe) -> str:
+    """SQL of conversations cut to their last answer; `__reason` says why one is left out.
+
+    `__lost` counts what a conversation is without, the messages after its last answer included.
+    """
+    system = recipe.shape["system"]
+    head = (
+        f"[{{'role': 'system', 'content': {text_of(system)}, 'name': NULL, 'tool_calls': NULL,"
+        f" 'tool_call_id': NULL}}::{TYPE}]"
+        if system
+        else f"[]::{TYPE}[]"
+    )
+    answer = (
+        "list_max(list_transform(messages, lambda m, i: CASE WHEN m.role = 'assistant'"
+        " AND len(coalesce(m.tool_calls, [])) = 0 AND coalesce(m.content, '') <> ''"
+        " THEN i ELSE 0 END))"
+    )
+    calls = (
+        "flatten(list_transform(list_filter(messages, lambda m: len(coalesce(m.tool_calls, []))"
+        " > 0), lambda m: m.tool_calls))"
+    )
+    results = "list_filter(messages, lambda m: m.role = 'tool')"
+    return f"""
+    SELECT * EXCLUDE (__answer, __length) REPLACE (
+            list_concat(CASE WHEN messages[1].role = 'system' THEN []::{TYPE}[] ELSE {head} END,
+                messages) AS messages,
+            CASE WHEN __length > len(messages) AND {REASON} IS NULL
+                THEN json_merge_patch(coalesce({LOST}, '{{}}')::JSON,
+                    json_object('trailing', __length - len(messages)))::VARCHAR
+                ELSE {LOST} END AS {LOST})
+    FROM (SELECT *, CASE
+            WHEN len(list_filter(messages, lambda m: m.role = 'user')) = 0 THEN 'no_user'
+            WHEN __answer = 0 THEN 'no_answer'
+            WHEN {_sorted(calls, "c.id")} <> {_sorted(results, "coalesce(c.tool_call_id, '?')")}
+                THEN 'broken_call' END AS {REASON}
+        FROM (SELECT * REPLACE (CASE WHEN __answer > 0 THEN messages[1:__answer]
+                    ELSE messages END AS messages)
+            FROM (SELECT *, {answer} AS __answer, len(messages) AS __length FROM ({sql}))))
+    """
+
+
+def _sorted(items: str, value: str) -> str:
+    """SQL of the distinct values of a list, in order."""
+    ids = f"list_sort(list_distinct(list_transform({items}, lambda c: {value})))"
+    return f"coalesce({ids}, []::VARCHAR[])"
+
+
+def _key(selection: Selection, recipe: Recipe) -> str:
+    return f"({selection.value(recipe.shape['by'], '[shape] by')})::VARCHAR"
+
+
+def _grouped(selection: Selection, recipe: Recipe) -> str:
+    group = recipe.split["group"] or recipe.shape["by"]
+    return f"({selection.value(group, '[split] group')})::VARCHAR"
+
+
+def _strata(selection: Selection, recipe: Recipe) -> str:
+    stratum = recipe.split["stratify"]
+    value = selection.value(stratum, "[split] stratify") if stratum else "NULL"
+    return f"({value})::VARCHAR"

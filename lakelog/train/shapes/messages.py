@@ -1,0 +1,348 @@
+"""One chat message out of any dialect: OpenAI, Anthropic, Gemini, Bedrock, LangChain, ShareGPT, ...
+
+`read` returns messages of one form: role, content (text), name, tool_calls (OpenAI's, arguments as
+JSON text) and tool_call_id. One message may become several, as a tool's result is a message of its
+own. Calls and results without an id have None; `paired` gives them one. In place of an image,
+audio, video or file stands `<image>` and so on. What is not kept is counted in `lost`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from lakelog.train.shapes.parts import (
+    BUILTIN,
+    CALL_IDS,
+    CALLS,
+    PART_FIELDS,
+    REASONING,
+    REPLIES,
+    Message,
+    are_parts,
+    as_text,
+    calls,
+    id_of,
+    is_calls,
+    kind_of,
+    listed,
+    parsed,
+    parsed_parts,
+    reply_of,
+)
+
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "instructions": "system",
+    "systemmessage": "system",
+    "user": "user",
+    "human": "user",
+    "customer": "user",
+    "humanmessage": "user",
+    "assistant": "assistant",
+    "ai": "assistant",
+    "bot": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "agent": "assistant",
+    "chatgpt": "assistant",
+    "aimessage": "assistant",
+    "aimessagechunk": "assistant",
+    "function_call": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "tool_result": "tool",
+    "tool-result": "tool",
+    "observation": "tool",
+    "toolmessage": "tool",
+    "functionmessage": "tool",
+}
+_READ = {
+    "role",
+    "from",
+    "content",
+    "value",
+    "text",
+    "parts",
+    "name",
+    "tool_calls",
+    "toolCalls",
+    "function_call",
+    "tool_call_id",
+    "toolCallId",
+    "additional_kwargs",
+    "refusal",
+    "audio",
+    "images",
+    "invalid_tool_calls",
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "tool_name",
+}
+_METADATA = {
+    "id",
+    "type",
+    "object",
+    "index",
+    "created",
+    "created_at",
+    "createdAt",
+    "timestamp",
+    "time",
+    "model",
+    "stop_reason",
+    "stop_sequence",
+    "finish_reason",
+    "finishReason",
+    "usage",
+    "status",
+    "usage_metadata",
+    "response_metadata",
+    "example",
+    "lc",
+    "cache_control",
+    "artifact",
+    "tool_call_chunks",
+    "chunk_position",
+    "container",
+    "event.name",
+    "uuid",
+}
+"""Fields about a message that are neither said nor shown to a model."""
+
+
+ITEMS = CALLS | REPLIES | REASONING | BUILTIN
+"""Items of OpenAI's Responses that stand beside messages, not in them."""
+
+
+def read(given: Any, lost: Counter[str]) -> list[Message]:
+    """Return the messages that something in any dialect is; count what they are without."""
+    if _is_pair(given):
+        given = {"role": given[0], "content": given[1]}
+    if not isinstance(given, dict):
+        lost["other_message"] += 1
+        return []
+    given = _unwrapped(given)
+    kind = str(given.get("type", ""))
+    if kind in ITEMS and "role" not in given:
+        return _Turns("assistant", None, lost).of([given])
+    named = given.get("role") or given.get("from") or given.get("type") or ""
+    role = ROLES.get(str(named).lower(), "")
+    if not role:
+        lost["other_message"] += 1
+        return []
+    return _message(given, role, lost)
+
+
+def _is_pair(given: Any) -> bool:
+    """Whether it is LangChain's short form of a message: its role and its text."""
+    return (
+        isinstance(given, (list, tuple))
+        and len(given) == 2
+        and all(isinstance(g, str) for g in given)
+        and given[0].lower() in ROLES
+    )
+
+
+def _unwrapped(given: dict[str, Any]) -> dict[str, Any]:
+    """Take a message out of what LangChain, spans and choices put around it."""
+    if given.get("type") == "constructor" and isinstance(given.get("kwargs"), dict):
+        name = str([*listed(given.get("id")), ""][-2:][0])
+        return {"type": name, **given["kwargs"], **_as_role(given["kwargs"], name)}
+    if isinstance(given.get("data"), dict) and str(given.get("type", "")).lower() in ROLES:
+        return {**given["data"], **_as_role(given["data"], str(given["type"]))}
+    message = parsed(given.get("message"))
+    if isinstance(message, dict):
+        return {"role": "assistant", **message}
+    return given
+
+
+def _as_role(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    return {} if fields.get("role") else {"role": name}
+
+
+def _message(given: dict[str, Any], role: str, lost: Counter[str]) -> list[Message]:
+    content = parsed_parts(given.get("content", given.get("value", given.get("text"))))
+    parts = given.get("parts", content if isinstance(content, list) else None)
+    answer_to = id_of(given, ("tool_call_id", "toolCallId"))
+    if role == "tool" and answer_to is None and isinstance(given.get("id"), str):
+        answer_to = given["id"]  # OpenTelemetry's tool messages name the call so
+    named = given.get("name") or given.get("tool_name")
+    turns = _Turns(role, named if isinstance(named, str) else None, lost, answer_to)
+    if isinstance(content, str) and str(given.get("from", given.get("role"))) == "function_call":
+        parts, content = [*_as_list(parsed(content))], None
+        turns.calls += calls(parts)
+        parts = []
+    elif isinstance(content, str) and role in ("assistant", "tool") and is_calls(content):
+        turns.role, parts = "assistant", []
+        turns.calls += calls(parsed(content))
+    if not isinstance(parts, list):
+        parts = [] if content is None else [as_text(content)]
+    for medium, field_name in (("audio", "audio"), ("image", "images")):
+        held = given.get(field_name)
+        for medium_part in _as_list(held) if held else []:
+            parts = [*parts, {"type": medium, "transcript": _transcript(medium_part)}]
+    if not parts and isinstance(given.get("refusal"), str):
+        parts = [given["refusal"]]
+    _count_fields(given, lost)
+    return turns.of(parts, _calls_beside(given))
+
+
+def _count_fields(given: dict[str, Any], lost: Counter[str]) -> None:
+    """Count what a message says of itself in fields that a row has no place for."""
+    for key in ("reasoning_content", "reasoning", "thinking"):
+        lost["reasoning"] += bool(given.get(key))
+    lost["builtin_call"] += len(listed(given.get("invalid_tool_calls")))
+    more = given.get("additional_kwargs")
+    fields = {**given, **(more if isinstance(more, dict) else {})}
+    known = _READ | _METADATA
+    other = (k for k, v in fields.items() if k not in known and v not in (None, "", [], {}, False))
+    lost["field"] += sum(not k.startswith(("gen_ai.", "llm.")) for k in other)
+
+
+def _calls_beside(given: dict[str, Any]) -> list[Message]:
+    """The calls that stand beside a message's content, the same ones once."""
+    more = given["additional_kwargs"] if isinstance(given.get("additional_kwargs"), dict) else {}
+    for holder in (given, more):
+        for key in ("tool_calls", "toolCalls", "function_call"):
+            if found := calls(parsed(holder.get(key))):
+                return found
+    return []
+
+
+def _transcript(part: Any) -> str | None:
+    return part.get("transcript") if isinstance(part, dict) else None
+
+
+@dataclass
+class _Turns:
+    """Makes messages of the parts of one: a tool's result ends what stands before it."""
+
+    role: str
+    name: str | None
+    lost: Counter[str]
+    answer_to: str | None = None
+    texts: list[str] = field(default_factory=list)
+    calls: list[Message] = field(default_factory=list)
+    made: list[Message] = field(default_factory=list)
+
+    def of(self, parts: list[Any], beside: list[Message] | None = None) -> list[Message]:
+        """Return the messages of the parts, and of the calls that stand beside them."""
+        for part in parts:
+            self._take(part)
+        known = {(c["id"], c["function"]["name"]) for c in self.calls if c["id"]}
+        self.calls += [c for c in beside or [] if (c["id"], c["function"]["name"]) not in known]
+        self._flush()
+        return self.made
+
+    def _take(self, part: Any) -> None:
+        if isinstance(part, str):
+            self.texts.append(part)
+            return
+        if not isinstance(part, dict):
+            self.lost["other_part"] += 1
+            return
+        kind, inner = kind_of(part)
+        if kind == "call":
+            self.calls += calls([inner])
+        elif kind == "invocation":
+            self.calls += calls([inner])
+            if reply_of(inner) is not None:
+                self._reply(inner)
+        elif kind == "reply":
+            self._reply(inner)
+        elif kind == "text":
+            self.texts.append(inner)
+            self.lost["field"] += sum(bool(part[key]) for key in part if key not in PART_FIELDS)
+        elif kind == "parts":
+            for one in inner:
+                self._take(one)
+        elif kind != "silent":
+            self._lose(kind, part)
+
+    def _lose(self, kind: str, part: dict[str, Any]) -> None:
+        self.lost[kind] += 1
+        if kind in ("image", "audio", "video", "file"):
+            self.texts.append(f"<{kind}>")
+            if isinstance(part.get("transcript"), str):
+                self.texts.append(part["transcript"])
+
+    def _reply(self, part: dict[str, Any]) -> None:
+        """Put a tool's result behind what was said before it."""
+        self._flush()
+        name = part.get("name") or part.get("toolName")
+        answer_to = id_of(part, CALL_IDS)
+        inner = _Turns("tool", name if isinstance(name, str) else None, self.lost, answer_to)
+        self.lost["tool_error"] += bool(part.get("is_error")) or part.get("status") == "error"
+        value = reply_of(part)
+        if are_parts(value):
+            for one in value:
+                inner._take(one)
+        else:
+            inner.texts.append(as_text("" if value is None else value))
+        content = "\n".join(filter(None, inner.texts))
+        self.made.append(_as_message("tool", content, inner.name, [], answer_to))
+
+    def _flush(self) -> None:
+        content = "\n".join(filter(None, self.texts))
+        if content or self.calls or (self.role == "tool" and self.answer_to):
+            named = None if self.calls and self.role == "tool" else self.answer_to
+            self.made.append(_as_message(self.role, content, self.name, self.calls, named))
+        self.texts, self.calls = [], []
+
+
+def _as_message(
+    role: str, content: str, name: str | None, made: list[Message], answer_to: str | None
+) -> Message:
+    shown = content if role == "tool" else content or None
+    return {
+        "role": role,
+        "content": shown,
+        "name": name,
+        "tool_calls": made or None,
+        "tool_call_id": answer_to,
+    }
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def paired(messages: list[Message]) -> list[Message]:
+    """Give every call an id, and every result without one that of the call it answers.
+
+    A result answers the first open call of its name, or of any name if it has none.
+    """
+    made: list[Message] = []
+    waiting: list[tuple[str, str]] = []
+    for place, message in enumerate(messages):
+        if message["tool_calls"]:
+            named = [
+                {**call, "id": call["id"] or f"call_{place}_{number}"}
+                for number, call in enumerate(message["tool_calls"])
+            ]
+            waiting += [(call["id"], call["function"]["name"]) for call in named]
+            message = {**message, "tool_calls": named}
+        elif message["role"] == "tool":
+            message = _answering(message, waiting)
+        made.append(message)
+    return made
+
+
+def _answering(message: Message, waiting: list[tuple[str, str]]) -> Message:
+    given, name = message["tool_call_id"], message["name"]
+    if given is None:
+        open_calls = [w for w in waiting if w[1] == name] or (waiting if name is None else [])
+        if open_calls:
+            call = open_calls[0]
+            waiting.remove(call)
+            return {**message, "tool_call_id": call[0]}
+        return message
+    for call in waiting:
+        if call[0] == given:
+            waiting.remove(call)
+            break
+    return message

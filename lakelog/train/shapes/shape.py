@@ -1,0 +1,131 @@
+"""From a selection to rows: every shape gives its columns and the hidden ones that splits need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import ExportRefused
+from lakelog.train.losses import Losses
+from lakelog.train.recipe import NEAR_DEFAULT, Recipe
+from lakelog.train.recipe_schema import TEXTUAL
+from lakelog.train.selection import Selection, column_of, quoted
+from lakelog.train.shapes import conversations, preferences, rows, windows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SQL = {
+    "events": rows.events,
+    "text": rows.text,
+    "classification": rows.classification,
+    "decision": windows.decision,
+    "sequence": windows.sequence,
+    "preference": preferences.preference,
+}
+_LOST = {
+    "text": rows.text_lost,
+    "classification": rows.classification_lost,
+    "decision": windows.decision_lost,
+    "sequence": windows.sequence_lost,
+    "preference": preferences.preference_lost,
+}
+_ORDERED = ("decision", "sequence", "messages")
+_BOOKKEEPING = ("seq", "ingested_at", "origin", "position")
+_BATCH = 32_768
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the columns of finished files are for; the manifest keeps it for later checks."""
+
+    content: tuple[str, ...]
+    near: str | None
+    threshold: float | None
+    shingle: int
+    group: str | None
+    time: str | None
+    until: str | None
+    label: str | None
+    text: str | None
+
+
+def shaped(selection: Selection, recipe: Recipe, losses: Losses) -> tuple[str | None, Any]:
+    """Return (SQL, None) over the lake, or (None, an Arrow reader of rows made already).
+
+    Events that a shape cannot read are counted in `losses`.
+    """
+    if recipe.kind in _ORDERED and selection.seq.startswith("NULL"):
+        raise ExportRefused(
+            f"[select] sql: {recipe.kind} needs the order of events; add the column seq to it"
+        )
+    if recipe.kind == "messages":
+        if recipe.shape["role"] is None or recipe.shape["content"] is None:
+            return None, conversations.understood(selection, recipe, losses)
+        return conversations.told(selection, recipe, losses), None
+    if recipe.kind in _LOST:
+        counted = selection.session.sql(_LOST[recipe.kind](selection, recipe), at=selection.digest)
+        for reason, count in zip(counted.columns, counted.fetchall()[0], strict=True):
+            losses.add(reason, count)
+    return _SQL[recipe.kind](selection, recipe), None
+
+
+def finished(sql: str, recipe: Recipe) -> str:
+    """Return SQL of rows as they shall be; only conversations need a last step."""
+    return conversations.whole(sql, recipe) if recipe.kind == "messages" else sql
+
+
+def reader(selection: Selection, sql: str) -> pa.RecordBatchReader:
+    """Run the SQL of a shape over the lake."""
+    return selection.session.sql(sql, at=selection.digest).to_arrow_reader(_BATCH)
+
+
+def roles(recipe: Recipe, columns: list[str]) -> Roles:
+    """Return what the columns of a shape are for."""
+    shape, exact = recipe.shape, recipe.dedupe["exact"]
+    content = {
+        "text": ["text"],
+        "classification": ["text"],
+        "messages": ["messages"],
+        "preference": ["prompt", "chosen", "rejected"],
+    }.get(recipe.kind) or [c for c in columns if c not in _BOOKKEEPING]
+    if isinstance(exact, list):
+        for name in exact:
+            if name not in columns:
+                raise ExportRefused(
+                    f"[dedupe] exact: no column {name!r}; there are {', '.join(columns)}"
+                )
+        content = exact
+    near, threshold = _near(recipe)
+    group = recipe.split["group"]
+    if recipe.kind in ("decision", "sequence") and group == shape["by"]:
+        group = "subject"
+    group = column_of(group) if group else None
+    fenced = recipe.split["before"] is not None
+    label = {"classification": "label", "sequence": "label", "decision": "outcome"}.get(
+        recipe.kind, shape["label"]
+    )
+    return Roles(
+        tuple(content),
+        near,
+        threshold,
+        recipe.dedupe["shingle"],
+        group if group in columns else None,
+        "time" if fenced and "time" in columns else None,
+        "label_time" if fenced and recipe.kind == "decision" else None,
+        label if label in columns else None,
+        "text" if recipe.kind in ("text", "classification") else shape["text"],
+    )
+
+
+def _near(recipe: Recipe) -> tuple[str | None, float | None]:
+    """SQL of the text that is compared, and the threshold; none where nothing is compared."""
+    near = recipe.dedupe["near"]
+    if near is False or (near is None and recipe.kind not in TEXTUAL):
+        return None, None
+    column = {
+        "messages": "array_to_string(list_transform(messages, lambda m: m.content), ' ')",
+        "preference": "concat_ws(' ', prompt, chosen)",
+        "events": quoted(recipe.shape["text"] or "message") + "::VARCHAR",
+    }.get(recipe.kind, "text")
+    return column, NEAR_DEFAULT if near is None else float(near)

@@ -1,0 +1,149 @@
+"""Shapes over the history of a subject: `decision` and `sequence`, as SQL.
+
+**Look-ahead rule.** A row of `decision` knows of its subject: as context the events before the
+decision, as outcome the first event of an outcome type after it and at most `window` later. Events
+are ordered by time and, at equal times, by seq; "before" and "after" are strict in that order. The
+label's time is that of the outcome, or the window's end where none came; nothing after it is read.
+A decision whose window reaches beyond the last event of the state, and that has no outcome yet, is
+not known: it is left out. So is the outcome of a later decision: if the next decision of the
+subject comes first, the outcome belongs to that one.
+"""
+
+from __future__ import annotations
+
+from lakelog.settings import span_us
+from lakelog.train.recipe import Recipe
+from lakelog.train.selection import Selection, column_of, quoted, text_of
+
+_COLUMNS = ("time", "type")
+
+
+def decision(selection: Selection, recipe: Recipe) -> str:
+    """Columns `subject, time, context, options, chosen, outcome, reward, label_time`."""
+    return _decision(selection, recipe)
+
+
+def decision_lost(selection: Selection, recipe: Recipe) -> str:
+    """SQL that counts, by reason, the decisions that are left out."""
+    return _decision(selection, recipe, is_counted=True)
+
+
+def _decision(selection: Selection, recipe: Recipe, is_counted: bool = False) -> str:
+    shape = recipe.shape
+    by = selection.value(shape["by"], "[shape] by")
+    for name in _COLUMNS:
+        selection.value(name, "[shape] decision")
+    span = f"INTERVAL {span_us(shape['window'])} MICROSECONDS"
+    outcomes = ", ".join(map(text_of, shape["outcome"]))
+    options = selection.json(shape["options"], "[shape] options")
+    chosen = selection.value(shape["chosen"], "[shape] chosen")
+    reward = selection.value(shape["reward"], "[shape] reward") if shape["reward"] else "NULL"
+    data = quoted("data") if "data" in selection.columns else "NULL"
+    keep = "".join(
+        f", {selection.value(n, '[shape] keep')} AS {quoted(n.rpartition('.')[2])}"
+        for n in shape["keep"]
+    )
+    kept = "".join(f", d.{quoted(n.rpartition('.')[2])}" for n in shape["keep"])
+    is_decision = f"type = {text_of(shape['decision'])}"
+    ctes = f"""
+    WITH base AS MATERIALIZED (
+        SELECT ({by})::VARCHAR AS subject, time::TIMESTAMPTZ AS time, type, {selection.seq} AS seq,
+            from_json({options}, '["VARCHAR"]') AS options, ({chosen})::VARCHAR AS chosen,
+            ({reward})::VARCHAR AS reward, {data}::VARCHAR AS data{keep}
+        FROM ({selection.sql})
+    ), told AS MATERIALIZED (
+        SELECT *,
+            list({{'time': time, 'type': type, 'data': data}}) OVER before AS context,
+            list(seq) OVER before AS seen,
+            lead(time) OVER (PARTITION BY subject, decides ORDER BY time, seq) AS next_time,
+            lead(seq) OVER (PARTITION BY subject, decides ORDER BY time, seq) AS next_seq
+        FROM (SELECT *, {is_decision} AS decides FROM base WHERE subject IS NOT NULL)
+        WINDOW before AS (PARTITION BY subject ORDER BY time, seq
+            ROWS BETWEEN {shape["history"]} PRECEDING AND 1 PRECEDING)
+    ), made AS (SELECT * FROM told WHERE decides),
+    ended AS (SELECT * FROM base WHERE type IN ({outcomes})),
+    joined AS (
+        SELECT d.subject, d.time, d.seq, min(row(o.time, o.seq)) AS first
+        FROM made d JOIN ended o ON o.subject = d.subject
+            AND o.time >= d.time AND o.time <= d.time + {span}
+        WHERE row(o.time, o.seq) > row(d.time, d.seq) AND NOT o.type = {text_of(shape["decision"])}
+            AND (d.next_time IS NULL OR row(o.time, o.seq) < row(d.next_time, d.next_seq))
+        GROUP BY d.subject, d.time, d.seq
+    ), horizon AS (SELECT max(time) AS last FROM base)
+    """
+    if is_counted:
+        return f"""{ctes}
+        SELECT (SELECT count(*) FROM base WHERE subject IS NULL AND {is_decision}) AS no_subject,
+            count(*) FILTER (d.chosen IS NULL) AS no_choice,
+            count(*) FILTER (d.chosen IS NOT NULL AND j.first IS NULL
+                AND d.time + {span} > horizon.last) AS no_outcome_yet
+        FROM made d LEFT JOIN joined j USING (subject, time, seq) CROSS JOIN horizon
+        """
+    return f"""{ctes}
+    SELECT d.subject, d.time, coalesce(d.context, []) AS context, d.options, d.chosen,
+        o.type AS outcome, o.reward, coalesce(o.time, d.time + {span}) AS label_time{kept},
+        list_concat(coalesce(d.seen, []), [d.seq], if(o.seq IS NULL, [], [o.seq]))::BIGINT[]
+            AS __seqs,
+        d.time AS __time, coalesce(o.time, d.time + {span}) AS __until,
+        {_group(recipe, "d")} AS __group, {_stratum(recipe, "o.type", "d")} AS __stratum,
+        d.seq::BIGINT AS __at
+    FROM made d LEFT JOIN joined j USING (subject, time, seq)
+        LEFT JOIN ended o ON o.subject = d.subject AND row(o.time, o.seq) = j.first
+        CROSS JOIN horizon
+    WHERE d.chosen IS NOT NULL AND (o.time IS NOT NULL OR d.time + {span} <= horizon.last)
+    ORDER BY d.time, d.seq
+    """
+
+
+def sequence(selection: Selection, recipe: Recipe) -> str:
+    """Columns `subject, time, history, label`: the tokens before, and the one that came next."""
+    shape = recipe.shape
+    by = selection.value(shape["by"], "[shape] by")
+    token = selection.value(shape["token"], "[shape] token")
+    length = shape["length"]
+    return f"""
+    WITH base AS (
+        SELECT ({by})::VARCHAR AS subject, {selection.time}::TIMESTAMPTZ AS time,
+            {selection.seq} AS seq, ({token})::VARCHAR AS token
+        FROM ({selection.sql})
+        WHERE ({by}) IS NOT NULL AND ({token}) IS NOT NULL
+    ), made AS (
+        SELECT subject, time, seq, token AS label,
+            list(token) OVER past AS history, list(seq) OVER past AS seen
+        FROM base
+        WINDOW past AS (PARTITION BY subject ORDER BY time, seq
+            ROWS BETWEEN {length} PRECEDING AND 1 PRECEDING)
+    )
+    SELECT subject, time, history, label, list_append(seen, seq)::BIGINT[] AS __seqs,
+        time AS __time, time AS __until, {_group(recipe, "made")} AS __group,
+        {_stratum(recipe, "label", "made")} AS __stratum, seq::BIGINT AS __at
+    FROM made WHERE history IS NOT NULL
+    ORDER BY time, seq
+    """
+
+
+def sequence_lost(selection: Selection, recipe: Recipe) -> str:
+    """SQL that counts, by reason, the events that are no label of a sequence."""
+    by = selection.value(recipe.shape["by"], "[shape] by")
+    token = selection.value(recipe.shape["token"], "[shape] token")
+    return f"""
+    SELECT count(*) FILTER (({by}) IS NULL) AS no_subject,
+        count(*) FILTER (({by}) IS NOT NULL AND ({token}) IS NULL) AS no_token,
+        count(DISTINCT ({by})::VARCHAR) FILTER (({token}) IS NOT NULL) AS no_history
+    FROM ({selection.sql})
+    """
+
+
+def _group(recipe: Recipe, table: str) -> str:
+    """The group: whose events belong together, unless the recipe groups by a kept column."""
+    group = recipe.split["group"]
+    own = group in (None, recipe.shape["by"], "subject")
+    return f"{table}.subject" if own else f"({table}.{quoted(column_of(group))})::VARCHAR"
+
+
+def _stratum(recipe: Recipe, label: str, table: str) -> str:
+    stratum = recipe.split["stratify"]
+    if stratum is None:
+        return "NULL::VARCHAR"
+    own = {"outcome": label, "label": label, "chosen": f"{table}.chosen"}
+    return own.get(stratum, f"{table}.{quoted(stratum)}::VARCHAR")

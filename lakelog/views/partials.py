@@ -1,0 +1,198 @@
+"""Pieces: merged partials of sets of segments, kept in cache/views/<state>/<name>.piece.
+
+    8 bytes    "LKV1", crc32 of the header
+    4 bytes    u32, length of the header
+    header     JSON: state, cover {segment: [rows, first seq, last seq, [segments it was made
+               from]]}, columns [[name, type]], digest (SHA-256 of the body)
+    body       Parquet
+
+A piece is named by what it covers, so any snapshot that holds those segments can use it, on any
+branch. It names its state too, for another one may have the same columns. The directory is
+derived: a piece that is missing, damaged or not in its place is computed anew, and the oldest go
+when the directory outgrows its limit. Types that Parquet would change are not kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.store import disk
+from lakelog.store.paths import Layout
+from lakelog.views.layers import Builder, Shape, Table
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+_HEAD = struct.Struct("<4sII")
+_MAGIC = b"LKV1"
+_ENDING = ".piece"
+_LOSSY = ("UHUGEINT", "VARIANT", "UNION", "MAP", "ENUM", "BIT", "TIME WITH", "INTERVAL", "GEOMETRY")
+Cover = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file: which segments it covers, and where its body begins."""
+
+    path: str
+    cover: Cover
+    columns: tuple[tuple[str, str], ...]
+    digest: str
+    start: int
+
+    @property
+    def events(self) -> int:
+        """Rows of the segments covered."""
+        return sum(int(info[0]) for info in self.cover.values())
+
+
+class Pieces:
+    """The pieces of one lake. A reader of several processes needs no lock: files appear whole."""
+
+    def __init__(self, layout: Layout, bytes_max: int) -> None:
+        self._root, self._bytes_max = f"{layout.cache}/views", bytes_max
+        self._known: dict[tuple[str, int], Piece | None] = {}
+
+    def of(self, state: str, shape: Shape) -> list[Piece]:
+        """The intact pieces of a state, those of the most events first."""
+        found = []
+        try:
+            names = disk.listing(f"{self._root}/{state}")
+        except OSError:  # something else is in the way: then nothing is kept
+            names = []
+        for name in names:
+            if name.endswith(_ENDING) and not name.startswith(disk.TEMPORARY):
+                piece = self._piece(state, f"{self._root}/{state}/{name}")
+                if piece is not None and piece.columns == shape.columns:
+                    found.append(piece)
+        return sorted(found, key=lambda piece: piece.events, reverse=True)
+
+    def load(
+        self, builder: Builder, cursor: duckdb.DuckDBPyConnection, piece: Piece, shape: Shape
+    ) -> Table | None:
+        """Bring a piece into the engine; None, and the file gone, if it is not as written."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            body = memoryview(disk.read(piece.path))[piece.start :]
+            if hashlib.sha256(body).hexdigest() != piece.digest:
+                raise ValueError("damaged")
+            rows = pq.read_table(pa.BufferReader(pa.py_buffer(body)))
+        except (OSError, ValueError, pa.ArrowException):
+            self.forget(piece)
+            return None
+        cursor.register("lakelog_piece", rows)
+        try:
+            return builder.table(cursor, shape.rows("FROM lakelog_piece"))
+        finally:
+            cursor.unregister("lakelog_piece")
+
+    def save(
+        self, state: str, cover: Cover, shape: Shape, cursor: duckdb.DuckDBPyConnection, query: str
+    ) -> None:
+        """Keep the rows of a query; a full or read-only disk only costs the next reader time."""
+        if any(word in kind for _, kind in shape.columns for word in _LOSSY):
+            return
+        if any("HUGEINT" in kind and kind != "HUGEINT" for _, kind in shape.columns):
+            return
+        listed = ", ".join(
+            f'"{n}"::DECIMAL(38,0) AS "{n}"' if kind == "HUGEINT" else f'"{n}"'
+            for n, kind in shape.columns
+        )
+        body = _parquet(cursor.sql(f"SELECT {listed} FROM ({query}\n)").to_arrow_table())
+        header = orjson.dumps(
+            {
+                "state": state,
+                "cover": cover,
+                "columns": shape.columns,
+                "digest": hashlib.sha256(body).hexdigest(),
+            }
+        )
+        head = _HEAD.pack(_MAGIC, zlib.crc32(header), len(header))
+        name = hashlib.sha256("".join(sorted(cover)).encode()).hexdigest()[:32]
+        path = f"{self._root}/{state}/{name}{_ENDING}"
+        with contextlib.suppress(OSError):
+            disk.make_dirs(os.path.dirname(path))
+            disk.replace_whole(path, b"".join((head, header, body)), sync=False)
+            self._trim(path)
+
+    def replace(self, state: str, shape: Shape, cover: Cover) -> None:
+        """Remove the pieces that are but a small part of one that was written."""
+        events = sum(info[0] for info in cover.values())
+        for piece in self.of(state, shape):
+            if piece.events * 4 < events and piece.cover.keys() <= cover.keys():
+                self.forget(piece)
+
+    def forget(self, piece: Piece) -> None:
+        """Remove a piece."""
+        with contextlib.suppress(OSError):
+            disk.unlink(piece.path)
+
+    def _piece(self, state: str, path: str) -> Piece | None:
+        try:
+            status = os.stat(path)
+        except OSError:
+            return None
+        key = path, status.st_mtime_ns ^ status.st_size
+        if key not in self._known:
+            if len(self._known) > 4096:
+                self._known.clear()
+            self._known[key] = self._header(state, path)
+        return self._known[key]
+
+    def _header(self, state: str, path: str) -> Piece | None:
+        """Read what a file says of itself; one that is damaged or another state's is removed."""
+        try:
+            with open(path, "rb") as file:
+                magic, crc, size = _HEAD.unpack(file.read(_HEAD.size))
+                header = file.read(size)
+            if magic != _MAGIC or zlib.crc32(header) != crc:
+                raise ValueError("damaged")
+            said = orjson.loads(header)
+            if said["state"] != state:
+                raise ValueError("of another state")
+            columns = tuple((str(n), str(kind)) for n, kind in said["columns"])
+            return Piece(path, said["cover"], columns, said["digest"], _HEAD.size + size)
+        except (OSError, ValueError, KeyError, TypeError, struct.error):
+            with contextlib.suppress(OSError):
+                disk.unlink(path)
+            return None
+
+    def _trim(self, newest: str) -> None:
+        """Let the oldest files go until the directory is within its limit."""
+        files = []
+        for state in disk.listing(self._root):
+            names: list[str] = []
+            with contextlib.suppress(NotADirectoryError):  # a stray file
+                names = disk.listing(f"{self._root}/{state}")
+            for name in names:
+                path = f"{self._root}/{state}/{name}"
+                with contextlib.suppress(OSError):
+                    status = os.stat(path)
+                    files.append((status.st_mtime_ns, status.st_size, path))
+        total = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if total <= self._bytes_max:
+                break
+            if path != newest:
+                disk.unlink(path)
+                total -= size
+
+
+def _parquet(rows: pa.Table) -> bytes:
+    import pyarrow.parquet as pq
+
+    out = io.BytesIO()
+    pq.write_table(rows, out, compression="zstd", compression_level=1, row_group_size=1 << 17)
+    return out.getvalue()
