@@ -37,7 +37,7 @@ PER_MOVE = 250
 QUIET: dict[str, object] = {"seal": "never"}
 """Settings of lakes whose sealing is timed: no process starts beside."""
 _CYCLE = 100
-_MAKERS = "manifest segment document layout refs idrun wal marks"
+_MAKERS = "manifest segment document paths refs identity_run wal verified_files"
 
 
 def segmented(count: int, per_move: int = PER_MOVE) -> Path:
@@ -74,7 +74,7 @@ def with_ids(root: Path, count: int) -> None:
         for size in run_sizes(count):
             high = random.integers(0, 2**64, size, dtype=np.uint64)
             low = random.integers(0, 2**32, size, dtype=np.uint32)
-            run = identity_run.write(store.layout, high, low, disk.random_hex())
+            run = identity_run.write(store.paths, high, low, disk.random_hex())
             publish(store, "main", lambda *_, run=run: Change("seal", ids_add=(run,)))
 
 
@@ -107,11 +107,11 @@ def make_segments(store: Store, first: int, count: int) -> Iterator[Entry]:
         for name in ("time", "ingested_at"):
             table = table.set_column(table.schema.get_field_index(name), name, column)
         entry = segment.write(
-            store.layout, table, kind="events", order="arrival", commit=disk.random_hex()
+            store.paths, table, kind="events", layout="arrival", commit=disk.random_hex()
         )
-        marked.append((entry["key"], store.layout.object("segments", entry["key"])))
+        marked.append((entry["key"], store.paths.object("segments", entry["key"])))
         yield entry
-    store.marks.add_all(marked)
+    store.verified.add_all(marked)
 
 
 @cache
@@ -121,8 +121,8 @@ def template() -> pa.Table:
     text = b"\n".join(lines) + b"\n"
     payload = zstandard.ZstdCompressor().compress(text)
     frame = wal.Frame("0" * 32, 0, len(lines), 0, 0, 0, len(text), payload)
-    layout = bootstrap.Layout(str(measure.WORK / "template"))
-    return rows_module.events(connect(layout, DEFAULTS), [frame]).combine_chunks()
+    paths = bootstrap.Paths(str(measure.WORK / "template"))
+    return rows_module.events(connect(paths, DEFAULTS), [frame]).combine_chunks()
 
 
 def batches(count: int, size: int, **more: Any) -> Iterator[list[gen.Event]]:
@@ -162,10 +162,10 @@ def copy(source: Path, target: Path) -> Path:
     """Copy a kept lake, synced, its segments marked as verified like those of the original."""
     shutil.copytree(source, target)
     store = bootstrap.load(str(target))
-    disk.unlink(store.layout.marks)
+    disk.unlink(store.paths.verified)
     state = store.manifests.load(store.refs.head("main").move.snapshot)
     keys = [e["key"] for e in store.manifests.entries(state)]
-    store.marks.add_all([(key, store.layout.object("segments", key)) for key in keys])
+    store.verified.add_all([(key, store.paths.object("segments", key)) for key in keys])
     os.sync()
     return target
 

@@ -37,7 +37,7 @@ def resident():
 """
 _HELD = f"""
 import gc, pyarrow, pyarrow.compute, numpy, pytz, lakelog
-import lakelog.analyze.oosviews, lakelog.store.rows, lakelog.store.tail, lakelog.store.compact
+import lakelog.compat.oos_views, lakelog.store.rows, lakelog.store.tail, lakelog.store.compact
 {_FIVE}{_RESIDENT}
 before = resident()
 views = lakelog.get_views(sys.argv[1], now="{_NOW}")

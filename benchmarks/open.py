@@ -9,7 +9,7 @@ from benchmarks import gen, lakes
 from benchmarks.history import FEW
 from benchmarks.measure import Child, Scale, child, directory, interleave
 from benchmarks.report import Row, Target
-from lakelog.store.paths import Layout
+from lakelog.store.paths import Paths
 
 COUNT = """
 import lakelog
@@ -68,7 +68,7 @@ def hour(scale: Scale) -> list[Row]:
     query, expected = hour_query(scale.many, minutes)
     with directory() as root:
         lake = lakes.copy(lakes.segmented(scale.many), root / "lake")
-        marks = Path(Layout(str(lake)).marks)
+        marks = Path(Paths(str(lake)).verified)
         held = marks.read_bytes()
 
         def cold() -> Child:

@@ -144,7 +144,7 @@ def _planted(count: int, vocabulary: int) -> tuple[Any, list[tuple[int, int]]]:
 
 def leaks(scale: Scale) -> list[Row]:
     """Planted leaks of every kind, all found; clean sets raise none."""
-    from tests import test_train_leaks as planting
+    from tests.support import planted_leaks as planting
     from tests.support import trainsets
 
     many = 200 if scale.bulk >= 1_000_000 else 8
@@ -188,7 +188,7 @@ def leaks(scale: Scale) -> list[Row]:
 
 def _sets(root: Path) -> Path:
     from tests.support import trainsets
-    from tests.test_train_leaks import FENCE
+    from tests.support.leaky_sets import FENCE
 
     with trainsets.lake_of(root / "lake", trainsets.notes(400, 120)) as lake:
         made = trainsets.recipe("text", NOTES, shape={"keep": ["level"]}, split=FENCE)
@@ -258,7 +258,7 @@ def rebuilds(scale: Scale) -> list[Row]:
 
 def lookahead(scale: Scale) -> list[Row]:
     """Random histories of decisions against a plain reading of the rule."""
-    from tests import test_train_shapes as histories
+    from tests.support import decision_histories as histories
     from tests.support.trainsets import lake_of, recipe, rows
 
     wanted_cases = 10_000 if scale.bulk >= 1_000_000 else 200

@@ -54,8 +54,8 @@ def watched(scale: Scale) -> list[Row]:
         store = lakes.new(root / "lake")
         end = _month(store, int(scale.watched_days * _DAY))
         for what, later in (("running", 0), ("a day after", 25 * 3_600), ("", 50 * 3_600)):
-            done = child(_COLLECT, store.layout.root, str(end + later * 1_000_000))
-            files, beyond, segments = _weigh(Path(store.layout.root))
+            done = child(_COLLECT, store.paths.root, str(end + later * 1_000_000))
+            files, beyond, segments = _weigh(Path(store.paths.root))
             rows += [
                 Row(f"watch, gc {what}: files", "", [files]),
                 Row(f"watch, gc {what}: segments", "", [segments]),
@@ -108,7 +108,7 @@ def _compacted(store: Store, now: int) -> None:
         seq = [group[0]["seq"][0], group[-1]["seq"][1]]
         made |= {"layout": "sorted", "time": time, "seq": seq}
         made |= {"from": [entry["key"] for entry in group]}
-        change = Change("compact", entries=(*map(manifest.removal, group), made))
+        change = Change("compact", entries=(*map(manifest.tombstone, group), made))
         publish(store, "main", lambda *_, change=change: change)
     run_maintenance(store, "main")
 
@@ -116,7 +116,7 @@ def _compacted(store: Store, now: int) -> None:
 def _fresh(store: Store, now: int, rows: int) -> Entry:
     """Make the entry of a segment of so many rows, and an empty file in its place."""
     entry = _entry(0) | {"bytes": 60 * rows, "events": rows, "time": [now - 900_000, now]}
-    os.close(disk.create(store.layout.object("segments", entry["key"])))
+    os.close(disk.create(store.paths.object("segments", entry["key"])))
     return entry
 
 
@@ -218,7 +218,7 @@ def _turned_over(store: Store, count: int) -> manifest.Manifest:
         fresh = [_entry(first + n) for n in range(_STEP // 2 if len(live) >= _LIVE else _STEP)]
         old, live = live[: len(live) + len(fresh) - _LIVE], [*live, *fresh][-_LIVE:]
         for change in (
-            Change("compact", entries=(*map(manifest.removal, old), *fresh)),
+            Change("compact", entries=(*map(manifest.tombstone, old), *fresh)),
             Change("maintain", merge_pages=True),
         ):
             state = store.manifests.write(grow(store, state, change, disk.random_hex(), first))
@@ -238,7 +238,7 @@ def history(count: int) -> Path:
             for number, entry in enumerate(_entries(store, count)):
                 change = Change("seal", entries=(entry,))
                 if len(live) >= _TOGETHER:
-                    change = Change("compact", entries=(*map(manifest.removal, live), entry))
+                    change = Change("compact", entries=(*map(manifest.tombstone, live), entry))
                     live.clear()
                 else:
                     live.append(entry)
@@ -252,7 +252,7 @@ def history(count: int) -> Path:
 def _entries(store: Store, count: int) -> Iterator[Entry]:
     for number in range(count):
         entry = _entry(number)
-        os.close(disk.create(store.layout.object("segments", entry["key"])))
+        os.close(disk.create(store.paths.object("segments", entry["key"])))
         yield entry
 
 

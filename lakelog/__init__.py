@@ -14,7 +14,7 @@ from lakelog.errors import Damaged, LakelogError
 from lakelog.fields import Event
 from lakelog.lake import Lake, open
 from lakelog.lazy import Lazy
-from lakelog.pinned import View
+from lakelog.pinned import PinnedLake
 from lakelog.settings import Settings
 from lakelog.store.writer import Receipt
 
@@ -34,11 +34,11 @@ __all__ = [
     "Event",
     "Lake",
     "LakelogError",
+    "PinnedLake",
     "Receipt",
     "Relation",
     "Settings",
     "Snapshot",
-    "View",
     "__version__",
     "connect",
     "dedupe",

@@ -34,7 +34,7 @@ from lakelog.errors import InvalidName, LakelogError, QueryFailed, UnknownRef
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from lakelog.pinned import View
+    from lakelog.pinned import PinnedLake
 
 apilevel = "2.0"
 threadsafety = 1
@@ -160,7 +160,7 @@ class Connection:
     InternalError, ProgrammingError = InternalError, ProgrammingError
     NotSupportedError = NotSupportedError
 
-    def __init__(self, lake: lakes.Lake, source: lakes.Lake | View) -> None:
+    def __init__(self, lake: lakes.Lake, source: lakes.Lake | PinnedLake) -> None:
         self._lake, self._source = lake, source
         self._is_closed = False
 

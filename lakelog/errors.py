@@ -100,7 +100,7 @@ class NothingToUndo(LakelogError):
     """Raised by undo on a branch without a rollback, snapshot or other user move."""
 
 
-class Outdated(LakelogError):
+class StalePlan(LakelogError):
     """Raised when a removal was planned on a state that the branch has left: plan it again."""
 
 
@@ -120,7 +120,7 @@ class OutcomeUnknown(LakelogError):
     """Raised when a publish may or may not have happened; every file is kept, look at the log."""
 
 
-class Outlived(LakelogError):
+class StaleFiles(LakelogError):
     """Raised when files written for a publish are gone, or so old that gc may take them."""
 
 
@@ -132,7 +132,7 @@ class WriterClosed(LakeClosed):
     """Raised by append on a closed lake: open it again."""
 
 
-class Reentered(LakelogError):
+class ReentrantAppend(LakelogError):
     """Raised by append in a signal handler that interrupts an append of its own thread, which it
     would wait for: nothing was stored, append after the handler has returned."""
 

@@ -15,7 +15,7 @@ from lakelog.event import encode, plain
 from lakelog.exact import parse_value
 from lakelog.fields import Event, Events
 from lakelog.lazy import Lazy
-from lakelog.pinned import View
+from lakelog.pinned import PinnedLake
 from lakelog.settings import Settings, parse, span_us, to_dict
 from lakelog.store import bootstrap, disk, wal
 from lakelog.store.bootstrap import Store
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lakelog.export import export
-    from lakelog.export.tables import Exported
+    from lakelog.export.tables import ExportResult
     from lakelog.ingest import ingest
     from lakelog.query import behaviour, follow, frames
     from lakelog.query.relation import Relation
     from lakelog.repair import repair, verify
+    from lakelog.repair.outcome import RepairOutcome
     from lakelog.store import compact, gc, history, hotcopy, resolve, retention, seal, stats
     from lakelog.store.refs import Head, Tag
     from lakelog.views import tables
@@ -42,6 +43,7 @@ else:
         Lazy(f"lakelog.store.{name}")
         for name in "compact gc history hotcopy resolve retention seal stats".split()
     )
+    pa = Lazy("pyarrow")
 
 Progress = Callable[[int, int], None]
 Path = str | os.PathLike[str]
@@ -85,7 +87,7 @@ class Lake:
     @property
     def path(self) -> str:
         """The lake's directory."""
-        return self.store.layout.root
+        return self.store.paths.root
 
     def append(self, events: Events, *, dedupe: str | None = None) -> Receipt:
         """Store one event or many; durable when this returns.
@@ -185,7 +187,7 @@ class Lake:
         partition_by: Sequence[str] = (),
         shard_rows: int = 1_000_000,
         progress: Callable[[int], None] | None = None,
-    ) -> Exported:
+    ) -> ExportResult:
         """Write the rows of a query, a table or a view to files: see `lakelog export --help`.
 
         `out` is a file (.parquet .csv .jsonl .arrow, .csv.gz, .jsonl.zst) or a directory of shards
@@ -214,7 +216,7 @@ class Lake:
         follower.last(0)
         while True:
             for part in follower.more():
-                if not isinstance(part, follow.Rewound):
+                if not isinstance(part, follow.BranchRewound):
                     yield from part.to_pylist()
             time.sleep(pause)
 
@@ -222,10 +224,10 @@ class Lake:
         """Number of events, live ones included."""
         return self._session.count()
 
-    def at(self, ref: str) -> View:
+    def at(self, ref: str) -> PinnedLake:
         """A read-only view of a tag, branch, snapshot id, `@move`, or time."""
         digest = resolve.resolve(self.store, self.branch_name, str(ref))
-        return View(self.store, self.branch_name, self._session, digest)
+        return PinnedLake(self.store, self.branch_name, self._session, digest)
 
     def explain(self, query: str, params: Any = None) -> tuple[int, int]:
         """Return (segments the query opens, segments of the branch)."""
@@ -302,11 +304,11 @@ class Lake:
         digest = resolve.resolve(self.store, self.branch_name, ref)
         return verify.verify_snapshot(self.store, digest, progress)
 
-    def repair(self, copy: str | None = None) -> repair.Repaired:
+    def repair(self, copy: str | None = None) -> RepairOutcome:
         """Set damaged files aside, or fetch them from the lake at `copy`; list what is lost."""
         return repair.repair(self.store, self._session.connect, copy)
 
-    def backup(self, to: Path, progress: Progress | None = None) -> hotcopy.Copied:
+    def backup(self, to: Path, progress: Progress | None = None) -> hotcopy.HotCopy:
         """Copy this lake, in use as it is, to a directory; again, only what is new.
 
         Raises AlreadyExists where something else is there, Damaged, OSError.
@@ -318,7 +320,7 @@ class Lake:
         self.settle()
         return compact.compact(self.store, self.branch_name, progress)
 
-    def retention(self, older_than: str, *, apply: bool = False) -> retention.Retained:
+    def retention(self, older_than: str, *, apply: bool = False) -> retention.RetentionResult:
         """Remove events older than a span such as `30d`; without `apply` only say which."""
         line = disk.now_us() - span_us(older_than)
         if not apply:
@@ -327,7 +329,7 @@ class Lake:
         connect = self._session.connect
         return retention.apply(self.store, self.branch_name, line, connect)
 
-    def gc(self, *, dry_run: bool = False, progress: Progress | None = None) -> gc.Collected:
+    def gc(self, *, dry_run: bool = False, progress: Progress | None = None) -> gc.GcResult:
         """Delete what no ref reaches and the grace has passed for. Raises GcRefused."""
         return gc.gc(self.store, dry_run=dry_run, progress=progress)
 
@@ -378,8 +380,6 @@ def _as_list(events: Any) -> list[Any]:
 
 def _arrow_rows(stream: Any) -> Iterator[dict[str, Any]]:
     """Rows of an Arrow stream as events; nulls are left out, JSON text in `data` is JSON."""
-    import pyarrow as pa
-
     for batch in pa.RecordBatchReader.from_stream(stream):
         fields = [f.with_type(_in_micros(pa, f.type)) for f in batch.schema]
         for row in batch.cast(pa.schema(fields), safe=False).to_pylist():

@@ -1,6 +1,7 @@
 """Modules that load when first used, so that a program which only appends stays light.
 
-A room behind a Lazy name is still imported for the type checker, and so under the import law.
+A module of ours behind a Lazy name is imported for the type checker all the same, and so under the
+import law; numpy, pyarrow and DuckDB, which take a quarter of a second, are behind one everywhere.
 """
 
 from __future__ import annotations
@@ -8,19 +9,24 @@ from __future__ import annotations
 import importlib
 import threading
 import time
+from types import ModuleType
 from typing import Any
 
 _PATIENCE = 10.0
 
 
 class Lazy:
-    """Stands for a module of ours; the first attribute asked for loads it."""
+    """Stands for a module; the first attribute asked for loads it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._module: ModuleType | None = None
 
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(importlib.import_module(self._name), attribute)
+        # Kept only once it is whole: sys.modules also names modules that a thread still executes.
+        module = self._module or importlib.import_module(self._name)
+        self._module = module
+        return getattr(module, attribute)
 
 
 def wait_for_imports() -> None:

@@ -12,7 +12,7 @@ from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
     from lakelog.export import export
-    from lakelog.export.tables import Exported
+    from lakelog.export.tables import ExportResult
     from lakelog.query import frames
     from lakelog.query.relation import Relation
     from lakelog.store import history, stats
@@ -22,7 +22,7 @@ else:
     history, stats = Lazy("lakelog.store.history"), Lazy("lakelog.store.stats")
 
 
-class View:
+class PinnedLake:
     """One past state of a branch. `id` is the snapshot's 64 hex digits."""
 
     def __init__(self, store: Store, branch: str, session: Tables, digest: str) -> None:
@@ -43,7 +43,7 @@ class View:
         partition_by: Sequence[str] = (),
         shard_rows: int = 1_000_000,
         progress: Callable[[int], None] | None = None,
-    ) -> Exported:
+    ) -> ExportResult:
         """Write rows of this state to files; see `Lake.export`."""
         scope = frames.scope_of(sys._getframe(1))
         return export.export(
@@ -73,4 +73,4 @@ class View:
         return stats.measure(self._store, self._branch, tail, self.id)
 
     def __repr__(self) -> str:
-        return f"View({self._store.layout.root!r}, {self.id[:12]!r})"
+        return f"View({self._store.paths.root!r}, {self.id[:12]!r})"

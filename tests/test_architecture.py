@@ -18,7 +18,8 @@ from types import SimpleNamespace
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.tree import ROOT
+
 OWN = "lakelog"
 
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`

@@ -391,7 +391,7 @@ def test_damage_is_operational(lake: lakelog.Lake) -> None:
     (entry,) = lake.store.manifests.entries(
         lake.store.manifests.load(lake.at("main").snapshot().id)
     )
-    path = lake.store.layout.object("segments", entry["key"])
+    path = lake.store.paths.object("segments", entry["key"])
     with open(path, "r+b") as file:
         file.truncate(100)
     with (

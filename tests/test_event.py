@@ -27,7 +27,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import encode, from_micros, parse_line, parse_time, to_micros
 from lakelog.settings import DEFAULTS
 from lakelog.store import connection, rows, wal
-from lakelog.store.paths import Layout
+from lakelog.store.paths import Paths
 
 COLUMNS = "time type category source subject level message data id".split()
 MakeLake = Callable[..., lakelog.Lake]
@@ -36,7 +36,7 @@ MakeLake = Callable[..., lakelog.Lake]
 @functools.cache
 def engine_for_rows() -> Any:
     """One database for all the tests that turn a frame into rows."""
-    return connection.connect(Layout("/nowhere"), DEFAULTS)
+    return connection.connect(Paths("/nowhere"), DEFAULTS)
 
 
 def row(event: Any) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.tree import ROOT
+
 UNREACHABLE = re.compile(
     r"No matching distribution|Could not find a version|NewConnectionError|ConnectTimeout"
     r"|Name or service not known|Temporary failure in name resolution|Network is unreachable"

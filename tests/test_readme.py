@@ -12,8 +12,8 @@ import pytest
 
 import lakelog
 from tests.support import pages
+from tests.support.tree import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 INDEX = ROOT / "docs" / "index.md"
 GUIDES = sorted(set((ROOT / "docs").glob("*.md")) - {INDEX})

@@ -11,8 +11,8 @@ import pytest
 
 from lakelog.errors import InvalidEvent
 from lakelog.exact import parse_value
+from tests.support.tree import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 HOUSE_WORDS = re.compile(
     r"\btaken in\b|\btakes? (?:\w+ )?in\b|\blet go\b|\banew\b|\bmade a(?: new)? lake\b"
     r"|\bcreated the projection\b|\bthat lakelog brings\b|\btold by\b"

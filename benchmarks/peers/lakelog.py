@@ -84,7 +84,7 @@ class Peer:
         """Bytes of the newest state: without the segments that only older ones have."""
         store = self.lake.store
         state = store.manifests.load(store.refs.head("main").move.snapshot)
-        return self.size() - files.size(store.layout.root + "/segments") + state.totals.bytes
+        return self.size() - files.size(store.paths.root + "/segments") + state.totals.bytes
 
     def train(self, out: str) -> None:
         """Export a training set: redacted by every rule, each row once, split by subject."""

@@ -22,13 +22,17 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
-from lakelog.pinned import View
+from lakelog.lazy import Lazy
+from lakelog.pinned import PinnedLake
 from lakelog.query.keys import Key, key_of
 from lakelog.store import compact, disk, row_removal
 from lakelog.store.sql import identifier
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
 
 By = str | Sequence[str]
 KEEP = ("first", "last")
@@ -58,7 +62,9 @@ class Plan:
         return len(self.seqs)
 
 
-def duplicates(lake: Lake | View, by: By, limit: int | None = None, *, nulls: bool = False) -> Any:
+def duplicates(
+    lake: Lake | PinnedLake, by: By, limit: int | None = None, *, nulls: bool = False
+) -> Any:
     """Return each key that is there more than once: its values, `events`, `first` and `last`
     time, some of its `sources`, and from how many `origins` (files, writers) it came."""
     key = key_of(by, nulls)
@@ -75,17 +81,17 @@ def duplicates(lake: Lake | View, by: By, limit: int | None = None, *, nulls: bo
         ORDER BY events DESC, first, {groups}{most}""")
 
 
-def first(lake: Lake | View, by: By) -> Any:
+def first(lake: Lake | PinnedLake, by: By) -> Any:
     """Return the earliest event of each key."""
     return _one_of_each(lake, by, _ORDER)
 
 
-def last(lake: Lake | View, by: By) -> Any:
+def last(lake: Lake | PinnedLake, by: By) -> Any:
     """Return the event with the latest time of each key."""
     return _one_of_each(lake, by, _BACK)
 
 
-def latest(lake: Lake | View, by: By) -> Any:
+def latest(lake: Lake | PinnedLake, by: By) -> Any:
     """Return the event of each key that was stored last, whatever time it names."""
     return _one_of_each(lake, by, _STORED)
 
@@ -131,8 +137,6 @@ def plan(lake: Lake, by: By, keep: str = "first", *, nulls: bool = False) -> Pla
 
 def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Any:
     """Return the rows of a plan, by seq. Raises DamagedSegment."""
-    import pyarrow as pa
-
     state = lake.store.manifests.load(chosen.snapshot)
     seqs = chosen.seqs[:limit]
     entries = [e for e, _ in row_removal.holding(lake.store.manifests.entries(state), seqs)]
@@ -149,13 +153,13 @@ def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Any:
 
 def apply(
     lake: Lake, chosen: Plan, progress: compact.Progress | None = None
-) -> row_removal.Removed:
+) -> row_removal.RowRemoval:
     """Take exactly the rows of a plan off the branch; events that came since are kept.
 
     Raises Outdated if the branch was rewound, or some of the rows are gone, since it was planned.
     """
     if not len(chosen):
-        return row_removal.Removed(0, 0, 0)
+        return row_removal.RowRemoval(0, 0, 0)
     names = ",".join(chosen.by)
     note = {
         "add": "artifact",
@@ -184,7 +188,7 @@ def _twice(key: Key) -> str:
     return f"SELECT {key.hash} AS h FROM events WHERE {key.given} GROUP BY 1 HAVING count(*) > 1"
 
 
-def _one_of_each(lake: Lake | View, by: By, order: str) -> Any:
+def _one_of_each(lake: Lake | PinnedLake, by: By, order: str) -> Any:
     key = key_of(by)
     return lake.sql(
         f"SELECT * FROM events WHERE {key.given}"

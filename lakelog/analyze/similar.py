@@ -11,7 +11,7 @@ from typing import Any
 
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
-from lakelog.pinned import View
+from lakelog.pinned import PinnedLake
 from lakelog.query.keys import part_of
 from lakelog.store.sql import literal
 
@@ -26,7 +26,7 @@ _MASKS = (
 
 
 def similar(
-    lake: Lake | View, field: str = "message", threshold: float = 0.8, limit: int = 50
+    lake: Lake | PinnedLake, field: str = "message", threshold: float = 0.8, limit: int = 50
 ) -> list[dict[str, Any]]:
     """Return groups of near-duplicates of a column or field of data, the largest first.
 

@@ -38,11 +38,11 @@ _SUFFIX_MAX = 40
 Stop = Callable[[], bool]
 
 
-class Changed(OSError):
+class FileChanged(OSError):
     """A file was rewritten or cut while it was copied; a later try may go well."""
 
 
-class Stopped(Exception):
+class CopyStopped(Exception):
     """Whoever copies was told to end."""
 
 
@@ -85,7 +85,7 @@ class Backup:
 
 
 @dataclass(frozen=True)
-class Copied:
+class VerifiedCopy:
     """A verified copy that has no name yet: where it is, and what it was made of."""
 
     path: str
@@ -116,11 +116,11 @@ def name_of(name: str, made: int, ordinal: int, packed: bool) -> str:
     return f"{made_name}.copy" if made_name.endswith(DOCUMENT) else made_name
 
 
-def copy(path: str, folder: str, packed: bool, stop: Stop) -> Copied:
+def copy(path: str, folder: str, packed: bool, stop: Stop) -> VerifiedCopy:
     """Copy a regular file to a temporary name in `folder`, and verify it by reading it again.
 
-    A file that only grows is copied as far as it was long at the start. Raises Changed if it was
-    rewritten meanwhile, OSError, Stopped.
+    A file that only grows is copied as far as it was long at the start. Raises FileChanged if it
+    was rewritten meanwhile, OSError, CopyStopped.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -128,11 +128,11 @@ def copy(path: str, folder: str, packed: bool, stop: Stop) -> Copied:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "it is not a regular file", path)
-            with contextlib.suppress(Changed):
+            with contextlib.suppress(FileChanged):
                 return _copy(fd, status, folder, packed, stop)
     finally:
         os.close(fd)
-    raise Changed(errno.EAGAIN, "it changed while it was copied", path)
+    raise FileChanged(errno.EAGAIN, "it changed while it was copied", path)
 
 
 def contents(path: str, packed: bool) -> Iterator[bytes]:
@@ -151,7 +151,7 @@ def fault_of(backup: Backup, stop: Stop = lambda: False) -> str:
     return _fault(backup.path, backup.packed, backup.sha256, backup.size, stop)
 
 
-def _copy(fd: int, status: os.stat_result, folder: str, packed: bool, stop: Stop) -> Copied:
+def _copy(fd: int, status: os.stat_result, folder: str, packed: bool, stop: Stop) -> VerifiedCopy:
     packed = packed and not compression(os.pread(fd, MAGIC_MAX, 0))
     digest = hashlib.sha256()
     read = _pieces(fd, status.st_size, digest, stop)
@@ -164,7 +164,7 @@ def _copy(fd: int, status: os.stat_result, folder: str, packed: bool, stop: Stop
             for _ in _pieces(fd, status.st_size, again, stop):
                 pass
             if again.digest() != digest.digest():
-                raise Changed(errno.EAGAIN, "it changed while it was copied")
+                raise FileChanged(errno.EAGAIN, "it changed while it was copied")
         fault = _fault(made, packed, digest.hexdigest(), status.st_size, stop)
         if fault:
             raise OSError(errno.EIO, f"the copy is not what was written: {fault}", made)
@@ -172,18 +172,18 @@ def _copy(fd: int, status: os.stat_result, folder: str, packed: bool, stop: Stop
     except BaseException:
         disk.unlink(made)
         raise
-    return Copied(made, digest.hexdigest(), status.st_size, packed, status)
+    return VerifiedCopy(made, digest.hexdigest(), status.st_size, packed, status)
 
 
 def _pieces(fd: int, size: int, digest: Any, stop: Stop) -> Iterator[bytes]:
-    """Yield the first `size` bytes of an open file, hashing them. Raises Changed, Stopped."""
+    """Yield the first `size` bytes of an open file, hashing them. Raises as `copy` does."""
     at = 0
     while at < size:
         if stop():
-            raise Stopped
+            raise CopyStopped
         piece = os.pread(fd, min(size - at, _PIECE), at)
         if not piece:
-            raise Changed(errno.EAGAIN, "it was truncated while it was copied")
+            raise FileChanged(errno.EAGAIN, "it was truncated while it was copied")
         digest.update(piece)
         at += len(piece)
         yield piece
@@ -201,7 +201,7 @@ def _fault(path: str, packed: bool, sha256: str, size: int, stop: Stop) -> str:
     try:
         for piece in contents(path, packed):
             if stop():
-                raise Stopped
+                raise CopyStopped
             digest.update(piece)
             length += len(piece)
             if length > size:
@@ -229,7 +229,7 @@ def _halves(name: str) -> tuple[str, str]:
     return stem, suffix
 
 
-def described(copied: Copied, path: str, source: str, number: int, made: int) -> Backup:
+def described(copied: VerifiedCopy, path: str, source: str, number: int, made: int) -> Backup:
     """Return what is known of a copy that is to be called `path`."""
     status = copied.status
     return Backup(

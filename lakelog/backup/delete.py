@@ -25,7 +25,7 @@ from lakelog.ingest.cursors import Cursor, CursorIndex
 from lakelog.ingest.identity import of_inode
 from lakelog.ingest.lease import lease
 from lakelog.ingest.rotation import is_rotated
-from lakelog.ingest.scan import Seen
+from lakelog.ingest.scan import FileState
 from lakelog.ingest.source import Source
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
@@ -35,7 +35,7 @@ QUIET = 10.0
 _PIECE = 1 << 22
 
 
-def is_finished(seen: Seen, now: float, after: float | None) -> bool:
+def is_finished(seen: FileState, now: float, after: float | None) -> bool:
     """Whether nobody should write to a file any more: its name is that of a rotated or packed file
     and it was left alone for a while, or it was left alone for `after` seconds."""
     quiet = now - seen.mtime_ns / 1e9
@@ -57,7 +57,7 @@ def covering(store: Store, branch: str, path: str, label: str | None) -> Cursor 
 
 
 def remove(
-    store: Store, branch: str, seen: Seen, kept: Backup, *, label: str | None, stop: Stop
+    store: Store, branch: str, seen: FileState, kept: Backup, *, label: str | None, stop: Stop
 ) -> str:
     """Remove a finished file; return "" if it is gone, else why it stays.
 
@@ -105,7 +105,7 @@ def _digest(fd: int, stop: Stop) -> str:
     digest, at = hashlib.sha256(), 0
     while piece := os.pread(fd, _PIECE, at):
         if stop():
-            raise copy.Stopped
+            raise copy.CopyStopped
         digest.update(piece)
         at += len(piece)
     return digest.hexdigest()

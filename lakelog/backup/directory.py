@@ -22,7 +22,7 @@ _WORDS = b"lakelog keeps backups here; what is below is never taken in as input\
 
 
 @dataclass
-class Listed:
+class DirectoryListing:
     """What a directory holds: backups in the order they were made; documents that are damaged,
     with the reason; copies without a document, which lakelog did not make, or did not finish."""
 
@@ -31,16 +31,16 @@ class Listed:
     strangers: list[str] = field(default_factory=list)
 
 
-class Shelf:
+class BackupDirectory:
     """The backups below one directory."""
 
     def __init__(self, root: str) -> None:
         self.root = os.path.abspath(root)
         self._read: dict[str, Backup] = {}
 
-    def look(self) -> Listed:
+    def look(self) -> DirectoryListing:
         """Look through the directory; a document is read once. Raises OSError."""
-        found, documents, copies = Listed(), set[str](), set[str]()
+        found, documents, copies = DirectoryListing(), set[str](), set[str]()
         for folder, _, names in os.walk(self.root, onerror=_refuse):
             for name in names:
                 if not name.startswith("."):
@@ -142,7 +142,7 @@ class Shelf:
                         disk.unlink(other)
             disk.unlink(path)
 
-    def _name(self, copied: copy.Copied, folder: str, name: str, made: int) -> str:
+    def _name(self, copied: copy.VerifiedCopy, folder: str, name: str, made: int) -> str:
         """Give a copy the first name that is free; return the path."""
         ordinal = 0
         while True:
@@ -160,7 +160,7 @@ def _refuse(error: OSError) -> None:
         raise error
 
 
-def copies_of(shelves: list[Shelf], source: str, keys: set[str]) -> Iterator[str]:
+def copies_of(shelves: list[BackupDirectory], source: str, keys: set[str]) -> Iterator[str]:
     """Yield the paths of verified copies of a file, the newest first.
 
     They are known by the path it had, or by the keys of its cursor.

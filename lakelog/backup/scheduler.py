@@ -24,14 +24,14 @@ import orjson
 
 from lakelog import bookkeeping
 from lakelog.backup import delete
-from lakelog.backup.copy import Backup, Changed, Stopped
-from lakelog.backup.directory import Shelf
+from lakelog.backup.copy import Backup, CopyStopped, FileChanged
+from lakelog.backup.directory import BackupDirectory
 from lakelog.backup.expiry import expired
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.ingest.cursors import CursorIndex, printable
 from lakelog.ingest.exclusions import MARK
 from lakelog.ingest.identity import locate
-from lakelog.ingest.scan import Scan, Seen
+from lakelog.ingest.scan import FileState, Scan
 from lakelog.ingest.source import Source
 from lakelog.store import disk
 
@@ -50,7 +50,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class BackupPlan:
     """How files are backed up: where, how often (s), which stay, and what becomes of the files."""
 
     directory: str
@@ -63,23 +63,23 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class _Known:
+class _FileRound:
     """A file as the last round saw it, whether that left nothing to do, and when (monotonic) it is
     worth a look again: if it was settled only if it changed."""
 
-    seen: Seen
+    seen: FileState
     settled: bool
     ready: float
 
 
-class Rounds:
+class BackupScheduler:
     """Backs up the files of a watcher; call it with each scan, and close it at the end."""
 
     def __init__(
         self,
         lake: Lake,
         roots: list[str],
-        plan: Plan,
+        plan: BackupPlan,
         *,
         label: str | None = None,
         say: Say | None = None,
@@ -87,12 +87,12 @@ class Rounds:
         self._lake, self._plan, self._label = lake, plan, label
         self._roots = [os.path.abspath(root) for root in roots]
         self._say = say or (lambda text: None)
-        self._shelf = Shelf(plan.directory)
+        self._shelf = BackupDirectory(plan.directory)
         _refuse_nested(self._shelf.root, self._roots)
         self._told: dict[str, str] = {}
         self._stop = threading.Event()
         self._next = self._swept = 0.0
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _FileRound] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="lakelog-backup")
         self._running: Future[None] | None = None
         self.made = self.removed = self.expired = 0
@@ -120,7 +120,7 @@ class Rounds:
                     self._shelf.sweep()
                     self._swept = time.monotonic() + SWEEP
                 self._round(found)
-        except Stopped:
+        except CopyStopped:
             return
         except Exception as error:  # a thread that died of it would be missed by nobody
             self._complain(root, _reason(error, root))
@@ -162,7 +162,7 @@ class Rounds:
         newest: dict[str, Backup] = {b.raw: b for b in there}
         alike = {(b.device, b.inode, b.size, b.mtime_ns): b for b in there}
         number, full = max((b.number for b in there), default=0), ""
-        known: dict[str, _Known] = {}
+        known: dict[str, _FileRound] = {}
         for path, seen in found.files.items():
             last = newest.get(os.fsencode(path).hex())
             same = alike.get((seen.device, seen.inode, seen.size, seen.mtime_ns))
@@ -178,7 +178,7 @@ class Rounds:
             if same is not None and self._plan.remove:
                 settled = self._remove(seen, same)
             pause = wait if settled else max(min(wait, CHECK), 0)
-            known[path] = _Known(seen, settled, time.monotonic() + pause)
+            known[path] = _FileRound(seen, settled, time.monotonic() + pause)
         self._known = known
         if number > max((b.number for b in there), default=0):
             self._expire(self._shelf.look().backups, found)
@@ -187,7 +187,7 @@ class Rounds:
         else:
             self._heal(self._shelf.root)
 
-    def _wait(self, seen: Seen, last: Backup | None) -> float:
+    def _wait(self, seen: FileState, last: Backup | None) -> float:
         """Seconds until a file may be backed up again; a last time in the future means nothing,
         for then the clock was set."""
         if last is None or delete.is_finished(seen, time.time(), None):
@@ -195,7 +195,7 @@ class Rounds:
         since = (disk.now_us() - last.made) / 1e6
         return self._plan.interval - since if since >= 0 else 0.0
 
-    def _back_up(self, seen: Seen, number: int) -> Backup | None:
+    def _back_up(self, seen: FileState, number: int) -> Backup | None:
         try:
             cursor = self._cursor(seen.path)
             made = self._shelf.put(
@@ -206,7 +206,7 @@ class Rounds:
                 stop=self._stop.is_set,
                 cursor=cursor,
             )
-        except Changed as error:
+        except FileChanged as error:
             self._complain(seen.path, f"not backed up: {error.strerror}")
             return None
         except OSError as error:
@@ -233,7 +233,7 @@ class Rounds:
             cursor = locate(source, CursorIndex(entries), self._label)
         return (cursor.key, cursor.bytes) if cursor else ("", 0)
 
-    def _remove(self, seen: Seen, kept: Backup) -> bool:
+    def _remove(self, seen: FileState, kept: Backup) -> bool:
         """Remove a file if that may be; return whether there is nothing to come back for."""
         after = self._plan.remove_after
         if not delete.is_finished(seen, time.time(), after):
@@ -299,9 +299,9 @@ class Rounds:
             self._lake.append(event)
 
 
-def shelves(lake: Lake) -> list[Shelf]:
+def shelves(lake: Lake) -> list[BackupDirectory]:
     """The directories of backups of this lake's files that are there, the last one used first."""
-    found = [Shelf(root) for root in _known(lake)]
+    found = [BackupDirectory(root) for root in _known(lake)]
     return [shelf for shelf in found if disk.exists(f"{shelf.root}/{MARK}")]
 
 
@@ -310,12 +310,12 @@ def remember(lake: Lake, root: str) -> None:
     roots = [root, *(other for other in _known(lake) if other != root)]
     data = orjson.dumps([os.fsencode(path).hex() for path in roots])
     with contextlib.suppress(OSError):
-        disk.replace_whole(f"{lake.store.layout.cache}/{_SHELVES}", data, sync=False)
+        disk.replace_whole(f"{lake.store.paths.cache}/{_SHELVES}", data, sync=False)
 
 
 def _known(lake: Lake) -> list[str]:
     try:
-        known = orjson.loads(disk.read(f"{lake.store.layout.cache}/{_SHELVES}"))
+        known = orjson.loads(disk.read(f"{lake.store.paths.cache}/{_SHELVES}"))
         return [os.fsdecode(bytes.fromhex(raw)) for raw in known]
     except (FileNotFoundError, TypeError, ValueError):
         return []

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lakelog.backup.directory import Shelf, copies_of
+from lakelog.backup.directory import BackupDirectory, copies_of
 from lakelog.backup.scheduler import shelves
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
@@ -79,7 +79,7 @@ def audit(
     cannot be read, because nothing is proven for its lines then.
     """
     with app.open() as lake, app.progress("auditing", "files") as progress:
-        places = [*map(Shelf, folders), *shelves(lake)]
+        places = [*map(BackupDirectory, folders), *shelves(lake)]
         done = auditing.audit(
             lake.store,
             lake.branch_name,

@@ -14,9 +14,9 @@ import click
 
 from lakelog.backup import copy as copies
 from lakelog.backup.copy import Backup
-from lakelog.backup.directory import Listed, Shelf
+from lakelog.backup.directory import BackupDirectory, DirectoryListing
 from lakelog.backup.restore import restore
-from lakelog.backup.scheduler import INTERVAL, KEEP, Plan, shelves
+from lakelog.backup.scheduler import INTERVAL, KEEP, BackupPlan, shelves
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import Target, emit, with_output
@@ -64,7 +64,7 @@ def with_backups(command: Callable[..., Any]) -> Callable[..., Any]:
             after = span_us(remove_after) / 1e6 if remove_after else None
             remove = remove_processed or after is not None
             keep = backup_keep or None
-            plan = Plan(backup_dir, backup_interval, keep, age, backup_zstd, remove, after)
+            plan = BackupPlan(backup_dir, backup_interval, keep, age, backup_zstd, remove, after)
         elif remove_processed or remove_after or backup_age or backup_zstd:
             raise click.UsageError("there are no backups without --backup-dir DIR")
         return command(*args, plan=plan, **rest)
@@ -114,7 +114,7 @@ _OPTIONS = [
 ]
 
 
-def words_of(plan: Plan | None) -> list[str]:
+def words_of(plan: BackupPlan | None) -> list[str]:
     """Return the options that a plan was made of."""
     if plan is None:
         return []
@@ -202,10 +202,10 @@ def record(one: Backup) -> dict[str, Any]:
     }
 
 
-def _found(app: App, folders: tuple[str, ...]) -> Listed:
+def _found(app: App, folders: tuple[str, ...]) -> DirectoryListing:
     """What is in the directories given, or in those that the lake knows."""
     if folders:
-        chosen = [Shelf(folder) for folder in folders]
+        chosen = [BackupDirectory(folder) for folder in folders]
         for shelf in chosen:
             os.stat(shelf.root)
     else:
@@ -215,7 +215,7 @@ def _found(app: App, folders: tuple[str, ...]) -> Listed:
             raise click.ClickException(
                 "no backups are known: watch with --backup-dir DIR, or name it"
             )
-    whole = Listed()
+    whole = DirectoryListing()
     for shelf in chosen:
         part = shelf.look()
         whole.backups += part.backups
@@ -230,7 +230,7 @@ def _is_of(one: Backup, name: str) -> bool:
     return path in (one.path, one.origin) or name in (one.source, printable(one.path))
 
 
-def _newest(found: Listed, name: str) -> Backup:
+def _newest(found: DirectoryListing, name: str) -> Backup:
     """The newest backup of a name. Raises ClickException."""
     chosen = [b for b in found.backups if _is_of(b, name)]
     if not chosen:
@@ -250,7 +250,9 @@ def _restore(app: App, chosen: list[Backup], to: str | None, force: bool, target
         emit(of_records(done), target)
 
 
-def _verify(app: App, found: Listed, chosen: list[Backup], named: bool, target: Target) -> None:
+def _verify(
+    app: App, found: DirectoryListing, chosen: list[Backup], named: bool, target: Target
+) -> None:
     rows = []
     with app.progress("verifying", "backups") as progress:
         for number, one in enumerate(chosen):
@@ -286,7 +288,7 @@ def _row(one: Backup) -> dict[str, Any]:
     }
 
 
-def _others(found: Listed) -> str:
+def _others(found: DirectoryListing) -> str:
     """A word on copies that have no document."""
     count = len(found.strangers)
     return f"; {many(count, 'other file')} without metadata" if count else ""

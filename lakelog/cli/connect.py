@@ -14,7 +14,7 @@ from lakelog.export.values import clock, dumps
 from lakelog.lake import Lake
 from lakelog.store import sql
 from lakelog.store.manifest import Entry, Manifest
-from lakelog.store.paths import Layout
+from lakelog.store.paths import Paths
 from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 
 _TYPES = {
@@ -83,7 +83,7 @@ def script(lake: Lake, state: Manifest, ref: str | None = None) -> str:
     entries = lake.store.manifests.entries(state)
     name = f", {ref}" if ref else ""
     views = [
-        f"CREATE OR REPLACE VIEW {kind} AS\n{view(lake.store.layout, kind, entries)};\n"
+        f"CREATE OR REPLACE VIEW {kind} AS\n{view(lake.store.paths, kind, entries)};\n"
         for kind in ("events", "quarantine")
     ]
     notes = [
@@ -98,11 +98,11 @@ def script(lake: Lake, state: Manifest, ref: str | None = None) -> str:
 def files(lake: Lake, state: Manifest) -> list[str]:
     """Return the Parquet files that hold the events of a state, and nothing else."""
     entries = lake.store.manifests.entries(state)
-    layout = lake.store.layout
-    return [layout.object("segments", e["key"]) for e in entries if e["kind"] == "events"]
+    paths = lake.store.paths
+    return [paths.object("segments", e["key"]) for e in entries if e["kind"] == "events"]
 
 
-def view(layout: Layout, kind: str, entries: list[Entry]) -> str:
+def view(paths: Paths, kind: str, entries: list[Entry]) -> str:
     """Return the SELECT over a state's segments of one kind; seq is as lakelog gives it."""
     columns = EVENT_COLUMNS if kind == "events" else QUARANTINE_COLUMNS
     listed = ", ".join(columns)
@@ -111,7 +111,7 @@ def view(layout: Layout, kind: str, entries: list[Entry]) -> str:
         group = [e for e in entries if e["kind"] == kind and e["layout"] == order]
         if not group:
             continue
-        names = [layout.object("segments", e["key"]) for e in group]
+        names = [paths.object("segments", e["key"]) for e in group]
         seq, options = "", list[str]()
         if kind == "events":
             seq = ", seq"

@@ -36,7 +36,7 @@ from lakelog.ingest.preview import Outcome, Preview, preview
 from lakelog.level import severity
 from lakelog.settings import DEFAULTS
 from lakelog.store import connection
-from lakelog.store.paths import Layout
+from lakelog.store.paths import Paths
 
 _LINES = 5
 _NAMES = 14
@@ -147,7 +147,7 @@ def test_format(
     with tempfile.TemporaryDirectory() as scratch:
         found = preview(
             file,
-            lambda: connection.connect(Layout(scratch), DEFAULTS),
+            lambda: connection.connect(Paths(scratch), DEFAULTS),
             formats=own,
             asked=asked,
             label=source,

@@ -26,7 +26,7 @@ from lakelog import lake as lakes
 from lakelog.cli import sample
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.terminal import Progress, has_colour, many, paint, width
-from lakelog.store.paths import Layout
+from lakelog.store.paths import Paths
 
 WRITERS = 4
 EVENTS = 60_000
@@ -187,7 +187,7 @@ class Tour:
         copy = f"{self._room}/copy"
         shutil.copytree(self._path, copy)
         segments = sorted(
-            Path(Layout(copy).root, "segments").rglob("*.parquet"), key=lambda p: p.stat().st_size
+            Path(Paths(copy).root, "segments").rglob("*.parquet"), key=lambda p: p.stat().st_size
         )
         data = bytearray(segments[-1].read_bytes())
         data[len(data) // 2] ^= 1

@@ -95,7 +95,7 @@ def lake_checks(path: str, branch: str) -> Iterator[Check]:
     except (LakelogError, OSError) as error:
         yield Check("lake", FAILED, exits.words_of(error))
         return
-    yield Check("lake", OK, f"{store.layout.root} opens")
+    yield Check("lake", OK, f"{store.paths.root} opens")
     for name, look in _LOOKS.items():
         try:
             yield from (Check(name, state, words) for state, words in look(store, branch))
@@ -107,7 +107,7 @@ Found = Iterator[tuple[str, str]]
 
 
 def _disk(store: Store, _: str) -> Found:
-    root = store.layout.root
+    root = store.paths.root
     if os.access(root, os.W_OK):
         bootstrap.probe(root)
         yield OK, "link refuses a taken name, flock excludes"
@@ -126,7 +126,7 @@ def _head(store: Store, branch: str) -> Found:
 
 
 def _waiting(store: Store, branch: str) -> Found:
-    pending = Tail(store.layout, store.refs, branch).collect()
+    pending = Tail(store.paths, store.refs, branch).collect()
     groups = pending.files.values()
     torn = [group[-1] for group in groups if group[-1].torn and not disk.is_locked(group[-1].path)]
     words = f"{many(pending.events, 'event')}, {size(pending.bytes)}, wait to be published"
@@ -142,7 +142,7 @@ def _waiting(store: Store, branch: str) -> Found:
 
 
 def _kept(store: Store, _: str) -> Found:
-    cut, aside = disk.listing(store.layout.cut), disk.listing(store.layout.aside)
+    cut, aside = disk.listing(store.paths.cut), disk.listing(store.paths.aside)
     if cut:
         yield WARNING, f"{many(len(cut), 'torn frame')} of dead writers, saved in cache/cut"
     if aside:
@@ -156,7 +156,7 @@ def _hints(store: Store, _: str) -> Found:
     for branch in store.refs.all_branches():
         with contextlib.suppress(FileNotFoundError):
             try:
-                document.decode(disk.read(store.layout.hint(branch)))
+                document.decode(disk.read(store.paths.hint(branch)))
             except document.NotIntact:
                 bad.append(branch)
     yield (

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from lakelog.backup.scheduler import INTERVAL, Plan
+from lakelog.backup.scheduler import INTERVAL, BackupPlan
 from lakelog.cli.app import App, verb
 from lakelog.cli.input_formats import with_pattern
 from lakelog.cli.watch import follow
@@ -75,5 +75,5 @@ def dump(
     if redis_url is not None:
         app.say(NO_REDIS)
     disk.make_dirs(os.path.abspath(logs_dir))
-    plan = Plan(backup_dir, backup_interval)
+    plan = BackupPlan(backup_dir, backup_interval)
     follow(app, [logs_dir], patterns=patterns, plan=plan, form=form, once=once)

@@ -20,7 +20,7 @@ from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm, many, size, width
 from lakelog.errors import Damaged
 from lakelog.export.values import clock, micros
-from lakelog.repair.repair import Repaired
+from lakelog.repair.outcome import RepairOutcome
 from lakelog.repair.repair import repair as repair_store
 from lakelog.repair.verify import Problem, Report, open_for_check, verify_snapshot
 from lakelog.repair.verify import verify as verify_store
@@ -28,9 +28,9 @@ from lakelog.settings import span_us
 from lakelog.store import connection, hotcopy
 from lakelog.store.bootstrap import Store, load
 from lakelog.store.compact import Compaction
-from lakelog.store.gc import Collected
+from lakelog.store.gc import GcResult
 from lakelog.store.resolve import resolve
-from lakelog.store.retention import Retained
+from lakelog.store.retention import RetentionResult
 
 _LISTED_MAX = 50
 
@@ -238,14 +238,14 @@ def report_record(store: Store, report: Report) -> dict[str, Any]:
 
 def _repaired(
     store: Store, first: Problem | None, report: Report, copy: str | None, yes: bool
-) -> Repaired:
+) -> RepairOutcome:
     if copy is not None and not os.path.isfile(os.path.join(copy, "lakelog.json")):
         raise click.UsageError(f"{copy} is not a lake")
     files = many(len({p.path for p in report.problems}), "file")
     source = f"fetch {files} from {copy}, or set them aside" if copy else f"set {files} aside"
     if not confirm(f"{source}; events in them may be lost?", yes):
         raise click.ClickException("nothing was changed")
-    connect = functools.partial(connection.connect, store.layout, store.settings)
+    connect = functools.partial(connection.connect, store.paths, store.settings)
     return repair_store(store, connect, copy, first)
 
 
@@ -271,7 +271,7 @@ def _problem_line(store: Store, problem: Problem) -> str:
     return f"{where}{at}: {cell(problem.reason)}{note}"
 
 
-def _repair_lines(store: Store, outcome: Repaired, copy: str | None) -> Iterator[str]:
+def _repair_lines(store: Store, outcome: RepairOutcome, copy: str | None) -> Iterator[str]:
     """What an operator reads: the verdict first, what to do next last."""
     after = outcome.after
     if after is not None and not after.intact:
@@ -296,7 +296,7 @@ def _repair_lines(store: Store, outcome: Repaired, copy: str | None) -> Iterator
         yield from _report_lines(store, after)
 
 
-def _next_steps(outcome: Repaired, copy: str | None) -> Iterator[str]:
+def _next_steps(outcome: RepairOutcome, copy: str | None) -> Iterator[str]:
     if outcome.after is not None and not outcome.after.intact:
         yield "close the writers of the files named below, then run `lakelog repair` again"
     lost = "\n".join(outcome.lost)
@@ -323,7 +323,7 @@ def _wrapped(line: str) -> str:
 
 
 def _inside(store: Store, path: str) -> str:
-    root = store.layout.root
+    root = store.paths.root
     return os.path.relpath(path, root) if path.startswith(f"{root}/") else path
 
 
@@ -338,7 +338,7 @@ def _emit_compaction(done: Compaction, target: Target) -> None:
     emit_record(dataclasses.asdict(done), target, lambda: f"{_compacted(done)}\n")
 
 
-def _collected(done: Collected, grace: int) -> list[str]:
+def _collected(done: GcResult, grace: int) -> list[str]:
     would = "would delete" if done.dry_run else "deleted"
     lines = [f"{would} {many(done.deleted, 'file')}, {size(done.bytes)}"]
     if not done.deleted:
@@ -354,7 +354,7 @@ def _collected(done: Collected, grace: int) -> list[str]:
     return lines + names[:_LISTED_MAX]
 
 
-def _retained(app: App, done: Retained, apply: bool) -> str:
+def _retained(app: App, done: RetentionResult, apply: bool) -> str:
     line = clock(done.before)
     if not done.events:
         return f"no event of {app.branch} is older than {line}"
@@ -364,5 +364,5 @@ def _retained(app: App, done: Retained, apply: bool) -> str:
     return f"{_up_to(done)} of {app.branch} before {line}{again}"
 
 
-def _up_to(done: Retained) -> str:
+def _up_to(done: RetentionResult) -> str:
     return f"{'' if done.exact else 'up to '}{many(done.events, 'event')}"

@@ -15,7 +15,7 @@ from lakelog.cli.render import terminal
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.waiting import Waiting
-from lakelog.cli.shell.statements import Asker, Statement
+from lakelog.cli.shell.statements import Statement, StatementRunner
 from lakelog.export.formats import BINARY
 from lakelog.lazy import Lazy
 
@@ -78,7 +78,7 @@ def sql(
         shell.start(app, at, values, target.format)
         return
     text = _query(query, path)
-    with app.open() as lake, Asker(lake.store, lake.branch_name) as asker:
+    with app.open() as lake, StatementRunner(lake.store, lake.branch_name) as asker:
         digest = lake.at(at).id if at else None
         statements = asker.statements(text)
         _check(statements, values, explain)
@@ -132,7 +132,7 @@ def _check(statements: list[Statement], values: dict[str, Any], explain: bool) -
 
 def _answer(
     app: App,
-    asker: Asker,
+    asker: StatementRunner,
     statements: list[Statement],
     values: dict[str, Any],
     digest: str | None,

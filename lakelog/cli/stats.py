@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,9 +15,16 @@ from lakelog.cli.render.tables import Count, Share, cell
 from lakelog.cli.render.terminal import many, size, width
 from lakelog.export.formats import of_records
 from lakelog.export.values import clock, micros
+from lakelog.lazy import Lazy
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import Layout
+from lakelog.store.paths import Paths
 from lakelog.store.stats import Stats
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+else:
+    pq = Lazy("pyarrow.parquet")
+
 
 _SHOWN = {"type": 10, "source": 5, "level": 6}
 _BARS = 20
@@ -122,7 +129,7 @@ def column_sizes(store: Store, found: Stats) -> list[dict[str, Any]]:
     live = [e for e in store.manifests.entries(state) if e["kind"] == "events"]
     sizes: dict[str, int] = {}
     for entry in live:
-        for name, count in _columns_of(store.layout, entry["key"]):
+        for name, count in _columns_of(store.paths, entry["key"]):
             sizes[name] = sizes.get(name, 0) + count
     sizes["footers and headers"] = sum(e["bytes"] for e in live) - sum(sizes.values())
     sizes = dict(sorted(sizes.items(), key=lambda pair: -pair[1]))
@@ -139,10 +146,8 @@ def column_sizes(store: Store, found: Stats) -> list[dict[str, Any]]:
     ]
 
 
-def _columns_of(layout: Layout, digest: str) -> Iterator[tuple[str, int]]:
-    import pyarrow.parquet as pq
-
-    meta = pq.read_metadata(layout.object("segments", digest))
+def _columns_of(paths: Paths, digest: str) -> Iterator[tuple[str, int]]:
+    meta = pq.read_metadata(paths.object("segments", digest))
     for group in range(meta.num_row_groups):
         for place in range(meta.num_columns):
             column = meta.row_group(group).column(place)

@@ -24,7 +24,7 @@ from lakelog.export.formats import Result, encode
 from lakelog.export.values import text
 from lakelog.export.vectors import Columns
 from lakelog.query import follow as following
-from lakelog.query.follow import Follower, Rewound
+from lakelog.query.follow import BranchRewound, Follower
 from lakelog.store.history import SHORT
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def tail(app: App, follow: bool, count: int, where: str | None, as_json: bool) -
         while follow:
             _look_for_reader()
             for part in follower.more():
-                if isinstance(part, Rewound):
+                if isinstance(part, BranchRewound):
                     app.say(_words(part), fg="yellow")
                 else:
                     write(part)
@@ -151,7 +151,7 @@ class _Writer:
         return (click.style(f"{day} UTC", dim=True) if colour else f"{day} UTC") + "\n" + shown
 
 
-def _words(rewound: Rewound) -> str:
+def _words(rewound: BranchRewound) -> str:
     where = f"{rewound.snapshot[:SHORT]} ({many(rewound.events, 'event')})"
     return f"history was rewound by {rewound.op} to {where}; what follows came after it"
 

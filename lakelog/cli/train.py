@@ -217,7 +217,7 @@ def rebuild(app: App, path: str, out: str | None, logical: bool, target: Target)
         click.get_current_context().exit(exits.WRONG)
 
 
-def _words_of_rebuild(made: rebuilding.Rebuilt) -> str:
+def _words_of_rebuild(made: rebuilding.RebuildResult) -> str:
     lines = [f"{name} was {then} and is {now}" for name, (then, now) in made.versions.items()]
     lines += [f"{name} differs" for name in made.differing]
     lines += [
@@ -269,7 +269,7 @@ def diff(app: App, a: str, b: str, target: Target) -> None:
     emit_record(dataclasses.asdict(made), target, lambda: _words_of_diff(made))
 
 
-def _words_of_diff(made: compare.Diff) -> str:
+def _words_of_diff(made: compare.ExportDiff) -> str:
     before, after = made.snapshots
     lines = [
         "the same snapshot" if before == after else f"snapshot {before[:12]}, then {after[:12]}"

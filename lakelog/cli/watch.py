@@ -15,7 +15,7 @@ from typing import Any
 import click
 import orjson
 
-from lakelog.backup.scheduler import Plan, Rounds
+from lakelog.backup.scheduler import BackupPlan, BackupScheduler
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.backups import with_backups, words_of
@@ -94,7 +94,7 @@ def watch(
     status: bool,
     as_json: bool,
     print_unit: bool,
-    plan: Plan | None,
+    plan: BackupPlan | None,
 ) -> None:
     """Follow the files of directories: each new line becomes an event, once.
 
@@ -133,7 +133,7 @@ def follow(
     roots: list[str],
     *,
     patterns: tuple[str, ...],
-    plan: Plan | None,
+    plan: BackupPlan | None,
     form: str | None = None,
     source: str | None = None,
     interval: float = INTERVAL,
@@ -144,7 +144,7 @@ def follow(
     tell = _teller(app)
     following.raise_descriptor_limit()
     with app.open_or_create() as lake:
-        rounds = Rounds(lake, roots, plan, label=source, say=tell) if plan else None
+        rounds = BackupScheduler(lake, roots, plan, label=source, say=tell) if plan else None
         watcher = following.Watcher(
             lake,
             roots,
@@ -175,7 +175,7 @@ def follow(
                     if not renewed:
                         tell(f"watching {', '.join(watcher.totals.roots)}")
                     loop.run(watcher, stop, interval=interval, poll=poll, say=tell, renew=True)
-        except loop.Rest as rest:
+        except loop.RestartRequested as rest:
             signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what comes now, comes later
             if rounds:
                 rounds.close()
@@ -220,7 +220,7 @@ def _renew(memory: dict[str, Any]) -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _take_over(watcher: following.Watcher, rounds: Rounds | None) -> bool:
+def _take_over(watcher: following.Watcher, rounds: BackupScheduler | None) -> bool:
     """Go on with what this process knew before it was renewed, if it was."""
     number = os.environ.pop(_MEMORY, "")
     if not number:

@@ -50,7 +50,7 @@ def init(app: App, path: str | None, settings: tuple[str, ...]) -> None:
     """
     wanted = parse(dict(pair_of(s) for s in settings))
     store = bootstrap.create(path or app.path, wanted)
-    app.say(f"created a lake at {store.layout.root}")
+    app.say(f"created a lake at {store.paths.root}")
 
 
 @verb(

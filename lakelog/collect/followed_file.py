@@ -7,14 +7,14 @@ import os
 from dataclasses import dataclass
 
 from lakelog.ingest import lease
-from lakelog.ingest.scan import Seen
+from lakelog.ingest.scan import FileState
 
 
 @dataclass(slots=True)
 class FollowedFile:
     """One file, by its inode: what was seen of it when it was read last, at `since`."""
 
-    seen: Seen
+    seen: FileState
     fd: int = -1
     since: float = 0.0
     held: bool = False

@@ -2,8 +2,8 @@
 
 After REST_AFTER seconds without a new line the process is renewed: what it loaded to take lines in
 is five times what it needs to wait for them. It goes on as the same process, with the same files
-held open; whoever runs it does the renewing (`Rest`). Compaction is a process of its own, so that
-no line waits for it.
+held open; whoever runs it does the renewing (`RestartRequested`). Compaction is a process of its
+own, so that no line waits for it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _M_MMAP_THRESHOLD, _MMAPPED = -3, 131_072
 freed. Where nobody says so, glibc raises this to the largest block that was ever freed."""
 
 
-class Rest(Exception):
+class RestartRequested(Exception):
     """Nothing came for a while: renew the process and go on with `memory`."""
 
     def __init__(self, memory: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ def run(
     wake = threading.Event()
     observer = None if poll else _observe(watcher, wake, say)
     interval *= RELAXED if observer else 1.0
-    compaction, rounds = Compaction(watcher), _Patience(watcher, say)
+    compaction, rounds = Compaction(watcher), _RetryingRounds(watcher, say)
     last, resting = time.monotonic(), False
     try:
         while not stop.is_set():
@@ -108,7 +108,7 @@ def run(
                 compaction.now_and_then()
             elif renew and _may_rest(watcher, compaction, last):
                 resting = True
-                raise Rest(watcher.memory())
+                raise RestartRequested(watcher.memory())
             patience = watcher.scan_seconds / SHARE if observer else 0.0
             pause = _pause(new)
             _wait(watcher, stop, wake, pause, max(interval, patience))
@@ -156,7 +156,7 @@ def _may_rest(watcher: Watcher, compaction: Compaction, last: float) -> bool:
     return quiet and "duckdb" in sys.modules and time.monotonic() - last > REST_AFTER
 
 
-class _Patience:
+class _RetryingRounds:
     """Does rounds; a lake that fails for a while (a full disk) does not end the watching. What it
     fails of is said once, and when it is over."""
 
@@ -168,7 +168,7 @@ class _Patience:
         try:
             new = self._watcher.round()
         except (LakelogError, OSError) as error:
-            trouble = _words(error, self._watcher.lake.store.layout.root)
+            trouble = _words(error, self._watcher.lake.store.paths.root)
             if trouble != self._trouble:
                 self._say(f"{trouble}; nothing is lost, trying again until it works")
             self._trouble = trouble

@@ -32,7 +32,7 @@ from lakelog.ingest.batch import GRACE, FileReport, Job
 from lakelog.ingest.group import FILES_MAX, Group
 from lakelog.ingest.ingest import Ingester, Reading
 from lakelog.ingest.rotation import PACKED, is_rotated
-from lakelog.ingest.scan import IGNORED, Scan, Seen, look_again, scan, seen_as
+from lakelog.ingest.scan import IGNORED, FileState, Scan, look_again, scan, seen_as
 from lakelog.store import disk
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class Watcher:
         for *values, fd, held, unfinished, is_copy in memory["files"]:
             if fd >= 0:
                 os.set_inheritable(fd, False)
-            seen, now = Seen(*values), time.monotonic()
+            seen, now = FileState(*values), time.monotonic()
             self._known[seen.identity] = FollowedFile(seen, fd, now, held, unfinished, is_copy)
 
     def close(self) -> None:
@@ -197,7 +197,7 @@ class Watcher:
 
     # --- one file ---
 
-    def _changed(self, seen: Seen) -> bool:
+    def _changed(self, seen: FileState) -> bool:
         if self._turns and seen.identity in self._turns:
             return False
         followed = self._known.get(seen.identity)
@@ -262,7 +262,7 @@ class Watcher:
             left = True
         return new, left
 
-    def _take(self, due: list[Seen], *, final: bool) -> tuple[int, bool]:
+    def _take(self, due: list[FileState], *, final: bool) -> tuple[int, bool]:
         """Take in what changed, all of it in one publish if it is not much.
 
         Returns the number of new events, and whether a file was found to have been truncated."""
@@ -273,7 +273,7 @@ class Watcher:
             released = released or any(report.released for report in reports)
         return new, released
 
-    def _take_together(self, due: list[Seen], *, final: bool) -> list[FileReport]:
+    def _take_together(self, due: list[FileState], *, final: bool) -> list[FileReport]:
         """Take in what changed in a few files, all of it in one publish if it is not much."""
         identities = {seen.path: seen.identity for seen in due}
 
@@ -316,7 +316,7 @@ class Watcher:
                 self._note(report)
         return [report for _, report in taken]
 
-    def _mode(self, followed: FollowedFile, seen: Seen, *, final: bool) -> str:
+    def _mode(self, followed: FollowedFile, seen: FileState, *, final: bool) -> str:
         """What becomes of a file's end: see Job."""
         if final:
             return "once"
@@ -324,13 +324,13 @@ class Watcher:
             return "follow"
         return "settled" if followed.held else "last" if followed.unfinished else "follow"
 
-    def _is_settled(self, followed: FollowedFile, seen: Seen) -> bool:
+    def _is_settled(self, followed: FollowedFile, seen: FileState) -> bool:
         """Whether a new file was left alone for as long as one on its way to a place would not."""
         waited = time.monotonic() - followed.since if followed.since else 0.0
         age = time.time() - seen.mtime_ns / 1e9
         return followed.seen.size >= 0 or waited > _ARRIVAL_MAX or age > STABLE or waited > STABLE
 
-    def _hold(self, followed: FollowedFile, seen: Seen) -> int:
+    def _hold(self, followed: FollowedFile, seen: FileState) -> int:
         """Keep a file open, to read what is written before it is removed."""
         if followed.fd >= 0:
             return followed.fd
@@ -395,7 +395,7 @@ class Watcher:
         if report.quarantined:
             self._say(f"{report.path}: {report.quarantined} lines to quarantine: {report.reason}")
 
-    def _is_arriving(self, seen: Seen) -> bool:
+    def _is_arriving(self, seen: FileState) -> bool:
         """Whether a packed file new here is still being written: it is read once it stood still
         for a while, by its times or, where those are no help, by ours."""
         if seen.identity in self._known and self._known[seen.identity].seen.size >= 0:
@@ -461,17 +461,17 @@ class Watcher:
 
 def status_path(lake: Lake) -> str:
     """Where the watcher of a branch says what it does."""
-    return f"{lake.store.layout.cache}/watch-{lake.branch_name.replace('/', '-')}.json"
+    return f"{lake.store.paths.cache}/watch-{lake.branch_name.replace('/', '-')}.json"
 
 
 def lock_path(lake: Lake, roots: list[str]) -> str:
     """The file that a watcher of these directories holds, so that there is one alone."""
     names = "\0".join(sorted(map(os.path.realpath, roots)))
     digest = hashlib.sha256(os.fsencode(names)).hexdigest()[:16]
-    return f"{lake.store.layout.cache}/watch-{digest}.lock"
+    return f"{lake.store.paths.cache}/watch-{digest}.lock"
 
 
-def _now(seen: Seen) -> Seen | None:
+def _now(seen: FileState) -> FileState | None:
     """What a file is now that was scanned a moment ago; None if its path holds another one."""
     with contextlib.suppress(OSError):
         now = seen_as(seen.path, os.stat(seen.path))

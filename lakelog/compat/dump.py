@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from lakelog import lake as lakes
-from lakelog.backup.scheduler import INTERVAL, Plan, Rounds
+from lakelog.backup.scheduler import INTERVAL, BackupPlan, BackupScheduler
 from lakelog.collect.loop import run
 from lakelog.collect.watch import Watcher, lock_path
 from lakelog.errors import InUse
@@ -127,14 +127,14 @@ class OMEGALogManager:
         if self.redis_url:
             self._say(NO_REDIS)
         os.makedirs(self.logs_dir, exist_ok=True)
-        plan = Plan(self.backup_dir, self.backup_interval)
+        plan = BackupPlan(self.backup_dir, self.backup_interval)
         roots = [self.logs_dir]
         claim = contextlib.ExitStack()
         if not claim.enter_context(disk.claim(lock_path(self.lake, roots))):
             claim.close()
             raise InUse(f"another process is watching {self.logs_dir}")
         try:
-            rounds = Rounds(self.lake, roots, plan, say=self._say)
+            rounds = BackupScheduler(self.lake, roots, plan, say=self._say)
         except BaseException:
             claim.close()
             raise
@@ -200,7 +200,7 @@ class OMEGALogManager:
         entries = store.manifests.entries(state, "cursor")
         return {entry.get("origin") or entry["key"]: entry["name"] for entry in entries}
 
-    def _run(self, watcher: Watcher, rounds: Rounds, claim: contextlib.ExitStack) -> None:
+    def _run(self, watcher: Watcher, rounds: BackupScheduler, claim: contextlib.ExitStack) -> None:
         with claim:
             try:
                 run(watcher, self._stop, interval=SCAN, poll=False, say=self._say)

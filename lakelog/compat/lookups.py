@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from lakelog.query import tail_rows
 else:
     tail_rows = Lazy("lakelog.query.tail_rows")
+    np = Lazy("numpy")
 
 _ANSWERS = 256
 _LIVE = "live"
@@ -52,7 +53,7 @@ class Lookups:
     def __init__(self, lake: Lake) -> None:
         store = lake.store
         self._lake, self._store = lake, store
-        self._tail = Tail(store.layout, store.refs, lake.branch_name)
+        self._tail = Tail(store.paths, store.refs, lake.branch_name)
         self._rows = tail_rows.TailRows(store, lake.engine)
         self._packs: OrderedDict[str, Pack] = OrderedDict()
         self._ids: dict[str, Ids] = {}
@@ -180,8 +181,6 @@ class Lookups:
 
     def _pack(self, key: str) -> Pack:
         """Return a pack, made now if it is not there; the longest unused ones make room."""
-        import numpy as np
-
         if key == _LIVE:
             table, pack = self._live
             assert table is not None

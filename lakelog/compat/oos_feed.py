@@ -31,12 +31,18 @@ from lakelog.store.manifest import Entry
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
 
     from lakelog.query import tail_rows
     from lakelog.store import compact, rows, tail
 else:
     compact, rows, tail = (Lazy(f"lakelog.store.{n}") for n in ("compact", "rows", "tail"))
     tail_rows = Lazy("lakelog.query.tail_rows")
+    pa = Lazy("pyarrow")
+    np = Lazy("numpy")
+    pc = Lazy("pyarrow.compute")
+    pq = Lazy("pyarrow.parquet")
 
 CHUNK = 1 << 21
 _MUCH = 1 << 24
@@ -113,10 +119,6 @@ class FileFeed:
 
     def _batch(self, data: bytes, final: bool = False) -> Batch | None:
         """Lines as a batch; a final line counts only if its JSON is whole."""
-        import numpy as np
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         lines = rows.split_lines(data)[0]
         try:
             lines.validate(full=True)
@@ -153,7 +155,7 @@ class LakeFeed:
     def __init__(self, lake: Lake) -> None:
         self.path, self.skipped, self._mutex = lake.path, 0, threading.Lock()
         self._store: Store = lake.store
-        self._tail = tail.Tail(self._store.layout, self._store.refs, lake.branch_name)
+        self._tail = tail.Tail(self._store.paths, self._store.refs, lake.branch_name)
         self._rows = tail_rows.TailRows(self._store, lake.engine)
         self._state, self._known = oos_state.empty(), dict[str, Entry]()
         self._last: tuple[Any, State] | None = None
@@ -198,11 +200,9 @@ class LakeFeed:
         self._known = now
 
     def _read(self, entry: Entry) -> Batch:
-        import pyarrow.parquet as pq
-
         compact.check(self._store, [entry])
         names = [*_COLUMNS, "seq"] if entry["layout"] == "sorted" else _COLUMNS
-        path = self._store.layout.object("segments", entry["key"])
+        path = self._store.paths.object("segments", entry["key"])
         return _batch_of(pq.ParquetFile(path).read(columns=names))
 
 
@@ -212,16 +212,12 @@ Feed = FileFeed | LakeFeed
 @functools.cache
 def _index(place: int) -> Any:
     """A number as Arrow takes it: made at every use it would cost more than the use."""
-    import pyarrow as pa
-
     return pa.scalar(place)
 
 
 def _give_back() -> None:
     """Return freed memory to the system; allocators keep as much as reading took at its most."""
     import ctypes
-
-    import pyarrow as pa
 
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError):  # not of this C library
@@ -230,8 +226,6 @@ def _give_back() -> None:
 
 def _batch_of(table: pa.Table) -> Batch:
     """Rows of a lake as a batch."""
-    import numpy as np
-
     time, kind, source, item = (table[name].combine_chunks() for name in _COLUMNS[:-1])
     order = np.arange(table.num_rows, dtype=np.int64)
     if "seq" in table.column_names:
@@ -248,10 +242,6 @@ def _batch_of(table: pa.Table) -> Batch:
 
 def _micros(text: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
     """Times in us, and which texts are times if not all are; then only theirs."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     with contextlib.suppress(pa.ArrowInvalid):
         return pc.cast(text, pa.timestamp("us", "UTC")).cast("int64").to_numpy(), None
     found = np.zeros(len(text), np.int64)

@@ -17,9 +17,16 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from lakelog.lazy import Lazy
+
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
 
 STATES = {"DISCOVER": "discovered", "PROCESS": "processing", "COMPLETE": "completed"} | {
     "FAIL": "failed"
@@ -84,9 +91,6 @@ class State:
 
     def add(self, batch: Batch) -> None:
         """Take events in."""
-        import numpy as np
-        import pyarrow.compute as pc
-
         if not len(batch.time):
             return
         found = pc.index_in(batch.type, _names(batch.type.type))
@@ -104,28 +108,20 @@ class State:
 
     def active(self, low: int, high: int) -> int:
         """How many events have a time above `low`, up to `high`."""
-        import numpy as np
-
         return sum(int(np.count_nonzero((t > low) & (t <= high))) for t in self.times)
 
     def completed(self, low: int, high: int) -> np.ndarray:
         """The times of completions above `low`, up to `high`."""
-        import numpy as np
-
         none = np.empty(0, np.int64)
         return np.concatenate([none, *(t[(t > low) & (t <= high)] for t in self.completions)])
 
     def standing(self) -> dict[str, int]:
         """How many items stand in each state."""
-        import numpy as np
-
         counts = (int(np.count_nonzero(self.item_states == n)) for n in range(len(_NAMES)))
         return dict(zip(STATES.values(), counts, strict=True))
 
     def _count(self, source: pa.Array, outcomes: tuple[np.ndarray, np.ndarray]) -> None:
         """Add the outcomes of each source."""
-        import numpy as np
-
         coded = source.dictionary_encode(null_encoding="encode")
         names, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy()
         sums = [np.bincount(codes[mask], minlength=len(names)).tolist() for mask in outcomes]
@@ -136,8 +132,6 @@ class State:
 
     def _fail(self, batch: Batch, at: np.ndarray) -> None:
         """Count errors, and keep the newest failures."""
-        import numpy as np
-
         errors = [_error_of(text) for text in batch.data(at)]
         for error in errors:
             self.errors[error] = self.errors.get(error, 0) + 1
@@ -153,8 +147,6 @@ class State:
 
     def _advance(self, batch: Batch, kinds: np.ndarray) -> None:
         """Let the newest event of each item say how it stands."""
-        import numpy as np
-
         coded = batch.item.dictionary_encode(null_encoding="encode")
         texts, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy()
         hashes = np.fromiter(map(hash, texts), np.int64, len(texts))
@@ -187,16 +179,12 @@ class State:
 
 def empty() -> State:
     """Return the state of an empty log."""
-    import numpy as np
-
     return State(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8))
 
 
 @functools.cache
 def _names(kind: pa.DataType) -> pa.Array:
     """The names of STATES in a type of text."""
-    import pyarrow as pa
-
     return pa.array(_NAMES, kind)
 
 
@@ -214,6 +202,4 @@ def _error_of(text: str | None) -> str:
 
 def _joined(chunks: list[np.ndarray]) -> list[np.ndarray]:
     """Join chunks once they are many."""
-    import numpy as np
-
     return chunks if len(chunks) < _CHUNKS else [np.concatenate(chunks)]

@@ -12,15 +12,22 @@ import os
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakelog import lake as lakes
 from lakelog.compat.oos_feed import Feed, FileFeed, LakeFeed
 from lakelog.errors import InvalidSetting, LakeNotFound
 from lakelog.event import from_micros, parse_time, to_micros
 from lakelog.lake import Lake
+from lakelog.lazy import Lazy
 from lakelog.settings import span_us
 from lakelog.store import bootstrap
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = Lazy("numpy")
+
 
 DEFAULT_LOG = "oos.log"
 HOUR = 3_600_000_000
@@ -71,8 +78,6 @@ class OOSViews:
         {'total_completed', 'hourly_breakdown': {hour: completions}, 'average_per_hour'}; hours are
         ISO 8601 in UTC. Raises InvalidSetting.
         """
-        import numpy as np
-
         span, now = _window(window), self._now()
         done = self._feed.state().completed(now - span, now)
         hours, counts = np.unique(done // HOUR, return_counts=True)

@@ -18,10 +18,14 @@ from lakelog.store.manifest import Entry
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     from lakelog.store import compact
 else:
     compact = Lazy("lakelog.store.compact")
+    np = Lazy("numpy")
+    pq = Lazy("pyarrow.parquet")
+    pa = Lazy("pyarrow")
 
 BLOCK = 512
 _KEPT = 64
@@ -37,9 +41,6 @@ class Pack:
     """Rows of one segment, or of the tail; `bytes` is what they take."""
 
     def __init__(self, table: pa.Table, order: np.ndarray) -> None:
-        import numpy as np
-        import pyarrow as pa
-        import pyarrow.ipc
 
         table = table.select(COLUMNS).combine_chunks()
         sink = pa.BufferOutputStream()
@@ -62,8 +63,6 @@ class Pack:
         self, limit: int, low: int, high: int, type: str | None, source: str | None
     ) -> list[Place]:
         """Return the newest rows with a time from `low` up to `high`, newest first."""
-        import numpy as np
-
         start = int(np.searchsorted(self._times, low))
         stop = int(np.searchsorted(self._times, high, "right"))
         fits = ~self._own[start:stop] if type is None else np.ones(stop - start, bool)
@@ -97,8 +96,6 @@ class Pack:
         return [found[place] for place in places]
 
     def _block(self, number: int) -> Any:
-        import pyarrow as pa
-
         found = self._decoded.get(number)
         if found is None:
             batch = self._blocks.get_batch(number)
@@ -117,29 +114,22 @@ class Pack:
 
 def read(store: Store, entry: Entry) -> Pack:
     """Pack a segment. Raises DamagedSegment."""
-    import numpy as np
-    import pyarrow.parquet as pq
-
     compact.check(store, [entry])
     names = [*COLUMNS, "seq"] if entry["layout"] == "sorted" else COLUMNS
-    table = pq.ParquetFile(store.layout.object("segments", entry["key"])).read(columns=names)
+    table = pq.ParquetFile(store.paths.object("segments", entry["key"])).read(columns=names)
     order = np.arange(table.num_rows, dtype=np.int64)
     return Pack(table, table["seq"].to_numpy() if "seq" in names else order)
 
 
 def identities(store: Store, entry: Entry, connection: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted ids of a segment's events and their rows. Raises DamagedSegment."""
-    import pyarrow.parquet as pq
-
     compact.check(store, [entry])
-    path = store.layout.object("segments", entry["key"])
+    path = store.paths.object("segments", entry["key"])
     return numbers(pq.ParquetFile(path).read(columns=[*IDENTITY, "type"]), connection)
 
 
 def numbers(table: pa.Table, connection: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted ids of rows and where each row is."""
-    import numpy as np
-
     cursor = connection.cursor()
     try:
         cursor.register("identities", table)
@@ -154,8 +144,6 @@ def numbers(table: pa.Table, connection: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _coded(column: pa.ChunkedArray, by: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
     """Codes of a column's values in order of time, and what they stand for; null is -1."""
-    import numpy as np
-
     coded = column.combine_chunks().dictionary_encode()
     codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     names = {name: code for code, name in enumerate(coded.dictionary.to_pylist())}

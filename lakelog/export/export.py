@@ -17,11 +17,14 @@ from lakelog.bookkeeping import IS_DATA
 from lakelog.errors import ExportRefused, QueryFailed
 from lakelog.export import folder, tables
 from lakelog.export.formats import BINARY, ENDINGS, SYNONYMS, Result, encode, ending_of, packed
-from lakelog.export.tables import SHARD_ROWS, Exported, Opener
+from lakelog.export.tables import SHARD_ROWS, ExportResult, Opener
 from lakelog.export.vectors import Columns
+from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
     import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
 
 Ask = Callable[[str, Any], Any]
 """Runs SQL with its parameters, and returns a relation."""
@@ -68,7 +71,7 @@ def export(
     params: Any = None,
     shard_rows: int = SHARD_ROWS,
     progress: Callable[[int], None] | None = None,
-) -> Exported:
+) -> ExportResult:
     """Write the rows of a query, a table or a view; files appear whole or not at all.
 
     `ask` runs SQL with parameters, `progress` is told how many rows are written. Raises
@@ -135,10 +138,8 @@ def _with_date(query: str, columns: Sequence[str], ask: Ask, params: Any) -> str
 
 def _write_file(
     reader: pa.RecordBatchReader, to: Destination, progress: Callable[[int], None] | None
-) -> Exported:
+) -> ExportResult:
     """Write one file that takes its name once it is whole."""
-    import pyarrow as pa
-
     if os.path.isdir(to.path):
         raise ExportRefused(f"{to.path} is a directory: name a file")
     rows = 0
@@ -151,7 +152,7 @@ def _write_file(
             if progress:
                 progress(rows)
         part.close()
-    return Exported(to.path, rows, {os.path.basename(to.path): os.path.getsize(to.path)})
+    return ExportResult(to.path, rows, {os.path.basename(to.path): os.path.getsize(to.path)})
 
 
 def _opener(form: str, name: str) -> Opener:

@@ -16,9 +16,14 @@ import zstandard
 
 from lakelog.export.values import Row, dumps, records, text
 from lakelog.export.vectors import Columns, csv_lines, json_lines
+from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
+else:
+    pa = Lazy("pyarrow")
+    pq = Lazy("pyarrow.parquet")
 
 FORMATS = ("table", "json", "ndjson", "csv", "parquet", "arrow", "md")
 SYNONYMS = {"jsonl": "ndjson"}
@@ -177,8 +182,6 @@ class Sink(io.RawIOBase):
 
 def write_arrow(result: Result, out: BinaryIO, format: str, stream: bool) -> None:
     """Write Parquet or Arrow. Raises pyarrow's errors for types a format cannot hold."""
-    import pyarrow as pa
-
     reader = result.arrow() if result.arrow else _reader(result)
     schema = pa.schema([f.with_name(n) for f, n in zip(reader.schema, result.columns, strict=True)])
     with _arrow_writer(Sink(out), schema, format, stream) as writer:
@@ -187,9 +190,6 @@ def write_arrow(result: Result, out: BinaryIO, format: str, stream: bool) -> Non
 
 
 def _arrow_writer(sink: Sink, schema: pa.Schema, format: str, stream: bool) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if format == "parquet":
         return pq.ParquetWriter(sink, schema, compression="zstd")
     return pa.ipc.new_stream(sink, schema) if stream else pa.ipc.new_file(sink, schema)
@@ -197,8 +197,6 @@ def _arrow_writer(sink: Sink, schema: pa.Schema, format: str, stream: bool) -> A
 
 def _reader(result: Result) -> Any:
     """Return rows made by us as Arrow; nested values as JSON text."""
-    import pyarrow as pa
-
     rows = [row for batch in result.batches for row in batch]
     columns = [[_flat(row[i]) for row in rows] for i in range(len(result.columns))]
     return pa.table(columns, names=result.columns).to_reader()

@@ -14,9 +14,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lakelog.errors import ExportRefused
 from lakelog.export import folder
+from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+else:
+    pq = Lazy("pyarrow.parquet")
+    pa = Lazy("pyarrow")
+    np = Lazy("numpy")
+    pc = Lazy("pyarrow.compute")
 
 GROUP_ROWS = 65_536
 SHARD_ROWS = 1_000_000
@@ -42,7 +51,7 @@ Opener = Callable[[str, Any], Part]
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """What an export wrote at `path`. `files` gives the size in bytes of each file, by its path
     relative to the directory, or by its name where `path` is one file."""
 
@@ -60,8 +69,6 @@ class ParquetPart:
     """A Parquet file, zstd, a row group for each table written."""
 
     def __init__(self, path: str, schema: pa.Schema) -> None:
-        import pyarrow.parquet as pq
-
         self._writer = pq.ParquetWriter(path, schema, **COMPRESSION)
 
     def write(self, table: pa.Table) -> None:
@@ -77,8 +84,6 @@ class ArrowPart:
     """An Arrow file (IPC file format), or a stream."""
 
     def __init__(self, path: str, schema: pa.Schema, *, is_stream: bool = False) -> None:
-        import pyarrow as pa
-
         self._writer = (pa.ipc.new_stream if is_stream else pa.ipc.new_file)(path, schema)
 
     def write(self, table: pa.Table) -> None:
@@ -102,7 +107,7 @@ def write(
     shard_rows: int,
     partition_by: Sequence[str] = (),
     progress: Callable[[int], None] | None = None,
-) -> Exported:
+) -> ExportResult:
     """Write a stream of rows as a directory that appears whole or not at all.
 
     Raises ExportRefused for a directory in use, a partition column that is not there, or more than
@@ -120,7 +125,7 @@ def write(
                 progress(rows)
         sink.close()
         files = {n: s for n, s in folder.sizes(made).items() if not n.startswith(".")}
-    return Exported(out, rows, files)
+    return ExportResult(out, rows, files)
 
 
 def _check_columns(names: list[str], partition_by: Sequence[str]) -> None:
@@ -143,8 +148,6 @@ class _Sink:
         shard_rows: int,
         by: Sequence[str],
     ) -> None:
-        import pyarrow as pa
-
         self._root, self._opener, self._ending = root, opener, ending
         self._by, self._shard_rows = list(by), shard_rows
         self._schema = pa.schema([f for f in schema if f.name not in self._by])
@@ -152,8 +155,6 @@ class _Sink:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take a batch of rows."""
-        import pyarrow as pa
-
         table = pa.Table.from_batches([batch])
         for name, rows in self._divided(table):
             self._place(name).take(rows.select(self._schema.names))
@@ -161,10 +162,6 @@ class _Sink:
 
     def _divided(self, table: pa.Table) -> Iterable[tuple[str, pa.Table]]:
         """Yield each partition's directory and rows, in the order of their first row."""
-        import numpy as np
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         if not self._by:
             yield "", table
             return
@@ -239,8 +236,6 @@ class _Place:
 
     def flush(self) -> None:
         """Write what is held, cut where a file is full."""
-        import pyarrow as pa
-
         if not self._held:
             return
         table = pa.concat_tables(self._held).combine_chunks()

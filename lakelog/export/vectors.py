@@ -12,9 +12,16 @@ from typing import TYPE_CHECKING, Any, overload
 import orjson
 
 from lakelog.export.values import Row, dumps, payload, text
+from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    pa = Lazy("pyarrow")
+    np = Lazy("numpy")
+    pc = Lazy("pyarrow.compute")
 
 _CSV_QUOTED = '[,"\r\n]|^$'
 """What stands in quotes: an empty text does too, so that it is not null."""
@@ -48,8 +55,6 @@ class Columns(Sequence[Row]):
 
 def values(column: pa.Array) -> list[Any]:
     """Return a column's values; times as text at once, which is three times as fast."""
-    import pyarrow as pa
-
     made: list[Any] = (_times(column) if pa.types.is_timestamp(column.type) else column).to_pylist()
     return made
 
@@ -70,10 +75,6 @@ def json_lines(rows: Columns, names: list[str], nested: Sequence[int]) -> bytes:
 
 def _joined(parts: list[Any], separator: str, end: str) -> bytes:
     """Join arrays and constants row by row into one text."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     large = pa.large_string()
     cells = [pa.scalar(p, large) if isinstance(p, str) else p.cast(large) for p in parts]
     whole = pc.binary_join_element_wise(*cells, pa.scalar(separator, large))
@@ -87,9 +88,6 @@ def _joined(parts: list[Any], separator: str, end: str) -> bytes:
 
 
 def _csv_texts(column: pa.Array) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     found = _texts(column)
     made = (
         found
@@ -105,9 +103,6 @@ def _csv_texts(column: pa.Array) -> pa.Array:
 
 
 def _json_texts(column: pa.Array) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     found = _texts(column)
     if found is None:
         return pa.array([dumps(v).decode() for v in values(column)], pa.string())
@@ -120,7 +115,6 @@ def _json_texts(column: pa.Array) -> pa.Array:
 
 def _nested_texts(column: pa.Array) -> pa.Array:
     """Return JSON text as it is; what is none becomes a JSON string."""
-    import pyarrow as pa
 
     def written(value: Any) -> str:
         if isinstance(value, str):
@@ -136,9 +130,6 @@ def _nested_texts(column: pa.Array) -> pa.Array:
 
 def _exchanged(made: pa.Array, odd: pa.Array, raw: pa.Array, write: Callable[..., str]) -> pa.Array:
     """Write the values that are marked one by one."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if not pc.any(odd).as_py():
         return made
     singles = [write(value) for value in raw.filter(odd).to_pylist()]
@@ -147,8 +138,6 @@ def _exchanged(made: pa.Array, odd: pa.Array, raw: pa.Array, write: Callable[...
 
 def _texts(column: pa.Array) -> pa.Array | None:
     """Return a column as text, null where it is, or None for types that have rules of their own."""
-    import pyarrow as pa
-
     kind = column.type
     if pa.types.is_timestamp(kind):
         return _times(column)
@@ -161,9 +150,6 @@ def _texts(column: pa.Array) -> pa.Array | None:
 
 def _times(column: pa.Array) -> pa.Array:
     """Return times as ISO 8601, without a fraction of zeros."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     unit, zone = column.type.unit, "Z" if column.type.tz else ""
     naive = column.cast(pa.timestamp(unit))
     made = naive.cast(pa.string())

@@ -15,14 +15,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import Outlived
+from lakelog.errors import StaleFiles
 from lakelog.ingest import cursors, definitions
 from lakelog.ingest.cursors import Cursor, CursorIndex, Start
 from lakelog.ingest.definitions import Formats
 from lakelog.ingest.formats.definition import Definition
 from lakelog.ingest.identity import Inodes, Resolver
 from lakelog.ingest.source import Source
-from lakelog.ingest.transform import Bad, Made, Transformer
+from lakelog.ingest.transform import ChunkResult, RejectedLine, Transformer
+from lakelog.lazy import Lazy
 from lakelog.store import disk, identity_run, manifest, rows, segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
@@ -32,6 +33,8 @@ from lakelog.store.seal import drop_known, open_run
 
 if TYPE_CHECKING:
     import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
 
 ROWS_MAX = 1_000_000
 SECONDS_MAX = 60.0
@@ -47,7 +50,7 @@ _COUNTED = ("time", "type", "source", "level", "subject", "id")
 """Columns that the statistics of a segment need; the others are let go once encoded."""
 
 
-class Moved(Exception):
+class CursorMoved(Exception):
     """The cursor is not where it was found: start again from where it is."""
 
 
@@ -203,12 +206,12 @@ class Batch:
         self._puts: list[Future[Entry]] = []
         self._waiting = 0
         self.runs: list[Any] = list(job.runs)
-        self.bad: list[Bad] = []
-        self.unfinished: list[Bad] = []
+        self.bad: list[RejectedLine] = []
+        self.unfinished: list[RejectedLine] = []
         self.unfinished_keys: dict[str, str] = {}
         self.rows = self.known = self.lines = self.bytes = self._kept = self._most = 0
         self._since = time.monotonic()
-        self._builder: segment.Builder | None = None
+        self._builder: segment.SegmentEncoder | None = None
         self._pending: Future[None] | None = None
 
     @property
@@ -219,12 +222,12 @@ class Batch:
         large = self.bytes >= BYTES_MAX or self._kept >= BAD_MAX
         return self._most >= ROWS_MAX or large or time.monotonic() - self._since > SECONDS_MAX
 
-    def add_bad(self, bad: list[Bad]) -> None:
+    def add_bad(self, bad: list[RejectedLine]) -> None:
         """Add lines that are no events."""
         self.bad += bad
         self._kept += sum(len(b.line) for b in bad)
 
-    def add(self, made: Made, pool: ThreadPoolExecutor) -> None:
+    def add(self, made: ChunkResult, pool: ThreadPoolExecutor) -> None:
         """Take in what a chunk holds, beside the work on the next one."""
         self.wait()
         self.bytes += made.taken
@@ -238,7 +241,7 @@ class Batch:
             pending.result()
         self._most = self.rows + self.known + len(self.bad)
 
-    def take(self, made: Made) -> pa.Table | None:
+    def take(self, made: ChunkResult) -> pa.Table | None:
         """Finish a chunk, drop events whose id is known, encode the rest; return the new rows."""
         made.finish()
         self.add_bad(made.bad)
@@ -262,14 +265,12 @@ class Batch:
 
     def _encode(self, count: int) -> None:
         """Encode rows as a row group; write the segment once it is large enough."""
-        import pyarrow as pa
-
         gathered = pa.concat_tables(self._gathered)
         table = gathered.slice(0, count)
         self._waiting = gathered.num_rows - table.num_rows
         self._gathered = [gathered.slice(count)] if self._waiting else []
         if self._builder is None:
-            self._builder = segment.Builder("events", "arrival", self.commit, LEVEL)
+            self._builder = segment.SegmentEncoder("events", "arrival", self.commit, LEVEL)
         self._builder.add(table)
         self._counted.append(table.select(_COUNTED))
         if sum(t.num_rows for t in self._counted) >= self._target:
@@ -277,15 +278,13 @@ class Batch:
 
     def _put(self) -> None:
         """Write the segment that is being encoded."""
-        import pyarrow as pa
-
         builder, self._builder = self._builder, None
         counted, self._counted = self._counted, []
         if builder is not None:
             table = pa.concat_tables(counted)
-            layout = self._job.store.layout
+            paths = self._job.store.paths
             data = builder.finish()
-            put = self._disk.submit(segment.put, layout, data, table, "events", "arrival")
+            put = self._disk.submit(segment.put, paths, data, table, "events", "arrival")
             self._puts.append(put)
 
     def write(self) -> list[Entry]:
@@ -298,15 +297,15 @@ class Batch:
         entries += [self._put_unfinished(bad) for bad in self.unfinished]
         if not self.bad:
             return entries
-        table, layout = bad_table(self.bad), self._job.store.layout
-        bad = segment.write(layout, table, kind="quarantine", order="arrival", commit=self.commit)
+        table, paths = bad_table(self.bad), self._job.store.paths
+        bad = segment.write(paths, table, kind="quarantine", layout="arrival", commit=self.commit)
         return [*entries, bad]
 
-    def _put_unfinished(self, bad: Bad) -> Entry:
+    def _put_unfinished(self, bad: RejectedLine) -> Entry:
         """Write an unfinished last line as a segment of its own, which goes when it is finished."""
-        layout = self._job.store.layout
+        paths = self._job.store.paths
         entry = segment.write(
-            layout, bad_table([bad]), kind="quarantine", order="arrival", commit=self.commit
+            paths, bad_table([bad]), kind="quarantine", layout="arrival", commit=self.commit
         )
         self.unfinished_keys[bad.origin] = entry["key"]
         return entry
@@ -320,7 +319,7 @@ class Batch:
         if not self.runs:
             return []
         high, low = identity_run.merge(self.runs)
-        return [identity_run.write(self._job.store.layout, high, low, self.commit)]
+        return [identity_run.write(self._job.store.paths, high, low, self.commit)]
 
     def clashes(self, state: Manifest) -> bool:
         """Whether an id run that came since holds one of our keys."""
@@ -345,17 +344,17 @@ def commit(
 ) -> Head:
     """Publish a batch with the cursors of its files, each from what was decided of it among the
     cursors of the batch's base to where it is now; return the move. `index` are those cursors,
-    which become those of the new state. Raises Moved."""
+    which become those of the new state. Raises CursorMoved."""
     store = job.store
     entries = batch.write()
     steps: list[Entry] = []
     # What is released goes first: its key may be that of a file which takes it over.
     for start, _ in moves:
         for old in start.released:
-            steps.append(cursors.removal(old) if old.is_copy else old.released().entry())
+            steps.append(cursors.tombstone(old) if old.is_copy else old.released().entry())
     for start, at in moves:
         if start.replaced is not None and start.replaced.key != at.key:
-            steps.append(cursors.removal(start.replaced))
+            steps.append(cursors.tombstone(start.replaced))
         steps.append(
             replace(at, tail_key=batch.unfinished_keys.get(at.origin, at.tail_key)).entry()
         )
@@ -376,17 +375,17 @@ def commit(
         name = name if len(moves) == 1 else f"{name} and {len(moves) - 1} more"
         # Lines that were unfinished last time are read again with their ends.
         live = store.manifests.entries(state) if ended else []
-        gone = [manifest.removal(entry) for entry in live if entry["key"] in ended]
+        gone = [manifest.tombstone(entry) for entry in live if entry["key"] in ended]
         return Change("ingest", name, (*gone, *entries, *steps), ids_add=ids)
 
     try:
         done = publish(store, job.branch, plan)
-    except Outlived:
+    except StaleFiles:
         done = None
     if done is None:
-        raise Moved
-    paths = [(e["key"], store.layout.object("segments", e["key"])) for e in entries]
-    store.marks.add_all(paths)
+        raise CursorMoved
+    paths = [(e["key"], store.paths.object("segments", e["key"])) for e in entries]
+    store.verified.add_all(paths)
     apply_steps(index, steps)
     if done.move.prev == batch.base.digest:
         job.cache.keep(done.move.snapshot, index)
@@ -402,10 +401,8 @@ def apply_steps(index: CursorIndex, steps: list[Entry]) -> None:
             index.add(cursors.of_entry(step))
 
 
-def bad_table(bad: list[Bad]) -> pa.Table:
+def bad_table(bad: list[RejectedLine]) -> pa.Table:
     """Return quarantined lines as rows of a quarantine segment, in the order of their files."""
-    import pyarrow as pa
-
     now = disk.now_us()
     ordered = sorted(bad, key=lambda b: (b.origin, b.position))
     columns = {

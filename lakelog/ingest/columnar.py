@@ -22,10 +22,19 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.ingest.inflate import BrokenStream
+from lakelog.lazy import Lazy
 from lakelog.store.segment import EVENT_COLUMNS
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+else:
+    pa = Lazy("pyarrow")
+    pq = Lazy("pyarrow.parquet")
+    pc = Lazy("pyarrow.compute")
+    np = Lazy("numpy")
 
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARRO", b"\xff\xff\xff\xff"
 OWN_COLUMNS = ("ingested_at", "origin", "position", "seq")
@@ -54,8 +63,6 @@ class RowStream:
 
     def read(self, size: int) -> bytes:
         """Return up to `size` bytes. Raises BrokenStream, OSError."""
-        import pyarrow as pa
-
         try:
             if self._lines is None:
                 self._lines = _lines(self._fd)
@@ -110,9 +117,6 @@ def _lines(fd: int) -> Iterator[bytes]:
 
 
 def _parquet(fd: int) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     with pq.ParquetFile(pa.PythonFile(_File(fd), "r"), buffer_size=1 << 20) as file:
         for group in range(file.metadata.num_row_groups):
             meta = file.metadata.row_group(group)
@@ -122,8 +126,6 @@ def _parquet(fd: int) -> Iterator[pa.RecordBatch]:
 
 
 def _arrow(fd: int, start: bytes) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
-
     source = pa.PythonFile(_File(fd), "r")
     if start == ARROW_STREAM:
         with pa.ipc.open_stream(source) as stream:
@@ -136,9 +138,6 @@ def _arrow(fd: int, start: bytes) -> Iterator[pa.RecordBatch]:
 
 def json_lines(batch: pa.RecordBatch) -> bytes:
     """Return the rows of a batch as JSON lines."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     own = OWN_COLUMNS if frozenset(batch.schema.names) in EXPORTED else ()
     large = pa.large_string()
     parts: list[Any] = [pa.array(["{"] * batch.num_rows, large)]
@@ -157,9 +156,6 @@ def json_lines(batch: pa.RecordBatch) -> bytes:
 
 def _text(column: pa.Array) -> pa.Array:
     """Return the JSON text of each value; null where it is null."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     kind, is_ = column.type, pa.types
     if isinstance(kind, pa.ExtensionType) or isinstance(column, pa.ExtensionArray):
         return _uuids(column.storage) if "uuid" in str(kind) else _text(column.storage)
@@ -177,9 +173,6 @@ def _text(column: pa.Array) -> pa.Array:
 
 
 def _strings(column: pa.Array) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     quote = pa.scalar('"', pa.large_string())
     made = _joined(quote, column, quote)
     odd = pc.fill_null(pc.match_substring_regex(column, _ESCAPED), False)
@@ -191,8 +184,6 @@ def _strings(column: pa.Array) -> pa.Array:
 
 def _payload(column: pa.Array) -> pa.Array:
     """Return the JSON that a column `data` holds as text, or its values as they are."""
-    import pyarrow as pa
-
     kind = column.type
     if pa.types.is_dictionary(kind):
         return _payload(column.dictionary_decode())
@@ -217,9 +208,6 @@ def _json(text: str | None) -> str | None:
 
 def _nested(column: pa.Array) -> pa.Array:
     """Return lists, structs and maps, made of the text of what they hold."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     kind, large = column.type, pa.large_string()
     if pa.types.is_union(kind):
         values = [_plain(value) for value in column.to_pylist()]
@@ -241,32 +229,22 @@ def _nested(column: pa.Array) -> pa.Array:
 
 
 def _present(column: pa.Array) -> list[int]:
-    import pyarrow.compute as pc
-
     found: list[int] = pc.indices_nonzero(column.is_valid()).to_pylist()
     return found
 
 
 def _no_pairs(kind: Any) -> pa.Array:
-    import pyarrow as pa
-
     return pa.array([], pa.struct([("key", kind.key_type), ("value", kind.item_type)]))
 
 
 def _keys(column: pa.Array) -> pa.Array:
     """Return the keys of a map, which JSON has as text only."""
-    import pyarrow as pa
-
     text = _text(column).to_pylist()
     return pa.array([t if t[:1] == '"' else _string(t) for t in text], pa.large_string())
 
 
 def _bracketed(column: pa.Array, text: pa.Array, open_: str, close: str) -> pa.Array:
     """Join the text of all elements of lists, each list within brackets."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     is_map = pa.types.is_map(column.type)
     lengths = (
         [len(v) if v is not None else 0 for v in column.to_pylist()]
@@ -283,8 +261,6 @@ def _bracketed(column: pa.Array, text: pa.Array, open_: str, close: str) -> pa.A
 
 def _each(column: pa.Array) -> pa.Array:
     """Return numbers, times and bytes, whose text Python makes a value at a time."""
-    import pyarrow as pa
-
     kind, is_ = column.type, pa.types
     if is_.is_timestamp(kind):
         made = _moments(column)
@@ -303,8 +279,6 @@ def _each(column: pa.Array) -> pa.Array:
 
 def _moments(column: pa.Array) -> list[str | None]:
     """Times as ISO 8601, with as many digits of a second as they need."""
-    import pyarrow as pa
-
     unit, zone = column.type.unit, "Z" if column.type.tz else ""
     texts = column.cast(pa.timestamp(unit)).cast(pa.string()).to_pylist()
     return [None if t is None else f'"{_shortened(t).replace(" ", "T")}{zone}"' for t in texts]
@@ -315,8 +289,6 @@ def _shortened(text: str) -> str:
 
 
 def _integers(column: pa.Array) -> list[int | None]:
-    import pyarrow as pa
-
     width = pa.int32() if column.type.bit_width == 32 else pa.int64()
     found: list[int | None] = column.view(width).to_pylist()
     return found
@@ -359,17 +331,12 @@ def _plain(value: Any) -> str | None:
 def _uuids(column: pa.Array) -> pa.Array:
     import uuid
 
-    import pyarrow as pa
-
     made = [None if v is None else f'"{uuid.UUID(bytes=v)}"' for v in column.to_pylist()]
     return pa.array(made, pa.large_string())
 
 
 def _joined(*parts: Any) -> pa.Array:
     """Join texts row by row; null where one is null."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     return pc.binary_join_element_wise(*parts, pa.scalar("", pa.large_string()))
 
 

@@ -477,6 +477,6 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def removal(cursor: Cursor) -> dict[str, Any]:
+def tombstone(cursor: Cursor) -> dict[str, Any]:
     """The manifest entry that takes a cursor away."""
     return {"del": "cursor", "key": cursor.key}

@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from lakelog.ingest import cursors, definitions
-from lakelog.ingest.batch import Batch, FileReport, Job, Moved, commit
+from lakelog.ingest.batch import Batch, CursorMoved, FileReport, Job, commit
 from lakelog.ingest.cursors import WINDOW, Cursor, Start
 from lakelog.ingest.formats import local_time, registry
 from lakelog.ingest.holes import visible
-from lakelog.ingest.identity import Copied, Known, Undecided
+from lakelog.ingest.identity import FileCopy, KnownContent, UndecidedFile
 from lakelog.ingest.records import BOM, joins
 from lakelog.ingest.source import LINE_MAX, Chunk, Hole, Overlong, Piece, Source
-from lakelog.ingest.transform import Bad, Transformer, readable
+from lakelog.ingest.transform import RejectedLine, Transformer, readable
 
 _PIECE = 1 << 20
 _TOO_LONG = "the line behind it is too long"
@@ -43,17 +43,17 @@ class Gatherer:
         self._nuls = self._left = 0
         self._pool = ThreadPoolExecutor(1)
 
-    def _decide(self, decision: Start | Copied | Known | Undecided) -> Start:
+    def _decide(self, decision: Start | FileCopy | KnownContent | UndecidedFile) -> Start:
         """Where reading starts; what is not to be read is left, and the report says why."""
         report = self._report
         if isinstance(decision, Start):
             report.note, report.released = decision.note, len(decision.released)
             return decision
         self.is_idle = True
-        if isinstance(decision, Copied):
+        if isinstance(decision, FileCopy):
             report.is_copy = True
             return decision.start
-        if isinstance(decision, Known):
+        if isinstance(decision, KnownContent):
             report.same_as = decision.cursor.name
             report.skipped += decision.cursor.lines
             return Start(decision.cursor, decision.cursor, b"", b"")
@@ -71,7 +71,7 @@ class Gatherer:
         return self._report.events + self._batch.rows
 
     def take(self, piece: Piece) -> None:
-        """Add a piece of the file; publish when enough is gathered. Raises Moved."""
+        """Add a piece of the file; publish when enough is gathered. Raises CursorMoved."""
         if isinstance(piece, Overlong):
             self._take_part(piece)
         elif isinstance(piece, Hole):
@@ -122,12 +122,12 @@ class Gatherer:
 
     def _add_bad(self, reason: str, place: int, data: bytes) -> None:
         self._batch.wait()
-        self._batch.add_bad([Bad(place, reason, readable(data), self.start.origin)])
+        self._batch.add_bad([RejectedLine(place, reason, readable(data), self.start.origin)])
         self._sum(data)
         self._move(place + len(data), data)
 
     def finish(self) -> None:
-        """Take what was held back for its end, now that nothing follows; publish. Raises Moved."""
+        """Take what was held back for its end, as nothing follows; publish. Raises CursorMoved."""
         held, self._held = self._held, b""
         if held and self._joins and self._job.mode != "follow" and not self._source.broken:
             open_end = not held.endswith(b"\n")
@@ -145,13 +145,13 @@ class Gatherer:
         size = len(self._held)
         if self._place == self.start.bytes and size == self.start.unfinished:
             return size
-        bad = Bad(self._place, UNFINISHED, readable(self._held), self.start.origin)
+        bad = RejectedLine(self._place, UNFINISHED, readable(self._held), self.start.origin)
         batch.unfinished.append(bad)
         return size
 
     def flush(self, *, is_end: bool = False) -> None:
         """Publish what is gathered, with the cursor; at the end of an ended file also a last line
-        that is no event. Raises Moved."""
+        that is no event. Raises CursorMoved."""
         batch, job = self._batch, self._job
         batch.wait()
         self._report.left = len(self._held) + self._left
@@ -165,7 +165,7 @@ class Gatherer:
         if is_same and is_said and not start.is_due(follows=job.follows):
             return
         if self._source.is_shrunk:
-            raise Moved  # what was read may be of two files: look at it again
+            raise CursorMoved  # what was read may be of two files: look at it again
         at = start.cursor
         if start.cursor.unfinished and not is_same:
             start = dataclasses.replace(start, ended=start.cursor.tail_key)
@@ -247,7 +247,7 @@ def chosen(job: Job, start: Start, data: bytes) -> tuple[str, Any]:
         last = start.cursor.forms[-1][1] if start.cursor.forms else registry.LAST
         is_open = registry.is_last(last) or definitions.is_gone(last, job.formats)
         settled = start.cursor.bytes >= WINDOW and not is_open
-        name = last if settled else registry.told(taken, data, start.cursor.name).NAME
+        name = last if settled else registry.detect(taken, data, start.cursor.name).NAME
         name = registry.in_zone(name, definition.zone) if definition and definition.zone else name
-    form = registry.fitted(registry.named(name), taken or data)
+    form = registry.specialize(registry.named(name), taken or data)
     return name, registry.tolerant(form, start.cursor.name, forced=forced)

@@ -19,19 +19,24 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.ingest import source as sources
 from lakelog.ingest import stripes
-from lakelog.ingest.batch import Batch, FileReport, Job, Moved, commit, is_finished
+from lakelog.ingest.batch import Batch, CursorMoved, FileReport, Job, commit, is_finished
 from lakelog.ingest.cursors import WINDOW, Cursor, Start, printable
 from lakelog.ingest.formats import bulk
 from lakelog.ingest.formats.local_time import zone_note
 from lakelog.ingest.formats.registry import label
 from lakelog.ingest.gather import chosen
-from lakelog.ingest.identity import Copied, Known, Undecided
+from lakelog.ingest.identity import FileCopy, KnownContent, UndecidedFile
 from lakelog.ingest.records import records
 from lakelog.ingest.source import Chunk, Source
-from lakelog.ingest.transform import Made
+from lakelog.ingest.transform import ChunkResult
+from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
+    np = Lazy("numpy")
 
 PIECE_MAX = 8 << 20
 """Bytes of one file that are taken together with those of others."""
@@ -58,7 +63,7 @@ class _Piece:
 
 
 @dataclass
-class _Mark:
+class _CursorMove:
     """A file of which only the cursor changes."""
 
     path: str
@@ -78,7 +83,7 @@ class Group:
         self._job, self._alone = replace(job, mode="last"), alone
         self._batch: Batch | None = None
         self._pieces: list[_Piece] = []
-        self._marks: list[_Mark] = []
+        self._cursor_moves: list[_CursorMove] = []
         self._keys: set[str] = set()
         self._bytes = 0
 
@@ -122,18 +127,18 @@ class Group:
         LakelogError and OSError when the lake itself fails."""
         batch, self._batch = self._batch, None
         pieces, self._pieces = self._pieces, []
-        marks, self._marks = self._marks, []
+        cursor_moves, self._cursor_moves = self._cursor_moves, []
         self._keys, self._bytes = set(), 0
         if batch is None:
             return
         with closing(batch):
             index = self._resolver.index
-            if not pieces and not marks:
+            if not pieces and not cursor_moves:
                 self._job.cache.keep(batch.state.digest, index)
                 return
             for form in {id(piece.form): piece.form for piece in pieces}.values():
                 self._decide(batch, form, [piece for piece in pieces if piece.form is form])
-            moves = [(mark.start, mark.start.cursor) for mark in marks]
+            moves = [(mark.start, mark.start.cursor) for mark in cursor_moves]
             moves += [(piece.start, _counted(piece)) for piece in pieces]
             if self._job.dry_run:
                 for _, at in moves:
@@ -144,11 +149,11 @@ class Group:
             try:
                 commit(self._job, batch, moves, index)
                 return
-            except Moved:
+            except CursorMoved:
                 pass
             finally:
                 _give_back(len(pieces))
-        again: list[_Mark | _Piece] = [*marks, *pieces]
+        again: list[_CursorMove | _Piece] = [*cursor_moves, *pieces]
         for one in again:
             report = self._alone(one.path, one.name, one.mode)
             one.report.__dict__.update(report.__dict__)
@@ -161,20 +166,20 @@ class Group:
             self._batch = Batch(self._job)
             self._resolver = self._job.resolver(self._batch.state)
         decision = self._resolver.resolve(source, settled=settled)
-        if isinstance(decision, Known | Undecided):
-            report.is_undecided = isinstance(decision, Undecided)
-            if isinstance(decision, Known):
+        if isinstance(decision, KnownContent | UndecidedFile):
+            report.is_undecided = isinstance(decision, UndecidedFile)
+            if isinstance(decision, KnownContent):
                 if decision.cursor.key in self._keys:
                     return False  # how many lines it has is known once it is published
                 report.same_as, report.skipped = decision.cursor.name, decision.cursor.lines
             return True
-        start = decision.start if isinstance(decision, Copied) else decision
+        start = decision.start if isinstance(decision, FileCopy) else decision
         # A cursor that changes twice needs a publish in between.
         touched = {c.key for c in (start.cursor, start.replaced, *start.released) if c}
         if touched & self._keys:
             return False
         report.note, report.released = start.note, len(start.released)
-        report.is_copy = isinstance(decision, Copied)
+        report.is_copy = isinstance(decision, FileCopy)
         place = start.cursor.bytes
         most = min(PIECE_MAX, sources.CHUNK)
         if report.is_copy or _is_read(source, start):
@@ -225,14 +230,11 @@ class Group:
     def _mark(self, path: str, name: str, mode: str, report: FileReport, start: Start) -> None:
         """Remember a cursor that is to be published though nothing was read."""
         if start.is_due(follows=self._job.follows):
-            self._marks.append(_Mark(path, name, mode, report, start))
+            self._cursor_moves.append(_CursorMove(path, name, mode, report, start))
             self._resolver.apply(start, start.cursor)
 
     def _decide(self, batch: Batch, form: Any, pieces: list[_Piece]) -> None:
         """Turn the lines of files of one format into rows and bad lines."""
-        import numpy as np
-        import pyarrow as pa
-
         ended = [p.data if p.data.endswith(b"\n") else p.data + b"\n" for p in pieces]
         begins = np.array([0, *itertools.accumulate(map(len, ended))])
         chunk = Chunk(b"".join(ended), 0, seams=tuple(begins[:-1].tolist()))
@@ -262,10 +264,8 @@ class Group:
             report.skipped += rows - report.events
             report.lines = max(piece.lines, rows + report.quarantined)
 
-    def _set_aside(self, made: Made, pieces: list[_Piece], begins: np.ndarray) -> None:
+    def _set_aside(self, made: ChunkResult, pieces: list[_Piece], begins: np.ndarray) -> None:
         """Lay bad lines to their files."""
-        import numpy as np
-
         index = _within(begins, np.array([b.position for b in made.bad], np.int64))
         for bad, at in zip(made.bad, index.tolist(), strict=True):
             piece = pieces[at]
@@ -291,8 +291,6 @@ def _is_read(source: Source, start: Start) -> bool:
 def _give_back(files: int) -> None:
     """Give memory back to the system where many more files may follow."""
     if files >= FILES_MAX:
-        import pyarrow as pa
-
         pa.default_memory_pool().release_unused()
         with contextlib.suppress(AttributeError):  # not of this C library
             ctypes.CDLL(None).malloc_trim(0)
@@ -300,8 +298,6 @@ def _give_back(files: int) -> None:
 
 def _within(begins: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Which piece each place is in."""
-    import numpy as np
-
     return np.searchsorted(begins, places, "right") - 1
 
 

@@ -10,8 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lakelog.lazy import Lazy
+
 if TYPE_CHECKING:
     import numpy as np
+else:
+    np = Lazy("numpy")
 
 START_MIN, INNER_MIN = 2, 16
 """Bytes of a run that are a hole, at the beginning of a line and within it; the NULs that fill up
@@ -26,8 +30,6 @@ def find_holes(data: bytes) -> Holes | None:
     for a byte."""
     if b"\0" not in data:
         return None
-    import numpy as np
-
     text = np.frombuffer(data, np.uint8)
     is_nul = np.zeros(len(text) + 2, np.int8)
     is_nul[1:-1] = text == _NUL
@@ -40,8 +42,6 @@ def find_holes(data: bytes) -> Holes | None:
 
 def blank_holes(data: bytes, holes: Holes) -> bytes:
     """Return data of the same length in which each hole is a blank line of its own."""
-    import numpy as np
-
     starts, ends = holes
     text = np.frombuffer(data, np.uint8).copy()
     step = np.zeros(len(text) + 1, np.int8)
@@ -55,8 +55,6 @@ def blank_holes(data: bytes, holes: Holes) -> bytes:
 def seams_of(data: bytes, holes: Holes) -> tuple[int, ...]:
     """Where lines begin, in data with blanked holes, that continue nothing: the holes themselves
     and what is behind them."""
-    import numpy as np
-
     starts, ends = holes
     inner = ~_at_line_start(np.frombuffer(data, np.uint8), starts)
     return tuple(np.union1d(starts + inner, ends[ends < len(data)]).tolist())

@@ -33,7 +33,7 @@ Inodes = Mapping[tuple[int, int], str]
 
 
 @dataclass(frozen=True)
-class Copied:
+class FileCopy:
     """The file is a copy, so far, of another one whose lines are ingested from there.
 
     `cursor` is to be committed in the place of `replaced`; nothing is read.
@@ -51,14 +51,14 @@ class Copied:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownContent:
     """All that the file holds was ingested from another one, which `cursor` names."""
 
     cursor: Cursor
 
 
 @dataclass(frozen=True)
-class Undecided:
+class UndecidedFile:
     """The file is part of another one that exists: it may be on its way to take its place."""
 
 
@@ -85,7 +85,7 @@ class Resolver:
 
     def resolve(
         self, source: Source, *, settled: bool = True
-    ) -> Start | Copied | Known | Undecided:
+    ) -> Start | FileCopy | KnownContent | UndecidedFile:
         """Say which file a source is. It is left standing where reading goes on.
 
         A part of an existing file is Undecided unless it is `settled`. Raises OSError.
@@ -138,12 +138,12 @@ class Resolver:
 
     def _of_content(
         self, source: Source, head: bytes, released: tuple[Cursor, ...], settled: bool
-    ) -> Start | Copied | Known | Undecided:
+    ) -> Start | FileCopy | KnownContent | UndecidedFile:
         """Decide of an inode that no cursor names, or none any more."""
         if self._follows and self._is_copy_of_unread(source, head):
-            return Undecided()
+            return UndecidedFile()
         note, apart = "", list[str]()
-        result: Start | Copied | Known | Undecided | None
+        result: Start | FileCopy | KnownContent | UndecidedFile | None
         for cursor in self._ranked(source, head):
             result = None
             alive = self._path_of(cursor, source)
@@ -214,7 +214,7 @@ class Resolver:
 
     def _instead(
         self, source: Source, cursor: Cursor, head: bytes, released: tuple[Cursor, ...], note: str
-    ) -> tuple[Start | Copied | Known | None, str]:
+    ) -> tuple[Start | FileCopy | KnownContent | None, str]:
         """Whether a file takes the place of one whose inode is gone or was truncated."""
         named = cursors.printable(source.name)
         related = relation(cursor.name, named)
@@ -255,7 +255,7 @@ class Resolver:
         place: int,
         size: int,
         released: tuple[Cursor, ...],
-    ) -> Start | Copied:
+    ) -> Start | FileCopy:
         """A file of its own whose first bytes are rows of another one."""
         fresh = cursors.begun(source, head, self.index, self._label)
         before = content.before(source, place)
@@ -271,7 +271,7 @@ class Resolver:
             tail=cursors.digest(before),
         )
         if place == size and not source.compression:
-            return Copied(shared, None, head, released)
+            return FileCopy(shared, None, head, released)
         source.seek(place)
         note = f"a copy of {cursor.name} that is {size - place:,} bytes past what is known of it"
         return Start(shared, None, head, before, released, note)
@@ -292,7 +292,7 @@ class Resolver:
         released: tuple[Cursor, ...],
         settled: bool,
         note: str,
-    ) -> tuple[Start | Copied | Known | Undecided | None, str]:
+    ) -> tuple[Start | FileCopy | KnownContent | UndecidedFile | None, str]:
         """Whether a file is a copy of one that exists."""
         if not self._follows:
             return self._repeated(source, cursor, path, head, released), note
@@ -316,19 +316,19 @@ class Resolver:
         known = cursor.name if path.startswith("/dev/fd/") else path
         is_packing = bool(source.compression) and unpacked(source.name) == known
         if is_unpacked and content.is_distinctive(head):
-            return Copied(self._copy_of(source, cursor, head, size), None, head, released), note
+            return FileCopy(self._copy_of(source, cursor, head, size), None, head, released), note
         if not is_copy_name(known, source.name):
             if not settled and content.is_distinctive(head):
-                return Undecided(), note  # it may be moved here from another file system
+                return UndecidedFile(), note  # it may be moved here from another file system
         elif (
             is_packing
             or content.is_distinctive(head)
             or (not source.compression and self._is_cut(source, size))
             or (times and source.mtime > cursor.looked)
         ):
-            return Copied(self._copy_of(source, cursor, head, size), None, head, released), note
+            return FileCopy(self._copy_of(source, cursor, head, size), None, head, released), note
         elif not settled:
-            return Undecided(), note  # more of it may tell
+            return UndecidedFile(), note  # more of it may tell
         return None, f"it is equal to {path} so far, and read as a file of its own"
 
     def _is_cut(self, source: Source, size: int) -> bool:
@@ -338,12 +338,12 @@ class Resolver:
 
     def _repeated(
         self, source: Source, cursor: Cursor, path: str, head: bytes, released: tuple[Cursor, ...]
-    ) -> Start | Copied | Known | None:
+    ) -> Start | FileCopy | KnownContent | None:
         """What is new in a file that an ingest was asked for and that another one is the beginning
         of, or the whole."""
         with closing(Source(path)) as original:
             if content.prefix_of(source, original, 0, cursor.bytes):
-                return Known(cursor)
+                return KnownContent(cursor)
         if not content.is_distinctive(head[: cursor.bytes]):
             return None
         if cursors.holds_all(source, cursor, head, self._label) is None:
@@ -365,7 +365,7 @@ class Resolver:
             crc=cursors.crc_of(source, size),
         )
 
-    def _copy_again(self, source: Source, copy: Cursor, head: bytes) -> Start | Copied | None:
+    def _copy_again(self, source: Source, copy: Cursor, head: bytes) -> Start | FileCopy | None:
         """A copy that was seen before: as it was, grown, or in its original's place by now."""
         if cursors.before_place(source, copy, head, self._label) is None:
             return None
@@ -377,13 +377,13 @@ class Resolver:
         grown = bool(source.read(1)) if not source.compression else source.size != copy.size
         named = cursors.widened(cursors.named(copy, source), head, self._label)
         if not grown and (path or original is None or original.bytes > copy.bytes):
-            return Copied(named, copy, head)
+            return FileCopy(named, copy, head)
         if path and original:
             with closing(Source(path)) as other:
                 size = content.prefix_of(source, other, copy.bytes)
             if not size:
                 return None
-            return Copied(self._grown(source, named, size), copy, head)
+            return FileCopy(self._grown(source, named, size), copy, head)
         if original is None:
             return self._go_on(source, named, copy, head)
         before = cursors.holds_all(source, original, head, self._label)
@@ -394,7 +394,7 @@ class Resolver:
         size_now = content.length_if_less(source, original.bytes)
         if size_now is None:
             return None
-        return Copied(self._grown(source, named, size_now), copy, head)
+        return FileCopy(self._grown(source, named, size_now), copy, head)
 
     def _grown(self, source: Source, copy: Cursor, size: int) -> Cursor:
         before = content.before(source, size)
@@ -447,12 +447,12 @@ def _goes_on(cursor: Cursor, source: Source) -> bool:
     return old == new or (relation(old, new) == 2 and old.endswith(PACKED) == new.endswith(PACKED))
 
 
-def _is_certain(decision: Start | Copied | Known | Undecided, head: bytes) -> bool:
+def _is_certain(decision: Start | FileCopy | KnownContent | UndecidedFile, head: bytes) -> bool:
     """Whether a file is that of another cursor, or a copy of it, by words that say something."""
     if isinstance(decision, Start):
         known = decision.replaced is not None or decision.cursor.shares
         return bool(known) and content.is_distinctive(head[: decision.cursor.bytes])
-    return isinstance(decision, Copied) and content.is_distinctive(head[: decision.cursor.bytes])
+    return isinstance(decision, FileCopy) and content.is_distinctive(head[: decision.cursor.bytes])
 
 
 def of_inode(source: Source, index: CursorIndex, label: str | None) -> Cursor | None:

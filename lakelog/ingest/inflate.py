@@ -50,11 +50,11 @@ def is_wide(start: bytes) -> bool:
 def inflated(file: Any, kind: str) -> Any:
     """Return the stream of what a file holds; `kind` is what `compression` said, or WIDE."""
     if kind == WIDE:
-        return Wide(file)
+        return Utf16File(file)
     return Zstd(file) if kind == "zstd" else Members(file, kind)
 
 
-class Wide:
+class Utf16File:
     """A file of UTF-16 as UTF-8; code units that are no text are escaped. The first half of a
     character at its end waits for the second."""
 

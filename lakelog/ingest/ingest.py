@@ -20,7 +20,7 @@ from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from lakelog.ingest.batch import FileReport, Job, Moved, finishing
+from lakelog.ingest.batch import CursorMoved, FileReport, Job, finishing
 from lakelog.ingest.cursors import printable
 from lakelog.ingest.exclusions import is_apart
 from lakelog.ingest.gather import Gatherer
@@ -172,7 +172,7 @@ class Ingester:
         if stream is None:
             return group.take(path, path, self._job.mode)
         group.flush()
-        with stream as file, tempfile.TemporaryFile(dir=self._job.store.layout.cache) as spool:
+        with stream as file, tempfile.TemporaryFile(dir=self._job.store.paths.cache) as spool:
             shutil.copyfileobj(file, spool, 1 << 20)
             spool.flush()
             self._follow(f"/dev/fd/{spool.fileno()}", path, report, piped=True)
@@ -211,18 +211,18 @@ class Ingester:
             job = finishing(self._job, source)
             with closing(source), closing(Gatherer(job, source, report)) as gatherer:
                 if gatherer.is_idle:
-                    with suppress(Moved):  # then the next look finds what it is now
+                    with suppress(CursorMoved):  # then the next look finds what it is now
                         gatherer.flush()
                     return
                 known = max(gatherer.start.lines - report.lines, 0)
                 report.skipped, earlier = report.skipped + known - earlier, known
-                with suppress(Moved):
+                with suppress(CursorMoved):
                     yield from self._read(source, gatherer)
                     done = True
             report.error = source.broken
 
     def _read(self, source: Source, gatherer: Gatherer) -> Generator[int, bool]:
-        """Read a file to its end. Raises Moved."""
+        """Read a file to its end. Raises CursorMoved."""
         with closing(source.ahead(gatherer.start.bytes)) as pieces:
             for piece in pieces:
                 gatherer.take(piece)

@@ -86,7 +86,7 @@ def preview(
     data, whole = _beginning(path)
     head = data[:WINDOW]
     name, why = _chosen(path, head, data, formats, asked, label)
-    form = registry.fitted(registry.named(name), head or data)
+    form = registry.specialize(registry.named(name), head or data)
     form = registry.tolerant(form, path, forced=asked is not None)
     before = disk.now_us()
     run = Transformer(connect(), form, "preview", label).run(
@@ -137,7 +137,7 @@ def _chosen(
         return name, f"this lake's {kept.name} is for {_files(kept, label)}"
     if name:
         return name, "as asked for"
-    name, why = registry.told(head, data, path).NAME, "it fits the first lines best"
+    name, why = registry.detect(head, data, path).NAME, "it fits the first lines best"
     if name == registry.LAST:
         why = "no other format fits the first lines"
     if wanted and wanted.zone:

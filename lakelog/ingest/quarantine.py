@@ -17,6 +17,7 @@ from lakelog.ingest import cursors, definitions
 from lakelog.ingest.formats import jsonl, registry, sqltext
 from lakelog.ingest.formats.definition import Definition
 from lakelog.ingest.transform import Transformer
+from lakelog.lazy import Lazy
 from lakelog.store import disk, identity_run, manifest, rows, segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
@@ -25,7 +26,11 @@ from lakelog.store.refs import Head
 from lakelog.store.seal import drop_known
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
+    np = Lazy("numpy")
 
 
 _LINES = 1024
@@ -41,7 +46,7 @@ Rules = Callable[[str], Definition | None]
 
 
 @dataclass(frozen=True)
-class Replayed:
+class ReplayResult:
     """What a replay did: lines that are events now, known ones, and lines that stay."""
 
     stored: int
@@ -67,7 +72,7 @@ def drop(store: Store, branch: str) -> int:
         if not bad:
             return None
         message = f"{gone} quarantined lines dropped"
-        return Change("quarantine", message, entries=tuple(map(manifest.removal, bad)))
+        return Change("quarantine", message, entries=tuple(map(manifest.tombstone, bad)))
 
     publish(store, branch, plan)
     return gone
@@ -81,7 +86,7 @@ def replay(
     form: str | None = None,
     type_: str | None = None,
     dry_run: bool = False,
-) -> Replayed:
+) -> ReplayResult:
     """Try every quarantined line again, with `form` (else the lake's own for its file, else what
     it looks like) and a type for events without. Lines that are not kept letter for letter stay
     where they are.
@@ -94,7 +99,7 @@ def replay(
         rules = _rules(store, state, form)
         bad = _entries(store, state)
         if not bad:
-            return Replayed(0, 0, 0)
+            return ReplayResult(0, 0, 0)
         retry = _Retry(store, connect, state, rules, type_, is_kept=not dry_run)
         for entry in bad:
             retry.take(entry)
@@ -146,17 +151,15 @@ class _Retry:
         self.runs: list[Entry] = []
 
     @property
-    def outcome(self) -> Replayed:
+    def outcome(self) -> ReplayResult:
         """What became of the lines so far."""
-        return Replayed(self._stored, self._made - self._stored, self._left)
+        return ReplayResult(self._stored, self._made - self._stored, self._left)
 
     def take(self, entry: Entry) -> None:
         """Try the lines of a segment; one of which nothing can be made stays as it is."""
-        import pyarrow as pa
-
-        before, left = self._made, segment.Builder("quarantine", "arrival", self._commit)
+        before, left = self._made, segment.SegmentEncoder("quarantine", "arrival", self._commit)
         times: list[pa.Table] = []
-        for table in segment.batches(self._store.layout, entry["key"], _LINES):
+        for table in segment.batches(self._store.paths, entry["key"], _LINES):
             events, rest = self._parsed(table)
             left.add(rest)
             times.append(rest.select(["ingested_at"]))
@@ -168,16 +171,13 @@ class _Retry:
                 self.flush()
         if self._made == before or not self._is_kept:
             return
-        self.entries.append(manifest.removal(entry))
+        self.entries.append(manifest.tombstone(entry))
         if (stays := pa.concat_tables(times)).num_rows:
-            layout, data = self._store.layout, left.finish()
-            self.entries.append(segment.put(layout, data, stays, "quarantine", "arrival"))
+            paths, data = self._store.paths, left.finish()
+            self.entries.append(segment.put(paths, data, stays, "quarantine", "arrival"))
 
     def flush(self) -> None:
         """Write the events that wait, without those whose id is known."""
-        import numpy as np
-        import pyarrow as pa
-
         if not self._waiting:
             return
         waiting, self._waiting = pa.concat_tables(self._waiting), []
@@ -188,16 +188,14 @@ class _Retry:
         self._keys.append((high[order], low[order]))
         if not fresh.num_rows or not self._is_kept:
             return
-        layout, commit = self._store.layout, self._commit
-        made = segment.write(layout, fresh, kind="events", order="arrival", commit=commit)
+        paths, commit = self._store.paths, self._commit
+        made = segment.write(paths, fresh, kind="events", layout="arrival", commit=commit)
         self.entries.append(made)
         if len(high):
-            self.runs.append(identity_run.write(layout, high, low, commit))
+            self.runs.append(identity_run.write(paths, high, low, commit))
 
     def _parsed(self, table: pa.Table) -> tuple[pa.Table | None, pa.Table]:
         """Return the rows that lines make now, and the lines that make none."""
-        import pyarrow as pa
-
         made: list[pa.Table] = []
         left: list[int] = []
         by_origin: dict[str, list[tuple[dict[str, Any], int]]] = {}
@@ -230,7 +228,7 @@ def _form(rule: Definition | None, text: bytes) -> Any:
     """The format of a line by what was said of it, else by its looks."""
     name = definitions.form_name(rule) if rule else ""
     if not name:
-        name = registry.told(text, text, "line.json").NAME
+        name = registry.detect(text, text, "line.json").NAME
         name = registry.in_zone(name, rule.zone) if rule and rule.zone else name
     return registry.named(name)
 

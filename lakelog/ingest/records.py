@@ -17,10 +17,16 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent
 from lakelog.ingest.formats import bulk, pattern
 from lakelog.ingest.source import LINE_MAX, Chunk
+from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pc = Lazy("pyarrow.compute")
+    pa = Lazy("pyarrow")
 
 RECORD_MAX = 1 << 20
 BOM = b"\xef\xbb\xbf"
@@ -143,8 +149,6 @@ def without_cut_line(chunk: Chunk, form: Any, mode: str) -> Chunk:
 
 def _told(chunk: Chunk, form: Any, mode: str, final: bool) -> Records:
     """The records of a format that tells itself where they begin, and whether the last is open."""
-    import numpy as np
-
     array, starts = chunk.lines
     if not len(array):
         return Records(array, None, starts, 0)
@@ -165,9 +169,6 @@ def _told(chunk: Chunk, form: Any, mode: str, final: bool) -> Records:
 
 def _first(chunk: Chunk, form: Any, begins: str, firsts: Any) -> np.ndarray:
     """Tell the lines that begin a record; a file's very first one does, whatever it is."""
-    import numpy as np
-    import pyarrow.compute as pc
-
     array, files = chunk.lines[0], _files(chunk)
     if firsts is not None:
         ends = [*files.tolist(), len(array)]
@@ -183,8 +184,6 @@ def _first(chunk: Chunk, form: Any, begins: str, firsts: Any) -> np.ndarray:
 
 def _searchable(chunk: Chunk) -> pa.Array:
     """The lines of a chunk as a regex can look into them: in text it finds no byte that is none."""
-    import pyarrow as pa
-
     array = chunk.lines[0]
     if not chunk.text.isascii():
         try:
@@ -196,15 +195,11 @@ def _searchable(chunk: Chunk) -> pa.Array:
 
 def _files(chunk: Chunk) -> np.ndarray:
     """The indexes of the lines that begin a file, or stand at or behind a hole."""
-    import numpy as np
-
     return np.searchsorted(chunk.lines[1], np.array([0, *chunk.breaks]))
 
 
 def _bounded(first: np.ndarray, starts: np.ndarray, most: int) -> np.ndarray:
     """The indexes of the lines that begin a record, those of a record that is too large too."""
-    import numpy as np
-
     heads = np.flatnonzero(first)
     bounds = np.append(heads, len(first))
     sizes = starts[bounds[1:]] - starts[heads]
@@ -231,9 +226,6 @@ def _goes_on(
 
 def _joined(data: bytes, starts: np.ndarray, heads: np.ndarray, whole: bool) -> Records:
     """Records that begin at some lines, the last ending where `starts` ends."""
-    import numpy as np
-    import pyarrow as pa
-
     places = np.append(starts[heads], starts[-1]).astype(np.int64)
     if whole or len(heads) == len(starts) - 1:
         buffers = [None, pa.py_buffer(places), pa.py_buffer(data)]

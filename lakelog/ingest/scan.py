@@ -19,7 +19,7 @@ IGNORED = "left out: it is "
 _PARTIAL = (".tmp", ".part", ".swp", "~")
 
 
-class Seen(NamedTuple):
+class FileState(NamedTuple):
     """What a scan saw of one file."""
 
     path: str
@@ -30,9 +30,9 @@ class Seen(NamedTuple):
     ctime_ns: int = 0
 
     @property
-    def unread(self) -> Seen:
+    def unread(self) -> FileState:
         """The file as it is called until it was taken in: of no size, so that it is due."""
-        return Seen(self.path, self.device, self.inode, -1, 0)
+        return FileState(self.path, self.device, self.inode, -1, 0)
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -44,7 +44,7 @@ class Seen(NamedTuple):
 class Scan:
     """All files of one walk by path, and what could not be looked at, with the reason."""
 
-    files: dict[str, Seen] = field(default_factory=dict)
+    files: dict[str, FileState] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, str] = field(default_factory=dict)
     """What is there and is no file, such as a socket."""
@@ -69,13 +69,13 @@ def scan(roots: list[str], patterns: tuple[str, ...]) -> Scan:
     return found
 
 
-def look_again(found: Scan, patterns: tuple[str, ...]) -> list[Seen]:
+def look_again(found: Scan, patterns: tuple[str, ...]) -> list[FileState]:
     """Add to a scan the files that appeared since their directory was listed; return them.
 
     After this, whatever existed when the size of any file was taken is in the scan: the copy that
     somebody makes of a file is known before the bytes that it may hold are read from the file.
     """
-    fresh: list[Seen] = []
+    fresh: list[FileState] = []
     for folder, names in list(found.names.items()):
         with suppress(OSError):  # it was there a moment ago: the next scan says why not
             for name in sorted(set(os.listdir(folder)) - names):
@@ -89,13 +89,13 @@ def look_again(found: Scan, patterns: tuple[str, ...]) -> list[Seen]:
     return fresh
 
 
-def seen_as(path: str, status: os.stat_result) -> Seen:
+def seen_as(path: str, status: os.stat_result) -> FileState:
     """What a scan keeps of a file's status."""
     times = status.st_mtime_ns, status.st_ctime_ns
-    return Seen(path, status.st_dev, status.st_ino, status.st_size, *times)
+    return FileState(path, status.st_dev, status.st_ino, status.st_size, *times)
 
 
-def _look(path: str, found: Scan, *, asked: bool) -> Seen | None:
+def _look(path: str, found: Scan, *, asked: bool) -> FileState | None:
     """Add a file to a scan, unless it is none, or there under another name."""
     try:
         status = os.stat(path)

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.ingest.formats import pattern
 from lakelog.ingest.records import Records
+from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
 
 LINES, BYTES = 8192, 4 << 20
 """Lines in what one thread of the engine takes at a time, and how many bytes of documents."""
@@ -20,27 +26,17 @@ LINES, BYTES = 8192, 4 << 20
 def integers(values: np.ndarray) -> pa.Array:
     """Whole numbers as Arrow has them, without a copy."""
     # pa.array would load numpy.ma to ask whether they are masked: slow, where a file is short
-    import numpy as np
-    import pyarrow as pa
-
     data = np.ascontiguousarray(values, np.int64)
     return pa.Array.from_buffers(pa.int64(), len(data), [None, pa.py_buffer(data)])
 
 
 def fitting(lines: pa.Array, regex: str) -> Any:
     """The indexes of lines that a regex fits."""
-    import numpy as np
-    import pyarrow.compute as pc
-
     return np.flatnonzero(np.asarray(pc.match_substring_regex(lines, regex)))
 
 
 def untimed(table: pa.Table, now: datetime) -> Any:
     """The places of rows whose lines told no time, for which the query took that of ingest."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     blank = pc.equal(table["time"], pa.scalar(now, table["time"].type))
     return np.asarray(table["position"].filter(blank))
 
@@ -53,8 +49,6 @@ def stripe(lines: pa.Table) -> int:
 
 def in_order(tables: list[pa.Table | None]) -> pa.Table | None:
     """Put rows that were decided in different ways back in the file's order."""
-    import pyarrow as pa
-
     full = [t for t in tables if t is not None and t.num_rows]
     if len(full) < 2:
         return full[0] if full else None
@@ -67,8 +61,6 @@ def valid_text(found: Records, *, blank: bool) -> tuple[pa.Array, pa.Array | Non
 
     With `blank` the older ones are, too.
     """
-    import pyarrow as pa
-
     parts = [found.lines] if found.more is None else [found.lines, found.more]
     try:
         for part in parts:
@@ -80,8 +72,6 @@ def valid_text(found: Records, *, blank: bool) -> tuple[pa.Array, pa.Array | Non
 
 def _mended(parts: list[pa.Array], blank: bool) -> tuple[pa.Array, pa.Array | None, list[int]]:
     """The same where some record is not UTF-8, which is looked at as a whole."""
-    import pyarrow as pa
-
     older = list[int]()
     raw = [part.view(pa.large_binary()).to_pylist() for part in parts]
     for index, texts in enumerate(zip(*raw, strict=True)):
@@ -101,9 +91,6 @@ def _mended(parts: list[pa.Array], blank: bool) -> tuple[pa.Array, pa.Array | No
 def marked(table: pa.Table, places: set[int]) -> pa.Table:
     """Rows whose payload says in which older encoding their lines were, where it has a place for
     it and does not say so itself."""
-    import numpy as np
-    import pyarrow as pa
-
     column = table["data"].to_pylist()
     for row in np.flatnonzero(np.isin(np.asarray(table["position"]), [*places])).tolist():
         data = column[row] or "{}"

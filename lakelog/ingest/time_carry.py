@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_time, to_micros
 from lakelog.ingest.formats import pattern
+from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
 
 
-class Carry:
+class TimeCarry:
     """The time of the line before, across the chunks of a file.
 
     `before` are the bytes in front of its first chunk. A chunk of many files has those of each in
@@ -31,9 +35,6 @@ class Carry:
     def fill(self, table: pa.Table, untimed: list[Any]) -> pa.Table:
         """Give rows at the positions of `untimed` the time of the row before; rows are in the
         file's order. Chunks are given one after the other."""
-        import numpy as np
-        import pyarrow as pa
-
         if not len(untimed):
             self._last = table["time"][-1].value
             return table
@@ -67,8 +68,6 @@ class Carry:
 
 def _fill(times: np.ndarray, blank: np.ndarray, before: int | None) -> None:
     """Set times that are blank to those before them, in place."""
-    import numpy as np
-
     told = np.flatnonzero(~blank)
     first = before if before is not None else int(times[told[0]]) if len(told) else None
     # the row before each that tells a time, or -1, which stands for what came earlier

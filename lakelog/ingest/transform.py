@@ -21,12 +21,20 @@ from lakelog.ingest.formats import bulk, mixture, pattern, sqltext
 from lakelog.ingest.holes import visible
 from lakelog.ingest.records import BOM, Records, joins, records, without_cut_line
 from lakelog.ingest.source import Chunk
-from lakelog.ingest.time_carry import Carry
+from lakelog.ingest.time_carry import TimeCarry
+from lakelog.lazy import Lazy
 from lakelog.store import rows, sql, wal
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    pc = Lazy("pyarrow.compute")
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+    duckdb = Lazy("duckdb")
 
 SAMPLE, SAMPLE_LINES = 1 << 18, 50
 """How much of a file's beginning tells what its lines look like."""
@@ -54,7 +62,7 @@ _ORDER = (
 
 
 @dataclass
-class Bad:
+class RejectedLine:
     """One line that is no event."""
 
     position: int
@@ -64,7 +72,7 @@ class Bad:
 
 
 @dataclass
-class Made:
+class ChunkResult:
     """What came of one chunk: rows in the file's order, bad lines, and how far it was taken.
 
     `taken` is less than the chunk when its last line is not finished, or is an action whose
@@ -72,12 +80,12 @@ class Made:
     """
 
     table: Any = None
-    bad: list[Bad] = field(default_factory=list)
+    bad: list[RejectedLine] = field(default_factory=list)
     lines: int = 0
     taken: int = 0
     rest: Callable[[], Any] | None = None
 
-    def finish(self) -> Made:
+    def finish(self) -> ChunkResult:
         """Decide what is left to decide line by line."""
         rest, self.rest = self.rest, None
         if rest is not None:
@@ -105,13 +113,13 @@ class Transformer:
         self._origin, self._source, self._mode = origin, source, mode
         self._queries: list[str] | None = None
         self._styles: tuple[Any, ...] = getattr(form, "STYLES", ())
-        self._carry = Carry(form, before, files)
+        self._carry = TimeCarry(form, before, files)
 
-    def run(self, chunk: Chunk, *, final: bool = False) -> Made:
+    def run(self, chunk: Chunk, *, final: bool = False) -> ChunkResult:
         """Return what a chunk holds."""
         return self.start(chunk, final=final).finish()
 
-    def start(self, chunk: Chunk, *, final: bool = False) -> Made:
+    def start(self, chunk: Chunk, *, final: bool = False) -> ChunkResult:
         """Decide what SQL can of a chunk; `finish` may run beside the start of the next one.
 
         After a `final` chunk nothing follows, so that a record at its end is whole.
@@ -120,11 +128,11 @@ class Transformer:
             chunk = replace(chunk, binary=True)
         if self._form.NAME == bulk.NAME:
             whole = without_cut_line(chunk, self._form, self._mode) if chunk.open_end else chunk
-            made = Made(taken=len(whole.data))
+            made = ChunkResult(taken=len(whole.data))
             made.table = self._pairs(whole, made)
             return made
         found = records(chunk, self._form, self._mode, final=final)
-        made = Made(taken=found.taken, lines=len(found.lines))
+        made = ChunkResult(taken=found.taken, lines=len(found.lines))
         now = datetime.now(UTC)
         untimed: list[Any] = []
         older: set[int] = set()
@@ -152,9 +160,6 @@ class Transformer:
         Returns their rows and the indexes of the records that are left; adds to `untimed` the
         places of rows that tell no time, to `older` those of records in an older encoding.
         """
-        import numpy as np
-        import pyarrow as pa
-
         if self._queries is None:
             sample = visible(chunk.data[:SAMPLE]).split(b"\n")[:-1][:SAMPLE_LINES]
             cheaper = getattr(self._form, "cheaper", None)
@@ -203,9 +208,6 @@ class Transformer:
 
         Records of many lines and what styles must not take are left to the exact rule.
         """
-        import numpy as np
-        import pyarrow.compute as pc
-
         lines = table if len(left) == table.num_rows else table.take(stripes.integers(left))
         pick = pc.fill_null(pc.equal(pc.binary_length(lines["more"]), 0), True)
         pick = pc.and_not(pick, pc.match_substring_regex(lines["line"], self._form.LEFT_OUT))
@@ -227,8 +229,6 @@ class Transformer:
         self, query: str, lines: pa.Table, index: Any, places: Any, now: datetime
     ) -> tuple[pa.Table, Any]:
         """Run a query; once it stops at a line that is no JSON, look at every line before."""
-        import duckdb
-
         assert self._queries is not None
         try:
             return self._run(query, lines, index, places, now)
@@ -245,9 +245,6 @@ class Transformer:
 
         A query whose lines hold many events counts them from 0 in a column `nth`.
         """
-        import numpy as np
-        import pyarrow as pa
-
         count = lines.num_rows
         table = lines if len(index) == count else lines.take(stripes.integers(index))
         cursor = self._connection.cursor()
@@ -279,8 +276,6 @@ class Transformer:
 
     def _finish(self, table: pa.Table, now: datetime) -> pa.Table:
         """Add what every row of this run shares."""
-        import pyarrow as pa
-
         count = table.num_rows
         stamp = pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), count)
         origin = pa.repeat(pa.scalar(self._origin, pa.string()), count)
@@ -289,7 +284,13 @@ class Transformer:
         return table.set_column(place, "time", table["time"].cast(stamp.type)).select(_ORDER)
 
     def _exact(
-        self, chunk: Chunk, starts: Any, slow: Any, made: Made, untimed: list[Any], older: set[int]
+        self,
+        chunk: Chunk,
+        starts: Any,
+        slow: Any,
+        made: ChunkResult,
+        untimed: list[Any],
+        older: set[int],
     ) -> pa.Table | None:
         """Decide lines one by one; return the rows of the good ones."""
         carried: list[int] = []
@@ -336,8 +337,6 @@ class Transformer:
 
     def _rows(self, lines: list[bytes], places: list[int]) -> pa.Table | None:
         """Make rows of events as WAL lines."""
-        import pyarrow as pa
-
         if not lines:
             return None
         now = datetime.now(UTC)
@@ -346,15 +345,15 @@ class Transformer:
         table = table.append_column("position", pa.array(places, pa.int64()))
         return self._finish(table, now)
 
-    def _bad(self, chunk: Chunk, start: int, reason: str, line: bytes) -> Bad:
-        return Bad(chunk.base + start, reason, readable(line), self._origin)
+    def _bad(self, chunk: Chunk, start: int, reason: str, line: bytes) -> RejectedLine:
+        return RejectedLine(chunk.base + start, reason, readable(line), self._origin)
 
     def _labelled(self, event: dict[str, Any]) -> dict[str, Any]:
         if self._source is not None and event.get("source") is None:
             event["source"] = self._source
         return event
 
-    def _pairs(self, chunk: Chunk, made: Made) -> pa.Table | None:
+    def _pairs(self, chunk: Chunk, made: ChunkResult) -> pa.Table | None:
         """Pair actions with documents and make rows of them."""
         good: list[bytes] = []
         places: list[int] = []
@@ -397,8 +396,6 @@ def _frame(lines: list[bytes], origin: str) -> wal.Frame:
 
 def _without_nul_ids(rows: pa.Table) -> pa.Table:
     """Leave out every row of a line that has an id with a NUL, which the exact rule refuses."""
-    import pyarrow.compute as pc
-
     refused = pc.fill_null(pc.match_substring(rows["id"], "\0"), False)
     if not pc.any(refused).as_py():
         return rows

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import QueryFailed
+from lakelog.lazy import Lazy
 from lakelog.query import prune
 from lakelog.query.tail_rows import TailRows
 from lakelog.store import compact, wal
@@ -21,11 +22,14 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.refs import Head
 from lakelog.store.segment import EVENT_COLUMNS
-from lakelog.store.tail import Pending, Tail
+from lakelog.store.tail import PendingFrames, Tail
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
+    duckdb = Lazy("duckdb")
 
 COLUMNS = (*EVENT_COLUMNS, "seq")
 _STEP = 4
@@ -37,7 +41,7 @@ _NARROW = ", ".join("origin::VARCHAR AS origin" if c == "origin" else c for c in
 
 
 @dataclass(frozen=True)
-class Rewound:
+class BranchRewound:
     """The branch was taken to another state: by which operation, to which snapshot."""
 
     op: str
@@ -57,7 +61,7 @@ class Follower:
         if where is not None and not where.strip():
             raise QueryFailed("the condition is empty")
         self._store, self._branch, self._where = store, branch, where
-        self._tail = Tail(store.layout, store.refs, branch)
+        self._tail = Tail(store.paths, store.refs, branch)
         self._rows, self._connect = TailRows(store, connect), connect
         self._cursor: duckdb.DuckDBPyConnection = connect().cursor()
         self._head: Head | None = None
@@ -74,8 +78,6 @@ class Follower:
 
         Raises QueryFailed, Damaged, UnknownRef.
         """
-        import pyarrow as pa
-
         pending = self._tail.collect()
         state = self._store.manifests.load(pending.head.move.snapshot)
         fresh = self._of_tail(pending, state)
@@ -84,7 +86,7 @@ class Follower:
         self._stand(pending, state)
         return pa.concat_tables(parts)
 
-    def more(self) -> Iterator[pa.Table | Rewound]:
+    def more(self) -> Iterator[pa.Table | BranchRewound]:
         """Yield what came since: tables of events, and rewinds between them.
 
         Raises QueryFailed, Damaged, UnknownRef.
@@ -106,7 +108,7 @@ class Follower:
         """Stop the running query; any thread may ask for it."""
         self._cursor.interrupt()
 
-    def _stand(self, pending: Pending, state: Manifest) -> None:
+    def _stand(self, pending: PendingFrames, state: Manifest) -> None:
         """Remember what was given."""
         self._head, self._bound = pending.head, state.next_seq
         self._given = {w: _end(fs[-1]) for w, fs in pending.frames.items() if fs}
@@ -120,7 +122,7 @@ class Follower:
         self._ids = self._run(query)
         self._cursor.unregister("held")
 
-    def _published(self, head: Head) -> Iterator[pa.Table | Rewound]:
+    def _published(self, head: Head) -> Iterator[pa.Table | BranchRewound]:
         """Yield published events up to a head, and the rewinds on the way."""
         known = self._head
         assert known is not None
@@ -134,14 +136,12 @@ class Follower:
                     yield from self._since(self._store.manifests.load(before.snapshot))
                     state = self._store.manifests.load(move.snapshot)
                     self._bound, generation = state.next_seq, move.generation
-                    yield Rewound(move.op, move.snapshot, state.totals.events)
+                    yield BranchRewound(move.op, move.snapshot, state.totals.events)
                 before = move
         yield from self._since(self._store.manifests.load(head.move.snapshot))
 
     def _since(self, state: Manifest) -> Iterator[pa.Table]:
         """Yield a state's events from the bound on, those given from the tail left out."""
-        import pyarrow as pa
-
         bound, self._bound = self._bound, state.next_seq
         entries = [e for e in self._events(state) if e["seq"][1] >= bound]
         if not entries:
@@ -165,24 +165,22 @@ class Follower:
             if found.num_rows:
                 yield found
 
-    def _of_tail(self, pending: Pending, state: Manifest) -> pa.Table:
+    def _of_tail(self, pending: PendingFrames, state: Manifest) -> pa.Table:
         """The tail's events that were not given yet, in the order of arrival."""
         table = self._rows.numbered(pending, state) if pending.frames else None
         if table is None:
             return self._none
-        import pyarrow as pa
-
         given = {w: self._given.get(w, 0) for w in pending.frames}
-        marks = pa.table(
+        watermarks = pa.table(
             {
-                "mark": pa.array(list(given), pa.string()),
+                "of_writer": pa.array(list(given), pa.string()),
                 "upto": pa.array(list(given.values()), pa.int64()),
             }
         )
         self._cursor.register("tail", table)
-        self._cursor.register("marks", marks)
+        self._cursor.register("watermarks", watermarks)
         source = f"""SELECT {", ".join(COLUMNS)}, writer, sequence FROM tail
-            JOIN marks ON tail.writer::VARCHAR = marks.mark WHERE position >= upto"""
+            JOIN watermarks ON tail.writer::VARCHAR = of_writer WHERE position >= upto"""
         found = self._ask(source, "ORDER BY ingested_at, writer::VARCHAR, sequence, position")
         self._cursor.unregister("tail")
         return found
@@ -222,7 +220,9 @@ class Follower:
         entries = [e for e in self._store.manifests.entries(state) if e["kind"] == "events"]
         if where is None:
             return entries
-        mentions = prune.read(self._connect().cursor(), f"SELECT * FROM events WHERE (\n{where}\n)")
+        mentions = prune.analyze(
+            self._connect().cursor(), f"SELECT * FROM events WHERE (\n{where}\n)"
+        )
         if not mentions.parsed or not mentions.needs:
             return entries
         return [e for e in entries if mentions.wants(e)]
@@ -238,8 +238,6 @@ class Follower:
         return self._run(query)
 
     def _run(self, query: str) -> pa.Table:
-        import duckdb
-
         try:
             table: pa.Table = self._cursor.sql(query).to_arrow_table()
         except duckdb.Error as error:

@@ -10,7 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from lakelog.lazy import Lazy
+
+if TYPE_CHECKING:
+    import duckdb
+else:
+    duckdb = Lazy("duckdb")
+
 
 Scope = Callable[[str], Any]
 """Returns the caller's variable of a name, or None."""
@@ -33,8 +41,6 @@ def run(cursor: Any, query: str, params: Any, scope: Scope | None) -> Any:
 
     Raises the engine's errors.
     """
-    import duckdb
-
     tried: set[str] = set()
     while True:
         try:

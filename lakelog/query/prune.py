@@ -17,12 +17,17 @@ import orjson
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_time, to_micros
+from lakelog.lazy import Lazy
 from lakelog.store import bloom
 from lakelog.store.bloom import Filters
 from lakelog.store.manifest import Entry
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
+else:
+    duckdb = Lazy("duckdb")
+    pa = Lazy("pyarrow")
 
 LOWEST, HIGHEST = -(2**62), 2**62
 _NAMES_MAX = 1000
@@ -45,7 +50,7 @@ _FLIP = dict(zip((*_LOW, *_HIGH), (*_HIGH, *_LOW), strict=True))
 
 
 @dataclass
-class Need:
+class Predicate:
     """What one mention of `events` can match: times in us, and names or None for any."""
 
     low: int = LOWEST
@@ -75,7 +80,7 @@ class Need:
 
 
 @dataclass
-class Mentions:
+class TableRefs:
     """The tables a query names: needs of the unqualified `events`, other (schema, table) pairs.
 
     `ctes` are the names that WITH gives. `counts_all` is the column name when the query is exactly
@@ -83,7 +88,7 @@ class Mentions:
     """
 
     parsed: bool = False
-    needs: list[Need] = field(default_factory=list)
+    needs: list[Predicate] = field(default_factory=list)
     tables: set[tuple[str, str]] = field(default_factory=set)
     ctes: set[str] = field(default_factory=set)
     counts_all: str | None = None
@@ -108,9 +113,9 @@ class Mentions:
         return any(need.wants(entry, filters) for need in self.needs)
 
 
-def read(connection: duckdb.DuckDBPyConnection, query: str, params: Any = None) -> Mentions:
+def analyze(connection: duckdb.DuckDBPyConnection, query: str, params: Any = None) -> TableRefs:
     """Take a query apart; one that is no plain SELECT is not `parsed`."""
-    found = Mentions()
+    found = TableRefs()
     tree = _tree(connection, query)
     if tree.get("error") or len(tree.get("statements", ())) != 1:
         return found
@@ -150,8 +155,6 @@ def _renames(node: dict[str, Any]) -> bool:
 
 def _tree(connection: duckdb.DuckDBPyConnection, query: str) -> dict[str, Any]:
     """The tree of a query, which nobody changes; those of the last short ones are kept."""
-    import duckdb
-
     tree: dict[str, Any] | None = _TREES.get(query)
     if tree is None:
         try:
@@ -167,7 +170,7 @@ def _tree(connection: duckdb.DuckDBPyConnection, query: str) -> dict[str, Any]:
     return tree
 
 
-def _walk(node: Any, found: Mentions, constants: _Constants) -> None:
+def _walk(node: Any, found: TableRefs, constants: _Constants) -> None:
     if isinstance(node, list):
         for child in node:
             _walk(child, found, constants)
@@ -184,10 +187,10 @@ def _walk(node: Any, found: Mentions, constants: _Constants) -> None:
         name = (node["schema_name"], node["table_name"].lower())
         found.tables.add(name)
         if name == ("", "events"):
-            found.needs.append(Need())
+            found.needs.append(Predicate())
     elif node.get("type") == "TABLE_FUNCTION" and _runs_text(node):
         found.tables |= {("", "events"), ("", "quarantine")}
-        found.needs.append(Need())
+        found.needs.append(Predicate())
     for child in node.values():
         _walk(child, found, constants)
 
@@ -214,12 +217,12 @@ class _Constants:
     def __init__(self, connection: duckdb.DuckDBPyConnection, tree: Any, params: Any) -> None:
         self._connection, self._tree, self._params = connection, tree, params
 
-    def need(self, node: dict[str, Any]) -> Need:
-        need = Need()
+    def need(self, node: dict[str, Any]) -> Predicate:
+        need = Predicate()
         self._conjunct(node.get("where_clause"), need, node["from_table"])
         return need
 
-    def _conjunct(self, clause: Any, need: Need, table: dict[str, Any]) -> None:
+    def _conjunct(self, clause: Any, need: Predicate, table: dict[str, Any]) -> None:
         if not isinstance(clause, dict):
             return
         kind: str = clause.get("type", "")
@@ -242,7 +245,7 @@ class _Constants:
             elif kind == "COMPARE_EQUAL":
                 self._names(need, column, [right])
 
-    def _bound(self, need: Need, kind: str, value: Any) -> None:
+    def _bound(self, need: Predicate, kind: str, value: Any) -> None:
         if kind not in (*_LOW, *_HIGH, "COMPARE_EQUAL"):
             return
         micros = self._micros(value)
@@ -254,7 +257,7 @@ class _Constants:
             late = _SLACK if _NOW & set(_mentioned(value, "function_name")) else 0
             need.high = min(need.high, micros + late)
 
-    def _names(self, need: Need, column: str | None, values: list[Any]) -> None:
+    def _names(self, need: Predicate, column: str | None, values: list[Any]) -> None:
         names = [self._text(v) for v in values]
         if column not in ("type", "source", "id", "subject") or not all(
             isinstance(n, str) for n in names
@@ -290,8 +293,6 @@ class _Constants:
         raise KeyError(name)
 
     def _micros(self, value: Any) -> int | None:
-        import duckdb
-
         given = self._given(value)
         if isinstance(given, (str, datetime.datetime)):
             try:
@@ -368,8 +369,6 @@ def _column(value: Any, table: dict[str, Any]) -> str | None:
 
 @functools.lru_cache(64)
 def _hashes(names: tuple[str, ...]) -> list[int]:
-    import pyarrow as pa
-
     hashed: list[int] = bloom.hashes(pa.array(names, pa.string())).tolist()
     return hashed
 

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from typing import TYPE_CHECKING
+
+from lakelog.lazy import Lazy
+
+if TYPE_CHECKING:
+    import duckdb
+else:
+    duckdb = Lazy("duckdb")
+
 
 TABLES = ("events", "quarantine")
 
@@ -11,8 +20,6 @@ def qualifiers(
     query: str, data: bytes, tables: Container[str]
 ) -> Iterator[tuple[int, int, str, str]]:
     """Yield (start, stop, name, table) of what stands before a dot and one of `tables`."""
-    import duckdb
-
     found = duckdb.tokenize(query)
     ends = [*(at for at, _ in found[1:]), len(data)]
     tokens = [

@@ -17,11 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.closest import closest
 from lakelog.errors import QueryFailed
+from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
+    import duckdb
     import pandas
     import polars
     import pyarrow as pa
+else:
+    duckdb = Lazy("duckdb")
+    pa = Lazy("pyarrow")
 
 _LONG = frozenset(
     "count execute explain fetchdf max min mean sum tf to_csv to_dicts to_parquet torch write_csv"
@@ -83,8 +88,6 @@ def one_line(words: str) -> str:
 @contextlib.contextmanager
 def guarded(in_one_line: Callable[[str], str] = one_line) -> Iterator[None]:
     """Raise what the engine raises as QueryFailed, and its interrupt as KeyboardInterrupt."""
-    import duckdb
-
     try:
         yield
     except duckdb.InterruptException:
@@ -228,8 +231,6 @@ class Relation:
 
     def to_arrow_reader(self, size: int = 1_000_000) -> pa.RecordBatchReader:
         """All rows as a stream of Arrow batches; what goes wrong on the way is raised there."""
-        import pyarrow as pa
-
         reader = self._run("to_arrow_reader", size)
         batches = iter(lambda: self._next_batch(reader), None)
         return pa.RecordBatchReader.from_batches(reader.schema, batches)
@@ -340,8 +341,6 @@ class Relation:
 
     def _next_batch(self, reader: pa.RecordBatchReader) -> pa.RecordBatch | None:
         """The next batch of a stream, through which the engine's errors come as Arrow's."""
-        import pyarrow as pa
-
         try:
             return self._call(next, reader, None)
         except (OSError, pa.ArrowException) as error:

@@ -25,6 +25,7 @@ from lakelog.errors import (
     QueryFailed,
     SnapshotGone,
 )
+from lakelog.lazy import Lazy
 from lakelog.query import frames, omega, prune
 from lakelog.query.frames import Scope
 from lakelog.query.qualifiers import TABLES, qualifiers
@@ -35,12 +36,14 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.sealer_process import FILES, start_sealer
 from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
-from lakelog.store.tail import Pending, Tail
+from lakelog.store.tail import PendingFrames, Tail
 from lakelog.store.verified_files import hash_file
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+else:
+    duckdb = Lazy("duckdb")
 
 SEAL_BYTES = 64_000_000
 """A query that meets a longer tail asks for it to be sealed."""
@@ -49,7 +52,7 @@ _VERSIONS_MAX = 64
 """So many states of other refs can be read at once; relations on older ones fail."""
 _HIDES = re.compile(r"\bcreate\b.*\b(view|macro|function)\b", re.I | re.S)
 _SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
-Pinned = tuple[Manifest, Pending | None]
+Pinned = tuple[Manifest, PendingFrames | None]
 """A state, and what of its branch is not yet published."""
 _TYPES = {
     "time": "TIMESTAMPTZ",
@@ -73,7 +76,7 @@ class Session:
         self._hidden = self._omega = False
         self._tails: dict[str, tuple[Tail, TailRows]] = {}
         self._asked = 0.0
-        self._filters = bloom.Filters(store.layout)
+        self._filters = bloom.Filters(store.paths)
         self._sealer: Any = None
         self._is_closed = False
         _SESSIONS.add(self)
@@ -82,7 +85,7 @@ class Session:
         """The process's database for this lake; made at the first call."""
         with self._mutex:
             if self._base is None:
-                self._base = connection.connect(self._store.layout, self._store.settings)
+                self._base = connection.connect(self._store.paths, self._store.settings)
             return self._base
 
     def tail(self, branch: str) -> Tail:
@@ -115,16 +118,12 @@ class Session:
         `scope` gives the caller's data frames for names that are no table of the lake.
         Raises QueryFailed, SnapshotGone, Damaged, LakeClosed.
         """
-        import duckdb
-
         self._check_open()
         try:
             try:
                 return self._run(cursor, query, params, at, scope)
             except (SnapshotGone, duckdb.IOException) as error:
-                gone = isinstance(error, SnapshotGone) or f"{self._store.layout.root}/" in str(
-                    error
-                )
+                gone = isinstance(error, SnapshotGone) or f"{self._store.paths.root}/" in str(error)
                 if not gone:
                     raise
             return self._run(cursor, query, params, at, scope)  # gc was faster: look again, once
@@ -137,7 +136,7 @@ class Session:
         self, cursor: Any, query: str, params: Any, at: str | None, scope: Scope | None
     ) -> tuple[Any, str, Any]:
         with self._mutex:
-            mentions = prune.read(self.connect().cursor(), query, params)
+            mentions = prune.analyze(self.connect().cursor(), query, params)
             query = self._requalified(query, mentions)
             counted = self._prepare(cursor, query, mentions, at)
             self._hidden |= not mentions.parsed and bool(_HIDES.search(query))
@@ -146,7 +145,7 @@ class Session:
 
     def plan(self, query: str, params: Any = None, at: str | None = None) -> tuple[int, int]:
         """Return (segments a query opens, segments there are)."""
-        mentions = prune.read(self.connect().cursor(), query, params)
+        mentions = prune.analyze(self.connect().cursor(), query, params)
         state, _ = self._state(at)
         return len(self._choose(state, mentions)), state.totals.segments
 
@@ -167,7 +166,7 @@ class Session:
         self,
         cursor: duckdb.DuckDBPyConnection,
         query: str,
-        mentions: prune.Mentions,
+        mentions: prune.TableRefs,
         at: str | None,
     ) -> str | None:
         """Make the views a query needs; return SQL that answers it outright, if there is such."""
@@ -188,7 +187,7 @@ class Session:
             return f"SELECT {total}::BIGINT AS {sql.identifier(mentions.counts_all)}"
         if "events" in named:
             tail = self._numbered_tail(pending, state)
-            entries = self._choose(state, prune.Mentions() if old else mentions)
+            entries = self._choose(state, prune.TableRefs() if old else mentions)
             self._view(cursor, "events", entries, tail)
         if old and not self._omega:
             omega.attach(cursor)
@@ -203,7 +202,7 @@ class Session:
         self,
         cursor: duckdb.DuckDBPyConnection,
         query: str,
-        mentions: prune.Mentions,
+        mentions: prune.TableRefs,
         at: str | None,
     ) -> Pinned | None:
         """Make what other tables a query names, and return the state they are of, if there are."""
@@ -221,7 +220,7 @@ class Session:
         self._ask_for_sealing(pending)
         return self._store.manifests.load(pending.head.move.snapshot), pending
 
-    def _choose(self, state: Manifest, mentions: prune.Mentions) -> list[Entry]:
+    def _choose(self, state: Manifest, mentions: prune.TableRefs) -> list[Entry]:
         """The event segments a query can need."""
         shelf = self._store.manifests
         if not mentions.parsed or not mentions.needs or self._hidden:
@@ -233,17 +232,17 @@ class Session:
         self._verify([e for e in near if not self._filters.has(e["key"])])  # filters to be made
         return [e for e in near if mentions.wants(e, self._filters)]
 
-    def _tail_table(self, pending: Pending | None, state: Manifest) -> pa.Table | None:
+    def _tail_table(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
         if pending is None or not pending.frames:
             return None
         return self._reader(pending.head.move.branch)[1].events(pending, state.ids)
 
-    def _numbered_tail(self, pending: Pending | None, state: Manifest) -> pa.Table | None:
+    def _numbered_tail(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
         if pending is None or not pending.frames:
             return None
         return self._reader(pending.head.move.branch)[1].numbered(pending, state)
 
-    def _tail_count(self, pending: Pending | None, state: Manifest) -> int:
+    def _tail_count(self, pending: PendingFrames | None, state: Manifest) -> int:
         """Count the tail, without opening a frame unless some event carries an id."""
         if pending is None or not pending.frames:
             return 0
@@ -288,15 +287,15 @@ class Session:
         return f"SELECT * FROM ({rows}) WHERE {self._only}" if ordered and self._only else rows
 
     def _files(self, entries: list[Entry]) -> str:
-        return sql.parquet(self._store.layout.object("segments", e["key"]) for e in entries)
+        return sql.parquet(self._store.paths.object("segments", e["key"]) for e in entries)
 
     def _verify(self, entries: list[Entry]) -> None:
         """Hash segments not yet verified as they are. Raises DamagedSegment, SnapshotGone."""
         fresh = []
         for entry in entries:
-            path = self._store.layout.object("segments", entry["key"])
+            path = self._store.paths.object("segments", entry["key"])
             try:
-                if self._store.marks.holds(entry["key"], path):
+                if self._store.verified.holds(entry["key"], path):
                     continue
                 if hash_file(path) != entry["key"]:
                     raise DamagedSegment(path, "the content does not match its name")
@@ -304,7 +303,7 @@ class Session:
                 raise self._missing(entry, path) from None
             fresh.append((entry["key"], path))
         if fresh:
-            self._store.marks.add_all(fresh)
+            self._store.verified.add_all(fresh)
 
     def _missing(self, entry: Entry, path: str) -> Exception:
         """A segment is not there: collected behind a slow reader's back, or lost."""
@@ -318,11 +317,11 @@ class Session:
     def _reader(self, branch: str) -> tuple[Tail, TailRows]:
         with self._mutex:
             if branch not in self._tails:
-                tail = Tail(self._store.layout, self._store.refs, branch)
+                tail = Tail(self._store.paths, self._store.refs, branch)
                 self._tails[branch] = tail, TailRows(self._store, self.connect)
             return self._tails[branch]
 
-    def _requalified(self, query: str, mentions: prune.Mentions) -> str:
+    def _requalified(self, query: str, mentions: prune.TableRefs) -> str:
         """Put the schema of a state where the query names a tag or branch: `"v1".events`."""
         named = {pair for pair in mentions.tables if pair[0]}
         tables = {table for _, table in named}
@@ -348,7 +347,7 @@ class Session:
         """Return the present state of a ref, or None for no such ref."""
         store = self._store
         try:
-            tagged = disk.exists(store.layout.tag(name))
+            tagged = disk.exists(store.paths.tag(name))
         except InvalidName:
             return None
         if tagged:
@@ -423,7 +422,7 @@ class Session:
         """Names of the tables that a query may read without a schema."""
         return [*TABLES]
 
-    def _ask_for_sealing(self, pending: Pending) -> None:
+    def _ask_for_sealing(self, pending: PendingFrames) -> None:
         """A long tail, or one of many files, makes every query slower: have it sealed beside us."""
         short = pending.bytes < SEAL_BYTES and pending.finished < FILES
         if short or self._store.settings.seal != "auto":
@@ -433,7 +432,7 @@ class Session:
             self._sealer = start_sealer(self._store, self._branch)
 
 
-def _asks_omega(query: str, mentions: prune.Mentions) -> bool:
+def _asks_omega(query: str, mentions: prune.TableRefs) -> bool:
     """Whether a query names a table of the older event store."""
     if not mentions.parsed:
         return f"{omega.SCHEMA}." in query.lower()

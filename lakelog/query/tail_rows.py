@@ -6,14 +6,19 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from lakelog.lazy import Lazy
 from lakelog.store import rows, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.seal import batches, drop_known
-from lakelog.store.tail import Pending, started
+from lakelog.store.tail import PendingFrames, started
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
 
 _COMBINE, _WRITERS = 64, 64
 ORDER = "tail_order"
@@ -29,7 +34,7 @@ class TailRows:
         self._table: pa.Table | None = None
         self._frames: list[tuple[Frame, int]] = []
         self._head, self._grew, self._upto = 0, False, dict[str, int]()
-        self._answer: tuple[Pending, tuple[Entry, ...], pa.Table | None] | None = None
+        self._answer: tuple[PendingFrames, tuple[Entry, ...], pa.Table | None] | None = None
         self._deduped: tuple[pa.Table | None, tuple[Entry, ...], pa.Table] | None = None
         self._keys: set[str] = set()
         self._numbered: tuple[pa.Table, int, pa.Table] | None = None
@@ -37,7 +42,7 @@ class TailRows:
         self._counts: dict[str, int] = {}
         self._mutex = threading.Lock()
 
-    def events(self, pending: Pending, runs: tuple[Entry, ...]) -> pa.Table | None:
+    def events(self, pending: PendingFrames, runs: tuple[Entry, ...]) -> pa.Table | None:
         """Return the tail's rows, each identity once, or None if there are none."""
         with self._mutex:
             answer = self._answer
@@ -54,8 +59,6 @@ class TailRows:
     ) -> pa.Table:
         """Drop rows whose identity came before; looks at new rows alone where those before them
         are as they were, unless one of theirs comes again: then the order decides."""
-        import pyarrow as pa
-
         held = self._deduped
         count = 0 if before is None else before.num_rows
         if held is not None and held[0] is before and held[1] == runs and self._grew:
@@ -73,10 +76,8 @@ class TailRows:
         self._deduped = table, runs, made
         return made
 
-    def numbered(self, pending: Pending, state: Manifest) -> pa.Table | None:
+    def numbered(self, pending: PendingFrames, state: Manifest) -> pa.Table | None:
         """Return the tail's rows with `seq`, which sealing them now would give them."""
-        import pyarrow as pa
-
         table = self.events(pending, state.ids)
         if table is None:
             return None
@@ -89,15 +90,13 @@ class TailRows:
                 held = self._numbered = table, state.next_seq, made
             return held[2]
 
-    def quarantine(self, pending: Pending) -> pa.Table | None:
+    def quarantine(self, pending: PendingFrames) -> pa.Table | None:
         """Return the tail's quarantined lines, or None if there are none."""
         frames = [f for fs in pending.frames.values() for f in fs if f.flags & wal.QUARANTINED]
         return rows.quarantined(self._connect(), frames) if frames else None
 
-    def _refresh(self, pending: Pending) -> pa.Table | None:
+    def _refresh(self, pending: PendingFrames) -> pa.Table | None:
         """Drop rows of sealed frames, add rows of new ones."""
-        import pyarrow as pa
-
         stands, number = self._rank(pending), pending.head.move.number
         self._grew = stands and number == self._head and self._upto.keys() <= pending.frames.keys()
         if not self._grew:
@@ -122,7 +121,7 @@ class TailRows:
                 self._table = self._table.combine_chunks()
         return self._table
 
-    def _rank(self, pending: Pending) -> bool:
+    def _rank(self, pending: PendingFrames) -> bool:
         """Rank writers by their start, as sealing does; False if a rank was moved by that."""
         known = {writer for _, writer in self._writers}
         fresh = [(started(pending.files[w]), w) for w in pending.frames if w not in known]
@@ -138,9 +137,6 @@ class TailRows:
 
     def _ordered(self, table: pa.Table, frames: list[wal.Frame]) -> pa.Table:
         """Add the order in which rows will be sealed: by writer, then as they were written."""
-        import numpy as np
-        import pyarrow as pa
-
         ranks = {writer: rank << 40 for rank, (_, writer) in enumerate(self._writers)}
         orders = []
         for frame in frames:
@@ -150,9 +146,6 @@ class TailRows:
         return table.append_column(ORDER, pa.array(np.concatenate(orders), pa.int64()))
 
     def _forget_all_but(self, wanted: Any) -> None:
-        import numpy as np
-        import pyarrow as pa
-
         kept = [entry[0] in wanted for entry in self._frames]
         if all(kept):
             return
@@ -170,10 +163,8 @@ def _above(frames: list[wal.Frame], sequence: int) -> list[wal.Frame]:
     return frames[start:]
 
 
-def _sealed_places(table: pa.Table, pending: Pending, rows_max: int) -> Any:
+def _sealed_places(table: pa.Table, pending: PendingFrames, rows_max: int) -> Any:
     """Return the place of each row among all, in the order in which they would be sealed."""
-    import numpy as np
-
     order = np.asarray(table[ORDER])
     starts = {writer: started(pending.files[writer]) for writer in pending.frames}
     parts = list(batches(pending.frames, starts, rows_max))

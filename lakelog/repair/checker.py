@@ -96,7 +96,7 @@ class Checker:
         """Hash one content-addressed file, once; report it if it is damaged, or missing though
         it is not just `listed`."""
         if (kind, digest) not in self._read:
-            path = self.store.layout.object(kind, digest)
+            path = self.store.paths.object(kind, digest)
             try:
                 intact = verified_files.hash_file(path) == digest
                 self.count(os.stat(path).st_size)
@@ -128,13 +128,13 @@ class Checker:
 
     def report(self) -> Report:
         """Return what was found."""
-        cut = tuple(sorted(disk.listing(self.store.layout.cut)))
+        cut = tuple(sorted(disk.listing(self.store.paths.cut)))
         return Report(tuple(self.problems), self.files, self.bytes, cut, tuple(sorted(self.lost)))
 
 
 def _total_bytes(store: Store) -> int:
     total = 0
-    for folder, _, names in os.walk(store.layout.root):
+    for folder, _, names in os.walk(store.paths.root):
         for name in names:
             try:
                 total += os.stat(f"{folder}/{name}").st_size

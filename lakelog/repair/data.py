@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakelog.event import from_micros
+from lakelog.lazy import Lazy
 from lakelog.repair import orphans, recover
-from lakelog.repair.outcome import Repaired, give_up, replace, set_aside
+from lakelog.repair.outcome import RepairOutcome, give_up, replace, set_aside
 from lakelog.store import disk, identity_run, manifest, segment, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
@@ -18,11 +19,17 @@ from lakelog.store.seal import Sealer
 from lakelog.store.tail import Tail, WalFile, needed, pick
 from lakelog.store.trim import trim
 
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = Lazy("numpy")
+
+
 Connect = Callable[[], Any]
 _SHOWN = 5
 
 
-def drop_segments(store: Store, branch: str, outcome: Repaired) -> None:
+def drop_segments(store: Store, branch: str, outcome: RepairOutcome) -> None:
     """Take damaged segments out of the head, and list what went with them."""
     state = store.manifests.load(store.refs.head(branch).move.snapshot)
     entries = store.manifests.entries(state)
@@ -43,7 +50,7 @@ def drop_segments(store: Store, branch: str, outcome: Repaired) -> None:
 
     def plan(_: Head, now: Manifest) -> Change | None:
         here = [e for e in store.manifests.entries(now) if e["key"] in keys]
-        changed = (*map(manifest.removal, here), *back)
+        changed = (*map(manifest.tombstone, here), *back)
         return Change("repair", message, entries=changed, ids_drop=runs) if here else None
 
     publish(store, branch, plan)
@@ -54,14 +61,14 @@ def _runs_of(store: Store, state: Manifest, bad: list[Entry]) -> tuple[str, ...]
     commits = set()
     for entry in bad:
         try:
-            commits.add(segment.metadata(store.layout, entry["key"])["commit"])
+            commits.add(segment.metadata(store.paths, entry["key"])["commit"])
         except Exception:
             continue
     commits -= {group.commit for group in recover.sealings(store, set())}
     found = []
     for run in state.ids:
         if recover.intact(store, "ids", run["digest"]):
-            data = disk.read(store.layout.object("ids", run["digest"]))
+            data = disk.read(store.paths.object("ids", run["digest"]))
             if data[16:32].hex() in commits:
                 found.append(run["digest"])
     return tuple(found)
@@ -89,7 +96,7 @@ def _listed(counts: dict[str, int] | str) -> str:
     return shown + (f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else "")
 
 
-def renew_ids(store: Store, branch: str, connect: Connect, outcome: Repaired) -> None:
+def renew_ids(store: Store, branch: str, connect: Connect, outcome: RepairOutcome) -> None:
     """Replace damaged id runs by one made from the branch's events and what is left of them."""
     state = store.manifests.load(store.refs.head(branch).move.snapshot)
     bad = [r for r in state.ids if not recover.intact(store, "ids", r["digest"])]
@@ -99,7 +106,7 @@ def renew_ids(store: Store, branch: str, connect: Connect, outcome: Repaired) ->
     entries = [e for e in store.manifests.entries(state) if e["kind"] == "events"]
     parts.append(orphans.ids_in(store, connect, [e["key"] for e in entries]))
     high, low = identity_run.merge(parts)
-    made = (identity_run.write(store.layout, high, low, disk.random_hex()),) if len(high) else ()
+    made = (identity_run.write(store.paths, high, low, disk.random_hex()),) if len(high) else ()
     names = tuple(r["digest"] for r in bad)
     give_up(store, "ids", list(names), outcome)
     publish(
@@ -112,10 +119,8 @@ def renew_ids(store: Store, branch: str, connect: Connect, outcome: Repaired) ->
 
 def _keys_left(store: Store, run: Entry) -> tuple[Any, Any]:
     """The keys of a damaged run; a wrong one among them matches nothing."""
-    import numpy as np
-
     try:
-        data = disk.read(store.layout.object("ids", run["digest"]))
+        data = disk.read(store.paths.object("ids", run["digest"]))
     except FileNotFoundError:
         data = b""
     count = run["count"] if len(data) == run["bytes"] else 0
@@ -123,9 +128,9 @@ def _keys_left(store: Store, run: Entry) -> tuple[Any, Any]:
     return high, np.frombuffer(data, "<u4", count, 64 + 8 * count if count else 0)
 
 
-def mend_wals(store: Store, branch: str, connect: Connect, outcome: Repaired) -> None:
+def mend_wals(store: Store, branch: str, connect: Connect, outcome: RepairOutcome) -> None:
     """Seal what is readable, pass over what is not, and set the damaged files aside."""
-    tail = Tail(store.layout, store.refs, branch)
+    tail = Tail(store.paths, store.refs, branch)
     damaged = [f for group in tail.scan().values() for f in group if _is_bad(f)]
     for file in damaged:
         if file.header is None:
@@ -154,7 +159,7 @@ def _is_bad(file: WalFile) -> bool:
     return file.header is None or file.damage is not None or bool(file.torn)
 
 
-def _mend_header(store: Store, file: WalFile, outcome: Repaired) -> None:
+def _mend_header(store: Store, file: WalFile, outcome: RepairOutcome) -> None:
     """Give a file whose header is gone a new one, if a frame in it can be read."""
     if disk.is_locked(file.path):
         return
@@ -181,16 +186,16 @@ def _mend_header(store: Store, file: WalFile, outcome: Repaired) -> None:
 
 def _branch_of(store: Store, path: str) -> str:
     folder = os.path.dirname(path)
-    return next(b for b in store.refs.all_branches() if store.layout.wal_dir(b) == folder)
+    return next(b for b in store.refs.all_branches() if store.paths.wal_dir(b) == folder)
 
 
 def _gap(store: Store, branch: str, tail: Tail) -> tuple[str, int, int] | None:
     """Return (writer, first, last) of group commits that are in no file though later ones are,
     or None."""
-    marks = store.refs.head(branch).move.wal
+    watermarks = store.refs.head(branch).move.wal
     for writer, group in tail.scan().items():
-        mark = marks.get(writer, needed(group))
-        taken, whole = pick(group, marks.get(writer, -1))
+        mark = watermarks.get(writer, needed(group))
+        taken, whole = pick(group, watermarks.get(writer, -1))
         if whole or any(f.header is None for f in group):
             continue
         reached = taken[-1].sequence if taken else mark
@@ -204,7 +209,7 @@ def _gap(store: Store, branch: str, tail: Tail) -> tuple[str, int, int] | None:
 
 
 def _pass_over(
-    store: Store, branch: str, writer: str, first: int, last: int, outcome: Repaired
+    store: Store, branch: str, writer: str, first: int, last: int, outcome: RepairOutcome
 ) -> None:
     """Raise one writer's watermark over group commits that cannot be read."""
     outcome.lost.append(f"branch {branch}: group commits {first} to {last} of writer {writer[:12]}")
@@ -212,12 +217,12 @@ def _pass_over(
     publish(store, branch, lambda *_: change)
 
 
-def _clear(store: Store, branch: str, tail: Tail, outcome: Repaired) -> None:
+def _clear(store: Store, branch: str, tail: Tail, outcome: RepairOutcome) -> None:
     """Set aside damaged files that are sealed as far as they can be read; trim the rest."""
     tail.forget()
-    marks = store.refs.head(branch).move.wal
+    watermarks = store.refs.head(branch).move.wal
     for file in (file for group in tail.scan().values() for file in group):
-        name, mark = os.path.basename(file.path), marks.get(file.writer, -1)
+        name, mark = os.path.basename(file.path), watermarks.get(file.writer, -1)
         if not _is_bad(file):
             continue
         unsealed = file.header is None or any(f.sequence > mark for f in file.frames)

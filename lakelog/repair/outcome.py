@@ -11,7 +11,7 @@ from lakelog.store.bootstrap import Store
 
 
 @dataclass
-class Repaired:
+class RepairOutcome:
     """What a repair did: files fetched from the copy, set aside, and in words what else was done,
     what is lost, and what each branch holds now (`kept`)."""
 
@@ -23,7 +23,7 @@ class Repaired:
     after: Report | None = None
 
 
-def set_aside(store: Store, path: str, outcome: Repaired) -> None:
+def set_aside(store: Store, path: str, outcome: RepairOutcome) -> None:
     """Move a damaged file out of the way, keeping its bytes."""
     if os.path.isfile(path):
         name = _aside(store, path, outcome)
@@ -31,7 +31,7 @@ def set_aside(store: Store, path: str, outcome: Repaired) -> None:
         disk.sync_dir(os.path.dirname(path))
 
 
-def replace(store: Store, path: str, data: bytes, outcome: Repaired) -> None:
+def replace(store: Store, path: str, data: bytes, outcome: RepairOutcome) -> None:
     """Put a whole file in the place of a damaged or missing one, in one step."""
     if os.path.isfile(path):
         disk.link(path, _aside(store, path, outcome))
@@ -39,21 +39,21 @@ def replace(store: Store, path: str, data: bytes, outcome: Repaired) -> None:
     disk.replace_whole(path, data)
 
 
-def give_up(store: Store, kind: str, digests: list[str], outcome: Repaired) -> None:
+def give_up(store: Store, kind: str, digests: list[str], outcome: RepairOutcome) -> None:
     """Set objects aside for good, and note that they are gone."""
     try:
-        names = document.decode(disk.read(store.layout.lost))["names"]
+        names = document.decode(disk.read(store.paths.lost))["names"]
     except (FileNotFoundError, document.NotIntact):
         names = {}
     for digest in digests:
-        set_aside(store, store.layout.object(kind, digest), outcome)
+        set_aside(store, store.paths.object(kind, digest), outcome)
         names[f"{kind}/{digest}"] = disk.now_us()
     if digests:
-        disk.replace_whole(store.layout.lost, document.encode({"names": names}))
+        disk.replace_whole(store.paths.lost, document.encode({"names": names}))
 
 
-def _aside(store: Store, path: str, outcome: Repaired) -> str:
-    disk.make_dirs(store.layout.aside)
-    name = f"{store.layout.aside}/{os.path.basename(path)}-{disk.now_us()}"
-    outcome.aside.append(os.path.relpath(name, store.layout.root))
+def _aside(store: Store, path: str, outcome: RepairOutcome) -> str:
+    disk.make_dirs(store.paths.aside)
+    name = f"{store.paths.aside}/{os.path.basename(path)}-{disk.now_us()}"
+    outcome.aside.append(os.path.relpath(name, store.paths.root))
     return name

@@ -25,11 +25,11 @@ from lakelog.store.move_pack import packed_lines
 from lakelog.store.paths import parse_move, parse_object, parse_packed
 from lakelog.store.refs import Move, Refs
 
-Marks = dict[str, int]
+Watermarks = dict[str, int]
 
 
 @dataclass(frozen=True)
-class Sealed:
+class SealedBatch:
     """The segments of one sealing, which WAL sequences are in them, and their id runs."""
 
     commit: str
@@ -45,8 +45,8 @@ def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dic
     An intact document of another place says nothing of the move whose place it has taken. A move
     with damage in the manifest that it carries is readable, without that.
     """
-    folder = store.layout.head_dir(branch)
-    refs, found = Refs(store.layout), dict[int, bytes]()
+    folder = store.paths.head_dir(branch)
+    refs, found = Refs(store.paths), dict[int, bytes]()
     top = refs.hinted(branch)
     for name in disk.listing(folder):
         if span := parse_packed(name):
@@ -147,7 +147,7 @@ def changes(store: Store, base: Manifest, entries: list[Entry]) -> tuple[Entry, 
     new = {(e["add"], e["key"]): e for e in entries}
     gone = [e for k, e in old.items() if k not in new]
     removals = [
-        manifest.removal(e) if e["add"] == "segment" else {"del": e["add"], "key": e["key"]}
+        manifest.tombstone(e) if e["add"] == "segment" else {"del": e["add"], "key": e["key"]}
         for e in gone
     ]
     return (*removals, *(e for k, e in new.items() if old.get(k) != e))
@@ -191,27 +191,27 @@ def _states(store: Store) -> list[tuple[str, str]]:
     return list(names)
 
 
-def raised(marks: Marks, way: list[Sealed]) -> Marks:
+def raised(watermarks: Watermarks, way: list[SealedBatch]) -> Watermarks:
     """Return watermarks raised by what sealings hold."""
-    done = dict(marks)
+    done = dict(watermarks)
     for step in way:
         for writer, (_, last) in step.ranges.items():
             done[writer] = max(last, done.get(writer, -1))
     return done
 
 
-def sealings(store: Store, known: Container[str]) -> list[Sealed]:
+def sealings(store: Store, known: Container[str]) -> list[SealedBatch]:
     """Group the intact segments on disk that are not `known` by the attempt that wrote them."""
-    groups: dict[str, Sealed] = {}
+    groups: dict[str, SealedBatch] = {}
     for digest in objects(store, "segments"):
         if digest not in known and intact(store, "segments", digest):
-            notes = segment.metadata(store.layout, digest)
+            notes = segment.metadata(store.paths, digest)
             ranges = {w: (r[0], r[1]) for w, r in orjson.loads(notes["wal"]).items()}
-            fresh = Sealed(notes["commit"], notes.get("branch", ""), ranges, [], [])
+            fresh = SealedBatch(notes["commit"], notes.get("branch", ""), ranges, [], [])
             group = groups.setdefault(notes["commit"], fresh)
             group.segments.append(digest)
     for digest in objects(store, "ids") if groups else ():
-        data = disk.read(store.layout.object("ids", digest))
+        data = disk.read(store.paths.object("ids", digest))
         commit = data[16:32].hex()
         if commit in groups and document.digest(data) == digest:
             count = int.from_bytes(data[8:16], "little")
@@ -234,9 +234,9 @@ def inputs(store: Store, state: Manifest, lost: Entry) -> list[Entry]:
 
 def entry(store: Store, digest: str) -> Entry:
     """Make a segment's entry anew from its rows."""
-    notes = segment.metadata(store.layout, digest)
-    table = segment.read(store.layout, digest)
-    size = os.stat(store.layout.object("segments", digest)).st_size
+    notes = segment.metadata(store.paths, digest)
+    table = segment.read(store.paths, digest)
+    size = os.stat(store.paths.object("segments", digest)).st_size
     return {
         "add": "segment",
         "key": digest,
@@ -250,7 +250,7 @@ def entry(store: Store, digest: str) -> Entry:
 
 def objects(store: Store, kind: str) -> list[str]:
     """Digests of the objects of a kind that are on disk."""
-    root = f"{store.layout.root}/{kind}"
+    root = f"{store.paths.root}/{kind}"
     names = (n for folder in disk.listing(root) for n in disk.listing(f"{root}/{folder}"))
     return sorted(filter(None, map(parse_object, names)))
 
@@ -258,6 +258,6 @@ def objects(store: Store, kind: str) -> list[str]:
 def intact(store: Store, kind: str, digest: str) -> bool:
     """Whether an object is there and has the bytes its name promises."""
     try:
-        return document.digest(disk.read(store.layout.object(kind, digest))) == digest
+        return document.digest(disk.read(store.paths.object(kind, digest))) == digest
     except FileNotFoundError:
         return kind == "manifests" and store.manifests.is_there(digest)

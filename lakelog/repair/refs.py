@@ -8,7 +8,7 @@ import itertools
 from lakelog.errors import DamagedRef
 from lakelog.repair import orphans, recover
 from lakelog.repair.orphans import Connect
-from lakelog.repair.outcome import Repaired, set_aside
+from lakelog.repair.outcome import RepairOutcome, set_aside
 from lakelog.store import disk, manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
@@ -24,11 +24,11 @@ _DONE_ONCE = ("ingest", "dedupe", "retention", "quarantine", "view", "format", "
 """Moves that made more of a state than sealing does."""
 
 
-def mend_moves(store: Store, branch: str, outcome: Repaired) -> None:
+def mend_moves(store: Store, branch: str, outcome: RepairOutcome) -> None:
     """Put a move with op `lost` in the place of each that cannot be read; if the newest is one,
     make a move on top with the state that is found for it."""
     good, bad, top = recover.moves(store, branch)
-    if not top and (disk.listing(store.layout.wal_dir(branch)) or _is_only(store)):
+    if not top and (disk.listing(store.paths.wal_dir(branch)) or _is_only(store)):
         top = 1  # it had at least its first
     torn, thinned = _packed(store, branch)
     missing = _missing(good, top, thinned)
@@ -37,7 +37,7 @@ def mend_moves(store: Store, branch: str, outcome: Repaired) -> None:
         return
     for number in missing:
         good[number] = _stand_in(store, branch, number, good, bad.get(number, b""))
-    directory = store.layout.head_dir(branch)
+    directory = store.paths.head_dir(branch)
     for path, span in torn.items():
         set_aside(store, path, outcome)
         held = {n: good[n][1] for n in sorted(good) if n in span}
@@ -48,9 +48,9 @@ def mend_moves(store: Store, branch: str, outcome: Repaired) -> None:
                 " were kept and cannot be read"
             )
     for number in (*missing, *stateless):
-        set_aside(store, store.layout.move(branch, number), outcome)
+        set_aside(store, store.paths.move(branch, number), outcome)
         if not any(number in span for span in torn.values()):
-            disk.create_whole(store.layout.move(branch, number), good[number][1])
+            disk.create_whole(store.paths.move(branch, number), good[number][1])
     disk.sync_dir(directory)
     store.refs.forget()
     if missing:
@@ -91,9 +91,9 @@ def _missing(good: Moves, top: int, thinned: list[range]) -> list[int]:
 def _stateless(store: Store, branch: str, good: Moves) -> list[int]:
     """Return the numbers of moves that can be read but for the manifest that they carry."""
     found = []
-    for name in disk.listing(store.layout.head_dir(branch)):
+    for name in disk.listing(store.paths.head_dir(branch)):
         number = parse_move(name)
-        path = f"{store.layout.head_dir(branch)}/{name}"
+        path = f"{store.paths.head_dir(branch)}/{name}"
         if number in good and disk.read(path) != good[number][1]:
             found.append(number)
     return found
@@ -142,12 +142,12 @@ def _generation(before: Move | None, after: Move | None, is_newest: bool) -> int
 def _move(store: Store, base: Head, state: Manifest, change: Change) -> None:
     done = try_move(store, base, state, change, disk.random_hex())
     if done is None:
-        path = store.layout.head_dir(base.move.branch)
+        path = store.paths.head_dir(base.move.branch)
         raise DamagedRef(path, "the branch moved while it was repaired: repair it again")
     store.refs.note(done)
 
 
-def restore_state(store: Store, branch: str, connect: Connect, outcome: Repaired) -> None:
+def restore_state(store: Store, branch: str, connect: Connect, outcome: RepairOutcome) -> None:
     """If the head's move was lost or its state does not open, go to the newest kept state that
     does, with what can be proved to have been sealed since."""
     head = store.refs.head(branch)
@@ -161,10 +161,10 @@ def restore_state(store: Store, branch: str, connect: Connect, outcome: Repaired
     known = recover.named(store)
     sealed, elsewhere = _sealed_before(store, moves, base, known)
     is_doubtful = _is_doubtful(moves, base)
-    way, marks = orphans.adopt(store, connect, base, known, sealed, is_doubtful)
+    way, watermarks = orphans.adopt(store, connect, base, known, sealed, is_doubtful)
     entries = tuple(recover.entry(store, key) for step in way for key in step.segments)
     runs = tuple(orphans.with_runs(store, connect, way))
-    lost, marks = _lost_commits(store, branch, moves, marks)
+    lost, watermarks = _lost_commits(store, branch, moves, watermarks)
     number, events = head.move.number, sum(e["events"] for e in entries)
     where = "its own state" if base.number == number else f"the state of move {base.number}"
     where = where if base.number else "an empty state"
@@ -174,7 +174,7 @@ def restore_state(store: Store, branch: str, connect: Connect, outcome: Repaired
         entries=entries,
         ids_add=runs,
         rewind=True,
-        watermarks=marks,
+        watermarks=watermarks,
     )
     _move(store, head, state, change)
     outcome.done.append(
@@ -187,7 +187,7 @@ def restore_state(store: Store, branch: str, connect: Connect, outcome: Repaired
     outcome.lost.extend([*lost, *elsewhere])
 
 
-def _rebuild_page(store: Store, head: Head, outcome: Repaired) -> bool:
+def _rebuild_page(store: Store, head: Head, outcome: RepairOutcome) -> bool:
     """Rebuild a page of the head's state from the states before it, if the totals prove it."""
     if not recover.intact(store, "manifests", head.move.snapshot):
         return False
@@ -220,7 +220,7 @@ def _sealed_before(
     of all moves counts, and so do the segments that kept states name, whose frames were sealed. A
     rewind after the state took off some of what had been sealed before it: none of it comes back.
     """
-    marks: Marks = {}
+    watermarks: Marks = {}
     ordered = sorted(moves, key=lambda move: move.number)
     # A move that rewinds and the one before it are never dropped, so that one is at hand.
     before = [0, *(move.generation for move in ordered)]
@@ -232,7 +232,7 @@ def _sealed_before(
     limit = max([base.number, *rewinds])
     for move in (m for m in moves if m.number <= limit):
         for writer, mark in move.wal.items():
-            marks[writer] = max(mark, marks.get(writer, -1))
+            watermarks[writer] = max(mark, watermarks.get(writer, -1))
     found = [
         s
         for s in recover.sealings(store, ())
@@ -243,28 +243,28 @@ def _sealed_before(
     elsewhere = [
         f"branch {base.branch}: events of segment {key[:12]}, which branch {name} still has"
         for s in found
-        if recover.raised(marks, [s]) != marks
+        if recover.raised(watermarks, [s]) != watermarks
         for key in s.segments
         if base.branch not in known.get(key, ())
         for name in sorted(known.get(key, ()))[:1]
     ]
-    return recover.raised(marks, found), [*elsewhere, *(off if limit > base.number else ())]
+    return recover.raised(watermarks, found), [*elsewhere, *(off if limit > base.number else ())]
 
 
 def _lost_commits(
-    store: Store, branch: str, moves: list[Move], marks: Marks
+    store: Store, branch: str, moves: list[Move], watermarks: Marks
 ) -> tuple[list[str], Marks]:
     """List group commits that some move says were sealed, and that are in no state, segment or
     WAL any more; return them, and watermarks that pass over them."""
     held = orphans.in_wals(store, branch)
-    raised, lost = dict(marks), []
+    raised, lost = dict(watermarks), []
     for move in moves:
         for writer, mark in move.wal.items():
             low = raised.get(writer, -1)
             if mark > low and held.get(writer, set()).isdisjoint(range(low + 1, mark + 1)):
                 raised[writer] = mark
     for writer, mark in sorted(raised.items()):
-        if mark > (low := marks.get(writer, -1)):
+        if mark > (low := watermarks.get(writer, -1)):
             lost.append(
                 f"branch {branch}: group commits {low + 1} to {mark} of writer {writer[:12]},"
                 " unless all of them were duplicates"

@@ -17,7 +17,7 @@ from lakelog.errors import Damaged, UnknownRef
 from lakelog.repair import data, recover, refs
 from lakelog.repair.checker import Problem
 from lakelog.repair.data import Connect
-from lakelog.repair.outcome import Repaired, give_up, replace, set_aside
+from lakelog.repair.outcome import RepairOutcome, give_up, replace, set_aside
 from lakelog.repair.verify import verify
 from lakelog.store import disk, document, wal
 from lakelog.store.bootstrap import Store, change_settings, write_config
@@ -33,14 +33,14 @@ from lakelog.store.paths import (
 from lakelog.store.refs import Tag, author, digest_of, open_ref
 from lakelog.store.tail import Tail, belongs
 
-__all__ = ["Repaired", "repair"]
+__all__ = ["RepairOutcome", "repair"]
 
 
 def repair(
     store: Store, connect: Connect, copy: str | None = None, first: Problem | None = None
-) -> Repaired:
+) -> RepairOutcome:
     """Make a damaged lake work again. Raises OSError, and Damaged where nothing is left."""
-    outcome = Repaired()
+    outcome = RepairOutcome()
     if first:
         _renew_config(store, outcome, copy)
     seen: set[str] = set()
@@ -63,7 +63,7 @@ def repair(
 
 def _kept(store: Store, branch: str) -> str:
     """Say what a branch holds."""
-    pending = Tail(store.layout, store.refs, branch).collect()
+    pending = Tail(store.paths, store.refs, branch).collect()
     totals = store.manifests.load(pending.head.move.snapshot).totals
     return (
         f"branch {branch}: {totals.events:,} events in {totals.segments:,} segments, up to"
@@ -76,12 +76,12 @@ def _fresh(store: Store) -> None:
     store.refs.forget()
 
 
-def _bring_back(store: Store, outcome: Repaired, copy: str | None, seen: set[str]) -> bool:
+def _bring_back(store: Store, outcome: RepairOutcome, copy: str | None, seen: set[str]) -> bool:
     """Fetch damaged files from the copy, and drop derived ones; True if any were fetched."""
     before = len(seen)
     for problem in verify(store).problems:
         path = problem.path
-        if path in seen or (path.startswith(store.layout.wals) and disk.is_locked(path)):
+        if path in seen or (path.startswith(store.paths.wals) and disk.is_locked(path)):
             continue
         if problem.kind == "derived":
             set_aside(store, path, outcome)
@@ -99,7 +99,7 @@ def _bring_back(store: Store, outcome: Repaired, copy: str | None, seen: set[str
 
 def _fetched(store: Store, path: str, copy: str, damaged: bytes) -> bytes | None:
     """Return the copy's file if it is intact and is the one that was here."""
-    relative = os.path.relpath(path, store.layout.root)
+    relative = os.path.relpath(path, store.paths.root)
     name = os.path.basename(path)
     other = os.path.join(os.path.abspath(copy), relative)
     try:
@@ -112,7 +112,7 @@ def _fetched(store: Store, path: str, copy: str, damaged: bytes) -> bytes | None
             fits = _leads_on(store, path, other)
         elif parse_move(name) is not None:
             fits = _is_that_move(store, path, data, damaged)
-        elif path.startswith(store.layout.tags):
+        elif path.startswith(store.paths.tags):
             body, _ = open_ref(data)
             fits = body["name"] == decode_name(name[:-5])
         else:
@@ -122,10 +122,10 @@ def _fetched(store: Store, path: str, copy: str, damaged: bytes) -> bytes | None
     return data if fits else None
 
 
-def _fetch_neighbours(store: Store, path: str, copy: str, outcome: Repaired) -> bool:
+def _fetch_neighbours(store: Store, path: str, copy: str, outcome: RepairOutcome) -> bool:
     """Bring files that are gone altogether, so that verify names what stands beside them."""
     folder, name = os.path.split(path)
-    other = os.path.join(os.path.abspath(copy), os.path.relpath(folder, store.layout.root))
+    other = os.path.join(os.path.abspath(copy), os.path.relpath(folder, store.paths.root))
     if parse_wal(name):
         return _fetch_before(store, folder, name, other, outcome)
     if parse_move(name) is not None and not disk.exists(path):
@@ -133,7 +133,9 @@ def _fetch_neighbours(store: Store, path: str, copy: str, outcome: Repaired) -> 
     return False
 
 
-def _fetch_packed(store: Store, folder: str, number: int, other: str, outcome: Repaired) -> bool:
+def _fetch_packed(
+    store: Store, folder: str, number: int, other: str, outcome: RepairOutcome
+) -> bool:
     """Bring the packed file that holds a missing move."""
     for name in disk.listing(other):
         span, path = parse_packed(name), f"{folder}/{name}"
@@ -154,7 +156,7 @@ def _leads_on(store: Store, path: str, other: str) -> bool:
     return last + 1 in good and good[last + 1][0].prev == digest_of(packed[last])
 
 
-def _fetch_before(store: Store, folder: str, name: str, other: str, outcome: Repaired) -> bool:
+def _fetch_before(store: Store, folder: str, name: str, other: str, outcome: RepairOutcome) -> bool:
     """Bring earlier WAL files of a writer that are gone here, if nothing of them was sealed."""
     found = len(outcome.fetched)
     moves = recover.moves(store, decode_name(os.path.basename(folder)))[0].values()
@@ -196,9 +198,9 @@ def _is_that_move(store: Store, path: str, data: bytes, damaged: bytes) -> bool:
     return number - 1 not in good or move.prev == digest_of(good[number - 1][1])
 
 
-def _renew_config(store: Store, outcome: Repaired, copy: str | None) -> None:
+def _renew_config(store: Store, outcome: RepairOutcome, copy: str | None) -> None:
     """Write lakelog.json anew; if its settings are lost, the lake is not."""
-    path = store.layout.config
+    path = store.paths.config
     if copy:
         with contextlib.suppress(OSError, document.NotIntact):
             data = disk.read(f"{os.path.abspath(copy)}/lakelog.json")
@@ -210,41 +212,41 @@ def _renew_config(store: Store, outcome: Repaired, copy: str | None) -> None:
                 return
     set_aside(store, path, outcome)
     store.lake_id = _id_in_wals(store) or disk.random_hex()
-    write_config(store.layout, store.lake_id, store.settings)
+    write_config(store.paths, store.lake_id, store.settings)
     outcome.lost.append("settings in lakelog.json: they are the defaults now")
 
 
 def _id_in_wals(store: Store) -> str:
     """The lake's id as a WAL names it, or ""."""
-    for branch in disk.listing(store.layout.wals):
-        for name in disk.listing(f"{store.layout.wals}/{branch}"):
-            opened = wal.decode_header(disk.read(f"{store.layout.wals}/{branch}/{name}"))
+    for branch in disk.listing(store.paths.wals):
+        for name in disk.listing(f"{store.paths.wals}/{branch}"):
+            opened = wal.decode_header(disk.read(f"{store.paths.wals}/{branch}/{name}"))
             if opened is not None:
                 return opened[0].lake
     return ""
 
 
-def _give_up_rest(store: Store, outcome: Repaired) -> None:
+def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
     """What no branch's newest state needs is set aside; tags are rebuilt if they can be."""
     given: dict[str, list[str]] = {kind: [] for kind in OBJECTS}
     for problem in verify(store).problems:
-        kind = os.path.relpath(problem.path, store.layout.root).split(os.sep)[0]
+        kind = os.path.relpath(problem.path, store.paths.root).split(os.sep)[0]
         digest = parse_object(os.path.basename(problem.path))
         if kind in OBJECTS and digest and not recover.intact(store, kind, digest):
             given[kind].append(digest)
             outcome.lost.append(f"{kind}/{digest[:12]}: older states or tags that need it")
-        elif problem.path.startswith(store.layout.tags):
+        elif problem.path.startswith(store.paths.tags):
             _renew_tag(store, problem.path, outcome)
-        elif problem.path.startswith(store.layout.gc) or problem.kind == "derived":
+        elif problem.path.startswith(store.paths.gc) or problem.kind == "derived":
             set_aside(store, problem.path, outcome)
-        elif problem.path == store.layout.config:  # of a lake that is open: what it says is known
+        elif problem.path == store.paths.config:  # of a lake that is open: what it says is known
             set_aside(store, problem.path, outcome)
             change_settings(store, store.settings)
     for kind, digests in given.items():
         give_up(store, kind, digests, outcome)
 
 
-def _renew_tag(store: Store, path: str, outcome: Repaired) -> None:
+def _renew_tag(store: Store, path: str, outcome: RepairOutcome) -> None:
     """Make a damaged tag anew if its bytes still name a state that opens."""
     name = decode_name(os.path.basename(path)[:-5])
     snapshot, text = recover.state_in(store, disk.read(path))

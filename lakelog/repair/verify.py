@@ -45,24 +45,24 @@ def verify(store: Store, progress: Progress | None = None, first: Problem | None
     checker = Checker(store, progress)
     if first:
         checker.problems.append(first)
-    elif not disk.exists(store.layout.config):
-        checker.add(store.layout.config, "it is missing")
+    elif not disk.exists(store.paths.config):
+        checker.add(store.paths.config, "it is missing")
     else:
-        checker.document(store.layout.config, {"format", "lake", "settings"})
+        checker.document(store.paths.config, {"format", "lake", "settings"})
     for kind in OBJECTS:
         for digest in _on_disk(store, kind):
             checker.object(kind, digest, listed=True)
     reached = dict.fromkeys(_check_tags(checker))
     for branch in store.refs.all_branches():
-        files = Tail(store.layout, store.refs, branch).scan()
+        files = Tail(store.paths, store.refs, branch).scan()
         moves = _check_branch(checker, branch, bool(files))
         _check_wals(checker, branch, files, moves)
         kept = window(store.settings, moves[::-1], disk.now_us())
         reached |= dict.fromkeys(move.snapshot for move in kept)
     for digest in reached:
         check_snapshot(checker, digest)
-    checker.document(store.layout.condemned, {"names"})
-    checker.document(store.layout.lost, {"names"})
+    checker.document(store.paths.condemned, {"names"})
+    checker.document(store.paths.lost, {"names"})
     _check_marks(checker)
     return checker.report()
 
@@ -99,12 +99,12 @@ def check_snapshot(checker: Checker, digest: str) -> None:
         checker.object("segments", entry["key"])
     kept = [e for key, e in live.items() if key not in tail]
     if manifest.add_up(manifest.Totals(), [*kept, *added]) != state.totals:
-        path = checker.store.layout.object("manifests", digest)
+        path = checker.store.paths.object("manifests", digest)
         checker.add(path, "its totals are not the sums of its segments")
 
 
 def _on_disk(store: Store, kind: str) -> Iterator[str]:
-    root = f"{store.layout.root}/{kind}"
+    root = f"{store.paths.root}/{kind}"
     for folder in sorted(disk.listing(root)):
         for name in sorted(disk.listing(f"{root}/{folder}")):
             digest = parse_object(name)
@@ -113,7 +113,7 @@ def _on_disk(store: Store, kind: str) -> Iterator[str]:
 
 
 def _check_tags(checker: Checker) -> Iterator[str]:
-    folder = checker.store.layout.tags
+    folder = checker.store.paths.tags
     for name in sorted(disk.listing(folder)):
         if name.endswith(".json") and not name.startswith(disk.TEMPORARY):
             body = checker.document(f"{folder}/{name}", {"name", "snapshot"})
@@ -125,10 +125,10 @@ def _check_tags(checker: Checker) -> Iterator[str]:
 
 def _check_branch(checker: Checker, branch: str, has_wals: bool) -> list[Move]:
     """Check each move and the chain between them; return those that can be read."""
-    layout = checker.store.layout
-    refs = Refs(layout)
+    paths = checker.store.paths
+    refs = Refs(paths)
     hinted = refs.hinted(branch)
-    own = _own_moves(layout.head_dir(branch))
+    own = _own_moves(paths.head_dir(branch))
     packed, spans = _check_packed(checker, branch)
     kept = {**packed, **own}
     newest = max([hinted, *kept], default=0)
@@ -148,12 +148,12 @@ def _check_branch(checker: Checker, branch: str, has_wals: bool) -> list[Move]:
             before, fault = None, error.reason
         checker.count(size)
         if fault:
-            checker.add(layout.move(branch, number), fault)
+            checker.add(paths.move(branch, number), fault)
     if not newest and (has_wals or len(refs.all_branches()) == 1):
-        checker.add(layout.head_dir(branch), "the branch has no moves")
-    hint = checker.document(layout.hint(branch), {"branch", "number"}, "derived")
+        checker.add(paths.head_dir(branch), "the branch has no moves")
+    hint = checker.document(paths.hint(branch), {"branch", "number"}, "derived")
     if hint and (len(hint) > 2 or hint["branch"] != branch):
-        checker.add(layout.hint(branch), "it is another document", "derived")
+        checker.add(paths.hint(branch), "it is another document", "derived")
     return moves
 
 
@@ -229,7 +229,7 @@ def _chain_fault(before: tuple[Move, str] | None, move: Move) -> str | None:
 def _check_wals(
     checker: Checker, branch: str, files: dict[str, list[WalFile]], moves: list[Move]
 ) -> None:
-    layout = checker.store.layout
+    paths = checker.store.paths
     for writer, group in files.items():
         sealed = max((m.wal.get(writer, -1) for m in moves), default=-1)
         _check_writer(checker, branch, group, sealed)
@@ -237,9 +237,9 @@ def _check_wals(
         if lost > sealed:
             reason = f"group commits up to {lost} are neither sealed nor in a file before it"
             checker.add(group[0].path, reason)
-    for name in disk.listing(layout.wal_dir(branch)):
+    for name in disk.listing(paths.wal_dir(branch)):
         if not parse_wal(name) and not name.startswith(disk.TEMPORARY):
-            checker.add(f"{layout.wal_dir(branch)}/{name}", "not a WAL file's name", "derived")
+            checker.add(f"{paths.wal_dir(branch)}/{name}", "not a WAL file's name", "derived")
 
 
 def _check_writer(checker: Checker, branch: str, group: list[WalFile], sealed: int) -> None:
@@ -292,7 +292,7 @@ def _stays_torn(checker: Checker, branch: str, file: WalFile) -> bool:
         return True
     for _ in range(3):
         time.sleep(_TORN_WAIT)
-        again = Tail(checker.store.layout, checker.store.refs, branch).scan()
+        again = Tail(checker.store.paths, checker.store.refs, branch).scan()
         now = [f for f in again.get(file.writer, []) if f.n == file.n]
         if not now or not now[0].torn or now[0].end != file.end:
             return False
@@ -300,7 +300,7 @@ def _stays_torn(checker: Checker, branch: str, file: WalFile) -> bool:
 
 
 def _check_marks(checker: Checker) -> None:
-    path = checker.store.layout.marks
+    path = checker.store.paths.verified
     try:
         data = disk.read(path)
     except FileNotFoundError:

@@ -23,12 +23,20 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from lakelog.lazy import Lazy
 from lakelog.store import disk
-from lakelog.store.paths import Layout
+from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
+    pq = Lazy("pyarrow.parquet")
 
 COLUMNS = ("id", "subject")
 LEAST = 1000
@@ -42,8 +50,8 @@ _MIX = 0x9E3779B97F4A7C15
 class Filters:
     """The filters of one lake, the last used of them in memory. Safe for threads."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout, self._mutex = layout, threading.Lock()
+    def __init__(self, paths: Paths) -> None:
+        self._paths, self._mutex = paths, threading.Lock()
         self._held: OrderedDict[str, bytes] = OrderedDict()
         self._size = 0
 
@@ -62,7 +70,7 @@ class Filters:
     def _data(self, digest: str) -> bytes:
         data = self._known(digest)
         if data is None:
-            data = save(self._layout, digest, _columns(self._layout, digest))
+            data = save(self._paths, digest, _columns(self._paths, digest))
             self._remember(digest, data)
         return data
 
@@ -71,7 +79,7 @@ class Filters:
             if digest in self._held:
                 self._held.move_to_end(digest)
                 return self._held[digest]
-        data = _read(self._layout, digest)
+        data = _read(self._paths, digest)
         if data is not None:
             self._remember(digest, data)
         return data
@@ -84,19 +92,17 @@ class Filters:
                 self._size -= len(self._held.popitem(last=False)[1])
 
 
-def save(layout: Layout, digest: str, table: pa.Table) -> bytes:
+def save(paths: Paths, digest: str, table: pa.Table) -> bytes:
     """Make the filter of a segment of `table` and keep it, if the disk lets us; return it."""
     data = encode(table)
     with contextlib.suppress(OSError):
-        disk.make_dir(os.path.dirname(layout.bloom(digest)))
-        disk.replace_whole(layout.bloom(digest), data, sync=False)
+        disk.make_dir(os.path.dirname(paths.bloom(digest)))
+        disk.replace_whole(paths.bloom(digest), data, sync=False)
     return data
 
 
 def encode(table: pa.Table) -> bytes:
     """Return the filter of the columns id and subject of a table."""
-    import numpy as np
-
     sizes, parts = [], []
     for column in COLUMNS:
         hashed = hashes(table[column].combine_chunks())
@@ -113,8 +119,6 @@ def encode(table: pa.Table) -> bytes:
 
 def _filled(hashed: np.ndarray, count: int) -> np.ndarray:
     """Return the bits, unpacked, of a filter for so many distinct hashes."""
-    import numpy as np
-
     bits = np.zeros(-(-count * _BITS // 8) * 8, dtype=bool)
     for place in _places(hashed, len(bits)) if len(bits) else ():
         bits[place] = True
@@ -129,10 +133,6 @@ def _distinct(bits: np.ndarray) -> int:
 
 def hashes(values: pa.Array) -> np.ndarray:
     """Return a u64 of each text that is not null: of its length and its last 48 bytes."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     raw = values.drop_null().cast(pa.large_binary())
     lengths = np.asarray(pc.binary_length(raw)).astype(np.uint64)
     if not len(raw):
@@ -151,8 +151,6 @@ def hashes(values: pa.Array) -> np.ndarray:
 
 def _places(hashed: np.ndarray, size: int) -> Iterable[np.ndarray]:
     """Yield the bits of every hash, one look of all at a time."""
-    import numpy as np
-
     first, step = hashed >> np.uint64(32), (hashed & np.uint64(0xFFFFFFFF)) | np.uint64(1)
     for look in range(_LOOKS):
         spread = (first + np.uint64(look) * step) & np.uint64(0xFFFFFFFF)
@@ -171,10 +169,10 @@ def _holds(data: bytes, start: int, size: int, value: int) -> bool:
     return True
 
 
-def _read(layout: Layout, digest: str) -> bytes | None:
+def _read(paths: Paths, digest: str) -> bytes | None:
     """The filter as it is kept, or None if it is not there or not whole."""
     try:
-        data = disk.read(layout.bloom(digest))
+        data = disk.read(paths.bloom(digest))
     except OSError:
         return None
     if len(data) < 64 or data[:4] != b"LKB1":
@@ -182,9 +180,7 @@ def _read(layout: Layout, digest: str) -> bytes | None:
     return data if zlib.crc32(data[8:]) == struct.unpack_from("<I", data, 4)[0] else None
 
 
-def _columns(layout: Layout, digest: str) -> Any:
+def _columns(paths: Paths, digest: str) -> Any:
     """The columns of a segment that a filter is made of; the caller has verified it."""
-    import pyarrow.parquet as pq
-
-    path = layout.object("segments", digest)
+    path = paths.object("segments", digest)
     return pq.ParquetFile(path, page_checksum_verification=True).read(columns=list(COLUMNS))

@@ -17,9 +17,9 @@ from lakelog.errors import (
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store import disk, document
 from lakelog.store.manifest import Manifests, empty
-from lakelog.store.paths import FORMAT, Layout
+from lakelog.store.paths import FORMAT, Paths
 from lakelog.store.refs import Move, Refs, author, in_unicode
-from lakelog.store.verified_files import Marks
+from lakelog.store.verified_files import VerifiedFiles
 
 _REMOTE_TYPES = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse", "9p", "ceph", "virtiofs")
 
@@ -28,38 +28,38 @@ class Store:
     """One open lake directory: its paths, settings and the readers of its files."""
 
     def __init__(self, root: str, lake_id: str, settings: Settings, format: int = 0) -> None:
-        self.layout = Layout(root)
+        self.paths = Paths(root)
         self.lake_id = lake_id
         self.settings = settings
         self.format = format
         """What lakelog.json said when it was last read; 0 where that is not known."""
-        self.refs = Refs(self.layout)
-        self.manifests = Manifests(self.layout, self.refs)
-        self.marks = Marks(self.layout)
+        self.refs = Refs(self.paths)
+        self.manifests = Manifests(self.paths, self.refs)
+        self.verified = VerifiedFiles(self.paths)
 
 
 def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> Store:
     """Make a lake. Raises AlreadyExists, UnsupportedStore, OSError."""
-    layout = Layout(root)
-    if os.path.exists(layout.config):
-        raise AlreadyExists(f"a lake already exists at {layout.root}")
-    foreign = [n for n in disk.listing(layout.root) if not n.startswith(disk.TEMPORARY)]
-    if set(foreign) - {os.path.basename(d) for d in layout.directories()}:
-        raise AlreadyExists(f"{layout.root} is not empty and not a lake: choose another directory")
-    disk.make_dirs(layout.root)
-    probe(layout.root)
-    refuse_orphan(layout)
-    for directory in layout.directories():
+    paths = Paths(root)
+    if os.path.exists(paths.config):
+        raise AlreadyExists(f"a lake already exists at {paths.root}")
+    foreign = [n for n in disk.listing(paths.root) if not n.startswith(disk.TEMPORARY)]
+    if set(foreign) - {os.path.basename(d) for d in paths.directories()}:
+        raise AlreadyExists(f"{paths.root} is not empty and not a lake: choose another directory")
+    disk.make_dirs(paths.root)
+    probe(paths.root)
+    refuse_orphan(paths)
+    for directory in paths.directories():
         disk.make_dir(directory)
-    for directory in {os.path.dirname(d) for d in layout.directories()}:
+    for directory in {os.path.dirname(d) for d in paths.directories()}:
         disk.sync_dir(directory)
-    disk.sync_dir(os.path.dirname(layout.root))
+    disk.sync_dir(os.path.dirname(paths.root))
     lake_id = disk.random_hex()
     store = Store(root, lake_id, settings, FORMAT)
     with contextlib.suppress(FileExistsError):
         start_branch(store, branch)
     try:
-        write_config(layout, lake_id, settings)
+        write_config(paths, lake_id, settings)
     except FileExistsError:
         return load(root)
     return store
@@ -75,63 +75,63 @@ def create_or_load(root: str, settings: Settings) -> Store:
         raise
 
 
-def refuse_orphan(layout: Layout) -> None:
+def refuse_orphan(paths: Paths) -> None:
     """Refuse to make a lake where one lost its lakelog.json. Raises DamagedLake."""
-    for branch in disk.listing(layout.heads):
-        moves = {n for n in disk.listing(f"{layout.heads}/{branch}") if n[0] != "."}
-        held = moves - {"000000000001.json"} or disk.listing(f"{layout.wals}/{branch}")
-        if held and not disk.exists(layout.config):  # nobody appends before it is there
-            raise DamagedLake(layout.config, "it is missing, though the lake holds moves or WALs")
+    for branch in disk.listing(paths.heads):
+        moves = {n for n in disk.listing(f"{paths.heads}/{branch}") if n[0] != "."}
+        held = moves - {"000000000001.json"} or disk.listing(f"{paths.wals}/{branch}")
+        if held and not disk.exists(paths.config):  # nobody appends before it is there
+            raise DamagedLake(paths.config, "it is missing, though the lake holds moves or WALs")
 
 
 def is_lake(root: str) -> bool:
     """Whether there is a lakelog.json at `root`."""
-    return disk.exists(Layout(root).config)
+    return disk.exists(Paths(root).config)
 
 
 def load(root: str) -> Store:
     """Open a lake. Raises LakeNotFound, DamagedLake, FormatTooNew, UnsupportedStore."""
-    layout = Layout(root)
+    paths = Paths(root)
     try:
-        data = disk.read(layout.config)
+        data = disk.read(paths.config)
     except (FileNotFoundError, NotADirectoryError) as error:
         if isinstance(error, FileNotFoundError):
-            refuse_orphan(layout)
-        raise LakeNotFound(f"no lake at {layout.root}: create one with `lakelog init`") from None
+            refuse_orphan(paths)
+        raise LakeNotFound(f"no lake at {paths.root}: create one with `lakelog init`") from None
     try:
         body = document.decode(data)
         if not body.keys() >= {"format", "lake", "settings"}:
             raise document.NotIntact("it is another document")
     except document.NotIntact as error:
-        raise DamagedLake(layout.config, str(error)) from None
+        raise DamagedLake(paths.config, str(error)) from None
     if body["format"] > FORMAT:
         raise FormatTooNew(
-            f"the lake at {layout.root} has format {body['format']}, this lakelog reads up to"
+            f"the lake at {paths.root} has format {body['format']}, this lakelog reads up to"
             f" {FORMAT}: upgrade lakelog"
         )
-    refuse_remote(layout.root)
+    refuse_remote(paths.root)
     try:
         settings = parse(body["settings"])
     except InvalidSetting as error:
-        raise DamagedLake(layout.config, str(error)) from None
+        raise DamagedLake(paths.config, str(error)) from None
     with contextlib.suppress(OSError):  # a copy may have left out what was empty
-        for directory in (layout.wals, layout.tags, layout.gc, layout.cache):
+        for directory in (paths.wals, paths.tags, paths.gc, paths.cache):
             disk.make_dirs(directory)
     return Store(root, body["lake"], settings, body["format"])
 
 
-def write_config(layout: Layout, lake_id: str, settings: Settings) -> None:
+def write_config(paths: Paths, lake_id: str, settings: Settings) -> None:
     """Make lakelog.json, which makes the directory a lake; FileExistsError if there is one."""
     body = {"format": FORMAT, "lake": lake_id, "settings": to_dict(settings)}
-    disk.create_whole(layout.config, document.encode(body))
-    disk.sync_dir(layout.root)
+    disk.create_whole(paths.config, document.encode(body))
+    disk.sync_dir(paths.root)
 
 
 def change_settings(store: Store, settings: Settings) -> None:
     """Replace the settings of a lake."""
     number = _format_on_disk(store) or FORMAT
     body = {"format": number, "lake": store.lake_id, "settings": to_dict(settings)}
-    disk.replace_whole(store.layout.config, document.encode(body))
+    disk.replace_whole(store.paths.config, document.encode(body))
     store.settings = settings
 
 
@@ -141,15 +141,15 @@ def raise_format(store: Store) -> None:
     if store.format == FORMAT:
         return
     if 0 < _format_on_disk(store) < FORMAT:
-        body = document.decode(disk.read(store.layout.config))
-        disk.replace_whole(store.layout.config, document.encode({**body, "format": FORMAT}))
+        body = document.decode(disk.read(store.paths.config))
+        disk.replace_whole(store.paths.config, document.encode({**body, "format": FORMAT}))
     store.format = FORMAT
 
 
 def _format_on_disk(store: Store) -> int:
     """The format that lakelog.json says now, 0 if it is gone or damaged."""
     try:
-        return int(document.decode(disk.read(store.layout.config))["format"])
+        return int(document.decode(disk.read(store.paths.config))["format"])
     except (FileNotFoundError, document.NotIntact):
         return 0
 
@@ -170,13 +170,13 @@ def start_branch(store: Store, branch: str, snapshot: str = "", message: str = "
         snapshot = state.digest
     move = Move(1, branch, "", commit, now, who, op, in_unicode(message), snapshot, 0, carried=text)
     store.refs.link(move)
-    disk.sync_dir(store.layout.head_dir(branch))
+    disk.sync_dir(store.paths.head_dir(branch))
 
 
 def make_branch_dirs(store: Store, branch: str) -> None:
     """Make the folders of a branch durably."""
-    layout = store.layout
-    for directory in (layout.head_dir(branch), layout.wal_dir(branch)):
+    paths = store.paths
+    for directory in (paths.head_dir(branch), paths.wal_dir(branch)):
         if not disk.exists(directory):
             disk.make_dir(directory)
             disk.sync_dir(os.path.dirname(directory))

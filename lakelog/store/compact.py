@@ -14,19 +14,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import Damaged, DamagedSegment, Outlived
+from lakelog.errors import Damaged, DamagedSegment, StaleFiles
+from lakelog.lazy import Lazy
 from lakelog.settings import Settings
 from lakelog.store import disk, manifest, segment, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
-from lakelog.store.paths import Layout
+from lakelog.store.paths import Paths
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 from lakelog.store.verified_files import hash_file
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
 
 LEVEL = 11
 FILES_MAX = 256
@@ -94,7 +101,7 @@ def compact(store: Store, branch: str, progress: Progress | None = None) -> Comp
     """Merge what `choose` finds. A group that cannot be read does not stop the others: what is
     wrong with the first one is raised at the end, a DamagedSegment. Raises OSError at once."""
     done, failed = Compaction(), list[Damaged]()
-    with disk.claim(f"{store.layout.cache}/compact.lock") as alone:
+    with disk.claim(f"{store.paths.cache}/compact.lock") as alone:
         again = alone
         while again:
             head = store.refs.head(branch)
@@ -142,9 +149,6 @@ def _weight(store: Store, entry: Entry) -> int:
 
 def merge(store: Store, group: list[Entry]) -> Entry:
     """Write one sorted segment of all rows of a group. Raises DamagedSegment, OSError."""
-    import numpy as np
-    import pyarrow as pa
-
     columns = [*segment.EVENT_COLUMNS, "seq"]
     tables = []
     for entry in group:
@@ -156,7 +160,7 @@ def merge(store: Store, group: list[Entry]) -> Entry:
     table = pa.concat_tables(tables)
     del tables
     order = _sorted(table)
-    builder = segment.Builder("events", "sorted", disk.random_hex(), LEVEL)
+    builder = segment.SegmentEncoder("events", "sorted", disk.random_hex(), LEVEL)
     for at in range(0, len(order), segment.ROW_GROUP):
         builder.add(table.take(order[at : at + segment.ROW_GROUP]))
     return _put(store, builder.finish(), table, group)
@@ -164,10 +168,6 @@ def merge(store: Store, group: list[Entry]) -> Entry:
 
 def _sorted(table: pa.Table) -> Any:
     """Return the order of rows by type, time and seq."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     types = pc.unique(table["type"])
     ranks = np.empty(len(types), dtype=np.int32)
     ranks[np.asarray(pc.sort_indices(types))] = np.arange(len(types), dtype=np.int32)
@@ -176,14 +176,12 @@ def _sorted(table: pa.Table) -> Any:
     return pa.array(np.lexsort((seq, time, kind)))
 
 
-def _readable(store: Store, entry: Entry, read: Callable[[Layout, str], Any]) -> Any:
+def _readable(store: Store, entry: Entry, read: Callable[[Paths, str], Any]) -> Any:
     """Read something of a segment. Raises DamagedSegment if it is no Parquet file of ours."""
-    import pyarrow as pa
-
     try:
-        return read(store.layout, entry["key"])
+        return read(store.paths, entry["key"])
     except (FileNotFoundError, pa.ArrowException) as error:
-        path = store.layout.object("segments", entry["key"])
+        path = store.paths.object("segments", entry["key"])
         raise DamagedSegment(path, f"it cannot be read ({' '.join(str(error).split())})") from None
 
 
@@ -214,8 +212,8 @@ def rewrite(
 
 def _put(store: Store, data: bytes, table: pa.Table, group: list[Entry]) -> Entry:
     """Write an encoded sorted segment of the rows of a group; return its entry."""
-    entry = segment.put(store.layout, data, table, "events", "sorted")
-    store.marks.add(entry["key"], store.layout.object("segments", entry["key"]))
+    entry = segment.put(store.paths, data, table, "events", "sorted")
+    store.verified.add(entry["key"], store.paths.object("segments", entry["key"]))
     span = [min(e["seq"][0] for e in group), max(e["seq"][1] for e in group)]
     return {**entry, "seq": span, "from": [e["key"] for e in group]}
 
@@ -227,7 +225,7 @@ def rows_sql(store: Store, group: list[Entry]) -> str:
     for layout in ("arrival", "sorted"):
         listed = [e for e in group if e["layout"] == layout]
         if listed:
-            source = sql.parquet(store.layout.object("segments", e["key"]) for e in listed)
+            source = sql.parquet(store.paths.object("segments", e["key"]) for e in listed)
             parts.append(f"SELECT {columns}, {seq_sql(listed, layout)} AS seq FROM {source}")
     return " UNION ALL ".join(parts)
 
@@ -247,9 +245,9 @@ def seq_sql(group: list[Entry], layout: str) -> str:
 def check(store: Store, group: list[Entry]) -> None:
     """Verify segments before their rows are written anew. Raises DamagedSegment."""
     for entry in group:
-        path = store.layout.object("segments", entry["key"])
+        path = store.paths.object("segments", entry["key"])
         try:
-            intact = store.marks.holds(entry["key"], path) or hash_file(path) == entry["key"]
+            intact = store.verified.holds(entry["key"], path) or hash_file(path) == entry["key"]
         except FileNotFoundError:
             raise DamagedSegment(path, "the segment is missing") from None
         if not intact:
@@ -266,10 +264,10 @@ def _swap(store: Store, branch: str, base: Head, group: list[Entry], outputs: li
         present = {e["key"] for e in store.manifests.entries(state)}
         if not keys <= present:
             return None
-        entries = (*map(manifest.removal, group), *outputs)
+        entries = (*map(manifest.tombstone, group), *outputs)
         return Change("compact", entries=entries, message=f"{len(group)} segments into one")
 
     try:
         return publish(store, branch, plan) is not None
-    except Outlived:
+    except StaleFiles:
         return False

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lakelog.lazy import Lazy
 from lakelog.settings import Settings
 from lakelog.store import disk, sql
-from lakelog.store.paths import Layout
+from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
     import duckdb
+else:
+    duckdb = Lazy("duckdb")
 
 SPILL = "spill-"
 """How directories in cache/ begin in which the engine keeps what does not fit in memory; it removes
@@ -22,16 +25,14 @@ _OFFLINE: dict[str, str | bool | int | float | list[str]] = {
 }
 
 
-def connect(layout: Layout, settings: Settings) -> duckdb.DuckDBPyConnection:
+def connect(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnection:
     """Return a fresh in-memory database; one cursor() of it serves one query."""
-    import duckdb
-
     connection = duckdb.connect(":memory:", config=_OFFLINE)
     connection.execute("SET GLOBAL TimeZone = 'UTC'")  # else cursors take the machine's zone
     connection.execute(f"SET memory_limit = '{settings.memory_bytes}B'")
     connection.execute("SET preserve_insertion_order = true")
     # A random name: in two containers on one lake every process may have the same number.
-    spill = sql.literal(f"{layout.cache}/{SPILL}{disk.random_hex(8)}")
+    spill = sql.literal(f"{paths.cache}/{SPILL}{disk.random_hex(8)}")
     connection.execute(f"SET temp_directory = {spill}")
     if settings.threads:
         connection.execute(f"SET threads = {settings.threads}")

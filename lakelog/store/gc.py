@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Collected:
+class GcResult:
     """What one run found and did; bytes are those of deleted files."""
 
     deleted: int
@@ -45,14 +45,14 @@ class Collected:
     dry_run: bool
 
 
-def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None) -> Collected:
+def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None) -> GcResult:
     """Collect garbage; works on a full disk. Raises GcRefused, having deleted nothing, OSError."""
-    with disk.claim(f"{store.layout.cache}/gc.lock") as alone:
+    with disk.claim(f"{store.paths.cache}/gc.lock") as alone:
         if not alone:
             raise GcRefused("another process is collecting in this lake: wait for it")
         for branch in store.refs.all_branches():
-            disk.sync_dir(store.layout.head_dir(branch))
-        disk.sync_dir(store.layout.tags)
+            disk.sync_dir(store.paths.head_dir(branch))
+        disk.sync_dir(store.paths.tags)
         before = _condemned(store)
         now = _lake_time(store)
         packed = 0 if dry_run else _pack_all(store, now)
@@ -74,12 +74,12 @@ def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None)
                 n: t for n, t in condemned.items() if n in carried or disk.exists(_path(store, n))
             }
             _write_condemned(store, condemned)
-        return Collected(len(gone), freed, len(condemned), packed, gone, dry_run)
+        return GcResult(len(gone), freed, len(condemned), packed, gone, dry_run)
 
 
 def is_due(store: Store) -> bool:
     """Whether the last run in the background is long enough ago, or the lake old enough for one."""
-    for path in (store.layout.condemned, store.layout.config):
+    for path in (store.paths.condemned, store.paths.config):
         with contextlib.suppress(FileNotFoundError):
             return disk.now_us() - os.stat(path).st_mtime_ns // 1000 >= _EVERY
     return False
@@ -141,7 +141,7 @@ class Marking:
         fresh = itertools.takewhile(lambda move: move.number > last, refs.newest_first(branch))
         newest = next(fresh, None)
         if newest is None:
-            held = refs.hinted(branch) or disk.listing(self._store.layout.wal_dir(branch))
+            held = refs.hinted(branch) or disk.listing(self._store.paths.wal_dir(branch))
             if held and not last:
                 raise GcRefused(f"branch {branch!r} lists no moves: nothing was deleted")
             return  # just being made, or whoever made it died before its first move
@@ -232,7 +232,7 @@ def _is_in_window(store: Store, digest: str) -> bool:
 def _unreached(store: Store, live: set[bytes]) -> Iterator[str]:
     """Names on disk that nothing reaches, temporary files included."""
     for kind in OBJECTS:
-        root = f"{store.layout.root}/{kind}"
+        root = f"{store.paths.root}/{kind}"
         for folder in disk.listing(root):
             for name in disk.listing(f"{root}/{folder}"):
                 digest = parse_object(name)
@@ -255,15 +255,15 @@ def _unkept_texts(store: Store, live: set[bytes]) -> Iterator[str]:
 def _sweep_cache(store: Store, live: set[bytes], now: int) -> None:
     """Remove from cache/ what serves nothing any more: filters and marks of objects that are gone,
     and what killed processes spilled."""
-    layout = store.layout
+    paths = store.paths
     with contextlib.suppress(OSError, ValueError):  # as all of cache/ it can be made again
-        for name in disk.listing(layout.blooms):
+        for name in disk.listing(paths.blooms):
             is_alive = not name.startswith(disk.TEMPORARY) and bytes.fromhex(name) in live
-            if not is_alive and now - _stamp(f"{layout.blooms}/{name}") >= DAY:
-                disk.unlink(f"{layout.blooms}/{name}")
-        store.marks.keep(lambda digest: bytes.fromhex(digest) in live)
-        for name in disk.listing(layout.cache):
-            path = f"{layout.cache}/{name}"
+            if not is_alive and now - _stamp(f"{paths.blooms}/{name}") >= DAY:
+                disk.unlink(f"{paths.blooms}/{name}")
+        store.verified.keep(lambda digest: bytes.fromhex(digest) in live)
+        for name in disk.listing(paths.cache):
+            path = f"{paths.cache}/{name}"
             if name.startswith(SPILL) and now - _newest(path) >= DAY:
                 for file in disk.listing(path):
                     disk.unlink(f"{path}/{file}")
@@ -284,14 +284,14 @@ def _stamp(path: str) -> int:
 
 def _temporary(store: Store) -> Iterator[str]:
     """Temporary files outside the object folders."""
-    layout = store.layout
-    folders = [layout.root, layout.tags, layout.cache, layout.gc]
+    paths = store.paths
+    folders = [paths.root, paths.tags, paths.cache, paths.gc]
     for branch in store.refs.all_branches():
-        folders += [layout.head_dir(branch), layout.wal_dir(branch)]
+        folders += [paths.head_dir(branch), paths.wal_dir(branch)]
     for folder in folders:
         for name in disk.listing(folder):
             if name.startswith(disk.TEMPORARY):
-                yield os.path.relpath(f"{folder}/{name}", layout.root)
+                yield os.path.relpath(f"{folder}/{name}", paths.root)
 
 
 def _due(store: Store, condemned: dict[str, int], now: int) -> list[str]:
@@ -313,7 +313,7 @@ def _delete(store: Store, due: list[str], marking: Marking, progress: Progress |
             freed += _size(store, name)
             disk.unlink(_path(store, name))
             if name.startswith("segments/"):
-                disk.unlink(store.layout.bloom(name.removeprefix("segments/")))
+                disk.unlink(store.paths.bloom(name.removeprefix("segments/")))
         for folder in {os.path.dirname(_path(store, n)) for n in batch}:
             disk.sync_dir(folder)
         if progress:
@@ -345,7 +345,7 @@ def _pack_all(store: Store, now: int) -> int:
 def lost_names(store: Store) -> Names:
     """Names that repair gave up and that did not come back; states that need them do not open."""
     try:
-        names = document.decode(disk.read(store.layout.lost))["names"]
+        names = document.decode(disk.read(store.paths.lost))["names"]
     except (FileNotFoundError, document.NotIntact):
         return set()
     return {name for name in names if not disk.exists(_path(store, name))}
@@ -353,23 +353,23 @@ def lost_names(store: Store) -> Names:
 
 def _condemned(store: Store) -> dict[str, int]:
     try:
-        return dict(document.decode(disk.read(store.layout.condemned))["names"])
+        return dict(document.decode(disk.read(store.paths.condemned))["names"])
     except FileNotFoundError:
         return {}
     except document.NotIntact as error:
         raise GcRefused(
-            f"{store.layout.condemned}: {error}: nothing was deleted; delete this file and run gc"
+            f"{store.paths.condemned}: {error}: nothing was deleted; delete this file and run gc"
             " again"
         ) from None
 
 
 def _write_condemned(store: Store, condemned: dict[str, int]) -> None:
-    disk.replace_whole(store.layout.condemned, document.encode({"names": condemned}))
+    disk.replace_whole(store.paths.condemned, document.encode({"names": condemned}))
 
 
 def _lake_time(store: Store) -> int:
     """Now, as the lake's own file system stamps it."""
-    made = disk.write_temporary(store.layout.gc, b"")  # without a byte: the disk may be full
+    made = disk.write_temporary(store.paths.gc, b"")  # without a byte: the disk may be full
     try:
         return os.stat(made).st_mtime_ns // 1000
     finally:
@@ -378,8 +378,8 @@ def _lake_time(store: Store) -> int:
 
 def _path(store: Store, name: str) -> str:
     if _is_object(name):
-        return store.layout.object(*name.split("/"))
-    return f"{store.layout.root}/{name}"
+        return store.paths.object(*name.split("/"))
+    return f"{store.paths.root}/{name}"
 
 
 def _mtime(store: Store, name: str) -> int:

@@ -129,7 +129,7 @@ def log(store: Store, branch: str, limit: int | None = None) -> list[LogEntry]:
 def _totals(store: Store, move: Move) -> Totals:
     """The totals of the state that a move made; does not search other moves for one that is gone.
     Raises DamagedManifest."""
-    path = store.layout.object("manifests", move.snapshot)
+    path = store.paths.object("manifests", move.snapshot)
     if not move.carried and not disk.exists(path):
         raise DamagedManifest(path, "the manifest is missing")
     return store.manifests.load(move.snapshot).totals
@@ -165,7 +165,7 @@ def tag(store: Store, branch: str, settle: Settle, name: str, ref: str | None, m
 
     Raises AlreadyExists, InvalidName, UnknownRef.
     """
-    path = store.layout.tag(name)
+    path = store.paths.tag(name)
     if disk.exists(path):
         raise AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
     _refuse_taken(name, "branch", store.refs.branches())
@@ -209,8 +209,8 @@ def _refuse_taken(name: str, kind: str, names: list[str]) -> None:
 def delete_tag(store: Store, name: str) -> Tag:
     """Remove a tag; its snapshot stays while a move in the window names it."""
     gone = store.refs.tag(name)
-    disk.unlink(store.layout.tag(name))
-    disk.sync_dir(store.layout.tags)
+    disk.unlink(store.paths.tag(name))
+    disk.sync_dir(store.paths.tags)
     return gone
 
 
@@ -243,7 +243,7 @@ def make_branch(
 def delete_branch(store: Store, name: str, settle: Settle) -> None:
     """End a branch by a move, so that its history stays readable. Raises InUse, UnknownRef."""
     store.refs.head(name)
-    directory = store.layout.wal_dir(name)
+    directory = store.paths.wal_dir(name)
     for file in disk.listing(directory):
         if disk.is_locked(f"{directory}/{file}"):
             raise InUse(f"branch {name!r} has an active writer: close it, then delete the branch")
@@ -353,10 +353,10 @@ def check(store: Store, digest: str) -> Manifest:
     """Make sure a manifest opens and its pages are there in full length."""
     state = store.manifests.load(digest)
     if not store.manifests.is_there(digest):
-        path = store.layout.object("manifests", digest)
+        path = store.paths.object("manifests", digest)
         raise DamagedManifest(path, "the manifest is missing")
     for page in state.pages:
-        name = store.layout.object("manifests", page.digest)
+        name = store.paths.object("manifests", page.digest)
         try:
             size = os.stat(name).st_size
         except FileNotFoundError:
@@ -377,7 +377,7 @@ def _settled(store: Store, branch: str, settle: Settle, ref: str | None) -> str:
 
 def _last_frames(store: Store, branch: str) -> dict[str, int]:
     """The last sequence that is in a branch's WAL files, by writer."""
-    files = Tail(store.layout, store.refs, branch).scan()
+    files = Tail(store.paths, store.refs, branch).scan()
     last = {writer: max(file.last for file in group) for writer, group in files.items()}
     return {writer: sequence for writer, sequence in last.items() if sequence >= 0}
 

@@ -18,7 +18,7 @@ from typing import Any
 from lakelog.errors import AlreadyExists, Damaged, DamagedWal
 from lakelog.store import disk, wal
 from lakelog.store.bootstrap import Store, is_lake, load, raise_format, write_config
-from lakelog.store.paths import OBJECTS, Layout, parse_move, parse_object, parse_packed, parse_wal
+from lakelog.store.paths import OBJECTS, Paths, parse_move, parse_object, parse_packed, parse_wal
 from lakelog.store.refs import Head
 from lakelog.store.tail import ATTEMPTS, Tail, WalFile, pick
 
@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass
-class Copied:
+class HotCopy:
     """What one run copied, and what was there already."""
 
     files: int = 0
@@ -34,13 +34,13 @@ class Copied:
     kept: int = 0
 
 
-def copy(store: Store, target: str, progress: Progress | None = None) -> Copied:
+def copy(store: Store, target: str, progress: Progress | None = None) -> HotCopy:
     """Bring the copy of a lake at `target` up to date, or make it.
 
     Raises AlreadyExists where something else is there, Damaged for a damaged file of the source
     (all others are copied), OSError.
     """
-    done = Copied()
+    done = HotCopy()
     there = _prepare(store, target)
     heads: dict[str, Head] = {}
     staged: dict[str, dict[str, str]] = {}
@@ -49,23 +49,23 @@ def copy(store: Store, target: str, progress: Progress | None = None) -> Copied:
             continue
         _refuse_other_way(store, there, branch)
         heads[branch], staged[branch] = _stage_wals(store, there, branch, done)
-    tags = {n: disk.read(f"{store.layout.tags}/{n}") for n in disk.listing(store.layout.tags)}
+    tags = {n: disk.read(f"{store.paths.tags}/{n}") for n in disk.listing(store.paths.tags)}
     damaged = _copy_objects(store, there, done, progress)
     for branch, head in heads.items():
         _copy_moves(store, there, branch, head.move.number, done)
         _put_wals(there, branch, staged[branch])
     _copy_tags(there, tags, done)
-    if disk.exists(store.layout.lost):
-        disk.replace_whole(there.lost, disk.read(store.layout.lost))
+    if disk.exists(store.paths.lost):
+        disk.replace_whole(there.lost, disk.read(store.paths.lost))
     if damaged:
         raise Damaged(damaged[0], f"not copied, as {len(damaged)} file(s) were not intact")
     return done
 
 
-def _prepare(store: Store, target: str) -> Layout:
+def _prepare(store: Store, target: str) -> Paths:
     """Make the directories of the copy, or see that they are those of a copy of this lake."""
-    there = Layout(target)
-    if there.root == store.layout.root or there.root.startswith(store.layout.root + "/"):
+    there = Paths(target)
+    if there.root == store.paths.root or there.root.startswith(store.paths.root + "/"):
         raise AlreadyExists(f"{there.root} is the lake itself: choose a directory outside it")
     if is_lake(there.root):
         copied = load(there.root)
@@ -82,28 +82,28 @@ def _prepare(store: Store, target: str) -> Layout:
     return there
 
 
-def _refuse_other_way(store: Store, there: Layout, branch: str) -> None:
+def _refuse_other_way(store: Store, there: Paths, branch: str) -> None:
     """Refuse a copy that was written to: its newest move has to be one of ours."""
     numbers = [n for n in map(parse_move, disk.listing(there.head_dir(branch))) if n]
     if not numbers:
         return
     number = max(numbers)
-    mine, other = store.layout.move(branch, number), there.move(branch, number)
+    mine, other = store.paths.move(branch, number), there.move(branch, number)
     newest = store.refs.head_number(branch)
     if number > newest or (disk.exists(mine) and disk.read(mine) != disk.read(other)):
         raise AlreadyExists(
-            f"{there.root}: move {number} of branch {branch!r} is not that of {store.layout.root}:"
+            f"{there.root}: move {number} of branch {branch!r} is not that of {store.paths.root}:"
             " it was written to, or the lake was repaired; copy to another directory"
         )
 
 
 def _stage_wals(
-    store: Store, there: Layout, branch: str, done: Copied
+    store: Store, there: Paths, branch: str, done: HotCopy
 ) -> tuple[Head, dict[str, str]]:
     """Copy the whole frames of a branch's WALs under temporary names, then look for the head; as
     a reader does, again where files went meanwhile. Raises DamagedWal."""
     disk.make_dirs(there.wal_dir(branch))
-    tail = Tail(store.layout, store.refs, branch)
+    tail = Tail(store.paths, store.refs, branch)
     number = store.refs.head_number(branch)
     for _ in range(ATTEMPTS):
         files = tail.scan()
@@ -121,7 +121,7 @@ def _stage_wals(
         for path in staged.values():
             disk.unlink(path)
         tail.forget()
-    raise DamagedWal(store.layout.wal_dir(branch), "frames are missing")
+    raise DamagedWal(store.paths.wal_dir(branch), "frames are missing")
 
 
 def _stage(file: WalFile, folder: str) -> str | None:
@@ -143,7 +143,7 @@ def _is_whole(files: list[WalFile], head: Head) -> bool:
     return pick(files, head.move.wal.get(writer, -1))[1]
 
 
-def _put_wals(there: Layout, branch: str, staged: dict[str, str]) -> None:
+def _put_wals(there: Paths, branch: str, staged: dict[str, str]) -> None:
     """Give the staged WALs their names, and remove those that the source has no more."""
     folder = there.wal_dir(branch)
     for name, path in staged.items():
@@ -155,18 +155,18 @@ def _put_wals(there: Layout, branch: str, staged: dict[str, str]) -> None:
 
 
 def _copy_objects(
-    store: Store, there: Layout, done: Copied, progress: Progress | None
+    store: Store, there: Paths, done: HotCopy, progress: Progress | None
 ) -> list[str]:
     """Copy the objects that are not there yet; return the paths of damaged ones."""
     damaged, wanted = [], []
     for kind in OBJECTS:
-        for folder in disk.listing(f"{store.layout.root}/{kind}"):
+        for folder in disk.listing(f"{store.paths.root}/{kind}"):
             have = set(disk.listing(f"{there.root}/{kind}/{folder}"))
-            names = disk.listing(f"{store.layout.root}/{kind}/{folder}")
+            names = disk.listing(f"{store.paths.root}/{kind}/{folder}")
             wanted += [f"{kind}/{folder}/{n}" for n in names if parse_object(n) and n not in have]
             done.kept += sum(n in have for n in names)
     for index, name in enumerate(wanted):
-        source, path = f"{store.layout.root}/{name}", f"{there.root}/{name}"
+        source, path = f"{store.paths.root}/{name}", f"{there.root}/{name}"
         digest = hashlib.sha256()
         disk.make_dirs(os.path.dirname(path))
         try:
@@ -190,9 +190,9 @@ def _hashed(path: str, digest: Any) -> Iterator[bytes]:
         yield piece
 
 
-def _copy_moves(store: Store, there: Layout, branch: str, newest: int, done: Copied) -> None:
+def _copy_moves(store: Store, there: Paths, branch: str, newest: int, done: HotCopy) -> None:
     """Copy packed moves, then moves up to the newest, oldest first."""
-    source, folder = store.layout.head_dir(branch), there.head_dir(branch)
+    source, folder = store.paths.head_dir(branch), there.head_dir(branch)
     disk.make_dirs(folder)
     have, names = set(disk.listing(folder)), sorted(disk.listing(source))
     packed = [n for n in names if parse_packed(n)]
@@ -221,7 +221,7 @@ def _is_covered(name: str, packed: list[str]) -> bool:
     return any(low <= first and last <= high for low, high in spans)
 
 
-def _copy_tags(there: Layout, tags: dict[str, bytes], done: Copied) -> None:
+def _copy_tags(there: Paths, tags: dict[str, bytes], done: HotCopy) -> None:
     """Make the tags those of the source."""
     for name, data in tags.items():
         path = f"{there.tags}/{name}"

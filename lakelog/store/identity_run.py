@@ -21,13 +21,16 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import DamagedIds
+from lakelog.lazy import Lazy
 from lakelog.store import disk, document
-from lakelog.store.paths import Layout
+from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
     import numpy as np
 
     Keys = tuple[np.ndarray, np.ndarray]
+else:
+    np = Lazy("numpy")
 
 _HEAD = struct.Struct("<4s4xQ16sI")
 RANGE = 1 << 20
@@ -56,19 +59,17 @@ def _header(count: int, commit: str, crc: int) -> bytes:
     return head + struct.pack("<I", zlib.crc32(head))
 
 
-def write(layout: Layout, high: np.ndarray, low: np.ndarray, commit: str) -> dict[str, Any]:
+def write(paths: Paths, high: np.ndarray, low: np.ndarray, commit: str) -> dict[str, Any]:
     """Write a run durably; return its manifest entry {digest, bytes, count}."""
     data = encode(high, low, commit)
     digest = document.digest(data)
-    disk.put_object(layout.object("ids", digest), data)
+    disk.put_object(paths.object("ids", digest), data)
     return {"digest": digest, "bytes": len(data), "count": len(high)}
 
 
-def read(layout: Layout, run: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def read(paths: Paths, run: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Map a run into memory. Raises DamagedIds when it is missing or not of the right shape."""
-    import numpy as np
-
-    path = layout.object("ids", run["digest"])
+    path = paths.object("ids", run["digest"])
     try:
         with open(path, "rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -86,8 +87,6 @@ def read(layout: Layout, run: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
 
 def found(run: tuple[np.ndarray, np.ndarray], high: np.ndarray, low: np.ndarray) -> np.ndarray:
     """Return a boolean array: which of the keys are in the run (fastest if they are sorted)."""
-    import numpy as np
-
     run_high, run_low = run
     hit = np.zeros(len(high), dtype=bool)
     if not len(run_high) or not len(high):
@@ -109,8 +108,6 @@ def found(run: tuple[np.ndarray, np.ndarray], high: np.ndarray, low: np.ndarray)
 
 def ordered(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return keys in the order of a run."""
-    import numpy as np
-
     order = np.argsort(high, kind="stable")
     first = high[order]
     if len(first) > 1 and bool((first[1:] == first[:-1]).any()):
@@ -119,13 +116,13 @@ def ordered(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first, low[order]
 
 
-def join(layout: Layout, runs: list[Keys], commit: str) -> dict[str, Any]:
+def join(paths: Paths, runs: list[Keys], commit: str) -> dict[str, Any]:
     """Write one run of the keys of several, a range of keys at a time; return its entry."""
     count = sum(len(high) for high, _ in runs)
     if count <= RANGE:
-        return write(layout, *merge(runs), commit)
+        return write(paths, *merge(runs), commit)
     lows: list[str] = []
-    highs = disk.write_pieces(layout.cache, _ranges(layout, runs, count, lows), sync=False)
+    highs = disk.write_pieces(paths.cache, _ranges(paths, runs, count, lows), sync=False)
     try:
         parts = (highs, *lows)
         crc = 0
@@ -133,22 +130,20 @@ def join(layout: Layout, runs: list[Keys], commit: str) -> dict[str, Any]:
             crc = zlib.crc32(piece, crc)
         digest = hashlib.sha256()
         whole = _hashed(itertools.chain([_header(count, commit, crc)], _all_pieces(parts)), digest)
-        made = disk.write_pieces(layout.cache, whole)
+        made = disk.write_pieces(paths.cache, whole)
     finally:
         for path in (highs, *lows):
             disk.unlink(path)
     name = digest.hexdigest()
-    disk.put_made(made, layout.object("ids", name))
+    disk.put_made(made, paths.object("ids", name))
     return {"digest": name, "bytes": 64 + 12 * count, "count": count}
 
 
-def _ranges(layout: Layout, runs: list[Keys], count: int, lows: list[str]) -> Iterator[bytes]:
+def _ranges(paths: Paths, runs: list[Keys], count: int, lows: list[str]) -> Iterator[bytes]:
     """Yield the first parts of all keys in order; leave the second parts in files, in `lows`.
 
     Keys are hashes and so spread evenly: equal ranges of them hold about equally many.
     """
-    import numpy as np
-
     steps = -(-count // RANGE)
     bounds = [np.uint64((n << 64) // steps) for n in range(1, steps)]
     cuts = [[0, *np.searchsorted(high, bounds).tolist(), len(high)] for high, _ in runs]
@@ -156,7 +151,7 @@ def _ranges(layout: Layout, runs: list[Keys], count: int, lows: list[str]) -> It
         slices = [slice(cut[n], cut[n + 1]) for cut in cuts]
         part = merge([(run[0][at], run[1][at]) for run, at in zip(runs, slices, strict=True)])
         high, low = ordered(*part)
-        lows.append(disk.write_pieces(layout.cache, [low.astype("<u4").tobytes()], sync=False))
+        lows.append(disk.write_pieces(paths.cache, [low.astype("<u4").tobytes()], sync=False))
         yield high.astype("<u8").tobytes()
 
 
@@ -172,8 +167,6 @@ def _hashed(pieces: Iterable[bytes], digest: Any) -> Iterator[bytes]:
 
 def merge(runs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Return the keys of several runs together."""
-    import numpy as np
-
     return np.concatenate([r[0] for r in runs]), np.concatenate([r[1] for r in runs])
 
 

@@ -32,7 +32,7 @@ import zstandard
 
 from lakelog.errors import DamagedManifest, FormatTooNew
 from lakelog.store import disk, document
-from lakelog.store.paths import FILE_FORMAT, Layout
+from lakelog.store.paths import FILE_FORMAT, Paths
 
 FAN = 16
 LEVEL_MAX = 2
@@ -100,8 +100,8 @@ class Carriers(Protocol):
 class Manifests:
     """Reads and writes the manifests and pages of one lake; keeps the last few in memory."""
 
-    def __init__(self, layout: Layout, carriers: Carriers) -> None:
-        self._layout, self._carriers = layout, carriers
+    def __init__(self, paths: Paths, carriers: Carriers) -> None:
+        self._paths, self._carriers = paths, carriers
         self._manifests: dict[str, Manifest] = {}
         self._pages: dict[str, tuple[Entry, ...]] = {}
 
@@ -115,13 +115,13 @@ class Manifests:
 
     def is_there(self, digest: str) -> bool:
         """Whether a manifest is on disk now, as a file or in a move or tag."""
-        path = self._layout.object("manifests", digest)
+        path = self._paths.object("manifests", digest)
         return disk.exists(path) or self._carriers.find_text(digest) is not None
 
     def text_to_carry(self, digest: str) -> bytes:
         """What a ref has to carry that names a state: nothing where it has a file. Raises
         DamagedManifest where it is gone."""
-        path = self._layout.object("manifests", digest)
+        path = self._paths.object("manifests", digest)
         if disk.exists(path):
             return b""
         text = self._carriers.find_text(digest)
@@ -217,12 +217,12 @@ class Manifests:
     def _state(self, digest: str) -> dict[str, Any]:
         """A manifest's body, of its file or of a ref that carries it."""
         text = self._carriers.recent_text(digest)
-        if text is None and not disk.exists(self._layout.object("manifests", digest)):
+        if text is None and not disk.exists(self._paths.object("manifests", digest)):
             text = self._carriers.find_text(digest)
         return self._read(digest, None) if text is None else self._parsed(text, digest)
 
     def _read(self, digest: str, size: int | None) -> dict[str, Any]:
-        path = self._layout.object("manifests", digest)
+        path = self._paths.object("manifests", digest)
         try:
             data = disk.read(path)
         except FileNotFoundError:
@@ -234,14 +234,14 @@ class Manifests:
     def _parsed(self, text: bytes, digest: str) -> dict[str, Any]:
         body: dict[str, Any] = orjson.loads(text)
         if body["format"] > FILE_FORMAT:
-            path = self._layout.object("manifests", digest)
+            path = self._paths.object("manifests", digest)
             raise FormatTooNew(f"{path} has format {body['format']}: upgrade lakelog")
         return body
 
     def _write(self, text: bytes) -> tuple[str, int]:
         data = zstandard.ZstdCompressor(level=3).compress(text)
         digest = document.digest(data)
-        disk.put_object(self._layout.object("manifests", digest), data)
+        disk.put_object(self._paths.object("manifests", digest), data)
         return digest, len(data)
 
 
@@ -309,7 +309,7 @@ def add_up(totals: Totals, entries: list[Entry]) -> Totals:
     return Totals(events, size, segments, bad)
 
 
-def removal(entry: Entry) -> Entry:
+def tombstone(entry: Entry) -> Entry:
     """Return the entry that hides a segment."""
     return {"del": "segment", **{k: entry[k] for k in ("key", "events", "bytes", "kind")}}
 

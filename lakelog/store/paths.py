@@ -66,7 +66,7 @@ def decode_name(text: str) -> str:
     return raw.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
-class Layout:
+class Paths:
     """Paths below one lake directory; pure, touches no disk."""
 
     def __init__(self, root: str) -> None:
@@ -78,7 +78,7 @@ class Layout:
         self.cache = f"{self.root}/cache"
         self.cut = f"{self.cache}/cut"
         self.aside = f"{self.cache}/damaged"
-        self.marks = f"{self.cache}/verified.jsonl"
+        self.verified = f"{self.cache}/verified.jsonl"
         self.blooms = f"{self.cache}/bloom"
         self.clock = f"{self.cache}/clock"
         self.gc = f"{self.root}/gc"

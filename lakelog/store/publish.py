@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lakelog.errors import OutcomeUnknown, Outlived
+from lakelog.errors import OutcomeUnknown, StaleFiles
 from lakelog.store import clock, disk, manifest
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format
 from lakelog.store.manifest import Entry, Manifest
@@ -63,7 +63,7 @@ def publish(
     """Move the branch by what `plan` returns; None if it gave up.
 
     `anew` lets go of the files that `plan` made, if it may make them again when they do not last.
-    Raises Outlived if it may not, or they never last; Damaged, OutcomeUnknown, OSError. Whatever
+    Raises StaleFiles if it may not, or they never last; Damaged, OutcomeUnknown, OSError. Whatever
     was written is then garbage for gc.
     """
     commit, outlived = disk.random_hex(), 0
@@ -75,7 +75,7 @@ def publish(
             return None
         try:
             done = try_move(store, head, state, change, commit)
-        except Outlived:
+        except StaleFiles:
             outlived += 1
             if anew is None or outlived > _ANEW:
                 raise
@@ -90,7 +90,7 @@ def publish(
 
 def try_move(store: Store, head: Head, state: Manifest, change: Change, commit: str) -> Head | None:
     """Steps 3 to 6 against one head; None if another process took the number, or this one slept.
-    Raises Outlived."""
+    Raises StaleFiles."""
     raise_format(store)
     began = disk.now_us()
     now = clock.following(head.move.time, began)
@@ -154,7 +154,7 @@ def watermarks(store: Store, move: Move, sealed: dict[str, int]) -> dict[str, in
     merged = dict(move.wal)
     for writer, sequence in sealed.items():
         merged[writer] = max(sequence, merged.get(writer, -1))
-    directory = store.layout.wal_dir(move.branch)
+    directory = store.paths.wal_dir(move.branch)
     present = {p[0] for p in map(parse_wal, disk.listing(directory)) if p}
     gone = merged.keys() - present
     if gone:
@@ -174,7 +174,7 @@ def link_move(
     The move before may be somebody's whose own sync failed: it has to last before one that names
     it can, else a power cut between the two would leave a hole. Where it lasts, this costs nothing.
     """
-    directory = store.layout.head_dir(move.branch)
+    directory = store.paths.head_dir(move.branch)
     if move.number > 1:
         disk.sync_dir(directory)
     for _ in range(3):
@@ -191,7 +191,7 @@ def link_move(
                 raise
             continue
         if move.number > 1 and not store.refs.exists(move.branch, move.number - 1):
-            disk.unlink(store.layout.move(move.branch, move.number))
+            disk.unlink(store.paths.move(move.branch, move.number))
             return None  # we slept: gc folded away the move before ours, and the one of our number
         disk.sync_dir(directory)
         return head
@@ -209,7 +209,7 @@ def _ours(store: Store, move: Move) -> Head | None:
         ) from error
     if there.move.commit != move.commit or encode_move(there.move) != encode_move(move):
         return None
-    disk.sync_dir(store.layout.head_dir(move.branch))
+    disk.sync_dir(store.paths.head_dir(move.branch))
     return there
 
 
@@ -232,22 +232,22 @@ def _lasts(store: Store, change: Change, move: Move, began: int, made: str) -> b
     move's temporary file, for a process may stand still for days: else this raises Outlived. What
     a repair adopts may be old.
     """
-    layout, half = store.layout, store.settings.gc_grace_hours * 1_800_000_000
+    paths, half = store.paths, store.settings.gc_grace_hours * 1_800_000_000
     added = (e["key"] for e in change.entries if e.get("add") == "segment")
-    paths = [layout.object("segments", key) for key in added]
-    paths += [layout.object("ids", run["digest"]) for run in change.ids_add]
+    needed = [paths.object("segments", key) for key in added]
+    needed += [paths.object("ids", run["digest"]) for run in change.ids_add]
     try:
-        written = _stamp(made if move.carried else layout.object("manifests", move.snapshot))
+        written = _stamp(made if move.carried else paths.object("manifests", move.snapshot))
     except FileNotFoundError:
         return False
     aged = bool(half) and change.op != "repair"
-    for path in paths:
+    for path in needed:
         try:
             then = _stamp(path)
         except FileNotFoundError:
-            raise Outlived(f"{path}: gone before it was published; try again") from None
+            raise StaleFiles(f"{path}: gone before it was published; try again") from None
         if aged and written - then >= half:
-            raise Outlived(f"{path}: too old to be published, gc may take it; try again")
+            raise StaleFiles(f"{path}: too old to be published, gc may take it; try again")
     return not aged or disk.now_us() - began < half
 
 

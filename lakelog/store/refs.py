@@ -26,7 +26,7 @@ from lakelog.closest import did_you_mean
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.store import disk, document
 from lakelog.store.move_pack import PACKED, read_packed
-from lakelog.store.paths import Layout, decode_name, parse_move, parse_packed
+from lakelog.store.paths import Paths, decode_name, parse_move, parse_packed
 
 _PACKED_KEPT = 4
 _TEXTS_KEPT = 64
@@ -86,8 +86,8 @@ class Tag:
 class Refs:
     """Reading and linking the refs of one lake; remembers the head it saw last per branch."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
         self._seen: dict[str, Head] = {}
         self._packed: dict[str, dict[int, bytes]] = {}
         self._texts: dict[str, tuple[bytes, str]] = {}
@@ -114,7 +114,7 @@ class Refs:
 
     def read_head(self, branch: str, number: int) -> Head:
         """Return move `number` with its digest. Raises DamagedRef, FileNotFoundError."""
-        data = disk.read(self._layout.move(branch, number))
+        data = disk.read(self._paths.move(branch, number))
         return Head(self.decode(branch, number, data), digest_of(data))
 
     def read(self, branch: str, number: int) -> Move:
@@ -139,7 +139,7 @@ class Refs:
         own = sorted(self._own(branch), reverse=True)
         with contextlib.suppress(FileNotFoundError):  # packed since it was listed: so is the rest
             for number in own:
-                data = disk.read(self._layout.move(branch, number))
+                data = disk.read(self._paths.move(branch, number))
                 if following and number < following - 1:
                     break  # those between may have been packed since
                 yield self.decode(branch, number, data)
@@ -151,15 +151,15 @@ class Refs:
                     yield self.decode(branch, number, data)
             following = pack[0]
         if following > 1:
-            raise DamagedRef(self._layout.move(branch, following - 1), "the move is missing")
+            raise DamagedRef(self._paths.move(branch, following - 1), "the move is missing")
 
     def _own(self, branch: str) -> Iterator[int]:
         """Numbers of the moves with files of their own."""
-        return filter(None, map(parse_move, disk.listing(self._layout.head_dir(branch))))
+        return filter(None, map(parse_move, disk.listing(self._paths.head_dir(branch))))
 
     def packs(self, branch: str) -> list[tuple[int, int, str]]:
         """Return (first, last, path) of the files of packed moves, in their order."""
-        directory = self._layout.head_dir(branch)
+        directory = self._paths.head_dir(branch)
         spans = ((parse_packed(name), name) for name in disk.listing(directory))
         return sorted((*span, f"{directory}/{name}") for span, name in spans if span)
 
@@ -179,7 +179,7 @@ class Refs:
     def link(self, move: Move, lasts: Callable[[str], bool] = lambda _: True) -> Head | None:
         """Make the next move; None unless `lasts`, asked right before with its temporary file.
         FileExistsError if the number is taken. The caller syncs."""
-        path, data = self._layout.move(move.branch, move.number), encode_move(move)
+        path, data = self._paths.move(move.branch, move.number), encode_move(move)
         made = disk.write_temporary(os.path.dirname(path), data)
         try:
             if not lasts(made):
@@ -194,10 +194,10 @@ class Refs:
         the move is durable, and whoever has no hint lists."""
         branch, number = head.move.branch, head.move.number
         self._seen[branch] = head
-        self._remember(head.move, self._layout.move(branch, number))
+        self._remember(head.move, self._paths.move(branch, number))
         hint = document.encode({"branch": branch, "number": number})
         with contextlib.suppress(OSError):
-            disk.replace_whole(self._layout.hint(branch), hint, sync=False)
+            disk.replace_whole(self._paths.hint(branch), hint, sync=False)
 
     def forget(self) -> None:
         """Drop what was remembered (after a fork, or a repair)."""
@@ -208,16 +208,16 @@ class Refs:
 
     def exists(self, branch: str, number: int) -> bool:
         """Whether a move's own file is there."""
-        return disk.exists(self._layout.move(branch, number))
+        return disk.exists(self._paths.move(branch, number))
 
     def branches(self) -> list[str]:
         """Names of the branches that have moves, deleted ones left out."""
-        names = sorted(map(decode_name, disk.listing(self._layout.heads)))
+        names = sorted(map(decode_name, disk.listing(self._paths.heads)))
         return [name for name in names if self.is_alive(name)]
 
     def all_branches(self) -> list[str]:
         """Names of all branches that ever had moves."""
-        return sorted(map(decode_name, disk.listing(self._layout.heads)))
+        return sorted(map(decode_name, disk.listing(self._paths.heads)))
 
     def numbers(self, branch: str) -> list[int]:
         """All kept move numbers of a branch, packed ones too, ascending."""
@@ -236,7 +236,7 @@ class Refs:
         """Return the states that readable moves name, and of each a move (branch, number) that
         names it, one that carries it if there is one; (tag, 0) for those that a tag carries."""
         branches = self.all_branches()
-        folders = [self._layout.tags, *map(self._layout.head_dir, branches)]
+        folders = [self._paths.tags, *map(self._paths.head_dir, branches)]
         key = [(folder, _changed(folder)) for folder in folders]
         looked, before = self._looked
         if before == key and looked > max(stamp for _, stamp in key) + _SETTLED_NS:
@@ -260,7 +260,7 @@ class Refs:
         """Yield (number, bytes) of every move that can be read, in no order."""
         for number in list(self._own(branch)):
             with contextlib.suppress(FileNotFoundError):
-                yield number, disk.read(self._layout.move(branch, number))
+                yield number, disk.read(self._paths.move(branch, number))
         for _, _, path in self.packs(branch):
             with contextlib.suppress(FileNotFoundError, DamagedRef):
                 yield from read_packed(path).items()
@@ -291,7 +291,7 @@ class Refs:
 
     def tag_names(self) -> list[str]:
         """Names of all tags, damaged ones included."""
-        files = (n for n in sorted(disk.listing(self._layout.tags)) if n.endswith(".json"))
+        files = (n for n in sorted(disk.listing(self._paths.tags)) if n.endswith(".json"))
         return [decode_name(n[:-5]) for n in files if not n.startswith(".tmp-")]
 
     def no_branch(self, name: str) -> UnknownRef:
@@ -301,7 +301,7 @@ class Refs:
 
     def tag(self, name: str) -> Tag:
         """One tag. Raises UnknownRef, DamagedRef."""
-        path = self._layout.tag(name)
+        path = self._paths.tag(name)
         try:
             body, text = open_ref(disk.read(path))
             tag = Tag(**body, carried=text)
@@ -317,8 +317,8 @@ class Refs:
 
     def link_tag(self, tag: Tag) -> None:
         """Make a tag durably; FileExistsError if the name is taken."""
-        disk.create_whole(self._layout.tag(tag.name), _encode(tag))
-        disk.sync_dir(self._layout.tags)
+        disk.create_whole(self._paths.tag(tag.name), _encode(tag))
+        disk.sync_dir(self._paths.tags)
 
     def is_alive(self, branch: str) -> bool:
         """Whether the branch is there and not deleted; a damaged one is there."""
@@ -348,7 +348,7 @@ class Refs:
     def hinted(self, branch: str) -> int:
         """The number that the hint names, which was durable before the hint was; 0 for none."""
         try:
-            body = document.decode(disk.read(self._layout.hint(branch)))
+            body = document.decode(disk.read(self._paths.hint(branch)))
         except (OSError, document.NotIntact):
             return 0
         return int(body["number"]) if body.keys() == _HINT and body["branch"] == branch else 0
@@ -358,10 +358,10 @@ class Refs:
         hinted = self.hinted(branch)
         if hinted and self.exists(branch, hinted):
             return hinted
-        numbers = map(parse_move, disk.listing(self._layout.head_dir(branch)))
+        numbers = map(parse_move, disk.listing(self._paths.head_dir(branch)))
         newest = max((n for n in numbers if n is not None), default=0)
         if newest < hinted:
-            raise DamagedRef(self._layout.move(branch, hinted), "the move is missing")
+            raise DamagedRef(self._paths.move(branch, hinted), "the move is missing")
         if not newest:
             raise UnknownRef(f"no branch {branch!r}: see `lakelog branch --list`")
         return newest
@@ -380,7 +380,7 @@ class Refs:
 
     def decode(self, branch: str, number: int, data: bytes) -> Move:
         """Return the move that a file's bytes hold. Raises DamagedRef."""
-        path = self._layout.move(branch, number)
+        path = self._paths.move(branch, number)
         try:
             body, text = open_ref(data)
             move = Move(**body, carried=text)

@@ -94,9 +94,9 @@ def _named(store: Store, text: str) -> str | None:
         encode_name(text)
     except ValueError:
         return None
-    if disk.exists(store.layout.tag(text)):
+    if disk.exists(store.paths.tag(text)):
         return store.refs.tag(text).snapshot
-    if disk.exists(store.layout.head_dir(text)):
+    if disk.exists(store.paths.head_dir(text)):
         try:
             return store.refs.head(text).move.snapshot
         except UnknownRef:
@@ -116,7 +116,7 @@ def _by_id(store: Store, text: str) -> str | None:
     if not re.fullmatch(r"[0-9a-f]{8,64}", text):
         return None
     found = {t.snapshot for t in store.refs.tags() if t.snapshot.startswith(text)}
-    files = disk.listing(f"{store.layout.root}/manifests/{text[:2]}")
+    files = disk.listing(f"{store.paths.root}/manifests/{text[:2]}")
     there = {digest for name in files if (digest := parse_object(name)) and name.startswith(text)}
     if len(there | found) == 1 and _has_move(store, next(iter(there | found))):
         return (there | found).pop()
@@ -163,7 +163,7 @@ def _thinned(store: Store, branch: str, numbers: list[int], at: int) -> str:
         before = at if not span else _until(store, branch, numbers, newest.time // span * span - 1)
         for number in reversed(numbers[max(before - 2, 0) : before]):
             move = store.refs.read(branch, number)
-            if move.carried or disk.exists(store.layout.object("manifests", move.snapshot)):
+            if move.carried or disk.exists(store.paths.object("manifests", move.snapshot)):
                 return move.snapshot
     return newest.snapshot
 

@@ -22,7 +22,7 @@ _LEVEL = 9
 
 
 @dataclass(frozen=True)
-class Retained:
+class RetentionResult:
     """What a line takes away: whole segments, rewritten ones, and events (counted or a bound)."""
 
     before: int
@@ -42,15 +42,15 @@ def choose(entries: list[Entry], before: int) -> tuple[list[Entry], list[Entry]]
     return old, straddling
 
 
-def preview(store: Store, branch: str, before: int) -> Retained:
+def preview(store: Store, branch: str, before: int) -> RetentionResult:
     """Say what `apply` would take; events is an upper bound where segments straddle the line."""
     state = store.manifests.load(store.refs.head(branch).move.snapshot)
     old, straddling = choose(store.manifests.entries(state), before)
     events = sum(e["events"] for e in (*old, *straddling) if e["kind"] == "events")
-    return Retained(before, len(old), len(straddling), events, not straddling, False)
+    return RetentionResult(before, len(old), len(straddling), events, not straddling, False)
 
 
-def apply(store: Store, branch: str, before: int, connect: Callable[[], Any]) -> Retained:
+def apply(store: Store, branch: str, before: int, connect: Callable[[], Any]) -> RetentionResult:
     """Remove events older than the line. Raises DamagedSegment, OSError."""
     made: dict[str, Entry | None] = {}
     counts = {"removed": 0, "rewritten": 0, "events": 0}
@@ -70,12 +70,12 @@ def apply(store: Store, branch: str, before: int, connect: Callable[[], Any]) ->
         return Change(
             "retention",
             f"{counts['events']} events before {line}",
-            entries=(*map(manifest.removal, (*old, *straddling)), *kept),
+            entries=(*map(manifest.tombstone, (*old, *straddling)), *kept),
             retention={"before": before, "time": disk.now_us()},
         )
 
     done = publish(store, branch, plan, anew=made.clear)
-    return Retained(before, **counts, exact=True, applied=done is not None)
+    return RetentionResult(before, **counts, exact=True, applied=done is not None)
 
 
 def _rest(store: Store, connect: Callable[[], Any], entry: Entry, before: int) -> Entry | None:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import Outdated
+from lakelog.errors import StalePlan
+from lakelog.lazy import Lazy
 from lakelog.store import compact, manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
@@ -22,12 +23,16 @@ from lakelog.store.refs import Head
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
 
 _LEVEL = 3
 
 
 @dataclass(frozen=True)
-class Removed:
+class RowRemoval:
     """What a removal did: segments that went or were rewritten, and events taken off."""
 
     removed: int
@@ -40,8 +45,6 @@ def holding(entries: list[Entry], chosen: np.ndarray) -> list[tuple[Entry, np.nd
 
     `chosen` is sorted; segments of one state share no seq.
     """
-    import numpy as np
-
     found = []
     for entry in (e for e in entries if e["kind"] == "events"):
         low, high = np.searchsorted(chosen, [entry["seq"][0], entry["seq"][1] + 1])
@@ -59,10 +62,10 @@ def apply(
     message: str,
     connect: Callable[[], Any],
     progress: compact.Progress | None = None,
-) -> Removed:
+) -> RowRemoval:
     """Take rows off a branch: those of the sorted seqs `chosen`, as one `dedupe` move.
 
-    `note` is the artifact entry that says so in the manifest. Raises Outdated if the branch was
+    `note` is the artifact entry that says so in the manifest. Raises StalePlan if the branch was
     rewound since `generation` or lacks a chosen row, DamagedSegment, OSError.
     """
     made: dict[str, Entry | None] = {}
@@ -72,7 +75,7 @@ def apply(
         found = holding(store.manifests.entries(state), chosen)
         present = sum(len(part) for _, part in found)  # holes are looked for in _rest
         if head.move.generation != generation or present != len(chosen):
-            raise Outdated(f"{branch!r} was rewound, or its rows removed, meanwhile: plan again")
+            raise StalePlan(f"{branch!r} was rewound, or its rows removed, meanwhile: plan again")
         for number, (entry, part) in enumerate(found):
             if entry["key"] not in made:
                 made[entry["key"]] = _rest(store, connect, entry, part)
@@ -80,17 +83,15 @@ def apply(
                 progress(number + 1, len(found))
         kept = [k for e, _ in found if (k := made[e["key"]])]
         counts.update(removed=len(found) - len(kept), rewritten=len(kept))
-        removals = (manifest.removal(e) for e, _ in found)
+        removals = (manifest.tombstone(e) for e, _ in found)
         return Change("dedupe", message, entries=(*removals, *kept, note))
 
     publish(store, branch, plan, anew=made.clear)
-    return Removed(**counts, events=len(chosen))
+    return RowRemoval(**counts, events=len(chosen))
 
 
 def _rest(store: Store, connect: Callable[[], Any], entry: Entry, part: np.ndarray) -> Entry | None:
-    """Write what stays of a segment; None if that is nothing. Raises Outdated."""
-    import pyarrow as pa
-
+    """Write what stays of a segment; None if that is nothing. Raises StalePlan."""
     compact.check(store, [entry])
     gone, query = pa.table({"seq": pa.array(part)}), compact.rows_sql(store, [entry])
     cursor = connect().cursor()
@@ -98,7 +99,7 @@ def _rest(store: Store, connect: Callable[[], Any], entry: Entry, part: np.ndarr
     with contextlib.closing(cursor):
         query = f"SELECT count(*) FROM ({query}) WHERE seq IN (SELECT seq FROM gone)"
         if cursor.execute(query).fetchone()[0] != len(part):
-            raise Outdated("some of the rows are not on the branch any more: plan again")
+            raise StalePlan("some of the rows are not on the branch any more: plan again")
     if len(part) == entry["events"]:
         return None
     where = "seq NOT IN (SELECT seq FROM gone)"

@@ -16,11 +16,16 @@ import orjson
 
 from lakelog.errors import DamagedWal
 from lakelog.event import identity_key
+from lakelog.lazy import Lazy
 from lakelog.store import sql, wal
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
     import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
+    np = Lazy("numpy")
 
 _TEXT = (
     "time timestamp ts @timestamp type event_type category content_type source subject item_id"
@@ -90,8 +95,6 @@ def _run(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame], query: 
 
 def _few(frames: list[wal.Frame]) -> pa.Table | None:
     """Return the rows that the query would give, or None where only it can tell."""
-    import pyarrow as pa
-
     made: list[tuple[Any, ...]] = []
     try:
         for frame, text in zip(frames, _texts(frames), strict=True):
@@ -159,8 +162,6 @@ def _first(head: Any, names: tuple[str, ...]) -> Any:
 @functools.cache
 def _schema() -> pa.Schema:
     """The columns of events; the engine may call their time zone another name of UTC."""
-    import pyarrow as pa
-
     micros, text, number = pa.timestamp("us", "UTC"), pa.string(), pa.int64()
     kinds = {"time": micros, "ingested_at": micros, "position": number, "sequence": number}
     names = (
@@ -183,9 +184,6 @@ def _texts(frames: list[wal.Frame]) -> list[bytes]:
 
 def _lines(frames: list[wal.Frame]) -> pa.Table:
     """Return a row per line with what its frame says of it."""
-    import numpy as np
-    import pyarrow as pa
-
     texts = _texts(frames)
     lines = split_lines(b"".join(texts))[0]
     counts = np.array([f.events for f in frames], dtype=np.int64)
@@ -213,9 +211,6 @@ def _lines(frames: list[wal.Frame]) -> pa.Table:
 def split_lines(data: bytes) -> tuple[pa.Array, Any]:
     """Return the lines of `data`, newlines kept, as an Arrow array over its bytes, and where each
     starts (one more than lines: the end)."""
-    import numpy as np
-    import pyarrow as pa
-
     text = np.frombuffer(data, np.uint8)
     blocks = range(0, len(text), _SCANNED)
     found = [np.flatnonzero(text[at : at + _SCANNED] == 10) + (at + 1) for at in blocks]
@@ -229,8 +224,6 @@ def split_lines(data: bytes) -> tuple[pa.Array, Any]:
 
 def key_arrays(column: pa.ChunkedArray) -> tuple[Any, Any]:
     """Return (u64, u32) arrays of 24-hex-digit keys without nulls."""
-    import numpy as np
-
     text = "".join(column.to_pylist())
     raw = np.frombuffer(bytes.fromhex(text), dtype=[("high", ">u8"), ("low", ">u4")])
     return raw["high"].astype("<u8"), raw["low"].astype("<u4")

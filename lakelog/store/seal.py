@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import DamagedIds, Outlived
+from lakelog.errors import DamagedIds, StaleFiles
+from lakelog.lazy import Lazy
 from lakelog.store import disk, identity_run, rows, sealer_process, segment, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
@@ -26,7 +27,11 @@ from lakelog.store.trim import trim
 from lakelog.store.verified_files import hash_file
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
 
 RAW_MAX = 256_000_000
 """JSON bytes one seal takes at most; more is sealed in several."""
@@ -152,15 +157,15 @@ class Sealer:
                 work.keys = rows.key_arrays(table["key"].drop_null())
                 if len(work.keys[0]):
                     work.ids.append(
-                        identity_run.write(store.layout, work.keys[0], work.keys[1], commit)
+                        identity_run.write(store.paths, work.keys[0], work.keys[1], commit)
                     )
             if table.num_rows:
                 work.entries.append(
                     segment.write(
-                        store.layout,
+                        store.paths,
                         table,
                         kind="events",
-                        order="arrival",
+                        layout="arrival",
                         commit=commit,
                         wal=notes,
                         branch=self._branch,
@@ -170,10 +175,10 @@ class Sealer:
             bad = rows.quarantined(connection, frames)
             work.entries.append(
                 segment.write(
-                    store.layout,
+                    store.paths,
                     bad,
                     kind="quarantine",
-                    order="arrival",
+                    layout="arrival",
                     commit=commit,
                     wal=notes,
                     branch=self._branch,
@@ -182,9 +187,9 @@ class Sealer:
 
     def _remember(self, kind: str, digests: list[str]) -> None:
         """Mark what was just written as verified, so that the next query does not hash it."""
-        paths = [(digest, self._store.layout.object(kind, digest)) for digest in digests]
+        paths = [(digest, self._store.paths.object(kind, digest)) for digest in digests]
         if paths:
-            self._store.marks.add_all(paths)
+            self._store.verified.add_all(paths)
 
     def _head_state(self) -> Manifest:
         return self._store.manifests.load(self._store.refs.head(self._branch).move.snapshot)
@@ -194,9 +199,9 @@ class Sealer:
         due = identity_run.due(list(self._head_state().ids))
         if not due:
             return False
-        layout = self._store.layout
+        paths = self._store.paths
         made = identity_run.join(
-            layout, [open_run(self._store, run) for run in due], disk.random_hex()
+            paths, [open_run(self._store, run) for run in due], disk.random_hex()
         )
         self._remember("ids", [made["digest"]])
         names = tuple(run["digest"] for run in due)
@@ -209,7 +214,7 @@ class Sealer:
 
         try:
             return publish(self._store, self._branch, plan) is not None
-        except Outlived:
+        except StaleFiles:
             return False
 
 
@@ -254,12 +259,12 @@ def open_run(store: Store, run: Entry) -> tuple[Any, Any]:
 
     Raises DamagedIds.
     """
-    keys = identity_run.read(store.layout, run)
-    path = store.layout.object("ids", run["digest"])
-    if not store.marks.holds(run["digest"], path):
+    keys = identity_run.read(store.paths, run)
+    path = store.paths.object("ids", run["digest"])
+    if not store.verified.holds(run["digest"], path):
         if hash_file(path) != run["digest"]:
             raise DamagedIds(path, "the content does not match its name")
-        store.marks.add(run["digest"], path)
+        store.verified.add(run["digest"], path)
     return keys
 
 
@@ -267,9 +272,6 @@ def drop_known(
     store: Store, table: pa.Table, runs: tuple[Entry, ...], held: list[Any] | None = None
 ) -> pa.Table:
     """Drop rows whose key came earlier in the table, or is in an id run or in one of `held`."""
-    import numpy as np
-    import pyarrow as pa
-
     keyed = np.flatnonzero(np.asarray(table["key"].is_valid()))
     high, low = rows.key_arrays(table["key"].drop_null())
     order = np.argsort(high, kind="stable")
@@ -291,8 +293,6 @@ def drop_known(
 def precedence(table: pa.Table, keyed: Any, high: Any, low: Any) -> Any:
     """Return the order of keyed rows by key, then (ingested_at, writer, sequence, row); rows that
     come from no WAL are in the order of the table."""
-    import numpy as np
-
     place = np.arange(len(high))
     if "writer" not in table.column_names:
         return np.lexsort((place, low, high))

@@ -18,18 +18,18 @@ _AGAIN = 16
 
 def lock_path(store: Store, branch: str) -> str:
     """The claim that a helper holds while it seals a branch."""
-    return f"{store.layout.cache}/seal-{os.path.basename(store.layout.head_dir(branch))}.lock"
+    return f"{store.paths.cache}/seal-{os.path.basename(store.paths.head_dir(branch))}.lock"
 
 
 def maintenance_path(store: Store) -> str:
     """The claim that a helper holds while it merges, compacts and collects."""
-    return f"{store.layout.cache}/maintain.lock"
+    return f"{store.paths.cache}/maintain.lock"
 
 
 def is_worth_it(store: Store, branch: str) -> bool:
     """Whether the WAL files of short-lived writers have become many, and nobody is at them."""
     try:
-        count = len(disk.listing(store.layout.wal_dir(branch)))
+        count = len(disk.listing(store.paths.wal_dir(branch)))
         many = count >= FILES and count % _AGAIN == 0
         return many and not disk.is_locked(lock_path(store, branch))
     except OSError:
@@ -47,7 +47,7 @@ def start_sealer(store: Store, branch: str) -> Any:
 
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    command = [sys.executable, "-m", "lakelog", "--lake", store.layout.root, "seal"]
+    command = [sys.executable, "-m", "lakelog", "--lake", store.paths.root, "seal"]
     try:
         return subprocess.Popen(
             [*command, "--branch", branch],

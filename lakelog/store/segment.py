@@ -18,13 +18,20 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog.lazy import Lazy
 from lakelog.store import bloom, disk, document
-from lakelog.store.paths import Layout
+from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
 
     from lakelog.settings import Settings
+else:
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
+    pq = Lazy("pyarrow.parquet")
 
 EVENT_COLUMNS = (
     "time",
@@ -65,8 +72,6 @@ def rows_target(settings: Settings, events: int) -> int:
 
 def schema(kind: str = "events", layout: str = "arrival") -> pa.Schema:
     """Return the Arrow schema of a segment."""
-    import pyarrow as pa
-
     stamp = pa.timestamp("us", tz="UTC")
     types = {"time": stamp, "ingested_at": stamp, "position": pa.int64(), "seq": pa.int64()}
     names = EVENT_COLUMNS if kind == "events" else QUARANTINE_COLUMNS
@@ -75,34 +80,34 @@ def schema(kind: str = "events", layout: str = "arrival") -> pa.Schema:
 
 
 def write(
-    layout: Layout,
+    paths: Paths,
     table: pa.Table,
     *,
     kind: str,
-    order: str,
+    layout: str,
     commit: str,
     level: int = 3,
     wal: dict[str, list[int]] | None = None,
     branch: str = "",
 ) -> dict[str, Any]:
     """Write rows durably; return their manifest entry, without seq for layout `arrival`."""
-    data = encode(table, kind, order, commit, level, wal or {}, branch)
-    return put(layout, data, table, kind, order)
+    data = encode(table, kind, layout, commit, level, wal or {}, branch)
+    return put(paths, data, table, kind, layout)
 
 
-def put(layout: Layout, data: bytes, table: pa.Table, kind: str, order: str) -> dict[str, Any]:
+def put(paths: Paths, data: bytes, table: pa.Table, kind: str, layout: str) -> dict[str, Any]:
     """Write an encoded segment of `table` durably; return its manifest entry."""
     digest = document.digest(data)
-    disk.put_object(layout.object("segments", digest), data)
+    disk.put_object(paths.object("segments", digest), data)
     if kind == "events" and table.num_rows >= bloom.LEAST:
-        bloom.save(layout, digest, table)
+        bloom.save(paths, digest, table)
     return {
         "add": "segment",
         "key": digest,
         "bytes": len(data),
         "kind": kind,
         "events": table.num_rows,
-        "layout": order,
+        "layout": layout,
         **statistics(table, kind),
     }
 
@@ -110,31 +115,28 @@ def put(layout: Layout, data: bytes, table: pa.Table, kind: str, order: str) -> 
 def encode(
     table: pa.Table,
     kind: str,
-    order: str,
+    layout: str,
     commit: str,
     level: int,
     wal: dict[str, list[int]],
     branch: str = "",
 ) -> bytes:
     """Return the bytes of a segment."""
-    builder = Builder(kind, order, commit, level)
+    builder = SegmentEncoder(kind, layout, commit, level)
     builder.add(table)
     return builder.finish(wal, branch)
 
 
-class Builder:
+class SegmentEncoder:
     """Encodes a segment piece by piece, so that encoding can run beside other work."""
 
-    def __init__(self, kind: str, order: str, commit: str, level: int = 3) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        self._schema = schema(kind, order)
+    def __init__(self, kind: str, layout: str, commit: str, level: int = 3) -> None:
+        self._schema = schema(kind, layout)
         self._notes = {
             "lakelog.format": "1",
             "lakelog.commit": commit,
             "lakelog.kind": kind,
-            "lakelog.layout": order,
+            "lakelog.layout": layout,
         }
         self._sink = pa.BufferOutputStream()
         self._writer = pq.ParquetWriter(
@@ -146,7 +148,7 @@ class Builder:
             store_schema=False,
             version="2.6",
             use_dictionary=[n for n in _DICTIONARY if n in self._schema.names],
-            column_encoding=_encodings(self._schema.names, order),
+            column_encoding=_encodings(self._schema.names, layout),
         )
 
     def add(self, table: pa.Table) -> None:
@@ -163,17 +165,15 @@ class Builder:
         return bytes(self._sink.getvalue())
 
 
-def _encodings(names: list[str], order: str) -> dict[str, str]:
+def _encodings(names: list[str], layout: str) -> dict[str, str]:
     made = dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED")
-    if order == "sorted":
+    if layout == "sorted":
         made |= dict.fromkeys(_LENGTHS, "DELTA_LENGTH_BYTE_ARRAY")
     return {name: made[name] for name in names if name in made}
 
 
 def statistics(table: pa.Table, kind: str) -> dict[str, Any]:
     """Return what pruning needs: time range, counts of types, sources, levels, subject range."""
-    import pyarrow.compute as pc
-
     column = "time" if kind == "events" else "ingested_at"
     bounds = pc.min_max(table[column].cast("int64")).as_py()
     entry: dict[str, Any] = {"time": [bounds["min"], bounds["max"]]}
@@ -188,46 +188,35 @@ def statistics(table: pa.Table, kind: str) -> dict[str, Any]:
     return entry
 
 
-def read(layout: Layout, digest: str) -> pa.Table:
+def read(paths: Paths, digest: str) -> pa.Table:
     """Return a segment's rows; the caller has verified it. Page checksums are checked too."""
-    import pyarrow.parquet as pq
-
-    path = layout.object("segments", digest)
+    path = paths.object("segments", digest)
     table: pa.Table = pq.ParquetFile(path, page_checksum_verification=True).read()
     return table
 
 
-def uncompressed(layout: Layout, digest: str) -> int:
+def uncompressed(paths: Paths, digest: str) -> int:
     """Return the bytes of a segment's columns before compression, from its footer."""
-    import pyarrow.parquet as pq
-
-    footer = pq.read_metadata(layout.object("segments", digest))
+    footer = pq.read_metadata(paths.object("segments", digest))
     return sum(footer.row_group(n).total_byte_size for n in range(footer.num_row_groups))
 
 
-def batches(layout: Layout, digest: str, size: int) -> Iterator[pa.Table]:
+def batches(paths: Paths, digest: str, size: int) -> Iterator[pa.Table]:
     """Yield a segment's rows, `size` at a time; the caller has verified it."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = layout.object("segments", digest)
+    path = paths.object("segments", digest)
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         for batch in file.iter_batches(size, use_threads=False):
             yield pa.Table.from_batches([batch])
 
 
-def metadata(layout: Layout, digest: str) -> dict[str, str]:
+def metadata(paths: Paths, digest: str) -> dict[str, str]:
     """Return the lakelog.* notes of a segment, keys without the prefix."""
-    import pyarrow.parquet as pq
-
-    notes = pq.read_metadata(layout.object("segments", digest)).metadata or {}
+    notes = pq.read_metadata(paths.object("segments", digest)).metadata or {}
     return {k.decode()[8:]: v.decode() for k, v in notes.items() if k.startswith(b"lakelog.")}
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int] | str:
     """Return {value: rows}, null as "", or "many" where there are too many or too long names."""
-    import pyarrow.compute as pc
-
     counted = pc.value_counts(column)
     if len(counted) > _NAMES_MAX:
         return "many"

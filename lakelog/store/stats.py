@@ -63,7 +63,7 @@ def measure(store: Store, branch: str, tail: Tail, at: str | None = None) -> Sta
         frames = [f for fs in pending.frames.values() for f in fs]
         quarantined += sum(f.events for f in frames if f.flags & wal.QUARANTINED)
     return Stats(
-        path=store.layout.root,
+        path=store.paths.root,
         lake=store.lake_id,
         branch=branch,
         snapshot=state.digest,
@@ -87,12 +87,12 @@ def measure(store: Store, branch: str, tail: Tail, at: str | None = None) -> Sta
         generation=head.move.generation,
         tags=len(store.refs.tags()),
         branches=len(store.refs.branches()),
-        cut=len(disk.listing(store.layout.cut)),
+        cut=len(disk.listing(store.paths.cut)),
     )
 
 
 def _wals(store: Store, branch: str) -> tuple[int, int, int]:
-    directory = store.layout.wal_dir(branch)
+    directory = store.paths.wal_dir(branch)
     names = {n: p for n in disk.listing(directory) if (p := parse_wal(n))}
     size = 0
     for name in names:

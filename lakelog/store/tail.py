@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from lakelog.errors import DamagedRef, DamagedWal, LakelogError, UnknownRef
 from lakelog.store import disk, wal
-from lakelog.store.paths import Layout, encode_name, parse_wal
+from lakelog.store.paths import Paths, encode_name, parse_wal
 from lakelog.store.refs import Head, Refs
 
 ATTEMPTS = 100
@@ -53,7 +53,7 @@ class WalFile:
 
 
 @dataclass(frozen=True)
-class Pending:
+class PendingFrames:
     """A consistent pair: a head, and each writer's frames above it in order."""
 
     head: Head
@@ -87,7 +87,7 @@ class Pending:
 
 
 @dataclass(frozen=True)
-class _Picked:
+class _Selection:
     """What was picked of a writer: of which state of its files, and how many of the newest file's
     frames were looked at."""
 
@@ -100,23 +100,23 @@ class _Picked:
 class Tail:
     """Reads the WAL files of one branch, each byte once."""
 
-    def __init__(self, layout: Layout, refs: Refs, branch: str) -> None:
-        self._layout, self._refs, self._branch = layout, refs, branch
+    def __init__(self, paths: Paths, refs: Refs, branch: str) -> None:
+        self._paths, self._refs, self._branch = paths, refs, branch
         self._files: dict[str, WalFile] = {}
         self._grouped: dict[str, list[WalFile]] = {}
         self._listed: set[str] | None = None
         self._changes = 0
-        self._last: tuple[int, Pending] | None = None
-        self._picked: dict[str, _Picked] = {}
+        self._last: tuple[int, PendingFrames] | None = None
+        self._picked: dict[str, _Selection] = {}
         self._vouched: set[tuple[str, int]] = set()
         self._mutex = threading.RLock()
 
-    def collect(self) -> Pending:
+    def collect(self) -> PendingFrames:
         """Return head and tail. Raises DamagedWal, DamagedRef, UnknownRef."""
         with self._mutex:
             return self._collect()
 
-    def _collect(self) -> Pending:
+    def _collect(self) -> PendingFrames:
         gaps: dict[int, int] = {}
         for _ in range(ATTEMPTS):
             files = self.scan()
@@ -134,13 +134,13 @@ class Tail:
             if not broken:
                 self._drop_sealed(head)
                 frames = {w: f for w, (f, _) in picked.items() if f}
-                self._last = self._changes, Pending(head, frames, files)
+                self._last = self._changes, PendingFrames(head, frames, files)
                 return self._last[1]
             number = head.move.number
             gaps[number] = gaps.get(number, 0) + 1
             if gaps[number] >= _PATIENCE:
                 raise self._damage(files[broken[0]], head.move.wal.get(broken[0], -1))
-        raise DamagedWal(self._layout.wal_dir(self._branch), "no stable state after 100 reads")
+        raise DamagedWal(self._paths.wal_dir(self._branch), "no stable state after 100 reads")
 
     def scan(self) -> dict[str, list[WalFile]]:
         """Read what is new in every file; return them by writer, in order."""
@@ -155,7 +155,7 @@ class Tail:
             self._listed = self._last = None
 
     def _scan(self) -> dict[str, list[WalFile]]:
-        listed = set(disk.listing(self._layout.wal_dir(self._branch)))
+        listed = set(disk.listing(self._paths.wal_dir(self._branch)))
         if listed != self._listed:
             self._group(listed)
         for file in list(self._files.values()):
@@ -171,7 +171,7 @@ class Tail:
 
     def _group(self, listed: set[str]) -> None:
         """Take the files of a listing by writer, in order; keep what was read of them."""
-        directory = self._layout.wal_dir(self._branch)
+        directory = self._paths.wal_dir(self._branch)
         files: dict[str, WalFile] = {}
         grouped: dict[str, list[WalFile]] = {}
         for name in sorted(listed):
@@ -195,12 +195,12 @@ class Tail:
             last = held.taken[-1].sequence if held.taken else mark
             if [f.sequence for f in fresh] == list(range(last + 1, last + 1 + len(fresh))):
                 taken, whole = [*held.taken, *fresh] if fresh else held.taken, True
-                self._picked[writer] = _Picked(which, newest.frames, len(newest.frames), taken)
+                self._picked[writer] = _Selection(which, newest.frames, len(newest.frames), taken)
                 return taken, whole
         taken, whole = pick(files, mark)
         self._picked.pop(writer, None)
         if whole and newest.damage is None:
-            self._picked[writer] = _Picked(which, newest.frames, len(newest.frames), taken)
+            self._picked[writer] = _Selection(which, newest.frames, len(newest.frames), taken)
         return taken, whole
 
     def _advance(self, file: WalFile) -> bool:
@@ -259,12 +259,12 @@ class Tail:
         return DamagedWal(files[0].path, f"frames above {mark} and before it are missing", 0)
 
 
-def newest_stamp(layout: Layout, refs: Refs) -> int:
+def newest_stamp(paths: Paths, refs: Refs) -> int:
     """The highest `ingested_at` of what is not sealed yet, on any branch; 0 if nothing is."""
     highest = 0
     for branch in refs.all_branches():
         with contextlib.suppress(OSError, LakelogError):
-            for frames in Tail(layout, refs, branch).collect().frames.values():
+            for frames in Tail(paths, refs, branch).collect().frames.values():
                 highest = max(highest, *(frame.ingested_at for frame in frames))
     return highest
 

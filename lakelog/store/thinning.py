@@ -93,8 +93,8 @@ def pack(store: Store, branch: str, now: int, tagged: set[str]) -> Iterator[int]
 
 def _fold(store: Store, branch: str, kept: set[int]) -> Iterator[int]:
     """Fold moves before the newest hundred into files of at most PACKED; yield their numbers."""
-    layout = store.layout
-    own = sorted(filter(None, map(parse_move, disk.listing(layout.head_dir(branch)))))
+    paths = store.paths
+    own = sorted(filter(None, map(parse_move, disk.listing(paths.head_dir(branch)))))
     # A run before this one may not have got to the unlinks; and whoever slept through a hundred
     # moves links one that is packed already. The packed ones count.
     packs = store.refs.packs(branch)
@@ -113,10 +113,10 @@ def _fold(store: Store, branch: str, kept: set[int]) -> Iterator[int]:
         first, last = min(part), max(part)
         if last - first + 1 != len(part):
             missing = min(set(range(first, last)) - part.keys())
-            raise DamagedRef(layout.move(branch, missing), "the move is missing")
-        path = layout.packed(branch, first, last)
+            raise DamagedRef(paths.move(branch, missing), "the move is missing")
+        path = paths.packed(branch, first, last)
         disk.create_whole(path, encode_packed(branch, first, last, part))
-        disk.sync_dir(layout.head_dir(branch))
+        disk.sync_dir(paths.head_dir(branch))
         read_packed(path)
         _unlink_moves(store, branch, list(part))
         yield from part
@@ -126,7 +126,7 @@ def _fitting(store: Store, branch: str, numbers: list[int]) -> dict[int, bytes]:
     """Read the first of these moves, as many as one packed file takes."""
     part, size = dict[int, bytes](), 0
     for number in numbers[:PACKED]:
-        data = disk.read(store.layout.move(branch, number))
+        data = disk.read(store.paths.move(branch, number))
         if part and size + len(data) > PACKED_BYTES:
             break
         store.refs.decode(branch, number, data)
@@ -213,7 +213,7 @@ def _rewrite(store: Store, branch: str, group: list[_Pack]) -> None:
             )
     data = encode_packed(branch, first, last, found)
     decode_packed(data, branch, first, last)
-    path, directory = store.layout.packed(branch, first, last), store.layout.head_dir(branch)
+    path, directory = store.paths.packed(branch, first, last), store.paths.head_dir(branch)
     # A file of the same span is replaced in one step: both are true, the new one says less.
     disk.replace_whole(path, data)
     read_packed(path)
@@ -226,6 +226,6 @@ def _rewrite(store: Store, branch: str, group: list[_Pack]) -> None:
 def _unlink_moves(store: Store, branch: str, numbers: list[int]) -> None:
     """Remove moves that are packed, oldest first: so the rest stays contiguous."""
     for number in numbers:
-        disk.unlink(store.layout.move(branch, number))
+        disk.unlink(store.paths.move(branch, number))
     if numbers:
-        disk.sync_dir(store.layout.head_dir(branch))
+        disk.sync_dir(store.paths.head_dir(branch))

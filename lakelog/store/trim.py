@@ -27,7 +27,7 @@ def trim(store: Store, branch: str, tail: Tail) -> int:
     ]
     if not due or not _segments_present(store, head):
         return 0
-    disk.sync_dir(store.layout.head_dir(branch))
+    disk.sync_dir(store.paths.head_dir(branch))
     return sum(_remove(store, file, newest) for file, newest in due)
 
 
@@ -40,7 +40,7 @@ def _segments_present(store: Store, head: Head) -> bool:
     """Whether the newest segments are on disk; a sealer whose segment is gone must not trim."""
     state = store.manifests.load(head.move.snapshot)
     adds = [e for e in state.tail if e.get("add") == "segment"]
-    return all(disk.exists(store.layout.object("segments", e["key"])) for e in adds)
+    return all(disk.exists(store.paths.object("segments", e["key"])) for e in adds)
 
 
 def _remove(store: Store, file: WalFile, newest: bool) -> bool:
@@ -75,7 +75,7 @@ def _is_abandoned(store: Store, file: WalFile, fd: int) -> bool:
 
 def keep_cut(store: Store, path: str, offset: int, data: bytes) -> None:
     """Keep the bytes of a torn last frame, once."""
-    disk.make_dir(store.layout.cut)
-    name = f"{store.layout.cut}/{os.path.basename(path)}-{offset}"
+    disk.make_dir(store.paths.cut)
+    name = f"{store.paths.cut}/{os.path.basename(path)}-{offset}"
     if not disk.exists(name):
         disk.replace_whole(name, data)

@@ -13,18 +13,18 @@ import zlib
 from collections.abc import Callable
 
 from lakelog.store import disk
-from lakelog.store.paths import Layout
+from lakelog.store.paths import Paths
 
 _CHUNK = 1 << 20
 _FEW = 1_000
 """So many remembered files more than the lake has are no matter."""
 
 
-class Marks:
+class VerifiedFiles:
     """Verified files of one lake, shared through cache/verified.jsonl."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
         self._known: dict[str, tuple[int, int, int, int]] | None = None
 
     def holds(self, digest: str, path: str) -> bool:
@@ -43,7 +43,7 @@ class Marks:
             self._load()[digest] = seen
             lines.append(_line(digest, seen))
         try:
-            disk.append_line(self._layout.marks, "".join(lines).encode())
+            disk.append_line(self._paths.verified, "".join(lines).encode())
         except OSError:
             return  # only thrift is lost: a read-only or full lake is verified again next time
 
@@ -57,14 +57,14 @@ class Marks:
         kept = {digest: seen for digest, seen in known.items() if is_wanted(digest)}
         if len(known) > _FEW + 2 * len(kept):
             data = "".join(_line(digest, seen) for digest, seen in kept.items()).encode()
-            disk.replace_whole(self._layout.marks, data, sync=False)
+            disk.replace_whole(self._paths.verified, data, sync=False)
             self._known = kept
 
     def _load(self) -> dict[str, tuple[int, int, int, int]]:
         if self._known is None:
             self._known = {}
             try:
-                text = disk.read(self._layout.marks)
+                text = disk.read(self._paths.verified)
             except OSError:
                 text = b""
             for line in text.splitlines():

@@ -20,7 +20,7 @@ from typing import Any
 
 import zstandard
 
-from lakelog.errors import Reentered, UnknownRef, WriterClosed
+from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
 from lakelog.event import Encoded
 from lakelog.lazy import wait_for_imports
 from lakelog.store import disk, wal
@@ -87,13 +87,15 @@ class Writer:
         _WRITERS.add(self)
 
     def append(self, encoded: Encoded, flags: int = 0) -> Receipt:
-        """Store lines durably. Raises WriterClosed, Reentered, OSError (then nothing is
+        """Store lines durably. Raises WriterClosed, ReentrantAppend, OSError (then nothing is
         acknowledged)."""
         if encoded.keyed:
             flags |= wal.KEYED
         me = threading.get_ident()
         if me in self._inside:  # it would wait for the append that it interrupts, for ever
-            raise Reentered("append interrupts another append of its own thread: try it later")
+            raise ReentrantAppend(
+                "append interrupts another append of its own thread: try it later"
+            )
         self._inside.add(me)
         try:
             places = []
@@ -145,8 +147,8 @@ class Writer:
         self._abandoned: list[int] = []
         self._raw, self._events, self._opened, self._is_due = 0, 0, 0.0, False
         self._last = -1
-        layout, refs = self._store.layout, self._store.refs
-        self._clock = Clock(layout.clock, lambda: newest_stamp(layout, refs))
+        paths, refs = self._store.paths, self._store.refs
+        self._clock = Clock(paths.clock, lambda: newest_stamp(paths, refs))
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
 
     def _commit(self, batch: _Batch) -> None:
@@ -269,8 +271,8 @@ class Writer:
     def _open_next(self, frame: bytes) -> None:
         """Make the next file appear whole, with its header and first frame, and lock it."""
         make_branch_dirs(self._store, self._branch)
-        layout = self._store.layout
-        directory = layout.wal_dir(self._branch)
+        paths = self._store.paths
+        directory = paths.wal_dir(self._branch)
         header = wal.Header(
             self._store.lake_id,
             self._branch,
@@ -288,14 +290,14 @@ class Writer:
             disk.write_all(fd, wal.encode_header(header) + frame)
             disk.sync_file(fd)
             disk.lock(fd)
-            disk.link(path, layout.wal(self._branch, self._name, self._n))
+            disk.link(path, paths.wal(self._branch, self._name, self._n))
             linked = True
             disk.sync_dir(directory)
             if not self._is_known:
                 self._require_branch()
                 self._is_known = True
         except UnknownRef:
-            disk.unlink(layout.wal(self._branch, self._name, self._n))
+            disk.unlink(paths.wal(self._branch, self._name, self._n))
             disk.close(fd)
             raise
         except BaseException:
@@ -390,7 +392,7 @@ class Writer:
         self._fd = -1
 
     def _waiting(self) -> int:
-        names = disk.listing(self._store.layout.wal_dir(self._branch))
+        names = disk.listing(self._store.paths.wal_dir(self._branch))
         return sum(1 for p in map(parse_wal, names) if p and p[0] == self._name)
 
     def _start_helper(self) -> None:

@@ -7,16 +7,16 @@
 from lakelog.train.compare import diff, where
 from lakelog.train.leaks import Certificate
 from lakelog.train.provenance import exports
-from lakelog.train.rebuild import Rebuilt, rebuild
+from lakelog.train.rebuild import RebuildResult, rebuild
 from lakelog.train.recipe import Recipe, load
 from lakelog.train.sandbox import check
-from lakelog.train.trainingset import Export, export
+from lakelog.train.trainingset import TrainingExport, export
 
 __all__ = [
     "Certificate",
-    "Export",
-    "Rebuilt",
+    "RebuildResult",
     "Recipe",
+    "TrainingExport",
     "check",
     "diff",
     "export",

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
+from lakelog.lazy import Lazy
 from lakelog.train.recipe import SIDES, Recipe
 from lakelog.train.wording import counted
 
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 else:
     Array = Any
+    np = Lazy("numpy")
 
 REASONS = ("exact", "near", "one_side", "fence", "balance", "budget")
 """Why a row was left out; its fate is -1, -2, ... in this order."""
 
 
 @dataclass
-class Rows:
+class RowTable:
     """What is known of each row, as arrays of one length. Times are microseconds since 1970."""
 
     content: Array
@@ -68,8 +70,6 @@ def number_of(salt: str, unit: str) -> str:
 
 def exact_kin(content: Array, rank: Array) -> Array:
     """Return for each row the earliest row of equal content."""
-    import numpy as np
-
     if (rank[1:] >= rank[:-1]).all():
         order = np.argsort(content[:, 0], kind="stable")
     else:
@@ -84,8 +84,6 @@ def exact_kin(content: Array, rank: Array) -> Array:
 
 def earliest(kin: Array, rank: Array, last: bool = False) -> Array:
     """Return for each row the earliest (or latest) row of its kin, by rank."""
-    import numpy as np
-
     order = np.lexsort((-rank if last else rank, kin))
     new = np.ones(len(order), bool)
     new[1:] = kin[order][1:] != kin[order][:-1]
@@ -94,10 +92,8 @@ def earliest(kin: Array, rank: Array, last: bool = False) -> Array:
     return found
 
 
-def dedupe(rows: Rows, kin: Array, keep: str, reason: str) -> None:
+def dedupe(rows: RowTable, kin: Array, keep: str, reason: str) -> None:
     """Leave out all but one row of each kin."""
-    import numpy as np
-
     alive = np.flatnonzero(rows.fate >= 0)
     keeper = earliest(kin[alive], rows.rank[alive], keep == "last")
     rows.drop(alive[keeper != np.arange(len(alive))], reason)
@@ -105,8 +101,6 @@ def dedupe(rows: Rows, kin: Array, keep: str, reason: str) -> None:
 
 def sides_of(numbers: Array, recipe: Recipe) -> Array:
     """Return the side of each group's number: 0 train, 1 validation, 2 test."""
-    import numpy as np
-
     first = recipe.split["train"]
     second = first + recipe.split["validation"]
     made: Array = (numbers >= first).astype(np.int8) + (numbers >= second - 1e-12)
@@ -119,8 +113,6 @@ def sides_of(numbers: Array, recipe: Recipe) -> Array:
 
 def stratified(strata: list[str | None], first: Array, recipe: Recipe) -> Array:
     """Return each group's side in blocks by stratum, groups taken in order of their first event."""
-    import numpy as np
-
     pattern = _pattern(recipe)
     sides = np.empty(len(strata), np.int8)
     places: dict[str, int] = {}
@@ -154,10 +146,8 @@ def _shuffled(pattern: list[int], seed: str) -> list[int]:
     return [pattern[slot] for slot in sorted(range(len(pattern)), key=keys.__getitem__)]
 
 
-def on_one_side(rows: Rows, kin: Array, grouped: bool) -> None:
+def on_one_side(rows: RowTable, kin: Array, grouped: bool) -> None:
     """Keep each kin on the side of its earliest row."""
-    import numpy as np
-
     alive = np.flatnonzero(rows.fate >= 0)
     leader = alive[earliest(kin[alive], rows.rank[alive])]
     if grouped:
@@ -166,19 +156,15 @@ def on_one_side(rows: Rows, kin: Array, grouped: bool) -> None:
         rows.fate[alive] = rows.fate[leader]
 
 
-def fence(rows: Rows, before_us: int) -> None:
+def fence(rows: RowTable, before_us: int) -> None:
     """Leave out what is on the wrong side of the fence."""
-    import numpy as np
-
     early = (rows.fate >= 0) & (rows.fate < 2) & (rows.until >= before_us)
     late = (rows.fate == 2) & (rows.time < before_us)
     rows.drop(np.flatnonzero(early | late), "fence")
 
 
-def by_time(rows: Rows, numbers: Array, recipe: Recipe, before_us: int) -> Array:
+def by_time(rows: RowTable, numbers: Array, recipe: Recipe, before_us: int) -> Array:
     """Return sides by the fence alone: test from it on, the rest shared out by hash."""
-    import numpy as np
-
     rest = recipe.split["train"] + recipe.split["validation"]
     share = recipe.split["train"] / rest if rest else 0.0
     sides = (
@@ -187,10 +173,8 @@ def by_time(rows: Rows, numbers: Array, recipe: Recipe, before_us: int) -> Array
     return np.where(rows.time >= before_us, 2, sides).astype(np.int8)
 
 
-def require_met(rows: Rows, recipe: Recipe) -> None:
+def require_met(rows: RowTable, recipe: Recipe) -> None:
     """Raise ExportRefused if a split that shall have rows has none."""
-    import numpy as np
-
     for side in recipe.sides:
         if not (rows.fate == SIDES.index(side)).any():
             groups = len(np.unique(rows.unit))

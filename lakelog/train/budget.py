@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lakelog.train.assign import Rows
+from lakelog.lazy import Lazy
+from lakelog.train.assign import RowTable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,12 +13,11 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 else:
     Array = Any
+    np = Lazy("numpy")
 
 
-def balance(rows: Rows, values: Array) -> None:
+def balance(rows: RowTable, values: Array) -> None:
     """Keep as many rows of each value, on each side, as the rarest value there has."""
-    import numpy as np
-
     for side in range(3):
         alive = _shuffled(rows, side)
         found, counts = np.unique(values[alive], return_counts=True)
@@ -28,10 +28,8 @@ def balance(rows: Rows, values: Array) -> None:
         rows.drop(alive[order[place >= counts.min()]], "balance")
 
 
-def limit(rows: Rows, most_rows: int | None, most_tokens: int | None) -> None:
+def limit(rows: RowTable, most_rows: int | None, most_tokens: int | None) -> None:
     """Keep at most so many rows and tokens; every side gives up the same part."""
-    import numpy as np
-
     total = int((rows.fate >= 0).sum())
     tokens = int(rows.tokens[rows.fate >= 0].sum())
     share = min(
@@ -50,10 +48,8 @@ def limit(rows: Rows, most_rows: int | None, most_tokens: int | None) -> None:
         rows.drop(alive[kept:], "budget")
 
 
-def _shuffled(rows: Rows, side: int) -> Array:
+def _shuffled(rows: RowTable, side: int) -> Array:
     """The rows of a side in the order of their hashes."""
-    import numpy as np
-
     alive = np.flatnonzero(rows.fate == side)
     made: Array = alive[np.lexsort((alive, rows.content[alive, 1]))]
     return made

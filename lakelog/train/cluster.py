@@ -19,8 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakelog.lazy import Lazy
 from lakelog.train import minhash
-from lakelog.train.tokens import Shingled, sets_of, shingled
+from lakelog.train.tokens import ShingleSets, sets_of, shingled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 else:
     Array = Any
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
 
 CROWD = 32
 NEIGHBOURS = 12
@@ -51,8 +54,6 @@ class Clusters:
     @property
     def duplicates(self) -> int:
         """Texts that have an earlier one in their cluster."""
-        import numpy as np
-
         return int((self.first != np.arange(len(self.first))).sum())
 
 
@@ -68,14 +69,10 @@ class Forest:
     """Disjoint sets of numbers whose name is their smallest member, joined many at a time."""
 
     def __init__(self, size: int) -> None:
-        import numpy as np
-
         self._parent: Array = np.arange(size, dtype=np.int64)
 
     def join(self, left: Array, right: Array) -> None:
         """Put each left and right into one set."""
-        import numpy as np
-
         parent = self._parent
         while len(left):
             left, right = self._root(left), self._root(right)
@@ -114,20 +111,18 @@ class _Work:
     def __init__(self, chunks: Chunks, threshold: float, shingle: int) -> None:
         self._chunks, self._threshold, self._shingle = chunks, threshold, shingle
         self._bands, self._width = minhash.bands_for(threshold)
-        self._kept: list[Shingled] | None = []
-        self._all: Shingled | None = None
+        self._kept: list[ShingleSets] | None = []
+        self._all: ShingleSets | None = None
         self._left: list[Array] = []
         self._right: list[Array] = []
         self.pairs = self.crowded = 0
 
     def sign(self) -> None:
         """Step 1: read all texts once."""
-        import numpy as np
-
         places, signed, full = self._bands * self._width, [], []
         kept, words = self._kept, 0
 
-        def one(texts: pa.Array) -> tuple[Array, Array, Shingled]:
+        def one(texts: pa.Array) -> tuple[Array, Array, ShingleSets]:
             made = shingled(texts, self._shingle)
             return minhash.signatures(made, places), made.lengths > 0, made
 
@@ -145,8 +140,6 @@ class _Work:
 
     def meet(self) -> None:
         """Steps 2 to 6."""
-        import numpy as np
-
         rows = self._rows
         whole = minhash.band_keys(self._signed[rows], 0, self._bands * self._width)
         order = np.lexsort((rows, whole))
@@ -165,8 +158,6 @@ class _Work:
 
     def _candidates(self, rows: Array, band: int) -> Iterator[tuple[Array, Array]]:
         """Step 3: pairs of texts with equal keys, in blocks."""
-        import numpy as np
-
         signed = self._signed
         keys = minhash.band_keys(signed, band, self._width)[rows]
         rows, keys = _shared(rows, keys)
@@ -212,8 +203,6 @@ class _Work:
 
     def _verify(self) -> None:
         """Step 5 and 6: the exact index of the pairs held, in blocks of bounded size."""
-        import numpy as np
-
         if not sum(map(len, self._left)):
             return
         left, right = np.concatenate(self._left), np.concatenate(self._right)
@@ -233,11 +222,8 @@ class _Work:
             self.forest.join(pairs[start:stop, 0][holds], pairs[start:stop, 1][holds])
             start = stop
 
-    def _sets_for(self, rows: Array) -> Shingled:
+    def _sets_for(self, rows: Array) -> ShingleSets:
         """The distinct hashes of some texts; read again where not all are kept in memory."""
-        import numpy as np
-        import pyarrow as pa
-
         if self._kept is not None:
             if self._all is None:
                 self._all, self._kept = _concatenated(self._kept), []
@@ -253,8 +239,6 @@ class _Work:
 
 def _stacked(parts: list[Array], places: int) -> Array:
     """Put arrays on top of each other, letting go of each once it is copied."""
-    import numpy as np
-
     made = np.empty((sum(map(len, parts)), places), np.uint32)
     done = len(made)
     while parts:
@@ -264,27 +248,21 @@ def _stacked(parts: list[Array], places: int) -> Array:
     return made
 
 
-def _concatenated(parts: list[Shingled]) -> Shingled:
-    import numpy as np
-
+def _concatenated(parts: list[ShingleSets]) -> ShingleSets:
     lengths = np.concatenate([part.lengths for part in parts])
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    return Shingled(np.concatenate([part.hashes for part in parts]), starts)
+    return ShingleSets(np.concatenate([part.hashes for part in parts]), starts)
 
 
-def _taken(sets: Shingled, rows: Array) -> Shingled:
-    import numpy as np
-
+def _taken(sets: ShingleSets, rows: Array) -> ShingleSets:
     counts = sets.lengths[rows]
     starts = np.concatenate([[0], np.cumsum(counts)])
     place = np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
-    return Shingled(sets.hashes[np.repeat(sets.starts[rows], counts) + place], starts)
+    return ShingleSets(sets.hashes[np.repeat(sets.starts[rows], counts) + place], starts)
 
 
 def _shared(rows: Array, keys: Array) -> tuple[Array, Array]:
     """Leave out the rows whose key no other row has."""
-    import numpy as np
-
     order = np.sort(keys)
     twice = np.unique(order[1:][order[1:] == order[:-1]])
     if not len(twice):
@@ -294,10 +272,8 @@ def _shared(rows: Array, keys: Array) -> tuple[Array, Array]:
     return rows[found], keys[found]
 
 
-def jaccard(sets: Shingled, left: Array, right: Array) -> Array:
+def jaccard(sets: ShingleSets, left: Array, right: Array) -> Array:
     """Return the exact Jaccard index of pairs of sets, given by their numbers."""
-    import numpy as np
-
     a, b = _taken(sets, left), _taken(sets, right)
     pair = np.concatenate([np.repeat(np.arange(len(left)), s.lengths) for s in (a, b)])
     hashes = np.concatenate([a.hashes, b.hashes])

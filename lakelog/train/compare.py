@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Diff:
+class ExportDiff:
     """What separates two exports. `moved` counts groups that changed their side."""
 
     recipe: dict[str, tuple[Any, Any]]
@@ -30,7 +30,7 @@ class Diff:
 
 
 @dataclass(frozen=True)
-class Held:
+class Containment:
     """An export that holds what was asked for. `rows` by side; None if its files are gone."""
 
     export: str
@@ -39,7 +39,7 @@ class Held:
     rows: dict[str, int] | None
 
 
-def diff(a: str, b: str) -> Diff:
+def diff(a: str, b: str) -> ExportDiff:
     """Compare the exports in two directories: recipe, rows, and groups that changed sides."""
     one, two = open_set(a), open_set(b)
     con = connect(os.path.dirname(os.path.abspath(a)))
@@ -68,7 +68,7 @@ def diff(a: str, b: str) -> Diff:
         ).fetchall()[0][0]
     snapshots = (one.manifest["snapshot"], two.manifest["snapshot"])
     changed = _changed(one.manifest["recipe"], two.manifest["recipe"])
-    return Diff(changed, snapshots, rows, added, removed, moved)
+    return ExportDiff(changed, snapshots, rows, added, removed, moved)
 
 
 def _changed(one: dict[str, Any], two: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -87,7 +87,7 @@ def _changed(one: dict[str, Any], two: dict[str, Any]) -> dict[str, tuple[Any, A
     return found
 
 
-def where(lake: Lake, wanted: str) -> list[Held]:
+def where(lake: Lake, wanted: str) -> list[Containment]:
     """Say which exports hold an event (its id or seq) or a subject, by their lineage.
 
     Only the numbers of events stand in an export, so the lake is asked which they are.
@@ -96,7 +96,7 @@ def where(lake: Lake, wanted: str) -> list[Held]:
     for facts in provenance.exports(lake):
         rows = _rows(lake, facts, wanted)
         if rows is None or rows:
-            found.append(Held(facts["export"], facts["name"], facts["path"], rows))
+            found.append(Containment(facts["export"], facts["name"], facts["path"], rows))
     return found
 
 

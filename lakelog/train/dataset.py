@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused, InvalidRecipe
 from lakelog.export.tables import GROUP_ROWS
+from lakelog.lazy import Lazy
 from lakelog.train import inventory, manifest, recipe
 from lakelog.train.inventory import Inventory
 from lakelog.train.recipe import SIDES, Recipe
@@ -24,6 +25,10 @@ from lakelog.train.shards import SHARD_ROWS
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
+else:
+    pa = Lazy("pyarrow")
+    pq = Lazy("pyarrow.parquet")
 
 MANIFEST, RECIPE = "manifest.json", "recipe.toml"
 SIDE = "__side"
@@ -172,9 +177,6 @@ def _footers(listed: Inventory) -> tuple[dict[str, Footer], list[Fault]]:
 
 
 def _footer(listed: Inventory, name: str) -> Footer | Fault:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         with open(listed.path(name), "rb") as start:
             if start.read(4) != _MAGIC:  # readers look at the end only

@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from lakelog.errors import ExportRefused
+from lakelog.lazy import Lazy
 from lakelog.train.losses import FILTERS, Losses
 
 if TYPE_CHECKING:
     import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
 
 SETS = {
     "gopher": [n for n in FILTERS if n.startswith("gopher_") and n != "gopher_repetition"],
@@ -69,8 +72,6 @@ def kept(
     batches: Iterable[pa.RecordBatch], column: str, filter: dict[str, list[str]], losses: Losses
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows whose text in a column passes the filters of a recipe; count the others."""
-    import pyarrow as pa
-
     rules, languages = expanded(filter["quality"]), set(filter["languages"])
     for batch in batches:
         stays = []

@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from lakelog.lazy import Lazy
 from lakelog.train import agreement, documents, leaks, provenance, scratch
 from lakelog.train.dataset import MANIFEST, RECIPE, Dataset, Fault, load
 from lakelog.train.inventory import Inventory
@@ -23,6 +24,12 @@ from lakelog.train.shapes import chat_files
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+else:
+    duckdb = Lazy("duckdb")
+    pa = Lazy("pyarrow")
+    pq = Lazy("pyarrow.parquet")
 
 NAMES = {
     "manifest": "every value of manifest.json",
@@ -81,9 +88,6 @@ def _guarded(
     con: duckdb.DuckDBPyConnection, here: Dataset, work: Callable[[], Iterable[Fault]]
 ) -> list[Fault]:
     """Return what the work finds; where a file cannot be decoded, the files that cannot."""
-    import duckdb
-    import pyarrow as pa
-
     try:
         return list(work())
     except (duckdb.Error, pa.ArrowException, ValueError, TypeError, KeyError) as error:
@@ -96,8 +100,6 @@ def _guarded(
 
 def _undecodable(con: duckdb.DuckDBPyConnection, here: Dataset) -> Iterable[str]:
     """Decode each file alone, to name the one that is damaged."""
-    import duckdb
-
     for name in here.footers:
         source = parquet([f"{here.path}/{name}"])
         try:
@@ -167,8 +169,6 @@ def _documents(here: Dataset, listed: Inventory, found: Certificate) -> Iterable
 
 def _dialect(here: Dataset, side: str, dialect: str) -> str:
     """The SHA-256 of the JSON lines of a split, written again."""
-    import pyarrow.parquet as pq
-
     digest = hashlib.sha256()
     for path in here.files[side]:
         with pq.ParquetFile(path) as file:

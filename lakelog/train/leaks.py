@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakelog.lazy import Lazy
 from lakelog.train import cluster
 from lakelog.train.dataset import SIDE, Dataset
 from lakelog.train.selection import quoted, text_of
@@ -27,7 +28,10 @@ from lakelog.train.wording import counted
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
     import pyarrow as pa
+else:
+    np = Lazy("numpy")
 
 CERTAIN = 0.99
 _SEEN_MIN, _ROWS_MIN, _BASE_MAX = 0.5, 20, 0.95
@@ -182,8 +186,6 @@ def _number(con: duckdb.DuckDBPyConnection, query: str) -> int:
 
 
 def _near(con: Any, here: Dataset, there: Dataset | None, threshold: float | None) -> Answer:
-    import numpy as np
-
     column = here.roles["near"]
     if not column or not threshold:
         return "no text is compared", []
@@ -220,7 +222,7 @@ def _label(con: Any, here: Dataset, there: Dataset | None, _: Any) -> Answer:
     probe = con.sql(f"SELECT * FROM ({here.source('*')}) LIMIT 0")
     types = dict(zip(probe.columns, map(str, probe.types), strict=True))
     aside = {SIDE, label, "label", "outcome", "reward", "label_time", here.roles["time"]}
-    told = _Told(con, here, label)
+    told = _LabelHint(con, here, label)
     found = []
     if told.telling:
         for name, kind in _leaves(types, aside):
@@ -238,7 +240,7 @@ def _leaves(types: dict[str, str], aside: set[Any]) -> Iterator[tuple[str, str]]
             yield name, kind
 
 
-class _Told:
+class _LabelHint:
     """Whether a column learned on one part of the rows tells the label of the others."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, here: Dataset, label: str) -> None:

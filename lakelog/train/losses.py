@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.errors import ExportRefused
+from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    pc = Lazy("pyarrow.compute")
 
 ROWS = {
     "unknown_payload": "events whose payload has no known chat format",
@@ -86,8 +90,6 @@ class Losses:
 
     def kept(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield the rows without a reason to leave them out; count the others, and what is lost."""
-        import pyarrow.compute as pc
-
         for batch in batches:
             reasons = batch.column(batch.schema.get_field_index(REASON))
             stays = pc.is_null(reasons)

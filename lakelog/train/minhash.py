@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from lakelog.train.tokens import Shingled
+from lakelog.lazy import Lazy
+from lakelog.train.tokens import ShingleSets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 else:
     Array = Any
+    np = Lazy("numpy")
 
 PLACES_MAX = 128
 MISSED = 0.005
@@ -34,10 +36,8 @@ def bands_for(threshold: float) -> tuple[int, int]:
     return PLACES_MAX, 1
 
 
-def signatures(made: Shingled, places: int) -> Array:
+def signatures(made: ShingleSets, places: int) -> Array:
     """Return one row of `places` 32-bit numbers a text; of a text without words, zeros."""
-    import numpy as np
-
     out = np.zeros((len(made), places), np.uint32)
     lengths = made.lengths
     order = np.argsort(lengths, kind="stable")
@@ -61,8 +61,6 @@ def signatures(made: Shingled, places: int) -> Array:
 
 def _family(places: int) -> tuple[Array, Array]:
     """The multipliers, which are odd, and the flips of the hash family; always the same."""
-    import numpy as np
-
     state = np.arange(1, 2 * places + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -72,8 +70,6 @@ def _family(places: int) -> tuple[Array, Array]:
 
 def band_keys(signed: Array, band: int, width: int) -> Array:
     """Return a 64-bit key a text of one band."""
-    import numpy as np
-
     keys = np.zeros(len(signed), np.uint64)
     for place in range(band * width, (band + 1) * width):
         keys = (keys ^ signed[:, place]) * np.uint64(0xD6E8FEB86659FD93)

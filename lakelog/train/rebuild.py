@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rebuilt:
+class RebuildResult:
     """What a rebuild found. `versions` are those that differ: name to (then, now)."""
 
     path: str
@@ -39,7 +39,7 @@ def rebuild(
     *,
     logical: bool = False,
     progress: Callable[[str], None] | None = None,
-) -> Rebuilt:
+) -> RebuildResult:
     """Make the export in `path` again, in `out` if that is given, and compare.
 
     Raises ExportRefused if `path` is no export, its snapshot is gone, or the key is another one.
@@ -63,7 +63,7 @@ def rebuild(
         differing = _differing(manifest["files"], fresh["files"])
         alike = _rows_alike(path, target) if logical or differing else {}
     same = not differing or (logical and all(alike.values()))
-    return Rebuilt(path, same, tuple(differing), versions, alike)
+    return RebuildResult(path, same, tuple(differing), versions, alike)
 
 
 def _recipe(path: str, manifest: dict[str, Any]) -> recipe.Recipe:

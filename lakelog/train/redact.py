@@ -19,13 +19,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
+from lakelog.lazy import Lazy
 from lakelog.train.patterns import KINDS, Kind, Rule, names
 from lakelog.train.recipe import Recipe
 from lakelog.train.selection import quoted, text_of
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
+    np = Lazy("numpy")
 
 _ESCAPES = {
     "\\\\": "\ufdd0",
@@ -109,9 +116,6 @@ def hinted(sql: str, found: list[Column], kinds: list[str]) -> str:
 
 def without_escapes(batch: pa.RecordBatch, found: list[Column]) -> pa.RecordBatch:
     """Return a batch whose JSON has plain characters for escapes such as `\\u0040`."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     for column in found:
         place = batch.schema.get_field_index(column.name)
         values = batch.column(place)
@@ -155,14 +159,10 @@ class Cleaner:
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """The columns that come out: those without the hints."""
-        import pyarrow as pa
-
         return pa.schema([schema.field(name) for name in self._names])
 
     def batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         """Yield the rows, cleaned, in their order."""
-        import numpy as np
-
         for batch in reader:
             flags = np.zeros(batch.num_rows, bool)
             for place in range(len(self._found)):
@@ -181,9 +181,6 @@ class Cleaner:
         return batch
 
     def _cleaned(self, batch: pa.RecordBatch, flags: Any) -> pa.RecordBatch:
-        import numpy as np
-        import pyarrow as pa
-
         hits = without_escapes(batch.filter(pa.array(flags)), self._found)
         step = max(-(-hits.num_rows // 8), 2048)  # pieces for the engine's threads
         pieces = [hits.slice(at, step) for at in range(0, hits.num_rows, step)]
@@ -350,8 +347,6 @@ def _count(kind: Kind, text: str, column: Column) -> str:
 
 def _deeper(column: Any) -> tuple[Any, int]:
     """Let the library datafog look at a text column; return it, and how many texts it changed."""
-    import pyarrow as pa
-
     coded = column.dictionary_encode()
     texts = coded.dictionary.to_pylist()
     made = [_scanned(text) for text in texts]

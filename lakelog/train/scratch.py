@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lakelog.settings import Settings
 from lakelog.store import connection, sql
-from lakelog.store.paths import Layout
+from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
     import duckdb
@@ -21,7 +21,7 @@ CHECK_BYTES, CHECK_THREADS = 300_000_000, 4
 
 def connect(spill: str, memory_bytes: int = MEMORY_BYTES) -> duckdb.DuckDBPyConnection:
     """Return a database that spills below `spill`."""
-    made = connection.connect(Layout(spill), Settings(memory_bytes=memory_bytes))
+    made = connection.connect(Paths(spill), Settings(memory_bytes=memory_bytes))
     made.execute(f"SET temp_directory = {sql.literal(spill + '/spill')}")
     return made
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lakelog.store import resolve
 else:
     resolve, sessions = Lazy("lakelog.store.resolve"), Lazy("lakelog.query.session")
+    duckdb = Lazy("duckdb")
 
 quoted, text_of = sql.identifier, sql.literal
 HIDDEN = ("__seqs", "__time", "__until", "__group", "__stratum", "__at")
@@ -125,8 +126,6 @@ def _require_select(session: Session, text: str, where: str) -> None:
 
     The query is put into brackets, and `SELECT 1); DROP ...; (SELECT 1` would close them.
     """
-    import duckdb
-
     try:
         kinds = [s.type for s in session.connect().cursor().extract_statements(text)]
     except duckdb.Error as error:
@@ -226,4 +225,4 @@ def _bounded(lake: Lake, memory_bytes: int) -> Store:
     """Return the lake's store with less memory for its engine, if the settings allow more."""
     settings = lake.store.settings
     less = dataclasses.replace(settings, memory_bytes=min(settings.memory_bytes, memory_bytes))
-    return Store(lake.store.layout.root, lake.store.lake_id, less)
+    return Store(lake.store.paths.root, lake.store.lake_id, less)

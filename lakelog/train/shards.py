@@ -10,9 +10,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from lakelog.export.tables import COMPRESSION, GROUP_ROWS
+from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
+else:
+    pa = Lazy("pyarrow")
+    pq = Lazy("pyarrow.parquet")
 
 SHARD_ROWS = 2_000_000
 SHARD_BYTES = 500_000_000
@@ -45,8 +50,6 @@ class Shards:
 
     def write(self, batch: pa.RecordBatch | pa.Table) -> None:
         """Add rows; whole row groups are written at once."""
-        import pyarrow as pa
-
         table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
         if not table.num_rows:
             return
@@ -65,8 +68,6 @@ class Shards:
         return min(self._group_rows, self._rows_max - self._in_shard)
 
     def _write_group(self, table: pa.Table) -> None:
-        import pyarrow.parquet as pq
-
         if self._writer is None:
             path = f"{self._folder}/{self._name}-{len(self.rows_by_shard):05d}.parquet"
             self._writer = pq.ParquetWriter(
@@ -88,8 +89,6 @@ class Shards:
 
     def close(self) -> None:
         """Write what is held, and give the files their names."""
-        import pyarrow as pa
-
         rest = pa.concat_tables(self._held) if self._held else self._schema.empty_table()
         while rest.num_rows:
             group = rest.slice(0, self._room())
@@ -113,8 +112,6 @@ class Shards:
 
 def short(schema: pa.Schema) -> list[str] | bool:
     """The columns that are worth a dictionary."""
-    import pyarrow as pa
-
     texts = [f for f in schema if pa.types.is_string(f.type) or pa.types.is_boolean(f.type)]
     return [f.name for f in texts if f.name not in _LONG] or False
 

@@ -6,11 +6,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lakelog.lazy import Lazy
 from lakelog.train.shapes.shape import Roles
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
     import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
+    np = Lazy("numpy")
 
 _BATCH = 65_536
 
@@ -29,8 +34,6 @@ class Stage:
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows, in order; some columns, in the order of the file."""
-        import pyarrow as pa
-
         with pa.memory_map(self.path) as file:
             options = _options(file, columns)
             source = pa.ipc.open_file(file, options=options)
@@ -39,15 +42,11 @@ class Stage:
 
     def schema(self) -> pa.Schema:
         """The columns of the file, hidden ones included."""
-        import pyarrow as pa
-
         with pa.memory_map(self.path) as file:
             return pa.ipc.open_file(file).schema
 
     def offered(self, con: duckdb.DuckDBPyConnection, columns: list[str] | None = None) -> str:
         """Offer the rows to an engine for one query; return the name they have there."""
-        import pyarrow as pa
-
         full = self.schema()
         schema = pa.schema([f for f in full if columns is None or f.name in columns])
         con.register("staged", pa.RecordBatchReader.from_batches(schema, self.batches(columns)))
@@ -55,8 +54,6 @@ class Stage:
 
 
 def _options(file: Any, columns: list[str] | None) -> Any:
-    import pyarrow as pa
-
     if columns is None:
         return pa.ipc.IpcReadOptions()
     names = pa.ipc.open_file(file).schema.names
@@ -66,9 +63,6 @@ def _options(file: Any, columns: list[str] | None) -> Any:
 
 def write(path: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
     """Write rows in batches of a fixed size, numbered in `__row`; return how many there are."""
-    import numpy as np
-    import pyarrow as pa
-
     full = schema.append(pa.field("__row", pa.int64()))
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     done = 0
@@ -86,8 +80,6 @@ def write(path: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> in
 
 def _even(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Join small batches to larger ones, which compress and scan better."""
-    import pyarrow as pa
-
     held: list[pa.RecordBatch] = []
     waiting = 0
     for batch in batches:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
+from lakelog.lazy import Lazy
 from lakelog.train import assign, budget, cluster, filters, redact, stage, tokenizer
-from lakelog.train.assign import Rows
+from lakelog.train.assign import RowTable
 from lakelog.train.losses import FILTERS, LOST, REASON, ROWS, Losses, sentence
 from lakelog.train.recipe import Recipe
 from lakelog.train.recipe_schema import NEEDS, SHAPES
@@ -24,7 +25,13 @@ from lakelog.train.stage import Stage
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
 
 _TEXTS, _ROWS = 16_384, 65_536
 _LOOKS = 20
@@ -100,10 +107,8 @@ def known(
     staged: Stage,
     recipe: Recipe,
     counter: tokenizer.Tokenizer | None,
-) -> Rows:
+) -> RowTable:
     """Read what splits and dedupe need of every row. Raises ExportRefused for what is missing."""
-    import numpy as np
-
     if not staged.rows:
         lost = sentence(staged.losses)
         others = ", ".join(kind for kind in SHAPES if kind != recipe.kind)
@@ -158,15 +163,13 @@ def known(
     if counter is not None:
         said = staged.roles.near or f"concat_ws(' ', {', '.join(texts) or repr('')})"
         tokens = _counted(con, staged, said, counter)
-    return Rows(pair, unit_n, rank, time, until, tokens, fate)
+    return RowTable(pair, unit_n, rank, time, until, tokens, fate)
 
 
 def _counted(
     con: duckdb.DuckDBPyConnection, staged: Stage, said: str, counter: tokenizer.Tokenizer
 ) -> Any:
     """Tokens of the texts of all rows, in their order."""
-    import numpy as np
-
     cursor = con.cursor()
     name = staged.offered(cursor, list(staged.columns))
     reader = cursor.sql(f"SELECT {said} AS t FROM {name}").to_arrow_reader(_TEXTS)
@@ -191,7 +194,7 @@ def _require_groups(con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recip
 
 
 def settle_fates(
-    con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe, rows: Rows
+    con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe, rows: RowTable
 ) -> cluster.Clusters | None:
     """Decide of every row whether it stays and on which side. Returns what near dedupe found."""
     split, keep = recipe.split, recipe.dedupe["keep"]
@@ -229,13 +232,11 @@ def settle_fates(
     return near
 
 
-def _part_crowds(con: duckdb.DuckDBPyConnection, staged: Stage, rows: Rows) -> None:
+def _part_crowds(con: duckdb.DuckDBPyConnection, staged: Stage, rows: RowTable) -> None:
     """Look at the sides as a check will, again and again, until no cluster straddles them.
 
     Among crowds not every pair is met, and which are depends on the order of the texts.
     """
-    import numpy as np
-
     threshold, shingle = staged.roles.threshold, staged.roles.shingle
     for _ in range(_LOOKS):
         order = np.concatenate([np.flatnonzero(rows.fate == side) for side in range(3)])
@@ -250,10 +251,10 @@ def _part_crowds(con: duckdb.DuckDBPyConnection, staged: Stage, rows: Rows) -> N
             return
 
 
-def _texts_by_side(con: duckdb.DuckDBPyConnection, staged: Stage, rows: Rows) -> Iterator[pa.Array]:
+def _texts_by_side(
+    con: duckdb.DuckDBPyConnection, staged: Stage, rows: RowTable
+) -> Iterator[pa.Array]:
     """Yield the texts of train, then of validation, then of test, as finished files have them."""
-    import pyarrow as pa
-
     for side in range(3):
         done = 0
         for texts in _texts(con, staged, rows):
@@ -262,7 +263,7 @@ def _texts_by_side(con: duckdb.DuckDBPyConnection, staged: Stage, rows: Rows) ->
             yield texts.filter(pa.array(chosen))
 
 
-def _budget(con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe, rows: Rows) -> None:
+def _budget(con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe, rows: RowTable) -> None:
     column = recipe.budget["balance"]
     if column is not None:
         name = column_of(column)
@@ -277,12 +278,8 @@ def _budget(con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe, rows:
     budget.limit(rows, recipe.budget["rows"], recipe.budget["tokens"])
 
 
-def _texts(con: duckdb.DuckDBPyConnection, staged: Stage, rows: Rows) -> Iterator[pa.Array]:
+def _texts(con: duckdb.DuckDBPyConnection, staged: Stage, rows: RowTable) -> Iterator[pa.Array]:
     """Yield the texts to be compared, null where a row is out already."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     cursor = con.cursor()
     name = staged.offered(cursor, list(staged.columns))
     reader = cursor.sql(f"SELECT {staged.roles.near} AS t FROM {name}").to_arrow_reader(_TEXTS)

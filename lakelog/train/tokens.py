@@ -11,13 +11,19 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakelog.lazy import Lazy
+
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     Array = np.ndarray[Any, np.dtype[Any]]
 else:
     Array = Any
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
 
 BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(BASE, -1, 1 << 64)
@@ -26,7 +32,7 @@ _STEP = 0xD6E8FEB86659FD93
 
 
 @dataclass(frozen=True)
-class Shingled:
+class ShingleSets:
     """Hashes of the shingles of texts, one after another; text i has those from `starts[i]` on.
 
     A text without words has none.
@@ -45,12 +51,8 @@ class Shingled:
         return made
 
 
-def shingled(texts: pa.Array, size: int) -> Shingled:
+def shingled(texts: pa.Array, size: int) -> ShingleSets:
     """Return the shingles of a text array; nulls have none."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
     lowered = pc.utf8_lower(pc.fill_null(texts.cast(pa.large_string()), ""))
@@ -71,13 +73,11 @@ def shingled(texts: pa.Array, size: int) -> Shingled:
         done += len(made)
         first = last
     empty = np.zeros(0, np.uint64)
-    return Shingled(np.concatenate(hashes) if hashes else empty, np.concatenate(starts))
+    return ShingleSets(np.concatenate(hashes) if hashes else empty, np.concatenate(starts))
 
 
 def _words(raw: Array, offsets: Array) -> tuple[Array, Array]:
     """Return word hashes and the number of words of each text of a block of bytes."""
-    import numpy as np
-
     bounds = offsets - offsets[0]
     kinds = _kinds()[raw]
     edges = np.empty(len(raw) + 1, bool)
@@ -98,8 +98,6 @@ def _words(raw: Array, offsets: Array) -> tuple[Array, Array]:
 
 def _joined(words: Array, counts: Array, size: int) -> tuple[Array, Array]:
     """Return shingles of `size` words, in the order of the texts."""
-    import numpy as np
-
     starts = np.concatenate([[0], np.cumsum(counts)])
     made = np.zeros(len(words), np.uint64)
     place = np.arange(len(words)) - np.repeat(starts[:-1], counts)
@@ -114,8 +112,6 @@ def _joined(words: Array, counts: Array, size: int) -> tuple[Array, Array]:
 
 def mixed(values: Array) -> Array:
     """Spread the bits of 64-bit numbers (the finish of SplitMix64)."""
-    import numpy as np
-
     made: Array = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     made = (made ^ (made >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     made ^= made >> np.uint64(31)
@@ -125,8 +121,6 @@ def mixed(values: Array) -> Array:
 @functools.cache
 def _kinds() -> Array:
     """Whether a byte belongs to a word."""
-    import numpy as np
-
     table = np.zeros(256, bool)
     table[128:] = True
     for first, last in (("0", "9"), ("a", "z"), ("A", "Z")):
@@ -139,8 +133,6 @@ _TABLES: dict[str, tuple[Array, Array]] = {}
 
 def _powers(count: int) -> tuple[Array, Array]:
     """Powers of the base and of its inverse, modulo 2^64."""
-    import numpy as np
-
     known = _TABLES.get("powers")
     if known is None or len(known[0]) <= count:
         size = max(count + 1, _BLOCK_BYTES + 1)
@@ -153,14 +145,12 @@ def _powers(count: int) -> tuple[Array, Array]:
     return known[0][:count], known[1]
 
 
-def sets_of(made: Shingled) -> Shingled:
+def sets_of(made: ShingleSets) -> ShingleSets:
     """Return each text's distinct hashes in order."""
-    import numpy as np
-
     owner = np.repeat(np.arange(len(made)), made.lengths)
     order = np.lexsort((made.hashes, owner))
     hashes, owner = made.hashes[order], owner[order]
     fresh = np.ones(len(hashes), bool)
     fresh[1:] = (hashes[1:] != hashes[:-1]) | (owner[1:] != owner[:-1])
     counts = np.bincount(owner[fresh], minlength=len(made))
-    return Shingled(hashes[fresh], np.concatenate([[0], np.cumsum(counts)]))
+    return ShingleSets(hashes[fresh], np.concatenate([[0], np.cumsum(counts)]))

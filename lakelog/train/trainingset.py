@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
 from lakelog.export import folder
+from lakelog.lazy import Lazy
 from lakelog.train import (
     dataset,
     documents,
@@ -33,7 +34,7 @@ from lakelog.train import (
     tokenizer,
 )
 from lakelog.train import recipe as recipes
-from lakelog.train.assign import Rows
+from lakelog.train.assign import RowTable
 from lakelog.train.recipe import SIDES, Recipe
 from lakelog.train.report import proportions, quality
 from lakelog.train.selection import Selection, at_state, choose, session_of
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
     from lakelog.lake import Lake
     from lakelog.train.cluster import Clusters
+else:
+    pa = Lazy("pyarrow")
 
 _BATCH = 65_536
 _STAGE = ".stage"
@@ -53,7 +56,7 @@ Progress = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Export:
+class TrainingExport:
     """What an export made: manifest.json as a dict, and the certificate of its files."""
 
     path: str
@@ -81,7 +84,9 @@ class Export:
         return {side: split["rows"] for side, split in self.manifest["splits"].items()}
 
 
-def export(lake: Lake, recipe: Any, out: str, *, progress: Progress | None = None) -> Export:
+def export(
+    lake: Lake, recipe: Any, out: str, *, progress: Progress | None = None
+) -> TrainingExport:
     """Make the training set of a recipe (a path, TOML text, dict or Recipe) in the directory `out`.
 
     Raises InvalidRecipe for a recipe that is wrong, ExportRefused for one that cannot be met, an
@@ -123,7 +128,7 @@ def _requirements(wanted: Recipe) -> tokenizer.Tokenizer | None:
 
 def again(
     lake: Lake, wanted: Recipe, manifest: dict[str, Any], out: str, progress: Progress | None = None
-) -> Export:
+) -> TrainingExport:
     """Make an export once more, from the snapshot and with the facts that its manifest names."""
     key = redact.key_of(wanted)
     if redact.fingerprint(key) != manifest["redaction"]["key"]:
@@ -159,7 +164,7 @@ def _make(
     counter: tokenizer.Tokenizer | None,
     progress: Progress | None,
     sign: Callable[[dict[str, Any]], None] | None = None,
-) -> Export:
+) -> TrainingExport:
     """Make an export; `sign` is called once it is whole and has not taken its name yet."""
     say = progress or (lambda _: None)
     with folder.building(out) as made:
@@ -186,13 +191,13 @@ def _make(
         shutil.rmtree(stage_folder)
         if sign is not None:
             sign(manifest)
-    return Export(out, manifest, certificate)
+    return TrainingExport(out, manifest, certificate)
 
 
-def _write(made: str, stage: Stage, rows: Rows, wanted: Recipe) -> tuple[pa.Schema, dict[str, Any]]:
+def _write(
+    made: str, stage: Stage, rows: RowTable, wanted: Recipe
+) -> tuple[pa.Schema, dict[str, Any]]:
     """Write data, lineage and dialects of every side, in the order of the selection."""
-    import pyarrow as pa
-
     full = stage.schema()
     schema = pa.schema([full.field(name) for name in stage.columns])
     traced = pa.schema([("events", pa.list_(pa.int64()))])
@@ -246,8 +251,6 @@ def _batches(stage: Stage, names: list[str]) -> Iterator[tuple[int, pa.RecordBat
 def _write_side(
     batch: pa.RecordBatch, chosen: Any, data: Shards, lineage: Shards, others: dict[str, Any]
 ) -> None:
-    import pyarrow as pa
-
     kept = batch.filter(pa.array(chosen))
     if not kept.num_rows:
         return
@@ -260,8 +263,6 @@ def _write_side(
 
 
 def _lists(events: Any) -> Any:
-    import pyarrow as pa
-
     return events.cast(pa.list_(pa.int64()))
 
 
@@ -277,7 +278,7 @@ def _manifest(
     selection: Selection,
     wanted: Recipe,
     stage: Stage,
-    rows: Rows,
+    rows: RowTable,
     splits: dict[str, Any],
     near: Clusters | None,
     key: bytes,
@@ -312,7 +313,7 @@ def _finish(
     written: dataset.Dataset,
     certificate: leaks.Certificate,
     schema: pa.Schema,
-    rows: Rows,
+    rows: RowTable,
     con: Any,
 ) -> None:
     """Write certificate, report, card and recipe, then the manifest that names them all."""

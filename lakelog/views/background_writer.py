@@ -11,7 +11,7 @@ from collections.abc import Callable
 Task = Callable[[], None]
 
 
-class Behind:
+class BackgroundWriter:
     """Tasks done one after another; what fails is only not kept."""
 
     def __init__(self) -> None:

@@ -15,21 +15,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lakelog.errors import QueryFailed
+from lakelog.lazy import Lazy
 from lakelog.query.tail_rows import ORDER
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.segment import EVENT_COLUMNS
 from lakelog.views import finalize
-from lakelog.views.background_writer import Behind
+from lakelog.views.background_writer import BackgroundWriter
 from lakelog.views.definition import Definition
-from lakelog.views.layers import Builder, Layer, Shape, Table, view
+from lakelog.views.layers import Layer, LayerBuilder, Shape, Table, view
 from lakelog.views.lineage import Lineage, Part, cover_of
 from lakelog.views.params import Values, time_sql
-from lakelog.views.partials import Cover, Piece, Pieces
+from lakelog.views.partials import Cover, Partial, Partials
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
     import pyarrow as pa
+else:
+    duckdb = Lazy("duckdb")
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
 
 _TIME = "epoch_us(time)::HUGEINT * 9223372036854775808"
 PLACE = f"{_TIME} + seq AS place"
@@ -62,7 +68,7 @@ class Source(Protocol):
 
 
 @dataclass
-class _Held:
+class _CachedLayer:
     """A layer of segments in memory, and the leaves it covers."""
 
     leaves: frozenset[str]
@@ -71,7 +77,7 @@ class _Held:
 
 
 @dataclass
-class _Over:
+class _TailOverlay:
     """A layer with the tail over it."""
 
     under: Layer
@@ -79,7 +85,7 @@ class _Over:
     layer: Layer
 
 
-class Engine:
+class Projector:
     """The projections of one process on one lake. Safe for threads."""
 
     def __init__(
@@ -92,15 +98,15 @@ class Engine:
         self._limits = limits or Limits()
         self._store, self._source = store, source
         self._cells = self._limits.cells or store.settings.memory_bytes // _CELL_BYTES
-        self._builder = Builder(database, self._limits.small)
-        self._pieces = Pieces(store.layout, self._limits.disk_bytes)
+        self._builder = LayerBuilder(database, self._limits.small)
+        self._pieces = Partials(store.paths, self._limits.disk_bytes)
         self._lineage = Lineage()
-        self._held: dict[str, list[_Held]] = {}
+        self._held: dict[str, list[_CachedLayer]] = {}
         self._at: collections.OrderedDict[tuple[str, str], Layer] = collections.OrderedDict()
-        self._over: dict[str, _Over] = {}
+        self._over: dict[str, _TailOverlay] = {}
         self._shapes: dict[str, Shape] = {}
         self._mutex = threading.RLock()
-        self.behind = Behind()
+        self.behind = BackgroundWriter()
 
     def read(
         self,
@@ -113,8 +119,6 @@ class Engine:
         window: tuple[int, int] | None = None,
     ) -> pa.Table:
         """Answer a projection over a state and its tail; `window` cuts it to times in us."""
-        import duckdb
-
         try:
             with self._mutex:
                 if window is None:
@@ -207,7 +211,7 @@ class Engine:
         events = sum(e["events"] for e in entries)
         held = self._held.setdefault(name, [])
         held[:] = [h for h in held if h.leaves != leaves]
-        held.append(_Held(leaves, events, layer))
+        held.append(_CachedLayer(leaves, events, layer))
         del held[: -self._limits.layers]
         return layer
 
@@ -217,7 +221,7 @@ class Engine:
         name: str,
         shape: Shape,
         leaves: frozenset[str],
-        pieces: list[Piece],
+        pieces: list[Partial],
     ) -> tuple[Layer | None, frozenset[str]]:
         """The layer in memory, or piece on disk, of the most events that a state holds."""
         held = self._held.get(name, [])
@@ -254,7 +258,7 @@ class Engine:
         rows = self._tail_rows(cursor, tail, first, state.next_seq)
         made = self._builder.lay(cursor, under, rows)
         cursor.unregister("lakelog_tail_rows")
-        self._over[name] = _Over(layer, tail, made)
+        self._over[name] = _TailOverlay(layer, tail, made)
         return made
 
     def _cut(
@@ -295,9 +299,6 @@ class Engine:
         self, cursor: duckdb.DuckDBPyConnection, tail: pa.Table, first: int, next_seq: int
     ) -> str:
         """SQL for rows of the tail, with the seq they will have if nobody else is sealed before."""
-        import numpy as np
-        import pyarrow as pa
-
         rows = tail.slice(first)
         seq = pa.array(np.arange(first, tail.num_rows, dtype=np.int64) + next_seq)
         cursor.register("lakelog_tail_rows", rows.append_column("seq", seq))
@@ -407,6 +408,4 @@ def _addresses(table: pa.Table, column: str, count: int | None) -> list[tuple[An
 
 def _engine() -> str:
     """What states depend on beside their SQL."""
-    import duckdb
-
     return f"1 {duckdb.__version__}"

@@ -17,21 +17,24 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog.lazy import Lazy
 from lakelog.store.sql import identifier
 from lakelog.views import params as parameters
 from lakelog.views.definition import TOTALS, Definition
-from lakelog.views.layers import Builder, Layer, Table, given, view
+from lakelog.views.layers import Layer, LayerBuilder, Table, given, view
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+else:
+    duckdb = Lazy("duckdb")
 
 _KEPT_BYTES = 32 << 20
 _KEPT = 16
 
 
 @dataclass(frozen=True)
-class Asked:
+class FinalQuery:
     """The last sections of a view, their own parameters put in; `totals` may be empty."""
 
     finish: str
@@ -39,13 +42,13 @@ class Asked:
     by: tuple[str, ...] = ()
 
 
-def asked(definition: Definition, values: parameters.Values) -> Asked:
+def asked(definition: Definition, values: parameters.Values) -> FinalQuery:
     """Return what a view asks of its state."""
     totals = definition.filled(TOTALS, values) if TOTALS in definition.sections else ""
-    return Asked(definition.filled("finish", values), totals, definition.by)
+    return FinalQuery(definition.filled("finish", values), totals, definition.by)
 
 
-def finish(builder: Builder, layer: Layer, asked: Asked, now: int) -> pa.Table:
+def finish(builder: LayerBuilder, layer: Layer, asked: FinalQuery, now: int) -> pa.Table:
     """Answer from a layer."""
     if parameters.NOW not in parameters.used(asked.finish):
         return _kept(layer, asked, lambda: _over(builder, layer, asked))
@@ -64,7 +67,7 @@ def finish(builder: Builder, layer: Layer, asked: Asked, now: int) -> pa.Table:
         cursor.close()
 
 
-def _over(builder: Builder, layer: Layer, asked: Asked) -> pa.Table:
+def _over(builder: LayerBuilder, layer: Layer, asked: FinalQuery) -> pa.Table:
     cursor = builder.cursor()
     try:
         tables = _given(builder, cursor, layer, asked)
@@ -76,7 +79,7 @@ def _over(builder: Builder, layer: Layer, asked: Asked) -> pa.Table:
 
 
 def _given(
-    builder: Builder, cursor: duckdb.DuckDBPyConnection, layer: Layer, asked: Asked
+    builder: LayerBuilder, cursor: duckdb.DuckDBPyConnection, layer: Layer, asked: FinalQuery
 ) -> tuple[Table | None, ...]:
     """Give a connection the relations that finish may read; return the tables to keep meanwhile."""
     held, tables = layer.pinned()
@@ -110,12 +113,12 @@ def _given(
     return (*tables, sums)
 
 
-def _totals(layer: Layer, asked: Asked, table: Table) -> str:
+def _totals(layer: Layer, asked: FinalQuery, table: Table) -> str:
     """SQL for the totals of the rows of one table."""
     return given(asked.totals, state=f"SELECT {layer.shape.listed} FROM {table.name}")
 
 
-def _kept(layer: Layer, asked: Asked, make: Callable[[], pa.Table]) -> pa.Table:
+def _kept(layer: Layer, asked: FinalQuery, make: Callable[[], pa.Table]) -> pa.Table:
     found = layer.results.get(asked)
     if found is None:
         found = make()
@@ -131,7 +134,7 @@ def _remember(held: dict[Any, Any], key: Any, value: Any) -> None:
 
 
 def _with_kept(
-    builder: Builder, cursor: duckdb.DuckDBPyConnection, sql: str
+    builder: LayerBuilder, cursor: duckdb.DuckDBPyConnection, sql: str
 ) -> tuple[str, list[Table]]:
     """Run the WITH queries free of `$now`; return SQL that reads their tables, and these."""
     tree = _tree(cursor, sql)
@@ -159,8 +162,6 @@ def _tree(cursor: duckdb.DuckDBPyConnection, sql: str) -> Any:
 
 def _text(cursor: duckdb.DuckDBPyConnection, tree: Any) -> str | None:
     """Return a tree as SQL, or None where the engine cannot write it."""
-    import duckdb
-
     try:
         row = cursor.execute(
             "SELECT json_deserialize_sql($1::JSON)", [orjson.dumps(tree).decode()]

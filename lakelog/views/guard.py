@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.errors import InvalidView
+from lakelog.lazy import Lazy
 from lakelog.views import params as parameters
 from lakelog.views.definition import TOTALS, Definition, Section
 
 if TYPE_CHECKING:
     import duckdb
+else:
+    duckdb = Lazy("duckdb")
 
 _TABLE_FUNCTIONS = frozenset("unnest range generate_series json_each json_tree".split())
 _TIMES = frozenset(
@@ -126,8 +129,6 @@ def _function(node: dict[str, Any], refused: frozenset[str], odd: frozenset[str]
 @functools.cache
 def _functions() -> tuple[frozenset[str], frozenset[str]]:
     """Functions that are refused, and those that the engine says are not constant."""
-    import duckdb
-
     with duckdb.connect(":memory:") as own:
         rows = own.execute(
             "SELECT DISTINCT lower(function_name) FROM duckdb_functions()"

@@ -97,7 +97,7 @@ class Layer:
         return sql, tables
 
 
-class Builder:
+class LayerBuilder:
     """Makes layers in the database of one process; `small` states are merged whole."""
 
     def __init__(self, database: duckdb.DuckDBPyConnection, small: int) -> None:

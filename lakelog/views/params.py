@@ -14,13 +14,20 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent, InvalidSetting, InvalidView
 from lakelog.event import parse_time, to_micros
+from lakelog.lazy import Lazy
 from lakelog.settings import span_us
 from lakelog.store.segment import EVENT_COLUMNS
 from lakelog.store.sql import json_path, literal
+
+if TYPE_CHECKING:
+    import duckdb
+else:
+    duckdb = Lazy("duckdb")
+
 
 NOW = "now"
 _DECLARED = re.compile(r"([a-z][a-z0-9_]*)\s+([a-z]+)(?:\s*=\s*(.*?))?\s*$")
@@ -120,8 +127,6 @@ def field_sql(field: str | None) -> str:
 
 def _places(sql: str) -> list[tuple[int, int, str]]:
     """(start, stop, name) of each `$name`, in bytes; not inside strings or comments."""
-    import duckdb
-
     data, found = sql.encode(), []
     for at, kind in duckdb.tokenize(sql):
         match = re.match(rb"\$([A-Za-z_]\w*)", data[at:])

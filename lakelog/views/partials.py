@@ -25,13 +25,18 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog.lazy import Lazy
 from lakelog.store import disk
-from lakelog.store.paths import Layout
-from lakelog.views.layers import Builder, Shape, Table
+from lakelog.store.paths import Paths
+from lakelog.views.layers import LayerBuilder, Shape, Table
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+    import pyarrow.parquet as pq
+else:
+    pq = Lazy("pyarrow.parquet")
+    pa = Lazy("pyarrow")
 
 _HEAD = struct.Struct("<4sII")
 _MAGIC = b"LKV1"
@@ -41,7 +46,7 @@ Cover = dict[str, list[Any]]
 
 
 @dataclass(frozen=True)
-class Piece:
+class Partial:
     """A file: which segments it covers, and where its body begins."""
 
     path: str
@@ -56,14 +61,14 @@ class Piece:
         return sum(int(info[0]) for info in self.cover.values())
 
 
-class Pieces:
+class Partials:
     """The pieces of one lake. A reader of several processes needs no lock: files appear whole."""
 
-    def __init__(self, layout: Layout, bytes_max: int) -> None:
-        self._root, self._bytes_max = f"{layout.cache}/views", bytes_max
-        self._known: dict[tuple[str, int], Piece | None] = {}
+    def __init__(self, paths: Paths, bytes_max: int) -> None:
+        self._root, self._bytes_max = f"{paths.cache}/views", bytes_max
+        self._known: dict[tuple[str, int], Partial | None] = {}
 
-    def of(self, state: str, shape: Shape) -> list[Piece]:
+    def of(self, state: str, shape: Shape) -> list[Partial]:
         """The intact pieces of a state, those of the most events first."""
         found = []
         try:
@@ -78,12 +83,9 @@ class Pieces:
         return sorted(found, key=lambda piece: piece.events, reverse=True)
 
     def load(
-        self, builder: Builder, cursor: duckdb.DuckDBPyConnection, piece: Piece, shape: Shape
+        self, builder: LayerBuilder, cursor: duckdb.DuckDBPyConnection, piece: Partial, shape: Shape
     ) -> Table | None:
         """Bring a piece into the engine; None, and the file gone, if it is not as written."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         try:
             body = memoryview(disk.read(piece.path))[piece.start :]
             if hashlib.sha256(body).hexdigest() != piece.digest:
@@ -134,12 +136,12 @@ class Pieces:
             if piece.events * 4 < events and piece.cover.keys() <= cover.keys():
                 self.forget(piece)
 
-    def forget(self, piece: Piece) -> None:
+    def forget(self, piece: Partial) -> None:
         """Remove a piece."""
         with contextlib.suppress(OSError):
             disk.unlink(piece.path)
 
-    def _piece(self, state: str, path: str) -> Piece | None:
+    def _piece(self, state: str, path: str) -> Partial | None:
         try:
             status = os.stat(path)
         except OSError:
@@ -151,7 +153,7 @@ class Pieces:
             self._known[key] = self._header(state, path)
         return self._known[key]
 
-    def _header(self, state: str, path: str) -> Piece | None:
+    def _header(self, state: str, path: str) -> Partial | None:
         """Read what a file says of itself; one that is damaged or another state's is removed."""
         try:
             with open(path, "rb") as file:
@@ -163,7 +165,7 @@ class Pieces:
             if said["state"] != state:
                 raise ValueError("of another state")
             columns = tuple((str(n), str(kind)) for n, kind in said["columns"])
-            return Piece(path, said["cover"], columns, said["digest"], _HEAD.size + size)
+            return Partial(path, said["cover"], columns, said["digest"], _HEAD.size + size)
         except (OSError, ValueError, KeyError, TypeError, struct.error):
             with contextlib.suppress(OSError):
                 disk.unlink(path)
@@ -191,8 +193,6 @@ class Pieces:
 
 
 def _parquet(rows: pa.Table) -> bytes:
-    import pyarrow.parquet as pq
-
     out = io.BytesIO()
     pq.write_table(rows, out, compression="zstd", compression_level=1, row_group_size=1 << 17)
     return out.getvalue()

@@ -13,15 +13,18 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidView
+from lakelog.lazy import Lazy
 from lakelog.store.sql import identifier
 from lakelog.views import finalize, guard, params
 from lakelog.views.definition import PLAIN, TOTALS, Definition
 from lakelog.views.engine import PLACE, shape_of
-from lakelog.views.layers import Builder, Layer, Shape, Table, given, view
+from lakelog.views.layers import Layer, LayerBuilder, Shape, Table, given, view
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+else:
+    duckdb = Lazy("duckdb")
 
 ROWS = 3_000
 _SPLITS = (2, 3, 7)
@@ -52,8 +55,6 @@ def check(
 
     `given` are values of parameters without a default. Raises InvalidView: section, line, what.
     """
-    import duckdb
-
     found = params.values(definition.name, definition.params, given)
     with duckdb.connect(":memory:", config=_LOCKED) as own:
         own.execute("SET TimeZone = 'UTC'")
@@ -104,7 +105,7 @@ def _both_ways(
     if asked.totals:
         _check_totals(own, definition, asked, f"SELECT {listed} FROM partials")
     _run(own, definition, "finish", params.filled(asked.finish, (), {}, _NOW))
-    builder = Builder(own, 0)
+    builder = LayerBuilder(own, 0)
     try:
         whole = _rows(builder, Layer(shape, _mapped(builder, shape, "true")), asked)
         for how, layer in _ways(builder, shape):
@@ -117,7 +118,7 @@ def _both_ways(
 
 
 def _check_totals(
-    own: duckdb.DuckDBPyConnection, definition: Definition, asked: finalize.Asked, state: str
+    own: duckdb.DuckDBPyConnection, definition: Definition, asked: finalize.FinalQuery, state: str
 ) -> None:
     """Totals have the columns of `by`; the others can be added and taken away without loss, and
     are twice as much if each row is there twice."""
@@ -148,7 +149,7 @@ def _check_totals(
     view(own, TOTALS, asked.totals)
 
 
-def _ways(builder: Builder, shape: Shape) -> Iterator[tuple[str, Layer]]:
+def _ways(builder: LayerBuilder, shape: Shape) -> Iterator[tuple[str, Layer]]:
     """Layers of the same rows, put together in other ways."""
     cursor = builder.cursor()
     if shape.merged:
@@ -182,7 +183,7 @@ def _ways(builder: Builder, shape: Shape) -> Iterator[tuple[str, Layer]]:
     yield "after no events", layer
 
 
-def _mapped(builder: Builder, shape: Shape, where: str) -> Table:
+def _mapped(builder: LayerBuilder, shape: Shape, where: str) -> Table:
     return builder.mapped(builder.cursor(), shape, f"SELECT * FROM sample WHERE {where}")
 
 
@@ -190,7 +191,7 @@ def _select(shape: Shape, table: Table) -> str:
     return f"SELECT {shape.listed} FROM {table.name}"
 
 
-def _rows(builder: Builder, layer: Layer, asked: finalize.Asked) -> list[tuple[Any, ...]]:
+def _rows(builder: LayerBuilder, layer: Layer, asked: finalize.FinalQuery) -> list[tuple[Any, ...]]:
     """An answer as sorted rows that compare: floats and lists as they read."""
     table = finalize.finish(builder, layer, asked, _NOW)
     return sorted(
@@ -249,8 +250,6 @@ def _run(
     own: duckdb.DuckDBPyConnection, definition: Definition, section: str, sql: str
 ) -> pa.Table:
     """Run one section alone, so that the engine's line is the section's."""
-    import duckdb
-
     try:
         return own.sql(sql).to_arrow_table()
     except duckdb.Error as error:
@@ -260,8 +259,6 @@ def _run(
 
 def _placed(own: duckdb.DuckDBPyConnection, sql: str) -> str:
     """The engine's words with the line that relations leave out, for SQL that does not bind."""
-    import duckdb
-
     try:
         own.execute(f"EXPLAIN {sql}").fetchall()
     except duckdb.Error as error:

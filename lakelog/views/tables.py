@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
 from lakelog.event import parse_time, to_micros
+from lakelog.lazy import Lazy
 from lakelog.query import omega, prune
 from lakelog.query.qualifiers import TABLES
 from lakelog.query.session import Pinned, Session
@@ -22,11 +23,13 @@ from lakelog.store.segment import EVENT_COLUMNS
 from lakelog.store.sql import identifier
 from lakelog.views import catalog, guard, params
 from lakelog.views.definition import PLAIN, Definition
-from lakelog.views.engine import Engine
+from lakelog.views.engine import Projector
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+else:
+    duckdb = Lazy("duckdb")
 
 _STATES = 16
 _OFFERED = "lakelog_view_"
@@ -45,16 +48,16 @@ class Tables(Session):
 
     def __init__(self, store: Store, branch: str) -> None:
         super().__init__(store, branch)
-        self._engine: Engine | None = None
+        self._engine: Projector | None = None
         self._own: collections.OrderedDict[str, dict[str, Entry]] = collections.OrderedDict()
         self._checked: dict[str, Definition] = {}
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> Projector:
         """What keeps the states of views; made at the first view."""
         with self._mutex:
             if self._engine is None:
-                self._engine = Engine(self._store, self.connect(), self)
+                self._engine = Projector(self._store, self.connect(), self)
             return self._engine
 
     def view(
@@ -166,8 +169,6 @@ class Tables(Session):
         window: tuple[int, int] | None,
     ) -> pa.Table:
         """Run a view without sections over all events."""
-        import duckdb
-
         if window is not None:
             raise InvalidView(
                 f"view {definition.name} is plain SQL: give it parameters for times,"
@@ -190,7 +191,7 @@ class Tables(Session):
             cursor.execute(f"SET search_path = '{of.name}'")
             return query
         with self._mutex:
-            mentions = prune.read(self.connect().cursor(), query)
+            mentions = prune.analyze(self.connect().cursor(), query)
             return Session._prepare(self, cursor, query, mentions, of) or query
 
     def _schema(self, name: str, pinned: Pinned, table: str) -> str | None:
@@ -239,7 +240,7 @@ class Tables(Session):
         self,
         cursor: duckdb.DuckDBPyConnection,
         query: str,
-        mentions: prune.Mentions,
+        mentions: prune.TableRefs,
         at: str | None,
     ) -> Pinned | None:
         """Make a table of each view that a query names and no table hides, all of one state."""
@@ -258,7 +259,7 @@ class Tables(Session):
             )
         return pinned
 
-    def _named(self, query: str, mentions: prune.Mentions) -> set[str]:
+    def _named(self, query: str, mentions: prune.TableRefs) -> set[str]:
         """The names that a query may mean views by."""
         if mentions.parsed:
             named = {t.lower() for schema, t in mentions.tables if not schema}

@@ -29,7 +29,17 @@ import zstandard
 import lakelog
 from lakelog.errors import Damaged, FormatTooNew, UnknownRef
 from lakelog.event import parse_time, to_micros
-from lakelog.store import compact, disk, document, engine, history, manifest, opening, rows, seal
+from lakelog.store import (
+    bootstrap,
+    compact,
+    connection,
+    disk,
+    document,
+    history,
+    manifest,
+    rows,
+    seal,
+)
 from lakelog.store import wal as wal_format
 from lakelog.store.publish import Change, publish
 from lakelog.store.tail import Tail
@@ -229,7 +239,7 @@ def removed(path: str) -> None:
         state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
         entries = lake.store.manifests.entries(state)
         steps: list[tuple[Any, ...]] = [
-            tuple(map(manifest.removal, entries[:3])),
+            tuple(map(manifest.tombstone, entries[:3])),
             (entries[1],),
             ({"add": "later", "key": entries[5]["key"], "kind": "events"},),
             ({"del": "later", "key": entries[6]["key"]},),
@@ -387,7 +397,7 @@ def newer(lake: Path) -> None:
 def answers(path: str) -> Answer:
     """Return what a lake holds, as docs/conformance/README.md says, read by lakelog."""
     with refusals(path) as refused:
-        store = opening.load(path)
+        store = bootstrap.load(path)
         found: Answer = {"format": store.format, "branches": {}, "tags": {}, "states": {}}
         for name in store.refs.all_branches():
             with contextlib.suppress(UnknownRef):
@@ -421,11 +431,11 @@ def branch_answer(path: str, name: str) -> Answer:
         events = as_rows(lake.sql("SELECT * FROM events").to_arrow_table(), EVENT)
         bad = as_rows(lake.sql("SELECT * FROM quarantine").to_arrow_table(), BAD_LINE)
         store = lake.store
-        pending = Tail(store.layout, store.refs, name).collect()
+        pending = Tail(store.paths, store.refs, name).collect()
         frames = [frame for each in pending.frames.values() for frame in each]
-        with contextlib.closing(engine.connect(store.layout, store.settings)) as connection:
-            tail = as_rows(rows.events(connection, frames), ["origin", "position"])
-            quarantined = rows.quarantined(connection, frames).num_rows
+        with contextlib.closing(connection.connect(store.paths, store.settings)) as con:
+            tail = as_rows(rows.events(con, frames), ["origin", "position"])
+            quarantined = rows.quarantined(con, frames).num_rows
         counted = [row[10:12] for row in events]
         next_seq = store.manifests.load(pending.head.move.snapshot).next_seq
         return {
@@ -443,24 +453,24 @@ def branch_answer(path: str, name: str) -> Answer:
     return refused
 
 
-def tag_answer(store: opening.Store, name: str) -> Answer:
+def tag_answer(store: bootstrap.Store, name: str) -> Answer:
     """Return the state that a tag names."""
-    with refusals(store.layout.root) as refused:
+    with refusals(store.paths.root) as refused:
         return {"state": store.refs.tag(name).snapshot}
     return refused
 
 
-def state_answer(store: opening.Store, digest: str) -> Answer:
+def state_answer(store: bootstrap.Store, digest: str) -> Answer:
     """Return the counts of a state, and the digest of its rows."""
-    with refusals(store.layout.root) as refused:
+    with refusals(store.paths.root) as refused:
         state = store.manifests.load(digest)
         entries = store.manifests.entries(state)
         compact.check(store, entries)
         group = [entry for entry in entries if entry["kind"] == "events"]
         found: list[Any] = []
         if group:
-            with contextlib.closing(engine.connect(store.layout, store.settings)) as connection:
-                table = connection.sql(compact.rows_sql(store, group)).to_arrow_table()
+            with contextlib.closing(connection.connect(store.paths, store.settings)) as con:
+                table = con.sql(compact.rows_sql(store, group)).to_arrow_table()
             found = sorted(as_rows(table, EVENT), key=lambda row: row[12])
         runs = [np.stack(seal.open_run(store, run)).T for run in state.ids]
         keys = np.unique(np.concatenate(runs), axis=0) if runs else []

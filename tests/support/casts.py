@@ -220,7 +220,7 @@ def perform(
         raise AssertionError(
             f"{name} {seed}: {type(error).__name__}: {error}\n"
             f"replay: LAKELOG_SEED={seed} .venv/bin/python -m pytest"
-            f" tests/test_protocol_schedule.py -k '{name}'"
+            f" tests/store/test_protocol_schedule.py -k '{name}'"
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -12,7 +12,7 @@ from unittest import mock
 
 import lakelog
 from lakelog.errors import Damaged
-from lakelog.repair.repair import Repaired, repair
+from lakelog.repair.repair import RepairOutcome, repair
 from lakelog.repair.verify import Report, open_for_check, verify
 from lakelog.store import connection, thinning
 from lakelog.store.publish import Change, publish
@@ -153,13 +153,13 @@ def copied(path: str, to: Path) -> str:
     return str(to)
 
 
-def repaired(path: str, copy: str | None = None) -> Repaired:
+def repaired(path: str, copy: str | None = None) -> RepairOutcome:
     """Repair a lake whatever is damaged in it, as `lakelog repair` does."""
     store, first = open_for_check(path)
     bases: list[Any] = []
 
     def connect() -> Any:
-        bases.append(connection.connect(store.layout, store.settings))
+        bases.append(connection.connect(store.paths, store.settings))
         return bases[-1]
 
     try:

@@ -27,6 +27,7 @@ from lakelog.train import dataset, documents, leaks, scratch
 from lakelog.train import recipe as recipes
 from lakelog.train.report import quality
 from tests.support import trainsets
+from tests.support.tree import ROOT
 
 Case = Callable[[Path, random.Random], None]
 MEMORY_MAX = 1_000_000_000
@@ -40,7 +41,6 @@ print(json.dumps([done.returncode, done.stdout, done.stderr, peak]))
 """
 NOTES = "SELECT * FROM events WHERE type = 'note'"
 TURNS = "SELECT * FROM events WHERE type = 'turn'"
-ROOT = Path(__file__).resolve().parents[2]
 FENCE = {"group": "subject", "before": "2026-09-01T03:00:00Z"}
 
 

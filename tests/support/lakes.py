@@ -290,7 +290,7 @@ def tiny_segment(lake: lakelog.Lake, name: str) -> Entry:
     row |= {"time": 1_770_000_000_000_000, "ingested_at": 1_770_000_000_000_000, "type": name}
     table = pa.table({n: [row[n]] for n in names}).cast(segment.schema())
     commit = disk.random_hex()
-    return segment.write(lake.store.layout, table, kind="events", order="arrival", commit=commit)
+    return segment.write(lake.store.paths, table, kind="events", layout="arrival", commit=commit)
 
 
 @contextlib.contextmanager

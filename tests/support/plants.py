@@ -36,11 +36,11 @@ def rewrite(lake: lakelog.Lake, kind: str, alter: Callable[[pa.Table], pa.Table]
     steps = []
     for entry in entries(lake):
         if entry["kind"] == kind:
-            old = segment.read(lake.store.layout, entry["key"])
+            old = segment.read(lake.store.paths, entry["key"])
             new = alter(old)
             if new.equals(old):
                 continue
-            steps.append(manifest.removal(entry))
+            steps.append(manifest.tombstone(entry))
             if new.num_rows:
                 steps.append(written(lake, new, kind, entry))
     assert steps
@@ -49,9 +49,9 @@ def rewrite(lake: lakelog.Lake, kind: str, alter: Callable[[pa.Table], pa.Table]
 
 def written(lake: lakelog.Lake, table: pa.Table, kind: str, like: Entry) -> Entry:
     """Write a segment with the layout of another."""
-    order, commit = like["layout"], disk.random_hex()
-    made = segment.write(lake.store.layout, table, kind=kind, order=order, commit=commit)
-    return made | ({"seq": like["seq"]} if order == "sorted" else {})
+    layout, commit = like["layout"], disk.random_hex()
+    made = segment.write(lake.store.paths, table, kind=kind, layout=layout, commit=commit)
+    return made | ({"seq": like["seq"]} if layout == "sorted" else {})
 
 
 def places(lake: lakelog.Lake, table: str = "events") -> list[int]:
@@ -70,7 +70,7 @@ def double_rows(lake: lakelog.Lake, twice: list[int], kind: str = "events") -> N
     steps = []
     for entry in entries(lake):
         if entry["kind"] == kind:
-            table = segment.read(lake.store.layout, entry["key"])
+            table = segment.read(lake.store.paths, entry["key"])
             table = table.filter(pc.is_in(table["position"], pa.array(twice)))
             if table.num_rows:
                 steps.append(written(lake, table, kind, entry))

@@ -18,6 +18,9 @@ import lakelog
 from tests.support.scheduler import Actor
 from tests.support.world import World
 
+CASTS = ["sealing", "stopping", "collecting", "failing"]
+MOODS = ["least", "most", "any", "any", "any"]
+
 FOLDER = -1
 Skip = Callable[[str, str, str], bool]
 

@@ -91,7 +91,7 @@ class Move:
     """One ref: segments of events, and how far each writer is sealed."""
 
     segments: tuple[tuple[Event, ...], ...] = ()
-    marks: dict[int, int] = field(default_factory=dict)
+    watermarks: dict[int, int] = field(default_factory=dict)
 
     def events(self) -> list[Event]:
         """All events of the segments."""
@@ -228,7 +228,7 @@ def _seal(world: World, who: int) -> Steps:
         for name in world.files(who):
             files += [world.wals.live[name]] if name in world.wals.live else []
             yield
-        mark = base.marks.get(who, -1)
+        mark = base.watermarks.get(who, -1)
         taken, whole = frames_above(files, mark)
         yield
         if not whole:
@@ -247,20 +247,20 @@ def _publish(
     for _ in range(_RESTARTS):
         number, head = world.head()
         yield
-        if world.holds("file still there") and who not in head.marks and not world.files(who):
+        if world.holds("file still there") and who not in head.watermarks and not world.files(who):
             return True
-        if world.holds("same watermark") and head.marks.get(who, -1) != mark:
+        if world.holds("same watermark") and head.watermarks.get(who, -1) != mark:
             return False
         given = {key(e) for e in segment if e[1] is not None}
         if world.holds("ids again") and head is not base and given & head.keys():
             return False
-        marks = {**head.marks, who: max(mark + frames, head.marks.get(who, -1))}
-        _drop_entries(world, marks, who)
+        watermarks = {**head.watermarks, who: max(mark + frames, head.watermarks.get(who, -1))}
+        _drop_entries(world, watermarks, who)
         yield
         if number + 1 in world.refs.live:
             continue
         segments = (*head.segments, segment) if segment else head.segments
-        world.refs.add(number + 1, Move(segments, marks))
+        world.refs.add(number + 1, Move(segments, watermarks))
         yield
         if world.dice.random() < 0.1:
             return True  # the sealer dies before it syncs the directory
@@ -272,14 +272,14 @@ def _publish(
     return True
 
 
-def _drop_entries(world: World, marks: dict[int, int], who: int) -> None:
-    dead = [w for w in marks if not world.files(w)]
+def _drop_entries(world: World, watermarks: dict[int, int], who: int) -> None:
+    dead = [w for w in watermarks if not world.files(w)]
     if dead and world.holds("drop is durable"):
         world.wals.sync()
     if not world.holds("entry outlives files"):
         dead += [w for w in {who} - set(dead) if not any(f.owned for f in _files_of(world, w))]
     for gone in dead:
-        del marks[gone]
+        del watermarks[gone]
 
 
 def _files_of(world: World, who: int) -> list[WalFile]:
@@ -291,7 +291,7 @@ def trim(world: World) -> Steps:
     _, head = world.head()
     yield
     for name, file in list(world.wals.live.items()):
-        if not file.owned and file.last <= head.marks.get(file.writer, -1):
+        if not file.owned and file.last <= head.watermarks.get(file.writer, -1):
             if world.holds("trim is durable"):
                 world.refs.sync()
             yield
@@ -339,12 +339,12 @@ def _read(world: World) -> Any:
             _, head = world.head()
             yield
         if world.holds("look again") and any(
-            name[0] not in head.marks and name not in world.wals.live for name in read
+            name[0] not in head.watermarks and name not in world.wals.live for name in read
         ):
             continue
         writers = sorted({name[0] for name in read})
         tails = [
-            frames_above([f for f in read.values() if f.writer == w], head.marks.get(w, -1))
+            frames_above([f for f in read.values() if f.writer == w], head.watermarks.get(w, -1))
             for w in writers
         ]
         if not all(whole for _, whole in tails):
@@ -374,10 +374,10 @@ def rollback(world: World) -> Steps:
         yield
         if number + 1 in world.refs.live:
             continue
-        marks = head.marks if world.holds("carry watermarks") else target.marks
+        watermarks = head.watermarks if world.holds("carry watermarks") else target.watermarks
         world.rewound = True
         world.gone = head.keys() - target.keys()
-        world.refs.add(number + 1, Move(target.segments, dict(marks)))
+        world.refs.add(number + 1, Move(target.segments, dict(watermarks)))
         world.refs.sync()
         return
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from lakelog import train
 from lakelog.train import patterns
 from tests.support.trainsets import lake_of, recipe, rows
+from tests.support.tree import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = ROOT.parent / "shared" / "data"
 ALPHABETS = {
     "A": string.ascii_letters + string.digits,

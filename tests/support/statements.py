@@ -14,7 +14,8 @@ from typing import Any
 
 import zstandard
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.tree import ROOT
+
 HEADER, FRAME, END, SEAL = 0x184D2A5A, 0x184D2A5B, 0x184D2A5C, 0x184D2A5D
 FRAME_FIELDS = (
     "magic size tag sequence bytes raw events flags position ingested_at crc cursor".split()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import assert_type
 
 import lakelog
-from lakelog import Event, Lake, Receipt, Relation, Settings, Snapshot, View
+from lakelog import Event, Lake, PinnedLake, Receipt, Relation, Settings, Snapshot
 
 
 def store(home: pathlib.Path) -> Lake:
@@ -55,7 +55,7 @@ def look_back(lake: Lake) -> None:
     moment: Snapshot = lake.snapshot("typed")
     assert lake.tag("v1").name == "v1"
     state = lake.at("v1")
-    assert_type(state, View)
+    assert_type(state, PinnedLake)
     assert state.count() == state.stats().events == lake.count()
     assert state.snapshot().id == state.id
     assert_type(state.sql("FROM events"), Relation)

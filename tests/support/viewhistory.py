@@ -15,7 +15,7 @@ import lakelog
 from lakelog import views
 from lakelog.errors import LakelogError, NothingToUndo
 from lakelog.views import catalog
-from lakelog.views.engine import Engine, Limits
+from lakelog.views.engine import Limits, Projector
 from tests.support import viewmodel
 
 START = 1_767_225_600_000_000
@@ -156,7 +156,7 @@ class History:
         self.lake.close()
         self.lake = lakelog.open(str(self.path), create=False, branch=branch)
         session = self.lake._session
-        session._engine = Engine(self.lake.store, session.connect(), session, SMALL)
+        session._engine = Projector(self.lake.store, session.connect(), session, SMALL)
 
     def check(self, count: int = 3) -> None:
         """Compare some views of the present, or of an older state, with plain answers."""

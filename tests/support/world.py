@@ -27,7 +27,7 @@ from lakelog.query.session import Session
 from lakelog.settings import Settings
 from lakelog.store import connection, segment
 from lakelog.store.bootstrap import load
-from lakelog.store.paths import OBJECTS, Layout, parse_move
+from lakelog.store.paths import OBJECTS, Paths, parse_move
 from lakelog.store.trim import trim
 from tests.support.scheduler import HOUR, Actor, Scheduler
 
@@ -153,7 +153,7 @@ class World:
         state = self._eyes.manifests.load(snapshot)
         for entry in self._eyes.manifests.entries(state):
             if entry["key"] not in self._held:
-                table = segment.read(self._eyes.layout, entry["key"])
+                table = segment.read(self._eyes.paths, entry["key"])
                 self._held[entry["key"]] = table["subject"].to_pylist()
             found += self._held[entry["key"]]
         return found
@@ -279,7 +279,7 @@ def warm_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     if not _warm:
         _warm.append(duckdb.connect(":memory:", config={"threads": "1"}))
         _warm[0].execute("SET TimeZone = 'UTC'")
-    monkeypatch.setattr(connection, "connect", lambda layout, settings: _warm[0].cursor())
+    monkeypatch.setattr(connection, "connect", lambda paths, settings: _warm[0].cursor())
 
 
 def pooled_engine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,9 +288,9 @@ def pooled_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     connect, close, here = connection.connect, Session.close, os.getpid()
     idle: list[duckdb.DuckDBPyConnection] = []
 
-    def reuse(layout: Layout, settings: Settings) -> duckdb.DuckDBPyConnection:
+    def reuse(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnection:
         if not idle or os.getpid() != here:
-            return connect(layout, settings)
+            return connect(paths, settings)
         database = idle.pop()
         made = (
             "SELECT schema_name FROM duckdb_schemas() WHERE NOT internal AND schema_name <> 'main'"

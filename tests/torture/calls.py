@@ -21,8 +21,8 @@ from lakelog.errors import AlreadyExists, LakelogError, NothingToUndo
 from lakelog.store import disk, thinning
 from tests.support.feeds import feed, put
 from tests.support.seam import Killed
+from tests.support.verbs import FREE, VERBS, Verb, check, events, names, prepared
 from tests.support.world import warm_engine
-from tests.test_protocol_steps import FREE, VERBS, Verb, check, events, names, prepared
 from tests.torture.case import Case, Row
 
 CALLS = """write fdatasync fsync open close link unlink replace mkdir rmdir listdir stat""".split()

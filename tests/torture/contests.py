@@ -154,9 +154,9 @@ def feeds(case: Case) -> None:
 def collections(case: Case) -> None:
     """Let gc run beside writers, readers, compaction, and processes that stand still for days."""
     warm_engine(case.patch)
-    real, runs = gc.gc, list[gc.Collected]()
+    real, runs = gc.gc, list[gc.GcResult]()
 
-    def counting(*args: Any, **kwargs: Any) -> gc.Collected:
+    def counting(*args: Any, **kwargs: Any) -> gc.GcResult:
         runs.append(real(*args, **kwargs))
         return runs[-1]
 

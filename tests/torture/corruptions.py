@@ -13,10 +13,10 @@ from pathlib import Path
 
 from lakelog.errors import Damaged
 from tests.support import damage
+from tests.support.cuts import frames_of, pairs
 from tests.support.damage import Rows
+from tests.support.flips import is_allowed
 from tests.support.world import MEMORY, warm_engine
-from tests.test_damage_cuts import frames_of, pairs
-from tests.test_damage_flips import is_allowed
 from tests.torture.case import Case, Row
 
 EACH = 40

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from tests.support.tree import ROOT
 from tests.torture.logwriters import Spec
 from tests.torture.rotators import program
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 _RSYSLOG = """
 global(workDirectory="{place}")
 module(load="imtcp")

@@ -1,4 +1,4 @@
-"""Watched directories: every scenario of tests/test_watch.py, then scenarios that chance makes.
+"""Watched directories: every scenario of tests/collect/test_watch.py, then random ones.
 
 At any step the watcher may live on, be started anew, be down, or die in the middle of a publish.
 """
@@ -15,8 +15,8 @@ from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
 from lakelog.ingest.audit.audit import audit
 from tests.support import lakes
+from tests.support.watching import PLAYS, SCENARIOS, Place, Step, die_at, stored
 from tests.support.world import warm_engine
-from tests.test_watch import PLAYS, SCENARIOS, Place, Step, die_at, stored
 from tests.torture.case import Case, Row
 
 

@@ -31,14 +31,14 @@ from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 from lakelog.store import document, wal
 from tests.support import lakes
+from tests.support.dialect_seeds import SEEDS as DIALECTS
+from tests.support.document_texts import POOL
 from tests.support.feeds import PACKED, feed, keyed
+from tests.support.record_texts import AUDIT, CRI
+from tests.support.style_lines import STYLES
+from tests.support.table_heads import HEADS
+from tests.support.text_lines import SEEDS
 from tests.support.world import warm_engine
-from tests.test_dialects import SEEDS as DIALECTS
-from tests.test_documents import POOL
-from tests.test_record_formats import AUDIT, CRI
-from tests.test_styles import STYLES
-from tests.test_table_formats import HEADS
-from tests.test_text_formats import SEEDS
 from tests.torture.case import Case, Row
 
 SLOW = 0.1
@@ -179,7 +179,7 @@ def fuzzed(case: Case) -> None:
         ]
         lines[: dice.choice([0, 1, 1, 1])] = [header.rstrip(b"\n")]
     text = b"\n".join(lines) + dice.choice([b"\n", b"\n", b"", b"\r\n"])
-    form = registry.fitted(registry.FORMATS[name], dice.choice([text[:4096]] * 9 + [b""]))
+    form = registry.specialize(registry.FORMATS[name], dice.choice([text[:4096]] * 9 + [b""]))
     _no_line_is_slow(form, lines)
     if turn % AUDITED == 1 or name == "bulk":
         _audited(case, name, text)

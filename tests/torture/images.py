@@ -14,13 +14,22 @@ from collections.abc import Iterator
 
 import lakelog
 from lakelog.store import segment, thinning
-from tests import test_protocol_power as power
 from tests.support import seam
 from tests.support.casts import perform
-from tests.support.powercut import FOLDER, Disk, Journal, apply, recover, started, whole_tree
+from tests.support.powercut import (
+    CASTS,
+    FOLDER,
+    MOODS,
+    Disk,
+    Journal,
+    apply,
+    recover,
+    started,
+    whole_tree,
+)
 from tests.support.powercut import write_image as write
+from tests.support.verbs import FREE, VERBS, names, prepared
 from tests.support.world import World, warm_engine
-from tests.test_protocol_steps import FREE, VERBS, names, prepared
 from tests.torture import trace
 from tests.torture.case import Case, Row
 
@@ -202,14 +211,14 @@ def _sealed(lake: lakelog.Lake) -> list[str]:
     found: list[str] = []
     for entry in lake.store.manifests.entries(state):
         if entry["kind"] == "events":
-            found += segment.read(lake.store.layout, entry["key"])["subject"].to_pylist()
+            found += segment.read(lake.store.paths, entry["key"])["subject"].to_pylist()
     return sorted(n or "" for n in found)
 
 
 def scheduled_states(case: Case) -> None:
     """Cut a scheduled run of many processes at many places; count distinct images."""
     dice, journals = case.dice, list[Journal]()
-    cast = dice.choice(power.CASTS)
+    cast = dice.choice(CASTS)
 
     def watch(world: World) -> None:
         journals.append(Journal(world))
@@ -218,7 +227,7 @@ def scheduled_states(case: Case) -> None:
     [journal] = journals
     seen: set[bytes] = set()
     for _ in range(case.some(40)):
-        step, mood = dice.randint(0, len(journal.log)), dice.choice(power.MOODS)
+        step, mood = dice.randint(0, len(journal.log)), dice.choice(MOODS)
         root = str(case.place / "lake")
         promised = journal.image(step, dice, mood, root)
         digest = _digest(dict(whole_tree(root)), frozenset(promised.get("append", ())))

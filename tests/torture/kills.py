@@ -9,17 +9,16 @@ import time
 from pathlib import Path
 
 from lakelog import cli
-from tests import test_ingest_kill, test_kill
-from tests.support import lakes
+from tests.support import killed_crews, killed_ingests, lakes
 from tests.torture.case import Case, Row
 
-KINDS = list(test_ingest_kill.KILLS)
+KINDS = list(killed_ingests.KILLS)
 
 
 def crews(case: Case) -> None:
     """Kill members of a crew: three writers, a sealer, a compactor and gc."""
     kills = case.some(25)
-    case.tally.notes["acks"] += test_kill.survive(str(case.place / "lake"), case.start, kills)
+    case.tally.notes["acks"] += killed_crews.survive(str(case.place / "lake"), case.start, kills)
     case.verified(kills, kills)
 
 
@@ -27,7 +26,7 @@ def ingests(case: Case) -> None:
     """Kill the ingest of a growing file."""
     kind = KINDS[case.number % len(KINDS)]
     name = f"{kind} {case.start}"
-    kills, moves = test_ingest_kill.survive(case.place, kind, name, case.some(10))
+    kills, moves = killed_ingests.survive(case.place, kind, name, case.some(10))
     case.tally.notes["publishes"] += moves
     case.verified(kills, kills)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from lakelog.collect import watch
 from lakelog.ingest.audit.audit import audit
 from tests.support import lakes
+from tests.support.lookalike_files import Workers, play
 from tests.support.world import warm_engine
-from tests.test_watch_lookalikes import Workers, play
 from tests.torture.case import Case, Row
 
 

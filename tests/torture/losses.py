@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from lakelog.errors import UnknownRef
 from lakelog.store import bootstrap
-from lakelog.store.paths import Layout
+from lakelog.store.paths import Paths
 from lakelog.store.refs import Move
 
 REWINDS = {"rollback", "undo", "branch"}
@@ -152,7 +152,7 @@ class Judge:
             kept = [keys for digest, keys in held.items() if not harm.hits(digest)]
             gone = frozenset().union(*kept) - seen
             assert not gone, f"{where}: {sorted(gone)} were in sound segments"
-        folder = os.path.relpath(Layout(self.root).wal_dir(self.name), self.root)
+        folder = os.path.relpath(Paths(self.root).wal_dir(self.name), self.root)
         whole = (f for f in harm.wals.keys() - harm.files.keys() if os.path.dirname(f) == folder)
         files = {key for file in whole for key in harm.wals[file]}
         gone = (self.branch.tail.keys() & files) - seen
@@ -163,13 +163,13 @@ class Judge:
 
     def _is_harmed(self, number: int) -> bool:
         """Whether the file of a move was damaged."""
-        layout = Layout(self.root)
-        return os.path.relpath(layout.move(self.name, number), self.root) in self.harm.files
+        paths = Paths(self.root)
+        return os.path.relpath(paths.move(self.name, number), self.root) in self.harm.files
 
     def _opened(self, number: int) -> bool:
         """Whether a state was there as a whole, and the move that named it."""
-        needs, layout = self.branch.states[number].needs, Layout(self.root)
-        present = all(os.path.exists(layout.object("manifests", digest)) for digest in needs)
+        needs, paths = self.branch.states[number].needs, Paths(self.root)
+        present = all(os.path.exists(paths.object("manifests", digest)) for digest in needs)
         return present and not self._is_harmed(number) and not any(map(self.harm.hits, needs))
 
     def _says_move(self, number: int) -> bool:

@@ -19,7 +19,7 @@ import pytest
 from tests.support import seam
 from tests.support.casts import CASTS
 from tests.support.histories import WAYS
-from tests.test_protocol_planted import PLANTED
+from tests.support.protocol_bugs import PLANTED
 from tests.torture.calls import PLAYS
 from tests.torture.lives import ON_DISK
 from tests.torture.repairs import THEMES
@@ -104,7 +104,8 @@ def _verb(name: str) -> int:
     return list(WORK).index(name)
 
 
-REFS = f"{STORE}.mend_refs"
+REPAIR = "lakelog.repair"
+REFS = f"{REPAIR}.refs"
 WRITER, DISK = f"{STORE}.writer:Writer", f"{STORE}.disk"
 EDITS = [
     _edited(
@@ -204,21 +205,21 @@ EDITS = [
     _edited(
         "a segment's checksum skipped",
         "corrupt",
-        f"{STORE}.marks:hash_file",
+        f"{STORE}.verified_files:hash_file",
         "return sha.hexdigest()",
         "return path.rpartition('/')[2].partition('.')[0]",
     ),
     _edited(
         "a mark believed though the file changed",
         "corrupt",
-        f"{STORE}.marks:Marks.holds",
+        f"{STORE}.verified_files:VerifiedFiles.holds",
         "return self._load().get(digest) == _print(path)",
         "_print(path)\n    return digest in self._load()",
     ),
     _edited(
         "verify believes packed moves",
         "corrupt",
-        f"{STORE}.refs:read_packed",
+        f"{STORE}.move_pack:decode_packed",
         "hashlib.sha256(data[:-32]).digest() != data[-32:]",
         "False",
     ),
@@ -226,14 +227,14 @@ EDITS = [
         "a cursor outside its commit",
         "ingest",
         f"{INGEST}.batch:commit",
-        "(*entries, *steps), ids_add=ids)",
-        "tuple(entries), ids_add=ids)",
+        "(*gone, *entries, *steps), ids_add=ids)",
+        "(*gone, *entries), ids_add=ids)",
     ),
     _edited(
         "a cursor ahead of its rows",
         "watch",
         f"{INGEST}.batch:commit",
-        "(*entries, *steps), ids_add=ids)",
+        "(*gone, *entries, *steps), ids_add=ids)",
         "tuple(steps), ids_add=ids)",
     ),
     _edited(
@@ -276,7 +277,7 @@ EDITS = [
     _edited(
         "pruning's filter inverted",
         "sequence",
-        "lakelog.query.prune:Mentions.wants",
+        "lakelog.query.prune:TableRefs.wants",
         "return any(need.wants(entry, filters)",
         "return not any(need.wants(entry, filters)",
     ),
@@ -297,9 +298,9 @@ EDITS = [
     _edited(
         "gc takes what tags name",
         "sequence",
-        f"{STORE}.gc:_roots",
-        "{tag.snapshot for tag in store.refs.tags()}",
-        "set()",
+        f"{STORE}.gc:Marking.refresh",
+        "for tag in store.refs.tags()",
+        "for tag in ()",
     ),
     _edited(
         "a bad line dropped",
@@ -319,7 +320,7 @@ EDITS = [
     _edited(
         "look-alikes taken for one",
         "identity",
-        f"{INGEST}.identity:is_distinctive",
+        f"{INGEST}.content:is_distinctive",
         "return len(lines) >= _LINES",
         "return True",
     ),
@@ -335,7 +336,7 @@ EDITS = [
         "a copy of a growing log is read",
         "identity",
         f"{INGEST}.identity:Resolver._beside",
-        "is_packing or is_distinctive(head)",
+        "is_packing\n        or content.is_distinctive(head)",
         "False",
     ),
     _edited(
@@ -410,14 +411,14 @@ EDITS = [
     _edited(
         "times of moves may go back",
         "clock",
-        f"{STORE}.publish:try_move",
-        "now = max(began, head.move.time + 1)",
-        "now = began",
+        f"{STORE}.clock:following",
+        "max(now, last + 1)",
+        "now",
     ),
     _edited(
         "a piece's digest not checked",
         "views",
-        f"{VIEWS}.pieces:Pieces.load",
+        f"{VIEWS}.partials:Partials.load",
         "hashlib.sha256(body).hexdigest() != piece.digest",
         "False",
         FAULTS.index("damaged"),
@@ -426,7 +427,7 @@ EDITS = [
     _edited(
         "a piece of another view believed",
         "views",
-        f"{VIEWS}.pieces:Pieces._header",
+        f"{VIEWS}.partials:Partials._header",
         'said["state"] != state',
         "False",
         FAULTS.index("swapped"),
@@ -435,14 +436,14 @@ EDITS = [
     _edited(
         "a layer of another branch used",
         "views",
-        f"{VIEWS}.engine:Engine._best",
+        f"{VIEWS}.engine:Projector._best",
         "[h for h in held if h.leaves <= leaves]",
         "held",
     ),
     _edited(
         "a tail merged twice",
         "views",
-        f"{VIEWS}.engine:Engine._with_tail",
+        f"{VIEWS}.engine:Projector._with_tail",
         "over.layer, over.tail.num_rows",
         "over.layer, 0",
     ),
@@ -489,7 +490,7 @@ EDITS = [
         "repair: watermarks of the damaged move kept",
         "repair",
         f"{REFS}:restore_state",
-        "watermarks=marks,",
+        "watermarks=watermarks,",
         "watermarks=None,",
         *_themed("sealing"),
     ),
@@ -504,7 +505,7 @@ EDITS = [
     _edited(
         "repair: a lost segment not listed",
         "repair",
-        f"{STORE}.mend_data:drop_segments",
+        f"{REPAIR}.data:drop_segments",
         "outcome.lost.extend(_loss(branch, entry) for entry in gone)",
         "pass",
         *_themed("segments"),
@@ -520,7 +521,7 @@ EDITS = [
     _edited(
         "repair: a WAL cut back to its copy",
         "repair",
-        f"{STORE}.repair:_with_rest",
+        f"{REPAIR}.repair:_with_rest",
         "else data + rest",
         "else data",
         *_themed("copied"),
@@ -528,7 +529,7 @@ EDITS = [
     _edited(
         "repair: a gap passed over by one too many",
         "repair",
-        f"{STORE}.mend_data:_pass_over",
+        f"{REPAIR}.data:_pass_over",
         "sealed={writer: last}",
         "sealed={writer: last + 1}",
         *_themed("wal"),

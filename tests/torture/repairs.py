@@ -21,9 +21,9 @@ from typing import Any
 
 import lakelog
 from lakelog.errors import LakelogError, LakeNotFound, NothingToUndo, UnknownRef
-from lakelog.repair.repair import Repaired
+from lakelog.repair.repair import RepairOutcome
 from lakelog.store import bootstrap, disk, gc, row_removal, segment
-from lakelog.store.paths import Layout
+from lakelog.store.paths import Paths
 from lakelog.store.publish import USER_OPS, Change, publish
 from lakelog.store.refs import Move, Refs
 from lakelog.store.tail import Tail
@@ -111,7 +111,7 @@ class Life:
 
     def _keys(self, store: bootstrap.Store, digest: str) -> Keys:
         if digest not in self._read:
-            table = segment.read(store.layout, digest)
+            table = segment.read(store.paths, digest)
             columns = (table[name].to_pylist() for name in ("id", "subject", "type"))
             keys = [given or name or kind for given, name, kind in zip(*columns, strict=True)]
             assert len(set(keys)) == len(keys), f"doubled in segment {digest}"
@@ -248,12 +248,10 @@ class Life:
                 lake.rollback(f"@{self.dice.choice(kept)}")
 
     def _is_there(self, store: bootstrap.Store, state: State) -> bool:
-        paths = [store.layout.object("segments", key) for key in state.held]
+        paths = [store.paths.object("segments", key) for key in state.held]
         runs = store.manifests.load
         with contextlib.suppress(LakelogError):
-            paths += [
-                store.layout.object("ids", r["digest"]) for r in runs(state.move.snapshot).ids
-            ]
+            paths += [store.paths.object("ids", r["digest"]) for r in runs(state.move.snapshot).ids]
             return all(map(os.path.exists, paths))
         return False
 
@@ -316,7 +314,7 @@ class Life:
             return self._is_no_lake(harm)
         self.done.append(f"DAMAGED {harm.files}")
         for name in [n for n in self.branches if self._is_hidden(n, harm)]:
-            if not Refs(Layout(self.root)).numbers(name):
+            if not Refs(Paths(self.root)).numbers(name):
                 del self.branches[name]  # nothing tells that it was there
         if "main" not in self.branches:
             return False
@@ -345,12 +343,12 @@ class Life:
 
     def aimed(self, theme: str) -> list[str]:
         """Files that are damaged in any case."""
-        layout, states = Layout(self.root), self.branches["main"].states
+        paths, states = Paths(self.root), self.branches["main"].states
         newest, before = max(states), states.get(max(states) - 1)
         files = {}  # of each state its manifest, or the move that it travels in
         for number, state in sorted(states.items(), reverse=True):
-            path = layout.object("manifests", state.move.snapshot)
-            files[path if os.path.exists(path) else layout.move("main", number)] = None
+            path = paths.object("manifests", state.move.snapshot)
+            files[path if os.path.exists(path) else paths.move("main", number)] = None
         first, *others = files
         if theme == "states":
             return [first, *self.dice.sample(others[:6], min(len(others), 4))]
@@ -359,14 +357,14 @@ class Life:
         if theme == "segments":
             held = sorted(states[newest].held)
             return [
-                layout.object("segments", key) for key in self.dice.sample(held, min(len(held), 1))
+                paths.object("segments", key) for key in self.dice.sample(held, min(len(held), 1))
             ]
         if theme == "sealing" and before is not None:
             fresh = sorted(states[newest].held.keys() - before.held.keys())
-            segments = [layout.object("segments", key) for key in fresh[:1]]
-            return [self.dice.choice([first, layout.move("main", newest)]), *segments]
+            segments = [paths.object("segments", key) for key in fresh[:1]]
+            return [self.dice.choice([first, paths.move("main", newest)]), *segments]
         name = self.living.writer().name if theme in ("wal", "copied") else "-"
-        folder = layout.wal_dir("main")
+        folder = paths.wal_dir("main")
         return [f"{folder}/{file}" for file in sorted(os.listdir(folder)) if name in file][-1:]
 
     def harm(self, aimed: list[str]) -> Harm:
@@ -379,9 +377,9 @@ class Life:
         store = bootstrap.load(self.root)
         for branch in self.branches:
             newest = store.refs.head(branch).move
-            kinds.setdefault("newest", []).append(store.layout.move(branch, newest.number))
+            kinds.setdefault("newest", []).append(store.paths.move(branch, newest.number))
             for digest in sorted(self.branches[branch].newest.needs):
-                kinds.setdefault("head", []).append(store.layout.object("manifests", digest))
+                kinds.setdefault("head", []).append(store.paths.object("manifests", digest))
         harmed: dict[str, str] = {}
         unseen: set[str] = set()
         count = 0 if aimed else self.dice.choice([1, 1, 2, 2, 3, 4, 5])
@@ -414,7 +412,7 @@ class Life:
             held: dict[tuple[str, int], set[str]] = {}
             for key, frame in branch.frames.items():
                 held.setdefault(frame, set()).add(key)
-            for group in Tail(store.layout, store.refs, name).scan().values():
+            for group in Tail(store.paths, store.refs, name).scan().values():
                 for file in group:
                     ends = [*(f.offset for f in file.frames[1:]), file.end]
                     keys = [frozenset(held.get((file.writer, f.sequence), ())) for f in file.frames]
@@ -453,8 +451,8 @@ class Life:
     def _is_hidden(self, name: str, harm: Harm) -> bool:
         """Whether the newest move is gone, and the hint that would tell, or there never was one
         (FORMAT.md, F14.4)."""
-        layout = Layout(self.root)
-        paths = layout.move(name, max(self.branches[name].states)), layout.hint(name)
+        paths = Paths(self.root)
+        paths = paths.move(name, max(self.branches[name].states)), paths.hint(name)
         move, hint = (os.path.relpath(path, self.root) for path in paths)
         is_silent = hint in harm.files or not os.path.exists(paths[1])
         return harm.files.get(move) == "deleted" and is_silent
@@ -464,7 +462,7 @@ class Life:
         name = self.living.writer().name
         return any(name in file and way != "deleted" for file, way in harm.files.items())
 
-    def _repaired_again(self, done: Repaired, copy: str | None) -> list[str]:
+    def _repaired_again(self, done: RepairOutcome, copy: str | None) -> list[str]:
         """Where the living writer holds a damaged WAL, repair it once it is closed."""
         assert done.after is not None
         for problem in done.after.problems:

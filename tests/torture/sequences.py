@@ -1,4 +1,4 @@
-"""The lake against a list (tests/test_model.py): sequences of forty steps, seeded.
+"""The lake against a list (tests/store/test_lake_model.py): sequences of forty steps, seeded.
 
 Rows and refs are compared after every third step and, whole, at the end of each sequence.
 """
@@ -9,8 +9,8 @@ import hypothesis.core
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.support.lake_model import LakeMachine
 from tests.support.world import pooled_engine
-from tests.test_model import LakeMachine
 from tests.torture.case import Case, Row
 
 EACH, STEPS, SPARED = 10, 40, 3

@@ -20,7 +20,7 @@ from lakelog.store import thinning
 from tests.support import seam
 from tests.support.feeds import feed, put
 from tests.support.powercut import FOLDER, apply, started
-from tests.test_protocol_steps import VERBS, Verb, events
+from tests.support.verbs import VERBS, Verb, events
 
 CALLS = """openat creat write writev pwrite64 pwritev ftruncate fallocate fsync fdatasync mmap
     sync_file_range msync rename renameat renameat2 link linkat unlink unlinkat rmdir mkdir mkdirat

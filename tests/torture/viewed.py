@@ -27,9 +27,9 @@ from lakelog.errors import LakelogError
 from lakelog.store import thinning
 from lakelog.views import catalog
 from lakelog.views.definition import parse
-from lakelog.views.engine import Engine
+from lakelog.views.engine import Projector
 from lakelog.views.layers import SCHEMA, Shape
-from lakelog.views.partials import Pieces
+from lakelog.views.partials import Partials
 from tests.support import seam, viewmodel
 from tests.support.viewhistory import NOW, History, plain
 from tests.support.world import pooled_engine
@@ -62,7 +62,7 @@ _warm: list[duckdb.DuckDBPyConnection] = []
 _shapes: dict[str, Shape] = {}
 
 
-class Gone(Pieces):
+class Gone(Partials):
     """A cache that is not there and never comes."""
 
     def of(self, *_: Any) -> list[Any]:
@@ -196,8 +196,8 @@ class Life(History):
         _warm[0].execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
         session = self.lake._session
         kept = session.engine
-        session._engine = fresh = Engine(self.lake.store, _warm[0].cursor(), session)
-        fresh._pieces = Gone(self.lake.store.layout, 0)
+        session._engine = fresh = Projector(self.lake.store, _warm[0].cursor(), session)
+        fresh._pieces = Gone(self.lake.store.paths, 0)
         fresh._shapes = _shapes
         try:
             yield

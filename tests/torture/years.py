@@ -80,7 +80,7 @@ class World:
             return
         self._is_helping = True
         try:
-            with lakelog.open(store.layout.root, create=False, branch=branch) as lake:
+            with lakelog.open(store.paths.root, create=False, branch=branch) as lake:
                 work(lake)
         except LakelogError:
             pass  # the branch may be gone

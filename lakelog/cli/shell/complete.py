@@ -10,16 +10,24 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 
-from lakelog.cli.shell.statements import Asker
+from lakelog.cli.shell.statements import StatementRunner
 from lakelog.errors import LakelogError
+from lakelog.lazy import Lazy
 from lakelog.query import omega
 from lakelog.store import sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
+
+if TYPE_CHECKING:
+    import duckdb
+else:
+    duckdb = Lazy("duckdb")
+
 
 _TOKEN = re.compile(
     r"""--[^\n]*(?P<line>\n|$)|/\*.*?(?P<block>\*/|$)|'(?:[^']|'')*(?P<text>'|$)"""
@@ -40,7 +48,7 @@ Named = tuple[str, str]
 class Names:
     """The names there are in a lake and its engine."""
 
-    def __init__(self, store: Store, branch: str, asker: Asker) -> None:
+    def __init__(self, store: Store, branch: str, asker: StatementRunner) -> None:
         self._store, self._branch, self._asker = store, branch, asker
 
     def refs(self) -> list[Named]:
@@ -95,8 +103,6 @@ class Names:
         return sorted(found)[:_VALUES_MAX]
 
     def _ask(self, query: str) -> list[tuple[str, ...]]:
-        import duckdb
-
         with contextlib.suppress(duckdb.Error):
             rows: list[tuple[str, ...]] = self._asker.cursor().sql(query).fetchall()
             return rows

@@ -98,10 +98,10 @@ def history(path: str | None) -> History:
         os.close(file)
     except OSError:
         return InMemoryHistory()
-    return _Kept(path)
+    return _DurableHistory(path)
 
 
-class _Kept(FileHistory):
+class _DurableHistory(FileHistory):
     """A history that a full disk does not end the shell for."""
 
     def store_string(self, string: str) -> None:

@@ -24,7 +24,7 @@ from lakelog.cli.render.waiting import Waiting
 from lakelog.cli.shell.complete import Names, Words
 from lakelog.cli.shell.editor import Editor, history_path
 from lakelog.cli.shell.screen import complain, drawn, duration, show
-from lakelog.cli.shell.statements import Asker, Statement
+from lakelog.cli.shell.statements import Statement, StatementRunner
 from lakelog.closest import did_you_mean
 from lakelog.export.formats import BINARY, FORMATS, of_records
 from lakelog.export.formats import SYNONYMS as FORMAT_SYNONYMS
@@ -67,7 +67,7 @@ and variables that you create last until you leave."""
 
 def start(app: App, at: str | None, params: dict[str, Any], form: str) -> None:
     """Talk until the user leaves. `params` are values of $names in any statement."""
-    with app.open() as lake, Asker(lake.store, lake.branch_name) as asker:
+    with app.open() as lake, StatementRunner(lake.store, lake.branch_name) as asker:
         shell = Shell(app, lake, asker, params, form)
         if at:
             shell.look_at(at)
@@ -83,7 +83,12 @@ class Shell:
     """What was set with the shell's commands, and how text is answered."""
 
     def __init__(
-        self, app: App, lake: Lake, asker: Asker, params: dict[str, Any], form: str = "table"
+        self,
+        app: App,
+        lake: Lake,
+        asker: StatementRunner,
+        params: dict[str, Any],
+        form: str = "table",
     ) -> None:
         self._app, self._lake, self._asker, self._params = app, lake, asker, params
         self.names = Names(lake.store, lake.branch_name, asker)

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import QueryFailed
+from lakelog.lazy import Lazy
 from lakelog.query import prune
 from lakelog.store.bootstrap import Store
 from lakelog.views.tables import Tables
 
 if TYPE_CHECKING:
     import duckdb
+else:
+    duckdb = Lazy("duckdb")
 
 _TRANSACTION = re.compile(r"\s*(begin|start|commit|end|rollback|abort)\b", re.I)
 _PREPARES = re.compile(r"\s*prepare\b", re.I)
@@ -49,7 +52,7 @@ class Statement:
         return self.kind == "SELECT" or list(relation.columns) not in _NO_ROWS
 
 
-class Asker(Tables):
+class StatementRunner(Tables):
     """Runs statements one after another. A result must be read, or dropped, before the next."""
 
     def __init__(self, store: Store, branch: str) -> None:
@@ -71,8 +74,6 @@ class Asker(Tables):
 
     def statements(self, text: str) -> list[Statement]:
         """Take a text apart. Raises QueryFailed where it does not parse."""
-        import duckdb
-
         try:
             found = self.cursor().extract_statements(text)
         except duckdb.Error as error:
@@ -86,8 +87,6 @@ class Asker(Tables):
 
         A text that cannot be parsed is ready too, for no more words would mend it.
         """
-        import duckdb
-
         extract = self.cursor().extract_statements
         try:
             count = len(extract(text))
@@ -109,8 +108,6 @@ class Asker(Tables):
         scope: Any = None,
     ) -> Any:
         """Run one statement on the one connection; see Session.sql. Errors keep their caret."""
-        import duckdb
-
         cursor = cursor or self.cursor()
         try:
             if _TRANSACTION.match(query):
@@ -146,7 +143,7 @@ class Asker(Tables):
         self,
         cursor: duckdb.DuckDBPyConnection,
         query: str,
-        mentions: prune.Mentions,
+        mentions: prune.TableRefs,
         at: str | None,
     ) -> str | None:
         """Make the lake's tables on the one connection; nothing is left to do on the given one."""
@@ -155,7 +152,7 @@ class Asker(Tables):
         self._query, self._counted = query, super()._prepare(self.cursor(), query, mentions, at)
         return "SELECT 1"
 
-    def __enter__(self) -> Asker:
+    def __enter__(self) -> StatementRunner:
         return self
 
     def __exit__(self, *_: object) -> None:

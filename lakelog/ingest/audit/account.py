@@ -23,17 +23,20 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from lakelog.ingest.audit.file_audit import FileAudit
-from lakelog.ingest.audit.stored_rows import Places
+from lakelog.ingest.audit.stored_rows import StoredRows
 from lakelog.ingest.cursors import Cursor
 from lakelog.ingest.formats import bulk, jsonl, registry
 from lakelog.ingest.holes import visible
 from lakelog.ingest.records import BOM, is_left, joins, simple
 from lakelog.ingest.source import LINE_MAX, Chunk, Hole, Overlong, Piece, Source
-from lakelog.ingest.transform import Made, Transformer
+from lakelog.ingest.transform import ChunkResult, Transformer
+from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+else:
+    np = Lazy("numpy")
 
 _SNIFFED, _SAMPLE = 50, 1 << 18
 _HEADS = 8
@@ -46,7 +49,12 @@ class Account:
     """Compares one file with the places of its origin; `line` is that of a retention, in us."""
 
     def __init__(
-        self, file: FileAudit, number: int, places: Places, cursor: Cursor | None, line: int | None
+        self,
+        file: FileAudit,
+        number: int,
+        places: StoredRows,
+        cursor: Cursor | None,
+        line: int | None,
     ) -> None:
         self.file, self._number, self._places, self._line = file, number, places, line
         self._started = time.time_ns() // 1000
@@ -57,8 +65,6 @@ class Account:
 
     def without_file(self) -> None:
         """Check what can be told without the file: each place once, no more than lines."""
-        import numpy as np
-
         file, cursor = self.file, self._cursor
         file.lines = cursor.lines
         there = self._places.within(cursor.origin, 0, cursor.bytes)
@@ -92,7 +98,7 @@ class Account:
         that is shorter than what was read of its original, rows up to `beyond` are no fault."""
         head = visible(head[: self._cursor.bytes])
         self._connect, self._head, self._forced = connect, head, form is not None
-        self._form = form and registry.fitted(form, head)
+        self._form = form and registry.specialize(form, head)
         self._transformers: dict[Any, Transformer] = {}
         self._held, self._parts = b"", list[int]()
         file, covered = self.file, 0
@@ -150,8 +156,6 @@ class Account:
     def _end_long(self) -> None:
         """Compare the parts of an overlong line. What was written behind one that had been taken
         in without its end has places of its own."""
-        import numpy as np
-
         if not self._parts:
             return
         bases, self._parts = _ints(self._parts), []
@@ -175,7 +179,7 @@ class Account:
         """Compare what is of one format, which is told by its lines where no cursor says it."""
         if form is not None and (self._form is None or form.NAME != self._form.NAME):
             self._end_held()
-            self._form = registry.fitted(form, self._head[: self._cursor.bytes])
+            self._form = registry.specialize(form, self._head[: self._cursor.bytes])
         if self._form is None:
             self._form = self._choose(chunk)
         self.file.format = registry.label(self._form)
@@ -194,7 +198,7 @@ class Account:
         """The format that ingest chose: by the first lines, unless rows show that it was forced."""
         taken = self._head[: self._cursor.bytes]
         data = visible(chunk.data)
-        form = registry.fitted(registry.told(taken, data, self.file.source), taken or data)
+        form = registry.specialize(registry.detect(taken, data, self.file.source), taken or data)
         if form.NAME != bulk.NAME:
             return form
         actions, at = [], 0
@@ -208,8 +212,6 @@ class Account:
 
     def _lines(self, chunk: Chunk) -> None:
         """Compare a chunk whose lines stand each for itself."""
-        import numpy as np
-
         starts = chunk.lines[1]
         expected = starts[:-1][_full(chunk)] + chunk.base
         high = chunk.base + len(chunk.data)
@@ -233,18 +235,16 @@ class Account:
             made = self._transformer(self._form, self.file.label).run(chunk, final=final)
         self._hold(chunk, made, final=final, cut=cut)
 
-    def _resumed(self, chunk: Chunk, made: Made) -> list[tuple[Chunk, Made]]:
+    def _resumed(self, chunk: Chunk, made: ChunkResult) -> list[tuple[Chunk, ChunkResult]]:
         """What runs of ingest took of a chunk before others began that took what was written
         behind a record later; each must be such as is taken where a file ends."""
-        import numpy as np
-
         end = chunk.base + len(chunk.data)
         expected = np.append(_sorted(*_places(made)), chunk.base + made.taken)  # what is held, too
         there = np.unique(self._places.within(self._cursor.origin, chunk.base, end))
         later = self._later(expected, np.setdiff1d(there, expected))
         later = later[later > chunk.base]
         came = self._places.arrivals(self._cursor.origin, there.tolist() if len(later) else [])
-        found, begin = list[tuple[Chunk, Made]](), chunk.base
+        found, begin = list[tuple[Chunk, ChunkResult]](), chunk.base
         for stray in later.tolist():
             # The run may have begun before: lines of two streams stand one between the other.
             n = int(np.searchsorted(there, stray))
@@ -261,10 +261,10 @@ class Account:
                 begin = at
         return found
 
-    def _hold(self, chunk: Chunk, made: Made, *, final: bool = True, cut: bool = False) -> None:
+    def _hold(
+        self, chunk: Chunk, made: ChunkResult, *, final: bool = True, cut: bool = False
+    ) -> None:
         """Hold what a chunk gives against the lake, and keep what may go on."""
-        import numpy as np
-
         self._held = chunk.data[made.taken :]
         places, bad = _places(made)
         if cut and self._held:
@@ -285,8 +285,6 @@ class Account:
     def _later(self, heads: np.ndarray, strays: np.ndarray) -> np.ndarray:
         """Which places are of what was written behind the record or line they are in, after that
         had been taken in. A record may give several of the `heads`."""
-        import numpy as np
-
         if not len(heads) or not len(strays):
             return _ints([])
         last = np.maximum(np.searchsorted(heads, strays, "right"), 1)
@@ -309,8 +307,6 @@ class Account:
         seams: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> np.ndarray:
         """Hold the lines that begin from `low` to `high` against the lake; return those absent."""
-        import numpy as np
-
         lines = _ints(expected)
         there = self._places.within(self._cursor.origin, low, high)
         places, counts = np.unique(there, return_counts=True)
@@ -327,8 +323,6 @@ class Account:
 
     def _seams(self, chunk: Chunk, strays: np.ndarray) -> np.ndarray:
         """Which places within lines are where a last line ended once, and more came later."""
-        import numpy as np
-
         starts, begin = chunk.lines[1], -1
         pairs: list[tuple[int, int, bool]] = []
         for at in (strays - chunk.base).tolist():
@@ -349,8 +343,6 @@ class Account:
 
     def _judge(self, lines: list[bytes], places: np.ndarray, form: Any, label: str | None) -> None:
         """Decide what became of lines without a row, by the exact rule of a format."""
-        import numpy as np
-
         made = self._transformer(form, label).run(Chunk(b"".join(lines), 0))
         ends = np.cumsum([0, *map(len, lines)])
         if made.table:
@@ -364,8 +356,6 @@ class Account:
 
     def _decide(self, table: pa.Table, places: np.ndarray) -> None:
         """Take lines whose id is known out; give the others up."""
-        import numpy as np
-
         left = np.ones(len(places), dtype=bool)
         keyed = np.flatnonzero(np.asarray(table["key"].is_valid()))
         if len(keyed):
@@ -383,8 +373,6 @@ class Account:
         self, places: np.ndarray, times: np.ndarray | None = None, table: pa.Table | None = None
     ) -> None:
         """Call lines missing, unless a retention, or a dedupe, may have taken them."""
-        import numpy as np
-
         let_go = np.zeros(len(places), dtype=bool)
         timeless = let_go
         if times is not None:
@@ -422,8 +410,6 @@ class Account:
 
 def _full(chunk: Chunk) -> np.ndarray:
     """Tell the lines of a chunk that are not blank."""
-    import numpy as np
-
     starts = chunk.lines[1]
     heads = np.frombuffer(chunk.text, np.uint8)[starts[:-1]]
     full = np.ones(len(heads), dtype=bool)
@@ -442,27 +428,19 @@ def _line_at(data: bytes, start: int) -> bytes:
     return data[start : end or len(data)]
 
 
-def _places(made: Made) -> tuple[np.ndarray, np.ndarray]:
+def _places(made: ChunkResult) -> tuple[np.ndarray, np.ndarray]:
     """Where events and bad lines of a chunk are."""
-    import numpy as np
-
     events = np.asarray(made.table["position"]) if made.table else _ints([])
     return events, _ints([b.position for b in made.bad])
 
 
 def _sorted(places: np.ndarray, bad: np.ndarray) -> np.ndarray:
-    import numpy as np
-
     return np.sort(np.concatenate([places, bad]))
 
 
 def _ints(values: Any) -> np.ndarray:
-    import numpy as np
-
     return np.asarray(values, dtype=np.int64)
 
 
 def _unique(values: np.ndarray) -> np.ndarray:
-    import numpy as np
-
     return np.unique(values)

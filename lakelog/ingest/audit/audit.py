@@ -28,7 +28,7 @@ from typing import Any
 from lakelog.ingest import cursors, definitions
 from lakelog.ingest.audit.account import Account
 from lakelog.ingest.audit.file_audit import FileAudit
-from lakelog.ingest.audit.stored_rows import Places
+from lakelog.ingest.audit.stored_rows import StoredRows
 from lakelog.ingest.content import is_distinctive
 from lakelog.ingest.cursors import WINDOW, Cursor, CursorIndex, printable
 from lakelog.ingest.formats import registry
@@ -114,7 +114,7 @@ class _Work:
         self._labels = [label] if label is not None else _labels(store.manifests.entries(state))
         self._connect, self._form, self._given = connect, form, label is not None
         self._line = state.retention["before"] if state.retention else None
-        self.places = Places(store, state, connect)
+        self.places = StoredRows(store, state, connect)
         self._accounts: list[Account] = []
         self._seen: set[str] = set()
         self._claimed: dict[str, str] = {}

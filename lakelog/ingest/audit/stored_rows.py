@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from lakelog.lazy import Lazy
 from lakelog.query.keys import Key, key_of
 from lakelog.store import compact, identity_run, rows, sql
 from lakelog.store.bootstrap import Store
@@ -21,12 +22,15 @@ from lakelog.store.seal import open_run
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
+    np = Lazy("numpy")
 
 _TYPES = {"position": "BIGINT", "ingested_at": "TIMESTAMPTZ"}
 _ANSWERS = 100_000
 
 
-class Places:
+class StoredRows:
     """Rows of one state by origin and position, of the `origins` loaded. Close it when done."""
 
     def __init__(self, store: Store, state: Manifest, connect: Callable[[], Any]) -> None:
@@ -48,8 +52,6 @@ class Places:
 
     def load(self, origins: set[str]) -> None:
         """Gather the places of these origins. Raises DamagedSegment."""
-        import pyarrow as pa
-
         self.origins = {origin: number for number, origin in enumerate(sorted(origins))}
         wanted = pa.table(
             {
@@ -99,9 +101,6 @@ class Places:
 
     def ask(self, file: int, positions: np.ndarray, keys: pa.ChunkedArray) -> np.ndarray:
         """Tell which keys are in the id runs, and remember those to be looked up in rows."""
-        import numpy as np
-        import pyarrow as pa
-
         high, low = rows.key_arrays(keys)
         held = np.zeros(len(high), dtype=bool)
         for run in self._ids:
@@ -123,8 +122,6 @@ class Places:
     def compare(self, file: int, positions: np.ndarray, table: pa.Table, sure: bool) -> None:
         """Remember lines that a dedupe may have taken; those not `sure` only if their id is
         found in no row."""
-        import pyarrow as pa
-
         number = pa.array(positions)
         self._cursor.register("comparing", table.append_column("place", number))
         for rule, key in enumerate(self.deduped):
@@ -194,7 +191,7 @@ class Places:
                 f"NULL::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in columns.split(", ")
             )
             return f"SELECT {nulls}, {bad} AS bad WHERE false"
-        paths = (self._store.layout.object("segments", e["key"]) for e in entries)
+        paths = (self._store.paths.object("segments", e["key"]) for e in entries)
         return f"SELECT {columns}, {bad} AS bad FROM {sql.parquet(paths)}"
 
 

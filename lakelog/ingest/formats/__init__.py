@@ -12,9 +12,9 @@ last is open. `complete(text)` says that a record has its end although nothing f
 it is not held back. `WHOLE` gives SQL whole records. `MANY` records give a list of events, all of
 them or none, at `places(record)` if it is there; their QUERY counts them in a column `nth`.
 `UNTRIMMED` gives the exact rule lines as they are. In `BINARY` records runs of NULs are data.
-`fitted(head)` is the format as a file's first bytes say it is meant. `cheaper(lines)` are queries
-to try before `QUERY`. `SUREST` is what `sniff` returns at most, 1.0 if it is not there; `BY_LINE`
-says that it returns the mean of what it would of each line that is not blank.
+`specialize(head)` is the format as a file's first bytes say it is meant. `cheaper(lines)` are
+queries to try before `QUERY`. `SUREST` is what `sniff` returns at most, 1.0 if it is not there;
+`BY_LINE` says that it returns the mean of what it would of each line that is not blank.
 """
 
 COLUMNS = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")

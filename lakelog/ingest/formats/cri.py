@@ -14,9 +14,15 @@ from typing import TYPE_CHECKING, Any
 from lakelog.ingest.formats import pattern
 from lakelog.ingest.formats.pattern import MESSAGE, Pattern
 from lakelog.ingest.formats.pieces import open_after
+from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pc = Lazy("pyarrow.compute")
 
 NAME = "cri"
 BY_LINE = True
@@ -86,9 +92,6 @@ def _placed(line: bytes) -> list[tuple[int, dict[str, Any]]]:
 
 def heads(array: pa.Array, starts: Any) -> tuple[Any, bool]:
     """Say of each line whether it begins a record, and whether the last one is open."""
-    import numpy as np
-    import pyarrow.compute as pc
-
     count = len(array)
     cut = np.asarray(pc.match_substring_regex(array, "^[^ ]+ std(?:out|err) P"))
     if not cut.any():

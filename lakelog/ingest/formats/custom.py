@@ -47,12 +47,12 @@ _BLANKS = " || ".join(f"chr({ord(c)})" for c in _END)
 
 
 @functools.lru_cache(maxsize=256)
-def form(text: str) -> Custom:
+def form(text: str) -> CustomFormat:
     """Return the format of a definition that is written out. Raises InvalidSetting."""
-    return Custom(read(text))
+    return CustomFormat(read(text))
 
 
-class Custom:
+class CustomFormat:
     """The format that a definition with a pattern describes. Raises InvalidSetting."""
 
     PROSE = True

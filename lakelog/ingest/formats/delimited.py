@@ -26,9 +26,15 @@ from lakelog.ingest.columnar import EXPORTED, OWN_COLUMNS
 from lakelog.ingest.formats import columns
 from lakelog.ingest.formats.columns import DATA, NOWHERE, Column, Table
 from lakelog.ingest.formats.sqltext import COLUMN, DEFAULT_TYPE, TIMES
+from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pc = Lazy("pyarrow.compute")
 
 NAME = "csv"
 _MARKS = (",", "\t", ";", "|")
@@ -87,9 +93,9 @@ def is_header(line: str) -> bool:
     return words and len(named) > 1 and len(set(named)) == len(named) > len(names) - 2
 
 
-def fitted(head: bytes) -> Delimited:
+def specialize(head: bytes) -> DelimitedFormat:
     """Return the format of a file that begins so."""
-    return Delimited(head)
+    return DelimitedFormat(head)
 
 
 def parse(line: bytes) -> dict[str, Any]:
@@ -100,7 +106,7 @@ def parse(line: bytes) -> dict[str, Any]:
 QUERY = ""  # made of the header
 
 
-class Delimited:
+class DelimitedFormat:
     """The format fitted to a file by its first line."""
 
     NAME, BEGINS = NAME, "^"
@@ -144,9 +150,6 @@ class Delimited:
 
     def heads(self, array: pa.Array, starts: Any) -> tuple[Any, bool]:
         """Say of each line whether it begins a record, and whether the last one is open."""
-        import numpy as np
-        import pyarrow.compute as pc
-
         first = np.ones(len(array), dtype=bool)
         opening = np.flatnonzero(pc.invert(pc.match_substring_regex(array, self._whole)))
         if not len(opening):

@@ -13,10 +13,15 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import parse_line
 from lakelog.ingest.formats.dialect import Dialect
 from lakelog.ingest.formats.pieces import open_after
+from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pc = Lazy("pyarrow.compute")
 
 _LINE = r'^\s*\{"log":"(?:[^"\\]|\\.)*"'
 _ENDED = r'^\s*\{"log":"(?:[^"\\]|\\.)*\\n"'
@@ -45,9 +50,6 @@ def sniff(lines: list[bytes]) -> float:
 
 def firsts(lines: pa.Array) -> np.ndarray:
     """Tell which lines begin a record: those before which no piece of a line is left open."""
-    import numpy as np
-    import pyarrow.compute as pc
-
     open_ = np.array(pc.match_substring_regex(lines, _LINE))
     open_ &= ~np.array(pc.match_substring_regex(lines, _ENDED))
     if not open_.any():

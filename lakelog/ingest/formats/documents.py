@@ -24,10 +24,15 @@ from lakelog.exact import parse_value
 from lakelog.ingest.formats import cloudevents, dialects, jsonl, lakelog_json, sqltext
 from lakelog.ingest.formats.dialect import Dialect, glimpse
 from lakelog.ingest.formats.sqltext import VALID
+from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pc = Lazy("pyarrow.compute")
 
 LISTS = ("Records", "records", "logEvents")
 """Members whose elements are events: of CloudTrail and S3, of Azure, of CloudWatch."""
@@ -61,7 +66,7 @@ class Documents:
     `indent` is the white space before each element that is a record of its own.
     """
 
-    inner: Dialect | lakelog_json.Exported | None = None
+    inner: Dialect | lakelog_json.LakelogJson | None = None
     indent: str | None = None
     NAME: str = "json"
     BEGINS: str = r"^[{\[]"
@@ -83,7 +88,7 @@ class Documents:
             return 1.02
         return 1.02 if _PRETTY.match(text) else 0.0
 
-    def fitted(self, head: bytes) -> Documents:
+    def specialize(self, head: bytes) -> Documents:
         """Return the form for a file by its first element."""
         head = head[:_HEAD]
         first = _FIRST.match(head)
@@ -95,9 +100,6 @@ class Documents:
 
     def firsts(self, lines: pa.Array) -> np.ndarray:
         """Tell which lines begin a record; an opening bracket goes with the first element."""
-        import numpy as np
-        import pyarrow.compute as pc
-
         found = np.array(pc.match_substring_regex(lines, self.BEGINS))
         if self.indent is not None:
             opened = np.array(pc.match_substring_regex(lines, _OPENED))

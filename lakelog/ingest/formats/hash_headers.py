@@ -13,14 +13,20 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent
 from lakelog.ingest.formats import pattern, sqltext
 from lakelog.ingest.formats.columns import Table
+from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np = Lazy("numpy")
+    pc = Lazy("pyarrow.compute")
 
 Tell = Callable[[list[str]], Table | None]
 
 
-class Headed:
+class HashHeaderFormat:
     """A format fitted to a file by the header at its beginning; `tell` reads one."""
 
     BEGINS = "^"
@@ -44,9 +50,6 @@ class Headed:
     def heads(self, array: pa.Array, starts: Any) -> tuple[Any, bool]:
         """Say of each line whether it begins a record, and whether the last one may go on: all
         begin one but those behind a header that says something else."""
-        import numpy as np
-        import pyarrow.compute as pc
-
         first, end = np.ones(len(array), dtype=bool), 0
         hashes = np.flatnonzero(pc.starts_with(array, "#"))
         for start, stop in _groups(hashes.tolist()):

@@ -36,7 +36,7 @@ def _as_json(lines: str) -> str:
 
 
 @dataclass(frozen=True)
-class Export:
+class JournalExport:
     """The format; BEGINS is how the entries of a file begin."""
 
     NAME: str = "journald-export"
@@ -50,7 +50,7 @@ class Export:
         text = b"\n".join(lines)
         return 1.0 if _FIRST.match(text) and _TIMED.search(text) else 0.0
 
-    def fitted(self, head: bytes) -> Export:
+    def specialize(self, head: bytes) -> JournalExport:
         """Return the form for a file by the field with which it begins."""
         first = _FIRST.match(head)
         return replace(self, BEGINS=f"^{first[1].decode()}=") if first else self
@@ -61,19 +61,19 @@ class Export:
         for name, value in _fields(text):
             if name not in found:
                 found[name] = value
-            elif isinstance(found[name], _Several):
+            elif isinstance(found[name], _Values):
                 found[name].append(value)
             else:
-                found[name] = _Several([found[name], value])
+                found[name] = _Values([found[name], value])
         if "__REALTIME_TIMESTAMP" not in found:
             raise InvalidEvent("not a journal entry: it has no __REALTIME_TIMESTAMP")
         return JOURNALD.event({k: holdable(v) for k, v in found.items()})
 
 
-FORM = Export()
+FORM = JournalExport()
 
 
-class _Several(list):  # type: ignore[type-arg]
+class _Values(list):  # type: ignore[type-arg]
     """The values of a field that is there several times."""
 
 

@@ -22,7 +22,7 @@ _OWN = (
 )
 
 
-class Exported:
+class LakelogJson:
     """The format of exported events, and the dialect of such elements of documents."""
 
     NAME = "lakelog"
@@ -63,7 +63,7 @@ class Exported:
         return jsonl.query(cut)
 
 
-FORM = Exported()
+FORM = LakelogJson()
 
 
 class Rows:

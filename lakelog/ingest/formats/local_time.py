@@ -52,7 +52,7 @@ def _has_word(form: Any, line: bytes, word: str) -> bool:
     return any(isinstance(data, dict) and data.get("tz") == word for data in datas)
 
 
-class Zoned:
+class LocalTimeFormat:
     """A format whose times without a zone are of `zone`; all else is that of `form`."""
 
     def __init__(self, form: Any, zone: str, name: str = "") -> None:
@@ -70,14 +70,16 @@ class Zoned:
             self._set_zone(event)
         return events
 
-    def fitted(self, head: bytes) -> Zoned:
+    def specialize(self, head: bytes) -> LocalTimeFormat:
         """Return the format as a file's first bytes say it is meant, in the same zone."""
-        return self.over(lambda form: form.fitted(head) if hasattr(form, "fitted") else form)
+        return self.over(
+            lambda form: form.specialize(head) if hasattr(form, "specialize") else form
+        )
 
-    def over(self, change: Callable[[Any], Any]) -> Zoned:
+    def over(self, change: Callable[[Any], Any]) -> LocalTimeFormat:
         """Return the format that a change makes of the one below, in the same zone."""
         form = change(self._form)
-        zoned = Zoned.__new__(Zoned)
+        zoned = LocalTimeFormat.__new__(LocalTimeFormat)
         zoned.__dict__.update(self.__dict__, _form=form)
         return zoned
 

@@ -102,7 +102,7 @@ _EPOCHS = ("sec", "msec", "usec")
 
 
 @dataclass
-class _Made:
+class _Expansion:
     """What the tokens of a format have given so far."""
 
     text: str
@@ -143,7 +143,7 @@ def read(text: str) -> Pattern:
     """
     text = text.replace('\\"', '"').replace("\\t", "\t")
     tokens = [t for t in _TOKEN.finditer(text) if t[0] != "%%"]
-    made, at = _Made(text), 0
+    made, at = _Expansion(text), 0
     if not tokens:
         raise InvalidSetting(f"no directive in the log format {text!r}: such as %h or $remote_addr")
     for number, token in enumerate(tokens):
@@ -170,7 +170,7 @@ def read(text: str) -> Pattern:
     )
 
 
-def _literal(made: _Made, text: str) -> None:
+def _literal(made: _Expansion, text: str) -> None:
     bad = re.search(r"%(?!%).?.?", text)
     if bad:
         raise InvalidSetting(
@@ -179,7 +179,7 @@ def _literal(made: _Made, text: str) -> None:
     made.regex += re.escape(text.replace("%%", "%")).replace("\\ ", " ")
 
 
-def _name(made: _Made, token: re.Match[str]) -> str:
+def _name(made: _Expansion, token: re.Match[str]) -> str:
     """The name of what a directive or a variable stands for."""
     variable = token["name"] or token[3]
     if variable:
@@ -197,7 +197,7 @@ def _name(made: _Made, token: re.Match[str]) -> str:
     raise InvalidSetting(f"unknown directive {token[0]!r} in the log format {made.text!r}")
 
 
-def _group(made: _Made, name: str, after: str, last: bool) -> None:
+def _group(made: _Expansion, name: str, after: str, last: bool) -> None:
     """Add the group of a token; `after` is the text up to the next one."""
     within = made.regex.count('"') % 2 == 1
     if name in _TIMES and made.time == "-":

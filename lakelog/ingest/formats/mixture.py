@@ -69,7 +69,7 @@ _VALUE = r"\s*(?:[{\[\"]|-?[\d.eE+-]+\s*$|true|false|null|nan|NaN|-?[Ii]nf)"
 _BY_STYLE = r"^\s*\{"
 
 
-class Mixed:
+class MixtureFormat:
     """A format whose other lines are read by the style they have; all else is that of `form`.
 
     `STYLES` are tried on what the format leaves, but for lines that begin as `LEFT_OUT`, which the
@@ -152,16 +152,16 @@ def tolerant(form: Any, *, forced: bool = False) -> Any:
 
     Where somebody has said that a file holds JSON or OOS lines, by a `forced` format, it does.
     """
-    if isinstance(form, local_time.Zoned):
+    if isinstance(form, local_time.LocalTimeFormat):
         return form.over(lambda inner: tolerant(inner, forced=forced))
     takes = form in _ALWAYS or (not forced and (form is oos or _is_json(form)))
     return _mixed(form) if takes else form
 
 
 @functools.cache
-def _mixed(form: Any) -> Mixed:
+def _mixed(form: Any) -> MixtureFormat:
     """One for each format, so that files of one format are seen to be that."""
-    return Mixed(form)
+    return MixtureFormat(form)
 
 
 def uncarry(events: list[dict[str, Any]]) -> bool:

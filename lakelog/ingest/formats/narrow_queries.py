@@ -45,7 +45,7 @@ def queries(lines: list[bytes]) -> list[str]:
     plain = len(extras) <= _EXTRAS_MAX and all(map(_PLAIN_KEY.fullmatch, extras))
     if not (typed and once and plain and "time" in named) or (extras and "data" in named):
         return []
-    look = Look(named, extras)
+    look = LineShape(named, extras)
     always = {k for k in keys if all(k in event for _, event in good)}
     first, event = good[0]
     moment = event.get(named["time"])
@@ -61,7 +61,7 @@ def queries(lines: list[bytes]) -> list[str]:
     return [quick, look.query(look.parsed(sqltext.VALID), text, _careful(look))]
 
 
-class Look:
+class LineShape:
     """How lines spell their columns: `named` is {column: key}.
 
     Their payload is under `data`, or made of the keys in `extras`.
@@ -177,7 +177,7 @@ def _holds(value: str, part: str) -> str:
     return f"contains({value}, '{part}')"
 
 
-def _careful(look: Look) -> str:
+def _careful(look: LineShape) -> str:
     """SQL that says whether a line that is spaced or escaped otherwise was read without loss."""
     present = " + ".join(f'(j."{k}" IS NOT NULL)::INT' for k in look.kinds)
     odd = rf"regexp_matches(line, '{_TAIL}')"

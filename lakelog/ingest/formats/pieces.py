@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from lakelog.lazy import Lazy
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = Lazy("numpy")
 
 
 def open_after(pieces: Any, streams: tuple[Any, ...]) -> Any:
@@ -10,8 +17,6 @@ def open_after(pieces: Any, streams: tuple[Any, ...]) -> Any:
 
     Masks over the same lines; `streams` has one mask for each stream.
     """
-    import numpy as np
-
     found = np.zeros(len(pieces), dtype=bool)
     for stream in streams:
         last = np.maximum.accumulate(np.where(stream, np.arange(len(pieces)), -1))

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from lakelog.errors import InvalidSetting
 from lakelog.ingest.formats.grok import shortened
+from lakelog.lazy import Lazy
 from lakelog.store.sql import literal
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    duckdb = Lazy("duckdb")
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
 
 
 def check(regex: str, what: str, text: str) -> None:
     """Compile a regex where it will be used. Raises InvalidSetting with RE2's reason."""
-    import duckdb
-    import pyarrow as pa
-
     reason = ""
     try:
         matches(regex, "")
@@ -28,17 +37,12 @@ def check(regex: str, what: str, text: str) -> None:
 
 def groups(regex: str, text: str) -> dict[str, str] | None:
     """What the groups of a regex hold, None if it does not fit."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     found: dict[str, str] | None = pc.extract_regex(pa.array([text]), regex)[0].as_py()
     return found
 
 
 def first(regex: str, text: str) -> str:
     """The text that a regex fits. Raises InvalidSetting where it is no regex."""
-    import pyarrow as pa
-
     try:
         return (groups(regex, text) or {"g0": ""})["g0"]
     except pa.ArrowInvalid as error:
@@ -47,7 +51,4 @@ def first(regex: str, text: str) -> str:
 
 def matches(regex: str, text: str) -> bool:
     """Whether a regex fits anywhere in a text."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     return bool(pc.match_substring_regex(pa.array([text]), regex)[0].as_py())

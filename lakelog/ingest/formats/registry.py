@@ -100,7 +100,7 @@ def named(name: str) -> Any:
         return custom.form(name)
     known, at, zone = name.partition("@")
     if at and known in FORMATS:
-        return local_time.Zoned(FORMATS[known], zone, name)
+        return local_time.LocalTimeFormat(FORMATS[known], zone, name)
     known, colon, rest = name.partition(":")
     form = FORMATS.get(known)
     if form is not None and not colon:
@@ -129,7 +129,7 @@ def in_zone(name: str, zone: str) -> str:
     return f"{base}@{zone}"
 
 
-def told(head: bytes, data: bytes, name: str) -> Any:
+def detect(head: bytes, data: bytes, name: str) -> Any:
     """Return the format that a file's first bytes look most like, else what comes now."""
     words = False
     for part in (head[:_HEAD], data[:_SAMPLE]):
@@ -184,14 +184,14 @@ def _first_lines(part: bytes) -> list[bytes]:
     return [pattern.as_utf8(line) for line in lines]
 
 
-def fitted(form: Any, head: bytes) -> Any:
+def specialize(form: Any, head: bytes) -> Any:
     """Return a format as a file's first bytes say it is meant, where they say so."""
-    if not hasattr(form, "fitted"):
+    if not hasattr(form, "specialize"):
         return form
     if pattern.recoded(head):
         *lines, last = head.split(b"\n")  # that may be cut amid a character
         head = b"\n".join([*map(pattern.as_utf8, lines), last])
-    return form.fitted(head)
+    return form.specialize(head)
 
 
 def tolerant(form: Any, name: str, *, forced: bool) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 from lakelog.errors import InvalidEvent
 from lakelog.ingest.formats import columns
 from lakelog.ingest.formats.columns import DATA, Column, Table
-from lakelog.ingest.formats.hash_headers import Headed
+from lakelog.ingest.formats.hash_headers import HashHeaderFormat
 
 NAME = "w3c"
 _DAY = re.compile(r"#(?:Start-)?Date:\s*(\d{4}-\d\d-\d\d)")
@@ -30,9 +30,9 @@ def sniff(lines: list[bytes]) -> float:
     return 1.0 if told and start.startswith((b"#Software:", b"#Version:", b"#Fields:")) else 0.0
 
 
-def fitted(head: bytes) -> Headed:
+def specialize(head: bytes) -> HashHeaderFormat:
     """Return the format of a file that begins so."""
-    return Headed(NAME, _table, head)
+    return HashHeaderFormat(NAME, _table, head)
 
 
 def parse(line: bytes) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.ingest.formats.columns import DATA, Column, Table
-from lakelog.ingest.formats.hash_headers import Headed
+from lakelog.ingest.formats.hash_headers import HashHeaderFormat
 
 NAME = "zeek"
 _NUMBERS = ("count", "int", "port", "double", "interval", "time")
@@ -25,9 +25,9 @@ def sniff(lines: list[bytes]) -> float:
     return 1.0 if lines and lines[0].startswith(b"#separator ") else 0.0
 
 
-def fitted(head: bytes) -> Headed:
+def specialize(head: bytes) -> HashHeaderFormat:
     """Return the format of a file that begins so."""
-    return Headed(NAME, _table, head)
+    return HashHeaderFormat(NAME, _table, head)
 
 
 def parse(line: bytes) -> dict[str, Any]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from lakelog.lazy import Lazy
 from lakelog.train import losses, tokenizer
 from lakelog.train.recipe import Recipe
 from lakelog.train.report import proportions
 
 if TYPE_CHECKING:
     import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
 
 _TASKS = {
     "messages": "text-generation",
@@ -114,8 +117,6 @@ def _class_label(name: str, classes: list[str], indent: str) -> list[str]:
 
 def _feature(name: str, kind: Any, indent: str) -> list[str]:
     """The lines of one column, as `datasets` writes features in YAML."""
-    import pyarrow as pa
-
     head = f"{indent}- name: {_quoted(name)}"
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         inner = kind.value_type
@@ -130,8 +131,6 @@ def _feature(name: str, kind: Any, indent: str) -> list[str]:
 
 
 def _nested(kind: Any, indent: str) -> list[str]:
-    import pyarrow as pa
-
     inner = kind.value_type
     if pa.types.is_struct(inner):
         return [f"{indent}list:", *_fields(inner, indent)]

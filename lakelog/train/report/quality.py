@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from lakelog.lazy import Lazy
 from lakelog.train.dataset import SIDE, Dataset
 from lakelog.train.manifest import CLASS_CHARS_MAX, CLASSES_MAX
 from lakelog.train.selection import column_of, quoted
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
 
-    from lakelog.train.assign import Rows
+    from lakelog.train.assign import RowTable
+else:
+    np = Lazy("numpy")
 
 _VALUES_MAX = 20
 _EDGES = [0, *(2**power for power in range(1, 21))]
@@ -21,10 +25,8 @@ DRIFTED = 0.2
 """A population stability index above this is a drift worth looking at."""
 
 
-def lengths(rows: Rows) -> dict[str, Any]:
+def lengths(rows: RowTable) -> dict[str, Any]:
     """Tokens a row as a histogram over powers of two, by side."""
-    import numpy as np
-
     from_side = {}
     for place, side in enumerate(("train", "validation", "test")):
         found = rows.tokens[rows.fate == place]

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.errors import ExportRefused
+from lakelog.lazy import Lazy
 from lakelog.train.losses import LOST, REASON, Losses
 from lakelog.train.recipe import Recipe
 from lakelog.train.selection import Selection, column_of, text_of
@@ -32,6 +33,8 @@ from lakelog.train.shapes.schemas import Schema, unique
 
 if TYPE_CHECKING:
     import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
 
 TYPE = (
     'STRUCT("role" VARCHAR, "content" VARCHAR, "name" VARCHAR, "tool_calls" STRUCT("id" VARCHAR,'
@@ -98,8 +101,6 @@ def understood(selection: Selection, recipe: Recipe, losses: Losses) -> pa.Recor
 
     Events that no chat can be read from are counted in `losses`.
     """
-    import pyarrow as pa
-
     if "data" not in selection.columns:
         raise ExportRefused("[shape] messages needs the column data, or role and content")
     carry = _carried(selection, recipe)
@@ -139,8 +140,6 @@ def _is_timed(recipe: Recipe) -> bool:
 
 
 def _schema(recipe: Recipe, extra: list[pa.Field]) -> pa.Schema:
-    import pyarrow as pa
-
     text, when = pa.string(), pa.timestamp("us", "UTC")
     call = pa.struct(
         [

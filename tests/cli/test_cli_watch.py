@@ -1,0 +1,126 @@
+"""`lakelog watch` as a person or systemd runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+LINE = b'{"type":"T","subject":"%d"}\n'
+
+
+def lakelog(*words: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a verb in a directory."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lakelog", *words], cwd=cwd, capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def count(cwd: Path) -> int:
+    """The events of the lake in a directory."""
+    query = "SELECT count(*) AS n FROM events WHERE type = 'T'"
+    return int(json.loads(lakelog("sql", query, cwd=cwd).stdout)["n"])
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A directory with three lines in a log file."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/a.log").write_bytes(b"".join(LINE % n for n in range(3)))
+    return tmp_path
+
+
+def test_once_takes_what_is_there(here: Path) -> None:
+    """--once ends after everything is taken in; a second time nothing is new."""
+    assert "3 new events from 1 file" in lakelog("watch", "logs", "--once", cwd=here).stderr
+    assert "0 new events" in lakelog("watch", "logs", "--once", cwd=here).stderr
+    assert count(here) == 3
+
+
+def test_it_runs_until_it_is_told_to_end(here: Path) -> None:
+    """Lines come in while it runs; another on the same directory is refused; SIGTERM ends it."""
+    command = [sys.executable, "-m", "lakelog", "watch", "logs", "--interval", "0.2"]
+    with subprocess.Popen(command, cwd=here, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            until = time.monotonic() + 60
+            while not (here / "lake/cache/watch-main.json").exists():
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            refused = lakelog("watch", "logs", cwd=here, code=1)
+            assert "another process is watching logs" in refused.stderr
+            with open(here / "logs/a.log", "ab") as file:
+                file.write(LINE % 3)
+            while count(here) < 4:
+                assert time.monotonic() < until
+            status = json.loads(lakelog("watch", "--status", "--json", cwd=here).stdout)
+            assert status["running"]
+            assert status["pid"] == running.pid
+        finally:
+            running.send_signal(signal.SIGTERM)
+            words = running.communicate()[1]
+    assert running.returncode == 0
+    assert "4 new events from 1 file" in words
+    status = json.loads(lakelog("watch", "--status", "--json", cwd=here).stdout)
+    assert (status["running"], status["events"]) == (False, 4)
+
+
+def test_a_unit_for_systemd(here: Path) -> None:
+    """The unit names the lake, the directories and the options by absolute paths."""
+    words = ("watch", "logs", "--pattern", "*.log", "--print-unit")
+    unit = lakelog("--lake", "my lake", *words, cwd=here).stdout
+    (command,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+    assert f"--lake '{here}/my lake' watch {here}/logs --pattern '*.log'" in command
+    words = ("watch", "logs", "--source", "logs", "--interval", "2", "--poll", "--print-unit")
+    unit = lakelog(*words, cwd=here).stdout
+    assert f"watch {here}/logs --source logs --interval 2 --poll\n" in unit
+    assert os.path.isabs(command.split("=")[1].split()[0])
+
+
+def test_mistakes(here: Path) -> None:
+    """No directory, and no watcher to ask about, are one line each."""
+    assert "a directory is needed" in lakelog("watch", cwd=here, code=2).stderr
+    lakelog("init", cwd=here)
+    assert "no watcher has run" in lakelog("watch", "--status", cwd=here, code=1).stderr
+
+
+def test_it_is_renewed_when_nothing_comes(here: Path) -> None:
+    """A watcher that rests is the same process, holds its files and needs half the memory."""
+    program = (
+        "import sys\nimport lakelog.collect.loop as running\nrunning.REST_AFTER = 0.5\n"
+        "sys.argv = ['lakelog', 'watch', 'logs', '--interval', '0.2']\n"
+        "from lakelog.cli import main\nmain()\n"
+    )
+    lakelog("init", cwd=here)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=here, stderr=subprocess.PIPE, text=True
+    ) as running:
+        try:
+            for n in range(2):
+                until = time.monotonic() + 60
+                while not (count(here) == 3 + n and memory(running.pid) < 80 << 20):
+                    assert time.monotonic() < until
+                    time.sleep(0.05)
+                with open(here / "logs/a.log", "ab") as file:
+                    file.write(LINE % (3 + n))
+                os.rename(here / "logs/a.log", here / "elsewhere")
+                while count(here) < 4 + n:
+                    assert time.monotonic() < until
+                os.rename(here / "elsewhere", here / "logs/a.log")
+        finally:
+            running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 0
+        assert running.stderr is not None
+        assert "5 new events" in running.stderr.read()
+
+
+def memory(pid: int) -> int:
+    """Bytes of memory that a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

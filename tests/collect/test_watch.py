@@ -1,0 +1,160 @@
+"""Watching: whatever becomes of the files, every line is an event once.
+
+A scenario is a list of steps on one directory. It is played with a watcher that lives on, with
+one that dies before each step and is started anew, and with one that is down during each step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import lakelog
+from lakelog.collect import loop, watch
+from lakelog.collect.watch import Watcher
+from lakelog.ingest.audit.audit import audit
+from tests.support.watching import PLAYS, SCENARIOS, Place, Watched, die_at, stored
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies in these plays are made in one step: none need be waited for."""
+    monkeypatch.setattr(watch, "STABLE", -1.0)
+
+
+@pytest.mark.parametrize(("name", "way", "at"), PLAYS)
+def test_every_line_once(
+    lake: lakelog.Lake,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    way: str,
+    at: int,
+) -> None:
+    """Rotation of every kind, with a watcher that lives, restarts, is down or dies at any step."""
+    place = Place(tmp_path / "logs")
+    watcher = Watcher(lake, [str(place.root)])
+    for number, step in enumerate(SCENARIOS[name]):
+        if way == "restart" and number == at:
+            watcher.close()
+            watcher = Watcher(lake, [str(place.root)])
+        step(place)
+        if way == "kill" and number == at:
+            with monkeypatch.context() as patch:
+                patch.setattr("lakelog.ingest.batch.publish", die_at(0))
+                with contextlib.suppress(KeyboardInterrupt):
+                    watcher.round()
+            watcher.close()
+            watcher = Watcher(lake, [str(place.root)])
+        if not (way == "down" and number == at):
+            watcher.round()
+    watcher.round(final=True)
+    assert stored(lake) == Counter(place.written)
+    assert lake.sql("SELECT count(*) FROM quarantine").fetchall() == [(0,)]
+    watcher.close()
+    again = Watcher(lake, [str(place.root)])
+    assert again.round(final=True) == 0
+    again.close()
+    proof = audit(lake.store, lake.branch_name, lake.engine, [str(place.root)])
+    assert not proof.wrong
+    assert not proof.failed
+
+
+def test_what_was_written_before_a_removal_is_read(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Lines written between the last look and the removal of a file are read all the same."""
+    place = Place(tmp_path / "logs")
+    watcher = Watcher(lake, [str(place.root)])
+    place.write("a.log")
+    watcher.round()
+    place.write("a.log", 4, end="")
+    place.remove("a.log")
+    watcher.round()
+    assert stored(lake) == Counter(place.written)
+    watcher.close()
+
+
+def test_rotated_names_belong_to_the_pattern(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """A pattern takes rotated and packed names too, and no others."""
+    place = Place(tmp_path / "logs")
+    for name in ("a.log", "a.log.1", "a.log-20240101", "a.log.2024-01-01", "b.log.2.gz"):
+        place.write(name.removesuffix(".gz"))
+    place.pack("b.log.2")
+    for name in ("a.txt", ".a.log", "a.log.tmp", "a.log~", "core"):
+        (place.root / name).write_bytes(b'{"type":"T","subject":"no"}\n')
+    watcher = Watcher(lake, [str(place.root)], patterns=("*.log",))
+    watcher.round()
+    assert stored(lake) == Counter(place.written)
+    watcher.close()
+
+
+def test_a_copy_in_progress_waits(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of a copy of a known file, plain or packed, is not taken for another file."""
+    monkeypatch.setattr(watch, "STABLE", 0.3)
+    place = Place(tmp_path / "logs")
+    place.banner("a.log")
+    place.write("a.log", 200)
+    with Watched(lake, place) as watcher:
+        time.sleep(0.4)
+        watcher.round()
+        data = (place.root / "a.log").read_bytes()
+        packed = gzip.compress(data)
+        for part in (0.3, 0.7, 1.0):
+            (place.root / "a.log.2").write_bytes(data[: int(len(data) * part)])
+            (place.root / "a.log.1.gz").write_bytes(packed[: int(len(packed) * part)])
+            assert watcher.round() == 0
+        time.sleep(0.4)
+        assert watcher.round() == 0
+        assert not watcher.waiting
+    assert stored(lake) == Counter(place.written)
+
+
+def test_faults_are_told_once_and_stored(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """A damaged file is said once, is an event, and does not keep the others from being read."""
+    place = Place(tmp_path / "logs")
+    place.write("a.log")
+    (place.root / "bad.gz").write_bytes(gzip.compress(b"x" * 1000)[:-9])
+    os.mkfifo(place.root / "pipe")
+    (place.root / "loop").symlink_to(place.root)
+    said: list[str] = []
+    watcher = Watcher(lake, [str(place.root), str(tmp_path / "none")], say=said.append)
+    for _ in range(3):
+        watcher.round()
+    assert sum("bad.gz" in text for text in said) == 1
+    assert sum("none" in text for text in said) == 1
+    query = "SELECT subject, level FROM events WHERE type = 'lakelog.watch' ORDER BY subject"
+    assert [level for _, level in lake.sql(query).fetchall()] == ["WARN"] * 3, "and the pipe"
+    assert stored(lake) == Counter(place.written)
+    watcher.close()
+
+
+@pytest.mark.parametrize("poll", [True, False])
+def test_lines_become_visible_while_it_runs(lake: lakelog.Lake, tmp_path: Path, poll: bool) -> None:
+    """A running watcher takes in what is written, with hints and by scanning alone."""
+    place = Place(tmp_path / "logs")
+    watcher, stop = Watcher(lake, [str(place.root)]), threading.Event()
+    thread = threading.Thread(
+        target=loop.run,
+        args=(watcher, stop),
+        kwargs={"interval": 0.2, "poll": poll, "say": lambda text: None},
+    )
+    thread.start()
+    try:
+        for _ in range(3):
+            place.write("a.log")
+            until = time.monotonic() + 20
+            while stored(lake) != Counter(place.written) and time.monotonic() < until:
+                time.sleep(0.02)
+            assert stored(lake) == Counter(place.written)
+    finally:
+        stop.set()
+        thread.join()
+    assert watcher.totals.events == len(place.written)

@@ -1,0 +1,78 @@
+"""Watching files that look alike: as many files as there are, each line once, however equal."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+import lakelog
+from lakelog.collect import watch
+from lakelog.ingest.audit.audit import audit
+from tests.support.lookalike_files import BANNER, PACKERS, Workers, play
+
+FILES = 100
+
+
+@pytest.fixture
+def workers(lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workers:
+    """Logs in a directory that is watched; copies in it are made in one step."""
+    monkeypatch.setattr(watch, "STABLE", -1.0)
+    return Workers(tmp_path / "logs", lake)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_lookalike_files_that_grow_apart_are_exact(
+    workers: Workers, lake: lakelog.Lake, restarts: bool
+) -> None:
+    """A hundred equal files grow apart, are rotated twice and packed: every line once."""
+    names = [f"worker-{n}.log" for n in range(FILES)]
+    for name in names:
+        workers.write(name, BANNER)
+    workers.look(restarts=restarts)
+    for name in names:
+        workers.write(name)
+    workers.look(restarts=restarts)
+    for turn in range(2):
+        for name in names:
+            if turn:
+                workers.rename(f"{name}.1", f"{name}.2")
+            workers.rename(name, f"{name}.1")
+            workers.write(name, BANNER)
+        workers.look(restarts=restarts)
+        for number, name in enumerate(names):
+            workers.write(name)
+            if turn:
+                workers.pack(f"{name}.2", list(PACKERS)[number % len(PACKERS)])
+        workers.look(restarts=restarts)
+    workers.close()
+    proof = audit(lake.store, lake.branch_name, lake.engine, [str(workers.root)])
+    assert not proof.wrong
+    assert not proof.failed
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_histories_of_lookalike_files_are_exact(workers: Workers, seed: int) -> None:
+    """Files that stay equal for a while, grow, are renamed, begun anew and packed in any order."""
+    play(workers, random.Random(seed), files=30, turns=8)
+    workers.close()
+
+
+LINES = [f"INFO job {n} took {n * 37} ms" for n in range(20)]
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst", "xz"])
+def test_a_packed_log_that_is_unpacked_again_is_not_stored_again(
+    workers: Workers, ending: str
+) -> None:
+    workers.write("app.log.2", *LINES)
+    workers.pack("app.log.2", ending)
+    workers.look()
+    plain, packed = workers.root / "app.log.2", workers.root / f"app.log.2.{ending}"
+    plain.write_text("".join(f"{line}\n" for line in LINES))
+    os.utime(plain, ns=(packed.stat().st_atime_ns, packed.stat().st_mtime_ns))
+    workers.look(restarts=True)
+    workers.write("app.log.1", *LINES)  # the same words of another day are its own
+    workers.look()

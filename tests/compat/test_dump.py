@@ -1,0 +1,180 @@
+"""System A under its old names: `lakelog dump`, OMEGALogManager, LogEntry; its golden input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog import LogEntry, OMEGALogManager
+from lakelog.errors import InUse, InvalidEvent
+from tests.support.tree import ROOT
+
+GOLDEN = ROOT / "tests" / "golden" / "system_a"
+ANSWERS: dict[str, Any] = json.loads((GOLDEN / "answers.json").read_text())
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    """A copy of the golden directory of logs."""
+    shutil.copytree(GOLDEN / "logs", tmp_path / "logs")
+    return tmp_path / "logs"
+
+
+def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line; it must go well."""
+    command = [sys.executable, "-m", "lakelog", *words]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def answers(lake: lakelog.Lake) -> dict[str, Any]:
+    """What the golden answers are held against."""
+
+    def rows(query: str) -> list[Any]:
+        return [list(row) for row in lake.sql(query).fetchall()]
+
+    levels = rows("SELECT coalesce(level, ''), count(*) FROM events GROUP BY 1 ORDER BY 1")
+    span = rows("SELECT min(time)::VARCHAR, max(time)::VARCHAR FROM events")
+    statuses = rows(
+        "SELECT (data->>'status')::INT AS s, count(*), sum((data->>'bytes')::BIGINT) FROM events"
+        " WHERE json_exists(data, '$.status') GROUP BY 1 ORDER BY 1"
+    )
+    return {
+        "events": rows("SELECT count(*) FROM events")[0][0],
+        "quarantined": rows("SELECT count(*) FROM quarantine")[0][0],
+        "levels": levels,
+        "span": span[0],
+        "statuses": statuses,
+    }
+
+
+def test_the_golden_answers(logs: Path) -> None:
+    """Counts, levels, times, statuses and sums of the golden input are exactly those expected."""
+    words = run(
+        "dump",
+        "--logs-dir",
+        "logs",
+        "--backup-dir",
+        "backups",
+        "--redis-url",
+        "redis://localhost:6379/0",
+        "--backup-interval",
+        "3600",
+        "--once",
+        cwd=logs.parent,
+    ).stderr
+    assert sum("Redis" in text for text in words.splitlines()) == 1
+    with lakelog.open(str(logs.parent / "lake"), create=False) as lake:
+        assert answers(lake) == ANSWERS["lake"]
+    listed = [json.loads(t) for t in run("backups", "list", cwd=logs.parent).stdout.splitlines()]
+    found = {os.path.relpath(b["source"], logs): [b["size"], b["sha256"]] for b in listed}
+    assert found == ANSWERS["backups"]
+    assert "0 damaged" in run("backups", "verify", cwd=logs.parent).stderr
+    assert "each is stored exactly once" in run("audit", cwd=logs.parent).stderr
+
+
+def test_dump_runs_until_it_is_told_to_end(logs: Path) -> None:
+    """It takes in what is written to *.log files, nothing else, and ends at SIGTERM."""
+    command = [sys.executable, "-m", "lakelog", "dump", "--logs-dir", "logs"]
+    with subprocess.Popen(command, cwd=logs.parent, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            until = time.monotonic() + 60
+            for name in ("new.log", "new.txt"):
+                (logs / name).write_text('{"type":"NEW"}\n')
+            query = "SELECT count(*) AS n FROM events WHERE type = 'NEW'"
+            while not (logs.parent / "lake/cache/watch-main.json").exists():
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            while json.loads(run("sql", query, cwd=logs.parent).stdout)["n"] < 1:
+                assert time.monotonic() < until
+        finally:
+            running.send_signal(signal.SIGTERM)
+            words = running.communicate()[1]
+    assert running.returncode == 0
+    assert f"{ANSWERS['lake']['events'] + 1} new events" in words
+    assert "backed up" in words
+
+
+def manager(logs: Path, **given: Any) -> OMEGALogManager:
+    """A manager of the logs with a lake beside them."""
+    lake = str(logs.parent / "lake")
+    return OMEGALogManager(str(logs), str(logs.parent / "backups"), None, 3600, lake=lake, **given)
+
+
+def until_known(made: OMEGALogManager, count: int) -> None:
+    """Wait until so many entries can be asked for."""
+    until = time.monotonic() + 60
+    while len(made.query(limit=10**6)) < count:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_the_manager_watches_and_answers(logs: Path) -> None:
+    """Entries by time, source and level, the newest of them, in the order of their time."""
+    with manager(logs) as made:
+        until_known(made, ANSWERS["lake"]["events"])
+        for asked in ANSWERS["queries"]:
+            found = made.query(**asked["query"])
+            assert len(found) == asked["count"], asked
+            assert [e.timestamp for e in found] == sorted(e.timestamp for e in found)
+            assert [found[0].content, found[0].level, found[0].source] == asked["first"]
+        last = made.query(limit=1)[0]
+        assert last.timestamp == max(e.timestamp for e in made.query())
+        assert last.metadata["file"].endswith(".log")
+        with pytest.raises(InvalidEvent):
+            made.query(start_time="yesterday-ish")
+        with pytest.raises(InUse, match="another process"):
+            manager(logs).start()
+        made.start()  # it runs already
+        made.stop()
+        made.stop()
+        assert not made.is_running
+        assert len(made.query()) == ANSWERS["lake"]["events"]
+    assert (logs.parent / "backups/web").is_dir()
+
+
+def test_the_manager_comes_back(logs: Path) -> None:
+    """After a restart nothing is taken in twice; its own failures are entries too."""
+    with manager(logs) as made:
+        until_known(made, ANSWERS["lake"]["events"])
+    (logs / "dir.log").symlink_to(logs / "gone")
+    with manager(logs) as made:
+        until_known(made, ANSWERS["lake"]["events"] + 1)
+        (fault,) = made.query(source="lakelog")
+        assert fault.level == "WARN"
+        assert fault.metadata["subject"].endswith("dir.log")
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC),
+        datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2))),
+    ],
+)
+def test_an_entry_as_a_dict(moment: datetime) -> None:
+    """to_dict gives what JSON can hold, and from_dict the same entry again."""
+    entry = LogEntry(moment, "app.log", "hello", "ERROR", {"line": 7})
+    made = json.loads(json.dumps(entry.to_dict()))
+    assert set(made) == {"timestamp", "source", "content", "level", "metadata"}
+    assert LogEntry.from_dict(made) == entry
+
+
+def test_an_entry_of_little() -> None:
+    """Times may be numbers; level and metadata have defaults; a time that is none is refused."""
+    entry = LogEntry.from_dict({"timestamp": 1_767_323_045, "content": "x"})
+    assert (entry.timestamp.year, entry.level, entry.metadata) == (2026, "INFO", {})
+    with pytest.raises(InvalidEvent):
+        LogEntry.from_dict({"timestamp": "soon", "content": "x"})

@@ -1,0 +1,64 @@
+"""Which format a file has: the short way to the surest one gives what asking all of them gives."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from lakelog.ingest.formats import registry
+from tests.support.text_lines import SEEDS
+
+LINES = [
+    *(line.encode("utf-8", "surrogatepass") for lines in SEEDS.values() for line in lines),
+    b'{"a":1}',
+    b'{"time":"2026-01-01T00:00:00Z","level":"info","msg":"x"}',
+    b'{"a":',
+    b"[",
+    b"{",
+    b'{"log":"x\\n","stream":"stdout","time":"2026-01-01T00:00:00Z"}',
+    b'{"specversion":"1.0","id":"1","source":"s","type":"t"}',
+    b'{"index":{}}',
+    b'[{"resourceLogs":[]}]',
+    b'{"resourceLogs":[',
+    b'{"Records":[',
+    b"a,b,c",
+    b"1,2,3",
+    b"2026-01-01T00:00:00Z|TYPE|c|s|i|{}",
+    b"CEF:0|v|p|1|c|n|5|a=b",
+    b"#separator \\x09",
+    b"",
+    b"2026-01-01T00:00:00Z stdout F words",
+    b"words",
+    b"\x00\x01",
+    b"\xff\xfe",
+]
+
+
+def highest(part: bytes) -> tuple[str, float]:
+    """The first format of the highest score, by asking all of them."""
+    sure = registry.scores(part)
+    name = max(sure, key=sure.__getitem__)
+    return name, sure[name]
+
+
+@settings(max_examples=300, deadline=None)
+@example([b"words", *LINES[:3]])
+@example([b'{"a":1}'] * 3)
+@given(st.lists(st.sampled_from(LINES), max_size=8) | st.sampled_from(LINES).map(lambda x: [x] * 5))
+def test_short_way_finds_highest_score(lines: list[bytes]) -> None:
+    """What is not asked could not have won, nor could it by being named earlier."""
+    part = b"\n".join([*lines, b""])
+    form, sure = registry.surest(part)
+    assert (form.NAME, sure) == highest(part)
+
+
+@pytest.mark.parametrize("form", registry.FORMATS.values(), ids=lambda f: f.NAME)
+def test_limits_and_means_hold(form: object) -> None:
+    """No format is surer than its SUREST, and one that goes BY_LINE gives the mean of its lines."""
+    alone = [form.sniff([line]) for line in LINES]  # type: ignore[attr-defined]
+    assert max(alone) <= getattr(form, "SUREST", 1.0)
+    if getattr(form, "BY_LINE", False):
+        full = [sure for sure, line in zip(alone, LINES, strict=True) if line.strip()]
+        whole = form.sniff(LINES)  # type: ignore[attr-defined]
+        assert whole == pytest.approx(sum(full) / len(full))

@@ -1,0 +1,141 @@
+"""Styles of programs, runtimes and servers: each gives time, level, source and message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lakelog
+from lakelog.ingest import transform
+from lakelog.ingest.audit.audit import audit
+from lakelog.ingest.formats import applog, pattern, registry, runtime, syslog, traffic
+from lakelog.ingest.source import Chunk
+from lakelog.ingest.transform import Transformer
+from tests.support.style_lines import PG, STYLES
+from tests.support.text_facts import FACTS, SHARED
+from tests.support.text_lines import edited, row
+from tests.support.two_ways import NOW, compare, one_by_one
+
+FORMS = {"applog": applog, "runtime": runtime, "traffic": traffic}
+ALL = [(name, line, told) for name, styles in STYLES.items() for line, told in styles]
+
+
+@pytest.fixture(autouse=True)
+def still() -> Iterator[None]:
+    """The clock of the exact rule shows what the queries are given."""
+    with mock.patch.object(pattern, "now", return_value=NOW):
+        yield
+
+
+def timed(form: Any) -> Any:
+    """What says whether a line of a format tells its time."""
+    return lambda line: "time" in form.parse(line.strip())
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_what_each_style_gives(engine: Any, name: str) -> None:
+    """Time, level, source and message of a line of each style, by SQL as well."""
+    form = FORMS[name]
+    for line, (time, level, source, message) in STYLES[name]:
+        if not message and not time:
+            continue
+        (found,) = one_by_one(engine, form, [line.encode()]).values()
+        if time:
+            found = row(engine, form, line)
+            assert found["time"].isoformat().startswith(time), line
+        assert (found.get("level"), found.get("source")) == (level, source), line
+        assert (found.get("message") or "") == message, line
+        assert name == registry.detect(line.encode(), b"", "x.log").NAME, line
+
+
+@pytest.mark.parametrize("name", FORMS)
+@settings(max_examples=50)
+@given(data=st.data())
+def test_styles_by_sql_are_those_of_the_exact_rule(engine: Any, name: str, data: Any) -> None:
+    """Whatever becomes of lines, full and narrowed queries agree with the exact rule."""
+    form, seeds = FORMS[name], [line for line, _ in STYLES[name]]
+    lines = data.draw(st.lists(edited(seeds), min_size=8, max_size=20))
+    few = data.draw(st.lists(st.sampled_from(seeds), min_size=1, max_size=3))
+    for query in (form.QUERY, *form.cheaper([line.encode() for line in few])):
+        compare(engine, form, query, lines, timed(form))
+
+
+def test_what_postgres_adds_belongs_to_its_message(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """DETAIL, HINT and STATEMENT go behind the line they are about; an audit agrees."""
+    path = tmp_path / "pg.log"
+    text = PG + "ERROR:  no table\n" + PG + "STATEMENT:  SELECT 1\n\tFROM x\n" + PG + "LOG:  on\n"
+    path.write_text(text)
+    assert lake.ingest(str(path)).events == 2
+    first, second = lake.sql("SELECT level, message FROM events ORDER BY position").fetchall()
+    assert first == ("ERROR", f"no table\n{PG}STATEMENT:  SELECT 1\n\tFROM x")
+    assert second == ("INFO", "on")
+    assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]
+
+
+@pytest.mark.parametrize(("name", "line", "told"), ALL, ids=range(len(ALL)))
+def test_a_trace_stays_with_its_line(engine: Any, name: str, line: str, told: Any) -> None:
+    """Lines that begin otherwise are one event with the line before them."""
+    form = FORMS[name]
+    if name == "traffic" or not (told[0] or told[3]):
+        pytest.skip("its lines stand each for itself")
+    text = f"{line}\n\tat a.b(C.java:1)\n  more: x\n{line}\n".encode()
+    with mock.patch.object(transform, "FEW", 1000):
+        table = Transformer(engine, form, "o").run(Chunk(text, 0), final=True).table
+    message = f"{told[3]}\n\tat a.b(C.java:1)\n  more: x"
+    assert table["message"].to_pylist() == [message, told[3]]
+
+
+def test_colours_stay_in_messages(engine: Any) -> None:
+    """Colours of a terminal hide nothing: lines are told as without them, messages keep them."""
+    line = "\x1b[0m\x1b[32mSep 19 \x1b[0m09:24:04\x1b[31m mac \x1b[1mapp\x1b[34m[17]\x1b[0m: a"
+    line += "\x1b[33mb"
+    found = syslog.parse(line.encode())
+    assert (found["source"], found["data"]["procid"], found["data"]["host"]) == ("app", "17", "mac")
+    assert found["message"] == "a\x1b[33mb"
+    (exact,) = [applog.parse(b"\x1b[31m2024-01-02 03:04:05 ERROR\x1b[0m a.b: \x1b[1mx\x1b[0m")]
+    assert (exact["level"], exact["source"]) == ("ERROR", "a.b")
+    assert exact["message"].endswith("\x1b[1mx\x1b[0m")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared sample files are not here")
+@pytest.mark.parametrize(
+    ("name", "form", "counts"),
+    [
+        ("lnav/logfile_glog.0", "runtime", (7, 0)),
+        ("lnav/logfile_epoch.0", "runtime", (2, 0)),
+        ("lnav/logfile_postgres.0", "applog", None),
+        ("lnav/logfile_uwsgi.0", "traffic", (19, 0)),
+        ("lnav/logfile_ansi.1", "syslog", (10, 0)),
+        ("lnav/logfile_docker_compose_with_ts.0", "runtime", None),
+        ("services/aws-alb-logs__aws-alb-logs.log", "traffic", (14, 0)),
+        ("services/haproxy-logs__haproxy-logs.log", "traffic", (5, 0)),
+        ("services/bunkerweb-logs__bunkerweb-logs.log", "traffic", (5, 0)),
+        ("services/immich-logs__immich-logs.log", "runtime", None),
+        ("services/paperless-ngx-logs__paperless-ngx-logs.log", "applog", (31, 0)),
+        ("services/gitea-bf__gitea-bf.log", "applog", (60, 0)),
+        ("services/sshesame__sshesame.log", "applog", (381, 0)),
+        ("services/mssql-text-logs__mssql-text-logs.log", "applog", (14, 0)),
+        ("services/odoo-logs__odoo.log", "applog", (6, 0)),
+        ("services/pgsql-user-enum__pgsql-user-enum.log", "applog", None),
+        ("services/asterisk-user-enum__asterisk-user-enum.log", "runtime", (6, 0)),
+        ("services/qbittorrent-logs__qbittorrent-logs.log", "runtime", (6, 0)),
+        ("services/teamspeak-bf__teamspeak-bf.log", "applog", (6, 0)),
+    ],
+)
+def test_real_files_of_styles(
+    lake: lakelog.Lake, name: str, form: str, counts: tuple[int, int] | None
+) -> None:
+    """Each file is taken for what it is, no line is lost, and an audit agrees."""
+    report = lake.ingest(str(SHARED / name))
+    assert report.files[0].format == form
+    assert report.quarantined == 0
+    assert report.events <= FACTS[name]["lines"]
+    if counts:
+        assert (report.events, report.quarantined) == counts
+    assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]

@@ -1,0 +1,199 @@
+"""Files of several styles: each line by the style that fits it, other text in its place."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import lakelog
+from lakelog.cli import cli
+from lakelog.ingest import transform
+from lakelog.ingest.audit.audit import audit
+from lakelog.ingest.formats import mixture, registry
+from lakelog.ingest.records import joins
+from lakelog.ingest.source import Chunk
+from lakelog.ingest.transform import Transformer
+
+ACCESS = '10.0.0.1 - - [10/Oct/2024:13:55:{:02} +0000] "GET /a HTTP/1.1" 200 7 "-" "curl"'
+ERROR = "2024/10/10 13:55:{:02} [error] 7#7: *1 open() failed"
+JSON = '{{"time": "2024-10-10T13:55:{:02}Z", "level": "warn", "msg": "json"}}'
+SYSLOG = "Oct 10 13:55:{:02} web sshd[7]: hello"
+APP = "2024-10-10 13:55:{:02},123 INFO [main] a.b.C: started"
+PAIRS = 'time=2024-10-10T13:55:{:02}Z level=error msg="pairs"'
+PG = "2024-10-10 13:55:{:02}.837 UTC [147] LOG:  ready"
+GLOG = "E1010 13:55:{:02}.619632 195 a.cc:253] Log"
+STYLED = (ACCESS, ERROR, JSON, SYSLOG, APP, PAIRS, PG, GLOG)
+BANNER = "  ____ _   _\n |  _ \\ | | | ready to serve"
+OOS = '2024-10-10T13:55:{:02}|CLICK|page|web|item|{{"n":1}}'
+
+
+def events(lake: lakelog.Lake) -> list[dict[str, Any]]:
+    """The rows in the order of their places, with the second of their time."""
+    query = "SELECT *, date_part('second', time) AS s FROM events ORDER BY origin, position"
+    table = lake.sql(query).to_arrow_table()
+    return [dict(row) for row in table.to_pylist()]
+
+
+def written(path: Path, *lines: str, times: int = 1) -> str:
+    """A file of these lines, a second after each other."""
+    numbered = (line.format(n % 60) for n, line in enumerate(lines * times))
+    path.write_text("".join(f"{line}\n" for line in numbered))
+    return str(path)
+
+
+def assert_accounted(lake: lakelog.Lake) -> None:
+    """An audit finds each line once."""
+    files = audit(lake.store, lake.branch_name, lake.engine, []).files
+    assert [file.wrong for file in files] == [0] * max(len(files), 1)
+
+
+@pytest.mark.parametrize("few", [0, 500])
+@pytest.mark.parametrize("first", STYLED)
+def test_each_line_by_its_style(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, few: int
+) -> None:
+    """Whatever style a file mostly has, lines of the others tell their own time and level."""
+    monkeypatch.setattr(transform, "FEW", few)
+    path = written(tmp_path / "some.log", *[first] * 12, *STYLED)
+    report = lake.ingest(path)
+    assert (report.events, report.quarantined) == (20, 0)
+    rows = events(lake)
+    assert [int(row["s"]) for row in rows] == list(range(20))
+    assert [row["level"] for row in rows[12:]] == [
+        "INFO",
+        "ERROR",
+        "WARN",
+        None,
+        "INFO",
+        "ERROR",
+        "INFO",
+        "ERROR",
+    ]
+    assert_accounted(lake)
+
+
+@pytest.mark.parametrize("few", [0, 500])
+@pytest.mark.parametrize("style", [ACCESS, JSON, SYSLOG, PAIRS, OOS])
+def test_text_has_the_time_of_the_line_before(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, style: str, few: int
+) -> None:
+    """Banners and stray text sort in place, those that come first with what follows them."""
+    monkeypatch.setattr(transform, "FEW", few)
+    lines = [*BANNER.split("\n"), style, style, "server started", "\tindented", style]
+    report = lake.ingest(written(tmp_path / "some.log", *lines))
+    assert (report.events, report.quarantined) == (7, 0)
+    rows = events(lake)
+    assert [int(row["s"]) for row in rows] == [2, 2, 2, 3, 3, 3, 6]
+    assert rows[4]["message"] == "server started"
+    assert_accounted(lake)
+
+
+def test_styles_in_plain_text(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """A file that begins with much text has its lines of known styles read as such."""
+    lines = ["some words"] * 60 + [ACCESS, "words", APP, "words"]
+    lake.ingest(written(tmp_path / "some.log", *lines * 50))
+    rows = events(lake)
+    assert len(rows) == 64 * 50
+    assert [r["type"] for r in rows[60:64]] == ["access", "log", "log", "log"]
+    assert [r["time"] for r in rows[:60]] == [rows[60]["time"]] * 60
+    assert rows[61]["time"] == rows[60]["time"]
+    assert rows[63]["time"] == rows[62]["time"]
+
+
+def test_times_are_carried_across_reads(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Text that is written later has the time of the line that was read before."""
+    path = tmp_path / "some.log"
+    path.write_text(f"{ACCESS.format(1)}\n{ACCESS.format(2)}\n")
+    lake.ingest(str(path))
+    with path.open("a") as file:
+        file.write("Traceback: no time here\n")
+    lake.ingest(str(path))
+    (tmp_path / "packed.gz").write_bytes(gzip.compress(path.read_bytes() + b"more words\n"))
+    lake.ingest(str(tmp_path / "packed.gz"))
+    assert [int(row["s"]) for row in events(lake)] == [1, 2, 2, 2]
+    assert_accounted(lake)
+
+
+def test_many_small_files_carry_their_own_times(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Files that are read together do not take times from each other."""
+    for n in range(5):
+        written(tmp_path / f"{n}.log", f"words {n}", *[ACCESS.replace(":55:", f":{n:02}:")] * 2)
+    done = CliRunner().invoke(cli, ["--lake", lake.path, "watch", "--once", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    rows = lake.sql("SELECT message, minute(time) FROM events WHERE message LIKE 'words%'")
+    assert sorted(rows.fetchall()) == [(f"words {n}", n) for n in range(5)]
+
+
+@pytest.mark.parametrize("first", [*STYLED, OOS, "only words"])
+def test_both_ways_agree_on_mixed_lines(engine: Any, first: str) -> None:
+    """What the engine makes of thousands of mixed lines is what the exact rule makes of each."""
+    others = [*STYLED, "words", "INFO: started", "x=1 y=2", "2024-99-99 99:99:99 no time"]
+    lines = [line.format(n % 60) for n, line in enumerate(([first] * 3 + others) * 40)]
+    data = "".join(f"{line}\n" for line in lines).encode()
+    form = mixture.tolerant(registry.detect(data, b"", "some.log"))
+    found = []
+    for few in (0, 10**6):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(transform, "FEW", few)
+            made = Transformer(engine, form, "o").run(Chunk(data, 0), final=True)
+        assert made.bad == []
+        columns = ["position", "time", "type", "level", "source", "message", "data"]
+        found.append(made.table.select(columns).to_pylist())
+    assert found[0] == found[1]
+    assert len(found[0]) == len(lines) or joins(form)
+
+
+@pytest.mark.parametrize("line", ['{"a": ', "[[1,2", "", "7", "\x01\x02"])
+def test_damage_is_no_text(lake: lakelog.Lake, tmp_path: Path, line: str) -> None:
+    """Broken JSON among JSON lines, and bytes that are no text, are quarantined as ever."""
+    path = tmp_path / "some.log"
+    path.write_text(f"{JSON.format(1)}\n{line}\n{JSON.format(2)}\n")
+    report = lake.ingest(str(path))
+    assert (report.events, report.quarantined) == (2, 1 if line else 0)
+
+
+def test_text_in_a_file_of_json_lines_is_damage(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Where the name or --format says that all lines are JSON, text among them is quarantined."""
+    path = tmp_path / "some.jsonl"
+    path.write_text(f"{JSON.format(1)}\nwords\n")
+    assert lake.ingest(str(path)).quarantined == 1
+    other = tmp_path / "other.log"
+    other.write_text(f"{JSON.format(3)}\nwords\n")
+    assert lake.ingest(str(other), format="jsonl").quarantined == 1
+
+
+def test_access_lines_do_not_stick_to_an_error(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Lines of an access log behind one of an error log, of whatever layout, are their own."""
+    odd = '[10/Oct/2024:13:55:{:02} +0100] example.org 10.0.0.1 0.2 "GET / HTTP/2.0" 207 125'
+    vhost = 'example.org 10.0.0.1 - [10/Oct/2024:13:55:{:02} +0000] "GET / HTTP/1.1" 200 1'
+    report = lake.ingest(
+        written(tmp_path / "e.log", ERROR, ERROR, ERROR, *[ACCESS, odd, vhost] * 2)
+    )
+    assert (report.events, report.quarantined) == (9, 0)
+    assert [row["message"] for row in events(lake)[:3]] == ["*1 open() failed"] * 3
+    assert_accounted(lake)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "2023-09-05 19:07:03,851 server03 proftpd[7] localhost: USER ccvv_ftp1: No such user found",
+        "bye",
+    ],
+)
+def test_a_last_line_without_newline_may_be_text(
+    lake: lakelog.Lake, tmp_path: Path, last: str
+) -> None:
+    """The end of a file that has ended is an event, whatever its style; an audit agrees."""
+    path = tmp_path / "some.log"
+    path.write_text(f"Sep  5 19:07:02 host proftpd[7]: started\n{last}")
+    report = lake.ingest(str(path))
+    assert (report.files[0].format, report.events, report.quarantined) == ("syslog", 2, 0)
+    with path.open("a") as file:
+        file.write("\nSep  5 19:07:04 host proftpd[7]: ended\n")
+    assert lake.ingest(str(path)).events == 1
+    assert_accounted(lake)

@@ -1,0 +1,267 @@
+"""What else stands in directories of logs: said once, and everything else is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import lakelog
+from lakelog.cli import cli
+from lakelog.collect import loop, watch
+from lakelog.ingest.audit.audit import audit
+from tests.support.watching import Place, Watched, stored
+
+SPECIAL = {"null": "a device", "zero": "a device", "pipe": "a pipe", "socket": "a socket"}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A directory with a log, devices, a pipe, a socket, loops, and names of any bytes."""
+    monkeypatch.setattr(watch, "STABLE", -1.0)
+    place = Place(tmp_path / "logs")
+    place.write("a.log", 3)
+    (place.root / "null").symlink_to("/dev/null")
+    (place.root / "zero").symlink_to("/dev/zero")
+    os.mkfifo(place.root / "pipe")
+    here = os.getcwd()
+    os.chdir(place.root)  # a socket's path may not be long
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+    os.chdir(here)
+    (place.root / "loop").symlink_to("loop")
+    (place.root / "sub").mkdir()
+    (place.root / "sub/up").symlink_to("..")
+    place.write("two\nlines.log", 2)
+    place.write(os.fsdecode(b"\xff\xfe.log"), 2)
+    return place
+
+
+def close_directory(monkeypatch: pytest.MonkeyPatch, closed: Path) -> None:
+    """Let one directory be closed to everybody, root too."""
+
+    def guard(real: Callable[[Any], Any]) -> Callable[..., Any]:
+        def listing(path: Any = ".") -> Any:
+            if os.fspath(path) == str(closed):
+                raise PermissionError(13, "Permission denied", str(closed))
+            return real(path)
+
+        return listing
+
+    monkeypatch.setattr(os, "scandir", guard(os.scandir))
+    monkeypatch.setattr(os, "listdir", guard(os.listdir))
+
+
+def run(lake: Path, *words: str) -> Result:
+    """Run a verb."""
+    return CliRunner().invoke(cli, ["--lake", str(lake), *words])
+
+
+def test_ingest_reads_files_only(lake: lakelog.Lake, place: Place) -> None:
+    """Devices, pipes and sockets below a directory are left out and said; a link that leads
+    nowhere is a fault; all else comes in."""
+    report = lake.ingest(str(place.root))
+    by_name = {Path(file.path).name: file for file in report.files}
+    ignored = {name: file.ignored for name, file in by_name.items() if file.ignored}
+    assert ignored == {name: f"left out: it is {kind}" for name, kind in SPECIAL.items()}
+    assert [name for name, file in by_name.items() if file.error] == ["loop"]
+    assert stored(lake) == Counter(place.written)
+    proof = audit(lake.store, lake.branch_name, lake.engine, [str(place.root)])
+    assert not proof.wrong
+    assert [Path(file.source).name for file in proof.failed] == ["loop"]
+
+
+@pytest.mark.parametrize("name", ["null", "zero", "socket"])
+def test_ingest_of_a_special_file(lake: lakelog.Lake, place: Place, name: str) -> None:
+    """One that is named is a fault."""
+    (file,) = lake.ingest(str(place.root / name)).files
+    assert file.error == f"not a regular file: it is {SPECIAL[name]}"
+
+
+def test_watch_says_each_once(lake: lakelog.Lake, place: Place) -> None:
+    """Every odd thing is said once, however many rounds there are."""
+    said: list[str] = []
+    with Watched(lake, place) as watcher:
+        watcher._say = said.append
+        for _ in range(3):
+            place.write("a.log", 1)
+            watcher.round()
+        assert watcher.unread
+        json.dumps(watcher.memory())
+    names = Counter(Path(line.rpartition(": ")[0].partition(": ")[0]).name for line in said)
+    assert names == Counter([*SPECIAL, "loop"])
+    assert stored(lake) == Counter(place.written)
+
+
+def test_a_directory_that_may_not_be_entered(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is reported once by its name; ingest, watch and audit read all others."""
+    place = Place(tmp_path / "logs")
+    for folder in ("a", "closed", "z"):
+        (place.root / folder).mkdir()
+    place.write("a/1.log")
+    place.write("z/2.log")
+    close_directory(monkeypatch, place.root / "closed")
+    report = lake.ingest(str(place.root))
+    faults = [(file.path, file.error) for file in report.files if file.error]
+    assert faults == [(str(place.root / "closed"), "Permission denied")]
+    place.write("z/2.log")
+    said: list[str] = []
+    with Watched(lake, place) as watcher:
+        watcher._say = said.append
+        for _ in range(3):
+            watcher.round()
+        assert watcher.unread
+    assert said == [f"{place.root / 'closed'}: Permission denied"]
+    assert stored(lake) == Counter(place.written)
+    proof = audit(lake.store, lake.branch_name, lake.engine, [str(place.root)])
+    assert not proof.wrong
+    assert len(proof.files) >= 2
+
+
+def test_a_directory_that_goes_and_comes_back(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """It is said once that it is gone and once that it is there again; what it then holds is
+    read."""
+    place = Place(tmp_path / "logs")
+    place.write("a.log")
+    said: list[str] = []
+    with Watched(lake, place) as watcher:
+        watcher._say = said.append
+        watcher.round()
+        shutil.rmtree(place.root)
+        for _ in range(3):
+            watcher.round()
+        place.root.mkdir()
+        place.write("b.log")
+        watcher.round()
+        watcher.round()
+        assert not watcher.unread
+    assert said == [f"{place.root}: No such file or directory", f"{place.root}: there again"]
+    assert stored(lake) == Counter(place.written)
+
+
+def test_a_file_that_went_is_no_fault(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is packed between the scan and its reading leaves no "No such file" behind."""
+    monkeypatch.setattr(watch, "STABLE", -1.0)
+    place = Place(tmp_path / "logs")
+    place.write("a.log")
+    real = watch.scan
+
+    def scan(*args: Any) -> Any:
+        found = real(*args)
+        monkeypatch.setattr(watch, "scan", real)
+        place.pack("a.log")
+        return found
+
+    monkeypatch.setattr(watch, "scan", scan)
+    with Watched(lake, place) as watcher:
+        watcher.round()
+        watcher.round()
+        assert watcher.totals.faults == {}
+        assert not watcher.unread
+    assert stored(lake) == Counter(place.written)
+
+
+def test_once_fails_where_nothing_can_be_read(tmp_path: Path) -> None:
+    """`watch --once` on a directory that is not there says so and exits 1; devices do not."""
+    done = run(tmp_path / "lake", "watch", str(tmp_path / "none"), "--once")
+    assert done.exit_code == 1
+    assert f"{tmp_path / 'none'}: No such file or directory" in done.output
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/null").symlink_to("/dev/null")
+    done = run(tmp_path / "lake", "watch", str(tmp_path / "logs"), "--once")
+    assert done.exit_code == 0
+    assert "left out: it is a device" in done.output
+
+
+def test_a_full_disk_is_said_once(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """What keeps the lake from being written is said once with its path, and when it is over."""
+    said: list[str] = []
+
+    class Failing(watch.Watcher):
+        """A watcher on a disk that is full for two rounds."""
+
+        left = 2
+
+        def round(self, *, final: bool = False) -> int:
+            """Fail, and then do it."""
+            self.left -= 1
+            if self.left >= 0:
+                raise OSError(28, "No space left on device")
+            return super().round(final=final)
+
+    (tmp_path / "logs").mkdir()
+    patience = loop._RetryingRounds(Failing(lake, [str(tmp_path / "logs")]), said.append)
+    for _ in range(4):
+        patience.round()
+    trouble = f"the lake {lake.store.paths.root} cannot be written: No space left on device"
+    assert said == [
+        f"{trouble}; nothing is lost, trying again until it works",
+        f"it works again, which was: {trouble}",
+    ]
+
+
+def test_a_file_that_shrinks_while_it_is_read(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """A file that is cut between two looks gives what is written next, and no fault."""
+    place = Place(tmp_path / "logs")
+    place.write("a.log", 500)
+    with Watched(lake, place) as watcher:
+        watcher.round()
+        os.truncate(place.root / "a.log", 40)
+        watcher.round()
+        place.write("b.log", 3)
+        watcher.round()
+        assert not watcher.unread
+    assert stored(lake) >= Counter(place.written)
+
+
+EXPORT = (
+    '<?xml version="1.0" encoding="utf-16"?>\r\n<Events><Event><System><EventID>7036</EventID>'
+    '<Level>3</Level><TimeCreated SystemTime="2024-05-01T10:00:00.5Z"/><Computer>PC</Computer>'
+    "</System><EventData><Data Name='to'>läuft</Data></EventData></Event></Events>\r\n"
+)
+WIDE = {
+    "x.log": (
+        "2024-05-01 10:00:00 INFO hällo\r\n2024-05-01 10:00:01 WARN 😀\r\n",
+        "applog",
+        [("INFO", "hällo"), ("WARN", "😀")],
+    ),
+    "x.csv": (
+        '"Time","Level","Message"\r\n"2024-05-01 10:00:00","Warning","ü"\r\n',
+        "csv",
+        [("WARN", "ü")],
+    ),
+    "x.xml": (EXPORT, "winevent", [("WARN", None)]),
+}
+
+
+@pytest.mark.parametrize("order", ["le", "be"])
+@pytest.mark.parametrize("name", WIDE)
+def test_a_file_in_utf_16(lake: lakelog.Lake, tmp_path: Path, name: str, order: str) -> None:
+    """Exports of Windows and PowerShell say by a mark that they are UTF-16: they are read as such,
+    also while they grow by half a character, and an audit finds each line."""
+    text, form, rows = WIDE[name]
+    data, path = ("\ufeff" + text).encode(f"utf-16-{order}"), tmp_path / name
+    forms = set()
+    with path.open("wb") as writer:
+        for part in (data[:67], data[67:]) if form == "applog" else (data,):
+            writer.write(part)
+            writer.flush()
+            forms.add(lake.ingest(str(path)).files[0].format)
+    assert forms - {""} == {form}
+    assert lake.ingest(str(path)).events == 0
+    query = "SELECT level, message FROM events ORDER BY position"
+    assert lake.sql(query).fetchall() == rows
+    assert lake.sql("SELECT count(*) FROM quarantine").fetchall() == [(0,)]
+    assert [f.wrong for f in audit(lake.store, lake.branch_name, lake.engine, []).files] == [0]

@@ -1,0 +1,256 @@
+"""Manifests: however many entries came and went, a state is small, quick to open and exact."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lakelog
+from lakelog.errors import DamagedManifest
+from lakelog.store import disk, manifest, publish
+from lakelog.store.bootstrap import Store
+from lakelog.store.manifest import Entry, Manifest, Page, Totals
+from lakelog.store.publish import Change
+
+MakeLake = Callable[..., lakelog.Lake]
+COMMIT = "00" * 16
+
+
+def segment(key: str, at: int = 0, events: int = 1, kind: str = "events") -> Entry:
+    """Return an entry for a segment of some events that all happened at one time."""
+    entry = {"add": "segment", "key": key, "events": events, "bytes": 10 * events, "kind": kind}
+    return {
+        **entry,
+        "time": [at, at],
+        "types": {},
+        "sources": {},
+        "levels": {},
+        "layout": "arrival",
+    }
+
+
+class Naive:
+    """A state as a plain dict: entries by kind and key, the newest last."""
+
+    def __init__(self) -> None:
+        self.live: dict[tuple[str, str], Entry] = {}
+
+    def apply(self, entries: list[Entry]) -> None:
+        """Add and remove entries."""
+        for entry in entries:
+            self.live.pop((entry.get("add") or entry["del"], entry["key"]), None)
+            if "add" in entry:
+                self.live[entry["add"], entry["key"]] = entry
+
+    def of(self, what: str) -> dict[str, Entry]:
+        """Return the live entries of one kind by key."""
+        return {key: entry for (kind, key), entry in self.live.items() if kind == what}
+
+
+def by_key(entries: list[Entry]) -> dict[str, Any]:
+    """Return entries by key, without the place that publishing gave them."""
+    made = {e["key"]: {k: v for k, v in e.items() if k != "seq"} for e in entries}
+    assert len(made) == len(entries)
+    return made
+
+
+def assert_same(store: Store, state: Manifest, naive: Naive) -> None:
+    """Compare a manifest with the naive state, in every way it can be asked."""
+    shelf = store.manifests
+    segments = naive.of("segment")
+    assert by_key(shelf.entries(state)) == segments
+    for what in ("cursor", "artifact", "view"):
+        assert by_key(shelf.entries(state, what)) == naive.of(what)
+    assert manifest.add_up(Totals(), list(segments.values())) == state.totals
+    for low, high in ((0, 10), (35, 35), (90, 1000), (5, 4)):
+        near = {k: e for k, e in segments.items() if e["time"][0] <= high and low <= e["time"][1]}
+        assert by_key(shelf.segments_between(state, low, high)) == near
+    assert len(state.tail) <= manifest.FAN
+    assert all(page == described(store, page) for page in state.pages)
+
+
+def described(store: Store, page: Page) -> Page:
+    """Return what a manifest should say of a page, from its entries."""
+    return manifest.describe(store.manifests.page(page), page.digest, page.bytes, page.level)
+
+
+def change_of(draw: random.Random, naive: Naive, number: int, size: int) -> list[Entry]:
+    """Return a change: new segments, removals of old ones, cursors that come and go."""
+    entries: list[Entry] = []
+    for n in range(size):
+        kind, segments = draw.random(), list(naive.of("segment").values())
+        if kind < 0.25 and segments:
+            entries.append(manifest.tombstone(draw.choice(segments)))
+        elif kind < 0.35:
+            entries.append({"add": "cursor", "key": f"c{draw.randrange(5)}", "to": number})
+        elif kind < 0.4:
+            entries.append({"del": "cursor", "key": f"c{draw.randrange(5)}"})
+        elif kind < 0.45:
+            entries.append(segment(f"q{number}-{n}", 50, 2, "quarantine"))
+        else:
+            entries.append(segment(f"s{number}-{n}", draw.randrange(100), draw.randrange(1, 9)))
+    seen: set[tuple[str, str]] = set()
+    unique = []
+    for entry in entries:
+        key = (entry.get("add") or entry["del"], entry["key"])
+        if key not in seen:
+            unique.append(entry)
+            seen.add(key)
+    naive.apply(unique)
+    return unique
+
+
+@settings(max_examples=15)
+@given(
+    seed=st.integers(0, 2**32),
+    size=st.sampled_from([1, 2, 5, 17, 40, 300]),
+    upkeep=st.sampled_from([0.0, 0.1, 1.0]),
+)
+def test_a_state_is_what_naive_replay_makes_of_it(
+    make_lake: MakeLake, seed: int, size: int, upkeep: float
+) -> None:
+    """After any commits, with and without maintenance, nothing is lost, doubled or resurrected."""
+    store = make_lake().store
+    draw, naive = random.Random(seed), Naive()
+    state = store.manifests.load(store.refs.head("main").move.snapshot)
+    for number in range(40):
+        entries = change_of(draw, naive, number, draw.randrange(1, size + 1))
+        tidy = draw.random() < upkeep
+        change = Change("seal", entries=tuple(entries), merge_pages=tidy)
+        grown = publish.grow(store, state, change, COMMIT, number + 1)
+        assert grown.parent == state.digest
+        state = store.manifests.write(grown)
+        if number % 7 == 0:
+            store.manifests.forget()
+            assert store.manifests.load(state.digest) == state
+    assert_same(store, state, naive)
+
+
+def grow_to(store: Store, count: int, upkeep: bool) -> tuple[tuple[Page, ...], tuple[Entry, ...]]:
+    """Add so many segments, one a commit, as sealing does; pages never pass the bound."""
+    pages: tuple[Page, ...] = ()
+    tail: tuple[Entry, ...] = ()
+    for number in range(count):
+        tail = (*tail, segment(f"{number:06d}", number))
+        pages, tail = manifest.spill(store.manifests, pages, tail, COMMIT)
+        if upkeep:
+            pages = manifest.merge_pages(store.manifests, pages, COMMIT)
+            assert len(pages) <= 15 + 15 + number // 4096
+        assert len(tail) <= manifest.FAN
+    return pages, tail
+
+
+def test_ten_thousand_segments_are_few_pages(
+    lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Manifest and pages stay within what protocol 2.3 promises, at every step of growing."""
+    monkeypatch.setattr(disk, "sync_file", lambda fd: None)
+    monkeypatch.setattr(disk, "sync_dir", lambda path: None)
+    pages, tail = grow_to(lake.store, 10_000, upkeep=True)
+    for level in range(2):
+        assert sum(page.level == level for page in pages) < manifest.FAN
+    state = manifest.empty(COMMIT, 1, "ada")
+    state = dataclasses.replace(state, pages=pages, tail=tail)
+    entries = lake.store.manifests.entries(state)
+    assert [e["key"] for e in entries] == [f"{n:06d}" for n in range(10_000)]
+    near = lake.store.manifests.segments_between(state, 5000, 5009)
+    assert [e["time"][0] for e in near] == list(range(5000, 5010))
+    size = lake.store.manifests.write(state)
+    path = lake.store.paths.object("manifests", size.digest)
+    assert len(disk.read(path)) < 12_000
+
+
+def test_a_long_history_leaves_what_is_alive(
+    lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many entries came and went, a state's pages hold little more than the live ones."""
+    monkeypatch.setattr(manifest, "FAN", 4)
+    draw, naive, store = random.Random(3), Naive(), lake.store
+    state = store.manifests.load(store.refs.head("main").move.snapshot)
+    for number in range(700):
+        entries = [segment(f"s{number}", draw.randrange(100))]
+        old = list(naive.of("segment").values())
+        if len(old) > 20:
+            entries += [manifest.tombstone(entry) for entry in draw.sample(old, 15)]
+        naive.apply(entries)
+        for change in (Change("x", entries=tuple(entries)), Change("x", merge_pages=True)):
+            state = store.manifests.write(publish.grow(store, state, change, COMMIT, number))
+        assert sum(page.entries for page in state.pages) <= 1.5 * len(naive.live) + 4**3 + 4**2
+        levels = [page.level for page in state.pages]
+        assert manifest.BOTTOM not in levels[levels.count(manifest.BOTTOM) :]
+    assert_same(store, state, naive)
+    assert manifest.BOTTOM in levels
+
+
+def test_nothing_large_is_merged_on_the_commit_path(lake: lakelog.Lake) -> None:
+    """A commit writes pages of at most 256 entries, unless it brings more entries itself."""
+    pages, _ = grow_to(lake.store, 1_000, upkeep=False)
+    assert max(page.entries for page in pages) == 256
+    assert [page.level for page in pages] == sorted((page.level for page in pages), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("entries", "level"), [(1, 0), (16, 0), (17, 1), (256, 1), (257, 2), (4096, 2), (100_000, 2)]
+)
+def test_a_page_s_level_is_its_power_of_sixteen(entries: int, level: int) -> None:
+    """Levels hold at most 16, 256 and 4,096 entries; there is no fourth."""
+    assert manifest.level_of(entries) == level
+
+
+def test_removals_leave_once_nothing_older_is_left(lake: lakelog.Lake) -> None:
+    """A state whose segments all went is empty again, not a list of removals."""
+    store = lake.store
+    state = store.manifests.load(store.refs.head("main").move.snapshot)
+    for number in range(300):
+        for entry in (segment(f"s{number}"), manifest.tombstone(segment(f"s{number}"))):
+            change = Change("seal", entries=(entry,), merge_pages=True)
+            state = publish.grow(store, state, change, COMMIT, number)
+    assert store.manifests.entries(state) == []
+    assert state.totals == Totals()
+    assert (state.pages, state.tail) == ((), ())
+
+
+def test_fold_keeps_the_newest_of_each_key() -> None:
+    """The newest entry of a key wins; only the oldest run may forget removals."""
+    old = (segment("a"), segment("b"), {"add": "cursor", "key": "a", "to": 1})
+    new = (manifest.tombstone(segment("a")), {"add": "cursor", "key": "a", "to": 2}, segment("c"))
+    kept = [(e.get("add", "-"), e["key"]) for e in manifest.fold([old, new], oldest=False)]
+    assert kept == [("segment", "b"), ("-", "a"), ("cursor", "a"), ("segment", "c")]
+    assert [e["key"] for e in manifest.fold([old, new], oldest=True)] == ["b", "a", "c"]
+    assert manifest.fold([], oldest=True) == ()
+
+
+def test_arrival_segments_get_their_place_in_the_order() -> None:
+    """Segments without seq are numbered after those before them; others keep theirs."""
+    placed = {**segment("old", events=5), "seq": [3, 9]}
+    entries = [segment("a", events=4), placed, segment("q", events=7, kind="quarantine")]
+    done, following = manifest.number([*entries, segment("b", events=2)], 100)
+    assert [e.get("seq") for e in done] == [[100, 103], [3, 9], None, [104, 105]]
+    assert following == 106
+
+
+@pytest.mark.damaged
+@pytest.mark.parametrize("what", ["cut", "flipped", "other", "missing"])
+@pytest.mark.parametrize("of", ["manifest", "page"])
+def test_a_manifest_is_believed_only_by_its_name(lake: lakelog.Lake, what: str, of: str) -> None:
+    """A manifest or page that is missing, cut, changed or another one is damage, and named."""
+    store = lake.store
+    page = store.manifests.write_page(tuple(segment(str(n)) for n in range(16)), COMMIT)
+    state = dataclasses.replace(manifest.empty(COMMIT, 1, "ada"), pages=(page,))
+    state = store.manifests.write(state)
+    digest = page.digest if of == "page" else state.digest
+    path = store.paths.object("manifests", digest)
+    data = disk.read(path)
+    disk.unlink(path)
+    if what != "missing":
+        bad = {"cut": data[:-1], "flipped": bytes([data[0] ^ 1]) + data[1:], "other": b"{}"}[what]
+        disk.create_whole(path, bad)
+    store.manifests.forget()
+    with pytest.raises(DamagedManifest, match=digest):
+        store.manifests.entries(store.manifests.load(state.digest))

@@ -1,0 +1,201 @@
+"""What several tests use: styles of programs, runtimes and servers."""
+
+from __future__ import annotations
+
+PG = "2025-08-13 01:45:01.123 PDT [12345] "
+APPLOG: list[tuple[str, tuple[str, str | None, str | None, str]]] = [
+    (PG + "LOG:  ready", ("2025-08-13T08:45:01.123", "INFO", None, "ready")),
+    (
+        "65.2.129.7 2023-03-12 11:17:28.425 UTC [53962] zysk@postgres FATAL:  no",
+        ("2023-03-12T11:17:28.425", "FATAL", None, "no"),
+    ),
+    (
+        "2024-01-02T03:04:05.123456Z 0 [Warning] [MY-010055] [Server] old",
+        ("2024-01-02T03:04:05.123456", "WARN", "Server", "old"),
+    ),
+    (
+        "2024-01-02T03:04:05.678+0100 I NETWORK  [conn1] end",
+        ("2024-01-02T02:04:05.678", "INFO", "NETWORK", "end"),
+    ),
+    (
+        "2023-04-23 22:07:05.311 -05:00 [WRN] Failed",
+        ("2023-04-24T03:07:05.311", "WARN", None, "Failed"),
+    ),
+    (
+        "[2023-02-12 12:16:05.729 +01:00] [INF] [79] A.B.C: denied",
+        ("2023-02-12T11:16:05.729", "INFO", "A.B.C", "denied"),
+    ),
+    (
+        "[2024-01-02 03:04:05 +0000] [123] [INFO] Booting",
+        ("2024-01-02T03:04:05", "INFO", None, "Booting"),
+    ),
+    (
+        "[2022-06-29 14:06:40 +1000] info [cpaneld] 1.2.3.4",
+        ("2022-06-29T04:06:40", "INFO", "cpaneld", "1.2.3.4"),
+    ),
+    (
+        "[2023-06-30 15:17:36,332] [WARNING] [paperless.auth] Login",
+        ("2023-06-30T15:17:36.332", "WARN", "paperless.auth", "Login"),
+    ),
+    ("[2024-01-02T03:04:05Z DEBUG app::mod] x", ("2024-01-02T03:04:05", "DEBUG", "app::mod", "x")),
+    ("[03:04:05 INF] no date", ("", None, None, "")),
+    (
+        "2022-06-20T09:52:17.637Z [warn][API]: bad",
+        ("2022-06-20T09:52:17.637", "WARN", "API", "bad"),
+    ),
+    (
+        "2022-04-05 14:40:34,644 1 INFO db odoo.res: in",
+        ("2022-04-05T14:40:34.644", "INFO", "odoo.res", "in"),
+    ),
+    (
+        "2016-09-28 04:30:30, Info                  CBS    Loaded",
+        ("2016-09-28T04:30:30", "INFO", "CBS", "Loaded"),
+    ),
+    (
+        "2022-12-29 11:39:26.009756|ERROR   |Query         |   |failed",
+        ("2022-12-29T11:39:26.009756", "ERROR", "Query", "failed"),
+    ),
+    (
+        "2022-09-08T13:08:51,629|WARN|org.apereo.cas.Web|a|b",
+        ("2022-09-08T13:08:51.629", "WARN", "org.apereo.cas.Web", "a|b"),
+    ),
+    (
+        "2022-09-08T13:08:51,629|audit|127.0.0.1|ACCESS|granted",
+        ("2022-09-08T13:08:51.629", None, None, "audit|127.0.0.1|ACCESS|granted"),
+    ),
+    (
+        "2024-05-01T10:00:00+02:00 [AUTH] WARN: Incorrect password for user admin. IP=1.2.3.4",
+        ("2024-05-01T08:00:00", "WARN", "AUTH", "Incorrect password for user admin. IP=1.2.3.4"),
+    ),
+    (
+        "02-Jan-2024 03:04:05.678 SEVERE [main] org.a.B.<init> broke",
+        ("2024-01-02T03:04:05.678", "ERROR", "org.a.B.<init>", "broke"),
+    ),
+    (
+        "2022/03/01 12:57:58 ...web/auth.go:200:SignIn() [E] Failed",
+        ("2022-03-01T12:57:58", "ERROR", "...web/auth.go:200:SignIn()", "Failed"),
+    ),
+    (
+        "2024/01/02 03:04:05.123456 main.go:12: text",
+        ("2024-01-02T03:04:05.123456", None, "main.go:12", "text"),
+    ),
+    ("2024/01/02 03:04:05 text only", ("2024-01-02T03:04:05", None, None, "text only")),
+    (
+        "2023/02/21 08:05:56.233208 [error] POST",
+        ("2023-02-21T08:05:56.233208", "ERROR", None, "POST"),
+    ),
+    (
+        "2022-12-20 12:36:54.17 Logon       Error: 18456",
+        ("2022-12-20T12:36:54.17", None, "Logon", "Error: 18456"),
+    ),
+    (
+        "2022-02-13T10:09:11.521Z ACCEPT host=x",
+        ("2022-02-13T10:09:11.521", None, None, "ACCEPT host=x"),
+    ),
+]
+RUNTIME: list[tuple[str, tuple[str, str | None, str | None, str]]] = [
+    (
+        "E0517 15:04:22.619632 1952452992 a.cc:253] Log",
+        ("2025-05-17T15:04:22.619632", "ERROR", "a.cc:253", "Log"),
+    ),
+    (
+        "123:M 02 Jan 2024 03:04:05.678 # low memory",
+        ("2024-01-02T03:04:05.678", "WARN", None, "low memory"),
+    ),
+    (
+        "I, [2024-01-02T03:04:05.123456 #123]  INFO -- : Started",
+        ("2024-01-02T03:04:05.123456", "INFO", None, "Started"),
+    ),
+    (
+        "E, [2024-01-02T03:04:05.123456 #9] ERROR -- rails: no",
+        ("2024-01-02T03:04:05.123456", "ERROR", "rails", "no"),
+    ),
+    (
+        "03-17 16:13:38.811  1702  2395 D WindowManager: printing",
+        ("2025-03-17T16:13:38.811", "DEBUG", "WindowManager", "printing"),
+    ),
+    (
+        "[Dec 21 12:56:57] WARNING[77]: res.c:114 cb: Event",
+        ("2025-12-21T12:56:57", "WARN", "res.c", "cb: Event"),
+    ),
+    (
+        "[Nest] 7  - 08/02/2023, 7:32:47 PM    WARN [AuthService] Failed",
+        ("2023-08-02T19:32:47", "WARN", "AuthService", "Failed"),
+    ),
+    ("[Nest] 7  - 8/12/2023, 12:02:07 AM     LOG x", ("2023-08-12T00:02:07", "INFO", None, "x")),
+    (
+        "(W) 2024-11-26T13:37:02 - login failure",
+        ("2024-11-26T13:37:02", "WARN", None, "login failure"),
+    ),
+    (
+        "web-1  | 2024-04-25T05:32:35.584725Z  * Serving",
+        ("2024-04-25T05:32:35.584725", None, "web-1", " * Serving"),
+    ),
+    (
+        "- 1117838570 2005.06.03 R02-M1 2005-06-03-15.42.50.675872 R02 RAS KERNEL FATAL parity",
+        ("2005-06-03T22:42:50", "FATAL", "KERNEL", "parity"),
+    ),
+    (
+        "- 1131566461 2005.11.09 dn228 Nov 9 12:01:01 dn228/dn228 crond(pam)[2915]: session",
+        ("2005-11-09T20:01:01", None, "crond(pam)", "session"),
+    ),
+    ("1428634687.123 Hello", ("2015-04-10T02:58:07.123", None, None, "Hello")),
+    ("1428634687123 Hello, World!", ("2015-04-10T02:58:07.123", None, None, "Hello, World!")),
+    ("WARNING:root:careful", ("", "WARN", "root", "careful")),
+    (
+        'INFO:     127.0.0.1:1 - "GET / HTTP/1.1" 200 OK',
+        ("", "INFO", None, '127.0.0.1:1 - "GET / HTTP/1.1" 200 OK'),
+    ),
+    ("[    1.234567] usb 1-1: new device", ("", None, "usb 1-1", "new device")),
+]
+ASKED = '"GET http://a/x?q=1 HTTP/1.1"'
+TRAFFIC: list[tuple[str, tuple[str, str | None, str | None, str]]] = [
+    (
+        f'h.org 1.2.3.4 - id7 - [29/Jul/2023:10:26:06 -0700] {ASKED} 404 162 "-" "c" "z"',
+        ("2023-07-29T17:26:06", "WARN", None, ASKED[1:-1]),
+    ),
+    (
+        "117.136.40.129:14853 [14/Jan/2015:12:48:57.127] in~ be/s1 170/0/0/3/173 200 739 - - --NN"
+        f" 0/0/0/0/0 0/0 {ASKED}",
+        ("2015-01-14T12:48:57.127", "INFO", None, ASKED[1:-1]),
+    ),
+    (
+        "1.2.3.4:50033 [28/Feb/2025:02:43:10.123] fe/be: SSL handshake failure",
+        ("2025-02-28T02:43:10.123", None, None, "SSL handshake failure"),
+    ),
+    (
+        "1.2.3.4:50033 [28/Feb/2025:02:43:10.123] fe be/s 0/0/5 212 -- 1/1/1/1/0 0/0",
+        ("2025-02-28T02:43:10.123", None, None, ""),
+    ),
+    (
+        "https 2023-04-26T12:23:00.186641Z app/x 1.2.3.4:44 10.0.0.1:80 0.086 0.048 0.037"
+        " 502 200 0 57"
+        f' {ASKED} "curl" E T arn:x "Root=1-5" "-" 0',
+        ("2023-04-26T12:23:00.186641", "ERROR", None, ASKED[1:-1]),
+    ),
+    (
+        "2023-04-26T12:23:00.186641Z lb 1.2.3.4:44 10.0.0.1:80 0.086 0.048 0.037 200 200 0 57"
+        f' {ASKED} "curl" - -',
+        ("2023-04-26T12:23:00.186641", "INFO", None, ASKED[1:-1]),
+    ),
+    (
+        "a" * 64 + " bucket [06/Feb/2019:00:00:38 +0000] 1.2.3.4 - 3E57 REST.GET.OBJECT k"
+        f' {ASKED} 403 AccessDenied 243 - 7 - "-" "S3" -',
+        ("2019-02-06T00:00:38", "WARN", None, ASKED[1:-1]),
+    ),
+    (
+        "2 123456789010 eni-1235b8 1.2.3.4 5.6.7.8 20641 22 6 20 4249"
+        " 1418530010 1418530070 ACCEPT OK",
+        ("2014-12-14T04:06:50", None, None, ""),
+    ),
+    (
+        "1286536309.586    921 1.2.3.4 TCP_MISS/503 507 POST http://rcv/x - NONE/- text/html",
+        ("2010-10-08T11:11:49.586", "ERROR", None, "http://rcv/x"),
+    ),
+    (
+        "[pid: 88|app: 0|req: 1/1] 127.0.0.1 () {38 vars in 696 bytes} [Sun Mar 13 22:49:12 2016]"
+        " POST /u => generated 47 bytes in 129 msecs (HTTP/1.1 200) 9 headers",
+        ("2016-03-13T22:49:12", "INFO", None, "POST /u"),
+    ),
+]
+STYLES = {"applog": APPLOG, "runtime": RUNTIME, "traffic": TRAFFIC}

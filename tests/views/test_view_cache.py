@@ -1,0 +1,220 @@
+"""The cache of views: gone, damaged, cut or full, it costs time and changes no answer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pytest
+
+import lakelog
+from lakelog import views
+from lakelog.views.engine import Limits, Projector
+from lakelog.views.layers import LayerBuilder, Table
+from lakelog.views.partials import Partials
+from tests.conftest import MakeLake
+from tests.support.view_events import rows, some
+from tests.support.viewhistory import WIDE
+
+NAMES = ("status", "rates", "funnel", "failures")
+
+
+def pieces(home: Path) -> list[Path]:
+    return sorted((home / "lake" / "cache" / "views").rglob("*.piece"))
+
+
+def answers(home: Path) -> list[list[tuple[object, ...]]]:
+    """What another process reads."""
+    with lakelog.open(str(home / "lake"), create=False) as lake:
+        return [rows(lake, name) for name in NAMES]
+
+
+@pytest.fixture
+def right(make_lake: MakeLake, home: Path) -> list[list[tuple[object, ...]]]:
+    """Answers of a lake whose states were kept by an earlier process, then extended."""
+    lake = make_lake()
+    for seed in range(3):
+        lake.append(some(100, seed))
+        lake.settle()
+        answers(home)
+    return answers(home)
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) * 2 // 3]
+
+
+def flip_body(data: bytes) -> bytes:
+    return data[:-50] + bytes([data[-50] ^ 4]) + data[-49:]
+
+
+def flip_head(data: bytes) -> bytes:
+    return data[:40] + bytes([data[40] ^ 1]) + data[41:]
+
+
+def empty(_: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("damage", [cut, flip_body, flip_head, empty])
+def test_a_damaged_piece_is_computed_anew(
+    right: list[list[tuple[object, ...]]], home: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    """Files that are cut, emptied, or off by a bit are noticed, removed and written again."""
+    before = {path: path.read_bytes() for path in pieces(home)}
+    assert before
+    for path, data in before.items():
+        path.write_bytes(damage(data))
+    assert answers(home) == right
+    assert pieces(home)
+    kept = [path for path in pieces(home) if path in before]
+    assert all(path.read_bytes() != damage(before[path]) for path in kept)
+    assert answers(home) == right
+
+
+def test_any_flipped_bit_changes_no_answer(
+    right: list[list[tuple[object, ...]]], home: Path
+) -> None:
+    """A bit flipped anywhere in the cache, forty times over, is never seen in an answer."""
+    pick = random.Random(4)
+    for _ in range(40):
+        path = pick.choice(pieces(home))
+        data = bytearray(path.read_bytes())
+        data[pick.randrange(len(data))] ^= 1 << pick.randrange(8)
+        path.write_bytes(data)
+        assert answers(home) == right
+
+
+def test_a_missing_cache_is_made_again(right: list[list[tuple[object, ...]]], home: Path) -> None:
+    """Deleting pieces, while a lake is open or not, changes nothing."""
+    with lakelog.open(str(home / "lake"), create=False) as lake:
+        assert rows(lake, "status") == right[0]
+        for path in pieces(home):
+            path.unlink()
+        assert rows(lake, "status") == right[0]
+        assert rows(lake, "rates") == right[1]
+    assert answers(home) == right
+
+
+def test_the_cache_keeps_to_its_limit(make_lake: MakeLake, home: Path) -> None:
+    """The oldest pieces go when the directory outgrows its limit, whatever else lies there; the
+    newest stays."""
+    lake = make_lake()
+    (home / "lake" / "cache" / "views").mkdir(parents=True)
+    (home / "lake" / "cache" / "views" / "stray").write_text("no directory")
+    session = lake._session
+    session._engine = Projector(lake.store, session.connect(), session, Limits(disk_bytes=20_000))
+    for seed in range(8):
+        lake.append(some(100, seed))
+        lake.settle()
+        for name in NAMES:
+            rows(lake, name)
+        session.engine.behind.drain()
+        newest = max(path.stat().st_size for path in pieces(home))
+        assert sum(path.stat().st_size for path in pieces(home)) <= max(20_000, newest)
+    assert pieces(home)
+
+
+def test_a_cache_that_cannot_be_written_is_no_fault(make_lake: MakeLake, home: Path) -> None:
+    """Where the directory cannot be made, views answer all the same."""
+    lake = make_lake()
+    (home / "lake" / "cache" / "views").write_text("in the way")
+    lake.append(some(50))
+    lake.settle()
+    assert rows(lake, "rates") == rows(lake, "rates", since="0001-01-02")
+    lake._session.engine.behind.drain()
+    assert pieces(home) == []
+
+
+def test_many_small_pieces_become_one(make_lake: MakeLake, home: Path) -> None:
+    """A process that had to read many pieces writes what they make as one."""
+    lake = make_lake()
+    for seed in range(14):
+        lake.append(some(30, seed))
+        lake.settle()
+        rows(lake, "status")
+    lake._session.engine.behind.drain()
+    assert len(pieces(home)) == 14
+    expected = rows(lake, "status")
+    with lakelog.open(str(home / "lake"), create=False) as again:
+        assert rows(again, "status") == expected
+    assert len(pieces(home)) < 5
+    with lakelog.open(str(home / "lake"), create=False) as again:
+        assert rows(again, "status") == expected
+
+
+def test_what_was_sealed_and_compacted_unseen_costs_only_itself(
+    make_lake: MakeLake, home: Path
+) -> None:
+    """A segment that came and went between two readings does not make the state start anew."""
+    lake = make_lake()
+    lake.append(some(100, 1))
+    lake.settle()
+    rows(lake, "status")
+    lake._session.engine.behind.drain()
+    with lakelog.open(lake.path, create=False) as other:
+        for seed in (2, 3):
+            other.append(some(30, seed))
+            other.settle()
+        other.compact()
+    assert rows(lake, "status") == rows(lake, "status", since="0001-01-02")
+    lake._session.engine.behind.drain()
+    kept = lake._session.engine._pieces
+    assert sorted(kept._header(p.parent.name, str(p)).events for p in pieces(home)) == [60, 100]
+    assert rows(lake, "status") == answers(home)[0]
+
+
+def test_types_that_parquet_would_change_are_kept_exactly(make_lake: MakeLake) -> None:
+    """A state of huge integers comes back to another process as it was."""
+    lake = make_lake()
+    lake.append(some(60))
+    lake.settle()
+    first = rows(lake, "items")
+    lake._session.engine.behind.drain()
+    with lakelog.open(lake.path, create=False) as again:
+        held = again._session.engine
+        assert rows(again, "items") == first
+        assert isinstance(held._pieces, Partials)
+        (layer,) = held._at.values()
+        assert dict(layer.shape.columns)["place"] == "HUGEINT"
+        assert views.read(again, "status").num_rows
+
+
+def test_tables_in_use_are_not_dropped(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another thread lets go of between two statements is never what they still need."""
+    make, names = LayerBuilder.table, ("status", "sessions", "funnel", "durations", "stuck")
+
+    def beside(self: LayerBuilder, cursor: duckdb.DuckDBPyConnection, query: str) -> Table:
+        self.cursor().close()  # drops what nothing refers to
+        return make(self, cursor, query)
+
+    lake = make_lake()
+    lake._session.engine._builder._small = 0
+    monkeypatch.setattr(LayerBuilder, "table", beside)
+    for seed in range(6):
+        lake.append(some(60, seed))
+        if seed == 3:
+            lake.settle()
+        live = [rows(lake, name) for name in names]
+        assert live == [rows(lake, name, **WIDE) for name in names]
+
+
+def test_files_in_each_other_s_place_are_not_taken_for_each_other(
+    make_lake: MakeLake, home: Path
+) -> None:
+    """Pieces of two views with the same columns that were exchanged are computed anew."""
+    asked = [("rates", {"bucket": bucket}) for bucket in ("1h", "1d")]
+    with make_lake() as lake:
+        lake.append(some(200))
+        lake.settle()
+        expected = [views.read(lake, *ask).to_pylist() for ask in asked]
+    one, other = pieces(home)
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+    with lakelog.open(str(home / "lake"), create=False) as lake:
+        assert [views.read(lake, *ask).to_pylist() for ask in asked] == expected
