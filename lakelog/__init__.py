@@ -15,6 +15,7 @@ from lakelog.fields import Event
 from lakelog.lake import Lake, open
 from lakelog.lazy import Lazy
 from lakelog.pinned import PinnedLake
+from lakelog.query import providers
 from lakelog.settings import Settings
 from lakelog.store.writer import Receipt
 
@@ -52,6 +53,7 @@ _OLD_NAMES = {
     "get_views": "lakelog.compat.oos_views",
 }
 """Public names of older systems, and where they live now; they load when asked for."""
+providers.REGISTERED["omega"] = Lazy("lakelog.compat.omega")
 
 
 def __getattr__(name: str) -> Any:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lakelog.export import export
     from lakelog.export.tables import ExportResult
     from lakelog.ingest import ingest
-    from lakelog.query import behaviour, follow, frames
+    from lakelog.query import behaviour, follow, frames, session
     from lakelog.query.relation import Relation
     from lakelog.repair import repair, verify
     from lakelog.repair.outcome import RepairOutcome
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 else:
     ingest, tables = Lazy("lakelog.ingest.ingest"), Lazy("lakelog.views.tables")
     behaviour, follow = Lazy("lakelog.query.behaviour"), Lazy("lakelog.query.follow")
-    frames, export = Lazy("lakelog.query.frames"), Lazy("lakelog.export.export")
+    frames, session = Lazy("lakelog.query.frames"), Lazy("lakelog.query.session")
+    export = Lazy("lakelog.export.export")
     repair, verify = Lazy("lakelog.repair.repair"), Lazy("lakelog.repair.verify")
     compact, gc, history, hotcopy, resolve, retention, seal, stats = (
         Lazy(f"lakelog.store.{name}")
@@ -79,7 +80,7 @@ class Lake:
     def __init__(self, store: Store, branch: str) -> None:
         self.store, self.branch_name = store, branch
         self._life = store.refs.life(branch)
-        self._queries: tables.Tables | None = None
+        self._view_tables: tables.ViewTables | None = None
         self._writer: Writer | None = None
         self._mutex = threading.RLock()
         self._closed = False
@@ -141,15 +142,21 @@ class Lake:
         return self._writer
 
     @property
-    def _session(self) -> tables.Tables:
-        """What answers this process's queries; made at the first one."""
-        if self._queries is None:
+    def _views(self) -> tables.ViewTables:
+        """What answers this process's views; made with its session at the first query."""
+        if self._view_tables is None:
             with self._mutex:
-                if self._queries is None:
-                    self._queries = tables.Tables(self.store, self.branch_name)
+                if self._view_tables is None:
+                    query_session = session.Session(self.store, self.branch_name)
                     if self._closed:
-                        self._queries.close()
-        return self._queries
+                        query_session.close()
+                    self._view_tables = tables.ViewTables(query_session)
+        return self._view_tables
+
+    @property
+    def _session(self) -> session.Session:
+        """What answers this process's queries."""
+        return self._views.session
 
     def quarantine(self, lines: list[tuple[str, int, str, str]]) -> None:
         """Keep lines that are no events durably: (origin, position, reason, line) each."""
@@ -175,7 +182,7 @@ class Lake:
         until: Any = None,
     ) -> pa.Table:
         """Answer a view as an Arrow table, with values of its parameters: see `lakelog.views`."""
-        return self._session.view(name, params, since=since, until=until)
+        return self._views.view(name, params, since=since, until=until)
 
     def export(
         self,
@@ -227,7 +234,7 @@ class Lake:
     def at(self, ref: str) -> PinnedLake:
         """A read-only view of a tag, branch, snapshot id, `@move`, or time."""
         digest = resolve.resolve(self.store, self.branch_name, str(ref))
-        return PinnedLake(self.store, self.branch_name, self._session, digest)
+        return PinnedLake(self.store, self.branch_name, self._views, digest)
 
     def explain(self, query: str, params: Any = None) -> tuple[int, int]:
         """Return (segments the query opens, segments of the branch)."""
@@ -343,8 +350,8 @@ class Lake:
             self._closed = True
         if self._writer is not None:
             self._writer.close()
-        if self._queries is not None:
-            self._queries.close()
+        if self._view_tables is not None:
+            self._view_tables.session.close()
 
     def _require_open(self) -> None:
         if self._closed:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lakelog.query import frames
     from lakelog.query.relation import Relation
     from lakelog.store import history, stats
-    from lakelog.views.tables import Tables
+    from lakelog.views.tables import ViewTables
 else:
     frames, export = Lazy("lakelog.query.frames"), Lazy("lakelog.export.export")
     history, stats = Lazy("lakelog.store.history"), Lazy("lakelog.store.stats")
@@ -25,8 +25,9 @@ else:
 class PinnedLake:
     """One past state of a branch. `id` is the snapshot's 64 hex digits."""
 
-    def __init__(self, store: Store, branch: str, session: Tables, digest: str) -> None:
-        self._store, self._branch, self._session = store, branch, session
+    def __init__(self, store: Store, branch: str, views: ViewTables, digest: str) -> None:
+        self._store, self._branch = store, branch
+        self._views, self._session = views, views.session
         self.id = digest
 
     def sql(self, query: str, params: Any = None) -> Relation:
@@ -73,4 +74,4 @@ class PinnedLake:
         return stats.measure(self._store, self._branch, tail, self.id)
 
     def __repr__(self) -> str:
-        return f"View({self._store.paths.root!r}, {self.id[:12]!r})"
+        return f"PinnedLake({self._store.paths.root!r}, {self.id[:12]!r})"

@@ -32,7 +32,8 @@ ORDER = {
         refs verified_files bootstrap sealer_process clock tail writer rows publish trim seal
         compact retention row_removal thinning gc resolve history stats hotcopy""",
     "repair": "checker verify recover orphans outcome refs data repair",
-    "query": "prune qualifiers frames relation keys tail_rows omega behaviour session follow",
+    "query": """prune qualifiers frames relation keys tail_rows behaviour providers session
+        follow""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
         engine tables sample user_views""",
     "ingest": """exclusions rotation inflate holes binary columnar lease source scan cursors content
@@ -41,7 +42,7 @@ ORDER = {
     "ingest/audit": "stored_rows file_audit account audit",
     "collect": "followed_file turns watch loop",
     "backup": "copy directory expiry restore delete scheduler",
-    "compat": "packs lookups oos_state oos_feed oos_views dump",
+    "compat": "omega packs lookups oos_state oos_feed oos_views dump",
     "export": "values vectors formats folder tables export",
     "analyze": "dedupe similar",
     "train": """wording shards recipe_schema losses filters tokenizer recipe template selection

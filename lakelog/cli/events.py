@@ -14,10 +14,10 @@ from lakelog.cli.render.output import Target, choose, emit, emit_record, with_ou
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
+from lakelog.compat import omega
 from lakelog.compat.lookups import Lookups
 from lakelog.export.formats import Result, of_records
 from lakelog.export.values import clock, micros
-from lakelog.query import omega
 
 _TYPES = 12
 _SEARCHED = ("data", "type", "source", "message", "subject")

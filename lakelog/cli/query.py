@@ -78,15 +78,15 @@ def sql(
         shell.start(app, at, values, target.format)
         return
     text = _query(query, path)
-    with app.open() as lake, StatementRunner(lake.store, lake.branch_name) as asker:
+    with app.open() as lake, StatementRunner(lake.store, lake.branch_name) as runner:
         digest = lake.at(at).id if at else None
-        statements = asker.statements(text)
+        statements = runner.statements(text)
         _check(statements, values, explain)
         if explain:
-            opened, segments = asker.plan(text, values or None, digest)
-            _explain(opened, segments, asker.sql(text, values or None, digest), target)
+            opened, segments = runner.session.plan(text, values or None, digest)
+            _explain(opened, segments, runner.sql(text, values or None, digest), target)
         else:
-            _answer(app, asker, statements, values, digest, target)
+            _answer(app, runner, statements, values, digest, target)
     app.detail(f"{time.monotonic() - start:.2f} s")
 
 
@@ -132,7 +132,7 @@ def _check(statements: list[Statement], values: dict[str, Any], explain: bool) -
 
 def _answer(
     app: App,
-    asker: StatementRunner,
+    runner: StatementRunner,
     statements: list[Statement],
     values: dict[str, Any],
     digest: str | None,
@@ -144,14 +144,14 @@ def _answer(
     for statement in statements:
         is_last = statement is statements[-1]
         params = values if alone else {k: values[k] for k in values.keys() & statement.params}
-        with Waiting(asker.interrupt, app.progress("running", "s")) as waiting:
-            relation = asker.sql(statement.text, params or None, digest)
+        with Waiting(runner.interrupt, app.progress("running", "s")) as waiting:
+            relation = runner.sql(statement.text, params or None, digest)
             if is_last if holds_one else (alone or statement.gives_rows(relation)):
                 result = result_of(
                     relation,
                     target.format,
-                    asker.again,
-                    payload=asker.gives_payload(statement.text),
+                    runner.again,
+                    payload=runner.gives_payload(statement.text),
                 )
                 emit(replace(result, batches=waiting.over(result.batches)), target)
 

@@ -22,12 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.compat import packs
+from lakelog.compat import omega, packs
 from lakelog.compat.packs import Pack
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.lazy import Lazy
-from lakelog.query import omega
 from lakelog.query.prune import HIGHEST, LOWEST
 from lakelog.store.manifest import Entry
 from lakelog.store.tail import Tail

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
+from lakelog.compat import omega
 from lakelog.lazy import Lazy
-from lakelog.query import omega
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry
 

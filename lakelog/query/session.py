@@ -26,7 +26,7 @@ from lakelog.errors import (
     SnapshotGone,
 )
 from lakelog.lazy import Lazy
-from lakelog.query import frames, omega, prune
+from lakelog.query import frames, providers, prune
 from lakelog.query.frames import Scope
 from lakelog.query.qualifiers import TABLES, qualifiers
 from lakelog.query.relation import Relation, Stream, one_line, with_suggestion
@@ -42,6 +42,8 @@ from lakelog.store.verified_files import hash_file
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+
+    from lakelog.query.providers import Pinned, TableProvider
 else:
     duckdb = Lazy("duckdb")
 
@@ -52,8 +54,6 @@ _VERSIONS_MAX = 64
 """So many states of other refs can be read at once; relations on older ones fail."""
 _HIDES = re.compile(r"\bcreate\b.*\b(view|macro|function)\b", re.I | re.S)
 _SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
-Pinned = tuple[Manifest, PendingFrames | None]
-"""A state, and what of its branch is not yet published."""
 _TYPES = {
     "time": "TIMESTAMPTZ",
     "ingested_at": "TIMESTAMPTZ",
@@ -67,13 +67,15 @@ class Session:
 
     def __init__(self, store: Store, branch: str, *, only: str | None = None) -> None:
         """`only` is SQL over an event's columns: `events` has just the rows for which it holds."""
-        self._store, self._branch, self._only = store, branch, only
-        self._mutex = threading.RLock()
+        self.store, self._branch, self._only = store, branch, only
+        self.provider: TableProvider | None = None
+        self.mutex = threading.RLock()
         self._base: duckdb.DuckDBPyConnection | None = None
         self._schemas: dict[str, tuple[str, Any, str]] = {}
         self._versions: dict[str, str] = {}
         self._made = 0
-        self._hidden = self._omega = False
+        self._hidden = False
+        self._attached: set[str] = set()
         self._tails: dict[str, tuple[Tail, TailRows]] = {}
         self._asked = 0.0
         self._filters = bloom.Filters(store.paths)
@@ -83,9 +85,9 @@ class Session:
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """The process's database for this lake; made at the first call."""
-        with self._mutex:
+        with self.mutex:
             if self._base is None:
-                self._base = connection.connect(self._store.paths, self._store.settings)
+                self._base = connection.connect(self.store.paths, self.store.settings)
             return self._base
 
     def tail(self, branch: str) -> Tail:
@@ -102,7 +104,7 @@ class Session:
             if not cursor.extract_statements(query):
                 raise QueryFailed('the query is empty: ask something such as "FROM events"')
             return made  # type: ignore[return-value]
-        return Relation(made, Stream(cursor, query, params), self._in_one_line)
+        return Relation(made, Stream(cursor, query, params), self.in_one_line)
 
     def sql(self, query: str, params: Any = None, at: str | None = None) -> Any:
         """Return the engine's own relation. Raises as `_bound` does."""
@@ -123,46 +125,70 @@ class Session:
             try:
                 return self._run(cursor, query, params, at, scope)
             except (SnapshotGone, duckdb.IOException) as error:
-                gone = isinstance(error, SnapshotGone) or f"{self._store.paths.root}/" in str(error)
+                gone = isinstance(error, SnapshotGone) or f"{self.store.paths.root}/" in str(error)
                 if not gone:
                     raise
             return self._run(cursor, query, params, at, scope)  # gc was faster: look again, once
         except UnicodeEncodeError as error:
             raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
         except duckdb.Error as error:
-            raise QueryFailed(self._in_one_line(str(error))) from None
+            raise QueryFailed(self.in_one_line(str(error))) from None
 
     def _run(
         self, cursor: Any, query: str, params: Any, at: str | None, scope: Scope | None
     ) -> tuple[Any, str, Any]:
-        with self._mutex:
+        query, params = self.bind(cursor, query, params, at)
+        return frames.run(cursor, query, params, scope), query, params
+
+    def bind(
+        self, cursor: duckdb.DuckDBPyConnection, query: str, params: Any, at: str | None
+    ) -> tuple[str, Any]:
+        """Make the tables that a query needs on a cursor; return the query and parameters that give
+        its rows there. Raises SnapshotGone, Damaged, LakeClosed and the engine's own errors."""
+        self._check_open()
+        try:
+            return self._bind(cursor, query, params, at)
+        except SnapshotGone:  # gc was faster: look again, once
+            return self._bind(cursor, query, params, at)
+
+    def _bind(
+        self, cursor: duckdb.DuckDBPyConnection, query: str, params: Any, at: str | None
+    ) -> tuple[str, Any]:
+        with self.mutex:
             mentions = prune.analyze(self.connect().cursor(), query, params)
             query = self._requalified(query, mentions)
-            counted = self._prepare(cursor, query, mentions, at)
+            counted = self.prepare(cursor, query, mentions, at)
+            # A view made here is read by later queries that do not name `events`.
             self._hidden |= not mentions.parsed and bool(_HIDES.search(query))
-        query, params = (counted, None) if counted else (query, params)
-        return frames.run(cursor, query, params, scope), query, params
+        return (counted, None) if counted else (query, params)
+
+    def disable_pruning(self) -> None:
+        """Let later queries see all segments: a statement was kept that may read any of them."""
+        self._hidden = True
 
     def plan(self, query: str, params: Any = None, at: str | None = None) -> tuple[int, int]:
         """Return (segments a query opens, segments there are)."""
         mentions = prune.analyze(self.connect().cursor(), query, params)
-        state, _ = self._state(at)
+        state, _ = self.state(at)
         return len(self._choose(state, mentions)), state.totals.segments
 
     def count(self, at: str | None = None) -> int:
         """Return the number of events without opening a segment."""
-        state, pending = self._state(at)
+        state, pending = self.state(at)
         return state.totals.events + self._tail_count(pending, state)
 
     def close(self) -> None:
         """Let go of the database; relations already made keep theirs, new ones are refused."""
-        with self._mutex:
+        if self.provider is not None:  # not under the lock, which its thread may wait for
+            self.provider.close()
+        with self.mutex:
             self._is_closed = True
             self._base, self._schemas, self._tails = None, {}, {}
             self._versions.clear()
-            self._hidden = self._omega = False
+            self._hidden = False
+            self._attached.clear()
 
-    def _prepare(
+    def prepare(
         self,
         cursor: duckdb.DuckDBPyConnection,
         query: str,
@@ -175,54 +201,46 @@ class Session:
             named = {name for name in TABLES if name in query.lower()}
         if self._hidden:
             named.update(TABLES)
-        old = _asks_omega(query, mentions)
-        if old:
+        extra = _extra_schemas(query, mentions)
+        if extra:
             named.add("events")
-        pinned = self._offer(cursor, query, mentions, at)
+        pinned = self.provider.offer(cursor, query, mentions, at) if self.provider else None
         if not named.intersection(TABLES):
             return None
-        state, pending = pinned or self._state(at)
+        state, pending = pinned or self.state(at)
         if mentions.counts_all is not None and self._only is None:
             total = state.totals.events + self._tail_count(pending, state)
             return f"SELECT {total}::BIGINT AS {sql.identifier(mentions.counts_all)}"
         if "events" in named:
-            tail = self._numbered_tail(pending, state)
-            entries = self._choose(state, prune.TableRefs() if old else mentions)
+            tail = self.numbered_tail(pending, state)
+            # What the views of another schema ask of events is not in the query: take them all.
+            entries = self._choose(state, prune.TableRefs() if extra else mentions)
             self._view(cursor, "events", entries, tail)
-        if old and not self._omega:
-            omega.attach(cursor)
-            self._omega = True
+        for name in sorted(extra - self._attached):
+            providers.REGISTERED[name].attach(cursor)
+            self._attached.add(name)
         if "quarantine" in named:
-            entries = [e for e in self._store.manifests.entries(state) if e["kind"] == "quarantine"]
+            entries = [e for e in self.store.manifests.entries(state) if e["kind"] == "quarantine"]
             bad = self._reader(self._branch)[1].quarantine(pending) if pending else None
             self._view(cursor, "quarantine", entries, bad)
-        return None
-
-    def _offer(
-        self,
-        cursor: duckdb.DuckDBPyConnection,
-        query: str,
-        mentions: prune.TableRefs,
-        at: str | None,
-    ) -> Pinned | None:
-        """Make what other tables a query names, and return the state they are of, if there are."""
         return None
 
     def _check_open(self) -> None:
         if self._is_closed:
             raise LakeClosed("the lake is closed: open it again to query")
 
-    def _state(self, at: str | None) -> Pinned:
+    def state(self, at: str | None) -> Pinned:
+        """Return a state by its digest, or without one the branch as it is now, with its tail."""
         self._check_open()
         if at is not None:
-            return self._store.manifests.load(at), None
+            return self.store.manifests.load(at), None
         pending = self.tail(self._branch).collect()
         self._ask_for_sealing(pending)
-        return self._store.manifests.load(pending.head.move.snapshot), pending
+        return self.store.manifests.load(pending.head.move.snapshot), pending
 
     def _choose(self, state: Manifest, mentions: prune.TableRefs) -> list[Entry]:
         """The event segments a query can need."""
-        shelf = self._store.manifests
+        shelf = self.store.manifests
         if not mentions.parsed or not mentions.needs or self._hidden:
             return [e for e in shelf.entries(state) if e["kind"] == "events"]
         near = shelf.segments_between(state, mentions.low, mentions.high)
@@ -232,12 +250,14 @@ class Session:
         self._verify([e for e in near if not self._filters.has(e["key"])])  # filters to be made
         return [e for e in near if mentions.wants(e, self._filters)]
 
-    def _tail_table(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
+    def tail_rows(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
+        """Return the rows of a tail that a state lacks; None where there are none."""
         if pending is None or not pending.frames:
             return None
         return self._reader(pending.head.move.branch)[1].events(pending, state.ids)
 
-    def _numbered_tail(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
+    def numbered_tail(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
+        """Return the same rows with the seq that sealing now would give each."""
         if pending is None or not pending.frames:
             return None
         return self._reader(pending.head.move.branch)[1].numbered(pending, state)
@@ -247,7 +267,7 @@ class Session:
         if pending is None or not pending.frames:
             return 0
         if pending.keyed:
-            table = self._tail_table(pending, state)
+            table = self.tail_rows(pending, state)
             return table.num_rows if table is not None else 0
         return pending.events
 
@@ -266,6 +286,11 @@ class Session:
         cursor.execute(
             f"CREATE OR REPLACE TEMP VIEW {name} AS {self._view_sql(name, entries, source)}"
         )
+
+    def rows_sql(self, entries: list[Entry]) -> str:
+        """SQL for the rows of event segments, each verified, with seq. Raises DamagedSegment."""
+        self._verify(entries)
+        return self._view_sql("events", entries, None)
 
     def _view_sql(self, name: str, entries: list[Entry], tail: str | None) -> str:
         columns = EVENT_COLUMNS if name == "events" else QUARANTINE_COLUMNS
@@ -287,15 +312,15 @@ class Session:
         return f"SELECT * FROM ({rows}) WHERE {self._only}" if ordered and self._only else rows
 
     def _files(self, entries: list[Entry]) -> str:
-        return sql.parquet(self._store.paths.object("segments", e["key"]) for e in entries)
+        return sql.parquet(self.store.paths.object("segments", e["key"]) for e in entries)
 
     def _verify(self, entries: list[Entry]) -> None:
         """Hash segments not yet verified as they are. Raises DamagedSegment, SnapshotGone."""
         fresh = []
         for entry in entries:
-            path = self._store.paths.object("segments", entry["key"])
+            path = self.store.paths.object("segments", entry["key"])
             try:
-                if self._store.verified.holds(entry["key"], path):
+                if self.store.verified.holds(entry["key"], path):
                     continue
                 if hash_file(path) != entry["key"]:
                     raise DamagedSegment(path, "the content does not match its name")
@@ -303,22 +328,22 @@ class Session:
                 raise self._missing(entry, path) from None
             fresh.append((entry["key"], path))
         if fresh:
-            self._store.verified.add_all(fresh)
+            self.store.verified.add_all(fresh)
 
     def _missing(self, entry: Entry, path: str) -> Exception:
         """A segment is not there: collected behind a slow reader's back, or lost."""
-        if f"segments/{entry['key']}" in gc.lost_names(self._store):
+        if f"segments/{entry['key']}" in gc.lost_names(self.store):
             return DamagedSegment(path, "it was lost, and a repair has given it up")
-        state = self._store.manifests.load(self._store.refs.head(self._branch).move.snapshot)
-        if any(e["key"] == entry["key"] for e in self._store.manifests.entries(state)):
+        state = self.store.manifests.load(self.store.refs.head(self._branch).move.snapshot)
+        if any(e["key"] == entry["key"] for e in self.store.manifests.entries(state)):
             return DamagedSegment(path, "the segment is missing")
         return SnapshotGone(f"segment {entry['key'][:12]} was collected by gc: run the query again")
 
     def _reader(self, branch: str) -> tuple[Tail, TailRows]:
-        with self._mutex:
+        with self.mutex:
             if branch not in self._tails:
-                tail = Tail(self._store.paths, self._store.refs, branch)
-                self._tails[branch] = tail, TailRows(self._store, self.connect)
+                tail = Tail(self.store.paths, self.store.refs, branch)
+                self._tails[branch] = tail, TailRows(self.store, self.connect)
             return self._tails[branch]
 
     def _requalified(self, query: str, mentions: prune.TableRefs) -> str:
@@ -345,7 +370,7 @@ class Session:
 
     def _state_of(self, name: str) -> Pinned | None:
         """Return the present state of a ref, or None for no such ref."""
-        store = self._store
+        store = self.store
         try:
             tagged = disk.exists(store.paths.tag(name))
         except InvalidName:
@@ -362,18 +387,25 @@ class Session:
 
     def _schema(self, name: str, pinned: Pinned, table: str) -> str | None:
         """Return the schema that holds a table of the state of a ref."""
+        events = self._events_schema(name, pinned)
+        if table in TABLES or self.provider is None:
+            return events
+        return self.provider.schema(name, pinned, table, events)
+
+    def _events_schema(self, name: str, pinned: Pinned) -> str:
+        """Return the schema that holds `events` and `quarantine` of the state of a ref."""
         state, pending = pinned
-        tail = self._numbered_tail(pending, state)
+        tail = self.numbered_tail(pending, state)
         known = self._schemas.get(name)
         if known and known[0] == state.digest and known[1] is tail:
             return known[2]
-        schema = self._new_schema(name)
+        schema = self.new_schema(name)
         self._fill_schema(schema, state, tail)
         self._schemas[name] = state.digest, tail, schema
-        self._drop_old_versions()
+        self.drop_old_versions()
         return schema
 
-    def _new_schema(self, name: str) -> str:
+    def new_schema(self, name: str) -> str:
         """Make a schema for a version of a ref; some time later it is dropped."""
         self._made += 1
         schema = f"lakelog_{self._made}"
@@ -381,7 +413,8 @@ class Session:
         self._versions[schema] = name
         return schema
 
-    def _drop_old_versions(self) -> None:
+    def drop_old_versions(self) -> None:
+        """Drop the schemas of states that were superseded, but for the newest of them."""
         current = {schema for _, _, schema in self._schemas.values()}
         for schema in [v for v in self._versions if v not in current][:-_VERSIONS_MAX]:
             del self._versions[schema]
@@ -389,7 +422,7 @@ class Session:
 
     def _fill_schema(self, schema: str, state: Manifest, tail: pa.Table | None) -> None:
         cursor = self.connect().cursor()
-        entries = self._store.manifests.entries(state)
+        entries = self.store.manifests.entries(state)
         self._verify(entries)
         for kind in TABLES:
             chosen = [e for e in entries if e["kind"] == kind]
@@ -400,7 +433,7 @@ class Session:
                 source = f"{schema}.lakelog_tail"
             cursor.execute(f"CREATE VIEW {schema}.{kind} AS {self._view_sql(kind, chosen, source)}")
 
-    def _in_one_line(self, words: str) -> str:
+    def in_one_line(self, words: str) -> str:
         """What the engine says, without its picture of the query, refs by their own names."""
         text = one_line(self.with_suggestion(words))
         for schema, name in self._versions.items():
@@ -414,29 +447,29 @@ class Session:
         names: list[str] = []
         refs: list[str] = []
         with contextlib.suppress(LakelogError, OSError):  # the query's error is the one to report
-            refs = [*self._store.refs.tag_names(), *self._store.refs.branches()]
+            refs = [*self.store.refs.tag_names(), *self.store.refs.branches()]
             names = self.table_names()
         return with_suggestion(words, names, refs)
 
     def table_names(self) -> list[str]:
         """Names of the tables that a query may read without a schema."""
-        return [*TABLES]
+        return [*TABLES, *(self.provider.names(self.state(None)[0]) if self.provider else ())]
 
     def _ask_for_sealing(self, pending: PendingFrames) -> None:
         """A long tail, or one of many files, makes every query slower: have it sealed beside us."""
         short = pending.bytes < SEAL_BYTES and pending.finished < FILES
-        if short or self._store.settings.seal != "auto":
+        if short or self.store.settings.seal != "auto":
             return
         if time.monotonic() - self._asked > _SEAL_PAUSE:
             self._asked = time.monotonic()
-            self._sealer = start_sealer(self._store, self._branch)
+            self._sealer = start_sealer(self.store, self._branch)
 
 
-def _asks_omega(query: str, mentions: prune.TableRefs) -> bool:
-    """Whether a query names a table of the older event store."""
+def _extra_schemas(query: str, mentions: prune.TableRefs) -> set[str]:
+    """The registered schemas that a query names."""
     if not mentions.parsed:
-        return f"{omega.SCHEMA}." in query.lower()
-    return any(schema.lower() == omega.SCHEMA for schema, _ in mentions.tables)
+        return {name for name in providers.REGISTERED if f"{name}." in query.lower()}
+    return {schema.lower() for schema, _ in mentions.tables} & providers.REGISTERED.keys()
 
 
 def _after_fork() -> None:
@@ -446,7 +479,7 @@ def _after_fork() -> None:
 
     for session in list(_SESSIONS):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._base))
-        session._mutex = threading.RLock()
+        session.mutex = threading.RLock()
         session.close()
         session._is_closed = False
 

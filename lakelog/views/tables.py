@@ -1,4 +1,4 @@
-"""A session in which every view is a table too, with its parameters at their defaults: `sessions`
+"""The views of a lake as tables of its session, with their parameters at their defaults: `sessions`
 of the state that is queried, `"v1".sessions` of a tag or branch."""
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
 from lakelog.event import parse_time, to_micros
 from lakelog.lazy import Lazy
-from lakelog.query import omega, prune
+from lakelog.query import providers, prune
 from lakelog.query.qualifiers import TABLES
-from lakelog.query.session import Pinned, Session
+from lakelog.query.session import Session
 from lakelog.store import disk
-from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.segment import EVENT_COLUMNS
 from lakelog.store.sql import identifier
@@ -28,6 +27,8 @@ from lakelog.views.engine import Projector
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+
+    from lakelog.query.providers import Pinned
 else:
     duckdb = Lazy("duckdb")
 
@@ -43,11 +44,12 @@ class Schema:
     name: str
 
 
-class Tables(Session):
-    """Queries of one process against one branch, its views among the tables. Safe for threads."""
+class ViewTables:
+    """Answers the views of a session's branch, and offers them to its queries. Safe for threads."""
 
-    def __init__(self, store: Store, branch: str) -> None:
-        super().__init__(store, branch)
+    def __init__(self, session: Session) -> None:
+        self.session, self._store = session, session.store
+        session.provider = self
         self._engine: Projector | None = None
         self._own: collections.OrderedDict[str, dict[str, Entry]] = collections.OrderedDict()
         self._checked: dict[str, Definition] = {}
@@ -55,9 +57,9 @@ class Tables(Session):
     @property
     def engine(self) -> Projector:
         """What keeps the states of views; made at the first view."""
-        with self._mutex:
+        with self.session.mutex:
             if self._engine is None:
-                self._engine = Projector(self._store, self.connect(), self)
+                self._engine = Projector(self._store, self.session.connect(), self.session)
             return self._engine
 
     def view(
@@ -72,9 +74,9 @@ class Tables(Session):
     ) -> pa.Table:
         """Answer a view as an Arrow table; see lakelog.views.read."""
         try:
-            return self._view_of(self._state(at), name, given, at, since, until, now)
+            return self._view_of(self.session.state(at), name, given, at, since, until, now)
         except SnapshotGone:  # gc was faster: look again, once
-            return self._view_of(self._state(at), name, given, at, since, until, now)
+            return self._view_of(self.session.state(at), name, given, at, since, until, now)
 
     def _view_of(
         self,
@@ -94,7 +96,7 @@ class Tables(Session):
         window = _window(since, until)
         if not definition.is_projection:
             return self._plain(definition, found, of, moment, window)
-        tail = self._tail_table(pending, state)
+        tail = self.session.tail_rows(pending, state)
         answer = self.engine.read(definition, found, state, tail, now=moment, window=window)
         if not answer.num_rows:
             self._look_for_fields(definition, found, of)
@@ -111,52 +113,46 @@ class Tables(Session):
 
     def definitions(self, at: str | None = None) -> list[tuple[Definition, bool]]:
         """Every view of a state by name, and whether the lake itself defines it."""
-        state, _ = self._state(at)
+        state, _ = self.session.state(at)
         own = self.own_views(state)
         names = sorted({*catalog.built_in(), *own})
         return [(catalog.find(name, own), name in own) for name in names]
 
-    def table_names(self) -> list[str]:
-        """Names of the tables that a query may read without a schema, views among them."""
-        state, _ = self._state(None)
-        return [*super().table_names(), *catalog.BUILT_IN, *self.own_views(state)]
+    def names(self, state: Manifest) -> list[str]:
+        """Names of all views of a state: those that lakelog brings, and its own."""
+        return [*catalog.BUILT_IN, *self.own_views(state)]
 
     def definition(self, name: str, at: str | None = None) -> Definition:
         """One view of a state. Raises InvalidView where there is none."""
-        state, _ = self._state(at)
+        state, _ = self.session.state(at)
         return catalog.find(name, self.own_views(state))
 
     def sample(self, rows: int) -> pa.Table:
         """Some rows of the branch with seq: of its oldest and newest segments, and of the tail."""
-        state, pending = self._state(None)
+        state, pending = self.session.state(None)
         entries = [e for e in self._store.manifests.entries(state) if e["kind"] == "events"]
         near = entries[:1] + entries[-2:] if len(entries) > 3 else entries
-        tail = self._numbered_tail(pending, state)
-        parts = [f"(SELECT * FROM ({self.rows_sql([e])}) LIMIT {rows // 4})" for e in near]
-        cursor = self.connect().cursor()
+        tail = self.session.numbered_tail(pending, state)
+        rows_sql = self.session.rows_sql
+        parts = [f"(SELECT * FROM ({rows_sql([e])}) LIMIT {rows // 4})" for e in near]
+        cursor = self.session.connect().cursor()
         if tail is not None:
             cursor.register("lakelog_tail", tail)
             listed = ", ".join((*EVENT_COLUMNS, "seq"))
             parts.append(f"(SELECT {listed} FROM lakelog_tail LIMIT {rows // 4})")
-        query = " UNION ALL ".join(parts) or self._view_sql("events", [], None)
+        query = " UNION ALL ".join(parts) or rows_sql([])
         return cursor.sql(query).to_arrow_table()
-
-    def rows_sql(self, entries: list[Entry]) -> str:
-        """SQL for the rows of segments, each verified, with seq. Raises DamagedSegment."""
-        self._verify(entries)
-        return self._view_sql("events", entries, None)
 
     def close(self) -> None:
         """Let go of the database, once what was computed is in the cache."""
         if self._engine is not None:
             self._engine.close()
             self._engine = None
-        super().close()
 
     def _definition(self, name: str, own: dict[str, Entry]) -> Definition:
         definition = catalog.find(name, own)
         if name in own and self._checked.get(name) != definition:
-            guard.check(definition, self.connect().cursor())
+            guard.check(definition, self.session.connect().cursor())
             self._checked[name] = definition
         return definition
 
@@ -175,11 +171,13 @@ class Tables(Session):
                 " --since and --until are for incremental views"
             )
         query = definition.filled(PLAIN, found, now)
-        cursor = self.connect().cursor()
+        cursor = self.session.connect().cursor()
         try:
             return cursor.sql(self._over_events(cursor, query, of)).to_arrow_table()
         except duckdb.Error as error:
-            raise QueryFailed(f"view {definition.name}: {self._in_one_line(str(error))}") from None
+            raise QueryFailed(
+                f"view {definition.name}: {self.session.in_one_line(str(error))}"
+            ) from None
         finally:
             cursor.close()
 
@@ -190,27 +188,24 @@ class Tables(Session):
         if isinstance(of, Schema):
             cursor.execute(f"SET search_path = '{of.name}'")
             return query
-        with self._mutex:
-            mentions = prune.analyze(self.connect().cursor(), query)
-            return Session._prepare(self, cursor, query, mentions, of) or query
+        with self.session.mutex:
+            mentions = prune.analyze(self.session.connect().cursor(), query)
+            return self.session.prepare(cursor, query, mentions, of) or query
 
-    def _schema(self, name: str, pinned: Pinned, table: str) -> str | None:
-        """Return a schema that holds a table or a view of the state of a ref."""
-        events = super()._schema(name, pinned, table)
-        if table in TABLES or events is None:
-            return events
+    def schema(self, name: str, pinned: Pinned, table: str, events: str) -> str | None:
+        """Return a schema that holds a view of the state of a ref; see TableProvider."""
         views = [*catalog.built_in(), *self.own_views(pinned[0])]
         if table not in views:
-            if name.lower() == omega.SCHEMA:  # the tables of the older event store
+            if name.lower() in providers.REGISTERED:
                 return None
             near = did_you_mean(table, [*TABLES, *views]) or f"see `lakelog views --at {name}`"
             raise QueryFailed(f'"{name}" has no table or view {table}: {near}')
         answer = self._view_of(pinned, table, None, Schema(events))
-        schema = self._new_schema(name)
-        cursor = self.connect().cursor()
+        schema = self.session.new_schema(name)
+        cursor = self.session.connect().cursor()
         cursor.register("lakelog_answer", answer)
         cursor.execute(f"CREATE TABLE {schema}.{identifier(table)} AS FROM lakelog_answer")
-        self._drop_old_versions()
+        self.session.drop_old_versions()
         return schema
 
     def _look_for_fields(
@@ -222,7 +217,7 @@ class Tables(Session):
             if field is None:
                 continue
             expression = params.field_sql(field)
-            cursor = self.connect().cursor()
+            cursor = self.session.connect().cursor()
             query = f"SELECT 1 FROM events WHERE {expression} IS NOT NULL LIMIT 1"
             try:
                 is_there = cursor.sql(self._over_events(cursor, query, of)).fetchall()
@@ -236,18 +231,19 @@ class Tables(Session):
                 f"view {definition.name}: no event has the field {field!r}; data has {listed}"
             )
 
-    def _offer(
+    def offer(
         self,
         cursor: duckdb.DuckDBPyConnection,
         query: str,
         mentions: prune.TableRefs,
         at: str | None,
     ) -> Pinned | None:
-        """Make a table of each view that a query names and no table hides, all of one state."""
+        """Make a table of each view that a query names and no table hides, all of one state; see
+        TableProvider."""
         names = self._named(query, mentions)
         if not names:
             return None
-        pinned = self._state(at)
+        pinned = self.session.state(at)
         own = self.own_views(pinned[0])
         for name in sorted(names & {*catalog.built_in(), *own}):
             source = f"{_OFFERED}{name}"

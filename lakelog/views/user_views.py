@@ -12,17 +12,17 @@ from lakelog.views import catalog, sample
 from lakelog.views.definition import Definition, parse
 
 if TYPE_CHECKING:
-    from lakelog.views.tables import Tables
+    from lakelog.views.tables import ViewTables
 
 
 def listed(lake: Any) -> list[tuple[Definition, bool]]:
     """Every view by name, and whether the lake itself defines it."""
-    return _session(lake).definitions(getattr(lake, "id", None))
+    return _views(lake).definitions(getattr(lake, "id", None))
 
 
 def definition(lake: Any, name: str) -> Definition:
     """Return one view's definition. Raises InvalidView where there is none."""
-    return _session(lake).definition(name, getattr(lake, "id", None))
+    return _views(lake).definition(name, getattr(lake, "id", None))
 
 
 def create(
@@ -39,7 +39,7 @@ def create(
     """
     made = parse(text, name)
     catalog.check_free(lake.store, lake.branch_name, name, replace)
-    sample.check(made, _session(lake).sample(sample.ROWS), params)
+    sample.check(made, _views(lake).sample(sample.ROWS), params)
     catalog.create(lake.store, lake.branch_name, made, replace=replace)
     return made
 
@@ -49,6 +49,6 @@ def drop(lake: Any, name: str) -> None:
     catalog.drop(lake.store, lake.branch_name, name)
 
 
-def _session(lake: Any) -> Tables:
-    session: Tables = lake._session
-    return session
+def _views(lake: Any) -> ViewTables:
+    views: ViewTables = lake._views
+    return views

@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.cli import cli
-from lakelog.compat import packs
+from lakelog.compat import omega, packs
 from lakelog.compat.lookups import Lookups
 from lakelog.errors import InvalidName, InvalidSetting
-from lakelog.query import omega
 from tests.golden import make
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -135,7 +135,7 @@ class History:
         shutil.rmtree(self.path / "cache" / "views", ignore_errors=True)
 
     def damage_cache(self) -> None:
-        self.lake._session.engine.behind.drain()
+        self.lake._views.engine.behind.drain()
         for file in sorted((self.path / "cache" / "views").rglob("*.piece")):
             data = bytearray(file.read_bytes())
             if self.random.random() < 0.3:
@@ -156,7 +156,7 @@ class History:
         self.lake.close()
         self.lake = lakelog.open(str(self.path), create=False, branch=branch)
         session = self.lake._session
-        session._engine = Projector(self.lake.store, session.connect(), session, SMALL)
+        self.lake._views._engine = Projector(self.lake.store, session.connect(), session, SMALL)
 
     def check(self, count: int = 3) -> None:
         """Compare some views of the present, or of an older state, with plain answers."""

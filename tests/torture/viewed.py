@@ -195,15 +195,16 @@ class Life(History):
             _warm[0].execute("SET GLOBAL TimeZone = 'UTC'")
         _warm[0].execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
         session = self.lake._session
-        kept = session.engine
-        session._engine = fresh = Projector(self.lake.store, _warm[0].cursor(), session)
+        views = self.lake._views
+        kept = views.engine
+        views._engine = fresh = Projector(self.lake.store, _warm[0].cursor(), session)
         fresh._pieces = Gone(self.lake.store.paths, 0)
         fresh._shapes = _shapes
         try:
             yield
             fresh.close()
         finally:
-            session._engine = kept
+            views._engine = kept
 
     # --- faults ---
 
@@ -352,7 +353,7 @@ class Life(History):
 
     def _pieces(self) -> list[Path]:
         """The files of the cache, once all of them are written."""
-        self.lake._session.engine.behind.drain()
+        self.lake._views.engine.behind.drain()
         return sorted(self._cache.rglob("*.piece"))
 
 

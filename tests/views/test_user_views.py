@@ -46,7 +46,7 @@ def test_totals_are_added_and_taken_away(make_lake: MakeLake) -> None:
     text = totals("SELECT n, count(*) AS c, sum(n) AS events FROM state GROUP BY n")
     lake.append([event(n, "PING", source=f"s{n % 4}") for n in range(8)])
     user_views.create(lake, "spread", text)
-    lake._session.engine._builder._small = 0  # as if the state were large
+    lake._views.engine._builder._small = 0  # as if the state were large
     assert rows(lake, "spread") == [(2, 4)]
     for source, expected in (
         ("s0", [(2, 3), (3, 1)]),
@@ -354,8 +354,8 @@ def test_many_parameters_leave_few_tables(make_lake: MakeLake) -> None:
     for n in range(40):
         rows(lake, "status", {"category": f"c{n}"})
         rows(lake, "stuck", {"limit": n})
-    lake._session.engine._builder.cursor().close()
-    engine = lake._session.engine._builder.cursor()
+    lake._views.engine._builder.cursor().close()
+    engine = lake._views.engine._builder.cursor()
     held = engine.sql("SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'lakelog_views'")
     assert held.fetchall()[0][0] < 30
 
@@ -385,7 +385,7 @@ def _no_rows() -> Any:
     import tempfile
 
     with tempfile.TemporaryDirectory() as path, lakelog.open(f"{path}/lake") as lake:
-        return lake._session.sample(10)
+        return lake._views.sample(10)
 
 
 def test_views_of_tags_and_branches_are_tables(make_lake: MakeLake) -> None:

@@ -104,14 +104,14 @@ def test_the_cache_keeps_to_its_limit(make_lake: MakeLake, home: Path) -> None:
     lake = make_lake()
     (home / "lake" / "cache" / "views").mkdir(parents=True)
     (home / "lake" / "cache" / "views" / "stray").write_text("no directory")
-    session = lake._session
-    session._engine = Projector(lake.store, session.connect(), session, Limits(disk_bytes=20_000))
+    session, limits = lake._session, Limits(disk_bytes=20_000)
+    lake._views._engine = Projector(lake.store, session.connect(), session, limits)
     for seed in range(8):
         lake.append(some(100, seed))
         lake.settle()
         for name in NAMES:
             rows(lake, name)
-        session.engine.behind.drain()
+        lake._views.engine.behind.drain()
         newest = max(path.stat().st_size for path in pieces(home))
         assert sum(path.stat().st_size for path in pieces(home)) <= max(20_000, newest)
     assert pieces(home)
@@ -124,7 +124,7 @@ def test_a_cache_that_cannot_be_written_is_no_fault(make_lake: MakeLake, home: P
     lake.append(some(50))
     lake.settle()
     assert rows(lake, "rates") == rows(lake, "rates", since="0001-01-02")
-    lake._session.engine.behind.drain()
+    lake._views.engine.behind.drain()
     assert pieces(home) == []
 
 
@@ -135,7 +135,7 @@ def test_many_small_pieces_become_one(make_lake: MakeLake, home: Path) -> None:
         lake.append(some(30, seed))
         lake.settle()
         rows(lake, "status")
-    lake._session.engine.behind.drain()
+    lake._views.engine.behind.drain()
     assert len(pieces(home)) == 14
     expected = rows(lake, "status")
     with lakelog.open(str(home / "lake"), create=False) as again:
@@ -153,15 +153,15 @@ def test_what_was_sealed_and_compacted_unseen_costs_only_itself(
     lake.append(some(100, 1))
     lake.settle()
     rows(lake, "status")
-    lake._session.engine.behind.drain()
+    lake._views.engine.behind.drain()
     with lakelog.open(lake.path, create=False) as other:
         for seed in (2, 3):
             other.append(some(30, seed))
             other.settle()
         other.compact()
     assert rows(lake, "status") == rows(lake, "status", since="0001-01-02")
-    lake._session.engine.behind.drain()
-    kept = lake._session.engine._pieces
+    lake._views.engine.behind.drain()
+    kept = lake._views.engine._pieces
     assert sorted(kept._header(p.parent.name, str(p)).events for p in pieces(home)) == [60, 100]
     assert rows(lake, "status") == answers(home)[0]
 
@@ -172,9 +172,9 @@ def test_types_that_parquet_would_change_are_kept_exactly(make_lake: MakeLake) -
     lake.append(some(60))
     lake.settle()
     first = rows(lake, "items")
-    lake._session.engine.behind.drain()
+    lake._views.engine.behind.drain()
     with lakelog.open(lake.path, create=False) as again:
-        held = again._session.engine
+        held = again._views.engine
         assert rows(again, "items") == first
         assert isinstance(held._pieces, Partials)
         (layer,) = held._at.values()
@@ -193,7 +193,7 @@ def test_tables_in_use_are_not_dropped(
         return make(self, cursor, query)
 
     lake = make_lake()
-    lake._session.engine._builder._small = 0
+    lake._views.engine._builder._small = 0
     monkeypatch.setattr(LayerBuilder, "table", beside)
     for seed in range(6):
         lake.append(some(60, seed))

@@ -16,9 +16,9 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion, Path
 from prompt_toolkit.document import Document
 
 from lakelog.cli.shell.statements import StatementRunner
+from lakelog.compat import omega
 from lakelog.errors import LakelogError
 from lakelog.lazy import Lazy
-from lakelog.query import omega
 from lakelog.store import sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
@@ -48,8 +48,8 @@ Named = tuple[str, str]
 class Names:
     """The names there are in a lake and its engine."""
 
-    def __init__(self, store: Store, branch: str, asker: StatementRunner) -> None:
-        self._store, self._branch, self._asker = store, branch, asker
+    def __init__(self, store: Store, branch: str, runner: StatementRunner) -> None:
+        self._store, self._branch, self._runner = store, branch, runner
 
     def refs(self) -> list[Named]:
         """Tags and branches."""
@@ -74,7 +74,7 @@ class Names:
     def views(self) -> list[Named]:
         """Views that are tables in SQL, and what each is about."""
         with contextlib.suppress(LakelogError, OSError):
-            found = (definition for definition, _ in self._asker.definitions())
+            found = (definition for definition, _ in self._runner.views.definitions())
             return [(definition.name, definition.about) for definition in found]
         return []
 
@@ -104,7 +104,7 @@ class Names:
 
     def _ask(self, query: str) -> list[tuple[str, ...]]:
         with contextlib.suppress(duckdb.Error):
-            rows: list[tuple[str, ...]] = self._asker.cursor().sql(query).fetchall()
+            rows: list[tuple[str, ...]] = self._runner.cursor().sql(query).fetchall()
             return rows
         return []
 

@@ -26,10 +26,10 @@ from lakelog.cli.shell.editor import Editor, history_path
 from lakelog.cli.shell.screen import complain, drawn, duration, show
 from lakelog.cli.shell.statements import Statement, StatementRunner
 from lakelog.closest import did_you_mean
+from lakelog.compat.omega import TABLES as OMEGA_TABLES
 from lakelog.export.formats import BINARY, FORMATS, of_records
 from lakelog.export.formats import SYNONYMS as FORMAT_SYNONYMS
 from lakelog.lake import Lake
-from lakelog.query.omega import TABLES as OMEGA_TABLES
 from lakelog.store import sql
 
 TEXT_FORMATS = [form for form in FORMATS if form not in BINARY]
@@ -67,8 +67,8 @@ and variables that you create last until you leave."""
 
 def start(app: App, at: str | None, params: dict[str, Any], form: str) -> None:
     """Talk until the user leaves. `params` are values of $names in any statement."""
-    with app.open() as lake, StatementRunner(lake.store, lake.branch_name) as asker:
-        shell = Shell(app, lake, asker, params, form)
+    with app.open() as lake, StatementRunner(lake.store, lake.branch_name) as runner:
+        shell = Shell(app, lake, runner, params, form)
         if at:
             shell.look_at(at)
         editor = Editor(shell.is_whole, Words(shell.names, shell.offers()), path=history_path())
@@ -86,12 +86,12 @@ class Shell:
         self,
         app: App,
         lake: Lake,
-        asker: StatementRunner,
+        runner: StatementRunner,
         params: dict[str, Any],
         form: str = "table",
     ) -> None:
-        self._app, self._lake, self._asker, self._params = app, lake, asker, params
-        self.names = Names(lake.store, lake.branch_name, asker)
+        self._app, self._lake, self._runner, self._params = app, lake, runner, params
+        self.names = Names(lake.store, lake.branch_name, runner)
         self.format, self.is_timed, self.is_over = form, True, False
         self._ref = ""
         self._digest: str | None = None
@@ -116,7 +116,7 @@ class Shell:
 
     def is_whole(self, text: str) -> bool:
         """Whether Enter runs what was typed."""
-        return _command_in(text) is not None or self._asker.is_whole(text)
+        return _command_in(text) is not None or self._runner.is_whole(text)
 
     def answer(self, text: str) -> None:
         """Run statements, or a command; say what went wrong, and leave out what comes after it."""
@@ -125,15 +125,15 @@ class Shell:
             if command is not None:
                 self._obey(command)
                 return
-            for statement in self._asker.statements(text):
+            for statement in self._runner.statements(text):
                 running = statement.text
                 self._run(statement)
         except (KeyboardInterrupt, Exception) as error:
-            complain(error, running, self._asker.as_typed)
+            complain(error, running, self._runner.as_typed)
 
     def count(self) -> int:
         """Number of events in the state that is asked."""
-        return self._asker.count(self._digest)
+        return self._runner.session.count(self._digest)
 
     def look_at(self, ref: str) -> None:
         """Ask a state from now on; "off" asks the present. Raises UnknownRef."""
@@ -157,8 +157,8 @@ class Shell:
     def _run(self, statement: Statement) -> None:
         start = time.monotonic()
         params = {k: v for k, v in self._params.items() if k in statement.params}
-        with Waiting(self._asker.interrupt, self._app.progress("running", "s")) as waiting:
-            relation = self._asker.sql(statement.text, params or None, self._digest)
+        with Waiting(self._runner.interrupt, self._app.progress("running", "s")) as waiting:
+            relation = self._runner.sql(statement.text, params or None, self._digest)
             text, told, note = self._outcome(statement, relation, waiting)
         seconds = time.monotonic() - start
         if text:
@@ -179,8 +179,8 @@ class Shell:
         if list(relation.columns) == ["explain_key", "explain_value"]:
             lines = [line for _, plan in relation.fetchall() for line in plan.splitlines()]
             return "".join(f"{cell(line)}\n" for line in lines), "planned", ""
-        payload = self._asker.gives_payload(statement.text)
-        result = result_of(relation, self.format, self._asker.again, payload=payload)
+        payload = self._runner.gives_payload(statement.text)
+        result = result_of(relation, self.format, self._runner.again, payload=payload)
         if self.format == "table":
             return drawn(result)
         emit(replace(result, batches=waiting.over(result.batches)), Target(self.format))
@@ -226,7 +226,7 @@ class Shell:
 
         rows = []
         for table, quoted in named.items():
-            relation = self._asker.sql(f"SELECT * FROM {quoted}", None, self._digest)
+            relation = self._runner.sql(f"SELECT * FROM {quoted}", None, self._digest)
             for name, kind in zip(relation.columns, relation.types, strict=True):
                 rows.append({"table": table, "column": name, "type": str(kind)})
         show(drawn(of_records(rows))[0])

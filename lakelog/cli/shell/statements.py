@@ -1,8 +1,8 @@
 """Statements that share one connection, as those of a shell or a script do.
 
-Tables, views, macros, variables, settings and transactions last as long as the Asker. The lake's
-own tables are made anew for every statement, so that each sees what was just appended. The
-connection is known, so Ctrl-C can interrupt it.
+Tables, views, macros, variables, settings and transactions last as long as the StatementRunner.
+The lake's own tables are rebuilt for every statement, so that each sees what was just appended.
+The connection is known, so Ctrl-C can interrupt it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import QueryFailed
 from lakelog.lazy import Lazy
 from lakelog.query import prune
+from lakelog.query.qualifiers import TABLES
+from lakelog.query.session import Session
 from lakelog.store.bootstrap import Store
-from lakelog.views.tables import Tables
+from lakelog.views.tables import ViewTables
 
 if TYPE_CHECKING:
     import duckdb
@@ -52,19 +54,20 @@ class Statement:
         return self.kind == "SELECT" or list(relation.columns) not in _NO_ROWS
 
 
-class StatementRunner(Tables):
+class StatementRunner:
     """Runs statements one after another. A result must be read, or dropped, before the next."""
 
     def __init__(self, store: Store, branch: str) -> None:
-        super().__init__(store, branch)
+        self.session = Session(store, branch)
+        self.views = ViewTables(self.session)
         self._cursor: duckdb.DuckDBPyConnection | None = None
-        self._query, self._params = "", None
-        self._counted: str | None = None
+        self._query = ""
+        self._params: Any = None
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """The one connection."""
         if self._cursor is None:
-            self._cursor = self.connect().cursor()
+            self._cursor = self.session.connect().cursor()
         return self._cursor
 
     def interrupt(self) -> None:
@@ -112,45 +115,36 @@ class StatementRunner(Tables):
         try:
             if _TRANSACTION.match(query):
                 return cursor.sql(query)
-            super().sql(query, params, at)
-            self._params = params or None
-            self._hidden |= bool(_PREPARES.search(query))
-            if self._counted is not None:
-                return cursor.sql(self._counted)
-            return cursor.sql(self._query, params=params) if params else cursor.sql(self._query)
+            for name in TABLES:  # cut to what the statement before needed
+                cursor.execute(f"DROP VIEW IF EXISTS temp.{name}")
+            self._query, self._params = self.session.bind(cursor, query, params or None, at)
+            if _PREPARES.search(query):
+                self.session.disable_pruning()
+            if self._params:
+                return cursor.sql(self._query, params=self._params)
+            return cursor.sql(self._query)
+        except UnicodeEncodeError as error:
+            raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
         except duckdb.Error as error:
-            words = self.with_suggestion(str(error))
+            words = self.session.with_suggestion(str(error))
             raise QueryFailed(self.as_typed(words)) from None
 
     def gives_payload(self, query: str) -> bool:
         """Whether a column `data` of the answer is the payload of events."""
-        return prune.gives_payload(self.connect().cursor(), query)
+        return prune.gives_payload(self.session.connect().cursor(), query)
 
     def again(self) -> duckdb.DuckDBPyConnection:
         """Run the last query once more; its rows can be fetched in pieces."""
-        return self.cursor().execute(self._counted or self._query, self._params)
+        return self.cursor().execute(self._query, self._params)
 
     def as_typed(self, words: str) -> str:
         """The engine's words with refs as they were typed, not the schemas that stand for them."""
-        return _SCHEMA.sub(lambda schema: self._in_one_line(schema[0]), words)
+        return _SCHEMA.sub(lambda schema: self.session.in_one_line(schema[0]), words)
 
     def close(self) -> None:
         """Let go of the database and all that statements made in it."""
-        super().close()
+        self.session.close()
         self._cursor = None
-
-    def _prepare(
-        self,
-        cursor: duckdb.DuckDBPyConnection,
-        query: str,
-        mentions: prune.TableRefs,
-        at: str | None,
-    ) -> str | None:
-        """Make the lake's tables on the one connection; nothing is left to do on the given one."""
-        for name in ("events", "quarantine"):  # cut to what the statement before needed
-            self.cursor().execute(f"DROP VIEW IF EXISTS temp.{name}")
-        self._query, self._counted = query, super()._prepare(self.cursor(), query, mentions, at)
-        return "SELECT 1"
 
     def __enter__(self) -> StatementRunner:
         return self

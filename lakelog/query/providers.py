@@ -1,0 +1,53 @@
+"""What gives a session tables beside `events` and `quarantine`: the views of a lake, and schemas,
+such as that of an older system, which are made when a query first names them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from lakelog.query import prune
+    from lakelog.store.manifest import Manifest
+    from lakelog.store.tail import PendingFrames
+
+    Pinned = tuple[Manifest, PendingFrames | None]
+    """A state, and what of its branch is not yet published."""
+
+
+class TableProvider(Protocol):
+    """Gives a session more tables than `events` and `quarantine`. All methods but `close` are
+    called under the lock of the session."""
+
+    def names(self, state: Manifest) -> list[str]:
+        """Return the tables of a state that a query may read without a schema."""
+
+    def offer(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        query: str,
+        mentions: prune.TableRefs,
+        at: str | None,
+    ) -> Pinned | None:
+        """Make the tables that a query names, and return the state they are of, if there are."""
+
+    def schema(self, name: str, pinned: Pinned, table: str, events: str) -> str | None:
+        """Return a schema that holds a table of the state of a ref, whose `events` are in schema
+        `events`; None where the name is no table of it. Raises QueryFailed."""
+
+    def close(self) -> None:
+        """Let go of what uses the session's database, which is still open."""
+
+
+class ExtraSchema(Protocol):
+    """Tables as SQL over `events`. `TABLES` are their names."""
+
+    TABLES: tuple[str, ...]
+
+    def attach(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Make the tables; each reads the temporary view `events` of the cursor that asks."""
+
+
+REGISTERED: dict[str, Any] = {}
+"""An ExtraSchema, or a module that is one, by the name of its schema in small letters."""
