@@ -77,6 +77,7 @@ FRONT_DOOR_NAMES = range(5, 17)
 HEAVY = {"duckdb", "pyarrow", "polars", "numpy", "click", "rich", "watchdog"}
 
 DISK_DOOR = "lakelog/store/disk.py"
+QUOTING = "lakelog/store/sql.py"
 DISK_ROOMS = ("lakelog/store/", "lakelog/repair/", "lakelog/query/", "lakelog/lake.py")
 DISK_CALLS = {
     "os": """rename replace renames link symlink unlink remove rmdir removedirs mkdir makedirs
@@ -360,6 +361,30 @@ def heavy_after(code: str) -> set[str]:
 
 # --- the tree keeps the law ---------------------------------------------------------------------
 
+
+def shared_test_breaches(tree: Sources) -> list[str]:
+    """Report tests that import another test file; what they share is in tests/support."""
+    return [
+        f"{path}:{node.lineno}: imports {name}"
+        for path, text in tree.items()
+        for node in nodes(text, ast.Import, ast.ImportFrom)
+        for name in imported_names(node, ())
+        if re.search(r"^tests\..*\btest_\w+", name)
+    ]
+
+
+def quoting_breaches(tree: Sources) -> list[str]:
+    """Report texts that are quoted for SQL outside the one place for it."""
+    return [
+        f"{path}:{call.lineno}: quotes belong to {QUOTING}"
+        for path, text in tree.items()
+        if path != QUOTING and not path.startswith("lakelog/export/")  # CSV quotes as SQL does
+        for call in nodes(text, ast.Call)
+        if ast.unparse(call.func).endswith(".replace")
+        and [ast.unparse(a) for a in call.args] in (['"\'"', "\"''\""], ["'\"'", "'\"\"'"])
+    ]
+
+
 LAWS: dict[str, tuple[Callable[[Sources], list[str]], tuple[str, ...]]] = {
     "imports go down": (import_breaches, ("lakelog",)),
     "no own imports in functions": (local_import_breaches, ("lakelog",)),
@@ -368,6 +393,8 @@ LAWS: dict[str, tuple[Callable[[Sources], list[str]], tuple[str, ...]]] = {
     "docstrings": (docstring_breaches, ("lakelog",)),
     "one door to the disk": (disk_breaches, ("lakelog",)),
     "nothing unfinished": (unfinished_breaches, ("lakelog",)),
+    "no test imports a test": (shared_test_breaches, ("tests",)),
+    "one place quotes for SQL": (quoting_breaches, ("lakelog",)),
 }
 
 
@@ -586,3 +613,16 @@ def test_a_heavy_import_is_reported() -> None:
     """A heavy package loaded in the new interpreter is reported, whoever loaded it."""
     assert heavy_after("import json") == set()
     assert heavy_after("import click.testing") == {"click"}
+
+
+def test_a_test_that_imports_a_test_is_reported() -> None:
+    """By its module, or by a name in it."""
+    text = "from tests.cli import test_cli\nfrom tests.cli.test_cli import run\n"
+    assert len(shared_test_breaches({"tests/x.py": text})) == 2
+    assert shared_test_breaches({"tests/x.py": "from tests.support.cli import run"}) == []
+
+
+def test_quotes_of_ones_own_are_reported() -> None:
+    """Names and texts alike."""
+    text = """a.replace("'", "''")\nb.replace('"', '""')\nc.replace("'", "")"""
+    assert len(quoting_breaches({"lakelog/x.py": text})) == 2

@@ -48,7 +48,7 @@ def covering(store: Store, branch: str, path: str, label: str | None) -> Cursor 
 
     Raises OSError.
     """
-    state = store.manifests.load(store.refs.head(branch).move.snapshot)
+    state = store.state(branch)
     with closing(Source(path)) as source:
         cursor = of_inode(source, CursorIndex(store.manifests.entries(state, "cursor")), label)
         source.limit = None

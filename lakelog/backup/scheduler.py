@@ -227,7 +227,7 @@ class BackupScheduler:
     def _cursor(self, path: str) -> tuple[str, int]:
         """The key under which the lake knows a file, and how many bytes of it are published."""
         store = self._lake.store
-        state = store.manifests.load(store.refs.head(self._lake.branch_name).move.snapshot)
+        state = store.state(self._lake.branch_name)
         with closing(Source(path)) as source:
             entries = store.manifests.entries(state, "cursor")
             cursor = locate(source, CursorIndex(entries), self._label)

@@ -68,7 +68,7 @@ class Compaction:
             return
         self._since = time.monotonic()
         store, branch = self._watcher.lake.store, self._watcher.lake.branch_name
-        state = store.manifests.load(store.refs.head(branch).move.snapshot)
+        state = store.state(branch)
         if compact.is_due(store.manifests.entries(state), store.settings) or gc.is_due(store):
             self._process = start_sealer(store, branch)
 

@@ -196,7 +196,7 @@ class OMEGALogManager:
     def _names(self) -> dict[str, str]:
         """The paths of files by the origin of their rows."""
         store = self.lake.store
-        state = store.manifests.load(store.refs.head(self.lake.branch_name).move.snapshot)
+        state = store.state(self.lake.branch_name)
         entries = store.manifests.entries(state, "cursor")
         return {entry.get("origin") or entry["key"]: entry["name"] for entry in entries}
 

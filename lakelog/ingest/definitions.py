@@ -86,7 +86,7 @@ def _on_page(store: Store, page: Page) -> tuple[Entry, ...]:
 
 def present(store: Store, branch: str) -> Formats:
     """Return the formats that a branch holds now."""
-    return formats_of(store, store.manifests.load(store.refs.head(branch).move.snapshot))
+    return formats_of(store, store.state(branch))
 
 
 def find(formats: Formats, path: str, label: str | None) -> LakeFormat | None:

@@ -56,7 +56,7 @@ class ReplayResult:
 
 def names(store: Store, branch: str) -> dict[str, str]:
     """Return the file name of each origin that a cursor knows."""
-    state = store.manifests.load(store.refs.head(branch).move.snapshot)
+    state = store.state(branch)
     known = map(cursors.of_entry, store.manifests.entries(state, "cursor"))
     return {cursor.origin: cursor.name for cursor in known}
 

@@ -334,7 +334,7 @@ class Session:
         """A segment is not there: collected behind a slow reader's back, or lost."""
         if f"segments/{entry['key']}" in gc.lost_names(self.store):
             return DamagedSegment(path, "it was lost, and a repair has given it up")
-        state = self.store.manifests.load(self.store.refs.head(self._branch).move.snapshot)
+        state = self.store.state(self._branch)
         if any(e["key"] == entry["key"] for e in self.store.manifests.entries(state)):
             return DamagedSegment(path, "the segment is missing")
         return SnapshotGone(f"segment {entry['key'][:12]} was collected by gc: run the query again")

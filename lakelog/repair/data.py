@@ -31,7 +31,7 @@ _SHOWN = 5
 
 def drop_segments(store: Store, branch: str, outcome: RepairOutcome) -> None:
     """Take damaged segments out of the head, and list what went with them."""
-    state = store.manifests.load(store.refs.head(branch).move.snapshot)
+    state = store.state(branch)
     entries = store.manifests.entries(state)
     bad = [e for e in entries if not recover.intact(store, "segments", e["key"])]
     if not bad:
@@ -98,7 +98,7 @@ def _listed(counts: dict[str, int] | str) -> str:
 
 def renew_ids(store: Store, branch: str, connect: Connect, outcome: RepairOutcome) -> None:
     """Replace damaged id runs by one made from the branch's events and what is left of them."""
-    state = store.manifests.load(store.refs.head(branch).move.snapshot)
+    state = store.state(branch)
     bad = [r for r in state.ids if not recover.intact(store, "ids", r["digest"])]
     if not bad:
         return

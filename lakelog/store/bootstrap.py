@@ -16,7 +16,7 @@ from lakelog.errors import (
 )
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store import disk, document
-from lakelog.store.manifest import Manifests, empty
+from lakelog.store.manifest import Manifest, Manifests, empty
 from lakelog.store.paths import FORMAT, Paths
 from lakelog.store.refs import Move, Refs, author, in_unicode
 from lakelog.store.verified_files import VerifiedFiles
@@ -36,6 +36,10 @@ class Store:
         self.refs = Refs(self.paths)
         self.manifests = Manifests(self.paths, self.refs)
         self.verified = VerifiedFiles(self.paths)
+
+    def state(self, branch: str) -> Manifest:
+        """Return the newest published state of a branch. Raises UnknownRef, Damaged."""
+        return self.manifests.load(self.refs.head(branch).move.snapshot)
 
 
 def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> Store:

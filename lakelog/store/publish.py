@@ -215,7 +215,7 @@ def _ours(store: Store, move: Move) -> Head | None:
 
 def run_maintenance(store: Store, branch: str) -> None:
     """Merge pages that are too many, as a move of its own, off every commit's path."""
-    state = store.manifests.load(store.refs.head(branch).move.snapshot)
+    state = store.state(branch)
     if not manifest.is_mergeable(state.pages):
         return
 

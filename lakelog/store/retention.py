@@ -44,7 +44,7 @@ def choose(entries: list[Entry], before: int) -> tuple[list[Entry], list[Entry]]
 
 def preview(store: Store, branch: str, before: int) -> RetentionResult:
     """Say what `apply` would take; events is an upper bound where segments straddle the line."""
-    state = store.manifests.load(store.refs.head(branch).move.snapshot)
+    state = store.state(branch)
     old, straddling = choose(store.manifests.entries(state), before)
     events = sum(e["events"] for e in (*old, *straddling) if e["kind"] == "events")
     return RetentionResult(before, len(old), len(straddling), events, not straddling, False)

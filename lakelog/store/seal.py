@@ -192,7 +192,7 @@ class Sealer:
             self._store.verified.add_all(paths)
 
     def _head_state(self) -> Manifest:
-        return self._store.manifests.load(self._store.refs.head(self._branch).move.snapshot)
+        return self._store.state(self._branch)
 
     def _merge_ids(self) -> bool:
         """Replace eight runs of one size by one, if all are still there; True if it did."""

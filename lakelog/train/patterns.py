@@ -14,6 +14,7 @@ import functools
 import os
 from dataclasses import dataclass
 
+from lakelog.store.sql import literal
 from lakelog.train import providers
 
 
@@ -96,10 +97,6 @@ _EMPTY_WORDS = (
 )
 
 
-def _sql(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
 _VALUE = "substr(m, len(h) + 1)"
 _WORDS_OR_DATES = (
     r"[a-z_.-]*[0-9]{1,4}|[0-9.]+[A-Za-z]{1,3}|[0-9]{4}-[0-9]{2}-[0-9]{2}.*"
@@ -119,7 +116,7 @@ _PASSWORD_HOLDS = rf"""NOT regexp_matches({_VALUE}, '[(\[]$|^[$%/]|^[.]/|^self[.
     AND (regexp_matches({_VALUE}, '[^A-Za-z_]')
         OR regexp_matches({_VALUE}, '[A-Z].*[a-z].*[A-Z].*[a-z]')
             AND NOT regexp_full_match({_VALUE}, '{_CAMEL}')
-        OR regexp_matches(m, {_sql(rf"(?:=|:{_QUOTE}|: {_QUOTE})[A-Za-z_]+$")}))"""
+        OR regexp_matches(m, {literal(rf"(?:=|:{_QUOTE}|: {_QUOTE})[A-Za-z_]+$")}))"""
 """After a colon without quotes a plain word is more likely prose than a password."""
 
 _KEYS = (

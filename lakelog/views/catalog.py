@@ -51,7 +51,7 @@ def check_free(store: Store, branch: str, name: str, replace: bool = False) -> N
     """Raise InvalidView if a view of that name cannot be made."""
     if name in built_in():
         raise InvalidView(f"{name!r} is a built-in view: choose another name")
-    state = store.manifests.load(store.refs.head(branch).move.snapshot)
+    state = store.state(branch)
     if name in own(store, state) and not replace:
         raise InvalidView(f"view {name!r} exists: `lakelog view drop {name}` first, or --replace")
 

@@ -22,6 +22,7 @@ from lakelog.lazy import Lazy
 from lakelog.store import sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
+from lakelog.store.sql import identifier
 
 if TYPE_CHECKING:
     import duckdb
@@ -96,7 +97,7 @@ class Names:
         found: set[str] = set()
         with contextlib.suppress(LakelogError, OSError):
             manifests = self._store.manifests
-            state = manifests.load(self._store.refs.head(self._branch).move.snapshot)
+            state = self._store.state(self._branch)
             for entry in manifests.entries(state):
                 counts = entry.get(f"{column}s")
                 found |= counts.keys() if isinstance(counts, dict) else set()
@@ -152,8 +153,8 @@ class Words(Completer):
         """Tags and branches as the schemas they are; `quote` where none is typed yet."""
         for name, kind in self._names.refs():
             if name.startswith(typed):
-                text = name.replace('"', '""')
-                yield Completion(f'{quote}{text}".', -len(typed), display=name, display_meta=kind)
+                text = identifier(name).removeprefix('"')  # the quote may be typed already
+                yield Completion(f"{quote}{text}.", -len(typed), display=name, display_meta=kind)
 
     def _word(self, before: str) -> Iterator[Completion]:
         found = _WORD.search(before)

@@ -108,7 +108,7 @@ class _Work:
         backups: Backups | None = None,
     ) -> None:
         self._backups = backups
-        state = store.manifests.load(store.refs.head(branch).move.snapshot)
+        state = store.state(branch)
         self._index = CursorIndex(store.manifests.entries(state, "cursor"))
         self._cursors = _by_origin(self._index)
         self._labels = [label] if label is not None else _labels(store.manifests.entries(state))

@@ -15,6 +15,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import parse_time
 from lakelog.ingest.formats import pattern
 from lakelog.ingest.formats.sqltext import in_range_sql, time_sql
+from lakelog.store.sql import literal
 
 NAME = "auditd"
 BY_LINE = True
@@ -71,26 +72,23 @@ def parse(line: bytes) -> dict[str, Any]:
     return event
 
 
-def _sql(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
 def _query() -> str:
     failed = " OR ".join(
-        f"coalesce(pairs['{key}'] IN ({', '.join(map(_sql, values))}), false)"
+        f"coalesce(pairs['{key}'] IN ({', '.join(map(literal, values))}), false)"
         for key, values in _FAILED.items()
     )
     graded = " OR ".join(f"pairs['{key}'] IS NOT NULL" for key in _FAILED)
-    head = _sql("^" + _HEAD)
+    head = literal("^" + _HEAD)
     return f"""
 WITH trimmed AS (SELECT {pattern.TRIMMED} AS text, position FROM lines),
 headed AS (SELECT position, text, regexp_extract(text, {head}, {_NAMES}) AS h,
              regexp_extract(text, {head}, 0) AS head FROM trimmed),
-bare AS (SELECT position, h, regexp_replace(substr(text, length(head) + 1), {_sql(_WITHIN)}, '\\1',
-           'g') AS rest FROM headed WHERE head <> ''),
-cut AS (SELECT position, h, regexp_extract_all(rest, {_sql(_PAIR)}, 1) AS keys,
-          regexp_extract_all(rest, {_sql(_PAIR)}, 2) AS quoted
-        FROM bare WHERE regexp_full_match(rest, {_sql(_PAIRS)})),
+bare AS (SELECT position, h,
+           regexp_replace(substr(text, length(head) + 1), {literal(_WITHIN)}, '\\1', 'g') AS rest
+           FROM headed WHERE head <> ''),
+cut AS (SELECT position, h, regexp_extract_all(rest, {literal(_PAIR)}, 1) AS keys,
+          regexp_extract_all(rest, {literal(_PAIR)}, 2) AS quoted
+        FROM bare WHERE regexp_full_match(rest, {literal(_PAIRS)})),
 paired AS (SELECT position, h, map_from_entries(list_zip(keys, list_transform(quoted,
              lambda v: CASE WHEN starts_with(v, '"') THEN v[2:-2] ELSE v END))) AS pairs
            FROM cut WHERE len(keys) = len(quoted) AND len(keys) = list_unique(keys)),

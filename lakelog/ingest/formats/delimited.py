@@ -27,6 +27,7 @@ from lakelog.ingest.formats import columns
 from lakelog.ingest.formats.columns import DATA, NOWHERE, Column, Table
 from lakelog.ingest.formats.sqltext import COLUMN, DEFAULT_TYPE, TIMES
 from lakelog.lazy import Lazy
+from lakelog.store.sql import literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,8 +133,7 @@ class DelimitedFormat:
             tabs=mark == "\t",
             nulls=is_own,
         )
-        self._escaped = self._header.replace("'", "''")
-        self.QUERY = self._table.query(f"text <> '{self._escaped}'")
+        self.QUERY = self._table.query(f"text <> {literal(self._header)}")
         self._whole = _alone(mark)
 
     def sniff(self, lines: list[bytes]) -> float:

@@ -25,6 +25,7 @@ from lakelog.ingest.formats import cloudevents, dialects, jsonl, lakelog_json, s
 from lakelog.ingest.formats.dialect import Dialect, glimpse
 from lakelog.ingest.formats.sqltext import VALID
 from lakelog.lazy import Lazy
+from lakelog.store.sql import literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -163,8 +164,7 @@ def query(parts: str, inner: Any) -> str:
 
     `inner` makes that query over a table; `parts` may use line, kind and keys.
     """
-    open_, close = (r.replace("'", "''") for r in (_OPEN, _CLOSE))
-    trimmed = f"regexp_replace(regexp_replace(line, '{open_}', ''), '{close}', '')"
+    trimmed = f"regexp_replace(regexp_replace(line, {literal(_OPEN)}, ''), {literal(_CLOSE)}, '')"
     return f"""
 WITH docs AS MATERIALIZED (
   SELECT line, position, json_type(line) AS kind,

@@ -15,6 +15,7 @@ from lakelog.ingest.columnar import EXPORTED, OWN_COLUMNS
 from lakelog.ingest.formats import jsonl, sqltext
 from lakelog.ingest.formats.dialect import objects
 from lakelog.store.segment import EVENT_COLUMNS
+from lakelog.store.sql import literal
 
 _OWN = (
     r',"ingested_at":"[^"]*","origin":(?:"[^"\\]*"|null),"position":(?:[0-9]+|null)'
@@ -56,10 +57,10 @@ class LakelogJson:
         """SQL over a table of lines for those that are as lakelog writes them."""
         keys = [f"'{name}'" for name in EVENT_COLUMNS]
         bare, full = f"[{', '.join(keys)}]", f"[{', '.join([*keys, chr(39) + 'seq' + chr(39)])}]"
-        pattern = _OWN.replace("'", "''")
-        cut = f"""(SELECT regexp_replace(line, '{pattern}', '}}') AS line, position
+        pattern = literal(_OWN)
+        cut = f"""(SELECT regexp_replace(line, {pattern}, '}}') AS line, position
           FROM (SELECT {sqltext.VALID} AS line, position FROM {lines})
-          WHERE regexp_matches(line, '{pattern}') AND json_keys(line) IN ({bare}, {full}))"""
+          WHERE regexp_matches(line, {pattern}) AND json_keys(line) IN ({bare}, {full}))"""
         return jsonl.query(cut)
 
 

@@ -24,6 +24,7 @@ from lakelog.event import parse_time
 from lakelog.ingest.formats import sqltext
 from lakelog.ingest.formats.zones import ZONES
 from lakelog.level import with_word
+from lakelog.store.sql import literal
 
 MONTH = "(?P<mon>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 CLOCK = r"(?P<clock>\d\d:\d\d:\d\d(?:[.,]\d{1,9})?)"
@@ -349,8 +350,7 @@ def _cut_sql(pattern: Pattern) -> str:
     if not head:
         return f"regexp_extract(text, {_whole(pattern.regex)}, {pattern.names()})"
     names = ["head", *(name for name in pattern.names() if name != "message")]
-    text = head.replace("'", "''")
-    return f"regexp_extract(text, '^(?P<head>{text})', {names})"
+    return f"regexp_extract(text, {literal(f'^(?P<head>{head})')}, {names})"
 
 
 def _kind_sql(patterns: Sequence[Pattern], kinds: Sequence[int]) -> str:
@@ -358,7 +358,7 @@ def _kind_sql(patterns: Sequence[Pattern], kinds: Sequence[int]) -> str:
     arms = []
     for k in kinds:
         before = [_unnamed(patterns[j]) for j in range(k) if j not in kinds]
-        told = f"CASE WHEN NOT regexp_matches(text, '^(?:{'|'.join(before)})$') THEN {k} END"
+        told = f"CASE WHEN NOT regexp_matches(text, {_whole('|'.join(before))}) THEN {k} END"
         told = told if before else str(k)
         if len(kinds) == 1 and patterns[k].time != "-":
             return told  # where it does not fit all is empty, which is no time
@@ -418,11 +418,11 @@ def _timed(line: bytes, read: Callable[[bytes], dict[str, Any]]) -> bool:
 
 
 def _whole(regex: str) -> str:
-    return "'^(?:" + regex.replace("'", "''") + ")$'"
+    return literal(f"^(?:{regex})$")
 
 
 def _unnamed(pattern: Pattern) -> str:
-    return re.sub(r"\(\?P<\w+>", "(?:", pattern.regex.replace("'", "''"))
+    return re.sub(r"\(\?P<\w+>", "(?:", pattern.regex)
 
 
 def iso(template: str, found: dict[str, str | None]) -> str:
@@ -459,8 +459,8 @@ def iso_sql(template: str, cut: str) -> str:
     if template == "-":
         return "'-'"
     pieces = []
-    for literal, name, _, _ in Formatter().parse(template.removeprefix(_YEARLESS)):
-        pieces += [f"'{literal}'"] if literal else []
+    for text, name, _, _ in Formatter().parse(template.removeprefix(_YEARLESS)):
+        pieces += [literal(text)] if text else []
         pieces += [_part_sql(cut, name)] if name else []
     text = f"replace({' || '.join(pieces)}, ',', '.')"
     if not template.startswith(_YEARLESS):

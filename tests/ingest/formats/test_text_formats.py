@@ -222,7 +222,7 @@ def test_a_date_without_a_year(engine: Any, today: str, date: str, year: int) ->
     line = f"{date} host app: text".encode()
     with mock.patch.object(pattern, "now", return_value=now):
         assert parse_time(syslog.parse(line)["time"]).year == year
-    with mock.patch("tests.test_formats.NOW", now):
+    with mock.patch("tests.support.two_ways.NOW", now):
         for found in decided(engine, syslog, syslog.QUERY, [line]).values():
             assert found["time"].year == year
 
