@@ -168,15 +168,17 @@ class Start:
     note: str = ""
     ended: str = ""
     """The segment of an unfinished last line that is read again with what came behind it."""
+    is_touched: bool = False
+    """Whether the file was written since without a change, and only its times tell it apart."""
 
     def is_due(self, *, follows: bool) -> bool:
         """Whether the cursor has to be published though nothing was read: its file has another
-        inode, or (for who `follows` files) another name, or is a copy that grew."""
+        inode, or (for who `follows` files) another name or time, or is a copy that grew."""
         old, now = self.replaced, self.cursor
         if old is None:
             return bool(self.released or now.shares)
         moved = old.identity != now.identity and now.inode != 0
-        named = follows and old.name != now.name
+        named = follows and (old.name != now.name or self.is_touched)
         return (
             moved
             or named

@@ -112,7 +112,11 @@ class Resolver:
                 before = cursors.before_place(source, cursor, head, self._label)
             if before is not None:
                 now = cursors.widened(cursors.named(cursor, source), head, self._label)
-                return Start(now, cursor, head, before)
+                # Words that say nothing are told apart by their times alone once they are packed:
+                # the cursor has to have those that the file has now.
+                touched = cursor.mtime != source.mtime
+                touched = touched and not content.is_distinctive(head[: cursor.bytes])
+                return Start(now, cursor, head, before, is_touched=touched)
             if cursor.label == self._label:
                 released.append(cursor)
         return self._of_content(source, head, tuple(released), settled)

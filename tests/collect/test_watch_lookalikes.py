@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,17 @@ def test_a_packed_log_that_is_unpacked_again_is_not_stored_again(
     workers.look(restarts=True)
     workers.write("app.log.1", *LINES)  # the same words of another day are its own
     workers.look()
+
+
+def test_a_touched_banner_that_is_packed_while_nobody_looks_is_not_stored_again(
+    workers: Workers,
+) -> None:
+    """Where words say nothing, a packed file is known by its time: the one that it had last."""
+    workers.write("worker.log.1", BANNER)
+    for seconds in (100, 50):
+        then = time.time_ns() - seconds * 10**9
+        os.utime(workers.root / "worker.log.1", ns=(then, then))
+        workers.look(restarts=True)
+    workers.close()
+    workers.pack("worker.log.1", "gz")
+    workers.look(restarts=True)
