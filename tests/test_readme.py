@@ -155,3 +155,13 @@ def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "docs" / "api.html").exists()
+
+
+def test_the_architecture_names_modules_that_exist() -> None:
+    """Titles and first columns of tables are packages and modules of lakelog."""
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    places = re.findall(r"^## .+|^\| [^|]+", text, re.MULTILINE)
+    named = set(re.findall(r"`(\w+)`", "".join(places)))
+    files = [path for path in (ROOT / "lakelog").rglob("*") if path.suffix in ("", ".py")]
+    assert len(named) > 30
+    assert not named - {path.stem for path in files}

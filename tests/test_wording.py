@@ -19,6 +19,9 @@ HOUSE_WORDS = re.compile(
 )
 
 
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+
+
 def texts(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (line, text) of each literal of a module that is no docstring."""
     tree = ast.parse(path.read_text("utf-8"))
@@ -45,6 +48,14 @@ def test_messages_avoid_house_words() -> None:
         for line, text in texts(path)
         if HOUSE_WORDS.search(text)
     ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_documents_avoid_house_words(page: Path) -> None:
+    """What a stranger reads first says it in the words of the field."""
+    lines = enumerate(page.read_text("utf-8").splitlines(), 1)
+    found = [f"{line}: {text}" for line, text in lines if HOUSE_WORDS.search(text)]
     assert not found, "\n".join(found)
 
 
