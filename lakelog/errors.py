@@ -12,14 +12,14 @@
     ├── InUse                 something else still needs what was to be removed
     ├── WouldDropEvents       an undo that would take later events off the branch
     ├── NothingToUndo         no user move is left to undo
-    ├── Outdated              a plan made on a state that the branch has left
+    ├── StalePlan             a plan made on a state that the branch has left
     ├── QueryFailed           the SQL is wrong, or failed while running
     ├── InvalidView           a view, or what it was asked with, that is not right
     ├── SnapshotGone          a segment was collected while a reader still wanted it
     ├── OutcomeUnknown        a publish whose result could not be read back
     ├── LakeClosed            a query after close
     │   └── WriterClosed      an append after close
-    ├── Reentered             an append by a signal handler in the middle of another
+    ├── ReentrantAppend       an append by a signal handler in the middle of another
     ├── InvalidRecipe         a training recipe with a wrong key or value
     ├── ExportRefused         an export that cannot be made as asked; nothing was written
     ├── GcRefused             gc saw something unreadable or empty and deleted nothing

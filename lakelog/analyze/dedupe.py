@@ -156,7 +156,7 @@ def apply(
 ) -> row_removal.RowRemoval:
     """Take exactly the rows of a plan off the branch; events that came since are kept.
 
-    Raises Outdated if the branch was rewound, or some of the rows are gone, since it was planned.
+    Raises StalePlan if the branch was rewound, or some of the rows are gone, since it was planned.
     """
     if not len(chosen):
         return row_removal.RowRemoval(0, 0, 0)

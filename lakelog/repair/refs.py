@@ -17,7 +17,7 @@ from lakelog.store.paths import parse_move
 from lakelog.store.publish import Change, try_move
 from lakelog.store.refs import Head, Move, author, digest_of, encode_move
 
-Marks = dict[str, int]
+Watermarks = dict[str, int]
 Moves = dict[int, tuple[Move, bytes]]
 _REWINDS = ("rollback", "undo", "repair", "branch")
 _DONE_ONCE = ("ingest", "dedupe", "retention", "quarantine", "view", "format", "rollback", "undo")
@@ -212,7 +212,7 @@ def _is_doubtful(moves: list[Move], base: Move) -> bool:
 
 def _sealed_before(
     store: Store, moves: list[Move], base: Move, known: dict[str, set[str]]
-) -> tuple[Marks, list[str]]:
+) -> tuple[Watermarks, list[str]]:
     """Return how far each writer was sealed when a state was made, for all writers there ever were,
     and name what was sealed later and is not taken back.
 
@@ -220,7 +220,7 @@ def _sealed_before(
     of all moves counts, and so do the segments that kept states name, whose frames were sealed. A
     rewind after the state took off some of what had been sealed before it: none of it comes back.
     """
-    watermarks: Marks = {}
+    watermarks: Watermarks = {}
     ordered = sorted(moves, key=lambda move: move.number)
     # A move that rewinds and the one before it are never dropped, so that one is at hand.
     before = [0, *(move.generation for move in ordered)]
@@ -252,8 +252,8 @@ def _sealed_before(
 
 
 def _lost_commits(
-    store: Store, branch: str, moves: list[Move], watermarks: Marks
-) -> tuple[list[str], Marks]:
+    store: Store, branch: str, moves: list[Move], watermarks: Watermarks
+) -> tuple[list[str], Watermarks]:
     """List group commits that some move says were sealed, and that are in no state, segment or
     WAL any more; return them, and watermarks that pass over them."""
     held = orphans.in_wals(store, branch)

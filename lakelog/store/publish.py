@@ -229,7 +229,7 @@ def _lasts(store: Store, change: Change, move: Move, began: int, made: str) -> b
     """Protocol 5.3: whether the manifest of this publish is there and too young for gc.
 
     So must be the segments and id runs that it adds, by the lake's own clock, which stamped the
-    move's temporary file, for a process may stand still for days: else this raises Outlived. What
+    move's temporary file, for a process may stand still for days: else this raises StaleFiles. What
     a repair adopts may be old.
     """
     paths, half = store.paths, store.settings.gc_grace_hours * 1_800_000_000

@@ -13,7 +13,7 @@ import lakelog
 
 SIGNALS = """
 import signal, sys, threading, lakelog
-from lakelog.errors import Reentered
+from lakelog.errors import ReentrantAppend
 lake, acked, refused, count = lakelog.open(sys.argv[1]), [], [], [0]
 
 def append(name):
@@ -24,7 +24,7 @@ def handler(number, frame):
     count[0] += 1
     try:
         append(f"signal-{count[0]}")
-    except Reentered:
+    except ReentrantAppend:
         refused.append(number)
 
 def work(index):
