@@ -22,18 +22,18 @@ _TOGETHER = 256
 _LIVE, _STEP = 8_100, 4_096
 _START = 1_767_225_600_000_000
 _MARK = """
-from lakelog.store import disk, gc, opening
-store = opening.load(sys.argv[1])
+from lakelog.store import bootstrap, disk, gc
+store = bootstrap.load(sys.argv[1])
 result = len(gc.Marking(store, disk.now_us()).live)
 """
 
 
 _COLLECT = """
-from lakelog.store import disk, gc, opening
+from lakelog.store import bootstrap, disk, gc
 now = int(sys.argv[2])
 disk.now_us = lambda: now
 gc._lake_time = lambda store: now
-done = gc.gc(opening.load(sys.argv[1]))
+done = gc.gc(bootstrap.load(sys.argv[1]))
 result = done.deleted
 """
 _DAY = 86_400
