@@ -71,29 +71,31 @@ def duplicates(
     columns = ", ".join(f"{part} AS {identifier(name)}" for name, part in _named(key))
     groups = ", ".join(identifier(name) for name in key.names)
     most = "" if limit is None else f" LIMIT {int(limit)}"
-    return lake.sql(f"""WITH twice AS MATERIALIZED ({_twice(key)}),
-        found AS (SELECT {columns}, time AS moment, source AS sender, origin AS came FROM events
-            WHERE {key.given} AND {key.hash} IN (SELECT h FROM twice))
+    # Hashes first: most keys are unique, and only the events of repeated hashes are grouped by
+    # their values.
+    return lake.sql(f"""WITH repeated AS MATERIALIZED ({_repeated_hashes(key)}),
+        matches AS (SELECT {columns}, time AS moment, source AS sender, origin AS sender_origin
+            FROM events WHERE {key.given} AND {key.hash} IN (SELECT h FROM repeated))
         SELECT {groups}, count(*) AS events, min(moment) AS first, max(moment) AS last,
             {_SENDERS} AS sources,
-            count(DISTINCT came) AS origins
-        FROM found GROUP BY {groups} HAVING count(*) > 1
+            count(DISTINCT sender_origin) AS origins
+        FROM matches GROUP BY {groups} HAVING count(*) > 1
         ORDER BY events DESC, first, {groups}{most}""")
 
 
 def first(lake: Lake | PinnedLake, by: By) -> Any:
     """Return the earliest event of each key."""
-    return _one_of_each(lake, by, _ORDER)
+    return _row_per_key(lake, by, _ORDER)
 
 
 def last(lake: Lake | PinnedLake, by: By) -> Any:
     """Return the event with the latest time of each key."""
-    return _one_of_each(lake, by, _BACK)
+    return _row_per_key(lake, by, _BACK)
 
 
 def latest(lake: Lake | PinnedLake, by: By) -> Any:
     """Return the event of each key that was stored last, whatever time it names."""
-    return _one_of_each(lake, by, _STORED)
+    return _row_per_key(lake, by, _STORED)
 
 
 def plan(lake: Lake, by: By, keep: str = "first", *, nulls: bool = False) -> Plan:
@@ -105,22 +107,27 @@ def plan(lake: Lake, by: By, keep: str = "first", *, nulls: bool = False) -> Pla
     if keep not in KEEP:
         raise InvalidSetting(f"keep is {' or '.join(KEEP)}, not {keep!r}")
     key = key_of(by, nulls)
+    # Events in a WAL have no seq yet, and a plan names rows by seq.
     move = lake.settle().move
     view = lake.at(move.snapshot)
+    # An empty lake is no mistake; a lake where no event has the key is, most likely in the name.
     if view.count() and not view.sql(f"SELECT 1 FROM events WHERE {key.given} LIMIT 1").fetchall():
         mark = " and " if key.needed else " or "
         raise InvalidSetting(f"nothing to dedupe by: no event has {mark.join(key.names)}")
+    # k0, k1, ...: the columns of a key may have any name, `place` and `seq` included.
     parts = ", ".join(f"{part} AS k{i}" for i, part in enumerate(key.parts))
     groups = ", ".join(f"k{i}" for i in range(len(key.parts)))
     best = "min" if keep == "first" else "max"
-    table = view.sql(f"""WITH twice AS MATERIALIZED ({_twice(key)}),
-        found AS MATERIALIZED (
+    # `place` is time and seq as one number, so that min and max choose a row in one aggregate, and
+    # equal times are decided by seq. HUGEINT, because both have 64 bits.
+    table = view.sql(f"""WITH repeated AS MATERIALIZED ({_repeated_hashes(key)}),
+        matches AS MATERIALIZED (
             SELECT {parts}, seq, epoch_us(time)::HUGEINT * {2**63}::HUGEINT + seq AS place
-            FROM events WHERE {key.given} AND {key.hash} IN (SELECT h FROM twice)),
-        kept AS MATERIALIZED (
-            SELECT {best}(place) AS place, count(*) AS n FROM found GROUP BY {groups})
-        SELECT seq, (SELECT count(*) FROM kept WHERE n > 1) AS keys
-        FROM found ANTI JOIN kept USING (place) ORDER BY seq""").to_arrow_table()
+            FROM events WHERE {key.given} AND {key.hash} IN (SELECT h FROM repeated)),
+        keepers AS MATERIALIZED (
+            SELECT {best}(place) AS place, count(*) AS n FROM matches GROUP BY {groups})
+        SELECT seq, (SELECT count(*) FROM keepers WHERE n > 1) AS keys
+        FROM matches ANTI JOIN keepers USING (place) ORDER BY seq""").to_arrow_table()
     keys = table["keys"][0].as_py() if table.num_rows else 0
     return Plan(
         key.names,
@@ -140,6 +147,7 @@ def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Any:
     state = lake.store.manifests.load(chosen.snapshot)
     seqs = chosen.seqs[:limit]
     entries = [e for e, _ in row_removal.holding(lake.store.manifests.entries(state), seqs)]
+    # Verified first: a damaged segment must not show as rows that do not exist.
     compact.check(lake.store, entries)
     if not entries:
         return lake.at(chosen.snapshot).sql("SELECT * FROM events WHERE false")
@@ -158,9 +166,11 @@ def apply(
 
     Raises StalePlan if the branch was rewound, or some of the rows are gone, since it was planned.
     """
+    # Nothing to remove is no move, and no entry in the history.
     if not len(chosen):
         return row_removal.RowRemoval(0, 0, 0)
     names = ",".join(chosen.by)
+    # The artifact entry tells an audit which key and rule removed the rows.
     note = {
         "add": "artifact",
         "key": f"dedupe/{hashlib.sha256(names.encode()).hexdigest()[:16]}",
@@ -183,12 +193,12 @@ def apply(
     )
 
 
-def _twice(key: Key) -> str:
+def _repeated_hashes(key: Key) -> str:
     """SQL of the hashes that more than one event has: a first, cheap look."""
     return f"SELECT {key.hash} AS h FROM events WHERE {key.given} GROUP BY 1 HAVING count(*) > 1"
 
 
-def _one_of_each(lake: Lake | PinnedLake, by: By, order: str) -> Any:
+def _row_per_key(lake: Lake | PinnedLake, by: By, order: str) -> Any:
     key = key_of(by)
     return lake.sql(
         f"SELECT * FROM events WHERE {key.given}"

@@ -16,6 +16,7 @@ from lakelog.query.keys import part_of
 from lakelog.store.sql import literal
 
 PATTERNS_MAX = 1_000
+# In this order: a UUID or a hash would otherwise be cut into numbers.
 _MASKS = (
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<uuid>"),
     (r"\b0x[0-9a-f]+\b|\b[0-9a-f]*[0-9][0-9a-f]{7,}\b", "<hex>"),
@@ -39,35 +40,38 @@ def similar(
     masked = f"lower(trim({text}))"
     for pattern, name in _MASKS:
         masked = f"regexp_replace({masked}, {literal(pattern)}, {literal(name)}, 'g')"
-    found = lake.sql(f"""SELECT {masked} AS pattern, min({text}) AS example, count(*) AS events,
+    # Patterns are counted in SQL, so Python sees at most PATTERNS_MAX rows however many events
+    # there are.
+    rows = lake.sql(f"""SELECT {masked} AS pattern, min({text}) AS example, count(*) AS events,
             approx_count_distinct({text}) AS variants, min(time) AS first, max(time) AS last,
             coalesce(list_sort(list(DISTINCT source) FILTER (source IS NOT NULL))[1:5], [])
         FROM events WHERE {text} IS NOT NULL GROUP BY 1
         ORDER BY events DESC, pattern LIMIT {PATTERNS_MAX}""").fetchall()
     names = ("pattern", "example", "events", "variants", "first", "last", "sources")
-    groups = _grouped([dict(zip(names, row, strict=True)) for row in found], threshold)
+    groups = _group([dict(zip(names, row, strict=True)) for row in rows], threshold)
     several = [g for g in groups if g["events"] > 1]
     return sorted(several, key=lambda g: (-g["events"], g["pattern"]))[:limit]
 
 
-def _grouped(patterns: list[dict[str, Any]], threshold: float) -> list[dict[str, Any]]:
+def _group(patterns: list[dict[str, Any]], threshold: float) -> list[dict[str, Any]]:
     """Put each pattern with the first group whose words it shares."""
     groups: list[tuple[set[str], dict[str, Any]]] = []
-    for made in patterns:
-        words = set(made["pattern"].split())
-        home = next((g for w, g in groups if _alike(w, words) >= threshold), None)
-        if home is None:
-            groups.append((words, made))
+    for pattern in patterns:
+        words = set(pattern["pattern"].split())
+        # The most frequent pattern of a group comes first and names it.
+        group = next((g for w, g in groups if _jaccard(w, words) >= threshold), None)
+        if group is None:
+            groups.append((words, pattern))
             continue
-        home["events"] += made["events"]
-        home["variants"] += made["variants"]
-        home["first"] = min(home["first"], made["first"])
-        home["last"] = max(home["last"], made["last"])
-        home["sources"] = sorted({*home["sources"], *made["sources"]})[:5]
+        group["events"] += pattern["events"]
+        group["variants"] += pattern["variants"]
+        group["first"] = min(group["first"], pattern["first"])
+        group["last"] = max(group["last"], pattern["last"])
+        group["sources"] = sorted({*group["sources"], *pattern["sources"]})[:5]
     return [group for _, group in groups]
 
 
-def _alike(one: set[str], other: set[str]) -> float:
+def _jaccard(left: set[str], right: set[str]) -> float:
     """The share of all their words that both have."""
-    together = len(one | other)
-    return len(one & other) / together if together else 1.0
+    union = len(left | right)
+    return len(left & right) / union if union else 1.0
