@@ -46,8 +46,8 @@ ORDER = {
     "export": "values vectors formats folder tables export",
     "analyze": "dedupe similar",
     "train": """wording shards recipe_schema losses filters tokenizer recipe template selection
-        scratch tokens minhash cluster providers patterns redact shapes stage assign manifest
-        inventory dataset budget staging provenance leaks report
+        scratch tokens minhash cluster providers patterns redact shapes assign manifest
+        inventory dataset staging provenance leaks report
         documents trainingset rebuild compare agreement inspection sandbox""",
     "train/shapes": """parts messages schemas streams telemetry chats chat_files rows conversations
         preferences windows shape structure""",

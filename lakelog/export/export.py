@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.bookkeeping import IS_DATA
 from lakelog.errors import ExportRefused, QueryFailed
 from lakelog.export import folder, tables
-from lakelog.export.formats import BINARY, ENDINGS, SYNONYMS, Result, encode, ending_of, packed
+from lakelog.export.formats import BINARY, ENDINGS, SYNONYMS, Result, compressor, encode, ending_of
 from lakelog.export.tables import SHARD_ROWS, ExportResult, Opener
 from lakelog.export.vectors import Columns
 from lakelog.lazy import Lazy
@@ -32,6 +32,8 @@ FORMATS = ("parquet", "csv", "ndjson", "arrow")
 _BATCH = 65_536
 _PLAIN_NAME = re.compile(r"\.\d+$")
 """What follows the dot in `out/v1.2` is no ending."""
+# The bare table name asks for a user's data; a query that names columns or joins is taken
+# literally.
 _EVENTS = re.compile(r'(?:^|[\s."])events"?\s*$', re.I)
 _NAME = re.compile(r'\s*(?:(?:\w+|"[^"]+")\.)?(?:\w+|"[^"]+")\s*')
 
@@ -79,8 +81,11 @@ def export(
     """
     if shard_rows < 1:
         raise ExportRefused(f"shard_rows is the most rows of a file, at least 1, not {shard_rows}")
+    # The reader is opened before the destination is touched: a query that fails leaves nothing
+    # behind.
     text = _with_date(_query(query), to.partition_by, ask, params)
     reader = ask(text, params).to_arrow_reader(_BATCH)
+    # One file needs no sharding and no partitions, and may be a pipe or a device.
     if to.is_file:
         return _write_file(reader, to, progress)
     opener = _opener(to.format, "")
@@ -98,6 +103,7 @@ def export(
 def _format(form: str | None, ending: str, packing: str) -> str:
     """The format that was asked for, else that of the ending."""
     by_ending = ENDINGS.get(ending)
+    # `out/v1.2` is a directory whose name contains a dot.
     is_unknown = by_ending is None and bool(ending or packing) and not _PLAIN_NAME.search(ending)
     if form is None and is_unknown:
         raise ExportRefused(
@@ -143,7 +149,7 @@ def _write_file(
     if os.path.isdir(to.path):
         raise ExportRefused(f"{to.path} is a directory: name a file")
     rows = 0
-    with folder.whole_file(to.path) as file:
+    with folder.atomic_file(to.path) as file:
         file.close()  # parts open their file by its name
         part = _opener(to.format, to.path)(file.name, reader.schema)
         for batch in reader:
@@ -167,7 +173,7 @@ class TextPart:
 
     def __init__(self, path: str, schema: pa.Schema, *, form: str, name: str = "") -> None:
         self._out, self._form = open(path, "wb"), form  # noqa: SIM115
-        self._file = packed(self._out, name)
+        self._file = compressor(self._out, name)
         self._names = list(schema.names)
         self._nested = tuple(i for i, name in enumerate(self._names) if name == "data")
         self._header = form == "csv"
@@ -177,6 +183,7 @@ class TextPart:
         rows = [Columns(batch) for batch in table.to_batches()]
         result = Result(self._names, rows, self._nested)
         for place, piece in enumerate(encode(result, self._form)):
+            # `encode` writes a header per call, and a file has one.
             headed = self._form == "csv" and not self._header and place == 0
             self._file.write(piece.split(b"\r\n", 1)[1] if headed else piece)
         self._header = False

@@ -20,7 +20,7 @@ from lakelog.store import disk
 _LOCK = ".lock"
 
 
-def refuse_taken(path: str) -> None:
+def require_free(path: str) -> None:
     """Raise ExportRefused if `path` is a file, or a directory with something in it."""
     if os.path.isdir(path) and not os.listdir(path):
         return
@@ -29,26 +29,30 @@ def refuse_taken(path: str) -> None:
 
 
 @contextlib.contextmanager
-def building(path: str) -> Iterator[str]:
+def atomic_directory(path: str) -> Iterator[str]:
     """Yield a directory to write into; it takes the name `path` once the block is done.
 
     Raises ExportRefused if the name is in use, before anything is written.
     """
     path = os.path.abspath(path)
-    refuse_taken(path)
+    require_free(path)
     parent, name = os.path.split(path)
     disk.make_dirs(parent)
+    # Before a new temporary directory exists, so that it cannot be taken for a leftover.
     _remove_leftovers(parent, name)
-    made, lock = _claim(parent, name, is_dir=True)
+    temporary, lock = _claim(parent, name, is_dir=True)
     try:
-        yield made
-        os.unlink(f"{made}/{_LOCK}")
-        _sync(made)
-        refuse_taken(path)
-        _rename_dir(made, path)
+        yield temporary
+        # The lock stays held through the open descriptor; the file must not become part of the
+        # export.
+        os.unlink(f"{temporary}/{_LOCK}")
+        # Contents before the name: after a crash the name must never show an incomplete directory.
+        _sync(temporary)
+        require_free(path)
+        _rename_dir(temporary, path)
         disk.sync_dir(parent)
     except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
     finally:
         os.close(lock)
@@ -57,19 +61,19 @@ def building(path: str) -> Iterator[str]:
 def _claim(parent: str, name: str, *, is_dir: bool) -> tuple[str, int]:
     """Make a temporary directory or file for `name`; return its path and its locked descriptor."""
     while True:
-        made = f"{parent}/.{name}{disk.TEMPORARY}{disk.random_hex(6)}"
+        temporary = f"{parent}/.{name}{disk.TEMPORARY}{disk.random_hex(6)}"
         if is_dir:
-            os.mkdir(made)
+            os.mkdir(temporary)
         try:
             flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
-            lock = os.open(f"{made}/{_LOCK}" if is_dir else made, flags, 0o666)
+            lock = os.open(f"{temporary}/{_LOCK}" if is_dir else temporary, flags, 0o666)
         except FileNotFoundError:
             if is_dir and os.path.isdir(parent):
                 continue
             raise
         # Another export takes for a leftover what is not locked yet: then it is gone by now.
-        if _lock(lock) and os.path.lexists(made):
-            return made, lock
+        if _lock(lock) and os.path.lexists(temporary):
+            return temporary, lock
         os.close(lock)
 
 
@@ -89,31 +93,31 @@ def _remove_leftovers(parent: str, name: str) -> None:
                 _remove_unlocked(f"{parent}/{entry}")
 
 
-def _remove_unlocked(left: str) -> None:
+def _remove_unlocked(leftover: str) -> None:
     """Remove a directory or file, its lock held meanwhile, so that nobody begins to use it."""
-    is_dir = os.path.isdir(left)
+    is_dir = os.path.isdir(leftover)
     try:
-        lock = os.open(f"{left}/{_LOCK}" if is_dir else left, os.O_RDWR | os.O_CLOEXEC)
+        lock = os.open(f"{leftover}/{_LOCK}" if is_dir else leftover, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        os.rmdir(left)  # killed before it was locked, or about to be: then it is made again
+        os.rmdir(leftover)  # killed before it was locked, or about to be: then it is made again
         return
     try:
         if not disk.lock(lock):
             return
         if is_dir:
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(leftover, ignore_errors=True)
         else:
-            disk.unlink(left)
+            disk.unlink(leftover)
     finally:
         os.close(lock)
 
 
-def _rename_dir(made: str, path: str) -> None:
+def _rename_dir(temporary: str, path: str) -> None:
     """Give a directory its name, unless another export took that a moment ago."""
     try:
-        os.replace(made, path)
+        os.replace(temporary, path)
     except OSError:
-        refuse_taken(path)
+        require_free(path)
         raise
 
 
@@ -130,26 +134,27 @@ def _sync(root: str) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: str) -> Iterator[BinaryIO]:
+def atomic_file(path: str) -> Iterator[BinaryIO]:
     """Open a file that takes its name only once it is whole; a device or pipe is written to."""
     target = os.path.realpath(path)
+    # A pipe or device cannot be replaced by a rename.
     if _is_special(target):
         with open(target, "wb") as device:
             yield device
         return
     parent, name = os.path.split(target)
-    made = lock = None
+    temporary = lock = None
     try:
         _remove_leftovers(parent, name)
-        made, lock = _claim(parent, name, is_dir=False)
-        with open(made, "wb") as file:
+        temporary, lock = _claim(parent, name, is_dir=False)
+        with open(temporary, "wb") as file:
             yield file
         disk.sync_file(lock)
-        os.replace(made, target)
+        os.replace(temporary, target)
         disk.sync_dir(parent)
     except BaseException as error:
-        if made:
-            disk.unlink(made)
+        if temporary:
+            disk.unlink(temporary)
         # The user named `path`, and never heard of the temporary file.
         if isinstance(error, OSError) and str(error.filename).startswith(f"{parent}/.{name}."):
             error.filename, error.filename2 = path, None
@@ -170,9 +175,9 @@ def _is_special(path: str) -> bool:
 
 def sizes(root: str) -> dict[str, int]:
     """Return path, relative to `root`, to size in bytes of every file below it."""
-    found = {}
+    by_name = {}
     for folder, _, names in os.walk(root):
         for name in names:
             full = os.path.join(folder, name)
-            found[os.path.relpath(full, root)] = os.path.getsize(full)
-    return dict(sorted(found.items()))
+            by_name[os.path.relpath(full, root)] = os.path.getsize(full)
+    return dict(sorted(by_name.items()))

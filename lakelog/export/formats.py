@@ -52,13 +52,14 @@ def ending_of(path: str) -> tuple[str, str]:
     return (os.path.splitext(stem)[1], last) if last in PACKED else (last, "")
 
 
-def packed(out: BinaryIO, path: str) -> Any:
+def compressor(out: BinaryIO, path: str) -> Any:
     """Return a stream that compresses into `out` as the ending of `path` says; `out` itself where
     it says nothing. To close it leaves `out` open."""
     packing = ending_of(path)[1]
     if packing == ".gz":
         import gzip  # seldom needed, and slow to load
 
+        # Without name and time, so that equal rows give equal files.
         return gzip.GzipFile(fileobj=out, mode="wb", filename="", mtime=0)
     if packing == ".zst":
         return zstandard.ZstdCompressor().stream_writer(out, closefd=False)
@@ -76,10 +77,10 @@ class Result:
     arrow: Callable[[], Any] | None = None
 
 
-def of_records(made: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> Result:
+def of_records(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> Result:
     """Return dicts with equal keys as a result; `columns` names them where there may be none."""
-    names = list(made[0]) if made else list(columns)
-    return Result(names, [[[record[n] for n in names] for record in made]])
+    names = list(rows[0]) if rows else list(columns)
+    return Result(names, [[[record[n] for n in names] for record in rows]])
 
 
 def encode(result: Result, format: str) -> Iterator[bytes]:
@@ -90,6 +91,8 @@ def encode(result: Result, format: str) -> Iterator[bytes]:
 
 def _ndjson(result: Result) -> Iterator[bytes]:
     record = records(result.columns, result.nested)
+    # Duplicate column names must be merged as a JSON object would, which only the row by row path
+    # does.
     single = len(set(result.columns)) == len(result.columns)
     for batch in result.batches:
         if single and isinstance(batch, Columns):
@@ -111,6 +114,8 @@ def _json(result: Result) -> Iterator[bytes]:
 def _csv(result: Result) -> Iterator[bytes]:
     yield _csv_line(result.columns)
     for batch in result.batches:
+        # A single empty cell must be written as "", since a blank line is no row; the columnar path
+        # has no such case.
         if isinstance(batch, Columns) and len(result.columns) > 1:
             yield csv_lines(batch)
         else:

@@ -1,7 +1,7 @@
 """A table as files: sharded by rows, or below Hive directories `date=2026-11-20/`.
 
-Rows stream: at most `HELD_BYTES` wait for a full row group, and at most `OPEN_MAX` files are open;
-beyond that the partition that holds most is written out, so a partition may have several parts.
+Rows stream: at most `PENDING_BYTES` wait for a full row group, and at most `OPEN_MAX` files are
+open; beyond that the largest partitions are flushed, so a partition may have several parts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ else:
 GROUP_ROWS = 65_536
 SHARD_ROWS = 1_000_000
 COMPRESSION = {"compression": "zstd", "compression_level": 1}
-HELD_BYTES = 128_000_000
+PENDING_BYTES = 128_000_000
 OPEN_MAX = 64
 NULL_NAME = "__HIVE_DEFAULT_PARTITION__"
 _PARTITIONS_MAX = 10_000
@@ -113,10 +113,11 @@ def write(
     Raises ExportRefused for a directory in use, a partition column that is not there, or more than
     10,000 partitions.
     """
-    folder.refuse_taken(out)
+    folder.require_free(out)
+    # Before the directory is created, so that a mistake leaves no trace.
     _check_columns(reader.schema.names, partition_by)
-    with folder.building(out) as made:
-        sink = _Sink(made, reader.schema, opener, ending, shard_rows, partition_by)
+    with folder.atomic_directory(out) as directory:
+        sink = _Sink(directory, reader.schema, opener, ending, shard_rows, partition_by)
         rows = 0
         for batch in reader:
             sink.write(batch)
@@ -124,7 +125,8 @@ def write(
             if progress:
                 progress(rows)
         sink.close()
-        files = {n: s for n, s in folder.sizes(made).items() if not n.startswith(".")}
+        # Sizes are taken before the rename; the lock file is hidden and not part of the export.
+        files = {n: s for n, s in folder.sizes(directory).items() if not n.startswith(".")}
     return ExportResult(out, rows, files)
 
 
@@ -151,16 +153,16 @@ class _Sink:
         self._root, self._opener, self._ending = root, opener, ending
         self._by, self._shard_rows = list(by), shard_rows
         self._schema = pa.schema([f for f in schema if f.name not in self._by])
-        self._places: dict[str, _Place] = {}
+        self._partitions: dict[str, _Partition] = {}
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take a batch of rows."""
         table = pa.Table.from_batches([batch])
-        for name, rows in self._divided(table):
-            self._place(name).take(rows.select(self._schema.names))
-        self._relieve()
+        for name, rows in self._by_partition(table):
+            self._partition(name).add(rows.select(self._schema.names))
+        self._enforce_bounds()
 
-    def _divided(self, table: pa.Table) -> Iterable[tuple[str, pa.Table]]:
+    def _by_partition(self, table: pa.Table) -> Iterable[tuple[str, pa.Table]]:
         """Yield each partition's directory and rows, in the order of their first row."""
         if not self._by:
             yield "", table
@@ -170,45 +172,49 @@ class _Sink:
             texts = pc.cast(table.column(column), pa.string()).combine_chunks()
             coded = texts.dictionary_encode(null_encoding="encode")
             values = [f"{column}={_encoded(v)}" for v in coded.dictionary.to_pylist()]
+            # A mixed-radix code per row: one filter per partition instead of one per column and
+            # value.
             codes = codes * len(values) + coded.indices.to_numpy()
             names = [f"{n}/{v}" if n else v for n in names for v in values]
+        # dict.fromkeys keeps the order of first rows; numpy.unique would sort.
         for code in dict.fromkeys(codes.tolist()):
             yield names[code], table.filter(pa.array(codes == code))
 
-    def _place(self, name: str) -> _Place:
-        if name not in self._places:
-            if len(self._places) >= _PARTITIONS_MAX:
+    def _partition(self, name: str) -> _Partition:
+        if name not in self._partitions:
+            if len(self._partitions) >= _PARTITIONS_MAX:
                 raise ExportRefused(
                     f"more than {_PARTITIONS_MAX:,} partitions by {', '.join(self._by)}:"
                     " partition by something coarser, such as a day"
                 )
             directory = os.path.join(self._root, name)
             os.makedirs(directory, exist_ok=True)
-            self._places[name] = _Place(
+            self._partitions[name] = _Partition(
                 directory, self._schema, self._opener, self._ending, self._shard_rows
             )
-        return self._places[name]
+        return self._partitions[name]
 
-    def _relieve(self) -> None:
+    def _enforce_bounds(self) -> None:
         """Write out the partitions that hold most, and shut files, until the bounds hold."""
-        held = sum(p.bytes for p in self._places.values())
-        while held > HELD_BYTES:
-            fullest = max(self._places.values(), key=lambda p: p.bytes)
-            held -= fullest.bytes
+        pending_bytes = sum(p.bytes for p in self._partitions.values())
+        # The largest first: flushing many small partitions would give many small row groups.
+        while pending_bytes > PENDING_BYTES:
+            fullest = max(self._partitions.values(), key=lambda p: p.bytes)
+            pending_bytes -= fullest.bytes
             fullest.flush()
-        opened = [p for p in self._places.values() if p.is_open]
-        for place in opened[:-OPEN_MAX]:
-            place.shut()
+        with_file = [p for p in self._partitions.values() if p.is_open]
+        for partition in with_file[:-OPEN_MAX]:
+            partition.close_file()
 
     def close(self) -> None:
         """Write what is held and give the files their names."""
         if not self._by:
-            self._place("")
-        for place in self._places.values():
-            place.close()
+            self._partition("")
+        for partition in self._partitions.values():
+            partition.close()
 
 
-class _Place:
+class _Partition:
     """The files of one partition."""
 
     def __init__(
@@ -216,8 +222,8 @@ class _Place:
     ) -> None:
         self._directory, self._schema, self._opener = directory, schema, opener
         self._ending, self._shard_rows = ending, shard_rows
-        self._held: list[pa.Table] = []
-        self._waiting = self._in_file = self._files = 0
+        self._pending: list[pa.Table] = []
+        self._pending_rows = self._in_file = self._files = 0
         self._part: Part | None = None
         self.bytes = 0
 
@@ -226,27 +232,27 @@ class _Place:
         """Whether a file is open."""
         return self._part is not None
 
-    def take(self, table: pa.Table) -> None:
+    def add(self, table: pa.Table) -> None:
         """Hold rows until they fill a row group."""
-        self._held.append(table)
-        self._waiting += table.num_rows
+        self._pending.append(table)
+        self._pending_rows += table.num_rows
         self.bytes += table.nbytes
-        if self._waiting >= min(GROUP_ROWS, self._shard_rows):
+        if self._pending_rows >= min(GROUP_ROWS, self._shard_rows):
             self.flush()
 
     def flush(self) -> None:
         """Write what is held, cut where a file is full."""
-        if not self._held:
+        if not self._pending:
             return
-        table = pa.concat_tables(self._held).combine_chunks()
-        self._held, self._waiting, self.bytes = [], 0, 0
+        table = pa.concat_tables(self._pending).combine_chunks()
+        self._pending, self._pending_rows, self.bytes = [], 0, 0
         while table.num_rows:
-            room = min(GROUP_ROWS, self._shard_rows - self._in_file)
-            self._open().write(table.slice(0, room))
-            self._in_file += min(room, table.num_rows)
-            table = table.slice(room)
+            free_rows = min(GROUP_ROWS, self._shard_rows - self._in_file)
+            self._open().write(table.slice(0, free_rows))
+            self._in_file += min(free_rows, table.num_rows)
+            table = table.slice(free_rows)
             if self._in_file >= self._shard_rows:
-                self.shut()
+                self.close_file()
 
     def _open(self) -> Part:
         if self._part is None:
@@ -258,18 +264,19 @@ class _Place:
             )
         return self._part
 
-    def shut(self) -> None:
+    def close_file(self) -> None:
         """Finish the open file."""
         if self._part is not None:
             self._part.close()
             self._part, self._in_file = None, 0
 
     def close(self) -> None:
-        """Finish; a place without rows gets one empty file."""
+        """Finish; a partition without rows gets one empty file."""
         self.flush()
         if not self._files:
             self._open().write(self._schema.empty_table())
-        self.shut()
+        self.close_file()
+        # The number of parts is part of each name, and is known only now.
         for number in range(self._files):
             stem = f"{self._directory}/part-{number:05d}"
             os.replace(f"{stem}.{self._ending}", f"{stem}-of-{self._files:05d}.{self._ending}")

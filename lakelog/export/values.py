@@ -26,9 +26,10 @@ def dumps(value: Any, indent: bool = False) -> bytes:
     """Return any value of a result as JSON."""
     options = _OPTIONS | orjson.OPT_INDENT_2 if indent else _OPTIONS
     try:
-        made = orjson.dumps(value, default=_other, option=options)
-        if b"null" not in made:  # which is what orjson makes of NaN
-            return made
+        encoded = orjson.dumps(value, default=_other, option=options)
+        # A cheap test, because real nulls are found by the slow path just as well.
+        if b"null" not in encoded:  # which is what orjson makes of NaN
+            return encoded
         return orjson.dumps(with_spelled(value), default=_other, option=options)
     except TypeError:
         return orjson.dumps(_exact(value), default=_other, option=options)
@@ -111,10 +112,10 @@ def records(columns: list[str], nested: Iterable[int]) -> Callable[[Row], dict[s
     places = tuple(nested)
 
     def record(row: Row) -> dict[str, Any]:
-        made = dict(zip(columns, row, strict=True))
+        fields = dict(zip(columns, row, strict=True))
         for place in places:
-            made[columns[place]] = payload(row[place])
-        return made
+            fields[columns[place]] = payload(row[place])
+        return fields
 
     return record
 

@@ -1,19 +1,21 @@
-"""Which row goes where: dedupe, then sides, then the fence.
+"""Assigning rows to splits: deduplication, group split, temporal cutoff, budgets.
 
-**Sides by group.** A group's number is the first 52 bits of SHA-256 over the family's name, the
-seed and the group, as a part of 1; below `train` it is on train, below `train + validation` on
-validation, else on test. So a group's side depends on nothing but its name: it is the same in
+**Group split.** A group's number is the first 52 bits of SHA-256 over the family's name, the seed
+and the group, as a fraction of 1; below `train` the group is in train, below `train + validation`
+in validation, else in test. A group's split therefore depends on its name alone: it is the same in
 every export of the family, whatever else is in it. Without a group column each row's content is
 its group.
 
 **Stratified** groups are taken in the order of their first event, by the stratum of that event, in
-blocks that hold each side as often as its part says; the hash only shuffles the block. Later events
-leave earlier blocks as they are, so groups keep their sides while the lake grows.
+blocks that contain each split in proportion to its share; the hash only shuffles the block. Later
+events do not change earlier blocks, so groups keep their splits while the lake grows.
 
-**Duplicates on one side.** Where equal or near-equal rows would be on two sides, those on the side
-of the earliest stay and the others are left out; without a group column they all join the earliest.
+**Duplicates share a split.** Where equal or near-equal rows would be in two splits, those in the
+split of the earliest stay and the others are left out; without a group column they all join it.
 
-**Fence.** Rows of train and validation must be over before it, rows of test begin at it or later.
+**Temporal cutoff.** Rows of train and validation end before it, rows of test begin at or after it.
+
+**Budgets** leave out rows in the order of their content hashes, so the same rows stay every time.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
 from lakelog.lazy import Lazy
-from lakelog.train.recipe import SIDES, Recipe
-from lakelog.train.wording import counted
+from lakelog.train.recipe import SPLITS, Recipe
+from lakelog.train.wording import quantity
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,15 +38,15 @@ else:
     np = Lazy("numpy")
 
 REASONS = ("exact", "near", "one_side", "fence", "balance", "budget")
-"""Why a row was left out; its fate is -1, -2, ... in this order."""
+"""Why a row was left out; its split is -1, -2, ... in this order."""
 
 
 @dataclass
 class RowTable:
-    """What is known of each row, as arrays of one length. Times are microseconds since 1970."""
+    """The split keys of all rows, as arrays of one length. Times are microseconds since 1970."""
 
     content: Array
-    """Two 64-bit hashes a row of what makes rows equal."""
+    """Two 64-bit hashes per row of the content that makes rows equal."""
     unit: Array
     """The number of the row's group among `units`."""
     rank: Array
@@ -52,93 +54,109 @@ class RowTable:
     time: Array
     until: Array
     tokens: Array
-    fate: Array
+    split: Array
+    """0 train, 1 validation, 2 test; negative where the row is left out, see `REASONS`."""
     left_out: dict[str, int] = field(default_factory=dict)
 
     def drop(self, rows: Array, reason: str) -> None:
-        """Leave rows out that were still in."""
-        rows = rows[self.fate[rows] >= 0]
-        self.fate[rows] = -1 - REASONS.index(reason)
+        """Leave out those of the rows that are still in a split."""
+        # A row counts under the first reason only, so that the reasons add up to the rows left out.
+        rows = rows[self.split[rows] >= 0]
+        self.split[rows] = -1 - REASONS.index(reason)
         self.left_out[reason] = self.left_out.get(reason, 0) + len(rows)
 
 
 def number_of(salt: str, unit: str) -> str:
     """SQL of a group's number below 1, of the SQL of the salt and of the group."""
+    # 13 hex digits are 52 bits: a double holds them exactly, so SQL and numpy compare equal
+    # numbers. The form is fixed: changing it would move groups between splits of existing families.
     digest = f"sha256({salt} || chr(31) || {unit})"
     return f"('0x' || substr({digest}, 1, 13))::BIGINT / 4503599627370496"
 
 
-def exact_kin(content: Array, rank: Array) -> Array:
+def exact_duplicates_of(content: Array, rank: Array) -> Array:
     """Return for each row the earliest row of equal content."""
+    # If rows are in rank order, as they mostly are, a stable sort by one hash suffices.
     if (rank[1:] >= rank[:-1]).all():
         order = np.argsort(content[:, 0], kind="stable")
     else:
         order = np.lexsort((rank, content[:, 1], content[:, 0]))
     ordered = content[order]
     new = np.ones(len(order), bool)
+    # Both hashes are compared, so rows that collide in the first one stay apart (at worst a
+    # duplicate is missed when collisions interleave).
     new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
     first = np.empty(len(order), np.int64)
     first[order] = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
     return first
 
 
-def earliest(kin: Array, rank: Array, last: bool = False) -> Array:
-    """Return for each row the earliest (or latest) row of its kin, by rank."""
-    order = np.lexsort((-rank if last else rank, kin))
+def earliest(duplicate_of: Array, rank: Array, last: bool = False) -> Array:
+    """Return for each row the earliest (or latest) row of its duplicates, by rank."""
+    # Sorted by cluster and rank, the first row of each run is the representative of the whole run.
+    order = np.lexsort((-rank if last else rank, duplicate_of))
     new = np.ones(len(order), bool)
-    new[1:] = kin[order][1:] != kin[order][:-1]
-    found = np.empty(len(order), np.int64)
-    found[order] = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
-    return found
+    new[1:] = duplicate_of[order][1:] != duplicate_of[order][:-1]
+    representative = np.empty(len(order), np.int64)
+    representative[order] = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
+    return representative
 
 
-def dedupe(rows: RowTable, kin: Array, keep: str, reason: str) -> None:
-    """Leave out all but one row of each kin."""
-    alive = np.flatnonzero(rows.fate >= 0)
-    keeper = earliest(kin[alive], rows.rank[alive], keep == "last")
+def dedupe(rows: RowTable, duplicate_of: Array, keep: str, reason: str) -> None:
+    """Leave out all but one of each set of duplicates."""
+    alive = np.flatnonzero(rows.split >= 0)
+    keeper = earliest(duplicate_of[alive], rows.rank[alive], keep == "last")
     rows.drop(alive[keeper != np.arange(len(alive))], reason)
 
 
-def sides_of(numbers: Array, recipe: Recipe) -> Array:
-    """Return the side of each group's number: 0 train, 1 validation, 2 test."""
+def splits_of(numbers: Array, recipe: Recipe) -> Array:
+    """Return the split of each group's number: 0 train, 1 validation, 2 test."""
     first = recipe.split["train"]
     second = first + recipe.split["validation"]
-    made: Array = (numbers >= first).astype(np.int8) + (numbers >= second - 1e-12)
+    # The sum of two decimal shares has a rounding error, which the tolerance absorbs.
+    splits: Array = (numbers >= first).astype(np.int8) + (numbers >= second - 1e-12)
+    # A share of 0 must get no group at all, whatever rounding does at the boundaries.
     if not recipe.split["validation"]:
-        made = np.where(numbers >= first, 2, 0)
+        splits = np.where(numbers >= first, 2, 0)
     if not recipe.split["test"]:
-        made = np.minimum(made, 1 if recipe.split["validation"] else 0)
-    return made.astype(np.int8)
+        splits = np.minimum(splits, 1 if recipe.split["validation"] else 0)
+    return splits.astype(np.int8)
 
 
-def stratified(strata: list[str | None], first: Array, recipe: Recipe) -> Array:
-    """Return each group's side in blocks by stratum, groups taken in order of their first event."""
+def stratified_splits(strata: list[str | None], first: Array, recipe: Recipe) -> Array:
+    """Return each group's split in blocks by stratum, in the order of the groups' first events."""
     pattern = _pattern(recipe)
-    sides = np.empty(len(strata), np.int8)
+    splits = np.empty(len(strata), np.int8)
     places: dict[str, int] = {}
     shuffled: dict[tuple[str, int], list[int]] = {}
+    # The order of first events never changes for old groups, which makes the assignment stable
+    # while the lake grows; ties keep the order of units.
     for group in np.argsort(first, kind="stable").tolist():
         stratum = strata[group] or ""
         place = places.get(stratum, 0)
         places[stratum] = place + 1
         block, slot = divmod(place, len(pattern))
         if slot == 0:
+            # Blocks are visited in order, so only the current block of each stratum is kept in
+            # memory.
             shuffled = {k: v for k, v in shuffled.items() if k[0] != stratum}
             shuffled[stratum, block] = _shuffled(pattern, f"{recipe.salt}\x1f{stratum}\x1f{block}")
-        sides[group] = shuffled[stratum, block][slot]
-    return sides
+        splits[group] = shuffled[stratum, block][slot]
+    return splits
 
 
 def _pattern(recipe: Recipe) -> list[int]:
-    """The shortest block, of at most 100, that holds each side as often as its part says."""
-    parts = [recipe.split[side] for side in SIDES]
+    """The shortest block, of at most 100, that contains each split in proportion to its share."""
+    parts = [recipe.split[split] for split in SPLITS]
     for size in range(1, 101):
         counts = [round(part * size) for part in parts]
         if all(abs(c - p * size) < 1e-6 for c, p in zip(counts, parts, strict=True)):
             break
+    # Shares with more than two decimals have no exact block of 100; the rounding error goes to
+    # train.
     else:
         counts[0] += 100 - sum(counts)
-    return [side for side, count in enumerate(counts) for _ in range(count)]
+    return [split for split, count in enumerate(counts) for _ in range(count)]
 
 
 def _shuffled(pattern: list[int], seed: str) -> list[int]:
@@ -146,42 +164,93 @@ def _shuffled(pattern: list[int], seed: str) -> list[int]:
     return [pattern[slot] for slot in sorted(range(len(pattern)), key=keys.__getitem__)]
 
 
-def on_one_side(rows: RowTable, kin: Array, grouped: bool) -> None:
-    """Keep each kin on the side of its earliest row."""
-    alive = np.flatnonzero(rows.fate >= 0)
-    leader = alive[earliest(kin[alive], rows.rank[alive])]
-    if grouped:
-        rows.drop(alive[rows.fate[alive] != rows.fate[leader]], "one_side")
+def keep_in_one_split(rows: RowTable, duplicate_of: Array, is_grouped: bool) -> None:
+    """Keep each set of duplicates in the split of its earliest row."""
+    alive = np.flatnonzero(rows.split >= 0)
+    leader = alive[earliest(duplicate_of[alive], rows.rank[alive])]
+    if is_grouped:
+        # Moving the row would take it away from its group or across the cutoff, so it is dropped.
+        rows.drop(alive[rows.split[alive] != rows.split[leader]], "one_side")
     else:
-        rows.fate[alive] = rows.fate[leader]
+        rows.split[alive] = rows.split[leader]
 
 
-def fence(rows: RowTable, before_us: int) -> None:
-    """Leave out what is on the wrong side of the fence."""
-    early = (rows.fate >= 0) & (rows.fate < 2) & (rows.until >= before_us)
-    late = (rows.fate == 2) & (rows.time < before_us)
+def apply_cutoff(rows: RowTable, before_us: int) -> None:
+    """Leave out rows on the wrong side of the temporal cutoff."""
+    # `until` for training rows: a label that is known only after the cutoff would leak the future.
+    early = (rows.split >= 0) & (rows.split < 2) & (rows.until >= before_us)
+    late = (rows.split == 2) & (rows.time < before_us)
     rows.drop(np.flatnonzero(early | late), "fence")
 
 
-def by_time(rows: RowTable, numbers: Array, recipe: Recipe, before_us: int) -> Array:
-    """Return sides by the fence alone: test from it on, the rest shared out by hash."""
+def splits_by_time(rows: RowTable, numbers: Array, recipe: Recipe, before_us: int) -> Array:
+    """Return splits by the cutoff alone: test from it on, the rest divided by hash."""
+    # The share of test is ignored: the cutoff decides its size, and the others are rescaled to 1.
     rest = recipe.split["train"] + recipe.split["validation"]
     share = recipe.split["train"] / rest if rest else 0.0
-    sides = (
+    splits = (
         np.where(numbers < share, 0, 1) if recipe.split["validation"] else np.zeros(len(numbers))
     )
-    return np.where(rows.time >= before_us, 2, sides).astype(np.int8)
+    return np.where(rows.time >= before_us, 2, splits).astype(np.int8)
 
 
-def require_met(rows: RowTable, recipe: Recipe) -> None:
+def require_rows(rows: RowTable, recipe: Recipe) -> None:
     """Raise ExportRefused if a split that shall have rows has none."""
-    for side in recipe.sides:
-        if not (rows.fate == SIDES.index(side)).any():
+    for split in recipe.splits:
+        if not (rows.split == SPLITS.index(split)).any():
+            # The number of groups and the reasons for omissions are what a user needs to see why a
+            # split is empty: usually there are fewer groups than splits.
             groups = len(np.unique(rows.unit))
             out = ", ".join(f"{n:,} by {reason}" for reason, n in rows.left_out.items() if n)
             raise ExportRefused(
-                f"[split] {side} = {recipe.split[side]:g} cannot be met: none of"
-                f" {counted(len(rows.fate), 'row')} in {counted(groups, 'group')} is in {side}"
+                f"[split] {split} = {recipe.split[split]:g} cannot be met: none of"
+                f" {quantity(len(rows.split), 'row')} in {quantity(groups, 'group')} is in {split}"
                 + (f" (left out: {out})" if out else "")
                 + "; choose other parts or a finer group"
             )
+
+
+def balance(rows: RowTable, values: Array) -> None:
+    """Keep as many rows of each value, in each split, as the rarest value there has."""
+    for split in range(3):
+        alive = _in_hash_order(rows, split)
+        distinct, counts = np.unique(values[alive], return_counts=True)
+        if len(distinct) < 2:
+            continue
+        # Sorted by value with a stable sort, rows of one value stay in hash order; the first
+        # `counts.min()` of each run are kept.
+        order = np.argsort(values[alive], kind="stable")
+        place = np.arange(len(alive)) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows.drop(alive[order[place >= counts.min()]], "balance")
+
+
+def limit(rows: RowTable, most_rows: int | None, most_tokens: int | None) -> None:
+    """Keep at most so many rows and tokens; every split is cut by the same fraction."""
+    total = int((rows.split >= 0).sum())
+    tokens = int(rows.tokens[rows.split >= 0].sum())
+    share = min(
+        1.0,
+        most_rows / total if most_rows and total else 1.0,
+        most_tokens / tokens if most_tokens and tokens else 1.0,
+    )
+    if share >= 1.0:
+        return
+    # Each split is cut by itself: a cut over all rows would change the proportions of the splits.
+    for split in range(3):
+        alive = _in_hash_order(rows, split)
+        count = int(len(alive) * share)
+        if most_tokens is not None:
+            budget = int(rows.tokens[alive].sum() * share)
+            # Tokens are counted cumulatively in hash order, so the result stays within the budget
+            # whatever the lengths are.
+            count = min(count, int(np.searchsorted(np.cumsum(rows.tokens[alive]), budget, "right")))
+        rows.drop(alive[count:], "budget")
+
+
+def _in_hash_order(rows: RowTable, split: int) -> Array:
+    """The rows of a split in the order of their hashes."""
+    alive = np.flatnonzero(rows.split == split)
+    # The content hash is independent of time and position, so the same rows survive in each
+    # rebuild; the row number breaks ties of equal rows.
+    ordered: Array = alive[np.lexsort((alive, rows.content[alive, 1]))]
+    return ordered

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.lazy import Lazy
 from lakelog.train import minhash
-from lakelog.train.tokens import ShingleSets, sets_of, shingled
+from lakelog.train.tokens import ShingleSets, distinct_hashes, shingle_sets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,12 +33,16 @@ else:
     np = Lazy("numpy")
     pa = Lazy("pyarrow")
 
+# Above CROWD all pairs of a bucket would be quadratic work; NEIGHBOURS bounds it to 12 per text.
 CROWD = 32
 NEIGHBOURS = 12
+# The estimate from 128 places has a standard deviation of at most 0.044; 0.15 is more than three of
+# them, so verification misses almost no pair that the bands found.
 _SPREAD = 0.15
 _PAIRS = 1 << 17
 _GLANCE = 32
-_WORDS_KEPT = 24_000_000
+# Above this many hashes (about 200 MB) sets are not kept; texts are tokenized again when needed.
+_WORDS_CACHED = 24_000_000
 _PENDING = 4_000_000
 Chunks = Callable[[], "Iterator[pa.Array]"]
 
@@ -74,10 +78,12 @@ class Forest:
     def join(self, left: Array, right: Array) -> None:
         """Put each left and right into one set."""
         parent = self._parent
+        # `minimum.at` keeps one parent per root when several pairs join the same root at once;
+        # pairs that lost are joined again in the next round, until none is left.
         while len(left):
             left, right = self._root(left), self._root(right)
-            apart = left != right
-            left, right = left[apart], right[apart]
+            distinct = left != right
+            left, right = left[distinct], right[distinct]
             low, high = np.minimum(left, right), np.maximum(left, right)
             np.minimum.at(parent, high, low)
             left, right = low, high
@@ -87,15 +93,16 @@ class Forest:
         while True:
             above = parent[members]
             higher = parent[above]
+            # Path halving keeps the trees flat without recursion.
             parent[members] = higher
             if (above == higher).all():
                 return above
             members = higher
 
-    def apart(self, left: Array, right: Array) -> Array:
+    def differ(self, left: Array, right: Array) -> Array:
         """Tell which pairs are in different sets."""
-        made: Array = self._root(left.copy()) != self._root(right.copy())
-        return made
+        differ: Array = self._root(left.copy()) != self._root(right.copy())
+        return differ
 
     def roots(self) -> Array:
         """Return the name of every member's set."""
@@ -111,48 +118,57 @@ class _Work:
     def __init__(self, chunks: Chunks, threshold: float, shingle: int) -> None:
         self._chunks, self._threshold, self._shingle = chunks, threshold, shingle
         self._bands, self._width = minhash.bands_for(threshold)
-        self._kept: list[ShingleSets] | None = []
-        self._all: ShingleSets | None = None
-        self._left: list[Array] = []
-        self._right: list[Array] = []
+        self._cached: list[ShingleSets] | None = []
+        self._cached_all: ShingleSets | None = None
+        self._pending_left: list[Array] = []
+        self._pending_right: list[Array] = []
         self.pairs = self.crowded = 0
 
     def sign(self) -> None:
         """Step 1: read all texts once."""
         places, signed, full = self._bands * self._width, [], []
-        kept, words = self._kept, 0
+        cached, words = self._cached, 0
 
-        def one(texts: pa.Array) -> tuple[Array, Array, ShingleSets]:
-            made = shingled(texts, self._shingle)
-            return minhash.signatures(made, places), made.lengths > 0, made
+        # numpy and Arrow release the GIL in the kernels used here, so threads scale.
+        def sign_chunk(texts: pa.Array) -> tuple[Array, Array, ShingleSets]:
+            shingles = shingle_sets(texts, self._shingle)
+            return minhash.signatures(shingles, places), shingles.lengths > 0, shingles
 
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            for signature, has_words, made in _ordered(pool, one, self._chunks()):
+            for signature, has_words, shingles in _map_in_order(pool, sign_chunk, self._chunks()):
                 signed.append(signature)
                 full.append(has_words)
-                words += len(made.hashes)
-                if kept is not None:
-                    kept = [*kept, made] if words <= _WORDS_KEPT else None
-        self._kept = kept
-        self._signed = _stacked(signed, places)
+                words += len(shingles.hashes)
+                if cached is not None:
+                    # Once over the limit nothing is cached: a half-filled cache would need both
+                    # code paths for one batch of pairs.
+                    cached = [*cached, shingles] if words <= _WORDS_CACHED else None
+        self._cached = cached
+        self._signed = _stack(signed, places)
         self._rows = np.flatnonzero(np.concatenate(full)) if full else np.zeros(0, np.int64)
         self.forest = Forest(len(self._signed))
 
     def meet(self) -> None:
         """Steps 2 to 6."""
         rows = self._rows
-        whole = minhash.band_keys(self._signed[rows], 0, self._bands * self._width)
-        order = np.lexsort((rows, whole))
+        # Texts with equal signatures are almost certainly equal. Comparing each of them with the
+        # first one only keeps copies out of the bands, where a thousand copies would be half a
+        # million pairs.
+        full_keys = minhash.band_keys(self._signed[rows], 0, self._bands * self._width)
+        order = np.lexsort((rows, full_keys))
         new = np.ones(len(rows), bool)
-        new[1:] = whole[order][1:] != whole[order][:-1]
+        new[1:] = full_keys[order][1:] != full_keys[order][:-1]
         firsts = rows[order][np.flatnonzero(new)[np.cumsum(new) - 1]] if len(rows) else rows
-        self._hold(firsts[~new], rows[order][~new])
+        self._enqueue(firsts[~new], rows[order][~new])
         self._verify()
         singles = np.sort(rows[order][new])
+        # Band by band, so that pairs joined by an earlier band are skipped in later ones.
         for band in range(self._bands):
             for left, right in self._candidates(singles, band):
                 self._consider(left, right)
-            if self._kept is not None or sum(map(len, self._left)) > _PENDING:
+            # With cached sets a check is cheap and soon spares later bands work. Without, every
+            # check reads all texts again, so pairs are collected first.
+            if self._cached is not None or sum(map(len, self._pending_left)) > _PENDING:
                 self._verify()
         self._verify()
 
@@ -160,7 +176,10 @@ class _Work:
         """Step 3: pairs of texts with equal keys, in blocks."""
         signed = self._signed
         keys = minhash.band_keys(signed, band, self._width)[rows]
-        rows, keys = _shared(rows, keys)
+        # Most keys are unique; removing them first makes the sort small.
+        rows, keys = _repeated_keys(rows, keys)
+        # Within a bucket texts are ordered by the next band, so similar texts are neighbours and
+        # the limited comparison in crowded buckets finds the most likely pairs.
         after = minhash.band_keys(signed[rows], (band + 1) % self._bands, self._width)
         order = np.lexsort((after, keys))
         rows, keys = rows[order], keys[order]
@@ -169,54 +188,62 @@ class _Work:
         begins = np.flatnonzero(new)
         sizes = np.diff(np.append(begins, len(keys)))
         self.crowded += int((sizes > CROWD).sum())
+        # Each text is paired with the texts after it in its bucket: all of them, or the next
+        # NEIGHBOURS in a crowded one.
         ends = np.repeat(begins + sizes, sizes)
         reach = np.where(np.repeat(sizes, sizes) > CROWD, NEIGHBOURS, CROWD)
         place = np.arange(len(keys))
         last = np.minimum(ends - 1, place + reach)
         counts = last - place
-        some = np.flatnonzero(counts)
-        heap = np.cumsum(counts[some])
+        # Pairs are expanded in blocks of about _PAIRS; one bucket after the other could be millions
+        # of pairs at once. At least one text is taken per block, or a large one would never end.
+        with_partners = np.flatnonzero(counts)
+        pairs_before = np.cumsum(counts[with_partners])
         start = 0
-        while start < len(some):
-            done = heap[start - 1] if start else 0
-            stop = max(int(np.searchsorted(heap, done + _PAIRS, "right")), start + 1)
-            taken = some[start:stop]
-            many = counts[taken]
-            left = np.repeat(taken, many)
+        while start < len(with_partners):
+            done = pairs_before[start - 1] if start else 0
+            stop = max(int(np.searchsorted(pairs_before, done + _PAIRS, "right")), start + 1)
+            block = with_partners[start:stop]
+            many = counts[block]
+            left = np.repeat(block, many)
             step = np.arange(len(left)) - np.repeat(np.cumsum(many) - many, many) + 1
             yield rows[left], rows[left + step]
             start = stop
 
     def _consider(self, left: Array, right: Array) -> None:
         """Step 4: hold pairs that are not joined yet and whose signatures agree enough."""
-        apart = self.forest.apart(left, right)
-        left, right = left[apart], right[apart]
+        unjoined = self.forest.differ(left, right)
+        left, right = left[unjoined], right[unjoined]
+        # A glance at 32 places with twice the tolerance rejects most pairs at a quarter of the
+        # cost.
         for places, spread in ((_GLANCE, 2 * _SPREAD), (self._bands * self._width, _SPREAD)):
-            alike = (self._signed[left, :places] == self._signed[right, :places]).mean(axis=1)
-            near = alike >= self._threshold - spread
+            agreement = (self._signed[left, :places] == self._signed[right, :places]).mean(axis=1)
+            near = agreement >= self._threshold - spread
             left, right = left[near], right[near]
-        self._hold(left, right)
+        self._enqueue(left, right)
 
-    def _hold(self, left: Array, right: Array) -> None:
-        self._left.append(left)
-        self._right.append(right)
+    def _enqueue(self, left: Array, right: Array) -> None:
+        self._pending_left.append(left)
+        self._pending_right.append(right)
 
     def _verify(self) -> None:
         """Step 5 and 6: the exact index of the pairs held, in blocks of bounded size."""
-        if not sum(map(len, self._left)):
+        if not sum(map(len, self._pending_left)):
             return
-        left, right = np.concatenate(self._left), np.concatenate(self._right)
-        self._left, self._right = [], []
+        left, right = np.concatenate(self._pending_left), np.concatenate(self._pending_right)
+        self._pending_left, self._pending_right = [], []
+        # The same pair meets in several bands.
         pairs = np.unique(np.stack([np.minimum(left, right), np.maximum(left, right)], 1), axis=0)
         needed = np.unique(pairs)
         sets = self._sets_for(needed)
         left, right = np.searchsorted(needed, pairs[:, 0]), np.searchsorted(needed, pairs[:, 1])
-        heap = np.cumsum(sets.lengths[left] + sets.lengths[right])
+        hashes_before = np.cumsum(sets.lengths[left] + sets.lengths[right])
         start = 0
         while start < len(left):
-            done = heap[start - 1] if start else 0
-            stop = max(int(np.searchsorted(heap, done + 16 * _PAIRS, "right")), start + 1)
+            done = hashes_before[start - 1] if start else 0
+            stop = max(int(np.searchsorted(hashes_before, done + 16 * _PAIRS, "right")), start + 1)
             index = jaccard(sets, left[start:stop], right[start:stop])
+            # Inclusive threshold: 4/5 computed as a float may fall just below 0.8.
             holds = index >= self._threshold - 1e-12
             self.pairs += int(holds.sum())
             self.forest.join(pairs[start:stop, 0][holds], pairs[start:stop, 1][holds])
@@ -224,71 +251,82 @@ class _Work:
 
     def _sets_for(self, rows: Array) -> ShingleSets:
         """The distinct hashes of some texts; read again where not all are kept in memory."""
-        if self._kept is not None:
-            if self._all is None:
-                self._all, self._kept = _concatenated(self._kept), []
-            return sets_of(_taken(self._all, rows))
-        made, seen = [], 0
+        if self._cached is not None:
+            if self._cached_all is None:
+                self._cached_all, self._cached = _concatenate(self._cached), []
+            # The chunks are concatenated on first use, and the list is emptied so that both forms
+            # do not occupy memory together.
+            return distinct_hashes(_select(self._cached_all, rows))
+        parts, seen = [], 0
         for texts in self._chunks():
             first, last = np.searchsorted(rows, [seen, seen + len(texts)])
             chosen = pa.array(rows[first:last] - seen)
-            made.append(sets_of(shingled(texts.take(chosen), self._shingle)))
+            parts.append(distinct_hashes(shingle_sets(texts.take(chosen), self._shingle)))
             seen += len(texts)
-        return _concatenated(made)
+        return _concatenate(parts)
 
 
-def _stacked(parts: list[Array], places: int) -> Array:
+def _stack(parts: list[Array], places: int) -> Array:
     """Put arrays on top of each other, letting go of each once it is copied."""
-    made = np.empty((sum(map(len, parts)), places), np.uint32)
-    done = len(made)
+    # Popping from the end frees each chunk while the array fills, so the peak is one copy and a
+    # chunk and not two copies.
+    stacked = np.empty((sum(map(len, parts)), places), np.uint32)
+    done = len(stacked)
     while parts:
         part = parts.pop()
-        made[done - len(part) : done] = part
+        stacked[done - len(part) : done] = part
         done -= len(part)
-    return made
+    return stacked
 
 
-def _concatenated(parts: list[ShingleSets]) -> ShingleSets:
+def _concatenate(parts: list[ShingleSets]) -> ShingleSets:
     lengths = np.concatenate([part.lengths for part in parts])
     starts = np.concatenate([[0], np.cumsum(lengths)])
     return ShingleSets(np.concatenate([part.hashes for part in parts]), starts)
 
 
-def _taken(sets: ShingleSets, rows: Array) -> ShingleSets:
+def _select(sets: ShingleSets, rows: Array) -> ShingleSets:
     counts = sets.lengths[rows]
     starts = np.concatenate([[0], np.cumsum(counts)])
     place = np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
     return ShingleSets(sets.hashes[np.repeat(sets.starts[rows], counts) + place], starts)
 
 
-def _shared(rows: Array, keys: Array) -> tuple[Array, Array]:
+def _repeated_keys(rows: Array, keys: Array) -> tuple[Array, Array]:
     """Leave out the rows whose key no other row has."""
     order = np.sort(keys)
-    twice = np.unique(order[1:][order[1:] == order[:-1]])
-    if not len(twice):
+    repeated = np.unique(order[1:][order[1:] == order[:-1]])
+    if not len(repeated):
         return rows[:0], keys[:0]
-    place = np.minimum(np.searchsorted(twice, keys), len(twice) - 1)
-    found = twice[place] == keys
-    return rows[found], keys[found]
+    # searchsorted may return one past the end for keys beyond the largest repeated one.
+    place = np.minimum(np.searchsorted(repeated, keys), len(repeated) - 1)
+    is_shared = repeated[place] == keys
+    return rows[is_shared], keys[is_shared]
 
 
 def jaccard(sets: ShingleSets, left: Array, right: Array) -> Array:
     """Return the exact Jaccard index of pairs of sets, given by their numbers."""
-    a, b = _taken(sets, left), _taken(sets, right)
+    a, b = _select(sets, left), _select(sets, right)
     pair = np.concatenate([np.repeat(np.arange(len(left)), s.lengths) for s in (a, b)])
     hashes = np.concatenate([a.hashes, b.hashes])
+    # Both sets of a pair are sorted together; a hash that appears twice in a run is in the
+    # intersection, since each set is distinct by itself.
     order = np.lexsort((hashes, pair))
     pair, hashes = pair[order], hashes[order]
-    twice = (pair[1:] == pair[:-1]) & (hashes[1:] == hashes[:-1])
-    shared = np.bincount(pair[1:][twice], minlength=len(left))
+    is_shared = (pair[1:] == pair[:-1]) & (hashes[1:] == hashes[:-1])
+    shared = np.bincount(pair[1:][is_shared], minlength=len(left))
     return shared / np.maximum(a.lengths + b.lengths - shared, 1)
 
 
-def _ordered(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Any) -> Iterator[Any]:
+def _map_in_order(
+    pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Any
+) -> Iterator[Any]:
     """Yield results in the order of the items, a few of them under way at a time."""
     waiting: list[Any] = []
     for item in items:
         waiting.append(pool.submit(work, item))
+        # A bounded number of chunks in flight bounds memory; the results keep the order of the
+        # texts.
         if len(waiting) > (os.cpu_count() or 1):
             yield waiting.pop(0).result()
     for future in waiting:

@@ -1,4 +1,4 @@
-"""Looking at exports: what separates two, and which of them hold an event or a subject."""
+"""Comparing two exports, and finding the exports that contain an event or a subject."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import LakelogError
 from lakelog.train import provenance
-from lakelog.train.dataset import SIDE, open_set
-from lakelog.train.recipe import SIDES
+from lakelog.train.dataset import SPLIT, open_set
+from lakelog.train.recipe import SPLITS
 from lakelog.train.scratch import connect, parquet
 from lakelog.train.selection import quoted
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportDiff:
-    """What separates two exports. `moved` counts groups that changed their side."""
+    """The differences between two exports. `moved` counts groups that changed splits."""
 
     recipe: dict[str, tuple[Any, Any]]
     snapshots: tuple[str, str]
@@ -31,7 +31,7 @@ class ExportDiff:
 
 @dataclass(frozen=True)
 class Containment:
-    """An export that holds what was asked for. `rows` by side; None if its files are gone."""
+    """An export that contains the event or subject. `rows` by split; None if its files are gone."""
 
     export: str
     name: str
@@ -40,71 +40,79 @@ class Containment:
 
 
 def diff(a: str, b: str) -> ExportDiff:
-    """Compare the exports in two directories: recipe, rows, and groups that changed sides."""
-    one, two = open_set(a), open_set(b)
+    """Compare the exports in two directories: recipe, rows, and groups that changed splits."""
+    first, second = open_set(a), open_set(b)
+    # Spills next to the set, where there was room for the set itself.
     con = connect(os.path.dirname(os.path.abspath(a)))
     rows: dict[str, Any] = {
-        side: tuple(f.manifest["splits"].get(side, {}).get("rows", 0) for f in (one, two))
-        for side in SIDES
+        split: tuple(f.manifest["splits"].get(split, {}).get("rows", 0) for f in (first, second))
+        for split in SPLITS
     }
     added = removed = moved = 0
-    content = one.roles["content"]
-    if content == two.roles["content"]:
+    content = first.roles["content"]
+    # Rows can only be matched if both sets mean the same by equal content; otherwise the counts
+    # stay 0.
+    if content == second.roles["content"]:
         key = f"md5(to_json(row({', '.join(map(quoted, content))}))::VARCHAR) AS k"
         added, removed = (
             con.sql(
                 f"SELECT count(*) FROM (SELECT k FROM ({x.source(key)}) EXCEPT"
                 f" SELECT k FROM ({y.source(key)}))"
             ).fetchall()[0][0]
-            for x, y in ((two, one), (one, two))
+            for x, y in ((second, first), (first, second))
         )
-    group = one.roles["group"]
-    if group and group == two.roles["group"]:
-        asked = f"SELECT DISTINCT {SIDE} AS side, {quoted(group)} AS g"
-        sides = [f"{asked} FROM ({f.source(quoted(group))})" for f in (one, two)]
+    group = first.roles["group"]
+    # Moved groups are counted apart from rows: they are what makes the metrics of two exports
+    # incomparable.
+    if group and group == second.roles["group"]:
+        query = f"SELECT DISTINCT {SPLIT} AS split, {quoted(group)} AS g"
+        by_split = [f"{query} FROM ({f.source(quoted(group))})" for f in (first, second)]
         moved = con.sql(
-            f"SELECT count(*) FROM ({sides[0]}) a JOIN ({sides[1]}) b USING (g)"
-            " WHERE a.side <> b.side"
+            f"SELECT count(*) FROM ({by_split[0]}) a JOIN ({by_split[1]}) b USING (g)"
+            " WHERE a.split <> b.split"
         ).fetchall()[0][0]
-    snapshots = (one.manifest["snapshot"], two.manifest["snapshot"])
-    changed = _changed(one.manifest["recipe"], two.manifest["recipe"])
+    snapshots = (first.manifest["snapshot"], second.manifest["snapshot"])
+    changed = _changed(first.manifest["recipe"], second.manifest["recipe"])
     return ExportDiff(changed, snapshots, rows, added, removed, moved)
 
 
-def _changed(one: dict[str, Any], two: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def _changed(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The keys of two recipes whose values differ."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for section in one:
-        a, b = one[section], two.get(section)
+    changes: dict[str, tuple[Any, Any]] = {}
+    for section in first:
+        a, b = first[section], second.get(section)
         if not isinstance(a, dict):
             if a != b and section != "sha256":
-                found[section] = (a, b)
+                changes[section] = (a, b)
             continue
         for key, value in a.items():
             other = b.get(key) if isinstance(b, dict) else None
             if value != other:
-                found[f"{section}.{key}"] = (value, other)
-    return found
+                changes[f"{section}.{key}"] = (value, other)
+    return changes
 
 
 def where(lake: Lake, wanted: str) -> list[Containment]:
-    """Say which exports hold an event (its id or seq) or a subject, by their lineage.
+    """Return the exports that contain an event (by id or seq) or a subject, by their lineage.
 
-    Only the numbers of events stand in an export, so the lake is asked which they are.
+    An export records only the `seq` of its events, so the lake resolves ids and subjects to them.
     """
-    found = []
+    containments = []
     for facts in provenance.exports(lake):
         rows = _rows(lake, facts, wanted)
         if rows is None or rows:
-            found.append(Containment(facts["export"], facts["name"], facts["path"], rows))
-    return found
+            containments.append(Containment(facts["export"], facts["name"], facts["path"], rows))
+    return containments
 
 
 def _rows(lake: Lake, facts: dict[str, Any], wanted: str) -> dict[str, int] | None:
     folder = f"{facts['path']}/lineage"
     try:
+        # Another export may have been written to the same path since.
         if provenance.read(facts["path"])["id"] != facts["export"]:
             return None
+        # More digits than a 64-bit integer has cannot be a `seq`; DuckDB would refuse the
+        # parameter.
         number = int(wanted) if wanted.isdecimal() and len(wanted) < 19 else -1
         table = (
             lake.at(facts["snapshot"])
@@ -115,14 +123,17 @@ def _rows(lake: Lake, facts: dict[str, Any], wanted: str) -> dict[str, int] | No
             .to_arrow_table()
         )
         names = sorted(os.listdir(folder))
+    # A lost snapshot or directory makes one export unknown and must not fail the search in the
+    # others.
     except (LakelogError, OSError):
         return None
     con = connect(os.path.dirname(facts["path"]))
     con.register("sought", table)
-    made: dict[str, int] = {}
-    for side in SIDES:
-        paths = [f"{folder}/{n}" for n in names if n.startswith(f"{side}-")]
+    counts: dict[str, int] = {}
+    for split in SPLITS:
+        paths = [f"{folder}/{n}" for n in names if n.startswith(f"{split}-")]
         if paths:
+            # A row may contain several of the events, so rows are counted by file and position.
             count = con.sql(
                 "SELECT count(DISTINCT (f, r)) FROM (SELECT filename AS f, file_row_number AS r,"
                 f" unnest(events) AS seq FROM {parquet(paths, numbered=True)[:-1]},"
@@ -130,5 +141,5 @@ def _rows(lake: Lake, facts: dict[str, Any], wanted: str) -> dict[str, int] | No
                 " SEMI JOIN sought USING (seq)"
             ).fetchall()[0][0]
             if count:
-                made[side] = count
-    return made
+                counts[split] = count
+    return counts

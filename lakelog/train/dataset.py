@@ -17,7 +17,7 @@ from lakelog.export.tables import GROUP_ROWS
 from lakelog.lazy import Lazy
 from lakelog.train import inventory, manifest, recipe
 from lakelog.train.inventory import Inventory
-from lakelog.train.recipe import SIDES, Recipe
+from lakelog.train.recipe import SPLITS, Recipe
 from lakelog.train.scratch import parquet
 from lakelog.train.selection import text_of
 from lakelog.train.shapes import shape
@@ -31,7 +31,7 @@ else:
     pq = Lazy("pyarrow.parquet")
 
 MANIFEST, RECIPE = "manifest.json", "recipe.toml"
-SIDE = "__side"
+SPLIT = "__split"
 """The column that says which split a row is of; an export refuses such names."""
 _RECIPE_BYTES = 256_000
 _MAGIC = b"PAR1"
@@ -71,12 +71,13 @@ class Dataset:
     columns: tuple[str, ...]
     footers: dict[str, Footer]
 
-    def source(self, columns: str, sides: tuple[str, ...] = SIDES, mark: str = "") -> str:
-        """SQL of some columns of some splits, with the column `__side`."""
+    def source(self, columns: str, splits: tuple[str, ...] = SPLITS, mark: str = "") -> str:
+        """SQL of some columns of some splits, with the column `__split`."""
         parts = [
-            f"SELECT {text_of(mark + side)} AS {SIDE}, {columns} FROM {parquet(self.files[side])}"
-            for side in sides
-            if side in self.files
+            f"SELECT {text_of(mark + split)} AS {SPLIT}, {columns}"
+            f" FROM {parquet(self.files[split])}"
+            for split in splits
+            if split in self.files
         ]
         return " UNION ALL ".join(parts)
 
@@ -91,10 +92,12 @@ def load(path: str) -> tuple[Dataset | None, Inventory, list[Fault]]:
 
     Raises ExportRefused for a directory without a manifest.
     """
-    listed = inventory.take(path)
+    listed = inventory.scan(path)
     data = listed.read(MANIFEST, manifest.BYTES_MAX)
     if data is None:
         raise ExportRefused(f"{path}: not an export: it has no {MANIFEST}")
+    # The manifest is checked first and alone: nothing else is read on behalf of a manifest that is
+    # not well-formed.
     facts, words = manifest.parse(data)
     faults = [Fault("manifest", f"{MANIFEST}: {fault}") for fault in words]
     if faults:
@@ -103,18 +106,24 @@ def load(path: str) -> tuple[Dataset | None, Inventory, list[Fault]]:
         wanted = _recipe(listed, facts)
     except InvalidRecipe as error:
         return None, listed, [Fault("recipe", str(error))]
+    # Files are those really in the directory, not those the manifest lists; `inspection` compares
+    # the two.
     footers, faults = _footers(listed)
     files = {
-        side: own
-        for side in SIDES
-        if (own := [f"{path}/{n}" for n in footers if n.startswith(f"data/{side}-")])
+        split: own
+        for split in SPLITS
+        if (own := [f"{path}/{n}" for n in footers if n.startswith(f"data/{split}-")])
     }
     if not files and not faults:
         faults = [Fault("files", "there are no data files to check")]
     if faults:
         return None, listed, faults
+    # `_footers` has verified that all files of a folder have equal columns, so any file can speak
+    # for them.
     columns = tuple(next(f.schema.names for n, f in footers.items() if n.startswith("data/")))
     try:
+        # From the recipe and not from the manifest: a forged manifest could hide the group column
+        # from the leak check.
         roles = roles_of(wanted, columns)
     except ExportRefused as error:
         return None, listed, [Fault("recipe", f"{RECIPE}: {error}")]
@@ -123,16 +132,19 @@ def load(path: str) -> tuple[Dataset | None, Inventory, list[Fault]]:
 
 def open_set(path: str) -> Dataset:
     """Read a set. Raises ExportRefused for one that cannot be queried."""
-    opened, _, faults = load(path)
-    if opened is None:
+    dataset, _, faults = load(path)
+    if dataset is None:
         raise ExportRefused(f"{path}: {faults[0].words}; see `lakelog train check`")
-    return opened
+    return dataset
 
 
-def fresh(path: str, facts: dict[str, Any], wanted: Recipe) -> Dataset:
+def from_export(path: str, facts: dict[str, Any], wanted: Recipe) -> Dataset:
     """The set that an export has just written and trusts; it has no recipe.toml yet."""
-    footers, _ = _footers(inventory.take(path))
-    files = {side: [f"{path}/data/{n}" for n in s["files"]] for side, s in facts["splits"].items()}
+    footers, _ = _footers(inventory.scan(path))
+    files = {
+        split: [f"{path}/data/{n}" for n in facts_of_split["files"]]
+        for split, facts_of_split in facts["splits"].items()
+    }
     columns = tuple(next(f.schema.names for n, f in footers.items() if n.startswith("data/")))
     return Dataset(path, facts, wanted, facts["roles"], files, columns, footers)
 
@@ -149,6 +161,7 @@ def _recipe(listed: Inventory, facts: dict[str, Any]) -> Recipe:
     data = listed.read(RECIPE, _RECIPE_BYTES)
     if data is None:
         raise InvalidRecipe(f"{RECIPE} is missing")
+    # `read` returns one byte more than allowed, which is how a longer file shows.
     if len(data) > _RECIPE_BYTES:
         raise InvalidRecipe(f"{RECIPE}: more than {_RECIPE_BYTES:,} bytes")
     try:
@@ -157,22 +170,22 @@ def _recipe(listed: Inventory, facts: dict[str, Any]) -> Recipe:
         raise InvalidRecipe(f"{RECIPE}: it is not UTF-8 text") from None
     except RecursionError:
         raise InvalidRecipe(f"{RECIPE}: nested too deeply") from None
-    return recipe.named(parsed, facts["name"])
+    return recipe.with_name(parsed, facts["name"])
 
 
 def _footers(listed: Inventory) -> tuple[dict[str, Footer], list[Fault]]:
     """Read the footer of every data and lineage file; splits and their parts in order."""
     footers, faults = {}, []
-    for side in SIDES:
+    for split in SPLITS:
         for name in listed.sizes:
             folder, _, base = name.rpartition("/")
-            if folder not in ("data", "lineage") or not base.startswith(f"{side}-"):
+            if folder not in ("data", "lineage") or not base.startswith(f"{split}-"):
                 continue
-            read = _footer(listed, name)
-            if isinstance(read, Footer):
-                footers[name] = read
+            footer = _footer(listed, name)
+            if isinstance(footer, Footer):
+                footers[name] = footer
             else:
-                faults.append(read)
+                faults.append(footer)
     return footers, [*faults, *_unlike(footers)]
 
 
@@ -181,6 +194,7 @@ def _footer(listed: Inventory, name: str) -> Footer | Fault:
         with open(listed.path(name), "rb") as start:
             if start.read(4) != _MAGIC:  # readers look at the end only
                 return Fault("files", f"{name} does not begin as a Parquet file does")
+        # Only the footer is read; no page is decoded before the sizes are known to be plausible.
         with pq.ParquetFile(listed.path(name), memory_map=False) as file:
             facts, schema = file.metadata, file.schema_arrow
             groups = tuple(facts.row_group(n).num_rows for n in range(facts.num_row_groups))
@@ -191,8 +205,8 @@ def _footer(listed: Inventory, name: str) -> Footer | Fault:
         return Fault("files", f"{name} has a row group of more than {GROUP_ROWS:,} rows")
     if sum(groups) > SHARD_ROWS or len(schema.names) > _COLUMNS_MAX:
         return Fault("files", f"{name} has more rows or columns than a file of an export")
-    odd = [n for n in schema.names if n.startswith("__")]
-    if odd or len({n.lower() for n in schema.names}) < len(schema.names):
+    reserved = [n for n in schema.names if n.startswith("__")]
+    if reserved or len({n.lower() for n in schema.names}) < len(schema.names):
         return Fault("files", f"{name} has column names that an export never writes")
     return Footer(groups, schema.remove_metadata())
 

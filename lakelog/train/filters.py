@@ -31,6 +31,8 @@ _BULLET = re.compile(r"\s*[•‣▪●○*-](?:\s|$)")
 _ELLIPSIS = ("...", "…")
 _SENTENCE = re.compile(r"[.!?][\"'”’)]*(?:\s|$)")
 _STOP_WORDS = frozenset("the be to of and that have with".split())
+# Limits of Rae et al. 2021, table A1: the share of characters in the most frequent 2- to 4-gram,
+# and in all 5- to 10-grams that occur repeatedly.
 _TOP = {2: 0.20, 3: 0.18, 4: 0.16}
 _REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 
@@ -48,16 +50,16 @@ class _Text:
         return count / max(len(getattr(self, of)), 1)
 
 
-def expanded(names: Iterable[str]) -> list[str]:
+def expand(names: Iterable[str]) -> list[str]:
     """Return the rules that names of rules and of sets of rules mean, in their order."""
     wanted = {rule for name in names for rule in SETS.get(name, [name])}
     return [rule for rule in FILTERS if rule in wanted]
 
 
-def broken(text: str, rules: Iterable[str]) -> str | None:
+def first_broken_rule(text: str, rules: Iterable[str]) -> str | None:
     """Return the first of the rules that a text breaks."""
-    looked = _Text(text)
-    return next((rule for rule in rules if _BREAKS[rule](looked)), None)
+    document = _Text(text)
+    return next((rule for rule in rules if _BREAKS[rule](document)), None)
 
 
 def require_library() -> None:
@@ -68,21 +70,23 @@ def require_library() -> None:
         )
 
 
-def kept(
+def passing_rows(
     batches: Iterable[pa.RecordBatch], column: str, filter: dict[str, list[str]], losses: Losses
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows whose text in a column passes the filters of a recipe; count the others."""
-    rules, languages = expanded(filter["quality"]), set(filter["languages"])
+    rules, languages = expand(filter["quality"]), set(filter["languages"])
     for batch in batches:
-        stays = []
+        passes = []
         for text in _texts(batch.column(batch.schema.get_field_index(column))):
-            reason = broken(text, rules)
+            # Language detection is the slowest rule and runs only for texts that pass the others.
+            reason = first_broken_rule(text, rules)
             if reason is None and languages and _language(text) not in languages:
                 reason = "language"
             if reason is not None:
                 losses.add(reason, 1, f"{text[:40]!r}")
-            stays.append(reason is None)
-        yield batch if all(stays) else batch.filter(pa.array(stays))
+            passes.append(reason is None)
+        # Filtering copies the batch; most batches pass whole.
+        yield batch if all(passes) else batch.filter(pa.array(passes))
 
 
 def _texts(column: pa.Array) -> Iterator[str]:
@@ -102,14 +106,16 @@ def _language(text: str) -> str:
     return str(code)
 
 
-def _repeats(looked: _Text) -> bool:
+def _repeats(document: _Text) -> bool:
     """Whether lines, paragraphs or word sequences come again too often."""
-    paragraphs = [p for p in re.split(r"\n{2,}", looked.text) if p.strip()]
-    for pieces in (looked.lines, paragraphs):
-        again = _again(pieces)
-        if len(again) > 0.3 * len(pieces) or _size(again) > 0.2 * _size(pieces):
+    paragraphs = [p for p in re.split(r"\n{2,}", document.text) if p.strip()]
+    for pieces in (document.lines, paragraphs):
+        repeated = _again(pieces)
+        # Repeated lines and paragraphs are limited by count (30 %) and by characters (20 %).
+        if len(repeated) > 0.3 * len(pieces) or _size(repeated) > 0.2 * _size(pieces):
             return True
-    words, total = looked.words, max(_size(looked.words), 1)
+    words, total = document.words, max(_size(document.words), 1)
+    # The paper weighs n-grams by characters, not by words, so long repeated phrases count more.
     for size, most in _TOP.items():
         grams = Counter(_grams(words, size))
         gram, count = max(grams.items(), key=lambda g: g[1] * _size(g[0]), default=((), 0))
@@ -120,6 +126,7 @@ def _repeats(looked: _Text) -> bool:
         covered: set[int] = set()
         for place, gram in enumerate(_grams(words, size)):
             if gram in seen:
+                # Positions in a set: overlapping n-grams must not count a word twice.
                 covered.update(range(place, place + size))
             seen.add(gram)
         if sum(len(words[place]) for place in covered) > most * total:

@@ -50,38 +50,46 @@ def inspect(path: str, against: str | None, near: float | None, spill: str) -> C
         there, _, others = load(against)
         faults += [Fault(f.kind, f"{against}: {f.words}") for f in others]
     faults += [Fault("files", words) for words in _files(listed, here)]
+    # Without a set that can be queried there is nothing to compare; the faults so far say why.
     if here is None or (against is not None and there is None):
         return _certificate(faults)
     for own in (here, there) if there else (here,):
         faults += [Fault("recipe", words) for words in agreement.with_recipe(own)]
     faults += [Fault("rows", words) for words in agreement.with_files(here, listed)]
+    # The queries below name columns of the recipe, and would fail instead of reporting.
     if any("no column" in f.words for f in faults):
         return _certificate(faults)
+    # Bounded by the set's size: a file that decodes to much more than it stores may fill neither
+    # the memory nor the disk.
     spill_bytes = 2_000_000_000 + 8 * listed.stored
     paths = [*here.paths, *(there.paths if there else [])]
+    # From here on the engine decodes files of unknown origin, so it can reach them and nothing
+    # else.
     con = scratch.isolated(paths, spill, spill_bytes)
     faults += _guarded(
         con, here, lambda: [Fault("rows", words) for words in agreement.with_rows(con, here)]
     )
-    found: list[Certificate] = []
-    faults += _guarded(con, here, lambda: _leaks(con, here, there, near, found))
-    leaked = found[0] if found else Certificate({}, ())
-    if there is None and near is None and found and here.manifest.get("quality"):
-        words = _guarded(con, here, lambda: _documents(here, listed, leaked))
+    certificates: list[Certificate] = []
+    faults += _guarded(con, here, lambda: _leaks(con, here, there, near, certificates))
+    certificate = certificates[0] if certificates else Certificate({}, ())
+    # The documents state the verdict at the recipe's own threshold for this set alone; with other
+    # parameters they cannot be compared.
+    if there is None and near is None and certificates and here.manifest.get("quality"):
+        words = _guarded(con, here, lambda: _documents(here, listed, certificate))
         faults += words
-    return _certificate(faults, leaked)
+    return _certificate(faults, certificate)
 
 
-def _certificate(faults: list[Fault], leaked: Certificate | None = None) -> Certificate:
+def _certificate(faults: list[Fault], certificate: Certificate | None = None) -> Certificate:
     """One certificate of faults and leaks; of many faults of a kind the first ones are named."""
-    shown: list[Leak] = []
+    findings: list[Leak] = []
     for kind in NAMES:
         words = [f.words for f in faults if f.kind == kind]
-        shown += [Leak(kind, 1, text) for text in words[:_SHOWN]]
+        findings += [Leak(kind, 1, text) for text in words[:_SHOWN]]
         if rest := len(words) - _SHOWN:
-            shown += [Leak(kind, rest, f"{rest:,} more")] if rest > 0 else []
-    checks, leaks_ = (leaked.checks, leaked.leaks) if leaked else ({}, ())
-    return Certificate({**checks, **NAMES}, (*leaks_, *shown))
+            findings += [Leak(kind, rest, f"{rest:,} more")] if rest > 0 else []
+    checks, leaks_ = (certificate.checks, certificate.leaks) if certificate else ({}, ())
+    return Certificate({**checks, **NAMES}, (*leaks_, *findings))
 
 
 def _guarded(
@@ -91,8 +99,10 @@ def _guarded(
     try:
         return list(work())
     except (duckdb.Error, pa.ArrowException, ValueError, TypeError, KeyError) as error:
+        # Running out of memory is reported by `sandbox`, which knows the limit.
         if isinstance(error, (duckdb.OutOfMemoryException, pa.ArrowMemoryError)):
             raise MemoryError from None
+        # The error of a query over all files does not name the damaged one.
         named = [Fault("files", words) for words in _undecodable(con, here)]
         text = " ".join(str(error).split())[:200]
         return named or [Fault("files", f"the rows cannot be checked: {text}")]
@@ -113,10 +123,10 @@ def _leaks(
     here: Dataset,
     there: Dataset | None,
     near: float | None,
-    found: list[Certificate],
+    certificates: list[Certificate],
 ) -> list[Fault]:
-    found.append(leaks.look(con, here, there, near=near))
-    if there is None and near is None and here.manifest["clean"] != found[0].clean:
+    certificates.append(leaks.find(con, here, there, near=near))
+    if there is None and near is None and here.manifest["clean"] != certificates[0].clean:
         return [Fault("manifest", f"{MANIFEST}: clean is not what the rows give")]
     return []
 
@@ -126,51 +136,53 @@ def _files(listed: Inventory, here: Dataset | None) -> Iterable[str]:
     yield from listed.faults
     if here is None:
         return
-    told = here.manifest["files"]
-    for name, facts in told.items():
+    stated = here.manifest["files"]
+    for name, facts in stated.items():
         if name not in listed.sizes:
             yield f"{name} is missing"
         elif (
+            # Sizes first: they cost nothing, and a file of another size need not be hashed.
             listed.sizes[name] != facts["bytes"]
             or provenance.sha256(listed.path(name)) != facts["sha256"]
         ):
             yield f"{name} was changed"
-    yield from (f"{n} is not in the manifest" for n in listed.sizes if n not in (*told, MANIFEST))
-    if RECIPE in listed.sizes and RECIPE not in told:
+    yield from (f"{n} is not in the manifest" for n in listed.sizes if n not in (*stated, MANIFEST))
+    if RECIPE in listed.sizes and RECIPE not in stated:
         yield f"{RECIPE} is not in the manifest"
 
 
-def _documents(here: Dataset, listed: Inventory, found: Certificate) -> Iterable[Fault]:
+def _documents(here: Dataset, listed: Inventory, certificate: Certificate) -> Iterable[Fault]:
     """Documents that are not those which recipe, manifest and rows give.
 
     Only a set of this version is compared: another one may word its documents otherwise.
     """
+    # Another version may word its documents differently, which is no forgery.
     if here.manifest["versions"].get("lakelog") != provenance.versions(here.recipe).get("lakelog"):
         return
     schema = next(f.schema for n, f in here.footers.items() if n.startswith("data/"))
-    texts = documents.texts(here.recipe, here.manifest, found.record(), schema)
-    known = {*texts, MANIFEST, RECIPE, *here.footers}
+    texts = documents.texts(here.recipe, here.manifest, certificate.record(), schema)
+    expected = {*texts, MANIFEST, RECIPE, *here.footers}
     for name, text in texts.items():
         data = text.encode()
         if listed.read(name, len(data)) != data:
             yield Fault("documents", f"{name} is not what the manifest and the rows give")
     for dialect in here.recipe.shape["also"] or ():
-        for side in here.files:
-            name = f"{dialect}/{side}.jsonl"
-            known.add(name)
-            if name not in listed.sizes or _dialect(here, side, dialect) != provenance.sha256(
+        for split in here.files:
+            name = f"{dialect}/{split}.jsonl"
+            expected.add(name)
+            if name not in listed.sizes or _dialect(here, split, dialect) != provenance.sha256(
                 listed.path(name)
             ):
                 yield Fault("documents", f"{name} has not the conversations of the rows")
     for name in listed.sizes:
-        if name not in known:
+        if name not in expected:
             yield Fault("documents", f"{name} is no file of a training set")
 
 
-def _dialect(here: Dataset, side: str, dialect: str) -> str:
+def _dialect(here: Dataset, split: str, dialect: str) -> str:
     """The SHA-256 of the JSON lines of a split, written again."""
     digest = hashlib.sha256()
-    for path in here.files[side]:
+    for path in here.files[split]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(_BATCH):
                 digest.update(chat_files.lines(batch, dialect))

@@ -40,7 +40,7 @@ class Inventory:
             return file.read(most + 1)
 
 
-def take(root: str) -> Inventory:
+def scan(root: str) -> Inventory:
     """List a directory. Raises ExportRefused where there is none."""
     if not os.path.isdir(root):
         raise ExportRefused(f"{root}: not an export: not a directory")
@@ -48,10 +48,12 @@ def take(root: str) -> Inventory:
     faults: list[str] = []
     stored = 0
     waiting = [("", 0)]
+    # Bounded in depth and number: a directory from elsewhere may be endless.
     while waiting and len(sizes) + len(faults) <= FILES_MAX:
         folder, depth = waiting.pop()
         for entry in sorted(os.scandir(f"{root}/{folder}"), key=lambda e: e.name):
             name = f"{folder}{entry.name}"
+            # Never through a link: it could lead to a device or out of the set.
             state = entry.stat(follow_symlinks=False)
             if stat.S_ISDIR(state.st_mode) and depth < DEPTH_MAX:
                 waiting.append((f"{name}/", depth + 1))

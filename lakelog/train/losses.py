@@ -88,14 +88,16 @@ class Losses:
             if first is not None:
                 self._first.setdefault(reason, first)
 
-    def kept(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def drop_incomplete(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield the rows without a reason to leave them out; count the others, and what is lost."""
         for batch in batches:
             reasons = batch.column(batch.schema.get_field_index(REASON))
-            stays = pc.is_null(reasons)
+            complete = pc.is_null(reasons)
+            # Most batches lose nothing and are passed on without a copy.
             if reasons.null_count < len(reasons):
                 self._count_rows(batch, reasons)
-                batch = batch.filter(stays)
+                batch = batch.filter(complete)
+            # After the filter: parts of rows that are dropped anyway are not counted a second time.
             lost = batch.column(batch.schema.get_field_index(LOST))
             for text in lost.drop_null().to_pylist():
                 for reason, count in orjson.loads(text).items():
@@ -114,14 +116,15 @@ class Losses:
         lost = [r for r in reasons if self.counts[r] and r not in consent]
         if not lost:
             return
-        said = "; ".join(
+        details = "; ".join(
             f"{reasons[r]} ({self.counts[r]:,}"
             + (f", the first is {self._first[r]})" if r in self._first else ")")
             for r in lost
         )
+        # The line to paste keeps the reasons that are already accepted.
         accepted = orjson.dumps([r for r in reasons if r in lost or r in consent]).decode()
         raise ExportRefused(
-            f"rows would be lost: {said}; exclude them in [select] sql,"
+            f"rows would be lost: {details}; exclude them in [select] sql,"
             f" or accept the loss with [{section}] drop = {accepted}"
         )
 

@@ -18,7 +18,7 @@ from lakelog.errors import InvalidName
 from lakelog.store import paths
 from lakelog.train.assign import REASONS
 from lakelog.train.losses import WORDS
-from lakelog.train.recipe import REDACTIONS, SIDES
+from lakelog.train.recipe import REDACTIONS, SPLITS
 from lakelog.train.recipe_schema import SHAPES
 
 FORMAT = 1
@@ -49,6 +49,7 @@ def parse(data: bytes) -> tuple[dict[str, Any], list[str]]:
         return {}, ["it is no JSON, or nested too deeply"]
     if not isinstance(parsed, dict) or parsed.get("format") != FORMAT:
         return {}, [f"it is no manifest of a training set of format {FORMAT}"]
+    # At most _FAULTS_MAX: a hostile manifest could have millions.
     faults = [fault for _, fault in zip(range(_FAULTS_MAX), _MANIFEST("", parsed), strict=False)]
     if not faults and text_of(parsed) != data:
         # A name that comes twice would mean one thing to us and another to the next reader.
@@ -62,6 +63,7 @@ def text_of(manifest: dict[str, Any]) -> bytes:
 
 
 def _whole(where: str, value: Any) -> Faults:
+    # bool is a subclass of int; above 2^53 other JSON readers lose digits.
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 53:
         yield f"{where} is no count"
 
@@ -95,13 +97,14 @@ def _form(pattern: str, what: str) -> Rule:
 
 
 def _branch(where: str, value: Any) -> Faults:
-    odd: Any
+    is_invalid: Any
+    # Branch names appear in documents and commands that people copy.
     try:
         paths.encode_name(value if isinstance(value, str) else "")
-        odd = re.search(r"[';()\\]|\.\.|^[/.]", value)
+        is_invalid = re.search(r"[';()\\]|\.\.|^[/.]", value)
     except InvalidName:
-        odd = True
-    if odd:
+        is_invalid = True
+    if is_invalid:
         yield f"{where} is no name of a branch"
 
 
@@ -162,13 +165,13 @@ def _one_of(*names: str) -> Rule:
 
 _DIGEST = _form("[0-9a-f]{64}", "SHA-256 in hex")
 _ID = _form("[0-9a-f]{16}", "id of an export")
-_LENGTHS = _record({"edges": _list(_whole), "counts": _map(_one_of(*SIDES), _list(_whole))})
+_LENGTHS = _record({"edges": _list(_whole), "counts": _map(_one_of(*SPLITS), _list(_whole))})
 _BALANCE = _maybe(
     _record(
         {
             "column": _text,
             "others": _whole,
-            "values": _map(_anything, _map(_one_of(*SIDES), _whole)),
+            "values": _map(_anything, _map(_one_of(*SPLITS), _whole)),
         }
     )
 )
@@ -202,7 +205,7 @@ _MANIFEST = _record(
         ),
         "fence": _maybe(_form(_TIME.pattern, "time")),
         "splits": _map(
-            _one_of(*SIDES),
+            _one_of(*SPLITS),
             _record(
                 {
                     "rows": _whole,

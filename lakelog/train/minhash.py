@@ -21,6 +21,7 @@ else:
     Array = Any
     np = Lazy("numpy")
 
+# 128 places of 4 bytes are 512 bytes per text.
 PLACES_MAX = 128
 MISSED = 0.005
 _TEXTS = 1024
@@ -28,29 +29,37 @@ _TEXTS = 1024
 
 def bands_for(threshold: float) -> tuple[int, int]:
     """Return (bands, places a band) for a Jaccard threshold."""
+    # Wide bands first: they produce the fewest false candidates.
     for width in range(16, 0, -1):
-        alike = min(threshold, 0.999) ** width
-        bands = math.ceil(math.log(MISSED) / math.log1p(-alike))
+        # Probability that a pair at the threshold agrees on one whole band. At 1 the logarithm
+        # below would be of zero, hence 0.999.
+        collision = min(threshold, 0.999) ** width
+        bands = math.ceil(math.log(MISSED) / math.log1p(-collision))
         if bands * width <= PLACES_MAX:
             return max(bands, 1), width
     return PLACES_MAX, 1
 
 
-def signatures(made: ShingleSets, places: int) -> Array:
+def signatures(sets: ShingleSets, places: int) -> Array:
     """Return one row of `places` 32-bit numbers a text; of a text without words, zeros."""
-    out = np.zeros((len(made), places), np.uint32)
-    lengths = made.lengths
+    out = np.zeros((len(sets), places), np.uint32)
+    lengths = sets.lengths
+    # Texts of similar length share a block, so that padding to the longest wastes little.
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 0]
     multipliers, flips = _family(places)
-    small = (made.hashes >> np.uint64(32)).astype(np.uint32)
+    # 32-bit numbers halve the memory traffic; the upper bits of the mixed hash are as good as any.
+    small = (sets.hashes >> np.uint64(32)).astype(np.uint32)
     for start in range(0, len(order), _TEXTS):
         rows = order[start : start + _TEXTS]
         longest = int(lengths[rows[-1]])
+        # Shorter texts repeat their last word: a minimum does not change if an element comes twice.
         steps = np.minimum(np.arange(longest)[:, None], lengths[rows][None, :] - 1)
-        words = small[made.starts[rows][None, :] + steps]
+        words = small[sets.starts[rows][None, :] + steps]
         spare = np.empty_like(words)
         block = np.empty((places, len(rows)), np.uint32)
+        # One place at a time with reused buffers: all places at once would need `places` times the
+        # memory.
         for place in range(places):
             np.bitwise_xor(words, flips[place], out=spare)
             np.multiply(spare, multipliers[place], out=spare)
@@ -61,11 +70,13 @@ def signatures(made: ShingleSets, places: int) -> Array:
 
 def _family(places: int) -> tuple[Array, Array]:
     """The multipliers, which are odd, and the flips of the hash family; always the same."""
+    # SplitMix64 over a counter instead of a random generator: the family must be equal in every run
+    # and version of numpy, or rebuilds would differ.
     state = np.arange(1, 2 * places + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    made = ((state ^ (state >> np.uint64(31))) >> np.uint64(32)).astype(np.uint32)
-    return made[:places] | np.uint32(1), made[places:]
+    numbers = ((state ^ (state >> np.uint64(31))) >> np.uint64(32)).astype(np.uint32)
+    return numbers[:places] | np.uint32(1), numbers[places:]
 
 
 def band_keys(signed: Array, band: int, width: int) -> Array:

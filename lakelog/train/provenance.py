@@ -36,15 +36,17 @@ def versions(recipe: Recipe) -> dict[str, str]:
         names.append("py3langid")
     if recipe.budget["tokenizer"]:
         names.append(recipe.budget["tokenizer"].partition(":")[0])
-    found = {}
+    installed = {}
     for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            installed[name] = metadata.version(name)
+    return installed
 
 
 def export_id(recipe: Recipe, snapshot: str, key: str) -> str:
     """Return the id of an export: 16 hex digits."""
+    # Without the time and the path: the same export has the same id wherever and whenever it is
+    # made.
     return hashlib.sha256(
         f"{recipe.digest}\n{snapshot}\n{key}\n{recipe.name}".encode()
     ).hexdigest()[:16]
@@ -58,7 +60,7 @@ def write(folder: str, manifest: dict[str, Any]) -> None:
 
 def read(folder: str) -> dict[str, Any]:
     """Read the manifest of an export. Raises ExportRefused where there is none."""
-    data = inventory.take(folder).read(MANIFEST, manifest_form.BYTES_MAX)
+    data = inventory.scan(folder).read(MANIFEST, manifest_form.BYTES_MAX)
     if data is None:
         raise ExportRefused(f"{folder}: not an export: it has no {MANIFEST}")
     parsed, faults = manifest_form.parse(data)
@@ -77,7 +79,7 @@ def facts_of(manifest: dict[str, Any], out: str) -> dict[str, Any]:
         "recipe": manifest["recipe"]["sha256"],
         "shape": manifest["shape"],
         "created": manifest["created"],
-        "rows": {side: split["rows"] for side, split in manifest["splits"].items()},
+        "rows": {split: facts["rows"] for split, facts in manifest["splits"].items()},
         "bytes": sum(f["bytes"] for f in manifest["files"].values()),
         "clean": manifest["clean"],
     }
@@ -85,11 +87,12 @@ def facts_of(manifest: dict[str, Any], out: str) -> dict[str, Any]:
 
 def pin(lake: Lake, facts: dict[str, Any]) -> None:
     """Name the snapshot for good, so that gc keeps it."""
+    # A repeated export of the same snapshot and recipe has the same tag.
     with contextlib.suppress(AlreadyExists):
         lake.tag(TAG + facts["export"], facts["snapshot"], json.dumps(facts, ensure_ascii=False))
 
 
-def tell(lake: Lake, facts: dict[str, Any]) -> None:
+def record(lake: Lake, facts: dict[str, Any]) -> None:
     """Say in the lake what was exported."""
     lake.append(bookkeeping.event(bookkeeping.TRAIN, facts["name"], data=facts))
 
@@ -99,20 +102,23 @@ def exports(lake: Lake) -> list[dict[str, Any]]:
 
     Where an export stands now is told by the newest event of it, if there is one.
     """
-    found: dict[str, dict[str, Any]] = {}
+    by_id: dict[str, dict[str, Any]] = {}
     for tag in lake.store.refs.tags():
         if tag.name.startswith(TAG):
+            # Anybody may create a tag that begins with train-.
             with contextlib.suppress(ValueError):
-                found[tag.name.removeprefix(TAG)] = json.loads(tag.message)
-    said = lake.sql(
+                by_id[tag.name.removeprefix(TAG)] = json.loads(tag.message)
+    # Tags are immutable and hold the first path; a later export of the same id to another directory
+    # appends an event.
+    notes = lake.sql(
         "SELECT data->>'$.export', data->>'$.path' FROM events"
         f" WHERE type IN ('{bookkeeping.TRAIN}', '{bookkeeping.EARLIER_TRAIN}')"
         f" AND source = '{bookkeeping.SOURCE}' ORDER BY time, seq NULLS LAST"
     ).fetchall()
-    for name, path in said:
-        if name in found and path:
-            found[name]["path"] = path
-    return sorted(found.values(), key=lambda e: (e["created"], e["export"]))
+    for name, path in notes:
+        if name in by_id and path:
+            by_id[name]["path"] = path
+    return sorted(by_id.values(), key=lambda e: (e["created"], e["export"]))
 
 
 def sha256(path: str) -> str:

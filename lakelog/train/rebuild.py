@@ -1,7 +1,7 @@
-"""Making an export again: the same bytes with the same library versions, else told what differs.
+"""Rebuilding an export: byte-identical with the same library versions, else a list of differences.
 
-With other versions, or with `logical`, rows are compared by digests instead: each row as JSON, and
-the sorted digests of a side as one, so neither the order of rows nor the bytes of Parquet matter.
+If bytes differ, or with `logical`, rows are compared by digest: each row as JSON, then the sorted
+digests of a split as one, so neither the order of rows nor the bytes of Parquet matter.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RebuildResult:
-    """What a rebuild found. `versions` are those that differ: name to (then, now)."""
+    """The outcome of a rebuild. `versions` are those that differ: name to (then, now)."""
 
     path: str
     same: bool
     differing: tuple[str, ...]
     versions: dict[str, tuple[str, str]]
     logical: dict[str, bool]
-    """By side, whether its rows are the same; empty unless bytes differ or it was asked for."""
+    """By split, whether its rows are the same; empty unless bytes differ or it was asked for."""
 
 
 def rebuild(
@@ -40,11 +40,13 @@ def rebuild(
     logical: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> RebuildResult:
-    """Make the export in `path` again, in `out` if that is given, and compare.
+    """Rebuild the export in `path`, into `out` if given, and compare the two.
 
     Raises ExportRefused if `path` is no export, its snapshot is gone, or the key is another one.
     """
     manifest = provenance.read(path)
+    # Both checks come before any SQL of the recipe is run: the directory may come from somebody
+    # else.
     wanted = _recipe(path, manifest)
     _require_own(lake, path, manifest)
     now = provenance.versions(wanted)
@@ -53,17 +55,20 @@ def rebuild(
         for name, then in manifest["versions"].items()
         if now.get(name) != then
     }
-    with tempfile.TemporaryDirectory(prefix="lakelog-rebuild-", dir=_beside(path)) as folder:
+    # On the same file system as the export: it is likely to have room for a second copy.
+    with tempfile.TemporaryDirectory(prefix="lakelog-rebuild-", dir=_parent(path)) as folder:
         target = out or f"{folder}/again"
         try:
-            trainingset.again(lake, wanted, manifest, target, progress)
+            trainingset.export_again(lake, wanted, manifest, target, progress)
         except (Damaged, SnapshotGone) as error:
             raise ExportRefused(f"snapshot {manifest['snapshot'][:12]} is gone: {error}") from error
-        fresh = provenance.read(target)
-        differing = _differing(manifest["files"], fresh["files"])
-        alike = _rows_alike(path, target) if logical or differing else {}
-    same = not differing or (logical and all(alike.values()))
-    return RebuildResult(path, same, tuple(differing), versions, alike)
+        rebuilt = provenance.read(target)
+        differing = _differing_files(manifest["files"], rebuilt["files"])
+        # Row digests cost a full scan of both sets, so they are computed only if bytes differ or on
+        # request.
+        same_rows = _same_rows(path, target) if logical or differing else {}
+    same = not differing or (logical and all(same_rows.values()))
+    return RebuildResult(path, same, tuple(differing), versions, same_rows)
 
 
 def _recipe(path: str, manifest: dict[str, Any]) -> recipe.Recipe:
@@ -75,44 +80,47 @@ def _recipe(path: str, manifest: dict[str, Any]) -> recipe.Recipe:
         text = file.read()
     if hashlib.sha256(text.encode()).hexdigest() != manifest["recipe"]["sha256"]:
         raise ExportRefused(f"{text_path} was changed since the export: put it back")
-    return recipe.named(recipe.parse(text, text_path), manifest["name"])
+    return recipe.with_name(recipe.parse(text, text_path), manifest["name"])
 
 
 def _require_own(lake: Lake, path: str, manifest: dict[str, Any]) -> None:
     """Raise ExportRefused for a set that this lake did not export: its recipe is SQL to be run."""
-    known = {(e["export"], e["recipe"]) for e in provenance.exports(lake)}
-    if (manifest["id"], manifest["recipe"]["sha256"]) not in known:
+    own_exports = {(e["export"], e["recipe"]) for e in provenance.exports(lake)}
+    if (manifest["id"], manifest["recipe"]["sha256"]) not in own_exports:
         raise ExportRefused(
             f"{path}: this lake knows no such export, and would run the SQL of its recipe; read"
             " recipe.toml and export it with `lakelog train export`"
         )
 
 
-def _beside(path: str) -> str:
+def _parent(path: str) -> str:
     return os.path.dirname(os.path.abspath(path))
 
 
-def _differing(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def _differing_files(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     names = sorted({*then, *now})
     return [n for n in names if then.get(n, {}).get("sha256") != now.get(n, {}).get("sha256")]
 
 
-def _rows_alike(one: str, two: str) -> dict[str, bool]:
-    """Whether the rows of each side are the same."""
-    con = scratch.connect(_beside(one))
-    digests = [_digests(con, dataset.open_set(path)) for path in (one, two)]
-    sides = sorted({*digests[0], *digests[1]})
-    return {side: digests[0].get(side) == digests[1].get(side) for side in sides}
+def _same_rows(first: str, second: str) -> dict[str, bool]:
+    """Whether the rows of each split are the same."""
+    con = scratch.connect(_parent(first))
+    digests = [_digests(con, dataset.open_set(path)) for path in (first, second)]
+    splits = sorted({*digests[0], *digests[1]})
+    return {split: digests[0].get(split) == digests[1].get(split) for split in splits}
 
 
 def _digests(con: Any, folder: dataset.Dataset) -> dict[str, str]:
-    """A digest of the rows of each side, whatever their order."""
-    made = {}
-    for side in folder.files:
-        source = folder.source("*", (side,))
-        asked = con.sql(f"SELECT sha256(to_json(r)::VARCHAR) AS d FROM ({source}) r ORDER BY d")
-        found = hashlib.sha256()
-        for batch in asked.to_arrow_reader(65_536):
-            found.update("".join(batch.column(0).to_pylist()).encode())
-        made[side] = found.hexdigest()
-    return made
+    """A digest of the rows of each split that does not depend on their order."""
+    digests = {}
+    for split in folder.files:
+        source = folder.source("*", (split,))
+        # Sorted by digest, so the order of rows and the encoding of the files do not matter.
+        row_digests = con.sql(
+            f"SELECT sha256(to_json(r)::VARCHAR) AS d FROM ({source}) r ORDER BY d"
+        )
+        digest = hashlib.sha256()
+        for batch in row_digests.to_arrow_reader(65_536):
+            digest.update("".join(batch.column(0).to_pylist()).encode())
+        digests[split] = digest.hexdigest()
+    return digests

@@ -22,7 +22,7 @@ from lakelog.train import filters
 from lakelog.train.losses import FILTERS, ROWS
 from lakelog.train.recipe_schema import KEYS, SHAPES
 
-SIDES = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 REDACTIONS = ("email", "phone", "ip", "card", "iban", "key", "name")
 NEAR_DEFAULT = 0.8
 
@@ -59,9 +59,9 @@ class Recipe:
         return f"{self.name}\x1f{self.split['seed']}"
 
     @property
-    def sides(self) -> tuple[str, ...]:
+    def splits(self) -> tuple[str, ...]:
         """The splits that shall have rows."""
-        return tuple(side for side in SIDES if self.split[side] > 0)
+        return tuple(split for split in SPLITS if self.split[split] > 0)
 
 
 def load(recipe: Any) -> Recipe:
@@ -71,6 +71,7 @@ def load(recipe: Any) -> Recipe:
     if isinstance(recipe, dict):
         return check(recipe, _as_toml(recipe), "recipe")
     where = os.fspath(recipe)
+    # A path has no line break, a recipe of even one key has.
     if "\n" in where:
         return parse(where, "recipe")
     try:
@@ -88,27 +89,30 @@ def load(recipe: Any) -> Recipe:
 def parse(text: str, where: str) -> Recipe:
     """Return the recipe that a TOML text holds. Raises InvalidRecipe."""
     try:
-        made = tomllib.loads(text)
+        document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidRecipe(f"{where}: {error}") from None
-    return check(made, text, where)
+    return check(document, text, where)
 
 
-def check(made: dict[str, Any], text: str, where: str) -> Recipe:
+def check(document: dict[str, Any], text: str, where: str) -> Recipe:
     """Return a recipe whose every key is known and has a value of its kind."""
-    sections = {name: dict(_section(made, name, where)) for name in KEYS}
-    for name in made:
+    sections = {name: dict(_section(document, name, where)) for name in KEYS}
+    for name in document:
         if name != "name" and name not in KEYS:
             raise InvalidRecipe(f"{where}: unknown key {name!r}{_near(name, [*KEYS, 'name'])}")
+    # The kind comes first: it decides which keys are valid and what their defaults are.
     kind = sections["shape"].get("kind")
     for name, section in sections.items():
         _check_section(name, section, kind, where)
     stem = os.path.splitext(os.path.basename(where))[0] if where != "recipe" else ""
-    family = made.get("name") or sections["card"]["title"] or stem or "dataset"
+    family = document.get("name") or sections["card"]["title"] or stem or "dataset"
     if not isinstance(family, str):
         raise InvalidRecipe(f"{where}: name is text, not {family!r}")
     _check_shape(sections["shape"], where)
     _check_filter(sections["filter"], sections["shape"], where)
+    # Shapes that assemble rows per subject are grouped by it, or one subject would be in two
+    # splits.
     if sections["split"]["group"] is None:
         sections["split"]["group"] = sections["shape"]["by"]
     _check_split(sections["split"], where)
@@ -118,8 +122,8 @@ def check(made: dict[str, Any], text: str, where: str) -> Recipe:
     return Recipe(family, text, where=where, **sections)
 
 
-def _section(made: dict[str, Any], name: str, where: str) -> dict[str, Any]:
-    section = made.get(name, {})
+def _section(document: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    section = document.get(name, {})
     if not isinstance(section, dict):
         raise InvalidRecipe(f"{where}: [{name}] is a table of keys, not {section!r}")
     return section
@@ -127,26 +131,27 @@ def _section(made: dict[str, Any], name: str, where: str) -> dict[str, Any]:
 
 def _check_section(name: str, section: dict[str, Any], kind: Any, where: str) -> None:
     """Check names and types; fill in what was left out."""
-    known = KEYS[name]
+    keys = KEYS[name]
     for key, value in section.items():
-        if key not in known:
-            raise InvalidRecipe(f"{where}: unknown key [{name}] {key}{_near(key, list(known))}")
-        spec = known[key]
+        if key not in keys:
+            raise InvalidRecipe(f"{where}: unknown key [{name}] {key}{_near(key, list(keys))}")
+        spec = keys[key]
         if not spec.takes(value):
             raise InvalidRecipe(f"{where}: [{name}] {key} is {spec.words}, not {value!r}")
+        # An unknown kind has its own error; complaining about its keys first would mislead.
         if spec.shapes and kind in SHAPES and kind not in spec.shapes:
             listed = ", ".join(spec.shapes)
             raise InvalidRecipe(f"{where}: [{name}] {key} belongs to {listed}, not to {kind}")
-    for key, spec in known.items():
+    for key, spec in keys.items():
         if key not in section:
             if spec.is_needed(kind):
                 raise InvalidRecipe(f"{where}: [{name}] {key} is missing: {spec.doc}")
             section[key] = spec.default_for(kind)
 
 
-def _near(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    return f": did you mean {close[0]}?" if close else f": known are {', '.join(known)}"
+def _near(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, 1)
+    return f": did you mean {close[0]}?" if close else f": known are {', '.join(names)}"
 
 
 def _check_shape(shape: dict[str, Any], where: str) -> None:
@@ -173,16 +178,16 @@ def _check_shape(shape: dict[str, Any], where: str) -> None:
 
 
 def _check_filter(filter: dict[str, Any], shape: dict[str, Any], where: str) -> None:
-    known = [*filters.SETS, *filters.RULE_NAMES]
+    rules = [*filters.SETS, *filters.RULE_NAMES]
     for name in filter["quality"]:
-        if name not in known:
-            raise InvalidRecipe(f"{where}: [filter] quality has no {name!r}{_near(name, known)}")
+        if name not in rules:
+            raise InvalidRecipe(f"{where}: [filter] quality has no {name!r}{_near(name, rules)}")
     given = list(FILTERS) if filter["drop"] == "all" else list(filter["drop"])
     for name in given:
-        if name not in (*known, "language"):
-            near = _near(name, [*known, "language"])
+        if name not in (*rules, "language"):
+            near = _near(name, [*rules, "language"])
             raise InvalidRecipe(f"{where}: [filter] drop has no {name!r}{near}")
-    filter["drop"] = filters.expanded(given)
+    filter["drop"] = filters.expand(given)
     for code in filter["languages"]:
         if not re.fullmatch("[a-z]{2,3}", code):
             raise InvalidRecipe(f"{where}: [filter] languages has codes such as en, not {code!r}")
@@ -192,18 +197,20 @@ def _check_filter(filter: dict[str, Any], shape: dict[str, Any], where: str) -> 
 
 
 def _check_split(split: dict[str, Any], where: str) -> None:
-    given = {side: split[side] for side in SIDES if split[side] is not None}
-    for side, part in given.items():
+    given = {name: split[name] for name in SPLITS if split[name] is not None}
+    for name, part in given.items():
         if not 0 <= part <= 1:
-            raise InvalidRecipe(f"{where}: [split] {side} is a part from 0 to 1, not {part}")
+            raise InvalidRecipe(f"{where}: [split] {name} is a part from 0 to 1, not {part}")
     if not given:
         given = {"train": 0.8, "validation": 0.1, "test": 0.1}
+    # Given validation or test, train is what remains.
     if len(given) < 3 and "train" not in given:
         given["train"] = 1 - sum(given.values())
+    # Decimal shares rarely add up to 1 exactly in binary.
     if abs(sum(given.values()) - 1) > 1e-6:
-        parts = " + ".join(f"{side} {part:g}" for side, part in given.items())
+        parts = " + ".join(f"{name} {part:g}" for name, part in given.items())
         raise InvalidRecipe(f"{where}: [split] {parts} is {sum(given.values()):g}, it must be 1")
-    split.update({side: float(given.get(side, 0)) for side in SIDES})
+    split.update({name: float(given.get(name, 0)) for name in SPLITS})
     if split["before"] is not None:
         split["before"] = _instant(split["before"], where)
         if not split["test"]:
@@ -216,12 +223,14 @@ def _instant(value: Any, where: str) -> str:
     """Return a time as ISO text in UTC, to the microsecond."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        # TOML also has dates without a time; they mean midnight UTC.
         if not isinstance(moment, datetime):
             moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
     except (ValueError, AttributeError):
         raise InvalidRecipe(
             f"{where}: [split] before is a time such as 2026-11-20T08:00:00Z, not {value!r}"
         ) from None
+    # Local time would make the same recipe split differently on another machine.
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return moment.isoformat(timespec="microseconds")
 
@@ -248,6 +257,7 @@ def _check_redact(redact: dict[str, Any], where: str) -> None:
         raise InvalidRecipe(
             f"{where}: [redact] key_env is missing: the variable that holds the key of pseudonyms"
         )
+    # A key pasted here would be published with the set in recipe.toml.
     if redact["key_env"] and not re.fullmatch(r"[A-Za-z_]\w*", redact["key_env"]):
         raise InvalidRecipe(
             f"{where}: [redact] key_env is the name of a variable, never the key itself"
@@ -260,10 +270,10 @@ def _check_budget(budget: dict[str, Any], where: str) -> None:
             raise InvalidRecipe(f"{where}: [budget] {key} is a number above 0, not {budget[key]}")
 
 
-def _as_toml(made: dict[str, Any]) -> str:
+def _as_toml(document: dict[str, Any]) -> str:
     """Return a dict as the TOML text that would be parsed to it."""
-    lines = [f"{k} = {_toml_value(v)}" for k, v in made.items() if not isinstance(v, dict)]
-    for name, section in made.items():
+    lines = [f"{k} = {_toml_value(v)}" for k, v in document.items() if not isinstance(v, dict)]
+    for name, section in document.items():
         if isinstance(section, dict):
             lines += ["", f"[{name}]"]
             lines += [f"{k} = {_toml_value(v)}" for k, v in section.items() if v is not None]
@@ -282,16 +292,17 @@ def _toml_value(value: Any) -> str:
         return f"{{ {inner} }}"
     if hasattr(value, "isoformat"):
         return str(value.isoformat())
+    # tomllib only reads; TOML basic strings need these escapes and no others.
     escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda m: f"\\u{ord(m[0]):04x}", escaped) + '"'
 
 
-def named(recipe: Recipe, name: str) -> Recipe:
+def with_name(recipe: Recipe, name: str) -> Recipe:
     """Return the recipe of another family."""
     return dataclasses.replace(recipe, name=name)
 
 
 def as_dict(recipe: Recipe) -> dict[str, Any]:
     """Return the checked sections, as the manifest keeps them."""
-    made = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
-    return {k: v for k, v in made.items() if k not in ("text", "where")}
+    sections = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
+    return {k: v for k, v in sections.items() if k not in ("text", "where")}

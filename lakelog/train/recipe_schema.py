@@ -84,8 +84,8 @@ class Key:
 
     def default_for(self, kind: Any) -> Any:
         """The value of a recipe that leaves it out."""
-        found = self.default.get(kind) if isinstance(self.default, dict) else self.default
-        return list(found) if isinstance(found, list) else found
+        default = self.default.get(kind) if isinstance(self.default, dict) else self.default
+        return list(default) if isinstance(default, list) else default
 
 
 def _one_of(*names: str) -> tuple[str, Callable[[Any], bool]]:

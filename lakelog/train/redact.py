@@ -34,6 +34,8 @@ else:
     pc = Lazy("pyarrow.compute")
     np = Lazy("numpy")
 
+# Patterns look for word boundaries, and in JSON text the n of \n touches the next word.
+# Noncharacters stand for the escapes meanwhile, since no ordinary text contains them.
 _ESCAPES = {
     "\\\\": "\ufdd0",
     '\\"': "\ufdd1",
@@ -46,6 +48,7 @@ _ESCAPES = {
 }
 """JSON escapes and the noncharacters that stand for them while patterns look for word ends."""
 _UNICODE = r"\\u00[2-7]"
+# The list of names is a Bloom filter: a BIT value of 512 KB that a lambda in SQL can test.
 _BITS = 1 << 22
 _SEEDS = (b"a", b"b")
 _MARK = "|".join(kind.mark for kind in KINDS.values())
@@ -87,49 +90,54 @@ def fingerprint(key: bytes) -> str:
     return hmac.digest(key, b"lakelog key check", "sha256").hex()[:16] if key else ""
 
 
-def columns(types: dict[str, str], json: tuple[str, ...] = ("data",)) -> list[Column]:
+def text_columns(types: dict[str, str], json: tuple[str, ...] = ("data",)) -> list[Column]:
     """Return the columns that hold text, of all columns by name and type.
 
     `json` names columns whose text is JSON though their type does not say so.
     """
-    found = []
+    text_columns = []
     for name, kind in types.items():
         nested = ("VARCHAR" in kind or "JSON" in kind) and kind not in ("VARCHAR", "JSON")
         if name.startswith("__") or not (nested or kind in ("VARCHAR", "JSON")):
             continue
+        # The values of an ENUM are fixed by its type, not written by people.
         if kind.startswith("ENUM"):
             continue
-        found.append(Column(name, kind, nested or kind == "JSON" or name in json, nested))
-    return found
+        text_columns.append(Column(name, kind, nested or kind == "JSON" or name in json, nested))
+    return text_columns
 
 
-def hinted(sql: str, found: list[Column], kinds: list[str]) -> str:
+def with_hints(sql: str, columns: list[Column], kinds: list[str]) -> str:
     """Return SQL with a column `__h0`, `__h1`, ... for each: whether it may hold something."""
     hints = "|".join(f"(?:{KINDS[kind].hint})" for kind in KINDS if kind in kinds)
     flags = [
+        # One alternation of all hints per column, evaluated in the scan of the lake. JSON may hide
+        # an @ as \u0040, so such escapes are a hint of their own.
         f"regexp_matches({c.text}, {text_of(hints + ('|' + _UNICODE if c.json else ''))})"
         f" AS __h{place}"
-        for place, c in enumerate(found)
+        for place, c in enumerate(columns)
     ]
     return f"SELECT *, {', '.join(flags)} FROM ({sql})" if flags else sql
 
 
-def without_escapes(batch: pa.RecordBatch, found: list[Column]) -> pa.RecordBatch:
+def unescape(batch: pa.RecordBatch, columns: list[Column]) -> pa.RecordBatch:
     """Return a batch whose JSON has plain characters for escapes such as `\\u0040`."""
-    for column in found:
+    for column in columns:
         place = batch.schema.get_field_index(column.name)
         values = batch.column(place)
+        # `to_json` of a nested column writes plain characters.
         if column.nested or not column.json or not pa.types.is_string(values.type):
             continue
         if pc.any(pc.match_substring(values, "\\u00")).as_py():
-            made = [_plain(v) if v and "\\u00" in v else v for v in values.to_pylist()]
-            batch = batch.set_column(place, batch.schema.field(place), pa.array(made, pa.string()))
+            texts = [_plain(v) if v and "\\u00" in v else v for v in values.to_pylist()]
+            batch = batch.set_column(place, batch.schema.field(place), pa.array(texts, pa.string()))
     return batch
 
 
 def _plain(text: str) -> str:
     def decoded(match: re.Match[str]) -> str:
         char = chr(int(match[2], 16))
+        # A decoded quote or backslash would break the JSON.
         return match[0] if char in '"\\\x7f' else match[1] + char
 
     return re.sub(r"(?<!\\)((?:\\\\)*)\\u00([2-7][0-9a-fA-F])", decoded, text)
@@ -142,20 +150,20 @@ class Cleaner:
         self,
         connection: duckdb.DuckDBPyConnection,
         types: dict[str, str],
-        found: list[Column],
+        columns: list[Column],
         recipe: Recipe,
         key: bytes,
     ) -> None:
         kinds = recipe.redact["kinds"]
-        self._connection, self._found, self._names = connection, found, list(types)
+        self._connection, self._columns, self._names = connection, columns, list(types)
         self._kinds = kinds
         self.counts: dict[str, int] = dict.fromkeys(kinds, 0)
         self._deep = bool(recipe.redact["deep"] and kinds)
         if self._deep:
             self.counts["deep"] = 0
-        if found:
-            arm(connection, kinds, key)
-            self._sql = cleaned("SELECT * FROM hits", types, found, recipe)
+        if columns:
+            set_variables(connection, kinds, key)
+            self._sql = cleaning_sql("SELECT * FROM hits", types, columns, recipe)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """The columns that come out: those without the hints."""
@@ -165,41 +173,47 @@ class Cleaner:
         """Yield the rows, cleaned, in their order."""
         for batch in reader:
             flags = np.zeros(batch.num_rows, bool)
-            for place in range(len(self._found)):
+            for place in range(len(self._columns)):
                 hints = batch.column(batch.schema.get_field_index(f"__h{place}"))
                 flags |= np.asarray(hints.fill_null(False).to_numpy(zero_copy_only=False), bool)
-            made = self._cleaned(batch, flags) if flags.any() else batch.select(self._names)
-            yield self._looked_deeper(made) if self._deep else made
+            # In ordinary logs few rows have a hint; the others are never sent through the SQL.
+            cleaned = self._clean(batch, flags) if flags.any() else batch.select(self._names)
+            yield self._clean_deep(cleaned) if self._deep else cleaned
 
-    def _looked_deeper(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        for column in self._found:
+    def _clean_deep(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        for column in self._columns:
+            # The library replaces text without regard to JSON syntax.
             if not column.json:
                 place = batch.schema.get_field_index(column.name)
-                made, changed = _deeper(batch.column(place))
-                batch = batch.set_column(place, batch.schema.field(place), made)
+                texts, changed = _datafog_column(batch.column(place))
+                batch = batch.set_column(place, batch.schema.field(place), texts)
                 self.counts["deep"] += changed
         return batch
 
-    def _cleaned(self, batch: pa.RecordBatch, flags: Any) -> pa.RecordBatch:
-        hits = without_escapes(batch.filter(pa.array(flags)), self._found)
+    def _clean(self, batch: pa.RecordBatch, flags: Any) -> pa.RecordBatch:
+        hits = unescape(batch.filter(pa.array(flags)), self._columns)
         step = max(-(-hits.num_rows // 8), 2048)  # pieces for the engine's threads
         pieces = [hits.slice(at, step) for at in range(0, hits.num_rows, step)]
         self._connection.register("hits", pa.Table.from_batches(pieces))
-        made = self._connection.sql(self._sql).to_arrow_table().combine_chunks()
+        cleaned = self._connection.sql(self._sql).to_arrow_table().combine_chunks()
         for kind in self._kinds:
-            self.counts[kind] += int(np.sum(made[f"__n_{kind}"].to_numpy()))
+            self.counts[kind] += int(np.sum(cleaned[f"__n_{kind}"].to_numpy()))
+        # Cleaned rows are put back by one `take` over old and new values, which keeps the order
+        # without sorting.
         places = np.arange(batch.num_rows)
         places[flags] = batch.num_rows + np.arange(hits.num_rows)
         columns = {name: batch.column(batch.schema.get_field_index(name)) for name in self._names}
-        for column in self._found:
+        for column in self._columns:
             old = columns[column.name]
-            new = made[column.name].combine_chunks().cast(old.type)
+            new = cleaned[column.name].combine_chunks().cast(old.type)
             columns[column.name] = pa.concat_arrays([old, new]).take(pa.array(places))
         return pa.RecordBatch.from_arrays(list(columns.values()), schema=self.schema(batch.schema))
 
 
-def arm(connection: duckdb.DuckDBPyConnection, kinds: list[str], key: bytes) -> None:
+def set_variables(connection: duckdb.DuckDBPyConnection, kinds: list[str], key: bytes) -> None:
     """Give a connection what the SQL of `cleaned` needs: the key and the names."""
+    # The padded keys of HMAC (RFC 2104). They are variables and not literals, so that the key
+    # appears in no query text or error message.
     pads = [bytes(b ^ pad for b in _block(key)) for pad in (0x36, 0x5C)]
     connection.execute("SET VARIABLE lakelog_inner = $k", {"k": pads[0]})
     connection.execute("SET VARIABLE lakelog_outer = $k", {"k": pads[1]})
@@ -229,66 +243,74 @@ def _is_name(word: str) -> str:
     return " = 1 AND ".join(places) + " = 1"
 
 
-def cleaned(sql: str, types: dict[str, str], found: list[Column], recipe: Recipe) -> str:
+def cleaning_sql(sql: str, types: dict[str, str], columns: list[Column], recipe: Recipe) -> str:
     """Return SQL of the same columns with finds replaced, and counts `__n_email`, ... of a row."""
     kinds = [KINDS[name] for name in KINDS if name in recipe.redact["kinds"]]
     keyed = recipe.redact["mode"] == "pseudonym"
-    places = range(len(found))
+    places = range(len(columns))
+    # Step 1: unescape, and only in columns whose hint matched; a null skips all the following
+    # steps.
     texts = [
-        f"CASE WHEN __h{i} THEN {_opened(c)} END AS __x{i}, true AS __k{i}"
-        for i, c in enumerate(found)
+        f"CASE WHEN __h{i} THEN {_unescaped_sql(c)} END AS __x{i}, true AS __k{i}"
+        for i, c in enumerate(columns)
     ]
-    made = f"SELECT *, {', '.join(texts)} FROM ({sql})"
+    query = f"SELECT *, {', '.join(texts)} FROM ({sql})"
     for kind in kinds:
         # Most texts have no hint of a kind: one look spares them those for each of its rules.
         hint = text_of(kind.hint) if len(kind.rules) > 1 else None
         looks = [
             f"{f'regexp_matches(__x{i}, {hint})' if hint else 'true'} AS __k{i}" for i in places
         ]
-        made = f"SELECT * REPLACE ({', '.join(looks)}) FROM ({made})"
+        query = f"SELECT * REPLACE ({', '.join(looks)}) FROM ({query})"
+        # Kinds run from the most to the least certain, each on the output of the one before: an
+        # address inside a URL that is a key is gone before `email` looks.
         for rule in kind.rules:
             steps = (f"{_step(i, kind, rule, keyed)} AS __x{i}" for i in places)
-            made = f"SELECT * REPLACE ({', '.join(steps)}) FROM ({made})"
-    closed = ", ".join(f"{_closed(f'__x{i}', c)} AS __x{i}" for i, c in enumerate(found))
-    made = f"SELECT * REPLACE ({closed}) FROM ({made})"
-    by_name = {c.name: i for i, c in enumerate(found)}
-    shown = [
-        f"CASE WHEN __x{by_name[n]} IS NULL OR __x{by_name[n]} = {found[by_name[n]].text}"
-        f" THEN {quoted(n)} ELSE {found[by_name[n]].back(f'__x{by_name[n]}')} END AS {quoted(n)}"
+            query = f"SELECT * REPLACE ({', '.join(steps)}) FROM ({query})"
+    # Escapes are restored only after all kinds, since every rule relies on the placeholders.
+    closed = ", ".join(f"{_escaped_sql(f'__x{i}', c)} AS __x{i}" for i, c in enumerate(columns))
+    query = f"SELECT * REPLACE ({closed}) FROM ({query})"
+    by_name = {c.name: i for i, c in enumerate(columns)}
+    outputs = [
+        # Values without a find are taken from the input, so that they keep their exact bytes.
+        f"CASE WHEN __x{by_name[n]} IS NULL OR __x{by_name[n]} = {columns[by_name[n]].text}"
+        f" THEN {quoted(n)} ELSE {columns[by_name[n]].back(f'__x{by_name[n]}')} END AS {quoted(n)}"
         if n in by_name
         else quoted(n)
         for n in types
     ]
     counts = [
-        f"({' + '.join(_count(kind, f'__x{i}', found[i]) for i in places)})::BIGINT"
+        f"({' + '.join(_count(kind, f'__x{i}', columns[i]) for i in places)})::BIGINT"
         f" AS __n_{kind.name}"
         for kind in kinds
     ]
-    return f"SELECT {', '.join([*shown, *counts])} FROM ({made})"
+    return f"SELECT {', '.join([*outputs, *counts])} FROM ({query})"
 
 
-def _opened(column: Column) -> str:
+def _unescaped_sql(column: Column) -> str:
     """The text, JSON escapes as characters that belong to no word."""
     if not column.json:
         return column.text
-    made = column.text
+    replaced = column.text
     for escape, char in _ESCAPES.items():
-        made = f"replace({made}, {text_of(escape)}, '{char}')"
-    return f"CASE WHEN contains({column.text}, '\\') THEN {made} ELSE {column.text} END"
+        replaced = f"replace({replaced}, {text_of(escape)}, '{char}')"
+    return f"CASE WHEN contains({column.text}, '\\') THEN {replaced} ELSE {column.text} END"
 
 
-def _closed(text: str, column: Column) -> str:
+def _escaped_sql(text: str, column: Column) -> str:
     """The text with its escapes; a number that became a mark is put in quotes."""
     if not column.json:
         return text
-    made = text
+    restored = text
     for escape, char in _ESCAPES.items():
-        made = f"replace({made}, '{char}', {text_of(escape)})"
-    made = f"CASE WHEN {text} = {_opened(column)} THEN {column.text} ELSE {made} END"
-    marked = f"regexp_replace({made}, {text_of(_BARE)}, '\\1\"\\2\"\\3', 'g')"
+        restored = f"replace({restored}, '{char}', {text_of(escape)})"
+    restored = f"CASE WHEN {text} = {_unescaped_sql(column)} THEN {column.text} ELSE {restored} END"
+    # A number in JSON that became <CARD> has no quotes. They are added only if the text does not
+    # parse without them; the last resort is a JSON string of the whole text.
+    marked = f"regexp_replace({restored}, {text_of(_BARE)}, '\\1\"\\2\"\\3', 'g')"
     return (
-        f"CASE WHEN {text} IS NULL THEN NULL WHEN json_valid({made}) THEN {made}"
-        f" WHEN json_valid({marked}) THEN {marked} ELSE to_json({made})::VARCHAR END"
+        f"CASE WHEN {text} IS NULL THEN NULL WHEN json_valid({restored}) THEN {restored}"
+        f" WHEN json_valid({marked}) THEN {marked} ELSE to_json({restored})::VARCHAR END"
     )
 
 
@@ -297,19 +319,24 @@ def _step(place: int, kind: Kind, rule: Rule, keyed: bool) -> str:
     text = f"__x{place}"
     pattern = text_of(rule.pattern)
     if kind.name == "name":
+        # Every capitalized word matches the pattern, so texts without a known name are ruled out
+        # before they are split.
         holds = _is_name("m")
         first = f"len(list_filter(regexp_extract_all({text}, {pattern}), lambda m: {holds})) > 0"
         guard = f"regexp_matches({text}, {pattern}) AND {first}"
     else:
         holds, guard = rule.holds, f"regexp_matches({text}, {text_of(rule.hint)})"
     plain = rule.holds == "true" and not (rule.keeps or rule.tail or keyed or kind.name == "name")
+    # A rule without conditions needs no lambda.
     if plain:
         body = f"regexp_replace({text}, {pattern}, '<{kind.mark}>', 'g')"
     else:
-        change = f"CASE WHEN {holds} THEN {_replaced(kind, rule, keyed)} ELSE m END"
+        change = f"CASE WHEN {holds} THEN {_replacement(kind, rule, keyed)} ELSE m END"
         if rule.keeps:  # `h` is bound by a lambda of its own, so that it is extracted once
             head = f"regexp_extract(m, {text_of(f'^(?:{rule.keeps})')})"
             change = f"list_transform([{head}], lambda h: {change})[1]"
+        # The text is cut at the matches and zipped with them: DuckDB's regexp_replace cannot call a
+        # function per match.
         body = (
             f"array_to_string(list_transform(list_zip(regexp_split_to_array({text}, {pattern}),"
             f" regexp_extract_all({text}, {pattern})), lambda z: z[1] || coalesce("
@@ -319,17 +346,20 @@ def _step(place: int, kind: Kind, rule: Rule, keyed: bool) -> str:
     return f"CASE WHEN __k{place} AND {text} IS NOT NULL AND {guard} THEN {body} ELSE {text} END"
 
 
-def _replaced(kind: Kind, rule: Rule, keyed: bool) -> str:
+def _replacement(kind: Kind, rule: Rule, keyed: bool) -> str:
     """SQL of what stands in the place of a find `m` whose head `h` is kept."""
     head = "h" if rule.keeps else "''"
     tail = f"regexp_extract(m, {text_of(f'(?:{rule.tail})$')})" if rule.tail else "''"
-    found = f"substr(m, len({head}) + 1, len(m) - len({head}) - len({tail}))"
+    value = f"substr(m, len({head}) + 1, len(m) - len({head}) - len({tail}))"
     if not (rule.keeps or rule.tail):
-        found = "m"
+        value = "m"
     if not keyed:
         return f"{head} || '<{kind.mark}>' || {tail}"
-    inner = f"sha256(getvariable('lakelog_inner') || encode('{kind.name}:' || lower({found})))"
+    # HMAC-SHA-256 in SQL. The kind is part of the message, so equal strings of two kinds get
+    # different pseudonyms; lower case, so that joins survive changes of case.
+    inner = f"sha256(getvariable('lakelog_inner') || encode('{kind.name}:' || lower({value})))"
     digest = f"sha256(getvariable('lakelog_outer') || unhex({inner}))"
+    # Letters only, so that no later rule takes a pseudonym for a phone or card number.
     letters = f"translate(substr({digest}, 1, 16), '0123456789abcdef', 'abcdefghijklmnop')"
     return f"{head} || '<{kind.mark}:' || {letters} || '>' || {tail}"
 
@@ -341,21 +371,23 @@ def _count(kind: Kind, text: str, column: Column) -> str:
     def marks(value: str) -> str:
         return f"(len({value}) - len(replace({value}, '{mark}', ''))) // {len(mark)}"
 
+    # A text may contain <EMAIL> from an earlier redaction, which must not be counted again.
     changed = f"{text} IS NULL OR {text} = {column.text}"
     return f"CASE WHEN {changed} THEN 0 ELSE {marks(text)} - {marks(column.text)} END"
 
 
-def _deeper(column: Any) -> tuple[Any, int]:
+def _datafog_column(column: Any) -> tuple[Any, int]:
     """Let the library datafog look at a text column; return it, and how many texts it changed."""
+    # Each distinct text is scanned once, since log messages repeat.
     coded = column.dictionary_encode()
     texts = coded.dictionary.to_pylist()
-    made = [_scanned(text) for text in texts]
-    changed = sum(one != two for one, two in zip(texts, made, strict=True))
-    plain = pa.DictionaryArray.from_arrays(coded.indices, pa.array(made, column.type))
+    cleaned = [_datafog_text(text) for text in texts]
+    changed = sum(before != after for before, after in zip(texts, cleaned, strict=True))
+    plain = pa.DictionaryArray.from_arrays(coded.indices, pa.array(cleaned, column.type))
     return plain.cast(column.type), changed
 
 
-def _scanned(text: str) -> str:
+def _datafog_text(text: str) -> str:
     from datafog import redact  # type: ignore[import-not-found]
 
     return str(redact(text).redacted_text) if text else text

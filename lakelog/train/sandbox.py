@@ -29,13 +29,14 @@ def check(path: str, against: str | None = None, *, near: float | None = None) -
     Raises ExportRefused for a directory that is no export.
     """
     paths = [os.path.abspath(os.fspath(p)) for p in (path, against) if p is not None]
-    size = sum(inventory.take(p).stored for p in paths)
+    size = sum(inventory.scan(p).stored for p in paths)
+    # By bytes on disk and not by apparent size, or a sparse file would raise its own limit.
     most = MEMORY_BYTES + MEMORY_TIMES * size
     with tempfile.TemporaryDirectory(prefix="lakelog-check-") as spill:
-        asked = {"paths": paths, "near": near, "spill": spill, "memory": most}
-        done = _run(asked)
+        request = {"paths": paths, "near": near, "spill": spill, "memory": most}
+        process = _run(request)
     try:
-        answer = json.loads(done.stdout)
+        answer = json.loads(process.stdout)
     except ValueError:
         return _exhausted(most)
     if "refused" in answer:
@@ -44,9 +45,10 @@ def check(path: str, against: str | None = None, *, near: float | None = None) -
     return Certificate(answer["checks"], leaks)
 
 
-def _run(asked: dict[str, Any]) -> subprocess.CompletedProcess[bytes]:
+def _run(request: dict[str, Any]) -> subprocess.CompletedProcess[bytes]:
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    # Threads and arenas that are created in advance count against the memory limit of the child.
     own = {
         "PYTHONPATH": os.pathsep.join(paths),
         "OPENBLAS_NUM_THREADS": "1",
@@ -56,10 +58,10 @@ def _run(asked: dict[str, Any]) -> subprocess.CompletedProcess[bytes]:
     # -P, and a directory of our own: a module that lies in the set must never be imported.
     return subprocess.run(
         [sys.executable, "-P", "-m", "lakelog.train.sandbox"],
-        input=json.dumps(asked).encode(),
+        input=json.dumps(request).encode(),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        cwd=asked["spill"],
+        cwd=request["spill"],
         env={**os.environ, **own},
         check=False,
     )
@@ -78,6 +80,8 @@ def _bound(most: int) -> None:
     import resource
 
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    # RLIMIT_DATA and not RLIMIT_AS: libraries and memory-mapped files take address space and no
+    # memory.
     soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -85,16 +89,17 @@ def _bound(most: int) -> None:
 
 def main() -> None:
     """Check what standard input names; the certificate goes to standard output."""
-    asked = json.loads(sys.stdin.read())
-    path, against = (*asked["paths"], None)[:2]
-    _bound(asked["memory"])
+    request = json.loads(sys.stdin.read())
+    path, against = (*request["paths"], None)[:2]
+    # Before the first byte of the set is read.
+    _bound(request["memory"])
     answer: dict[str, Any]
     try:
-        answer = inspection.inspect(path, against, asked["near"], asked["spill"]).record()
+        answer = inspection.inspect(path, against, request["near"], request["spill"]).record()
     except ExportRefused as error:
         answer = {"refused": str(error)}
     except (MemoryError, RecursionError):
-        answer = _exhausted(asked["memory"]).record()
+        answer = _exhausted(request["memory"]).record()
     sys.stdout.write(json.dumps(answer))
     sys.stdout.flush()
     os._exit(0)  # threads of the engine that died of want of memory are not waited for

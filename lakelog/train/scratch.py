@@ -21,9 +21,9 @@ CHECK_BYTES, CHECK_THREADS = 300_000_000, 4
 
 def connect(spill: str, memory_bytes: int = MEMORY_BYTES) -> duckdb.DuckDBPyConnection:
     """Return a database that spills below `spill`."""
-    made = connection.connect(Paths(spill), Settings(memory_bytes=memory_bytes))
-    made.execute(f"SET temp_directory = {sql.literal(spill + '/spill')}")
-    return made
+    con = connection.connect(Paths(spill), Settings(memory_bytes=memory_bytes))
+    con.execute(f"SET temp_directory = {sql.literal(spill + '/spill')}")
+    return con
 
 
 def isolated(paths: list[str], spill: str, spill_bytes: int) -> duckdb.DuckDBPyConnection:
@@ -31,16 +31,18 @@ def isolated(paths: list[str], spill: str, spill_bytes: int) -> duckdb.DuckDBPyC
 
     Neither files nor settings can be opened up again by any SQL, nor are extensions loaded.
     """
-    made = connect(spill, CHECK_BYTES)
-    made.execute(f"SET max_temp_directory_size = '{spill_bytes}B'")
-    made.execute(f"SET threads = {min(os.cpu_count() or 1, CHECK_THREADS)}")
+    con = connect(spill, CHECK_BYTES)
+    con.execute(f"SET max_temp_directory_size = '{spill_bytes}B'")
+    con.execute(f"SET threads = {min(os.cpu_count() or 1, CHECK_THREADS)}")
     # The exact files, not their directory: the set itself cannot be written to either. The engine
     # asks for the pattern of a path first and then for what it matches.
     allowed = dict.fromkeys([*paths, *map(sql.file_pattern, paths)])
-    made.execute(f"SET allowed_paths = [{', '.join(map(sql.literal, allowed))}]")
-    made.execute("SET enable_external_access = false")
-    made.execute("SET lock_configuration = true")
-    return made
+    con.execute(f"SET allowed_paths = [{', '.join(map(sql.literal, allowed))}]")
+    # Order matters: paths can only be allowed before external access is disabled, and nothing can
+    # be changed after the configuration is locked.
+    con.execute("SET enable_external_access = false")
+    con.execute("SET lock_configuration = true")
+    return con
 
 
 def parquet(paths: list[str], numbered: bool = False) -> str:

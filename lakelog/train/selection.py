@@ -45,7 +45,7 @@ class Selection:
     digest: str
     sql: str
     columns: dict[str, str]
-    traced: bool
+    is_traced: bool
 
     @property
     def time(self) -> str:
@@ -71,6 +71,7 @@ class Selection:
         if not path or column not in self.columns:
             listed = ", ".join(self.columns)
             raise ExportRefused(f"{key}: the selection has no column {name!r}; it has {listed}")
+        # A struct has fields, everything else with a path is JSON.
         if self.columns[column].startswith("STRUCT"):
             return ".".join(map(quoted, name.split(".")))
         return f"({quoted(column)}->>{sql.json_path(path.split('.'))})"
@@ -91,6 +92,7 @@ def choose(lake: Lake, recipe: Recipe, session: Session) -> Selection:
         digest = lake.settle().move.snapshot
     else:
         try:
+            # A branch means its newest events; a tag or snapshot is already fixed.
             if at in lake.store.refs.branches():
                 lake.settle()
             digest = resolve.resolve(lake.store, lake.branch_name, at)
@@ -103,19 +105,24 @@ def at_state(session: Session, recipe: Recipe, digest: str) -> Selection:
     """Look at a recipe's query over one state."""
     text = recipe.select["sql"].strip().rstrip(";").strip()
     try:
+        # Before anything is run: the text is put into brackets below.
         _require_select(session, text, recipe.where)
         relation = session.sql(f"SELECT * FROM ({text}) LIMIT 0", at=digest)
         columns = dict(zip(relation.columns, map(str, relation.types), strict=True))
     except QueryFailed as error:
         raise ExportRefused(f"{recipe.where}: [select] sql: {error}") from None
+    # Names with two underscores carry sequence numbers, groups and times through the export and are
+    # left out of the files; a user's column would silently disappear.
     hidden = [name for name in columns if name.startswith("__")]
     if hidden:
         raise ExportRefused(f"[select] sql: the name {hidden[0]!r} is reserved; rename the column")
-    traced = traceable(session, text)
+    traced = with_trace_columns(session, text)
     try:
         session.sql(f"SELECT * FROM ({traced}) LIMIT 0", at=digest) if traced else None
     except LakelogError:
         traced = None
+    # Rebuilds must see the same rows in the same order; a query without ORDER BY has none that
+    # DuckDB would guarantee.
     if traced is None and not _is_ordered(text):
         text = f"SELECT * FROM ({text}) ORDER BY ALL"
     return Selection(session, digest, traced or text, columns, traced is not None)
@@ -127,6 +134,8 @@ def _require_select(session: Session, text: str, where: str) -> None:
     The query is put into brackets, and `SELECT 1); DROP ...; (SELECT 1` would close them.
     """
     try:
+        # DuckDB's own parser: a hand-written check would disagree with it about comments and
+        # quotes.
         kinds = [s.type for s in session.connect().cursor().extract_statements(text)]
     except duckdb.Error as error:
         words = " ".join(str(error).split("\n\nLINE ")[0].split())
@@ -135,18 +144,20 @@ def _require_select(session: Session, text: str, where: str) -> None:
         raise ExportRefused(f"{where}: [select] sql is one SELECT and nothing else")
 
 
-def traceable(session: Session, text: str) -> str | None:
+def with_trace_columns(session: Session, text: str) -> str | None:
     """Return the query with `__seq` and `__time` added, if its rows are events one by one."""
     cursor = session.connect().cursor()
     tree = _plain_tree(cursor, text)
     if tree is None:
         return None
     node = tree["statements"][0]["node"]
+    # Edited as a syntax tree and serialized by DuckDB, so that no user query is changed by text
+    # replacement.
     node["select_list"] += [_column("seq", "__seq"), _column("time", "__time")]
-    asked = cursor.execute(
+    serialized = cursor.execute(
         "SELECT json_deserialize_sql($t::JSON)", {"t": orjson.dumps(tree).decode()}
     )
-    return str(asked.fetchall()[0][0])
+    return str(serialized.fetchall()[0][0])
 
 
 def is_traceable(cursor: duckdb.DuckDBPyConnection, text: str) -> bool:
@@ -177,6 +188,8 @@ def _is_plain(node: dict[str, Any]) -> bool:
         and not node.get("group_expressions")
         and not node.get("having")
         and not kinds & {"DISTINCT_MODIFIER"}
+        # Subqueries and windows in the select list may return one row for several events, so one
+        # `seq` would not describe it.
         and not re.search(r'"type":"(subquery|window[^"]*)"', words)
         and not re.search(f'"function_name":"({_AGGREGATES})"', words)
     )
@@ -204,7 +217,7 @@ def _is_ordered(text: str) -> bool:
 
 
 def _first(names: tuple[str, ...], selection: Selection, otherwise: str) -> str:
-    if names[0].startswith("__") and selection.traced:
+    if names[0].startswith("__") and selection.is_traced:
         return names[0]
     return quoted(names[1]) if len(names) > 1 else otherwise
 
@@ -224,5 +237,7 @@ def session_of(lake: Lake, recipe: Recipe, memory_bytes: int) -> Session:
 def _bounded(lake: Lake, memory_bytes: int) -> Store:
     """Return the lake's store with less memory for its engine, if the settings allow more."""
     settings = lake.store.settings
+    # The settings of the user are an upper bound: an export may take less memory than a query,
+    # never more.
     less = dataclasses.replace(settings, memory_bytes=min(settings.memory_bytes, memory_bytes))
     return Store(lake.store.paths.root, lake.store.lake_id, less)

@@ -42,8 +42,8 @@ class Shards:
         self._rows_max, self._bytes_max = rows_max, bytes_max
         self._group_rows = min(group_rows, rows_max)
         self._writer: Any = None
-        self._held: list[pa.Table] = []
-        self._waiting = self._in_shard = self._size = 0
+        self._pending: list[pa.Table] = []
+        self._pending_rows = self._in_shard = self._size = 0
         self.rows = 0
         self.rows_by_shard: list[int] = []
         self.names: list[str] = []
@@ -53,27 +53,29 @@ class Shards:
         table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
         if not table.num_rows:
             return
-        self._held.append(table)
-        self._waiting += table.num_rows
-        if self._waiting < self._group_rows:
+        self._pending.append(table)
+        self._pending_rows += table.num_rows
+        if self._pending_rows < self._group_rows:
             return
-        held = pa.concat_tables(self._held)
+        pending = pa.concat_tables(self._pending)
         start = 0
-        while held.num_rows - start >= (room := self._room()):
-            self._write_group(held.slice(start, room))
-            start += room
-        self._held, self._waiting = [held.slice(start)], held.num_rows - start
+        # Row groups are cut by rows alone, wherever batches end, so equal rows give equal files.
+        while pending.num_rows - start >= (free_rows := self._free_rows()):
+            self._write_group(pending.slice(start, free_rows))
+            start += free_rows
+        self._pending, self._pending_rows = [pending.slice(start)], pending.num_rows - start
 
-    def _room(self) -> int:
+    def _free_rows(self) -> int:
         return min(self._group_rows, self._rows_max - self._in_shard)
 
     def _write_group(self, table: pa.Table) -> None:
         if self._writer is None:
             path = f"{self._folder}/{self._name}-{len(self.rows_by_shard):05d}.parquet"
             self._writer = pq.ParquetWriter(
-                path, self._schema, use_dictionary=short(self._schema), **COMPRESSION
+                path, self._schema, use_dictionary=dictionary_columns(self._schema), **COMPRESSION
             )
             self.rows_by_shard.append(0)
+        # Chunks are combined first, so that the bytes do not depend on how the rows arrived.
         self._writer.write_table(table.combine_chunks(), row_group_size=table.num_rows or 1)
         self._in_shard += table.num_rows
         self._size += table.nbytes
@@ -89,15 +91,16 @@ class Shards:
 
     def close(self) -> None:
         """Write what is held, and give the files their names."""
-        rest = pa.concat_tables(self._held) if self._held else self._schema.empty_table()
+        rest = pa.concat_tables(self._pending) if self._pending else self._schema.empty_table()
         while rest.num_rows:
-            group = rest.slice(0, self._room())
+            group = rest.slice(0, self._free_rows())
             rest = rest.slice(group.num_rows)
             self._write_group(group)
+        # A split without rows is a valid empty file with the schema.
         if not self.rows_by_shard:
             self._write_group(self._schema.empty_table())
         self._end_shard()
-        self._held = []
+        self._pending = []
         self.names = rename_counted(self._folder, self._name, "parquet", len(self.rows_by_shard))
 
     def __enter__(self) -> Shards:
@@ -106,11 +109,13 @@ class Shards:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self.close()
+        # After an error the files are abandoned with their directory; the handle is closed all the
+        # same.
         elif self._writer is not None:
             self._writer.close()
 
 
-def short(schema: pa.Schema) -> list[str] | bool:
+def dictionary_columns(schema: pa.Schema) -> list[str] | bool:
     """The columns that are worth a dictionary."""
     texts = [f for f in schema if pa.types.is_string(f.type) or pa.types.is_boolean(f.type)]
     return [f.name for f in texts if f.name not in _LONG] or False

@@ -1,27 +1,29 @@
-"""Staging: a shape's rows, redacted, in one Parquet file; and what is to be known of each of them.
+"""Staging: the redacted rows of a shape in one Arrow file, and the split that each of them gets.
 
-The file stands in the directory that is being built and goes before that gets its name. What is
-not redacted yet only passes through memory.
+The file (IPC, lz4) is scanned several times, a few columns at a time. It lies in the directory
+that is being built and is deleted before that directory gets its name. Text that is not redacted
+yet only passes through memory.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
 from lakelog.lazy import Lazy
-from lakelog.train import assign, budget, cluster, filters, redact, stage, tokenizer
+from lakelog.train import assign, cluster, filters, redact, tokenizer
 from lakelog.train.assign import RowTable
 from lakelog.train.losses import FILTERS, LOST, REASON, ROWS, Losses, sentence
 from lakelog.train.recipe import Recipe
 from lakelog.train.recipe_schema import NEEDS, SHAPES
 from lakelog.train.selection import HIDDEN, Selection, column_of, quoted, text_of
 from lakelog.train.shapes import shape
+from lakelog.train.shapes.shape import Roles
 from lakelog.train.shapes.structure import structure_of
-from lakelog.train.stage import Stage
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,8 +35,84 @@ else:
     pa = Lazy("pyarrow")
     pc = Lazy("pyarrow.compute")
 
-_TEXTS, _ROWS = 16_384, 65_536
+_TEXTS, _ROWS, _BATCH_ROWS = 16_384, 65_536, 65_536
 _LOOKS = 20
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The staged file, the columns a reader will see, and counts of redacted values by kind."""
+
+    path: str
+    columns: dict[str, str]
+    rows: int
+    redacted: dict[str, int]
+    roles: Roles
+    losses: dict[str, int] = field(default_factory=dict)
+    """Counts of what the shape could not represent, by the reasons of `losses`."""
+
+    def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in order; `columns` selects some, which keep the order of the file."""
+        with pa.memory_map(self.path) as file:
+            options = _options(file, columns)
+            source = pa.ipc.open_file(file, options=options)
+            for place in range(source.num_record_batches):
+                yield source.get_batch(place)
+
+    def schema(self) -> pa.Schema:
+        """The columns of the file, hidden ones included."""
+        with pa.memory_map(self.path) as file:
+            return pa.ipc.open_file(file).schema
+
+    def register(self, con: duckdb.DuckDBPyConnection, columns: list[str] | None = None) -> str:
+        """Register the rows with an engine for one query; return the name of the relation."""
+        full = self.schema()
+        schema = pa.schema([f for f in full if columns is None or f.name in columns])
+        con.register("staged", pa.RecordBatchReader.from_batches(schema, self.batches(columns)))
+        return "staged"
+
+
+def _options(file: Any, columns: list[str] | None) -> Any:
+    if columns is None:
+        return pa.ipc.IpcReadOptions()
+    # IpcReadOptions takes column positions, not names. Columns that are not included are not
+    # decompressed, which is why the file is read some columns at a time.
+    names = pa.ipc.open_file(file).schema.names
+    included = [place for place, name in enumerate(names) if name in columns]
+    return pa.ipc.IpcReadOptions(included_fields=included)
+
+
+def _write_batches(path: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
+    """Write rows in batches of a fixed size, numbered in `__row`; return how many there are."""
+    # Row numbers are stored, because joins in DuckDB return rows in any order.
+    full = schema.append(pa.field("__row", pa.int64()))
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    done = 0
+    with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, full, options=options) as writer:
+        for batch in _coalesce(batches):
+            numbers = pa.array(np.arange(done, done + batch.num_rows))
+            columns = [
+                # An IPC file has one schema for all its batches.
+                c.cast(f.type) if c.type != f.type else c
+                for c, f in zip(batch.columns, schema, strict=True)
+            ]
+            writer.write_batch(pa.RecordBatch.from_arrays([*columns, numbers], schema=full))
+            done += batch.num_rows
+    return done
+
+
+def _coalesce(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Join small batches to larger ones, which compress and scan better."""
+    pending: list[pa.RecordBatch] = []
+    pending_rows = 0
+    for batch in batches:
+        pending.append(batch)
+        pending_rows += batch.num_rows
+        if pending_rows >= _BATCH_ROWS:
+            yield pa.concat_batches(pending)
+            pending, pending_rows = [], 0
+    if pending:
+        yield pa.concat_batches(pending)
 
 
 def write(
@@ -45,106 +123,120 @@ def write(
     Raises ExportRefused where whole rows would be lost without the recipe's consent.
     """
     kinds, losses = recipe.redact["kinds"], Losses()
-    sql, made = shape.shaped(selection, recipe, losses)
-    counted = recipe.kind == "messages"
-    if sql is not None and not counted:
+    # Shapes that DuckDB can express stream from the lake with the redaction hints computed in the
+    # same scan. Conversations take a detour through `con`: their last step (`trim`) also needs SQL,
+    # but over rows that Python assembled.
+    sql, prepared = shape.query(selection, recipe, losses)
+    is_chat = recipe.kind == "messages"
+    if sql is not None and not is_chat:
         types = _types(selection.session.sql(f"SELECT * FROM ({sql}) LIMIT 0", at=selection.digest))
-        found = redact.columns(types) if kinds else []
-        reader = shape.reader(selection, redact.hinted(sql, found, kinds))
+        text_columns = redact.text_columns(types) if kinds else []
+        reader = shape.reader(selection, redact.with_hints(sql, text_columns, kinds))
     else:
-        con.register("shaped", shape.reader(selection, sql) if sql is not None else made)
-        source = shape.finished("SELECT * FROM shaped", recipe)
+        con.register("shaped", shape.reader(selection, sql) if sql is not None else prepared)
+        source = shape.finish("SELECT * FROM shaped", recipe)
         relation = con.sql(source)
+        # REASON and LOST are consumed by `losses.drop_incomplete` and must not be redacted or
+        # written.
         types = {n: t for n, t in _types(relation).items() if n not in (REASON, LOST)}
-        found = redact.columns(types, ("data", "tools")) if kinds else []
-        relation = con.sql(redact.hinted(source, found, kinds))
+        text_columns = redact.text_columns(types, ("data", "tools")) if kinds else []
+        relation = con.sql(redact.with_hints(source, text_columns, kinds))
         reader = relation.to_arrow_reader(_ROWS)
-    cleaner = redact.Cleaner(con.cursor(), types, found, recipe, key)
-    shown = {n: t for n, t in types.items() if n not in HIDDEN}
+    # A cursor of its own: the cleaner runs a query per batch while `relation` is still being read.
+    cleaner = redact.Cleaner(con.cursor(), types, text_columns, recipe, key)
+    visible = {n: t for n, t in types.items() if n not in HIDDEN}
     path = f"{folder}/rows.arrow"
     schema = cleaner.schema(reader.schema)
-    batches = cleaner.batches(losses.kept(reader) if counted else reader)
+    # Rows that the shape rejects are dropped before redaction, so that its counts cover only rows
+    # that are written.
+    batches = cleaner.batches(losses.drop_incomplete(reader) if is_chat else reader)
+    # Filters come after redaction: they judge the text that ends up in the set, and the first
+    # characters of a rejected text appear in the error, which must not reveal a secret.
     if recipe.filter["quality"] or recipe.filter["languages"]:
         column = {"messages": "messages", "preference": "chosen"}.get(recipe.kind, "text")
         if recipe.kind == "events":
             column = column_of(recipe.shape["text"])
-        batches = filters.kept(batches, column, recipe.filter, losses)
-    count = stage.write(path, schema, batches)
+        batches = filters.passing_rows(batches, column, recipe.filter, losses)
+    # The whole pipeline is lazy up to here; the losses are complete only after this call.
+    count = _write_batches(path, schema, batches)
+    # Refused at the end of the scan and not at the first loss, so that the error lists every reason
+    # with its count and the user fixes the recipe once.
     losses.require_consent(recipe.shape["drop"], "shape", ROWS)
     losses.require_consent(recipe.filter["drop"], "filter", FILTERS)
-    columns = recipe.shape["data"] == "typed" and "data" in shown
-    made_stage = Stage(
-        path, shown, count, cleaner.counts, shape.roles(recipe, list(shown)), dict(losses.counts)
+    is_typed = recipe.shape["data"] == "typed" and "data" in visible
+    stage = Stage(
+        path,
+        visible,
+        count,
+        cleaner.counts,
+        shape.roles(recipe, list(visible)),
+        dict(losses.counts),
     )
-    return _typed(con, made_stage, folder) if columns else made_stage
+    return _with_struct(con, stage, folder) if is_typed else stage
 
 
 def _types(relation: Any) -> dict[str, str]:
     return dict(zip(relation.columns, map(str, relation.types), strict=True))
 
 
-def _typed(con: duckdb.DuckDBPyConnection, before: Stage, folder: str) -> Stage:
-    """Write the staged rows anew with a struct for the JSON of `data`."""
-    name = before.offered(con, ["data"])
-    asked = con.sql(f"SELECT DISTINCT json_structure(data::JSON)::VARCHAR FROM {name}")
-    made = structure_of([text for (text,) in asked.fetchall() if text])
-    if made is None:
-        return before
-    name = before.offered(con)
+def _with_struct(con: duckdb.DuckDBPyConnection, stage: Stage, folder: str) -> Stage:
+    """Rewrite the staged rows with a struct in place of the JSON of `data`."""
+    name = stage.register(con, ["data"])
+    # The struct has to fit every payload of the set, so all distinct structures are merged before
+    # any row is converted. Redaction came first: a struct of raw values could not be masked as
+    # text.
+    structures = con.sql(f"SELECT DISTINCT json_structure(data::JSON)::VARCHAR FROM {name}")
+    structure = structure_of([text for (text,) in structures.fetchall() if text])
+    if structure is None:
+        return stage
+    name = stage.register(con)
     relation = con.sql(
-        f"SELECT * EXCLUDE __row REPLACE (from_json(data, {text_of(made)}) AS data) FROM {name}"
+        f"SELECT * EXCLUDE __row REPLACE (from_json(data, {text_of(structure)}) AS data)"
+        f" FROM {name}"
     )
     kind = _types(relation)["data"]
     reader = relation.to_arrow_reader(_ROWS)
     path = f"{folder}/typed.arrow"
-    stage.write(path, reader.schema, reader)
-    os.unlink(before.path)
-    return dataclasses.replace(before, path=path, columns={**before.columns, "data": kind})
+    _write_batches(path, reader.schema, reader)
+    # Two copies of the rows are on disk only until here.
+    os.unlink(stage.path)
+    return dataclasses.replace(stage, path=path, columns={**stage.columns, "data": kind})
 
 
-def known(
+def split_keys(
     con: duckdb.DuckDBPyConnection,
-    staged: Stage,
+    stage: Stage,
     recipe: Recipe,
     counter: tokenizer.Tokenizer | None,
 ) -> RowTable:
-    """Read what splits and dedupe need of every row. Raises ExportRefused for what is missing."""
-    if not staged.rows:
-        lost = sentence(staged.losses)
-        others = ", ".join(kind for kind in SHAPES if kind != recipe.kind)
-        raise ExportRefused(
-            f"no row of the selection fits the shape {recipe.kind}, which needs"
-            f" {NEEDS[recipe.kind]}{f'; there are {lost}' if lost else ''};"
-            f" check [select] sql and [shape] in {recipe.where},"
-            f" or choose another shape: {others}"
-        )
-    _require_groups(con, staged, recipe)
-    content = ", ".join(map(quoted, staged.roles.content))
-    texts = [quoted(n) for n, t in staged.columns.items() if t in ("VARCHAR", "JSON")]
-    sized = " + ".join(f"coalesce(strlen({t}), 0)" for t in texts) or "0"
-    if staged.roles.near and recipe.kind != "events":
-        sized = f"coalesce(strlen({staged.roles.near}), 0)"
-    grouped = recipe.split["group"] is not None
-    needed = [*staged.columns, "__group", "__stratum", "__at", "__time", "__until", "__row"]
-    unit = "__group" if grouped else f"md5(to_json(row({content}))::VARCHAR)"
+    """Read the keys by which rows are split and deduplicated.
+
+    Raises ExportRefused for an empty stage, or where a group or a time is missing.
+    """
+    _require_rows(stage, recipe)
+    _require_groups(con, stage, recipe)
+    content = ", ".join(map(quoted, stage.roles.content))
+    texts = [quoted(n) for n, t in stage.columns.items() if t in ("VARCHAR", "JSON")]
+    bytes_sql = " + ".join(f"coalesce(strlen({t}), 0)" for t in texts) or "0"
+    # The column that is compared stands for what a model reads; for events every text column
+    # counts.
+    if stage.roles.near and recipe.kind != "events":
+        bytes_sql = f"coalesce(strlen({stage.roles.near}), 0)"
+    is_grouped = recipe.split["group"] is not None
+    needed = [*stage.columns, "__group", "__stratum", "__at", "__time", "__until", "__row"]
+    # Without groups the content is the unit, so that equal rows always share a split.
+    unit = "__group" if is_grouped else f"md5(to_json(row({content}))::VARCHAR)"
+    # Two independent 64-bit hashes: with one, a set of 100 million rows would have a false
+    # duplicate with a probability of about 1 in 4,000.
     con.execute(
         "CREATE OR REPLACE TEMP TABLE keys AS SELECT __row AS row,"
         f" hash({content}) AS h1, hash({content}, 'lakelog') AS h2, {unit} AS unit,"
         " __stratum AS stratum,"
         " coalesce(__at, __row) AS rank, epoch_us(__time) AS time,"
-        f" epoch_us(__until) AS until, ({sized} + 3) // 4 AS tokens"
-        f" FROM {staged.offered(con, needed)}"
+        f" epoch_us(__until) AS until, ({bytes_sql} + 3) // 4 AS tokens"
+        f" FROM {stage.register(con, needed)}"
     )
-    asked = "SELECT count(*) FILTER (unit IS NULL), count(*) FILTER (time IS NULL) FROM keys"
-    nulls, timeless = con.sql(asked).fetchall()[0]
-    if nulls:
-        group = recipe.split["group"]
-        raise ExportRefused(
-            f"[split] group: {nulls:,} of {staged.rows:,} rows have no {group};"
-            f" exclude them with WHERE {group} IS NOT NULL"
-        )
-    if recipe.split["before"] is not None and (timeless or "time" not in staged.columns):
-        raise ExportRefused("[split] before: rows have no time; add the column time to the query")
+    _require_keys(con, stage, recipe)
     number = assign.number_of(text_of(recipe.salt), "unit")
     con.execute(
         "CREATE OR REPLACE TEMP TABLE units AS SELECT *, row_number() OVER () - 1 AS"
@@ -155,35 +247,70 @@ def known(
         "SELECT row, h1, h2, u.n, rank, coalesce(time, 0) AS time, coalesce(until, 0) AS until,"
         " tokens FROM keys JOIN units u USING (unit)"
     ).to_arrow_table()
-    order = np.empty(staged.rows, np.int64)
-    order[table["row"].to_numpy()] = np.arange(staged.rows)
+    # The join returns rows in any order; the arrays are brought back to the order of the file, so
+    # that row i of every array is row i of the stage.
+    order = np.empty(stage.rows, np.int64)
+    order[table["row"].to_numpy()] = np.arange(stage.rows)
     h1, h2, unit_n, rank, time, until, tokens = (c.to_numpy()[order] for c in table.columns[1:])
     pair = np.stack([h1, h2], axis=1)
-    fate = np.zeros(staged.rows, np.int8)
+    split = np.zeros(stage.rows, np.int8)
+    # Real tokenizers run over the redacted text of every row and are slow, so only a recipe that
+    # names one pays for it; the estimate above costs nothing extra.
     if counter is not None:
-        said = staged.roles.near or f"concat_ws(' ', {', '.join(texts) or repr('')})"
-        tokens = _counted(con, staged, said, counter)
-    return RowTable(pair, unit_n, rank, time, until, tokens, fate)
+        text_sql = stage.roles.near or f"concat_ws(' ', {', '.join(texts) or repr('')})"
+        tokens = _token_counts(con, stage, text_sql, counter)
+    return RowTable(pair, unit_n, rank, time, until, tokens, split)
 
 
-def _counted(
-    con: duckdb.DuckDBPyConnection, staged: Stage, said: str, counter: tokenizer.Tokenizer
+def _require_rows(stage: Stage, recipe: Recipe) -> None:
+    """Raise ExportRefused for an empty stage, while the reason is still known."""
+    if not stage.rows:
+        lost = sentence(stage.losses)
+        others = ", ".join(kind for kind in SHAPES if kind != recipe.kind)
+        raise ExportRefused(
+            f"no row of the selection fits the shape {recipe.kind}, which needs"
+            f" {NEEDS[recipe.kind]}{f'; there are {lost}' if lost else ''};"
+            f" check [select] sql and [shape] in {recipe.where},"
+            f" or choose another shape: {others}"
+        )
+
+
+def _require_keys(con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe) -> None:
+    """Raise ExportRefused where rows have no group, or no time for the cutoff."""
+    query = "SELECT count(*) FILTER (unit IS NULL), count(*) FILTER (time IS NULL) FROM keys"
+    nulls, timeless = con.sql(query).fetchall()[0]
+    # Rows without a group cannot be assigned by its hash, and one common group for all of them
+    # would put them into one split.
+    if nulls:
+        group = recipe.split["group"]
+        raise ExportRefused(
+            f"[split] group: {nulls:,} of {stage.rows:,} rows have no {group};"
+            f" exclude them with WHERE {group} IS NOT NULL"
+        )
+    if recipe.split["before"] is not None and (timeless or "time" not in stage.columns):
+        raise ExportRefused("[split] before: rows have no time; add the column time to the query")
+
+
+def _token_counts(
+    con: duckdb.DuckDBPyConnection, stage: Stage, text_sql: str, counter: tokenizer.Tokenizer
 ) -> Any:
-    """Tokens of the texts of all rows, in their order."""
+    """The number of tokens of each row, in row order."""
     cursor = con.cursor()
-    name = staged.offered(cursor, list(staged.columns))
-    reader = cursor.sql(f"SELECT {said} AS t FROM {name}").to_arrow_reader(_TEXTS)
+    name = stage.register(cursor, list(stage.columns))
+    reader = cursor.sql(f"SELECT {text_sql} AS t FROM {name}").to_arrow_reader(_TEXTS)
     counts = [counter.counts(batch.column(0).to_pylist()) for batch in reader]
     return np.array([n for part in counts for n in part], np.int64)
 
 
-def _require_groups(con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe) -> None:
-    """Raise ExportRefused where a mask would make one group of many."""
-    group = staged.roles.group
-    if not group or recipe.redact["mode"] != "mask" or not sum(staged.redacted.values()):
+def _require_groups(con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe) -> None:
+    """Raise ExportRefused where masking would merge distinct groups into one."""
+    # A pseudonym keeps groups distinct, a mask does not: every masked address would be the one
+    # group <EMAIL>, and its rows would all be in one split.
+    group = stage.roles.group
+    if not group or recipe.redact["mode"] != "mask" or not sum(stage.redacted.values()):
         return
     masked = con.sql(
-        f"SELECT count(*) FROM {staged.offered(con, [group, '__group'])}"
+        f"SELECT count(*) FROM {stage.register(con, [group, '__group'])}"
         f" WHERE {quoted(group)}::VARCHAR IS DISTINCT FROM __group"
     ).fetchall()[0][0]
     if masked:
@@ -193,102 +320,117 @@ def _require_groups(con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recip
         )
 
 
-def settle_fates(
-    con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe, rows: RowTable
+def assign_splits(
+    con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe, rows: RowTable
 ) -> cluster.Clusters | None:
-    """Decide of every row whether it stays and on which side. Returns what near dedupe found."""
-    split, keep = recipe.split, recipe.dedupe["keep"]
-    kin = assign.exact_kin(rows.content, rows.rank)
+    """Assign every row to a split or leave it out. Returns the clusters of near duplicates."""
+    settings, keep = recipe.split, recipe.dedupe["keep"]
+    # Computed even if the recipe does not drop duplicates: equal rows must never be in two splits.
+    duplicate_of = assign.exact_duplicates_of(rows.content, rows.rank)
     if recipe.dedupe["exact"]:
-        assign.dedupe(rows, kin, keep, "exact")
+        assign.dedupe(rows, duplicate_of, keep, "exact")
+    # Near duplicates are searched after exact ones are dropped, which saves their comparison.
     near = None
-    if staged.roles.near and staged.roles.threshold:
+    if stage.roles.near and stage.roles.threshold:
         near = cluster.clusters(
-            lambda: _texts(con, staged, rows), staged.roles.threshold, staged.roles.shingle
+            lambda: _texts(con, stage, rows), stage.roles.threshold, stage.roles.shingle
         )
         if recipe.dedupe["near"]:
             assign.dedupe(rows, near.first, keep, "near")
     units = con.sql("SELECT number, first, stratum FROM units ORDER BY n").to_arrow_table()
     numbers, first = units["number"].to_numpy(), units["first"].to_numpy()
-    before = _micros(split["before"])
-    grouped = split["group"] is not None
-    if split["stratify"] is not None:
-        sides = assign.stratified(units["stratum"].to_pylist(), first, recipe)[rows.unit]
+    before = _micros(settings["before"])
+    is_grouped = settings["group"] is not None
+    # Splits are computed per unit and spread to rows, so the rows of a group cannot be separated.
+    if settings["stratify"] is not None:
+        splits = assign.stratified_splits(units["stratum"].to_pylist(), first, recipe)[rows.unit]
     else:
-        sides = assign.sides_of(numbers, recipe)[rows.unit]
-    if before is not None and not grouped:
-        sides = assign.by_time(rows, numbers[rows.unit], recipe, before)
-    rows.fate[rows.fate >= 0] = sides[rows.fate >= 0]
+        splits = assign.splits_of(numbers, recipe)[rows.unit]
+    # With groups, hashes decide and `apply_cutoff` removes what violates the cutoff; without them
+    # the cutoff itself assigns the split.
+    if before is not None and not is_grouped:
+        splits = assign.splits_by_time(rows, numbers[rows.unit], recipe, before)
+    rows.split[rows.split >= 0] = splits[rows.split >= 0]
     if before is not None:
-        assign.fence(rows, before)
-    fenced = before is not None
-    assign.on_one_side(rows, kin, grouped or fenced)
+        assign.apply_cutoff(rows, before)
+    # With groups or a cutoff a duplicate cannot move to another split without breaking that rule,
+    # so it is left out instead.
+    has_cutoff = before is not None
+    assign.keep_in_one_split(rows, duplicate_of, is_grouped or has_cutoff)
     if near is not None:
-        assign.on_one_side(rows, near.first, grouped or fenced)
+        assign.keep_in_one_split(rows, near.first, is_grouped or has_cutoff)
+        # Only crowded buckets can have missed pairs; without them the clusters are complete.
         if near.crowded:
-            _part_crowds(con, staged, rows)
-    _budget(con, staged, recipe, rows)
-    assign.require_met(rows, recipe)
+            _separate_crowds(con, stage, rows)
+    # Budgets come last, over the rows that survive: a budget applied earlier would be undershot.
+    _budget(con, stage, recipe, rows)
+    assign.require_rows(rows, recipe)
     return near
 
 
-def _part_crowds(con: duckdb.DuckDBPyConnection, staged: Stage, rows: RowTable) -> None:
-    """Look at the sides as a check will, again and again, until no cluster straddles them.
+def _separate_crowds(con: duckdb.DuckDBPyConnection, stage: Stage, rows: RowTable) -> None:
+    """Cluster the splits as a leak check will, repeatedly, until no cluster straddles two of them.
 
-    Among crowds not every pair is met, and which are depends on the order of the texts.
+    In crowded buckets not every pair is compared, and which ones are depends on text order.
     """
-    threshold, shingle = staged.roles.threshold, staged.roles.shingle
+    threshold, shingle = stage.roles.threshold, stage.roles.shingle
+    # A fixed number of rounds bounds the time; every round removes rows, and a remaining leak is
+    # reported by the certificate.
     for _ in range(_LOOKS):
-        order = np.concatenate([np.flatnonzero(rows.fate == side) for side in range(3)])
-        made = cluster.clusters(
-            lambda: _texts_by_side(con, staged, rows), float(threshold or 1), shingle
+        # The check reads the files split by split; candidates depend on that order, so it is
+        # imitated here. `order` maps cluster members back to rows.
+        order = np.concatenate([np.flatnonzero(rows.split == split) for split in range(3)])
+        clusters = cluster.clusters(
+            lambda: _texts_by_split(con, stage, rows), float(threshold or 1), shingle
         )
-        kin = np.arange(staged.rows)
-        kin[order] = order[made.first]
-        before = int((rows.fate >= 0).sum())
-        assign.on_one_side(rows, kin, True)
-        if int((rows.fate >= 0).sum()) == before:
+        duplicate_of = np.arange(stage.rows)
+        duplicate_of[order] = order[clusters.first]
+        remaining = int((rows.split >= 0).sum())
+        assign.keep_in_one_split(rows, duplicate_of, True)
+        # A round that changes nothing has seen exactly what the check will see.
+        if int((rows.split >= 0).sum()) == remaining:
             return
 
 
-def _texts_by_side(
-    con: duckdb.DuckDBPyConnection, staged: Stage, rows: RowTable
+def _texts_by_split(
+    con: duckdb.DuckDBPyConnection, stage: Stage, rows: RowTable
 ) -> Iterator[pa.Array]:
-    """Yield the texts of train, then of validation, then of test, as finished files have them."""
-    for side in range(3):
+    """Yield the texts of train, validation and test in turn, the order of the finished files."""
+    for split in range(3):
         done = 0
-        for texts in _texts(con, staged, rows):
-            chosen = rows.fate[done : done + len(texts)] == side
+        for texts in _texts(con, stage, rows):
+            chosen = rows.split[done : done + len(texts)] == split
             done += len(texts)
             yield texts.filter(pa.array(chosen))
 
 
-def _budget(con: duckdb.DuckDBPyConnection, staged: Stage, recipe: Recipe, rows: RowTable) -> None:
+def _budget(con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe, rows: RowTable) -> None:
     column = recipe.budget["balance"]
     if column is not None:
         name = column_of(column)
-        if name not in staged.columns:
-            listed = ", ".join(staged.columns)
+        if name not in stage.columns:
+            listed = ", ".join(stage.columns)
             raise ExportRefused(f"[budget] balance: no column {name!r}; there are {listed}")
+        # Ranks instead of values: numpy counts and sorts integers of any column type.
         table = con.sql(
             f"SELECT dense_rank() OVER (ORDER BY {quoted(name)}::VARCHAR) AS n,"
-            f" __row AS r FROM {staged.offered(con, [name, '__row'])} ORDER BY r"
+            f" __row AS r FROM {stage.register(con, [name, '__row'])} ORDER BY r"
         ).to_arrow_table()
-        budget.balance(rows, table["n"].to_numpy())
-    budget.limit(rows, recipe.budget["rows"], recipe.budget["tokens"])
+        assign.balance(rows, table["n"].to_numpy())
+    assign.limit(rows, recipe.budget["rows"], recipe.budget["tokens"])
 
 
-def _texts(con: duckdb.DuckDBPyConnection, staged: Stage, rows: RowTable) -> Iterator[pa.Array]:
-    """Yield the texts to be compared, null where a row is out already."""
+def _texts(con: duckdb.DuckDBPyConnection, stage: Stage, rows: RowTable) -> Iterator[pa.Array]:
+    """Yield the texts to compare, null for rows that are already left out."""
     cursor = con.cursor()
-    name = staged.offered(cursor, list(staged.columns))
-    reader = cursor.sql(f"SELECT {staged.roles.near} AS t FROM {name}").to_arrow_reader(_TEXTS)
-    alive, done = np.asarray(rows.fate >= 0), 0
+    name = stage.register(cursor, list(stage.columns))
+    reader = cursor.sql(f"SELECT {stage.roles.near} AS t FROM {name}").to_arrow_reader(_TEXTS)
+    alive, done = np.asarray(rows.split >= 0), 0
     for batch in reader:
         texts = batch.column(0)
-        kept = pa.array(alive[done : done + len(texts)])
+        is_alive = pa.array(alive[done : done + len(texts)])
         done += len(texts)
-        yield pc.if_else(kept, texts, pa.scalar(None, texts.type))
+        yield pc.if_else(is_alive, texts, pa.scalar(None, texts.type))
 
 
 def _micros(text: str | None) -> int | None:

@@ -73,27 +73,31 @@ _IN_FORCE = {
 def template(kind: str, name: str) -> str:
     """Return a commented recipe of a shape that is in force as it stands."""
     parts = [_HEAD.format(name=name)]
-    asked = _ASKED.get(kind, {})
+    required = _ASKED.get(kind, {})
     for section, keys in KEYS.items():
         parts.append(f"\n[{section}]\n")
         for key, spec in keys.items():
             if spec.shapes and kind not in spec.shapes:
                 continue
-            given = section == "shape" and (key == "kind" or key in asked)
+            given = section == "shape" and (key == "kind" or key in required)
             parts += [f"# {line}\n" for line in textwrap.wrap(spec.doc, 76)]
-            value = _value(section, key, spec, kind, name, asked)
-            live = given or (section, key) in _IN_FORCE
-            parts.append(f"{'' if live else '# '}{key} = {orjson.dumps(value).decode()}\n")
+            value = _value(section, key, spec, kind, name, required)
+            # What every recipe should decide is active; the other keys show an example in a
+            # comment.
+            is_active = given or (section, key) in _IN_FORCE
+            parts.append(f"{'' if is_active else '# '}{key} = {orjson.dumps(value).decode()}\n")
     return "".join(parts)
 
 
-def _value(section: str, key: str, spec: Key, kind: str, name: str, asked: dict[str, Any]) -> Any:
+def _value(
+    section: str, key: str, spec: Key, kind: str, name: str, required: dict[str, Any]
+) -> Any:
     if (section, key) == ("shape", "kind"):
         return kind
     if (section, key) == ("card", "title"):
         return name
-    if section == "shape" and key in asked:
-        return asked[key]
+    if section == "shape" and key in required:
+        return required[key]
     if (section, key) in _SHOWN:
         return _SHOWN[section, key]
     return spec.default_for(kind)

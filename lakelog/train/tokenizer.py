@@ -49,6 +49,7 @@ def words(manifest: dict[str, Any]) -> str:
 def _tiktoken(name: str, download: bool) -> Tokenizer:
     import tiktoken
 
+    # Checked first: for an unknown name tiktoken's own error is a ValueError that lists plugins.
     if name not in tiktoken.list_encoding_names():
         names = ", ".join(tiktoken.list_encoding_names())
         raise ExportRefused(f"[budget] tokenizer: tiktoken has no encoding {name!r}: {names}")
@@ -63,22 +64,24 @@ def _tiktoken(name: str, download: bool) -> Tokenizer:
 @contextlib.contextmanager
 def _offline() -> Iterator[None]:
     """Let tiktoken find vocabularies in its cache only; it has no setting for that."""
+    # tiktoken reads vocabularies through `load.read_file`, for paths and URLs alike; URLs are
+    # refused here.
     from tiktoken import load as loading
 
     def refuse(place: str) -> bytes:
         if "://" not in place:
-            return bytes(read(place))
+            return bytes(read_file(place))
         raise OSError(
             "it is not on this machine; TIKTOKEN_CACHE_DIR says where it is,"
             " `download = true` in [budget] fetches it"
         )
 
-    read = loading.read_file
+    read_file = loading.read_file
     loading.read_file = refuse  # type: ignore[assignment]
     try:
         yield
     finally:
-        loading.read_file = read
+        loading.read_file = read_file
 
 
 def _tokenizers(path: str) -> Tokenizer:
@@ -86,7 +89,7 @@ def _tokenizers(path: str) -> Tokenizer:
 
     try:
         with open(path, "rb") as file:
-            made = tokenizers.Tokenizer.from_buffer(file.read())
+            tokenizer = tokenizers.Tokenizer.from_buffer(file.read())
     except OSError as error:
         raise ExportRefused(
             f"[budget] tokenizer: {path}: {error.strerror}; name a tokenizer.json on this machine"
@@ -95,11 +98,11 @@ def _tokenizers(path: str) -> Tokenizer:
         raise ExportRefused(f"[budget] tokenizer: {path} is no tokenizer.json: {error}") from None
 
     # Files of embedding models ask to cut and to fill what a model reads: a count is of the text.
-    made.no_truncation()
-    made.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
 
     def encode(texts: list[str]) -> list[Any]:
-        found: list[Any] = made.encode_batch(texts, add_special_tokens=False)
-        return found
+        encodings: list[Any] = tokenizer.encode_batch(texts, add_special_tokens=False)
+        return encodings
 
     return Tokenizer(encode)

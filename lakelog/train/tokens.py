@@ -25,6 +25,8 @@ else:
     pa = Lazy("pyarrow")
     pc = Lazy("pyarrow.compute")
 
+# Word hashes are polynomial: differences of prefix sums give all words of a block at once, which
+# needs the inverse of an odd base modulo 2^64.
 BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(BASE, -1, 1 << 64)
 _BLOCK_BYTES = 1 << 16
@@ -47,15 +49,16 @@ class ShingleSets:
     @property
     def lengths(self) -> Array:
         """Shingles a text."""
-        made: Array = self.starts[1:] - self.starts[:-1]
-        return made
+        lengths: Array = self.starts[1:] - self.starts[:-1]
+        return lengths
 
 
-def shingled(texts: pa.Array, size: int) -> ShingleSets:
+def shingle_sets(texts: pa.Array, size: int) -> ShingleSets:
     """Return the shingles of a text array; nulls have none."""
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
     lowered = pc.utf8_lower(pc.fill_null(texts.cast(pa.large_string()), ""))
+    # Sliced arrays share their parent's buffers, so offsets begin at `lowered.offset`.
     offsets = np.frombuffer(lowered.buffers()[1], np.int64, len(lowered) + 1 + lowered.offset)
     offsets = offsets[lowered.offset :]
     data = lowered.buffers()[2]
@@ -63,14 +66,16 @@ def shingled(texts: pa.Array, size: int) -> ShingleSets:
     hashes, starts = [], [np.zeros(1, np.int64)]
     done, first = 0, 0
     while first < len(lowered):
+        # Blocks of about 64 KB stay in the cache and within the table of powers; a longer text is a
+        # block of its own.
         last = int(np.searchsorted(offsets, offsets[first] + _BLOCK_BYTES, "right")) - 1
         last = min(max(last, first + 1), len(lowered))
-        made, counts = _words(raw[offsets[first] : offsets[last]], offsets[first : last + 1])
+        chunk, counts = _words(raw[offsets[first] : offsets[last]], offsets[first : last + 1])
         if size > 1:
-            made, counts = _joined(made, counts, size)
-        hashes.append(made)
+            chunk, counts = _shingles(chunk, counts, size)
+        hashes.append(chunk)
         starts.append(done + np.cumsum(counts))
-        done += len(made)
+        done += len(chunk)
         first = last
     empty = np.zeros(0, np.uint64)
     return ShingleSets(np.concatenate(hashes) if hashes else empty, np.concatenate(starts))
@@ -83,6 +88,7 @@ def _words(raw: Array, offsets: Array) -> tuple[Array, Array]:
     edges = np.empty(len(raw) + 1, bool)
     edges[0] = edges[-1] = True
     np.not_equal(kinds[1:], kinds[:-1], out=edges[1:-1]) if len(raw) else None
+    # A text ends a word, even if the next text begins with a letter.
     edges[bounds] = True
     cuts = np.flatnonzero(edges)
     begins, ends = cuts[:-1], cuts[1:]
@@ -90,32 +96,41 @@ def _words(raw: Array, offsets: Array) -> tuple[Array, Array]:
     begins, ends = begins[is_word], ends[is_word]
     powers, inverses = _powers(len(raw))
     sums = np.zeros(len(raw) + 1, np.uint64)
+    # +1, so that a byte of zero counts; uint64 wraps modulo 2^64, which the inverse relies on.
     np.cumsum((raw + np.uint64(1)) * powers, out=sums[1:])
-    made = mixed((sums[ends] - sums[begins]) * inverses[begins])
+    # Multiplication by the inverse power makes the hash independent of the word's position. Low
+    # bits of a polynomial hash are weak, so they are mixed.
+    hashes = mix_bits((sums[ends] - sums[begins]) * inverses[begins])
     counts = np.diff(np.searchsorted(begins, bounds))
-    return made, counts
+    return hashes, counts
 
 
-def _joined(words: Array, counts: Array, size: int) -> tuple[Array, Array]:
+def _shingles(words: Array, counts: Array, size: int) -> tuple[Array, Array]:
     """Return shingles of `size` words, in the order of the texts."""
     starts = np.concatenate([[0], np.cumsum(counts)])
-    made = np.zeros(len(words), np.uint64)
+    hashes = np.zeros(len(words), np.uint64)
     place = np.arange(len(words)) - np.repeat(starts[:-1], counts)
-    left = np.repeat(counts, counts) - place
+    words_left = np.repeat(counts, counts) - place
     padded = np.concatenate([words, np.zeros(size, np.uint64)])
     for step in range(size):
-        inside = left > step
-        made[inside] = made[inside] * np.uint64(_STEP) + padded[step : step + len(words)][inside]
-    kept = (left >= size) | (place == 0)
-    return mixed(made[kept]), np.where(counts >= size, counts - size + 1, np.minimum(counts, 1))
+        inside = words_left > step
+        hashes[inside] = (
+            hashes[inside] * np.uint64(_STEP) + padded[step : step + len(words)][inside]
+        )
+    # A text shorter than a shingle is one shingle of all its words; else such texts would be in no
+    # cluster.
+    is_start = (words_left >= size) | (place == 0)
+    return mix_bits(hashes[is_start]), np.where(
+        counts >= size, counts - size + 1, np.minimum(counts, 1)
+    )
 
 
-def mixed(values: Array) -> Array:
+def mix_bits(values: Array) -> Array:
     """Spread the bits of 64-bit numbers (the finish of SplitMix64)."""
-    made: Array = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    made = (made ^ (made >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    made ^= made >> np.uint64(31)
-    return made
+    bits: Array = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    bits ^= bits >> np.uint64(31)
+    return bits
 
 
 @functools.cache
@@ -133,24 +148,26 @@ _TABLES: dict[str, tuple[Array, Array]] = {}
 
 def _powers(count: int) -> tuple[Array, Array]:
     """Powers of the base and of its inverse, modulo 2^64."""
-    known = _TABLES.get("powers")
-    if known is None or len(known[0]) <= count:
+    # Grown on demand and cached: a text longer than the table needs a longer one.
+    tables = _TABLES.get("powers")
+    if tables is None or len(tables[0]) <= count:
         size = max(count + 1, _BLOCK_BYTES + 1)
-        made = []
+        pair = []
         for base in (BASE, _INVERSE):
             powers = np.full(size, base, np.uint64)
             powers[0] = 1
-            made.append(np.cumprod(powers, dtype=np.uint64))
-        _TABLES["powers"] = known = (made[0], made[1])
-    return known[0][:count], known[1]
+            pair.append(np.cumprod(powers, dtype=np.uint64))
+        _TABLES["powers"] = tables = (pair[0], pair[1])
+    return tables[0][:count], tables[1]
 
 
-def sets_of(made: ShingleSets) -> ShingleSets:
+def distinct_hashes(sets: ShingleSets) -> ShingleSets:
     """Return each text's distinct hashes in order."""
-    owner = np.repeat(np.arange(len(made)), made.lengths)
-    order = np.lexsort((made.hashes, owner))
-    hashes, owner = made.hashes[order], owner[order]
-    fresh = np.ones(len(hashes), bool)
-    fresh[1:] = (hashes[1:] != hashes[:-1]) | (owner[1:] != owner[:-1])
-    counts = np.bincount(owner[fresh], minlength=len(made))
-    return ShingleSets(hashes[fresh], np.concatenate([[0], np.cumsum(counts)]))
+    owner = np.repeat(np.arange(len(sets)), sets.lengths)
+    order = np.lexsort((sets.hashes, owner))
+    hashes, owner = sets.hashes[order], owner[order]
+    # Sorted by owner and hash, a repeat is equal to its predecessor.
+    is_new = np.ones(len(hashes), bool)
+    is_new[1:] = (hashes[1:] != hashes[:-1]) | (owner[1:] != owner[:-1])
+    counts = np.bincount(owner[is_new], minlength=len(sets))
+    return ShingleSets(hashes[is_new], np.concatenate([[0], np.cumsum(counts)]))

@@ -1,12 +1,13 @@
 """Exporting a training set: select, shape, redact, dedupe, split, write, check, sign.
 
-    1 fix the snapshot and look at the query      5 write every side's files and its lineage
-    2 stage the shape's rows, redacted            6 look for leaks in the finished files
-    3 dedupe, and give each row a side            7 card, report, manifest
-    4 refuse a split that cannot be met           8 take the name; pin the snapshot in the lake
+    1 resolve the snapshot, check the query       5 write the files and lineage of every split
+    2 stage the redacted rows of the shape        6 check the finished files for leaks
+    3 deduplicate, assign each row to a split     7 write card, report and manifest
+    4 refuse a split that cannot be met           8 rename; pin the snapshot in the lake
 
-Everything is made in a directory beside `out` and renamed at the end, so a killed export leaves
-nothing that looks whole. The same snapshot, recipe, key and library versions give the same bytes.
+Everything is written to a temporary directory next to `out` and renamed at the end, so a killed
+export leaves nothing that looks complete. The same snapshot, recipe, key and library versions give
+the same bytes.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ from lakelog.train import (
 )
 from lakelog.train import recipe as recipes
 from lakelog.train.assign import RowTable
-from lakelog.train.recipe import SIDES, Recipe
+from lakelog.train.recipe import SPLITS, Recipe
 from lakelog.train.report import proportions, quality
 from lakelog.train.selection import Selection, at_state, choose, session_of
 from lakelog.train.shapes import chat_files
 from lakelog.train.shards import Shards
-from lakelog.train.stage import Stage
+from lakelog.train.staging import Stage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,7 +58,7 @@ Progress = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class TrainingExport:
-    """What an export made: manifest.json as a dict, and the certificate of its files."""
+    """The result of an export: manifest.json as a dict, and the certificate of its files."""
 
     path: str
     manifest: dict[str, Any]
@@ -80,8 +81,8 @@ class TrainingExport:
 
     @property
     def rows(self) -> dict[str, int]:
-        """Rows by side."""
-        return {side: split["rows"] for side, split in self.manifest["splits"].items()}
+        """Rows of each split."""
+        return {split: facts["rows"] for split, facts in self.manifest["splits"].items()}
 
 
 def export(
@@ -94,7 +95,9 @@ def export(
     """
     wanted = recipes.load(recipe)
     out = os.path.abspath(os.fspath(out))
-    folder.refuse_taken(out)
+    # Everything that can be refused without reading the lake is refused here: a missing key or
+    # library must not show after an hour of redaction.
+    folder.require_free(out)
     key = redact.key_of(wanted)
     if wanted.redact["deep"]:
         redact.require_library()
@@ -102,35 +105,42 @@ def export(
     asker = session_of(lake, wanted, scratch.MEMORY_BYTES)
     try:
         selection = choose(lake, wanted, asker)
+        # Read before the export is recorded, or it would find itself.
         before = _previous(lake, wanted)
         facts: dict[str, Any] = {}
 
+        # Called before the rename: from then on the directory is complete, and its snapshot must
+        # not be collected by gc. A tag without a directory is harmless, the reverse is not.
         def sign(manifest: dict[str, Any]) -> None:
             facts.update(provenance.facts_of(manifest, out))
             provenance.pin(lake, facts)
 
-        made = _make(
+        result = _make(
             selection, wanted, out, key, before, None, lake.branch_name, counter, progress, sign
         )
     finally:
         asker.close()
-    provenance.tell(lake, facts)
-    return made
+    # The note is appended last. It is for people and for `path`; the tag alone decides whether the
+    # snapshot is kept.
+    provenance.record(lake, facts)
+    return result
 
 
 def _requirements(wanted: Recipe) -> tokenizer.Tokenizer | None:
-    """Load what a recipe needs beyond lakelog itself, before anything is read."""
+    """Load the optional libraries that a recipe needs, before anything is read."""
     if wanted.filter["languages"]:
         filters.require_library()
     name = wanted.budget["tokenizer"]
     return tokenizer.load(name, wanted.budget["download"]) if name else None
 
 
-def again(
+def export_again(
     lake: Lake, wanted: Recipe, manifest: dict[str, Any], out: str, progress: Progress | None = None
 ) -> TrainingExport:
-    """Make an export once more, from the snapshot and with the facts that its manifest names."""
+    """Repeat an export from the snapshot, time, branch and predecessor that its manifest names."""
     key = redact.key_of(wanted)
+    # Another key gives other pseudonyms in every row; better to refuse than to report all files as
+    # changed.
     if redact.fingerprint(key) != manifest["redaction"]["key"]:
         raise ExportRefused(
             f"[redact] key_env: {wanted.redact['key_env']} holds another key than the export's"
@@ -165,28 +175,38 @@ def _make(
     progress: Progress | None,
     sign: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainingExport:
-    """Make an export; `sign` is called once it is whole and has not taken its name yet."""
+    """Build an export; `sign` is called when it is complete, just before the rename."""
     say = progress or (lambda _: None)
-    with folder.building(out) as made:
-        stage_folder = f"{made}/{_STAGE}"
+    with folder.atomic_directory(out) as directory:
+        stage_folder = f"{directory}/{_STAGE}"
         os.mkdir(stage_folder)
+        # An engine of its own, apart from the lake's session: both are in use at the same time,
+        # each with its own memory limit.
         con = scratch.connect(stage_folder)
         say("selecting and redacting")
         stage = staging.write(con, selection, wanted, stage_folder, key)
         say(f"deduplicating and splitting {stage.rows:,} rows")
-        rows = staging.known(con, stage, wanted, counter)
-        near = staging.settle_fates(con, stage, wanted, rows)
+        # From here on rows are numbers in arrays: the texts stay in the staged file.
+        rows = staging.split_keys(con, stage, wanted, counter)
+        near = staging.assign_splits(con, stage, wanted, rows)
         say("writing files")
-        schema, splits = _write(made, stage, rows, wanted)
+        schema, splits = _write(directory, stage, rows, wanted)
         manifest = _manifest(selection, wanted, stage, rows, splits, near, key)
+        # A rebuild repeats these three facts, otherwise its manifest could not be equal.
         manifest["created"] = created or _now()
         manifest["branch"], manifest["previous"] = branch, before
-        manifest["files"] = _files(made)
-        provenance.write(made, manifest)
+        manifest["files"] = _files(directory)
+        # A first manifest, without quality and verdict: `dataset.from_export` and the leak check
+        # need it to read the files as a stranger would.
+        provenance.write(directory, manifest)
         say("looking for leaks")
-        written = dataset.fresh(made, manifest, wanted)
-        certificate = leaks.look(scratch.connect(stage_folder), written)
-        _finish(written, certificate, schema, rows, con)
+        output = dataset.from_export(directory, manifest, wanted)
+        # On the files and not on the arrays: the certificate vouches for what was written. A fresh
+        # connection has none of the tables of the split.
+        certificate = leaks.find(scratch.connect(stage_folder), output)
+        _finish(output, certificate, schema, rows, con)
+        # The engine spills into the stage; it is closed before the stage is removed, and that
+        # before the directory gets its name.
         con.close()
         shutil.rmtree(stage_folder)
         if sign is not None:
@@ -195,48 +215,52 @@ def _make(
 
 
 def _write(
-    made: str, stage: Stage, rows: RowTable, wanted: Recipe
+    directory: str, stage: Stage, rows: RowTable, wanted: Recipe
 ) -> tuple[pa.Schema, dict[str, Any]]:
-    """Write data, lineage and dialects of every side, in the order of the selection."""
+    """Write data, lineage and dialects of every split, in the order of the selection."""
     full = stage.schema()
     schema = pa.schema([full.field(name) for name in stage.columns])
     traced = pa.schema([("events", pa.list_(pa.int64()))])
-    os.mkdir(f"{made}/data")
-    os.mkdir(f"{made}/lineage")
-    sides = {}
-    for side in SIDES:
-        if (rows.fate == SIDES.index(side)).any():
-            data = Shards(f"{made}/data", side, schema)
-            sides[side] = (
+    os.mkdir(f"{directory}/data")
+    os.mkdir(f"{directory}/lineage")
+    # A split with a share of 0 has no rows, and gets no files.
+    outputs = {}
+    for split in SPLITS:
+        if (rows.split == SPLITS.index(split)).any():
+            data = Shards(f"{directory}/data", split, schema)
+            outputs[split] = (
                 data,
-                Shards(f"{made}/lineage", side, traced),
-                _dialects(made, side, wanted),
+                Shards(f"{directory}/lineage", split, traced),
+                _open_dialects(directory, split, wanted),
             )
     names = [*stage.columns, "__seqs"]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        waiting: list[Any] = []
+        futures: list[Any] = []
+        # The splits of one batch are written in parallel, batch after batch: each writer keeps the
+        # order of the selection, and no more than two batches are in memory.
         for start, batch in _batches(stage, names):
-            fates = rows.fate[start : start + batch.num_rows]
-            for future in waiting:
+            batch_splits = rows.split[start : start + batch.num_rows]
+            # Waits for the previous batch, and raises what a thread raised.
+            for future in futures:
                 future.result()
-            waiting = [
-                pool.submit(_write_side, batch, fates == SIDES.index(side), *sinks)
-                for side, sinks in sides.items()
+            futures = [
+                pool.submit(_write_split, batch, batch_splits == SPLITS.index(split), *sinks)
+                for split, sinks in outputs.items()
             ]
-        for future in waiting:
+        for future in futures:
             future.result()
     splits = {}
-    for side, (data, lineage, others) in sides.items():
+    for split, (data, lineage, dialects) in outputs.items():
         data.close()
         lineage.close()
-        for file in others.values():
+        for file in dialects.values():
             file.close()
-        on_side = rows.fate == SIDES.index(side)
-        splits[side] = {
+        in_split = rows.split == SPLITS.index(split)
+        splits[split] = {
             "rows": data.rows,
-            "tokens": int(rows.tokens[on_side].sum()),
+            "tokens": int(rows.tokens[in_split].sum()),
             "files": data.names,
-            "bytes": sum(os.path.getsize(f"{made}/data/{n}") for n in data.names),
+            "bytes": sum(os.path.getsize(f"{directory}/data/{n}") for n in data.names),
         }
     return schema, splits
 
@@ -248,30 +272,31 @@ def _batches(stage: Stage, names: list[str]) -> Iterator[tuple[int, pa.RecordBat
         start += batch.num_rows
 
 
-def _write_side(
-    batch: pa.RecordBatch, chosen: Any, data: Shards, lineage: Shards, others: dict[str, Any]
+def _write_split(
+    batch: pa.RecordBatch, chosen: Any, data: Shards, lineage: Shards, dialects: dict[str, Any]
 ) -> None:
-    kept = batch.filter(pa.array(chosen))
-    if not kept.num_rows:
+    rows = batch.filter(pa.array(chosen))
+    if not rows.num_rows:
         return
-    events = kept.column(kept.num_columns - 1)
-    shown = kept.select(kept.schema.names[:-1])
-    data.write(shown)
+    # `__seqs` is always the last of the columns that `_batches` selects.
+    events = rows.column(rows.num_columns - 1)
+    visible = rows.select(rows.schema.names[:-1])
+    data.write(visible)
     lineage.write(pa.table([_lists(events)], names=["events"]))
-    for dialect, file in others.items():
-        file.write(chat_files.lines(shown, dialect))
+    for dialect, file in dialects.items():
+        file.write(chat_files.lines(visible, dialect))
 
 
 def _lists(events: Any) -> Any:
     return events.cast(pa.list_(pa.int64()))
 
 
-def _dialects(made: str, side: str, wanted: Recipe) -> dict[str, Any]:
-    opened = {}
+def _open_dialects(directory: str, split: str, wanted: Recipe) -> dict[str, Any]:
+    files = {}
     for dialect in wanted.shape["also"] or ():
-        os.makedirs(f"{made}/{dialect}", exist_ok=True)
-        opened[dialect] = open(f"{made}/{dialect}/{side}.jsonl", "wb")  # noqa: SIM115
-    return opened
+        os.makedirs(f"{directory}/{dialect}", exist_ok=True)
+        files[dialect] = open(f"{directory}/{dialect}/{split}.jsonl", "wb")  # noqa: SIM115
+    return files
 
 
 def _manifest(
@@ -304,52 +329,58 @@ def _manifest(
             "key": mark,
             "found": stage.redacted,
         },
-        "traced": selection.traced or "seq" in selection.columns,
+        "traced": selection.is_traced or "seq" in selection.columns,
+        # Replaced by the verdict of the certificate in `_finish`.
         "clean": True,
     }
 
 
 def _finish(
-    written: dataset.Dataset,
+    output: dataset.Dataset,
     certificate: leaks.Certificate,
     schema: pa.Schema,
     rows: RowTable,
     con: Any,
 ) -> None:
     """Write certificate, report, card and recipe, then the manifest that names them all."""
-    made, wanted, manifest = written.path, written.recipe, written.manifest
-    measured = quality.measure(con, written)
-    found = {"lengths": quality.lengths(rows), **measured}
+    directory, wanted, manifest = output.path, output.recipe, output.manifest
+    measured = quality.measure(con, output)
+    figures = {"lengths": quality.lengths(rows), **measured}
     before = manifest["previous"]
-    found["drift"] = quality.drift(found, before["quality"] if before else None)
-    manifest["clean"], manifest["quality"] = certificate.clean, found
-    _put(f"{made}/recipe.toml", wanted.text)
+    figures["drift"] = quality.drift(figures, before["quality"] if before else None)
+    manifest["clean"], manifest["quality"] = certificate.clean, figures
+    # The manifest lists every other file with its digest, so it is written after all of them.
+    _put(f"{directory}/recipe.toml", wanted.text)
     for name, text in documents.texts(wanted, manifest, certificate.record(), schema).items():
-        _put(f"{made}/{name}", text)
-    manifest["files"] = _files(made)
-    provenance.write(made, manifest)
+        _put(f"{directory}/{name}", text)
+    manifest["files"] = _files(directory)
+    provenance.write(directory, manifest)
 
 
-def _files(made: str) -> dict[str, Any]:
+def _files(directory: str) -> dict[str, Any]:
     return {
-        name: {"bytes": size, "sha256": provenance.sha256(f"{made}/{name}")}
-        for name, size in folder.sizes(made).items()
+        name: {"bytes": size, "sha256": provenance.sha256(f"{directory}/{name}")}
+        for name, size in folder.sizes(directory).items()
+        # The stage and the lock are hidden files and not part of the set; the manifest cannot
+        # contain its own digest.
         if not name.startswith(".") and name != dataset.MANIFEST
     }
 
 
 def _previous(lake: Lake, wanted: Recipe) -> dict[str, Any] | None:
-    """What the last export of the family was like, if it is still where it was made."""
+    """Id and key figures of the family's latest export that is still where it was written."""
+    # The latest first. An export that was moved or deleted is skipped: drift is then measured
+    # against the one before.
     for facts in reversed(provenance.exports(lake)):
         if facts["name"] == wanted.name and facts["shape"] == wanted.kind:
             try:
                 manifest = provenance.read(facts["path"])
             except ExportRefused:
                 continue
-            kept = ("lengths", "balance")
+            compared = ("lengths", "balance")
             return {
                 "id": manifest["id"],
-                "quality": {name: manifest["quality"][name] for name in kept},
+                "quality": {name: manifest["quality"][name] for name in compared},
             }
     return None
 

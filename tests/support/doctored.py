@@ -162,7 +162,7 @@ def mend(path: Path) -> None:
             before = manifest["previous"]
             drift = quality.drift(manifest["quality"], before["quality"] if before else None)
             manifest["quality"]["drift"] = drift
-            certificate = leaks.look(con, found).record()
+            certificate = leaks.find(con, found).record()
             manifest["clean"] = True
             certificate.update(clean=True, leaks=[])
             schema = next(f.schema for n, f in found.footers.items() if n.startswith("data/"))

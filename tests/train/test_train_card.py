@@ -13,7 +13,7 @@ from lakelog import train
 from lakelog.errors import ExportRefused
 from lakelog.train import recipe as recipes
 from lakelog.train.report import proportions
-from lakelog.train.wording import counted
+from lakelog.train.wording import quantity
 from tests.support import trainsets
 from tests.support.cli import run
 
@@ -134,6 +134,6 @@ def test_the_error_that_no_row_fits_names_the_other_shapes(tmp_path: Path) -> No
 
 def test_a_count_agrees_with_its_noun_and_verb() -> None:
     """One row is, two rows are, and a thousand has its comma."""
-    words = [counted(n, "row", "is", "are") for n in (0, 1, 2, 1000)]
+    words = [quantity(n, "row", "is", "are") for n in (0, 1, 2, 1000)]
     assert words == ["0 rows are", "1 row is", "2 rows are", "1,000 rows are"]
-    assert counted(1, "value") == "1 value"
+    assert quantity(1, "value") == "1 value"

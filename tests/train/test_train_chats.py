@@ -15,7 +15,7 @@ from lakelog import train
 from lakelog.errors import ExportRefused, InvalidRecipe
 from lakelog.train import losses
 from lakelog.train.shapes.chats import chats
-from lakelog.train.shapes.messages import paired
+from lakelog.train.shapes.messages import pair_calls
 from tests.support import chat_samples as samples
 from tests.support.chat_samples import ANSWER, ASK, RESULT, SAMPLES, SYSTEM, TOOL
 from tests.support.trainsets import lake_of, recipe, rows
@@ -51,7 +51,7 @@ def test_every_dialect_says_the_same(kind: str) -> None:
     assert not chat.lost
     assert chat.whole
     assert chat.tools == [TOOL]
-    assert_is_the_conversation(paired(chat.messages))
+    assert_is_the_conversation(pair_calls(chat.messages))
 
 
 def test_every_dialect_is_exported(home: Path) -> None:
@@ -196,7 +196,7 @@ def test_parallel_calls_without_ids_are_paired() -> None:
         {"role": "model", "parts": [{"text": "a"}]},
     ]
     (chat,) = chats({"contents": contents})
-    messages = paired(chat.messages)
+    messages = pair_calls(chat.messages)
     ids = [call["id"] for call in messages[1]["tool_calls"]]
     assert len(set(ids)) == 2
     assert [m["tool_call_id"] for m in messages if m["role"] == "tool"] == ids
@@ -421,7 +421,7 @@ def test_damaged_payloads_never_stop_a_run() -> None:
         found = list(chats(mutated(payload, rng), unread))
         assert found or unread
         for chat in found:
-            for message in paired(chat.messages):
+            for message in pair_calls(chat.messages):
                 assert message["content"] is None or isinstance(message["content"], str)
                 assert message["name"] is None or isinstance(message["name"], str)
                 assert message["role"] in ("system", "user", "assistant", "tool")

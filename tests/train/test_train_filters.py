@@ -56,8 +56,8 @@ def notes(*texts: str | None) -> list[dict[str, Any]]:
 )
 def test_a_text_breaks_the_rule_it_breaks(rule: str, text: str) -> None:
     """Each published rule finds its kind of text, and an ordinary page breaks none."""
-    assert filters.broken(text, [rule]) == rule
-    assert filters.broken(GOOD, filters.RULE_NAMES) is None
+    assert filters.first_broken_rule(text, [rule]) == rule
+    assert filters.first_broken_rule(GOOD, filters.RULE_NAMES) is None
 
 
 def test_drops_are_counted_and_need_consent(home: Path) -> None:

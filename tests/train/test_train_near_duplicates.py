@@ -43,7 +43,7 @@ TRICKY = ["", None, "ß ẞ Ä ä", "a-b_c a,b", "日本語 テスト", "x" * 30
 def test_shingles_are_those_of_the_rule(size: int) -> None:
     """Distinct hashes count what a plain reading of the rule counts, for odd texts too."""
     texts = [*TRICKY, *trainsets.texts(50)]
-    made = tokens.sets_of(tokens.shingled(pa.array(texts, pa.string()), size))
+    made = tokens.distinct_hashes(tokens.shingle_sets(pa.array(texts, pa.string()), size))
     lengths = made.lengths.tolist()
     assert lengths == [len(words(t, size)) if t else 0 for t in texts]
 
@@ -53,7 +53,7 @@ def test_the_index_is_exact(size: int) -> None:
     """Pairs of random texts of a small vocabulary have the Jaccard index of their sets."""
     rng = random.Random(4)
     texts = [" ".join(rng.choices("abcdefgh", k=rng.randrange(1, 9))) for _ in range(60)]
-    sets = tokens.sets_of(tokens.shingled(pa.array(texts), size))
+    sets = tokens.distinct_hashes(tokens.shingle_sets(pa.array(texts), size))
     pairs = np.array(list(itertools.combinations(range(60), 2)))
     found = cluster.jaccard(sets, pairs[:, 0], pairs[:, 1])
     wanted = [jaccard(texts[a], texts[b], size) for a, b in pairs]

@@ -24,10 +24,10 @@ from lakelog.export.formats import (
     FORMATS,
     SYNONYMS,
     Result,
+    compressor,
     encode,
     ending_of,
     of_records,
-    packed,
     write_arrow,
 )
 from lakelog.export.values import dumps
@@ -150,8 +150,8 @@ def opened(path: str | None) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    with folder.whole_file(path) as file:
-        stream = packed(file, path)
+    with folder.atomic_file(path) as file:
+        stream = compressor(file, path)
         yield stream
         if stream is not file:
             stream.close()

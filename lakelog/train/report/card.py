@@ -32,10 +32,10 @@ _SIZES = (
 
 
 def card(recipe: Recipe, manifest: dict[str, Any], schema: pa.Schema) -> str:
-    """Return the card. Texts are quoted as JSON, which YAML reads."""
+    """Return the card. Strings are quoted as JSON, which is valid YAML."""
     splits = manifest["splits"]
-    rows = sum(split["rows"] for split in splits.values())
-    size = sum(split["bytes"] for split in splits.values())
+    rows = sum(facts["rows"] for facts in splits.values())
+    size = sum(facts["bytes"] for facts in splits.values())
     title = recipe.card["title"] or recipe.name
     head = ["---"]
     if recipe.card["license"]:
@@ -44,42 +44,46 @@ def card(recipe: Recipe, manifest: dict[str, Any], schema: pa.Schema) -> str:
     if recipe.kind in _TASKS:
         head += ["task_categories:", f"- {_TASKS[recipe.kind]}"]
     head += ["size_categories:", f"- {next((w for n, w in _SIZES if rows < n), '100M<n<1B')}"]
+    # Explicit paths, so that the files in lineage/ are never taken for data.
     head += ["configs:", "- config_name: default", "  data_files:"]
-    for side in splits:
-        head += [f"  - split: {side}", f"    path: data/{side}-*.parquet"]
+    for split in splits:
+        head += [f"  - split: {split}", f"    path: data/{split}-*.parquet"]
+    # Features are declared: the Parquet files do not contain the list of a label's classes.
     features = _features(schema, "  ", manifest["quality"]["classes"])
     head += ["dataset_info:", "  features:", *features, "  splits:"]
-    for side, split in splits.items():
+    for split, facts in splits.items():
         head += [
-            f"  - name: {side}",
-            f"    num_bytes: {split['bytes']}",
-            f"    num_examples: {split['rows']}",
+            f"  - name: {split}",
+            f"    num_bytes: {facts['bytes']}",
+            f"    num_examples: {facts['rows']}",
         ]
     head += [f"  download_size: {size}", f"  dataset_size: {size}", "---", ""]
     return "\n".join(head) + "\n" + _body(recipe, manifest, title, rows)
 
 
 def _body(recipe: Recipe, manifest: dict[str, Any], title: str, rows: int) -> str:
-    sides = "\n".join(
-        f"| {side} | {split['rows']:,} | {split['tokens']:,} | {len(split['files'])} |"
-        for side, split in manifest["splits"].items()
+    split_rows = "\n".join(
+        f"| {split} | {facts['rows']:,} | {facts['tokens']:,} | {len(facts['files'])} |"
+        for split, facts in manifest["splits"].items()
     )
     left_out = ", ".join(f"{n:,} by {why}" for why, n in manifest["left_out"].items() if n)
     redacted = ", ".join(f"{n:,} {kind}" for kind, n in manifest["redaction"]["found"].items() if n)
     group = manifest["roles"]["group"]
-    said = [f"# {title}", ""]
+    lines = [f"# {title}", ""]
+    # The body states only what the manifest knows, so that a check can generate it again and
+    # compare.
     if recipe.card["description"]:
-        said += [recipe.card["description"], ""]
-    said += [
+        lines += [recipe.card["description"], ""]
+    lines += [
         f"{rows:,} rows of shape `{recipe.kind}`, made by lakelog from snapshot",
         f"`{manifest['snapshot']}`.",
         "",
         f"| split | rows | tokens ({tokenizer.words(manifest)}) | files |",
         "|---|--:|--:|--:|",
-        sides,
+        split_rows,
         "",
         *(f"- Warning: {words}." for words in proportions.warnings(manifest)),
-        f"- Groups: {f'`{group}`; a group is on one side only' if group else 'none'}.",
+        f"- Groups: {f'`{group}`; a group is in one split only' if group else 'none'}.",
         f"- Temporal cutoff: {manifest['fence'] or 'none'}.",
         f"- Left out: {left_out or 'nothing'}.",
         f"- Not kept: {losses.sentence(manifest['losses']) or 'nothing'}.",
@@ -91,7 +95,7 @@ def _body(recipe: Recipe, manifest: dict[str, Any], title: str, rows: int) -> st
         "- How to make it again: `lakelog train rebuild` with `recipe.toml` and `manifest.json`.",
         "",
     ]
-    return "\n".join(said)
+    return "\n".join(lines)
 
 
 def _features(schema: pa.Schema, indent: str, classes: dict[str, list[str]]) -> list[str]:
@@ -120,6 +124,8 @@ def _feature(name: str, kind: Any, indent: str) -> list[str]:
     head = f"{indent}- name: {_quoted(name)}"
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         inner = kind.value_type
+        # The YAML form of `datasets` has `list:` for a list and `struct:` for a record, and a list
+        # of records is `list:` with the fields below it.
         if pa.types.is_struct(inner):
             return [head, f"{indent}  list:", *_fields(inner, indent + "  ")]
         if pa.types.is_list(inner):

@@ -10,11 +10,12 @@ _SHORT = 24
 
 
 def bars(title: str, rows: list[tuple[str, dict[str, int]]]) -> str:
-    """Return horizontal bars, each cut into the sides of a split."""
+    """Return horizontal bars, each divided by split."""
     most = max((sum(parts.values()) for _, parts in rows), default=0) or 1
     height = 34 + _ROW * len(rows) + 24
+    # One scale for all bars, so that they can be compared by length.
     scale = (_WIDTH - _LEFT - _RIGHT) / most
-    made = [
+    elements = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}"'
         f' height="{height}" role="img" aria-label="{escape(title)}"'
         ' font-family="sans-serif" font-size="12" fill="#808080">',
@@ -22,30 +23,31 @@ def bars(title: str, rows: list[tuple[str, dict[str, int]]]) -> str:
     ]
     for place, (name, parts) in enumerate(rows):
         top, left = 30 + place * _ROW, float(_LEFT)
+        # SVG does not wrap text; a long name would run into the bar.
         short = name if len(name) <= _SHORT else name[: _SHORT - 1] + "…"
-        made.append(
+        elements.append(
             f'<text x="{_LEFT - 8}" y="{top + 14}" text-anchor="end">{escape(short)}</text>'
         )
-        for side, count in parts.items():
+        for split, count in parts.items():
             wide = count * scale
-            made.append(
+            elements.append(
                 f'<rect x="{left:.1f}" y="{top}" width="{wide:.1f}" height="{_ROW - 6}"'
-                f' fill="{_COLOURS.get(side, "#66ccee")}"><title>{escape(side)}: {count:,}</title>'
-                "</rect>"
+                f' fill="{_COLOURS.get(split, "#66ccee")}">'
+                f"<title>{escape(split)}: {count:,}</title></rect>"
             )
             left += wide
-        made.append(f'<text x="{left + 6:.1f}" y="{top + 14}">{sum(parts.values()):,}</text>')
-    made += _legend({side for _, parts in rows for side in parts}, height - 10)
-    return "\n".join([*made, "</svg>"]) + "\n"
+        elements.append(f'<text x="{left + 6:.1f}" y="{top + 14}">{sum(parts.values()):,}</text>')
+    elements += _legend({split for _, parts in rows for split in parts}, height - 10)
+    return "\n".join([*elements, "</svg>"]) + "\n"
 
 
-def _legend(sides: set[str], y: int) -> list[str]:
-    made, x = [], _LEFT
-    for side in _COLOURS:
-        if side in sides:
-            made.append(
-                f'<rect x="{x}" y="{y - 9}" width="10" height="10" fill="{_COLOURS[side]}"/>'
+def _legend(splits: set[str], y: int) -> list[str]:
+    elements, x = [], _LEFT
+    for split in _COLOURS:
+        if split in splits:
+            elements.append(
+                f'<rect x="{x}" y="{y - 9}" width="10" height="10" fill="{_COLOURS[split]}"/>'
             )
-            made.append(f'<text x="{x + 15}" y="{y}">{side}</text>')
+            elements.append(f'<text x="{x + 15}" y="{y}">{split}</text>')
             x += 100
-    return made
+    return elements

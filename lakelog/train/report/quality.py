@@ -1,4 +1,4 @@
-"""What finished files are like, in numbers: balance, lengths, missing values, drift, samples."""
+"""Statistics of finished files: balance, lengths, missing values, drift, samples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from lakelog.lazy import Lazy
-from lakelog.train.dataset import SIDE, Dataset
+from lakelog.train.dataset import SPLIT, Dataset
 from lakelog.train.manifest import CLASS_CHARS_MAX, CLASSES_MAX
 from lakelog.train.selection import column_of, quoted
 
@@ -26,25 +26,25 @@ DRIFTED = 0.2
 
 
 def lengths(rows: RowTable) -> dict[str, Any]:
-    """Tokens a row as a histogram over powers of two, by side."""
-    from_side = {}
-    for place, side in enumerate(("train", "validation", "test")):
-        found = rows.tokens[rows.fate == place]
-        if len(found):
-            counts = np.histogram(found, [*_EDGES, np.iinfo(np.int64).max])[0]
-            from_side[side] = [int(n) for n in counts]
-    return {"edges": _EDGES, "counts": from_side}
+    """Tokens per row as a histogram over powers of two, by split."""
+    by_split = {}
+    for place, split in enumerate(("train", "validation", "test")):
+        tokens = rows.tokens[rows.split == place]
+        if len(tokens):
+            counts = np.histogram(tokens, [*_EDGES, np.iinfo(np.int64).max])[0]
+            by_split[split] = [int(n) for n in counts]
+    return {"edges": _EDGES, "counts": by_split}
 
 
 def measure(con: duckdb.DuckDBPyConnection, folder: Dataset) -> dict[str, Any]:
     """Return balance of the column that matters most, missing values and samples."""
     column = _balanced(folder)
-    whole = folder.source("*")
-    probe = con.sql(f"SELECT * EXCLUDE {SIDE} FROM ({whole}) LIMIT 0")
+    all_rows = folder.source("*")
+    probe = con.sql(f"SELECT * EXCLUDE {SPLIT} FROM ({all_rows}) LIMIT 0")
     types = dict(zip(probe.columns, map(str, probe.types), strict=True))
-    missing = _missing(con, whole, list(probe.columns))
+    missing = _missing(con, all_rows, list(probe.columns))
     return {
-        "balance": _balance(con, whole, column) if column in probe.columns else None,
+        "balance": _balance(con, all_rows, column) if column in probe.columns else None,
         "classes": _classes(con, folder, types),
         "missing": {name: n for name, n in missing.items() if n},
         "columns": types,
@@ -60,10 +60,10 @@ def _balanced(folder: Dataset) -> str | None:
     return column_of(column) if column else None
 
 
-def _missing(con: duckdb.DuckDBPyConnection, whole: str, names: list[str]) -> dict[str, int]:
+def _missing(con: duckdb.DuckDBPyConnection, all_rows: str, names: list[str]) -> dict[str, int]:
     counts = ", ".join(f"count(*) - count({quoted(n)})" for n in names)
-    found = con.sql(f"SELECT {counts} FROM ({whole})").fetchall()[0]
-    return dict(zip(names, map(int, found), strict=True))
+    row = con.sql(f"SELECT {counts} FROM ({all_rows})").fetchall()[0]
+    return dict(zip(names, map(int, row), strict=True))
 
 
 def _classes(
@@ -74,38 +74,41 @@ def _classes(
     if not label or types.get(label) != "VARCHAR":
         return {}
     name = quoted(label)
-    found = con.sql(
+    rows = con.sql(
         f"SELECT DISTINCT {name} FROM ({folder.source(name)}) WHERE {name} IS NOT NULL"
+        # One more than allowed is enough to know that there are too many.
         f" ORDER BY 1 LIMIT {CLASSES_MAX + 1}"
     ).fetchall()
-    names = [value for (value,) in found]
+    names = [value for (value,) in rows]
     is_class = 0 < len(names) <= CLASSES_MAX and max(map(len, names)) <= CLASS_CHARS_MAX
     return {label: names} if is_class else {}
 
 
-def _balance(con: duckdb.DuckDBPyConnection, whole: str, column: str | None) -> dict[str, Any]:
+def _balance(con: duckdb.DuckDBPyConnection, all_rows: str, column: str | None) -> dict[str, Any]:
     name = f"{quoted(str(column))}::VARCHAR"
     rows = con.sql(
-        f"SELECT {name} AS v, {SIDE}, count(*) AS n FROM ({whole}) GROUP BY ALL ORDER BY v, {SIDE}"
+        f"SELECT {name} AS v, {SPLIT}, count(*) AS n FROM ({all_rows})"
+        f" GROUP BY ALL ORDER BY v, {SPLIT}"
     ).fetchall()
     totals: dict[str, int] = {}
     for value, _, count in rows:
         totals[str(value)] = totals.get(str(value), 0) + count
-    shown = sorted(totals, key=lambda v: (-totals[v], v))[:_VALUES_MAX]
-    sides: dict[str, dict[str, int]] = {value: {} for value in shown}
-    for value, side, count in rows:
-        if str(value) in sides:
-            sides[str(value)][side] = count
-    return {"column": column, "values": sides, "others": len(totals) - len(shown)}
+    # Sorted by count and then by name, so that equal counts give the same report in each rebuild.
+    top = sorted(totals, key=lambda v: (-totals[v], v))[:_VALUES_MAX]
+    by_value: dict[str, dict[str, int]] = {value: {} for value in top}
+    for value, split, count in rows:
+        if str(value) in by_value:
+            by_value[str(value)][split] = count
+    return {"column": column, "values": by_value, "others": len(totals) - len(top)}
 
 
 def _samples(con: duckdb.DuckDBPyConnection, folder: Dataset) -> list[str]:
-    side = next(iter(folder.files))
-    found = con.sql(
-        f"SELECT to_json(r)::VARCHAR FROM (SELECT * EXCLUDE {SIDE} FROM"
-        f" ({folder.source('*', (side,))}) LIMIT {_SAMPLES}) r"
+    split = next(iter(folder.files))
+    rows = con.sql(
+        f"SELECT to_json(r)::VARCHAR FROM (SELECT * EXCLUDE {SPLIT} FROM"
+        f" ({folder.source('*', (split,))}) LIMIT {_SAMPLES}) r"
     ).fetchall()
-    return [s if len(s) <= _SAMPLE_CHARS else s[:_SAMPLE_CHARS] + " ..." for (s,) in found]
+    return [s if len(s) <= _SAMPLE_CHARS else s[:_SAMPLE_CHARS] + " ..." for (s,) in rows]
 
 
 def drift(now: dict[str, Any], before: dict[str, Any] | None) -> dict[str, float]:
@@ -115,16 +118,17 @@ def drift(now: dict[str, Any], before: dict[str, Any] | None) -> dict[str, float
     """
     if before is None:
         return {}
-    made = {}
+    indexes = {}
     sums = [_summed(q["lengths"]["counts"]) for q in (now, before)]
+    # Histograms are compared bin by bin, so they need the same edges.
     if all(sums) and len(sums[0]) == len(sums[1]):
-        made["lengths"] = _stability(sums[0], sums[1])
-    one, two = now.get("balance"), before.get("balance")
-    if one and two and one["column"] == two["column"]:
-        values = sorted({*one["values"], *two["values"]})
-        counts = [[sum(q["values"].get(v, {}).values()) for v in values] for q in (one, two)]
-        made[one["column"]] = _stability(counts[0], counts[1])
-    return made
+        indexes["lengths"] = _stability(sums[0], sums[1])
+    new, old = now.get("balance"), before.get("balance")
+    if new and old and new["column"] == old["column"]:
+        values = sorted({*new["values"], *old["values"]})
+        counts = [[sum(q["values"].get(v, {}).values()) for v in values] for q in (new, old)]
+        indexes[new["column"]] = _stability(counts[0], counts[1])
+    return indexes
 
 
 def _summed(counts: dict[str, list[int]]) -> list[int]:
@@ -132,8 +136,9 @@ def _summed(counts: dict[str, list[int]]) -> list[int]:
 
 
 def _stability(now: list[int], before: list[int]) -> float:
-    total, past, found = sum(now) or 1, sum(before) or 1, 0.0
+    total, past, index = sum(now) or 1, sum(before) or 1, 0.0
     for a, b in zip(now, before, strict=True):
+        # A bin that is empty on one side would make the logarithm infinite.
         p, q = max(a / total, 1e-4), max(b / past, 1e-4)
-        found += (p - q) * math.log(p / q)
-    return round(found, 4)
+        index += (p - q) * math.log(p / q)
+    return round(index, 4)

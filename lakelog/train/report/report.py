@@ -29,21 +29,22 @@ def texts(manifest: dict[str, Any], certificate: dict[str, Any]) -> dict[str, st
 
 
 def _charts(quality: dict[str, Any]) -> dict[str, str]:
-    made = {}
+    charts = {}
     edges, counts = quality["lengths"]["edges"], quality["lengths"]["counts"]
     rows = []
     for place, low in enumerate(edges):
-        parts = {side: n[place] for side, n in counts.items() if n[place]}
+        parts = {split: n[place] for split, n in counts.items() if n[place]}
         high = edges[place + 1] - 1 if place + 1 < len(edges) else None
         name = f"{low:,} or more" if high is None else f"{low:,} to {high:,}"
         rows.append((name, parts))
+    # Empty bins at both ends are cut off; those in between stay, or the axis would jump.
     filled = [place for place, (_, parts) in enumerate(rows) if parts]
     if filled:
-        made["lengths"] = plots.bars("Rows by tokens", rows[filled[0] : filled[-1] + 1])
+        charts["lengths"] = plots.bars("Rows by tokens", rows[filled[0] : filled[-1] + 1])
     if quality["balance"]:
         values = list(quality["balance"]["values"].items())
-        made["balance"] = plots.bars(f"Rows by {quality['balance']['column']}", values)
-    return made
+        charts["balance"] = plots.bars(f"Rows by {quality['balance']['column']}", values)
+    return charts
 
 
 def _sections(
@@ -52,24 +53,31 @@ def _sections(
     """Title, words and table of each section."""
     quality, splits = manifest["quality"], manifest["splits"]
     rows = sum(s["rows"] for s in splits.values())
-    sides = [
-        [side, f"{s['rows']:,}", f"{s['rows'] / max(rows, 1):.1%}", f"{s['tokens']:,}"]
-        for side, s in splits.items()
+    split_rows = [
+        [split, f"{s['rows']:,}", f"{s['rows'] / max(rows, 1):.1%}", f"{s['tokens']:,}"]
+        for split, s in splits.items()
     ]
     checks = [
-        [name, said, _found(certificate, name)] for name, said in certificate["checks"].items()
+        [name, description, _found(certificate, name)]
+        for name, description in certificate["checks"].items()
     ]
     left_out = [[why, f"{n:,}"] for why, n in manifest["left_out"].items()]
     lost = [[losses.WORDS.get(why, why), f"{n:,}"] for why, n in manifest["losses"].items()]
     redacted = [[kind, f"{n:,}"] for kind, n in manifest["redaction"]["found"].items()]
     missing = [[n, f"{c:,}", f"{c / max(rows, 1):.1%}"] for n, c in quality["missing"].items()]
+    # One list of sections for Markdown and HTML, so that both always say the same.
     drifts = [
         [name, f"{value:.3f}", "drifted" if value > DRIFTED else "alike"]
         for name, value in quality["drift"].items()
     ]
+    # The first export of a family has nothing to drift from.
     before = manifest["previous"]["id"] if manifest["previous"] else ""
     return [
-        ("Splits", "", (["split", "rows", "part", f"tokens ({tokenizer.words(manifest)})"], sides)),
+        (
+            "Splits",
+            "",
+            (["split", "rows", "part", f"tokens ({tokenizer.words(manifest)})"], split_rows),
+        ),
         ("Leaks", "", (["check", "what", "found"], checks)),
         (
             "Duplicates and other rows left out",
@@ -109,21 +117,22 @@ def _found(certificate: dict[str, Any], name: str) -> str:
 def _markdown(
     manifest: dict[str, Any], sections: list[tuple[str, str, Table | None]], charts: list[str]
 ) -> str:
-    made = [f"# Quality of {manifest['name']}", "", f"Snapshot `{manifest['snapshot']}`.", ""]
+    lines = [f"# Quality of {manifest['name']}", "", f"Snapshot `{manifest['snapshot']}`.", ""]
     for title, words, table in sections:
-        made += [f"## {title}", ""]
+        lines += [f"## {title}", ""]
         if words:
-            made += [words, ""]
+            lines += [words, ""]
         if table:
-            made += [f"| {' | '.join(table[0])} |", "|" + "---|" * len(table[0])]
-            made += [f"| {' | '.join(map(_cell, row))} |" for row in table[1]]
-            made.append("")
+            lines += [f"| {' | '.join(table[0])} |", "|" + "---|" * len(table[0])]
+            lines += [f"| {' | '.join(map(_cell, row))} |" for row in table[1]]
+            lines.append("")
     for chart in charts:
-        made += [f"![{chart}]({chart}.svg)", ""]
-    made += ["## Samples", ""]
+        lines += [f"![{chart}]({chart}.svg)", ""]
+    lines += ["## Samples", ""]
     for sample in manifest["quality"]["samples"]:
-        made += ["```json", sample.replace("```", "'''"), "```", ""]
-    return "\n".join(made)
+        # A fence inside a sample would end the code block.
+        lines += ["```json", sample.replace("```", "'''"), "```", ""]
+    return "\n".join(lines)
 
 
 def _cell(text: str) -> str:
@@ -137,8 +146,8 @@ def _grid(head: list[str], rows: list[list[str]]) -> str:
     marks = [' class="n"' if figure else "" for figure in figures]
 
     def line(tag: str, cells: list[str]) -> str:
-        made = (f"<{tag}{mark}>{escape(c)}</{tag}>" for mark, c in zip(marks, cells, strict=True))
-        return f"<tr>{''.join(made)}</tr>"
+        tagged = (f"<{tag}{mark}>{escape(c)}</{tag}>" for mark, c in zip(marks, cells, strict=True))
+        return f"<tr>{''.join(tagged)}</tr>"
 
     body = "".join(line("td", row) for row in rows)
     return f"<table>{line('th', head)}{body}</table>"
@@ -148,18 +157,18 @@ def _html(
     manifest: dict[str, Any], sections: list[tuple[str, str, Table | None]], charts: dict[str, str]
 ) -> str:
     name = escape(manifest["name"])
-    made = [
+    parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
         f"<title>Quality of {name}</title><style>{_STYLE}</style>",
         f"<h1>Quality of {name}</h1><p>Snapshot <code>{manifest['snapshot']}</code>.</p>",
     ]
     for title, words, table in sections:
-        made.append(f"<h2>{escape(title)}</h2>")
+        parts.append(f"<h2>{escape(title)}</h2>")
         if words:
-            made.append(f"<p>{escape(words)}</p>")
+            parts.append(f"<p>{escape(words)}</p>")
         if table:
-            made.append(_grid(*table))
-    made += charts.values()
-    made.append("<h2>Samples</h2>")
-    made += [f"<pre>{escape(sample)}</pre>" for sample in manifest["quality"]["samples"]]
-    return "\n".join([*made, "</html>"]) + "\n"
+            parts.append(_grid(*table))
+    parts += charts.values()
+    parts.append("<h2>Samples</h2>")
+    parts += [f"<pre>{escape(sample)}</pre>" for sample in manifest["quality"]["samples"]]
+    return "\n".join([*parts, "</html>"]) + "\n"

@@ -14,22 +14,22 @@ _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt", "tool": "t
 
 def lines(batch: pa.RecordBatch, dialect: str) -> bytes:
     """Return the conversations of a batch, one a line."""
-    made = _openai if dialect == "openai" else _sharegpt
+    convert = _openai if dialect == "openai" else _sharegpt
     rows = batch.column(batch.schema.get_field_index("messages")).to_pylist()
     tools = batch.column(batch.schema.get_field_index("tools")).to_pylist()
     pairs = zip(rows, tools, strict=True)
-    return b"".join(orjson.dumps(made(*pair)) + b"\n" for pair in pairs)
+    return b"".join(orjson.dumps(convert(*pair)) + b"\n" for pair in pairs)
 
 
 def _openai(messages: list[dict[str, Any]], tools: str | None) -> dict[str, Any]:
-    said = {"messages": [_without_nulls(message) for message in messages]}
-    return {**said, "tools": orjson.loads(tools)} if tools else said
+    record = {"messages": [_without_nulls(message) for message in messages]}
+    return {**record, "tools": orjson.loads(tools)} if tools else record
 
 
 def _without_nulls(message: dict[str, Any]) -> dict[str, Any]:
-    made = {key: value for key, value in message.items() if value not in (None, [])}
-    made.setdefault("content", None)
-    return made
+    fields = {key: value for key, value in message.items() if value not in (None, [])}
+    fields.setdefault("content", None)
+    return fields
 
 
 def _sharegpt(messages: list[dict[str, Any]], tools: str | None) -> dict[str, Any]:

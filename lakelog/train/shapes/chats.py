@@ -16,7 +16,7 @@ from typing import Any
 
 from lakelog.train.shapes import schemas, streams, telemetry
 from lakelog.train.shapes.messages import ITEMS, ROLES, read
-from lakelog.train.shapes.parts import CALLS, REPLIES, Message, listed, parsed
+from lakelog.train.shapes.parts import CALLS, REPLIES, Message, from_json, list_from_json
 from lakelog.train.shapes.schemas import Schema
 
 _REQUESTS = (
@@ -61,6 +61,7 @@ _OTLP = (
     ("resourceSpans", ("scopeSpans", "instrumentationLibrarySpans"), "spans"),
     ("resourceLogs", ("scopeLogs",), "logRecords"),
 )
+# Names are those of the tools' own APIs: Langfuse in capitals, LangSmith in small letters.
 _PARTS_OF_TRACES = {
     "SPAN",
     "CHAIN",
@@ -100,6 +101,7 @@ def chats(payload: Any, lost: Counter[str] | None = None) -> Iterator[Chat]:
     """
     lost = Counter() if lost is None else lost
     inner = list(_documents(payload)) if isinstance(payload, dict) else []
+    # A document of several spans is one chat per span; `conversations` joins those of one trace.
     if inner:
         for span in inner:
             yield from chats(span, lost)
@@ -115,14 +117,15 @@ def _documents(payload: dict[str, Any]) -> Iterator[Any]:
     """The spans of an OTLP document, or the observations of a trace."""
     for outer, scopes, inner in _OTLP:
         for resource in _dicts(payload.get(outer)):
+            # Older exporters wrote instrumentationLibrarySpans.
             for scope in [s for key in scopes for s in _dicts(resource.get(key))]:
-                yield from listed(scope.get(inner))
+                yield from list_from_json(scope.get(inner))
     if isinstance(payload.get("observations"), list):
         yield from payload["observations"]
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:
-    return [v for v in listed(value) if isinstance(v, dict)]
+    return [v for v in list_from_json(value) if isinstance(v, dict)]
 
 
 def _kind_of_part(payload: dict[str, Any]) -> str:
@@ -141,35 +144,43 @@ def _is_part_of_trace(payload: Any) -> bool:
 def _chat(payload: dict[str, Any]) -> Chat | None:
     lost: Counter[str] = Counter()
     fields = telemetry.attributes(payload)
-    found = _of_telemetry(fields, payload, lost) or _of_body(payload, lost)
-    if found is None:
+    # Telemetry first: a span may also have fields named input or output that hold the same messages
+    # in a less exact form.
+    exchange = _of_telemetry(fields, payload, lost) or _of_body(payload, lost)
+    if exchange is None:
         return None
-    asked, answered, whole = found
-    asked, defined = schemas.taken_out(asked)
-    said, answers = _read_all(asked, lost), _read_all(answered, lost)
-    if whole and not answered and said and said[-1]["role"] != "assistant":
+    request, response, is_whole = exchange
+    # Some traces list tool definitions as messages of role tool; left there, they would be read as
+    # tool results without a call.
+    request, defined = schemas.extract(request)
+    prompt, answers = _read_all(request, lost), _read_all(response, lost)
+    # The answer may stand next to attributes that hold only the request.
+    if is_whole and not response and prompt and prompt[-1]["role"] != "assistant":
         answers = _read_all(_answers(payload, lost), lost)
     # The state of a graph repeats what was asked before its answer.
-    messages = answers if said and _starts_with(answers, said) else [*said, *answers]
+    messages = answers if prompt and _starts_with(answers, prompt) else [*prompt, *answers]
     if not messages:
         return None
+    # Attributes, body and messages may each define the same tools.
     tools = schemas.unique([*schemas.of_attributes(fields), *_tools(payload), *defined])
     when = str(payload.get("startTime") or payload.get("startTimeUnixNano") or "")
-    return Chat(messages, whole, _trace_of(payload), when, tools, +lost)
+    return Chat(messages, is_whole, _trace_of(payload), when, tools, +lost)
 
 
 def _read_all(given: list[Any], lost: Counter[str]) -> list[Message]:
     """The messages of several; calls that stand beside messages belong to the one before them."""
-    made: list[Message] = []
-    for one in given:
-        more = read(one, lost)
-        is_call = isinstance(one, dict) and "role" not in one and str(one.get("type")) in CALLS
-        if is_call and more and made and made[-1]["role"] == "assistant":
-            calls = [*(made[-1]["tool_calls"] or []), *(more[0]["tool_calls"] or [])]
-            made[-1] = {**made[-1], "tool_calls": calls or None}
+    messages: list[Message] = []
+    for item in given:
+        more = read(item, lost)
+        # OpenAI's Responses emit a call as an item next to the message; in chat form it belongs to
+        # the assistant's turn before it, and parallel calls to one turn.
+        is_call = isinstance(item, dict) and "role" not in item and str(item.get("type")) in CALLS
+        if is_call and more and messages and messages[-1]["role"] == "assistant":
+            calls = [*(messages[-1]["tool_calls"] or []), *(more[0]["tool_calls"] or [])]
+            messages[-1] = {**messages[-1], "tool_calls": calls or None}
         else:
-            made += more
-    return made
+            messages += more
+    return messages
 
 
 def _starts_with(longer: list[Message], shorter: list[Message]) -> bool:
@@ -190,68 +201,73 @@ def _trace_of(payload: dict[str, Any]) -> str | None:
 
 def _tools(body: Any) -> list[Schema]:
     """The tool definitions of a body or of the request in it."""
-    body = parsed(body)
-    made = schemas.of_body(body)
+    body = from_json(body)
+    definitions = schemas.of_body(body)
     if isinstance(body, dict):
         for key in (*_REQUESTS, "response"):  # OpenAI's Responses repeat their tools
-            if isinstance(parsed(body.get(key)), dict):
-                made += _tools(body[key])
-    return made
+            if isinstance(from_json(body.get(key)), dict):
+                definitions += _tools(body[key])
+    return definitions
 
 
-_Said = tuple[list[Any], list[Any], bool]
+_Exchange = tuple[list[Any], list[Any], bool]
 
 
 def _of_telemetry(
     fields: dict[str, Any], payload: dict[str, Any], lost: Counter[str]
-) -> _Said | None:
+) -> _Exchange | None:
     if record := telemetry.event(payload):
         return record, [], False
-    if found := telemetry.spoken(fields, payload):
-        asked, answered = found
-        alone = all(isinstance(a, dict) and a.get("role") == "assistant" for a in answered)
-        if len(answered) > 1 and alone:
-            lost["alternative"] += len(answered) - 1
-            answered = answered[:1]
-        return asked, answered, True
+    if exchange := telemetry.exchange_of(fields, payload):
+        request, response = exchange
+        # Several assistant messages as an answer are alternatives (n > 1), not turns of one
+        # conversation.
+        alone = all(isinstance(a, dict) and a.get("role") == "assistant" for a in response)
+        if len(response) > 1 and alone:
+            lost["alternative"] += len(response) - 1
+            response = response[:1]
+        return request, response, True
     if body := telemetry.bodies(fields):
-        asked = _asked(body[0])
-        return (asked, _answer(body[1], lost), True) if asked else None
+        request = _request(body[0])
+        return (request, _answer(body[1], lost), True) if request else None
     return None
 
 
-def _of_body(payload: dict[str, Any], lost: Counter[str]) -> _Said | None:
+def _of_body(payload: dict[str, Any], lost: Counter[str]) -> _Exchange | None:
     """What a body asks and answers; messages alone, or an answer alone, follow others."""
+    # A chain or retriever span repeats the input and output of the model span inside it.
     if _kind_of_part(payload) in _PARTS_OF_TRACES:
         return None
-    if _is_message(payload) and not isinstance(parsed(payload.get("messages")), list):
+    # A single message follows others of its key; a body with a `messages` list is a request, even
+    # if it has a role.
+    if _is_message(payload) and not isinstance(from_json(payload.get("messages")), list):
         return [payload], [], False
-    if asked := _asked_of(payload):
-        answered = _answers(payload, lost)
-        if not answered and _is_text(asked) and not _names_model(payload):
+    if request := _request_of(payload):
+        response = _answers(payload, lost)
+        if not response and _is_text(request) and not _names_model(payload):
             return None  # any record may have a field that is called prompt or input
-        return asked, answered, not _follows(payload)
+        return request, response, not _follows(payload)
     return ([], _answers(payload, lost), False) if _is_answer(payload) else None
 
 
-def _is_text(asked: list[Any]) -> bool:
-    return all(isinstance(a, dict) and set(a) == {"role", "content"} for a in asked[-1:])
+def _is_text(request: list[Any]) -> bool:
+    return all(isinstance(a, dict) and set(a) == {"role", "content"} for a in request[-1:])
 
 
 def _names_model(payload: dict[str, Any]) -> bool:
-    bodies = (payload, *(parsed(payload.get(key)) for key in _REQUESTS))
+    bodies = (payload, *(from_json(payload.get(key)) for key in _REQUESTS))
     return any(isinstance(b, dict) and ("model" in b or "messages" in b) for b in bodies)
 
 
 def _follows(payload: dict[str, Any]) -> bool:
     """Whether a request says only what is new since the answer that it names."""
-    bodies = (payload, *(parsed(payload.get(key)) for key in _REQUESTS))
+    bodies = (payload, *(from_json(payload.get(key)) for key in _REQUESTS))
     return any(isinstance(b, dict) and b.get("previous_response_id") for b in bodies)
 
 
 def _is_answer(payload: dict[str, Any]) -> bool:
     """Whether a payload without a request is what a model's API returns."""
-    for body in (payload, *(parsed(payload.get(key)) for key in ("response", "output", "body"))):
+    for body in (payload, *(from_json(payload.get(key)) for key in ("response", "output", "body"))):
         if isinstance(body, dict) and (
             any(isinstance(body.get(k), list) for k in ("choices", "candidates", "generations"))
             or body.get("object") == "response"
@@ -278,16 +294,18 @@ def _is_message(given: Any) -> bool:
     return kind.lower() in ROLES and any(key in given for key in ("content", "data"))
 
 
-def _asked(given: Any) -> list[Any]:
+def _request(given: Any) -> list[Any]:
     """What was said to a model: a list of messages, a body with one, or a prompt."""
-    given = parsed(given)
+    given = from_json(given)
     if isinstance(given, str):
         return [{"role": "user", "content": given}] if given else []
     if isinstance(given, list):
+        # LangChain records a list of conversations per run; the first one is read. A list of (role,
+        # text) pairs looks similar and is one conversation.
         batched = given and all(isinstance(g, list) for g in given) and not _is_pairs(given)
         return [_as_user(g) for g in (given[0] if batched else given)]
     if isinstance(given, dict):
-        return [given] if _is_message(given) and "messages" not in given else _asked_of(given)
+        return [given] if _is_message(given) and "messages" not in given else _request_of(given)
     return []
 
 
@@ -302,24 +320,27 @@ def _as_user(given: Any) -> Any:
     return given
 
 
-def _asked_of(body: dict[str, Any]) -> list[Any]:
+def _request_of(body: dict[str, Any]) -> list[Any]:
     """The messages of a request, its system prompt first."""
+    # With previous_response_id the conversation already has its system prompt.
     system = [] if body.get("previous_response_id") else _system(body)
     for key in ("conversations", "messages", "contents"):
-        given = parsed(body.get(key))
+        given = from_json(body.get(key))
         if isinstance(given, str) and given and key == "contents":
             return [*system, {"role": "user", "content": given}]
         if isinstance(given, dict) and _is_message(_as_user(given)):
             return [*system, _as_user(given)]
         if isinstance(given, list) and given:
+            # Gemini accepts plain strings: together they are one message of the user.
             texts = key == "contents" and all(isinstance(g, str) for g in given)
-            return [*system, *([{"role": "user", "parts": given}] if texts else _asked(given))]
+            return [*system, *([{"role": "user", "parts": given}] if texts else _request(given))]
     if isinstance(body.get("instruction"), str):
         return [*system, *_instruction(body)]
+    # Wrappers last: a body with messages of its own is the request, whatever else it nests.
     for key in _REQUESTS:
-        if (asked := _asked(body.get(key))) and _may_be_text(key, body):
-            has_system = isinstance(asked[0], dict) and asked[0].get("role") == "system"
-            return asked if has_system else [*system, *asked]
+        if (request := _request(body.get(key))) and _may_be_text(key, body):
+            has_system = isinstance(request[0], dict) and request[0].get("role") == "system"
+            return request if has_system else [*system, *request]
     for key in ("question", "query", "inputText"):
         if isinstance(body.get(key), str) and body[key]:
             return [*system, {"role": "user", "content": body[key]}]
@@ -328,16 +349,16 @@ def _asked_of(body: dict[str, Any]) -> list[Any]:
 
 def _instruction(body: dict[str, Any]) -> list[Message]:
     """The turns of an Alpaca or Dolly record: its history, then instruction and input."""
-    made: list[Message] = []
-    for turn in listed(body.get("history")):
+    turns: list[Message] = []
+    for turn in list_from_json(body.get("history")):
         if isinstance(turn, list) and len(turn) == 2:
-            made += [
+            turns += [
                 {"role": "user", "content": turn[0]},
                 {"role": "assistant", "content": turn[1]},
             ]
     more = body.get("input") or body.get("context")
-    said = [body["instruction"], *([more] if isinstance(more, str) and more else [])]
-    return [*made, {"role": "user", "content": "\n".join(said)}]
+    lines = [body["instruction"], *([more] if isinstance(more, str) and more else [])]
+    return [*turns, {"role": "user", "content": "\n".join(lines)}]
 
 
 def _system(body: dict[str, Any]) -> list[Message]:
@@ -345,7 +366,7 @@ def _system(body: dict[str, Any]) -> list[Message]:
     config = body.get("config")
     for holder in (body, config if isinstance(config, dict) else {}):
         for key in ("system", "system_instruction", "systemInstruction", "instructions"):
-            given = parsed(holder.get(key))
+            given = from_json(holder.get(key))
             if isinstance(given, str) and given:
                 return [{"role": "system", "content": given}]
             if isinstance(given, dict) and isinstance(given.get("parts"), (list, dict)):
@@ -353,18 +374,20 @@ def _system(body: dict[str, Any]) -> list[Message]:
                 return [{"role": "system", "parts": parts if isinstance(parts, list) else [parts]}]
             if isinstance(given, dict) and isinstance(given.get("text"), str):
                 return [{"role": "system", "content": given["text"]}]
+            # Anthropic and Bedrock give a list of parts, LangChain a list of messages.
             if isinstance(given, list) and given:
-                whole = all(_is_message(g) for g in given)
-                return given if whole else [{"role": "system", "parts": given}]
+                are_messages = all(_is_message(g) for g in given)
+                return given if are_messages else [{"role": "system", "parts": given}]
     return []
 
 
 def _answers(body: dict[str, Any], lost: Counter[str]) -> list[Any]:
     """What the model answered, wherever a body keeps it."""
+    # A body with choices or candidates is the answer itself, not a wrapper of one.
     if any(key in body for key in ("choices", "candidates", "generations")):
         return _answer(body, lost)
     for key in _ANSWERS:
-        given = parsed(body.get(key))
+        given = from_json(body.get(key))
         if given not in (None, "", [], {}) and _may_be_text(key, body):
             return _answer(given, lost)
     if isinstance(body.get("message"), dict):
@@ -375,11 +398,11 @@ def _answers(body: dict[str, Any], lost: Counter[str]) -> list[Any]:
 
 
 def _may_be_text(key: str, body: dict[str, Any]) -> bool:
-    return key in _TEXTUAL or not isinstance(parsed(body[key]), str)
+    return key in _TEXTUAL or not isinstance(from_json(body[key]), str)
 
 
 def _answer(given: Any, lost: Counter[str]) -> list[Any]:
-    given = streams.merged(parsed(given))
+    given = streams.merge(from_json(given))
     if isinstance(given, str):
         return [{"role": "assistant", "content": given}]
     if isinstance(given, list):
@@ -396,28 +419,35 @@ def _answer(given: Any, lost: Counter[str]) -> list[Any]:
 def _first(given: list[Any], lost: Counter[str]) -> list[Any]:
     """The first of several answers; the others are counted."""
     lost["alternative"] += len(given[1:])
-    return [g for one in given[:1] for g in _answer(one, lost)]
+    return [g for answer in given[:1] for g in _answer(answer, lost)]
 
 
 def _answer_of(body: dict[str, Any], lost: Counter[str]) -> list[Any]:
+    # From the most specific form to the most general: a later test would also match earlier forms
+    # and read less of them.
     for key in ("choices", "candidates"):
         if isinstance(body.get(key), list) and body[key]:
             return _first(body[key], lost)
+    # LangChain nests generations per prompt of a batch; other APIs give a flat list.
     if isinstance(body.get("generations"), list) and body["generations"]:
         first = body["generations"][0]
         return _first(first if isinstance(first, list) else [first], lost)
-    if isinstance(parsed(body.get("messages")), list):
-        return _asked(body["messages"])
+    # The final state of a graph: the answer includes what was asked, and `_chat` removes the
+    # repetition.
+    if isinstance(from_json(body.get("messages")), list):
+        return _request(body["messages"])
     for key in ("message", "content"):
-        inner = parsed(body.get(key))
+        inner = from_json(body.get(key))
+        # LangChain's serialized objects also have a `content`; they are unwrapped by `read`.
         if isinstance(inner, dict) and body.get("type") != "constructor":
             return _answer(inner if _is_message(inner) else {"role": "assistant", **inner}, lost)
     if _is_message(body) or str(body.get("type", "")) in ITEMS:
         return [body]
     if isinstance(body.get("content"), list) or isinstance(body.get("parts"), list):
         return [{"role": "assistant", **body}]
+    # Wrappers of HTTP libraries and gateways, opened only after no known form fits.
     for key in (*_ANSWERS, "body"):
-        if isinstance(parsed(body.get(key)), (dict, list)) and body[key]:
+        if isinstance(from_json(body.get(key)), (dict, list)) and body[key]:
             return _answer(body[key], lost)
     if any(body.get(key) for key in ("tool_calls", "toolCalls")):
         text = body.get("text") or body.get("content")

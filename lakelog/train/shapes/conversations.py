@@ -26,9 +26,9 @@ from lakelog.train.losses import LOST, REASON, Losses
 from lakelog.train.recipe import Recipe
 from lakelog.train.selection import Selection, column_of, text_of
 from lakelog.train.shapes.chats import Chat, chats
-from lakelog.train.shapes.messages import ROLES, paired
-from lakelog.train.shapes.parts import Message, parsed
-from lakelog.train.shapes.rows import carried
+from lakelog.train.shapes.messages import ROLES, pair_calls
+from lakelog.train.shapes.parts import Message, from_json
+from lakelog.train.shapes.rows import carry_columns
 from lakelog.train.shapes.schemas import Schema, unique
 
 if TYPE_CHECKING:
@@ -46,67 +46,78 @@ _FIXED = 6  # key, group, stratum, time, seq and data stand before the columns t
 _CALLS = '[{"id":"VARCHAR","type":"VARCHAR","function":{"name":"VARCHAR","arguments":"VARCHAR"}}]'
 
 
-def told(selection: Selection, recipe: Recipe, losses: Losses) -> str:
+def from_messages(selection: Selection, recipe: Recipe, losses: Losses) -> str:
     """SQL of conversations whose events are single messages; others are counted in `losses`."""
     shape = recipe.shape
     role = f"lower(({selection.value(shape['role'], '[shape] role')})::VARCHAR)"
     content = f"({selection.value(shape['content'], '[shape] content')})::VARCHAR"
     by = _key(selection, recipe)
-    known = f"{role} IN ({', '.join(map(text_of, ROLES))})"
-    _count_unknown(selection, f"coalesce({known}, false)", losses)
+    has_role = f"{role} IN ({', '.join(map(text_of, ROLES))})"
+    # Counted in a query of its own before the rows are read: consent is needed for the loss of
+    # events, and the main query groups them away.
+    _count_unknown(selection, f"coalesce({has_role}, false)", losses)
     roles = " ".join(f"WHEN {text_of(a)} THEN {text_of(b)}" for a, b in ROLES.items())
     path, _, _ = shape["content"].rpartition(".")
 
-    def beside(name: str, json: bool = False) -> str:
+    # Name, calls and tools are looked for next to the content: `data.message.content` means
+    # `data.message.name`. A path that does not exist is null, but a top-level column that does not
+    # exist is an error in SQL.
+    def sibling(name: str, json: bool = False) -> str:
         full = f"{path}.{name}" if path else name
         if not path and name not in selection.columns:
             return "NULL"
         return (selection.json if json else selection.value)(full, "[shape] content")
 
-    calls = f"from_json({beside('tool_calls', True)}, {text_of(_CALLS)})"
-    made = (
-        f"{{'role': CASE {role} {roles} END, 'content': {content}, 'name': {beside('name')},"
-        f" 'tool_calls': {calls}, 'tool_call_id': {beside('tool_call_id')}}}::{TYPE}"
+    calls = f"from_json({sibling('tool_calls', True)}, {text_of(_CALLS)})"
+    message = (
+        f"{{'role': CASE {role} {roles} END, 'content': {content}, 'name': {sibling('name')},"
+        f" 'tool_calls': {calls}, 'tool_call_id': {sibling('tool_call_id')}}}::{TYPE}"
     )
-    kept = carried(selection, recipe, {"conversation", "messages", "tools", "time"})
-    names = [k.rpartition(" AS ")[2] for k in kept]
-    inner = "".join(f", {k}" for k in kept)
-    shown = "".join(f", any_value({n} ORDER BY __when, __seq0) AS {n}" for n in names)
+    # Columns of a conversation are those of its first event, the order being time and then seq.
+    carried_columns = carry_columns(
+        selection, recipe, {"conversation", "messages", "tools", "time"}
+    )
+    names = [k.rpartition(" AS ")[2] for k in carried_columns]
+    inner = "".join(f", {k}" for k in carried_columns)
+    carried_values = "".join(f", any_value({n} ORDER BY __when, __seq0) AS {n}" for n in names)
     timed = ", min(__when) AS time" if _is_timed(recipe) else ""
-    tools = f"({beside('tools', True)})::VARCHAR"
+    tools = f"({sibling('tools', True)})::VARCHAR"
     return f"""
     SELECT __key AS conversation, list(__message ORDER BY __when, __seq0) AS messages,
-        first(__tools ORDER BY __when, __seq0) FILTER (__tools IS NOT NULL) AS tools{shown}{timed},
+        first(__tools ORDER BY __when, __seq0) FILTER (__tools IS NOT NULL) AS tools
+        {carried_values}{timed},
         NULL::VARCHAR AS {LOST},
         list(__seq0 ORDER BY __when, __seq0)::BIGINT[] AS __seqs, min(__when) AS __time,
         max(__when) AS __until, any_value(__grouped ORDER BY __when, __seq0) AS __group,
         any_value(__strata ORDER BY __when, __seq0) AS __stratum, min(__seq0)::BIGINT AS __at
-    FROM (SELECT {by} AS __key, {made} AS __message, {tools} AS __tools,
+    FROM (SELECT {by} AS __key, {message} AS __message, {tools} AS __tools,
             {selection.time}::TIMESTAMPTZ AS __when,
-            {selection.seq} AS __seq0, {_grouped(selection, recipe)} AS __grouped,
-            {_strata(selection, recipe)} AS __strata{inner}
-        FROM ({selection.sql}) WHERE {known})
+            {selection.seq} AS __seq0, {_group(selection, recipe)} AS __grouped,
+            {_stratum(selection, recipe)} AS __strata{inner}
+        FROM ({selection.sql}) WHERE {has_role})
     GROUP BY __key ORDER BY min(__when), min(__seq0), __key
     """
 
 
-def _count_unknown(selection: Selection, known: str, losses: Losses) -> None:
-    sql = f"SELECT count(*), min({selection.seq}) FROM ({selection.sql}) WHERE NOT {known}"
+def _count_unknown(selection: Selection, has_role: str, losses: Losses) -> None:
+    sql = f"SELECT count(*), min({selection.seq}) FROM ({selection.sql}) WHERE NOT {has_role}"
     count, first = selection.session.sql(sql, at=selection.digest).fetchall()[0]
     losses.add("unknown_role", count, f"seq {first}" if first is not None else None)
 
 
-def understood(selection: Selection, recipe: Recipe, losses: Losses) -> pa.RecordBatchReader:
+def from_payloads(selection: Selection, recipe: Recipe, losses: Losses) -> pa.RecordBatchReader:
     """Conversations out of payloads, in order of their keys, as Arrow.
 
     Events that no chat can be read from are counted in `losses`.
     """
     if "data" not in selection.columns:
         raise ExportRefused("[shape] messages needs the column data, or role and content")
-    carry = _carried(selection, recipe)
+    # The group and the time come from the conversation, not from its first event.
+    carry = _first_event_columns(selection, recipe)
+    # Sorted by key in SQL, so that Python holds one conversation at a time.
     query = (
-        f"SELECT {_key(selection, recipe)} AS k, {_grouped(selection, recipe)} AS g,"
-        f" {_strata(selection, recipe)} AS s, {selection.time}::TIMESTAMPTZ AS t,"
+        f"SELECT {_key(selection, recipe)} AS k, {_group(selection, recipe)} AS g,"
+        f" {_stratum(selection, recipe)} AS s, {selection.time}::TIMESTAMPTZ AS t,"
         f" {selection.seq}::BIGINT AS q, data::VARCHAR AS d{''.join(f', {c}' for c in carry)}"
         f" FROM ({selection.sql}) ORDER BY k, t, q"
     )
@@ -117,6 +128,8 @@ def understood(selection: Selection, recipe: Recipe, losses: Losses) -> pa.Recor
     def batches() -> Iterator[pa.RecordBatch]:
         rows: list[dict[str, Any]] = []
         for conversation in _conversations(reader, losses):
+            # A conversation may have several rows, so batches are cut by rows and not by
+            # conversations.
             rows += conversation.rows(recipe)
             if len(rows) >= _BATCH:
                 yield pa.RecordBatch.from_pylist(rows, schema)
@@ -127,12 +140,12 @@ def understood(selection: Selection, recipe: Recipe, losses: Losses) -> pa.Recor
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
-def _carried(selection: Selection, recipe: Recipe) -> list[str]:
+def _first_event_columns(selection: Selection, recipe: Recipe) -> list[str]:
     """Columns that a conversation has from its first event, besides its group and its time."""
-    taken = {"conversation", "messages", "tools", "time"}
+    own_columns = {"conversation", "messages", "tools", "time"}
     if recipe.split["group"]:
-        taken.add(column_of(recipe.split["group"]))
-    return carried(selection, recipe, taken)
+        own_columns.add(column_of(recipe.split["group"]))
+    return carry_columns(selection, recipe, own_columns)
 
 
 def _is_timed(recipe: Recipe) -> bool:
@@ -141,6 +154,8 @@ def _is_timed(recipe: Recipe) -> bool:
 
 def _schema(recipe: Recipe, extra: list[pa.Field]) -> pa.Schema:
     text, when = pa.string(), pa.timestamp("us", "UTC")
+    # Must be equal to TYPE: the SQL path and this one produce the same columns, and `trim` runs
+    # over both.
     call = pa.struct(
         [
             ("id", text),
@@ -160,6 +175,7 @@ def _schema(recipe: Recipe, extra: list[pa.Field]) -> pa.Schema:
     fields = [("conversation", text), ("messages", pa.list_(message)), ("tools", text)]
     if recipe.split["group"]:
         fields.append((column_of(recipe.split["group"]), text))
+    # Group before carried columns before time, the order of the SQL path.
     fields += extra
     if _is_timed(recipe):
         fields.append(("time", when))
@@ -183,7 +199,7 @@ class _Thread:
     events: list[Any]
     tools: list[Schema]
     lost: Counter[str]
-    carried: dict[str, Any]
+    columns: dict[str, Any]
 
 
 class _Conversation:
@@ -193,8 +209,11 @@ class _Conversation:
         self.key, self.group, self.stratum = key, group, stratum
         self._threads: list[_Thread] = []
 
-    def take(self, chat: Chat, event: Any, carry: dict[str, Any]) -> None:
+    def add(self, chat: Chat, event: Any, carry: dict[str, Any]) -> None:
         """Add a chat: longer than one that is there, behind one, or a new one."""
+        # A whole chat repeats the conversation so far: it extends the thread it begins with, and
+        # the longer of the two is kept. A chat that begins with a tool result can only continue
+        # one.
         if chat.whole and chat.messages[0]["role"] != "tool":
             for thread in self._threads:
                 if _begins(chat.messages, thread.messages) or _begins(
@@ -204,6 +223,7 @@ class _Conversation:
                         thread.messages, thread.lost = chat.messages, chat.lost
                     self._extend(thread, chat, event)
                     return
+        # A fragment names no thread, so it continues the latest one.
         elif self._threads:
             thread = self._threads[-1]
             thread.messages = [*thread.messages, *chat.messages]
@@ -218,17 +238,23 @@ class _Conversation:
 
     def rows(self, recipe: Recipe) -> list[dict[str, Any]]:
         """The rows of this key."""
-        made = []
+        rows = []
         for number, thread in enumerate(self._threads):
+            # Spans of one trace need not have times; the row then has none, and a cutoff refuses it
+            # with a message.
             times = [t for t, _ in thread.events if t is not None]
             first, last = (min(times), max(times)) if times else (None, None)
             seqs = sorted({s for _, s in thread.events if s is not None})
+            # Separate threads of one key need separate names; the group stays the key, so they
+            # share a split.
             name = self.key if len(self._threads) == 1 else f"{self.key}#{number}"
-            made.append(
+            rows.append(
                 {
-                    **thread.carried,
+                    **thread.columns,
                     "conversation": name,
-                    "messages": paired(thread.messages),
+                    # Paired only now: while a conversation grows, prefixes are compared, and
+                    # generated ids would make equal messages differ.
+                    "messages": pair_calls(thread.messages),
                     "tools": orjson.dumps(thread.tools).decode() if thread.tools else None,
                     "time": first,
                     column_of(recipe.split["group"]): self.group,
@@ -241,7 +267,7 @@ class _Conversation:
                     LOST: orjson.dumps(thread.lost).decode() if thread.lost else None,
                 }
             )
-        return made
+        return rows
 
 
 def _conversations(reader: pa.RecordBatchReader, losses: Losses) -> Iterator[_Conversation]:
@@ -252,17 +278,19 @@ def _conversations(reader: pa.RecordBatchReader, losses: Losses) -> Iterator[_Co
         for key, group, stratum, time, seq, data, *carry in zip(
             *(c.to_pylist() for c in batch.columns), strict=True
         ):
-            unread: Counter[str] = Counter()
-            found = sorted(chats(parsed(data), unread), key=lambda c: c.time)
-            for reason, count in unread.items():
+            unreadable: Counter[str] = Counter()
+            parsed_chats = sorted(chats(from_json(data), unreadable), key=lambda c: c.time)
+            for reason, count in unreadable.items():
                 losses.add(reason, count, f"seq {seq}" if seq is not None else None)
-            for chat in found:
+            for chat in parsed_chats:
+                # Events without a key of their own belong to their trace; without either, each is a
+                # conversation by itself.
                 own = key if key is not None else chat.trace
                 if current is None or current.key != own or own is None:
                     if current is not None:
                         yield current
                     current = _Conversation(own, group if group is not None else own, stratum)
-                current.take(chat, (time, seq), dict(zip(names, carry, strict=True)))
+                current.add(chat, (time, seq), dict(zip(names, carry, strict=True)))
     if current is not None:
         yield current
 
@@ -274,18 +302,21 @@ def _begins(longer: list[Message], shorter: list[Message]) -> bool:
     )
 
 
-def whole(sql: str, recipe: Recipe) -> str:
+def trim(sql: str, recipe: Recipe) -> str:
     """SQL of conversations cut to their last answer; `__reason` says why one is left out.
 
     `__lost` counts what a conversation is without, the messages after its last answer included.
     """
     system = recipe.shape["system"]
+    # The system prompt of the recipe is a default: a conversation with its own keeps that.
     head = (
         f"[{{'role': 'system', 'content': {text_of(system)}, 'name': NULL, 'tool_calls': NULL,"
         f" 'tool_call_id': NULL}}::{TYPE}]"
         if system
         else f"[]::{TYPE}[]"
     )
+    # The last message with text and no calls: training on a turn that waits for a tool result would
+    # teach an unfinished answer.
     answer = (
         "list_max(list_transform(messages, lambda m, i: CASE WHEN m.role = 'assistant'"
         " AND len(coalesce(m.tool_calls, [])) = 0 AND coalesce(m.content, '') <> ''"
@@ -295,7 +326,11 @@ def whole(sql: str, recipe: Recipe) -> str:
         "flatten(list_transform(list_filter(messages, lambda m: len(coalesce(m.tool_calls, []))"
         " > 0), lambda m: m.tool_calls))"
     )
+    # After the cut the ids of calls and of results must be the same set, or a call has lost its
+    # counterpart.
     results = "list_filter(messages, lambda m: m.role = 'tool')"
+    # Innermost first: find the last answer, cut, name the reason, then count what was cut; messages
+    # of a rejected conversation are not counted as trailing as well.
     return f"""
     SELECT * EXCLUDE (__answer, __length) REPLACE (
             list_concat(CASE WHEN messages[1].role = 'system' THEN []::{TYPE}[] ELSE {head} END,
@@ -307,7 +342,8 @@ def whole(sql: str, recipe: Recipe) -> str:
     FROM (SELECT *, CASE
             WHEN len(list_filter(messages, lambda m: m.role = 'user')) = 0 THEN 'no_user'
             WHEN __answer = 0 THEN 'no_answer'
-            WHEN {_sorted(calls, "c.id")} <> {_sorted(results, "coalesce(c.tool_call_id, '?')")}
+            WHEN {_distinct_sql(calls, "c.id")}
+                <> {_distinct_sql(results, "coalesce(c.tool_call_id, '?')")}
                 THEN 'broken_call' END AS {REASON}
         FROM (SELECT * REPLACE (CASE WHEN __answer > 0 THEN messages[1:__answer]
                     ELSE messages END AS messages)
@@ -315,7 +351,7 @@ def whole(sql: str, recipe: Recipe) -> str:
     """
 
 
-def _sorted(items: str, value: str) -> str:
+def _distinct_sql(items: str, value: str) -> str:
     """SQL of the distinct values of a list, in order."""
     ids = f"list_sort(list_distinct(list_transform({items}, lambda c: {value})))"
     return f"coalesce({ids}, []::VARCHAR[])"
@@ -325,12 +361,12 @@ def _key(selection: Selection, recipe: Recipe) -> str:
     return f"({selection.value(recipe.shape['by'], '[shape] by')})::VARCHAR"
 
 
-def _grouped(selection: Selection, recipe: Recipe) -> str:
+def _group(selection: Selection, recipe: Recipe) -> str:
     group = recipe.split["group"] or recipe.shape["by"]
     return f"({selection.value(group, '[split] group')})::VARCHAR"
 
 
-def _strata(selection: Selection, recipe: Recipe) -> str:
+def _stratum(selection: Selection, recipe: Recipe) -> str:
     stratum = recipe.split["stratify"]
     value = selection.value(stratum, "[split] stratify") if stratum else "NULL"
     return f"({value})::VARCHAR"

@@ -2,7 +2,7 @@
 
 `read` returns messages of one form: role, content (text), name, tool_calls (OpenAI's, arguments as
 JSON text) and tool_call_id. One message may become several, as a tool's result is a message of its
-own. Calls and results without an id have None; `paired` gives them one. In place of an image,
+own. Calls and results without an id have None; `pair_calls` gives them one. In place of an image,
 audio, video or file stands `<image>` and so on. What is not kept is counted in `lost`.
 """
 
@@ -23,12 +23,12 @@ from lakelog.train.shapes.parts import (
     are_parts,
     as_text,
     calls,
+    from_json,
     id_of,
     is_calls,
     kind_of,
-    listed,
-    parsed,
-    parsed_parts,
+    list_from_json,
+    parts_from_json,
     reply_of,
 )
 
@@ -125,8 +125,10 @@ def read(given: Any, lost: Counter[str]) -> list[Message]:
     if not isinstance(given, dict):
         lost["other_message"] += 1
         return []
-    given = _unwrapped(given)
+    given = _unwrap(given)
     kind = str(given.get("type", ""))
+    # Items of OpenAI's Responses have a type and no role; with a role they are messages that happen
+    # to share a type name.
     if kind in ITEMS and "role" not in given:
         return _Turns("assistant", None, lost).of([given])
     named = given.get("role") or given.get("from") or given.get("type") or ""
@@ -147,14 +149,15 @@ def _is_pair(given: Any) -> bool:
     )
 
 
-def _unwrapped(given: dict[str, Any]) -> dict[str, Any]:
+def _unwrap(given: dict[str, Any]) -> dict[str, Any]:
     """Take a message out of what LangChain, spans and choices put around it."""
+    # LangChain's `dumps`: the class name at the end of `id` says the role.
     if given.get("type") == "constructor" and isinstance(given.get("kwargs"), dict):
-        name = str([*listed(given.get("id")), ""][-2:][0])
+        name = str([*list_from_json(given.get("id")), ""][-2:][0])
         return {"type": name, **given["kwargs"], **_as_role(given["kwargs"], name)}
     if isinstance(given.get("data"), dict) and str(given.get("type", "")).lower() in ROLES:
         return {**given["data"], **_as_role(given["data"], str(given["type"]))}
-    message = parsed(given.get("message"))
+    message = from_json(given.get("message"))
     if isinstance(message, dict):
         return {"role": "assistant", **message}
     return given
@@ -165,51 +168,57 @@ def _as_role(fields: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _message(given: dict[str, Any], role: str, lost: Counter[str]) -> list[Message]:
-    content = parsed_parts(given.get("content", given.get("value", given.get("text"))))
+    content = parts_from_json(given.get("content", given.get("value", given.get("text"))))
     parts = given.get("parts", content if isinstance(content, list) else None)
     answer_to = id_of(given, ("tool_call_id", "toolCallId"))
     if role == "tool" and answer_to is None and isinstance(given.get("id"), str):
         answer_to = given["id"]  # OpenTelemetry's tool messages name the call so
     named = given.get("name") or given.get("tool_name")
     turns = _Turns(role, named if isinstance(named, str) else None, lost, answer_to)
+    # ShareGPT writes a call as a turn from function_call whose value is JSON.
     if isinstance(content, str) and str(given.get("from", given.get("role"))) == "function_call":
-        parts, content = [*_as_list(parsed(content))], None
+        parts, content = [*_as_list(from_json(content))], None
         turns.calls += calls(parts)
         parts = []
+    # Some frameworks log calls as the text of a message.
     elif isinstance(content, str) and role in ("assistant", "tool") and is_calls(content):
         turns.role, parts = "assistant", []
-        turns.calls += calls(parsed(content))
+        turns.calls += calls(from_json(content))
     if not isinstance(parts, list):
         parts = [] if content is None else [as_text(content)]
+    # OpenAI's audio answers and Ollama's images are fields next to the content.
     for medium, field_name in (("audio", "audio"), ("image", "images")):
-        held = given.get(field_name)
-        for medium_part in _as_list(held) if held else []:
+        media = given.get(field_name)
+        for medium_part in _as_list(media) if media else []:
             parts = [*parts, {"type": medium, "transcript": _transcript(medium_part)}]
+    # A refusal is the answer if there is no other content.
     if not parts and isinstance(given.get("refusal"), str):
         parts = [given["refusal"]]
     _count_fields(given, lost)
-    return turns.of(parts, _calls_beside(given))
+    return turns.of(parts, _calls_in_fields(given))
 
 
 def _count_fields(given: dict[str, Any], lost: Counter[str]) -> None:
     """Count what a message says of itself in fields that a row has no place for."""
     for key in ("reasoning_content", "reasoning", "thinking"):
         lost["reasoning"] += bool(given.get(key))
-    lost["builtin_call"] += len(listed(given.get("invalid_tool_calls")))
+    lost["builtin_call"] += len(list_from_json(given.get("invalid_tool_calls")))
     more = given.get("additional_kwargs")
     fields = {**given, **(more if isinstance(more, dict) else {})}
-    known = _READ | _METADATA
-    other = (k for k, v in fields.items() if k not in known and v not in (None, "", [], {}, False))
+    handled = _READ | _METADATA
+    other = (
+        k for k, v in fields.items() if k not in handled and v not in (None, "", [], {}, False)
+    )
     lost["field"] += sum(not k.startswith(("gen_ai.", "llm.")) for k in other)
 
 
-def _calls_beside(given: dict[str, Any]) -> list[Message]:
+def _calls_in_fields(given: dict[str, Any]) -> list[Message]:
     """The calls that stand beside a message's content, the same ones once."""
     more = given["additional_kwargs"] if isinstance(given.get("additional_kwargs"), dict) else {}
     for holder in (given, more):
         for key in ("tool_calls", "toolCalls", "function_call"):
-            if found := calls(parsed(holder.get(key))):
-                return found
+            if tool_calls := calls(from_json(holder.get(key))):
+                return tool_calls
     return []
 
 
@@ -227,16 +236,18 @@ class _Turns:
     answer_to: str | None = None
     texts: list[str] = field(default_factory=list)
     calls: list[Message] = field(default_factory=list)
-    made: list[Message] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
 
-    def of(self, parts: list[Any], beside: list[Message] | None = None) -> list[Message]:
+    def of(self, parts: list[Any], more_calls: list[Message] | None = None) -> list[Message]:
         """Return the messages of the parts, and of the calls that stand beside them."""
         for part in parts:
             self._take(part)
-        known = {(c["id"], c["function"]["name"]) for c in self.calls if c["id"]}
-        self.calls += [c for c in beside or [] if (c["id"], c["function"]["name"]) not in known]
+        # LangChain gives a call of Anthropic both as a part and as a field; ids tell them apart
+        # from two calls of one function.
+        seen = {(c["id"], c["function"]["name"]) for c in self.calls if c["id"]}
+        self.calls += [c for c in more_calls or [] if (c["id"], c["function"]["name"]) not in seen]
         self._flush()
-        return self.made
+        return self.messages
 
     def _take(self, part: Any) -> None:
         if isinstance(part, str):
@@ -258,8 +269,8 @@ class _Turns:
             self.texts.append(inner)
             self.lost["field"] += sum(bool(part[key]) for key in part if key not in PART_FIELDS)
         elif kind == "parts":
-            for one in inner:
-                self._take(one)
+            for inner_part in inner:
+                self._take(inner_part)
         elif kind != "silent":
             self._lose(kind, part)
 
@@ -272,6 +283,7 @@ class _Turns:
 
     def _reply(self, part: dict[str, Any]) -> None:
         """Put a tool's result behind what was said before it."""
+        # The result ends the text and calls before it, or they would be put behind it.
         self._flush()
         name = part.get("name") or part.get("toolName")
         answer_to = id_of(part, CALL_IDS)
@@ -279,30 +291,32 @@ class _Turns:
         self.lost["tool_error"] += bool(part.get("is_error")) or part.get("status") == "error"
         value = reply_of(part)
         if are_parts(value):
-            for one in value:
-                inner._take(one)
+            for inner_part in value:
+                inner._take(inner_part)
         else:
             inner.texts.append(as_text("" if value is None else value))
         content = "\n".join(filter(None, inner.texts))
-        self.made.append(_as_message("tool", content, inner.name, [], answer_to))
+        self.messages.append(_as_message("tool", content, inner.name, [], answer_to))
 
     def _flush(self) -> None:
         content = "\n".join(filter(None, self.texts))
+        # An empty tool result is still a result: without it its call would be broken.
         if content or self.calls or (self.role == "tool" and self.answer_to):
+            # A tool message that turns out to hold calls answers nothing.
             named = None if self.calls and self.role == "tool" else self.answer_to
-            self.made.append(_as_message(self.role, content, self.name, self.calls, named))
+            self.messages.append(_as_message(self.role, content, self.name, self.calls, named))
         self.texts, self.calls = [], []
 
 
 def _as_message(
-    role: str, content: str, name: str | None, made: list[Message], answer_to: str | None
+    role: str, content: str, name: str | None, tool_calls: list[Message], answer_to: str | None
 ) -> Message:
-    shown = content if role == "tool" else content or None
+    text = content if role == "tool" else content or None
     return {
         "role": role,
-        "content": shown,
+        "content": text,
         "name": name,
-        "tool_calls": made or None,
+        "tool_calls": tool_calls or None,
         "tool_call_id": answer_to,
     }
 
@@ -311,38 +325,39 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def paired(messages: list[Message]) -> list[Message]:
+def pair_calls(messages: list[Message]) -> list[Message]:
     """Give every call an id, and every result without one that of the call it answers.
 
     A result answers the first open call of its name, or of any name if it has none.
     """
-    made: list[Message] = []
-    waiting: list[tuple[str, str]] = []
+    result: list[Message] = []
+    open_calls: list[tuple[str, str]] = []
     for place, message in enumerate(messages):
         if message["tool_calls"]:
             named = [
                 {**call, "id": call["id"] or f"call_{place}_{number}"}
                 for number, call in enumerate(message["tool_calls"])
             ]
-            waiting += [(call["id"], call["function"]["name"]) for call in named]
+            open_calls += [(call["id"], call["function"]["name"]) for call in named]
             message = {**message, "tool_calls": named}
         elif message["role"] == "tool":
-            message = _answering(message, waiting)
-        made.append(message)
-    return made
+            message = _link_reply(message, open_calls)
+        result.append(message)
+    return result
 
 
-def _answering(message: Message, waiting: list[tuple[str, str]]) -> Message:
+def _link_reply(message: Message, open_calls: list[tuple[str, str]]) -> Message:
     given, name = message["tool_call_id"], message["name"]
     if given is None:
-        open_calls = [w for w in waiting if w[1] == name] or (waiting if name is None else [])
-        if open_calls:
-            call = open_calls[0]
-            waiting.remove(call)
+        # Gemini and ShareGPT have no ids: results are matched to open calls by name, in order.
+        candidates = [w for w in open_calls if w[1] == name] or (open_calls if name is None else [])
+        if candidates:
+            call = candidates[0]
+            open_calls.remove(call)
             return {**message, "tool_call_id": call[0]}
         return message
-    for call in waiting:
+    for call in open_calls:
         if call[0] == given:
-            waiting.remove(call)
+            open_calls.remove(call)
             break
     return message

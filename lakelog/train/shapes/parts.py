@@ -98,8 +98,9 @@ PART_FIELDS = {
 _SILENT = {"cachePoint", "cache_point", "step-start", "non_standard"}
 
 
-def parsed(value: Any) -> Any:
+def from_json(value: Any) -> Any:
     """Return what JSON text holds, or the value itself."""
+    # Only what can be an object, list or string: the text 42 or true is content, not JSON.
     if isinstance(value, str) and value[:1] in ('"', "[", "{"):
         try:
             return orjson.loads(value)
@@ -108,10 +109,10 @@ def parsed(value: Any) -> Any:
     return value
 
 
-def listed(value: Any) -> list[Any]:
+def list_from_json(value: Any) -> list[Any]:
     """Return a list, also one that a text holds as JSON; of anything else an empty one."""
-    made = parsed(value)
-    return made if isinstance(made, list) else []
+    decoded = from_json(value)
+    return decoded if isinstance(decoded, list) else []
 
 
 def as_text(value: Any) -> str:
@@ -122,6 +123,7 @@ def as_text(value: Any) -> str:
 def kind_of(part: dict[str, Any]) -> tuple[str, Any]:
     """Return what a part is, and the value that is read of it."""
     kind = str(part.get("type", ""))
+    # Gemini and Bedrock have no type; the one key of the part says what it is.
     for key in ("functionCall", "function_call", "toolUse"):
         if isinstance(part.get(key), dict):
             return "call", part[key]
@@ -134,8 +136,10 @@ def kind_of(part: dict[str, Any]) -> tuple[str, Any]:
         return "reply", part
     if kind == "tool-invocation" and isinstance(part.get("toolInvocation"), dict):
         return "invocation", part["toolInvocation"]
+    # The AI SDK 5 puts the tool's name into the type.
     if kind.startswith("tool-") and "toolCallId" in part:
         return "invocation", {"toolName": kind.removeprefix("tool-"), **part}
+    # Before text: a thought of Gemini is a text part with a flag.
     if kind in REASONING or part.get("thought") is True or "reasoningContent" in part:
         return "reasoning", None
     if kind in BUILTIN or kind.endswith("_tool_result") or not BUILTIN.isdisjoint(part):
@@ -152,8 +156,8 @@ def _textual(part: dict[str, Any], kind: str) -> tuple[str, Any]:
                 return "text", part[key]
     guarded = part.get("guardContent") or part.get("citationsContent")
     if isinstance(guarded, dict):
-        held = guarded.get("content", guarded.get("text"))
-        return "parts", held if isinstance(held, list) else [held]
+        inner = guarded.get("content", guarded.get("text"))
+        return "parts", inner if isinstance(inner, list) else [inner]
     if "json" in part:
         return "text", as_text(part["json"])
     return ("silent" if kind in _SILENT or not _SILENT.isdisjoint(part) else "other_part"), None
@@ -164,10 +168,13 @@ def _medium_of(part: dict[str, Any], kind: str) -> str | None:
     key = kind if kind in _MEDIA else next((k for k in _MEDIA if isinstance(part.get(k), dict)), "")
     if not key:
         return None
-    held = part.get(key) if isinstance(part.get(key), dict) else {}
+    body = part.get(key) if isinstance(part.get(key), dict) else {}
     names = ("mime_type", "mimeType", "mediaType", "media_type", "modality")
-    said = next((h[n] for h in (part, held or {}) for n in names if isinstance(h.get(n), str)), "")
-    medium = said.split("/")[0].lower()
+    mime_type = next(
+        (h[n] for h in (part, body or {}) for n in names if isinstance(h.get(n), str)), ""
+    )
+    # The MIME type is more exact than the part's name: Gemini's inlineData may be any medium.
+    medium = mime_type.split("/")[0].lower()
     return medium if medium in ("image", "audio", "video") else _MEDIA[key]
 
 
@@ -176,8 +183,8 @@ CALL_IDS = ("call_id", "tool_call_id", "tool_use_id", "toolUseId", "toolCallId",
 
 def id_of(part: dict[str, Any], names: tuple[str, ...]) -> str | None:
     """Return the first id that stands under one of the names, as text."""
-    found = (part.get(name) for name in names)
-    return next((str(f) for f in found if f), None)
+    ids = (part.get(name) for name in names)
+    return next((str(f) for f in ids if f), None)
 
 
 def reply_of(part: dict[str, Any]) -> Any:
@@ -197,19 +204,20 @@ def are_parts(value: Any) -> bool:
     )
 
 
-def parsed_parts(value: Any) -> Any:
+def parts_from_json(value: Any) -> Any:
     """Return the parts that a text holds as JSON, as attributes of spans do; else the value."""
-    made = parsed(value) if isinstance(value, str) and value.startswith('[{"type"') else value
-    return made if isinstance(made, list) and are_parts(made) else value
+    decoded = from_json(value) if isinstance(value, str) and value.startswith('[{"type"') else value
+    return decoded if isinstance(decoded, list) and are_parts(decoded) else value
 
 
 def calls(given: Any) -> list[Message]:
     """Return tool calls in OpenAI's form; arguments are JSON text, a missing id is None."""
-    made = []
+    tool_calls = []
     for call in _in_order(given):
-        call = parsed(call)
+        call = from_json(call)
         if not isinstance(call, dict):
             continue
+        # Chat completions nest name and arguments under function, Responses and Anthropic do not.
         inner = next(
             (call[k] for k in ("function", "custom") if isinstance(call.get(k), dict)), call
         )
@@ -219,18 +227,19 @@ def calls(given: Any) -> list[Message]:
         arguments: Any = next(
             (inner[k] for k in ("arguments", "args", "input", "parameters") if k in inner), {}
         )
-        made.append(
+        tool_calls.append(
             {
                 "id": id_of(call, CALL_IDS),
                 "type": "function",
                 "function": {"name": str(name), "arguments": as_text(arguments)},
             }
         )
-    return made
+    return tool_calls
 
 
 def _in_order(given: Any) -> Iterator[Any]:
     if isinstance(given, dict):
+        # Streams and span attributes number the calls, and dicts keep the order of arrival instead.
         indexed = given and all(isinstance(k, int) for k in given)
         given = [given[k] for k in sorted(given)] if indexed else [given]
     yield from given if isinstance(given, list) else ()
@@ -240,4 +249,4 @@ def is_calls(text: str) -> bool:
     """Whether a text is a JSON list of tool calls, as some frameworks write them."""
     if not text.startswith('[{"') or '"function"' not in text:
         return False
-    return bool(calls(parsed(text)))
+    return bool(calls(from_json(text)))

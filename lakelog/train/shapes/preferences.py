@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lakelog.train.recipe import Recipe
 from lakelog.train.selection import Selection
-from lakelog.train.shapes.rows import carried
+from lakelog.train.shapes.rows import carry_columns
 
 
 def preference(selection: Selection, recipe: Recipe) -> str:
@@ -20,20 +20,20 @@ def preference_lost(selection: Selection, recipe: Recipe) -> str:
     """SQL that counts, by reason, the events and prompts that `preference` leaves out."""
     shape = recipe.shape
     names = ("prompt", "response") if shape["response"] else ("prompt", "chosen", "rejected")
-    said = {n: f"({selection.value(shape[n], f'[shape] {n}')})::VARCHAR" for n in names}
-    whole = " AND ".join(f"coalesce(trim({v}), '') <> ''" for v in said.values())
+    values = {n: f"({selection.value(shape[n], f'[shape] {n}')})::VARCHAR" for n in names}
+    is_complete = " AND ".join(f"coalesce(trim({v}), '') <> ''" for v in values.values())
     if not shape["response"]:
         return (
-            f"SELECT count(*) FILTER (NOT ({whole})) AS no_pair,"
-            f" count(*) FILTER (({whole}) AND {said['chosen']} = {said['rejected']})"
+            f"SELECT count(*) FILTER (NOT ({is_complete})) AS no_pair,"
+            f" count(*) FILTER (({is_complete}) AND {values['chosen']} = {values['rejected']})"
             f" AS equal_answers FROM ({selection.sql})"
         )
-    whole += f" AND ({selection.value(shape['score'], '[shape] score')}) IS NOT NULL"
+    is_complete += f" AND ({selection.value(shape['score'], '[shape] score')}) IS NOT NULL"
     return (
-        f"SELECT (SELECT count(*) FROM ({selection.sql}) WHERE NOT ({whole})) AS no_pair,"
-        f" (SELECT count(*) FROM (SELECT DISTINCT {said['prompt']} AS prompt"
+        f"SELECT (SELECT count(*) FROM ({selection.sql}) WHERE NOT ({is_complete})) AS no_pair,"
+        f" (SELECT count(*) FROM (SELECT DISTINCT {values['prompt']} AS prompt"
         f"{', (' + _group(selection, recipe) + ')::VARCHAR' if recipe.split['group'] else ''}"
-        f" FROM ({selection.sql}) WHERE {whole}))"
+        f" FROM ({selection.sql}) WHERE {is_complete}))"
         f" - (SELECT count(*) FROM ({_scored(selection, recipe)})) AS equal_answers"
     )
 
@@ -41,17 +41,19 @@ def preference_lost(selection: Selection, recipe: Recipe) -> str:
 def _named(selection: Selection, recipe: Recipe) -> str:
     shape = recipe.shape
     names = ("prompt", "chosen", "rejected")
-    said = {n: f"({selection.value(shape[n], f'[shape] {n}')})::VARCHAR" for n in names}
-    kept = ", ".join(
-        [f"{v} AS {n}" for n, v in said.items()] + carried(selection, recipe, {*names, "label"})
+    values = {n: f"({selection.value(shape[n], f'[shape] {n}')})::VARCHAR" for n in names}
+    columns = ", ".join(
+        [f"{v} AS {n}" for n, v in values.items()]
+        + carry_columns(selection, recipe, {*names, "label"})
     )
     return f"""
-    SELECT {kept}, [{selection.seq}]::BIGINT[] AS __seqs, {selection.time}::TIMESTAMPTZ AS __time,
+    SELECT {columns}, [{selection.seq}]::BIGINT[] AS __seqs,
+        {selection.time}::TIMESTAMPTZ AS __time,
         {selection.time}::TIMESTAMPTZ AS __until, ({_group(selection, recipe)})::VARCHAR AS __group,
         {_stratum(selection, recipe)} AS __stratum, {selection.seq}::BIGINT AS __at
     FROM ({selection.sql})
-    WHERE {" AND ".join(f"trim({v}) <> ''" for v in said.values())}
-        AND {said["chosen"]} <> {said["rejected"]}
+    WHERE {" AND ".join(f"trim({v}) <> ''" for v in values.values())}
+        AND {values["chosen"]} <> {values["rejected"]}
     """
 
 
@@ -59,14 +61,19 @@ def _scored(selection: Selection, recipe: Recipe) -> str:
     shape = recipe.shape
     names = ("prompt", "response", "score")
     prompt, response, score = (selection.value(shape[n], f"[shape] {n}") for n in names)
-    extra = carried(selection, recipe, {"prompt", "chosen", "rejected", "time"})
+    # The time is that of the latest answer, see below.
+    extra = carry_columns(selection, recipe, {"prompt", "chosen", "rejected", "time"})
     listed = [e.rpartition(" AS ")[2] for e in extra]
-    kept = "".join(f", any_value({n} ORDER BY time, seq) AS {n}" for n in listed)
+    carried_values = "".join(f", any_value({n} ORDER BY time, seq) AS {n}" for n in listed)
+    # The latest answer dates the pair: before it the comparison was not known.
     if recipe.split["before"] is not None:
-        kept += ", max(time) AS time"
+        carried_values += ", max(time) AS time"
     inner = "".join(f", {e}" for e in extra)
+    # Ties are broken by time and seq, so that a rebuild chooses the same answers.
     best = "ORDER BY score DESC, time, seq"
     worst = "ORDER BY score, time, seq"
+    # Grouped by prompt within the split group, or one pair would mix answers of two groups and
+    # belong to neither.
     return f"""
     WITH base AS (
         SELECT ({prompt})::VARCHAR AS prompt, ({response})::VARCHAR AS response,
@@ -78,7 +85,7 @@ def _scored(selection: Selection, recipe: Recipe) -> str:
             AND ({score}) IS NOT NULL
     )
     SELECT prompt, first(response {best}) AS chosen, first(response {worst}) AS rejected,
-        max(score) AS chosen_score, min(score) AS rejected_score{kept},
+        max(score) AS chosen_score, min(score) AS rejected_score{carried_values},
         list(seq ORDER BY time, seq)::BIGINT[] AS __seqs, min(time) AS __time, max(time) AS __until,
         any_value(__grouped ORDER BY time, seq) AS __group,
         any_value(__strata ORDER BY time, seq) AS __stratum, min(seq)::BIGINT AS __at

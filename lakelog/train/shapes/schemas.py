@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from lakelog.train.shapes.parts import parsed
+from lakelog.train.shapes.parts import from_json
 
 Schema = dict[str, Any]
 _PARAMETERS = (
@@ -31,20 +31,31 @@ _ATTRIBUTES = ("gen_ai.tool.definitions", "ai.prompt.tools", "gen_ai.request.too
 
 def schemas(given: Any) -> list[Schema]:
     """Return the definitions in a list of tools of any dialect, or in its JSON text."""
-    given = parsed(given)
+    given = from_json(given)
     if isinstance(given, dict):
         given = _by_name(given) if _is_by_name(given) else [given]
-    return [s for tool in given for s in _schema(parsed(tool))] if isinstance(given, list) else []
+    return (
+        [s for tool in given for s in _schema(from_json(tool))] if isinstance(given, list) else []
+    )
 
 
 def _is_by_name(given: dict[str, Any]) -> bool:
     """Whether it maps names to definitions, as Langfuse keeps them."""
-    one = {"name", "type", "function", "toolSpec", "functionDeclarations", "function_declarations"}
-    return one.isdisjoint(given) and all(isinstance(parsed(v), dict) for v in given.values())
+    definition_keys = {
+        "name",
+        "type",
+        "function",
+        "toolSpec",
+        "functionDeclarations",
+        "function_declarations",
+    }
+    return definition_keys.isdisjoint(given) and all(
+        isinstance(from_json(v), dict) for v in given.values()
+    )
 
 
 def _by_name(given: dict[str, Any]) -> list[Schema]:
-    return [{"name": name, **parsed(value)} for name, value in given.items()]
+    return [{"name": name, **from_json(value)} for name, value in given.items()]
 
 
 def _schema(tool: Any) -> list[Schema]:
@@ -52,6 +63,7 @@ def _schema(tool: Any) -> list[Schema]:
         return []
     for key in ("functionDeclarations", "function_declarations"):
         if isinstance(tool.get(key), list):
+            # Gemini puts its built-in tools into the same object as the functions.
             rest = {k: v for k, v in tool.items() if k != key and v is not None}
             return [*schemas(tool[key]), *([rest] if rest else [])]
     if isinstance(tool.get("toolSpec"), dict):
@@ -66,62 +78,69 @@ def _schema(tool: Any) -> list[Schema]:
 def _function(tool: dict[str, Any]) -> dict[str, Any]:
     """Name, description, parameters and whatever else a definition says but its cache mark."""
     key = next((k for k in _PARAMETERS if tool.get(k) is not None), None)
-    parameters = parsed(tool[key]) if key else None
+    parameters = from_json(tool[key]) if key else None
     if isinstance(parameters, dict) and isinstance(parameters.get("json"), dict):
         parameters = parameters["json"]
-    made = {"name": tool["name"], "description": tool.get("description"), "parameters": parameters}
-    left = ("name", "description", "type", "cache_control", "kind", key)
-    made |= {k: v for k, v in tool.items() if k not in left}
-    return {k: v for k, v in made.items() if v is not None}
+    function = {
+        "name": tool["name"],
+        "description": tool.get("description"),
+        "parameters": parameters,
+    }
+    handled = ("name", "description", "type", "cache_control", "kind", key)
+    function |= {k: v for k, v in tool.items() if k not in handled}
+    return {k: v for k, v in function.items() if v is not None}
 
 
 def of_body(body: Any) -> list[Schema]:
     """Return the definitions of a request, wherever it keeps them."""
-    made: list[Schema] = []
-    body = parsed(body)
+    definitions: list[Schema] = []
+    body = from_json(body)
     if not isinstance(body, dict):
-        return made
+        return definitions
     for key in _KEYS:
         if body.get(key):
-            made += schemas(body[key])
+            definitions += schemas(body[key])
+    # Bedrock, Gemini and LangChain nest the tools one or two levels deeper.
     for key in _HOLDERS:
-        made += of_body(body.get(key))
-    return made
+        definitions += of_body(body.get(key))
+    return definitions
 
 
 def of_attributes(attributes: dict[str, Any]) -> list[Schema]:
     """Return the definitions that a span has in its attributes."""
-    made = [s for key in _ATTRIBUTES for s in schemas(attributes.get(key))]
+    definitions = [s for key in _ATTRIBUTES for s in schemas(attributes.get(key))]
     indexed: dict[int, dict[str, Any]] = {}
     for key, value in attributes.items():
         if match := _INDEXED.fullmatch(key):
-            found = parsed(value)
-            fields = found if match[2] == "json_schema" and isinstance(found, dict) else None
-            indexed.setdefault(int(match[1]), {}).update(fields or {match[2]: found})
-    made += [s for place in sorted(indexed) for s in _schema(indexed[place])]
-    requested = parsed(attributes.get("model_request_parameters"))
+            decoded = from_json(value)
+            fields = decoded if match[2] == "json_schema" and isinstance(decoded, dict) else None
+            indexed.setdefault(int(match[1]), {}).update(fields or {match[2]: decoded})
+    definitions += [s for place in sorted(indexed) for s in _schema(indexed[place])]
+    requested = from_json(attributes.get("model_request_parameters"))
     if isinstance(requested, dict):
-        made += schemas(requested.get("function_tools")) + schemas(requested.get("output_tools"))
-    return made
+        definitions += schemas(requested.get("function_tools")) + schemas(
+            requested.get("output_tools")
+        )
+    return definitions
 
 
-def taken_out(messages: list[Any]) -> tuple[list[Any], list[Schema]]:
+def extract(messages: list[Any]) -> tuple[list[Any], list[Schema]]:
     """Part definitions that stand among messages, as role `tool`, from the messages."""
-    said, made = [], []
+    rest, definitions = [], []
     for message in messages:
-        content = parsed(message.get("content")) if isinstance(message, dict) else None
+        content = from_json(message.get("content")) if isinstance(message, dict) else None
         is_tool = isinstance(message, dict) and message.get("role") == "tool"
         if is_tool and isinstance(content, dict) and isinstance(content.get("function"), dict):
-            made += schemas([content])
+            definitions += schemas([content])
         else:
-            said.append(message)
-    return said, made
+            rest.append(message)
+    return rest, definitions
 
 
 def unique(given: list[Schema]) -> list[Schema]:
     """Return the definitions in their order, equal ones once."""
-    made: list[Schema] = []
+    distinct: list[Schema] = []
     for schema in given:
-        if schema not in made:
-            made.append(schema)
-    return made
+        if schema not in distinct:
+            distinct.append(schema)
+    return distinct

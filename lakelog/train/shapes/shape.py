@@ -50,19 +50,21 @@ class Roles:
     text: str | None
 
 
-def shaped(selection: Selection, recipe: Recipe, losses: Losses) -> tuple[str | None, Any]:
+def query(selection: Selection, recipe: Recipe, losses: Losses) -> tuple[str | None, Any]:
     """Return (SQL, None) over the lake, or (None, an Arrow reader of rows made already).
 
     Events that a shape cannot read are counted in `losses`.
     """
+    # Without seq, events of equal time have no order, and a rebuild could give other rows.
     if recipe.kind in _ORDERED and selection.seq.startswith("NULL"):
         raise ExportRefused(
             f"[select] sql: {recipe.kind} needs the order of events; add the column seq to it"
         )
     if recipe.kind == "messages":
         if recipe.shape["role"] is None or recipe.shape["content"] is None:
-            return None, conversations.understood(selection, recipe, losses)
-        return conversations.told(selection, recipe, losses), None
+            return None, conversations.from_payloads(selection, recipe, losses)
+        return conversations.from_messages(selection, recipe, losses), None
+    # Counted in a query of its own: the rows themselves no longer show what was left out.
     if recipe.kind in _LOST:
         counted = selection.session.sql(_LOST[recipe.kind](selection, recipe), at=selection.digest)
         for reason, count in zip(counted.columns, counted.fetchall()[0], strict=True):
@@ -70,9 +72,9 @@ def shaped(selection: Selection, recipe: Recipe, losses: Losses) -> tuple[str | 
     return _SQL[recipe.kind](selection, recipe), None
 
 
-def finished(sql: str, recipe: Recipe) -> str:
+def finish(sql: str, recipe: Recipe) -> str:
     """Return SQL of rows as they shall be; only conversations need a last step."""
-    return conversations.whole(sql, recipe) if recipe.kind == "messages" else sql
+    return conversations.trim(sql, recipe) if recipe.kind == "messages" else sql
 
 
 def reader(selection: Selection, sql: str) -> pa.RecordBatchReader:
@@ -83,6 +85,7 @@ def reader(selection: Selection, sql: str) -> pa.RecordBatchReader:
 def roles(recipe: Recipe, columns: list[str]) -> Roles:
     """Return what the columns of a shape are for."""
     shape, exact = recipe.shape, recipe.dedupe["exact"]
+    # Bookkeeping columns differ in every event; with them no two rows would ever be equal.
     content = {
         "text": ["text"],
         "classification": ["text"],
@@ -98,10 +101,12 @@ def roles(recipe: Recipe, columns: list[str]) -> Roles:
         content = exact
     near, threshold = _near(recipe)
     group = recipe.split["group"]
+    # These shapes rename the column of `by` to subject.
     if recipe.kind in ("decision", "sequence") and group == shape["by"]:
         group = "subject"
     group = column_of(group) if group else None
     fenced = recipe.split["before"] is not None
+    # A role is recorded only if the column is in the files: a check must be able to use it.
     label = {"classification": "label", "sequence": "label", "decision": "outcome"}.get(
         recipe.kind, shape["label"]
     )

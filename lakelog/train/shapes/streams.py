@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from lakelog.train.shapes.parts import listed, parsed
+from lakelog.train.shapes.parts import from_json, list_from_json
 
 Piece = dict[str, Any]
 _BLOCK_TEXTS = {"text_delta": "text", "thinking_delta": "thinking"}
 _BEDROCK = {"messageStart", "contentBlockStart", "contentBlockDelta", "messageStop"}
 
 
-def merged(given: Any) -> Any:
+def merge(given: Any) -> Any:
     """Return the body of an answer for the pieces of its stream; anything else as it is."""
+    # Text is parsed as server-sent events; a single chunk is a stream of one.
     pieces = _events(given) if isinstance(given, str) else [given] if _is_delta(given) else given
     if not isinstance(pieces, list) or not all(isinstance(p, dict) for p in pieces):
         return given
+    # Told apart by marks that only one API has, since recorded streams do not name it.
     kinds = {str(piece.get("type", "")) for piece in pieces}
     if any(map(_is_delta, pieces)):
         return _of_chunks(pieces)
@@ -41,30 +43,32 @@ def _events(text: str) -> list[Any] | None:
     if not text.startswith(("data:", "event:")):
         return None
     data = [line[5:].strip() for line in text.splitlines() if line.startswith("data:")]
-    return [parsed(one) for one in data if one not in ("", "[DONE]")]
+    return [from_json(line) for line in data if line not in ("", "[DONE]")]
 
 
 def _is_delta(given: Any) -> bool:
     return isinstance(given, dict) and any(
         isinstance(choice, dict) and isinstance(choice.get("delta"), dict)
-        for choice in listed(given.get("choices"))
+        for choice in list_from_json(given.get("choices"))
     )
 
 
-def _add(made: Piece, more: Piece) -> None:
+def _add(target: Piece, delta: Piece) -> None:
     """Add what a piece says: texts go on, calls by their index, all else is set."""
-    for key, value in more.items():
+    for key, value in delta.items():
         if key == "tool_calls" and isinstance(value, list):
-            calls = made.setdefault(key, {})
+            calls = target.setdefault(key, {})
             for place, call in enumerate(value):
                 if isinstance(call, dict):
                     _add(calls.setdefault(str(call.get("index", place)), {}), call)
-        elif isinstance(value, dict) and isinstance(made.get(key), dict):
-            _add(made[key], value)
-        elif isinstance(value, str) and isinstance(made.get(key), str) and key not in _WHOLE:
-            made[key] += value
-        elif value is not None or key not in made:
-            made[key] = dict(value) if isinstance(value, dict) else value
+        elif isinstance(value, dict) and isinstance(target.get(key), dict):
+            _add(target[key], value)
+        # Strings are fragments and are appended, except members that some servers repeat with every
+        # chunk.
+        elif isinstance(value, str) and isinstance(target.get(key), str) and key not in _WHOLE:
+            target[key] += value
+        elif value is not None or key not in target:
+            target[key] = dict(value) if isinstance(value, dict) else value
 
 
 _WHOLE = ("role", "id", "type", "name")
@@ -73,11 +77,12 @@ _WHOLE = ("role", "id", "type", "name")
 
 def _of_chunks(pieces: list[Piece]) -> Piece:
     messages: dict[str, Piece] = {}
-    for choice in [c for piece in pieces for c in listed(piece.get("choices"))]:
+    for choice in [c for piece in pieces for c in list_from_json(piece.get("choices"))]:
         if isinstance(choice, dict):
-            made = messages.setdefault(str(choice.get("index", 0)), {"role": "assistant"})
+            target = messages.setdefault(str(choice.get("index", 0)), {"role": "assistant"})
             delta = choice.get("delta") or choice.get("message")
-            _add(made, delta if isinstance(delta, dict) else {})
+            _add(target, delta if isinstance(delta, dict) else {})
+    # Calls were collected by index; the readers expect a list.
     for message in messages.values():
         if isinstance(message.get("tool_calls"), dict):
             message["tool_calls"] = list(message["tool_calls"].values())
@@ -92,27 +97,31 @@ def _of_blocks(pieces: list[Piece]) -> Piece:
             blocks[str(piece.get("index"))] = dict(block)
         elif piece.get("type") == "content_block_delta" and isinstance(delta, dict):
             kind = str(delta.get("type"))
-            made = blocks.setdefault(str(piece.get("index")), {"type": "text", "text": ""})
+            target = blocks.setdefault(str(piece.get("index")), {"type": "text", "text": ""})
             if key := _BLOCK_TEXTS.get(kind):
-                _add(made, {key: delta.get(key)})
+                _add(target, {key: delta.get(key)})
+            # Fragments of JSON are not valid on their own and are parsed at the end.
             elif kind == "input_json_delta":
-                _add(made, {"json": delta.get("partial_json")})
+                _add(target, {"json": delta.get("partial_json")})
             elif kind == "citations_delta":
-                made["citations"] = [*listed(made.get("citations")), delta.get("citation")]
+                target["citations"] = [
+                    *list_from_json(target.get("citations")),
+                    delta.get("citation"),
+                ]
     return {"role": "assistant", "content": [_with_input(b, "input") for b in blocks.values()]}
 
 
 def _with_input(block: Piece, key: str) -> Piece:
     """Give a call the arguments whose JSON came in pieces."""
     text = block.pop("json", None)
-    return {**block, key: parsed(text)} if text else block
+    return {**block, key: from_json(text)} if text else block
 
 
 def _of_responses(pieces: list[Piece], given: Any) -> Any:
     """What the last event repeats whole; of a stream that broke off, the items that are done."""
-    whole = [p["response"] for p in pieces if isinstance(p.get("response"), dict)]
-    if whole and whole[-1].get("output"):
-        return whole[-1]
+    repeated = [p["response"] for p in pieces if isinstance(p.get("response"), dict)]
+    if repeated and repeated[-1].get("output"):
+        return repeated[-1]
     items = [p["item"] for p in pieces if p.get("type") == "response.output_item.done"]
     return {"object": "response", "output": items} if items else given
 
@@ -124,10 +133,11 @@ def _of_bedrock(pieces: list[Piece]) -> Piece:
             event = piece.get(key)
             if isinstance(event, dict) and isinstance(event.get(inner), dict):
                 _add(blocks.setdefault(str(event.get("contentBlockIndex")), {}), event[inner])
+    # An empty input means a call without arguments.
     for block in blocks.values():
         use = block.get("toolUse")
         if isinstance(use, dict) and isinstance(use.get("input"), str):
-            use["input"] = parsed(use["input"]) if use["input"] else {}
+            use["input"] = from_json(use["input"]) if use["input"] else {}
     return {"output": {"message": {"role": "assistant", "content": list(blocks.values())}}}
 
 
@@ -136,12 +146,12 @@ def _of_candidates(pieces: list[Piece]) -> Piece:
     for candidate in [c for piece in pieces for c in piece["candidates"]]:
         content = candidate.get("content") if isinstance(candidate, dict) else None
         if isinstance(content, dict):
-            made = texts.setdefault(str(candidate.get("index", 0)), [])
-            for part in listed(content.get("parts")):
-                if made and _goes_on(made[-1], part):
-                    made[-1] = {**made[-1], **part, "text": made[-1]["text"] + part["text"]}
+            joined = texts.setdefault(str(candidate.get("index", 0)), [])
+            for part in list_from_json(content.get("parts")):
+                if joined and _goes_on(joined[-1], part):
+                    joined[-1] = {**joined[-1], **part, "text": joined[-1]["text"] + part["text"]}
                 else:
-                    made.append(part)
+                    joined.append(part)
     answers = [{"content": {"role": "model", "parts": parts}} for parts in texts.values()]
     return {"candidates": answers}
 
@@ -155,10 +165,13 @@ def _goes_on(last: Any, part: Any) -> bool:
 
 
 def _of_ollama(pieces: list[Piece]) -> Piece:
-    made: Piece = {"role": "assistant", "content": ""}
+    answer: Piece = {"role": "assistant", "content": ""}
     for piece in pieces:
         message = piece.get("message")
         message = dict(message) if isinstance(message, dict) else {"content": piece.get("response")}
-        made["tool_calls"] = [*made.get("tool_calls", []), *listed(message.pop("tool_calls", None))]
-        _add(made, message)
-    return {"message": made}
+        answer["tool_calls"] = [
+            *answer.get("tool_calls", []),
+            *list_from_json(message.pop("tool_calls", None)),
+        ]
+        _add(answer, message)
+    return {"message": answer}

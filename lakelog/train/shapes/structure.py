@@ -17,32 +17,38 @@ _WIDER = ("UBIGINT", "BIGINT", "HUGEINT", "DOUBLE")
 def structure_of(texts: list[str]) -> str | None:
     """Return the structure that `from_json` takes, of many that `json_structure` gave."""
     merged: Any = None
+    # Sorted, because merging order decides the order of the struct's fields, and rebuilds must give
+    # equal types.
     for text in sorted(texts):
-        merged = _merged(merged, orjson.loads(text))
-    merged = _bounded(merged)
+        merged = _merge(merged, orjson.loads(text))
+    merged = _bound(merged)
     return orjson.dumps(merged).decode() if isinstance(merged, dict) and merged else None
 
 
-def _merged(a: Any, b: Any) -> Any:
+def _merge(a: Any, b: Any) -> Any:
     if a is None or a == "NULL" or a == b:
         return b
     if b == "NULL":
         return a
     if isinstance(a, dict) and isinstance(b, dict):
-        return {k: _merged(a.get(k), b.get(k, "NULL")) for k in (*a, *(k for k in b if k not in a))}
+        return {k: _merge(a.get(k), b.get(k, "NULL")) for k in (*a, *(k for k in b if k not in a))}
     if isinstance(a, list) and isinstance(b, list):
-        return [_merged(a[0] if a else None, b[0] if b else "NULL")]
+        return [_merge(a[0] if a else None, b[0] if b else "NULL")]
     if isinstance(a, str) and isinstance(b, str) and a in _WIDER and b in _WIDER:
-        pair = {a, b}
-        return "HUGEINT" if pair == {"UBIGINT", "HUGEINT"} else max(pair, key=_WIDER.index)
+        return max(a, b, key=_WIDER.index)
     return "JSON"
 
 
-def _bounded(made: Any) -> Any:
-    if isinstance(made, dict):
-        if not made or len(made) > KEYS_MAX or len({k.lower() for k in made}) < len(made):
+def _bound(structure: Any) -> Any:
+    """Replace what DuckDB cannot hold in a struct, or what no reader wants, by a plain type."""
+    if isinstance(structure, dict):
+        # DuckDB compares the names of struct fields without case, so keys that differ only in case
+        # cannot be fields of one struct.
+        is_ambiguous = len({k.lower() for k in structure}) < len(structure)
+        if not structure or len(structure) > KEYS_MAX or is_ambiguous:
             return "JSON"
-        return {k: _bounded(v) for k, v in made.items()}
-    if isinstance(made, list):
-        return [_bounded(made[0] if made else "JSON")]
-    return "VARCHAR" if made in ("NULL", None) else "BIGINT" if made == "UBIGINT" else made
+        return {k: _bound(v) for k, v in structure.items()}
+    if isinstance(structure, list):
+        return [_bound(structure[0] if structure else "JSON")]
+    # A field that is null everywhere needs some type, and every reader knows BIGINT.
+    return {"NULL": "VARCHAR", None: "VARCHAR", "UBIGINT": "BIGINT"}.get(structure, structure)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from lakelog.train.shapes.parts import Message, listed, parsed
+from lakelog.train.shapes.parts import Message, from_json, list_from_json
 
 _INDEXED = (
     re.compile(r"gen_ai\.(prompt|completion)\.(\d+)\.(.+)"),
@@ -29,14 +29,15 @@ _BODIES = (
 
 def attributes(payload: dict[str, Any]) -> dict[str, Any]:
     """The attributes of a span: a dict, OTLP's list of keys and values, or Langfuse's metadata."""
-    found = payload.get("attributes")
-    if found is None:
-        metadata = parsed(payload.get("metadata"))
-        found = metadata.get("attributes") if isinstance(metadata, dict) else None
-    if isinstance(found, list):
-        return {a["key"]: plain(a.get("value")) for a in found if _is_attribute(a)}
-    if isinstance(found, dict):
-        return found
+    fields = payload.get("attributes")
+    # Langfuse keeps the original span attributes in the metadata of its observations.
+    if fields is None:
+        metadata = from_json(payload.get("metadata"))
+        fields = metadata.get("attributes") if isinstance(metadata, dict) else None
+    if isinstance(fields, list):
+        return {a["key"]: plain(a.get("value")) for a in fields if _is_attribute(a)}
+    if isinstance(fields, dict):
+        return fields
     return {k: v for k, v in payload.items() if k.startswith(("gen_ai.", "llm."))}
 
 
@@ -46,6 +47,7 @@ def _is_attribute(value: Any) -> bool:
 
 def plain(value: Any) -> Any:
     """The value that OTLP/JSON wraps in a name of its type."""
+    # OTLP/JSON wraps every value; SDKs that print spans do not.
     if not isinstance(value, dict) or len(value) != 1:
         return value
     kind, inner = next(iter(value.items()))
@@ -66,7 +68,7 @@ def _whole(value: Any) -> Any:
 
 
 def _values(inner: Any) -> list[Any]:
-    return listed(inner.get("values")) if isinstance(inner, dict) else []
+    return list_from_json(inner.get("values")) if isinstance(inner, dict) else []
 
 
 def event(payload: dict[str, Any]) -> list[Any]:
@@ -76,7 +78,7 @@ def event(payload: dict[str, Any]) -> list[Any]:
     match = _EVENT.fullmatch(str(name or payload.get("event.name") or ""))
     if not match:
         return []
-    body = plain(parsed(payload.get("body")))
+    body = plain(from_json(payload.get("body")))
     if body is None:
         body = {k: v for k, v in payload.items() if k in ("role", "content", "message", "id")}
     return [_of_event(match, body if isinstance(body, dict) else {"content": body})]
@@ -84,89 +86,98 @@ def event(payload: dict[str, Any]) -> list[Any]:
 
 def _of_event(match: re.Match[str], fields: dict[str, Any]) -> Message:
     role = match[1] or "assistant"
-    message = parsed(fields.get("message"))
+    message = from_json(fields.get("message"))
     inner = message if isinstance(message, dict) else fields
     return {"role": role, **inner, **({"content": message} if isinstance(message, str) else {})}
 
 
-def spoken(fields: dict[str, Any], payload: dict[str, Any]) -> tuple[list[Any], list[Any]] | None:
+def exchange_of(
+    fields: dict[str, Any], payload: dict[str, Any]
+) -> tuple[list[Any], list[Any]] | None:
     """What was said to the model and what it answered, by the attributes and events of a span."""
-    asked = listed(fields.get("gen_ai.input.messages"))
-    answered = listed(fields.get("gen_ai.output.messages"))
-    if asked or answered:
-        system = parsed(fields.get("gen_ai.system_instructions"))
-        system = [system] if isinstance(system, str) and system else listed(system)
-        return [*([{"role": "system", "parts": system}] if system else []), *asked], answered
+    request = list_from_json(fields.get("gen_ai.input.messages"))
+    response = list_from_json(fields.get("gen_ai.output.messages"))
+    if request or response:
+        system = from_json(fields.get("gen_ai.system_instructions"))
+        system = [system] if isinstance(system, str) and system else list_from_json(system)
+        return [*([{"role": "system", "parts": system}] if system else []), *request], response
+    # Newest convention first: libraries in transition emit both, and the old form has fewer
+    # details.
     for pattern in _INDEXED:
-        if found := _indexed(fields, pattern):
-            return found, []
-    if events := listed(fields.get("events")) or _span_events(payload):
+        if messages := _indexed(fields, pattern):
+            return messages, []
+    if events := list_from_json(fields.get("events")) or _span_events(payload):
         return events, []
-    if asked := listed(fields.get("gen_ai.prompt")):
-        return asked, _completion(fields.get("gen_ai.completion"))
+    if request := list_from_json(fields.get("gen_ai.prompt")):
+        return request, _completion(fields.get("gen_ai.completion"))
     return None
 
 
 def bodies(fields: dict[str, Any]) -> tuple[Any, Any] | None:
     """Request and answer that a span has as JSON in two attributes."""
+    # Other span kinds have input and output as well, which repeat those of the LLM span.
     if fields.get("openinference.span.kind", "LLM") != "LLM":
         return None
-    for asked, answered in _BODIES:
-        if fields.get(asked):
-            answer = parsed(fields.get(answered))
-            if asked.startswith("ai.") and fields.get("ai.response.toolCalls"):
-                answer = {"text": answer, "toolCalls": parsed(fields["ai.response.toolCalls"])}
-            return parsed(fields[asked]), answer
+    for request_key, response_key in _BODIES:
+        if fields.get(request_key):
+            answer = from_json(fields.get(response_key))
+            # The AI SDK writes text and tool calls of an answer to separate attributes.
+            if request_key.startswith("ai.") and fields.get("ai.response.toolCalls"):
+                answer = {"text": answer, "toolCalls": from_json(fields["ai.response.toolCalls"])}
+            return from_json(fields[request_key]), answer
     return None
 
 
 def _completion(value: Any) -> list[Any]:
-    made = parsed(value)
-    return made if isinstance(made, list) else [{"role": "assistant", "content": made}]
+    decoded = from_json(value)
+    return decoded if isinstance(decoded, list) else [{"role": "assistant", "content": decoded}]
 
 
 def _indexed(fields: dict[str, Any], pattern: re.Pattern[str]) -> list[Message]:
     """Messages written as one attribute a field: `gen_ai.prompt.0.role`."""
-    made: dict[tuple[int, int], Message] = {}
+    messages: dict[tuple[int, int], Message] = {}
     for key, value in fields.items():
         if match := pattern.fullmatch(key):
             answer = match[1] in ("completion", "output_messages")
+            # Attributes come in any order; prompts sort before completions.
             place = (int(answer), int(match[2]))
-            _put(made.setdefault(place, {"role": "assistant"} if answer else {}), match[3], value)
-    for message in made.values():
+            _put(
+                messages.setdefault(place, {"role": "assistant"} if answer else {}), match[3], value
+            )
+    for message in messages.values():
         parts = message.pop("parts by place", {})
         if parts:
             message["content"] = [parts[place] for place in sorted(parts)]
-    return [made[place] for place in sorted(made)]
+    return [messages[place] for place in sorted(messages)]
 
 
-def _put(made: Message, name: str, value: Any) -> None:
+def _put(message: Message, name: str, value: Any) -> None:
     """Set a field of a message, `tool_calls.0.tool_call.function.name` included."""
     if match := _CALL.fullmatch(name):
-        calls = made.setdefault("tool_calls", {})
+        calls = message.setdefault("tool_calls", {})
         calls.setdefault(int(match[1]), {})[match[2]] = value
     elif match := _CONTENT.fullmatch(name):
-        parts = made.setdefault("parts by place", {})
+        parts = message.setdefault("parts by place", {})
         parts.setdefault(int(match[1]), {})[match[2]] = value
     else:
-        made[name] = value
+        message[name] = value
 
 
 def _span_events(payload: dict[str, Any]) -> list[Any]:
     """Messages that a span has as events: `gen_ai.user.message` and older ones."""
-    made: list[Any] = []
+    messages: list[Any] = []
     events = payload.get("events")
-    for one in events if isinstance(events, list) else []:
-        if not isinstance(one, dict):
+    for entry in events if isinstance(events, list) else []:
+        if not isinstance(entry, dict):
             continue
-        name, fields = str(one.get("name", "")), attributes(one) or {}
+        name, fields = str(entry.get("name", "")), attributes(entry) or {}
         if match := _EVENT.fullmatch(name):
-            made.append(_of_event(match, fields))
+            messages.append(_of_event(match, fields))
         elif name == "gen_ai.content.prompt":
-            made += listed(fields.get("gen_ai.prompt"))
+            messages += list_from_json(fields.get("gen_ai.prompt"))
         elif name == "gen_ai.content.completion":
-            made += _completion(fields.get("gen_ai.completion"))
+            messages += _completion(fields.get("gen_ai.completion"))
         elif name == "gen_ai.client.inference.operation.details":
-            asked, answered = spoken(fields, {}) or ([], [])
-            made += [*asked, *answered]
-    return made
+            request, response = exchange_of(fields, {}) or ([], [])
+            messages += [*request, *response]
+    return messages

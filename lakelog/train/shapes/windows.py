@@ -20,78 +20,92 @@ _COLUMNS = ("time", "type")
 
 def decision(selection: Selection, recipe: Recipe) -> str:
     """Columns `subject, time, context, options, chosen, outcome, reward, label_time`."""
-    return _decision(selection, recipe)
-
-
-def decision_lost(selection: Selection, recipe: Recipe) -> str:
-    """SQL that counts, by reason, the decisions that are left out."""
-    return _decision(selection, recipe, is_counted=True)
-
-
-def _decision(selection: Selection, recipe: Recipe, is_counted: bool = False) -> str:
-    shape = recipe.shape
-    by = selection.value(shape["by"], "[shape] by")
-    for name in _COLUMNS:
-        selection.value(name, "[shape] decision")
-    span = f"INTERVAL {span_us(shape['window'])} MICROSECONDS"
-    outcomes = ", ".join(map(text_of, shape["outcome"]))
-    options = selection.json(shape["options"], "[shape] options")
-    chosen = selection.value(shape["chosen"], "[shape] chosen")
-    reward = selection.value(shape["reward"], "[shape] reward") if shape["reward"] else "NULL"
-    data = quoted("data") if "data" in selection.columns else "NULL"
-    keep = "".join(
-        f", {selection.value(n, '[shape] keep')} AS {quoted(n.rpartition('.')[2])}"
-        for n in shape["keep"]
-    )
-    kept = "".join(f", d.{quoted(n.rpartition('.')[2])}" for n in shape["keep"])
-    is_decision = f"type = {text_of(shape['decision'])}"
-    ctes = f"""
-    WITH base AS MATERIALIZED (
-        SELECT ({by})::VARCHAR AS subject, time::TIMESTAMPTZ AS time, type, {selection.seq} AS seq,
-            from_json({options}, '["VARCHAR"]') AS options, ({chosen})::VARCHAR AS chosen,
-            ({reward})::VARCHAR AS reward, {data}::VARCHAR AS data{keep}
-        FROM ({selection.sql})
-    ), told AS MATERIALIZED (
-        SELECT *,
-            list({{'time': time, 'type': type, 'data': data}}) OVER before AS context,
-            list(seq) OVER before AS seen,
-            lead(time) OVER (PARTITION BY subject, decides ORDER BY time, seq) AS next_time,
-            lead(seq) OVER (PARTITION BY subject, decides ORDER BY time, seq) AS next_seq
-        FROM (SELECT *, {is_decision} AS decides FROM base WHERE subject IS NOT NULL)
-        WINDOW before AS (PARTITION BY subject ORDER BY time, seq
-            ROWS BETWEEN {shape["history"]} PRECEDING AND 1 PRECEDING)
-    ), made AS (SELECT * FROM told WHERE decides),
-    ended AS (SELECT * FROM base WHERE type IN ({outcomes})),
-    joined AS (
-        SELECT d.subject, d.time, d.seq, min(row(o.time, o.seq)) AS first
-        FROM made d JOIN ended o ON o.subject = d.subject
-            AND o.time >= d.time AND o.time <= d.time + {span}
-        WHERE row(o.time, o.seq) > row(d.time, d.seq) AND NOT o.type = {text_of(shape["decision"])}
-            AND (d.next_time IS NULL OR row(o.time, o.seq) < row(d.next_time, d.next_seq))
-        GROUP BY d.subject, d.time, d.seq
-    ), horizon AS (SELECT max(time) AS last FROM base)
-    """
-    if is_counted:
-        return f"""{ctes}
-        SELECT (SELECT count(*) FROM base WHERE subject IS NULL AND {is_decision}) AS no_subject,
-            count(*) FILTER (d.chosen IS NULL) AS no_choice,
-            count(*) FILTER (d.chosen IS NOT NULL AND j.first IS NULL
-                AND d.time + {span} > horizon.last) AS no_outcome_yet
-        FROM made d LEFT JOIN joined j USING (subject, time, seq) CROSS JOIN horizon
-        """
-    return f"""{ctes}
+    span = _span(recipe)
+    carried = "".join(f", d.{quoted(n.rpartition('.')[2])}" for n in recipe.shape["keep"])
+    # A decision without an outcome is a row only once its window is over: before that, the missing
+    # outcome is not known to be missing.
+    return f"""{_decision_ctes(selection, recipe)}
     SELECT d.subject, d.time, coalesce(d.context, []) AS context, d.options, d.chosen,
-        o.type AS outcome, o.reward, coalesce(o.time, d.time + {span}) AS label_time{kept},
+        o.type AS outcome, o.reward, coalesce(o.time, d.time + {span}) AS label_time{carried},
         list_concat(coalesce(d.seen, []), [d.seq], if(o.seq IS NULL, [], [o.seq]))::BIGINT[]
             AS __seqs,
         d.time AS __time, coalesce(o.time, d.time + {span}) AS __until,
         {_group(recipe, "d")} AS __group, {_stratum(recipe, "o.type", "d")} AS __stratum,
         d.seq::BIGINT AS __at
-    FROM made d LEFT JOIN joined j USING (subject, time, seq)
-        LEFT JOIN ended o ON o.subject = d.subject AND row(o.time, o.seq) = j.first
+    FROM decisions d LEFT JOIN joined j USING (subject, time, seq)
+        LEFT JOIN outcomes o ON o.subject = d.subject AND row(o.time, o.seq) = j.first
         CROSS JOIN horizon
     WHERE d.chosen IS NOT NULL AND (o.time IS NOT NULL OR d.time + {span} <= horizon.last)
     ORDER BY d.time, d.seq
+    """
+
+
+def decision_lost(selection: Selection, recipe: Recipe) -> str:
+    """SQL that counts, by reason, the decisions that are left out."""
+    return f"""{_decision_ctes(selection, recipe)}
+    SELECT (SELECT count(*) FROM base WHERE subject IS NULL AND {_is_decision(recipe)})
+            AS no_subject,
+        count(*) FILTER (d.chosen IS NULL) AS no_choice,
+        count(*) FILTER (d.chosen IS NOT NULL AND j.first IS NULL
+            AND d.time + {_span(recipe)} > horizon.last) AS no_outcome_yet
+    FROM decisions d LEFT JOIN joined j USING (subject, time, seq) CROSS JOIN horizon
+    """
+
+
+def _span(recipe: Recipe) -> str:
+    return f"INTERVAL {span_us(recipe.shape['window'])} MICROSECONDS"
+
+
+def _is_decision(recipe: Recipe) -> str:
+    return f"type = {text_of(recipe.shape['decision'])}"
+
+
+def _decision_ctes(selection: Selection, recipe: Recipe) -> str:
+    """The tables `base`, `decisions`, `outcomes`, `joined` and `horizon` of the look-ahead rule."""
+    shape = recipe.shape
+    by = selection.value(shape["by"], "[shape] by")
+    # Checked by name, so that a missing column is an error of the recipe and not of the generated
+    # SQL.
+    for name in _COLUMNS:
+        selection.value(name, "[shape] decision")
+    outcomes = ", ".join(map(text_of, shape["outcome"]))
+    options = selection.json(shape["options"], "[shape] options")
+    chosen = selection.value(shape["chosen"], "[shape] chosen")
+    reward = selection.value(shape["reward"], "[shape] reward") if shape["reward"] else "NULL"
+    data = quoted("data") if "data" in selection.columns else "NULL"
+    carried = "".join(
+        f", {selection.value(n, '[shape] keep')} AS {quoted(n.rpartition('.')[2])}"
+        for n in shape["keep"]
+    )
+    # `seen` keeps the numbers of the context events for the lineage. `next_time` and `next_seq`
+    # are those of the subject's next decision: the window is partitioned by `decides`, so that
+    # other events in between do not count. row(time, seq) compares in the total order of the
+    # look-ahead rule. The horizon is that of the whole selection: a silent subject has waited, too.
+    return f"""
+    WITH base AS MATERIALIZED (
+        SELECT ({by})::VARCHAR AS subject, time::TIMESTAMPTZ AS time, type, {selection.seq} AS seq,
+            from_json({options}, '["VARCHAR"]') AS options, ({chosen})::VARCHAR AS chosen,
+            ({reward})::VARCHAR AS reward, {data}::VARCHAR AS data{carried}
+        FROM ({selection.sql})
+    ), history AS MATERIALIZED (
+        SELECT *,
+            list({{'time': time, 'type': type, 'data': data}}) OVER before AS context,
+            list(seq) OVER before AS seen,
+            lead(time) OVER (PARTITION BY subject, decides ORDER BY time, seq) AS next_time,
+            lead(seq) OVER (PARTITION BY subject, decides ORDER BY time, seq) AS next_seq
+        FROM (SELECT *, {_is_decision(recipe)} AS decides FROM base WHERE subject IS NOT NULL)
+        WINDOW before AS (PARTITION BY subject ORDER BY time, seq
+            ROWS BETWEEN {shape["history"]} PRECEDING AND 1 PRECEDING)
+    ), decisions AS (SELECT * FROM history WHERE decides),
+    outcomes AS (SELECT * FROM base WHERE type IN ({outcomes})),
+    joined AS (
+        SELECT d.subject, d.time, d.seq, min(row(o.time, o.seq)) AS first
+        FROM decisions d JOIN outcomes o ON o.subject = d.subject
+            AND o.time >= d.time AND o.time <= d.time + {_span(recipe)}
+        WHERE row(o.time, o.seq) > row(d.time, d.seq) AND NOT o.type = {text_of(shape["decision"])}
+            AND (d.next_time IS NULL OR row(o.time, o.seq) < row(d.next_time, d.next_seq))
+        GROUP BY d.subject, d.time, d.seq
+    ), horizon AS (SELECT max(time) AS last FROM base)
     """
 
 
@@ -107,7 +121,7 @@ def sequence(selection: Selection, recipe: Recipe) -> str:
             {selection.seq} AS seq, ({token})::VARCHAR AS token
         FROM ({selection.sql})
         WHERE ({by}) IS NOT NULL AND ({token}) IS NOT NULL
-    ), made AS (
+    ), sequences AS (
         SELECT subject, time, seq, token AS label,
             list(token) OVER past AS history, list(seq) OVER past AS seen
         FROM base
@@ -115,9 +129,9 @@ def sequence(selection: Selection, recipe: Recipe) -> str:
             ROWS BETWEEN {length} PRECEDING AND 1 PRECEDING)
     )
     SELECT subject, time, history, label, list_append(seen, seq)::BIGINT[] AS __seqs,
-        time AS __time, time AS __until, {_group(recipe, "made")} AS __group,
-        {_stratum(recipe, "label", "made")} AS __stratum, seq::BIGINT AS __at
-    FROM made WHERE history IS NOT NULL
+        time AS __time, time AS __until, {_group(recipe, "sequences")} AS __group,
+        {_stratum(recipe, "label", "sequences")} AS __stratum, seq::BIGINT AS __at
+    FROM sequences WHERE history IS NOT NULL
     ORDER BY time, seq
     """
 
