@@ -108,7 +108,7 @@ class Watcher:
         found = scan(self._roots, self._patterns)
         due = [seen for seen in found.files.values() if self._changed(seen)]
         self.scan_seconds = time.thread_time() - worked
-        gone = [f for identity, f in self._known.items() if identity not in found.taken]
+        gone = [f for identity, f in self._known.items() if identity not in found.inodes]
         if due or gone:
             due += look_again(found, self._patterns)
         found.names.clear()

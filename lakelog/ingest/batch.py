@@ -1,9 +1,9 @@
 """Rows and bad lines since the last publish, and the publish that commits them with the cursors.
 
 A publish holds the segments, the quarantined lines, the identity keys and the cursors
-`from -> to`. It is made only if every cursor stands where it was found, no rewind came between,
-and nobody brought one of the ids; else all is thrown away and Moved tells the caller to look
-where the cursors are now. A dry run does the same work and keeps what it learned to itself.
+`from -> to`. It is made only if every cursor is where it was when reading began, the branch was
+not rewound, and no other writer added one of the ids; else everything is discarded, and CursorMoved
+tells the caller to look up the cursors again. A dry run does the same work and publishes nothing.
 """
 
 from __future__ import annotations
@@ -36,22 +36,24 @@ if TYPE_CHECKING:
 else:
     pa = Lazy("pyarrow")
 
+# A publish costs about the same whatever it holds; what is not published is read again after a
+# crash or a lost race.
 ROWS_MAX = 1_000_000
 SECONDS_MAX = 60.0
 LEVEL = 1
-"""Of zstd: files come in fast, and compaction packs tighter."""
+"""Of zstd: ingest is fast, and compaction compresses harder later."""
 BYTES_MAX = 512 << 20
-"""Bytes of a file that one publish takes at most, so that long rows do not fill the memory."""
+"""Bytes of a file in one publish at most, so that long rows do not fill the memory."""
 GRACE = 5.0
 """Seconds after which a file counts as finished where nobody knows who has it open."""
 BAD_MAX = 64 << 20
-"""Characters of bad lines that are gathered at most."""
+"""Characters of bad lines that are kept in memory before a publish."""
 _COUNTED = ("time", "type", "source", "level", "subject", "id")
-"""Columns that the statistics of a segment need; the others are let go once encoded."""
+"""Columns that the statistics of a segment need; the others are freed once encoded."""
 
 
 class CursorMoved(Exception):
-    """The cursor is not where it was found: start again from where it is."""
+    """Another writer moved the cursor: start again from where it is now."""
 
 
 @dataclass
@@ -64,36 +66,36 @@ class FileReport:
     quarantined: int = 0
     skipped: int = 0
     lines: int = 0
-    """Lines taken in, blank ones and those that are no events included."""
+    """Lines ingested, including blank ones and those that are no events."""
     left: int = 0
     """Bytes of an unfinished last line, and of NULs behind it, left for next time."""
     nuls: int = 0
-    """Bytes of holes, which were skipped: NULs where a writer left room and no text."""
+    """Bytes of holes, which were skipped: NULs that no writer replaced by text."""
     error: str = ""
     ignored: str = ""
-    """Why it was left out although nothing is wrong: it is not a regular file."""
+    """Why it was skipped although nothing is wrong: it is not a regular file."""
     reason: str = ""
     """Why the first quarantined line is no event, and where it is."""
     same_as: str = ""
-    """The file that brought all of this content before."""
+    """The file from which all of this content was ingested before."""
     note: str = ""
-    """What there is to say of how the file was recognised."""
+    """A remark on how the file was recognised."""
     is_undecided: bool = field(default=False, compare=False)
-    """Whether nothing was read, for the file may be on its way to take another one's place."""
+    """Whether nothing was read, because the file may be about to replace another one."""
     is_copy: bool = field(default=False, compare=False)
     """Whether all of it is a copy of a file that is still there."""
     released: int = field(default=0, compare=False)
     """Cursors whose file was truncated or replaced by this one."""
 
     def record(self) -> dict[str, Any]:
-        """What users are told, by name."""
+        """The values that are reported to users, by name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
 
 
 class IndexCache:
     """The cursors of the newest state by one process, so that they are not read at every publish.
 
-    An index is changed by whoever takes it, and is kept again once its changes are published.
+    Whoever takes an index changes it, and stores it again once the changes are published.
     """
 
     def __init__(self) -> None:
@@ -101,27 +103,30 @@ class IndexCache:
 
     def take(self, store: Store, state: Manifest) -> CursorIndex:
         """The cursors of a state, for the caller to change."""
+        # The index is handed out once: a caller that fails halfway must not leave its changes
+        # behind.
         digest, self._digest = self._digest, ""
         if digest and digest == state.digest:
             return self._index
         return CursorIndex(store.manifests.entries(state, "cursor"))
 
     def keep(self, digest: str, index: CursorIndex) -> None:
-        """Remember the cursors of a state."""
+        """Store the cursors of a state."""
         self._digest, self._index = digest, index
 
 
 @dataclass
 class Job:
-    """What all files of one ingest share. A dry run remembers what it would have stored.
+    """The settings that all files of one ingest share. A dry run remembers what it would have
+    stored.
 
     `form` is a format that was asked for, or what says how files are read; `formats` are those of
     the lake as the state has them that was read last. Raises InvalidSetting for no such format.
 
-    `mode` says what becomes of a last line without newline: "once" takes it if it is whole,
-    "ended" if it is an event, "follow" leaves it for next time, "last" takes it as it is. What
-    may still be continued by lines to come is left, too, by "follow", and by "settled" no longer.
-    `follows` and `inodes` are those of a watcher: see identity.Resolver.
+    `mode` says what happens to a last line without newline: "once" ingests it if it is complete,
+    "ended" if it is an event, "follow" leaves it for next time, "last" ingests it as it is.
+    "follow" also leaves a record that later lines may continue; "settled" does not. `follows` and
+    `inodes` are those of a watcher: see identity.Resolver.
     """
 
     store: Store
@@ -146,7 +151,7 @@ class Job:
         return self.store.refs.head(self.branch)
 
     def state(self, head: Head) -> Manifest:
-        """What the branch holds after a move; its formats go for what is read next."""
+        """The state of the branch after a move; its formats apply to what is read next."""
         state = self.store.manifests.load(head.move.snapshot)
         self.formats = definitions.formats_of(self.store, state)
         return state
@@ -155,13 +160,14 @@ class Job:
         """What says how a file of this name is read, if anything does."""
         if isinstance(self.form, Definition):
             return self.form
-        found = definitions.find(self.formats, path, self.label)
-        return found.definition if found else None
+        match = definitions.find(self.formats, path, self.label)
+        return match.definition if match else None
 
     def resolver(self, state: Manifest) -> Resolver:
-        """What decides which file a path holds, among the cursors of a state; in a dry run also
-        among those that it would have made."""
+        """The resolver of paths to files, over the cursors of a state; in a dry run also over those
+        that it would have published."""
         index = self.cache.take(self.store, state)
+        # No publish of a dry run brings the index back, so it is stored at once.
         if self.dry_run:
             self.cache.keep(state.digest, index)
         return Resolver(index, self.label, self.inodes, follows=self.follows)
@@ -169,21 +175,23 @@ class Job:
     def transformer(
         self, form: Any, origin: str, before: bytes = b"", files: dict[int, bytes] | None = None
     ) -> Transformer:
-        """What turns lines of a file into rows, those behind the bytes `before`; or of `files`."""
+        """The transformer of lines of a file that follow the bytes `before`; or of several
+        `files`."""
         return Transformer(self.connect(), form, origin, self.label, self.mode, before, files)
 
 
 def finishing(job: Job, source: Source) -> Job:
-    """The job for a file whose last line may lack its newline: one that nobody can write to any
-    more ends there, so that every byte is accounted for. Packed files never go on."""
+    """The job for a file whose last line may lack its newline: one that nobody has open for
+    writing ends there, so that every byte is accounted for. Compressed files never grow."""
+    # Checked in this order: asking the kernel for a lease is a system call for each file.
     if source.is_packed or (job.mode == "once" and (source.piped or is_finished(source))):
         return replace(job, mode="ended")
     return job
 
 
 def is_finished(source: Source) -> bool:
-    """Whether nobody has a file open for writing; where that cannot be told, whether it was left
-    alone for GRACE."""
+    """Whether nobody has a file open for writing; where the system does not say, whether it was
+    not modified for GRACE."""
     if source.is_packed:
         return True
     is_open = source.is_open_elsewhere()
@@ -191,25 +199,29 @@ def is_finished(source: Source) -> bool:
 
 
 class Batch:
-    """Rows and bad lines since the last publish, encoded beside the reading."""
+    """Rows and bad lines since the last publish, encoded in parallel with reading."""
 
     def __init__(self, job: Job, base: Head | None = None) -> None:
         """`base` is the move after which the cursors were looked up; now, if none is given."""
         self._job = job
+        # Taken before anything is read: a publish compares the cursors of now with those of this
+        # move.
         self.base = base or job.head()
         self.state = job.state(self.base)
         self.commit = disk.random_hex()
         self._target = segment.rows_target(job.store.settings, self.state.totals.events)
         self._gathered: list[pa.Table] = []
         self._counted: list[pa.Table] = []
+        # One thread writes segments while the next row group is encoded; syncs would stall the
+        # encoder.
         self._disk = ThreadPoolExecutor(1)
-        self._puts: list[Future[Entry]] = []
+        self._writes: list[Future[Entry]] = []
         self._waiting = 0
         self.runs: list[Any] = list(job.runs)
         self.bad: list[RejectedLine] = []
         self.unfinished: list[RejectedLine] = []
         self.unfinished_keys: dict[str, str] = {}
-        self.rows = self.known = self.lines = self.bytes = self._kept = self._most = 0
+        self.rows = self.skipped = self.lines = self.bytes = self._bad_chars = self._most = 0
         self._since = time.monotonic()
         self._builder: segment.SegmentEncoder | None = None
         self._pending: Future[None] | None = None
@@ -217,47 +229,54 @@ class Batch:
     @property
     def full(self) -> bool:
         """Whether it is time to publish."""
+        # `_most` counts lines, of which blank and known ones give no row: only near the limit is it
+        # worth waiting for the true count.
         if self._most >= ROWS_MAX:
             self.wait()
-        large = self.bytes >= BYTES_MAX or self._kept >= BAD_MAX
+        large = self.bytes >= BYTES_MAX or self._bad_chars >= BAD_MAX
         return self._most >= ROWS_MAX or large or time.monotonic() - self._since > SECONDS_MAX
 
     def add_bad(self, bad: list[RejectedLine]) -> None:
         """Add lines that are no events."""
         self.bad += bad
-        self._kept += sum(len(b.line) for b in bad)
+        self._bad_chars += sum(len(b.line) for b in bad)
 
-    def add(self, made: ChunkResult, pool: ThreadPoolExecutor) -> None:
-        """Take in what a chunk holds, beside the work on the next one."""
+    def add(self, result: ChunkResult, pool: ThreadPoolExecutor) -> None:
+        """Add the result of a chunk, in parallel with work on the next one."""
         self.wait()
-        self.bytes += made.taken
-        self._most += made.lines
-        self._pending = pool.submit(self.take, made)
+        self.bytes += result.length
+        self._most += result.lines
+        self._pending = pool.submit(self.take, result)
 
     def wait(self) -> None:
-        """Wait until all is taken in. Raises what went wrong there."""
+        """Wait until all chunks are added. Raises what went wrong there."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
-        self._most = self.rows + self.known + len(self.bad)
+        self._most = self.rows + self.skipped + len(self.bad)
 
-    def take(self, made: ChunkResult) -> pa.Table | None:
+    def take(self, result: ChunkResult) -> pa.Table | None:
         """Finish a chunk, drop events whose id is known, encode the rest; return the new rows."""
-        made.finish()
-        self.add_bad(made.bad)
-        table = made.table
+        # The exact rule runs here, in the pool, while the main thread lets the engine decide the
+        # next chunk.
+        result.finish()
+        self.add_bad(result.bad)
+        table = result.table
         count = table.num_rows if table is not None else 0
-        self.lines += max(made.lines, count + len(made.bad))
+        self.lines += max(result.lines, count + len(result.bad))
         if table is None:
             return None
+        # Most files have no ids, and asking all identity runs costs time.
         if table["key"].null_count < count:
             table = self._new_only(table)
-        self.known += count - table.num_rows
+        self.skipped += count - table.num_rows
         self.rows += table.num_rows
         if not table.num_rows or self._job.dry_run:
             return table
         self._gathered.append(table)
         self._waiting += table.num_rows
+        # Whole row groups are encoded as soon as they are full, so that memory holds few rows and
+        # the publish at the end has little left to do.
         step = min(segment.ROW_GROUP, self._target)
         while self._waiting >= step:
             self._encode(step)
@@ -274,9 +293,9 @@ class Batch:
         self._builder.add(table)
         self._counted.append(table.select(_COUNTED))
         if sum(t.num_rows for t in self._counted) >= self._target:
-            self._put()
+            self._write_segment()
 
-    def _put(self) -> None:
+    def _write_segment(self) -> None:
         """Write the segment that is being encoded."""
         builder, self._builder = self._builder, None
         counted, self._counted = self._counted, []
@@ -284,25 +303,26 @@ class Batch:
             table = pa.concat_tables(counted)
             paths = self._job.store.paths
             data = builder.finish()
-            put = self._disk.submit(segment.put, paths, data, table, "events", "arrival")
-            self._puts.append(put)
+            write = self._disk.submit(segment.put, paths, data, table, "events", "arrival")
+            self._writes.append(write)
 
     def write(self) -> list[Entry]:
-        """Write what is left durably; return the entries of all segments."""
+        """Write the rest durably; return the entries of all segments."""
         self.wait()
         if self._waiting:
             self._encode(self._waiting)
-        self._put()
-        entries = [put.result() for put in self._puts]
-        entries += [self._put_unfinished(bad) for bad in self.unfinished]
+        self._write_segment()
+        # Every segment is on disk, synced, before the manifest that names it is written.
+        entries = [write.result() for write in self._writes]
+        entries += [self._write_unfinished(bad) for bad in self.unfinished]
         if not self.bad:
             return entries
         table, paths = bad_table(self.bad), self._job.store.paths
         bad = segment.write(paths, table, kind="quarantine", layout="arrival", commit=self.commit)
         return [*entries, bad]
 
-    def _put_unfinished(self, bad: RejectedLine) -> Entry:
-        """Write an unfinished last line as a segment of its own, which goes when it is finished."""
+    def _write_unfinished(self, bad: RejectedLine) -> Entry:
+        """Write an unfinished last line as a segment of its own, removed once it is finished."""
         paths = self._job.store.paths
         entry = segment.write(
             paths, bad_table([bad]), kind="quarantine", layout="arrival", commit=self.commit
@@ -311,7 +331,7 @@ class Batch:
         return entry
 
     def close(self) -> None:
-        """Let go of the thread that writes."""
+        """End the thread that writes."""
         self._disk.shutdown(wait=True, cancel_futures=True)
 
     def id_run(self) -> list[Entry]:
@@ -322,16 +342,20 @@ class Batch:
         return [identity_run.write(self._job.store.paths, high, low, self.commit)]
 
     def clashes(self, state: Manifest) -> bool:
-        """Whether an id run that came since holds one of our keys."""
+        """Whether an identity run published since holds one of our keys."""
         had = {run["digest"] for run in self.state.ids}
         fresh = [run for run in state.ids if run["digest"] not in had]
         if not self.runs or not fresh:
             return False
         high, low = identity_run.merge(self.runs)
         store = self._job.store
+        # Our own runs were checked against the base; only runs published since can hold the same
+        # key.
         return any(identity_run.found(open_run(store, run), high, low).any() for run in fresh)
 
     def _new_only(self, table: pa.Table) -> pa.Table:
+        # `runs` holds the keys of this batch, too, so that an id that is twice in it is stored
+        # once.
         table = drop_known(self._job.store, table, self.state.ids, self.runs)
         keys = rows.key_arrays(table["key"].drop_null())
         if len(keys[0]):
@@ -342,9 +366,9 @@ class Batch:
 def commit(
     job: Job, batch: Batch, moves: Sequence[tuple[Start, Cursor]], index: CursorIndex
 ) -> Head:
-    """Publish a batch with the cursors of its files, each from what was decided of it among the
-    cursors of the batch's base to where it is now; return the move. `index` are those cursors,
-    which become those of the new state. Raises CursorMoved."""
+    """Publish a batch with the cursors of its files, each from its Start, as decided over the
+    cursors of the batch's base, to its place now; return the move. `index` holds those cursors and
+    is brought to the new state. Raises CursorMoved."""
     store = job.store
     entries = batch.write()
     steps: list[Entry] = []
@@ -362,12 +386,16 @@ def commit(
     ids = tuple(batch.id_run())
 
     def plan(head: Head, state: Manifest) -> Change | None:
+        # Another writer published: harmless unless it moved one of our cursors or added one of our
+        # ids. publish() calls the plan again for every new head, so each attempt is checked.
         if head.digest != batch.base.digest:
             then, now = (
                 CursorIndex(store.manifests.entries(some, "cursor"))
                 for some in (batch.state, state)
             )
             stand = all(cursors.holds(start, then, now, job.label) for start, _ in moves)
+            # After a rewind the cursors may have gone back and forth to equal values, though the
+            # rows that they counted are gone.
             rewound = head.move.generation != batch.base.move.generation
             if rewound or not stand or batch.clashes(state):
                 return None
@@ -375,25 +403,29 @@ def commit(
         name = name if len(moves) == 1 else f"{name} and {len(moves) - 1} more"
         # Lines that were unfinished last time are read again with their ends.
         live = store.manifests.entries(state) if ended else []
-        gone = [manifest.tombstone(entry) for entry in live if entry["key"] in ended]
-        return Change("ingest", name, (*gone, *entries, *steps), ids_add=ids)
+        tombstones = [manifest.tombstone(entry) for entry in live if entry["key"] in ended]
+        return Change("ingest", name, (*tombstones, *entries, *steps), ids_add=ids)
 
     try:
-        done = publish(store, job.branch, plan)
+        head_now = publish(store, job.branch, plan)
+    # Garbage collection removed segments that waited too long for their publish: they have to be
+    # written again.
     except StaleFiles:
-        done = None
-    if done is None:
+        head_now = None
+    if head_now is None:
         raise CursorMoved
     paths = [(e["key"], store.paths.object("segments", e["key"])) for e in entries]
+    # Just written and synced by us: the first query need not hash them.
     store.verified.add_all(paths)
     apply_steps(index, steps)
-    if done.move.prev == batch.base.digest:
-        job.cache.keep(done.move.snapshot, index)
-    return done
+    # With a move of another writer in between, the index lacks what that one changed.
+    if head_now.move.prev == batch.base.digest:
+        job.cache.keep(head_now.move.snapshot, index)
+    return head_now
 
 
 def apply_steps(index: CursorIndex, steps: list[Entry]) -> None:
-    """Bring an index to where manifest entries bring a state."""
+    """Apply manifest entries to an index as they apply to a state."""
     for step in steps:
         if "del" in step:
             index.remove(step["key"])

@@ -1,4 +1,4 @@
-"""Files of bytes that are no lines of text and of no format of ours: told by how they begin."""
+"""Detection of binary files that no format reads, by their first bytes."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ _MAGIC = {
     b"ORC": "an ORC file",
     b"LPKSHHRH": "a journal of systemd: run `journalctl -o json` on it",
 }
+# Magic numbers that do not stand at the beginning, by their offset.
 _AT = {
     257: (b"ustar", "a tar archive: unpack it first"),
     8: (b"DUCK", "a DuckDB database: export its tables as Parquet"),
 }
 _SOME = {b"ORC": bytes(range(32))}
-"""What the byte behind a short mark must be one of: text may begin with these letters, too."""
+"""Bytes that may follow a short magic number: text may begin with these letters, too."""
 _ODD = bytes(b for b in range(32) if b not in b"\t\n\v\f\r\x1b")
 _SAMPLE = 1 << 18
-"""So much of the beginning is looked at, however much was read at once."""
+"""Bytes of the beginning that are inspected, however much was read at once."""
 _SHARE, _FEW = 0.2, 0.05
-"""So many of the bytes are of no text; a torn log has fewer, or a run of zeros. Where as many are
-not UTF-8 either, a few are enough: text of older encodings has none."""
+"""Shares of control bytes from which on a file is binary; a torn log has fewer, or a run of zeros.
+Where _SHARE of the bytes are not UTF-8 either, _FEW is enough: text of older encodings has none."""
 
 
 def refusal(head: bytes) -> str:
-    """Say what a file is that begins so, and is not ingested; nothing if it may hold lines."""
+    """Say why a file that begins so is not ingested; empty if it may hold lines."""
     for mark, what in _MAGIC.items():
         if head.startswith(mark) and head[len(mark) : len(mark) + 1] in _behind(mark, head):
             return f"not ingested: it is {what}"
@@ -59,9 +60,11 @@ def _behind(mark: bytes, head: bytes) -> bytes:
 def _is_binary(head: bytes) -> bool:
     """Whether these can be no lines, though some may be damaged: neither UTF-8 nor UTF-16."""
     text = visible(head).strip(b"\0")  # a log that was cut while it was written has holes
+    # Too short to judge by shares of bytes.
     if len(text) < 64 or text[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return False
     odd = len(text) - len(text.translate(None, _ODD))
+    # Every other byte of ASCII in UTF-16 is a NUL.
     even, uneven = text[::2].count(0), text[1::2].count(0)
     if max(even, uneven) > 0.8 * len(text) / 2 and min(even, uneven) < 0.1 * len(text) / 2:
         return False  # UTF-16 without its mark

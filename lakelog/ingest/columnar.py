@@ -1,13 +1,13 @@
 """Parquet and Arrow files as streams of JSON lines, one for each row.
 
-To everything above, a columnar file is one more way to compress lines: cursors, audits, backups and
-the quarantine count bytes of these lines, and the formats of JSON lines say which column is which.
-So the text of a row depends on its values alone, never on row groups, batches or versions.
+To the rest of ingest, a columnar file is one more way to compress lines: cursors, audits, backups
+and the quarantine count bytes of these lines, and the JSON lines format maps the columns. So the
+text of a row depends on its values alone, never on row groups, batches or library versions.
 
 A column that is null is left out. Integers, decimals and floats are numbers, NaN and the infinities
 text; times are ISO 8601 (in UTC with Z where they have a zone), durations ISO 8601, bytes UTF-8 or
 else with `\\xHH` escapes, lists arrays, structs and maps objects. JSON text in a column `data` is
-JSON. What lakelog exported leaves out the columns that a lake gives each event anew.
+JSON. Of rows that lakelog exported, columns that a lake assigns to each event are left out.
 
 Memory holds a few thousand rows of a Parquet file, or one record batch of an Arrow file.
 """
@@ -38,9 +38,10 @@ else:
 
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARRO", b"\xff\xff\xff\xff"
 OWN_COLUMNS = ("ingested_at", "origin", "position", "seq")
-"""What a lake says of an event by itself; an event that moves to another lake gets new ones."""
+"""Columns that a lake assigns; an event that moves to another lake gets new values."""
 EXPORTED = (frozenset(EVENT_COLUMNS), frozenset((*EVENT_COLUMNS, "seq")))
 """The columns of an export of events: those of a compacted segment, and those of `events`."""
+# Rows and bytes of text that are made at a time.
 _ROWS, _BYTES = 16_384, 8 << 20
 _ESCAPED = '[\\x00-\\x1f"\\\\]'
 _UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
@@ -58,29 +59,31 @@ class RowStream:
 
     def __init__(self, file: Any) -> None:
         self._fd = file.fileno()
+        # Opened at the first read, whose caller reports a damaged file; a constructor would raise
+        # it.
         self._lines: Iterator[bytes] | None = None
-        self._left = b""
+        self._buffer = b""
 
     def read(self, size: int) -> bytes:
         """Return up to `size` bytes. Raises BrokenStream, OSError."""
         try:
             if self._lines is None:
                 self._lines = _lines(self._fd)
-            while not self._left:
-                self._left = next(self._lines, b"")
-                if not self._left:
+            while not self._buffer:
+                self._buffer = next(self._lines, b"")
+                if not self._buffer:
                     return b""
         except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
             if getattr(error, "errno", None):
                 raise  # of the medium; pyarrow's own have no number
             reason = " ".join(str(error).split())[:200]
             raise BrokenStream(f"the file is damaged or not finished: {reason}") from None
-        data, self._left = self._left[:size], self._left[size:]
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
         return data
 
 
 class _File(io.RawIOBase):
-    """A file read by offset, so that it does not share the place of its descriptor."""
+    """A file read by offset, so that the position of the shared descriptor stays as it is."""
 
     def __init__(self, fd: int) -> None:
         self._fd, self._at = fd, 0
@@ -120,6 +123,8 @@ def _parquet(fd: int) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(pa.PythonFile(_File(fd), "r"), buffer_size=1 << 20) as file:
         for group in range(file.metadata.num_row_groups):
             meta = file.metadata.row_group(group)
+            # A row group of a few wide rows may be gigabytes: its batches are bounded by bytes,
+            # too.
             wide = _BYTES * meta.num_rows // max(meta.total_byte_size, 1)
             count = max(1, min(_ROWS, wide))
             yield from file.iter_batches(count, [group], use_threads=False)
@@ -138,8 +143,10 @@ def _arrow(fd: int, start: bytes) -> Iterator[pa.RecordBatch]:
 
 def json_lines(batch: pa.RecordBatch) -> bytes:
     """Return the rows of a batch as JSON lines."""
+    # Only a table of exactly these columns is an export; elsewhere `position` or `origin` is data.
     own = OWN_COLUMNS if frozenset(batch.schema.names) in EXPORTED else ()
     large = pa.large_string()
+    # One string array of full length, so that a batch without columns still gives its rows.
     parts: list[Any] = [pa.array(["{"] * batch.num_rows, large)]
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if name not in own:
@@ -159,6 +166,7 @@ def _text(column: pa.Array) -> pa.Array:
     kind, is_ = column.type, pa.types
     if isinstance(kind, pa.ExtensionType) or isinstance(column, pa.ExtensionArray):
         return _uuids(column.storage) if "uuid" in str(kind) else _text(column.storage)
+    # Encodings are undone first: the text must not depend on how a writer encoded the values.
     if is_.is_dictionary(kind):
         return _text(column.dictionary_decode())
     if is_.is_run_end_encoded(kind):
@@ -174,12 +182,13 @@ def _text(column: pa.Array) -> pa.Array:
 
 def _strings(column: pa.Array) -> pa.Array:
     quote = pa.scalar('"', pa.large_string())
-    made = _joined(quote, column, quote)
+    texts = _joined(quote, column, quote)
+    # Python escapes only the texts that need it; most have no quote, backslash or control.
     odd = pc.fill_null(pc.match_substring_regex(column, _ESCAPED), False)
     if not pc.any(odd).as_py():
-        return made
+        return texts
     escaped = [_string(value) for value in column.filter(odd).to_pylist()]
-    return pc.replace_with_mask(made, odd, pa.array(escaped, made.type))
+    return pc.replace_with_mask(texts, odd, pa.array(escaped, texts.type))
 
 
 def _payload(column: pa.Array) -> pa.Array:
@@ -207,7 +216,7 @@ def _json(text: str | None) -> str | None:
 
 
 def _nested(column: pa.Array) -> pa.Array:
-    """Return lists, structs and maps, made of the text of what they hold."""
+    """Return the JSON text of lists, structs and maps, from the text of their elements."""
     kind, large = column.type, pa.large_string()
     if pa.types.is_union(kind):
         values = [_plain(value) for value in column.to_pylist()]
@@ -218,8 +227,8 @@ def _nested(column: pa.Array) -> pa.Array:
             comma = "," if place else ""
             parts.append(pa.scalar(f"{comma}{_string(field.name)}:", large))
             parts.append(pc.fill_null(_text(pc.struct_field(column, place)), "null"))
-        made = _joined(*parts, pa.scalar("}", large))
-        return pc.if_else(column.is_valid(), made, pa.scalar(None, large))
+        texts = _joined(*parts, pa.scalar("}", large))
+        return pc.if_else(column.is_valid(), texts, pa.scalar(None, large))
     if pa.types.is_map(kind):
         pairs = pa.concat_arrays([column[i].values for i in _present(column)] or [_no_pairs(kind)])
         names, values = pc.struct_field(pairs, 0), pc.struct_field(pairs, 1)
@@ -229,8 +238,8 @@ def _nested(column: pa.Array) -> pa.Array:
 
 
 def _present(column: pa.Array) -> list[int]:
-    found: list[int] = pc.indices_nonzero(column.is_valid()).to_pylist()
-    return found
+    indexes: list[int] = pc.indices_nonzero(column.is_valid()).to_pylist()
+    return indexes
 
 
 def _no_pairs(kind: Any) -> pa.Array:
@@ -245,6 +254,7 @@ def _keys(column: pa.Array) -> pa.Array:
 
 def _bracketed(column: pa.Array, text: pa.Array, open_: str, close: str) -> pa.Array:
     """Join the text of all elements of lists, each list within brackets."""
+    # list_value_length takes no maps.
     is_map = pa.types.is_map(column.type)
     lengths = (
         [len(v) if v is not None else 0 for v in column.to_pylist()]
@@ -255,31 +265,32 @@ def _bracketed(column: pa.Array, text: pa.Array, open_: str, close: str) -> pa.A
     lists = pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), text)
     large = pa.large_string()
     joined = pc.binary_join(lists, pa.scalar(",", large))
-    made = _joined(pa.scalar(open_, large), joined, pa.scalar(close, large))
-    return pc.if_else(column.is_valid(), made, pa.scalar(None, large))
+    texts = _joined(pa.scalar(open_, large), joined, pa.scalar(close, large))
+    return pc.if_else(column.is_valid(), texts, pa.scalar(None, large))
 
 
 def _each(column: pa.Array) -> pa.Array:
-    """Return numbers, times and bytes, whose text Python makes a value at a time."""
+    """Return the JSON text of numbers, times and bytes, made one value at a time."""
     kind, is_ = column.type, pa.types
     if is_.is_timestamp(kind):
-        made = _moments(column)
+        texts = _moments(column)
     elif is_.is_duration(kind):
         scale = _UNITS[kind.unit]
-        made = [v if v is None else _duration(v * scale) for v in _integers(column)]
+        texts = [v if v is None else _duration(v * scale) for v in _integers(column)]
     elif is_.is_time(kind):
         scale = _UNITS[kind.unit]
-        made = [v if v is None else f'"{_clock(v * scale)}"' for v in _integers(column)]
+        texts = [v if v is None else f'"{_clock(v * scale)}"' for v in _integers(column)]
     elif is_.is_float16(kind):
-        made = list(map(_plain, column.cast(pa.float32()).to_pylist()))
+        texts = list(map(_plain, column.cast(pa.float32()).to_pylist()))
     else:
-        made = list(map(_plain, column.to_pylist()))
-    return pa.array(made, pa.large_string())
+        texts = list(map(_plain, column.to_pylist()))
+    return pa.array(texts, pa.large_string())
 
 
 def _moments(column: pa.Array) -> list[str | None]:
     """Times as ISO 8601, with as many digits of a second as they need."""
     unit, zone = column.type.unit, "Z" if column.type.tz else ""
+    # Dropping the zone keeps the instant in UTC; with a zone the cast would print local time.
     texts = column.cast(pa.timestamp(unit)).cast(pa.string()).to_pylist()
     return [None if t is None else f'"{_shortened(t).replace(" ", "T")}{zone}"' for t in texts]
 
@@ -289,9 +300,10 @@ def _shortened(text: str) -> str:
 
 
 def _integers(column: pa.Array) -> list[int | None]:
+    # A view keeps the integers below times and durations, whose Python objects hold no nanoseconds.
     width = pa.int32() if column.type.bit_width == 32 else pa.int64()
-    found: list[int | None] = column.view(width).to_pylist()
-    return found
+    values: list[int | None] = column.view(width).to_pylist()
+    return values
 
 
 def _clock(nanos: int) -> str:
@@ -317,12 +329,14 @@ def _plain(value: Any) -> str | None:
     """The JSON of one value."""
     if value is None:
         return None
+    # True of NaN and the infinities alone, which JSON has no numbers for.
     if isinstance(value, float) and value - value != 0:
         return '"NaN"' if value != value else '"Infinity"' if value > 0 else '"-Infinity"'
     if hasattr(value, "as_tuple"):  # a decimal
         return format(value, "f")
     if isinstance(value, (bytes, bytearray)):
         return _string(bytes(value).decode("utf-8", "backslashreplace"))
+    # A MonthDayNano interval of Arrow.
     if hasattr(value, "nanoseconds") and hasattr(value, "months"):
         return f'"P{value.months}M{value.days}DT{_shortened(f"{value.nanoseconds / 1e9:.9f}")}S"'
     return orjson.dumps(value, default=str).decode()
@@ -331,8 +345,8 @@ def _plain(value: Any) -> str | None:
 def _uuids(column: pa.Array) -> pa.Array:
     import uuid
 
-    made = [None if v is None else f'"{uuid.UUID(bytes=v)}"' for v in column.to_pylist()]
-    return pa.array(made, pa.large_string())
+    texts = [None if v is None else f'"{uuid.UUID(bytes=v)}"' for v in column.to_pylist()]
+    return pa.array(texts, pa.large_string())
 
 
 def _joined(*parts: Any) -> pa.Array:

@@ -12,7 +12,7 @@ _PIECE = 1 << 20
 
 
 def before(source: Source, place: int) -> bytes:
-    """The last bytes before a place, WINDOW at most; the source is left standing there."""
+    """The last bytes before a place, WINDOW at most; the source then stands at the place."""
     start = max(place - WINDOW, 0)
     source.seek(start)
     return source.read(place - start)
@@ -21,6 +21,7 @@ def before(source: Source, place: int) -> bytes:
 def is_time_kept(packed: Source, mtime: int) -> bool:
     """Whether a file was last written when another one was (`mtime`, ns), as far as packers keep
     it: in ns, us or whole seconds."""
+    # Which precision survived is read off the time itself: the coarsest unit that divides it.
     unit = next(unit for unit in (10**9, 1000, 1) if packed.mtime % unit == 0)
     return 0 < packed.mtime == mtime // unit * unit
 
@@ -32,6 +33,7 @@ def length_if_less(source: Source, size: int) -> int | None:
     while length < size:
         piece = source.read(min(size - length, _PIECE))
         if not piece:
+            # A file that cannot be read to its end may be longer than what was read.
             return None if source.broken else length
         length += len(piece)
     return None
@@ -54,6 +56,7 @@ def prefix_of(source: Source, original: Source, start: int, limit: int | None = 
 
 def is_distinctive(data: bytes) -> bool:
     """Whether no other file is likely to begin so: it is long, or says times or numbers."""
+    # The thresholds of FORMAT.md F18.4.
     if len(data) >= WINDOW or sum(48 <= byte <= 57 for byte in data) >= _DIGITS:
         return True
     lines = {line for line in data.split(b"\n")[:-1] if re.search(rb"\d", line)}

@@ -3,7 +3,7 @@
 A cursor names a file by device and inode, and its content by three sums of what was consumed: the
 SHA-256 of its beginning (HEAD bytes at most), that of the 4,096 bytes before the cursor's place,
 and the CRC-32 of everything up to there, with those of some earlier places. The last can be
-carried on when the file grows, so nothing that was read before is read again.
+continued as the file grows, so nothing is read twice.
 
 Which file a path holds now is decided in identity.py. Rows carry `origin`, the key that the file
 had when it was first seen; two files never share one.
@@ -30,12 +30,14 @@ _HEAD_MIN = 64
 PLACES_MAX = 12
 """Earlier places that a cursor remembers; old ones lie further apart."""
 WHOLE_MAX = 1 << 16
-"""Up to so many bytes all that was consumed is compared when a file is looked at again."""
+"""Up to so many bytes, all that was consumed is compared when a file is opened again."""
 ALIKE_MAX, NAMED_MAX = 32, 512
-"""So many cursors of equal beginnings are looked at, and of names with one base."""
+"""Cursors of equal beginnings, and of names with one base, that are considered."""
 RELEASED = -1
 """The inode of a cursor whose file was truncated or replaced: no file is it any more."""
 _PIECE = 1 << 20
+# Linux stamps files with the coarse clock; comparing its times with a finer one would order events
+# wrongly within a tick.
 _FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 """The clock of the times of files."""
 Bytes = bytes
@@ -56,7 +58,7 @@ class Cursor:
     rows of the origin `shares`, for the file is a copy of that one. The `unfinished` bytes behind
     the place are a last line without newline that is no event: it stands in quarantine, in the
     segment `tail_key`, until its rest comes. `apart` are origins of files that were equal to this
-    one and there beside it when it was first read, which was when it was `begun`.
+    one and existed beside it when it was first read, at `begun` (ns).
     """
 
     key: str
@@ -84,7 +86,7 @@ class Cursor:
     begun: int = 0
 
     def entry(self) -> Entry:
-        """The manifest entry that says so."""
+        """The manifest entry of the cursor."""
         body = {name: getattr(self, name) for name in _NAMES}
         left_out = {name for name, value in _DEFAULTS.items() if body[name] == value}
         pairs = {"forms": _listed(self.forms), "places": [list(p) for p in self.places]}
@@ -98,7 +100,7 @@ class Cursor:
 
     @property
     def stem(self) -> tuple[int, str]:
-        """What is remembered of the beginning: its length and its digest, with the label."""
+        """Length and digest of the remembered beginning, with the label."""
         return self.head_len, self.head or self.key.rpartition("-")[0].partition("-")[0]
 
     @property
@@ -107,7 +109,7 @@ class Cursor:
         return bool(self.shares) and self.shared >= self.bytes
 
     def read_as(self, form: str, place: int) -> Cursor:
-        """The cursor with a format that goes for what comes from a place on."""
+        """The cursor with a format that applies from a place on."""
         if self.forms and self.forms[-1][1] == form:
             return self
         return replace(self, forms=_shared((*self.forms, (place, form))))
@@ -116,7 +118,9 @@ class Cursor:
         """The cursor at a later place: the bytes before it, and the CRC-32 of all of them."""
         places = self.places
         if place > self.bytes and self.crc is not None and self.bytes:
-            places = thinned((*places, (self.bytes, self.crc)))
+            # The place of the last publish becomes an earlier one: a copy made then may end exactly
+            # there.
+            places = thin((*places, (self.bytes, self.crc)))
         return replace(
             self,
             bytes=place,
@@ -133,6 +137,7 @@ class Cursor:
 
 
 _NAMES = tuple(field.name for field in fields(Cursor))
+# Members with these values are left out of an entry: most cursors have most of them.
 _DEFAULTS = {
     "device": 0,
     "inode": 0,
@@ -177,11 +182,11 @@ class Start:
         old, now = self.replaced, self.cursor
         if old is None:
             return bool(self.released or now.shares)
-        moved = old.identity != now.identity and now.inode != 0
-        named = follows and (old.name != now.name or self.is_touched)
+        is_moved = old.identity != now.identity and now.inode != 0
+        is_renamed = follows and (old.name != now.name or self.is_touched)
         return (
-            moved
-            or named
+            is_moved
+            or is_renamed
             or bool(self.released)
             or (now.shared, now.shares) != (old.shared, old.shares)
         )
@@ -208,7 +213,7 @@ class CursorIndex:
         return self._by_key.get(key)
 
     def add(self, cursor: Cursor) -> None:
-        """Put a cursor in the place of the one of the same key."""
+        """Add a cursor, replacing the one of the same key."""
         self.remove(cursor.key)
         self._by_key[cursor.key] = cursor
         _join(self._by_origin, cursor.origin, cursor.key)
@@ -219,7 +224,7 @@ class CursorIndex:
             _join(self._by_inode, cursor.identity, cursor.key)
 
     def remove(self, key: str) -> None:
-        """Take the cursor of a key away, if there is one."""
+        """Remove the cursor of a key, if there is one."""
         old = self._by_key.pop(key, None)
         if old is not None:
             _part(self._by_stem, old.stem, key)
@@ -250,6 +255,8 @@ class CursorIndex:
         keys: dict[str, None] = {}
         for key in itertools.islice(reversed(_keys(self._by_base, base_name(name))), NAMED_MAX):
             cursor = self._by_key[key]
+            # The name alone would offer every rotated file of a log; the beginning sorts out most
+            # of them without opening any.
             begins = len(head) >= cursor.head_len and stem(head[: cursor.head_len], label)
             if begins == cursor.stem[1] or (
                 len(head) < cursor.head_len and cursor.head and cursor.label == label
@@ -263,12 +270,15 @@ class CursorIndex:
         self, head: bytes, label: str | None
     ) -> Iterator[tuple[str, ...] | dict[str, None]]:
         """The keys of files that begin so, by how much of the beginning is remembered."""
+        # Digests are of few lengths (powers of two), so a beginning is hashed a handful of times.
         for n, count in self._lengths.items():
             if count and 0 < n <= len(head):
                 yield _keys(self._by_stem, (n, stem(head[:n], label)))
 
     def free_key(self, head: bytes, label: str | None) -> str:
         """A key that no file has now, or had at first."""
+        # A key contains the digest and a number, since files with equal beginnings are common; an
+        # origin that was once used is never used again, or two files would share rows.
         name = f"{stem(head, label)}-{len(head)}"
         ordinal = len(_keys(self._by_stem, (head_length(len(head)), stem(head, label))))
         while f"{name}-{ordinal}" in self._by_key or f"{name}-{ordinal}" in self._by_origin:
@@ -289,7 +299,7 @@ def _listed(forms: tuple[tuple[int, str], ...]) -> list[list[int | str]]:
 
 
 def _join(groups: _Groups, name: Any, key: str) -> None:
-    """Put a key at the end of its group."""
+    """Append a key to its group."""
     there = groups.get(name)
     if not there:
         groups[name] = key
@@ -300,7 +310,7 @@ def _join(groups: _Groups, name: Any, key: str) -> None:
 
 
 def _part(groups: _Groups, name: Any, key: str) -> None:
-    """Take a key out of its group; that there was one is remembered."""
+    """Remove a key from its group; an empty group stays."""
     there = groups.get(name)
     if isinstance(there, dict):
         there.pop(key, None)
@@ -343,9 +353,9 @@ def head_length(size: int) -> int:
     return min(WINDOW, 1 << (size.bit_length() - 1))
 
 
-def thinned(places: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-    """Leave out an earlier place where there are too many: the one whose neighbours are nearest
-    to each other, by their distance from the newest."""
+def thin(places: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """Drop one earlier place where there are too many: the one whose neighbours are nearest to
+    each other, relative to their distance from the newest."""
     if len(places) <= PLACES_MAX:
         return places
     last = places[-1][0]
@@ -357,17 +367,17 @@ def thinned(places: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
     return places[:drop] + places[drop + 1 :]
 
 
-def begun(source: Source, head: bytes, index: CursorIndex, label: str | None) -> Cursor:
-    """Return the cursor of a file of which nothing was ingested."""
+def new_cursor(source: Source, head: bytes, index: CursorIndex, label: str | None) -> Cursor:
+    """Return the cursor of a file of which nothing was ingested yet."""
     head = head[: head_length(len(head))]
     key = index.free_key(head, label)
     fresh = Cursor(key, key, 0, len(head), digest(b""), 0, "", crc=0, label=label)
-    now = named(replace(fresh, head=stem(head, label)), source)
+    now = with_status(replace(fresh, head=stem(head, label)), source)
     return replace(now, begun=now.looked)
 
 
-def named(cursor: Cursor, source: Source) -> Cursor:
-    """The cursor of a file as it is called and stands now."""
+def with_status(cursor: Cursor, source: Source) -> Cursor:
+    """The cursor with the present name, size, inode and times of its file."""
     now = replace(cursor, name=printable(source.name), size=source.size)
     if source.piped:
         return now
@@ -376,7 +386,7 @@ def named(cursor: Cursor, source: Source) -> Cursor:
     return replace(now, device=device, inode=inode, mtime=source.mtime, looked=looked)
 
 
-def widened(cursor: Cursor, head: bytes, label: str | None) -> Cursor:
+def with_head(cursor: Cursor, head: bytes, label: str | None) -> Cursor:
     """The cursor with as much of its file's beginning as there is: more by now, or less in another
     file that holds what was consumed."""
     length = min(head_length(len(head)), WINDOW)
@@ -388,12 +398,14 @@ def widened(cursor: Cursor, head: bytes, label: str | None) -> Cursor:
 def before_place(source: Source, cursor: Cursor, head: bytes, label: str | None) -> bytes | None:
     """The bytes before a cursor's place, if the file holds there what was consumed; else None.
 
-    The beginning and the last bytes are compared, and all of it up to WHOLE_MAX. The source is
-    left standing at the place.
+    The beginning and the last bytes are compared, and all of it up to WHOLE_MAX. The source then
+    stands at the place.
     """
-    length, known = cursor.stem
-    if len(head) < length or stem(head[:length], label) != known:
+    length, head_digest = cursor.stem
+    if len(head) < length or stem(head[:length], label) != head_digest:
         return None
+    # A file cut and written again may agree in its head and its last window; below WHOLE_MAX
+    # comparing everything costs one read.
     whole = cursor.bytes <= WHOLE_MAX and cursor.crc is not None
     start = 0 if whole else max(cursor.bytes - WINDOW, 0)
     source.seek(start)
@@ -412,6 +424,7 @@ def holds_all(source: Source, cursor: Cursor, head: bytes, label: str | None) ->
     """
     if cursor.crc is not None and crc_of(source, cursor.bytes) != cursor.crc:
         return None
+    # The cursor remembers the beginning of an unfinished line that the copy lacks (F18.3).
     if 0 < cursor.bytes <= len(head) < cursor.head_len:
         source.seek(cursor.bytes)
         before = head[: cursor.bytes]
@@ -441,9 +454,9 @@ def by_content(source: Source, index: CursorIndex, label: str | None) -> Start:
         before = None if cursor.is_copy else holds_all(source, cursor, head, label)
         if before is not None:
             now = replace(cursor, name=printable(source.name), size=source.size)
-            return Start(widened(now, head, label), cursor, head, before)
+            return Start(with_head(now, head, label), cursor, head, before)
     source.seek(0)
-    return Start(begun(source, head, index, label), None, head, b"")
+    return Start(new_cursor(source, head, index, label), None, head, b"")
 
 
 def read_head(source: Source) -> bytes:
@@ -465,7 +478,10 @@ def holds(start: Start, then: CursorIndex, now: CursorIndex, label: str | None) 
     for old in filter(None, (start.replaced, *start.released)):
         if now.get(old.key) != then.get(old.key):
             return False
+    # Cursors that neither side knew may be of the same file, added by another process meanwhile.
     fresh = [c for c in now if then.get(c.key) != c]
+    # Of a file that was shorter than a window the remembered beginning may be longer by now, so
+    # digests of it cannot be compared: any such cursor may be of this file.
     short = len(start.head) < WINDOW
     if short and any(c.head_len > len(start.head) for c in fresh):
         return False
@@ -480,5 +496,5 @@ def printable(name: str) -> str:
 
 
 def tombstone(cursor: Cursor) -> dict[str, Any]:
-    """The manifest entry that takes a cursor away."""
+    """The manifest entry that removes a cursor."""
     return {"del": "cursor", "key": cursor.key}

@@ -1,8 +1,8 @@
-"""The formats that a lake keeps: which there are, which files they are for, how they come and go.
+"""The formats that a lake defines: listing, matching to files, adding and removing.
 
-Each is an entry of kind `format` in the manifest, so whoever opens the lake reads by it, and every
-state names those it was read by. A rollback keeps the present ones, for they say how to read what
-comes next; a file's cursor holds the definition that it was read by, written out.
+Each is an entry of kind `format` in the manifest, so that every process that opens the lake uses
+it, and every state names those in use. A rollback keeps the present ones, because they say how to
+read what comes next; a file's cursor holds the definition that it was read by in full.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 @dataclass(frozen=True)
 class LakeFormat:
-    """A definition that a lake keeps, and for which files: by a glob or by their --source."""
+    """A format definition of a lake, and the files that it is for: by a glob or by --source."""
 
     definition: Definition
     globs: tuple[str, ...] = ()
@@ -41,11 +41,11 @@ class LakeFormat:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The name that users call it by."""
         return self.definition.name
 
     def entry(self) -> Entry:
-        """The manifest entry that says so."""
+        """The manifest entry of the format."""
         members = self.definition.members()
         del members["name"]
         files = {"for": list(self.globs), "sources": list(self.sources), "time": self.time}
@@ -77,6 +77,7 @@ def formats_of(store: Store, state: Manifest) -> Formats:
 def _on_page(store: Store, page: Page) -> tuple[Entry, ...]:
     """The entries of formats on a page; remembered, for every publish asks."""
     if page.digest not in _PAGES:
+        # Pages are immutable, so forgetting them all is safe and rare.
         if len(_PAGES) >= _PAGES_MAX:
             _PAGES.clear()
         entries = store.manifests.page(page)
@@ -92,6 +93,7 @@ def present(store: Store, branch: str) -> Formats:
 def find(formats: Formats, path: str, label: str | None) -> LakeFormat | None:
     """Return the format that is meant for a file of this name and --source, if one is."""
     ranked = [(form.rank(path, label), name) for name, form in formats.items()]
+    # Equal ranks are decided by name, so that every process picks the same format.
     rank, name = max(ranked, default=(0, ""))
     return formats[name] if rank else None
 
@@ -99,11 +101,11 @@ def find(formats: Formats, path: str, label: str | None) -> LakeFormat | None:
 def of_cursor(formats: Formats, cursor: Cursor) -> Definition | None:
     """Return what goes now for a file that was read: the format for its name, else the present
     one of the name that it was read by last."""
-    found = find(formats, cursor.name, None)
+    match = find(formats, cursor.name, None)
     last = cursor.forms[-1][1] if cursor.forms else ""
-    if found is None and last.startswith(definition.PREFIX):
-        found = formats.get(definition.read(last).name)
-    return found.definition if found else None
+    if match is None and last.startswith(definition.PREFIX):
+        match = formats.get(definition.read(last).name)
+    return match.definition if match else None
 
 
 def resolve(text: str, formats: Formats) -> Definition:
@@ -116,7 +118,7 @@ def resolve(text: str, formats: Formats) -> Definition:
 
 
 def check(wanted: Definition, names: tuple[str, ...] = ()) -> None:
-    """Raise InvalidSetting for a definition that cannot be; `names` are of the lake's formats."""
+    """Raise InvalidSetting for an invalid definition; `names` are those of the lake's formats."""
     if wanted.pattern:
         registry.named(wanted.spelled())
         return
@@ -126,6 +128,8 @@ def check(wanted: Definition, names: tuple[str, ...] = ()) -> None:
             "--begins, --continues, --time-format, --level and --define go with a pattern:"
             " add --format '%{...}'"
         )
+    # The name of one of the lake's formats is valid here, but a definition to be added (it has a
+    # name) may refer to built-in ones only.
     if wanted.format and (wanted.format not in names or wanted.name):
         _check_name(wanted.format, names)
     if wanted.zone:
@@ -142,7 +146,7 @@ def form_name(wanted: Definition) -> str:
 
 
 def is_gone(name: str, formats: Formats) -> bool:
-    """Whether a format, as a cursor names it, was of a definition that the lake has no more."""
+    """Whether a format, as a cursor names it, is of a definition that the lake no longer has."""
     if not name.startswith(definition.PREFIX):
         return False
     of = definition.read(name).name
@@ -150,20 +154,20 @@ def is_gone(name: str, formats: Formats) -> bool:
 
 
 def check_new(form: LakeFormat) -> None:
-    """Raise InvalidSetting for a format that no lake can keep."""
-    name, said = form.name, form.definition
+    """Raise InvalidSetting for a format that a lake cannot define."""
+    name, wanted = form.name, form.definition
     if not _NAME.fullmatch(name) or name in registry.FORMATS:
-        taken = (
+        reason = (
             "lakelog has one of that name" if name in registry.FORMATS else "use a-z, 0-9, - and _"
         )
-        raise InvalidSetting(f"{name!r} cannot name a format: {taken}")
-    check(said)
-    if not (said.pattern or said.format or said.zone):
+        raise InvalidSetting(f"{name!r} cannot name a format: {reason}")
+    check(wanted)
+    if not (wanted.pattern or wanted.format or wanted.zone):
         raise InvalidSetting(f"format {name!r} says nothing: give --pattern, --format or --zone")
 
 
 def add(store: Store, branch: str, form: LakeFormat, *, overwrite: bool = False) -> Head:
-    """Keep a format in the lake. Raises InvalidSetting, AlreadyExists where the name is taken."""
+    """Add a format to the lake. Raises InvalidSetting, AlreadyExists where the name is taken."""
     check_new(form)
     name, entry = form.name, replace(form, time=disk.now_us()).entry()
 
@@ -176,7 +180,7 @@ def add(store: Store, branch: str, form: LakeFormat, *, overwrite: bool = False)
 
 
 def remove(store: Store, branch: str, name: str) -> Head:
-    """Take a format out of the lake; what was read by it stays. Raises UnknownRef."""
+    """Remove a format from the lake; rows that were read by it stay. Raises UnknownRef."""
 
     def plan(_: Head, state: Manifest) -> Change:
         get(formats_of(store, state), name)
@@ -200,9 +204,9 @@ def _published(head: Head | None) -> Head:
 
 
 def _of_entry(entry: Entry) -> LakeFormat:
-    held = definition.of_members({**entry, "name": entry["key"]})
+    definition_ = definition.of_members({**entry, "name": entry["key"]})
     globs, sources = (tuple(map(str, entry.get(n) or ())) for n in ("for", "sources"))
-    return LakeFormat(held, globs, sources, int(entry.get("time") or 0))
+    return LakeFormat(definition_, globs, sources, int(entry.get("time") or 0))
 
 
 def _check_name(name: str, names: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""One pass over one file: rows are gathered, then committed together with the cursor."""
+"""One pass over one file: rows are batched, then committed together with the cursor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNFINISHED = "the last line has no newline and is no event: it is read again onc
 
 
 class Gatherer:
-    """One pass over one file, from where `find` says; it starts a new batch at each publish."""
+    """One pass over one file, from where its cursor is; each publish starts a new batch."""
 
     def __init__(self, job: Job, source: Source, report: FileReport) -> None:
         self._job, self._source, self._report = job, source, report
@@ -31,20 +31,22 @@ class Gatherer:
         self.is_idle = False
         """Whether there is nothing to read in the file."""
         self._resolver = job.resolver(self._batch.state)
+        # The batch first: the cursors that are looked up here are those that its publish compares
+        # with.
         self._start = self._decide(self._resolver.resolve(source))
         if source.is_removed and job.mode == "last":
             # Once it is closed its inode's number may be that of another file.
             self._start = dataclasses.replace(self._start, cursor=self._start.cursor.released())
         self._place, self._crc = self._start.cursor.bytes, self._start.cursor.crc
-        self._before, self._held = self._start.before, b""
+        self._before, self._pending = self._start.before, b""
         self._transformer: Transformer | None = None
         self._form, self._since, self._joins = "", 0, False
         self._is_binary = False
-        self._nuls = self._left = 0
+        self._nuls = self._end_hole = 0
         self._pool = ThreadPoolExecutor(1)
 
     def _decide(self, decision: Start | FileCopy | KnownContent | UndecidedFile) -> Start:
-        """Where reading starts; what is not to be read is left, and the report says why."""
+        """Where reading starts; the report says why a file is not read."""
         report = self._report
         if isinstance(decision, Start):
             report.note, report.released = decision.note, len(decision.released)
@@ -58,103 +60,111 @@ class Gatherer:
             report.skipped += decision.cursor.lines
             return Start(decision.cursor, decision.cursor, b"", b"")
         report.is_undecided = True
-        return Start(cursors.begun(self._source, b"", self._resolver.index, None), None, b"", b"")
+        return Start(
+            cursors.new_cursor(self._source, b"", self._resolver.index, None), None, b"", b""
+        )
 
     @property
     def start(self) -> Cursor:
-        """Where the file was taken up."""
+        """The cursor at which reading started."""
         return self._start.cursor
 
     @property
-    def told(self) -> int:
+    def event_count(self) -> int:
         """Events published or gathered, for progress."""
         return self._report.events + self._batch.rows
 
     def take(self, piece: Piece) -> None:
-        """Add a piece of the file; publish when enough is gathered. Raises CursorMoved."""
+        """Add a piece of the file; publish when the batch is full. Raises CursorMoved."""
         if isinstance(piece, Overlong):
             self._take_part(piece)
         elif isinstance(piece, Hole):
             self._take_hole(piece)
         else:
-            held = self._held
+            pending = self._pending
             if piece.open_end and self._source.broken:
                 # What follows cannot be read now: a line that it cuts is none.
                 end = piece.data.rfind(b"\n") + 1
                 piece = Chunk(piece.data[:end], piece.base)
-            again = Chunk(held + piece.data, self._place, piece.open_end) if held else piece
+            # A pending record is parsed again together with what follows it; it is short,
+            # RECORD_MAX at most for text.
+            again = Chunk(pending + piece.data, self._place, piece.open_end) if pending else piece
             self._take_chunk(again)
         if self._batch.full:
             self.flush()
 
     def _take_part(self, part: Overlong) -> None:
-        """Set a part of an overlong line aside."""
+        """Quarantine a part of an overlong line."""
         if part.number == 1:
-            self._end_held(_TOO_LONG)
+            self._end_pending(_TOO_LONG)
             self._batch.lines += 1
         reason = f"a line of over {LINE_MAX:,} bytes is too long: part {part.number:,}"
         self._add_bad(reason, part.base, part.data)
 
     def _take_hole(self, hole: Hole) -> None:
-        """Skip NULs. At the end of a file they may be written over yet, so they wait with what is
-        before them, unless nothing more comes."""
+        """Skip NULs. At the end of a file they may still be overwritten, so they stay unread,
+        unless nothing more comes."""
         if hole.at_end and self._job.mode != "last":
-            self._left = hole.length
+            self._end_hole = hole.length
             return
-        if self._is_binary and len(self._held) + hole.length <= LINE_MAX and not hole.at_end:
-            self._held += bytes(hole.length)
+        # In a binary record NULs are data; in text they separate lines.
+        if self._is_binary and len(self._pending) + hole.length <= LINE_MAX and not hole.at_end:
+            self._pending += bytes(hole.length)
             return
-        self._end_held("a hole of NULs follows")
+        self._end_pending("a hole of NULs follows")
         self._nuls += hole.length
+        # The CRC covers holes as well, but a hole may be larger than memory.
         for size in (_PIECE,) * (hole.length // _PIECE) + (hole.length % _PIECE,):
             self._sum(bytes(size))
         self._move(hole.base + hole.length, bytes(min(hole.length, WINDOW)))
 
-    def _end_held(self, reason: str) -> None:
-        """Take what was held back for its end, of which no more comes; what is no event even so
-        is set aside."""
-        held, self._held = self._held, b""
-        if held:
-            self._take_chunk(Chunk(held, self._place), final=True)
-        held, self._held = self._held, b""
-        if held:
-            self._add_bad(f"it has no end: {reason}", self._place, held)
+    def _end_pending(self, reason: str) -> None:
+        """Ingest the pending record, of which no more comes; what is still no event is
+        quarantined."""
+        pending, self._pending = self._pending, b""
+        if pending:
+            self._take_chunk(Chunk(pending, self._place), final=True)
+        pending, self._pending = self._pending, b""
+        if pending:
+            self._add_bad(f"it has no end: {reason}", self._place, pending)
 
     def _add_bad(self, reason: str, place: int, data: bytes) -> None:
+        # The pool still adds the chunk before: bad lines stay in the order of the file.
         self._batch.wait()
         self._batch.add_bad([RejectedLine(place, reason, readable(data), self.start.origin)])
         self._sum(data)
         self._move(place + len(data), data)
 
     def finish(self) -> None:
-        """Take what was held back for its end, as nothing follows; publish. Raises CursorMoved."""
-        held, self._held = self._held, b""
-        if held and self._joins and self._job.mode != "follow" and not self._source.broken:
-            open_end = not held.endswith(b"\n")
-            self._take_chunk(Chunk(held, self._place, open_end), final=True)
+        """Ingest the pending record, as nothing follows; publish. Raises CursorMoved."""
+        pending, self._pending = self._pending, b""
+        if pending and self._joins and self._job.mode != "follow" and not self._source.broken:
+            open_end = not pending.endswith(b"\n")
+            self._take_chunk(Chunk(pending, self._place, open_end), final=True)
         else:
-            self._held = held
+            self._pending = pending
         self.flush(is_end=True)
 
     def _add_unfinished(self, batch: Batch) -> int:
-        """Put what is left of a file that nobody writes to in quarantine, unless it stands there;
-        return how many bytes that are."""
-        left = self._held.strip().removeprefix(BOM)
-        if self._job.mode != "ended" or self._source.broken or self._left or not left:
+        """Quarantine the rest of a file that nobody writes to, unless it is there already; return
+        its size in bytes."""
+        rest = self._pending.strip().removeprefix(BOM)
+        if self._job.mode != "ended" or self._source.broken or self._end_hole or not rest:
             return 0  # or somebody keeps room behind it, to write there later
-        size = len(self._held)
+        size = len(self._pending)
         if self._place == self.start.bytes and size == self.start.unfinished:
             return size
-        bad = RejectedLine(self._place, UNFINISHED, readable(self._held), self.start.origin)
+        bad = RejectedLine(self._place, UNFINISHED, readable(self._pending), self.start.origin)
         batch.unfinished.append(bad)
         return size
 
     def flush(self, *, is_end: bool = False) -> None:
-        """Publish what is gathered, with the cursor; at the end of an ended file also a last line
-        that is no event. Raises CursorMoved."""
+        """Publish the batch with the cursor; at the end of a finished file also a last line that
+        is no event. Raises CursorMoved."""
         batch, job = self._batch, self._job
+        # Counts and bad lines are complete only now.
         batch.wait()
-        self._report.left = len(self._held) + self._left
+        self._report.left = len(self._pending) + self._end_hole
         start = self._start
         unfinished = self._add_unfinished(batch) if is_end else 0
         self._report.left -= unfinished
@@ -162,11 +172,14 @@ class Gatherer:
         is_read = is_end and not self._source.broken
         # The last turn may have ended where the file does, before anybody knew.
         is_said = bool(self.start.mtime) or not (is_read and self._source.compression)
+        # Nothing changed, so that looking at an idle file costs no publish.
         if is_same and is_said and not start.is_due(follows=job.follows):
             return
         if self._source.is_shrunk:
             raise CursorMoved  # what was read may be of two files: look at it again
         at = start.cursor
+        # The line was read again: the same publish removes its quarantined beginning (FORMAT.md
+        # F18.8).
         if start.cursor.unfinished and not is_same:
             start = dataclasses.replace(start, ended=start.cursor.tail_key)
         if self._place != at.bytes:
@@ -179,17 +192,22 @@ class Gatherer:
             at = dataclasses.replace(at, unfinished=unfinished, tail_key="")
         if self._form:
             at = at.read_as(self._form, self._since)
-        done = batch.base
+        base_now = batch.base
         if job.dry_run:
+            # Nothing is published, but the next file has to see this cursor and these ids.
             self._resolver.index.add(at)
             job.runs[:] = batch.runs
         else:
-            done = commit(job, batch, [(start, at)], self._resolver.index)
+            base_now = commit(job, batch, [(start, at)], self._resolver.index)
+            # commit() may have added to the cursor, such as the segment of an unfinished line.
             at = self._resolver.index.get(at.key) or at
         self._count(batch)
         batch.close()
+        # From here on the cursor that was published is the one to replace; nothing is released
+        # twice.
         self._start = Start(at, at, self._start.head, b"")
-        self._batch = Batch(job, done)  # and no later move, for this one is where the cursor stood
+        # Our own move and no later one: the cursors were looked up after this one.
+        self._batch = Batch(job, base_now)
         self._resolver = job.resolver(self._batch.state)
 
     def close(self) -> None:
@@ -200,18 +218,20 @@ class Gatherer:
     def _count(self, batch: Batch) -> None:
         report = self._report
         report.events += batch.rows
-        report.skipped += batch.known
+        report.skipped += batch.skipped
         report.lines += batch.lines
         bad = [*batch.bad, *batch.unfinished]
         report.quarantined += len(bad)
         report.nuls, self._nuls = report.nuls + self._nuls, 0
         if bad and not report.reason:
-            first = min(bad, key=lambda one: one.position)
+            first = min(bad, key=lambda bad_line: bad_line.position)
             report.reason = f"{first.reason} (at byte {first.position})"
 
     def _take_chunk(self, chunk: Chunk, *, final: bool = False) -> None:
+        # Chosen at the first chunk of text and not before: a file may begin with a hole or an
+        # overlong line, which say nothing of its format.
         if self._transformer is None:
-            self._form, form = chosen(self._job, self._start, visible(chunk.data))
+            self._form, form = choose_format(self._job, self._start, visible(chunk.data))
             self._report.format = self._source.container or registry.label(form)
             if not self._place:
                 note = local_time.zone_note(form, visible(chunk.data[:WINDOW]))
@@ -219,15 +239,19 @@ class Gatherer:
             self._since = self._place
             self._transformer = self._job.transformer(form, self.start.origin, self._before)
             self._joins, self._is_binary = joins(form), getattr(form, "BINARY", False)
-        made = self._transformer.start(chunk, final=final)
-        self._batch.add(made, self._pool)
-        self._held = chunk.data[made.taken :]
-        self._nuls += 0 if self._is_binary else chunk.hole_bytes(made.taken)
-        self._sum(memoryview(chunk.data)[: made.taken])
-        self._move(chunk.base + made.taken, chunk.data[max(made.taken - WINDOW, 0) : made.taken])
+        # The length is known before the rows are: the next piece can be read while the pool
+        # finishes these.
+        result = self._transformer.start(chunk, final=final)
+        self._batch.add(result, self._pool)
+        self._pending = chunk.data[result.length :]
+        self._nuls += 0 if self._is_binary else chunk.hole_bytes(result.length)
+        self._sum(memoryview(chunk.data)[: result.length])
+        self._move(
+            chunk.base + result.length, chunk.data[max(result.length - WINDOW, 0) : result.length]
+        )
 
     def _sum(self, data: bytes | memoryview) -> None:
-        """Carry on the sum of all that was consumed."""
+        """Continue the CRC-32 of all that was consumed."""
         if self._crc is not None:
             self._crc = zlib.crc32(data, self._crc)
 
@@ -235,19 +259,22 @@ class Gatherer:
         self._place, self._before = place, (self._before + data[-WINDOW:])[-WINDOW:]
 
 
-def chosen(job: Job, start: Start, data: bytes) -> tuple[str, Any]:
-    """The name and rule of the format that was asked for, or that the lake keeps for the file, or
-    else of the one that the file's first bytes look like, once there are enough of them: then it
-    stays. Plain text only goes until lines of a known kind come."""
-    taken = visible(start.head[: start.cursor.bytes or WINDOW])
+def choose_format(job: Job, start: Start, data: bytes) -> tuple[str, Any]:
+    """Choose the format of a file: the one requested, else the one that the lake defines for it,
+    else the one detected from its first bytes, which is final once there are enough of them. Plain
+    text applies only until lines of a known kind come. Returns its name and the format."""
+    consumed = visible(start.head[: start.cursor.bytes or WINDOW])
     definition = job.definition(start.cursor.name)
     name = definitions.form_name(definition) if definition else ""
     forced = bool(name)
     if not name:
+        # A format that was once chosen from enough bytes stays, else a file could change its format
+        # when only its newest lines are looked at.
         last = start.cursor.forms[-1][1] if start.cursor.forms else registry.LAST
         is_open = registry.is_last(last) or definitions.is_gone(last, job.formats)
         settled = start.cursor.bytes >= WINDOW and not is_open
-        name = last if settled else registry.detect(taken, data, start.cursor.name).NAME
+        name = last if settled else registry.detect(consumed, data, start.cursor.name).NAME
         name = registry.in_zone(name, definition.zone) if definition and definition.zone else name
-    form = registry.specialize(registry.named(name), taken or data)
+    # The beginning of the file and not of this chunk: headers and the first element stand there.
+    form = registry.specialize(registry.named(name), consumed or data)
     return name, registry.tolerant(form, start.cursor.name, forced=forced)

@@ -1,9 +1,9 @@
-"""What many files brought at once: read one after the other, decided and published together.
+"""Many short files at once: read one after the other, parsed and published together.
 
-Short pieces of files of one format are put one behind the other and decided by one query; then
-one publish commits the rows of all with all cursors. A publish costs the same however many files
-it is of, and so does planning a query. Whoever is too large, packed, has NULs in it, or is of a
-format that is fitted to its file goes alone, as ingest does it.
+Short pieces of files of one format are concatenated and parsed by one query; then one publish
+commits the rows of all with all cursors. A publish costs the same for any number of files, and so
+does planning a query. A file that is too large, compressed, has NULs in it, or is of a format that
+is specialized to its file is ingested alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lakelog.ingest.cursors import WINDOW, Cursor, Start, printable
 from lakelog.ingest.formats import bulk
 from lakelog.ingest.formats.local_time import zone_note
 from lakelog.ingest.formats.registry import label
-from lakelog.ingest.gather import chosen
+from lakelog.ingest.gather import choose_format
 from lakelog.ingest.identity import FileCopy, KnownContent, UndecidedFile
 from lakelog.ingest.records import records
 from lakelog.ingest.source import Chunk, Source
@@ -39,17 +39,17 @@ else:
     np = Lazy("numpy")
 
 PIECE_MAX = 8 << 20
-"""Bytes of one file that are taken together with those of others."""
+"""Bytes of one file that are ingested together with those of others, at most."""
 BYTES_MAX = 32 << 20
-"""Bytes that are gathered before they are published."""
+"""Bytes of a group that are published together, at most."""
 FILES_MAX = 250
-"""Files that are gathered before they are published: what is kept of each is kept till then."""
+"""Files of a group, at most: the data of each stays in memory until the publish."""
 Alone = Callable[[str, str, str], FileReport]
 
 
 @dataclass
 class _Piece:
-    """What one file brought: its lines as far as they are taken, and where its cursor goes."""
+    """The new lines of one file, as far as they are ingested, and its next cursor."""
 
     path: str
     name: str
@@ -74,9 +74,9 @@ class _CursorMove:
 
 
 class Group:
-    """Takes in files of one branch; what they brought is published by `flush`.
+    """Ingests short files into one branch; `flush` publishes them.
 
-    `alone(path, name, mode)` takes in one file by itself.
+    `alone(path, name, mode)` ingests one file by itself.
     """
 
     def __init__(self, job: Job, alone: Alone) -> None:
@@ -97,11 +97,11 @@ class Group:
         expect: tuple[int, int] | None = None,
         settled: bool = True,
     ) -> FileReport:
-        """Take in one regular file that is called `name`, up to `limit` bytes; `mode` is that of
-        Job. The report is complete after `flush`, which is done here when much is gathered.
+        """Ingest one regular file that is called `name`, up to `limit` bytes; `mode` is that of
+        Job. The report is complete after `flush`, which is called here when the group is full.
 
-        If the path holds another inode than the one to `expect`, nothing is read, and the report
-        is undecided; so it is of a file on its way to another place, unless it is `settled`.
+        If the path holds another inode than `expect`, nothing is read, and the report is undecided;
+        so it is for a file that may be about to be moved, unless it is `settled`.
         """
         report = FileReport(printable(name))
         try:
@@ -110,10 +110,13 @@ class Group:
             report.error = error.strerror or str(error)
             return report
         with closing(source):
+            # A watcher saw another file under this path; what is there now is scanned next time.
             if expect is not None and source.identity != expect:
                 report.is_undecided = True
                 return report
             together = self._read(source, path, report, mode, settled)
+        # The group is published first: this file may continue one of its files, whose cursor has to
+        # stand by then.
         if not together:
             self.flush()
             return self._alone(path, name, mode)
@@ -123,8 +126,9 @@ class Group:
         return report
 
     def flush(self) -> None:
-        """Publish what was gathered; files whose cursors moved meanwhile are read again. Raises
+        """Publish the group; files whose cursors moved meanwhile are read again. Raises
         LakelogError and OSError when the lake itself fails."""
+        # Reset before anything can fail, so that an error does not publish a file twice.
         batch, self._batch = self._batch, None
         pieces, self._pieces = self._pieces, []
         cursor_moves, self._cursor_moves = self._cursor_moves, []
@@ -136,9 +140,11 @@ class Group:
             if not pieces and not cursor_moves:
                 self._job.cache.keep(batch.state.digest, index)
                 return
+            # One query for each format, since planning one costs more than running it over short
+            # files.
             for form in {id(piece.form): piece.form for piece in pieces}.values():
                 self._decide(batch, form, [piece for piece in pieces if piece.form is form])
-            moves = [(mark.start, mark.start.cursor) for mark in cursor_moves]
+            moves = [(move.start, move.start.cursor) for move in cursor_moves]
             moves += [(piece.start, _counted(piece)) for piece in pieces]
             if self._job.dry_run:
                 for _, at in moves:
@@ -153,15 +159,18 @@ class Group:
                 pass
             finally:
                 _give_back(len(pieces))
+        # Together they would lose the race again because of one file; alone each of them follows
+        # its own cursor.
         again: list[_CursorMove | _Piece] = [*cursor_moves, *pieces]
-        for one in again:
-            report = self._alone(one.path, one.name, one.mode)
-            one.report.__dict__.update(report.__dict__)
+        for item in again:
+            report = self._alone(item.path, item.name, item.mode)
+            item.report.__dict__.update(report.__dict__)
 
     def _read(
         self, source: Source, path: str, report: FileReport, mode: str, settled: bool
     ) -> bool:
-        """Read what is new in a file; False if it has to go alone."""
+        """Read what is new in a file; False if it has to be ingested alone."""
+        # The batch comes first: its base is the state that all of the group is decided by.
         if self._batch is None:
             self._batch = Batch(self._job)
             self._resolver = self._job.resolver(self._batch.state)
@@ -181,15 +190,9 @@ class Group:
         report.note, report.released = start.note, len(start.released)
         report.is_copy = isinstance(decision, FileCopy)
         place = start.cursor.bytes
-        most = min(PIECE_MAX, sources.CHUNK)
-        if report.is_copy or _is_read(source, start):
-            data = b""
-        elif source.compression or source.size - place > most or start.cursor.unfinished:
+        data = b"" if report.is_copy else _new_data(source, start)
+        if data is None:
             return False
-        else:
-            data = source.read(most + 1)
-            if len(data) > most or source.is_shrunk:
-                return False
         self._keys |= touched
         report.skipped = start.cursor.lines
         if not data:
@@ -197,30 +200,31 @@ class Group:
             return True
         if b"\0" in data:
             return False
-        name, form = chosen(self._job, start, data)
+        name, form = choose_format(self._job, start, data)
+        # Actions and documents are paired in Python, which one query over many files cannot do.
         if form is bulk:
             self._keys -= touched
             return False
+        # Asked last, for only here does the answer matter: it is a system call for each file.
         if mode == "once" and is_finished(source):
             mode = "ended"
         chunk = Chunk(data, place, not data.endswith(b"\n"))
-        found = records(chunk, form, mode, final=mode != "follow")
+        # Records without their rows say where the cursor goes; the rows follow in _decide.
+        complete = records(chunk, form, mode, final=mode != "follow")
         report.format = source.container or label(form)
         if not place:
             report.note = report.note or zone_note(form, data[:WINDOW])
-        report.left = len(data) - found.taken
-        if mode == "ended" and data[found.taken :].strip():
+        report.left = len(data) - complete.length
+        if mode == "ended" and data[complete.length :].strip():
             self._keys -= touched
             return False  # its last line is no event: that is published with care
-        if found.taken:
-            data = data[: found.taken]
-            before = (start.before + data[-WINDOW:])[-WINDOW:]
-            crc = start.cursor.crc
-            crc = None if crc is None else zlib.crc32(data, crc)
-            at = start.cursor.moved(place + len(data), before, crc).read_as(name, place)
-            lines = len(found.lines)
+        if complete.length:
+            data = data[: complete.length]
+            at = _cursor_after(start, data, name)
+            lines = len(complete.lines)
             piece = _Piece(path, source.name, mode, report, form, start, at, data, lines)
             self._pieces.append(piece)
+            # The next file is matched against where this one will be after the publish.
             self._resolver.apply(start, at)
             self._bytes += len(data)
         else:
@@ -228,33 +232,38 @@ class Group:
         return True
 
     def _mark(self, path: str, name: str, mode: str, report: FileReport, start: Start) -> None:
-        """Remember a cursor that is to be published though nothing was read."""
+        """Add a cursor that is to be published though nothing was read."""
         if start.is_due(follows=self._job.follows):
             self._cursor_moves.append(_CursorMove(path, name, mode, report, start))
             self._resolver.apply(start, start.cursor)
 
     def _decide(self, batch: Batch, form: Any, pieces: list[_Piece]) -> None:
         """Turn the lines of files of one format into rows and bad lines."""
+        # A last line without its newline would run into the first line of the next file.
         ended = [p.data if p.data.endswith(b"\n") else p.data + b"\n" for p in pieces]
         begins = np.array([0, *itertools.accumulate(map(len, ended))])
+        # Seams keep a record of one file from being continued by lines of the next.
         chunk = Chunk(b"".join(ended), 0, seams=tuple(begins[:-1].tolist()))
         files = {at: p.start.before for at, p in zip(begins.tolist(), pieces, strict=False)}
-        made = self._job.transformer(form, "", files=files).start(chunk, final=True).finish()
+        result = self._job.transformer(form, "", files=files).start(chunk, final=True).finish()
         counts = np.zeros(len(pieces), np.int64)
-        if made.table is not None:
-            places = np.asarray(made.table["position"])
+        if result.table is not None:
+            places = np.asarray(result.table["position"])
             index = _within(begins, places)
+            # The query saw positions in the concatenation; rows carry those of their own file and
+            # its origin.
             shift = np.array([p.start.cursor.bytes for p in pieces]) - begins[:-1]
             origins = pa.array([p.at.origin for p in pieces], pa.string())
             for name, values in (
                 ("position", stripes.integers(places + shift[index])),
                 ("origin", origins.take(stripes.integers(index))),
             ):
-                column = made.table.schema.get_field_index(name)
-                made.table = made.table.set_column(column, name, values)
+                column = result.table.schema.get_field_index(name)
+                result.table = result.table.set_column(column, name, values)
             counts += np.bincount(index, minlength=len(pieces))
-        self._set_aside(made, pieces, begins)
-        new = batch.take(made)
+        # Before the batch takes the bad lines: quarantined lines carry origin and position, too.
+        self._assign_bad(result, pieces, begins)
+        new = batch.take(result)
         stored = dict[str, int]()
         if new is not None:
             stored = {c["values"]: c["counts"] for c in new["origin"].value_counts().to_pylist()}
@@ -262,12 +271,13 @@ class Group:
             report = piece.report
             report.events = stored.get(piece.at.origin, 0)
             report.skipped += rows - report.events
+            # Blank lines count as lines; records of many events count as their rows.
             report.lines = max(piece.lines, rows + report.quarantined)
 
-    def _set_aside(self, made: ChunkResult, pieces: list[_Piece], begins: np.ndarray) -> None:
-        """Lay bad lines to their files."""
-        index = _within(begins, np.array([b.position for b in made.bad], np.int64))
-        for bad, at in zip(made.bad, index.tolist(), strict=True):
+    def _assign_bad(self, result: ChunkResult, pieces: list[_Piece], begins: np.ndarray) -> None:
+        """Assign bad lines to their files."""
+        index = _within(begins, np.array([b.position for b in result.bad], np.int64))
+        for bad, at in zip(result.bad, index.tolist(), strict=True):
             piece = pieces[at]
             bad.position += piece.start.cursor.bytes - int(begins[at])
             bad.origin = piece.at.origin
@@ -277,7 +287,7 @@ class Group:
 
 
 def _is_read(source: Source, start: Start) -> bool:
-    """Whether nothing is new in a file; a packed one is not unpacked again to know it."""
+    """Whether nothing is new in a file; a compressed one is judged by its inode, size and time."""
     if not source.compression:
         return source.size <= start.cursor.bytes
     old = start.replaced
@@ -288,9 +298,31 @@ def _is_read(source: Source, start: Start) -> bool:
     )
 
 
+def _new_data(source: Source, start: Start) -> bytes | None:
+    """What is new in a file; None if it has to be ingested alone."""
+    most = min(PIECE_MAX, sources.CHUNK)
+    if _is_read(source, start):
+        return b""
+    if source.compression or source.size - start.cursor.bytes > most or start.cursor.unfinished:
+        return None
+    # One byte more than is allowed shows a file that grew since it was measured.
+    data = source.read(most + 1)
+    return None if len(data) > most or source.is_shrunk else data
+
+
+def _cursor_after(start: Start, data: bytes, form: str) -> Cursor:
+    """The cursor after data that was read at its place, in a format."""
+    place, crc = start.cursor.bytes, start.cursor.crc
+    before = (start.before + data[-WINDOW:])[-WINDOW:]
+    crc = None if crc is None else zlib.crc32(data, crc)
+    return start.cursor.moved(place + len(data), before, crc).read_as(form, place)
+
+
 def _give_back(files: int) -> None:
-    """Give memory back to the system where many more files may follow."""
+    """Return memory to the system where many more files may follow."""
     if files >= FILES_MAX:
+        # glibc and Arrow keep freed memory for reuse, and a walk over thousands of files would look
+        # like a leak.
         pa.default_memory_pool().release_unused()
         with contextlib.suppress(AttributeError):  # not of this C library
             ctypes.CDLL(None).malloc_trim(0)
@@ -302,5 +334,5 @@ def _within(begins: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def _counted(piece: _Piece) -> Cursor:
-    """The cursor of a piece with the lines it took."""
+    """The cursor of a piece with its number of lines."""
     return replace(piece.at, lines=piece.start.cursor.lines + piece.report.lines)

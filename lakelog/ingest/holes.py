@@ -1,6 +1,6 @@
-"""Runs of NUL bytes in files of lines: no text, but room that nobody wrote.
+"""Runs of NUL bytes in files of lines: not text, but space that no writer filled.
 
-A writer that does not append goes on at its old offset after its file was truncated, and leaves a
+A writer that does not append continues at its old offset after its file was truncated, and leaves a
 hole before its next line; a power cut may leave one behind the last line. A hole is a run of NULs,
 of at least two at the beginning of a line (each line of UTF-16 begins with one) or INNER_MIN within
 it: what is before it and what is behind it are lines of their own. Shorter runs are of the line.
@@ -26,11 +26,12 @@ Holes = tuple[Any, Any]
 
 
 def find_holes(data: bytes) -> Holes | None:
-    """Return the holes of data that begins with a line, or None; without NULs that is one search
-    for a byte."""
+    """Return the holes of data that begins with a line, or None."""
+    # Nearly all files have no NULs, and this search runs at memory speed.
     if b"\0" not in data:
         return None
     text = np.frombuffer(data, np.uint8)
+    # One zero on each side, so that a run at either end has an edge, too.
     is_nul = np.zeros(len(text) + 2, np.int8)
     is_nul[1:-1] = text == _NUL
     edges = np.diff(is_nul)
@@ -46,7 +47,9 @@ def blank_holes(data: bytes, holes: Holes) -> bytes:
     text = np.frombuffer(data, np.uint8).copy()
     step = np.zeros(len(text) + 1, np.int8)
     step[starts], step[ends] = 1, -1
+    # Same length as before: positions of lines stay those of the file.
     text[np.cumsum(step[:-1], dtype=np.int8).view(np.bool_)] = _SPACE
+    # A hole within a line ends it at once: what is before and behind it are lines of their own.
     text[starts[~_at_line_start(np.frombuffer(data, np.uint8), starts)]] = _NEWLINE
     text[ends - 1] = _NEWLINE
     return text.tobytes()
@@ -62,18 +65,18 @@ def seams_of(data: bytes, holes: Holes) -> tuple[int, ...]:
 
 def end_hole(data: bytes) -> int:
     """Return how many bytes the hole has that data ends with; 0 if it does not end with one."""
-    left = len(data.rstrip(b"\0"))
-    count = len(data) - left
-    at_start = not left or data[left - 1] == _NEWLINE
+    size = len(data.rstrip(b"\0"))
+    count = len(data) - size
+    at_start = not size or data[size - 1] == _NEWLINE
     return count if count >= (START_MIN if at_start else INNER_MIN) else 0
 
 
 def visible(data: bytes) -> bytes:
-    """Return data without its holes, to tell of which format it is."""
+    """Return data without its holes, for detecting its format."""
     holes = find_holes(data)
     return data if holes is None else blank_holes(data, holes).lstrip(b" \n")
 
 
 def _at_line_start(text: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    found: np.ndarray = (starts == 0) | (text[starts - 1] == _NEWLINE)
-    return found
+    mask: np.ndarray = (starts == 0) | (text[starts - 1] == _NEWLINE)
+    return mask

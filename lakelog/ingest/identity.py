@@ -1,14 +1,14 @@
-"""Which file does a path hold now? Decided by inode first, then by content, one file to one cursor.
+"""Which file is at a path now? Decided by inode first, then by content, one file to one cursor.
 
 Neither a name, an inode nor content alone tells files apart: names move, inodes are used again,
 and files that exist side by side may be equal. The rules, in this order (FORMAT.md 18):
 
 1. A file is the one that its inode's cursor names, as long as it still holds what was consumed;
-   numbers of inodes are used again, so words that say nothing need its name or its times, too.
-2. If it does not, it was truncated and written anew: the cursor is released, and it is new.
+   inode numbers are reused, so content that is not distinctive needs its name or its times, too.
+2. If it does not, it was truncated and rewritten: the cursor is released, and the file is new.
 3. A new inode is the file of a cursor whose own inode is gone or was truncated, if it holds all
    that was consumed, or a first part of it that is known for sure; names and times break ties.
-   Where that is a banner that any log may begin with, it has to be packed, with its time kept.
+   Where that is a banner that any log may begin with, it has to be compressed, with its time kept.
 4. A new inode beside an unchanged file is a copy of it only if its name is that of a rotation of
    the other one's and every byte agrees: its rows are those of the original.
 5. Every other file is a file of its own, however alike. In doubt rows are stored again, and the
@@ -59,14 +59,14 @@ class KnownContent:
 
 @dataclass(frozen=True)
 class UndecidedFile:
-    """The file is part of another one that exists: it may be on its way to take its place."""
+    """The file is part of another one that exists: it may be about to replace it."""
 
 
 class Resolver:
-    """Decides of one file after the other; `follows` for a watcher, which sees files come and go.
+    """Identifies one file after the other; `follows` for a watcher, which sees files come and go.
 
-    An explicit ingest (`follows` is False) passes over content that is in the lake, and says so; a
-    watcher is told of whole directories, in which equal files are files of their own.
+    An explicit ingest (`follows` is False) skips content that is in the lake, and says so; a
+    watcher is given whole directories, in which equal files are files of their own.
     """
 
     def __init__(
@@ -86,14 +86,16 @@ class Resolver:
     def resolve(
         self, source: Source, *, settled: bool = True
     ) -> Start | FileCopy | KnownContent | UndecidedFile:
-        """Say which file a source is. It is left standing where reading goes on.
+        """Identify the file of a source, which then stands where reading continues.
 
-        A part of an existing file is Undecided unless it is `settled`. Raises OSError.
+        A part of an existing file is undecided unless it is `settled`. Raises OSError.
         """
+        # The inode is that of the spool file that a pipe was copied to.
         if source.piped:
             return cursors.by_content(source, self.index, self._label)
         head = cursors.read_head(source)
         released: list[Cursor] = []
+        # Several cursors may name one inode: other labels, copies, files before it was reused.
         for cursor in self.index.of_inode(source.identity):
             if cursor.is_copy:
                 again = self._copy_again(source, cursor, head)
@@ -103,6 +105,7 @@ class Resolver:
                 continue
             before = cursors.before_place(source, cursor, head, self._label)
             if before is not None and self._is_doubtful(source, cursor, head):
+                # The inode number may have been reused: distinctive content is better evidence.
                 other = self._of_content(source, head, (*released, cursor), settled)
                 if _is_certain(other, head):
                     return other
@@ -111,8 +114,8 @@ class Resolver:
                     continue
                 before = cursors.before_place(source, cursor, head, self._label)
             if before is not None:
-                now = cursors.widened(cursors.named(cursor, source), head, self._label)
-                # Words that say nothing are told apart by their times alone once they are packed:
+                now = cursors.with_head(cursors.with_status(cursor, source), head, self._label)
+                # Compressed content that is not distinctive is told apart by its times alone:
                 # the cursor has to have those that the file has now.
                 touched = cursor.mtime != source.mtime
                 touched = touched and not content.is_distinctive(head[: cursor.bytes])
@@ -122,7 +125,7 @@ class Resolver:
         return self._of_content(source, head, tuple(released), settled)
 
     def apply(self, start: Start, at: Cursor) -> None:
-        """Bring the index to where a publish of a file's cursor will bring it."""
+        """Apply the publish of a file's cursor to the index."""
         for old in start.released:
             if old.is_copy:
                 self.index.remove(old.key)
@@ -135,21 +138,24 @@ class Resolver:
     # --- by content ---
 
     def _is_doubtful(self, source: Source, cursor: Cursor, head: bytes) -> bool:
-        """Whether an inode may be another file's than its cursor's, its number used again: it was
-        written since, and begins with words that say nothing."""
+        """Whether an inode number may have been reused by another file: the file was written
+        since, and its beginning is not distinctive."""
         same = (source.size, source.mtime) == (cursor.size, cursor.mtime)
         return self._follows and not same and not content.is_distinctive(head[: cursor.bytes])
 
     def _of_content(
         self, source: Source, head: bytes, released: tuple[Cursor, ...], settled: bool
     ) -> Start | FileCopy | KnownContent | UndecidedFile:
-        """Decide of an inode that no cursor names, or none any more."""
+        """Identify a file whose inode no cursor names, or none any more."""
+        # Only a watcher sees the original as well, which it reads next.
         if self._follows and self._is_copy_of_unread(source, head):
             return UndecidedFile()
         note, apart = "", list[str]()
         result: Start | FileCopy | KnownContent | UndecidedFile | None
         for cursor in self._ranked(source, head):
             result = None
+            # An existing file keeps its cursor, so this one can only be a copy; a cursor whose file
+            # is gone may be taken over.
             alive = self._path_of(cursor, source)
             if alive:
                 result, note = self._beside(source, cursor, alive, head, released, settled, note)
@@ -158,14 +164,15 @@ class Resolver:
                 result, note = self._instead(source, cursor, head, released, note)
             if result is not None:
                 return result
+        # No cursor is its own: in doubt its lines are stored again (rule 5).
         source.seek(0)
-        fresh = cursors.begun(source, head, self.index, self._label)
+        fresh = cursors.new_cursor(source, head, self.index, self._label)
         fresh = replace(fresh, apart=tuple(apart[:_APART_MAX]))
         return Start(fresh, None, head, b"", released, note)
 
     def _is_copy_of_unread(self, source: Source, head: bytes) -> bool:
-        """Whether a file is a copy or the packed form of one that is followed and not read yet:
-        then that is read, and this one is known by its content."""
+        """Whether a file is a copy or the compressed form of a followed one that is not read yet:
+        then that one is read, and this one is identified by its content later."""
         plain, folder = unpacked(source.name), os.path.dirname(source.name)
         if source.compression:  # what it was packed from may have lost its name since it was seen
             originals = [plain, *self._nameless()]
@@ -173,34 +180,37 @@ class Resolver:
             base = base_name(source.name)
             originals = [os.path.join(folder, base), os.path.join(os.path.dirname(folder), base)]
         for path in originals:
+            # A plain copy is recognised by content, so content that is not distinctive proves
+            # nothing; of a compressed one the name does.
             if path == source.name or not (source.compression or content.is_distinctive(head)):
                 continue
             with suppress(OSError), closing(Source(path)) as other:
+                # Only of a file that this watcher follows is it certain that it will be read.
                 if other.identity == source.identity or other.identity not in self._inodes:
                     continue
-                known = of_inode(other, self.index, self._label)
-                if (known is None or not known.bytes) and content.prefix_of(source, other, 0):
+                cursor = of_inode(other, self.index, self._label)
+                if (cursor is None or not cursor.bytes) and content.prefix_of(source, other, 0):
                     return True
         return False
 
     def _nameless(self) -> list[str]:
-        """Where files are that are followed though they have no name any more."""
+        """The paths of files that are followed though they have no name any more."""
         if self._unnamed is None:
             self._unnamed = [p for p in self._inodes.values() if p.startswith("/dev/fd/")]
         return self._unnamed
 
     def _ranked(self, source: Source, head: bytes) -> list[Cursor]:
         """The cursors that may be of this file's content, the likeliest first."""
-        named = cursors.printable(source.name)
+        name = cursors.printable(source.name)
         alike = [
             c
-            for c in self.index.alike_or_named(head, self._label, named)
+            for c in self.index.alike_or_named(head, self._label, name)
             if c.bytes
             and c.identity != source.identity
-            and (not c.is_copy or relation(c.name, named) == 3)
+            and (not c.is_copy or relation(c.name, name) == 3)
             and (
                 not self._follows
-                or relation(c.name, named)
+                or relation(c.name, name)
                 or content.is_distinctive(head[: c.bytes])
             )
         ]
@@ -209,9 +219,9 @@ class Resolver:
         return sorted(
             alike,
             key=lambda c: (
-                -min(relation(c.name, named), 2),
+                -min(relation(c.name, name), 2),
                 -c.bytes,
-                -relation(c.name, named),
+                -relation(c.name, name),
                 abs(c.mtime - source.mtime) if c.mtime else 0,
             ),
         )
@@ -220,21 +230,23 @@ class Resolver:
         self, source: Source, cursor: Cursor, head: bytes, released: tuple[Cursor, ...], note: str
     ) -> tuple[Start | FileCopy | KnownContent | None, str]:
         """Whether a file takes the place of one whose inode is gone or was truncated."""
-        named = cursors.printable(source.name)
-        related = relation(cursor.name, named)
+        name = cursors.printable(source.name)
+        related = relation(cursor.name, name)
         common = head[: cursor.bytes]
         unknown = cursor.inode == 0  # ingested before inodes were kept, or through a pipe
-        # Packers keep the time of the last line; a log begun anew with equal words has a later one.
+        # Compressors keep the time of the last line; a log begun later has another one.
         packed = (
             related >= 2 and bool(source.compression) and content.is_time_kept(source, cursor.mtime)
         )
         sure = packed or content.is_distinctive(common) or (unknown and related >= 1)
         before = cursors.holds_all(source, cursor, head, self._label)
         if before is not None:
+            # An explicit ingest that finds exactly what was consumed has nothing to lose.
             whole = not self._follows and not source.read(1)
             if sure or whole:
                 source.seek(cursor.bytes)
-                now = cursors.widened(cursors.named(cursor, source), head, self._label)
+                now = cursors.with_head(cursors.with_status(cursor, source), head, self._label)
+                # It was a copy of the file whose cursor it takes over: its rows are its own now.
                 if now.shares == cursor.origin:
                     now = replace(now, shares="", shared=0)
                 return Start(now, cursor, head, before, released), note
@@ -247,6 +259,7 @@ class Resolver:
         place = self._last_place(source, cursor, size)
         if not place or not content.is_distinctive(head[:place]):
             return None, note
+        # Equal content under an unrelated name is no evidence of a copy (F18.4, rule 4).
         if related < 2:
             return None, note
         return self._sharing(source, cursor, head, place, size, released), note
@@ -261,7 +274,7 @@ class Resolver:
         released: tuple[Cursor, ...],
     ) -> Start | FileCopy:
         """A file of its own whose first bytes are rows of another one."""
-        fresh = cursors.begun(source, head, self.index, self._label)
+        fresh = cursors.new_cursor(source, head, self.index, self._label)
         before = content.before(source, place)
         crc = cursors.crc_of(source, place)
         lines = cursor.lines if place == cursor.bytes else 0  # of an earlier place none are counted
@@ -274,6 +287,7 @@ class Resolver:
             lines=lines,
             tail=cursors.digest(before),
         )
+        # Nothing is left to read now; only a plain file can grow later.
         if place == size and not source.compression:
             return FileCopy(shared, None, head, released)
         source.seek(place)
@@ -282,6 +296,7 @@ class Resolver:
 
     def _last_place(self, source: Source, cursor: Cursor, size: int) -> int:
         """The last place up to `size` at which a file holds what the cursor's file held."""
+        # The latest that agrees, so that as few lines as possible are stored twice.
         for place, crc in reversed(cursor.places):
             if place <= size and cursors.crc_of(source, place) == crc:
                 return place
@@ -303,7 +318,7 @@ class Resolver:
         with closing(Source(path)) as original:
             size = content.prefix_of(source, original, 0)
             # Equal words of no distinction are a copy only if this file came to be after the other
-            # one was read, and that was not written since: it may have been begun alike.
+            # one was read, and that was not written since: both may just begin alike.
             times = original.mtime == cursor.mtime and original.size == cursor.size
             # What a file was packed from has its words and its time, to the nanosecond; it may be
             # read later, by a descriptor opened before it went, or since it was unpacked again.
@@ -314,14 +329,15 @@ class Resolver:
                 and original.mtime == source.mtime
                 and source.mtime % 10**9 > 0
             )
+        # A byte differs: two files that merely begin alike.
         if not size:
             return None, note
         # A file that lost its name is reached by a descriptor, and known by the name it had.
-        known = cursor.name if path.startswith("/dev/fd/") else path
-        is_packing = bool(source.compression) and unpacked(source.name) == known
+        known_name = cursor.name if path.startswith("/dev/fd/") else path
+        is_packing = bool(source.compression) and unpacked(source.name) == known_name
         if is_unpacked and content.is_distinctive(head):
             return FileCopy(self._copy_of(source, cursor, head, size), None, head, released), note
-        if not is_copy_name(known, source.name):
+        if not is_copy_name(known_name, source.name):
             if not settled and content.is_distinctive(head):
                 return UndecidedFile(), note  # it may be moved here from another file system
         elif (
@@ -343,8 +359,8 @@ class Resolver:
     def _repeated(
         self, source: Source, cursor: Cursor, path: str, head: bytes, released: tuple[Cursor, ...]
     ) -> Start | FileCopy | KnownContent | None:
-        """What is new in a file that an ingest was asked for and that another one is the beginning
-        of, or the whole."""
+        """The new part of a file that an explicit ingest reads, of which another file is the
+        beginning, or the whole."""
         with closing(Source(path)) as original:
             if content.prefix_of(source, original, 0, cursor.bytes):
                 return KnownContent(cursor)
@@ -357,7 +373,7 @@ class Resolver:
         return replace(start, note=note) if isinstance(start, Start) else start
 
     def _copy_of(self, source: Source, cursor: Cursor, head: bytes, size: int) -> Cursor:
-        fresh = cursors.begun(source, head, self.index, self._label)
+        fresh = cursors.new_cursor(source, head, self.index, self._label)
         before = content.before(source, size)
         origin = cursor.shares if cursor.is_copy else cursor.origin
         return replace(
@@ -379,41 +395,43 @@ class Resolver:
         original = next(iter(self.index.of_origin(copy.shares)), None)
         path = self._path_of(original, source) if original else ""
         grown = bool(source.read(1)) if not source.compression else source.size != copy.size
-        named = cursors.widened(cursors.named(copy, source), head, self._label)
+        current = cursors.with_head(cursors.with_status(copy, source), head, self._label)
+        # As it was: nothing to read, only its name or inode may be new.
         if not grown and (path or original is None or original.bytes > copy.bytes):
-            return FileCopy(named, copy, head)
+            return FileCopy(current, copy, head)
         if path and original:
             with closing(Source(path)) as other:
                 size = content.prefix_of(source, other, copy.bytes)
             if not size:
                 return None
-            return FileCopy(self._grown(source, named, size), copy, head)
+            return FileCopy(self._grown(source, current, size), copy, head)
+        # Without a cursor of its original the copy is all there is, so its new lines are its own.
         if original is None:
-            return self._go_on(source, named, copy, head)
+            return self._go_on(source, current, copy, head)
         before = cursors.holds_all(source, original, head, self._label)
         if before is not None:
             # It is what its original was, perhaps with lines that were never read from there.
-            taken = cursors.widened(cursors.named(original, source), head, self._label)
-            return Start(taken, original, head, before, (copy,))
+            continued = cursors.with_head(cursors.with_status(original, source), head, self._label)
+            return Start(continued, original, head, before, (copy,))
         size_now = content.length_if_less(source, original.bytes)
         if size_now is None:
             return None
-        return FileCopy(self._grown(source, named, size_now), copy, head)
+        return FileCopy(self._grown(source, current, size_now), copy, head)
 
     def _grown(self, source: Source, copy: Cursor, size: int) -> Cursor:
         before = content.before(source, size)
         crc = cursors.crc_of(source, size)
         return replace(copy, bytes=size, shared=size, tail=cursors.digest(before), crc=crc)
 
-    def _go_on(self, source: Source, named: Cursor, copy: Cursor, head: bytes) -> Start:
-        """Read a copy on whose original no cursor remembers."""
+    def _go_on(self, source: Source, current: Cursor, copy: Cursor, head: bytes) -> Start:
+        """Continue a copy whose original has no cursor any more."""
         before = content.before(source, copy.bytes)
-        return Start(named, copy, head, before)
+        return Start(current, copy, head, before)
 
     # --- where files are ---
 
     def _path_of(self, cursor: Cursor, source: Source) -> str:
-        """Where a cursor's file is now, still holding what was consumed; "" if nowhere."""
+        """The path of a cursor's file, if it still holds what was consumed; else empty."""
         if cursor.inode == cursors.RELEASED or cursor.identity == source.identity:
             return ""
         for path in filter(None, self._places(cursor)):
@@ -421,9 +439,11 @@ class Resolver:
                 right = not cursor.inode or other.identity == cursor.identity
                 if not right or other.identity == source.identity:
                     continue
+                # Cursors without an inode (F18.9) claim no file that another cursor names.
                 if not cursor.inode and self.index.of_inode(other.identity):
                     continue
                 head = cursors.read_head(other)
+                # read_head() limits the source to the window; what was consumed may be longer.
                 other.limit = None
                 if cursors.before_place(other, cursor, head, self._label) is None:
                     continue
@@ -434,12 +454,13 @@ class Resolver:
     def _places(self, cursor: Cursor) -> list[str]:
         """Paths at which a cursor's file may be: where it was seen, or under its old name, or
         renamed in the same directory."""
-        seen = self._inodes.get(cursor.identity, "") if cursor.inode else ""
-        if seen:
-            return [seen]
+        followed_path = self._inodes.get(cursor.identity, "") if cursor.inode else ""
+        if followed_path:
+            return [followed_path]
         folder = os.path.dirname(cursor.name) or "."
         if cursor.inode and folder not in self._folders:
             with suppress(OSError), os.scandir(folder) as entries:
+                # One listing serves all cursors of a directory.
                 self._folders[folder] = {e.inode(): e.path for e in entries}
         return [cursor.name, self._folders.get(folder, {}).get(cursor.inode, "")]
 
@@ -452,10 +473,10 @@ def _goes_on(cursor: Cursor, source: Source) -> bool:
 
 
 def _is_certain(decision: Start | FileCopy | KnownContent | UndecidedFile, head: bytes) -> bool:
-    """Whether a file is that of another cursor, or a copy of it, by words that say something."""
+    """Whether a file is that of another cursor, or a copy of it, by distinctive content."""
     if isinstance(decision, Start):
-        known = decision.replaced is not None or decision.cursor.shares
-        return bool(known) and content.is_distinctive(head[: decision.cursor.bytes])
+        is_old = decision.replaced is not None or decision.cursor.shares
+        return bool(is_old) and content.is_distinctive(head[: decision.cursor.bytes])
     return isinstance(decision, FileCopy) and content.is_distinctive(head[: decision.cursor.bytes])
 
 

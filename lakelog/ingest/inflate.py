@@ -1,8 +1,9 @@
-"""Files whose text is not what their bytes are, as streams: all members of gzip, frames of zstd,
-streams of xz and bzip2, and UTF-16 with a byte order mark, which is read as UTF-8.
+"""Compressed and re-encoded files as streams: all members of gzip, frames of zstd, streams of xz
+and bzip2, and UTF-16 with a byte order mark, which is read as UTF-8.
 
-`read(size)` gives what is there, at least one byte unless the stream is at its end. Everything
-before a fault is given first; then BrokenStream says what is wrong, an early end included.
+`read(size)` returns what is available, at least one byte unless the stream is at its end.
+Everything before a fault is returned first; then BrokenStream says what is wrong, an early end
+included.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import zstandard
 
 _BLOCK = 1 << 18
 _SKIPPABLE = b"\x2a\x4d\x18"
+# A stream names the window that it needs in memory: a hostile one may name gigabytes.
 _WINDOW_MAX = 1 << 28
 WIDE = "utf-16"
 MAGIC_MAX = 10
-"""Bytes of a file's beginning that say how it is compressed."""
+"""Bytes of a file's beginning that `compression` needs."""
 _BZIP2 = (b"1AY&SY", b"\x17rE8P\x90")  # what follows BZh9: a block, or the end of no block at all
 
 
@@ -96,9 +98,9 @@ class _GzipMember:
         return not self._engine.unconsumed_tail and not self._is_full
 
     def decompress(self, data: bytes, size: int) -> bytes:
-        found = self._engine.decompress(self._engine.unconsumed_tail + data, size)
-        self._is_full = len(found) == size
-        return found
+        data_out = self._engine.decompress(self._engine.unconsumed_tail + data, size)
+        self._is_full = len(data_out) == size
+        return data_out
 
 
 _MEMBERS: dict[str, Callable[[], Any]] = {
@@ -120,6 +122,8 @@ class Members:
         while True:
             if self._member is None and not self._begin():
                 return b""
+            # Asked only when the decoder has nothing left, else a file that is complete would look
+            # cut short.
             if self._member.needs_input and not self._input:
                 self._input = self._file.read(_BLOCK)
                 if not self._input:
@@ -131,9 +135,9 @@ class Members:
                 return data
 
     def _decompress(self, size: int) -> bytes:
-        given, self._input = self._input, b""
+        chunk, self._input = self._input, b""
         try:
-            data: bytes = self._member.decompress(given, size)
+            data: bytes = self._member.decompress(chunk, size)
         except (zlib.error, lzma.LZMAError, OSError) as error:  # bz2 raises OSError
             raise BrokenStream(f"the {self._kind} stream is damaged: {error}") from None
         return data
@@ -161,6 +165,8 @@ class Zstd:
     def read(self, size: int) -> bytes:
         """Return up to `size` bytes. Raises BrokenStream, OSError."""
         try:
+            # read1 returns what one block gives: everything before a fault, even if less than
+            # `size`.
             data = self._stream.read1(size)
         except zstandard.ZstdError as error:
             raise BrokenStream(f"the zstd stream is damaged: {error}") from None
@@ -195,5 +201,6 @@ def _frame_end(file: Any, at: int, end: int) -> int:
             return end + 1
         number = int.from_bytes(block, "little")
         last, kind, size = number & 1, number >> 1 & 3, number >> 3
+        # A run-length block stores one byte, whatever its size.
         place += 3 + (1 if kind == 1 else size)
     return place + checksum

@@ -1,9 +1,10 @@
-"""Ingest: files go in at the engine's speed, each row once, whatever stops or repeats it.
+"""Ingest: files are read at the engine's speed, each row exactly once, whatever stops or repeats
+it.
 
-A file is read from its cursor on; every million rows, half gigabyte or minute, one publish
-commits segments, quarantined lines, identity keys and the cursor `from -> to` together. If the
-cursor is no longer where this process found it (another one was faster, or a rewind), the rows
-are thrown away and reading starts again from where the cursor is: at worst work is wasted.
+A file is read from its cursor on; every million rows, half gigabyte or minute, one publish commits
+segments, quarantined lines, identity keys and the cursor `from -> to` together. If the cursor has
+moved meanwhile (another process was faster, or the branch was rewound), the rows are discarded and
+reading starts again from where the cursor is: at worst work is wasted.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.seal import Sealer
 
 _MAINTAIN_EVERY = 32
-"""Files between two merges of what every publish adds."""
+"""Files between two rounds of maintenance: merging the entries that each publish adds."""
 _PAUSE = 0.1
 """Seconds between two reports of progress after files."""
 Progress = Callable[[int, int, int], None]
@@ -55,14 +56,14 @@ class IngestReport:
 
     @property
     def skipped(self) -> int:
-        """Lines taken in before, and events whose id is known."""
+        """Lines ingested before, and events whose id is known."""
         return sum(f.skipped for f in self.files)
 
 
 class Reading:
     """One file that is read a turn at a time and stays open in between. Close it when done.
 
-    What a turn brought is published at its end; the `report` grows with each.
+    The rows of a turn are published at its end; the `report` grows with each.
     """
 
     def __init__(self, steps: Generator[int, bool], report: FileReport) -> None:
@@ -77,20 +78,22 @@ class Reading:
         until = time.monotonic() + seconds
         try:
             while size > 0 and time.monotonic() < until:
+                # A generator that has not started takes no value.
                 size -= self._steps.send(False) if self._begun else next(self._steps)
                 self._begun = True
+            # The turn ends here: what it read is published, so that no turn holds back rows.
             self._steps.send(True)
         except StopIteration:
             return True
         return False
 
     def close(self) -> None:
-        """Let go of the file; what was not published is read again by whoever comes next."""
+        """Close the file; what was not published is read again by the next reader."""
         self._steps.close()
 
 
 class Ingester:
-    """Takes files into one branch of a lake."""
+    """Ingests files into one branch of a lake."""
 
     def __init__(
         self,
@@ -110,23 +113,26 @@ class Ingester:
         """`follows` and `inodes` are those of a watcher: see identity.Resolver."""
         self._job = Job(store, branch, connect, form, source, dry_run, mode, follows, inodes)
         self._sealer, self._progress = sealer, progress
-        self._seen = self._total = 0
-        self._shown = 0.0
-        self._given: set[str] = set()
+        self._bytes_done = self._total = 0
+        self._reported_at = 0.0
+        self._requested: set[str] = set()
 
     def run(self, paths: list[str]) -> IngestReport:
-        """Take in every file; one that cannot be read is reported, the others go on.
+        """Ingest every file; one that cannot be read is reported, and the others continue.
 
         Raises OSError and LakelogError when the lake itself fails; what was published is kept.
         """
         report = IngestReport()
-        given = [os.fsdecode(path) for path in paths]
-        files, self._given = list(expand(given, special=True)), set(given)
+        requested = [os.fsdecode(path) for path in paths]
+        files, self._requested = list(expand(requested, special=True)), set(requested)
+        # Progress counts bytes: files of a directory may differ by a factor of a million.
         self._total = sum(map(_size, files))
         group = Group(self._job, self._alone)
         for number, path in enumerate(files):
             report.files.append(self._file(path, group))
-            self._seen += _size(path)
+            self._bytes_done += _size(path)
+            # Each publish adds a manifest entry or more; without merging them in between, thousands
+            # of files would make every later publish slower.
             if not self._job.dry_run and (number + 1) % _MAINTAIN_EVERY == 0:
                 self._sealer.maintain()
             self._show(report, is_last=number + 1 == len(files))
@@ -136,33 +142,35 @@ class Ingester:
         return report
 
     def _show(self, report: IngestReport, *, is_last: bool) -> None:
-        """Say how far it is after a file; not after each of thousands, for all are counted."""
+        """Report progress after a file; not after each of thousands: a report counts all of
+        them."""
         now = time.monotonic()
-        if self._progress and (is_last or now - self._shown > _PAUSE):
-            self._shown = now
-            self._progress(self._seen, self._total, report.events)
+        if self._progress and (is_last or now - self._reported_at > _PAUSE):
+            self._reported_at = now
+            self._progress(self._bytes_done, self._total, report.events)
 
     def take(self, path: str, name: str) -> FileReport:
-        """Take in one regular file that is called `name`; whoever follows it maintains the lake."""
+        """Ingest one regular file that is called `name`; the caller maintains the lake."""
         report = FileReport(printable(name))
         self._follow(path, name, report)
         return report
 
     def begin(self, path: str, name: str, limit: int | None = None) -> Reading:
-        """Start to take in, a turn at a time, one regular file that is called `name`, up to
+        """Start to ingest, a turn at a time, one regular file that is called `name`, up to
         `limit` bytes of it."""
         report = FileReport(printable(name))
         return Reading(self._steps(path, name, report, limit=limit), report)
 
     def _file(self, path: str, group: Group) -> FileReport:
-        """Take in one file; what is short is published with others, at the group's next flush."""
+        """Ingest one file; a short one is published with others, at the group's next flush."""
         report = FileReport(printable(path))
         try:
             mode = stat.S_IFIFO if path == "-" else os.stat(path).st_mode
-            piped = stat.S_ISFIFO(mode) and path in self._given
+            # A named pipe below a directory is not opened: nobody may ever write to it.
+            piped = stat.S_ISFIFO(mode) and path in self._requested
             if stat.S_ISDIR(mode):
                 os.listdir(path)  # which is what failed, or else it would not be here
-            if not piped and path not in self._given and (kind := kind_of(mode)):
+            if not piped and path not in self._requested and (kind := kind_of(mode)):
                 report.ignored = f"left out: it is {kind}"
                 return report
             stream = _opened(path) if piped else None
@@ -171,7 +179,10 @@ class Ingester:
             return report
         if stream is None:
             return group.take(path, path, self._job.mode)
+        # A pipe is published by itself, after the files before it.
         group.flush()
+        # A pipe can be read once, but a lost race reads again: it is spooled to a file without a
+        # name.
         with stream as file, tempfile.TemporaryFile(dir=self._job.store.paths.cache) as spool:
             shutil.copyfileobj(file, spool, 1 << 20)
             spool.flush()
@@ -179,7 +190,7 @@ class Ingester:
         return report
 
     def _alone(self, path: str, name: str, mode: str) -> FileReport:
-        """Take in a file that is too large, or of another kind, to be published with others."""
+        """Ingest a file that is too large, or of another kind, to be published with others."""
         del mode  # that of the job, which the group was given
         return self.take(path, name)
 
@@ -201,8 +212,8 @@ class Ingester:
 
         Yields the size of each piece; what was gathered is published when True is sent.
         """
-        earlier, done = 0, False
-        while not done:
+        earlier, is_finished = 0, False
+        while not is_finished:
             try:
                 source = Source(path, name, piped=piped, limit=limit)
             except OSError as error:
@@ -210,15 +221,17 @@ class Ingester:
                 return
             job = finishing(self._job, source)
             with closing(source), closing(Gatherer(job, source, report)) as gatherer:
+                # Nothing to read, but the cursor may have to follow a rename.
                 if gatherer.is_idle:
                     with suppress(CursorMoved):  # then the next look finds what it is now
                         gatherer.flush()
                     return
-                known = max(gatherer.start.lines - report.lines, 0)
-                report.skipped, earlier = report.skipped + known - earlier, known
+                lines_before = max(gatherer.start.lines - report.lines, 0)
+                # Starting over must not count the lines before the cursor again.
+                report.skipped, earlier = report.skipped + lines_before - earlier, lines_before
                 with suppress(CursorMoved):
                     yield from self._read(source, gatherer)
-                    done = True
+                    is_finished = True
             report.error = source.broken
 
     def _read(self, source: Source, gatherer: Gatherer) -> Generator[int, bool]:
@@ -227,8 +240,10 @@ class Ingester:
             for piece in pieces:
                 gatherer.take(piece)
                 if self._progress:
-                    self._progress(self._seen + source.raw, self._total, gatherer.told)
+                    self._progress(self._bytes_done + source.raw, self._total, gatherer.event_count)
                 size = piece.length
+                # Whoever drives the generator sends True to publish; it then stays at the same
+                # piece.
                 while (yield size):
                     gatherer.flush()
                     size = 0
@@ -247,11 +262,11 @@ def expand(paths: list[str], *, special: bool = False) -> Iterator[str]:
         elif path == "-" or os.path.lexists(path):
             yield path
         else:
-            for found in sorted(glob.glob(path, recursive=True)) or [path]:
-                if not os.path.isdir(found):
-                    yield found
+            for match in sorted(glob.glob(path, recursive=True)) or [path]:
+                if not os.path.isdir(match):
+                    yield match
                 elif "**" not in path:  # else what is below was found as well
-                    yield from _below(found, special)
+                    yield from _below(match, special)
 
 
 def _below(directory: str, special: bool) -> Iterator[str]:
@@ -259,6 +274,7 @@ def _below(directory: str, special: bool) -> Iterator[str]:
     for folder, names, files in os.walk(directory, onerror=lambda e: closed.append(e.filename)):
         yield from closed
         closed.clear()
+        # A lake below a watched directory would ingest its own segments.
         if is_apart(folder):
             names.clear()
             continue

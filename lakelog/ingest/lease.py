@@ -1,4 +1,4 @@
-"""Read leases: the system's word on whether anybody has a file open for writing (fcntl(2))."""
+"""Read leases (fcntl(2)): whether any process has a file open for writing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 def lease(fd: int) -> Iterator[bool]:
     """Keep writers from opening a file for a moment; yields False if one has it open.
 
-    Where the system grants no leases it yields True and keeps nobody away.
+    Where the system grants no leases it yields True and does not block writers.
     """
     granted = _request(fd)
     try:
@@ -38,6 +38,8 @@ def _request(fd: int) -> bool | None:
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # which is ignored unless asked for
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
+        # EAGAIN alone means that a writer has it open; other errors mean that no lease can be had
+        # (another owner, a network file system).
         return False if error.errno == errno.EAGAIN else None
     except AttributeError:  # not on this system
         return None

@@ -1,4 +1,4 @@
-"""What the first lines of a file would become: the format, why it was chosen, and every field."""
+"""A preview of the first lines of a file: the format, why it was chosen, and every field."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lakelog.ingest.transform import Transformer, readable
 from lakelog.store import disk
 
 SAMPLE = 256 << 10
-"""Bytes of a file that are looked at."""
+"""Bytes of a file that are read for a preview."""
 _COLUMNS = ("time", "type", "category", "source", "subject", "level", "message", "id")
 _SHOWN = 400
 """Characters of a line that are shown."""
@@ -44,7 +44,8 @@ class Outcome:
     timeless: bool = False
     reason: str = ""
     fits: str = ""
-    """What the longest part of the pattern fits, of a line that the whole does not."""
+    """The text that the longest fitting part of the pattern matches, of a line that does not
+    fit."""
     then: str = ""
     """The part of the pattern that comes next."""
 
@@ -54,7 +55,7 @@ class Preview:
     """The format of a file, why it was chosen, how sure others are, and what its lines become.
 
     `events` and `quarantined` count all of the sample, `outcomes` show the first of it. `groups`
-    say where the groups of a pattern go, `note` which words for zones could not be known.
+    say where the groups of a pattern go, `note` which time zone abbreviations are ambiguous.
     """
 
     file: str
@@ -80,14 +81,17 @@ def preview(
 ) -> Preview:
     """Read the beginning of a file (- is stdin) as an ingest would, and store nothing.
 
-    `asked` is what a user said of its format, `formats` those of the lake. Raises OSError,
+    `asked` is the definition that a user requested, `formats` those of the lake. Raises OSError,
     InvalidSetting.
     """
     data, whole = _beginning(path)
     head = data[:WINDOW]
-    name, why = _chosen(path, head, data, formats, asked, label)
+    name, why = _choose(path, head, data, formats, asked, label)
+    # The same three steps as in an ingest, so that the preview cannot differ from it.
     form = registry.specialize(registry.named(name), head or data)
     form = registry.tolerant(form, path, forced=asked is not None)
+    # Events without a time get that of ingest: a time between this and the end of the run is one of
+    # those.
     before = disk.now_us()
     run = Transformer(connect(), form, "preview", label).run(
         Chunk(data, 0, whole and not data.endswith(b"\n")), final=whole
@@ -118,10 +122,11 @@ def _beginning(path: str) -> tuple[bytes, bool]:
     data = visible(data)
     if len(data) <= SAMPLE:
         return data, True
+    # Cut at a line: half a line would look like a line that no format fits.
     return data[: data.rfind(b"\n", 0, SAMPLE) + 1] or data[:SAMPLE], False
 
 
-def _chosen(
+def _choose(
     path: str,
     head: bytes,
     data: bytes,
@@ -130,11 +135,11 @@ def _chosen(
     label: str | None,
 ) -> tuple[str, str]:
     """The name of the format, and why it is that one."""
-    kept = None if asked else definitions.find(formats, path, label)
-    wanted = asked or (kept and kept.definition)
+    own = None if asked else definitions.find(formats, path, label)
+    wanted = asked or (own and own.definition)
     name = definitions.form_name(wanted) if wanted else ""
-    if name and kept:
-        return name, f"this lake's {kept.name} is for {_files(kept, label)}"
+    if name and own:
+        return name, f"this lake's {own.name} is for {_files(own, label)}"
     if name:
         return name, "as asked for"
     name, why = registry.detect(head, data, path).NAME, "it fits the first lines best"
@@ -146,42 +151,43 @@ def _chosen(
     return name, why
 
 
-def _files(kept: definitions.LakeFormat, label: str | None) -> str:
-    if label is not None and label in kept.sources:
+def _files(form: definitions.LakeFormat, label: str | None) -> str:
+    if label is not None and label in form.sources:
         return f"--source {label}"
-    return ", ".join(kept.globs)
+    return ", ".join(form.globs)
 
 
 def _scores(data: bytes, form: Any, formats: Formats) -> list[tuple[str, float]]:
     """How many of the first lines each format fits, the best first; of none that fits no line."""
+    # Only patterns have a rule of their own; a renamed built-in format is in the list already.
     own = {
-        name: registry.named(kept.definition.spelled())
-        for name, kept in formats.items()
-        if kept.definition.pattern
+        name: registry.named(form_.definition.spelled())
+        for name, form_ in formats.items()
+        if form_.definition.pattern
     }
-    found = registry.scores(data, {**own, registry.label(form): form})
-    ranked = sorted(found.items(), key=lambda pair: -pair[1])
+    sure = registry.scores(data, {**own, registry.label(form): form})
+    ranked = sorted(sure.items(), key=lambda pair: -pair[1])
     return [(name, round(score, 3)) for name, score in ranked if score > 0]
 
 
 def _outcomes(run: Any, data: bytes, before: int, count: int, reach: Reach | None) -> list[Outcome]:
     """The first records of a run, in the order of the file."""
     rows = run.table.slice(0, count).to_pylist() if run.table is not None else []
-    found = [(row["position"], row) for row in rows]
-    found += [(bad.position, bad) for bad in sorted(run.bad, key=lambda b: b.position)[:count]]
+    pairs = [(row["position"], row) for row in rows]
+    pairs += [(bad.position, bad) for bad in sorted(run.bad, key=lambda b: b.position)[:count]]
     outcomes = []
-    for position, what in sorted(found, key=lambda pair: pair[0])[:count]:
+    for position, row in sorted(pairs, key=lambda pair: pair[0])[:count]:
         end = data.find(b"\n", position)
         text = readable(data[position : end if end >= 0 else len(data)])[:_SHOWN]
         line = data.count(b"\n", 0, position) + 1
-        if isinstance(what, dict):
-            event = {name: what[name] for name in _COLUMNS if what[name] is not None}
-            moment = what["time"].timestamp() * 1e6
+        if isinstance(row, dict):
+            event = {name: row[name] for name in _COLUMNS if row[name] is not None}
+            moment = row["time"].timestamp() * 1e6
             timeless = before <= round(moment) <= disk.now_us()
-            outcomes.append(Outcome(line, position, text, event, _data(what["data"]), timeless))
+            outcomes.append(Outcome(line, position, text, event, _data(row["data"]), timeless))
         else:
             fits, then = reach(text.encode()) if reach else ("", "")
-            reason = what.reason
+            reason = row.reason
             outcomes.append(Outcome(line, position, text, reason=reason, fits=fits, then=then))
     return outcomes
 

@@ -1,4 +1,4 @@
-"""Lines that were no events: looked at, tried again under another rule, or dropped for good.
+"""Quarantined lines: listed, replayed under another format, or dropped.
 
 Quarantined lines are rows of segments of that kind, so they commit, roll back and are verified
 like events. `replay` and `drop` are moves that can be undone.
@@ -34,15 +34,15 @@ else:
 
 
 _LINES = 1024
-"""Lines that are tried at a time."""
+"""Lines that are parsed at a time."""
 _EVENT_BYTES = 64_000_000
-"""Events of so many bytes become a segment."""
+"""Events are written as a segment once they have so many bytes."""
 _CUT = range(65_536, 65_546)
-"""How long lines are that an earlier version cut to 64 KiB."""
+"""Lengths of lines that an earlier version cut to 64 KiB."""
 _PARTS = "a line of over "
-"""How the reason begins for which a line was taken in parts."""
+"""How the reason of a line begins that was quarantined in parts."""
 Rules = Callable[[str], Definition | None]
-"""What was said of the lines of an origin."""
+"""The definition for the lines of an origin, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +57,25 @@ class ReplayResult:
 def names(store: Store, branch: str) -> dict[str, str]:
     """Return the file name of each origin that a cursor knows."""
     state = store.state(branch)
-    known = map(cursors.of_entry, store.manifests.entries(state, "cursor"))
-    return {cursor.origin: cursor.name for cursor in known}
+    all_cursors = map(cursors.of_entry, store.manifests.entries(state, "cursor"))
+    return {cursor.origin: cursor.name for cursor in all_cursors}
 
 
 def drop(store: Store, branch: str) -> int:
-    """Take all published quarantined lines off the branch; return how many."""
-    gone = 0
+    """Remove all published quarantined lines from the branch; return how many."""
+    count = 0
 
     def plan(_: Head, state: Manifest) -> Change | None:
-        nonlocal gone
+        nonlocal count
         bad = _entries(store, state)
-        gone = sum(e["events"] for e in bad)
+        count = sum(e["events"] for e in bad)
         if not bad:
             return None
-        message = f"{gone} quarantined lines dropped"
+        message = f"{count} quarantined lines dropped"
         return Change("quarantine", message, entries=tuple(map(manifest.tombstone, bad)))
 
     publish(store, branch, plan)
-    return gone
+    return count
 
 
 def replay(
@@ -88,11 +88,13 @@ def replay(
     dry_run: bool = False,
 ) -> ReplayResult:
     """Try every quarantined line again, with `form` (else the lake's own for its file, else what
-    it looks like) and a type for events without. Lines that are not kept letter for letter stay
-    where they are.
+    it looks like) and a type for events without. Lines that are not stored byte for byte stay
+    quarantined.
 
     Rows keep their origin and position. Raises InvalidSetting for an unknown format.
     """
+    # Another move may publish meanwhile: all is then done again on the new head, since it may hold
+    # other lines and other ids.
     while True:
         head = store.refs.head(branch)
         state = store.manifests.load(head.move.snapshot)
@@ -105,6 +107,7 @@ def replay(
             retry.take(entry)
         retry.flush()
         outcome = retry.outcome
+        # A line whose id is known leaves the quarantine, too: it is an event that the lake has.
         if dry_run or not outcome.stored + outcome.skipped:
             return outcome
         message = f"{outcome.stored} quarantined lines stored"
@@ -125,10 +128,10 @@ def _entries(store: Store, state: Manifest) -> list[Entry]:
 
 
 class _Retry:
-    """Tries lines again, some at a time, so that memory holds few of them.
+    """Parses lines again, some at a time, so that memory holds few of them.
 
-    What they become is written as it is made, unless it is not kept; `entries` and `runs` are then
-    to be published.
+    With `is_kept` the resulting segments are written at once; `entries` and `runs` are then to be
+    published.
     """
 
     def __init__(
@@ -146,41 +149,46 @@ class _Retry:
         self._commit = disk.random_hex()
         self._waiting: list[pa.Table] = []
         self._keys: list[Any] = []
-        self._made = self._stored = self._left = 0
+        self._parsed_count = self._stored = self._unparsed_count = 0
         self.entries: list[Entry] = []
         self.runs: list[Entry] = []
 
     @property
     def outcome(self) -> ReplayResult:
-        """What became of the lines so far."""
-        return ReplayResult(self._stored, self._made - self._stored, self._left)
+        """The result so far."""
+        return ReplayResult(self._stored, self._parsed_count - self._stored, self._unparsed_count)
 
     def take(self, entry: Entry) -> None:
-        """Try the lines of a segment; one of which nothing can be made stays as it is."""
-        before, left = self._made, segment.SegmentEncoder("quarantine", "arrival", self._commit)
+        """Parse the lines of a segment; a segment without any event stays as it is."""
+        before, encoder = (
+            self._parsed_count,
+            segment.SegmentEncoder("quarantine", "arrival", self._commit),
+        )
         times: list[pa.Table] = []
         for table in segment.batches(self._store.paths, entry["key"], _LINES):
-            events, rest = self._parsed(table)
-            left.add(rest)
+            events, rest = self._parse_lines(table)
+            encoder.add(rest)
             times.append(rest.select(["ingested_at"]))
-            self._left += rest.num_rows
+            self._unparsed_count += rest.num_rows
             if events is not None:
-                self._made += events.num_rows
+                self._parsed_count += events.num_rows
                 self._waiting.append(events)
             if sum(t.nbytes for t in self._waiting) > _EVENT_BYTES:
                 self.flush()
-        if self._made == before or not self._is_kept:
+        # Rewriting a segment that gave nothing would only change its name.
+        if self._parsed_count == before or not self._is_kept:
             return
         self.entries.append(manifest.tombstone(entry))
         if (stays := pa.concat_tables(times)).num_rows:
-            paths, data = self._store.paths, left.finish()
+            paths, data = self._store.paths, encoder.finish()
             self.entries.append(segment.put(paths, data, stays, "quarantine", "arrival"))
 
     def flush(self) -> None:
-        """Write the events that wait, without those whose id is known."""
+        """Write the pending events, without those whose id is known."""
         if not self._waiting:
             return
         waiting, self._waiting = pa.concat_tables(self._waiting), []
+        # Against the keys of this replay, too: it may meet one id in two segments.
         fresh = drop_known(self._store, waiting, self._state.ids, self._keys)
         self._stored += fresh.num_rows
         high, low = rows.key_arrays(fresh["key"].drop_null())
@@ -189,43 +197,46 @@ class _Retry:
         if not fresh.num_rows or not self._is_kept:
             return
         paths, commit = self._store.paths, self._commit
-        made = segment.write(paths, fresh, kind="events", layout="arrival", commit=commit)
-        self.entries.append(made)
+        entry = segment.write(paths, fresh, kind="events", layout="arrival", commit=commit)
+        self.entries.append(entry)
         if len(high):
             self.runs.append(identity_run.write(paths, high, low, commit))
 
-    def _parsed(self, table: pa.Table) -> tuple[pa.Table | None, pa.Table]:
-        """Return the rows that lines make now, and the lines that make none."""
-        made: list[pa.Table] = []
-        left: list[int] = []
+    def _parse_lines(self, table: pa.Table) -> tuple[pa.Table | None, pa.Table]:
+        """Return the rows of lines that are events now, and the other lines."""
+        tables: list[pa.Table] = []
+        unparsed: list[int] = []
         by_origin: dict[str, list[tuple[dict[str, Any], int]]] = {}
         for index, row in enumerate(table.to_pylist()):
             rule = self._rules(row["origin"])
             events = _parse(rule, row["line"] or "", row["reason"] or "", self._type)
             if events is None:
-                left.append(index)
+                unparsed.append(index)
             else:
                 places = itertools.count(row["position"])
                 by_origin.setdefault(row["origin"], []).extend(zip(events, places, strict=False))
+        # A transformer stamps one origin on all of its rows.
         for origin, pairs in by_origin.items():
             transformer = Transformer(self._connect(), jsonl, origin)
-            made.append(transformer.rows_of([e for e, _ in pairs], [p for _, p in pairs]))
-        return (pa.concat_tables(made) if made else None), table.take(pa.array(left, pa.int64()))
+            tables.append(transformer.rows_of([e for e, _ in pairs], [p for _, p in pairs]))
+        return (pa.concat_tables(tables) if tables else None), table.take(
+            pa.array(unparsed, pa.int64())
+        )
 
 
 def _rules(store: Store, state: Manifest, form: str | None) -> Rules:
-    """What says how lines of an origin are read: a format, nothing, or a zone alone."""
+    """The definitions by origin: a format, nothing, or a time zone alone."""
     formats = definitions.formats_of(store, state)
-    asked = definitions.resolve(form, formats) if form is not None else None
+    requested = definitions.resolve(form, formats) if form is not None else None
     of_origin: dict[str, Definition | None] = {}
-    if asked is None and formats:
+    if requested is None and formats:
         for cursor in map(cursors.of_entry, store.manifests.entries(state, "cursor")):
             of_origin[cursor.origin] = definitions.of_cursor(formats, cursor)
-    return lambda origin: asked or of_origin.get(origin)
+    return lambda origin: requested or of_origin.get(origin)
 
 
 def _form(rule: Definition | None, text: bytes) -> Any:
-    """The format of a line by what was said of it, else by its looks."""
+    """The format of a line: by its definition, else detected."""
     name = definitions.form_name(rule) if rule else ""
     if not name:
         name = registry.detect(text, text, "line.json").NAME
@@ -236,16 +247,18 @@ def _form(rule: Definition | None, text: bytes) -> Any:
 def _parse(
     rule: Definition | None, line: str, reason: str, type_: str | None
 ) -> list[dict[str, Any]] | None:
-    """Return the events of a line, None if it is none, or its bytes are not all there."""
+    """Return the events of a line, None if it is none, or not stored byte for byte."""
     try:
         text = line.encode()
+        # What was cut, escaped or split is not what the file held: an event of it would be wrong.
         if not text or len(text) in _CUT or reason.startswith(("not UTF-8", _PARTS)):
             return None
-        found = _form(rule, text).parse(text)
-        events = found if isinstance(found, list) else [found]
+        result = _form(rule, text).parse(text)
+        events = result if isinstance(result, list) else [result]
         for event in events:
             if type_ is not None and event.get("type") in (None, sqltext.DEFAULT_TYPE):
                 event["type"] = type_
+        # Refused here, a line stays in quarantine; later it would fail the whole replay.
         encode(events)
         return events
     except (InvalidEvent, UnicodeEncodeError):

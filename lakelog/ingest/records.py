@@ -1,10 +1,10 @@
-"""What one event is made of in a chunk: one line, or several that belong together.
+"""Records of a chunk: the lines of one event, one or several.
 
 A format whose events may span lines says how a first line begins (`BEGINS`); lines that begin
-otherwise continue the record before them. Or it tells of all lines which begin one and whether
-the last one is open (`heads`). The last record of what is there may still be going on,
-so it is held back until its end is seen, or somebody says that nothing more comes. A record that
-grows beyond RECORD_MAX is none: its lines stand for themselves.
+otherwise continue the record before them. Or it says of all lines which begin one and whether the
+last one is open (`heads`). The last record of a chunk may continue, so it is held back until its
+end is seen, or the caller says that nothing more comes. A record that grows beyond RECORD_MAX is
+none: each of its lines is a record of its own.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ else:
 
 RECORD_MAX = 1 << 20
 BOM = b"\xef\xbb\xbf"
+# Control bytes that no line of text holds, of whatever encoding.
 _NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
 
 @dataclass(frozen=True)
 class Records:
-    """The records of a chunk as far as it is `taken`.
+    """The records of the first `length` bytes of a chunk.
 
     `lines` holds their first lines (whole records where the format is `WHOLE`), `more` what
     continues them, or None where nothing does; `starts` is where each begins, and the end.
@@ -44,25 +45,27 @@ class Records:
     lines: pa.Array
     more: pa.Array | None
     starts: Any
-    taken: int
+    length: int
 
 
 def records(chunk: Chunk, form: Any, mode: str, *, final: bool) -> Records:
     """Return the records of a chunk; after a `final` one nothing follows.
 
-    `mode` says what becomes of the end: "once" takes a last line without newline if it is whole,
-    "ended" if it is an event, "last" takes it as it is, "follow" holds back the last record,
-    "settled" only an unfinished line and the record it may belong to.
+    `mode` says what happens at the end: "once" accepts a last line without newline if it is
+    complete, "ended" if it is an event, "last" accepts it as it is, "follow" holds back the last
+    record, "settled" only an unfinished line and the record it may belong to.
     """
     begins = getattr(form, "BEGINS", "")
     if hasattr(form, "heads"):
-        return _told(chunk, form, mode, final)
+        return _by_heads(chunk, form, mode, final)
     if not begins:
         return _single(chunk if not chunk.open_end else without_cut_line(chunk, form, mode))
     array, starts = chunk.lines
     if not len(array):
         return Records(array, None, starts, 0)
     whole = getattr(form, "WHOLE", False)
+    # A document may be as large as a line; text in which no line begins a record is cut off sooner,
+    # lest all of it be held back.
     most, firsts = LINE_MAX if whole else RECORD_MAX, getattr(form, "firsts", None)
     heads = _bounded(_first(chunk, form, begins, firsts), starts, most)
     if _goes_on(chunk, starts, heads, form, mode, final):
@@ -82,13 +85,14 @@ def simple(form: Any) -> bool:
 
 
 def is_cut(text: bytes, form: Any) -> bool:
-    """Whether a last line without newline may go on, so that it is left for next time.
+    """Whether a last line without newline may continue, so that it is left for next time.
 
-    One that the format takes is whole, unless more digits may follow (the end of a message in
-    PROSE says nothing); one that holds bytes no text has is garbage, whatever comes.
+    One that the format parses is complete, unless more digits may follow (the end of a message in
+    PROSE says nothing); one with bytes that no text has is damaged, whatever follows.
     """
     if not text:
         return False
+    # Waiting cannot mend it, and would keep the file unfinished for ever.
     if _NO_TEXT.search(text):
         return False
     text = text if is_text(text) else pattern.as_utf8(text)
@@ -96,6 +100,7 @@ def is_cut(text: bytes, form: Any) -> bool:
         return not form.complete(text)
     if not _is_event(text, form):
         return True
+    # A number at the end may have more digits, an OOS line its JSON, in the bytes to come.
     return not getattr(form, "PROSE", False) and (text[-1:].isdigit() or text[-1:] == b"|")
 
 
@@ -110,6 +115,7 @@ def is_left(text: bytes, form: Any, mode: str) -> bool:
 def _is_event(text: bytes, form: Any) -> bool:
     """Whether a line is an event as it stands."""
     try:
+        # A tolerant format would take any text; whether a line is complete only its own rule knows.
         getattr(form, "parse_own", form.parse)(text)
     except InvalidEvent:
         return False
@@ -117,7 +123,7 @@ def _is_event(text: bytes, form: Any) -> bool:
 
 
 def _is_taken(text: bytes, form: Any) -> bool:
-    """Whether a line becomes an event in whatever way, of another style or as text, too."""
+    """Whether a line becomes an event in any way, also of another style or as text."""
     try:
         form.parse(pattern.as_utf8(text))
     except InvalidEvent:
@@ -143,32 +149,33 @@ def without_cut_line(chunk: Chunk, form: Any, mode: str) -> Chunk:
     """Leave out a last line that is not finished."""
     start = chunk.text.rfind(b"\n") + 1
     text = chunk.text[start:].strip().removeprefix(BOM)
-    cut = text and is_left(text, form, mode)
-    return replace(chunk, data=chunk.data[:start], open_end=False) if cut else chunk
+    is_unfinished = text and is_left(text, form, mode)
+    return replace(chunk, data=chunk.data[:start], open_end=False) if is_unfinished else chunk
 
 
-def _told(chunk: Chunk, form: Any, mode: str, final: bool) -> Records:
-    """The records of a format that tells itself where they begin, and whether the last is open."""
+def _by_heads(chunk: Chunk, form: Any, mode: str, final: bool) -> Records:
+    """The records of a format with a `heads` method, which also says whether the last is open."""
     array, starts = chunk.lines
     if not len(array):
         return Records(array, None, starts, 0)
+    # One file at a time: an open record at the end of one does not swallow the lines of the next.
     files = [*_files(chunk).tolist(), len(array)]
-    found = [
+    parts = [
         form.heads(array[low:high], starts[low : high + 1])
         for low, high in itertools.pairwise(files)
     ]
-    first = np.concatenate([part for part, _ in found])
+    first = np.concatenate([mask for mask, _ in parts])
     first[files[:-1]] = True
     heads = _bounded(first, starts, getattr(form, "RECORD_MAX", LINE_MAX))
     text = chunk.text[starts[heads[-1]] :].strip().removeprefix(BOM) if chunk.open_end else b""
-    if (text and is_left(text, form, mode)) or (found[-1][1] and not final):
+    if (text and is_left(text, form, mode)) or (parts[-1][1] and not final):
         starts = starts[: heads[-1] + 1]
         heads = heads[:-1]
     return _joined(chunk.text, starts, heads, form.WHOLE)
 
 
 def _first(chunk: Chunk, form: Any, begins: str, firsts: Any) -> np.ndarray:
-    """Tell the lines that begin a record; a file's very first one does, whatever it is."""
+    """A mask of the lines that begin a record; the first line of a file always does."""
     array, files = chunk.lines[0], _files(chunk)
     if firsts is not None:
         ends = [*files.tolist(), len(array)]
@@ -183,7 +190,7 @@ def _first(chunk: Chunk, form: Any, begins: str, firsts: Any) -> np.ndarray:
 
 
 def _searchable(chunk: Chunk) -> pa.Array:
-    """The lines of a chunk as a regex can look into them: in text it finds no byte that is none."""
+    """The lines of a chunk for a regex: as bytes where some are not UTF-8."""
     array = chunk.lines[0]
     if not chunk.text.isascii():
         try:
@@ -203,6 +210,8 @@ def _bounded(first: np.ndarray, starts: np.ndarray, most: int) -> np.ndarray:
     heads = np.flatnonzero(first)
     bounds = np.append(heads, len(first))
     sizes = starts[bounds[1:]] - starts[heads]
+    # Each line of a record that is too large stands for itself: nothing is held back for an end
+    # that may never come.
     for large in np.flatnonzero(sizes > most).tolist():
         first[bounds[large] : bounds[large + 1]] = True
     return np.flatnonzero(first) if (sizes > most).any() else heads
@@ -212,6 +221,7 @@ def _goes_on(
     chunk: Chunk, starts: np.ndarray, heads: np.ndarray, form: Any, mode: str, final: bool
 ) -> bool:
     """Whether the last record is held back."""
+    # A record with a visible end (a closing bracket) need not wait for the next one.
     if mode == "follow" and not (final or chunk.open_end) and hasattr(form, "complete"):
         return not form.complete(chunk.text[starts[heads[-1]] :].strip().removeprefix(BOM))
     if mode == "follow":
@@ -228,9 +238,12 @@ def _joined(data: bytes, starts: np.ndarray, heads: np.ndarray, whole: bool) -> 
     """Records that begin at some lines, the last ending where `starts` ends."""
     places = np.append(starts[heads], starts[-1]).astype(np.int64)
     if whole or len(heads) == len(starts) - 1:
+        # No copy: the text of the chunk is the data of the array, only the offsets are new.
         buffers = [None, pa.py_buffer(places), pa.py_buffer(data)]
         array = pa.Array.from_buffers(pa.large_string(), len(heads), buffers)
         return Records(array, None, places, int(places[-1]))
+    # First lines and what continues them alternate in one array over the same bytes; even elements
+    # are the former, odd the latter.
     bounds = np.empty(2 * len(heads) + 1, np.int64)
     bounds[::2], bounds[1::2] = places, starts[heads + 1]
     buffers = [None, pa.py_buffer(bounds), pa.py_buffer(data)]

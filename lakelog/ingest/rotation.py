@@ -1,4 +1,4 @@
-"""Names of rotated logs: what logrotate, handlers and shells put behind the name of a log."""
+"""Names of rotated logs: the suffixes that logrotate, logging handlers and shells append."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 PACKED = (".gz", ".zst", ".bz2", ".xz")
 _DATE = r"\d{6,14}|\d{4}-\d\d-\d\d"
+# Two suffixes at most, such as app.log-20240101.1.
 _SUFFIX = (
     rf"(?:\.\d{{1,3}}|[._-](?:{_DATE})(?:[-_.T]?\d[\d:.-]*)?|\.(?:old|bak|prev|save|orig)){{1,2}}"
 )
@@ -17,20 +18,20 @@ _ROTATED = re.compile(rf"(?P<stem>.+?){_SUFFIX}(?P<ending>\.[a-z]\w{{0,9}})?", r
 
 @functools.lru_cache(4096)
 def base_name(path: str) -> str:
-    """The name of a log without its directory and what rotation and packing put behind it."""
+    """The name of a log without its directory and the suffixes of rotation and compression."""
     name = unpacked(os.path.basename(path))
     match = _ROTATED.fullmatch(name)
     return match["stem"] + (match["ending"] or "") if match else name
 
 
 def is_rotated(path: str) -> bool:
-    """Whether a name is that of a rotated or packed log."""
+    """Whether a name is that of a rotated or compressed log."""
     return base_name(path) != os.path.basename(path)
 
 
 def relation(old: str, new: str) -> int:
-    """How a name follows from another one: 3 as its packed form, 2 as what rotation makes of it, 1
-    as the same name or one of the same log, in whatever directory, 0 not at all."""
+    """How a name follows from another one: 3 as its compressed form, 2 by rotation, 1 as the same
+    name or one of the same log, in whatever directory, 0 not at all."""
     first, second = unpacked(os.path.basename(old)), unpacked(os.path.basename(new))
     base = base_name(new)
     if base_name(old) != base:
@@ -42,12 +43,13 @@ def relation(old: str, new: str) -> int:
     if first == base:
         return 2
     numbers = [re.fullmatch(r"\.(\d+)", name.removeprefix(base)) for name in (first, second)]
+    # Rotation only counts up: app.log.1 becomes app.log.2, never the other way round.
     ordered = all(numbers) and int(numbers[0][1]) <= int(numbers[1][1])  # type: ignore[index]
     return 2 if ordered else 1
 
 
 def is_copy_name(original: str, copy: str) -> bool:
-    """Whether a file is called as a copy or a packed form of one that is still there."""
+    """Whether a file is named as a copy or a compressed form of one that still exists."""
     first, second = os.path.basename(original), os.path.basename(copy)
     return first != second and first in (unpacked(second), base_name(second))
 

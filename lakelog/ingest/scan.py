@@ -1,4 +1,4 @@
-"""What files are there, and which of them changed: one walk over the watched directories."""
+"""One traversal of the watched directories: which files exist, and their state."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from lakelog.ingest.exclusions import is_apart
 from lakelog.ingest.source import kind_of
 
 IGNORED = "left out: it is "
-"""How the reason begins for which something there is not read."""
+"""How the reason begins why something there is not read."""
+# What editors and downloads write before they rename it.
 _PARTIAL = (".tmp", ".part", ".swp", "~")
 
 
 class FileState(NamedTuple):
-    """What a scan saw of one file."""
+    """The state of one file in a scan."""
 
     path: str
     device: int
@@ -31,93 +32,94 @@ class FileState(NamedTuple):
 
     @property
     def unread(self) -> FileState:
-        """The file as it is called until it was taken in: of no size, so that it is due."""
+        """The state before the file is ingested: of no size, so that it is due."""
         return FileState(self.path, self.device, self.inode, -1, 0)
 
     @property
     def identity(self) -> tuple[int, int]:
-        """Which file it is on this machine, as long as it is held open."""
+        """The file on this machine, unique as long as it is open or exists."""
         return self.device, self.inode
 
 
 @dataclass
 class Scan:
-    """All files of one walk by path, and what could not be looked at, with the reason."""
+    """All files of one traversal by path, and what could not be read, with the reason."""
 
     files: dict[str, FileState] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, str] = field(default_factory=dict)
-    """What is there and is no file, such as a socket."""
-    taken: set[tuple[int, int]] = field(default_factory=set)
+    """What exists and is no regular file, such as a socket."""
+    inodes: set[tuple[int, int]] = field(default_factory=set)
     """The inodes of the files."""
     names: dict[str, set[str]] = field(default_factory=dict)
-    """What each directory held when it was listed."""
+    """The names in each directory when it was listed."""
 
 
 def scan(roots: list[str], patterns: tuple[str, ...]) -> Scan:
-    """Walk directories and single files; links to directories are not followed.
+    """Scan directories and single files; links to directories are not followed.
 
     A file that is linked to is read once, under the first name. Pipes, devices and sockets are left
     out, which `ignored` says, and so are hidden files, lakes, backups and files being written under
     a temporary name.
     """
-    found = Scan()
+    result = Scan()
     for root in roots:
-        for path in _paths(root, found):
+        for path in _paths(root, result):
             if path == root or _wanted(os.path.basename(path), patterns):
-                _look(path, found, asked=path == root)
-    return found
+                _look(path, result, is_root=path == root)
+    return result
 
 
-def look_again(found: Scan, patterns: tuple[str, ...]) -> list[FileState]:
+def look_again(result: Scan, patterns: tuple[str, ...]) -> list[FileState]:
     """Add to a scan the files that appeared since their directory was listed; return them.
 
     After this, whatever existed when the size of any file was taken is in the scan: the copy that
     somebody makes of a file is known before the bytes that it may hold are read from the file.
     """
     fresh: list[FileState] = []
-    for folder, names in list(found.names.items()):
+    for folder, names in list(result.names.items()):
         with suppress(OSError):  # it was there a moment ago: the next scan says why not
             for name in sorted(set(os.listdir(folder)) - names):
                 path = f"{folder.rstrip('/')}/{name}"
                 if name.startswith(".") or not _wanted(name, patterns):
                     continue
-                below = _paths(path, found) if os.path.isdir(path) else iter((path,))
+                below = _paths(path, result) if os.path.isdir(path) else iter((path,))
                 for each in below:
-                    seen = _look(each, found, asked=False)
-                    fresh += [seen] if seen else []
+                    state = _look(each, result, is_root=False)
+                    fresh += [state] if state else []
     return fresh
 
 
 def seen_as(path: str, status: os.stat_result) -> FileState:
-    """What a scan keeps of a file's status."""
+    """The state of a file by its status."""
     times = status.st_mtime_ns, status.st_ctime_ns
     return FileState(path, status.st_dev, status.st_ino, status.st_size, *times)
 
 
-def _look(path: str, found: Scan, *, asked: bool) -> FileState | None:
-    """Add a file to a scan, unless it is none, or there under another name."""
+def _look(path: str, result: Scan, *, is_root: bool) -> FileState | None:
+    """Add a file to a scan, unless it is no regular file, or in it under another name."""
     try:
         status = os.stat(path)
     except OSError as error:
-        if asked or os.path.islink(path) or not isinstance(error, FileNotFoundError):
-            found.faults[path] = error.strerror or str(error)
+        if is_root or os.path.islink(path) or not isinstance(error, FileNotFoundError):
+            result.faults[path] = error.strerror or str(error)
         return None  # a file that went since its directory was listed is no fault
     if kind := kind_of(status.st_mode):
-        if asked:
-            found.faults[path] = f"not a regular file: it is {kind}"
+        if is_root:
+            result.faults[path] = f"not a regular file: it is {kind}"
         elif not stat.S_ISDIR(status.st_mode):
-            found.ignored[path] = f"{IGNORED}{kind}"
+            result.ignored[path] = f"{IGNORED}{kind}"
         return None
-    seen = seen_as(path, status)
-    if seen.identity in found.taken:
+    state = seen_as(path, status)
+    # A hard link would be read twice.
+    if state.identity in result.inodes:
         return None
-    found.taken.add(seen.identity)
-    found.files[path] = seen
-    return seen
+    result.inodes.add(state.identity)
+    result.files[path] = state
+    return state
 
 
-def _paths(root: str, found: Scan) -> Iterator[str]:
+def _paths(root: str, result: Scan) -> Iterator[str]:
     if not os.path.isdir(root):
         yield root
         return
@@ -126,12 +128,13 @@ def _paths(root: str, found: Scan) -> Iterator[str]:
         folder = waiting.pop()
         try:
             with os.scandir(folder) as entries:
+                # Sorted, so that of several names for a file the first is the same in every scan.
                 listed = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             if folder == root or not isinstance(error, FileNotFoundError):
-                found.faults[folder] = error.strerror or str(error)
+                result.faults[folder] = error.strerror or str(error)
             continue
-        found.names[folder] = {entry.name for entry in listed}
+        result.names[folder] = {entry.name for entry in listed}
         for entry in listed:
             if entry.name.startswith("."):
                 continue

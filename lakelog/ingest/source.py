@@ -1,11 +1,11 @@
 """Bytes of a file, decompressed, in chunks of whole lines with offsets.
 
-Compression is told by content: gzip and zstd are read as streams, all members and frames; Parquet
-and Arrow as the lines that columnar.py makes of their rows. An offset counts decompressed bytes. A
-line over LINE_MAX is not kept in memory: it comes in parts, all of its bytes. A long run of NULs is
-a hole (holes.py), of which only the length is kept. A file that cannot be read to its end, whose
-compression is damaged or cut short, or that inflates beyond RATIO_MAX, ends early with a reason;
-one that begins as no text does ends at once.
+Compression is detected from content: gzip and zstd are read as streams, all members and frames;
+Parquet and Arrow as the lines that columnar.py makes of their rows. An offset counts decompressed
+bytes. A line over LINE_MAX is not held in memory: it is yielded in parts, all of its bytes. A long
+run of NULs is a hole (holes.py), of which only the length is kept. A file that cannot be read to
+its end, whose compression is damaged or cut short, or that inflates beyond RATIO_MAX, ends early
+with a reason; a binary file ends at once.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from lakelog.store import rows
 CHUNK = 24 << 20
 LINE_MAX = 64 << 20
 PART = 16 << 20
-"""Bytes of a line over LINE_MAX that come at once."""
+"""Bytes of each part of a line over LINE_MAX."""
 HOLE = 1 << 16
-"""So many NULs at the end of what was read at once are a hole of their own."""
+"""NULs at the end of a block from which on they are a hole of their own."""
 RATIO_MAX = 20_000
+# Small files may well inflate a lot: a log of one line repeated.
 _RATIO_FROM = 1 << 30
+# How far before the end of a block a newline is looked for.
 _NEAR = 1 << 16
 _BOMB = "it inflates over"
 _HOLE_END = bytes(HOLE)
@@ -49,8 +51,7 @@ _KINDS = (
 class Chunk:
     """Whole lines from byte `base` on; the last of a file may lack its newline (`open_end`).
 
-    At the bytes `seams` of the data another file begins. Of a `binary` one NULs are data like
-    others.
+    At the bytes `seams` of the data another file begins. In a `binary` chunk NULs are data.
     """
 
     data: bytes
@@ -96,7 +97,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Overlong:
-    """Part `number`, counted from 1, of a line that is too long to be taken in at once."""
+    """Part `number`, counted from 1, of a line that is too long to be ingested as one."""
 
     base: int
     data: bytes
@@ -110,7 +111,7 @@ class Overlong:
 
 @dataclass(frozen=True)
 class Hole:
-    """NULs, which are no text; those `at_end` of a file may be written over yet."""
+    """NULs, which are no text; those `at_end` of a file may still be overwritten."""
 
     base: int
     length: int
@@ -133,7 +134,7 @@ class Source:
         self.path, self.name, self.piped = path, name or path, piped
         self.broken = self._refused = ""
         self.limit = limit
-        self._at = self._done = 0
+        self._at = self._inflated = 0
         self._file: Any = open(_regular(path), "rb", buffering=0)  # noqa: SIM115
         try:
             status = os.fstat(self._file.fileno())
@@ -152,7 +153,7 @@ class Source:
 
     @property
     def is_packed(self) -> bool:
-        """Whether the file is compressed, or holds rows, so that nobody goes on writing lines."""
+        """Whether the file is compressed, or holds rows, so that no writer appends lines to it."""
         return self.compression not in ("", WIDE)
 
     @property
@@ -161,22 +162,24 @@ class Source:
         return not self.compression and os.fstat(self._file.fileno()).st_size < self._at
 
     def is_open_elsewhere(self) -> bool | None:
-        """Whether a process has the file open for writing; None where the system cannot tell."""
+        """Whether a process has the file open for writing; None where the system does not say."""
         return is_open_for_writing(self._file.fileno())
 
     @property
     def raw(self) -> int:
-        """Bytes taken from the medium so far, for progress; all of them where rows are read."""
+        """Bytes read from the disk so far, for progress; all of them where rows are read."""
         return self.size if self.container else int(self._file.tell())
 
     def read(self, size: int) -> bytes:
         """Read up to `size` decompressed bytes; fewer only at the end, see `broken`."""
         if self.limit is not None:
             size = min(size, max(self.limit - self._at, 0))
-        parts, left = [], size
-        while left and not self.broken:
+        # Streams return what they have; chunks of a fixed size keep the queries large.
+        parts, remaining = [], size
+        while remaining and not self.broken:
             try:
-                part = self._stream.read(left)
+                part = self._stream.read(remaining)
+            # What was read before the fault is good, and is returned.
             except BrokenStream as error:
                 self.broken = str(error)
                 break
@@ -186,14 +189,15 @@ class Source:
             if not part:
                 break
             parts.append(part)
-            left -= len(part)
+            remaining -= len(part)
         data = parts[0] if len(parts) == 1 else b"".join(parts)
+        # Asked once, of the decompressed beginning: a compressed binary file is one, too.
         if self._at == 0 and not self._refused:
             self._refused = refusal(data)
         if self._refused:
             self.broken = self._refused
             return b""
-        self._at += size - left
+        self._at += size - remaining
         return data
 
     def seek(self, offset: int) -> None:
@@ -202,6 +206,7 @@ class Source:
         self._file.seek(0 if self.compression else offset)
         self._at = 0 if self.compression else offset
         self._stream = self._open()
+        # Compressed streams cannot seek: everything before the offset is decompressed again.
         while self.compression and offset:
             part = self.read(min(offset, CHUNK))
             if not part:
@@ -211,10 +216,11 @@ class Source:
     def pieces(self, offset: int) -> Iterator[Piece]:
         """Yield chunks of whole lines from `offset`, where the stream must stand."""
         pending, base, hole, number = b"", offset, 0, 0
-        self._done = 0
+        self._inflated = 0
+        # Plain blocks are read up to a newline, which saves joining the rest of one to the next.
         while block := self._block(CHUNK if self.compression else self._to_line_end(CHUNK)):
             if hole:
-                # Only what is behind a hole tells that it is none to be written over yet.
+                # Only bytes after a hole show that it will not be overwritten any more.
                 rest = block.lstrip(b"\0")
                 hole += len(block) - len(rest)
                 if not rest:
@@ -228,23 +234,26 @@ class Source:
                 block, pending = pending + block, b""
                 hole = end_hole(block)
                 block = block[: len(block) - hole]
-            cut = block.rfind(b"\n") + 1
-            if cut == len(block) <= LINE_MAX and not pending and not number:
+            line_end = block.rfind(b"\n") + 1
+            # The usual case: nothing pending and only whole lines, so no byte is copied.
+            if line_end == len(block) <= LINE_MAX and not pending and not number:
                 if block:
                     yield Chunk(block, base)
-                base += cut
+                base += line_end
                 continue
-            if cut and len(pending) + cut <= LINE_MAX and not number:
-                yield Chunk(b"".join((pending, memoryview(block)[:cut])), base)
-                base, pending = base + len(pending) + cut, block[cut:]
+            if line_end and len(pending) + line_end <= LINE_MAX and not number:
+                yield Chunk(b"".join((pending, memoryview(block)[:line_end])), base)
+                base, pending = base + len(pending) + line_end, block[line_end:]
                 continue
+            # An overlong line, or none that ends in this block.
             data = pending + block
-            pieces, number = _cut(data, base, number)
+            pieces, number = _split(data, base, number)
             yield from pieces
-            done = sum(piece.length for piece in pieces)
-            base, pending = base + done, data[done:]
+            length = sum(piece.length for piece in pieces)
+            base, pending = base + length, data[length:]
         if self.broken.startswith(_BOMB):
             return
+        # The end is known now: NULs there are a hole at the end, not part of the last line.
         last = 0 if hole else end_hole(pending)
         pending, hole = pending[: len(pending) - last], hole + last
         if pending:
@@ -262,7 +271,7 @@ class Source:
                 yield piece
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def _to_line_end(self, size: int) -> int:
@@ -282,28 +291,30 @@ class Source:
         return inflated(self._file, self.compression) if self.compression else self._file
 
     def _block(self, size: int) -> bytes:
-        """Read on, unless the file inflates beyond all measure: then `broken` says so."""
+        """Read a block, unless the file inflates beyond RATIO_MAX: then `broken` says so."""
         block = self.read(size)
-        self._done += len(block)
-        large = bool(self.compression) and self._done > _RATIO_FROM
-        if large and self._done > RATIO_MAX * max(self.raw, 1):
+        self._inflated += len(block)
+        large = bool(self.compression) and self._inflated > _RATIO_FROM
+        if large and self._inflated > RATIO_MAX * max(self.raw, 1):
             self.broken = f"{_BOMB} {RATIO_MAX} times: not read any further"
             return b""
         return block
 
 
 def kind_of(mode: int) -> str:
-    """What is no regular file, by its mode; nothing if it is one."""
+    """The kind of a file that is not regular, by its mode; empty if it is regular."""
     if stat.S_ISREG(mode):
         return ""
     return next((what for is_kind, what in _KINDS if is_kind(mode)), "something else")
 
 
 def _regular(path: str) -> int:
-    """Open a regular file; nothing else is waited for, however it is opened. Raises OSError."""
+    """Open a regular file without blocking on anything else. Raises OSError."""
     mode = os.stat(path).st_mode
     fd = -1
     if not kind_of(mode):
+        # O_NONBLOCK: a pipe that took the place of the file would block open() until somebody
+        # writes.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         mode = os.fstat(fd).st_mode  # another may have its name by now
     if kind := kind_of(mode):
@@ -314,27 +325,30 @@ def _regular(path: str) -> int:
 
 
 def _line(data: bytes, base: int, number: int, *, open_end: bool = False) -> Piece:
-    """What is left of a line, of an overlong one if `number` parts of it came before."""
+    """The rest of a line, of an overlong one if `number` parts of it came before."""
     return Overlong(base, data, number + 1) if number else Chunk(data, base, open_end)
 
 
-def _cut(data: bytes, base: int, number: int) -> tuple[list[Piece], int]:
-    """Cut off whole lines and parts of overlong ones; `number` parts came before the data.
+def _split(data: bytes, base: int, number: int) -> tuple[list[Piece], int]:
+    """Split data into whole lines and parts of overlong ones; `number` parts came before it.
 
-    Returns with the pieces how many parts came of the line that goes on behind them. Where parts
-    end depends on the line alone, not on what was read at once.
+    Also returns how many parts there were of the line that continues after the pieces. Where parts
+    end depends on the line alone, not on the size of blocks.
     """
     pieces: list[Piece] = []
     at, part = 0, min(PART, LINE_MAX)
     solid = len(data.rstrip(b"\0"))  # NULs at the end may be the beginning of a hole
+    # A line is overlong only once more than LINE_MAX of it is there; whether NULs at the end count
+    # is known later.
     while number or solid - at > LINE_MAX:
-        size = _line_end(data[at:], begun=number > 0)
+        size = _line_end(data[at:], is_continued=number > 0)
         if not number and 0 < size <= LINE_MAX:
             pieces.append(Chunk(data[at : at + size], base + at))
             at += size
             continue
         end = at + size if size else 0
         while at < end or (not end and solid - at > part):
+            # Parts end between characters, so that each is text by itself.
             stop = end if 0 < end <= at + part else between_characters(data, at + part)
             number += 1
             pieces.append(Overlong(base + at, data[at:stop], number))
@@ -342,31 +356,31 @@ def _cut(data: bytes, base: int, number: int) -> tuple[list[Piece], int]:
         if not end:
             return pieces, number
         number = 0
-    cut = _last_cut(data[at:])
-    if cut:
-        pieces.append(Chunk(data[at : at + cut], base + at))
+    rest_end = _last_end(data[at:])
+    if rest_end:
+        pieces.append(Chunk(data[at : at + rest_end], base + at))
     return pieces, 0
 
 
-def _line_end(data: bytes, *, begun: bool) -> int:
-    """Where the first line ends, which may have `begun` before the data, or the hole that is
-    there in its place; 0 if it goes on."""
+def _line_end(data: bytes, *, is_continued: bool) -> int:
+    """Where the first line ends, which `is_continued` from before the data, or the hole that
+    replaces it; 0 if it continues."""
     end = data.find(b"\n") + 1
     holes = find_holes(data[:end] if end else data)
     for start, stop in zip(*(holes or ((), ())), strict=True):
         if start:
             return int(start)
-        if not begun or stop >= INNER_MIN:
+        if not is_continued or stop >= INNER_MIN:
             return int(stop)
     return end
 
 
-def _last_cut(data: bytes) -> int:
-    """Where the last line ends that is whole, or the last hole that something is behind."""
-    cut = data.rfind(b"\n") + 1
-    holes = find_holes(data[cut:])
-    ends = [] if holes is None else [end for end in holes[1].tolist() if end < len(data) - cut]
-    return cut + ends[-1] if ends else cut
+def _last_end(data: bytes) -> int:
+    """Where the last whole line ends, or the last hole that is followed by something."""
+    line_end = data.rfind(b"\n") + 1
+    holes = find_holes(data[line_end:])
+    ends = [] if holes is None else [end for end in holes[1].tolist() if end < len(data) - line_end]
+    return line_end + ends[-1] if ends else line_end
 
 
 def between_characters(data: bytes | bytearray, at: int) -> int:
@@ -376,7 +390,7 @@ def between_characters(data: bytes | bytearray, at: int) -> int:
 
 
 def _next_split(pieces: Iterator[Piece]) -> Piece | None:
-    """The next piece, with its lines found beside whoever waits for it."""
+    """The next piece, its lines already split in this thread."""
     piece = next(pieces, None)
     if isinstance(piece, Chunk):
         _ = piece.lines

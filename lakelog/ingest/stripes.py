@@ -1,4 +1,4 @@
-"""Lines and rows of a chunk as Arrow has them: which lines are text, which fit, in what order."""
+"""Lines and rows of a chunk as Arrow arrays: valid text, lines that match, order of rows."""
 
 from __future__ import annotations
 
@@ -20,77 +20,87 @@ else:
     pc = Lazy("pyarrow.compute")
 
 LINES, BYTES = 8192, 4 << 20
-"""Lines in what one thread of the engine takes at a time, and how many bytes of documents."""
+"""Lines, and bytes of documents, that one thread of the engine processes at a time."""
 
 
 def integers(values: np.ndarray) -> pa.Array:
-    """Whole numbers as Arrow has them, without a copy."""
+    """Integers as an Arrow array, without a copy."""
     # pa.array would load numpy.ma to ask whether they are masked: slow, where a file is short
     data = np.ascontiguousarray(values, np.int64)
     return pa.Array.from_buffers(pa.int64(), len(data), [None, pa.py_buffer(data)])
 
 
-def fitting(lines: pa.Array, regex: str) -> Any:
-    """The indexes of lines that a regex fits."""
+def matching(lines: pa.Array, regex: str) -> Any:
+    """The indexes of lines that a regex matches."""
     return np.flatnonzero(np.asarray(pc.match_substring_regex(lines, regex)))
 
 
-def untimed(table: pa.Table, now: datetime) -> Any:
-    """The places of rows whose lines told no time, for which the query took that of ingest."""
+def untimed_positions(table: pa.Table, now: datetime) -> Any:
+    """The positions of rows without a time of their own, to which the query gave that of ingest."""
+    # The query set the very value `now`, with microseconds; a line with the same time is as good
+    # as untimed.
     blank = pc.equal(table["time"], pa.scalar(now, table["time"].type))
     return np.asarray(table["position"].filter(blank))
 
 
 def stripe(lines: pa.Table) -> int:
-    """How many lines one thread of the engine takes at a time."""
+    """How many lines one thread of the engine processes at a time."""
     most = int(BYTES * lines.num_rows // max(lines.nbytes, 1))
     return max(1, min(LINES, most))
 
 
 def in_order(tables: list[pa.Table | None]) -> pa.Table | None:
-    """Put rows that were decided in different ways back in the file's order."""
+    """Merge rows that were parsed in different ways, in the order of the file."""
     full = [t for t in tables if t is not None and t.num_rows]
     if len(full) < 2:
         return full[0] if full else None
     return pa.concat_tables(full).sort_by("position")
 
 
-def valid_text(found: Records, *, blank: bool) -> tuple[pa.Array, pa.Array | None, list[int]]:
+def valid_text(
+    chunk_records: Records, *, blank: bool
+) -> tuple[pa.Array, pa.Array | None, list[int]]:
     """The lines of records and what continues them, as UTF-8, and the indexes of those that are in
     an older encoding; what is no text is blanked, so that the exact rule says so of each.
 
     With `blank` the older ones are, too.
     """
-    parts = [found.lines] if found.more is None else [found.lines, found.more]
+    parts = (
+        [chunk_records.lines]
+        if chunk_records.more is None
+        else [chunk_records.lines, chunk_records.more]
+    )
     try:
+        # Arrow validates at memory speed; Python looks at records only where that fails.
         for part in parts:
             part.validate(full=True)
     except pa.ArrowInvalid:
-        return _mended(parts, blank)
+        return _recoded(parts, blank)
     return parts[0], parts[1] if len(parts) > 1 else None, []
 
 
-def _mended(parts: list[pa.Array], blank: bool) -> tuple[pa.Array, pa.Array | None, list[int]]:
-    """The same where some record is not UTF-8, which is looked at as a whole."""
+def _recoded(parts: list[pa.Array], blank: bool) -> tuple[pa.Array, pa.Array | None, list[int]]:
+    """As `valid_text`, where some record is not UTF-8; records are recoded as a whole."""
     older = list[int]()
     raw = [part.view(pa.large_binary()).to_pylist() for part in parts]
     for index, texts in enumerate(zip(*raw, strict=True)):
         record = b"".join(texts)
         if _is_whole(record):
             continue
+        # Blanked, a record gives no row, and so is left to the exact rule.
         text = b"" if blank else pattern.recoded(record) or b""
         older += [index] if text else []
-        cut = text.find(b"\n") + 1 or len(text)
-        raw[0][index] = text[:cut] if len(raw) > 1 else text
+        line_end = text.find(b"\n") + 1 or len(text)
+        raw[0][index] = text[:line_end] if len(raw) > 1 else text
         if len(raw) > 1:
-            raw[1][index] = text[cut:]
-    made = [pa.array(texts, pa.large_binary()).view(pa.large_string()) for texts in raw]
-    return made[0], made[1] if len(made) > 1 else None, older
+            raw[1][index] = text[line_end:]
+    arrays = [pa.array(texts, pa.large_binary()).view(pa.large_string()) for texts in raw]
+    return arrays[0], arrays[1] if len(arrays) > 1 else None, older
 
 
-def marked(table: pa.Table, places: set[int]) -> pa.Table:
-    """Rows whose payload says in which older encoding their lines were, where it has a place for
-    it and does not say so itself."""
+def mark_encoding(table: pa.Table, places: set[int]) -> pa.Table:
+    """Rows with the older encoding of their lines in the payload, where that is an object without
+    such a member."""
     column = table["data"].to_pylist()
     for row in np.flatnonzero(np.isin(np.asarray(table["position"]), [*places])).tolist():
         data = column[row] or "{}"

@@ -1,6 +1,6 @@
-"""Times of lines that tell none: each has that of the line before, so that it sorts in place.
+"""Times of lines without one: each gets that of the line before, so that it sorts in place.
 
-Lines before which no line tells a time have that of the first one behind them in their chunk; where
+Lines with no timed line before them get the time of the first one after them in their chunk; where
 there is none, the time of ingest stays.
 """
 
@@ -35,27 +35,31 @@ class TimeCarry:
     def fill(self, table: pa.Table, untimed: list[Any]) -> pa.Table:
         """Give rows at the positions of `untimed` the time of the row before; rows are in the
         file's order. Chunks are given one after the other."""
+        # Nearly all chunks: every line has a time, and only the last one matters for the next
+        # chunk.
         if not len(untimed):
             self._last = table["time"][-1].value
             return table
         places = np.asarray(table["position"])
         times = table["time"].cast("int64").to_numpy().copy()
         blank = np.isin(places, np.concatenate(untimed))
+        # Files of a group are filled one by one: the time of one says nothing about the next.
         files = self._files or {int(places[0]): self._before}
         starts = np.searchsorted(places, np.fromiter(files, np.int64)).tolist()
         for start, stop, before in zip(
             starts, [*starts[1:], len(times)], files.values(), strict=True
         ):
             if blank[start:stop].any():
-                last = self._last if self._last is not None else self._told_before(before)
+                last = self._last if self._last is not None else self._last_time_in(before)
                 _fill(times[start:stop], blank[start:stop], last)
         if not self._files and (self._last is not None or not blank.all()):
             self._last = int(times[-1])
         place = table.schema.get_field_index("time")
         return table.set_column(place, "time", pa.array(times).cast(table["time"].type))
 
-    def _told_before(self, before: bytes) -> int | None:
-        """The last time that whole lines tell, in microseconds."""
+    def _last_time_in(self, before: bytes) -> int | None:
+        """The time of the last whole line that has one, in microseconds."""
+        # The first of these lines may be cut at its beginning, for `before` is a window.
         for line in reversed(before.split(b"\n")[1:]):
             try:
                 events = self._form.parse(pattern.as_utf8(line.strip()))
@@ -68,9 +72,9 @@ class TimeCarry:
 
 def _fill(times: np.ndarray, blank: np.ndarray, before: int | None) -> None:
     """Set times that are blank to those before them, in place."""
-    told = np.flatnonzero(~blank)
-    first = before if before is not None else int(times[told[0]]) if len(told) else None
-    # the row before each that tells a time, or -1, which stands for what came earlier
+    timed = np.flatnonzero(~blank)
+    first = before if before is not None else int(times[timed[0]]) if len(timed) else None
+    # the last timed row up to each, or -1 for a time from before these rows
     last = np.maximum.accumulate(np.where(blank, -1, np.arange(len(times))))
-    known = last >= 0 if first is None else np.ones(len(times), dtype=bool)
-    times[known] = np.where(last < 0, first or 0, times[last])[known]
+    has_time = last >= 0 if first is None else np.ones(len(times), dtype=bool)
+    times[has_time] = np.where(last < 0, first or 0, times[last])[has_time]

@@ -1,8 +1,8 @@
-"""Chunks of lines to rows: by SQL for what SQL decides without loss, else by the exact rule.
+"""Chunks of lines to rows: by SQL where that is lossless, else by the exact rule in Python.
 
-A chunk's bytes become an Arrow string column without a copy (the offsets are those of its
-newlines). The format's query gives the rows; lines that it flags or leaves out are parsed one by
-one and become rows, or quarantined lines with the reason.
+A chunk's bytes become an Arrow string column without a copy (its newlines give the offsets). The
+format's query gives the rows; lines that it flags or omits are parsed one by one and become rows,
+or quarantined lines with the reason.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ else:
     duckdb = Lazy("duckdb")
 
 SAMPLE, SAMPLE_LINES = 1 << 18, 50
-"""How much of a file's beginning tells what its lines look like."""
+"""Bytes and lines of a file's beginning that are the sample for cheaper queries."""
 FEW = 500
-"""So many lines are sooner decided one by one than a query is planned; four times so many of
-those that a query left, which are mostly bad."""
+"""Up to so many lines, parsing one by one is faster than planning a query; up to four times as many
+of those that a query left, which are mostly bad."""
 _FEW_BYTES = 1 << 20
-"""So much of documents is decided by a query, however few they are."""
+"""Bytes of documents from which on a query is used, however few they are."""
 _KEY = f"CASE WHEN id <> '' THEN {sql.id_key()} END"
 _ORDER = (
     "time",
@@ -73,20 +73,20 @@ class RejectedLine:
 
 @dataclass
 class ChunkResult:
-    """What came of one chunk: rows in the file's order, bad lines, and how far it was taken.
+    """The result of one chunk: rows in the file's order, bad lines, and the bytes consumed.
 
-    `taken` is less than the chunk when its last line is not finished, or is an action whose
+    `length` is less than that of the chunk when its last line is unfinished, or is an action whose
     document is still to come. Rows and bad lines are complete after `finish`.
     """
 
     table: Any = None
     bad: list[RejectedLine] = field(default_factory=list)
     lines: int = 0
-    taken: int = 0
+    length: int = 0
     rest: Callable[[], Any] | None = None
 
     def finish(self) -> ChunkResult:
-        """Decide what is left to decide line by line."""
+        """Parse the remaining lines one by one."""
         rest, self.rest = self.rest, None
         if rest is not None:
             self.table = rest()
@@ -116,122 +116,140 @@ class Transformer:
         self._carry = TimeCarry(form, before, files)
 
     def run(self, chunk: Chunk, *, final: bool = False) -> ChunkResult:
-        """Return what a chunk holds."""
+        """Return the result of a chunk."""
         return self.start(chunk, final=final).finish()
 
     def start(self, chunk: Chunk, *, final: bool = False) -> ChunkResult:
-        """Decide what SQL can of a chunk; `finish` may run beside the start of the next one.
+        """Parse by SQL what it can of a chunk; `finish` may run in parallel with the next `start`.
 
-        After a `final` chunk nothing follows, so that a record at its end is whole.
+        After a `final` chunk nothing follows, so that a record at its end is complete.
         """
         if getattr(self._form, "BINARY", False) and chunk.holes is not None:
+            # Holes would be blanked, and in a binary record NULs are data.
             chunk = replace(chunk, binary=True)
+        # An action belongs to the line after it, so lines cannot be parsed independently.
         if self._form.NAME == bulk.NAME:
             whole = without_cut_line(chunk, self._form, self._mode) if chunk.open_end else chunk
-            made = ChunkResult(taken=len(whole.data))
-            made.table = self._pairs(whole, made)
-            return made
-        found = records(chunk, self._form, self._mode, final=final)
-        made = ChunkResult(taken=found.taken, lines=len(found.lines))
+            result = ChunkResult(length=len(whole.data))
+            result.table = self._pairs(whole, result)
+            return result
+        chunk_records = records(chunk, self._form, self._mode, final=final)
+        result = ChunkResult(length=chunk_records.length, lines=len(chunk_records.lines))
+        # One time of ingest for the chunk: rows that get it are recognised by being equal to it.
         now = datetime.now(UTC)
         untimed: list[Any] = []
         older: set[int] = set()
-        tables, left = self._by_sql(found, chunk, now, untimed, older)
+        tables, remaining = self._by_sql(chunk_records, chunk, now, untimed, older)
 
         def rest() -> pa.Table | None:
-            exact = self._exact(chunk, found.starts, left, made, untimed, older)
+            # The exact rule is pure Python and may take long: the caller runs it in another thread.
+            exact = self._exact(chunk, chunk_records.starts, remaining, result, untimed, older)
+            # In file order first: a time is carried from the row before.
             table = stripes.in_order([*tables, exact])
-            table = stripes.marked(table, older) if table and older else table
+            table = stripes.mark_encoding(table, older) if table and older else table
             return self._carry.fill(table, untimed) if table and self._styles else table
 
-        made.rest = rest
-        return made
+        result.rest = rest
+        return result
 
     def rows_of(self, events: list[dict[str, Any]], places: list[int]) -> pa.Table | None:
         """Turn parsed events into rows. Raises InvalidEvent."""
         return self._rows(encode(events).lines, places)
 
     def _by_sql(
-        self, found: Records, chunk: Chunk, now: datetime, untimed: list[Any], older: set[int]
+        self,
+        chunk_records: Records,
+        chunk: Chunk,
+        now: datetime,
+        untimed: list[Any],
+        older: set[int],
     ) -> tuple[list[pa.Table | None], Any]:
-        """Decide what SQL can: first lines like the file's first ones, then all others, then those
-        of other styles.
+        """Parse by SQL: first lines like the file's first ones, then all others, then those of
+        other styles.
 
-        Returns their rows and the indexes of the records that are left; adds to `untimed` the
-        places of rows that tell no time, to `older` those of records in an older encoding.
+        Returns their rows and the indexes of the remaining records; adds to `untimed` the
+        positions of rows without a time, to `older` those of records in an older encoding.
         """
+        # Planned from the first chunk and kept: lines of a file rarely change their layout.
         if self._queries is None:
             sample = visible(chunk.data[:SAMPLE]).split(b"\n")[:-1][:SAMPLE_LINES]
             cheaper = getattr(self._form, "cheaper", None)
             self._queries = [*(cheaper(sample) if cheaper else ()), self._form.QUERY]
         tables: list[pa.Table | None] = []
-        count = len(found.lines)
-        left = np.arange(count, dtype=np.int64)
+        count = len(chunk_records.lines)
+        remaining = np.arange(count, dtype=np.int64)
         many = getattr(self._form, "MANY", False)
-        few = 0 if many and found.taken > _FEW_BYTES else FEW
+        few = 0 if many and chunk_records.length > _FEW_BYTES else FEW
         if count <= few:
-            return tables, left
-        lines, more, recoded = stripes.valid_text(found, blank=many)
-        table = pa.table({"line": lines, "position": stripes.integers(left)})
+            return tables, remaining
+        # Text that is not UTF-8 would fail the query for all lines of the chunk.
+        lines, more, recoded = stripes.valid_text(chunk_records, blank=many)
+        table = pa.table({"line": lines, "position": stripes.integers(remaining)})
         if joins(self._form) or self._styles:
             table = table.append_column(
                 "more", pa.nulls(count, pa.string()) if more is None else more
             )
-        places = found.starts + chunk.base
+        places = chunk_records.starts + chunk.base
         older |= {int(places[index]) for index in recoded}
         # in plain text, lines of a known style are no text, which would take them all
         likely = getattr(self._form, "CANDIDATES", "")
-        styled = stripes.fitting(lines, likely) if likely else left[:0]
+        styled = stripes.matching(lines, likely) if likely else remaining[:0]
         if len(styled):
-            left = np.setdiff1d(left, styled, assume_unique=True)
-            made, styled = self._by_styles(table, styled, places, now, untimed)
-            tables += made
+            remaining = np.setdiff1d(remaining, styled, assume_unique=True)
+            styled_rows, styled = self._by_styles(table, styled, places, now, untimed)
+            tables += styled_rows
         for query in list(self._queries):
-            if len(left) <= (4 * FEW if tables else few):
+            if len(remaining) <= (4 * FEW if tables else few):
                 break
-            before = len(left)
-            rows_, left = self._guarded(query, table, left, places, now)
+            before = len(remaining)
+            rows_, remaining = self._guarded(query, table, remaining, places, now)
             tables.append(rows_)
             if getattr(self._form, "CARRIES", False):
-                untimed.append(stripes.untimed(rows_, now))
-            if len(left) > before / 2 and query in self._queries[:-1]:
+                untimed.append(stripes.untimed_positions(rows_, now))
+            # It left most lines of this chunk, and would of the next: it costs more than it saves.
+            if len(remaining) > before / 2 and query in self._queries[:-1]:
                 self._queries.remove(query)
-        if self._styles and not likely and len(left) > 4 * FEW:
-            made, left = self._by_styles(table, left, places, now, untimed)
-            tables += made
-        return tables, np.union1d(left, styled) if len(styled) else left
+        if self._styles and not likely and len(remaining) > 4 * FEW:
+            styled_rows, remaining = self._by_styles(table, remaining, places, now, untimed)
+            tables += styled_rows
+        return tables, np.union1d(remaining, styled) if len(styled) else remaining
 
     def _by_styles(
-        self, table: pa.Table, left: Any, places: Any, now: datetime, untimed: list[Any]
+        self, table: pa.Table, remaining: Any, places: Any, now: datetime, untimed: list[Any]
     ) -> tuple[list[pa.Table], Any]:
-        """Decide lines of other styles; return their rows and the indexes of what is left.
+        """Parse lines of other styles; return their rows and the indexes of the remaining lines.
 
-        Records of many lines and what styles must not take are left to the exact rule.
+        Records of many lines, and lines that styles must not match, are left to the exact rule.
         """
-        lines = table if len(left) == table.num_rows else table.take(stripes.integers(left))
+        lines = (
+            table if len(remaining) == table.num_rows else table.take(stripes.integers(remaining))
+        )
+        # Styles are of single lines; a record with more of them is put together by the exact rule.
         pick = pc.fill_null(pc.equal(pc.binary_length(lines["more"]), 0), True)
         pick = pc.and_not(pick, pc.match_substring_regex(lines["line"], self._form.LEFT_OUT))
         mask = np.asarray(pick)
-        rest, tables = left[mask], []
+        rest, tables = remaining[mask], []
         for style in self._styles:
             if len(rest) <= 4 * FEW:
                 break
             # of most programs there is no line, which is sooner seen than a query is planned
             head = getattr(style, "HEAD", "")
-            if head and not len(stripes.fitting(table["line"].take(stripes.integers(rest)), head)):
+            if head and not len(stripes.matching(table["line"].take(stripes.integers(rest)), head)):
                 continue
             rows_, rest = self._run(style.QUERY, table, rest, places, now)
             tables.append(rows_)
-            untimed.append(stripes.untimed(rows_, now))
-        return tables, np.sort(np.concatenate([left[~mask], rest]))
+            untimed.append(stripes.untimed_positions(rows_, now))
+        return tables, np.sort(np.concatenate([remaining[~mask], rest]))
 
     def _guarded(
         self, query: str, lines: pa.Table, index: Any, places: Any, now: datetime
     ) -> tuple[pa.Table, Any]:
-        """Run a query; once it stops at a line that is no JSON, look at every line before."""
+        """Run a query; if it fails at a line that is no JSON, from then on validate every line."""
         assert self._queries is not None
         try:
             return self._run(query, lines, index, places, now)
+        # DuckDB stops the whole query at the first line that from_json cannot parse; checking each
+        # line costs time that most files need not pay.
         except duckdb.InvalidInputException:
             valid = f"(SELECT * REPLACE ({sqltext.VALID} AS line) FROM lines)"
             safe = query.replace("FROM lines", f"FROM {valid}", 1)
@@ -241,41 +259,48 @@ class Transformer:
     def _run(
         self, query: str, lines: pa.Table, index: Any, places: Any, now: datetime
     ) -> tuple[pa.Table, Any]:
-        """Run a query over some lines; return the rows it decided and the lines it did not.
+        """Run a query over some lines; return the rows it gave and the lines it left.
 
         A query whose lines hold many events counts them from 0 in a column `nth`.
         """
         count = lines.num_rows
         table = lines if len(index) == count else lines.take(stripes.integers(index))
+        # A cursor of its own: this thread and the one that parses exactly share a connection.
         cursor = self._connection.cursor()
         try:
             if zone := getattr(self._form, "ZONE", ""):
                 cursor.execute(f"SET TimeZone = {sql.literal(zone)}")  # of this cursor alone
+            # DuckDB scans one Arrow batch per thread: one large batch would use one core.
             parts = table.to_batches(max_chunksize=stripes.stripe(table))
             cursor.register("lines", pa.Table.from_batches(parts, table.schema))
-            named: dict[str, Any] = {"now": now} if "$now" in query else {}
+            parameters: dict[str, Any] = {"now": now} if "$now" in query else {}
             if self._source is not None:
                 query = f"SELECT * REPLACE (coalesce(source, $label) AS source) FROM ({query})"
-                named["label"] = self._source
+                parameters["label"] = self._source
+            # Materialized: DuckDB 2.0 pushes the filter on `slow` below the computation, and would
+            # evaluate its expressions twice.
             query = f"""WITH decided AS MATERIALIZED ({query})
                 SELECT * EXCLUDE (slow), {_KEY} AS key FROM decided WHERE NOT slow"""
-            found = _without_nul_ids(cursor.sql(query, params=named or None).to_arrow_table())
+            decided = _without_nul_ids(
+                cursor.sql(query, params=parameters or None).to_arrow_table()
+            )
         finally:
             cursor.close()
-        at = np.asarray(found["position"])
-        seen = np.zeros(count, dtype=bool)
-        seen[at] = True
+        at = np.asarray(decided["position"])
+        is_decided = np.zeros(count, dtype=bool)
+        is_decided[at] = True
         where = places[at]
-        if "nth" in found.column_names:
-            where = where + np.asarray(found["nth"])
-        column = found.schema.get_field_index("position")
-        found = found.set_column(column, "position", stripes.integers(where))
-        if "nth" in found.column_names and (np.diff(where) < 0).any():
-            found = found.sort_by("position")
-        return self._finish(found, now), index[~seen[index]]
+        if "nth" in decided.column_names:
+            where = where + np.asarray(decided["nth"])
+        column = decided.schema.get_field_index("position")
+        decided = decided.set_column(column, "position", stripes.integers(where))
+        # Events of a document are numbered in order, but the engine returns them in any.
+        if "nth" in decided.column_names and (np.diff(where) < 0).any():
+            decided = decided.sort_by("position")
+        return self._finish(decided, now), index[~is_decided[index]]
 
     def _finish(self, table: pa.Table, now: datetime) -> pa.Table:
-        """Add what every row of this run shares."""
+        """Add the columns that every row of this run shares."""
         count = table.num_rows
         stamp = pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), count)
         origin = pa.repeat(pa.scalar(self._origin, pa.string()), count)
@@ -288,16 +313,17 @@ class Transformer:
         chunk: Chunk,
         starts: Any,
         slow: Any,
-        made: ChunkResult,
+        result: ChunkResult,
         untimed: list[Any],
         older: set[int],
     ) -> pa.Table | None:
-        """Decide lines one by one; return the rows of the good ones."""
+        """Parse lines one by one; return the rows of the good ones."""
         carried: list[int] = []
         good: list[bytes] = []
         places: list[int] = []
         untrimmed = getattr(self._form, "UNTRIMMED", False)
         placed = hasattr(self._form, "places")
+        # Blank lines are in here as well: no query gives a row for them.
         for index in slow.tolist():
             start, stop = int(starts[index]), int(starts[index + 1])
             line = chunk.text[start:stop]
@@ -306,34 +332,37 @@ class Transformer:
                 try:
                     events, is_older = self._events(line if untrimmed else text)
                     older |= {chunk.base + start} if is_older else set()
+                    # Before encoding: the marker for a carried time is no value that an event may
+                    # have.
                     if mixture.uncarry(events):
                         carried.append(chunk.base + start)
                     good += encode(list(map(self._labelled, events))).lines
+                    # Positions must be unique within a file, and stable: events are counted from
+                    # the start of their line.
                     many = self._form.places(line) if placed else range(len(events))
                     places += [chunk.base + start + offset for offset in many]
                 except InvalidEvent as error:
-                    made.bad.append(self._bad(chunk, start, error.reason, line))
+                    result.bad.append(self._bad(chunk, start, error.reason, line))
         untimed += [carried] if carried else []
         return self._rows(good, places)
 
     def _events(self, line: bytes) -> tuple[list[dict[str, Any]], bool]:
-        """The events of a record, and whether it is text of an older encoding. A record is that
-        only if at most one event begins with it: in a lake of before, its quarantined line has
-        that place.
-        Raises InvalidEvent."""
+        """The events of a record, and whether it is text of an older encoding. Only a record of at
+        most one event is recoded: where an earlier version quarantined it, that line has the same
+        position. Raises InvalidEvent."""
         try:
-            found = self._form.parse(line)
+            events = self._form.parse(line)
         except InvalidEvent:
             text = pattern.recoded(line)
             places = getattr(self._form, "places", lambda _: [0])
             if text is None or places(line) != [0]:
                 raise
             with contextlib.suppress(InvalidEvent):
-                found = self._form.parse(text)
-                if not isinstance(found, list) or len(found) < 2:
-                    return found if isinstance(found, list) else [found], True
+                events = self._form.parse(text)
+                if not isinstance(events, list) or len(events) < 2:
+                    return events if isinstance(events, list) else [events], True
             raise
-        return found if isinstance(found, list) else [found], False
+        return events if isinstance(events, list) else [events], False
 
     def _rows(self, lines: list[bytes], places: list[int]) -> pa.Table | None:
         """Make rows of events as WAL lines."""
@@ -353,31 +382,33 @@ class Transformer:
             event["source"] = self._source
         return event
 
-    def _pairs(self, chunk: Chunk, made: ChunkResult) -> pa.Table | None:
+    def _pairs(self, chunk: Chunk, result: ChunkResult) -> pa.Table | None:
         """Pair actions with documents and make rows of them."""
         good: list[bytes] = []
         places: list[int] = []
         action: bulk.Action | None = None
-        at = made.taken = 0
+        at = result.length = 0
         for number, line in enumerate(io.BytesIO(chunk.text)):
             start, at = at, at + len(line)
             text = line.strip().removeprefix(BOM)
             if text and action is None:
                 action = bulk.action_of(text)
                 if action is not None:
+                    # A delete has no document after it.
                     action = None if action[0] == "delete" else action
                 else:
                     reason = "a line without an action before it"
-                    made.bad.append(self._bad(chunk, start, reason, line))
+                    result.bad.append(self._bad(chunk, start, reason, line))
             elif text and action is not None:
                 try:
-                    good += encode([self._labelled(bulk.joined(action, text))]).lines
+                    good += encode([self._labelled(bulk.join(action, text))]).lines
                     places.append(chunk.base + start)
                 except InvalidEvent as error:
-                    made.bad.append(self._bad(chunk, start, error.reason, line))
+                    result.bad.append(self._bad(chunk, start, error.reason, line))
                 action = None
+            # Up to here actions have their documents: one at the end waits for the next chunk.
             if action is None:
-                made.taken, made.lines = at, number + 1
+                result.length, result.lines = at, number + 1
         return self._rows(good, places)
 
 
@@ -391,6 +422,7 @@ def _frame(lines: list[bytes], origin: str) -> wal.Frame:
 
     text = b"\n".join(lines) + b"\n"
     payload = zstandard.ZstdCompressor(level=1).compress(text)
+    # Rows are made from frames in one place, for appended and for parsed events.
     return wal.Frame(origin, 0, len(lines), wal.KEYED, 0, 0, len(text), payload)
 
 
@@ -399,5 +431,6 @@ def _without_nul_ids(rows: pa.Table) -> pa.Table:
     refused = pc.fill_null(pc.match_substring(rows["id"], "\0"), False)
     if not pc.any(refused).as_py():
         return rows
+    # The whole line goes, not just one of its events: a line is ingested completely or not at all.
     lines = rows["position"].filter(refused)
     return rows.filter(pc.invert(pc.is_in(rows["position"], lines.combine_chunks())))

@@ -1,17 +1,17 @@
 """The account of one file in an audit: its lines on one side, the lake's rows on the other.
 
-What counts as a line is what ingest takes for one: every line that is not blank, of _bulk requests
-every document and every line that has no action before it, of formats whose events span lines or
-share one every event. A line too long to be taken in is one quarantined line. Where a run of
-ingest took a last line that had no newline, and more was written behind it later, both parts are
-lines; so are lines that were written behind a record that had been taken in.
+What counts as a line is what ingest treats as one: every line that is not blank; of _bulk requests
+every document and every line that has no action before it; of formats whose events span lines or
+share one every event. A line that is too long is one quarantined line. Where an ingest consumed a
+last line that had no newline, and more was appended to it later, both parts are lines; so are lines
+that were appended to a record that had already been ingested.
 
-A line without a row is known only if its key is in the id runs and some row has that id, for the
-key of a row that was lost stays in the runs. Lines that another format can read count by that,
-too, as a replay of quarantined lines would. After a retention, an event older than its line is
-let go, and so is one without a time of its own, a line that is no event, and a key whose row is
-gone: nothing tells any more when they came in. After a dedupe an event is let go if a row of the
-lake is its equal still, by one of the keys that the lake was deduped by.
+A line without a row is known only if its key is in the identity runs and some row has that id,
+because the key of a row that was lost stays in the runs. Lines that another format can read are
+judged by that format, as a replay of quarantined lines would. After a retention, an event older
+than its cutoff counts as let go, and so do one without a time of its own, a line that is no event,
+and a key whose row is gone: nothing says any more when they were ingested. After a dedupe an event
+counts as let go if the lake still has a row that is equal by one of the keys it was deduped by.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ else:
 
 _SNIFFED, _SAMPLE = 50, 1 << 18
 _HEADS = 8
-"""So many events of a record are looked at to see when it was taken in."""
+"""Events of a record that are looked at to see when it was ingested."""
 _ODD = (9, 10, 11, 12, 13, 32, 0xEF)
 """Bytes that a blank line may begin with: white space, or a byte order mark."""
 
 
 class Account:
-    """Compares one file with the places of its origin; `line` is that of a retention, in us."""
+    """Compares one file with the positions of its origin; `line` is a retention's cutoff, in us."""
 
     def __init__(
         self,
@@ -64,9 +64,11 @@ class Account:
             file.stored, file.quarantined = places.counts(cursor.origin)
 
     def without_file(self) -> None:
-        """Check what can be told without the file: each place once, no more than lines."""
+        """Check the lake's side alone: each position once, and no more positions than lines."""
         file, cursor = self.file, self._cursor
         file.lines = cursor.lines
+        # Without lines to compare with, more positions than the cursor counted are the only sign
+        # that rows were invented.
         there = self._places.within(cursor.origin, 0, cursor.bytes)
         places, counts = np.unique(there, return_counts=True)
         file.note("doubled", places[counts > 1])
@@ -74,7 +76,7 @@ class Account:
         file.foreign += max(len(places) - cursor.lines, 0)
 
     def unknown(self, position: int) -> None:
-        """Take back that a line is known: no row has its id."""
+        """Correct a line that was counted as known: no row has its id."""
         self.file.known -= 1
         if self._line is None and not self._places.deduped:
             self.file.note("missing", [position])
@@ -82,7 +84,7 @@ class Account:
             self.file.let_go += 1
 
     def unequalled(self, position: int) -> None:
-        """Take back that a dedupe took a line: no row is its equal."""
+        """Correct a line that was counted as removed by a dedupe: no row is equal to it."""
         self.file.let_go -= 1
         self.file.note("missing", [position])
 
@@ -96,13 +98,18 @@ class Account:
     ) -> None:
         """Read the file up to its cursor and compare; `form` is given if it was forced. Of a copy
         that is shorter than what was read of its original, rows up to `beyond` are no fault."""
+        # Detection at ingest saw no byte beyond the cursor, so what was written since must not
+        # change which format is chosen.
         head = visible(head[: self._cursor.bytes])
         self._connect, self._head, self._forced = connect, head, form is not None
         self._form = form and registry.specialize(form, head)
         self._transformers: dict[Any, Transformer] = {}
-        self._held, self._parts = b"", list[int]()
+        self._pending, self._parts = b"", list[int]()
         file, covered = self.file, 0
+        # An unfinished last line is in quarantine although the cursor stands before it, so its row
+        # is expected, too.
         end = self._cursor.bytes + self._cursor.unfinished
+        # The first bytes of a copy are rows of its original, which has an account of its own.
         self._at = min(self._cursor.shared, end)
         begin = self._at
         source.seek(0)
@@ -111,21 +118,27 @@ class Account:
                 if piece.base < end:
                     self._piece(piece, begin, end)
                 covered = piece.base + piece.length
+                # The size of a plain file says how much is still waiting; only decompressing would
+                # say it of others.
                 if covered >= end and not source.compression:
                     covered = max(covered, source.size)
                     break
         file.waiting, file.error = max(covered - end, 0), source.broken
         if covered < end:
             file.error = source.broken or f"only {covered:,} of {end:,} bytes can be read"
+        # At most one of the two is pending: an overlong line ends a record, any other piece the
+        # line.
         self._end_long()
-        self._end_held()
+        self._end_pending()
+        # The rest holds no line (blank lines, holes), so a row that names a position in it is
+        # foreign.
         if covered > self._at:
             self._compare(self._at, min(covered, end), [])
         last = max(end, beyond)
         file.note("foreign", _unique(self._places.outside(self._cursor.origin, last)))
 
     def _piece(self, piece: Piece, begin: int, end: int) -> None:
-        """Compare what a piece holds, as far as it gave rows of this file."""
+        """Compare the part of a piece that gave rows of this file."""
         if piece.base + piece.length <= begin:
             return
         if isinstance(piece, Overlong):
@@ -137,30 +150,34 @@ class Account:
             return
         low, high = max(piece.base, begin), min(piece.base + len(piece.data), end)
         forms = [] if self._forced else list(self._cursor.forms)
+        # A cursor notes where the format of its file changed; each stretch is compared in the
+        # format that it was ingested in.
         cuts = [low, *(at for at, _ in forms if low < at < high), high]
         for start, stop in itertools.pairwise(cuts):
             whole = (start, stop) == (piece.base, piece.base + len(piece.data))
             data = piece.data[start - piece.base : stop - piece.base]
+            # An unchanged piece keeps its line index, which a slice would compute again.
             part = piece if whole else Chunk(data, start)
             names = [name for at, name in forms if at <= start]
             self._part(part, registry.named(names[-1]) if names else None)
 
     def _long_line(self, part: Overlong, end: int) -> None:
-        """Remember where a part of an overlong line is, until all are known."""
+        """Remember where a part of an overlong line is, until all parts are known."""
         if part.number == 1:
             self._end_long()
-            self._end_held(cut=True)
+            self._end_pending(cut=True)
         self._parts.append(part.base)
         self._parts_end = min(part.base + part.length, end)
 
     def _end_long(self) -> None:
-        """Compare the parts of an overlong line. What was written behind one that had been taken
-        in without its end has places of its own."""
+        """Compare the parts of an overlong line. What was appended to one that had been ingested
+        without its end has positions of its own."""
         if not self._parts:
             return
         bases, self._parts = _ints(self._parts), []
         there = self._places.within(self._cursor.origin, self._at, self._parts_end)
         later = self._later(bases[:1], np.setdiff1d(there, bases))
+        # From there on lines were ingested as a file of their own, one by one and not as parts.
         seam = later.min() if len(later) else self._parts_end
         expected = bases[bases < seam]
         high = self._parts_end
@@ -169,16 +186,16 @@ class Account:
     def _hole(self, hole: Hole, end: int) -> None:
         """Nothing is expected of NULs, unless they are within a record of a binary format."""
         binary = getattr(self._form, "BINARY", False) and not hole.at_end
-        if binary and len(self._held) + hole.length <= LINE_MAX:
-            self._held += bytes(hole.length)
+        if binary and len(self._pending) + hole.length <= LINE_MAX:
+            self._pending += bytes(hole.length)
             return
-        self._end_held(cut=True)
+        self._end_pending(cut=True)
         self._compare(self._at, min(hole.base + hole.length, end), [])
 
     def _part(self, chunk: Chunk, form: Any) -> None:
-        """Compare what is of one format, which is told by its lines where no cursor says it."""
+        """Compare lines of one format, which is detected where no cursor names it."""
         if form is not None and (self._form is None or form.NAME != self._form.NAME):
-            self._end_held()
+            self._end_pending()
             self._form = registry.specialize(form, self._head[: self._cursor.bytes])
         if self._form is None:
             self._form = self._choose(chunk)
@@ -186,21 +203,27 @@ class Account:
         if simple(self._form):
             self._lines(chunk)
         else:
-            self._events(Chunk(self._held + chunk.data, self._at))
+            self._events(Chunk(self._pending + chunk.data, self._at))
 
-    def _end_held(self, *, cut: bool = False) -> None:
-        """Compare what was held for its end, behind which nothing of its format comes. Where it was
-        `cut`, what is no event even so is one quarantined line."""
-        if self._held:
-            self._events(Chunk(self._held, self._at), final=True, cut=cut)
+    def _end_pending(self, *, cut: bool = False) -> None:
+        """Compare the pending record, after which nothing of its format follows. Where it was
+        `cut`, what is still no event is one quarantined line."""
+        if self._pending:
+            self._events(Chunk(self._pending, self._at), final=True, cut=cut)
 
     def _choose(self, chunk: Chunk) -> Any:
         """The format that ingest chose: by the first lines, unless rows show that it was forced."""
-        taken = self._head[: self._cursor.bytes]
+        consumed = self._head[: self._cursor.bytes]
         data = visible(chunk.data)
-        form = registry.specialize(registry.detect(taken, data, self.file.source), taken or data)
+        form = registry.specialize(
+            registry.detect(consumed, data, self.file.source), consumed or data
+        )
+        # Forcing JSON lines is indistinguishable from _bulk by looks alone: both are lines of
+        # objects.
         if form.NAME != bulk.NAME:
             return form
+        # As _bulk an action line has no row of its own; forced to JSON lines it has one. The
+        # majority decides, since single rows may be missing.
         actions, at = [], 0
         for line in chunk.text[:_SAMPLE].splitlines(keepends=True)[:_SNIFFED]:
             if bulk.action_of(line.strip().removeprefix(BOM)):
@@ -217,38 +240,43 @@ class Account:
         high = chunk.base + len(chunk.data)
         absent = self._compare(chunk.base, high, expected, lambda at: self._seams(chunk, at))
         if len(absent):
+            # Only lines without a row are parsed: the usual audit reads a file at the speed of a
+            # search for newlines.
             index = np.searchsorted(starts, absent - chunk.base).tolist()
             lines = [chunk.text[starts[i] : starts[i + 1]] for i in index]
             self._judge(lines, absent, self._form, self.file.label)
 
     def _events(self, chunk: Chunk, *, final: bool = False, cut: bool = False) -> None:
-        """Compare a chunk of which only its format can tell what are events; what may go on is
-        held."""
-        made = self._transformer(self._form, self.file.label).run(chunk, final=final)
+        """Compare a chunk in which only its format can find the events; a record that may
+        continue stays pending."""
+        result = self._transformer(self._form, self.file.label).run(chunk, final=final)
         # where a later run of ingest began, records are cut as where a file begins
-        parts = self._resumed(chunk, made) if joins(self._form) else []
+        parts = self._resumed(chunk, result) if joins(self._form) else []
         for part in parts:
             self._hold(*part)
         if parts:
             start = self._at
             chunk = Chunk(chunk.data[start - chunk.base :], start)
-            made = self._transformer(self._form, self.file.label).run(chunk, final=final)
-        self._hold(chunk, made, final=final, cut=cut)
+            result = self._transformer(self._form, self.file.label).run(chunk, final=final)
+        self._hold(chunk, result, final=final, cut=cut)
 
-    def _resumed(self, chunk: Chunk, made: ChunkResult) -> list[tuple[Chunk, ChunkResult]]:
-        """What runs of ingest took of a chunk before others began that took what was written
-        behind a record later; each must be such as is taken where a file ends."""
+    def _resumed(self, chunk: Chunk, result: ChunkResult) -> list[tuple[Chunk, ChunkResult]]:
+        """The parts of a chunk that earlier ingests consumed before later ones ingested what had
+        been appended; each must be what an ingest consumes where a file ends."""
         end = chunk.base + len(chunk.data)
-        expected = np.append(_sorted(*_places(made)), chunk.base + made.taken)  # what is held, too
+        # A pending record is expected, too: ingest may have consumed it at the end of the file.
+        expected = np.append(_sorted(*_places(result)), chunk.base + result.length)
         there = np.unique(self._places.within(self._cursor.origin, chunk.base, end))
         later = self._later(expected, np.setdiff1d(there, expected))
         later = later[later > chunk.base]
-        came = self._places.arrivals(self._cursor.origin, there.tolist() if len(later) else [])
-        found, begin = list[tuple[Chunk, ChunkResult]](), chunk.base
+        arrivals = self._places.arrivals(self._cursor.origin, there.tolist() if len(later) else [])
+        completed, begin = list[tuple[Chunk, ChunkResult]](), chunk.base
         for stray in later.tolist():
-            # The run may have begun before: lines of two streams stand one between the other.
+            # The run may have started earlier: lines of two streams alternate.
             n = int(np.searchsorted(there, stray))
-            while n and there[n - 1] > begin and came[int(there[n - 1])][0] >= came[stray][0]:
+            while (
+                n and there[n - 1] > begin and arrivals[int(there[n - 1])][0] >= arrivals[stray][0]
+            ):
                 n -= 1
             at = int(there[n])
             if at <= begin:
@@ -256,48 +284,50 @@ class Account:
             data = chunk.data[begin - chunk.base : at - chunk.base]
             part = Chunk(data, begin, not data.endswith(b"\n"))
             whole = self._ended().run(part, final=True)
-            if whole.taken == len(data):
-                found.append((part, whole))
+            if whole.length == len(data):
+                completed.append((part, whole))
                 begin = at
-        return found
+        return completed
 
     def _hold(
-        self, chunk: Chunk, made: ChunkResult, *, final: bool = True, cut: bool = False
+        self, chunk: Chunk, result: ChunkResult, *, final: bool = True, cut: bool = False
     ) -> None:
-        """Hold what a chunk gives against the lake, and keep what may go on."""
-        self._held = chunk.data[made.taken :]
-        places, bad = _places(made)
-        if cut and self._held:
-            bad, self._held = np.append(bad, chunk.base + made.taken), b""
+        """Compare the result of a chunk with the lake, and keep a record that may continue."""
+        self._pending = chunk.data[result.length :]
+        places, bad = _places(result)
+        # An overlong line or a hole ended the record: ingest quarantined the rest as one line.
+        if cut and self._pending:
+            bad, self._pending = np.append(bad, chunk.base + result.length), b""
         expected = _sorted(places, bad)
-        high = chunk.base + (len(chunk.data) if final else made.taken)
+        high = chunk.base + (len(chunk.data) if final else result.length)
         absent = self._compare(chunk.base, high, expected)
         if not len(absent):
             return
-        if made.table:
+        if result.table:
             lost = np.isin(places, absent)
-            self._decide(made.table.filter(lost), places[lost])
+            self._decide(result.table.filter(lost), places[lost])
         bad = bad[np.isin(bad, absent)]
         lines = [_line_at(chunk.text, at - chunk.base) for at in bad.tolist()]
+        # A replay may have found the id of such a line known, read as JSON lines.
         if lines:
             self._judge(lines, bad, jsonl, None)
 
     def _later(self, heads: np.ndarray, strays: np.ndarray) -> np.ndarray:
-        """Which places are of what was written behind the record or line they are in, after that
-        had been taken in. A record may give several of the `heads`."""
+        """Which positions are of text that was appended to the record or line around them, after
+        that had been ingested. A record may give several of the `heads`."""
         if not len(heads) or not len(strays):
             return _ints([])
         last = np.maximum(np.searchsorted(heads, strays, "right"), 1)
         before = [heads[max(n - _HEADS, 0) : n].tolist() for n in last.tolist()]
         wanted = {*itertools.chain.from_iterable(before), *strays.tolist()}
-        known = self._places.arrivals(self._cursor.origin, sorted(wanted))
-        found = []
+        arrivals = self._places.arrivals(self._cursor.origin, sorted(wanted))
+        appended = []
         for earlier, stray in zip(before, strays.tolist(), strict=True):
-            came = [known.get(head, (None, False))[0] for head in earlier]
-            # one that never came is missing, and said to be
-            if any(time is None or time < known[stray][0] for time in came):
-                found.append(stray)
-        return _ints(found)
+            times = [arrivals.get(head, (None, False))[0] for head in earlier]
+            # A head that was never ingested is missing, and reported as such.
+            if any(at is None or at < arrivals[stray][0] for at in times):
+                appended.append(stray)
+        return _ints(appended)
 
     def _compare(
         self,
@@ -306,23 +336,23 @@ class Account:
         expected: Any,
         seams: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> np.ndarray:
-        """Hold the lines that begin from `low` to `high` against the lake; return those absent."""
+        """Compare the lines that begin from `low` to `high` with the lake; return those absent."""
         lines = _ints(expected)
         there = self._places.within(self._cursor.origin, low, high)
         places, counts = np.unique(there, return_counts=True)
         self.file.note("doubled", places[counts > 1])
         strays = np.setdiff1d(places, lines, assume_unique=True)
         if len(strays) and seams is not None:
-            found = seams(strays)
-            self.file.lines += len(found)
-            strays = np.setdiff1d(strays, found, assume_unique=True)
+            ends = seams(strays)
+            self.file.lines += len(ends)
+            strays = np.setdiff1d(strays, ends, assume_unique=True)
         self.file.note("foreign", strays)
         self.file.lines += len(lines)
         self._at = high
         return np.setdiff1d(lines, places, assume_unique=True)
 
     def _seams(self, chunk: Chunk, strays: np.ndarray) -> np.ndarray:
-        """Which places within lines are where a last line ended once, and more came later."""
+        """Which positions within lines are where a last line once ended and more was appended."""
         starts, begin = chunk.lines[1], -1
         pairs: list[tuple[int, int, bool]] = []
         for at in (strays - chunk.base).tolist():
@@ -330,87 +360,105 @@ class Account:
             begin = max(begin, int(starts[line]))
             before = chunk.text[begin:at].strip().removeprefix(BOM)
             if before and chunk.text[at : starts[line + 1]].strip():
-                cut = is_left(before, self._tolerant(), "ended")
-                pairs.append((begin + chunk.base, at + chunk.base, cut))
+                # A line that ingest would have left for next time can only have a row if it was
+                # quarantined as unfinished.
+                is_cut = is_left(before, self._tolerant(), "ended")
+                pairs.append((begin + chunk.base, at + chunk.base, is_cut))
                 begin = at
-        known = self._places.arrivals(self._cursor.origin, [p for pair in pairs for p in pair[:2]])
-        found = []
-        for first, second, cut in pairs:
-            (came, bad), (later, _) = known.get(first, (None, False)), known[second]
-            if came is not None and came < later and (bad or not cut):
-                found.append(second)
-        return _ints(found)
+        arrivals = self._places.arrivals(
+            self._cursor.origin, [p for pair in pairs for p in pair[:2]]
+        )
+        ends = []
+        for first, second, is_cut in pairs:
+            # The later part must have come in after the earlier one, else both are of one run,
+            # which never cuts a line in two.
+            (came, bad), (later, _) = arrivals.get(first, (None, False)), arrivals[second]
+            if came is not None and came < later and (bad or not is_cut):
+                ends.append(second)
+        return _ints(ends)
 
     def _judge(self, lines: list[bytes], places: np.ndarray, form: Any, label: str | None) -> None:
-        """Decide what became of lines without a row, by the exact rule of a format."""
-        made = self._transformer(form, label).run(Chunk(b"".join(lines), 0))
+        """Classify lines without a row, by the exact rule of a format."""
+        result = self._transformer(form, label).run(Chunk(b"".join(lines), 0))
+        # The lines were joined, so positions in the result are mapped back through where each of
+        # them begins.
         ends = np.cumsum([0, *map(len, lines)])
-        if made.table:
-            at = np.searchsorted(ends, np.asarray(made.table["position"]))
-            self._decide(made.table, places[at])
-        bad = np.searchsorted(ends, _ints([b.position for b in made.bad]))
+        if result.table:
+            at = np.searchsorted(ends, np.asarray(result.table["position"]))
+            self._decide(result.table, places[at])
+        bad = np.searchsorted(ends, _ints([b.position for b in result.bad]))
         if form is jsonl:
             self._give_up(places[bad])
         elif len(bad):
             self._judge([lines[i] for i in bad.tolist()], places[bad], jsonl, None)
 
     def _decide(self, table: pa.Table, places: np.ndarray) -> None:
-        """Take lines whose id is known out; give the others up."""
-        left = np.ones(len(places), dtype=bool)
+        """Count lines whose id is known; give the others up."""
+        unknown = np.ones(len(places), dtype=bool)
         keyed = np.flatnonzero(np.asarray(table["key"].is_valid()))
         if len(keyed):
-            held = self._places.ask(self._number, places[keyed], table["key"].drop_null())
-            left[keyed[held]] = False
-            self.file.known += int(held.sum())
+            is_known = self._places.ask(self._number, places[keyed], table["key"].drop_null())
+            unknown[keyed[is_known]] = False
+            self.file.known += int(is_known.sum())
+            # A key outlives its row in the runs, so where a dedupe ran an equal row may have
+            # replaced it: checked at the end, in one scan for all files.
             if self._places.deduped and self._line is None:
                 self._places.compare(
-                    self._number, places[keyed[held]], table.take(keyed[held]), False
+                    self._number, places[keyed[is_known]], table.take(keyed[is_known]), False
                 )
         times = np.asarray(table["time"].cast("int64"))
-        self._give_up(places[left], times[left], table.filter(left))
+        self._give_up(places[unknown], times[unknown], table.filter(unknown))
 
     def _give_up(
         self, places: np.ndarray, times: np.ndarray | None = None, table: pa.Table | None = None
     ) -> None:
-        """Call lines missing, unless a retention, or a dedupe, may have taken them."""
+        """Count lines as missing, unless a retention or a dedupe may have removed them."""
         let_go = np.zeros(len(places), dtype=bool)
         timeless = let_go
         if times is not None:
+            # The exact rule gives events without a time that of this audit, which is how they are
+            # recognised.
             timeless = (times >= self._started) & (times <= time.time_ns() // 1000)
+        # The cutoff applies to the time of the row; that of a line without one was when it was
+        # ingested, which is gone.
         if self._line is not None:
             let_go = ~let_go if times is None else (times < self._line) | timeless
         if any("time" in key.names for key in self._places.deduped):
-            let_go = let_go | timeless  # nothing tells any more what time its row had
-        left = ~let_go
-        if table is not None and self._places.deduped and left.any():
-            self._places.compare(self._number, places[left], table.filter(left), True)
+            let_go = let_go | timeless  # the time of its row is unknown now
+        remaining = ~let_go
+        if table is not None and self._places.deduped and remaining.any():
+            self._places.compare(self._number, places[remaining], table.filter(remaining), True)
             let_go[:] = True  # until unequalled() says otherwise
         self.file.let_go += int(let_go.sum())
         self.file.note("missing", places[~let_go])
 
     def _tolerant(self) -> Any:
-        """The format as ingest has it, which takes lines of other styles, too."""
+        """The format as ingest uses it, which also accepts lines of other styles."""
         return registry.tolerant(self._form, self.file.source, forced=self._forced)
 
     def _ended(self) -> Transformer:
-        """What reads a file that nobody writes to any more."""
+        """The transformer for a file that nobody writes to any more."""
         form, origin = self._tolerant(), self._cursor.origin
         return Transformer(self._connect(), form, origin, self.file.label, "ended")
 
     def _transformer(self, form: Any, label: str | None) -> Transformer:
-        """What decides lines of a format, made once."""
+        """The transformer for lines of a format, one for each."""
         key = form.NAME, label
         if key not in self._transformers:
             connection, origin = self._connect(), self._cursor.origin
+            # Joined formats must not complete the last record of a chunk: its continuation may be
+            # in the next one.
             mode = "follow" if joins(form) else "once"
-            made = Transformer(connection, form, origin, label, mode)
-            self._transformers[key] = made
+            transformer = Transformer(connection, form, origin, label, mode)
+            self._transformers[key] = transformer
         return self._transformers[key]
 
 
 def _full(chunk: Chunk) -> np.ndarray:
-    """Tell the lines of a chunk that are not blank."""
+    """A mask of the lines of a chunk that are not blank."""
     starts = chunk.lines[1]
+    # One byte of each line decides nearly all of them; only lines that begin with white space or a
+    # byte order mark are looked at whole.
     heads = np.frombuffer(chunk.text, np.uint8)[starts[:-1]]
     full = np.ones(len(heads), dtype=bool)
     odd = np.isin(heads, _ODD)
@@ -428,10 +476,10 @@ def _line_at(data: bytes, start: int) -> bytes:
     return data[start : end or len(data)]
 
 
-def _places(made: ChunkResult) -> tuple[np.ndarray, np.ndarray]:
-    """Where events and bad lines of a chunk are."""
-    events = np.asarray(made.table["position"]) if made.table else _ints([])
-    return events, _ints([b.position for b in made.bad])
+def _places(result: ChunkResult) -> tuple[np.ndarray, np.ndarray]:
+    """The positions of events and of bad lines of a chunk."""
+    events = np.asarray(result.table["position"]) if result.table else _ints([])
+    return events, _ints([b.position for b in result.bad])
 
 
 def _sorted(places: np.ndarray, bad: np.ndarray) -> np.ndarray:

@@ -1,19 +1,19 @@
-"""Audit: proof that every line of a file that was taken in is in the lake exactly once.
+"""Audit: proof that every line of an ingested file is in the lake exactly once.
 
-The file is read again up to its cursor, and the place of each line that is not blank is held
-against the (origin, position) pairs of the branch's segments:
+The file is read again up to its cursor, and the position of each line that is not blank is compared
+with the (origin, position) pairs of the branch's segments:
 
-    stored, quarantined   rows of the lake that name a place of this file
+    stored, quarantined   rows of the lake that name a position in this file
     known                 lines without a row, whose id another row of the lake has
-    let go                lines without a row that a retention or a dedupe may have taken
+    let go                lines without a row that a retention or a dedupe may have removed
     missing               lines that are nowhere
-    doubled               places that more than one row names
-    foreign               places in the lake that are no line of the file, or beyond its cursor
+    doubled               positions that more than one row names
+    foreign               positions in the lake that are no line of the file, or beyond its cursor
 
-A line without a row is put through the exact rule of its format (account.py). A file that is gone
-is read from its backup, if there is one that holds all that was taken in; else only the lake's side
-can be checked. Memory holds a chunk of the file; the lake's places may
-spill to the disk. Nothing is changed.
+A line without a row is parsed by the exact rule of its format (account.py). A file that is gone is
+read from its backup, if there is one that holds all that was ingested; else only the lake's side
+can be checked. Memory holds a chunk of the file; the lake's positions may spill to disk. Nothing is
+changed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from lakelog.store.manifest import Entry
 
 PIPE = "-"
 LABELS_MAX = 50
-"""Sources of the lake that are tried as the one a file was taken in with."""
+"""Sources of the lake that are tried as the one a file was ingested with."""
 _ORIGIN = r"[0-9a-f]{32}-\d+-\d+"
 Progress = Callable[[int, int], None]
 Backups = Callable[[str, set[str]], Iterable[str]]
@@ -60,7 +60,7 @@ class Audit:
 
     @property
     def failed(self) -> list[FileAudit]:
-        """Files that could not be read to the end, or were never taken in."""
+        """Files that could not be read to the end, or were never ingested."""
         return [f for f in self.files if f.error]
 
     @property
@@ -83,7 +83,7 @@ def audit(
 ) -> Audit:
     """Audit files, directories and patterns; without any, all files that cursors remember.
 
-    `label` is the --source they were taken in with (without it the sources of the lake are
+    `label` is the --source they were ingested with (without it the sources of the lake are
     tried), `form` the format if it was forced, `backups` gives copies of what is gone. Raises
     Damaged, InvalidSetting.
     """
@@ -112,42 +112,47 @@ class _Work:
         self._index = CursorIndex(store.manifests.entries(state, "cursor"))
         self._cursors = _by_origin(self._index)
         self._labels = [label] if label is not None else _labels(store.manifests.entries(state))
-        self._connect, self._form, self._given = connect, form, label is not None
+        self._connect, self._form, self._has_label = connect, form, label is not None
         self._line = state.retention["before"] if state.retention else None
         self.places = StoredRows(store, state, connect)
         self._accounts: list[Account] = []
         self._seen: set[str] = set()
         self._claimed: dict[str, str] = {}
-        self._named: list[str] = []
+        self._paths: list[str] = []
 
     def run(self, paths: list[str], progress: Progress | None) -> Audit:
         """Audit each file, then decide which of the lines without a row are known."""
-        named = list(dict.fromkeys(expand(paths))) if paths else self._remembered()
-        self._named = named
+        files_to_read = list(dict.fromkeys(expand(paths))) if paths else self._remembered()
+        self._paths = files_to_read
+        # Everything that names an origin is found before the rows are scanned, so that one scan of
+        # the segments serves all files.
         below = self._removed_below(paths)
-        self._claim(named)
-        wanted = self._wanted(named) | {c.origin for c in below}
+        self._claim(files_to_read)
+        wanted = self._wanted(files_to_read) | {c.origin for c in below}
         self.places.load(wanted if paths else set(self._cursors))
-        left: list[tuple[str, bool, bool, str]] = []
-        for number, path in enumerate(named):
+        unmatched: list[tuple[str, bool, bool, str]] = []
+        for number, path in enumerate(files_to_read):
             if progress:
-                progress(number, len(named))
-            found, broken, empty, reason = self._path(path)
-            if not found:
-                left.append((path, broken, empty, reason))
-        for path, broken, empty, reason in left:  # its file may have been met under another name
+                progress(number, len(files_to_read))
+            is_matched, broken, empty, reason = self._path(path)
+            # A path without a match waits until all others were read: its cursor may go to a file
+            # that was renamed.
+            if not is_matched:
+                unmatched.append((path, broken, empty, reason))
+        for path, broken, empty, reason in unmatched:
             self._unmatched(path, broken, empty, reason, bool(paths))
         for cursor in below:
             if cursor.origin not in self._seen:
                 self._from_backup(cursor)
-        if not paths and not self._given:
+        if not paths and not self._has_label:
             self._rest()
         self._stored_twice()
+        # In this order: the ids without a row are a table that unequalled() reads.
         for file, position in self.places.unanswered():
             self._accounts[file].unknown(position)
         for file, position in self.places.unequalled():
             self._accounts[file].unequalled(position)
-        order = {printable(path): number for number, path in enumerate(named)}
+        order = {printable(path): number for number, path in enumerate(files_to_read)}
         files = [account.file for account in self._accounts]
         return Audit(sorted(files, key=lambda file: order.get(file.source, len(order))))
 
@@ -158,29 +163,35 @@ class _Work:
     def _removed_below(self, paths: list[str]) -> list[Cursor]:
         """Cursors of files that were in these directories and are gone; none without backups."""
         roots = tuple(f"{os.path.abspath(p)}/" for p in paths if os.path.isdir(p))
+        # A path that no longer exists cannot be expanded, so files below a directory are found by
+        # their cursors.
         if self._backups is None or not roots:
             return []
-        found = [c for c in self._cursors.values() if c.name.startswith(roots)]
-        return [c for c in found if not os.path.lexists(c.name)]
+        cursors_below = [c for c in self._cursors.values() if c.name.startswith(roots)]
+        return [c for c in cursors_below if not os.path.lexists(c.name)]
 
     def _wanted(self, paths: list[str]) -> set[str]:
         """The origins that files may have, by how they begin, or how they were called."""
         names = {name for path in paths for name in _names(path)}
-        found = {c.origin for c in self._cursors.values() if c.name in names}
+        origins = {c.origin for c in self._cursors.values() if c.name in names}
         for path in paths:
             try:
                 with closing(_opened(path)) as source:
                     head = source.read(WINDOW)
+            # A file that cannot be read has no head to compare; its name may still lead to its
+            # cursor.
             except OSError:
                 continue
             for label in self._labels:
-                found |= {c.origin for c in self._index.alike_or_named(head, label, path)}
+                origins |= {c.origin for c in self._index.alike_or_named(head, label, path)}
+        # A claimed cursor may share its first bytes with an original, whose rows are then needed,
+        # too.
         owned = [self._index.get(key) for key in self._claimed]
-        found |= {origin for c in owned if c for origin in (c.origin, c.shares)}
-        return found - {""}
+        origins |= {origin for c in owned if c for origin in (c.origin, c.shares)}
+        return origins - {""}
 
     def _claim(self, paths: list[str]) -> None:
-        """Give each cursor to the file whose inode it names, so that no equal file has it."""
+        """Assign each cursor to the file whose inode it names, so that no equal file gets it."""
         for path in paths:
             with suppress(OSError), closing(_opened(path)) as source:
                 for label in self._labels:
@@ -189,38 +200,44 @@ class _Work:
                         self._claimed.setdefault(cursor.key, path)
 
     def _path(self, path: str) -> tuple[bool, bool, bool, str]:
-        """Audit one file under every label that it was taken in with.
+        """Audit one file under every label that it was ingested with.
 
         Returns whether it was, whether it could not be read, whether it is empty, and the reason.
         """
-        broken = found = empty = False
+        broken = is_matched = empty = False
         reason = ""
         try:
             for label in self._labels:
                 with closing(_opened(path)) as source:
                     head = source.read(WINDOW)
                     empty = not head and not source.broken
-                    found |= self._source(source, head, label)
+                    is_matched |= self._source(source, head, label)
+        # A path that does not exist is no read error: its cursor, if there is one, says what to
+        # report.
         except (FileNotFoundError, NotADirectoryError):
-            found = False
+            is_matched = False
         except OSError as problem:
             reason, broken = problem.strerror or str(problem), True
-        return found and not broken, broken, empty, reason
+        return is_matched and not broken, broken, empty, reason
 
-    def _unmatched(self, path: str, broken: bool, empty: bool, reason: str, asked: bool) -> None:
-        """Say what became of a file of this name that was taken in, if there was one."""
+    def _unmatched(
+        self, path: str, broken: bool, empty: bool, reason: str, is_requested: bool
+    ) -> None:
+        """Report what became of an ingested file of this name, if there was one."""
         name = printable(path)
         there = os.path.exists(path) and not broken
         reason = reason or _reason(path)
         unseen = [c for c in self._cursors.values() if c.origin not in self._seen]
         old = [c for c in unseen if c.name in _names(path)]
-        if there and self._given:
+        if there and self._has_label:
             old = []  # they may be of other sources
         for cursor in old:
-            wrong = broken or (asked and not empty)  # an empty file has been begun anew
+            wrong = broken or (
+                is_requested and not empty
+            )  # an empty file was truncated to be rewritten
             self._gone(cursor, reason, reason if wrong else "")
-        if not old and (asked or broken):
-            never = "never ingested under this source" if self._given else "never ingested"
+        if not old and (is_requested or broken):
+            never = "never ingested under this source" if self._has_label else "never ingested"
             self._add(FileAudit(name, error="" if empty else never if there else reason))
 
     def _source(
@@ -236,6 +253,8 @@ class _Work:
         if cursor.is_copy:
             self._copied(source, cursor, head, label)
             return True
+        # The file changed between the scan for origins and now, so its rows were never loaded:
+        # every line would count as missing.
         if cursor.origin not in self.places.origins:
             raise OSError("it changed meanwhile: run it again")
         self._seen.add(cursor.origin)
@@ -253,6 +272,7 @@ class _Work:
             own = of_inode(source, self._index, label)
             if own is not None:
                 return own
+        # A cursor that some file owns by its inode is never given to another file of equal content.
         free = [
             c
             for c in self._index.alike_or_named(head, label, source.name)
@@ -277,8 +297,8 @@ class _Work:
             return
         # Its original is gone: of that one's rows those are checked whose lines the copy has.
         self._seen.add(original.origin)
-        shown = replace(original, bytes=copy.bytes)
-        account = self._add(file, shown)
+        checked = replace(original, bytes=copy.bytes)
+        account = self._add(file, checked)
         account.read(
             source,
             self._connect,
@@ -291,7 +311,7 @@ class _Work:
         """Report the lines of files that are gone and whose content another file holds, with rows
         of its own: each is in the lake twice."""
         gone = {a.cursor.origin: a for a in self._accounts if a.file.gone and a.cursor is not None}
-        for path in self._named if gone else ():
+        for path in self._paths if gone else ():
             with suppress(OSError), closing(_opened(path)) as source:
                 head = source.read(WINDOW)
                 for label in self._labels:
@@ -299,18 +319,23 @@ class _Work:
                         account = gone.get(cursor.origin)
                         if account is None or not cursor.bytes or cursor.shares:
                             continue
+                        # Equal banners prove nothing: most logs of one program begin alike
+                        # (FORMAT.md F18.4).
                         if not is_distinctive(head[: cursor.bytes]):
                             continue
                         own = of_inode(source, self._index, label)
                         if own is None or not _may_repeat(own, cursor):
                             continue
+                        # of_inode() limits reading to what the head showed; all of the content is
+                        # compared here.
                         source.limit = None
                         if cursors.holds_all(source, cursor, head, label) is not None:
                             account.stored_twice(printable(path))
+                            # Each file that is gone is reported once, however many files repeat it.
                             gone.pop(cursor.origin)
 
     def _rest(self) -> None:
-        """Report what no name led to: cursors of files that are gone, rows without a cursor."""
+        """Report what no path led to: cursors of files that are gone, rows without a cursor."""
         for cursor in self._cursors.values():
             if cursor.origin not in self._seen:
                 self._gone(cursor, _reason(cursor.name), "")
@@ -320,7 +345,7 @@ class _Work:
             self._add(file)
 
     def _gone(self, cursor: Cursor, reason: str, error: str) -> None:
-        """Read the backup of a file; without one check what the lake alone can tell."""
+        """Read the backup of a file; without one check the lake's side alone."""
         if self._from_backup(cursor):
             return
         self._seen.add(cursor.origin)
@@ -328,7 +353,7 @@ class _Work:
         self._add(file, cursor).without_file()
 
     def _from_backup(self, cursor: Cursor) -> bool:
-        """Audit a file that is gone by a copy that holds all that was taken in."""
+        """Audit a file that is gone by a copy that holds all that was ingested."""
         if self._backups is None or cursor.name == PIPE:
             return False
         for path in self._backups(cursor.name, {cursor.key, cursor.origin}):
@@ -346,26 +371,26 @@ class _Work:
 
 
 def _may_repeat(own: Cursor, gone: Cursor) -> bool:
-    """Whether a file may have brought again the lines of one that is gone: not if it shares them,
-    and not if the two were there side by side, each with lines of its own."""
+    """Whether a file may have repeated the lines of one that is gone: not if it shares them, and
+    not if the two existed side by side, each with lines of its own."""
     related = {own.origin, own.shares, *own.apart}
     return gone.origin not in related and gone.looked < own.begun
 
 
 def _by_origin(index: CursorIndex) -> dict[str, Cursor]:
     """Cursors by the origin of their rows; of two of one file the one that went further."""
-    found: dict[str, Cursor] = {}
+    furthest: dict[str, Cursor] = {}
     for cursor in index:
-        old = found.get(cursor.origin)
+        old = furthest.get(cursor.origin)
         if not cursor.is_copy and (old is None or old.bytes < cursor.bytes):
-            found[cursor.origin] = cursor
-    return found
+            furthest[cursor.origin] = cursor
+    return furthest
 
 
 def _labels(segments: list[Entry]) -> list[str | None]:
     """No label, and the sources that the statistics of segments name."""
-    named = [e["sources"] for e in segments if isinstance(e.get("sources"), dict)]
-    names = {name: None for counts in named for name in counts if name}
+    counts_of = [e["sources"] for e in segments if isinstance(e.get("sources"), dict)]
+    names = {name: None for counts in counts_of for name in counts if name}
     return [None, *list(names)[:LABELS_MAX]]
 
 

@@ -1,4 +1,4 @@
-"""What an audit says of one file."""
+"""The result of an audit for one file."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FIRST_MAX = 5
-"""Offsets that are named of each fault."""
+"""Offsets that are listed for each fault."""
 
 
 @dataclass
 class FileAudit:
-    """What an audit found of one file; offsets and bytes are those of its decompressed text.
+    """The result of an audit for one file; offsets and bytes count its decompressed text.
 
     `gone` says why only the lake's side was checked, `error` why the file could not be checked.
     """
@@ -20,7 +20,7 @@ class FileAudit:
     label: str | None = None
     format: str = ""
     seen: int = 0
-    """Bytes that were taken in."""
+    """Bytes that were ingested."""
     waiting: int = 0
     """Bytes beyond the cursor."""
     lines: int = 0
@@ -47,7 +47,7 @@ class FileAudit:
         return self.missing + self.doubled + self.foreign
 
     def note(self, fault: str, positions: Any) -> None:
-        """Count faults and keep the first offsets."""
+        """Add to the count of a fault and keep the first offsets, FIRST_MAX at most."""
         if len(positions):
             setattr(self, fault, getattr(self, fault) + len(positions))
             first = [*self.first.get(fault, ()), *(int(p) for p in sorted(positions)[:FIRST_MAX])]

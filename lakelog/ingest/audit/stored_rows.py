@@ -1,10 +1,10 @@
-"""The lake's side of an audit: which places of which files its rows name, and which ids it holds.
+"""The lake's side of an audit: which positions of which files its rows name, and which ids it has.
 
 One scan of the segments of a state gathers the (origin, position) pairs that are wanted in a
-table of the engine, sorted, so that a range of one file is found without looking at the others.
-Lines that should be known by their id are gathered in a second table and answered by one more
-scan; lines that a dedupe may have taken in a third, by the hash of the key that it went by, for
-their equals must be there still. All may spill to the disk.
+table of the engine, sorted, so that a range of one file is found without scanning the others. Lines
+that should be known by their id are gathered in a second table and resolved by one more scan; lines
+that a dedupe may have removed in a third, by the hash of the key that it used, because rows equal
+to them must still exist. All may spill to disk.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ else:
     np = Lazy("numpy")
 
 _TYPES = {"position": "BIGINT", "ingested_at": "TIMESTAMPTZ"}
+# Rows fetched at a time, so that a damaged lake with millions of faults does not fill the memory.
 _ANSWERS = 100_000
 
 
@@ -51,8 +52,10 @@ class StoredRows:
         )
 
     def load(self, origins: set[str]) -> None:
-        """Gather the places of these origins. Raises DamagedSegment."""
+        """Load the positions of these origins. Raises DamagedSegment."""
         self.origins = {origin: number for number, origin in enumerate(sorted(origins))}
+        # Origins become numbers: comparing integers is cheaper than strings in every
+        # lookup.
         wanted = pa.table(
             {
                 "origin": pa.array(list(self.origins), pa.string()),
@@ -63,6 +66,8 @@ class StoredRows:
         self._cursor.execute(
             "CREATE TEMP TABLE places AS SELECT number, position, bad"
             f" FROM ({self._all('origin, position')}) JOIN wanted USING (origin)"
+            # Sorted, so that the minimum and maximum of each row group let a range lookup skip the
+            # rest.
             " ORDER BY number, position"
         )
 
@@ -75,14 +80,14 @@ class StoredRows:
         return self._positions(origin, f"(position < 0 OR position >= {high})")
 
     def arrivals(self, origin: str, positions: list[int]) -> dict[int, tuple[int, bool]]:
-        """When the first row of each place came in, in us, and whether it is quarantined."""
+        """When the first row of each position was ingested (us), and whether it is quarantined."""
         if not positions:
             return {}
         query = f"""SELECT position, min(epoch_us(ingested_at)), bool_and(bad)
             FROM ({self._all("origin, position, ingested_at")})
             WHERE origin = $1 AND position IN (SELECT unnest($2)) GROUP BY position"""
-        found = self._cursor.execute(query, [origin, positions]).fetchall()
-        return {at: (came, bad) for at, came, bad in found}
+        rows_ = self._cursor.execute(query, [origin, positions]).fetchall()
+        return {at: (came, bad) for at, came, bad in rows_}
 
     def counts(self, origin: str) -> tuple[int, int]:
         """The rows of a file: events, quarantined lines."""
@@ -96,32 +101,34 @@ class StoredRows:
         query = f"""SELECT origin, count(*) FILTER (NOT bad), count(*) FILTER (bad)
             FROM ({self._all("origin")}) WHERE origin NOT IN (SELECT origin FROM wanted)
             AND regexp_full_match(origin, $1) GROUP BY origin ORDER BY origin"""
-        found: list[tuple[str, int, int]] = self._cursor.execute(query, [pattern]).fetchall()
-        return found
+        counts: list[tuple[str, int, int]] = self._cursor.execute(query, [pattern]).fetchall()
+        return counts
 
     def ask(self, file: int, positions: np.ndarray, keys: pa.ChunkedArray) -> np.ndarray:
-        """Tell which keys are in the id runs, and remember those to be looked up in rows."""
+        """A mask of the keys that are in the identity runs; those are looked up in rows later."""
         high, low = rows.key_arrays(keys)
-        held = np.zeros(len(high), dtype=bool)
+        is_known = np.zeros(len(high), dtype=bool)
         for run in self._ids:
-            held |= identity_run.found(open_run(self._store, run), high, low)
-        if held.any():
-            count = int(held.sum())
-            asked = pa.table(
+            is_known |= identity_run.found(open_run(self._store, run), high, low)
+        if is_known.any():
+            count = int(is_known.sum())
+            questions = pa.table(
                 {
                     "file": pa.array(np.full(count, file, np.int32)),
-                    "position": pa.array(positions[held]),
-                    "key": keys.filter(pa.array(held)),
+                    "position": pa.array(positions[is_known]),
+                    "key": keys.filter(pa.array(is_known)),
                 }
             )
-            self._cursor.register("asking", asked)
+            self._cursor.register("asking", questions)
             self._cursor.execute("INSERT INTO asked SELECT * FROM asking")
+            # A registered table stays alive until it is unregistered; one is registered for each
+            # chunk.
             self._cursor.unregister("asking")
-        return held
+        return is_known
 
     def compare(self, file: int, positions: np.ndarray, table: pa.Table, sure: bool) -> None:
-        """Remember lines that a dedupe may have taken; those not `sure` only if their id is
-        found in no row."""
+        """Remember lines that a dedupe may have removed; those not `sure` count only if no row has
+        their id."""
         number = pa.array(positions)
         self._cursor.register("comparing", table.append_column("place", number))
         for rule, key in enumerate(self.deduped):
@@ -136,8 +143,11 @@ class StoredRows:
         keys = (
             f"SELECT {sql.id_key()} AS key FROM ({self._part(self._events, 'source, id', False)})"
         )
+        # The semi join keeps the build side as small as the questions, not as large as the lake.
         query = f"""CREATE TEMP TABLE lost AS SELECT file, position FROM asked ANTI JOIN
             (SELECT key FROM ({keys} WHERE id <> '') SEMI JOIN asked USING (key)) USING (key)"""
+        # Nothing was asked, so no segment is scanned; the empty table is still needed by
+        # unequalled().
         if not self._cursor.execute("SELECT count(*) FROM asked").fetchone()[0]:
             query = "CREATE TEMP TABLE lost AS SELECT file, position FROM asked"
         self._cursor.execute(query)
@@ -148,6 +158,8 @@ class StoredRows:
         keys that the lake was deduped by."""
         if not self._cursor.execute("SELECT count(*) FROM alike").fetchone()[0]:
             return
+        # Hashes are enough: a false match among 2^64 would hide one missing line, a full comparison
+        # would need every column of every row.
         self._cursor.execute("CREATE TEMP TABLE found (rule INT, h UBIGINT)")
         for rule, key in enumerate(self.deduped):
             source = self._part(self._events, ", ".join(_columns(key)), False)
@@ -163,18 +175,18 @@ class StoredRows:
 
     def _answers(self, query: str) -> Iterator[tuple[int, int]]:
         self._cursor.execute(f"{query} ORDER BY file, position")
-        while found := self._cursor.fetchmany(_ANSWERS):
-            yield from found
+        while answers := self._cursor.fetchmany(_ANSWERS):
+            yield from answers
 
     def close(self) -> None:
-        """Let go of the tables."""
+        """Drop the tables."""
         self._cursor.close()
 
     def _positions(self, origin: str, where: str) -> np.ndarray:
         number = self.origins.get(origin, -1)
         query = f"SELECT position FROM places WHERE number = {number} AND {where} ORDER BY position"
-        found: np.ndarray = self._cursor.execute(query).fetchnumpy()["position"]
-        return found
+        positions: np.ndarray = self._cursor.execute(query).fetchnumpy()["position"]
+        return positions
 
     def _all(self, columns: str) -> str:
         """SQL for the rows of both kinds, with `bad`."""
@@ -184,8 +196,11 @@ class StoredRows:
     def _part(self, entries: list[Entry], columns: str, bad: bool) -> str:
         """SQL for the rows of some segments, each verified once. Raises DamagedSegment."""
         if not self._checked:
+            # A segment that is damaged would make lines look missing; it is reported as damage
+            # instead, and before any count is made.
             compact.check(self._store, [*self._events, *self._bad])
             self._checked = True
+        # read_parquet takes no empty list, and the union needs both sides.
         if not entries:
             nulls = ", ".join(
                 f"NULL::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in columns.split(", ")

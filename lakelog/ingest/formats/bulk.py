@@ -1,9 +1,9 @@
 """Elasticsearch _bulk: an action line, then its document, paired line by line.
 
 `_index` is the category, and the source where the document names none. `index` and `create`
-bring a document whose id is `_id`, so that one taken in before is known; `update` brings one
-under `doc` for the subject `_id`, and each is an event of its own; `delete` brings none and is
-no event.
+carry a document whose id is `_id`, so that it is stored only once; `update` carries one under
+`doc` for the subject `_id`, and each update is an event of its own; `delete` has no document and
+is no event.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ def sniff(lines: list[bytes]) -> float:
     """Say how sure it is that these are pairs of a _bulk request."""
     full = [line for line in lines if line.strip()]
     if full and full[0].split(b" ")[0] in (b"POST", b"PUT"):
+        # The request line of a saved request.
         full = full[1:]
     return SUREST if full and action_of(full[0]) else 0.0
 
 
 def action_of(line: bytes) -> Action | None:
     """Return (action, its properties) of an action line."""
+    # The first bytes rule out nearly all documents without parsing them.
     start = line[:80].translate(None, b" \t\r\n")
     if not start.startswith((b'{"index"', b'{"create"', b'{"update"', b'{"delete"')):
         return None
@@ -48,7 +50,7 @@ def parse(line: bytes) -> dict[str, Any]:
     return jsonl.parse(line)
 
 
-def joined(action: Action, line: bytes) -> dict[str, Any]:
+def join(action: Action, line: bytes) -> dict[str, Any]:
     """Return the event of a document under its action. Raises InvalidEvent."""
     name, properties = action
     event = jsonl.parse(line)
@@ -57,10 +59,10 @@ def joined(action: Action, line: bytes) -> dict[str, Any]:
         if not isinstance(document, dict):
             raise InvalidEvent("an update without a doc object")
         event = jsonl.typed(dict(document))
-    given, index = properties.get("_id"), properties.get("_index")
+    own_id, index = properties.get("_id"), properties.get("_index")
     column, spellings = ("subject", ("subject", "item_id")) if name == "update" else ("id", ("id",))
-    if given is not None and all(event.get(k) is None for k in spellings):
-        event[column] = given
+    if own_id is not None and all(event.get(k) is None for k in spellings):
+        event[column] = own_id
     if index is not None and all(event.get(k) is None for k in ("category", "content_type")):
         event["category"] = index
     if index is not None and event.get("source") is None:
