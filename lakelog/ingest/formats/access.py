@@ -56,7 +56,7 @@ PATTERNS = tuple(
 
 
 def __getattr__(name: str) -> str:
-    return pattern.made(name, PATTERNS)
+    return pattern.lazy_query(name, PATTERNS)
 
 
 def sniff(lines: list[bytes]) -> float:
@@ -80,6 +80,8 @@ def _text(line: bytes) -> str:
     return line.decode("utf-8", "replace").rstrip("\r\n")
 
 
+# Lines without escapes can be split at quotes and spaces, which is cheaper than a regex with
+# groups.
 _WORD, _FIELD, _END = r'[^ "\\\x00-\x1f]+', r'"[^"\\\x00-\x1f]*"', r"\r?\n"
 _PLAIN = (
     rf"[0-9A-Za-z:._-]{_WORD[:-1]}* {_WORD} {_WORD}"
@@ -98,6 +100,7 @@ def _json(name: str, text: str) -> str:
     )
 
 
+# Lines that do not match _PLAIN give no row here, and are left to QUERY.
 _QUICK = f"""
 WITH quoted AS (SELECT position, string_split(line, '"') AS p FROM lines
                 WHERE regexp_full_match(line, '{_PLAIN}')),

@@ -29,7 +29,7 @@ from lakelog.ingest.formats.zones import TZ
 NAME = "applog"
 BY_LINE = True
 PROSE = True
-"""A line ends in free text, so its last character does not tell whether it goes on."""
+"""A line ends in free text, so its last character does not say whether it is complete."""
 _WORDS = (
     "trace debug info notice warn warning error err severe fatal critical crit alert",
     "emergency emerg",
@@ -98,6 +98,7 @@ BEGINS = (
 """How a record begins: with a time, or as a line of another style."""
 CONTINUES = r"\[\d+\](?:[ :-][^ ]*){0,2} *(?:DETAIL|HINT|STATEMENT|CONTEXT|QUERY|LOCATION):  "
 """What PostgreSQL adds to a message, in lines that begin like others."""
+# Specific styles first: the last ones accept any text after a time.
 PATTERNS = (
     _style(rf"{_STAMP} - (?P<source>[^ ]+) - {_LEVEL} -{REST}"),
     _style(rf"\[{_STAMP}\] (?P<source>[\w-]+)\.{_LEVEL}:{REST}"),
@@ -241,7 +242,7 @@ PATTERNS = (
 
 
 def __getattr__(name: str) -> str:
-    return pattern.made(name, PATTERNS, joined=True)
+    return pattern.lazy_query(name, PATTERNS, joined=True)
 
 
 def sniff(lines: list[bytes]) -> float:

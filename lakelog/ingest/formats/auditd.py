@@ -44,6 +44,7 @@ def parse(line: bytes) -> dict[str, Any]:
     if not head:
         raise InvalidEvent("not an auditd record")
     node, kind, stamp, serial = head.groups()
+    # User-space records nest their own pairs in msg='…'; unquoted they are found like the others.
     rest = re.sub(_WITHIN, r"\1", text[head.end() :])
     event: dict[str, Any] = {"time": stamp, "type": kind, "subject": f"{stamp}:{serial}"}
     parse_time(stamp)
@@ -57,13 +58,15 @@ def parse(line: bytes) -> dict[str, Any]:
         words.append(rest[at : pair.start()])
         at = pair.end()
         again[key] = again.get(key, 0) + 1
+        # A record may repeat a key; each value is kept under a name of its own.
         name = key if again[key] == 1 else f"{key}_{again[key]}"
+        # The numbered name may be a key of the record itself.
         while name in data:
             name += "_"
         data[name] = value[1:-1] if value.startswith('"') else value
-    left = " ".join(" ".join([*words, rest[at:]]).replace("\x1d", " ").split())
-    if left:
-        event["message"] = left
+    message = " ".join(" ".join([*words, rest[at:]]).replace("\x1d", " ").split())
+    if message:
+        event["message"] = message
     if data:
         event["data"] = data
     if data.keys() & _FAILED.keys():
@@ -77,7 +80,10 @@ def _query() -> str:
         f"coalesce(pairs['{key}'] IN ({', '.join(map(literal, values))}), false)"
         for key, values in _FAILED.items()
     )
+    # A record without a result has no level at all.
     graded = " OR ".join(f"pairs['{key}'] IS NOT NULL" for key in _FAILED)
+    # The head is matched twice, for its groups and as a whole: its length says where the pairs
+    # begin.
     head = literal("^" + _HEAD)
     return f"""
 WITH trimmed AS (SELECT {pattern.TRIMMED} AS text, position FROM lines),

@@ -25,7 +25,7 @@ _FIELD = r"((?:[^|\\]|\\.)*)\|"
 _CEF = re.compile(rf"(?:([^|]*?)CEF: ?)?([01])\|{_FIELD * 6}(.*)", re.DOTALL)
 _LEEF = re.compile(rf"([^|]*?)LEEF: ?([12](?:\.\d)?)\|{_FIELD * 4}(.*)", re.DOTALL)
 _MARKS = (b"CEF:", b"LEEF:", b"0|", b"1|")
-"""What tells at once that a line may be such an event; a relay may have cut off the name."""
+"""Beginnings of lines that may be such events; a relay may have cut off the name."""
 _DELIMITER = re.compile(r"(?:(0?x[0-9A-Fa-f]{1,4})|([^|]?))\|")
 _KEY = re.compile(r"(?:^|(?<=\s))([\w.\[\]-]+)=")
 _ESCAPED = re.compile(r"\\([\\|=nr])")
@@ -86,6 +86,7 @@ class Envelope:
         if host:
             data["host"] = host
         for key, value in pairs:
+            # The same key may come again, and no value may be lost.
             while key in data:
                 key += "_"
             data[key] = value
@@ -104,6 +105,7 @@ CEF, LEEF = Envelope("cef"), Envelope("leef")
 def _event(name: str, data: dict[str, str], moment: str) -> dict[str, Any]:
     """The event of what an envelope holds, its header's time being `moment`."""
     event: dict[str, Any] = {"type": name, "source": data["product"], "category": data["class"]}
+    # The event's own time is better than that of the relay which wrote the header.
     moment = next(filter(None, (_time(data.get(key, "")) for key in _TIMES)), moment)
     if moment:
         event["time"] = moment
@@ -122,19 +124,19 @@ def _event(name: str, data: dict[str, str], moment: str) -> dict[str, Any]:
 def _header(text: str) -> tuple[str, str]:
     """The host and the time of a syslog header, empty where it has none."""
     for header in _HEADERS:
-        found = header.groups(text.strip())
-        if found is not None:
-            moment = header.event(found).get("time", "")
-            return found["host"] or "", _time(moment) if moment else ""
+        values = header.groups(text.strip())
+        if values is not None:
+            moment = header.event(values).get("time", "")
+            return values["host"] or "", _time(moment) if moment else ""
     return "", ""
 
 
 def _time(text: str) -> str:
     """A time as all formats read it, empty for text that is none."""
-    for written in _WRITTEN:
-        found = written.groups(text)
-        if found is not None:
-            text = str(written.event(found)["time"])
+    for pattern_ in _WRITTEN:
+        values = pattern_.groups(text)
+        if values is not None:
+            text = str(pattern_.event(values)["time"])
     try:
         return text if re.fullmatch(_EPOCH, text, re.ASCII) and parse_time(text) else ""
     except InvalidEvent:
@@ -142,11 +144,12 @@ def _time(text: str) -> str:
 
 
 def _spaced(text: str) -> Iterator[tuple[str, str]]:
-    """The pairs of CEF: a value goes on to the next key."""
+    """The pairs of CEF: a value ends at the next key."""
     keys = list(_KEY.finditer(text))
     before = text[: keys[0].start()] if keys else text
     if before.strip():
         yield "extension", before.strip()
+    # Values hold spaces unquoted, so only the next key says where one ends.
     ends = [*(key.start() for key in keys[1:]), len(text)]
     for key, end in zip(keys, ends, strict=False):
         yield key[1], _unescaped(text[key.end() : end].rstrip())

@@ -17,9 +17,9 @@ from lakelog.ingest.formats.dialect import Dialect
 class CloudEvents(Dialect):
     """The dialect of CloudEvents: known by its members, read as JSON lines are."""
 
-    def event(self, found: dict[str, Any]) -> dict[str, Any]:
+    def event(self, members: dict[str, Any]) -> dict[str, Any]:
         """Return the event of an object."""
-        return jsonl.typed(found)
+        return jsonl.typed(members)
 
     def query(self, lines: str) -> str:
         """SQL over a table of lines."""

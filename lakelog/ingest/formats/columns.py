@@ -48,15 +48,16 @@ class Column:
 class Table:
     """How the lines of a file are read.
 
-    `cut` gives the cells of a line, `cut_sql` the same over `text` or null where it is not sure.
-    `moment` is made of texts and numbers of cells; without it the time is that of ingest. `status`
-    is the number of a cell that holds an HTTP status. `between` divides what lists hold. With
-    `tabs` no cell holds one. With `nulls` a cell in quotes that holds nothing is an empty text.
+    `split` gives the cells of a line, `split_sql` the same over `text`, or null where it is not
+    sure. `moment` is made of texts and numbers of cells; without it the time is that of ingest.
+    `status` is the number of a cell that holds an HTTP status. `between` divides what lists hold.
+    With `tabs` no cell holds one. With `nulls` a cell in quotes that holds nothing is an empty
+    text.
     """
 
     columns: tuple[Column, ...]
-    cut: Callable[[str], list[Any]]
-    cut_sql: str
+    split: Callable[[str], list[Any]]
+    split_sql: str
     type: str
     moment: tuple[str | int, ...] = ()
     status: int | None = None
@@ -68,9 +69,10 @@ class Table:
 
     def event(self, text: str) -> dict[str, Any]:
         """Return the event of a line. Raises InvalidEvent."""
-        cells = self.cut(text)
+        cells = self.split(text)
         if len(cells) != len(self.columns):
             raise InvalidEvent(f"{len(cells)} fields, but the header has {len(self.columns)}")
+        # In an own export an empty cell in quotes is text; elsewhere nobody can tell it from null.
         none = (None,) if self.nulls else ("", self.unset)
         values = [None if cell in none else cell for cell in cells]
         event: dict[str, Any] = {"type": self.type}
@@ -85,6 +87,7 @@ class Table:
         pieces = [values[p] if isinstance(p, int) else p for p in self.moment]
         if any(isinstance(p, int) and values[p] is not None for p in self.moment):
             event["time"] = "".join(p or "" for p in pieces)
+            # Refused here, with the reason of the time, and not later as a row.
             parse_time(event["time"])
         has_word = "level" in event
         if self.status is not None and values[self.status]:
@@ -103,8 +106,9 @@ class Table:
         return number(cell) if kind == "cell" else cell
 
     def query(self, plain: str = "true") -> str:
-        """SQL over `lines` for lines that are `plain` (SQL over `text`) and cut for sure."""
+        """SQL over `lines` for lines that are `plain` (SQL over `text`) and split for sure."""
         at = {c.place: f"c{i}" for i, c in enumerate(self.columns) if c.place != DATA}
+        # Numbered names: columns of a file may be called anything.
         cells = ", ".join(
             f"nullif({_nullif(f'c[{i + 1}]', self.unset)}, '') AS c{i}"
             for i in range(len(self.columns))
@@ -116,7 +120,7 @@ class Table:
         )
         payload = next((f"c{i}" for i, c in enumerate(self.columns) if c.kind == "payload"), "")
         moment = [f"c{p}" if isinstance(p, int) else literal(p) for p in self.moment]
-        held = " OR ".join(f"{p} IS NOT NULL" for p in moment if p.startswith("c")) or "false"
+        has_moment = " OR ".join(f"{p} IS NOT NULL" for p in moment if p.startswith("c")) or "false"
         level = _nulls(at.get("level"))
         severity = sqltext.level_sql(level) if "level" in at else level
         if self.status is not None:
@@ -125,18 +129,23 @@ class Table:
         texts = {name: f"{_nulls(at.get(name))} AS {name}" for name in _TEXTS}
         body, unsure = _data_sql(members, payload, payload and self._json(payload, "text"))
         data = sqltext.with_word_sql("body", level, "severity") if "level" in at else "body"
+        # Most lines need no JSON escaping, so to_json is called only for those that do.
         odd = f"regexp_matches(text, '{_ODD}')" + (
             "" if self.tabs else " OR contains(text, chr(9))"
         )
         strange = f"{level} IS NOT NULL AND severity IS NULL" if "level" in at else "false"
+        # Splitting loses the quotes, so SQL cannot tell an empty text from null: left to the exact
+        # rule.
         if self.nulls:
             plain = f"({plain}) AND NOT regexp_matches(text, '(^|,)\"\"(,|$)')"
+        # Lines of another number of cells give no row and are left: the exact rule says what is
+        # wrong.
         return f"""
 WITH bare AS (SELECT rtrim(line, chr(10) || chr(13)) AS text, position FROM lines),
-split AS (SELECT position, {odd} AS odd, {self.cut_sql} AS c FROM bare
+split AS (SELECT position, {odd} AS odd, {self.split_sql} AS c FROM bare
   WHERE {pattern.PLAIN} AND trim(text, {_BLANK}) <> '' AND {plain}),
 cells AS (SELECT position, odd, {cells} FROM split WHERE len(c) = {len(self.columns)}),
-timed AS (SELECT *, {severity} AS severity, CASE WHEN NOT ({held}) THEN {pattern.NOW}
+timed AS (SELECT *, {severity} AS severity, CASE WHEN NOT ({has_moment}) THEN {pattern.NOW}
             ELSE {sqltext.time_sql(f"concat({', '.join(moment)})") if moment else pattern.NOW} END
             AS time FROM cells),
 written AS (SELECT *, {body} AS body FROM timed)
@@ -169,11 +178,11 @@ FROM written"""
 
 def distinct(names: list[str]) -> list[str]:
     """Names of columns, the nameless and those that are there twice made different."""
-    made: list[str] = []
+    result: list[str] = []
     for number, name in enumerate(names, 1):
         name = name or f"column_{number}"
-        made.append(f"{name}_{number}" if name in made else name)
-    return made
+        result.append(f"{name}_{number}" if name in result else name)
+    return result
 
 
 def quoted_sql(delimiter: str) -> str:
@@ -200,14 +209,14 @@ def quoted_sql(delimiter: str) -> str:
 
 
 def quoted(delimiter: str, nulls: bool = False) -> Callable[[str], list[Any]]:
-    """What cuts lines whose cells may stand in quotes. It raises InvalidEvent.
+    """A function that splits lines whose cells may be quoted. It raises InvalidEvent.
 
     With `nulls` a cell that is empty and not in quotes is None.
     """
     d = re.escape(delimiter)
     cell = re.compile(rf'(?:"([^"]*(?:""[^"]*)*)"|((?:[^"{d}][^{d}]*)?))(?:({d})|\Z)')
 
-    def cut(text: str) -> list[str]:
+    def split(text: str) -> list[str]:
         cells: list[Any] = []
         at, more = 0, True
         while more:
@@ -220,12 +229,13 @@ def quoted(delimiter: str, nulls: bool = False) -> Callable[[str], list[Any]]:
             at, more = match.end(), mark is not None
         return cells
 
-    return cut
+    return split
 
 
 def _payload(cell: str) -> Any:
     """The JSON that a cell holds, else its text."""
     try:
+        # Only to see whether it is JSON: the text itself is written, digit for digit.
         parse_value(cell.encode())
     except InvalidEvent:
         return cell
@@ -239,8 +249,10 @@ def _with_data(event: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         return event
     if payload is None:
         return event | {"data": data}
+    # A fragment cannot be merged with other members.
     if isinstance(payload, orjson.Fragment):
         payload = parse_value(orjson.dumps(payload))
+    # Members that would overwrite each other are kept apart.
     apart = not isinstance(payload, dict) or payload.keys() & data.keys()
     return event | {"data": {"data": payload, **data} if apart else {**payload, **data}}
 

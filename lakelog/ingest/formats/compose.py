@@ -38,10 +38,10 @@ def parse(line: bytes) -> dict[str, Any]:
     match = _LINE.fullmatch(pattern.decoded(line))
     if match is None:
         raise InvalidEvent("no service with an object behind a bar")
-    found = parse_line(match[2].encode())
-    event = dialects.event_of(found)
+    members = parse_line(match[2].encode())
+    event = dialects.event_of(members)
     own, event["source"] = event.get("source"), match[1]
-    if own is not None and found.get("source") == own:
+    if own is not None and members.get("source") == own:
         event["data"] = merge(event.get("data"), {"source": own})
     return event
 

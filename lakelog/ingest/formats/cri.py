@@ -45,7 +45,7 @@ _OTHERWISE = "no line of a container (CRI)"
 
 
 def __getattr__(name: str) -> str:
-    return pattern.made(name, PATTERNS)
+    return pattern.lazy_query(name, PATTERNS)
 
 
 def sniff(lines: list[bytes]) -> float:
@@ -75,9 +75,10 @@ def _placed(line: bytes) -> list[tuple[int, dict[str, Any]]]:
         text = piece.decode().removesuffix("\r")
         if not text.strip(pattern.SPACE):
             continue
-        found = _PIECE.fullmatch(text.lstrip(pattern.SPACE).removeprefix("\ufeff"))
+        match = _PIECE.fullmatch(text.lstrip(pattern.SPACE).removeprefix("\ufeff"))
         event = pattern.parse(_PIECES, piece, _OTHERWISE)
-        stream, tag, words = found.groups() if found else ("", "F", event.get("message"))
+        stream, tag, words = match.groups() if match else ("", "F", event.get("message"))
+        # Only the first piece gives the time and the position of the line.
         if stream in still:
             still[stream]["message"] += words or ""
         else:
@@ -91,14 +92,14 @@ def _placed(line: bytes) -> list[tuple[int, dict[str, Any]]]:
 
 
 def heads(array: pa.Array, starts: Any) -> tuple[Any, bool]:
-    """Say of each line whether it begins a record, and whether the last one is open."""
+    """A mask of the lines that begin a record, and whether the last record is open."""
     count = len(array)
-    cut = np.asarray(pc.match_substring_regex(array, "^[^ ]+ std(?:out|err) P"))
-    if not cut.any():
+    is_partial = np.asarray(pc.match_substring_regex(array, "^[^ ]+ std(?:out|err) P"))
+    if not is_partial.any():
         return np.ones(count, dtype=bool), False
     streams = tuple(
         np.asarray(pc.match_substring_regex(array, f"^[^ ]+ {stream} "))
         for stream in ("stdout", "stderr")
     )
-    is_open = open_after(cut, streams)
+    is_open = open_after(is_partial, streams)
     return np.append(True, ~is_open[:-1]), bool(is_open[-1])

@@ -1,4 +1,4 @@
-"""A user's own format: a pattern in grok or as a regex with named groups, and what goes with it.
+"""A user's own format: a pattern in grok or as a regex with named groups, and its options.
 
 Groups called as a column of events (time, level, message, source, subject, type, category, id, or
 one of the other spellings that events may have) fill it; all others are members of `data`. With a
@@ -6,8 +6,8 @@ group `message` the pattern has to fit the whole line, so that nothing of the li
 one it may fit anywhere, and the message is the line. A line that does not fit is no event, unless
 a rule (`begins`, `continues`) makes it a part of the record before.
 
-Lines are held against users' patterns by RE2 alone, in the engine and in Arrow, so that none takes
-more than linear time; Python's own regexes never see them.
+Lines are matched against users' patterns by RE2 alone, in the engine and in Arrow, so that none
+takes more than linear time; Python's own regexes never see them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class CustomFormat:
     """The format that a definition with a pattern describes. Raises InvalidSetting."""
 
     PROSE = True
-    """A line may end in free text, so its last character does not tell whether it goes on."""
+    """A line may end in free text, so its last character does not say whether it is complete."""
     UNTRIMMED = True
 
     def __init__(self, definition: Definition) -> None:
@@ -102,8 +102,8 @@ class CustomFormat:
 
     def cheaper(self, lines: list[bytes]) -> list[str]:
         """Return the query of those ways to write a time only that these lines show."""
-        shown = dict.fromkeys(way for way in map(self._way, lines) if way is not None)
-        return [self._query(tuple(shown))] if shown and len(self._ways) > 1 else []
+        ways = dict.fromkeys(way for way in map(self._way, lines) if way is not None)
+        return [self._query(tuple(ways))] if ways and len(self._ways) > 1 else []
 
     def reach(self, line: bytes) -> tuple[str, str]:
         """Return how much of a line the longest part of the pattern fits that any does, and the
@@ -114,11 +114,11 @@ class CustomFormat:
         for count in range(len(pieces) - 1, 0, -1):
             try:
                 regex = grok.expand("".join(pieces[:count]), defines).regex
-                found = re2.first(f"(?P<g0>{regex})", head)
+                text_fit = re2.first(f"(?P<g0>{regex})", head)
             except InvalidSetting:
                 continue  # a part in brackets that are still open
-            if found:
-                return found, "".join(pieces[count:])
+            if text_fit:
+                return text_fit, "".join(pieces[count:])
         return "", text
 
     def _begins(self, line: bytes) -> bool:
@@ -135,8 +135,8 @@ class CustomFormat:
 
     def _groups(self, head: str) -> dict[str, str] | None:
         """What the groups of a line hold, None if it does not fit."""
-        found = re2.groups(self._layout.regex, head)
-        return found if found and found["g0"] else None
+        values = re2.groups(self._layout.regex, head)
+        return values if values and values["g0"] else None
 
     def _value(self, values: dict[str, str], groups: tuple[str, ...]) -> str | None:
         return next((values[group] for group in groups if values[group]), None)
@@ -208,12 +208,12 @@ cut AS (SELECT *, regexp_extract(text, {literal(layout.regex)}, {names}) AS m
   FROM trimmed WHERE {pattern.PLAIN}),
 fit AS (SELECT *, nullif(trim({moment or "''"}), '') AS moment,
           {grade} AS grade FROM cut),
-told AS (SELECT *, {moments.kind_sql(ways, "moment") if ways else "NULL"} AS kind FROM fit),
-split AS (SELECT *{cuts} FROM told),
-named AS (SELECT *, {f"CASE kind {isos} END" if ways else "NULL::VARCHAR"} AS iso FROM split),
+classified AS (SELECT *, {moments.kind_sql(ways, "moment") if ways else "NULL"} AS kind FROM fit),
+split AS (SELECT *{cuts} FROM classified),
+written AS (SELECT *, {f"CASE kind {isos} END" if ways else "NULL::VARCHAR"} AS iso FROM split),
 timed AS (SELECT *, {self._level_sql("grade")} AS severity, {self._data_sql()} AS body,
     CASE WHEN {"moment IS NULL" if ways else "true"} THEN {pattern.NOW}
-      ELSE {sqltext.time_sql("iso")} END AS time FROM named)
+      ELSE {sqltext.time_sql("iso")} END AS time FROM written)
 SELECT time, coalesce({texts["type"]}, '{TYPE}') AS type, {texts["category"]} AS category,
   {texts["source"]} AS source, {texts["subject"]} AS subject, severity AS level,
   {message} AS message, {data} AS data, {texts["id"]} AS id, position,
@@ -225,10 +225,10 @@ FROM timed"""
         arms = " ".join(
             f"WHEN {literal(word)} THEN '{level}'" for word, level in self._levels.items()
         )
-        known = sqltext.level_sql(grade)
+        level = sqltext.level_sql(grade)
         if not arms:
-            return known
-        return f"CASE upper(trim({grade}, {_BLANKS})) {arms} ELSE {known} END"
+            return level
+        return f"CASE upper(trim({grade}, {_BLANKS})) {arms} ELSE {level} END"
 
     def _data_sql(self) -> str:
         data = self._layout.data
@@ -237,8 +237,8 @@ FROM timed"""
         pairs = ", ".join(
             f"{literal(f.name)}, {_json_sql(_sql(g), f.kind)}" for f, g in data.items()
         )
-        held = " OR ".join(f"{_sql(groups)} IS NOT NULL" for groups in data.values())
-        return f"CASE WHEN {held} THEN json_object({pairs})::VARCHAR END"
+        has_any = " OR ".join(f"{_sql(groups)} IS NOT NULL" for groups in data.values())
+        return f"CASE WHEN {has_any} THEN json_object({pairs})::VARCHAR END"
 
 
 @dataclass(frozen=True)
@@ -297,12 +297,15 @@ def _places(
     data: dict[str, tuple[Field, tuple[str, ...]]] = {}
     for number, field in enumerate(fields, 1):
         column = COLUMNS.get(field.name, "")
+        # Ingest fills these itself; a group of that name would be overwritten without a word.
         if field.name in _TAKEN:
             raise InvalidSetting(
                 f"group {field.name!r} has the name of a column that lakelog fills: rename it"
             )
+        # With --time-format none the text of the time is payload like any other.
         if column == "time" and _untimed(definition):
             column = ""
+        # Alternatives may repeat a group, but two groups cannot fill one column.
         if column and names.setdefault(column, field.name) != field.name:
             raise InvalidSetting(
                 f"groups {names[column]!r} and {field.name!r} would both be the column {column}:"
@@ -314,6 +317,7 @@ def _places(
             old = data.get(field.name, (field, ()))
             data[field.name] = (old[0], (*old[1], f"g{number}"))
     times = [where["time"]] if "time" in where else []
+    # The day goes before the time of day, whatever their order in the line.
     if times and _DATE in data:
         times.insert(0, data.pop(_DATE)[1])
     return where, dict(data.values()), tuple(times)

@@ -204,7 +204,7 @@ SAMBA = Program(
         ),
     ),
 )
-"""A level is the depth of debugging at which a line is said."""
+"""The level is the depth of debugging at which a line is written."""
 
 _PG = graded(
     {

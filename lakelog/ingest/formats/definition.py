@@ -1,7 +1,7 @@
-"""What a user says of a format of their own, and how it is written as the name of a format.
+"""Definitions of formats by users, and how they are written as the name of a format.
 
-A cursor keeps the whole definition as the name of the format that its file was read in. So an
-audit reads the file again as it was read, whatever became of the definition since, on any machine.
+A cursor stores the whole definition as the name of the format that its file was read in. So an
+audit reads the file in the same way on any machine, whatever happened to the definition since.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PREFIX = "pattern:"
 
 @dataclass(frozen=True)
 class Definition:
-    """How lines are read, as a user says it; what is empty is left to lakelog.
+    """How lines are read, as a user defines it; what is empty is left to lakelog.
 
     `format` names a format in place of a `pattern`; `name` is that of the definition in a lake.
     """
@@ -36,22 +36,22 @@ class Definition:
     name: str = ""
 
     def members(self) -> dict[str, Any]:
-        """What is said, as JSON holds it."""
+        """The members that are set, as JSON values."""
         values = {**asdict(self), "levels": dict(self.levels), "define": dict(self.define)}
         return {name: value for name, value in values.items() if value}
 
     def spelled(self) -> str:
-        """The whole definition as the name of a format, from which `read` makes it again."""
+        """The whole definition as the name of a format, which `read` parses."""
         return PREFIX + orjson.dumps(self.members()).decode()
 
     def over(self, other: Definition) -> Definition:
-        """Return another definition with all that this one says in its place."""
-        said = {name: value for name, value in vars(self).items() if value and name != "format"}
-        return replace(other, **said)
+        """Return another definition, overridden by all that this one sets."""
+        own = {name: value for name, value in vars(self).items() if value and name != "format"}
+        return replace(other, **own)
 
 
 def read(text: str) -> Definition:
-    """Return what the name of a format says: a definition written out, a pattern, or a name.
+    """Return the definition that the name of a format means: one written out, a pattern, or a name.
     Raises InvalidSetting."""
     if text.startswith(PREFIX):
         try:
@@ -69,7 +69,7 @@ def is_pattern(text: str) -> bool:
 
 
 def of_members(members: dict[str, Any]) -> Definition:
-    """Return the definition that members of a JSON object say; others are passed over."""
+    """Return the definition that members of a JSON object give; others are ignored."""
 
     def text(name: str) -> str:
         return str(members.get(name) or "")

@@ -1,13 +1,13 @@
 """Comma, semicolon, tab or bar separated values under a header line (RFC 4180).
 
-The first line names the columns, and what divides it divides all lines. Columns that are named as
-a key of an event's envelope (time, level, message, source and so on) are that, `Level`, `Event
+The first line names the columns, and what divides it divides all lines. Columns that are named as a
+key of an event's envelope (time, level, message, source and so on) are that, `Level`, `Event
 DateTime` and their like too; a column is the time only if the first rows hold times there, or dates
 and times of day in two columns. An `id` is that of an event only beside a type. The others go into
 `data`, as a number where its text is the one that the number has. JSON in a column `data` is the
 payload itself. Cells in quotes may hold what divides, quotes doubled, and newlines: a line that
-ends within quotes goes on with the next one that closes them, if that comes within a mebibyte; else
-it stands for itself. A cell that is empty is null; in a file that lakelog exported one that is
+ends within quotes continues up to the next one that closes them, if that comes within a mebibyte;
+else it stands for itself. A cell that is empty is null; in a file that lakelog exported one that is
 empty and in quotes is an empty text, and what a lake says of an event by itself is left out. The
 header is no event, and lines with other numbers of cells are none.
 """
@@ -63,7 +63,7 @@ _FULL = re.compile(r"\d{4}-\d\d-\d\d|\d{9}")
 """How times begin, which the seconds of an experiment do not."""
 _SAMPLES = 20
 OPEN_MAX = 1 << 20
-"""So far the lines of one record may reach."""
+"""Bytes of the lines of one record, at most."""
 
 
 def sniff(lines: list[bytes]) -> float:
@@ -75,6 +75,7 @@ def sniff(lines: list[bytes]) -> float:
     mark, records = _mark(full[0]), [full[0]]
     width = len(_cells(full[0], mark))
     for before, line in itertools.pairwise(full):
+        # Quotes are doubled within a cell, so an odd number of them means that one is open.
         if records[-1].count('"') % 2 and before:
             records[-1] += "\n" + line
         else:
@@ -89,9 +90,9 @@ def is_header(line: str) -> bool:
     """Whether a line looks as if it named columns."""
     mark = _mark(line)
     names = _cells(line, mark) if mark else []
-    named = [name for name in names if name]
-    words = all(_WORD.fullmatch(name) for name in named)
-    return words and len(named) > 1 and len(set(named)) == len(named) > len(names) - 2
+    filled = [name for name in names if name]
+    words = all(_WORD.fullmatch(name) for name in filled)
+    return words and len(filled) > 1 and len(set(filled)) == len(filled) > len(names) - 2
 
 
 def specialize(head: bytes) -> DelimitedFormat:
@@ -117,15 +118,17 @@ class DelimitedFormat:
         self._header = (
             head.decode("utf-8", "replace").removeprefix("\ufeff").split("\n")[0].rstrip("\r")
         )
+        # A header of one column has no delimiter at all.
         mark = _mark(self._header) or ","
         names = columns.distinct(_cells(self._header, mark))
         moment = _moment(names, _samples(head, mark, len(names)))
-        made = _placed(names, moment)
+        placed = _placed(names, moment)
+        # What a lake assigns to rows is assigned again when its export is ingested.
         is_own = frozenset(names) in EXPORTED
         if is_own:
-            made = [replace(c, place=NOWHERE) if c.name in OWN_COLUMNS else c for c in made]
+            placed = [replace(c, place=NOWHERE) if c.name in OWN_COLUMNS else c for c in placed]
         self._table = Table(
-            tuple(made),
+            tuple(placed),
             columns.quoted(mark, nulls=is_own),
             columns.quoted_sql(mark),
             DEFAULT_TYPE,
@@ -149,7 +152,7 @@ class DelimitedFormat:
         return [] if text == self._header else [self._table.event(text)]
 
     def heads(self, array: pa.Array, starts: Any) -> tuple[Any, bool]:
-        """Say of each line whether it begins a record, and whether the last one is open."""
+        """A mask of the lines that begin a record, and whether the last record is open."""
         first = np.ones(len(array), dtype=bool)
         opening = np.flatnonzero(pc.invert(pc.match_substring_regex(array, self._whole)))
         if not len(opening):
@@ -159,6 +162,7 @@ class DelimitedFormat:
         for at in opening.tolist():
             if at < end or not quotes[at] % 2:
                 continue
+            # The next line with an odd number of quotes closes the open one.
             later = int(np.searchsorted(odd, at + 1))
             if later == len(odd):
                 if starts[-1] - starts[at] <= OPEN_MAX:
@@ -186,15 +190,15 @@ def _cells(line: str, mark: str) -> list[str]:
 
 def _placed(names: list[str], moment: tuple[str | int, ...]) -> list[Column]:
     """The columns, each in its place; of several for one place the first is there."""
-    made: list[Column] = []
+    result: list[Column] = []
     # without types an id may be anything, such as that of a user
-    taken = {DATA, "time", "" if any(COLUMN.get(n) == "type" for n in names) else "id"}
+    occupied = {DATA, "time", "" if any(COLUMN.get(n) == "type" for n in names) else "id"}
     for at, name in enumerate(names):
         place = COLUMN.get(name.removeprefix("@"), _ALIKE.get(_bare(name), DATA))
-        place = "time" if at in moment else DATA if place in taken else place
-        taken.add(place)
-        made.append(Column(name, "payload" if name == DATA else "cell", place))
-    return made
+        place = "time" if at in moment else DATA if place in occupied else place
+        occupied.add(place)
+        result.append(Column(name, "payload" if name == DATA else "cell", place))
+    return result
 
 
 def _moment(names: list[str], samples: list[list[str]]) -> tuple[str | int, ...]:
@@ -227,15 +231,15 @@ def _samples(head: bytes, mark: str, width: int) -> list[list[str]]:
 
 def _records(lines: list[str]) -> Iterator[str]:
     """Join lines whose quotes go on over their end; lines by themselves where none closes them."""
-    held: list[str] = []
+    open_lines: list[str] = []
     quotes = 0
     for line in lines:
-        held.append(line)
+        open_lines.append(line)
         quotes += line.count('"')
         if quotes % 2 == 0:
-            yield "\n".join(held)
-            held = []
-    yield from held
+            yield "\n".join(open_lines)
+            open_lines = []
+    yield from open_lines
 
 
 def _is_time(cell: str) -> bool:

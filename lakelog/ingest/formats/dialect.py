@@ -1,4 +1,4 @@
-"""What dialects of JSON share: one declaration of members gives the SQL and the exact rule.
+"""Dialects of JSON lines: one declaration of members gives the SQL and the exact rule.
 
 A dialect says which members go to which column. A member is named by its key, or by keys with
 slashes between them where it stands deeper. Of several members of a column the first that has a
@@ -100,25 +100,25 @@ class Dialect:
 
     def sniff(self, lines: list[bytes]) -> float:
         """Say how sure it is that these are lines of this dialect."""
-        found = objects(tuple(lines))
-        fits = len(found)
-        for each in found:  # each file is asked by every dialect: most are ruled out early
+        members = objects(tuple(lines))
+        fits = len(members)
+        for each in members:  # each file is asked by every dialect: most are ruled out early
             fits -= not self.is_one(each)
-            if fits < _MOST_MIXED * len(found):
+            if fits < _MOST_MIXED * len(members):
                 return 0.0
-        if not found:
+        if not members:
             return 0.0
-        return jsonl.sniff(lines) * (1 + fits / len(found) / 100)
+        return jsonl.sniff(lines) * (1 + fits / len(members) / 100)
 
     def parse(self, line: bytes) -> dict[str, Any]:
         """Return the event of one line. Raises InvalidEvent."""
         return self.event(parse_line(line))
 
-    def is_one(self, found: dict[str, Any]) -> bool:
+    def is_one(self, members: dict[str, Any]) -> bool:
         """Whether an object has the members by which the dialect is known."""
         for needs in self._needs:
             for need in needs:
-                if _is_met(found, need):
+                if _is_met(members, need):
                     break
             else:
                 return False
@@ -129,11 +129,12 @@ class Dialect:
         """Of each tuple one must be met."""
         return tuple(tuple(fit.split("|")) for fit in self.fits)
 
-    def event(self, found: dict[str, Any]) -> dict[str, Any]:
+    def event(self, members: dict[str, Any]) -> dict[str, Any]:
         """Return the event of an object. Raises InvalidEvent."""
-        if not self.is_one(found):
-            return jsonl.typed(found)
-        rest = dict(self.prepared(found) if self.prepared else found)
+        # Lines of other kinds in the same file are read as plain JSON lines, not refused.
+        if not self.is_one(members):
+            return jsonl.typed(members)
+        rest = dict(self.prepared(members) if self.prepared else members)
         event: dict[str, Any] = {}
         moment = next(filter(_is_given, (_moment(rest, m) for m in self.time)), None)
         if moment is not None:
@@ -157,6 +158,7 @@ class Dialect:
         if self.exact:
             return sqltext.none_sql(lines)
         members = self._members()
+        # The time and the message leave the payload; a null in a merge patch removes a member.
         moved = [_member(m[0]) for m in (self.time, self.message) if m and "/" not in m[0]]
         nulls = "{" + ", ".join(f'"{k}":null' for k in moved) + "}"
         texts = {m for column in _TEXTS for m in getattr(self, column)} | set(self.types)
@@ -164,7 +166,10 @@ class Dialect:
         kind = (
             f"coalesce({_first_sql(self.types)}, '{self.type}')" if self.types else f"'{self.type}'"
         )
+        # A key that is there twice: the engine keeps one value, Python the other.
         twice = " OR ".join(_twice_sql(parent) for parent in _parents(members)) or "false"
+        # Materialized: DuckDB 2.0 pushes a filter on a computed column below the computation, and
+        # would parse each line twice.
         return f"""
 WITH parsed AS MATERIALIZED (
   SELECT line, position, from_json(line, '{_shape(members)}') AS j, json_keys(line) AS keys
@@ -186,18 +191,18 @@ SELECT time, {kind} AS type, {column["category"]} AS category, {column["source"]
     OR (severity IS NULL AND coalesce(regexp_matches(grade, '[^ -~]'), false)) AS slow
 FROM typed"""
 
-    def _text(self, found: dict[str, Any], members: tuple[str, ...], empty: bool = False) -> Any:
+    def _text(self, values: dict[str, Any], members: tuple[str, ...], empty: bool = False) -> Any:
         """The first of some members that a column of text can hold."""
         for member in members:
-            value = _at(found, member)
+            value = _at(values, member)
             if value is not None and _is_text(value) and (empty or value != ""):
                 return value
         return None
 
-    def _level(self, found: dict[str, Any]) -> str | None:
+    def _level(self, members: dict[str, Any]) -> str | None:
         if self.failure:
-            return "INFO" if _at(found, self.failure) in (None, "") else "ERROR"
-        grade = next(filter(_is_given, (_at(found, m) for m in self.level)), None)
+            return "INFO" if _at(members, self.failure) in (None, "") else "ERROR"
+        grade = next(filter(_is_given, (_at(members, m) for m in self.level)), None)
         if isinstance(grade, int) and not isinstance(grade, bool):
             grade = str(grade)
         if not isinstance(grade, str):
@@ -228,11 +233,11 @@ FROM typed"""
         )
 
     def _members(self) -> list[str]:
-        known = [_member(m) for f in self.fits for m in f.split("|")]
+        members = [_member(m) for f in self.fits for m in f.split("|")]
         columns = ("time", "level", "types", *_TEXTS)
-        known += [_member(m) for c in columns for m in getattr(self, c)]
-        known += [self.failure] if self.failure else []
-        return list(dict.fromkeys(known))
+        members += [_member(m) for c in columns for m in getattr(self, c)]
+        members += [self.failure] if self.failure else []
+        return list(dict.fromkeys(members))
 
     def _fits_sql(self) -> str:
         inner = _parents(self._members())
@@ -245,34 +250,35 @@ FROM typed"""
 @functools.lru_cache(maxsize=2)
 def objects(lines: tuple[bytes, ...]) -> list[dict[str, Any]]:
     """The JSON objects among some lines."""
-    found = []
+    result = []
     for line in lines:
         if line.lstrip()[:1] not in (b"{", b"\xef"):  # no object, perhaps behind a byte order mark
             continue
         try:
-            found.append(parse_line(line))
+            result.append(parse_line(line))
         except InvalidEvent:
             continue
-    if lines and not found:
-        cut = glimpse(lines[-1])
-        found += [cut] if isinstance(cut, dict) else []
-    return found
+    if lines and not result:
+        # One line may be longer than the sample.
+        partial = glimpse(lines[-1])
+        result += [partial] if isinstance(partial, dict) else []
+    return result
 
 
 def glimpse(text: bytes) -> Any:
     """The first JSON value of some text as far as it can be seen, None if there is none."""
-    seen = text.decode("utf-8", "ignore").removeprefix("\ufeff")
+    decoded = text.decode("utf-8", "ignore").removeprefix("\ufeff")
     stack: list[str] = []
     whole = ""
-    for token in _TOKEN.finditer(seen):
+    for token in _TOKEN.finditer(decoded):
         sign = token[0]
         if sign in ("[", "{"):
             stack.append("]" if sign == "[" else "}")
         elif sign in ("]", "}") and stack:
             stack.pop()
-            whole = seen[: token.end()] + "".join(reversed(stack))
+            whole = decoded[: token.end()] + "".join(reversed(stack))
         elif sign == ",":
-            whole = seen[: token.start()] + "".join(reversed(stack))
+            whole = decoded[: token.start()] + "".join(reversed(stack))
         if not stack or sign == '"':
             break
     try:
@@ -286,7 +292,7 @@ def _is_given(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether a column of text can hold a value; numbers are held as they are written."""
+    """Whether a column of text can hold a value; numbers are stored as they are written."""
     if isinstance(value, orjson.Fragment):
         return orjson.dumps(value)[:1] not in b'{["'
     return not isinstance(value, (dict, list))
@@ -299,9 +305,9 @@ def _parts(need: str) -> tuple[tuple[str, ...], str]:
     return tuple(member.split("/")), regex
 
 
-def _is_met(found: dict[str, Any], need: str) -> bool:
+def _is_met(members: dict[str, Any], need: str) -> bool:
     keys, regex = _parts(need)
-    value: Any = found
+    value: Any = members
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     if not regex:
@@ -311,20 +317,20 @@ def _is_met(found: dict[str, Any], need: str) -> bool:
     return isinstance(value, str) and re.fullmatch(regex, value, re.ASCII) is not None
 
 
-def _at(found: Any, member: str) -> Any:
+def _at(value: Any, member: str) -> Any:
     for key in member.split("/"):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _member(need: str) -> str:
     return need.partition("=")[0]
 
 
-def _moment(found: dict[str, Any], need: str) -> Any:
+def _moment(members: dict[str, Any], need: str) -> Any:
     """The value that a member has, or the part of it that is the time."""
     member, _, regex = need.partition("=")
-    value = _at(found, member)
+    value = _at(members, member)
     if not regex:
         return value
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -33,15 +33,15 @@ _MONGODB = (
 _BYTE = range(256)
 
 
-def _with_text(found: dict[str, Any]) -> dict[str, Any]:
+def _with_text(entry: dict[str, Any]) -> dict[str, Any]:
     """An entry of the journal whose message is text where it was written as a list of bytes."""
-    message = found.get("MESSAGE")
+    message = entry.get("MESSAGE")
     if not isinstance(message, list) or not all(type(b) is int and b in _BYTE for b in message):
-        return found
+        return entry
     try:
-        return found | {"MESSAGE": bytes(message).decode("utf-8")}
+        return entry | {"MESSAGE": bytes(message).decode("utf-8")}
     except UnicodeDecodeError:
-        return found
+        return entry
 
 
 JOURNALD = Dialect(
@@ -264,6 +264,7 @@ computer."""
 def _webhook(name: str, about: str, body: str, types: tuple[str, ...]) -> Dialect:
     """A dialect of what GitHub sends, whose body is under a prefix: the time is that of what the
     event is about, the first that is there, and of a push that of the repository."""
+    # The most specific first: a comment before its issue, repository and installation last.
     times = (
         "starred_at",
         "effective_date",
@@ -293,6 +294,8 @@ def _webhook(name: str, about: str, body: str, types: tuple[str, ...]) -> Dialec
         "key/created_at",
         "forkee/created_at",
         "hook/updated_at",
+        # Only in a push is this an epoch and its own time; elsewhere it is ISO text, of an earlier
+        # push.
         "repository/pushed_at=([0-9]{10})",
         "repository/updated_at",
         "installation/updated_at",
@@ -320,6 +323,7 @@ def _webhook(name: str, about: str, body: str, types: tuple[str, ...]) -> Dialec
         category=(f"{body}action",),
         source=(f"{body}repository/full_name", f"{body}organization/login"),
         subject=(f"{body}sender/login",),
+        # Thirty members that may hold the time would each be looked up in large objects.
         exact=True,
     )
 
@@ -438,10 +442,10 @@ LINES = (
 """All of them; of those that fit equally well the first is taken."""
 
 
-def event_of(found: dict[str, Any]) -> dict[str, Any]:
+def event_of(members: dict[str, Any]) -> dict[str, Any]:
     """Return the event of an object by its dialect, or as plain JSON lines are read. Raises
     InvalidEvent."""
-    dialect = next((d for d in LINES if d.is_one(found)), None)
-    event = dialect.event(found) if dialect else jsonl.typed(found)
+    dialect = next((d for d in LINES if d.is_one(members)), None)
+    event = dialect.event(members) if dialect else jsonl.typed(members)
     encode([event])
     return event

@@ -1,8 +1,8 @@
-"""What containers print, as Docker's json-file driver keeps it: log, stream and time.
+"""Container logs of Docker's json-file driver: log, stream and time.
 
 A line of a program that Docker cut into pieces (they lack the newline at their end) is put
 together again, also where pieces of the other stream stand between. The stream is the category;
-attributes that Docker was told to add stay in `data`.
+attributes that Docker was configured to add stay in `data`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def sniff(lines: list[bytes]) -> float:
 
 
 def firsts(lines: pa.Array) -> np.ndarray:
-    """Tell which lines begin a record: those before which no piece of a line is left open."""
+    """A mask of the lines that begin a record: those before which no line is incomplete."""
     open_ = np.array(pc.match_substring_regex(lines, _LINE))
     open_ &= ~np.array(pc.match_substring_regex(lines, _ENDED))
     if not open_.any():
@@ -64,40 +64,41 @@ def complete(text: bytes) -> bool:
         parts = [parse_line(line) for line in text.split(b"\n") if line.strip()]
     except InvalidEvent:
         return False
-    return not _left(parts)
+    return not _is_open(parts)
 
 
 def parse(text: bytes) -> list[dict[str, Any]]:
     """Return the events of a record. Raises InvalidEvent."""
     parts = [parse_line(line) for line in text.split(b"\n") if line.strip()]
-    found: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     open_: dict[str, dict[str, Any]] = {}
     for part in parts:
         if not _is_piece(part):
-            found.append(_DIALECT.event(part))
+            lines.append(_DIALECT.event(part))
             continue
+        # The streams are joined separately: their pieces may alternate.
         first = open_.setdefault(part["stream"], part)
         if first is part:
-            found.append(part)
+            lines.append(part)
         else:
             first["log"] += part["log"]
         if part["log"].endswith("\n"):
             del open_[part["stream"]]
-    return [_finished(event) for event in found]
+    return [_finished(event) for event in lines]
 
 
 def _is_piece(part: dict[str, Any]) -> bool:
     return _DIALECT.is_one(part) and isinstance(part["log"], str)
 
 
-def _finished(found: dict[str, Any]) -> dict[str, Any]:
-    """The event of a line that is put together; others are events already."""
-    event = _DIALECT.event(found) if _is_piece(found) else found
+def _finished(line: dict[str, Any]) -> dict[str, Any]:
+    """The event of a joined line; others are events already."""
+    event = _DIALECT.event(line) if _is_piece(line) else line
     if isinstance(event.get("message"), str):
         event["message"] = event["message"].removesuffix("\n")
     return event
 
 
-def _left(parts: list[dict[str, Any]]) -> bool:
+def _is_open(parts: list[dict[str, Any]]) -> bool:
     last = {part["stream"]: part["log"] for part in parts if _is_piece(part)}
     return any(not log.endswith("\n") for log in last.values())

@@ -101,15 +101,16 @@ class Documents:
 
     def firsts(self, lines: pa.Array) -> np.ndarray:
         """Tell which lines begin a record; an opening bracket goes with the first element."""
-        found = np.array(pc.match_substring_regex(lines, self.BEGINS))
+        begins = np.array(pc.match_substring_regex(lines, self.BEGINS))
         if self.indent is not None:
             opened = np.array(pc.match_substring_regex(lines, _OPENED))
-            found[1:] &= ~opened[:-1]
-        return found
+            begins[1:] &= ~opened[:-1]
+        return begins
 
     def complete(self, text: bytes) -> bool:
         """Whether a record that nothing follows yet has its end."""
         last = text.rstrip()[-1:]
+        # The cheap test first: an open record would be parsed again whenever something is appended.
         if last not in (b"}", b"]", b",") or (last == b"," and self._goes_on(text)):
             return False
         try:
@@ -123,10 +124,10 @@ class Documents:
         try:
             value = parse_value(text)
         except InvalidEvent:
-            found = _value(text)
-            if found is None:
+            elements = _value(text)
+            if elements is None:
                 raise
-            value = found[0] if found else []
+            value = elements[0] if elements else []
         return [self._event(element, beside) for element, beside in _elements(value)]
 
     def _goes_on(self, text: bytes) -> bool:
@@ -135,14 +136,15 @@ class Documents:
 
     def _event(self, element: Any, beside: dict[str, Any]) -> dict[str, Any]:
         try:
-            found = _as_object(element)
-            found = {**beside, **found} if beside else found
-            event = self.inner.event(found) if self.inner else jsonl.typed(dict(found))
+            members = _as_object(element)
+            members = {**beside, **members} if beside else members
+            event = self.inner.event(members) if self.inner else jsonl.typed(dict(members))
+            # Refused here, an element is kept as data; later it would spoil its whole document.
             encode([event])
             return event
         except InvalidEvent:
-            kept = {**beside, "data": element} if beside else element
-            return {"type": sqltext.DEFAULT_TYPE, "data": kept}
+            payload = {**beside, "data": element} if beside else element
+            return {"type": sqltext.DEFAULT_TYPE, "data": payload}
 
     def _parts_sql(self) -> str:
         names = ", ".join(f"'{name}'" for name in (*LISTS, _ANSWER))
@@ -164,7 +166,10 @@ def query(parts: str, inner: Any) -> str:
 
     `inner` makes that query over a table; `parts` may use line, kind and keys.
     """
+    # A record may be one element of an array, with the brackets and commas around it.
     trimmed = f"regexp_replace(regexp_replace(line, {literal(_OPEN)}, ''), {literal(_CLOSE)}, '')"
+    # Elements are numbered within their document by shifting its position; a document of which any
+    # element is slow is left as a whole, so that its events are never split between the two ways.
     return f"""
 WITH docs AS MATERIALIZED (
   SELECT line, position, json_type(line) AS kind,
@@ -203,8 +208,8 @@ def _elements(value: Any) -> list[tuple[Any, dict[str, Any]]]:
 
 def _is_answer(value: Any) -> bool:
     """Whether a document is what CloudWatch answers."""
-    found = value.get(_ANSWER) if isinstance(value, dict) else None
-    first = found[0] if isinstance(found, list) and found else None
+    events = value.get(_ANSWER) if isinstance(value, dict) else None
+    first = events[0] if isinstance(events, list) and events else None
     return isinstance(first, dict) and dialects.CLOUDWATCH.is_one(first)
 
 

@@ -86,7 +86,7 @@ JBOSS = Program(
         ),
     ),
 )
-"""On a console they tell no date."""
+"""On a console they have no date."""
 
 _ZAP = graded(
     {
@@ -428,7 +428,7 @@ CLOCKED = Program(
         ),
     ),
 )
-"""They have the time of the line before, else that of ingest; `clock` is what they tell."""
+"""They get the time of the line before, else that of ingest; `clock` is their own text."""
 
 _TAGS = graded(
     {"V": "TRACE", "D": "DEBUG", "I": "INFO", "W": "WARN", "E": "ERROR", "F": "FATAL", "S": "FATAL"}

@@ -118,6 +118,7 @@ NAME = re.compile(r"[A-Za-z_]\w*")
 LENGTH_MAX = 64 * 1024
 """Characters of a regex once all names in it are replaced."""
 FIELDS_MAX = 100
+# Bounds for definitions that refer to each other; each name costs something even if it is empty.
 _DEPTH_MAX, _NAME_COST = 50, 32
 _TOKEN = re.compile(
     r"(?P<escape>\\.)|(?P<set>\[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\])"
@@ -172,12 +173,12 @@ def expand(text: str, defines: Mapping[str, str] | None = None) -> Expansion:
 
 def pieces(text: str) -> list[str]:
     """Cut a pattern into names and what stands between them, so that parts of it can be tried."""
-    found, at = list[str](), 0
+    parts, at = list[str](), 0
     for token in _TOKEN.finditer(text):
         if token["ref"] is not None or token["set"] or token["escape"]:
-            found += [*text[at : token.start()], token[0]]
+            parts += [*text[at : token.start()], token[0]]
             at = token.end()
-    return [*found, *text[at:]]
+    return [*parts, *text[at:]]
 
 
 def _expanded(expander: _Expander, text: str, within: tuple[str, ...]) -> str:

@@ -1,7 +1,7 @@
-"""Formats whose columns are named by lines with a hash, which may come again further down.
+"""Formats whose columns are named by lines with a hash, which may be repeated further down.
 
-Where such a header says something else than the one at the file's beginning, it and the lines
-behind it are one record of many events, up to the next header like the first.
+Where such a header differs from the one at the file's beginning, it and the lines after it are one
+record of many events, up to the next header.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ else:
     np = Lazy("numpy")
     pc = Lazy("pyarrow.compute")
 
-Tell = Callable[[list[str]], Table | None]
+ReadHeader = Callable[[list[str]], Table | None]
 
 
 class HashHeaderFormat:
-    """A format fitted to a file by the header at its beginning; `tell` reads one."""
+    """A format that the header at the beginning of a file defines; `read_header` parses one."""
 
     BEGINS = "^"
     WHOLE = MANY = UNTRIMMED = True
 
-    def __init__(self, name: str, tell: Tell, head: bytes) -> None:
-        self.NAME, self._tell = name, tell
+    def __init__(self, name: str, read_header: ReadHeader, head: bytes) -> None:
+        self.NAME, self._read_header = name, read_header
         lines = head.decode("utf-8", "replace").removeprefix("\ufeff").split("\n")
         self._header = _header(lines)
-        self._table = tell(self._header)
+        self._table = read_header(self._header)
         self.QUERY = (
             self._table.query("NOT starts_with(text, '#')")
             if self._table
@@ -48,22 +48,24 @@ class HashHeaderFormat:
         return 1.0
 
     def heads(self, array: pa.Array, starts: Any) -> tuple[Any, bool]:
-        """Say of each line whether it begins a record, and whether the last one may go on: all
-        begin one but those behind a header that says something else."""
+        """A mask of the lines that begin a record, and whether the last record may continue: all
+        begin one but those after a header that differs from the first."""
         first, end = np.ones(len(array), dtype=bool), 0
         hashes = np.flatnonzero(pc.starts_with(array, "#"))
         for start, stop in _groups(hashes.tolist()):
-            said = [array[i].as_buffer().to_pybytes() for i in range(start, stop)]
-            lines = [line.decode("utf-8", "replace") for line in said]
-            table = self._tell(_header([*self._kept(lines), *lines]))
+            raw = [array[i].as_buffer().to_pybytes() for i in range(start, stop)]
+            lines = [line.decode("utf-8", "replace") for line in raw]
+            table = self._read_header(_header([*self._unrepeated(lines), *lines]))
             if table is not None and not _same(table, self._table):
                 after = hashes[hashes >= stop]
+                # Lines under another header form one record with it, so that they are read by it,
+                # and not by the query of the first.
                 end = int(after[0]) if len(after) else len(array)
                 first[start + 1 : end] = False
         return first, end == len(array)
 
-    def _kept(self, lines: list[str]) -> list[str]:
-        """What the file's first header says that these lines do not say again."""
+    def _unrepeated(self, lines: list[str]) -> list[str]:
+        """The lines of the first header whose directives these lines do not repeat."""
         again = {line.split()[0] for line in lines if line.strip()}
         return [line for line in self._header if line.split()[0] not in again]
 
@@ -77,7 +79,7 @@ class HashHeaderFormat:
         if text.startswith("#"):
             lines = text.split("\n")
             header = _header(lines)
-            table = self._tell([*self._kept(header), *header]) or self._table
+            table = self._read_header([*self._unrepeated(header), *header]) or self._table
             return [_event(table, row.rstrip("\r")) for row in lines if _is_row(row)]
         return _event(self._table, text)
 
@@ -102,29 +104,29 @@ def _event(table: Table | None, text: str) -> dict[str, Any]:
 
 def _header(lines: list[str]) -> list[str]:
     """The lines with a hash before the first that has none."""
-    found = []
+    header = []
     for line in lines:
         line = line.rstrip("\r\n")
         if line.startswith("#"):
-            found.append(line)
+            header.append(line)
         elif line.strip():
             break
-    return found
+    return header
 
 
 def _groups(hashes: list[int]) -> list[tuple[int, int]]:
     """Runs of lines that follow each other, as first and end."""
-    found: list[tuple[int, int]] = []
+    runs: list[tuple[int, int]] = []
     for at in hashes:
-        if found and found[-1][1] == at:
-            found[-1] = (found[-1][0], at + 1)
+        if runs and runs[-1][1] == at:
+            runs[-1] = (runs[-1][0], at + 1)
         else:
-            found.append((at, at + 1))
-    return found
+            runs.append((at, at + 1))
+    return runs
 
 
-def _same(one: Table, other: Table | None) -> bool:
-    return other is not None and (one.columns, one.moment, one.type) == (
+def _same(table: Table, other: Table | None) -> bool:
+    return other is not None and (table.columns, table.moment, table.type) == (
         other.columns,
         other.moment,
         other.type,

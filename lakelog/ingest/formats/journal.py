@@ -57,17 +57,17 @@ class JournalExport:
 
     def parse(self, text: bytes) -> dict[str, Any]:
         """Return the event of an entry. Raises InvalidEvent."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name, value in _fields(text):
-            if name not in found:
-                found[name] = value
-            elif isinstance(found[name], _Values):
-                found[name].append(value)
+            if name not in values:
+                values[name] = value
+            elif isinstance(values[name], _Values):
+                values[name].append(value)
             else:
-                found[name] = _Values([found[name], value])
-        if "__REALTIME_TIMESTAMP" not in found:
+                values[name] = _Values([values[name], value])
+        if "__REALTIME_TIMESTAMP" not in values:
             raise InvalidEvent("not a journal entry: it has no __REALTIME_TIMESTAMP")
-        return JOURNALD.event({k: holdable(v) for k, v in found.items()})
+        return JOURNALD.event({k: holdable(v) for k, v in values.items()})
 
 
 FORM = JournalExport()
@@ -79,7 +79,7 @@ class _Values(list):  # type: ignore[type-arg]
 
 def _fields(text: bytes) -> list[tuple[str, Any]]:
     """The fields of an entry in their order. Raises InvalidEvent."""
-    found, at = [], 0
+    fields, at = [], 0
     while at < len(text):
         end = text.find(b"\n", at)
         end = len(text) if end < 0 else end
@@ -92,13 +92,14 @@ def _fields(text: bytes) -> list[tuple[str, Any]]:
             # white space at an entry's end is not handed on, so its last field may lack some
             value = text[at + 8 : at + 8 + size]
             missing = size - len(value)
+            # More than a few missing bytes is a field that was cut off.
             if missing > 0 and (missing > 64 or at + 8 > len(text)):
                 raise InvalidEvent(f"a field at byte {start} is cut short")
             value, at = value + b"\n" * max(missing, 0), at + 9 + size
         if not re.fullmatch(_FIELD.encode(), name):
             raise InvalidEvent(f"not a journal field at byte {start}")
-        found.append((name.decode(), _value(value)))
-    return found
+        fields.append((name.decode(), _value(value)))
+    return fields
 
 
 def _value(value: bytes) -> Any:

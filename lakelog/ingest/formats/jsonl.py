@@ -61,9 +61,9 @@ def typed(event: dict[str, Any]) -> dict[str, Any]:
 
 def _without_id(event: dict[str, Any]) -> dict[str, Any]:
     """An event whose `id` is in `data` like other unknown keys, in their order."""
-    known = {k: v for k, v in event.items() if k in _KNOWN and k != "id"}
-    extra = {k: v for k, v in event.items() if k not in known}
-    return known | {"data": merge(event.get("data"), extra)}
+    envelope = {k: v for k, v in event.items() if k in _KNOWN and k != "id"}
+    extra = {k: v for k, v in event.items() if k not in envelope}
+    return envelope | {"data": merge(event.get("data"), extra)}
 
 
 def cheaper(lines: list[bytes]) -> list[str]:
@@ -73,23 +73,32 @@ def cheaper(lines: list[bytes]) -> list[str]:
 
 def query(lines: str) -> str:
     """SQL over a table of lines."""
+    # Only the keys of the envelope are parsed into a struct; all others stay JSON text.
     columns = {**dict.fromkeys((*TIMES, "type", "event_type", *_TEXTS), "VARCHAR"), "data": "JSON"}
     columns.update(dict.fromkeys(_SHAPED, "JSON"))
     shape = "{" + ", ".join(f'"{k}":"{v}"' for k, v in columns.items()) + "}"
     untyped = "j.type IS NULL AND j.event_type IS NULL"
+    # A merge patch with nulls removes the keys of the envelope; without a type the `id` stays.
     nulls, anonymous = (
         "{" + ", ".join(f'"{k}":null' for k in _KNOWN if k != but) + "}" for but in ("", "id")
     )
+    # Counting is cheaper than patching: a line without other keys needs no patch.
     present = " + ".join(f'(j."{k}" IS NOT NULL)::INT' for k in _KNOWN if k != "id")
     present += f" + (j.id IS NOT NULL AND NOT ({untyped}))::INT"
+    # Two spellings of one column (type and event_type): which one counts is for the exact rule to
+    # say.
     twice = " OR ".join(f'(j."{a}" IS NOT NULL AND j."{b}" IS NOT NULL)' for a, b in PAIRS.items())
     times = " + ".join(f'(j."{k}" IS NOT NULL)::INT' for k in TIMES)
-    named = {k: f'j."{k}"' for k in _SHAPED}
-    named[HINTS[-1]] = f"json_extract(line, '$.{HINTS[-1]}')"
+    hint_values = {k: f'j."{k}"' for k in _SHAPED}
+    hint_values[HINTS[-1]] = f"json_extract(line, '$.{HINTS[-1]}')"
+    # Only text is a hint; a number or an object under such a key is not.
     hints = ", ".join(
-        f"CASE WHEN starts_with({v}, '\"') THEN nullif({v}->>'$', '') END" for v in named.values()
+        f"CASE WHEN starts_with({v}, '\"') THEN nullif({v}->>'$', '') END"
+        for v in hint_values.values()
     )
     moment = ", ".join(f'j."{k}"' for k in TIMES)
+    # The first step is materialized: DuckDB 2.0 pushes the filter on `j` below the parsing, and
+    # would parse each line twice.
     return f"""
 WITH parsed AS MATERIALIZED (
   SELECT line, position, from_json(line, '{shape}') AS j, json_keys(line) AS keys

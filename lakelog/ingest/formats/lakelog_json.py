@@ -1,8 +1,8 @@
-"""What lakelog exported as JSON: events with all the columns of the table `events`.
+"""Events that lakelog exported as JSON: objects with all the columns of the table `events`.
 
-An object that has exactly these members is an event of another lake. It leaves out what a lake says
-of an event by itself (when and out of which file it was ingested, its `seq`), so that it comes back
-as it was; any other object is read as JSON lines are.
+An object that has exactly these members is an event of another lake. What a lake
+assigns to an event (when and from which file it was ingested, its `seq`) is left out, so that the
+event is the same as before; any other object is read as JSON lines are.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class LakelogJson:
 
     def sniff(self, lines: list[bytes]) -> float:
         """Say how sure it is that these lines were exported."""
-        found = objects(tuple(lines))
-        fits = sum(map(self.is_one, found))
-        return self.SUREST * jsonl.sniff(lines) if fits and 2 * fits >= len(found) else 0.0
+        members = objects(tuple(lines))
+        fits = sum(map(self.is_one, members))
+        return self.SUREST * jsonl.sniff(lines) if fits and 2 * fits >= len(members) else 0.0
 
     def is_one(self, found: dict[str, Any]) -> bool:
         """Whether an object has the members of an exported event and no others."""
@@ -48,10 +48,10 @@ class LakelogJson:
         """Return the event of one line. Raises InvalidEvent."""
         return self.event(parse_line(line))
 
-    def event(self, found: dict[str, Any]) -> dict[str, Any]:
+    def event(self, members: dict[str, Any]) -> dict[str, Any]:
         """Return the event of an object. Raises InvalidEvent."""
-        own = OWN_COLUMNS if self.is_one(found) else ()
-        return jsonl.typed({k: v for k, v in found.items() if k not in own})
+        own = OWN_COLUMNS if self.is_one(members) else ()
+        return jsonl.typed({k: v for k, v in members.items() if k not in own})
 
     def query(self, lines: str) -> str:
         """SQL over a table of lines for those that are as lakelog writes them."""

@@ -24,7 +24,7 @@ PATTERNS = tuple(
 
 
 def __getattr__(name: str) -> str:
-    return pattern.made(name, PATTERNS)
+    return pattern.lazy_query(name, PATTERNS)
 
 
 def parse(line: bytes) -> dict[str, Any]:

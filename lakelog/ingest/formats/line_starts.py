@@ -1,7 +1,7 @@
-"""How lines of a known style begin, whatever format the file around them has.
+"""How lines of a known style begin, whatever the format of their file.
 
-Formats whose events span lines end a record where such a line comes; text of no kind may hold such
-lines. What is listed begins no line of a stack trace, a statement or a dumped document.
+Formats whose events span lines end a record at such a line, and plain text may contain such lines.
+Nothing listed here begins a line of a stack trace, a statement or a dumped document.
 """
 
 from __future__ import annotations

@@ -20,14 +20,14 @@ from lakelog.ingest.formats.zones import ZONES
 from lakelog.level import severity
 
 _WORD = re.compile(rb"\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)? ?([A-Z]{2,5})(?![A-Za-z0-9_])")
-"""What may be a word for a zone behind a time."""
+"""A word after a time that may be a time zone."""
 _WORDS_MAX = 3
 _OFFSET = re.compile(r"(?:UTC|GMT)?([+-])(\d\d?)(?::?([0-5]\d))?")
 
 
 def zone_note(form: Any, head: bytes) -> str:
-    """Say which words for zones in a file's first lines are read as UTC, for they may mean several
-    zones and nobody said which one; empty if there are none."""
+    """Name the ambiguous time zone abbreviations in a file's first lines, which are read as UTC
+    because no zone is configured; empty if there are none."""
     if getattr(form, "ZONE", ""):
         return ""
     words = []
@@ -43,7 +43,7 @@ def zone_note(form: Any, head: bytes) -> str:
 
 
 def _has_word(form: Any, line: bytes, word: str) -> bool:
-    """Whether a line's event takes a word for that of its time's zone."""
+    """Whether a line's event has a word as the zone of its time."""
     try:
         events = form.parse(line)
     except InvalidEvent:
@@ -71,7 +71,7 @@ class LocalTimeFormat:
         return events
 
     def specialize(self, head: bytes) -> LocalTimeFormat:
-        """Return the format as a file's first bytes say it is meant, in the same zone."""
+        """Return the format as a file's first bytes define it, in the same zone."""
         return self.over(
             lambda form: form.specialize(head) if hasattr(form, "specialize") else form
         )

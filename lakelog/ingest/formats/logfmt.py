@@ -48,10 +48,12 @@ def parse(line: bytes) -> dict[str, Any]:
     if not re.fullmatch(_LINE, text):
         raise InvalidEvent("not a line of key=value pairs")
     for key, value in re.findall(_PAIR, text):
+        # A doubled key has no place in an object, and none of the values may be lost.
         if key in data:
             raise InvalidEvent(f"key {key[:40]!r} is given twice")
         data[key] = _unquoted(value)
     event: dict[str, Any] = {"type": "log"}
+    # FortiGate: the date and the time of day are pairs of their own.
     if _is_full(_DAY, data.get("date")) and _is_full(_CLOCK, data.get("time")):
         zone = data["tz"] if _is_full(_ZONE, data.get("tz")) else ""
         data["time"] = f"{data.pop('date')}T{data['time']}{zone}"
@@ -59,6 +61,7 @@ def parse(line: bytes) -> dict[str, Any]:
         name = next((n for n in names if data.get(n)), None)
         if name is not None:
             event[column] = data.pop(name)
+    # `t` is a time only if it looks like one: it may be anything.
     if "time" not in event and re.fullmatch(_DATE, data.get(_SHORT, ""), re.ASCII):
         event["time"] = data.pop(_SHORT)
     if "time" in event:
@@ -85,6 +88,7 @@ def _unquoted(value: str) -> str:
 
 
 def _query() -> str:
+    # A column goes to the first of its keys that has a value, as in parse().
     first = {
         column: "coalesce(" + ", ".join(f"nullif(pairs['{n}'], '')" for n in names) + ")"
         for column, names in _PLACES.items()
@@ -94,6 +98,7 @@ def _query() -> str:
         column: " ".join(f"WHEN pairs['{n}'] <> '' THEN '{n}'" for n in names)
         for column, names in _PLACES.items()
     }
+    # The key that gave a column leaves the payload, so each arm names the key that won.
     arms["time"] += f" WHEN {short} IS NOT NULL THEN '{_SHORT}'"
     daily = (
         f"regexp_full_match(pairs['date'], '{_DAY}')"
@@ -101,8 +106,10 @@ def _query() -> str:
     )
     zone = f"CASE WHEN regexp_full_match(pairs['tz'], '{_ZONE}') THEN pairs['tz'] END"
     dated = f"CASE WHEN {daily} THEN concat(pairs['date'], 'T', pairs['time'], {zone}) END"
-    taken = ", ".join(f"CASE {column} ELSE '' END" for column in arms.values())
-    taken += f", CASE WHEN {daily} THEN 'date' ELSE '' END"
+    moved = ", ".join(f"CASE {column} ELSE '' END" for column in arms.values())
+    moved += f", CASE WHEN {daily} THEN 'date' ELSE '' END"
+    # Lines with escapes or a priority give no row here: unescaping is that of JSON, by the exact
+    # rule.
     return f"""
 WITH trimmed AS (SELECT {pattern.TRIMMED} AS text, position FROM lines),
 cut AS (SELECT position, regexp_extract_all(text, '{_PAIR}', 1) AS keys,
@@ -113,7 +120,7 @@ paired AS (SELECT position, map_from_entries(list_zip(keys, list_transform(quote
              lambda v: CASE WHEN starts_with(v, '"') THEN v[2:-2] ELSE v END))) AS pairs
            FROM cut WHERE len(keys) = len(quoted) AND len(keys) = list_unique(keys)),
 placed AS (SELECT *, coalesce({dated}, {first["time"]}, {short}) AS moment,
-             {first["level"]} AS grade, {first["message"]} AS message, [{taken}] AS taken
+             {first["level"]} AS grade, {first["message"]} AS message, [{moved}] AS taken
            FROM paired),
 typed AS (SELECT *, CASE WHEN moment IS NULL THEN {pattern.NOW} ELSE {time_sql("moment")} END
             AS time, {level_sql("grade")} AS level,

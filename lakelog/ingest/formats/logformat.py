@@ -1,4 +1,4 @@
-"""Access logs as a server was told to write them: a LogFormat of Apache or a log_format of nginx.
+"""Access logs by the configuration of their server: a LogFormat of Apache or a log_format of nginx.
 
 Directives (`%h`, `%>s`, `%{Referer}i`) and variables (`$remote_addr`) become the groups of a
 pattern, under the names that common access logs have where they mean the same. What is between
@@ -141,45 +141,48 @@ def read(text: str) -> Pattern:
 
     Raises InvalidSetting.
     """
+    # As in the configuration file, where quotes and tabs are escaped.
     text = text.replace('\\"', '"').replace("\\t", "\t")
     tokens = [t for t in _TOKEN.finditer(text) if t[0] != "%%"]
-    made, at = _Expansion(text), 0
+    state, at = _Expansion(text), 0
     if not tokens:
         raise InvalidSetting(f"no directive in the log format {text!r}: such as %h or $remote_addr")
     for number, token in enumerate(tokens):
-        _literal(made, text[at : token.start()])
+        _literal(state, text[at : token.start()])
         at = token.end()
         last = number + 1 == len(tokens)
         after = text[at : len(text) if last else tokens[number + 1].start()]
-        name = _name(made, token)
-        if not after and not last and _name(made, tokens[number + 1]) != "query":
+        name = _name(state, token)
+        # Two values in a row with nothing between them cannot be told apart.
+        if not after and not last and _name(state, tokens[number + 1]) != "query":
             raise InvalidSetting(f"nothing follows {token[0]} in the log format {text!r}")
-        _group(made, name, after, last)
-    _literal(made, text[at:])
-    data = tuple(n for n in made.names if n not in ("request", "time"))
+        _group(state, name, after, last)
+    _literal(state, text[at:])
+    # The request is the message, its parts are the payload.
+    data = tuple(n for n in state.names if n not in ("request", "time"))
     return Pattern(
-        made.regex,
-        made.time,
+        state.regex,
+        state.time,
         "access",
-        STATUS if "status" in made.names else None,
-        message="request" if "request" in made.names else "",
+        STATUS if "status" in state.names else None,
+        message="request" if "request" in state.names else "",
         data=data,
         numbers=tuple(n for n in data if n.rstrip("_23456789") in _NUMBERS),
-        dashes=tuple(n for n in made.names if n != "time"),
-        quoted=tuple(made.quoted),
+        dashes=tuple(n for n in state.names if n != "time"),
+        quoted=tuple(state.quoted),
     )
 
 
-def _literal(made: _Expansion, text: str) -> None:
+def _literal(state: _Expansion, text: str) -> None:
     bad = re.search(r"%(?!%).?.?", text)
     if bad:
         raise InvalidSetting(
-            f"unknown directive {bad[0].strip()!r} in the log format {made.text!r}"
+            f"unknown directive {bad[0].strip()!r} in the log format {state.text!r}"
         )
-    made.regex += re.escape(text.replace("%%", "%")).replace("\\ ", " ")
+    state.regex += re.escape(text.replace("%%", "%")).replace("\\ ", " ")
 
 
-def _name(made: _Expansion, token: re.Match[str]) -> str:
+def _name(state: _Expansion, token: re.Match[str]) -> str:
     """The name of what a directive or a variable stands for."""
     variable = token["name"] or token[3]
     if variable:
@@ -194,38 +197,43 @@ def _name(made: _Expansion, token: re.Match[str]) -> str:
         return "epoch"
     if of is not None and mark in ("a", "p", "P", "h", "T"):
         return f"{_APACHE[mark]}_{of.lower()}"
-    raise InvalidSetting(f"unknown directive {token[0]!r} in the log format {made.text!r}")
+    raise InvalidSetting(f"unknown directive {token[0]!r} in the log format {state.text!r}")
 
 
-def _group(made: _Expansion, name: str, after: str, last: bool) -> None:
+def _group(state: _Expansion, name: str, after: str, last: bool) -> None:
     """Add the group of a token; `after` is the text up to the next one."""
-    within = made.regex.count('"') % 2 == 1
-    if name in _TIMES and made.time == "-":
-        regex, made.time = _TIMES[name]
-        made.regex += regex
+    # An odd number of quotes so far: this value stands inside of some.
+    within = state.regex.count('"') % 2 == 1
+    # The first of several times counts; others are text.
+    if name in _TIMES and state.time == "-":
+        regex, state.time = _TIMES[name]
+        state.regex += regex
         return
-    if name == "request" and "request" not in made.names and not set(_PARTS) & set(made.names):
-        made.names += ["request", *_PARTS]
-        made.quoted += ["request", *_PARTS]
-        made.regex += f"(?P<request>{REQUEST})"
+    # Cut into method, path, query and protocol only once, or names would come twice.
+    if name == "request" and "request" not in state.names and not set(_PARTS) & set(state.names):
+        state.names += ["request", *_PARTS]
+        state.quoted += ["request", *_PARTS]
+        state.regex += f"(?P<request>{REQUEST})"
         return
-    group = made.name(name)
+    group = state.name(name)
     if name in _NUMBERS:
         value = r"\d{3}" if name == "status" else r"\d{1,18}|-"
-    elif within and made.regex.endswith('"') and after.startswith('"'):
+    elif within and state.regex.endswith('"') and after.startswith('"'):
         value = r'(?:[^"\\]|\\.)*'
-        made.quoted.append(group)
-    elif made.regex.endswith(r"\[") and after.startswith("]"):
+        state.quoted.append(group)
+    elif state.regex.endswith(r"\[") and after.startswith("]"):
         value = r"[^\]]*"
     elif last and not after:
         value = ".*"
     else:
         stop = re.escape(after[:1]) if after[:1] not in ("", " ") else ""
+        # A host may be an IPv6 address.
         stop = "" if name == "host" and stop == ":" else stop
         value = f"[^ {stop}" + ('"' if within and '"' not in stop else "") + "]*"
+        # The path of %U%q ends at the question mark, which %q brings along.
         value = value.replace("]*", "?]*") if name == "path" and not after else value
-    made.regex += (
+    state.regex += (
         rf"(?:\?(?P<{group}>{value}))?"
-        if name == "query" and made.regex.endswith("?]*)")
+        if name == "query" and state.regex.endswith("?]*)")
         else f"(?P<{group}>{value})"
     )

@@ -1,4 +1,4 @@
-"""Files of several styles: a line that is none of its file's format is read by the style it has.
+"""Files of several styles: a line that is not of its file's format is read by the style it fits.
 
 Lines of any other style are events of that style; all other text is the message of an event of
 type `log`. Lines without a time have that of the line before, so that they sort in place. What is
@@ -61,7 +61,7 @@ STYLES: tuple[Any, ...] = (
 )
 """What lines may be, besides JSON; the first that fits decides."""
 _UNTIMED = (runtime, logfmt, plain, compose, *PROGRAMS)
-"""Formats whose own lines have the time of the line before if they tell none."""
+"""Formats whose own lines get the time of the line before if they have none."""
 _ALWAYS = (cri, *STYLES)
 _OBJECT = re.compile(rb"\s*(?:\{|\[\s*(?:[\[{\"]|\]?\s*$))")
 _BAR = r"\d{4}-\d\d-\d\d[T ][^|]*\|"
@@ -74,7 +74,7 @@ class MixtureFormat:
 
     `STYLES` are tried on what the format leaves, but for lines that begin as `LEFT_OUT`, which the
     exact rule decides. Where there are `CANDIDATES`, lines like them are tried by the styles
-    first. `CARRIES` says that lines of the format have the time of the line before if they tell
+    first. `CARRIES` says that lines of the format get the time of the line before if they have
     none.
     """
 
@@ -95,10 +95,12 @@ class MixtureFormat:
     def parse(self, line: bytes) -> Any:
         """Return the events of a line; their time is CARRIED where it is that of the line before.
         Raises InvalidEvent."""
+        # Plain text fits everything, so other styles come first.
         if self._form is plain:
             return self._other(line) or _carried(self._form.parse(line))
         try:
             event = self._form.parse(line)
+            # A style whose time is none may fit by chance; another one may read the line.
             if self._form in STYLES:
                 _check_time(event)
         except InvalidEvent:
@@ -116,13 +118,13 @@ class MixtureFormat:
     def _places(self, line: bytes) -> list[int]:
         """Where in a record its events begin."""
         try:
-            found: list[int] = self._form.places(line)
+            offsets: list[int] = self._form.places(line)
         except InvalidEvent:
             return [0]
-        return found
+        return offsets
 
     def _is_text(self, line: bytes) -> bool:
-        """Whether a line that is none of the format may be text, and no damage."""
+        """Whether a line that is not of the format may be text, and is not damaged."""
         line = line.strip()
         if self._form is oos:
             return not re.match(_BAR.encode(), line)
@@ -135,7 +137,7 @@ class MixtureFormat:
         return False
 
     def _other(self, line: bytes) -> dict[str, Any] | None:
-        """The event of a line by the first style that fits; lines behind it go to its message."""
+        """The event of a line by the first style that fits; lines after it go to its message."""
         first, _, rest = line.partition(b"\n")
         event = _by_style(first.rstrip(b"\r"))
         if event is not None and rest.strip():
@@ -148,9 +150,9 @@ class MixtureFormat:
 
 
 def tolerant(form: Any, *, forced: bool = False) -> Any:
-    """Return a format that takes lines of other styles, too, if lines are what it is made of.
+    """Return a format that also accepts lines of other styles, if it is a format of lines.
 
-    Where somebody has said that a file holds JSON or OOS lines, by a `forced` format, it does.
+    Where a `forced` format says that a file holds JSON or OOS lines, all of its lines are those.
     """
     if isinstance(form, local_time.LocalTimeFormat):
         return form.over(lambda inner: tolerant(inner, forced=forced))
@@ -160,12 +162,12 @@ def tolerant(form: Any, *, forced: bool = False) -> Any:
 
 @functools.cache
 def _mixed(form: Any) -> MixtureFormat:
-    """One for each format, so that files of one format are seen to be that."""
+    """One object for each format, since groups of files compare formats by identity."""
     return MixtureFormat(form)
 
 
 def uncarry(events: list[dict[str, Any]]) -> bool:
-    """Take CARRIED times off events; say whether any of them had one."""
+    """Remove CARRIED times from events; return whether any of them had one."""
     blank = [event for event in events if event.get("time") is CARRIED]
     for event in blank:
         del event["time"]
@@ -177,6 +179,7 @@ def _is_json(form: Any) -> bool:
 
 
 def _by_style(line: bytes) -> dict[str, Any] | None:
+    # JSON before styles: a message in an object may look like a line of one.
     if line.lstrip()[:1] == b"{":
         with contextlib.suppress(InvalidEvent):
             return dialects.event_of(parse_line(line))

@@ -1,4 +1,4 @@
-"""Times as users say that they are written: directives of strftime, or told by how they look.
+"""Time formats as users give them: directives of strftime, or detected from the text.
 
 A `Moment` is a regex of groups and a template that makes ISO text of them, as those of patterns
 are, so both ways of reading and the choice of a missing year are those of `pattern.py`.
@@ -77,8 +77,8 @@ class Moment:
 
 @functools.cache
 def moments(text: str) -> tuple[Moment, ...]:
-    """Return the ways a time may be written: the one that a format says, or without it all that
-    are told by their looks. Raises InvalidSetting."""
+    """Return the ways a time may be written: that of a format, or without one all that
+    are detected. Raises InvalidSetting."""
     if text in ("", "iso", "epoch"):
         return _ANY
     return (_read(text),)
@@ -87,8 +87,8 @@ def moments(text: str) -> tuple[Moment, ...]:
 def iso(ways: Sequence[Moment], text: str) -> str:
     """Return ISO text of a time. Raises InvalidEvent."""
     for way in ways:
-        if (found := way.iso(text)) is not None:
-            return found
+        if (value := way.iso(text)) is not None:
+            return value
     raise InvalidEvent(f"time {text[:40]!r} does not match the time format (--time-format)")
 
 

@@ -37,20 +37,22 @@ def queries(lines: list[bytes]) -> list[str]:
     good = _good(lines)
     keys = list(dict.fromkeys(key for _, event in good for key in event))
     # without a type an id may be anything
-    known = COLUMN if "type" in map(COLUMN.get, keys) else COLUMN.keys() - {"id"}
-    named = {COLUMN[k]: k for k in keys if k in known}
-    extras = [k for k in keys if k not in known]
-    typed = "type" in named or not any(k in sqltext.HINTS for k in extras)
-    once = len(named) + len(extras) == len(keys) == len({k.lower() for k in keys})
+    envelope = COLUMN if "type" in map(COLUMN.get, keys) else COLUMN.keys() - {"id"}
+    key_of = {COLUMN[k]: k for k in keys if k in envelope}
+    extras = [k for k in keys if k not in envelope]
+    # With a hint for the type the full query has to look which of them applies.
+    typed = "type" in key_of or not any(k in sqltext.HINTS for k in extras)
+    once = len(key_of) + len(extras) == len(keys) == len({k.lower() for k in keys})
     plain = len(extras) <= _EXTRAS_MAX and all(map(_PLAIN_KEY.fullmatch, extras))
-    if not (typed and once and plain and "time" in named) or (extras and "data" in named):
+    if not (typed and once and plain and "time" in key_of) or (extras and "data" in key_of):
         return []
-    look = LineShape(named, extras)
+    look = LineShape(key_of, extras)
+    # A key that some lines lack has to be left out of their text where it is null.
     always = {k for k in keys if all(k in event for _, event in good)}
     first, event = good[0]
-    moment = event.get(named["time"])
-    bare = {*extras, named.get("data")}
-    bare |= {named["time"]} if type(moment) in (int, float) else set()
+    moment = event.get(key_of["time"])
+    bare = {*extras, key_of.get("data")}
+    bare |= {key_of["time"]} if type(moment) in (int, float) else set()
     verbatim = f"coalesce(line = {_verbatim(keys, always, bare, first)}, false)"
     verbatim += f" AND NOT ({_quoting(look.texts)} OR {no_json(look.payload)})"
     # most lines that are no JSON are cut short or never began, which is quick to see
@@ -62,22 +64,22 @@ def queries(lines: list[bytes]) -> list[str]:
 
 
 class LineShape:
-    """How lines spell their columns: `named` is {column: key}.
+    """How lines spell their columns: `key_of` is {column: key}.
 
     Their payload is under `data`, or made of the keys in `extras`.
     """
 
-    def __init__(self, named: dict[str, str], extras: list[str]) -> None:
-        self.named, self.extras = named, extras
-        self.kinds = {k: "JSON" if c == "data" else "VARCHAR" for c, k in named.items()}
+    def __init__(self, key_of: dict[str, str], extras: list[str]) -> None:
+        self.key_of, self.extras = key_of, extras
+        self.kinds = {k: "JSON" if c == "data" else "VARCHAR" for c, k in key_of.items()}
         self.kinds |= dict.fromkeys(extras, "JSON")
-        self.texts = [k for column, k in named.items() if column not in ("time", "data")]
+        self.texts = [k for column, k in key_of.items() if column not in ("time", "data")]
         self.column = {
-            c: f'j."{named[c]}"' if c in named else "NULL::VARCHAR" for c in COLUMN.values()
+            c: f'j."{key_of[c]}"' if c in key_of else "NULL::VARCHAR" for c in COLUMN.values()
         }
-        if "type" not in named:
+        if "type" not in key_of:
             self.column["type"] = f"'{sqltext.DEFAULT_TYPE}'"
-        self.payload = [f'j."{k}"' for k in extras] or [self.column["data"]] * ("data" in named)
+        self.payload = [f'j."{k}"' for k in extras] or [self.column["data"]] * ("data" in key_of)
 
     def parsed(self, line: str) -> str:
         """SQL for lines with their values `j`, in the types they are needed in."""
@@ -87,9 +89,9 @@ class LineShape:
     def query(self, parsed: str, moment: str, plain: str) -> str:
         """The query over `parsed` lines that decides those which are `plain`."""
         column = self.column
-        severity = sqltext.level_sql(column["level"]) if "level" in self.named else "NULL::VARCHAR"
+        severity = sqltext.level_sql(column["level"]) if "level" in self.key_of else "NULL::VARCHAR"
         word = sqltext.with_word_sql("body", column["level"], "severity")
-        data = word if "level" in self.named else "body"
+        data = word if "level" in self.key_of else "body"
         body = f"{column['data']}::VARCHAR"
         if self.extras:
             body = _braced(", ".join(f'\'"{k}":\' || j."{k}"' for k in self.extras))

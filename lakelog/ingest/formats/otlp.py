@@ -59,12 +59,12 @@ def plain(value: Any) -> Any:
     """Return what an AnyValue holds as plain JSON; what is none comes back as it is."""
     if not isinstance(value, dict) or len(value) != 1:
         return None if value == {} else value
-    (kind, held), *_ = value.items()
+    (kind, inner), *_ = value.items()
     if kind in _PLAIN:
-        return held
+        return inner
     if kind in ("intValue", "doubleValue"):
-        return _number(held)
-    values = held.get("values", []) if isinstance(held, dict) else None
+        return _number(inner)
+    values = inner.get("values", []) if isinstance(inner, dict) else None
     if kind == "arrayValue" and isinstance(values, list):
         return [plain(v) for v in values]
     if kind == "kvlistValue" and isinstance(values, list):
@@ -76,30 +76,31 @@ def attributes(pairs: Any) -> Any:
     """Return a list of keys with AnyValues as an object; what is none comes back as it is."""
     if not isinstance(pairs, list) or not all(_is_pair(pair) for pair in pairs):
         return pairs
-    made = {pair["key"]: plain(pair.get("value", {})) for pair in pairs}
-    return made if len(made) == len(pairs) else pairs
+    members = {pair["key"]: plain(pair.get("value", {})) for pair in pairs}
+    # Doubled keys would lose a value: then the list is kept as it is.
+    return members if len(members) == len(pairs) else pairs
 
 
 def _is_pair(pair: Any) -> bool:
     return isinstance(pair, dict) and isinstance(pair.get("key"), str)
 
 
-def _number(held: Any) -> Any:
-    if isinstance(held, str) and re.fullmatch(_DIGITS, held, re.ASCII):
-        return int(held)
-    return held
+def _number(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(_DIGITS, value, re.ASCII):
+        return int(value)
+    return value
 
 
 def _request(request: dict[str, Any]) -> list[dict[str, Any]]:
-    found = []
+    result = []
     for kind, (scopes, records) in _KINDS.items():
         for part in _listed(request.get(kind)):
             resource = _described(part.get("resource"), part.get("schemaUrl"), flat=True)
             for inner in _listed(part.get(scopes)):
                 scope = _described(inner.get("scope"), inner.get("schemaUrl"), flat=False)
-                made = (_event(kind, r, resource, scope) for r in _listed(inner.get(records)))
-                found += [_kept(event) for event in made]
-    return found
+                events_ = (_event(kind, r, resource, scope) for r in _listed(inner.get(records)))
+                result += [_with_valid_time(event) for event in events_]
+    return result
 
 
 def _listed(value: Any) -> list[dict[str, Any]]:
@@ -114,13 +115,15 @@ def _listed(value: Any) -> list[dict[str, Any]]:
 def _described(value: Any, schema: Any, *, flat: bool) -> dict[str, Any]:
     """A resource by its attributes, or a scope with them."""
     value = value if isinstance(value, dict) else {}
-    found = {k: v for k, v in value.items() if k != "attributes"}
+    result = {k: v for k, v in value.items() if k != "attributes"}
     if value.get("attributes"):
-        made = attributes(value["attributes"])
-        found = (
-            {**made, **found} if flat and isinstance(made, dict) else found | {"attributes": made}
+        members = attributes(value["attributes"])
+        result = (
+            {**members, **result}
+            if flat and isinstance(members, dict)
+            else result | {"attributes": members}
         )
-    return found | ({"schemaUrl": schema} if schema else {})
+    return result | ({"schemaUrl": schema} if schema else {})
 
 
 def _event(
@@ -130,6 +133,7 @@ def _event(
     if "attributes" in data:
         data["attributes"] = attributes(data["attributes"])
     event: dict[str, Any] = {"type": "log"}
+    # A body of text is the message; structure stays in the payload.
     if kind == "resourceLogs":
         body = plain(data.pop("body", None))
         if isinstance(body, str):
@@ -145,24 +149,28 @@ def _event(
     moment = _moment(data, kind)
     if moment is not None:
         event["time"] = moment
+    # Metrics have no severity, and no status that would mean one.
     level = _level(data) if kind != "resourceMetrics" else None
     if level:
         event["level"] = level
     if isinstance(resource.get("service.name"), str):
         event["source"] = resource["service.name"]
+    # Last, so that a record's own member cannot hide its resource.
     data |= {"resource": resource} if resource else {}
     return event | {"data": data | ({"scope": scope} if scope else {})}
 
 
 def _moment(data: dict[str, Any], kind: str) -> Any:
     names = ("timeUnixNano", "observedTimeUnixNano", "startTimeUnixNano")
-    found = [data.get(name) for name in names]
+    moments = [data.get(name) for name in names]
     if kind == "resourceMetrics":
-        held: dict[str, Any] = next((data[k] for k in _POINTS if isinstance(data.get(k), dict)), {})
-        points = held.get("dataPoints")
+        points_of: dict[str, Any] = next(
+            (data[k] for k in _POINTS if isinstance(data.get(k), dict)), {}
+        )
+        points = points_of.get("dataPoints")
         first = points[0] if isinstance(points, list) and points else None
-        found = [first.get("timeUnixNano")] if isinstance(first, dict) else []
-    return next((m for m in found if not _is_none(m)), None)
+        moments = [first.get("timeUnixNano")] if isinstance(first, dict) else []
+    return next((m for m in moments if not _is_none(m)), None)
 
 
 def _is_none(moment: Any) -> bool:
@@ -183,7 +191,7 @@ def _level(data: dict[str, Any]) -> str | None:
     return "ERROR" if failed else None
 
 
-def _kept(event: dict[str, Any]) -> dict[str, Any]:
+def _with_valid_time(event: dict[str, Any]) -> dict[str, Any]:
     """An event, or where its time is none, what it holds."""
     try:
         parse_time(event.get("time", 0))

@@ -1,7 +1,7 @@
-"""SQL for requests of OpenTelemetry whose values are plain: those of `otlp` that need no walk.
+"""SQL for requests of OpenTelemetry whose values are plain: those of `otlp` that need no recursion.
 
-A request is decided as a whole, or left: where an attribute holds a list, say, or a member is not
-known.
+A request is parsed by SQL as a whole, or left to the exact rule: where an attribute holds a list,
+say, or a member is not known.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def flat_sql(pairs: str) -> str:
 
     It is what its values give when they are written again, so that nothing else stands in it.
     """
-    read = f"from_json({pairs}, '{_PAIRS}')"
+    parsed = f"from_json({pairs}, '{_PAIRS}')"
     kinds = ("stringValue", "boolValue", "intValue", "doubleValue")
-    held = ", ".join(f"""'"{kind}":' || e.value.{kind}""" for kind in kinds)
-    again = f"""list_transform({read}, lambda e:
-      '{{"key":' || e.key || ',"value":{{' || coalesce({held}) || '}}}}')"""
+    value_of = ", ".join(f"""'"{kind}":' || e.value.{kind}""" for kind in kinds)
+    again = f"""list_transform({parsed}, lambda e:
+      '{{"key":' || e.key || ',"value":{{' || coalesce({value_of}) || '}}}}')"""
     value = f"""CASE
       WHEN starts_with(e.value.stringValue, '"') THEN e.value.stringValue::VARCHAR
       WHEN e.value.boolValue IN ('true', 'false') THEN e.value.boolValue::VARCHAR
@@ -55,9 +55,9 @@ def flat_sql(pairs: str) -> str:
         THEN trim(e.value.intValue, '"')::BIGINT::VARCHAR
       WHEN regexp_full_match(e.value.doubleValue, '{_DECIMAL}') THEN e.value.doubleValue::VARCHAR
       END"""
-    texts = f"""list_transform({read}, lambda e:
+    texts = f"""list_transform({parsed}, lambda e:
       CASE WHEN starts_with(e.key, '"') THEN e.key || ':' || {value} END)"""
-    keys = f"list_transform({read}, lambda e: e.key)"
+    keys = f"list_transform({parsed}, lambda e: e.key)"
     return f"""CASE WHEN {pairs} IS NULL THEN '{{}}'
       WHEN {pairs} = '[' || array_to_string({again}, ',') || ']'
         AND list_unique({keys}) = len({keys}) AND list_count({texts}) = len({keys})
@@ -74,7 +74,7 @@ def _listed(names: tuple[str, ...]) -> str:
     return "[" + ", ".join(f"'{name}'" for name in names) + "]"
 
 
-def _known(name: str, lists: str, inner: tuple[str, ...]) -> str:
+def _is_known_sql(name: str, lists: str, inner: tuple[str, ...]) -> str:
     """SQL that says whether a part of a request holds what is known, each once."""
     keys, own = "json_keys(part)", f"json_keys(part, '$.{name}')"
     return f"""coalesce(json_type(part) = 'OBJECT'
@@ -87,8 +87,10 @@ def _known(name: str, lists: str, inner: tuple[str, ...]) -> str:
       false)"""
 
 
-def _walk(kind: str, scopes: str, records: str) -> str:
+def _records_sql(kind: str, scopes: str, records: str) -> str:
     """SQL for the records of requests of one kind, with their resource and scope as text."""
+    # One step for each level of nesting, materialized and numbered: order and owner of every record
+    # have to survive the unnesting.
     return f"""
 requests AS MATERIALIZED (
   SELECT position, line FROM (SELECT {sqltext.VALID} AS line, position FROM lines)
@@ -100,7 +102,7 @@ parts AS MATERIALIZED (
   FROM (SELECT position, json_extract(line, '$.{kind}[*]') AS parts FROM requests)),
 resources AS MATERIALIZED (
   SELECT position, part_at, part, {flat_sql("(part->'$.resource.attributes')::VARCHAR")} AS flat,
-    {_SCHEMA} AS link, {_known("resource", scopes, ("attributes",))} AS good FROM parts),
+    {_SCHEMA} AS link, {_is_known_sql("resource", scopes, ("attributes",))} AS good FROM parts),
 sections AS MATERIALIZED (
   SELECT position, part_at, resource, unnest(parts) AS part,
     generate_subscripts(parts, 1) AS inner_at
@@ -111,7 +113,7 @@ scopes AS MATERIALIZED (
     {flat_sql("(part->'$.scope.attributes')::VARCHAR")} AS flat,
     CASE WHEN (part->'$.scope') IS NULL THEN '{{}}'
       ELSE json_merge_patch((part->'$.scope'), '{{"attributes":null}}')::VARCHAR END AS own,
-    {_known("scope", records, _SCOPE)} AS good FROM sections),
+    {_is_known_sql("scope", records, _SCOPE)} AS good FROM sections),
 tagged AS MATERIALIZED (
   SELECT *, CASE WHEN flat = '{{}}' THEN own ELSE {_joined("own", _TAGGED)} END AS tagged
   FROM scopes WHERE good),
@@ -146,15 +148,18 @@ def _odd(kind: str) -> str:
 def query(kind: str, scopes: str, records: str) -> str:
     """SQL over `lines` of requests of one kind."""
     logs = kind == "resourceLogs"
+    # The empty text and "0" mean that the time is not set.
     moment = ", ".join(f"nullif(nullif(r.{k}, ''), '0')" for k in _TEXTS[:3])
     arms = " ".join(f"WHEN grade::INT >= {n} THEN '{name}'" for n, name in OTEL[-2::-1])
-    cut = '{"attributes":null,"body":null}' if logs else '{"attributes":null}'
+    removed = '{"attributes":null,"body":null}' if logs else '{"attributes":null}'
     name = "coalesce(nullif(r.eventName, ''), 'log')" if logs else "'span'"
     message = "r.body->>'$.stringValue'" if logs else "r.name"
+    # A request with a single record that SQL cannot decide is left whole, so that its events keep
+    # their numbers.
     return f"""
 SELECT position, nth, time, type, NULL::VARCHAR AS category, source, NULL::VARCHAR AS subject,
   level, message, data, NULL::VARCHAR AS id, false AS slow FROM (
-WITH {_walk(kind, scopes, records)},
+WITH {_records_sql(kind, scopes, records)},
 read AS MATERIALIZED (
   SELECT *, from_json(record, '{_SHAPE}') AS r, json_keys(record) AS keys,
     row_number() OVER (PARTITION BY position ORDER BY part_at, inner_at, record_at) - 1 AS nth
@@ -163,7 +168,7 @@ timed AS MATERIALIZED (
   SELECT * EXCLUDE (at_text), {flat_sql("pairs")} AS flat, r.severityNumber AS grade,
     CASE WHEN at_text IS NULL THEN $now::TIMESTAMPTZ ELSE {time_sql("at_text")} END AS time
   FROM (SELECT *, coalesce({moment}) AS at_text, r.attributes::VARCHAR AS pairs,
-          json_merge_patch(record, '{cut}')::VARCHAR AS rest FROM read)),
+          json_merge_patch(record, '{removed}')::VARCHAR AS rest FROM read)),
 made AS MATERIALIZED (
   SELECT position, nth, time, {name} AS type, {message} AS message,
     CASE WHEN json_type(resource, '$."service.name"') = 'VARCHAR'

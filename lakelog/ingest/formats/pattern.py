@@ -1,4 +1,4 @@
-"""What text formats share: one declaration of a line gives its SQL and its exact rule.
+"""Patterns of text formats: one declaration of a line gives its SQL and its exact rule.
 
 A regex with named groups says how a line is cut. It is written so that RE2 and Python read it
 alike (no `\\s`, `\\w` and `\\d` of ASCII, no lookaround) and so that a line fits in one way only,
@@ -30,11 +30,11 @@ MONTH = "(?P<mon>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 CLOCK = r"(?P<clock>\d\d:\d\d:\d\d(?:[.,]\d{1,9})?)"
 PRI = r"<(?P<pri>\d{1,2}|1[0-8]\d|19[01])>"
 AHEAD = timedelta(days=1)
-"""So far after the time of ingest a date without a year may lie; else it is a year older."""
+"""How far after the time of ingest a date without a year may be; else it is a year older."""
 SPACE = " \t\n\v\f\r"
 MESSAGE = "(?P<message>.*)"
 REST = f"(?: {MESSAGE})?"
-"""Nothing at all may be logged, and the space before it is not there then."""
+"""The message may be empty, and then the space before it is missing."""
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 _SEVERITIES = ("FATAL", "FATAL", "FATAL", "ERROR", "WARN", "INFO", "INFO", "DEBUG")
 _YEARLESS, _YEARS = "?", 8
@@ -43,11 +43,12 @@ _TAI = (1 << 62) + 10
 """The TAI64 label of the epoch, as those who write labels count."""
 _COLOUR = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 COLOURS = r"(?:\x1b\[[\d;]*[A-Za-z])*"
-"""What terminals take for colours; they may stand before a record, and stay in messages."""
+"""ANSI colour codes; they may precede a record, and stay in messages."""
 ESCAPE = r'\\(["\\])'
 """A quote or a backslash with a backslash before it."""
 MARK, _HANDLER = "windows-1252", "lakelog-windows-1252"
 """What `data.encoding` says of lines that are not UTF-8."""
+# All 256 characters, so that every byte sequence decodes, and encodes back to the same bytes.
 _OLDER = "".join(
     bytes([b]).decode("cp1252") if b not in b"\x81\x8d\x8f\x90\x9d" else chr(b) for b in range(256)
 )
@@ -58,7 +59,7 @@ _NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 @dataclass(frozen=True)
 class Level:
-    """How a group says how bad it is: as SQL over its text, and as a function of it."""
+    """How a group gives the level: as SQL over its text, and as a function of it."""
 
     group: str
     sql: Callable[[str], str]
@@ -129,19 +130,19 @@ class Pattern:
         value = value.replace('""', '"') if name in self.doubled else value
         return re.sub(ESCAPE, r"\1", value) if name in self.quoted else value
 
-    def event(self, found: dict[str, str | None]) -> dict[str, Any]:
+    def event(self, values: dict[str, str | None]) -> dict[str, Any]:
         """Return the event that groups give."""
         event: dict[str, Any] = {"type": self.type}
         if self.time != "-":
-            event["time"] = iso(self.time, found)
+            event["time"] = iso(self.time, values)
         for column in ("message", "source", "subject"):
             name = getattr(self, column)
-            if name and found[name] is not None:
-                event[column] = found[name]
-        grade = found[self.level.group] if self.level else None
+            if name and values[name] is not None:
+                event[column] = values[name]
+        grade = values[self.level.group] if self.level else None
         if self.level and grade is not None:
             event["level"] = self.level.of(grade)
-        texts = {name: found[name] for name in self.data}
+        texts = {name: values[name] for name in self.data}
         if any(value is not None for value in texts.values()):
             event["data"] = {k: int(v) if v and k in self.numbers else v for k, v in texts.items()}
         return with_word(event, grade) if self.has_word and grade is not None else event
@@ -175,7 +176,7 @@ class Pattern:
             f"'{name}', {self.column(cut, name)}" + ("::BIGINT" if name in self.numbers else "")
             for name in self.data
         )
-        held = " OR ".join(f"{self.column(cut, name)} IS NOT NULL" for name in self.data)
+        is_any = " OR ".join(f"{self.column(cut, name)} IS NOT NULL" for name in self.data)
         return {
             "iso": iso_sql(self.time, cut),
             "grade": self.column(cut, self.level.group) if self.level else "NULL::VARCHAR",
@@ -183,7 +184,7 @@ class Pattern:
                 c: self.column(cut, getattr(self, c)) if getattr(self, c) else "NULL::VARCHAR"
                 for c in ("message", "source", "subject")
             },
-            "data": f"CASE WHEN {held} THEN json_object({pairs})::VARCHAR END"
+            "data": f"CASE WHEN {is_any} THEN json_object({pairs})::VARCHAR END"
             if pairs
             else "NULL::VARCHAR",
         }
@@ -201,6 +202,7 @@ def parse(
         text, _, rest = text.partition("\n")
         text = text.rstrip(SPACE)
     event = _first(patterns, text)
+    # Colours are removed only where the line does not fit with them: a message may hold them.
     if event is None and "\x1b" in text:
         event = _first(patterns, _COLOUR.sub("", text).strip(SPACE))
         if event and event.get("message"):
@@ -215,9 +217,9 @@ def parse(
 def _first(patterns: Sequence[Pattern], text: str) -> dict[str, Any] | None:
     """The event by the first pattern that fits."""
     for pattern in patterns:
-        found = pattern.groups(text)
-        if found is not None:
-            return pattern.event(found)
+        values = pattern.groups(text)
+        if values is not None:
+            return pattern.event(values)
     return None
 
 
@@ -246,6 +248,7 @@ def recoded(data: bytes) -> bytes | None:
         if _NO_TEXT.search(data):
             return None
         text = data.decode("utf-8", _HANDLER)
+        # Mixed text: a real character of Windows-1252 in UTF-8 would come back as one byte.
         if len(text) != len(data) and original(text) != data:
             text = codecs.charmap_decode(data, "strict", _OLDER)[0]
         return text.encode()
@@ -271,7 +274,7 @@ def decoded(line: bytes) -> str:
 
 
 def share(lines: list[bytes], read: Callable[[bytes], dict[str, Any]]) -> float:
-    """Say how many of the lines that are not blank are events that say when they happened."""
+    """The share of the lines that are not blank that are events with a time of their own."""
     full = [line for line in lines if line.strip()]
     return sum(_timed(line, read) for line in full) / len(full) if full else 0.0
 
@@ -282,58 +285,62 @@ def query(patterns: Sequence[Pattern], *, joined: bool = False, kinds: Sequence[
     Where records are `joined` of lines, `more` holds those behind the first.
     """
     kinds = kinds or range(len(patterns))
+    # One regex cuts each line, that of its kind; extracting with all patterns would multiply the
+    # cost.
     cuts = ", ".join(
         f"CASE WHEN kind = {k} THEN {_cut_sql(patterns[k])} END AS m{k}" for k in kinds
     )
-    made = {k: patterns[k].columns(f"m{k}") for k in kinds}
+    columns_of = {k: patterns[k].columns(f"m{k}") for k in kinds}
     columns = ", ".join(
-        f"{_chosen({k: made[k][column] for k in kinds})} AS {column}" for column in made[kinds[0]]
+        f"{_chosen({k: columns_of[k][column] for k in kinds})} AS {column}"
+        for column in columns_of[kinds[0]]
     )
     grades = {k: level.sql("grade") for k in kinds if (level := patterns[k].level)}
     types = _chosen({k: f"'{patterns[k].type}'" for k in kinds})
     words = _chosen({k: "grade" for k in kinds if patterns[k].has_word})
     word = "" if words == _NOTHING else f", {words} AS word"
     data = sqltext.with_word_sql("data", "word", "level") if word else "data"
+    # Of a record of several lines, those behind the first belong to the message.
     more, message = "", "message"
     if joined:
         more, message = ", rest", _MESSAGE
     return f"""
 WITH trimmed AS (SELECT {TRIMMED} AS text, position{_REST if joined else ""} FROM lines),
-told AS (SELECT *, {_kind_sql(patterns, kinds)} AS kind FROM trimmed WHERE {PLAIN}),
-cut AS (SELECT position, text, kind, {cuts}{more} FROM told),
-named AS (SELECT position, kind{more}, {columns} FROM cut),
+classified AS (SELECT *, {_kind_sql(patterns, kinds)} AS kind FROM trimmed WHERE {PLAIN}),
+cut AS (SELECT position, text, kind, {cuts}{more} FROM classified),
+columns AS (SELECT position, kind{more}, {columns} FROM cut),
 timed AS (SELECT *, {_chosen(grades)} AS level{word},
-            CASE WHEN iso = '-' THEN {NOW} ELSE {sqltext.time_sql("iso")} END AS time FROM named)
+            CASE WHEN iso = '-' THEN {NOW} ELSE {sqltext.time_sql("iso")} END AS time FROM columns)
 SELECT time, {types} AS type, NULL::VARCHAR AS category, source, subject, level,
   {message} AS message, {data} AS data, NULL::VARCHAR AS id, position,
   NOT coalesce({sqltext.in_range_sql("time")}, false) AS slow
 FROM timed"""
 
 
-def made(name: str, patterns: tuple[Pattern, ...], *, joined: bool = False) -> str:
-    """Return the QUERY of a format, made when it is first asked for: most formats never are."""
+def lazy_query(name: str, patterns: tuple[Pattern, ...], *, joined: bool = False) -> str:
+    """Return the QUERY of a format, built when it is first used: most formats never are."""
     if name != "QUERY":
         raise AttributeError(name)
-    return _made(patterns, joined)
+    return _query_of(patterns, joined)
 
 
 @functools.cache
-def _made(patterns: tuple[Pattern, ...], joined: bool) -> str:
+def _query_of(patterns: tuple[Pattern, ...], joined: bool) -> str:
     return query(patterns, joined=joined)
 
 
 def narrowed(patterns: Sequence[Pattern], lines: list[bytes], *, joined: bool = False) -> list[str]:
-    """Return the query of those patterns only that some first lines of a file show, if that is
-    much less; it is sooner planned and run."""
-    shown = set()
+    """Return the query of only those patterns that occur in some first lines of a file, if they
+    are far fewer; it is planned and run faster."""
+    kinds = set()
     for line in lines:
         with contextlib.suppress(InvalidEvent):
             text = decoded(line)
-            shown |= {next((k for k, p in enumerate(patterns) if p.groups(text)), -1)}
-    shown.discard(-1)
-    if not shown or 2 * len(shown) > len(patterns):
+            kinds |= {next((k for k, p in enumerate(patterns) if p.groups(text)), -1)}
+    kinds.discard(-1)
+    if not kinds or 2 * len(kinds) > len(patterns):
         return []
-    return [query(patterns, joined=joined, kinds=sorted(shown))]
+    return [query(patterns, joined=joined, kinds=sorted(kinds))]
 
 
 def _head(regex: str) -> str:
@@ -344,8 +351,8 @@ def _head(regex: str) -> str:
 
 
 def _cut_sql(pattern: Pattern) -> str:
-    """SQL for the groups; a message that is the rest is cut off by where it begins, for looking
-    for groups in all of it is slow."""
+    """SQL for the groups. A message that is the rest of the line is cut off by where it begins,
+    because matching groups in all of it is slow."""
     head = _head(pattern.regex)
     if not head:
         return f"regexp_extract(text, {_whole(pattern.regex)}, {pattern.names()})"
@@ -357,12 +364,14 @@ def _kind_sql(patterns: Sequence[Pattern], kinds: Sequence[int]) -> str:
     """SQL for which of the patterns fits first; null if it is none of `kinds`."""
     arms = []
     for k in kinds:
+        # A line counts for the first pattern that fits, so patterns that are left out must not fit
+        # before this one.
         before = [_unnamed(patterns[j]) for j in range(k) if j not in kinds]
-        told = f"CASE WHEN NOT regexp_matches(text, {_whole('|'.join(before))}) THEN {k} END"
-        told = told if before else str(k)
+        number = f"CASE WHEN NOT regexp_matches(text, {_whole('|'.join(before))}) THEN {k} END"
+        number = number if before else str(k)
         if len(kinds) == 1 and patterns[k].time != "-":
-            return told  # where it does not fit all is empty, which is no time
-        arms.append(f"WHEN regexp_matches(text, {_whole(patterns[k].regex)}) THEN {told}")
+            return number  # where it does not fit all is empty, which is no time
+        arms.append(f"WHEN regexp_matches(text, {_whole(patterns[k].regex)}) THEN {number}")
     return f"CASE {' '.join(arms)} END"
 
 
@@ -380,6 +389,7 @@ def _chosen(values: dict[int, str]) -> str:
 _NOTHING = "NULL::VARCHAR"
 NOW = "$now::TIMESTAMPTZ"
 _BLANKS = " || ".join(f"chr({ord(c)})" for c in SPACE)
+# Lines of a chunk end with their newline, which most often is all the white space there is.
 _BARE = "replace(line, chr(10), '')"
 _ENDS = " OR ".join(f"ends_with({_BARE}, chr({ord(c)}))" for c in SPACE if c != "\n")
 TRIMMED = (
@@ -425,9 +435,9 @@ def _unnamed(pattern: Pattern) -> str:
     return re.sub(r"\(\?P<\w+>", "(?:", pattern.regex)
 
 
-def iso(template: str, found: dict[str, str | None]) -> str:
+def iso(template: str, groups: dict[str, str | None]) -> str:
     """ISO text out of groups, the year chosen where none is said."""
-    values = {name: value or "" for name, value in found.items()}
+    values = {name: value or "" for name, value in groups.items()}
     if values.get("mon"):
         values["mon"] = f"{_MONTHS.index(values['mon']) // 3 + 1:02}"
     for name in ("day", "month", "hour"):
@@ -444,7 +454,9 @@ def iso(template: str, found: dict[str, str | None]) -> str:
     if not template.startswith(_YEARLESS):
         return text
     limit = now() + AHEAD
+    # Before the year is known dates compare as text: month, day and time have a fixed width.
     latest = limit.year - (text > f"{limit:-%m-%dT%H:%M:%S.%f}")
+    # 29 February exists in leap years only, at most eight years apart.
     for year in range(latest, latest - _YEARS, -1):
         try:
             parse_time(f"{year}{text}")
@@ -466,6 +478,8 @@ def iso_sql(template: str, cut: str) -> str:
     if not template.startswith(_YEARLESS):
         return text
     limit = f"({NOW} AT TIME ZONE 'UTC' + INTERVAL {AHEAD.days} DAY)"
+    # The engine does not try other years: a leap day in a common year is null, and left to the
+    # exact rule.
     later = f"({text} > strftime({limit}, '-%m-%dT%H:%M:%S.%f'))::INT"
     return f"(year({limit}) - {later})::VARCHAR || {text}"
 

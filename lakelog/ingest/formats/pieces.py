@@ -17,8 +17,8 @@ def open_after(pieces: Any, streams: tuple[Any, ...]) -> Any:
 
     Masks over the same lines; `streams` has one mask for each stream.
     """
-    found = np.zeros(len(pieces), dtype=bool)
+    mask = np.zeros(len(pieces), dtype=bool)
     for stream in streams:
         last = np.maximum.accumulate(np.where(stream, np.arange(len(pieces)), -1))
-        found |= (last >= 0) & pieces[last]
-    return found
+        mask |= (last >= 0) & pieces[last]
+    return mask

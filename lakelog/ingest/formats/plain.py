@@ -16,7 +16,7 @@ NAME = "plain"
 BY_LINE = True
 SUREST = 0.001
 PROSE = True
-"""A line is free text, so its last character does not tell whether it goes on."""
+"""A line is free text, so its last character does not say whether it is complete."""
 BEGINS = r"^[^ \t\n\v\f\r]"
 PATTERNS = (Pattern(r"(?P<message>[^\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]+)", "-", "log"),)
 _JSON = re.compile(rb"\s*(?:\{|\[\s*(?:[\[{\"]|\]?\s*$))")
@@ -24,7 +24,7 @@ _JSON = re.compile(rb"\s*(?:\{|\[\s*(?:[\[{\"]|\]?\s*$))")
 
 
 def __getattr__(name: str) -> str:
-    return pattern.made(name, PATTERNS, joined=True)
+    return pattern.lazy_query(name, PATTERNS, joined=True)
 
 
 def sniff(lines: list[bytes]) -> float:

@@ -1,4 +1,4 @@
-"""What the formats of single programs share: patterns, and how a record of them begins.
+"""Formats of single programs: patterns, and how a record of them begins.
 
 Each is declared in `programs`. A line that begins otherwise continues the record before it.
 """
@@ -15,7 +15,7 @@ from lakelog.ingest.formats import line_starts, pattern
 from lakelog.ingest.formats.pattern import COLOURS, Pattern
 
 _LESS = 0.9
-"""How sure a line without a time makes, beside one that has one."""
+"""The score of a line without a time; one with a time has 1."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Program:
     """The log of one program, which is a format itself.
 
     `about` says what it is, for `lakelog formats list`. `begins` is a regex for the beginning of a
-    record that only lines of this program have, so that lines of others are told from it at once.
+    record that only lines of this program have, so that lines of others are ruled out at once.
     """
 
     NAME: str

@@ -48,6 +48,7 @@ def record(
     doubled: tuple[str, ...] = (),
 ) -> Pattern:
     """A line whose payload is the groups `data`."""
+    # Keyword defaults for logs of programs: most declarations below differ from them in one or two.
     return Pattern(
         regex,
         time,

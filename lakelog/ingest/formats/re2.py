@@ -24,6 +24,7 @@ def check(regex: str, what: str, text: str) -> None:
     reason = ""
     try:
         matches(regex, "")
+        # Arrow and DuckDB each bundle an RE2 of their own: a regex has to compile in both.
         with duckdb.connect(":memory:", config={"threads": 1}) as connection:
             connection.execute(f"SELECT regexp_matches('', {literal(regex)})").fetchall()
     except pa.ArrowInvalid as error:
@@ -37,8 +38,8 @@ def check(regex: str, what: str, text: str) -> None:
 
 def groups(regex: str, text: str) -> dict[str, str] | None:
     """What the groups of a regex hold, None if it does not fit."""
-    found: dict[str, str] | None = pc.extract_regex(pa.array([text]), regex)[0].as_py()
-    return found
+    values: dict[str, str] | None = pc.extract_regex(pa.array([text]), regex)[0].as_py()
+    return values
 
 
 def first(regex: str, text: str) -> str:

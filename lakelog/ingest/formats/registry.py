@@ -1,6 +1,6 @@
-"""The formats by name, and which of them a file has by how it begins.
+"""The formats by name, and detection of the format of a file from its beginning.
 
-Surer ones win; of equally sure ones the first that is named here.
+The highest score wins; of equal scores the first format in this list.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ _ALL: tuple[Any, ...] = (
 FORMATS: dict[str, Any] = {form.NAME: form for form in _ALL}
 LAST = plain.NAME
 """The last resort."""
+# Lines and bytes that detection looks at.
 _SNIFFED, _SAMPLE, _HEAD = 50, 1 << 18, 4096
 _FEW_OBJECTS = 0.2
 """Text of which fewer lines are JSON is text with objects in it."""
@@ -98,11 +99,11 @@ def named(name: str) -> Any:
     `@` and the zone of times that name none. A pattern is one too. Raises InvalidSetting."""
     if name.startswith(definition.PREFIX) or definition.is_pattern(name):
         return custom.form(name)
-    known, at, zone = name.partition("@")
-    if at and known in FORMATS:
-        return local_time.LocalTimeFormat(FORMATS[known], zone, name)
-    known, colon, rest = name.partition(":")
-    form = FORMATS.get(known)
+    base, at, zone = name.partition("@")
+    if at and base in FORMATS:
+        return local_time.LocalTimeFormat(FORMATS[base], zone, name)
+    base, colon, rest = name.partition(":")
+    form = FORMATS.get(base)
     if form is not None and not colon:
         return form
     if form is access and rest:
@@ -111,7 +112,7 @@ def named(name: str) -> Any:
 
 
 def label(form: Any) -> str:
-    """Return what people call a format; the name of a pattern holds all that defines it."""
+    """Return the label of a format; the name of a pattern is its whole definition."""
     return str(getattr(form, "LABEL", form.NAME))
 
 
@@ -122,7 +123,7 @@ def is_last(name: str) -> bool:
 
 def in_zone(name: str, zone: str) -> str:
     """Return the name of a format whose times without a zone are of this one; a LogFormat and
-    _bulk requests have none to be told."""
+    _bulk requests have no such form."""
     base = name.partition("@")[0]
     if base not in FORMATS or base == bulk.NAME or local_time.engine_zone(zone) == "UTC":
         return base if base in FORMATS else name
@@ -130,8 +131,9 @@ def in_zone(name: str, zone: str) -> str:
 
 
 def detect(head: bytes, data: bytes, name: str) -> Any:
-    """Return the format that a file's first bytes look most like, else what comes now."""
+    """Return the format that fits a file's first bytes best, else its newest ones."""
     words = False
+    # The head first: a file keeps its format, whatever its newest lines look like.
     for part in (head[:_HEAD], data[:_SAMPLE]):
         best, sure = surest(part)
         if best is jsonl and sure < _FEW_OBJECTS and not _ends(name, _JSON):
@@ -148,33 +150,34 @@ def detect(head: bytes, data: bytes, name: str) -> Any:
 
 
 def scores(part: bytes, more: dict[str, Any] | None = None) -> dict[str, float]:
-    """Return how sure each format is of the first lines, and so `more` formats by name."""
+    """Return the score of each format, and of `more` formats, for the first lines."""
     lines = _first_lines(part)
     return {name: form.sniff(lines) for name, form in {**FORMATS, **(more or {})}.items()}
 
 
 def surest(part: bytes) -> tuple[Any, float]:
-    """Return the format that is surest of the first lines, and how sure it is; that is the one
-    with the highest of `scores`, without asking those that cannot have it."""
+    """Return the format with the highest of `scores`, and its score, without computing scores that
+    cannot be the highest."""
     lines, forms = _first_lines(part), list(FORMATS.values())
     full = [line for line in lines if line.strip()]
-    best, left = (-1.0, 0), []
+    best, postponed = (-1.0, 0), []
     for at, form in enumerate(forms):
         if (_limit(form), -at) <= best:
             continue
         # Of most files the first line rules out nearly all formats that go by single lines.
         if full and getattr(form, "BY_LINE", False) and not form.sniff(full[:1]):
-            left.append(at)
+            postponed.append(at)
             continue
         best = max(best, (form.sniff(lines), -at))
-    for at in left:
+    # A format whose first line did not fit can reach no more than the share of the others.
+    for at in postponed:
         if (_limit(forms[at]) * (len(full) - 1) / len(full), -at) > best:
             best = max(best, (forms[at].sniff(lines), -at))
     return forms[-best[1]], best[0]
 
 
 def _limit(form: Any) -> float:
-    """How sure a format can be at most."""
+    """The highest score that a format can have."""
     return float(getattr(form, "SUREST", 1.0))
 
 
@@ -185,7 +188,7 @@ def _first_lines(part: bytes) -> list[bytes]:
 
 
 def specialize(form: Any, head: bytes) -> Any:
-    """Return a format as a file's first bytes say it is meant, where they say so."""
+    """Return a format as a file's first bytes define it, where they do."""
     if not hasattr(form, "specialize"):
         return form
     if pattern.recoded(head):
@@ -195,8 +198,8 @@ def specialize(form: Any, head: bytes) -> Any:
 
 
 def tolerant(form: Any, name: str, *, forced: bool) -> Any:
-    """Return a format that takes lines of other styles too, unless the file of this name holds
-    JSON lines alone, or somebody said which format it has."""
+    """Return a format that also accepts lines of other styles, unless the file of this name holds
+    JSON lines alone, or its format was forced."""
     return mixture.tolerant(form, forced=forced or _ends(name, _LINES))
 
 

@@ -1,4 +1,4 @@
-"""Runtimes and daemons known by how their lines begin: glog, Redis, Ruby, logcat and others.
+"""Runtimes and daemons, recognised by how their lines begin: glog, Redis, Ruby, logcat and others.
 
 glog and klog, Redis, Ruby's Logger (Rails, too), Android's logcat, Asterisk, Nest, qBittorrent,
 docker compose, MySQL's slow queries, supercomputers (Blue Gene, Thunderbird), epochs before a
@@ -30,7 +30,7 @@ from lakelog.ingest.formats.zones import TZ
 NAME = "runtime"
 BY_LINE = True
 PROSE = True
-"""A line ends in free text, so its last character does not tell whether it goes on."""
+"""A line ends in free text, so its last character does not say whether it is complete."""
 _LETTER = graded(
     {
         "V": "TRACE",
@@ -177,11 +177,11 @@ PATTERNS = (
     ),
 )
 _LESS = 0.9
-"""How sure a line without a time makes, beside one that has one."""
+"""The score of a line without a time; one with a time has 1."""
 
 
 def __getattr__(name: str) -> str:
-    return pattern.made(name, PATTERNS, joined=True)
+    return pattern.lazy_query(name, PATTERNS, joined=True)
 
 
 def sniff(lines: list[bytes]) -> float:

@@ -50,6 +50,7 @@ def time_sql(text: str) -> str:
     date). Decimals are rounded as Python rounds them.
     """
     whole, part = f"try_cast({text} AS BIGINT)", f"try_cast({text} AS DOUBLE)"
+    # The size of an epoch says its unit, by the thresholds of lakelog.event.parse_time.
     scaled = f"""{part} * CASE WHEN abs({part}) < 1e11 THEN 1e6 WHEN abs({part}) < 1e14 THEN 1e3
         WHEN abs({part}) < 1e17 THEN 1e0 END"""
     return f"""CASE
@@ -77,14 +78,16 @@ def in_range_sql(moment: str) -> str:
     return f"({moment} BETWEEN TIMESTAMPTZ {low} AND TIMESTAMPTZ {high})"
 
 
-def odd_sql(text: str, kept: str) -> str:
+def odd_sql(text: str, unchanged: str) -> str:
     """SQL that says whether reading JSON `text` may lose something or take what is no JSON.
 
-    `kept` is a condition, asked only where `text` holds long numbers: they came out unchanged.
+    `unchanged` is a condition, evaluated only where `text` holds long numbers: they came out
+    unchanged.
     """
     return f"""({deep_sql(text)}
       OR CASE WHEN NOT regexp_matches({text}, '{_LONG}|{SPOILT}') THEN false
-        WHEN regexp_matches({text}, '{SPOILT}') THEN true ELSE NOT coalesce({kept}, false) END)"""
+        WHEN regexp_matches({text}, '{SPOILT}') THEN true ELSE NOT coalesce({unchanged}, false)
+        END)"""
 
 
 def document_sql(text: str) -> str:
@@ -103,8 +106,8 @@ def deep_sql(text: str) -> str:
 
 def unchanged_sql(text: str) -> str:
     """SQL that says whether the engine writes every long number of JSON `text` as it was."""
-    read = f"try(json({text}))::VARCHAR"
-    return f"regexp_extract_all({text}, '{_LONG}') = regexp_extract_all({read}, '{_LONG}')"
+    again = f"try(json({text}))::VARCHAR"
+    return f"regexp_extract_all({text}, '{_LONG}') = regexp_extract_all({again}, '{_LONG}')"
 
 
 def stray_sql(names: list[str] | tuple[str, ...]) -> str:

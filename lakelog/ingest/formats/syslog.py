@@ -19,7 +19,7 @@ from lakelog.ingest.formats.zones import TZ
 NAME = "syslog"
 BY_LINE = True
 PROSE = True
-"""A line ends in free text, so its last character does not tell whether it goes on."""
+"""A line ends in free text, so its last character does not say whether it is complete."""
 _STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)"
 _HEAD = r"(?P<host>[^ ]+) (?P<app>[^ ]+) (?P<procid>[^ ]+) (?P<msgid>[^ ]+)"
 _STRUCTURED = r'(?P<structured>-|(?:\[[^ \]="]+(?: +[^ \]="]+="(?:[^"\\]|\\.)*")* *\])+)'
@@ -107,7 +107,7 @@ PATTERNS = (
 
 
 def __getattr__(name: str) -> str:
-    return pattern.made(name, PATTERNS)
+    return pattern.lazy_query(name, PATTERNS)
 
 
 def sniff(lines: list[bytes]) -> float:

@@ -44,7 +44,7 @@ def _kind(
     level: Level | None = STATUS,
 ) -> Pattern:
     parts = _PARTS if REQUEST in regex else ()
-    held = (*data, *parts)
+    payload = (*data, *parts)
     return Pattern(
         regex,
         time,
@@ -52,10 +52,10 @@ def _kind(
         level,
         message=message,
         subject=subject,
-        data=held,
-        numbers=tuple(name for name in held if name in _NUMBERS),
-        dashes=(*held, *filter(None, (message, subject))),
-        quoted=("request", *parts, *(name for name in held if name in ("agent", "referer")))
+        data=payload,
+        numbers=tuple(name for name in payload if name in _NUMBERS),
+        dashes=(*payload, *filter(None, (message, subject))),
+        quoted=("request", *parts, *(name for name in payload if name in ("agent", "referer")))
         if parts
         else (),
     )
@@ -251,7 +251,7 @@ PATTERNS = (
 
 
 def __getattr__(name: str) -> str:
-    return pattern.made(name, PATTERNS)
+    return pattern.lazy_query(name, PATTERNS)
 
 
 def sniff(lines: list[bytes]) -> float:

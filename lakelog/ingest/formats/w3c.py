@@ -26,8 +26,10 @@ _NUMBERS = re.compile(
 def sniff(lines: list[bytes]) -> float:
     """Say how sure it is that this is such a log: its directives come first."""
     start = lines[0].lstrip(b" ") if lines else b""
-    told = any(line.startswith(_FIELDS.encode()) for line in lines)
-    return 1.0 if told and start.startswith((b"#Software:", b"#Version:", b"#Fields:")) else 0.0
+    has_fields = any(line.startswith(_FIELDS.encode()) for line in lines)
+    return (
+        1.0 if has_fields and start.startswith((b"#Software:", b"#Version:", b"#Fields:")) else 0.0
+    )
 
 
 def specialize(head: bytes) -> HashHeaderFormat:
@@ -44,17 +46,20 @@ QUERY = ""  # made of the header
 
 
 def _table(header: list[str]) -> Table | None:
-    """The table that the lines of a header tell of."""
+    """The table that the lines of a header describe."""
     fields = [line.removeprefix(_FIELDS).split() for line in header if line.startswith(_FIELDS)]
+    # The last #Fields counts: a server that was restarted writes its header again.
     if not fields or not fields[-1]:
         return None
     names = columns.distinct(fields[-1])
+    # IIS may log the time of day alone; the day is in the header then.
     days = [match[1] for line in header if (match := _DAY.match(line))]
     date = next((n for n in ("date", "date-local") if n in names), "")
     time = next((n for n in ("time", "time-local") if n in names), "")
     moment: tuple[str | int, ...] = ()
     if time and (date or days):
         moment = (names.index(date) if date else days[-1], "T", names.index(time), "Z")
+    # What makes up the time is not repeated in the payload.
     spent = {date, time} if moment else set()
     quoted = columns.quoted(" ")
     return Table(
@@ -66,6 +71,7 @@ def _table(header: list[str]) -> Table | None:
             )
             for n in names
         ),
+        # CloudFront writes tabs, IIS spaces, and fields with spaces in quotes.
         lambda text: text.split("\t") if "\t" in text else quoted(text),
         "CASE WHEN contains(text, chr(9)) THEN string_split(text, chr(9))"
         f" ELSE {columns.quoted_sql(' ')} END",

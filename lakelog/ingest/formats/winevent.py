@@ -4,7 +4,7 @@ wevtutil, Get-WinEvent and Event Viewer write XML, an event a line, all in one l
 or over many lines; evtx_dump writes `Record 1` and a declaration, or JSON, before each. XML means
 what evtx_dump's JSON of it means, as which it is read; numbers of <System> are numbers.
 
-No document type and no entity is taken, and nothing is nested deeper than DEPTH_MAX.
+Document types and entities are refused, and so is nesting deeper than DEPTH_MAX.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class WindowsEvents:
             return [EVTX.event(parse_line(bare.encode()))]
         if not re.fullmatch(_BETWEEN, _EVENT.sub("", decoded)):
             raise InvalidEvent("not a Windows event: text outside of <Event>, or one without end")
-        found = _EVENT.findall(decoded)
-        return [_event(one, alone=len(found) == 1) for one in found]
+        elements = _EVENT.findall(decoded)
+        return [_event(element, alone=len(elements) == 1) for element in elements]
 
 
 FORM = WindowsEvents()
@@ -89,12 +89,12 @@ class _Node:
 
 
 def _event(text: str, *, alone: bool) -> dict[str, Any]:
-    """The event of an element; one that is spoilt is kept as its text beside others in a line."""
+    """The event of an element; a damaged one among others of its record is kept as text."""
     try:
-        found = {"Event": _value(_tree(text))}
-        if not EVTX.is_one(found):
+        members = {"Event": _value(_tree(text))}
+        if not EVTX.is_one(members):
             raise InvalidEvent("not a Windows event: no EventID or no TimeCreated in <System>")
-        return EVTX.event(found)
+        return EVTX.event(members)
     except InvalidEvent:
         if alone:
             raise

@@ -39,14 +39,15 @@ QUERY = ""  # made of the header
 
 
 def _table(header: list[str]) -> Table | None:
-    """The table that the lines of a header tell of."""
-    said = {}
+    """The table that the lines of a header describe."""
+    directives = {}
     for line in header:
         key, _, rest = line.partition("\t" if "\t" in line else " ")
-        said[key] = rest
-    if "#fields" not in said:
+        directives[key] = rest
+    if "#fields" not in directives:
         return None
-    names, kinds = said["#fields"].split("\t"), said.get("#types", "").split("\t")
+    names, kinds = directives["#fields"].split("\t"), directives.get("#types", "").split("\t")
+    # Types that do not match the fields are of no use; text loses nothing.
     if len(kinds) != len(names):
         kinds = ["string"] * len(names)
     places = {"ts": "time", "uid": "subject"}
@@ -56,13 +57,14 @@ def _table(header: list[str]) -> Table | None:
     )
     return Table(
         columns,
+        # Zeek escapes tabs within values, so every tab is a separator.
         lambda text: text.split("\t"),
         "string_split(text, chr(9))",
-        said.get("#path") or "zeek",
+        directives.get("#path") or "zeek",
         (names.index("ts"),) if "ts" in names else (),
-        unset=said.get("#unset_field", "-"),
-        empty=said.get("#empty_field", "(empty)"),
-        between=said.get("#set_separator") or ",",
+        unset=directives.get("#unset_field", "-"),
+        empty=directives.get("#empty_field", "(empty)"),
+        between=directives.get("#set_separator") or ",",
         tabs=True,
     )
 
