@@ -153,7 +153,7 @@ def test_format(
             label=source,
             count=lines,
         )
-    if asked is not None and asked.pattern and not registry.named(asked.spelled()).has_time:
+    if asked is not None and asked.pattern and not registry.by_name(asked.spelled()).has_time:
         app.say(NO_TIME)
     target = choose(None if as_json else "table", as_json, None)
     emit_record(_record(found), target, lambda: "\n".join(_words(found)) + "\n")
@@ -208,7 +208,7 @@ def add_format(
     kept.check_new(made)  # before a lake is made for it
     with app.open_or_create() as lake:
         kept.add(lake.store, lake.branch_name, made, overwrite=overwrite)
-    if said.pattern and not registry.named(made.definition.spelled()).has_time:
+    if said.pattern and not registry.by_name(made.definition.spelled()).has_time:
         app.say(NO_TIME)
     where = f"for {_files(made)}" if globs or sources else f"used only with --format {name}"
     app.say(f"added format {name} to {app.path}, {where}")

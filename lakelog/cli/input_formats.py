@@ -39,7 +39,7 @@ class InputFormat(click.ParamType[str]):
         text = str(value)
         try:
             if definition.is_pattern(text) or ":" in text or "@" in text:
-                registry.named(text)
+                registry.by_name(text)
         except InvalidSetting as error:
             self.fail(str(error), param, ctx)
         return text
@@ -74,7 +74,7 @@ def with_pattern(command: Callable[..., Any]) -> Callable[..., Any]:
         if said is not None:
             wanted = definitions.resolve(said.spelled(), formats_at(app))
             form = form if said == Definition(format=form or "") else said.spelled()
-            if wanted.pattern and not registry.named(wanted.spelled()).has_time:
+            if wanted.pattern and not registry.by_name(wanted.spelled()).has_time:
                 app.say(NO_TIME)
         return command(app, *args, form=form, **rest)
 

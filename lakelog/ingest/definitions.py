@@ -120,7 +120,7 @@ def resolve(text: str, formats: Formats) -> Definition:
 def check(wanted: Definition, names: tuple[str, ...] = ()) -> None:
     """Raise InvalidSetting for an invalid definition; `names` are those of the lake's formats."""
     if wanted.pattern:
-        registry.named(wanted.spelled())
+        registry.by_name(wanted.spelled())
         return
     lines = (wanted.begins, wanted.continues, wanted.time_format, wanted.levels, wanted.define)
     if any(lines):
@@ -212,7 +212,7 @@ def _of_entry(entry: Entry) -> LakeFormat:
 def _check_name(name: str, names: tuple[str, ...]) -> None:
     """Raise InvalidSetting for a name that no format has."""
     try:
-        registry.named(name)
+        registry.by_name(name)
     except InvalidSetting as error:
         if ":" in name or "@" in name:
             raise

@@ -276,5 +276,5 @@ def choose_format(job: Job, start: Start, data: bytes) -> tuple[str, Any]:
         name = last if settled else registry.detect(consumed, data, start.cursor.name).NAME
         name = registry.in_zone(name, definition.zone) if definition and definition.zone else name
     # The beginning of the file and not of this chunk: headers and the first element stand there.
-    form = registry.specialize(registry.named(name), consumed or data)
+    form = registry.specialize(registry.by_name(name), consumed or data)
     return name, registry.tolerant(form, start.cursor.name, forced=forced)

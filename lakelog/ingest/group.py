@@ -321,8 +321,7 @@ def _cursor_after(start: Start, data: bytes, form: str) -> Cursor:
 def _give_back(files: int) -> None:
     """Return memory to the system where many more files may follow."""
     if files >= FILES_MAX:
-        # glibc and Arrow keep freed memory for reuse, and a walk over thousands of files would look
-        # like a leak.
+        # glibc and Arrow keep freed memory for reuse: over many files that looks like a leak.
         pa.default_memory_pool().release_unused()
         with contextlib.suppress(AttributeError):  # not of this C library
             ctypes.CDLL(None).malloc_trim(0)

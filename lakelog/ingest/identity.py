@@ -180,8 +180,8 @@ class Resolver:
             base = base_name(source.name)
             originals = [os.path.join(folder, base), os.path.join(os.path.dirname(folder), base)]
         for path in originals:
-            # A plain copy is recognised by content, so content that is not distinctive proves
-            # nothing; of a compressed one the name does.
+            # A plain copy is recognised by its content, so that has to be distinctive; a compressed
+            # one also by its name.
             if path == source.name or not (source.compression or content.is_distinctive(head)):
                 continue
             with suppress(OSError), closing(Source(path)) as other:

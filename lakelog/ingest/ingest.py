@@ -68,7 +68,7 @@ class Reading:
 
     def __init__(self, steps: Generator[int, bool], report: FileReport) -> None:
         self._steps, self.report = steps, report
-        self._begun = False
+        self._is_started = False
 
     def turn(self, size: int, seconds: float) -> bool:
         """Read on, for so many bytes or seconds at most; return whether the file is at its end.
@@ -79,8 +79,8 @@ class Reading:
         try:
             while size > 0 and time.monotonic() < until:
                 # A generator that has not started takes no value.
-                size -= self._steps.send(False) if self._begun else next(self._steps)
-                self._begun = True
+                size -= self._steps.send(False) if self._is_started else next(self._steps)
+                self._is_started = True
             # The turn ends here: what it read is published, so that no turn holds back rows.
             self._steps.send(True)
         except StopIteration:

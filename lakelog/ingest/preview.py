@@ -88,7 +88,7 @@ def preview(
     head = data[:WINDOW]
     name, why = _choose(path, head, data, formats, asked, label)
     # The same three steps as in an ingest, so that the preview cannot differ from it.
-    form = registry.specialize(registry.named(name), head or data)
+    form = registry.specialize(registry.by_name(name), head or data)
     form = registry.tolerant(form, path, forced=asked is not None)
     # Events without a time get that of ingest: a time between this and the end of the run is one of
     # those.
@@ -161,7 +161,7 @@ def _scores(data: bytes, form: Any, formats: Formats) -> list[tuple[str, float]]
     """How many of the first lines each format fits, the best first; of none that fits no line."""
     # Only patterns have a rule of their own; a renamed built-in format is in the list already.
     own = {
-        name: registry.named(form_.definition.spelled())
+        name: registry.by_name(form_.definition.spelled())
         for name, form_ in formats.items()
         if form_.definition.pattern
     }
@@ -176,18 +176,18 @@ def _outcomes(run: Any, data: bytes, before: int, count: int, reach: Reach | Non
     pairs = [(row["position"], row) for row in rows]
     pairs += [(bad.position, bad) for bad in sorted(run.bad, key=lambda b: b.position)[:count]]
     outcomes = []
-    for position, row in sorted(pairs, key=lambda pair: pair[0])[:count]:
+    for position, record in sorted(pairs, key=lambda pair: pair[0])[:count]:
         end = data.find(b"\n", position)
         text = readable(data[position : end if end >= 0 else len(data)])[:_SHOWN]
         line = data.count(b"\n", 0, position) + 1
-        if isinstance(row, dict):
-            event = {name: row[name] for name in _COLUMNS if row[name] is not None}
-            moment = row["time"].timestamp() * 1e6
+        if isinstance(record, dict):
+            event = {name: record[name] for name in _COLUMNS if record[name] is not None}
+            moment = record["time"].timestamp() * 1e6
             timeless = before <= round(moment) <= disk.now_us()
-            outcomes.append(Outcome(line, position, text, event, _data(row["data"]), timeless))
+            outcomes.append(Outcome(line, position, text, event, _data(record["data"]), timeless))
         else:
             fits, then = reach(text.encode()) if reach else ("", "")
-            reason = row.reason
+            reason = record.reason
             outcomes.append(Outcome(line, position, text, reason=reason, fits=fits, then=then))
     return outcomes
 

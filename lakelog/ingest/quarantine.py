@@ -241,7 +241,7 @@ def _form(rule: Definition | None, text: bytes) -> Any:
     if not name:
         name = registry.detect(text, text, "line.json").NAME
         name = registry.in_zone(name, rule.zone) if rule and rule.zone else name
-    return registry.named(name)
+    return registry.by_name(name)
 
 
 def _parse(

@@ -366,7 +366,7 @@ def test_every_fact_is_what_the_lake_answers(lake: lakelog.Lake, name: str) -> N
     if not file.format:
         assert facts["bytes"] == 0
         return
-    form = registry.named(file.format)
+    form = registry.by_name(file.format)
     if not (joins(form) or getattr(form, "MANY", False) or file.format in HEADED):
         assert report.events + report.quarantined == full
     said: dict[str, Any] = {}

@@ -159,13 +159,13 @@ class Account:
             # An unchanged piece keeps its line index, which a slice would compute again.
             part = piece if whole else Chunk(data, start)
             names = [name for at, name in forms if at <= start]
-            self._part(part, registry.named(names[-1]) if names else None)
+            self._part(part, registry.by_name(names[-1]) if names else None)
 
     def _long_line(self, part: Overlong, end: int) -> None:
         """Remember where a part of an overlong line is, until all parts are known."""
         if part.number == 1:
             self._end_long()
-            self._end_pending(cut=True)
+            self._end_pending(is_cut=True)
         self._parts.append(part.base)
         self._parts_end = min(part.base + part.length, end)
 
@@ -189,7 +189,7 @@ class Account:
         if binary and len(self._pending) + hole.length <= LINE_MAX:
             self._pending += bytes(hole.length)
             return
-        self._end_pending(cut=True)
+        self._end_pending(is_cut=True)
         self._compare(self._at, min(hole.base + hole.length, end), [])
 
     def _part(self, chunk: Chunk, form: Any) -> None:
@@ -205,11 +205,11 @@ class Account:
         else:
             self._events(Chunk(self._pending + chunk.data, self._at))
 
-    def _end_pending(self, *, cut: bool = False) -> None:
+    def _end_pending(self, *, is_cut: bool = False) -> None:
         """Compare the pending record, after which nothing of its format follows. Where it was
-        `cut`, what is still no event is one quarantined line."""
+        `is_cut`, what is still no event is one quarantined line."""
         if self._pending:
-            self._events(Chunk(self._pending, self._at), final=True, cut=cut)
+            self._events(Chunk(self._pending, self._at), final=True, is_cut=is_cut)
 
     def _choose(self, chunk: Chunk) -> Any:
         """The format that ingest chose: by the first lines, unless rows show that it was forced."""
@@ -246,7 +246,7 @@ class Account:
             lines = [chunk.text[starts[i] : starts[i + 1]] for i in index]
             self._judge(lines, absent, self._form, self.file.label)
 
-    def _events(self, chunk: Chunk, *, final: bool = False, cut: bool = False) -> None:
+    def _events(self, chunk: Chunk, *, final: bool = False, is_cut: bool = False) -> None:
         """Compare a chunk in which only its format can find the events; a record that may
         continue stays pending."""
         result = self._transformer(self._form, self.file.label).run(chunk, final=final)
@@ -258,7 +258,7 @@ class Account:
             start = self._at
             chunk = Chunk(chunk.data[start - chunk.base :], start)
             result = self._transformer(self._form, self.file.label).run(chunk, final=final)
-        self._hold(chunk, result, final=final, cut=cut)
+        self._hold(chunk, result, final=final, is_cut=is_cut)
 
     def _resumed(self, chunk: Chunk, result: ChunkResult) -> list[tuple[Chunk, ChunkResult]]:
         """The parts of a chunk that earlier ingests consumed before later ones ingested what had
@@ -271,6 +271,8 @@ class Account:
         later = later[later > chunk.base]
         arrivals = self._places.arrivals(self._cursor.origin, there.tolist() if len(later) else [])
         completed, begin = list[tuple[Chunk, ChunkResult]](), chunk.base
+        # Each stray position is where a later ingest began, unless the part before it is no
+        # complete record.
         for stray in later.tolist():
             # The run may have started earlier: lines of two streams alternate.
             n = int(np.searchsorted(there, stray))
@@ -290,13 +292,13 @@ class Account:
         return completed
 
     def _hold(
-        self, chunk: Chunk, result: ChunkResult, *, final: bool = True, cut: bool = False
+        self, chunk: Chunk, result: ChunkResult, *, final: bool = True, is_cut: bool = False
     ) -> None:
         """Compare the result of a chunk with the lake, and keep a record that may continue."""
         self._pending = chunk.data[result.length :]
         places, bad = _places(result)
         # An overlong line or a hole ended the record: ingest quarantined the rest as one line.
-        if cut and self._pending:
+        if is_cut and self._pending:
             bad, self._pending = np.append(bad, chunk.base + result.length), b""
         expected = _sorted(places, bad)
         high = chunk.base + (len(chunk.data) if final else result.length)

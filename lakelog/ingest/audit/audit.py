@@ -116,7 +116,7 @@ class _Work:
         self._line = state.retention["before"] if state.retention else None
         self.places = StoredRows(store, state, connect)
         self._accounts: list[Account] = []
-        self._seen: set[str] = set()
+        self._audited: set[str] = set()
         self._claimed: dict[str, str] = {}
         self._paths: list[str] = []
 
@@ -142,7 +142,7 @@ class _Work:
         for path, broken, empty, reason in unmatched:
             self._unmatched(path, broken, empty, reason, bool(paths))
         for cursor in below:
-            if cursor.origin not in self._seen:
+            if cursor.origin not in self._audited:
                 self._from_backup(cursor)
         if not paths and not self._has_label:
             self._rest()
@@ -227,7 +227,7 @@ class _Work:
         name = printable(path)
         there = os.path.exists(path) and not broken
         reason = reason or _reason(path)
-        unseen = [c for c in self._cursors.values() if c.origin not in self._seen]
+        unseen = [c for c in self._cursors.values() if c.origin not in self._audited]
         old = [c for c in unseen if c.name in _names(path)]
         if there and self._has_label:
             old = []  # they may be of other sources
@@ -235,7 +235,7 @@ class _Work:
             wrong = broken or (
                 is_requested and not empty
             )  # an empty file was truncated to be rewritten
-            self._gone(cursor, reason, reason if wrong else "")
+            self._report_gone(cursor, reason, reason if wrong else "")
         if not old and (is_requested or broken):
             never = "never ingested under this source" if self._has_label else "never ingested"
             self._add(FileAudit(name, error="" if empty else never if there else reason))
@@ -257,10 +257,10 @@ class _Work:
         # every line would count as missing.
         if cursor.origin not in self.places.origins:
             raise OSError("it changed meanwhile: run it again")
-        self._seen.add(cursor.origin)
+        self._audited.add(cursor.origin)
         file = FileAudit(printable(source.name), label, seen=cursor.bytes, backup=printable(copy))
         account = self._add(file, cursor)
-        account.read(source, self._connect, self._form and registry.named(self._form), head)
+        account.read(source, self._connect, self._form and registry.by_name(self._form), head)
         return True
 
     def _cursor_of(
@@ -292,17 +292,17 @@ class _Work:
         file = FileAudit(printable(source.name), label, seen=copy.bytes, copy_of=copy.shares)
         if original is not None:
             file.copy_of = original.name
-        if original is None or original.key in self._claimed or original.origin in self._seen:
+        if original is None or original.key in self._claimed or original.origin in self._audited:
             self._add(file)
             return
         # Its original is gone: of that one's rows those are checked whose lines the copy has.
-        self._seen.add(original.origin)
+        self._audited.add(original.origin)
         checked = replace(original, bytes=copy.bytes)
         account = self._add(file, checked)
         account.read(
             source,
             self._connect,
-            self._form and registry.named(self._form),
+            self._form and registry.by_name(self._form),
             head,
             beyond=original.bytes,
         )
@@ -310,13 +310,15 @@ class _Work:
     def _stored_twice(self) -> None:
         """Report the lines of files that are gone and whose content another file holds, with rows
         of its own: each is in the lake twice."""
-        gone = {a.cursor.origin: a for a in self._accounts if a.file.gone and a.cursor is not None}
-        for path in self._paths if gone else ():
+        accounts = {
+            a.cursor.origin: a for a in self._accounts if a.file.gone and a.cursor is not None
+        }
+        for path in self._paths if accounts else ():
             with suppress(OSError), closing(_opened(path)) as source:
                 head = source.read(WINDOW)
                 for label in self._labels:
                     for cursor in self._index.alike_or_named(head, label, path):
-                        account = gone.get(cursor.origin)
+                        account = accounts.get(cursor.origin)
                         if account is None or not cursor.bytes or cursor.shares:
                             continue
                         # Equal banners prove nothing: most logs of one program begin alike
@@ -332,23 +334,23 @@ class _Work:
                         if cursors.holds_all(source, cursor, head, label) is not None:
                             account.stored_twice(printable(path))
                             # Each file that is gone is reported once, however many files repeat it.
-                            gone.pop(cursor.origin)
+                            accounts.pop(cursor.origin)
 
     def _rest(self) -> None:
         """Report what no path led to: cursors of files that are gone, rows without a cursor."""
         for cursor in self._cursors.values():
-            if cursor.origin not in self._seen:
-                self._gone(cursor, _reason(cursor.name), "")
+            if cursor.origin not in self._audited:
+                self._report_gone(cursor, _reason(cursor.name), "")
         for origin, stored, bad in self.places.others(_ORIGIN):
             file = FileAudit(origin, gone="no cursor remembers this file")
             file.stored, file.quarantined, file.foreign = stored, bad, stored + bad
             self._add(file)
 
-    def _gone(self, cursor: Cursor, reason: str, error: str) -> None:
+    def _report_gone(self, cursor: Cursor, reason: str, error: str) -> None:
         """Read the backup of a file; without one check the lake's side alone."""
         if self._from_backup(cursor):
             return
-        self._seen.add(cursor.origin)
+        self._audited.add(cursor.origin)
         file = FileAudit(cursor.name, seen=cursor.bytes, gone=reason, error=error)
         self._add(file, cursor).without_file()
 
@@ -370,11 +372,11 @@ class _Work:
         return account
 
 
-def _may_repeat(own: Cursor, gone: Cursor) -> bool:
+def _may_repeat(own: Cursor, old: Cursor) -> bool:
     """Whether a file may have repeated the lines of one that is gone: not if it shares them, and
     not if the two existed side by side, each with lines of its own."""
     related = {own.origin, own.shares, *own.apart}
-    return gone.origin not in related and gone.looked < own.begun
+    return old.origin not in related and old.looked < own.begun
 
 
 def _by_origin(index: CursorIndex) -> dict[str, Cursor]:

@@ -225,10 +225,10 @@ FROM timed"""
         arms = " ".join(
             f"WHEN {literal(word)} THEN '{level}'" for word, level in self._levels.items()
         )
-        level = sqltext.level_sql(grade)
+        by_name = sqltext.level_sql(grade)
         if not arms:
-            return level
-        return f"CASE upper(trim({grade}, {_BLANKS})) {arms} ELSE {level} END"
+            return by_name
+        return f"CASE upper(trim({grade}, {_BLANKS})) {arms} ELSE {by_name} END"
 
     def _data_sql(self) -> str:
         data = self._layout.data

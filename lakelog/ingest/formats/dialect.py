@@ -166,7 +166,7 @@ class Dialect:
         kind = (
             f"coalesce({_first_sql(self.types)}, '{self.type}')" if self.types else f"'{self.type}'"
         )
-        # A key that is there twice: the engine keeps one value, Python the other.
+        # What a doubled key means only the exact rule decides.
         twice = " OR ".join(_twice_sql(parent) for parent in _parents(members)) or "false"
         # Materialized: DuckDB 2.0 pushes a filter on a computed column below the computation, and
         # would parse each line twice.

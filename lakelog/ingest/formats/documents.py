@@ -239,5 +239,5 @@ def _value(text: bytes) -> list[Any] | None:
 
 def _first_element(head: bytes) -> dict[str, Any] | None:
     """The first object that is an event, as far as it can be seen."""
-    found = next((element for element, _ in _elements(glimpse(head))), None)
-    return found if isinstance(found, dict) else None
+    first = next((element for element, _ in _elements(glimpse(head))), None)
+    return first if isinstance(first, dict) else None

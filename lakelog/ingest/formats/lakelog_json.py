@@ -40,9 +40,9 @@ class LakelogJson:
         fits = sum(map(self.is_one, members))
         return self.SUREST * jsonl.sniff(lines) if fits and 2 * fits >= len(members) else 0.0
 
-    def is_one(self, found: dict[str, Any]) -> bool:
+    def is_one(self, members: dict[str, Any]) -> bool:
         """Whether an object has the members of an exported event and no others."""
-        return frozenset(found) in EXPORTED
+        return frozenset(members) in EXPORTED
 
     def parse(self, line: bytes) -> dict[str, Any]:
         """Return the event of one line. Raises InvalidEvent."""
@@ -58,10 +58,10 @@ class LakelogJson:
         keys = [f"'{name}'" for name in EVENT_COLUMNS]
         bare, full = f"[{', '.join(keys)}]", f"[{', '.join([*keys, chr(39) + 'seq' + chr(39)])}]"
         pattern = literal(_OWN)
-        cut = f"""(SELECT regexp_replace(line, {pattern}, '}}') AS line, position
+        stripped = f"""(SELECT regexp_replace(line, {pattern}, '}}') AS line, position
           FROM (SELECT {sqltext.VALID} AS line, position FROM {lines})
           WHERE regexp_matches(line, {pattern}) AND json_keys(line) IN ({bare}, {full}))"""
-        return jsonl.query(cut)
+        return jsonl.query(stripped)
 
 
 FORM = LakelogJson()

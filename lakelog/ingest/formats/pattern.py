@@ -156,11 +156,11 @@ class Pattern:
         """The groups in their order."""
         return re.findall(r"\(\?P<(\w+)>", self.regex)
 
-    def column(self, cut: str, name: str) -> str:
-        """SQL for the value of a group of the struct `cut`."""
-        value = f"nullif({cut}.{name}, '')"
+    def column(self, groups: str, name: str) -> str:
+        """SQL for the value of a group of the struct `groups`."""
+        value = f"nullif({groups}.{name}, '')"
         if name == "message" and _head(self.regex):
-            value = f"nullif(substr(text, length({cut}.head) + 1), '')"
+            value = f"nullif(substr(text, length({groups}.head) + 1), '')"
         if name in self.dashes:
             value = f"nullif({value}, '-')"
         if name in self.doubled:
@@ -170,18 +170,18 @@ class Pattern:
             value = f"CASE WHEN contains({value}, '\\') THEN {plain} ELSE {value} END"
         return value
 
-    def columns(self, cut: str) -> dict[str, str]:
-        """SQL for ISO text, the level's text, message, source and payload, out of `cut`."""
+    def columns(self, groups: str) -> dict[str, str]:
+        """SQL for ISO text, the level's text, message, source and payload, out of `groups`."""
         pairs = ", ".join(
-            f"'{name}', {self.column(cut, name)}" + ("::BIGINT" if name in self.numbers else "")
+            f"'{name}', {self.column(groups, name)}" + ("::BIGINT" if name in self.numbers else "")
             for name in self.data
         )
-        is_any = " OR ".join(f"{self.column(cut, name)} IS NOT NULL" for name in self.data)
+        is_any = " OR ".join(f"{self.column(groups, name)} IS NOT NULL" for name in self.data)
         return {
-            "iso": iso_sql(self.time, cut),
-            "grade": self.column(cut, self.level.group) if self.level else "NULL::VARCHAR",
+            "iso": iso_sql(self.time, groups),
+            "grade": self.column(groups, self.level.group) if self.level else "NULL::VARCHAR",
             **{
-                c: self.column(cut, getattr(self, c)) if getattr(self, c) else "NULL::VARCHAR"
+                c: self.column(groups, getattr(self, c)) if getattr(self, c) else "NULL::VARCHAR"
                 for c in ("message", "source", "subject")
             },
             "data": f"CASE WHEN {is_any} THEN json_object({pairs})::VARCHAR END"
@@ -308,9 +308,9 @@ def query(patterns: Sequence[Pattern], *, joined: bool = False, kinds: Sequence[
 WITH trimmed AS (SELECT {TRIMMED} AS text, position{_REST if joined else ""} FROM lines),
 classified AS (SELECT *, {_kind_sql(patterns, kinds)} AS kind FROM trimmed WHERE {PLAIN}),
 cut AS (SELECT position, text, kind, {cuts}{more} FROM classified),
-columns AS (SELECT position, kind{more}, {columns} FROM cut),
+fields AS (SELECT position, kind{more}, {columns} FROM cut),
 timed AS (SELECT *, {_chosen(grades)} AS level{word},
-            CASE WHEN iso = '-' THEN {NOW} ELSE {sqltext.time_sql("iso")} END AS time FROM columns)
+            CASE WHEN iso = '-' THEN {NOW} ELSE {sqltext.time_sql("iso")} END AS time FROM fields)
 SELECT time, {types} AS type, NULL::VARCHAR AS category, source, subject, level,
   {message} AS message, {data} AS data, NULL::VARCHAR AS id, position,
   NOT coalesce({sqltext.in_range_sql("time")}, false) AS slow
@@ -466,14 +466,14 @@ def iso(template: str, groups: dict[str, str | None]) -> str:
     return f"{latest}{text}"
 
 
-def iso_sql(template: str, cut: str) -> str:
+def iso_sql(template: str, groups: str) -> str:
     """SQL for the same; leap days are left to the exact rule where the year has none."""
     if template == "-":
         return "'-'"
     pieces = []
     for text, name, _, _ in Formatter().parse(template.removeprefix(_YEARLESS)):
         pieces += [literal(text)] if text else []
-        pieces += [_part_sql(cut, name)] if name else []
+        pieces += [_part_sql(groups, name)] if name else []
     text = f"replace({' || '.join(pieces)}, ',', '.')"
     if not template.startswith(_YEARLESS):
         return text
@@ -484,8 +484,8 @@ def iso_sql(template: str, cut: str) -> str:
     return f"(year({limit}) - {later})::VARCHAR || {text}"
 
 
-def _part_sql(cut: str, name: str) -> str:
-    value = f"{cut}.{name}"
+def _part_sql(groups: str, name: str) -> str:
+    value = f"{groups}.{name}"
     if name == "mon":
         return f"lpad((strpos('{_MONTHS}', {value}) // 3 + 1)::VARCHAR, 2, '0')"
     if name == "tz":
@@ -495,6 +495,6 @@ def _part_sql(cut: str, name: str) -> str:
         whole, part = (f"try_cast('0x' || {value}[{at}] AS BIGINT)" for at in ("1:16", "17:24"))
         return f"({whole} - {_TAI})::VARCHAR || '.' || lpad({part}::VARCHAR, 9, '0')"
     if name == "hour12":
-        hour = f"try_cast({value} AS INT) % 12 + 12 * ({cut}.half IN ('PM', 'pm'))::INT"
+        hour = f"try_cast({value} AS INT) % 12 + 12 * ({groups}.half IN ('PM', 'pm'))::INT"
         return f"lpad(({hour})::VARCHAR, 2, '0')"
     return f"lpad({value}, 2, '0')" if name in ("day", "month", "hour") else value

@@ -94,7 +94,7 @@ _LINES = (".jsonl", ".ndjson")
 """In files of these names a line that is no JSON is damage, whatever it looks like."""
 
 
-def named(name: str) -> Any:
+def by_name(name: str) -> Any:
     """Return the format of a name; `access:` may be followed by a LogFormat, and any other name by
     `@` and the zone of times that name none. A pattern is one too. Raises InvalidSetting."""
     if name.startswith(definition.PREFIX) or definition.is_pattern(name):

@@ -247,12 +247,12 @@ def test_what_is_written_out_is_read_again() -> None:
         name="mine",
     )
     assert definition.read(mine.spelled()) == mine
-    assert registry.named(mine.spelled()).definition == mine
-    assert registry.named(mine.spelled()) is registry.named(mine.spelled())
+    assert registry.by_name(mine.spelled()).definition == mine
+    assert registry.by_name(mine.spelled()) is registry.by_name(mine.spelled())
     assert Definition(zone="UTC", begins="x").over(mine).zone == "UTC"
     for broken in ("pattern:{", "pattern:[]", "pattern:"):
         with pytest.raises(InvalidSetting, match="is not a format"):
-            registry.named(broken)
+            registry.by_name(broken)
 
 
 def test_every_standard_pattern_compiles() -> None:

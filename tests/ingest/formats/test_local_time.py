@@ -44,7 +44,7 @@ def test_both_ways_of_reading_agree_where_clocks_change(
     texts = [LINES[name].format(moment) for moment in moments()]
     texts = ["time,b", *texts] if name == "csv" else texts
     data = "".join(f"{text}\n" for text in texts).encode()
-    form = registry.specialize(registry.named(registry.in_zone(name, zone)), data)
+    form = registry.specialize(registry.by_name(registry.in_zone(name, zone)), data)
     assert len(texts) > FEW
     whole = Transformer(lake.engine(), form, "o").run(Chunk(data, 0), final=True)
     wanted = [parse_time(str(moment), local_time.zone_of(zone)) for moment in moments()]
