@@ -58,7 +58,7 @@ class CursorMoved(Exception):
 
 @dataclass
 class FileReport:
-    """What became of one file: new events, quarantined lines, known ones skipped."""
+    """The result of one file: new events, quarantined lines, known ones skipped."""
 
     path: str
     format: str = ""
@@ -157,7 +157,7 @@ class Job:
         return state
 
     def definition(self, path: str) -> Definition | None:
-        """What says how a file of this name is read, if anything does."""
+        """The definition of the format for a file of this name, if there is one."""
         if isinstance(self.form, Definition):
             return self.form
         match = definitions.find(self.formats, path, self.label)

@@ -42,7 +42,7 @@ Where _SHARE of the bytes are not UTF-8 either, _FEW is enough: text of older en
 
 
 def refusal(head: bytes) -> str:
-    """Say why a file that begins so is not ingested; empty if it may hold lines."""
+    """Return why a file that begins so is not ingested; empty if it may hold lines."""
     for mark, what in _MAGIC.items():
         if head.startswith(mark) and head[len(mark) : len(mark) + 1] in _behind(mark, head):
             return f"not ingested: it is {what}"

@@ -27,7 +27,7 @@ def is_time_kept(packed: Source, mtime: int) -> bool:
 
 
 def length_if_less(source: Source, size: int) -> int | None:
-    """How many bytes a file has, if it has fewer than `size`."""
+    """The length of a file in bytes, if it is less than `size`; else None."""
     source.seek(0)
     length = 0
     while length < size:

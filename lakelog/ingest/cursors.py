@@ -1,4 +1,4 @@
-"""How far each file was ingested: the cursors of a manifest, and how content is recognised.
+"""Cursors: how far each file was ingested, and how its content is recognised.
 
 A cursor names a file by device and inode, and its content by three sums of what was consumed: the
 SHA-256 of its beginning (HEAD bytes at most), that of the 4,096 bytes before the cursor's place,
@@ -347,7 +347,7 @@ def digest(data: bytes) -> str:
 
 
 def head_length(size: int) -> int:
-    """How much of a beginning of so many bytes is remembered."""
+    """The length of the remembered beginning of a file of so many bytes."""
     if size < _HEAD_MIN:
         return size
     return min(WINDOW, 1 << (size.bit_length() - 1))

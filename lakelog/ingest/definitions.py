@@ -52,7 +52,7 @@ class LakeFormat:
         return {"add": WHAT, "key": self.name, **members, **files}
 
     def rank(self, path: str, label: str | None) -> int:
-        """How closely it is meant for a file, 0 if it is not: a source before any glob, and of
+        """How closely the format matches a file, 0 if not at all: a source before any glob, and of
         globs the longest."""
         if label is not None and label in self.sources:
             return 1 << 20

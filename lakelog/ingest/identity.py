@@ -46,7 +46,7 @@ class FileCopy:
 
     @property
     def start(self) -> Start:
-        """What a publish compares and replaces."""
+        """The start that a publish compares and replaces."""
         return Start(self.cursor, self.replaced, self.head, b"", self.released)
 
 

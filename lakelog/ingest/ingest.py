@@ -40,7 +40,7 @@ Progress = Callable[[int, int, int], None]
 
 @dataclass
 class IngestReport:
-    """What an ingest did, in all and by file."""
+    """The result of an ingest, in total and by file."""
 
     files: list[FileReport] = field(default_factory=list)
 
@@ -301,7 +301,7 @@ def _size(path: str) -> int:
 
 
 def _opened(path: str) -> Any:
-    """What comes from elsewhere than a file, which can be read only once."""
+    """Open standard input or a pipe, which can be read only once."""
     if path != "-":
         return open(path, "rb")
     if sys.stdin is None:

@@ -31,7 +31,7 @@ Reach = Callable[[bytes], tuple[str, str]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one line, or the lines of one record, would become: an event, or a quarantined line.
+    """The outcome of one line, or of the lines of one record: an event, or a quarantined line.
 
     `timeless` says that the line has no time of its own, so that it gets that of ingest.
     """
@@ -158,7 +158,7 @@ def _files(form: definitions.LakeFormat, label: str | None) -> str:
 
 
 def _scores(data: bytes, form: Any, formats: Formats) -> list[tuple[str, float]]:
-    """How many of the first lines each format fits, the best first; of none that fits no line."""
+    """The score of each format for the first lines, the best first, without those of 0."""
     # Only patterns have a rule of their own; a renamed built-in format is in the list already.
     own = {
         name: registry.by_name(form_.definition.spelled())

@@ -40,14 +40,14 @@ _EVENT_BYTES = 64_000_000
 _CUT = range(65_536, 65_546)
 """Lengths of lines that an earlier version cut to 64 KiB."""
 _PARTS = "a line of over "
-"""How the reason of a line begins that was quarantined in parts."""
+"""The beginning of the reason of a line that was quarantined in parts."""
 Rules = Callable[[str], Definition | None]
 """The definition for the lines of an origin, if there is one."""
 
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """What a replay did: lines that are events now, known ones, and lines that stay."""
+    """The result of a replay: lines that are events now, known ones, and lines that stay."""
 
     stored: int
     skipped: int

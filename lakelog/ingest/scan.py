@@ -15,7 +15,7 @@ from lakelog.ingest.exclusions import is_apart
 from lakelog.ingest.source import kind_of
 
 IGNORED = "left out: it is "
-"""How the reason begins why something there is not read."""
+"""The beginning of the reason why something is not read."""
 # What editors and downloads write before they rename it.
 _PARTIAL = (".tmp", ".part", ".swp", "~")
 

@@ -88,7 +88,7 @@ class Chunk:
         return tuple(sorted({*self.seams, *seams_of(self.data, self.holes)}))
 
     def hole_bytes(self, stop: int) -> int:
-        """How many bytes before `stop` are in holes."""
+        """The number of bytes before `stop` that are in holes."""
         if self.holes is None:
             return 0
         starts, ends = self.holes
@@ -275,7 +275,7 @@ class Source:
         self._file.close()
 
     def _to_line_end(self, size: int) -> int:
-        """How much to read so that the block ends with a line, if one ends near `size`."""
+        """The bytes to read so that the block ends with a line, if one ends near `size`."""
         if size <= _NEAR:
             return size
         try:

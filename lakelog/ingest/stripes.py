@@ -44,7 +44,7 @@ def untimed_positions(table: pa.Table, now: datetime) -> Any:
 
 
 def stripe(lines: pa.Table) -> int:
-    """How many lines one thread of the engine processes at a time."""
+    """The number of lines that one thread of the engine processes at a time."""
     most = int(BYTES * lines.num_rows // max(lines.nbytes, 1))
     return max(1, min(LINES, most))
 

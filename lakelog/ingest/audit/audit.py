@@ -49,7 +49,7 @@ Backups = Callable[[str, set[str]], Iterable[str]]
 
 @dataclass
 class Audit:
-    """What an audit found, by file."""
+    """The result of an audit, by file."""
 
     files: list[FileAudit] = field(default_factory=list)
 
@@ -402,7 +402,7 @@ def _names(path: str) -> set[str]:
 
 
 def _reason(path: str) -> str:
-    """Say why the file of a cursor is not the one of this name."""
+    """Return why the file of a cursor is not the one of this name."""
     if path == PIPE:
         return "it came through a pipe"
     there = os.path.lexists(path)

@@ -43,7 +43,7 @@ class FileAudit:
 
     @property
     def wrong(self) -> int:
-        """How many places are not as they should be."""
+        """The number of faults: positions that are missing, doubled or foreign."""
         return self.missing + self.doubled + self.foreign
 
     def note(self, fault: str, positions: Any) -> None:

@@ -60,7 +60,7 @@ def __getattr__(name: str) -> str:
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Say how sure it is that these are lines of an access log."""
+    """Return how likely it is (0 to 1) that these are lines of an access log."""
     return pattern.share(lines, parse)
 
 

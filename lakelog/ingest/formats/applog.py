@@ -97,7 +97,7 @@ BEGINS = (
 )
 """How a record begins: with a time, or as a line of another style."""
 CONTINUES = r"\[\d+\](?:[ :-][^ ]*){0,2} *(?:DETAIL|HINT|STATEMENT|CONTEXT|QUERY|LOCATION):  "
-"""What PostgreSQL adds to a message, in lines that begin like others."""
+"""Lines that PostgreSQL adds to a message, which begin like others."""
 # Specific styles first: the last ones accept any text after a time.
 PATTERNS = (
     _style(rf"{_STAMP} - (?P<source>[^ ]+) - {_LEVEL} -{REST}"),
@@ -246,7 +246,7 @@ def __getattr__(name: str) -> str:
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Say how sure it is that these are lines of a program's log."""
+    """Return how likely it is (0 to 1) that these are lines of a program's log."""
     return pattern.share(lines, parse)
 
 

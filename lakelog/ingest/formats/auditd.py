@@ -33,7 +33,7 @@ _FAILED = {"res": ("failed", "0"), "success": ("no",)}
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Say how sure it is that these are records of auditd."""
+    """Return how likely it is (0 to 1) that these are records of auditd."""
     return pattern.share(lines, parse)
 
 

@@ -21,7 +21,7 @@ Action = tuple[str, dict[str, Any]]
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Say how sure it is that these are pairs of a _bulk request."""
+    """Return how likely it is (0 to 1) that these are pairs of a _bulk request."""
     full = [line for line in lines if line.strip()]
     if full and full[0].split(b" ")[0] in (b"POST", b"PUT"):
         # The request line of a saved request.

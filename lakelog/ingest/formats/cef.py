@@ -68,7 +68,7 @@ class Envelope:
     BY_LINE = True
 
     def sniff(self, lines: list[bytes]) -> float:
-        """Say how sure it is that these are such events."""
+        """Return how likely it is (0 to 1) that these are such events."""
         full = [line for line in lines if line.strip()]
         own = [line for line in full if line.startswith(_MARKS) or b"EF:" in line]
         return sum(map(self._is_one, own)) / len(full) if own else 0.0

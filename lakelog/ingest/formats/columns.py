@@ -29,7 +29,7 @@ DATA, NOWHERE = "data", ""
 _WHOLE = r"-?[1-9]\d{0,17}|0"
 _DECIMAL = r"-?(?:0|[1-9]\d{0,15})\.\d{1,17}"
 _ODD = r'["\\\x00-\x08\x0a-\x1f]'
-"""What JSON writes otherwise; a tab, too, where it does not divide the cells."""
+"""Characters that JSON escapes; so is a tab, where it is not the delimiter."""
 _TEXTS = ("category", "source", "subject", "message", "id")
 _QUOTED = "chr(31)"
 

@@ -23,12 +23,12 @@ _LINE = re.compile(
 _PREFIX = re.compile(
     rf"(?:{_COLOURS})([\w.-]+) *{_COLOURS} *\|(?:{_COLOURS}) (?=[^ ])".encode(), re.ASCII
 )
-"""What stands before a line that is no object."""
+"""The prefix of a line that is no object."""
 QUERY = sqltext.none_sql("lines")
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Say how sure it is that these are objects behind the names of services."""
+    """Return how likely it is (0 to 1) that these are objects behind the names of services."""
     full = [line for line in lines if line.strip()]
     return sum(map(_is_one, full)) / len(full) if full else 0.0
 

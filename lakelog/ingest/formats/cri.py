@@ -49,7 +49,7 @@ def __getattr__(name: str) -> str:
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Say how sure it is that these are lines of a container."""
+    """Return how likely it is (0 to 1) that these are lines of a container."""
     return pattern.share(lines, lambda line: pattern.parse(_PIECES, line, _OTHERWISE))
 
 

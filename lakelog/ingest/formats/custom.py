@@ -86,7 +86,7 @@ class CustomFormat:
         return list(self._layout.places)
 
     def sniff(self, lines: list[bytes]) -> float:
-        """Say how many of the lines fit; of records of several lines, of those that begin one."""
+        """Return the share of lines that fit; of longer records, of lines that begin one."""
         full = [line for line in lines if line.strip() and self._begins(line)]
         return sum(map(self._fits, full)) / len(full) if full else 0.0
 
@@ -134,7 +134,7 @@ class CustomFormat:
             return False
 
     def _groups(self, head: str) -> dict[str, str] | None:
-        """What the groups of a line hold, None if it does not fit."""
+        """The values of the groups of a line, None if it does not fit."""
         values = re2.groups(self._layout.regex, head)
         return values if values and values["g0"] else None
 
@@ -266,7 +266,7 @@ def _untimed(definition: Definition) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _layout(definition: Definition) -> _Layout:
-    """Take a pattern apart and try it. Raises InvalidSetting."""
+    """Parse and compile a pattern. Raises InvalidSetting."""
     text = definition.pattern
     if not text or len(text) > TEXT_MAX:
         raise InvalidSetting(f"a pattern has 1 to {TEXT_MAX:,} characters, not {len(text):,}")

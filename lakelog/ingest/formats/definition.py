@@ -15,7 +15,7 @@ from lakelog.errors import InvalidSetting
 from lakelog.ingest.formats.grok import shortened
 
 PREFIX = "pattern:"
-"""What the name of a format that is written out begins with; JSON of a Definition follows."""
+"""The prefix of the name of a format that is written out; JSON of a Definition follows."""
 
 
 @dataclass(frozen=True)

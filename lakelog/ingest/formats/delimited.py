@@ -60,15 +60,15 @@ _TIMES = (
 """Bare names of columns that may hold times, the surest first."""
 _DATE, _CLOCK = re.compile(r"\d{4}-\d\d-\d\d"), re.compile(r"\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?")
 _FULL = re.compile(r"\d{4}-\d\d-\d\d|\d{9}")
-"""How times begin, which the seconds of an experiment do not."""
+"""How times begin, unlike columns of elapsed seconds."""
 _SAMPLES = 20
 OPEN_MAX = 1 << 20
 """Bytes of the lines of one record, at most."""
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Say how sure it is that this is a table: a first line of names, and as many cells in nearly
-    all records behind it."""
+    """Return how likely it is (0 to 1) that this is a table: a first line of names, and the same
+    number of cells in nearly all records after it."""
     full = [line.decode("utf-8", "replace").rstrip("\r") for line in lines if line.strip()]
     if len(full) < 2 or not is_header(full[0]):
         return 0.0
@@ -175,7 +175,7 @@ class DelimitedFormat:
 
 
 def _mark(header: str) -> str:
-    """What divides a first line: the sign there is most of outside of quotes."""
+    """The delimiter of a first line: the most frequent candidate outside of quotes."""
     bare = re.sub(r'"[^"]*"', "", header)
     most = max(_MARKS, key=bare.count)
     return most if bare.count(most) else ""
@@ -202,8 +202,8 @@ def _placed(names: list[str], moment: tuple[str | int, ...]) -> list[Column]:
 
 
 def _moment(names: list[str], samples: list[list[str]]) -> tuple[str | int, ...]:
-    """What gives the time: a column of times, or one of dates and one of times of day. Without a
-    row yet a column of the envelope's own name is believed."""
+    """The columns of the time: one of times, or one of dates and one of times of day. As long as
+    there is no row, a column with a name of the envelope counts as the time."""
     bare = {_bare(name): at for at, name in reversed(list(enumerate(names)))}
     date, clock = bare.get("date", -1), bare.get("time", -1)
     for at, name in enumerate(names):

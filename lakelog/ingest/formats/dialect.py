@@ -99,7 +99,7 @@ class Dialect:
         return self.query("lines")
 
     def sniff(self, lines: list[bytes]) -> float:
-        """Say how sure it is that these are lines of this dialect."""
+        """Return how likely it is (0 to 1) that these are lines of this dialect."""
         members = objects(tuple(lines))
         fits = len(members)
         for each in members:  # each file is asked by every dialect: most are ruled out early

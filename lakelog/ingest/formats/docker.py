@@ -44,7 +44,7 @@ SELECT * REPLACE (CASE WHEN ends_with(message, chr(10)) THEN message[:-2] ELSE m
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Say how sure it is that these are lines of the json-file driver."""
+    """Return how likely it is (0 to 1) that these are lines of the json-file driver."""
     return _DIALECT.sniff(lines)
 
 

@@ -38,8 +38,7 @@ else:
 LISTS = ("Records", "records", "logEvents")
 """Members whose elements are events: of CloudTrail and S3, of Azure, of CloudWatch."""
 _ANSWER = "events"
-"""Such a member in answers of CloudWatch, where its elements are of it; others name so what is
-none."""
+"""Such a member in responses of CloudWatch; other documents use the name for other lists."""
 _NAMES = "|".join(LISTS)
 _OPEN = r"^\s*(?:\[|\{\s*\"(?:" + _NAMES + r")\"\s*:\s*\[)\s*"
 _CLOSE = r"\s*(?:,|\](?:\s*\})?)\s*$"
@@ -81,7 +80,7 @@ class Documents:
         return query(self._parts_sql(), self.inner.query if self.inner else jsonl.query)
 
     def sniff(self, lines: list[bytes]) -> float:
-        """Say how sure it is that this is a document and not JSON lines."""
+        """Return how likely it is (0 to 1) that this is a document and not JSON lines."""
         text = b"\n".join(lines)[:_HEAD]
         if _LISTED.match(text) or _CLOUDWATCH.match(text):
             return self.SUREST
@@ -100,7 +99,7 @@ class Documents:
         return replace(self, inner=inner, indent=indent, BEGINS=begins)
 
     def firsts(self, lines: pa.Array) -> np.ndarray:
-        """Tell which lines begin a record; an opening bracket goes with the first element."""
+        """A mask of the lines that begin a record; an opening bracket is part of the first one."""
         begins = np.array(pc.match_substring_regex(lines, self.BEGINS))
         if self.indent is not None:
             opened = np.array(pc.match_substring_regex(lines, _OPENED))
@@ -223,7 +222,7 @@ def _as_object(element: Any) -> dict[str, Any]:
 def _value(text: bytes) -> list[Any] | None:
     """The element in a piece of an array, without the brackets and the comma around it.
 
-    Where nothing stands between them the list is empty; None is what is no piece of an array.
+    Returns an empty list where there is no element, None for text that is no piece of an array.
     """
     opened = re.match(_OPEN.encode(), text)
     inner = text[opened.end() if opened else 0 :].rstrip()

@@ -140,7 +140,7 @@ _ODD = {
 
 @dataclass(frozen=True)
 class Field:
-    """What a group holds: a name, and `int` or `float` where its text is to be a number."""
+    """A named group, with `int` or `float` where its text is to be a number."""
 
     name: str
     kind: str = ""
@@ -195,7 +195,7 @@ def _expanded(expander: _Expander, text: str, within: tuple[str, ...]) -> str:
 
 
 def _replaced(expander: _Expander, token: re.Match[str], within: tuple[str, ...]) -> str:
-    """What stands for a token."""
+    """The regex for a token."""
     if token["odd"]:
         what = _ODD.get(token["odd"], "is not known")
         raise _wrong(expander, f"{token['odd']!r} {what}, which RE2 does not do")

@@ -46,7 +46,7 @@ class JournalExport:
     QUERY: str = JOURNALD.query(_as_json("lines"))
 
     def sniff(self, lines: list[bytes]) -> float:
-        """Say how sure it is that these are entries of the journal."""
+        """Return how likely it is (0 to 1) that these are entries of the journal."""
         text = b"\n".join(lines)
         return 1.0 if _FIRST.match(text) and _TIMED.search(text) else 0.0
 

@@ -35,7 +35,7 @@ _KNOWN = (*TIMES, "type", "event_type", *_TEXTS, "data")
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Say how sure it is that these are JSON lines."""
+    """Return how likely it is (0 to 1) that these are JSON lines."""
     full = [line for line in lines if line.strip()]
     return sum(line.lstrip()[:1] == b"{" for line in full) / len(full) if full else 0.0
 

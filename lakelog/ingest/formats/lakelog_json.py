@@ -35,7 +35,7 @@ class LakelogJson:
         return self.query("lines")
 
     def sniff(self, lines: list[bytes]) -> float:
-        """Say how sure it is that these lines were exported."""
+        """Return how likely it is (0 to 1) that these lines were exported."""
         members = objects(tuple(lines))
         fits = sum(map(self.is_one, members))
         return self.SUREST * jsonl.sniff(lines) if fits and 2 * fits >= len(members) else 0.0

@@ -36,7 +36,7 @@ _ZONE, _PRIORITY = r"[+-]\d{4}", r"<(\d{1,3})>"
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Say how sure it is that these are lines of pairs."""
+    """Return how likely it is (0 to 1) that these are lines of pairs."""
     return pattern.share(lines, parse)
 
 

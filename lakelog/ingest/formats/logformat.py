@@ -103,7 +103,7 @@ _EPOCHS = ("sec", "msec", "usec")
 
 @dataclass
 class _Expansion:
-    """What the tokens of a format have given so far."""
+    """The pattern of a format as far as its tokens are parsed."""
 
     text: str
     regex: str = ""
@@ -128,7 +128,7 @@ class LogFormat:
         self.QUERY = pattern.query(self._patterns)
 
     def sniff(self, lines: list[bytes]) -> float:
-        """Say how sure it is that lines are of this kind."""
+        """Return how likely it is (0 to 1) that lines are of this kind."""
         return pattern.share(lines, self.parse)
 
     def parse(self, line: bytes) -> dict[str, Any]:

@@ -59,7 +59,7 @@ STYLES: tuple[Any, ...] = (
     leading_times,
     plain,
 )
-"""What lines may be, besides JSON; the first that fits decides."""
+"""The styles of lines, besides JSON; the first that fits decides."""
 _UNTIMED = (runtime, logfmt, plain, compose, *PROGRAMS)
 """Formats whose own lines get the time of the line before if they have none."""
 _ALWAYS = (cri, *STYLES)

@@ -23,7 +23,7 @@ _PARTS = ("nan", "inf", "N", "A", "I", "F")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_@.-]+")
 _EXTRAS_MAX = 64
 READS_UTC = "make_timestamptz(epoch_us("
-"""What stands in queries that take times without a zone for UTC, whatever the session's zone."""
+"""A part of queries that read times without a zone as UTC, whatever the session's zone."""
 _SPACED = re.compile(rb'\s*{"[^"\\]*": ')
 _SHAPE = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00)?")
 

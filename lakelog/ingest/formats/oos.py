@@ -23,7 +23,7 @@ _SHAPE = re.compile(
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Say how sure it is that these are OOS lines."""
+    """Return how likely it is (0 to 1) that these are OOS lines."""
     full = [line for line in lines if line.strip()]
     return sum(bool(_SHAPE.match(line)) for line in full) / len(full) if full else 0.0
 

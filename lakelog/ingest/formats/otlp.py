@@ -37,7 +37,7 @@ QUERY = otlpsql.QUERY
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Say how sure it is that these are requests of OpenTelemetry."""
+    """Return how likely it is (0 to 1) that these are requests of OpenTelemetry."""
     return SUREST if _REQUEST.match(b"\n".join(lines)) else 0.0
 
 

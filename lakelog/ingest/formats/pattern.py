@@ -47,7 +47,7 @@ COLOURS = r"(?:\x1b\[[\d;]*[A-Za-z])*"
 ESCAPE = r'\\(["\\])'
 """A quote or a backslash with a backslash before it."""
 MARK, _HANDLER = "windows-1252", "lakelog-windows-1252"
-"""What `data.encoding` says of lines that are not UTF-8."""
+"""The value of `data.encoding` for lines that are not UTF-8."""
 # All 256 characters, so that every byte sequence decodes, and encodes back to the same bytes.
 _OLDER = "".join(
     bytes([b]).decode("cp1252") if b not in b"\x81\x8d\x8f\x90\x9d" else chr(b) for b in range(256)
@@ -92,7 +92,7 @@ SEVERITY = Level("pri", _severity_sql, lambda pri: _SEVERITIES[int(pri) % 8])
 
 @dataclass(frozen=True)
 class Pattern:
-    """How one kind of line is cut and where its groups go.
+    """How one kind of line is split and where its groups go.
 
     `time` is a template of groups; it begins with "?" where the year is not said. `data` names
     the groups of the payload, `numbers` those that are whole numbers of at most 18 digits.
@@ -408,7 +408,7 @@ def now() -> datetime:
 
 
 def _older(error: UnicodeError) -> tuple[str, int]:
-    """What bytes that are no UTF-8 are in Windows-1252."""
+    """Decode bytes that are not UTF-8 as Windows-1252."""
     assert isinstance(error, UnicodeDecodeError)
     bad = error.object[error.start : error.end]
     return "".join(_OLDER[byte] for byte in bad), error.end

@@ -1,4 +1,4 @@
-"""Lines of containers that come in pieces: a stream is open after a piece until its last one."""
+"""Lines of containers in pieces: a stream is open after a piece until its last one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ else:
 
 
 def open_after(pieces: Any, streams: tuple[Any, ...]) -> Any:
-    """Tell after which lines a stream is open: the last line of it there is one of `pieces`.
+    """A mask of the lines after which a stream is open: its last line so far is one of `pieces`.
 
     Masks over the same lines; `streams` has one mask for each stream.
     """

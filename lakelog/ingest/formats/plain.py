@@ -28,7 +28,7 @@ def __getattr__(name: str) -> str:
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Say how sure it is that this is text at all, which is always less than of anything known."""
+    """Return how likely it is (0 to 1) that this is text: less than for any known format."""
     full = [line for line in lines if line.strip()]
     return SUREST * sum(map(_is_words, full)) / len(full) if full else 0.0
 

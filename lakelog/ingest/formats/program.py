@@ -52,7 +52,7 @@ class Program:
         return pattern.query(self.PATTERNS, joined=True)
 
     def sniff(self, lines: list[bytes]) -> float:
-        """Say how sure it is that these are lines of this program."""
+        """Return how likely it is (0 to 1) that these are lines of this program."""
         full = [line for line in lines if line.strip()]
         own = [line for line in full if self._head.match(line.lstrip())]
         return sum(map(self._sure, own)) / len(full) if own else 0.0

@@ -1,4 +1,5 @@
-"""RE2 on single texts, as Arrow has it: for regexes of users, which Python's could hang on."""
+"""RE2 on single texts, by way of Arrow: for regexes of users, which may take exponential time in
+Python."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def check(regex: str, what: str, text: str) -> None:
 
 
 def groups(regex: str, text: str) -> dict[str, str] | None:
-    """What the groups of a regex hold, None if it does not fit."""
+    """The values of the groups of a regex, None if it does not match."""
     values: dict[str, str] | None = pc.extract_regex(pa.array([text]), regex)[0].as_py()
     return values
 

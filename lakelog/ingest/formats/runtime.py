@@ -185,7 +185,7 @@ def __getattr__(name: str) -> str:
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Say how sure it is that these are lines of such a runtime."""
+    """Return how likely it is (0 to 1) that these are lines of such a runtime."""
     full = [line for line in lines if line.strip()]
     return sum(map(_sure, full)) / len(full) if full else 0.0
 

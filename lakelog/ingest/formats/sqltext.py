@@ -17,7 +17,7 @@ VALID = "CASE WHEN json_valid(line) THEN line END"
 _LONG = r"[0-9.]{17,}|[0-9.]{16}[eE]"
 """Numbers that a double may not give back, and identifiers that look like them."""
 SPOILT = r"[:\[,]\s*-?(?:[0-9.]+[eE][+-]?[0-9]{3}|(?i:nan|inf))|,\s*[}\]]"
-"""Exponents beyond a double, and what the engine takes though it is no JSON."""
+"""Exponents beyond a double, and text that the engine accepts though it is no JSON."""
 _DEEP = 240
 """So many brackets may be nested as deeply as no event can be (orjson writes 254 levels)."""
 STRAY = r"^(?:[{\[]|-?(?i:nan|inf)|-?[0-9]+(?:\.[0-9]+(?:e[+-][0-9]+)?|e[+-][0-9]+)$)"
@@ -79,7 +79,7 @@ def in_range_sql(moment: str) -> str:
 
 
 def odd_sql(text: str, unchanged: str) -> str:
-    """SQL that says whether reading JSON `text` may lose something or take what is no JSON.
+    """SQL that says whether reading JSON `text` may lose something or accept what is no JSON.
 
     `unchanged` is a condition, evaluated only where `text` holds long numbers: they came out
     unchanged.

@@ -111,7 +111,7 @@ def __getattr__(name: str) -> str:
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Say how sure it is that these are syslog lines."""
+    """Return how likely it is (0 to 1) that these are syslog lines."""
     return pattern.share(lines, parse)
 
 

@@ -255,7 +255,7 @@ def __getattr__(name: str) -> str:
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Say how sure it is that these are lines of such a server."""
+    """Return how likely it is (0 to 1) that these are lines of such a server."""
     return pattern.share(lines, parse)
 
 

@@ -24,7 +24,7 @@ _NUMBERS = re.compile(
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Say how sure it is that this is such a log: its directives come first."""
+    """Return how likely it is (0 to 1) that this is such a log: its directives come first."""
     start = lines[0].lstrip(b" ") if lines else b""
     has_fields = any(line.startswith(_FIELDS.encode()) for line in lines)
     return (

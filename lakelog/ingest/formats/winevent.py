@@ -50,7 +50,7 @@ class WindowsEvents:
     QUERY: str = sqltext.none_sql("lines")
 
     def sniff(self, lines: list[bytes]) -> float:
-        """Say how sure it is that these are events of Windows."""
+        """Return how likely it is (0 to 1) that these are events of Windows."""
         text = b"\n".join(lines)[:_HEAD]
         if _XML.match(text) and any(own in text for own in _OWN):
             return 1.0
@@ -134,7 +134,7 @@ def _tree(text: str) -> _Node:
 
 
 def _value(node: _Node) -> Any:
-    """What an element means as JSON: its text, or attributes, text and children by name."""
+    """The JSON value of an element: its text, or attributes, text and children by name."""
     text = node.text.strip() if node.children else node.text
     plain = _number(node.name, text) if text.strip() else None
     if not node.attributes and not node.children:

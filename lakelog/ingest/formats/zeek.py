@@ -21,7 +21,7 @@ _LIST = re.compile(r"(?:set|vector)\[(\w+)\]")
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Say how sure it is that this is a log of Zeek: its header comes first."""
+    """Return how likely it is (0 to 1) that this is a log of Zeek: its header comes first."""
     return 1.0 if lines and lines[0].startswith(b"#separator ") else 0.0
 
 
