@@ -209,9 +209,9 @@ def _nothing_is_lost(form: Any, text: bytes) -> None:
     made = Transformer(engine(os.getpid()), form, "o").run(Chunk(text, 0), final=True)
     found = made.table["position"].to_pylist() if made.table is not None else []
     places = sorted(found + [b.position for b in made.bad])
-    full = list(_full_lines(text[: made.taken]))
+    full = list(_full_lines(text[: made.length]))
     assert found == sorted(found), "rows are not in the order of the text"
-    assert not text[made.taken :].strip() or b"\n" not in text[made.taken :].strip(b"\n")
+    assert not text[made.length :].strip() or b"\n" not in text[made.length :].strip(b"\n")
     if getattr(form, "MANY", False):
         assert len(places) == len({*places}), "a place is there twice"
         assert all(0 <= place < len(text) for place in places)

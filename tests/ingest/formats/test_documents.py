@@ -53,7 +53,7 @@ def both(engine: Any, form: Any, data: bytes) -> list[dict[str, Any]]:
         for row in rows:
             row |= {"data": parsed(row["data"]), "ingested_at": None}
             row["time"] = None if row["time"].year == 2026 else row["time"]
-        shown.append((rows, [(bad.position, bad.reason) for bad in found.bad], found.taken))
+        shown.append((rows, [(bad.position, bad.reason) for bad in found.bad], found.length))
     assert shown[0] == shown[1]
     return list(shown[0][0])
 
@@ -134,9 +134,9 @@ def test_a_document_that_is_still_written_is_held_back(engine: Any) -> None:
     for end in ends:
         chunk = Chunk(text[:end], 0)
         found = Transformer(engine, documents.FORM, "o", mode="follow").run(chunk)
-        assert found.taken == 0
+        assert found.length == 0
     found = Transformer(engine, documents.FORM, "o", mode="follow").run(Chunk(text, 0))
-    assert (found.taken, found.table.num_rows) == (len(text), 2)
+    assert (found.length, found.table.num_rows) == (len(text), 2)
 
 
 @settings(max_examples=12)
@@ -303,7 +303,7 @@ def test_a_line_that_is_still_open_is_held_back(engine: Any) -> None:
     whole, open_ = piece("one\n") + piece("two\n"), piece("thr")
     for data, taken in ((whole, len(whole)), (whole + open_, len(whole))):
         found = Transformer(engine, docker, "o", mode="follow").run(Chunk(data, 0))
-        assert (found.taken, found.table.num_rows) == (taken, 2)
+        assert (found.length, found.table.num_rows) == (taken, 2)
 
 
 # --- the journal ----------------------------------------------------------------------------------

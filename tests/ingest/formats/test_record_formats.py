@@ -56,7 +56,7 @@ def test_a_line_of_a_container_is_there_at_once(engine: Any) -> None:
     for lines, taken in ((CRI[:1], 1), (CRI[:2], 1), (CRI[:5], 1), (CRI[:6], 6)):
         text = "".join(line + "\n" for line in lines).encode()
         found = Transformer(engine, cri, "o", mode="follow").run(Chunk(text, 0))
-        assert found.taken == sum(len(line) + 1 for line in lines[:taken])
+        assert found.length == sum(len(line) + 1 for line in lines[:taken])
 
 
 def test_a_piece_without_end_stands_for_itself(engine: Any) -> None:

@@ -377,7 +377,7 @@ def test_a_record_that_may_go_on_is_held_back(
     chunk = Chunk("".join(parts).encode(), 100, open_end)
     made = Transformer(engine, applog, "o", mode=mode).run(chunk, final=final)
     assert made.table.num_rows == taken
-    assert made.taken == len("".join(parts[:taken]))
+    assert made.length == len("".join(parts[:taken]))
 
 
 def test_what_continues_nothing_is_quarantined_as_one(engine: Any) -> None:
@@ -395,7 +395,7 @@ def test_a_record_without_end_is_cut_into_lines(engine: Any) -> None:
     made = Transformer(engine, applog, "o", mode="follow").run(Chunk(text, 0))
     assert made.table["message"].to_pylist() == ["on it goes"]
     assert len(made.bad) == 80_000 - 1
-    assert made.taken == len(text) - len("and more of it\n")
+    assert made.length == len(text) - len("and more of it\n")
 
 
 # --- telling formats apart ------------------------------------------------------------------------

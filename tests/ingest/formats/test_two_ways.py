@@ -176,7 +176,7 @@ def test_a_chunk_holds_its_lines_in_order(engine: Any, lines: list[bytes], few: 
     bad = {b.position: b.reason for b in sorted(made.bad, key=lambda b: b.position)}
     assert bad == {at: why for at, why in exact.items() if isinstance(why, str)}
     assert not blank & bad.keys()
-    assert (made.lines, made.taken) == (len(lines), places[-1])
+    assert (made.lines, made.length) == (len(lines), places[-1])
 
 
 @pytest.mark.parametrize(
