@@ -1,1 +1,1 @@
-"""Analysis of an open lake: what is there twice, what changed, what the old systems showed."""
+"""Analysis of an open lake: exact duplicates and near-duplicate messages."""

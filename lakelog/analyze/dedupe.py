@@ -1,11 +1,11 @@
-"""Dedupe queries: what is there more than once, the first and last of each key, and one of each.
+"""Duplicates by key: list them, query the first or last event of each key, remove the others.
 
-    duplicates(lake, by)             what, how often, from where
+    duplicates(lake, by)             each repeated key, its count and its sources
     first(lake, by)  last(lake, by)  the earliest and the latest event of each key, by its time
-    latest(lake, by)                 the one of each key that was stored last
-    plan(lake, by, keep) -> Plan     which rows to take off, so that one of each key is left
+    latest(lake, by)                 the event of each key that was stored last
+    plan(lake, by, keep) -> Plan     the rows to remove so that one event per key remains
     rows(lake, plan)                 exactly those rows
-    apply(lake, plan)                a move without them; `lake.undo()` takes it back
+    apply(lake, plan)                a move that removes them; `lake.undo()` reverts it
 
 `by` names columns, fields of data or `content` (query/keys.py); an event without one of them is
 nobody's duplicate, unless `nulls` are compared too. Of events of one key and equal
@@ -44,7 +44,7 @@ _STORED = "seq DESC NULLS FIRST, ingested_at DESC, origin DESC, position DESC"
 
 @dataclass(frozen=True)
 class Plan:
-    """Rows to take off a branch: sorted seqs, chosen on one state (`snapshot`, of `events`)."""
+    """Rows to remove from a branch: sorted seqs, chosen on one state (`snapshot`, of `events`)."""
 
     by: tuple[str, ...]
     keep: str
@@ -53,7 +53,7 @@ class Plan:
     generation: int
     events: int
     keys: int
-    """Keys that are there more than once."""
+    """Keys with more than one event."""
     seqs: np.ndarray
     nulls: bool = False
     """Whether nulls of the key were compared."""
@@ -65,10 +65,10 @@ class Plan:
 def duplicates(
     lake: Lake | PinnedLake, by: By, limit: int | None = None, *, nulls: bool = False
 ) -> Any:
-    """Return each key that is there more than once: its values, `events`, `first` and `last`
+    """Return each key with more than one event: its values, `events`, `first` and `last`
     time, some of its `sources`, and from how many `origins` (files, writers) it came."""
     key = key_of(by, nulls)
-    columns = ", ".join(f"{part} AS {identifier(name)}" for name, part in _named(key))
+    columns = ", ".join(f"{part} AS {identifier(name)}" for name, part in _named_parts(key))
     groups = ", ".join(identifier(name) for name in key.names)
     most = "" if limit is None else f" LIMIT {int(limit)}"
     # Hashes first: most keys are unique, and only the events of repeated hashes are grouped by
@@ -99,7 +99,7 @@ def latest(lake: Lake | PinnedLake, by: By) -> Any:
 
 
 def plan(lake: Lake, by: By, keep: str = "first", *, nulls: bool = False) -> Plan:
-    """Settle, and choose the rows to take off so that one event of each key is left.
+    """Settle, and choose the rows to remove so that one event per key remains.
 
     `keep` says which: first or last, by time. Raises InvalidSetting for an unknown name, or where
     no event has a key.
@@ -162,7 +162,7 @@ def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Any:
 def apply(
     lake: Lake, chosen: Plan, progress: compact.Progress | None = None
 ) -> row_removal.RowRemoval:
-    """Take exactly the rows of a plan off the branch; events that came since are kept.
+    """Remove exactly the rows of a plan from the branch; events appended since are kept.
 
     Raises StalePlan if the branch was rewound, or some of the rows are gone, since it was planned.
     """
@@ -206,5 +206,5 @@ def _row_per_key(lake: Lake | PinnedLake, by: By, order: str) -> Any:
     )
 
 
-def _named(key: Key) -> list[tuple[str, str]]:
+def _named_parts(key: Key) -> list[tuple[str, str]]:
     return list(zip(key.names, key.parts, strict=True))

@@ -1,7 +1,7 @@
-"""The rows of a query as one file, as a directory of shards, or below Hive directories.
+"""Exporting a query as one file, as a directory of shards, or as Hive partitions.
 
-What the path ends in decides: `.parquet .csv .jsonl .arrow` (also `.csv.gz`, `.jsonl.zst`) is one
-file, anything else, and a path with a `/` behind it, a directory. Rows stream in bounded memory.
+The path decides: one that ends in `.parquet .csv .jsonl .arrow` (also `.csv.gz`, `.jsonl.zst`) is a
+file, any other one, or one with a trailing `/`, a directory. Rows stream in bounded memory.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def export(
     shard_rows: int = SHARD_ROWS,
     progress: Callable[[int], None] | None = None,
 ) -> ExportResult:
-    """Write the rows of a query, a table or a view; files appear whole or not at all.
+    """Write the rows of a query, a table or a view; files appear complete or not at all.
 
-    `ask` runs SQL with parameters, `progress` is told how many rows are written. Raises
+    `ask` runs SQL with parameters, `progress` receives the number of rows written so far. Raises
     ExportRefused, QueryFailed, OSError.
     """
     if shard_rows < 1:

@@ -1,8 +1,8 @@
-"""An output directory or file that appears whole or not at all.
+"""Atomic output: a directory or file that appears complete or not at all.
 
-It is made beside its name, in `.NAME.tmp-HEX`, synced, and renamed; so exports to one name at once
-do not meet. A killed export leaves such a directory or file, hidden from `ingest` and `watch`; the
-next export to the same name removes it, for nobody holds its lock.
+It is written next to its destination as `.NAME.tmp-HEX`, synced, and renamed, so concurrent exports
+to one name do not interfere. A killed export leaves such a directory or file, hidden from `ingest`
+and `watch`; the next export to the same name removes it, because nobody holds its lock.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def require_free(path: str) -> None:
 
 @contextlib.contextmanager
 def atomic_directory(path: str) -> Iterator[str]:
-    """Yield a directory to write into; it takes the name `path` once the block is done.
+    """Yield a directory to write into; it is renamed to `path` when the block ends.
 
     Raises ExportRefused if the name is in use, before anything is written.
     """
@@ -135,7 +135,7 @@ def _sync(root: str) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: str) -> Iterator[BinaryIO]:
-    """Open a file that takes its name only once it is whole; a device or pipe is written to."""
+    """Open a file that is renamed to `path` once complete; a device or pipe is written directly."""
     target = os.path.realpath(path)
     # A pipe or device cannot be replaced by a rename.
     if _is_special(target):

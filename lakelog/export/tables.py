@@ -108,7 +108,7 @@ def write(
     partition_by: Sequence[str] = (),
     progress: Callable[[int], None] | None = None,
 ) -> ExportResult:
-    """Write a stream of rows as a directory that appears whole or not at all.
+    """Write a stream of rows as a directory that appears complete or not at all.
 
     Raises ExportRefused for a directory in use, a partition column that is not there, or more than
     10,000 partitions.
@@ -171,7 +171,7 @@ class _Sink:
         for column in self._by:
             texts = pc.cast(table.column(column), pa.string()).combine_chunks()
             coded = texts.dictionary_encode(null_encoding="encode")
-            values = [f"{column}={_encoded(v)}" for v in coded.dictionary.to_pylist()]
+            values = [f"{column}={_encode(v)}" for v in coded.dictionary.to_pylist()]
             # A mixed-radix code per row: one filter per partition instead of one per column and
             # value.
             codes = codes * len(values) + coded.indices.to_numpy()
@@ -233,7 +233,7 @@ class _Partition:
         return self._part is not None
 
     def add(self, table: pa.Table) -> None:
-        """Hold rows until they fill a row group."""
+        """Buffer rows until they fill a row group."""
         self._pending.append(table)
         self._pending_rows += table.num_rows
         self.bytes += table.nbytes
@@ -241,7 +241,7 @@ class _Partition:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is held, cut where a file is full."""
+        """Write the pending rows; begin a new file where one is full."""
         if not self._pending:
             return
         table = pa.concat_tables(self._pending).combine_chunks()
@@ -282,6 +282,6 @@ class _Partition:
             os.replace(f"{stem}.{self._ending}", f"{stem}-of-{self._files:05d}.{self._ending}")
 
 
-def _encoded(value: str | None) -> str:
+def _encode(value: str | None) -> str:
     """Return a value as a Hive directory name writes it."""
     return NULL_NAME if value is None else urllib.parse.quote(value, safe=" ,;()!@'~") or "%20"

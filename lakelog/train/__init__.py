@@ -1,7 +1,7 @@
-"""Training sets: exports with splits that cannot leak, with provenance and a proof of both.
+"""Training sets: exports with splits that do not leak, with provenance and a certificate of both.
 
-`export` makes one, `check` looks for leaks in its files, `rebuild` makes it again and compares;
-`exports`, `diff` and `where` look at what was exported.
+`export` writes one, `check` looks for leaks in its files, `rebuild` repeats it and compares;
+`exports`, `diff` and `where` query earlier exports.
 """
 
 from lakelog.train.compare import diff, where

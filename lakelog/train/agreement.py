@@ -1,7 +1,7 @@
-"""Whether recipe, manifest and rows say the same: a set is only as good as all three together.
+"""Consistency of recipe, manifest and rows of a set.
 
-The recipe is what was asked for; the manifest and the rows are held against it, so a manifest that
-was mended to fit doctored rows is found. Each function returns words, one text for each fault.
+The recipe states what was requested; manifest and rows are compared with it, so a manifest that was
+adjusted to doctored rows is detected. Each function yields one sentence per fault.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ def with_recipe(set_: Dataset) -> Iterator[str]:
         yield f"{MANIFEST}: name is {manifest['name']!r}, and {RECIPE} says {name!r}"
     # A round trip through JSON gives both the same types (tuples become lists).
     sections = json.loads(json.dumps({"sha256": wanted.digest, **recipes.as_dict(wanted)}))
-    # The union of keys: a section that only one of them has is a difference.
     for section in {**sections, **manifest["recipe"]}:
         if manifest["recipe"].get(section) != sections.get(section):
             yield f"{MANIFEST}: recipe.{section} is not what {RECIPE} says"
@@ -167,7 +166,6 @@ def _misplaced_rows(con: duckdb.DuckDBPyConnection, set_: Dataset) -> Iterator[s
         f" WHERE {quoted(group)} IS NOT NULL GROUP BY ALL"
     ).fetchnumpy()
     expected = assign.splits_of(counts["n"], set_.recipe)
-    # One query result per group; the splits of millions of rows are never materialized.
     wrong = sum(
         int(rows)
         for split, place, rows in zip(counts[SPLIT], expected, counts["count_star()"], strict=True)

@@ -93,7 +93,6 @@ def exact_duplicates_of(content: Array, rank: Array) -> Array:
 
 def earliest(duplicate_of: Array, rank: Array, last: bool = False) -> Array:
     """Return for each row the earliest (or latest) row of its duplicates, by rank."""
-    # Sorted by cluster and rank, the first row of each run is the representative of the whole run.
     order = np.lexsort((-rank if last else rank, duplicate_of))
     new = np.ones(len(order), bool)
     new[1:] = duplicate_of[order][1:] != duplicate_of[order][:-1]
@@ -137,10 +136,8 @@ def stratified_splits(strata: list[str | None], first: Array, recipe: Recipe) ->
         places[stratum] = place + 1
         block, slot = divmod(place, len(pattern))
         if slot == 0:
-            # Blocks are visited in order, so only the current block of each stratum is kept in
-            # memory.
             shuffled = {k: v for k, v in shuffled.items() if k[0] != stratum}
-            shuffled[stratum, block] = _shuffled(pattern, f"{recipe.salt}\x1f{stratum}\x1f{block}")
+            shuffled[stratum, block] = _shuffle(pattern, f"{recipe.salt}\x1f{stratum}\x1f{block}")
         splits[group] = shuffled[stratum, block][slot]
     return splits
 
@@ -152,14 +149,14 @@ def _pattern(recipe: Recipe) -> list[int]:
         counts = [round(part * size) for part in parts]
         if all(abs(c - p * size) < 1e-6 for c, p in zip(counts, parts, strict=True)):
             break
-    # Shares with more than two decimals have no exact block of 100; the rounding error goes to
-    # train.
     else:
+        # Shares with more than two decimals have no exact block of 100; the rounding error goes
+        # to train.
         counts[0] += 100 - sum(counts)
     return [split for split, count in enumerate(counts) for _ in range(count)]
 
 
-def _shuffled(pattern: list[int], seed: str) -> list[int]:
+def _shuffle(pattern: list[int], seed: str) -> list[int]:
     keys = [hashlib.sha256(f"{seed}\x1f{slot}".encode()).digest() for slot in range(len(pattern))]
     return [pattern[slot] for slot in sorted(range(len(pattern)), key=keys.__getitem__)]
 
@@ -217,8 +214,6 @@ def balance(rows: RowTable, values: Array) -> None:
         distinct, counts = np.unique(values[alive], return_counts=True)
         if len(distinct) < 2:
             continue
-        # Sorted by value with a stable sort, rows of one value stay in hash order; the first
-        # `counts.min()` of each run are kept.
         order = np.argsort(values[alive], kind="stable")
         place = np.arange(len(alive)) - np.repeat(np.cumsum(counts) - counts, counts)
         rows.drop(alive[order[place >= counts.min()]], "balance")
@@ -241,8 +236,6 @@ def limit(rows: RowTable, most_rows: int | None, most_tokens: int | None) -> Non
         count = int(len(alive) * share)
         if most_tokens is not None:
             budget = int(rows.tokens[alive].sum() * share)
-            # Tokens are counted cumulatively in hash order, so the result stays within the budget
-            # whatever the lengths are.
             count = min(count, int(np.searchsorted(np.cumsum(rows.tokens[alive]), budget, "right")))
         rows.drop(alive[count:], "budget")
 

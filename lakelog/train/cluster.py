@@ -1,14 +1,18 @@
-"""Near duplicates: clusters of texts whose sets of shingles have a Jaccard index of at least t.
+"""Near duplicates: clusters of texts whose shingle sets have a Jaccard index of at least t.
 
-1 signatures, in threads   2 texts of equal signatures meet their first one only   3 in each band,
-texts of equal keys are candidates   4 candidates whose signatures differ too much are dropped
-5 the rest is verified by the exact Jaccard index of their sets   6 what holds is joined; a cluster
-is what is connected. Texts without words are in no cluster.
+    1 compute MinHash signatures, in threads
+    2 compare texts of equal signatures with the first of them only
+    3 in each band, texts of equal keys are candidates
+    4 drop candidates whose signatures differ too much
+    5 verify the rest by the exact Jaccard index
+    6 join the verified pairs
 
-A bucket of more than `CROWD` texts, as a tiny vocabulary makes them, is not compared pair by
-pair: sorted by what follows in their signatures, each text meets its next `NEIGHBOURS`. So time
-grows with the number of texts and not with its square, and in such crowds some pairs may be
-missed; how many buckets were crowded is reported.
+A cluster is a connected component. Texts without words are in no cluster.
+
+A bucket of more than `CROWD` texts, as a tiny vocabulary produces, is not compared pair by pair:
+sorted by the next band, each text is compared with the next `NEIGHBOURS`. Time therefore grows
+linearly and not quadratically, and some pairs of such buckets may be missed; the number of crowded
+buckets is reported.
 """
 
 from __future__ import annotations
@@ -93,7 +97,6 @@ class Forest:
         while True:
             above = parent[members]
             higher = parent[above]
-            # Path halving keeps the trees flat without recursion.
             parent[members] = higher
             if (above == higher).all():
                 return above
@@ -188,8 +191,6 @@ class _Work:
         begins = np.flatnonzero(new)
         sizes = np.diff(np.append(begins, len(keys)))
         self.crowded += int((sizes > CROWD).sum())
-        # Each text is paired with the texts after it in its bucket: all of them, or the next
-        # NEIGHBOURS in a crowded one.
         ends = np.repeat(begins + sizes, sizes)
         reach = np.where(np.repeat(sizes, sizes) > CROWD, NEIGHBOURS, CROWD)
         place = np.arange(len(keys))

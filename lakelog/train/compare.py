@@ -72,11 +72,11 @@ def diff(a: str, b: str) -> ExportDiff:
             " WHERE a.split <> b.split"
         ).fetchall()[0][0]
     snapshots = (first.manifest["snapshot"], second.manifest["snapshot"])
-    changed = _changed(first.manifest["recipe"], second.manifest["recipe"])
+    changed = _recipe_changes(first.manifest["recipe"], second.manifest["recipe"])
     return ExportDiff(changed, snapshots, rows, added, removed, moved)
 
 
-def _changed(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def _recipe_changes(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The keys of two recipes whose values differ."""
     changes: dict[str, tuple[Any, Any]] = {}
     for section in first:
@@ -123,9 +123,9 @@ def _rows(lake: Lake, facts: dict[str, Any], wanted: str) -> dict[str, int] | No
             .to_arrow_table()
         )
         names = sorted(os.listdir(folder))
-    # A lost snapshot or directory makes one export unknown and must not fail the search in the
-    # others.
     except (LakelogError, OSError):
+        # A lost snapshot or directory makes one export unknown and must not fail the search in the
+        # others.
         return None
     con = connect(os.path.dirname(facts["path"]))
     con.register("sought", table)

@@ -1,7 +1,7 @@
-"""A training set on disk, read without trust: manifest, recipe, and the data files really there.
+"""A training set on disk, read as untrusted input: manifest, recipe, and the data files present.
 
-The roles of columns come from the recipe, as an export takes them; what the manifest says of them
-is only compared. `load` collects every fault, `open_set` raises the first one.
+The roles of columns come from the recipe, as in an export; those in the manifest are only compared.
+`load` collects every fault, `open_set` raises the first one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Footer:
-    """What a Parquet file says of itself: rows of each row group, and columns."""
+    """The metadata of a Parquet file: rows of each row group, and columns."""
 
     groups: tuple[int, ...]
     schema: pa.Schema

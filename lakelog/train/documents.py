@@ -1,6 +1,6 @@
-"""The documents of a set: each follows from recipe, manifest, certificate and columns alone.
+"""The documents of a set, each generated from recipe, manifest, certificate and columns alone.
 
-So a check can write them again and compare: a card that was changed may send a loader elsewhere.
+A check can therefore regenerate and compare them: a modified card may direct a loader elsewhere.
 """
 
 from __future__ import annotations

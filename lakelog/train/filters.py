@@ -1,8 +1,8 @@
 """Filters of texts: published rules of quality, and languages. Each drop is counted by its rule.
 
 `gopher` are the quality rules of Rae et al. 2021 (MassiveText, table A1), `gopher_repetition` their
-rules of repetition, `c4` the rules on whole pages of Raffel et al. 2020. They were made for web
-pages in English. A text falls by the first of its rules that it breaks.
+rules of repetition, `c4` the rules on whole pages of Raffel et al. 2020. They were designed
+for English web pages. A text is counted under the first rule that it breaks.
 """
 
 from __future__ import annotations
@@ -110,8 +110,7 @@ def _repeats(document: _Text) -> bool:
     """Whether lines, paragraphs or word sequences come again too often."""
     paragraphs = [p for p in re.split(r"\n{2,}", document.text) if p.strip()]
     for pieces in (document.lines, paragraphs):
-        repeated = _again(pieces)
-        # Repeated lines and paragraphs are limited by count (30 %) and by characters (20 %).
+        repeated = _repeated_pieces(pieces)
         if len(repeated) > 0.3 * len(pieces) or _size(repeated) > 0.2 * _size(pieces):
             return True
     words, total = document.words, max(_size(document.words), 1)
@@ -134,7 +133,7 @@ def _repeats(document: _Text) -> bool:
     return False
 
 
-def _again(pieces: list[str]) -> list[str]:
+def _repeated_pieces(pieces: list[str]) -> list[str]:
     """The pieces that came before."""
     seen: set[str] = set()
     return [p for p in pieces if p in seen or seen.add(p)]  # type: ignore[func-returns-value]

@@ -1,4 +1,4 @@
-"""Checking a set that may come from anywhere: its form, its files, its agreement, then its leaks.
+"""Checking a set of unknown origin: its form, files and consistency, then its leaks.
 
     manifest  the form and size of every value        rows       against recipe and manifest
     files     every file is listed, plain, unchanged   documents  card, report and certificate
@@ -65,17 +65,17 @@ def inspect(path: str, against: str | None, near: float | None, spill: str) -> C
     paths = [*here.paths, *(there.paths if there else [])]
     # From here on the engine decodes files of unknown origin, so it can reach them and nothing
     # else.
-    con = scratch.isolated(paths, spill, spill_bytes)
-    faults += _guarded(
+    con = scratch.connect_isolated(paths, spill, spill_bytes)
+    faults += _run_guarded(
         con, here, lambda: [Fault("rows", words) for words in agreement.with_rows(con, here)]
     )
     certificates: list[Certificate] = []
-    faults += _guarded(con, here, lambda: _leaks(con, here, there, near, certificates))
+    faults += _run_guarded(con, here, lambda: _leaks(con, here, there, near, certificates))
     certificate = certificates[0] if certificates else Certificate({}, ())
     # The documents state the verdict at the recipe's own threshold for this set alone; with other
     # parameters they cannot be compared.
     if there is None and near is None and certificates and here.manifest.get("quality"):
-        words = _guarded(con, here, lambda: _documents(here, listed, certificate))
+        words = _run_guarded(con, here, lambda: _documents(here, listed, certificate))
         faults += words
     return _certificate(faults, certificate)
 
@@ -92,7 +92,7 @@ def _certificate(faults: list[Fault], certificate: Certificate | None = None) ->
     return Certificate({**checks, **NAMES}, (*leaks_, *findings))
 
 
-def _guarded(
+def _run_guarded(
     con: duckdb.DuckDBPyConnection, here: Dataset, work: Callable[[], Iterable[Fault]]
 ) -> list[Fault]:
     """Return what the work finds; where a file cannot be decoded, the files that cannot."""
@@ -102,7 +102,6 @@ def _guarded(
         # Running out of memory is reported by `sandbox`, which knows the limit.
         if isinstance(error, (duckdb.OutOfMemoryException, pa.ArrowMemoryError)):
             raise MemoryError from None
-        # The error of a query over all files does not name the damaged one.
         named = [Fault("files", words) for words in _undecodable(con, here)]
         text = " ".join(str(error).split())[:200]
         return named or [Fault("files", f"the rows cannot be checked: {text}")]

@@ -1,4 +1,4 @@
-"""The files that a directory really holds: plain files alone, listed without following a link."""
+"""The regular files of a directory, listed without following links."""
 
 from __future__ import annotations
 

@@ -117,7 +117,6 @@ def _exact(con: Any, here: Dataset, there: Dataset | None, _: Any) -> CheckResul
     content = ", ".join(map(quoted, here.roles["content"]))
     if there is not None and there.roles["content"] != here.roles["content"]:
         return "not comparable: the exports have other content columns", []
-    # Hashes instead of the content, so that the grouping of wide rows fits in bounded memory.
     columns = f"hash({content}) AS h1, hash({content}, 'lakelog') AS h2"
     shared = 0
     for source in _sources(here, there, columns):
@@ -216,7 +215,6 @@ def _near(con: Any, here: Dataset, there: Dataset | None, threshold: float | Non
         # texts.
         codes = np.unique(splits, return_inverse=True)[1]
         clusters = cluster.clusters(_texts(con, source), threshold, here.roles["shingle"])
-        # A cluster with two distinct split codes straddles splits.
         pairs = np.unique(np.stack([clusters.first, codes], 1), axis=0)
         straddling += int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())
     words = (
@@ -270,9 +268,9 @@ class _LabelPredictor:
         rest = here.source("*", ("validation", "test"))
         if "train" in here.files and rest:
             self._train_rows, self._test_rows = here.source("*", ("train",)), rest
-        # A set without evaluation splits is halved by row number, so that the check still says
-        # something.
         else:
+            # A set without evaluation splits is halved by row number, so that the check still says
+            # something.
             all_rows = here.source("*")
             parts = f"SELECT *, hash({self._label}, 1) AS __n FROM ({all_rows})"
             numbered = f"SELECT *, row_number() OVER () % 2 AS __half FROM ({parts})"
@@ -308,7 +306,6 @@ class _LabelPredictor:
             f"SELECT {value} AS v, {self._label} AS l, count(*) AS n FROM ({self._train_rows})"
             f" WHERE v IS NOT NULL AND l IS NOT NULL GROUP BY ALL"
         )
-        # For each value of the column, its most frequent label in train.
         learned = f"SELECT v, arg_max(l, n) AS l FROM ({counts}) GROUP BY v"
         targets = (
             f"SELECT {value} AS v, {self._label} AS l FROM ({self._test_rows}) WHERE l IS NOT NULL"

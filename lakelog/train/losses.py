@@ -1,8 +1,8 @@
-"""What a shape could not keep, by reason; the loss of whole rows needs the recipe's consent.
+"""What a shape could not represent, by reason; losing whole rows needs the recipe's consent.
 
-`ROWS` are reasons for which an event or a conversation is left out; `[shape] drop` consents to
-them by name, as `[filter] drop` does to `FILTERS`. `SHAPED` are events that by definition are no
-row of a shape, `PARTS` what rows that stay are without.
+`ROWS` are reasons to leave out an event or a conversation; `[shape] drop` consents to them by name,
+as `[filter] drop` does to `FILTERS`. `SHAPED` are events that by definition do not form a row,
+`PARTS` are parts that the remaining rows lack.
 """
 
 from __future__ import annotations
@@ -93,7 +93,6 @@ class Losses:
         for batch in batches:
             reasons = batch.column(batch.schema.get_field_index(REASON))
             complete = pc.is_null(reasons)
-            # Most batches lose nothing and are passed on without a copy.
             if reasons.null_count < len(reasons):
                 self._count_rows(batch, reasons)
                 batch = batch.filter(complete)

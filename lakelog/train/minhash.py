@@ -21,7 +21,6 @@ else:
     Array = Any
     np = Lazy("numpy")
 
-# 128 places of 4 bytes are 512 bytes per text.
 PLACES_MAX = 128
 MISSED = 0.005
 _TEXTS = 1024

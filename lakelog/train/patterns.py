@@ -1,9 +1,9 @@
-"""What personal data and secrets look like: RE2 patterns, and SQL that tells true from alike.
+"""Patterns of personal data and secrets: RE2, and SQL conditions that reject look-alikes.
 
-Each kind has rules, looked for one after the other. A rule has a `hint` (a cheap pattern that every
-find contains), a `pattern`, and `holds`: SQL of a find `m` that must be true, such as Luhn's sum;
-it may use `h`, the head of the find that is kept. A pattern takes in the words around a find where
-these tell that it is none: `v1.2.3.4` is matched whole, and `holds` refuses it. Names are words
+Each kind has rules, applied in order. A rule has a `hint` (a cheap pattern that every match
+contains), a `pattern`, and `holds`: a SQL condition on the match `m`, such as the Luhn checksum; it
+may use `h`, the head of the match that is kept. A pattern includes the surrounding words where they
+show that it is no match: `v1.2.3.4` is matched as a whole, and `holds` rejects it. Names are words
 with a capital that stand in `names.txt`: the 10,000 most frequent given and family names of the
 United States census of 1990 (public domain) that are no English words, months, places or products.
 """

@@ -1,4 +1,4 @@
-"""Where an export came from: manifest.json, and the tag that keeps its snapshot from gc.
+"""Provenance of an export: manifest.json, and the tag that protects its snapshot from gc.
 
 The manifest names the snapshot, the recipe's digest, the versions of the libraries, and every file
 with its size and SHA-256. `id` is made of snapshot, recipe and key, so the same export has the same
@@ -30,7 +30,7 @@ TAG = "train-"
 
 
 def versions(recipe: Recipe) -> dict[str, str]:
-    """The libraries that decide about the bytes of a recipe's training set."""
+    """The versions of the libraries that determine the bytes of a recipe's training set."""
     names = ["lakelog", "duckdb", "pyarrow", "numpy"]
     if recipe.filter["languages"]:
         names.append("py3langid")
@@ -70,7 +70,7 @@ def read(folder: str) -> dict[str, Any]:
 
 
 def facts_of(manifest: dict[str, Any], out: str) -> dict[str, Any]:
-    """What the lake keeps of an export."""
+    """The facts about an export that are stored in the lake."""
     return {
         "export": manifest["id"],
         "name": manifest["name"],
@@ -86,21 +86,21 @@ def facts_of(manifest: dict[str, Any], out: str) -> dict[str, Any]:
 
 
 def pin(lake: Lake, facts: dict[str, Any]) -> None:
-    """Name the snapshot for good, so that gc keeps it."""
+    """Tag the snapshot, so that gc keeps it."""
     # A repeated export of the same snapshot and recipe has the same tag.
     with contextlib.suppress(AlreadyExists):
         lake.tag(TAG + facts["export"], facts["snapshot"], json.dumps(facts, ensure_ascii=False))
 
 
 def record(lake: Lake, facts: dict[str, Any]) -> None:
-    """Say in the lake what was exported."""
+    """Append a bookkeeping event about the export to the lake."""
     lake.append(bookkeeping.event(bookkeeping.TRAIN, facts["name"], data=facts))
 
 
 def exports(lake: Lake) -> list[dict[str, Any]]:
-    """What was exported from a lake, oldest first, by its tags: a rollback does not forget it.
+    """The exports of a lake, oldest first, by their tags, which survive a rollback.
 
-    Where an export stands now is told by the newest event of it, if there is one.
+    The path of an export is that of its newest event, if there is one.
     """
     by_id: dict[str, dict[str, Any]] = {}
     for tag in lake.store.refs.tags():

@@ -115,7 +115,6 @@ def _digests(con: Any, folder: dataset.Dataset) -> dict[str, str]:
     digests = {}
     for split in folder.files:
         source = folder.source("*", (split,))
-        # Sorted by digest, so the order of rows and the encoding of the files do not matter.
         row_digests = con.sql(
             f"SELECT sha256(to_json(r)::VARCHAR) AS d FROM ({source}) r ORDER BY d"
         )

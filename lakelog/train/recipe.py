@@ -1,7 +1,7 @@
-"""Recipes: what a training set is made of, as TOML that is checked key by key.
+"""Recipes: the TOML that defines a training set, validated key by key.
 
-`SECTIONS` is the whole grammar, with defaults and the words that `lakelog train init` prints.
-A fault is one line that names the file and the key; all faults are found before anything is read.
+`recipe_schema.KEYS` is the grammar, with the defaults and the texts that `lakelog train init`
+prints. An error is one line that names the file and the key, raised before any data is read.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ class Recipe:
 
     @property
     def salt(self) -> str:
-        """What group keys are hashed with: the family's name and the seed."""
+        """The salt of the group hash: the family's name and the seed."""
         return f"{self.name}\x1f{self.split['seed']}"
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that shall have rows."""
+        """The splits that must have rows."""
         return tuple(split for split in SPLITS if self.split[split] > 0)
 
 
@@ -130,7 +130,7 @@ def _section(document: dict[str, Any], name: str, where: str) -> dict[str, Any]:
 
 
 def _check_section(name: str, section: dict[str, Any], kind: Any, where: str) -> None:
-    """Check names and types; fill in what was left out."""
+    """Check names and types; fill in defaults."""
     keys = KEYS[name]
     for key, value in section.items():
         if key not in keys:
@@ -303,6 +303,6 @@ def with_name(recipe: Recipe, name: str) -> Recipe:
 
 
 def as_dict(recipe: Recipe) -> dict[str, Any]:
-    """Return the checked sections, as the manifest keeps them."""
+    """Return the checked sections in the form of the manifest."""
     sections = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
     return {k: v for k, v in sections.items() if k not in ("text", "where")}

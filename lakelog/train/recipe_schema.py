@@ -1,4 +1,4 @@
-"""The grammar of recipes: every section and key, what it takes, and what it means."""
+"""The grammar of recipes: every section and key, its values, and its meaning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEEDS = {
     "preference": "events with a chosen and a rejected answer",
     "sequence": "subjects with events",
 }
-"""What each shape makes its rows of."""
+"""What each shape needs to form a row."""
 _COMPARED = ("events", *TEXTUAL)
 
 
@@ -68,7 +68,7 @@ def _above(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Key:
-    """One key: what it takes, its default, and the shapes it belongs to (all, if none)."""
+    """One key: its values, its default, and the shapes it belongs to (all, if empty)."""
 
     doc: str
     words: str

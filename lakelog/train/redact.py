@@ -1,10 +1,10 @@
-"""Taking personal data and secrets out, inside the engine.
+"""Redaction of personal data and secrets, executed by the engine as SQL.
 
-Every text column of a row is searched, nested ones and JSON as JSON, so that what comes out parses
-as before. Only values whose hint matches are looked at closely. A find is cut out where its
-checksum holds; in its place stands `<EMAIL>`, or `<EMAIL:16 letters>` with `pseudonym`: the letters
-are HMAC-SHA-256 of the find in lower case, so equal finds get equal pseudonyms and joins survive.
-What was replaced is counted by kind and never kept.
+Every text column of a row is searched, nested columns and JSON as JSON, so that the result still
+parses. Only values that match a cheap hint are examined. A match is replaced where its checksum
+holds: by `<EMAIL>`, or with `pseudonym` by `<EMAIL:16 letters>`, where the letters are
+HMAC-SHA-256 of the match in lower case, so equal values get equal pseudonyms and joins survive.
+Replacements are counted by kind; the originals are never stored.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Column:
         return f"to_json({quoted(self.name)})::VARCHAR" if self.nested else quoted(self.name)
 
     def back(self, text: str) -> str:
-        """SQL for the column made of its text again."""
+        """SQL that converts the text back to the type of the column."""
         return f"({text})::JSON::{self.type}" if self.nested else text
 
 
@@ -86,7 +86,7 @@ def key_of(recipe: Recipe) -> bytes:
 
 
 def fingerprint(key: bytes) -> str:
-    """Return what tells two keys apart and reveals neither."""
+    """Return a fingerprint that distinguishes keys and reveals none."""
     return hmac.digest(key, b"lakelog key check", "sha256").hex()[:16] if key else ""
 
 
@@ -135,16 +135,16 @@ def unescape(batch: pa.RecordBatch, columns: list[Column]) -> pa.RecordBatch:
 
 
 def _plain(text: str) -> str:
-    def decoded(match: re.Match[str]) -> str:
+    def decode(match: re.Match[str]) -> str:
         char = chr(int(match[2], 16))
         # A decoded quote or backslash would break the JSON.
         return match[0] if char in '"\\\x7f' else match[1] + char
 
-    return re.sub(r"(?<!\\)((?:\\\\)*)\\u00([2-7][0-9a-fA-F])", decoded, text)
+    return re.sub(r"(?<!\\)((?:\\\\)*)\\u00([2-7][0-9a-fA-F])", decode, text)
 
 
 class Cleaner:
-    """Replaces finds in a stream of rows; only rows with a hint are looked at. See `counts`."""
+    """Redacts a stream of rows; only rows with a hint are examined. See `counts`."""
 
     def __init__(
         self,
@@ -211,7 +211,7 @@ class Cleaner:
 
 
 def set_variables(connection: duckdb.DuckDBPyConnection, kinds: list[str], key: bytes) -> None:
-    """Give a connection what the SQL of `cleaned` needs: the key and the names."""
+    """Set the variables that the SQL of `cleaning_sql` reads: the key and the names."""
     # The padded keys of HMAC (RFC 2104). They are variables and not literals, so that the key
     # appears in no query text or error message.
     pads = [bytes(b ^ pad for b in _block(key)) for pad in (0x36, 0x5C)]
@@ -288,7 +288,7 @@ def cleaning_sql(sql: str, types: dict[str, str], columns: list[Column], recipe:
 
 
 def _unescaped_sql(column: Column) -> str:
-    """The text, JSON escapes as characters that belong to no word."""
+    """The text with JSON escapes replaced by characters that belong to no word."""
     if not column.json:
         return column.text
     replaced = column.text
@@ -298,7 +298,7 @@ def _unescaped_sql(column: Column) -> str:
 
 
 def _escaped_sql(text: str, column: Column) -> str:
-    """The text with its escapes; a number that became a mark is put in quotes."""
+    """The text with its escapes restored; a number that became a mark is quoted."""
     if not column.json:
         return text
     restored = text
@@ -365,7 +365,7 @@ def _replacement(kind: Kind, rule: Rule, keyed: bool) -> str:
 
 
 def _count(kind: Kind, text: str, column: Column) -> str:
-    """How many marks of a kind a text has more than before."""
+    """The number of marks of a kind that redaction added to a text."""
     mark = f"<{kind.mark}"
 
     def marks(value: str) -> str:

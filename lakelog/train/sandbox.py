@@ -1,8 +1,8 @@
-"""A check in a process of its own, whose memory the operating system bounds.
+"""Checking a set in a child process whose memory the operating system limits.
 
-A small file can decode to far more than there is memory, in more ways than can be foreseen. So the
-check of a set runs in a child that may take `MEMORY_BYTES` and, as large sets need more, so many
-times the set's own size; one that wants more, or takes the child down, is a finding like others.
+A small file can decode to far more than the available memory, in more ways than can be foreseen.
+The check therefore runs in a child that may allocate `MEMORY_BYTES` plus `MEMORY_TIMES` the size of
+the set; a set that needs more, or crashes the child, is a finding like any other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lakelog.train import inspection, inventory
 from lakelog.train.leaks import Certificate, Leak
 
 MEMORY_BYTES, MEMORY_TIMES = 800_000_000, 8
-"""What the child may take beside its program, and by how much it grows with the set."""
+"""What the child may allocate besides its program, and how the limit grows with the set."""
 
 
 def check(path: str, against: str | None = None, *, near: float | None = None) -> Certificate:
@@ -38,7 +38,7 @@ def check(path: str, against: str | None = None, *, near: float | None = None) -
     try:
         answer = json.loads(process.stdout)
     except ValueError:
-        return _exhausted(most)
+        return _out_of_memory(most)
     if "refused" in answer:
         raise ExportRefused(answer["refused"])
     leaks = tuple(Leak(**leak) for leak in answer["leaks"])
@@ -67,7 +67,7 @@ def _run(request: dict[str, Any]) -> subprocess.CompletedProcess[bytes]:
     )
 
 
-def _exhausted(most: int) -> Certificate:
+def _out_of_memory(most: int) -> Certificate:
     words = (
         f"the check wants more than {most / 1e6:,.0f} MB, or ended early:"
         " the files are damaged, or made to exhaust memory"
@@ -99,7 +99,7 @@ def main() -> None:
     except ExportRefused as error:
         answer = {"refused": str(error)}
     except (MemoryError, RecursionError):
-        answer = _exhausted(request["memory"]).record()
+        answer = _out_of_memory(request["memory"]).record()
     sys.stdout.write(json.dumps(answer))
     sys.stdout.flush()
     os._exit(0)  # threads of the engine that died of want of memory are not waited for

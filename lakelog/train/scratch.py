@@ -26,7 +26,7 @@ def connect(spill: str, memory_bytes: int = MEMORY_BYTES) -> duckdb.DuckDBPyConn
     return con
 
 
-def isolated(paths: list[str], spill: str, spill_bytes: int) -> duckdb.DuckDBPyConnection:
+def connect_isolated(paths: list[str], spill: str, spill_bytes: int) -> duckdb.DuckDBPyConnection:
     """Return a database that reads those files, spills below `spill`, and can reach nothing else.
 
     Neither files nor settings can be opened up again by any SQL, nor are extensions loaded.

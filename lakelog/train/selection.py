@@ -71,7 +71,6 @@ class Selection:
         if not path or column not in self.columns:
             listed = ", ".join(self.columns)
             raise ExportRefused(f"{key}: the selection has no column {name!r}; it has {listed}")
-        # A struct has fields, everything else with a path is JSON.
         if self.columns[column].startswith("STRUCT"):
             return ".".join(map(quoted, name.split(".")))
         return f"({quoted(column)}->>{sql.json_path(path.split('.'))})"
@@ -231,10 +230,10 @@ def session_of(lake: Lake, recipe: Recipe, memory_bytes: int) -> Session:
     """Return a session of an export's own, with bounded memory; its `events` leave bookkeeping
     events out, unless the recipe asks for them: a set would hold the note on the set before it."""
     only = None if recipe.select["bookkeeping"] else IS_DATA
-    return sessions.Session(_bounded(lake, memory_bytes), lake.branch_name, only=only)
+    return sessions.Session(_with_memory_limit(lake, memory_bytes), lake.branch_name, only=only)
 
 
-def _bounded(lake: Lake, memory_bytes: int) -> Store:
+def _with_memory_limit(lake: Lake, memory_bytes: int) -> Store:
     """Return the lake's store with less memory for its engine, if the settings allow more."""
     settings = lake.store.settings
     # The settings of the user are an upper bound: an export may take less memory than a query,

@@ -1,7 +1,7 @@
-"""Files of a size: rows go into `NAME-00000.EXT`, `NAME-00001.EXT`, ... of at most so many rows.
+"""Sharded Parquet files: `NAME-00000.EXT`, `NAME-00001.EXT`, ..., each of bounded size.
 
-The names get their count, `NAME-00000-of-00002.EXT`, when it is known. Row groups are cut by rows
-alone, so equal rows give equal bytes with the same version of pyarrow.
+Files are renamed to `NAME-00000-of-00002.EXT` when their number is known. Row groups are cut by
+rows alone, so equal rows give equal bytes with the same version of pyarrow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ else:
 SHARD_ROWS = 2_000_000
 SHARD_BYTES = 500_000_000
 _LONG = ("data", "message", "text", "prompt", "chosen", "rejected", "conversation")
-"""Texts that seldom come twice: a dictionary would only cost time and space."""
+"""Texts that seldom repeat: dictionary encoding would only cost time and space."""
 
 
 class Shards:
@@ -49,7 +49,7 @@ class Shards:
         self.names: list[str] = []
 
     def write(self, batch: pa.RecordBatch | pa.Table) -> None:
-        """Add rows; whole row groups are written at once."""
+        """Add rows; complete row groups are written at once."""
         table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
         if not table.num_rows:
             return
@@ -90,7 +90,7 @@ class Shards:
         self._writer, self._in_shard, self._size = None, 0, 0
 
     def close(self) -> None:
-        """Write what is held, and give the files their names."""
+        """Write the pending rows and give the files their final names."""
         rest = pa.concat_tables(self._pending) if self._pending else self._schema.empty_table()
         while rest.num_rows:
             group = rest.slice(0, self._free_rows())
@@ -101,7 +101,7 @@ class Shards:
             self._write_group(self._schema.empty_table())
         self._end_shard()
         self._pending = []
-        self.names = rename_counted(self._folder, self._name, "parquet", len(self.rows_by_shard))
+        self.names = number_files(self._folder, self._name, "parquet", len(self.rows_by_shard))
 
     def __enter__(self) -> Shards:
         return self
@@ -109,20 +109,20 @@ class Shards:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self.close()
-        # After an error the files are abandoned with their directory; the handle is closed all the
-        # same.
         elif self._writer is not None:
+            # After an error the files are abandoned with their directory; the handle is closed all
+            # the same.
             self._writer.close()
 
 
 def dictionary_columns(schema: pa.Schema) -> list[str] | bool:
-    """The columns that are worth a dictionary."""
+    """The columns that are worth dictionary encoding."""
     texts = [f for f in schema if pa.types.is_string(f.type) or pa.types.is_boolean(f.type)]
     return [f.name for f in texts if f.name not in _LONG] or False
 
 
-def rename_counted(folder: str, name: str, ending: str, count: int) -> list[str]:
-    """Give `NAME-00000.EXT` and its followers the names that tell their count; return them."""
+def number_files(folder: str, name: str, ending: str, count: int) -> list[str]:
+    """Rename `NAME-00000.EXT` and its followers to names with their number; return the names."""
     names = []
     for number in range(count):
         final = f"{name}-{number:05d}-of-{count:05d}.{ending}"

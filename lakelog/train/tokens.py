@@ -166,7 +166,6 @@ def distinct_hashes(sets: ShingleSets) -> ShingleSets:
     owner = np.repeat(np.arange(len(sets)), sets.lengths)
     order = np.lexsort((sets.hashes, owner))
     hashes, owner = sets.hashes[order], owner[order]
-    # Sorted by owner and hash, a repeat is equal to its predecessor.
     is_new = np.ones(len(hashes), bool)
     is_new[1:] = (hashes[1:] != hashes[:-1]) | (owner[1:] != owner[:-1])
     counts = np.bincount(owner[is_new], minlength=len(sets))

@@ -39,8 +39,8 @@ def card(recipe: Recipe, manifest: dict[str, Any], schema: pa.Schema) -> str:
     title = recipe.card["title"] or recipe.name
     head = ["---"]
     if recipe.card["license"]:
-        head.append(f"license: {_quoted(recipe.card['license'])}")
-    head.append(f"pretty_name: {_quoted(title)}")
+        head.append(f"license: {_yaml_string(recipe.card['license'])}")
+    head.append(f"pretty_name: {_yaml_string(title)}")
     if recipe.kind in _TASKS:
         head += ["task_categories:", f"- {_TASKS[recipe.kind]}"]
     head += ["size_categories:", f"- {next((w for n, w in _SIZES if rows < n), '100M<n<1B')}"]
@@ -111,17 +111,20 @@ def _features(schema: pa.Schema, indent: str, classes: dict[str, list[str]]) -> 
 def _class_label(name: str, classes: list[str], indent: str) -> list[str]:
     """The lines of a label: the files hold its texts, which `datasets` numbers as it loads them."""
     return [
-        f"{indent}- name: {_quoted(name)}",
+        f"{indent}- name: {_yaml_string(name)}",
         f"{indent}  dtype:",
         f"{indent}    class_label:",
         f"{indent}      names:",
-        *(f"{indent}        '{number}': {_quoted(text)}" for number, text in enumerate(classes)),
+        *(
+            f"{indent}        '{number}': {_yaml_string(text)}"
+            for number, text in enumerate(classes)
+        ),
     ]
 
 
 def _feature(name: str, kind: Any, indent: str) -> list[str]:
     """The lines of one column, as `datasets` writes features in YAML."""
-    head = f"{indent}- name: {_quoted(name)}"
+    head = f"{indent}- name: {_yaml_string(name)}"
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         inner = kind.value_type
         # The YAML form of `datasets` has `list:` for a list and `struct:` for a record, and a list
@@ -129,14 +132,14 @@ def _feature(name: str, kind: Any, indent: str) -> list[str]:
         if pa.types.is_struct(inner):
             return [head, f"{indent}  list:", *_fields(inner, indent + "  ")]
         if pa.types.is_list(inner):
-            return [head, f"{indent}  list:", *_nested(inner, indent + "    ")]
+            return [head, f"{indent}  list:", *_nested_list(inner, indent + "    ")]
         return [head, f"{indent}  list: {_dtype(inner)}"]
     if pa.types.is_struct(kind):
         return [head, f"{indent}  struct:", *_fields(kind, indent + "  ")]
     return [head, f"{indent}  dtype: {_dtype(kind)}"]
 
 
-def _nested(kind: Any, indent: str) -> list[str]:
+def _nested_list(kind: Any, indent: str) -> list[str]:
     inner = kind.value_type
     if pa.types.is_struct(inner):
         return [f"{indent}list:", *_fields(inner, indent)]
@@ -153,8 +156,8 @@ def _fields(kind: Any, indent: str) -> list[str]:
 
 def _dtype(kind: Any) -> str:
     name = {"double": "float64", "float": "float32"}.get(str(kind), str(kind))
-    return _quoted(name) if "[" in name or "(" in name else name
+    return _yaml_string(name) if "[" in name or "(" in name else name
 
 
-def _quoted(text: str) -> str:
+def _yaml_string(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)

@@ -38,7 +38,7 @@ def lengths(rows: RowTable) -> dict[str, Any]:
 
 def measure(con: duckdb.DuckDBPyConnection, folder: Dataset) -> dict[str, Any]:
     """Return balance of the column that matters most, missing values and samples."""
-    column = _balanced(folder)
+    column = _balance_column(folder)
     all_rows = folder.source("*")
     probe = con.sql(f"SELECT * EXCLUDE {SPLIT} FROM ({all_rows}) LIMIT 0")
     types = dict(zip(probe.columns, map(str, probe.types), strict=True))
@@ -52,7 +52,7 @@ def measure(con: duckdb.DuckDBPyConnection, folder: Dataset) -> dict[str, Any]:
     }
 
 
-def _balanced(folder: Dataset) -> str | None:
+def _balance_column(folder: Dataset) -> str | None:
     wanted = folder.recipe
     column = wanted.split["stratify"] or folder.roles["label"] or wanted.budget["balance"]
     if column is None and "type" in folder.columns:
@@ -76,7 +76,6 @@ def _classes(
     name = quoted(label)
     rows = con.sql(
         f"SELECT DISTINCT {name} FROM ({folder.source(name)}) WHERE {name} IS NOT NULL"
-        # One more than allowed is enough to know that there are too many.
         f" ORDER BY 1 LIMIT {CLASSES_MAX + 1}"
     ).fetchall()
     names = [value for (value,) in rows]
@@ -119,7 +118,7 @@ def drift(now: dict[str, Any], before: dict[str, Any] | None) -> dict[str, float
     if before is None:
         return {}
     indexes = {}
-    sums = [_summed(q["lengths"]["counts"]) for q in (now, before)]
+    sums = [_column_sums(q["lengths"]["counts"]) for q in (now, before)]
     # Histograms are compared bin by bin, so they need the same edges.
     if all(sums) and len(sums[0]) == len(sums[1]):
         indexes["lengths"] = _stability(sums[0], sums[1])
@@ -131,7 +130,7 @@ def drift(now: dict[str, Any], before: dict[str, Any] | None) -> dict[str, float
     return indexes
 
 
-def _summed(counts: dict[str, list[int]]) -> list[int]:
+def _column_sums(counts: dict[str, list[int]]) -> list[int]:
     return [sum(column) for column in zip(*counts.values(), strict=True)]
 
 

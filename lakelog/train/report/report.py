@@ -58,7 +58,7 @@ def _sections(
         for split, s in splits.items()
     ]
     checks = [
-        [name, description, _found(certificate, name)]
+        [name, description, _findings(certificate, name)]
         for name, description in certificate["checks"].items()
     ]
     left_out = [[why, f"{n:,}"] for why, n in manifest["left_out"].items()]
@@ -70,7 +70,6 @@ def _sections(
         [name, f"{value:.3f}", "drifted" if value > DRIFTED else "alike"]
         for name, value in quality["drift"].items()
     ]
-    # The first export of a family has nothing to drift from.
     before = manifest["previous"]["id"] if manifest["previous"] else ""
     return [
         (
@@ -109,7 +108,7 @@ def _sections(
     ]
 
 
-def _found(certificate: dict[str, Any], name: str) -> str:
+def _findings(certificate: dict[str, Any], name: str) -> str:
     words = [leak["words"] for leak in certificate["leaks"] if leak["kind"] == name]
     return "; ".join(words) or "nothing"
 

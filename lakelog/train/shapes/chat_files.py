@@ -22,11 +22,11 @@ def lines(batch: pa.RecordBatch, dialect: str) -> bytes:
 
 
 def _openai(messages: list[dict[str, Any]], tools: str | None) -> dict[str, Any]:
-    record = {"messages": [_without_nulls(message) for message in messages]}
+    record = {"messages": [_drop_nulls(message) for message in messages]}
     return {**record, "tools": orjson.loads(tools)} if tools else record
 
 
-def _without_nulls(message: dict[str, Any]) -> dict[str, Any]:
+def _drop_nulls(message: dict[str, Any]) -> dict[str, Any]:
     fields = {key: value for key, value in message.items() if value not in (None, [])}
     fields.setdefault("content", None)
     return fields

@@ -1,4 +1,4 @@
-"""Chats out of payloads, whatever wrote them.
+"""Reading chats from the payloads of any API, SDK or tracing tool.
 
 A payload is a request with its answer (OpenAI chat and Responses, Anthropic, Gemini, Bedrock's
 Converse, Ollama; as one body, or as `request` and `response`, `input` and `output`, ...), a span or

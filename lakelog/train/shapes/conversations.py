@@ -2,12 +2,12 @@
 
 With `role` and `content` every event is one message. Without them the payloads are read as
 `chats.py` understands them: a payload with the conversation so far replaces a shorter one that it
-begins with, messages that answer a call are put behind it, what begins anew is a row of its own.
+begins with, messages that answer a call are appended to it, and a new beginning is a new row.
 
-A row keeps whole tool calls only: each call has its answer, each answer its call. It ends with an
-answer of the assistant that calls nothing; what comes after that is left out. Conversations
-without a user and an assistant, or with a broken call, are left out if the recipe consents. What is
-not kept is counted by the reasons of `losses.py`. `tools` holds the definitions of a conversation's
+A row contains complete tool calls only: each call has its result, each result its call. It ends
+with an answer of the assistant that calls no tool; later messages are left out. Conversations
+without a user and an assistant, or with a broken call, are left out if the recipe consents. Losses
+are counted by the reasons of `losses.py`. `tools` contains the definitions of a conversation's
 tools as JSON, in OpenAI's form.
 """
 
@@ -223,8 +223,8 @@ class _Conversation:
                         thread.messages, thread.lost = chat.messages, chat.lost
                     self._extend(thread, chat, event)
                     return
-        # A fragment names no thread, so it continues the latest one.
         elif self._threads:
+            # A fragment names no thread, so it continues the latest one.
             thread = self._threads[-1]
             thread.messages = [*thread.messages, *chat.messages]
             thread.lost = thread.lost + chat.lost

@@ -130,7 +130,7 @@ def read(given: Any, lost: Counter[str]) -> list[Message]:
     # Items of OpenAI's Responses have a type and no role; with a role they are messages that happen
     # to share a type name.
     if kind in ITEMS and "role" not in given:
-        return _Turns("assistant", None, lost).of([given])
+        return _Turns("assistant", None, lost).convert([given])
     named = given.get("role") or given.get("from") or given.get("type") or ""
     role = ROLES.get(str(named).lower(), "")
     if not role:
@@ -180,8 +180,8 @@ def _message(given: dict[str, Any], role: str, lost: Counter[str]) -> list[Messa
         parts, content = [*_as_list(from_json(content))], None
         turns.calls += calls(parts)
         parts = []
-    # Some frameworks log calls as the text of a message.
     elif isinstance(content, str) and role in ("assistant", "tool") and is_calls(content):
+        # Some frameworks log calls as the text of a message.
         turns.role, parts = "assistant", []
         turns.calls += calls(from_json(content))
     if not isinstance(parts, list):
@@ -195,7 +195,7 @@ def _message(given: dict[str, Any], role: str, lost: Counter[str]) -> list[Messa
     if not parts and isinstance(given.get("refusal"), str):
         parts = [given["refusal"]]
     _count_fields(given, lost)
-    return turns.of(parts, _calls_in_fields(given))
+    return turns.convert(parts, _calls_in_fields(given))
 
 
 def _count_fields(given: dict[str, Any], lost: Counter[str]) -> None:
@@ -238,7 +238,7 @@ class _Turns:
     calls: list[Message] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
 
-    def of(self, parts: list[Any], more_calls: list[Message] | None = None) -> list[Message]:
+    def convert(self, parts: list[Any], more_calls: list[Message] | None = None) -> list[Message]:
         """Return the messages of the parts, and of the calls that stand beside them."""
         for part in parts:
             self._take(part)

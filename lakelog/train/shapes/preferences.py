@@ -13,7 +13,7 @@ from lakelog.train.shapes.rows import carry_columns
 
 def preference(selection: Selection, recipe: Recipe) -> str:
     """Columns `prompt, chosen, rejected`, with scores where there are some."""
-    return (_scored if recipe.shape["response"] else _named)(selection, recipe)
+    return (_from_scores if recipe.shape["response"] else _from_pairs)(selection, recipe)
 
 
 def preference_lost(selection: Selection, recipe: Recipe) -> str:
@@ -34,11 +34,11 @@ def preference_lost(selection: Selection, recipe: Recipe) -> str:
         f" (SELECT count(*) FROM (SELECT DISTINCT {values['prompt']} AS prompt"
         f"{', (' + _group(selection, recipe) + ')::VARCHAR' if recipe.split['group'] else ''}"
         f" FROM ({selection.sql}) WHERE {is_complete}))"
-        f" - (SELECT count(*) FROM ({_scored(selection, recipe)})) AS equal_answers"
+        f" - (SELECT count(*) FROM ({_from_scores(selection, recipe)})) AS equal_answers"
     )
 
 
-def _named(selection: Selection, recipe: Recipe) -> str:
+def _from_pairs(selection: Selection, recipe: Recipe) -> str:
     shape = recipe.shape
     names = ("prompt", "chosen", "rejected")
     values = {n: f"({selection.value(shape[n], f'[shape] {n}')})::VARCHAR" for n in names}
@@ -57,7 +57,7 @@ def _named(selection: Selection, recipe: Recipe) -> str:
     """
 
 
-def _scored(selection: Selection, recipe: Recipe) -> str:
+def _from_scores(selection: Selection, recipe: Recipe) -> str:
     shape = recipe.shape
     names = ("prompt", "response", "score")
     prompt, response, score = (selection.value(shape[n], f"[shape] {n}") for n in names)

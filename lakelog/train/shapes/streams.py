@@ -63,9 +63,9 @@ def _add(target: Piece, delta: Piece) -> None:
                     _add(calls.setdefault(str(call.get("index", place)), {}), call)
         elif isinstance(value, dict) and isinstance(target.get(key), dict):
             _add(target[key], value)
-        # Strings are fragments and are appended, except members that some servers repeat with every
-        # chunk.
         elif isinstance(value, str) and isinstance(target.get(key), str) and key not in _WHOLE:
+            # Strings are fragments and are appended, except members that some servers repeat with
+            # every chunk.
             target[key] += value
         elif value is not None or key not in target:
             target[key] = dict(value) if isinstance(value, dict) else value
@@ -100,8 +100,8 @@ def _of_blocks(pieces: list[Piece]) -> Piece:
             target = blocks.setdefault(str(piece.get("index")), {"type": "text", "text": ""})
             if key := _BLOCK_TEXTS.get(kind):
                 _add(target, {key: delta.get(key)})
-            # Fragments of JSON are not valid on their own and are parsed at the end.
             elif kind == "input_json_delta":
+                # Fragments of JSON are not valid on their own and are parsed at the end.
                 _add(target, {"json": delta.get("partial_json")})
             elif kind == "citations_delta":
                 target["citations"] = [

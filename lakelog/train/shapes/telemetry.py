@@ -104,7 +104,7 @@ def exchange_of(
     # Newest convention first: libraries in transition emit both, and the old form has fewer
     # details.
     for pattern in _INDEXED:
-        if messages := _indexed(fields, pattern):
+        if messages := _indexed_messages(fields, pattern):
             return messages, []
     if events := list_from_json(fields.get("events")) or _span_events(payload):
         return events, []
@@ -133,7 +133,7 @@ def _completion(value: Any) -> list[Any]:
     return decoded if isinstance(decoded, list) else [{"role": "assistant", "content": decoded}]
 
 
-def _indexed(fields: dict[str, Any], pattern: re.Pattern[str]) -> list[Message]:
+def _indexed_messages(fields: dict[str, Any], pattern: re.Pattern[str]) -> list[Message]:
     """Messages written as one attribute a field: `gen_ai.prompt.0.role`."""
     messages: dict[tuple[int, int], Message] = {}
     for key, value in fields.items():
