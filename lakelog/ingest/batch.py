@@ -68,7 +68,7 @@ class FileReport:
     lines: int = 0
     """Lines ingested, including blank ones and those that are no events."""
     left: int = 0
-    """Bytes of an unfinished last line, and of NULs behind it, left for next time."""
+    """Bytes of an unfinished last line, and of NULs after it, left for next time."""
     nuls: int = 0
     """Bytes of holes, which were skipped: NULs that no writer replaced by text."""
     error: str = ""

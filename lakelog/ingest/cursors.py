@@ -55,7 +55,7 @@ class Cursor:
     not known: of what came through a pipe, or was ingested before inodes were kept. `mtime` is in
     ns, and so is `looked`, when it was read. `crc` is the CRC-32 of the first `bytes` bytes, None
     where it is not known, and `places` are earlier [bytes, crc] pairs. The first `shared` bytes are
-    rows of the origin `shares`, for the file is a copy of that one. The `unfinished` bytes behind
+    rows of the origin `shares`, for the file is a copy of that one. The `unfinished` bytes after
     the place are a last line without newline that is no event: it stands in quarantine, in the
     segment `tail_key`, until its rest comes. `apart` are origins of files that were equal to this
     one and existed beside it when it was first read, at `begun` (ns).
@@ -172,7 +172,7 @@ class Start:
     released: tuple[Cursor, ...] = ()
     note: str = ""
     ended: str = ""
-    """The segment of an unfinished last line that is read again with what came behind it."""
+    """The segment of an unfinished last line that is read again with what came after it."""
     is_touched: bool = False
     """Whether the file was written since without a change, and only its times tell it apart."""
 

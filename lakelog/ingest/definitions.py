@@ -225,7 +225,7 @@ def _check_name(name: str, names: tuple[str, ...]) -> None:
 
 
 def _fits(path: str, glob: str) -> bool:
-    """Whether a file's name fits a glob, as it is or without what rotation put behind it: the
+    """Whether a file's name fits a glob, as it is or without what rotation put after it: the
     whole path if the glob has a slash, else its last part."""
     folder, name = os.path.split(os.path.abspath(path))
     if "/" not in glob:

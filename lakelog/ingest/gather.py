@@ -150,7 +150,7 @@ class Gatherer:
         its size in bytes."""
         rest = self._pending.strip().removeprefix(BOM)
         if self._job.mode != "ended" or self._source.broken or self._end_hole or not rest:
-            return 0  # or somebody keeps room behind it, to write there later
+            return 0  # or somebody keeps room after it, to write there later
         size = len(self._pending)
         if self._place == self.start.bytes and size == self.start.unfinished:
             return size

@@ -1,9 +1,9 @@
 """Runs of NUL bytes in files of lines: not text, but space that no writer filled.
 
 A writer that does not append continues at its old offset after its file was truncated, and leaves a
-hole before its next line; a power cut may leave one behind the last line. A hole is a run of NULs,
+hole before its next line; a power cut may leave one after the last line. A hole is a run of NULs,
 of at least two at the beginning of a line (each line of UTF-16 begins with one) or INNER_MIN within
-it: what is before it and what is behind it are lines of their own. Shorter runs are of the line.
+it: what is before it and what is after it are lines of their own. Shorter runs are of the line.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def blank_holes(data: bytes, holes: Holes) -> bytes:
     step[starts], step[ends] = 1, -1
     # Same length as before: positions of lines stay those of the file.
     text[np.cumsum(step[:-1], dtype=np.int8).view(np.bool_)] = _SPACE
-    # A hole within a line ends it at once: what is before and behind it are lines of their own.
+    # A hole within a line ends it at once: what is before and after it are lines of their own.
     text[starts[~_at_line_start(np.frombuffer(data, np.uint8), starts)]] = _NEWLINE
     text[ends - 1] = _NEWLINE
     return text.tobytes()
@@ -57,7 +57,7 @@ def blank_holes(data: bytes, holes: Holes) -> bytes:
 
 def seams_of(data: bytes, holes: Holes) -> tuple[int, ...]:
     """Where lines begin, in data with blanked holes, that continue nothing: the holes themselves
-    and what is behind them."""
+    and what is after them."""
     starts, ends = holes
     inner = ~_at_line_start(np.frombuffer(data, np.uint8), starts)
     return tuple(np.union1d(starts + inner, ends[ends < len(data)]).tolist())

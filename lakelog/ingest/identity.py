@@ -255,7 +255,7 @@ class Resolver:
         if size is None or not self._follows:
             return None, note
         # Less than was consumed: a copy made before the last lines were written, if its length
-        # is that of an earlier place; else what is behind the last such place is read again.
+        # is that of an earlier place; else what is after the last such place is read again.
         place = self._last_place(source, cursor, size)
         if not place or not content.is_distinctive(head[:place]):
             return None, note

@@ -201,7 +201,7 @@ def _searchable(chunk: Chunk) -> pa.Array:
 
 
 def _files(chunk: Chunk) -> np.ndarray:
-    """The indexes of the lines that begin a file, or stand at or behind a hole."""
+    """The indexes of the lines that begin a file, or stand at or after a hole."""
     return np.searchsorted(chunk.lines[1], np.array([0, *chunk.breaks]))
 
 

@@ -145,7 +145,7 @@ def _paths(root: str, result: Scan) -> Iterator[str]:
 
 
 def _wanted(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a name fits a pattern, as it is or without what rotation put behind it."""
+    """Whether a name fits a pattern, as it is or without what rotation put after it."""
     if name.startswith(".") or name.endswith(_PARTIAL):
         return False
     if "*" in patterns:

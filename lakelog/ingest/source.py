@@ -82,7 +82,7 @@ class Chunk:
 
     @functools.cached_property
     def breaks(self) -> tuple[int, ...]:
-        """Where a line begins that continues nothing: at seams, and at and behind holes."""
+        """Where a line begins that continues nothing: at seams, and at and after holes."""
         if self.holes is None:
             return self.seams
         return tuple(sorted({*self.seams, *seams_of(self.data, self.holes)}))
@@ -124,7 +124,7 @@ Piece = Chunk | Overlong | Hole
 class Source:
     """One readable input. `broken` says, at its end, why it could not be read any further.
 
-    With a `limit` it ends there, whatever was written behind it meanwhile. What is `piped` is a
+    With a `limit` it ends there, whatever was written after it meanwhile. What is `piped` is a
     copy of what came through a pipe, so that its inode says nothing.
     """
 

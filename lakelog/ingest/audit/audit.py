@@ -232,9 +232,8 @@ class _Work:
         if there and self._has_label:
             old = []  # they may be of other sources
         for cursor in old:
-            wrong = broken or (
-                is_requested and not empty
-            )  # an empty file was truncated to be rewritten
+            # An empty file was truncated to be rewritten: that is no error.
+            wrong = broken or (is_requested and not empty)
             self._report_gone(cursor, reason, reason if wrong else "")
         if not old and (is_requested or broken):
             never = "never ingested under this source" if self._has_label else "never ingested"

@@ -1,7 +1,7 @@
 """Access logs of web servers, common and combined: host ident user [time] "request" status bytes.
 
 `message` is the request line, `path` what stands before a question mark in it and `query` what
-stands behind; the level comes from the status. A dash is null. What a server writes after the
+stands after; the level comes from the status. A dash is null. What a server writes after the
 agent stays as it is under `more`. A month in digits stands before the day, as cPanel writes it.
 """
 

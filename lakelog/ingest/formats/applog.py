@@ -236,7 +236,7 @@ PATTERNS = (
     ),
     _style(rf"{_STAMP} (?P<source>spid\d+\w*|Logon|Server|Backup) +{MESSAGE}", level=None),
     _style(rf"{_STAMP}:? +{MESSAGE}", source="", level=None),
-    # The time of the lines behind it, as Oracle's alert log has it; never a row of a CSV file.
+    # The time of the lines after it, as Oracle's alert log has it; never a row of a CSV file.
     Pattern(_ALONE, "{stamp}", "log", message=""),
 )
 

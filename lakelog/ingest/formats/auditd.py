@@ -1,7 +1,7 @@
 """Records of the Linux audit daemon: type=KIND msg=audit(SECONDS:SERIAL): pairs.
 
 The type is the record's; all records of one event share their `subject`, SECONDS:SERIAL. The
-pairs go into `data` as text, those within msg='…' and those that were translated (behind a group
+pairs go into `data` as text, those within msg='…' and those that were translated (after a group
 separator) too; values that are hexadecimal stay so. Words that are no pairs are the message. What
 has failed (res, success) is a warning.
 """

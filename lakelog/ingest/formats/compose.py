@@ -28,7 +28,7 @@ QUERY = sqltext.none_sql("lines")
 
 
 def sniff(lines: list[bytes]) -> float:
-    """Return how likely it is (0 to 1) that these are objects behind the names of services."""
+    """Return how likely it is (0 to 1) that these are objects after the names of services."""
     full = [line for line in lines if line.strip()]
     return sum(map(_is_one, full)) / len(full) if full else 0.0
 

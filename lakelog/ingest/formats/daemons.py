@@ -250,7 +250,7 @@ POSTGRES_CSV = Program(
         ),
     ),
 )
-"""`more` holds the columns behind the message, as they stand in the file."""
+"""`more` holds the columns after the message, as they stand in the file."""
 
 SURICATA = Program(
     "suricata-fast",

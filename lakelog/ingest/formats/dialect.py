@@ -252,7 +252,7 @@ def objects(lines: tuple[bytes, ...]) -> list[dict[str, Any]]:
     """The JSON objects among some lines."""
     result = []
     for line in lines:
-        if line.lstrip()[:1] not in (b"{", b"\xef"):  # no object, perhaps behind a byte order mark
+        if line.lstrip()[:1] not in (b"{", b"\xef"):  # no object, perhaps after a byte order mark
             continue
         try:
             result.append(parse_line(line))

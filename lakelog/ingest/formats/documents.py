@@ -127,22 +127,22 @@ class Documents:
             if elements is None:
                 raise
             value = elements[0] if elements else []
-        return [self._event(element, beside) for element, beside in _elements(value)]
+        return [self._event(element, siblings) for element, siblings in _elements(value)]
 
     def _goes_on(self, text: bytes) -> bool:
         """Whether an array was opened whose elements are no records of their own."""
         return self.indent is None and re.match(_OPEN.encode(), text) is not None
 
-    def _event(self, element: Any, beside: dict[str, Any]) -> dict[str, Any]:
+    def _event(self, element: Any, siblings: dict[str, Any]) -> dict[str, Any]:
         try:
             members = _as_object(element)
-            members = {**beside, **members} if beside else members
+            members = {**siblings, **members} if siblings else members
             event = self.inner.event(members) if self.inner else jsonl.typed(dict(members))
             # Refused here, an element is kept as data; later it would spoil its whole document.
             encode([event])
             return event
         except InvalidEvent:
-            payload = {**beside, "data": element} if beside else element
+            payload = {**siblings, "data": element} if siblings else element
             return {"type": sqltext.DEFAULT_TYPE, "data": payload}
 
     def _parts_sql(self) -> str:
@@ -192,7 +192,7 @@ FROM decided WHERE (position >> {_SHIFT}) IN (SELECT position FROM whole)"""
 
 
 def _elements(value: Any) -> list[tuple[Any, dict[str, Any]]]:
-    """The events of a document, each with the members that stand beside their list."""
+    """The events of a document, each with the other members of the object around their list."""
     if isinstance(value, list):
         return [(element, {}) for element in value]
     lists = (*LISTS, _ANSWER) if _is_answer(value) else LISTS
@@ -201,8 +201,8 @@ def _elements(value: Any) -> list[tuple[Any, dict[str, Any]]]:
     )
     if not name:
         return [(value, {})]
-    beside = {k: v for k, v in value.items() if k != name}
-    return [(element, beside) for element in value[name]]
+    siblings = {k: v for k, v in value.items() if k != name}
+    return [(element, siblings) for element in value[name]]
 
 
 def _is_answer(value: Any) -> bool:

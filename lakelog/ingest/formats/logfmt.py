@@ -3,7 +3,7 @@
 The first of time, ts, timestamp, t is the time (t, as Grafana has it, only if it is a date), of
 level, lvl, severity the level, of msg, message the message; all other keys go into `data`, as text,
 also `logger`, which is the source. A line without a time has that of its ingest. Where `time` is a
-time of day, `date` and `tz` say the rest, as FortiGate has it, perhaps behind a priority.
+time of day, `date` and `tz` say the rest, as FortiGate has it, perhaps after a priority.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ def parse(
 ) -> dict[str, Any]:
     """Return the event of a line; raises InvalidEvent, with the reason `otherwise` if none fits.
 
-    Lines that are `joined` to it go behind its message.
+    Lines that are `joined` to it go after its message.
     """
     text, rest = decoded(line), ""
     if joined:
@@ -282,7 +282,7 @@ def share(lines: list[bytes], read: Callable[[bytes], dict[str, Any]]) -> float:
 def query(patterns: Sequence[Pattern], *, joined: bool = False, kinds: Sequence[int] = ()) -> str:
     """SQL over `lines` for the lines that one of the patterns fits, or of their `kinds` only.
 
-    Where records are `joined` of lines, `more` holds those behind the first.
+    Where records are `joined` of lines, `more` holds those after the first.
     """
     kinds = kinds or range(len(patterns))
     # One regex cuts each line, that of its kind; extracting with all patterns would multiply the
@@ -300,7 +300,7 @@ def query(patterns: Sequence[Pattern], *, joined: bool = False, kinds: Sequence[
     words = _chosen({k: "grade" for k in kinds if patterns[k].has_word})
     word = "" if words == _NOTHING else f", {words} AS word"
     data = sqltext.with_word_sql("data", "word", "level") if word else "data"
-    # Of a record of several lines, those behind the first belong to the message.
+    # Of a record of several lines, those after the first belong to the message.
     more, message = "", "message"
     if joined:
         more, message = ", rest", _MESSAGE

@@ -20,7 +20,7 @@ PROSE = True
 BEGINS = r"^[^ \t\n\v\f\r]"
 PATTERNS = (Pattern(r"(?P<message>[^\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]+)", "-", "log"),)
 _JSON = re.compile(rb"\s*(?:\{|\[\s*(?:[\[{\"]|\]?\s*$))")
-"""How a document begins; a bracket with a word behind it is text."""
+"""How a document begins; a bracket with a word after it is text."""
 
 
 def __getattr__(name: str) -> str:

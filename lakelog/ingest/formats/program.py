@@ -37,7 +37,7 @@ class Program:
 
     @property
     def BEGINS(self) -> str:
-        """How a record begins, also behind colours of a terminal, or as a line of another style."""
+        """How a record begins, also after colours of a terminal, or as a line of another style."""
         more = "" if self.is_alone else rf"|\[?{line_starts.DATE}|{line_starts.OTHERS}"
         return f"^{COLOURS}(?:{self.begins}{more})"
 

@@ -2,7 +2,7 @@
 
 HAProxy, load balancers of AWS (application and classic), S3, VPC flows, Squid, uWSGI, and access
 logs with the virtual host before them. The level comes from the status, where there is one; a dash
-is null. What comes behind the fields that are named stays as it is under `more`.
+is null. What comes after the fields that are named stays as it is under `more`.
 """
 
 from __future__ import annotations

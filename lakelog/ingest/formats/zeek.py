@@ -2,7 +2,7 @@
 
 `ts` is the time and `uid` the subject; numbers, booleans, sets and vectors are those of JSON. What
 is unset is null. Text keeps what is escaped (`\\x09`) as it is written. A header further down that
-says the same is no event; behind one that says something else, what was read at once with it is
+says the same is no event; after one that says something else, what was read at once with it is
 read as it says.
 """
 
