@@ -194,7 +194,7 @@ def apply(
 
 
 def _repeated_hashes(key: Key) -> str:
-    """SQL of the hashes that more than one event has: a first, cheap look."""
+    """SQL of the hashes that more than one event has, a cheap first filter."""
     return f"SELECT {key.hash} AS h FROM events WHERE {key.given} GROUP BY 1 HAVING count(*) > 1"
 
 

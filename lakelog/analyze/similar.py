@@ -72,6 +72,6 @@ def _group(patterns: list[dict[str, Any]], threshold: float) -> list[dict[str, A
 
 
 def _jaccard(left: set[str], right: set[str]) -> float:
-    """The share of all their words that both have."""
+    """The Jaccard index of two sets of words."""
     union = len(left | right)
     return len(left & right) / union if union else 1.0

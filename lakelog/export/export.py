@@ -40,7 +40,7 @@ _NAME = re.compile(r'\s*(?:(?:\w+|"[^"]+")\.)?(?:\w+|"[^"]+")\s*')
 
 @dataclass(frozen=True)
 class Destination:
-    """Where rows go: a path, a format, one file or a directory, and the columns it is cut by."""
+    """Where rows go: path, format, one file or a directory, and the partition columns."""
 
     path: str
     format: str
@@ -56,7 +56,7 @@ class Destination:
 def destination(
     out: str | os.PathLike[str], format: str | None = None, partition_by: Sequence[str] = ()
 ) -> Destination:
-    """Decide by the path what is written. Raises ExportRefused for an ending that says nothing."""
+    """Derive the output from the path. Raises ExportRefused for an unknown extension."""
     path = os.fspath(out)
     ending, packing = ending_of(path)
     is_named = path.endswith("/")
@@ -130,7 +130,7 @@ def _query(query: str) -> str:
 
 
 def _with_date(query: str, columns: Sequence[str], ask: Ask, params: Any) -> str:
-    """Add the day of the column time, where one wants to partition by it and has none."""
+    """Add a column `date`, the day of `time`, if it is a partition column and missing."""
     if "date" not in columns:
         return query
     inner = query.strip().rstrip(";")
@@ -145,7 +145,7 @@ def _with_date(query: str, columns: Sequence[str], ask: Ask, params: Any) -> str
 def _write_file(
     reader: pa.RecordBatchReader, to: Destination, progress: Callable[[int], None] | None
 ) -> ExportResult:
-    """Write one file that takes its name once it is whole."""
+    """Write one file that appears once it is complete."""
     if os.path.isdir(to.path):
         raise ExportRefused(f"{to.path} is a directory: name a file")
     rows = 0
@@ -162,14 +162,14 @@ def _write_file(
 
 
 def _opener(form: str, name: str) -> Opener:
-    """What opens a file of a format; `name` says how a text is packed, `.arrows` is a stream."""
+    """Return the opener of a format; `name` gives the compression, `.arrows` a stream."""
     if name.lower().endswith(".arrows"):
         return functools.partial(tables.ArrowPart, is_stream=True)
     return tables.OPENERS.get(form) or functools.partial(TextPart, form=form, name=name)
 
 
 class TextPart:
-    """A CSV or NDJSON file, written as `lakelog sql` writes it, and packed as its `name` says."""
+    """A CSV or NDJSON file, written as `lakelog sql` writes it, compressed according to `name`."""
 
     def __init__(self, path: str, schema: pa.Schema, *, form: str, name: str = "") -> None:
         self._out, self._form = open(path, "wb"), form  # noqa: SIM115

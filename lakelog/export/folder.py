@@ -86,7 +86,7 @@ def _lock(fd: int) -> bool:
 
 
 def _remove_leftovers(parent: str, name: str) -> None:
-    """Remove what killed exports to this name left; living ones hold their lock."""
+    """Remove leftovers of killed exports to this name; running ones hold their lock."""
     with contextlib.suppress(OSError):  # a leftover that cannot be removed does no harm
         for entry in disk.listing(parent):
             if entry.startswith(f".{name}{disk.TEMPORARY}"):
@@ -94,7 +94,7 @@ def _remove_leftovers(parent: str, name: str) -> None:
 
 
 def _remove_unlocked(leftover: str) -> None:
-    """Remove a directory or file, its lock held meanwhile, so that nobody begins to use it."""
+    """Remove a directory or file while holding its lock, so that nobody starts to use it."""
     is_dir = os.path.isdir(leftover)
     try:
         lock = os.open(f"{leftover}/{_LOCK}" if is_dir else leftover, os.O_RDWR | os.O_CLOEXEC)
@@ -113,7 +113,7 @@ def _remove_unlocked(leftover: str) -> None:
 
 
 def _rename_dir(temporary: str, path: str) -> None:
-    """Give a directory its name, unless another export took that a moment ago."""
+    """Rename a directory, unless another export has just taken the name."""
     try:
         os.replace(temporary, path)
     except OSError:
@@ -137,7 +137,7 @@ def _sync(root: str) -> None:
 def atomic_file(path: str) -> Iterator[BinaryIO]:
     """Open a file that is renamed to `path` once complete; a device or pipe is written directly."""
     target = os.path.realpath(path)
-    # A pipe or device cannot be replaced by a rename.
+    # A rename would replace the pipe or device instead of writing to it.
     if _is_special(target):
         with open(target, "wb") as device:
             yield device
@@ -165,7 +165,7 @@ def atomic_file(path: str) -> Iterator[BinaryIO]:
 
 
 def _is_special(path: str) -> bool:
-    """Whether a path is a pipe or a device, which nothing can be renamed onto."""
+    """Whether a path is a pipe or a device, which a rename would replace."""
     try:
         mode = os.stat(path).st_mode
     except OSError:

@@ -47,7 +47,7 @@ Batches = Iterable[Sequence[Row]]
 
 
 def ending_of(path: str) -> tuple[str, str]:
-    """Return the ending of a path that tells its format, and the one behind it that packs it."""
+    """Return the extension that gives the format, and the compression extension after it."""
     stem, last = os.path.splitext(path.lower())
     return (os.path.splitext(stem)[1], last) if last in PACKED else (last, "")
 
@@ -123,7 +123,7 @@ def _csv(result: Result) -> Iterator[bytes]:
 
 
 def _csv_line(row: Row) -> bytes:
-    """A line of cells: null is empty, an empty text stands in quotes."""
+    """A line of cells: null is empty, an empty text is quoted."""
     cells = ["" if v is None else _csv_cell(text(v)) for v in row]
     line = ",".join(cells) or '""'  # a blank line would be no row
     return f"{line}\r\n".encode("utf-8", "backslashreplace")
@@ -135,7 +135,7 @@ def _csv_cell(cell: str) -> str:
 
 
 def _markdown(result: Result) -> Iterator[bytes]:
-    """Numbers stand right where the first row has them."""
+    """Columns that are numeric in the first row are aligned right."""
     head: list[str] | None = None
     for batch in result.batches:
         if batch and head is None:
@@ -161,13 +161,13 @@ def _markdown_cell(cell: str) -> str:
 
 
 class Sink(io.RawIOBase):
-    """A stream that knows how far it is, for writers that ask; a pipe does not."""
+    """A stream that knows its position, for writers that need it; a pipe does not."""
 
     def __init__(self, out: BinaryIO) -> None:
         self._out, self._at = out, 0
 
     def writable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
     def write(self, data: Any) -> int:
@@ -201,7 +201,7 @@ def _arrow_writer(sink: Sink, schema: pa.Schema, format: str, stream: bool) -> A
 
 
 def _reader(result: Result) -> Any:
-    """Return rows made by us as Arrow; nested values as JSON text."""
+    """Return Python rows as Arrow; nested values as JSON text."""
     rows = [row for batch in result.batches for row in batch]
     columns = [[_flat(row[i]) for row in rows] for i in range(len(result.columns))]
     return pa.table(columns, names=result.columns).to_reader()

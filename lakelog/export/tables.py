@@ -195,7 +195,7 @@ class _Sink:
         return self._partitions[name]
 
     def _enforce_bounds(self) -> None:
-        """Write out the partitions that hold most, and shut files, until the bounds hold."""
+        """Flush the largest partitions and close files until the bounds hold."""
         pending_bytes = sum(p.bytes for p in self._partitions.values())
         # The largest first: flushing many small partitions would give many small row groups.
         while pending_bytes > PENDING_BYTES:
@@ -207,7 +207,7 @@ class _Sink:
             partition.close_file()
 
     def close(self) -> None:
-        """Write what is held and give the files their names."""
+        """Write the pending rows and give the files their names."""
         if not self._by:
             self._partition("")
         for partition in self._partitions.values():

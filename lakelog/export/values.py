@@ -108,7 +108,7 @@ def payload(value: Any) -> Any:
 
 
 def records(columns: list[str], nested: Iterable[int]) -> Callable[[Row], dict[str, Any]]:
-    """Return what turns a row into a JSON object; `nested` columns hold JSON text."""
+    """Return a function from a row to a JSON object; `nested` columns hold JSON text."""
     places = tuple(nested)
 
     def record(row: Row) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def records(columns: list[str], nested: Iterable[int]) -> Callable[[Row], dict[s
 
 
 def _other(value: Any) -> Any:
-    """What orjson does not know."""
+    """Encode a type that orjson does not know."""
     if isinstance(value, Decimal):
         return orjson.Fragment(format(value, "f"))
     if isinstance(value, (datetime.timedelta, bytes, bytearray)):

@@ -119,7 +119,7 @@ def _json_texts(column: pa.Array) -> pa.Array:
 
 
 def _nested_texts(column: pa.Array) -> pa.Array:
-    """Return JSON text as it is; what is none becomes a JSON string."""
+    """Return JSON text as it is; any other text becomes a JSON string."""
 
     def written(value: Any) -> str:
         if isinstance(value, str):
@@ -136,7 +136,7 @@ def _nested_texts(column: pa.Array) -> pa.Array:
 def _replace_marked(
     texts: pa.Array, mask: pa.Array, raw: pa.Array, write: Callable[..., str]
 ) -> pa.Array:
-    """Write the values that are marked one by one."""
+    """Replace the marked values by those that `write` returns."""
     if not pc.any(mask).as_py():
         return texts
     # Few values need escaping, so they are written one by one and put back.
@@ -145,7 +145,7 @@ def _replace_marked(
 
 
 def _texts(column: pa.Array) -> pa.Array | None:
-    """Return a column as text, null where it is, or None for types that have rules of their own."""
+    """Return a column as text, null where it is, or None for types with special rules."""
     kind = column.type
     if pa.types.is_timestamp(kind):
         return _times(column)

@@ -29,7 +29,7 @@ _ONE_EVENT = ("events", "text", "classification")
 
 
 def with_recipe(set_: Dataset) -> Iterator[str]:
-    """What the manifest says otherwise than the recipe."""
+    """Yield where the manifest contradicts the recipe."""
     manifest, wanted = set_.manifest, set_.recipe
     parsed = tomllib.loads(wanted.text)
     name = parsed.get("name") or wanted.card["title"]
@@ -63,7 +63,7 @@ def with_recipe(set_: Dataset) -> Iterator[str]:
 
 
 def _missing_columns(set_: Dataset) -> Iterator[str]:
-    """Columns without which what the recipe promises cannot be checked."""
+    """Yield the missing columns without which the promises of the recipe cannot be checked."""
     split, columns = set_.recipe.split, set_.columns
     if split["group"] and not set_.roles["group"]:
         yield f"{RECIPE} groups by {split['group']}, and the rows have no such column"
@@ -75,7 +75,7 @@ def _missing_columns(set_: Dataset) -> Iterator[str]:
 
 
 def with_files(set_: Dataset, listed: Inventory) -> Iterator[str]:
-    """What the list of files and the counts of the splits say otherwise than the files."""
+    """Yield where the list of files and the counts of the splits contradict the files."""
     stated_splits = set_.manifest["splits"]
     for split in SPLITS:
         names = [f.rpartition("/")[2] for f in set_.files.get(split, [])]
@@ -105,7 +105,7 @@ def with_files(set_: Dataset, listed: Inventory) -> Iterator[str]:
 
 
 def with_rows(con: duckdb.DuckDBPyConnection, set_: Dataset) -> Iterator[str]:
-    """What the rows say otherwise than recipe and manifest."""
+    """Yield where the rows contradict recipe and manifest."""
     yield from _nulls(con, set_)
     yield from _repeated_rows(con, set_)
     yield from _misplaced_rows(con, set_)
@@ -128,7 +128,7 @@ def _all(set_: Dataset, name: str) -> str:
 
 
 def _repeated_rows(con: duckdb.DuckDBPyConnection, set_: Dataset) -> Iterator[str]:
-    """Rows that are in twice: by content where the recipe drops equals, by event elsewhere."""
+    """Repeated rows: by content where the recipe deduplicates, and by event."""
     content = ", ".join(map(quoted, set_.roles["content"]))
     if set_.recipe.dedupe["exact"]:
         hashes = set_.source(f"hash({content}) AS h1, hash({content}, 'lakelog') AS h2")
@@ -148,9 +148,10 @@ def _repeated_rows(con: duckdb.DuckDBPyConnection, set_: Dataset) -> Iterator[st
 
 
 def _misplaced_rows(con: duckdb.DuckDBPyConnection, set_: Dataset) -> Iterator[str]:
-    """Rows that are not where the hash of their group puts them.
+    """Rows that are not in the split that the hash of their group gives.
 
-    Not known after strata, whose blocks depend on rows left out, or where redaction changed keys.
+    Not checked for stratified splits, whose blocks depend on rows left out, nor where redaction
+    may have changed the keys.
     """
     settings, group = set_.recipe.split, set_.roles["group"]
     if (
@@ -178,7 +179,7 @@ def _misplaced_rows(con: duckdb.DuckDBPyConnection, set_: Dataset) -> Iterator[s
 
 
 def _wrong_figures(con: duckdb.DuckDBPyConnection, set_: Dataset) -> Iterator[str]:
-    """Where the figures and samples of the manifest are not those of the rows."""
+    """Figures and samples of the manifest that are not those of the rows."""
     stated = set_.manifest.get("quality")
     if stated is None:
         yield f"{MANIFEST}: quality is missing"

@@ -67,7 +67,7 @@ class RowTable:
 
 
 def number_of(salt: str, unit: str) -> str:
-    """SQL of a group's number below 1, of the SQL of the salt and of the group."""
+    """SQL of a group's number below 1, given the SQL of the salt and of the group."""
     # 13 hex digits are 52 bits: a double holds them exactly, so SQL and numpy compare equal
     # numbers. The form is fixed: changing it would move groups between splits of existing families.
     digest = f"sha256({salt} || chr(31) || {unit})"
@@ -192,7 +192,7 @@ def splits_by_time(rows: RowTable, numbers: Array, recipe: Recipe, before_us: in
 
 
 def require_rows(rows: RowTable, recipe: Recipe) -> None:
-    """Raise ExportRefused if a split that shall have rows has none."""
+    """Raise ExportRefused if a split that must have rows has none."""
     for split in recipe.splits:
         if not (rows.split == SPLITS.index(split)).any():
             # The number of groups and the reasons for omissions are what a user needs to see why a

@@ -53,7 +53,7 @@ Chunks = Callable[[], "Iterator[pa.Array]"]
 
 @dataclass(frozen=True)
 class Clusters:
-    """`first[i]` is the earliest text of i's cluster. Pairs are those that were verified."""
+    """`first[i]` is the earliest text of the cluster of i. `pairs` counts verified pairs."""
 
     first: Array
     pairs: int
@@ -74,7 +74,7 @@ def clusters(chunks: Chunks, threshold: float, shingle: int = 1) -> Clusters:
 
 
 class Forest:
-    """Disjoint sets of numbers whose name is their smallest member, joined many at a time."""
+    """A union-find over numbers, vectorized; the root of a set is its smallest member."""
 
     def __init__(self, size: int) -> None:
         self._parent: Array = np.arange(size, dtype=np.int64)
@@ -103,12 +103,12 @@ class Forest:
             members = higher
 
     def differ(self, left: Array, right: Array) -> Array:
-        """Tell which pairs are in different sets."""
+        """Return which pairs are in different sets."""
         differ: Array = self._root(left.copy()) != self._root(right.copy())
         return differ
 
     def roots(self) -> Array:
-        """Return the name of every member's set."""
+        """Return the root of every member."""
         parent = self._parent
         while True:
             above = parent[parent]
@@ -212,7 +212,7 @@ class _Work:
             start = stop
 
     def _consider(self, left: Array, right: Array) -> None:
-        """Step 4: hold pairs that are not joined yet and whose signatures agree enough."""
+        """Step 4: enqueue pairs that are not joined yet and whose signatures agree enough."""
         unjoined = self.forest.differ(left, right)
         left, right = left[unjoined], right[unjoined]
         # A glance at 32 places with twice the tolerance rejects most pairs at a quarter of the
@@ -228,7 +228,7 @@ class _Work:
         self._pending_right.append(right)
 
     def _verify(self) -> None:
-        """Step 5 and 6: the exact index of the pairs held, in blocks of bounded size."""
+        """Steps 5 and 6: the exact index of the pending pairs, in blocks of bounded size."""
         if not sum(map(len, self._pending_left)):
             return
         left, right = np.concatenate(self._pending_left), np.concatenate(self._pending_right)
@@ -251,7 +251,7 @@ class _Work:
             start = stop
 
     def _sets_for(self, rows: Array) -> ShingleSets:
-        """The distinct hashes of some texts; read again where not all are kept in memory."""
+        """The distinct hashes of some texts; read again where not all of them are cached."""
         if self._cached is not None:
             if self._cached_all is None:
                 self._cached_all, self._cached = _concatenate(self._cached), []
@@ -268,7 +268,7 @@ class _Work:
 
 
 def _stack(parts: list[Array], places: int) -> Array:
-    """Put arrays on top of each other, letting go of each once it is copied."""
+    """Concatenate arrays vertically, freeing each once it is copied."""
     # Popping from the end frees each chunk while the array fills, so the peak is one copy and a
     # chunk and not two copies.
     stacked = np.empty((sum(map(len, parts)), places), np.uint32)
@@ -322,7 +322,7 @@ def jaccard(sets: ShingleSets, left: Array, right: Array) -> Array:
 def _map_in_order(
     pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Any
 ) -> Iterator[Any]:
-    """Yield results in the order of the items, a few of them under way at a time."""
+    """Yield results in the order of the items, with a bounded number in flight."""
     waiting: list[Any] = []
     for item in items:
         waiting.append(pool.submit(work, item))

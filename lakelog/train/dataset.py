@@ -40,7 +40,7 @@ _COLUMNS_MAX = 2_000
 
 @dataclass(frozen=True)
 class Fault:
-    """Something wrong with a set: its kind, as a certificate names it, and words that say where."""
+    """A fault of a set: its kind, as in a certificate, and a description that says where."""
 
     kind: str
     words: str
@@ -88,7 +88,7 @@ class Dataset:
 
 
 def load(path: str) -> tuple[Dataset | None, Inventory, list[Fault]]:
-    """Read a set; without one that can be queried there is at least one fault.
+    """Read a set; if it is None, there is at least one fault.
 
     Raises ExportRefused for a directory without a manifest.
     """
@@ -157,7 +157,7 @@ def roles_of(wanted: Recipe, columns: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _recipe(listed: Inventory, facts: dict[str, Any]) -> Recipe:
-    """The recipe of a set, under the name that the set has."""
+    """The recipe of a set, with the name of the set."""
     data = listed.read(RECIPE, _RECIPE_BYTES)
     if data is None:
         raise InvalidRecipe(f"{RECIPE} is missing")
@@ -212,7 +212,7 @@ def _footer(listed: Inventory, name: str) -> Footer | Fault:
 
 
 def _unlike(footers: dict[str, Footer]) -> list[Fault]:
-    """The files whose columns are not those of the first one of their folder."""
+    """The files whose columns differ from those of the first file of their folder."""
     first: dict[str, Footer] = {}
     return [
         Fault("files", f"{name} has other columns than the other files")

@@ -46,12 +46,12 @@ class _Text:
         self.lines = [line for line in text.split("\n") if line.strip()]
 
     def part(self, count: int, of: str = "words") -> float:
-        """A count as a part of the words or lines."""
+        """A count as a fraction of the words or lines."""
         return count / max(len(getattr(self, of)), 1)
 
 
 def expand(names: Iterable[str]) -> list[str]:
-    """Return the rules that names of rules and of sets of rules mean, in their order."""
+    """Expand names of rules and rule sets to rules, in their order."""
     wanted = {rule for name in names for rule in SETS.get(name, [name])}
     return [rule for rule in FILTERS if rule in wanted]
 
@@ -63,7 +63,7 @@ def first_broken_rule(text: str, rules: Iterable[str]) -> str | None:
 
 
 def require_library() -> None:
-    """Raise ExportRefused where the library that tells languages is not installed."""
+    """Raise ExportRefused where the library that detects languages is not installed."""
     if importlib.util.find_spec("py3langid") is None:
         raise ExportRefused(
             "[filter] languages needs the library py3langid: pip install 'lakelog[language]'"
@@ -90,7 +90,7 @@ def passing_rows(
 
 
 def _texts(column: pa.Array) -> Iterator[str]:
-    """The text of each row; of a conversation what is said in it."""
+    """The text of each row; of a conversation, the contents of its messages."""
     for value in column.to_pylist():
         if isinstance(value, list):
             yield "\n".join(m["content"] or "" for m in value)
@@ -99,7 +99,7 @@ def _texts(column: pa.Array) -> Iterator[str]:
 
 
 def _language(text: str) -> str:
-    """The ISO 639-1 code of the language that a text most likely has."""
+    """The ISO 639-1 code of the most likely language of a text."""
     import py3langid
 
     code, _ = py3langid.classify(text)
@@ -107,7 +107,7 @@ def _language(text: str) -> str:
 
 
 def _repeats(document: _Text) -> bool:
-    """Whether lines, paragraphs or word sequences come again too often."""
+    """Whether lines, paragraphs or word sequences repeat too often."""
     paragraphs = [p for p in re.split(r"\n{2,}", document.text) if p.strip()]
     for pieces in (document.lines, paragraphs):
         repeated = _repeated_pieces(pieces)
@@ -134,7 +134,7 @@ def _repeats(document: _Text) -> bool:
 
 
 def _repeated_pieces(pieces: list[str]) -> list[str]:
-    """The pieces that came before."""
+    """The pieces that repeat an earlier one."""
     seen: set[str] = set()
     return [p for p in pieces if p in seen or seen.add(p)]  # type: ignore[func-returns-value]
 

@@ -43,7 +43,7 @@ _SHOWN = 20
 
 
 def inspect(path: str, against: str | None, near: float | None, spill: str) -> Certificate:
-    """Check a set, or one against another. Raises ExportRefused for a directory that is none."""
+    """Check a set, or one against another. Raises ExportRefused for a directory without a set."""
     here, listed, faults = load(path)
     there = None
     if against is not None:
@@ -81,7 +81,7 @@ def inspect(path: str, against: str | None, near: float | None, spill: str) -> C
 
 
 def _certificate(faults: list[Fault], certificate: Certificate | None = None) -> Certificate:
-    """One certificate of faults and leaks; of many faults of a kind the first ones are named."""
+    """Return one certificate of faults and leaks; only the first faults of a kind are named."""
     findings: list[Leak] = []
     for kind in NAMES:
         words = [f.words for f in faults if f.kind == kind]
@@ -95,7 +95,7 @@ def _certificate(faults: list[Fault], certificate: Certificate | None = None) ->
 def _run_guarded(
     con: duckdb.DuckDBPyConnection, here: Dataset, work: Callable[[], Iterable[Fault]]
 ) -> list[Fault]:
-    """Return what the work finds; where a file cannot be decoded, the files that cannot."""
+    """Return the findings of `work`; where files cannot be decoded, those files."""
     try:
         return list(work())
     except (duckdb.Error, pa.ArrowException, ValueError, TypeError, KeyError) as error:
@@ -108,7 +108,7 @@ def _run_guarded(
 
 
 def _undecodable(con: duckdb.DuckDBPyConnection, here: Dataset) -> Iterable[str]:
-    """Decode each file alone, to name the one that is damaged."""
+    """Decode each file separately to name the damaged ones."""
     for name in here.footers:
         source = parquet([f"{here.path}/{name}"])
         try:
@@ -131,7 +131,7 @@ def _leaks(
 
 
 def _files(listed: Inventory, here: Dataset | None) -> Iterable[str]:
-    """Files that are not what the manifest says, not there, not listed, or no files at all."""
+    """Files that differ from the manifest, are missing, unlisted, or not regular files."""
     yield from listed.faults
     if here is None:
         return
@@ -151,7 +151,7 @@ def _files(listed: Inventory, here: Dataset | None) -> Iterable[str]:
 
 
 def _documents(here: Dataset, listed: Inventory, certificate: Certificate) -> Iterable[Fault]:
-    """Documents that are not those which recipe, manifest and rows give.
+    """Documents that differ from those generated from recipe, manifest and rows.
 
     Only a set of this version is compared: another one may word its documents otherwise.
     """
@@ -179,7 +179,7 @@ def _documents(here: Dataset, listed: Inventory, certificate: Certificate) -> It
 
 
 def _dialect(here: Dataset, split: str, dialect: str) -> str:
-    """The SHA-256 of the JSON lines of a split, written again."""
+    """The SHA-256 of the regenerated JSON lines of a split."""
     digest = hashlib.sha256()
     for path in here.files[split]:
         with pq.ParquetFile(path) as file:

@@ -14,7 +14,7 @@ DEPTH_MAX = 4
 
 @dataclass(frozen=True)
 class Inventory:
-    """The plain files below `root`, by relative path, with their sizes; and what else is there."""
+    """The regular files below `root`, by relative path, with sizes; `faults` names all else."""
 
     root: str
     sizes: dict[str, int]
@@ -23,7 +23,7 @@ class Inventory:
     """Bytes that all of them take on disk; a file with holes takes less than its size."""
 
     def path(self, name: str) -> str:
-        """Where a listed file is. Raises KeyError for one that is not listed."""
+        """Return the path of a listed file. Raises KeyError for one that is not listed."""
         if name not in self.sizes:
             raise KeyError(name)
         return f"{self.root}/{name}"

@@ -66,7 +66,7 @@ class Certificate:
         return not self.leaks
 
     def record(self) -> dict[str, Any]:
-        """The certificate as it is written."""
+        """The certificate in the form of certificate.json."""
         leaks = [dataclasses.asdict(leak) for leak in self.leaks]
         return {"clean": self.clean, "checks": self.checks, "leaks": leaks}
 

@@ -75,21 +75,21 @@ REASON, LOST = "__reason", "__lost"
 
 
 class Losses:
-    """Counts by reason, with the number of the first event of each where that is known."""
+    """Counts by reason, with the first event of each where it is known."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._first: dict[str, Any] = {}
 
     def add(self, reason: str, count: int = 1, first: Any = None) -> None:
-        """Count what is lost for a reason; `first` is where, such as `seq 17`."""
+        """Count a loss; `first` says where it occurred, such as `seq 17`."""
         if count:
             self.counts[reason] += count
             if first is not None:
                 self._first.setdefault(reason, first)
 
     def drop_incomplete(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows without a reason to leave them out; count the others, and what is lost."""
+        """Yield the rows without a reason to drop them; count the others and all lost parts."""
         for batch in batches:
             reasons = batch.column(batch.schema.get_field_index(REASON))
             complete = pc.is_null(reasons)

@@ -37,9 +37,9 @@ Rule = Callable[[str, Any], Faults]
 
 
 def parse(data: bytes) -> tuple[dict[str, Any], list[str]]:
-    """Return the manifest that the bytes hold, and what is wrong with it.
+    """Return the manifest in the bytes and its faults.
 
-    With faults, nothing of it may be used. The parser is the one that refuses deep nesting.
+    With faults, nothing of it may be used. orjson is used because it refuses deep nesting.
     """
     if len(data) > BYTES_MAX:
         return {}, [f"it has {len(data):,} bytes; at most {BYTES_MAX:,} are read"]
@@ -84,7 +84,7 @@ def _text(where: str, value: Any) -> Faults:
 
 
 def _anything(where: str, value: Any) -> Faults:
-    """A value that is compared with another one as a whole and used for nothing else."""
+    """A value that is only ever compared as a whole."""
     yield from ()
 
 

@@ -40,7 +40,7 @@ def bands_for(threshold: float) -> tuple[int, int]:
 
 
 def signatures(sets: ShingleSets, places: int) -> Array:
-    """Return one row of `places` 32-bit numbers a text; of a text without words, zeros."""
+    """Return one row of `places` 32-bit numbers per text; zeros for a text without words."""
     out = np.zeros((len(sets), places), np.uint32)
     lengths = sets.lengths
     # Texts of similar length share a block, so that padding to the longest wastes little.
@@ -68,7 +68,7 @@ def signatures(sets: ShingleSets, places: int) -> Array:
 
 
 def _family(places: int) -> tuple[Array, Array]:
-    """The multipliers, which are odd, and the flips of the hash family; always the same."""
+    """The (odd) multipliers and the XOR masks of the hash family; deterministic."""
     # SplitMix64 over a counter instead of a random generator: the family must be equal in every run
     # and version of numpy, or rebuilds would differ.
     state = np.arange(1, 2 * places + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -79,7 +79,7 @@ def _family(places: int) -> tuple[Array, Array]:
 
 
 def band_keys(signed: Array, band: int, width: int) -> Array:
-    """Return a 64-bit key a text of one band."""
+    """Return a 64-bit key of one band for each text."""
     keys = np.zeros(len(signed), np.uint64)
     for place in range(band * width, (band + 1) * width):
         keys = (keys ^ signed[:, place]) * np.uint64(0xD6E8FEB86659FD93)

@@ -20,7 +20,7 @@ from lakelog.train import providers
 
 @dataclass(frozen=True)
 class Rule:
-    """One form of find."""
+    """One form of a secret or personal datum."""
 
     hint: str
     pattern: str
@@ -33,7 +33,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of find, by its rules. `mark` is what stands in its place, between < and >."""
+    """One kind of data to redact. `mark` replaces a match, between < and >."""
 
     name: str
     rules: tuple[Rule, ...]
@@ -45,7 +45,7 @@ class Kind:
 
     @property
     def hint(self) -> str:
-        """A pattern that every text with a find of the kind matches."""
+        """A pattern that every text with a match of this kind contains."""
         return "|".join(f"(?:{rule.hint})" for rule in self.rules)
 
 
@@ -313,7 +313,7 @@ KINDS: dict[str, Kind] = {
 
 @functools.cache
 def names() -> tuple[str, ...]:
-    """The 10,000 names that are taken out."""
+    """The 10,000 names that are redacted."""
     path = os.path.join(os.path.dirname(__file__), "names.txt")
     with open(path, encoding="utf-8") as file:
         return tuple(file.read().split())

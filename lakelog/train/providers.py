@@ -15,7 +15,7 @@ _UUID = rf"{_HEX}{{8}}-(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}"
 
 @dataclass(frozen=True)
 class Format:
-    """One form of token; both are RE2."""
+    """One token format; `hint` and `pattern` are RE2."""
 
     provider: str
     hint: str
@@ -23,7 +23,7 @@ class Format:
 
 
 def _prefix_format(provider: str, prefix: str, rest: str) -> Format:
-    """A form that begins with a prefix of its own at the beginning of a word."""
+    """A token format with a distinctive prefix at the start of a word."""
     return Format(provider, rf"\b(?:{prefix})", rf"\b(?:{prefix}){rest}")
 
 

@@ -72,7 +72,7 @@ def rebuild(
 
 
 def _recipe(path: str, manifest: dict[str, Any]) -> recipe.Recipe:
-    """The recipe of an export, with the name it had there."""
+    """The recipe of an export, with the name of the export."""
     text_path = f"{path}/recipe.toml"
     if not os.path.isfile(text_path):
         raise ExportRefused(f"{text_path} is missing: it is needed to make the export again")

@@ -96,7 +96,7 @@ def parse(text: str, where: str) -> Recipe:
 
 
 def check(document: dict[str, Any], text: str, where: str) -> Recipe:
-    """Return a recipe whose every key is known and has a value of its kind."""
+    """Validate the keys and values of a recipe. Raises InvalidRecipe."""
     sections = {name: dict(_section(document, name, where)) for name in KEYS}
     for name in document:
         if name != "name" and name not in KEYS:
@@ -271,7 +271,7 @@ def _check_budget(budget: dict[str, Any], where: str) -> None:
 
 
 def _as_toml(document: dict[str, Any]) -> str:
-    """Return a dict as the TOML text that would be parsed to it."""
+    """Serialize a dict as TOML."""
     lines = [f"{k} = {_toml_value(v)}" for k, v in document.items() if not isinstance(v, dict)]
     for name, section in document.items():
         if isinstance(section, dict):

@@ -118,9 +118,9 @@ def _coalesce(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def write(
     con: duckdb.DuckDBPyConnection, selection: Selection, recipe: Recipe, folder: str, key: bytes
 ) -> Stage:
-    """Run the shape over the lake and write its rows, redacted.
+    """Evaluate the shape over the lake and write its redacted rows.
 
-    Raises ExportRefused where whole rows would be lost without the recipe's consent.
+    Raises ExportRefused where whole rows would be lost without the consent of the recipe.
     """
     kinds, losses = recipe.redact["kinds"], Losses()
     # Shapes that DuckDB can express stream from the lake with the redaction hints computed in the

@@ -71,7 +71,7 @@ _IN_FORCE = {
 
 
 def template(kind: str, name: str) -> str:
-    """Return a commented recipe of a shape that is in force as it stands."""
+    """Return a commented recipe of a shape that is valid as it stands."""
     parts = [_HEAD.format(name=name)]
     required = _ASKED.get(kind, {})
     for section, keys in KEYS.items():

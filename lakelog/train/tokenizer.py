@@ -38,7 +38,7 @@ def load(name: str, download: bool = False) -> Tokenizer:
 
 
 def words(manifest: dict[str, Any]) -> str:
-    """What the tokens of a training set are, as its card says it."""
+    """Return how tokens were counted, as the card says it."""
     name = manifest["recipe"]["budget"].get("tokenizer")
     if not name:
         return "of 4 bytes"
@@ -63,7 +63,7 @@ def _tiktoken(name: str, download: bool) -> Tokenizer:
 
 @contextlib.contextmanager
 def _offline() -> Iterator[None]:
-    """Let tiktoken find vocabularies in its cache only; it has no setting for that."""
+    """Restrict tiktoken to vocabularies in its cache; it has no setting for that."""
     # tiktoken reads vocabularies through `load.read_file`, for paths and URLs alike; URLs are
     # refused here.
     from tiktoken import load as loading

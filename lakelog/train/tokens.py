@@ -35,7 +35,7 @@ _STEP = 0xD6E8FEB86659FD93
 
 @dataclass(frozen=True)
 class ShingleSets:
-    """Hashes of the shingles of texts, one after another; text i has those from `starts[i]` on.
+    """The concatenated shingle hashes of texts; those of text i begin at `starts[i]`.
 
     A text without words has none.
     """
@@ -48,7 +48,7 @@ class ShingleSets:
 
     @property
     def lengths(self) -> Array:
-        """Shingles a text."""
+        """The number of shingles of each text."""
         lengths: Array = self.starts[1:] - self.starts[:-1]
         return lengths
 

@@ -88,7 +88,7 @@ class TrainingExport:
 def export(
     lake: Lake, recipe: Any, out: str, *, progress: Progress | None = None
 ) -> TrainingExport:
-    """Make the training set of a recipe (a path, TOML text, dict or Recipe) in the directory `out`.
+    """Export the training set of a recipe (a path, TOML text, dict or Recipe) to a directory.
 
     Raises InvalidRecipe for a recipe that is wrong, ExportRefused for one that cannot be met, an
     `out` that is in use, a snapshot that is gone or a key that is missing; nothing is then left.

@@ -125,7 +125,7 @@ def of_attributes(attributes: dict[str, Any]) -> list[Schema]:
 
 
 def extract(messages: list[Any]) -> tuple[list[Any], list[Schema]]:
-    """Part definitions that stand among messages, as role `tool`, from the messages."""
+    """Separate tool definitions that are listed among messages, with role `tool`."""
     rest, definitions = [], []
     for message in messages:
         content = from_json(message.get("content")) if isinstance(message, dict) else None
@@ -138,7 +138,7 @@ def extract(messages: list[Any]) -> tuple[list[Any], list[Schema]]:
 
 
 def unique(given: list[Schema]) -> list[Schema]:
-    """Return the definitions in their order, equal ones once."""
+    """Return the distinct definitions in their order."""
     distinct: list[Schema] = []
     for schema in given:
         if schema not in distinct:

@@ -51,7 +51,7 @@ class Roles:
 
 
 def query(selection: Selection, recipe: Recipe, losses: Losses) -> tuple[str | None, Any]:
-    """Return (SQL, None) over the lake, or (None, an Arrow reader of rows made already).
+    """Return (SQL, None) over the lake, or (None, an Arrow reader of rows built in Python).
 
     Events that a shape cannot read are counted in `losses`.
     """
@@ -73,7 +73,7 @@ def query(selection: Selection, recipe: Recipe, losses: Losses) -> tuple[str | N
 
 
 def finish(sql: str, recipe: Recipe) -> str:
-    """Return SQL of rows as they shall be; only conversations need a last step."""
+    """Return SQL of the final rows; only conversations need another step."""
     return conversations.trim(sql, recipe) if recipe.kind == "messages" else sql
 
 

@@ -1,4 +1,4 @@
-"""Answers that were recorded as the stream they came in: put together as they are without one.
+"""Reassembling answers that were recorded as streams.
 
 Chunks of OpenAI's chats, events of its Responses, of Anthropic and of Bedrock's ConverseStream,
 chunks of Gemini and of Ollama; as a list, or as the text of server-sent events.
@@ -16,7 +16,7 @@ _BEDROCK = {"messageStart", "contentBlockStart", "contentBlockDelta", "messageSt
 
 
 def merge(given: Any) -> Any:
-    """Return the body of an answer for the pieces of its stream; anything else as it is."""
+    """Assemble the chunks of a stream to the body of an answer; return anything else as it is."""
     # Text is parsed as server-sent events; a single chunk is a stream of one.
     pieces = _events(given) if isinstance(given, str) else [given] if _is_delta(given) else given
     if not isinstance(pieces, list) or not all(isinstance(p, dict) for p in pieces):
@@ -39,7 +39,7 @@ def merge(given: Any) -> Any:
 
 
 def _events(text: str) -> list[Any] | None:
-    """The JSON of server-sent events, or nothing if a text is none of those."""
+    """The JSON of server-sent events; None for any other text."""
     if not text.startswith(("data:", "event:")):
         return None
     data = [line[5:].strip() for line in text.splitlines() if line.startswith("data:")]
@@ -54,7 +54,7 @@ def _is_delta(given: Any) -> bool:
 
 
 def _add(target: Piece, delta: Piece) -> None:
-    """Add what a piece says: texts go on, calls by their index, all else is set."""
+    """Merge a delta: append to texts, merge calls by index, set everything else."""
     for key, value in delta.items():
         if key == "tool_calls" and isinstance(value, list):
             calls = target.setdefault(key, {})
@@ -112,13 +112,13 @@ def _of_blocks(pieces: list[Piece]) -> Piece:
 
 
 def _with_input(block: Piece, key: str) -> Piece:
-    """Give a call the arguments whose JSON came in pieces."""
+    """Parse the arguments of a call whose JSON arrived in fragments."""
     text = block.pop("json", None)
     return {**block, key: from_json(text)} if text else block
 
 
 def _of_responses(pieces: list[Piece], given: Any) -> Any:
-    """What the last event repeats whole; of a stream that broke off, the items that are done."""
+    """The complete response of the last event, or the finished items of an aborted stream."""
     repeated = [p["response"] for p in pieces if isinstance(p.get("response"), dict)]
     if repeated and repeated[-1].get("output"):
         return repeated[-1]

@@ -15,7 +15,7 @@ _WIDER = ("UBIGINT", "BIGINT", "HUGEINT", "DOUBLE")
 
 
 def structure_of(texts: list[str]) -> str | None:
-    """Return the structure that `from_json` takes, of many that `json_structure` gave."""
+    """Merge results of `json_structure` into one structure for `from_json`."""
     merged: Any = None
     # Sorted, because merging order decides the order of the struct's fields, and rebuilds must give
     # equal types.

@@ -46,7 +46,7 @@ def _is_attribute(value: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """The value that OTLP/JSON wraps in a name of its type."""
+    """Unwrap a value of OTLP/JSON, which names its type."""
     # OTLP/JSON wraps every value; SDKs that print spans do not.
     if not isinstance(value, dict) or len(value) != 1:
         return value
@@ -94,7 +94,7 @@ def _of_event(match: re.Match[str], fields: dict[str, Any]) -> Message:
 def exchange_of(
     fields: dict[str, Any], payload: dict[str, Any]
 ) -> tuple[list[Any], list[Any]] | None:
-    """What was said to the model and what it answered, by the attributes and events of a span."""
+    """Return request and response messages from the attributes and events of a span."""
     request = list_from_json(fields.get("gen_ai.input.messages"))
     response = list_from_json(fields.get("gen_ai.output.messages"))
     if request or response:
@@ -114,7 +114,7 @@ def exchange_of(
 
 
 def bodies(fields: dict[str, Any]) -> tuple[Any, Any] | None:
-    """Request and answer that a span has as JSON in two attributes."""
+    """Request and answer that a span holds as JSON in two attributes."""
     # Other span kinds have input and output as well, which repeat those of the LLM span.
     if fields.get("openinference.span.kind", "LLM") != "LLM":
         return None
