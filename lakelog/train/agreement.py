@@ -30,21 +30,21 @@ _ONE_EVENT = ("events", "text", "classification")
 
 def with_recipe(set_: Dataset) -> Iterator[str]:
     """Yield where the manifest contradicts the recipe."""
-    manifest, wanted = set_.manifest, set_.recipe
-    parsed = tomllib.loads(wanted.text)
-    name = parsed.get("name") or wanted.card["title"]
+    manifest, recipe = set_.manifest, set_.recipe
+    parsed = tomllib.loads(recipe.text)
+    name = parsed.get("name") or recipe.card["title"]
     if name and name != manifest["name"]:
         yield f"{MANIFEST}: name is {manifest['name']!r}, and {RECIPE} says {name!r}"
     # A round trip through JSON gives both the same types (tuples become lists).
-    sections = json.loads(json.dumps({"sha256": wanted.digest, **recipes.as_dict(wanted)}))
+    sections = json.loads(json.dumps({"sha256": recipe.digest, **recipes.as_dict(recipe)}))
     for section in {**sections, **manifest["recipe"]}:
         if manifest["recipe"].get(section) != sections.get(section):
             yield f"{MANIFEST}: recipe.{section} is not what {RECIPE} says"
     # These values follow from the recipe alone, so an edited manifest cannot claim others.
     expected: dict[str, Any] = {
-        "id": provenance.export_id(wanted, manifest["snapshot"], manifest["redaction"]["key"]),
-        "shape": wanted.kind,
-        "fence": wanted.split["before"],
+        "id": provenance.export_id(recipe, manifest["snapshot"], manifest["redaction"]["key"]),
+        "shape": recipe.kind,
+        "fence": recipe.split["before"],
     }
     for key, value in expected.items():
         if manifest[key] != value:
@@ -55,9 +55,9 @@ def with_recipe(set_: Dataset) -> Iterator[str]:
             excerpt = str(manifest["roles"][role])[:60]
             yield f"{MANIFEST}: roles.{role} is {excerpt!r}, and by {RECIPE} it is {value!r}"
     for key in ("kinds", "mode"):
-        if manifest["redaction"][key] != wanted.redact[key]:
+        if manifest["redaction"][key] != recipe.redact[key]:
             yield f"{MANIFEST}: redaction.{key} is not what {RECIPE} says"
-    if set(manifest["splits"]) != set(wanted.splits):
+    if set(manifest["splits"]) != set(recipe.splits):
         yield f"{MANIFEST}: splits are not those of {RECIPE}"
     yield from _missing_columns(set_)
 

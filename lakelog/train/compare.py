@@ -92,20 +92,20 @@ def _recipe_changes(first: dict[str, Any], second: dict[str, Any]) -> dict[str, 
     return changes
 
 
-def where(lake: Lake, wanted: str) -> list[Containment]:
+def where(lake: Lake, key: str) -> list[Containment]:
     """Return the exports that contain an event (by id or seq) or a subject, by their lineage.
 
     An export records only the `seq` of its events, so the lake resolves ids and subjects to them.
     """
     containments = []
     for facts in provenance.exports(lake):
-        rows = _rows(lake, facts, wanted)
+        rows = _rows(lake, facts, key)
         if rows is None or rows:
             containments.append(Containment(facts["export"], facts["name"], facts["path"], rows))
     return containments
 
 
-def _rows(lake: Lake, facts: dict[str, Any], wanted: str) -> dict[str, int] | None:
+def _rows(lake: Lake, facts: dict[str, Any], key: str) -> dict[str, int] | None:
     folder = f"{facts['path']}/lineage"
     try:
         # Another export may have been written to the same path since.
@@ -113,12 +113,12 @@ def _rows(lake: Lake, facts: dict[str, Any], wanted: str) -> dict[str, int] | No
             return None
         # More digits than a 64-bit integer has cannot be a `seq`; DuckDB would refuse the
         # parameter.
-        number = int(wanted) if wanted.isdecimal() and len(wanted) < 19 else -1
+        number = int(key) if key.isdecimal() and len(key) < 19 else -1
         table = (
             lake.at(facts["snapshot"])
             .sql(
                 "SELECT seq FROM events WHERE id = $w OR subject = $w OR seq = $n",
-                {"w": wanted, "n": number},
+                {"w": key, "n": number},
             )
             .to_arrow_table()
         )

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import ExportRefused, InvalidRecipe
 from lakelog.export.tables import GROUP_ROWS
 from lakelog.lazy import Lazy
-from lakelog.train import inventory, manifest, recipe
+from lakelog.train import inventory, manifest
+from lakelog.train import recipe as recipes
 from lakelog.train.inventory import Inventory
 from lakelog.train.recipe import SPLITS, Recipe
 from lakelog.train.scratch import parquet
@@ -103,7 +104,7 @@ def load(path: str) -> tuple[Dataset | None, Inventory, list[Fault]]:
     if faults:
         return None, listed, faults
     try:
-        wanted = _recipe(listed, facts)
+        recipe = _recipe(listed, facts)
     except InvalidRecipe as error:
         return None, listed, [Fault("recipe", str(error))]
     # Files are those really in the directory, not those the manifest lists; `inspection` compares
@@ -124,10 +125,10 @@ def load(path: str) -> tuple[Dataset | None, Inventory, list[Fault]]:
     try:
         # From the recipe and not from the manifest: a forged manifest could hide the group column
         # from the leak check.
-        roles = roles_of(wanted, columns)
+        roles = roles_of(recipe, columns)
     except ExportRefused as error:
         return None, listed, [Fault("recipe", f"{RECIPE}: {error}")]
-    return Dataset(path, facts, wanted, roles, files, columns, footers), listed, []
+    return Dataset(path, facts, recipe, roles, files, columns, footers), listed, []
 
 
 def open_set(path: str) -> Dataset:
@@ -138,7 +139,7 @@ def open_set(path: str) -> Dataset:
     return dataset
 
 
-def from_export(path: str, facts: dict[str, Any], wanted: Recipe) -> Dataset:
+def from_export(path: str, facts: dict[str, Any], recipe: Recipe) -> Dataset:
     """The set that an export has just written and trusts; it has no recipe.toml yet."""
     footers, _ = _footers(inventory.scan(path))
     files = {
@@ -146,12 +147,12 @@ def from_export(path: str, facts: dict[str, Any], wanted: Recipe) -> Dataset:
         for split, facts_of_split in facts["splits"].items()
     }
     columns = tuple(next(f.schema.names for n, f in footers.items() if n.startswith("data/")))
-    return Dataset(path, facts, wanted, facts["roles"], files, columns, footers)
+    return Dataset(path, facts, recipe, facts["roles"], files, columns, footers)
 
 
-def roles_of(wanted: Recipe, columns: tuple[str, ...]) -> dict[str, Any]:
+def roles_of(recipe: Recipe, columns: tuple[str, ...]) -> dict[str, Any]:
     """The roles of columns as the recipe gives them, in the types of JSON."""
-    roles = shape.roles(wanted, list(columns))
+    roles = shape.roles(recipe, list(columns))
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(roles)))
     return plain
 
@@ -165,12 +166,12 @@ def _recipe(listed: Inventory, facts: dict[str, Any]) -> Recipe:
     if len(data) > _RECIPE_BYTES:
         raise InvalidRecipe(f"{RECIPE}: more than {_RECIPE_BYTES:,} bytes")
     try:
-        parsed = recipe.parse(data.decode(), RECIPE)
+        parsed = recipes.parse(data.decode(), RECIPE)
     except UnicodeDecodeError:
         raise InvalidRecipe(f"{RECIPE}: it is not UTF-8 text") from None
     except RecursionError:
         raise InvalidRecipe(f"{RECIPE}: nested too deeply") from None
-    return recipe.with_name(parsed, facts["name"])
+    return recipes.with_name(parsed, facts["name"])
 
 
 def _footers(listed: Inventory) -> tuple[dict[str, Footer], list[Fault]]:

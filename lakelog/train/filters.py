@@ -52,8 +52,8 @@ class _Text:
 
 def expand(names: Iterable[str]) -> list[str]:
     """Expand names of rules and rule sets to rules, in their order."""
-    wanted = {rule for name in names for rule in SETS.get(name, [name])}
-    return [rule for rule in FILTERS if rule in wanted]
+    rules = {rule for name in names for rule in SETS.get(name, [name])}
+    return [rule for rule in FILTERS if rule in rules]
 
 
 def first_broken_rule(text: str, rules: Iterable[str]) -> str | None:

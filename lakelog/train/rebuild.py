@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import Damaged, ExportRefused, SnapshotGone
-from lakelog.train import dataset, provenance, recipe, scratch, trainingset
+from lakelog.train import dataset, provenance, scratch, trainingset
+from lakelog.train import recipe as recipes
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
@@ -47,9 +48,9 @@ def rebuild(
     manifest = provenance.read(path)
     # Both checks come before any SQL of the recipe is run: the directory may come from somebody
     # else.
-    wanted = _recipe(path, manifest)
+    recipe = _recipe(path, manifest)
     _require_own(lake, path, manifest)
-    now = provenance.versions(wanted)
+    now = provenance.versions(recipe)
     versions = {
         name: (then, now.get(name, "none"))
         for name, then in manifest["versions"].items()
@@ -59,7 +60,7 @@ def rebuild(
     with tempfile.TemporaryDirectory(prefix="lakelog-rebuild-", dir=_parent(path)) as folder:
         target = out or f"{folder}/again"
         try:
-            trainingset.export_again(lake, wanted, manifest, target, progress)
+            trainingset.export_again(lake, recipe, manifest, target, progress)
         except (Damaged, SnapshotGone) as error:
             raise ExportRefused(f"snapshot {manifest['snapshot'][:12]} is gone: {error}") from error
         rebuilt = provenance.read(target)
@@ -71,7 +72,7 @@ def rebuild(
     return RebuildResult(path, same, tuple(differing), versions, same_rows)
 
 
-def _recipe(path: str, manifest: dict[str, Any]) -> recipe.Recipe:
+def _recipe(path: str, manifest: dict[str, Any]) -> recipes.Recipe:
     """The recipe of an export, with the name of the export."""
     text_path = f"{path}/recipe.toml"
     if not os.path.isfile(text_path):
@@ -80,7 +81,7 @@ def _recipe(path: str, manifest: dict[str, Any]) -> recipe.Recipe:
         text = file.read()
     if hashlib.sha256(text.encode()).hexdigest() != manifest["recipe"]["sha256"]:
         raise ExportRefused(f"{text_path} was changed since the export: put it back")
-    return recipe.with_name(recipe.parse(text, text_path), manifest["name"])
+    return recipes.with_name(recipes.parse(text, text_path), manifest["name"])
 
 
 def _require_own(lake: Lake, path: str, manifest: dict[str, Any]) -> None:

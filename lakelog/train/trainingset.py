@@ -93,20 +93,20 @@ def export(
     Raises InvalidRecipe for a recipe that is wrong, ExportRefused for one that cannot be met, an
     `out` that is in use, a snapshot that is gone or a key that is missing; nothing is then left.
     """
-    wanted = recipes.load(recipe)
+    checked = recipes.load(recipe)
     out = os.path.abspath(os.fspath(out))
     # Everything that can be refused without reading the lake is refused here: a missing key or
     # library must not show after an hour of redaction.
     folder.require_free(out)
-    key = redact.key_of(wanted)
-    if wanted.redact["deep"]:
+    key = redact.key_of(checked)
+    if checked.redact["deep"]:
         redact.require_library()
-    counter = _requirements(wanted)
-    asker = session_of(lake, wanted, scratch.MEMORY_BYTES)
+    counter = _requirements(checked)
+    asker = session_of(lake, checked, scratch.MEMORY_BYTES)
     try:
-        selection = choose(lake, wanted, asker)
+        selection = choose(lake, checked, asker)
         # Read before the export is recorded, or it would find itself.
-        before = _previous(lake, wanted)
+        before = _previous(lake, checked)
         facts: dict[str, Any] = {}
 
         # Called before the rename: from then on the directory is complete, and its snapshot must
@@ -116,7 +116,7 @@ def export(
             provenance.pin(lake, facts)
 
         result = _make(
-            selection, wanted, out, key, before, None, lake.branch_name, counter, progress, sign
+            selection, checked, out, key, before, None, lake.branch_name, counter, progress, sign
         )
     finally:
         asker.close()
@@ -126,37 +126,37 @@ def export(
     return result
 
 
-def _requirements(wanted: Recipe) -> tokenizer.Tokenizer | None:
+def _requirements(recipe: Recipe) -> tokenizer.Tokenizer | None:
     """Load the optional libraries that a recipe needs, before anything is read."""
-    if wanted.filter["languages"]:
+    if recipe.filter["languages"]:
         filters.require_library()
-    name = wanted.budget["tokenizer"]
-    return tokenizer.load(name, wanted.budget["download"]) if name else None
+    name = recipe.budget["tokenizer"]
+    return tokenizer.load(name, recipe.budget["download"]) if name else None
 
 
 def export_again(
-    lake: Lake, wanted: Recipe, manifest: dict[str, Any], out: str, progress: Progress | None = None
+    lake: Lake, recipe: Recipe, manifest: dict[str, Any], out: str, progress: Progress | None = None
 ) -> TrainingExport:
     """Repeat an export from the snapshot, time, branch and predecessor that its manifest names."""
-    key = redact.key_of(wanted)
+    key = redact.key_of(recipe)
     # Another key gives other pseudonyms in every row; better to refuse than to report all files as
     # changed.
     if redact.fingerprint(key) != manifest["redaction"]["key"]:
         raise ExportRefused(
-            f"[redact] key_env: {wanted.redact['key_env']} holds another key than the export's"
+            f"[redact] key_env: {recipe.redact['key_env']} holds another key than the export's"
         )
-    asker = session_of(lake, wanted, scratch.MEMORY_BYTES)
+    asker = session_of(lake, recipe, scratch.MEMORY_BYTES)
     try:
-        selection = at_state(asker, wanted, manifest["snapshot"])
+        selection = at_state(asker, recipe, manifest["snapshot"])
         return _make(
             selection,
-            wanted,
+            recipe,
             out,
             key,
             manifest["previous"],
             manifest["created"],
             manifest["branch"],
-            _requirements(wanted),
+            _requirements(recipe),
             progress,
         )
     finally:
@@ -165,7 +165,7 @@ def export_again(
 
 def _make(
     selection: Selection,
-    wanted: Recipe,
+    recipe: Recipe,
     out: str,
     key: bytes,
     before: dict[str, Any] | None,
@@ -184,14 +184,14 @@ def _make(
         # each with its own memory limit.
         con = scratch.connect(stage_folder)
         say("selecting and redacting")
-        stage = staging.write(con, selection, wanted, stage_folder, key)
+        stage = staging.write(con, selection, recipe, stage_folder, key)
         say(f"deduplicating and splitting {stage.rows:,} rows")
         # From here on rows are numbers in arrays: the texts stay in the staged file.
-        rows = staging.split_keys(con, stage, wanted, counter)
-        near = staging.assign_splits(con, stage, wanted, rows)
+        rows = staging.split_keys(con, stage, recipe, counter)
+        near = staging.assign_splits(con, stage, recipe, rows)
         say("writing files")
-        schema, splits = _write(directory, stage, rows, wanted)
-        manifest = _manifest(selection, wanted, stage, rows, splits, near, key)
+        schema, splits = _write(directory, stage, rows, recipe)
+        manifest = _manifest(selection, recipe, stage, rows, splits, near, key)
         # A rebuild repeats these three facts, otherwise its manifest could not be equal.
         manifest["created"] = created or _now()
         manifest["branch"], manifest["previous"] = branch, before
@@ -200,7 +200,7 @@ def _make(
         # need it to read the files as a stranger would.
         provenance.write(directory, manifest)
         say("looking for leaks")
-        output = dataset.from_export(directory, manifest, wanted)
+        output = dataset.from_export(directory, manifest, recipe)
         # On the files and not on the arrays: the certificate vouches for what was written. A fresh
         # connection has none of the tables of the split.
         certificate = leaks.find(scratch.connect(stage_folder), output)
@@ -215,7 +215,7 @@ def _make(
 
 
 def _write(
-    directory: str, stage: Stage, rows: RowTable, wanted: Recipe
+    directory: str, stage: Stage, rows: RowTable, recipe: Recipe
 ) -> tuple[pa.Schema, dict[str, Any]]:
     """Write data, lineage and dialects of every split, in the order of the selection."""
     full = stage.schema()
@@ -231,7 +231,7 @@ def _write(
             outputs[split] = (
                 data,
                 Shards(f"{directory}/lineage", split, traced),
-                _open_dialects(directory, split, wanted),
+                _open_dialects(directory, split, recipe),
             )
     names = [*stage.columns, "__seqs"]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -291,9 +291,9 @@ def _lists(events: Any) -> Any:
     return events.cast(pa.list_(pa.int64()))
 
 
-def _open_dialects(directory: str, split: str, wanted: Recipe) -> dict[str, Any]:
+def _open_dialects(directory: str, split: str, recipe: Recipe) -> dict[str, Any]:
     files = {}
-    for dialect in wanted.shape["also"] or ():
+    for dialect in recipe.shape["also"] or ():
         os.makedirs(f"{directory}/{dialect}", exist_ok=True)
         files[dialect] = open(f"{directory}/{dialect}/{split}.jsonl", "wb")  # noqa: SIM115
     return files
@@ -301,7 +301,7 @@ def _open_dialects(directory: str, split: str, wanted: Recipe) -> dict[str, Any]
 
 def _manifest(
     selection: Selection,
-    wanted: Recipe,
+    recipe: Recipe,
     stage: Stage,
     rows: RowTable,
     splits: dict[str, Any],
@@ -311,21 +311,21 @@ def _manifest(
     mark = redact.fingerprint(key)
     return {
         "format": provenance.FORMAT,
-        "id": provenance.export_id(wanted, selection.digest, mark),
-        "name": wanted.name,
-        "shape": wanted.kind,
+        "id": provenance.export_id(recipe, selection.digest, mark),
+        "name": recipe.name,
+        "shape": recipe.kind,
         "snapshot": selection.digest,
-        "recipe": {"sha256": wanted.digest, **recipes.as_dict(wanted)},
-        "versions": provenance.versions(wanted),
+        "recipe": {"sha256": recipe.digest, **recipes.as_dict(recipe)},
+        "versions": provenance.versions(recipe),
         "roles": dataclasses.asdict(stage.roles),
-        "fence": wanted.split["before"],
+        "fence": recipe.split["before"],
         "splits": splits,
         "left_out": {reason: n for reason, n in rows.left_out.items() if n},
         "losses": stage.losses,
         "near": {"pairs": near.pairs, "crowded": near.crowded} if near else None,
         "redaction": {
-            "kinds": wanted.redact["kinds"],
-            "mode": wanted.redact["mode"],
+            "kinds": recipe.redact["kinds"],
+            "mode": recipe.redact["mode"],
             "key": mark,
             "found": stage.redacted,
         },
@@ -343,15 +343,15 @@ def _finish(
     con: Any,
 ) -> None:
     """Write certificate, report, card and recipe, then the manifest that names them all."""
-    directory, wanted, manifest = output.path, output.recipe, output.manifest
+    directory, recipe, manifest = output.path, output.recipe, output.manifest
     measured = quality.measure(con, output)
     figures = {"lengths": quality.lengths(rows), **measured}
     before = manifest["previous"]
     figures["drift"] = quality.drift(figures, before["quality"] if before else None)
     manifest["clean"], manifest["quality"] = certificate.clean, figures
     # The manifest lists every other file with its digest, so it is written after all of them.
-    _put(f"{directory}/recipe.toml", wanted.text)
-    for name, text in documents.texts(wanted, manifest, certificate.record(), schema).items():
+    _put(f"{directory}/recipe.toml", recipe.text)
+    for name, text in documents.texts(recipe, manifest, certificate.record(), schema).items():
         _put(f"{directory}/{name}", text)
     manifest["files"] = _files(directory)
     provenance.write(directory, manifest)
@@ -367,12 +367,12 @@ def _files(directory: str) -> dict[str, Any]:
     }
 
 
-def _previous(lake: Lake, wanted: Recipe) -> dict[str, Any] | None:
+def _previous(lake: Lake, recipe: Recipe) -> dict[str, Any] | None:
     """Id and key figures of the family's latest export that is still where it was written."""
     # The latest first. An export that was moved or deleted is skipped: drift is then measured
     # against the one before.
     for facts in reversed(provenance.exports(lake)):
-        if facts["name"] == wanted.name and facts["shape"] == wanted.kind:
+        if facts["name"] == recipe.name and facts["shape"] == recipe.kind:
             try:
                 manifest = provenance.read(facts["path"])
             except ExportRefused:

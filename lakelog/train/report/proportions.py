@@ -27,8 +27,8 @@ def warnings(manifest: dict[str, Any]) -> list[str]:
     shares_total = sum(shares.values())
     lopsided = []
     for split, part in shares.items():
-        wanted, actual = part / shares_total * rows, splits[split]["rows"]
-        if abs(actual - wanted) > max(_TOLERANCE * wanted, _ROWS):
+        target, actual = part / shares_total * rows, splits[split]["rows"]
+        if abs(actual - target) > max(_TOLERANCE * target, _ROWS):
             lopsided.append(
                 f"{split} has {actual:,} of {rows:,} rows ({_percent(actual / rows)}); the recipe"
                 f" asks for {_percent(part / shares_total)}: {_cause(settings)}"

@@ -53,8 +53,8 @@ def measure(con: duckdb.DuckDBPyConnection, folder: Dataset) -> dict[str, Any]:
 
 
 def _balance_column(folder: Dataset) -> str | None:
-    wanted = folder.recipe
-    column = wanted.split["stratify"] or folder.roles["label"] or wanted.budget["balance"]
+    recipe = folder.recipe
+    column = recipe.split["stratify"] or folder.roles["label"] or recipe.budget["balance"]
     if column is None and "type" in folder.columns:
         column = "type"
     return column_of(column) if column else None
