@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from lakelog.lazy import Lazy
+
+if TYPE_CHECKING:
+    import difflib
+else:
+    difflib = Lazy("difflib")  # needed only after a mistake
 
 
 def closest(name: str, names: Iterable[str]) -> str | None:
     """Return the name that is most like a mistyped one, or None where none is close."""
-    import difflib  # only after a mistake
-
     by_lower = {known.lower(): known for known in names}
     near = difflib.get_close_matches(name.lower(), by_lower, 1)
     return by_lower[near[0]] if near else None

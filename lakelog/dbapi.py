@@ -52,7 +52,8 @@ class Warning(Exception):
 
 
 class Error(LakelogError):
-    """Anything that goes wrong here; the text says what to do, the cause is the first error."""
+    """The base of all errors here; the message says what to do, `__cause__` is the original
+    error."""
 
 
 class InterfaceError(Error):
@@ -142,7 +143,7 @@ def connect(
     Raises OperationalError for no lake or a damaged one, ProgrammingError for no such branch or
     state.
     """
-    with _translated():
+    with _translate_errors():
         lake = lakes.open(path, create=False, branch=branch)
         try:
             return Connection(lake, lake if at is None else lake.at(at))
@@ -190,8 +191,8 @@ class Connection:
 
     def _kinds(self, query: str) -> list[tuple[str, list[Any]]]:
         """Each statement's kind, and what may come of it."""
-        found = self._lake.engine().cursor().extract_statements(query)
-        return [(s.type.name, [r.name for r in s.expected_result_type]) for s in found]
+        statements = self._lake.engine().cursor().extract_statements(query)
+        return [(s.type.name, [r.name for r in s.expected_result_type]) for s in statements]
 
     def _check(self) -> None:
         if self._is_closed:
@@ -227,13 +228,13 @@ class Cursor:
         Returns the cursor itself. Raises ProgrammingError, NotSupportedError, OperationalError.
         """
         self._check()
-        self._forget()
-        with _translated():
+        self._drop_result()
+        with _translate_errors():
             self._refuse_writes(operation)
-            given = dict(parameters) if isinstance(parameters, Mapping) else parameters
-            self._relation = self.connection._run(operation, given or None)
+            values = dict(parameters) if isinstance(parameters, Mapping) else parameters
+            self._relation = self.connection._run(operation, values or None)
             self.description = [
-                _described(name, kind)
+                _column_description(name, kind)
                 for name, kind in zip(self._relation.columns, self._relation.types, strict=True)
             ]
         return self
@@ -245,32 +246,33 @@ class Cursor:
 
     def fetchone(self) -> Row | None:
         """Return the next row, or None after the last."""
-        with _translated():
-            return next(self._fetched(), None)
+        with _translate_errors():
+            return next(self._row_iterator(), None)
 
     def fetchmany(self, size: int | None = None) -> list[Row]:
         """Return the next rows: `size`, or `arraysize` of them, fewer at the end."""
-        with _translated():
-            return list(islice(self._fetched(), self.arraysize if size is None else size))
+        with _translate_errors():
+            return list(islice(self._row_iterator(), self.arraysize if size is None else size))
 
     def fetchall(self) -> list[Row]:
         """Return all rows that are left."""
-        with _translated():
+        with _translate_errors():
+            # Nothing was fetched yet: one call of the engine instead of one for each batch.
             if self._rows is None and self._relation is not None:
                 self._check()
                 self._rows = iter(self._relation.fetchall())
-            return list(self._fetched())
+            return list(self._row_iterator())
 
     def fetch_arrow_table(self) -> pa.Table:
         """Return all rows as an Arrow table. Raises ProgrammingError once rows were fetched."""
-        with _translated():
-            table: pa.Table = self._whole().to_arrow_table()
+        with _translate_errors():
+            table: pa.Table = self._unread_relation().to_arrow_table()
             return table
 
     def fetch_record_batch(self, rows_per_batch: int = 131_072) -> pa.RecordBatchReader:
         """Return all rows as a stream of Arrow batches, each made when it is read."""
-        with _translated():
-            reader: pa.RecordBatchReader = self._whole().to_arrow_reader(rows_per_batch)
+        with _translate_errors():
+            reader: pa.RecordBatchReader = self._unread_relation().to_arrow_reader(rows_per_batch)
             return reader
 
     def setinputsizes(self, sizes: Sequence[Any]) -> None:
@@ -280,29 +282,32 @@ class Cursor:
         """Do nothing, as PEP 249 allows."""
 
     def close(self) -> None:
-        """Let go of the result. To close twice is no error."""
-        self._forget()
+        """Release the result. To close twice is no error."""
+        self._drop_result()
         self._is_closed = True
 
     def _refuse_writes(self, operation: str) -> None:
-        """Let only queries through, one at a time."""
+        """Raise for anything but a single query."""
         kinds = self.connection._kinds(operation)
         if len(kinds) != 1:
             raise ProgrammingError(f"execute takes one statement, not {len(kinds)}")
         kind, outcomes = kinds[0]
+        # DuckDB 2.0 says of a PIVOT only that it is several statements; what they yield is a query
+        # result.
         if outcomes != ["QUERY_RESULT"] and kind != "MULTI":  # a PIVOT is several
             raise NotSupportedError(_WRITES)
 
-    def _whole(self) -> Any:
+    def _unread_relation(self) -> Any:
         self._check()
         if self._relation is None:
             raise InterfaceError("there is no result: execute a query first")
         if self._rows is not None:
             raise ProgrammingError("rows were fetched already: execute the query again for Arrow")
+        # A relation can be read once: rows after an Arrow table would start again.
         self._rows = iter(())
         return self._relation
 
-    def _fetched(self) -> Iterator[Row]:
+    def _row_iterator(self) -> Iterator[Row]:
         self._check()
         if self._relation is None:
             raise InterfaceError("there is no result: execute a query first")
@@ -310,7 +315,7 @@ class Cursor:
             self._rows = self._relation.iter_rows(_BATCH)
         return self._rows
 
-    def _forget(self) -> None:
+    def _drop_result(self) -> None:
         self._relation = self._rows = self.description = None
 
     def _check(self) -> None:
@@ -338,25 +343,29 @@ class Cursor:
 _WRITES = "a lake is read through SQL, not written: append events with lakelog.open(path).append"
 
 
-def _described(name: str, kind: Any) -> Row:
+def _column_description(name: str, kind: Any) -> Row:
     """A column as PEP 249 describes it; its type code is a name without parameters."""
     precision = scale = None
     if kind.id == "decimal":
         precision, scale = (value for _, value in kind.children)
+    # JSON is an alias of VARCHAR in the engine, so its id says VARCHAR.
     code = "JSON" if str(kind) == "JSON" else str(kind.id).upper()
     return (name, code, None, None, precision, scale, None)
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Raise every failure as the error of this module that PEP 249 has for it."""
+def _translate_errors() -> Iterator[None]:
+    """Raise every failure as the error class that PEP 249 has for it."""
     try:
         yield
+    # An error of this module has its class already.
     except Error:
         raise
     except (LakelogError, OSError) as error:
         raise _class_of(error)(str(error)) from error
     except Exception as error:
+        # By name, so that the module works without the engine being loaded. Anything else is a
+        # fault of ours and stays what it is.
         if type(error).__module__.partition(".")[0] not in ("duckdb", "_duckdb"):
             raise
         raise _class_of(error)(str(error)) from error
@@ -366,6 +375,7 @@ def _class_of(error: Exception) -> type[Error]:
     """The class for an error of lakelog, the disk, or the engine, which has the same tree."""
     if isinstance(error, (UnknownRef, InvalidName)):
         return ProgrammingError
+    # A failed query hides the engine's own error, whose class says more.
     first = error.__context__ if isinstance(error, QueryFailed) else error
     names = [kind.__name__ for kind in type(first).__mro__]
     for kind in DatabaseError.__subclasses__():

@@ -46,9 +46,10 @@ class PinnedLake:
         progress: Callable[[int], None] | None = None,
     ) -> ExportResult:
         """Write rows of this state to files; see `Lake.export`."""
+        # Here and not deeper: variables of the caller's frame may be named as tables.
         scope = frames.scope_of(sys._getframe(1))
         return export.export(
-            lambda text, given: self._session.ask(text, given, self.id, scope),
+            lambda text, values: self._session.ask(text, values, self.id, scope),
             query,
             export.destination(out, format, partition_by),
             params=params,

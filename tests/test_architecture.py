@@ -25,7 +25,7 @@ OWN = "lakelog"
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors closest settings exact level event fields bookkeeping lazy  store repair query
+    "": """errors lazy closest settings exact level event fields bookkeeping  store repair query
         views export ingest  pinned lake dbapi collect backup analyze train transfer sync compat
         cli server notebook""",
     "store": """sql paths disk document connection wal bloom segment identity_run manifest move_pack
@@ -40,7 +40,7 @@ ORDER = {
         identity formats definitions records time_carry stripes transform batch gather group ingest
         preview quarantine audit""",
     "ingest/audit": "stored_rows file_audit account audit",
-    "collect": "followed_file turns watch loop",
+    "collect": "followed_file status turns watch loop",
     "backup": "copy directory expiry restore delete scheduler",
     "compat": "omega packs lookups oos_state oos_feed oos_views dump",
     "export": "values vectors formats folder tables export",
@@ -61,7 +61,7 @@ ORDER = {
         shell connect
         write definitions ingest audit backups watch dump tail query views export train stats dedupe
         oos events behaviour history refs maintenance seal doctor setup demo help""",
-    "cli/render": "terminal tables output results waiting",
+    "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
 }
 STRANGERS = {"collect", "backup", "analyze", "train", "transfer", "sync"}  # independent

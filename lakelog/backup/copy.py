@@ -1,11 +1,12 @@
-"""A backup: one whole copy of a file as it was, and a document beside it that says what it is.
+"""A backup: a complete copy of a file, and a document next to it with its metadata.
 
-    app_20261120_140619.log.zst               the copy, as it was or packed with zstd
+    app_20261120_140619.log.zst               the copy, as it was or compressed with zstd
     app_20261120_140619.log.zst.backup.json   its document (store/document.py)
 
 The time is UTC; -1, -2, ... follow it where a name is taken. A copy is written under a temporary
-name, synced, read again and held against the SHA-256 of what was read of the file; then it gets
-its name, and after that its document. What has a name is whole; what has a document was verified.
+name, synced, read again and compared with the SHA-256 of what was read from the file; then it gets
+its name, and after that its document. What has a name is complete; what has a document was
+verified.
 """
 
 from __future__ import annotations
@@ -30,25 +31,25 @@ DOCUMENT = ".backup.json"
 PACKED = ".zst"
 VERSION = 1
 LEVEL = 3
-_PIECE = 1 << 22
+_BLOCK = 1 << 22
 _TRIES = 3
 _STEM_MAX = 160
 _SUFFIX_MAX = 40
-"""Bytes of a file's name that are kept, so that the copy's name is none too long."""
+"""Bytes of a file's name that go into its copy's, which must not become too long."""
 Stop = Callable[[], bool]
 
 
 class FileChanged(OSError):
-    """A file was rewritten or cut while it was copied; a later try may go well."""
+    """A file was rewritten or truncated while it was copied; a later attempt may succeed."""
 
 
 class CopyStopped(Exception):
-    """Whoever copies was told to end."""
+    """The caller asked to stop."""
 
 
 @dataclass(frozen=True)
 class Backup:
-    """What is known of one copy. `path` is the copy's own; the document holds the rest.
+    """The metadata of one copy. `path` is the copy's own; the document holds the rest.
 
     `raw` is the file's path as hex of its bytes, `sha256` and `size` those of the file as it was,
     `cursor` the key under which the lake knew it and `covered` how many bytes were published.
@@ -74,19 +75,19 @@ class Backup:
 
     @property
     def origin(self) -> str:
-        """The path of the file that was copied, as the system takes it."""
+        """The path of the file that was copied, in the system's encoding."""
         return os.fsdecode(bytes.fromhex(self.raw))
 
     def body(self) -> dict[str, Any]:
-        """What the document holds."""
-        kept = asdict(self)
-        del kept["path"]
-        return {"backup": VERSION, **kept}
+        """Return the contents of the document."""
+        fields = asdict(self)
+        del fields["path"]
+        return {"backup": VERSION, **fields}
 
 
 @dataclass(frozen=True)
 class VerifiedCopy:
-    """A verified copy that has no name yet: where it is, and what it was made of."""
+    """A verified copy that has no name yet: where it is, and the file it was made from."""
 
     path: str
     sha256: str
@@ -96,7 +97,7 @@ class VerifiedCopy:
 
 
 def read_document(path: str) -> Backup:
-    """Return what the document of the copy at `path` says. Raises NotIntact, OSError."""
+    """Return the metadata in the document of the copy at `path`. Raises NotIntact, OSError."""
     body = document.decode(disk.read(path + DOCUMENT))
     if body.pop("backup", None) != VERSION:
         raise document.NotIntact("it is of a later lakelog, or no document of a backup")
@@ -106,14 +107,16 @@ def read_document(path: str) -> Backup:
         raise document.NotIntact("it is no document of a backup") from None
 
 
-def name_of(name: str, made: int, ordinal: int, packed: bool) -> str:
+def name_of(name: str, created: int, ordinal: int, packed: bool) -> str:
     """Return the name of a copy: app.log.1 becomes app_20261120_140619.log.1."""
-    stem, suffix = _halves(name)
-    moment = datetime.datetime.fromtimestamp(made // 1_000_000, datetime.UTC)
+    stem, suffix = _split_name(name)
+    moment = datetime.datetime.fromtimestamp(created // 1_000_000, datetime.UTC)
     again = f"-{ordinal}" if ordinal else ""
-    made_name = f"{stem}_{moment:%Y%m%d_%H%M%S}{again}{suffix}{PACKED if packed else ''}"
-    made_name = f"dot{made_name}" if made_name.startswith(".") else made_name
-    return f"{made_name}.copy" if made_name.endswith(DOCUMENT) else made_name
+    copy_name = f"{stem}_{moment:%Y%m%d_%H%M%S}{again}{suffix}{PACKED if packed else ''}"
+    # A name that begins with a dot counts as a temporary one, which a scan of the directory skips.
+    copy_name = f"dot{copy_name}" if copy_name.startswith(".") else copy_name
+    # Else the copy of a file with this ending would be read as the document of another copy.
+    return f"{copy_name}.copy" if copy_name.endswith(DOCUMENT) else copy_name
 
 
 def copy(path: str, folder: str, packed: bool, stop: Stop) -> VerifiedCopy:
@@ -122,12 +125,15 @@ def copy(path: str, folder: str, packed: bool, stop: Stop) -> VerifiedCopy:
     A file that only grows is copied as far as it was long at the start. Raises FileChanged if it
     was rewritten meanwhile, OSError, CopyStopped.
     """
+    # O_NONBLOCK: opening a FIFO would otherwise wait for somebody to write to it.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         for _ in range(_TRIES):
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "it is not a regular file", path)
+            # Each try starts from the size of this moment, so that a file which only grows always
+            # succeeds.
             with contextlib.suppress(FileChanged):
                 return _copy(fd, status, folder, packed, stop)
     finally:
@@ -136,74 +142,86 @@ def copy(path: str, folder: str, packed: bool, stop: Stop) -> VerifiedCopy:
 
 
 def contents(path: str, packed: bool) -> Iterator[bytes]:
-    """Yield what a copy holds, unpacked. Raises OSError, zstandard.ZstdError."""
+    """Yield the bytes of a copy, decompressed. Raises OSError, zstandard.ZstdError."""
     with open(path, "rb", buffering=0) as file:
         with contextlib.suppress(OSError, AttributeError):  # read the medium, not what we just had
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        # python-zstandard 0.25 stops after the first frame unless told otherwise: bytes behind it
+        # would go unnoticed.
         unpack = zstandard.ZstdDecompressor().stream_reader
         reader: Any = unpack(file, read_across_frames=True) if packed else file
-        while piece := reader.read(_PIECE):
-            yield piece
+        while block := reader.read(_BLOCK):
+            yield block
 
 
 def fault_of(backup: Backup, stop: Stop = lambda: False) -> str:
-    """Read a copy and return what is wrong with it, "" if it is what was copied."""
-    return _fault(backup.path, backup.packed, backup.sha256, backup.size, stop)
+    """Read a copy and return what is wrong with it; "" if it equals what was copied."""
+    return _fault_in(backup.path, backup.packed, backup.sha256, backup.size, stop)
 
 
 def _copy(fd: int, status: os.stat_result, folder: str, packed: bool, stop: Stop) -> VerifiedCopy:
+    # What is compressed already would not get smaller.
     packed = packed and not compression(os.pread(fd, MAGIC_MAX, 0))
     digest = hashlib.sha256()
-    read = _pieces(fd, status.st_size, digest, stop)
+    read = _read_blocks(fd, status.st_size, digest, stop)
+    # The document has the file's own mode, for restoring it. The copy must stay readable for its
+    # owner, and is nothing to execute.
     mode = stat.S_IMODE(status.st_mode) & 0o666 | 0o600
-    made = disk.write_pieces(folder, _packing(read, status.st_size) if packed else read, mode=mode)
+    temporary = disk.write_pieces(
+        folder, _compress(read, status.st_size) if packed else read, mode=mode
+    )
     try:
+        # The size and time change as well when lines were only appended. Only if the bytes that
+        # were copied are others now is the copy a mixture of two states.
         after = os.fstat(fd)
         if (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
-            again = hashlib.sha256()
-            for _ in _pieces(fd, status.st_size, again, stop):
+            second_digest = hashlib.sha256()
+            for _ in _read_blocks(fd, status.st_size, second_digest, stop):
                 pass
-            if again.digest() != digest.digest():
+            if second_digest.digest() != digest.digest():
                 raise FileChanged(errno.EAGAIN, "it changed while it was copied")
-        fault = _fault(made, packed, digest.hexdigest(), status.st_size, stop)
+        # The last check before the copy gets a name: what has a name counts as whole.
+        fault = _fault_in(temporary, packed, digest.hexdigest(), status.st_size, stop)
         if fault:
-            raise OSError(errno.EIO, f"the copy is not what was written: {fault}", made)
-        os.utime(made, ns=(status.st_mtime_ns, status.st_mtime_ns))
+            raise OSError(errno.EIO, f"the copy is not what was written: {fault}", temporary)
+        os.utime(temporary, ns=(status.st_mtime_ns, status.st_mtime_ns))
     except BaseException:
-        disk.unlink(made)
+        disk.unlink(temporary)
         raise
-    return VerifiedCopy(made, digest.hexdigest(), status.st_size, packed, status)
+    return VerifiedCopy(temporary, digest.hexdigest(), status.st_size, packed, status)
 
 
-def _pieces(fd: int, size: int, digest: Any, stop: Stop) -> Iterator[bytes]:
+def _read_blocks(fd: int, size: int, digest: Any, stop: Stop) -> Iterator[bytes]:
     """Yield the first `size` bytes of an open file, hashing them. Raises as `copy` does."""
     at = 0
     while at < size:
         if stop():
             raise CopyStopped
-        piece = os.pread(fd, min(size - at, _PIECE), at)
-        if not piece:
+        block = os.pread(fd, min(size - at, _BLOCK), at)
+        if not block:
             raise FileChanged(errno.EAGAIN, "it was truncated while it was copied")
-        digest.update(piece)
-        at += len(piece)
-        yield piece
+        digest.update(block)
+        at += len(block)
+        yield block
 
 
-def _packing(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
+def _compress(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
+    # The checksum of the frame lets `zstd -t` verify a backup where there is no lakelog.
     packer = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj(size=size)
-    for piece in pieces:
-        yield packer.compress(piece)
+    for block in pieces:
+        yield packer.compress(block)
     yield packer.flush()
 
 
-def _fault(path: str, packed: bool, sha256: str, size: int, stop: Stop) -> str:
+def _fault_in(path: str, packed: bool, sha256: str, size: int, stop: Stop) -> str:
     digest, length = hashlib.sha256(), 0
     try:
-        for piece in contents(path, packed):
+        for block in contents(path, packed):
             if stop():
                 raise CopyStopped
-            digest.update(piece)
-            length += len(piece)
+            digest.update(block)
+            length += len(block)
+            # It is damaged whatever follows, and a crafted frame may unpack to any size.
             if length > size:
                 break
     except FileNotFoundError:
@@ -217,31 +235,34 @@ def _fault(path: str, packed: bool, sha256: str, size: int, stop: Stop) -> str:
     return "" if digest.hexdigest() == sha256 else "its bytes are not those that were copied"
 
 
-def _halves(name: str) -> tuple[str, str]:
-    """Cut a name where the time goes: before .log, or its last ending."""
+def _split_name(name: str) -> tuple[str, str]:
+    """Split a name where the time goes: before .log, or before its last extension."""
+    # Before the first .log, so that app.log.1 keeps the ending by which it is known as rotated.
+    # From the second character on: a file that is called .log has no other stem.
     at = name.find(".log", 1)
     stem, suffix = (name[:at], name[at:]) if at > 0 else os.path.splitext(name)
     if len(os.fsencode(suffix)) > _SUFFIX_MAX:
         stem, suffix = name, ""
     if len(os.fsencode(stem)) > _STEM_MAX:
+        # Two long names that begin alike keep copies with different names.
         mark = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
         stem = f"{os.fsdecode(os.fsencode(stem)[:_STEM_MAX])}~{mark}"
     return stem, suffix
 
 
-def described(copied: VerifiedCopy, path: str, source: str, number: int, made: int) -> Backup:
-    """Return what is known of a copy that is to be called `path`."""
-    status = copied.status
+def describe(verified: VerifiedCopy, path: str, source: str, number: int, created: int) -> Backup:
+    """Return the metadata of a copy that will be called `path`."""
+    status = verified.status
     return Backup(
         path,
         number,
-        made,
+        created,
         printable(source),
         os.fsencode(source).hex(),
-        copied.sha256,
-        copied.size,
-        os.stat(copied.path).st_size,
-        copied.packed,
+        verified.sha256,
+        verified.size,
+        os.stat(verified.path).st_size,
+        verified.packed,
         status.st_mtime_ns,
         stat.S_IMODE(status.st_mode),
         status.st_uid,

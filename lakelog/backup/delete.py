@@ -1,14 +1,14 @@
-"""Removing a file that was taken in: only when nothing of it can be lost.
+"""Removing an ingested file: only when nothing of it can be lost.
 
-All of this must hold, looked at in this order, the file itself last: it is finished (rotated, or
-not written to for as long as was asked); its newest backup is that of the file as it is, and reads
-back as what was copied; the cursor in the published state covers every byte; its bytes are still
-those of the backup; nobody has it open for writing (a read lease, where the system has them).
+All of this must hold, checked in this order, the file itself last: it is finished (rotated, or not
+written to for the time that was asked for); its newest backup was made from the file as it is, and
+is intact; the cursor in the published state covers every byte; its bytes still equal those of the
+backup; no process has it open for writing (a read lease, where the system grants one).
 
-What remains is the moment between the last look and the unlink. With a lease a writer that comes
-then waits until it is over, and only writes to a file without a name; without one (network file
-systems, files of other users) it may also have written since the last look. A watcher holds
-the file open and reads what was written so at its next round.
+What remains is the moment between the last check and the unlink. With a lease, a writer that opens
+the file then waits until it is over, and writes to a file without a name; without one (network file
+systems, files of other users) it may also have written since the last check. A watcher has the file
+open and reads such lines in its next round.
 """
 
 from __future__ import annotations
@@ -32,80 +32,92 @@ from lakelog.store.bootstrap import Store
 
 QUIET = 10.0
 """Seconds for which a rotated file must not have been written to."""
-_PIECE = 1 << 22
+_BLOCK = 1 << 22
 
 
-def is_finished(seen: FileState, now: float, after: float | None) -> bool:
-    """Whether nobody should write to a file any more: its name is that of a rotated or packed file
-    and it was left alone for a while, or it was left alone for `after` seconds."""
-    quiet = now - seen.mtime_ns / 1e9
-    rotated = is_rotated(seen.path)
+def is_finished(file: FileState, now: float, after: float | None) -> bool:
+    """Whether no process should write to a file any more: its name is that of a rotated or
+    compressed file and it was left alone for a while, or it was left alone for `after` seconds."""
+    quiet = now - file.mtime_ns / 1e9
+    rotated = is_rotated(file.path)
     return (rotated and quiet >= QUIET) or (after is not None and quiet >= after)
 
 
 def covering(store: Store, branch: str, path: str, label: str | None) -> Cursor | None:
-    """Return the published cursor of a file if it covers every byte there is, else None.
+    """Return the published cursor of a file if it covers every byte of it, else None.
 
     Raises OSError.
     """
     state = store.state(branch)
     with closing(Source(path)) as source:
         cursor = of_inode(source, CursorIndex(store.manifests.entries(state, "cursor")), label)
+        # A byte beyond what was published refutes it, also one that was written after the file was
+        # opened.
         source.limit = None
-        done = cursor is not None and not source.read(1) and not source.broken
-    return cursor if done else None
+        covers_all = cursor is not None and not source.read(1) and not source.broken
+    return cursor if covers_all else None
 
 
 def remove(
-    store: Store, branch: str, seen: FileState, kept: Backup, *, label: str | None, stop: Stop
+    store: Store, branch: str, file: FileState, newest: Backup, *, label: str | None, stop: Stop
 ) -> str:
-    """Remove a finished file; return "" if it is gone, else why it stays.
+    """Remove a finished file; return "" if it is gone, else the reason why it stays.
 
-    Raises OSError, Stopped.
+    Raises OSError, CopyStopped.
     """
-    if os.path.islink(seen.path):
+    # Unlinking would remove the link, and keep the file that was backed up.
+    if os.path.islink(file.path):
         return "it is a link"
-    fd = os.open(seen.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    # O_NOFOLLOW: the name may have become a link since the look above.
+    fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
-        before = os.fstat(fd)
-        if not _is_as(before, kept):
+        status = os.fstat(fd)
+        if not _matches(status, newest):
             return "it changed since its backup"
-        if fault := copy.fault_of(kept, stop):
-            return f"its backup {cursors.printable(kept.path)} is damaged: {fault}"
+        # From here on the backup is the only other copy, so it is read again and not trusted for
+        # having been intact when it was written.
+        if fault := copy.fault_of(newest, stop):
+            return f"its backup {cursors.printable(newest.path)} is damaged: {fault}"
+        # By descriptor: the name may lead to another file by now.
         if covering(store, branch, f"/dev/fd/{fd}", label) is None:
             return "not all of it is published"
-        with lease(fd) as alone:
-            if not alone:
+        # The bytes are compared last and under the lease, so that no writer comes between this look
+        # and the unlink (where the system grants leases).
+        with lease(fd) as no_writer:
+            if not no_writer:
                 return "a process has it open for writing"
-            if _digest(fd, stop) != kept.sha256:
+            if _digest(fd, stop) != newest.sha256:
                 return "its bytes are not those of its backup"
-            return _unlink(fd, seen.path, before)
+            return _unlink(fd, file.path, status)
     finally:
         os.close(fd)
 
 
 def _unlink(fd: int, path: str, before: os.stat_result) -> str:
-    """Take the name away, if it still names this very file as it was."""
-    now, named = os.fstat(fd), os.stat(path, follow_symlinks=False)
-    if not os.path.samestat(now, named):
+    """Remove the name, if it still names this very file, unchanged."""
+    # Both are asked again: the name may lead to another file, and without a lease somebody may have
+    # written since `before`.
+    now, current = os.fstat(fd), os.stat(path, follow_symlinks=False)
+    if not os.path.samestat(now, current):
         return "another file has its name now"
     if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         return "it changed just now"
     disk.unlink(path)
+    # If a crash brings the name back, the next round removes it again.
     with contextlib.suppress(OSError):
         disk.sync_dir(os.path.dirname(path))
     return ""
 
 
-def _is_as(status: os.stat_result, kept: Backup) -> bool:
-    return (status.st_size, status.st_mtime_ns) == (kept.size, kept.mtime_ns)
+def _matches(status: os.stat_result, newest: Backup) -> bool:
+    return (status.st_size, status.st_mtime_ns) == (newest.size, newest.mtime_ns)
 
 
 def _digest(fd: int, stop: Stop) -> str:
     digest, at = hashlib.sha256(), 0
-    while piece := os.pread(fd, _PIECE, at):
+    while block := os.pread(fd, _BLOCK, at):
         if stop():
             raise copy.CopyStopped
-        digest.update(piece)
-        at += len(piece)
+        digest.update(block)
+        at += len(block)
     return digest.hexdigest()

@@ -1,8 +1,8 @@
-"""A directory of backups: what is there, putting a copy there, and taking one away.
+"""A directory of backups: list them, add a copy, delete one.
 
-Documents are the truth of what is there. Whoever writes holds the lock of the directory's mark, so
-that two managers take turns. A step that was cut short leaves temporary names; the next writer
-removes them, and with them a copy that has no document yet, which it knows by its second name.
+The documents decide which backups there are. A writer holds the lock of the directory's mark, so
+that two schedulers take turns. An interrupted step leaves temporary names; the next writer removes
+them, and with them a copy that has no document yet, which it recognizes by its second name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lakelog.backup.copy import DOCUMENT, Backup, Stop
 from lakelog.ingest.exclusions import MARK
 from lakelog.store import disk, document
 
-_WORDS = b"lakelog keeps backups here; what is below is never taken in as input\n"
+_WORDS = b"lakelog keeps backups here; nothing below is ingested\n"
 
 
 @dataclass
@@ -28,7 +28,7 @@ class DirectoryListing:
 
     backups: list[Backup] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
-    strangers: list[str] = field(default_factory=list)
+    undocumented: list[str] = field(default_factory=list)
 
 
 class BackupDirectory:
@@ -36,34 +36,39 @@ class BackupDirectory:
 
     def __init__(self, root: str) -> None:
         self.root = os.path.abspath(root)
-        self._read: dict[str, Backup] = {}
+        self._documents: dict[str, Backup] = {}
 
-    def look(self) -> DirectoryListing:
-        """Look through the directory; a document is read once. Raises OSError."""
-        found, documents, copies = DirectoryListing(), set[str](), set[str]()
+    def scan(self) -> DirectoryListing:
+        """List the directory; each document is read once. Raises OSError."""
+        listing, documents, copies = DirectoryListing(), set[str](), set[str]()
         for folder, _, names in os.walk(self.root, onerror=_refuse):
             for name in names:
+                # The mark and temporary names: a copy on its way is none yet.
                 if not name.startswith("."):
                     path = f"{folder}/{name}"
                     (documents if name.endswith(DOCUMENT) else copies).add(path)
         for path in sorted(documents):
             try:
-                copied = path.removesuffix(DOCUMENT)
-                if copied not in self._read:
-                    self._read[copied] = copy.read_document(copied)
-                found.backups.append(self._read[copied])
+                path_of_copy = path.removesuffix(DOCUMENT)
+                # A document never changes once it has its name, so each is read from the disk only
+                # once.
+                if path_of_copy not in self._documents:
+                    self._documents[path_of_copy] = copy.read_document(path_of_copy)
+                listing.backups.append(self._documents[path_of_copy])
             except FileNotFoundError:  # taken away meanwhile
                 continue
             except (document.NotIntact, OSError) as error:
-                found.damaged[copied] = f"its document cannot be read: {error}"
-        found.strangers = sorted(copies - {path.removesuffix(DOCUMENT) for path in documents})
-        found.backups.sort(key=lambda b: (b.number, b.path))
-        return found
+                listing.damaged[path_of_copy] = f"its document cannot be read: {error}"
+        listing.undocumented = sorted(copies - {path.removesuffix(DOCUMENT) for path in documents})
+        listing.backups.sort(key=lambda b: (b.number, b.path))
+        return listing
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[bool]:
-        """Make the directory, mark it, and hold it; yields False if another process does."""
+        """Create and mark the directory, and lock it; yields False if another process has the
+        lock."""
         disk.make_dirs(self.root)
+        # The mark also keeps scans for input out of this directory: copies must not be ingested.
         mark = f"{self.root}/{MARK}"
         if not disk.exists(mark):
             with contextlib.suppress(FileExistsError):
@@ -74,63 +79,73 @@ class BackupDirectory:
     def put(
         self,
         source: str,
-        below: str,
+        subfolder: str,
         number: int,
         *,
         packed: bool,
         stop: Stop,
         cursor: tuple[str, int] = ("", 0),
     ) -> Backup:
-        """Copy a file into the folder `below` the root; return the verified backup.
+        """Copy a file into the folder `subfolder` of the root; return the verified backup.
 
-        The caller holds the claim. Raises Changed, OSError, Stopped; then nothing was added.
+        The caller holds the lock. Raises FileChanged, OSError, CopyStopped; then nothing was added.
         """
-        folder = os.path.join(self.root, below) if below else self.root
+        folder = os.path.join(self.root, subfolder) if subfolder else self.root
         disk.make_dirs(folder)
-        copied = copy.copy(source, folder, packed, stop)
-        made, written = disk.now_us(), ""
+        # A file is copied before anything else is written: most of what fails, fails here.
+        verified = copy.copy(source, folder, packed, stop)
+        created, document_path = disk.now_us(), ""
         try:
-            known = copy.described(copied, "", source, number, made)
-            known = dataclasses.replace(known, cursor=cursor[0], covered=cursor[1])
-            written = disk.write_temporary(folder, document.encode(known.body()))
-            path = self._name(copied, folder, os.path.basename(source), made)
+            # Both are whole and on the disk before one of them gets a name. The document is named
+            # last, because it is what makes the copy a backup.
+            backup = copy.describe(verified, "", source, number, created)
+            backup = dataclasses.replace(backup, cursor=cursor[0], covered=cursor[1])
+            document_path = disk.write_temporary(folder, document.encode(backup.body()))
+            path = self._name(verified, folder, os.path.basename(source), created)
             try:
-                disk.link(written, path + DOCUMENT)
+                # A copy without a document is reported as a stranger's file, and the sweep would
+                # not know it: its second name goes below.
+                disk.link(document_path, path + DOCUMENT)
             except BaseException:
                 disk.unlink(path)
                 raise
             disk.sync_dir(folder)
         finally:
-            disk.unlink(copied.path)
-            if written:
-                disk.unlink(written)
-        return dataclasses.replace(known, path=path)
+            disk.unlink(verified.path)
+            if document_path:
+                disk.unlink(document_path)
+        return dataclasses.replace(backup, path=path)
 
-    def drop(self, gone: Backup) -> None:
-        """Take a backup away: its document, then the copy. The caller holds the claim."""
-        folder = os.path.dirname(gone.path)
+    def drop(self, backup: Backup) -> None:
+        """Delete a backup: its document, then the copy. The caller holds the lock."""
+        folder = os.path.dirname(backup.path)
+        # A second, temporary name: if this process dies once the document is gone, the sweep finds
+        # the copy by it.
         second = disk.temporary(folder)
         with contextlib.suppress(FileNotFoundError):
-            disk.link(gone.path, second)
-        disk.unlink(gone.path + DOCUMENT)
-        disk.unlink(gone.path)
+            disk.link(backup.path, second)
+        # The document first: without it the copy is no backup any more, while a document without a
+        # copy would be reported as damage.
+        disk.unlink(backup.path + DOCUMENT)
+        disk.unlink(backup.path)
         disk.unlink(second)
         disk.sync_dir(folder)
-        self._read.pop(gone.path, None)
+        self._documents.pop(backup.path, None)
 
     def sweep(self) -> None:
-        """Remove what a process that died left half-done. The caller holds the claim."""
+        """Remove what a process left when it died. The caller holds the lock."""
         for folder, _, names in os.walk(self.root):
-            left = [name for name in names if name.startswith(disk.TEMPORARY)]
-            for name in left:
+            temporaries = [name for name in names if name.startswith(disk.TEMPORARY)]
+            for name in temporaries:
                 self._forget(f"{folder}/{name}", folder, names)
-            if left:
+            if temporaries:
                 disk.sync_dir(folder)
 
     def _forget(self, path: str, folder: str, names: list[str]) -> None:
         """Remove a temporary name, and its other name if that has no document."""
         with contextlib.suppress(FileNotFoundError):
             status = os.stat(path)
+            # Only a copy between its two steps has another name (`put` and `drop`).
             for name in names if status.st_nlink > 1 else ():
                 other = f"{folder}/{name}"
                 if name.startswith(disk.TEMPORARY) or name.endswith(DOCUMENT):
@@ -142,30 +157,33 @@ class BackupDirectory:
                         disk.unlink(other)
             disk.unlink(path)
 
-    def _name(self, copied: copy.VerifiedCopy, folder: str, name: str, made: int) -> str:
-        """Give a copy the first name that is free; return the path."""
+    def _name(self, verified: copy.VerifiedCopy, folder: str, name: str, created: int) -> str:
+        """Give a copy the first free name; return the path."""
         ordinal = 0
         while True:
-            path = f"{folder}/{copy.name_of(name, made, ordinal, copied.packed)}"
+            path = f"{folder}/{copy.name_of(name, created, ordinal, verified.packed)}"
             with contextlib.suppress(FileExistsError):
+                # The copy may have been deleted by hand and its document left: that document must
+                # not describe another file.
                 if not disk.exists(path + DOCUMENT):
-                    disk.link(copied.path, path)
+                    disk.link(verified.path, path)
                     return path
             ordinal += 1
 
 
 def _refuse(error: OSError) -> None:
-    """A folder that cannot be listed is an error, one that is not there is empty."""
+    """Raise for a folder that cannot be listed; a missing one is empty."""
     if not isinstance(error, FileNotFoundError):
         raise error
 
 
-def copies_of(shelves: list[BackupDirectory], source: str, keys: set[str]) -> Iterator[str]:
+def copies_of(directories: list[BackupDirectory], source: str, keys: set[str]) -> Iterator[str]:
     """Yield the paths of verified copies of a file, the newest first.
 
     They are known by the path it had, or by the keys of its cursor.
     """
-    for shelf in shelves:
-        for one in reversed(shelf.look().backups):
-            if (one.source == source or one.cursor in keys) and not copy.fault_of(one):
-                yield one.path
+    for directory in directories:
+        for backup in reversed(directory.scan().backups):
+            # The cheap tests first: the last one reads the whole copy.
+            if (backup.source == source or backup.cursor in keys) and not copy.fault_of(backup):
+                yield backup.path

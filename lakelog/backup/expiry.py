@@ -1,4 +1,4 @@
-"""Which backups may go, by number and by age: a pure decision."""
+"""Which backups to delete, by count and by age: a pure decision."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection
 from lakelog.backup.copy import Backup
 
 
-def expired(
+def select_expired(
     backups: list[Backup],
     *,
     keep: int | None,
@@ -15,20 +15,25 @@ def expired(
     now: int,
     present: Collection[str],
 ) -> list[Backup]:
-    """Return the backups that are let go, oldest first.
+    """Return the backups to delete, oldest first.
 
     Of each file the newest `keep` stay, by the order in which they were made, whatever the clock
-    said. Those older than `age_us` go, but the newest one of a file that is `present` (by its
-    path) stays however old it is.
+    said. Those older than `age_us` are deleted, except the newest one of a file that is `present`
+    (by its path).
     """
-    gone = set[Backup]()
+    deletable = set[Backup]()
     files: dict[str, list[Backup]] = {}
-    for one in sorted(backups, key=lambda b: b.number):
-        files.setdefault(one.raw, []).append(one)
-    for made in files.values():
+    # By number and not by time: the clock may have been set back between two backups.
+    for backup in sorted(backups, key=lambda b: b.number):
+        files.setdefault(backup.raw, []).append(backup)
+    for backups_of_file in files.values():
         if keep is not None:
-            gone.update(made[: -max(keep, 1)])
+            # At least one stays: a slice that ends at -0 is empty, so `keep` 0 would delete
+            # nothing.
+            deletable.update(backups_of_file[: -max(keep, 1)])
         if age_us is not None:
-            last = made[-1] if made[-1].origin in present else None
-            gone.update(b for b in made if now - b.made > age_us and b is not last)
-    return sorted(gone, key=lambda b: b.number)
+            # A file that has not changed for longer than the age gets no new backup: without its
+            # last one it would have none.
+            last = backups_of_file[-1] if backups_of_file[-1].origin in present else None
+            deletable.update(b for b in backups_of_file if now - b.made > age_us and b is not last)
+    return sorted(deletable, key=lambda b: b.number)

@@ -16,51 +16,59 @@ from lakelog.store import disk
 
 
 class DamagedBackup(LakelogError):
-    """Raised when a copy is not what was copied: choose an older one, see `backups verify`."""
+    """Raised when a copy differs from what was copied: choose an older one, see `backups
+    verify`."""
 
 
-def restore(chosen: Backup, to: str | None = None, *, force: bool = False) -> str:
+def restore(backup: Backup, to: str | None = None, *, force: bool = False) -> str:
     """Write a backup back, to its old path or to `to` (a directory, or a path); return where.
 
     Raises AlreadyExists unless `force`, DamagedBackup, OSError; then nothing was changed.
     """
-    target = os.path.abspath(to or chosen.origin)
+    target = os.path.abspath(to or backup.origin)
     if to is not None and (os.path.isdir(target) or to.endswith("/")):
-        target = os.path.join(target, os.path.basename(chosen.origin))
+        target = os.path.join(target, os.path.basename(backup.origin))
     if os.path.lexists(target):
         _may_replace(target, force)
-    if fault := copy.fault_of(chosen):
-        raise DamagedBackup(f"{printable(chosen.path)}: {fault}")
+    # Before anything is written: a damaged backup must not even create the directory.
+    if fault := copy.fault_of(backup):
+        raise DamagedBackup(f"{printable(backup.path)}: {fault}")
     folder = os.path.dirname(target)
     disk.make_dirs(folder)
-    made = disk.write_pieces(folder, copy.contents(chosen.path, chosen.packed), mode=0o600)
+    # Readable for nobody else until owner and mode are those of the file.
+    temporary = disk.write_pieces(folder, copy.contents(backup.path, backup.packed), mode=0o600)
     try:
-        if fault := copy.fault_of(dataclasses.replace(chosen, path=made, packed=False)):
+        # What was written is read again: only then may it take the place of an existing file.
+        if fault := copy.fault_of(dataclasses.replace(backup, path=temporary, packed=False)):
             raise DamagedBackup(f"{printable(target)}: {fault}")
+        # Only root may give a file away; then it belongs to whoever restores it.
         with contextlib.suppress(PermissionError):
-            os.chown(made, chosen.uid, chosen.gid)
-        os.chmod(made, stat.S_IMODE(chosen.mode))
-        os.utime(made, ns=(chosen.mtime_ns, chosen.mtime_ns))
+            os.chown(temporary, backup.uid, backup.gid)
+        # After chown, which clears the set-user-id bits (chown(2)).
+        os.chmod(temporary, stat.S_IMODE(backup.mode))
+        os.utime(temporary, ns=(backup.mtime_ns, backup.mtime_ns))
+        # link refuses a name that was taken since the check above; rename would replace that file.
         if force:
-            disk.rename(made, target)
+            disk.rename(temporary, target)
         else:
-            disk.link(made, target)
+            disk.link(temporary, target)
     except FileExistsError:
-        raise AlreadyExists(_taken(target)) from None
+        raise AlreadyExists(_exists_message(target)) from None
     finally:
-        disk.unlink(made)
+        disk.unlink(temporary)
+    # The caller says that the file is restored, so its name has to survive a power cut.
     disk.sync_dir(folder)
     return target
 
 
 def _may_replace(target: str, force: bool) -> None:
-    """Refuse to replace what is there. Raises AlreadyExists, OSError."""
+    """Refuse to replace an existing path. Raises AlreadyExists, OSError."""
     if os.path.isdir(target) and not os.path.islink(target):
         raise OSError(errno.EISDIR, "this is a directory", target)
     if not force:
-        raise AlreadyExists(_taken(target))
+        raise AlreadyExists(_exists_message(target))
 
 
-def _taken(target: str) -> str:
+def _exists_message(target: str) -> str:
     name = printable(target)
     return f"{name} is there: --force replaces it, --to DIR puts it elsewhere"

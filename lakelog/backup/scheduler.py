@@ -1,9 +1,9 @@
-"""Backups beside a watcher: what is due after each scan, and what may then be removed.
+"""Backups alongside a watcher: which files are due after a scan, and which may then be removed.
 
-A file is due if it changed since its last backup and that is `interval` ago; one that was renamed
-only is not. Copies are made in a thread of their own, so that lines keep coming in meanwhile. What
-fails is said once, is an event of type `lakelog.backup`, and is tried again; a full disk ends the
-round, and nothing that was there before is touched.
+A file is due if it changed since its last backup and that is `interval` ago; a mere rename does not
+count. Copies are made in a thread of their own, so that lines are ingested meanwhile. A failure is
+reported once, stored as an event of type `lakelog.backup`, and retried; a full disk ends the round,
+and no existing backup is touched.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lakelog import bookkeeping
 from lakelog.backup import delete
 from lakelog.backup.copy import Backup, CopyStopped, FileChanged
 from lakelog.backup.directory import BackupDirectory
-from lakelog.backup.expiry import expired
+from lakelog.backup.expiry import select_expired
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.ingest.cursors import CursorIndex, printable
 from lakelog.ingest.exclusions import MARK
@@ -39,19 +39,24 @@ if TYPE_CHECKING:
     from lakelog.lake import Lake
 
 INTERVAL = 3600.0
+# With the interval above: a day of hourly backups.
 KEEP = 24
 CHECK = 10.0
-"""Seconds between two looks at what is due, at most."""
+"""The most seconds between two checks of what is due."""
 SWEEP = 3600.0
-"""Seconds between two looks for what others left half-done, and for what came of age."""
+"""Seconds between two checks for interrupted copies and for expired backups."""
+# With these no other file can be backed up either, so the round ends instead of complaining once
+# for each file.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_SHELVES = "backups.json"
+# In cache/, for it only tells `audit` and `backups` where to look, and can be named again.
+_DIRECTORIES = "backups.json"
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class BackupPlan:
-    """How files are backed up: where, how often (s), which stay, and what becomes of the files."""
+    """How files are backed up: where, how often (s), which backups are kept, and whether originals
+    are removed."""
 
     directory: str
     interval: float = INTERVAL
@@ -63,12 +68,12 @@ class BackupPlan:
 
 
 @dataclass(frozen=True)
-class _FileRound:
-    """A file as the last round saw it, whether that left nothing to do, and when (monotonic) it is
-    worth a look again: if it was settled only if it changed."""
+class _LastLook:
+    """A file as the last round saw it, whether nothing was left to do, and when (monotonic) to look
+    at it again; a settled file only if it changed."""
 
-    seen: FileState
-    settled: bool
+    file: FileState
+    is_settled: bool
     ready: float
 
 
@@ -87,145 +92,167 @@ class BackupScheduler:
         self._lake, self._plan, self._label = lake, plan, label
         self._roots = [os.path.abspath(root) for root in roots]
         self._say = say or (lambda text: None)
-        self._shelf = BackupDirectory(plan.directory)
-        _refuse_nested(self._shelf.root, self._roots)
-        self._told: dict[str, str] = {}
+        self._directory = BackupDirectory(plan.directory)
+        _refuse_nested(self._directory.root, self._roots)
+        self._complaints: dict[str, str] = {}
         self._stop = threading.Event()
         self._next = self._swept = 0.0
-        self._known: dict[str, _FileRound] = {}
+        self._last_looks: dict[str, _LastLook] = {}
+        # One thread: rounds never overlap, so that what they remember needs no lock.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="lakelog-backup")
         self._running: Future[None] | None = None
-        self.made = self.removed = self.expired = 0
-        remember(lake, self._shelf.root)
+        self.copies = self.removals = self.expirations = 0
+        remember_directory(lake, self._directory.root)
 
-    def __call__(self, found: Scan) -> None:
-        """Start a round beside the caller if something is due and none is running."""
-        if not self.busy and time.monotonic() >= self._next and self._wants(found):
+    def __call__(self, listing: Scan) -> None:
+        """Start a round in the background if something is due and none is running."""
+        # The clock is asked before the files, of which there may be thousands.
+        if not self.is_busy and time.monotonic() >= self._next and self._is_due(listing):
             self._next = time.monotonic() + min(CHECK, self._plan.interval)
-            self._running = self._pool.submit(self.run, found)
+            self._running = self._pool.submit(self.run, listing)
 
     @property
-    def busy(self) -> bool:
-        """Whether a round is going on."""
+    def is_busy(self) -> bool:
+        """Whether a round is in progress."""
         return self._running is not None and not self._running.done()
 
-    def run(self, found: Scan) -> None:
-        """Back up what is due, let old backups go, remove what may be removed; raises nothing."""
-        root = self._shelf.root
+    def run(self, listing: Scan) -> None:
+        """Back up what is due, delete expired backups, remove finished files; raises nothing."""
+        root = self._directory.root
         try:
-            with self._shelf.claim() as alone:
-                if not alone:
+            with self._directory.claim() as has_claim:
+                # Another process writes backups here. Nothing is missed: what is due stays due
+                # until the next look.
+                if not has_claim:
                     return
+                # Only under the claim: without it the temporary names of a living process would be
+                # removed.
                 if time.monotonic() >= self._swept:
-                    self._shelf.sweep()
+                    self._directory.sweep()
                     self._swept = time.monotonic() + SWEEP
-                self._round(found)
+                self._round(listing)
         except CopyStopped:
             return
         except Exception as error:  # a thread that died of it would be missed by nobody
             self._complain(root, _reason(error, root))
 
     def halt(self) -> None:
-        """Let the copy that is being made go; fit for a signal's handler."""
+        """Abort the copy in progress; safe to call from a signal handler."""
         self._stop.set()
 
     def close(self) -> None:
-        """Let the copy that is being made go, and end."""
+        """Abort the copy in progress, and shut down."""
         self.halt()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def summary(self) -> str:
-        """What was done, in words."""
-        words = [f"{self.made:,} backed up"]
-        words += [f"{self.removed:,} removed after it"] if self.removed else []
-        backups = "backup" if self.expired == 1 else "backups"
-        words += [f"{self.expired:,} old {backups} deleted"] if self.expired else []
+        """Return what was done, in one line."""
+        words = [f"{self.copies:,} backed up"]
+        words += [f"{self.removals:,} removed after it"] if self.removals else []
+        backups = "backup" if self.expirations == 1 else "backups"
+        words += [f"{self.expirations:,} old {backups} deleted"] if self.expirations else []
         return ", ".join(words)
 
-    def _wants(self, found: Scan) -> bool:
-        """Whether a file is new, changed and not backed up for an interval, or was to be looked at
-        again; or old backups may have come of age."""
+    def _is_due(self, listing: Scan) -> bool:
+        """Whether a file is new, changed and not backed up for an interval, or to be looked at
+        again; or whether old backups may have expired."""
+        # Asked after every scan, so it compares what is in memory and does not touch the disk.
         now = time.monotonic()
         if now >= self._swept:
             return True
-        for path, seen in found.files.items():
-            known = self._known.get(path)
-            if known is None:
+        for path, file in listing.files.items():
+            last_look = self._last_looks.get(path)
+            if last_look is None:
                 return True
-            if now >= known.ready and (not known.settled or known.seen != seen):
+            if now >= last_look.ready and (not last_look.is_settled or last_look.file != file):
                 return True
         return False
 
-    def _round(self, found: Scan) -> None:
-        """Let old ones go first: on a full disk that makes room."""
-        there = self._expire(self._shelf.look().backups, found)
-        newest: dict[str, Backup] = {b.raw: b for b in there}
-        alike = {(b.device, b.inode, b.size, b.mtime_ns): b for b in there}
-        number, full = max((b.number for b in there), default=0), ""
-        known: dict[str, _FileRound] = {}
-        for path, seen in found.files.items():
+    def _round(self, listing: Scan) -> None:
+        """Delete expired backups, copy what is due, and remove what is finished."""
+        # Expired backups are deleted first: on a full disk that makes room for the new ones.
+        backups = self._expire(self._directory.scan().backups, listing)
+        newest: dict[str, Backup] = {b.raw: b for b in backups}
+        # A file that was only renamed has a backup under its old name: inode, size and time are the
+        # same.
+        alike = {(b.device, b.inode, b.size, b.mtime_ns): b for b in backups}
+        # Numbers order the backups, whatever the clock says.
+        number, full = max((b.number for b in backups), default=0), ""
+        looks: dict[str, _LastLook] = {}
+        for path, file in listing.files.items():
             last = newest.get(os.fsencode(path).hex())
-            same = alike.get((seen.device, seen.inode, seen.size, seen.mtime_ns))
-            wait = self._wait(seen, last)
-            if same is None and seen.size and not full and wait <= 0:
+            same = alike.get((file.device, file.inode, file.size, file.mtime_ns))
+            wait = self._wait(file, last)
+            # A full disk ends the copying of this round, not the removals below, which need no
+            # space.
+            if same is None and file.size and not full and wait <= 0:
                 try:
-                    same = self._back_up(seen, number + 1)
+                    same = self._back_up(file, number + 1)
                     number += same is not None
                     wait = self._plan.interval
                 except OSError as error:
-                    full = _reason(error, self._shelf.root)
-            settled = same is not None or not seen.size
+                    full = _reason(error, self._directory.root)
+            is_settled = same is not None or not file.size
             if same is not None and self._plan.remove:
-                settled = self._remove(seen, same)
-            pause = wait if settled else max(min(wait, CHECK), 0)
-            known[path] = _FileRound(seen, settled, time.monotonic() + pause)
-        self._known = known
-        if number > max((b.number for b in there), default=0):
-            self._expire(self._shelf.look().backups, found)
+                is_settled = self._remove(file, same)
+            # What could not be finished is tried again after CHECK; a settled file only once it is
+            # due.
+            pause = wait if is_settled else max(min(wait, CHECK), 0)
+            looks[path] = _LastLook(file, is_settled, time.monotonic() + pause)
+        self._last_looks = looks
+        # Only if something was added, for the whole directory is read again.
+        if number > max((b.number for b in backups), default=0):
+            self._expire(self._directory.scan().backups, listing)
         if full:
-            self._complain(self._shelf.root, full)
+            self._complain(self._directory.root, full)
         else:
-            self._heal(self._shelf.root)
+            self._clear_complaint(self._directory.root)
 
-    def _wait(self, seen: FileState, last: Backup | None) -> float:
-        """Seconds until a file may be backed up again; a last time in the future means nothing,
-        for then the clock was set."""
-        if last is None or delete.is_finished(seen, time.time(), None):
+    def _wait(self, file: FileState, last: Backup | None) -> float:
+        """Return the seconds until a file may be backed up again; 0 if its last backup lies in the
+        future, because then the clock was set."""
+        # A finished file will not change any more: it is copied at once, because its removal waits
+        # for it.
+        if last is None or delete.is_finished(file, time.time(), None):
             return 0.0
         since = (disk.now_us() - last.made) / 1e6
         return self._plan.interval - since if since >= 0 else 0.0
 
-    def _back_up(self, seen: FileState, number: int) -> Backup | None:
+    def _back_up(self, file: FileState, number: int) -> Backup | None:
         try:
-            cursor = self._cursor(seen.path)
-            made = self._shelf.put(
-                seen.path,
-                self._below(seen.path),
+            # Before the copy: lines that are published meanwhile then count as not covered, never
+            # the reverse.
+            cursor = self._cursor(file.path)
+            backup = self._directory.put(
+                file.path,
+                self._below(file.path),
                 number,
                 packed=self._plan.packed,
                 stop=self._stop.is_set,
                 cursor=cursor,
             )
         except FileChanged as error:
-            self._complain(seen.path, f"not backed up: {error.strerror}")
+            self._complain(file.path, f"not backed up: {error.strerror}")
             return None
         except OSError as error:
-            if self._is_of_the_shelf(error):
+            if self._stops_all_backups(error):
                 raise
-            if os.path.exists(seen.path):  # else it went meanwhile
-                self._complain(seen.path, f"not backed up: {error.strerror or error}")
+            # A rotation between the scan and the copy is no fault worth an event.
+            if os.path.exists(file.path):  # else it went meanwhile
+                self._complain(file.path, f"not backed up: {error.strerror or error}")
             return None
-        self.made += 1
-        self._heal(seen.path)
-        return made
+        self.copies += 1
+        self._clear_complaint(file.path)
+        return backup
 
-    def _is_of_the_shelf(self, error: OSError) -> bool:
+    def _stops_all_backups(self, error: OSError) -> bool:
         """Whether no other file can be backed up either."""
         where = os.fsdecode(error.filename) if error.filename else ""
-        return error.errno in _FULL or where.startswith(self._shelf.root)
+        return error.errno in _FULL or where.startswith(self._directory.root)
 
     def _cursor(self, path: str) -> tuple[str, int]:
-        """The key under which the lake knows a file, and how many bytes of it are published."""
+        """Return the key under which the lake knows a file, and how many bytes of it are
+        published."""
         store = self._lake.store
         state = store.state(self._lake.branch_name)
         with closing(Source(path)) as source:
@@ -233,90 +260,107 @@ class BackupScheduler:
             cursor = locate(source, CursorIndex(entries), self._label)
         return (cursor.key, cursor.bytes) if cursor else ("", 0)
 
-    def _remove(self, seen: FileState, kept: Backup) -> bool:
-        """Remove a file if that may be; return whether there is nothing to come back for."""
+    def _remove(self, file: FileState, backup: Backup) -> bool:
+        """Remove a file if it is finished; return whether there is nothing to come back for."""
         after = self._plan.remove_after
-        if not delete.is_finished(seen, time.time(), after):
-            return not delete.is_finished(seen, math.inf, after)
+        if not delete.is_finished(file, time.time(), after):
+            # Not finished yet. If neither its name nor its age can ever make it so, there is
+            # nothing to come back for.
+            return not delete.is_finished(file, math.inf, after)
         lake = self._lake
         try:
             reason = delete.remove(
-                lake.store, lake.branch_name, seen, kept, label=self._label, stop=self._stop.is_set
+                lake.store,
+                lake.branch_name,
+                file,
+                backup,
+                label=self._label,
+                stop=self._stop.is_set,
             )
         except FileNotFoundError:
             return True
         except OSError as error:
             reason = error.strerror or str(error)
         if reason:
-            self._complain(seen.path, f"not removed: {reason}")
+            self._complain(file.path, f"not removed: {reason}")
             return False
-        self.removed += 1
-        self._told.pop(seen.path, None)
-        self._tell(seen.path, "INFO", f"removed; its backup is {printable(kept.path)}", kept)
+        self.removals += 1
+        self._complaints.pop(file.path, None)
+        self._record_event(
+            file.path, "INFO", f"removed; its backup is {printable(backup.path)}", backup
+        )
         return True
 
-    def _expire(self, there: list[Backup], found: Scan) -> list[Backup]:
-        """Let old backups of our own files go; return those that stay, of others too."""
+    def _expire(self, backups: list[Backup], listing: Scan) -> list[Backup]:
+        """Delete expired backups of our own files; return all that stay, those of others too."""
         plan = self._plan
-        ours = [b for b in there if any(_is_below(b.origin, root) for root in self._roots)]
-        gone = expired(
-            ours, keep=plan.keep, age_us=plan.age_us, now=disk.now_us(), present=found.files.keys()
+        # Other lakes and watchers may keep their backups in this directory, with other limits.
+        ours = [b for b in backups if any(_is_below(b.origin, root) for root in self._roots)]
+        deletable = select_expired(
+            ours,
+            keep=plan.keep,
+            age_us=plan.age_us,
+            now=disk.now_us(),
+            present=listing.files.keys(),
         )
-        for one in gone:
-            self._shelf.drop(one)
-            self.expired += 1
-        left = set(gone)
-        return [b for b in there if b not in left]
+        for backup in deletable:
+            self._directory.drop(backup)
+            self.expirations += 1
+        deleted = set(deletable)
+        return [b for b in backups if b not in deleted]
 
     def _below(self, path: str) -> str:
-        """The folder of a file's backups: where it is below the directory that is watched."""
+        """Return the folder of a file's backups: its place below the watched directory."""
         for root in self._roots:
             base = root if os.path.isdir(root) else os.path.dirname(root)
             if _is_below(path, base):
                 inner = os.path.dirname(os.path.relpath(path, base))
-                named = os.path.basename(base) if len(self._roots) > 1 else ""
-                return os.path.join(named, inner)
+                prefix = os.path.basename(base) if len(self._roots) > 1 else ""
+                return os.path.join(prefix, inner)
         return ""
 
     def _complain(self, path: str, reason: str) -> None:
-        """Say once what is wrong, and store it as an event."""
-        if self._told.get(path) == reason:
+        """Report a problem once, and store it as an event."""
+        if self._complaints.get(path) == reason:
             return
-        self._told[path] = reason
+        self._complaints[path] = reason
         self._say(f"{printable(path)}: {reason}")
-        self._tell(path, "WARN" if reason.startswith("not removed") else "ERROR", reason)
+        self._record_event(path, "WARN" if reason.startswith("not removed") else "ERROR", reason)
 
-    def _heal(self, path: str) -> None:
-        if self._told.pop(path, None) is not None:
+    def _clear_complaint(self, path: str) -> None:
+        if self._complaints.pop(path, None) is not None:
             self._say(f"{printable(path)}: backed up again")
 
-    def _tell(self, path: str, level: str, message: str, kept: Backup | None = None) -> None:
-        data = {"backup": printable(kept.path), "sha256": kept.sha256} if kept else None
+    def _record_event(
+        self, path: str, level: str, message: str, backup: Backup | None = None
+    ) -> None:
+        data = {"backup": printable(backup.path), "sha256": backup.sha256} if backup else None
         event = bookkeeping.event(
             bookkeeping.BACKUP, printable(path), level=level, message=message, data=data
         )
+        # The lake may be what is failing; the words on stderr have been said already.
         with contextlib.suppress(LakelogError, OSError):
             self._lake.append(event)
 
 
-def shelves(lake: Lake) -> list[BackupDirectory]:
-    """The directories of backups of this lake's files that are there, the last one used first."""
-    found = [BackupDirectory(root) for root in _known(lake)]
-    return [shelf for shelf in found if disk.exists(f"{shelf.root}/{MARK}")]
+def backup_directories(lake: Lake) -> list[BackupDirectory]:
+    """Return the existing directories of backups of this lake's files, the last used first."""
+    directories = [BackupDirectory(root) for root in _remembered_roots(lake)]
+    return [directory for directory in directories if disk.exists(f"{directory.root}/{MARK}")]
 
 
-def remember(lake: Lake, root: str) -> None:
-    """Write down that backups are put in a directory."""
-    roots = [root, *(other for other in _known(lake) if other != root)]
+def remember_directory(lake: Lake, root: str) -> None:
+    """Record a directory of backups in the lake's cache."""
+    roots = [root, *(other for other in _remembered_roots(lake) if other != root)]
     data = orjson.dumps([os.fsencode(path).hex() for path in roots])
     with contextlib.suppress(OSError):
-        disk.replace_whole(f"{lake.store.paths.cache}/{_SHELVES}", data, sync=False)
+        disk.replace_whole(f"{lake.store.paths.cache}/{_DIRECTORIES}", data, sync=False)
 
 
-def _known(lake: Lake) -> list[str]:
+def _remembered_roots(lake: Lake) -> list[str]:
     try:
-        known = orjson.loads(disk.read(f"{lake.store.paths.cache}/{_SHELVES}"))
-        return [os.fsdecode(bytes.fromhex(raw)) for raw in known]
+        roots = orjson.loads(disk.read(f"{lake.store.paths.cache}/{_DIRECTORIES}"))
+        return [os.fsdecode(bytes.fromhex(raw)) for raw in roots]
     except (FileNotFoundError, TypeError, ValueError):
         return []
 
@@ -326,9 +370,11 @@ def _is_below(path: str, root: str) -> bool:
 
 
 def _refuse_nested(root: str, roots: list[str]) -> None:
-    """Raise InvalidSetting where backups would be among what is watched, unmarked."""
+    """Raise InvalidSetting where backups would lie among the watched files, unmarked."""
     real = os.path.realpath(root)
     for watched in roots:
+        # The other way round is fine: a backup directory below the watched one bears a mark that
+        # scans respect.
         if f"{os.path.realpath(watched)}/".startswith(f"{real}/"):
             raise InvalidSetting(
                 f"the backup directory {printable(root)} must not contain what is watched"
@@ -341,5 +387,5 @@ def _reason(error: Exception, root: str) -> str:
             "the disk of the backups is full: free space there; nothing is lost, watching goes on"
         )
     words = getattr(error, "strerror", None) or error
-    known = isinstance(error, (OSError, LakelogError))
-    return f"no backups: {words}" if known else f"no backups: {type(error).__name__}: {words}"
+    is_expected = isinstance(error, (OSError, LakelogError))
+    return f"no backups: {words}" if is_expected else f"no backups: {type(error).__name__}: {words}"

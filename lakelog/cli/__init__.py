@@ -82,13 +82,14 @@ class Verbs(click.Group):
         """Load a verb."""
         if name not in MODULES:
             return None
-        found: click.Command = getattr(
+        command: click.Command = getattr(
             importlib.import_module(f"lakelog.cli.{MODULES[name]}"), name
         )
-        return found
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the verbs by section, without loading them."""
+        # The words stand in SECTIONS: help would otherwise have to load every verb.
         widest = max(map(len, MODULES))
         for section, verbs in SECTIONS.items():
             with formatter.section(section):
@@ -98,6 +99,8 @@ class Verbs(click.Group):
         """Run a verb; a reader that closed our pipe is no error (click would make it one)."""
         try:
             return super().invoke(ctx)
+        # click 8.5 turns it into exit code 1 (Context.exit in its main), though the reader had what
+        # it wanted.
         except BrokenPipeError:
             raise exits.ReaderLeft from None
 
@@ -113,6 +116,7 @@ class Verbs(click.Group):
         run = functools.partial(
             super().main, args, "lakelog", complete_var, standalone_mode=False, **extra
         )
+        # Tests and callers of the group see the error itself.
         if not standalone_mode:
             return run()
         sys.exit(exits.guard(run))
@@ -183,5 +187,6 @@ class _WithoutPandas:
 
 def main() -> None:
     """Run the command line of this process."""
+    # Only in a process that is the command line: a program that imports lakelog may want pandas.
     sys.meta_path.insert(0, _WithoutPandas())
     cli.main()

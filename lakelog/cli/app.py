@@ -1,4 +1,4 @@
-"""What every verb is given: which lake, which branch, how loud; and the names to complete."""
+"""What every verb receives: the lake, the branch, the verbosity; and the names for completion."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEFAULT_LAKE = "lake"
 
 @dataclass
 class App:
-    """The options that stand before, or after, any verb."""
+    """The global options, given before or after the verb."""
 
     path: str = DEFAULT_LAKE
     branch: str = "main"
@@ -31,11 +31,12 @@ class App:
     verbose: bool = False
 
     def open(self) -> lakes.Lake:
-        """Open the lake, which must be there."""
+        """Open the lake, which must exist."""
         return lakes.open(self.path, create=False, branch=self.branch)
 
     def open_or_create(self) -> lakes.Lake:
-        """Open the lake, or make one and say so."""
+        """Open the lake, or create one and say so."""
+        # A branch other than main cannot exist in a lake that does not: opening it says so.
         if bootstrap.is_lake(self.path) or self.branch != "main":
             return self.open()
         lake = lakes.open(self.path)
@@ -43,42 +44,45 @@ class App:
         return lake
 
     def say(self, text: str, **style: Any) -> None:
-        """Write words to stderr unless --quiet."""
+        """Write a message to stderr unless --quiet."""
         if not self.quiet:
             terminal.say(text, **style)
 
     def detail(self, text: str) -> None:
-        """Write words to stderr only with --verbose."""
+        """Write a message to stderr only with --verbose."""
         if self.verbose:
             terminal.say(text, dim=True)
 
     def progress(self, what: str, unit: str = "") -> terminal.Progress:
-        """A line of progress on stderr, if that is a terminal."""
+        """Return a progress line for stderr, if that is a terminal."""
         return terminal.Progress(what, unit, self.quiet)
 
 
 def verb(
     name: str | None = None, examples: str = "", **attributes: Any
 ) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a command that gets the App first and takes --lake, --branch, -q and -v as well."""
+    """Make a command that gets the App first and accepts --lake, --branch, -q and -v, too."""
 
     def make(function: Callable[..., Any]) -> click.Command:
-        make_command = click.command(name, click.Command, epilog=_listed(examples), **attributes)
+        make_command = click.command(
+            name, click.Command, epilog=_examples_epilog(examples), **attributes
+        )
         command: click.Command = make_command(click.pass_obj(function))
-        taken = {name for param in command.params for name in param.opts}
-        command.params += [p for p in everywhere() if taken.isdisjoint(p.opts)]
+        # A verb's own option wins, such as `demo --lake`.
+        option_names = {name for param in command.params for name in param.opts}
+        command.params += [p for p in everywhere() if option_names.isdisjoint(p.opts)]
         return command
 
     return make
 
 
 def everywhere() -> list[click.Parameter]:
-    """The global options as a verb takes them: hidden, and heard only when given."""
+    """Return the global options as a verb accepts them: hidden, and effective only when given."""
     return [
-        _hidden(["--lake"], "path", type=click.Path()),
-        _hidden(["--branch"], "branch"),
-        _hidden(["-q", "--quiet"], "quiet", is_flag=True, default=None),
-        _hidden(["-v", "--verbose"], "verbose", is_flag=True, default=None),
+        _hidden_option(["--lake"], "path", type=click.Path()),
+        _hidden_option(["--branch"], "branch"),
+        _hidden_option(["-q", "--quiet"], "quiet", is_flag=True, default=None),
+        _hidden_option(["-v", "--verbose"], "verbose", is_flag=True, default=None),
     ]
 
 
@@ -138,6 +142,7 @@ def complete_pair(_: click.Context, __: click.Parameter, typed: str) -> list[str
 
 
 def _refs(ctx: click.Context) -> list[tuple[str, str]]:
+    # Completion parses the line but runs no verb, so there is no App to ask.
     path = ctx.find_root().params.get("lake") or DEFAULT_LAKE
     with contextlib.suppress(LakelogError, OSError):
         refs = bootstrap.load(path).refs
@@ -156,17 +161,20 @@ def _views(ctx: click.Context) -> tuple[list[str], list[str]]:
     return sorted(catalog.BUILT_IN), own
 
 
-def _listed(examples: str) -> str | None:
+def _examples_epilog(examples: str) -> str | None:
     """Return examples as a help epilog that is not rewrapped."""
     lines = [line.strip() for line in examples.strip().splitlines()]
+    # \b tells click to keep the lines as they are.
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)]) if examples else None
 
 
-def _hidden(names: list[str], attribute: str, **rest: Any) -> click.Option:
+def _hidden_option(names: list[str], attribute: str, **rest: Any) -> click.Option:
     return click.Option(
         names,
         hidden=True,
         expose_value=False,
+        # LAKELOG_LAKE belongs to the group. Else click would also look for LAKELOG_SQL_LAKE and
+        # take it for given.
         allow_from_autoenv=False,
         callback=functools.partial(_set, attribute),
         **rest,
@@ -175,5 +183,6 @@ def _hidden(names: list[str], attribute: str, **rest: Any) -> click.Option:
 
 def _set(attribute: str, ctx: click.Context, _: click.Parameter, value: Any) -> None:
     app = ctx.find_object(App)
+    # Only what was given after the verb changes what was given before it.
     if value is not None and app is not None:
         setattr(app, attribute, value)

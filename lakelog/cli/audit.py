@@ -1,4 +1,4 @@
-"""audit: is each line of the files that were taken in there, exactly once?"""
+"""audit: is each line of the ingested files stored exactly once?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lakelog.backup.directory import BackupDirectory, copies_of
-from lakelog.backup.scheduler import shelves
+from lakelog.backup.scheduler import backup_directories
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.input_formats import InputFormat
@@ -40,6 +40,7 @@ _COLUMNS = (
     "backup",
     "copy_of",
 )
+# The columns of counts need the rest of 80 columns.
 _NAME_MAX = 20
 
 
@@ -79,8 +80,9 @@ def audit(
     cannot be read, because nothing is proven for its lines then.
     """
     with app.open() as lake, app.progress("auditing", "files") as progress:
-        places = [*map(BackupDirectory, folders), *shelves(lake)]
-        done = auditing.audit(
+        # Directories that the user names are searched before those that the lake remembers.
+        places = [*map(BackupDirectory, folders), *backup_directories(lake)]
+        result = auditing.audit(
             lake.store,
             lake.branch_name,
             lake.engine,
@@ -90,26 +92,28 @@ def audit(
             progress=progress,
             backups=functools.partial(copies_of, places),
         )
-    shown = of_records([_shown(f) for f in done.files if f.seen or f.wrong])
-    emit(of_records([record(f) for f in done.files], _COLUMNS), target, shown)
-    for words in problems(done):
+    # Files without anything to compare are left out of the table, not of the records.
+    table = of_records([_table_row(f) for f in result.files if f.seen or f.wrong])
+    emit(of_records([record(f) for f in result.files], _COLUMNS), target, table)
+    for words in problems(result):
         app.say(words, fg="red")
-    app.say(summary(done))
-    if done.wrong or done.failed or done.gone:
-        click.get_current_context().exit(exits.WRONG if done.wrong else exits.FAILED)
+    app.say(summary(result))
+    # A missing line outweighs a file that could not be read: the code says the worst.
+    if result.wrong or result.failed or result.gone:
+        click.get_current_context().exit(exits.WRONG if result.wrong else exits.FAILED)
 
 
 def record(file: FileAudit) -> dict[str, Any]:
-    """Return what was found of a file as an object."""
+    """Return the findings about a file as an object."""
     state = "wrong" if file.wrong else "unread" if file.error else "gone" if file.gone else "sound"
     places = {f"{fault}_at": file.first.get(fault, []) for fault in _FAULTS}
-    found = {**vars(file), **places, "state": state, "bytes": file.seen}
-    return {name: found[name] for name in _COLUMNS}
+    values = {**vars(file), **places, "state": state, "bytes": file.seen}
+    return {name: values[name] for name in _COLUMNS}
 
 
-def problems(done: auditing.Audit) -> Iterator[str]:
-    """Return one line for each problem, then for each file that was not there to be read."""
-    for file in done.files:
+def problems(result: auditing.Audit) -> Iterator[str]:
+    """Yield one line for each problem, then one for each file that could not be read."""
+    for file in result.files:
         name = cell(file.source)
         for fault in _FAULTS:
             count, first = getattr(file, fault), file.first.get(fault, [])
@@ -117,44 +121,50 @@ def problems(done: auditing.Audit) -> Iterator[str]:
                 at = ", ".join(f"{place:,}" for place in first)
                 more = ", ..." if first and count > len(first) else ""
                 where = f": at byte {at}{more}" if first else ""
-                yield f"{name}: {_words(fault, count)}{where}"
+                yield f"{name}: {_fault_words(fault, count)}{where}"
+        # Without the file nothing is proven about its lines, only that what is stored fits
+        # together.
         if file.error or file.gone:
-            held = f"; checked without it: {_held(file)} in the lake" if file.gone else ""
-            yield f"{name}: {cell(file.error or file.gone)}{held}"
+            remainder = (
+                f"; checked without it: {_stored_words(file)} in the lake" if file.gone else ""
+            )
+            yield f"{name}: {cell(file.error or file.gone)}{remainder}"
 
 
-def summary(done: auditing.Audit) -> str:
-    """Say in one line what is proven."""
-    read = [f for f in done.files if f.seen and not (f.gone or f.copy_of)]
+def summary(result: auditing.Audit) -> str:
+    """Return what is proven, in one line."""
+    # A copy has the lines of its original: to count both would prove them twice.
+    read = [f for f in result.files if f.seen and not (f.gone or f.copy_of)]
     lines, seen = sum(f.lines for f in read), sum(f.seen for f in read)
     what = f"{many(lines, 'line')} of {many(len(read), 'file')} read again ({size(seen)})"
-    faults = sum(f.wrong for f in done.files)
+    faults = sum(f.wrong for f in result.files)
     if faults:
-        return f"{many(faults, 'fault')} in {many(len(done.wrong), 'file')}; {what}"
+        return f"{many(faults, 'fault')} in {many(len(result.wrong), 'file')}; {what}"
+    # Said apart, because "0 lines are stored exactly once" would read as a proof.
     if not read:
-        proven = not (done.failed or done.gone)
-        return "nothing to read again" if proven else f"nothing was proven{_gone(done)}"
+        proven = not (result.failed or result.gone)
+        return "nothing to read again" if proven else f"nothing was proven{_unproven_note(result)}"
     words = f"{what}: each is stored exactly once"
-    known, let_go = sum(f.known for f in read), sum(f.let_go for f in read)
-    words += f", {known:,} by ids known before" if known else ""
+    known_ids, let_go = sum(f.known for f in read), sum(f.let_go for f in read)
+    words += f", {known_ids:,} by ids known before" if known_ids else ""
     words += f"; {let_go:,} removed by retention or dedupe" if let_go else ""
-    copied = sum(bool(f.backup) for f in done.files)
-    words += f"; {copied:,} read from their backups" if copied else ""
-    copies = sum(bool(f.copy_of) for f in done.files)
+    from_backups = sum(bool(f.backup) for f in result.files)
+    words += f"; {from_backups:,} read from their backups" if from_backups else ""
+    copies = sum(bool(f.copy_of) for f in result.files)
     words += f"; {many(copies, 'file')} copied from others" if copies else ""
-    return words + _gone(done)
+    return words + _unproven_note(result)
 
 
-def _gone(done: auditing.Audit) -> str:
-    """Say of how many files nothing is proven, for they are gone."""
-    if not done.gone:
+def _unproven_note(result: auditing.Audit) -> str:
+    """Return for how many files nothing is proven, because they are gone."""
+    if not result.gone:
         return ""
-    count = f"{len(done.gone):,} of {len(done.files):,}"
+    count = f"{len(result.gone):,} of {len(result.files):,}"
     return f"; not proven: {count} files no longer exist, of those only the lake was checked"
 
 
-def _words(fault: str, count: int) -> str:
-    """Say what a fault is."""
+def _fault_words(fault: str, count: int) -> str:
+    """Return a fault as a phrase."""
     if fault == "missing":
         return f"{many(count, 'line')} missing"
     if fault == "doubled":
@@ -162,13 +172,13 @@ def _words(fault: str, count: int) -> str:
     return f"{many(count, 'row')} at positions where no line was ingested"
 
 
-def _held(file: FileAudit) -> str:
+def _stored_words(file: FileAudit) -> str:
     bad = f" and {many(file.quarantined, 'quarantined line')}" if file.quarantined else ""
     return f"{many(file.stored, 'event')}{bad}"
 
 
-def _shown(file: FileAudit) -> dict[str, Any]:
-    """Return what a table shows; of a long name the end."""
+def _table_row(file: FileAudit) -> dict[str, Any]:
+    """Return a row of the table; a long name is cut at its start."""
     name = cell(file.source)
     name = name if len(name) <= _NAME_MAX else f"…{name[1 - _NAME_MAX :]}"
     counts = {

@@ -1,6 +1,6 @@
-"""backups: the copies of watched files: which there are, whether they are whole, getting one back.
+"""backups: list, verify and restore the copies of watched files.
 
-The options with which watching makes them stand here too.
+The options with which watch and dump make them are defined here, too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lakelog.backup import copy as copies
 from lakelog.backup.copy import Backup
 from lakelog.backup.directory import BackupDirectory, DirectoryListing
 from lakelog.backup.restore import restore
-from lakelog.backup.scheduler import INTERVAL, KEEP, BackupPlan, shelves
+from lakelog.backup.scheduler import INTERVAL, KEEP, BackupPlan, backup_directories
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import Target, emit, with_output
@@ -44,7 +44,7 @@ _VERIFY = ("backup", "source", "state", "reason")
 
 
 def with_backups(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a verb the options of backups; it gets them as `plan`, None without --backup-dir."""
+    """Add the backup options to a verb; it gets them as `plan`, None without --backup-dir."""
 
     @functools.wraps(command)
     def run(
@@ -62,13 +62,16 @@ def with_backups(command: Callable[..., Any]) -> Callable[..., Any]:
         if backup_dir is not None:
             age = span_us(backup_age) if backup_age else None
             after = span_us(remove_after) / 1e6 if remove_after else None
+            # --remove-after alone asks for removal as well.
             remove = remove_processed or after is not None
             keep = backup_keep or None
             plan = BackupPlan(backup_dir, backup_interval, keep, age, backup_zstd, remove, after)
+        # Refused and not ignored: who asks for removal expects a backup first.
         elif remove_processed or remove_after or backup_age or backup_zstd:
             raise click.UsageError("there are no backups without --backup-dir DIR")
         return command(*args, plan=plan, **rest)
 
+    # click lists the outermost decorator first: reversed, the order is that of _OPTIONS.
     for option in reversed(_OPTIONS):
         run = option(run)
     return run
@@ -114,10 +117,12 @@ _OPTIONS = [
 ]
 
 
-def words_of(plan: BackupPlan | None) -> list[str]:
-    """Return the options that a plan was made of."""
+def option_words(plan: BackupPlan | None) -> list[str]:
+    """Return the options that produce a plan."""
     if plan is None:
         return []
+    # Only what differs from its default, so that the unit stays readable; absolute, because systemd
+    # starts it in /.
     words = ["--backup-dir", os.path.abspath(plan.directory)]
     words += ["--backup-interval", f"{plan.interval:g}"] if plan.interval != INTERVAL else []
     words += ["--backup-keep", str(plan.keep or 0)] if plan.keep != KEEP else []
@@ -163,105 +168,115 @@ def backups(
     backups, and restore uses the newest. verify exits with 3 if a backup is damaged.
     restore writes the file atomically, with its time and mode.
     """
+    # What does not go together is refused before any directory is read.
     if action != "restore" and (to is not None or force):
         raise click.UsageError("--to and --force go with restore")
     if action == "restore" and not names:
         raise click.UsageError("name a backup, or the file it was made from")
     if to is not None and len(names) > 1 and not os.path.isdir(to):
         raise click.UsageError("several files need a directory: --to DIR")
-    found = _found(app, folders)
+    listing = _listing(app, folders)
     if action == "restore":
-        _restore(app, [_newest(found, name) for name in names], to, force, target)
+        _restore(app, [_newest(listing, name) for name in names], to, force, target)
         return
-    chosen = [b for b in found.backups if not names or any(_is_of(b, name) for name in names)]
-    if names and not chosen:
+    selection = [b for b in listing.backups if not names or any(_is_of(b, name) for name in names)]
+    # A name that matches nothing is a mistake; no backups at all is an answer.
+    if names and not selection:
         raise click.ClickException(f"no backup of {', '.join(map(printable, names))}")
     if action == "list":
-        shown = of_records([_row(b) for b in chosen])
-        emit(of_records([record(b) for b in chosen], _LIST), target, shown)
-        held = size(sum(b.stored for b in chosen))
-        app.say(f"{many(len(chosen), 'backup')}, {held}{_others(found)}")
+        shown = of_records([_row(b) for b in selection])
+        emit(of_records([record(b) for b in selection], _LIST), target, shown)
+        stored_size = size(sum(b.stored for b in selection))
+        app.say(f"{many(len(selection), 'backup')}, {stored_size}{_others(listing)}")
     else:
-        _verify(app, found, chosen, bool(names), target)
+        _verify(app, listing, selection, bool(names), target)
 
 
-def record(one: Backup) -> dict[str, Any]:
+def record(backup: Backup) -> dict[str, Any]:
     """Return a backup as an object."""
     return {
-        "source": one.source,
-        "backup": printable(one.path),
-        "made": micros(one.made),
-        "size": one.size,
-        "stored": one.stored,
-        "sha256": one.sha256,
-        "mtime": micros(one.mtime_ns // 1000),
-        "mode": f"{one.mode:04o}",
-        "cursor": one.cursor,
-        "published": one.covered,
-        "number": one.number,
+        "source": backup.source,
+        "backup": printable(backup.path),
+        "made": micros(backup.made),
+        "size": backup.size,
+        "stored": backup.stored,
+        "sha256": backup.sha256,
+        "mtime": micros(backup.mtime_ns // 1000),
+        "mode": f"{backup.mode:04o}",
+        "cursor": backup.cursor,
+        "published": backup.covered,
+        "number": backup.number,
     }
 
 
-def _found(app: App, folders: tuple[str, ...]) -> DirectoryListing:
-    """What is in the directories given, or in those that the lake knows."""
+def _listing(app: App, folders: tuple[str, ...]) -> DirectoryListing:
+    """List the given directories, or those that the lake knows."""
     if folders:
-        chosen = [BackupDirectory(folder) for folder in folders]
-        for shelf in chosen:
-            os.stat(shelf.root)
+        directories = [BackupDirectory(folder) for folder in folders]
+        for directory in directories:
+            # A directory that the user names has to exist, while one that the lake remembers may be
+            # unmounted.
+            os.stat(directory.root)
     else:
         with app.open() as lake:
-            chosen = shelves(lake)
-        if not chosen:
+            directories = backup_directories(lake)
+        if not directories:
             raise click.ClickException(
                 "no backups are known: watch with --backup-dir DIR, or name it"
             )
-    whole = DirectoryListing()
-    for shelf in chosen:
-        part = shelf.look()
-        whole.backups += part.backups
-        whole.damaged |= part.damaged
-        whole.strangers += part.strangers
-    return whole
+    listing = DirectoryListing()
+    for directory in directories:
+        partial = directory.scan()
+        listing.backups += partial.backups
+        listing.damaged |= partial.damaged
+        listing.undocumented += partial.undocumented
+    return listing
 
 
-def _is_of(one: Backup, name: str) -> bool:
-    """Whether a name is that of a backup, or of the file it was made of."""
+def _is_of(backup: Backup, name: str) -> bool:
+    """Whether a name is that of a backup, or of the file it was made from."""
     path = os.path.abspath(name)
-    return path in (one.path, one.origin) or name in (one.source, printable(one.path))
+    return path in (backup.path, backup.origin) or name in (backup.source, printable(backup.path))
 
 
-def _newest(found: DirectoryListing, name: str) -> Backup:
-    """The newest backup of a name. Raises ClickException."""
-    chosen = [b for b in found.backups if _is_of(b, name)]
-    if not chosen:
-        damaged = found.damaged.get(os.path.abspath(name))
+def _newest(listing: DirectoryListing, name: str) -> Backup:
+    """Return the newest backup of a name. Raises ClickException."""
+    matches = [b for b in listing.backups if _is_of(b, name)]
+    if not matches:
+        damaged = listing.damaged.get(os.path.abspath(name))
         reason = f"; {damaged}" if damaged else ": see `lakelog backups list`"
         raise click.ClickException(f"no backup of {printable(name)}{reason}")
-    return max(chosen, key=lambda b: (b.number, b.made))
+    # By number first: the clock may have been set back between two backups.
+    return max(matches, key=lambda b: (b.number, b.made))
 
 
-def _restore(app: App, chosen: list[Backup], to: str | None, force: bool, target: Target) -> None:
-    done = []
-    for one in chosen:
-        where = restore(one, to, force=force)
-        done.append({**record(one), "restored": printable(where)})
-        app.say(f"{cell(printable(where))}: restored, {size(one.size)} as of {micros(one.made)}")
+def _restore(
+    app: App, selection: list[Backup], to: str | None, force: bool, target: Target
+) -> None:
+    records = []
+    for backup in selection:
+        where = restore(backup, to, force=force)
+        records.append({**record(backup), "restored": printable(where)})
+        app.say(
+            f"{cell(printable(where))}: restored, {size(backup.size)} as of {micros(backup.made)}"
+        )
     if target.format != "table" or target.path:
-        emit(of_records(done), target)
+        emit(of_records(records), target)
 
 
 def _verify(
-    app: App, found: DirectoryListing, chosen: list[Backup], named: bool, target: Target
+    app: App, listing: DirectoryListing, selection: list[Backup], by_name: bool, target: Target
 ) -> None:
     rows = []
     with app.progress("verifying", "backups") as progress:
-        for number, one in enumerate(chosen):
-            progress(number, len(chosen))
-            reason = copies.fault_of(one)
+        for number, backup in enumerate(selection):
+            progress(number, len(selection))
+            reason = copies.fault_of(backup)
             state = "damaged" if reason else "sound"
-            rows.append((printable(one.path), one.source, state, reason))
-    if not named:
-        rows += [(printable(p), "", "damaged", why) for p, why in found.damaged.items()]
+            rows.append((printable(backup.path), backup.source, state, reason))
+    # A damaged document does not say of which file its copy is, so it matches no name.
+    if not by_name:
+        rows += [(printable(p), "", "damaged", why) for p, why in listing.damaged.items()]
     records = [dict(zip(_VERIFY, row, strict=True)) for row in rows]
     bad = [r for r in records if r["state"] != "sound"]
     shown = of_records([{n: r[n] for n in ("state", "source", "reason")} for r in bad])
@@ -269,26 +284,26 @@ def _verify(
         emit(of_records(records, _VERIFY), target, shown)
     for row in bad:
         app.say(f"{cell(row['backup'])}: {row['reason']}", fg="red")
-    held = size(sum(b.size for b in chosen))
-    whole = f"{many(len(records) - len(bad), 'backup')} intact"
-    app.say(f"{whole}, {len(bad):,} damaged; {held} read again{_others(found)}")
+    read_size = size(sum(b.size for b in selection))
+    intact = f"{many(len(records) - len(bad), 'backup')} intact"
+    app.say(f"{intact}, {len(bad):,} damaged; {read_size} read again{_others(listing)}")
     if bad:
         click.get_current_context().exit(exits.WRONG)
 
 
-def _row(one: Backup) -> dict[str, Any]:
-    """What a table shows."""
-    name = os.path.basename(printable(one.path))
+def _row(backup: Backup) -> dict[str, Any]:
+    """Return a row of the table."""
+    name = os.path.basename(printable(backup.path))
     return {
-        "source": os.path.basename(one.source),
+        "source": os.path.basename(backup.source),
         "backup": name,
-        "made": second(one.made),
-        "size": Count(one.size),
-        "stored": Count(one.stored),
+        "made": second(backup.made),
+        "size": Count(backup.size),
+        "stored": Count(backup.stored),
     }
 
 
-def _others(found: DirectoryListing) -> str:
-    """A word on copies that have no document."""
-    count = len(found.strangers)
+def _others(listing: DirectoryListing) -> str:
+    """Return a note on copies without a document."""
+    count = len(listing.undocumented)
     return f"; {many(count, 'other file')} without metadata" if count else ""

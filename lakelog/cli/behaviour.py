@@ -1,4 +1,4 @@
-"""What changed in behaviour, in words and as JSON; part of diff."""
+"""Changes in behaviour, as text and as JSON; part of diff."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from lakelog.query.behaviour import Behaviour, Finding
 _SHOWN = 12
 
 
-def behaviour_record(found: Behaviour) -> dict[str, Any]:
-    """Return what changed as an object; times as ISO 8601, data as the JSON it is."""
-    record = dataclasses.asdict(found)
+def behaviour_record(behaviour: Behaviour) -> dict[str, Any]:
+    """Return the changes as an object; times as ISO 8601, data as nested JSON."""
+    record = dataclasses.asdict(behaviour)
     for side in (record["before"], record["after"]):
         side["time"] = side["time"] and [micros(t) for t in side["time"]]
     for finding in (*record["types"], *record["fields"], *record["sources"]):
         example = finding["example"]
+        # The payload as JSON and not as a string of JSON, as in all other output.
         finding["example"] = example and {**example, "data": payload(example["data"])}
     return record
 
 
-def behaviour_lines(found: Behaviour) -> Iterator[str]:
-    """Return what changed for people, an example below each."""
+def behaviour_lines(behaviour: Behaviour) -> Iterator[str]:
+    """Yield the changes as text, an example below each."""
     sides = (
         f"{'all ' if side['whole'] else ''}{many(side['events'], 'event')} {words}"
-        for side, words in ((found.before, "of a"), (found.after, "of b"))
+        for side, words in ((behaviour.before, "of a"), (behaviour.after, "of b"))
     )
     yield f"\nbehaviour: {' against '.join(sides)}"
-    if not found:
+    if not behaviour:
         yield "  no new or vanished types, fields or sources, no shifts"
     for title, findings in (
-        ("types", found.types),
-        ("fields", found.fields),
-        ("sources", found.sources),
+        ("types", behaviour.types),
+        ("fields", behaviour.fields),
+        ("sources", behaviour.sources),
     ):
         if findings:
             yield f"\n  {title}"
@@ -50,7 +51,7 @@ def behaviour_lines(found: Behaviour) -> Iterator[str]:
 
 
 def _words(finding: Finding) -> str:
-    """Say what a finding is."""
+    """Return a finding as a phrase."""
     name, detail = cell(finding.name), finding.detail
     if finding.type:
         name = f"{cell(finding.type)}: {name}"

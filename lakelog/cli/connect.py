@@ -62,20 +62,26 @@ def connect(app: App, printed: bool, at: str | None, format: str | None, as_json
     --print gives SQL that makes views of one state in a plain DuckDB; what was acknowledged is
     published first. The views always show that state; a tag keeps gc from removing its files.
     """
-    chosen = "json" if as_json else format or ("sql" if printed else "table")
+    form = "json" if as_json else format or ("sql" if printed else "table")
     with app.open() as lake:
-        if chosen == "table":
+        if form == "table":
             click.echo(guide(lake), nl=False)
             return
+        # settle publishes the tail: what a plain DuckDB cannot see is in no Parquet file yet.
         state = lake.store.manifests.load(lake.at(at).id if at else lake.settle().move.snapshot)
         sql, paths = script(lake, state, at), files(lake, state)
-    if chosen == "files":
+    if form == "files":
         click.echo("".join(f"{path}\n" for path in paths), nl=False)
-    elif chosen == "json":
-        made = {"snapshot": state.digest, "events": state.totals.events, "files": paths, "sql": sql}
-        click.echo(dumps(made | {"python": snippet(sql)}, indent=True))
+    elif form == "json":
+        record = {
+            "snapshot": state.digest,
+            "events": state.totals.events,
+            "files": paths,
+            "sql": sql,
+        }
+        click.echo(dumps(record | {"python": snippet(sql)}, indent=True))
     else:
-        click.echo(snippet(sql) if chosen == "python" else sql, nl=False)
+        click.echo(snippet(sql) if form == "python" else sql, nl=False)
 
 
 def script(lake: Lake, state: Manifest, ref: str | None = None) -> str:
@@ -105,8 +111,9 @@ def files(lake: Lake, state: Manifest) -> list[str]:
 def view(paths: Paths, kind: str, entries: list[Entry]) -> str:
     """Return the SELECT over a state's segments of one kind; seq is as lakelog gives it."""
     columns = EVENT_COLUMNS if kind == "events" else QUARANTINE_COLUMNS
-    listed = ", ".join(columns)
+    column_list = ", ".join(columns)
     parts = []
+    # Only sorted segments have a column seq; in the others a row's number follows from its place.
     for order in ("arrival", "sorted"):
         group = [e for e in entries if e["kind"] == kind and e["layout"] == order]
         if not group:
@@ -118,7 +125,8 @@ def view(paths: Paths, kind: str, entries: list[Entry]) -> str:
             if order == "arrival":
                 seq, options = _seq(group), ["filename = true", "file_row_number = true"]
         files = sql.parquet(names, *options, between=",\n    ")
-        parts.append(f"  SELECT {listed}{seq}\n  FROM {files}")
+        parts.append(f"  SELECT {column_list}{seq}\n  FROM {files}")
+    # A view over no files: read_parquet([]) is an error in DuckDB.
     if not parts:
         names = [*columns, "seq"] if kind == "events" else [*columns]
         typed = ", ".join(f"NULL::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in names)
@@ -128,12 +136,13 @@ def view(paths: Paths, kind: str, entries: list[Entry]) -> str:
 
 def snippet(text: str) -> str:
     """Return Python that runs the SQL and shows how to go on."""
+    # A path may hold a backslash or quotes; then only repr is safe.
     plain = "\\" not in text and '"""' not in text
     return _SNIPPET.replace("{sql}", f'"""\n{text}"""' if plain else repr(text))
 
 
 def guide(lake: Lake) -> str:
-    """Return the ways to open a lake, in words for people."""
+    """Return the ways to open a lake, as text."""
     path = shlex.quote(lake.path)
     return dedent(f"""\
         DuckDB's own shell:
@@ -161,6 +170,7 @@ def guide(lake: Lake) -> str:
 
 def _seq(group: list[Entry]) -> str:
     """SQL for seq of segments without it: where the file starts, and the row's number in it."""
+    # By the name of the file, because read_parquet gives rows of many files and says only that.
     firsts = ", ".join(f"'{e['key']}': {e['seq'][0]}" for e in group)
     start = f"element_at(MAP {{{firsts}}}, parse_filename(filename, true))[1]"
     return f",\n    {start}\n    + file_row_number AS seq"

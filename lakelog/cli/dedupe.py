@@ -1,4 +1,4 @@
-"""dedupe: what is there more than once, and a move that leaves one of each."""
+"""dedupe: find duplicate events, and remove all but one of each in one move."""
 
 from __future__ import annotations
 
@@ -76,6 +76,7 @@ def dedupe(
     one of these is not a duplicate, unless --nulls is given. The removal is one move that
     `lakelog undo` reverts; the other events keep their seq.
     """
+    # Refused here: without a key all events would be duplicates of one another.
     if not by:
         raise click.UsageError("nothing to dedupe by: name columns or fields with --by")
     if show != "duplicates" and (dry_run or apply):
@@ -88,11 +89,11 @@ def dedupe(
         elif show == "similar":
             _similar(lake, by, limit, target)
         elif show in _ONE:
-            found = _ONE[show](lake, by)
-            emit(result_of(found.limit(limit) if limit else found, target.format), target)
+            relation = _ONE[show](lake, by)
+            emit(result_of(relation.limit(limit) if limit else relation, target.format), target)
         else:
-            found = duplicate.duplicates(lake, by, limit, nulls=nulls)
-            emit(result_of(found, target.format), target)
+            relation = duplicate.duplicates(lake, by, limit, nulls=nulls)
+            emit(result_of(relation, target.format), target)
 
 
 def _remove(
@@ -104,38 +105,41 @@ def _remove(
     limit: int | None,
     target: Target,
 ) -> None:
-    """List the rows of a plan, or take them off the branch."""
+    """List the rows of a plan, or remove them from the branch."""
     words = f"{many(len(plan), 'event')} of {many(plan.events, 'event')}"
     words = f"{words} of {app.branch}, duplicates of {many(plan.keys, 'key')}"
     if dry_run:
         emit(result_of(duplicate.rows(lake, plan, limit), target.format), target)
         app.say(f"{words}; --apply removes them")
         return
+    # Asked with the plan's own numbers, and what is applied is that plan: events that come
+    # meanwhile are not touched.
     if len(plan) and not confirm(f"remove {words}?", yes):
         raise click.ClickException("nothing was removed")
     with app.progress("rewriting", "segments") as progress:
-        done = duplicate.apply(lake, plan, progress)
+        removal = duplicate.apply(lake, plan, progress)
     record: dict[str, Any] = {
         "by": list(plan.by),
         "keep": plan.keep,
         "snapshot": plan.snapshot,
         "keys": plan.keys,
-        **dataclasses.asdict(done),
+        **dataclasses.asdict(removal),
         "left": lake.count(),
     }
-    told = f"removed {words}; `lakelog undo` reverts it"
+    sentence = f"removed {words}; `lakelog undo` reverts it"
+    # Nothing to remove is no failure, so a nightly job may run it blindly.
     if not len(plan):
-        told = f"no event of {app.branch} is there twice by {', '.join(plan.by)}"
-    emit_record(record, target, lambda: f"{told}\n")
+        sentence = f"no event of {app.branch} is there twice by {', '.join(plan.by)}"
+    emit_record(record, target, lambda: f"{sentence}\n")
 
 
 def _similar(lake: Lake, by: tuple[str, ...], limit: int | None, target: Target) -> None:
     """List near-duplicates of one text."""
     if len(by) > 1:
         raise click.UsageError("--show similar looks at one text: give --by once")
-    found = similar(lake, by[0], limit=limit or 50)
-    shown = [
+    groups = similar(lake, by[0], limit=limit or 50)
+    table = [
         {"events": Count(g["events"]), "texts": Count(g["variants"]), "example": g["example"]}
-        for g in found
+        for g in groups
     ]
-    emit(of_records(found, _SIMILAR), target, of_records(shown, ("events", "texts", "example")))
+    emit(of_records(groups, _SIMILAR), target, of_records(table, ("events", "texts", "example")))

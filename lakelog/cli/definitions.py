@@ -1,4 +1,4 @@
-"""formats: which formats files may have, what one makes of a file, and those of your own."""
+"""formats: list formats, show how one parses a file, and manage those of the lake."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import tempfile
 import types
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,7 +25,7 @@ from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many, width
 from lakelog.export.formats import of_records
 from lakelog.export.values import iso
-from lakelog.ingest import definitions as kept
+from lakelog.ingest import definitions as definitions
 from lakelog.ingest.definitions import LakeFormat
 from lakelog.ingest.formats import registry
 from lakelog.ingest.formats.definition import Definition
@@ -33,10 +33,17 @@ from lakelog.ingest.formats.dialect import Dialect
 from lakelog.ingest.formats.lakelog_json import Rows
 from lakelog.ingest.formats.program import Program
 from lakelog.ingest.preview import Outcome, Preview, preview
+from lakelog.lazy import Lazy
 from lakelog.level import severity
 from lakelog.settings import DEFAULTS
 from lakelog.store import connection
 from lakelog.store.paths import Paths
+
+if TYPE_CHECKING:
+    from rich import cells as rich_cells
+else:
+    rich_cells = Lazy("rich.cells")
+
 
 _LINES = 5
 _NAMES = 14
@@ -84,7 +91,7 @@ def list_formats(app: App, target: Target) -> None:
             "format": form.name,
             "from": "this lake",
             "for": _files(form),
-            "about": form.definition.pattern or _said(form.definition),
+            "about": form.definition.pattern or _definition_words(form.definition),
         }
         for form in formats_at(app).values()
     ]
@@ -92,8 +99,8 @@ def list_formats(app: App, target: Target) -> None:
         {"format": name, "from": "lakelog", "for": "", "about": _about(form)}
         for name, form in registry.FORMATS.items()
     ]
-    own = any(record["for"] for record in records)
-    shown = [{k: r[k] for k in ("format", *(["for"] if own else []), "about")} for r in records]
+    has_own = any(record["for"] for record in records)
+    shown = [{k: r[k] for k in ("format", *(["for"] if has_own else []), "about")} for r in records]
     emit(of_records(records), target, of_records(shown))
 
 
@@ -142,21 +149,31 @@ def test_format(
     column and field, or the reason why it would be quarantined. Stores nothing and needs no
     lake.
     """
-    said, own = definition_of(form, rules), formats_at(app)
-    asked = kept.resolve(said.spelled(), own) if said is not None else None
+    rules_given, lake_formats = definition_of(form, rules), formats_at(app)
+    definition = (
+        definitions.resolve(rules_given.spelled(), lake_formats)
+        if rules_given is not None
+        else None
+    )
+    # The engine wants a directory for what it spills, and there may be no lake.
     with tempfile.TemporaryDirectory() as scratch:
-        found = preview(
+        result = preview(
             file,
             lambda: connection.connect(Paths(scratch), DEFAULTS),
-            formats=own,
-            asked=asked,
+            formats=lake_formats,
+            asked=definition,
             label=source,
             count=lines,
         )
-    if asked is not None and asked.pattern and not registry.by_name(asked.spelled()).has_time:
+    # Said before the result, which shows the time of ingest for every line.
+    if (
+        definition is not None
+        and definition.pattern
+        and not registry.by_name(definition.spelled()).has_time
+    ):
         app.say(NO_TIME)
     target = choose(None if as_json else "table", as_json, None)
-    emit_record(_record(found), target, lambda: "\n".join(_words(found)) + "\n")
+    emit_record(_record(result), target, lambda: "\n".join(_words(result)) + "\n")
 
 
 @verb(
@@ -203,14 +220,14 @@ def add_format(
     whoever opens the lake. Without --for and --source, it is used only as --format NAME. A
     rollback does not remove it.
     """
-    said = definition_of(form, rules) or Definition()
-    made = LakeFormat(replace(said, name=name), globs, sources)
-    kept.check_new(made)  # before a lake is made for it
+    definition = definition_of(form, rules) or Definition()
+    lake_format = LakeFormat(replace(definition, name=name), globs, sources)
+    definitions.check_new(lake_format)  # before a lake is made for it
     with app.open_or_create() as lake:
-        kept.add(lake.store, lake.branch_name, made, overwrite=overwrite)
-    if said.pattern and not registry.by_name(made.definition.spelled()).has_time:
+        definitions.add(lake.store, lake.branch_name, lake_format, overwrite=overwrite)
+    if definition.pattern and not registry.by_name(lake_format.definition.spelled()).has_time:
         app.say(NO_TIME)
-    where = f"for {_files(made)}" if globs or sources else f"used only with --format {name}"
+    where = f"for {_files(lake_format)}" if globs or sources else f"used only with --format {name}"
     app.say(f"added format {name} to {app.path}, {where}")
 
 
@@ -220,7 +237,7 @@ def add_format(
 def show_format(app: App, name: str, target: Target) -> None:
     """Show a format of this lake, as the command that adds it."""
     with app.open() as lake:
-        form = kept.get(kept.present(lake.store, lake.branch_name), name)
+        form = definitions.get(definitions.present(lake.store, lake.branch_name), name)
     record = {k: v for k, v in form.entry().items() if k not in ("add", "key", "time")}
     emit_record({"name": name, **record}, target, lambda: f"{_command(form)}\n")
 
@@ -233,7 +250,7 @@ def remove_format(app: App, name: str) -> None:
     Events that were parsed with it stay as they are.
     """
     with app.open() as lake:
-        kept.remove(lake.store, lake.branch_name, name)
+        definitions.remove(lake.store, lake.branch_name, name)
     app.say(f"removed format {name}; from now on the format of its files is detected by content")
 
 
@@ -245,12 +262,12 @@ def _files(form: LakeFormat) -> str:
     return ", ".join([*form.globs, *(f"--source {name}" for name in form.sources)])
 
 
-def _said(said: Definition) -> str:
-    return ", ".join(filter(None, (said.format, said.zone)))
+def _definition_words(definition: Definition) -> str:
+    return ", ".join(filter(None, (definition.format, definition.zone)))
 
 
 def _about(form: Any) -> str:
-    """What a format is: what is declared, else the first sentence of its module."""
+    """Return what a format is: its own description, else the first sentence of its module."""
     if isinstance(form, Dialect | Program | Rows):
         return form.about
     module = form if isinstance(form, types.ModuleType) else sys.modules[type(form).__module__]
@@ -259,23 +276,23 @@ def _about(form: Any) -> str:
 
 def _command(form: LakeFormat) -> str:
     """The command that adds a format."""
-    said = form.definition
+    definition = form.definition
     words = [
-        f"{option} {shlex.quote(getattr(said, name))}"
+        f"{option} {shlex.quote(getattr(definition, name))}"
         for name, option in _OPTIONS.items()
-        if getattr(said, name)
+        if getattr(definition, name)
     ]
-    words += [f"--level {shlex.quote(f'{word}={level}')}" for word, level in said.levels]
-    words += [f"--define {shlex.quote(f'{name}={regex}')}" for name, regex in said.define]
+    words += [f"--level {shlex.quote(f'{word}={level}')}" for word, level in definition.levels]
+    words += [f"--define {shlex.quote(f'{name}={regex}')}" for name, regex in definition.define]
     words += [f"--for {shlex.quote(glob)}" for glob in form.globs]
     words += [f"--source {shlex.quote(name)}" for name in form.sources]
     return " \\\n  ".join([f"lakelog formats add {form.name}", *words])
 
 
-def _record(found: Preview) -> dict[str, Any]:
-    """The outcome as an object."""
+def _record(result: Preview) -> dict[str, Any]:
+    """Return the result as an object."""
     lines = []
-    for outcome in found.outcomes:
+    for outcome in result.outcomes:
         record: dict[str, Any] = {"line": outcome.line, "offset": outcome.offset}
         record |= {"text": outcome.text, "event": outcome.event}
         if outcome.event is not None:
@@ -287,40 +304,40 @@ def _record(found: Preview) -> dict[str, Any]:
         lines.append(record)
     names = ("file", "format", "why", "note")
     return {
-        **{name: getattr(found, name) for name in names},
-        "scores": [{"format": name, "score": score} for name, score in found.scores],
-        "groups": dict(found.groups),
-        "lines": found.lines,
-        "events": found.events,
-        "quarantined": found.quarantined,
+        **{name: getattr(result, name) for name in names},
+        "scores": [{"format": name, "score": score} for name, score in result.scores],
+        "groups": dict(result.groups),
+        "lines": result.lines,
+        "events": result.events,
+        "quarantined": result.quarantined,
         "outcomes": lines,
     }
 
 
-def _words(found: Preview) -> list[str]:
-    """The outcome as people read it, no line wider than the terminal."""
+def _words(result: Preview) -> list[str]:
+    """Return the result as text, no line wider than the terminal."""
     room = width()
-    words = [f"{cell(found.file)}: {cell(found.format)}"[:room], f"  {found.why}"[:room]]
-    words += [*([_cut(f"  {found.note}", room)] if found.note else []), ""]
-    if found.scores:
+    words = [f"{cell(result.file)}: {cell(result.format)}"[:room], f"  {result.why}"[:room]]
+    words += [*([_cut(f"  {result.note}", room)] if result.note else []), ""]
+    if result.scores:
         words += [" fits  format"]
-        for name, score in _best(found):
-            mark = "  <- chosen" if name == found.format else ""
+        for name, score in _best(result):
+            mark = "  <- chosen" if name == result.format else ""
             words.append(_cut(f"{score:5.0%}  {cell(name)}", room - len(mark)) + mark)
         words.append("")
-    if found.groups:
-        words += [_cut(f"  {name} -> {place}", room) for name, place in found.groups] + [""]
-    for outcome in found.outcomes:
+    if result.groups:
+        words += [_cut(f"  {name} -> {place}", room) for name, place in result.groups] + [""]
+    for outcome in result.outcomes:
         words += [*_outcome_words(outcome, room), ""]
-    bad = f", {many(found.quarantined, 'record')} to quarantine" if found.quarantined else ""
-    total = f"of the first {many(found.lines, 'line')}: {many(found.events, 'event')}{bad}"
+    bad = f", {many(result.quarantined, 'record')} to quarantine" if result.quarantined else ""
+    total = f"of the first {many(result.lines, 'line')}: {many(result.events, 'event')}{bad}"
     return [*words, _cut(total, room)]
 
 
-def _best(found: Preview) -> list[tuple[str, float]]:
-    """The scores that are worth a line: the highest, and that of the chosen format."""
-    shown = [pair for pair in found.scores if pair[1] >= 0.01 or pair[0] == found.format]
-    return shown[:_SCORES] + [pair for pair in shown[_SCORES:] if pair[0] == found.format]
+def _best(result: Preview) -> list[tuple[str, float]]:
+    """Return the scores that deserve a line: the highest, and that of the chosen format."""
+    scores = [pair for pair in result.scores if pair[1] >= 0.01 or pair[0] == result.format]
+    return scores[:_SCORES] + [pair for pair in scores[_SCORES:] if pair[0] == result.format]
 
 
 def _outcome_words(outcome: Outcome, room: int) -> list[str]:
@@ -332,24 +349,27 @@ def _outcome_words(outcome: Outcome, room: int) -> list[str]:
             words.append(_cut(f"  fits            {fits}", room))
             words.append(_cut(f"  stops at        {cell(outcome.then)}", room))
         return words
-    fields = {name: _shown(value) for name, value in outcome.event.items()}
+    fields = {name: _field_text(value) for name, value in outcome.event.items()}
     if outcome.timeless:
         fields["time"] += "  (time of ingest)"
     data = outcome.data if isinstance(outcome.data, dict) else {"": outcome.data}
     fields |= {f"data.{n}".rstrip("."): cell(v) for n, v in data.items() if v is not None}
+    # The commonest surprise with a pattern of one's own: a word that means a level, and is not
+    # known as one.
     if "level" in data and "level" not in outcome.event:
         fields["data.level"] += "  (no level that is known: see --level)"
     if "level" in outcome.event and severity(outcome.event["level"]) is None:
         fields["level"] += "  (a level of its own: see --level)"
+    # At most half of the line: one long name must not leave no room for the values.
     wide = min(max([_NAMES, *map(len, fields)]), room // 2)
     return words + [_cut(f"  {name:{wide}}  {value}", room) for name, value in fields.items()]
 
 
-def _shown(value: Any) -> str:
+def _field_text(value: Any) -> str:
     return iso(value).replace("T", " ") if hasattr(value, "isoformat") else cell(value)
 
 
 def _cut(text: str, room: int) -> str:
-    from rich.cells import cell_len, set_cell_size
-
-    return text if cell_len(text) <= room else set_cell_size(text, room - 1) + "…"
+    if rich_cells.cell_len(text) <= room:
+        return text
+    return rich_cells.set_cell_size(text, room - 1) + "…"

@@ -69,28 +69,29 @@ def demo(app: App, path: str | None, place: str | None, keep: bool) -> None:
 
     It uses a lake of its own, which is removed at the end unless --keep is given.
     """
-    kept = place or ("demo-lake" if keep else None)
-    if kept is not None and os.path.exists(kept):
-        raise click.UsageError(f"{kept} already exists: choose another directory with --lake")
+    lake_path = place or ("demo-lake" if keep else None)
+    if lake_path is not None and os.path.exists(lake_path):
+        raise click.UsageError(f"{lake_path} already exists: choose another directory with --lake")
     lines = _lines(path)
+    # Each writer needs a line, and some must be left for the file that is ingested.
     if len(lines) < WRITERS * LATER:
         raise click.UsageError(f"{path} has {many(len(lines), 'line')}: the demo needs more")
-    with tempfile.TemporaryDirectory(prefix="lakelog-demo-") as room:
-        Tour(app, kept or f"{room}/lake", room, lines).run()
-    if kept is not None:
-        _print(f"\nThe lake is kept: lakelog --lake {kept} stats")
+    with tempfile.TemporaryDirectory(prefix="lakelog-demo-") as scratch:
+        Tour(app, lake_path or f"{scratch}/lake", scratch, lines).run()
+    if lake_path is not None:
+        _print(f"\nThe lake is kept: lakelog --lake {lake_path} stats")
 
 
 class Tour:
-    """The steps, in order. `room` is for what goes away afterwards."""
+    """The steps, in order. `scratch` is a directory that is deleted afterwards."""
 
-    def __init__(self, app: App, path: str, room: str, lines: list[bytes]) -> None:
-        self._app, self._path, self._room = app, path, room
+    def __init__(self, app: App, path: str, scratch: str, lines: list[bytes]) -> None:
+        self._app, self._path, self._scratch = app, path, scratch
         self._lines, self._step = lines, 0
         self._start = time.monotonic()
 
     def run(self) -> None:
-        """Take the tour."""
+        """Run all steps."""
         first = len(self._lines) - len(self._lines) // LATER
         self._title(f"{WRITERS} processes append {first:,} events, while another one queries")
         self._collect(self._lines[:first])
@@ -116,15 +117,17 @@ class Tour:
         _print(f"\n{time.monotonic() - self._start:.0f} seconds. Next: lakelog -h")
 
     def _collect(self, lines: list[bytes]) -> None:
-        """Feed the writers slice by slice, and count in between from this process."""
+        """Feed the writers slice by slice, and count from this process in between."""
         self._command("append < slice-N.jsonl, by each of them")
         parts = [lines[i::WRITERS] for i in range(WRITERS)]
         sizes = [-(-len(part) // _ROUNDS) for part in parts]
+        # Opened before the writers start, so that they do not create the lake all at once.
         with lakes.open(self._path) as lake, self._writers() as writers:
             with Progress("collecting", "events", self._app.quiet) as progress:
                 for turn in range(_ROUNDS):
                     for writer, part, size in zip(writers, parts, sizes, strict=True):
                         _feed(writer, part[turn * size : (turn + 1) * size])
+                    # Spread over some seconds, or the counts in between would show no growth.
                     time.sleep(_SECONDS / _ROUNDS)
                     progress(lake.count(), len(lines))
                     if turn % 4 == 1:
@@ -135,13 +138,13 @@ class Tour:
             self._count(lake)
             self._account(lake, len(lines))
 
-    def _account(self, lake: lakes.Lake, given: int) -> None:
-        """Say what became of lines that are no new events."""
+    def _account(self, lake: lakes.Lake, line_count: int) -> None:
+        """Say what became of lines that are not new events."""
         [(bad,)] = lake.sql("SELECT count(*) FROM quarantine").fetchall()
         if bad:
             _print(f"    {many(bad, 'line')} in quarantine: SELECT * FROM quarantine")
-        if known := given - bad - lake.count():
-            _print(f"    {many(known, 'line')} with an id that is stored already")
+        if duplicates := line_count - bad - lake.count():
+            _print(f"    {many(duplicates, 'line')} with an id that is stored already")
 
     def _count(self, lake: lakes.Lake) -> None:
         query = "SELECT count(*) FROM events"
@@ -152,7 +155,7 @@ class Tour:
 
     @contextlib.contextmanager
     def _writers(self) -> Iterator[list[Any]]:
-        made = [
+        processes = [
             subprocess.Popen(
                 self._program("append"),
                 stdin=subprocess.PIPE,
@@ -162,9 +165,9 @@ class Tour:
             for _ in range(WRITERS)
         ]
         try:
-            yield made
+            yield processes
         finally:
-            for writer in made:
+            for writer in processes:
                 if writer.poll() is None:
                     writer.terminate()
                 writer.wait()
@@ -173,40 +176,42 @@ class Tour:
                         pipe.close()  # type: ignore[union-attr]
 
     def _ingest(self, lines: list[bytes]) -> None:
-        """Take in a packed file with one bad line, and the same file again."""
-        path = Path(self._room, "later.jsonl.gz")
+        """Ingest a compressed file with one bad line, and the same file again."""
+        path = Path(self._scratch, "later.jsonl.gz")
         half = len(lines) // 2
         with gzip.open(path, "wb", compresslevel=1) as file:
             file.writelines([*lines[:half], b'{"type":"FAIL","time":"yesterday"}\n', *lines[half:]])
+        # Twice, for the second run shows that nothing is ingested again.
         for _ in range(2):
             self._command("ingest later.jsonl.gz")
             self._run(os.path.abspath(self._path), "ingest", path.name, fine=(0, 1))
 
     def _damage(self) -> None:
         """Flip a bit in the largest segment of a copy, and let verify find it."""
-        copy = f"{self._room}/copy"
+        copy = f"{self._scratch}/copy"
         shutil.copytree(self._path, copy)
         segments = sorted(
             Path(Paths(copy).root, "segments").rglob("*.parquet"), key=lambda p: p.stat().st_size
         )
         data = bytearray(segments[-1].read_bytes())
+        # In the middle: there are rows, neither a header nor the footer.
         data[len(data) // 2] ^= 1
         segments[-1].write_bytes(data)
         _print(f"    bit 0 of byte {len(data) // 2:,} of {segments[-1].name[:12]}… is flipped")
-        self._show("verify", lake=copy, shown="copy", fine=(3,))
+        self._show("verify", lake=copy, display="copy", fine=(3,))
         self._show("verify")
 
     def _show(
-        self, *words: str, lake: str | None = None, shown: str = "", fine: tuple[int, ...] = (0,)
+        self, *words: str, lake: str | None = None, display: str = "", fine: tuple[int, ...] = (0,)
     ) -> None:
-        """Show a command, run it, and show what it says."""
-        self._command(" ".join(f'"{w}"' if " " in w else w for w in words), shown)
+        """Show a command, run it, and show its output."""
+        self._command(" ".join(f'"{w}"' if " " in w else w for w in words), display)
         self._run(lake or self._path, *words, "--format", "table", fine=fine)
 
     def _run(
         self, lake: str, *words: str, stdin: Any = subprocess.DEVNULL, fine: tuple[int, ...] = (0,)
     ) -> None:
-        done = subprocess.run(
+        completed = subprocess.run(
             self._program(*words, lake=lake),
             stdin=stdin,
             stdout=subprocess.PIPE,
@@ -214,12 +219,13 @@ class Tour:
             env=_environment(),
             text=True,
             errors="replace",
-            cwd=self._room if words[0] == "ingest" else None,
+            # A short name for the file reads better in the output.
+            cwd=self._scratch if words[0] == "ingest" else None,
         )
-        for line in done.stdout.splitlines():
+        for line in completed.stdout.splitlines():
             _print(f"    {line}".rstrip())
-        if done.returncode not in fine:
-            raise click.ClickException(f"`lakelog {words[0]}` exited with {done.returncode}")
+        if completed.returncode not in fine:
+            raise click.ClickException(f"`lakelog {words[0]}` exited with {completed.returncode}")
 
     def _program(self, *words: str, lake: str | None = None) -> list[str]:
         return [sys.executable, "-m", "lakelog", "--lake", lake or self._path, *words]
@@ -248,6 +254,7 @@ def _end(writer: Any) -> None:
     with contextlib.suppress(BrokenPipeError):
         writer.stdin.close()
     words = writer.stderr.read().decode(errors="replace").strip()
+    # Exit code 1 says that lines were quarantined, which is part of the tour.
     if writer.wait() not in (0, 1) or "stored" not in words:
         raise click.ClickException(f"a writer failed: {words or writer.returncode}")
 
@@ -262,14 +269,16 @@ def _lines(path: str | None) -> list[bytes]:
 
 
 def _environment() -> dict[str, str]:
-    """The environment of a step: our package, no defaults of the user's, a narrower terminal."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("LAKELOG_")}
+    """Return the environment of a step: this package, none of the user's defaults, a narrower
+    terminal."""
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("LAKELOG_")}
     package = str(Path(__file__).resolve().parent.parent.parent)
-    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [package, kept.get("PYTHONPATH")]))
-    kept["COLUMNS"] = str(width() - 4)
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, [package, variables.get("PYTHONPATH")]))
+    # The output is shown indented by four.
+    variables["COLUMNS"] = str(width() - 4)
     if has_colour(sys.stdout):
-        kept["FORCE_COLOR"] = "1"
-    return kept
+        variables["FORCE_COLOR"] = "1"
+    return variables
 
 
 def _print(text: str) -> None:

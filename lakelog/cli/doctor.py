@@ -1,4 +1,4 @@
-"""doctor: what this machine and a lake need, checked one by one."""
+"""doctor: check what this machine and a lake need, one by one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CLOCK_SLACK = 2_000_000
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at; `state` is OK, warning or failed."""
+    """One check; `state` is OK, warning or failed."""
 
     check: str
     state: str
@@ -62,7 +62,7 @@ def doctor(app: App, target: Target) -> None:
     else:
         root = os.path.abspath(app.path)
         checks.append(Check("lake", OK, f"none at {root}: only the machine was checked"))
-    people = "".join(f"{_line(check, target)}\n" for check in checks)
+    people = "".join(f"{_check_line(check, target)}\n" for check in checks)
     emit_words(of_records([asdict(c) for c in checks]), target, lambda: people)
     if any(check.state == FAILED for check in checks):
         click.get_current_context().exit(exits.FAILED)
@@ -77,15 +77,15 @@ def environment() -> Iterator[Check]:
     where = os.path.dirname(str(package.__file__))
     yield Check("lakelog", OK, f"{package.__version__} at {where}")
     missing = []
-    found = []
+    versions = []
     for name in _LIBRARIES:
         try:
-            found.append(f"{name} {metadata.version(name)}")
+            versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
         yield Check("libraries", FAILED, f"not installed: {', '.join(missing)}")
-    yield Check("libraries", OK, ", ".join(found))
+    yield Check("libraries", OK, ", ".join(versions))
 
 
 def lake_checks(path: str, branch: str) -> Iterator[Check]:
@@ -103,10 +103,10 @@ def lake_checks(path: str, branch: str) -> Iterator[Check]:
             yield Check(name, FAILED, exits.words_of(error))
 
 
-Found = Iterator[tuple[str, str]]
+Findings = Iterator[tuple[str, str]]
 
 
-def _disk(store: Store, _: str) -> Found:
+def _disk(store: Store, _: str) -> Findings:
     root = store.paths.root
     if os.access(root, os.W_OK):
         bootstrap.probe(root)
@@ -117,7 +117,7 @@ def _disk(store: Store, _: str) -> Found:
     yield (OK if free >= _FREE_MIN else WARNING), f"{size(free)} free"
 
 
-def _head(store: Store, branch: str) -> Found:
+def _head(store: Store, branch: str) -> Findings:
     head = store.refs.head(branch)
     state = store.manifests.load(head.move.snapshot)
     segments = len(store.manifests.entries(state))
@@ -125,7 +125,7 @@ def _head(store: Store, branch: str) -> Found:
     yield OK, f"{branch} is at move {head.move.number}: {held}"
 
 
-def _waiting(store: Store, branch: str) -> Found:
+def _tail(store: Store, branch: str) -> Findings:
     pending = Tail(store.paths, store.refs, branch).collect()
     groups = pending.files.values()
     torn = [group[-1] for group in groups if group[-1].torn and not disk.is_locked(group[-1].path)]
@@ -141,7 +141,7 @@ def _waiting(store: Store, branch: str) -> Found:
         yield WARNING, "setting seal is never: something else has to publish"
 
 
-def _kept(store: Store, _: str) -> Found:
+def _saved_files(store: Store, _: str) -> Findings:
     cut, aside = disk.listing(store.paths.cut), disk.listing(store.paths.aside)
     if cut:
         yield WARNING, f"{many(len(cut), 'torn frame')} of dead writers, saved in cache/cut"
@@ -151,7 +151,7 @@ def _kept(store: Store, _: str) -> Found:
         yield OK, "no torn frames, nothing set aside"
 
 
-def _hints(store: Store, _: str) -> Found:
+def _hints(store: Store, _: str) -> Findings:
     bad = []
     for branch in store.refs.all_branches():
         with contextlib.suppress(FileNotFoundError):
@@ -166,7 +166,7 @@ def _hints(store: Store, _: str) -> Found:
     )
 
 
-def _clock(store: Store, branch: str) -> Found:
+def _clock(store: Store, branch: str) -> Findings:
     last = store.refs.head(branch).move.time
     ahead = last - disk.now_us()
     if ahead > _CLOCK_SLACK:
@@ -175,18 +175,18 @@ def _clock(store: Store, branch: str) -> Found:
         yield OK, f"{clock(time.time_ns() // 1000)}, the last move was {clock(last)}"
 
 
-_LOOKS: dict[str, Callable[[Store, str], Found]] = {
+_LOOKS: dict[str, Callable[[Store, str], Findings]] = {
     "disk": _disk,
     "head": _head,
-    "tail": _waiting,
-    "kept": _kept,
+    "tail": _tail,
+    "kept": _saved_files,
     "hints": _hints,
     "clock": _clock,
 }
 
 
-def _line(check: Check, target: Target) -> str:
-    """Return a check as a line; what is long goes on below its beginning."""
+def _check_line(check: Check, target: Target) -> str:
+    """Return a check as a line; a long text continues below its beginning."""
     state = f"{check.state:<8}"
     if target.path is None:
         state = paint(state, sys.stdout, fg=_COLOURS[check.state])

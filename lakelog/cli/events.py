@@ -42,12 +42,12 @@ def events(app: App, db: str | None) -> None:
 def stats(app: App, target: Target) -> None:
     """Count the events by type, and the bytes of the store."""
     with app.open() as lake:
-        found = Lookups(lake).stats()
-    emit_record(found, target, lambda: _told(found))
+        counts = Lookups(lake).stats()
+    emit_record(counts, target, lambda: _summary(counts))
 
 
 def _hours(ctx: click.Context, _: click.Parameter, value: float | None) -> float | None:
-    """Refuse what is no span of hours."""
+    """Refuse a value that is not a positive span of hours."""
     if value is not None and (not math.isfinite(value) or value <= 0):
         raise click.BadParameter(f"{value:g} is no number of hours above 0", ctx)
     return value
@@ -88,7 +88,7 @@ def export(app: App, file: str, hours: float | None) -> None:
 
     json, jsonl, csv, parquet, arrow or md; - is standard output.
     """
-    known = os.path.splitext(file)[1].lower() in (
+    has_known_extension = os.path.splitext(file)[1].lower() in (
         ".json",
         ".ndjson",
         ".jsonl",
@@ -99,14 +99,14 @@ def export(app: App, file: str, hours: float | None) -> None:
         ".feather",
         ".md",
     )
-    target = choose(None if known else "json", False, file)
+    target = choose(None if has_known_extension else "json", False, file)
     _write(app, f"{omega.rows_sql(where=_since(hours))} ORDER BY timestamp, id", {}, target)
     if target.path is not None:
         app.say(f"wrote {target.path}")
 
 
 def _since(hours: float | None) -> str:
-    """SQL for events of the last hours."""
+    """Return SQL for events of the last hours."""
     if hours is None:
         return "true"
     since = time.time() - hours * 3600
@@ -120,13 +120,13 @@ def _write(app: App, query: str, params: dict[str, Any], target: Target) -> None
     with app.open() as lake:
         relation = lake.sql(query, params or None)
         if target.format == "table":
-            emit(_shown(relation), target)
+            emit(_table_rows(relation), target)
         else:
             emit(result_of(relation, target.format), target)
 
 
-def _shown(relation: Any) -> Result:
-    """What a table shows: when, what, who and the data."""
+def _table_rows(relation: Any) -> Result:
+    """Return the rows of a table: time, type, action, source and data."""
     rows = relation.select("timestamp, event_type, action, source, data_json").fetchall()
     names = ("time", "event_type", "action", "source", "data_json")
     return of_records(
@@ -135,18 +135,18 @@ def _shown(relation: Any) -> Result:
     )
 
 
-def _told(found: dict[str, Any]) -> str:
-    """Return the numbers for people."""
-    lines = [f"{many(found['total_events'], 'event')}, {found['database_size_mb']:,.1f} MB"]
-    if found["oldest"] is not None:
-        first, last = (micros(round(found[name] * 1e6))[:19] for name in ("oldest", "newest"))
+def _summary(counts: dict[str, Any]) -> str:
+    """Return the counts as text."""
+    lines = [f"{many(counts['total_events'], 'event')}, {counts['database_size_mb']:,.1f} MB"]
+    if counts["oldest"] is not None:
+        first, last = (micros(round(counts[name] * 1e6))[:19] for name in ("oldest", "newest"))
         lines.append(f"{first}Z to {last}Z")
-    if found["processed"]:
-        lines.append(f"{found['processed']:,} marked as processed")
-    for name, count in list(found["event_types"].items())[:_TYPES]:
+    if counts["processed"]:
+        lines.append(f"{counts['processed']:,} marked as processed")
+    for name, count in list(counts["event_types"].items())[:_TYPES]:
         lines.append(f"  {cell(name)[:40]:<40}{count:>14,}")
-    if len(found["event_types"]) > _TYPES:
-        lines.append(f"  and {len(found['event_types']) - _TYPES:,} more types; --json has them")
+    if len(counts["event_types"]) > _TYPES:
+        lines.append(f"  and {len(counts['event_types']) - _TYPES:,} more types; --json has them")
     return "\n".join(lines) + "\n"
 
 

@@ -73,15 +73,17 @@ _DISK_WORDS = {
 }
 
 
+# click has no error classes of its own for these two: only the words tell what was mistyped.
 _NO_VERB = re.compile(r"No such command '([^']*)'")
 _NO_CHOICE = re.compile(r"'([^']*)' is not one of (.*)")
 _QUOTED = re.compile(r"'([^']*)'")
 
 
 def guard(run: Callable[[], Any]) -> int:
-    """Run a command line; say in one line what went wrong; return the exit code."""
+    """Run a command line; report what went wrong in one line; return the exit code."""
     try:
         code = run()
+        # Inside the try: a full disk or a closed pipe often shows only now.
         _flush()
         return code if isinstance(code, int) else DONE
     except (ReaderLeft, BrokenPipeError):
@@ -114,6 +116,7 @@ def _report(error: BaseException) -> int:
 def words_of(error: BaseException) -> str:
     """Return one line that says what is wrong, where, and what to do."""
     if isinstance(error, click.UsageError):
+        # click's own hint is for options; ours is for verbs and values, which it does not look at.
         words = one_line(error.format_message())
         if "did you mean" in words.lower():
             return words
@@ -123,6 +126,7 @@ def words_of(error: BaseException) -> str:
         return f"{words.rstrip('.')} (see {path} -h)"
     if isinstance(error, click.ClickException):
         return one_line(error.format_message())
+    # Before LakelogError, of which the next two are kinds: their words are made differently.
     if isinstance(error, InvalidEvent):
         return one_line(error.reason)
     if isinstance(error, QueryFailed):
@@ -134,13 +138,17 @@ def words_of(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory: take less at once, or lower the setting memory_bytes"
     text = one_line(str(error)) or type(error).__name__
+    # Rows are fetched while they are written, so the engine's error may come without a QueryFailed
+    # around it.
     if is_engine(error):
         return text
+    # What nobody foresaw is a fault of ours: the class and the way to a traceback belong into a
+    # report.
     return f"{type(error).__name__}: {text}; LAKELOG_DEBUG=1 shows where"
 
 
 def one_line(text: str) -> str:
-    """Return the gist of a message; the engine's echo of the query and its lists are left out."""
+    """Return a message in one line, without the engine's echo of the query and its lists."""
     for mark in ("\n\nLINE ", "\nLINE ", "\n\tCandidate", "\n\nFor more info"):
         text = text.split(mark)[0]
     text = text.replace(" In order to select one, please add explicit type casts.", "")
@@ -160,6 +168,7 @@ def _suggestion(error: click.UsageError, words: str) -> str:
 
 def is_engine(error: BaseException) -> bool:
     """Whether the SQL engine or Arrow raised it while rows were fetched."""
+    # By sys.modules, so that a verb without a query does not load the engine to report an error.
     kinds = [("duckdb", "Error"), ("pyarrow", "ArrowException")]
     loaded = [getattr(sys.modules[m], name) for m, name in kinds if m in sys.modules]
     return isinstance(error, tuple(loaded))
@@ -186,8 +195,9 @@ def _flush() -> None:
 
 
 def _drop_stdout() -> None:
-    """Let what is still buffered go nowhere, so that the interpreter's exit stays quiet."""
+    """Discard what is still buffered, so that the interpreter's exit stays quiet."""
     try:
+        # CPython flushes stdout at exit and prints a traceback if that fails.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)

@@ -82,22 +82,26 @@ def export(
     """
     columns = [name.strip() for name in by.split(",") if name.strip()] if by else []
     try:
+        # What cannot be written is refused before the lake is opened; here it is a mistake in the
+        # options.
         to = destination(out, form, columns)
     except ExportRefused as error:
         raise click.UsageError(str(error)) from None
     started = time.monotonic()
     values = {k: value_of(v) for k, v in map(pair_of, params)} or None
     with app.open() as lake, app.progress("exporting", "rows") as progress:
+        # A pinned lake answers as the lake does, so the export knows nothing of states.
         ask = (lake.at(at) if at else lake).sql
-        written = rows.export(
+        result = rows.export(
             ask, query, to, params=values, shard_rows=shard_rows, progress=progress
         )
     seconds = time.monotonic() - started
     words = (
-        f"{many(written.rows, 'row')} in {many(len(written.files), 'file')},"
-        f" {size(written.bytes)}, {written.rows / max(seconds, 1e-3):,.0f} rows/s"
+        f"{many(result.rows, 'row')} in {many(len(result.files), 'file')},"
+        f" {size(result.bytes)}, {result.rows / max(seconds, 1e-3):,.0f} rows/s"
     )
+    # On stderr, also with --json: stdout stays free for the record.
     app.say(f"{out}: {words}")
     if as_json:
-        record = {"path": out, "rows": written.rows, "files": written.files}
+        record = {"path": out, "rows": result.rows, "files": result.files}
         emit_record(record, Target("json"), lambda: "")

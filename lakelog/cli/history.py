@@ -1,4 +1,4 @@
-"""log, show, diff, rollback, undo: looking at the states of a lake and going back to one."""
+"""log, show, diff, rollback, undo: list and compare the states of a lake, and return to one."""
 
 from __future__ import annotations
 
@@ -40,11 +40,13 @@ def log(app: App, limit: int | None, target: Target) -> None:
 
     A move is one numbered step: publishing, a rollback, an undo. @N names the state it made.
     """
+    # A table shows ROWS_MAX rows; one more lets it say that there are others, without reading a
+    # long history.
     if limit is None and target.format == "table":
         limit = ROWS_MAX + 1
     with app.open() as lake:
         entries = lake.log(limit)
-    shown = of_records([_log_shown(e) for e in entries])
+    shown = of_records([_log_row(e) for e in entries])
     emit(of_records([_log_record(e) for e in entries], _LOG), target, shown)
 
 
@@ -63,17 +65,17 @@ def show(app: App, ref: str | None, target: Target) -> None:
     Without REF, the newest published state of the branch.
     """
     with app.open() as lake:
-        view = lake.at(ref or app.branch)
-        state, held = view.snapshot(), view.stats()
+        pinned = lake.at(ref or app.branch)
+        state, counts = pinned.snapshot(), pinned.stats()
         tags = [t.name for t in lake.store.refs.tags() if t.snapshot == state.id]
     record = {
         **snapshot_record(state),
         "tags": tags,
-        "types": held.types,
-        "first_event": micros(held.time[0]) if held.time else None,
-        "last_event": micros(held.time[1]) if held.time else None,
+        "types": counts.types,
+        "first_event": micros(counts.time[0]) if counts.time else None,
+        "last_event": micros(counts.time[1]) if counts.time else None,
     }
-    emit_record(record, target, lambda: "\n".join(_panel(state, tags, held)) + "\n")
+    emit_record(record, target, lambda: "\n".join(_panel(state, tags, counts)) + "\n")
 
 
 @verb(
@@ -89,14 +91,14 @@ def show(app: App, ref: str | None, target: Target) -> None:
 @click.option("--exit-code", is_flag=True, help="Exit with 3 if the states differ.")
 @click.option(
     "--behaviour/--no-behaviour",
-    "wanted",
+    "with_behaviour",
     default=None,
     help="What changed in types, fields of data and sources; it reads the events. On by default if"
     f" the states hold at most {SMALL:,} events together.",
 )
 @with_output
 def diff(
-    app: App, a: str, b: str | None, exit_code: bool, wanted: bool | None, target: Target
+    app: App, a: str, b: str | None, exit_code: bool, with_behaviour: bool | None, target: Target
 ) -> None:
     """Compare states A and B: events by type, segments, and behaviour.
 
@@ -105,24 +107,32 @@ def diff(
     own.
     """
     with app.open() as lake:
-        found = lake.diff(a, b or app.branch)
-        differs = bool(found.added or found.removed)
-        small = found.a.events + found.b.events <= SMALL
-        changed = found.behaviour if differs and (small if wanted is None else wanted) else None
+        comparison = lake.diff(a, b or app.branch)
+        differs = bool(comparison.added or comparison.removed)
+        small = comparison.a.events + comparison.b.events <= SMALL
+        # Types and segments come from manifests at once, but behaviour reads the events: only by
+        # request where they are many.
+        reads_events = small if with_behaviour is None else with_behaviour
+        behaviour = comparison.behaviour if differs and reads_events else None
     record = {
-        "a": snapshot_record(found.a),
-        "b": snapshot_record(found.b),
+        "a": snapshot_record(comparison.a),
+        "b": snapshot_record(comparison.b),
         "differs": differs,
-        "events": found.events,
-        "types": found.types,
-        "added": [_segment_record(e) for e in found.added],
-        "removed": [_segment_record(e) for e in found.removed],
-        "behaviour": None if changed is None else behaviour_record(changed),
+        "events": comparison.events,
+        "types": comparison.types,
+        "added": [_segment_record(e) for e in comparison.added],
+        "removed": [_segment_record(e) for e in comparison.removed],
+        "behaviour": None if behaviour is None else behaviour_record(behaviour),
     }
-    words = [*_compared(found), *(behaviour_lines(changed) if changed is not None else ())]
-    if differs and changed is None and wanted is None:
+    words = [
+        *_diff_lines(comparison),
+        *(behaviour_lines(behaviour) if behaviour is not None else ()),
+    ]
+    if differs and behaviour is None and with_behaviour is None:
+        # Left out by size and not by request: without a word nobody would know that there is more.
         words.append("\n--behaviour says what changed in types, fields and sources")
     emit_record(record, target, lambda: "\n".join(words) + "\n")
+    # After the output, because the exit ends the verb.
     if exit_code and differs:
         click.get_current_context().exit(exits.WRONG)
 
@@ -145,10 +155,11 @@ def rollback(app: App, ref: str, keep_cursors: bool, verify: bool, target: Targe
     ingested files go back as well, so that the files can be ingested again.
     """
     with app.open() as lake:
+        # Before the rollback: afterwards only the events of the state are counted.
         was = lake.count()
         state = lake.rollback(ref, cursors=not keep_cursors, verify=verify)
     words = f"{app.branch} is at {ref} again: {many(state.events, 'event')}, {was:,} before"
-    _went(app, state, target, f"{words}\n`lakelog undo` reverts it")
+    _report_move(app, state, target, f"{words}\n`lakelog undo` reverts it")
 
 
 @verb(
@@ -174,12 +185,13 @@ def undo(app: App, force: bool, to_branch: str | None, target: Target) -> None:
     """
     with app.open() as lake:
         state = lake.undo(force=force, to_branch=to_branch)
-        done = lake.log(1)[0].move
-    _went(
+        # The newest move is the undo itself, whose message names what was undone.
+        move = lake.log(1)[0].move
+    _report_move(
         app,
         state,
         target,
-        f"undone: {done.message.removeprefix('of ')}; {many(state.events, 'event')} now",
+        f"undone: {move.message.removeprefix('of ')}; {many(state.events, 'event')} now",
     )
 
 
@@ -199,8 +211,8 @@ def snapshot_record(state: Snapshot) -> dict[str, Any]:
     }
 
 
-def _went(app: App, state: Snapshot, target: Target, words: str) -> None:
-    """Say where a branch went; the state itself is the result for programs."""
+def _report_move(app: App, state: Snapshot, target: Target, words: str) -> None:
+    """Say where a branch is now; for programs, the state itself is the result."""
     app.say(words)
     if target.format != "table" or target.path:
         emit_record(snapshot_record(state), target, lambda: f"{words}\n")
@@ -223,7 +235,7 @@ def _log_record(entry: LogEntry) -> dict[str, Any]:
     return dict(zip(_LOG, values, strict=True))
 
 
-def _log_shown(entry: LogEntry) -> dict[str, Any]:
+def _log_row(entry: LogEntry) -> dict[str, Any]:
     move = entry.move
     tags = "".join(f"[{t}] " for t in entry.tags)
     return {
@@ -236,7 +248,7 @@ def _log_shown(entry: LogEntry) -> dict[str, Any]:
     }
 
 
-def _panel(state: Snapshot, tags: list[str], held: Stats) -> Iterator[str]:
+def _panel(state: Snapshot, tags: list[str], counts: Stats) -> Iterator[str]:
     yield f"snapshot {state.id}"
     yield f"  {'created':<12}{clock(state.time)} by {cell(state.author)}, {state.op}"
     if state.message:
@@ -245,32 +257,32 @@ def _panel(state: Snapshot, tags: list[str], held: Stats) -> Iterator[str]:
         yield f"  {'tags':<12}{', '.join(map(cell, tags))}"
     stored = f"{size(state.bytes)} in {many(state.segments, 'segment')}"
     yield f"  {'events':<12}{state.events:,}; {stored}"
-    if held.time:
-        yield f"  {'time':<12}{clock(held.time[0])} to {clock(held.time[1])}"
+    if counts.time:
+        yield f"  {'time':<12}{clock(counts.time[0])} to {clock(counts.time[1])}"
     if state.quarantined:
         yield f"  {'quarantine':<12}{many(state.quarantined, 'line')}"
     if state.parent:
         yield f"  {'parent':<12}{state.parent[:SHORT]}"
-    yield from _types({name: f"{count:,}" for name, count in held.types.items()})
-    if held.uncounted:
-        yield f"  and {many(held.uncounted, 'event')} in segments with too many types to list"
+    yield from _types({name: f"{count:,}" for name, count in counts.types.items()})
+    if counts.uncounted:
+        yield f"  and {many(counts.uncounted, 'event')} in segments with too many types to list"
 
 
-def _compared(found: Diff) -> Iterator[str]:
-    for mark, state in (("a", found.a), ("b", found.b)):
+def _diff_lines(comparison: Diff) -> Iterator[str]:
+    for mark, state in (("a", comparison.a), ("b", comparison.b)):
         words = cell(state.message or state.op)
         line = f"{mark}  {state.short}  {clock(state.time)}  {state.events:>11,} events  {words}"
         yield line if len(line) <= width() else f"{line[: width() - 1]}…"
-    if not found.added and not found.removed:
+    if not comparison.added and not comparison.removed:
         yield "\nthe two states are equal: they have the same segments"
         return
-    yield f"\n  {'events':<12}{found.events:+,}"
-    yield f"  {'segments':<12}{_sum(found.added, '+')}, {_sum(found.removed, '-')}"
-    if found.types is None:
+    yield f"\n  {'events':<12}{comparison.events:+,}"
+    yield f"  {'segments':<12}{_sum(comparison.added, '+')}, {_sum(comparison.removed, '-')}"
+    if comparison.types is None:
         yield "  too many types to list"
-    elif found.types:
-        yield from _types({name: f"{count:+,}" for name, count in found.types.items()})
-    elif not found.events:
+    elif comparison.types:
+        yield from _types({name: f"{count:+,}" for name, count in comparison.types.items()})
+    elif not comparison.events:
         yield "  same number of events of each type: compacted, or rows were replaced"
 
 

@@ -1,4 +1,4 @@
-"""ingest and quarantine: taking files in, and what to do with lines that were no events."""
+"""ingest and quarantine: load files, and handle lines that could not be parsed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ def ingest(
     lines are parsed; `lakelog formats add` stores a pattern of your own.
     """
     started = time.monotonic()
-    if not bootstrap.is_lake(app.path) and not any(map(_is_there, paths)):
+    # Before a lake is created: a mistyped path must not leave an empty one behind.
+    if not bootstrap.is_lake(app.path) and not any(map(_exists, paths)):
         raise click.UsageError(f"nothing to ingest: there is no {' or '.join(paths)}")
     with _lake_for(app, dry_run) as lake, app.progress("ingest", "bytes") as progress:
 
@@ -84,9 +85,11 @@ def ingest(
         report = lake.ingest(
             list(paths), format=form, source=source, dry_run=dry_run, progress=show
         )
-    _say(app, report, time.monotonic() - started, dry_run)
+    # On stderr and before the records, so that a pipe gets nothing but those.
+    _report(app, report, time.monotonic() - started, dry_run)
     if as_json:
         emit(of_records([f.record() for f in report.files]), Target("json"))
+    # Quarantined lines are safe, but a script has to notice them.
     if any(f.error for f in report.files) or report.quarantined:
         click.get_current_context().exit(exits.FAILED)
 
@@ -121,25 +124,27 @@ def quarantine(
     """
     with app.open() as lake:
         if action in ("list", "show"):
-            _look(lake, action, target)
+            _list_quarantine(lake, action, target)
             return
+        # Both read the published quarantine: pending lines would be left out.
         lake.settle()
         connect = lake.engine
         if action == "replay":
-            done = lines.replay(
+            result = lines.replay(
                 lake.store, lake.branch_name, connect, form=form, type_=type_, dry_run=dry_run
             )
-            record = dataclasses.asdict(done)
-            words = (
-                f"{many(done.stored, 'line')} stored, {done.skipped:,} known, {done.left:,} left"
-            )
+            record = dataclasses.asdict(result)
+            words = f"{many(result.stored, 'line')} stored"
+            words += f", {result.skipped:,} known, {result.left:,} left"
         else:
             count = lake.sql("SELECT count(*) FROM quarantine").fetchall()[0][0]
             question = f"Drop {many(count, 'quarantined line')}?"
+            # Asked only if there is something to drop: a nightly job on a clean lake has no
+            # terminal.
             if count and not dry_run and not confirm(question, yes):
                 return
-            gone = count if dry_run else lines.drop(lake.store, lake.branch_name)
-            record, words = {"dropped": gone}, f"{many(gone, 'line')} dropped"
+            dropped = count if dry_run else lines.drop(lake.store, lake.branch_name)
+            record, words = {"dropped": dropped}, f"{many(dropped, 'line')} dropped"
     app.say(f"{words}{' (nothing was changed)' if dry_run else ''}")
     if target.format != "table" or target.path:
         emit_record(record, target, lambda: f"{words}\n")
@@ -147,8 +152,9 @@ def quarantine(
 
 @contextlib.contextmanager
 def _lake_for(app: App, dry_run: bool) -> Iterator[lakes.Lake]:
-    """The lake; where there is none a dry run makes one that is gone again."""
+    """Open the lake; a dry run without one uses a temporary lake."""
     if dry_run and app.branch == "main" and not bootstrap.is_lake(app.path):
+        # A dry run must not create the lake, but the whole path of an ingest needs one.
         with tempfile.TemporaryDirectory() as scratch, lakes.open(f"{scratch}/lake") as lake:
             yield lake
     else:
@@ -156,33 +162,35 @@ def _lake_for(app: App, dry_run: bool) -> Iterator[lakes.Lake]:
             yield lake
 
 
-def _is_there(path: str) -> bool:
-    """Whether a path leads to something: no lake is made for a name that was mistyped."""
+def _exists(path: str) -> bool:
+    """Whether a path leads to a file: a mistyped name must not create a lake."""
     return path == "-" or os.path.lexists(path) or bool(glob.glob(path, recursive=True))
 
 
-def _look(lake: Any, action: str, target: Target) -> None:
+def _list_quarantine(lake: Any, action: str, target: Target) -> None:
     """Show quarantined lines, or count them by file and reason."""
     files = lines.names(lake.store, lake.branch_name)
     if action == "show":
+        # In batches, because a quarantine may hold more lines than memory.
         read = iter(lake.sql(_LIST.format(", line")).iter_rows(_BATCH))
         batches = iter(lambda: [(files.get(o, o), *rest) for o, *rest in islice(read, _BATCH)], [])
         emit(Result(["file", "offset", "reason", "line"], batches), target)
         return
     counts: dict[tuple[str, str], tuple[int, int]] = {}
     for origin, position, reason in lake.sql(_LIST.format("")):
+        # Counted without the places and values in it, or each line would have a reason of its own.
         kind = _VARYING.sub(lambda m: f"{m[1]} N" if m[1] else "'…'", reason)
         count, first = counts.get((files.get(origin, origin), kind), (0, position))
         counts[files.get(origin, origin), kind] = count + 1, min(first, position)
-    shown = [
+    rows = [
         {"file": f, "reason": r, "lines": Count(count), "first_offset": Count(first)}
         for (f, r), (count, first) in counts.items()
     ]
-    emit(of_records(shown, ("file", "reason", "lines", "first_offset")), target)
+    emit(of_records(rows, ("file", "reason", "lines", "first_offset")), target)
 
 
-def _say(app: App, report: IngestReport, seconds: float, dry_run: bool) -> None:
-    """Sum up in words, naming each file with something to look at."""
+def _report(app: App, report: IngestReport, seconds: float, dry_run: bool) -> None:
+    """Sum up as text, naming each file that needs attention."""
     for file in report.files:
         if file.error:
             app.say(f"{file.path}: {file.error}", fg="red")
@@ -200,6 +208,7 @@ def _say(app: App, report: IngestReport, seconds: float, dry_run: bool) -> None:
             app.say(f"{file.path}: {words} (`--source NAME` keeps both)")
         if file.note:
             app.say(f"{file.path}: {file.note}")
+        # Only with --verbose: of a thousand files those without trouble are not worth a line.
         app.detail(_file_words(file))
     rate = report.events / max(seconds, 0.001)
     words = f"{many(report.events, 'new event')} from {many(len(report.files), 'file')}"

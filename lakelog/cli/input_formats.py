@@ -1,6 +1,6 @@
-"""The --format of what comes in: a format's name, a LogFormat behind access:, or your own pattern.
+"""The --format of input: a format's name, a LogFormat after access:, or a pattern.
 
-The options that go with a pattern stand here too, for all verbs that read files.
+The options that go with a pattern are defined here too, for all verbs that read files.
 """
 
 from __future__ import annotations
@@ -31,13 +31,15 @@ class InputFormat(click.ParamType[str]):
     name = "format"
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        """What stands for it in a help text; there are too many to name all."""
+        """Return the placeholder for help texts; there are too many formats to name all."""
         return "FORMAT"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return what was given. Fails with a reason of one line where no lake could know it."""
+        """Return the value. Fails with a one-line reason where no lake could know it."""
         text = str(value)
         try:
+            # Only what no lake could define is checked here; a plain name may be a format of the
+            # lake, which is not open yet.
             if definition.is_pattern(text) or ":" in text or "@" in text:
                 registry.by_name(text)
         except InvalidSetting as error:
@@ -66,15 +68,17 @@ def formats_at(app: App) -> Formats:
 
 
 def with_pattern(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a verb --format and what goes with a pattern; it gets them as `form`, checked."""
+    """Add --format and the pattern options to a verb; it gets them as `form`, checked."""
 
     @functools.wraps(command)
     def run(app: App, *args: Any, form: str | None, **rest: Any) -> Any:
-        said = definition_of(form, rest)
-        if said is not None:
-            wanted = definitions.resolve(said.spelled(), formats_at(app))
-            form = form if said == Definition(format=form or "") else said.spelled()
-            if wanted.pattern and not registry.by_name(wanted.spelled()).has_time:
+        rules = definition_of(form, rest)
+        if rules is not None:
+            definition = definitions.resolve(rules.spelled(), formats_at(app))
+            # A plain name stays one, so that the lake's own format of that name is still found.
+            form = form if rules == Definition(format=form or "") else rules.spelled()
+            # A pattern without a time is allowed but rarely meant.
+            if definition.pattern and not registry.by_name(definition.spelled()).has_time:
                 app.say(NO_TIME)
         return command(app, *args, form=form, **rest)
 
@@ -88,7 +92,8 @@ def with_pattern(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def with_rules(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a verb the options that go with a pattern."""
+    """Add the pattern options to a verb."""
+    # click lists the outermost decorator first: reversed, the order is that of _RULES.
     for option in reversed(_RULES):
         command = option(command)
     return command
@@ -136,15 +141,17 @@ _RULES = [
 
 
 def definition_of(form: str | None, options: dict[str, Any]) -> Definition | None:
-    """Take the options of `with_rules` out of `options`; return what they and a format say, None
-    for nothing. Raises InvalidSetting, UsageError."""
-    said = definition.read(form) if form else Definition()
+    """Take the options of `with_rules` out of `options`; return the definition that they and a
+    format make, None for nothing. Raises InvalidSetting, UsageError."""
+    result = definition.read(form) if form else Definition()
     levels = _pairs("--level", "WORD=LEVEL", options.pop("levels"))
     defines = _pairs("--define", "NAME=REGEX", options.pop("define"))
     rules = {name: options.pop(name) for name in ("begins", "continues", "time_format", "zone")}
-    given = {name: value for name, value in rules.items() if value}
-    said = replace(said, **given, levels=levels or said.levels, define=defines or said.define)
-    return None if said == Definition() else said
+    non_empty = {name: value for name, value in rules.items() if value}
+    result = replace(
+        result, **non_empty, levels=levels or result.levels, define=defines or result.define
+    )
+    return None if result == Definition() else result
 
 
 def _pairs(option: str, shape: str, texts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -154,6 +161,7 @@ def _pairs(option: str, shape: str, texts: tuple[str, ...]) -> tuple[tuple[str, 
         if not (name and equals and value):
             raise click.UsageError(f"{option} is {shape}, not {text!r}")
         pairs[name] = value
+    # Sorted, so that the same options in another order make the same definition.
     return tuple(sorted(pairs.items()))
 
 

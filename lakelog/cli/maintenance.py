@@ -1,4 +1,4 @@
-"""verify, repair, backup, compact, gc, retention: keeping a lake sound and small."""
+"""verify, repair, backup, compact, gc, retention: keep a lake intact and small."""
 
 from __future__ import annotations
 
@@ -43,22 +43,23 @@ _LISTED_MAX = 50
 """
 )
 @click.argument("ref", required=False, shell_complete=complete_ref)
-@click.option("--repair", "mend", is_flag=True, help="Repair what is damaged, after asking.")
+@click.option("--repair", "with_repair", is_flag=True, help="Repair what is damaged, after asking.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
-def verify(app: App, ref: str | None, mend: bool, yes: bool, target: Target) -> None:
+def verify(app: App, ref: str | None, with_repair: bool, yes: bool, target: Target) -> None:
     """Read every byte again and name each damaged file.
 
     With REF, only the files of that state are read. Exits with 3 if anything is damaged.
     """
-    if ref and mend:
+    if ref and with_repair:
         raise click.UsageError("--repair takes the whole lake, not a REF")
     store, first = open_for_check(app.path)
-    report = checked(app, store, first, ref)
+    report = verify_with_progress(app, store, first, ref)
     record = report_record(store, report)
     emit_record(record, target, lambda: "\n".join(_report_lines(store, report)) + "\n")
-    if mend and report.problems:
-        report = _repaired(store, first, report, None, yes).after or report
+    # The report comes first: the question is answered by who has read it.
+    if with_repair and report.problems:
+        report = _confirm_and_repair(store, first, report, None, yes).after or report
     if not report.intact:
         click.get_current_context().exit(exits.WRONG)
 
@@ -87,7 +88,8 @@ def repair(app: App, copy: str | None, dry_run: bool, yes: bool, target: Target)
     lake is left as it is.
     """
     store, first = open_for_check(app.path)
-    report = checked(app, store, first)
+    report = verify_with_progress(app, store, first)
+    # An intact lake is left as it is, and nothing is asked.
     if dry_run or not report.problems:
         record = report_record(store, report)
         emit_record(record, target, lambda: "\n".join(_report_lines(store, report)) + "\n")
@@ -95,8 +97,9 @@ def repair(app: App, copy: str | None, dry_run: bool, yes: bool, target: Target)
             click.get_current_context().exit(exits.WRONG)
         return
     for problem in report.problems[:_LISTED_MAX]:
-        app.say(_wrapped(_problem_line(store, problem)))
-    outcome = _repaired(store, first, report, copy, yes)
+        # On stderr, so that the damage is read before the question.
+        app.say(_wrap(_problem_line(store, problem)))
+    outcome = _confirm_and_repair(store, first, report, copy, yes)
     after = outcome.after or report
     lists = {k: getattr(outcome, k) for k in ("fetched", "aside", "done", "lost", "kept")}
     record = {**lists, "after": report_record(store, after)}
@@ -121,9 +124,11 @@ def backup(app: App, source: str, to: str, target: Target) -> None:
     to it. `lakelog repair --copy TO` fetches damaged files from it.
     """
     with app.progress("copying", "files") as progress:
-        done = hotcopy.copy(load(source), to, progress)
-    line = f"copied {many(done.files, 'file')}, {size(done.bytes)}; {done.kept:,} were there\n"
-    emit_record(dataclasses.asdict(done), target, lambda: line)
+        result = hotcopy.copy(load(source), to, progress)
+    line = (
+        f"copied {many(result.files, 'file')}, {size(result.bytes)}; {result.kept:,} were there\n"
+    )
+    emit_record(dataclasses.asdict(result), target, lambda: line)
 
 
 @verb(
@@ -144,14 +149,15 @@ def compact(app: App, watch: bool, every: str, target: Target) -> None:
     waits. With --watch, compaction yields to other processes of this machine.
     """
     pause = span_us(every) / 1e6
+    # By itself, as the sealer's process does: a compaction must not slow down the writers.
     if watch:
         os.nice(10)
     with app.open() as lake:
         while True:
             with app.progress("compacting", "groups") as progress:
-                done = lake.compact(progress)
-            if done.removed or not watch:
-                _emit_compaction(done, target)
+                result = lake.compact(progress)
+            if result.removed or not watch:
+                _emit_compaction(result, target)
             if not watch:
                 return
             time.sleep(pause)
@@ -173,10 +179,10 @@ def gc(app: App, dry_run: bool, yes: bool, target: Target) -> None:
     first run that found it so. gc never asks, because nothing refers to what it deletes.
     """
     with app.open() as lake, app.progress("deleting", "files") as progress:
-        done = lake.gc(dry_run=dry_run, progress=progress)
+        result = lake.gc(dry_run=dry_run, progress=progress)
         grace = lake.store.settings.gc_grace_hours
-    lines = _collected(done, grace)
-    emit_record(dataclasses.asdict(done), target, lambda: "\n".join(lines) + "\n")
+    lines = _gc_lines(result, grace)
+    emit_record(dataclasses.asdict(result), target, lambda: "\n".join(lines) + "\n")
 
 
 @verb(
@@ -201,23 +207,27 @@ def retention(
     if apply and dry_run:
         raise click.UsageError("--apply and --dry-run do not go together")
     with app.open() as lake:
-        done = lake.retention(older_than)
-        if apply and done.events:
-            question = f"remove {_up_to(done)} older than {clock(done.before)} from {app.branch}?"
-            if not confirm(question, yes):
+        # A dry run first, so that the question names what will be removed.
+        result = lake.retention(older_than)
+        if apply and result.events:
+            events = f"{_event_count(result)} older than {clock(result.before)}"
+            if not confirm(f"remove {events} from {app.branch}?", yes):
                 raise click.ClickException("nothing was removed")
-            done = lake.retention(older_than, apply=True)
-    record = {**dataclasses.asdict(done), "before": micros(done.before)}
-    emit_record(record, target, lambda: f"{_retained(app, done, apply)}\n")
+            result = lake.retention(older_than, apply=True)
+    record = {**dataclasses.asdict(result), "before": micros(result.before)}
+    emit_record(record, target, lambda: f"{_retention_line(app, result, apply)}\n")
 
 
-def checked(app: App, store: Store, first: Problem | None, ref: str | None = None) -> Report:
+def verify_with_progress(
+    app: App, store: Store, first: Problem | None, ref: str | None = None
+) -> Report:
     """Verify a lake or a state of it with progress; a ref that cannot be read is a problem."""
     with app.progress("verifying", "bytes") as progress:
         if ref is None:
             return verify_store(store, progress, first)
         try:
             return verify_snapshot(store, resolve(store, app.branch, ref), progress)
+        # A damaged state is what verify is there to find, so it is a finding and no failure.
         except Damaged as error:
             return Report((Problem(error.path, error.reason, "damage", error.offset),), 0, 0)
 
@@ -229,28 +239,36 @@ def report_record(store: Store, report: Report) -> dict[str, Any]:
         "files": report.files,
         "bytes": report.bytes,
         "problems": [
-            {"path": _inside(store, p.path), "kind": p.kind, "offset": p.offset, "reason": p.reason}
+            {
+                "path": _relative_path(store, p.path),
+                "kind": p.kind,
+                "offset": p.offset,
+                "reason": p.reason,
+            }
             for p in report.problems
         ],
         "cut": list(report.cut),
     }
 
 
-def _repaired(
+def _confirm_and_repair(
     store: Store, first: Problem | None, report: Report, copy: str | None, yes: bool
 ) -> RepairOutcome:
+    # Before the question: an answer to it must not end in a mistyped path.
     if copy is not None and not os.path.isfile(os.path.join(copy, "lakelog.json")):
         raise click.UsageError(f"{copy} is not a lake")
     files = many(len({p.path for p in report.problems}), "file")
     source = f"fetch {files} from {copy}, or set them aside" if copy else f"set {files} aside"
     if not confirm(f"{source}; events in them may be lost?", yes):
         raise click.ClickException("nothing was changed")
+    # A factory: repair opens the engine only where rows have to be read.
     connect = functools.partial(connection.connect, store.paths, store.settings)
     return repair_store(store, connect, copy, first)
 
 
 def _report_lines(store: Store, report: Report) -> Iterator[str]:
     read = f"{many(report.files, 'file')}, {size(report.bytes)} read"
+    # Derived files are rebuilt when they are needed, so their damage is no loss.
     damaged = [p for p in report.problems if p.kind != "derived"]
     yield f"intact: {read}" if not damaged else f"{many(len(damaged), 'problem')}: {read}"
     for problem in report.problems[:_LISTED_MAX]:
@@ -265,14 +283,14 @@ def _report_lines(store: Store, report: Report) -> Iterator[str]:
 
 
 def _problem_line(store: Store, problem: Problem) -> str:
-    where = cell(_inside(store, problem.path))
+    where = cell(_relative_path(store, problem.path))
     at = "" if problem.offset is None else f" at byte {problem.offset:,}"
     note = {"torn": " (torn)", "derived": " (derived, no loss)"}.get(problem.kind, "")
     return f"{where}{at}: {cell(problem.reason)}{note}"
 
 
 def _repair_lines(store: Store, outcome: RepairOutcome, copy: str | None) -> Iterator[str]:
-    """What an operator reads: the verdict first, what to do next last."""
+    """Return the report for an operator: the verdict first, the next steps last."""
     after = outcome.after
     if after is not None and not after.intact:
         yield "NOT INTACT YET: see below"
@@ -281,7 +299,7 @@ def _repair_lines(store: Store, outcome: RepairOutcome, copy: str | None) -> Ite
     else:
         yield f"intact again, but {many(len(outcome.lost), 'loss', 'losses')}: see LOST"
     for title, lines in (
-        ("FETCHED from the copy", [_inside(store, p) for p in outcome.fetched]),
+        ("FETCHED from the copy", [_relative_path(store, p) for p in outcome.fetched]),
         ("SET ASIDE, nothing is deleted", outcome.aside),
         ("DONE", outcome.done),
         ("LOST", outcome.lost),
@@ -290,7 +308,8 @@ def _repair_lines(store: Store, outcome: RepairOutcome, copy: str | None) -> Ite
     ):
         if lines:
             yield f"\n{title}"
-            yield from (_wrapped(cell(line)) for line in lines)
+            yield from (_wrap(cell(line)) for line in lines)
+    # The damage that is left, below all else: the next step names these files.
     if after is not None and not after.intact:
         yield ""
         yield from _report_lines(store, after)
@@ -310,8 +329,8 @@ def _next_steps(outcome: RepairOutcome, copy: str | None) -> Iterator[str]:
         yield "run `lakelog backup LAKE TO` often: `repair --from TO` then loses less"
 
 
-def _wrapped(line: str) -> str:
-    """A line of a list, broken at spaces where the terminal is narrower."""
+def _wrap(line: str) -> str:
+    """Return a line of a list, wrapped at spaces to the terminal's width."""
     return textwrap.fill(
         line,
         width(),
@@ -322,47 +341,47 @@ def _wrapped(line: str) -> str:
     )
 
 
-def _inside(store: Store, path: str) -> str:
+def _relative_path(store: Store, path: str) -> str:
     root = store.paths.root
     return os.path.relpath(path, root) if path.startswith(f"{root}/") else path
 
 
-def _compacted(done: Compaction) -> str:
-    if not done.removed:
+def _compaction_line(result: Compaction) -> str:
+    if not result.removed:
         return "nothing to merge"
-    into = f"{many(done.removed, 'segment')} into {done.added:,}"
-    return f"{into}, {size(done.bytes_before)} -> {size(done.bytes_after)}"
+    into = f"{many(result.removed, 'segment')} into {result.added:,}"
+    return f"{into}, {size(result.bytes_before)} -> {size(result.bytes_after)}"
 
 
-def _emit_compaction(done: Compaction, target: Target) -> None:
-    emit_record(dataclasses.asdict(done), target, lambda: f"{_compacted(done)}\n")
+def _emit_compaction(result: Compaction, target: Target) -> None:
+    emit_record(dataclasses.asdict(result), target, lambda: f"{_compaction_line(result)}\n")
 
 
-def _collected(done: GcResult, grace: int) -> list[str]:
-    would = "would delete" if done.dry_run else "deleted"
-    lines = [f"{would} {many(done.deleted, 'file')}, {size(done.bytes)}"]
-    if not done.deleted:
+def _gc_lines(result: GcResult, grace: int) -> list[str]:
+    would = "would delete" if result.dry_run else "deleted"
+    lines = [f"{would} {many(result.deleted, 'file')}, {size(result.bytes)}"]
+    if not result.deleted:
         lines = ["nothing to delete"]
-    waiting = done.condemned - (done.deleted if done.dry_run else 0)
+    waiting = result.condemned - (result.deleted if result.dry_run else 0)
     if waiting:
         lines.append(
             f"{many(waiting, 'more file')} can be deleted after the grace of {many(grace, 'hour')}"
         )
-    if done.packed:
-        lines.append(f"{many(done.packed, 'old move')} packed into one file")
-    names = [f"  {name}" for name in done.names] if done.dry_run else []
+    if result.packed:
+        lines.append(f"{many(result.packed, 'old move')} packed into one file")
+    names = [f"  {name}" for name in result.names] if result.dry_run else []
     return lines + names[:_LISTED_MAX]
 
 
-def _retained(app: App, done: RetentionResult, apply: bool) -> str:
-    line = clock(done.before)
-    if not done.events:
+def _retention_line(app: App, result: RetentionResult, apply: bool) -> str:
+    line = clock(result.before)
+    if not result.events:
         return f"no event of {app.branch} is older than {line}"
-    if done.applied:
-        return f"removed {many(done.events, 'event')} before {line}; `lakelog undo` reverts it"
+    if result.applied:
+        return f"removed {many(result.events, 'event')} before {line}; `lakelog undo` reverts it"
     again = "" if apply else "; --apply removes them"
-    return f"{_up_to(done)} of {app.branch} before {line}{again}"
+    return f"{_event_count(result)} of {app.branch} before {line}{again}"
 
 
-def _up_to(done: RetentionResult) -> str:
-    return f"{'' if done.exact else 'up to '}{many(done.events, 'event')}"
+def _event_count(result: RetentionResult) -> str:
+    return f"{'' if result.exact else 'up to '}{many(result.events, 'event')}"

@@ -1,4 +1,4 @@
-"""oos: the verbs of the OOS log stream, in their old grammar."""
+"""oos: the verbs of the OOS log stream, with their old grammar."""
 
 from __future__ import annotations
 
@@ -60,22 +60,24 @@ def views(
     """
     if path is not None and db is not None and path != db:
         raise click.UsageError("PATH and --db name the same thing: give one of them")
-    found = get_views(path or db or _default(app), branch=app.branch, now=now)
-    asked: dict[str, Callable[[], dict[str, Any]]] = {
-        "status": found.podcast_status_view,
-        "throughput": lambda: found.throughput_view(window),
-        "errors": found.error_analysis_view,
-        "sources": found.source_reliability_view,
-        "health": found.system_health_view,
+    oos_views = get_views(path or db or _default(app), branch=app.branch, now=now)
+    # Functions and not values: --view asks only one of them, and each reads the log.
+    queries: dict[str, Callable[[], dict[str, Any]]] = {
+        "status": oos_views.podcast_status_view,
+        "throughput": lambda: oos_views.throughput_view(window),
+        "errors": oos_views.error_analysis_view,
+        "sources": oos_views.source_reliability_view,
+        "health": oos_views.system_health_view,
     }
-    record = {name: ask() for name, ask in asked.items() if view in (None, name)}
-    made = record[view] if view is not None else record
-    emit_record(made, target, lambda: "\n".join(_lines(record, window)) + "\n")
-    _tell(app, found)
+    record = {name: ask() for name, ask in queries.items() if view in (None, name)}
+    result = record[view] if view is not None else record
+    emit_record(result, target, lambda: "\n".join(_lines(record, window)) + "\n")
+    _report_skipped(app, oos_views)
 
 
 def _default(app: App) -> str:
-    """The lake that was named, else ./oos.log, else the lake that is there."""
+    """Return the lake that was named, else ./oos.log, else the default lake."""
+    # Named by --lake or LAKELOG_LAKE, so it is meant, whatever else lies in this directory.
     if app.path != DEFAULT_LAKE:
         return app.path
     if not os.path.exists(DEFAULT_LOG) and bootstrap.is_lake(app.path):
@@ -83,19 +85,19 @@ def _default(app: App) -> str:
     return DEFAULT_LOG
 
 
-def _tell(app: App, found: OOSViews) -> None:
-    if found.skipped:
-        app.say(f"{many(found.skipped, 'line')} of other forms left out")
+def _report_skipped(app: App, oos_views: OOSViews) -> None:
+    if oos_views.skipped:
+        app.say(f"{many(oos_views.skipped, 'line')} of other forms left out")
 
 
 def _lines(record: dict[str, dict[str, Any]], window: str) -> Iterator[str]:
-    """Return the views for people."""
+    """Yield the views as text."""
     if status := record.get("status"):
         yield "items     " + ", ".join(f"{n:,} {name}" for name, n in status.items())
-    if made := record.get("throughput"):
-        average = f"{made['average_per_hour']:,.1f} an hour"
-        yield f"completed {made['total_completed']:,} in {window}, {average}"
-        for hour, count in list(made["hourly_breakdown"].items())[-_SHOWN:]:
+    if throughput := record.get("throughput"):
+        average = f"{throughput['average_per_hour']:,.1f} an hour"
+        yield f"completed {throughput['total_completed']:,} in {window}, {average}"
+        for hour, count in list(throughput["hourly_breakdown"].items())[-_SHOWN:]:
             yield f"          {hour}  {count:>9,}"
     if errors := record.get("errors"):
         yield f"failures  {errors['total_failures']:,}"
@@ -104,10 +106,9 @@ def _lines(record: dict[str, dict[str, Any]], window: str) -> Iterator[str]:
     if "sources" in record:
         ranked = sorted(record["sources"].items(), key=lambda pair: pair[1]["success_rate"])
         yield f"sources   {len(ranked):,}, the least reliable first"
-        for name, made in ranked[:_SHOWN]:
-            yield f"          {made['success_rate']:>8.1%} of {made['total_processed']:>7,}" + (
-                f"  {cell(name)[:42]}"
-            )
+        for name, outcome in ranked[:_SHOWN]:
+            share = f"{outcome['success_rate']:>8.1%} of {outcome['total_processed']:>7,}"
+            yield f"          {share}  {cell(name)[:42]}"
     if health := record.get("health"):
         recent = f"{health['recent_activity_1h']:,} events in the last hour"
         yield f"health    {recent}, up {health['system_uptime']}"

@@ -1,4 +1,4 @@
-"""KEY=VALUE arguments: settings, parameters of a query, and events spelled on the command line."""
+"""KEY=VALUE arguments: settings, query parameters, and events given on the command line."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from lakelog.exact import parse_value
 
 
 def event_of(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """Return the event that KEY=VALUE arguments spell. Raises UsageError."""
+    """Return the event that KEY=VALUE arguments describe. Raises UsageError."""
     event: dict[str, Any] = {}
     for pair in pairs:
         key, value = pair_of(pair)
         *path, last = key.split(".") if "." in key.strip(".") else [key]
+        # Dots nest only inside data: `a.b=1` means data.a.b, as a column has no members.
         if path and path[0] != "data":
             path = ["data", *path]
         place = event
@@ -24,6 +25,7 @@ def event_of(pairs: tuple[str, ...]) -> dict[str, Any]:
             place = place.setdefault(name, {})
             if not isinstance(place, dict):
                 raise click.UsageError(f"{key}: {name} has a value of its own already")
+        # Refused and not overwritten: which of two values was meant cannot be known.
         if last in place:
             raise click.UsageError(f"{key} is given twice")
         place[last] = value_of(value)
@@ -39,7 +41,7 @@ def pair_of(text: str) -> tuple[str, str]:
 
 
 def value_of(text: str) -> Any:
-    """Return what VALUE stands for: JSON if it parses, else text."""
+    """Return VALUE as JSON if it parses, else as text."""
     try:
         orjson.loads(text)
         return parse_value(text.encode())

@@ -1,4 +1,4 @@
-"""sql: running statements and writing their rows, whatever their number; or the shell."""
+"""sql: run statements and write their rows, however many; or open the shell."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import click
 from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.pairs import pair_of, value_of
 from lakelog.cli.render import terminal
+from lakelog.cli.render.monitor import QueryMonitor
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.results import result_of
-from lakelog.cli.render.waiting import Waiting
 from lakelog.cli.shell.statements import Statement, StatementRunner
 from lakelog.export.formats import BINARY
 from lakelog.lazy import Lazy
@@ -72,6 +72,7 @@ def sql(
     """
     start = time.monotonic()
     values = {k: value_of(v) for k, v in map(pair_of, params)}
+    # Before anything is read from stdin, which on a terminal would wait for Ctrl-D.
     if _wants_shell(query, path):
         if explain or target.path is not None:
             raise click.UsageError("--explain and -o need a query")
@@ -79,9 +80,11 @@ def sql(
         return
     text = _query(query, path)
     with app.open() as lake, StatementRunner(lake.store, lake.branch_name) as runner:
+        # A ref is resolved once, so that all statements see the same state though the branch moves.
         digest = lake.at(at).id if at else None
         statements = runner.statements(text)
-        _check(statements, values, explain)
+        # All of them before the first runs: a mistake in the last must not leave half an output.
+        _check_statements(statements, values, explain)
         if explain:
             opened, segments = runner.session.plan(text, values or None, digest)
             _explain(opened, segments, runner.sql(text, values or None, digest), target)
@@ -91,7 +94,7 @@ def sql(
 
 
 def _wants_shell(query: str | None, path: str | None) -> bool:
-    """Whether there is no query, but somebody to type one."""
+    """Whether there is no query, but a terminal to type one on."""
     both = terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stdout)
     return query is None and path is None and both
 
@@ -107,15 +110,17 @@ def _query(query: str | None, path: str | None) -> str:
         return query
     if query is None and path is None and terminal.is_terminal(sys.stdin):
         raise click.UsageError('a query is needed, such as "SELECT count(*) FROM events"')
+    # CPython sets it to None where descriptor 0 is closed, as some schedulers do.
     if sys.stdin is None:
         raise click.UsageError("a query is needed, and standard input is closed")
     return sys.stdin.buffer.read().decode("utf-8-sig", "replace")
 
 
-def _check(statements: list[Statement], values: dict[str, Any], explain: bool) -> None:
-    """Raise UsageError for what no statement can be asked."""
+def _check_statements(statements: list[Statement], values: dict[str, Any], explain: bool) -> None:
+    """Raise UsageError for options and statements that do not fit together."""
     if not statements:
         raise click.UsageError("the query is empty")
+    # Without this the command would succeed, and the table be gone with the connection.
     if statements[-1].changes:
         raise click.UsageError(
             f"SQL only reads a lake: nothing would remain of this {statements[-1].kind}, since"
@@ -138,22 +143,28 @@ def _answer(
     digest: str | None,
     target: Target,
 ) -> None:
-    """Run statements in turn; write the rows of each, or of the last where only one can be."""
-    alone = len(statements) == 1
+    """Run the statements in turn; write the rows of each, or of the last where only one table
+    fits."""
+    is_single = len(statements) == 1
+    # A Parquet or Arrow stream holds one table; text formats may follow one another.
     holds_one = target.path is not None or target.format in BINARY
     for statement in statements:
         is_last = statement is statements[-1]
-        params = values if alone else {k: values[k] for k in values.keys() & statement.params}
-        with Waiting(runner.interrupt, app.progress("running", "s")) as waiting:
+        # The engine refuses parameters that a statement does not name. Of a single one that is
+        # right: it is a mistyped name.
+        params = values if is_single else {k: values[k] for k in values.keys() & statement.params}
+        with QueryMonitor(runner.interrupt, app.progress("running", "s")) as monitor:
             relation = runner.sql(statement.text, params or None, digest)
-            if is_last if holds_one else (alone or statement.gives_rows(relation)):
+            if is_last if holds_one else (is_single or statement.gives_rows(relation)):
                 result = result_of(
                     relation,
                     target.format,
                     runner.again,
                     payload=runner.gives_payload(statement.text),
                 )
-                emit(replace(result, batches=waiting.over(result.batches)), target)
+                # Counting seconds ends with the first row, or they would be written between the
+                # rows.
+                emit(replace(result, batches=monitor.over(result.batches)), target)
 
 
 def _explain(opened: int, segments: int, relation: Any, target: Target) -> None:

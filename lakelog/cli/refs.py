@@ -71,20 +71,21 @@ def tag(
 
     gc keeps what a tag names, however old.
     """
-    _one_of(name, ref, listing, delete)
+    _check_options(name, ref, listing, delete)
     with app.open() as lake:
         if name is None or listing:
             tags = lake.store.refs.tags()
-            shown = of_records([_tag_shown(t) for t in tags])
+            shown = of_records([_tag_row(t) for t in tags])
             emit(of_records([_tag_record(t) for t in tags], _TAG), target, shown)
         elif delete:
+            # The id goes into the message, because after the deletion only the log still has it.
             gone = delete_tag(lake.store, name).snapshot[:SHORT]
             app.say(f"deleted tag {name}; `lakelog tag {name} {gone}` recreates it")
         else:
-            made = lake.tag(name, ref, message)
-            app.say(f"tag {name} names {made.snapshot[:SHORT]}")
+            new_tag = lake.tag(name, ref, message)
+            app.say(f"tag {name} names {new_tag.snapshot[:SHORT]}")
             if target.format != "table" or target.path:
-                emit_record(_tag_record(made), target, lambda: f"{made.snapshot}\n")
+                emit_record(_tag_record(new_tag), target, lambda: f"{new_tag.snapshot}\n")
 
 
 @verb(
@@ -117,14 +118,17 @@ def branch(
     No event is copied, and events that are appended to one branch do not appear on others.
     The option --branch NAME selects the branch that a verb works on.
     """
-    _one_of(name, ref, listing, delete)
+    _check_options(name, ref, listing, delete)
     with app.open() as lake:
         if name is None or listing:
-            found = [_branch_record(lake, n) for n in lake.store.refs.branches()]
-            emit(of_records(found, _BRANCH), target, of_records([_branch_shown(b) for b in found]))
+            records = [_branch_record(lake, n) for n in lake.store.refs.branches()]
+            emit(
+                of_records(records, _BRANCH), target, of_records([_branch_row(b) for b in records])
+            )
         elif delete:
             _delete_branch(app, lake, name)
         else:
+            # The branch comes as an open lake; here only its creation is wanted.
             lake.branch(name, ref, message).close()
             record = _branch_record(lake, name)
             app.say(f"branch {name} starts with {many(record['events'], 'event')}")
@@ -132,8 +136,8 @@ def branch(
                 emit_record(record, target, lambda: f"{name}\n")
 
 
-def _one_of(name: str | None, ref: str | None, listing: bool, delete: bool) -> None:
-    """Refuse what does not go together. Raises UsageError."""
+def _check_options(name: str | None, ref: str | None, listing: bool, delete: bool) -> None:
+    """Refuse options that do not go together. Raises UsageError."""
     if listing and (name or delete):
         raise click.UsageError("--list takes no name and no --delete")
     if delete and name is None:
@@ -143,41 +147,44 @@ def _one_of(name: str | None, ref: str | None, listing: bool, delete: bool) -> N
 
 
 def _delete_branch(app: App, lake: lakes.Lake, name: str) -> None:
+    # The lake that is open here would go on appending to a branch that is gone.
     if name == app.branch:
         raise InUse(f"{name!r} is the branch in use: choose another with --branch first")
     lake.store.refs.head(name)
+    # Its pending events are published first, so that the log of the branch has them.
     with lakes.open(lake.path, create=False, branch=name) as other:
         delete_branch(lake.store, name, other.settle)
     app.say(f"deleted branch {name}; `lakelog branch {name} {name}@N` recreates it at move N")
 
 
-def _tag_record(made: Tag) -> dict[str, Any]:
-    values = (made.name, made.snapshot, micros(made.time), made.author, made.message, made.branch)
+def _tag_record(tag: Tag) -> dict[str, Any]:
+    values = (tag.name, tag.snapshot, micros(tag.time), tag.author, tag.message, tag.branch)
     return dict(zip(_TAG, values, strict=True))
 
 
-def _tag_shown(made: Tag) -> dict[str, Any]:
+def _tag_row(tag: Tag) -> dict[str, Any]:
     return {
-        "tag": made.name,
-        "snapshot": made.snapshot[:SHORT],
-        "time": second(made.time),
-        "branch": made.branch,
-        "message": made.message,
+        "tag": tag.name,
+        "snapshot": tag.snapshot[:SHORT],
+        "time": second(tag.time),
+        "branch": tag.branch,
+        "message": tag.message,
     }
 
 
 def _branch_record(lake: lakes.Lake, name: str) -> dict[str, Any]:
-    """Return what a branch's head says; a damaged one as such."""
+    """Return the head of a branch as an object; a damaged one is marked as such."""
     try:
         move = lake.store.refs.head(name).move
         events = lake.store.manifests.load(move.snapshot).totals.events
+    # One damaged branch must not hide the others.
     except Damaged:
         return dict.fromkeys(_BRANCH) | {"branch": name, "op": "damaged"}
     values = (name, move.number, micros(move.time), move.op, events, move.snapshot)
     return dict(zip(_BRANCH, values, strict=True))
 
 
-def _branch_shown(record: dict[str, Any]) -> dict[str, Any]:
+def _branch_row(record: dict[str, Any]) -> dict[str, Any]:
     if record["events"] is None:
         return record
     return {

@@ -21,6 +21,7 @@ OUTAGE = (datetime(2026, 10, 30, 14, tzinfo=UTC), datetime(2026, 10, 30, 17, tzi
 
 # How busy each hour of a day is, midnight first: quiet nights, a morning peak, a lower evening one.
 RHYTHM = [2, 1, 1, 1, 1, 2, 4, 7, 10, 12, 12, 11, 9, 10, 11, 10, 9, 8, 7, 7, 6, 5, 4, 3]
+# random.choices adds weights up at each call unless they come added up.
 RHYTHM_TOTALS = list(accumulate(RHYTHM))
 
 SHOWS = ["TechPodcast", "DataHour", "NightScience", "CityDesk", "SlowNews", "CodeAndCoffee"]
@@ -70,15 +71,17 @@ Story = Iterator[tuple[datetime, Event]]
 def generate(count: int, seed: int) -> list[Event]:
     """Return `count` events in order of time; the same seed gives the same events."""
     rng = random.Random(seed)
-    told: list[tuple[datetime, Event]] = []
+    steps: list[tuple[datetime, Event]] = []
     number = 0
-    while len(told) < count:
+    while len(steps) < count:
         number += 1
         story = rng.choices(STORIES, cum_weights=STORY_TOTALS)[0]
-        told += [step for step in story(rng, number, _start(rng)) if step[0] < END]
-    del told[count:]
-    told.sort(key=lambda step: step[0])
-    return [{"time": _stamp(moment), **event} for moment, event in told]
+        steps += [step for step in story(rng, number, _start(rng)) if step[0] < END]
+    # Cut before the sort: the last story began anywhere in the five days, so all of them lose by
+    # chance.
+    del steps[count:]
+    steps.sort(key=lambda step: step[0])
+    return [{"time": _stamp(moment), **event} for moment, event in steps]
 
 
 def lines(count: int, seed: int) -> Iterator[str]:
@@ -92,16 +95,21 @@ def episode(rng: random.Random, number: int, at: datetime) -> Story:
     show, subject = rng.choice(SHOWS), f"ep_{number:06d}"
     envelope = {"category": "podcast", "source": show, "subject": subject}
     url = f"https://{rng.choice(HOSTS)}.example.com/{show.lower()}/{subject}.mp3"
-    found: Event = {"url": url, "title": f"On {rng.choice(TOPICS)}", "minutes": rng.randint(12, 95)}
-    yield at, _event("DISCOVER", envelope, found, id=f"{subject}-discover")
+    discovery: Event = {
+        "url": url,
+        "title": f"On {rng.choice(TOPICS)}",
+        "minutes": rng.randint(12, 95),
+    }
+    yield at, _event("DISCOVER", envelope, discovery, id=f"{subject}-discover")
     for attempt in (1, 2, 3):
         at += timedelta(seconds=rng.expovariate(1 / 45) * attempt + 0.2)
         work = {"attempt": attempt, "worker": rng.randrange(16)}
         yield at, _event("PROCESS", envelope, work, id=f"{subject}-process-{attempt}")
         latency_ms = int(rng.lognormvariate(9.2, 0.7))
         at += timedelta(milliseconds=latency_ms)
+        # After the latency was drawn: the order of the draws is part of the sample.
         if rng.random() >= _failure_rate(at):
-            words = int(found["minutes"] * rng.gauss(150, 12))
+            words = int(discovery["minutes"] * rng.gauss(150, 12))
             done = {"latency_ms": latency_ms, "words": words, "confidence": _confidence(rng)}
             yield at, _event("COMPLETE", envelope, done, id=f"{subject}-complete")
             return

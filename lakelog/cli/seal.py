@@ -11,6 +11,7 @@ from lakelog.errors import LakelogError
 from lakelog.lake import Lake
 from lakelog.store import compact, disk, gc, sealer_process
 
+# The lowest priority there is: nobody waits for this process.
 _NICE = 19
 
 
@@ -29,19 +30,24 @@ def seal(app: App) -> None:
 
 def work(lake: Lake) -> None:
     """Seal the lake's branch and do what maintenance is due, each unless another process does."""
-    with disk.claim(sealer_process.lock_path(lake.store, lake.branch_name)) as alone:
-        if alone:
+    # A claim of its own for each of the two: while one process compacts for minutes, another can
+    # still publish.
+    with disk.claim(sealer_process.lock_path(lake.store, lake.branch_name)) as has_claim:
+        if has_claim:
             with contextlib.suppress(LakelogError, OSError):
                 lake.settle()
-    with disk.claim(sealer_process.maintenance_path(lake.store)) as alone:
-        if alone:
+    with disk.claim(sealer_process.maintenance_path(lake.store)) as has_claim:
+        if has_claim:
             _maintain(lake)
 
 
 def _maintain(lake: Lake) -> None:
-    """Do what is due; what fails is tried again by the next helper, and told by the verbs."""
+    """Do what is due; a failure is retried by the next helper process, and reported by the
+    verbs."""
     store = lake.store
     with contextlib.suppress(LakelogError, OSError):
+        # Each step suppresses its own errors: one that fails must not keep the others from being
+        # done.
         lake.sealer().merge_ids()
     with contextlib.suppress(LakelogError, OSError):
         head = store.refs.head(lake.branch_name)
@@ -49,5 +55,6 @@ def _maintain(lake: Lake) -> None:
         if compact.is_due(entries, store.settings):
             compact.compact(store, lake.branch_name)
     with contextlib.suppress(LakelogError, OSError):
+        # Last: compaction has just made files that nothing refers to.
         if gc.is_due(store):
             gc.gc(store)

@@ -1,4 +1,4 @@
-"""config and completion: the lake's settings, and the shell's part of this command line."""
+"""config and completion: the lake's settings, and shell completion."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import get_completion_class
 
-from lakelog import settings as known
+from lakelog import settings as settings
 from lakelog.cli.app import App, complete_pair, complete_setting, everywhere, verb
 from lakelog.cli.pairs import pair_of
 from lakelog.cli.render import terminal
@@ -41,30 +41,31 @@ def config(ctx: click.Context, target: Target) -> None:
     Without a verb: each setting with its value, its default and what it means. Programs that
     have the lake open keep the settings they opened it with.
     """
+    # click runs the group before its verb, and the list is only wanted without one.
     if ctx.invoked_subcommand is not None:
         return
     app = ctx.ensure_object(App)
-    present = _present(app)
-    meanings = meanings_of(known)
+    present = _current_settings(app)
+    meanings = meanings_of(settings)
     rows = [
         {
             "setting": name,
             "value": getattr(present, name),
-            "default": getattr(known.DEFAULTS, name),
+            "default": getattr(settings.DEFAULTS, name),
             "meaning": meanings.get(name, ""),
         }
-        for name in known.NAMES
+        for name in settings.NAMES
     ]
-    emit_words(of_records(rows), target, lambda: "\n".join(map(_explained, rows)) + "\n")
+    emit_words(of_records(rows), target, lambda: "\n".join(map(_setting_lines, rows)) + "\n")
 
 
 @verb("get", examples="lakelog config get rotate_bytes")
 @click.argument("name", shell_complete=complete_setting)
 def get_setting(app: App, name: str) -> None:
     """Print the value of a setting."""
-    if name not in known.NAMES:
-        raise known.unknown_setting(name)
-    click.echo(getattr(_present(app), name))
+    if name not in settings.NAMES:
+        raise settings.unknown_setting(name)
+    click.echo(getattr(_current_settings(app), name))
 
 
 @verb("set", examples="lakelog config set seal=inline rotate_bytes=64MB")
@@ -74,14 +75,16 @@ def get_setting(app: App, name: str) -> None:
 def set_settings(app: App, pairs: tuple[str, ...]) -> None:
     """Change settings of the lake; sizes may be written as 16MB."""
     store = bootstrap.load(app.path)
-    changed = known.parse(dict(map(pair_of, pairs)), store.settings)
+    changed = settings.parse(dict(map(pair_of, pairs)), store.settings)
     bootstrap.change_settings(store, changed)
+    # As the lake has it now, such as 64000000 for 64MB.
     for name in dict(map(pair_of, pairs)):
         app.say(f"{name} = {getattr(changed, name)}")
 
 
 config.add_command(get_setting)
 config.add_command(set_settings)
+# A group is no `verb`, so it has to get the global options here.
 config.params += everywhere()
 
 
@@ -101,30 +104,33 @@ def completion(app: App, shell: str) -> None:
 
 
 def meanings_of(module: Any) -> dict[str, str]:
-    """Return the docstrings of the fields of `Settings`, which Python itself does not keep."""
+    """Return the docstrings of the fields of `Settings`, which Python does not keep at run time."""
     try:
         tree = ast.parse(inspect.getsource(module.Settings))
+    # There is no source in a zipped or compiled installation; the settings are listed without
+    # meanings.
     except (OSError, TypeError):
         return {}
-    found, name = {}, ""
+    meanings, name = {}, ""
     for node in tree.body[0].body:  # type: ignore[attr-defined]
         if isinstance(node, ast.AnnAssign):
             name = ast.unparse(node.target)
         elif name and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            found[name] = " ".join(str(node.value.value).split())
+            meanings[name] = " ".join(str(node.value.value).split())
+            # A second string behind a field would be no docstring of it.
             name = ""
-    return found
+    return meanings
 
 
-def _present(app: App) -> known.Settings:
-    """The lake's settings, or the defaults where there is no lake."""
+def _current_settings(app: App) -> settings.Settings:
+    """Return the lake's settings, or the defaults without a lake."""
     if bootstrap.is_lake(app.path):
         return bootstrap.load(app.path).settings
     app.say(f"no lake at {app.path}: these are the defaults")
-    return known.DEFAULTS
+    return settings.DEFAULTS
 
 
-def _explained(row: dict[str, Any]) -> str:
+def _setting_lines(row: dict[str, Any]) -> str:
     value, default = (f"{Count(v):,}" if isinstance(v, int) else v for v in _both(row))
     note = "" if value == default else f" (default {default})"
     lead = f"{row['setting']:<19} {value:>13}  "

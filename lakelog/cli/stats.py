@@ -1,4 +1,4 @@
-"""stats: what a branch or a state holds, in numbers, and which columns take the room."""
+"""stats: counts and sizes of a branch or a state, and the size of each column."""
 
 from __future__ import annotations
 
@@ -51,95 +51,98 @@ def stats(app: App, columns: bool, at: str | None, target: Target) -> None:
     Reads only manifests and directory listings, so that it is fast at any size.
     """
     with app.open() as lake:
-        found = lake.at(at).stats() if at else lake.stats()
+        counts = lake.at(at).stats() if at else lake.stats()
         if columns:
-            sizes = column_sizes(lake.store, found)
-            emit(of_records(sizes), target, of_records([_shown(s) for s in sizes]))
+            sizes = column_sizes(lake.store, counts)
+            emit(of_records(sizes), target, of_records([_table_row(s) for s in sizes]))
         else:
-            record = as_record(found)
-            emit_record(record, target, lambda: "\n".join(panel(found, bool(at))) + "\n")
+            record = as_record(counts)
+            emit_record(record, target, lambda: "\n".join(panel(counts, bool(at))) + "\n")
 
 
-def as_record(found: Stats) -> dict[str, Any]:
+def as_record(counts: Stats) -> dict[str, Any]:
     """Return the numbers as an object; times as ISO 8601."""
-    record = dataclasses.asdict(found)
-    record["snapshot_time"] = micros(found.snapshot_time)
-    record["time"] = [micros(t) for t in found.time] if found.time else None
+    record = dataclasses.asdict(counts)
+    record["snapshot_time"] = micros(counts.snapshot_time)
+    record["time"] = [micros(t) for t in counts.time] if counts.time else None
     return record
 
 
-def panel(found: Stats, past: bool) -> Iterator[str]:
-    """Return the numbers for people, line by line."""
+def panel(counts: Stats, past: bool) -> Iterator[str]:
+    """Yield the counts as text, line by line."""
     where = "state" if past else "branch"
-    yield f"{cell(found.path)}, {where} {found.snapshot[:12] if past else found.branch}"
+    yield f"{cell(counts.path)}, {where} {counts.snapshot[:12] if past else counts.branch}"
     yield ""
-    yield from (f"  {label:<12}{words}" for label, words in _facts(found, past))
-    for title, counts in (
-        ("type", found.types),
-        ("source", found.sources),
-        ("level", found.levels),
+    yield from (f"  {label:<12}{words}" for label, words in _facts(counts, past))
+    for title, values in (
+        ("type", counts.types),
+        ("source", counts.sources),
+        ("level", counts.levels),
     ):
-        if counts and set(counts) != {""}:
+        if values and set(values) != {""}:
             yield ""
-            yield from _ranking(title, counts)
-    if found.uncounted:
-        yield f"  {many(found.uncounted, 'event')} more in segments with too many types to list"
+            yield from _ranking(title, values)
+    if counts.uncounted:
+        yield f"  {many(counts.uncounted, 'event')} more in segments with too many types to list"
 
 
-def _facts(found: Stats, past: bool) -> Iterator[tuple[str, str]]:
-    tail = f"; {found.pending:,} more in the tail" if found.pending else ""
-    yield "events", f"{found.events:,} in {many(found.segments, 'segment')}{tail}"
-    if found.time:
-        yield "time", f"{clock(found.time[0])} to {clock(found.time[1])}"
-    each = f", {found.bytes / found.events:.1f} bytes an event" if found.events else ""
-    yield "stored", f"{size(found.bytes)}{each}"
+def _facts(counts: Stats, past: bool) -> Iterator[tuple[str, str]]:
+    tail = f"; {counts.pending:,} more in the tail" if counts.pending else ""
+    yield "events", f"{counts.events:,} in {many(counts.segments, 'segment')}{tail}"
+    if counts.time:
+        yield "time", f"{clock(counts.time[0])} to {clock(counts.time[1])}"
+    each = f", {counts.bytes / counts.events:.1f} bytes an event" if counts.events else ""
+    yield "stored", f"{size(counts.bytes)}{each}"
     if not past:
-        files = many(found.wal_files, "file")
-        yield "WAL", f"{size(found.wal_bytes)} in {files} of {many(found.writers, 'writer')}"
-    if found.ids:
-        yield "ids", f"{found.ids:,} known, {size(found.ids_bytes)}"
-    if found.quarantined:
-        yield "quarantine", many(found.quarantined, "line")
-    yield "snapshot", f"{found.snapshot[:12]} of {clock(found.snapshot_time)}"
-    moves, tags = many(found.moves, "move"), many(found.tags, "tag")
-    yield "history", f"{moves}, {tags}, {many(found.branches, 'branch', 'branches')}"
-    if found.cut:
-        yield "cut", f"{many(found.cut, 'torn frame')} of dead writers, saved in cache/cut"
+        files = many(counts.wal_files, "file")
+        yield "WAL", f"{size(counts.wal_bytes)} in {files} of {many(counts.writers, 'writer')}"
+    if counts.ids:
+        yield "ids", f"{counts.ids:,} known, {size(counts.ids_bytes)}"
+    if counts.quarantined:
+        yield "quarantine", many(counts.quarantined, "line")
+    yield "snapshot", f"{counts.snapshot[:12]} of {clock(counts.snapshot_time)}"
+    moves, tags = many(counts.moves, "move"), many(counts.tags, "tag")
+    yield "history", f"{moves}, {tags}, {many(counts.branches, 'branch', 'branches')}"
+    if counts.cut:
+        yield "cut", f"{many(counts.cut, 'torn frame')} of dead writers, saved in cache/cut"
 
 
 def _ranking(title: str, counts: dict[str, int]) -> Iterator[str]:
     """Return the most frequent values with bars."""
     total = sum(counts.values())
-    shown = list(counts.items())[: _SHOWN[title]]
+    top = list(counts.items())[: _SHOWN[title]]
     room = max(min(width() - 48, 36), 12)
     yield f"  {title:<{room}}{'events':>12}"
-    for name, count in shown:
+    for name, count in top:
         label = cell(name) if name else "-"
         label = label if len(label) <= room - 2 else label[: room - 3] + "…"
+        # At least one: a rare value is not an absent one.
         bar = "▪" * max(round(count / total * _BARS), 1)
         yield f"  {label:<{room}}{count:>12,}  {count / total:6.1%}  {bar}".rstrip()
-    if len(counts) > len(shown):
-        rest = sum(list(counts.values())[len(shown) :])
-        yield f"  {many(len(counts) - len(shown), 'other'):<{room}}{rest:>12,}"
+    if len(counts) > len(top):
+        rest = sum(list(counts.values())[len(top) :])
+        yield f"  {many(len(counts) - len(top), 'other'):<{room}}{rest:>12,}"
 
 
-def column_sizes(store: Store, found: Stats) -> list[dict[str, Any]]:
+def column_sizes(store: Store, stats: Stats) -> list[dict[str, Any]]:
     """Return each column's bytes over the segments of a state, largest first, then the total."""
-    state = store.manifests.load(found.snapshot)
-    live = [e for e in store.manifests.entries(state) if e["kind"] == "events"]
+    state = store.manifests.load(stats.snapshot)
+    segments = [e for e in store.manifests.entries(state) if e["kind"] == "events"]
     sizes: dict[str, int] = {}
-    for entry in live:
+    for entry in segments:
         for name, count in _columns_of(store.paths, entry["key"]):
             sizes[name] = sizes.get(name, 0) + count
-    sizes["footers and headers"] = sum(e["bytes"] for e in live) - sum(sizes.values())
+    # What belongs to no column, so that the sum is the size of the files.
+    sizes["footers and headers"] = sum(e["bytes"] for e in segments) - sum(sizes.values())
     sizes = dict(sorted(sizes.items(), key=lambda pair: -pair[1]))
-    sizes["all"] = sum(e["bytes"] for e in live)
-    whole, events = sizes["all"] or 1, sum(e["events"] for e in live) or 1
+    sizes["all"] = sum(e["bytes"] for e in segments)
+    # An empty lake has shares, too.
+    total, events = sizes["all"] or 1, sum(e["events"] for e in segments) or 1
     return [
         {
             "column": name,
             "bytes": count,
-            "share": round(count / whole, 4),
+            "share": round(count / total, 4),
             "bytes_per_event": round(count / events, 2),
         }
         for name, count in sizes.items()
@@ -154,7 +157,7 @@ def _columns_of(paths: Paths, digest: str) -> Iterator[tuple[str, int]]:
             yield column.path_in_schema, column.total_compressed_size
 
 
-def _shown(sizes: dict[str, Any]) -> dict[str, Any]:
+def _table_row(sizes: dict[str, Any]) -> dict[str, Any]:
     return {
         "column": sizes["column"],
         "bytes": Count(sizes["bytes"]),

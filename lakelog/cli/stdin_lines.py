@@ -1,9 +1,9 @@
-"""Standard input as lines, as soon as they are there; a pretty-printed document as its events.
+"""Standard input as lines, as soon as they arrive; a pretty-printed document as its events.
 
-Each line carries its number and byte offset. A byte order mark, CRLF and blank lines are no
-trouble. If the first line that says something opens a JSON document and does not close it, up to
-64 MB are collected: an array gives its elements, {"Records": [...]} its records, any other object
-is one event. What turns out to be no document is given line by line after all.
+Each line carries its number and byte offset. A byte order mark, CRLF and blank lines are accepted.
+If the first line that is not blank opens a JSON document and does not close it, up to 64 MB are
+buffered: an array yields its elements, {"Records": [...]} its records, any other object is one
+event. What turns out not to be a document is yielded line by line.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from lakelog.event import parse_line
 from lakelog.exact import parse_value
 from lakelog.ingest.source import between_characters
 
+# What a pipe holds by default on Linux.
 CHUNK = 1 << 16
 LINE_MAX = 64 << 20
 PART = 16 << 20
-"""A line beyond the first is taken in parts of the second, as `ingest` does."""
+"""A line longer than the first is split into parts of the second, as `ingest` does."""
 DOCUMENT_MAX = 64 << 20
 LINE, ELEMENT, DOCUMENT = "line", "element", "document at line"
 _BOM = b"\xef\xbb\xbf"
@@ -45,7 +46,7 @@ class Line:
 
     @property
     def is_blank(self) -> bool:
-        """Whether it says nothing."""
+        """Whether the line is empty or white space."""
         return self.unit == LINE and not self.text.strip()
 
     def event(self) -> dict[str, Any]:
@@ -54,7 +55,7 @@ class Line:
             raise InvalidEvent(self.fault)
         return self.value if isinstance(self.value, dict) else parse_line(self._json())
 
-    def shown(self) -> str:
+    def display(self) -> str:
         """Return its text, for quarantine; bytes that are no UTF-8 as escapes."""
         return self._json().decode("utf-8", "backslashreplace")
 
@@ -63,12 +64,13 @@ class Line:
 
 
 Lines = Iterator[Line | None]
-"""None stands for: nothing more is waiting now."""
+"""None means that no more input is waiting."""
 
 
 def chunks() -> Iterator[bytes | None]:
-    """Yield what standard input has, as it comes, and None whenever no more is waiting."""
+    """Yield the bytes of standard input as they arrive, and None whenever no more are waiting."""
     try:
+        # os.read returns what is there; the buffered stream would wait until its buffer is full.
         descriptor = sys.stdin.fileno()
     except (AttributeError, OSError, ValueError):
         yield from _chunks_of_stream()
@@ -77,18 +79,21 @@ def chunks() -> Iterator[bytes | None]:
         try:
             chunk = os.read(descriptor, CHUNK)
         except BlockingIOError:
+            # A parent may have set its end of a terminal or pipe to non-blocking, which holds for
+            # ours too.
             select.select([descriptor], [], [])
             continue
         if not chunk:
             return
         yield chunk
+        # Nothing is waiting, so the caller stores what it has instead of waiting for a full batch.
         if not select.select([descriptor], [], [], 0)[0]:
             yield None
 
 
 def split(pieces: Iterable[bytes | None]) -> Lines:
     """Cut bytes into lines; one beyond LINE_MAX comes in parts, each with a fault."""
-    cutter = _Cutter()
+    cutter = _LineSplitter()
     for piece in pieces:
         if piece is None:
             yield None
@@ -103,54 +108,58 @@ def split(pieces: Iterable[bytes | None]) -> Lines:
 
 
 def documents(lines: Lines) -> Lines:
-    """Give the elements of a document that spans the input, else the lines as they are."""
+    """Yield the elements of a document that spans the input, else the lines as they are."""
     for line in lines:
         if line is None or line.is_blank:
             yield line
-        elif _opens(line):
-            yield from _collected(line, lines)
+        elif _may_open_document(line):
+            yield from _collect_document(line, lines)
             break
         else:
             yield line
             break
+    # Only the first line that says something can begin a document.
     yield from lines
 
 
-class _Cutter:
-    """The line under way."""
+class _LineSplitter:
+    """The line that is being assembled."""
 
     def __init__(self) -> None:
-        self._held = bytearray()
+        self._buffer = bytearray()
         self._number, self._offset, self._parts, self.length = 1, 0, 0, 0
 
     def add(self, piece: bytes) -> Iterator[Line]:
-        """Take more of the line; give the parts of one that has become too long."""
+        """Append to the line; yield parts of one that has become too long."""
         self.length += len(piece)
-        self._held += piece
+        self._buffer += piece
+        # Before its newline comes: input without any must not fill the memory.
         if self.length > LINE_MAX:
-            while len(self._held) > PART:
-                yield self._part(between_characters(self._held, PART))
+            while len(self._buffer) > PART:
+                yield self._part(between_characters(self._buffer, PART))
 
     def line(self) -> Line:
-        """Return it, or its last part, and begin the next."""
+        """Return the line, or its last part, and begin the next."""
         if self.length > LINE_MAX:
-            made = self._part(len(self._held))
+            line = self._part(len(self._buffer))
         else:
-            made = Line(self._number, self._offset, bytes(self._held))
+            line = Line(self._number, self._offset, bytes(self._buffer))
+            # A byte order mark counts in the offsets, but is no part of the JSON.
             if self._number == 1:
-                made.text = made.text.removeprefix(_BOM)
+                line.text = line.text.removeprefix(_BOM)
             self._offset += self.length
+        # One more for the newline itself.
         self._number, self._offset = self._number + 1, self._offset + 1
-        self._held, self._parts, self.length = bytearray(), 0, 0
-        return made
+        self._buffer, self._parts, self.length = bytearray(), 0, 0
+        return line
 
     def _part(self, stop: int) -> Line:
         self._parts += 1
         reason = f"a line of over {LINE_MAX:,} bytes is too long: part {self._parts:,}"
-        made = Line(self._number, self._offset, bytes(self._held[:stop]), reason)
-        del self._held[:stop]
+        part = Line(self._number, self._offset, bytes(self._buffer[:stop]), reason)
+        del self._buffer[:stop]
         self._offset += stop
-        return made
+        return part
 
 
 def _chunks_of_stream() -> Iterator[bytes]:
@@ -160,7 +169,7 @@ def _chunks_of_stream() -> Iterator[bytes]:
         yield chunk
 
 
-def _opens(line: Line) -> bool:
+def _may_open_document(line: Line) -> bool:
     """Whether a first line may begin, or be, a document that is more than one event."""
     if line.fault or line.text.lstrip()[:1] not in (b"{", b"["):
         return False
@@ -171,39 +180,40 @@ def _opens(line: Line) -> bool:
     return _elements(value) is not None
 
 
-def _collected(first: Line, lines: Lines) -> Lines:
-    """Collect a document; give up as soon as no document can begin like this."""
-    held, size = [first], len(first.text)
-    whole = closed = _is_json(first.text)
+def _collect_document(first: Line, lines: Lines) -> Lines:
+    """Buffer a document; give up as soon as no document can begin like this."""
+    buffered, size = [first], len(first.text)
+    is_complete = closed = _is_json(first.text)
     for line in lines:
         if line is None:
             continue
-        held.append(line)
+        buffered.append(line)
         size += len(line.text)
         start = line.text.lstrip()[:1]
+        # Blank lines are kept, because a document may hold them, and the line numbers count them.
         if not start:
             continue
         if (
-            whole
+            is_complete
             or line.fault
             or size > DOCUMENT_MAX
             or (closed and start not in (b",", b"]", b"}"))
         ):
-            yield from held
+            yield from buffered
             return
         closed = start == b"{" and _is_json(line.text)
-    parts = _parts(held)
-    yield from held if parts is None else parts
+    parts = _document_events(buffered)
+    yield from buffered if parts is None else parts
 
 
-def _parts(held: list[Line]) -> list[Line | None] | None:
+def _document_events(buffered: list[Line]) -> list[Line | None] | None:
     """Return a document's events, or None if the lines are no document."""
-    text = b"\n".join(line.text for line in held)
+    text = b"\n".join(line.text for line in buffered)
     if not _is_json(text):
         return None
     value = parse_value(text)
     elements = _elements(value)
-    first = held[0]
+    first = buffered[0]
     if elements is None:
         return [Line(first.number, first.offset, b"", "", value, DOCUMENT)]
     return [

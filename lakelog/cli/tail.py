@@ -14,21 +14,25 @@ import click
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.render import terminal
+from lakelog.cli.render.monitor import QueryMonitor
 from lakelog.cli.render.output import Target, write_text
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
-from lakelog.cli.render.waiting import Waiting
 from lakelog.errors import InvalidEvent, QueryFailed
 from lakelog.exact import parse_value
 from lakelog.export.formats import Result, encode
 from lakelog.export.values import text
 from lakelog.export.vectors import Columns
+from lakelog.lazy import Lazy
 from lakelog.query import follow as following
 from lakelog.query.follow import BranchRewound, Follower
 from lakelog.store.history import SHORT
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from rich import cells as rich_cells
+else:
+    rich_cells = Lazy("rich.cells")
 
 PAUSE = 0.2
 """Seconds between two looks at the lake."""
@@ -68,59 +72,62 @@ def tail(app: App, follow: bool, count: int, where: str | None, as_json: bool) -
     with app.open() as lake:
         try:
             follower = Follower(lake.store, lake.branch_name, lake.engine, where)
+        # The follower tries the condition at once, so a mistake is one of the option.
         except QueryFailed as error:
             raise click.BadParameter(exits.one_line(str(error)), param_hint="--where") from None
         write = _Writer(as_json or not terminal.is_terminal(sys.stdout))
-        with Waiting(follower.interrupt, app.progress("looking back", "s")):
-            found = follower.last(count)
-        write(found)
+        # Only for the look back, which may read the whole lake; live events are few.
+        with QueryMonitor(follower.interrupt, app.progress("looking back", "s")):
+            events = follower.last(count)
+        write(events)
         while follow:
-            _look_for_reader()
+            # Without new events nothing is written, so a closed pipe would not be noticed for
+            # hours.
+            _check_reader()
             for part in follower.more():
                 if isinstance(part, BranchRewound):
-                    app.say(_words(part), fg="yellow")
+                    app.say(_rewind_words(part), fg="yellow")
                 else:
                     write(part)
             time.sleep(PAUSE)
 
 
 def line(event: dict[str, Any], width: int, colour: bool) -> str:
-    """Return an event as one line of at most `width` columns: time, level, source, type, and what
-    it says."""
-    from rich.cells import cell_len, set_cell_size
-
+    """Return an event as one line of at most `width` columns: time, level, source, type, and its
+    message and data."""
     moment, level = event["time"], cell(event["level"] or "")
     clock = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}"
     names = [_cut(cell(event[n]), _NAME_MAX) for n in ("source", "type") if event[n]]
-    told = [event["message"] or event["subject"], _pairs(event["data"])]
-    words = " ".join(cell(t[:_WIDTH_MAX]) for t in told if t)
+    texts = [event["message"] or event["subject"], _pairs(event["data"])]
+    words = " ".join(cell(t[:_WIDTH_MAX]) for t in texts if t)
     head = " ".join([clock, f"{_cut(level, 5):5}", *names])
-    room = width - cell_len(head) - 2
-    if cell_len(words) > room:
-        words = set_cell_size(words, max(room - 1, 0)).rstrip() + "…" if room > 0 else ""
+    room = width - rich_cells.cell_len(head) - 2
+    if rich_cells.cell_len(words) > room:
+        words = rich_cells.set_cell_size(words, max(room - 1, 0)).rstrip() + "…" if room > 0 else ""
     if not colour:
         return f"{head}  {words}".rstrip()
     shade = _COLOURS.get(level.upper())
+    # Painted last: escape sequences would count as columns.
     painted = click.style(f"{_cut(level, 5):5}", fg=shade, bold=True) if shade else f"{level:5.5}"
     names[-1:] = [click.style(name, bold=True) for name in names[-1:]]
     return " ".join([click.style(clock, dim=True), painted, *names]) + f"  {words}".rstrip()
 
 
 def _pairs(data: str | None) -> str:
-    """Return the members of an object as name=value, those that are null left out."""
+    """Return the members of an object as name=value, without those that are null."""
     if not data or not data.startswith("{") or len(data) > _WIDTH_MAX:
         return data or ""
     try:
-        found = parse_value(data.encode())
+        members = parse_value(data.encode())
     except InvalidEvent:
         return data
-    if not isinstance(found, dict):  # with a key that is there twice it is kept as its text
+    if not isinstance(members, dict):  # with a key that is there twice it is kept as its text
         return data
-    return " ".join(f"{name}={text(value)}" for name, value in found.items() if value is not None)
+    return " ".join(f"{name}={text(value)}" for name, value in members.items() if value is not None)
 
 
 class _Writer:
-    """Puts tables of events on stdout."""
+    """Writes tables of events to stdout."""
 
     def __init__(self, as_json: bool) -> None:
         self._as_json, self._day = as_json, ""
@@ -138,34 +145,36 @@ class _Writer:
             out.flush()
             return
         width, colour = terminal.width(), terminal.has_colour(sys.stdout)
+        # Written in parts, so that the first lines of a long look back appear at once.
         for batch in table.to_batches(1000):
-            made = "".join(self._shown(event, width, colour) for event in batch.to_pylist())
+            made = "".join(self._event_lines(event, width, colour) for event in batch.to_pylist())
             write_text(made, out, Target("table"))
 
-    def _shown(self, event: dict[str, Any], width: int, colour: bool) -> str:
-        """An event's line, under a line with the day where that changes."""
-        day, shown = f"{event['time']:%Y-%m-%d}", line(event, width, colour) + "\n"
+    def _event_lines(self, event: dict[str, Any], width: int, colour: bool) -> str:
+        """Return an event's line, after a line with the day where that changes."""
+        day, lines = f"{event['time']:%Y-%m-%d}", line(event, width, colour) + "\n"
         if day == self._day:
-            return shown
+            return lines
         self._day = day
-        return (click.style(f"{day} UTC", dim=True) if colour else f"{day} UTC") + "\n" + shown
+        return (click.style(f"{day} UTC", dim=True) if colour else f"{day} UTC") + "\n" + lines
 
 
-def _words(rewound: BranchRewound) -> str:
+def _rewind_words(rewound: BranchRewound) -> str:
     where = f"{rewound.snapshot[:SHORT]} ({many(rewound.events, 'event')})"
     return f"history was rewound by {rewound.op} to {where}; what follows came after it"
 
 
 def _cut(text: str, width: int) -> str:
-    from rich.cells import cell_len, set_cell_size
+    if rich_cells.cell_len(text) <= width:
+        return text
+    return rich_cells.set_cell_size(text, width - 1).rstrip() + "…"
 
-    return set_cell_size(text, width - 1).rstrip() + "…" if cell_len(text) > width else text
 
-
-def _look_for_reader() -> None:
+def _check_reader() -> None:
     """Raise ReaderLeft if nobody reads our pipe any more."""
     try:
         fd = sys.stdout.fileno()
+        # Only of a pipe does poll say that the other end is closed.
         if not stat.S_ISFIFO(os.fstat(fd).st_mode):
             return
     except (AttributeError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""train: training sets out of the lake, with splits that cannot leak and the proof of it."""
+"""train: training sets from the lake, with splits that cannot leak and the proof of it."""
 
 from __future__ import annotations
 
@@ -67,6 +67,8 @@ def init(app: App, kind: str, out: str | None) -> None:
         click.echo(text, nl=False)
         return
     try:
+        # "x" refuses an existing file, also one that appears at this moment: it may be an edited
+        # recipe.
         with open(out, "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
@@ -99,40 +101,43 @@ def export(app: App, recipe: str, out: str, as_json: bool) -> None:
     """
     started = time.monotonic()
     with app.open() as lake, app.progress("train", "s") as progress:
-        made = trainingset.export(
+        result = trainingset.export(
             lake, recipe, out, progress=lambda note: progress(_seconds(started), note=note)
         )
     record = {
         "path": out,
-        "id": made.id,
-        "snapshot": made.snapshot,
-        "rows": made.rows,
-        "left_out": made.manifest["left_out"],
-        "losses": made.manifest["losses"],
-        "redacted": made.manifest["redaction"]["found"],
-        "warnings": made.warnings,
-        "clean": made.certificate.clean,
+        "id": result.id,
+        "snapshot": result.snapshot,
+        "rows": result.rows,
+        "left_out": result.manifest["left_out"],
+        "losses": result.manifest["losses"],
+        "redacted": result.manifest["redaction"]["found"],
+        "warnings": result.warnings,
+        "clean": result.certificate.clean,
     }
-    sides = ", ".join(f"{side} {n:,}" for side, n in made.rows.items())
-    app.say(f"{out}: {many(sum(made.rows.values()), 'row')} ({sides})")
+    sides = ", ".join(f"{side} {n:,}" for side, n in result.rows.items())
+    app.say(f"{out}: {many(sum(result.rows.values()), 'row')} ({sides})")
+    # What is not in the set is said as loudly as what is: rows that vanish silently are a wrong
+    # set.
     for what, counts in (("left out", "left_out"), ("redacted", "redacted")):
-        found = ", ".join(f"{n:,} {why}" for why, n in record[counts].items() if n)
-        if found:
-            app.say(f"{what}: {found}")
+        counted = ", ".join(f"{n:,} {why}" for why, n in record[counts].items() if n)
+        if counted:
+            app.say(f"{what}: {counted}")
     if lost := losses.sentence(record["losses"]):
         app.say(f"not kept: {lost}")
-    for words in made.warnings:
+    for words in result.warnings:
         app.say(f"warning: {words}")
     if as_json:
         emit_record(record, Target("json"), lambda: "")
-    _conclude(app, made.certificate)
+    # Last, because a leak ends the verb with its exit code.
+    _report_leaks(app, result.certificate)
 
 
 def _seconds(started: float) -> int:
     return int(time.monotonic() - started)
 
 
-def _conclude(app: App, certificate: leaks.Certificate) -> None:
+def _report_leaks(app: App, certificate: leaks.Certificate) -> None:
     for leak in certificate.leaks:
         app.say(f"leak ({leak.kind}): {leak.words}")
     if not certificate.clean:
@@ -169,20 +174,20 @@ def check(app: App, path: str, against: str | None, near: float | None, target: 
     """
     with app.progress("checking") as progress:
         progress(0)
-        found = sandbox.check(path, against, near=near)
-    record = {"path": path, "against": against, **found.record()}
-    emit_record(record, target, lambda: _words_of(found))
-    if not found.clean:
+        certificate = sandbox.check(path, against, near=near)
+    record = {"path": path, "against": against, **certificate.record()}
+    emit_record(record, target, lambda: _words_of(certificate))
+    if not certificate.clean:
         click.get_current_context().exit(exits.WRONG)
 
 
-def _words_of(found: leaks.Certificate) -> str:
+def _words_of(certificate: leaks.Certificate) -> str:
     lines = []
-    for name, said in found.checks.items():
-        leaked = [leak.words for leak in found.leaks if leak.kind == name]
-        lines.append(f"{name:6}  {said}: {'; '.join(leaked) or 'none'}")
-    count = len(found.leaks)
-    return "\n".join([*lines, "no leak found" if found.clean else many(count, "leak"), ""])
+    for name, description in certificate.checks.items():
+        leaked = [leak.words for leak in certificate.leaks if leak.kind == name]
+        lines.append(f"{name:6}  {description}: {'; '.join(leaked) or 'none'}")
+    count = len(certificate.leaks)
+    return "\n".join([*lines, "no leak found" if certificate.clean else many(count, "leak"), ""])
 
 
 @verb(
@@ -205,26 +210,26 @@ def rebuild(app: App, path: str, out: str | None, logical: bool, target: Target)
     """
     started = time.monotonic()
     with app.open() as lake, app.progress("rebuild", "s") as progress:
-        made = rebuilding.rebuild(
+        result = rebuilding.rebuild(
             lake,
             path,
             out,
             logical=logical,
             progress=lambda note: progress(_seconds(started), note=note),
         )
-    emit_record(dataclasses.asdict(made), target, lambda: _words_of_rebuild(made))
-    if not made.same:
+    emit_record(dataclasses.asdict(result), target, lambda: _words_of_rebuild(result))
+    if not result.same:
         click.get_current_context().exit(exits.WRONG)
 
 
-def _words_of_rebuild(made: rebuilding.RebuildResult) -> str:
-    lines = [f"{name} was {then} and is {now}" for name, (then, now) in made.versions.items()]
-    lines += [f"{name} differs" for name in made.differing]
+def _words_of_rebuild(result: rebuilding.RebuildResult) -> str:
+    lines = [f"{name} was {then} and is {now}" for name, (then, now) in result.versions.items()]
+    lines += [f"{name} differs" for name in result.differing]
     lines += [
         f"rows of {side}: {'the same' if same else 'not the same'}"
-        for side, same in made.logical.items()
+        for side, same in result.logical.items()
     ]
-    lines.append("the same" if made.same else "not the same bytes")
+    lines.append("the same" if result.same else "not the same bytes")
     return "\n".join(lines) + "\n"
 
 
@@ -241,18 +246,19 @@ def list_(app: App, target: Target) -> None:
     Those whose files are gone are listed too; `here` says which are still in place.
     """
     with app.open() as lake:
-        rows = [_listed(facts) for facts in provenance.exports(lake)]
+        rows = [_export_record(facts) for facts in provenance.exports(lake)]
     columns = ["export", "name", "shape", "created", "rows", "clean", "snapshot", "path", "here"]
     emit(of_records(rows, columns), target)
 
 
-def _listed(facts: dict[str, Any]) -> dict[str, Any]:
+def _export_record(facts: dict[str, Any]) -> dict[str, Any]:
     names = ("export", "name", "shape", "created")
-    made = {name: facts[name] for name in names}
-    made["rows"], made["clean"] = sum(facts["rows"].values()), facts["clean"]
-    made["snapshot"], made["path"] = facts["snapshot"][:12], facts["path"]
-    made["here"] = os.path.isfile(os.path.join(facts["path"], provenance.MANIFEST))
-    return made
+    record = {name: facts[name] for name in names}
+    record["rows"], record["clean"] = sum(facts["rows"].values()), facts["clean"]
+    record["snapshot"], record["path"] = facts["snapshot"][:12], facts["path"]
+    # An export appears whole, so one file of it says that it is there.
+    record["here"] = os.path.isfile(os.path.join(facts["path"], provenance.MANIFEST))
+    return record
 
 
 @verb(
@@ -265,19 +271,23 @@ def _listed(facts: dict[str, Any]) -> dict[str, Any]:
 @with_output
 def diff(app: App, a: str, b: str, target: Target) -> None:
     """Compare two exports: recipes, rows, and groups that changed splits."""
-    made = compare.diff(a, b)
-    emit_record(dataclasses.asdict(made), target, lambda: _words_of_diff(made))
+    comparison = compare.diff(a, b)
+    emit_record(dataclasses.asdict(comparison), target, lambda: _words_of_diff(comparison))
 
 
-def _words_of_diff(made: compare.ExportDiff) -> str:
-    before, after = made.snapshots
+def _words_of_diff(comparison: compare.ExportDiff) -> str:
+    before, after = comparison.snapshots
     lines = [
         "the same snapshot" if before == after else f"snapshot {before[:12]}, then {after[:12]}"
     ]
-    lines += [f"{k}: {json.dumps(x)}, then {json.dumps(y)}" for k, (x, y) in made.recipe.items()]
-    lines += [f"{side}: {x:,} rows, then {y:,}" for side, (x, y) in made.rows.items() if x or y]
-    lines.append(f"{made.added:,} rows came, {made.removed:,} went")
-    lines.append(f"{many(made.moved, 'group')} changed sides")
+    lines += [
+        f"{k}: {json.dumps(x)}, then {json.dumps(y)}" for k, (x, y) in comparison.recipe.items()
+    ]
+    lines += [
+        f"{side}: {x:,} rows, then {y:,}" for side, (x, y) in comparison.rows.items() if x or y
+    ]
+    lines.append(f"{comparison.added:,} rows came, {comparison.removed:,} went")
+    lines.append(f"{many(comparison.moved, 'group')} changed sides")
     return "\n".join(lines) + "\n"
 
 
@@ -295,16 +305,19 @@ def where(app: App, wanted: str, target: Target) -> None:
     An event is named by its id or its seq. Rows are counted by split.
     """
     with app.open() as lake:
-        found = compare.where(lake, wanted)
+        holdings = compare.where(lake, wanted)
     columns = ["export", "name", "train", "validation", "test", "path"]
     rows = [
         {
-            "export": held.export,
-            "name": held.name,
-            **{s: None if held.rows is None else held.rows.get(s, 0) for s in columns[2:5]},
-            "path": held.path if held.rows is not None else f"{held.path} (files are gone)",
+            "export": holding.export,
+            "name": holding.name,
+            # Unknown and not 0: without the files nobody can say.
+            **{s: None if holding.rows is None else holding.rows.get(s, 0) for s in columns[2:5]},
+            "path": holding.path
+            if holding.rows is not None
+            else f"{holding.path} (files are gone)",
         }
-        for held in found
+        for holding in holdings
     ]
     emit(of_records(rows, columns), target)
 

@@ -1,4 +1,4 @@
-"""views, view: named SQL over the lake that keeps itself up to date."""
+"""views, view: named SQL over the lake, updated incrementally."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from lakelog.cli.app import App, complete_ref, complete_view, verb
 from lakelog.cli.pairs import pair_of
 from lakelog.cli.render import terminal
-from lakelog.cli.render.output import Target, emit, opened, with_output, write_text
+from lakelog.cli.render.output import Target, emit, open_output, with_output, write_text
 from lakelog.cli.render.results import result_of
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event import parse_time, to_micros
@@ -52,8 +52,8 @@ def views(app: App, at: str | None, target: Target) -> None:
     Each is also a table in SQL, its parameters at their defaults.
     """
     with app.open() as lake:
-        found = user_views.listed(lake.at(at) if at else lake)
-    records = [_record(definition, mine) for definition, mine in found]
+        definitions = user_views.listed(lake.at(at) if at else lake)
+    records = [_record(definition, is_own) for definition, is_own in definitions]
     shown = [{k: r[k] for k in ("view", "about", "params")} for r in records]
     emit(of_records(records, _LISTED), target, of_records(shown))
 
@@ -107,33 +107,36 @@ def view(
     sum the state for finish (`lakelog view show status` prints an example). Both kinds are
     checked on a sample before they are stored.
     """
-    given = dict(map(pair_of, params))
+    values = dict(map(pair_of, params))
     action = words[0] if words and words[0] in _ACTIONS else None
     count = {None: 1, "create": 3, "drop": 2, "show": 2}[action]
     if len(words) != count:
         raise click.UsageError("give NAME, create NAME FILE, drop NAME, or show NAME")
     if action is None:
         with app.open() as lake:
-            _answer(app, lake, words[0], given, _Window(since, until, at), watch, target)
+            _answer(app, lake, words[0], values, _Window(since, until, at), watch, target)
         return
+    # Refused and not ignored: a definition has no time.
     if since or until or watch or (at and action != "show"):
         raise click.UsageError(f"--since, --until, --at and --watch are not for {action}")
     with app.open() as lake:
         if action == "create":
-            made = user_views.create(lake, words[1], _text(words[2]), given, replace=replace)
-            kind = "incremental view" if made.is_projection else "view"
-            app.say(f"created {kind} {made.name}, version {made.version}")
+            definition = user_views.create(lake, words[1], _text(words[2]), values, replace=replace)
+            kind = "incremental view" if definition.is_projection else "view"
+            app.say(f"created {kind} {definition.name}, version {definition.version}")
         elif action == "drop":
             user_views.drop(lake, words[1])
             app.say(f"dropped view {words[1]}; earlier states still have it")
         else:
-            found = user_views.definition(lake.at(at) if at else lake, words[1])
-            with opened(target.path) as out:
-                write_text(found.text.rstrip() + "\n", out, target)
+            definition = user_views.definition(lake.at(at) if at else lake, words[1])
+            # The text as it was stored, whatever the format: it can be given to `view create`
+            # again.
+            with open_output(target.path) as out:
+                write_text(definition.text.rstrip() + "\n", out, target)
 
 
 class _Window:
-    """The times and the state that a view is asked for."""
+    """The times and the state that a view is queried for."""
 
     def __init__(self, since: str | None, until: str | None, at: str | None) -> None:
         self.since, self.until, self.at = since, until, at
@@ -147,23 +150,26 @@ def _answer(
     app: App,
     lake: Lake,
     name: str,
-    given: dict[str, str],
+    values: dict[str, str],
     window: _Window,
     watch: bool,
     target: Target,
 ) -> None:
-    began = time.monotonic()
+    start = time.monotonic()
     state = lake.at(window.at) if window.at else lake
-    before = read(state, name, given, **window.times())
-    emit(_result(lake, before, target), target)
-    app.detail(f"{time.monotonic() - began:.2f} s")
+    previous = read(state, name, values, **window.times())
+    emit(_result(lake, previous, target), target)
+    app.detail(f"{time.monotonic() - start:.2f} s")
     while watch:
         time.sleep(1)
-        rows = read(state, name, given, **window.times())
-        if rows.equals(before):
+        # The times are taken again: --since 2h moves along.
+        rows = read(state, name, values, **window.times())
+        # Nothing is written while nothing changes, so that a pipe gets only news.
+        if rows.equals(previous):
             continue
-        before = rows
+        previous = rows
         if target.format == "table" and terminal.is_terminal(sys.stdout):
+            # The screen is cleared only where the view is shown to somebody.
             sys.stdout.write("\x1b[H\x1b[2J")
             sys.stdout.flush()
         app.detail(micros(disk.now_us()))
@@ -174,13 +180,13 @@ def _result(lake: Lake, rows: Any, target: Target) -> Result:
     return result_of(lake.engine().cursor().from_arrow(rows), target.format)
 
 
-def _record(definition: Definition, mine: bool) -> dict[str, Any]:
+def _record(definition: Definition, is_own: bool) -> dict[str, Any]:
     return {
         "view": definition.name,
         "about": definition.about,
         "params": "; ".join(map(str, definition.params)),
         "version": definition.version,
-        "from": "this lake" if mine else "lakelog",
+        "from": "this lake" if is_own else "lakelog",
     }
 
 
@@ -188,6 +194,7 @@ def _moment(option: str, text: str | None) -> int | None:
     if text is None:
         return None
     try:
+        # A span first: no time can be taken for one.
         return disk.now_us() - span_us(text)
     except InvalidSetting:
         pass

@@ -1,4 +1,4 @@
-"""watch: follow the files of directories, as long as it runs or once."""
+"""watch: follow the files of directories, continuously or once."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ import orjson
 from lakelog.backup.scheduler import BackupPlan, BackupScheduler
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.backups import with_backups, words_of
+from lakelog.cli.backups import option_words, with_backups
 from lakelog.cli.input_formats import with_pattern
 from lakelog.cli.render.output import choose, emit_record
 from lakelog.cli.render.terminal import is_terminal, many
 from lakelog.collect import loop
 from lakelog.collect import watch as following
+from lakelog.collect.followed_file import raise_descriptor_limit
+from lakelog.collect.status import Totals, lock_path, status_path
 from lakelog.export.values import micros
 from lakelog.ingest.scan import scan
 from lakelog.store import disk
@@ -106,13 +108,15 @@ def watch(
         return
     if not roots:
         raise click.UsageError("a directory is needed, such as /var/log/app")
+    # The unit repeats the options, so that what was tried by hand is what systemd starts.
     if print_unit:
         options = [word for pattern in patterns for word in ("--pattern", pattern)]
         options += ["--format", form] if form else []
         options += ["--source", source] if source is not None else []
+        # Only what differs from its default: the unit then keeps to the defaults of later versions.
         options += ["--interval", f"{interval:g}"] if interval != INTERVAL else []
         options += ["--poll"] * poll + ["--once"] * once
-        options += ["-q"] * app.quiet + ["-v"] * app.verbose + words_of(plan)
+        options += ["-q"] * app.quiet + ["-v"] * app.verbose + option_words(plan)
         click.echo(_unit(app, roots, options), nl=False)
         return
     follow(
@@ -140,11 +144,12 @@ def follow(
     poll: bool = False,
     once: bool = False,
 ) -> None:
-    """Watch until told to end, with backups if there is a plan for them; sum up at the end."""
-    tell = _teller(app)
-    following.raise_descriptor_limit()
+    """Watch until a signal arrives, with backups if there is a plan; sum up at the end."""
+    tell = _reporter(app)
+    # Before the watcher, which takes its share of the limit.
+    raise_descriptor_limit()
     with app.open_or_create() as lake:
-        rounds = BackupScheduler(lake, roots, plan, label=source, say=tell) if plan else None
+        backups = BackupScheduler(lake, roots, plan, label=source, say=tell) if plan else None
         watcher = following.Watcher(
             lake,
             roots,
@@ -152,47 +157,48 @@ def follow(
             form=form,
             source=source,
             say=tell,
-            after=None if once else rounds,
+            # With --once there is one round of backups, at the end (below).
+            after=None if once else backups,
         )
         stop = threading.Event()
 
         def end(*_: object) -> None:
             stop.set()
-            if rounds:
-                rounds.halt()
+            if backups:
+                backups.halt()
 
-        before = {s: signal.signal(s, end) for s in _SIGNALS}
-        renewed = _take_over(watcher, rounds)
+        # Before the files are opened: from here on a signal ends the round in order.
+        previous_handlers = {s: signal.signal(s, end) for s in _SIGNALS}
+        renewed = _resume(watcher, backups)
         try:
-            with disk.claim(following.lock_path(lake, roots)) as alone:
-                if not alone:
+            # Two watchers would both read each new line. The cursor would keep them from being
+            # stored twice, but not from being read twice.
+            with disk.claim(lock_path(lake, roots)) as has_lock:
+                if not has_lock:
                     raise click.ClickException(f"another process is watching {', '.join(roots)}")
                 if once:
                     _once(watcher, stop)
-                    if rounds:
-                        rounds.run(scan(watcher.totals.roots, patterns))
+                    if backups:
+                        backups.run(scan(watcher.totals.roots, patterns))
                 else:
                     if not renewed:
                         tell(f"watching {', '.join(watcher.totals.roots)}")
                     loop.run(watcher, stop, interval=interval, poll=poll, say=tell, renew=True)
         except loop.RestartRequested as rest:
             signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what comes now, comes later
-            if rounds:
-                rounds.close()
+            if backups:
+                backups.close()
             lake.close()
+            # A signal that came meanwhile ends the watcher instead of restarting it.
             if not stop.is_set():
-                counts = [rounds.made, rounds.removed, rounds.expired] if rounds else [0, 0, 0]
-                _renew({**rest.memory, "backups": counts})
+                _restart_process(rest.memory, backups)
         finally:
-            if rounds:
-                rounds.close()
-            for number, handler in before.items():
+            if backups:
+                backups.close()
+            for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
-        done = watcher.totals
-        words = f"{many(done.events, 'new event')} from {many(done.files, 'file')};"
-        words += f" {done.quarantined:,} quarantined"
-        app.say(f"{words}; {rounds.summary()}" if rounds else words)
-        if once and watcher.unread:
+        _sum_up(app, watcher.totals, backups)
+        if once and watcher.has_unreadable:
             click.get_current_context().exit(exits.FAILED)
 
 
@@ -202,40 +208,53 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def _once(watcher: following.Watcher, stop: threading.Event) -> None:
     watcher.round(final=True)
-    while (watcher.waiting or watcher.behind) and not stop.is_set():
-        if not watcher.behind:
+    while (watcher.has_arriving_files or watcher.is_behind) and not stop.is_set():
+        # Waiting is only for copies that are still arriving; what is behind can be read at once.
+        if not watcher.is_behind:
             stop.wait(following.STABLE / 4)
         watcher.round(final=True)
     watcher.close()
 
 
-def _renew(memory: dict[str, Any]) -> None:
-    """Begin this process anew with what it knows, without all that it had loaded."""
+def _sum_up(app: App, totals: Totals, backups: BackupScheduler | None) -> None:
+    words = f"{many(totals.events, 'new event')} from {many(totals.files, 'file')};"
+    words += f" {totals.quarantined:,} quarantined"
+    app.say(f"{words}; {backups.summary()}" if backups else words)
+
+
+def _restart_process(memory: dict[str, Any], backups: BackupScheduler | None) -> None:
+    """Restart this process with what it knows, without the modules that it had loaded."""
+    if backups:
+        counts = [backups.copies, backups.removals, backups.expirations]
+        memory = {**memory, "backups": counts}
+    # A file and not an environment variable: the memory of 20,000 files is larger than exec takes.
     file = tempfile.TemporaryFile()  # noqa: SIM115  it goes with the process
     file.write(json.dumps(memory).encode())  # names may hold bytes that are no text
     file.seek(0)
     os.set_inheritable(file.fileno(), True)
     sys.stderr.flush()
     os.environ[_MEMORY] = str(file.fileno())
+    # The same process id, so that systemd and status files go on naming it.
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _take_over(watcher: following.Watcher, rounds: BackupScheduler | None) -> bool:
-    """Go on with what this process knew before it was renewed, if it was."""
+def _resume(watcher: following.Watcher, backups: BackupScheduler | None) -> bool:
+    """Continue with what this process knew before its restart, if there was one."""
     number = os.environ.pop(_MEMORY, "")
     if not number:
         return False
+    # The mask survives the exec; a signal that was held back is delivered here, to the new handler.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     with os.fdopen(int(number), "rb") as file:
         memory = json.load(file)
-    if rounds and "backups" in memory:
-        rounds.made, rounds.removed, rounds.expired = memory["backups"]
+    if backups and "backups" in memory:
+        backups.copies, backups.removals, backups.expirations = memory["backups"]
     watcher.remember(memory)
     return True
 
 
-def _teller(app: App) -> following.Say:
-    """Words on stderr; with the time where nobody looks on."""
+def _reporter(app: App) -> following.Say:
+    """Return a function that writes messages to stderr, with the time unless it is a terminal."""
 
     def tell(text: str) -> None:
         stamp = "" if is_terminal(sys.stderr) else f"{micros(disk.now_us())} "
@@ -246,32 +265,33 @@ def _teller(app: App) -> following.Say:
 
 def _show_status(app: App, as_json: bool) -> None:
     with app.open() as lake:
-        path = following.status_path(lake)
+        path = status_path(lake)
     try:
-        found: dict[str, Any] = orjson.loads(disk.read(path))
+        status: dict[str, Any] = orjson.loads(disk.read(path))
     except (FileNotFoundError, orjson.JSONDecodeError):
         raise click.ClickException("no watcher has run on this lake yet") from None
-    found["running"] = _is_alive(found["pid"]) and time.time() - found["last_round"] < 120
+    # By its last round as well, because the process id may belong to another process by now.
+    status["running"] = _is_alive(status["pid"]) and time.time() - status["last_round"] < 120
     for name in ("started", "last_round", "last_event"):
-        found[name] = micros(int(found[name] * 1e6)) if found[name] else None
+        status[name] = micros(int(status[name] * 1e6)) if status[name] else None
     target = choose(None if as_json else "table", as_json, None)
-    emit_record(found, target, lambda: _words(found))
+    emit_record(status, target, lambda: _status_lines(status))
 
 
-def _words(found: dict[str, Any]) -> str:
-    started = found["started"]
-    is_running = f"running since {started}, process {found['pid']}"
+def _status_lines(status: dict[str, Any]) -> str:
+    started = status["started"]
+    is_running = f"running since {started}, process {status['pid']}"
     lines = [
-        is_running if found["running"] else f"not running; last started {started}",
-        f"  watches      {', '.join(found['roots'])}",
-        f"  files        {found['files']:,}",
-        f"  events       {found['events']:,}; {found['quarantined']:,} lines quarantined",
-        f"  last round   {found['last_round']}, the slowest took {found['slowest_round']:.2f} s",
-        f"  last event   {found['last_event'] or '-'}",
+        is_running if status["running"] else f"not running; last started {started}",
+        f"  watches      {', '.join(status['roots'])}",
+        f"  files        {status['files']:,}",
+        f"  events       {status['events']:,}; {status['quarantined']:,} lines quarantined",
+        f"  last round   {status['last_round']}, the slowest took {status['slowest_round']:.2f} s",
+        f"  last event   {status['last_event'] or '-'}",
     ]
-    if found.get("nuls"):
-        lines.append(f"  skipped      {found['nuls']:,} NUL bytes, where nobody wrote text")
-    lines += [f"  fault        {path}: {reason}" for path, reason in found["faults"].items()]
+    if status.get("nuls"):
+        lines.append(f"  skipped      {status['nuls']:,} NUL bytes, where nobody wrote text")
+    lines += [f"  fault        {path}: {reason}" for path, reason in status["faults"].items()]
     return "\n".join(lines) + "\n"
 
 
@@ -279,6 +299,7 @@ def _unit(app: App, roots: tuple[str, ...], options: list[str]) -> str:
     places = [os.path.abspath(root) for root in roots]
     program = [sys.executable, "-m", "lakelog", "--lake", os.path.abspath(app.path)]
     program += ["--branch", app.branch] if app.branch != "main" else []
+    # % begins a specifier in a systemd unit.
     command = shlex.join([*program, "watch", *places, *options]).replace("%", "%%")
     return _UNIT.format(where=", ".join(places).replace("%", "%%"), command=command)
 

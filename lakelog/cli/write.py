@@ -1,4 +1,4 @@
-"""init and append: making a lake, and taking in JSON lines or one event from the command line."""
+"""init and append: create a lake, and store JSON lines or one event from the command line."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from lakelog.lake import Lake
 from lakelog.settings import parse
 from lakelog.store import bootstrap
 
+# Each batch is one durable write: larger ones are faster, smaller ones are acknowledged sooner.
 BATCH_LINES = 1000
 BATCH_BYTES = 4 << 20
-TOLD_MAX = 5
+REPORTED_MAX = 5
 _SHOWN_BY = "SELECT * FROM quarantine shows them"
 
 
@@ -84,6 +85,8 @@ def append(
     event = None if pairs in ((), ("-",)) else event_of(pairs)
     if event is not None:
         with_defaults(event, kind, source)
+        # Before a lake is created: an event that cannot be stored must not leave an empty one
+        # behind.
         encode([event])
     elif terminal.is_terminal(sys.stdin):
         app.say("reading JSON lines from the terminal; Ctrl-D ends them", dim=True)
@@ -94,25 +97,26 @@ def append(
             return
         intake = Intake(app, lake, dedupe, kind, source)
         intake.run()
+    # Nothing is lost, but a script has to notice.
     if intake.quarantined:
         click.get_current_context().exit(exits.FAILED)
 
 
 class Intake:
-    """Takes lines into a lake in batches, each durable before more is read."""
+    """Stores lines in batches, each durable before more is read."""
 
     def __init__(
         self, app: App, lake: Lake, dedupe: str | None, kind: str | None, source: str | None
     ) -> None:
         self._app, self._lake, self._dedupe = app, lake, dedupe
         self._kind, self._source = kind, source
-        self._taken: list[tuple[Line, dict[str, Any]]] = []
-        self._bad: list[tuple[Line, str]] = []
+        self._accepted: list[tuple[Line, dict[str, Any]]] = []
+        self._rejected: list[tuple[Line, str]] = []
         self._bytes = 0
         self.stored = self.quarantined = 0
 
     def run(self) -> None:
-        """Take all of standard input, and say at the end what became of it."""
+        """Store all of standard input, and report the counts at the end."""
         start = time.monotonic()
         try:
             with self._app.progress("storing", "events") as progress:
@@ -124,52 +128,60 @@ class Intake:
                         rate = self.stored / max(time.monotonic() - start, 1e-6)
                         progress(self.stored, note=f"{rate:,.0f}/s")
             self.commit()
+        # Lines that were read are gone from the pipe, so they are stored before the end.
         except KeyboardInterrupt:
             self.commit()
             raise
+        # Also after an error: what was stored until then is stored.
         finally:
             self._sum_up(time.monotonic() - start)
 
     def take(self, line: Line) -> None:
-        """Take one line for the next batch."""
+        """Add one line to the next batch."""
         if line.is_blank:
             return
         try:
             event = line.event()
             with_defaults(event, self._kind, self._source)
-            self._taken.append((line, event))
+            self._accepted.append((line, event))
         except InvalidEvent as error:
-            self._bad.append((line, error.reason))
+            self._rejected.append((line, error.reason))
         self._bytes += len(line.text)
 
     def is_full(self) -> bool:
-        """Whether the batch is to be stored before more is taken."""
-        return len(self._taken) + len(self._bad) >= BATCH_LINES or self._bytes >= BATCH_BYTES
+        """Whether the batch should be stored before more is read."""
+        return (
+            len(self._accepted) + len(self._rejected) >= BATCH_LINES or self._bytes >= BATCH_BYTES
+        )
 
     def commit(self) -> None:
-        """Store the batch; what is no event goes to quarantine."""
-        taken, bad = self._taken, self._bad
-        self._taken, self._bad, self._bytes = [], [], 0
-        if taken:
+        """Store the batch; lines that are not events go to quarantine."""
+        accepted, rejected = self._accepted, self._rejected
+        self._accepted, self._rejected, self._bytes = [], [], 0
+        if accepted:
             try:
-                self._lake.append([event for _, event in taken], dedupe=self._dedupe)
+                self._lake.append([event for _, event in accepted], dedupe=self._dedupe)
+            # The whole batch was refused for one event: which one is only looked for now, as it is
+            # rare.
             except InvalidEvent:
-                taken, refused = _sift(taken)
-                bad += refused
-                self._lake.append([event for _, event in taken], dedupe=self._dedupe)
-            self.stored += len(taken)
-        if bad:
-            bad.sort(key=lambda pair: (pair[0].offset, pair[0].number))
-            self._lake.quarantine([("stdin", ln.offset, why, ln.shown()) for ln, why in bad])
-            self._tell(bad)
-            self.quarantined += len(bad)
+                accepted, refused = _sift(accepted)
+                rejected += refused
+                self._lake.append([event for _, event in accepted], dedupe=self._dedupe)
+            self.stored += len(accepted)
+        if rejected:
+            # Refused events come after lines that are no JSON; the user looks for them in the order
+            # of the file.
+            rejected.sort(key=lambda pair: (pair[0].offset, pair[0].number))
+            self._lake.quarantine([("stdin", ln.offset, why, ln.display()) for ln, why in rejected])
+            self._report(rejected)
+            self.quarantined += len(rejected)
 
-    def _tell(self, bad: list[tuple[Line, str]]) -> None:
-        for line, reason in bad[: max(TOLD_MAX - self.quarantined, 0)]:
+    def _report(self, bad: list[tuple[Line, str]]) -> None:
+        for line, reason in bad[: max(REPORTED_MAX - self.quarantined, 0)]:
             self._app.say(f"lakelog: {line.unit} {line.number}: {cell(reason)}")
 
     def _sum_up(self, seconds: float) -> None:
-        more = self.quarantined - TOLD_MAX
+        more = self.quarantined - REPORTED_MAX
         if more > 0:
             self._app.say(f"lakelog: and {terminal.many(more, 'more bad line')}")
         words = f"stored {terminal.many(self.stored, 'event')}"
@@ -195,11 +207,11 @@ def _has_type(event: dict[str, Any]) -> bool:
 
 
 def _sift(
-    taken: list[tuple[Line, dict[str, Any]]],
+    accepted: list[tuple[Line, dict[str, Any]]],
 ) -> tuple[list[tuple[Line, dict[str, Any]]], list[tuple[Line, str]]]:
-    """Part events that can be stored from those that cannot, with the reason."""
+    """Separate events that can be stored from those that cannot, with the reason."""
     good, refused = [], []
-    for line, event in taken:
+    for line, event in accepted:
         try:
             encode([event])
             good.append((line, event))

@@ -1,43 +1,82 @@
-"""What a watcher knows of one file that it follows, and the descriptor that it holds of it."""
+"""What a watcher knows of a file that it follows, and its open descriptor."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import resource
 from dataclasses import dataclass
 
 from lakelog.ingest import lease
-from lakelog.ingest.scan import FileState
+from lakelog.ingest.scan import FileState, seen_as
+
+OPEN_FILES_MAX = 256
+"""The most files that stay open, those that changed last."""
 
 
 @dataclass(slots=True)
 class FollowedFile:
-    """One file, by its inode: what was seen of it when it was read last, at `since`."""
+    """One file, by its inode: its size and times when it was last read, at `read_at`."""
 
-    seen: FileState
+    file: FileState
     fd: int = -1
-    since: float = 0.0
-    held: bool = False
+    read_at: float = 0.0
+    has_open_end: bool = False
     """Whether its end was left, for more may belong to it."""
-    unfinished: bool = False
+    has_partial_line: bool = False
     """Whether a last line without newline was left."""
     is_copy: bool = False
     """Whether all of it is a copy of another file."""
-    arriving: tuple[int, int] = (0, 0)
-    """Size and mtime of a packed file that waits to be read, at `since`."""
+    arrival: tuple[int, int] = (0, 0)
+    """Size and mtime of a packed file that waits to be read, at `read_at`."""
 
 
 def is_open_for_writing(followed: FollowedFile) -> bool | None:
-    """Whether a process has a file open for writing; None if that cannot be told."""
+    """Whether a process has a file open for writing; None where the system cannot say."""
     if followed.fd >= 0:
         return lease.is_open_for_writing(followed.fd)
-    with contextlib.suppress(OSError), open(followed.seen.path, "rb") as file:
+    with contextlib.suppress(OSError), open(followed.file.path, "rb") as file:
         return lease.is_open_for_writing(file.fileno())
     return None
 
 
 def close(followed: FollowedFile) -> None:
-    """Close its descriptor, if one is held."""
+    """Close its descriptor, if there is one."""
     if followed.fd >= 0:
         os.close(followed.fd)
         followed.fd = -1
+
+
+def stat_again(file: FileState) -> FileState | None:
+    """Return the present state of a file that was scanned a moment ago; None if its path holds
+    another one."""
+    with contextlib.suppress(OSError):
+        current = seen_as(file.path, os.stat(file.path))
+        return current if current.identity == file.identity else None
+    return None
+
+
+def open_file(file: FileState) -> int:
+    """Open a file, to read what is written to it before it is removed; -1 where that fails."""
+    with contextlib.suppress(OSError):  # then its reader says why
+        fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        status = os.fstat(fd)
+        # By inode: another file may have taken the name since the scan.
+        if (status.st_dev, status.st_ino) == file.identity:
+            return fd
+        os.close(fd)
+    return -1
+
+
+def open_files_max() -> int:
+    """Return how many files a watcher keeps open."""
+    # A quarter of what the process may open: the rest is for the engine, the lake and the file
+    # system's notifications.
+    return min(OPEN_FILES_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+
+
+def raise_descriptor_limit() -> None:
+    """Raise this process's limit of open files to its maximum."""
+    with contextlib.suppress(OSError, ValueError):
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,9 +1,9 @@
-"""The loop around a watcher: hints, pauses, compaction beside it, and rest when nothing comes.
+"""The loop around a watcher: notifications, pauses, compaction alongside, and restarts when idle.
 
-After REST_AFTER seconds without a new line the process is renewed: what it loaded to take lines in
-is five times what it needs to wait for them. It goes on as the same process, with the same files
-held open; whoever runs it does the renewing (`RestartRequested`). Compaction is a process of its
-own, so that no line waits for it.
+After REST_AFTER seconds without a new line the process is restarted, because what it loaded to
+ingest lines takes five times the memory that waiting needs. It keeps its process id and its open
+files; the caller restarts it (`RestartRequested`). Compaction runs in a process of its own, so that
+no line waits for it.
 """
 
 from __future__ import annotations
@@ -16,42 +16,50 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakelog.collect.watch import Say, Watcher
 from lakelog.errors import LakelogError
 from lakelog.ingest.cursors import printable
+from lakelog.lazy import Lazy
 from lakelog.store import compact, gc
 from lakelog.store.sealer_process import start_sealer
 
+if TYPE_CHECKING:
+    from watchdog import events, observers
+else:
+    events, observers = Lazy("watchdog.events"), Lazy("watchdog.observers")
+
+
 PAUSE, SHORT, LONG = 0.2, 0.02, 0.9
-"""Seconds between two rounds at least, so that one publish takes many lines; the shorter one
-where MANY came, the longer one where only FEW did: a second's lines are one publish then."""
+"""Least seconds between two rounds, so that one publish holds many lines; the shorter one after
+MANY new lines, the longer one after FEW: then the lines of a second are one publish."""
 FEW, MANY = 200, 10_000
 RELAXED = 5.0
-"""Where the file system gives hints, a scan is only needed this much less often."""
+"""Where the file system sends notifications, scans are this much less frequent."""
 SHARE = 0.01
-"""Where it gives hints, scanning takes this share of a core at most: many files are scanned less
-often."""
+"""Where it sends notifications, scanning uses this share of a core at most: the more files, the
+less often."""
 REST_AFTER = 15.0
 _COMPACT_EVERY = 60.0
 _M_ARENA_MAX = -8
-"""The parameter of glibc's mallopt that says how many heaps there are."""
+"""The parameter of glibc's mallopt for the number of heaps."""
 _M_MMAP_THRESHOLD, _MMAPPED = -3, 131_072
-"""From how many bytes on a block is a mapping of its own, which goes back to the system once it is
-freed. Where nobody says so, glibc raises this to the largest block that was ever freed."""
+"""Blocks of this many bytes or more are mappings of their own, which return to the system when
+they are freed. Unless it is set, glibc raises the threshold to the largest block ever freed."""
 
 
 class RestartRequested(Exception):
-    """Nothing came for a while: renew the process and go on with `memory`."""
+    """No line arrived for a while: restart the process and continue with `memory`."""
 
     def __init__(self, memory: dict[str, Any]) -> None:
-        super().__init__("nothing came for a while")
+        super().__init__("no line arrived for a while")
         self.memory = memory
 
 
 class Compaction:
-    """Compaction and what else is due in a process of its own, now and then while lines come."""
+    """Runs compaction and other maintenance that is due in a process of its own, from time to
+    time."""
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher, self._since = watcher, time.monotonic()
@@ -59,11 +67,11 @@ class Compaction:
 
     @property
     def running(self) -> bool:
-        """Whether one is going on."""
+        """Whether a run is in progress."""
         return self._process is not None and self._process.poll() is None
 
-    def now_and_then(self) -> None:
-        """Start one if the last is long ago and there is enough to do."""
+    def run_if_due(self) -> None:
+        """Start a run if the last one was long ago and there is enough to do."""
         if self.running or time.monotonic() - self._since < _COMPACT_EVERY:
             return
         self._since = time.monotonic()
@@ -73,7 +81,7 @@ class Compaction:
             self._process = start_sealer(store, branch)
 
     def close(self) -> None:
-        """End the one that is going on; what it did is kept or was never there."""
+        """End the run in progress; what it published stays, the rest never happened."""
         if self._process is not None:
             if self.running:
                 self._process.terminate()
@@ -89,14 +97,18 @@ def run(
     say: Say,
     renew: bool = False,
 ) -> None:
-    """Watch until `stop` is set: a round at every hint, and every `interval` seconds anyway (five
-    times that where there are hints).
+    """Watch until `stop` is set: a round at every notification, and every `interval` seconds anyway
+    (five times that where the file system sends notifications).
 
-    With `renew` it raises Rest, the files still held open, where there is something to win.
+    With `renew` it raises RestartRequested, the files still open, once a restart would free memory.
     """
+    # Before the first round, which starts the engine's threads: glibc gives each its heap when it
+    # allocates first.
     _share_arena()
     wake = threading.Event()
     observer = None if poll else _observe(watcher, wake, say)
+    # A notification brings the next round forward; the scan remains, because notifications can be
+    # lost.
     interval *= RELAXED if observer else 1.0
     compaction, rounds = Compaction(watcher), _RetryingRounds(watcher, say)
     last, resting = time.monotonic(), False
@@ -105,17 +117,25 @@ def run(
             new = rounds.round()
             if new:
                 last = time.monotonic()
-                compaction.now_and_then()
+                compaction.run_if_due()
             elif renew and _may_rest(watcher, compaction, last):
+                # The descriptors stay open over the exec, so that files which lose their names
+                # meanwhile are read to their ends.
                 resting = True
                 raise RestartRequested(watcher.memory())
+            # With many thousand files a scan takes long enough to be felt: then it comes less
+            # often.
             patience = watcher.scan_seconds / SHARE if observer else 0.0
             pause = _pause(new)
             _wait(watcher, stop, wake, pause, max(interval, patience))
+        # What was written until the stop is ingested too.
         rounds.round()
     finally:
+        # It is a process of its own, which would outlive this one.
         compaction.close()
         if observer is not None:
+            # watchdog 7.1 may still be reading a directory that was removed, and its thread would
+            # print a traceback.
             with _quiet_threads():
                 observer.stop()
                 observer.join(5)
@@ -124,15 +144,17 @@ def run(
 
 
 def _share_arena() -> None:
-    """Let all threads share one heap: glibc gives each of the engine's threads one of its own, of
-    which little goes back to the system."""
+    """Let all threads share one heap: glibc gives each of the engine's threads its own, which
+    returns little to the system."""
     with contextlib.suppress(AttributeError):  # not of this C library
+        # Both: the arenas bound how many heaps there are, the threshold what large blocks leave
+        # behind in them.
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAPPED)
 
 
 def _pause(new: int) -> float:
-    """Return how long to wait at least after a round that brought so many events."""
+    """Return the least pause after a round that ingested so many events."""
     if new > MANY:
         return SHORT
     return LONG if 0 < new < FEW else PAUSE
@@ -141,47 +163,57 @@ def _pause(new: int) -> float:
 def _wait(
     watcher: Watcher, stop: threading.Event, wake: threading.Event, pause: float, interval: float
 ) -> None:
-    """Wait for a hint, at most for the interval, at least for the pause."""
-    stop.wait(SHORT if watcher.behind else pause)
-    until = time.monotonic() + (0.0 if watcher.behind else max(interval - pause, 0))
-    while not (stop.is_set() or wake.is_set() or watcher.holding) and time.monotonic() < until:
+    """Wait for a notification, at most for the interval, at least for the pause."""
+    stop.wait(SHORT if watcher.is_behind else pause)
+    # Behind or with open ends there is work without any notification, so only the pause counts.
+    until = time.monotonic() + (0.0 if watcher.is_behind else max(interval - pause, 0))
+    while (
+        not (stop.is_set() or wake.is_set() or watcher.has_open_ends) and time.monotonic() < until
+    ):
+        # In slices, because `stop` is set by a signal handler and does not set `wake`.
         wake.wait(min(PAUSE, max(until - time.monotonic(), 0.01)))
     wake.clear()
 
 
 def _may_rest(watcher: Watcher, compaction: Compaction, last: float) -> bool:
-    """Whether nothing came for a while, nothing is going on, and memory would be won."""
-    idle = not (watcher.holding or watcher.waiting or watcher.behind or watcher.busy)
+    """Whether no line arrived for a while, nothing is in progress, and a restart would free
+    memory."""
+    idle = not (
+        watcher.has_open_ends or watcher.has_arriving_files or watcher.is_behind or watcher.is_busy
+    )
+    # Without the engine loaded a new process would be as large as this one.
     quiet = idle and not compaction.running
     return quiet and "duckdb" in sys.modules and time.monotonic() - last > REST_AFTER
 
 
 class _RetryingRounds:
-    """Does rounds; a lake that fails for a while (a full disk) does not end the watching. What it
-    fails of is said once, and when it is over."""
+    """Runs rounds; a lake that fails for a while (a full disk) does not end the watching. Each
+    failure is reported once, and once more when it is over."""
 
     def __init__(self, watcher: Watcher, say: Say) -> None:
         self._watcher, self._say, self._trouble = watcher, say, ""
 
     def round(self) -> int:
-        """Do a round; return the number of new events."""
+        """Run a round; return the number of new events."""
         try:
             new = self._watcher.round()
         except (LakelogError, OSError) as error:
             trouble = _words(error, self._watcher.lake.store.paths.root)
+            # Once for each trouble: a full disk would fill the log as well.
             if trouble != self._trouble:
                 self._say(f"{trouble}; nothing is lost, trying again until it works")
             self._trouble = trouble
+            # Not `stop.wait`: the loop asks `stop` right after this.
             time.sleep(1.0)
             return 0
         if self._trouble:
-            self._say(f"it works again, which was: {self._trouble}")
+            self._say(f"resolved: {self._trouble}")
             self._trouble = ""
         return new
 
 
 def _words(error: Exception, root: str) -> str:
-    """Say what is wrong, and where: in the lake, if the error does not know a path."""
+    """Return what is wrong, and where: in the lake, if the error does not name a path."""
     reason = getattr(error, "strerror", None)
     if reason is None:
         return str(error)
@@ -190,34 +222,37 @@ def _words(error: Exception, root: str) -> str:
 
 @contextlib.contextmanager
 def _quiet_threads() -> Iterator[None]:
-    """Keep threads quiet that end while what they look at is taken from them."""
-    before, threading.excepthook = threading.excepthook, lambda args: None
+    """Silence threads that fail while the directory they read is being removed."""
+    previous, threading.excepthook = threading.excepthook, lambda args: None
     try:
         yield
     finally:
-        threading.excepthook = before
+        threading.excepthook = previous
 
 
 def _observe(watcher: Watcher, wake: threading.Event, say: Say) -> Any:
-    """Start to be woken by the file system; None where that cannot be had."""
-    from watchdog.events import FileSystemEventHandler
-    from watchdog.observers import Observer
+    """Start to receive notifications from the file system; None where there are none."""
 
-    class Handler(FileSystemEventHandler):
+    class Handler(events.FileSystemEventHandler):
         """Wakes the watcher."""
 
         def on_any_event(self, event: Any) -> None:
             """Anything but reading brings the next round forward."""
+            # Reading the files causes these two; each would bring the next round forward without
+            # end.
             if event.event_type not in ("opened", "closed_no_write"):
                 wake.set()
 
-    observer = Observer()
+    observer = observers.Observer()
     try:
         for root in watcher.totals.roots:
+            # A single file is watched by its directory: a notification for the file itself would
+            # end with its first rotation.
             folder = root if os.path.isdir(root) else os.path.dirname(root)
             observer.schedule(Handler(), folder, recursive=os.path.isdir(root))
         observer.start()
     except OSError as error:
-        say(f"no hints from the file system ({error.strerror or error}): scanning instead")
+        # Usually the inotify limits of the user (ENOSPC, EMFILE).
+        say(f"no notifications from the file system ({error.strerror or error}): scanning instead")
         return None
     return observer

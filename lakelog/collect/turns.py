@@ -1,10 +1,10 @@
-"""Large files take turns, so that the lines of all others come in meanwhile.
+"""Large files are read in turns, so that the lines of all others are ingested meanwhile.
 
-A file that needs long (much to catch up with, or packed) is read for a bounded time, published,
-and left open until its next turn; between two turns the watcher looks at all other files. Few stay
-open, for each holds chunks in memory: a new one has a first turn soon, which is all that most need,
-and then waits until one of the others is at its end. A file is known here by its inode: under
-whatever name it is seen meanwhile, it is read once.
+A file that takes long (a large backlog, or compressed) is read for a bounded time, published, and
+left open until its next turn; between two turns the watcher reads all other files. Few stay open,
+because each holds chunks in memory: a new one gets a first turn soon, which is all that most need,
+and then waits until one of the others is at its end. A file is known here by its inode: it is read
+once, whatever it is renamed to meanwhile.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ SECONDS = 2.0
 """Seconds of one turn, after which no other begins in the same round."""
 OPEN_MAX = 2
 """Files that stay open between two turns."""
+# What a report adds up over all turns of a file; totals must count each event once.
 _COUNTS = ("events", "quarantined", "nuls")
 Identity = tuple[int, int]
 Begin = Callable[[str, str, str], Reading]
@@ -30,7 +31,7 @@ Begin = Callable[[str, str, str], Reading]
 
 @dataclass(frozen=True)
 class TurnReport:
-    """What one turn of a file brought, and whether the file is read to its end."""
+    """What was ingested in one turn of a file, and whether the file is read to its end."""
 
     identity: Identity
     report: FileReport
@@ -38,8 +39,8 @@ class TurnReport:
 
 
 @dataclass(eq=False)
-class _Waiting:
-    """A file that is read in turns, or will be; of one that lost its name `fd` is still open."""
+class _QueuedFile:
+    """A file that is read in turns; of one that lost its name `fd` is still open."""
 
     identity: Identity
     path: str
@@ -48,128 +49,143 @@ class _Waiting:
     reading: Reading | None = None
     fd: int = -1
     had_turn: bool = False
-    noted: FileReport = field(default_factory=lambda: FileReport(""))
+    last_report: FileReport = field(default_factory=lambda: FileReport(""))
     """What of its reading's report was given out before."""
 
 
 class Turns:
-    """The files that are read in turns. `begin(path, name, mode)` starts with one of them."""
+    """The files that are read in turns. `begin(path, name, mode)` starts to read one of them."""
 
     def __init__(self, begin: Begin) -> None:
         self._begin = begin
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[_QueuedFile] = []
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
     def __contains__(self, identity: Identity) -> bool:
-        return any(one.identity == identity for one in self._waiting)
+        return any(entry.identity == identity for entry in self._waiting)
 
     def add(self, identity: Identity, path: str, name: str, mode: str) -> None:
-        """Let a file have turns until it is read to its end."""
+        """Queue a file for turns until it is read to its end."""
         if identity not in self:
-            self._waiting.append(_Waiting(identity, path, name, mode))
+            self._waiting.append(_QueuedFile(identity, path, name, mode))
 
-    def unname(self, identity: Identity, fd: int) -> bool:
-        """Keep a file that lost its name until it is read, open as `fd`; False if it has no turns,
-        or was never opened and cannot be any more."""
-        one = next((one for one in self._waiting if one.identity == identity), None)
-        if one is None:
+    def mark_unlinked(self, identity: Identity, fd: int) -> bool:
+        """Keep reading a file that lost its name through `fd`; False if it is not queued, or was
+        never opened and cannot be any more."""
+        entry = next((entry for entry in self._waiting if entry.identity == identity), None)
+        if entry is None:
             return False
-        if one.reading is None:
+        # Not begun yet, so it is read through the descriptor that the watcher held, and to its end:
+        # nobody opens it for writing under a name any more.
+        if entry.reading is None:
             if fd < 0:
-                self._waiting.remove(one)
+                self._waiting.remove(entry)
                 return False
-            one.path, one.mode = f"/dev/fd/{fd}", "last"
-        _close(one.fd)
-        one.fd = fd
+            entry.path, entry.mode = f"/dev/fd/{fd}", "last"
+        # It may have lost a name before; both descriptors are of the same inode.
+        _close_fd(entry.fd)
+        entry.fd = fd
         return True
 
-    def unnamed(self) -> dict[Identity, str]:
-        """Paths to files that lost their names and are not read to their ends."""
-        return {one.identity: f"/dev/fd/{one.fd}" for one in self._waiting if one.fd >= 0}
+    def unlinked_paths(self) -> dict[Identity, str]:
+        """Return paths to files that lost their names and are not read to their ends."""
+        return {entry.identity: f"/dev/fd/{entry.fd}" for entry in self._waiting if entry.fd >= 0}
 
     def run(self) -> list[TurnReport]:
-        """Give turns for a while, one to each file at most; return what each brought.
+        """Give turns for a while, one to each file at most; return what each ingested.
 
         Raises LakelogError and OSError when the lake itself fails.
         """
-        done, until = list[TurnReport](), time.monotonic() + SECONDS
-        for one in self._next():
-            is_last = self._turn(one)
-            report = _since(one)
-            if is_last and one.fd >= 0 and one.mode != "last":
+        reports, until = list[TurnReport](), time.monotonic() + SECONDS
+        for entry in self._next():
+            is_last = self._turn(entry)
+            report = _report_delta(entry)
+            # Its report is final, but the file is not: the reading began under the name that is
+            # gone.
+            if is_last and entry.fd >= 0 and entry.mode != "last":
                 # It lost its name while it was read: what was written since has no other reader.
-                _end_reading(one)
-                one.path, one.mode, is_last = f"/dev/fd/{one.fd}", "last", False
-            done.append(TurnReport(one.identity, report, is_last))
-            self._waiting.remove(one)
+                _end_reading(entry)
+                entry.path, entry.mode, is_last = f"/dev/fd/{entry.fd}", "last", False
+            reports.append(TurnReport(entry.identity, report, is_last))
+            self._waiting.remove(entry)
             if is_last:
-                _end(one)
+                _close_entry(entry)
             else:
-                self._keep(one)
+                self._requeue(entry)
+            # Asked after a turn and not before: each round gives at least one, so that every file
+            # gets on.
             if time.monotonic() > until:
                 break
-        return done
+        return reports
 
     def close(self) -> None:
-        """Let go of the files; what is left of them is read by whoever comes next."""
-        for one in self._waiting:
-            _end(one)
+        """Close the files; their rest is read by the next watcher."""
+        for entry in self._waiting:
+            _close_entry(entry)
         self._waiting.clear()
 
-    def _turn(self, one: _Waiting) -> bool:
-        """Give one file its turn; return whether it was its last."""
-        if one.reading is None:
-            one.reading = self._begin(one.path, one.name, one.mode)
-            one.noted = FileReport("")
+    def _turn(self, entry: _QueuedFile) -> bool:
+        """Read one file for a turn; return whether it was its last."""
+        # Also after a failed turn, which ended its reading: what that one brought was reported
+        # then.
+        if entry.reading is None:
+            entry.reading = self._begin(entry.path, entry.name, entry.mode)
+            entry.last_report = FileReport("")
         try:
-            return one.reading.turn(SIZE, SECONDS)
+            return entry.reading.turn(SIZE, SECONDS)
         except BaseException:
-            _end_reading(one)
+            _end_reading(entry)
             raise
 
-    def _next(self) -> list[_Waiting]:
-        """Who may have a turn now: the one whose last is longest ago first, so that it goes on
-        however many new ones there are, then those that had none yet."""
-        old = [one for one in self._waiting if one.had_turn][:OPEN_MAX]
-        return [*old[:1], *(one for one in self._waiting if not one.had_turn), *old[1:]]
+    def _next(self) -> list[_QueuedFile]:
+        """Return the files that may have a turn now: first the one whose last turn is longest ago,
+        so that new ones cannot starve it, then those that had none yet."""
+        with_turns = [entry for entry in self._waiting if entry.had_turn][:OPEN_MAX]
+        return [
+            *with_turns[:1],
+            *(entry for entry in self._waiting if not entry.had_turn),
+            *with_turns[1:],
+        ]
 
-    def _keep(self, one: _Waiting) -> None:
-        """Put a file that is not at its end behind those that stay open with it, or at the end of
+    def _requeue(self, entry: _QueuedFile) -> None:
+        """Queue a file that is not at its end behind those that stay open with it, or at the end of
         all that wait."""
         others = sum(other.had_turn for other in self._waiting)
-        if not one.had_turn and others >= OPEN_MAX:
-            _end_reading(one)
+        # Its chunks are given back: the cursor says where its next turn begins.
+        if not entry.had_turn and others >= OPEN_MAX:
+            _end_reading(entry)
             place = others
         else:
             place = min(others, OPEN_MAX - 1)
-        one.had_turn = True
+        # The sort is stable, so it only moves the files that stay open to the front.
+        entry.had_turn = True
         self._waiting.sort(key=lambda other: not other.had_turn)
-        self._waiting.insert(place, one)
+        self._waiting.insert(place, entry)
 
 
-def _since(one: _Waiting) -> FileReport:
-    """What a file brought since this was asked last."""
-    assert one.reading is not None
-    report, noted = one.reading.report, one.noted
-    one.noted = replace(report)
-    counts = {name: getattr(report, name) - getattr(noted, name) for name in _COUNTS}
+def _report_delta(entry: _QueuedFile) -> FileReport:
+    """Return what a file's report gained since the last call."""
+    assert entry.reading is not None
+    report, previous = entry.reading.report, entry.last_report
+    entry.last_report = replace(report)
+    counts = {name: getattr(report, name) - getattr(previous, name) for name in _COUNTS}
     return replace(report, **counts)
 
 
-def _end_reading(one: _Waiting) -> None:
-    if one.reading is not None:
-        one.reading.close()
-    one.reading = None
+def _end_reading(entry: _QueuedFile) -> None:
+    if entry.reading is not None:
+        entry.reading.close()
+    entry.reading = None
 
 
-def _end(one: _Waiting) -> None:
-    _end_reading(one)
-    _close(one.fd)
-    one.fd = -1
+def _close_entry(entry: _QueuedFile) -> None:
+    _end_reading(entry)
+    _close_fd(entry.fd)
+    entry.fd = -1
 
 
-def _close(fd: int) -> None:
+def _close_fd(fd: int) -> None:
     if fd >= 0:
         os.close(fd)

@@ -1,23 +1,22 @@
-"""Watching directories: every line of every file becomes an event, once, soon after it is written.
+"""Watching directories: each line of each file becomes an event, exactly once, soon after it is
+written.
 
-A scan of names, sizes and times is the truth of what changed; events of the file system only bring
+A scan of names, sizes and times decides what changed; notifications from the file system only bring
 the next scan forward. Which file a path holds is decided by inode and content (ingest/identity.py),
-with the cursor in the same move as the rows. Of a file no more is read than it held when it was
-scanned, so that a copy of it is known before what the copy holds is read. Files that changed last
-are held open, so that what was written just before they were removed is still read. An unfinished
-last line waits for its newline as long as somebody may write it.
+and the cursor is published in the same move as the rows. A file is read only as far as it reached
+when it was scanned, so that a copy of it is recognized before the lines in the copy are read. The
+files that changed last stay open, so that what was written just before their removal is still read.
+An unfinished last line waits for its newline as long as somebody may write it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
-import resource
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -25,6 +24,7 @@ import orjson
 from lakelog import bookkeeping
 from lakelog.collect import followed_file
 from lakelog.collect.followed_file import FollowedFile
+from lakelog.collect.status import Totals, status_path
 from lakelog.collect.turns import Turns
 from lakelog.errors import LakelogError
 from lakelog.ingest import cursors
@@ -32,39 +32,22 @@ from lakelog.ingest.batch import GRACE, FileReport, Job
 from lakelog.ingest.group import FILES_MAX, Group
 from lakelog.ingest.ingest import Ingester, Reading
 from lakelog.ingest.rotation import PACKED, is_rotated
-from lakelog.ingest.scan import IGNORED, FileState, Scan, look_again, scan, seen_as
+from lakelog.ingest.scan import IGNORED, FileState, Scan, look_again, scan
 from lakelog.store import disk
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
 
-HELD_MAX = 256
-"""So many files are held open at most, those that changed last."""
 STABLE = 2.0
-"""Seconds for which a copy must have stood still before it is read."""
+"""Seconds for which a copy must not have changed before it is read."""
+# Seconds after which a file with a complaint is tried again, though nothing changed in it; seconds
+# for which a new file is waited for at most, where clocks do not help.
 _PATIENCE, _ARRIVAL_MAX = 30.0, 5.0
 _STATUS_EVERY = 10.0
+# What a reader reports of a file that was renamed or removed between the scan and the read.
 _WENT = os.strerror(errno.ENOENT)
 Say = Callable[[str], None]
 Identity = tuple[int, int]
-
-
-@dataclass
-class Totals:
-    """What a watcher did since it started; times are seconds since 1970."""
-
-    pid: int = field(default_factory=os.getpid)
-    started: float = field(default_factory=time.time)
-    roots: list[str] = field(default_factory=list)
-    rounds: int = 0
-    files: int = 0
-    events: int = 0
-    quarantined: int = 0
-    nuls: int = 0
-    faults: dict[str, str] = field(default_factory=dict)
-    last_round: float = 0.0
-    last_event: float = 0.0
-    slowest_round: float = 0.0
 
 
 class Watcher:
@@ -81,115 +64,138 @@ class Watcher:
         say: Say | None = None,
         after: Callable[[Scan], None] | None = None,
     ) -> None:
-        """`after` is called with each scan, once what is new in it was taken in."""
+        """`after` is called with each scan, once everything new in it is ingested."""
         self._after = after
         self._lake, self._roots = lake, [os.path.abspath(root) for root in roots]
         self._patterns, self._say = patterns, say or (lambda text: None)
         self._form, self._source = form, source
         self._job = Job(lake.store, lake.branch_name, lake.engine, form, source, follows=True)
+        # In the order of their last change, which decides whose descriptors are closed.
         self._known: dict[Identity, FollowedFile] = {}
         self._inodes: dict[Identity, str] = {}
-        self._told: dict[str, str] = {}
+        self._complaints: dict[str, str] = {}
         self._unseen: set[str] = set()
         self._turns = Turns(self._begin)
         self._written = 0.0
-        self._held_max = min(HELD_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+        self._open_files_max = followed_file.open_files_max()
         self.totals = Totals(roots=self._roots)
         self.scan_seconds = 0.0
         """Processor time that the last look at all files took."""
 
     def round(self, *, final: bool = False) -> int:
-        """Scan once and take in what changed; return the number of new events.
+        """Scan once and ingest what changed; return the number of new events.
 
-        `final` also takes last lines without a newline. Raises LakelogError and OSError only when
+        `final` also ingests last lines without a newline. Raises LakelogError and OSError only when
         the lake itself fails.
         """
-        began, worked = time.monotonic(), time.thread_time()
-        found = scan(self._roots, self._patterns)
-        due = [seen for seen in found.files.values() if self._changed(seen)]
+        start, worked = time.monotonic(), time.thread_time()
+        # Sizes are taken first and nothing is read beyond them, so that all files are as they were
+        # at one moment.
+        listing = scan(self._roots, self._patterns)
+        due = [file for file in listing.files.values() if self._has_changed(file)]
         self.scan_seconds = time.thread_time() - worked
-        gone = [f for identity, f in self._known.items() if identity not in found.inodes]
-        if due or gone:
-            due += look_again(found, self._patterns)
-        found.names.clear()
-        self._note_inodes(found)
-        new, originals_left = self._finish(gone)
-        taken, released = self._take([s for s in due if not self._is_arriving(s)], final=final)
-        by_turns, ended = self._take_turns()
-        new += taken + by_turns
-        if originals_left or released or ended:
+        missing = [f for identity, f in self._known.items() if identity not in listing.inodes]
+        # Whatever existed when the size of a file was taken must be in the listing: a copy of a
+        # file is then known before the bytes that it may hold are read from the file.
+        if due or missing:
+            due += look_again(listing, self._patterns)
+        # Only the second look needs them; of 20,000 files they are megabytes.
+        listing.names.clear()
+        self._note_inodes(listing)
+        # Files without a name come first: what their last lines are must be published before a copy
+        # of them is recognized.
+        new, any_original_closed = self._finish(missing)
+        # Large files only get their turns after all small ones.
+        direct, any_truncated = self._take(
+            [s for s in due if not self._is_arriving(s)], final=final
+        )
+        by_turns, finished = self._take_turns()
+        new += direct + by_turns
+        if any_original_closed or any_truncated or finished:
             # A copy takes the place of its original at once, or another file might; and a file that
             # had turns may have grown meanwhile.
-            again = [f.seen for f in self._known.values() if f.is_copy and f not in gone]
-            again += [seen for seen in found.files.values() if seen.identity in ended]
-            new += self._take([s for s in map(_now, again) if s], final=final)[0]
-        for path in self._unseen - found.faults.keys():
-            if self._told.pop(cursors.printable(path), None) and path in self._roots:
+            reread = [f.file for f in self._known.values() if f.is_copy and f not in missing]
+            reread += [file for file in listing.files.values() if file.identity in finished]
+            present = filter(None, map(followed_file.stat_again, reread))
+            new += self._take(list(present), final=final)[0]
+        # A root that can be read again is worth a word, because nothing else would say that its
+        # trouble is over.
+        for path in self._unseen - listing.faults.keys():
+            if self._complaints.pop(cursors.printable(path), None) and path in self._roots:
                 self._tell(cursors.printable(path), "there again")
-        self._unseen = set(found.faults)
-        for path, reason in (found.faults | found.ignored).items():
+        self._unseen = set(listing.faults)
+        for path, reason in (listing.faults | listing.ignored).items():
             self._complain(path, reason)
-        self._forget(found)
+        self._forget(listing)
         if new:
             self._lake.sealer().maintain()
-        self._count(found, began, new)
+        self._count(listing, start, new)
+        # At the end: a backup is taken of what was ingested, not before it.
         if self._after is not None:
-            self._after(found)
+            self._after(listing)
         return new
 
     @property
-    def waiting(self) -> bool:
-        """Whether some file is not read yet, for it may be a copy that is being written."""
-        return any(followed.seen.size < 0 for followed in self._known.values())
+    def has_arriving_files(self) -> bool:
+        """Whether a file is not read yet because it may be a copy that is still being written."""
+        return any(followed.file.size < 0 for followed in self._known.values())
 
     @property
-    def unread(self) -> bool:
-        """Whether something could not be read that should be: a directory, or a file."""
-        return any(not reason.startswith(IGNORED) for reason in self._told.values())
+    def has_unreadable(self) -> bool:
+        """Whether a directory or file could not be read."""
+        return any(not reason.startswith(IGNORED) for reason in self._complaints.values())
 
     @property
-    def behind(self) -> bool:
-        """Whether some file is not read to its end, for others had their turns too."""
+    def is_behind(self) -> bool:
+        """Whether a file is not read to its end, because others had their turns too."""
         return bool(self._turns)
 
     @property
-    def holding(self) -> bool:
-        """Whether the end of some file was left that is taken once nothing was written behind."""
-        return any(followed.held for followed in self._known.values())
+    def has_open_ends(self) -> bool:
+        """Whether the end of a file was left, to be ingested once nothing more is written behind
+        it."""
+        return any(followed.has_open_end for followed in self._known.values())
 
     @property
-    def busy(self) -> bool:
-        """Whether what is done after a round is still going on."""
-        return bool(getattr(self._after, "busy", False))
+    def is_busy(self) -> bool:
+        """Whether the work that follows a round is still in progress."""
+        return bool(getattr(self._after, "is_busy", False))
 
     @property
     def lake(self) -> Lake:
-        """The lake that lines are taken into."""
+        """The lake that lines are ingested into."""
         return self._lake
 
     def memory(self) -> dict[str, Any]:
-        """What a watcher has to know to go on where this one is: for `remember`.
+        """Return what a watcher needs to continue where this one is: for `remember`.
 
-        The files that are held open are handed over by number.
+        Open files are handed over by descriptor number.
         """
-        files = [[*f.seen, f.fd, f.held, f.unfinished, f.is_copy] for f in self._known.values()]
+        files = [
+            [*f.file, f.fd, f.has_open_end, f.has_partial_line, f.is_copy]
+            for f in self._known.values()
+        ]
         for followed in self._known.values():
             if followed.fd >= 0:
+                # Python opens descriptors as not inheritable (PEP 446); these have to survive the
+                # exec.
                 os.set_inheritable(followed.fd, True)
-        return {"totals": asdict(self.totals), "told": self._told, "files": files}
+        return {"totals": asdict(self.totals), "told": self._complaints, "files": files}
 
     def remember(self, memory: dict[str, Any]) -> None:
-        """Go on where another watcher of this process, before it was renewed, had come to."""
+        """Continue where another watcher of this process, before its restart, had got to."""
         self.totals = Totals(**memory["totals"])
-        self._told = memory["told"]
-        for *values, fd, held, unfinished, is_copy in memory["files"]:
+        self._complaints = memory["told"]
+        for *values, fd, has_open_end, has_partial_line, is_copy in memory["files"]:
             if fd >= 0:
                 os.set_inheritable(fd, False)
-            seen, now = FileState(*values), time.monotonic()
-            self._known[seen.identity] = FollowedFile(seen, fd, now, held, unfinished, is_copy)
+            file, now = FileState(*values), time.monotonic()
+            self._known[file.identity] = FollowedFile(
+                file, fd, now, has_open_end, has_partial_line, is_copy
+            )
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self._turns.close()
         for followed in self._known.values():
             followed_file.close(followed)
@@ -197,168 +203,185 @@ class Watcher:
 
     # --- one file ---
 
-    def _changed(self, seen: FileState) -> bool:
-        if self._turns and seen.identity in self._turns:
+    def _has_changed(self, file: FileState) -> bool:
+        # It is being read already, in turns.
+        if self._turns and file.identity in self._turns:
             return False
-        followed = self._known.get(seen.identity)
-        if followed is None or followed.seen != seen or followed.held:
+        followed = self._known.get(file.identity)
+        if followed is None or followed.file != file or followed.has_open_end:
             return True
-        if followed.unfinished and self._is_ended(followed):
+        if followed.has_partial_line and self._is_ended(followed):
             return True
-        said = self._told and cursors.printable(seen.path) in self._told
-        return bool(said) and time.monotonic() - followed.since > _PATIENCE
+        has_complaint = self._complaints and cursors.printable(file.path) in self._complaints
+        return bool(has_complaint) and time.monotonic() - followed.read_at > _PATIENCE
 
     def _is_ended(self, followed: FollowedFile) -> bool:
         """Whether nobody will write the rest of a last line: its file is rotated, was left alone
         for a while, and nobody has it open for writing, as far as the system knows."""
-        quiet = time.monotonic() - followed.since
-        if quiet < GRACE or not is_rotated(followed.seen.path):
+        quiet = time.monotonic() - followed.read_at
+        if quiet < GRACE or not is_rotated(followed.file.path):
             return False
-        followed.since = time.monotonic()  # if somebody has: ask again after as long
+        followed.read_at = time.monotonic()  # if somebody has: ask again after as long
         return not followed_file.is_open_for_writing(followed)
 
-    def _note_inodes(self, found: Scan) -> None:
-        """Say where each file is, for who decides which is which."""
+    def _note_inodes(self, listing: Scan) -> None:
+        """Record where each inode can be read, for the decision which file is which."""
         self._inodes.clear()
         for identity, followed in self._known.items():
             if followed.fd >= 0:
                 self._inodes[identity] = f"/dev/fd/{followed.fd}"
-        self._inodes.update(self._turns.unnamed())
-        self._inodes.update((seen.identity, seen.path) for seen in found.files.values())
+        self._inodes.update(self._turns.unlinked_paths())
+        # A name wins over a descriptor: it is what a user knows the file by.
+        self._inodes.update((file.identity, file.path) for file in listing.files.values())
         self._job.inodes = self._inodes
 
-    def _finish(self, gone: list[FollowedFile]) -> tuple[int, bool]:
-        """Read the rest of files that lost their names, through the descriptors that are held.
+    def _finish(self, missing: list[FollowedFile]) -> tuple[int, bool]:
+        """Read the rest of files that lost their names, through their open descriptors.
 
-        As long as somebody may write on, they are kept. Returns the number of new events, and
-        whether one of the files is left for good.
+        They stay open as long as somebody may write to them. Returns the number of new events, and
+        whether one of the files was closed for good.
         """
-        new, left = 0, False
-        for followed in gone:
-            identity = followed.seen.identity
-            if self._turns.unname(identity, followed.fd):
+        new, any_closed = 0, False
+        for followed in missing:
+            identity = followed.file.identity
+            # A file in the middle of its turns keeps its reading, and gets the descriptor.
+            if self._turns.mark_unlinked(identity, followed.fd):
                 self._known.pop(identity)  # its descriptor is with the turns now
                 continue
             if followed.fd >= 0:
                 status = os.fstat(followed.fd)
                 if (status.st_size, status.st_mtime_ns) != (
-                    followed.seen.size,
-                    followed.seen.mtime_ns,
+                    followed.file.size,
+                    followed.file.mtime_ns,
                 ):
-                    followed.since = time.monotonic()
+                    followed.read_at = time.monotonic()
+                # A program may go on writing to a file without a name until it reopens its log.
+                # Where the system cannot say so, it is waited for as long as GRACE since the last
+                # change.
                 is_open = followed_file.is_open_for_writing(followed)
-                kept = is_open or (is_open is None and time.monotonic() - followed.since < GRACE)
-                mode = "follow" if kept else "last"
-                report = self._ingest(f"/dev/fd/{followed.fd}", followed.seen.path, mode)
+                may_grow = is_open or (
+                    is_open is None and time.monotonic() - followed.read_at < GRACE
+                )
+                mode = "follow" if may_grow else "last"
+                report = self._ingest(f"/dev/fd/{followed.fd}", followed.file.path, mode)
                 self._note(report)
                 new += report.events
-                if kept:
+                if may_grow:
+                    # As of before the read: what was written since then is a change of the next
+                    # round.
                     size, mtime_ns = status.st_size, status.st_mtime_ns
-                    followed.seen = followed.seen._replace(size=size, mtime_ns=mtime_ns)
+                    followed.file = followed.file._replace(size=size, mtime_ns=mtime_ns)
                     continue
             followed_file.close(followed)
             self._known.pop(identity)
             self._inodes.pop(identity, None)
-            left = True
-        return new, left
+            any_closed = True
+        return new, any_closed
 
     def _take(self, due: list[FileState], *, final: bool) -> tuple[int, bool]:
-        """Take in what changed, all of it in one publish if it is not much.
+        """Ingest what changed, all of it in one publish if it is not much.
 
-        Returns the number of new events, and whether a file was found to have been truncated."""
-        new, released = 0, False
+        Returns the number of new events, and whether a file turned out to be truncated.
+        """
+        new, any_truncated = 0, False
+        # In groups, so that memory is bounded however many files changed at once.
         for at in range(0, len(due), FILES_MAX):
             reports = self._take_together(due[at : at + FILES_MAX], final=final)
             new += sum(report.events for report in reports)
-            released = released or any(report.released for report in reports)
-        return new, released
+            any_truncated = any_truncated or any(report.released for report in reports)
+        return new, any_truncated
 
     def _take_together(self, due: list[FileState], *, final: bool) -> list[FileReport]:
-        """Take in what changed in a few files, all of it in one publish if it is not much."""
-        identities = {seen.path: seen.identity for seen in due}
+        """Ingest what changed in a few files, all of it in one publish if it is not much."""
+        identities = {file.path: file.identity for file in due}
 
         def later(path: str, name: str, mode: str) -> FileReport:
+            # The group calls this for a file with too much to read at once.
             self._turns.add(identities[path], path, name, mode)
             return FileReport(cursors.printable(name))
 
         group = Group(self._job, later)
-        taken: list[tuple[FollowedFile, FileReport]] = []
-        for seen in due:
-            followed = self._known.get(seen.identity) or FollowedFile(seen.unread)
-            mode = self._mode(followed, seen, final=final)
+        results: list[tuple[FollowedFile, FileReport]] = []
+        for file in due:
+            followed = self._known.get(file.identity) or FollowedFile(file.unread)
+            mode = self._mode(followed, file, final=final)
             report = group.take(
-                seen.path,
-                seen.path,
+                file.path,
+                file.path,
                 mode,
-                limit=seen.size,
-                expect=seen.identity,
-                settled=self._is_settled(followed, seen),
+                limit=file.size,
+                expect=file.identity,
+                settled=self._is_settled(followed, file),
             )
+            # It may be a copy that is still being written: it stays unread, so that the next round
+            # decides.
             if report.is_undecided:
-                self._known[seen.identity] = FollowedFile(
-                    seen.unread, followed.fd, followed.since or time.monotonic()
+                self._known[file.identity] = FollowedFile(
+                    file.unread, followed.fd, followed.read_at or time.monotonic()
                 )
                 continue
-            fd = self._hold(followed, seen)
-            now = FollowedFile(seen, fd, time.monotonic(), mode == "follow", is_copy=report.is_copy)
-            taken.append((now, report))
-            self._known.pop(seen.identity, None)
-            self._known[seen.identity] = now
+            # Not before: an undecided file gets no descriptor.
+            fd = followed.fd if followed.fd >= 0 else followed_file.open_file(file)
+            now = FollowedFile(file, fd, time.monotonic(), mode == "follow", is_copy=report.is_copy)
+            results.append((now, report))
+            # Taken out first: a dict keeps an old place, and the order is by last change
+            # (_limit_open_files).
+            self._known.pop(file.identity, None)
+            self._known[file.identity] = now
             # All that is known is gone through: now and then, not for each of many files.
-            if len(taken) % max(self._held_max // 2, 1) == 0:
-                self._hold_few()
-        self._hold_few()
+            if len(results) % max(self._open_files_max // 2, 1) == 0:
+                self._limit_open_files()
+        self._limit_open_files()
         group.flush()
-        for followed, report in taken:
-            followed.unfinished = report.left > 0
-            followed.held = followed.held and report.left > 0
-            if followed.seen.identity not in self._turns:
+        # Only now: what the flush published decides how much of each file is left.
+        for followed, report in results:
+            followed.has_partial_line = report.left > 0
+            followed.has_open_end = followed.has_open_end and report.left > 0
+            if followed.file.identity not in self._turns:
                 self._note(report)
-        return [report for _, report in taken]
+        return [report for _, report in results]
 
-    def _mode(self, followed: FollowedFile, seen: FileState, *, final: bool) -> str:
-        """What becomes of a file's end: see Job."""
+    def _mode(self, followed: FollowedFile, file: FileState, *, final: bool) -> str:
+        """Return what becomes of a file's end: see Job."""
         if final:
             return "once"
-        if followed.seen != seen:
+        if followed.file != file:
             return "follow"
-        return "settled" if followed.held else "last" if followed.unfinished else "follow"
+        # Nothing changed since the last round. The end that was left is taken now, because nothing
+        # was written behind it; a partial line is taken once nobody will complete it (_is_ended).
+        if followed.has_open_end:
+            return "settled"
+        return "last" if followed.has_partial_line else "follow"
 
-    def _is_settled(self, followed: FollowedFile, seen: FileState) -> bool:
-        """Whether a new file was left alone for as long as one on its way to a place would not."""
-        waited = time.monotonic() - followed.since if followed.since else 0.0
-        age = time.time() - seen.mtime_ns / 1e9
-        return followed.seen.size >= 0 or waited > _ARRIVAL_MAX or age > STABLE or waited > STABLE
-
-    def _hold(self, followed: FollowedFile, seen: FileState) -> int:
-        """Keep a file open, to read what is written before it is removed."""
-        if followed.fd >= 0:
-            return followed.fd
-        with contextlib.suppress(OSError):  # then its reader says why
-            fd = os.open(seen.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            status = os.fstat(fd)
-            if (status.st_dev, status.st_ino) == seen.identity:
-                return fd
-            os.close(fd)
-        return -1
+    def _is_settled(self, followed: FollowedFile, file: FileState) -> bool:
+        """Whether a new file was left alone longer than one that is still being moved into
+        place."""
+        # The file's own time is no help where a clock is wrong or the copy keeps the time of its
+        # original (cp -p): then it is our own waiting that counts.
+        waited = time.monotonic() - followed.read_at if followed.read_at else 0.0
+        age = time.time() - file.mtime_ns / 1e9
+        return followed.file.size >= 0 or waited > _ARRIVAL_MAX or age > STABLE or waited > STABLE
 
     def _take_turns(self) -> tuple[int, set[Identity]]:
-        """Go on with the files that need long, each for a while; return the number of new events,
-        and which files are at their ends."""
+        """Continue with the large files, each for a while; return the number of new events, and
+        which files are at their ends."""
         turns = self._turns.run()
         for turn in turns:
             self._note(turn.report, is_last=turn.is_last)
             followed = self._known.get(turn.identity)
+            # What holds for files that are read at once, see _take_together.
             if turn.is_last and followed is not None:
-                followed.held = followed.unfinished = turn.report.left > 0
+                followed.has_open_end = followed.has_partial_line = turn.report.left > 0
                 followed.is_copy = turn.report.is_copy
-        ended = {turn.identity for turn in turns if turn.is_last}
-        return sum(turn.report.events for turn in turns), ended
+        finished = {turn.identity for turn in turns if turn.is_last}
+        return sum(turn.report.events for turn in turns), finished
 
     def _ingest(self, path: str, name: str, mode: str) -> FileReport:
         return self._worker(mode).take(path, name)
 
     def _begin(self, path: str, name: str, mode: str) -> Reading:
+        # The size of now is the limit: a file that grows as fast as it is read would never come to
+        # its end.
         with contextlib.suppress(OSError):
             return self._worker(mode).begin(path, name, os.stat(path).st_size)
         return self._worker(mode).begin(path, name)  # whose reader says why
@@ -384,72 +407,81 @@ class Watcher:
         if report.nuls:
             totals.nuls += report.nuls
             self._tell(report.path, f"{report.nuls:,} NUL bytes skipped")
+        # Its new name, or its absence, is in the next scan.
         if report.error == _WENT:
             return  # it was renamed or removed since the scan
         if report.error:
             self._complain(report.path, report.error)
         elif is_last:
-            self._told.pop(report.path, None)
+            self._complaints.pop(report.path, None)
         if report.note:
             self._say(f"{report.path}: {report.note}")
         if report.quarantined:
             self._say(f"{report.path}: {report.quarantined} lines to quarantine: {report.reason}")
 
-    def _is_arriving(self, seen: FileState) -> bool:
-        """Whether a packed file new here is still being written: it is read once it stood still
-        for a while, by its times or, where those are no help, by ours."""
-        if seen.identity in self._known and self._known[seen.identity].seen.size >= 0:
+    def _is_arriving(self, file: FileState) -> bool:
+        """Whether a new compressed file is still being written: it is read once it has not changed
+        for a while, by its own times or, where those are no help, by ours."""
+        # It was read before, so it is no arrival.
+        if file.identity in self._known and self._known[file.identity].file.size >= 0:
             return False
-        if not seen.path.endswith(PACKED) or time.time() - seen.mtime_ns / 1e9 > STABLE:
+        # Of a compressed file half a frame cannot be read, while plain text can be at any moment.
+        if not file.path.endswith(PACKED) or time.time() - file.mtime_ns / 1e9 > STABLE:
             return False
-        waiting = self._known.get(seen.identity)
+        waiting = self._known.get(file.identity)
         now = time.monotonic()
-        state = seen.size, seen.mtime_ns
-        if waiting is None or waiting.arriving != state:
-            self._known[seen.identity] = FollowedFile(seen.unread, since=now, arriving=state)
+        state = file.size, file.mtime_ns
+        if waiting is None or waiting.arrival != state:
+            self._known[file.identity] = FollowedFile(file.unread, read_at=now, arrival=state)
             return True
-        return now - waiting.since < STABLE
+        return now - waiting.read_at < STABLE
 
-    def _hold_few(self) -> None:
-        """Close the files that did not change for longest, past the limit."""
-        held = [followed for followed in self._known.values() if followed.fd >= 0]
-        for followed in held[: -self._held_max]:
+    def _limit_open_files(self) -> None:
+        """Close the files whose last change is longest ago, beyond the limit."""
+        with_descriptor = [followed for followed in self._known.values() if followed.fd >= 0]
+        # In the order of their last change (_take_together): a file that was idle for long is the
+        # least likely to be written to right before its removal.
+        for followed in with_descriptor[: -self._open_files_max]:
             followed_file.close(followed)
 
     # --- the whole ---
 
-    def _forget(self, found: Scan) -> None:
-        """Let go of what was said of paths that are there no more: compressed, or removed."""
-        if not self._told:
+    def _forget(self, listing: Scan) -> None:
+        """Drop complaints about paths that no longer exist: compressed, or removed."""
+        if not self._complaints:
             return
-        there = map(cursors.printable, (*found.files, *found.faults, *found.ignored))
-        for path in self._told.keys() - set(there):
-            del self._told[path]
+        present = map(cursors.printable, (*listing.files, *listing.faults, *listing.ignored))
+        for path in self._complaints.keys() - set(present):
+            del self._complaints[path]
 
     def _complain(self, path: str, reason: str) -> None:
-        """Say once what is wrong with a path, and store it as an event."""
+        """Report a problem with a path once, and store it as an event."""
         path = cursors.printable(path)
-        if self._told.get(path) == reason:
+        # A fault that lasts would be said and stored every second.
+        if self._complaints.get(path) == reason:
             return
-        self._told[path] = self.totals.faults[path] = reason
+        self._complaints[path] = self.totals.faults[path] = reason
         self._tell(path, reason)
 
     def _tell(self, path: str, message: str) -> None:
-        """Say something of a path, and store it as an event."""
+        """Report something about a path, and store it as an event."""
         self._say(f"{path}: {message}")
         event = bookkeeping.event(bookkeeping.WATCH, path, level="WARN", message=message)
+        # The complaint may be that the lake cannot be written.
         with contextlib.suppress(LakelogError, OSError):
             self._lake.append(event)
 
-    def _count(self, found: Scan, began: float, new: int) -> None:
+    def _count(self, listing: Scan, start: float, new: int) -> None:
         totals = self.totals
         totals.rounds += 1
-        totals.files = len(found.files)
+        totals.files = len(listing.files)
         totals.last_round = time.time()
         totals.last_event = totals.last_round if new else totals.last_event
-        totals.slowest_round = max(totals.slowest_round, time.monotonic() - began)
-        totals.faults = {p: r for p, r in totals.faults.items() if p in self._told}
-        if new or found.faults or abs(totals.last_round - self._written) > _STATUS_EVERY:
+        totals.slowest_round = max(totals.slowest_round, time.monotonic() - start)
+        totals.faults = {p: r for p, r in totals.faults.items() if p in self._complaints}
+        # The status file is written when something happened, else seldom: an idle watcher leaves
+        # the disk alone.
+        if new or listing.faults or abs(totals.last_round - self._written) > _STATUS_EVERY:
             self._write_status()
 
     def _write_status(self) -> None:
@@ -457,30 +489,3 @@ class Watcher:
             data = orjson.dumps(asdict(self.totals), option=orjson.OPT_APPEND_NEWLINE)
             disk.replace_whole(status_path(self._lake), data, sync=False)
             self._written = self.totals.last_round
-
-
-def status_path(lake: Lake) -> str:
-    """Where the watcher of a branch says what it does."""
-    return f"{lake.store.paths.cache}/watch-{lake.branch_name.replace('/', '-')}.json"
-
-
-def lock_path(lake: Lake, roots: list[str]) -> str:
-    """The file that a watcher of these directories holds, so that there is one alone."""
-    names = "\0".join(sorted(map(os.path.realpath, roots)))
-    digest = hashlib.sha256(os.fsencode(names)).hexdigest()[:16]
-    return f"{lake.store.paths.cache}/watch-{digest}.lock"
-
-
-def _now(seen: FileState) -> FileState | None:
-    """What a file is now that was scanned a moment ago; None if its path holds another one."""
-    with contextlib.suppress(OSError):
-        now = seen_as(seen.path, os.stat(seen.path))
-        return now if now.identity == seen.identity else None
-    return None
-
-
-def raise_descriptor_limit() -> None:
-    """Let this process open as many files as it may."""
-    with contextlib.suppress(OSError, ValueError):
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

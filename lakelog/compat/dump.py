@@ -19,11 +19,13 @@ import orjson
 from lakelog import lake as lakes
 from lakelog.backup.scheduler import INTERVAL, BackupPlan, BackupScheduler
 from lakelog.collect.loop import run
-from lakelog.collect.watch import Watcher, lock_path
+from lakelog.collect.status import lock_path
+from lakelog.collect.watch import Watcher
 from lakelog.errors import InUse
 from lakelog.event import parse_time
 from lakelog.store import disk
 
+# Defaults of the older service, which its callers rely on.
 PATTERNS = ("*.log",)
 LOGS, BACKUPS, LAKE = "logs", "backups", "lake"
 NO_REDIS = "the Redis store is not built yet: entries are kept in the lake alone"
@@ -46,7 +48,7 @@ _ENTRY = (
 
 @dataclass(frozen=True)
 class LogEntry:
-    """One entry of a log: when (UTC), who said so, what, how grave, and all else that is known."""
+    """One entry of a log: time (UTC), source, text, level, and all other fields as metadata."""
 
     timestamp: datetime
     source: str
@@ -126,24 +128,32 @@ class OMEGALogManager:
             return
         if self.redis_url:
             self._say(NO_REDIS)
+        # The old service created its directory, and callers start it before the first log is there.
         os.makedirs(self.logs_dir, exist_ok=True)
         plan = BackupPlan(self.backup_dir, self.backup_interval)
         roots = [self.logs_dir]
+        # The claim is handed over to the thread, which releases it at its end; until then every way
+        # out has to release it here.
         claim = contextlib.ExitStack()
         if not claim.enter_context(disk.claim(lock_path(self.lake, roots))):
             claim.close()
             raise InUse(f"another process is watching {self.logs_dir}")
         try:
-            rounds = BackupScheduler(self.lake, roots, plan, say=self._say)
+            # It refuses nested directories: before a thread is started for nothing.
+            backups = BackupScheduler(self.lake, roots, plan, say=self._say)
         except BaseException:
             claim.close()
             raise
         self._watcher = Watcher(
-            self.lake, roots, patterns=self._patterns, say=self._say, after=rounds
+            self.lake, roots, patterns=self._patterns, say=self._say, after=backups
         )
         self._stop.clear()
         self._thread = threading.Thread(
-            target=self._run, args=(self._watcher, rounds, claim), name="lakelog-dump", daemon=True
+            # A program that forgets `stop` still ends.
+            target=self._run,
+            args=(self._watcher, backups, claim),
+            name="lakelog-dump",
+            daemon=True,
         )
         self._thread.start()
 
@@ -184,14 +194,17 @@ class OMEGALogManager:
             values.append(level.upper())
             conditions.append(f"upper(level) = ${len(values)}")
         if source is not None:
+            # Rows of a file name no source unless a line does: they are found by the origin of the
+            # file.
             of_files = [o for o, p in names.items() if source in (p, os.path.basename(p))]
             values += [source, of_files]
             at = len(values)
             conditions.append(f"(source = ${at - 1} OR list_contains(${at}::VARCHAR[], origin))")
+        # The newest first, so that LIMIT keeps them; the caller gets them the right way round.
         query = f"""SELECT {", ".join(_ENTRY)} FROM events WHERE {" AND ".join(conditions)}
             ORDER BY time DESC, origin DESC, position DESC LIMIT {max(int(limit), 0)}"""
-        found = self.lake.sql(query, values or None).fetchall()
-        return [_entry(dict(zip(_ENTRY, row, strict=True)), names) for row in reversed(found)]
+        rows = self.lake.sql(query, values or None).fetchall()
+        return [_entry(dict(zip(_ENTRY, row, strict=True)), names) for row in reversed(rows)]
 
     def _names(self) -> dict[str, str]:
         """The paths of files by the origin of their rows."""
@@ -200,12 +213,12 @@ class OMEGALogManager:
         entries = store.manifests.entries(state, "cursor")
         return {entry.get("origin") or entry["key"]: entry["name"] for entry in entries}
 
-    def _run(self, watcher: Watcher, rounds: BackupScheduler, claim: contextlib.ExitStack) -> None:
+    def _run(self, watcher: Watcher, backups: BackupScheduler, claim: contextlib.ExitStack) -> None:
         with claim:
             try:
                 run(watcher, self._stop, interval=SCAN, poll=False, say=self._say)
             finally:
-                rounds.close()
+                backups.close()
 
     def __enter__(self) -> OMEGALogManager:
         self.start()
@@ -218,17 +231,18 @@ class OMEGALogManager:
 def _entry(row: dict[str, Any], names: dict[str, str]) -> LogEntry:
     """Return a row of the lake as an entry."""
     path = names.get(row["origin"])
-    data = _parsed(row["data"])
+    data = _parse_data(row["data"])
+    # The old service had one text per entry; an event may keep it in any of the three.
     content = row["message"] or row["data"] or row["subject"] or ""
-    kept = {n: row[n] for n in ("type", "category", "subject", "id", "position") if row[n]}
-    kept |= {"data": data} if data is not None else {}
-    kept |= {"file": path} if path else {}
+    metadata = {n: row[n] for n in ("type", "category", "subject", "id", "position") if row[n]}
+    metadata |= {"data": data} if data is not None else {}
+    metadata |= {"file": path} if path else {}
     source = row["source"] or (os.path.basename(path) if path else "")
     moment = row["time"].astimezone(UTC)
-    return LogEntry(moment, source, content, row["level"] or "INFO", kept)
+    return LogEntry(moment, source, content, row["level"] or "INFO", metadata)
 
 
-def _parsed(text: str | None) -> Any:
+def _parse_data(text: str | None) -> Any:
     try:
         return orjson.loads(text) if text is not None else None
     except orjson.JSONDecodeError:

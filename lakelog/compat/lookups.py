@@ -6,9 +6,9 @@
     table.between(start, end, ...)     table.stats()
 
 Rows are dicts with the columns of `omega.events`, newest first; `data_json` is text, times are
-seconds since 1970. Each answer is of the branch as it is when asked, live events included. What
-was decoded is kept within a quarter of the setting memory_bytes, answers until the branch moves;
-older rows are read again when they are asked for.
+seconds since 1970. Each answer is that of the branch when it is asked, live events included.
+Decoded rows are cached within a quarter of the setting memory_bytes, answers until the branch
+moves; older rows are read again when they are needed.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ else:
     tail_rows = Lazy("lakelog.query.tail_rows")
     np = Lazy("numpy")
 
+# Answers hold until the branch moves; a page that asks for ever new ones must not fill the memory.
 _ANSWERS = 256
 _LIVE = "live"
 Row = dict[str, Any]
@@ -61,7 +62,9 @@ class Lookups:
         self._live: tuple[pa.Table | None, Pack | None] = None, None
         self._state: tuple[str, Any] = "", None
         self._answers: dict[Any, Any] = {}
-        self._room = store.settings.memory_bytes // 4
+        # A quarter of the lake's limit: the engine of the same process needs the rest.
+        self._memory_max = store.settings.memory_bytes // 4
+        # Reentrant: an answer asks for others, such as the processed ids.
         self._mutex = threading.RLock()
 
     def recent(self, limit: int = 1000) -> list[Row]:
@@ -90,18 +93,22 @@ class Lookups:
         """
         if limit < 1:
             raise InvalidSetting(f"the limit is at least 1, not {limit}")
+        # Rounded, not cut: a float of seconds lies a little beside the microsecond that it means.
         low = LOWEST if start_time is None else round(start_time * 1e6)
         high = HIGHEST if end_time is None else round(end_time * 1e6)
 
         def look() -> list[Row]:
-            found = self._newest(limit, low, high, event_type, source)
+            # All rows of a segment are decoded together, and then put back in the order of their
+            # time.
+            places_by_segment = self._newest(limit, low, high, event_type, source)
             places: dict[str, list[int]] = {}
-            for key, place in found:
+            for key, place in places_by_segment:
                 places.setdefault(key, []).append(place)
             made = {key: iter(self._pack(key).rows(of)) for key, of in places.items()}
-            return [self._as_old(next(made[key])) for key, _ in found]
+            return [self._old_row(next(made[key])) for key, _ in places_by_segment]
 
         rows: list[Row] = self._answer((low, high, event_type, source, limit), look)
+        # Copies: the answer stays here, and callers change what they are given.
         return [dict(row) for row in rows]
 
     def find(self, number: int) -> Row | None:
@@ -109,46 +116,55 @@ class Lookups:
         with self._mutex:
             self._refresh()
             for key in self._keys():
+                # Sorted ids, so a look-up is a binary search for each segment, without decoding a
+                # row.
                 values, rows = self._identities(key)
                 at = int(values.searchsorted(number))
                 if at < len(values) and values[at] == number:
-                    return self._as_old(self._pack(key).row(int(rows[at])))
+                    return self._old_row(self._pack(key).row(int(rows[at])))
         return None
 
     def stats(self) -> dict[str, Any]:
         """Return total_events, event_types {type: count}, oldest and newest time, marked events,
         and database_size_mb, from manifests and the tail."""
-        found: dict[str, Any] = self._answer("stats", self._measure)
-        return {**found, "event_types": dict(found["event_types"])}
+        counts: dict[str, Any] = self._answer("stats", self._measure)
+        return {**counts, "event_types": dict(counts["event_types"])}
 
     def _answer(self, question: Any, look: Callable[[], Any]) -> Any:
-        """Return an answer of the present state, worked out once."""
+        """Return an answer for the present state, computed once."""
         with self._mutex:
             self._refresh()
             if question not in self._answers:
+                # All at once: each is cheap to compute again.
                 if len(self._answers) >= _ANSWERS:
                     self._answers.clear()
                 self._answers[question] = look()
             return self._answers[question]
 
     def _refresh(self) -> None:
-        """Look where the branch is; forget answers of another state."""
+        """Load the branch's present state; drop answers of another one."""
+        # The tail is asked first: its head says which state the published part has to be.
         pending = self._tail.collect()
         digest = pending.head.move.snapshot
         state = self._store.manifests.load(digest)
         table = self._rows.events(pending, state.ids) if pending.frames else None
+        # By identity: TailRows returns the same table as long as the tail is the same.
         if digest == self._state[0] and table is self._state[1]:
             return
         self._answers.clear()
         if digest != self._state[0]:
             segments = self._store.manifests.entries(state)
             self._entries = [e for e in segments if e["kind"] == "events"]
+            # The newest first, so that a search can stop early (_newest).
             self._entries.sort(key=lambda e: -e["time"][1])
             present = {e["key"] for e in self._entries}
+            # Segments are immutable: packs of those that are still there remain valid.
             for gone in self._packs.keys() - present:
                 del self._packs[gone]
             self._ids = {key: ids for key, ids in self._ids.items() if key in present}
             self._by_key = {e["key"]: e for e in self._entries}
+        # Live rows change with each append, published segments do not: only the former are thrown
+        # away.
         if table is not self._live[0]:
             self._live = table, None
             self._ids.pop(_LIVE, None)
@@ -171,15 +187,18 @@ class Lookups:
                     continue
                 if not _may(entry["types"], type) or not _may(entry["sources"], source):
                     continue
+                # All that follow are older: the entries are in order of their newest time.
                 if len(best) == limit and best[0][0] > entry["time"][1]:
                     break
             places = self._pack(key).newest_places(limit, low, high, type, source)
-            made = ((time, -rank, key, row) for time, row in places)
-            best = heapq.nlargest(limit, [*best, *made])[::-1]
+            # Of equal times the rank decides, live rows first, so that the order is the same at
+            # every question.
+            candidates = ((time, -rank, key, row) for time, row in places)
+            best = heapq.nlargest(limit, [*best, *candidates])[::-1]
         return [(key, row) for _, _, key, row in reversed(best)]
 
     def _pack(self, key: str) -> Pack:
-        """Return a pack, made now if it is not there; the longest unused ones make room."""
+        """Return a segment's pack, loading it if needed; the least recently used ones make room."""
         if key == _LIVE:
             table, pack = self._live
             assert table is not None
@@ -187,13 +206,17 @@ class Lookups:
                 pack = Pack(table, np.arange(table.num_rows, dtype=np.int64))
                 self._live = table, pack
             return pack
-        found = self._packs.get(key)
-        if found is None:
-            found = self._packs[key] = packs.read(self._store, self._by_key[key])
-            while len(self._packs) > 1 and sum(p.bytes for p in self._packs.values()) > self._room:
+        pack = self._packs.get(key)
+        if pack is None:
+            pack = self._packs[key] = packs.read(self._store, self._by_key[key])
+            # At least one pack stays, the one that is asked for, even if it alone is too large.
+            while len(self._packs) > 1 and self._bytes() > self._memory_max:
                 self._packs.popitem(last=False)
         self._packs.move_to_end(key)
-        return found
+        return pack
+
+    def _bytes(self) -> int:
+        return sum(pack.bytes for pack in self._packs.values())
 
     def _identities(self, key: str) -> Ids:
         if key not in self._ids:
@@ -206,7 +229,7 @@ class Lookups:
                 self._ids[key] = packs.identities(self._store, self._by_key[key], engine)
         return self._ids[key]
 
-    def _as_old(self, row: Row) -> Row:
+    def _old_row(self, row: Row) -> Row:
         """Return an event as a row of the old table."""
         time, data = row["time"], row["data"]
         number = omega.number_of(row["source"], row["id"], row["origin"], row["position"])
@@ -219,24 +242,26 @@ class Lookups:
             "data_json": data,
             "data_compressed": None,
             "hash": omega.hash_of(time, row["type"], row["source"], data),
-            "processed": number in self._marked(),
+            "processed": number in self._processed_ids(),
             "created_at": row["ingested_at"] / 1e6,
         }
 
-    def _marked(self) -> set[int]:
-        """The ids that events of type omega.processed name."""
-        if "marked" not in self._answers:
-            found: set[int] = set()
+    def _processed_ids(self) -> set[int]:
+        """Return the ids that events of type omega.processed name."""
+        # Asked for every row of an answer, so it is looked up once for each state.
+        if "processed" not in self._answers:
+            numbers: set[int] = set()
             for key, place in self._newest(2**31, LOWEST, HIGHEST, omega.PROCESSED, None):
                 ids = json.loads(self._pack(key).row(place)["data"] or "{}").get("ids")
-                found.update(ids if isinstance(ids, list) else [])
-            self._answers["marked"] = found
-        marked: set[int] = self._answers["marked"]
-        return marked
+                numbers.update(ids if isinstance(ids, list) else [])
+            self._answers["processed"] = numbers
+        result: set[int] = self._answers["processed"]
+        return result
 
     def _measure(self) -> dict[str, Any]:
         """Count from the statistics of segments, and the tail."""
         types: dict[str, int] = {}
+        # A segment with too many types only says so: then the engine has to count.
         counted = all(isinstance(e["types"], dict) for e in self._entries)
         if counted:
             for entry in self._entries:
@@ -247,6 +272,7 @@ class Lookups:
                     types[pair["values"]] = types.get(pair["values"], 0) + pair["counts"]
         else:
             types = dict(self._lake.sql("SELECT type, count(*) FROM events GROUP BY 1").fetchall())
+        # Marks of the older system are stored as events, but were none there.
         for name in omega.OWN:
             types.pop(name, None)
         oldest, newest = self._span()
@@ -255,7 +281,7 @@ class Lookups:
             "event_types": dict(sorted(types.items(), key=lambda pair: (-pair[1], pair[0]))),
             "oldest": oldest,
             "newest": newest,
-            "processed": len(self._marked()),
+            "processed": len(self._processed_ids()),
             "database_size_mb": round(sum(e["bytes"] for e in self._entries) / 1e6, 3),
         }
 
@@ -276,10 +302,10 @@ def _may(counts: dict[str, int] | str, name: str | None) -> bool:
 def _action(data: str | None) -> str | None:
     """The action that the data names, as text."""
     try:
-        held = orjson.loads(data) if data else None
+        payload = orjson.loads(data) if data else None
     except orjson.JSONDecodeError:
         return None
-    action = held.get("action") if isinstance(held, dict) else None
+    action = payload.get("action") if isinstance(payload, dict) else None
     if action is None or isinstance(action, str):
         return action
     return orjson.dumps(action).decode()

@@ -51,7 +51,7 @@ _JSON = "CASE WHEN json_valid(data) THEN data END"
 def newest_sql(where: str, limit: int) -> str:
     """Return SQL of the newest rows of `omega.events`, of those events for which a condition on
     the lake's columns holds; only theirs are worked out."""
-    newest = f"""(SELECT * FROM events WHERE type NOT IN ({_listed(OWN)}) AND ({where})
+    newest = f"""(SELECT * FROM events WHERE type NOT IN ({_quoted_list(OWN)}) AND ({where})
         ORDER BY time DESC, seq DESC NULLS FIRST, position DESC LIMIT {limit})"""
     return f"{rows_sql(newest, marks='events')} ORDER BY timestamp DESC, id"
 
@@ -65,7 +65,7 @@ def rows_sql(table: str = "events", where: str = "true", marks: str = "") -> str
         {_JSON}->>'$.action' AS action, source, data AS data_json,
         NULL::BLOB AS data_compressed, {_HASH} AS hash, {NUMBER} IN ({marked}) AS processed,
         epoch_us(ingested_at) / 1e6 AS created_at
-        FROM {table} WHERE type NOT IN ({_listed(OWN)}) AND ({where})"""
+        FROM {table} WHERE type NOT IN ({_quoted_list(OWN)}) AND ({where})"""
 
 
 def number_of(source: str | None, id: str | None, origin: str | None, position: int | None) -> int:
@@ -117,5 +117,5 @@ def _stats(table: str) -> str:
         epoch_us(ingested_at) / 1e6 AS created_at FROM {table} WHERE type = '{STATS}'"""
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def _quoted_list(names: tuple[str, ...]) -> str:
     return ", ".join(f"'{name}'" for name in names)

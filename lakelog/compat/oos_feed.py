@@ -1,17 +1,17 @@
-"""Where the OOS views read from: an oos.log that grows, or a lake; each event once.
+"""The input of the OOS views: an oos.log that grows, or a lake; each event is read once.
 
-A file is read on from where it was left, whole lines only; a last line without its newline counts
-for as long as it stands so, if it is a whole event. A file that is another one now, or shorter, or
-does not hold what stood before the place it was left at, is read from its start. Lines that are no
-OOS lines are counted in `skipped`.
+A file is read on from the last position, in whole lines; a last line without its newline counts as
+long as it is a whole event. If the file is another one now, or shorter, or differs before that
+position, it is read from its start. Lines that are not OOS lines are counted in `skipped`.
 
-Of a lake the published segments are taken in once each, the live tail is laid over them at every
-question. A compaction changes nothing; after a rewind, a retention or a dedupe all is read anew.
+Of a lake each published segment is read once, and the live tail is added to every answer. A
+compaction changes nothing; after a rewind, a retention or a dedupe everything is read again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import os
 import threading
@@ -70,37 +70,41 @@ class FileFeed:
         fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             status = os.fstat(fd)
-            seen = (status.st_ino, status.st_size, status.st_mtime_ns)
-            if self._last is not None and self._last[0] == seen:
+            signature = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if self._last is not None and self._last[0] == signature:
                 return self._last[1]
+            # Another file, or a truncated one: nothing of what was read before counts.
             if not self._goes_on(fd, status):
                 self._restart()
             self._inode = status.st_ino
+            # Asked before the reading, which moves the end.
             much = status.st_size - self._end > _MUCH
             rest = self._read_on(fd, status.st_size)
         finally:
             os.close(fd)
-        found = self._state
-        if rest and (made := self._batch(rest, final=True)) is not None:
-            found = found.copy()
-            found.add(made)
+        state = self._state
+        if rest and (batch := self._batch(rest, final=True)) is not None:
+            state = state.copy()
+            state.add(batch)
         if much:
             _give_back()
-        self._last = seen, found
-        return found
+        self._last = signature, state
+        return state
 
     def _restart(self) -> None:
         self._state, self._end, self._mark = oos_state.empty(), 0, b""
         self._inode, self._lines, self.skipped = 0, 0, 0
 
     def _goes_on(self, fd: int, status: os.stat_result) -> bool:
-        """Whether the file is the one read before, with nothing but more behind it."""
+        """Whether the file is the one read before, with lines appended at most."""
         if status.st_ino != self._inode or status.st_size < self._end:
             return self._end == 0
+        # The bytes before the end, not only the size: a file that was rewritten and grew beyond the
+        # old end would be read on in its middle.
         return os.pread(fd, len(self._mark), self._end - len(self._mark)) == self._mark
 
     def _read_on(self, fd: int, size: int) -> bytes:
-        """Take whole lines in; return what follows the last newline."""
+        """Read whole lines; return what follows the last newline."""
         rest, at = b"", self._end
         while at < size:
             data = os.pread(fd, min(CHUNK, size - at), at)
@@ -108,34 +112,42 @@ class FileFeed:
                 break
             at += len(data)
             data = rest + data
+            # A line without its newline may still be being written: it is kept for the next chunk
+            # or the next question.
             cut = data.rfind(b"\n") + 1
-            whole, rest = data[:cut], data[cut:]
-            if whole and (made := self._batch(whole)) is not None:
-                self._state.add(made)
-            if whole:
-                self._end += len(whole)
-                self._mark = whole[-_MARK:]
+            lines, rest = data[:cut], data[cut:]
+            if lines and (batch := self._batch(lines)) is not None:
+                self._state.add(batch)
+            if lines:
+                self._end += len(lines)
+                self._mark = lines[-_MARK:]
         return rest
 
     def _batch(self, data: bytes, final: bool = False) -> Batch | None:
         """Lines as a batch; a final line counts only if its JSON is whole."""
         lines = rows.split_lines(data)[0]
         try:
+            # split_lines takes the bytes as they are; Arrow's string functions assume valid UTF-8
+            # and do not check.
             lines.validate(full=True)
         except pa.ArrowInvalid:
             lines = rows.split_lines(data.decode("utf-8", "replace").encode())[0]
         parts = pc.split_pattern(lines, "|", max_splits=5)
-        whole = parts.value_lengths().to_numpy() == _FIELDS
-        if not whole.all():
-            parts = parts.filter(pa.array(whole))
+        # With max_splits a `|` inside the JSON of the last field does no harm.
+        complete = parts.value_lengths().to_numpy() == _FIELDS
+        if not complete.all():
+            parts = parts.filter(pa.array(complete))
+        # Only of the last line it is not known whether it is written to its end.
         if final and (not len(parts) or not _is_json(pc.list_element(parts, 5)[0].as_py())):
             return None
         time, good = _micros(pc.list_element(parts, _index(0)))
         if good is not None:
             parts = parts.filter(pa.array(good))
         if not final and len(parts) != len(lines):
+            # Empty lines are no mistake, so they are not counted as skipped.
             blank = pc.equal(pc.utf8_trim_whitespace(lines), "")
             self.skipped += len(lines) - len(parts) - pc.sum(blank).as_py()
+        # Of equal times the later line wins, so each needs its place in the whole file.
         first, self._lines = self._lines, self._lines + len(parts)
         order = np.arange(first, first + len(parts), dtype=np.int64)
         kind, source, item = (pc.list_element(parts, _index(place)) for place in (1, 3, 4))
@@ -166,38 +178,43 @@ class LakeFeed:
             return self._look()
 
     def _look(self) -> State:
+        # The tail is asked first: its head says which state the published part has to be.
         pending = self._tail.collect()
         digest = pending.head.move.snapshot
-        state = self._store.manifests.load(digest)
-        table = self._rows.events(pending, state.ids) if pending.frames else None
+        manifest = self._store.manifests.load(digest)
+        table = self._rows.events(pending, manifest.ids) if pending.frames else None
         last = self._last
         if last is not None and last[0][0] == digest and last[0][1] is table:
             return last[1]
-        self._follow([e for e in self._store.manifests.entries(state) if e["kind"] == "events"])
-        found = self._state
+        self._follow([e for e in self._store.manifests.entries(manifest) if e["kind"] == "events"])
+        state = self._state
         if table is not None and table.num_rows:
-            found = found.copy()
-            found.add(_batch_of(table))
-        self._last = (digest, table), found
-        return found
+            state = state.copy()
+            state.add(_batch_of(table))
+        self._last = (digest, table), state
+        return state
 
     def _follow(self, entries: list[Entry]) -> None:
-        """Take in segments that are new; begin again if rows went."""
-        now = {e["key"]: e for e in entries}
-        gone = self._known.keys() - now.keys()
-        new = [e for key, e in now.items() if key not in self._known]
-        for entry in [e for e in new if gone.issuperset(e.get("from") or ["?"])]:
-            made_of = [self._known[key] for key in entry["from"]]
-            if sum(e["events"] for e in made_of) == entry["events"]:
-                gone -= set(entry["from"])
+        """Read new segments; start over if rows were removed."""
+        present = {e["key"]: e for e in entries}
+        vanished = self._known.keys() - present.keys()
+        new = [e for key, e in present.items() if key not in self._known]
+        # A compacted segment holds exactly the rows of those it was made from, if their counts
+        # agree: it counts as read. After a retention or a dedupe they do not.
+        for entry in [e for e in new if vanished.issuperset(e.get("from") or ["?"])]:
+            sources = [self._known[key] for key in entry["from"]]
+            if sum(e["events"] for e in sources) == entry["events"]:
+                vanished -= set(entry["from"])
                 new.remove(entry)
-        if gone:
+        # The state cannot forget rows, so it is built again from all that is there.
+        if vanished:
             self._state, new = oos_state.empty(), entries
+        # In the order of arrival: of equal times the later event wins.
         for entry in sorted(new, key=lambda e: e["seq"][0]):
             self._state.add(self._read(entry))
         if sum(e["bytes"] for e in new) > _MUCH:
             _give_back()
-        self._known = now
+        self._known = present
 
     def _read(self, entry: Entry) -> Batch:
         compact.check(self._store, [entry])
@@ -211,14 +228,13 @@ Feed = FileFeed | LakeFeed
 
 @functools.cache
 def _index(place: int) -> Any:
-    """A number as Arrow takes it: made at every use it would cost more than the use."""
+    """A number as an Arrow scalar, cached because creating it costs more than using it."""
     return pa.scalar(place)
 
 
 def _give_back() -> None:
-    """Return freed memory to the system; allocators keep as much as reading took at its most."""
-    import ctypes
-
+    """Return freed memory to the system; allocators keep what reading took at its peak."""
+    # Both: Arrow's pool, and what the C library keeps of all others.
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError):  # not of this C library
         ctypes.CDLL(None).malloc_trim(0)
@@ -243,15 +259,16 @@ def _batch_of(table: pa.Table) -> Batch:
 def _micros(text: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
     """Times in us, and which texts are times if not all are; then only theirs."""
     with contextlib.suppress(pa.ArrowInvalid):
+        # The whole column at once; one odd text fails it, and only then each is parsed by itself.
         return pc.cast(text, pa.timestamp("us", "UTC")).cast("int64").to_numpy(), None
-    found = np.zeros(len(text), np.int64)
+    micros = np.zeros(len(text), np.int64)
     good = np.ones(len(text), bool)
     for place, value in enumerate(text.to_pylist()):
         try:
-            found[place] = to_micros(parse_time(value))
+            micros[place] = to_micros(parse_time(value))
         except InvalidEvent:
             good[place] = False
-    return found[good], good
+    return micros[good], good
 
 
 def _is_json(text: str) -> bool:

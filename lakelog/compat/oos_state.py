@@ -1,11 +1,11 @@
-"""What the five OOS views need to know of a log, kept as arrays that grow with it.
+"""The state of the five OOS views, as arrays that grow with the log.
 
     items        a 64-bit hash, the newest time and the state of each item: 17 bytes
     times        of every event, and of every completion: 8 bytes each
-    sources      [completed, failed] of each; errors: how often each; the newest ten failures
+    sources      [completed, failed] of each; errors: count of each; the newest ten failures
 
-Events may come in any order and any number of batches: of one item the newest time wins, and of
-equal times what came later. Nothing of an event is kept but that.
+Events may come in any order and in any number of batches: of one item the newest time wins, and of
+equal times what was added later. Nothing else of an event is kept.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ STATES = {"DISCOVER": "discovered", "PROCESS": "processing", "COMPLETE": "comple
     "FAIL": "failed"
 }
 """Event types that say how an item stands."""
+# As many as the older view showed.
 FAILURES = 10
+# Joining at each batch would copy all times each time.
 _CHUNKS = 32
 _NAMES = tuple(STATES)
 _COMPLETE, _FAIL = _NAMES.index("COMPLETE"), _NAMES.index("FAIL")
@@ -76,7 +78,7 @@ class State:
     first: int | None = None
 
     def copy(self) -> State:
-        """Return a state that can go on apart from this one."""
+        """Return a state that can be extended independently of this one."""
         return State(
             self.items,
             self.item_times,
@@ -90,20 +92,22 @@ class State:
         )
 
     def add(self, batch: Batch) -> None:
-        """Take events in."""
+        """Add a batch of events."""
         if not len(batch.time):
             return
-        found = pc.index_in(batch.type, _names(batch.type.type))
-        kinds = np.nan_to_num(found.to_numpy(zero_copy_only=False), nan=-1).astype(np.int8)
+        codes = pc.index_in(batch.type, _names(batch.type.type))
+        kinds = np.nan_to_num(codes.to_numpy(zero_copy_only=False), nan=-1).astype(np.int8)
         low = int(batch.time.min())
         self.first = low if self.first is None else min(low, self.first)
-        self.times = _joined([*self.times, batch.time])
-        done, failed = kinds == _COMPLETE, kinds == _FAIL
-        if done.any():
-            self.completions = _joined([*self.completions, batch.time[done]])
-        self._count(batch.source, (done, failed))
+        self.times = _join_chunks([*self.times, batch.time])
+        completed, failed = kinds == _COMPLETE, kinds == _FAIL
+        if completed.any():
+            self.completions = _join_chunks([*self.completions, batch.time[completed]])
+        self._count(batch.source, (completed, failed))
         if failed.any():
             self._fail(batch, np.flatnonzero(failed))
+        # Also with events that say nothing of an item: they are filtered there, together with the
+        # empty names.
         self._advance(batch, kinds)
 
     def active(self, low: int, high: int) -> int:
@@ -116,14 +120,14 @@ class State:
         return np.concatenate([none, *(t[(t > low) & (t <= high)] for t in self.completions)])
 
     def standing(self) -> dict[str, int]:
-        """How many items stand in each state."""
+        """Return how many items are in each state."""
         counts = (int(np.count_nonzero(self.item_states == n)) for n in range(len(_NAMES)))
         return dict(zip(STATES.values(), counts, strict=True))
 
     def _count(self, source: pa.Array, outcomes: tuple[np.ndarray, np.ndarray]) -> None:
         """Add the outcomes of each source."""
-        coded = source.dictionary_encode(null_encoding="encode")
-        names, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy()
+        encoded = source.dictionary_encode(null_encoding="encode")
+        names, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
         sums = [np.bincount(codes[mask], minlength=len(names)).tolist() for mask in outcomes]
         for name, *more in zip(names, *sums, strict=True):
             if any(more):
@@ -140,38 +144,54 @@ class State:
             column.take(at[newest]).to_pylist() for column in (batch.source, batch.item)
         )
         for i, source, item in zip(newest.tolist(), sources, items, strict=True):
-            made = Failure(int(batch.time[at[i]]), int(batch.order[at[i]]), source, item, errors[i])
-            self.failures.append(made)
+            failure = Failure(
+                int(batch.time[at[i]]), int(batch.order[at[i]]), source, item, errors[i]
+            )
+            self.failures.append(failure)
         # stable: of equal times what was taken in later is newer
         self.failures = sorted(self.failures, key=lambda f: f.time)[-FAILURES:]
 
     def _advance(self, batch: Batch, kinds: np.ndarray) -> None:
-        """Let the newest event of each item say how it stands."""
-        coded = batch.item.dictionary_encode(null_encoding="encode")
-        texts, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy()
+        """Set each item to the state of its newest event."""
+        encoded = batch.item.dictionary_encode(null_encoding="encode")
+        texts, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+        # Python's hash of each distinct text, 8 bytes instead of the text: items are only counted
+        # by state, never named.
         hashes = np.fromiter(map(hash, texts), np.int64, len(texts))
-        named = kinds >= 0
+        has_item = kinds >= 0
+        # An event without an item says nothing about one.
         for nothing in (None, ""):
             if nothing in texts:
-                named &= codes != texts.index(nothing)
-        keys = hashes[codes[named]]
+                has_item &= codes != texts.index(nothing)
+        keys = hashes[codes[has_item]]
         if not len(keys):
             return
-        time, order, state = batch.time[named], batch.order[named], kinds[named].astype(np.uint8)
-        settled = bool(np.all(time[1:] >= time[:-1]) and np.all(order[1:] > order[:-1]))
-        by = np.argsort(keys, kind="stable") if settled else np.lexsort((order, time, keys))
+        time, order, state = (
+            batch.time[has_item],
+            batch.order[has_item],
+            kinds[has_item].astype(np.uint8),
+        )
+        # A log is nearly always in order of time, and a stable sort by key is much faster than one
+        # by three columns.
+        in_order = bool(np.all(time[1:] >= time[:-1]) and np.all(order[1:] > order[:-1]))
+        by = np.argsort(keys, kind="stable") if in_order else np.lexsort((order, time, keys))
+        # The last of each run of equal keys is the newest event of that item.
         last = by[np.append(keys[by][1:] != keys[by][:-1], True)]
         keys, time, state = keys[last], time[last], state[last]
+        # Items are kept sorted, so a batch is merged without a dict of all items.
         place = np.searchsorted(self.items, keys)
-        known = place < len(self.items)
-        known[known] = self.items[place[known]] == keys[known]
-        newer = known.copy()
-        newer[known] = time[known] >= self.item_times[place[known]]
+        is_known = place < len(self.items)
+        is_known[is_known] = self.items[place[is_known]] == keys[is_known]
+        newer = is_known.copy()
+        # Also at equal times: what was taken in later wins.
+        newer[is_known] = time[is_known] >= self.item_times[place[is_known]]
         if newer.any():
+            # Copied before they are changed: another state may share them (see State).
             self.item_times, self.item_states = self.item_times.copy(), self.item_states.copy()
             self.item_times[place[newer]] = time[newer]
             self.item_states[place[newer]] = state[newer]
-        new = ~known
+        # Inserted after the update above, because that moves the places.
+        new = ~is_known
         self.items = np.insert(self.items, place[new], keys[new])
         self.item_times = np.insert(self.item_times, place[new], time[new])
         self.item_states = np.insert(self.item_states, place[new], state[new])
@@ -200,6 +220,6 @@ def _error_of(text: str | None) -> str:
     return error if isinstance(error, str) else orjson.dumps(error).decode()
 
 
-def _joined(chunks: list[np.ndarray]) -> list[np.ndarray]:
+def _join_chunks(chunks: list[np.ndarray]) -> list[np.ndarray]:
     """Join chunks once they are many."""
     return chunks if len(chunks) < _CHUNKS else [np.concatenate(chunks)]

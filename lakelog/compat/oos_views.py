@@ -46,6 +46,7 @@ def get_views(
     if isinstance(path, Lake):
         return OOSViews(LakeFeed(path), now)
     name = os.fspath(path)
+    # Before the directory: a lake is one.
     if bootstrap.is_lake(name):
         return OOSViews(LakeFeed(lakes.open(name, create=False, branch=branch)), now)
     if os.path.isdir(name):
@@ -79,16 +80,16 @@ class OOSViews:
         ISO 8601 in UTC. Raises InvalidSetting.
         """
         span, now = _window(window), self._now()
-        done = self._feed.state().completed(now - span, now)
-        hours, counts = np.unique(done // HOUR, return_counts=True)
+        completions = self._feed.state().completed(now - span, now)
+        hours, counts = np.unique(completions // HOUR, return_counts=True)
         names = [from_micros(hour * HOUR) for hour in hours.tolist()]
         return {
-            "total_completed": len(done),
+            "total_completed": len(completions),
             "hourly_breakdown": {
                 f"{hour:%Y-%m-%dT%H:%M:%SZ}": count
                 for hour, count in zip(names, counts.tolist(), strict=True)
             },
-            "average_per_hour": len(done) / (span / HOUR),
+            "average_per_hour": len(completions) / (span / HOUR),
         }
 
     def error_analysis_view(self) -> dict[str, Any]:
@@ -115,10 +116,13 @@ class OOSViews:
 
     def source_reliability_view(self) -> dict[str, dict[str, Any]]:
         """Return {source: {'success_rate', 'total_processed'}} of completed and failed events."""
-        found = sorted(self._feed.state().sources.items())
+        counts = sorted(self._feed.state().sources.items())
         return {
-            source: {"success_rate": done / (done + bad), "total_processed": done + bad}
-            for source, (done, bad) in found
+            source: {
+                "success_rate": completed / (completed + bad),
+                "total_processed": completed + bad,
+            }
+            for source, (completed, bad) in counts
         }
 
     def system_health_view(self) -> dict[str, Any]:

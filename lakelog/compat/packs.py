@@ -1,8 +1,8 @@
-"""Packs: the rows of one segment in memory, small, and quick to find by time, type and source.
+"""Packs: the rows of one segment in memory, compact, and quick to search by time, type and source.
 
-Rows lie in blocks of 512, compressed; beside them in order of time stand their times and the codes
-of their types and sources. A look-up decodes only the blocks that hold its rows. The ids of a
-segment's rows are sorted apart, and only once somebody asks for one.
+Rows are stored in compressed blocks of 512; next to them, ordered by time, are their times and the
+codes of their types and sources. A look-up decodes only the blocks that hold its rows. The ids of a
+segment's rows are sorted separately, and only once an id is looked up.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ else:
     pq = Lazy("pyarrow.parquet")
     pa = Lazy("pyarrow")
 
+# A look-up decodes whole blocks: smaller ones compress worse, larger ones decode rows that nobody
+# asked for.
 BLOCK = 512
-_KEPT = 64
+# Blocks of a pack that stay decoded: pages that follow each other lie in the same ones.
+_DECODED_MAX = 64
 _DENSE = 4
 """Rows this near to each other are decoded together with those between."""
 COLUMNS = ["time", "type", "source", "data", "id", "ingested_at", "origin", "position"]
@@ -38,10 +41,11 @@ Place = tuple[int, int]
 
 
 class Pack:
-    """Rows of one segment, or of the tail; `bytes` is what they take."""
+    """The rows of one segment, or of the tail; `bytes` is their size in memory."""
 
     def __init__(self, table: pa.Table, order: np.ndarray) -> None:
 
+        # One chunk, so that a row's number says its block.
         table = table.select(COLUMNS).combine_chunks()
         sink = pa.BufferOutputStream()
         options = pa.ipc.IpcWriteOptions(compression="zstd")
@@ -51,9 +55,12 @@ class Pack:
         self._blocks = pa.ipc.open_file(buffer)
         self._decoded: OrderedDict[int, pa.RecordBatch] = OrderedDict()
         time = table["time"].cast("int64").to_numpy()
+        # By time, and of equal times by the order of arrival.
         by = np.lexsort((order, time))
         self._rows, self._times = by.astype(np.int32), time[by]
-        self._codes = {name: _coded(table[name], by) for name in ("type", "source")}
+        self._codes = {name: _dictionary_codes(table[name], by) for name in ("type", "source")}
+        # Events of the older system's own bookkeeping were no events there: they are left out
+        # unless their type is asked for.
         self._own = np.isin(self._codes["type"][0], [self._code("type", n) for n in omega.OWN])
         arrays = (self._rows, self._times, *(codes for codes, _ in self._codes.values()))
         self.bytes = buffer.size + sum(array.nbytes for array in arrays)
@@ -69,8 +76,9 @@ class Pack:
         for name, wanted in (("type", type), ("source", source)):
             if wanted is not None:
                 fits &= self._codes[name][0][start:stop] == self._code(name, wanted)
-        found = np.flatnonzero(fits)[-limit:] + start
-        times, rows = self._times[found].tolist(), self._rows[found].tolist()
+        # Times are ascending, so the newest are at the end.
+        matches = np.flatnonzero(fits)[-limit:] + start
+        times, rows = self._times[matches].tolist(), self._rows[matches].tolist()
         return list(zip(times, rows, strict=True))[::-1]
 
     def row(self, place: int) -> dict[str, Any]:
@@ -82,39 +90,43 @@ class Pack:
         blocks: dict[int, list[int]] = {}
         for place in places:
             blocks.setdefault(place // BLOCK, []).append(place % BLOCK)
-        found: dict[int, dict[str, Any]] = {}
-        for number, wanted in blocks.items():
+        by_place: dict[int, dict[str, Any]] = {}
+        for number, offsets in blocks.items():
             columns = self._block(number)
-            low, high = min(wanted), max(wanted)
-            if high - low < _DENSE * len(wanted):
+            low, high = min(offsets), max(offsets)
+            # Converting a slice at once is faster than row by row, as long as few of its rows are
+            # superfluous.
+            if high - low < _DENSE * len(offsets):
                 cut = [c.slice(low, high + 1 - low).to_pylist() for c in columns.values()]
-                rows = ([values[at - low] for values in cut] for at in wanted)
+                rows = ([values[at - low] for values in cut] for at in offsets)
             else:
-                rows = ([c[at].as_py() for c in columns.values()] for at in wanted)
-            for at, row in zip(wanted, rows, strict=True):
-                found[number * BLOCK + at] = dict(zip(columns, row, strict=True))
-        return [found[place] for place in places]
+                rows = ([c[at].as_py() for c in columns.values()] for at in offsets)
+            for at, row in zip(offsets, rows, strict=True):
+                by_place[number * BLOCK + at] = dict(zip(columns, row, strict=True))
+        return [by_place[place] for place in places]
 
     def _block(self, number: int) -> Any:
-        found = self._decoded.get(number)
-        if found is None:
+        columns = self._decoded.get(number)
+        if columns is None:
             batch = self._blocks.get_batch(number)
-            found = {
+            columns = {
                 name: column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
                 for name, column in zip(COLUMNS, batch.columns, strict=True)
             }
-            self._decoded[number] = found
-            while len(self._decoded) > _KEPT:
+            self._decoded[number] = columns
+            while len(self._decoded) > _DECODED_MAX:
                 self._decoded.popitem(last=False)
-        return found
+        return columns
 
     def _code(self, name: str, value: str) -> int:
+        # Not -1, which is the code of null: a value that is not there must match nothing.
         return self._codes[name][1].get(value, -2)
 
 
 def read(store: Store, entry: Entry) -> Pack:
     """Pack a segment. Raises DamagedSegment."""
     compact.check(store, [entry])
+    # Only sorted segments have the column; in all others rows lie in the order of arrival.
     names = [*COLUMNS, "seq"] if entry["layout"] == "sorted" else COLUMNS
     table = pq.ParquetFile(store.paths.object("segments", entry["key"])).read(columns=names)
     order = np.arange(table.num_rows, dtype=np.int64)
@@ -133,18 +145,19 @@ def numbers(table: pa.Table, connection: Any) -> tuple[np.ndarray, np.ndarray]:
     cursor = connection.cursor()
     try:
         cursor.register("identities", table)
-        own = ", ".join(f"'{name}'" for name in omega.OWN)
-        query = f"SELECT CASE WHEN type IN ({own}) THEN -1 ELSE {omega.NUMBER} END FROM identities"
-        found = cursor.sql(query).to_arrow_table()[0].to_numpy()
+        own_types = ", ".join(f"'{name}'" for name in omega.OWN)
+        number = f"CASE WHEN type IN ({own_types}) THEN -1 ELSE {omega.NUMBER} END"
+        ids = cursor.sql(f"SELECT {number} FROM identities").to_arrow_table()[0].to_numpy()
     finally:
         cursor.close()
-    by = np.argsort(found, kind="stable")
-    return found[by], by.astype(np.int32)
+    by = np.argsort(ids, kind="stable")
+    return ids[by], by.astype(np.int32)
 
 
-def _coded(column: pa.ChunkedArray, by: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
+def _dictionary_codes(column: pa.ChunkedArray, by: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
     """Codes of a column's values in order of time, and what they stand for; null is -1."""
-    coded = column.combine_chunks().dictionary_encode()
-    codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    names = {name: code for code, name in enumerate(coded.dictionary.to_pylist())}
+    encoded = column.combine_chunks().dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    names = {name: code for code, name in enumerate(encoded.dictionary.to_pylist())}
+    # Most columns have few values: two bytes a row instead of four.
     return codes[by].astype(np.int16 if len(names) < 2**15 else np.int32), names

@@ -19,9 +19,12 @@ from lakelog.export.vectors import Columns, csv_lines, json_lines
 from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
+    import gzip
+
     import pyarrow as pa
     import pyarrow.parquet as pq
 else:
+    gzip = Lazy("gzip")
     pa = Lazy("pyarrow")
     pq = Lazy("pyarrow.parquet")
 
@@ -57,8 +60,6 @@ def compressor(out: BinaryIO, path: str) -> Any:
     it says nothing. To close it leaves `out` open."""
     packing = ending_of(path)[1]
     if packing == ".gz":
-        import gzip  # seldom needed, and slow to load
-
         # Without name and time, so that equal rows give equal files.
         return gzip.GzipFile(fileobj=out, mode="wb", filename="", mtime=0)
     if packing == ".zst":

@@ -26,11 +26,14 @@ from lakelog.lazy import Lazy
 from lakelog.store.segment import EVENT_COLUMNS
 
 if TYPE_CHECKING:
+    import uuid
+
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 else:
+    uuid = Lazy("uuid")
     pa = Lazy("pyarrow")
     pq = Lazy("pyarrow.parquet")
     pc = Lazy("pyarrow.compute")
@@ -343,8 +346,6 @@ def _plain(value: Any) -> str | None:
 
 
 def _uuids(column: pa.Array) -> pa.Array:
-    import uuid
-
     texts = [None if v is None else f'"{uuid.UUID(bytes=v)}"' for v in column.to_pylist()]
     return pa.array(texts, pa.large_string())
 

@@ -12,6 +12,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 
+from lakelog.closest import closest
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.ingest import rotation
 from lakelog.ingest.cursors import Cursor
@@ -216,11 +217,9 @@ def _check_name(name: str, names: tuple[str, ...]) -> None:
     except InvalidSetting as error:
         if ":" in name or "@" in name:
             raise
-        import difflib
-
-        near = difflib.get_close_matches(name, [*names, *registry.FORMATS], 1)
+        near = closest(name, [*names, *registry.FORMATS])
         own = f"; this lake's own: {', '.join(names)}" if names else ""
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f"; did you mean {near}?" if near else ""
         raise InvalidSetting(f"{error}{own}{hint}") from None
 
 

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
+    import zstandard
 else:
+    zstandard = Lazy("zstandard")
     pc = Lazy("pyarrow.compute")
     np = Lazy("numpy")
     pa = Lazy("pyarrow")
@@ -418,8 +420,6 @@ def readable(line: bytes) -> str:
 
 
 def _frame(lines: list[bytes], origin: str) -> wal.Frame:
-    import zstandard
-
     text = b"\n".join(lines) + b"\n"
     payload = zstandard.ZstdCompressor(level=1).compress(text)
     # Rows are made from frames in one place, for appended and for parsed events.

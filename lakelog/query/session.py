@@ -475,7 +475,7 @@ def _extra_schemas(query: str, mentions: prune.TableRefs) -> set[str]:
 def _after_fork() -> None:
     """A child must not touch its parent's database or locks; even to free the database would wait
     for threads that the child does not have, so it is kept for ever."""
-    import ctypes
+    import ctypes  # here: only the child of a fork needs it, and most processes have none
 
     for session in list(_SESSIONS):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._base))

@@ -5,10 +5,17 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lakelog.lazy import Lazy
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
+
+if TYPE_CHECKING:
+    import subprocess
+else:
+    subprocess = Lazy("subprocess")
+
 
 FILES = 64
 """So many WAL files of a branch are worth a helper, whoever wrote them."""
@@ -43,8 +50,6 @@ def start_sealer(store: Store, branch: str) -> Any:
     """
     if "python" not in os.path.basename(sys.executable or ""):
         return None
-    import subprocess
-
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", "lakelog", "--lake", store.paths.root, "seal"]

@@ -388,6 +388,7 @@ def _datafog_column(column: Any) -> tuple[Any, int]:
 
 
 def _datafog_text(text: str) -> str:
+    # An extra; require_library has said so before if it is missing.
     from datafog import redact  # type: ignore[import-not-found]
 
     return str(redact(text).redacted_text) if text else text

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -77,8 +78,6 @@ def _out_of_memory(most: int) -> Certificate:
 
 def _bound(most: int) -> None:
     """Bound what this process may allocate; libraries and files that are mapped do not count."""
-    import resource
-
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     # RLIMIT_DATA and not RLIMIT_AS: libraries and memory-mapped files take address space and no
     # memory.

@@ -11,6 +11,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import ExportRefused
@@ -434,8 +435,6 @@ def _texts(con: duckdb.DuckDBPyConnection, stage: Stage, rows: RowTable) -> Iter
 
 
 def _micros(text: str | None) -> int | None:
-    from datetime import datetime
-
     if text is None:
         return None
     moment = datetime.fromisoformat(text)

@@ -47,7 +47,7 @@ def words(manifest: dict[str, Any]) -> str:
 
 
 def _tiktoken(name: str, download: bool) -> Tokenizer:
-    import tiktoken
+    import tiktoken  # an extra: only recipes with this tokenizer need it
 
     # Checked first: for an unknown name tiktoken's own error is a ValueError that lists plugins.
     if name not in tiktoken.list_encoding_names():
@@ -66,7 +66,7 @@ def _offline() -> Iterator[None]:
     """Restrict tiktoken to vocabularies in its cache; it has no setting for that."""
     # tiktoken reads vocabularies through `load.read_file`, for paths and URLs alike; URLs are
     # refused here.
-    from tiktoken import load as loading
+    from tiktoken import load as loading  # the module itself, to replace an attribute
 
     def refuse(place: str) -> bytes:
         if "://" not in place:
@@ -85,7 +85,7 @@ def _offline() -> Iterator[None]:
 
 
 def _tokenizers(path: str) -> Tokenizer:
-    import tokenizers
+    import tokenizers  # an extra: only recipes with this tokenizer need it
 
     try:
         with open(path, "rb") as file:

@@ -17,7 +17,7 @@ import lakelog
 from lakelog.backup import copy, scheduler
 from lakelog.backup.copy import DOCUMENT, Backup, fault_of
 from lakelog.backup.directory import BackupDirectory
-from lakelog.backup.expiry import expired
+from lakelog.backup.expiry import select_expired
 from lakelog.backup.restore import DamagedBackup, restore
 from lakelog.backup.scheduler import BackupPlan, BackupScheduler
 from lakelog.errors import AlreadyExists, InvalidSetting
@@ -52,7 +52,7 @@ def back_up(lake: lakelog.Lake, logs: Path, **given: Any) -> list[str]:
 
 def there(logs: Path) -> list[Backup]:
     """The backups that were made, each of them sound."""
-    found = BackupDirectory(str(logs.parent / "backups")).look()
+    found = BackupDirectory(str(logs.parent / "backups")).scan()
     assert not found.damaged
     assert [fault_of(one) for one in found.backups] == [""] * len(found.backups)
     return found.backups
@@ -269,7 +269,7 @@ def test_death_at_every_step(
         back_up(lake, logs, interval=0.0, keep=2, packed=packed)
         assert there(logs)[-1].size == os.path.getsize(logs / "app.log")
         assert len(there(logs)) <= 2
-        assert BackupDirectory(str(logs.parent / "backups")).look().strangers == []
+        assert BackupDirectory(str(logs.parent / "backups")).scan().undocumented == []
         assert not any(name.startswith(disk.TEMPORARY) for name in files_of(logs))
     assert steps > 10
 
@@ -317,7 +317,7 @@ def test_a_full_disk_at_every_step(
         made.run(scan([str(logs)], ("*",)))
         made.close()
         assert there(logs)[-1].size == os.path.getsize(logs / "app.log")
-        assert BackupDirectory(str(logs.parent / "backups")).look().strangers == []
+        assert BackupDirectory(str(logs.parent / "backups")).scan().undocumented == []
         assert sum("is full" in text for text in said) <= 1, said
         assert not any(name.startswith(disk.TEMPORARY) for name in files_of(logs))
     assert step > 8
@@ -384,8 +384,8 @@ def test_what_others_left_there_stays(lake: lakelog.Lake, logs: Path) -> None:
     (folder / "app_20200101_000000.log").write_bytes(b"old\n")
     (folder / f"x.log{DOCUMENT}").write_bytes(b"{}")
     back_up(lake, logs, keep=1, age_us=0)
-    found = BackupDirectory(str(folder)).look()
-    assert found.strangers == [str(folder / "app_20200101_000000.log")]
+    found = BackupDirectory(str(folder)).scan()
+    assert found.undocumented == [str(folder / "app_20200101_000000.log")]
     assert list(found.damaged) == [str(folder / "x.log")]
     assert len(found.backups) == 1
 
@@ -413,14 +413,14 @@ def fake(number: int, made: int, name: str = "a") -> Backup:
 def test_retention(keep: int | None, age: int | None, present: str, gone: list[int]) -> None:
     """The newest so many of a file stay, and the last one of a file that is there always."""
     made = [fake(1, 10), fake(2, 40), fake(3, 60), fake(4, 70), fake(5, 80, "b")]
-    left = expired(made, keep=keep, age_us=age, now=100, present=set(present))
+    left = select_expired(made, keep=keep, age_us=age, now=100, present=set(present))
     assert [b.number for b in left] == gone
 
 
 def test_retention_goes_by_the_order_of_making() -> None:
     """A clock that stepped back does not make the newest backup the oldest."""
     made = [fake(1, 90), fake(2, 10)]
-    left = expired(made, keep=1, age_us=None, now=100, present={"a"})
+    left = select_expired(made, keep=1, age_us=None, now=100, present={"a"})
     assert [b.number for b in left] == [1]
 
 
@@ -458,12 +458,12 @@ def test_the_lake_knows_where_backups_are(lake: lakelog.Lake, logs: Path) -> Non
     other = BackupScheduler(lake, [str(logs)], BackupPlan(str(logs.parent / os.fsdecode(b"\xff"))))
     other.run(scan([str(logs)], ("*",)))
     other.close()
-    assert [s.root for s in scheduler.shelves(lake)] == [
+    assert [s.root for s in scheduler.backup_directories(lake)] == [
         str(logs.parent / os.fsdecode(b"\xff")),
         str(logs.parent / "backups"),
     ]
     os.rename(logs.parent / "backups", logs.parent / "away")
-    assert len(scheduler.shelves(lake)) == 1
+    assert len(scheduler.backup_directories(lake)) == 1
 
 
 def test_others_on_one_directory_keep_theirs(lake: lakelog.Lake, logs: Path) -> None:
@@ -485,13 +485,13 @@ def test_idle_rounds_do_nothing(
     """While no file changes the directory of backups is not looked through."""
     monkeypatch.setattr(scheduler, "CHECK", 0.0)
     looks: list[int] = []
-    real = BackupDirectory.look
+    real = BackupDirectory.scan
 
     def look(shelf: BackupDirectory) -> Any:
         looks.append(1)
         return real(shelf)
 
-    monkeypatch.setattr(BackupDirectory, "look", look)
+    monkeypatch.setattr(BackupDirectory, "scan", look)
     made = BackupScheduler(lake, [str(logs)], plan(logs, remove=True))
 
     def see(times: int) -> int:
@@ -516,7 +516,7 @@ def test_an_unforeseen_failure_is_said(
     lake: lakelog.Lake, logs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even a fault of our own ends the backups in silence."""
-    monkeypatch.setattr(scheduler, "expired", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(scheduler, "select_expired", lambda *_, **__: 1 / 0)
     assert "ZeroDivisionError" in back_up(lake, logs)[0]
 
 

@@ -22,7 +22,7 @@ import lakelog
 from lakelog.backup import delete
 from lakelog.backup.copy import fault_of
 from lakelog.backup.directory import BackupDirectory, copies_of
-from lakelog.backup.scheduler import BackupPlan, BackupScheduler, shelves
+from lakelog.backup.scheduler import BackupPlan, BackupScheduler, backup_directories
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
 from lakelog.ingest.audit.audit import Audit, audit
@@ -75,7 +75,7 @@ class Place:
 
     def audit(self, *paths: str) -> Audit:
         """Audit with the backups that the lake knows."""
-        known = shelves(self.lake)
+        known = backup_directories(self.lake)
         return audit(
             self.lake.store,
             "main",
@@ -102,7 +102,7 @@ def test_rotated_files_go_and_others_stay(place: Place) -> None:
     place.round()
     assert place.names() == ["a.log"]
     assert place.stored() == Counter([*place.written, "packed"])
-    found = shelves(place.lake)[0].look().backups
+    found = backup_directories(place.lake)[0].scan().backups
     assert len(found) == 5
     assert not any(map(fault_of, found))
     told = place.lake.sql("SELECT count(*) FROM events WHERE message LIKE 'removed%'").fetchall()
@@ -135,7 +135,7 @@ def test_a_damaged_backup_is_no_proof(place: Place) -> None:
     """Only a backup that reads as what was copied stands for its file."""
     place.write("a.log.1", 1000)
     place.round()
-    (one,) = shelves(place.lake)[0].look().backups
+    (one,) = backup_directories(place.lake)[0].scan().backups
     data = bytearray(Path(one.path).read_bytes())
     data[len(data) // 2] ^= 1
     Path(one.path).write_bytes(data)
@@ -203,8 +203,10 @@ CHANGES: dict[str, Change] = {
         "".join(LINE % f"x{n}" for n in range(3))
     ),
     "another file of its name": lambda p: os.replace(p.root / "b", p.root / "a.log.1"),
-    "damaged backup": lambda p: os.truncate(shelves(p.lake)[0].look().backups[0].path, 7),
-    "no backup": lambda p: os.unlink(shelves(p.lake)[0].look().backups[0].path),
+    "damaged backup": lambda p: os.truncate(
+        backup_directories(p.lake)[0].scan().backups[0].path, 7
+    ),
+    "no backup": lambda p: os.unlink(backup_directories(p.lake)[0].scan().backups[0].path),
     "a link": lambda p: (
         os.rename(p.root / "a.log.1", p.root / "b"),
         os.symlink("b", p.root / "a.log.1"),
@@ -223,7 +225,9 @@ def test_it_is_looked_at_again(place: Place, monkeypatch: pytest.MonkeyPatch, ch
         patch.setattr(delete, "QUIET", 1e9)
         place.round()
     (seen,) = [s for s in scan([str(place.root)], ("*",)).files.values() if s.path[-1] == "1"]
-    (one, *_) = [b for b in shelves(place.lake)[0].look().backups if b.source == seen.path]
+    (one, *_) = [
+        b for b in backup_directories(place.lake)[0].scan().backups if b.source == seen.path
+    ]
     CHANGES[change](place)
     with contextlib.suppress(OSError):
         os.utime(place.root / "a.log.1", ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -273,7 +277,7 @@ def test_death_at_every_step(place: Place, tmp_path: Path, monkeypatch: pytest.M
             died = bool(fault.fired)
         fault.release()
         made.close()
-        found = BackupDirectory(str(tmp_path / "backups")).look()
+        found = BackupDirectory(str(tmp_path / "backups")).scan()
         whole = {b.origin for b in found.backups if not fault_of(b)}
         for number in range(1, step + 1):
             path = place.root / f"a.log.{number}"
@@ -324,9 +328,9 @@ def test_kill_9_while_logs_rotate(tmp_path: Path) -> None:
     with lakelog.open(str(tmp_path / "lake"), create=False) as lake:
         place = Place(lake, tmp_path)
         assert place.stored() == Counter(f"e{n}" for n in range(written))
-        found = shelves(lake)[0].look()
+        found = backup_directories(lake)[0].scan()
         assert not any(map(fault_of, found.backups))
-        assert not found.strangers
+        assert not found.undocumented
         proof = place.audit()
         assert not proof.wrong
         assert any(f.backup for f in proof.files)
@@ -345,7 +349,7 @@ def test_it_runs_beside_the_watcher(place: Place) -> None:
     watcher.close()
     made.close()
     assert place.names() == []
-    assert (made.made, made.removed) == (1, 1)
+    assert (made.copies, made.removals) == (1, 1)
     assert place.stored() == Counter(place.written)
 
 

@@ -334,7 +334,7 @@ def test_columns_share_the_width(
     natural: list[int], least: list[int], width: int, fitted: dict[int, int]
 ) -> None:
     """Columns get what they need, share what is short, and leave from the right."""
-    assert tables.fit(natural, least, [], list(range(len(natural))), width) == fitted
+    assert tables.fit_columns(natural, least, [], list(range(len(natural))), width) == fitted
 
 
 @pytest.mark.parametrize(

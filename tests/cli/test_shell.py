@@ -18,7 +18,7 @@ import lakelog
 from lakelog.cli.app import App
 from lakelog.cli.render import terminal
 from lakelog.cli.shell import screen, shell
-from lakelog.cli.shell.complete import Names, Words, open_token
+from lakelog.cli.shell.complete import Names, SqlCompleter, open_token
 from lakelog.cli.shell.statements import StatementRunner
 from lakelog.errors import QueryFailed
 from tests.conftest import MakeLake
@@ -433,13 +433,13 @@ def test_words_of_the_engine_cannot_command_the_terminal(
 
 
 @pytest.fixture
-def words(lake: lakelog.Lake, asker: StatementRunner) -> Words:
+def words(lake: lakelog.Lake, asker: StatementRunner) -> SqlCompleter:
     """What completes in a shell over the lake."""
     names = Names(lake.store, lake.branch_name, asker)
-    return Words(names, shell.Shell(App(lake.path), lake, asker, {}).offers())
+    return SqlCompleter(names, shell.Shell(App(lake.path), lake, asker, {}).offers())
 
 
-def offered(words: Words, text: str) -> list[str]:
+def offered(words: SqlCompleter, text: str) -> list[str]:
     """Return the line as each completion of its end would leave it."""
     found = words.get_completions(Document(text), CompleteEvent())
     return [text[: len(text) + c.start_position] + c.text for c in found]
@@ -473,13 +473,13 @@ def offered(words: Words, text: str) -> list[str]:
         (".schema ev", ".schema events"),
     ],
 )
-def test_tab_completes(words: Words, lake: lakelog.Lake, text: str, expected: str) -> None:
+def test_tab_completes(words: SqlCompleter, lake: lakelog.Lake, text: str, expected: str) -> None:
     """Columns, tables, refs, functions, keywords, values and commands, by what stands before."""
     lake.settle()
     assert expected in offered(words, text)
 
 
-def test_tab_knows_what_was_made(words: Words, asker: StatementRunner) -> None:
+def test_tab_knows_what_was_made(words: SqlCompleter, asker: StatementRunner) -> None:
     """Tables of this session complete with their columns, and only once."""
     ask(asker, 'CREATE TEMP TABLE mine AS SELECT 1 AS alpha, 2 AS "type"')
     ask(asker, COUNT.replace("count(*)", "type"))
@@ -489,7 +489,7 @@ def test_tab_knows_what_was_made(words: Words, asker: StatementRunner) -> None:
     assert offered(words, "FROM ").count("FROM events") == 1
 
 
-def test_tab_in_a_string_offers_files(words: Words, tmp_path: Path) -> None:
+def test_tab_in_a_string_offers_files(words: SqlCompleter, tmp_path: Path) -> None:
     """Inside quotes that are no value of a column, files and folders."""
     (tmp_path / "songs.csv").touch()
     (tmp_path / "songs").mkdir()
@@ -498,7 +498,7 @@ def test_tab_in_a_string_offers_files(words: Words, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["-- sel", "/* sel", "SELECT 'a' || 'sel", "SELECT 1e", ".nope x"])
-def test_tab_offers_nothing_where_nothing_fits(words: Words, text: str) -> None:
+def test_tab_offers_nothing_where_nothing_fits(words: SqlCompleter, text: str) -> None:
     """Comments, strings and numbers are left alone."""
     assert offered(words, text) == []
 

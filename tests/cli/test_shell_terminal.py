@@ -25,9 +25,9 @@ from prompt_toolkit.output import DummyOutput
 import lakelog
 from lakelog.cli.app import App
 from lakelog.cli.render import terminal
-from lakelog.cli.render.waiting import Waiting, is_cancelled
+from lakelog.cli.render.monitor import QueryMonitor, is_cancelled
 from lakelog.cli.shell import editor, shell
-from lakelog.cli.shell.complete import Words
+from lakelog.cli.shell.complete import SqlCompleter
 from lakelog.cli.shell.statements import StatementRunner
 from tests.conftest import MakeLake
 from tests.support.cli import run
@@ -60,7 +60,7 @@ def asker(lake: lakelog.Lake) -> Iterator[StatementRunner]:
 def type_keys(lake: lakelog.Lake, asker: StatementRunner) -> Callable[..., str]:
     """Return what the editor reads when keys are typed."""
     talking = shell.Shell(App(lake.path), lake, asker, {})
-    words = Words(talking.names, talking.offers())
+    words = SqlCompleter(talking.names, talking.offers())
 
     def read(keys: str, path: str | None = None) -> str:
         with create_pipe_input() as pipe:
@@ -135,7 +135,7 @@ def test_ctrl_c_stops_the_engine(asker: StatementRunner, query: str) -> None:
     progress = terminal.Progress("running", "s")
     sender = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     try:
-        with Waiting(asker.interrupt, progress):
+        with QueryMonitor(asker.interrupt, progress):
             sender.start()
             asker.sql(query).fetchall()
     except BaseException as error:
@@ -146,7 +146,7 @@ def test_ctrl_c_stops_the_engine(asker: StatementRunner, query: str) -> None:
 
 def test_waiting_counts_until_rows_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds are counted on stderr, and no more once the first rows are there."""
-    monkeypatch.setattr("lakelog.cli.render.waiting._SILENT_S", 0.0)
+    monkeypatch.setattr("lakelog.cli.render.monitor._SILENT_S", 0.0)
     counted, calls = threading.Event(), []
 
     class Progress:
@@ -157,10 +157,10 @@ def test_waiting_counts_until_rows_come(monkeypatch: pytest.MonkeyPatch) -> None
         def __exit__(self, *_: object) -> None:
             calls.append("end")
 
-    with Waiting(lambda: None, Progress()) as waiting:  # type: ignore[arg-type]
+    with QueryMonitor(lambda: None, Progress()) as monitor:  # type: ignore[arg-type]
         assert counted.wait(60)
-        assert list(waiting.over([[(1,), (2,)], [(3,)]])) == [[(1,), (2,)], [(3,)]]
-        assert waiting.rows == 3
+        assert list(monitor.over([[(1,), (2,)], [(3,)]])) == [[(1,), (2,)], [(3,)]]
+        assert monitor.rows == 3
     assert calls[-1] == "end"
     assert calls.count("end") == 1
 

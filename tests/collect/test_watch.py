@@ -113,7 +113,7 @@ def test_a_copy_in_progress_waits(
             assert watcher.round() == 0
         time.sleep(0.4)
         assert watcher.round() == 0
-        assert not watcher.waiting
+        assert not watcher.has_arriving_files
     assert stored(lake) == Counter(place.written)
 
 

@@ -62,8 +62,8 @@ def test_the_last_record_is_seen_soon(lake: lakelog.Lake, tmp_path: Path) -> Non
     """A record behind which nothing comes is taken in the round after."""
     (tmp_path / "a.log").write_bytes(TEXT)
     watcher = Watcher(lake, [str(tmp_path)])
-    assert (watcher.round(), watcher.holding) == (7, True)
-    assert (watcher.round(), watcher.holding) == (1, False)
+    assert (watcher.round(), watcher.has_open_ends) == (7, True)
+    assert (watcher.round(), watcher.has_open_ends) == (1, False)
     assert watcher.round() == 0
     watcher.close()
 

@@ -33,7 +33,7 @@ def finish(watcher: watch.Watcher) -> None:
     """Go on until every file is at its end."""
     for _ in range(200):
         watcher.round(final=True)
-        if not watcher.behind:
+        if not watcher.is_behind:
             return
     raise AssertionError("the files never end")
 
@@ -48,7 +48,7 @@ def test_small_files_do_not_wait_for_large_ones(lake: lakelog.Lake, tmp_path: Pa
     rounds = 0
     with Watched(lake, place) as watcher:
         watcher.round()
-        while watcher.behind:
+        while watcher.is_behind:
             rounds += 1
             place.write("small.log", 2)
             line = place.written[-1]
@@ -78,7 +78,7 @@ def test_a_large_file_is_rotated_between_its_turns(
     place.write("a.log", LARGE)
     with Watched(lake, place) as watcher:
         watcher.round()
-        assert watcher.behind
+        assert watcher.is_behind
         place.write("a.log", 10)
         if how == "rename":
             place.move("a.log", "a.log.1")

@@ -218,7 +218,7 @@ def test_a_writer_that_does_not_append(
             place.copy_truncate("a.log", f"a.log.{turn}")
             watcher.round()
             holes += file.tell() if turn < 3 else 0
-        while watcher.behind:
+        while watcher.is_behind:
             watcher.round()
         assert watcher.totals.quarantined == 0
         assert watcher.totals.nuls == holes

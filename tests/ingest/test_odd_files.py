@@ -94,7 +94,7 @@ def test_watch_says_each_once(lake: lakelog.Lake, place: Place) -> None:
         for _ in range(3):
             place.write("a.log", 1)
             watcher.round()
-        assert watcher.unread
+        assert watcher.has_unreadable
         json.dumps(watcher.memory())
     names = Counter(Path(line.rpartition(": ")[0].partition(": ")[0]).name for line in said)
     assert names == Counter([*SPECIAL, "loop"])
@@ -120,7 +120,7 @@ def test_a_directory_that_may_not_be_entered(
         watcher._say = said.append
         for _ in range(3):
             watcher.round()
-        assert watcher.unread
+        assert watcher.has_unreadable
     assert said == [f"{place.root / 'closed'}: Permission denied"]
     assert stored(lake) == Counter(place.written)
     proof = audit(lake.store, lake.branch_name, lake.engine, [str(place.root)])
@@ -144,7 +144,7 @@ def test_a_directory_that_goes_and_comes_back(lake: lakelog.Lake, tmp_path: Path
         place.write("b.log")
         watcher.round()
         watcher.round()
-        assert not watcher.unread
+        assert not watcher.has_unreadable
     assert said == [f"{place.root}: No such file or directory", f"{place.root}: there again"]
     assert stored(lake) == Counter(place.written)
 
@@ -169,7 +169,7 @@ def test_a_file_that_went_is_no_fault(
         watcher.round()
         watcher.round()
         assert watcher.totals.faults == {}
-        assert not watcher.unread
+        assert not watcher.has_unreadable
     assert stored(lake) == Counter(place.written)
 
 
@@ -208,7 +208,7 @@ def test_a_full_disk_is_said_once(lake: lakelog.Lake, tmp_path: Path) -> None:
     trouble = f"the lake {lake.store.paths.root} cannot be written: No space left on device"
     assert said == [
         f"{trouble}; nothing is lost, trying again until it works",
-        f"it works again, which was: {trouble}",
+        f"resolved: {trouble}",
     ]
 
 
@@ -222,7 +222,7 @@ def test_a_file_that_shrinks_while_it_is_read(lake: lakelog.Lake, tmp_path: Path
         watcher.round()
         place.write("b.log", 3)
         watcher.round()
-        assert not watcher.unread
+        assert not watcher.has_unreadable
     assert stored(lake) >= Counter(place.written)
 
 

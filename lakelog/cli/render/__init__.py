@@ -1,1 +1,1 @@
-"""What the command line writes: tables, formats, progress, and whether there is a terminal."""
+"""Output of the command line: tables, formats, progress, and terminal detection."""

@@ -1,6 +1,6 @@
-"""Where a result goes and how it looks: --format, --json, -o, and a terminal or not.
+"""Where a result is written and in which format: --format, --json, -o, and the terminal.
 
-A table only on a terminal, NDJSON otherwise. `-o FILE` appears whole or not at all.
+A table only on a terminal, NDJSON otherwise. `-o FILE` is written atomically.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Target:
 
 
 class FormatChoice(click.Choice[str]):
-    """A format by its name or by a synonym of it."""
+    """A format by its name or a synonym."""
 
     def __init__(self, formats: Iterable[str]) -> None:
         super().__init__([*formats, *SYNONYMS])
@@ -74,8 +74,9 @@ def choose(format: str | None, as_json: bool, path: str | None) -> Target:
 
 
 def with_output(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a verb --format, --json and -o; it gets them as `target`."""
+    """Add --format, --json and -o to a verb; it gets them as `target`."""
 
+    # The target is chosen before the verb runs: a mistake in it must not come after the work.
     @functools.wraps(command)
     def run(*args: Any, format: str | None, as_json: bool, output: str | None, **rest: Any) -> Any:
         return command(*args, target=choose(format, as_json, output), **rest)
@@ -97,18 +98,21 @@ def with_output(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Write to FILE atomically; its extension sets the format.",
         ),
     ]
+    # click lists the outermost decorator first: reversed, the order is that of `options`.
     for option in reversed(options):
         run = option(run)
     return run
 
 
 def emit(result: Result, target: Target, shown: Result | None = None) -> None:
-    """Write rows; `shown` is what a table shows instead."""
-    with opened(target.path) as out:
+    """Write rows; `shown` replaces them in a table."""
+    with open_output(target.path) as out:
         if target.format == "table":
             _emit_table(shown if shown and shown.columns else result, out, target)
         elif target.format in BINARY:
             ending = os.path.splitext(target.path or "")[1].lower()
+            # Arrow's stream format where the name does not ask for a file: it can be written to a
+            # pipe.
             write_arrow(result, out, target.format, ending in ("", ".arrows"))
         else:
             for piece in encode(result, target.format):
@@ -117,33 +121,35 @@ def emit(result: Result, target: Target, shown: Result | None = None) -> None:
 
 
 def emit_record(record: dict[str, Any], target: Target, people: Callable[[], str]) -> None:
-    """Write one object: as it is in JSON, as one row elsewhere, in words for people."""
+    """Write one object: as it is in JSON, as text in a table, else as one row."""
     if target.format == "json":
-        with opened(target.path) as out:
+        with open_output(target.path) as out:
             out.write(dumps(record, indent=True) + b"\n")
     else:
         emit_words(of_records([record]), target, people)
 
 
 def emit_words(result: Result, target: Target, people: Callable[[], str]) -> None:
-    """Write rows; words for people instead of a table."""
+    """Write rows; text instead of a table."""
     if target.format == "table":
-        with opened(target.path) as out:
+        with open_output(target.path) as out:
             write_text(people(), out, target)
     else:
         emit(result, target)
 
 
 def write_text(text: str, out: BinaryIO, target: Target) -> None:
-    """Write words in the terminal's encoding."""
+    """Write text in the terminal's encoding."""
+    # A file is always UTF-8, a terminal may not be: what it cannot show becomes a question mark.
     encoding = (getattr(sys.stdout, "encoding", None) if target.path is None else None) or "utf-8"
     out.write(text.encode(encoding, "replace"))
     out.flush()
 
 
 @contextlib.contextmanager
-def opened(path: str | None) -> Iterator[BinaryIO]:
-    """Open stdout, or a file that is compressed as its name says and takes the name once whole."""
+def open_output(path: str | None) -> Iterator[BinaryIO]:
+    """Open stdout, or a file that is compressed by its extension and appears once it is
+    complete."""
     if path is None:
         if sys.stdout is None:
             raise click.UsageError("standard output is closed: add -o FILE")

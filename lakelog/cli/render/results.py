@@ -1,8 +1,8 @@
-"""A relation of the engine as a result that streams, whatever its number of rows.
+"""A relation of the engine as a streaming result, whatever its number of rows.
 
-A query is first run for its first thousand rows, which for most is all there is and needs no
-Arrow. A longer result is run anew and streams: through Arrow where every column's type reads the
-same both ways, else row by row.
+A query is first run for its first thousand rows, which for most is all there is and needs no Arrow.
+A longer result is run again and streamed: through Arrow where every column's type converts without
+loss, else row by row.
 """
 
 from __future__ import annotations
@@ -27,29 +27,31 @@ _NESTED_TYPES = frozenset(("list", "array", "struct"))
 
 
 def result_of(
-    relation: Any, format: str, again: Callable[[], Any] | None = None, *, payload: bool = True
+    relation: Any, format: str, rerun: Callable[[], Any] | None = None, *, payload: bool = True
 ) -> Result:
-    """Return a relation as a result that streams.
+    """Return a relation as a streaming result.
 
-    `again` runs its query once more and returns the cursor, which streams every type there is. A
+    `rerun` runs its query once more and returns the cursor, which streams every type there is. A
     text column `data` holds JSON if it is the `payload` of events.
     """
+    # Without a row: `columns` of a DuckDB relation may run the query.
     names = list(relation.limit(0).columns)
     nested = tuple(i for i, kind in enumerate(relation.types) if _is_json(payload, names[i], kind))
     if format in BINARY:
         return Result(names, (), nested, lambda: relation.to_arrow_reader(131_072))
     limit = ROWS_MAX if format == "table" else PROBE
+    # One more than is shown says whether there are others.
     first = relation.limit(limit + 1).fetchall()
     if len(first) <= limit or format == "table":
         return Result(names, [first], nested)
-    return Result(names, _stream(relation, again), nested)
+    return Result(names, _stream(relation, rerun), nested)
 
 
-def _stream(relation: Any, again: Callable[[], Any] | None) -> Iterator[Sequence[Row]]:
-    if all(map(_reads_alike, relation.types)):
+def _stream(relation: Any, rerun: Callable[[], Any] | None) -> Iterator[Sequence[Row]]:
+    if all(map(_is_lossless, relation.types)):
         yield from map(Columns, relation.to_arrow_reader(_ARROW_BATCH))
-    elif again is not None:
-        cursor = again()
+    elif rerun is not None:
+        cursor = rerun()
         while batch := cursor.fetchmany(BATCH):
             yield batch
     else:
@@ -58,10 +60,10 @@ def _stream(relation: Any, again: Callable[[], Any] | None) -> Iterator[Sequence
             yield batch
 
 
-def _reads_alike(kind: Any) -> bool:
+def _is_lossless(kind: Any) -> bool:
     """Whether Arrow gives the same Python values as the engine itself."""
     if kind.id in _NESTED_TYPES:
-        return all(_reads_alike(child) for _, child in kind.children if hasattr(child, "id"))
+        return all(_is_lossless(child) for _, child in kind.children if hasattr(child, "id"))
     return kind.id in _PLAIN_TYPES
 
 

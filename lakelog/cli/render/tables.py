@@ -1,8 +1,8 @@
-"""Tables for people: they fit the terminal, numbers stand right, what does not fit is named.
+"""Tables that fit the terminal: numbers are right-aligned, columns left out are named.
 
 Cells are cut with an ellipsis, but never numbers and times. Where even that is too wide, columns
-that hold only nulls are left out first, then those furthest right. Of whole events, what is null
-or our own bookkeeping gives way already when the rest would have to be cut short.
+that hold only nulls are left out first, then those furthest right. Of whole events, null columns
+and our own bookkeeping are left out as soon as the others would have to be cut.
 """
 
 from __future__ import annotations
@@ -11,20 +11,30 @@ import datetime
 import re
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lakelog.export.values import Row, iso, text
+from lakelog.lazy import Lazy
+
+if TYPE_CHECKING:
+    from rich import cells as rich_cells
+else:
+    rich_cells = Lazy("rich.cells")
+
 
 ROWS_MAX = 200
 GAP = 2
+# Wider than any terminal, and short enough that a payload of megabytes costs nothing.
 _CELL_MAX = 300
 _TEXT_MIN = 8
 _TEXT_GOOD = 20
 _BOOKKEEPING = ("ingested_at", "origin", "position", "seq")
 _NUMBERS = (int, float, Decimal)
 _RIGID = (*_NUMBERS, datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
+# Besides control characters those that turn the direction of text: both could make a line look like
+# another.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -39,51 +49,58 @@ class Share(float):
 def render(
     columns: Sequence[str], rows: Sequence[Row], width: int, colour: bool
 ) -> tuple[str, list[str]]:
-    """Return the table as text, and the columns that found no room."""
-    from rich.cells import cell_len
-
+    """Return the table as text, and the columns that did not fit."""
     values = [[row[i] for row in rows] for i in range(len(columns))]
     names = [cell(c) for c in columns]
     cells = [[cell(v) for v in column] for column in values]
-    natural = [max(map(cell_len, [n, *c])) for n, c in zip(names, cells, strict=True)]
+    # In columns of the terminal and not characters: wide ones take two.
+    natural = [max(map(rich_cells.cell_len, [n, *c])) for n, c in zip(names, cells, strict=True)]
     least = [_least(n, v) for n, v in zip(natural, values, strict=True)]
     empty = [bool(rows) and all(v is None for v in column) for column in values]
     spare = [i for i, n in enumerate(columns) if empty[i] or n in _BOOKKEEPING]
+    # Whole events were asked for, not these columns: they make room for the payload.
     if set(_BOOKKEEPING) <= set(columns):
         good = [max(low, min(n, _TEXT_GOOD)) for low, n in zip(least, natural, strict=True)]
-        kept = keep(good, spare, width)
+        columns_kept = drop_columns(good, spare, width)
     else:
-        kept = list(range(len(columns)))
-    widths = fit(natural, least, [i for i in kept if empty[i]], kept, width)
+        columns_kept = list(range(len(columns)))
+    widths = fit_columns(natural, least, [i for i in columns_kept if empty[i]], columns_kept, width)
+    # By values and not by the column's type, because computed columns have any.
     right = {i for i in widths if _is_number(values[i])}
 
     def line(texts: list[str], styles: list[str]) -> str:
-        parts = [_padded(t, w, i in right) for t, (i, w) in zip(texts, widths.items(), strict=True)]
+        parts = [_pad(t, w, i in right) for t, (i, w) in zip(texts, widths.items(), strict=True)]
+        # Before painting, which would end the line with an escape sequence.
         parts[-1] = parts[-1].rstrip()
-        painted = [_painted(p, s) if colour else p for p, s in zip(parts, styles, strict=True)]
+        painted = [_paint(p, s) if colour else p for p, s in zip(parts, styles, strict=True)]
         return (" " * GAP).join(painted).rstrip()
 
-    drawn = [line([names[i] for i in widths], ["bold"] * len(widths))]
-    drawn.append("─" * _total(list(widths.values()), list(range(len(widths)))))
+    table_lines = [line([names[i] for i in widths], ["bold"] * len(widths))]
+    table_lines.append("─" * _total(list(widths.values()), list(range(len(widths)))))
     for at in range(len(rows)):
         styles = ["dim" if values[i][at] is None else "" for i in widths]
-        drawn.append(line([cells[i][at] for i in widths], styles))
-    return "\n".join(drawn) + "\n", [columns[i] for i in range(len(columns)) if i not in widths]
+        table_lines.append(line([cells[i][at] for i in widths], styles))
+    return "\n".join(table_lines) + "\n", [
+        columns[i] for i in range(len(columns)) if i not in widths
+    ]
 
 
-def fit(
-    natural: list[int], least: list[int], empty: list[int], kept: list[int], width: int
+def fit_columns(
+    natural: list[int], least: list[int], empty: list[int], remaining: list[int], width: int
 ) -> dict[int, int]:
-    """Return {column: width} of the kept columns that fit, from their least to natural width.
+    """Return {column: width} of the columns that fit, from their least to natural width.
 
-    Empty columns go first, then the last ones; the first always stays. Room beyond the least
-    widths is shared evenly.
+    Empty columns are dropped first, then the last ones; the first always stays. Space beyond the
+    least widths is shared evenly.
     """
-    kept = keep(least, empty, width, kept)
-    kept = keep(least, kept[1:], width, kept)
-    widths = {i: min(least[i], width) for i in kept}
-    spare = width - _total(least, kept)
-    while spare > 0 and (hungry := [i for i in kept if widths[i] < natural[i]]):
+    # Columns without a value go first, since nothing is lost with them.
+    remaining = drop_columns(least, empty, width, remaining)
+    remaining = drop_columns(least, remaining[1:], width, remaining)
+    widths = {i: min(least[i], width) for i in remaining}
+    spare = width - _total(least, remaining)
+    while spare > 0 and (hungry := [i for i in remaining if widths[i] < natural[i]]):
+        # Evenly, but never to a column that is wide enough already; what it leaves goes round
+        # again.
         share = max(spare // len(hungry), 1)
         for i in hungry[:spare]:
             more = min(share, natural[i] - widths[i])
@@ -91,19 +108,19 @@ def fit(
     return widths
 
 
-def keep(
-    widths: list[int], droppable: list[int], width: int, kept: list[int] | None = None
+def drop_columns(
+    widths: list[int], droppable: list[int], width: int, remaining: list[int] | None = None
 ) -> list[int]:
-    """Leave out droppable columns, the last first, until the kept ones fit or none is left."""
-    kept = list(range(len(widths))) if kept is None else list(kept)
+    """Drop droppable columns, the last first, until the others fit or none is left to drop."""
+    remaining = list(range(len(widths))) if remaining is None else list(remaining)
     for last in reversed(droppable):
-        if len(kept) > 1 and last in kept and _total(widths, kept) > width:
-            kept.remove(last)
-    return kept
+        if len(remaining) > 1 and last in remaining and _total(widths, remaining) > width:
+            remaining.remove(last)
+    return remaining
 
 
 def cell(value: Any) -> str:
-    """Return a value as one line without control characters, which could command a terminal."""
+    """Return a value as one line without control characters, which could control a terminal."""
     if value is None:
         return "NULL"
     if isinstance(value, datetime.datetime):
@@ -112,11 +129,12 @@ def cell(value: Any) -> str:
         return str(value)
     if isinstance(value, (Count, Share)):
         return f"{value:,}" if isinstance(value, Count) else f"{value:.1%}"
-    shown = text(value)
-    if len(shown) > _CELL_MAX:
-        shown = shown[:_CELL_MAX] + "…"
-    shown = shown.replace("\r\n", "↵").replace("\n", "↵").replace("\t", " ")
-    return _CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}", shown)
+    line = text(value)
+    # Cut before the replacements, which would go through the whole text.
+    if len(line) > _CELL_MAX:
+        line = line[:_CELL_MAX] + "…"
+    line = line.replace("\r\n", "↵").replace("\n", "↵").replace("\t", " ")
+    return _CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}", line)
 
 
 def _least(natural: int, values: list[Any]) -> int:
@@ -129,18 +147,16 @@ def _is_number(values: list[Any]) -> bool:
     return bool(some) and all(isinstance(v, _NUMBERS) and not isinstance(v, bool) for v in some)
 
 
-def _padded(text: str, width: int, right: bool) -> str:
-    from rich.cells import cell_len, set_cell_size
-
-    length = cell_len(text)
+def _pad(text: str, width: int, right: bool) -> str:
+    length = rich_cells.cell_len(text)
     if length > width:
-        return set_cell_size(text, width - 1) + "…"
+        return rich_cells.set_cell_size(text, width - 1) + "…"
     return " " * (width - length) + text if right else text + " " * (width - length)
 
 
-def _painted(text: str, style: str) -> str:
+def _paint(text: str, style: str) -> str:
     return click.style(text, **{style: True}) if style else text
 
 
-def _total(widths: list[int], kept: list[int]) -> int:
-    return sum(widths[i] for i in kept) + GAP * (len(kept) - 1)
+def _total(widths: list[int], places: list[int]) -> int:
+    return sum(widths[i] for i in places) + GAP * (len(places) - 1)

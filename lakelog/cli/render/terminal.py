@@ -1,6 +1,6 @@
-"""The terminal: whether there is one, its width and colours, words to stderr, asking, progress.
+"""The terminal: detection, width and colours, messages to stderr, confirmation, progress.
 
-NO_COLOR, FORCE_COLOR and TERM=dumb are honoured here, for everything we paint.
+NO_COLOR, FORCE_COLOR and TERM=dumb are honoured here for all output.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def is_terminal(stream: Any) -> bool:
 
 
 def has_colour(stream: Any) -> bool:
-    """Whether to paint on a stream: NO_COLOR forbids, FORCE_COLOR demands, else a terminal."""
+    """Whether to colour a stream: NO_COLOR forbids it, FORCE_COLOR demands it, else on a
+    terminal."""
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR", "0") not in ("", "0"):
@@ -35,7 +36,7 @@ def has_colour(stream: Any) -> bool:
 
 
 def width() -> int:
-    """Columns of the terminal, at least 20; COLUMNS decides, 80 where nothing is known."""
+    """Return the terminal's width, at least 20; COLUMNS overrides it, 80 if unknown."""
     return max(shutil.get_terminal_size((80, 24)).columns, 20)
 
 
@@ -45,15 +46,16 @@ def paint(text: str, stream: Any, **style: Any) -> str:
 
 
 def say(text: str, **style: Any) -> None:
-    """Write words to stderr."""
+    """Write a message to stderr."""
     painted = paint(text, sys.stderr, **style) if style else text
     click.echo(painted, err=True, color=has_colour(sys.stderr))
 
 
 def confirm(question: str, yes: bool) -> bool:
-    """Ask before something is removed. Without a terminal only --yes will do."""
+    """Ask before something is removed. Without a terminal, --yes is required."""
     if yes:
         return True
+    # A script must not hang on a question, and no answer is not a yes.
     if not is_terminal(sys.stdin):
         raise click.UsageError(
             f"{question.rstrip('?')}: add --yes: there is no terminal to confirm on"
@@ -66,7 +68,7 @@ def confirm(question: str, yes: bool) -> bool:
 
 
 class Progress:
-    """One line on stderr that is written over; nothing at all where stderr is no terminal.
+    """A line on stderr that is overwritten; nothing where stderr is not a terminal.
 
     Use it as a context manager and call it with (done, total); total 0 means unknown.
     """
@@ -78,12 +80,13 @@ class Progress:
         self._next = self._last = 0.0
 
     def __call__(self, done: int, total: int = 0, note: str = "") -> None:
-        """Show how far it is, ten times a second at most."""
+        """Show the progress, ten times a second at most."""
         now = time.monotonic()
         if not self._shown or (now < self._next and not 0 < total <= done):
             return
         self._next = now + _PAUSE
         line = f"{self._what}  {self._measure(done, total)}  {note}".rstrip()
+        # One column less than there are: a full line would wrap, and could not be written over.
         sys.stderr.write(f"\r\x1b[K{line[: width() - 1]}")
         sys.stderr.flush()
 
@@ -98,7 +101,7 @@ class Progress:
         return f"[{bar:<{_BAR}}] {part:4.0%}  {count} of {whole}"
 
     def wipe(self) -> None:
-        """Take the line away, before others write where it stands."""
+        """Erase the line, before other output takes its place."""
         if self._shown and self._next:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
@@ -111,7 +114,7 @@ class Progress:
 
 
 def size(count: float) -> str:
-    """Return a number of bytes as people say it: 25.8 MB."""
+    """Return a number of bytes with its unit: 25.8 MB."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if abs(count) < 1000:
             return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"

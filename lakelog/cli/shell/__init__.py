@@ -1,1 +1,1 @@
-"""The SQL shell: statements, line editing, completion and what the screen shows."""
+"""The SQL shell: statements, line editing, completion and output."""

@@ -1,7 +1,7 @@
-"""What Tab offers in the shell: tables, columns, tags, functions, keywords, values, file names.
+"""Completion in the shell: tables, columns, tags, functions, keywords, values, file names.
 
-It looks only at what stands before the cursor: the quote that is still open, the table before a
-dot, the word before. Functions and keywords are asked of the engine once, all else each time.
+It looks only at the text before the cursor: the open quote, the table before a dot, the word
+before. Functions and keywords are read from the engine once, everything else each time.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Named = tuple[str, str]
 
 
 class Names:
-    """The names there are in a lake and its engine."""
+    """The names in a lake and its engine."""
 
     def __init__(self, store: Store, branch: str, runner: StatementRunner) -> None:
         self._store, self._branch, self._runner = store, branch, runner
@@ -61,22 +61,23 @@ class Names:
         return []
 
     def tables(self) -> dict[str, list[str]]:
-        """Columns of each table, the lake's first, then those made in this session."""
-        found = {"events": [*EVENT_COLUMNS, "seq"], "quarantine": list(QUARANTINE_COLUMNS)}
+        """Return the columns of each table, the lake's first, then those created in this
+        session."""
+        columns = {"events": [*EVENT_COLUMNS, "seq"], "quarantine": list(QUARANTINE_COLUMNS)}
         query = (
             "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
             " AND schema_name = 'main' AND NOT starts_with(table_name, 'lakelog_')"
         )
         for table, column in self._ask(query):
             if table not in ("events", "quarantine"):
-                found.setdefault(table, []).append(column)
-        return found
+                columns.setdefault(table, []).append(column)
+        return columns
 
     def views(self) -> list[Named]:
         """Views that are tables in SQL, and what each is about."""
         with contextlib.suppress(LakelogError, OSError):
-            found = (definition for definition, _ in self._runner.views.definitions())
-            return [(definition.name, definition.about) for definition in found]
+            definitions = (definition for definition, _ in self._runner.views.definitions())
+            return [(definition.name, definition.about) for definition in definitions]
         return []
 
     @cached_property
@@ -94,24 +95,25 @@ class Names:
 
     def values(self, column: str) -> list[str]:
         """Values of type, source or level that the published segments count."""
-        found: set[str] = set()
+        values: set[str] = set()
         with contextlib.suppress(LakelogError, OSError):
             manifests = self._store.manifests
             state = self._store.state(self._branch)
             for entry in manifests.entries(state):
                 counts = entry.get(f"{column}s")
-                found |= counts.keys() if isinstance(counts, dict) else set()
-        return sorted(found)[:_VALUES_MAX]
+                values |= counts.keys() if isinstance(counts, dict) else set()
+        return sorted(values)[:_VALUES_MAX]
 
     def _ask(self, query: str) -> list[tuple[str, ...]]:
+        # Completion never complains: a running transaction may have failed.
         with contextlib.suppress(duckdb.Error):
             rows: list[tuple[str, ...]] = self._runner.cursor().sql(query).fetchall()
             return rows
         return []
 
 
-class Words(Completer):
-    """Completes SQL, and the shell's own commands with what each of `commands` offers."""
+class SqlCompleter(Completer):
+    """Completes SQL, and the shell's own commands with the arguments in `commands`."""
 
     def __init__(self, names: Names, commands: dict[str, Callable[[], Iterable[str]]]) -> None:
         self._names, self._commands = names, commands
@@ -125,7 +127,7 @@ class Words(Completer):
             return
         kind, at = open_token(before)
         if kind == "text":
-            yield from self._quoted(before[:at], before[at + 1 :], event)
+            yield from self._values_or_files(before[:at], before[at + 1 :], event)
         elif kind == "name":
             yield from self._refs(before[at + 1 :])
         elif kind == "":
@@ -134,70 +136,77 @@ class Words(Completer):
     def _command(self, typed: str) -> Iterator[Completion]:
         name, space, argument = typed[1:].partition(" ")
         if not space:
-            yield from _fitting(name, [(n, "command") for n in self._commands])
+            yield from _matching(name, [(n, "command") for n in self._commands])
         elif name in self._commands:
             words = [(word, "") for word in self._commands[name]()]
-            yield from _fitting(argument.lstrip(), words)
+            yield from _matching(argument.lstrip(), words)
 
-    def _quoted(self, before: str, typed: str, event: CompleteEvent) -> Iterator[Completion]:
-        """A value where a column is compared, else a file."""
+    def _values_or_files(
+        self, before: str, typed: str, event: CompleteEvent
+    ) -> Iterator[Completion]:
+        """Complete a value where a column is compared, else a file name."""
         column = _VALUE_COMES.search(before)
         if column is None:
             yield from self._files.get_completions(Document(typed), event)
             return
         for value in self._names.values(column[1].lower()):
             if value.startswith(typed):
+                # Escaped as SQL wants it, without the first quote, which is typed already.
                 yield Completion(sql.literal(value)[1:], -len(typed), display=value)
 
     def _refs(self, typed: str, quote: str = "") -> Iterator[Completion]:
-        """Tags and branches as the schemas they are; `quote` where none is typed yet."""
+        """Complete tags and branches as schemas; `quote` where none is typed yet."""
         for name, kind in self._names.refs():
             if name.startswith(typed):
                 text = identifier(name).removeprefix('"')  # the quote may be typed already
                 yield Completion(f"{quote}{text}.", -len(typed), display=name, display_meta=kind)
 
-    def _word(self, before: str) -> Iterator[Completion]:
-        found = _WORD.search(before)
-        owner, typed = (found[1], found[2]) if found else (None, "")
+    def _word(self, text: str) -> Iterator[Completion]:
+        match = _WORD.search(text)
+        owner, typed = (match[1], match[2]) if match else (None, "")
         if owner is not None:
-            yield from _fitting(typed, self._owned(owner.strip('"')))
+            yield from _matching(typed, self._members(owner.strip('"')))
             return
         tables = self._names.tables()
-        table_comes = bool(_TABLE_COMES.search(before[: len(before) - len(typed)]))
+        table_comes = bool(_TABLE_COMES.search(text[: len(text) - len(typed)]))
         columns = dict.fromkeys(c for names in tables.values() for c in names)
-        listed: list[Named] = [] if table_comes else [(c, "column") for c in columns]
-        listed += [(table, "table") for table in tables]
+        offers: list[Named] = [] if table_comes else [(c, "column") for c in columns]
+        offers += [(table, "table") for table in tables]
         if table_comes:
-            listed += [(name, "view") for name, _ in self._names.views() if name not in tables]
-            listed += [(f"{omega.SCHEMA}.", "the older event store")]
-        yield from _fitting(typed, listed)
+            offers += [(name, "view") for name, _ in self._names.views() if name not in tables]
+            offers += [(f"{omega.SCHEMA}.", "the older event store")]
+        yield from _matching(typed, offers)
         yield from self._refs(typed, quote='"')
         if typed:  # there are hundreds of them
-            yield from self._of_the_engine(typed, {name for name, _ in listed}, table_comes)
+            yield from self._engine_names(typed, {name for name, _ in offers}, table_comes)
 
-    def _of_the_engine(
-        self, typed: str, known: set[str], table_comes: bool
+    def _engine_names(
+        self, typed: str, taken_names: set[str], table_comes: bool
     ) -> Iterator[Completion]:
-        """Keywords and functions; only those that give a table where one comes."""
+        """Complete keywords and functions; where a table is expected, only table functions."""
         if not table_comes:
             words = [w.lower() if typed.islower() else w for w in self._names.keywords]
-            yield from _fitting(typed, [(w, "keyword") for w in words if w not in known])
+            yield from _matching(typed, [(w, "keyword") for w in words if w not in taken_names])
         functions = [
             (f"{name}(", kind)
             for name, kind in self._names.functions
             if not table_comes or kind.startswith("table")
         ]
-        yield from _fitting(typed, functions)
+        yield from _matching(typed, functions)
 
-    def _owned(self, owner: str) -> list[Named]:
-        """What may follow a name and a dot: a ref's tables, a table's columns, any for an alias."""
+    def _members(self, owner: str) -> list[Named]:
+        """Return what may follow a name and a dot: a ref's tables, a table's columns, any column
+        for an alias."""
         if owner in {name for name, _ in self._names.refs()}:
             return [("events", "table"), ("quarantine", "table")]
         if owner.lower() == omega.SCHEMA:
             return [(table, "table") for table in omega.TABLES]
         tables = self._names.tables()
-        known = {owner: tables[owner]} if owner in tables else tables
-        return [(c, "column") for c in dict.fromkeys(c for names in known.values() for c in names)]
+        # An unknown name before the dot is probably an alias: any column may be meant.
+        candidates = {owner: tables[owner]} if owner in tables else tables
+        return [
+            (c, "column") for c in dict.fromkeys(c for names in candidates.values() for c in names)
+        ]
 
 
 def open_token(text: str) -> tuple[str, int]:
@@ -212,7 +221,7 @@ def open_token(text: str) -> tuple[str, int]:
     return "", len(text)
 
 
-def _fitting(typed: str, words: Iterable[Named]) -> Iterator[Completion]:
+def _matching(typed: str, words: Iterable[Named]) -> Iterator[Completion]:
     for word, kind in words:
         if word.lower().startswith(typed.lower()):
             yield Completion(word, -len(typed), display_meta=kind)

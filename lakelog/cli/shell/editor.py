@@ -1,4 +1,4 @@
-"""The line editor of the shell: history, Enter that knows when a statement is whole, colours."""
+"""The line editor of the shell: history, Enter that runs complete statements, colours."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import Completer
@@ -18,12 +19,20 @@ from prompt_toolkit.lexers import Lexer, PygmentsLexer
 from prompt_toolkit.output import ColorDepth, Output
 
 from lakelog.cli.render import terminal
+from lakelog.lazy import Lazy
+
+if TYPE_CHECKING:
+    from pygments.lexers import sql as sql_lexers
+else:
+    sql_lexers = Lazy("pygments.lexers.sql")
+
 
 _MENU_LINES = 6
 
 
 class Editor:
-    """Reads one statement after another. `is_whole` tells whether Enter ends it or goes on."""
+    """Reads one statement after another. `is_whole` decides whether Enter runs it or adds a
+    line."""
 
     def __init__(
         self,
@@ -39,9 +48,11 @@ class Editor:
             multiline=True,
             history=history(path),
             completer=completer,
+            # Only at Tab: a menu that opens by itself would take Enter and the arrow keys.
             complete_while_typing=False,
             reserve_space_for_menu=_MENU_LINES,
             lexer=_lexer() if coloured else None,
+            # has_colour decides for everything that is painted; a depth of one bit is no colour.
             color_depth=None if coloured else ColorDepth.DEPTH_1_BIT,
             key_bindings=bindings(is_whole),
             prompt_continuation=lambda width, line, wrapped: "-> ".rjust(width),
@@ -53,12 +64,13 @@ class Editor:
         )
 
     def read(self, prompt: str) -> str:
-        """Return what was typed. Raises EOFError on Ctrl-D, KeyboardInterrupt on Ctrl-C."""
+        """Return the text that was typed. Raises EOFError on Ctrl-D, KeyboardInterrupt on
+        Ctrl-C."""
         return self._session.prompt([("bold", prompt)])
 
 
 def bindings(is_whole: Callable[[str], bool]) -> KeyBindings:
-    """Return the keys: Enter, and Alt-Enter that runs a text as it is."""
+    """Return the key bindings: Enter, and Alt-Enter that runs the text as it is."""
     keys = KeyBindings()
 
     @keys.add("enter", filter=has_focus(DEFAULT_BUFFER))
@@ -79,7 +91,7 @@ def bindings(is_whole: Callable[[str], bool]) -> KeyBindings:
 
 
 def history_path() -> str:
-    """The file that keeps what was typed: $XDG_STATE_HOME/lakelog/history."""
+    """Return the path of the history file: $XDG_STATE_HOME/lakelog/history."""
     state = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):
         state = os.path.expanduser("~/.local/state")
@@ -87,7 +99,7 @@ def history_path() -> str:
 
 
 def history(path: str | None) -> History:
-    """Return the history kept at a path that nobody else may read, or one of this run only."""
+    """Return the history stored in a private file, or one of this session only."""
     if path is None:
         return InMemoryHistory()
     try:
@@ -102,7 +114,7 @@ def history(path: str | None) -> History:
 
 
 class _DurableHistory(FileHistory):
-    """A history that a full disk does not end the shell for."""
+    """A history whose write errors, such as a full disk, do not end the shell."""
 
     def store_string(self, string: str) -> None:
         with contextlib.suppress(OSError):
@@ -110,6 +122,4 @@ class _DurableHistory(FileHistory):
 
 
 def _lexer() -> Lexer:
-    from pygments.lexers.sql import PostgresLexer
-
-    return PygmentsLexer(PostgresLexer)
+    return PygmentsLexer(sql_lexers.PostgresLexer)

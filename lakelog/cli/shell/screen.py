@@ -1,4 +1,4 @@
-"""What the shell puts on the screen: tables, a pager for tall ones, and what went wrong."""
+"""Output of the shell: tables, a pager for tall ones, and errors."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from collections.abc import Callable
 
 from lakelog.cli import exits
 from lakelog.cli.render import terminal
+from lakelog.cli.render.monitor import is_cancelled
 from lakelog.cli.render.output import Target, write_text
 from lakelog.cli.render.tables import ROWS_MAX, cell, render
 from lakelog.cli.render.terminal import many
-from lakelog.cli.render.waiting import is_cancelled
 from lakelog.errors import QueryFailed
 from lakelog.export.formats import Result
 
@@ -27,22 +27,22 @@ _BELOW = 3
 """Lines that follow a table: its count, and the prompt."""
 
 
-def drawn(result: Result) -> tuple[str, str, str]:
-    """Return (the table, how many rows, what it leaves out)."""
+def draw(result: Result) -> tuple[str, str, str]:
+    """Return (the table, the number of rows, what is left out)."""
     rows = [row for batch in result.batches for row in batch]
     colour = terminal.has_colour(sys.stdout)
     text, left_out = render(result.columns, rows[:ROWS_MAX], terminal.width(), colour)
     is_cut = len(rows) > ROWS_MAX
-    told = f"the first {ROWS_MAX} rows" if is_cut else many(len(rows), "row")
+    count_words = f"the first {ROWS_MAX} rows" if is_cut else many(len(rows), "row")
     note = ".format csv shows all" if is_cut or left_out else ""
     if left_out:
-        kept = f"{len(result.columns) - len(left_out)} of {len(result.columns)} columns"
-        note = f"{kept}, not {', '.join(map(cell, left_out))}; {note}"
-    return text, told, note
+        shown_columns = f"{len(result.columns) - len(left_out)} of {len(result.columns)} columns"
+        note = f"{shown_columns}, not {', '.join(map(cell, left_out))}; {note}"
+    return text, count_words, note
 
 
 def show(text: str) -> None:
-    """Write a text to stdout, or let people page through it if it is taller than the screen."""
+    """Write a text to stdout, or to a pager if it is taller than the screen."""
     words = pager(text)
     if words:
         page(text.encode(sys.stdout.encoding or "utf-8", "replace"), words)
@@ -51,9 +51,10 @@ def show(text: str) -> None:
 
 
 def pager(text: str) -> list[str]:
-    """The words that start a pager for a text on stdout; none where there is no need or no pager.
+    """Return the command of a pager for a text on stdout; nothing where none is needed or
+    installed.
 
-    PAGER="" asks for none.
+    PAGER="" turns it off.
     """
     try:
         words = shlex.split(os.environ.get("PAGER", "less"))
@@ -65,49 +66,54 @@ def pager(text: str) -> list[str]:
 
 
 def page(text: bytes, words: list[str]) -> None:
-    """Let people read a text. Ctrl-C is then the pager's, which may end before it has read all."""
+    """Show a text in a pager. Ctrl-C then belongs to the pager, which may end before it read
+    everything."""
+    # F, R, X: end at once if all fits, keep colours, leave the text on the screen. The user's own
+    # LESS wins.
     process = subprocess.Popen(words, stdin=subprocess.PIPE, env={"LESS": "FRX", **os.environ})
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C belongs to the pager; the shell must survive it.
+    previous_handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with contextlib.suppress(BrokenPipeError):
             process.communicate(text)
         process.wait()
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous_handler)
 
 
 def complain(error: BaseException, query: str = "", as_typed: Callable[[str], str] = str) -> None:
-    """Say what went wrong: the engine's own lines with their caret, else one line."""
+    """Report an error: the engine's own lines with their caret, else one line."""
     if is_cancelled(error):
         terminal.say("cancelled", fg="yellow")
         return
     if os.environ.get("LAKELOG_DEBUG"):
         traceback.print_exception(error)
     own = isinstance(error, QueryFailed) or exits.is_engine(error)
-    text = renumbered(as_typed(str(error)), query) if own else f"error: {exits.words_of(error)}"
+    text = renumber(as_typed(str(error)), query) if own else f"error: {exits.words_of(error)}"
     first, *rest = [cell(line) for line in text.splitlines()] or [type(error).__name__]
     terminal.say(first, fg="red")
     for line in rest:
         terminal.say(line)
 
 
-def renumbered(message: str, query: str) -> str:
-    """The engine's message with the number that a line has in the query as it was typed.
+def renumber(message: str, query: str) -> str:
+    """Return the engine's message with line numbers of the query as it was typed.
 
-    The engine counts the lines of what it made of the query.
+    The engine counts the lines of the query as it was rewritten.
     """
-    shown = _LINE.search(message)
-    if shown is None:
+    match = _LINE.search(message)
+    if match is None:
         return message
-    excerpt = shown[2].strip().strip(".")
+    excerpt = match[2].strip().strip(".")
+    # Only where exactly one line of the query fits: a wrong number is worse than the engine's own.
     numbers = [n for n, line in enumerate(query.split("\n"), 1) if excerpt and excerpt in line]
     if len(numbers) != 1:
         return message
     start = f"LINE {numbers[0]}: "
-    caret = " " * len(start) + shown[3][len(shown[1]) :]
-    return f"{message[: shown.start()]}{start}{shown[2]}\n{caret}{message[shown.end() :]}"
+    caret = " " * len(start) + match[3][len(match[1]) :]
+    return f"{message[: match.start()]}{start}{match[2]}\n{caret}{message[match.end() :]}"
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people read it: 12 ms, 3.4 s."""
+    """Return a duration with its unit: 12 ms, 3.4 s."""
     return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"

@@ -16,14 +16,14 @@ import click
 
 from lakelog.cli.app import App
 from lakelog.cli.render import terminal
+from lakelog.cli.render.monitor import QueryMonitor
 from lakelog.cli.render.output import Target, emit
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
-from lakelog.cli.render.waiting import Waiting
-from lakelog.cli.shell.complete import Names, Words
+from lakelog.cli.shell.complete import Names, SqlCompleter
 from lakelog.cli.shell.editor import Editor, history_path
-from lakelog.cli.shell.screen import complain, drawn, duration, show
+from lakelog.cli.shell.screen import complain, draw, duration, show
 from lakelog.cli.shell.statements import Statement, StatementRunner
 from lakelog.closest import did_you_mean
 from lakelog.compat.omega import TABLES as OMEGA_TABLES
@@ -66,12 +66,14 @@ and variables that you create last until you leave."""
 
 
 def start(app: App, at: str | None, params: dict[str, Any], form: str) -> None:
-    """Talk until the user leaves. `params` are values of $names in any statement."""
+    """Run the shell until the user leaves. `params` are values of $names in any statement."""
     with app.open() as lake, StatementRunner(lake.store, lake.branch_name) as runner:
         shell = Shell(app, lake, runner, params, form)
         if at:
             shell.look_at(at)
-        editor = Editor(shell.is_whole, Words(shell.names, shell.offers()), path=history_path())
+        editor = Editor(
+            shell.is_whole, SqlCompleter(shell.names, shell.offers()), path=history_path()
+        )
         app.say(
             f"{many(shell.count(), 'event')} in {cell(lake.path)}; .help lists the commands",
             dim=True,
@@ -80,7 +82,7 @@ def start(app: App, at: str | None, params: dict[str, Any], form: str) -> None:
 
 
 class Shell:
-    """What was set with the shell's commands, and how text is answered."""
+    """The shell's settings, and how it runs statements and commands."""
 
     def __init__(
         self,
@@ -98,17 +100,18 @@ class Shell:
 
     @property
     def prompt(self) -> str:
-        """Where one is: a branch if it is not main, and the state that is asked."""
+        """The prompt: the branch if it is not main, and the state that is queried."""
         branch = self._lake.branch_name
         where = "" if branch == "main" else f"/{branch}"
         state = f"@{self._ref}" if self._ref else ""
         return f"{cell(f'lakelog{where}{state}')}> "
 
     def talk(self, read: Callable[[str], str]) -> None:
-        """Answer what `read` gives, until it raises EOFError or the user leaves."""
+        """Run what `read` returns, until it raises EOFError or the user leaves."""
         while not self.is_over:
             try:
                 self.answer(read(self.prompt))
+            # Ctrl-C at the prompt drops the line that was typed.
             except KeyboardInterrupt:
                 continue
             except EOFError:
@@ -119,7 +122,7 @@ class Shell:
         return _command_in(text) is not None or self._runner.is_whole(text)
 
     def answer(self, text: str) -> None:
-        """Run statements, or a command; say what went wrong, and leave out what comes after it."""
+        """Run statements, or a command; report an error, and skip what comes after it."""
         command, running = _command_in(text), text
         try:
             if command is not None:
@@ -128,15 +131,16 @@ class Shell:
             for statement in self._runner.statements(text):
                 running = statement.text
                 self._run(statement)
+        # Nothing that goes wrong in a statement ends the shell.
         except (KeyboardInterrupt, Exception) as error:
             complain(error, running, self._runner.as_typed)
 
     def count(self) -> int:
-        """Number of events in the state that is asked."""
+        """Return the number of events in the state that is queried."""
         return self._runner.session.count(self._digest)
 
     def look_at(self, ref: str) -> None:
-        """Ask a state from now on; "off" asks the present. Raises UnknownRef."""
+        """Query a state from now on; "off" returns to the present. Raises UnknownRef."""
         if ref == "off":
             self._ref, self._digest = "", None
         else:
@@ -144,58 +148,61 @@ class Shell:
             self._ref = ref
 
     def offers(self) -> dict[str, Callable[[], Iterable[str]]]:
-        """What may follow each command, for completion."""
-        offered: dict[str, Callable[[], Iterable[str]]] = dict.fromkeys(COMMANDS, tuple)
-        offered["at"] = lambda: [*(name for name, _ in self.names.refs()), "off"]
-        offered["format"] = lambda: TEXT_FORMATS
-        offered["schema"] = lambda: [*self.names.tables(), *(n for n, _ in self.names.views())]
-        offered["timer"] = lambda: ("on", "off")
-        return offered
+        """Return the possible arguments of each command, for completion."""
+        completions: dict[str, Callable[[], Iterable[str]]] = dict.fromkeys(COMMANDS, tuple)
+        completions["at"] = lambda: [*(name for name, _ in self.names.refs()), "off"]
+        completions["format"] = lambda: TEXT_FORMATS
+        completions["schema"] = lambda: [*self.names.tables(), *(n for n, _ in self.names.views())]
+        completions["timer"] = lambda: ("on", "off")
+        return completions
 
     # --- statements ---
 
     def _run(self, statement: Statement) -> None:
         start = time.monotonic()
         params = {k: v for k, v in self._params.items() if k in statement.params}
-        with Waiting(self._runner.interrupt, self._app.progress("running", "s")) as waiting:
+        with QueryMonitor(self._runner.interrupt, self._app.progress("running", "s")) as monitor:
             relation = self._runner.sql(statement.text, params or None, self._digest)
-            text, told, note = self._outcome(statement, relation, waiting)
+            text, count_words, note = self._outcome(statement, relation, monitor)
+        # Before the pager opens: reading is not running.
         seconds = time.monotonic() - start
         if text:
             show(text)
         if self.is_timed:
-            note = "; ".join(filter(None, [f"{told}, {duration(seconds)}", note]))
+            note = "; ".join(filter(None, [f"{count_words}, {duration(seconds)}", note]))
         if note:
             terminal.say(note, dim=True)
 
     def _outcome(
-        self, statement: Statement, relation: Any, waiting: Waiting
+        self, statement: Statement, relation: Any, monitor: QueryMonitor
     ) -> tuple[str, str, str]:
         """Return (text to show, how many rows, what to know); other formats are written at once."""
         if not statement.gives_rows(relation):
-            changed = relation.fetchall() if relation is not None else []
-            told = many(changed[0][0], "row") if changed else "done"
-            return "", f"{told} until you leave" if statement.changes else told, ""
+            count_rows = relation.fetchall() if relation is not None else []
+            count_words = many(count_rows[0][0], "row") if count_rows else "done"
+            return "", f"{count_words} until you leave" if statement.changes else count_words, ""
+        # DuckDB 2.0 gives a plan as one cell of many lines, which no table could show.
         if list(relation.columns) == ["explain_key", "explain_value"]:
             lines = [line for _, plan in relation.fetchall() for line in plan.splitlines()]
             return "".join(f"{cell(line)}\n" for line in lines), "planned", ""
         payload = self._runner.gives_payload(statement.text)
         result = result_of(relation, self.format, self._runner.again, payload=payload)
         if self.format == "table":
-            return drawn(result)
-        emit(replace(result, batches=waiting.over(result.batches)), Target(self.format))
-        return "", many(waiting.rows, "row"), ""
+            return draw(result)
+        emit(replace(result, batches=monitor.over(result.batches)), Target(self.format))
+        return "", many(monitor.rows, "row"), ""
 
     # --- commands ---
 
     def _obey(self, line: str) -> None:
         typed, _, argument = line.partition(" ")
-        found = [typed] if typed in COMMANDS else [n for n in COMMANDS if n.startswith(typed)]
-        if len(found) != 1:
-            shown = typed if typed.startswith("\\") else f".{typed}"
+        # A beginning is enough, as in sqlite3's shell, if it means one command only.
+        matches = [typed] if typed in COMMANDS else [n for n in COMMANDS if n.startswith(typed)]
+        if len(matches) != 1:
+            display = typed if typed.startswith("\\") else f".{typed}"
             hint = did_you_mean(typed, COMMANDS) or ".help lists them"
-            raise click.ClickException(f"no command {shown}: {hint}")
-        getattr(self, f"_{found[0]}")(argument.strip())
+            raise click.ClickException(f"no command {display}: {hint}")
+        getattr(self, f"_{matches[0]}")(argument.strip())
 
     def _at(self, argument: str) -> None:
         if argument:
@@ -210,9 +217,9 @@ class Shell:
         terminal.say(f"the format is {self.format}", dim=True)
 
     def _help(self, _: str) -> None:
-        listed = {f".{name} {words}": what for name, (words, what) in COMMANDS.items()}
-        widest = max(map(len, listed))
-        lines = [f"{words:{widest}}  {what}" for words, what in listed.items()]
+        usages = {f".{name} {words}": what for name, (words, what) in COMMANDS.items()}
+        widest = max(map(len, usages))
+        lines = [f"{words:{widest}}  {what}" for words, what in usages.items()]
         show("\n".join([*lines, _HELP, ""]))
 
     def _quit(self, _: str) -> None:
@@ -221,28 +228,27 @@ class Shell:
     _exit = _quit
 
     def _schema(self, argument: str) -> None:
-        tables = {table: sql.identifier(table) for table in self.names.tables()}
-        named = {argument: argument} if argument else tables
-
+        all_tables = {table: sql.identifier(table) for table in self.names.tables()}
+        tables = {argument: argument} if argument else all_tables
         rows = []
-        for table, quoted in named.items():
+        for table, quoted in tables.items():
             relation = self._runner.sql(f"SELECT * FROM {quoted}", None, self._digest)
             for name, kind in zip(relation.columns, relation.types, strict=True):
                 rows.append({"table": table, "column": name, "type": str(kind)})
-        show(drawn(of_records(rows))[0])
+        show(draw(of_records(rows))[0])
 
     def _tables(self, _: str) -> None:
         state = f"as of {self._ref}" if self._ref else "those just appended included"
-        listed = {"events": f"{many(self.count(), 'event')}, {state}"}
-        listed["quarantine"] = "lines that could not be read as events"
-        listed |= {t: "created in this session" for t in self.names.tables() if t not in listed}
-        listed |= {
-            name: f"view: {about}" for name, about in self.names.views() if name not in listed
+        tables = {"events": f"{many(self.count(), 'event')}, {state}"}
+        tables["quarantine"] = "lines that could not be read as events"
+        tables |= {t: "created in this session" for t in self.names.tables() if t not in tables}
+        tables |= {
+            name: f"view: {about}" for name, about in self.names.views() if name not in tables
         }
-        listed |= {f"omega.{name}": "the older event store" for name in OMEGA_TABLES}
+        tables |= {f"omega.{name}": "the older event store" for name in OMEGA_TABLES}
         for name, kind in self.names.refs():
-            listed[f"{sql.identifier(name)}.events"] = kind
-        show(drawn(of_records([{"table": t, "what": w} for t, w in listed.items()]))[0])
+            tables[f"{sql.identifier(name)}.events"] = kind
+        show(draw(of_records([{"table": t, "what": w} for t, w in tables.items()]))[0])
 
     def _timer(self, argument: str) -> None:
         if argument not in ("", "on", "off"):

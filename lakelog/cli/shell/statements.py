@@ -76,13 +76,13 @@ class StatementRunner:
             self._cursor.interrupt()
 
     def statements(self, text: str) -> list[Statement]:
-        """Take a text apart. Raises QueryFailed where it does not parse."""
+        """Split a text into statements. Raises QueryFailed where it does not parse."""
         try:
-            found = self.cursor().extract_statements(text)
+            parsed = self.cursor().extract_statements(text)
         except duckdb.Error as error:
             raise QueryFailed(str(error)) from None
         return [
-            Statement(s.query.strip(), s.type.name, frozenset(s.named_parameters)) for s in found
+            Statement(s.query.strip(), s.type.name, frozenset(s.named_parameters)) for s in parsed
         ]
 
     def is_whole(self, text: str) -> bool:
@@ -94,10 +94,14 @@ class StatementRunner:
         try:
             count = len(extract(text))
         except duckdb.Error as error:
+            # What can never parse is run at its semicolon, so that the error appears; an open
+            # string is not over at one.
             return text.rstrip().endswith(";") and not _OPEN.search(str(error))
         if not count:
             return not text.strip() or ";" in _COMMENT.sub("", text)
         try:
+            # With a statement behind it: only if that one is counted apart did the text end with a
+            # semicolon.
             return len(extract(f"{text}\nSELECT 1")) > count
         except duckdb.Error:
             return False
@@ -113,6 +117,7 @@ class StatementRunner:
         """Run one statement on the one connection; see Session.sql. Errors keep their caret."""
         cursor = cursor or self.cursor()
         try:
+            # These have no rows, and the lake's tables must not be made in the middle of them.
             if _TRANSACTION.match(query):
                 return cursor.sql(query)
             for name in TABLES:  # cut to what the statement before needed
@@ -138,11 +143,11 @@ class StatementRunner:
         return self.cursor().execute(self._query, self._params)
 
     def as_typed(self, words: str) -> str:
-        """The engine's words with refs as they were typed, not the schemas that stand for them."""
+        """Return the engine's message with refs as they were typed instead of their schemas."""
         return _SCHEMA.sub(lambda schema: self.session.in_one_line(schema[0]), words)
 
     def close(self) -> None:
-        """Let go of the database and all that statements made in it."""
+        """Close the database, with everything that statements created in it."""
         self.session.close()
         self._cursor = None
 

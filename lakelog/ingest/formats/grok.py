@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lakelog.closest import closest
 from lakelog.errors import InvalidSetting
 
 PATTERNS = {
@@ -207,10 +208,8 @@ def _replaced(expander: _Expander, token: re.Match[str], within: tuple[str, ...]
         return token[0]
     name = token["ref"]
     if name not in expander.names:
-        import difflib
-
-        near = difflib.get_close_matches(name.upper(), expander.names, 1)
-        hint = f"did you mean {near[0]}? Or define" if near else "define"
+        near = closest(name, expander.names)
+        hint = f"did you mean {near}? Or define" if near else "define"
         raise _wrong(expander, f"there is no pattern {name!r}: {hint} it with --define NAME=REGEX")
     if name in within or len(within) > _DEPTH_MAX:
         raise _wrong(expander, f"%{{{name}}} refers to itself")

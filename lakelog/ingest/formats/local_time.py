@@ -11,13 +11,20 @@ import functools
 import re
 from collections.abc import Callable
 from datetime import UTC, timedelta, timezone, tzinfo
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event import parse_time
 from lakelog.ingest.formats import narrow_queries, sqltext
 from lakelog.ingest.formats.zones import ZONES
+from lakelog.lazy import Lazy
 from lakelog.level import severity
+
+if TYPE_CHECKING:
+    import zoneinfo
+else:
+    zoneinfo = Lazy("zoneinfo")
+
 
 _WORD = re.compile(rb"\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)? ?([A-Z]{2,5})(?![A-Za-z0-9_])")
 """A word after a time that may be a time zone."""
@@ -105,11 +112,9 @@ def zone_of(name: str) -> tzinfo:
         if offset < timedelta(hours=15):
             return timezone(offset if match[1] == "+" else -offset)
     if "/" in name:  # names such as CET are abbreviations to some and a region to others
-        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # seldom needed, and slow to load
-
         try:
-            return ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
+            return zoneinfo.ZoneInfo(name)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
             pass
     raise InvalidSetting(f"{name!r} is not a known time zone: write Europe/Berlin, UTC or +02:00")
 

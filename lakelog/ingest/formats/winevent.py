@@ -11,12 +11,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_line
 from lakelog.ingest.formats import sqltext
 from lakelog.ingest.formats.dialects import EVTX
+from lakelog.lazy import Lazy
+
+if TYPE_CHECKING:
+    from xml.parsers import expat
+else:
+    expat = Lazy("xml.parsers.expat")
+
 
 DEPTH_MAX = 64
 _HEAD = 4096
@@ -118,8 +125,6 @@ def _tree(text: str) -> _Node:
 
     def add(data: str) -> None:
         stack[-1].text += data
-
-    from xml.parsers import expat  # seldom needed, and slow to load
 
     parser = expat.ParserCreate()
     parser.buffer_text = True

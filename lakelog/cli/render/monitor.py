@@ -1,7 +1,7 @@
-"""Waiting for the engine: Ctrl-C reaches it at once, and seconds are counted on stderr.
+"""Waiting for the engine: Ctrl-C interrupts it at once, and seconds are counted on stderr.
 
-While the main thread is inside the engine Python cannot act on a signal, but its handler writes
-a byte to a pipe all the same. A thread beside reads that pipe and interrupts the connection.
+While the main thread is inside the engine, Python cannot run a signal handler, but it writes a byte
+to a pipe all the same. A second thread reads that pipe and interrupts the connection.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _END = b"\0"
 _INTERRUPTED = ("Query interrupted", "INTERRUPT Error: Interrupted!")
 
 
-class Waiting:
-    """A context around a running statement. In another thread than the main one it only counts.
+class QueryMonitor:
+    """A context around a running statement. Outside the main thread it only counts.
 
-    `interrupt` is called, again and again, from the first Ctrl-C to the end of the context.
+    `interrupt` is called repeatedly, from the first Ctrl-C to the end of the context.
     """
 
     def __init__(self, interrupt: Callable[[], None], progress: Progress) -> None:
@@ -34,7 +34,7 @@ class Waiting:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def over(self, batches: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
-        """Yield batches of rows, count them in `rows`, and leave stderr alone from the first on."""
+        """Yield batches of rows, count them in `rows`, and stop the progress line at the first."""
         for batch in batches:
             self._be_quiet()
             self.rows += len(batch)
@@ -45,8 +45,10 @@ class Waiting:
             self._counts = False
             self._progress.__exit__()
 
-    def __enter__(self) -> Waiting:
+    def __enter__(self) -> QueryMonitor:
         self._pipe, self._writing = os.pipe()
+        # The signal handler of CPython writes to it and must never wait; set_wakeup_fd refuses a
+        # blocking one.
         os.set_blocking(self._writing, False)
         self._is_main = threading.current_thread() is threading.main_thread()
         if self._is_main:
@@ -56,6 +58,8 @@ class Waiting:
 
     def __exit__(self, *_: object) -> None:
         if self._is_main:
+            # Before the pipe is closed: a signal in between would be written to a descriptor that
+            # is used again.
             signal.set_wakeup_fd(self._before)
         os.write(self._writing, _END)
         self._thread.join()
@@ -68,17 +72,19 @@ class Waiting:
         poll = select.poll()
         poll.register(self._pipe, select.POLLIN)
         while True:
-            told = os.read(self._pipe, 64) if poll.poll(_PAUSE_MS) else b""
-            if _END in told:
+            signals = os.read(self._pipe, 64) if poll.poll(_PAUSE_MS) else b""
+            if _END in signals:
                 return
-            cancelled = cancelled or signal.SIGINT in told
+            cancelled = cancelled or signal.SIGINT in signals
             seconds = time.monotonic() - start
             if cancelled:
+                # Again at each turn: an interrupt that comes between two steps of the engine is
+                # lost.
                 self._interrupt()
             elif self._counts and seconds >= _SILENT_S:
                 self._progress(int(seconds), note="Ctrl-C stops it")
 
 
 def is_cancelled(error: BaseException) -> bool:
-    """Whether an error is Ctrl-C, or the engine's answer to it."""
+    """Whether an error is Ctrl-C, or the engine's error for it."""
     return isinstance(error, KeyboardInterrupt) or str(error) in _INTERRUPTED
