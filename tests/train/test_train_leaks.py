@@ -44,7 +44,7 @@ def copied(sets: Path, name: str, to: Path) -> Path:
 @pytest.mark.parametrize("kind", PLANTS)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_planted_leak_is_found(sets: Path, tmp_path: Path, kind: str, seed: int) -> None:
-    """One row on the wrong side is found, and named for what it is."""
+    """One row in the wrong split is found and named for what it is."""
     path = copied(sets, "a", tmp_path / "out")
     PLANTS[kind](path, random.Random(seed))
     expected = {"exact", "near"} if kind == "exact" else {kind}

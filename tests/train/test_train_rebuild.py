@@ -124,7 +124,7 @@ def test_the_lake_knows_its_exports(home: Path) -> None:
 
 
 def test_where_finds_events_and_subjects(home: Path) -> None:
-    """An id, a seq or a subject leads to the exports, and sides, that hold it."""
+    """An id, a seq or a subject leads to the exports, and splits, that contain it."""
     events = [{**event, "id": f"e{n}"} for n, event in enumerate(notes(200))]
     with lake_of(home / "lake", events) as lake:
         train.export(lake, TEXT, home / "out")

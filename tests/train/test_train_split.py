@@ -1,4 +1,4 @@
-"""Splits and dedupe: what is on which side, for ever, and what stays."""
+"""Group splits, stratification, temporal cutoffs, deduplication and budgets."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ NOTES = "SELECT * FROM events WHERE type = 'note'"
 GROUPED = {"group": "subject"}
 
 
-def sides(path: Path, column: str = "subject") -> dict[str, str]:
-    """Return the side of each group; every group has one."""
+def splits(path: Path, column: str = "subject") -> dict[str, str]:
+    """Return the split of each group; every group is in exactly one."""
     found: dict[str, set[str]] = collections.defaultdict(set)
     for row in rows(path):
         found[row[column]].add(row["side"])
@@ -28,14 +28,14 @@ def sides(path: Path, column: str = "subject") -> dict[str, str]:
 
 
 @pytest.mark.parametrize("stratify", [None, "level"])
-def test_a_group_keeps_its_side_while_the_lake_grows(home: Path, stratify: str | None) -> None:
-    """Groups are on one side, and on the same one after more data and more groups."""
+def test_a_group_keeps_its_split_while_the_lake_grows(home: Path, stratify: str | None) -> None:
+    """Groups are in one split, the same one after more data and more groups."""
     split = {**GROUPED, **({"stratify": stratify} if stratify else {})}
     with lake_of(home / "lake", notes(300, 60)) as lake:
         train.export(lake, recipe("text", NOTES, split=split), home / "a")
         lake.append(notes(900, 200, seed=5, first=300))
         train.export(lake, recipe("text", NOTES, split=split), home / "b")
-    before, after = sides(home / "a"), sides(home / "b")
+    before, after = splits(home / "a"), splits(home / "b")
     assert len(after) > len(before)
     assert all(after[group] == side for group, side in before.items())
     assert train.check(str(home / "b"), str(home / "a")).clean
@@ -47,12 +47,12 @@ def test_another_seed_or_family_is_another_split(home: Path) -> None:
         for name, more in (("a", {}), ("b", {"seed": 1})):
             train.export(lake, recipe("text", NOTES, split={**GROUPED, **more}), home / name)
         train.export(lake, recipe("text", NOTES, name="other", split=GROUPED), home / "c")
-    assert sides(home / "a") != sides(home / "b")
-    assert sides(home / "a") != sides(home / "c")
+    assert splits(home / "a") != splits(home / "b")
+    assert splits(home / "a") != splits(home / "c")
 
 
-def test_strata_have_their_shares_on_every_side(home: Path) -> None:
-    """Of each stratum's groups every side has its part, to within one block."""
+def test_strata_have_their_shares_in_every_split(home: Path) -> None:
+    """Each split has its share of the groups of every stratum, to within one block."""
     events = [
         {
             "type": "note",
@@ -80,7 +80,7 @@ def test_a_fence_keeps_the_future_in_test(home: Path, group: str | None) -> None
     for row in rows(home / "out"):
         assert (row["side"] == "test") == (row["time"].hour >= 5)
     if group:
-        sides(home / "out")
+        splits(home / "out")
         assert made.manifest["left_out"]["fence"] > 0
     else:
         assert sum(made.rows.values()) == 600
@@ -90,7 +90,7 @@ def near(text: str, word: str) -> str:
     return " ".join([word, *text.split(" ")[1:]])
 
 
-def test_near_duplicates_are_on_one_side_without_dedupe(home: Path) -> None:
+def test_near_duplicates_share_a_split_without_dedupe(home: Path) -> None:
     """Texts of other groups that are nearly equal never straddle a split, asked for or not."""
     texts = trainsets.texts(200)
     events = [
@@ -207,7 +207,7 @@ def test_a_group_may_be_a_path(home: Path) -> None:
         for kind in ("text", "events"):
             made = train.export(lake, recipe(kind, NOTES, split=split), home / kind)
             assert made.manifest["roles"]["group"] == "tag"
-            assert set(sides(home / kind, "tag")) == set("abc")
+            assert set(splits(home / kind, "tag")) == set("abc")
 
 
 def test_crowds_of_alike_texts_are_parted_cleanly(home: Path) -> None:
