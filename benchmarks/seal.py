@@ -12,7 +12,7 @@ import lakelog
 from benchmarks import gen, lakes
 from benchmarks.measure import Scale, directory, interleave, seconds
 from benchmarks.report import Row, Target
-from lakelog.event import Encoded, encode
+from lakelog.event import EncodedBatch, encode
 
 BATCH = 1_000
 
@@ -50,20 +50,20 @@ def identities(scale: Scale) -> list[Row]:
     ]
 
 
-def _with_ids(events: list[gen.Event], random: Random) -> Encoded:
+def _with_ids(events: list[gen.Event], random: Random) -> EncodedBatch:
     """Encode the events with random UUIDs as ids, the worst kind to store."""
     return encode(
         [{**e, "id": str(uuid.UUID(int=random.getrandbits(128), version=4))} for e in events]
     )
 
 
-def _seal(path: Path, encoded: Encoded, count: int) -> float:
+def _seal(path: Path, encoded: EncodedBatch, count: int) -> float:
     """Append what is encoded, then time sealing it in a process that has the lake open."""
     with lakelog.open(str(path)) as lake:
         before = lake.count()
         for start in range(0, len(encoded.lines), BATCH):
             end = start + BATCH
-            part = Encoded(encoded.lines[start:end], encoded.ids[start:end], encoded.keyed)
+            part = EncodedBatch(encoded.lines[start:end], encoded.ids[start:end], encoded.keyed)
             lake.writer().append(part)
         sealer = lake.sealer()
         lake.sql("SELECT 1").fetchall()

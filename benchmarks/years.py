@@ -24,7 +24,7 @@ _START = 1_767_225_600_000_000
 _MARK = """
 from lakelog.store import bootstrap, disk, gc
 store = bootstrap.load(sys.argv[1])
-result = len(gc.Marking(store, disk.now_us()).live)
+result = len(gc.Marker(store, disk.now_us()).live)
 """
 
 

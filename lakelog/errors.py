@@ -6,7 +6,7 @@
     ├── InvalidSetting        a setting that does not exist or does not parse
     ├── LakeNotFound          no lake at that path
     ├── FormatTooNew          a lake written by a later lakelog
-    ├── UnsupportedStore      a file system that cannot keep the promises
+    ├── UnsupportedStore      a file system without what durability needs
     ├── UnknownRef            no tag, branch, snapshot or time of that name
     ├── AlreadyExists         a tag or branch of that name is there
     ├── InUse                 something else still needs what was to be removed
@@ -14,9 +14,10 @@
     ├── NothingToUndo         no user move is left to undo
     ├── StalePlan             a plan made on a state that the branch has left
     ├── QueryFailed           the SQL is wrong, or failed while running
-    ├── InvalidView           a view, or what it was asked with, that is not right
+    ├── InvalidView           a wrong definition of a view, or wrong parameters
     ├── SnapshotGone          a segment was collected while a reader still wanted it
     ├── OutcomeUnknown        a publish whose result could not be read back
+    ├── StaleFiles            files of a publish that are gone, or so old that gc may take them
     ├── LakeClosed            a query after close
     │   └── WriterClosed      an append after close
     ├── ReentrantAppend       an append by a signal handler in the middle of another

@@ -1,10 +1,10 @@
-"""The event: one immutable fact, and the JSON line that stands for it in a WAL.
+"""The event: one immutable fact, and its JSON line in a WAL (F3.13).
 
-A line holds, where present: time, type, category, source, subject, level, message, id, key,
-and last data. A column may stand under any of its spellings (`ALIASES`), each column once. All
-but `data` are JSON strings; `data` is any JSON, and null is none. So the first `,"data":` of a
-line always starts the payload, and its text can be cut out of the line without parsing it: that
-is how numbers keep their digits.
+A line has, where present: time, type, category, source, subject, level, message, id, key,
+and last data. A column may have any of its spellings (`ALIASES`), each column once. All but `data`
+are JSON strings; `data` is any JSON, and null is none. So the first `,"data":` of a line always
+starts the payload, and its text can be cut out of the line without parsing it: that is how numbers
+keep their digits.
 
 `key` is the content key, written only when the caller asked for content dedupe.
 Identity keys are the first 12 bytes of SHA-256(source NUL id), or of the canonical event.
@@ -22,7 +22,14 @@ from uuid import UUID
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.exact import holdable, in_unicode, kind, parse_object, parse_value, with_spelled
+from lakelog.exact import (
+    kind,
+    parse_object,
+    parse_value,
+    replace_surrogates,
+    spell_numbers,
+    to_json,
+)
 from lakelog.level import level_of
 from lakelog.level import severity as severity
 
@@ -38,7 +45,7 @@ ALIASES = {
 TYPE_HINTS = ("event", "eventName", "event_name", "eventType", "EventType")
 """Keys that name the type of an event without one; they stay in `data` too."""
 
-UTC = UTC
+UTC = UTC  # re-exported
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PLAIN = frozenset(("time", "type", "data", *TEXT_COLUMNS))
 _COLUMNS = _PLAIN - {"data"} | ALIASES.keys()
@@ -47,12 +54,13 @@ _NAMES = {**{name: name for name in _PLAIN}, **ALIASES}
 _OPTIONS = orjson.OPT_UTC_Z
 _iso = datetime.fromisoformat
 _SHAPES: dict[tuple[Any, ...], _Shape | None] = {}
+# Events whose keys are data, not names, would otherwise fill the memory with shapes.
 _SHAPES_MAX = 512
 _MARKS = ("--T::Z", "--T::.")
 """Every third character of ISO text from the fifth on."""
 
 
-class Encoded:
+class EncodedBatch:
     """A batch as WAL lines: `lines` (JSON, no newline), `ids` given (or None), `keyed`."""
 
     __slots__ = ("ids", "keyed", "lines")
@@ -61,7 +69,7 @@ class Encoded:
         self.lines, self.ids, self.keyed = lines, ids, keyed
 
 
-def encode(events: list[Any], content: bool = False) -> Encoded:
+def encode(events: list[Any], content: bool = False) -> EncodedBatch:
     """Turn events into WAL lines, filling in the arrival time where one has none.
 
     Raises InvalidEvent, naming the first event at fault by its place in the batch.
@@ -84,6 +92,7 @@ def encode(events: list[Any], content: bool = False) -> Encoded:
         except InvalidEvent as error:
             raise InvalidEvent(error.reason, index) from None
         ids.append(row.get("id") or None)
+    # Three rare cases are looked for in all lines at once: a search each, instead of three a line.
     whole = b"".join(lines)
     if b"null" in whole:  # JSON has no NaN, and orjson makes it null
         _spell(events, lines, now, content)
@@ -92,7 +101,7 @@ def encode(events: list[Any], content: bool = False) -> Encoded:
     if b"\n" in whole:
         index = next(i for i, line in enumerate(lines) if b"\n" in line)
         raise InvalidEvent("data holds a piece of JSON text with a newline in it", index)
-    return Encoded(lines, ids, content or any(ids))
+    return EncodedBatch(lines, ids, content or any(ids))
 
 
 def _settle_escapes(lines: list[bytes], ids: list[str | None]) -> None:
@@ -104,45 +113,47 @@ def _settle_escapes(lines: list[bytes], ids: list[str | None]) -> None:
             raise InvalidEvent("id holds a NUL character: write it without", index)
         cut = line.find(b',"data":') + 8
         if cut >= 8 and (b"\\ud" in line or b"\\uD" in line):
-            lines[index] = line[:cut] + in_unicode(line[cut:-1]) + b"}"
+            lines[index] = line[:cut] + replace_surrogates(line[cut:-1]) + b"}"
 
 
 def _spell(events: list[Any], lines: list[bytes], now: datetime, content: bool) -> None:
-    """Write the lines of events that hold NaN or infinities in their payload again, as text."""
+    """Encode events with NaN or infinities in their payload again, with these as text."""
     for index, line in enumerate(lines):
         event = events[index] if b"null" in line else None
         if not isinstance(event, dict):
             continue
-        made = {k: v if k in _COLUMNS else with_spelled(v) for k, v in event.items()}
-        if any(made[k] is not v for k, v in event.items()):
-            row = _row(made, now)
+        # The null may be a None, or part of a text: then nothing has to be spelled.
+        spelled = {k: v if k in _COLUMNS else spell_numbers(v) for k, v in event.items()}
+        if any(spelled[k] is not v for k, v in event.items()):
+            row = _row(spelled, now)
             if content and not row.get("id"):
-                _add_content_key(row, made)
+                _add_content_key(row, spelled)
             lines[index] = _dump(row)
 
 
 class _Shape:
-    """Events of these keys can be written as they are, if their values are plain.
+    """Events with these keys can be encoded as they are, if their values are plain.
 
-    Most events of a program share a few shapes: known spellings only, each column once, with
-    time and type, and the payload last.
+    Most events of a program have one of a few shapes: known spellings only, each column once, with
+    time and type, and the payload last. That costs half as much as building a row.
     """
 
     __slots__ = ("has_id", "texts", "types")
 
     def __init__(self, keys: tuple[str, ...], names: list[str]) -> None:
-        named = dict(zip(names, keys, strict=True))
-        named.pop("data", None)
-        self.texts = itemgetter(named.pop("time"), named.pop("type"), *named.values())
-        self.types = (str,) * (len(named) + 2)
-        self.has_id = "id" in named
+        key_of = dict(zip(names, keys, strict=True))
+        key_of.pop("data", None)
+        self.texts = itemgetter(key_of.pop("time"), key_of.pop("type"), *key_of.values())
+        self.types = (str,) * (len(key_of) + 2)
+        self.has_id = "id" in key_of
 
     def line(self, event: dict[str, Any]) -> bytes | None:
-        """Return the event's line, or None where the full rule must look at it."""
+        """Return the event's line, or None where the full rule has to be applied."""
         values = self.texts(event)
         if tuple(map(type, values)) != self.types:
             return None
         time = values[0]
+        # The form that the WAL has anyway; `fromisoformat` also takes others, such as week dates.
         if not values[1] or time[4:20:3] not in _MARKS or time[-1] != "Z" or len(time) > 27:
             return None
         try:
@@ -160,9 +171,10 @@ def _shape_of(event: Any) -> _Shape | None:
 
 
 def _learn(keys: tuple[Any, ...]) -> _Shape | None:
-    """Return how to write events with these keys, or None where only the full rule will do."""
+    """Return how to encode events with these keys, or None if the full rule is needed."""
     names = [_NAMES.get(k, "") for k in keys]
     fits = "" not in names and len(set(names)) == len(names) and {"time", "type"} <= set(names)
+    # A level has to be normalized, and data is cut out by its place at the end of the line.
     last = "data" not in names[:-1] and "level" not in names
     shape = _Shape(keys, names) if fits and last else None
     if len(_SHAPES) >= _SHAPES_MAX:
@@ -171,9 +183,9 @@ def _learn(keys: tuple[Any, ...]) -> _Shape | None:
     return shape
 
 
-def plain(objects: list[dict[str, Any]]) -> Encoded:
-    """Encode objects that are no events (quarantined lines) as they are."""
-    return Encoded([orjson.dumps(o) for o in objects], [None] * len(objects), False)
+def encode_plain(objects: list[dict[str, Any]]) -> EncodedBatch:
+    """Encode objects that are not events (quarantined lines) as they are."""
+    return EncodedBatch([orjson.dumps(o) for o in objects], [None] * len(objects), False)
 
 
 def parse_line(line: bytes) -> dict[str, Any]:
@@ -197,13 +209,14 @@ def from_micros(micros: int) -> datetime:
 
 
 def parse_time(value: Any, zone: tzinfo = UTC) -> datetime:
-    """Turn ISO text, epoch s/ms/us/ns (told by magnitude) or a datetime into UTC.
+    """Convert ISO text, epoch s/ms/us/ns (recognized by magnitude) or a datetime to UTC.
 
     Text without a zone is of `zone`; where clocks were set back and it may be either of two
     moments, it is the later. Raises InvalidEvent outside the years 1 to 9999.
     """
     try:
         if type(value) is str:
+            # The common form first; everything else is looked at more closely.
             try:
                 moment = _iso(value) if value[4:5] == "-" else _time_of_text(value)
             except ValueError:
@@ -238,6 +251,7 @@ def _localized(moment: datetime, zone: tzinfo) -> datetime:
 
 def _row(event: Any, now: datetime) -> dict[str, Any]:
     """Return the columns of one event, `data` last."""
+    # Mappings such as a row of a database; and keys that are neither columns nor spellings of one.
     if type(event) is not dict:
         event = _as_dict(event)
     if not event.keys() <= _PLAIN:
@@ -247,17 +261,18 @@ def _row(event: Any, now: datetime) -> dict[str, Any]:
     if type(name) is not str or not name:
         name = _type_of(event)
     time = get("time")
+    # `data` is set last, for it has to end the line; so texts that are not plain wait in between.
     row = {"time": now if time is None else parse_time(time), "type": name}
-    odd = False
+    has_odd = False
     for column in TEXT_COLUMNS:
         value = get(column)
         if value is not None:
             if type(value) is str and column != "level":
                 row[column] = value
             else:
-                odd = True
+                has_odd = True
     data = get("data")
-    if odd:
+    if has_odd:
         data = _odd_columns(event, row, data)
     if data is not None:
         row["data"] = data
@@ -280,6 +295,7 @@ def _odd_columns(event: dict[str, Any], row: dict[str, Any], data: Any) -> Any:
 
 
 def _dump(row: dict[str, Any]) -> bytes:
+    # First as it is: nearly all rows have only what orjson writes, and without loss.
     try:
         return orjson.dumps(row, option=_OPTIONS)
     except TypeError:
@@ -293,27 +309,28 @@ def _dump(row: dict[str, Any]) -> bytes:
 
 
 def _plain_row(row: dict[str, Any]) -> dict[str, Any]:
-    """Make a row JSON can hold; column text that is not Unicode is kept whole in data."""
-    made, strays = {}, {}
+    """Return a row that JSON can express; column text that is not valid Unicode is also in data."""
+    columns, strays = {}, {}
     for column, value in row.items():
-        plain = holdable(value)
+        plain = to_json(value)
         if column != "data" and isinstance(plain, orjson.Fragment):
             strays[column] = plain
             plain = value.encode("utf-8", "replace").decode()
-        made[column] = plain
+        columns[column] = plain
+    # Replaced characters would make two ids equal, and one of the events a duplicate.
     if row.get("id") and not strays.keys().isdisjoint(("id", "source")):
         raise InvalidEvent("id and source of an event with an id are valid Unicode")
     if strays:
-        made["data"] = merge(made.pop("data", None), strays)
-    return made
+        columns["data"] = merge(columns.pop("data", None), strays)
+    return columns
 
 
 def _add_content_key(row: dict[str, Any], event: Any) -> None:
-    """Put the content key before data; a time the caller did not give is no content."""
+    """Put the content key before data (F13.2). A time that the caller did not give is left out."""
     canon = dict(row)
     if not any(event.get(k) is not None for k in ("time", "timestamp", "ts", "@timestamp")):
         del canon["time"]
-    # one spelling for equal values
+    # Parsed and written again: equal values in different types then have one spelling.
     text = orjson.dumps(parse_value(_dump(canon)), option=orjson.OPT_SORT_KEYS)
     data = row.pop("data", None)
     row["key"] = hashlib.sha256(text).hexdigest()[:24]
@@ -329,42 +346,44 @@ def _as_dict(event: Any) -> dict[str, Any]:
 
 def gather(event: dict[Any, Any]) -> dict[str, Any]:
     """Rename known spellings; everything unknown goes into data."""
-    known: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for key, value in event.items():
         name = _NAMES.get(key)
         if name is None:
             extra[key if type(key) is str else str(key)] = value
-        elif known.get(name) is None:
-            known[name] = value
+        elif columns.get(name) is None:
+            columns[name] = value
         else:
             return _gather_twice(event)
-    return _with_extra(known, extra)
+    return _add_extra(columns, extra)
 
 
 def _gather_twice(event: dict[Any, Any]) -> dict[str, Any]:
     """Like gather where two spellings of one column are given: the plain one wins."""
-    known = {k: v for k, v in event.items() if k in _PLAIN and v is not None}
+    columns = {k: v for k, v in event.items() if k in _PLAIN and v is not None}
     extra = {}
     for key, value in event.items():
         name = _NAMES.get(key)
-        if name is None or (name != key and known.get(name) is not None):
+        if name is None or (name != key and columns.get(name) is not None):
             extra[str(key)] = value
         elif name != key:
-            known[name] = value
-    return _with_extra(known, extra)
+            columns[name] = value
+    return _add_extra(columns, extra)
 
 
-def _with_extra(known: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-    if known.get("type") is None:
-        known["type"] = next((extra[k] for k in TYPE_HINTS if isinstance(extra.get(k), str)), None)
+def _add_extra(columns: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    if columns.get("type") is None:
+        columns["type"] = next(
+            (extra[k] for k in TYPE_HINTS if isinstance(extra.get(k), str)), None
+        )
     if extra:
-        known["data"] = merge(known.get("data"), extra)
-    return known
+        columns["data"] = merge(columns.get("data"), extra)
+    return columns
 
 
 def merge(data: Any, extra: dict[str, Any]) -> Any:
-    """Lay unknown keys beside the payload, or wrap the payload where they would collide."""
+    """Add unknown keys to the payload, or wrap the payload where they would collide."""
     if data is None:
         return extra
     if isinstance(data, dict) and not data.keys() & extra.keys():
@@ -377,7 +396,7 @@ def _type_of(event: dict[str, Any]) -> str:
     if value is None or value == "" or value != value:
         raise InvalidEvent('no type: give each event a "type"')
     if isinstance(value, (int, float, orjson.Fragment)):
-        return orjson.dumps(holdable(value)).decode()
+        return orjson.dumps(to_json(value)).decode()
     if isinstance(value, str):
         return value
     raise InvalidEvent(f"type is text, not {kind(value)}")
@@ -394,13 +413,14 @@ def _text(column: str, value: Any) -> tuple[str | None, bool]:
         return str(value), False
     if isinstance(value, (int, float)):
         missing = value != value  # what pandas gives for a cell without a value
-        return None if missing else orjson.dumps(holdable(value)).decode(), False
+        return None if missing else orjson.dumps(to_json(value)).decode(), False
     if isinstance(value, UUID):
         return str(value), False
     return None, True
 
 
 def _time_of_text(text: str) -> datetime:
+    # A comma before the milliseconds, as Python's logging writes it.
     text = text.strip().replace(",", ".")
     if re.fullmatch(r"-?\d+(\.\d+)?", text) and not re.fullmatch(r"[0-9]{8}", text):
         return _time_of_number(float(text) if "." in text else int(text))
@@ -408,6 +428,7 @@ def _time_of_text(text: str) -> datetime:
 
 
 def _time_of_number(value: int | float) -> datetime:
+    # Seconds up to the year 5138, milliseconds from 1973 on, then micro- and nanoseconds.
     size = abs(value)
     if not size < 1e20:
         raise ValueError

@@ -1,8 +1,8 @@
-"""JSON without loss: what Python's numbers and dicts cannot give back keeps its text.
+"""JSON without loss: values that Python's numbers and dicts cannot represent keep their text.
 
 Integers beyond 64 bits, decimals beyond a double, repeated keys and text that is not valid
 Unicode become orjson Fragments: pieces of JSON text that are written out as they are. Half of a
-surrogate pair, which the SQL engine refuses, is replaced at last, and the exact text kept beside.
+surrogate pair, which DuckDB refuses, is replaced in the end, and the original text added (F3.13).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from lakelog.errors import InvalidEvent
 
 _LONG_NUMBER = re.compile(rb"[0-9](?:[0-9.]{15}[0-9.eE]|[eE][+-]?[0-9]{3})")
 _NUMBER_TEXT = re.compile(rb'"[0-9]{16,}"')
-"""Long numbers within quotes, as OpenTelemetry writes its times: text, that is."""
+"""Long numbers within quotes, as OpenTelemetry writes its times: these are text."""
 _KEY_END, _SPACED = re.compile(rb'"[ \t\r\n]*:'), re.compile(rb"[ \t\r\n]:")
 _ESCAPES = re.compile(
     rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
-"""Escaped backslashes and surrogate pairs, passed over; the group is half of a pair, alone."""
+"""Escaped backslashes and surrogate pairs, to be skipped; the group is half of a pair alone."""
 EXACT = "lakelog_exact"
-"""Member of a payload that holds its exact text where that is no Unicode."""
+"""Member of a payload with its original text, where that is not valid Unicode."""
 _INTEGER_DIGITS = 20  # no integer of 64 bits is longer, its sign included
 _OPTIONS = orjson.OPT_UTC_Z
 
@@ -56,12 +56,14 @@ def parse_value(text: bytes) -> Any:
         raise InvalidEvent("nested too deeply") from None
 
 
-def holdable(value: Any) -> Any:
-    """Rebuild a value from what JSON can hold, keeping digits; raises InvalidEvent otherwise."""
+def to_json(value: Any) -> Any:
+    """Rebuild a value from what JSON can express, keeping digits. Raises InvalidEvent where it
+    cannot."""
     if value is None or isinstance(value, (bool, orjson.Fragment)):
         return value
+    # `float` makes a plain number of a subclass such as numpy's; only finite numbers give 0 here.
     if isinstance(value, float):
-        return float(value) if value - value == 0 else spelled(float(value))
+        return float(value) if value - value == 0 else spell(float(value))
     if isinstance(value, datetime):
         return value if type(value) is datetime else datetime.fromisoformat(value.isoformat())
     if isinstance(value, int):
@@ -71,15 +73,15 @@ def holdable(value: Any) -> Any:
     if hasattr(value, "keys") and hasattr(value, "__getitem__"):
         return _plain_object([(k, value[k]) for k in value.keys()])  # noqa: SIM118
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [holdable(v) for v in value]
+        return [to_json(v) for v in value]
     if isinstance(value, (bytes, bytearray)):
         return bytes(value).decode("utf-8", "backslashreplace")
     if isinstance(value, Decimal):
-        return orjson.Fragment(str(value)) if value.is_finite() else spelled(float(value))
+        return orjson.Fragment(str(value)) if value.is_finite() else spell(float(value))
     if hasattr(value, "tolist"):  # numpy's numbers and arrays
-        return holdable(value.tolist())
+        return to_json(value.tolist())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: holdable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
     try:
         orjson.dumps(value)
     except TypeError:
@@ -87,41 +89,42 @@ def holdable(value: Any) -> Any:
     return value
 
 
-def spelled(number: float) -> str:
+def spell(number: float) -> str:
     """Return NaN or an infinity as the text that SQL casts to it: JSON has no number for them."""
     return "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"
 
 
-def with_spelled(value: Any) -> Any:
+def spell_numbers(value: Any) -> Any:
     """Return a value with NaN and infinities spelled; the same object where there are none."""
     if isinstance(value, float):
-        return value if value - value == 0 else spelled(value)
+        return value if value - value == 0 else spell(value)
     if isinstance(value, dict):
-        pairs = {k: with_spelled(v) for k, v in value.items()}
+        pairs = {k: spell_numbers(v) for k, v in value.items()}
         return pairs if any(pairs[k] is not v for k, v in value.items()) else value
     if isinstance(value, (list, tuple)):
-        items = [with_spelled(v) for v in value]
+        items = [spell_numbers(v) for v in value]
         return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
     return value
 
 
-def in_unicode(text: bytes) -> bytes:
+def replace_surrogates(text: bytes) -> bytes:
     """Return a JSON text with U+FFFD for every half of a surrogate pair that stands alone.
 
     Only then, the text itself is added as the string `lakelog_exact`: a member of an object, or
     one beside `data` where the text is no object.
     """
-    made = _ESCAPES.sub(lambda found: rb"\ufffd" if found[1] else found[0], text)
-    if made == text:
+    replaced = _ESCAPES.sub(lambda match: rb"\ufffd" if match[1] else match[0], text)
+    if replaced == text:
         return text
-    beside = orjson.dumps({EXACT: text.decode()})[1:]
-    if not made.startswith(b"{"):
-        made = b'{"data":' + made + b"}"
-    return made[:-1] + (b"," if len(made) > 2 else b"") + beside
+    # As text of a text, the escapes are characters and break nothing.
+    original = orjson.dumps({EXACT: text.decode()})[1:]
+    if not replaced.startswith(b"{"):
+        replaced = b'{"data":' + replaced + b"}"
+    return replaced[:-1] + (b"," if len(replaced) > 2 else b"") + original
 
 
 def kind(value: Any) -> str:
-    """Say what a value is, in the words of JSON."""
+    """Name the kind of a value in the words of JSON."""
     names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
     names.update({int: "a number", float: "a number"})
     return names.get(type(value), f"a {type(value).__name__}")
@@ -144,12 +147,12 @@ def _plain_text(value: str) -> Any:
 
 def _plain_object(pairs: list[tuple[Any, Any]]) -> Any:
     """Return a dict, or its text where a key repeats or is not valid Unicode."""
-    made = {str(k): holdable(v) for k, v in pairs}
-    plain_keys = all(isinstance(_plain_text(k), str) for k in made)
-    if len(made) == len(pairs) and plain_keys:
-        return made
+    members = {str(k): to_json(v) for k, v in pairs}
+    plain_keys = all(isinstance(_plain_text(k), str) for k in members)
+    if len(members) == len(pairs) and plain_keys:
+        return members
     body = b",".join(
-        json.dumps(str(k)).encode() + b":" + orjson.dumps(holdable(v), option=_OPTIONS)
+        json.dumps(str(k)).encode() + b":" + orjson.dumps(to_json(v), option=_OPTIONS)
         for k, v in pairs
     )
     return orjson.Fragment(b"{" + body + b"}")
@@ -158,8 +161,10 @@ def _plain_object(pairs: list[tuple[Any, Any]]) -> Any:
 def _parse(text: bytes, end: bytes = b"") -> tuple[Any, bool]:
     """Return a JSON value, and whether it is exact; if not, its objects are _Pairs.
 
-    What is no JSON and does not end with `end` needs no second look.
+    Text that is not JSON and does not end with `end` is not parsed a second time.
     """
+    # orjson is much faster than the exact parser, and right for nearly every line: these checks
+    # find the lines for which it is not.
     try:
         value = orjson.loads(text)
         plain = not (b"\\u00" in text or _has_long(text))
@@ -169,14 +174,15 @@ def _parse(text: bytes, end: bytes = b"") -> tuple[Any, bool]:
         cut = not text.rstrip().endswith(end) and "depth" not in str(error)
         if cut and _is_text(text):
             raise _not_json(error) from None
-    except TypeError:
+    except TypeError:  # what orjson read and cannot write: an integer beyond 64 bits
         pass
     return _parse_exact(text), False
 
 
 def _has_long(text: bytes) -> bool:
-    found = _LONG_NUMBER.search(text)
-    return found is not None and _LONG_NUMBER.search(_NUMBER_TEXT.sub(b'""', text)) is not None
+    # Replacing quoted numbers costs a copy of the text, so only if there is something to replace.
+    match = _LONG_NUMBER.search(text)
+    return match is not None and _LONG_NUMBER.search(_NUMBER_TEXT.sub(b'""', text)) is not None
 
 
 def _is_text(text: bytes) -> bool:
@@ -188,7 +194,7 @@ def _is_text(text: bytes) -> bool:
 
 
 def _keeps_keys(text: bytes, written: bytes) -> bool:
-    """Whether as many keys were written as there were to read: of repeated ones only one is."""
+    """Whether as many keys were written as read: of a repeated key only one is."""
     if _SPACED.search(text):
         return len(_KEY_END.findall(text)) == len(_KEY_END.findall(written))
     return text.count(b'":') == written.count(b'":')
@@ -212,7 +218,7 @@ def _parse_exact(line: bytes) -> Any:
 
 
 def _not_json(error: ValueError) -> InvalidEvent:
-    """Return the error of a line, with its place said once: by its column."""
+    """Return the error of a line, with its place given once, by its column."""
     if not isinstance(error, json.JSONDecodeError):
         return InvalidEvent(f"not JSON: {error}")
     line = f"line {error.lineno}, " if error.lineno > 1 else ""
@@ -241,7 +247,7 @@ def _settle(value: Any) -> Any:
         return _plain_object([(k, _settle(v)) for k, v in value])
     if isinstance(value, list):
         return [_settle(v) for v in value]
-    return holdable(value)
+    return to_json(value)
 
 
 def _exact_float(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""Lake: the one front that knows both storing and querying; everything else is a function."""
+"""Lake: the public interface, the only module that imports both storing and querying."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent, LakeClosed, LakelogError, WriterClosed
-from lakelog.event import encode, plain
+from lakelog.event import encode, encode_plain
 from lakelog.exact import parse_value
 from lakelog.fields import Event, Events
 from lakelog.lazy import Lazy
@@ -57,9 +57,9 @@ def open(
     branch: str = "main",
     settings: Settings | dict[str, object] | None = None,
 ) -> Lake:
-    """Open the lake at `path`, making it unless `create` is false.
+    """Open the lake at `path`, creating it unless `create` is false.
 
-    `settings` are those of a lake that is made here; an existing lake keeps its own. Raises
+    `settings` are for a lake that is created here; an existing lake keeps its own. Raises
     LakeNotFound, UnknownRef for no such branch, DamagedLake, FormatTooNew, UnsupportedStore.
     """
     path = os.fspath(path)
@@ -102,6 +102,7 @@ class Lake:
         encoded = encode(_as_list(events), content=dedupe == "content")
         writer = self.writer()
         receipt = writer.append(encoded)
+        # Only with seal=inline: the writer itself has no database to seal with.
         if writer.seal_due:
             writer.seal_due = False
             with contextlib.suppress(LakelogError, OSError):  # it is durable, sealed or not
@@ -117,7 +118,7 @@ class Lake:
         dry_run: bool = False,
         progress: Callable[[int, int, int], None] | None = None,
     ) -> ingest.IngestReport:
-        """Take files in at bulk speed, each row once: see `lakelog.ingest.ingest`."""
+        """Ingest files in bulk, each row once: see `lakelog.ingest.ingest`."""
         worker = ingest.Ingester(
             self.store,
             self.branch_name,
@@ -132,7 +133,7 @@ class Lake:
         return worker.run([os.fspath(path) for path in listed])
 
     def writer(self) -> Writer:
-        """This process's writer; made at the first append."""
+        """This process's writer, created by the first append."""
         if self._writer is None:
             with self._mutex:
                 if self._closed:
@@ -143,7 +144,7 @@ class Lake:
 
     @property
     def _views(self) -> tables.ViewTables:
-        """What answers this process's views; made with its session at the first query."""
+        """The tables of this process's views, created with its session by the first query."""
         if self._view_tables is None:
             with self._mutex:
                 if self._view_tables is None:
@@ -155,14 +156,14 @@ class Lake:
 
     @property
     def _session(self) -> session.Session:
-        """What answers this process's queries."""
+        """The session that answers this process's queries."""
         return self._views.session
 
     def quarantine(self, lines: list[tuple[str, int, str, str]]) -> None:
-        """Keep lines that are no events durably: (origin, position, reason, line) each."""
+        """Store lines that are not events durably: (origin, position, reason, line) each."""
         names = ("origin", "position", "reason", "line")
         rows = [dict(zip(names, line, strict=True)) for line in lines]
-        self.writer().append(plain(rows), wal.QUARANTINED)
+        self.writer().append(encode_plain(rows), wal.QUARANTINED)
 
     def sql(self, query: str, params: Any = None) -> Relation:
         """Run SQL; return a relation over the state as of this call, evaluated when it is read.
@@ -199,8 +200,10 @@ class Lake:
 
         `out` is a file (.parquet .csv .jsonl .arrow, .csv.gz, .jsonl.zst) or a directory of shards
         of `shard_rows` each, which appears whole or not at all; `format` is parquet, csv, ndjson or
-        arrow. `progress` is told the rows written. Raises ExportRefused, QueryFailed, OSError.
+        arrow. `progress` is called with the rows written. Raises ExportRefused, QueryFailed,
+        OSError.
         """
+        # Here, not in the function below: the query may name tables in variables of our caller.
         scope = frames.scope_of(sys._getframe(1))
         return export.export(
             lambda text, given: self._session.ask(text, given, None, scope),
@@ -214,13 +217,13 @@ class Lake:
     def tail(self, count: int = 10, *, where: str | None = None) -> list[Event]:
         """The last events, oldest first; `where` is SQL that must hold for them."""
         follower = follow.Follower(self.store, self.branch_name, self.engine, where)
-        found: list[Event] = follower.last(count).to_pylist()
-        return found
+        events: list[Event] = follower.last(count).to_pylist()
+        return events
 
     def follow(self, *, where: str | None = None, pause: float = 0.2) -> Iterator[Event]:
-        """Yield each event that comes from now on, of all processes, until the caller stops."""
+        """Yield each event that arrives from now on, of all processes, until the caller stops."""
         follower = follow.Follower(self.store, self.branch_name, self.engine, where)
-        follower.last(0)
+        follower.last(0)  # which marks the present end, so that only later events follow
         while True:
             for part in follower.more():
                 if not isinstance(part, follow.BranchRewound):
@@ -250,7 +253,7 @@ class Lake:
         return self._session.connect()
 
     def sealer(self) -> seal.Sealer:
-        """What seals this branch's tail."""
+        """A sealer of this branch's tail."""
         self._require_open()
         tail = self._session.tail(self.branch_name)
         return seal.Sealer(self.store, self.branch_name, tail, self._session.connect)
@@ -260,7 +263,7 @@ class Lake:
         return history.snapshot(self.store, self.branch_name, self.settle, message)
 
     def tag(self, name: str, ref: str | None = None, message: str = "") -> Tag:
-        """Name the present state, or `ref`, for good. Raises AlreadyExists, InvalidName."""
+        """Tag the present state, or `ref`. Raises AlreadyExists, InvalidName."""
         return history.tag(self.store, self.branch_name, self.settle, name, ref, message)
 
     def tags(self) -> list[Tag]:
@@ -298,7 +301,7 @@ class Lake:
         return history.log(self.store, self.branch_name, limit)
 
     def diff(self, a: str, b: str) -> history.Diff:
-        """What separates two states, behaviour too; branches are settled. Raises UnknownRef."""
+        """Compare two states, behaviour included; branches are settled. Raises UnknownRef."""
         for name in {a, b}.intersection(self.store.refs.branches()):
             (self if name == self.branch_name else Lake(self.store, name)).settle()
         old, new = (resolve.resolve(self.store, self.branch_name, r) for r in (a, b))
@@ -312,11 +315,11 @@ class Lake:
         return verify.verify_snapshot(self.store, digest, progress)
 
     def repair(self, copy: str | None = None) -> RepairOutcome:
-        """Set damaged files aside, or fetch them from the lake at `copy`; list what is lost."""
+        """Set damaged files aside, or restore them from the lake at `copy`; list what is lost."""
         return repair.repair(self.store, self._session.connect, copy)
 
     def backup(self, to: Path, progress: Progress | None = None) -> hotcopy.HotCopy:
-        """Copy this lake, in use as it is, to a directory; again, only what is new.
+        """Copy this lake to a directory, while it is in use; later calls copy what is new.
 
         Raises AlreadyExists where something else is there, Damaged, OSError.
         """
@@ -328,24 +331,25 @@ class Lake:
         return compact.compact(self.store, self.branch_name, progress)
 
     def retention(self, older_than: str, *, apply: bool = False) -> retention.RetentionResult:
-        """Remove events older than a span such as `30d`; without `apply` only say which."""
-        line = disk.now_us() - span_us(older_than)
+        """Remove events older than a span such as `30d`; without `apply` only report which."""
+        cutoff = disk.now_us() - span_us(older_than)
         if not apply:
-            return retention.preview(self.store, self.branch_name, line)
-        self.settle()
+            return retention.preview(self.store, self.branch_name, cutoff)
+        self.settle()  # old events of the tail would otherwise stay until the next run
         connect = self._session.connect
-        return retention.apply(self.store, self.branch_name, line, connect)
+        return retention.apply(self.store, self.branch_name, cutoff, connect)
 
     def gc(self, *, dry_run: bool = False, progress: Progress | None = None) -> gc.GcResult:
-        """Delete what no ref reaches and the grace has passed for. Raises GcRefused."""
+        """Delete what no ref has reached for the grace. Raises GcRefused."""
         return gc.gc(self.store, dry_run=dry_run, progress=progress)
 
     def stats(self) -> stats.Stats:
-        """What the branch holds, in numbers."""
+        """Statistics of the branch."""
         return stats.measure(self.store, self.branch_name, self._session.tail(self.branch_name))
 
     def close(self) -> None:
-        """Finish the WAL file and let go of the database; nothing acknowledged is pending."""
+        """Finish the WAL file and close the database; acknowledged events are durable already."""
+        # First the flag: an append or query of another thread must not open what is closed below.
         with self._mutex:
             self._closed = True
         if self._writer is not None:
@@ -388,18 +392,19 @@ def _as_list(events: Any) -> list[Any]:
 def _arrow_rows(stream: Any) -> Iterator[dict[str, Any]]:
     """Rows of an Arrow stream as events; nulls are left out, JSON text in `data` is JSON."""
     for batch in pa.RecordBatchReader.from_stream(stream):
-        fields = [f.with_type(_in_micros(pa, f.type)) for f in batch.schema]
+        fields = [f.with_type(_microseconds_type(pa, f.type)) for f in batch.schema]
         for row in batch.cast(pa.schema(fields), safe=False).to_pylist():
             event = {k: v for k, v in row.items() if v is not None}
             if isinstance(event.get("data"), str):
                 with contextlib.suppress(InvalidEvent):  # then it is text
                     event["data"] = parse_value(event["data"].encode())
+            # Columns of rows that were read from a lake: they are assigned again.
             for column in ("seq", "ingested_at", "origin", "position"):
                 event.pop(column, None)
             yield event
 
 
-def _in_micros(pa: Any, kind: Any) -> Any:
+def _microseconds_type(pa: Any, kind: Any) -> Any:
     """The type of a column without the nanoseconds that Python's datetime cannot hold."""
     nanos = pa.types.is_timestamp(kind) and kind.unit == "ns"
     return pa.timestamp("us", kind.tz) if nanos else kind

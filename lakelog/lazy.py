@@ -1,7 +1,7 @@
-"""Modules that load when first used, so that a program which only appends stays light.
+"""Modules that load when first used, so that a program that only appends stays small.
 
-A module of ours behind a Lazy name is imported for the type checker all the same, and so under the
-import law; numpy, pyarrow and DuckDB, which take a quarter of a second, are behind one everywhere.
+A module of ours behind a Lazy name is imported for the type checker as well, so the import rules
+cover it; numpy, pyarrow and DuckDB, which take a quarter of a second, are Lazy everywhere.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ def wait_for_imports() -> None:
     bootstrap = getattr(importlib, "_bootstrap", None)
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
-        held = [made() for made in list(getattr(bootstrap, "_module_locks", {}).values())]
-        owners = {getattr(lock, "owner", None) for lock in held}
+        # The list is of weak references to the locks; importlib has no public way to ask.
+        locks = [lock() for lock in list(getattr(bootstrap, "_module_locks", {}).values())]
+        owners = {getattr(lock, "owner", None) for lock in locks}
         if not owners - {None, threading.get_ident()}:
             return
         time.sleep(0.001)

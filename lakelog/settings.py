@@ -11,6 +11,7 @@ from lakelog.errors import InvalidSetting
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "k": 10**3, "m": 10**6}
 _SPANS = {"us": 1, "ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
 _SPANS["w"] = 7 * _SPANS["d"]
+# Zero means one thread per core, and no span of time at all.
 _ZERO = ("threads", "gc_grace_hours", "history_days", "history_dense_hours")
 SEAL_CHOICES = ("auto", "inline", "never")
 
@@ -68,7 +69,7 @@ def unknown_setting(name: str) -> InvalidSetting:
 
 
 def to_dict(settings: Settings) -> dict[str, object]:
-    """Return the settings that differ from the defaults."""
+    """Return the settings that differ from the defaults, so that later defaults reach old lakes."""
     return {n: getattr(settings, n) for n in NAMES if getattr(settings, n) != getattr(DEFAULTS, n)}
 
 
@@ -95,6 +96,7 @@ def _number(name: str, value: object) -> int:
     number = int(match[1]) * _UNITS[unit]
     if number == 0 and name not in _ZERO:
         raise InvalidSetting(f"setting {name} must be above 0")
+    # A bound, so that it stays an integer of 64 bits on disk.
     if number > 2**62:
         raise InvalidSetting(f"setting {name} is too large")
     return number

@@ -146,7 +146,7 @@ def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Any:
     """Return the rows of a plan, by seq. Raises DamagedSegment."""
     state = lake.store.manifests.load(chosen.snapshot)
     seqs = chosen.seqs[:limit]
-    entries = [e for e, _ in row_removal.holding(lake.store.manifests.entries(state), seqs)]
+    entries = [e for e, _ in row_removal.segments_with(lake.store.manifests.entries(state), seqs)]
     # Verified first: a damaged segment must not show as rows that do not exist.
     compact.check(lake.store, entries)
     if not entries:

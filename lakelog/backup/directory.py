@@ -121,7 +121,7 @@ class BackupDirectory:
         folder = os.path.dirname(backup.path)
         # A second, temporary name: if this process dies once the document is gone, the sweep finds
         # the copy by it.
-        second = disk.temporary(folder)
+        second = disk.temporary_path(folder)
         with contextlib.suppress(FileNotFoundError):
             disk.link(backup.path, second)
         # The document first: without it the copy is no backup any more, while a document without a

@@ -142,7 +142,7 @@ def _tail(store: Store, branch: str) -> Findings:
 
 
 def _saved_files(store: Store, _: str) -> Findings:
-    cut, aside = disk.listing(store.paths.cut), disk.listing(store.paths.aside)
+    cut, aside = disk.listing(store.paths.cut), disk.listing(store.paths.damaged)
     if cut:
         yield WARNING, f"{many(len(cut), 'torn frame')} of dead writers, saved in cache/cut"
     if aside:

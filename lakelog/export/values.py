@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.exact import with_spelled
+from lakelog.exact import spell_numbers
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -30,7 +30,7 @@ def dumps(value: Any, indent: bool = False) -> bytes:
         # A cheap test, because real nulls are found by the slow path just as well.
         if b"null" not in encoded:  # which is what orjson makes of NaN
             return encoded
-        return orjson.dumps(with_spelled(value), default=_other, option=options)
+        return orjson.dumps(spell_numbers(value), default=_other, option=options)
     except TypeError:
         return orjson.dumps(_exact(value), default=_other, option=options)
 
@@ -44,7 +44,7 @@ def text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return str(with_spelled(value))
+        return str(spell_numbers(value))
     if isinstance(value, Decimal):
         return format(value, "f")
     if isinstance(value, datetime.datetime):
@@ -141,7 +141,7 @@ def _exact(value: Any) -> Any:
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, datetime.time):
         return value.isoformat()
-    return with_spelled(value)
+    return spell_numbers(value)
 
 
 def _refuse(constant: str) -> None:

@@ -29,7 +29,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
-from lakelog.store.seal import drop_known, open_run
+from lakelog.store.seal import drop_duplicates, open_run
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -351,15 +351,15 @@ class Batch:
         store = self._job.store
         # Our own runs were checked against the base; only runs published since can hold the same
         # key.
-        return any(identity_run.found(open_run(store, run), high, low).any() for run in fresh)
+        return any(identity_run.contains(open_run(store, run), high, low).any() for run in fresh)
 
     def _new_only(self, table: pa.Table) -> pa.Table:
         # `runs` holds the keys of this batch, too, so that an id that is twice in it is stored
         # once.
-        table = drop_known(self._job.store, table, self.state.ids, self.runs)
+        table = drop_duplicates(self._job.store, table, self.state.ids, self.runs)
         keys = rows.key_arrays(table["key"].drop_null())
         if len(keys[0]):
-            self.runs.append(identity_run.ordered(*keys))
+            self.runs.append(identity_run.sort_keys(*keys))
         return table
 
 

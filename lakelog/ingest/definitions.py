@@ -67,7 +67,7 @@ Formats = dict[str, LakeFormat]
 def formats_of(store: Store, state: Manifest) -> Formats:
     """Return the formats that a state holds, by name."""
     live: dict[str, Entry] = {}
-    for entries in (*(_on_page(store, page) for page in state.pages), state.tail):
+    for entries in (*(_on_page(store, page) for page in state.pages), state.recent):
         for entry in entries:
             if WHAT in (entry.get("add"), entry.get("del")):
                 live.pop(entry["key"], None)

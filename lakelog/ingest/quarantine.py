@@ -23,7 +23,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
-from lakelog.store.seal import drop_known
+from lakelog.store.seal import drop_duplicates
 
 if TYPE_CHECKING:
     import numpy as np
@@ -189,7 +189,7 @@ class _Retry:
             return
         waiting, self._waiting = pa.concat_tables(self._waiting), []
         # Against the keys of this replay, too: it may meet one id in two segments.
-        fresh = drop_known(self._store, waiting, self._state.ids, self._keys)
+        fresh = drop_duplicates(self._store, waiting, self._state.ids, self._keys)
         self._stored += fresh.num_rows
         high, low = rows.key_arrays(fresh["key"].drop_null())
         order = np.lexsort((low, high))

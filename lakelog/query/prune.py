@@ -76,7 +76,7 @@ class Predicate:
             return True
         span = entry["subject"] if column == "subject" else None
         near = [n for n in names if span is None or span[0] <= n <= span[1]]
-        return bool(near) and filters.may(entry["key"], column, _hashes(tuple(near)))
+        return bool(near) and filters.may_contain(entry["key"], column, _hashes(tuple(near)))
 
 
 @dataclass

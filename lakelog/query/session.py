@@ -266,7 +266,7 @@ class Session:
         """Count the tail, without opening a frame unless some event carries an id."""
         if pending is None or not pending.frames:
             return 0
-        if pending.keyed:
+        if pending.has_keys:
             table = self.tail_rows(pending, state)
             return table.num_rows if table is not None else 0
         return pending.events
@@ -457,7 +457,7 @@ class Session:
 
     def _ask_for_sealing(self, pending: PendingFrames) -> None:
         """A long tail, or one of many files, makes every query slower: have it sealed beside us."""
-        short = pending.bytes < SEAL_BYTES and pending.finished < FILES
+        short = pending.bytes < SEAL_BYTES and pending.finished_files < FILES
         if short or self.store.settings.seal != "auto":
             return
         if time.monotonic() - self._asked > _SEAL_PAUSE:

@@ -10,8 +10,8 @@ from lakelog.lazy import Lazy
 from lakelog.store import rows, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
-from lakelog.store.seal import batches, drop_known
-from lakelog.store.tail import PendingFrames, started
+from lakelog.store.seal import batches, drop_duplicates
+from lakelog.store.tail import PendingFrames, start_time
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +49,7 @@ class TailRows:
             if answer is None or answer[0] is not pending or answer[1] != runs:
                 before = self._table
                 table = self._refresh(pending)
-                if table is not None and pending.keyed:
+                if table is not None and pending.has_keys:
                     table = self._without_repeats(before, table, runs)
                 answer = self._answer = pending, runs, table
             return answer[2]
@@ -62,7 +62,7 @@ class TailRows:
         held = self._deduped
         count = 0 if before is None else before.num_rows
         if held is not None and held[0] is before and held[1] == runs and self._grew:
-            fresh = drop_known(self._store, table.slice(count), runs)
+            fresh = drop_duplicates(self._store, table.slice(count), runs)
             keys = fresh["key"].drop_null().to_pylist()
             if self._keys.isdisjoint(keys):
                 self._keys.update(keys)
@@ -71,7 +71,7 @@ class TailRows:
                     made = made.combine_chunks()
                 self._deduped = table, runs, made
                 return made
-        made = drop_known(self._store, table, runs)
+        made = drop_duplicates(self._store, table, runs)
         self._keys = set(made["key"].drop_null().to_pylist())
         self._deduped = table, runs, made
         return made
@@ -124,7 +124,7 @@ class TailRows:
     def _rank(self, pending: PendingFrames) -> bool:
         """Rank writers by their start, as sealing does; False if a rank was moved by that."""
         known = {writer for _, writer in self._writers}
-        fresh = [(started(pending.files[w]), w) for w in pending.frames if w not in known]
+        fresh = [(start_time(pending.files[w]), w) for w in pending.frames if w not in known]
         if not fresh:
             return True
         before = self._writers
@@ -166,7 +166,7 @@ def _above(frames: list[wal.Frame], sequence: int) -> list[wal.Frame]:
 def _sealed_places(table: pa.Table, pending: PendingFrames, rows_max: int) -> Any:
     """Return the place of each row among all, in the order in which they would be sealed."""
     order = np.asarray(table[ORDER])
-    starts = {writer: started(pending.files[writer]) for writer in pending.frames}
+    starts = {writer: start_time(pending.files[writer]) for writer in pending.frames}
     parts = list(batches(pending.frames, starts, rows_max))
     if len(parts) > 1:  # more than one segment takes: first what came first, writer by writer
         ends = [{w: fs[-1].sequence for w, fs in part.items()} for part in parts]

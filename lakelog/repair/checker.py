@@ -1,4 +1,4 @@
-"""What a verification reads and finds: problems by file, objects hashed once, sums kept."""
+"""The state of a verification: problems by file, objects that were hashed, bytes read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True)
 class Problem:
-    """One file that is not as it should be; `kind` is damage, torn or derived."""
+    """One file that is not as it was written; `kind` is damage, torn or derived."""
 
     path: str
     reason: str
@@ -30,8 +30,8 @@ class Problem:
 
 @dataclass(frozen=True)
 class Report:
-    """What a verification read and found; `cut` are torn frames kept from dead writers, `lost`
-    the objects that a repair gave up, which older states still name."""
+    """The result of a verification; `cut` are torn frames of dead writers in cache/cut, `lost` the
+    objects that a repair gave up, which older states still name."""
 
     problems: tuple[Problem, ...]
     files: int
@@ -60,7 +60,7 @@ class Checker:
         self.files = self.bytes = 0
         self.total = _total_bytes(store) if progress else 0
         self.lost = lost_names(store)
-        self._read: dict[tuple[str, str], bool] = {}
+        self._hashed: dict[tuple[str, str], bool] = {}
         self._pages: tuple[str, ...] | None = None
         self._live: dict[str, Entry] = {}
         self._unread: set[str] = set()
@@ -93,41 +93,42 @@ class Checker:
         return None
 
     def object(self, kind: str, digest: str, listed: bool = False) -> bool:
-        """Hash one content-addressed file, once; report it if it is damaged, or missing though
-        it is not just `listed`."""
-        if (kind, digest) not in self._read:
+        """Whether a content-addressed file is intact; hashed once. Reports one that is damaged, and
+        one that is missing unless it was only `listed`: gc may have deleted it since."""
+        if (kind, digest) not in self._hashed:
             path = self.store.paths.object(kind, digest)
             try:
-                intact = verified_files.hash_file(path) == digest
+                is_intact = verified_files.hash_file(path) == digest
                 self.count(os.stat(path).st_size)
             except FileNotFoundError:
                 if kind == "manifests" and self.store.manifests.is_there(digest):
-                    return True  # a move or tag carries it, whose check this is
+                    return True  # a move or tag carries it, and is checked itself
                 if not listed and f"{kind}/{digest}" not in self.lost:
                     self.add(path, "it is missing")
                 return False
-            if not intact:
+            if not is_intact:
                 self.add(path, "the content does not match its name")
-            self._read[kind, digest] = intact
-        return self._read[kind, digest]
+            self._hashed[kind, digest] = is_intact
+        return self._hashed[kind, digest]
 
-    def paged(self, state: Manifest) -> dict[str, Entry]:
-        """The live segments of a state's pages; neighbours in history share most of them."""
+    def paged_entries(self, state: Manifest) -> dict[str, Entry]:
+        """The live segments of a state's pages."""
+        # Neighbours in history mostly have the same pages: then nothing is computed again.
         pages = tuple(page.digest for page in state.pages)
         if pages != self._pages:
-            self._live = self.store.manifests.paged(state)
+            self._live = self.store.manifests.paged_entries(state)
             self._pages, self._unread = pages, set(self._live)
         return self._live
 
-    def paged_segments(self, removed: set[str]) -> None:
-        """Hash the segments that the pages of the last state leave alive, but for those that the
-        state itself removed: gc may have deleted these."""
-        for key in self._unread - removed:
+    def check_paged(self, deleted: set[str]) -> None:
+        """Hash the segments that the pages of the last state leave alive, except those that the
+        state itself `deleted`: gc may have removed their files."""
+        for key in self._unread - deleted:
             self.object("segments", key)
-        self._unread &= removed
+        self._unread &= deleted
 
     def report(self) -> Report:
-        """Return what was found."""
+        """Return the result."""
         cut = tuple(sorted(disk.listing(self.store.paths.cut)))
         return Report(tuple(self.problems), self.files, self.bytes, cut, tuple(sorted(self.lost)))
 

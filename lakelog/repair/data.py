@@ -1,4 +1,4 @@
-"""Making a branch work without the segments, id runs and WAL frames that are lost."""
+"""Making a branch usable again without the segments, id runs and WAL frames that are lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 from lakelog.store.seal import Sealer
-from lakelog.store.tail import Tail, WalFile, needed, pick
+from lakelog.store.tail import Tail, WalFile, pick, required_watermark
 from lakelog.store.trim import trim
 
 if TYPE_CHECKING:
@@ -30,55 +30,62 @@ _SHOWN = 5
 
 
 def drop_segments(store: Store, branch: str, outcome: RepairOutcome) -> None:
-    """Take damaged segments out of the head, and list what went with them."""
+    """Remove damaged segments from the head, and list the loss."""
     state = store.state(branch)
     entries = store.manifests.entries(state)
-    bad = [e for e in entries if not recover.intact(store, "segments", e["key"])]
+    bad = [e for e in entries if not recover.is_intact(store, "segments", e["key"])]
     if not bad:
         return
     inputs = {e["key"]: recover.inputs(store, state, e) for e in bad}
-    gone = [e for e in bad if not inputs[e["key"]]]
-    back = [e for key in inputs for e in inputs[key]]
-    runs = _runs_of(store, state, gone)
+    lost = [e for e in bad if not inputs[e["key"]]]
+    restored = [e for key in inputs for e in inputs[key]]
+    # Before the files are set aside: the footer of a damaged segment may still name its commit.
+    runs = _runs_of(store, state, lost)
     give_up(store, "segments", [e["key"] for e in bad], outcome)
-    outcome.lost.extend(_loss(branch, entry) for entry in gone)
-    if back:
-        outcome.done.append(f"branch {branch}: {len(back)} segments taken back, before compaction")
-    lost = sum(e["events"] for e in gone)
-    message = f"{len(bad)} damaged segment(s) set aside, {lost} events lost"
+    outcome.lost.extend(_loss(branch, entry) for entry in lost)
+    if restored:
+        outcome.done.append(
+            f"branch {branch}: {len(restored)} segments taken back, before compaction"
+        )
+    events = sum(e["events"] for e in lost)
+    message = f"{len(bad)} damaged segment(s) set aside, {events} events lost"
     keys = {e["key"] for e in bad}
 
     def plan(_: Head, now: Manifest) -> Change | None:
-        here = [e for e in store.manifests.entries(now) if e["key"] in keys]
-        changed = (*map(manifest.tombstone, here), *back)
-        return Change("repair", message, entries=changed, ids_drop=runs) if here else None
+        # A writer may be at work: the newest head decides what is left to do.
+        present = [e for e in store.manifests.entries(now) if e["key"] in keys]
+        entries = (*map(manifest.tombstone, present), *restored)
+        return Change("repair", message, entries=entries, ids_drop=runs) if present else None
 
     publish(store, branch, plan)
 
 
 def _runs_of(store: Store, state: Manifest, bad: list[Entry]) -> tuple[str, ...]:
-    """The id runs sealed with lost segments: without them, lost events may be sent again."""
+    """The id runs sealed with lost segments: without them, lost events can be sent again."""
     commits = set()
     for entry in bad:
         try:
             commits.add(segment.metadata(store.paths, entry["key"])["commit"])
-        except Exception:
+        except Exception:  # whatever Arrow says of a damaged footer: that segment names no commit
             continue
-    commits -= {group.commit for group in recover.sealings(store, set())}
-    found = []
+    # Not if another segment of the seal is intact: its events would be stored twice.
+    commits -= {group.commit for group in recover.sealed_batches(store, set())}
+    runs = []
     for run in state.ids:
-        if recover.intact(store, "ids", run["digest"]):
+        if recover.is_intact(store, "ids", run["digest"]):
             data = disk.read(store.paths.object("ids", run["digest"]))
             if data[16:32].hex() in commits:
-                found.append(run["digest"])
-    return tuple(found)
+                runs.append(run["digest"])
+    return tuple(runs)
 
 
 def _loss(branch: str, entry: Entry) -> str:
     low, high = (f"{from_micros(t):%Y-%m-%dT%H:%M:%SZ}" for t in entry["time"])
     kind = "events" if entry["kind"] == "events" else "quarantined lines"
     counts = "; ".join(
-        f"{column} {_listed(entry[column])}" for column in ("types", "sources") if column in entry
+        f"{column} {_top_values(entry[column])}"
+        for column in ("types", "sources")
+        if column in entry
     )
     seq = f", seq {entry['seq'][0]} to {entry['seq'][1]}" if "seq" in entry else ""
     return (
@@ -87,8 +94,8 @@ def _loss(branch: str, entry: Entry) -> str:
     )
 
 
-def _listed(counts: dict[str, int] | str) -> str:
-    """Some of the values of a column, the most frequent first, with the rows of each."""
+def _top_values(counts: dict[str, int] | str) -> str:
+    """The most frequent values of a column, with the rows of each."""
     if isinstance(counts, str):
         return counts
     ordered = sorted(counts.items(), key=lambda pair: -pair[1])
@@ -97,20 +104,24 @@ def _listed(counts: dict[str, int] | str) -> str:
 
 
 def renew_ids(store: Store, branch: str, connect: Connect, outcome: RepairOutcome) -> None:
-    """Replace damaged id runs by one made from the branch's events and what is left of them."""
+    """Replace damaged id runs by one made of the ids of all events and the keys that are left."""
     state = store.state(branch)
-    bad = [r for r in state.ids if not recover.intact(store, "ids", r["digest"])]
+    bad = [r for r in state.ids if not recover.is_intact(store, "ids", r["digest"])]
     if not bad:
         return
+    # Both: rows that dedupe or retention removed have keys in a run alone, and keys that a flipped
+    # bit has changed are made again from the rows.
     parts = [_keys_left(store, run) for run in bad]
     entries = [e for e in store.manifests.entries(state) if e["kind"] == "events"]
-    parts.append(orphans.ids_in(store, connect, [e["key"] for e in entries]))
+    parts.append(orphans.keys_of(store, connect, [e["key"] for e in entries]))
     high, low = identity_run.merge(parts)
-    made = (identity_run.write(store.paths, high, low, disk.random_hex()),) if len(high) else ()
+    rebuilt = (identity_run.write(store.paths, high, low, disk.random_hex()),) if len(high) else ()
     names = tuple(r["digest"] for r in bad)
     give_up(store, "ids", list(names), outcome)
     publish(
-        store, branch, lambda *_: Change("repair", "id runs rebuilt", ids_add=made, ids_drop=names)
+        store,
+        branch,
+        lambda *_: Change("repair", "id runs rebuilt", ids_add=rebuilt, ids_drop=names),
     )
     outcome.done.append(f"branch {branch}: {len(bad)} id run(s) rebuilt from the events")
     if any(len(part[0]) < run["count"] for part, run in zip(parts, bad, strict=False)):
@@ -118,7 +129,7 @@ def renew_ids(store: Store, branch: str, connect: Connect, outcome: RepairOutcom
 
 
 def _keys_left(store: Store, run: Entry) -> tuple[Any, Any]:
-    """The keys of a damaged run; a wrong one among them matches nothing."""
+    """The keys of a damaged run; one with a flipped bit matches no id."""
     try:
         data = disk.read(store.paths.object("ids", run["digest"]))
     except FileNotFoundError:
@@ -129,20 +140,22 @@ def _keys_left(store: Store, run: Entry) -> tuple[Any, Any]:
 
 
 def mend_wals(store: Store, branch: str, connect: Connect, outcome: RepairOutcome) -> None:
-    """Seal what is readable, pass over what is not, and set the damaged files aside."""
+    """Seal what is readable, raise watermarks past what is not, and set the damaged files aside."""
     tail = Tail(store.paths, store.refs, branch)
     damaged = [f for group in tail.scan().values() for f in group if _is_bad(f)]
     for file in damaged:
         if file.header is None:
             _mend_header(store, file, outcome)
     tail.forget()
+    # Frames before the oldest file that no move says were sealed: their file is gone.
     head = store.refs.head(branch)
     for writer, group in tail.scan().items():
         if not tail.start_is_known(group, head):
-            _pass_over(store, branch, writer, 0, needed(group), outcome)
+            _pass_over(store, branch, writer, 0, required_watermark(group), outcome)
             damaged.append(group[0])
     sealer = Sealer(store, branch, tail, connect)
     gap = _gap(store, branch, tail)
+    # Sealing stops at a gap. With the watermark behind it, what follows the gap can be sealed too.
     while damaged or gap:
         while sealer.seal():
             pass
@@ -160,7 +173,7 @@ def _is_bad(file: WalFile) -> bool:
 
 
 def _mend_header(store: Store, file: WalFile, outcome: RepairOutcome) -> None:
-    """Give a file whose header is gone a new one, if a frame in it can be read."""
+    """Write a new header for a file whose header is damaged, if a frame in it can be read."""
     if disk.is_locked(file.path):
         return
     data = disk.read(file.path)
@@ -169,6 +182,7 @@ def _mend_header(store: Store, file: WalFile, outcome: RepairOutcome) -> None:
         set_aside(store, file.path, outcome)
         outcome.lost.append(f"{os.path.basename(file.path)}: no frame of it can be read")
         return
+    # It says nothing of doubtful frames; one that is missing is passed over as a gap.
     header = wal.Header(
         store.lake_id,
         _branch_of(store, file.path),
@@ -190,19 +204,20 @@ def _branch_of(store: Store, path: str) -> str:
 
 
 def _gap(store: Store, branch: str, tail: Tail) -> tuple[str, int, int] | None:
-    """Return (writer, first, last) of group commits that are in no file though later ones are,
-    or None."""
+    """Return (writer, first, last) of group commits that are in no file though later ones are, or
+    None."""
     watermarks = store.refs.head(branch).move.wal
     for writer, group in tail.scan().items():
-        mark = watermarks.get(writer, needed(group))
-        taken, whole = pick(group, watermarks.get(writer, -1))
-        if whole or any(f.header is None for f in group):
+        mark = watermarks.get(writer, required_watermark(group))
+        frames, is_complete = pick(group, watermarks.get(writer, -1))
+        if is_complete or any(f.header is None for f in group):
             continue
-        reached = taken[-1].sequence if taken else mark
-        after = [f.sequence for g in group for f in (*g.frames, *g.resumed)]
-        after += [g.header.first for g in group if g.header]
-        after += [g.final + 1 for g in group if g.final is not None]
-        ahead = [s for s in after if s > reached + 1]
+        reached = frames[-1].sequence if frames else mark
+        # Everything that proves later frames: frames after the damage, starts of later files, END.
+        later = [f.sequence for g in group for f in (*g.frames, *g.resumed)]
+        later += [g.header.first for g in group if g.header]
+        later += [g.final + 1 for g in group if g.final is not None]
+        ahead = [s for s in later if s > reached + 1]
         if ahead:
             return writer, reached + 1, min(ahead) - 1
     return None
@@ -211,20 +226,21 @@ def _gap(store: Store, branch: str, tail: Tail) -> tuple[str, int, int] | None:
 def _pass_over(
     store: Store, branch: str, writer: str, first: int, last: int, outcome: RepairOutcome
 ) -> None:
-    """Raise one writer's watermark over group commits that cannot be read."""
+    """Raise a writer's watermark past group commits that cannot be read."""
     outcome.lost.append(f"branch {branch}: group commits {first} to {last} of writer {writer[:12]}")
     change = Change("repair", "WAL frames that cannot be read", sealed={writer: last})
     publish(store, branch, lambda *_: change)
 
 
 def _clear(store: Store, branch: str, tail: Tail, outcome: RepairOutcome) -> None:
-    """Set aside damaged files that are sealed as far as they can be read; trim the rest."""
+    """Set aside damaged files of which all that can be read is sealed; trim the rest."""
     tail.forget()
     watermarks = store.refs.head(branch).move.wal
     for file in (file for group in tail.scan().values() for file in group):
         name, mark = os.path.basename(file.path), watermarks.get(file.writer, -1)
         if not _is_bad(file):
             continue
+        # A writer that lives goes on in the file that it holds, so it stays as it is.
         unsealed = file.header is None or any(f.sequence > mark for f in file.frames)
         if unsealed or disk.is_locked(file.path):
             outcome.done.append(f"{name} is still written to: close its writer and repair again")

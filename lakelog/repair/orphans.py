@@ -1,9 +1,9 @@
-"""Segments that no kept state names although they were sealed: found again, and proved.
+"""Orphans: segments that were sealed, though no kept state names them.
 
-Each tells which frames of which writers are in it. It is taken back only if its frames follow,
-writer by writer, on what is known to be sealed; if no kept state ever named it; if gc had not
-condemned it before the state it is to stand on; and if no event of it is in that state. Whatever
-else lies on disk are leftovers of lost races, and inputs of compactions.
+Each names the frames of writers that are in it (F4.4). It is taken back only if its frames follow,
+writer by writer, on the watermarks; if no kept state ever named it; if gc had not condemned it
+before the state that it is added to; and if no event of it is in that state (F14.5). All other
+unnamed segments are left over from lost races, or inputs of compactions.
 """
 
 from __future__ import annotations
@@ -33,37 +33,43 @@ def adopt(
     store: Store,
     connect: Connect,
     base: Move,
-    known: Container[str],
+    excluded: Container[str],
     watermarks: Watermarks,
     is_doubtful: bool,
 ) -> tuple[list[SealedBatch], Watermarks]:
-    """Return what can be proved to have been sealed after a move, in order, and the watermarks
-    that it raises. Of two sealings of the same frames the larger counts. Where it `is_doubtful`
-    whether all watermarks are known, a writer without one has to be left out."""
-    condemned = _condemned(store)
-    loose = [
+    """Return the seals that can be proved to have happened after a move, in order, and the
+    watermarks raised by them. Of two seals of the same frames the larger counts. Where it
+    `is_doubtful` whether all watermarks are known, writers without one are left out."""
+    condemned = _read_condemned(store)
+    # What was condemned before the state was made had been removed from the branch by then, or had
+    # lost its race: adding it would bring removed rows back.
+    candidates = [
         s
-        for s in recover.sealings(store, known)
+        for s in recover.sealed_batches(store, excluded)
         if s.ranges
         and s.branch == base.branch
         and not any(condemned.get(f"segments/{key}", base.time) < base.time for key in s.segments)
     ]
     if is_doubtful:
-        loose = [s for s in loose if s.ranges.keys() <= watermarks.keys()]
-    held = in_wals(store, base.branch)
-    way: list[SealedBatch] = []
+        candidates = [s for s in candidates if s.ranges.keys() <= watermarks.keys()]
+    in_wals = wal_sequences(store, base.branch)
+    adopted: list[SealedBatch] = []
     while True:
-        ahead = [s for s in loose if _follows(s, watermarks, held)]
-        ahead.sort(key=lambda s: (_gap(s, watermarks), -_frames(s), s.commit))
-        found = next((s for s in ahead if not _is_there(store, connect, base, way, s)), None)
-        if found is None:
-            return way, watermarks
-        way.append(found)
-        loose.remove(found)
-        watermarks = recover.raised(watermarks, [found])
+        following = [s for s in candidates if _follows(s, watermarks, in_wals)]
+        # The nearest first, as each raises the watermarks for the next. A gap is allowed: its
+        # frames may have been sealed by a segment that is lost.
+        following.sort(key=lambda s: (_gap(s, watermarks), -_frames(s), s.commit))
+        batch = next(
+            (s for s in following if not _is_present(store, connect, base, adopted, s)), None
+        )
+        if batch is None:
+            return adopted, watermarks
+        adopted.append(batch)
+        candidates.remove(batch)
+        watermarks = recover.raise_watermarks(watermarks, [batch])
 
 
-def in_wals(store: Store, branch: str) -> dict[str, set[int]]:
+def wal_sequences(store: Store, branch: str) -> dict[str, set[int]]:
     """Return the sequences of each writer that can still be read in its WAL files."""
     tail = Tail(store.paths, store.refs, branch)
     return {
@@ -72,11 +78,12 @@ def in_wals(store: Store, branch: str) -> dict[str, set[int]]:
     }
 
 
-def _follows(sealed: SealedBatch, watermarks: Watermarks, held: dict[str, set[int]]) -> bool:
-    """Whether frames are above the watermarks, with nothing between that a WAL still holds."""
+def _follows(sealed: SealedBatch, watermarks: Watermarks, in_wals: dict[str, set[int]]) -> bool:
+    """Whether frames are above the watermarks, and no WAL has any in between: a watermark that is
+    raised past those would lose them."""
     for writer, (first, _) in sealed.ranges.items():
         mark = watermarks.get(writer, -1)
-        if first <= mark or not held.get(writer, set()).isdisjoint(range(mark + 1, first)):
+        if first <= mark or not in_wals.get(writer, set()).isdisjoint(range(mark + 1, first)):
             return False
     return True
 
@@ -89,19 +96,20 @@ def _frames(sealed: SealedBatch) -> int:
     return sum(last - first + 1 for first, last in sealed.ranges.values())
 
 
-def _is_there(
-    store: Store, connect: Connect, base: Move, way: list[SealedBatch], sealed: SealedBatch
+def _is_present(
+    store: Store, connect: Connect, base: Move, adopted: list[SealedBatch], sealed: SealedBatch
 ) -> bool:
-    """Whether an event of a sealing, or one with its id, is in a state already or taken back: it
+    """Whether an event of a seal, or one with its id, is in the state or was taken back already: it
     was compacted, or one of the two was rolled back."""
     state = store.manifests.load(base.snapshot)
-    held = [e["key"] for e in store.manifests.entries(state) if e["kind"] == "events"]
-    held = [key for key in held if recover.intact(store, "segments", key)]
-    held += [key for step in way for key in _events(store, step)]
-    mine = _events(store, sealed)
-    if not held or not mine:
+    present = [e["key"] for e in store.manifests.entries(state) if e["kind"] == "events"]
+    present = [key for key in present if recover.is_intact(store, "segments", key)]
+    present += [key for batch in adopted for key in _events(store, batch)]
+    own = _events(store, sealed)
+    if not present or not own:
         return False
-    ours, theirs = (sql.parquet(_paths(store, keys)) for keys in (mine, held))
+    ours, theirs = (sql.parquet(_paths(store, keys)) for keys in (own, present))
+    # By content, as compaction changes names and digests, but no origin, position or id.
     query = f"""SELECT EXISTS (SELECT 1 FROM {theirs} AS a JOIN {ours} AS b
         ON a.origin = b.origin AND a.position = b.position)
         OR EXISTS (SELECT 1 FROM {theirs} AS a JOIN {ours} AS b
@@ -110,25 +118,25 @@ def _is_there(
 
 
 def _events(store: Store, sealed: SealedBatch) -> list[str]:
-    """The segments of a sealing that hold events."""
+    """The segments of a seal that have events, not quarantined lines."""
     kinds = {key: segment.metadata(store.paths, key)["kind"] for key in sealed.segments}
     return [key for key, kind in kinds.items() if kind == "events"]
 
 
-def with_runs(store: Store, connect: Connect, way: list[SealedBatch]) -> list[Entry]:
-    """Return the id runs of sealings; one that is lost is made of the ids in the segments."""
+def identity_runs(store: Store, connect: Connect, batches: list[SealedBatch]) -> list[Entry]:
+    """Return the id runs of seals; one that is lost is rebuilt from the ids in the segments."""
     runs = []
-    for step in way:
-        runs += step.runs
-        if not step.runs:
-            high, low = ids_in(store, connect, _events(store, step))
+    for batch in batches:
+        runs += batch.runs
+        if not batch.runs:
+            high, low = keys_of(store, connect, _events(store, batch))
             if len(high):
                 runs.append(identity_run.write(store.paths, high, low, disk.random_hex()))
     return runs
 
 
-def ids_in(store: Store, connect: Connect, keys: list[str]) -> tuple[Any, Any]:
-    """Return the identity keys of the ids in event segments; content keys are not there."""
+def keys_of(store: Store, connect: Connect, keys: list[str]) -> tuple[Any, Any]:
+    """Return the identity keys of the ids in event segments; content keys are in no segment."""
     if not keys:
         return np.zeros(0, "<u8"), np.zeros(0, "<u4")
     query = (
@@ -142,7 +150,7 @@ def _paths(store: Store, keys: list[str]) -> list[str]:
     return [store.paths.object("segments", key) for key in keys]
 
 
-def _condemned(store: Store) -> dict[str, int]:
+def _read_condemned(store: Store) -> dict[str, int]:
     try:
         return dict(document.decode(disk.read(store.paths.condemned))["names"])
     except (OSError, document.NotIntact):

@@ -1,4 +1,4 @@
-"""What a repair did, and damaged files set aside: moved to cache/damaged, never to nothing."""
+"""The outcome of a repair, and setting files aside: moved to cache/damaged, never deleted."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from lakelog.store.bootstrap import Store
 
 @dataclass
 class RepairOutcome:
-    """What a repair did: files fetched from the copy, set aside, and in words what else was done,
-    what is lost, and what each branch holds now (`kept`)."""
+    """What a repair did: files fetched from the copy and set aside (`aside`), and as lines of text
+    what else was done, what is lost, and what each branch has now (`kept`)."""
 
     fetched: list[str] = field(default_factory=list)
     aside: list[str] = field(default_factory=list)
@@ -26,21 +26,22 @@ class RepairOutcome:
 def set_aside(store: Store, path: str, outcome: RepairOutcome) -> None:
     """Move a damaged file out of the way, keeping its bytes."""
     if os.path.isfile(path):
-        name = _aside(store, path, outcome)
+        name = _unused_name(store, path, outcome)
         disk.rename(path, name)
         disk.sync_dir(os.path.dirname(path))
 
 
 def replace(store: Store, path: str, data: bytes, outcome: RepairOutcome) -> None:
-    """Put a whole file in the place of a damaged or missing one, in one step."""
+    """Replace a damaged or missing file in one step."""
+    # Linked, not moved, so that there is a file of that name at every moment.
     if os.path.isfile(path):
-        disk.link(path, _aside(store, path, outcome))
+        disk.link(path, _unused_name(store, path, outcome))
     disk.make_dirs(os.path.dirname(path))
     disk.replace_whole(path, data)
 
 
 def give_up(store: Store, kind: str, digests: list[str], outcome: RepairOutcome) -> None:
-    """Set objects aside for good, and note that they are gone."""
+    """Set objects aside for good, and note them in gc/lost.json (F8.2)."""
     try:
         names = document.decode(disk.read(store.paths.lost))["names"]
     except (FileNotFoundError, document.NotIntact):
@@ -52,8 +53,10 @@ def give_up(store: Store, kind: str, digests: list[str], outcome: RepairOutcome)
         disk.replace_whole(store.paths.lost, document.encode({"names": names}))
 
 
-def _aside(store: Store, path: str, outcome: RepairOutcome) -> str:
-    disk.make_dirs(store.paths.aside)
-    name = f"{store.paths.aside}/{os.path.basename(path)}-{disk.now_us()}"
+def _unused_name(store: Store, path: str, outcome: RepairOutcome) -> str:
+    """Note and return a path in cache/damaged for a file."""
+    # With the time: a file of one name may be damaged more than once.
+    disk.make_dirs(store.paths.damaged)
+    name = f"{store.paths.damaged}/{os.path.basename(path)}-{disk.now_us()}"
     outcome.aside.append(os.path.relpath(name, store.paths.root))
     return name

@@ -1,9 +1,9 @@
-"""What can be found again of moves and states that cannot be read any more.
+"""Recovering moves and states that cannot be read any more.
 
-A damaged move still holds most of its bytes, and a digest among them that names an intact
-manifest is believed. A damaged page comes again from the manifests before it, which still show
-its entries, and is believed if the totals add up. Segments say which WAL frames are in them, so
-those sealed after the last state that opens can be taken back in order.
+A damaged move still has most of its bytes, and a digest among them that names an intact manifest
+is believed. The entries of a damaged page are in the manifests before it, and are believed if the
+totals add up. Segments name the WAL frames in them, so those that were sealed after the last state
+that opens can be taken back in order.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Watermarks = dict[str, int]
 
 @dataclass(frozen=True)
 class SealedBatch:
-    """The segments of one sealing, which WAL sequences are in them, and their id runs."""
+    """The segments of one seal, the WAL sequences that are in them, and their id runs."""
 
     commit: str
     branch: str
@@ -46,27 +46,29 @@ def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dic
     with damage in the manifest that it carries is readable, without that.
     """
     folder = store.paths.head_dir(branch)
-    refs, found = Refs(store.paths), dict[int, bytes]()
-    top = refs.hinted(branch)
+    refs, files = Refs(store.paths), dict[int, bytes]()  # fresh, as caches hide what is damaged
+    top = refs.hint_number(branch)
     for name in disk.listing(folder):
         if span := parse_packed(name):
             top = max(top, span[1])
-            found = {**packed_lines(disk.read(f"{folder}/{name}")), **found}
+            # A move is in a file of its own too until it is unlinked: that one is preferred.
+            files = {**packed_lines(disk.read(f"{folder}/{name}")), **files}
         number = parse_move(name)
         if number is not None:
-            found[number] = disk.read(f"{folder}/{name}")
+            files[number] = disk.read(f"{folder}/{name}")
     good: dict[int, tuple[Move, bytes]] = {}
-    for number, data in found.items():
+    for number, data in files.items():
+        # As a whole, else without the manifest that it carries, whose damage costs only that state.
         for readable in dict.fromkeys((data, document.split(data)[0])):
             with contextlib.suppress(DamagedRef):
                 good[number] = refs.decode(branch, number, readable), readable
                 break
-    bad = {n: b"" if is_whole(d) else d for n, d in found.items() if n not in good}
-    return good, bad, max([top, *found], default=0)
+    bad = {n: b"" if is_whole(d) else d for n, d in files.items() if n not in good}
+    return good, bad, max([top, *files], default=0)
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether the bytes are a document whose checksum holds, whatever is behind it."""
+    """Whether the bytes begin with a document whose checksum matches."""
     try:
         document.decode(document.split(data)[0])
     except document.NotIntact:
@@ -75,7 +77,7 @@ def is_whole(data: bytes) -> bool:
 
 
 def opens(store: Store, digest: str) -> bool:
-    """Whether a manifest and all its pages can be read."""
+    """Whether a manifest and all its pages can be read, now and from the disk."""
     store.manifests.forget()
     try:
         store.manifests.entries(store.manifests.load(digest))
@@ -84,7 +86,7 @@ def opens(store: Store, digest: str) -> bool:
     return True
 
 
-def state_in(store: Store, data: bytes) -> tuple[str, bytes]:
+def find_state(store: Store, data: bytes) -> tuple[str, bytes]:
     """Return the snapshot in a damaged ref, if it is a state that opens, or "", and the
     text that a ref has to carry for that state."""
     names = [m.decode() for m in re.findall(rb'"snapshot":"([0-9a-f]{64})"', data)]
@@ -104,9 +106,9 @@ def _pages(store: Store, text: bytes) -> list[Entry]:
     return store.manifests.outline("", text)[0]
 
 
-def replayed(store: Store, state: Manifest) -> tuple[Manifest, list[Entry]] | None:
-    """Return the entries of a state with an unreadable page, and a state that opens to put them
-    on; None unless they add up to the state's totals."""
+def replay(store: Store, state: Manifest) -> tuple[Manifest, list[Entry]] | None:
+    """Return the entries of a state with an unreadable page, and an older state that opens, to
+    apply them to; None unless they add up to the state's totals."""
     lineage = [state]
     try:
         while not opens(store, lineage[-1].digest):
@@ -114,21 +116,24 @@ def replayed(store: Store, state: Manifest) -> tuple[Manifest, list[Entry]] | No
     except Damaged:
         return None
     base = lineage.pop()
-    parts = [*map(store.manifests.page, base.pages), base.tail]
-    seen = {page.digest for page in base.pages}
+    parts = [*map(store.manifests.page, base.pages), base.recent]
+    merged = {page.digest for page in base.pages}
+    # Each manifest has its newest entries in full, so the ones between the two states have all that
+    # a lost page was made of; pages of their own that can be read fill in where gc thinned history.
     for step in reversed(lineage):
         for page in step.pages:
-            if page.digest not in seen and opens_page(store, page):
+            if page.digest not in merged and opens_page(store, page):
                 parts.append(store.manifests.page(page))
-            seen.add(page.digest)
-        parts.append(step.tail)
+            merged.add(page.digest)
+        parts.append(step.recent)
     entries = list(manifest.fold(parts, oldest=True))
     if manifest.add_up(manifest.Totals(), entries) != state.totals:
         return None
-    kept = dataclasses.replace(
+    # Numbers that were given must not be given again, whatever the older state says.
+    base = dataclasses.replace(
         base, next_seq=state.next_seq, ids=state.ids, retention=state.retention
     )
-    return kept, entries
+    return base, entries
 
 
 def opens_page(store: Store, page: manifest.Page) -> bool:
@@ -145,34 +150,36 @@ def changes(store: Store, base: Manifest, entries: list[Entry]) -> tuple[Entry, 
     whats = ("segment", "cursor", "artifact", "view", "format")
     old = {(w, e["key"]): e for w in whats for e in store.manifests.entries(base, w)}
     new = {(e["add"], e["key"]): e for e in entries}
-    gone = [e for k, e in old.items() if k not in new]
-    removals = [
+    deleted = [e for k, e in old.items() if k not in new]
+    tombstones = [
         manifest.tombstone(e) if e["add"] == "segment" else {"del": e["add"], "key": e["key"]}
-        for e in gone
+        for e in deleted
     ]
-    return (*removals, *(e for k, e in new.items() if old.get(k) != e))
+    return (*tombstones, *(e for k, e in new.items() if old.get(k) != e))
 
 
-def named(store: Store) -> dict[str, set[str]]:
+def named_segments(store: Store) -> dict[str, set[str]]:
     """Return every segment that a state which opens names, of any kept move or tag, with the
     branches of these."""
     store.manifests.forget()
-    found: dict[str, set[str]] = {}
+    branches: dict[str, set[str]] = {}
     paged: dict[str, set[str] | None] = {}
     for branch, digest in _states(store):
         try:
             state = store.manifests.load(digest)
         except Damaged:
             continue
+        # Thousands of states share their pages, so each page is read once. Deleted entries count: a
+        # segment that some state had is not one that was lost on its way to a state.
         for page in state.pages:
             if page.digest not in paged:
                 readable = opens_page(store, page)
                 paged[page.digest] = _added(store.manifests.page(page)) if readable else None
         keys = [paged[page.digest] for page in state.pages]
         if None not in keys:
-            for key in _added(state.tail).union(*filter(None, keys)):
-                found.setdefault(key, set()).add(branch)
-    return found
+            for key in _added(state.recent).union(*filter(None, keys)):
+                branches.setdefault(key, set()).add(branch)
+    return branches
 
 
 def _added(entries: Iterable[Entry]) -> set[str]:
@@ -191,25 +198,26 @@ def _states(store: Store) -> list[tuple[str, str]]:
     return list(names)
 
 
-def raised(watermarks: Watermarks, way: list[SealedBatch]) -> Watermarks:
-    """Return watermarks raised by what sealings hold."""
-    done = dict(watermarks)
+def raise_watermarks(watermarks: Watermarks, way: list[SealedBatch]) -> Watermarks:
+    """Return watermarks raised to the last frames of sealed batches."""
+    marks = dict(watermarks)
     for step in way:
         for writer, (_, last) in step.ranges.items():
-            done[writer] = max(last, done.get(writer, -1))
-    return done
+            marks[writer] = max(last, marks.get(writer, -1))
+    return marks
 
 
-def sealings(store: Store, known: Container[str]) -> list[SealedBatch]:
-    """Group the intact segments on disk that are not `known` by the attempt that wrote them."""
+def sealed_batches(store: Store, excluded: Container[str]) -> list[SealedBatch]:
+    """Group the intact segments on disk that are not `excluded` by the attempt that wrote them."""
     groups: dict[str, SealedBatch] = {}
     for digest in objects(store, "segments"):
-        if digest not in known and intact(store, "segments", digest):
+        if digest not in excluded and is_intact(store, "segments", digest):
             notes = segment.metadata(store.paths, digest)
             ranges = {w: (r[0], r[1]) for w, r in orjson.loads(notes["wal"]).items()}
             fresh = SealedBatch(notes["commit"], notes.get("branch", ""), ranges, [], [])
             group = groups.setdefault(notes["commit"], fresh)
             group.segments.append(digest)
+    # A seal writes its segments and its id run under one commit.
     for digest in objects(store, "ids") if groups else ():
         data = disk.read(store.paths.object("ids", digest))
         commit = data[16:32].hex()
@@ -222,18 +230,21 @@ def sealings(store: Store, known: Container[str]) -> list[SealedBatch]:
 
 def inputs(store: Store, state: Manifest, lost: Entry) -> list[Entry]:
     """Return the entries that a lost segment was compacted from, if all are still there."""
-    wanted = set(lost.get("from", ()))
-    found: dict[str, Entry] = {}
-    while wanted - found.keys() and state.parent and opens(store, state.parent):
+    keys = set(lost.get("from", ()))
+    originals: dict[str, Entry] = {}
+    # Back to the states that still had them, as their entries have the seq of their rows.
+    while keys - originals.keys() and state.parent and opens(store, state.parent):
         state = store.manifests.load(state.parent)
-        found |= {e["key"]: e for e in store.manifests.entries(state) if e["key"] in wanted}
-    entries = list(found.values())
-    whole = wanted and sum(e["events"] for e in entries) == lost["events"]
-    return entries if whole and all(intact(store, "segments", k) for k in wanted) else []
+        originals |= {e["key"]: e for e in store.manifests.entries(state) if e["key"] in keys}
+    entries = list(originals.values())
+    # Of fewer events than the inputs the lost one was rewritten without some of them: these must
+    # not come back.
+    whole = keys and sum(e["events"] for e in entries) == lost["events"]
+    return entries if whole and all(is_intact(store, "segments", k) for k in keys) else []
 
 
-def entry(store: Store, digest: str) -> Entry:
-    """Make a segment's entry anew from its rows."""
+def rebuild_entry(store: Store, digest: str) -> Entry:
+    """Rebuild a segment's entry from its rows, without seq."""
     notes = segment.metadata(store.paths, digest)
     table = segment.read(store.paths, digest)
     size = os.stat(store.paths.object("segments", digest)).st_size
@@ -255,8 +266,8 @@ def objects(store: Store, kind: str) -> list[str]:
     return sorted(filter(None, map(parse_object, names)))
 
 
-def intact(store: Store, kind: str, digest: str) -> bool:
-    """Whether an object is there and has the bytes its name promises."""
+def is_intact(store: Store, kind: str, digest: str) -> bool:
+    """Whether an object is there and its bytes match its name."""
     try:
         return document.digest(disk.read(store.paths.object(kind, digest))) == digest
     except FileNotFoundError:

@@ -1,10 +1,10 @@
-"""Repair: what is damaged comes from a copy, or is set aside; the loss is listed.
+"""Repair: damaged files are restored from a copy, or set aside; the loss is listed (F14.5).
 
-A file of a copy takes the place of a damaged one; then the branches are made to work with what is
-left (salvage.py, orphans.py, mend_*.py). Files set aside go to cache/damaged, never to nothing.
-Every loss is a line of the outcome, and objects given up are noted in gc/lost.json, so that verify
-and gc know of them. Moves made here have op `repair`; one with op `lost` stands in the place of
-one that cannot be read. On a lake without damage nothing changes.
+A file of a copy takes the place of a damaged one; then the branches are made usable with what is
+left (recover.py, orphans.py, refs.py, data.py). Files set aside are moved to cache/damaged, never
+deleted. Every loss is a line of the outcome, and objects given up are noted in gc/lost.json, so
+that verify and gc know of them. Moves made here have op `repair`; one with op `lost` takes the
+place of one that cannot be read. On a lake without damage nothing changes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lakelog.store.paths import (
     parse_wal,
 )
 from lakelog.store.refs import Tag, author, digest_of, open_ref
-from lakelog.store.tail import Tail, belongs
+from lakelog.store.tail import Tail, is_header_of
 
 __all__ = ["RepairOutcome", "repair"]
 
@@ -39,13 +39,15 @@ __all__ = ["RepairOutcome", "repair"]
 def repair(
     store: Store, connect: Connect, copy: str | None = None, first: Problem | None = None
 ) -> RepairOutcome:
-    """Make a damaged lake work again. Raises OSError, and Damaged where nothing is left."""
+    """Make a damaged lake usable again. Raises OSError, and Damaged where nothing is left."""
     outcome = RepairOutcome()
     if first:
         _renew_config(store, outcome, copy)
-    seen: set[str] = set()
-    while _bring_back(store, outcome, copy, seen):
-        _fresh(store)
+    # Time and again: a file that was fetched may name others that are damaged or missing.
+    fetched: set[str] = set()
+    while _bring_back(store, outcome, copy, fetched):
+        _clear_caches(store)
+    # From the top down: data can only be judged by a state, a state only by the moves.
     for branch in store.refs.all_branches():
         refs.mend_moves(store, branch, outcome)
         with contextlib.suppress(UnknownRef):  # one deleted, or never finished, needs no more
@@ -53,16 +55,16 @@ def repair(
             data.drop_segments(store, branch, outcome)
             data.renew_ids(store, branch, connect, outcome)
             data.mend_wals(store, branch, connect, outcome)
-    _fresh(store)
+    _clear_caches(store)
     _give_up_rest(store, outcome)
     outcome.after = verify(store)
     if outcome.after.intact:
-        outcome.kept += [_kept(store, branch) for branch in store.refs.branches()]
+        outcome.kept += [_describe(store, branch) for branch in store.refs.branches()]
     return outcome
 
 
-def _kept(store: Store, branch: str) -> str:
-    """Say what a branch holds."""
+def _describe(store: Store, branch: str) -> str:
+    """Describe what a branch has now."""
     pending = Tail(store.paths, store.refs, branch).collect()
     totals = store.manifests.load(pending.head.move.snapshot).totals
     return (
@@ -71,45 +73,49 @@ def _kept(store: Store, branch: str) -> str:
     )
 
 
-def _fresh(store: Store) -> None:
+def _clear_caches(store: Store) -> None:
+    """Clear the caches, which may have what is not on disk any more."""
     store.manifests.forget()
     store.refs.forget()
 
 
-def _bring_back(store: Store, outcome: RepairOutcome, copy: str | None, seen: set[str]) -> bool:
-    """Fetch damaged files from the copy, and drop derived ones; True if any were fetched."""
-    before = len(seen)
+def _bring_back(store: Store, outcome: RepairOutcome, copy: str | None, fetched: set[str]) -> bool:
+    """Fetch damaged files from the copy, and set derived ones aside; True if any were fetched."""
+    count = len(fetched)
     for problem in verify(store).problems:
         path = problem.path
-        if path in seen or (path.startswith(store.paths.wals) and disk.is_locked(path)):
+        # A living writer appends to the file that it holds: another one in its place would be lost.
+        if path in fetched or (path.startswith(store.paths.wals) and disk.is_locked(path)):
             continue
         if problem.kind == "derived":
             set_aside(store, path, outcome)
             continue
         if copy and _fetch_neighbours(store, path, copy, outcome):
-            seen.add(path)
+            fetched.add(path)
             continue
         data = disk.read(path) if os.path.isfile(path) else b""
-        if copy and (whole := _fetched(store, path, copy, data)) is not None:
+        if copy and (whole := _file_of_copy(store, path, copy, data)) is not None:
             replace(store, path, whole, outcome)
             outcome.fetched.append(path)
-            seen.add(path)
-    return len(seen) > before
+            fetched.add(path)
+    return len(fetched) > count
 
 
-def _fetched(store: Store, path: str, copy: str, damaged: bytes) -> bytes | None:
+def _file_of_copy(store: Store, path: str, copy: str, damaged: bytes) -> bytes | None:
     """Return the copy's file if it is intact and is the one that was here."""
     relative = os.path.relpath(path, store.paths.root)
     name = os.path.basename(path)
     other = os.path.join(os.path.abspath(copy), relative)
     try:
         data = disk.read(other)
+        # An object proves itself by its name. Everything else may be of a copy that went another
+        # way since, so it has to fit what is here.
         if relative.split(os.sep)[0] in OBJECTS:
             fits = document.digest(data) == parse_object(name)
         elif parse_wal(name):
-            return _with_rest(data, damaged, path)
+            return _continue_copy(data, damaged, path)
         elif parse_packed(name):
-            fits = _leads_on(store, path, other)
+            fits = _leads_to(store, path, other)
         elif parse_move(name) is not None:
             fits = _is_that_move(store, path, data, damaged)
         elif path.startswith(store.paths.tags):
@@ -123,7 +129,7 @@ def _fetched(store: Store, path: str, copy: str, damaged: bytes) -> bytes | None
 
 
 def _fetch_neighbours(store: Store, path: str, copy: str, outcome: RepairOutcome) -> bool:
-    """Bring files that are gone altogether, so that verify names what stands beside them."""
+    """Fetch files that are missing, which verify cannot name: it names those after them."""
     folder, name = os.path.split(path)
     other = os.path.join(os.path.abspath(copy), os.path.relpath(folder, store.paths.root))
     if parse_wal(name):
@@ -136,30 +142,32 @@ def _fetch_neighbours(store: Store, path: str, copy: str, outcome: RepairOutcome
 def _fetch_packed(
     store: Store, folder: str, number: int, other: str, outcome: RepairOutcome
 ) -> bool:
-    """Bring the packed file that holds a missing move."""
+    """Fetch the packed file that has a missing move."""
     for name in disk.listing(other):
         span, path = parse_packed(name), f"{folder}/{name}"
         if span is None or not span[0] <= number <= span[1] or disk.exists(path):
             continue
         with contextlib.suppress(Damaged):
-            if _leads_on(store, path, f"{other}/{name}"):
+            if _leads_to(store, path, f"{other}/{name}"):
                 replace(store, path, disk.read(f"{other}/{name}"), outcome)
                 outcome.fetched.append(path)
                 return True
     return False
 
 
-def _leads_on(store: Store, path: str, other: str) -> bool:
-    """Whether the moves here go on from the packed ones of the copy."""
+def _leads_to(store: Store, path: str, other: str) -> bool:
+    """Whether the moves here continue the packed ones of the copy."""
     last = max(packed := read_packed(other))
     good = recover.moves(store, decode_name(os.path.basename(os.path.dirname(path))))[0]
     return last + 1 in good and good[last + 1][0].prev == digest_of(packed[last])
 
 
 def _fetch_before(store: Store, folder: str, name: str, other: str, outcome: RepairOutcome) -> bool:
-    """Bring earlier WAL files of a writer that are gone here, if nothing of them was sealed."""
-    found = len(outcome.fetched)
+    """Fetch earlier WAL files of a writer that are missing here, if nothing of them was sealed."""
+    count = len(outcome.fetched)
     moves = recover.moves(store, decode_name(os.path.basename(folder)))[0].values()
+    # Of all moves, as a finished writer has no watermark in the newest: sealed frames must not
+    # return.
     sealed = max((move.wal.get(name[:32], -1) for move, _ in moves), default=-1)
     for earlier in sorted(n for n in disk.listing(other) if n[:32] == name[:32] and n < name):
         data = disk.read(f"{other}/{earlier}")
@@ -168,29 +176,32 @@ def _fetch_before(store: Store, folder: str, name: str, other: str, outcome: Rep
         if wanted and not disk.exists(f"{folder}/{earlier}"):
             replace(store, f"{folder}/{earlier}", data, outcome)
             outcome.fetched.append(f"{folder}/{earlier}")
-    return len(outcome.fetched) > found
+    return len(outcome.fetched) > count
 
 
-def _with_rest(data: bytes, damaged: bytes, path: str) -> bytes | None:
-    """Return a copy of a WAL, if it is intact, and what was written here after it was made."""
+def _continue_copy(data: bytes, damaged: bytes, path: str) -> bytes | None:
+    """Return a copy of a WAL, if it is intact, with what was written here since it was made."""
     opened = wal.decode_header(data)
-    if opened is None or not belongs(opened[0], path):
+    if opened is None or not is_header_of(opened[0], path):
         return None
-    seen = wal.scan(data[opened[1] :], opened[1], "")
-    was = wal.decode_header(damaged)
-    foreign = was is not None and not belongs(was[0], path)
-    rest = b"" if foreign or seen.ended else damaged[len(data) :]
-    return None if seen.torn or data + rest == damaged else data + rest
+    scan = wal.scan(data[opened[1] :], opened[1], "")
+    header = wal.decode_header(damaged)
+    # Another file under this name has nothing to add, and neither has one that was ended.
+    foreign = header is not None and not is_header_of(header[0], path)
+    rest = b"" if foreign or scan.ended else damaged[len(data) :]
+    # The same bytes as here would be "fetched" for ever.
+    return None if scan.torn or data + rest == damaged else data + rest
 
 
 def _is_that_move(store: Store, path: str, data: bytes, damaged: bytes) -> bool:
-    """Whether a copy's move is the one that was here, not one of a lake that went another way."""
+    """Whether a copy's move is the one that was here, not of a lake that has diverged since."""
     branch = decode_name(os.path.basename(os.path.dirname(path)))
     number = parse_move(os.path.basename(path)) or 0
     move = store.refs.decode(branch, number, data)
     good = recover.moves(store, branch)[0]
     if number + 1 in good:
         return good[number + 1][0].prev == digest_of(data)
+    # Else by what is left of its bytes: commit and state are random enough to prove it.
     foreign = recover.is_whole(damaged)
     left = set() if foreign else {m.decode() for m in re.findall(rb"[0-9a-f]{32,64}", damaged)}
     if left and left.isdisjoint((move.commit, move.snapshot)):
@@ -199,7 +210,7 @@ def _is_that_move(store: Store, path: str, data: bytes, damaged: bytes) -> bool:
 
 
 def _renew_config(store: Store, outcome: RepairOutcome, copy: str | None) -> None:
-    """Write lakelog.json anew; if its settings are lost, the lake is not."""
+    """Restore lakelog.json, from the copy or with default settings."""
     path = store.paths.config
     if copy:
         with contextlib.suppress(OSError, document.NotIntact):
@@ -211,6 +222,7 @@ def _renew_config(store: Store, outcome: RepairOutcome, copy: str | None) -> Non
                 store.lake_id = body["lake"]
                 return
     set_aside(store, path, outcome)
+    # WAL headers name the lake; where none is left, nothing can contradict a new id.
     store.lake_id = _id_in_wals(store) or disk.random_hex()
     write_config(store.paths, store.lake_id, store.settings)
     outcome.lost.append("settings in lakelog.json: they are the defaults now")
@@ -227,13 +239,13 @@ def _id_in_wals(store: Store) -> str:
 
 
 def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
-    """What no branch's newest state needs is set aside; tags are rebuilt if they can be."""
-    given: dict[str, list[str]] = {kind: [] for kind in OBJECTS}
+    """Set aside damaged files that no head needs; rebuild tags where possible."""
+    by_kind: dict[str, list[str]] = {kind: [] for kind in OBJECTS}
     for problem in verify(store).problems:
         kind = os.path.relpath(problem.path, store.paths.root).split(os.sep)[0]
         digest = parse_object(os.path.basename(problem.path))
-        if kind in OBJECTS and digest and not recover.intact(store, kind, digest):
-            given[kind].append(digest)
+        if kind in OBJECTS and digest and not recover.is_intact(store, kind, digest):
+            by_kind[kind].append(digest)
             outcome.lost.append(f"{kind}/{digest[:12]}: older states or tags that need it")
         elif problem.path.startswith(store.paths.tags):
             _renew_tag(store, problem.path, outcome)
@@ -242,18 +254,18 @@ def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
         elif problem.path == store.paths.config:  # of a lake that is open: what it says is known
             set_aside(store, problem.path, outcome)
             change_settings(store, store.settings)
-    for kind, digests in given.items():
+    for kind, digests in by_kind.items():
         give_up(store, kind, digests, outcome)
 
 
 def _renew_tag(store: Store, path: str, outcome: RepairOutcome) -> None:
-    """Make a damaged tag anew if its bytes still name a state that opens."""
+    """Rebuild a damaged tag if its bytes still name a state that opens."""
     name = decode_name(os.path.basename(path)[:-5])
-    snapshot, text = recover.state_in(store, disk.read(path))
+    snapshot, text = recover.find_state(store, disk.read(path))
     set_aside(store, path, outcome)
     if not snapshot:
         outcome.lost.append(f"tag {name}: name the state again")
         return
-    made = Tag(name, snapshot, disk.now_us(), author(), "rebuilt", "", disk.random_hex(), text)
-    store.refs.link_tag(made)
+    rebuilt = Tag(name, snapshot, disk.now_us(), author(), "rebuilt", "", disk.random_hex(), text)
+    store.refs.link_tag(rebuilt)
     outcome.done.append(f"tag {name}: rebuilt on {snapshot[:12]}, its message is lost")

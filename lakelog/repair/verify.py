@@ -21,14 +21,15 @@ from lakelog.store.clock import AHEAD
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import OBJECTS, decode_name, parse_move, parse_object, parse_wal
 from lakelog.store.refs import Move, Refs, open_ref
-from lakelog.store.tail import Tail, WalFile, needed
+from lakelog.store.tail import Tail, WalFile, required_watermark
 from lakelog.store.thinning import window
 from lakelog.store.wal import Header
 
 __all__ = ["Problem", "Report", "open_for_check", "verify", "verify_snapshot"]
 _TORN_WAIT = 0.05
-Kept = dict[int, tuple[bytes, int]]
-"""Moves as they were read, without manifests that are intact, and the size of each."""
+MoveBytes = dict[int, tuple[bytes, int]]
+"""By number: the bytes of a move, without the manifest that it carries if that is intact, and the
+size of both."""
 
 
 def open_for_check(root: str) -> tuple[Store, Problem | None]:
@@ -41,7 +42,7 @@ def open_for_check(root: str) -> tuple[Store, Problem | None]:
 
 def verify(store: Store, progress: Progress | None = None, first: Problem | None = None) -> Report:
     """Check a whole lake: refs, tags, every object on disk, WALs, sums and chains."""
-    store.manifests.forget()
+    store.manifests.forget()  # of the disk, not of what was read before
     checker = Checker(store, progress)
     if first:
         checker.problems.append(first)
@@ -49,21 +50,25 @@ def verify(store: Store, progress: Progress | None = None, first: Problem | None
         checker.add(store.paths.config, "it is missing")
     else:
         checker.document(store.paths.config, {"format", "lake", "settings"})
+    # Every object, reached or not. One that is listed and missing was deleted by gc meanwhile.
     for kind in OBJECTS:
         for digest in _on_disk(store, kind):
             checker.object(kind, digest, listed=True)
     reached = dict.fromkeys(_check_tags(checker))
     for branch in store.refs.all_branches():
+        # WALs before moves, as a reader does: what is sealed meanwhile is then in the moves
+        # (F12.2).
         files = Tail(store.paths, store.refs, branch).scan()
         moves = _check_branch(checker, branch, bool(files))
         _check_wals(checker, branch, files, moves)
+        # States outside the window may be gone in part, which is not damage (F10.1).
         kept = window(store.settings, moves[::-1], disk.now_us())
         reached |= dict.fromkeys(move.snapshot for move in kept)
     for digest in reached:
         check_snapshot(checker, digest)
     checker.document(store.paths.condemned, {"names"})
     checker.document(store.paths.lost, {"names"})
-    _check_marks(checker)
+    _check_verified(checker)
     return checker.report()
 
 
@@ -80,25 +85,27 @@ def check_snapshot(checker: Checker, digest: str) -> None:
     if not checker.object("manifests", digest):
         return
     state = checker.store.manifests.load(digest)
+    # A repair has reported this state as lost already.
     if not checker.lost.isdisjoint(f"manifests/{page.digest}" for page in state.pages):
         return
     pages = [checker.object("manifests", page.digest) for page in state.pages]
     if not all(pages):
         return
     try:
-        live = checker.paged(state)
+        live = checker.paged_entries(state)
     except Damaged as error:
         checker.add(error.path, error.reason)
         return
     for run in state.ids:
         checker.object("ids", run["digest"])
-    tail = {e["key"]: e for e in state.tail if "segment" in (e.get("add"), e.get("del"))}
-    added = [e for e in tail.values() if "add" in e]
-    checker.paged_segments(tail.keys() - {e["key"] for e in added})
-    for entry in added:
+    # The last entry of a key counts; what the state deleted may be gone from the disk.
+    recent = {e["key"]: e for e in state.recent if "segment" in (e.get("add"), e.get("del"))}
+    additions = [e for e in recent.values() if "add" in e]
+    checker.check_paged(recent.keys() - {e["key"] for e in additions})
+    for entry in additions:
         checker.object("segments", entry["key"])
-    kept = [e for key, e in live.items() if key not in tail]
-    if manifest.add_up(manifest.Totals(), [*kept, *added]) != state.totals:
+    paged = [e for key, e in live.items() if key not in recent]
+    if manifest.add_up(manifest.Totals(), [*paged, *additions]) != state.totals:
         path = checker.store.paths.object("manifests", digest)
         checker.add(path, "its totals are not the sums of its segments")
 
@@ -127,25 +134,27 @@ def _check_branch(checker: Checker, branch: str, has_wals: bool) -> list[Move]:
     """Check each move and the chain between them; return those that can be read."""
     paths = checker.store.paths
     refs = Refs(paths)
-    hinted = refs.hinted(branch)
+    hinted = refs.hint_number(branch)
     own = _own_moves(paths.head_dir(branch))
     packed, spans = _check_packed(checker, branch)
-    kept = {**packed, **own}
-    newest = max([hinted, *kept], default=0)
+    moves_at = {**packed, **own}
+    # The hint counts: it is written after its move was durable, so a move below it was lost.
+    newest = max([hinted, *moves_at], default=0)
     moves: list[Move] = []
-    before: tuple[Move, str] | None = None
-    for number in _numbers(kept, newest, spans):
+    previous: tuple[Move, str] | None = None
+    for number in _numbers(moves_at, newest, spans):
         fault: str | None = "the move is missing"
-        data, size = kept.get(number, (b"", 0))
-        if before and before[0].number != number - 1:
-            before = None
+        data, size = moves_at.get(number, (b"", 0))
+        # Moves in between were dropped, so there is nothing to compare `prev` with.
+        if previous and previous[0].number != number - 1:
+            previous = None
         try:
             if size:
                 move = refs.decode(branch, number, data)
-                before, fault = (move, document.digest(data)), _chain_fault(before, move)
+                previous, fault = (move, document.digest(data)), _chain_fault(previous, move)
                 moves.append(move)
         except DamagedRef as error:
-            before, fault = None, error.reason
+            previous, fault = None, error.reason
         checker.count(size)
         if fault:
             checker.add(paths.move(branch, number), fault)
@@ -157,11 +166,11 @@ def _check_branch(checker: Checker, branch: str, has_wals: bool) -> list[Move]:
     return moves
 
 
-def _numbers(kept: Kept, newest: int, spans: list[tuple[int, int]]) -> Iterator[int]:
-    """Yield the numbers of the moves that there are, and the first of each run that is missing:
-    what a packed file does not hold of its span was dropped, or the file is named anyway."""
+def _numbers(moves_at: MoveBytes, newest: int, spans: list[tuple[int, int]]) -> Iterator[int]:
+    """Yield the numbers of the moves that are there, and the first of each run that is missing.
+    What a packed file does not have of its span was dropped, or that file is named as damaged."""
     following = 1
-    for number in [*sorted(kept), newest + 1]:
+    for number in [*sorted(moves_at), newest + 1]:
         gap = following
         for first, last in sorted(spans):
             gap = max(gap, last + 1) if first <= gap else gap
@@ -172,18 +181,18 @@ def _numbers(kept: Kept, newest: int, spans: list[tuple[int, int]]) -> Iterator[
         following = number + 1
 
 
-def _own_moves(directory: str) -> Kept:
+def _own_moves(directory: str) -> MoveBytes:
     """Moves in files of their own; read before packed ones, since gc packs, then unlinks."""
-    found = {}
+    moves = {}
     for name in disk.listing(directory):
         number = parse_move(name)
         if number is not None:
             with contextlib.suppress(FileNotFoundError):
-                found[number] = _slim(disk.read(f"{directory}/{name}"))
-    return found
+                moves[number] = _without_manifest(disk.read(f"{directory}/{name}"))
+    return moves
 
 
-def _slim(data: bytes) -> tuple[bytes, int]:
+def _without_manifest(data: bytes) -> tuple[bytes, int]:
     """Return a move without the manifest that it carries, if that is intact, and its size."""
     try:
         open_ref(data)
@@ -192,14 +201,14 @@ def _slim(data: bytes) -> tuple[bytes, int]:
     return document.split(data)[0], len(data)
 
 
-def _check_packed(checker: Checker, branch: str) -> tuple[Kept, list[tuple[int, int]]]:
+def _check_packed(checker: Checker, branch: str) -> tuple[MoveBytes, list[tuple[int, int]]]:
     """Return packed moves, and the spans of packed files, readable or not."""
-    packed: Kept = {}
+    packed: MoveBytes = {}
     spans: list[tuple[int, int]] = []
     for first, last, path in checker.store.refs.packs(branch):
-        with contextlib.suppress(FileNotFoundError):  # packed anew: its moves are in that file
+        with contextlib.suppress(FileNotFoundError):  # packed again: its moves are in that file
             try:
-                packed.update({n: _slim(data) for n, data in read_packed(path).items()})
+                packed.update({n: _without_manifest(data) for n, data in read_packed(path).items()})
                 checker.count(os.stat(path).st_size)
             except DamagedRef as error:
                 checker.add(error.path, error.reason)
@@ -207,22 +216,22 @@ def _check_packed(checker: Checker, branch: str) -> tuple[Kept, list[tuple[int, 
     return packed, spans
 
 
-def _chain_fault(before: tuple[Move, str] | None, move: Move) -> str | None:
-    """Say what is wrong between a move and the one before it.
+def _chain_fault(previous: tuple[Move, str] | None, move: Move) -> str | None:
+    """Return what is wrong between a move and the one before it, or None.
 
-    A move with op `lost`, made by repair, stands for one that cannot be read any more; its
-    message is the SHA-256 that the move after it expects.
+    A move with op `lost`, made by repair, takes the place of one that cannot be read any more; its
+    message is the SHA-256 that the move after it expects (F14.5).
     """
-    if before is None:
+    if previous is None:
         return (
             "it is the first, yet names a move before it"
             if move.number == 1 and move.prev
             else None
         )
-    last, digest = before
+    last, digest = previous
     if move.prev not in (digest, last.message if last.op == "lost" else digest):
         return "it does not name the move before it"
-    back = last.time - move.time  # far back is a clock put right
+    back = last.time - move.time  # far back means that a clock was corrected (F7.3)
     return "its time is not later than the move before it" if 0 <= back <= AHEAD else None
 
 
@@ -231,9 +240,10 @@ def _check_wals(
 ) -> None:
     paths = checker.store.paths
     for writer, group in files.items():
+        # Of all moves: a finished writer has no watermark in the newest.
         sealed = max((m.wal.get(writer, -1) for m in moves), default=-1)
         _check_writer(checker, branch, group, sealed)
-        lost = needed(group)
+        lost = required_watermark(group)
         if lost > sealed:
             reason = f"group commits up to {lost} are neither sealed nor in a file before it"
             checker.add(group[0].path, reason)
@@ -243,8 +253,8 @@ def _check_wals(
 
 
 def _check_writer(checker: Checker, branch: str, group: list[WalFile], sealed: int) -> None:
-    """Check one writer's files, in order; what is sealed may be gone, after a power cut even from
-    between two files that came back."""
+    """Check one writer's files, in order. Sealed files may be missing, after a power cut even
+    between two that came back."""
     for file, follows in zip(group, [*group[1:], None], strict=True):
         checker.count(file.end + file.torn)
         if file.header is None:
@@ -287,7 +297,7 @@ def _torn_reason(file: WalFile) -> str:
 
 
 def _stays_torn(checker: Checker, branch: str, file: WalFile) -> bool:
-    """A living writer's half-written frame is whole a moment later; a bad one is not."""
+    """Whether a torn frame is not just being written: a living writer completes it in a moment."""
     if not disk.is_locked(file.path):
         return True
     for _ in range(3):
@@ -299,7 +309,7 @@ def _stays_torn(checker: Checker, branch: str, file: WalFile) -> bool:
     return True
 
 
-def _check_marks(checker: Checker) -> None:
+def _check_verified(checker: Checker) -> None:
     path = checker.store.paths.verified
     try:
         data = disk.read(path)

@@ -1,8 +1,8 @@
 """Bloom filters of the ids and subjects of each segment: which segments a needle may be in.
 
-They are derived from segments that never change, kept in cache/bloom/ and made anew where one is
-missing or damaged; a lake without them answers the same, only slower. A filter holds about ten
-bits a distinct value and takes seven looks (one false "maybe" in about 120).
+They are derived from segments, which never change, stored in cache/bloom/ and rebuilt where one is
+missing or damaged; a lake without them answers the same, only slower. A filter has about ten bits
+for each distinct value and seven hash functions (one false positive in about 120).
 
     64-byte header   "LKB1", crc32 of the rest u32, then (bits u64) of ids and of subjects, zeros
     body             the bits of ids, then of subjects, each padded to a byte, low bit first
@@ -40,23 +40,25 @@ else:
 
 COLUMNS = ("id", "subject")
 LEAST = 1000
-"""Segments of fewer rows get a filter only when a query asks for it."""
+"""Segments of fewer rows get a filter only when a query needs it."""
 _HEAD = struct.Struct("<4sIQQ")
-_BITS, _LOOKS, _WIDTH = 10, 7, 48
+# 10 bits and 7 hashes are the optimum for 0.8 % of false positives; 48 bytes hold a UUID, and the
+# part in which longer keys of one source differ is at their end.
+_BITS, _HASHES, _WIDTH = 10, 7, 48
 _MEMORY = 64 << 20
 _MIX = 0x9E3779B97F4A7C15
 
 
 class Filters:
-    """The filters of one lake, the last used of them in memory. Safe for threads."""
+    """The filters of one lake; the most recently used are in memory. Safe for threads."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths, self._mutex = paths, threading.Lock()
-        self._held: OrderedDict[str, bytes] = OrderedDict()
+        self._cached: OrderedDict[str, bytes] = OrderedDict()
         self._size = 0
 
-    def may(self, digest: str, column: str, hashed: Iterable[int]) -> bool:
-        """Whether a segment may hold a value of one of these hashes. Raises OSError."""
+    def may_contain(self, digest: str, column: str, hashed: Iterable[int]) -> bool:
+        """Whether a segment may contain a value with one of these hashes. Raises OSError."""
         data = self._data(digest)
         sizes = _HEAD.unpack_from(data)[2:]
         which = COLUMNS.index(column)
@@ -64,21 +66,22 @@ class Filters:
         return any(_holds(data, start, sizes[which], value) for value in hashed)
 
     def has(self, digest: str) -> bool:
-        """Whether a filter need not be made anew."""
-        return self._known(digest) is not None
+        """Whether there is an intact filter of a segment."""
+        return self._stored(digest) is not None
 
     def _data(self, digest: str) -> bytes:
-        data = self._known(digest)
+        data = self._stored(digest)
         if data is None:
             data = save(self._paths, digest, _columns(self._paths, digest))
             self._remember(digest, data)
         return data
 
-    def _known(self, digest: str) -> bytes | None:
+    def _stored(self, digest: str) -> bytes | None:
         with self._mutex:
-            if digest in self._held:
-                self._held.move_to_end(digest)
-                return self._held[digest]
+            if digest in self._cached:
+                self._cached.move_to_end(digest)
+                return self._cached[digest]
+        # Not under the mutex: other threads need not wait for this read.
         data = _read(self._paths, digest)
         if data is not None:
             self._remember(digest, data)
@@ -86,14 +89,14 @@ class Filters:
 
     def _remember(self, digest: str, data: bytes) -> None:
         with self._mutex:
-            self._size += len(data) if digest not in self._held else 0
-            self._held[digest] = data
-            while self._size > _MEMORY and len(self._held) > 1:
-                self._size -= len(self._held.popitem(last=False)[1])
+            self._size += len(data) if digest not in self._cached else 0
+            self._cached[digest] = data
+            while self._size > _MEMORY and len(self._cached) > 1:
+                self._size -= len(self._cached.popitem(last=False)[1])
 
 
 def save(paths: Paths, digest: str, table: pa.Table) -> bytes:
-    """Make the filter of a segment of `table` and keep it, if the disk lets us; return it."""
+    """Build the filter of a segment of `table` and store it, if the disk has room; return it."""
     data = encode(table)
     with contextlib.suppress(OSError):
         disk.make_dir(os.path.dirname(paths.bloom(digest)))
@@ -106,10 +109,13 @@ def encode(table: pa.Table) -> bytes:
     sizes, parts = [], []
     for column in COLUMNS:
         hashed = hashes(table[column].combine_chunks())
-        bits = _filled(hashed, len(hashed))
+        # Sized for the rows first, as counting distinct values exactly would need a sort: this
+        # filter itself tells how many there are, and where values repeat a smaller one takes its
+        # place.
+        bits = _fill(hashed, len(hashed))
         distinct = _distinct(bits)
         if distinct < 0.8 * len(hashed):
-            bits = _filled(hashed, distinct)
+            bits = _fill(hashed, distinct)
         sizes.append(len(bits))
         parts.append(np.packbits(bits, bitorder="little").tobytes())
     head = _HEAD.pack(b"LKB1", 0, *sizes).ljust(64, b"\0")
@@ -117,8 +123,8 @@ def encode(table: pa.Table) -> bytes:
     return b"LKB1" + struct.pack("<I", zlib.crc32(body)) + body
 
 
-def _filled(hashed: np.ndarray, count: int) -> np.ndarray:
-    """Return the bits, unpacked, of a filter for so many distinct hashes."""
+def _fill(hashed: np.ndarray, count: int) -> np.ndarray:
+    """Return the bits, unpacked, of a filter for `count` distinct hashes."""
     bits = np.zeros(-(-count * _BITS // 8) * 8, dtype=bool)
     for place in _places(hashed, len(bits)) if len(bits) else ():
         bits[place] = True
@@ -126,9 +132,9 @@ def _filled(hashed: np.ndarray, count: int) -> np.ndarray:
 
 
 def _distinct(bits: np.ndarray) -> int:
-    """Estimate of how many distinct values set these bits (linear counting)."""
+    """Estimate how many distinct values set these bits (linear counting)."""
     free = len(bits) - int(bits.sum())
-    return math.ceil(-len(bits) * math.log(max(free, 1) / len(bits)) / _LOOKS) if len(bits) else 0
+    return math.ceil(-len(bits) * math.log(max(free, 1) / len(bits)) / _HASHES) if len(bits) else 0
 
 
 def hashes(values: pa.Array) -> np.ndarray:
@@ -137,10 +143,13 @@ def hashes(values: pa.Array) -> np.ndarray:
     lengths = np.asarray(pc.binary_length(raw)).astype(np.uint64)
     if not len(raw):
         return lengths
+    # The end, not the beginning: ids of one source share their prefix.
     ends = raw if int(lengths.max()) <= _WIDTH else pc.binary_slice(raw, -_WIDTH)
     even = pc.ascii_rpad(ends.view(pa.large_string()), _WIDTH, padding="\0")
     start = np.frombuffer(even.buffers()[1], np.int64)[even.offset]
     words = np.frombuffer(even.buffers()[2], "<u8", len(raw) * _WIDTH // 8, int(start))
+    # Padded to one width, all texts are one matrix of words: six steps for any number of rows. The
+    # length goes in first, so that padding is told from zeros.
     mixed = lengths * np.uint64(_MIX)
     for word in words.reshape(len(raw), -1).T:
         mixed ^= word
@@ -150,27 +159,27 @@ def hashes(values: pa.Array) -> np.ndarray:
 
 
 def _places(hashed: np.ndarray, size: int) -> Iterable[np.ndarray]:
-    """Yield the bits of every hash, one look of all at a time."""
+    """Yield the bits that each of the hash functions sets, for all hashes at once."""
     first, step = hashed >> np.uint64(32), (hashed & np.uint64(0xFFFFFFFF)) | np.uint64(1)
-    for look in range(_LOOKS):
-        spread = (first + np.uint64(look) * step) & np.uint64(0xFFFFFFFF)
+    for n in range(_HASHES):
+        spread = (first + np.uint64(n) * step) & np.uint64(0xFFFFFFFF)
         yield spread * np.uint64(size) >> np.uint64(32)
 
 
 def _holds(data: bytes, start: int, size: int, value: int) -> bool:
-    """Whether all looks of one hash find their bit; the same places as `_places` gives."""
+    """Whether all bits of one hash are set; the places are those of `_places`."""
     if not size:
         return False
     at, step = value >> 32, (value & 0xFFFFFFFF) | 1
-    for look in range(_LOOKS):
-        place = ((at + look * step) & 0xFFFFFFFF) * size >> 32
+    for n in range(_HASHES):
+        place = ((at + n * step) & 0xFFFFFFFF) * size >> 32
         if not data[start + (place >> 3)] >> (place & 7) & 1:
             return False
     return True
 
 
 def _read(paths: Paths, digest: str) -> bytes | None:
-    """The filter as it is kept, or None if it is not there or not whole."""
+    """The stored filter, or None if it is missing or damaged."""
     try:
         data = disk.read(paths.bloom(digest))
     except OSError:
@@ -181,6 +190,6 @@ def _read(paths: Paths, digest: str) -> bytes | None:
 
 
 def _columns(paths: Paths, digest: str) -> Any:
-    """The columns of a segment that a filter is made of; the caller has verified it."""
+    """The columns of a segment that have filters; the caller has verified it."""
     path = paths.object("segments", digest)
     return pq.ParquetFile(path, page_checksum_verification=True).read(columns=list(COLUMNS))

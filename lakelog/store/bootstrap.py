@@ -1,4 +1,4 @@
-"""Making a lake and opening one: lakelog.json, its directories, and what the disk must do."""
+"""Creating and opening a lake: lakelog.json, the directories, and what the storage must support."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store import disk, document
 from lakelog.store.manifest import Manifest, Manifests, empty
 from lakelog.store.paths import FORMAT, Paths
-from lakelog.store.refs import Move, Refs, author, in_unicode
+from lakelog.store.refs import Move, Refs, author, escape_text
 from lakelog.store.verified_files import VerifiedFiles
 
+# Shared between kernels: flock and link of one machine may not bind another (F16.1).
 _REMOTE_TYPES = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse", "9p", "ceph", "virtiofs")
 
 
@@ -32,7 +33,7 @@ class Store:
         self.lake_id = lake_id
         self.settings = settings
         self.format = format
-        """What lakelog.json said when it was last read; 0 where that is not known."""
+        """The format in lakelog.json when it was last read; 0 where that is not known."""
         self.refs = Refs(self.paths)
         self.manifests = Manifests(self.paths, self.refs)
         self.verified = VerifiedFiles(self.paths)
@@ -43,10 +44,11 @@ class Store:
 
 
 def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> Store:
-    """Make a lake. Raises AlreadyExists, UnsupportedStore, OSError."""
+    """Create a lake. Raises AlreadyExists, UnsupportedStore, OSError."""
     paths = Paths(root)
     if os.path.exists(paths.config):
         raise AlreadyExists(f"a lake already exists at {paths.root}")
+    # What a run of this left that was killed may stay; anything else is somebody's data.
     foreign = [n for n in disk.listing(paths.root) if not n.startswith(disk.TEMPORARY)]
     if set(foreign) - {os.path.basename(d) for d in paths.directories()}:
         raise AlreadyExists(f"{paths.root} is not empty and not a lake: choose another directory")
@@ -55,13 +57,16 @@ def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> St
     refuse_orphan(paths)
     for directory in paths.directories():
         disk.make_dir(directory)
+    # Each parent is synced once, for all 256 directories in it.
     for directory in {os.path.dirname(d) for d in paths.directories()}:
         disk.sync_dir(directory)
     disk.sync_dir(os.path.dirname(paths.root))
     lake_id = disk.random_hex()
     store = Store(root, lake_id, settings, FORMAT)
+    # The first move before lakelog.json: whoever sees a lake finds a branch in it.
     with contextlib.suppress(FileExistsError):
         start_branch(store, branch)
+    # Of two processes that create the lake at once, the link of lakelog.json decides.
     try:
         write_config(paths, lake_id, settings)
     except FileExistsError:
@@ -70,7 +75,7 @@ def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> St
 
 
 def create_or_load(root: str, settings: Settings) -> Store:
-    """Make a lake, or open the one that another process made meanwhile. Raises as both do."""
+    """Create a lake, or open the one that another process created meanwhile. Raises as both do."""
     try:
         return create(root, settings)
     except AlreadyExists:
@@ -80,11 +85,12 @@ def create_or_load(root: str, settings: Settings) -> Store:
 
 
 def refuse_orphan(paths: Paths) -> None:
-    """Refuse to make a lake where one lost its lakelog.json. Raises DamagedLake."""
+    """Refuse to create a lake where another one lost its lakelog.json. Raises DamagedLake."""
     for branch in disk.listing(paths.heads):
         moves = {n for n in disk.listing(f"{paths.heads}/{branch}") if n[0] != "."}
-        held = moves - {"000000000001.json"} or disk.listing(f"{paths.wals}/{branch}")
-        if held and not disk.exists(paths.config):  # nobody appends before it is there
+        # A first move alone may be that of a creation that was killed before it wrote lakelog.json.
+        contents = moves - {"000000000001.json"} or disk.listing(f"{paths.wals}/{branch}")
+        if contents and not disk.exists(paths.config):  # nobody appends before it is there
             raise DamagedLake(paths.config, "it is missing, though the lake holds moves or WALs")
 
 
@@ -125,7 +131,7 @@ def load(root: str) -> Store:
 
 
 def write_config(paths: Paths, lake_id: str, settings: Settings) -> None:
-    """Make lakelog.json, which makes the directory a lake; FileExistsError if there is one."""
+    """Write lakelog.json, which makes the directory a lake; FileExistsError if there is one."""
     body = {"format": FORMAT, "lake": lake_id, "settings": to_dict(settings)}
     disk.create_whole(paths.config, document.encode(body))
     disk.sync_dir(paths.root)
@@ -133,6 +139,7 @@ def write_config(paths: Paths, lake_id: str, settings: Settings) -> None:
 
 def change_settings(store: Store, settings: Settings) -> None:
     """Replace the settings of a lake."""
+    # The format stays: a setting must not lock out a reader of the earlier one.
     number = _format_on_disk(store) or FORMAT
     body = {"format": number, "lake": store.lake_id, "settings": to_dict(settings)}
     disk.replace_whole(store.paths.config, document.encode(body))
@@ -140,8 +147,8 @@ def change_settings(store: Store, settings: Settings) -> None:
 
 
 def raise_format(store: Store) -> None:
-    """Make a lake of an earlier format one of this, before anything of this format is written to
-    it: so whoever knows only the earlier one refuses the lake by name."""
+    """Raise a lake of an earlier format to this one, before anything of this format is written to
+    it, so that a version that knows only the earlier one refuses the lake by name (F15.3)."""
     if store.format == FORMAT:
         return
     if 0 < _format_on_disk(store) < FORMAT:
@@ -159,7 +166,7 @@ def _format_on_disk(store: Store) -> int:
 
 
 def start_branch(store: Store, branch: str, snapshot: str = "", message: str = "") -> None:
-    """Make a branch's first move, on an empty manifest or on `snapshot`.
+    """Link the first move of a branch, on an empty manifest or on `snapshot`.
 
     Raises FileExistsError if the branch has one.
     """
@@ -172,13 +179,15 @@ def start_branch(store: Store, branch: str, snapshot: str = "", message: str = "
     else:
         state, text = store.manifests.settle(empty(commit, now, who))
         snapshot = state.digest
-    move = Move(1, branch, "", commit, now, who, op, in_unicode(message), snapshot, 0, carried=text)
+    move = Move(
+        1, branch, "", commit, now, who, op, escape_text(message), snapshot, 0, carried=text
+    )
     store.refs.link(move)
     disk.sync_dir(store.paths.head_dir(branch))
 
 
 def make_branch_dirs(store: Store, branch: str) -> None:
-    """Make the folders of a branch durably."""
+    """Create the directories of a branch durably."""
     paths = store.paths
     for directory in (paths.head_dir(branch), paths.wal_dir(branch)):
         if not disk.exists(directory):
@@ -189,22 +198,23 @@ def make_branch_dirs(store: Store, branch: str) -> None:
 def probe(root: str) -> None:
     """Refuse a file system without create-if-absent `link` or excluding `flock`."""
     refuse_remote(root)
-    made = disk.write_temporary(root, b"probe\n")
-    other = disk.temporary(root)
+    path = disk.write_temporary(root, b"probe\n")
+    other = disk.temporary_path(root)
     try:
-        disk.link(made, other)
+        disk.link(path, other)
+        # Publishing is decided by this very refusal, so it is tried rather than believed.
         try:
-            disk.link(made, other)
+            disk.link(path, other)
             raise UnsupportedStore(f"{root}: link does not refuse a taken name; use a local disk")
         except FileExistsError:
             pass
-        _probe_lock(made, root)
+        _probe_lock(path, root)
     except PermissionError as error:
         raise UnsupportedStore(
             f"{root}: link is not allowed here ({error}); use a local disk"
         ) from None
     finally:
-        disk.unlink(made)
+        disk.unlink(path)
         disk.unlink(other)
 
 
@@ -218,7 +228,7 @@ def _probe_lock(path: str, root: str) -> None:
 
 
 def refuse_remote(root: str) -> None:
-    """Refuse file systems shared between kernels, by type, where the system tells it."""
+    """Refuse file systems shared between kernels, by type, where the system lists its mounts."""
     try:
         mounts = disk.read("/proc/self/mounts").decode("utf-8", "surrogateescape").splitlines()
     except OSError:
@@ -226,8 +236,10 @@ def refuse_remote(root: str) -> None:
     best, kind, path = "", "", os.path.realpath(root)
     for line in mounts:
         _, point, name, *_ = line.split(" ")
-        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), point)
+        # The kernel writes spaces and backslashes of a mount point as octal escapes.
+        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)
         inside = path == point or path.startswith(point.rstrip("/") + "/")
+        # The longest mount point holds the path; of equal ones the later mount is on top.
         if inside and len(point) >= len(best):
             best, kind = point, name
     if kind in _REMOTE_TYPES or kind.startswith("fuse."):

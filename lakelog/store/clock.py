@@ -3,11 +3,11 @@
 Of two rows with one id the earlier counts, and in the tail `ingested_at` says which (F12.6). Were
 the clock set back, a later append would win over one that was acknowledged and seen. So a frame is
 stamped after every frame that was acknowledged before it began: a Lamport clock whose highest value
-stands in cache/clock, read before a frame is made and raised before its append returns.
+is in cache/clock, read before a frame is encoded and raised before its append returns.
 
     cache/clock: i64 highest stamp (us), little-endian; 16 bytes, the boot that it belongs to
 
-It is never synced. After a power cut the WAL itself tells: the first stamp of a boot looks there.
+It is never synced: the first stamp after a boot looks for the highest one in the WALs.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from collections.abc import Callable
 from lakelog.store import disk
 
 AHEAD = 3_600_000_000
-"""Stamps so far ahead of the wall clock (us) come from a clock that was wrong: once the frames that
-bear them are sealed, stamps go back to the wall clock. Moves keep to the same bound."""
+"""Stamps this far ahead of the wall clock (us) come from a clock that was wrong: once the frames
+that carry them are sealed, stamps return to the wall clock. Moves have the same bound (F7.3)."""
 _STAMP = struct.Struct("<q")
 _BOOT = 16
 
 
 class Clock:
-    """Stamps for one writer. `newest` returns the highest stamp that is still in the WAL."""
+    """Stamps for one writer. `newest` returns the highest stamp that is still in a WAL."""
 
     def __init__(self, path: str, newest: Callable[[], int]) -> None:
         self._path, self._newest = path, newest
@@ -36,26 +36,28 @@ class Clock:
         self._last, self._is_old = 0, True
 
     def stamp(self) -> int:
-        """Microseconds since 1970, above every stamp passed on before this call."""
+        """Microseconds since 1970, above every stamp that was published before this call."""
         if self._is_old:
             self.close()
             self._open()
+        # Two writers may read the same value: then neither was acknowledged before the other.
         shared = _STAMP.unpack_from(self._map)[0] if self._map else 0
         return max(disk.now_us(), shared + 1, self._last + 1)
 
-    def pass_on(self, stamp: int) -> None:
-        """Let no later frame of this host be stamped below; call before the append returns."""
+    def advance(self, stamp: int) -> None:
+        """Publish a stamp: later frames of this host get higher ones. Call before the append
+        returns."""
         self._last = stamp
         if self._map and _STAMP.unpack_from(self._map)[0] < stamp:
             _STAMP.pack_into(self._map, 0, stamp)
 
-    def look_again(self) -> None:
-        """Open the file anew at the next stamp: the cache may have been deleted, and a clock that
-        was years ahead may have been put right since."""
+    def reopen(self) -> None:
+        """Open the file again at the next stamp: the cache may have been deleted, and a clock that
+        was years ahead may have been corrected since."""
         self._is_old = True
 
     def close(self) -> None:
-        """Let the file go; the next stamp opens it again."""
+        """Close the file; the next stamp opens it again."""
         if self._map:
             self._map.close()
         self._map, self._is_old = None, True
@@ -67,12 +69,13 @@ class Clock:
             self._map = disk.map_shared(self._path, _STAMP.size + _BOOT)
         except (OSError, ValueError):  # a cache that cannot be written: we order our own appends
             return
-        known = _STAMP.unpack_from(self._map)[0]
+        shared = _STAMP.unpack_from(self._map)[0]
         boot = _boot()
-        if self._map[_STAMP.size :] == boot and known <= disk.now_us() + AHEAD:
+        if self._map[_STAMP.size :] == boot and shared <= disk.now_us() + AHEAD:
             return
+        # The file is never synced, so after a power cut it may be behind frames that are in a WAL.
         self._last = newest = self._newest()
-        if _STAMP.unpack_from(self._map)[0] == known:  # else another writer was quicker
+        if _STAMP.unpack_from(self._map)[0] == shared:  # else another writer was quicker
             _STAMP.pack_into(self._map, 0, newest)
             self._map[_STAMP.size :] = boot
 
@@ -85,7 +88,7 @@ def following(last: int, now: int) -> int:
 
 @functools.cache
 def _boot() -> bytes:
-    """What tells this start of the machine from others; nothing where the system does not say."""
+    """What identifies this boot of the machine; empty where the system does not say."""
     try:
         text = disk.read("/proc/sys/kernel/random/boot_id")
     except OSError:

@@ -2,9 +2,9 @@
 
 Reading gets cheaper and the lake smaller; no event changes. The policy is pure (`choose`,
 `portions`). Each group is one publish {remove inputs, add output}; if an input is gone or the
-branch was rewound meanwhile, the output is abandoned to gc. A step takes at most FILES_MAX files
-and so many bytes of rows, uncompressed, as the memory setting allows; rows are merged as Arrow
-tables, for the engine's vectors of 2,048 rows are gigabytes where an event is a megabyte.
+branch was rewound meanwhile, the output is left to gc. A step takes at most FILES_MAX files and
+as many bytes of rows, uncompressed, as the memory setting allows; rows are merged as Arrow tables,
+since a vector of DuckDB 2.0 has 2,048 rows, which are gigabytes where an event is a megabyte.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ else:
     pa = Lazy("pyarrow")
     pc = Lazy("pyarrow.compute")
 
+# Written once and read often, so it may take its time.
 LEVEL = 11
 FILES_MAX = 256
-"""Segments that one step merges at most."""
+"""Segments that one step merges at most, so that a step ends whatever it meets."""
 DUE = 64
-"""So many segments that could be merged start a run in the background."""
+"""This many segments that could be merged start a run in the background."""
 _SHARE, _ROW = 8, 256
-"""Rows in memory are this part of what the settings allow, for sorting and encoding copy them;
-and a row takes so much besides its long texts."""
+"""Rows may take this part of the memory in the settings, as sorting and encoding copy them; a row
+takes this many bytes besides its long texts."""
 Progress = Callable[[int, int], None]
 
 
@@ -57,11 +58,13 @@ class Compaction:
 
 
 def choose(entries: list[Entry], settings: Settings) -> list[list[Entry]]:
-    """Return groups of neighbours to merge: each fits the target; full sorted ones stay."""
+    """Return groups of neighbours to merge, each within the target size; full sorted segments
+    stay."""
     groups: list[list[Entry]] = []
     current: list[Entry] = []
     rows = size = 0
     target = segment.rows_target(settings, sum(e["events"] for e in entries))
+    # Neighbours in seq, so that the seq ranges of live segments never overlap (F10.2).
     ordered = sorted((e for e in entries if e["kind"] == "events"), key=lambda e: e["seq"])
     for entry in ordered:
         fits = rows + entry["events"] <= target and len(current) < FILES_MAX
@@ -89,7 +92,7 @@ def portions(group: list[Entry], weights: list[int], limit: int) -> list[list[En
 
 
 def is_due(entries: list[Entry], settings: Settings) -> bool:
-    """Whether enough small segments have come together for a run in the background."""
+    """Whether enough small segments have accumulated for a run in the background."""
     return sum(len(group) for group in choose(entries, settings)) >= DUE
 
 
@@ -98,9 +101,10 @@ def _is_worth_it(group: list[Entry]) -> bool:
 
 
 def compact(store: Store, branch: str, progress: Progress | None = None) -> Compaction:
-    """Merge what `choose` finds. A group that cannot be read does not stop the others: what is
-    wrong with the first one is raised at the end, a DamagedSegment. Raises OSError at once."""
-    done, failed = Compaction(), list[Damaged]()
+    """Merge the groups of `choose`. One that cannot be read does not stop the others: the first
+    DamagedSegment is raised at the end. Raises OSError at once."""
+    total, failures = Compaction(), list[Damaged]()
+    # Two compactors at once would be correct: the second finds its inputs gone, after all the work.
     with disk.claim(f"{store.paths.cache}/compact.lock") as alone:
         again = alone
         while again:
@@ -108,42 +112,43 @@ def compact(store: Store, branch: str, progress: Progress | None = None) -> Comp
             state = store.manifests.load(head.move.snapshot)
             groups = choose(store.manifests.entries(state), store.settings)
             # Groups cut short by the number of files leave some that can be merged once more.
-            again = not failed and any(len(group) == FILES_MAX for group in groups)
+            again = not failures and any(len(group) == FILES_MAX for group in groups)
             for index, group in enumerate(groups):
                 try:
                     merged = _merge_group(store, branch, head, group)
                 except Damaged as error:
-                    failed.append(error)
+                    failures.append(error)
                 else:
-                    again, done = again and bool(merged.removed), _sum(done, merged)
+                    again, total = again and bool(merged.removed), _sum(total, merged)
                 if progress:
                     progress(index + 1, len(groups))
-    if failed:
-        raise failed[0]
-    return done
+    if failures:
+        raise failures[0]
+    return total
 
 
 def _merge_group(store: Store, branch: str, head: Head, group: list[Entry]) -> Compaction:
     """Merge one group, in as many steps as its rows need. Raises DamagedSegment, OSError."""
-    done = Compaction()
+    total = Compaction()
+    # First of all: a footer that is damaged could give any weight, and rows that nobody wrote.
     check(store, group)
     weights = [_weight(store, entry) for entry in group]
     for part in portions(group, weights, store.settings.memory_bytes // _SHARE):
         output = merge(store, part)
         if _swap(store, branch, head, part, [output]):
             size = sum(e["bytes"] for e in part)
-            done = _sum(done, Compaction(len(part), 1, size, output["bytes"]))
-    return done
+            total = _sum(total, Compaction(len(part), 1, size, output["bytes"]))
+    return total
 
 
-def _sum(one: Compaction, other: Compaction) -> Compaction:
-    pairs = zip(dataclasses.astuple(one), dataclasses.astuple(other), strict=True)
+def _sum(first: Compaction, other: Compaction) -> Compaction:
+    pairs = zip(dataclasses.astuple(first), dataclasses.astuple(other), strict=True)
     return Compaction(*(a + b for a, b in pairs))
 
 
 def _weight(store: Store, entry: Entry) -> int:
-    """How many bytes the rows of a segment take in memory, about. Raises DamagedSegment."""
-    size = _readable(store, entry, segment.uncompressed)
+    """Estimate how many bytes the rows of a segment take in memory. Raises DamagedSegment."""
+    size = _read_segment(store, entry, segment.uncompressed)
     return int(size + entry["events"] * _ROW)
 
 
@@ -152,22 +157,25 @@ def merge(store: Store, group: list[Entry]) -> Entry:
     columns = [*segment.EVENT_COLUMNS, "seq"]
     tables = []
     for entry in group:
-        table = _readable(store, entry, segment.read)
+        table = _read_segment(store, entry, segment.read)
+        # From now on seq is a column: sorted rows are no longer in its order.
         if entry["layout"] == "arrival":
             seq = np.arange(table.num_rows, dtype=np.int64) + entry["seq"][0]
             table = table.append_column("seq", pa.array(seq))
         tables.append(table.select(columns).cast(segment.schema("events", "sorted")))
     table = pa.concat_tables(tables)
     del tables
-    order = _sorted(table)
-    builder = segment.SegmentEncoder("events", "sorted", disk.random_hex(), LEVEL)
+    order = _sort_order(table)
+    encoder = segment.SegmentEncoder("events", "sorted", disk.random_hex(), LEVEL)
+    # A row group at a time: a sorted copy of the whole table would double the memory.
     for at in range(0, len(order), segment.ROW_GROUP):
-        builder.add(table.take(order[at : at + segment.ROW_GROUP]))
-    return _put(store, builder.finish(), table, group)
+        encoder.add(table.take(order[at : at + segment.ROW_GROUP]))
+    return _put(store, encoder.finish(), table, group)
 
 
-def _sorted(table: pa.Table) -> Any:
+def _sort_order(table: pa.Table) -> Any:
     """Return the order of rows by type, time and seq."""
+    # Types as ranks: sorting numbers is many times faster than comparing texts.
     types = pc.unique(table["type"])
     ranks = np.empty(len(types), dtype=np.int32)
     ranks[np.asarray(pc.sort_indices(types))] = np.arange(len(types), dtype=np.int32)
@@ -176,8 +184,8 @@ def _sorted(table: pa.Table) -> Any:
     return pa.array(np.lexsort((seq, time, kind)))
 
 
-def _readable(store: Store, entry: Entry, read: Callable[[Paths, str], Any]) -> Any:
-    """Read something of a segment. Raises DamagedSegment if it is no Parquet file of ours."""
+def _read_segment(store: Store, entry: Entry, read: Callable[[Paths, str], Any]) -> Any:
+    """Call `read` on a segment. Raises DamagedSegment where it is missing or no valid Parquet."""
     try:
         return read(store.paths, entry["key"])
     except (FileNotFoundError, pa.ArrowException) as error:
@@ -200,41 +208,42 @@ def rewrite(
     check(store, group)
     cursor = connection.cursor()
     try:
-        for name, held in (tables or {}).items():
-            cursor.register(name, held)
+        for name, table in (tables or {}).items():
+            cursor.register(name, table)
         query = f"SELECT * FROM ({rows_sql(store, group)}) WHERE {where} ORDER BY type, time, seq"
-        table = cursor.sql(query).to_arrow_table()
+        rows = cursor.sql(query).to_arrow_table()
     finally:
         cursor.close()
-    data = segment.encode(table, "events", "sorted", disk.random_hex(), level, {})
-    return _put(store, data, table, group)
+    data = segment.encode(rows, "events", "sorted", disk.random_hex(), level, {})
+    return _put(store, data, rows, group)
 
 
 def _put(store: Store, data: bytes, table: pa.Table, group: list[Entry]) -> Entry:
     """Write an encoded sorted segment of the rows of a group; return its entry."""
     entry = segment.put(store.paths, data, table, "events", "sorted")
     store.verified.add(entry["key"], store.paths.object("segments", entry["key"]))
+    # The span of the inputs: rows that were removed leave holes, and keep others their numbers.
     span = [min(e["seq"][0] for e in group), max(e["seq"][1] for e in group)]
     return {**entry, "seq": span, "from": [e["key"] for e in group]}
 
 
 def rows_sql(store: Store, group: list[Entry]) -> str:
-    """Return SQL that reads segments as rows with seq: two scans, however many they are."""
+    """Return SQL that reads segments as rows with seq, in two scans, however many there are."""
     columns = ", ".join(segment.EVENT_COLUMNS)
     parts = []
     for layout in ("arrival", "sorted"):
-        listed = [e for e in group if e["layout"] == layout]
-        if listed:
-            source = sql.parquet(store.paths.object("segments", e["key"]) for e in listed)
-            parts.append(f"SELECT {columns}, {seq_sql(listed, layout)} AS seq FROM {source}")
+        segments = [e for e in group if e["layout"] == layout]
+        if segments:
+            source = sql.parquet(store.paths.object("segments", e["key"]) for e in segments)
+            parts.append(f"SELECT {columns}, {seq_sql(segments, layout)} AS seq FROM {source}")
     return " UNION ALL ".join(parts)
 
 
 def seq_sql(group: list[Entry], layout: str) -> str:
     """SQL for seq: a column of sorted segments, first plus row number of the others.
 
-    One file is treated as many are: a plain sum trips the engine's late materialization where a
-    bound on seq meets an ORDER BY with a LIMIT (an internal error of 2.0).
+    A single file is not treated differently: in DuckDB 2.0 a plain sum makes late materialization
+    fail with an internal error where a bound on seq meets an ORDER BY with a LIMIT.
     """
     if layout == "sorted":
         return "seq"
@@ -243,7 +252,10 @@ def seq_sql(group: list[Entry], layout: str) -> str:
 
 
 def check(store: Store, group: list[Entry]) -> None:
-    """Verify segments before their rows are written anew. Raises DamagedSegment."""
+    """Verify segments before their rows are rewritten: a flipped bit would get a valid digest.
+
+    Raises DamagedSegment.
+    """
     for entry in group:
         path = store.paths.object("segments", entry["key"])
         try:
@@ -259,8 +271,10 @@ def _swap(store: Store, branch: str, base: Head, group: list[Entry], outputs: li
     keys = {e["key"] for e in group}
 
     def plan(head: Head, state: Manifest) -> Change | None:
+        # After a rewind the numbers of the rows may be those of other events.
         if head.move.generation != base.move.generation:
             return None
+        # One was compacted, expired or removed meanwhile: its rows must not come back.
         present = {e["key"] for e in store.manifests.entries(state)}
         if not keys <= present:
             return None

@@ -1,4 +1,4 @@
-"""The SQL engine, opened the way lakelog wants it: in memory, UTC, offline, bounded."""
+"""Opening the SQL engine as lakelog needs it: in memory, in UTC, offline, with bounded memory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ else:
     duckdb = Lazy("duckdb")
 
 SPILL = "spill-"
-"""How directories in cache/ begin in which the engine keeps what does not fit in memory; it removes
-them when it ends, and gc those of processes that were killed."""
+"""Prefix of directories in cache/ in which the engine keeps what does not fit in memory; it removes
+them when it ends, and gc removes those of processes that were killed."""
+# A query must not reach the network, and must see the tables of the caller that were passed to it,
+# not whatever Python variable has the name of a table.
 _OFFLINE: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -30,6 +32,7 @@ def connect(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:", config=_OFFLINE)
     connection.execute("SET GLOBAL TimeZone = 'UTC'")  # else cursors take the machine's zone
     connection.execute(f"SET memory_limit = '{settings.memory_bytes}B'")
+    # Sealing relies on it: rows get their seq in the order in which the query returns them.
     connection.execute("SET preserve_insertion_order = true")
     # A random name: in two containers on one lake every process may have the same number.
     spill = sql.literal(f"{paths.cache}/{SPILL}{disk.random_hex(8)}")

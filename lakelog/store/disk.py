@@ -1,8 +1,8 @@
-"""The one door to the disk. Every write, sync, link and unlink of a lake goes through here.
+"""All writes, syncs, links and unlinks of a lake go through this module, and no other.
 
 Rules: sync a file, then the directory that names it; the pointer moves last; create-if-absent
 is `link` (rename overwrites and so decides nothing); after a failed write or sync the caller
-must abandon that descriptor for good, since the kernel may mark lost pages clean.
+must abandon that descriptor for good, since the kernel may mark lost pages clean (F9.1, F9.5).
 Failures of the disk stay OSError. Tests replace these functions to crash or reorder them.
 """
 
@@ -32,15 +32,17 @@ def random_hex(size: int = 16) -> str:
 
 def write_all(fd: int, data: bytes) -> None:
     """Write every byte, or raise OSError."""
-    done = os.write(fd, data)
-    if done != len(data):
+    written = os.write(fd, data)
+    # A nearly full disk or a signal makes `write` stop short without an error.
+    if written != len(data):
         view = memoryview(data)
-        while done < len(data):
-            done += os.write(fd, view[done:])
+        while written < len(data):
+            written += os.write(fd, view[written:])
 
 
 def sync_file(fd: int) -> None:
     """Make a file's data durable; not its name."""
+    # fdatasync also writes the size, without which the data could not be read; not the times.
     os.fdatasync(fd)
 
 
@@ -82,6 +84,7 @@ def rename(source: str, target: str) -> None:
 def make_dirs(path: str) -> None:
     """Make a directory and its parents, each durably."""
     missing = []
+    # From the outside in: a synced directory below an unsynced one can vanish with it.
     while not os.path.isdir(path):
         missing.append(path)
         path = os.path.dirname(path)
@@ -102,13 +105,13 @@ def remove_dir(path: str) -> None:
         os.rmdir(path)
 
 
-def temporary(directory: str) -> str:
-    """A fresh temporary name in `directory`; gc removes what is left of them."""
+def temporary_path(directory: str) -> str:
+    """A fresh temporary path in `directory`; gc removes temporary files that are left over."""
     return f"{directory}/{TEMPORARY}{random_hex(8)}"
 
 
 def write_temporary(directory: str, data: bytes) -> str:
-    """Write and sync a nameless-to-be file; return its temporary path."""
+    """Write and sync a file; return its temporary path."""
     return write_pieces(directory, (data,))
 
 
@@ -116,7 +119,8 @@ def write_pieces(
     directory: str, pieces: Iterable[bytes], *, sync: bool = True, mode: int = 0o644
 ) -> str:
     """Write a file piece by piece, so that it need not fit in memory; return its temporary path."""
-    path = temporary(directory)
+    # In the directory of its later name: `link` does not cross file systems.
+    path = temporary_path(directory)
     fd = create(path, mode)
     try:
         for piece in pieces:
@@ -138,31 +142,33 @@ def pieces(path: str, size: int = 1 << 22) -> Iterator[bytes]:
             yield piece
 
 
-def put_made(made: str, path: str) -> None:
+def link_object(temporary: str, path: str) -> None:
     """Give a synced temporary file its content-addressed name, durably."""
     make_dirs(os.path.dirname(path))
     try:
+        # Taken means the same bytes are there: objects are named by their content.
         with contextlib.suppress(FileExistsError):
-            link(made, path)
+            link(temporary, path)
     finally:
-        unlink(made)
+        unlink(temporary)
+    # Even if it was there: whoever made it may not have synced the directory yet.
     sync_dir(os.path.dirname(path))
 
 
 def create_whole(path: str, data: bytes) -> None:
     """Make `path` appear whole or not at all; FileExistsError if it is there. Not yet durable:
     the caller syncs the directory."""
-    made = write_temporary(os.path.dirname(path), data)
+    temporary = write_temporary(os.path.dirname(path), data)
     try:
-        link(made, path)
+        link(temporary, path)
     finally:
-        unlink(made)
+        unlink(temporary)
 
 
 def put_object(path: str, data: bytes) -> None:
     """Write a content-addressed file durably; being there already is fine.
 
-    Its directory is made anew if a copy of the lake left it out for being empty.
+    Its directory is created again if a copy of the lake left it out for being empty (F1.7).
     """
     make_dirs(os.path.dirname(path))
     with contextlib.suppress(FileExistsError):
@@ -173,24 +179,25 @@ def put_object(path: str, data: bytes) -> None:
 def replace_whole(path: str, data: bytes, *, sync: bool = True) -> None:
     """Replace a file in one step; for advice and derived files only."""
     directory = os.path.dirname(path)
-    made = temporary(directory)
-    fd = create(made)
+    temporary = temporary_path(directory)
+    fd = create(temporary)
     try:
         write_all(fd, data)
         if sync:
             sync_file(fd)
     except BaseException:
-        unlink(made)
+        unlink(temporary)
         raise
     finally:
         close(fd)
-    rename(made, path)
+    rename(temporary, path)
     if sync:
         sync_dir(directory)
 
 
 def append_line(path: str, data: bytes) -> None:
     """Append to a derived file, unsynced; a torn line is for its reader to skip."""
+    # O_APPEND and one write: lines of two processes do not overwrite each other.
     fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o644)
     try:
         os.write(fd, data)
@@ -199,10 +206,11 @@ def append_line(path: str, data: bytes) -> None:
 
 
 def map_shared(path: str, size: int) -> mmap.mmap:
-    """Map a derived file of `size` bytes that processes change in place, never synced; made of
-    zeros if it is missing."""
+    """Map a derived file of `size` bytes that processes change in place, never synced; it is
+    created with zeros if it is missing."""
     fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
     try:
+        # One byte at the end: what another process wrote before it meanwhile stays.
         if os.fstat(fd).st_size < size:
             os.pwrite(fd, bytes(1), size - 1)
         return mmap.mmap(fd, size)
@@ -215,7 +223,7 @@ def read(path: str) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(fd).st_size
-        data = os.read(fd, size + 1)
+        data = os.read(fd, size + 1)  # one more, so that a file that grew is noticed
         if len(data) == size and size:
             return data
         parts = [data]  # it grew, is larger than one read takes, or has no size, as in /proc
@@ -238,6 +246,7 @@ def exists(path: str) -> bool:
     """Whether a name is there now."""
     try:
         os.stat(path)
+    # Other errors (EIO, EACCES) do not say that it is gone, so they are raised.
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
@@ -246,6 +255,7 @@ def exists(path: str) -> bool:
 def lock(fd: int, *, wait: bool = False) -> bool:
     """Take the exclusive flock of an open file; False if another holds it."""
     try:
+        # Not lockf: closing any descriptor of the file would drop a record lock.
         fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
@@ -263,13 +273,13 @@ def is_locked(path: str) -> bool:
     try:
         return not lock(fd)
     finally:
-        os.close(fd)
+        os.close(fd)  # which also drops the lock, if it was free to take
 
 
 @contextlib.contextmanager
 def claim(path: str) -> Iterator[bool]:
-    """Hold a work-saving claim file; yields False if another process holds it. Where there can be
-    no such file, in a cache that cannot be written, nothing is saved and the work is done."""
+    """Hold the lock of a claim file, which only saves double work; yields False if another process
+    holds it. Where the file cannot be created, as in a read-only cache, the work is done anyway."""
     try:
         fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
     except OSError:

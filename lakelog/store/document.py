@@ -16,7 +16,7 @@ TAIL = len(_MARK) + 64 + len(b'"}\n')
 
 
 class NotIntact(ValueError):
-    """The bytes are not a document as it was written; the reader says which file."""
+    """Raised for bytes that are not a document as it was written; the caller names the file."""
 
 
 def encode(body: dict[str, Any]) -> bytes:
@@ -32,6 +32,7 @@ def ending(text: bytes) -> bytes:
 
 def decode(data: bytes) -> dict[str, Any]:
     """Return the body. Raises NotIntact unless every byte is as written."""
+    # Over the bytes as they are: to serialize the JSON again would need a canonical form (F2.2).
     text = data[:-TAIL] + b"}"
     if len(data) <= TAIL or data[-TAIL:] != ending(text):
         raise NotIntact("its checksum does not match")
@@ -39,7 +40,7 @@ def decode(data: bytes) -> dict[str, Any]:
         body: dict[str, Any] = orjson.loads(text)
     except orjson.JSONDecodeError:
         raise NotIntact("it is not a JSON object") from None
-    return body  # what ends with a brace is no other kind of value
+    return body  # a JSON value that ends with a brace is an object
 
 
 def split(data: bytes) -> tuple[bytes, bytes]:

@@ -1,8 +1,8 @@
-"""Garbage collection: only what no ref reaches, only after a grace, references first.
+"""Garbage collection: only what no ref reaches, only after a grace, references first (F9.10).
 
 What nothing reaches is written to gc/condemned.json with the time it was first seen so. After
-the grace (default 24 h), if it is still unreached when the refs are looked at again, it goes:
-manifests and pages first, then id runs, segments. Times are mtimes of a probe file made in the
+the grace (default 24 h), if it is still unreached when the refs are read again, it is deleted:
+manifests and pages first, then id runs, segments. Times are mtimes of a probe file created in the
 lake now, not this host's clock. Old moves are packed and thinned before (thinning.py).
 If a ref, manifest or page cannot be read, or a listing is empty where refs were known before,
 nothing is deleted (GcRefused).
@@ -26,8 +26,10 @@ from lakelog.store.paths import OBJECTS, parse_object
 from lakelog.store.refs import Move
 from lakelog.store.thinning import DAY, HOUR, KEEP_MOVES, pack, window
 
+# Names deleted for one look at the refs: a ref that is made meanwhile is noticed before the next.
 BATCH = 500
 _EVERY = HOUR
+# A manifest without its segments would be damage; a segment without manifest is garbage again.
 _ORDER = ("manifests", "ids", "segments")
 Names = set[str]
 Progress = Callable[[int, int], None]
@@ -35,7 +37,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class GcResult:
-    """What one run found and did; bytes are those of deleted files."""
+    """What one run deleted, condemned and packed; `bytes` are those of deleted files."""
 
     deleted: int
     bytes: int
@@ -50,35 +52,40 @@ def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None)
     with disk.claim(f"{store.paths.cache}/gc.lock") as alone:
         if not alone:
             raise GcRefused("another process is collecting in this lake: wait for it")
+        # A ref that is read below but not durable yet could vanish in a power cut, and what it had
+        # replaced would be gone: so refs are made durable before anything is judged by them.
         for branch in store.refs.all_branches():
             disk.sync_dir(store.paths.head_dir(branch))
         disk.sync_dir(store.paths.tags)
-        before = _condemned(store)
+        previous = _read_condemned(store)
         now = _lake_time(store)
+        # Before marking: what packing drops is then not looked at.
         packed = 0 if dry_run else _pack_all(store, now)
-        marking = Marking(store, now)
-        carried = set(_unkept_texts(store, marking.live))
-        unreached = itertools.chain(_unreached(store, marking.live), carried)
-        condemned = {n: before.get(n, now) for n in unreached}
+        marker = Marker(store, now)
+        # These are in no file of their own, so they are condemned, but never deleted here.
+        carried = set(_unkept_texts(store, marker.live))
+        unreached = itertools.chain(_find_unreached(store, marker.live), carried)
+        condemned = {n: previous.get(n, now) for n in unreached}
         due = _due(store, {n: t for n, t in condemned.items() if n not in carried}, now)
-        gone: tuple[str, ...] = tuple(due)
+        names: tuple[str, ...] = tuple(due)
         freed = sum(_size(store, n) for n in due)
         if not dry_run:
-            # On a full disk what is due already goes all the same: that is what makes room.
+            # On a full disk what is due already is deleted all the same: that makes room.
             with _full_disk_suppressed(bool(due)):
                 _write_condemned(store, condemned)
-            freed = _delete(store, due, marking, progress)
+            freed = _delete(store, due, marker, progress)
             store.manifests.forget()
-            _sweep_cache(store, marking.live, now)
+            _sweep_cache(store, marker.live, now)
+            # Again without the deleted names, so that the list says what is on disk.
             condemned = {
                 n: t for n, t in condemned.items() if n in carried or disk.exists(_path(store, n))
             }
             _write_condemned(store, condemned)
-        return GcResult(len(gone), freed, len(condemned), packed, gone, dry_run)
+        return GcResult(len(names), freed, len(condemned), packed, names, dry_run)
 
 
 def is_due(store: Store) -> bool:
-    """Whether the last run in the background is long enough ago, or the lake old enough for one."""
+    """Whether the last run, or else the creation of the lake, was at least an hour ago."""
     for path in (store.paths.condemned, store.paths.config):
         with contextlib.suppress(FileNotFoundError):
             return disk.now_us() - os.stat(path).st_mtime_ns // 1000 >= _EVERY
@@ -95,20 +102,21 @@ def _full_disk_suppressed(suppressed: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _refused() -> Iterator[None]:
-    """Refuse to collect where something cannot be read: it might name anything."""
+def _refuse_unreadable() -> Iterator[None]:
+    """Raise GcRefused where something cannot be read: it might name any object."""
     try:
         yield
     except (Damaged, UnknownRef) as error:
         raise GcRefused(f"nothing was deleted: {error}") from error
 
 
-class Marking:
-    """What tags, heads and the moves of each window reach, as digests (32 bytes) in `live`.
+class Marker:
+    """Marks what tags, heads and the moves of each window reach, as digests (32 bytes) in `live`.
 
     Every manifest is read once, and a page once for each run of states that share it: states are
-    taken in the order of their moves, and only the pages in which one differs from the state
-    before are taken off or laid on. Raises GcRefused where anything cannot be read.
+    visited in the order of their moves, and only the pages in which one differs from the state
+    before are removed from the stack or pushed onto it. Raises GcRefused where anything cannot be
+    read.
     """
 
     def __init__(self, store: Store, now: int) -> None:
@@ -118,33 +126,36 @@ class Marking:
         self._present: set[bytes] = set()
         self._unmarked: set[bytes] = set()
         self._names: list[str] = []
-        self._laid: list[tuple[list[bytes], list[bytes]]] = []
+        self._changes: list[tuple[list[bytes], list[bytes]]] = []
         self._seen: dict[str, int] = {}
         self.refresh()
         if not self.live:
             raise GcRefused("no branch or tag could be listed: nothing was deleted")
 
     def refresh(self) -> None:
-        """Mark what the refs name that came since the last look at them."""
+        """Mark what is reached by refs that are new since the last call."""
         store = self._store
+        # Cached heads would hide a move that was made since.
         store.refs.forget()
-        with _refused():
+        with _refuse_unreadable():
             for branch in store.refs.all_branches():
-                for move in self._fresh(branch):
+                for move in self._new_moves(branch):
                     self._reach(move.snapshot, move.carried)
             for tag in store.refs.tags():
                 self._reach(tag.snapshot, tag.carried)
 
-    def _fresh(self, branch: str) -> Iterator[Move]:
-        """Yield the moves of a branch's window that were not looked at yet, newest first."""
+    def _new_moves(self, branch: str) -> Iterator[Move]:
+        """Yield the moves of a branch's window that were not yielded yet, newest first."""
         refs, last = self._store.refs, self._seen.get(branch, 0)
         fresh = itertools.takewhile(lambda move: move.number > last, refs.newest_first(branch))
         newest = next(fresh, None)
         if newest is None:
-            held = refs.hinted(branch) or disk.listing(self._store.paths.wal_dir(branch))
-            if held and not last:
+            # Moves that were lost, or a directory that is not mounted: then all would look
+            # unreached.
+            was_used = refs.hint_number(branch) or disk.listing(self._store.paths.wal_dir(branch))
+            if was_used and not last:
                 raise GcRefused(f"branch {branch!r} lists no moves: nothing was deleted")
-            return  # just being made, or whoever made it died before its first move
+            return  # just being created, or its creator died before the first move
         self._seen[branch] = newest.number
         yield from window(self._store.settings, itertools.chain([newest], fresh), self._now)
 
@@ -153,41 +164,45 @@ class Marking:
         name = bytes.fromhex(digest)
         if name in self.live or name in self._lost:
             return
-        pages, tail, runs = self._store.manifests.outline(digest, text)
+        pages, recent, runs = self._store.manifests.outline(digest, text)
         self.live.add(name)
+        # A state that lost a page does not open, so it needs nothing; repair has noted that.
         if self._lost and not self._lost.isdisjoint(bytes.fromhex(p["digest"]) for p in pages):
             return
         self.live.update(bytes.fromhex(run["digest"]) for run in runs)
-        self._stand_on(pages)
-        added, removed = _segments(tail)
+        self._load_pages(pages)
+        added, deleted = _segments(recent)
         self.live.update(added)
-        hidden = self._unmarked.intersection(removed)
+        # What the pages add and this state deleted stays unmarked: another state may have it.
+        hidden = self._unmarked.intersection(deleted)
         self.live |= self._unmarked - hidden
         self._unmarked = hidden
 
-    def _stand_on(self, pages: list[Entry]) -> None:
+    def _load_pages(self, pages: list[Entry]) -> None:
         """Make `_present` the segments that these pages leave alive, `_unmarked` those of them
-        that no state was seen to hold yet."""
+        that are not in `live` yet."""
         names = [page["digest"] for page in pages]
         pairs = zip(names, self._names, strict=False)
         common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        # Undo the pages of the state before, newest first, down to those that both share.
         while len(self._names) > common:
             self._names.pop()
-            added, removed = self._laid.pop()
+            added, deleted = self._changes.pop()
             self._present.difference_update(added)
             self._unmarked.difference_update(added)
-            self._lay(removed)
+            self._add(deleted)
         for name, page in zip(names[common:], pages[common:], strict=True):
-            adds, dels = _segments(self._store.manifests.page_entries(page))
-            removed = [key for key in dels if key in self._present]
-            self._present.difference_update(removed)
-            self._unmarked.difference_update(removed)
+            adds, tombstones = _segments(self._store.manifests.page_entries(page))
+            # Only what really changes is noted, so that undoing it restores the set before.
+            deleted = [key for key in tombstones if key in self._present]
+            self._present.difference_update(deleted)
+            self._unmarked.difference_update(deleted)
             self._names.append(name)
-            self._laid.append((self._lay(adds), removed))
+            self._changes.append((self._add(adds), deleted))
             self.live.add(bytes.fromhex(name))
 
-    def _lay(self, keys: list[bytes]) -> list[bytes]:
-        """Make segments present; return those that were not."""
+    def _add(self, keys: list[bytes]) -> list[bytes]:
+        """Add segments to `_present`; return those that were not in it."""
         fresh = [key for key in keys if key not in self._present]
         self._present.update(fresh)
         self._unmarked.update(key for key in fresh if key not in self.live)
@@ -195,7 +210,7 @@ class Marking:
 
 
 def _segments(entries: Iterable[Entry]) -> tuple[list[bytes], list[bytes]]:
-    """Return the digests of segments that entries add and remove, each by its last entry."""
+    """Return the digests of segments that entries add and delete, each by its last entry."""
     last = {e["key"]: "add" in e for e in entries if (e.get("add") or e.get("del")) == "segment"}
     added = [bytes.fromhex(key) for key, is_added in last.items() if is_added]
     return added, [bytes.fromhex(key) for key, is_added in last.items() if not is_added]
@@ -204,14 +219,15 @@ def _segments(entries: Iterable[Entry]) -> tuple[list[bytes], list[bytes]]:
 def require_kept(store: Store, digest: str, text: str) -> None:
     """Refuse a state that gc deleted or may delete any moment. Raises UnknownRef.
 
-    One that is condemned lately is let through: whoever makes a move to it does so long before the
-    grace is over, and gc looks at the refs again before it deletes.
+    One that was condemned lately is accepted: the caller makes its move long before the grace is
+    over, and gc reads the refs again before it deletes.
     """
     half = store.settings.gc_grace_hours * HOUR // 2
-    since = _condemned(store).get(f"manifests/{digest}")
-    gone = not store.manifests.is_there(digest)
+    since = _read_condemned(store).get(f"manifests/{digest}")
+    is_gone = not store.manifests.is_there(digest)
     late = since is not None and half and _lake_time(store) - since > half
-    if (gone or late) and not _is_in_window(store, digest):
+    # What the window keeps and is gone nevertheless is damage, which the caller reports as such.
+    if (is_gone or late) and not _is_in_window(store, digest):
         days = store.settings.history_days
         raise UnknownRef(
             f"{text!r} names a state outside the kept history, which gc deletes: choose a tag, or a"
@@ -220,7 +236,7 @@ def require_kept(store: Store, digest: str, text: str) -> None:
 
 
 def _is_in_window(store: Store, digest: str) -> bool:
-    """Whether a tag or a move within the window names a state; if it is not there it is lost."""
+    """Whether a tag or a move within the window names a state, so that it has to be there."""
     now = disk.now_us()
     if any(tag.snapshot == digest for tag in store.refs.tags()):
         return True
@@ -229,7 +245,7 @@ def _is_in_window(store: Store, digest: str) -> bool:
     return any(move.snapshot == digest for moves in kept for move in moves)
 
 
-def _unreached(store: Store, live: set[bytes]) -> Iterator[str]:
+def _find_unreached(store: Store, live: set[bytes]) -> Iterator[str]:
     """Names on disk that nothing reaches, temporary files included."""
     for kind in OBJECTS:
         root = f"{store.paths.root}/{kind}"
@@ -244,8 +260,8 @@ def _unreached(store: Store, live: set[bytes]) -> Iterator[str]:
 
 
 def _unkept_texts(store: Store, live: set[bytes]) -> Iterator[str]:
-    """Names of states that are not kept but still carried by a move: one of a deleted branch, or a
-    packed one that a full disk kept from being dropped. Nobody may go back to them for long."""
+    """Names of states outside the window that a move still carries: of a deleted branch, or where
+    the disk was too full to pack again. Condemned, they soon cannot be gone back to."""
     for branch in store.refs.all_branches():
         for move in store.refs.newest_first(branch):
             if move.carried and bytes.fromhex(move.snapshot) not in live:
@@ -253,11 +269,12 @@ def _unkept_texts(store: Store, live: set[bytes]) -> Iterator[str]:
 
 
 def _sweep_cache(store: Store, live: set[bytes], now: int) -> None:
-    """Remove from cache/ what serves nothing any more: filters and marks of objects that are gone,
-    and what killed processes spilled."""
+    """Remove from cache/ what is of no use any more: filters of objects that are gone, lines about
+    them, and spill directories of killed processes."""
     paths = store.paths
     with contextlib.suppress(OSError, ValueError):  # as all of cache/ it can be made again
         for name in disk.listing(paths.blooms):
+            # A filter may be written before the move that adds its segment: it gets a day.
             is_alive = not name.startswith(disk.TEMPORARY) and bytes.fromhex(name) in live
             if not is_alive and now - _stamp(f"{paths.blooms}/{name}") >= DAY:
                 disk.unlink(f"{paths.blooms}/{name}")
@@ -271,7 +288,7 @@ def _sweep_cache(store: Store, live: set[bytes], now: int) -> None:
 
 
 def _newest(path: str) -> int:
-    """When a directory or a file in it was changed last, in microseconds."""
+    """When a directory or a file in it was last changed, in microseconds."""
     return max(_stamp(name) for name in (path, *(f"{path}/{f}" for f in disk.listing(path))))
 
 
@@ -297,23 +314,25 @@ def _temporary(store: Store) -> Iterator[str]:
 def _due(store: Store, condemned: dict[str, int], now: int) -> list[str]:
     """Names condemned for the grace whose files are older than it, references first."""
     grace = store.settings.gc_grace_hours * HOUR
+    # Both: a file that repair put back is young, though its name was condemned long ago.
     due = [n for n, since in condemned.items() if now - since >= grace]
     old = [n for n in due if now - _mtime(store, n) >= grace]
     rank = {kind: i for i, kind in enumerate(_ORDER)}
     return sorted(old, key=lambda n: (rank.get(n.split("/")[0], 9), n))
 
 
-def _delete(store: Store, due: list[str], marking: Marking, progress: Progress | None) -> int:
-    """Delete in batches, each after a look at what the refs name since; return the bytes freed."""
+def _delete(store: Store, due: list[str], marker: Marker, progress: Progress | None) -> int:
+    """Delete in batches, each after marking what new refs reach; return the bytes freed."""
     freed = 0
     for start in range(0, len(due), BATCH):
-        marking.refresh()
-        batch = [n for n in due[start : start + BATCH] if not _is_live(n, marking.live)]
+        marker.refresh()
+        batch = [n for n in due[start : start + BATCH] if not _is_live(n, marker.live)]
         for name in batch:
             freed += _size(store, name)
             disk.unlink(_path(store, name))
             if name.startswith("segments/"):
                 disk.unlink(store.paths.bloom(name.removeprefix("segments/")))
+        # Before the next batch: manifests must be gone for good before their segments go.
         for folder in {os.path.dirname(_path(store, n)) for n in batch}:
             disk.sync_dir(folder)
         if progress:
@@ -332,9 +351,9 @@ def _is_object(name: str) -> bool:
 
 
 def _pack_all(store: Store, now: int) -> int:
-    """Pack the moves of every branch, as far as the disk has room for that."""
+    """Pack the moves of every branch, as far as the disk has room."""
     packed = 0
-    with _full_disk_suppressed(), _refused():
+    with _full_disk_suppressed(), _refuse_unreadable():
         tagged = {tag.snapshot for tag in store.refs.tags()}
         for branch in store.refs.all_branches():
             for _ in pack(store, branch, now, tagged):
@@ -343,7 +362,7 @@ def _pack_all(store: Store, now: int) -> int:
 
 
 def lost_names(store: Store) -> Names:
-    """Names that repair gave up and that did not come back; states that need them do not open."""
+    """Names of objects that repair gave up and that are still missing (F8.2)."""
     try:
         names = document.decode(disk.read(store.paths.lost))["names"]
     except (FileNotFoundError, document.NotIntact):
@@ -351,7 +370,7 @@ def lost_names(store: Store) -> Names:
     return {name for name in names if not disk.exists(_path(store, name))}
 
 
-def _condemned(store: Store) -> dict[str, int]:
+def _read_condemned(store: Store) -> dict[str, int]:
     try:
         return dict(document.decode(disk.read(store.paths.condemned))["names"])
     except FileNotFoundError:
@@ -369,11 +388,11 @@ def _write_condemned(store: Store, condemned: dict[str, int]) -> None:
 
 def _lake_time(store: Store) -> int:
     """Now, as the lake's own file system stamps it."""
-    made = disk.write_temporary(store.paths.gc, b"")  # without a byte: the disk may be full
+    probe = disk.write_temporary(store.paths.gc, b"")  # without a byte: the disk may be full
     try:
-        return os.stat(made).st_mtime_ns // 1000
+        return os.stat(probe).st_mtime_ns // 1000
     finally:
-        disk.unlink(made)
+        disk.unlink(probe)
 
 
 def _path(store: Store, name: str) -> str:

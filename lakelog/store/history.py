@@ -1,7 +1,7 @@
 """History: naming states of the lake, comparing them, and going back.
 
-A snapshot is a manifest as users see it. Rollback is one new move that names an old manifest; it
-deletes nothing and can be undone.
+A snapshot is a manifest as users see it. A rollback is one new move that names an old manifest; it
+deletes nothing and can be undone (F9.8).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lakelog.store.gc import require_kept
 from lakelog.store.manifest import Entry, Manifest, Totals
 from lakelog.store.paths import encode_name
 from lakelog.store.publish import USER_OPS, Change, grow, link_move, publish
-from lakelog.store.refs import Head, Move, Tag, author, in_unicode
+from lakelog.store.refs import Head, Move, Tag, author, escape_text
 from lakelog.store.resolve import moves, resolve
 from lakelog.store.tail import Tail
 
@@ -57,7 +57,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class LogEntry:
-    """One move with the totals of the state it made; None where the manifest is gone."""
+    """One move with the counts of its state; None where the manifest is gone."""
 
     move: Move
     tags: tuple[str, ...]
@@ -70,7 +70,7 @@ class Diff:
     """What separates snapshot `a` from `b`: segments only in one, event and type counts.
 
     Type counts are of the segments that differ; a type is None where a segment has too many.
-    `behaviour` (query/behaviour.py) is worked out when it is first asked for.
+    `behaviour` (query/behaviour.py) is computed on first use.
     """
 
     a: Snapshot
@@ -85,29 +85,29 @@ class Diff:
     @functools.cached_property
     def behaviour(self) -> Any:
         """New and vanished types and fields, changed types, shifts by source: one scan of either
-        side. None where nothing can look. Raises Damaged."""
+        side. None without a `look` function. Raises Damaged."""
         return None if self.look is None else self.look(self)
 
 
 def describe(state: Manifest) -> Snapshot:
     """Return a manifest as a snapshot."""
-    t = state.totals
+    totals = state.totals
     return Snapshot(
         state.digest,
         state.time,
         state.author,
         state.op,
         state.message,
-        t.events,
-        t.bytes,
-        t.segments,
-        t.quarantined,
+        totals.events,
+        totals.bytes,
+        totals.segments,
+        totals.quarantined,
         state.parent,
     )
 
 
 def log(store: Store, branch: str, limit: int | None = None) -> list[LogEntry]:
-    """Return moves, newest first, with what each left behind."""
+    """Return moves, newest first, with the counts of the state that each made."""
     names: dict[str, list[str]] = {}
     for tag in store.refs.tags():
         names.setdefault(tag.snapshot, []).append(tag.name)
@@ -120,6 +120,7 @@ def log(store: Store, branch: str, limit: int | None = None) -> list[LogEntry]:
         try:
             totals = _totals(store, move)
             events, segments = totals.events, totals.segments
+        # History is thinned: that a state is gone does not keep its move from being listed (F10.1).
         except DamagedManifest:
             events = segments = None
         entries.append(LogEntry(move, tuple(names.get(move.snapshot, ())), events, segments))
@@ -127,8 +128,8 @@ def log(store: Store, branch: str, limit: int | None = None) -> list[LogEntry]:
 
 
 def _totals(store: Store, move: Move) -> Totals:
-    """The totals of the state that a move made; does not search other moves for one that is gone.
-    Raises DamagedManifest."""
+    """The totals of the state that a move made. Does not search other moves for it, which would
+    read all of them for each line of a log. Raises DamagedManifest."""
     path = store.paths.object("manifests", move.snapshot)
     if not move.carried and not disk.exists(path):
         raise DamagedManifest(path, "the manifest is missing")
@@ -142,6 +143,8 @@ def diff(store: Store, a: str, b: str, look: Callable[[Diff], Any] | None = None
     new = {e["key"]: e for e in store.manifests.entries(right)}
     added = tuple(e for k, e in new.items() if k not in old)
     removed = tuple(e for k, e in old.items() if k not in new)
+    # Only where they differ: a lake of 10,000 segments is compared by its few new ones. Compaction
+    # cancels out, as it adds and removes the same events.
     types: dict[str, int] | None = {}
     for sign, entries in ((1, added), (-1, removed)):
         for entry in (e for e in entries if e["kind"] == "events"):
@@ -166,38 +169,41 @@ def tag(store: Store, branch: str, settle: Settle, name: str, ref: str | None, m
     Raises AlreadyExists, InvalidName, UnknownRef.
     """
     path = store.paths.tag(name)
+    # Before settling, which may take a while; the link below decides.
     if disk.exists(path):
         raise AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
     _refuse_taken(name, "branch", store.refs.branches())
-    target = _settled(store, branch, settle, ref)
+    target = _settle_ref(store, branch, settle, ref)
+    # gc reads the tags again before it deletes, so a state that is kept now stays once it is
+    # tagged.
     require_kept(store, target, ref or name)
-    made = Tag(
+    new = Tag(
         name,
         target,
         disk.now_us(),
         author(),
-        in_unicode(message),
+        escape_text(message),
         branch,
         disk.random_hex(),
         store.manifests.text_to_carry(target),
     )
     try:
-        store.refs.link_tag(made)
+        store.refs.link_tag(new)
     except FileExistsError:
         raise AlreadyExists(
             f"tag {name!r} exists: choose another name, or delete it first"
         ) from None
-    return made
+    return new
 
 
 _SCHEMAS = ("omega", "information_schema", "pg_catalog")
-"""Schemas that SQL has beside those of tags and branches."""
+"""Schemas of SQL besides those of tags and branches."""
 
 
 def _refuse_taken(name: str, kind: str, names: list[str]) -> None:
     """Refuse a name that a ref of the other kind has: SQL, diff and rollback could mean either.
 
-    SQL does not tell capitals from small letters, so neither does this.
+    SQL ignores case, so this does too.
     """
     if name.lower() in _SCHEMAS:
         raise InvalidName(f"{name!r} cannot be a name: SQL has a schema of that name")
@@ -207,50 +213,52 @@ def _refuse_taken(name: str, kind: str, names: list[str]) -> None:
 
 
 def delete_tag(store: Store, name: str) -> Tag:
-    """Remove a tag; its snapshot stays while a move in the window names it."""
-    gone = store.refs.tag(name)
+    """Delete a tag and return it; its snapshot stays while a move in the window names it."""
+    deleted = store.refs.tag(name)
     disk.unlink(store.paths.tag(name))
     disk.sync_dir(store.paths.tags)
-    return gone
+    return deleted
 
 
 def make_branch(
     store: Store, branch: str, settle: Settle, name: str, ref: str | None, message: str
 ) -> Head:
-    """Start a branch at a snapshot; cursors and ids come along, pending events do not.
+    """Start a branch at a snapshot, with its cursors and ids, without pending events.
 
-    A deleted branch of that name starts again under the next number. Raises AlreadyExists.
+    A deleted branch of that name continues with the next number. Raises AlreadyExists.
     """
-    encode_name(name)
+    encode_name(name)  # raises InvalidName
     if name in store.refs.branches():
         raise AlreadyExists(f"branch {name!r} exists: choose another name")
     _refuse_taken(name, "tag", [tag.name for tag in store.refs.tags()])
-    target = _settled(store, branch, settle, ref)
+    target = _settle_ref(store, branch, settle, ref)
     require_kept(store, target, ref or name)
-    store.manifests.load(target)
+    store.manifests.load(target)  # a branch on a state that does not open could not be used
     if name in store.refs.all_branches() and store.refs.numbers(name):
-        # What a killed process left in the WAL of the branch that ended is not the new one's.
+        # Frames that a killed process left in the WAL belong to the branch that was deleted (F7.6).
         return _revive(store, name, target, message, _last_frames(store, name))
     try:
         start_branch(store, name, target, message)
     except FileExistsError:
         raise AlreadyExists(f"branch {name!r} exists: choose another name") from None
     head = store.refs.head(name)
-    store.refs.note(head)  # so that it is missed if its only move is lost
+    store.refs.note(head)  # with a hint, the loss of its only move is noticed (F11.3)
     return head
 
 
 def delete_branch(store: Store, name: str, settle: Settle) -> None:
-    """End a branch by a move, so that its history stays readable. Raises InUse, UnknownRef."""
-    store.refs.head(name)
+    """Delete a branch by a move, so that its history stays readable. Raises InUse, UnknownRef."""
+    store.refs.head(name)  # raises UnknownRef
     directory = store.paths.wal_dir(name)
     for file in disk.listing(directory):
         if disk.is_locked(f"{directory}/{file}"):
             raise InUse(f"branch {name!r} has an active writer: close it, then delete the branch")
+    # What its writers left is published first: the log then still has it.
     settle()
     deleted = publish(store, name, lambda now, _: Change("delete", snapshot=now.move.snapshot))
     assert deleted is not None
-    # Who opened the branch before and wrote its first file since may not have seen that it ended.
+    # A process that opened the branch before and wrote its first file since may not have seen the
+    # move. It looks after it linked its file, we look after we linked ours: one of us notices.
     marks = deleted.move.wal
     if any(last > marks.get(writer, -1) for writer, last in _last_frames(store, name).items()):
         _revive(store, name, deleted.move.snapshot, "it was written to", {})
@@ -263,14 +271,17 @@ def rollback(store: Store, branch: str, settle: Settle, ref: str, cursors: bool 
     Everything pending is published first, so it stays in the log. With `cursors` false the
     positions of followed sources stay where they are. Raises UnknownRef, Damaged.
     """
-    target = _settled(store, branch, settle, ref)
+    target = _settle_ref(store, branch, settle, ref)
+    # Before anything changes: a branch on a state that does not open would be of no use.
     check(store, target)
+    # Watermarks stay as they are, so pending frames would be sealed on top of the old state.
     settle()
     name = f"to {ref}" if ref != target else f"to {target[:SHORT]}"
 
     def plan(_: Head, now: Manifest) -> Change:
+        # For each attempt: gc may have condemned it while another process moved the branch.
         require_kept(store, target, ref)
-        snapshot = _with_formats(store, now, target, cursors)
+        snapshot = _apply_formats(store, now, target, cursors)
         return Change("rollback", name, snapshot=snapshot, rewind=True)
 
     head = publish(store, branch, plan)
@@ -278,22 +289,24 @@ def rollback(store: Store, branch: str, settle: Settle, ref: str, cursors: bool 
     return head
 
 
-def _with_formats(store: Store, now: Manifest, target: str, cursors: bool = True) -> str:
-    """Write the target's state with the present formats of files, for they say how to read what
-    comes next, and unless `cursors` with the present ones; return its digest. It is the target
-    itself if that has them."""
+def _apply_formats(store: Store, now: Manifest, target: str, cursors: bool = True) -> str:
+    """Return the digest of the target with the present formats, which say how files are read from
+    now on, and unless `cursors` with the present cursors. It is the target itself if that has them;
+    otherwise a new state is written."""
     state = store.manifests.load(target)
-    there = {e["key"]: e for e in store.manifests.entries(now, "format")}
-    then = {e["key"]: e for e in store.manifests.entries(state, "format")}
-    changes = [{"del": "format", "key": key} for key in then.keys() - there.keys()]
-    changes += [entry for key, entry in there.items() if then.get(key) != entry]
+    present = {e["key"]: e for e in store.manifests.entries(now, "format")}
+    former = {e["key"]: e for e in store.manifests.entries(state, "format")}
+    changes = [{"del": "format", "key": key} for key in former.keys() - present.keys()]
+    changes += [entry for key, entry in present.items() if former.get(key) != entry]
     changes += [] if cursors else store.manifests.entries(now, "cursor")
     if not changes:
         return target
     message = "with present cursors" if not cursors else "with present formats"
     change = Change("rollback", message, entries=tuple(changes))
-    grown = grow(store, state, change, disk.random_hex(), disk.now_us())
-    return store.manifests.write(grown).digest  # a file: the move names it as any other target
+    successor = grow(store, state, change, disk.random_hex(), disk.now_us())
+    # In a file of its own, whatever its size: the move names it as it does any other target
+    # (F6.16).
+    return store.manifests.write(successor).digest
 
 
 def undo(store: Store, branch: str, settle: Settle, force: bool, to_branch: str | None) -> Head:
@@ -302,14 +315,17 @@ def undo(store: Store, branch: str, settle: Settle, force: bool, to_branch: str 
     Raises NothingToUndo, and WouldDropEvents if events came after it and neither `force` nor
     `to_branch` says what to do with them.
     """
-    kept: Head | None = None
+    rescued: Head | None = None
     while True:
-        last, before = _last_user_move(store, branch)
-        require_kept(store, before.snapshot, f"the state before the {last.op}")
-        check(store, before.snapshot)
+        last, previous = _last_user_move(store, branch)
+        # All that can fail comes first, then the question what to do with later events: nobody is
+        # asked about an undo that cannot be done.
+        require_kept(store, previous.snapshot, f"the state before the {last.op}")
+        check(store, previous.snapshot)
+        # Pending events count as later ones, and only a published state can be put on a branch.
         head = settle()
-        seen = store.manifests.load(head.move.snapshot).next_seq
-        later = max(seen - store.manifests.load(last.snapshot).next_seq, 0)
+        next_seq = store.manifests.load(head.move.snapshot).next_seq
+        later = max(next_seq - store.manifests.load(last.snapshot).next_seq, 0)
         if later and not force and to_branch is None:
             raise WouldDropEvents(
                 f"{later} events came after the {last.op} and would be dropped from {branch!r}:"
@@ -318,40 +334,44 @@ def undo(store: Store, branch: str, settle: Settle, force: bool, to_branch: str 
                 later,
             )
         if to_branch is not None:
-            kept = _keep(store, to_branch, head, kept, f"kept by undo of {last.op}")
-        only = None if force and to_branch is None else seen
-        done = publish(store, branch, lambda _, now: _step_back(store, last, before, now, only))  # noqa: B023
-        if done is not None:
-            return done
+            rescued = _rescue(store, to_branch, head, rescued, f"kept by undo of {last.op}")
+        # What is published from here on was neither counted nor put on the branch: then the move is
+        # not made, and all of this is done again.
+        only = None if force and to_branch is None else next_seq
+        moved = publish(store, branch, lambda _, now: _step_back(store, last, previous, now, only))  # noqa: B023
+        if moved is not None:
+            return moved
 
 
-def _keep(store: Store, name: str, head: Head, kept: Head | None, message: str) -> Head:
-    """Make a branch at a head, or move the one made a moment ago there."""
+def _rescue(store: Store, name: str, head: Head, rescued: Head | None, message: str) -> Head:
+    """Create a branch at a head, or move the one of the attempt before there."""
     snapshot = head.move.snapshot
-    if kept is None:
+    if rescued is None:
         return make_branch(store, head.move.branch, lambda: head, name, None, message)
-    if kept.move.snapshot != snapshot:
+    if rescued.move.snapshot != snapshot:
         publish(store, name, lambda *_: Change("branch", message, snapshot=snapshot))
     return store.refs.head(name)
 
 
 def _step_back(
-    store: Store, last: Move, before: Move, now: Manifest, only: int | None
+    store: Store, last: Move, previous: Move, now: Manifest, only: int | None
 ) -> Change | None:
-    """Return the undo, or None if events were published that nobody was asked about, or another
+    """Return the undo, or None if more events were published than the user was told of, or another
     user moved the branch meanwhile."""
     if only is not None and now.next_seq != only:
         return None
     if _last_user_move(store, last.branch)[0].number != last.number:
         return None
     message = f"of {last.op} {last.message}".strip()
-    snapshot = _with_formats(store, now, before.snapshot)
+    snapshot = _apply_formats(store, now, previous.snapshot)
     return Change("undo", message, snapshot=snapshot, rewind=True)
 
 
 def check(store: Store, digest: str) -> Manifest:
-    """Make sure a manifest opens and its pages are there in full length."""
+    """Return a manifest after checking that its pages are there in full length; their content and
+    the segments are for `verify`. Raises DamagedManifest."""
     state = store.manifests.load(digest)
+    # `load` may have it in memory.
     if not store.manifests.is_there(digest):
         path = store.paths.object("manifests", digest)
         raise DamagedManifest(path, "the manifest is missing")
@@ -366,8 +386,8 @@ def check(store: Store, digest: str) -> Manifest:
     return state
 
 
-def _settled(store: Store, branch: str, settle: Settle, ref: str | None) -> str:
-    """Return the snapshot of `ref`, or of the branch with all that was pending."""
+def _settle_ref(store: Store, branch: str, settle: Settle, ref: str | None) -> str:
+    """Return the snapshot of `ref`, or of the branch, with all that was pending."""
     if ref is None:
         return settle().move.snapshot
     if ref == branch:
@@ -383,11 +403,12 @@ def _last_frames(store: Store, branch: str) -> dict[str, int]:
 
 
 def _revive(store: Store, name: str, target: str, message: str, watermarks: dict[str, int]) -> Head:
-    """Append the next move to a deleted branch; frames up to `watermarks` are not in it."""
+    """Append the next move to a deleted branch; frames up to `watermarks` count as sealed."""
     number = store.refs.head_number(name)
     old = store.refs.read_head(name, number)
     now = clock.following(old.move.time, disk.now_us())
-    made = Move(
+    # One more generation: what a consumer has read of the branch before may not be in this one.
+    move = Move(
         number + 1,
         name,
         old.digest,
@@ -395,13 +416,13 @@ def _revive(store: Store, name: str, target: str, message: str, watermarks: dict
         now,
         author(),
         "branch",
-        in_unicode(message),
+        escape_text(message),
         target,
         old.move.generation + 1,
         {**old.move.wal, **watermarks},
         carried=store.manifests.text_to_carry(target),
     )
-    head = link_move(store, made)
+    head = link_move(store, move)
     if head is None:
         raise AlreadyExists(f"branch {name!r} exists: choose another name")
     store.refs.note(head)
@@ -410,12 +431,12 @@ def _revive(store: Store, name: str, target: str, message: str, watermarks: dict
 
 def _last_user_move(store: Store, branch: str) -> tuple[Move, Move]:
     """Return the newest move a user made and the move before it."""
-    found: Move | None = None
+    last: Move | None = None
     for move in moves(store, branch):
-        if found is not None and move.snapshot:
-            return found, move
-        if found is None and move.op in USER_OPS:
-            found = move
+        if last is not None and move.snapshot:  # a damaged move has none
+            return last, move
+        if last is None and move.op in USER_OPS:
+            last = move
     raise NothingToUndo(f"nothing to undo on {branch!r}: no rollback, snapshot or other user move")
 
 

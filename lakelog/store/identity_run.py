@@ -1,4 +1,4 @@
-"""Sorted runs of identity keys: what makes a given id stored once, at no cost to other events.
+"""Sorted runs of identity keys: they make a given id unique, at no cost to events without one.
 
     64-byte header   "LKI1", 4 zero bytes, count u64, commit 16 bytes, crc32 of the body u32,
                      zeros to byte 60, crc32 of the first 60 bytes u32
@@ -34,9 +34,10 @@ else:
 
 _HEAD = struct.Struct("<4s4xQ16sI")
 RANGE = 1 << 20
-"""Keys that are merged at a time."""
+"""Keys that are merged at a time: 12 MB, however long the runs are."""
 FAN = 8
-"""So many runs of one size class are merged into one of the next."""
+"""This many runs of one size class are merged into one of the next: at most seven
+of a class stay, whatever is appended."""
 
 
 def size_class(count: int) -> int:
@@ -49,7 +50,7 @@ def size_class(count: int) -> int:
 
 def encode(high: np.ndarray, low: np.ndarray, commit: str) -> bytes:
     """Return a run of keys, which need not be sorted yet (u64 and u32 arrays of equal length)."""
-    high, low = ordered(high, low)
+    high, low = sort_keys(high, low)
     body = high.astype("<u8").tobytes() + low.astype("<u4").tobytes()
     return _header(len(high), commit, zlib.crc32(body)) + body
 
@@ -77,39 +78,44 @@ def read(paths: Paths, run: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         raise DamagedIds(path, "the id run is missing or empty") from None
     count = run["count"]
     head = data[:64]
-    intact = len(data) == run["bytes"] == 64 + 12 * count and head[:4] == b"LKI1"
-    if not intact or zlib.crc32(head[:60]) != struct.unpack_from("<I", head, 60)[0]:
+    # Only the header: `open_run` compares the hash of the whole file with its name.
+    is_intact = len(data) == run["bytes"] == 64 + 12 * count and head[:4] == b"LKI1"
+    if not is_intact or zlib.crc32(head[:60]) != struct.unpack_from("<I", head, 60)[0]:
         raise DamagedIds(path, "the id run does not have the shape its manifest names")
     high = np.frombuffer(data, "<u8", count, 64)
     low = np.frombuffer(data, "<u4", count, 64 + 8 * count)
     return high, low
 
 
-def found(run: tuple[np.ndarray, np.ndarray], high: np.ndarray, low: np.ndarray) -> np.ndarray:
+def contains(run: tuple[np.ndarray, np.ndarray], high: np.ndarray, low: np.ndarray) -> np.ndarray:
     """Return a boolean array: which of the keys are in the run (fastest if they are sorted)."""
     run_high, run_low = run
     hit = np.zeros(len(high), dtype=bool)
     if not len(run_high) or not len(high):
         return hit
+    # In order, neighbouring look-ups touch the same pages of the memory map.
     in_order = bool((high[1:] >= high[:-1]).all())
     order = np.arange(len(high)) if in_order else np.argsort(high, kind="stable")
     at = np.searchsorted(run_high, high[order])
-    open_at = np.arange(len(high))
-    while len(open_at):
+    # `at` is where each key is looked for next, `remaining` which keys these are. Several keys may
+    # have the same first part, so the search goes on entry by entry, for all keys at once.
+    remaining = np.arange(len(high))
+    while len(remaining):
         inside = at < len(run_high)
-        at, open_at = at[inside], open_at[inside]
-        same = run_high[at] == high[order[open_at]]
-        at, open_at = at[same], open_at[same]
-        match = run_low[at] == low[order[open_at]]
-        hit[order[open_at[match]]] = True
-        at, open_at = at[~match] + 1, open_at[~match]
+        at, remaining = at[inside], remaining[inside]
+        same = run_high[at] == high[order[remaining]]
+        at, remaining = at[same], remaining[same]
+        match = run_low[at] == low[order[remaining]]
+        hit[order[remaining[match]]] = True
+        at, remaining = at[~match] + 1, remaining[~match]
     return hit
 
 
-def ordered(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def sort_keys(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return keys in the order of a run."""
     order = np.argsort(high, kind="stable")
     first = high[order]
+    # Equal first parts are rare among hashes, and sorting by both takes several times as long.
     if len(first) > 1 and bool((first[1:] == first[:-1]).any()):
         order = np.lexsort((low, high))
         first = high[order]
@@ -117,10 +123,12 @@ def ordered(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def join(paths: Paths, runs: list[Keys], commit: str) -> dict[str, Any]:
-    """Write one run of the keys of several, a range of keys at a time; return its entry."""
+    """Merge several runs into one, a range of keys at a time; return its entry."""
     count = sum(len(high) for high, _ in runs)
     if count <= RANGE:
         return write(paths, *merge(runs), commit)
+    # The file holds all first parts before all second parts, and its header a checksum of both: so
+    # the parts wait in temporary files, unsynced, until everything before them is known.
     lows: list[str] = []
     highs = disk.write_pieces(paths.cache, _ranges(paths, runs, count, lows), sync=False)
     try:
@@ -129,13 +137,13 @@ def join(paths: Paths, runs: list[Keys], commit: str) -> dict[str, Any]:
         for piece in _all_pieces(parts):
             crc = zlib.crc32(piece, crc)
         digest = hashlib.sha256()
-        whole = _hashed(itertools.chain([_header(count, commit, crc)], _all_pieces(parts)), digest)
-        made = disk.write_pieces(paths.cache, whole)
+        pieces = itertools.chain([_header(count, commit, crc)], _all_pieces(parts))
+        temporary = disk.write_pieces(paths.cache, _hash_pieces(pieces, digest))
     finally:
         for path in (highs, *lows):
             disk.unlink(path)
     name = digest.hexdigest()
-    disk.put_made(made, paths.object("ids", name))
+    disk.link_object(temporary, paths.object("ids", name))
     return {"digest": name, "bytes": 64 + 12 * count, "count": count}
 
 
@@ -150,7 +158,7 @@ def _ranges(paths: Paths, runs: list[Keys], count: int, lows: list[str]) -> Iter
     for n in range(steps):
         slices = [slice(cut[n], cut[n + 1]) for cut in cuts]
         part = merge([(run[0][at], run[1][at]) for run, at in zip(runs, slices, strict=True)])
-        high, low = ordered(*part)
+        high, low = sort_keys(*part)
         lows.append(disk.write_pieces(paths.cache, [low.astype("<u4").tobytes()], sync=False))
         yield high.astype("<u8").tobytes()
 
@@ -159,7 +167,7 @@ def _all_pieces(paths: Iterable[str]) -> Iterator[bytes]:
     return itertools.chain.from_iterable(map(disk.pieces, paths))
 
 
-def _hashed(pieces: Iterable[bytes], digest: Any) -> Iterator[bytes]:
+def _hash_pieces(pieces: Iterable[bytes], digest: Any) -> Iterator[bytes]:
     for piece in pieces:
         digest.update(piece)
         yield piece
@@ -170,7 +178,7 @@ def merge(runs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.nda
     return np.concatenate([r[0] for r in runs]), np.concatenate([r[1] for r in runs])
 
 
-def due(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def runs_to_merge(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Choose the runs to merge next: eight of one size class, smallest class first, or none."""
     classes: dict[int, list[dict[str, Any]]] = {}
     for run in runs:

@@ -1,21 +1,21 @@
 """Manifests: one immutable state of the lake, complete in itself, cheap at any size.
 
 A manifest (manifests/<digest>.json.zst, zstd of one JSON object) names its parent and holds
-totals, at most 16 `tail` entries, the id runs, and `pages`: older entries in files of their own.
-Pages form a log-structured tree of fan-out 16, oldest first: a full tail becomes a page of 16
-entries (level 0), sixteen of those one of at most 256 (level 1), sixteen of those one of at
-most 4096 (level 2), which only maintenance writes. Once the pages above level 3 hold half as many
-entries as those of it, maintenance writes all that is alive as pages of level 3 alone: so there
-are never more than one and a half times as many entries as live ones, and some. Read pages
-oldest to newest, then the tail:
+totals, at most 16 recent entries (the JSON key `tail`), the id runs, and `pages`: older entries in
+files of their own. Pages form a log-structured tree of fan-out 16, oldest first: the recent
+entries, once there are 16, become a page of level 0; sixteen such pages become one of at most 256
+entries (level 1); sixteen of those one of at most 4096 (level 2), which only maintenance writes.
+Once the pages of levels 0 to 2 hold half as many entries as those of level 3, maintenance writes
+all live entries as pages of level 3: so a manifest never has many more than one and a half times
+as many entries as live ones. Read the pages from oldest to newest, then the recent entries:
 
-    {"add": what, "key": k, ...}   puts k, over any older entry of that what and key
-    {"del": what, "key": k, ...}   hides it; dropped once nothing older is left below it
+    {"add": what, "key": k, ...}   adds k, replacing any older entry of that what and key
+    {"del": what, "key": k, ...}   a tombstone: deletes k; dropped once no page is older
 
-`what` is segment, cursor, artifact or view; a segment's key is its digest. So every commit
+`what` is segment, cursor, artifact, view or format; a segment's key is its digest. So every commit
 writes one small file, and all statistics of 10,000 segments are about 30 pages away.
 The digest covers the compressed bytes; `commit` makes every attempt's bytes unique. A manifest of
-at most CARRIED_MAX bytes has no file: its text stands in the move that names it (refs.py), and the
+at most CARRIED_MAX bytes has no file: the move that names it carries its text (refs.py), and the
 digest is that of the text.
 """
 
@@ -34,20 +34,25 @@ from lakelog.errors import DamagedManifest, FormatTooNew
 from lakelog.store import disk, document
 from lakelog.store.paths import FILE_FORMAT, Paths
 
+# Small enough that a publish writes about 4 kB, large enough that 10,000 segments are two levels.
 FAN = 16
 LEVEL_MAX = 2
 BOTTOM = LEVEL_MAX + 1
-"""The level of pages that hold what was alive when they were written, and nothing else."""
+"""The level of pages that have only entries that were live when they were written."""
 CARRIED_MAX = 32_768
 """A longer manifest has a file of its own: it would be read with its move whenever that is."""
 Entry = dict[str, Any]
 _CACHED = 256
+_ON_DISK = {"recent": "tail"}
+"""Keys of a manifest that are not the name of their attribute."""
+# Decompressors are not safe for threads, so each thread has its own.
 _LOCAL = threading.local()
 
 
 @dataclass(frozen=True)
 class Page:
-    """A file of entries, as its manifest names it; `time` is None where no segment is in it."""
+    """A file of entries, as its manifest names it; `time` is None where it adds no event segment,
+    `removals` counts its tombstones. The fields are the keys on disk (F6.3)."""
 
     digest: str
     bytes: int
@@ -81,7 +86,8 @@ class Manifest:
     next_seq: int
     totals: Totals
     pages: tuple[Page, ...]
-    tail: tuple[Entry, ...]
+    recent: tuple[Entry, ...]
+    """The newest entries, which are in no page yet; `tail` on disk."""
     ids: tuple[Entry, ...]
     retention: Entry | None
     digest: str = field(default="", compare=False)
@@ -107,11 +113,11 @@ class Manifests:
 
     def load(self, digest: str) -> Manifest:
         """Return a manifest. Raises DamagedManifest when missing or not intact."""
-        found: Manifest | None = self._manifests.get(digest)
-        if found is None:
-            found = _from_body(self._state(digest), digest)
-            _keep(self._manifests, digest, found)
-        return found
+        manifest: Manifest | None = self._manifests.get(digest)
+        if manifest is None:
+            manifest = _from_body(self._state(digest), digest)
+            _cache(self._manifests, digest, manifest)
+        return manifest
 
     def is_there(self, digest: str) -> bool:
         """Whether a manifest is on disk now, as a file or in a move or tag."""
@@ -131,46 +137,48 @@ class Manifests:
 
     def page(self, page: Page) -> tuple[Entry, ...]:
         """Return a page's entries. Raises DamagedManifest when missing or not intact."""
-        found = self._pages.get(page.digest)
-        if found is None:
-            found = tuple(self._read(page.digest, page.bytes)["entries"])
-            _keep(self._pages, page.digest, found)
-        return found
+        entries = self._pages.get(page.digest)
+        if entries is None:
+            entries = tuple(self._read(page.digest, page.bytes)["entries"])
+            _cache(self._pages, page.digest, entries)
+        return entries
 
-    def look(self, page: Page) -> Sequence[Entry]:
-        """Return a page's entries as `page` does, but keep in memory only what was there."""
-        found = self._pages.get(page.digest)
-        return self._read(page.digest, page.bytes)["entries"] if found is None else found
+    def peek(self, page: Page) -> Sequence[Entry]:
+        """Return a page's entries as `page` does, but do not cache what was not cached yet."""
+        entries = self._pages.get(page.digest)
+        return self._read(page.digest, page.bytes)["entries"] if entries is None else entries
 
     def outline(
         self, digest: str, text: bytes = b""
     ) -> tuple[list[Entry], list[Entry], list[Entry]]:
-        """Return the pages, tail and id runs of a manifest as they stand in its file or the text
-        that a ref carries, remembering nothing: for whoever reads many. Raises DamagedManifest."""
+        """Return the pages, recent entries and id runs of a manifest as JSON values, from its file
+        or the `text` that a ref carries, without caching: for callers that read many. Raises
+        DamagedManifest."""
         body = orjson.loads(text) if text else self._state(digest)
         return body["pages"], body["tail"], body["ids"]
 
     def page_entries(self, page: Entry) -> list[Entry]:
-        """Return the entries of a page of `outline`, remembering nothing. Raises as that does."""
+        """Return the entries of a page of `outline`, without caching. Raises as that does."""
         entries: list[Entry] = self._read(page["digest"], page["bytes"])["entries"]
         return entries
 
     def write(self, manifest: Manifest) -> Manifest:
         """Write a manifest durably and return it with its digest."""
         digest, _ = self._write(orjson.dumps(_to_body(manifest)))
-        return self._named(manifest, digest)
+        return self._with_digest(manifest, digest)
 
     def settle(self, manifest: Manifest) -> tuple[Manifest, bytes]:
         """Return a new manifest with its digest, and the text that its move is to carry; a longer
         one is written durably, and nothing is carried."""
+        # Carried text costs no file and no sync; a long one would be read and packed with its move.
         text = orjson.dumps(_to_body(manifest))
         if len(text) > CARRIED_MAX:
-            return self._named(manifest, self._write(text)[0]), b""
-        return self._named(manifest, document.digest(text)), text
+            return self._with_digest(manifest, self._write(text)[0]), b""
+        return self._with_digest(manifest, document.digest(text)), text
 
-    def _named(self, manifest: Manifest, digest: str) -> Manifest:
+    def _with_digest(self, manifest: Manifest, digest: str) -> Manifest:
         named = dataclasses.replace(manifest, digest=digest)
-        _keep(self._manifests, digest, named)
+        _cache(self._manifests, digest, named)
         return named
 
     def write_page(self, entries: tuple[Entry, ...], commit: str, level: int | None = None) -> Page:
@@ -178,26 +186,26 @@ class Manifests:
         level = level_of(len(entries)) if level is None else level
         body = {"format": FILE_FORMAT, "commit": commit, "level": level, "entries": entries}
         digest, size = self._write(orjson.dumps(body))
-        _keep(self._pages, digest, entries)
+        _cache(self._pages, digest, entries)
         return describe(entries, digest, size, level)
 
     def drop_pages(self, pages: tuple[Page, ...]) -> None:
-        """Forget pages that were merged: their entries are in the cache again as the new page."""
+        """Drop pages that were merged from the cache: it has their entries as the new page."""
         for page in pages:
             self._pages.pop(page.digest, None)
 
     def forget(self) -> None:
-        """Drop what is in memory, so that the next load reads the disk."""
+        """Clear the cache, so that the next load reads the disk."""
         self._manifests.clear()
         self._pages.clear()
 
     def entries(self, manifest: Manifest, what: str = "segment") -> list[Entry]:
         """Return the live entries of one kind, oldest first; opens every page."""
-        live = self.paged(manifest, what)
-        _apply(live, manifest.tail, what)
+        live = self.paged_entries(manifest, what)
+        _apply(live, manifest.recent, what)
         return list(live.values())
 
-    def paged(self, manifest: Manifest, what: str = "segment") -> dict[str, Entry]:
+    def paged_entries(self, manifest: Manifest, what: str = "segment") -> dict[str, Entry]:
         """Return the entries that the pages alone leave alive, by key."""
         live: dict[str, Entry] = {}
         for page in manifest.pages:
@@ -209,17 +217,19 @@ class Manifests:
         live: dict[str, Entry] = {}
         for page in manifest.pages:
             near = page.time is not None and page.time[0] <= high and low <= page.time[1]
+            # A page out of range may still hold the tombstone of a segment that an older page adds.
             if near or page.removals:
                 _apply(live, self.page(page), "segment")
-        _apply(live, manifest.tail, "segment")
+        _apply(live, manifest.recent, "segment")
         return [e for e in live.values() if e["time"][0] <= high and low <= e["time"][1]]
 
     def _state(self, digest: str) -> dict[str, Any]:
         """A manifest's body, of its file or of a ref that carries it."""
         text = self._carriers.recent_text(digest)
+        # The file comes before the search, which may have to read every move of the lake.
         if text is None and not disk.exists(self._paths.object("manifests", digest)):
             text = self._carriers.find_text(digest)
-        return self._read(digest, None) if text is None else self._parsed(text, digest)
+        return self._read(digest, None) if text is None else self._parse(text, digest)
 
     def _read(self, digest: str, size: int | None) -> dict[str, Any]:
         path = self._paths.object("manifests", digest)
@@ -227,11 +237,12 @@ class Manifests:
             data = disk.read(path)
         except FileNotFoundError:
             raise DamagedManifest(path, "the manifest or page is missing") from None
+        # Before decompressing: a flipped bit must not reach zstd or the JSON parser.
         if document.digest(data) != digest or (size is not None and len(data) != size):
             raise DamagedManifest(path, "the content does not match its name")
-        return self._parsed(_decompressor().decompress(data), digest)
+        return self._parse(_decompressor().decompress(data), digest)
 
-    def _parsed(self, text: bytes, digest: str) -> dict[str, Any]:
+    def _parse(self, text: bytes, digest: str) -> dict[str, Any]:
         body: dict[str, Any] = orjson.loads(text)
         if body["format"] > FILE_FORMAT:
             path = self._paths.object("manifests", digest)
@@ -246,11 +257,11 @@ class Manifests:
 
 
 def _decompressor() -> zstandard.ZstdDecompressor:
-    """This thread's decompressor: to make one costs more than a manifest."""
+    """This thread's decompressor: creating one takes longer than decompressing a manifest."""
     if not hasattr(_LOCAL, "decompressor"):
         _LOCAL.decompressor = zstandard.ZstdDecompressor()
-    made: zstandard.ZstdDecompressor = _LOCAL.decompressor
-    return made
+    decompressor: zstandard.ZstdDecompressor = _LOCAL.decompressor
+    return decompressor
 
 
 def empty(commit: str, time: int, author: str) -> Manifest:
@@ -259,7 +270,7 @@ def empty(commit: str, time: int, author: str) -> Manifest:
 
 
 def level_of(entries: int) -> int:
-    """Return the level of a page of so many entries."""
+    """Return the level of a page with this many entries."""
     level = 0
     while entries > FAN ** (level + 1) and level < LEVEL_MAX:
         level += 1
@@ -283,20 +294,23 @@ def describe(entries: tuple[Entry, ...], digest: str, size: int, level: int) -> 
 
 
 def fold(parts: list[tuple[Entry, ...]], oldest: bool) -> tuple[Entry, ...]:
-    """Merge runs of entries, oldest first: the newest of a key wins; the oldest run of a
-    manifest needs no removals."""
-    kept: dict[tuple[str, str], Entry] = {}
+    """Merge runs of entries, oldest first: the newest entry of a key wins. The `oldest` run of a
+    manifest needs no tombstones."""
+    newest: dict[tuple[str, str], Entry] = {}
     for part in parts:
         for entry in part:
             key = (entry.get("add") or entry["del"], entry["key"])
-            kept.pop(key, None)
-            kept[key] = entry
-    return tuple(e for e in kept.values() if not (oldest and "del" in e))
+            # A dict keeps the place of a key that is set again; live entries go by the last `add`.
+            newest.pop(key, None)
+            newest[key] = entry
+    # Below any other page a tombstone may still hide something, so only the oldest run drops it.
+    return tuple(e for e in newest.values() if not (oldest and "del" in e))
 
 
 def add_up(totals: Totals, entries: list[Entry]) -> Totals:
-    """Return the totals after a change; removals carry the counts they take away."""
-    events, size, segments, bad = totals.events, totals.bytes, totals.segments, totals.quarantined
+    """Return the totals after a change; tombstones carry the counts that they subtract."""
+    events, size, segments = totals.events, totals.bytes, totals.segments
+    quarantined = totals.quarantined
     for entry in entries:
         if (entry.get("add") or entry.get("del")) != "segment":
             continue
@@ -305,41 +319,43 @@ def add_up(totals: Totals, entries: list[Entry]) -> Totals:
         if entry["kind"] == "events":
             events += sign * entry["events"]
         else:
-            bad += sign * entry["events"]
-    return Totals(events, size, segments, bad)
+            quarantined += sign * entry["events"]
+    return Totals(events, size, segments, quarantined)
 
 
 def tombstone(entry: Entry) -> Entry:
-    """Return the entry that hides a segment."""
+    """Return the entry that deletes a segment."""
     return {"del": "segment", **{k: entry[k] for k in ("key", "events", "bytes", "kind")}}
 
 
 def number(entries: list[Entry], next_seq: int) -> tuple[list[Entry], int]:
-    """Give arrival segments their place in the branch's order."""
-    done = []
+    """Assign `seq` to new arrival segments; return the entries and the next free number."""
+    numbered = []
     for entry in entries:
+        # One that has a seq already was compacted or taken back: rows are never renumbered (F6.12).
         if entry.get("add") == "segment" and entry["kind"] == "events" and "seq" not in entry:
             entry = {**entry, "seq": [next_seq, next_seq + entry["events"] - 1]}
             next_seq += entry["events"]
-        done.append(entry)
-    return done, next_seq
+        numbered.append(entry)
+    return numbered, next_seq
 
 
 def spill(
-    shelf: Manifests, pages: tuple[Page, ...], tail: tuple[Entry, ...], commit: str
+    manifests: Manifests, pages: tuple[Page, ...], recent: tuple[Entry, ...], commit: str
 ) -> tuple[tuple[Page, ...], tuple[Entry, ...]]:
-    """Move a tail over 16 entries into pages, and merge small pages; at most 256 entries are
+    """Move recent entries beyond 16 into pages, and merge small pages; at most 256 entries are
     merged here, larger merges are maintenance."""
     biggest = FAN ** (LEVEL_MAX + 1)
-    while len(tail) > FAN:
-        cut = len(tail) - len(tail) % FAN or FAN
+    while len(recent) > FAN:
+        cut = len(recent) - len(recent) % FAN or FAN
         cut = min(cut, biggest)
-        pages = (*pages, shelf.write_page(tail[:cut], commit))
-        tail = tail[cut:]
+        pages = (*pages, manifests.write_page(recent[:cut], commit))
+        recent = recent[cut:]
+    # Level 0 alone: this is on the path of every commit, and a merge reads what it merges.
     start = mergeable(pages, 0)
     if start is not None:
-        pages = merge_from(shelf, pages, start, commit)
-    return pages, tail
+        pages = merge_from(manifests, pages, start, commit)
+    return pages, recent
 
 
 def mergeable(pages: tuple[Page, ...], level: int) -> int | None:
@@ -352,14 +368,15 @@ def mergeable(pages: tuple[Page, ...], level: int) -> int | None:
 
 
 def merge_from(
-    shelf: Manifests, pages: tuple[Page, ...], start: int, commit: str
+    manifests: Manifests, pages: tuple[Page, ...], start: int, commit: str
 ) -> tuple[Page, ...]:
     """Merge the pages from `start` on into as few as their entries need."""
-    merged = fold([shelf.page(p) for p in pages[start:]], oldest=start == 0)
+    merged = fold([manifests.page(p) for p in pages[start:]], oldest=start == 0)
     size = FAN ** (LEVEL_MAX + 1)
+    # Newer pages of lower levels come along, so this may be more than the largest page takes.
     parts = [merged[i : i + size] for i in range(0, len(merged), size)]
-    shelf.drop_pages(pages[start:])
-    return (*pages[:start], *(shelf.write_page(part, commit) for part in parts))
+    manifests.drop_pages(pages[start:])
+    return (*pages[:start], *(manifests.write_page(part, commit) for part in parts))
 
 
 def is_mergeable(pages: tuple[Page, ...]) -> bool:
@@ -367,38 +384,41 @@ def is_mergeable(pages: tuple[Page, ...]) -> bool:
     return _is_stale(pages) or any(mergeable(pages, n) is not None for n in range(LEVEL_MAX))
 
 
-def merge_pages(shelf: Manifests, pages: tuple[Page, ...], commit: str) -> tuple[Page, ...]:
-    """Merge the newest pages of levels that are full, or all where much of them may be dead."""
+def merge_pages(manifests: Manifests, pages: tuple[Page, ...], commit: str) -> tuple[Page, ...]:
+    """Merge the newest pages of levels that are full, or all pages where many entries may be
+    dead."""
     if _is_stale(pages):
-        return _merge_all(shelf, pages, commit)
+        return _merge_all(manifests, pages, commit)
     for level in range(LEVEL_MAX):
         start = mergeable(pages, level)
         if start is not None:
-            pages = merge_from(shelf, pages, start, commit)
+            pages = merge_from(manifests, pages, start, commit)
     return pages
 
 
 def _is_stale(pages: tuple[Page, ...]) -> bool:
-    """Whether the pages above the bottom are long enough for writing all of them anew."""
+    """Whether the pages above the bottom level have enough entries to rewrite all pages."""
     bottom = sum(page.entries for page in pages if page.level == BOTTOM)
-    above = sum(page.entries for page in pages) - bottom
-    return above > max(bottom // 2, int(FAN ** (LEVEL_MAX + 1)))
+    upper = sum(page.entries for page in pages) - bottom
+    # Merges by level never drop dead entries of level 2, however many there are. At half the bottom
+    # a page is written about three times in its life; a small tree is not worth it at all.
+    return upper > max(bottom // 2, int(FAN ** (LEVEL_MAX + 1)))
 
 
-def _merge_all(shelf: Manifests, pages: tuple[Page, ...], commit: str) -> tuple[Page, ...]:
-    """Write what the pages leave alive as pages of the bottom; holds live entries only, as there
-    may be a hundred times as many dead ones."""
+def _merge_all(manifests: Manifests, pages: tuple[Page, ...], commit: str) -> tuple[Page, ...]:
+    """Write the live entries of all pages as pages of the bottom level; keeps live entries alone in
+    memory, as there may be a hundred times as many dead ones."""
     live: dict[tuple[str, str], Entry] = {}
     for page in pages:
-        for entry in shelf.look(page):
+        for entry in manifests.peek(page):
             key = (entry.get("add") or entry["del"], entry["key"])
             live.pop(key, None)
             if "add" in entry:
                 live[key] = entry
-    kept, size = tuple(live.values()), FAN ** (LEVEL_MAX + 1)
-    parts = (kept[at : at + size] for at in range(0, len(kept), size))
-    shelf.drop_pages(pages)
-    return tuple(shelf.write_page(part, commit, BOTTOM) for part in parts)
+    entries, size = tuple(live.values()), FAN ** (LEVEL_MAX + 1)
+    parts = (entries[at : at + size] for at in range(0, len(entries), size))
+    manifests.drop_pages(pages)
+    return tuple(manifests.write_page(part, commit, BOTTOM) for part in parts)
 
 
 def _apply(live: dict[str, Entry], entries: tuple[Entry, ...], what: str) -> None:
@@ -411,26 +431,30 @@ def _apply(live: dict[str, Entry], entries: tuple[Entry, ...], what: str) -> Non
 
 
 def _to_body(manifest: Manifest) -> dict[str, Any]:
-    # Not asdict, which copies every entry of the tail for longer than all else here takes.
+    # Not asdict, which copies every recent entry and so takes longer than all else here.
     names = (each.name for each in dataclasses.fields(manifest) if each.name != "digest")
-    return {"format": FILE_FORMAT, **{name: getattr(manifest, name) for name in names}}
+    return {
+        "format": FILE_FORMAT,
+        **{_ON_DISK.get(name, name): getattr(manifest, name) for name in names},
+    }
 
 
 def _from_body(body: dict[str, Any], digest: str) -> Manifest:
     return Manifest(
         **{
-            **{k: v for k, v in body.items() if k != "format"},
+            **{k: v for k, v in body.items() if k not in ("format", "tail")},
             "totals": Totals(**body["totals"]),
             "pages": tuple(Page(**p) for p in body["pages"]),
-            "tail": tuple(body["tail"]),
+            "recent": tuple(body["tail"]),
             "ids": tuple(body["ids"]),
             "digest": digest,
         }
     )
 
 
-def _keep(cache: dict[str, Any], key: str, value: Any) -> None:
-    """Cache a value; other threads may do so, or forget all, at any moment."""
+def _cache(cache: dict[str, Any], key: str, value: Any) -> None:
+    """Cache a value, and drop the oldest beyond _CACHED."""
     cache[key] = value
+    # No lock: another thread may add or clear at any moment, so a key may be gone by now.
     for old in list(cache)[:-_CACHED]:
         cache.pop(old, None)

@@ -2,8 +2,8 @@
 
 One zstd frame of the files of moves a to b, oldest first, and a skippable frame that holds the
 SHA-256 of all before it (magic 0x184D2A5D, size 36, "LKP1", 32 bytes). gc drops moves from them
-that no rule keeps; then the first line is a document that names the span, so that what is left out
-is known to be so, and a file under the name of another one is noticed.
+that no rule keeps (F7.12); then the first line is a document that names the span, so that a move
+that was left out is distinguished from one that is lost, and a file under a wrong name is noticed.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ _NUMBER = re.compile(rb'\{"number":(\d+),')
 def encode_packed(branch: str, first: int, last: int, moves: dict[int, bytes]) -> bytes:
     """Return the bytes of a packed file; where numbers of its span are left out, it says so."""
     text = b"".join(moves.values())
+    # A pack without gaps stays as format 1 has it.
     if len(moves) <= last - first:
         text = document.encode({"branch": branch, "first": first, "last": last}) + text
+    # Written once and rarely read: level 9 is worth its time.
     data = zstandard.ZstdCompressor(level=9).compress(text) + _SEAL
     return data + hashlib.sha256(data).digest()
 
@@ -55,19 +57,21 @@ def decode_packed(data: bytes, branch: str, first: int, last: int) -> dict[int, 
         raise document.NotIntact(str(error)) from None
     head, numbers, moves = b"", list[int](), dict[int, bytes]()
     for line in text.splitlines(keepends=True):
-        if found := _NUMBER.match(line):
-            numbers.append(int(found[1]))
+        if match := _NUMBER.match(line):
+            numbers.append(int(match[1]))
             moves[numbers[-1]] = line
         elif numbers:
-            moves[numbers[-1]] += line
+            moves[numbers[-1]] += line  # the manifest that the move carries
         else:
             head += line
-    whole = list(range(first, last + 1))
+    # The checksum is right, so this is about a file under a wrong name, or with moves of another
+    # branch: a list of numbers in ascending order within the span, without gaps unless it says so.
+    expected = list(range(first, last + 1))
     if head:
-        says = {"branch": branch, "first": first, "last": last}
-        whole = sorted(set(numbers)) if document.decode(head) == says else []
-        whole = [number for number in whole if first <= number <= last]
-    if numbers != whole:
+        span = {"branch": branch, "first": first, "last": last}
+        expected = sorted(set(numbers)) if document.decode(head) == span else []
+        expected = [number for number in expected if first <= number <= last]
+    if numbers != expected:
         raise document.NotIntact("it holds other moves than its name says")
     return moves
 
@@ -75,18 +79,19 @@ def decode_packed(data: bytes, branch: str, first: int, last: int) -> dict[int, 
 def packed_lines(data: bytes) -> dict[int, bytes]:
     """Return the moves that can be read in the bytes of a packed file, damaged or not, with the
     manifests they carry."""
-    found: dict[int, bytes] = {}
+    readable: dict[int, bytes] = {}
     number, snapshot = 0, ""
     for line in _beginning(data).splitlines(keepends=True):
         with contextlib.suppress(document.NotIntact, KeyError):
             body = document.decode(line)
             number, snapshot = body["number"], body["snapshot"]
-            found[number] = line
+            readable[number] = line
             continue
+        # A damaged line is skipped; so a manifest counts only for the move right before it.
         if snapshot and document.digest(line[:-1]) == snapshot and line[-1:] == b"\n":
-            found[number] += line
+            readable[number] += line
         snapshot = ""
-    return found
+    return readable
 
 
 def is_thinned(data: bytes) -> bool:
@@ -98,9 +103,10 @@ def is_thinned(data: bytes) -> bool:
 
 
 def _beginning(data: bytes) -> bytes:
-    """Decompress as far as there is no damage."""
+    """Decompress the bytes before the first damage."""
     reader, text = zstandard.ZstdDecompressor().decompressobj(), bytearray()
     with contextlib.suppress(zstandard.ZstdError):
+        # In small pieces: zstd gives out nothing of the piece in which it meets the damage.
         for at in range(0, len(data), 64):
             text += reader.decompress(data[at : at + 64])
     return bytes(text)

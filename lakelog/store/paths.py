@@ -6,11 +6,11 @@
     ids/<2 hex>/<digest>.ids
     manifests/<2 hex>/<digest>.json.zst           manifests and pages
     refs/heads/<branch>/<12 digits>.json          one move
-    refs/heads/<branch>/hint                      a recent number; advice only
+    refs/heads/<branch>/hint                      a recent number; advisory
     refs/heads/<branch>/packed-<a>-<b>.jsonl.zst  old moves
     refs/tags/<name>.json
     gc/condemned.json
-    gc/lost.json                                  what repair gave up
+    gc/lost.json                                  objects that a repair gave up
     cache/                                        derived, may be deleted
 
 A digest is the SHA-256 of the file's bytes in hex. Branch and tag names are
@@ -30,6 +30,7 @@ FORMAT = 2
 FILE_FORMAT = 1
 """That of WALs, segments, manifests and pages: their bytes are still those of format 1."""
 OBJECTS = {"segments": ".parquet", "ids": ".ids", "manifests": ".json.zst"}
+# Directories of 1/256 of the objects each; made at once by init, as syncing each later is slower.
 HEX_DIRS = tuple(f"{i:02x}" for i in range(256))
 _WAL = re.compile(r"([0-9a-f]{32})-(\d{6})\.jsonl\.zst")
 _MOVE = re.compile(r"(\d{12})\.json")
@@ -46,22 +47,27 @@ def encode_name(name: str) -> str:
         )
     if re.search(r"[\x00-\x1f\x7f\"]", name) or "~" in name:
         raise InvalidName(f"{name!r} cannot be a name: no quotes, tildes or control characters")
+    # `resolve` tries names first, so such a name would hide a time or a snapshot id for ever.
     if re.match(r"\d{4}-\d{2}-\d{2}", name) or re.fullmatch(r"[0-9a-f]{8,64}", name):
         raise InvalidName(f"{name!r} cannot be a name: it reads like a time or a snapshot id")
     try:
         raw = name.encode()
     except UnicodeEncodeError:
         raise InvalidName(f"{name!r} cannot be a name: not valid Unicode") from None
+    # Upper case is escaped too: on a file system that ignores case `Main` and `main` stay apart.
     safe = b"abcdefghijklmnopqrstuvwxyz0123456789._-"
     text = "".join(chr(c) if c in safe else f"%{c:02x}" for c in raw)
+    # A leading dot would look like a temporary file, or be `..`.
     text = "%2e" + text[1:] if text.startswith(".") else text
+    # File names may have 255 bytes, and a suffix has to fit.
     if len(text) > 200:
         raise InvalidName(f"{name[:30]!r}... cannot be a name: too long")
     return text
 
 
 def decode_name(text: str) -> str:
-    """Return the branch or tag that a file name stands for."""
+    """Return the name of a branch or tag from its file name."""
+    # Latin-1 maps each byte to the character of its number, so the UTF-8 can be put together again.
     raw = re.sub(r"%([0-9a-f]{2})", lambda m: chr(int(m[1], 16)), text)
     return raw.encode("latin-1", "replace").decode("utf-8", "replace")
 
@@ -77,7 +83,7 @@ class Paths:
         self.tags = f"{self.root}/refs/tags"
         self.cache = f"{self.root}/cache"
         self.cut = f"{self.cache}/cut"
-        self.aside = f"{self.cache}/damaged"
+        self.damaged = f"{self.cache}/damaged"
         self.verified = f"{self.cache}/verified.jsonl"
         self.blooms = f"{self.cache}/bloom"
         self.clock = f"{self.cache}/clock"
@@ -86,7 +92,7 @@ class Paths:
         self.lost = f"{self.gc}/lost.json"
 
     def directories(self) -> list[str]:
-        """Every directory `init` makes, parents first."""
+        """Every directory that `init` creates, parents first."""
         top = [self.wals, f"{self.root}/refs", self.heads, self.tags, self.gc, self.cache]
         objects = [f"{self.root}/{kind}" for kind in OBJECTS]
         leaves = [f"{d}/{h}" for d in objects for h in HEX_DIRS]
@@ -117,11 +123,11 @@ class Paths:
         return f"{self.head_dir(branch)}/{number:012d}.json"
 
     def packed(self, branch: str, first: int, last: int) -> str:
-        """A file of folded old moves."""
+        """A file of packed moves."""
         return f"{self.head_dir(branch)}/packed-{first:012d}-{last:012d}.jsonl.zst"
 
     def hint(self, branch: str) -> str:
-        """The advice file of a branch."""
+        """The hint of a branch."""
         return f"{self.head_dir(branch)}/hint"
 
     def tag(self, name: str) -> str:

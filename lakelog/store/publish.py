@@ -1,15 +1,16 @@
-"""Publishing: the one ritual by which a state of the lake becomes the next one.
+"""Publishing: how one state of a branch becomes the next one (F9.3, F9.4).
 
     1 read the head                      4 leave out watermarks of writers without files
-    2 plan the change against it         5 sync the moves, look that every new file is still there
+    2 plan the change against it         5 sync the moves, check that every new file is still there
     3 write pages, and a long manifest   6 link the next move at once, sync its directory
 
-A manifest that is not long is part of the move, and appears with it.
+A manifest that is not long is carried by the move, and appears with it.
 
 A publish is an operation with preconditions, not a new state. `plan(head, manifest)` tests them
-and returns the change, or None to give up; after a lost race it is asked again with the new
-head, so what no longer holds is computed anew and nothing is merged by hope. The link decides:
-numbers are taken once. A result that cannot be read back is OutcomeUnknown and keeps every file.
+and returns the change, or None to give up; after a lost race it is called again with the new
+head, so what no longer holds is computed again and nothing is merged on assumption. The link
+decides: a number can be linked once. A result that cannot be read back is OutcomeUnknown and keeps
+every file.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ from lakelog.store import clock, disk, manifest
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.paths import parse_wal
-from lakelog.store.refs import Head, Move, author, encode_move, in_unicode
+from lakelog.store.refs import Head, Move, author, encode_move, escape_text
 
 USER_OPS = ("rollback", "undo", "snapshot", "retention", "dedupe", "quarantine", "repair")
 """Moves a user made; all others are publishing or maintenance, which undo skips."""
 AUTOMATIC_OPS = {"seal", "ingest", "compact", "maintain"}
 """Moves that nobody asked for by name; their states thin out with age."""
+# A bound, so that a publisher that can never win ends with an error.
 _RETRIES = 10_000
-_ANEW = 3
-"""How often new files are made for one publish whose files do not last."""
+_REWRITES = 3
+"""How often the files of one publish are written again because they were gone or too old."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,15 @@ Plan = Callable[[Head, Manifest], Change | None]
 
 
 def publish(
-    store: Store, branch: str, plan: Plan, anew: Callable[[], object] | None = None
+    store: Store, branch: str, plan: Plan, discard: Callable[[], object] | None = None
 ) -> Head | None:
     """Move the branch by what `plan` returns; None if it gave up.
 
-    `anew` lets go of the files that `plan` made, if it may make them again when they do not last.
-    Raises StaleFiles if it may not, or they never last; Damaged, OutcomeUnknown, OSError. Whatever
-    was written is then garbage for gc.
+    `discard` drops the files that `plan` wrote, if it can write them again when they are gone or
+    too old. Raises StaleFiles if it cannot, or if they never last; Damaged, OutcomeUnknown,
+    OSError. Whatever was written is then garbage for gc.
     """
-    commit, outlived = disk.random_hex(), 0
+    commit, rewrites = disk.random_hex(), 0
     for attempt in range(_RETRIES):
         head = store.refs.head(branch)
         state = store.manifests.load(head.move.snapshot)
@@ -74,16 +76,20 @@ def publish(
         if change is None:
             return None
         try:
-            done = try_move(store, head, state, change, commit)
+            moved = try_move(store, head, state, change, commit)
         except StaleFiles:
-            outlived += 1
-            if anew is None or outlived > _ANEW:
+            # This process slept, or gc ran with a short grace. What it had written is not safe to
+            # name, so it is planned and written from the start.
+            rewrites += 1
+            if discard is None or rewrites > _REWRITES:
                 raise
-            anew()
+            discard()
             continue
-        if done is not None:
-            store.refs.note(done)
-            return done
+        if moved is not None:
+            # The hint comes after the move is durable: a hint above the newest move means damage.
+            store.refs.note(moved)
+            return moved
+        # Somebody else moved the branch. The wait grows, else publishers would starve each other.
         time.sleep(min(0.0002 * attempt, 0.01))
     raise OutcomeUnknown(f"branch {branch!r} moved {_RETRIES} times while publishing; try again")
 
@@ -91,14 +97,16 @@ def publish(
 def try_move(store: Store, head: Head, state: Manifest, change: Change, commit: str) -> Head | None:
     """Steps 3 to 6 against one head; None if another process took the number, or this one slept.
     Raises StaleFiles."""
+    # Before anything that an older reader would misread is written (F15.3).
     raise_format(store)
     began = disk.now_us()
     now = clock.following(head.move.time, began)
     if change.snapshot is None:
-        grown, carried = store.manifests.settle(grow(store, state, change, commit, now))
-        snapshot = grown.digest
+        successor, carried = store.manifests.settle(grow(store, state, change, commit, now))
+        snapshot = successor.digest
     else:
         snapshot, carried = change.snapshot, store.manifests.text_to_carry(change.snapshot)
+    # From the head, not from the target of a rollback: sealing is never undone (F7.6).
     marks = change.watermarks
     if marks is None:
         marks = watermarks(store, head.move, change.sealed)
@@ -110,111 +118,118 @@ def try_move(store: Store, head: Head, state: Manifest, change: Change, commit: 
         time=now,
         author=author(),
         op=change.op,
-        message=in_unicode(change.message),
+        message=escape_text(change.message),
         snapshot=snapshot,
         generation=head.move.generation + change.rewind,
         wal=marks,
         carried=carried,
     )
+    # A move to an existing state adds no files whose age could matter.
     return link_move(
         store,
         move,
-        lambda made: change.snapshot is not None or _lasts(store, change, move, began, made),
+        lambda path: change.snapshot is not None or _is_safe(store, change, move, began, path),
     )
 
 
 def grow(store: Store, state: Manifest, change: Change, commit: str, now: int) -> Manifest:
-    """Return the next manifest, pages already written."""
+    """Return the next manifest; its pages are written by then."""
     entries, next_seq = manifest.number(list(change.entries), state.next_seq)
     pages = state.pages
     if change.merge_pages:
         pages = manifest.merge_pages(store.manifests, pages, commit)
-    tail = manifest.fold([(*state.tail, *entries)], oldest=not pages)
-    pages, tail = manifest.spill(store.manifests, pages, tail, commit)
-    kept = tuple(run for run in state.ids if run["digest"] not in change.ids_drop)
+    # Folded with the recent ones first: an entry and its tombstone meet here before a page is made.
+    recent = manifest.fold([(*state.recent, *entries)], oldest=not pages)
+    pages, recent = manifest.spill(store.manifests, pages, recent, commit)
+    runs = tuple(run for run in state.ids if run["digest"] not in change.ids_drop)
     return Manifest(
         parent=state.digest,
         commit=commit,
         time=now,
         author=author(),
         op=change.op,
-        message=in_unicode(change.message),
+        message=escape_text(change.message),
         next_seq=next_seq,
         totals=manifest.add_up(state.totals, entries),
         pages=pages,
-        tail=tail,
-        ids=(*kept, *change.ids_add),
+        recent=recent,
+        ids=(*runs, *change.ids_add),
         retention=change.retention or state.retention,
     )
 
 
 def watermarks(store: Store, move: Move, sealed: dict[str, int]) -> dict[str, int]:
     """Return the move's watermarks: raised by what was sealed, without writers whose files are
-    gone. The directory is synced first: else a power cut could bring such a file back."""
+    gone. The directory is synced first: else a power cut could bring such a file back (F9.7)."""
     merged = dict(move.wal)
     for writer, sequence in sealed.items():
+        # Never lowered: frames below were removed from the WAL, and would be missing.
         merged[writer] = max(sequence, merged.get(writer, -1))
     directory = store.paths.wal_dir(move.branch)
     present = {p[0] for p in map(parse_wal, disk.listing(directory)) if p}
-    gone = merged.keys() - present
-    if gone:
+    absent = merged.keys() - present
+    if absent:
         make_branch_dirs(store, move.branch)  # a copy may have left out what was empty
         disk.sync_dir(directory)
-        for writer in gone:
+        for writer in absent:
             del merged[writer]
     return merged
 
 
 def link_move(
-    store: Store, move: Move, lasts: Callable[[str], bool] = lambda _: True
+    store: Store, move: Move, is_safe: Callable[[str], bool] = lambda _: True
 ) -> Head | None:
-    """Link a move and make it durable; None if another move has that number, or its files do not
-    last, which is looked at right before, when the temporary file of the move is there.
+    """Link a move and make it durable; None if another move has that number, or not `is_safe`,
+    which is called right before, with the path of the move's temporary file.
 
-    The move before may be somebody's whose own sync failed: it has to last before one that names
-    it can, else a power cut between the two would leave a hole. Where it lasts, this costs nothing.
+    The directory is synced before, too: the sync after the move before may have failed, and a power
+    cut must not take that move and leave this one. If it is durable already, this costs nothing.
     """
     directory = store.paths.head_dir(move.branch)
     if move.number > 1:
         disk.sync_dir(directory)
     for _ in range(3):
         try:
-            head = store.refs.link(move, lasts)
+            head = store.refs.link(move, is_safe)
             if head is None:
                 return None
         except FileExistsError:
-            return _ours(store, move)
+            return _read_back(store, move)
         except OSError as error:
+            # These say that nothing was written, unless it was by an earlier attempt of this loop.
             if error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES):
                 if store.refs.exists(move.branch, move.number):
-                    return _ours(store, move)
+                    return _read_back(store, move)
                 raise
+            # After any other error the link may be there or not: the same bytes are tried again.
             continue
         if move.number > 1 and not store.refs.exists(move.branch, move.number - 1):
             disk.unlink(store.paths.move(move.branch, move.number))
-            return None  # we slept: gc folded away the move before ours, and the one of our number
+            return None  # we slept: gc packed the move before ours, and the one of our number
         disk.sync_dir(directory)
         return head
-    return _ours(store, move)
+    return _read_back(store, move)
 
 
-def _ours(store: Store, move: Move) -> Head | None:
-    """Decide a race by reading the number back: equal commit means it was us."""
+def _read_back(store: Store, move: Move) -> Head | None:
+    """Return the move of that number if it is this very one, after an error or a lost race; None if
+    it is another. Raises OutcomeUnknown where it cannot be read."""
     try:
-        there = store.refs.read_head(move.branch, move.number)
+        linked = store.refs.read_head(move.branch, move.number)
     except (FileNotFoundError, OSError) as error:
         raise OutcomeUnknown(
             f"move {move.number} of {move.branch!r} may or may not have been made ({error}):"
             " see `lakelog log`"
         ) from error
-    if there.move.commit != move.commit or encode_move(there.move) != encode_move(move):
+    # The commit alone is not enough: each attempt of one publish has the same.
+    if linked.move.commit != move.commit or encode_move(linked.move) != encode_move(move):
         return None
     disk.sync_dir(store.paths.head_dir(move.branch))
-    return there
+    return linked
 
 
 def run_maintenance(store: Store, branch: str) -> None:
-    """Merge pages that are too many, as a move of its own, off every commit's path."""
+    """Merge pages that are too many, in a move of its own: no commit has to wait for it."""
     state = store.state(branch)
     if not manifest.is_mergeable(state.pages):
         return
@@ -225,30 +240,32 @@ def run_maintenance(store: Store, branch: str) -> None:
     publish(store, branch, plan)
 
 
-def _lasts(store: Store, change: Change, move: Move, began: int, made: str) -> bool:
-    """Protocol 5.3: whether the manifest of this publish is there and too young for gc.
+def _is_safe(store: Store, change: Change, move: Move, began: int, temporary: str) -> bool:
+    """Whether the manifest of this publish is there and too young for gc (F9.3, step 6).
 
-    So must be the segments and id runs that it adds, by the lake's own clock, which stamped the
-    move's temporary file, for a process may stand still for days: else this raises StaleFiles. What
-    a repair adopts may be old.
+    So must be the segments and id runs that it adds, else this raises StaleFiles: a process may be
+    stopped for days. Ages are by the clock of the lake's file system, which stamped the temporary
+    file of the move. What a repair takes back may be old.
     """
     paths, half = store.paths, store.settings.gc_grace_hours * 1_800_000_000
     added = (e["key"] for e in change.entries if e.get("add") == "segment")
     needed = [paths.object("segments", key) for key in added]
     needed += [paths.object("ids", run["digest"]) for run in change.ids_add]
     try:
-        written = _stamp(made if move.carried else paths.object("manifests", move.snapshot))
+        written = _stamp(temporary if move.carried else paths.object("manifests", move.snapshot))
     except FileNotFoundError:
         return False
-    aged = bool(half) and change.op != "repair"
+    # With a grace of 0 no file would be young enough: then only presence is checked.
+    checks_age = bool(half) and change.op != "repair"
     for path in needed:
         try:
             then = _stamp(path)
         except FileNotFoundError:
             raise StaleFiles(f"{path}: gone before it was published; try again") from None
-        if aged and written - then >= half:
+        if checks_age and written - then >= half:
             raise StaleFiles(f"{path}: too old to be published, gc may take it; try again")
-    return not aged or disk.now_us() - began < half
+    # The link follows at once, but this process may have slept since it read the head.
+    return not checks_age or disk.now_us() - began < half
 
 
 def _stamp(path: str) -> int:

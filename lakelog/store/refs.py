@@ -3,10 +3,10 @@
 A move is a checksummed document (document.py) linked as refs/heads/<branch>/<number>.json:
 number, branch, prev (SHA-256 of the move before), commit, time (us), author, op, message,
 snapshot (manifest digest), generation, wal {writer: last sealed sequence}, inline_from,
-inline. Numbers are contiguous; the highest is the head. Time never repeats. Whoever links
+inline. Numbers are contiguous; the highest is the head. Times do not repeat. Whoever links
 number n+1 first has moved the branch; nobody ever writes an existing number.
 
-Behind its document a move or tag may carry the text of the manifest that it names: one more line,
+After its document a move or tag may carry the text of the manifest that it names: one more line,
 whose SHA-256 is `snapshot`. So a small state costs no file of its own. `prev` covers the document
 alone, so that gc can drop the text of a state that is not kept, and the chain still holds.
 """
@@ -28,13 +28,14 @@ from lakelog.store import disk, document
 from lakelog.store.move_pack import PACKED, read_packed
 from lakelog.store.paths import Paths, decode_name, parse_move, parse_packed
 
-_PACKED_KEPT = 4
-_TEXTS_KEPT = 64
-_SETTLED_NS = 50_000_000
-"""After so long a directory that is changed again has another time."""
-_NAMED = re.compile(rb'"snapshot":"([0-9a-f]{64})"')
+_PACKED_CACHED = 4
+_TEXTS_CACHED = 64
+# File systems stamp changes by the ticks of the kernel, a few milliseconds apart.
+_STAMP_NS = 50_000_000
+"""After this long a directory that is changed again has another time."""
+_SNAPSHOT = re.compile(rb'"snapshot":"([0-9a-f]{64})"')
 _LOOKS = 20
-"""How often a listing is read again whose files were packed meanwhile."""
+"""How often a directory is listed again because its files were packed meanwhile."""
 Place = tuple[str, int]
 Life = tuple[int, int]
 _HINT = {"branch", "number"}
@@ -84,29 +85,30 @@ class Tag:
 
 
 class Refs:
-    """Reading and linking the refs of one lake; remembers the head it saw last per branch."""
+    """Reads and links the refs of one lake; caches the last head of each branch."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
-        self._seen: dict[str, Head] = {}
+        self._heads: dict[str, Head] = {}
         self._packed: dict[str, dict[int, bytes]] = {}
         self._texts: dict[str, tuple[bytes, str]] = {}
         self._places: dict[str, Place] = {}
-        self._looked: tuple[int, object] = (0, None)
+        self._places_of: tuple[int, object] = (0, None)
 
     def head(self, branch: str) -> Head:
         """Return the newest move. Raises UnknownRef for no such branch, DamagedRef."""
-        seen = self._seen.get(branch)
-        start = seen.move.number if seen else self._start(branch)
+        head = self._heads.get(branch)
+        start = head.move.number if head else self._start(branch)
         number = self._newest(branch, start)
-        while not self.exists(branch, number):  # packed since it was seen: it only looks newest
+        # The cached head may have been packed since: then nothing follows it that could be probed.
+        while not self.exists(branch, number):
             number = self._newest(branch, self._start(branch))
-        if seen is None or number != seen.move.number:
-            seen = self.read_head(branch, number)
-            self._seen[branch] = seen
-        if seen.move.op == "delete":
+        if head is None or number != head.move.number:
+            head = self.read_head(branch, number)
+            self._heads[branch] = head
+        if head.move.op == "delete":
             raise UnknownRef(f"branch {branch!r} was deleted")
-        return seen
+        return head
 
     def head_number(self, branch: str) -> int:
         """The number of the newest move, of a deleted branch too. Raises UnknownRef, DamagedRef."""
@@ -122,7 +124,7 @@ class Refs:
         try:
             return self.read_head(branch, number).move
         except FileNotFoundError:
-            data = self._unpacked(branch, number)
+            data = self._read_packed_move(branch, number)
         if data is None:
             if 0 < number < self.head_number(branch):
                 raise UnknownRef(
@@ -133,9 +135,11 @@ class Refs:
         return self.decode(branch, number, data)
 
     def newest_first(self, branch: str) -> Iterator[Move]:
-        """Yield the kept moves of a branch, packed ones too, remembering nothing. Raises
-        DamagedRef, also where one is missing."""
+        """Yield the kept moves of a branch, packed ones too, without caching. Raises DamagedRef,
+        also where one is missing."""
         following = 0
+        # gc packs, then unlinks: so moves in files of their own are read first, and those that
+        # vanish meanwhile are in a packed file that is listed afterwards.
         own = sorted(self._own(branch), reverse=True)
         with contextlib.suppress(FileNotFoundError):  # packed since it was listed: so is the rest
             for number in own:
@@ -158,7 +162,7 @@ class Refs:
         return filter(None, map(parse_move, disk.listing(self._paths.head_dir(branch))))
 
     def packs(self, branch: str) -> list[tuple[int, int, str]]:
-        """Return (first, last, path) of the files of packed moves, in their order."""
+        """Return (first, last, path) of each file of packed moves, in ascending order."""
         directory = self._paths.head_dir(branch)
         spans = ((parse_packed(name), name) for name in disk.listing(directory))
         return sorted((*span, f"{directory}/{name}") for span, name in spans if span)
@@ -169,42 +173,43 @@ class Refs:
         for _ in range(_LOOKS):
             packs = self.packs(branch)
             last = following - 1 if following else max((pack[1] for pack in packs), default=0)
-            with contextlib.suppress(FileNotFoundError):  # packed anew since it was listed
+            with contextlib.suppress(FileNotFoundError):  # packed again since it was listed
                 for first, final, path in packs:
                     if first <= last <= final:
                         return first, read_packed(path)
                 return None
         return None
 
-    def link(self, move: Move, lasts: Callable[[str], bool] = lambda _: True) -> Head | None:
-        """Make the next move; None unless `lasts`, asked right before with its temporary file.
-        FileExistsError if the number is taken. The caller syncs."""
+    def link(self, move: Move, is_safe: Callable[[str], bool] = lambda _: True) -> Head | None:
+        """Link the next move; None unless `is_safe`, called right before with the path of its
+        temporary file. FileExistsError if the number is taken. The caller syncs."""
         path, data = self._paths.move(move.branch, move.number), encode_move(move)
-        made = disk.write_temporary(os.path.dirname(path), data)
+        temporary = disk.write_temporary(os.path.dirname(path), data)
         try:
-            if not lasts(made):
+            # Between the check and the link there is no write or sync that could take long.
+            if not is_safe(temporary):
                 return None
-            disk.link(made, path)
+            disk.link(temporary, path)
         finally:
-            disk.unlink(made)
+            disk.unlink(temporary)
         return Head(move, digest_of(data))
 
     def note(self, head: Head) -> None:
-        """Remember a head that this process made, and advise others of it, if the disk lets us:
-        the move is durable, and whoever has no hint lists."""
+        """Cache a head that this process made, and replace the hint, if the disk has room: the move
+        is durable by now, and whoever has no hint lists the directory."""
         branch, number = head.move.branch, head.move.number
-        self._seen[branch] = head
+        self._heads[branch] = head
         self._remember(head.move, self._paths.move(branch, number))
         hint = document.encode({"branch": branch, "number": number})
         with contextlib.suppress(OSError):
             disk.replace_whole(self._paths.hint(branch), hint, sync=False)
 
     def forget(self) -> None:
-        """Drop what was remembered (after a fork, or a repair)."""
-        self._seen.clear()
+        """Clear the caches (after a fork, or a repair)."""
+        self._heads.clear()
         self._packed.clear()
         self._texts.clear()
-        self._looked = (0, None)
+        self._places_of = (0, None)
 
     def exists(self, branch: str, number: int) -> bool:
         """Whether a move's own file is there."""
@@ -222,41 +227,47 @@ class Refs:
     def numbers(self, branch: str) -> list[int]:
         """All kept move numbers of a branch, packed ones too, ascending."""
         for _ in range(_LOOKS):
-            found = set(self._own(branch))
-            with contextlib.suppress(FileNotFoundError):  # packed anew since it was listed
+            numbers = set(self._own(branch))
+            with contextlib.suppress(FileNotFoundError):  # packed again since it was listed
                 for first, last, path in self.packs(branch):
                     try:
-                        found.update(self._pack(path))
-                    except DamagedRef:  # reading one of them says so
-                        found.update(range(first, last + 1)[-PACKED:])
+                        numbers.update(self._pack(path))
+                    # Its moves count as kept: reading one of them names the damaged file. A damaged
+                    # name must not make billions of numbers.
+                    except DamagedRef:
+                        numbers.update(range(first, last + 1)[-PACKED:])
                 break
-        return sorted(found)
+        return sorted(numbers)
 
     def states(self) -> dict[str, Place]:
         """Return the states that readable moves name, and of each a move (branch, number) that
         names it, one that carries it if there is one; (tag, 0) for those that a tag carries."""
         branches = self.all_branches()
         folders = [self._paths.tags, *map(self._paths.head_dir, branches)]
-        key = [(folder, _changed(folder)) for folder in folders]
-        looked, before = self._looked
-        if before == key and looked > max(stamp for _, stamp in key) + _SETTLED_NS:
+        key = [(folder, _change_time(folder)) for folder in folders]
+        # Reading all moves is expensive, so the answer is kept until a directory changes. One that
+        # was read within the same tick as its last change may have changed again unnoticed.
+        read_at, key_then = self._places_of
+        if key_then == key and read_at > max(stamp for _, stamp in key) + _STAMP_NS:
             return self._places
         began = time.time_ns()
         plain, carrying = dict[str, Place](), dict[str, Place]()
         for branch in branches:
-            for number, data in self._readable(branch):
-                named, behind = _NAMED.search(data), document.split(data)[1]
-                if named:
-                    (carrying if behind else plain)[named[1].decode()] = (branch, number)
+            for number, data in self._readable_moves(branch):
+                # By pattern: parsing and hashing millions of moves would take minutes, and who
+                # reads the move that is found checks it.
+                match, text = _SNAPSHOT.search(data), document.split(data)[1]
+                if match:
+                    (carrying if text else plain)[match[1].decode()] = (branch, number)
         for name in self.tag_names():
             with contextlib.suppress(DamagedRef, UnknownRef):
                 tag = self.tag(name)
                 if tag.carried:
                     carrying.setdefault(tag.snapshot, (name, 0))
-        self._places, self._looked = plain | carrying, (began, key)
+        self._places, self._places_of = plain | carrying, (began, key)
         return self._places
 
-    def _readable(self, branch: str) -> Iterator[tuple[int, bytes]]:
+    def _readable_moves(self, branch: str) -> Iterator[tuple[int, bytes]]:
         """Yield (number, bytes) of every move that can be read, in no order."""
         for number in list(self._own(branch)):
             with contextlib.suppress(FileNotFoundError):
@@ -267,14 +278,15 @@ class Refs:
 
     def recent_text(self, digest: str) -> bytes | None:
         """The text of a manifest that a move or tag read lately carries."""
-        found = self._texts.get(digest)
-        return found[0] if found else None
+        cached = self._texts.get(digest)
+        return cached[0] if cached else None
 
     def find_text(self, digest: str) -> bytes | None:
         """The text of a manifest that some move or tag on disk carries now; may read them all."""
-        found = self._texts.get(digest)
-        if found and disk.exists(found[1]):
-            return found[0]
+        cached = self._texts.get(digest)
+        if cached and disk.exists(cached[1]):
+            return cached[0]
+        # First by what was read before; again because gc packs moves while they are looked for.
         for look in range(3):
             name, number = (self.states() if look else self._places).get(digest, ("", 0))
             if not name:
@@ -305,6 +317,7 @@ class Refs:
         try:
             body, text = open_ref(disk.read(path))
             tag = Tag(**body, carried=text)
+            # An intact file under another name would give another state.
             if tag.name != name:
                 raise document.NotIntact(f"it is the tag {tag.name!r}")
             self._remember(tag, path)
@@ -341,12 +354,14 @@ class Refs:
         if now is None:
             return False
         if not now[0] or not life[0] or now[1] == life[1]:
-            return True  # it is damaged, or nothing but what adds to it was done
+            return (
+                True  # it is damaged, or was not rewound: a deleted branch comes back with another
+            )
         since = itertools.takewhile(lambda m: m.number > life[0], self.newest_first(branch))
         return all(move.op != "delete" for move in since)
 
-    def hinted(self, branch: str) -> int:
-        """The number that the hint names, which was durable before the hint was; 0 for none."""
+    def hint_number(self, branch: str) -> int:
+        """The number that the hint names, 0 for none; that move was durable before the hint."""
         try:
             body = document.decode(disk.read(self._paths.hint(branch)))
         except (OSError, document.NotIntact):
@@ -355,28 +370,28 @@ class Refs:
 
     def _start(self, branch: str) -> int:
         """A move number that exists: the hint's, else the highest in the listing."""
-        hinted = self.hinted(branch)
+        hinted = self.hint_number(branch)
         if hinted and self.exists(branch, hinted):
             return hinted
         numbers = map(parse_move, disk.listing(self._paths.head_dir(branch)))
         newest = max((n for n in numbers if n is not None), default=0)
         if newest < hinted:
-            raise DamagedRef(self._paths.move(branch, hinted), "the move is missing")
+            raise DamagedRef(self._paths.move(branch, hinted), "the move is missing")  # F11.3
         if not newest:
             raise UnknownRef(f"no branch {branch!r}: see `lakelog branch --list`")
         return newest
 
-    def _newest(self, branch: str, known: int) -> int:
-        """Probe known+1, +2, +4 ... and bisect: numbers are contiguous."""
+    def _newest(self, branch: str, number: int) -> int:
+        """Probe number+1, +2, +4 ... and bisect: numbers are contiguous (F11.2)."""
         step = 1
-        while self.exists(branch, known + step):
-            known += step
+        while self.exists(branch, number + step):
+            number += step
             step *= 2
         while step > 1:
             step //= 2
-            if self.exists(branch, known + step):
-                known += step
-        return known
+            if self.exists(branch, number + step):
+                number += step
+        return number
 
     def decode(self, branch: str, number: int, data: bytes) -> Move:
         """Return the move that a file's bytes hold. Raises DamagedRef."""
@@ -392,17 +407,17 @@ class Refs:
         return move
 
     def _remember(self, ref: Move | Tag, path: str) -> None:
-        """Keep the text that a ref carries: whoever read the ref is about to ask for the state."""
+        """Cache the text that a ref carries: whoever read the ref will ask for its state next."""
         if ref.carried:
             self._texts.pop(ref.snapshot, None)
             self._texts[ref.snapshot] = ref.carried, path
-            for old in list(self._texts)[:-_TEXTS_KEPT]:
+            for old in list(self._texts)[:-_TEXTS_CACHED]:
                 self._texts.pop(old, None)
 
-    def _unpacked(self, branch: str, number: int) -> bytes | None:
-        """The bytes of a packed move. A packed file never changes, so the last few are kept."""
+    def _read_packed_move(self, branch: str, number: int) -> bytes | None:
+        """The bytes of a packed move, or None."""
         for _ in range(_LOOKS):
-            with contextlib.suppress(FileNotFoundError):  # packed anew since it was listed
+            with contextlib.suppress(FileNotFoundError):  # packed again since it was listed
                 for first, last, path in self.packs(branch):
                     if first <= number <= last and number in (moves := self._pack(path)):
                         return moves[number]
@@ -410,11 +425,11 @@ class Refs:
         return None
 
     def _pack(self, path: str) -> dict[int, bytes]:
-        """The moves of a packed file. It may have been written anew with fewer of them since, which
-        does not matter: what was read once was there."""
+        """The moves of a packed file, cached. It may have been rewritten with fewer of them since,
+        which does not matter: a move never changes."""
         moves = self._packed.pop(path, None) or read_packed(path)
         self._packed[path] = moves
-        for old in list(self._packed)[:-_PACKED_KEPT]:
+        for old in list(self._packed)[:-_PACKED_CACHED]:
             self._packed.pop(old, None)
         return moves
 
@@ -424,7 +439,7 @@ def encode_move(move: Move) -> bytes:
     return _encode(move)
 
 
-def _changed(folder: str) -> int:
+def _change_time(folder: str) -> int:
     """When a directory was changed last, in ns; 0 where it is not there."""
     try:
         return os.stat(folder).st_mtime_ns
@@ -449,22 +464,23 @@ def open_ref(data: bytes) -> tuple[dict[str, Any], bytes]:
 
     Raises NotIntact.
     """
-    line, behind = document.split(data)
-    body, text = document.decode(line), behind[:-1]
-    if behind and (behind[-1:] != b"\n" or document.digest(text) != body.get("snapshot")):
+    line, carried = document.split(data)
+    body, text = document.decode(line), carried[:-1]
+    # The checksum of the document does not cover this line: its digest is in the document.
+    if carried and (carried[-1:] != b"\n" or document.digest(text) != body.get("snapshot")):
         raise document.NotIntact("the manifest in it is not the one that it names")
     return body, text
 
 
 def author() -> str:
     """Who makes a move: LAKELOG_AUTHOR, else user@host."""
-    named = os.environ.get("LAKELOG_AUTHOR")
-    if not named:
+    name = os.environ.get("LAKELOG_AUTHOR")
+    if not name:
         user = os.environ.get("USER") or os.environ.get("LOGNAME") or f"uid{os.getuid()}"
-        named = f"{user}@{os.uname().nodename}"
-    return in_unicode(named)
+        name = f"{user}@{os.uname().nodename}"
+    return escape_text(name)
 
 
-def in_unicode(text: str) -> str:
-    """Text of a user, with what is no Unicode written as an escape: documents are UTF-8."""
+def escape_text(text: str) -> str:
+    """Text of a user, with what is not valid Unicode escaped: documents are UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()

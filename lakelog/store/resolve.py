@@ -2,7 +2,7 @@
 
 A tag, a branch (its head), a snapshot id or its first 8 or more digits, `branch@NUMBER` or
 `@NUMBER` for a move, `REF~N` for N snapshots before, or a time (the state the branch had then).
-Only states that a kept move, a tag or a branch names resolve; others may be collected any moment.
+Only states that a kept move, a tag or a branch names resolve; gc may delete others at any moment.
 """
 
 from __future__ import annotations
@@ -30,16 +30,21 @@ def resolve(store: Store, branch: str, text: str) -> str:
     base, _, back = text.rpartition("~")
     if base and back.isdecimal():
         return _ancestor(store, branch, resolve(store, branch, base), int(back), text)
-    found = _named(store, text) or _numbered(store, branch, text) or _by_id(store, text)
-    found = found or _at_time(store, branch, text)
-    if not found:
+    # Names first: `encode_name` refuses those that read like an id or a time.
+    digest = (
+        _resolve_name(store, text)
+        or _resolve_number(store, branch, text)
+        or _resolve_id(store, text)
+    )
+    digest = digest or _resolve_time(store, branch, text)
+    if not digest:
         near = did_you_mean(text, [*store.refs.tag_names(), *store.refs.branches()])
         raise UnknownRef(
             f"no tag, branch, snapshot or time {text!r}:"
             f" {near or 'see `lakelog log` and `lakelog tag --list`'}"
         )
-    require_kept(store, found, text)
-    return found
+    require_kept(store, digest, text)
+    return digest
 
 
 def moves(store: Store, branch: str, newest_first: bool = True) -> Iterator[Move]:
@@ -53,34 +58,35 @@ def moves(store: Store, branch: str, newest_first: bool = True) -> Iterator[Move
 
 
 def _ancestor(store: Store, branch: str, digest: str, back: int, text: str) -> str:
-    """The state so many parents before one; reads the moves of the branch as far back as that.
-    Where the parent was thinned out it is the newest state before that was not."""
-    seen, kept = set[str](), _kept(store, branch)
+    """The state that is `back` parents before one; reads the moves of the branch as far back as
+    needed. Where the parent was thinned out it is the newest kept state before it (F7.13)."""
+    # Whether a parent is kept is found by going through the kept states, each once for all parents.
+    visited, states = set[str](), _kept_states(store, branch)
     for _ in range(back):
         state = store.manifests.load(digest)
         digest = state.parent
-        while digest and digest not in seen:
-            name = next(kept, None)
+        while digest and digest not in visited:
+            name = next(states, None)
             if name is None:
                 digest = ""
             else:
-                seen.add(name)
+                visited.add(name)
         if not digest and state.parent:
-            digest = _before(store, branch, state.time)
+            digest = _state_before(store, branch, state.time)
         if not digest:
             raise UnknownRef(f"{text!r} goes back before the first kept snapshot")
         require_kept(store, digest, text)
     return digest
 
 
-def _before(store: Store, branch: str, moment: int) -> str:
+def _state_before(store: Store, branch: str, moment: int) -> str:
     """The newest kept state that a branch had before a time (us), or ""."""
     numbers = store.refs.numbers(branch)
     at = _until(store, branch, numbers, moment - 1)
-    return _thinned(store, branch, numbers, at) if at else ""
+    return _newest_kept(store, branch, numbers, at) if at else ""
 
 
-def _kept(store: Store, branch: str) -> Iterator[str]:
+def _kept_states(store: Store, branch: str) -> Iterator[str]:
     """States that moves and tags name, those of the branch first, newest first."""
     others = [name for name in store.refs.branches() if name != branch]
     for name in (branch, *others):
@@ -88,7 +94,7 @@ def _kept(store: Store, branch: str) -> Iterator[str]:
     yield from (tag.snapshot for tag in store.refs.tags())
 
 
-def _named(store: Store, text: str) -> str | None:
+def _resolve_name(store: Store, text: str) -> str | None:
     """A tag or a branch of exactly that name."""
     try:
         encode_name(text)
@@ -104,30 +110,33 @@ def _named(store: Store, text: str) -> str | None:
     return None
 
 
-def _numbered(store: Store, branch: str, text: str) -> str | None:
+def _resolve_number(store: Store, branch: str, text: str) -> str | None:
     name, at, number = text.rpartition("@")
     if not at or not number.isdecimal():
         return None
     return store.refs.read(name or branch, int(number)).snapshot
 
 
-def _by_id(store: Store, text: str) -> str | None:
+def _resolve_id(store: Store, text: str) -> str | None:
     """A snapshot id or a unique beginning of one, among kept moves of all branches and tags."""
     if not re.fullmatch(r"[0-9a-f]{8,64}", text):
         return None
-    found = {t.snapshot for t in store.refs.tags() if t.snapshot.startswith(text)}
+    digests = {t.snapshot for t in store.refs.tags() if t.snapshot.startswith(text)}
     files = disk.listing(f"{store.paths.root}/manifests/{text[:2]}")
     there = {digest for name in files if (digest := parse_object(name)) and name.startswith(text)}
-    if len(there | found) == 1 and _has_move(store, next(iter(there | found))):
-        return (there | found).pop()
-    found.update(name for name in store.refs.states() if name.startswith(text))
-    if len(found) > 1:
-        raise UnknownRef(f"{text!r} begins {len(found)} snapshot ids: give more digits")
-    return found.pop() if found else None
+    # One candidate whose move is found by its time: then not all moves have to be read.
+    if len(there | digests) == 1 and _has_move(store, next(iter(there | digests))):
+        return (there | digests).pop()
+    # A file alone proves nothing, it may be a page or the state of a lost race: what moves name
+    # does.
+    digests.update(name for name in store.refs.states() if name.startswith(text))
+    if len(digests) > 1:
+        raise UnknownRef(f"{text!r} begins {len(digests)} snapshot ids: give more digits")
+    return digests.pop() if digests else None
 
 
 def _has_move(store: Store, digest: str) -> bool:
-    """Whether the move that published a state is found by its time, which is that of the state."""
+    """Whether a move with the time of a state names it: a publish gives both the same time."""
     try:
         moment = store.manifests.load(digest).time
     except (DamagedManifest, KeyError):  # or it is a page
@@ -141,7 +150,7 @@ def _has_move(store: Store, digest: str) -> bool:
     return False
 
 
-def _at_time(store: Store, branch: str, text: str) -> str | None:
+def _resolve_time(store: Store, branch: str, text: str) -> str | None:
     """The state a branch had at a time: the newest move not later than it."""
     try:
         moment = to_micros(parse_time(text))
@@ -152,12 +161,12 @@ def _at_time(store: Store, branch: str, text: str) -> str | None:
     if at == 0:
         first = store.refs.read(branch, numbers[0]).time if numbers else 0
         raise UnknownRef(f"{text!r} is before the first kept move of {branch!r}, {_iso(first)}")
-    return _thinned(store, branch, numbers, at)
+    return _newest_kept(store, branch, numbers, at)
 
 
-def _thinned(store: Store, branch: str, numbers: list[int], at: int) -> str:
-    """The state of the newest of the first `at` moves, or if it was thinned out the newest before
-    it that was not: of the minute, hour or day before."""
+def _newest_kept(store: Store, branch: str, numbers: list[int], at: int) -> str:
+    """The state of the newest of the first `at` moves, or if it was thinned out the newest kept
+    state before it: of the minute, hour or day before."""
     newest = store.refs.read(branch, numbers[at - 1])
     for span in (0, MINUTE, HOUR, DAY):
         before = at if not span else _until(store, branch, numbers, newest.time // span * span - 1)
@@ -169,18 +178,20 @@ def _thinned(store: Store, branch: str, numbers: list[int], at: int) -> str:
 
 
 def _until(store: Store, branch: str, numbers: list[int], moment: int) -> int:
-    """Return how many of the moves are not later than a time (us); reads few of them.
+    """Return how many of the moves are not later than a time (us), by bisection.
 
     Moves of a clock that was far ahead are as old as the first one after them that is not.
     """
     now = disk.now_us()
     newest = store.refs.read(branch, numbers[-1]).time if numbers else now
+    # Beyond this a time is of a clock that was wrong; F7.3 lets later moves go back to the right
+    # one.
     latest = now if newest > now + AHEAD else max(now, newest)
 
     def time(at: int) -> int:
-        for there in range(at, len(numbers)):
-            if (said := store.refs.read(branch, numbers[there]).time) <= latest:
-                return said
+        for later in range(at, len(numbers)):
+            if (stamp := store.refs.read(branch, numbers[later]).time) <= latest:
+                return stamp
         return now
 
     return bisect.bisect_right(range(len(numbers)), moment, key=time)

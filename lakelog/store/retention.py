@@ -1,8 +1,8 @@
-"""Retention by age: events older than a line leave the branch, as one move that can be undone.
+"""Retention by age: events older than a cutoff leave the branch, as one move that can be undone.
 
-Segments wholly before the line are removed, those that straddle it are rewritten with what stays
-(seq keeps its numbers). The WAL is never touched: settle first. Files go later, by gc, once no
-move in the window names them.
+Segments wholly before the cutoff are deleted, those that straddle it are rewritten with the newer
+rows (which keep their seq). The WAL is never touched: settle first. gc deletes the files later,
+once no move in the window names them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _LEVEL = 9
 
 @dataclass(frozen=True)
 class RetentionResult:
-    """What a line takes away: whole segments, rewritten ones, and events (counted or a bound)."""
+    """Numbers of deleted and rewritten segments, and of removed events: an upper bound unless
+    `exact`."""
 
     before: int
     removed: int
@@ -34,7 +35,8 @@ class RetentionResult:
 
 
 def choose(entries: list[Entry], before: int) -> tuple[list[Entry], list[Entry]]:
-    """Return (wholly older, straddling) segments of a line in us."""
+    """Return the segments wholly before a cutoff (us), and those that straddle it."""
+    # A quarantine segment is not rewritten: it goes once all of its lines are older.
     old = [e for e in entries if e["time"][1] < before]
     straddling = [
         e for e in entries if e["kind"] == "events" and e["time"][0] < before <= e["time"][1]
@@ -43,7 +45,7 @@ def choose(entries: list[Entry], before: int) -> tuple[list[Entry], list[Entry]]
 
 
 def preview(store: Store, branch: str, before: int) -> RetentionResult:
-    """Say what `apply` would take; events is an upper bound where segments straddle the line."""
+    """Return what `apply` would remove; an upper bound where segments straddle the cutoff."""
     state = store.state(branch)
     old, straddling = choose(store.manifests.entries(state), before)
     events = sum(e["events"] for e in (*old, *straddling) if e["kind"] == "events")
@@ -51,34 +53,36 @@ def preview(store: Store, branch: str, before: int) -> RetentionResult:
 
 
 def apply(store: Store, branch: str, before: int, connect: Callable[[], Any]) -> RetentionResult:
-    """Remove events older than the line. Raises DamagedSegment, OSError."""
-    made: dict[str, Entry | None] = {}
+    """Remove events before the cutoff. Raises DamagedSegment, OSError."""
+    rewritten: dict[str, Entry | None] = {}
     counts = {"removed": 0, "rewritten": 0, "events": 0}
 
     def plan(head: Head, state: Manifest) -> Change | None:
         old, straddling = choose(store.manifests.entries(state), before)
         if not old and not straddling:
             return None
+        # Planned again after a lost race: a segment is rewritten once, whatever is published
+        # beside.
         for entry in straddling:
-            if entry["key"] not in made:
-                made[entry["key"]] = _rest(store, connect, entry, before)
-        kept = [k for e in straddling if (k := made[e["key"]])]
-        gone = sum(e["events"] for e in (*old, *straddling) if e["kind"] == "events")
+            if entry["key"] not in rewritten:
+                rewritten[entry["key"]] = _rest(store, connect, entry, before)
+        remainders = [r for e in straddling if (r := rewritten[e["key"]])]
+        events = sum(e["events"] for e in (*old, *straddling) if e["kind"] == "events")
         counts.update(removed=len(old), rewritten=len(straddling))
-        counts["events"] = gone - sum(k["events"] for k in kept)
+        counts["events"] = events - sum(r["events"] for r in remainders)
         line = from_micros(before).strftime("%Y-%m-%dT%H:%M:%SZ")
         return Change(
             "retention",
             f"{counts['events']} events before {line}",
-            entries=(*map(manifest.tombstone, (*old, *straddling)), *kept),
+            entries=(*map(manifest.tombstone, (*old, *straddling)), *remainders),
             retention={"before": before, "time": disk.now_us()},
         )
 
-    done = publish(store, branch, plan, anew=made.clear)
-    return RetentionResult(before, **counts, exact=True, applied=done is not None)
+    head = publish(store, branch, plan, discard=rewritten.clear)
+    return RetentionResult(before, **counts, exact=True, applied=head is not None)
 
 
 def _rest(store: Store, connect: Callable[[], Any], entry: Entry, before: int) -> Entry | None:
-    """Write what stays of a straddling segment."""
+    """Write the rows of a straddling segment that stay."""
     where = f"epoch_us(time) >= {before}"
     return compact.rewrite(store, connect(), [entry], where, _LEVEL)

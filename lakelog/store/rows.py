@@ -45,9 +45,10 @@ _COLUMNS = (
     ("key",),
 )
 _TIMES = ("time", "timestamp", "ts", "@timestamp")
+# Up to here Python is done before the query would be planned.
 _FEW = 500
 _SCANNED = 1 << 18
-"""Bytes that are looked through at a time, so that they stay in the processor's cache."""
+"""Bytes that are searched at a time, so that they stay in the processor's cache."""
 _EVENTS = f"""
 WITH cut AS (SELECT *, strpos(line, ',"data":') AS at_data FROM lines),
      split AS (SELECT * EXCLUDE (line),
@@ -73,9 +74,9 @@ FROM (SELECT *, from_json(line, '{"origin":"VARCHAR","position":"BIGINT","reason
 
 def events(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa.Table:
     """Return the rows of event frames, in frame order. Raises DamagedWal."""
-    wanted = [f for f in frames if not f.flags & wal.QUARANTINED]
-    found = _few(wanted) if sum(f.events for f in wanted) <= _FEW else None
-    return _run(connection, wanted, _EVENTS).cast(_schema()) if found is None else found
+    frames = [f for f in frames if not f.flags & wal.QUARANTINED]
+    rows = _rows_of_few(frames) if sum(f.events for f in frames) <= _FEW else None
+    return _run(connection, frames, _EVENTS).cast(_schema()) if rows is None else rows
 
 
 def quarantined(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa.Table:
@@ -93,19 +94,21 @@ def _run(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame], query: 
         cursor.close()
 
 
-def _few(frames: list[wal.Frame]) -> pa.Table | None:
-    """Return the rows that the query would give, or None where only it can tell."""
-    made: list[tuple[Any, ...]] = []
+def _rows_of_few(frames: list[wal.Frame]) -> pa.Table | None:
+    """Return the rows that the query would give, or None if a line is of an unusual shape."""
+    rows: list[tuple[Any, ...]] = []
     try:
         for frame, text in zip(frames, _texts(frames), strict=True):
             keyed = bool(frame.flags & wal.KEYED)
             for nth, line in enumerate(text[:-1].split(b"\n") if text else ()):
                 where = (frame.ingested_at, frame.writer, frame.position + nth, frame.sequence)
-                made.append((*_row(line, keyed), *where))
+                rows.append((*_row(line, keyed), *where))
+    # The query is the rule; this path may only answer where both give the same.
     except (ValueError, AttributeError, TypeError):
         return None
-    columns = list(zip(*made, strict=True)) if made else [()] * 14
-    time, kind, category, source, subject, level, message, given, key, data, *rest = columns
+    # One tuple a column, as Arrow takes columns; `zip` of no rows would give none at all.
+    columns = list(zip(*rows, strict=True)) if rows else [()] * 14
+    time, kind, category, source, subject, level, message, event_id, key, data, *rest = columns
     at, writer, position, sequence = rest
     return pa.table(
         [
@@ -117,7 +120,7 @@ def _few(frames: list[wal.Frame]) -> pa.Table | None:
             level,
             message,
             data,
-            given,
+            event_id,
             at,
             writer,
             position,
@@ -134,24 +137,25 @@ def _row(line: bytes, keyed: bool) -> tuple[Any, ...]:
     if it is not of the usual shape."""
     cut = line.find(b',"data":')
     text = line if cut < 0 else line[:cut] + b"}"
-    found = orjson.loads(text)
-    head = found.get
+    members = orjson.loads(text)
+    head = members.get
     data = None if cut < 0 else line[cut + 8 : -1].decode()
     texts = [head(names[0]) if len(names) == 1 else _first(head, names) for names in _COLUMNS]
     time = _first(head, _TIMES)
+    # Other forms of a time are for the engine, which may read them otherwise than Python does.
     if line[-1:] != b"}" or len(time) not in (20, 24, 27) or time[19] not in ".Z":
         raise ValueError
-    if text.count(b'":') != len(found):  # a key is there twice, or a text looks like a key
+    if text.count(b'":') != len(members):  # a key is there twice, or a text looks like a key
         raise ValueError
     moment = datetime.fromisoformat(time)
     for text in texts:
         if text is not None and type(text) is not str:
             raise TypeError
-    given, key = texts[6:]
+    event_id, key = texts[6:]
     if not keyed:
         texts[7] = None
-    elif key is None and given:
-        texts[7] = identity_key(texts[2], given)
+    elif key is None and event_id:
+        texts[7] = identity_key(texts[2], event_id)
     return (moment, *texts, None if data == "null" else data)
 
 
@@ -161,7 +165,7 @@ def _first(head: Any, names: tuple[str, ...]) -> Any:
 
 @functools.cache
 def _schema() -> pa.Schema:
-    """The columns of events; the engine may call their time zone another name of UTC."""
+    """The columns of events; the engine's tables are cast to it, as it may name UTC otherwise."""
     micros, text, number = pa.timestamp("us", "UTC"), pa.string(), pa.int64()
     kinds = {"time": micros, "ingested_at": micros, "position": number, "sequence": number}
     names = (
@@ -187,6 +191,7 @@ def _lines(frames: list[wal.Frame]) -> pa.Table:
     texts = _texts(frames)
     lines = split_lines(b"".join(texts))[0]
     counts = np.array([f.events for f in frames], dtype=np.int64)
+    # A line's position is that of its frame plus its place in the frame (F3.8).
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]) if frames else counts
     first = np.array([f.position for f in frames], dtype=np.int64)
     within = np.arange(len(lines), dtype=np.int64)
@@ -194,6 +199,7 @@ def _lines(frames: list[wal.Frame]) -> pa.Table:
     def spread(values: list[Any], kind: Any) -> Any:
         return np.repeat(np.array(values, dtype=kind), counts)
 
+    # Few writers and many lines: a dictionary saves 32 bytes a line.
     writers = sorted({f.writer for f in frames})
     index = spread([writers.index(f.writer) for f in frames], np.int32)
     return pa.table(
@@ -213,11 +219,13 @@ def split_lines(data: bytes) -> tuple[pa.Array, Any]:
     starts (one more than lines: the end)."""
     text = np.frombuffer(data, np.uint8)
     blocks = range(0, len(text), _SCANNED)
-    found = [np.flatnonzero(text[at : at + _SCANNED] == 10) + (at + 1) for at in blocks]
-    ends = np.concatenate(found) if found else np.empty(0, np.int64)
+    newlines = [np.flatnonzero(text[at : at + _SCANNED] == 10) + (at + 1) for at in blocks]
+    ends = np.concatenate(newlines) if newlines else np.empty(0, np.int64)
+    # A last line without newline is a line too: chunks of files come here as well.
     if len(data) and (not len(ends) or ends[-1] != len(data)):
         ends = np.append(ends, len(data))
     starts = np.concatenate([[0], ends]).astype(np.int64)
+    # Offsets into the very bytes that were read: no line is copied.
     buffers = [None, pa.py_buffer(starts), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.large_string(), len(ends), buffers), starts
 
@@ -225,5 +233,6 @@ def split_lines(data: bytes) -> tuple[pa.Array, Any]:
 def key_arrays(column: pa.ChunkedArray) -> tuple[Any, Any]:
     """Return (u64, u32) arrays of 24-hex-digit keys without nulls."""
     text = "".join(column.to_pylist())
+    # Big-endian, so that the order of the numbers is the order of the bytes (F5.1).
     raw = np.frombuffer(bytes.fromhex(text), dtype=[("high", ">u8"), ("low", ">u4")])
     return raw["high"].astype("<u8"), raw["low"].astype("<u4")

@@ -1,10 +1,10 @@
-"""Sealing: any process turns any writers' complete prefixes, living or dead, into a segment.
+"""Sealing: any process turns frames of any writers, living or dead, into a segment.
 
-`seal` takes what lies above the head's watermarks, drops events whose id is known, writes one
-segment (and one id run where events carry ids), and publishes it. Its preconditions: the
-watermarks it started from still hold, no id run came since that holds one of its keys, and no
-rewind happened. Two sealers of the same frames: one links, the other finds its watermark moved.
-`settle` seals everything that was pending when it was called.
+`seal` takes frames above the head's watermarks, drops events whose id is stored already, writes one
+segment (and one id run where events have ids), and publishes it. Its preconditions: the watermarks
+it started from are unchanged, no id run was added since that has one of its keys, and the branch
+was not rewound. Of two sealers of the same frames one links the move, the other finds its
+watermarks changed. `settle` seals everything that was pending when it was called.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.publish import Change, publish, run_maintenance
 from lakelog.store.refs import Head
-from lakelog.store.tail import Tail, WalFile, pick, started, summary
+from lakelog.store.tail import Tail, WalFile, pick, sealed_ranges, start_time
 from lakelog.store.trim import trim
 from lakelog.store.verified_files import hash_file
 
@@ -34,17 +34,18 @@ else:
     pa = Lazy("pyarrow")
 
 RAW_MAX = 256_000_000
-"""JSON bytes one seal takes at most; more is sealed in several."""
+"""JSON bytes of one seal at most: they are in memory at once. More is sealed in several."""
 Frames = dict[str, list[wal.Frame]]
 
 
 @dataclass
-class _Work:
-    """What one attempt wrote, and what it stands on."""
+class _Attempt:
+    """What one attempt wrote (`entries`, `ids`), of which `frames` (read from `files`), and
+    the watermarks (`base`), generation and id runs (`checked`) for which that is right."""
 
     base: dict[str, int]
     generation: int
-    taken: Frames
+    frames: Frames
     files: dict[str, list[str]]
     entries: list[Entry] = field(default_factory=list)
     ids: list[Entry] = field(default_factory=list)
@@ -53,7 +54,7 @@ class _Work:
 
 
 class Sealer:
-    """Seals the tail of one branch; `connect` gives a database when rows must be made."""
+    """Seals the tail of one branch; `connect` opens a database when rows have to be made."""
 
     def __init__(self, store: Store, branch: str, tail: Tail, connect: Any) -> None:
         self._store, self._branch, self._tail, self._connect = store, branch, tail, connect
@@ -65,14 +66,15 @@ class Sealer:
         Raises DamagedWal when a WAL cannot be read to its end, OSError.
         """
         pending = self._tail.collect()
+        # What is appended from now on is not waited for: else a busy writer would never let us end.
         goal = {w: fs[-1].sequence for w, fs in pending.frames.items()}
-        sealed = False
+        has_sealed = False
         while any(goal.get(w, -1) >= fs[0].sequence for w, fs in pending.frames.items()):
             self.seal()
-            sealed = True
+            has_sealed = True
             pending = self._tail.collect()
-        if sealed:
-            with contextlib.suppress(OSError):  # it is published; the rest is tried again later
+        if has_sealed:
+            with contextlib.suppress(OSError):  # all is published; the rest is tried again later
                 trim(self._store, self._branch, self._tail)
                 self.maintain()
             return self._store.refs.head(self._branch)
@@ -80,32 +82,34 @@ class Sealer:
 
     def seal(self) -> Head | None:
         """Seal what one segment may take; None if nothing was pending."""
-        work: list[_Work] = []
+        attempts: list[_Attempt] = []
 
         def plan(head: Head, state: Manifest) -> Change | None:
-            if not work or not self._holds(work[-1], head, state):
-                work[:] = [self._prepare(head, state)]
-            made = work[-1]
-            if not made.taken:
+            # After a lost race the files of the attempt before are used again if they still fit.
+            if not attempts or not self._holds(attempts[-1], head, state):
+                attempts[:] = [self._prepare(head, state)]
+            attempt = attempts[-1]
+            if not attempt.frames:
                 return None
-            marks = {w: fs[-1].sequence for w, fs in made.taken.items()}
+            # Also of frames that gave no row, all of them duplicates: they are sealed as well.
+            marks = {w: fs[-1].sequence for w, fs in attempt.frames.items()}
             return Change(
-                "seal", entries=tuple(made.entries), sealed=marks, ids_add=tuple(made.ids)
+                "seal", entries=tuple(attempt.entries), sealed=marks, ids_add=tuple(attempt.ids)
             )
 
-        head = publish(self._store, self._branch, plan, anew=work.clear)
+        head = publish(self._store, self._branch, plan, discard=attempts.clear)
         if head is not None:
-            self._remember("segments", [e["key"] for e in work[-1].entries])
-            self._remember("ids", [run["digest"] for run in work[-1].ids])
+            self._remember("segments", [e["key"] for e in attempts[-1].entries])
+            self._remember("ids", [run["digest"] for run in attempts[-1].ids])
         return head
 
     def maintain(self) -> None:
-        """Merge pages that have become many; have id runs merged beside us, where helpers may be
+        """Merge pages that have become many, and id runs: in a helper process where one may be
         started, as that takes as long as reading all their keys."""
         run_maintenance(self._store, self._branch)
         if self._store.settings.seal != "auto":
             self.merge_ids()
-        elif identity_run.due(list(self._head_state().ids)) and not disk.is_locked(
+        elif identity_run.runs_to_merge(list(self._head_state().ids)) and not disk.is_locked(
             sealer_process.maintenance_path(self._store)
         ):
             self._helper = sealer_process.start_sealer(self._store, self._branch)
@@ -115,52 +119,57 @@ class Sealer:
         while self._merge_ids():
             pass
 
-    def _holds(self, work: _Work, head: Head, state: Manifest) -> bool:
-        """Whether an earlier attempt's files still fit this head (protocol 5.5)."""
-        if work.generation != head.move.generation:
+    def _holds(self, attempt: _Attempt, head: Head, state: Manifest) -> bool:
+        """Whether the files of an earlier attempt still fit this head (F9.4)."""
+        # After a rewind a row that was dropped as a duplicate may have lost its original.
+        if attempt.generation != head.move.generation:
             return False
-        for writer in work.taken:
-            if head.move.wal.get(writer, -1) != work.base.get(writer, -1):
+        for writer in attempt.frames:
+            if head.move.wal.get(writer, -1) != attempt.base.get(writer, -1):
                 return False
-            if writer not in head.move.wal and not all(map(disk.exists, work.files[writer])):
-                return False  # sealed by another, trimmed and dropped, though the writer may live
-        fresh = [r for r in state.ids if r["digest"] not in work.checked]
-        if work.keys is not None and any(self._hits(r, work.keys) for r in fresh):
+            if writer not in head.move.wal and not all(map(disk.exists, attempt.files[writer])):
+                return False  # sealed by another process, trimmed, and its watermark omitted
+        # Only the new runs: the attempt dropped what was in the others.
+        fresh = [r for r in state.ids if r["digest"] not in attempt.checked]
+        if attempt.keys is not None and any(self._hits(r, attempt.keys) for r in fresh):
             return False
-        work.checked |= {r["digest"] for r in state.ids}
+        attempt.checked |= {r["digest"] for r in state.ids}
         return True
 
     def _hits(self, run: Entry, keys: tuple[Any, Any]) -> bool:
-        return bool(identity_run.found(open_run(self._store, run), *keys).any())
+        return bool(identity_run.contains(open_run(self._store, run), *keys).any())
 
-    def _prepare(self, head: Head, state: Manifest) -> _Work:
+    def _prepare(self, head: Head, state: Manifest) -> _Attempt:
         """Pick frames above this head's watermarks and write them as a segment."""
         files = self._tail.scan()
-        taken = choose(files, head.move.wal, self._store.settings.segment_rows)
-        base = {w: head.move.wal.get(w, -1) for w in taken}
-        paths = {w: [f.path for f in files[w]] for w in taken}
-        work = _Work(base, head.move.generation, taken, paths)
-        work.checked = frozenset(r["digest"] for r in state.ids)
-        frames = [f for fs in taken.values() for f in fs]
+        selected = choose(files, head.move.wal, self._store.settings.segment_rows)
+        base = {w: head.move.wal.get(w, -1) for w in selected}
+        paths = {w: [f.path for f in files[w]] for w in selected}
+        attempt = _Attempt(base, head.move.generation, selected, paths)
+        attempt.checked = frozenset(r["digest"] for r in state.ids)
+        frames = [f for fs in selected.values() for f in fs]
         if frames:
-            self._write(work, frames, state)
-        return work
+            self._write(attempt, frames, state)
+        return attempt
 
-    def _write(self, work: _Work, frames: list[wal.Frame], state: Manifest) -> None:
+    def _write(self, attempt: _Attempt, frames: list[wal.Frame], state: Manifest) -> None:
+        # One commit for segment and id run: repair finds the run of a lost segment by it.
         commit, store = disk.random_hex(), self._store
-        notes = summary(work.taken)
+        notes = sealed_ranges(attempt.frames)
         connection = self._connect()
         if any(not f.flags & wal.QUARANTINED for f in frames):
             table = rows.events(connection, frames)
             if any(f.flags & wal.KEYED for f in frames):
-                table = drop_known(store, table, state.ids)
-                work.keys = rows.key_arrays(table["key"].drop_null())
-                if len(work.keys[0]):
-                    work.ids.append(
-                        identity_run.write(store.paths, work.keys[0], work.keys[1], commit)
+                table = drop_duplicates(store, table, state.ids)
+                # After the duplicates are gone: their keys are in another run already.
+                attempt.keys = rows.key_arrays(table["key"].drop_null())
+                if len(attempt.keys[0]):
+                    attempt.ids.append(
+                        identity_run.write(store.paths, attempt.keys[0], attempt.keys[1], commit)
                     )
+            # All rows may have been duplicates; an empty segment would serve nobody.
             if table.num_rows:
-                work.entries.append(
+                attempt.entries.append(
                     segment.write(
                         store.paths,
                         table,
@@ -172,11 +181,12 @@ class Sealer:
                     )
                 )
         if any(f.flags & wal.QUARANTINED for f in frames):
-            bad = rows.quarantined(connection, frames)
-            work.entries.append(
+            # In the same move as the events: one watermark stands for both.
+            lines = rows.quarantined(connection, frames)
+            attempt.entries.append(
                 segment.write(
                     store.paths,
-                    bad,
+                    lines,
                     kind="quarantine",
                     layout="arrival",
                     commit=commit,
@@ -186,7 +196,7 @@ class Sealer:
             )
 
     def _remember(self, kind: str, digests: list[str]) -> None:
-        """Mark what was just written as verified, so that the next query does not hash it."""
+        """Note what was just written as verified, so that the next query does not hash it."""
         paths = [(digest, self._store.paths.object(kind, digest)) for digest in digests]
         if paths:
             self._store.verified.add_all(paths)
@@ -196,21 +206,22 @@ class Sealer:
 
     def _merge_ids(self) -> bool:
         """Replace eight runs of one size by one, if all are still there; True if it did."""
-        due = identity_run.due(list(self._head_state().ids))
-        if not due:
+        runs = identity_run.runs_to_merge(list(self._head_state().ids))
+        if not runs:
             return False
         paths = self._store.paths
-        made = identity_run.join(
-            paths, [open_run(self._store, run) for run in due], disk.random_hex()
+        merged = identity_run.join(
+            paths, [open_run(self._store, run) for run in runs], disk.random_hex()
         )
-        self._remember("ids", [made["digest"]])
-        names = tuple(run["digest"] for run in due)
+        self._remember("ids", [merged["digest"]])
+        names = tuple(run["digest"] for run in runs)
 
         def plan(_: Head, now: Manifest) -> Change | None:
-            there = {run["digest"] for run in now.ids}
-            if not there.issuperset(names):
+            # Another process merged them, or a rewind took one away with its events.
+            present = {run["digest"] for run in now.ids}
+            if not present.issuperset(names):
                 return None
-            return Change("maintain", ids_add=(made,), ids_drop=names)
+            return Change("maintain", ids_add=(merged,), ids_drop=names)
 
         try:
             return publish(self._store, self._branch, plan) is not None
@@ -221,41 +232,44 @@ class Sealer:
 def choose(files: dict[str, list[WalFile]], marks: dict[str, int], rows_max: int) -> Frames:
     """Pick frames for one segment: of each writer a prefix above its watermark.
 
-    What does not fit is cut by arrival, so that of two equal ids the first is sealed first and
-    readers go on seeing the event they saw. Writers stand in the order of their start.
+    What does not fit is cut by arrival, so that of two events with one id the first is sealed first
+    and readers go on seeing the event they saw. Writers are in the order of their start (F12.5).
     """
     frames = {w: pick(group, marks.get(w, -1))[0] for w, group in files.items()}
-    return first_batch(frames, {w: started(files[w]) for w in files}, rows_max)
+    return first_batch(frames, {w: start_time(files[w]) for w in files}, rows_max)
 
 
 def first_batch(pending: Frames, starts: dict[str, int], rows_max: int) -> Frames:
     """Pick what one segment takes of frames above the watermarks; see `choose`."""
-    arrived = []
+    arrivals = []
     for writer, frames in pending.items():
-        came = itertools.accumulate((f.ingested_at for f in frames), max)
-        arrived += [(at, writer, f.sequence, f) for at, f in zip(came, frames, strict=True)]
-    taken: Frames = {}
+        # The highest stamp so far, not its own: if a clock was set back, sorting by the stamp alone
+        # would take a later frame of the writer before an earlier one.
+        stamps = itertools.accumulate((f.ingested_at for f in frames), max)
+        arrivals += [(at, writer, f.sequence, f) for at, f in zip(stamps, frames, strict=True)]
+    batch: Frames = {}
     events = size = 0
-    for _, writer, _, frame in sorted(arrived, key=lambda a: a[:3]):
+    for _, writer, _, frame in sorted(arrivals, key=lambda a: a[:3]):
         events, size = events + frame.events, size + frame.raw
-        if taken and (events > rows_max or size > RAW_MAX):
+        # One frame is always taken, however large, else sealing would not get past it.
+        if batch and (events > rows_max or size > RAW_MAX):
             break
-        taken.setdefault(writer, []).append(frame)
-    return {w: taken[w] for w in sorted(taken, key=lambda w: (starts[w], w))}
+        batch.setdefault(writer, []).append(frame)
+    return {w: batch[w] for w in sorted(batch, key=lambda w: (starts[w], w))}
 
 
 def batches(pending: Frames, starts: dict[str, int], rows_max: int) -> Iterator[Frames]:
-    """Yield what each of the next segments would take if nothing else came."""
-    left = {w: frames for w, frames in pending.items() if frames}
-    while left:
-        taken = first_batch(left, starts, rows_max)
+    """Yield what each of the next segments would take if nothing else arrived."""
+    remaining = {w: frames for w, frames in pending.items() if frames}
+    while remaining:
+        taken = first_batch(remaining, starts, rows_max)
         yield taken
-        left = {w: fs[len(taken.get(w, ())) :] for w, fs in left.items()}
-        left = {w: fs for w, fs in left.items() if fs}
+        remaining = {w: fs[len(taken.get(w, ())) :] for w, fs in remaining.items()}
+        remaining = {w: fs for w, fs in remaining.items() if fs}
 
 
 def open_run(store: Store, run: Entry) -> tuple[Any, Any]:
-    """Return the keys of a run, hashed once as it is now: a flipped key would let a duplicate in.
+    """Return the keys of a run, verified once: a flipped bit would let a duplicate in.
 
     Raises DamagedIds.
     """
@@ -268,21 +282,24 @@ def open_run(store: Store, run: Entry) -> tuple[Any, Any]:
     return keys
 
 
-def drop_known(
-    store: Store, table: pa.Table, runs: tuple[Entry, ...], held: list[Any] | None = None
+def drop_duplicates(
+    store: Store, table: pa.Table, runs: tuple[Entry, ...], pending: list[Any] | None = None
 ) -> pa.Table:
-    """Drop rows whose key came earlier in the table, or is in an id run or in one of `held`."""
+    """Drop rows whose key came earlier in the table, or is in an id run or in one of `pending`,
+    pairs of key arrays that no run has yet."""
     keyed = np.flatnonzero(np.asarray(table["key"].is_valid()))
     high, low = rows.key_arrays(table["key"].drop_null())
     order = np.argsort(high, kind="stable")
+    # In order, as look-ups in runs are several times faster then.
     ordered = high[order], low[order]
     keep = np.ones(len(high), dtype=bool)
+    # Most tables have no repeated key: then it does not matter which row is the first.
     if bool((ordered[0][1:] == ordered[0][:-1]).any()):
         _unmark_repeats(keep, precedence(table, keyed, high, low), high, low)
-    known = np.zeros(len(high), dtype=bool)
-    for keys in (*(open_run(store, run) for run in runs), *(held or ())):
-        known |= identity_run.found(keys, *ordered)
-    keep[order[known]] = False
+    is_stored = np.zeros(len(high), dtype=bool)
+    for keys in (*(open_run(store, run) for run in runs), *(pending or ())):
+        is_stored |= identity_run.contains(keys, *ordered)
+    keep[order[is_stored]] = False
     if keep.all():
         return table
     mask = np.ones(table.num_rows, dtype=bool)
@@ -292,7 +309,7 @@ def drop_known(
 
 def precedence(table: pa.Table, keyed: Any, high: Any, low: Any) -> Any:
     """Return the order of keyed rows by key, then (ingested_at, writer, sequence, row); rows that
-    come from no WAL are in the order of the table."""
+    come from no WAL are in the order of the table (F12.6)."""
     place = np.arange(len(high))
     if "writer" not in table.column_names:
         return np.lexsort((place, low, high))
@@ -303,6 +320,6 @@ def precedence(table: pa.Table, keyed: Any, high: Any, low: Any) -> Any:
 
 
 def _unmark_repeats(keep: Any, order: Any, high: Any, low: Any) -> None:
-    """Unmark every key that stands behind an equal one in this order."""
+    """Clear `keep` for every key that follows an equal one in this order."""
     same = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
     keep[order[1:][same]] = False

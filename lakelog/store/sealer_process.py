@@ -1,5 +1,5 @@
-"""Starting the helper: a process that seals, merges, compacts and collects at low priority, beside
-a program that would rather not load the Parquet libraries itself."""
+"""Starting the helper: a process that seals, merges, compacts and collects garbage at low priority,
+so that a program that only appends need not load the Parquet libraries."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ else:
 
 
 FILES = 64
-"""So many WAL files of a branch are worth a helper, whoever wrote them."""
+"""This many WAL files of a branch are worth a helper, whoever wrote them."""
 _AGAIN = 16
-"""The helper is called for once in so many new files: those of living writers do not go."""
+"""A helper is started once for this many new files: the files of living writers stay, so the count
+alone would start one for every new file."""
 
 
 def lock_path(store: Store, branch: str) -> str:
-    """The claim that a helper holds while it seals a branch."""
+    """The lock file that a helper holds while it seals a branch."""
     return f"{store.paths.cache}/seal-{os.path.basename(store.paths.head_dir(branch))}.lock"
 
 
 def maintenance_path(store: Store) -> str:
-    """The claim that a helper holds while it merges, compacts and collects."""
+    """The lock file that a helper holds while it merges, compacts and collects."""
     return f"{store.paths.cache}/maintain.lock"
 
 
 def is_worth_it(store: Store, branch: str) -> bool:
-    """Whether the WAL files of short-lived writers have become many, and nobody is at them."""
+    """Whether the WAL files of short-lived writers have become many, and no helper is at work."""
     try:
         count = len(disk.listing(store.paths.wal_dir(branch)))
         many = count >= FILES and count % _AGAIN == 0
@@ -44,20 +45,22 @@ def is_worth_it(store: Store, branch: str) -> bool:
 
 
 def start_sealer(store: Store, branch: str) -> Any:
-    """Start `python -m lakelog seal` detached; return its Popen, or None where there is none.
+    """Start `python -m lakelog seal` detached; return its Popen, or None if it cannot be started.
 
-    It is a matter of thrift, never of correctness: any process may seal.
+    It only saves others the work: any process may seal.
     """
+    # In a frozen program or an embedded interpreter this would start the program itself again.
     if "python" not in os.path.basename(sys.executable or ""):
         return None
+    # The child has to find this very lakelog, which may come from a path that only sys.path has.
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", "lakelog", "--lake", store.paths.root, "seal"]
     try:
         return subprocess.Popen(
             [*command, "--branch", branch],
-            start_new_session=True,
-            cwd="/",
+            start_new_session=True,  # a Ctrl-C in the terminal is not meant for it
+            cwd="/",  # else it would keep a directory busy that is to be unmounted
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

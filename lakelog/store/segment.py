@@ -8,7 +8,7 @@ has `QUARANTINE_COLUMNS`. Key-value metadata: lakelog.format, .commit, .kind, .l
 (JSON {writer: [first, last sequence]} of what was sealed into it) and .branch (whose WALs).
 
 Neither DuckDB nor pyarrow syncs what it writes, and a flipped bit in Parquet mostly goes
-unnoticed; so the bytes are made in memory, hashed, written and synced here.
+unnoticed; so a segment is encoded in memory, hashed, written and synced here.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ QUARANTINE_COLUMNS = ("ingested_at", "origin", "position", "reason", "line")
 _DICTIONARY = ("type", "category", "source", "level", "origin", "reason")
 _DELTA = ("time", "ingested_at", "position", "seq")
 _LENGTHS = ("subject", "message", "data", "id", "line")
-"""Texts whose lengths are written apart in sorted segments, where that packs tighter."""
+"""Texts whose lengths are stored apart in sorted segments, where that compresses better."""
+# Bounds of the statistics of an entry (F6.7), so that a page of entries stays small.
 _NAMES_MAX = 32
 _TEXT_MAX = 64
 ROW_GROUP = 65_536
@@ -59,10 +60,11 @@ _ROWS, _SEGMENTS = 32_768, 256
 
 
 def rows_target(settings: Settings, events: int) -> int:
-    """How many rows a segment of a lake of so many events should have.
+    """Return how many rows a segment should have in a lake of this many events.
 
-    Always over two hundred segments, so that a query can leave most of them shut, until they are as
-    large as the settings allow; in steps of two, so that growing lakes seldom rewrite old ones.
+    A large lake always has over two hundred segments, so that a query can skip most of them, until
+    they are as large as the settings allow; sizes double, so that a growing lake seldom rewrites
+    old ones.
     """
     rows = _ROWS
     while rows * 2 <= settings.segment_rows and rows * 2 * _SEGMENTS <= events:
@@ -99,6 +101,7 @@ def put(paths: Paths, data: bytes, table: pa.Table, kind: str, layout: str) -> d
     """Write an encoded segment of `table` durably; return its manifest entry."""
     digest = document.digest(data)
     disk.put_object(paths.object("segments", digest), data)
+    # Now, while the rows are in memory: a filter made later has to read the segment again.
     if kind == "events" and table.num_rows >= bloom.LEAST:
         bloom.save(paths, digest, table)
     return {
@@ -128,7 +131,7 @@ def encode(
 
 
 class SegmentEncoder:
-    """Encodes a segment piece by piece, so that encoding can run beside other work."""
+    """Encodes a segment table by table, so that encoding can run in parallel with other work."""
 
     def __init__(self, kind: str, layout: str, commit: str, level: int = 3) -> None:
         self._schema = schema(kind, layout)
@@ -145,7 +148,7 @@ class SegmentEncoder:
             compression="zstd",
             compression_level=level,
             write_page_checksum=True,
-            store_schema=False,
+            store_schema=False,  # the Arrow schema would only repeat what F4.1 says
             version="2.6",
             use_dictionary=[n for n in _DICTIONARY if n in self._schema.names],
             column_encoding=_encodings(self._schema.names, layout),
@@ -166,10 +169,10 @@ class SegmentEncoder:
 
 
 def _encodings(names: list[str], layout: str) -> dict[str, str]:
-    made = dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED")
+    encodings = dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED")
     if layout == "sorted":
-        made |= dict.fromkeys(_LENGTHS, "DELTA_LENGTH_BYTE_ARRAY")
-    return {name: made[name] for name in names if name in made}
+        encodings |= dict.fromkeys(_LENGTHS, "DELTA_LENGTH_BYTE_ARRAY")
+    return {name: encodings[name] for name in names if name in encodings}
 
 
 def statistics(table: pa.Table, kind: str) -> dict[str, Any]:
@@ -183,6 +186,7 @@ def statistics(table: pa.Table, kind: str) -> dict[str, Any]:
         entry["levels"] = _counts(table["level"])
         subject = pc.min_max(table["subject"]).as_py()
         low, high = subject["min"], subject["max"]
+        # Without the longest values the range would be wrong, so it is all or nothing.
         short = low is not None and len(low) <= _TEXT_MAX and len(high) <= _TEXT_MAX
         entry["subject"] = [low, high] if short else None
     return entry
@@ -221,6 +225,7 @@ def _counts(column: pa.ChunkedArray) -> dict[str, int] | str:
     if len(counted) > _NAMES_MAX:
         return "many"
     pairs: dict[str, int] = {}
+    # Null and the empty text are two values to Arrow and one key here.
     for row in counted.to_pylist():
         name = row["values"] or ""
         pairs[name] = pairs.get(name, 0) + row["counts"]

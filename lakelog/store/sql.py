@@ -1,4 +1,4 @@
-"""Names, texts and files as SQL writes them: the one place where a string becomes part of a query.
+"""Quoting for SQL: the only place where a name, text or path becomes part of a query.
 
 Values are bound as parameters wherever a statement takes them. What cannot be bound (names of
 columns and tables, texts in views, files in views) goes through here, and never through an f-string
@@ -47,11 +47,11 @@ def parquet(paths: Iterable[str], *options: str, between: str = ", ") -> str:
 
     Raises InvalidName for a path that the engine cannot be given.
     """
-    listed = between.join(literal(file_pattern(path)) for path in paths)
+    literals = between.join(literal(file_pattern(path)) for path in paths)
     # DuckDB 2.0 takes a directory named `type=web` for a partition, and its name for the value of
     # every row's column `type`.
     settings = ", ".join(("hive_partitioning = false", *options))
-    return f"read_parquet([{listed}], {settings})"
+    return f"read_parquet([{literals}], {settings})"
 
 
 def file_pattern(path: str) -> str:

@@ -1,4 +1,4 @@
-"""What a lake holds, in numbers, from manifests and directory listings alone."""
+"""Statistics of a lake, from manifests and directory listings alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lakelog.store.manifest import Entry
 from lakelog.store.paths import parse_wal
 from lakelog.store.tail import Tail
 
+# Of types and sources without bound only the most frequent are of use to a reader.
 _NAMES_MAX = 1000
 
 
@@ -53,6 +54,7 @@ class Stats:
 def measure(store: Store, branch: str, tail: Tail, at: str | None = None) -> Stats:
     """Measure a branch, or the snapshot `at`. Raises UnknownRef, Damaged."""
     head = store.refs.head(branch)
+    # A snapshot has no tail: its numbers do not change.
     pending = None if at else tail.collect()
     state = store.manifests.load(at or head.move.snapshot)
     entries = store.manifests.entries(state)
@@ -61,6 +63,7 @@ def measure(store: Store, branch: str, tail: Tail, at: str | None = None) -> Sta
     quarantined = state.totals.quarantined
     if pending:
         frames = [f for fs in pending.frames.values() for f in fs]
+        # Unlike pending events, which duplicates may still reduce, each of these will be a row.
         quarantined += sum(f.events for f in frames if f.flags & wal.QUARANTINED)
     return Stats(
         path=store.paths.root,

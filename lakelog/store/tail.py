@@ -1,13 +1,12 @@
-"""The tail: what the WALs of a branch hold beyond its head.
+"""The tail: events in the WALs of a branch that its head does not have yet (FORMAT.md, section 12).
 
-`collect` lists and reads WAL files first and looks for the head afterwards (a frame sealed in
-between is then found in the head, never in neither). Of each writer the frames above its
-watermark count, each sequence once, first file first, contiguous; a writer without a watermark
-whose file vanished since it was read was sealed, trimmed and dropped, so the read starts over.
-A writer without a watermark counts from the first sequence its oldest file names: what came
-before was sealed, trimmed and dropped.
-What was read of a file is kept, so that a follower reads only what is new: finished files are not
-opened again, and where nothing changed, the very same Pending comes back.
+`collect` lists and reads WAL files first and looks for the head afterwards, so that a frame that is
+sealed in between is seen in both, never in neither (F12.2). Of each writer the frames above its
+watermark count, each sequence once, contiguous (F12.4). A writer without a watermark counts from
+the first sequence of its oldest file: earlier frames were sealed and trimmed, and the watermark
+omitted. If a file of such a writer vanished since it was read, the read starts over (F12.3).
+What was read of a file stays in memory, so that a follower reads only what is new: finished files
+are not opened again, and where nothing changed, the very same PendingFrames comes back.
 """
 
 from __future__ import annotations
@@ -24,14 +23,15 @@ from lakelog.store import disk, wal
 from lakelog.store.paths import Paths, encode_name, parse_wal
 from lakelog.store.refs import Head, Refs
 
+# Each restart needs a seal and a trim at just the right moment, so this is never reached by chance.
 ATTEMPTS = 100
 _PATIENCE = 3
-"""A gap that stays over so many unchanged heads is damage."""
+"""A gap that is there at this many looks at an unchanged head is damage (F12.4)."""
 
 
 @dataclass
 class WalFile:
-    """One WAL file as far as it was read."""
+    """One WAL file as far as it was read; the members are those of `wal.Scan`."""
 
     path: str
     writer: str
@@ -72,29 +72,29 @@ class PendingFrames:
         return sum(f.raw for fs in self.frames.values() for f in fs)
 
     @functools.cached_property
-    def keyed(self) -> bool:
+    def has_keys(self) -> bool:
         """Whether some event of the tail may have an identity key."""
         return any(f.flags & wal.KEYED for fs in self.frames.values() for f in fs)
 
     @functools.cached_property
-    def finished(self) -> int:
+    def finished_files(self) -> int:
         """Files that their writers have ended."""
         return sum(file.ended for files in self.files.values() for file in files)
 
-    def above(self, writer: str) -> int:
+    def watermark(self, writer: str) -> int:
         """The watermark of a writer: the last sequence that is sealed, -1 for none."""
         return self.head.move.wal.get(writer, -1)
 
 
 @dataclass(frozen=True)
 class _Selection:
-    """What was picked of a writer: of which state of its files, and how many of the newest file's
-    frames were looked at."""
+    """The frames of a writer above its watermark (`pending`), for which state of its files (`key`),
+    and how many `frames` of the newest file were considered (`count`)."""
 
-    which: tuple[int, int, int, int | None]
+    key: tuple[int, int, int, int | None]
     frames: list[wal.Frame]
     count: int
-    taken: list[wal.Frame]
+    pending: list[wal.Frame]
 
 
 class Tail:
@@ -107,8 +107,8 @@ class Tail:
         self._listed: set[str] | None = None
         self._changes = 0
         self._last: tuple[int, PendingFrames] | None = None
-        self._picked: dict[str, _Selection] = {}
-        self._vouched: set[tuple[str, int]] = set()
+        self._selections: dict[str, _Selection] = {}
+        self._sealed_starts: set[tuple[str, int]] = set()
         self._mutex = threading.RLock()
 
     def collect(self) -> PendingFrames:
@@ -122,18 +122,20 @@ class Tail:
             files = self.scan()
             head = self._refs.head(self._branch)
             if self._last and self._last[0] == self._changes and self._last[1].head == head:
-                return self._last[1]  # nothing was sealed since its files were seen to be there
+                return self._last[1]  # nothing was sealed since its files were seen
             if not self._still_there(files, head):
                 continue
-            picked = {w: self._pick(w, fs, head.move.wal.get(w, -1)) for w, fs in files.items()}
+            selections = {w: self._pick(w, fs, head.move.wal.get(w, -1)) for w, fs in files.items()}
+            # A gap is not damage yet: the frames may have been sealed and trimmed while the files
+            # were read one after another. Then the head moves on.
             broken = [
                 w
-                for w, (_, whole) in picked.items()
+                for w, (_, whole) in selections.items()
                 if not whole or not self.start_is_known(files[w], head)
             ]
             if not broken:
                 self._drop_sealed(head)
-                frames = {w: f for w, (f, _) in picked.items() if f}
+                frames = {w: f for w, (f, _) in selections.items() if f}
                 self._last = self._changes, PendingFrames(head, frames, files)
                 return self._last[1]
             number = head.move.number
@@ -148,60 +150,63 @@ class Tail:
             return self._scan()
 
     def forget(self) -> None:
-        """Drop what was read."""
+        """Clear the cache of what was read."""
         with self._mutex:
             self._files.clear()
-            self._picked.clear()
+            self._selections.clear()
             self._listed = self._last = None
 
     def _scan(self) -> dict[str, list[WalFile]]:
-        listed = set(disk.listing(self._paths.wal_dir(self._branch)))
-        if listed != self._listed:
-            self._group(listed)
+        names = set(disk.listing(self._paths.wal_dir(self._branch)))
+        if names != self._listed:
+            self._group(names)
         for file in list(self._files.values()):
             if file.ended and file.damage is None:
                 continue  # nothing follows END, and no name is used again
-            known = file.inode, file.end
+            state = file.inode, file.end
             if not self._advance(file):
-                listed.discard(os.path.basename(file.path))
-                self._group(listed)
-                self._listed = None  # to be listed anew: it vanished meanwhile
-            self._changes += known != (file.inode, file.end)
+                names.discard(os.path.basename(file.path))
+                self._group(names)
+                self._listed = None  # it vanished meanwhile: what was listed is no longer true
+            self._changes += state != (file.inode, file.end)
         return self._grouped
 
-    def _group(self, listed: set[str]) -> None:
-        """Take the files of a listing by writer, in order; keep what was read of them."""
+    def _group(self, names: set[str]) -> None:
+        """Group the files of a listing by writer, in order, with what was read of them before."""
         directory = self._paths.wal_dir(self._branch)
         files: dict[str, WalFile] = {}
         grouped: dict[str, list[WalFile]] = {}
-        for name in sorted(listed):
+        for name in sorted(names):
             file = self._files.get(name)
             if file is None and (parsed := parse_wal(name)):
                 file = WalFile(f"{directory}/{name}", *parsed)
             if file is not None:
                 files[name] = file
                 grouped.setdefault(file.writer, []).append(file)
-        self._files, self._grouped, self._listed = files, grouped, listed
-        self._picked = {w: held for w, held in self._picked.items() if w in grouped}
+        self._files, self._grouped, self._listed = files, grouped, names
+        self._selections = {w: chosen for w, chosen in self._selections.items() if w in grouped}
         self._changes += 1
 
     def _pick(self, writer: str, files: list[WalFile], mark: int) -> tuple[list[wal.Frame], bool]:
-        """Pick a writer's frames as `pick` does, looking at new ones alone where its newest file
-        only grew since the last time."""
-        held, newest = self._picked.get(writer), files[-1]
-        which = (mark, len(files), newest.inode, newest.damage)
-        if held is not None and held.which == which and held.frames is newest.frames:
-            fresh = newest.frames[held.count :]
-            last = held.taken[-1].sequence if held.taken else mark
+        """Pick a writer's frames as `pick` does, but only consider new ones if nothing happened to
+        its files except that the newest grew."""
+        previous, newest = self._selections.get(writer), files[-1]
+        # `_drop_sealed` and a replaced file make a new list of frames, so the same list has grown.
+        key = (mark, len(files), newest.inode, newest.damage)
+        if previous is not None and previous.key == key and previous.frames is newest.frames:
+            fresh = newest.frames[previous.count :]
+            last = previous.pending[-1].sequence if previous.pending else mark
             if [f.sequence for f in fresh] == list(range(last + 1, last + 1 + len(fresh))):
-                taken, whole = [*held.taken, *fresh] if fresh else held.taken, True
-                self._picked[writer] = _Selection(which, newest.frames, len(newest.frames), taken)
-                return taken, whole
-        taken, whole = pick(files, mark)
-        self._picked.pop(writer, None)
+                pending, whole = [*previous.pending, *fresh] if fresh else previous.pending, True
+                self._selections[writer] = _Selection(
+                    key, newest.frames, len(newest.frames), pending
+                )
+                return pending, whole
+        pending, whole = pick(files, mark)
+        self._selections.pop(writer, None)
         if whole and newest.damage is None:
-            self._picked[writer] = _Selection(which, newest.frames, len(newest.frames), taken)
-        return taken, whole
+            self._selections[writer] = _Selection(key, newest.frames, len(newest.frames), pending)
+        return pending, whole
 
     def _advance(self, file: WalFile) -> bool:
         """Read on in a file; False if it vanished."""
@@ -211,6 +216,7 @@ class Tail:
             return False
         try:
             status = os.fstat(fd)
+            # Repair and a hot copy put another file in its place: what was read is not of that.
             if status.st_ino != file.inode:
                 fresh = WalFile(file.path, file.writer, file.n, inode=status.st_ino)
                 file.__dict__.update(fresh.__dict__)
@@ -221,29 +227,32 @@ class Tail:
         return True
 
     def _still_there(self, files: dict[str, list[WalFile]], head: Head) -> bool:
-        """Protocol 6.3: without a watermark, every file read must still exist."""
+        """Whether every file of a writer without a watermark still exists (F12.3)."""
         for writer, group in files.items():
             if writer not in head.move.wal and not all(disk.exists(f.path) for f in group):
                 return False
         return True
 
     def start_is_known(self, files: list[WalFile], head: Head) -> bool:
-        """Whether what came before a writer's oldest file was sealed, by some kept move."""
-        first = needed(files)
+        """Whether some kept move says that all before a writer's oldest file was sealed (F12.4)."""
+        first = required_watermark(files)
         start = (files[0].writer, first)
-        if start[0] in head.move.wal or first < 0 or start in self._vouched:
+        if start[0] in head.move.wal or first < 0 or start in self._sealed_starts:
             return True
+        # Newest first: the watermark was omitted only a few moves ago. A damaged move is skipped,
+        # as any other one may say it too.
         for number in reversed(self._refs.numbers(self._branch)):
             with contextlib.suppress(DamagedRef, UnknownRef):
                 if self._refs.read(self._branch, number).wal.get(start[0], -1) >= first:
-                    self._vouched.add(start)
+                    self._sealed_starts.add(start)
                     return True
         return False
 
     def _drop_sealed(self, head: Head) -> None:
-        """Forget the payload of sealed frames; a reader's memory follows the tail."""
+        """Drop the payload of sealed frames, so that a reader's memory is that of the tail."""
         for file in self._files.values():
             mark = head.move.wal.get(file.writer, -1)
+            # The last frame stays, for `last` says up to which sequence the file goes.
             if file.frames and file.frames[0].sequence <= mark:
                 file.frames = [f for f in file.frames if f.sequence > mark] or file.frames[-1:]
 
@@ -260,8 +269,9 @@ class Tail:
 
 
 def newest_stamp(paths: Paths, refs: Refs) -> int:
-    """The highest `ingested_at` of what is not sealed yet, on any branch; 0 if nothing is."""
+    """The highest `ingested_at` of the frames that are not sealed yet, on any branch; else 0."""
     highest = 0
+    # A branch that cannot be read must not keep others from being appended to.
     for branch in refs.all_branches():
         with contextlib.suppress(OSError, LakelogError):
             for frames in Tail(paths, refs, branch).collect().frames.values():
@@ -269,8 +279,8 @@ def newest_stamp(paths: Paths, refs: Refs) -> int:
     return highest
 
 
-def started(files: list[WalFile]) -> int:
-    """When a writer started, in microseconds: its events are sealed in that order."""
+def start_time(files: list[WalFile]) -> int:
+    """When a writer started, in microseconds: writers are sealed in that order (F12.5)."""
     return min((f.header.started for f in files if f.header), default=0)
 
 
@@ -278,7 +288,7 @@ def pick(files: list[WalFile], mark: int) -> tuple[list[wal.Frame], bool]:
     """Return one writer's frames above `mark`, and whether nothing is missing among them.
 
     A sequence that a later file's header calls doubtful may be absent. Without a watermark
-    (-1) the count starts where the oldest file does.
+    (-1) the count starts where the oldest file does (F12.4).
     """
     frames: dict[int, wal.Frame] = {}
     doubtful: set[int] = set()
@@ -287,12 +297,15 @@ def pick(files: list[WalFile], mark: int) -> tuple[list[wal.Frame], bool]:
         mark = oldest.first - 1
     highest = mark
     for file in files:
+        # Without it nobody knows which sequences may be absent.
         if file.header is None:
             return _contiguous(frames, mark, doubtful)[0], False
         doubtful.update(file.header.doubtful)
         for frame in (*file.frames, *file.resumed):
+            # The first file wins: the next one repeats a frame whose sync failed (F9.5).
             if frame.sequence > mark:
                 frames.setdefault(frame.sequence, frame)
+        # Also what is not there: the start of a file proves that everything before it was synced.
         highest = max(highest, file.header.first - 1)
         if file.damage is not None and not file.resumed:
             unknown = max(mark, file.last, file.header.first - 1) + 1
@@ -301,10 +314,11 @@ def pick(files: list[WalFile], mark: int) -> tuple[list[wal.Frame], bool]:
     return taken, last >= max([highest, *frames])
 
 
-def needed(files: list[WalFile]) -> int:
+def required_watermark(files: list[WalFile]) -> int:
     """Return the last sequence that must have been sealed before a writer's oldest file, or -1."""
     header = files[0].header
     last = header.first - 1 if header is not None else -1
+    # A doubtful frame may never have been written, so no watermark has to reach it.
     while header is not None and last in header.doubtful:
         last -= 1
     return last
@@ -313,32 +327,33 @@ def needed(files: list[WalFile]) -> int:
 def _contiguous(
     frames: dict[int, wal.Frame], mark: int, doubtful: set[int]
 ) -> tuple[list[wal.Frame], int]:
-    taken, at = [], mark + 1
+    run, at = [], mark + 1
     while at in frames or at in doubtful:
         if at in frames:
-            taken.append(frames[at])
+            run.append(frames[at])
         at += 1
-    return taken, at - 1
+    return run, at - 1
 
 
 def _take(file: WalFile, data: bytes) -> None:
-    """Add newly read bytes to what is known of a file."""
+    """Add newly read bytes to what was read of a file before."""
     if file.header is None:
         opened = wal.decode_header(data)
-        if opened is None or not belongs(opened[0], file.path):
+        # Damage, which `pick` reports: a file appears with its header (F3.11).
+        if opened is None or not is_header_of(opened[0], file.path):
             return
         file.header, start = opened
         data, file.end = data[start:], start
-    seen = wal.scan(data, file.end, file.writer)
-    file.frames.extend(seen.frames)
-    file.end, file.ended, file.torn = seen.end, seen.ended, seen.torn
-    file.damage, file.resumed, file.final = seen.damage, seen.resumed, seen.final
+    scan = wal.scan(data, file.end, file.writer)
+    file.frames.extend(scan.frames)
+    file.end, file.ended, file.torn = scan.end, scan.ended, scan.torn
+    file.damage, file.resumed, file.final = scan.damage, scan.resumed, scan.final
     if not file.frames and file.damage is None:
-        file.damage = file.end  # a file appears with its first frame, so that one is never torn
+        file.damage = file.end  # a file appears with its first frame, so that is never torn (F3.11)
 
 
-def belongs(header: wal.Header, path: str) -> bool:
-    """Whether a header is that of this very file: a copy of another one is damage."""
+def is_header_of(header: wal.Header, path: str) -> bool:
+    """Whether a header is that of the file at `path`: a copy of another file is damage (F3.3)."""
     folder, name = path.split("/")[-2:]
     return (encode_name(header.branch), header.writer, header.n) == (
         folder,
@@ -346,6 +361,6 @@ def belongs(header: wal.Header, path: str) -> bool:
     )
 
 
-def summary(frames: dict[str, list[wal.Frame]]) -> dict[str, list[int]]:
+def sealed_ranges(frames: dict[str, list[wal.Frame]]) -> dict[str, list[int]]:
     """Return {writer: [first, last sequence]} of picked frames."""
     return {w: [fs[0].sequence, fs[-1].sequence] for w, fs in frames.items() if fs}

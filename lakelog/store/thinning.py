@@ -1,10 +1,10 @@
-"""Thinning: which states of a branch are kept, which moves, and how old moves are packed.
+"""Thinning: which states and moves of a branch are kept (F10.1, F7.12), and packing of old moves.
 
-States that a user made, or went back to, are kept for the days of history, all others the more
+States that a user made, or went back to, are kept for the days of history, others the more densely
 the younger they are (`window`). Moves before the newest hundred are packed, whatever their age. A
-packed move whose state is not kept is dropped if nobody made it by name, and nothing else is known
-from it alone; one that stays does not carry its state any more. Packed files are merged as they
-shrink, so there are few of them however long a branch has lived.
+packed move whose state is not kept is dropped if it was automatic and nothing else depends on it;
+one that stays does not carry its state any more. Packed files are merged as they shrink, so there
+are few of them however long a branch has lived.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from lakelog.store.publish import AUTOMATIC_OPS
 from lakelog.store.refs import Move
 
 KEEP_MOVES = 100
-"""So many newest moves of a branch are kept with their states, whatever their age."""
+"""This many newest moves of a branch are kept with their states, whatever their age."""
 UNPACKED = KEEP_MOVES
-"""So many of them have files of their own; and as many more make a packed file worth it."""
+"""This many of them have files of their own; older ones are packed once there are as many."""
 PACKED_BYTES = 1 << 22
 """Bytes of moves in one packed file, but for a single longer move."""
 MINUTE, HOUR, DAY = 60_000_000, 3_600_000_000, 86_400_000_000
 
 
 def window(settings: Settings, newest_first: Iterable[Move], now: int) -> Iterator[Move]:
-    """Yield the moves whose states are kept: the newest hundred, but of these none from before the
-    branch was deleted; and in the history span those of users, the ones before these, which undo
-    goes back to, and of all others the more the younger they are.
+    """Yield the moves whose states are kept (F10.1): the newest hundred, unless the branch was
+    deleted since; within the days of history those of users, and the moves before these, which
+    undo goes back to; and the others the more densely the younger they are.
 
-    One of a minute, an hour or a day stays: the newest compaction, whose state needs fewest files,
-    or else the newest. Whole ones grow old at once and longer ones are made of shorter ones, so
-    what is kept later was kept before.
+    Of a minute, an hour or a day one stays: the newest compaction, whose state needs fewest files,
+    or else the newest. A span ages as a whole and longer spans consist of shorter ones, so what is
+    kept later was kept before.
     """
     limit = now - settings.history_days * DAY
     if settings.history_days:  # a day goes as a whole, else another state would stand for it
@@ -55,26 +55,28 @@ def window(settings: Settings, newest_first: Iterable[Move], now: int) -> Iterat
         if recent or not span or {move.op, follower} - AUTOMATIC_OPS - {""}:
             yield move
         else:
-            yield from _thinned(spare, move, span, time)
+            yield from _thin_span(spare, move, span, time)
         follower = move.op
     yield from spare.values()
 
 
-def _thinned(
+def _thin_span(
     spare: dict[tuple[int, int], Move], move: Move, span: int, time: int
 ) -> Iterator[Move]:
-    """Hold the newest move of its minute, hour or day until it is over, or a compaction comes."""
+    """Set aside the newest move of each span, or its newest compaction; yield it when its span
+    ends, going back in time."""
     bucket = span, time // span
-    for over in [key for key in spare if key != bucket]:
-        yield spare.pop(over)
-    held = spare.get(bucket)
-    if held is None or (move.op == "compact" != held.op):
+    for ended in [key for key in spare if key != bucket]:
+        yield spare.pop(ended)
+    candidate = spare.get(bucket)
+    if candidate is None or (move.op == "compact" != candidate.op):
         spare[bucket] = move
 
 
 def _span(settings: Settings, time: int, now: int) -> int:
-    """How long the stretch is of which one state is kept at this age; 0 where all are."""
+    """The length of the span of which one state is kept at this age; 0 where all are kept."""
     for span, age in ((DAY, 7 * DAY), (HOUR, DAY), (MINUTE, 0)):
+        # By the end of the span, so that all moves of it become old together.
         ended = time // span * span + span
         if ended <= now - max(age, settings.history_dense_hours * HOUR):
             return span
@@ -82,33 +84,35 @@ def _span(settings: Settings, time: int, now: int) -> int:
 
 
 def pack(store: Store, branch: str, now: int, tagged: set[str]) -> Iterator[int]:
-    """Fold moves before the newest hundred into packed files, and drop from these what is not kept
-    of a lake of this format; yield the numbers of moves that were packed. Raises Damaged."""
+    """Pack moves before the newest hundred, and in a lake of this format drop from packed files
+    what is not kept; yield the numbers of the moves that were packed. Raises Damaged."""
     newest = store.refs.newest_first(branch)
-    kept = {move.number for move in window(store.settings, newest, now)}
-    yield from _fold(store, branch, kept)
+    retained = {move.number for move in window(store.settings, newest, now)}
+    yield from _pack(store, branch, retained)
+    # A version that knows only format 1 would take a dropped move for a lost one.
     if store.format >= FORMAT:
-        _thin(store, branch, kept, tagged)
+        _thin(store, branch, retained, tagged)
 
 
-def _fold(store: Store, branch: str, kept: set[int]) -> Iterator[int]:
-    """Fold moves before the newest hundred into files of at most PACKED; yield their numbers."""
+def _pack(store: Store, branch: str, retained: set[int]) -> Iterator[int]:
+    """Pack moves before the newest hundred into files of at most PACKED; yield their numbers."""
     paths = store.paths
     own = sorted(filter(None, map(parse_move, disk.listing(paths.head_dir(branch)))))
-    # A run before this one may not have got to the unlinks; and whoever slept through a hundred
-    # moves links one that is packed already. The packed ones count.
+    # A run before this one may have died before it unlinked; and a process that slept through a
+    # hundred moves links one that is packed already. The packed ones count.
     packs = store.refs.packs(branch)
-    done = max((last for _, last, _ in packs), default=0)
+    packed_up_to = max((last for _, last, _ in packs), default=0)
     old = own[:-UNPACKED]
-    again, old = [n for n in old if n <= done], [n for n in old if n > done]
+    again, old = [n for n in old if n <= packed_up_to], [n for n in old if n > packed_up_to]
     for first, last, path in packs:
         if any(first <= n <= last for n in again):
-            read_packed(path)
+            read_packed(path)  # raises if it is damaged, while the moves still have their files
     _unlink_moves(store, branch, again)
     yield from again
-    # Few are worth a packed file once the state of one is no longer kept: it carries it till then.
-    while len(old) >= UNPACKED or (store.format >= FORMAT and not kept.issuperset(old)):
-        part = _fitting(store, branch, old)
+    # Fewer are packed as soon as the state of one is not kept: in its own file it would carry it
+    # on.
+    while len(old) >= UNPACKED or (store.format >= FORMAT and not retained.issuperset(old)):
+        part = _read_fitting(store, branch, old)
         old = old[len(part) :]
         first, last = min(part), max(part)
         if last - first + 1 != len(part):
@@ -117,12 +121,12 @@ def _fold(store: Store, branch: str, kept: set[int]) -> Iterator[int]:
         path = paths.packed(branch, first, last)
         disk.create_whole(path, encode_packed(branch, first, last, part))
         disk.sync_dir(paths.head_dir(branch))
-        read_packed(path)
+        read_packed(path)  # what was written is read back before the only other copy is removed
         _unlink_moves(store, branch, list(part))
         yield from part
 
 
-def _fitting(store: Store, branch: str, numbers: list[int]) -> dict[int, bytes]:
+def _read_fitting(store: Store, branch: str, numbers: list[int]) -> dict[int, bytes]:
     """Read the first of these moves, as many as one packed file takes."""
     part, size = dict[int, bytes](), 0
     for number in numbers[:PACKED]:
@@ -136,7 +140,7 @@ def _fitting(store: Store, branch: str, numbers: list[int]) -> dict[int, bytes]:
 
 @dataclass(frozen=True)
 class _Pack:
-    """A packed file, and what is to stay in it: whether each move keeps the state it carries."""
+    """A packed file, and the moves that stay in it, each with whether it keeps its state."""
 
     first: int
     last: int
@@ -146,23 +150,23 @@ class _Pack:
     is_whole: bool
 
 
-def _thin(store: Store, branch: str, kept: set[int], tagged: set[str]) -> None:
-    """Write packed files anew without what is not kept, neighbours together while they fit."""
+def _thin(store: Store, branch: str, retained: set[int], tagged: set[str]) -> None:
+    """Rewrite packed files without what is not kept, merging neighbours that fit into one."""
     files = store.refs.packs(branch)
     if not files:
         return
     follower = store.refs.read(branch, max(last for _, last, _ in files) + 1)
     packs: list[_Pack] = []
-    # From the newest on: what stays depends on the move that follows.
+    # From the newest on, as what stays depends on the move that follows.
     for first, last, path in reversed(files):
-        pack, follower = _judge(store, branch, (first, last, path), follower, kept, tagged)
+        pack, follower = _judge(store, branch, (first, last, path), follower, retained, tagged)
         packs.insert(0, pack)
     group: list[_Pack] = []
     for pack in packs:
         together = [*group, pack]
         fits = sum(len(p.stays) for p in together) <= PACKED
         fits = fits and sum(p.bytes for p in together) <= PACKED_BYTES
-        # Two files over the same numbers are what a run left that did not get to the end.
+        # Two files over the same numbers were left by a run that died: they become one.
         if group and not fits and pack.first > max(p.last for p in group):
             _rewrite(store, branch, group)
             together = [pack]
@@ -175,21 +179,23 @@ def _judge(
     branch: str,
     file: tuple[int, int, str],
     follower: Move,
-    kept: set[int],
+    retained: set[int],
     tagged: set[str],
 ) -> tuple[_Pack, Move]:
-    """Say which moves of a packed file stay, given the move after them; return its oldest move."""
+    """Decide which moves of a packed file stay, given the move after them; return its oldest move,
+    too."""
     first, last, path = file
     moves = read_packed(path)
     stays: dict[int, bool] = {}
     size = 0
     for number, data in reversed(moves.items()):
-        if number >= follower.number:  # two files hold it since a run did not get to the end
+        if number >= follower.number:  # in two files, as a run died
             continue
         move = store.refs.decode(branch, number, data)
-        carries = number in kept or move.snapshot in tagged
-        # What a user did stays, and the state before it. So does the last word on a writer: repair
-        # asks all moves how far each one was sealed. The last of the file proves what follows it.
+        carries = number in retained or move.snapshot in tagged
+        # What a user did stays, and the move before it. So does the last one with a watermark of a
+        # writer, as repair asks all moves how far each was sealed, and the last move of the file,
+        # as the next one names its digest.
         named = number == last or not {move.op, follower.op} <= AUTOMATIC_OPS
         if carries or named or not move.wal.keys() <= follower.wal.keys():
             stays[number] = carries
@@ -200,21 +206,21 @@ def _judge(
 
 
 def _rewrite(store: Store, branch: str, group: list[_Pack]) -> None:
-    """Put what stays of packed files that follow each other into one file, in their place."""
+    """Replace consecutive packed files by one with the moves that stay."""
     if len(group) == 1 and group[0].is_whole:
         return
     first, last = min(p.first for p in group), max(p.last for p in group)
-    found: dict[int, bytes] = {}
+    merged: dict[int, bytes] = {}
     for pack in group:
         moves = read_packed(pack.path)
         for number in sorted(pack.stays):
-            found[number] = (
+            merged[number] = (
                 moves[number] if pack.stays[number] else document.split(moves[number])[0]
             )
-    data = encode_packed(branch, first, last, found)
-    decode_packed(data, branch, first, last)
+    data = encode_packed(branch, first, last, merged)
+    decode_packed(data, branch, first, last)  # before it replaces anything
     path, directory = store.paths.packed(branch, first, last), store.paths.head_dir(branch)
-    # A file of the same span is replaced in one step: both are true, the new one says less.
+    # A file of the same span is replaced in one step: both are right, the new one has less.
     disk.replace_whole(path, data)
     read_packed(path)
     for pack in group:
@@ -224,7 +230,7 @@ def _rewrite(store: Store, branch: str, group: list[_Pack]) -> None:
 
 
 def _unlink_moves(store: Store, branch: str, numbers: list[int]) -> None:
-    """Remove moves that are packed, oldest first: so the rest stays contiguous."""
+    """Remove the files of packed moves, oldest first, so that the rest stays contiguous."""
     for number in numbers:
         disk.unlink(store.paths.move(branch, number))
     if numbers:

@@ -1,8 +1,8 @@
-"""Trimming: WAL files whose every frame is sealed are removed, never shortened.
+"""Trimming: WAL files whose every frame is sealed are removed, never shortened (F9.6).
 
-A file goes only when it is finished (END, a later file of its writer, or its lock taken by us),
-its last sequence is covered by the head, the move that covers it is durable, and the segments of
-the head are there. What a dead writer left half-written is kept in cache/cut and reported.
+A file is removed only when it is finished (END, a later file of its writer, or its lock taken by
+us), its last sequence is covered by the head, the move that covers it is durable, and the segments
+of the head are there. A frame that a dead writer left unfinished is kept in cache/cut and reported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lakelog.store.tail import Tail, WalFile
 
 
 def trim(store: Store, branch: str, tail: Tail) -> int:
-    """Remove the finished and sealed WAL files of a branch; return how many went."""
+    """Remove the finished and sealed WAL files of a branch; return how many were removed."""
     files = tail.scan()
     head = store.refs.head(branch)
     due = [
@@ -27,19 +27,22 @@ def trim(store: Store, branch: str, tail: Tail) -> int:
     ]
     if not due or not _segments_present(store, head):
         return 0
+    # The head may be another process's, whose own sync has not returned: a power cut now would take
+    # the move, and with these files the only other copy of its events.
     disk.sync_dir(store.paths.head_dir(branch))
     return sum(_remove(store, file, newest) for file, newest in due)
 
 
 def _is_sealed(file: WalFile, mark: int | None) -> bool:
-    intact = file.header is not None and file.damage is None and bool(file.frames)
-    return mark is not None and intact and file.last <= mark
+    # Of a damaged file nobody knows the last sequence; it stays for repair.
+    is_intact = file.header is not None and file.damage is None and bool(file.frames)
+    return mark is not None and is_intact and file.last <= mark
 
 
 def _segments_present(store: Store, head: Head) -> bool:
-    """Whether the newest segments are on disk; a sealer whose segment is gone must not trim."""
+    """Whether the segments of the recent entries are on disk; the newest seal is among them."""
     state = store.manifests.load(head.move.snapshot)
-    adds = [e for e in state.tail if e.get("add") == "segment"]
+    adds = [e for e in state.recent if e.get("add") == "segment"]
     return all(disk.exists(store.paths.object("segments", e["key"])) for e in adds)
 
 
@@ -50,22 +53,27 @@ def _remove(store: Store, file: WalFile, newest: bool) -> bool:
     except FileNotFoundError:
         return False
     try:
+        # A living writer, which holds the lock, may append to its newest file at any moment.
         if newest and not file.ended and (not _is_abandoned(store, file, fd)):
             return False
+        # Grown since it was read: the last sequence is not the one that was compared.
         size = os.fstat(fd).st_size
         if not file.ended and size != file.end + file.torn:
             return False
+        # Of earlier files the writer repeated a torn frame in the next one (F9.5).
         if newest and file.torn:
             keep_cut(store, file.path, file.end, os.pread(fd, file.torn, file.end))
         disk.unlink(file.path)
     finally:
-        disk.close(fd)
+        disk.close(fd)  # after the unlink: it holds the lock
     return True
 
 
 def _is_abandoned(store: Store, file: WalFile, fd: int) -> bool:
-    """Whether no writer holds the file; a foreign machine's lock is believed after the grace."""
+    """Whether no writer holds the file; the lock of another machine counts only after the grace."""
     assert file.header is not None
+    # In a container or on a mounted disk of another machine, our flock may not see that of its
+    # writer. A writer that wrote nothing for the whole grace is taken for dead.
     if file.header.host != os.uname().nodename:
         age = disk.now_us() - os.fstat(fd).st_mtime_ns // 1000
         if age < store.settings.gc_grace_hours * 3_600_000_000:

@@ -1,4 +1,4 @@
-"""What this machine has verified: so that a lake is not hashed again by every short process.
+"""Files that this machine has verified, so that not every short process hashes the lake again.
 
 cache/verified.jsonl holds lines `digest size inode mtime_ns ctime_ns crc32`. A file counts as
 verified while all of them still match; any change of the file changes its ctime. Lines that do
@@ -16,8 +16,8 @@ from lakelog.store import disk
 from lakelog.store.paths import Paths
 
 _CHUNK = 1 << 20
-_FEW = 1_000
-"""So many remembered files more than the lake has are no matter."""
+_SLACK = 1_000
+"""This many lines of files that are gone do not matter."""
 
 
 class VerifiedFiles:
@@ -25,7 +25,7 @@ class VerifiedFiles:
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
-        self._known: dict[str, tuple[int, int, int, int]] | None = None
+        self._stamps: dict[str, tuple[int, int, int, int]] | None = None
 
     def holds(self, digest: str, path: str) -> bool:
         """Whether `path` was verified as it is now. Raises FileNotFoundError."""
@@ -39,30 +39,31 @@ class VerifiedFiles:
         """Remember several files with one write."""
         lines = []
         for digest, path in files:
-            seen = _print(path)
-            self._load()[digest] = seen
-            lines.append(_line(digest, seen))
+            stamp = _print(path)
+            self._load()[digest] = stamp
+            lines.append(_line(digest, stamp))
         try:
             disk.append_line(self._paths.verified, "".join(lines).encode())
         except OSError:
-            return  # only thrift is lost: a read-only or full lake is verified again next time
+            return  # a read-only or full lake is verified again by the next process
 
     def keep(self, is_wanted: Callable[[str], bool]) -> None:
-        """Forget the files of other digests, once most of what is remembered is of those.
+        """Remove the lines of other digests, once most lines are of those.
 
         What another process adds meanwhile may be lost, and is then verified again.
         """
-        self._known = None
-        known = self._load()
-        kept = {digest: seen for digest, seen in known.items() if is_wanted(digest)}
-        if len(known) > _FEW + 2 * len(kept):
-            data = "".join(_line(digest, seen) for digest, seen in kept.items()).encode()
+        # Read again: what other processes added since this one read the file must not be lost too.
+        self._stamps = None
+        stamps = self._load()
+        retained = {digest: stamp for digest, stamp in stamps.items() if is_wanted(digest)}
+        if len(stamps) > _SLACK + 2 * len(retained):
+            data = "".join(_line(digest, stamp) for digest, stamp in retained.items()).encode()
             disk.replace_whole(self._paths.verified, data, sync=False)
-            self._known = kept
+            self._stamps = retained
 
     def _load(self) -> dict[str, tuple[int, int, int, int]]:
-        if self._known is None:
-            self._known = {}
+        if self._stamps is None:
+            self._stamps = {}
             try:
                 text = disk.read(self._paths.verified)
             except OSError:
@@ -70,12 +71,13 @@ class VerifiedFiles:
             for line in text.splitlines():
                 parsed = parse(line)
                 if parsed:
-                    self._known[parsed[0]] = parsed[1]
-        return self._known
+                    self._stamps[parsed[0]] = parsed[1]
+        return self._stamps
 
 
-def _line(digest: str, seen: tuple[int, int, int, int]) -> str:
-    text = " ".join([digest, *map(str, seen)])
+def _line(digest: str, stamp: tuple[int, int, int, int]) -> str:
+    # With a checksum: a flipped bit in the digest would make another file count as verified.
+    text = " ".join([digest, *map(str, stamp)])
     return f"{text} {zlib.crc32(text.encode())}\n"
 
 
@@ -99,5 +101,6 @@ def hash_file(path: str) -> str:
 
 
 def _print(path: str) -> tuple[int, int, int, int]:
+    # ctime as well: size and mtime of a file can be restored after a change, ctime cannot.
     status = os.stat(path)
     return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns

@@ -11,7 +11,7 @@
 Integers are little-endian; a skippable frame is magic u32, size u32, content. `sequence` counts
 the writer's group commits from 0 across its files; `position` counts its events before the frame.
 flags: 1 keyed (an event has a given id or a content key), 2 sourced (rows of a followed file;
-`cursor` is {key, from, to}), 4 quarantined (lines that could not be taken in).
+`cursor` is {key, from, to}; reserved), 4 quarantined (lines that could not be ingested).
 
 A file appears whole with its header and first frame. Frame k+1 is written only after the sync
 of k returned, so only the very last frame of a file can be torn, and never its first; a bad
@@ -39,15 +39,17 @@ _FRAME = struct.Struct("<II4sQIIIIQqII")
 _END = struct.Struct("<II4sQ")
 _CRC = struct.Struct("<I")
 _FRAME_START = _SKIP.pack(_FRAME_MAGIC, 0)[:4]
+# Bounds of a group commit: what a power cut can tear, and what a reader decompresses at once.
 FRAME_RAW_MAX = 1 << 20
 FRAME_EVENTS_MAX = 4096
+# A damaged length must not make the checksum of a head run over gigabytes.
 _CURSOR_MAX = 1 << 20
 HEAD_BYTES, END_BYTES = _FRAME.size + 4, _END.size + 4
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a WAL file says of itself."""
+    """The header of a WAL file (F3.3)."""
 
     lake: str
     branch: str
@@ -76,7 +78,9 @@ class Frame:
     cursor: dict[str, Any] | None = None
 
     def lines(self) -> bytes:
-        """The frame's JSON lines, each ended by a newline. Raises ValueError if it lies."""
+        """The frame's JSON lines, each ended by a newline. Raises ValueError if they do not fit the
+        header."""
+        # Bounded by the header, so that a forged frame cannot fill the memory.
         text = zstandard.ZstdDecompressor().decompress(self.payload, max_output_size=self.raw)
         if len(text) != self.raw or text.count(b"\n") != self.events:
             raise ValueError("frame does not hold what its header says")
@@ -87,10 +91,10 @@ class Frame:
 class Scan:
     """What a stretch of a WAL file holds.
 
-    `end` is where the good frames stop; `ended` whether END was met; `torn` the bytes after
-    `end` that are no frame (an unfinished write, or a bad last frame); `damage` the offset of a
-    bad frame that has good ones after it; `resumed` those good frames; `final` the last sequence,
-    where there is damage and END still tells it.
+    `end` is the offset after the last good frame; `ended` whether END was met; `torn` the bytes
+    after `end` that are not a frame (an unfinished write, or a bad last frame); `damage` the offset
+    of a bad frame that has good ones after it; `resumed` those good frames; `final` the last
+    sequence as END names it, where there is damage.
     """
 
     frames: tuple[Frame, ...]
@@ -103,7 +107,7 @@ class Scan:
 
 
 def encode_header(header: Header) -> bytes:
-    """Return the bytes that open a file."""
+    """Return the header of a file."""
     body = {name: getattr(header, name) for name in Header.__slots__}
     text = orjson.dumps({"format": FILE_FORMAT, **body})
     return _SKIP.pack(_HEADER_MAGIC, 8 + len(text)) + b"LKW1" + _CRC.pack(zlib.crc32(text)) + text
@@ -128,6 +132,22 @@ def decode_header(data: bytes) -> tuple[Header, int] | None:
     return Header(**{**values, "doubtful": tuple(values["doubtful"])}), 8 + size
 
 
+def split_batch(lines: list[bytes]) -> list[list[bytes]]:
+    """Cut a batch into the lines of frames: at most 4,096 events and about 1 MiB each (F3.12)."""
+    # Nearly every batch is one frame: not even its list is copied then.
+    if len(lines) <= FRAME_EVENTS_MAX and sum(map(len, lines)) <= FRAME_RAW_MAX:
+        return [lines] if lines else []
+    slices: list[list[bytes]] = [[]]
+    size = 0
+    for line in lines:
+        if slices[-1] and (size + len(line) > FRAME_RAW_MAX or len(slices[-1]) >= FRAME_EVENTS_MAX):
+            slices.append([])
+            size = 0
+        slices[-1].append(line)
+        size += len(line) + 1
+    return slices
+
+
 def encode_frame(
     lines: list[bytes],
     sequence: int,
@@ -141,10 +161,12 @@ def encode_frame(
     text = b"\n".join(lines) + b"\n"
     payload = compressor.compress(text)
     where = orjson.dumps(cursor) if cursor else b""
+    # The head has a checksum of its own: a reader can then tell where a frame with damaged lines
+    # ends, and so whether anything comes after it, which makes it damage and not a torn write.
     head = (
         _FRAME.pack(
             _FRAME_MAGIC,
-            _FRAME.size + len(where) + 4 - 8,
+            _FRAME.size + len(where) + 4 - 8,  # with the CRC, without magic and size themselves
             b"LKF1",
             sequence,
             len(payload),
@@ -172,16 +194,18 @@ def scan(data: bytes, base: int, writer: str) -> Scan:
     frames: list[Frame] = []
     at = 0
     while at < len(data):
-        found = frame_at(data, at, base, writer)
-        if found is None:
+        match = frame_at(data, at, base, writer)
+        if match is None:
             break
-        frames.append(found[0])
-        at = found[1]
+        frame, at = match
+        frames.append(frame)
     if at == len(data):
         return Scan(tuple(frames), base + at, False, 0)
     if is_end(data, at):
         rest = len(data) - at - _END.size - 4
         return Scan(tuple(frames), base + at, True, rest)
+    # A bad frame at the very end is an append that nobody acknowledged (F14.1). Good frames or END
+    # after it, or bytes beyond its known end, prove that it was synced once: then it is damage.
     resumed = resume(data, at + 1, base, writer)
     final = _final(data)
     followed = resumed or final is not None or _is_followed(data, at)
@@ -197,6 +221,7 @@ def head_at(data: bytes, at: int) -> tuple[tuple[Any, ...], int, int] | None:
     head_end = at + _FRAME.size + fields[11]
     if fields[0] != _FRAME_MAGIC or fields[2] != b"LKF1" or fields[11] > _CURSOR_MAX:
         return None
+    # Only now may the length of the cursor be believed as far as to compute a checksum over it.
     if fields[1] != head_end + 4 - at - 8 or head_end + 4 > len(data):
         return None
     if zlib.crc32(data[at:head_end]) != _CRC.unpack_from(data, head_end)[0]:
@@ -206,10 +231,10 @@ def head_at(data: bytes, at: int) -> tuple[tuple[Any, ...], int, int] | None:
 
 def frame_at(data: bytes, at: int, base: int, writer: str) -> tuple[Frame, int] | None:
     """Return the frame at `at` and where it ends, if it is whole and its checksums hold."""
-    found = head_at(data, at)
-    if found is None or found[2] > len(data):
+    head = head_at(data, at)
+    if head is None or head[2] > len(data):
         return None
-    fields, body, stop = found
+    fields, body, stop = head
     _, _, _, sequence, _, raw, events, flags, position, when, crc, extra = fields
     payload = data[body:stop]
     if zlib.crc32(payload) != crc:
@@ -221,8 +246,8 @@ def frame_at(data: bytes, at: int, base: int, writer: str) -> tuple[Frame, int] 
 
 def _is_followed(data: bytes, at: int) -> bool:
     """Whether a bad frame is not the last: its end is known, and something comes after it."""
-    found = head_at(data, at)
-    return found is not None and found[2] < len(data)
+    head = head_at(data, at)
+    return head is not None and head[2] < len(data)
 
 
 def is_end(data: bytes, at: int) -> bool:
@@ -236,7 +261,7 @@ def is_end(data: bytes, at: int) -> bool:
 
 
 def _final(data: bytes) -> int | None:
-    """Return the last sequence as an END at the end of the data tells it."""
+    """Return the last sequence, if the data ends with an intact END."""
     at = len(data) - END_BYTES
     return int(_END.unpack_from(data, at)[3]) if at >= 0 and is_end(data, at) else None
 
@@ -245,8 +270,9 @@ def resume(data: bytes, at: int, base: int, writer: str) -> tuple[Frame, ...]:
     """Find good frames from a byte on, wherever they begin."""
     frames = []
     while (at := data.find(_FRAME_START, at)) >= 0:
-        found = frame_at(data, at, base, writer)
-        if found:
-            frames.append(found[0])
-        at = found[1] if found else at + 1
+        match = frame_at(data, at, base, writer)
+        if match:
+            frames.append(match[0])
+        # Compressed bytes may contain the magic by chance: then the search goes on after it.
+        at = match[1] if match else at + 1
     return tuple(frames)

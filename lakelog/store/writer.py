@@ -1,9 +1,9 @@
-"""The writer: group commit into WAL files, durable when `append` returns.
+"""The writer: group commit into WAL files, durable when `append` returns (F9.2).
 
-Threads queue their lines; one leader writes one frame for all who wait and syncs it, then wakes
+Threads queue their lines; one leader writes one frame for all that wait and syncs it, then wakes
 them. No other process is ever waited for. After a failed write or sync the file is poisoned: it
-is never touched again, and the same batch goes under the same sequence into the next file.
-`fork` is safe: the child forgets buffers and waiters and becomes a writer of its own.
+is never touched again, and the same batch goes under the same sequence into the next file (F9.5).
+`fork` is safe: the child drops buffers and waiting callers and becomes a writer of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import zstandard
 
 from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
-from lakelog.event import Encoded
+from lakelog.event import EncodedBatch
 from lakelog.lazy import wait_for_imports
 from lakelog.store import disk, wal
 from lakelog.store.bootstrap import Store, make_branch_dirs
@@ -31,12 +31,13 @@ from lakelog.store.refs import Life
 from lakelog.store.sealer_process import is_worth_it, start_sealer
 from lakelog.store.tail import newest_stamp
 
+# Appending must not cost the program more than writing the bytes; sealing compresses again.
 _LEVEL = 1
 _WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()
 
 
 class Receipt:
-    """What an append kept: `count` events, and their `ids` (given, or `origin:position`)."""
+    """What an append stored: `count` events, and their `ids` (given, or `origin:position`)."""
 
     __slots__ = ("_given", "_origin", "_places", "count")
 
@@ -57,7 +58,7 @@ class Receipt:
 
 
 class _Batch:
-    """Lines of one caller waiting for a leader; `lock` is released when it may look."""
+    """Lines of a caller that waits for a leader; `lock` is released once it is served or leads."""
 
     __slots__ = ("done", "error", "flags", "leads", "lines", "lock", "position", "size")
 
@@ -74,6 +75,7 @@ class Writer:
 
     def __init__(self, store: Store, branch: str, life: Life | None = None) -> None:
         self._store, self._branch, self._life = store, branch, life
+        # Reentrant: a signal handler may run in the thread that holds it.
         self._mutex = threading.RLock()
         self._inside: set[int] = set()
         self._queue: list[_Batch] = []
@@ -86,7 +88,7 @@ class Writer:
         self._reset()
         _WRITERS.add(self)
 
-    def append(self, encoded: Encoded, flags: int = 0) -> Receipt:
+    def append(self, encoded: EncodedBatch, flags: int = 0) -> Receipt:
         """Store lines durably. Raises WriterClosed, ReentrantAppend, OSError (then nothing is
         acknowledged)."""
         if encoded.keyed:
@@ -99,7 +101,8 @@ class Writer:
         self._inside.add(me)
         try:
             places = []
-            for lines in _slices(encoded.lines):
+            # Each frame is durable by itself: of a long batch that fails the beginning may stay.
+            for lines in wal.split_batch(encoded.lines):
                 batch = _Batch(lines, flags)
                 self._commit(batch)
                 if batch.error is not None:
@@ -108,7 +111,7 @@ class Writer:
             return Receipt(encoded.ids, self.name, places)
         finally:
             self._inside.discard(me)
-            if self._closing == me:  # a signal handler closed, and left the rest to us
+            if self._closing == me:  # a signal handler closed the lake, and could not wait for us
                 self.close()
 
     @property
@@ -129,7 +132,7 @@ class Writer:
             self._wait_while(lambda: self._busy and self._is_led_elsewhere())
             self._finish()
             self._clock.close()
-            self._let_go()
+            self._unlock_abandoned()
 
     def __del__(self) -> None:
         """Free the descriptors of a lake that nobody closed; its file is then a dead writer's."""
@@ -141,7 +144,7 @@ class Writer:
     def _reset(self) -> None:
         self._name = disk.random_hex()
         self._n, self._sequence, self._position = 0, 0, 0
-        self._is_known = False  # whether a file of ours keeps the branch from being deleted
+        self._is_protected = False  # whether a file of ours keeps the branch from being deleted
         self._doubtful: list[int] = []
         self._fd = -1
         self._abandoned: list[int] = []
@@ -152,12 +155,14 @@ class Writer:
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
 
     def _commit(self, batch: _Batch) -> None:
-        """Lead if nobody does, else wait to be served or to be made leader."""
+        """Lead if nobody does, else wait until another leader served us, or until we lead."""
         try:
             with self._mutex:
+                # Under the mutex, with the queueing: after `close` nothing may be queued any more.
                 if self._closed:
                     raise WriterClosed("the lake is closed: open it again to append")
                 if self._busy:
+                    # One lock a caller, so that only those that were served are woken.
                     batch.lock = threading.Lock()
                     batch.lock.acquire()
                 else:
@@ -190,6 +195,7 @@ class Writer:
 
     def _lead(self, own: _Batch) -> None:
         """Commit a group (ours is in it), let the next leader start, then wake the group."""
+        # If this fails before a group is taken, our own caller gets the error.
         group = [own]
         failed: BaseException | None = None
         try:
@@ -200,6 +206,7 @@ class Writer:
             self._write_group(group)
         except BaseException as error:
             failed = error
+        # Before the group is woken: the next frame can be written while these callers return.
         with self._mutex:
             self._call_next(own)
         try:
@@ -223,6 +230,7 @@ class Writer:
         for batch in queue:
             size, events = size + batch.size, events + len(batch.lines)
             full = size > wal.FRAME_RAW_MAX or events > wal.FRAME_EVENTS_MAX
+            # Flags are those of a whole frame; order is kept, so nobody is passed over.
             if count and (full or batch.flags != queue[0].flags):
                 break
             count += 1
@@ -231,6 +239,7 @@ class Writer:
         return group
 
     def _write_group(self, group: list[_Batch]) -> None:
+        """Make the group durable as one frame, then count it."""
         lines = group[0].lines if len(group) == 1 else [x for b in group for x in b.lines]
         flags, stamp = group[0].flags, self._clock.stamp()
         frame = wal.encode_frame(
@@ -241,7 +250,8 @@ class Writer:
         except BaseException:
             self._doubt(len(lines))
             raise
-        self._clock.pass_on(stamp)
+        # After the sync, before a caller returns: whoever sees the event may append a later one.
+        self._clock.advance(stamp)
         position = self._position
         for batch in group:
             batch.position = position
@@ -260,16 +270,19 @@ class Writer:
             try:
                 disk.write_all(self._fd, frame)
                 disk.sync_file(self._fd)
+                # No name any more: somebody took this writer for dead, where locks do not exclude,
+                # and trimmed the file with the frame that was just written.
                 if os.fstat(self._fd).st_nlink > 0:
                     return
             except OSError:
                 pass
+            # Not synced again: the kernel may have marked the lost pages clean (F9.5).
             self._poison()
         self._open_next(frame)
         self._doubtful = []
 
     def _open_next(self, frame: bytes) -> None:
-        """Make the next file appear whole, with its header and first frame, and lock it."""
+        """Create the next file whole, with its header and first frame, and lock it (F3.11)."""
         make_branch_dirs(self._store, self._branch)
         paths = self._store.paths
         directory = paths.wal_dir(self._branch)
@@ -284,25 +297,31 @@ class Writer:
             os.getpid(),
             disk.now_us(),
         )
-        path = disk.temporary(directory)
+        path = disk.temporary_path(directory)
         fd, linked = disk.create(path), False
         try:
             disk.write_all(fd, wal.encode_header(header) + frame)
             disk.sync_file(fd)
+            # Locked before it has a name: a file that can be locked counts as a dead writer's.
             disk.lock(fd)
             disk.link(path, paths.wal(self._branch, self._name, self._n))
             linked = True
             disk.sync_dir(directory)
-            if not self._is_known:
+            # Only now: a deletion that did not see this file has ended the branch by now, and one
+            # that comes later sees the lock and refuses.
+            if not self._is_protected:
                 self._require_branch()
-                self._is_known = True
+                self._is_protected = True
+        # Nothing was acknowledged, and in this branch nobody would ever seal it.
         except UnknownRef:
             disk.unlink(paths.wal(self._branch, self._name, self._n))
             disk.close(fd)
             raise
+        # Linked but not synced, the frame may be read or vanish: it becomes doubtful, and this
+        # file stays locked until the next one is there. It stands for those abandoned before.
         except BaseException:
             if linked:
-                self._let_go()
+                self._unlock_abandoned()
                 self._abandoned.append(fd)
             else:
                 disk.close(fd)
@@ -310,9 +329,11 @@ class Writer:
         finally:
             with contextlib.suppress(OSError):
                 disk.unlink(path)
-        self._let_go()
+        # The old files are ended and unlocked last: a living writer always has a locked file, so
+        # nobody omits its watermark (F7.6).
+        self._unlock_abandoned()
         self._finish()
-        self._clock.look_again()
+        self._clock.reopen()
         self._fd, self._n, self._is_due = fd, self._n + 1, False
         self._raw, self._events, self._opened = 0, 0, time.monotonic()
         os.lseek(fd, 0, os.SEEK_END)
@@ -332,7 +353,8 @@ class Writer:
             )
 
     def _doubt(self, events: int) -> None:
-        """Both tries failed: the frame may be there or not. Name it in the next good file."""
+        """Both attempts failed: the frame may be there or not. Name it in the next file (F3.10) and
+        use up its numbers, so that no other frame has them."""
         self._poison()
         self._doubtful.append(self._sequence)
         self._sequence += 1
@@ -342,15 +364,15 @@ class Writer:
     def _poison(self) -> None:
         """Abandon a file after a failed write or sync; never touch it again.
 
-        It stays locked until the next file is there: its last frame comes again in that one, so
-        until then nobody may take this writer for dead and trim what was sealed of it.
+        It stays locked until the next file is there, which repeats its last frame: until then
+        nobody may take this writer for dead and trim what was sealed of it.
         """
         if self._fd >= 0:
             self._abandoned.append(self._fd)
         self._fd = -1
 
-    def _let_go(self) -> None:
-        """Drop the locks of abandoned files."""
+    def _unlock_abandoned(self) -> None:
+        """Close abandoned files, which drops their locks."""
         for fd in self._abandoned:
             with contextlib.suppress(OSError):
                 disk.close(fd)
@@ -365,24 +387,24 @@ class Writer:
         )
 
     def _rotate(self) -> None:
-        """Have the next group make the next file. Maybe call for a sealer.
+        """Let the next group create the next file; start a sealer if files have piled up.
 
         Until that file is there this one stays locked: a living writer always has a file, so its
-        watermark is never left out, and nobody takes what it sealed for unsealed.
+        watermark is never left out, and nobody takes what was sealed for unsealed.
         """
         self._is_due = True
         if self._store.settings.seal != "never":
-            self._seal_if(self._waiting() > 2)
+            self._seal_if(self._file_count() > 2)
 
     def _seal_if(self, due: bool) -> None:
-        """Call for a sealer, of this process or beside it."""
+        """Ask for a sealer, in this process or in one of its own."""
         if due:
             self.seal_due = self._store.settings.seal == "inline"
             if not self.seal_due:
                 self._start_helper()
 
     def _finish(self) -> None:
-        """Append END unsynced, drop the lock."""
+        """Append END and drop the lock. END is not synced: a file is valid without it (F3.7)."""
         if self._fd < 0:
             return
         with contextlib.suppress(OSError):
@@ -391,7 +413,7 @@ class Writer:
             disk.close(self._fd)
         self._fd = -1
 
-    def _waiting(self) -> int:
+    def _file_count(self) -> int:
         names = disk.listing(self._store.paths.wal_dir(self._branch))
         return sum(1 for p in map(parse_wal, names) if p and p[0] == self._name)
 
@@ -402,7 +424,7 @@ class Writer:
         self._helper = start_sealer(self._store, self._branch)
 
     def _wait_while(self, holds: Callable[[], bool]) -> None:
-        """Let others go on while something holds; the mutex is held."""
+        """Wait while a condition holds, the mutex released meanwhile; the caller holds it."""
         while holds():
             self._mutex.release()
             time.sleep(0.0002)
@@ -430,8 +452,10 @@ class Writer:
         self._mutex, self._inside = threading.RLock(), set()
         self._queue, self._busy, self._helper = [], False, None
         self._leader, self._forking = 0, False
+        # A flock belongs to the open file that parent and child share: closing our descriptor
+        # leaves it with the parent, unlocking would take it from both.
         self._poison()
-        self._let_go()
+        self._unlock_abandoned()
         self._reset()
 
 
@@ -442,29 +466,12 @@ def _own_error(failed: BaseException | None, is_leader: bool) -> BaseException |
     return OSError(errno.EINTR, "the append was interrupted: try it again")
 
 
-def _slices(lines: list[bytes]) -> list[list[bytes]]:
-    """Cut a batch into frames of at most 4,096 events and about 1 MiB."""
-    if len(lines) <= wal.FRAME_EVENTS_MAX and sum(map(len, lines)) <= wal.FRAME_RAW_MAX:
-        return [lines] if lines else []
-    slices: list[list[bytes]] = [[]]
-    size = 0
-    for line in lines:
-        if slices[-1] and (
-            size + len(line) > wal.FRAME_RAW_MAX or len(slices[-1]) >= wal.FRAME_EVENTS_MAX
-        ):
-            slices.append([])
-            size = 0
-        slices[-1].append(line)
-        size += len(line) + 1
-    return slices
-
-
 _FORK = threading.RLock()
 _FORKING: list[list[Writer]] = []
 
 
 def _before_fork() -> None:
-    """Stop every writer; forks of several threads take turns, for each holds what all need."""
+    """Stop every writer. Forks of several threads take turns, as each stops all writers."""
     _FORK.acquire()
     writers = list(_WRITERS)
     _FORKING.append(writers)

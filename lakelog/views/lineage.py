@@ -54,7 +54,7 @@ class Lineage:
         self._sought |= missing
         read: set[str] = set()
         for _ in range(_BACK):
-            entries = [*state.tail]
+            entries = [*state.recent]
             for page in state.pages:
                 if page.digest not in read:
                     read.add(page.digest)

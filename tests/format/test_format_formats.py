@@ -58,7 +58,7 @@ def test_an_entry_says_all_of_a_format(make_lake: MakeLake) -> None:
     assert zone.keys() == {"add", "key", "for", "sources", "time", "zone"}
     assert definitions.present(lake.store, "main")["mine"].definition == FORM
     definitions.remove(lake.store, "main", "zone")
-    assert head(lake).tail[-1] != zone
+    assert head(lake).recent[-1] != zone
     assert [e["key"] for e in entries(lake)] == ["mine"]
 
 

@@ -72,7 +72,7 @@ def test_the_tail_of_a_writer(tmp_path: Path) -> None:
         for writer, frames in mine.frames.items():
             numbers = [frame.sequence for frame in frames]
             assert numbers == sorted(set(numbers))
-            assert numbers[0] > mine.above(writer)
+            assert numbers[0] > mine.watermark(writer)
     copy = Path(damage.copied(str(lakes.at_rest(lakes.doubtful)), tmp_path / "lake"))
     files = sorted((copy / "wal/main").iterdir())
     files[1].unlink()

@@ -245,8 +245,8 @@ def test_segments_of_a_page_that_a_state_removed_may_be_gone(make_lake: MakeLake
         lake.settle()
     lake.retention("17d", apply=True)
     state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
-    paged = lake.store.manifests.paged(state)
-    assert [e["key"] in paged for e in state.tail if "del" in e] == [True] * 4
+    paged = lake.store.manifests.paged_entries(state)
+    assert [e["key"] in paged for e in state.recent if "del" in e] == [True] * 4
     for number in range(101):
         lake.snapshot(f"{number}")
     while lake.gc().deleted:

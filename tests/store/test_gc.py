@@ -322,7 +322,7 @@ def test_marking_finds_what_reading_every_state_finds(make_lake: MakeLake) -> No
         state = store.manifests.load(digest)
         wanted |= {page.digest for page in state.pages} | {run["digest"] for run in state.ids}
         wanted |= {entry["key"] for entry in store.manifests.entries(state)}
-    assert {d.hex() for d in collecting.Marking(store, disk.now_us()).live} == wanted
+    assert {d.hex() for d in collecting.Marker(store, disk.now_us()).live} == wanted
     lake.gc()
     present = {n.split("/")[-1].split(".")[0] for n in files(lake) if n.startswith("segments/")}
     assert present == {d for d in wanted if f"segments/{d[:2]}/{d}.parquet" in files(lake)}

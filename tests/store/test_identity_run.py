@@ -48,9 +48,9 @@ def test_a_run_finds_exactly_its_keys(
     asked = asked + stored[::2]
     paths = lake.store.paths
     run = identity_run.read(paths, write(paths, stored))
-    hits = identity_run.found(run, *arrays(asked))
+    hits = identity_run.contains(run, *arrays(asked))
     assert list(hits) == [key in set(stored) for key in asked]
-    by_order = identity_run.found(run, *identity_run.ordered(*arrays(asked)))
+    by_order = identity_run.contains(run, *identity_run.sort_keys(*arrays(asked)))
     assert list(by_order) == [key in set(stored) for key in sorted(asked)]
 
 
@@ -71,7 +71,7 @@ def test_keys_of_a_run_that_share_their_first_part_are_told_apart(lake: lakelog.
     """Many keys with one first part are found by their second."""
     stored = [(7, low) for low in range(0, 2_000, 2)]
     run = identity_run.read(lake.store.paths, write(lake.store.paths, stored))
-    hits = identity_run.found(run, *arrays((7, low) for low in range(2_000)))
+    hits = identity_run.contains(run, *arrays((7, low) for low in range(2_000)))
     assert hits.tolist() == [low % 2 == 0 for low in range(2_000)]
 
 
@@ -83,8 +83,8 @@ def test_merged_runs_hold_the_keys_of_all(lake: lakelog.Lake) -> None:
     run = identity_run.read(paths, identity_run.write(paths, *merged, COMMIT))
     assert len(run[0]) == 501
     for part in parts:
-        assert identity_run.found(run, *arrays(part)).all()
-    assert not identity_run.found(run, *arrays([(1, 1)])).any()
+        assert identity_run.contains(run, *arrays(part)).all()
+    assert not identity_run.contains(run, *arrays([(1, 1)])).any()
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_size_class_is_a_power_of_eight(count: int, level: int) -> None:
 def test_what_is_merged_next(counts: list[int], chosen: list[int]) -> None:
     """Eight or more of one class are merged, the smallest class first; else nothing."""
     runs = [{"digest": str(n), "count": count} for n, count in enumerate(counts)]
-    assert [run["count"] for run in identity_run.due(runs)] == chosen
+    assert [run["count"] for run in identity_run.runs_to_merge(runs)] == chosen
 
 
 def test_merging_keeps_runs_few_whatever_comes() -> None:
@@ -120,7 +120,7 @@ def test_merging_keeps_runs_few_whatever_comes() -> None:
     draw, runs, merges = random.Random(1), [], 0
     for number in range(3_000):
         runs.append({"digest": str(number), "count": draw.choice([1, 1, 1, 5, 30, 400])})
-        while due := identity_run.due(runs):
+        while due := identity_run.runs_to_merge(runs):
             names = {run["digest"] for run in due}
             runs = [run for run in runs if run["digest"] not in names]
             runs.append({"digest": f"m{merges}", "count": sum(run["count"] for run in due)})

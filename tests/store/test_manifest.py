@@ -62,16 +62,16 @@ def by_key(entries: list[Entry]) -> dict[str, Any]:
 
 def assert_same(store: Store, state: Manifest, naive: Naive) -> None:
     """Compare a manifest with the naive state, in every way it can be asked."""
-    shelf = store.manifests
+    manifests = store.manifests
     segments = naive.of("segment")
-    assert by_key(shelf.entries(state)) == segments
+    assert by_key(manifests.entries(state)) == segments
     for what in ("cursor", "artifact", "view"):
-        assert by_key(shelf.entries(state, what)) == naive.of(what)
+        assert by_key(manifests.entries(state, what)) == naive.of(what)
     assert manifest.add_up(Totals(), list(segments.values())) == state.totals
     for low, high in ((0, 10), (35, 35), (90, 1000), (5, 4)):
         near = {k: e for k, e in segments.items() if e["time"][0] <= high and low <= e["time"][1]}
-        assert by_key(shelf.segments_between(state, low, high)) == near
-    assert len(state.tail) <= manifest.FAN
+        assert by_key(manifests.segments_between(state, low, high)) == near
+    assert len(state.recent) <= manifest.FAN
     assert all(page == described(store, page) for page in state.pages)
 
 
@@ -135,28 +135,28 @@ def test_a_state_is_what_naive_replay_makes_of_it(
 def grow_to(store: Store, count: int, upkeep: bool) -> tuple[tuple[Page, ...], tuple[Entry, ...]]:
     """Add so many segments, one a commit, as sealing does; pages never pass the bound."""
     pages: tuple[Page, ...] = ()
-    tail: tuple[Entry, ...] = ()
+    recent: tuple[Entry, ...] = ()
     for number in range(count):
-        tail = (*tail, segment(f"{number:06d}", number))
-        pages, tail = manifest.spill(store.manifests, pages, tail, COMMIT)
+        recent = (*recent, segment(f"{number:06d}", number))
+        pages, recent = manifest.spill(store.manifests, pages, recent, COMMIT)
         if upkeep:
             pages = manifest.merge_pages(store.manifests, pages, COMMIT)
             assert len(pages) <= 15 + 15 + number // 4096
-        assert len(tail) <= manifest.FAN
-    return pages, tail
+        assert len(recent) <= manifest.FAN
+    return pages, recent
 
 
 def test_ten_thousand_segments_are_few_pages(
     lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Manifest and pages stay within what protocol 2.3 promises, at every step of growing."""
+    """Manifest and pages stay small at every step of growing, as F6.3 and F6.4 limit them."""
     monkeypatch.setattr(disk, "sync_file", lambda fd: None)
     monkeypatch.setattr(disk, "sync_dir", lambda path: None)
-    pages, tail = grow_to(lake.store, 10_000, upkeep=True)
+    pages, recent = grow_to(lake.store, 10_000, upkeep=True)
     for level in range(2):
         assert sum(page.level == level for page in pages) < manifest.FAN
     state = manifest.empty(COMMIT, 1, "ada")
-    state = dataclasses.replace(state, pages=pages, tail=tail)
+    state = dataclasses.replace(state, pages=pages, recent=recent)
     entries = lake.store.manifests.entries(state)
     assert [e["key"] for e in entries] == [f"{n:06d}" for n in range(10_000)]
     near = lake.store.manifests.segments_between(state, 5000, 5009)
@@ -213,7 +213,7 @@ def test_removals_leave_once_nothing_older_is_left(lake: lakelog.Lake) -> None:
             state = publish.grow(store, state, change, COMMIT, number)
     assert store.manifests.entries(state) == []
     assert state.totals == Totals()
-    assert (state.pages, state.tail) == ((), ())
+    assert (state.pages, state.recent) == ((), ())
 
 
 def test_fold_keeps_the_newest_of_each_key() -> None:

@@ -220,7 +220,7 @@ def sealer(world: World, tries: int, foreign: bool) -> Steps:
 
 
 def _seal(world: World, who: int) -> Steps:
-    """Protocol 5: read, write a segment, publish; start over while a precondition fails."""
+    """F9.3, F9.4: read, write a segment, publish; start over while a precondition fails."""
     for _ in range(_RESTARTS):
         _, base = world.head()
         yield
@@ -323,7 +323,7 @@ def reader(world: World, times: int) -> Steps:
 
 
 def _read(world: World) -> Any:
-    """Protocol 6; None if it never came to an end."""
+    """Section 12 of FORMAT.md; None if it never came to an end."""
     for _ in range(_RESTARTS):
         if not world.holds("wal before head"):
             _, head = world.head()

@@ -20,7 +20,7 @@ import pytest
 from lakelog.store import disk, writer
 
 Hook = Callable[..., Any]
-VALUES = {"now_us", "random_hex", "temporary"}
+VALUES = {"now_us", "random_hex", "temporary_path"}
 """Functions that touch no disk."""
 CHANGES = {
     "write_all",

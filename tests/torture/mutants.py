@@ -176,7 +176,7 @@ EDITS = [
         "short writes believed",
         "calls",
         f"{DISK}:write_all",
-        "while done < len(data):",
+        "while written < len(data):",
         "while False:",
         SHORT,
         len(PLAYS),
@@ -185,8 +185,8 @@ EDITS = [
         "`rename` for `link`",
         "publish",
         f"{DISK}:create_whole",
-        "link(made, path)",
-        "os.replace(made, path)",
+        "link(temporary, path)",
+        "os.replace(temporary, path)",
     ),
     _edited(
         "a torn frame believed",
@@ -284,8 +284,8 @@ EDITS = [
     _edited(
         "a given id stored twice",
         "sequence",
-        f"{STORE}.seal:drop_known",
-        "keep[order[known]] = False",
+        f"{STORE}.seal:drop_duplicates",
+        "keep[order[is_stored]] = False",
         "pass",
     ),
     _edited(
@@ -298,7 +298,7 @@ EDITS = [
     _edited(
         "gc takes what tags name",
         "sequence",
-        f"{STORE}.gc:Marking.refresh",
+        f"{STORE}.gc:Marker.refresh",
         "for tag in store.refs.tags()",
         "for tag in ()",
     ),
@@ -482,7 +482,7 @@ EDITS = [
         "repair: undone moves not listed",
         "repair",
         f"{REFS}:restore_state",
-        "outcome.lost.extend(_undone(store, branch, base.number))",
+        "outcome.lost.extend(_list_undone(store, branch, base.number))",
         "pass",
         *_themed("undone"),
     ),
@@ -506,7 +506,7 @@ EDITS = [
         "repair: a lost segment not listed",
         "repair",
         f"{REPAIR}.data:drop_segments",
-        "outcome.lost.extend(_loss(branch, entry) for entry in gone)",
+        "outcome.lost.extend(_loss(branch, entry) for entry in lost)",
         "pass",
         *_themed("segments"),
     ),
@@ -521,7 +521,7 @@ EDITS = [
     _edited(
         "repair: a WAL cut back to its copy",
         "repair",
-        f"{REPAIR}.repair:_with_rest",
+        f"{REPAIR}.repair:_continue_copy",
         "else data + rest",
         "else data",
         *_themed("copied"),
@@ -543,7 +543,7 @@ EDITS = [
         *_themed("sealing"),
     ),
     _edited("a descriptor left open", "leaks", f"{DISK}:sync_dir", "os.close(fd)", "pass"),
-    _edited("a temporary file left", "leaks", f"{DISK}:create_whole", "unlink(made)", "pass"),
+    _edited("a temporary file left", "leaks", f"{DISK}:create_whole", "unlink(temporary)", "pass"),
 ]
 RULES = [
     Mutant(

@@ -371,7 +371,7 @@ def costs(path: str, turn: int) -> dict[str, float]:
     timed("tag", lambda: lake.tag(f"cost{turn}"))
     lake.append({"type": "T", "message": "to be taken back"})
     timed("rollback", lambda: lake.rollback(f"cost{turn}"))
-    timed("gc mark", lambda: gc.Marking(lake.store, disk.now_us()))
+    timed("gc mark", lambda: gc.Marker(lake.store, disk.now_us()))
     lake.close()
     return taken
 
@@ -399,7 +399,7 @@ def years(case: Case) -> None:
     with lakelog.open(old.path) as lake:
         problems = lake.verify().problems
         assert not problems, f"{problems[:3]}"
-        needed = len(gc.Marking(lake.store, disk.now_us()).live)
+        needed = len(gc.Marker(lake.store, disk.now_us()).live)
     counts = files(old.path), files(young.path), needed
     for name, count in zip(("files", "files after two days", "files needed"), counts, strict=True):
         notes[name] += count

@@ -109,7 +109,7 @@ class StoredRows:
         high, low = rows.key_arrays(keys)
         is_known = np.zeros(len(high), dtype=bool)
         for run in self._ids:
-            is_known |= identity_run.found(open_run(self._store, run), high, low)
+            is_known |= identity_run.contains(open_run(self._store, run), high, low)
         if is_known.any():
             count = int(is_known.sum())
             questions = pa.table(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.exact import holdable
+from lakelog.exact import to_json
 from lakelog.ingest.formats.dialects import JOURNALD
 
 _FIELD = "[A-Za-z_][A-Za-z0-9_]*"
@@ -67,7 +67,7 @@ class JournalExport:
                 values[name] = _Values([values[name], value])
         if "__REALTIME_TIMESTAMP" not in values:
             raise InvalidEvent("not a journal entry: it has no __REALTIME_TIMESTAMP")
-        return JOURNALD.event({k: holdable(v) for k, v in values.items()})
+        return JOURNALD.event({k: to_json(v) for k, v in values.items()})
 
 
 FORM = JournalExport()
