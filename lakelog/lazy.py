@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib
 import threading
 import time
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 _PATIENCE = 10.0
+Value = TypeVar("Value")
 
 
 class Lazy:
@@ -27,6 +29,23 @@ class Lazy:
         module = self._module or importlib.import_module(self._name)
         self._module = module
         return getattr(module, attribute)
+
+
+class LazyProperty(Generic[Value]):
+    """Decorates a method: a property that is computed at its first use, maybe by several threads.
+
+    For functools.cached_property of CPython 3.11 holds one lock for all objects of a class while it
+    computes: a child that is forked meanwhile would wait for it for ever.
+    """
+
+    def __init__(self, compute: Callable[[Any], Value]) -> None:
+        self._compute, self._name = compute, compute.__name__
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, instance: object, owner: type | None = None) -> Value:
+        # The instance's own attribute comes first from now on, as this has no __set__.
+        value = instance.__dict__[self._name] = self._compute(instance)
+        return value
 
 
 def wait_for_imports() -> None:

@@ -12,13 +12,13 @@ are not opened again, and where nothing changed, the very same PendingFrames com
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import os
 import threading
 from dataclasses import dataclass, field
 
 from lakelog.errors import DamagedRef, DamagedWal, LakelogError, UnknownRef
+from lakelog.lazy import LazyProperty
 from lakelog.store import disk, wal
 from lakelog.store.paths import Paths, encode_name, parse_wal
 from lakelog.store.refs import Head, Refs
@@ -60,23 +60,23 @@ class PendingFrames:
     frames: dict[str, list[wal.Frame]]
     files: dict[str, list[WalFile]]
 
-    @functools.cached_property
+    @LazyProperty
     def events(self) -> int:
         """Events in the tail, before any dedupe; quarantined lines left out."""
         flagged = wal.QUARANTINED
         return sum(f.events for fs in self.frames.values() for f in fs if not f.flags & flagged)
 
-    @functools.cached_property
+    @LazyProperty
     def bytes(self) -> int:
         """JSON bytes in the tail."""
         return sum(f.raw for fs in self.frames.values() for f in fs)
 
-    @functools.cached_property
+    @LazyProperty
     def has_keys(self) -> bool:
         """Whether some event of the tail may have an identity key."""
         return any(f.flags & wal.KEYED for fs in self.frames.values() for f in fs)
 
-    @functools.cached_property
+    @LazyProperty
     def finished_files(self) -> int:
         """Files that their writers have ended."""
         return sum(file.ended for files in self.files.values() for file in files)

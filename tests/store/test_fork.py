@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.store import disk
+from lakelog.store import disk, wal
+from lakelog.store.tail import PendingFrames
 from tests.support.tree import ROOT
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -228,6 +229,25 @@ def test_fork_while_other_threads_query(make_lake: MakeLake) -> None:
         pids = [in_child(lambda: (lake.append(event("child")), lake.count())) for _ in range(15)]
         wait(*pids)
     assert found(lake).count("child") == 15
+
+
+def test_fork_while_another_thread_counts_a_tail(make_lake: MakeLake) -> None:
+    """A child counts a tail of its own, though a thread that it lacks was counting another."""
+    lake = make_lake()
+    head, began, go_on = lake.settle(), threading.Event(), threading.Event()
+
+    class SlowFrames(dict[str, list[wal.Frame]]):
+        def values(self) -> Any:
+            began.set()
+            go_on.wait()
+            return super().values()
+
+    slow = PendingFrames(head, SlowFrames(), {})
+    with threads(1, lambda *_: slow.events):
+        began.wait()
+        pid = in_child(lambda: PendingFrames(head, {}, {}).events)
+        go_on.set()
+        wait(pid)
 
 
 def _append_in_worker(path: str, name: str) -> str:
