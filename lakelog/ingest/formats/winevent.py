@@ -114,6 +114,7 @@ def _tree(text: str) -> _Node:
     stack = [root]
 
     def start(name: str, attributes: dict[str, str]) -> None:
+        # _value() recurses: without a limit a deep document would exhaust the stack.
         if len(stack) > DEPTH_MAX:
             raise InvalidEvent(f"XML is nested deeper than {DEPTH_MAX} levels")
         node = _Node(name, attributes)
@@ -130,6 +131,7 @@ def _tree(text: str) -> _Node:
     parser.buffer_text = True
     parser.StartElementHandler, parser.CharacterDataHandler = start, add
     parser.EndElementHandler = lambda _: stack.pop()
+    # Entities that refer to each other may expand to gigabytes.
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
     try:
         parser.Parse(text, True)
