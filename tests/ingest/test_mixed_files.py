@@ -26,6 +26,11 @@ APP = "2024-10-10 13:55:{:02},123 INFO [main] a.b.C: started"
 PAIRS = 'time=2024-10-10T13:55:{:02}Z level=error msg="pairs"'
 PG = "2024-10-10 13:55:{:02}.837 UTC [147] LOG:  ready"
 GLOG = "E1010 13:55:{:02}.619632 195 a.cc:253] Log"
+GIN = (
+    "[GIN] 2024/10/10 - 13:55:{:02} |\x1b[90;43m 404 \x1b[0m|  1.5ms |  10.0.0.1"
+    ' |\x1b[97;44m GET     \x1b[0m "/b"'
+)
+COLOURED = "\x1b[31m2024-10-10 13:55:{:02},123 ERROR\x1b[0m a.b.C: failed"
 STYLED = (ACCESS, ERROR, JSON, SYSLOG, APP, PAIRS, PG, GLOG)
 BANNER = "  ____ _   _\n |  _ \\ | | | ready to serve"
 OOS = '2024-10-10T13:55:{:02}|CLICK|page|web|item|{{"n":1}}'
@@ -90,6 +95,22 @@ def test_text_has_the_time_of_the_line_before(
     assert [int(row["s"]) for row in rows] == [2, 2, 2, 3, 3, 3, 6]
     assert rows[4]["message"] == "server started"
     assert_accounted(lake)
+
+
+@pytest.mark.parametrize("few", [0, 500])
+@pytest.mark.parametrize("first", [ACCESS, GIN, SYSLOG])
+def test_colours_of_a_terminal_hide_no_style(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, few: int
+) -> None:
+    """However many lines are coloured, each tells its time and level."""
+    monkeypatch.setattr(transform, "FEW", few)
+    lake.ingest(written(tmp_path / "some.log", *[first] * 12, GIN, COLOURED))
+    rows = events(lake)
+    assert [int(row["s"]) for row in rows] == list(range(14))
+    assert [(row["type"], row["level"]) for row in rows[12:]] == [
+        ("access", "WARN"),
+        ("log", "ERROR"),
+    ]
 
 
 def test_styles_in_plain_text(lake: lakelog.Lake, tmp_path: Path) -> None:

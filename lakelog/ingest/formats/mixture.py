@@ -66,7 +66,9 @@ _ALWAYS = (cri, *STYLES)
 _OBJECT = re.compile(rb"\s*(?:\{|\[\s*(?:[\[{\"]|\]?\s*$))")
 _BAR = r"\d{4}-\d\d-\d\d[T ][^|]*\|"
 _VALUE = r"\s*(?:[{\[\"]|-?[\d.eE+-]+\s*$|true|false|null|nan|NaN|-?[Ii]nf)"
-_BY_STYLE = r"^\s*\{"
+_BY_STYLE = r"^\s*\{|\x1b"
+"""Lines of JSON, and those with colours of a terminal, which the patterns of queries do not see
+through: as text without a style they would lose time and level."""
 
 
 class MixtureFormat:
