@@ -357,6 +357,15 @@ SEEDS: dict[str, list[dict[str, Any]]] = {
             "caller": "a.go:1",
         },
     ],
+    "audiobookshelf": [
+        {
+            "timestamp": "2024-11-13 11:03:31.784",
+            "source": "Auth.js:888",
+            "message": "[Auth] no",
+            "levelName": "ERROR",
+            "level": 4,
+        }
+    ],
     "open-appsec": [
         {
             "eventTime": "2023-04-03T10:02:24.702",

@@ -40,6 +40,26 @@ APPLOG: list[tuple[str, tuple[str, str | None, str | None, str]]] = [
     ("[2024-01-02T03:04:05Z DEBUG app::mod] x", ("2024-01-02T03:04:05", "DEBUG", "app::mod", "x")),
     ("[03:04:05 INF] no date", ("", None, None, "")),
     (
+        "2025-08-13 01:45:01.123 UTC [147] 192.0.2.4 ada@shop ERROR:  no",
+        ("2025-08-13T01:45:01.123", "ERROR", None, "no"),
+    ),
+    (
+        "2025-08-13 01:45:01 UTC:192.0.2.4(5432):ada@shop:[127]:LOG:  on",
+        ("2025-08-13T01:45:01", "INFO", None, "on"),
+    ),
+    (
+        "[2024-11-13 11:03:33.195] WARN: no user (Auth.js:123)",
+        ("2024-11-13T11:03:33.195", "WARN", "Auth.js:123", "no user"),
+    ),
+    (
+        "2021-10-11 09:01:35,116 INFO [org.a.Audit] - a|b",
+        ("2021-10-11T09:01:35.116", "INFO", "org.a.Audit", "a|b"),
+    ),
+    (
+        "02-Jan-2024 03:04:05.678 zone x/IN: on",
+        ("2024-01-02T03:04:05.678", None, None, "zone x/IN: on"),
+    ),
+    (
         "2022-06-20T09:52:17.637Z [warn][API]: bad",
         ("2022-06-20T09:52:17.637", "WARN", "API", "bad"),
     ),

@@ -72,6 +72,12 @@ _POSTGRES_LEVELS = {
     "PANIC": "FATAL",
 }
 _POSTGRES = graded(_POSTGRES_LEVELS)
+_POSTGRES_CLIENTS = (
+    rf"{_ZONED} {TZ} \[(?P<pid>\d+)\](?:-\d+)?:? (?P<host>[^ ]+)"
+    r" (?P<user>[^ @]+)@(?P<database>[^ :]+) ",
+    rf"{_ZONED} {TZ}:(?P<host>[^ ]*):(?P<user>[^ @:]*)@(?P<database>[^ :]*):\[(?P<pid>\d+)\]:",
+)
+"""Prefixes that name the client behind the process, and that of Amazon RDS."""
 _MYSQL = graded(
     {"System": "INFO", "Note": "INFO", "Warning": "WARN", "ERROR": "ERROR", "Error": "ERROR"}
 )
@@ -102,7 +108,9 @@ CONTINUES = r"\[\d+\](?:[ :-][^ ]*){0,2} *(?:DETAIL|HINT|STATEMENT|CONTEXT|QUERY
 PATTERNS = (
     _style(rf"{_STAMP} - (?P<source>[^ ]+) - {_LEVEL} -{REST}"),
     _style(rf"\[{_STAMP}\] (?P<source>[\w-]+)\.{_LEVEL}:{REST}"),
-    _style(rf"\[{_STAMP}\] {_LEVEL}(?: +(?P<message>.*?)(?: \((?P<source>[\w.$-]+)\))?)?"),
+    _style(
+        rf"\[{_STAMP}\] {_LEVEL}:?(?: +(?P<message>.*?)(?: \((?P<source>[\w.$-]+(?::\d+)?)\))?)?"
+    ),
     _style(
         rf"{_STAMP} (?:\[myid:(?P<myid>[^\]]*)\] )?- {_LEVEL}"
         rf" +\[(?P<thread>.*):(?P<source>[\w.$]+)@(?P<line>\d+)\] -{REST}",
@@ -114,6 +122,7 @@ PATTERNS = (
     _style(rf"{_STAMP} (?P<level>[TDIWNEC]) \| (?P<source>[\w./-]+):{REST}", level=_LETTER),
     _style(rf"{_FULL} {_THREE} (?P<source>[^ ]+\.go:\d+) >{REST}", time=_ZONE_TIME, level=_SHORT),
     _style(rf"{_FULL} {_THREE}{REST}", time=_ZONE_TIME, source="", level=_SHORT),
+    _style(rf"{_STAMP} +{_LEVEL} +\[(?P<source>{_CLASS})\] -{REST}"),
     _style(rf"{_STAMP} +{_LEVEL} +{_THREAD} +(?P<source>[\w.$/-]+) *:{REST}", "thread"),
     _style(rf"{_STAMP} +{_THREAD} +{_LEVEL} +(?P<source>[\w.$/-]+) +-{REST}", "thread"),
     _style(rf"{_STAMP}[ :]{_LEVEL}:(?P<source>[A-Za-z_][\w.-]*):(?P<message>(?:[^/].*)?)"),
@@ -158,6 +167,20 @@ PATTERNS = (
         time="{date}T{clock}{tz}",
         source="",
         level=_POSTGRES,
+    ),
+    *(
+        _style(
+            rf"{prefix}(?P<level>{'|'.join(_POSTGRES_LEVELS)}): +{MESSAGE}",
+            "host",
+            "pid",
+            "user",
+            "database",
+            "tz",
+            time="{date}T{clock}{tz}",
+            source="",
+            level=_POSTGRES,
+        )
+        for prefix in _POSTGRES_CLIENTS
     ),
     _style(
         rf"{_STAMP} +(?P<thread>\d+) \[(?P<level>System|Note|Warning|ERROR|Error)\]"
@@ -206,6 +229,12 @@ PATTERNS = (
         rf" (?P<source>[\w.$/<>-]+){REST}",
         "thread",
         time="{year}-{mon}-{day}T{clock}",
+    ),
+    _style(
+        rf"(?P<day>\d\d)-{MONTH}-(?P<year>\d{{4}}) {CLOCK} {MESSAGE}",
+        time="{year}-{mon}-{day}T{clock}",
+        source="",
+        level=None,
     ),
     _style(
         rf"{_SLASHED} {CLOCK} (?P<source>[^ ]+\.go:\d+:[^ ]*) \[(?P<level>[TDIWEFC])\]{REST}",

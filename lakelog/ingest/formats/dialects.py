@@ -350,14 +350,24 @@ MONGODB = Dialect(
 """MongoDB since 4.4; its `id` is that of a kind of message, which many lines share."""
 GOLOG = Dialect(
     "golog",
-    "Go programs: zap, logrus, slog, Caddy.",
-    fits=("level=[A-Za-z]+", "msg", "ts|time"),
-    time=("ts", "time"),
+    "Go programs: zap, logrus, slog, Caddy, Grafana.",
+    fits=("level=[A-Za-z]+", "msg", "ts|time|t=[0-9]{4}-.*"),
+    time=("ts", "time", "t=([0-9]{4}-.*)"),
     level=("level",),
     message=("msg",),
     source=_APP,
 )
-"""Caddy and others that log with zap, logrus or slog: level, msg, and ts or time."""
+"""Caddy and others that log with zap, logrus or slog: level, msg, and ts or time; Grafana's t."""
+AUDIOBOOKSHELF = Dialect(
+    "audiobookshelf",
+    "audiobookshelf.",
+    fits=("timestamp", "levelName=[A-Za-z]+", "source", "message"),
+    time=("timestamp",),
+    level=("levelName",),
+    message=("message",),
+    source=("source",),
+)
+"""audiobookshelf's daily files, whose `level` is a number of its own."""
 OPEN_APPSEC = Dialect(
     "open-appsec",
     "Events of open-appsec.",
@@ -433,6 +443,7 @@ LINES = (
     PYTHON_JSON,
     LOGSTASH,
     GOLOG,
+    AUDIOBOOKSHELF,
     OPEN_APPSEC,
     AZURE_MONITOR,
     CLEF,

@@ -14,10 +14,11 @@ WORDS = r"(?:[^ \[\"]+ ){0,5}"
 OTHERS = (
     rf"(?:{_LEVELS}):|(?:time|timestamp|ts|t|level|lvl)=[^ ]|{_JSON}"
     rf"|{WORDS}\[?\d\d/(?:[A-Z][a-z][a-z]|\d\d)/\d{{4}}:\d\d:\d\d:\d\d"
+    r"|\d\d-[A-Z][a-z][a-z]-\d{4} \d\d:\d\d:\d\d"
     r"|(?:<\d{1,3}>)?[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d |<\d{1,3}>1 "
     r"|[IWEFD]\d{4} \d\d:\d\d:\d\d\.|\[pid: \d+\|"
 )
 """A level with a colon, pairs that begin with a time or a level, an object with one, the time of
-an access log, that of syslog, glog, and uWSGI."""
+an access log, a date with the month's name, the time of syslog, glog, and uWSGI."""
 TIMED = rf"^(?:\[?{DATE}|\[[A-Z][a-z][a-z] [A-Z][a-z][a-z] +\d|{OTHERS})"
 """These, and lines that begin with a date and a time."""

@@ -16,10 +16,11 @@ from lakelog.ingest.formats.sqltext import in_range_sql, odd_sql, time_sql
 NAME = "oos"
 BY_LINE = True
 _SHAPE = re.compile(
-    rb"\d{4}-\d\d-\d\d[T ][^|]*\|[^|]+\|[^|]*\|[^|]*\|[^|]*\|"
-    rb'\s*(?:[{\["]|-?\d|true|false|null|$)'
+    rb"\d{4}-\d\d-\d\d[T ][\d:.]+ ?(?:[A-Z]{1,5}|[+-]\d\d:?\d\d)?\|[^|]+\|[^|]*\|[^|]*\|[^|]*\|"
+    rb'\s*(?:[{\["]|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\s*$|true|false|null|$)'
 )
-"""Six fields, the last of which begins as JSON does: other programs divide by bars, too."""
+"""Six fields, of which the first is a time and no more, and the last begins as JSON does: other
+programs divide by bars, too."""
 
 
 def sniff(lines: list[bytes]) -> float:

@@ -1,7 +1,7 @@
 """The logs of single programs that no common style covers, each declared by its lines.
 
-BIND 9, CouchDB, FreeSWITCH, Gin, MySQL's general log, OpenStack, vaultwarden, vsftpd, the
-cluster nodes of HPC, and programs under docker compose.
+BIND 9, CouchDB, FreeSWITCH, Gin, AWS Lambda, MySQL's general log, OpenStack, vaultwarden, vsftpd,
+the cluster nodes of HPC, and programs under docker compose.
 """
 
 from __future__ import annotations
@@ -79,8 +79,14 @@ _NAMED_TIMES = (
     (rf"(?P<day>\d\d)-{MONTH}-(?P<year>\d{{4}}) {CLOCK}", "{year}-{mon}-{day}T{clock}"),
     (STAMP, "{stamp}"),
 )
+_CATEGORY = (
+    r"(?:client|cname|config|database|default|delegation-only|dispatch|dnssec|dnstap|edns-disabled"
+    "|general|lame-servers|network|notify|nsid|queries|query-errors|rate-limit|resolver|responses"
+    "|rpz|rpz-passthru|security|serve-stale|spill|sslkeylog|trust-anchor-telemetry|unmatched"
+    "|update|update-security|xfer-in|xfer-out|zoneload)"
+)
 _QUERY = (
-    rf"(?P<category>[a-z][a-z-]*): (?P<level>{_NAMED_LEVEL}): (?P<message>client"
+    rf"(?:(?P<category>{_CATEGORY}): )?(?:(?P<level>{_NAMED_LEVEL}): )?(?P<message>client"
     r" (?:@0x[0-9a-f]+ )?(?P<client>[^ #]+)#(?P<port>\d{1,5}) \([^)]*\):"
     r" (?:view (?P<view>[^ :]+): )?query: (?P<name>[^ ]+) (?P<class>[^ ]+) (?P<record>[^ ]+)"
     r" (?P<flags>[+-][^ ]*)(?: \((?P<server>[^)]*)\))?.*)"
@@ -89,7 +95,7 @@ BIND = Program(
     "bind",
     "BIND 9: query logs and named's own log files.",
     rf"(?:\d\d-[A-Z][a-z][a-z]-\d{{4}} |{DATE}T)\d\d:\d\d:\d\d(?:\.\d{{1,9}})?{ZONE}?"
-    rf" (?:[a-z][a-z-]*: )?{_NAMED_LEVEL}:",
+    rf" (?:(?:[a-z][a-z-]*: )?{_NAMED_LEVEL}:|{_CATEGORY}: |client [@\d:a-f])",
     tuple(
         line
         for stamp, time in _NAMED_TIMES
@@ -117,11 +123,18 @@ BIND = Program(
                 level=_NAMED,
                 source="category",
             ),
+            record(
+                rf"{stamp} (?P<category>{_CATEGORY}):{REST}",
+                time=time,
+                level=None,
+                source="category",
+            ),
+            record(rf"{stamp} (?P<message>client .*)", time=time, level=None),
         )
     ),
 )
-"""named's own files with print-time and print-severity; `source` is the category, `subject` the
-name that was asked for."""
+"""named's own files with print-time, perhaps with print-severity and print-category; `source` is
+the category, `subject` the name that was asked for."""
 
 _COUCH = rf"\[(?P<level>{LEVEL})\] {STAMP} (?P<node>[^ @]+@[^ ]+) (?P<pid><[\d.]+>|[\w-]+)"
 COUCHDB = Program(
@@ -340,6 +353,35 @@ VAULTWARDEN = Program(
     ),
 )
 
+_RUN = r"(?P<request_id>[0-9a-z]{8}-[0-9a-z]{4}-[0-9a-z]{4}-[0-9a-z]{4}-[0-9a-z]{12})"
+_INSTANT = rf"{DATE}T\d\d:\d\d:\d\d\.\d{{3,9}}Z"
+LAMBDA = Program(
+    "aws-lambda",
+    "AWS Lambda functions, exported from CloudWatch to S3.",
+    rf"{_INSTANT} (?:(?:START|END|REPORT) RequestId: |INIT_START Runtime Version: "
+    rf"|{_INSTANT}\t[0-9a-z-]{{36}}\t|\[(?:{LEVEL})\]\t{_INSTANT}\t)",
+    (
+        record(
+            rf"(?P<stamp>{_INSTANT}) (?P<message>(?P<phase>START|END|REPORT) RequestId: {_RUN}.*)",
+            "phase",
+            "request_id",
+            level=None,
+        ),
+        record(
+            rf"(?P<stamp>{_INSTANT}) (?P<message>(?P<phase>INIT_START) .*)", "phase", level=None
+        ),
+        record(
+            rf"{_INSTANT} (?P<stamp>{_INSTANT})\t{_RUN}\t(?P<level>{LEVEL})\t{MESSAGE}",
+            "request_id",
+        ),
+        record(
+            rf"{_INSTANT} \[(?P<level>{LEVEL})\]\t(?P<stamp>{_INSTANT})\t{_RUN}\t{MESSAGE}",
+            "request_id",
+        ),
+    ),
+)
+"""What Lambda says of each run, and the lines of its runtimes for Node.js and Python."""
+
 _FTP = graded({"OK": "INFO", "FAIL": "WARN"})
 _XFER = graded({"c": "INFO", "i": "WARN"})
 _FTP_DATA = ("pid", "user", "result", "action", "client", "path", "bytes", "rate")
@@ -349,6 +391,17 @@ VSFTPD = Program(
     rf"[A-Z][a-z][a-z] {ANY_MONTH} +\d{{1,2}} \d\d:\d\d:\d\d \d{{4}}"
     r" (?:\[pid \d+\] |\d+ [^ ]+ \d+ /)",
     (
+        record(
+            rf"{CTIME} \[pid (?P<pid>\d+)\] (?P<message>(?:\[(?P<user>[^\]]*)\] )?"
+            r'(?P<action>FTP (?:command|response)): Client "(?P<client>[^"]*)", "(?P<text>.*)")',
+            "pid",
+            "user",
+            "action",
+            "client",
+            "text",
+            time=CTIME_ISO,
+            level=None,
+        ),
         record(
             rf"{CTIME} \[pid (?P<pid>\d+)\] (?P<message>(?:\[(?P<user>[^\]]*)\] )?"
             r'(?:(?P<result>OK|FAIL) )?(?P<action>[A-Z][A-Za-z ]*): Client "(?P<client>[^"]*)"'
@@ -431,5 +484,17 @@ COMPOSE = Program(
 )
 """Programs under docker compose that say the time themselves; `source` is the service."""
 
-PROGRAMS = (BIND, COUCHDB, FREESWITCH, GIN, HPC, MYSQL, OPENSTACK, VAULTWARDEN, VSFTPD, COMPOSE)
+PROGRAMS = (
+    BIND,
+    COUCHDB,
+    FREESWITCH,
+    GIN,
+    HPC,
+    LAMBDA,
+    MYSQL,
+    OPENSTACK,
+    VAULTWARDEN,
+    VSFTPD,
+    COMPOSE,
+)
 """All of them; no two are sure of the same line."""
