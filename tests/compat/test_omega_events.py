@@ -193,7 +193,7 @@ def test_little_memory_is_enough(make_lake: MakeLake) -> None:
         lake.append([{"type": "A", "time": START + 10 * n + i} for i in range(10)])
         lake.settle()
     lookups = Lookups(lake)
-    lookups._room = 1
+    lookups._memory_max = 1
     assert len(lookups.recent(35)) == 35
     assert len(lookups._packs) == 1
     assert all(lookups.find(row["id"]) == row for row in table(lake))
