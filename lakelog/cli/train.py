@@ -21,11 +21,22 @@ from lakelog.train.recipe_schema import SHAPES
 
 if TYPE_CHECKING:
     import lakelog.train.rebuild as rebuilding
-    from lakelog.train import compare, leaks, losses, provenance, sandbox, template, trainingset
+    from lakelog.train import (
+        compare,
+        inspection,
+        leaks,
+        losses,
+        provenance,
+        sandbox,
+        template,
+        trainingset,
+    )
 else:
-    compare, losses, provenance, rebuilding, sandbox, template, trainingset = (
+    compare, inspection, losses, provenance, rebuilding, sandbox, template, trainingset = (
         Lazy(f"lakelog.train.{name}")
-        for name in "compare losses provenance rebuild sandbox template trainingset".split()
+        for name in (
+            "compare inspection losses provenance rebuild sandbox template trainingset".split()
+        )
     )
 
 
@@ -182,12 +193,18 @@ def check(app: App, path: str, against: str | None, near: float | None, target: 
 
 
 def _words_of(certificate: leaks.Certificate) -> str:
+    width = max(map(len, certificate.checks))
     lines = []
     for name, description in certificate.checks.items():
         leaked = [leak.words for leak in certificate.leaks if leak.kind == name]
-        lines.append(f"{name:6}  {description}: {'; '.join(leaked) or 'none'}")
-    count = len(certificate.leaks)
-    return "\n".join([*lines, "no leak found" if certificate.clean else many(count, "leak"), ""])
+        lines.append(f"{name:{width}}  {description}: {'; '.join(leaked) or 'none'}")
+    # a file that was edited tells nothing about the splits: it is a finding and no leak
+    others = sum(leak.kind in inspection.NAMES for leak in certificate.leaks)
+    count = len(certificate.leaks) - others
+    total = many(count, "leak") if count else "no leak found"
+    if others:
+        total += f", but {many(others, 'finding')} about files and manifest"
+    return "\n".join([*lines, total, ""])
 
 
 @verb(

@@ -76,6 +76,17 @@ def test_classes_of_a_manifest_are_those_of_the_rows(tmp_path: Path) -> None:
     assert "manifest.json: quality.classes is not what the rows give" in words
 
 
+def test_an_edited_file_is_a_finding_and_no_leak(tmp_path: Path) -> None:
+    """A check names the file, says that no leak was found, and exits with 3 all the same."""
+    labelled(tmp_path, ["a", "b"])
+    with (tmp_path / "set/README.md").open("a") as card:
+        card.write("edited\n")
+    check = ("train", "check", str(tmp_path / "set"), "--format", "table")
+    done = run(tmp_path / "lake", *check, code=3)
+    assert "README.md" in done.stdout
+    assert "no leak found, but 2 findings about files and manifest" in done.stdout
+
+
 def test_a_lopsided_split_is_a_warning(tmp_path: Path) -> None:
     """One large group takes its split's size with it: the terminal, JSON and the card say so."""
     events = [
