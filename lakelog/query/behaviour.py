@@ -170,11 +170,15 @@ def _count(cursor: duckdb.DuckDBPyConnection, side: _Side) -> None:
         kind = side.types.setdefault(name, [0, seq])
         kind[0], kind[1] = kind[0] + events, min(kind[1], seq)
         if source is not None:
-            made = side.sources.setdefault(source, _Source(example=seq))
-            made.events += events
-            made.failed += failed
-            made.done += done
-            made.failing = failing if made.failing is None else made.failing
+            # A source is counted over all types; rows come by size, so its first example is of the
+            # type that it logs most.
+            counted = side.sources.setdefault(source, _Source(example=seq))
+            counted.events += events
+            counted.failed += failed
+            counted.done += done
+            counted.failing = failing if counted.failing is None else counted.failing
+    # Payloads are grouped by structure first: a type has a handful of them, and only those are
+    # walked in Python.
     shapes = cursor.execute(f"""SELECT type, json_structure(data)::VARCHAR, count(*), min(seq)
         FROM ({side.query}) WHERE json_valid(data) GROUP BY 1, 2
         ORDER BY 3 DESC LIMIT {SHAPES_MAX}""").fetchall()

@@ -103,6 +103,8 @@ def parse(text: str, name: str | None = None) -> Definition:
         )
     if len({p.name for p in params}) != len(params):
         raise InvalidView("a parameter is declared twice")
+    # A view is either one plain SELECT or has every section: with some of them missing it would be
+    # unclear which of the two was meant.
     missing = SECTIONS.keys() - sections.keys()
     if missing and PLAIN not in sections:
         raise InvalidView(f"the view has no section `-- {sorted(missing)[0]}`")
@@ -145,8 +147,10 @@ def _split(text: str) -> tuple[dict[str, str], list[Param], dict[str, Section]]:
             else:
                 header[match[1]] = match[2]
         elif not begun and line.strip() and not line.startswith("--"):
+            # SQL before any section is a plain view; comments in it are no header any more.
             starts.append((PLAIN, number))
             begun = True
+    # A section ends above the line that names the next one; plain SQL has no such line.
     ends = [start - (name != PLAIN) for name, start in starts[1:]] + [len(lines)]
     return (
         header,

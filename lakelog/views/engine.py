@@ -181,11 +181,15 @@ class Projector:
         pieces = self._pieces.of(name, shape)
         for piece in pieces:
             self._lineage.note(piece.cover)
+        # What was computed is found again under compacted segments only by their lineage; with
+        # nothing computed yet there is nothing to find, and older manifests need not be read.
         if (pieces or self._held.get(name)) and self._lineage.unknown(wanted):
             self._lineage.search(self._store.manifests, state, wanted)
         leaves = self._lineage.leaves(wanted)
         layer, covered = self._best(cursor, name, shape, leaves, pieces)
         deltas: list[Table] = []
+        # Partials of segments that the best layer lacks are cheaper to load than to compute;
+        # one that overlaps what is covered would count its events twice.
         for piece in pieces if layer is not None else ():
             mine = self._lineage.leaves(piece.cover)
             if mine <= leaves and not mine & covered:
@@ -194,6 +198,8 @@ class Projector:
                     deltas.append(table)
                     covered |= mine
         missing = self._lineage.missing(entries, covered)
+        # Of a segment an unknown part is covered: nothing can be taken from it, so all of
+        # it is mapped again.
         if missing is None:
             layer, deltas, missing = None, [], [Part(e, cover_of([e])) for e in entries]
         if missing or layer is None:
@@ -206,6 +212,7 @@ class Projector:
         if deltas:
             layer = self._builder.extend(cursor, layer, deltas)
             self._fold(layer)
+            # Many partials make the next process slow; the whole is then written as one.
             if len(deltas) > self._limits.pieces:
                 self._write_whole(name, shape, wanted, layer)
         events = sum(e["events"] for e in entries)

@@ -87,19 +87,21 @@ def _given(
     if not asked.totals:
         return tables
     base, top, hidden = tables
-    found = base.sums.get(asked.totals)
-    if found is None:
+    # The base never changes, so its sums are computed once, however often rows come on top of it.
+    known = base.sums.get(asked.totals)
+    if known is None:
         table = builder.table(cursor, _totals(layer, asked, base))
         empty = cursor.sql(f"FROM {table.name} LIMIT 0")
-        found = table, dict(zip(empty.columns, map(str, empty.types), strict=True))
-        _remember(base.sums, asked.totals, found)
-    sums, columns = found
+        known = table, dict(zip(empty.columns, map(str, empty.types), strict=True))
+        _remember(base.sums, asked.totals, known)
+    sums, columns = known
     by = "".join(f"{identifier(name)}, " for name in asked.by)
     amounts = [identifier(name) for name in columns if name not in asked.by]
     plus, minus = ", ".join(amounts), ", ".join(f"-{name} AS {name}" for name in amounts)
     parts = [f"SELECT {by}{plus} FROM {sums.name}"]
     if top is not None and top.rows:
         parts.append(f"SELECT {by}{plus} FROM {_totals(layer, asked, top)}")
+    # Hidden rows are in the sums of the base: they are taken away, as the rows on top replace them.
     if hidden is not None and hidden.rows:
         parts.append(f"SELECT {by}{minus} FROM {_totals(layer, asked, hidden)}")
     added = ", ".join(
@@ -107,6 +109,7 @@ def _given(
         for n, kind in columns.items()
         if n not in asked.by
     )
+    # A group whose rows were all hidden sums up to zero, and has to vanish.
     some = f" HAVING {' OR '.join(f'sum({name}) <> 0' for name in amounts)}" if by else ""
     totals = f"SELECT {by}{added} FROM ({' UNION ALL '.join(parts)}) GROUP BY ALL{some}"
     view(cursor, TOTALS, totals)

@@ -104,10 +104,13 @@ class Partials:
         self, state: str, cover: Cover, shape: Shape, cursor: duckdb.DuckDBPyConnection, query: str
     ) -> None:
         """Keep the rows of a query; a full or read-only disk only costs the next reader time."""
+        # Types that Parquet does not give back as they were are not kept: an answer from the cache
+        # would differ from one computed.
         if any(word in kind for _, kind in shape.columns for word in _LOSSY):
             return
         if any("HUGEINT" in kind and kind != "HUGEINT" for _, kind in shape.columns):
             return
+        # DuckDB 2.0 writes HUGEINT to Arrow as a double; 38 digits of DECIMAL lose nothing.
         listed = ", ".join(
             f'"{n}"::DECIMAL(38,0) AS "{n}"' if kind == "HUGEINT" else f'"{n}"'
             for n, kind in shape.columns
@@ -124,6 +127,7 @@ class Partials:
         head = _HEAD.pack(_MAGIC, zlib.crc32(header), len(header))
         name = hashlib.sha256("".join(sorted(cover)).encode()).hexdigest()[:32]
         path = f"{self._root}/{state}/{name}{_ENDING}"
+        # Not synced: what a power failure leaves is recognized by its digest and computed again.
         with contextlib.suppress(OSError):
             disk.make_dirs(os.path.dirname(path))
             disk.replace_whole(path, b"".join((head, header, body)), sync=False)

@@ -91,6 +91,7 @@ def _both_ways(
     maps, merges = (definition.filled(s, found) for s in ("map", "merge"))
     asked = finalize.asked(definition, found)
     view(own, "segment", "SELECT * FROM sample")
+    # Each section is run alone first, so that an error names the section that it is in.
     mapped = _run(own, definition, "map", maps)
     own.register("mapped", mapped)
     try:
@@ -105,6 +106,7 @@ def _both_ways(
     if asked.totals:
         _check_totals(own, definition, asked, f"SELECT {listed} FROM partials")
     _run(own, definition, "finish", params.filled(asked.finish, (), {}, _NOW))
+    # With a limit of 0 no state is small: every way of merging that large ones take is tried.
     builder = LayerBuilder(own, 0)
     try:
         whole = _rows(builder, Layer(shape, _mapped(builder, shape, "true")), asked)
@@ -123,22 +125,24 @@ def _check_totals(
     """Totals have the columns of `by`; the others can be added and taken away without loss, and
     are twice as much if each row is there twice."""
     section = definition.sections[TOTALS]
-    made = _run(own, definition, TOTALS, asked.totals)
+    totals = _run(own, definition, TOTALS, asked.totals)
     for name in asked.by:
-        if name not in made.column_names:
+        if name not in totals.column_names:
             raise guard.wrong(section, f"by names {name}, which is no column of totals")
-    if set(made.column_names) <= {*asked.by}:
+    if set(totals.column_names) <= {*asked.by}:
         raise guard.wrong(section, "totals have no count or sum beside the columns of by")
+    # Sums of doubles depend on the order of addition, and would not come back by subtraction.
     kinds = own.sql(f"SELECT * FROM ({asked.totals}\n) LIMIT 0")
     for name, kind in zip(kinds.columns, map(str, kinds.types), strict=True):
         if name not in asked.by and kind not in _WHOLE:
             raise guard.wrong(
                 section, f"{name} is {kind}: only whole numbers add up, whatever their order"
             )
-    columns = [identifier(n) for n in made.column_names]
+    columns = [identifier(n) for n in totals.column_names]
     same = ", ".join(columns)
     doubled = ", ".join(
-        c if n in asked.by else f"2 * {c}" for n, c in zip(made.column_names, columns, strict=True)
+        c if n in asked.by else f"2 * {c}"
+        for n, c in zip(totals.column_names, columns, strict=True)
     )
     one = f"SELECT {doubled} FROM {given(asked.totals, state=state)}"
     two = f"SELECT {same} FROM {given(asked.totals, state=f'{state} UNION ALL {state}')}"
@@ -158,6 +162,8 @@ def _ways(builder: LayerBuilder, shape: Shape) -> Iterator[tuple[str, Layer]]:
             "merged though `merged: yes`",
             Layer(shape, builder.merged(cursor, shape, [_select(shape, once)])),
         )
+    # Events reach a view in parts that sealing, compaction and rollback decide: by seq as they are
+    # sealed, anywhere as segments are compacted, by subject as a worst case for merging.
     for count in _SPLITS:
         for how, by in (
             ("seq", "seq // 100"),
