@@ -110,7 +110,6 @@ class Partials:
             return
         if any("HUGEINT" in kind and kind != "HUGEINT" for _, kind in shape.columns):
             return
-        # DuckDB 2.0 writes HUGEINT to Arrow as a double; 38 digits of DECIMAL lose nothing.
         listed = ", ".join(
             f'"{n}"::DECIMAL(38,0) AS "{n}"' if kind == "HUGEINT" else f'"{n}"'
             for n, kind in shape.columns
