@@ -139,7 +139,8 @@ class Dialect:
         moment = next(filter(_is_given, (_moment(rest, m) for m in self.time)), None)
         if moment is not None:
             event["time"] = moment.replace(",", ".") if isinstance(moment, str) else moment
-        event["type"] = self._text(rest, self.types) or self.type
+        kind = self._text(rest, self.types)
+        event["type"] = self.type if kind is None else kind  # 0 is a type, too
         for column in _TEXTS:
             value = self._text(rest, getattr(self, column), empty=column == "message")
             if value is not None:

@@ -319,3 +319,10 @@ def test_lines_of_no_dialect_are_read_as_plain_ones(engine: Any) -> None:
     """A line among those of a dialect that lacks its members is an event all the same."""
     (found,) = one_by_one(engine, dialects.BUNYAN, [b'{"time":5,"type":"A","x":1}']).values()
     assert (found["type"], dict(found["data"])) == ("A", {"x": 1})
+
+
+def test_a_type_may_be_the_number_zero(engine: Any) -> None:
+    """By SQL and by the exact rule, as any other number."""
+    (form,) = (form for form in FORMS if form.NAME == "azure-monitor")
+    seed = {"SourceSystem": "Linux", "TimeGenerated": "2024-01-01T00:00:00Z", "EventType": 0}
+    assert row(engine, form, seed)["type"] == "0"
