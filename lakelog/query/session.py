@@ -137,7 +137,7 @@ class Session:
     def _run(
         self, cursor: Any, query: str, params: Any, at: str | None, scope: Scope | None
     ) -> tuple[Any, str, Any]:
-        query, params = self.bind(cursor, query, params, at)
+        query, params = self._bind(cursor, query, params, at)
         return frames.run(cursor, query, params, scope), query, params
 
     def bind(
