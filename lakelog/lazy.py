@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar, overload
 
 _PATIENCE = 10.0
 Value = TypeVar("Value")
@@ -42,7 +42,15 @@ class LazyProperty(Generic[Value]):
         self._compute, self._name = compute, compute.__name__
         self.__doc__ = compute.__doc__
 
-    def __get__(self, instance: object, owner: type | None = None) -> Value:
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> Value: ...
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        if instance is None:  # asked of the class, as by whoever makes documents of it
+            return self
         # The instance's own attribute comes first from now on, as this has no __set__.
         value = instance.__dict__[self._name] = self._compute(instance)
         return value

@@ -10,7 +10,6 @@ with a reason; a binary file ends at once.
 
 from __future__ import annotations
 
-import functools
 import os
 import stat
 from collections.abc import Generator, Iterator
@@ -23,6 +22,7 @@ from lakelog.ingest.columnar import RowStream, container
 from lakelog.ingest.holes import INNER_MIN, Holes, blank_holes, end_hole, find_holes, seams_of
 from lakelog.ingest.inflate import MAGIC_MAX, WIDE, BrokenStream, compression, inflated, is_wide
 from lakelog.ingest.lease import is_open_for_writing
+from lakelog.lazy import LazyProperty
 from lakelog.store import rows
 
 CHUNK = 24 << 20
@@ -65,22 +65,22 @@ class Chunk:
         """Bytes of the file."""
         return len(self.data)
 
-    @functools.cached_property
+    @LazyProperty
     def holes(self) -> Holes | None:
         """Where the holes are; None where there are none."""
         return None if self.binary else find_holes(self.data)
 
-    @functools.cached_property
+    @LazyProperty
     def text(self) -> bytes:
         """The data, with holes as blank lines."""
         return self.data if self.holes is None else blank_holes(self.data, self.holes)
 
-    @functools.cached_property
+    @LazyProperty
     def lines(self) -> tuple[Any, Any]:
         """The lines as an Arrow array over the text, and where each starts; see split_lines."""
         return rows.split_lines(self.text)
 
-    @functools.cached_property
+    @LazyProperty
     def breaks(self) -> tuple[int, ...]:
         """Where a line begins that continues nothing: at seams, and at and after holes."""
         if self.holes is None:

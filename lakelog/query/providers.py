@@ -41,9 +41,7 @@ class TableProvider(Protocol):
 
 
 class ExtraSchema(Protocol):
-    """Tables as SQL over `events`. `TABLES` are their names."""
-
-    TABLES: tuple[str, ...]
+    """Tables as SQL over `events`."""
 
     def attach(self, cursor: duckdb.DuckDBPyConnection) -> None:
         """Make the tables; each reads the temporary view `events` of the cursor that asks."""

@@ -240,10 +240,10 @@ class Session:
 
     def _choose(self, state: Manifest, mentions: prune.TableRefs) -> list[Entry]:
         """The event segments a query can need."""
-        shelf = self.store.manifests
+        manifests = self.store.manifests
         if not mentions.parsed or not mentions.needs or self._hidden:
-            return [e for e in shelf.entries(state) if e["kind"] == "events"]
-        near = shelf.segments_between(state, mentions.low, mentions.high)
+            return [e for e in manifests.entries(state) if e["kind"] == "events"]
+        near = manifests.segments_between(state, mentions.low, mentions.high)
         near = [e for e in near if e["kind"] == "events" and mentions.wants(e)]
         if not mentions.needles:
             return near

@@ -6,7 +6,6 @@ deletes nothing and can be undone (F9.8).
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from lakelog.errors import (
     NothingToUndo,
     WouldDropEvents,
 )
+from lakelog.lazy import LazyProperty
 from lakelog.store import clock, disk
 from lakelog.store.bootstrap import Store, start_branch
 from lakelog.store.gc import require_kept
@@ -82,7 +82,7 @@ class Diff:
     moves: tuple[Move, ...]
     look: Callable[[Diff], Any] | None = field(default=None, repr=False, compare=False)
 
-    @functools.cached_property
+    @LazyProperty
     def behaviour(self) -> Any:
         """New and vanished types and fields, changed types, shifts by source: one scan of either
         side. None without a `look` function. Raises Damaged."""

@@ -57,7 +57,7 @@ def wrong(section: Section, fault: str, line: int | None = None) -> InvalidView:
     return InvalidView(f"section {section.name}, line {where}: {fault}")
 
 
-def told(section: Section, words: str) -> InvalidView:
+def engine_error(section: Section, words: str) -> InvalidView:
     """The engine's words for a fault that it found in a section's SQL."""
     match = re.search(r"\n\s*LINE (\d+):", words)
     text = " ".join(words.split("\n\nLINE ")[0].split())

@@ -48,7 +48,7 @@ class Lineage:
         made_from = {source for info in cover.values() for source in info[3]}
         return made_from - self._known.keys() - self._sought
 
-    def search(self, shelf: Manifests, state: Manifest, cover: Cover) -> None:
+    def search(self, manifests: Manifests, state: Manifest, cover: Cover) -> None:
         """Look for them where they were added: in the entries of a state and of those before it."""
         missing = self.unknown(cover)
         self._sought |= missing
@@ -58,14 +58,14 @@ class Lineage:
             for page in state.pages:
                 if page.digest not in read:
                     read.add(page.digest)
-                    entries += shelf.page(page)
+                    entries += manifests.page(page)
             found = cover_of(e for e in entries if e["key"] in missing and "seq" in e)
             self.note(found)
             missing -= found.keys()
             if not missing or not state.parent:
                 return
             try:
-                state = shelf.load(state.parent)
+                state = manifests.load(state.parent)
             except Damaged:  # collected long ago
                 return
 

@@ -97,7 +97,7 @@ def _both_ways(
     try:
         shape = shape_of(own.cursor(), definition, maps, merges)
     except Exception as error:
-        raise guard.told(definition.sections["map"], str(error)) from None
+        raise guard.engine_error(definition.sections["map"], str(error)) from None
     listed = ", ".join(f'"{n}"::{kind} AS "{n}"' for n, kind in shape.columns)
     view(own, "partials", f"SELECT {listed} FROM mapped")
     merged = _run(own, definition, "merge", merges)
@@ -115,7 +115,7 @@ def _both_ways(
     except InvalidView:
         raise
     except Exception as error:
-        raise guard.told(definition.sections["merge"], str(error)) from None
+        raise guard.engine_error(definition.sections["merge"], str(error)) from None
     return finalize.finish(builder, Layer(shape, _mapped(builder, shape, "true")), asked, _NOW)
 
 
@@ -260,7 +260,7 @@ def _run(
         return own.sql(sql).to_arrow_table()
     except duckdb.Error as error:
         words = _placed(own, sql) or str(error)
-        raise guard.told(definition.sections[section], words) from None
+        raise guard.engine_error(definition.sections[section], words) from None
 
 
 def _placed(own: duckdb.DuckDBPyConnection, sql: str) -> str:

@@ -136,7 +136,7 @@ def test_merging_keeps_runs_few_whatever_comes() -> None:
         lambda data: b"",
         lambda data: data[:-1],
         lambda data: data + b"\0",
-        lambda data: b"XXXX" + data[4:],
+        lambda data: b"LKW1" + data[4:],
         lambda data: data[:8] + b"\xff" + data[9:],
         lambda data: data[:63] + bytes([data[63] ^ 1]) + data[64:],
         None,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
@@ -18,7 +17,7 @@ from prompt_toolkit.document import Document
 from lakelog.cli.shell.statements import StatementRunner
 from lakelog.compat import omega
 from lakelog.errors import LakelogError
-from lakelog.lazy import Lazy
+from lakelog.lazy import Lazy, LazyProperty
 from lakelog.store import sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
@@ -80,13 +79,13 @@ class Names:
             return [(definition.name, definition.about) for definition in definitions]
         return []
 
-    @cached_property
+    @LazyProperty
     def functions(self) -> list[Named]:
         """Functions of the engine."""
         query = "SELECT DISTINCT function_name, function_type FROM duckdb_functions()"
         return sorted((name, kind) for name, kind in self._ask(query) if _PLAIN.fullmatch(name))
 
-    @cached_property
+    @LazyProperty
     def keywords(self) -> list[str]:
         """Keywords of the engine, in capitals."""
         return sorted(

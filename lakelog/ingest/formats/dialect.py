@@ -21,6 +21,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import parse_line, severity
 from lakelog.ingest.formats import jsonl, sqltext
 from lakelog.ingest.formats.sqltext import VALID, in_range_sql, level_sql, odd_sql, time_sql
+from lakelog.lazy import LazyProperty
 
 Scale = tuple[tuple[int, str], ...]
 """From which number on a level has which name; the last entry ends the scale."""
@@ -93,7 +94,7 @@ class Dialect:
     exact: bool = False
     SUREST = 1.01
 
-    @functools.cached_property
+    @LazyProperty
     def QUERY(self) -> str:
         """SQL over `lines`, see `query`."""
         return self.query("lines")
@@ -124,7 +125,7 @@ class Dialect:
                 return False
         return True
 
-    @functools.cached_property
+    @LazyProperty
     def _needs(self) -> tuple[tuple[str, ...], ...]:
         """Of each tuple one must be met."""
         return tuple(tuple(fit.split("|")) for fit in self.fits)

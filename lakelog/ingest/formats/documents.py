@@ -11,7 +11,6 @@ element is a record: such a file may be of any size. Else a document is a record
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from lakelog.exact import parse_value
 from lakelog.ingest.formats import cloudevents, dialects, jsonl, lakelog_json, sqltext
 from lakelog.ingest.formats.dialect import Dialect, glimpse
 from lakelog.ingest.formats.sqltext import VALID
-from lakelog.lazy import Lazy
+from lakelog.lazy import Lazy, LazyProperty
 from lakelog.store.sql import literal
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class Documents:
     MANY: bool = True
     SUREST = 1.05
 
-    @functools.cached_property
+    @LazyProperty
     def QUERY(self) -> str:
         """SQL over `lines`, all or nothing of each document."""
         return query(self._parts_sql(), self.inner.query if self.inner else jsonl.query)

@@ -7,13 +7,13 @@ event is the same as before; any other object is read as JSON lines are.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from lakelog.event import parse_line
 from lakelog.ingest.columnar import EXPORTED, OWN_COLUMNS
 from lakelog.ingest.formats import jsonl, sqltext
 from lakelog.ingest.formats.dialect import objects
+from lakelog.lazy import LazyProperty
 from lakelog.store.segment import EVENT_COLUMNS
 from lakelog.store.sql import literal
 
@@ -29,7 +29,7 @@ class LakelogJson:
     NAME = "lakelog"
     SUREST = 1.03
 
-    @functools.cached_property
+    @LazyProperty
     def QUERY(self) -> str:
         """SQL over `lines`, see `query`."""
         return self.query("lines")

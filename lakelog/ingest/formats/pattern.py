@@ -23,6 +23,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import parse_time
 from lakelog.ingest.formats import sqltext
 from lakelog.ingest.formats.zones import ZONES
+from lakelog.lazy import LazyProperty
 from lakelog.level import with_word
 from lakelog.store.sql import literal
 
@@ -119,7 +120,7 @@ class Pattern:
         match = self._compiled.fullmatch(text)
         return match and {name: self._value(name, v) for name, v in match.groupdict().items()}
 
-    @functools.cached_property
+    @LazyProperty
     def _compiled(self) -> re.Pattern[str]:
         # not by `re.fullmatch`, whose cache costs more to ask than most lines to match
         return re.compile(self.regex, re.ASCII)
@@ -366,7 +367,8 @@ def _kind_sql(patterns: Sequence[Pattern], kinds: Sequence[int]) -> str:
     for k in kinds:
         # A line counts for the first pattern that fits, so patterns that are left out must not fit
         # before this one.
-        before = [_unnamed(patterns[j]) for j in range(k) if j not in kinds]
+        earlier = (patterns[j].regex for j in range(k) if j not in kinds)
+        before = [re.sub(r"\(\?P<\w+>", "(?:", regex) for regex in earlier]  # without names
         number = f"CASE WHEN NOT regexp_matches(text, {_whole('|'.join(before))}) THEN {k} END"
         number = number if before else str(k)
         if len(kinds) == 1 and patterns[k].time != "-":
@@ -429,10 +431,6 @@ def _timed(line: bytes, read: Callable[[bytes], dict[str, Any]]) -> bool:
 
 def _whole(regex: str) -> str:
     return literal(f"^(?:{regex})$")
-
-
-def _unnamed(pattern: Pattern) -> str:
-    return re.sub(r"\(\?P<\w+>", "(?:", pattern.regex)
 
 
 def iso(template: str, groups: dict[str, str | None]) -> str:

@@ -5,7 +5,6 @@ Each is declared in `programs`. A line that begins otherwise continues the recor
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from lakelog.errors import InvalidEvent
 from lakelog.ingest.formats import line_starts, pattern
 from lakelog.ingest.formats.pattern import COLOURS, Pattern
+from lakelog.lazy import LazyProperty
 
 _LESS = 0.9
 """The score of a line without a time; one with a time has 1."""
@@ -46,7 +46,7 @@ class Program:
         """How a record of this program begins."""
         return rf"^[ \t]*{COLOURS}(?:{self.begins})"
 
-    @functools.cached_property
+    @LazyProperty
     def QUERY(self) -> str:
         """SQL over `lines`."""
         return pattern.query(self.PATTERNS, joined=True)
@@ -65,7 +65,7 @@ class Program:
         """Return the query of those patterns only that these lines show."""
         return pattern.narrowed(self.PATTERNS, lines, joined=True)
 
-    @functools.cached_property
+    @LazyProperty
     def _head(self) -> re.Pattern[bytes]:
         return re.compile(self.HEAD.encode(), re.ASCII)
 

@@ -22,6 +22,11 @@ _TIME = "{year}-{mon}-{day}T{clock}"
 _STAMP = r"(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z)"
 _STATUS = r"(?P<status>\d{3}|-)"
 _MORE = "(?: (?P<more>.+))?"
+_BALANCED = (
+    *("balancer", "client", "target", "request_time", "target_time", "response_time", "status"),
+    *("target_status", "received", "sent", "agent", "cipher", "tls"),
+)
+"""What both kinds of load balancers of AWS log."""
 _NUMBERS = (
     "status",
     "bytes",
@@ -106,19 +111,7 @@ PATTERNS = (
         r" (?P<cipher>[^ ]+) (?P<tls>[^ ]+) (?P<group>[^ ]+) "
         rf'"(?P<trace>[^"]*)"{_MORE}',
         "protocol_of",
-        "balancer",
-        "client",
-        "target",
-        "request_time",
-        "target_time",
-        "response_time",
-        "status",
-        "target_status",
-        "received",
-        "sent",
-        "agent",
-        "cipher",
-        "tls",
+        *_BALANCED,
         "group",
         "more",
         time="{stamp}",
@@ -129,19 +122,7 @@ PATTERNS = (
         r" (?P<request_time>[\d.-]+) (?P<target_time>[\d.-]+) (?P<response_time>[\d.-]+)"
         rf" {_STATUS} (?P<target_status>[\d-]+) (?P<received>\d{{1,18}}) (?P<sent>\d{{1,18}})"
         rf" {_ASKED}(?: {_quoted('agent')} (?P<cipher>[^ ]+) (?P<tls>[^ ]+))?",
-        "balancer",
-        "client",
-        "target",
-        "request_time",
-        "target_time",
-        "response_time",
-        "status",
-        "target_status",
-        "received",
-        "sent",
-        "agent",
-        "cipher",
-        "tls",
+        *_BALANCED,
         time="{stamp}",
     ),
     _kind(
