@@ -37,6 +37,9 @@ MANY new lines, the longer one after FEW: then the lines of a second are one pub
 FEW, MANY = 200, 10_000
 RELAXED = 5.0
 """Where the file system sends notifications, scans are this much less frequent."""
+ARRIVING = 0.5
+"""Seconds between two rounds, at most, while a file is not read because it may still be written:
+nothing notifies of its being complete."""
 SHARE = 0.01
 """Where it sends notifications, scanning uses this share of a core at most: the more files, the
 less often."""
@@ -165,6 +168,8 @@ def _wait(
 ) -> None:
     """Wait for a notification, at most for the interval, at least for the pause."""
     stop.wait(SHORT if watcher.is_behind else pause)
+    if watcher.has_arriving_files:
+        interval = min(interval, ARRIVING)
     # Behind or with open ends there is work without any notification, so only the pause counts.
     until = time.monotonic() + (0.0 if watcher.is_behind else max(interval - pause, 0))
     while (

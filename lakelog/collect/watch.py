@@ -434,7 +434,12 @@ class Watcher:
         if waiting is None or waiting.arrival != state:
             self._known[file.identity] = FollowedFile(file.unread, read_at=now, arrival=state)
             return True
-        return now - waiting.read_at < STABLE
+        # Whoever packs a file keeps it open until it is complete. Where the system cannot say
+        # whether it is, only time tells.
+        return (
+            now - waiting.read_at < STABLE
+            and followed_file.is_open_for_writing(waiting) is not False
+        )
 
     def _limit_open_files(self) -> None:
         """Close the files whose last change is longest ago, beyond the limit."""

@@ -19,6 +19,7 @@ import pytest
 import lakelog
 from lakelog.collect import loop, watch
 from lakelog.collect.watch import Watcher
+from lakelog.ingest import lease
 from lakelog.ingest.audit.audit import audit
 from tests.support.watching import PLAYS, SCENARIOS, Place, Watched, die_at, stored
 
@@ -115,6 +116,24 @@ def test_a_copy_in_progress_waits(
         assert watcher.round() == 0
         assert not watcher.has_arriving_files
     assert stored(lake) == Counter(place.written)
+
+
+def test_a_packed_file_is_read_once_its_writer_has_closed_it(
+    lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two equal looks are enough then, while one that is still open waits on."""
+    monkeypatch.setattr(watch, "STABLE", 3600.0)
+    place = Place(tmp_path / "logs")
+    with Watched(lake, place) as watcher, (place.root / "a.log.1.gz").open("wb") as file:
+        if lease.is_open_for_writing(file.fileno()) is None:
+            pytest.skip("no leases on the file system of TMPDIR")
+        file.write(gzip.compress(b'{"type":"T","subject":"packed"}\n'))
+        file.flush()
+        assert [watcher.round() for _ in range(3)] == [0, 0, 0]
+        assert watcher.has_arriving_files
+        file.close()
+        assert watcher.round() == 1
+        assert not watcher.has_arriving_files
 
 
 def test_faults_are_told_once_and_stored(lake: lakelog.Lake, tmp_path: Path) -> None:

@@ -219,8 +219,7 @@ class Stage:
     def _rotate(self) -> None:
         """Run logrotate beside everything, or with care where it deletes or the writer rests."""
         plan = self._plan
-        if self._rotating is not None:
-            self._rotating.wait(120)
+        self._await_rotation()
         if plan.mode.deletes:
             self._watcher.start()
             self._await_all()
@@ -230,13 +229,21 @@ class Stage:
                 os.kill(writer.pid, signal.SIGSTOP)
         self._rotating = self._rotator.start()
         if plan.pauses or plan.mode.deletes:
-            self._rotating.wait(120)
+            self._await_rotation()
         if plan.pauses:
             for writer in self._writers:
                 os.kill(writer.pid, signal.SIGCONT)
         if plan.mode.deletes:
             self._tell("deleted")
             self._await_all()
+
+    def _await_rotation(self) -> None:
+        """Wait until logrotate has ended, and go on looking: it waits for the writer's reopening,
+        which may take seconds."""
+        until = time.monotonic() + 120
+        while self._rotating is not None and self._rotating.poll() is None:
+            assert time.monotonic() < until, "logrotate does not end"
+            self._attend()
 
     def _attend(self) -> None:
         """See what SQL shows, start what is down, look after what ended."""
@@ -268,8 +275,7 @@ class Stage:
         for number, writer in enumerate(self._writers):
             written = self._written[number]
             writer.end(lambda written=written: self._is_written(written))
-        if self._rotating is not None:
-            self._rotating.wait(120)
+        self._await_rotation()
         self._disk = {written.log: self._files(written) for written in self._written}
         self._watcher.start()
         while self._others:
