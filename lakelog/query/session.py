@@ -281,6 +281,10 @@ class Session:
         self._verify(entries)
         source = None
         if tail is not None:
+            tail = tail.select(_columns(name))
+            if not entries and self._only is None:  # a view over it would take as long again
+                cursor.register(name, tail)
+                return
             source = f"lakelog_tail_{name}"
             cursor.register(source, tail)
         cursor.execute(
@@ -305,8 +309,7 @@ class Session:
         if tail is not None:
             parts.append(f"SELECT {listed}{', seq' if ordered else ''} FROM {tail}")
         if not parts:
-            names = (*columns, "seq") if ordered else columns
-            nulls = ", ".join(f"NULL::{_TYPES.get(c, 'VARCHAR')} AS {c}" for c in names)
+            nulls = ", ".join(f"NULL::{_TYPES.get(c, 'VARCHAR')} AS {c}" for c in _columns(name))
             parts.append(f"SELECT {nulls} WHERE false")
         rows = " UNION ALL ".join(parts)
         return f"SELECT * FROM ({rows}) WHERE {self._only}" if ordered and self._only else rows
@@ -463,6 +466,11 @@ class Session:
         if time.monotonic() - self._asked > _SEAL_PAUSE:
             self._asked = time.monotonic()
             self._sealer = start_sealer(self.store, self._branch)
+
+
+def _columns(name: str) -> tuple[str, ...]:
+    """The columns of a table, in order."""
+    return (*EVENT_COLUMNS, "seq") if name == "events" else QUARANTINE_COLUMNS
 
 
 def _extra_schemas(query: str, mentions: prune.TableRefs) -> set[str]:

@@ -133,6 +133,14 @@ def test_each_statement_sees_what_was_just_appended(
     assert ask(asker, "SELECT count(*) FROM query('FROM events')") == [(25,)]
 
 
+def test_statements_take_turns_with_segments_and_tail(asker: StatementRunner) -> None:
+    """A table that is the tail alone does not stand in the way of the next statement."""
+    recent = "SELECT count(type) FROM events WHERE time > now() + INTERVAL 1 DAY"
+    everything = "SELECT count(type) FROM events"
+    found = [ask(asker, query)[0][0] for query in (recent, recent, everything, recent, everything)]
+    assert found == [0, 0, 13, 0, 13]
+
+
 def test_refs_are_schemas_and_states_can_be_asked(
     asker: StatementRunner, lake: lakelog.Lake
 ) -> None:
