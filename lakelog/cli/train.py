@@ -126,8 +126,8 @@ def export(app: App, recipe: str, out: str, as_json: bool) -> None:
         "warnings": result.warnings,
         "clean": result.certificate.clean,
     }
-    sides = ", ".join(f"{side} {n:,}" for side, n in result.rows.items())
-    app.say(f"{out}: {many(sum(result.rows.values()), 'row')} ({sides})")
+    splits = ", ".join(f"{split} {n:,}" for split, n in result.rows.items())
+    app.say(f"{out}: {many(sum(result.rows.values()), 'row')} ({splits})")
     # What is not in the set is said as loudly as what is: rows that vanish silently are a wrong
     # set.
     for what, counts in (("left out", "left_out"), ("redacted", "redacted")):
@@ -243,8 +243,8 @@ def _words_of_rebuild(result: rebuilding.RebuildResult) -> str:
     lines = [f"{name} was {then} and is {now}" for name, (then, now) in result.versions.items()]
     lines += [f"{name} differs" for name in result.differing]
     lines += [
-        f"rows of {side}: {'the same' if same else 'not the same'}"
-        for side, same in result.logical.items()
+        f"rows of {split}: {'the same' if same else 'not the same'}"
+        for split, same in result.logical.items()
     ]
     lines.append("the same" if result.same else "not the same bytes")
     return "\n".join(lines) + "\n"
@@ -301,10 +301,10 @@ def _words_of_diff(comparison: compare.ExportDiff) -> str:
         f"{k}: {json.dumps(x)}, then {json.dumps(y)}" for k, (x, y) in comparison.recipe.items()
     ]
     lines += [
-        f"{side}: {x:,} rows, then {y:,}" for side, (x, y) in comparison.rows.items() if x or y
+        f"{split}: {x:,} rows, then {y:,}" for split, (x, y) in comparison.rows.items() if x or y
     ]
     lines.append(f"{comparison.added:,} rows came, {comparison.removed:,} went")
-    lines.append(f"{many(comparison.moved, 'group')} changed sides")
+    lines.append(f"{many(comparison.moved, 'group')} changed splits")
     return "\n".join(lines) + "\n"
 
 

@@ -13,6 +13,7 @@ from lakelog.cli.pairs import pair_of
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import Target, emit, open_output, with_output, write_text
 from lakelog.cli.render.results import result_of
+from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event import parse_time, to_micros
 from lakelog.export.formats import Result, of_records
@@ -111,7 +112,9 @@ def view(
     action = words[0] if words and words[0] in _ACTIONS else None
     count = {None: 1, "create": 3, "drop": 2, "show": 2}[action]
     if len(words) != count:
-        raise click.UsageError("give NAME, create NAME FILE, drop NAME, or show NAME")
+        near = did_you_mean(words[0], _ACTIONS) if len(words) > 1 and action is None else ""
+        usage = "give NAME, create NAME FILE, drop NAME, or show NAME"
+        raise click.UsageError(f"{words[0]!r} takes no name: {near}" if near else usage)
     if action is None:
         with app.open() as lake:
             _answer(app, lake, words[0], values, _Window(since, until, at), watch, target)

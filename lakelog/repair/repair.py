@@ -67,10 +67,9 @@ def _describe(store: Store, branch: str) -> str:
     """Describe what a branch has now."""
     pending = Tail(store.paths, store.refs, branch).collect()
     totals = store.manifests.load(pending.head.move.snapshot).totals
-    return (
-        f"branch {branch}: {totals.events:,} events in {totals.segments:,} segments, up to"
-        f" {pending.events:,} in WALs"
-    )
+    events = f"{totals.events:,} event{'s' * (totals.events != 1)}"
+    segments = f"{totals.segments:,} segment{'s' * (totals.segments != 1)}"
+    return f"branch {branch}: {events} in {segments}, up to {pending.events:,} in WALs"
 
 
 def _clear_caches(store: Store) -> None:

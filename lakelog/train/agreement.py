@@ -68,7 +68,7 @@ def _missing_columns(set_: Dataset) -> Iterator[str]:
     if split["group"] and not set_.roles["group"]:
         yield f"{RECIPE} groups by {split['group']}, and the rows have no such column"
     if split["before"] and not set_.roles["time"]:
-        yield f"{RECIPE} has a fence in time, and the rows have no column time"
+        yield f"{RECIPE} has a temporal cutoff, and the rows have no column time"
     lost = [n for n in (*set_.roles["content"], set_.roles["until"]) if n and n not in columns]
     if lost:
         yield f"the rows have no column {lost[0]}"

@@ -169,9 +169,9 @@ def _count_shared(con: duckdb.DuckDBPyConnection, source: str, key: str) -> int:
 def _time(con: Any, here: Dataset, there: Dataset | None, _: Any) -> CheckResult:
     fence, time = here.manifest["fence"], here.roles["time"]
     if not fence or not time:
-        return "no fence", []
+        return "no temporal cutoff", []
     if there is not None and (not there.manifest["fence"] or not there.roles["time"]):
-        return "the other export has no fence", []
+        return "the other export has no temporal cutoff", []
     moment = f"{text_of(fence)}::TIMESTAMPTZ"
     until = quoted(here.roles["until"] or time)
     misplaced = 0
@@ -195,7 +195,7 @@ def _time(con: Any, here: Dataset, there: Dataset | None, _: Any) -> CheckResult
             f"{quantity(misplaced, 'row')} of train"
             f" {'is' if misplaced == 1 else 'are'} not before the cutoff of the other export"
         )
-    return f"the fence {fence}", _leak_if(misplaced, "time", words)
+    return f"the cutoff {fence}", _leak_if(misplaced, "time", words)
 
 
 def _number(con: duckdb.DuckDBPyConnection, query: str) -> int:
