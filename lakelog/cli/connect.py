@@ -17,12 +17,6 @@ from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.paths import Paths
 from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 
-_TYPES = {
-    "time": "TIMESTAMPTZ",
-    "ingested_at": "TIMESTAMPTZ",
-    "position": "BIGINT",
-    "seq": "BIGINT",
-}
 _SNIPPET = """\
 import duckdb
 
@@ -129,8 +123,7 @@ def view(paths: Paths, kind: str, entries: list[Entry]) -> str:
     # A view over no files: read_parquet([]) is an error in DuckDB.
     if not parts:
         names = [*columns, "seq"] if kind == "events" else [*columns]
-        typed = ", ".join(f"NULL::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in names)
-        parts.append(f"  SELECT {typed} WHERE false")
+        parts.append(f"  {sql.no_rows(names)}")
     return "\nUNION ALL\n".join(parts)
 
 

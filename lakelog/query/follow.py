@@ -17,7 +17,7 @@ from lakelog.errors import QueryFailed
 from lakelog.lazy import Lazy
 from lakelog.query import prune
 from lakelog.query.tail_rows import TailRows
-from lakelog.store import compact, wal
+from lakelog.store import compact, sql, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.refs import Head
@@ -67,11 +67,8 @@ class Follower:
         self._head: Head | None = None
         self._bound = 0
         self._given: dict[str, int] = {}
-        types = {"time": "TIMESTAMPTZ", "ingested_at": "TIMESTAMPTZ"}
-        types |= {"position": "BIGINT", "seq": "BIGINT"}
-        nulls = ", ".join(f"NULL::{types.get(c, 'VARCHAR')} AS {c}" for c in COLUMNS)
         self._ids = self._run("SELECT NULL::VARCHAR AS source, NULL::VARCHAR AS id WHERE false")
-        self._none = self._ask(f"SELECT {nulls} WHERE false")
+        self._none = self._ask(sql.no_rows(COLUMNS))
 
     def last(self, count: int) -> pa.Table:
         """Return the newest `count` events that match, in order; what comes later is new.

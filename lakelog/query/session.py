@@ -54,12 +54,6 @@ _VERSIONS_MAX = 64
 """So many states of other refs can be read at once; relations on older ones fail."""
 _HIDES = re.compile(r"\bcreate\b.*\b(view|macro|function)\b", re.I | re.S)
 _SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
-_TYPES = {
-    "time": "TIMESTAMPTZ",
-    "ingested_at": "TIMESTAMPTZ",
-    "position": "BIGINT",
-    "seq": "BIGINT",
-}
 
 
 class Session:
@@ -309,8 +303,7 @@ class Session:
         if tail is not None:
             parts.append(f"SELECT {listed}{', seq' if ordered else ''} FROM {tail}")
         if not parts:
-            nulls = ", ".join(f"NULL::{_TYPES.get(c, 'VARCHAR')} AS {c}" for c in _columns(name))
-            parts.append(f"SELECT {nulls} WHERE false")
+            parts.append(sql.no_rows(_columns(name)))
         rows = " UNION ALL ".join(parts)
         return f"SELECT * FROM ({rows}) WHERE {self._only}" if ordered and self._only else rows
 

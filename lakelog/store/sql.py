@@ -13,6 +13,13 @@ from collections.abc import Iterable
 from lakelog.errors import InvalidName
 
 _WILDCARD = re.compile(r"[*?\[]")
+# Of the columns of segments; all others are text.
+_TYPES = {
+    "time": "TIMESTAMPTZ",
+    "ingested_at": "TIMESTAMPTZ",
+    "position": "BIGINT",
+    "seq": "BIGINT",
+}
 
 
 def identifier(name: str) -> str:
@@ -40,6 +47,12 @@ def id_key(row: str = "") -> str:
     `row` stands before both names, such as `j.`.
     """
     return f"sha256(coalesce({row}source, '') || chr(0) || {row}id)[1:24]"
+
+
+def no_rows(columns: Iterable[str]) -> str:
+    """Return a query for these columns of segments, each of its type, that has no rows."""
+    nulls = ", ".join(f"NULL::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in columns)
+    return f"SELECT {nulls} WHERE false"
 
 
 def parquet(paths: Iterable[str], *options: str, between: str = ", ") -> str:

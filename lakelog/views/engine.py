@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lakelog.errors import QueryFailed
 from lakelog.lazy import Lazy
 from lakelog.query.tail_rows import ORDER
+from lakelog.store import sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Entry, Manifest
 from lakelog.store.segment import EVENT_COLUMNS
@@ -382,19 +383,10 @@ def shape_of(
     cursor: duckdb.DuckDBPyConnection, definition: Definition, maps: str, merges: str
 ) -> Shape:
     """Ask the engine which columns a map gives; its merge must give the same."""
-    nulls = ", ".join(f"NULL::{_KINDS.get(c, 'VARCHAR')} AS {c}" for c in (*EVENT_COLUMNS, "seq"))
-    view(cursor, "segment", f"SELECT *, {PLACE} FROM (SELECT {nulls}) WHERE false")
+    view(cursor, "segment", f"SELECT *, {PLACE} FROM ({sql.no_rows((*EVENT_COLUMNS, 'seq'))})")
     made = cursor.sql(maps)
     columns = tuple(zip(made.columns, map(str, made.types), strict=True))
     return Shape(columns, definition.key, definition.merged, maps, merges)
-
-
-_KINDS = {
-    "time": "TIMESTAMPTZ",
-    "ingested_at": "TIMESTAMPTZ",
-    "position": "BIGINT",
-    "seq": "BIGINT",
-}
 
 
 def begins_with(table: pa.Table, start: pa.Table) -> bool:

@@ -26,7 +26,6 @@ else:
     pa = Lazy("pyarrow")
     np = Lazy("numpy")
 
-_TYPES = {"position": "BIGINT", "ingested_at": "TIMESTAMPTZ"}
 # Rows fetched at a time, so that a damaged lake with millions of faults does not fill the memory.
 _ANSWERS = 100_000
 
@@ -202,10 +201,7 @@ class StoredRows:
             self._checked = True
         # read_parquet takes no empty list, and the union needs both sides.
         if not entries:
-            nulls = ", ".join(
-                f"NULL::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in columns.split(", ")
-            )
-            return f"SELECT {nulls}, {bad} AS bad WHERE false"
+            return f"SELECT *, {bad} AS bad FROM ({sql.no_rows(columns.split(', '))})"
         paths = (self._store.paths.object("segments", e["key"]) for e in entries)
         return f"SELECT {columns}, {bad} AS bad FROM {sql.parquet(paths)}"
 
