@@ -158,7 +158,7 @@ def rollback(app: App, ref: str, keep_cursors: bool, verify: bool, target: Targe
         # Before the rollback: afterwards only the events of the state are counted.
         was = lake.count()
         state = lake.rollback(ref, cursors=not keep_cursors, verify=verify)
-    words = f"{app.branch} is at {ref} again: {many(state.events, 'event')}, {was:,} before"
+    words = f"{app.branch} is at {ref} again: {many(state.events, 'event')} (was {was:,})"
     _report_move(app, state, target, f"{words}\n`lakelog undo` reverts it")
 
 

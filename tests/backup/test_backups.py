@@ -424,7 +424,7 @@ def test_retention_goes_by_the_order_of_making() -> None:
     assert [b.number for b in left] == [1]
 
 
-def test_a_restore_is_whole_or_not_at_all(lake: lakelog.Lake, logs: Path) -> None:
+def test_a_restore_is_atomic(lake: lakelog.Lake, logs: Path) -> None:
     """It keeps time and mode, overwrites only by force, and takes no damaged backup."""
     os.chmod(logs / "app.log", 0o604)
     os.utime(logs / "app.log", ns=(10**18, 10**18))

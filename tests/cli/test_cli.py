@@ -297,7 +297,7 @@ def test_rollback_goes_back_and_undo_returns(lake: Path) -> None:
     assert answer(lake, "rollback", "v1", "--verify")["events"] == 10
     assert "5" in run(lake, "undo").stderr
     assert answer(lake, "sql", "SELECT count(*) AS n FROM events") == [{"n": 15}]
-    assert "10 events, 15 before" in run(lake, "rollback", "@2", "--keep-cursors").stderr
+    assert "10 events (was 15)" in run(lake, "rollback", "@2", "--keep-cursors").stderr
 
 
 def test_undo_asks_what_becomes_of_later_events(lake: Path) -> None:

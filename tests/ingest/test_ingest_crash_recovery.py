@@ -30,7 +30,7 @@ def end(pids: list[int]) -> None:
 
 
 @pytest.mark.parametrize("kind", KILLS)
-def test_kills_lose_and_double_nothing(tmp_path: Path, kind: str) -> None:
+def test_killed_ingests_are_exactly_once(tmp_path: Path, kind: str) -> None:
     """However often ingest is killed, the rows published are those before the cursor, once."""
     kills, moves = survive(tmp_path, kind, kind, KILLS[kind])
     assert moves > kills // 2, "too few publishes to mean anything"
@@ -72,7 +72,7 @@ def test_processes_on_a_short_file_that_grows(tmp_path: Path) -> None:
         assert sorted(numbers(lake)) == [100 * turn + n for turn in range(6) for n in range(12)]
 
 
-def test_beside_compaction_appends_and_rollback(tmp_path: Path) -> None:
+def test_concurrent_with_compaction_appends_and_rollback(tmp_path: Path) -> None:
     """Beside appends, seals, compaction and rollbacks every row of the file is there once."""
     path, file = str(tmp_path / "lake"), tmp_path / "f"
     lakelog.open(path, settings={"seal": "never", "threads": 1}).close()
@@ -290,7 +290,7 @@ def test_a_file_renamed_and_replaced_while_it_is_read(
 
 
 @pytest.mark.parametrize("lost", [1, 2, 3])
-def test_a_segment_that_vanished_is_written_again(
+def test_a_publish_retries_when_its_segment_vanished(
     make_lake: MakeLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int
 ) -> None:
     """If gc took a new segment before its publish, the rows are read and written again."""

@@ -125,7 +125,7 @@ def test_columns_are_named_in_the_encoding_of_their_file(
     ]
 
 
-def test_a_file_read_before_is_not_read_again(lake: lakelog.Lake, tmp_path: Path) -> None:
+def test_ingesting_a_file_again_is_idempotent(lake: lakelog.Lake, tmp_path: Path) -> None:
     """A lake whose ingest quarantined such lines keeps them; the file goes on behind them."""
     path = tmp_path / "x.log"
     path.write_bytes(b"one\ncaf\xe9\n")

@@ -99,7 +99,7 @@ def test_replay_gives_a_type(lake: lakelog.Lake) -> None:
     assert found == [("LATE", "other", 0), ("B", "other", 1)]
 
 
-def test_replay_stores_an_id_once(lake: lakelog.Lake, tmp_path: Path) -> None:
+def test_replay_is_idempotent_by_id(lake: lakelog.Lake, tmp_path: Path) -> None:
     """Of quarantined lines with a known id none is stored again, nor one of them twice."""
     lake.ingest(put(tmp_path / "f.jsonl", keyed(range(3))))
     lines = keyed([1, 3, 3, 4]).decode().splitlines()

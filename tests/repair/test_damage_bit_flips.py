@@ -59,7 +59,7 @@ def named(path: str, name: str) -> set[str]:
 
 @pytest.mark.parametrize("part", range(SPREAD))
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_flipped_bit_is_named_and_never_believed(
+def test_bit_flip_corruption_is_named_and_never_believed(
     whole: tuple[str, Rows], kind: str, part: int
 ) -> None:
     """A flipped bit is named by verify; a new process reads the right rows or fails by name."""

@@ -207,7 +207,7 @@ def test_a_damaged_segment_is_set_aside_and_its_events_are_listed(tmp_path: Path
             lake.sql('SELECT * FROM "v1".events')
 
 
-def test_lost_events_with_ids_may_be_sent_again(tmp_path: Path) -> None:
+def test_lost_events_with_ids_can_be_retried(tmp_path: Path) -> None:
     """The ids of a lost segment are forgotten, so that its events can be delivered again."""
     path = made(tmp_path, sealed([{"type": "A", "id": "a"}], [{"type": "B", "id": "b"}]))
     file = object_file(path, "segments", head(path)[2][1]["key"])

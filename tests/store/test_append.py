@@ -77,7 +77,9 @@ def test_an_empty_batch_stores_nothing(lake: lakelog.Lake) -> None:
         ({}, 0),
     ],
 )
-def test_what_is_no_event_is_refused_whole(lake: lakelog.Lake, events: Any, index: int) -> None:
+def test_a_batch_with_a_bad_event_is_refused_atomically(
+    lake: lakelog.Lake, events: Any, index: int
+) -> None:
     """One bad event refuses its batch, names its place, and nothing of it is stored."""
     with pytest.raises(InvalidEvent, match=f"^event {index}: ") as caught:
         lake.append(events)
@@ -259,7 +261,7 @@ def test_ids_are_right_when_another_thread_comes_between_two_frames(
 # --- seen at once ---------------------------------------------------------------------------------
 
 
-def test_an_appended_event_is_seen_by_everybody_at_once(make_lake: MakeLake) -> None:
+def test_an_append_is_visible_to_every_reader_at_once(make_lake: MakeLake) -> None:
     """What was acknowledged is in the next query of this handle, another one, and a process."""
     one, two = make_lake(), make_lake()
     script = "import lakelog, sys; print(lakelog.open(sys.argv[1], create=False).count())"

@@ -79,7 +79,7 @@ def test_a_publish_that_always_loses_gives_up(
 
 
 @pytest.mark.usefixtures("long_manifests")
-def test_a_manifest_collected_before_its_move_is_written_again(
+def test_a_publish_retries_when_its_manifest_was_collected(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A publisher that stood still until gc took its manifest does not publish a state that is
@@ -186,7 +186,9 @@ def test_a_replay_whose_segment_does_not_last_says_so(
     assert quarantine.replay(lake.store, "main", lake.engine, form="logfmt").stored == 1
 
 
-def test_one_tag_is_made_once(make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_creation_of_a_tag_succeeds_once(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of two that make a tag at once one is told that it exists; the tag is the other's."""
     lake, other = make_lake(), make_lake()
     before_link(monkeypatch, "/refs/tags/", lambda: other.tag("v1", message="theirs"))
@@ -196,7 +198,7 @@ def test_one_tag_is_made_once(make_lake: MakeLake, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("deleted", [False, True])
-def test_one_branch_is_made_once(
+def test_concurrent_creation_of_a_branch_succeeds_once(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch, deleted: bool
 ) -> None:
     """Of two that make a branch at once, new or again, one is told that it exists."""
@@ -352,7 +354,7 @@ def test_two_that_merge_the_same_id_runs(
     assert len(found(lake)) == identity_run.FAN
 
 
-def test_rows_are_removed_once_after_a_lost_race(
+def test_a_removal_that_lost_a_race_retries(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A removal that loses a race uses what it wrote: no second segment, no row taken twice."""

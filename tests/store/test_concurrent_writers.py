@@ -20,9 +20,15 @@ for i in range(0, 2000, 10):
     lake.append([{"type": "p", "source": sys.argv[2], "data": {"n": i + j}} for j in range(10)])
 lake.close()
 """
+_COUNTER = """
+import sys, lakelog
+with lakelog.open(sys.argv[1], create=False) as lake:
+    for _ in sys.stdin:
+        print(lake.sql("SELECT count(*) FROM events").fetchall()[0][0], flush=True)
+"""
 
 
-def test_ten_processes_append_while_one_counts(tmp_path: Path) -> None:
+def test_concurrent_appends_of_ten_processes_while_one_counts(tmp_path: Path) -> None:
     """10 processes x 200 appends of 10 events: 20,000, each once; a reader never counts back."""
     path = str(tmp_path / "lake")
     lakelog.open(path, settings={"rotate_events": 500}).close()
@@ -38,15 +44,21 @@ def test_ten_processes_append_while_one_counts(tmp_path: Path) -> None:
         assert lake.verify().intact
 
 
-def test_an_append_is_seen_by_another_process_at_once(tmp_path: Path) -> None:
+def test_an_append_is_visible_to_an_open_process_at_once(tmp_path: Path) -> None:
     """Every event that was acknowledged is in the next query of a process that was open before."""
     path = str(tmp_path / "lake")
-    with lakelog.open(path) as reader, lakelog.open(path) as writer:
+    lakelog.open(path).close()
+    command = [sys.executable, "-c", _COUNTER, path]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with lakelog.open(path) as writer, subprocess.Popen(command, **pipes) as reader:
         for count in range(1, 101):
             writer.append({"type": "x", "data": count})
-            assert reader.sql("SELECT count(*) FROM events").fetchall() == [(count,)]
+            reader.stdin.write("\n")
+            reader.stdin.flush()
+            assert reader.stdout.readline() == f"{count}\n"
             if count % 20 == 0:
                 writer.settle()
+        reader.stdin.close()
 
 
 def test_a_forked_child_is_a_writer_of_its_own(tmp_path: Path) -> None:

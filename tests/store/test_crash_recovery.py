@@ -17,7 +17,7 @@ KILLS = 300
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_kills_lose_and_double_nothing(tmp_path: Path, seed: int) -> None:
+def test_killed_writers_lose_and_double_nothing(tmp_path: Path, seed: int) -> None:
     """A hundred kills of writers, sealer, compactor and gc lose and double nothing acknowledged."""
     acks = survive(str(tmp_path / "lake"), seed, KILLS // 3)
     assert acks > 100, f"seed {seed}: too few acknowledgements to mean anything"

@@ -482,7 +482,7 @@ def test_a_process_that_slept_finds_the_head(make_lake: MakeLake) -> None:
         assert types(handle) == "abc"
 
 
-def test_a_crash_between_packing_and_removing_is_mended(
+def test_crash_recovery_between_packing_and_removing(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If only some of the packed moves were removed, the next run finishes; none is lost."""
@@ -578,7 +578,7 @@ def test_a_branch_that_was_never_finished_stops_nothing(make_lake: MakeLake) -> 
     lake.branch("unborn").close()
 
 
-def test_two_collectors_do_not_run_at_once(lake: lakelog.Lake) -> None:
+def test_concurrent_gc_runs_once(lake: lakelog.Lake) -> None:
     """While another process collects this one is refused and may come back."""
     with disk.claim(f"{lake.store.paths.cache}/gc.lock") as alone:
         assert alone

@@ -74,7 +74,7 @@ def test_a_backup_follows_compaction_gc_and_branches(make_lake: MakeLake, home: 
         assert sorted(copy.branches()) == ["b0", "b1", "b2", "main"]
 
 
-def test_a_backup_beside_writers_is_a_state_of_the_branch(home: Path) -> None:
+def test_a_backup_concurrent_with_writers_is_one_state(home: Path) -> None:
     """Of each writer the copy holds a beginning: all that was acknowledged before it began."""
     path, to = home / "lake", home / "copy"
     code = """import sys, lakelog

@@ -39,9 +39,7 @@ STATES = {
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("later", ["same handle", "another handle", "reopened"])
-def test_an_id_is_stored_once_whenever_it_comes_again(
-    make_lake: MakeLake, state: str, later: str
-) -> None:
+def test_retrying_an_id_is_idempotent(make_lake: MakeLake, state: str, later: str) -> None:
     """In the same batch, tail, segment or after compaction: the first stays, others vanish."""
     lake = make_lake()
     lake.append([once(data=1), once(data=2), {"type": "B"}])
@@ -222,7 +220,7 @@ def test_an_id_outranks_content(lake: lakelog.Lake) -> None:
 # --- across moves and branches --------------------------------------------------------------------
 
 
-def test_an_id_rolled_back_may_come_again(lake: lakelog.Lake) -> None:
+def test_an_id_rolled_back_can_be_retried(lake: lakelog.Lake) -> None:
     """The known ids are part of the state: going back before an id forgets it, undo recalls it."""
     lake.append(once("before"))
     lake.tag("v1")
@@ -316,7 +314,7 @@ def test_plain_events_make_no_runs(lake: lakelog.Lake) -> None:
     assert (lake.stats().ids, lake.stats().ids_bytes) == (0, 0)
 
 
-def test_redelivery_by_many_threads_and_sealers_is_stored_once(make_lake: MakeLake) -> None:
+def test_concurrent_redelivery_is_idempotent(make_lake: MakeLake) -> None:
     """Four handles append the same ids while two of them seal: each id is there once."""
     lakes = [make_lake(rotate_events=20) for _ in range(4)]
 

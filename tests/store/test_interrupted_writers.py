@@ -302,7 +302,7 @@ def while_it_trims(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None
     patch.setattr(disk, "sync_dir", sync)
 
 
-def test_two_that_trim_at_once(make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_trims(make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that another process trimmed first is no error, and is not counted twice."""
     with make_lake() as lake:
         lake.append(numbers(1))

@@ -51,7 +51,7 @@ def cuts(
 
 @pytest.mark.parametrize("cast", CASTS)
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_a_power_cut_loses_nothing_acknowledged(
+def test_acknowledged_appends_are_durable_across_power_cuts(
     cast: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a power cut anywhere every acknowledged event, tag and branch is there, once; every
@@ -101,7 +101,7 @@ def _no_sync_of_objects(name: str, what: str, callers: str) -> bool:
         ("sealing", _no_sync_of_objects),
     ],
 )
-def test_a_missing_sync_is_found(
+def test_a_missing_fsync_is_found(
     cast: str, skips: Callable[[str, str, str], bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without one kind of sync some power cut loses or damages something."""

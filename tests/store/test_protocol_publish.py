@@ -21,7 +21,7 @@ from tests.support.publishing import before_next_move, event, found, publish_ids
 MakeLake = Callable[..., lakelog.Lake]
 
 
-def test_ids_are_compared_again_after_a_lost_race(
+def test_a_publish_that_lost_a_race_retries_with_its_ids(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An id that another publish brought meanwhile is not stored a second time."""
@@ -139,7 +139,7 @@ def test_the_watermark_of_a_writer_without_files_is_left_out(make_lake: MakeLake
     assert found(lake) == ["a", "b", "c", "d"]
 
 
-def test_an_undo_beside_a_rollback_undoes_the_last_of_them(
+def test_undo_concurrent_with_rollback_undoes_the_last(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If another goes back while we undo an earlier move, it is that rollback which is undone."""

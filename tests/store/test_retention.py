@@ -154,7 +154,7 @@ def test_other_branches_and_tags_keep_theirs(make_lake: MakeLake) -> None:
     assert rows(lake) == {"t1": 1}
 
 
-def test_a_seal_in_between_is_looked_at_again(
+def test_a_read_retries_after_a_concurrent_seal(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lost race plans anew: old events sealed meanwhile go as well."""

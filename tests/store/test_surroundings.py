@@ -129,7 +129,7 @@ def test_a_state_that_gc_may_delete_any_moment_is_refused(
         lambda lake: [("A",)] * lake.view("health").num_rows,
     ],
 )
-def test_a_reader_that_lost_a_race_looks_again(
+def test_a_reader_that_lost_a_race_retries(
     lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch, read: Callable[[lakelog.Lake], Any]
 ) -> None:
     """A segment collected between two steps of a query costs one more look, not an error."""

@@ -212,7 +212,7 @@ def test_a_failed_write_moves_the_batch_to_the_next_file(
     assert rows(lake) == [1, 2, 3]
 
 
-def test_a_torn_write_leaves_nothing_behind(lake: lakelog.Lake, failing: Disk) -> None:
+def test_a_torn_append_is_atomic(lake: lakelog.Lake, failing: Disk) -> None:
     """Half a frame at the end of an abandoned file is no event; sealing removes the file."""
     lake.append(numbers(1))
     failing("write_all", 1, lambda real, fd, data: real(fd, data[: len(data) // 2]))
@@ -361,7 +361,7 @@ def test_only_frames_with_ids_are_keyed(
     assert rows(lake) == [0, 1, 2, 3]
 
 
-def test_sixteen_threads_lose_and_double_nothing(make_lake: MakeLake) -> None:
+def test_concurrent_appends_of_sixteen_threads_are_exact(make_lake: MakeLake) -> None:
     """Every append of every thread is acknowledged with its own ids, and is there once."""
     lake = make_lake(rotate_events=50)
     receipts: dict[int, str] = {}
@@ -403,7 +403,7 @@ def test_close_waits_for_the_append_that_runs(
     assert rows(make_lake()) == [1]
 
 
-def test_an_append_beside_close_is_stored_or_refused(make_lake: MakeLake) -> None:
+def test_an_append_concurrent_with_close_is_stored_or_refused(make_lake: MakeLake) -> None:
     """Of appends racing with close exactly those are there that returned."""
     lake = make_lake()
     done: list[int] = []

@@ -16,7 +16,7 @@ COUNT = int(os.environ.get("LAKELOG_HISTORIES", "12"))
 
 
 @pytest.mark.timeout(300 + 5 * COUNT)
-def test_histories_leave_every_view_as_plain_sql_has_it(home: Path) -> None:
+def test_incremental_views_equal_plain_sql_after_any_history(home: Path) -> None:
     """Appends, compactions, rollbacks, branches, a lost and damaged cache: no difference."""
     for seed in range(COUNT):
         assert viewhistory.run(home / str(seed), seed) > 10

@@ -173,7 +173,7 @@ def test_a_past_state_answers_as_it_did(make_lake: MakeLake) -> None:
 
 
 @pytest.mark.damaged
-def test_what_was_computed_needs_no_segment_again(make_lake: MakeLake, home: Path) -> None:
+def test_incremental_views_read_no_segment_twice(make_lake: MakeLake, home: Path) -> None:
     """After a restart, a compaction, a rollback and on a branch no old segment is opened."""
     lake = make_lake()
     lake.append(some(100, 1))
