@@ -17,6 +17,8 @@ MODES = [
     Mode(rollback=True),
     Mode(power=True),
     Mode(power=True, shared_ids=True, failures=0.2),
+    Mode(gc=True),
+    Mode(gc=True, rollback=True),
 ]
 NEEDED = {
     "wal before head": (Mode(), {"missing"}),
@@ -31,6 +33,10 @@ NEEDED = {
     "probe the hint": (Mode(), {"stuck"}),
     "carry watermarks": (Mode(rollback=True), {"resurrected"}),
     "lock until next": (Mode(), {"stuck"}),
+    "carry the state": (Mode(gc=True, rollback=True), {"gone"}),
+    "young before link": (Mode(gc=True), {"gone"}),
+    "refuse condemned": (Mode(gc=True), {"gone"}),
+    "refs again": (Mode(gc=True), {"gone"}),
 }
 SEARCH = 3000
 """The rarest fault shows up about once in four hundred seeds."""

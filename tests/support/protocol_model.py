@@ -1,7 +1,8 @@
 """A model of the protocol: random interleavings of steps, nothing of the real code.
 
 Writers append, rotate and fail; sealers turn frames into segments and publish; trimmers unlink;
-readers count; one rollback; a power cut may end it all. Every actor is a generator and every
+readers count; one rollback; compaction and gc, which thins the history, beside tags of old states;
+a power cut may end it all. Every actor is a generator and every
 `yield` is a step boundary where any other may run. A rule of the protocol is a name in RULES;
 `run` takes the rules that are switched off and returns what went wrong.
 """
@@ -27,10 +28,18 @@ RULES = {
     "probe the hint": "a hint is never believed without the probe of its successor (3.2)",
     "carry watermarks": "a rollback keeps the watermarks of the move before it (13)",
     "lock until next": "a writer holds its newest file until the next one is there (4.3)",
+    "carry the state": "a ref carries the state that it names, sufficient by itself (F7.11)",
+    "young before link": "what a move adds is there, and young, right before its link (F9.3)",
+    "refuse condemned": "no ref names what was condemned for half the grace (F9.10)",
+    "refs again": "gc reads the refs again before it deletes what was condemned (F9.10)",
 }
 Steps = Iterator[None]
 Event = tuple[int, int | None]
 _RESTARTS = 400
+GRACE = 60
+"""Steps for which an object is condemned before gc deletes it."""
+_WINDOW = 2
+"""The newest moves, whose states gc keeps."""
 
 
 class Directory:
@@ -86,16 +95,26 @@ class WalFile:
         return self.frames[-1][0] if self.frames else -1
 
 
+@dataclass(frozen=True)
+class Segment:
+    """A file of events; no two are the same file."""
+
+    serial: int
+    events: tuple[Event, ...]
+
+
 @dataclass
 class Move:
-    """One ref: segments of events, and how far each writer is sealed."""
+    """One ref: the state it names, and how far each writer is sealed. `carries` says whether the
+    text of the state stands in it."""
 
-    segments: tuple[tuple[Event, ...], ...] = ()
+    segments: tuple[Segment, ...] = ()
     watermarks: dict[int, int] = field(default_factory=dict)
+    carries: bool = True
 
     def events(self) -> list[Event]:
         """All events of the segments."""
-        return [e for segment in self.segments for e in segment]
+        return [e for segment in self.segments for e in segment.events]
 
     def keys(self) -> set[Any]:
         """Their keys."""
@@ -110,6 +129,7 @@ class Mode:
     failures: float = 0.0
     rollback: bool = False
     power: bool = False
+    gc: bool = False
 
 
 def key(event: Event) -> Any:
@@ -133,6 +153,44 @@ class World:
         self.gone: set[Any] = set()
         self.faults: set[str] = set()
         self.uids, self.writers = itertools.count(), itertools.count()
+        self.now = 0
+        self.serials = itertools.count()
+        self.objects: dict[Segment, int] = {}
+        """The segments on disk, and when each was written."""
+        self.condemned: dict[Segment, int] = {}
+
+    def put(self, events: tuple[Event, ...]) -> Segment:
+        """Write a segment."""
+        segment = Segment(next(self.serials), events)
+        self.objects[segment] = self.now
+        return segment
+
+    def may_add(self, segment: Segment) -> bool:
+        """Whether a move may add it now."""
+        born = self.objects.get(segment, -GRACE)
+        return self.now - born < GRACE // 2 or not self.holds("young before link")
+
+    def may_name(self, segments: tuple[Segment, ...]) -> bool:
+        """Whether a ref may name an old state now."""
+        if not self.holds("refuse condemned"):
+            return True
+        return all(
+            s in self.objects and self.now - self.condemned.get(s, self.now) < GRACE // 2
+            for s in segments
+        )
+
+    def has_text(self, segments: tuple[Segment, ...]) -> bool:
+        """Whether some ref carries a state."""
+        return any(ref.carries and ref.segments == segments for ref in self.refs.live.values())
+
+    def moves(self) -> list[int]:
+        """The numbers of the moves, oldest first."""
+        return sorted(name for name in self.refs.live if isinstance(name, int))
+
+    def check(self, ref: Move) -> None:
+        """Note if what a ref names is not there."""
+        if not self.has_text(ref.segments) or any(s not in self.objects for s in ref.segments):
+            self.faults.add("gone")
 
     def holds(self, rule: str) -> bool:
         """Whether a rule is switched on."""
@@ -140,7 +198,7 @@ class World:
 
     def head(self) -> tuple[int, Move]:
         """The newest move, or what a hint alone says."""
-        newest = max(self.refs.live)
+        newest = self.moves()[-1]
         number = newest if self.holds("probe the hint") else min(newest, self.hint)
         return number, self.refs.live[number]
 
@@ -233,16 +291,14 @@ def _seal(world: World, who: int) -> Steps:
         yield
         if not whole:
             continue
-        segment = _first_of_key(taken, base.keys())
+        segment = world.put(_first_of_key(taken, base.keys()))
         yield
         if not taken or (yield from _publish(world, who, mark, len(taken), segment, base)):
             return
     world.faults.add("stuck")
 
 
-def _publish(
-    world: World, who: int, mark: int, frames: int, segment: tuple[Event, ...], base: Move
-) -> Any:
+def _publish(world: World, who: int, mark: int, frames: int, segment: Segment, base: Move) -> Any:
     """Return whether the attempt is over; False to seal again."""
     for _ in range(_RESTARTS):
         number, head = world.head()
@@ -251,7 +307,7 @@ def _publish(
             return True
         if world.holds("same watermark") and head.watermarks.get(who, -1) != mark:
             return False
-        given = {key(e) for e in segment if e[1] is not None}
+        given = {key(e) for e in segment.events if e[1] is not None}
         if world.holds("ids again") and head is not base and given & head.keys():
             return False
         watermarks = {**head.watermarks, who: max(mark + frames, head.watermarks.get(who, -1))}
@@ -259,7 +315,9 @@ def _publish(
         yield
         if number + 1 in world.refs.live:
             continue
-        segments = (*head.segments, segment) if segment else head.segments
+        if not world.may_add(segment):
+            return False
+        segments = (*head.segments, segment) if segment.events else head.segments
         world.refs.add(number + 1, Move(segments, watermarks))
         yield
         if world.dice.random() < 0.1:
@@ -319,6 +377,7 @@ def reader(world: World, times: int) -> Steps:
             world.most = max(world.most, len(set(seen)))
         if rewound and world.gone & set(seen):
             world.faults.add("resurrected")
+        world.check(world.head()[1])
         yield
 
 
@@ -370,16 +429,83 @@ def rollback(world: World) -> Steps:
         yield
     while True:
         number, head = world.head()
-        target = world.refs.live[world.dice.choice(sorted(world.refs.live))]
+        target = world.refs.live[world.dice.choice(world.moves())]
         yield
-        if number + 1 in world.refs.live:
+        if number + 1 in world.refs.live or not world.may_name(target.segments):
             continue
         watermarks = head.watermarks if world.holds("carry watermarks") else target.watermarks
         world.rewound = True
         world.gone = head.keys() - target.keys()
-        world.refs.add(number + 1, Move(target.segments, dict(watermarks)))
+        carries = world.holds("carry the state")
+        world.refs.add(number + 1, Move(target.segments, dict(watermarks), carries))
         world.refs.sync()
         return
+
+
+def tagger(world: World) -> Steps:
+    """Name old states, each some time after it was chosen."""
+    for name in ("v1", "v2", "v3"):
+        for _ in range(world.dice.randint(1, 40)):
+            yield
+        target = world.refs.live[world.dice.choice(world.moves())]
+        for _ in range(world.dice.randint(0, 2 * GRACE)):
+            yield
+        if world.may_name(target.segments):
+            ref = Move(target.segments, {}, world.holds("carry the state"))
+            world.refs.add(name, ref)
+        yield
+
+
+def compactor(world: World, times: int) -> Steps:
+    """Merge two neighbours of the head's segments, several times."""
+    for _ in range(times):
+        number, head = world.head()
+        yield
+        if len(head.segments) < 2:
+            continue
+        at = world.dice.randrange(len(head.segments) - 1)
+        inputs = head.segments[at : at + 2]
+        merged = world.put(tuple(e for segment in inputs for e in segment.events))
+        for _ in range(world.dice.choice([0, 3, GRACE])):
+            yield
+        number, head = world.head()
+        yield
+        if number + 1 in world.refs.live or not set(inputs) <= set(head.segments):
+            continue
+        if world.may_add(merged):
+            kept = [s for s in head.segments if s != inputs[1]]
+            kept[kept.index(inputs[0])] = merged
+            world.refs.add(number + 1, Move(tuple(kept), dict(head.watermarks)))
+            world.refs.sync()
+            world.hint = number + 1
+        yield
+
+
+def collector(world: World, times: int) -> Steps:
+    """Thin the history, condemn what no ref names, and delete it after the grace."""
+    for _ in range(times):
+        for number in world.moves()[:-_WINDOW]:
+            # Also those whose state a tag names, though FORMAT.md keeps them: a tag is enough.
+            world.refs.remove(number)
+        world.refs.sync()
+        yield
+        used = _used(world)
+        world.condemned = {
+            s: world.condemned.get(s, world.now) for s in world.objects if s not in used
+        }
+        yield
+        due = [s for s, since in world.condemned.items() if world.now - since >= GRACE]
+        used = _used(world) if world.holds("refs again") else set()
+        yield
+        for segment in due:
+            if segment not in used:
+                world.objects.pop(segment, None)
+        for _ in range(world.dice.choice([0, 5, GRACE])):
+            yield
+
+
+def _used(world: World) -> set[Segment]:
+    return {segment for ref in world.refs.live.values() for segment in ref.segments}
 
 
 def run(seed: int, mode: Mode = Mode(), off: frozenset[str] = frozenset()) -> set[str]:
@@ -390,10 +516,13 @@ def run(seed: int, mode: Mode = Mode(), off: frozenset[str] = frozenset()) -> se
     actors += [sealer(world, dice.randint(2, 6), foreign=i > 0) for i in range(3)]
     actors += [reader(world, 4) for _ in range(2)]
     actors += [rollback(world)] if mode.rollback else []
+    if mode.gc:
+        actors += [tagger(world), compactor(world, 6), collector(world, dice.randint(2, 8))]
     weights = [dice.choice([1, 1, 1, 6]) for _ in actors]
     left = dice.randint(5, 150) if mode.power else None
     while actors and left != 0:
         left = None if left is None else left - 1
+        world.now += 1
         chosen = dice.choices(range(len(actors)), weights)[0]
         try:
             next(actors[chosen])
@@ -403,6 +532,9 @@ def run(seed: int, mode: Mode = Mode(), off: frozenset[str] = frozenset()) -> se
         _cut_power(world)
         _alone(reader(world, 1), sealer(world, 3, foreign=True), reader(world, 1))
     _alone(sealer(world, 10, foreign=True), reader(world, 1))
+    for name in ("v1", "v2", "v3"):
+        if name in world.refs.live:
+            world.check(world.refs.live[name])
     return world.faults
 
 
