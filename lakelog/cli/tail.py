@@ -15,7 +15,7 @@ from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.render import terminal
 from lakelog.cli.render.monitor import QueryMonitor
-from lakelog.cli.render.output import Target, write_text
+from lakelog.cli.render.output import FormatChoice, Target, write_text
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
 from lakelog.errors import InvalidEvent, QueryFailed
@@ -48,6 +48,7 @@ _DATA = following.COLUMNS.index("data")
     lakelog tail -f -n 0
     lakelog tail -f --where "level IN ('ERROR', 'FATAL')"
     lakelog tail -n 100 --where "type = 'FAIL'" --json | jq .data
+    FORCE_COLOR=1 lakelog tail -n 1000 --format lines | less -R
 """
 )
 @click.option("-f", "--follow", is_flag=True, help="Show new events as they come, until Ctrl-C.")
@@ -61,21 +62,32 @@ _DATA = following.COLUMNS.index("data")
     help="Number of events to show.",
 )
 @click.option("--where", metavar="SQL", help="Only events for which this SQL condition holds.")
-@click.option("--json", "as_json", is_flag=True, help="Always one JSON object per line.")
-def tail(app: App, follow: bool, count: int, where: str | None, as_json: bool) -> None:
+@click.option(
+    "--format",
+    type=FormatChoice(("lines", "ndjson")),
+    metavar="FORMAT",
+    help="lines, or ndjson (or jsonl); by default lines on a terminal, else ndjson.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Short for --format ndjson.")
+def tail(
+    app: App, follow: bool, count: int, where: str | None, format: str | None, as_json: bool
+) -> None:
     """Show the last events in order of arrival; with -f, live ones too.
 
     Events of all processes, published or not, each once, within a second of
     being stored: one line each on a terminal, else one JSON object per line.
     Ctrl-C ends it with exit code 130, a reader that closes the pipe with 0.
     """
+    if as_json and format == "lines":
+        raise click.UsageError("--json and --format lines do not go together")
+    format = format or ("lines" if terminal.is_terminal(sys.stdout) and not as_json else "ndjson")
     with app.open() as lake:
         try:
             follower = Follower(lake.store, lake.branch_name, lake.engine, where)
         # The follower tries the condition at once, so a mistake is one of the option.
         except QueryFailed as error:
             raise click.BadParameter(exits.one_line(str(error)), param_hint="--where") from None
-        write = _Writer(as_json or not terminal.is_terminal(sys.stdout))
+        write = _Writer(format == "ndjson")
         # Only for the look back, which may read the whole lake; live events are few.
         with QueryMonitor(follower.interrupt, app.progress("looking back", "s")):
             events = follower.last(count)

@@ -98,6 +98,18 @@ def test_colours_on_a_terminal(here: Path) -> None:
     assert json.loads(shown)["type"] == "EVIL"
 
 
+def test_lines_in_a_pipe(here: Path) -> None:
+    """`--format lines` is for a pager: of 80 columns, coloured where FORCE_COLOR asks for it."""
+    plain = tail("--format", "lines", cwd=here).stdout
+    assert plain.splitlines()[1] == "08:00:00.000       TechPodcast DISCOVER  ep_1"
+    assert "\x1b" not in plain
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FORCE_COLOR", "1")
+        assert "\x1b[31m" in tail("--format", "lines", cwd=here).stdout
+    assert json.loads(tail("--format", "jsonl", "-n", "1", cwd=here).stdout)["type"] == "EVIL"
+    assert "do not go together" in tail("--json", "--format", "lines", cwd=here, code=2).stderr
+
+
 @contextlib.contextmanager
 def following(cwd: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
     """A tail that goes on, once it has begun."""
