@@ -108,6 +108,7 @@ def test_lines_in_a_pipe(here: Path) -> None:
         assert "\x1b[31m" in tail("--format", "lines", cwd=here).stdout
     assert json.loads(tail("--format", "jsonl", "-n", "1", cwd=here).stdout)["type"] == "EVIL"
     assert "do not go together" in tail("--json", "--format", "lines", cwd=here, code=2).stderr
+    assert "is not one of" in tail("--format", "markdown", cwd=here, code=2).stderr
 
 
 @contextlib.contextmanager

@@ -45,7 +45,8 @@ class FormatChoice(click.Choice[str]):
     """A format by its name or a synonym."""
 
     def __init__(self, formats: Iterable[str]) -> None:
-        super().__init__([*formats, *SYNONYMS])
+        named = [*formats]
+        super().__init__([*named, *(word for word, name in SYNONYMS.items() if name in named)])
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the format that a name or synonym means. Raises BadParameter."""
