@@ -260,12 +260,19 @@ def _words_of_rebuild(result: rebuilding.RebuildResult) -> str:
 def list_(app: App, target: Target) -> None:
     """List the exports of this lake, oldest first.
 
-    Those whose files are gone are listed too; `here` says which are still in place.
+    Those whose files are gone are listed too, and marked. A terminal shows what fits 80
+    columns; --json gives all: also name, snapshot, and `here`, false for those gone.
     """
     with app.open() as lake:
         rows = [_export_record(facts) for facts in provenance.exports(lake)]
     columns = ["export", "name", "shape", "created", "rows", "clean", "snapshot", "path", "here"]
-    emit(of_records(rows, columns), target)
+    # Eighty columns have no room for all: the id and the path can be copied, the rest is in JSON.
+    brief = ["export", "shape", "created", "rows", "clean", "path"]
+    shown = [{name: row[name] for name in brief} for row in rows]
+    for row, full in zip(shown, rows, strict=True):
+        row["created"] = f"{row['created'][:16]}Z".replace("T", " ")
+        row["path"] = "gone: " * (not full["here"]) + os.path.relpath(row["path"])
+    emit(of_records(rows, columns), target, of_records(shown, brief))
 
 
 def _export_record(facts: dict[str, Any]) -> dict[str, Any]:

@@ -121,6 +121,9 @@ def test_the_lake_knows_its_exports(home: Path) -> None:
     done = run.invoke(cli, ["--lake", str(home / "lake"), "train", "list", "--json"])
     (listed,) = json.loads(done.stdout)
     assert (listed["export"], listed["here"]) == (made.id, False)
+    shown = run.invoke(cli, ["--lake", str(home / "lake"), "train", "list", "--format", "table"])
+    assert made.id in shown.stdout
+    assert "gone: " in shown.stdout
 
 
 def test_where_finds_events_and_subjects(home: Path) -> None:
