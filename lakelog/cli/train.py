@@ -197,7 +197,8 @@ def _words_of(certificate: leaks.Certificate) -> str:
     lines = []
     for name, description in certificate.checks.items():
         leaked = [leak.words for leak in certificate.leaks if leak.kind == name]
-        lines.append(f"{name:{width}}  {description}: {'; '.join(leaked) or 'none'}")
+        found = "; ".join(leaked) or ("none" if not description.startswith("not ") else "")
+        lines.append(f"{name:{width}}  {description}{found and f': {found}'}")
     # a file that was edited tells nothing about the splits: it is a finding and no leak
     others = sum(leak.kind in inspection.NAMES for leak in certificate.leaks)
     count = len(certificate.leaks) - others

@@ -131,7 +131,7 @@ def _exact(con: Any, here: Dataset, there: Dataset | None, _: Any) -> CheckResul
 def _group(con: Any, here: Dataset, there: Dataset | None, _: Any) -> CheckResult:
     group = here.roles["group"]
     if not group:
-        return "no group column", []
+        return "not checked: no group column", []
     if there is not None:
         if there.roles["group"] != group:
             return f"not comparable: the other export is grouped by {there.roles['group']}", []
@@ -169,9 +169,9 @@ def _count_shared(con: duckdb.DuckDBPyConnection, source: str, key: str) -> int:
 def _time(con: Any, here: Dataset, there: Dataset | None, _: Any) -> CheckResult:
     fence, time = here.manifest["fence"], here.roles["time"]
     if not fence or not time:
-        return "no temporal cutoff", []
+        return "not checked: no temporal cutoff", []
     if there is not None and (not there.manifest["fence"] or not there.roles["time"]):
-        return "the other export has no temporal cutoff", []
+        return "not comparable: the other export has no temporal cutoff", []
     moment = f"{text_of(fence)}::TIMESTAMPTZ"
     until = quoted(here.roles["until"] or time)
     misplaced = 0
@@ -205,7 +205,7 @@ def _number(con: duckdb.DuckDBPyConnection, query: str) -> int:
 def _near(con: Any, here: Dataset, there: Dataset | None, threshold: float | None) -> CheckResult:
     column = here.roles["near"]
     if not column or not threshold:
-        return "no text is compared", []
+        return "not checked: no text is compared", []
     if there is not None and there.roles["near"] != column:
         return "not comparable: the other export compares other texts", []
     straddling = 0
@@ -235,9 +235,9 @@ def _texts(con: Any, source: str) -> Callable[[], Iterator[pa.Array]]:
 def _label(con: Any, here: Dataset, there: Dataset | None, _: Any) -> CheckResult:
     label = here.roles["label"]
     if not label:
-        return "no label", []
+        return "not checked: no label", []
     if there is not None:
-        return "looked at in each export alone", []
+        return "not checked: belongs to each export alone", []
     probe = con.sql(f"SELECT * FROM ({here.source('*')}) LIMIT 0")
     types = dict(zip(probe.columns, map(str, probe.types), strict=True))
     # Columns that are the label, or are known only together with it, are no features.
