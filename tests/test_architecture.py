@@ -64,8 +64,8 @@ ORDER = {
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
 }
-STRANGERS = {"collect", "backup", "analyze", "train", "transfer", "sync"}  # independent
-LAZY_DOORS = {"lakelog/lazy.py", "lakelog/cli/__init__.py"}  # may load our code by its name
+INDEPENDENT = {"collect", "backup", "analyze", "train", "transfer", "sync"}
+LAZY_LOADERS = {"lakelog/lazy.py", "lakelog/cli/__init__.py"}  # may load our code by its name
 
 LINES_MAX = {"lakelog": 500, "tests": 700, "benchmarks": 500, "data": 500}
 FUNCTION_LINES_MAX = 70
@@ -73,12 +73,12 @@ FORBIDDEN_WORDS = set("manager managers helper helpers util utils common base mi
 # Written so that a plain search for unfinished work does not find this line.
 UNFINISHED = re.compile(r"\b(TO[D]O|FIX[M]E|X{3}|NotImplemented[E]rror)\b")
 
-FRONT_DOOR_NAMES = range(5, 17)
+PUBLIC_NAMES = range(5, 17)
 HEAVY = {"duckdb", "pyarrow", "polars", "numpy", "click", "rich", "watchdog"}
 
-DISK_DOOR = "lakelog/store/disk.py"
+DISK_MODULE = "lakelog/store/disk.py"
 QUOTING = "lakelog/store/sql.py"
-DISK_ROOMS = ("lakelog/store/", "lakelog/repair/", "lakelog/query/", "lakelog/lake.py")
+DISK_SCOPE = ("lakelog/store/", "lakelog/repair/", "lakelog/query/", "lakelog/lake.py")
 DISK_CALLS = {
     "os": """rename replace renames link symlink unlink remove rmdir removedirs mkdir makedirs
         truncate ftruncate fsync fdatasync sync write writev pwrite pwritev sendfile copy_file_range
@@ -156,7 +156,7 @@ def upward(importer: Module, imported: Module) -> str:
         return ""
     depth = next(i for i in range(len(importer)) if importer[i] != imported[i])
     mine, other = importer[depth], imported[depth]
-    if depth == 0 and {mine, other} <= STRANGERS:
+    if depth == 0 and {mine, other} <= INDEPENDENT:
         return f"{mine} and {other} do not know each other"
     names = [*ORDER.get("/".join(importer[:depth]), "").split(), "__init__", "__main__"]
     if other not in names:
@@ -204,7 +204,7 @@ def local_import_breaches(tree: Sources) -> list[str]:
         for node, module in own_imports(text, module_of(path), tree):
             if id(node) in inside:
                 found.add(f"{path}:{node.lineno}: imports {dotted(module)} inside a function")
-        if path not in LAZY_DOORS:
+        if path not in LAZY_LOADERS:
             found |= {f"{path}:{line}: imports by name" for line in imports_by_name(text)}
     return sorted(found)
 
@@ -280,16 +280,16 @@ def unfinished_breaches(tree: Sources) -> list[str]:
     ]
 
 
-# --- (h) one door to the disk -------------------------------------------------------------------
+# --- (h) one module writes to disk ----------------------------------------------------------------
 
 
 def disk_breaches(tree: Sources) -> list[str]:
-    """Report writes, syncs, links and removals of the lake's files outside the one door."""
+    """Report writes, syncs, links and removals of the lake's files outside its one module."""
     return sorted(
         {
-            f"{path}:{line}: {use} goes through {DISK_DOOR}"
+            f"{path}:{line}: {use} goes through {DISK_MODULE}"
             for path, text in tree.items()
-            if path.startswith(DISK_ROOMS) and path != DISK_DOOR
+            if path.startswith(DISK_SCOPE) and path != DISK_MODULE
             for line, use in disk_uses(text)
         }
     )
@@ -336,16 +336,16 @@ def opens_to_write(call: ast.Call, receiver: str) -> bool:
     return False
 
 
-# --- (f) the front door, (g) light imports --------------------------------------------------------
+# --- (f) the public names, (g) light imports ------------------------------------------------------
 
 
-def front_door_faults(door: object) -> list[str]:
+def public_api_faults(package: object) -> list[str]:
     """Report what is wrong with the `__all__` of a package."""
-    names = list(getattr(door, "__all__", ()))
-    found = [f"{name} does not resolve" for name in names if not hasattr(door, name)]
+    names = list(getattr(package, "__all__", ()))
+    found = [f"{name} does not resolve" for name in names if not hasattr(package, name)]
     if names != sorted(set(names)):
         found.append(f"__all__ is not sorted, or names something twice: {names}")
-    if len(names) not in FRONT_DOOR_NAMES:
+    if len(names) not in PUBLIC_NAMES:
         found.append(f"{len(names)} names; about ten is what a reader can hold")
     return found
 
@@ -391,7 +391,7 @@ LAWS: dict[str, tuple[Callable[[Sources], list[str]], tuple[str, ...]]] = {
     "sizes": (size_breaches, tuple(LINES_MAX)),
     "names": (name_breaches, tuple(LINES_MAX)),
     "docstrings": (docstring_breaches, ("lakelog",)),
-    "one door to the disk": (disk_breaches, ("lakelog",)),
+    "one module writes to disk": (disk_breaches, ("lakelog",)),
     "nothing unfinished": (unfinished_breaches, ("lakelog",)),
     "no test imports a test": (shared_test_breaches, ("tests",)),
     "one place quotes for SQL": (quoting_breaches, ("lakelog",)),
@@ -400,14 +400,14 @@ LAWS: dict[str, tuple[Callable[[Sources], list[str]], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("law", LAWS)
 def test_the_tree_keeps_the_law(law: str) -> None:
-    """No file breaches a law of the house."""
+    """No file breaches a law."""
     breaches, folders = LAWS[law]
     assert "\n".join(breaches(sources(*folders))) == ""
 
 
-def test_the_front_door_is_true() -> None:
+def test_the_public_api_is_true() -> None:
     """`lakelog.__all__` is sorted, short, and each of its names is there."""
-    assert front_door_faults(importlib.import_module(OWN)) == []
+    assert public_api_faults(importlib.import_module(OWN)) == []
 
 
 def test_import_is_light() -> None:
@@ -491,7 +491,7 @@ def test_a_local_import_is_reported(text: str) -> None:
 
 
 def test_a_local_import_of_another_package_is_allowed() -> None:
-    """Heavy packages may be imported where they are used, and the front doors may be lazy."""
+    """Heavy packages may be imported where they are used, and public packages may be lazy."""
     text = "def run():\n    import duckdb\n    importlib.import_module('s3fs')"
     lazy = "def __getattr__(name):\n    return importlib.import_module('lakelog.lake')"
     tree = {"lakelog/query/session.py": text, "lakelog/lazy.py": lazy}
@@ -565,13 +565,13 @@ def test_private_names_need_no_docstring() -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["store/wal.py", "query/session.py", "lake.py"])
-def test_a_write_beside_the_door_is_reported(path: str, text: str) -> None:
+def test_a_write_outside_the_disk_module_is_reported(path: str, text: str) -> None:
     """A planted write, sync, link or removal in store, query or lake.py is reported once."""
     assert len(disk_breaches({f"lakelog/{path}": text})) == 1
 
 
-def test_reads_and_the_door_itself_are_allowed() -> None:
-    """Reading, calls of the door, and the replace of texts and values are not reported."""
+def test_reads_and_the_disk_module_are_allowed() -> None:
+    """Reading, calls of the disk module, and the replace of texts and values are not reported."""
     reads = (
         "import os, dataclasses\nos.open(p, os.O_RDONLY)\nopen(p)\nopen(p, 'rb')\np.open('rb')\n"
     )
@@ -580,7 +580,7 @@ def test_reads_and_the_door_itself_are_allowed() -> None:
         "t.replace('a', 'b')\ndataclasses.replace(s)\nd.replace(tzinfo=z)\nf.rename({'a': 'b'})"
     )
     tree = {"lakelog/store/wal.py": reads + calls.replace("'wax'", "'lake'") + values}
-    tree[DISK_DOOR] = tree["lakelog/cli/output.py"] = "import os\nos.replace(a, b)\nopen(p, 'wb')"
+    tree[DISK_MODULE] = tree["lakelog/cli/output.py"] = "import os\nos.replace(a, b)\nopen(p, 'wb')"
     assert disk_breaches(tree) == []
 
 
@@ -602,9 +602,9 @@ def test_a_mark_of_unfinished_work_is_reported(mark: str) -> None:
         ([], "0 names"),
     ],
 )
-def test_a_false_front_door_is_reported(names: list[str], fault: str) -> None:
+def test_a_false_public_api_is_reported(names: list[str], fault: str) -> None:
     """A planted name that is not there, out of order, or a list too long or short is reported."""
-    faults = front_door_faults(SimpleNamespace(__all__=names, a=1, b=2, c=3, d=4, e=5))
+    faults = public_api_faults(SimpleNamespace(__all__=names, a=1, b=2, c=3, d=4, e=5))
     assert len(faults) == 1
     assert fault in faults[0]
 
