@@ -494,9 +494,13 @@ class History:
         read any part of what came since the look before."""
         inode = os.stat(path).st_ino
         data, lines = self.contents.get(inode, b""), self.files[inode].lines
-        least = len(self.earlier.get(inode, b"") if self._looking else data)
-        ends = [end for end, _ in lines if least <= end <= len(data)]
-        read = max((e for e in (*ends, least) if not is_distinctive(data[:e])), default=0)
+        known = self.earlier.get(inode, b"") if self._looking else data
+        # What was truncated since the look before tells nothing of what is there now.
+        least = len(known) if data.startswith(known) else 0
+        # A line begun then is not read before its end comes.
+        whole = max((end for end, _ in lines if end <= least), default=0)
+        ends = [whole, least, *(end for end, _ in lines if least <= end <= len(data))]
+        read = max((end for end in ends if not is_distinctive(data[:end])), default=0)
         self.doubts.update(line.text for end, line in lines if end <= read)
 
     def _forget_twins(self, inode: int) -> None:
