@@ -28,7 +28,7 @@ from lakelog.store import bootstrap, disk, document, identity_run, segment, wal
 from lakelog.store import rows as rows_module
 from lakelog.store.bootstrap import Store
 from lakelog.store.connection import connect
-from lakelog.store.manifest import Entry
+from lakelog.store.entry import SegmentEntry
 from lakelog.store.publish import Change, publish, run_maintenance
 
 ROWS = 50
@@ -37,7 +37,7 @@ PER_MOVE = 250
 QUIET: dict[str, object] = {"seal": "never"}
 """Settings of lakes whose sealing is timed: no process starts beside."""
 _CYCLE = 100
-_MAKERS = "manifest segment document paths refs identity_run wal verified_files"
+_MAKERS = "entry manifest segment document paths refs identity_run wal verified_files"
 
 
 def segmented(count: int, per_move: int = PER_MOVE) -> Path:
@@ -95,7 +95,7 @@ def add_segments(store: Store, first: int, count: int) -> None:
         run_maintenance(store, "main")
 
 
-def make_segments(store: Store, first: int, count: int) -> Iterator[Entry]:
+def make_segments(store: Store, first: int, count: int) -> Iterator[SegmentEntry]:
     """Write small segments, each a minute after the one before; yield their entries."""
     base = template()
     marked = []
@@ -109,7 +109,7 @@ def make_segments(store: Store, first: int, count: int) -> Iterator[Entry]:
         entry = segment.write(
             store.paths, table, kind="events", layout="arrival", commit=disk.random_hex()
         )
-        marked.append((entry["key"], store.paths.object("segments", entry["key"])))
+        marked.append((entry.key, store.paths.object("segments", entry.key)))
         yield entry
     store.verified.add_all(marked)
 
@@ -164,7 +164,7 @@ def copy(source: Path, target: Path) -> Path:
     store = bootstrap.load(str(target))
     disk.unlink(store.paths.verified)
     state = store.manifests.load(store.refs.head("main").move.snapshot)
-    keys = [e["key"] for e in store.manifests.entries(state)]
+    keys = [e.key for e in store.manifests.segments(state)]
     store.verified.add_all([(key, store.paths.object("segments", key)) for key in keys])
     os.sync()
     return target

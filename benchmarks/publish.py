@@ -11,7 +11,7 @@ from benchmarks.measure import Scale, directory, percentile, seconds
 from benchmarks.report import Row, Target
 from lakelog.store import bootstrap, manifest
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry
+from lakelog.store.entry import SegmentEntry
 from lakelog.store.publish import Change, publish, run_maintenance
 
 Pairs = list[tuple[float, float]]
@@ -53,7 +53,7 @@ def _round(scale: Scale) -> tuple[Pairs, Pairs]:
     return taken
 
 
-def _commit(store: Store, entry: Entry) -> tuple[float, float]:
+def _commit(store: Store, entry: SegmentEntry) -> tuple[float, float]:
     """Publish one segment, then maintain as a sealer does; return the milliseconds of each."""
     began = time.perf_counter()
     publish(store, "main", lambda *_: Change("seal", entries=(entry,)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -15,7 +16,7 @@ from benchmarks.report import Row, Target
 from lakelog.settings import parse
 from lakelog.store import bootstrap, compact, disk, gc, manifest
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry
+from lakelog.store.entry import Record, SegmentEntry, tombstone
 from lakelog.store.publish import Change, grow, publish, run_maintenance
 
 _TOGETHER = 256
@@ -102,30 +103,32 @@ def _month(store: Store, seconds: int) -> int:
 def _compacted(store: Store, now: int) -> None:
     """Merge what compaction would choose, as entries alone."""
     state = store.manifests.load(store.refs.head("main").move.snapshot)
-    for group in compact.choose(store.manifests.entries(state), store.settings):
-        made = _fresh(store, now, sum(entry["events"] for entry in group))
-        time = [group[0]["time"][0], group[-1]["time"][1]]
-        seq = [group[0]["seq"][0], group[-1]["seq"][1]]
-        made |= {"layout": "sorted", "time": time, "seq": seq}
-        made |= {"from": [entry["key"] for entry in group]}
-        change = Change("compact", entries=(*map(manifest.tombstone, group), made))
+    for group in compact.choose(store.manifests.segments(state), store.settings):
+        made = _fresh(store, now, sum(entry.events for entry in group))
+        made = dataclasses.replace(
+            made,
+            layout="sorted",
+            time=(group[0].time[0], group[-1].time[1]),
+            seq=(group[0].seq[0], group[-1].seq[1]),
+            made_from=tuple(entry.key for entry in group),
+        )
+        change = Change("compact", entries=(*map(tombstone, group), made))
         publish(store, "main", lambda *_, change=change: change)
     run_maintenance(store, "main")
 
 
-def _fresh(store: Store, now: int, rows: int) -> Entry:
+def _fresh(store: Store, now: int, rows: int) -> SegmentEntry:
     """Make the entry of a segment of so many rows, and an empty file in its place."""
-    entry = _entry(0) | {"bytes": 60 * rows, "events": rows, "time": [now - 900_000, now]}
-    os.close(disk.create(store.paths.object("segments", entry["key"])))
+    time = now - 900_000, now
+    entry = dataclasses.replace(_entry(0), bytes=60 * rows, events=rows, time=time)
+    os.close(disk.create(store.paths.object("segments", entry.key)))
     return entry
 
 
-def _cursor(number: int) -> Entry:
+def _cursor(number: int) -> Record:
     """Make an entry as a watcher writes it for the file that it follows."""
     size = number * 2_000
-    return {
-        "add": "cursor",
-        "key": "c" * 32,
+    members = {
         "origin": "c" * 32,
         "bytes": size,
         "lines": number * 20,
@@ -142,6 +145,7 @@ def _cursor(number: int) -> Entry:
         "forms": [[0, "jsonl"]],
         "places": [[size >> shift, number >> shift] for shift in range(12)],
     }
+    return Record("cursor", "c" * 32, members)
 
 
 def marking(scale: Scale) -> list[Row]:
@@ -169,9 +173,9 @@ def entries(scale: Scale) -> list[Row]:
             with lakes.unsynced():
                 state = _turned_over(store, gone)
             pages.append(float(len(state.pages)))
-            store.manifests.entries(state)
+            store.manifests.segments(state)
             runs = range(scale.rounds)
-            taken.append([seconds(partial(store.manifests.entries, state)) * 1000 for _ in runs])
+            taken.append([seconds(partial(store.manifests.segments, state)) * 1000 for _ in runs])
     what = f"{_LIVE:,} live of {scale.entries:,} entries"
     return [
         Row(f"{what}: read", "ms", taken[0], taken[1], Target("<=", 40, "figure")),
@@ -213,12 +217,12 @@ def _needle(lake: lakelog.Lake) -> None:
 def _turned_over(store: Store, count: int) -> manifest.Manifest:
     """Return a state of _LIVE segments after so many entries."""
     state = store.manifests.load(store.refs.head("main").move.snapshot)
-    live: list[Entry] = []
+    live: list[SegmentEntry] = []
     for first in range(0, count, _STEP):
         fresh = [_entry(first + n) for n in range(_STEP // 2 if len(live) >= _LIVE else _STEP)]
         old, live = live[: len(live) + len(fresh) - _LIVE], [*live, *fresh][-_LIVE:]
         for change in (
-            Change("compact", entries=(*map(manifest.tombstone, old), *fresh)),
+            Change("compact", entries=(*map(tombstone, old), *fresh)),
             Change("maintain", merge_pages=True),
         ):
             state = store.manifests.write(grow(store, state, change, disk.random_hex(), first))
@@ -233,12 +237,12 @@ def history(count: int) -> Path:
         # All states are kept: those of a lake of an earlier run would thin out meanwhile.
         settings: dict[str, object] = {**lakes.QUIET, "history_dense_hours": 1_000}
         store = bootstrap.create(str(root), parse(settings))
-        live: list[Entry] = []
+        live: list[SegmentEntry] = []
         with lakes.unsynced():
             for number, entry in enumerate(_entries(store, count)):
                 change = Change("seal", entries=(entry,))
                 if len(live) >= _TOGETHER:
-                    change = Change("compact", entries=(*map(manifest.tombstone, live), entry))
+                    change = Change("compact", entries=(*map(tombstone, live), entry))
                     live.clear()
                 else:
                     live.append(entry)
@@ -249,25 +253,24 @@ def history(count: int) -> Path:
     return lakes.kept(f"history-{count}", make)
 
 
-def _entries(store: Store, count: int) -> Iterator[Entry]:
+def _entries(store: Store, count: int) -> Iterator[SegmentEntry]:
     for number in range(count):
         entry = _entry(number)
-        os.close(disk.create(store.paths.object("segments", entry["key"])))
+        os.close(disk.create(store.paths.object("segments", entry.key)))
         yield entry
 
 
-def _entry(number: int) -> Entry:
+def _entry(number: int) -> SegmentEntry:
     since = _START + number * 1_000_000
-    return {
-        "add": "segment",
-        "key": disk.random_hex(32),
-        "bytes": 0,
-        "kind": "events",
-        "events": 4,
-        "layout": "arrival",
-        "time": [since, since + 900_000],
-        "types": {"A": 2, "B": 2},
-        "sources": {"app": 4},
-        "levels": {"info": 4},
-        "subject": ["a", "z"],
-    }
+    return SegmentEntry(
+        disk.random_hex(32),
+        bytes=0,
+        kind="events",
+        events=4,
+        layout="arrival",
+        time=(since, since + 900_000),
+        types={"A": 2, "B": 2},
+        sources={"app": 4},
+        levels={"info": 4},
+        subject=("a", "z"),
+    )

@@ -28,9 +28,9 @@ ORDER = {
     "": """errors lazy closest settings exact level event fields bookkeeping  store repair query
         views export ingest  pinned lake dbapi collect backup analyze train transfer sync compat
         cli server notebook""",
-    "store": """sql paths disk document connection wal bloom segment identity_run manifest move_pack
-        refs verified_files bootstrap sealer_process clock tail writer rows publish trim seal
-        compact retention row_removal thinning gc resolve history stats hotcopy""",
+    "store": """sql paths disk document connection wal entry bloom segment identity_run manifest
+        move_pack refs verified_files bootstrap sealer_process clock tail writer rows publish trim
+        seal compact retention row_removal thinning gc resolve history stats hotcopy""",
     "repair": "checker verify recover orphans outcome refs data repair",
     "query": """prune qualifiers frames relation keys tail_rows behaviour providers session
         follow""",
@@ -79,6 +79,8 @@ HEAVY = {"duckdb", "pyarrow", "polars", "numpy", "click", "rich", "watchdog"}
 DISK_MODULE = "lakelog/store/disk.py"
 QUOTING = "lakelog/store/sql.py"
 DISK_SCOPE = ("lakelog/store/", "lakelog/repair/", "lakelog/query/", "lakelog/lake.py")
+ENTRIES = "lakelog/store/entry.py"
+ENTRY_READERS = tuple(f"lakelog/{name}" for name in "store repair query views ingest".split())
 DISK_CALLS = {
     "os": """rename replace renames link symlink unlink remove rmdir removedirs mkdir makedirs
         truncate ftruncate fsync fdatasync sync write writev pwrite pwritev sendfile copy_file_range
@@ -385,6 +387,17 @@ def quoting_breaches(tree: Sources) -> list[str]:
     ]
 
 
+def entry_breaches(tree: Sources) -> list[str]:
+    """Report code that knows the JSON of manifest entries outside the one place for it."""
+    return [
+        f"{path}:{node.lineno}: entries are values; their JSON belongs to {ENTRIES}"
+        for path, text in tree.items()
+        if path != ENTRIES
+        for node in nodes(text, ast.Constant)
+        if node.value in ("add", "del")
+    ]
+
+
 LAWS: dict[str, tuple[Callable[[Sources], list[str]], tuple[str, ...]]] = {
     "imports go down": (import_breaches, ("lakelog",)),
     "no own imports in functions": (local_import_breaches, ("lakelog",)),
@@ -395,6 +408,7 @@ LAWS: dict[str, tuple[Callable[[Sources], list[str]], tuple[str, ...]]] = {
     "nothing unfinished": (unfinished_breaches, ("lakelog",)),
     "no test imports a test": (shared_test_breaches, ("tests",)),
     "one place quotes for SQL": (quoting_breaches, ("lakelog",)),
+    "one place has the JSON of entries": (entry_breaches, ENTRY_READERS),
 }
 
 
@@ -626,3 +640,9 @@ def test_quotes_of_ones_own_are_reported() -> None:
     """Names and texts alike."""
     text = """a.replace("'", "''")\nb.replace('"', '""')\nc.replace("'", "")"""
     assert len(quoting_breaches({"lakelog/x.py": text})) == 2
+
+
+def test_a_planted_entry() -> None:
+    """JSON of an entry, written or read, is reported outside store/entry.py."""
+    text = 'old = {"del": "view", "key": name}\nif "add" in old or old.get("add"):\n    add(old)\n'
+    assert len(entry_breaches({"lakelog/views/x.py": text, ENTRIES: text})) == 3

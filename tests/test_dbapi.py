@@ -388,14 +388,14 @@ def test_damage_is_operational(lake: lakelog.Lake) -> None:
     """A segment that is not what was written is refused, and named."""
     lake.append(events("A", 2))
     lake.settle()
-    (entry,) = lake.store.manifests.entries(
+    (entry,) = lake.store.manifests.segments(
         lake.store.manifests.load(lake.at("main").snapshot().id)
     )
-    path = lake.store.paths.object("segments", entry["key"])
+    path = lake.store.paths.object("segments", entry.key)
     with open(path, "r+b") as file:
         file.truncate(100)
     with (
         lakelog.connect(lake.path) as connection,
-        pytest.raises(dbapi.OperationalError, match=entry["key"][:12]),
+        pytest.raises(dbapi.OperationalError, match=entry.key[:12]),
     ):
         connection.cursor().execute("SELECT type FROM events")

@@ -15,7 +15,6 @@ Queries take a lake or one of its views and return DuckDB relations.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -146,7 +145,7 @@ def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Any:
     """Return the rows of a plan, by seq. Raises DamagedSegment."""
     state = lake.store.manifests.load(chosen.snapshot)
     seqs = chosen.seqs[:limit]
-    entries = [e for e, _ in row_removal.segments_with(lake.store.manifests.entries(state), seqs)]
+    entries = [e for e, _ in row_removal.segments_with(lake.store.manifests.segments(state), seqs)]
     # Verified first: a damaged segment must not show as rows that do not exist.
     compact.check(lake.store, entries)
     if not entries:
@@ -170,16 +169,8 @@ def apply(
     if not len(chosen):
         return row_removal.RowRemoval(0, 0, 0)
     names = ",".join(chosen.by)
-    # The artifact entry tells an audit which key and rule removed the rows.
-    note = {
-        "add": "artifact",
-        "key": f"dedupe/{hashlib.sha256(names.encode()).hexdigest()[:16]}",
-        "by": list(chosen.by),
-        "keep": chosen.keep,
-        "time": disk.now_us(),
-        "events": len(chosen),
-        "nulls": chosen.nulls,
-    }
+    # The note tells an audit which key and rule removed the rows.
+    note = row_removal.DedupeNote(chosen.by, chosen.keep, disk.now_us(), len(chosen), chosen.nulls)
     message = f"{len(chosen)} events by {names}, kept the {chosen.keep}"
     return row_removal.apply(
         lake.store,

@@ -28,7 +28,7 @@ from lakelog.backup.copy import Backup, CopyStopped, FileChanged
 from lakelog.backup.directory import BackupDirectory
 from lakelog.backup.expiry import select_expired
 from lakelog.errors import InvalidSetting, LakelogError
-from lakelog.ingest.cursors import CursorIndex, printable
+from lakelog.ingest.cursors import CursorIndex, of_state, printable
 from lakelog.ingest.exclusions import MARK
 from lakelog.ingest.identity import locate
 from lakelog.ingest.scan import FileState, Scan
@@ -256,8 +256,7 @@ class BackupScheduler:
         store = self._lake.store
         state = store.state(self._lake.branch_name)
         with closing(Source(path)) as source:
-            entries = store.manifests.entries(state, "cursor")
-            cursor = locate(source, CursorIndex(entries), self._label)
+            cursor = locate(source, CursorIndex(of_state(store, state)), self._label)
         return (cursor.key, cursor.bytes) if cursor else ("", 0)
 
     def _remove(self, file: FileState, backup: Backup) -> bool:

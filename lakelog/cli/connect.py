@@ -13,7 +13,8 @@ from lakelog.cli.render.terminal import many
 from lakelog.export.values import clock, dumps
 from lakelog.lake import Lake
 from lakelog.store import sql
-from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.manifest import Manifest
 from lakelog.store.paths import Paths
 from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 
@@ -80,7 +81,7 @@ def connect(app: App, printed: bool, at: str | None, format: str | None, as_json
 
 def script(lake: Lake, state: Manifest, ref: str | None = None) -> str:
     """Return SQL that makes views of a state, `events` and `quarantine`, in DuckDB since 1.0."""
-    entries = lake.store.manifests.entries(state)
+    entries = lake.store.manifests.segments(state)
     name = f", {ref}" if ref else ""
     views = [
         f"CREATE OR REPLACE VIEW {kind} AS\n{view(lake.store.paths, kind, entries)};\n"
@@ -97,22 +98,22 @@ def script(lake: Lake, state: Manifest, ref: str | None = None) -> str:
 
 def files(lake: Lake, state: Manifest) -> list[str]:
     """Return the Parquet files that hold the events of a state, and nothing else."""
-    entries = lake.store.manifests.entries(state)
+    entries = lake.store.manifests.segments(state)
     paths = lake.store.paths
-    return [paths.object("segments", e["key"]) for e in entries if e["kind"] == "events"]
+    return [paths.object("segments", e.key) for e in entries if e.kind == "events"]
 
 
-def view(paths: Paths, kind: str, entries: list[Entry]) -> str:
+def view(paths: Paths, kind: str, entries: list[SegmentEntry]) -> str:
     """Return the SELECT over a state's segments of one kind; seq is as lakelog gives it."""
     columns = EVENT_COLUMNS if kind == "events" else QUARANTINE_COLUMNS
     column_list = ", ".join(columns)
     parts = []
     # Only sorted segments have a column seq; in the others a row's number follows from its place.
     for order in ("arrival", "sorted"):
-        group = [e for e in entries if e["kind"] == kind and e["layout"] == order]
+        group = [e for e in entries if e.kind == kind and e.layout == order]
         if not group:
             continue
-        names = [paths.object("segments", e["key"]) for e in group]
+        names = [paths.object("segments", e.key) for e in group]
         seq, options = "", list[str]()
         if kind == "events":
             seq = ", seq"
@@ -161,9 +162,9 @@ def guide(lake: Lake) -> str:
         """)
 
 
-def _seq(group: list[Entry]) -> str:
+def _seq(group: list[SegmentEntry]) -> str:
     """SQL for seq of segments without it: where the file starts, and the row's number in it."""
     # By the name of the file, because read_parquet gives rows of many files and says only that.
-    firsts = ", ".join(f"'{e['key']}': {e['seq'][0]}" for e in group)
+    firsts = ", ".join(f"'{e.key}': {e.seq[0]}" for e in group)
     start = f"element_at(MAP {{{firsts}}}, parse_filename(filename, true))[1]"
     return f",\n    {start}\n    + file_row_number AS seq"

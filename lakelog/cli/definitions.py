@@ -238,7 +238,7 @@ def show_format(app: App, name: str, target: Target) -> None:
     """Show a format of this lake, as the command that adds it."""
     with app.open() as lake:
         form = definitions.get(definitions.present(lake.store, lake.branch_name), name)
-    record = {k: v for k, v in form.entry().items() if k not in ("add", "key", "time")}
+    record = {k: v for k, v in form.entry().members.items() if k != "time"}
     emit_record({"name": name, **record}, target, lambda: f"{_command(form)}\n")
 
 

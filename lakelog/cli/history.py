@@ -15,8 +15,8 @@ from lakelog.cli.render.tables import ROWS_MAX, Count, cell
 from lakelog.cli.render.terminal import many, size, width
 from lakelog.export.formats import of_records
 from lakelog.export.values import clock, micros, second
+from lakelog.store.entry import SegmentEntry
 from lakelog.store.history import SHORT, Diff, LogEntry, Snapshot
-from lakelog.store.manifest import Entry
 from lakelog.store.stats import Stats
 
 _LOG = ("move", "time", "op", "events", "segments", "snapshot", "tags", "author", "message")
@@ -295,15 +295,15 @@ def _types(counts: dict[str, str]) -> Iterator[str]:
         yield f"  and {len(counts) - _NAMES_SHOWN:,} more types; --json has them"
 
 
-def _sum(entries: tuple[Entry, ...], sign: str) -> str:
-    return f"{sign}{len(entries):,} ({sign}{size(sum(e['bytes'] for e in entries))})"
+def _sum(entries: tuple[SegmentEntry, ...], sign: str) -> str:
+    return f"{sign}{len(entries):,} ({sign}{size(sum(e.bytes for e in entries))})"
 
 
-def _segment_record(entry: Entry) -> dict[str, Any]:
+def _segment_record(entry: SegmentEntry) -> dict[str, Any]:
     return {
-        "segment": entry["key"],
-        "kind": entry["kind"],
-        "events": entry["events"],
-        "bytes": entry["bytes"],
-        "time": [micros(t) for t in entry["time"]],
+        "segment": entry.key,
+        "kind": entry.kind,
+        "events": entry.events,
+        "bytes": entry.bytes,
+        "time": [micros(t) for t in entry.time],
     }

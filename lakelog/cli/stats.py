@@ -127,17 +127,17 @@ def _ranking(title: str, counts: dict[str, int]) -> Iterator[str]:
 def column_sizes(store: Store, stats: Stats) -> list[dict[str, Any]]:
     """Return each column's bytes over the segments of a state, largest first, then the total."""
     state = store.manifests.load(stats.snapshot)
-    segments = [e for e in store.manifests.entries(state) if e["kind"] == "events"]
+    segments = store.manifests.segments(state, "events")
     sizes: dict[str, int] = {}
     for entry in segments:
-        for name, count in _columns_of(store.paths, entry["key"]):
+        for name, count in _columns_of(store.paths, entry.key):
             sizes[name] = sizes.get(name, 0) + count
     # What belongs to no column, so that the sum is the size of the files.
-    sizes["footers and headers"] = sum(e["bytes"] for e in segments) - sum(sizes.values())
+    sizes["footers and headers"] = sum(e.bytes for e in segments) - sum(sizes.values())
     sizes = dict(sorted(sizes.items(), key=lambda pair: -pair[1]))
-    sizes["all"] = sum(e["bytes"] for e in segments)
+    sizes["all"] = sum(e.bytes for e in segments)
     # An empty lake has shares, too.
-    total, events = sizes["all"] or 1, sum(e["events"] for e in segments) or 1
+    total, events = sizes["all"] or 1, sum(e.events for e in segments) or 1
     return [
         {
             "column": name,

@@ -80,7 +80,7 @@ class Compaction:
         self._since = time.monotonic()
         store, branch = self._watcher.lake.store, self._watcher.lake.branch_name
         state = store.state(branch)
-        if compact.is_due(store.manifests.entries(state), store.settings) or gc.is_due(store):
+        if compact.is_due(store.manifests.segments(state), store.settings) or gc.is_due(store):
             self._process = start_sealer(store, branch)
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from lakelog.collect.status import lock_path
 from lakelog.collect.watch import Watcher
 from lakelog.errors import InUse
 from lakelog.event import parse_time
+from lakelog.ingest import cursors
 from lakelog.store import disk
 
 # Defaults of the older service, which its callers rely on.
@@ -210,8 +211,7 @@ class OMEGALogManager:
         """The paths of files by the origin of their rows."""
         store = self.lake.store
         state = store.state(self.lake.branch_name)
-        entries = store.manifests.entries(state, "cursor")
-        return {entry.get("origin") or entry["key"]: entry["name"] for entry in entries}
+        return {cursor.origin: cursor.name for cursor in cursors.of_state(store, state)}
 
     def _run(self, watcher: Watcher, backups: BackupScheduler, claim: contextlib.ExitStack) -> None:
         with claim:

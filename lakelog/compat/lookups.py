@@ -28,7 +28,7 @@ from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.lazy import Lazy
 from lakelog.query.prune import HIGHEST, LOWEST
-from lakelog.store.manifest import Entry
+from lakelog.store.entry import Counts, SegmentEntry
 from lakelog.store.tail import Tail
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class Lookups:
         self._rows = tail_rows.TailRows(store, lake.engine)
         self._packs: OrderedDict[str, Pack] = OrderedDict()
         self._ids: dict[str, Ids] = {}
-        self._entries: list[Entry] = []
-        self._by_key: dict[str, Entry] = {}
+        self._entries: list[SegmentEntry] = []
+        self._by_key: dict[str, SegmentEntry] = {}
         self._live: tuple[pa.Table | None, Pack | None] = None, None
         self._state: tuple[str, Any] = "", None
         self._answers: dict[Any, Any] = {}
@@ -153,16 +153,16 @@ class Lookups:
             return
         self._answers.clear()
         if digest != self._state[0]:
-            segments = self._store.manifests.entries(state)
-            self._entries = [e for e in segments if e["kind"] == "events"]
+            segments = self._store.manifests.segments(state)
+            self._entries = [e for e in segments if e.kind == "events"]
             # The newest first, so that a search can stop early (_newest).
-            self._entries.sort(key=lambda e: -e["time"][1])
-            present = {e["key"] for e in self._entries}
+            self._entries.sort(key=lambda e: -e.time[1])
+            present = {e.key for e in self._entries}
             # Segments are immutable: packs of those that are still there remain valid.
             for gone in self._packs.keys() - present:
                 del self._packs[gone]
             self._ids = {key: ids for key, ids in self._ids.items() if key in present}
-            self._by_key = {e["key"]: e for e in self._entries}
+            self._by_key = {e.key: e for e in self._entries}
         # Live rows change with each append, published segments do not: only the former are thrown
         # away.
         if table is not self._live[0]:
@@ -173,7 +173,7 @@ class Lookups:
     def _keys(self) -> Iterator[str]:
         if self._live[0] is not None and self._live[0].num_rows:
             yield _LIVE
-        yield from (e["key"] for e in self._entries)
+        yield from (e.key for e in self._entries)
 
     def _newest(
         self, limit: int, low: int, high: int, type: str | None, source: str | None
@@ -183,12 +183,12 @@ class Lookups:
         for rank, key in enumerate(self._keys()):
             entry = self._by_key.get(key)
             if entry is not None:
-                if entry["time"][1] < low or entry["time"][0] > high:
+                if entry.time[1] < low or entry.time[0] > high:
                     continue
-                if not _may(entry["types"], type) or not _may(entry["sources"], source):
+                if not _may(entry.types, type) or not _may(entry.sources, source):
                     continue
                 # All that follow are older: the entries are in order of their newest time.
-                if len(best) == limit and best[0][0] > entry["time"][1]:
+                if len(best) == limit and best[0][0] > entry.time[1]:
                     break
             places = self._pack(key).newest_places(limit, low, high, type, source)
             # Of equal times the rank decides, live rows first, so that the order is the same at
@@ -262,10 +262,10 @@ class Lookups:
         """Count from the statistics of segments, and the tail."""
         types: dict[str, int] = {}
         # A segment with too many types only says so: then the engine has to count.
-        counted = all(isinstance(e["types"], dict) for e in self._entries)
-        if counted:
-            for entry in self._entries:
-                for name, count in entry["types"].items():
+        counted = [e.types for e in self._entries if isinstance(e.types, dict)]
+        if len(counted) == len(self._entries):
+            for counts in counted:
+                for name, count in counts.items():
                     types[name] = types.get(name, 0) + count
             if self._live[0] is not None:
                 for pair in self._live[0]["type"].value_counts().to_pylist():
@@ -282,19 +282,19 @@ class Lookups:
             "oldest": oldest,
             "newest": newest,
             "processed": len(self._processed_ids()),
-            "database_size_mb": round(sum(e["bytes"] for e in self._entries) / 1e6, 3),
+            "database_size_mb": round(sum(e.bytes for e in self._entries) / 1e6, 3),
         }
 
     def _span(self) -> tuple[float | None, float | None]:
         """The times of the oldest and the newest event, whatever its type."""
-        times = [t for e in self._entries for t in e["time"]]
+        times = [t for e in self._entries for t in e.time]
         if self._live[0] is not None and self._live[0].num_rows:
             live = self._live[0]["time"].cast("int64").to_numpy()
             times += [int(live.min()), int(live.max())]
         return (min(times) / 1e6, max(times) / 1e6) if times else (None, None)
 
 
-def _may(counts: dict[str, int] | str, name: str | None) -> bool:
+def _may(counts: Counts, name: str | None) -> bool:
     """Whether a segment may hold a value, by its statistics."""
     return name is None or isinstance(counts, str) or name in counts
 

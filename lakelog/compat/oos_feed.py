@@ -26,7 +26,7 @@ from lakelog.event import parse_time, to_micros
 from lakelog.lake import Lake
 from lakelog.lazy import Lazy
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry
+from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,7 +169,7 @@ class LakeFeed:
         self._store: Store = lake.store
         self._tail = tail.Tail(self._store.paths, self._store.refs, lake.branch_name)
         self._rows = tail_rows.TailRows(self._store, lake.engine)
-        self._state, self._known = oos_state.empty(), dict[str, Entry]()
+        self._state, self._known = oos_state.empty(), dict[str, SegmentEntry]()
         self._last: tuple[Any, State] | None = None
 
     def state(self) -> State:
@@ -186,7 +186,7 @@ class LakeFeed:
         last = self._last
         if last is not None and last[0][0] == digest and last[0][1] is table:
             return last[1]
-        self._follow([e for e in self._store.manifests.entries(manifest) if e["kind"] == "events"])
+        self._follow(self._store.manifests.segments(manifest, "events"))
         state = self._state
         if table is not None and table.num_rows:
             state = state.copy()
@@ -194,32 +194,32 @@ class LakeFeed:
         self._last = (digest, table), state
         return state
 
-    def _follow(self, entries: list[Entry]) -> None:
+    def _follow(self, entries: list[SegmentEntry]) -> None:
         """Read new segments; start over if rows were removed."""
-        present = {e["key"]: e for e in entries}
+        present = {e.key: e for e in entries}
         vanished = self._known.keys() - present.keys()
         new = [e for key, e in present.items() if key not in self._known]
         # A compacted segment holds exactly the rows of those it was made from, if their counts
         # agree: it counts as read. After a retention or a dedupe they do not.
-        for entry in [e for e in new if vanished.issuperset(e.get("from") or ["?"])]:
-            sources = [self._known[key] for key in entry["from"]]
-            if sum(e["events"] for e in sources) == entry["events"]:
-                vanished -= set(entry["from"])
+        for entry in [e for e in new if e.made_from and vanished.issuperset(e.made_from)]:
+            sources = [self._known[key] for key in entry.made_from]
+            if sum(e.events for e in sources) == entry.events:
+                vanished -= set(entry.made_from)
                 new.remove(entry)
         # The state cannot forget rows, so it is built again from all that is there.
         if vanished:
             self._state, new = oos_state.empty(), entries
         # In the order of arrival: of equal times the later event wins.
-        for entry in sorted(new, key=lambda e: e["seq"][0]):
+        for entry in sorted(new, key=lambda e: e.seq[0]):
             self._state.add(self._read(entry))
-        if sum(e["bytes"] for e in new) > _MUCH:
+        if sum(e.bytes for e in new) > _MUCH:
             _give_back()
         self._known = present
 
-    def _read(self, entry: Entry) -> Batch:
+    def _read(self, entry: SegmentEntry) -> Batch:
         compact.check(self._store, [entry])
-        names = [*_COLUMNS, "seq"] if entry["layout"] == "sorted" else _COLUMNS
-        path = self._store.paths.object("segments", entry["key"])
+        names = [*_COLUMNS, "seq"] if entry.layout == "sorted" else _COLUMNS
+        path = self._store.paths.object("segments", entry.key)
         return _batch_of(pq.ParquetFile(path).read(columns=names))
 
 

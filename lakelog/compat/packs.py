@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.compat import omega
 from lakelog.lazy import Lazy
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry
+from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,20 +123,20 @@ class Pack:
         return self._codes[name][1].get(value, -2)
 
 
-def read(store: Store, entry: Entry) -> Pack:
+def read(store: Store, entry: SegmentEntry) -> Pack:
     """Pack a segment. Raises DamagedSegment."""
     compact.check(store, [entry])
     # Only sorted segments have the column; in all others rows lie in the order of arrival.
-    names = [*COLUMNS, "seq"] if entry["layout"] == "sorted" else COLUMNS
-    table = pq.ParquetFile(store.paths.object("segments", entry["key"])).read(columns=names)
+    names = [*COLUMNS, "seq"] if entry.layout == "sorted" else COLUMNS
+    table = pq.ParquetFile(store.paths.object("segments", entry.key)).read(columns=names)
     order = np.arange(table.num_rows, dtype=np.int64)
     return Pack(table, table["seq"].to_numpy() if "seq" in names else order)
 
 
-def identities(store: Store, entry: Entry, connection: Any) -> tuple[np.ndarray, np.ndarray]:
+def identities(store: Store, entry: SegmentEntry, connection: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted ids of a segment's events and their rows. Raises DamagedSegment."""
     compact.check(store, [entry])
-    path = store.paths.object("segments", entry["key"])
+    path = store.paths.object("segments", entry.key)
     return numbers(pq.ParquetFile(path).read(columns=[*IDENTITY, "type"]), connection)
 
 

@@ -24,9 +24,10 @@ from lakelog.ingest.identity import Inodes, Resolver
 from lakelog.ingest.source import Source
 from lakelog.ingest.transform import ChunkResult, RejectedLine, Transformer
 from lakelog.lazy import Lazy
-from lakelog.store import disk, identity_run, manifest, rows, segment
+from lakelog.store import disk, identity_run, rows, segment
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.entry import IdRun, Record, Removal, SegmentEntry, tombstone
+from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 from lakelog.store.seal import drop_duplicates, open_run
@@ -108,7 +109,7 @@ class IndexCache:
         digest, self._digest = self._digest, ""
         if digest and digest == state.digest:
             return self._index
-        return CursorIndex(store.manifests.entries(state, "cursor"))
+        return CursorIndex(cursors.of_state(store, state))
 
     def keep(self, digest: str, index: CursorIndex) -> None:
         """Store the cursors of a state."""
@@ -215,7 +216,7 @@ class Batch:
         # One thread writes segments while the next row group is encoded; syncs would stall the
         # encoder.
         self._disk = ThreadPoolExecutor(1)
-        self._writes: list[Future[Entry]] = []
+        self._writes: list[Future[SegmentEntry]] = []
         self._waiting = 0
         self.runs: list[Any] = list(job.runs)
         self.bad: list[RejectedLine] = []
@@ -306,7 +307,7 @@ class Batch:
             write = self._disk.submit(segment.put, paths, data, table, "events", "arrival")
             self._writes.append(write)
 
-    def write(self) -> list[Entry]:
+    def write(self) -> list[SegmentEntry]:
         """Write the rest durably; return the entries of all segments."""
         self.wait()
         if self._waiting:
@@ -321,21 +322,21 @@ class Batch:
         bad = segment.write(paths, table, kind="quarantine", layout="arrival", commit=self.commit)
         return [*entries, bad]
 
-    def _write_unfinished(self, bad: RejectedLine) -> Entry:
+    def _write_unfinished(self, bad: RejectedLine) -> SegmentEntry:
         """Write an unfinished last line as a segment of its own, removed once it is finished."""
         paths = self._job.store.paths
         entry = segment.write(
             paths, bad_table([bad]), kind="quarantine", layout="arrival", commit=self.commit
         )
-        self.unfinished_keys[bad.origin] = entry["key"]
+        self.unfinished_keys[bad.origin] = entry.key
         return entry
 
     def close(self) -> None:
         """End the thread that writes."""
         self._disk.shutdown(wait=True, cancel_futures=True)
 
-    def id_run(self) -> list[Entry]:
-        """Write the identity keys, if there are any; return their entry."""
+    def id_run(self) -> list[IdRun]:
+        """Write the identity keys, if there are any; return their run."""
         if not self.runs:
             return []
         high, low = identity_run.merge(self.runs)
@@ -343,8 +344,8 @@ class Batch:
 
     def clashes(self, state: Manifest) -> bool:
         """Whether an identity run published since holds one of our keys."""
-        had = {run["digest"] for run in self.state.ids}
-        fresh = [run for run in state.ids if run["digest"] not in had]
+        had = {run.digest for run in self.state.ids}
+        fresh = [run for run in state.ids if run.digest not in had]
         if not self.runs or not fresh:
             return False
         high, low = identity_run.merge(self.runs)
@@ -371,14 +372,14 @@ def commit(
     is brought to the new state. Raises CursorMoved."""
     store = job.store
     entries = batch.write()
-    steps: list[Entry] = []
+    steps: list[Record | Removal] = []
     # What is released goes first: its key may be that of a file which takes it over.
     for start, _ in moves:
         for old in start.released:
-            steps.append(cursors.tombstone(old) if old.is_copy else old.released().entry())
+            steps.append(old.removal() if old.is_copy else old.released().entry())
     for start, at in moves:
         if start.replaced is not None and start.replaced.key != at.key:
-            steps.append(cursors.tombstone(start.replaced))
+            steps.append(start.replaced.removal())
         steps.append(
             replace(at, tail_key=batch.unfinished_keys.get(at.origin, at.tail_key)).entry()
         )
@@ -390,8 +391,7 @@ def commit(
         # ids. publish() calls the plan again for every new head, so each attempt is checked.
         if head.digest != batch.base.digest:
             then, now = (
-                CursorIndex(store.manifests.entries(some, "cursor"))
-                for some in (batch.state, state)
+                CursorIndex(cursors.of_state(store, some)) for some in (batch.state, state)
             )
             stand = all(cursors.holds(start, then, now, job.label) for start, _ in moves)
             # After a rewind the cursors may have gone back and forth to equal values, though the
@@ -402,8 +402,8 @@ def commit(
         name = os.path.basename(moves[0][1].name)
         name = name if len(moves) == 1 else f"{name} and {len(moves) - 1} more"
         # Lines that were unfinished last time are read again with their ends.
-        live = store.manifests.entries(state) if ended else []
-        tombstones = [manifest.tombstone(entry) for entry in live if entry["key"] in ended]
+        live = store.manifests.segments(state) if ended else []
+        tombstones = [tombstone(entry) for entry in live if entry.key in ended]
         return Change("ingest", name, (*tombstones, *entries, *steps), ids_add=ids)
 
     try:
@@ -414,7 +414,7 @@ def commit(
         head_now = None
     if head_now is None:
         raise CursorMoved
-    paths = [(e["key"], store.paths.object("segments", e["key"])) for e in entries]
+    paths = [(e.key, store.paths.object("segments", e.key)) for e in entries]
     # Just written and synced by us: the first query need not hash them.
     store.verified.add_all(paths)
     apply_steps(index, steps)
@@ -424,13 +424,13 @@ def commit(
     return head_now
 
 
-def apply_steps(index: CursorIndex, steps: list[Entry]) -> None:
+def apply_steps(index: CursorIndex, steps: list[Record | Removal]) -> None:
     """Apply manifest entries to an index as they apply to a state."""
     for step in steps:
-        if "del" in step:
-            index.remove(step["key"])
+        if isinstance(step, Removal):
+            index.remove(step.key)
         else:
-            index.add(cursors.of_entry(step))
+            index.add(Cursor.from_entry(step))
 
 
 def bad_table(bad: list[RejectedLine]) -> pa.Table:

@@ -22,8 +22,11 @@ from typing import Any
 
 from lakelog.ingest.rotation import base_name
 from lakelog.ingest.source import Source
-from lakelog.store.manifest import Entry
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import Record, Removal
+from lakelog.store.manifest import Manifest
 
+WHAT = "cursor"
 WINDOW = 4096
 _HEAD_MIN = 64
 """Beginnings are remembered at 64, 128 … 4,096 bytes, so that few lengths have to be looked up."""
@@ -85,13 +88,30 @@ class Cursor:
     apart: tuple[str, ...] = ()
     begun: int = 0
 
-    def entry(self) -> Entry:
+    @classmethod
+    def from_entry(cls, record: Record) -> Cursor:
+        """Return the cursor that an entry holds. Raises TypeError, ValueError where it is
+        malformed."""
+        members = record.members
+        values = {name: members[name] for name in _NAMES if name in members}
+        values["key"] = record.key
+        values["forms"] = _shared(tuple((int(at), str(n)) for at, n in members.get("forms", ())))
+        values["places"] = tuple((int(at), int(crc)) for at, crc in members.get("places", ()))
+        values["apart"] = tuple(members.get("apart", ()))
+        values["origin"] = members.get("origin") or record.key
+        return cls(**values)
+
+    def entry(self) -> Record:
         """The manifest entry of the cursor."""
         body = {name: getattr(self, name) for name in _NAMES}
         left_out = {name for name, value in _DEFAULTS.items() if body[name] == value}
         pairs = {"forms": _listed(self.forms), "places": [list(p) for p in self.places]}
-        body = {"add": "cursor", **body, **pairs}
-        return {name: value for name, value in body.items() if name not in left_out}
+        body = {name: v for name, v in {**body, **pairs}.items() if name not in left_out}
+        return Record(WHAT, body.pop("key"), body)
+
+    def removal(self) -> Removal:
+        """The manifest entry that removes the cursor."""
+        return Removal(WHAT, self.key)
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -138,22 +158,7 @@ class Cursor:
 
 _NAMES = tuple(field.name for field in fields(Cursor))
 # Members with these values are left out of an entry: most cursors have most of them.
-_DEFAULTS = {
-    "device": 0,
-    "inode": 0,
-    "mtime": 0,
-    "places": (),
-    "head": "",
-    "label": None,
-    "shares": "",
-    "shared": 0,
-    "crc": None,
-    "unfinished": 0,
-    "tail_key": "",
-    "looked": 0,
-    "apart": (),
-    "begun": 0,
-}
+_DEFAULTS = {field.name: field.default for field in fields(Cursor)[_NAMES.index("device") :]}
 
 
 @dataclass(frozen=True)
@@ -195,15 +200,15 @@ class Start:
 class CursorIndex:
     """The cursors of one state, found by key, inode and beginning."""
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
+    def __init__(self, cursors: Iterable[Cursor]) -> None:
         self._by_key: dict[str, Cursor] = {}
         self._by_inode: _Groups = {}
         self._by_stem: _Groups = {}
         self._by_base: _Groups = {}
         self._lengths: dict[int, int] = {}
         self._by_origin: _Groups = {}
-        for entry in entries:
-            self.add(of_entry(entry))
+        for cursor in cursors:
+            self.add(cursor)
 
     def __iter__(self) -> Iterator[Cursor]:
         return iter(self._by_key.values())
@@ -324,14 +329,9 @@ def _keys(groups: _Groups, name: Any) -> tuple[str, ...] | dict[str, None]:
     return (there,) if isinstance(there, str) else there
 
 
-def of_entry(entry: Entry) -> Cursor:
-    """Return the cursor that a manifest entry holds."""
-    values = {name: entry[name] for name in _NAMES if name in entry}
-    values["forms"] = _shared(tuple((int(at), str(name)) for at, name in entry.get("forms", ())))
-    values["places"] = tuple((int(at), int(crc)) for at, crc in entry.get("places", ()))
-    values["apart"] = tuple(entry.get("apart", ()))
-    values["origin"] = entry.get("origin") or entry["key"]
-    return Cursor(**values)
+def of_state(store: Store, state: Manifest) -> list[Cursor]:
+    """Return the cursors of a state. Raises DamagedManifest."""
+    return store.manifests.read_records(state, WHAT, Cursor.from_entry)
 
 
 @functools.lru_cache(256)
@@ -487,14 +487,9 @@ def holds(start: Start, then: CursorIndex, now: CursorIndex, label: str | None) 
         return False
     if start.cursor.inode > 0 and any(c.identity == start.cursor.identity for c in fresh):
         return False
-    return not CursorIndex(c.entry() for c in fresh).alike(start.head, label)
+    return not CursorIndex(fresh).alike(start.head, label)
 
 
 def printable(name: str) -> str:
     """A file's name as text that can be written anywhere; bytes that are no text are escaped."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def tombstone(cursor: Cursor) -> dict[str, Any]:
-    """The manifest entry that removes a cursor."""
-    return {"del": "cursor", "key": cursor.key}

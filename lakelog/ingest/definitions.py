@@ -20,7 +20,8 @@ from lakelog.ingest.formats import definition, local_time, registry
 from lakelog.ingest.formats.definition import Definition
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry, Manifest, Page
+from lakelog.store.entry import Entry, Record, Removal
+from lakelog.store.manifest import Manifest, Page
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 
@@ -45,12 +46,20 @@ class LakeFormat:
         """The name that users call it by."""
         return self.definition.name
 
-    def entry(self) -> Entry:
+    def entry(self) -> Record:
         """The manifest entry of the format."""
         members = self.definition.members()
         del members["name"]
         files = {"for": list(self.globs), "sources": list(self.sources), "time": self.time}
-        return {"add": WHAT, "key": self.name, **members, **files}
+        return Record(WHAT, self.name, {**members, **files})
+
+    @classmethod
+    def from_entry(cls, record: Record) -> LakeFormat:
+        """Return the format that an entry holds."""
+        members = record.members
+        globs, sources = (tuple(map(str, members.get(n) or ())) for n in ("for", "sources"))
+        time = int(members.get("time") or 0)
+        return cls(definition.of_members({**members, "name": record.key}), globs, sources, time)
 
     def rank(self, path: str, label: str | None) -> int:
         """How closely the format matches a file, 0 if not at all: a source before any glob, and of
@@ -66,13 +75,14 @@ Formats = dict[str, LakeFormat]
 
 def formats_of(store: Store, state: Manifest) -> Formats:
     """Return the formats that a state holds, by name."""
-    live: dict[str, Entry] = {}
+    live: dict[str, Record] = {}
     for entries in (*(_on_page(store, page) for page in state.pages), state.recent):
         for entry in entries:
-            if WHAT in (entry.get("add"), entry.get("del")):
-                live.pop(entry["key"], None)
-                live |= {entry["key"]: entry} if "add" in entry else {}
-    return {name: _of_entry(entry) for name, entry in live.items()}
+            if entry.what == WHAT:
+                live.pop(entry.key, None)
+                if isinstance(entry, Record):
+                    live[entry.key] = entry
+    return {name: LakeFormat.from_entry(record) for name, record in live.items()}
 
 
 def _on_page(store: Store, page: Page) -> tuple[Entry, ...]:
@@ -81,8 +91,7 @@ def _on_page(store: Store, page: Page) -> tuple[Entry, ...]:
         # Pages are immutable, so forgetting them all is safe and rare.
         if len(_PAGES) >= _PAGES_MAX:
             _PAGES.clear()
-        entries = store.manifests.page(page)
-        _PAGES[page.digest] = tuple(e for e in entries if WHAT in (e.get("add"), e.get("del")))
+        _PAGES[page.digest] = tuple(e for e in store.manifests.page(page) if e.what == WHAT)
     return _PAGES[page.digest]
 
 
@@ -185,7 +194,7 @@ def remove(store: Store, branch: str, name: str) -> Head:
 
     def plan(_: Head, state: Manifest) -> Change:
         get(formats_of(store, state), name)
-        return Change("format", f"remove {name}", entries=({"del": WHAT, "key": name},))
+        return Change("format", f"remove {name}", entries=(Removal(WHAT, name),))
 
     return _published(publish(store, branch, plan))
 
@@ -202,12 +211,6 @@ def get(formats: Formats, name: str) -> LakeFormat:
 def _published(head: Head | None) -> Head:
     assert head is not None  # these plans never give up
     return head
-
-
-def _of_entry(entry: Entry) -> LakeFormat:
-    definition_ = definition.of_members({**entry, "name": entry["key"]})
-    globs, sources = (tuple(map(str, entry.get(n) or ())) for n in ("for", "sources"))
-    return LakeFormat(definition_, globs, sources, int(entry.get("time") or 0))
 
 
 def _check_name(name: str, names: tuple[str, ...]) -> None:

@@ -18,9 +18,10 @@ from lakelog.ingest.formats import jsonl, registry, sqltext
 from lakelog.ingest.formats.definition import Definition
 from lakelog.ingest.transform import Transformer
 from lakelog.lazy import Lazy
-from lakelog.store import disk, identity_run, manifest, rows, segment
+from lakelog.store import disk, identity_run, rows, segment
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.entry import Entry, IdRun, SegmentEntry, tombstone
+from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 from lakelog.store.seal import drop_duplicates
@@ -57,7 +58,7 @@ class ReplayResult:
 def names(store: Store, branch: str) -> dict[str, str]:
     """Return the file name of each origin that a cursor knows."""
     state = store.state(branch)
-    all_cursors = map(cursors.of_entry, store.manifests.entries(state, "cursor"))
+    all_cursors = cursors.of_state(store, state)
     return {cursor.origin: cursor.name for cursor in all_cursors}
 
 
@@ -68,11 +69,11 @@ def drop(store: Store, branch: str) -> int:
     def plan(_: Head, state: Manifest) -> Change | None:
         nonlocal count
         bad = _entries(store, state)
-        count = sum(e["events"] for e in bad)
+        count = sum(e.events for e in bad)
         if not bad:
             return None
         message = f"{count} quarantined lines dropped"
-        return Change("quarantine", message, entries=tuple(map(manifest.tombstone, bad)))
+        return Change("quarantine", message, entries=tuple(map(tombstone, bad)))
 
     publish(store, branch, plan)
     return count
@@ -123,8 +124,8 @@ def _only_on(base: Head, change: Change) -> Callable[[Head, Manifest], Change | 
     return lambda head, _: change if head.digest == base.digest else None
 
 
-def _entries(store: Store, state: Manifest) -> list[Entry]:
-    return [e for e in store.manifests.entries(state) if e["kind"] == "quarantine"]
+def _entries(store: Store, state: Manifest) -> list[SegmentEntry]:
+    return store.manifests.segments(state, "quarantine")
 
 
 class _Retry:
@@ -151,21 +152,21 @@ class _Retry:
         self._keys: list[Any] = []
         self._parsed_count = self._stored = self._unparsed_count = 0
         self.entries: list[Entry] = []
-        self.runs: list[Entry] = []
+        self.runs: list[IdRun] = []
 
     @property
     def outcome(self) -> ReplayResult:
         """The result so far."""
         return ReplayResult(self._stored, self._parsed_count - self._stored, self._unparsed_count)
 
-    def take(self, entry: Entry) -> None:
+    def take(self, entry: SegmentEntry) -> None:
         """Parse the lines of a segment; a segment without any event stays as it is."""
         before, encoder = (
             self._parsed_count,
             segment.SegmentEncoder("quarantine", "arrival", self._commit),
         )
         times: list[pa.Table] = []
-        for table in segment.batches(self._store.paths, entry["key"], _LINES):
+        for table in segment.batches(self._store.paths, entry.key, _LINES):
             events, rest = self._parse_lines(table)
             encoder.add(rest)
             times.append(rest.select(["ingested_at"]))
@@ -178,7 +179,7 @@ class _Retry:
         # Rewriting a segment that gave nothing would only change its name.
         if self._parsed_count == before or not self._is_kept:
             return
-        self.entries.append(manifest.tombstone(entry))
+        self.entries.append(tombstone(entry))
         if (stays := pa.concat_tables(times)).num_rows:
             paths, data = self._store.paths, encoder.finish()
             self.entries.append(segment.put(paths, data, stays, "quarantine", "arrival"))
@@ -230,7 +231,7 @@ def _rules(store: Store, state: Manifest, form: str | None) -> Rules:
     requested = definitions.resolve(form, formats) if form is not None else None
     of_origin: dict[str, Definition | None] = {}
     if requested is None and formats:
-        for cursor in map(cursors.of_entry, store.manifests.entries(state, "cursor")):
+        for cursor in cursors.of_state(store, state):
             of_origin[cursor.origin] = definitions.of_cursor(formats, cursor)
     return lambda origin: requested or of_origin.get(origin)
 

@@ -27,8 +27,8 @@ import orjson
 from lakelog.bookkeeping import IS_DATA
 from lakelog.store import compact
 from lakelog.store.bootstrap import Store
+from lakelog.store.entry import SegmentEntry
 from lakelog.store.history import Diff
-from lakelog.store.manifest import Entry
 
 if TYPE_CHECKING:
     import duckdb
@@ -86,7 +86,7 @@ class _Side:
     """One side: where its rows are, and what was counted of them."""
 
     query: str
-    entries: list[Entry]
+    entries: list[SegmentEntry]
     whole: bool
     events: int = 0
     span: tuple[int, int] | None = None
@@ -135,7 +135,7 @@ def compare(store: Store, found: Diff, connect: Callable[[], Any]) -> Behaviour:
 def _sides(store: Store, found: Diff, cursor: duckdb.DuckDBPyConnection) -> tuple[_Side, _Side]:
     """Return what is compared: the rows of its own of either state, or else all of it."""
     sides = []
-    own = [[e for e in part if e["kind"] == "events"] for part in (found.removed, found.added)]
+    own = [[e for e in part if e.kind == "events"] for part in (found.removed, found.added)]
     compact.check(store, [*own[0], *own[1]])
     for number, state in enumerate((found.a, found.b)):
         mine, other = own[number], own[1 - number]
@@ -147,7 +147,7 @@ def _sides(store: Store, found: Diff, cursor: duckdb.DuckDBPyConnection) -> tupl
         whole = not query or not cursor.execute(f"SELECT 1 FROM ({query}) LIMIT 1").fetchone()
         if whole:
             manifest = store.manifests.load(state.id)
-            mine = [e for e in store.manifests.entries(manifest) if e["kind"] == "events"]
+            mine = store.manifests.segments(manifest, "events")
             compact.check(store, mine)
             query = compact.rows_sql(store, mine) if mine else ""
         query = query and f"SELECT * FROM ({query}) WHERE {IS_DATA}"
@@ -216,7 +216,7 @@ class _Examples:
     def __call__(self, side: int, seq: int) -> dict[str, Any] | None:
         """Return an event's columns; its data as the JSON it is."""
         entries = self._sides[side].entries
-        near = [e for e in entries if e["seq"][0] <= seq <= e["seq"][1]]
+        near = [e for e in entries if e.seq[0] <= seq <= e.seq[1]]
         query = f"SELECT {', '.join(_WORDS)} FROM ({compact.rows_sql(self._store, near)})"
         row = self._cursor.execute(f"{query} WHERE seq = {int(seq)}").fetchone()
         return dict(zip(_WORDS, row, strict=True)) if row else None

@@ -19,7 +19,8 @@ from lakelog.query import prune
 from lakelog.query.tail_rows import TailRows
 from lakelog.store import compact, sql, wal
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.manifest import Manifest
 from lakelog.store.refs import Head
 from lakelog.store.segment import EVENT_COLUMNS
 from lakelog.store.tail import PendingFrames, Tail
@@ -140,7 +141,7 @@ class Follower:
     def _since(self, state: Manifest) -> Iterator[pa.Table]:
         """Yield a state's events from the bound on, those given from the tail left out."""
         bound, self._bound = self._bound, state.next_seq
-        entries = [e for e in self._events(state) if e["seq"][1] >= bound]
+        entries = [e for e in self._events(state) if e.seq[1] >= bound]
         if not entries:
             return
         given = pa.table(
@@ -187,7 +188,7 @@ class Follower:
         if missing <= 0:
             return []
         parts: list[pa.Table] = []
-        left = sorted(self._events(state, self._where), key=lambda e: -int(e["seq"][1]))
+        left = sorted(self._events(state, self._where), key=lambda e: -int(e.seq[1]))
         step = 1
         while left and missing > 0:
             group, left = left[:step], left[step:]
@@ -212,9 +213,9 @@ class Follower:
         newest: list[int] | None = self._run(rows).column(0).to_pylist()[0]
         return min(newest or [0])
 
-    def _events(self, state: Manifest, where: str | None = None) -> list[Entry]:
+    def _events(self, state: Manifest, where: str | None = None) -> list[SegmentEntry]:
         """The segments of events that may hold what matches."""
-        entries = [e for e in self._store.manifests.entries(state) if e["kind"] == "events"]
+        entries = self._store.manifests.segments(state, "events")
         if where is None:
             return entries
         mentions = prune.analyze(
@@ -242,11 +243,11 @@ class Follower:
         return table
 
 
-def _groups(entries: list[Entry]) -> Iterator[list[Entry]]:
+def _groups(entries: list[SegmentEntry]) -> Iterator[list[SegmentEntry]]:
     """Yield segments in the order of seq, so many at a time as the memory should hold rows of."""
-    group: list[Entry] = []
-    for entry in sorted(entries, key=lambda e: int(e["seq"][0])):
-        if group and sum(e["events"] for e in group) + entry["events"] > _ROWS_MAX:
+    group: list[SegmentEntry] = []
+    for entry in sorted(entries, key=lambda e: int(e.seq[0])):
+        if group and sum(e.events for e in group) + entry.events > _ROWS_MAX:
             yield group
             group = []
         group.append(entry)
@@ -258,11 +259,11 @@ def _end(frame: wal.Frame) -> int:
     return frame.position + frame.events
 
 
-def _floor(group: list[Entry], missing: int) -> int:
+def _floor(group: list[SegmentEntry], missing: int) -> int:
     """A seq below which none of the newest `missing` events of these segments lies."""
     for entry in group:
-        missing -= entry["events"]
+        missing -= entry.events
         if missing <= 0:
-            dense = entry["seq"][1] - entry["seq"][0] + 1 == entry["events"]
-            return int(entry["seq"][0]) - missing if dense else int(entry["seq"][0])
+            dense = entry.seq[1] - entry.seq[0] + 1 == entry.events
+            return int(entry.seq[0]) - missing if dense else int(entry.seq[0])
     return 0

@@ -20,7 +20,7 @@ from lakelog.event import parse_time, to_micros
 from lakelog.lazy import Lazy
 from lakelog.store import bloom
 from lakelog.store.bloom import Filters
-from lakelog.store.manifest import Entry
+from lakelog.store.entry import Counts, SegmentEntry
 
 if TYPE_CHECKING:
     import duckdb
@@ -60,23 +60,25 @@ class Predicate:
     ids: set[str] | None = None
     subjects: set[str] | None = None
 
-    def wants(self, entry: Entry, filters: Filters | None = None) -> bool:
+    def wants(self, entry: SegmentEntry, filters: Filters | None = None) -> bool:
         """Whether a segment may hold a matching row."""
-        inside = entry["time"][0] <= self.high and self.low <= entry["time"][1]
-        named = _may(self.types, entry["types"]) and _may(self.sources, entry["sources"])
+        inside = entry.time[0] <= self.high and self.low <= entry.time[1]
+        named = _may(self.types, entry.types) and _may(self.sources, entry.sources)
         if not inside or not named or filters is None:
             return inside and named
         return self._finds(entry, "id", self.ids, filters) and self._finds(
             entry, "subject", self.subjects, filters
         )
 
-    def _finds(self, entry: Entry, column: str, names: set[str] | None, filters: Filters) -> bool:
+    def _finds(
+        self, entry: SegmentEntry, column: str, names: set[str] | None, filters: Filters
+    ) -> bool:
         """Whether a segment may hold one of these names, by its range and its Bloom filter."""
         if names is None or len(names) > _NAMES_MAX:
             return True
-        span = entry["subject"] if column == "subject" else None
+        span = entry.subject if column == "subject" else None
         near = [n for n in names if span is None or span[0] <= n <= span[1]]
-        return bool(near) and filters.may_contain(entry["key"], column, _hashes(tuple(near)))
+        return bool(near) and filters.may_contain(entry.key, column, _hashes(tuple(near)))
 
 
 @dataclass
@@ -108,7 +110,7 @@ class TableRefs:
         """The latest time any mention can match."""
         return max((n.high for n in self.needs), default=HIGHEST)
 
-    def wants(self, entry: Entry, filters: Filters | None = None) -> bool:
+    def wants(self, entry: SegmentEntry, filters: Filters | None = None) -> bool:
         """Whether any mention may match a row of the segment."""
         return any(need.wants(entry, filters) for need in self.needs)
 
@@ -373,7 +375,7 @@ def _hashes(names: tuple[str, ...]) -> list[int]:
     return hashed
 
 
-def _may(wanted: set[str] | None, counts: dict[str, int] | str) -> bool:
+def _may(wanted: set[str] | None, counts: Counts) -> bool:
     return wanted is None or isinstance(counts, str) or not wanted.isdisjoint(counts)
 
 

@@ -33,7 +33,8 @@ from lakelog.query.relation import Relation, Stream, one_line, with_suggestion
 from lakelog.query.tail_rows import TailRows
 from lakelog.store import bloom, compact, connection, disk, gc, sql
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.manifest import Manifest
 from lakelog.store.sealer_process import FILES, start_sealer
 from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 from lakelog.store.tail import PendingFrames, Tail
@@ -214,7 +215,7 @@ class Session:
             providers.REGISTERED[name].attach(cursor)
             self._attached.add(name)
         if "quarantine" in named:
-            entries = [e for e in self.store.manifests.entries(state) if e["kind"] == "quarantine"]
+            entries = self.store.manifests.segments(state, "quarantine")
             bad = self._reader(self._branch)[1].quarantine(pending) if pending else None
             self._view(cursor, "quarantine", entries, bad)
         return None
@@ -232,16 +233,16 @@ class Session:
         self._ask_for_sealing(pending)
         return self.store.manifests.load(pending.head.move.snapshot), pending
 
-    def _choose(self, state: Manifest, mentions: prune.TableRefs) -> list[Entry]:
+    def _choose(self, state: Manifest, mentions: prune.TableRefs) -> list[SegmentEntry]:
         """The event segments a query can need."""
         manifests = self.store.manifests
         if not mentions.parsed or not mentions.needs or self._hidden:
-            return [e for e in manifests.entries(state) if e["kind"] == "events"]
+            return manifests.segments(state, "events")
         near = manifests.segments_between(state, mentions.low, mentions.high)
-        near = [e for e in near if e["kind"] == "events" and mentions.wants(e)]
+        near = [e for e in near if e.kind == "events" and mentions.wants(e)]
         if not mentions.needles:
             return near
-        self._verify([e for e in near if not self._filters.has(e["key"])])  # filters to be made
+        self._verify([e for e in near if not self._filters.has(e.key)])  # filters to be made
         return [e for e in near if mentions.wants(e, self._filters)]
 
     def tail_rows(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
@@ -269,7 +270,7 @@ class Session:
         self,
         cursor: duckdb.DuckDBPyConnection,
         name: str,
-        entries: list[Entry],
+        entries: list[SegmentEntry],
         tail: pa.Table | None,
     ) -> None:
         self._verify(entries)
@@ -285,18 +286,18 @@ class Session:
             f"CREATE OR REPLACE TEMP VIEW {name} AS {self._view_sql(name, entries, source)}"
         )
 
-    def rows_sql(self, entries: list[Entry]) -> str:
+    def rows_sql(self, entries: list[SegmentEntry]) -> str:
         """SQL for the rows of event segments, each verified, with seq. Raises DamagedSegment."""
         self._verify(entries)
         return self._view_sql("events", entries, None)
 
-    def _view_sql(self, name: str, entries: list[Entry], tail: str | None) -> str:
+    def _view_sql(self, name: str, entries: list[SegmentEntry], tail: str | None) -> str:
         columns = EVENT_COLUMNS if name == "events" else QUARANTINE_COLUMNS
         listed = ", ".join(columns)
         ordered = name == "events"
         parts = []
         for layout in ("arrival", "sorted"):
-            group = [e for e in entries if e["layout"] == layout]
+            group = [e for e in entries if e.layout == layout]
             if group:
                 seq = f", {compact.seq_sql(group, layout)} AS seq" if ordered else ""
                 parts.append(f"SELECT {listed}{seq} FROM {self._files(group)}")
@@ -307,33 +308,33 @@ class Session:
         rows = " UNION ALL ".join(parts)
         return f"SELECT * FROM ({rows}) WHERE {self._only}" if ordered and self._only else rows
 
-    def _files(self, entries: list[Entry]) -> str:
-        return sql.parquet(self.store.paths.object("segments", e["key"]) for e in entries)
+    def _files(self, entries: list[SegmentEntry]) -> str:
+        return sql.parquet(self.store.paths.object("segments", e.key) for e in entries)
 
-    def _verify(self, entries: list[Entry]) -> None:
+    def _verify(self, entries: list[SegmentEntry]) -> None:
         """Hash segments not yet verified as they are. Raises DamagedSegment, SnapshotGone."""
         fresh = []
         for entry in entries:
-            path = self.store.paths.object("segments", entry["key"])
+            path = self.store.paths.object("segments", entry.key)
             try:
-                if self.store.verified.holds(entry["key"], path):
+                if self.store.verified.holds(entry.key, path):
                     continue
-                if hash_file(path) != entry["key"]:
+                if hash_file(path) != entry.key:
                     raise DamagedSegment(path, "the content does not match its name")
             except FileNotFoundError:
                 raise self._missing(entry, path) from None
-            fresh.append((entry["key"], path))
+            fresh.append((entry.key, path))
         if fresh:
             self.store.verified.add_all(fresh)
 
-    def _missing(self, entry: Entry, path: str) -> Exception:
+    def _missing(self, entry: SegmentEntry, path: str) -> Exception:
         """A segment is not there: collected behind a slow reader's back, or lost."""
-        if f"segments/{entry['key']}" in gc.lost_names(self.store):
+        if f"segments/{entry.key}" in gc.lost_names(self.store):
             return DamagedSegment(path, "it was lost, and a repair has given it up")
         state = self.store.state(self._branch)
-        if any(e["key"] == entry["key"] for e in self.store.manifests.entries(state)):
+        if any(e.key == entry.key for e in self.store.manifests.segments(state)):
             return DamagedSegment(path, "the segment is missing")
-        return SnapshotGone(f"segment {entry['key'][:12]} was collected by gc: run the query again")
+        return SnapshotGone(f"segment {entry.key[:12]} was collected by gc: run the query again")
 
     def _reader(self, branch: str) -> tuple[Tail, TailRows]:
         with self.mutex:
@@ -418,10 +419,10 @@ class Session:
 
     def _fill_schema(self, schema: str, state: Manifest, tail: pa.Table | None) -> None:
         cursor = self.connect().cursor()
-        entries = self.store.manifests.entries(state)
+        entries = self.store.manifests.segments(state)
         self._verify(entries)
         for kind in TABLES:
-            chosen = [e for e in entries if e["kind"] == kind]
+            chosen = [e for e in entries if e.kind == kind]
             source = None
             if tail is not None and kind == "events":
                 cursor.register("lakelog_tail", tail)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from lakelog.lazy import Lazy
 from lakelog.store import rows, wal
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.entry import IdRun
+from lakelog.store.manifest import Manifest
 from lakelog.store.seal import batches, drop_duplicates
 from lakelog.store.tail import PendingFrames, start_time
 
@@ -34,15 +35,15 @@ class TailRows:
         self._table: pa.Table | None = None
         self._frames: list[tuple[Frame, int]] = []
         self._head, self._grew, self._upto = 0, False, dict[str, int]()
-        self._answer: tuple[PendingFrames, tuple[Entry, ...], pa.Table | None] | None = None
-        self._deduped: tuple[pa.Table | None, tuple[Entry, ...], pa.Table] | None = None
+        self._answer: tuple[PendingFrames, tuple[IdRun, ...], pa.Table | None] | None = None
+        self._deduped: tuple[pa.Table | None, tuple[IdRun, ...], pa.Table] | None = None
         self._keys: set[str] = set()
         self._numbered: tuple[pa.Table, int, pa.Table] | None = None
         self._writers: list[tuple[int, str]] = []
         self._counts: dict[str, int] = {}
         self._mutex = threading.Lock()
 
-    def events(self, pending: PendingFrames, runs: tuple[Entry, ...]) -> pa.Table | None:
+    def events(self, pending: PendingFrames, runs: tuple[IdRun, ...]) -> pa.Table | None:
         """Return the tail's rows, each identity once, or None if there are none."""
         with self._mutex:
             answer = self._answer
@@ -55,7 +56,7 @@ class TailRows:
             return answer[2]
 
     def _without_repeats(
-        self, before: pa.Table | None, table: pa.Table, runs: tuple[Entry, ...]
+        self, before: pa.Table | None, table: pa.Table, runs: tuple[IdRun, ...]
     ) -> pa.Table:
         """Drop rows whose identity came before; looks at new rows alone where those before them
         are as they were, unless one of theirs comes again: then the order decides."""

@@ -10,8 +10,9 @@ from typing import Any
 from lakelog.errors import Damaged
 from lakelog.store import disk, document, verified_files
 from lakelog.store.bootstrap import Store
+from lakelog.store.entry import SegmentEntry
 from lakelog.store.gc import lost_names
-from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.manifest import Manifest
 from lakelog.store.refs import open_ref
 
 Progress = Callable[[int, int], None]
@@ -62,7 +63,7 @@ class Checker:
         self.lost = lost_names(store)
         self._hashed: dict[tuple[str, str], bool] = {}
         self._pages: tuple[str, ...] | None = None
-        self._live: dict[str, Entry] = {}
+        self._live: dict[str, SegmentEntry] = {}
         self._unread: set[str] = set()
 
     def add(self, path: str, reason: str, kind: str = "damage", offset: int | None = None) -> None:
@@ -111,12 +112,12 @@ class Checker:
             self._hashed[kind, digest] = is_intact
         return self._hashed[kind, digest]
 
-    def paged_entries(self, state: Manifest) -> dict[str, Entry]:
+    def paged_segments(self, state: Manifest) -> dict[str, SegmentEntry]:
         """The live segments of a state's pages."""
         # Neighbours in history mostly have the same pages: then nothing is computed again.
         pages = tuple(page.digest for page in state.pages)
         if pages != self._pages:
-            self._live = self.store.manifests.paged_entries(state)
+            self._live = self.store.manifests.paged_segments(state)
             self._pages, self._unread = pages, set(self._live)
         return self._live
 

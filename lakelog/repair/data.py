@@ -10,9 +10,10 @@ from lakelog.event import from_micros
 from lakelog.lazy import Lazy
 from lakelog.repair import orphans, recover
 from lakelog.repair.outcome import RepairOutcome, give_up, replace, set_aside
-from lakelog.store import disk, identity_run, manifest, segment, wal
+from lakelog.store import disk, identity_run, segment, wal
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.entry import Counts, Entry, IdRun, SegmentEntry, tombstone
+from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 from lakelog.store.seal import Sealer
@@ -32,69 +33,64 @@ _SHOWN = 5
 def drop_segments(store: Store, branch: str, outcome: RepairOutcome) -> None:
     """Remove damaged segments from the head, and list the loss."""
     state = store.state(branch)
-    entries = store.manifests.entries(state)
-    bad = [e for e in entries if not recover.is_intact(store, "segments", e["key"])]
+    entries = store.manifests.segments(state)
+    bad = [e for e in entries if not recover.is_intact(store, "segments", e.key)]
     if not bad:
         return
-    inputs = {e["key"]: recover.inputs(store, state, e) for e in bad}
-    lost = [e for e in bad if not inputs[e["key"]]]
+    inputs = {e.key: recover.inputs(store, state, e) for e in bad}
+    lost = [e for e in bad if not inputs[e.key]]
     restored = [e for key in inputs for e in inputs[key]]
     # Before the files are set aside: the footer of a damaged segment may still name its commit.
     runs = _runs_of(store, state, lost)
-    give_up(store, "segments", [e["key"] for e in bad], outcome)
+    give_up(store, "segments", [e.key for e in bad], outcome)
     outcome.lost.extend(_loss(branch, entry) for entry in lost)
     if restored:
         outcome.done.append(
             f"branch {branch}: {len(restored)} segments taken back, before compaction"
         )
-    events = sum(e["events"] for e in lost)
+    events = sum(e.events for e in lost)
     message = f"{len(bad)} damaged segment(s) set aside, {events} events lost"
-    keys = {e["key"] for e in bad}
+    keys = {e.key for e in bad}
 
     def plan(_: Head, now: Manifest) -> Change | None:
         # A writer may be at work: the newest head decides what is left to do.
-        present = [e for e in store.manifests.entries(now) if e["key"] in keys]
-        entries = (*map(manifest.tombstone, present), *restored)
+        present = [e for e in store.manifests.segments(now) if e.key in keys]
+        entries: tuple[Entry, ...] = (*map(tombstone, present), *restored)
         return Change("repair", message, entries=entries, ids_drop=runs) if present else None
 
     publish(store, branch, plan)
 
 
-def _runs_of(store: Store, state: Manifest, bad: list[Entry]) -> tuple[str, ...]:
+def _runs_of(store: Store, state: Manifest, bad: list[SegmentEntry]) -> tuple[str, ...]:
     """The id runs sealed with lost segments: without them, lost events can be sent again."""
     commits = set()
     for entry in bad:
         try:
-            commits.add(segment.metadata(store.paths, entry["key"])["commit"])
+            commits.add(segment.metadata(store.paths, entry.key)["commit"])
         except Exception:  # whatever Arrow says of a damaged footer: that segment names no commit
             continue
     # Not if another segment of the seal is intact: its events would be stored twice.
     commits -= {group.commit for group in recover.sealed_batches(store, set())}
     runs = []
     for run in state.ids:
-        if recover.is_intact(store, "ids", run["digest"]):
-            data = disk.read(store.paths.object("ids", run["digest"]))
+        if recover.is_intact(store, "ids", run.digest):
+            data = disk.read(store.paths.object("ids", run.digest))
             if data[16:32].hex() in commits:
-                runs.append(run["digest"])
+                runs.append(run.digest)
     return tuple(runs)
 
 
-def _loss(branch: str, entry: Entry) -> str:
-    low, high = (f"{from_micros(t):%Y-%m-%dT%H:%M:%SZ}" for t in entry["time"])
-    kind = "events" if entry["kind"] == "events" else "quarantined lines"
-    counts = "; ".join(
-        f"{column} {_top_values(entry[column])}"
-        for column in ("types", "sources")
-        if column in entry
-    )
-    seq = f", seq {entry['seq'][0]} to {entry['seq'][1]}" if "seq" in entry else ""
-    return (
-        f"branch {branch}: {entry['events']} {kind} of segment {entry['key'][:12]}, {low} to {high}"
-        f"{seq}" + (f" ({counts})" if counts else "")
-    )
+def _loss(branch: str, entry: SegmentEntry) -> str:
+    low, high = (f"{from_micros(t):%Y-%m-%dT%H:%M:%SZ}" for t in entry.time)
+    kind = "events" if entry.kind == "events" else "quarantined lines"
+    text = f"branch {branch}: {entry.events} {kind} of segment {entry.key[:12]}, {low} to {high}"
+    if entry.kind != "events":
+        return text
+    types, sources = _top_values(entry.types), _top_values(entry.sources)
+    return f"{text}, seq {entry.seq[0]} to {entry.seq[1]} (types {types}; sources {sources})"
 
 
-def _top_values(counts: dict[str, int] | str) -> str:
+def _top_values(counts: Counts) -> str:
     """The most frequent values of a column, with the rows of each."""
     if isinstance(counts, str):
         return counts
@@ -106,17 +102,17 @@ def _top_values(counts: dict[str, int] | str) -> str:
 def renew_ids(store: Store, branch: str, connect: Connect, outcome: RepairOutcome) -> None:
     """Replace damaged id runs by one made of the ids of all events and the keys that are left."""
     state = store.state(branch)
-    bad = [r for r in state.ids if not recover.is_intact(store, "ids", r["digest"])]
+    bad = [r for r in state.ids if not recover.is_intact(store, "ids", r.digest)]
     if not bad:
         return
     # Both: rows that dedupe or retention removed have keys in a run alone, and keys that a flipped
     # bit has changed are made again from the rows.
     parts = [_keys_left(store, run) for run in bad]
-    entries = [e for e in store.manifests.entries(state) if e["kind"] == "events"]
-    parts.append(orphans.keys_of(store, connect, [e["key"] for e in entries]))
+    entries = store.manifests.segments(state, "events")
+    parts.append(orphans.keys_of(store, connect, [e.key for e in entries]))
     high, low = identity_run.merge(parts)
     rebuilt = (identity_run.write(store.paths, high, low, disk.random_hex()),) if len(high) else ()
-    names = tuple(r["digest"] for r in bad)
+    names = tuple(r.digest for r in bad)
     give_up(store, "ids", list(names), outcome)
     publish(
         store,
@@ -124,17 +120,17 @@ def renew_ids(store: Store, branch: str, connect: Connect, outcome: RepairOutcom
         lambda *_: Change("repair", "id runs rebuilt", ids_add=rebuilt, ids_drop=names),
     )
     outcome.done.append(f"branch {branch}: {len(bad)} id run(s) rebuilt from the events")
-    if any(len(part[0]) < run["count"] for part, run in zip(parts, bad, strict=False)):
+    if any(len(part[0]) < run.count for part, run in zip(parts, bad, strict=False)):
         outcome.lost.append(f"branch {branch}: keys of content dedupe, if there were any")
 
 
-def _keys_left(store: Store, run: Entry) -> tuple[Any, Any]:
+def _keys_left(store: Store, run: IdRun) -> tuple[Any, Any]:
     """The keys of a damaged run; one with a flipped bit matches no id."""
     try:
-        data = disk.read(store.paths.object("ids", run["digest"]))
+        data = disk.read(store.paths.object("ids", run.digest))
     except FileNotFoundError:
         data = b""
-    count = run["count"] if len(data) == run["bytes"] else 0
+    count = run.count if len(data) == run.bytes else 0
     high = np.frombuffer(data, "<u8", count, 64 if count else 0)
     return high, np.frombuffer(data, "<u4", count, 64 + 8 * count if count else 0)
 

@@ -16,7 +16,7 @@ from lakelog.repair import recover
 from lakelog.repair.recover import SealedBatch, Watermarks
 from lakelog.store import disk, document, identity_run, rows, segment, sql
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry
+from lakelog.store.entry import IdRun
 from lakelog.store.refs import Move
 from lakelog.store.tail import Tail
 
@@ -102,7 +102,7 @@ def _is_present(
     """Whether an event of a seal, or one with its id, is in the state or was taken back already: it
     was compacted, or one of the two was rolled back."""
     state = store.manifests.load(base.snapshot)
-    present = [e["key"] for e in store.manifests.entries(state) if e["kind"] == "events"]
+    present = [e.key for e in store.manifests.segments(state, "events")]
     present = [key for key in present if recover.is_intact(store, "segments", key)]
     present += [key for batch in adopted for key in _events(store, batch)]
     own = _events(store, sealed)
@@ -123,9 +123,9 @@ def _events(store: Store, sealed: SealedBatch) -> list[str]:
     return [key for key, kind in kinds.items() if kind == "events"]
 
 
-def identity_runs(store: Store, connect: Connect, batches: list[SealedBatch]) -> list[Entry]:
+def identity_runs(store: Store, connect: Connect, batches: list[SealedBatch]) -> list[IdRun]:
     """Return the id runs of seals; one that is lost is rebuilt from the ids in the segments."""
-    runs = []
+    runs: list[IdRun] = []
     for batch in batches:
         runs += batch.runs
         if not batch.runs:

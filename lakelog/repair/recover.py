@@ -20,7 +20,8 @@ import orjson
 from lakelog.errors import Damaged, DamagedRef
 from lakelog.store import disk, document, manifest, segment
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.entry import Entry, IdRun, Removal, SegmentEntry, tombstone
+from lakelog.store.manifest import Manifest
 from lakelog.store.move_pack import packed_lines
 from lakelog.store.paths import parse_move, parse_object, parse_packed
 from lakelog.store.refs import Move, Refs
@@ -36,7 +37,7 @@ class SealedBatch:
     branch: str
     ranges: dict[str, tuple[int, int]]
     segments: list[str]
-    runs: list[Entry]
+    runs: list[IdRun]
 
 
 def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dict[int, bytes], int]:
@@ -80,7 +81,7 @@ def opens(store: Store, digest: str) -> bool:
     """Whether a manifest and all its pages can be read, now and from the disk."""
     store.manifests.forget()
     try:
-        store.manifests.entries(store.manifests.load(digest))
+        store.manifests.segments(store.manifests.load(digest))
     except Damaged:
         return False
     return True
@@ -95,15 +96,15 @@ def find_state(store: Store, data: bytes) -> tuple[str, bytes]:
     carried = document.digest(text)
     for name in names:
         with contextlib.suppress(Damaged):
-            if name == carried and all(map(store.manifests.page_entries, _pages(store, text))):
+            if name == carried:
+                state = store.manifests.decode(orjson.loads(text), name)
+                store.manifests.forget()
+                for page in state.pages:
+                    store.manifests.peek(page)
                 return name, text
             if opens(store, name):
                 return name, store.manifests.text_to_carry(name)
     return "", b""
-
-
-def _pages(store: Store, text: bytes) -> list[Entry]:
-    return store.manifests.outline("", text)[0]
 
 
 def replay(store: Store, state: Manifest) -> tuple[Manifest, list[Entry]] | None:
@@ -147,15 +148,11 @@ def opens_page(store: Store, page: manifest.Page) -> bool:
 
 def changes(store: Store, base: Manifest, entries: list[Entry]) -> tuple[Entry, ...]:
     """Return what turns the live entries of a state into these."""
-    whats = ("segment", "cursor", "artifact", "view", "format")
-    old = {(w, e["key"]): e for w in whats for e in store.manifests.entries(base, w)}
-    new = {(e["add"], e["key"]): e for e in entries}
-    deleted = [e for k, e in old.items() if k not in new]
-    tombstones = [
-        manifest.tombstone(e) if e["add"] == "segment" else {"del": e["add"], "key": e["key"]}
-        for e in deleted
-    ]
-    return (*tombstones, *(e for k, e in new.items() if old.get(k) != e))
+    parts = [*map(store.manifests.page, base.pages), base.recent]
+    old = {(e.what, e.key): e for e in manifest.fold(parts, oldest=True)}
+    new = {(e.what, e.key): e for e in entries}
+    deleted = [e for k, e in old.items() if k not in new and not isinstance(e, Removal)]
+    return (*map(tombstone, deleted), *(e for k, e in new.items() if old.get(k) != e))
 
 
 def named_segments(store: Store) -> dict[str, set[str]]:
@@ -183,7 +180,7 @@ def named_segments(store: Store) -> dict[str, set[str]]:
 
 
 def _added(entries: Iterable[Entry]) -> set[str]:
-    return {e["key"] for e in entries if e.get("add") == "segment"}
+    return {e.key for e in entries if isinstance(e, SegmentEntry)}
 
 
 def _states(store: Store) -> list[tuple[str, str]]:
@@ -223,40 +220,31 @@ def sealed_batches(store: Store, excluded: Container[str]) -> list[SealedBatch]:
         commit = data[16:32].hex()
         if commit in groups and document.digest(data) == digest:
             count = int.from_bytes(data[8:16], "little")
-            run = {"digest": digest, "bytes": len(data), "count": count}
-            groups[commit].runs.append(run)
+            groups[commit].runs.append(IdRun(digest, len(data), count))
     return list(groups.values())
 
 
-def inputs(store: Store, state: Manifest, lost: Entry) -> list[Entry]:
+def inputs(store: Store, state: Manifest, lost: SegmentEntry) -> list[SegmentEntry]:
     """Return the entries that a lost segment was compacted from, if all are still there."""
-    keys = set(lost.get("from", ()))
-    originals: dict[str, Entry] = {}
+    keys = set(lost.made_from)
+    originals: dict[str, SegmentEntry] = {}
     # Back to the states that still had them, as their entries have the seq of their rows.
     while keys - originals.keys() and state.parent and opens(store, state.parent):
         state = store.manifests.load(state.parent)
-        originals |= {e["key"]: e for e in store.manifests.entries(state) if e["key"] in keys}
+        originals |= {e.key: e for e in store.manifests.segments(state) if e.key in keys}
     entries = list(originals.values())
     # Of fewer events than the inputs the lost one was rewritten without some of them: these must
     # not come back.
-    whole = keys and sum(e["events"] for e in entries) == lost["events"]
+    whole = keys and sum(e.events for e in entries) == lost.events
     return entries if whole and all(is_intact(store, "segments", k) for k in keys) else []
 
 
-def rebuild_entry(store: Store, digest: str) -> Entry:
+def rebuild_entry(store: Store, digest: str) -> SegmentEntry:
     """Rebuild a segment's entry from its rows, without seq."""
     notes = segment.metadata(store.paths, digest)
     table = segment.read(store.paths, digest)
     size = os.stat(store.paths.object("segments", digest)).st_size
-    return {
-        "add": "segment",
-        "key": digest,
-        "bytes": size,
-        "kind": notes["kind"],
-        "events": table.num_rows,
-        "layout": notes["layout"],
-        **segment.statistics(table, notes["kind"]),
-    }
+    return segment.describe(digest, size, table, notes["kind"], notes["layout"])
 
 
 def objects(store: Store, kind: str) -> list[str]:

@@ -177,7 +177,7 @@ def restore_state(store: Store, branch: str, connect: Connect, outcome: RepairOu
     runs = tuple(orphans.identity_runs(store, connect, batches))
     # Frames that are nowhere any more: without raised watermarks every reader would wait for them.
     lost, watermarks = _lost_commits(store, branch, moves, watermarks)
-    number, events = head.move.number, sum(e["events"] for e in entries)
+    number, events = head.move.number, sum(e.events for e in entries)
     where = "its own state" if base.number == number else f"the state of move {base.number}"
     where = where if base.number else "an empty state"
     change = Change(

@@ -18,6 +18,7 @@ from lakelog.settings import DEFAULTS
 from lakelog.store import bootstrap, disk, document, manifest, verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
+from lakelog.store.entry import SegmentEntry
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import OBJECTS, decode_name, parse_move, parse_object, parse_wal
 from lakelog.store.refs import Move, Refs, open_ref
@@ -92,18 +93,18 @@ def check_snapshot(checker: Checker, digest: str) -> None:
     if not all(pages):
         return
     try:
-        live = checker.paged_entries(state)
+        live = checker.paged_segments(state)
     except Damaged as error:
         checker.add(error.path, error.reason)
         return
     for run in state.ids:
-        checker.object("ids", run["digest"])
+        checker.object("ids", run.digest)
     # The last entry of a key counts; what the state deleted may be gone from the disk.
-    recent = {e["key"]: e for e in state.recent if "segment" in (e.get("add"), e.get("del"))}
-    additions = [e for e in recent.values() if "add" in e]
-    checker.check_paged(recent.keys() - {e["key"] for e in additions})
+    recent = {e.key: e for e in state.recent if e.what == "segment"}
+    additions = [e for e in recent.values() if isinstance(e, SegmentEntry)]
+    checker.check_paged(recent.keys() - {e.key for e in additions})
     for entry in additions:
-        checker.object("segments", entry["key"])
+        checker.object("segments", entry.key)
     paged = [e for key, e in live.items() if key not in recent]
     if manifest.add_up(manifest.Totals(), [*paged, *additions]) != state.totals:
         path = checker.store.paths.object("manifests", digest)

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import Damaged, DamagedSegment, StaleFiles
 from lakelog.lazy import Lazy
 from lakelog.settings import Settings
-from lakelog.store import disk, manifest, segment, sql
+from lakelog.store import disk, segment, sql
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.entry import Entry, SegmentEntry, tombstone
+from lakelog.store.manifest import Manifest
 from lakelog.store.paths import Paths
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
@@ -57,29 +58,29 @@ class Compaction:
     bytes_after: int = 0
 
 
-def choose(entries: list[Entry], settings: Settings) -> list[list[Entry]]:
+def choose(entries: list[SegmentEntry], settings: Settings) -> list[list[SegmentEntry]]:
     """Return groups of neighbours to merge, each within the target size; full sorted segments
     stay."""
-    groups: list[list[Entry]] = []
-    current: list[Entry] = []
+    groups: list[list[SegmentEntry]] = []
+    current: list[SegmentEntry] = []
     rows = size = 0
-    target = segment.rows_target(settings, sum(e["events"] for e in entries))
+    target = segment.rows_target(settings, sum(e.events for e in entries))
     # Neighbours in seq, so that the seq ranges of live segments never overlap (F10.2).
-    ordered = sorted((e for e in entries if e["kind"] == "events"), key=lambda e: e["seq"])
+    ordered = sorted((e for e in entries if e.kind == "events"), key=lambda e: e.seq)
     for entry in ordered:
-        fits = rows + entry["events"] <= target and len(current) < FILES_MAX
-        if current and not (fits and size + entry["bytes"] <= settings.segment_bytes):
+        fits = rows + entry.events <= target and len(current) < FILES_MAX
+        if current and not (fits and size + entry.bytes <= settings.segment_bytes):
             groups.append(current)
             current, rows, size = [], 0, 0
         current.append(entry)
-        rows, size = rows + entry["events"], size + entry["bytes"]
+        rows, size = rows + entry.events, size + entry.bytes
     groups.append(current)
     return [group for group in groups if _is_worth_it(group)]
 
 
-def portions(group: list[Entry], weights: list[int], limit: int) -> list[list[Entry]]:
+def portions(group: list[SegmentEntry], weights: list[int], limit: int) -> list[list[SegmentEntry]]:
     """Cut a group into parts of at most `limit` bytes of rows; what is longer alone is left out."""
-    parts: list[list[Entry]] = [[]]
+    parts: list[list[SegmentEntry]] = [[]]
     size = 0
     for entry, weight in zip(group, weights, strict=True):
         if size + weight > limit:
@@ -91,13 +92,13 @@ def portions(group: list[Entry], weights: list[int], limit: int) -> list[list[En
     return [part for part in parts if _is_worth_it(part)]
 
 
-def is_due(entries: list[Entry], settings: Settings) -> bool:
+def is_due(entries: list[SegmentEntry], settings: Settings) -> bool:
     """Whether enough small segments have accumulated for a run in the background."""
     return sum(len(group) for group in choose(entries, settings)) >= DUE
 
 
-def _is_worth_it(group: list[Entry]) -> bool:
-    return len(group) > 1 or bool(group and group[0]["layout"] == "arrival")
+def _is_worth_it(group: list[SegmentEntry]) -> bool:
+    return len(group) > 1 or bool(group and group[0].layout == "arrival")
 
 
 def compact(store: Store, branch: str, progress: Progress | None = None) -> Compaction:
@@ -110,7 +111,7 @@ def compact(store: Store, branch: str, progress: Progress | None = None) -> Comp
         while again:
             head = store.refs.head(branch)
             state = store.manifests.load(head.move.snapshot)
-            groups = choose(store.manifests.entries(state), store.settings)
+            groups = choose(store.manifests.segments(state), store.settings)
             # Groups cut short by the number of files leave some that can be merged once more.
             again = not failures and any(len(group) == FILES_MAX for group in groups)
             for index, group in enumerate(groups):
@@ -127,7 +128,7 @@ def compact(store: Store, branch: str, progress: Progress | None = None) -> Comp
     return total
 
 
-def _merge_group(store: Store, branch: str, head: Head, group: list[Entry]) -> Compaction:
+def _merge_group(store: Store, branch: str, head: Head, group: list[SegmentEntry]) -> Compaction:
     """Merge one group, in as many steps as its rows need. Raises DamagedSegment, OSError."""
     total = Compaction()
     # First of all: a footer that is damaged could give any weight, and rows that nobody wrote.
@@ -136,8 +137,8 @@ def _merge_group(store: Store, branch: str, head: Head, group: list[Entry]) -> C
     for part in portions(group, weights, store.settings.memory_bytes // _SHARE):
         output = merge(store, part)
         if _swap(store, branch, head, part, [output]):
-            size = sum(e["bytes"] for e in part)
-            total = _sum(total, Compaction(len(part), 1, size, output["bytes"]))
+            size = sum(e.bytes for e in part)
+            total = _sum(total, Compaction(len(part), 1, size, output.bytes))
     return total
 
 
@@ -146,21 +147,21 @@ def _sum(first: Compaction, other: Compaction) -> Compaction:
     return Compaction(*(a + b for a, b in pairs))
 
 
-def _weight(store: Store, entry: Entry) -> int:
+def _weight(store: Store, entry: SegmentEntry) -> int:
     """Estimate how many bytes the rows of a segment take in memory. Raises DamagedSegment."""
     size = _read_segment(store, entry, segment.uncompressed)
-    return int(size + entry["events"] * _ROW)
+    return int(size + entry.events * _ROW)
 
 
-def merge(store: Store, group: list[Entry]) -> Entry:
+def merge(store: Store, group: list[SegmentEntry]) -> SegmentEntry:
     """Write one sorted segment of all rows of a group. Raises DamagedSegment, OSError."""
     columns = [*segment.EVENT_COLUMNS, "seq"]
     tables = []
     for entry in group:
         table = _read_segment(store, entry, segment.read)
         # From now on seq is a column: sorted rows are no longer in its order.
-        if entry["layout"] == "arrival":
-            seq = np.arange(table.num_rows, dtype=np.int64) + entry["seq"][0]
+        if entry.layout == "arrival":
+            seq = np.arange(table.num_rows, dtype=np.int64) + entry.seq[0]
             table = table.append_column("seq", pa.array(seq))
         tables.append(table.select(columns).cast(segment.schema("events", "sorted")))
     table = pa.concat_tables(tables)
@@ -184,23 +185,23 @@ def _sort_order(table: pa.Table) -> Any:
     return pa.array(np.lexsort((seq, time, kind)))
 
 
-def _read_segment(store: Store, entry: Entry, read: Callable[[Paths, str], Any]) -> Any:
+def _read_segment(store: Store, entry: SegmentEntry, read: Callable[[Paths, str], Any]) -> Any:
     """Call `read` on a segment. Raises DamagedSegment where it is missing or no valid Parquet."""
     try:
-        return read(store.paths, entry["key"])
+        return read(store.paths, entry.key)
     except (FileNotFoundError, pa.ArrowException) as error:
-        path = store.paths.object("segments", entry["key"])
+        path = store.paths.object("segments", entry.key)
         raise DamagedSegment(path, f"it cannot be read ({' '.join(str(error).split())})") from None
 
 
 def rewrite(
     store: Store,
     connection: duckdb.DuckDBPyConnection,
-    group: list[Entry],
+    group: list[SegmentEntry],
     where: str,
     level: int,
     tables: dict[str, Any] | None = None,
-) -> Entry:
+) -> SegmentEntry:
     """Write the rows of `group` for which the SQL condition holds, with seq, sorted.
 
     `tables` are Arrow tables that the condition names.
@@ -218,28 +219,28 @@ def rewrite(
     return _put(store, data, rows, group)
 
 
-def _put(store: Store, data: bytes, table: pa.Table, group: list[Entry]) -> Entry:
+def _put(store: Store, data: bytes, table: pa.Table, group: list[SegmentEntry]) -> SegmentEntry:
     """Write an encoded sorted segment of the rows of a group; return its entry."""
     entry = segment.put(store.paths, data, table, "events", "sorted")
-    store.verified.add(entry["key"], store.paths.object("segments", entry["key"]))
+    store.verified.add(entry.key, store.paths.object("segments", entry.key))
     # The span of the inputs: rows that were removed leave holes, and keep others their numbers.
-    span = [min(e["seq"][0] for e in group), max(e["seq"][1] for e in group)]
-    return {**entry, "seq": span, "from": [e["key"] for e in group]}
+    span = min(e.seq[0] for e in group), max(e.seq[1] for e in group)
+    return dataclasses.replace(entry, seq=span, made_from=tuple(e.key for e in group))
 
 
-def rows_sql(store: Store, group: list[Entry]) -> str:
+def rows_sql(store: Store, group: list[SegmentEntry]) -> str:
     """Return SQL that reads segments as rows with seq, in two scans, however many there are."""
     columns = ", ".join(segment.EVENT_COLUMNS)
     parts = []
     for layout in ("arrival", "sorted"):
-        segments = [e for e in group if e["layout"] == layout]
+        segments = [e for e in group if e.layout == layout]
         if segments:
-            source = sql.parquet(store.paths.object("segments", e["key"]) for e in segments)
+            source = sql.parquet(store.paths.object("segments", e.key) for e in segments)
             parts.append(f"SELECT {columns}, {seq_sql(segments, layout)} AS seq FROM {source}")
     return " UNION ALL ".join(parts)
 
 
-def seq_sql(group: list[Entry], layout: str) -> str:
+def seq_sql(group: list[SegmentEntry], layout: str) -> str:
     """SQL for seq: a column of sorted segments, first plus row number of the others.
 
     A single file is not treated differently: in DuckDB 2.0 a plain sum makes late materialization
@@ -247,38 +248,40 @@ def seq_sql(group: list[Entry], layout: str) -> str:
     """
     if layout == "sorted":
         return "seq"
-    firsts = ", ".join(str(e["seq"][0]) for e in group)
+    firsts = ", ".join(str(e.seq[0]) for e in group)
     return f"(([{firsts}]::BIGINT[])[(file_index + 1)::BIGINT] + file_row_number)::BIGINT"
 
 
-def check(store: Store, group: list[Entry]) -> None:
+def check(store: Store, group: list[SegmentEntry]) -> None:
     """Verify segments before their rows are rewritten: a flipped bit would get a valid digest.
 
     Raises DamagedSegment.
     """
     for entry in group:
-        path = store.paths.object("segments", entry["key"])
+        path = store.paths.object("segments", entry.key)
         try:
-            intact = store.verified.holds(entry["key"], path) or hash_file(path) == entry["key"]
+            intact = store.verified.holds(entry.key, path) or hash_file(path) == entry.key
         except FileNotFoundError:
             raise DamagedSegment(path, "the segment is missing") from None
         if not intact:
             raise DamagedSegment(path, "the content does not match its name")
 
 
-def _swap(store: Store, branch: str, base: Head, group: list[Entry], outputs: list[Entry]) -> bool:
+def _swap(
+    store: Store, branch: str, base: Head, group: list[SegmentEntry], outputs: list[SegmentEntry]
+) -> bool:
     """Publish the exchange if every input is still there and no rewind came."""
-    keys = {e["key"] for e in group}
+    keys = {e.key for e in group}
 
     def plan(head: Head, state: Manifest) -> Change | None:
         # After a rewind the numbers of the rows may be those of other events.
         if head.move.generation != base.move.generation:
             return None
         # One was compacted, expired or removed meanwhile: its rows must not come back.
-        present = {e["key"] for e in store.manifests.entries(state)}
+        present = {e.key for e in store.manifests.segments(state)}
         if not keys <= present:
             return None
-        entries = (*map(manifest.tombstone, group), *outputs)
+        entries: tuple[Entry, ...] = (*map(tombstone, group), *outputs)
         return Change("compact", entries=entries, message=f"{len(group)} segments into one")
 
     try:

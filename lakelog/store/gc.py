@@ -21,7 +21,6 @@ from lakelog.errors import Damaged, GcRefused, UnknownRef
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.connection import SPILL
-from lakelog.store.manifest import Entry
 from lakelog.store.paths import OBJECTS, parse_object
 from lakelog.store.refs import Move
 from lakelog.store.thinning import DAY, HOUR, KEEP_MOVES, pack, window
@@ -164,24 +163,24 @@ class Marker:
         name = bytes.fromhex(digest)
         if name in self.live or name in self._lost:
             return
-        pages, recent, runs = self._store.manifests.outline(digest, text)
+        outline = self._store.manifests.outline(digest, text)
         self.live.add(name)
         # A state that lost a page does not open, so it needs nothing; repair has noted that.
-        if self._lost and not self._lost.isdisjoint(bytes.fromhex(p["digest"]) for p in pages):
+        pages = (bytes.fromhex(page) for page, _ in outline.pages)
+        if self._lost and not self._lost.isdisjoint(pages):
             return
-        self.live.update(bytes.fromhex(run["digest"]) for run in runs)
-        self._load_pages(pages)
-        added, deleted = _segments(recent)
-        self.live.update(added)
+        self.live.update(map(bytes.fromhex, outline.runs))
+        self._load_pages(outline.pages)
+        self.live.update(map(bytes.fromhex, outline.added))
         # What the pages add and this state deleted stays unmarked: another state may have it.
-        hidden = self._unmarked.intersection(deleted)
+        hidden = self._unmarked.intersection(map(bytes.fromhex, outline.removed))
         self.live |= self._unmarked - hidden
         self._unmarked = hidden
 
-    def _load_pages(self, pages: list[Entry]) -> None:
+    def _load_pages(self, pages: list[tuple[str, int]]) -> None:
         """Make `_present` the segments that these pages leave alive, `_unmarked` those of them
         that are not in `live` yet."""
-        names = [page["digest"] for page in pages]
+        names = [name for name, _ in pages]
         pairs = zip(names, self._names, strict=False)
         common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
         # Undo the pages of the state before, newest first, down to those that both share.
@@ -191,29 +190,22 @@ class Marker:
             self._present.difference_update(added)
             self._unmarked.difference_update(added)
             self._add(deleted)
-        for name, page in zip(names[common:], pages[common:], strict=True):
-            adds, tombstones = _segments(self._store.manifests.page_entries(page))
+        for name, size in pages[common:]:
+            adds, tombstones = self._store.manifests.page_outline(name, size)
             # Only what really changes is noted, so that undoing it restores the set before.
-            deleted = [key for key in tombstones if key in self._present]
+            deleted = [key for key in map(bytes.fromhex, tombstones) if key in self._present]
             self._present.difference_update(deleted)
             self._unmarked.difference_update(deleted)
             self._names.append(name)
-            self._changes.append((self._add(adds), deleted))
+            self._changes.append((self._add(map(bytes.fromhex, adds)), deleted))
             self.live.add(bytes.fromhex(name))
 
-    def _add(self, keys: list[bytes]) -> list[bytes]:
+    def _add(self, keys: Iterable[bytes]) -> list[bytes]:
         """Add segments to `_present`; return those that were not in it."""
         fresh = [key for key in keys if key not in self._present]
         self._present.update(fresh)
         self._unmarked.update(key for key in fresh if key not in self.live)
         return fresh
-
-
-def _segments(entries: Iterable[Entry]) -> tuple[list[bytes], list[bytes]]:
-    """Return the digests of segments that entries add and delete, each by its last entry."""
-    last = {e["key"]: "add" in e for e in entries if (e.get("add") or e.get("del")) == "segment"}
-    added = [bytes.fromhex(key) for key, is_added in last.items() if is_added]
-    return added, [bytes.fromhex(key) for key, is_added in last.items() if not is_added]
 
 
 def require_kept(store: Store, digest: str, text: str) -> None:

@@ -22,8 +22,9 @@ from lakelog.errors import (
 from lakelog.lazy import LazyProperty
 from lakelog.store import clock, disk
 from lakelog.store.bootstrap import Store, start_branch
+from lakelog.store.entry import Counts, Entry, SegmentEntry, tombstone
 from lakelog.store.gc import require_kept
-from lakelog.store.manifest import Entry, Manifest, Totals
+from lakelog.store.manifest import Manifest, Totals
 from lakelog.store.paths import encode_name
 from lakelog.store.publish import USER_OPS, Change, grow, link_move, publish
 from lakelog.store.refs import Head, Move, Tag, author, escape_text
@@ -75,8 +76,8 @@ class Diff:
 
     a: Snapshot
     b: Snapshot
-    added: tuple[Entry, ...]
-    removed: tuple[Entry, ...]
+    added: tuple[SegmentEntry, ...]
+    removed: tuple[SegmentEntry, ...]
     events: int
     types: dict[str, int] | None
     moves: tuple[Move, ...]
@@ -139,16 +140,16 @@ def _totals(store: Store, move: Move) -> Totals:
 def diff(store: Store, a: str, b: str, look: Callable[[Diff], Any] | None = None) -> Diff:
     """Compare two manifests by their segments."""
     left, right = store.manifests.load(a), store.manifests.load(b)
-    old = {e["key"]: e for e in store.manifests.entries(left)}
-    new = {e["key"]: e for e in store.manifests.entries(right)}
+    old = {e.key: e for e in store.manifests.segments(left)}
+    new = {e.key: e for e in store.manifests.segments(right)}
     added = tuple(e for k, e in new.items() if k not in old)
     removed = tuple(e for k, e in old.items() if k not in new)
     # Only where they differ: a lake of 10,000 segments is compared by its few new ones. Compaction
     # cancels out, as it adds and removes the same events.
     types: dict[str, int] | None = {}
     for sign, entries in ((1, added), (-1, removed)):
-        for entry in (e for e in entries if e["kind"] == "events"):
-            types = _add_types(types, entry["types"], sign)
+        for entry in (e for e in entries if e.kind == "events"):
+            types = _add_types(types, entry.types, sign)
     if types is not None:
         types = {name: n for name, n in sorted(types.items()) if n}
     events = right.totals.events - left.totals.events
@@ -294,11 +295,12 @@ def _apply_formats(store: Store, now: Manifest, target: str, cursors: bool = Tru
     now on, and unless `cursors` with the present cursors. It is the target itself if that has them;
     otherwise a new state is written."""
     state = store.manifests.load(target)
-    present = {e["key"]: e for e in store.manifests.entries(now, "format")}
-    former = {e["key"]: e for e in store.manifests.entries(state, "format")}
-    changes = [{"del": "format", "key": key} for key in former.keys() - present.keys()]
+    present = {e.key: e for e in store.manifests.records(now, "format")}
+    former = {e.key: e for e in store.manifests.records(state, "format")}
+    gone = (entry for key, entry in former.items() if key not in present)
+    changes: list[Entry] = [tombstone(entry) for entry in gone]
     changes += [entry for key, entry in present.items() if former.get(key) != entry]
-    changes += [] if cursors else store.manifests.entries(now, "cursor")
+    changes += [] if cursors else store.manifests.records(now, "cursor")
     if not changes:
         return target
     message = "with present cursors" if not cursors else "with present formats"
@@ -440,9 +442,7 @@ def _last_user_move(store: Store, branch: str) -> tuple[Move, Move]:
     raise NothingToUndo(f"nothing to undo on {branch!r}: no rollback, snapshot or other user move")
 
 
-def _add_types(
-    types: dict[str, int] | None, more: dict[str, int] | str, sign: int
-) -> dict[str, int] | None:
+def _add_types(types: dict[str, int] | None, more: Counts, sign: int) -> dict[str, int] | None:
     if types is None or isinstance(more, str):
         return None
     for name, count in more.items():

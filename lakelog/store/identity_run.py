@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import DamagedIds
 from lakelog.lazy import Lazy
 from lakelog.store import disk, document
+from lakelog.store.entry import IdRun
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
@@ -60,26 +61,26 @@ def _header(count: int, commit: str, crc: int) -> bytes:
     return head + struct.pack("<I", zlib.crc32(head))
 
 
-def write(paths: Paths, high: np.ndarray, low: np.ndarray, commit: str) -> dict[str, Any]:
-    """Write a run durably; return its manifest entry {digest, bytes, count}."""
+def write(paths: Paths, high: np.ndarray, low: np.ndarray, commit: str) -> IdRun:
+    """Write a run durably; return what a manifest says of it."""
     data = encode(high, low, commit)
     digest = document.digest(data)
     disk.put_object(paths.object("ids", digest), data)
-    return {"digest": digest, "bytes": len(data), "count": len(high)}
+    return IdRun(digest, len(data), len(high))
 
 
-def read(paths: Paths, run: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def read(paths: Paths, run: IdRun) -> tuple[np.ndarray, np.ndarray]:
     """Map a run into memory. Raises DamagedIds when it is missing or not of the right shape."""
-    path = paths.object("ids", run["digest"])
+    path = paths.object("ids", run.digest)
     try:
         with open(path, "rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (FileNotFoundError, ValueError):
         raise DamagedIds(path, "the id run is missing or empty") from None
-    count = run["count"]
+    count = run.count
     head = data[:64]
     # Only the header: `open_run` compares the hash of the whole file with its name.
-    is_intact = len(data) == run["bytes"] == 64 + 12 * count and head[:4] == b"LKI1"
+    is_intact = len(data) == run.bytes == 64 + 12 * count and head[:4] == b"LKI1"
     if not is_intact or zlib.crc32(head[:60]) != struct.unpack_from("<I", head, 60)[0]:
         raise DamagedIds(path, "the id run does not have the shape its manifest names")
     high = np.frombuffer(data, "<u8", count, 64)
@@ -122,8 +123,8 @@ def sort_keys(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return first, low[order]
 
 
-def join(paths: Paths, runs: list[Keys], commit: str) -> dict[str, Any]:
-    """Merge several runs into one, a range of keys at a time; return its entry."""
+def join(paths: Paths, runs: list[Keys], commit: str) -> IdRun:
+    """Merge several runs into one, a range of keys at a time; return what a manifest says of it."""
     count = sum(len(high) for high, _ in runs)
     if count <= RANGE:
         return write(paths, *merge(runs), commit)
@@ -144,7 +145,7 @@ def join(paths: Paths, runs: list[Keys], commit: str) -> dict[str, Any]:
             disk.unlink(path)
     name = digest.hexdigest()
     disk.link_object(temporary, paths.object("ids", name))
-    return {"digest": name, "bytes": 64 + 12 * count, "count": count}
+    return IdRun(name, 64 + 12 * count, count)
 
 
 def _ranges(paths: Paths, runs: list[Keys], count: int, lows: list[str]) -> Iterator[bytes]:
@@ -178,11 +179,11 @@ def merge(runs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.nda
     return np.concatenate([r[0] for r in runs]), np.concatenate([r[1] for r in runs])
 
 
-def runs_to_merge(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def runs_to_merge(runs: Iterable[IdRun]) -> list[IdRun]:
     """Choose the runs to merge next: eight of one size class, smallest class first, or none."""
-    classes: dict[int, list[dict[str, Any]]] = {}
+    classes: dict[int, list[IdRun]] = {}
     for run in runs:
-        classes.setdefault(size_class(run["count"]), []).append(run)
+        classes.setdefault(size_class(run.count), []).append(run)
     for level in sorted(classes):
         if len(classes[level]) >= FAN:
             return classes[level]

@@ -12,8 +12,9 @@ as many entries as live ones. Read the pages from oldest to newest, then the rec
     {"add": what, "key": k, ...}   adds k, replacing any older entry of that what and key
     {"del": what, "key": k, ...}   a tombstone: deletes k; dropped once no page is older
 
-`what` is segment, cursor, artifact, view or format; a segment's key is its digest. So every commit
-writes one small file, and all statistics of 10,000 segments are about 30 pages away.
+`what` is segment, cursor, artifact, view or format; a segment's key is its digest. In memory they
+are the values of entry.py. So every commit writes one small file, and all statistics of 10,000
+segments are about 30 pages away.
 The digest covers the compressed bytes; `commit` makes every attempt's bytes unique. A manifest of
 at most CARRIED_MAX bytes has no file: the move that names it carries its text (refs.py), and the
 digest is that of the text.
@@ -21,17 +22,31 @@ digest is that of the text.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import orjson
 import zstandard
 
 from lakelog.errors import DamagedManifest, FormatTooNew
 from lakelog.store import disk, document
+from lakelog.store.entry import (
+    Entry,
+    IdRun,
+    MalformedEntry,
+    Members,
+    Record,
+    Removal,
+    Retention,
+    SegmentEntry,
+    parse,
+    segment_changes,
+    to_json,
+)
 from lakelog.store.paths import FILE_FORMAT, Paths
 
 # Small enough that a publish writes about 4 kB, large enough that 10,000 segments are two levels.
@@ -41,12 +56,12 @@ BOTTOM = LEVEL_MAX + 1
 """The level of pages that have only entries that were live when they were written."""
 CARRIED_MAX = 32_768
 """A longer manifest has a file of its own: it would be read with its move whenever that is."""
-Entry = dict[str, Any]
 _CACHED = 256
 _ON_DISK = {"recent": "tail"}
 """Keys of a manifest that are not the name of their attribute."""
 # Decompressors are not safe for threads, so each thread has its own.
 _LOCAL = threading.local()
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -88,9 +103,20 @@ class Manifest:
     pages: tuple[Page, ...]
     recent: tuple[Entry, ...]
     """The newest entries, which are in no page yet; `tail` on disk."""
-    ids: tuple[Entry, ...]
-    retention: Entry | None
+    ids: tuple[IdRun, ...]
+    retention: Retention | None
     digest: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What gc needs of a manifest: `pages` as (digest, length), oldest first, the digests of the
+    segments that the recent entries add and remove, and those of the id runs."""
+
+    pages: list[tuple[str, int]]
+    added: list[str]
+    removed: list[str]
+    runs: list[str]
 
 
 class Carriers(Protocol):
@@ -115,7 +141,7 @@ class Manifests:
         """Return a manifest. Raises DamagedManifest when missing or not intact."""
         manifest: Manifest | None = self._manifests.get(digest)
         if manifest is None:
-            manifest = _from_body(self._state(digest), digest)
+            manifest = self.decode(self._state(digest), digest)
             _cache(self._manifests, digest, manifest)
         return manifest
 
@@ -139,39 +165,47 @@ class Manifests:
         """Return a page's entries. Raises DamagedManifest when missing or not intact."""
         entries = self._pages.get(page.digest)
         if entries is None:
-            entries = tuple(self._read(page.digest, page.bytes)["entries"])
+            entries = self.peek(page)
             _cache(self._pages, page.digest, entries)
         return entries
 
-    def peek(self, page: Page) -> Sequence[Entry]:
+    def peek(self, page: Page) -> tuple[Entry, ...]:
         """Return a page's entries as `page` does, but do not cache what was not cached yet."""
         entries = self._pages.get(page.digest)
-        return self._read(page.digest, page.bytes)["entries"] if entries is None else entries
-
-    def outline(
-        self, digest: str, text: bytes = b""
-    ) -> tuple[list[Entry], list[Entry], list[Entry]]:
-        """Return the pages, recent entries and id runs of a manifest as JSON values, from its file
-        or the `text` that a ref carries, without caching: for callers that read many. Raises
-        DamagedManifest."""
-        body = orjson.loads(text) if text else self._state(digest)
-        return body["pages"], body["tail"], body["ids"]
-
-    def page_entries(self, page: Entry) -> list[Entry]:
-        """Return the entries of a page of `outline`, without caching. Raises as that does."""
-        entries: list[Entry] = self._read(page["digest"], page["bytes"])["entries"]
+        if entries is None:
+            body = self._read(page.digest, page.bytes)
+            with self._refusing_malformed(page.digest):
+                entries = parse(body["entries"])
         return entries
+
+    def outline(self, digest: str, text: bytes = b"") -> Outline:
+        """Return the outline of a manifest, from its file or the `text` that a ref carries, without
+        caching. Raises DamagedManifest."""
+        # From the JSON as it is: gc reads each state of a long history once, and values of all
+        # their entries would take it several times as long.
+        body = orjson.loads(text) if text else self._state(digest)
+        with self._refusing_malformed(digest):
+            pages = [(page["digest"], page["bytes"]) for page in body["pages"]]
+            runs = [run["digest"] for run in body["ids"]]
+            return Outline(pages, *segment_changes(body["tail"]), runs)
+
+    def page_outline(self, digest: str, size: int) -> tuple[list[str], list[str]]:
+        """Return the digests of the segments that a page of an outline adds and removes, without
+        caching. Raises DamagedManifest."""
+        body = self._read(digest, size)
+        with self._refusing_malformed(digest):
+            return segment_changes(body["entries"])
 
     def write(self, manifest: Manifest) -> Manifest:
         """Write a manifest durably and return it with its digest."""
-        digest, _ = self._write(orjson.dumps(_to_body(manifest)))
+        digest, _ = self._write(_encode(manifest))
         return self._with_digest(manifest, digest)
 
     def settle(self, manifest: Manifest) -> tuple[Manifest, bytes]:
         """Return a new manifest with its digest, and the text that its move is to carry; a longer
         one is written durably, and nothing is carried."""
         # Carried text costs no file and no sync; a long one would be read and packed with its move.
-        text = orjson.dumps(_to_body(manifest))
+        text = _encode(manifest)
         if len(text) > CARRIED_MAX:
             return self._with_digest(manifest, self._write(text)[0]), b""
         return self._with_digest(manifest, document.digest(text)), text
@@ -184,7 +218,8 @@ class Manifests:
     def write_page(self, entries: tuple[Entry, ...], commit: str, level: int | None = None) -> Page:
         """Write a page durably, of the level that its length makes unless one is given."""
         level = level_of(len(entries)) if level is None else level
-        body = {"format": FILE_FORMAT, "commit": commit, "level": level, "entries": entries}
+        bodies = [to_json(entry) for entry in entries]
+        body = {"format": FILE_FORMAT, "commit": commit, "level": level, "entries": bodies}
         digest, size = self._write(orjson.dumps(body))
         _cache(self._pages, digest, entries)
         return describe(entries, digest, size, level)
@@ -199,29 +234,68 @@ class Manifests:
         self._manifests.clear()
         self._pages.clear()
 
-    def entries(self, manifest: Manifest, what: str = "segment") -> list[Entry]:
-        """Return the live entries of one kind, oldest first; opens every page."""
-        live = self.paged_entries(manifest, what)
+    def segments(self, manifest: Manifest, kind: str = "") -> list[SegmentEntry]:
+        """Return the live segments, or those of one kind, oldest first; opens every page."""
+        live = self.paged_segments(manifest)
+        _apply(live, manifest.recent, "segment")
+        return [e for e in live.values() if not kind or e.kind == kind]
+
+    def paged_segments(self, manifest: Manifest) -> dict[str, SegmentEntry]:
+        """Return the segments that the pages alone leave alive, by key."""
+        live: dict[str, SegmentEntry] = {}
+        for page in manifest.pages:
+            _apply(live, self.page(page), "segment")
+        return live
+
+    def records(self, manifest: Manifest, what: str) -> list[Record]:
+        """Return the live records of one kind, oldest first; opens every page."""
+        live: dict[str, Record] = {}
+        for page in manifest.pages:
+            _apply(live, self.page(page), what)
         _apply(live, manifest.recent, what)
         return list(live.values())
 
-    def paged_entries(self, manifest: Manifest, what: str = "segment") -> dict[str, Entry]:
-        """Return the entries that the pages alone leave alive, by key."""
-        live: dict[str, Entry] = {}
-        for page in manifest.pages:
-            _apply(live, self.page(page), what)
-        return live
+    def read_records(self, manifest: Manifest, what: str, read: Callable[[Record], _T]) -> list[_T]:
+        """Return the live records of one kind as `read`, which knows their members, has them.
+        Raises DamagedManifest where a member is missing or of the wrong type."""
+        with self._refusing_malformed(manifest.digest):
+            return [read(record) for record in self.records(manifest, what)]
 
-    def segments_between(self, manifest: Manifest, low: int, high: int) -> list[Entry]:
+    def segments_between(self, manifest: Manifest, low: int, high: int) -> list[SegmentEntry]:
         """Return the live event segments that may hold a time in [low, high] (us)."""
-        live: dict[str, Entry] = {}
+        live: dict[str, SegmentEntry] = {}
         for page in manifest.pages:
             near = page.time is not None and page.time[0] <= high and low <= page.time[1]
             # A page out of range may still hold the tombstone of a segment that an older page adds.
             if near or page.removals:
                 _apply(live, self.page(page), "segment")
         _apply(live, manifest.recent, "segment")
-        return [e for e in live.values() if e["time"][0] <= high and low <= e["time"][1]]
+        return [e for e in live.values() if e.time[0] <= high and low <= e.time[1]]
+
+    def decode(self, body: Members, digest: str) -> Manifest:
+        """Return the manifest that a JSON object stands for. Raises DamagedManifest."""
+        with self._refusing_malformed(digest):
+            return Manifest(
+                **{
+                    **{k: v for k, v in body.items() if k not in ("format", "tail")},
+                    "totals": Totals(**body["totals"]),
+                    "pages": tuple(Page(**p) for p in body["pages"]),
+                    "recent": parse(body["tail"]),
+                    "ids": tuple(IdRun(r["digest"], r["bytes"], r["count"]) for r in body["ids"]),
+                    "retention": body["retention"] and Retention(**body["retention"]),
+                    "digest": digest,
+                }
+            )
+
+    @contextlib.contextmanager
+    def _refusing_malformed(self, digest: str) -> Iterator[None]:
+        """Raise DamagedManifest, with the file's name, for JSON that is not as FORMAT.md has it."""
+        try:
+            yield
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            is_entry = isinstance(error, MalformedEntry)
+            reason = str(error) if is_entry else f"it is malformed ({error!r})"
+            raise DamagedManifest(self._paths.object("manifests", digest), reason) from None
 
     def _state(self, digest: str) -> dict[str, Any]:
         """A manifest's body, of its file or of a ref that carries it."""
@@ -279,18 +353,11 @@ def level_of(entries: int) -> int:
 
 def describe(entries: tuple[Entry, ...], digest: str, size: int, level: int) -> Page:
     """Return what a manifest says of a page."""
-    adds = [e for e in entries if e.get("add") == "segment"]
-    times = [e["time"] for e in adds if e["kind"] == "events"]
+    adds = [e for e in entries if isinstance(e, SegmentEntry)]
+    times = [e.time for e in adds if e.kind == "events"]
     span = [min(t[0] for t in times), max(t[1] for t in times)] if times else None
-    return Page(
-        digest,
-        size,
-        level,
-        len(entries),
-        sum("del" in e for e in entries),
-        sum(e["events"] for e in adds),
-        span,
-    )
+    removals, events = sum(isinstance(e, Removal) for e in entries), sum(e.events for e in adds)
+    return Page(digest, size, level, len(entries), removals, events, span)
 
 
 def fold(parts: list[tuple[Entry, ...]], oldest: bool) -> tuple[Entry, ...]:
@@ -299,45 +366,28 @@ def fold(parts: list[tuple[Entry, ...]], oldest: bool) -> tuple[Entry, ...]:
     newest: dict[tuple[str, str], Entry] = {}
     for part in parts:
         for entry in part:
-            key = (entry.get("add") or entry["del"], entry["key"])
+            key = (entry.what, entry.key)
             # A dict keeps the place of a key that is set again; live entries go by the last `add`.
             newest.pop(key, None)
             newest[key] = entry
     # Below any other page a tombstone may still hide something, so only the oldest run drops it.
-    return tuple(e for e in newest.values() if not (oldest and "del" in e))
+    return tuple(e for e in newest.values() if not (oldest and isinstance(e, Removal)))
 
 
-def add_up(totals: Totals, entries: list[Entry]) -> Totals:
+def add_up(totals: Totals, entries: Iterable[Entry]) -> Totals:
     """Return the totals after a change; tombstones carry the counts that they subtract."""
     events, size, segments = totals.events, totals.bytes, totals.segments
     quarantined = totals.quarantined
     for entry in entries:
-        if (entry.get("add") or entry.get("del")) != "segment":
+        if isinstance(entry, Record) or entry.what != "segment":
             continue
-        sign = 1 if "add" in entry else -1
-        size, segments = size + sign * entry["bytes"], segments + sign
-        if entry["kind"] == "events":
-            events += sign * entry["events"]
+        sign = -1 if isinstance(entry, Removal) else 1
+        size, segments = size + sign * entry.bytes, segments + sign
+        if entry.kind == "events":
+            events += sign * entry.events
         else:
-            quarantined += sign * entry["events"]
+            quarantined += sign * entry.events
     return Totals(events, size, segments, quarantined)
-
-
-def tombstone(entry: Entry) -> Entry:
-    """Return the entry that deletes a segment."""
-    return {"del": "segment", **{k: entry[k] for k in ("key", "events", "bytes", "kind")}}
-
-
-def number(entries: list[Entry], next_seq: int) -> tuple[list[Entry], int]:
-    """Assign `seq` to new arrival segments; return the entries and the next free number."""
-    numbered = []
-    for entry in entries:
-        # One that has a seq already was compacted or taken back: rows are never renumbered (F6.12).
-        if entry.get("add") == "segment" and entry["kind"] == "events" and "seq" not in entry:
-            entry = {**entry, "seq": [next_seq, next_seq + entry["events"] - 1]}
-            next_seq += entry["events"]
-        numbered.append(entry)
-    return numbered, next_seq
 
 
 def spill(
@@ -411,9 +461,9 @@ def _merge_all(manifests: Manifests, pages: tuple[Page, ...], commit: str) -> tu
     live: dict[tuple[str, str], Entry] = {}
     for page in pages:
         for entry in manifests.peek(page):
-            key = (entry.get("add") or entry["del"], entry["key"])
+            key = (entry.what, entry.key)
             live.pop(key, None)
-            if "add" in entry:
+            if not isinstance(entry, Removal):
                 live[key] = entry
     entries, size = tuple(live.values()), FAN ** (LEVEL_MAX + 1)
     parts = (entries[at : at + size] for at in range(0, len(entries), size))
@@ -421,35 +471,20 @@ def _merge_all(manifests: Manifests, pages: tuple[Page, ...], commit: str) -> tu
     return tuple(manifests.write_page(part, commit, BOTTOM) for part in parts)
 
 
-def _apply(live: dict[str, Entry], entries: tuple[Entry, ...], what: str) -> None:
+def _apply(live: dict[str, Any], entries: Iterable[Entry], what: str) -> None:
     for entry in entries:
-        if entry.get("add") == what:
-            live.pop(entry["key"], None)
-            live[entry["key"]] = entry
-        elif entry.get("del") == what:
-            live.pop(entry["key"], None)
+        if entry.what == what:
+            live.pop(entry.key, None)
+            if not isinstance(entry, Removal):
+                live[entry.key] = entry
 
 
-def _to_body(manifest: Manifest) -> dict[str, Any]:
-    # Not asdict, which copies every recent entry and so takes longer than all else here.
+def _encode(manifest: Manifest) -> bytes:
+    # Not asdict, which copies every entry and so takes longer than all else here.
     names = (each.name for each in dataclasses.fields(manifest) if each.name != "digest")
-    return {
-        "format": FILE_FORMAT,
-        **{_ON_DISK.get(name, name): getattr(manifest, name) for name in names},
-    }
-
-
-def _from_body(body: dict[str, Any], digest: str) -> Manifest:
-    return Manifest(
-        **{
-            **{k: v for k, v in body.items() if k not in ("format", "tail")},
-            "totals": Totals(**body["totals"]),
-            "pages": tuple(Page(**p) for p in body["pages"]),
-            "recent": tuple(body["tail"]),
-            "ids": tuple(body["ids"]),
-            "digest": digest,
-        }
-    )
+    body = {_ON_DISK.get(name, name): getattr(manifest, name) for name in names}
+    body["tail"] = [to_json(entry) for entry in manifest.recent]
+    return orjson.dumps({"format": FILE_FORMAT, **body})
 
 
 def _cache(cache: dict[str, Any], key: str, value: Any) -> None:

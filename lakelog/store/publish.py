@@ -24,7 +24,8 @@ from dataclasses import dataclass, field
 from lakelog.errors import OutcomeUnknown, StaleFiles
 from lakelog.store import clock, disk, manifest
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format
-from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.entry import Entry, IdRun, Retention, SegmentEntry, assign_seq
+from lakelog.store.manifest import Manifest
 from lakelog.store.paths import parse_wal
 from lakelog.store.refs import Head, Move, author, encode_move, escape_text
 
@@ -46,9 +47,9 @@ class Change:
     message: str = ""
     entries: tuple[Entry, ...] = ()
     sealed: dict[str, int] = field(default_factory=dict)
-    ids_add: tuple[Entry, ...] = ()
+    ids_add: tuple[IdRun, ...] = ()
     ids_drop: tuple[str, ...] = ()
-    retention: Entry | None = None
+    retention: Retention | None = None
     merge_pages: bool = False
     snapshot: str | None = None
     rewind: bool = False
@@ -134,14 +135,14 @@ def try_move(store: Store, head: Head, state: Manifest, change: Change, commit: 
 
 def grow(store: Store, state: Manifest, change: Change, commit: str, now: int) -> Manifest:
     """Return the next manifest; its pages are written by then."""
-    entries, next_seq = manifest.number(list(change.entries), state.next_seq)
+    entries, next_seq = assign_seq(change.entries, state.next_seq)
     pages = state.pages
     if change.merge_pages:
         pages = manifest.merge_pages(store.manifests, pages, commit)
     # Folded with the recent ones first: an entry and its tombstone meet here before a page is made.
     recent = manifest.fold([(*state.recent, *entries)], oldest=not pages)
     pages, recent = manifest.spill(store.manifests, pages, recent, commit)
-    runs = tuple(run for run in state.ids if run["digest"] not in change.ids_drop)
+    runs = tuple(run for run in state.ids if run.digest not in change.ids_drop)
     return Manifest(
         parent=state.digest,
         commit=commit,
@@ -248,9 +249,9 @@ def _is_safe(store: Store, change: Change, move: Move, began: int, temporary: st
     file of the move. What a repair takes back may be old.
     """
     paths, half = store.paths, store.settings.gc_grace_hours * 1_800_000_000
-    added = (e["key"] for e in change.entries if e.get("add") == "segment")
+    added = (e.key for e in change.entries if isinstance(e, SegmentEntry))
     needed = [paths.object("segments", key) for key in added]
-    needed += [paths.object("ids", run["digest"]) for run in change.ids_add]
+    needed += [paths.object("ids", run.digest) for run in change.ids_add]
     try:
         written = _stamp(temporary if move.carried else paths.object("manifests", move.snapshot))
     except FileNotFoundError:

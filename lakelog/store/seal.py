@@ -19,7 +19,8 @@ from lakelog.errors import DamagedIds, StaleFiles
 from lakelog.lazy import Lazy
 from lakelog.store import disk, identity_run, rows, sealer_process, segment, wal
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.entry import IdRun, SegmentEntry
+from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish, run_maintenance
 from lakelog.store.refs import Head
 from lakelog.store.tail import Tail, WalFile, pick, sealed_ranges, start_time
@@ -47,8 +48,8 @@ class _Attempt:
     generation: int
     frames: Frames
     files: dict[str, list[str]]
-    entries: list[Entry] = field(default_factory=list)
-    ids: list[Entry] = field(default_factory=list)
+    entries: list[SegmentEntry] = field(default_factory=list)
+    ids: list[IdRun] = field(default_factory=list)
     keys: Any = None
     checked: frozenset[str] = frozenset()
 
@@ -99,8 +100,8 @@ class Sealer:
 
         head = publish(self._store, self._branch, plan, discard=attempts.clear)
         if head is not None:
-            self._remember("segments", [e["key"] for e in attempts[-1].entries])
-            self._remember("ids", [run["digest"] for run in attempts[-1].ids])
+            self._remember("segments", [e.key for e in attempts[-1].entries])
+            self._remember("ids", [run.digest for run in attempts[-1].ids])
         return head
 
     def maintain(self) -> None:
@@ -109,7 +110,7 @@ class Sealer:
         run_maintenance(self._store, self._branch)
         if self._store.settings.seal != "auto":
             self.merge_ids()
-        elif identity_run.runs_to_merge(list(self._head_state().ids)) and not disk.is_locked(
+        elif identity_run.runs_to_merge(self._head_state().ids) and not disk.is_locked(
             sealer_process.maintenance_path(self._store)
         ):
             self._helper = sealer_process.start_sealer(self._store, self._branch)
@@ -130,13 +131,13 @@ class Sealer:
             if writer not in head.move.wal and not all(map(disk.exists, attempt.files[writer])):
                 return False  # sealed by another process, trimmed, and its watermark omitted
         # Only the new runs: the attempt dropped what was in the others.
-        fresh = [r for r in state.ids if r["digest"] not in attempt.checked]
+        fresh = [r for r in state.ids if r.digest not in attempt.checked]
         if attempt.keys is not None and any(self._hits(r, attempt.keys) for r in fresh):
             return False
-        attempt.checked |= {r["digest"] for r in state.ids}
+        attempt.checked |= {r.digest for r in state.ids}
         return True
 
-    def _hits(self, run: Entry, keys: tuple[Any, Any]) -> bool:
+    def _hits(self, run: IdRun, keys: tuple[Any, Any]) -> bool:
         return bool(identity_run.contains(open_run(self._store, run), *keys).any())
 
     def _prepare(self, head: Head, state: Manifest) -> _Attempt:
@@ -146,7 +147,7 @@ class Sealer:
         base = {w: head.move.wal.get(w, -1) for w in selected}
         paths = {w: [f.path for f in files[w]] for w in selected}
         attempt = _Attempt(base, head.move.generation, selected, paths)
-        attempt.checked = frozenset(r["digest"] for r in state.ids)
+        attempt.checked = frozenset(r.digest for r in state.ids)
         frames = [f for fs in selected.values() for f in fs]
         if frames:
             self._write(attempt, frames, state)
@@ -206,19 +207,19 @@ class Sealer:
 
     def _merge_ids(self) -> bool:
         """Replace eight runs of one size by one, if all are still there; True if it did."""
-        runs = identity_run.runs_to_merge(list(self._head_state().ids))
+        runs = identity_run.runs_to_merge(self._head_state().ids)
         if not runs:
             return False
         paths = self._store.paths
         merged = identity_run.join(
             paths, [open_run(self._store, run) for run in runs], disk.random_hex()
         )
-        self._remember("ids", [merged["digest"]])
-        names = tuple(run["digest"] for run in runs)
+        self._remember("ids", [merged.digest])
+        names = tuple(run.digest for run in runs)
 
         def plan(_: Head, now: Manifest) -> Change | None:
             # Another process merged them, or a rewind took one away with its events.
-            present = {run["digest"] for run in now.ids}
+            present = {run.digest for run in now.ids}
             if not present.issuperset(names):
                 return None
             return Change("maintain", ids_add=(merged,), ids_drop=names)
@@ -268,22 +269,22 @@ def batches(pending: Frames, starts: dict[str, int], rows_max: int) -> Iterator[
         remaining = {w: fs for w, fs in remaining.items() if fs}
 
 
-def open_run(store: Store, run: Entry) -> tuple[Any, Any]:
+def open_run(store: Store, run: IdRun) -> tuple[Any, Any]:
     """Return the keys of a run, verified once: a flipped bit would let a duplicate in.
 
     Raises DamagedIds.
     """
     keys = identity_run.read(store.paths, run)
-    path = store.paths.object("ids", run["digest"])
-    if not store.verified.holds(run["digest"], path):
-        if hash_file(path) != run["digest"]:
+    path = store.paths.object("ids", run.digest)
+    if not store.verified.holds(run.digest, path):
+        if hash_file(path) != run.digest:
             raise DamagedIds(path, "the content does not match its name")
-        store.verified.add(run["digest"], path)
+        store.verified.add(run.digest, path)
     return keys
 
 
 def drop_duplicates(
-    store: Store, table: pa.Table, runs: tuple[Entry, ...], pending: list[Any] | None = None
+    store: Store, table: pa.Table, runs: tuple[IdRun, ...], pending: list[Any] | None = None
 ) -> pa.Table:
     """Drop rows whose key came earlier in the table, or is in an id run or in one of `pending`,
     pairs of key arrays that no run has yet."""

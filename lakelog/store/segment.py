@@ -13,13 +13,15 @@ unnoticed; so a segment is encoded in memory, hashed, written and synced here.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
 from lakelog.lazy import Lazy
 from lakelog.store import bloom, disk, document
+from lakelog.store.entry import MANY, Counts, SegmentEntry
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
@@ -91,28 +93,20 @@ def write(
     level: int = 3,
     wal: dict[str, list[int]] | None = None,
     branch: str = "",
-) -> dict[str, Any]:
-    """Write rows durably; return their manifest entry, without seq for layout `arrival`."""
+) -> SegmentEntry:
+    """Write rows durably; return their manifest entry, without seq."""
     data = encode(table, kind, layout, commit, level, wal or {}, branch)
     return put(paths, data, table, kind, layout)
 
 
-def put(paths: Paths, data: bytes, table: pa.Table, kind: str, layout: str) -> dict[str, Any]:
-    """Write an encoded segment of `table` durably; return its manifest entry."""
+def put(paths: Paths, data: bytes, table: pa.Table, kind: str, layout: str) -> SegmentEntry:
+    """Write an encoded segment of `table` durably; return its manifest entry, without seq."""
     digest = document.digest(data)
     disk.put_object(paths.object("segments", digest), data)
     # Now, while the rows are in memory: a filter made later has to read the segment again.
     if kind == "events" and table.num_rows >= bloom.LEAST:
         bloom.save(paths, digest, table)
-    return {
-        "add": "segment",
-        "key": digest,
-        "bytes": len(data),
-        "kind": kind,
-        "events": table.num_rows,
-        "layout": layout,
-        **statistics(table, kind),
-    }
+    return describe(digest, len(data), table, kind, layout)
 
 
 def encode(
@@ -175,21 +169,23 @@ def _encodings(names: list[str], layout: str) -> dict[str, str]:
     return {name: encodings[name] for name in names if name in encodings}
 
 
-def statistics(table: pa.Table, kind: str) -> dict[str, Any]:
-    """Return what pruning needs: time range, counts of types, sources, levels, subject range."""
+def describe(digest: str, size: int, table: pa.Table, kind: str, layout: str) -> SegmentEntry:
+    """Return the entry of a segment of these rows, without seq; its statistics are for pruning."""
     column = "time" if kind == "events" else "ingested_at"
     bounds = pc.min_max(table[column].cast("int64")).as_py()
-    entry: dict[str, Any] = {"time": [bounds["min"], bounds["max"]]}
-    if kind == "events":
-        entry["types"] = _counts(table["type"])
-        entry["sources"] = _counts(table["source"])
-        entry["levels"] = _counts(table["level"])
-        subject = pc.min_max(table["subject"]).as_py()
-        low, high = subject["min"], subject["max"]
-        # Without the longest values the range would be wrong, so it is all or nothing.
-        short = low is not None and len(low) <= _TEXT_MAX and len(high) <= _TEXT_MAX
-        entry["subject"] = [low, high] if short else None
-    return entry
+    time = bounds["min"], bounds["max"]
+    entry = SegmentEntry(digest, size, kind, table.num_rows, layout, time)
+    if kind != "events":
+        return entry
+    counts = (_counts(table[name]) for name in ("type", "source", "level"))
+    subject = pc.min_max(table["subject"]).as_py()
+    low, high = subject["min"], subject["max"]
+    # Without the longest values the range would be wrong, so it is all or nothing.
+    short = low is not None and len(low) <= _TEXT_MAX and len(high) <= _TEXT_MAX
+    types, sources, levels = counts
+    return dataclasses.replace(
+        entry, types=types, sources=sources, levels=levels, subject=(low, high) if short else None
+    )
 
 
 def read(paths: Paths, digest: str) -> pa.Table:
@@ -219,14 +215,14 @@ def metadata(paths: Paths, digest: str) -> dict[str, str]:
     return {k.decode()[8:]: v.decode() for k, v in notes.items() if k.startswith(b"lakelog.")}
 
 
-def _counts(column: pa.ChunkedArray) -> dict[str, int] | str:
-    """Return {value: rows}, null as "", or "many" where there are too many or too long names."""
+def _counts(column: pa.ChunkedArray) -> Counts:
+    """Return {value: rows}, null as "", or MANY where there are too many or too long names."""
     counted = pc.value_counts(column)
     if len(counted) > _NAMES_MAX:
-        return "many"
+        return MANY
     pairs: dict[str, int] = {}
     # Null and the empty text are two values to Arrow and one key here.
     for row in counted.to_pylist():
         name = row["values"] or ""
         pairs[name] = pairs.get(name, 0) + row["counts"]
-    return "many" if any(len(name) > _TEXT_MAX for name in pairs) else pairs
+    return MANY if any(len(name) > _TEXT_MAX for name in pairs) else pairs

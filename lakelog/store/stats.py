@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lakelog.store import disk, wal
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry
+from lakelog.store.entry import MANY, Counts, SegmentEntry
 from lakelog.store.paths import parse_wal
 from lakelog.store.tail import Tail
 
@@ -57,9 +58,9 @@ def measure(store: Store, branch: str, tail: Tail, at: str | None = None) -> Sta
     # A snapshot has no tail: its numbers do not change.
     pending = None if at else tail.collect()
     state = store.manifests.load(at or head.move.snapshot)
-    entries = store.manifests.entries(state)
+    entries = store.manifests.segments(state)
     files, size, writers = _wals(store, branch)
-    live = [e for e in entries if e["kind"] == "events"]
+    live = [e for e in entries if e.kind == "events"]
     quarantined = state.totals.quarantined
     if pending:
         frames = [f for fs in pending.frames.values() for f in fs]
@@ -79,13 +80,13 @@ def measure(store: Store, branch: str, tail: Tail, at: str | None = None) -> Sta
         wal_files=files,
         wal_bytes=size,
         writers=writers,
-        ids=sum(r["count"] for r in state.ids),
-        ids_bytes=sum(r["bytes"] for r in state.ids),
+        ids=sum(r.count for r in state.ids),
+        ids_bytes=sum(r.bytes for r in state.ids),
         time=_span(live),
-        types=_sum(live, "types"),
-        sources=_sum(live, "sources"),
-        levels=_sum(live, "levels"),
-        uncounted=sum(e["events"] for e in live if e["types"] == "many"),
+        types=_sum(e.types for e in live),
+        sources=_sum(e.sources for e in live),
+        levels=_sum(e.levels for e in live),
+        uncounted=sum(e.events for e in live if e.types == MANY),
         moves=head.move.number,
         generation=head.move.generation,
         tags=len(store.refs.tags()),
@@ -106,17 +107,17 @@ def _wals(store: Store, branch: str) -> tuple[int, int, int]:
     return len(names), size, len({writer for writer, _ in names.values()})
 
 
-def _span(entries: list[Entry]) -> tuple[int, int] | None:
+def _span(entries: list[SegmentEntry]) -> tuple[int, int] | None:
     if not entries:
         return None
-    return min(e["time"][0] for e in entries), max(e["time"][1] for e in entries)
+    return min(e.time[0] for e in entries), max(e.time[1] for e in entries)
 
 
-def _sum(entries: list[Entry], field: str) -> dict[str, int]:
+def _sum(columns: Iterable[Counts]) -> dict[str, int]:
     total: dict[str, int] = {}
-    for entry in entries:
-        if isinstance(entry[field], dict):
-            for name, count in entry[field].items():
+    for counts in columns:
+        if isinstance(counts, dict):
+            for name, count in counts.items():
                 total[name] = total.get(name, 0) + count
     ranked = sorted(total.items(), key=lambda pair: (-pair[1], pair[0]))
     return dict(ranked[:_NAMES_MAX])

@@ -11,6 +11,7 @@ import os
 
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
+from lakelog.store.entry import SegmentEntry
 from lakelog.store.refs import Head
 from lakelog.store.tail import Tail, WalFile
 
@@ -42,8 +43,8 @@ def _is_sealed(file: WalFile, mark: int | None) -> bool:
 def _segments_present(store: Store, head: Head) -> bool:
     """Whether the segments of the recent entries are on disk; the newest seal is among them."""
     state = store.manifests.load(head.move.snapshot)
-    adds = [e for e in state.recent if e.get("add") == "segment"]
-    return all(disk.exists(store.paths.object("segments", e["key"])) for e in adds)
+    adds = [e for e in state.recent if isinstance(e, SegmentEntry)]
+    return all(disk.exists(store.paths.object("segments", e.key)) for e in adds)
 
 
 def _remove(store: Store, file: WalFile, newest: bool) -> bool:

@@ -7,17 +7,20 @@ snapshot after it: an older state has the definition it had, and a rollback take
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from importlib import resources
 
 from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidView
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.entry import Record, Removal
+from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 from lakelog.views.definition import Definition, parse
 
+WHAT = "view"
 BUILT_IN = (
     "status items throughput errors failures reliability health rates percentiles cardinality"
     " sessions funnel stuck durations"
@@ -32,18 +35,41 @@ def built_in() -> dict[str, Definition]:
     return {name: parse(text, name) for name, text in texts.items()}
 
 
-def own(store: Store, state: Manifest) -> dict[str, Entry]:
-    """The entries of the views that a state defines, by name."""
-    return {e["key"]: e for e in store.manifests.entries(state, "view")}
+@dataclass(frozen=True, slots=True)
+class StoredView:
+    """A view as a manifest defines it: the text of the definition, its version, and when it was
+    created (us)."""
+
+    name: str
+    sql: str
+    version: str
+    time: int
+
+    def entry(self) -> Record:
+        """The manifest entry of the view (F6.14)."""
+        members = {"sql": self.sql, "version": self.version, "time": self.time}
+        return Record(WHAT, self.name, members)
+
+    @classmethod
+    def from_entry(cls, record: Record) -> StoredView:
+        """Return the view that an entry holds. Raises KeyError where it is malformed."""
+        members = record.members
+        return cls(record.key, members["sql"], members["version"], members["time"])
 
 
-def find(name: str, entries: dict[str, Entry]) -> Definition:
+def own(store: Store, state: Manifest) -> dict[str, StoredView]:
+    """The views that a state defines, by name. Raises DamagedManifest."""
+    views = store.manifests.read_records(state, WHAT, StoredView.from_entry)
+    return {view.name: view for view in views}
+
+
+def find(name: str, views: dict[str, StoredView]) -> Definition:
     """Return a view's definition. Raises InvalidView where there is none of the name."""
-    if name in entries:
-        return parse(entries[name]["sql"], name)
+    if name in views:
+        return parse(views[name].sql, name)
     if name in built_in():
         return built_in()[name]
-    near = did_you_mean(name, [*built_in(), *entries])
+    near = did_you_mean(name, [*built_in(), *views])
     raise InvalidView(f"no view {name!r}: {near or 'see `lakelog views`'}")
 
 
@@ -58,17 +84,11 @@ def check_free(store: Store, branch: str, name: str, replace: bool = False) -> N
 
 def create(store: Store, branch: str, definition: Definition, *, replace: bool = False) -> Head:
     """Publish a checked definition. Raises InvalidView where the name is taken."""
-    entry: Entry = {
-        "add": "view",
-        "key": definition.name,
-        "sql": definition.text,
-        "version": definition.version,
-        "time": disk.now_us(),
-    }
+    view = StoredView(definition.name, definition.text, definition.version, disk.now_us())
 
     def plan(_: Head, state: Manifest) -> Change:
         check_free(store, branch, definition.name, replace)
-        return Change("view", f"{definition.name} {definition.version}", entries=(entry,))
+        return Change("view", f"{definition.name} {definition.version}", entries=(view.entry(),))
 
     head = publish(store, branch, plan)
     assert head is not None
@@ -84,7 +104,7 @@ def drop(store: Store, branch: str, name: str) -> Head:
                 raise InvalidView(f"the view {name!r} is built in and cannot be dropped")
             near = did_you_mean(name, own(store, state))
             raise InvalidView(f"no view {name!r}: {near or 'see `lakelog views`'}")
-        return Change("view", f"drop {name}", entries=({"del": "view", "key": name},))
+        return Change("view", f"drop {name}", entries=(Removal(WHAT, name),))
 
     head = publish(store, branch, plan)
     assert head is not None

@@ -19,7 +19,8 @@ from lakelog.lazy import Lazy
 from lakelog.query.tail_rows import ORDER
 from lakelog.store import sql
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.manifest import Manifest
 from lakelog.store.segment import EVENT_COLUMNS
 from lakelog.views import finalize
 from lakelog.views.background_writer import BackgroundWriter
@@ -63,7 +64,7 @@ class Limits:
 class Source(Protocol):
     """What gives the rows of segments: a session of the lake."""
 
-    def rows_sql(self, entries: list[Entry]) -> str:
+    def rows_sql(self, entries: list[SegmentEntry]) -> str:
         """SQL for the rows of verified segments, with seq."""
         ...
 
@@ -176,7 +177,7 @@ class Projector:
         self, cursor: duckdb.DuckDBPyConnection, name: str, shape: Shape, state: Manifest
     ) -> Layer:
         """The layer of a state's segments."""
-        entries = [e for e in self._store.manifests.entries(state) if e["kind"] == "events"]
+        entries = self._store.manifests.segments(state, "events")
         wanted = cover_of(entries)
         self._lineage.note(wanted)
         pieces = self._pieces.of(name, shape)
@@ -216,7 +217,7 @@ class Projector:
             # Many partials make the next process slow; the whole is then written as one.
             if len(deltas) > self._limits.pieces:
                 self._write_whole(name, shape, wanted, layer)
-        events = sum(e["events"] for e in entries)
+        events = sum(e.events for e in entries)
         held = self._held.setdefault(name, [])
         held[:] = [h for h in held if h.leaves != leaves]
         held.append(_CachedLayer(leaves, events, layer))
@@ -283,7 +284,7 @@ class Projector:
         try:
             shape = self._shape(cursor, definition.state(values, _engine()), definition, values)
             near = self._store.manifests.segments_between(state, low, high - 1)
-            rows = self._rows([Part(e, {}) for e in near if e["kind"] == "events"])
+            rows = self._rows([Part(e, {}) for e in near if e.kind == "events"])
             if tail is not None and tail.num_rows:
                 rows += f" UNION ALL {self._tail_rows(cursor, tail, 0, state.next_seq)}"
             inside = f"time >= {time_sql(low)} AND time < {time_sql(high)}"

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lakelog.errors import Damaged
-from lakelog.store.manifest import Entry, Manifest, Manifests
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.manifest import Manifest, Manifests
 from lakelog.views.partials import Cover
 
 _BACK = 64
@@ -24,7 +25,7 @@ _BACK = 64
 class Part:
     """A segment to be read, but for the seq ranges that are covered already; what that covers."""
 
-    entry: Entry
+    entry: SegmentEntry
     cover: Cover
     without: tuple[tuple[int, int], ...] = ()
 
@@ -59,7 +60,7 @@ class Lineage:
                 if page.digest not in read:
                     read.add(page.digest)
                     entries += manifests.page(page)
-            found = cover_of(e for e in entries if e["key"] in missing and "seq" in e)
+            found = cover_of(e for e in entries if isinstance(e, SegmentEntry) and e.key in missing)
             self.note(found)
             missing -= found.keys()
             if not missing or not state.parent:
@@ -73,20 +74,20 @@ class Lineage:
         """The oldest known segments that together hold the rows of these."""
         return frozenset().union(*map(self._of, digests))
 
-    def missing(self, entries: list[Entry], covered: frozenset[str]) -> list[Part] | None:
+    def missing(self, entries: list[SegmentEntry], covered: frozenset[str]) -> list[Part] | None:
         """What must still be read of a state of which leaves are covered.
 
         None where seq ranges do not tell covered rows from others (after a repair).
         """
         parts = []
         for entry in entries:
-            leaves = self._of(entry["key"])
+            leaves = self._of(entry.key)
             known = leaves & covered
             if known != leaves:
                 if known and self._overlap(leaves):
                     return None
                 spans = (self._known[leaf][1:3] for leaf in known)
-                left = leaves - known if known else (entry["key"],)
+                left = leaves - known if known else (entry.key,)
                 cover = {leaf: self._known[leaf] for leaf in left}
                 parts.append(Part(entry, cover, tuple((a, b) for a, b in spans)))
         return parts
@@ -107,8 +108,6 @@ class Lineage:
         return found
 
 
-def cover_of(entries: Iterable[Entry]) -> Cover:
+def cover_of(entries: Iterable[SegmentEntry]) -> Cover:
     """What pieces and lineage keep of entries."""
-    return {
-        e["key"]: [e["events"], e["seq"][0], e["seq"][1], list(e.get("from", ()))] for e in entries
-    }
+    return {e.key: [e.events, *e.seq, list(e.made_from)] for e in entries}

@@ -17,7 +17,7 @@ from lakelog.query import providers, prune
 from lakelog.query.qualifiers import TABLES
 from lakelog.query.session import Session
 from lakelog.store import disk
-from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.manifest import Manifest
 from lakelog.store.segment import EVENT_COLUMNS
 from lakelog.store.sql import identifier
 from lakelog.views import catalog, guard, params
@@ -51,7 +51,9 @@ class ViewTables:
         self.session, self._store = session, session.store
         session.provider = self
         self._engine: Projector | None = None
-        self._own: collections.OrderedDict[str, dict[str, Entry]] = collections.OrderedDict()
+        self._own: collections.OrderedDict[str, dict[str, catalog.StoredView]] = (
+            collections.OrderedDict()
+        )
         self._checked: dict[str, Definition] = {}
 
     @property
@@ -102,7 +104,7 @@ class ViewTables:
             self._look_for_fields(definition, found, of)
         return answer
 
-    def own_views(self, state: Manifest) -> dict[str, Entry]:
+    def own_views(self, state: Manifest) -> dict[str, catalog.StoredView]:
         """The views that a state defines, by name."""
         known = self._own.get(state.digest)
         if known is None:
@@ -130,7 +132,7 @@ class ViewTables:
     def sample(self, rows: int) -> pa.Table:
         """Some rows of the branch with seq: of its oldest and newest segments, and of the tail."""
         state, pending = self.session.state(None)
-        entries = [e for e in self._store.manifests.entries(state) if e["kind"] == "events"]
+        entries = self._store.manifests.segments(state, "events")
         near = entries[:1] + entries[-2:] if len(entries) > 3 else entries
         tail = self.session.numbered_tail(pending, state)
         rows_sql = self.session.rows_sql
@@ -149,7 +151,7 @@ class ViewTables:
             self._engine.close()
             self._engine = None
 
-    def _definition(self, name: str, own: dict[str, Entry]) -> Definition:
+    def _definition(self, name: str, own: dict[str, catalog.StoredView]) -> Definition:
         definition = catalog.find(name, own)
         if name in own and self._checked.get(name) != definition:
             guard.check(definition, self.session.connect().cursor())

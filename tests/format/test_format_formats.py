@@ -9,6 +9,7 @@ from lakelog.ingest import definitions
 from lakelog.ingest.definitions import LakeFormat
 from lakelog.ingest.formats.definition import Definition
 from lakelog.repair import recover
+from lakelog.store.entry import Record, Removal
 from lakelog.store.manifest import Manifest
 from tests.conftest import MakeLake
 
@@ -28,8 +29,8 @@ def head(lake: lakelog.Lake) -> Manifest:
     return lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
 
 
-def entries(lake: lakelog.Lake) -> list[dict[str, Any]]:
-    return lake.store.manifests.entries(head(lake), "format")
+def entries(lake: lakelog.Lake) -> list[Record]:
+    return lake.store.manifests.records(head(lake), "format")
 
 
 def add(lake: lakelog.Lake, form: Definition, **rest: Any) -> None:
@@ -42,9 +43,8 @@ def test_an_entry_says_all_of_a_format(make_lake: MakeLake) -> None:
     add(lake, FORM, globs=("*.log",), sources=("s",))
     add(lake, Definition(zone="+02:00", name="zone"))
     full, zone = entries(lake)
-    assert {k: v for k, v in full.items() if k != "time"} == {
-        "add": "format",
-        "key": "mine",
+    assert full.key == "mine"
+    assert {k: v for k, v in full.members.items() if k != "time"} == {
         "for": ["*.log"],
         "sources": ["s"],
         "pattern": "%{WORD:a} %{OWN:b}",
@@ -55,11 +55,11 @@ def test_an_entry_says_all_of_a_format(make_lake: MakeLake) -> None:
         "levels": {"SCHWER": "ERROR"},
         "define": {"OWN": "z"},
     }
-    assert zone.keys() == {"add", "key", "for", "sources", "time", "zone"}
+    assert zone.members.keys() == {"for", "sources", "time", "zone"}
     assert definitions.present(lake.store, "main")["mine"].definition == FORM
     definitions.remove(lake.store, "main", "zone")
     assert head(lake).recent[-1] != zone
-    assert [e["key"] for e in entries(lake)] == ["mine"]
+    assert [e.key for e in entries(lake)] == ["mine"]
 
 
 def test_many_formats_fill_pages_and_survive_repair(make_lake: MakeLake) -> None:
@@ -73,9 +73,8 @@ def test_many_formats_fill_pages_and_survive_repair(make_lake: MakeLake) -> None
     assert len(definitions.present(lake.store, "main")) == 19
     assert lake.verify().intact
     changes = recover.changes(lake.store, head(lake), [])
-    assert {e["key"] for e in changes if e.get("del") == "format"} == {
-        e["key"] for e in entries(lake)
-    }
+    removed = {e.key for e in changes if isinstance(e, Removal) and e.what == "format"}
+    assert removed == {e.key for e in entries(lake)}
 
 
 def test_a_reader_that_knows_no_formats_passes_over_them(
@@ -86,12 +85,12 @@ def test_a_reader_that_knows_no_formats_passes_over_them(
     lake.append({"type": "a"})
     lake.settle()
     add(lake, FORM)
-    unknown = {"add": "later", "key": "x", "anything": [1]}
+    unknown = Record("later", "x", {"anything": [1]})
     monkeypatch.setattr(LakeFormat, "entry", lambda self: unknown)
     add(lake, Definition("%{WORD:a}", name="n"))
     lake.append({"type": "b"})
     lake.settle()
     assert lake.count() == 2
     assert lake.verify().intact
-    assert [e["key"] for e in lake.store.manifests.entries(head(lake), "later")] == ["x"]
-    assert [e["key"] for e in entries(lake)] == ["mine"]
+    assert [e.key for e in lake.store.manifests.records(head(lake), "later")] == ["x"]
+    assert [e.key for e in entries(lake)] == ["mine"]

@@ -15,6 +15,7 @@ from lakelog.errors import Damaged, DamagedRef, UnknownRef
 from lakelog.event import from_micros
 from lakelog.store import disk, document, thinning
 from lakelog.store import gc as collecting
+from lakelog.store.entry import Record
 from lakelog.store.move_pack import read_packed
 from lakelog.store.publish import Change, publish
 from tests.golden import make
@@ -79,7 +80,7 @@ def test_a_move_and_a_tag_carry_their_manifest(tmp_path: Path) -> None:
         lake.tag("v1")
         lake.append({"type": "B"})
         lake.rollback("v1")
-        long = {"add": "artifact", "key": "long", "text": "x" * 40_000}
+        long = Record("artifact", "long", {"text": "x" * 40_000})
         publish(lake.store, "main", lambda *_: Change("ingest", entries=(long,)))
         found = {entry.move.op: entry.move for entry in lake.log()}
         files = [p.name[:64] for p in Path(path, "manifests").rglob("*.zst")]

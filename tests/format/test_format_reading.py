@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,6 +17,7 @@ import pytest
 import lakelog
 from lakelog.errors import DamagedLake, DamagedSegment, DamagedWal, FormatTooNew, UnsupportedStore
 from lakelog.store import bootstrap, disk, document, wal
+from lakelog.store.entry import Record
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Refs
 from lakelog.store.tail import Tail
@@ -260,7 +262,7 @@ def test_keys_outlive_compaction_and_follow_rollback(tmp_path: Path) -> None:
             if i == 3:
                 lake.tag("four")
         runs = lake.store.manifests.load(lake.settle().move.snapshot).ids
-        assert sorted(run["count"] for run in runs) == [1, 8]
+        assert sorted(run.count for run in runs) == [1, 8]
         lake.compact()
         lake.retention("0s", apply=True)
         lake.append([{"type": "AGAIN", "id": str(i)} for i in range(9)])
@@ -388,8 +390,8 @@ def test_unknown_members_are_passed_over(tmp_path: Path) -> None:
     Path(path, "lakelog.json").write_bytes(document.encode({**body, "later": {"a": 1}}))
     with lakelog.open(path) as lake:
         before = lake.count()
-        entry = {**lakes.tiny_segment(lake, "NEW"), "bloom": "later"}
-        strange = {"add": "model", "key": "m", "later": True}
+        entry = replace(lakes.tiny_segment(lake, "NEW"), other={"bloom": "later"})
+        strange = Record("model", "m", {"later": True})
         publish(lake.store, "main", lambda *_: Change("later", entries=(entry, strange)))
         assert lake.count() == before + 1
         assert lake.verify().problems == ()

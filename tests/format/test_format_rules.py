@@ -14,6 +14,7 @@ import pytest
 import lakelog
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.store import bootstrap, disk, document
+from lakelog.store.entry import Record
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Refs
 from lakelog.store.seal import Sealer
@@ -77,7 +78,7 @@ def test_an_append_is_one_write_and_one_sync(
 def test_a_publish_moves_the_pointer_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """F9.3: segments, ids and pages, then the manifest, then the move, then its directory."""
     with lakes.opened(str(tmp_path / "lake")) as lake:
-        filler = tuple({"add": "artifact", "key": f"a{i}"} for i in range(16))
+        filler = tuple(Record("artifact", f"a{i}", {}) for i in range(16))
         publish(lake.store, "main", lambda *_: Change("ingest", entries=filler))
         lake.append({"type": "A", "id": "a"})
         trace = watched(monkeypatch)
@@ -251,7 +252,7 @@ def test_gc_waits_for_the_grace(tmp_path: Path) -> None:
     lakes.sealed(str(path))
     with lakelog.open(str(path)) as lake:
         entry = lakes.tiny_segment(lake, "ORPHAN")
-        file = Path(lake.store.paths.object("segments", entry["key"]))
+        file = Path(lake.store.paths.object("segments", entry.key))
         os.utime(file, (0, 0))
         assert lake.gc().condemned == 1
         assert lake.gc().deleted == 0

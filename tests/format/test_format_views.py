@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from lakelog.store.entry import SegmentEntry
 from lakelog.views import catalog, user_views
 from lakelog.views.definition import parse
 from tests.conftest import MakeLake
@@ -20,9 +19,9 @@ def test_many_views_fill_pages_of_the_manifest(make_lake: MakeLake) -> None:
     mine = [d.name for d, is_own in user_views.listed(lake) if is_own]
     assert sorted(mine) == sorted(f"v{n}" for n in range(20) if n != 3)
     state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
-    (entry,) = (e for e in lake.store.manifests.entries(state, "view") if e["key"] == "v7")
-    assert entry.keys() == {"add", "key", "sql", "version", "time"}
-    assert entry["sql"] == BUSIEST
+    (entry,) = (e for e in lake.store.manifests.records(state, "view") if e.key == "v7")
+    assert entry.members.keys() == {"sql", "version", "time"}
+    assert entry.members["sql"] == BUSIEST
     assert lake.verify().intact
 
 
@@ -30,9 +29,9 @@ def test_a_compacted_segment_says_that_it_holds_the_same_rows(make_lake: MakeLak
     """F6.15: rows of `from` sum up to those of a compaction's output, not of a retention's."""
     lake = make_lake()
 
-    def entries() -> dict[str, dict[str, Any]]:
+    def entries() -> dict[str, SegmentEntry]:
         state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
-        return {e["key"]: e for e in lake.store.manifests.entries(state)}
+        return {e.key: e for e in lake.store.manifests.segments(state)}
 
     for minute in (0, 10**6):
         lake.append([event(minute + n, "PING") for n in range(20)])
@@ -40,10 +39,10 @@ def test_a_compacted_segment_says_that_it_holds_the_same_rows(make_lake: MakeLak
     before = entries()
     lake.compact()
     (made,) = entries().values()
-    assert set(made["from"]) == before.keys()
-    assert made["events"] == sum(e["events"] for e in before.values())
+    assert set(made.made_from) == before.keys()
+    assert made.events == sum(e.events for e in before.values())
     lake.retention("1d", apply=True)
     (rest,) = entries().values()
-    assert rest["from"] == [made["key"]]
-    assert rest["events"] < made["events"]
+    assert rest.made_from == (made.key,)
+    assert rest.events < made.events
     assert rows(lake, "status") == [("podcast", "PING", 1)]

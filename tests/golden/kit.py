@@ -19,6 +19,7 @@ import tarfile
 import tempfile
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,18 +30,9 @@ import zstandard
 import lakelog
 from lakelog.errors import Damaged, FormatTooNew, UnknownRef
 from lakelog.event import parse_time, to_micros
-from lakelog.store import (
-    bootstrap,
-    compact,
-    connection,
-    disk,
-    document,
-    history,
-    manifest,
-    rows,
-    seal,
-)
+from lakelog.store import bootstrap, compact, connection, disk, document, history, rows, seal
 from lakelog.store import wal as wal_format
+from lakelog.store.entry import Record, Removal, tombstone
 from lakelog.store.publish import Change, publish
 from lakelog.store.tail import Tail
 from tests.golden import make
@@ -170,8 +162,8 @@ def unknown(path: str) -> None:
     with lakes.opened(path) as lake:
         lake.append(lakes.events("A", 2))
         lake.settle()
-        segment = {**lakes.tiny_segment(lake, "B"), "later": {"x": 1}}
-        entries = ({"add": "later", "key": "k", "x": [1]}, segment)
+        segment = replace(lakes.tiny_segment(lake, "B"), other={"later": {"x": 1}})
+        entries = (Record("later", "k", {"x": [1]}), segment)
         publish(lake.store, "main", lambda *_: Change("later", entries=entries))
         lake.append(lakes.events("TAIL", 2))
     config = Path(path, "lakelog.json")
@@ -237,12 +229,12 @@ def removed(path: str) -> None:
         segments = [lakes.tiny_segment(lake, f"S{n}") for n in range(18)]
         publish(lake.store, "main", lambda *_: Change("ingest", entries=tuple(segments)))
         state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
-        entries = lake.store.manifests.entries(state)
+        entries = lake.store.manifests.segments(state)
         steps: list[tuple[Any, ...]] = [
-            tuple(map(manifest.tombstone, entries[:3])),
+            tuple(map(tombstone, entries[:3])),
             (entries[1],),
-            ({"add": "later", "key": entries[5]["key"], "kind": "events"},),
-            ({"del": "later", "key": entries[6]["key"]},),
+            (Record("later", entries[5].key, {"kind": "events"}),),
+            (Removal("later", entries[6].key),),
         ]
         for step in steps:
             publish(lake.store, "main", lambda *_, step=step: Change("later", entries=step))
@@ -464,9 +456,9 @@ def state_answer(store: bootstrap.Store, digest: str) -> Answer:
     """Return the counts of a state, and the digest of its rows."""
     with refusals(store.paths.root) as refused:
         state = store.manifests.load(digest)
-        entries = store.manifests.entries(state)
+        entries = store.manifests.segments(state)
         compact.check(store, entries)
-        group = [entry for entry in entries if entry["kind"] == "events"]
+        group = [entry for entry in entries if entry.kind == "events"]
         found: list[Any] = []
         if group:
             with contextlib.closing(connection.connect(store.paths, store.settings)) as con:
@@ -474,7 +466,7 @@ def state_answer(store: bootstrap.Store, digest: str) -> Answer:
             found = sorted(as_rows(table, EVENT), key=lambda row: row[12])
         runs = [np.stack(seal.open_run(store, run)).T for run in state.ids]
         keys = np.unique(np.concatenate(runs), axis=0) if runs else []
-        bad = sum(entry["events"] for entry in entries if entry["kind"] == "quarantine")
+        bad = sum(entry.events for entry in entries if entry.kind == "quarantine")
         return {
             "events": len(found),
             "quarantined": bad,

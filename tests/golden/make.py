@@ -24,6 +24,7 @@ from unittest import mock
 import lakelog
 from lakelog.event import to_micros
 from lakelog.store import disk, manifest, thinning
+from lakelog.store.entry import Record
 from lakelog.store.publish import Change, publish
 from tests.support import lakes
 
@@ -41,7 +42,7 @@ def build(path: str) -> None:
     manifest too long to be carried, rewinds, branches and tails."""
     with lakes.opened(path, history_days=0, rotate_events=40) as lake:
         for number in range(130):
-            note = {"add": "artifact", "key": f"n{number % 9}"}
+            note = Record("artifact", f"n{number % 9}", {})
             publish(lake.store, "main", lambda *_, note=note: Change("ingest", entries=(note,)))
         timed = {"time", "timestamp", "ts"}
         lake.append([e if timed & e.keys() else {**e, "time": NEW_YEAR} for e in lakes.EXOTIC])
@@ -54,9 +55,9 @@ def build(path: str) -> None:
         lake.rollback("v1")
         lake.append([{"type": "AGAIN", "id": "gone", "time": NEW_YEAR}])
         lake.compact()
-        cursor = {"add": "cursor", "key": "0123-12-0", "bytes": 12, "lines": 1}
-        other = [{"add": "artifact", "key": f"a{i}"} for i in range(30)]
-        other += [{"add": "artifact", "key": "long", "text": "x" * manifest.CARRIED_MAX}]
+        cursor = Record("cursor", "0123-12-0", {"bytes": 12, "lines": 1})
+        other = [Record("artifact", f"a{i}", {}) for i in range(30)]
+        other += [Record("artifact", "long", {"text": "x" * manifest.CARRIED_MAX})]
         publish(lake.store, "main", lambda *_: Change("ingest", entries=(cursor, *other)))
         with mock.patch.object(thinning, "UNPACKED", 3):
             assert lake.gc().packed

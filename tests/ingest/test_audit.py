@@ -27,12 +27,13 @@ from tests.support.plants import (
     PLANTS,
     Plant,
     change,
+    change_cursor,
     double_rows,
     drop_rows,
-    entries,
     move_cursor,
     move_row,
     places,
+    published,
     rewrite,
     two_faults,
 )
@@ -403,8 +404,8 @@ def test_a_cursor_that_fits_no_file(lake: lakelog.Lake, tmp_path: Path, step: in
     """A cursor moved without the check of the bytes before it belongs to no file any more."""
     path = put(tmp_path / "f.jsonl", feed(20))
     lake.ingest(path)
-    (entry,) = entries(lake, "cursor")
-    change(lake, entry | {"bytes": entry["bytes"] + step})
+    (cursor,) = published(lake)
+    change_cursor(lake, bytes=cursor.bytes + step)
     assert one(lake, path).error == "another file has its name now"
     assert faults(one(lake)) == (0, 0, int(step < -100))
 
@@ -413,7 +414,7 @@ def test_taken_in_again_after_a_lost_cursor(lake: lakelog.Lake, tmp_path: Path) 
     """Without its cursor a file's rows stand alone, and once it came again they are doubled."""
     path = put(tmp_path / "f.jsonl", feed(200) + b"oops\n")
     lake.ingest(path)
-    change(lake, {"del": "cursor", "key": entries(lake, "cursor")[0]["key"]})
+    change(lake, published(lake)[0].removal())
     assert (one(lake).foreign, one(lake).gone) == (201, "no cursor remembers this file")
     assert one(lake, path).error == "never ingested"
     lake.ingest(path)
@@ -432,7 +433,7 @@ def test_one_bad_file_of_many(
     assert [sound(f) for f in found(lake, tmp_path).files] == [
         (50 + n,) * 2 + (0, 0) for n in range(12)
     ]
-    (origin,) = [e["origin"] if e.get("origin") else e["key"] for e in entries(lake, "cursor")][7:8]
+    origin = published(lake)[7].origin
 
     def alter(table: pa.Table) -> pa.Table:
         ours = pc.equal(table["origin"], origin)
@@ -496,8 +497,7 @@ def test_more_rows_than_lines(lake: lakelog.Lake, tmp_path: Path) -> None:
     path = put(tmp_path / "f.jsonl", feed(3))
     lake.ingest(path)
     os.remove(path)
-    (entry,) = entries(lake, "cursor")
-    change(lake, entry | {"lines": 1})
+    change_cursor(lake, lines=1)
     assert faults(one(lake)) == (0, 0, 2)
 
 

@@ -40,7 +40,7 @@ def outcome(lake: lakelog.Lake, path: str | Path, **options: Any) -> tuple[int, 
 def cursor(lake: lakelog.Lake) -> list[cursors.Cursor]:
     """The cursors of the branch."""
     state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
-    return [cursors.of_entry(e) for e in lake.store.manifests.entries(state, "cursor")]
+    return cursors.of_state(lake.store, state)
 
 
 # --- again, grown, renamed ------------------------------------------------------------------------

@@ -267,4 +267,4 @@ def test_replay_and_show_hold_few_lines(
 
 def segments_of(lake: lakelog.Lake, kind: str) -> set[str]:
     state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
-    return {e["key"] for e in lake.store.manifests.entries(state) if e["kind"] == kind}
+    return {e.key for e in lake.store.manifests.segments(state) if e.kind == kind}

@@ -93,8 +93,8 @@ def test_every_kind_of_file_is_there(whole: tuple[str, Rows]) -> None:
     assert {damage.kind_of(name) for name in damage.files(path)} == set(KINDS)
     with lakelog.open(path) as lake:
         state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
-        entries = lake.store.manifests.entries(state)
-        assert {(e["kind"], e["layout"]) for e in entries} == {
+        entries = lake.store.manifests.segments(state)
+        assert {(e.kind, e.layout) for e in entries} == {
             ("events", "arrival"),
             ("events", "sorted"),
             ("quarantine", "arrival"),

@@ -143,7 +143,7 @@ def test_missing_files_are_noticed(whole: tuple[str, Rows]) -> None:
     path, right = whole
     with lakelog.open(path) as lake:
         state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
-        needed = {e["key"] for e in lake.store.manifests.entries(state)}
+        needed = {e.key for e in lake.store.manifests.segments(state)}
     for name in damage.files(path):
         kind, digest = damage.kind_of(name), os.path.basename(name)[:64]
         with damage.changed(path, name, None):

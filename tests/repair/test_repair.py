@@ -177,7 +177,7 @@ def test_a_damaged_page_is_made_anew(tmp_path: Path) -> None:
     done = cured(path)
     assert any("a damaged page rebuilt, nothing lost" in line for line in done.done)
     assert types(path) == [*(f"T{i:02d}" for i in range(40)), "~"]
-    assert [e["seq"] for e in head(path)[2]][:40] == [e["seq"] for e in entries]
+    assert [e.seq for e in head(path)[2]][:40] == [e.seq for e in entries]
 
 
 def test_a_damaged_segment_is_set_aside_and_its_events_are_listed(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_damaged_segment_is_set_aside_and_its_events_are_listed(tmp_path: Path
     with lakelog.open(path) as lake:
         lake.tag("v1")
     lost = head(path)[2][1]
-    before = spoil(object_file(path, "segments", lost["key"]))
+    before = spoil(object_file(path, "segments", lost.key))
     with pytest.raises(DamagedSegment):
         types(path)
     done = cured(path)
@@ -202,7 +202,7 @@ def test_a_damaged_segment_is_set_aside_and_its_events_are_listed(tmp_path: Path
     ]
     assert len(aside.read_bytes()) == len(before)
     with lakelog.open(path) as lake:
-        assert f"segments/{lost['key']}" in lake.verify().lost
+        assert f"segments/{lost.key}" in lake.verify().lost
         with pytest.raises(DamagedSegment):
             lake.sql('SELECT * FROM "v1".events')
 
@@ -210,7 +210,7 @@ def test_a_damaged_segment_is_set_aside_and_its_events_are_listed(tmp_path: Path
 def test_lost_events_with_ids_can_be_retried(tmp_path: Path) -> None:
     """The ids of a lost segment are forgotten, so that its events can be delivered again."""
     path = made(tmp_path, sealed([{"type": "A", "id": "a"}], [{"type": "B", "id": "b"}]))
-    file = object_file(path, "segments", head(path)[2][1]["key"])
+    file = object_file(path, "segments", head(path)[2][1].key)
     spoil(file, 4, 3)
     assert "1 events" in cured(path).lost[0]
     with lakelog.open(path) as lake:
@@ -225,7 +225,7 @@ def test_a_damaged_compacted_segment_gives_way_to_what_it_was_made_of(tmp_path: 
         lake.compact()
         before = lake.sql("SELECT seq, type FROM events ORDER BY 1").fetchall()
     (entry,) = head(path)[2]
-    spoil(object_file(path, "segments", entry["key"]), 100)
+    spoil(object_file(path, "segments", entry.key), 100)
     done = cured(path)
     assert done.lost == []
     with lakelog.open(path) as lake:
@@ -245,7 +245,7 @@ def test_dedupe_by_id_works_after_a_damaged_id_run(size: int, tmp_path: Path) ->
 
     path = made(tmp_path, build)
     for run in head(path)[1].ids:
-        spoil(object_file(path, "ids", run["digest"]), 64, size)
+        spoil(object_file(path, "ids", run.digest), 64, size)
     cured(path)
     with lakelog.open(path) as lake:
         count = lake.count()
@@ -437,7 +437,7 @@ def test_every_branch_is_repaired(tmp_path: Path) -> None:
 def test_what_is_set_aside_keeps_its_bytes(tmp_path: Path) -> None:
     """Every file set aside is in cache/damaged with the very bytes that were found."""
     path = made(tmp_path, sealed([{"type": "A"}]))
-    file = object_file(path, "segments", head(path)[2][0]["key"])
+    file = object_file(path, "segments", head(path)[2][0].key)
     spoil(file)
     found = file.read_bytes()
     done = cured(path)
@@ -447,7 +447,7 @@ def test_what_is_set_aside_keeps_its_bytes(tmp_path: Path) -> None:
 def test_the_note_of_lost_objects_is_a_document(tmp_path: Path) -> None:
     """gc/lost.json names what was given up; what comes back later counts as there."""
     path = made(tmp_path, sealed([{"type": "A"}], [{"type": "B"}]))
-    key = head(path)[2][0]["key"]
+    key = head(path)[2][0].key
     file = object_file(path, "segments", key)
     before = spoil(file)
     cured(path)

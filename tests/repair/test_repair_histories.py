@@ -81,7 +81,7 @@ def test_events_of_two_lost_states_come_back_or_are_listed(tmp_path: Path) -> No
     _, state, entries = head(path)
     lose(path, "manifest")
     object_file(path, "manifests", state.parent).write_bytes(b"")
-    object_file(path, "segments", entries[-1]["key"]).write_bytes(b"")
+    object_file(path, "segments", entries[-1].key).write_bytes(b"")
     done = cured(path)
     assert types(path) == [*"ABC", "~"]
     assert any("group commits 0 to 0 of writer" in line for line in done.lost)
@@ -117,7 +117,7 @@ def test_ids_of_what_is_taken_back_are_known_though_their_run_is_lost(tmp_path: 
         lake.settle()
     _, state, _ = head(path)
     lose(path, "both")
-    object_file(path, "ids", state.ids[0]["digest"]).write_bytes(b"")
+    object_file(path, "ids", state.ids[0].digest).write_bytes(b"")
     cured(path)
     with lakelog.open(path) as lake:
         lake.append({"type": "AGAIN", "id": "a"})

@@ -67,7 +67,7 @@ def test_the_first_page_is_made_anew_beside_later_ones(tmp_path: Path) -> None:
     done = cured(path)
     assert any("a damaged page rebuilt, nothing lost" in line for line in done.done)
     assert types(path) == [*NAMES, *(f"U{i:02d}" for i in range(40)), "~"]
-    assert [e["seq"] for e in head(path)[2]][:80] == [e["seq"] for e in entries]
+    assert [e.seq for e in head(path)[2]][:80] == [e.seq for e in entries]
 
 
 @pytest.mark.usefixtures("long_manifests")
@@ -144,7 +144,7 @@ def test_commits_lost_with_state_and_segment_are_listed(tmp_path: Path) -> None:
     move, state, entries = head(path)
     for digest in (move.snapshot, state.parent):
         object_file(path, "manifests", digest).write_bytes(b"")
-    object_file(path, "segments", entries[-1]["key"]).write_bytes(b"")
+    object_file(path, "segments", entries[-1].key).write_bytes(b"")
     for file in wal_files(path):
         file.unlink()
     done = cured(path)
@@ -206,7 +206,7 @@ def test_an_id_run_of_a_branch_without_events_is_made_anew(tmp_path: Path) -> No
     """Where no event is left to make keys from, those that can still be read are kept."""
     path = made(tmp_path, lambda lake: publish_ids(lake, ["1", "2"]))
     (run,) = head(path)[1].ids
-    spoil(object_file(path, "ids", run["digest"]), 0, 8)
+    spoil(object_file(path, "ids", run.digest), 0, 8)
     done = cured(path)
     assert any("1 id run(s) rebuilt" in line for line in done.done)
     with lakelog.open(path) as lake:
@@ -219,8 +219,8 @@ def test_a_lost_id_run_beside_a_lost_segment(tmp_path: Path) -> None:
     """A segment and an id run that are both gone are both mended; no event stays shut out."""
     path = made(tmp_path, sealed([{"type": "A", "id": "a"}], [{"type": "B", "id": "b"}]))
     _, state, entries = head(path)
-    spoil(object_file(path, "segments", entries[1]["key"]), 4, 3)
-    object_file(path, "ids", state.ids[0]["digest"]).unlink()
+    spoil(object_file(path, "segments", entries[1].key), 4, 3)
+    object_file(path, "ids", state.ids[0].digest).unlink()
     cured(path)
     with lakelog.open(path) as lake:
         lake.append([{"type": "A2", "id": "a"}, {"type": "B2", "id": "b"}])

@@ -16,7 +16,8 @@ import zstandard
 import lakelog
 from lakelog.errors import Damaged, DamagedRef, DamagedWal
 from lakelog.repair import verify
-from lakelog.store import disk, manifest, thinning, wal
+from lakelog.store import disk, thinning, wal
+from lakelog.store.entry import Record, Removal, tombstone
 from lakelog.store.publish import Change, publish
 from tests.support import damage, lakes
 
@@ -52,7 +53,7 @@ def test_totals_that_are_not_the_sums_are_named(lake: lakelog.Lake) -> None:
     """A state that counts events it does not hold is named, though every file is whole."""
     lake.append([{"type": "A"}, {"type": "B"}])
     lake.settle()
-    never = manifest.tombstone(lakes.tiny_segment(lake, "X"))
+    never = tombstone(lakes.tiny_segment(lake, "X"))
     head = publish(lake.store, "main", lambda *_: Change("ingest", entries=(never,)))
     assert head is not None
     ((name, reason, _),) = said(lake)
@@ -63,7 +64,7 @@ def test_totals_that_are_not_the_sums_are_named(lake: lakelog.Lake) -> None:
 def test_a_page_that_goes_while_verify_reads_is_named(make_lake: MakeLake) -> None:
     """A page removed after its bytes were read is named, and verify goes on to the end."""
     lake = make_lake()
-    entries = tuple({"add": "artifact", "key": f"a{i}"} for i in range(20))
+    entries = tuple(Record("artifact", f"a{i}", {}) for i in range(20))
     publish(lake.store, "main", lambda *_: Change("ingest", entries=entries))
     state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
     page = Path(lake.store.paths.object("manifests", state.pages[0].digest))
@@ -245,8 +246,8 @@ def test_segments_of_a_page_that_a_state_removed_may_be_gone(make_lake: MakeLake
         lake.settle()
     lake.retention("17d", apply=True)
     state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
-    paged = lake.store.manifests.paged_entries(state)
-    assert [e["key"] in paged for e in state.recent if "del" in e] == [True] * 4
+    paged = lake.store.manifests.paged_segments(state)
+    assert [e.key in paged for e in state.recent if isinstance(e, Removal)] == [True] * 4
     for number in range(101):
         lake.snapshot(f"{number}")
     while lake.gc().deleted:

@@ -13,7 +13,7 @@ import lakelog
 from lakelog.errors import DamagedSegment
 from lakelog.settings import Settings
 from lakelog.store import compact, disk, sealer_process, segment
-from lakelog.store.manifest import Entry
+from lakelog.store.entry import UNNUMBERED, SegmentEntry
 from lakelog.store.publish import Change, publish
 from lakelog.store.sealer_process import start_sealer
 
@@ -31,23 +31,18 @@ def rows(lake: Any) -> list[Any]:
     return lake.sql("SELECT seq, type, time, data, id, origin, position FROM events").fetchall()
 
 
-def entries(lake: lakelog.Lake) -> list[Entry]:
+def entries(lake: lakelog.Lake) -> list[SegmentEntry]:
     """Return the segments of the branch."""
     state = lake.store.manifests.load(lake.store.refs.head(lake.branch_name).move.snapshot)
-    return lake.store.manifests.entries(state)
+    return lake.store.manifests.segments(state)
 
 
-def entry(first: int, events: int, size: int, layout: str = "arrival", kind: str = "events") -> Any:
+def entry(
+    first: int, events: int, size: int, layout: str = "arrival", kind: str = "events"
+) -> SegmentEntry:
     """Return what the policy looks at."""
-    place = {"seq": [first, first + events - 1]} if kind == "events" else {}
-    return {
-        "key": f"{kind[0]}{first}",
-        "kind": kind,
-        "events": events,
-        "bytes": size,
-        "layout": layout,
-        **place,
-    }
+    seq = (first, first + events - 1) if kind == "events" else UNNUMBERED
+    return SegmentEntry(f"{kind[0]}{first}", size, kind, events, layout, (0, 0), seq=seq)
 
 
 SORTED = "sorted"
@@ -74,11 +69,11 @@ SORTED = "sorted"
         ([entry(0, 9, 10, kind="quarantine")], []),
     ],
 )
-def test_what_is_merged(given: list[Entry], chosen: list[list[str]]) -> None:
+def test_what_is_merged(given: list[SegmentEntry], chosen: list[list[str]]) -> None:
     """Neighbours in seq that fit the targets together; sorted ones that fit nothing stay."""
     settings = Settings(segment_rows=100, segment_bytes=1_000)
     groups = compact.choose(given, settings)
-    assert [[e["key"] for e in group] for group in groups] == chosen
+    assert [[e.key for e in group] for group in groups] == chosen
 
 
 def test_rows_and_their_order_stay(lake: lakelog.Lake) -> None:
@@ -90,9 +85,9 @@ def test_rows_and_their_order_stay(lake: lakelog.Lake) -> None:
     done = lake.compact()
     assert (done.removed, done.added) == (5, 1)
     [made] = entries(lake)
-    assert (made["layout"], made["seq"], made["events"]) == ("sorted", [0, 7], 8)
-    assert len(made["from"]) == 5
-    table = segment.read(lake.store.paths, made["key"]).to_pydict()
+    assert (made.layout, made.seq, made.events) == ("sorted", (0, 7), 8)
+    assert len(made.made_from) == 5
+    table = segment.read(lake.store.paths, made.key).to_pydict()
     order = list(zip(table["type"], table["time"], table["seq"], strict=True))
     assert order == sorted(order)
     after = sorted(rows(lake), key=str)
@@ -116,7 +111,7 @@ def test_new_segments_join_a_small_sorted_one(lake: lakelog.Lake) -> None:
     for number in range(5):
         put(lake, "b", "a")
         lake.compact()
-        assert [e["events"] for e in entries(lake)] == [2 * number + 2]
+        assert [e.events for e in entries(lake)] == [2 * number + 2]
         assert sorted(r[0] for r in rows(lake)) == list(range(2 * number + 2))
 
 
@@ -126,7 +121,7 @@ def test_targets_are_kept(make_lake: MakeLake) -> None:
     for types in ("ab", "ab", "abc", "abcdefgh", "a"):
         put(lake, *types)
     lake.compact()
-    assert [e["events"] for e in entries(lake)] == [4, 3, 8, 1]
+    assert [e.events for e in entries(lake)] == [4, 3, 8, 1]
     assert sorted(r[0] for r in rows(lake)) == list(range(16))
 
 
@@ -135,9 +130,9 @@ def test_bad_lines_are_not_compacted(lake: lakelog.Lake) -> None:
     for line in "{[":
         lake.quarantine([("a.log", 1, "bad", line)])
         put(lake, "a")
-    before = [e for e in entries(lake) if e["kind"] == "quarantine"]
+    before = [e for e in entries(lake) if e.kind == "quarantine"]
     lake.compact()
-    assert [e for e in entries(lake) if e["kind"] == "quarantine"] == before
+    assert [e for e in entries(lake) if e.kind == "quarantine"] == before
     assert lake.stats().quarantined == 2
 
 
@@ -219,7 +214,7 @@ def test_a_damaged_input_is_not_written_anew(make_lake: MakeLake, what: str) -> 
     lake = make_lake()
     put(lake, "a")
     put(lake, "b")
-    path = Path(lake.store.paths.object("segments", entries(lake)[0]["key"]))
+    path = Path(lake.store.paths.object("segments", entries(lake)[0].key))
     data = bytearray(path.read_bytes())
     path.unlink()
     if what == "flipped":
@@ -236,12 +231,12 @@ def test_a_group_that_cannot_be_read_stops_no_other(make_lake: MakeLake) -> None
     lake = make_lake(segment_rows=2)
     for name in "abcdef":
         put(lake, name)
-    path = Path(lake.store.paths.object("segments", entries(lake)[2]["key"]))
+    path = Path(lake.store.paths.object("segments", entries(lake)[2].key))
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(DamagedSegment, match=path.stem):
         make_lake().compact()
-    assert [e["layout"] for e in entries(lake)].count("sorted") == 2
+    assert [e.layout for e in entries(lake)].count("sorted") == 2
     assert len(entries(lake)) == 4
     path.write_bytes(data)
     assert lake.compact().removed == 2
@@ -252,10 +247,10 @@ def test_many_short_segments_are_merged_in_steps(lake: lakelog.Lake) -> None:
     """No step takes more than a bounded number of files, and nothing is left over at the end."""
     table = many_segments(lake, compact.FILES_MAX + 40)
     assert lake.compact().added == 3  # two steps by number of files, and one of what they left
-    assert [e["layout"] for e in entries(lake)] == ["sorted"]
+    assert [e.layout for e in entries(lake)] == ["sorted"]
     assert sorted(r[0] for r in rows(lake)) == list(range(table))
     assert lake.compact() == compact.Compaction()
-    assert {len(e["from"]) for e in merged(lake)} == {compact.FILES_MAX, 41, 2}
+    assert {len(e.made_from) for e in merged(lake)} == {compact.FILES_MAX, 41, 2}
 
 
 def many_segments(lake: lakelog.Lake, count: int) -> int:
@@ -264,7 +259,7 @@ def many_segments(lake: lakelog.Lake, count: int) -> int:
     made = lake.sealer()
     head = lake.store.refs.head("main")
     work = made._prepare(head, lake.store.manifests.load(head.move.snapshot))
-    table = segment.read(lake.store.paths, work.entries[0]["key"])
+    table = segment.read(lake.store.paths, work.entries[0].key)
     fresh = [
         segment.write(
             lake.store.paths, table, kind="events", layout="arrival", commit=disk.random_hex()
@@ -276,10 +271,10 @@ def many_segments(lake: lakelog.Lake, count: int) -> int:
     return 2 * count + 2
 
 
-def merged(lake: lakelog.Lake) -> list[Entry]:
+def merged(lake: lakelog.Lake) -> list[SegmentEntry]:
     """Return every segment that some move's compaction made."""
     states = (lake.store.manifests.load(e.move.snapshot) for e in lake.log())
-    made = {e["key"]: e for s in states for e in lake.store.manifests.entries(s) if "from" in e}
+    made = {e.key: e for s in states for e in lake.store.manifests.segments(s) if e.made_from}
     return list(made.values())
 
 
@@ -295,7 +290,7 @@ def merged(lake: lakelog.Lake) -> list[Entry]:
 def test_a_group_is_cut_by_the_memory_of_its_rows(weights: list[int], parts: Any) -> None:
     """A step holds no more rows than the memory allows; what is larger alone stays as it is."""
     group = [entry(n, 1, 1) for n in range(3)]
-    assert [[e["key"] for e in part] for part in compact.portions(group, weights, 10)] == parts
+    assert [[e.key for e in part] for part in compact.portions(group, weights, 10)] == parts
 
 
 def test_large_events_are_merged_a_few_at_a_time(make_lake: MakeLake) -> None:
@@ -304,9 +299,9 @@ def test_large_events_are_merged_a_few_at_a_time(make_lake: MakeLake) -> None:
     for number in range(6):
         lake.append({"type": "BIG", "time": number, "data": "x" * 400_000})
         lake.settle()
-    assert sum(e["bytes"] for e in entries(lake)) < 100_000
+    assert sum(e.bytes for e in entries(lake)) < 100_000
     lake.compact()
-    assert [len(e["from"]) for e in entries(lake)] == [2, 2, 2]
+    assert [len(e.made_from) for e in entries(lake)] == [2, 2, 2]
     assert [len(d) for (d,) in lake.sql("SELECT data FROM events").fetchall()] == [400_002] * 6
 
 
@@ -319,7 +314,7 @@ def test_a_helper_compacts_and_collects_by_itself(make_lake: MakeLake) -> None:
     many_segments(lake, 20)
     os.utime(lake.store.paths.config, (1, 1))
     helper(lake)
-    assert [e["layout"] for e in entries(lake)] == ["sorted"]
+    assert [e.layout for e in entries(lake)] == ["sorted"]
     assert Path(lake.store.paths.condemned).exists()
 
 

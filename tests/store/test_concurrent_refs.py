@@ -362,7 +362,7 @@ def test_a_removal_that_lost_a_race_retries(
     lake.append([event(name) for name in "abcd"])
     lake.settle()
     tried = before_next_move(monkeypatch, lambda: other.snapshot("meanwhile"))
-    note = {"add": "artifact", "key": "dedupe-test"}
+    note = row_removal.DedupeNote(("id",), "first", 0, 2)
     row_removal.apply(lake.store, "main", np.array([1, 2]), 0, note, "two", lake.engine)
     assert tried == ["000000000003.json", "000000000003.json", "000000000004.json"]
     assert found(lake) == ["a", "d"]

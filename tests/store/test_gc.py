@@ -320,8 +320,8 @@ def test_marking_finds_what_reading_every_state_finds(make_lake: MakeLake) -> No
     wanted = set(kept)
     for digest in kept:
         state = store.manifests.load(digest)
-        wanted |= {page.digest for page in state.pages} | {run["digest"] for run in state.ids}
-        wanted |= {entry["key"] for entry in store.manifests.entries(state)}
+        wanted |= {page.digest for page in state.pages} | {run.digest for run in state.ids}
+        wanted |= {entry.key for entry in store.manifests.segments(state)}
     assert {d.hex() for d in collecting.Marker(store, disk.now_us()).live} == wanted
     lake.gc()
     present = {n.split("/")[-1].split(".")[0] for n in files(lake) if n.startswith("segments/")}

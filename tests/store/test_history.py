@@ -532,8 +532,8 @@ def test_rollback_with_verify_reads_every_byte_first(lake: lakelog.Lake) -> None
     """With verify a damaged segment of the target is found before the move."""
     put(lake, "a")
     lake.tag("v1")
-    [entry] = lake.store.manifests.entries(lake.store.manifests.load(lake.at("v1").id))
-    path = Path(lake.store.paths.object("segments", entry["key"]))
+    [entry] = lake.store.manifests.segments(lake.store.manifests.load(lake.at("v1").id))
+    path = Path(lake.store.paths.object("segments", entry.key))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))

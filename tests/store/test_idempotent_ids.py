@@ -283,9 +283,7 @@ def test_many_runs_are_merged_and_still_know_every_id(lake: lakelog.Lake) -> Non
         lake.append([once(f"{n}-{i}") for i in range(1 + n % 3)])
         lake.settle()
     head = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
-    assert (
-        sum(run["count"] for run in head.ids) == lake.count() == sum(1 + n % 3 for n in range(80))
-    )
+    assert sum(run.count for run in head.ids) == lake.count() == sum(1 + n % 3 for n in range(80))
     assert len(head.ids) < 20
     assert identity_run.runs_to_merge(list(head.ids)) == []
     assert any(entry.move.op == "maintain" for entry in lake.log())

@@ -16,6 +16,7 @@ import lakelog
 from lakelog.errors import DamagedIds
 from lakelog.event import identity_key
 from lakelog.store import disk, identity_run
+from lakelog.store.entry import IdRun
 from lakelog.store.paths import Paths
 
 COMMIT = "0123456789abcdef" * 2
@@ -34,7 +35,7 @@ def arrays(keys: Iterable[tuple[int, int]]) -> tuple[Any, Any]:
     )
 
 
-def write(paths: Paths, keys: Iterable[tuple[int, int]]) -> dict[str, Any]:
+def write(paths: Paths, keys: Iterable[tuple[int, int]]) -> IdRun:
     """Write keys as a run; return its entry."""
     return identity_run.write(paths, *arrays(keys), COMMIT)
 
@@ -63,8 +64,8 @@ def test_a_run_is_sorted_and_of_known_size(
     entry = write(lake.store.paths, stored)
     high, low = identity_run.read(lake.store.paths, entry)
     assert list(zip(high.tolist(), low.tolist(), strict=True)) == sorted(stored)
-    assert entry["count"] == len(stored)
-    assert entry["bytes"] == 64 + 12 * len(stored)
+    assert entry.count == len(stored)
+    assert entry.bytes == 64 + 12 * len(stored)
 
 
 def test_keys_of_a_run_that_share_their_first_part_are_told_apart(lake: lakelog.Lake) -> None:
@@ -111,19 +112,19 @@ def test_a_size_class_is_a_power_of_eight(count: int, level: int) -> None:
 )
 def test_what_is_merged_next(counts: list[int], chosen: list[int]) -> None:
     """Eight or more of one class are merged, the smallest class first; else nothing."""
-    runs = [{"digest": str(n), "count": count} for n, count in enumerate(counts)]
-    assert [run["count"] for run in identity_run.runs_to_merge(runs)] == chosen
+    runs = [IdRun(str(n), 0, count) for n, count in enumerate(counts)]
+    assert [run.count for run in identity_run.runs_to_merge(runs)] == chosen
 
 
 def test_merging_keeps_runs_few_whatever_comes() -> None:
     """However many runs of whatever sizes are added, about seven of a class are left."""
-    draw, runs, merges = random.Random(1), [], 0
+    draw, runs, merges = random.Random(1), list[IdRun](), 0
     for number in range(3_000):
-        runs.append({"digest": str(number), "count": draw.choice([1, 1, 1, 5, 30, 400])})
+        runs.append(IdRun(str(number), 0, draw.choice([1, 1, 1, 5, 30, 400])))
         while due := identity_run.runs_to_merge(runs):
-            names = {run["digest"] for run in due}
-            runs = [run for run in runs if run["digest"] not in names]
-            runs.append({"digest": f"m{merges}", "count": sum(run["count"] for run in due)})
+            names = {run.digest for run in due}
+            runs = [run for run in runs if run.digest not in names]
+            runs.append(IdRun(f"m{merges}", 0, sum(run.count for run in due)))
             merges += 1
     assert len(runs) <= 7 * 7
     assert merges < 3_000
@@ -146,12 +147,12 @@ def test_a_run_of_the_wrong_shape_is_damage(lake: lakelog.Lake, damage: Any) -> 
     """A run that is missing, cut, longer or not of its header's making is DamagedIds, named."""
     paths = lake.store.paths
     entry = write(paths, [(1, 2), (3, 4)])
-    path = paths.object("ids", entry["digest"])
+    path = paths.object("ids", entry.digest)
     data = disk.read(path)
     disk.unlink(path)
     if damage is not None:
         disk.create_whole(path, damage(data))
-    with pytest.raises(DamagedIds, match=entry["digest"]):
+    with pytest.raises(DamagedIds, match=entry.digest):
         identity_run.read(paths, entry)
 
 
@@ -161,13 +162,13 @@ def test_a_flipped_key_is_noticed_before_it_lets_a_duplicate_in(lake: lakelog.La
     lake.append({"type": "A", "id": "x"})
     lake.settle()
     state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
-    path = lake.store.paths.object("ids", state.ids[0]["digest"])
+    path = lake.store.paths.object("ids", state.ids[0].digest)
     data = disk.read(path)
     disk.unlink(path)
     disk.create_whole(path, data[:-1] + bytes([data[-1] ^ 1]))
     lake.append({"type": "A", "id": "x"})
     for act in (lake.settle, lake.count, lambda: lake.sql("FROM events")):
-        with pytest.raises(DamagedIds, match=state.ids[0]["digest"]):
+        with pytest.raises(DamagedIds, match=state.ids[0].digest):
             act()
 
 

@@ -255,10 +255,10 @@ def test_a_sealer_whose_segment_is_gone_trims_nothing(make_lake: MakeLake) -> No
         lake.append(numbers(1))
     other = make_lake()
     other.sealer().seal()
-    (entry,) = other.store.manifests.entries(
+    (entry,) = other.store.manifests.segments(
         other.store.manifests.load(other.store.refs.head("main").move.snapshot)
     )
-    file = Path(other.store.paths.object("segments", entry["key"]))
+    file = Path(other.store.paths.object("segments", entry.key))
     tail = Tail(other.store.paths, other.store.refs, "main")
     file.rename(f"{other.path}/away")
     assert (trim(other.store, "main", tail), len(wals(other))) == (0, 1)

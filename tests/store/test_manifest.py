@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,47 +14,52 @@ import lakelog
 from lakelog.errors import DamagedManifest
 from lakelog.store import disk, manifest, publish
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry, Manifest, Page, Totals
+from lakelog.store.entry import (
+    UNNUMBERED,
+    Entry,
+    Record,
+    Removal,
+    SegmentEntry,
+    assign_seq,
+    tombstone,
+)
+from lakelog.store.manifest import Manifest, Page, Totals
 from lakelog.store.publish import Change
 
 MakeLake = Callable[..., lakelog.Lake]
 COMMIT = "00" * 16
 
 
-def segment(key: str, at: int = 0, events: int = 1, kind: str = "events") -> Entry:
+def segment(key: str, at: int = 0, events: int = 1, kind: str = "events") -> SegmentEntry:
     """Return an entry for a segment of some events that all happened at one time."""
-    entry = {"add": "segment", "key": key, "events": events, "bytes": 10 * events, "kind": kind}
-    return {
-        **entry,
-        "time": [at, at],
-        "types": {},
-        "sources": {},
-        "levels": {},
-        "layout": "arrival",
-    }
+    return SegmentEntry(key, 10 * events, kind, events, "arrival", (at, at))
 
 
 class Naive:
     """A state as a plain dict: entries by kind and key, the newest last."""
 
     def __init__(self) -> None:
-        self.live: dict[tuple[str, str], Entry] = {}
+        self.live: dict[tuple[str, str], SegmentEntry | Record] = {}
 
     def apply(self, entries: list[Entry]) -> None:
         """Add and remove entries."""
         for entry in entries:
-            self.live.pop((entry.get("add") or entry["del"], entry["key"]), None)
-            if "add" in entry:
-                self.live[entry["add"], entry["key"]] = entry
+            self.live.pop((entry.what, entry.key), None)
+            if not isinstance(entry, Removal):
+                self.live[entry.what, entry.key] = entry
 
-    def of(self, what: str) -> dict[str, Entry]:
+    def segments(self) -> dict[str, SegmentEntry]:
+        """Return the live segments by key."""
+        return {e.key: e for e in self.live.values() if isinstance(e, SegmentEntry)}
+
+    def records(self, what: str) -> dict[str, SegmentEntry | Record]:
         """Return the live entries of one kind by key."""
         return {key: entry for (kind, key), entry in self.live.items() if kind == what}
 
 
-def by_key(entries: list[Entry]) -> dict[str, Any]:
-    """Return entries by key, without the place that publishing gave them."""
-    made = {e["key"]: {k: v for k, v in e.items() if k != "seq"} for e in entries}
+def by_key(entries: list[SegmentEntry]) -> dict[str, SegmentEntry]:
+    """Return segments by key, without the place that publishing gave them."""
+    made = {e.key: dataclasses.replace(e, seq=UNNUMBERED) for e in entries}
     assert len(made) == len(entries)
     return made
 
@@ -63,13 +67,13 @@ def by_key(entries: list[Entry]) -> dict[str, Any]:
 def assert_same(store: Store, state: Manifest, naive: Naive) -> None:
     """Compare a manifest with the naive state, in every way it can be asked."""
     manifests = store.manifests
-    segments = naive.of("segment")
-    assert by_key(manifests.entries(state)) == segments
+    segments = naive.segments()
+    assert by_key(manifests.segments(state)) == segments
     for what in ("cursor", "artifact", "view"):
-        assert by_key(manifests.entries(state, what)) == naive.of(what)
+        assert {e.key: e for e in manifests.records(state, what)} == naive.records(what)
     assert manifest.add_up(Totals(), list(segments.values())) == state.totals
     for low, high in ((0, 10), (35, 35), (90, 1000), (5, 4)):
-        near = {k: e for k, e in segments.items() if e["time"][0] <= high and low <= e["time"][1]}
+        near = {k: e for k, e in segments.items() if e.time[0] <= high and low <= e.time[1]}
         assert by_key(manifests.segments_between(state, low, high)) == near
     assert len(state.recent) <= manifest.FAN
     assert all(page == described(store, page) for page in state.pages)
@@ -84,13 +88,13 @@ def change_of(draw: random.Random, naive: Naive, number: int, size: int) -> list
     """Return a change: new segments, removals of old ones, cursors that come and go."""
     entries: list[Entry] = []
     for n in range(size):
-        kind, segments = draw.random(), list(naive.of("segment").values())
+        kind, segments = draw.random(), list(naive.segments().values())
         if kind < 0.25 and segments:
-            entries.append(manifest.tombstone(draw.choice(segments)))
+            entries.append(tombstone(draw.choice(segments)))
         elif kind < 0.35:
-            entries.append({"add": "cursor", "key": f"c{draw.randrange(5)}", "to": number})
+            entries.append(Record("cursor", f"c{draw.randrange(5)}", {"to": number}))
         elif kind < 0.4:
-            entries.append({"del": "cursor", "key": f"c{draw.randrange(5)}"})
+            entries.append(Removal("cursor", f"c{draw.randrange(5)}"))
         elif kind < 0.45:
             entries.append(segment(f"q{number}-{n}", 50, 2, "quarantine"))
         else:
@@ -98,7 +102,7 @@ def change_of(draw: random.Random, naive: Naive, number: int, size: int) -> list
     seen: set[tuple[str, str]] = set()
     unique = []
     for entry in entries:
-        key = (entry.get("add") or entry["del"], entry["key"])
+        key = (entry.what, entry.key)
         if key not in seen:
             unique.append(entry)
             seen.add(key)
@@ -157,10 +161,10 @@ def test_ten_thousand_segments_are_few_pages(
         assert sum(page.level == level for page in pages) < manifest.FAN
     state = manifest.empty(COMMIT, 1, "ada")
     state = dataclasses.replace(state, pages=pages, recent=recent)
-    entries = lake.store.manifests.entries(state)
-    assert [e["key"] for e in entries] == [f"{n:06d}" for n in range(10_000)]
+    entries = lake.store.manifests.segments(state)
+    assert [e.key for e in entries] == [f"{n:06d}" for n in range(10_000)]
     near = lake.store.manifests.segments_between(state, 5000, 5009)
-    assert [e["time"][0] for e in near] == list(range(5000, 5010))
+    assert [e.time[0] for e in near] == list(range(5000, 5010))
     size = lake.store.manifests.write(state)
     path = lake.store.paths.object("manifests", size.digest)
     assert len(disk.read(path)) < 12_000
@@ -174,10 +178,10 @@ def test_a_long_history_leaves_what_is_alive(
     draw, naive, store = random.Random(3), Naive(), lake.store
     state = store.manifests.load(store.refs.head("main").move.snapshot)
     for number in range(700):
-        entries = [segment(f"s{number}", draw.randrange(100))]
-        old = list(naive.of("segment").values())
+        entries: list[Entry] = [segment(f"s{number}", draw.randrange(100))]
+        old = list(naive.segments().values())
         if len(old) > 20:
-            entries += [manifest.tombstone(entry) for entry in draw.sample(old, 15)]
+            entries += [tombstone(entry) for entry in draw.sample(old, 15)]
         naive.apply(entries)
         for change in (Change("x", entries=tuple(entries)), Change("x", merge_pages=True)):
             state = store.manifests.write(publish.grow(store, state, change, COMMIT, number))
@@ -208,30 +212,30 @@ def test_removals_leave_once_nothing_older_is_left(lake: lakelog.Lake) -> None:
     store = lake.store
     state = store.manifests.load(store.refs.head("main").move.snapshot)
     for number in range(300):
-        for entry in (segment(f"s{number}"), manifest.tombstone(segment(f"s{number}"))):
+        for entry in (segment(f"s{number}"), tombstone(segment(f"s{number}"))):
             change = Change("seal", entries=(entry,), merge_pages=True)
             state = publish.grow(store, state, change, COMMIT, number)
-    assert store.manifests.entries(state) == []
+    assert store.manifests.segments(state) == []
     assert state.totals == Totals()
     assert (state.pages, state.recent) == ((), ())
 
 
 def test_fold_keeps_the_newest_of_each_key() -> None:
     """The newest entry of a key wins; only the oldest run may forget removals."""
-    old = (segment("a"), segment("b"), {"add": "cursor", "key": "a", "to": 1})
-    new = (manifest.tombstone(segment("a")), {"add": "cursor", "key": "a", "to": 2}, segment("c"))
-    kept = [(e.get("add", "-"), e["key"]) for e in manifest.fold([old, new], oldest=False)]
-    assert kept == [("segment", "b"), ("-", "a"), ("cursor", "a"), ("segment", "c")]
-    assert [e["key"] for e in manifest.fold([old, new], oldest=True)] == ["b", "a", "c"]
+    old = (segment("a"), segment("b"), Record("cursor", "a", {"to": 1}))
+    new = (tombstone(segment("a")), Record("cursor", "a", {"to": 2}), segment("c"))
+    assert manifest.fold([old, new], oldest=False) == (old[1], *new)
+    assert [e.key for e in manifest.fold([old, new], oldest=True)] == ["b", "a", "c"]
     assert manifest.fold([], oldest=True) == ()
 
 
 def test_arrival_segments_get_their_place_in_the_order() -> None:
     """Segments without seq are numbered after those before them; others keep theirs."""
-    placed = {**segment("old", events=5), "seq": [3, 9]}
+    placed = dataclasses.replace(segment("old", events=5), seq=(3, 9))
     entries = [segment("a", events=4), placed, segment("q", events=7, kind="quarantine")]
-    done, following = manifest.number([*entries, segment("b", events=2)], 100)
-    assert [e.get("seq") for e in done] == [[100, 103], [3, 9], None, [104, 105]]
+    done, following = assign_seq([*entries, segment("b", events=2)], 100)
+    seqs = [e.seq for e in done if isinstance(e, SegmentEntry)]
+    assert seqs == [(100, 103), (3, 9), UNNUMBERED, (104, 105)]
     assert following == 106
 
 
@@ -253,4 +257,4 @@ def test_a_manifest_is_believed_only_by_its_name(lake: lakelog.Lake, what: str, 
         disk.create_whole(path, bad)
     store.manifests.forget()
     with pytest.raises(DamagedManifest, match=digest):
-        store.manifests.entries(store.manifests.load(state.digest))
+        store.manifests.segments(store.manifests.load(state.digest))

@@ -13,6 +13,7 @@ import pytest
 import lakelog
 from lakelog.errors import OutcomeUnknown
 from lakelog.store import disk, document, thinning
+from lakelog.store.entry import Record
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head, Refs
@@ -244,7 +245,7 @@ def test_no_move_is_built_on_one_that_may_not_last(
 
     monkeypatch.setattr(disk, "sync_dir", synced)
     monkeypatch.setattr(disk, "link", linked)
-    change = Change("ingest", entries=({"add": "artifact", "key": "a"},))
+    change = Change("ingest", entries=(Record("artifact", "a", {}),))
     with pytest.raises(OSError, match="planted"):
         publish(store, "main", lambda *_: change)
     failing = False

@@ -10,6 +10,7 @@ import pytest
 import lakelog
 from lakelog.errors import InvalidSetting
 from lakelog.store import disk, retention
+from lakelog.store.entry import SegmentEntry
 
 MakeLake = Callable[..., lakelog.Lake]
 DAY = 86_400_000_000
@@ -27,9 +28,9 @@ def rows(lake: Any) -> dict[str, int]:
     return dict(lake.sql("SELECT type, seq FROM events").fetchall())
 
 
-def entry(key: str, low: int, high: int, kind: str = "events") -> dict[str, Any]:
+def entry(key: str, low: int, high: int, kind: str = "events") -> SegmentEntry:
     """Return what the policy looks at."""
-    return {"key": key, "time": [low, high], "kind": kind}
+    return SegmentEntry(key, 1, kind, 1, "arrival", (low, high))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def entry(key: str, low: int, high: int, kind: str = "events") -> dict[str, Any]
 def test_what_a_line_takes(given: list[Any], old: list[str], straddling: list[str]) -> None:
     """Segments wholly before the line go, those across it are rewritten, the line itself stays."""
     found = retention.choose(given, 10)
-    assert tuple([e["key"] for e in part] for part in found) == (old, straddling)
+    assert tuple([e.key for e in part] for part in found) == (old, straddling)
 
 
 def test_a_preview_changes_nothing(lake: lakelog.Lake) -> None:
@@ -106,7 +107,7 @@ def test_it_is_one_move_that_can_be_undone(lake: lakelog.Lake) -> None:
     assert len(lake.log()) == moves + 1
     state = lake.store.manifests.load(newest.snapshot)
     assert state.retention
-    assert state.retention["before"] < disk.now_us() - 29 * DAY
+    assert state.retention.before < disk.now_us() - 29 * DAY
     lake.undo()
     assert rows(lake) == {"t40": 0, "t1": 1, "t50": 2}
 

@@ -15,6 +15,7 @@ from lakelog.errors import Damaged
 from lakelog.repair.repair import RepairOutcome, repair
 from lakelog.repair.verify import Report, open_for_check, verify
 from lakelog.store import connection, thinning
+from lakelog.store.entry import Record
 from lakelog.store.publish import Change, publish
 from tests.support import lakes
 
@@ -32,7 +33,7 @@ def build(path: str) -> None:
         lake.append([{"type": "ID", "id": f"j{i}"} for i in range(4)])
         lake.quarantine([("a.log", 7, "not JSON", "{oops")])
         lake.compact()
-        entries = tuple({"add": "artifact", "key": f"a{i}"} for i in range(20))
+        entries = tuple(Record("artifact", f"a{i}", {}) for i in range(20))
         publish(lake.store, "main", lambda *_: Change("ingest", entries=entries))
         lakes.tiny_segment(lake, "ORPHAN")
         with mock.patch.object(thinning, "UNPACKED", 2):

@@ -17,7 +17,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import LakelogError
-from lakelog.ingest import batch, source
+from lakelog.ingest import batch, cursors, source
 from lakelog.ingest.batch import FileReport, Job
 from lakelog.ingest.group import Group
 from lakelog.ingest.ingest import Ingester
@@ -80,7 +80,7 @@ class Feeding:
         try:
             move = self._store.refs.read_head("main", number).move
             state = self._store.manifests.load(move.snapshot)
-            places = [e["bytes"] for e in self._store.manifests.entries(state, "cursor")]
+            places = [c.bytes for c in cursors.of_state(self._store, state)]
             assert len(places) <= 1, f"the file has {len(places)} cursors"
             held = (state.totals.events, state.totals.quarantined)
             wanted = self.wanted(sum(places))

@@ -121,7 +121,7 @@ class Feed:
 def state(lake: lakelog.Lake) -> tuple[int, int, int]:
     """(events, quarantined lines, bytes of the file) by the newest manifest alone."""
     now = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
-    found = [e["bytes"] for e in lake.store.manifests.entries(now, "cursor")]
+    found = [c.bytes for c in cursors.of_state(lake.store, now)]
     assert len(found) <= 1
     return now.totals.events, now.totals.quarantined, sum(found)
 

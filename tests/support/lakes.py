@@ -21,7 +21,7 @@ import pyarrow as pa
 
 import lakelog
 from lakelog.store import disk, segment
-from lakelog.store.manifest import Entry
+from lakelog.store.entry import Record, Removal, SegmentEntry
 from lakelog.store.publish import Change, publish, run_maintenance
 
 Refs = list[tuple[str, str]]
@@ -215,8 +215,8 @@ def paged(path: str) -> Refs:
     with opened(path) as lake:
         for turn in range(90):
             fresh = [tiny_segment(lake, f"P{turn}-{i}") for i in range(4)]
-            other = [{"add": "artifact", "key": f"a{turn}-{i}"} for i in range(44)]
-            gone = [{"del": "artifact", "key": f"a{turn - 1}-0"}] if turn else []
+            other = [Record("artifact", f"a{turn}-{i}", {}) for i in range(44)]
+            gone = [Removal("artifact", f"a{turn - 1}-0")] if turn else []
             change = Change("ingest", entries=(*gone, *other, *fresh))
             publish(lake.store, "main", lambda *_, change=change: change)
             run_maintenance(lake.store, "main")
@@ -284,7 +284,7 @@ def at_rest(build: Callable[[str], object]) -> Path:
     return Path(folder, "lake")
 
 
-def tiny_segment(lake: lakelog.Lake, name: str) -> Entry:
+def tiny_segment(lake: lakelog.Lake, name: str) -> SegmentEntry:
     """Write a segment of one event and return its entry."""
     names, row = segment.schema().names, dict.fromkeys(segment.schema().names)
     row |= {"time": 1_770_000_000_000_000, "ingested_at": 1_770_000_000_000_000, "type": name}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -15,15 +16,26 @@ import pyarrow.compute as pc
 
 import lakelog
 from lakelog.ingest import cursors, quarantine
-from lakelog.store import disk, manifest, segment
-from lakelog.store.manifest import Entry
+from lakelog.ingest.cursors import Cursor
+from lakelog.store import disk, segment
+from lakelog.store.entry import Entry, SegmentEntry, tombstone
 from lakelog.store.publish import Change, publish
 
 
-def entries(lake: lakelog.Lake, what: str = "segment") -> list[Entry]:
-    """The live entries of the branch."""
-    state = lake.store.manifests.load(lake.store.refs.head(lake.branch_name).move.snapshot)
-    return lake.store.manifests.entries(state, what)
+def entries(lake: lakelog.Lake) -> list[SegmentEntry]:
+    """The live segments of the branch."""
+    return lake.store.manifests.segments(lake.store.state(lake.branch_name))
+
+
+def published(lake: lakelog.Lake) -> list[Cursor]:
+    """The cursors of the branch."""
+    return cursors.of_state(lake.store, lake.store.state(lake.branch_name))
+
+
+def change_cursor(lake: lakelog.Lake, **fields: Any) -> None:
+    """Publish other values for the only cursor."""
+    (cursor,) = published(lake)
+    change(lake, replace(cursor, **fields).entry())
 
 
 def change(lake: lakelog.Lake, *steps: Entry) -> None:
@@ -33,25 +45,25 @@ def change(lake: lakelog.Lake, *steps: Entry) -> None:
 
 def rewrite(lake: lakelog.Lake, kind: str, alter: Callable[[pa.Table], pa.Table]) -> None:
     """Write the segments of a kind anew with other rows."""
-    steps = []
+    steps: list[Entry] = []
     for entry in entries(lake):
-        if entry["kind"] == kind:
-            old = segment.read(lake.store.paths, entry["key"])
+        if entry.kind == kind:
+            old = segment.read(lake.store.paths, entry.key)
             new = alter(old)
             if new.equals(old):
                 continue
-            steps.append(manifest.tombstone(entry))
+            steps.append(tombstone(entry))
             if new.num_rows:
                 steps.append(written(lake, new, kind, entry))
     assert steps
     change(lake, *steps)
 
 
-def written(lake: lakelog.Lake, table: pa.Table, kind: str, like: Entry) -> Entry:
+def written(lake: lakelog.Lake, table: pa.Table, kind: str, like: SegmentEntry) -> SegmentEntry:
     """Write a segment with the layout of another."""
-    layout, commit = like["layout"], disk.random_hex()
+    layout, commit = like.layout, disk.random_hex()
     made = segment.write(lake.store.paths, table, kind=kind, layout=layout, commit=commit)
-    return made | ({"seq": like["seq"]} if layout == "sorted" else {})
+    return replace(made, seq=like.seq) if layout == "sorted" else made
 
 
 def places(lake: lakelog.Lake, table: str = "events") -> list[int]:
@@ -69,8 +81,8 @@ def double_rows(lake: lakelog.Lake, twice: list[int], kind: str = "events") -> N
     """Add a segment with copies of rows."""
     steps = []
     for entry in entries(lake):
-        if entry["kind"] == kind:
-            table = segment.read(lake.store.paths, entry["key"])
+        if entry.kind == kind:
+            table = segment.read(lake.store.paths, entry.key)
             table = table.filter(pc.is_in(table["position"], pa.array(twice)))
             if table.num_rows:
                 steps.append(written(lake, table, kind, entry))
@@ -90,9 +102,8 @@ def move_row(lake: lakelog.Lake, old: int, new: int) -> None:
 
 def move_cursor(lake: lakelog.Lake, data: bytes, to: int) -> None:
     """Say that a file was taken in up to another place."""
-    (entry,) = entries(lake, "cursor")
     crc = zlib.crc32(data[:to])
-    change(lake, entry | {"bytes": to, "tail": cursors.digest(data[:to]), "crc": crc})
+    change_cursor(lake, bytes=to, tail=cursors.digest(data[:to]), crc=crc)
 
 
 Plant = Callable[[lakelog.Lake, bytes, list[int], list[int]], tuple[int, int, int]]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from lakelog.query import tail_rows
-from lakelog.store import compact, gc, manifest, publish, refs, seal, tail, trim
+from lakelog.store import compact, gc, publish, refs, seal, tail, trim
+from lakelog.store.entry import tombstone
 from lakelog.store.writer import Writer
 from tests.support import seam
 
@@ -96,7 +97,7 @@ def _compacts_what_is_gone(patch: pytest.MonkeyPatch) -> None:
     """A compaction does not look whether its inputs are still there (F9.4)."""
 
     def swap(store: Any, branch: str, base: Any, group: Any, outputs: Any) -> bool:
-        entries = (*map(manifest.tombstone, group), *outputs)
+        entries = (*map(tombstone, group), *outputs)
         return publish.publish(store, branch, lambda *_: publish.Change("compact", entries=entries))
 
     patch.setattr(compact, "_swap", swap)

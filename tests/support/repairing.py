@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import lakelog
-from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.manifest import Manifest
 from lakelog.store.refs import Move
 from tests.support import damage, lakes
 
@@ -41,12 +42,12 @@ def types(path: str) -> list[str]:
         return found
 
 
-def head(path: str) -> tuple[Move, Manifest, list[Entry]]:
+def head(path: str) -> tuple[Move, Manifest, list[SegmentEntry]]:
     """The newest move of a lake, its state and the live segments."""
     with lakelog.open(path, create=False) as lake:
         move = lake.store.refs.head("main").move
         state = lake.store.manifests.load(move.snapshot)
-        return move, state, lake.store.manifests.entries(state)
+        return move, state, lake.store.manifests.segments(state)
 
 
 def move_file(path: str, number: int) -> Path:

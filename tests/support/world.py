@@ -151,11 +151,11 @@ class World:
         """The names of the events in a state, read from its segments."""
         found: list[str] = []
         state = self._eyes.manifests.load(snapshot)
-        for entry in self._eyes.manifests.entries(state):
-            if entry["key"] not in self._held:
-                table = segment.read(self._eyes.paths, entry["key"])
-                self._held[entry["key"]] = table["subject"].to_pylist()
-            found += self._held[entry["key"]]
+        for entry in self._eyes.manifests.segments(state):
+            if entry.key not in self._held:
+                table = segment.read(self._eyes.paths, entry.key)
+                self._held[entry.key] = table["subject"].to_pylist()
+            found += self._held[entry.key]
         return found
 
     def key_of(self, name: str) -> str:

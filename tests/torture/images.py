@@ -209,9 +209,9 @@ def _sealed(lake: lakelog.Lake) -> list[str]:
     """The names of all events, read from the segments."""
     state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
     found: list[str] = []
-    for entry in lake.store.manifests.entries(state):
-        if entry["kind"] == "events":
-            found += segment.read(lake.store.paths, entry["key"])["subject"].to_pylist()
+    for entry in lake.store.manifests.segments(state):
+        if entry.kind == "events":
+            found += segment.read(lake.store.paths, entry.key)["subject"].to_pylist()
     return sorted(n or "" for n in found)
 
 

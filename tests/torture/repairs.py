@@ -104,8 +104,8 @@ class Life:
     def state(self, store: bootstrap.Store, move: Move) -> State:
         """Read what a move's state holds."""
         state = store.manifests.load(move.snapshot)
-        entries = store.manifests.entries(state)
-        held = {e["key"]: self._keys(store, e["key"]) for e in entries if e["kind"] == "events"}
+        entries = store.manifests.segments(state)
+        held = {e.key: self._keys(store, e.key) for e in entries if e.kind == "events"}
         needs = {move.snapshot, *(page.digest for page in state.pages)}
         return State(move, held, frozenset(needs))
 
@@ -227,7 +227,7 @@ class Life:
             import numpy as np
 
             chosen = np.array(sorted(self.dice.sample(seqs, min(2, len(seqs)))), dtype=np.int64)
-            note = {"add": "artifact", "key": f"dedupe/{head.number}", "by": [], "events": 1}
+            note = row_removal.DedupeNote((), "first", head.number, len(chosen))
             row_removal.apply(
                 lake.store, name, chosen, head.generation, note, "", lake._session.connect
             )
@@ -251,7 +251,7 @@ class Life:
         paths = [store.paths.object("segments", key) for key in state.held]
         runs = store.manifests.load
         with contextlib.suppress(LakelogError):
-            paths += [store.paths.object("ids", r["digest"]) for r in runs(state.move.snapshot).ids]
+            paths += [store.paths.object("ids", r.digest) for r in runs(state.move.snapshot).ids]
             return all(map(os.path.exists, paths))
         return False
 
@@ -488,8 +488,8 @@ class Life:
             with contextlib.suppress(LakelogError, OSError):
                 snapshot = store.refs.tag(tag).snapshot
                 state = store.manifests.load(snapshot)
-                entries = [e for e in store.manifests.entries(state) if e["kind"] == "events"]
-                found = frozenset().union(*(self._keys(store, e["key"]) for e in entries))
+                entries = store.manifests.segments(state, "events")
+                found = frozenset().union(*(self._keys(store, e.key) for e in entries))
                 assert found == keys, f"tag {tag} names another state"
         return seen
 

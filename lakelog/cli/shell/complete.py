@@ -20,6 +20,7 @@ from lakelog.errors import LakelogError
 from lakelog.lazy import Lazy, LazyProperty
 from lakelog.store import sql
 from lakelog.store.bootstrap import Store
+from lakelog.store.entry import Counts
 from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 from lakelog.store.sql import identifier
 
@@ -98,8 +99,8 @@ class Names:
         with contextlib.suppress(LakelogError, OSError):
             manifests = self._store.manifests
             state = self._store.state(self._branch)
-            for entry in manifests.entries(state):
-                counts = entry.get(f"{column}s")
+            for entry in manifests.segments(state):
+                counts: Counts = getattr(entry, f"{column}s")
                 values |= counts.keys() if isinstance(counts, dict) else set()
         return sorted(values)[:_VALUES_MAX]
 

@@ -36,7 +36,7 @@ from lakelog.ingest.identity import of_inode
 from lakelog.ingest.ingest import expand
 from lakelog.ingest.source import Source
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry
+from lakelog.store.entry import SegmentEntry
 
 PIPE = "-"
 LABELS_MAX = 50
@@ -109,11 +109,11 @@ class _Work:
     ) -> None:
         self._backups = backups
         state = store.state(branch)
-        self._index = CursorIndex(store.manifests.entries(state, "cursor"))
+        self._index = CursorIndex(cursors.of_state(store, state))
         self._cursors = _by_origin(self._index)
-        self._labels = [label] if label is not None else _labels(store.manifests.entries(state))
+        self._labels = [label] if label is not None else _labels(store.manifests.segments(state))
         self._connect, self._form, self._has_label = connect, form, label is not None
-        self._line = state.retention["before"] if state.retention else None
+        self._line = state.retention.before if state.retention else None
         self.places = StoredRows(store, state, connect)
         self._accounts: list[Account] = []
         self._audited: set[str] = set()
@@ -278,7 +278,7 @@ class _Work:
             if (c.origin == only if only else c.key not in self._claimed) and not c.is_copy
         ]
         source.seek(0)
-        start = cursors.by_content(source, CursorIndex(c.entry() for c in free), label)
+        start = cursors.by_content(source, CursorIndex(free), label)
         if start.replaced is None:
             return None
         if not only:
@@ -388,9 +388,9 @@ def _by_origin(index: CursorIndex) -> dict[str, Cursor]:
     return furthest
 
 
-def _labels(segments: list[Entry]) -> list[str | None]:
+def _labels(segments: list[SegmentEntry]) -> list[str | None]:
     """No label, and the sources that the statistics of segments name."""
-    counts_of = [e["sources"] for e in segments if isinstance(e.get("sources"), dict)]
+    counts_of = [e.sources for e in segments if isinstance(e.sources, dict)]
     names = {name: None for counts in counts_of for name in counts if name}
     return [None, *list(names)[:LABELS_MAX]]
 

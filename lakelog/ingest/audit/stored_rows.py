@@ -16,7 +16,9 @@ from lakelog.lazy import Lazy
 from lakelog.query.keys import Key, key_of
 from lakelog.store import compact, identity_run, rows, sql
 from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Entry, Manifest
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.manifest import Manifest
+from lakelog.store.row_removal import dedupes
 from lakelog.store.seal import open_run
 
 if TYPE_CHECKING:
@@ -35,13 +37,10 @@ class StoredRows:
 
     def __init__(self, store: Store, state: Manifest, connect: Callable[[], Any]) -> None:
         self._store, self._ids = store, state.ids
-        segments = store.manifests.entries(state)
-        self._events = [e for e in segments if e["kind"] == "events"]
-        self._bad = [e for e in segments if e["kind"] == "quarantine"]
-        notes = store.manifests.entries(state, "artifact")
-        self.deduped = [
-            key_of(e["by"], e.get("nulls", True)) for e in notes if e["key"].startswith("dedupe/")
-        ]
+        segments = store.manifests.segments(state)
+        self._events = [e for e in segments if e.kind == "events"]
+        self._bad = [e for e in segments if e.kind == "quarantine"]
+        self.deduped = [key_of(note.by, note.nulls) for note in dedupes(store, state)]
         self.origins: dict[str, int] = {}
         self._checked = False
         self._cursor = connect().cursor()
@@ -192,7 +191,7 @@ class StoredRows:
         parts = [self._part(self._events, columns, False), self._part(self._bad, columns, True)]
         return " UNION ALL ".join(parts)
 
-    def _part(self, entries: list[Entry], columns: str, bad: bool) -> str:
+    def _part(self, entries: list[SegmentEntry], columns: str, bad: bool) -> str:
         """SQL for the rows of some segments, each verified once. Raises DamagedSegment."""
         if not self._checked:
             # A segment that is damaged would make lines look missing; it is reported as damage
@@ -202,7 +201,7 @@ class StoredRows:
         # read_parquet takes no empty list, and the union needs both sides.
         if not entries:
             return f"SELECT *, {bad} AS bad FROM ({sql.no_rows(columns.split(', '))})"
-        paths = (self._store.paths.object("segments", e["key"]) for e in entries)
+        paths = (self._store.paths.object("segments", e.key) for e in entries)
         return f"SELECT {columns}, {bad} AS bad FROM {sql.parquet(paths)}"
 
 

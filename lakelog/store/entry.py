@@ -1,0 +1,235 @@
+"""Entries of manifests and pages as values, and their JSON (FORMAT.md F6.5 to F6.16).
+
+    SegmentEntry   {"add": "segment", ...}   a segment, with the statistics that prune it
+    Record         {"add": what, ...}        anything else; its members are for their owner alone
+    Removal        {"del": what, ...}        the tombstone of either
+
+`parse` and `to_json` are the only places that know the JSON. Members that this version does not
+know stay with their entry, so that a page is merged without losing them (F15.2).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from sys import intern
+from typing import Any, ClassVar
+
+Pair = tuple[int, int]
+Members = dict[str, Any]
+"""A JSON object."""
+Counts = dict[str, int] | str
+"""Rows by value, null counted as ""; or MANY."""
+MANY = "many"
+"""The counts of a column of too many values, or of too long ones."""
+UNNUMBERED: Pair = (0, -1)
+"""The seq of rows that have none."""
+
+
+class MalformedEntry(ValueError):
+    """JSON that is no entry: it lacks a member, or one has the wrong type."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentEntry:
+    """A segment: `bytes` is the length of its file, `events` the number of its rows, `time` the
+    lowest and highest of them (us), `seq` their first and last.
+
+    `types`, `sources` and `levels` are empty and `subject` is None in quarantine. `seq` is
+    UNNUMBERED there, and until the segment is published.
+    """
+
+    what: ClassVar[str] = "segment"
+    key: str
+    bytes: int
+    kind: str
+    events: int
+    layout: str
+    time: Pair
+    types: Counts = field(default_factory=dict)
+    sources: Counts = field(default_factory=dict)
+    levels: Counts = field(default_factory=dict)
+    subject: tuple[str, str] | None = None
+    seq: Pair = UNNUMBERED
+    made_from: tuple[str, ...] = ()
+    """Digests of the segments that it was compacted from (F6.15)."""
+    other: Members | None = None
+    """Members that this version does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A live entry that is no segment: a cursor, artifact, view or format, or one of a `what` that
+    this version does not know. `members` are all but `what` and `key`."""
+
+    what: str
+    key: str
+    members: Members
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A tombstone; that of a segment has the counts that the totals lose."""
+
+    what: str
+    key: str
+    events: int = 0
+    bytes: int = 0
+    kind: str = ""
+    other: Members | None = None
+
+
+Entry = SegmentEntry | Record | Removal
+
+
+@dataclass(frozen=True, slots=True)
+class IdRun:
+    """An id run of a state: its file, the length of that, and the number of keys (F6.11)."""
+
+    digest: str
+    bytes: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """The last retention: events before `before` were removed at `time`, both in us (F6.2)."""
+
+    before: int
+    time: int
+
+
+# Constructing a frozen dataclass takes twice as long as one that is not, and a large lake has ten
+# thousand segments: so each is constructed as this twin, of the same slots, and then made frozen.
+_Draft: Any = dataclasses.make_dataclass(
+    "_Draft", [each.name for each in dataclasses.fields(SegmentEntry)], slots=True
+)
+_QUARANTINE = frozenset("add key bytes kind events layout time".split())
+_EVENTS = _QUARANTINE | frozenset("types sources levels subject seq from".split())
+_REMOVAL = frozenset(("del", "key"))
+_SEGMENT_REMOVAL = _REMOVAL | {"events", "bytes", "kind"}
+
+
+def parse(bodies: Iterable[Members]) -> tuple[Entry, ...]:
+    """Return the entries that JSON objects stand for; records take over their objects. Raises
+    MalformedEntry."""
+    try:
+        return tuple([_from_json(body) for body in bodies])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise MalformedEntry(f"an entry in it is malformed ({error!r})") from None
+
+
+def _from_json(body: Members) -> Entry:
+    what = body.get("add")
+    if what == "segment":
+        return _segment(body)
+    if what is None:
+        return _removal(body)
+    del body["add"]
+    return Record(intern(what), body.pop("key"), body)
+
+
+def _segment(body: Members) -> SegmentEntry:
+    key, kind, size, events = body["key"], body["kind"], body["bytes"], body["events"]
+    if not (isinstance(key, str) and isinstance(size, int) and isinstance(events, int)):
+        raise TypeError("key, bytes or events")
+    low, high = body["time"]
+    # One look-up by name after the other: a loop over the fields takes several times as long.
+    if kind == "events":
+        first, last = body["seq"]
+        types, sources, levels = body["types"], body["sources"], body["levels"]
+        subject, made_from, known = body["subject"], body.get("from", ()), _EVENTS
+        is_known = len(body) == len(_EVENTS) - (not made_from)
+    else:
+        first, last = UNNUMBERED
+        types, sources, levels = {}, {}, {}
+        subject, made_from, known = None, (), _QUARANTINE
+        is_known = len(body) == len(_QUARANTINE)
+    entry = _Draft(
+        key,
+        size,
+        intern(kind),
+        events,
+        intern(body["layout"]),
+        (low, high),
+        types,
+        sources,
+        levels,
+        subject and (subject[0], subject[1]),
+        (first, last),
+        tuple(made_from),
+        None if is_known else _others(body, known),
+    )
+    entry.__class__ = SegmentEntry
+    return entry  # type: ignore[no-any-return]
+
+
+def _removal(body: Members) -> Removal:
+    what = intern(body["del"])
+    if what != "segment":
+        return Removal(what, body["key"], other=_others(body, _REMOVAL))
+    counts = body["events"], body["bytes"], intern(body["kind"])
+    return Removal(what, body["key"], *counts, _others(body, _SEGMENT_REMOVAL))
+
+
+def _others(body: Members, known: frozenset[str]) -> Members | None:
+    """The members that this version does not know, None for none."""
+    return None if body.keys() <= known else {k: v for k, v in body.items() if k not in known}
+
+
+def to_json(entry: Entry) -> Members:
+    """Return the JSON object of an entry."""
+    if isinstance(entry, Record):
+        return {"add": entry.what, "key": entry.key, **entry.members}
+    body: Members
+    if isinstance(entry, Removal):
+        body = {"del": entry.what, "key": entry.key}
+        if entry.what == "segment":
+            body |= {"events": entry.events, "bytes": entry.bytes, "kind": entry.kind}
+        return body if entry.other is None else body | entry.other
+    body = {
+        "add": "segment",
+        "key": entry.key,
+        "bytes": entry.bytes,
+        "kind": entry.kind,
+        "events": entry.events,
+        "layout": entry.layout,
+        "time": entry.time,
+    }
+    if entry.kind == "events":
+        body["types"] = entry.types
+        body["sources"] = entry.sources
+        body["levels"] = entry.levels
+        body["subject"] = entry.subject
+        body["seq"] = entry.seq
+        if entry.made_from:
+            body["from"] = entry.made_from
+    return body if entry.other is None else body | entry.other
+
+
+def tombstone(entry: SegmentEntry | Record) -> Removal:
+    """Return the entry that removes another one."""
+    if isinstance(entry, SegmentEntry):
+        return Removal("segment", entry.key, entry.events, entry.bytes, entry.kind)
+    return Removal(entry.what, entry.key)
+
+
+def assign_seq(entries: Iterable[Entry], next_seq: int) -> tuple[list[Entry], int]:
+    """Assign `seq` to new arrival segments; return the entries and the next free number."""
+    numbered: list[Entry] = []
+    for entry in entries:
+        # One that has a seq already was compacted or taken back: rows are never renumbered (F6.12).
+        if isinstance(entry, SegmentEntry) and (entry.kind, entry.seq) == ("events", UNNUMBERED):
+            entry = dataclasses.replace(entry, seq=(next_seq, next_seq + entry.events - 1))
+            next_seq += entry.events
+        numbered.append(entry)
+    return numbered, next_seq
+
+
+def segment_changes(bodies: Iterable[Members]) -> tuple[list[str], list[str]]:
+    """Return the digests of segments that JSON objects add and remove, each by its last entry: what
+    gc needs of the many thousand states that it reads once."""
+    last = {b["key"]: "add" in b for b in bodies if (b.get("add") or b.get("del")) == "segment"}
+    added = [key for key, is_added in last.items() if is_added]
+    return added, [key for key, is_added in last.items() if not is_added]
