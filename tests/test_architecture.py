@@ -52,11 +52,12 @@ ORDER = {
     "train/shapes": """parts messages schemas streams telemetry chats chat_files rows conversations
         preferences windows shape structure""",
     "train/report": "quality plots report proportions card",
-    "ingest/formats": """sqltext narrow_queries zones local_time jsonl dialect lakelog_json dialects
-        cloudevents pieces winevent docker journal documents otlpsql otlp oos bulk line_starts
-        pattern columns hash_headers grok re2 moments definition custom access logformat traffic
-        syslog runtime program cef programs frameworks daemons logfmt cri auditd compose applog zeek
-        w3c delimited plain leading_times mixture registry""",
+    "ingest/formats": """sqltext format narrow_queries zones local_time jsonl dialect
+        lakelog_json dialects cloudevents pieces winevent docker journal documents otlpsql otlp
+        oos bulk line_starts pattern pattern_format columns hash_headers grok re2 moments
+        definition custom access logformat traffic syslog runtime cef programs frameworks
+        daemons logfmt cri auditd compose applog zeek w3c delimited plain leading_times mixture
+        registry""",
     "cli": """exits render app input_formats pairs stdin_lines sample
         shell connect
         write definitions ingest audit backups watch dump tail query views export train stats dedupe

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import tempfile
-import types
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +25,9 @@ from lakelog.export.formats import of_records
 from lakelog.export.values import iso
 from lakelog.ingest import definitions as definitions
 from lakelog.ingest.definitions import LakeFormat
-from lakelog.ingest.formats import registry
+from lakelog.ingest.formats import custom, registry
 from lakelog.ingest.formats.definition import Definition
-from lakelog.ingest.formats.dialect import Dialect
-from lakelog.ingest.formats.lakelog_json import Rows
-from lakelog.ingest.formats.program import Program
+from lakelog.ingest.formats.format import Format
 from lakelog.ingest.preview import Outcome, Preview, preview
 from lakelog.lazy import Lazy
 from lakelog.level import severity
@@ -169,7 +165,7 @@ def test_format(
     if (
         definition is not None
         and definition.pattern
-        and not registry.by_name(definition.spelled()).has_time
+        and not custom.form(definition.spelled()).has_time
     ):
         app.say(NO_TIME)
     target = choose(None if as_json else "table", as_json, None)
@@ -225,7 +221,7 @@ def add_format(
     definitions.check_new(lake_format)  # before a lake is made for it
     with app.open_or_create() as lake:
         definitions.add(lake.store, lake.branch_name, lake_format, overwrite=overwrite)
-    if definition.pattern and not registry.by_name(lake_format.definition.spelled()).has_time:
+    if definition.pattern and not custom.form(lake_format.definition.spelled()).has_time:
         app.say(NO_TIME)
     where = f"for {_files(lake_format)}" if globs or sources else f"used only with --format {name}"
     app.say(f"added format {name} to {app.path}, {where}")
@@ -266,12 +262,9 @@ def _definition_words(definition: Definition) -> str:
     return ", ".join(filter(None, (definition.format, definition.zone)))
 
 
-def _about(form: Any) -> str:
-    """Return what a format is: its own description, else the first sentence of its module."""
-    if isinstance(form, Dialect | Program | Rows):
-        return form.about
-    module = form if isinstance(form, types.ModuleType) else sys.modules[type(form).__module__]
-    return " ".join((module.__doc__ or "").split("\n\n")[0].split())
+def _about(form: Format) -> str:
+    """Return what a format is, in one line."""
+    return " ".join(form.about.split("\n\n")[0].split())
 
 
 def _command(form: LakeFormat) -> str:

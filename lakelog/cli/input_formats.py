@@ -18,7 +18,7 @@ from lakelog.cli.app import DEFAULT_LAKE, App
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.ingest import definitions
 from lakelog.ingest.definitions import Formats
-from lakelog.ingest.formats import definition, registry
+from lakelog.ingest.formats import custom, definition, registry
 from lakelog.ingest.formats.definition import Definition
 from lakelog.store import bootstrap
 
@@ -78,7 +78,7 @@ def with_pattern(command: Callable[..., Any]) -> Callable[..., Any]:
             # A plain name stays one, so that the lake's own format of that name is still found.
             form = form if rules == Definition(format=form or "") else rules.spelled()
             # A pattern without a time is allowed but rarely meant.
-            if definition.pattern and not registry.by_name(definition.spelled()).has_time:
+            if definition.pattern and not custom.form(definition.spelled()).has_time:
                 app.say(NO_TIME)
         return command(app, *args, form=form, **rest)
 

@@ -20,6 +20,7 @@ from lakelog.ingest import cursors, definitions
 from lakelog.ingest.cursors import Cursor, CursorIndex, Start
 from lakelog.ingest.definitions import Formats
 from lakelog.ingest.formats.definition import Definition
+from lakelog.ingest.formats.format import Format
 from lakelog.ingest.identity import Inodes, Resolver
 from lakelog.ingest.source import Source
 from lakelog.ingest.transform import ChunkResult, RejectedLine, Transformer
@@ -174,7 +175,7 @@ class Job:
         return Resolver(index, self.label, self.inodes, follows=self.follows)
 
     def transformer(
-        self, form: Any, origin: str, before: bytes = b"", files: dict[int, bytes] | None = None
+        self, form: Format, origin: str, before: bytes = b"", files: dict[int, bytes] | None = None
     ) -> Transformer:
         """The transformer of lines of a file that follow the bytes `before`; or of several
         `files`."""

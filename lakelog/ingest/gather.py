@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from lakelog.ingest import cursors, definitions
 from lakelog.ingest.batch import Batch, CursorMoved, FileReport, Job, commit
 from lakelog.ingest.cursors import WINDOW, Cursor, Start
 from lakelog.ingest.formats import local_time, registry
+from lakelog.ingest.formats.format import Format
 from lakelog.ingest.holes import visible
 from lakelog.ingest.identity import FileCopy, KnownContent, UndecidedFile
 from lakelog.ingest.records import BOM, joins
@@ -232,13 +232,13 @@ class Gatherer:
         # overlong line, which say nothing of its format.
         if self._transformer is None:
             self._form, form = choose_format(self._job, self._start, visible(chunk.data))
-            self._report.format = self._source.container or registry.label(form)
+            self._report.format = self._source.container or form.label
             if not self._place:
                 note = local_time.zone_note(form, visible(chunk.data[:WINDOW]))
                 self._report.note = self._report.note or note
             self._since = self._place
             self._transformer = self._job.transformer(form, self.start.origin, self._before)
-            self._joins, self._is_binary = joins(form), getattr(form, "BINARY", False)
+            self._joins, self._is_binary = joins(form), form.traits.binary
         # The length is known before the rows are: the next piece can be read while the pool
         # finishes these.
         result = self._transformer.start(chunk, final=final)
@@ -259,7 +259,7 @@ class Gatherer:
         self._place, self._before = place, (self._before + data[-WINDOW:])[-WINDOW:]
 
 
-def choose_format(job: Job, start: Start, data: bytes) -> tuple[str, Any]:
+def choose_format(job: Job, start: Start, data: bytes) -> tuple[str, Format]:
     """Choose the format of a file: the one requested, else the one that the lake defines for it,
     else the one detected from its first bytes, which is final once there are enough of them. Plain
     text applies only until lines of a known kind come. Returns its name and the format."""

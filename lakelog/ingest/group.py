@@ -15,15 +15,15 @@ import zlib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.ingest import source as sources
 from lakelog.ingest import stripes
 from lakelog.ingest.batch import Batch, CursorMoved, FileReport, Job, commit, is_finished
 from lakelog.ingest.cursors import WINDOW, Cursor, Start, printable
 from lakelog.ingest.formats import bulk
+from lakelog.ingest.formats.format import Format
 from lakelog.ingest.formats.local_time import zone_note
-from lakelog.ingest.formats.registry import label
 from lakelog.ingest.gather import choose_format
 from lakelog.ingest.identity import FileCopy, KnownContent, UndecidedFile
 from lakelog.ingest.records import records
@@ -55,7 +55,7 @@ class _Piece:
     name: str
     mode: str
     report: FileReport
-    form: Any
+    form: Format
     start: Start
     at: Cursor
     data: bytes
@@ -202,7 +202,7 @@ class Group:
             return False
         name, form = choose_format(self._job, start, data)
         # Actions and documents are paired in Python, which one query over many files cannot do.
-        if form is bulk:
+        if form is bulk.FORM:
             self._keys -= touched
             return False
         # Asked last, for only here does the answer matter: it is a system call for each file.
@@ -211,7 +211,7 @@ class Group:
         chunk = Chunk(data, place, not data.endswith(b"\n"))
         # Records without their rows say where the cursor goes; the rows follow in _decide.
         complete = records(chunk, form, mode, final=mode != "follow")
-        report.format = source.container or label(form)
+        report.format = source.container or form.label
         if not place:
             report.note = report.note or zone_note(form, data[:WINDOW])
         report.left = len(data) - complete.length
@@ -237,7 +237,7 @@ class Group:
             self._cursor_moves.append(_CursorMove(path, name, mode, report, start))
             self._resolver.apply(start, start.cursor)
 
-    def _decide(self, batch: Batch, form: Any, pieces: list[_Piece]) -> None:
+    def _decide(self, batch: Batch, form: Format, pieces: list[_Piece]) -> None:
         """Turn the lines of files of one format into rows and bad lines."""
         # A last line without its newline would run into the first line of the next file.
         ended = [p.data if p.data.endswith(b"\n") else p.data + b"\n" for p in pieces]

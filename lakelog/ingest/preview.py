@@ -14,7 +14,9 @@ from lakelog.ingest import definitions
 from lakelog.ingest.cursors import WINDOW, printable
 from lakelog.ingest.definitions import Formats
 from lakelog.ingest.formats import local_time, registry
+from lakelog.ingest.formats.custom import CustomFormat
 from lakelog.ingest.formats.definition import Definition
+from lakelog.ingest.formats.format import Format
 from lakelog.ingest.holes import visible
 from lakelog.ingest.source import Chunk, Source
 from lakelog.ingest.transform import Transformer, readable
@@ -25,8 +27,6 @@ SAMPLE = 256 << 10
 _COLUMNS = ("time", "type", "category", "source", "subject", "level", "message", "id")
 _SHOWN = 400
 """Characters of a line that are shown."""
-Reach = Callable[[bytes], tuple[str, str]]
-"""Says how far a pattern fits a line."""
 
 
 @dataclass(frozen=True)
@@ -96,18 +96,19 @@ def preview(
     run = Transformer(connect(), form, "preview", label).run(
         Chunk(data, 0, whole and not data.endswith(b"\n")), final=whole
     )
-    outcomes = _outcomes(run, data, before, count, getattr(form, "reach", None))
+    custom = form if isinstance(form, CustomFormat) else None
+    outcomes = _outcomes(run, data, before, count, custom)
     events = run.table.num_rows if run.table is not None else 0
     return Preview(
         printable(path),
-        registry.label(form),
+        form.label,
         why,
         _scores(data, form, formats),
         data.count(b"\n"),
         events,
         len(run.bad),
         outcomes,
-        list(getattr(form, "groups", ())),
+        custom.groups if custom else [],
         local_time.zone_note(form, head),
     )
 
@@ -157,7 +158,7 @@ def _files(form: definitions.LakeFormat, label: str | None) -> str:
     return ", ".join(form.globs)
 
 
-def _scores(data: bytes, form: Any, formats: Formats) -> list[tuple[str, float]]:
+def _scores(data: bytes, form: Format, formats: Formats) -> list[tuple[str, float]]:
     """The score of each format for the first lines, the best first, without those of 0."""
     # Only patterns have a rule of their own; a renamed built-in format is in the list already.
     own = {
@@ -165,12 +166,14 @@ def _scores(data: bytes, form: Any, formats: Formats) -> list[tuple[str, float]]
         for name, form_ in formats.items()
         if form_.definition.pattern
     }
-    sure = registry.scores(data, {**own, registry.label(form): form})
+    sure = registry.scores(data, {**own, form.label: form})
     ranked = sorted(sure.items(), key=lambda pair: -pair[1])
     return [(name, round(score, 3)) for name, score in ranked if score > 0]
 
 
-def _outcomes(run: Any, data: bytes, before: int, count: int, reach: Reach | None) -> list[Outcome]:
+def _outcomes(
+    run: Any, data: bytes, before: int, count: int, custom: CustomFormat | None
+) -> list[Outcome]:
     """The first records of a run, in the order of the file."""
     rows = run.table.slice(0, count).to_pylist() if run.table is not None else []
     pairs = [(row["position"], row) for row in rows]
@@ -186,7 +189,7 @@ def _outcomes(run: Any, data: bytes, before: int, count: int, reach: Reach | Non
             timeless = before <= round(moment) <= disk.now_us()
             outcomes.append(Outcome(line, position, text, event, _data(record["data"]), timeless))
         else:
-            fits, then = reach(text.encode()) if reach else ("", "")
+            fits, then = custom.reach(text.encode()) if custom else ("", "")
             reason = record.reason
             outcomes.append(Outcome(line, position, text, reason=reason, fits=fits, then=then))
     return outcomes

@@ -16,6 +16,7 @@ from lakelog.event import encode
 from lakelog.ingest import cursors, definitions
 from lakelog.ingest.formats import jsonl, registry, sqltext
 from lakelog.ingest.formats.definition import Definition
+from lakelog.ingest.formats.format import Format
 from lakelog.ingest.transform import Transformer
 from lakelog.lazy import Lazy
 from lakelog.store import disk, identity_run, rows, segment
@@ -218,7 +219,7 @@ class _Retry:
                 by_origin.setdefault(row["origin"], []).extend(zip(events, places, strict=False))
         # A transformer stamps one origin on all of its rows.
         for origin, pairs in by_origin.items():
-            transformer = Transformer(self._connect(), jsonl, origin)
+            transformer = Transformer(self._connect(), jsonl.FORM, origin)
             tables.append(transformer.rows_of([e for e, _ in pairs], [p for _, p in pairs]))
         return (pa.concat_tables(tables) if tables else None), table.take(
             pa.array(unparsed, pa.int64())
@@ -236,7 +237,7 @@ def _rules(store: Store, state: Manifest, form: str | None) -> Rules:
     return lambda origin: requested or of_origin.get(origin)
 
 
-def _form(rule: Definition | None, text: bytes) -> Any:
+def _form(rule: Definition | None, text: bytes) -> Format:
     """The format of a line: by its definition, else detected."""
     name = definitions.form_name(rule) if rule else ""
     if not name:
@@ -254,8 +255,7 @@ def _parse(
         # What was cut, escaped or split is not what the file held: an event of it would be wrong.
         if not text or len(text) in _CUT or reason.startswith(("not UTF-8", _PARTS)):
             return None
-        result = _form(rule, text).parse(text)
-        events = result if isinstance(result, list) else [result]
+        events = _form(rule, text).events(text)
         for event in events:
             if type_ is not None and event.get("type") in (None, sqltext.DEFAULT_TYPE):
                 event["type"] = type_

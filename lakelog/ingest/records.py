@@ -1,6 +1,6 @@
 """Records of a chunk: the lines of one event, one or several.
 
-A format whose events may span lines says how a first line begins (`BEGINS`); lines that begin
+A format whose events may span lines says how a first line begins (`begins`); lines that begin
 otherwise continue the record before them. Or it says of all lines which begin one and whether the
 last one is open (`heads`). The last record of a chunk may continue, so it is held back until its
 end is seen, or the caller says that nothing more comes. A record that grows beyond RECORD_MAX is
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.ingest.formats import bulk, pattern
+from lakelog.ingest.formats.format import Format
 from lakelog.ingest.source import LINE_MAX, Chunk
 from lakelog.lazy import Lazy
 
@@ -38,7 +39,7 @@ _NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 class Records:
     """The records of the first `length` bytes of a chunk.
 
-    `lines` holds their first lines (whole records where the format is `WHOLE`), `more` what
+    `lines` holds their first lines (whole records where the format wants them `whole`), `more` what
     continues them, or None where nothing does; `starts` is where each begins, and the end.
     """
 
@@ -48,47 +49,45 @@ class Records:
     length: int
 
 
-def records(chunk: Chunk, form: Any, mode: str, *, final: bool) -> Records:
+def records(chunk: Chunk, form: Format, mode: str, *, final: bool) -> Records:
     """Return the records of a chunk; after a `final` one nothing follows.
 
     `mode` says what happens at the end: "once" accepts a last line without newline if it is
     complete, "ended" if it is an event, "last" accepts it as it is, "follow" holds back the last
     record, "settled" only an unfinished line and the record it may belong to.
     """
-    begins = getattr(form, "BEGINS", "")
-    if hasattr(form, "heads"):
-        return _by_heads(chunk, form, mode, final)
-    if not begins:
+    if not joins(form):
         return _single(chunk if not chunk.open_end else without_cut_line(chunk, form, mode))
     array, starts = chunk.lines
     if not len(array):
         return Records(array, None, starts, 0)
-    whole = getattr(form, "WHOLE", False)
+    whole = form.traits.whole
     # A document may be as large as a line; text in which no line begins a record is cut off sooner,
     # lest all of it be held back.
-    most, firsts = LINE_MAX if whole else RECORD_MAX, getattr(form, "firsts", None)
-    heads = _bounded(_first(chunk, form, begins, firsts), starts, most)
-    if _goes_on(chunk, starts, heads, form, mode, final):
+    most = form.traits.record_max or (LINE_MAX if whole else RECORD_MAX)
+    first, is_open = _first(chunk, form)
+    heads = _bounded(first, starts, most)
+    if _goes_on(chunk, int(starts[heads[-1]]), form, mode, final, is_open):
         starts = starts[: heads[-1] + 1]
         heads = heads[:-1]
     return _joined(chunk.text, starts, heads, whole)
 
 
-def joins(form: Any) -> bool:
+def joins(form: Format) -> bool:
     """Whether events of a format may span lines."""
-    return bool(getattr(form, "BEGINS", ""))
+    return bool(form.traits.begins)
 
 
-def simple(form: Any) -> bool:
+def simple(form: Format) -> bool:
     """Whether every line that is not blank gives one event or is quarantined."""
-    return not (joins(form) or getattr(form, "MANY", False) or form.NAME == bulk.NAME)
+    return not (joins(form) or form.traits.many or form.NAME == bulk.FORM.NAME)
 
 
-def is_cut(text: bytes, form: Any) -> bool:
+def is_cut(text: bytes, form: Format) -> bool:
     """Whether a last line without newline may continue, so that it is left for next time.
 
     One that the format parses is complete, unless more digits may follow (the end of a message in
-    PROSE says nothing); one with bytes that no text has is damaged, whatever follows.
+    prose says nothing); one with bytes that no text has is damaged, whatever follows.
     """
     if not text:
         return False
@@ -96,15 +95,15 @@ def is_cut(text: bytes, form: Any) -> bool:
     if _NO_TEXT.search(text):
         return False
     text = text if is_text(text) else pattern.as_utf8(text)
-    if hasattr(form, "complete"):
+    if form.complete is not None:
         return not form.complete(text)
     if not _is_event(text, form):
         return True
     # A number at the end may have more digits, an OOS line its JSON, in the bytes to come.
-    return not getattr(form, "PROSE", False) and (text[-1:].isdigit() or text[-1:] == b"|")
+    return not form.traits.prose and (text[-1:].isdigit() or text[-1:] == b"|")
 
 
-def is_left(text: bytes, form: Any, mode: str) -> bool:
+def is_left(text: bytes, form: Format, mode: str) -> bool:
     """Whether a last line without newline is left for next time. Of a file that has "ended" it is
     only if it is no event as it stands, not even text: nothing says that more will follow."""
     if mode == "ended":
@@ -112,17 +111,17 @@ def is_left(text: bytes, form: Any, mode: str) -> bool:
     return mode in ("follow", "settled") or (mode == "once" and is_cut(text, form))
 
 
-def _is_event(text: bytes, form: Any) -> bool:
+def _is_event(text: bytes, form: Format) -> bool:
     """Whether a line is an event as it stands."""
     try:
         # A tolerant format would take any text; whether a line is complete only its own rule knows.
-        getattr(form, "parse_own", form.parse)(text)
+        form.parse_own(text)
     except InvalidEvent:
         return False
     return True
 
 
-def _is_taken(text: bytes, form: Any) -> bool:
+def _is_taken(text: bytes, form: Format) -> bool:
     """Whether a line becomes an event in any way, also of another style or as text."""
     try:
         form.parse(pattern.as_utf8(text))
@@ -145,7 +144,7 @@ def _single(chunk: Chunk) -> Records:
     return Records(array, None, starts, len(chunk.data))
 
 
-def without_cut_line(chunk: Chunk, form: Any, mode: str) -> Chunk:
+def without_cut_line(chunk: Chunk, form: Format, mode: str) -> Chunk:
     """Leave out a last line that is not finished."""
     start = chunk.text.rfind(b"\n") + 1
     text = chunk.text[start:].strip().removeprefix(BOM)
@@ -153,40 +152,23 @@ def without_cut_line(chunk: Chunk, form: Any, mode: str) -> Chunk:
     return replace(chunk, data=chunk.data[:start], open_end=False) if is_unfinished else chunk
 
 
-def _by_heads(chunk: Chunk, form: Any, mode: str, final: bool) -> Records:
-    """The records of a format with a `heads` method, which also says whether the last is open."""
-    array, starts = chunk.lines
-    if not len(array):
-        return Records(array, None, starts, 0)
-    # One file at a time: an open record at the end of one does not swallow the lines of the next.
-    files = [*_files(chunk).tolist(), len(array)]
-    parts = [
-        form.heads(array[low:high], starts[low : high + 1])
-        for low, high in itertools.pairwise(files)
-    ]
-    first = np.concatenate([mask for mask, _ in parts])
-    first[files[:-1]] = True
-    heads = _bounded(first, starts, getattr(form, "RECORD_MAX", LINE_MAX))
-    text = chunk.text[starts[heads[-1]] :].strip().removeprefix(BOM) if chunk.open_end else b""
-    if (text and is_left(text, form, mode)) or (parts[-1][1] and not final):
-        starts = starts[: heads[-1] + 1]
-        heads = heads[:-1]
-    return _joined(chunk.text, starts, heads, form.WHOLE)
-
-
-def _first(chunk: Chunk, form: Any, begins: str, firsts: Any) -> np.ndarray:
-    """A mask of the lines that begin a record; the first line of a file always does."""
-    array, files = chunk.lines[0], _files(chunk)
-    if firsts is not None:
-        ends = [*files.tolist(), len(array)]
-        first = np.concatenate([firsts(array[a:b]) for a, b in itertools.pairwise(ends)])
+def _first(chunk: Chunk, form: Format) -> tuple[np.ndarray, bool | None]:
+    """A mask of the lines that begin a record, and whether the last one is open, where the format
+    knows. The first line of a file always begins one."""
+    (array, starts), files, is_open = chunk.lines, _files(chunk), None
+    if form.heads is not None:
+        # One file at a time: an open record at the end of one does not swallow the lines of the
+        # next.
+        ends = itertools.pairwise([*files.tolist(), len(array)])
+        parts = [form.heads(array[low:high], starts[low : high + 1]) for low, high in ends]
+        first, is_open = np.concatenate([mask for mask, _ in parts]), parts[-1][1]
     else:
         array = _searchable(chunk)
-        first = np.array(pc.match_substring_regex(array, begins))
-        if hasattr(form, "CONTINUES"):
-            first &= ~np.asarray(pc.match_substring_regex(array, form.CONTINUES))
+        first = np.array(pc.match_substring_regex(array, form.traits.begins))
+        if form.traits.continues:
+            first &= ~np.asarray(pc.match_substring_regex(array, form.traits.continues))
     first[files] = True
-    return first
+    return first, is_open
 
 
 def _searchable(chunk: Chunk) -> pa.Array:
@@ -218,20 +200,27 @@ def _bounded(first: np.ndarray, starts: np.ndarray, most: int) -> np.ndarray:
 
 
 def _goes_on(
-    chunk: Chunk, starts: np.ndarray, heads: np.ndarray, form: Any, mode: str, final: bool
+    chunk: Chunk, start: int, form: Format, mode: str, final: bool, is_open: bool | None
 ) -> bool:
-    """Whether the last record is held back."""
+    """Whether the last record, which begins at `start`, is held back."""
+
+    def text() -> bytes:
+        return chunk.text[start:].strip().removeprefix(BOM)
+
+    if is_open is not None:
+        rest = text() if chunk.open_end else b""
+        is_unfinished = bool(rest) and is_left(rest, form, mode)
+        return is_unfinished or (is_open and not final)
     # A record with a visible end (a closing bracket) need not wait for the next one.
-    if mode == "follow" and not (final or chunk.open_end) and hasattr(form, "complete"):
-        return not form.complete(chunk.text[starts[heads[-1]] :].strip().removeprefix(BOM))
+    if mode == "follow" and not (final or chunk.open_end) and form.complete is not None:
+        return not form.complete(text())
     if mode == "follow":
         return not final
     if mode == "settled":
         return chunk.open_end or not final
     if not (final or chunk.open_end):
         return True
-    text = chunk.text[starts[heads[-1]] :].strip().removeprefix(BOM)
-    return chunk.open_end and is_left(text, form, mode)
+    return chunk.open_end and is_left(text(), form, mode)
 
 
 def _joined(data: bytes, starts: np.ndarray, heads: np.ndarray, whole: bool) -> Records:

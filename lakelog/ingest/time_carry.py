@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_time, to_micros
 from lakelog.ingest.formats import pattern
+from lakelog.ingest.formats.format import Format
 from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class TimeCarry:
     `files`, by where they begin.
     """
 
-    def __init__(self, form: Any, before: bytes, files: dict[int, bytes] | None = None) -> None:
+    def __init__(self, form: Format, before: bytes, files: dict[int, bytes] | None = None) -> None:
         self._form, self._before, self._files = form, before, files
         self._last: int | None = None
 
@@ -62,8 +63,7 @@ class TimeCarry:
         # The first of these lines may be cut at its beginning, for `before` is a window.
         for line in reversed(before.split(b"\n")[1:]):
             try:
-                events = self._form.parse(pattern.as_utf8(line.strip()))
-                event = (events if isinstance(events, list) else [events])[-1]
+                event = self._form.events(pattern.as_utf8(line.strip()))[-1]
                 return to_micros(parse_time(event["time"]))
             except (InvalidEvent, KeyError, IndexError):
                 continue

@@ -18,6 +18,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import encode
 from lakelog.ingest import stripes
 from lakelog.ingest.formats import bulk, mixture, pattern, sqltext
+from lakelog.ingest.formats.format import Format
 from lakelog.ingest.holes import visible
 from lakelog.ingest.records import BOM, Records, joins, records, without_cut_line
 from lakelog.ingest.source import Chunk
@@ -101,7 +102,7 @@ class Transformer:
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
-        form: Any,
+        form: Format,
         origin: str,
         source: str | None = None,
         mode: str = "once",
@@ -114,7 +115,7 @@ class Transformer:
         self._beside = connection.cursor()
         self._origin, self._source, self._mode = origin, source, mode
         self._queries: list[str] | None = None
-        self._styles: tuple[Any, ...] = getattr(form, "STYLES", ())
+        self._traits = form.traits
         self._carry = TimeCarry(form, before, files)
 
     def run(self, chunk: Chunk, *, final: bool = False) -> ChunkResult:
@@ -126,11 +127,11 @@ class Transformer:
 
         After a `final` chunk nothing follows, so that a record at its end is complete.
         """
-        if getattr(self._form, "BINARY", False) and chunk.holes is not None:
+        if self._traits.binary and chunk.holes is not None:
             # Holes would be blanked, and in a binary record NULs are data.
             chunk = replace(chunk, binary=True)
         # An action belongs to the line after it, so lines cannot be parsed independently.
-        if self._form.NAME == bulk.NAME:
+        if self._form.NAME == bulk.FORM.NAME:
             whole = without_cut_line(chunk, self._form, self._mode) if chunk.open_end else chunk
             result = ChunkResult(length=len(whole.data))
             result.table = self._pairs(whole, result)
@@ -149,7 +150,7 @@ class Transformer:
             # In file order first: a time is carried from the row before.
             table = stripes.in_order([*tables, exact])
             table = stripes.mark_encoding(table, older) if table and older else table
-            return self._carry.fill(table, untimed) if table and self._styles else table
+            return self._carry.fill(table, untimed) if table and self._traits.styles else table
 
         result.rest = rest
         return result
@@ -175,26 +176,25 @@ class Transformer:
         # Planned from the first chunk and kept: lines of a file rarely change their layout.
         if self._queries is None:
             sample = visible(chunk.data[:SAMPLE]).split(b"\n")[:-1][:SAMPLE_LINES]
-            cheaper = getattr(self._form, "cheaper", None)
-            self._queries = [*(cheaper(sample) if cheaper else ()), self._form.QUERY]
+            self._queries = [*self._form.cheaper(sample), self._form.QUERY]
         tables: list[pa.Table | None] = []
         count = len(chunk_records.lines)
         remaining = np.arange(count, dtype=np.int64)
-        many = getattr(self._form, "MANY", False)
+        many = self._traits.many
         few = 0 if many and chunk_records.length > _FEW_BYTES else FEW
         if count <= few:
             return tables, remaining
         # Text that is not UTF-8 would fail the query for all lines of the chunk.
         lines, more, recoded = stripes.valid_text(chunk_records, blank=many)
         table = pa.table({"line": lines, "position": stripes.integers(remaining)})
-        if joins(self._form) or self._styles:
+        if joins(self._form) or self._traits.styles:
             table = table.append_column(
                 "more", pa.nulls(count, pa.string()) if more is None else more
             )
         places = chunk_records.starts + chunk.base
         older |= {int(places[index]) for index in recoded}
         # in plain text, lines of a known style are no text, which would take them all
-        likely = getattr(self._form, "CANDIDATES", "")
+        likely = self._traits.candidates
         styled = stripes.matching(lines, likely) if likely else remaining[:0]
         if len(styled):
             remaining = np.setdiff1d(remaining, styled, assume_unique=True)
@@ -206,12 +206,12 @@ class Transformer:
             before = len(remaining)
             rows_, remaining = self._guarded(query, table, remaining, places, now)
             tables.append(rows_)
-            if getattr(self._form, "CARRIES", False):
+            if self._traits.carries:
                 untimed.append(stripes.untimed_positions(rows_, now))
             # It left most lines of this chunk, and would of the next: it costs more than it saves.
             if len(remaining) > before / 2 and query in self._queries[:-1]:
                 self._queries.remove(query)
-        if self._styles and not likely and len(remaining) > 4 * FEW:
+        if self._traits.styles and not likely and len(remaining) > 4 * FEW:
             styled_rows, remaining = self._by_styles(table, remaining, places, now, untimed)
             tables += styled_rows
         return tables, np.union1d(remaining, styled) if len(styled) else remaining
@@ -228,14 +228,14 @@ class Transformer:
         )
         # Styles are of single lines; a record with more of them is put together by the exact rule.
         pick = pc.fill_null(pc.equal(pc.binary_length(lines["more"]), 0), True)
-        pick = pc.and_not(pick, pc.match_substring_regex(lines["line"], self._form.LEFT_OUT))
+        pick = pc.and_not(pick, pc.match_substring_regex(lines["line"], self._traits.left_out))
         mask = np.asarray(pick)
         rest, tables = remaining[mask], []
-        for style in self._styles:
+        for style in self._traits.styles:
             if len(rest) <= 4 * FEW:
                 break
             # of most programs there is no line, which is sooner seen than a query is planned
-            head = getattr(style, "HEAD", "")
+            head = style.traits.head
             if head and not len(stripes.matching(table["line"].take(stripes.integers(rest)), head)):
                 continue
             rows_, rest = self._run(style.QUERY, table, rest, places, now)
@@ -270,7 +270,7 @@ class Transformer:
         # A cursor of its own: this thread and the one that parses exactly share a connection.
         cursor = self._connection.cursor()
         try:
-            if zone := getattr(self._form, "ZONE", ""):
+            if zone := self._traits.zone:
                 cursor.execute(f"SET TimeZone = {sql.literal(zone)}")  # of this cursor alone
             # DuckDB scans one Arrow batch per thread: one large batch would use one core.
             parts = table.to_batches(max_chunksize=stripes.stripe(table))
@@ -323,8 +323,7 @@ class Transformer:
         carried: list[int] = []
         good: list[bytes] = []
         places: list[int] = []
-        untrimmed = getattr(self._form, "UNTRIMMED", False)
-        placed = hasattr(self._form, "places")
+        untrimmed, places_of = self._traits.untrimmed, self._form.places
         # Blank lines are in here as well: no query gives a row for them.
         for index in slow.tolist():
             start, stop = int(starts[index]), int(starts[index + 1])
@@ -341,7 +340,7 @@ class Transformer:
                     good += encode(list(map(self._labelled, events))).lines
                     # Positions must be unique within a file, and stable: events are counted from
                     # the start of their line.
-                    many = self._form.places(line) if placed else range(len(events))
+                    many = places_of(line) if places_of else range(len(events))
                     places += [chunk.base + start + offset for offset in many]
                 except InvalidEvent as error:
                     result.bad.append(self._bad(chunk, start, error.reason, line))
@@ -353,18 +352,16 @@ class Transformer:
         most one event is recoded: where an earlier version quarantined it, that line has the same
         position. Raises InvalidEvent."""
         try:
-            events = self._form.parse(line)
+            return self._form.events(line), False
         except InvalidEvent:
-            text = pattern.recoded(line)
-            places = getattr(self._form, "places", lambda _: [0])
-            if text is None or places(line) != [0]:
+            text, places = pattern.recoded(line), self._form.places
+            if text is None or (places is not None and places(line) != [0]):
                 raise
             with contextlib.suppress(InvalidEvent):
-                events = self._form.parse(text)
-                if not isinstance(events, list) or len(events) < 2:
-                    return events if isinstance(events, list) else [events], True
+                events = self._form.events(text)
+                if len(events) < 2:
+                    return events, True
             raise
-        return events if isinstance(events, list) else [events], False
 
     def _rows(self, lines: list[bytes], places: list[int]) -> pa.Table | None:
         """Make rows of events as WAL lines."""

@@ -367,7 +367,7 @@ def test_every_fact_is_what_the_lake_answers(lake: lakelog.Lake, name: str) -> N
         assert facts["bytes"] == 0
         return
     form = registry.by_name(file.format)
-    if not (joins(form) or getattr(form, "MANY", False) or file.format in HEADED):
+    if not (joins(form) or form.traits.many or file.format in HEADED):
         assert report.events + report.quarantined == full
     said: dict[str, Any] = {}
     if "json_lines_ok" in asked(name):

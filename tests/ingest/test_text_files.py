@@ -206,14 +206,14 @@ def test_real_files_are_told_and_counted(
 @pytest.mark.parametrize(
     ("form", "name"),
     [
-        (access, "web/apache_combined_access.log"),
-        (syslog, "loghub/OpenSSH_2k.log"),
-        (access, "services/CVE-2024-38475__CVE-2024-38475.log"),
-        (syslog, "services/charon-ipsec-bf__charon-ipsec-bf.log"),
-        (logfmt, "lnav/logfile_logfmt.0"),
-        (applog, "loghub/Apache_2k.log"),
-        (applog, "loghub/HDFS_2k.log"),
-        (applog, f"{KAFKA}controller.log.2016-12-19-18"),
+        (access.FORM, "web/apache_combined_access.log"),
+        (syslog.FORM, "loghub/OpenSSH_2k.log"),
+        (access.FORM, "services/CVE-2024-38475__CVE-2024-38475.log"),
+        (syslog.FORM, "services/charon-ipsec-bf__charon-ipsec-bf.log"),
+        (logfmt.FORM, "lnav/logfile_logfmt.0"),
+        (applog.FORM, "loghub/Apache_2k.log"),
+        (applog.FORM, "loghub/HDFS_2k.log"),
+        (applog.FORM, f"{KAFKA}controller.log.2016-12-19-18"),
     ],
 )
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -232,6 +232,6 @@ def test_real_lines_with_bytes_changed(form: Any, name: str, data: Any) -> None:
     rows = made.table.num_rows if made.table is not None else 0
     lines = [line + b"\n" for line in text.split(b"\n")[:-1]]
     for at in range(len(lines) - 1, 0, -1):
-        if not re.match(getattr(form, "BEGINS", "").encode(), lines[at]):
+        if not re.match(form.traits.begins.encode(), lines[at]):
             lines[at - 1 : at + 1] = [lines[at - 1] + lines[at]]
     assert rows + len(made.bad) == sum(bool(x.strip().removeprefix(BOM)) for x in lines)

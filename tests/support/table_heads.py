@@ -30,16 +30,16 @@ CELLS = {
     "tsv": '2024-05-01 a_b 1 "x,y" -3.0',
 }
 HEADS = {
-    "zeek": (zeek, ZEEK, CELLS["zeek"].split(), "\t"),
-    "w3c": (w3c, W3C, [*CELLS["w3c"].split(), '"a b"'], " "),
+    "zeek": (zeek.FORM, ZEEK, CELLS["zeek"].split(), "\t"),
+    "w3c": (w3c.FORM, W3C, [*CELLS["w3c"].split(), '"a b"'], " "),
     "csv": (
-        delimited,
+        delimited.FORM,
         'time,level,message,"n o",id,\n',
         [*(c.replace("\\n", "\n") for c in CELLS["csv"].split()), "", " x "],
         ",",
     ),
     "tsv": (
-        delimited,
+        delimited.FORM,
         "timestamp\tmessage\tvalue\r\n",
         [*CELLS["tsv"].split(), "", "a b", '"x\ty"'],
         "\t",

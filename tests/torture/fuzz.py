@@ -212,10 +212,10 @@ def _nothing_is_lost(form: Any, text: bytes) -> None:
     full = list(_full_lines(text[: made.length]))
     assert found == sorted(found), "rows are not in the order of the text"
     assert not text[made.length :].strip() or b"\n" not in text[made.length :].strip(b"\n")
-    if getattr(form, "MANY", False):
+    if form.traits.many:
         assert len(places) == len({*places}), "a place is there twice"
         assert all(0 <= place < len(text) for place in places)
-        assert not hasattr(form, "places") or {*places} <= {*full}
+        assert form.places is None or {*places} <= {*full}
     elif simple(form):
         assert places == full, f"at {sorted({*places} ^ {*full})[:5]}"
     else:

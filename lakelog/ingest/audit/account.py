@@ -26,6 +26,7 @@ from lakelog.ingest.audit.file_audit import FileAudit
 from lakelog.ingest.audit.stored_rows import StoredRows
 from lakelog.ingest.cursors import Cursor
 from lakelog.ingest.formats import bulk, jsonl, registry
+from lakelog.ingest.formats.format import Format
 from lakelog.ingest.holes import visible
 from lakelog.ingest.records import BOM, is_left, joins, simple
 from lakelog.ingest.source import LINE_MAX, Chunk, Hole, Overlong, Piece, Source
@@ -43,6 +44,7 @@ _HEADS = 8
 """Events of a record that are looked at to see when it was ingested."""
 _ODD = (9, 10, 11, 12, 13, 32, 0xEF)
 """Bytes that a blank line may begin with: white space, or a byte order mark."""
+Connect = Callable[[], Any]
 
 
 class Account:
@@ -94,7 +96,7 @@ class Account:
         self.file.gone += f"; its lines are stored again from {path}"
 
     def read(
-        self, source: Source, connect: Callable[[], Any], form: Any, head: bytes, *, beyond: int = 0
+        self, source: Source, connect: Connect, form: Format | None, head: bytes, beyond: int = 0
     ) -> None:
         """Read the file up to its cursor and compare; `form` is given if it was forced. Of a copy
         that is shorter than what was read of its original, rows up to `beyond` are no fault."""
@@ -102,7 +104,8 @@ class Account:
         # change which format is chosen.
         head = visible(head[: self._cursor.bytes])
         self._connect, self._head, self._forced = connect, head, form is not None
-        self._form = form and registry.specialize(form, head)
+        self._form = registry.specialize(form, head) if form else jsonl.FORM
+        self._is_chosen = self._forced
         self._transformers: dict[Any, Transformer] = {}
         self._pending, self._parts = b"", list[int]()
         file, covered = self.file, 0
@@ -185,21 +188,22 @@ class Account:
 
     def _hole(self, hole: Hole, end: int) -> None:
         """Nothing is expected of NULs, unless they are within a record of a binary format."""
-        binary = getattr(self._form, "BINARY", False) and not hole.at_end
+        binary = self._form.traits.binary and not hole.at_end
         if binary and len(self._pending) + hole.length <= LINE_MAX:
             self._pending += bytes(hole.length)
             return
         self._end_pending(is_cut=True)
         self._compare(self._at, min(hole.base + hole.length, end), [])
 
-    def _part(self, chunk: Chunk, form: Any) -> None:
+    def _part(self, chunk: Chunk, form: Format | None) -> None:
         """Compare lines of one format, which is detected where no cursor names it."""
-        if form is not None and (self._form is None or form.NAME != self._form.NAME):
+        if form is not None and not (self._is_chosen and form.NAME == self._form.NAME):
             self._end_pending()
             self._form = registry.specialize(form, self._head[: self._cursor.bytes])
-        if self._form is None:
+        elif not self._is_chosen:
             self._form = self._choose(chunk)
-        self.file.format = registry.label(self._form)
+        self._is_chosen = True
+        self.file.format = self._form.label
         if simple(self._form):
             self._lines(chunk)
         else:
@@ -211,16 +215,14 @@ class Account:
         if self._pending:
             self._events(Chunk(self._pending, self._at), final=True, is_cut=is_cut)
 
-    def _choose(self, chunk: Chunk) -> Any:
+    def _choose(self, chunk: Chunk) -> Format:
         """The format that ingest chose: by the first lines, unless rows show that it was forced."""
         consumed = self._head[: self._cursor.bytes]
         data = visible(chunk.data)
-        form = registry.specialize(
-            registry.detect(consumed, data, self.file.source), consumed or data
-        )
-        # Forcing JSON lines is indistinguishable from _bulk by looks alone: both are lines of
-        # objects.
-        if form.NAME != bulk.NAME:
+        form = registry.detect(consumed, data, self.file.source)
+        form = registry.specialize(form, consumed or data)
+        # By looks alone forced JSON lines may be _bulk: both are lines of objects.
+        if form.NAME != bulk.FORM.NAME:
             return form
         # As _bulk an action line has no row of its own; forced to JSON lines it has one. The
         # majority decides, since single rows may be missing.
@@ -231,7 +233,7 @@ class Account:
             at += len(line)
         rows = set(self._places.within(self._cursor.origin, chunk.base, chunk.base + at).tolist())
         forced = 2 * len(rows.intersection(actions)) > len(actions)
-        return jsonl if forced else form
+        return jsonl.FORM if forced else form
 
     def _lines(self, chunk: Chunk) -> None:
         """Compare a chunk whose lines stand each for itself."""
@@ -312,7 +314,7 @@ class Account:
         lines = [_line_at(chunk.text, at - chunk.base) for at in bad.tolist()]
         # A replay may have found the id of such a line known, read as JSON lines.
         if lines:
-            self._judge(lines, bad, jsonl, None)
+            self._judge(lines, bad, jsonl.FORM, None)
 
     def _later(self, heads: np.ndarray, strays: np.ndarray) -> np.ndarray:
         """Which positions are of text that was appended to the record or line around them, after
@@ -379,20 +381,21 @@ class Account:
                 ends.append(second)
         return _ints(ends)
 
-    def _judge(self, lines: list[bytes], places: np.ndarray, form: Any, label: str | None) -> None:
+    def _judge(
+        self, lines: list[bytes], places: np.ndarray, form: Format, label: str | None
+    ) -> None:
         """Classify lines without a row, by the exact rule of a format."""
         result = self._transformer(form, label).run(Chunk(b"".join(lines), 0))
-        # The lines were joined, so positions in the result are mapped back through where each of
-        # them begins.
+        # Positions in the result are of the joined lines, so they are mapped back.
         ends = np.cumsum([0, *map(len, lines)])
         if result.table:
             at = np.searchsorted(ends, np.asarray(result.table["position"]))
             self._decide(result.table, places[at])
         bad = np.searchsorted(ends, _ints([b.position for b in result.bad]))
-        if form is jsonl:
+        if form is jsonl.FORM:
             self._give_up(places[bad])
         elif len(bad):
-            self._judge([lines[i] for i in bad.tolist()], places[bad], jsonl, None)
+            self._judge([lines[i] for i in bad.tolist()], places[bad], jsonl.FORM, None)
 
     def _decide(self, table: pa.Table, places: np.ndarray) -> None:
         """Count lines whose id is known; give the others up."""
@@ -434,7 +437,7 @@ class Account:
         self.file.let_go += int(let_go.sum())
         self.file.note("missing", places[~let_go])
 
-    def _tolerant(self) -> Any:
+    def _tolerant(self) -> Format:
         """The format as ingest uses it, which also accepts lines of other styles."""
         return registry.tolerant(self._form, self.file.source, forced=self._forced)
 
@@ -443,7 +446,7 @@ class Account:
         form, origin = self._tolerant(), self._cursor.origin
         return Transformer(self._connect(), form, origin, self.file.label, "ended")
 
-    def _transformer(self, form: Any, label: str | None) -> Transformer:
+    def _transformer(self, form: Format, label: str | None) -> Transformer:
         """The transformer for lines of a format, one for each."""
         key = form.NAME, label
         if key not in self._transformers:
@@ -451,8 +454,7 @@ class Account:
             # Joined formats must not complete the last record of a chunk: its continuation may be
             # in the next one.
             mode = "follow" if joins(form) else "once"
-            transformer = Transformer(connection, form, origin, label, mode)
-            self._transformers[key] = transformer
+            self._transformers[key] = Transformer(connection, form, origin, label, mode)
         return self._transformers[key]
 
 

@@ -112,7 +112,8 @@ class _Work:
         self._index = CursorIndex(cursors.of_state(store, state))
         self._cursors = _by_origin(self._index)
         self._labels = [label] if label is not None else _labels(store.manifests.segments(state))
-        self._connect, self._form, self._has_label = connect, form, label is not None
+        self._connect, self._has_label = connect, label is not None
+        self._form = registry.by_name(form) if form else None
         self._line = state.retention.before if state.retention else None
         self.places = StoredRows(store, state, connect)
         self._accounts: list[Account] = []
@@ -259,7 +260,7 @@ class _Work:
         self._audited.add(cursor.origin)
         file = FileAudit(printable(source.name), label, seen=cursor.bytes, backup=printable(copy))
         account = self._add(file, cursor)
-        account.read(source, self._connect, self._form and registry.by_name(self._form), head)
+        account.read(source, self._connect, self._form, head)
         return True
 
     def _cursor_of(
@@ -298,13 +299,7 @@ class _Work:
         self._audited.add(original.origin)
         checked = replace(original, bytes=copy.bytes)
         account = self._add(file, checked)
-        account.read(
-            source,
-            self._connect,
-            self._form and registry.by_name(self._form),
-            head,
-            beyond=original.bytes,
-        )
+        account.read(source, self._connect, self._form, head, beyond=original.bytes)
 
     def _stored_twice(self) -> None:
         """Report the lines of files that are gone and whose content another file holds, with rows

@@ -8,13 +8,11 @@ agent stays as it is under `more`. A month in digits stands before the day, as c
 from __future__ import annotations
 
 import re
-from typing import Any
 
-from lakelog.ingest.formats import pattern, sqltext
+from lakelog.ingest.formats import sqltext
 from lakelog.ingest.formats.pattern import MONTH, STATUS, Pattern
+from lakelog.ingest.formats.pattern_format import PatternFormat
 
-NAME = "access"
-BY_LINE = True
 _TEXT = r'(?:[^"\\]|\\.)'
 _TARGET = rf'(?P<path>(?:[^"\\?]|\\.)+?)(?:\?(?P<query>{_TEXT}*?))?'
 REQUEST = rf"(?:(?P<method>[A-Za-z_-]+) {_TARGET}(?: (?P<protocol>HTTP/[\d.]+))?|{_TEXT}*)"
@@ -55,25 +53,17 @@ PATTERNS = tuple(
 )
 
 
-def __getattr__(name: str) -> str:
-    return pattern.lazy_query(name, PATTERNS)
+class AccessLog(PatternFormat):
+    """The format of common and combined access logs."""
+
+    def cheaper(self, lines: list[bytes]) -> list[str]:
+        """Return a cheaper query, if some lines are as plain as most are: it cuts them at quotes
+        and spaces, which is exact where nothing is escaped and the request is of three words."""
+        plain = re.compile(_PLAIN.removesuffix(_END), re.ASCII)
+        return [_QUICK] if any(plain.fullmatch(_text(line)) for line in lines) else []
 
 
-def sniff(lines: list[bytes]) -> float:
-    """Return how likely it is (0 to 1) that these are lines of an access log."""
-    return pattern.share(lines, parse)
-
-
-def parse(line: bytes) -> dict[str, Any]:
-    """Return the event of one line. Raises InvalidEvent."""
-    return pattern.parse(PATTERNS, line, "no line of an access log (common or combined)")
-
-
-def cheaper(lines: list[bytes]) -> list[str]:
-    """Return a cheaper query, if some lines are as plain as most are: it cuts them at quotes and
-    spaces, which is exact where nothing is escaped and the request is of three words."""
-    plain = re.compile(_PLAIN.removesuffix(_END), re.ASCII)
-    return [_QUICK] if any(plain.fullmatch(_text(line)) for line in lines) else []
+FORM = AccessLog("access", __doc__, PATTERNS, "no line of an access log (common or combined)")
 
 
 def _text(line: bytes) -> str:

@@ -10,9 +10,9 @@ message before them, and so do DETAIL, HINT and STATEMENT of PostgreSQL.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
-from lakelog.ingest.formats import pattern, runtime
+from lakelog.ingest.formats import runtime
+from lakelog.ingest.formats.format import Traits
 from lakelog.ingest.formats.line_starts import OTHERS
 from lakelog.ingest.formats.pattern import (
     CLOCK,
@@ -24,12 +24,9 @@ from lakelog.ingest.formats.pattern import (
     Pattern,
     graded,
 )
+from lakelog.ingest.formats.pattern_format import PatternFormat
 from lakelog.ingest.formats.zones import TZ
 
-NAME = "applog"
-BY_LINE = True
-PROSE = True
-"""A line ends in free text, so its last character does not say whether it is complete."""
 _WORDS = (
     "trace debug info notice warn warning error err severe fatal critical crit alert",
     "emergency emerg",
@@ -96,13 +93,13 @@ _LETTER = graded(
 
 
 _style = functools.partial(runtime.style, level=WORD)
-BEGINS = (
+_BEGINS = (
     rf"^{COLOURS}(?:\[?\d{{4}}[-/]\d\d[-/]\d\d[T :]|\[[A-Z][a-z][a-z] [A-Z][a-z][a-z] +\d"
     r"|\d\d/?\d\d/?\d\d \d\d:?\d\d:?\d\d|\d\d-[A-Z][a-z][a-z]-\d{4} "
     rf"|[0-9a-fA-F.:]+ \d{{4}}-\d\d-\d\d |{OTHERS})"
 )
 """How a record begins: with a time, or as a line of another style."""
-CONTINUES = r"\[\d+\](?:[ :-][^ ]*){0,2} *(?:DETAIL|HINT|STATEMENT|CONTEXT|QUERY|LOCATION):  "
+_CONTINUES = r"\[\d+\](?:[ :-][^ ]*){0,2} *(?:DETAIL|HINT|STATEMENT|CONTEXT|QUERY|LOCATION):  "
 """Lines that PostgreSQL adds to a message, which begin like others."""
 # Specific styles first: the last ones accept any text after a time.
 PATTERNS = (
@@ -270,20 +267,10 @@ PATTERNS = (
 )
 
 
-def __getattr__(name: str) -> str:
-    return pattern.lazy_query(name, PATTERNS, joined=True)
-
-
-def sniff(lines: list[bytes]) -> float:
-    """Return how likely it is (0 to 1) that these are lines of a program's log."""
-    return pattern.share(lines, parse)
-
-
-def parse(line: bytes) -> dict[str, Any]:
-    """Return the event of one line. Raises InvalidEvent."""
-    return pattern.parse(PATTERNS, line, "a line that continues another", joined=True)
-
-
-def cheaper(lines: list[bytes]) -> list[str]:
-    """Return the query of those styles only that these lines show."""
-    return pattern.narrowed(PATTERNS, lines, joined=True)
+FORM = PatternFormat(
+    "applog",
+    __doc__,
+    PATTERNS,
+    "a line that continues another",
+    Traits(begins=_BEGINS, continues=_CONTINUES, prose=True, by_line=True),
+)

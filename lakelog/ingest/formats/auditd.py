@@ -14,11 +14,10 @@ from typing import Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_time
 from lakelog.ingest.formats import pattern
+from lakelog.ingest.formats.format import Format, Traits
 from lakelog.ingest.formats.sqltext import in_range_sql, time_sql
 from lakelog.store.sql import literal
 
-NAME = "auditd"
-BY_LINE = True
 _HEAD = (
     r"(?:node=([^ ]+) )?type=([A-Z][A-Z0-9_]*|UNKNOWN\[\d+\])"
     r" msg=audit\((\d{1,11}\.\d{1,6}):(\d{1,18})\):[ \x1d]*"
@@ -32,60 +31,64 @@ _WITHIN = "msg='([^']*)'"
 _FAILED = {"res": ("failed", "0"), "success": ("no",)}
 
 
-def sniff(lines: list[bytes]) -> float:
-    """Return how likely it is (0 to 1) that these are records of auditd."""
-    return pattern.share(lines, parse)
+class AuditRecords(Format):
+    """The format of the records of auditd."""
 
+    NAME = "auditd"
+    traits = Traits(by_line=True)
 
-def parse(line: bytes) -> dict[str, Any]:
-    """Return the event of one record. Raises InvalidEvent."""
-    text = pattern.decoded(line)
-    head = re.match(_HEAD, text, re.ASCII)
-    if not head:
-        raise InvalidEvent("not an auditd record")
-    node, kind, stamp, serial = head.groups()
-    # User-space records nest their own pairs in msg='…'; unquoted they are found like the others.
-    rest = re.sub(_WITHIN, r"\1", text[head.end() :])
-    event: dict[str, Any] = {"time": stamp, "type": kind, "subject": f"{stamp}:{serial}"}
-    parse_time(stamp)
-    if node:
-        event["source"] = node
-    data: dict[str, str] = {}
-    again: dict[str, int] = {}
-    words, at = [], 0
-    for pair in re.finditer(rf"(?:^|(?<=[ \x1d])){_PAIR}(?=[ \x1d]|$)", rest, re.ASCII):
-        key, value = pair.groups()
-        words.append(rest[at : pair.start()])
-        at = pair.end()
-        again[key] = again.get(key, 0) + 1
-        # A record may repeat a key; each value is kept under a name of its own.
-        name = key if again[key] == 1 else f"{key}_{again[key]}"
-        # The numbered name may be a key of the record itself.
-        while name in data:
-            name += "_"
-        data[name] = value[1:-1] if value.startswith('"') else value
-    message = " ".join(" ".join([*words, rest[at:]]).replace("\x1d", " ").split())
-    if message:
-        event["message"] = message
-    if data:
-        event["data"] = data
-    if data.keys() & _FAILED.keys():
-        failed = any(data.get(key) in values for key, values in _FAILED.items())
-        event["level"] = "WARN" if failed else "INFO"
-    return event
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that these are records of auditd."""
+        return pattern.share(lines, self.parse)
 
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """Return the event of one record. Raises InvalidEvent."""
+        text = pattern.decoded(line)
+        head = re.match(_HEAD, text, re.ASCII)
+        if not head:
+            raise InvalidEvent("not an auditd record")
+        node, kind, stamp, serial = head.groups()
+        # User-space records nest their own pairs in msg='…'; unquoted they are found like others.
+        rest = re.sub(_WITHIN, r"\1", text[head.end() :])
+        event: dict[str, Any] = {"time": stamp, "type": kind, "subject": f"{stamp}:{serial}"}
+        parse_time(stamp)
+        if node:
+            event["source"] = node
+        data: dict[str, str] = {}
+        again: dict[str, int] = {}
+        words, at = [], 0
+        for pair in re.finditer(rf"(?:^|(?<=[ \x1d])){_PAIR}(?=[ \x1d]|$)", rest, re.ASCII):
+            key, value = pair.groups()
+            words.append(rest[at : pair.start()])
+            at = pair.end()
+            again[key] = again.get(key, 0) + 1
+            # A record may repeat a key; each value is kept under a name of its own.
+            name = key if again[key] == 1 else f"{key}_{again[key]}"
+            # The numbered name may be a key of the record itself.
+            while name in data:
+                name += "_"
+            data[name] = value[1:-1] if value.startswith('"') else value
+        message = " ".join(" ".join([*words, rest[at:]]).replace("\x1d", " ").split())
+        if message:
+            event["message"] = message
+        if data:
+            event["data"] = data
+        if data.keys() & _FAILED.keys():
+            failed = any(data.get(key) in values for key, values in _FAILED.items())
+            event["level"] = "WARN" if failed else "INFO"
+        return event
 
-def _query() -> str:
-    failed = " OR ".join(
-        f"coalesce(pairs['{key}'] IN ({', '.join(map(literal, values))}), false)"
-        for key, values in _FAILED.items()
-    )
-    # A record without a result has no level at all.
-    graded = " OR ".join(f"pairs['{key}'] IS NOT NULL" for key in _FAILED)
-    # The head is matched twice, for its groups and as a whole: its length says where the pairs
-    # begin.
-    head = literal("^" + _HEAD)
-    return f"""
+    def _query(self) -> str:
+        failed = " OR ".join(
+            f"coalesce(pairs['{key}'] IN ({', '.join(map(literal, values))}), false)"
+            for key, values in _FAILED.items()
+        )
+        # A record without a result has no level at all.
+        graded = " OR ".join(f"pairs['{key}'] IS NOT NULL" for key in _FAILED)
+        # The head is matched twice, for its groups and as a whole: its length says where the pairs
+        # begin.
+        head = literal("^" + _HEAD)
+        return f"""
 WITH trimmed AS (SELECT {pattern.TRIMMED} AS text, position FROM lines),
 headed AS (SELECT position, text, regexp_extract(text, {head}, {_NAMES}) AS h,
              regexp_extract(text, {head}, 0) AS head FROM trimmed),
@@ -108,4 +111,4 @@ SELECT time, h.kind AS type, NULL::VARCHAR AS category, nullif(h.node, '') AS so
 FROM timed"""
 
 
-QUERY = _query()
+FORM = AuditRecords(__doc__)

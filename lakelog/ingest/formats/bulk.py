@@ -13,20 +13,32 @@ from typing import Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_line
 from lakelog.ingest.formats import jsonl
+from lakelog.ingest.formats.format import Format, Traits
 
-NAME = "bulk"
-SUREST = 1.1
 ACTIONS = ("index", "create", "update", "delete")
 Action = tuple[str, dict[str, Any]]
 
 
-def sniff(lines: list[bytes]) -> float:
-    """Return how likely it is (0 to 1) that these are pairs of a _bulk request."""
-    full = [line for line in lines if line.strip()]
-    if full and full[0].split(b" ")[0] in (b"POST", b"PUT"):
-        # The request line of a saved request.
-        full = full[1:]
-    return SUREST if full and action_of(full[0]) else 0.0
+class BulkRequest(Format):
+    """The format of _bulk requests; lines are paired by the Transformer."""
+
+    NAME = "bulk"
+    traits = Traits(surest=1.1)
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that these are pairs of a _bulk request."""
+        full = [line for line in lines if line.strip()]
+        if full and full[0].split(b" ")[0] in (b"POST", b"PUT"):
+            # The request line of a saved request.
+            full = full[1:]
+        return self.traits.surest if full and action_of(full[0]) else 0.0
+
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """Return the event of one document. Raises InvalidEvent."""
+        return jsonl.FORM.parse(line)
+
+
+FORM = BulkRequest(__doc__)
 
 
 def action_of(line: bytes) -> Action | None:
@@ -45,15 +57,10 @@ def action_of(line: bytes) -> Action | None:
     return (name, properties) if name in ACTIONS and isinstance(properties, dict) else None
 
 
-def parse(line: bytes) -> dict[str, Any]:
-    """Return the event of one document. Raises InvalidEvent."""
-    return jsonl.parse(line)
-
-
 def join(action: Action, line: bytes) -> dict[str, Any]:
     """Return the event of a document under its action. Raises InvalidEvent."""
     name, properties = action
-    event = jsonl.parse(line)
+    event = jsonl.FORM.parse(line)
     if name == "update":
         document = parse_line(line).get("doc")
         if not isinstance(document, dict):
@@ -68,6 +75,3 @@ def join(action: Action, line: bytes) -> dict[str, Any]:
     if index is not None and event.get("source") is None:
         event["source"] = index
     return event
-
-
-QUERY = ""  # paired in Python

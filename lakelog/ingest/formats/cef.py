@@ -17,7 +17,8 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_time
-from lakelog.ingest.formats import pattern, sqltext
+from lakelog.ingest.formats import pattern
+from lakelog.ingest.formats.format import Format, Traits
 from lakelog.ingest.formats.pattern import CLOCK, MONTH, Pattern
 from lakelog.ingest.formats.zones import TZ
 
@@ -58,14 +59,13 @@ _SCALE = ("INFO",) * 4 + ("WARN",) * 3 + ("ERROR",) * 2 + ("FATAL",) * 2
 _WORDS = {"unknown": "INFO", "low": "INFO", "medium": "WARN", "high": "ERROR", "very-high": "FATAL"}
 
 
-@dataclass(frozen=True)
-class Envelope:
+@dataclass(frozen=True, eq=False)
+class Envelope(Format):
     """One of the two formats."""
 
     NAME: str
-    PROSE: bool = True
-    QUERY: str = sqltext.none_sql("lines")
-    BY_LINE = True
+    about: str
+    traits = Traits(prose=True, by_line=True)
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are such events."""
@@ -99,7 +99,7 @@ class Envelope:
             return False
 
 
-CEF, LEEF = Envelope("cef"), Envelope("leef")
+CEF, LEEF = Envelope("cef", __doc__), Envelope("leef", __doc__)
 
 
 def _event(name: str, data: dict[str, str], moment: str) -> dict[str, Any]:

@@ -12,10 +12,9 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import merge, parse_line
-from lakelog.ingest.formats import dialects, pattern, sqltext
+from lakelog.ingest.formats import dialects, pattern
+from lakelog.ingest.formats.format import Format, Traits
 
-NAME = "compose-json"
-BY_LINE = True
 _COLOURS = pattern.COLOURS
 _LINE = re.compile(
     rf"{_COLOURS}([\w.-]+) *{_COLOURS} *\| *{_COLOURS} *(\{{.*\}}){_COLOURS}", re.ASCII
@@ -24,26 +23,39 @@ _PREFIX = re.compile(
     rf"(?:{_COLOURS})([\w.-]+) *{_COLOURS} *\|(?:{_COLOURS}) (?=[^ ])".encode(), re.ASCII
 )
 """The prefix of a line that is no object."""
-QUERY = sqltext.none_sql("lines")
 
 
-def sniff(lines: list[bytes]) -> float:
-    """Return how likely it is (0 to 1) that these are objects after the names of services."""
-    full = [line for line in lines if line.strip()]
-    return sum(map(_is_one, full)) / len(full) if full else 0.0
+class ComposeJson(Format):
+    """The format of objects after the names of services."""
+
+    NAME = "compose-json"
+    traits = Traits(by_line=True)
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that these are objects after the names of services."""
+        full = [line for line in lines if line.strip()]
+        return sum(map(self._is_one, full)) / len(full) if full else 0.0
+
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """Return the event of one line. Raises InvalidEvent."""
+        match = _LINE.fullmatch(pattern.decoded(line))
+        if match is None:
+            raise InvalidEvent("no service with an object behind a bar")
+        members = parse_line(match[2].encode())
+        event = dialects.event_of(members)
+        own, event["source"] = event.get("source"), match[1]
+        if own is not None and members.get("source") == own:
+            event["data"] = merge(event.get("data"), {"source": own})
+        return event
+
+    def _is_one(self, line: bytes) -> bool:
+        try:
+            return bool(self.parse(line))
+        except InvalidEvent:
+            return False
 
 
-def parse(line: bytes) -> dict[str, Any]:
-    """Return the event of one line. Raises InvalidEvent."""
-    match = _LINE.fullmatch(pattern.decoded(line))
-    if match is None:
-        raise InvalidEvent("no service with an object behind a bar")
-    members = parse_line(match[2].encode())
-    event = dialects.event_of(members)
-    own, event["source"] = event.get("source"), match[1]
-    if own is not None and members.get("source") == own:
-        event["data"] = merge(event.get("data"), {"source": own})
-    return event
+FORM = ComposeJson(__doc__)
 
 
 def of_service(
@@ -59,10 +71,3 @@ def of_service(
     if own is not None:
         inner["data"] = merge(inner.get("data"), {"source": own})
     return inner
-
-
-def _is_one(line: bytes) -> bool:
-    try:
-        return bool(parse(line))
-    except InvalidEvent:
-        return False

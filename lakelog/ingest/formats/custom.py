@@ -21,6 +21,7 @@ from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event import parse_time
 from lakelog.ingest.formats import columns, grok, local_time, moments, pattern, re2, sqltext
 from lakelog.ingest.formats.definition import Definition, read
+from lakelog.ingest.formats.format import Format, Traits
 from lakelog.ingest.formats.grok import Field, shortened
 from lakelog.level import with_word
 from lakelog.store.sql import literal
@@ -52,28 +53,32 @@ def form(text: str) -> CustomFormat:
     return CustomFormat(read(text))
 
 
-class CustomFormat:
+class CustomFormat(Format):
     """The format that a definition with a pattern describes. Raises InvalidSetting."""
 
-    PROSE = True
-    """A line may end in free text, so its last character does not say whether it is complete."""
-    UNTRIMMED = True
-
     def __init__(self, definition: Definition) -> None:
+        super().__init__(definition.pattern)
         self.definition = definition
         self.NAME = definition.spelled()
-        self.LABEL = definition.name or shortened(definition.pattern)
         self._layout = _layout(definition)
         self._levels = {word.strip().upper(): _level(level) for word, level in definition.levels}
         self._zone = local_time.zone_of(definition.zone or "UTC")
-        self.ZONE = local_time.engine_zone(definition.zone) if definition.zone else ""
         self._ways = () if _untimed(definition) else moments.moments(definition.time_format)
         defines = dict(definition.define)
-        self.BEGINS = _rule("begins", definition.begins, defines)
-        if definition.continues:
-            self.CONTINUES = _rule("continues", definition.continues, defines)
-            self.BEGINS = self.BEGINS or r"[^\r\n]"
-        self.QUERY = self._query(self._ways)
+        begins = _rule("begins", definition.begins, defines)
+        continues = _rule("continues", definition.continues, defines)
+        self.traits = Traits(
+            begins=begins or (r"[^\r\n]" if continues else ""),
+            continues=continues,
+            untrimmed=True,
+            prose=True,
+            zone=local_time.engine_zone(definition.zone) if definition.zone else "",
+        )
+
+    @property
+    def label(self) -> str:
+        """The name of the definition, else its pattern."""
+        return self.definition.name or shortened(self.definition.pattern)
 
     @property
     def has_time(self) -> bool:
@@ -103,7 +108,7 @@ class CustomFormat:
     def cheaper(self, lines: list[bytes]) -> list[str]:
         """Return the query of those ways to write a time only that these lines show."""
         ways = dict.fromkeys(way for way in map(self._way, lines) if way is not None)
-        return [self._query(tuple(ways))] if ways and len(self._ways) > 1 else []
+        return [self._query_of(tuple(ways))] if ways and len(self._ways) > 1 else []
 
     def reach(self, line: bytes) -> tuple[str, str]:
         """Return how much of a line the longest part of the pattern fits that any does, and the
@@ -123,9 +128,10 @@ class CustomFormat:
 
     def _begins(self, line: bytes) -> bool:
         text = line.decode("utf-8", "replace")
-        if not self.BEGINS or not re2.matches(self.BEGINS, text):
-            return not self.BEGINS
-        return not (hasattr(self, "CONTINUES") and re2.matches(self.CONTINUES, text))
+        begins, continues = self.traits.begins, self.traits.continues
+        if not begins or not re2.matches(begins, text):
+            return not begins
+        return not (continues and re2.matches(continues, text))
 
     def _fits(self, line: bytes) -> bool:
         try:
@@ -180,9 +186,12 @@ class CustomFormat:
             return "the pattern fits only a part of the line"
         return "the pattern does not fit the line"
 
-    def _query(self, ways: tuple[moments.Moment, ...]) -> str:
+    def _query(self) -> str:
+        return self._query_of(self._ways)
+
+    def _query_of(self, ways: tuple[moments.Moment, ...]) -> str:
         """SQL over `lines` for those that fit and whose time is written in one of the ways."""
-        layout, joined = self._layout, bool(self.BEGINS)
+        layout, joined = self._layout, bool(self.traits.begins)
         more = f", CASE WHEN more IS NOT NULL THEN rtrim(more, {_BLANKS}) END AS rest"
         names = ["g0", *(f"g{n + 1}" for n in range(layout.count))]
         moment = " || ' ' || ".join(f"coalesce({_sql(g)}, '')" for g in layout.times)

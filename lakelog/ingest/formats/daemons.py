@@ -8,7 +8,7 @@ gives it or with seconds.
 from __future__ import annotations
 
 from lakelog.ingest.formats.pattern import CLOCK, MESSAGE, MONTH, PRI, REST, STATUS, Level, graded
-from lakelog.ingest.formats.program import Program
+from lakelog.ingest.formats.pattern_format import program
 from lakelog.ingest.formats.programs import (
     ANY_MONTH,
     CTIME,
@@ -28,7 +28,7 @@ _SLASHED_TIME = "{year}-{month}-{day}T{clock}"
 _DAY_TIME = "{year}-{mon}-{day}T{clock}"
 _LEVELLED = rf"(?P<level>{LEVEL})"
 
-FAIL2BAN = Program(
+FAIL2BAN = program(
     "fail2ban",
     "fail2ban.",
     rf"{_TIMED} fail2ban\.[\w.]+ +\[\d+\]: ",
@@ -59,7 +59,7 @@ _CLICKHOUSE = graded(
     }
 )
 _DOTTED = r"(?P<year>\d{4})\.(?P<month>\d\d)\.(?P<day>\d\d)"
-CLICKHOUSE = Program(
+CLICKHOUSE = program(
     "clickhouse",
     "ClickHouse and SonarQube, whose dates have dots.",
     r"\d{4}\.\d\d\.\d\d \d\d:\d\d:\d\d",
@@ -89,7 +89,7 @@ CLICKHOUSE = Program(
 _MAC = graded(
     {"Default": "INFO", "Info": "INFO", "Debug": "DEBUG", "Error": "ERROR", "Fault": "FATAL"}
 )
-MACOS = Program(
+MACOS = program(
     "macos",
     "The unified log of macOS as `log show` prints it.",
     rf"{_TIMED} +0x[0-9a-f]+ +[A-Z][a-z]+ +0x[0-9a-f]+ +\d+ ",
@@ -127,7 +127,7 @@ _CISCO_TAG = (
 )
 _CISCO_HEAD = r"(?:(?P<serial>\d+): )?(?:(?P<sender>[^ :%]+): )?[*.]?"
 _CISCO_HOST = r"(?: (?P<host>[^ :%]+))?"
-CISCO = Program(
+CISCO = program(
     "cisco",
     "Cisco's IOS and ASA.",
     rf"(?:<\d{{1,3}}>)?(?:\d+: )?(?:[^ :%]+: )?[*.]?{ANY_MONTH} +\d{{1,2}} (?:\d{{4}} )?"
@@ -156,7 +156,7 @@ CISCO = Program(
 """`source` is the facility, `mnemonic` the kind of message."""
 
 _SAMBA = graded({"0": "ERROR", "1": "WARN", "2": "INFO", **{str(n): "DEBUG" for n in range(3, 11)}})
-SAMBA = Program(
+SAMBA = program(
     "samba",
     "Samba's logs and what it says of authentications.",
     r"\[\d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})?, +\d+|(?:Auth|Authorization): \[",
@@ -219,7 +219,7 @@ _PG = graded(
     }
 )
 _CELL = r'"(?:[^"]|"")*"'
-POSTGRES_CSV = Program(
+POSTGRES_CSV = program(
     "postgres-csv",
     "PostgreSQL's csvlog.",
     rf"{DATE} \d\d:\d\d:\d\d\.\d{{3}} [A-Z+0-9-]+,(?:{_CELL})?,(?:{_CELL})?,\d*,",
@@ -252,7 +252,7 @@ POSTGRES_CSV = Program(
 )
 """`more` holds the columns after the message, as they stand in the file."""
 
-SURICATA = Program(
+SURICATA = program(
     "suricata-fast",
     "Alerts of Suricata and Snort, a line each.",
     r"\d\d/\d\d(?:/\d{4})?-\d\d:\d\d:\d\d\.\d{6} +\[",
@@ -302,7 +302,7 @@ _CLOUDFRONT = (
 )
 _FRONT_NUMBERS = ("bytes", "status", "received")
 _WHOLE, _ANY = r"\d{1,18}|-", r"[^\t]*"
-CLOUDFRONT = Program(
+CLOUDFRONT = program(
     "cloudfront",
     "Access logs of CloudFront whose header is gone.",
     r"\d{4}-\d\d-\d\d\t\d\d:\d\d:\d\d\t",
@@ -333,7 +333,7 @@ CLOUDFRONT = Program(
     ),
 )
 
-EXCHANGE = Program(
+EXCHANGE = program(
     "exchange",
     "Protocol logs of Exchange whose header is gone.",
     rf"{DATE}T\d\d:\d\d:\d\d\.\d{{3}}Z,[^,]*,[0-9A-F]{{16}},\d+,",
@@ -356,7 +356,7 @@ EXCHANGE = Program(
     ),
 )
 
-TAI64N = Program(
+TAI64N = program(
     "tai64n",
     "multilog, svlogd and s6-log: labels of TAI64N.",
     r"@[0-9a-f]{24} ",
@@ -374,7 +374,7 @@ _CTIME_LEVELS = graded(
     }
 )
 _DAYS = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
-CTIMED = Program(
+CTIMED = program(
     "ctime",
     "OpenVPN, FreeRADIUS, dmesg -T and others with dates as C's ctime gives them.",
     rf"{_DAYS} {ANY_MONTH} +\d{{1,2}} \d\d:\d\d:\d\d \d{{4}} (?:us=|: |[A-Za-z]|\d+\.)"
@@ -396,7 +396,7 @@ CTIMED = Program(
     ),
 )
 
-EPOCHAL = Program(
+EPOCHAL = program(
     "epoch",
     "Unbound, Mosquitto and others that begin with the seconds of Unix.",
     r"\[\d{10}(?:\.\d{1,9})?\] |\d{10}: ",
@@ -413,7 +413,7 @@ EPOCHAL = Program(
     ),
 )
 
-DAEMONS: tuple[Program, ...] = (
+DAEMONS = (
     FAIL2BAN,
     CLICKHOUSE,
     MACOS,

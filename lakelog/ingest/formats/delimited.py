@@ -25,6 +25,7 @@ from lakelog.event import parse_time
 from lakelog.ingest.columnar import EXPORTED, OWN_COLUMNS
 from lakelog.ingest.formats import columns
 from lakelog.ingest.formats.columns import DATA, NOWHERE, Column, Table
+from lakelog.ingest.formats.format import Format, Heads, Traits
 from lakelog.ingest.formats.sqltext import COLUMN, DEFAULT_TYPE, TIMES
 from lakelog.lazy import Lazy
 from lakelog.store.sql import literal
@@ -37,7 +38,6 @@ else:
     np = Lazy("numpy")
     pc = Lazy("pyarrow.compute")
 
-NAME = "csv"
 _MARKS = (",", "\t", ";", "|")
 _WORD = re.compile(r"@?[^\W\d][\w .:()/#%-]{0,60}")
 _SURE, _MOST = 0.9, 0.8
@@ -66,26 +66,6 @@ OPEN_MAX = 1 << 20
 """Bytes of the lines of one record, at most."""
 
 
-def sniff(lines: list[bytes]) -> float:
-    """Return how likely it is (0 to 1) that this is a table: a first line of names, and the same
-    number of cells in nearly all records after it."""
-    full = [line.decode("utf-8", "replace").rstrip("\r") for line in lines if line.strip()]
-    if len(full) < 2 or not is_header(full[0]):
-        return 0.0
-    mark, records = _mark(full[0]), [full[0]]
-    width = len(_cells(full[0], mark))
-    for before, line in itertools.pairwise(full):
-        # Quotes are doubled within a cell, so an odd number of them means that one is open.
-        if records[-1].count('"') % 2 and before:
-            records[-1] += "\n" + line
-        else:
-            records.append(line)
-    # the last one may have been cut by who took the sample
-    rows = records[1:-1] or records[1:]
-    share = sum(len(_cells(row, mark)) == width for row in rows) / len(rows) if rows else 0.0
-    return _SURE * share if share >= _MOST else 0.0
-
-
 def is_header(line: str) -> bool:
     """Whether a line looks as if it named columns."""
     mark = _mark(line)
@@ -95,26 +75,50 @@ def is_header(line: str) -> bool:
     return words and len(filled) > 1 and len(set(filled)) == len(filled) > len(names) - 2
 
 
-def specialize(head: bytes) -> DelimitedFormat:
-    """Return the format of a file that begins so."""
-    return DelimitedFormat(head)
+class Delimited(Format):
+    """The format of tables, which the first line of a file defines."""
+
+    NAME = "csv"
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that this is a table: a first line of names, and the
+        same number of cells in nearly all records after it."""
+        full = [line.decode("utf-8", "replace").rstrip("\r") for line in lines if line.strip()]
+        if len(full) < 2 or not is_header(full[0]):
+            return 0.0
+        mark, records = _mark(full[0]), [full[0]]
+        width = len(_cells(full[0], mark))
+        for before, line in itertools.pairwise(full):
+            # Quotes are doubled within a cell, so an odd number of them means that one is open.
+            if records[-1].count('"') % 2 and before:
+                records[-1] += "\n" + line
+            else:
+                records.append(line)
+        # the last one may have been cut by who took the sample
+        rows = records[1:-1] or records[1:]
+        share = sum(len(_cells(row, mark)) == width for row in rows) / len(rows) if rows else 0.0
+        return _SURE * share if share >= _MOST else 0.0
+
+    def specialize(self, head: bytes) -> Format:
+        """Return the format of a file that begins so."""
+        return DelimitedFormat(head)
+
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """Refuse a line without its header."""
+        raise InvalidEvent("no header line names its columns")
 
 
-def parse(line: bytes) -> dict[str, Any]:
-    """Refuse a line without its header."""
-    raise InvalidEvent("no header line names its columns")
+FORM = Delimited(__doc__)
 
 
-QUERY = ""  # made of the header
-
-
-class DelimitedFormat:
+class DelimitedFormat(Format):
     """The format fitted to a file by its first line."""
 
-    NAME, BEGINS = NAME, "^"
-    WHOLE = MANY = UNTRIMMED = PROSE = True
+    NAME = FORM.NAME
+    traits = Traits(begins="^", whole=True, many=True, untrimmed=True, prose=True)
 
     def __init__(self, head: bytes) -> None:
+        super().__init__(FORM.about)
         self._header = (
             head.decode("utf-8", "replace").removeprefix("\ufeff").split("\n")[0].rstrip("\r")
         )
@@ -136,8 +140,10 @@ class DelimitedFormat:
             tabs=mark == "\t",
             nulls=is_own,
         )
-        self.QUERY = self._table.query(f"text <> {literal(self._header)}")
         self._whole = _alone(mark)
+
+    def _query(self) -> str:
+        return self._table.query(f"text <> {literal(self._header)}")
 
     def sniff(self, lines: list[bytes]) -> float:
         """The format is known."""
@@ -151,13 +157,13 @@ class DelimitedFormat:
             raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
         return [] if text == self._header else [self._table.event(text)]
 
-    def heads(self, array: pa.Array, starts: Any) -> tuple[Any, bool]:
+    def heads(self, lines: pa.Array, starts: np.ndarray) -> Heads:
         """A mask of the lines that begin a record, and whether the last record is open."""
-        first = np.ones(len(array), dtype=bool)
-        opening = np.flatnonzero(pc.invert(pc.match_substring_regex(array, self._whole)))
+        first = np.ones(len(lines), dtype=bool)
+        opening = np.flatnonzero(pc.invert(pc.match_substring_regex(lines, self._whole)))
         if not len(opening):
             return first, False
-        quotes = np.asarray(pc.count_substring(array, '"'))
+        quotes = np.asarray(pc.count_substring(lines, '"'))
         odd, end = np.flatnonzero(quotes % 2), 0
         for at in opening.tolist():
             if at < end or not quotes[at] % 2:

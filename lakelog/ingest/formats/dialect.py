@@ -20,6 +20,7 @@ import orjson
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_line, severity
 from lakelog.ingest.formats import jsonl, sqltext
+from lakelog.ingest.formats.format import Format, Traits
 from lakelog.ingest.formats.sqltext import VALID, in_range_sql, level_sql, odd_sql, time_sql
 from lakelog.lazy import LazyProperty
 
@@ -61,8 +62,8 @@ _MOST_MIXED = 0.5
 """So much of the objects in a file may be of no dialect."""
 
 
-@dataclass(frozen=True)
-class Dialect:
+@dataclass(frozen=True, eq=False)
+class Dialect(Format):
     """One dialect of JSON lines, which is a format itself.
 
     `about` says what it is, for `lakelog formats list`. `fits` are the members by which it is
@@ -92,12 +93,7 @@ class Dialect:
     id: tuple[str, ...] = ()
     prepared: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     exact: bool = False
-    SUREST = 1.01
-
-    @LazyProperty
-    def QUERY(self) -> str:
-        """SQL over `lines`, see `query`."""
-        return self.query("lines")
+    traits = Traits(surest=1.01)
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are lines of this dialect."""
@@ -109,7 +105,7 @@ class Dialect:
                 return 0.0
         if not members:
             return 0.0
-        return jsonl.sniff(lines) * (1 + fits / len(members) / 100)
+        return jsonl.FORM.sniff(lines) * (1 + fits / len(members) / 100)
 
     def parse(self, line: bytes) -> dict[str, Any]:
         """Return the event of one line. Raises InvalidEvent."""
@@ -154,6 +150,9 @@ class Dialect:
         if level:
             event["level"] = level
         return event | {"data": rest} if rest else event
+
+    def _query(self) -> str:
+        return self.query("lines")
 
     def query(self, lines: str) -> str:
         """SQL over a table of lines for those of this dialect."""

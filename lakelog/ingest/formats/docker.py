@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_line
 from lakelog.ingest.formats.dialect import Dialect
+from lakelog.ingest.formats.format import Format, Heads, Traits
 from lakelog.ingest.formats.pieces import open_after
 from lakelog.lazy import Lazy
 
@@ -33,58 +34,62 @@ _DIALECT = Dialect(
     category=("stream",),
     message=("log",),
 )
-NAME = _DIALECT.NAME
-SUREST = 1.01
-BEGINS = "^"
-MANY = True
 _LONE = "(SELECT line, position FROM lines WHERE coalesce(more, '') = '')"
-QUERY = f"""
+
+
+class DockerLog(Format):
+    """The format of the json-file driver."""
+
+    NAME = _DIALECT.NAME
+    traits = Traits(begins="^", many=True, surest=1.01)
+
+    def _query(self) -> str:
+        return f"""
 SELECT * REPLACE (CASE WHEN ends_with(message, chr(10)) THEN message[:-2] ELSE message END
   AS message) FROM ({_DIALECT.query(_LONE)})"""
 
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that these are lines of the json-file driver."""
+        return _DIALECT.sniff(lines)
 
-def sniff(lines: list[bytes]) -> float:
-    """Return how likely it is (0 to 1) that these are lines of the json-file driver."""
-    return _DIALECT.sniff(lines)
+    def heads(self, lines: pa.Array, starts: np.ndarray) -> Heads:
+        """A mask of the lines that begin a record: those before which no line is incomplete."""
+        open_ = np.array(pc.match_substring_regex(lines, _LINE))
+        open_ &= ~np.array(pc.match_substring_regex(lines, _ENDED))
+        if not open_.any():
+            return np.ones(len(open_), dtype=bool), None
+        errors = np.array(pc.match_substring(lines, '"stream":"stderr"'))
+        return np.append(True, ~open_after(open_, (errors, ~errors))[:-1]), None
 
+    def complete(self, text: bytes) -> bool:
+        """Whether every line of a program in a record has its end."""
+        try:
+            parts = [parse_line(line) for line in text.split(b"\n") if line.strip()]
+        except InvalidEvent:
+            return False
+        return not _is_open(parts)
 
-def firsts(lines: pa.Array) -> np.ndarray:
-    """A mask of the lines that begin a record: those before which no line is incomplete."""
-    open_ = np.array(pc.match_substring_regex(lines, _LINE))
-    open_ &= ~np.array(pc.match_substring_regex(lines, _ENDED))
-    if not open_.any():
-        return np.ones(len(open_), dtype=bool)
-    errors = np.array(pc.match_substring(lines, '"stream":"stderr"'))
-    return np.append(True, ~open_after(open_, (errors, ~errors))[:-1])
-
-
-def complete(text: bytes) -> bool:
-    """Whether every line of a program in a record has its end."""
-    try:
+    def parse(self, text: bytes) -> list[dict[str, Any]]:
+        """Return the events of a record. Raises InvalidEvent."""
         parts = [parse_line(line) for line in text.split(b"\n") if line.strip()]
-    except InvalidEvent:
-        return False
-    return not _is_open(parts)
+        lines: list[dict[str, Any]] = []
+        open_: dict[str, dict[str, Any]] = {}
+        for part in parts:
+            if not _is_piece(part):
+                lines.append(_DIALECT.event(part))
+                continue
+            # The streams are joined separately: their pieces may alternate.
+            first = open_.setdefault(part["stream"], part)
+            if first is part:
+                lines.append(part)
+            else:
+                first["log"] += part["log"]
+            if part["log"].endswith("\n"):
+                del open_[part["stream"]]
+        return [_finished(event) for event in lines]
 
 
-def parse(text: bytes) -> list[dict[str, Any]]:
-    """Return the events of a record. Raises InvalidEvent."""
-    parts = [parse_line(line) for line in text.split(b"\n") if line.strip()]
-    lines: list[dict[str, Any]] = []
-    open_: dict[str, dict[str, Any]] = {}
-    for part in parts:
-        if not _is_piece(part):
-            lines.append(_DIALECT.event(part))
-            continue
-        # The streams are joined separately: their pieces may alternate.
-        first = open_.setdefault(part["stream"], part)
-        if first is part:
-            lines.append(part)
-        else:
-            first["log"] += part["log"]
-        if part["log"].endswith("\n"):
-            del open_[part["stream"]]
-    return [_finished(event) for event in lines]
+FORM = DockerLog(__doc__)
 
 
 def _is_piece(part: dict[str, Any]) -> bool:

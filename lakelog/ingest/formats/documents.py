@@ -12,6 +12,7 @@ element is a record: such a file may be of any size. Else a document is a record
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,9 @@ from lakelog.event import encode, parse_line
 from lakelog.exact import parse_value
 from lakelog.ingest.formats import cloudevents, dialects, jsonl, lakelog_json, sqltext
 from lakelog.ingest.formats.dialect import Dialect, glimpse
+from lakelog.ingest.formats.format import Format, Heads, Traits
 from lakelog.ingest.formats.sqltext import VALID
-from lakelog.lazy import Lazy, LazyProperty
+from lakelog.lazy import Lazy
 from lakelog.store.sql import literal
 
 if TYPE_CHECKING:
@@ -56,33 +58,31 @@ _INNER = (lakelog_json.FORM, cloudevents.FORM, *dialects.LINES)
 _HEAD = 4096
 _SHIFT = 32
 """Events of a document are counted in so many bits of a position."""
+_TRAITS = Traits(begins=r"^[{\[]", whole=True, many=True, surest=1.05)
 
 
-@dataclass(frozen=True)
-class Documents:
+@dataclass(frozen=True, eq=False)
+class Documents(Format):
     """The format of documents; `inner` says what their elements are.
 
     `indent` is the white space before each element that is a record of its own.
     """
 
+    about: str
     inner: Dialect | lakelog_json.LakelogJson | None = None
     indent: str | None = None
-    NAME: str = "json"
-    BEGINS: str = r"^[{\[]"
-    WHOLE: bool = True
-    MANY: bool = True
-    SUREST = 1.05
+    traits: Traits = _TRAITS
+    NAME = "json"
 
-    @LazyProperty
-    def QUERY(self) -> str:
-        """SQL over `lines`, all or nothing of each document."""
+    def _query(self) -> str:
+        # All or nothing of each document.
         return query(self._parts_sql(), self.inner.query if self.inner else jsonl.query)
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that this is a document and not JSON lines."""
         text = b"\n".join(lines)[:_HEAD]
         if _LISTED.match(text) or _CLOUDWATCH.match(text):
-            return self.SUREST
+            return self.traits.surest
         if _ARRAY.match(text):
             return 1.02
         return 1.02 if _PRETTY.match(text) else 0.0
@@ -92,18 +92,18 @@ class Documents:
         head = head[:_HEAD]
         first = _FIRST.match(head)
         indent = first[1].decode() if first else None
-        begins = rf"^(?:[{{\[]|{indent}\{{)" if indent else self.BEGINS
+        begins = rf"^(?:[{{\[]|{indent}\{{)" if indent else self.traits.begins
         element = _first_element(head)
         inner = next((d for d in _INNER if element and d.is_one(element)), None)
-        return replace(self, inner=inner, indent=indent, BEGINS=begins)
+        return replace(self, inner=inner, indent=indent, traits=replace(self.traits, begins=begins))
 
-    def firsts(self, lines: pa.Array) -> np.ndarray:
+    def heads(self, lines: pa.Array, starts: np.ndarray) -> Heads:
         """A mask of the lines that begin a record; an opening bracket is part of the first one."""
-        begins = np.array(pc.match_substring_regex(lines, self.BEGINS))
+        begins = np.array(pc.match_substring_regex(lines, self.traits.begins))
         if self.indent is not None:
             opened = np.array(pc.match_substring_regex(lines, _OPENED))
             begins[1:] &= ~opened[:-1]
-        return begins
+        return begins, None
 
     def complete(self, text: bytes) -> bool:
         """Whether a record that nothing follows yet has its end."""
@@ -156,10 +156,10 @@ class Documents:
             WHEN NOT list_has_any(keys, [{names}]) THEN [line] END END"""
 
 
-FORM = Documents()
+FORM = Documents(__doc__)
 
 
-def query(parts: str, inner: Any) -> str:
+def query(parts: str, inner: Callable[[str], str]) -> str:
     """SQL over `lines` of documents: `parts` gives their elements as lines for a query.
 
     `inner` makes that query over a table; `parts` may use line, kind and keys.

@@ -7,7 +7,7 @@ Django's server, Cassandra, java.util.logging, .NET, Heroku, logcat, and what te
 from __future__ import annotations
 
 from lakelog.ingest.formats.pattern import CLOCK, MESSAGE, MONTH, REST, STATUS, graded
-from lakelog.ingest.formats.program import Program
+from lakelog.ingest.formats.pattern_format import program
 from lakelog.ingest.formats.programs import ANY_MONTH, DATE, LEVEL, STAMP, UNTIMED, ZONE, record
 from lakelog.ingest.formats.zones import TZ
 
@@ -20,7 +20,7 @@ _DAY_TIME = "{year}-{mon}-{day}T{clock}"
 _LEVELLED = rf"(?P<level>{LEVEL})"
 _OF_DAY = r"(?P<clock>\d\d:\d\d:\d\d(?:[.,]\d{1,9})?)"
 
-SPRING = Program(
+SPRING = program(
     "spring",
     "Applications of Spring Boot.",
     rf"{_TIMED} +[A-Z]+ +(?:\d+|\$\{{[^}}]*\}}) --- \[",
@@ -49,7 +49,7 @@ _LOGURU = graded(
         "CRITICAL": "FATAL",
     }
 )
-LOGURU = Program(
+LOGURU = program(
     "loguru",
     "Python's Loguru.",
     rf"{_TIMED} +\| (?:TRACE|DEBUG|INFO|SUCCESS|WARNING|ERROR|CRITICAL) +\| ",
@@ -65,7 +65,7 @@ LOGURU = Program(
     ),
 )
 
-JBOSS = Program(
+JBOSS = program(
     "jboss",
     "JBoss, WildFly, Quarkus and Keycloak.",
     rf"(?:{DATE} )?\d\d:\d\d:\d\d,\d{{3}} (?:{LEVEL}) +\[[^\]]+\] \(",
@@ -110,7 +110,7 @@ _ZAPPED = (
     "|CONFIG|debug|info|warn|warning|error|dpanic|panic|fatal|trace))"
 )
 _CALLER = r"(?:(?P<source>[A-Za-z_][\w./@-]*(?::\d+)?)\t)?"
-ZAP = Program(
+ZAP = program(
     "zap",
     "Go's zap for people, as Caddy and controllers of Kubernetes have it, and Jenkins.",
     rf"(?:{_TIMED}|\d{{4}}/\d\d/\d\d \d\d:\d\d:\d\d(?:\.\d{{1,9}})?)(?: \[id=\d+\])?\t[A-Za-z]+\t",
@@ -132,7 +132,7 @@ ZAP = Program(
 )
 """`source` is the logger, else the place in the code; members of an event stay in the message."""
 
-ELASTIC = Program(
+ELASTIC = program(
     "elasticsearch",
     "Elasticsearch, OpenSearch and Logstash.",
     rf"\[{_TIMED}\]\[[A-Z]+ *\]\[",
@@ -159,7 +159,7 @@ _SPDLOG = graded(
         "off": "INFO",
     }
 )
-SPDLOG = Program(
+SPDLOG = program(
     "spdlog",
     "C++'s spdlog as Envoy has it.",
     rf"\[{_TIMED}\] ?\[\d+\] ?\[[a-z]+\]",
@@ -175,7 +175,7 @@ SPDLOG = Program(
     ),
 )
 
-ENVOY = Program(
+ENVOY = program(
     "envoy",
     "Access logs of Envoy and Istio.",
     rf'\[{DATE}T[^ \]]+\] "[A-Z-]+ ',
@@ -221,7 +221,7 @@ ENVOY = Program(
     ),
 )
 
-CELERY = Program(
+CELERY = program(
     "celery",
     "Workers of Celery.",
     rf"\[{_TIMED}: [A-Z]+/",
@@ -235,7 +235,7 @@ CELERY = Program(
     ),
 )
 
-AIRFLOW = Program(
+AIRFLOW = program(
     "airflow",
     "Tasks and schedulers of Airflow.",
     rf"\[{DATE}(?:[ T]|, )[^\]]*\] \{{[^}}]*:\d+\}} ",
@@ -277,7 +277,7 @@ _PHP_LEVEL = (
     "|User Error|Warning|Core Warning|User Warning|Deprecated|Notice|Strict Standards|User Notice"
     "|Startup)|ALERT|ERROR|WARNING|NOTICE|DEBUG)"
 )
-PHP = Program(
+PHP = program(
     "php",
     "PHP's error log and PHP-FPM.",
     rf"\[\d\d-{ANY_MONTH}-\d{{4}} \d\d:\d\d:\d\d",
@@ -299,7 +299,7 @@ PHP = Program(
 )
 """A time in a zone that is named by a city is read as UTC, unless the source is configured."""
 
-DJANGO = Program(
+DJANGO = program(
     "django",
     "The development servers of Django and Flask.",
     rf'(?:[^ ]+ - - )?\[\d\d/{ANY_MONTH}/\d{{4}} \d\d:\d\d:\d\d\] "',
@@ -325,7 +325,7 @@ DJANGO = Program(
     ),
 )
 
-CASSANDRA = Program(
+CASSANDRA = program(
     "cassandra",
     "Cassandra.",
     rf"(?:{LEVEL}) +\[[^\]]*\] {_TIMED} ",
@@ -340,7 +340,7 @@ CASSANDRA = Program(
     ),
 )
 
-JUL = Program(
+JUL = program(
     "jul",
     "Java's own logging, two lines a record.",
     rf"{ANY_MONTH} \d\d?, \d{{4}},? \d\d?:\d\d:\d\d.?[AP]M [\w.$]+ ",
@@ -369,7 +369,7 @@ _DOTNET = graded(
         "crit": "FATAL",
     }
 )
-DOTNET = Program(
+DOTNET = program(
     "dotnet",
     "The console of .NET.",
     r"(?:trce|dbug|info|warn|fail|crit): [\w.`+]+\[-?\d+\]",
@@ -385,7 +385,7 @@ DOTNET = Program(
     ),
 )
 
-HEROKU = Program(
+HEROKU = program(
     "heroku",
     "Heroku's `heroku logs`.",
     rf"{DATE}T\d\d:\d\d:\d\d\.\d{{1,9}}{ZONE} [\w-]+\[[\w.-]+\]: ",
@@ -399,7 +399,7 @@ HEROKU = Program(
     ),
 )
 
-CLOCKED = Program(
+CLOCKED = program(
     "clock",
     "Lines that tell a time of day but no date: Logback, Elixir, Minecraft.",
     rf"\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})? (?:\[[^\]]*\] +(?:{LEVEL}) |(?:[\w.-]+=[^ ]* )*"
@@ -433,7 +433,7 @@ CLOCKED = Program(
 _TAGS = graded(
     {"V": "TRACE", "D": "DEBUG", "I": "INFO", "W": "WARN", "E": "ERROR", "F": "FATAL", "S": "FATAL"}
 )
-LOGCAT = Program(
+LOGCAT = program(
     "logcat-brief",
     "Android's logcat in its older layouts.",
     r"(?:\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (?: *\d+-\d+/[^ ]+ )?)?[VDIWEFS]/[^(:]+(?:\( *\d+\))?: ",
@@ -460,7 +460,7 @@ LOGCAT = Program(
     ),
 )
 
-LAYOUTS: tuple[Program, ...] = (
+LAYOUTS = (
     SPRING,
     LOGURU,
     JBOSS,

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent
-from lakelog.ingest.formats import pattern, sqltext
+from lakelog.ingest.formats import pattern
 from lakelog.ingest.formats.columns import Table
+from lakelog.ingest.formats.format import Event, Format, Heads, Traits
 from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -26,50 +28,74 @@ else:
 ReadHeader = Callable[[list[str]], Table | None]
 
 
-class HashHeaderFormat:
-    """A format that the header at the beginning of a file defines; `read_header` parses one."""
+@dataclass(frozen=True, eq=False)
+class HashHeaders(Format):
+    """A format that is defined by the header at the beginning of a file, whose columns `directive`
+    names; `read_header` parses one, `is_log` says whether first lines are of such a file."""
 
-    BEGINS = "^"
-    WHOLE = MANY = UNTRIMMED = True
+    NAME: str
+    about: str
+    directive: str
+    read_header: ReadHeader
+    is_log: Callable[[list[bytes]], bool]
 
-    def __init__(self, name: str, read_header: ReadHeader, head: bytes) -> None:
-        self.NAME, self._read_header = name, read_header
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return 1 for a file that begins with such a header, else 0."""
+        return float(self.is_log(lines))
+
+    def specialize(self, head: bytes) -> Format:
+        """Return the format of a file that begins so."""
+        return HashHeaderFormat(self, head)
+
+    def parse(self, line: bytes) -> Event:
+        """Refuse a line without its header."""
+        raise InvalidEvent(f"no {self.directive} before it")
+
+
+class HashHeaderFormat(Format):
+    """The format of one file, by its header."""
+
+    traits = Traits(begins="^", whole=True, many=True, untrimmed=True)
+
+    def __init__(self, form: HashHeaders, head: bytes) -> None:
+        super().__init__(form.about)
+        self.NAME, self._read_header = form.NAME, form.read_header
         lines = head.decode("utf-8", "replace").removeprefix("\ufeff").split("\n")
         self._header = _header(lines)
-        self._table = read_header(self._header)
-        self.QUERY = (
-            self._table.query("NOT starts_with(text, '#')")
-            if self._table
-            else sqltext.none_sql("lines")
-        )
+        self._table = self._read_header(self._header)
+
+    def _query(self) -> str:
+        if self._table is None:
+            return super()._query()
+        return self._table.query("NOT starts_with(text, '#')")
 
     def sniff(self, lines: list[bytes]) -> float:
         """The format is known."""
         return 1.0
 
-    def heads(self, array: pa.Array, starts: Any) -> tuple[Any, bool]:
+    def heads(self, lines: pa.Array, starts: np.ndarray) -> Heads:
         """A mask of the lines that begin a record, and whether the last record may continue: all
         begin one but those after a header that differs from the first."""
-        first, end = np.ones(len(array), dtype=bool), 0
-        hashes = np.flatnonzero(pc.starts_with(array, "#"))
+        first, end = np.ones(len(lines), dtype=bool), 0
+        hashes = np.flatnonzero(pc.starts_with(lines, "#"))
         for start, stop in _groups(hashes.tolist()):
-            raw = [array[i].as_buffer().to_pybytes() for i in range(start, stop)]
-            lines = [line.decode("utf-8", "replace") for line in raw]
-            table = self._read_header(_header([*self._unrepeated(lines), *lines]))
+            raw = [lines[i].as_buffer().to_pybytes() for i in range(start, stop)]
+            header = [line.decode("utf-8", "replace") for line in raw]
+            table = self._read_header(_header([*self._unrepeated(header), *header]))
             if table is not None and not _same(table, self._table):
                 after = hashes[hashes >= stop]
                 # Lines under another header form one record with it, so that they are read by it,
                 # and not by the query of the first.
-                end = int(after[0]) if len(after) else len(array)
+                end = int(after[0]) if len(after) else len(lines)
                 first[start + 1 : end] = False
-        return first, end == len(array)
+        return first, end == len(lines)
 
     def _unrepeated(self, lines: list[str]) -> list[str]:
         """The lines of the first header whose directives these lines do not repeat."""
         again = {line.split()[0] for line in lines if line.strip()}
         return [line for line in self._header if line.split()[0] not in again]
 
-    def parse(self, line: bytes) -> dict[str, Any] | list[dict[str, Any]]:
+    def parse(self, line: bytes) -> Event | list[Event]:
         """Return the event of a line, or those of the lines under a header. Raises InvalidEvent."""
         try:
             text = line.decode("utf-8").removeprefix("\ufeff")
@@ -96,7 +122,7 @@ def _is_row(line: str) -> bool:
     return bool(line.strip(pattern.SPACE)) and line[:1] != "#"
 
 
-def _event(table: Table | None, text: str) -> dict[str, Any]:
+def _event(table: Table | None, text: str) -> Event:
     if table is None:
         raise InvalidEvent("no header line names its columns")
     return table.event(text)

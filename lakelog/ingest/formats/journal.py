@@ -14,6 +14,7 @@ from typing import Any
 from lakelog.errors import InvalidEvent
 from lakelog.exact import to_json
 from lakelog.ingest.formats.dialects import JOURNALD
+from lakelog.ingest.formats.format import Format, Traits
 
 _FIELD = "[A-Za-z_][A-Za-z0-9_]*"
 _FIRST = re.compile(rb"\s*(__CURSOR|__REALTIME_TIMESTAMP|__SEQNUM)=[^\n]*\n")
@@ -35,15 +36,19 @@ def _as_json(lines: str) -> str:
         WHERE len(list_filter(parts, lambda f: NOT regexp_full_match(f, '{_LINE}'))) = 0))"""
 
 
-@dataclass(frozen=True)
-class JournalExport:
-    """The format; BEGINS is how the entries of a file begin."""
+_TRAITS = Traits(begins="^__CURSOR=", whole=True, binary=True)
 
-    NAME: str = "journald-export"
-    BEGINS: str = "^__CURSOR="
-    WHOLE: bool = True
-    BINARY: bool = True
-    QUERY: str = JOURNALD.query(_as_json("lines"))
+
+@dataclass(frozen=True, eq=False)
+class JournalExport(Format):
+    """The format; `traits.begins` is how the entries of a file begin."""
+
+    about: str
+    traits: Traits = _TRAITS
+    NAME = "journald-export"
+
+    def _query(self) -> str:
+        return JOURNALD.query(_as_json("lines"))
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are entries of the journal."""
@@ -53,7 +58,9 @@ class JournalExport:
     def specialize(self, head: bytes) -> JournalExport:
         """Return the form for a file by the field with which it begins."""
         first = _FIRST.match(head)
-        return replace(self, BEGINS=f"^{first[1].decode()}=") if first else self
+        if not first:
+            return self
+        return replace(self, traits=replace(self.traits, begins=f"^{first[1].decode()}="))
 
     def parse(self, text: bytes) -> dict[str, Any]:
         """Return the event of an entry. Raises InvalidEvent."""
@@ -70,7 +77,7 @@ class JournalExport:
         return JOURNALD.event({k: to_json(v) for k, v in values.items()})
 
 
-FORM = JournalExport()
+FORM = JournalExport(__doc__)
 
 
 class _Values(list):  # type: ignore[type-arg]

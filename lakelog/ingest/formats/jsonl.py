@@ -11,6 +11,7 @@ from typing import Any
 
 from lakelog.event import gather, merge, parse_line
 from lakelog.ingest.formats import narrow_queries
+from lakelog.ingest.formats.format import Format
 from lakelog.ingest.formats.sqltext import (
     DEFAULT_TYPE,
     HINTS,
@@ -27,22 +28,35 @@ from lakelog.ingest.formats.sqltext import (
 )
 from lakelog.level import severity, with_word
 
-NAME = "jsonl"
 _TEXTS = ("category", "content_type", "source", "subject", "item_id", "level", "message", "id")
 _SHAPED = HINTS[:-1]
 """Names of a struct ignore case, so the last hint is looked up by itself."""
 _KNOWN = (*TIMES, "type", "event_type", *_TEXTS, "data")
 
 
-def sniff(lines: list[bytes]) -> float:
-    """Return how likely it is (0 to 1) that these are JSON lines."""
-    full = [line for line in lines if line.strip()]
-    return sum(line.lstrip()[:1] == b"{" for line in full) / len(full) if full else 0.0
+class JsonLines(Format):
+    """The format of JSON lines, and the one for objects of no dialect."""
+
+    NAME = "jsonl"
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that these are JSON lines."""
+        full = [line for line in lines if line.strip()]
+        return sum(line.lstrip()[:1] == b"{" for line in full) / len(full) if full else 0.0
+
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """Return the event of one line. Raises InvalidEvent."""
+        return typed(parse_line(line))
+
+    def _query(self) -> str:
+        return query("lines")
+
+    def cheaper(self, lines: list[bytes]) -> list[str]:
+        """Return cheaper queries for files whose lines look like these, the cheapest first."""
+        return narrow_queries.queries(lines)
 
 
-def parse(line: bytes) -> dict[str, Any]:
-    """Return the event of one line. Raises InvalidEvent."""
-    return typed(parse_line(line))
+FORM = JsonLines(__doc__)
 
 
 def typed(event: dict[str, Any]) -> dict[str, Any]:
@@ -64,11 +78,6 @@ def _without_id(event: dict[str, Any]) -> dict[str, Any]:
     envelope = {k: v for k, v in event.items() if k in _KNOWN and k != "id"}
     extra = {k: v for k, v in event.items() if k not in envelope}
     return envelope | {"data": merge(event.get("data"), extra)}
-
-
-def cheaper(lines: list[bytes]) -> list[str]:
-    """Return cheaper queries for files whose lines look like these, the cheapest first."""
-    return narrow_queries.queries(lines)
 
 
 def query(lines: str) -> str:
@@ -137,6 +146,3 @@ SELECT time,
     OR (j.level IS NOT NULL AND severity IS NULL)
     OR ("inner" IS NOT NULL AND len("inner") <> list_unique("inner")) AS slow
 FROM written"""
-
-
-QUERY = query("lines")

@@ -13,7 +13,8 @@ from lakelog.event import parse_line
 from lakelog.ingest.columnar import EXPORTED, OWN_COLUMNS
 from lakelog.ingest.formats import jsonl, sqltext
 from lakelog.ingest.formats.dialect import objects
-from lakelog.lazy import LazyProperty
+from lakelog.ingest.formats.format import Format, Traits
+from lakelog.ingest.formats.jsonl import JsonLines
 from lakelog.store.segment import EVENT_COLUMNS
 from lakelog.store.sql import literal
 
@@ -23,22 +24,19 @@ _OWN = (
 )
 
 
-class LakelogJson:
+class LakelogJson(Format):
     """The format of exported events, and the dialect of such elements of documents."""
 
     NAME = "lakelog"
-    SUREST = 1.03
-
-    @LazyProperty
-    def QUERY(self) -> str:
-        """SQL over `lines`, see `query`."""
-        return self.query("lines")
+    traits = Traits(surest=1.03)
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these lines were exported."""
         members = objects(tuple(lines))
         fits = sum(map(self.is_one, members))
-        return self.SUREST * jsonl.sniff(lines) if fits and 2 * fits >= len(members) else 0.0
+        if not fits or 2 * fits < len(members):
+            return 0.0
+        return self.traits.surest * jsonl.FORM.sniff(lines)
 
     def is_one(self, members: dict[str, Any]) -> bool:
         """Whether an object has the members of an exported event and no others."""
@@ -53,6 +51,9 @@ class LakelogJson:
         own = OWN_COLUMNS if self.is_one(members) else ()
         return jsonl.typed({k: v for k, v in members.items() if k not in own})
 
+    def _query(self) -> str:
+        return self.query("lines")
+
     def query(self, lines: str) -> str:
         """SQL over a table of lines for those that are as lakelog writes them."""
         keys = [f"'{name}'" for name in EVENT_COLUMNS]
@@ -64,19 +65,15 @@ class LakelogJson:
         return jsonl.query(stripped)
 
 
-FORM = LakelogJson()
+FORM = LakelogJson(__doc__)
 
 
-class Rows:
+class Rows(JsonLines):
     """The name of a columnar container, whose rows come as lines of JSON: see columnar.py."""
 
-    QUERY = jsonl.QUERY
-    parse = staticmethod(jsonl.parse)
-    cheaper = staticmethod(jsonl.cheaper)
-
     def __init__(self, name: str) -> None:
+        super().__init__(f"Files of {name.capitalize()}, whose columns are mapped by name.")
         self.NAME = name
-        self.about = f"Files of {name.capitalize()}, whose columns are mapped by name."
 
     def sniff(self, lines: list[bytes]) -> float:
         """Its lines look like JSON lines, which are what they are without its name."""

@@ -5,13 +5,10 @@ The whole line is the message. It is a style that lines of any file may have, no
 
 from __future__ import annotations
 
-from typing import Any
-
-from lakelog.ingest.formats import pattern
 from lakelog.ingest.formats.line_starts import WORDS
 from lakelog.ingest.formats.pattern import MONTH, Pattern
+from lakelog.ingest.formats.pattern_format import PatternFormat
 
-NAME = "stamped"
 _LOCAL = rf"(?P<day>\d\d)/{MONTH}/(?P<year>\d{{4}}):(?P<clock>\d\d:\d\d:\d\d(?:\.\d{{1,9}})?)"
 PATTERNS = tuple(
     Pattern(
@@ -22,11 +19,4 @@ PATTERNS = tuple(
     for zone, template in ((r" (?P<zone>[+-]\d{4})", "{zone}"), ("", ""))
 )
 
-
-def __getattr__(name: str) -> str:
-    return pattern.lazy_query(name, PATTERNS)
-
-
-def parse(line: bytes) -> dict[str, Any]:
-    """Return the event of one line. Raises InvalidEvent."""
-    return pattern.parse(PATTERNS, line, "no time of an access log")
+FORM = PatternFormat("stamped", __doc__, PATTERNS, "no time of an access log")

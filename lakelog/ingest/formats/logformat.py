@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
 
 from lakelog.errors import InvalidSetting
-from lakelog.ingest.formats import pattern
 from lakelog.ingest.formats.access import REQUEST
 from lakelog.ingest.formats.pattern import MONTH, STATUS, Pattern
+from lakelog.ingest.formats.pattern_format import PatternFormat
 
 _TOKEN = re.compile(
     r"%%|%[<>!,\d]*(?:\{(?P<of>[^}]*)\})?(?P<mark>\^t[io]|[A-Za-z])|\$(?:\{(\w+)\}|(?P<name>\w+))"
@@ -119,21 +118,9 @@ class _Expansion:
         return name
 
 
-class LogFormat:
-    """The format of access logs that a string describes. Raises InvalidSetting."""
-
-    def __init__(self, text: str) -> None:
-        self.NAME = f"access:{text}"
-        self._patterns = (read(text),)
-        self.QUERY = pattern.query(self._patterns)
-
-    def sniff(self, lines: list[bytes]) -> float:
-        """Return how likely it is (0 to 1) that lines are of this kind."""
-        return pattern.share(lines, self.parse)
-
-    def parse(self, line: bytes) -> dict[str, Any]:
-        """Return the event of one line. Raises InvalidEvent."""
-        return pattern.parse(self._patterns, line, f"no line of the format {self.NAME[7:]}")
+def form(text: str) -> PatternFormat:
+    """Return the format of access logs that a string describes. Raises InvalidSetting."""
+    return PatternFormat(f"access:{text}", __doc__, (read(text),), f"no line of the format {text}")
 
 
 def read(text: str) -> Pattern:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import orjson
 
@@ -41,28 +42,29 @@ from lakelog.ingest.formats import (
     traffic,
 )
 from lakelog.ingest.formats.dialect import Dialect
+from lakelog.ingest.formats.format import Event, Format, FormatWrapper
 
 CARRIED = object()
 """The time of an event that has the one of the line before."""
 PROGRAMS = (*programs.PROGRAMS, *frameworks.LAYOUTS, *daemons.DAEMONS)
 """Formats of single programs."""
-STYLES: tuple[Any, ...] = (
-    auditd,
-    compose,
+STYLES: tuple[Format, ...] = (
+    auditd.FORM,
+    compose.FORM,
     *PROGRAMS,
-    access,
-    syslog,
-    traffic,
-    runtime,
-    logfmt,
-    applog,
-    leading_times,
-    plain,
+    access.FORM,
+    syslog.FORM,
+    traffic.FORM,
+    runtime.FORM,
+    logfmt.FORM,
+    applog.FORM,
+    leading_times.FORM,
+    plain.FORM,
 )
 """The styles of lines, besides JSON; the first that fits decides."""
-_UNTIMED = (runtime, logfmt, plain, compose, *PROGRAMS)
+_UNTIMED = (runtime.FORM, logfmt.FORM, plain.FORM, compose.FORM, *PROGRAMS)
 """Formats whose own lines get the time of the line before if they have none."""
-_ALWAYS = (cri, *STYLES)
+_ALWAYS = (cri.FORM, *STYLES)
 _OBJECT = re.compile(rb"\s*(?:\{|\[\s*(?:[\[{\"]|\]?\s*$))")
 _BAR = r"\d{4}-\d\d-\d\d[T ][^|]*\|"
 _VALUE = r"\s*(?:[{\[\"]|-?[\d.eE+-]+\s*$|true|false|null|nan|NaN|-?[Ii]nf)"
@@ -71,64 +73,50 @@ _BY_STYLE = r"^\s*\{|\x1b"
 through: as text without a style they would lose time and level."""
 
 
-class MixtureFormat:
+class MixtureFormat(FormatWrapper):
     """A format whose other lines are read by the style they have; all else is that of `form`.
 
-    `STYLES` are tried on what the format leaves, but for lines that begin as `LEFT_OUT`, which the
-    exact rule decides. Where there are `CANDIDATES`, lines like them are tried by the styles
-    first. `CARRIES` says that lines of the format get the time of the line before if they have
-    none.
+    Styles are tried on what the format leaves; where there are candidates, lines like them are
+    tried by the styles first.
     """
 
-    def __init__(self, form: Any) -> None:
-        self._form = form
-        self.STYLES = tuple(style for style in STYLES if style is not form)
-        self.CARRIES = form in _UNTIMED
-        self.CANDIDATES = line_starts.TIMED if form is plain else ""
-        self.LEFT_OUT = f"^{_VALUE}" if _is_json(form) else _BY_STYLE
-        if form is oos:
-            self.LEFT_OUT = f"{_BY_STYLE}|^{_BAR}"
-        if hasattr(form, "places"):
-            self.places = self._places
+    def __init__(self, form: Format) -> None:
+        left_out = f"^{_VALUE}" if _is_json(form) else _BY_STYLE
+        traits = replace(
+            form.traits,
+            styles=tuple(style for style in STYLES if style is not form),
+            left_out=f"{_BY_STYLE}|^{_BAR}" if form is oos.FORM else left_out,
+            candidates=line_starts.TIMED if form is plain.FORM else "",
+            carries=form in _UNTIMED,
+        )
+        super().__init__(form, form.NAME, traits)
+        if form.places is not None:
+            self.places = functools.partial(_places, form.places)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._form, name)
-
-    def parse(self, line: bytes) -> Any:
+    def parse(self, line: bytes) -> list[Event]:
         """Return the events of a line; their time is CARRIED where it is that of the line before.
         Raises InvalidEvent."""
         # Plain text fits everything, so other styles come first.
-        if self._form is plain:
-            return self._other(line) or _carried(self._form.parse(line))
+        if self._form is plain.FORM:
+            return [self._other(line) or _carried(plain.FORM.parse(line))]
         try:
-            event = self._form.parse(line)
+            events = self._form.events(line)
             # A style whose time is none may fit by chance; another one may read the line.
             if self._form in STYLES:
-                _check_time(event)
+                _check_time(events[0])
         except InvalidEvent:
             event = self._other(line) if self._is_text(line) else None
-            if event is not None and self._form is compose:
+            if event is not None and self._form is compose.FORM:
                 event = compose.of_service(line, event, lambda text: self._other(text))
             if event is None:
                 raise
-        return _carried(event) if self.CARRIES else event
-
-    def parse_own(self, line: bytes) -> Any:
-        """Return the events of a line of the format itself. Raises InvalidEvent."""
-        return self._form.parse(line)
-
-    def _places(self, line: bytes) -> list[int]:
-        """Where in a record its events begin."""
-        try:
-            offsets: list[int] = self._form.places(line)
-        except InvalidEvent:
-            return [0]
-        return offsets
+            events = [event]
+        return [_carried(event) for event in events] if self.traits.carries else events
 
     def _is_text(self, line: bytes) -> bool:
         """Whether a line that is not of the format may be text, and is not damaged."""
         line = line.strip()
-        if self._form is oos:
+        if self._form is oos.FORM:
             return not re.match(_BAR.encode(), line)
         if not _is_json(self._form):
             return True
@@ -138,7 +126,7 @@ class MixtureFormat:
             return not _OBJECT.match(line)
         return False
 
-    def _other(self, line: bytes) -> dict[str, Any] | None:
+    def _other(self, line: bytes) -> Event | None:
         """The event of a line by the first style that fits; lines after it go to its message."""
         first, _, rest = line.partition(b"\n")
         event = _by_style(first.rstrip(b"\r"))
@@ -151,24 +139,32 @@ class MixtureFormat:
         return event
 
 
-def tolerant(form: Any, *, forced: bool = False) -> Any:
+def tolerant(form: Format, *, forced: bool = False) -> Format:
     """Return a format that also accepts lines of other styles, if it is a format of lines.
 
     Where a `forced` format says that a file holds JSON or OOS lines, all of its lines are those.
     """
     if isinstance(form, local_time.LocalTimeFormat):
         return form.over(lambda inner: tolerant(inner, forced=forced))
-    takes = form in _ALWAYS or (not forced and (form is oos or _is_json(form)))
+    takes = form in _ALWAYS or (not forced and (form is oos.FORM or _is_json(form)))
     return _mixed(form) if takes else form
 
 
 @functools.cache
-def _mixed(form: Any) -> MixtureFormat:
+def _mixed(form: Format) -> MixtureFormat:
     """One object for each format, since groups of files compare formats by identity."""
     return MixtureFormat(form)
 
 
-def uncarry(events: list[dict[str, Any]]) -> bool:
+def _places(places: Callable[[bytes], list[int]], line: bytes) -> list[int]:
+    """Where in a record its events begin; a line of another style is one event."""
+    try:
+        return places(line)
+    except InvalidEvent:
+        return [0]
+
+
+def uncarry(events: list[Event]) -> bool:
     """Remove CARRIED times from events; return whether any of them had one."""
     blank = [event for event in events if event.get("time") is CARRIED]
     for event in blank:
@@ -176,29 +172,29 @@ def uncarry(events: list[dict[str, Any]]) -> bool:
     return bool(blank)
 
 
-def _is_json(form: Any) -> bool:
-    return form in (jsonl, docker) or isinstance(form, Dialect)
+def _is_json(form: Format) -> bool:
+    return form in (jsonl.FORM, docker.FORM) or isinstance(form, Dialect)
 
 
-def _by_style(line: bytes) -> dict[str, Any] | None:
+def _by_style(line: bytes) -> Event | None:
     # JSON before styles: a message in an object may look like a line of one.
     if line.lstrip()[:1] == b"{":
         with contextlib.suppress(InvalidEvent):
             return dialects.event_of(parse_line(line))
     for style in STYLES:
         with contextlib.suppress(InvalidEvent):
-            event = style.parse(line)
+            (event,) = style.events(line)
             _check_time(event)
             return _carried(event)
     return None
 
 
-def _check_time(event: dict[str, Any]) -> None:
+def _check_time(event: Event) -> None:
     """Raise InvalidEvent where a time is none."""
     if "time" in event:
         parse_time(event["time"])
 
 
-def _carried(event: dict[str, Any]) -> dict[str, Any]:
+def _carried(event: Event) -> Event:
     event.setdefault("time", CARRIED)
     return event

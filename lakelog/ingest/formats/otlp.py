@@ -17,11 +17,8 @@ from lakelog.event import parse_time, severity
 from lakelog.exact import parse_value
 from lakelog.ingest.formats import documents, otlpsql
 from lakelog.ingest.formats.dialect import OTEL
+from lakelog.ingest.formats.format import Format, Traits
 
-NAME = "otlp"
-SUREST = 1.08
-BEGINS = r"^[{\[]"
-WHOLE = MANY = True
 _KINDS = {
     "resourceLogs": ("scopeLogs", "logRecords"),
     "resourceSpans": ("scopeSpans", "spans"),
@@ -33,26 +30,35 @@ _PLAIN = ("stringValue", "boolValue", "bytesValue")
 _DIGITS = r"-?[0-9]{1,18}"
 
 
-QUERY = otlpsql.QUERY
+class OtlpRequests(Format):
+    """The format of export requests."""
+
+    NAME = "otlp"
+    traits = Traits(begins=r"^[{\[]", whole=True, many=True, surest=1.08)
+
+    def _query(self) -> str:
+        return otlpsql.QUERY
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that these are requests of OpenTelemetry."""
+        return self.traits.surest if _REQUEST.match(b"\n".join(lines)) else 0.0
+
+    def complete(self, text: bytes) -> bool:
+        """Whether a record that nothing follows yet has its end."""
+        return documents.FORM.complete(text)
+
+    def parse(self, text: bytes) -> list[dict[str, Any]]:
+        """Return the events of a request. Raises InvalidEvent."""
+        value = parse_value(text)
+        requests = value if isinstance(value, list) else [value]
+        if not all(isinstance(r, dict) and r.keys() & _KINDS.keys() for r in requests):
+            raise InvalidEvent(
+                "not an OpenTelemetry request: it has no resourceLogs or resourceSpans"
+            )
+        return [event for request in requests for event in _request(request)]
 
 
-def sniff(lines: list[bytes]) -> float:
-    """Return how likely it is (0 to 1) that these are requests of OpenTelemetry."""
-    return SUREST if _REQUEST.match(b"\n".join(lines)) else 0.0
-
-
-def complete(text: bytes) -> bool:
-    """Whether a record that nothing follows yet has its end."""
-    return documents.FORM.complete(text)
-
-
-def parse(text: bytes) -> list[dict[str, Any]]:
-    """Return the events of a request. Raises InvalidEvent."""
-    value = parse_value(text)
-    requests = value if isinstance(value, list) else [value]
-    if not all(isinstance(r, dict) and r.keys() & _KINDS.keys() for r in requests):
-        raise InvalidEvent("not an OpenTelemetry request: it has no resourceLogs or resourceSpans")
-    return [event for request in requests for event in _request(request)]
+FORM = OtlpRequests(__doc__)
 
 
 def plain(value: Any) -> Any:

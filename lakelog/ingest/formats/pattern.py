@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -316,18 +315,6 @@ SELECT time, {types} AS type, NULL::VARCHAR AS category, source, subject, level,
   {message} AS message, {data} AS data, NULL::VARCHAR AS id, position,
   NOT coalesce({sqltext.in_range_sql("time")}, false) AS slow
 FROM timed"""
-
-
-def lazy_query(name: str, patterns: tuple[Pattern, ...], *, joined: bool = False) -> str:
-    """Return the QUERY of a format, built when it is first used: most formats never are."""
-    if name != "QUERY":
-        raise AttributeError(name)
-    return _query_of(patterns, joined)
-
-
-@functools.cache
-def _query_of(patterns: tuple[Pattern, ...], joined: bool) -> str:
-    return query(patterns, joined=joined)
 
 
 def narrowed(patterns: Sequence[Pattern], lines: list[bytes], *, joined: bool = False) -> list[str]:

@@ -17,7 +17,7 @@ from lakelog.ingest.formats.pattern import (
     Pattern,
     graded,
 )
-from lakelog.ingest.formats.program import Program
+from lakelog.ingest.formats.pattern_format import program
 from lakelog.ingest.formats.zones import TZ
 
 _WORDS = "trace debug info notice warn warning error err severe fatal critical crit alert emergency"
@@ -91,7 +91,7 @@ _QUERY = (
     r" (?:view (?P<view>[^ :]+): )?query: (?P<name>[^ ]+) (?P<class>[^ ]+) (?P<record>[^ ]+)"
     r" (?P<flags>[+-][^ ]*)(?: \((?P<server>[^)]*)\))?.*)"
 )
-BIND = Program(
+BIND = program(
     "bind",
     "BIND 9: query logs and named's own log files.",
     rf"(?:\d\d-[A-Z][a-z][a-z]-\d{{4}} |{DATE}T)\d\d:\d\d:\d\d(?:\.\d{{1,9}})?{ZONE}?"
@@ -137,7 +137,7 @@ BIND = Program(
 the category, `subject` the name that was asked for."""
 
 _COUCH = rf"\[(?P<level>{LEVEL})\] {STAMP} (?P<node>[^ @]+@[^ ]+) (?P<pid><[\d.]+>|[\w-]+)"
-COUCHDB = Program(
+COUCHDB = program(
     "couchdb",
     "CouchDB 1, 2 and 3.",
     rf"\[(?:{LEVEL})\] {DATE}T[^ ]+ [^ @]+@[^ ]+ [<\w-]"
@@ -190,7 +190,7 @@ _SWITCH = graded(
         "DEBUG": "DEBUG",
     }
 )
-FREESWITCH = Program(
+FREESWITCH = program(
     "freeswitch",
     "FreeSWITCH.",
     rf"(?:[0-9a-f]{{8}}-[0-9a-f-]{{27}} )?{DATE} \d\d:\d\d:\d\d\.\d{{6}}(?: \d+\.\d+%)?"
@@ -209,7 +209,7 @@ FREESWITCH = Program(
 )
 """FreeSWITCH; `source` is the place in its code, `idle` how many percent of the time it idled."""
 
-GIN = Program(
+GIN = program(
     "gin",
     "Gin, the web framework for Go.",
     r"\[GIN(?:-debug)?\] ",
@@ -235,7 +235,7 @@ GIN = Program(
 )
 """The web framework of Go: requests, and what it says as it starts."""
 
-HPC = Program(
+HPC = program(
     "hpc",
     "Node events of HPC clusters at Los Alamos.",
     r"\d+ [^ ]+ [^ ]+ [^ ]+ \d{10} \d ",
@@ -260,7 +260,7 @@ _ASKS = (
     "|Fetch|Field List|Init DB|Kill|Long Data|Ping|Prepare|Processlist|Query|Quit|Refresh"
     "|Register Slave|Reset stmt|Set option|Shutdown|Sleep|Statistics|Table Dump|Time"
 )
-MYSQL = Program(
+MYSQL = program(
     "mysql-general",
     "The general query log of MySQL and MariaDB.",
     rf"(?:{DATE}T\d\d:\d\d:\d\d\.\d{{6}}{ZONE}|\d{{6}} [ \d]\d:\d\d:\d\d)\t *\d+ [A-Z][A-Za-z ]+"
@@ -317,7 +317,7 @@ _OSLO = graded(
     }
 )
 _OSLO_LEVEL = "TRACE|DEBUG|INFO|AUDIT|WARNING|WARN|ERROR|CRITICAL"
-OPENSTACK = Program(
+OPENSTACK = program(
     "openstack",
     "Services of OpenStack.",
     rf"(?:[\w.-]+\.log[\w.:-]* )?{DATE} \d\d:\d\d:\d\d\.\d{{3}} \d+ (?:{_OSLO_LEVEL})"
@@ -341,7 +341,7 @@ OPENSTACK = Program(
 """Services of OpenStack, perhaps with the name of their file before each line; `subject` is the
 instance, `context` the request with its user and project."""
 
-VAULTWARDEN = Program(
+VAULTWARDEN = program(
     "vaultwarden",
     "vaultwarden.",
     rf"\[{DATE} \d\d:\d\d:\d\d(?:\.\d{{1,9}})?\]\[[A-Za-z_][\w:.-]*\]\[(?:{LEVEL})\]",
@@ -355,7 +355,7 @@ VAULTWARDEN = Program(
 
 _RUN = r"(?P<request_id>[0-9a-z]{8}-[0-9a-z]{4}-[0-9a-z]{4}-[0-9a-z]{4}-[0-9a-z]{12})"
 _INSTANT = rf"{DATE}T\d\d:\d\d:\d\d\.\d{{3,9}}Z"
-LAMBDA = Program(
+LAMBDA = program(
     "aws-lambda",
     "AWS Lambda functions, exported from CloudWatch to S3.",
     rf"{_INSTANT} (?:(?:START|END|REPORT) RequestId: |INIT_START Runtime Version: "
@@ -385,7 +385,7 @@ LAMBDA = Program(
 _FTP = graded({"OK": "INFO", "FAIL": "WARN"})
 _XFER = graded({"c": "INFO", "i": "WARN"})
 _FTP_DATA = ("pid", "user", "result", "action", "client", "path", "bytes", "rate")
-VSFTPD = Program(
+VSFTPD = program(
     "vsftpd",
     "vsftpd, and transfer logs in the style of wu-ftpd.",
     rf"[A-Z][a-z][a-z] {ANY_MONTH} +\d{{1,2}} \d\d:\d\d:\d\d \d{{4}}"
@@ -445,7 +445,7 @@ VSFTPD = Program(
 """vsftpd, and the transfers that it and others log as wu-ftpd did; `subject` is the file."""
 
 _SERVICE = r"(?P<service>[\w.-]+) +\| +"
-COMPOSE = Program(
+COMPOSE = program(
     "compose",
     "Programs under docker compose that log a time of their own.",
     rf"[\w.-]+ +\| +\[?{DATE}(?: \d\d:\d\d:\d\d|T\d\d:\d\d:\d\d,)",

@@ -9,10 +9,7 @@ before them.
 
 from __future__ import annotations
 
-from typing import Any
-
-from lakelog.errors import InvalidEvent
-from lakelog.ingest.formats import pattern
+from lakelog.ingest.formats.format import Traits
 from lakelog.ingest.formats.line_starts import DATE, OTHERS
 from lakelog.ingest.formats.pattern import (
     CLOCK,
@@ -25,12 +22,9 @@ from lakelog.ingest.formats.pattern import (
     Pattern,
     graded,
 )
+from lakelog.ingest.formats.pattern_format import UNTIMED_SCORE, PatternFormat
 from lakelog.ingest.formats.zones import TZ
 
-NAME = "runtime"
-BY_LINE = True
-PROSE = True
-"""A line ends in free text, so its last character does not say whether it is complete."""
 _LETTER = graded(
     {
         "V": "TRACE",
@@ -73,7 +67,7 @@ def style(
     return Pattern(regex, time, "log", level, source=source, data=data)
 
 
-BEGINS = (
+_BEGINS = (
     rf"^{COLOURS}(?:[IWEFD]\d{{4}} \d\d:\d\d:\d\d|\d+:[MSCX] \d\d [A-Z][a-z][a-z] |[DIWEFA], \["
     r"|\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} |\[[A-Z][a-z][a-z] [ \d]\d \d\d:|\[Nest\] |\([NIWC]\) \d{4}-"
     r"|[\w.-]+ +\| |# Time: |[^ ]+ \d{9,10} \d{4}\.\d\d\.\d\d |\d{10}(?:\.\d{1,9})? |\d{13} "
@@ -176,33 +170,11 @@ PATTERNS = (
         level=None,
     ),
 )
-_LESS = 0.9
-"""The score of a line without a time; one with a time has 1."""
-
-
-def __getattr__(name: str) -> str:
-    return pattern.lazy_query(name, PATTERNS, joined=True)
-
-
-def sniff(lines: list[bytes]) -> float:
-    """Return how likely it is (0 to 1) that these are lines of such a runtime."""
-    full = [line for line in lines if line.strip()]
-    return sum(map(_sure, full)) / len(full) if full else 0.0
-
-
-def parse(line: bytes) -> dict[str, Any]:
-    """Return the event of one line. Raises InvalidEvent."""
-    return pattern.parse(PATTERNS, line, "a line that continues another", joined=True)
-
-
-def cheaper(lines: list[bytes]) -> list[str]:
-    """Return the query of those styles only that these lines show."""
-    return pattern.narrowed(PATTERNS, lines, joined=True)
-
-
-def _sure(line: bytes) -> float:
-    timed = pattern.share([line], parse)
-    try:
-        return timed or (_LESS if parse(line) else 0.0)
-    except InvalidEvent:
-        return 0.0
+FORM = PatternFormat(
+    "runtime",
+    __doc__,
+    PATTERNS,
+    "a line that continues another",
+    Traits(begins=_BEGINS, prose=True, by_line=True),
+    UNTIMED_SCORE,
+)

@@ -10,16 +10,11 @@ without a zone is UTC. A line of RFC 5424 without a time has that of its ingest.
 
 from __future__ import annotations
 
-from typing import Any
-
-from lakelog.ingest.formats import pattern
+from lakelog.ingest.formats.format import Traits
 from lakelog.ingest.formats.pattern import CLOCK, MONTH, PRI, SEVERITY, WORD, Pattern
+from lakelog.ingest.formats.pattern_format import PatternFormat
 from lakelog.ingest.formats.zones import TZ
 
-NAME = "syslog"
-BY_LINE = True
-PROSE = True
-"""A line ends in free text, so its last character does not say whether it is complete."""
 _STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)"
 _HEAD = r"(?P<host>[^ ]+) (?P<app>[^ ]+) (?P<procid>[^ ]+) (?P<msgid>[^ ]+)"
 _STRUCTURED = r'(?P<structured>-|(?:\[[^ \]="]+(?: +[^ \]="]+="(?:[^"\\]|\\.)*")* *\])+)'
@@ -106,20 +101,10 @@ PATTERNS = (
 )
 
 
-def __getattr__(name: str) -> str:
-    return pattern.lazy_query(name, PATTERNS)
-
-
-def sniff(lines: list[bytes]) -> float:
-    """Return how likely it is (0 to 1) that these are syslog lines."""
-    return pattern.share(lines, parse)
-
-
-def parse(line: bytes) -> dict[str, Any]:
-    """Return the event of one line. Raises InvalidEvent."""
-    return pattern.parse(PATTERNS, line, "no syslog line (RFC 5424 or RFC 3164)")
-
-
-def cheaper(lines: list[bytes]) -> list[str]:
-    """Return the query of those styles only that these lines show."""
-    return pattern.narrowed(PATTERNS, lines)
+FORM = PatternFormat(
+    "syslog",
+    __doc__,
+    PATTERNS,
+    "no syslog line (RFC 5424 or RFC 3164)",
+    Traits(prose=True, by_line=True),
+)

@@ -7,14 +7,10 @@ is null. What comes after the fields that are named stays as it is under `more`.
 
 from __future__ import annotations
 
-from typing import Any
-
-from lakelog.ingest.formats import pattern
 from lakelog.ingest.formats.access import REQUEST
 from lakelog.ingest.formats.pattern import MONTH, STATUS, Level, Pattern
+from lakelog.ingest.formats.pattern_format import PatternFormat
 
-NAME = "traffic"
-BY_LINE = True
 _ASKED = rf'"(?P<request>{REQUEST})"'
 _PARTS = ("method", "path", "query", "protocol")
 _LOCAL = rf"(?P<day>\d\d)/{MONTH}/(?P<year>\d{{4}}):(?P<clock>\d\d:\d\d:\d\d(?:\.\d{{1,6}})?)"
@@ -231,20 +227,4 @@ PATTERNS = (
 )
 
 
-def __getattr__(name: str) -> str:
-    return pattern.lazy_query(name, PATTERNS)
-
-
-def sniff(lines: list[bytes]) -> float:
-    """Return how likely it is (0 to 1) that these are lines of such a server."""
-    return pattern.share(lines, parse)
-
-
-def parse(line: bytes) -> dict[str, Any]:
-    """Return the event of one line. Raises InvalidEvent."""
-    return pattern.parse(PATTERNS, line, "no line of a proxy, balancer or bucket")
-
-
-def cheaper(lines: list[bytes]) -> list[str]:
-    """Return the query of those kinds only that these lines show."""
-    return pattern.narrowed(PATTERNS, lines)
+FORM = PatternFormat("traffic", __doc__, PATTERNS, "no line of a proxy, balancer or bucket")

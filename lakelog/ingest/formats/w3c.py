@@ -8,14 +8,11 @@ divide the cells. Headers further down count as those of Zeek do.
 from __future__ import annotations
 
 import re
-from typing import Any
 
-from lakelog.errors import InvalidEvent
 from lakelog.ingest.formats import columns
 from lakelog.ingest.formats.columns import DATA, Column, Table
-from lakelog.ingest.formats.hash_headers import HashHeaderFormat
+from lakelog.ingest.formats.hash_headers import HashHeaders
 
-NAME = "w3c"
 _DAY = re.compile(r"#(?:Start-)?Date:\s*(\d{4}-\d\d-\d\d)")
 _FIELDS = "#Fields:"
 _NUMBERS = re.compile(
@@ -23,26 +20,11 @@ _NUMBERS = re.compile(
 )
 
 
-def sniff(lines: list[bytes]) -> float:
-    """Return how likely it is (0 to 1) that this is such a log: its directives come first."""
+def _is_log(lines: list[bytes]) -> bool:
+    """Whether this is such a log: its directives come first."""
     start = lines[0].lstrip(b" ") if lines else b""
     has_fields = any(line.startswith(_FIELDS.encode()) for line in lines)
-    return (
-        1.0 if has_fields and start.startswith((b"#Software:", b"#Version:", b"#Fields:")) else 0.0
-    )
-
-
-def specialize(head: bytes) -> HashHeaderFormat:
-    """Return the format of a file that begins so."""
-    return HashHeaderFormat(NAME, _table, head)
-
-
-def parse(line: bytes) -> dict[str, Any]:
-    """Refuse a line without its header."""
-    raise InvalidEvent("no #Fields before it")
-
-
-QUERY = ""  # made of the header
+    return has_fields and start.startswith((b"#Software:", b"#Version:", b"#Fields:"))
 
 
 def _table(header: list[str]) -> Table | None:
@@ -81,3 +63,6 @@ def _table(header: list[str]) -> Table | None:
         unset="-",
         tabs=True,
     )
+
+
+FORM = HashHeaders("w3c", __doc__, "#Fields", _table, _is_log)

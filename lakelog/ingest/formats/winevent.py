@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_line
-from lakelog.ingest.formats import sqltext
 from lakelog.ingest.formats.dialects import EVTX
+from lakelog.ingest.formats.format import Format, Traits
 from lakelog.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -46,15 +46,11 @@ _NUMBERS = (
 )
 
 
-@dataclass(frozen=True)
-class WindowsEvents:
+class WindowsEvents(Format):
     """The format; events are read one by one."""
 
-    NAME: str = "winevent"
-    BEGINS: str = r"^\s*<Event[ >]|^\{"
-    WHOLE: bool = True
-    MANY: bool = True
-    QUERY: str = sqltext.none_sql("lines")
+    NAME = "winevent"
+    traits = Traits(begins=r"^\s*<Event[ >]|^\{", whole=True, many=True)
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are events of Windows."""
@@ -82,7 +78,7 @@ class WindowsEvents:
         return [_event(element, alone=len(elements) == 1) for element in elements]
 
 
-FORM = WindowsEvents()
+FORM = WindowsEvents(__doc__)
 
 
 @dataclass

@@ -9,33 +9,17 @@ read as it says.
 from __future__ import annotations
 
 import re
-from typing import Any
 
-from lakelog.errors import InvalidEvent
 from lakelog.ingest.formats.columns import DATA, Column, Table
-from lakelog.ingest.formats.hash_headers import HashHeaderFormat
+from lakelog.ingest.formats.hash_headers import HashHeaders
 
-NAME = "zeek"
 _NUMBERS = ("count", "int", "port", "double", "interval", "time")
 _LIST = re.compile(r"(?:set|vector)\[(\w+)\]")
 
 
-def sniff(lines: list[bytes]) -> float:
-    """Return how likely it is (0 to 1) that this is a log of Zeek: its header comes first."""
-    return 1.0 if lines and lines[0].startswith(b"#separator ") else 0.0
-
-
-def specialize(head: bytes) -> HashHeaderFormat:
-    """Return the format of a file that begins so."""
-    return HashHeaderFormat(NAME, _table, head)
-
-
-def parse(line: bytes) -> dict[str, Any]:
-    """Refuse a line without its header."""
-    raise InvalidEvent("no #fields before it")
-
-
-QUERY = ""  # made of the header
+def _is_log(lines: list[bytes]) -> bool:
+    """Whether this is a log of Zeek: its header comes first."""
+    return bool(lines) and lines[0].startswith(b"#separator ")
 
 
 def _table(header: list[str]) -> Table | None:
@@ -74,3 +58,6 @@ def _kind(kind: str) -> str:
     if of_list:
         return "[" + _kind(of_list[1])
     return "cell" if kind in _NUMBERS else "bool" if kind == "bool" else "text"
+
+
+FORM = HashHeaders("zeek", __doc__, "#fields", _table, _is_log)

@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lakelog.ingest.formats import registry
+from lakelog.ingest.formats.format import Format
 from tests.support.text_lines import SEEDS
 
 LINES = [
@@ -54,11 +55,12 @@ def test_short_way_finds_highest_score(lines: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("form", registry.FORMATS.values(), ids=lambda f: f.NAME)
-def test_limits_and_means_hold(form: object) -> None:
-    """No format is surer than its SUREST, and one that goes BY_LINE gives the mean of its lines."""
-    alone = [form.sniff([line]) for line in LINES]  # type: ignore[attr-defined]
-    assert max(alone) <= getattr(form, "SUREST", 1.0)
-    if getattr(form, "BY_LINE", False):
+def test_limits_and_means_hold(form: Format) -> None:
+    """No format is surer than its `surest`, and one that goes `by_line` gives the mean of its
+    lines."""
+    alone = [form.sniff([line]) for line in LINES]
+    assert max(alone) <= form.traits.surest
+    if form.traits.by_line:
         full = [sure for sure, line in zip(alone, LINES, strict=True) if line.strip()]
-        whole = form.sniff(LINES)  # type: ignore[attr-defined]
+        whole = form.sniff(LINES)
         assert whole == pytest.approx(sum(full) / len(full))

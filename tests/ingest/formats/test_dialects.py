@@ -312,7 +312,7 @@ def test_a_word_in_brackets_is_text(line: str) -> None:
 )
 def test_plain_json_lines_stay_plain(line: str) -> None:
     """Lines that no dialect is sure of are JSON lines."""
-    assert registry.detect(line.encode(), line.encode(), "x.log") is jsonl
+    assert registry.detect(line.encode(), line.encode(), "x.log") is jsonl.FORM
 
 
 def test_lines_of_no_dialect_are_read_as_plain_ones(engine: Any) -> None:

@@ -162,12 +162,12 @@ def test_a_request_gives_its_records(engine: Any) -> None:
     """Each log record and span is an event: time, level, message, service, plain attributes."""
     lines = [logs(LOG, LOG | {"severityNumber": 0, "severityText": "warn"}), spans(SPAN)]
     data = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    assert fitted(data) is otlp
-    first, second, span = both(engine, otlp, data)
+    assert fitted(data) is otlp.FORM
+    first, second, span = both(engine, otlp.FORM, data)
     assert (first["type"], first["level"], first["message"]) == ("log", "INFO", "hello")
     assert (first["source"], second["level"]) == ("shop", "WARN")
     assert first["time"].timestamp() == 1544712660.3
-    held = json.loads(made(engine, otlp, data, sql=True).table["data"][0].as_py())
+    held = json.loads(made(engine, otlp.FORM, data, sql=True).table["data"][0].as_py())
     assert held["attributes"] == {"s": "x", "i": 10, "d": 637.704, "b": True}
     assert held["resource"] == {"service.name": "shop"}
     assert held["scope"] == {"name": "lib", "version": "1", "attributes": {"sa": "y"}}
@@ -180,9 +180,9 @@ def test_values_of_every_kind_are_plain(engine: Any) -> None:
     """Lists and maps within values come out as such; a body that is no text stays in data."""
     body = {"kvlistValue": {"values": [value(arrayValue={"values": [{"intValue": "1"}, {}]})]}}
     data = json.dumps(logs(LOG | {"body": body, "attributes": [value(bytesValue="aGk=")]})).encode()
-    (found,) = both(engine, otlp, data)
+    (found,) = both(engine, otlp.FORM, data)
     assert found["message"] is None
-    (event,) = otlp.parse(data)
+    (event,) = otlp.FORM.parse(data)
     assert event["data"]["body"] == {"k": [1, None]}
     assert event["data"]["attributes"] == {"k": "aGk="}
 
@@ -208,7 +208,7 @@ def test_values_of_every_kind_are_plain(engine: Any) -> None:
 def test_severity_numbers(engine: Any, number: Any, level: str | None) -> None:
     """A severity's number gives its level, whether it is a number, text or a name."""
     record = {k: v for k, v in LOG.items() if k != "severityText"} | {"severityNumber": number}
-    (found,) = both(engine, otlp, json.dumps(logs(record)).encode())
+    (found,) = both(engine, otlp.FORM, json.dumps(logs(record)).encode())
     assert found["level"] == level
 
 
@@ -252,7 +252,7 @@ def test_requests_by_sql_are_those_of_the_exact_rule(engine: Any, data: Any) -> 
                 old, data.draw(st.sampled_from(['"x": 1, ', '"schemaUrl"', "{", old]))
             )
         requests.append(text)
-    both(engine, otlp, ("\n".join(requests) + "\n").encode())
+    both(engine, otlp.FORM, ("\n".join(requests) + "\n").encode())
 
 
 # --- containers -----------------------------------------------------------------------------------
@@ -269,10 +269,10 @@ def test_pieces_of_a_line_are_joined(engine: Any) -> None:
         piece("\\n"),
         piece('"\\\\n"\n', attrs={"tag": "x"}),
     ]
-    found = both(engine, docker, b"".join(parts))
+    found = both(engine, docker.FORM, b"".join(parts))
     assert [row["message"] for row in found] == ["one", "a long line", "oops", '\\n"\\\\n"']
     assert [row["category"] for row in found] == ["stdout", "stdout", "stderr", "stdout"]
-    assert fitted(b"".join(parts)) is docker
+    assert fitted(b"".join(parts)) is docker.FORM
     starts = [0, *itertools.accumulate(map(len, parts))]
     assert [row["position"] for row in found] == [0, starts[1], starts[1] + 1, starts[5]]
 
@@ -291,7 +291,7 @@ def test_every_piece_is_kept_once(engine: Any, data: Any) -> None:
             max_size=12,
         )
     )
-    found = both(engine, docker, b"".join(itertools.starmap(piece, drawn)))
+    found = both(engine, docker.FORM, b"".join(itertools.starmap(piece, drawn)))
     for stream in ("stdout", "stderr"):
         text = "".join(log for log, of in drawn if of == stream)
         rows = [row["message"] for row in found if row["category"] == stream]
@@ -302,7 +302,7 @@ def test_a_line_that_is_still_open_is_held_back(engine: Any) -> None:
     """Following a file, whole lines are taken at once, and pieces when their line ends."""
     whole, open_ = piece("one\n") + piece("two\n"), piece("thr")
     for data, taken in ((whole, len(whole)), (whole + open_, len(whole))):
-        found = Transformer(engine, docker, "o", mode="follow").run(Chunk(data, 0))
+        found = Transformer(engine, docker.FORM, "o", mode="follow").run(Chunk(data, 0))
         assert (found.length, found.table.num_rows) == (taken, 2)
 
 
@@ -382,7 +382,7 @@ def test_spoilt_input_gives_events_or_a_reason(name: str) -> None:
         with contextlib.suppress(InvalidEvent):
             found = form.parse(text)
             assert encode(found if isinstance(found, list) else [found]) is not None
-        if hasattr(form, "complete"):
+        if form.complete is not None:
             form.complete(text)
 
 

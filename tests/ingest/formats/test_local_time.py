@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -82,3 +83,14 @@ def test_formats_without_times_to_be_told_have_no_zone() -> None:
     assert registry.in_zone("bulk", BERLIN) == "bulk"
     assert registry.in_zone("access:%h %t", BERLIN) == "access:%h %t"
     assert registry.in_zone("applog@UTC", "+02:00") == "applog@+02:00"
+
+
+@pytest.mark.parametrize("name", [name for name in registry.FORMATS if name != "bulk"])
+def test_zone_changes_nothing_but_times(name: str) -> None:
+    """A format in a zone recognises, cuts and reads lines as the format itself does."""
+    form, zoned = registry.FORMATS[name], registry.by_name(f"{name}@Europe/Berlin")
+    assert replace(zoned.traits, zone="") == form.traits
+    members = ("about", "QUERY", "heads", "complete", "places")
+    assert [getattr(zoned, m) for m in members] == [getattr(form, m) for m in members]
+    lines = [b'{"a":1}', b"", b"2026-01-01T00:00:00Z stdout F words", b"words"]
+    assert zoned.sniff(lines) == form.sniff(lines)

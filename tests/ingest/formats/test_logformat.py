@@ -125,5 +125,5 @@ def test_a_wrong_format_is_one_clear_line(text: str, told: str) -> None:
 
 def test_names_of_the_usual_formats() -> None:
     """Common and combined are what access logs are read as anyway."""
-    assert registry.by_name("access:combined") is registry.by_name("access:common") is access
+    assert registry.by_name("access:combined") is registry.by_name("access:common") is access.FORM
     assert logformat.read("%h").data == ("host",)

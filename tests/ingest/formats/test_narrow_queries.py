@@ -40,7 +40,7 @@ def lines_of(form: Any) -> st.SearchStrategy[list[bytes]]:
     return st.lists(edited(seeds), min_size=8, max_size=24)
 
 
-@pytest.mark.parametrize("form", [access, syslog, applog], ids=lambda f: f.NAME)
+@pytest.mark.parametrize("form", [access.FORM, syslog.FORM, applog.FORM], ids=lambda f: f.NAME)
 @settings(max_examples=60)
 @given(data=st.data())
 def test_plain_lines_are_decided_as_by_the_exact_rule(engine: Any, form: Any, data: Any) -> None:
@@ -53,6 +53,6 @@ def test_plain_lines_are_decided_as_by_the_exact_rule(engine: Any, form: Any, da
 def test_plain_access_lines_are_decided_by_the_cheaper_query(engine: Any) -> None:
     """It leaves only lines that are escaped, oddly written, or no access lines."""
     lines = [line.encode() for line in PLAIN["access"]]
-    (query,) = access.cheaper([b"x", lines[0]])
-    assert compare(engine, access, query, lines, has_time(access)) == len(lines) - 1
-    assert access.cheaper([b"nothing of the kind"]) == []
+    (query,) = access.FORM.cheaper([b"x", lines[0]])
+    assert compare(engine, access.FORM, query, lines, has_time(access.FORM)) == len(lines) - 1
+    assert access.FORM.cheaper([b"nothing of the kind"]) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,7 +25,9 @@ from tests.support.text_facts import FACTS, SHARED, events
 from tests.support.text_lines import edited
 
 
-@pytest.mark.parametrize(("form", "seeds"), [(cri, CRI), (auditd, AUDIT)], ids=["cri", "auditd"])
+@pytest.mark.parametrize(
+    ("form", "seeds"), [(cri.FORM, CRI), (auditd.FORM, AUDIT)], ids=["cri", "auditd"]
+)
 @settings(max_examples=80)
 @given(data=st.data())
 def test_records_by_sql_are_those_of_the_exact_rule(
@@ -41,7 +44,7 @@ def test_partial_lines_are_joined_on_their_stream(engine: Any) -> None:
     text = "".join(line + "\n" for line in CRI[:8]).encode()
     for few in (0, 1000):
         with mock.patch.object(transform, "FEW", few):
-            table = Transformer(engine, cri, "o").run(Chunk(text, 0), final=True).table
+            table = Transformer(engine, cri.FORM, "o").run(Chunk(text, 0), final=True).table
         rows = table.to_pylist()
         found = [row["message"] for row in rows]
         assert found == ["one", "two three four", "three\tfive", None, "\tat a.b"]
@@ -55,22 +58,22 @@ def test_a_line_of_a_container_is_there_at_once(engine: Any) -> None:
     """While a file is followed only what is cut waits for its end."""
     for lines, taken in ((CRI[:1], 1), (CRI[:2], 1), (CRI[:5], 1), (CRI[:6], 6)):
         text = "".join(line + "\n" for line in lines).encode()
-        found = Transformer(engine, cri, "o", mode="follow").run(Chunk(text, 0))
+        found = Transformer(engine, cri.FORM, "o", mode="follow").run(Chunk(text, 0))
         assert found.length == sum(len(line) + 1 for line in lines[:taken])
 
 
 def test_a_piece_without_end_stands_for_itself(engine: Any) -> None:
     """A stream that never ends its line holds nothing back for ever."""
     text = (CRI[1] + "\n").encode() + (CRI[7] + "\n").replace("stdout", "stderr").encode() * 50
-    with mock.patch.object(cri, "RECORD_MAX", 500):
-        table = Transformer(engine, cri, "o", mode="follow").run(Chunk(text, 0)).table
+    with mock.patch.object(cri.FORM, "traits", replace(cri.FORM.traits, record_max=500)):
+        table = Transformer(engine, cri.FORM, "o", mode="follow").run(Chunk(text, 0)).table
     assert table["message"].to_pylist() == ["two", *["\tat a.b"] * 49]
 
 
 def test_records_of_one_event_share_their_subject(engine: Any) -> None:
     """Pairs within msg and translated ones are data; failure is a warning; words the message."""
     text = "".join(line + "\n" for line in AUDIT).encode()
-    rows, bad = made(engine, auditd, text, 0)
+    rows, bad = made(engine, auditd.FORM, text, 0)
     assert len(bad) == 0
     found = list(rows.values())
     assert [row["type"] for row in found[:4]] == ["SYSCALL", "PROCTITLE", "USER_AUTH", "AVC"]

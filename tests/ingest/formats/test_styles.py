@@ -22,7 +22,7 @@ from tests.support.text_facts import FACTS, SHARED
 from tests.support.text_lines import edited, row
 from tests.support.two_ways import NOW, compare, one_by_one
 
-FORMS = {"applog": applog, "runtime": runtime, "traffic": traffic}
+FORMS = {"applog": applog.FORM, "runtime": runtime.FORM, "traffic": traffic.FORM}
 ALL = [(name, line, told) for name, styles in STYLES.items() for line, told in styles]
 
 
@@ -95,10 +95,10 @@ def test_colours_stay_in_messages(engine: Any) -> None:
     """Colours of a terminal hide nothing: lines are told as without them, messages keep them."""
     line = "\x1b[0m\x1b[32mSep 19 \x1b[0m09:24:04\x1b[31m mac \x1b[1mapp\x1b[34m[17]\x1b[0m: a"
     line += "\x1b[33mb"
-    found = syslog.parse(line.encode())
+    found = syslog.FORM.parse(line.encode())
     assert (found["source"], found["data"]["procid"], found["data"]["host"]) == ("app", "17", "mac")
     assert found["message"] == "a\x1b[33mb"
-    (exact,) = [applog.parse(b"\x1b[31m2024-01-02 03:04:05 ERROR\x1b[0m a.b: \x1b[1mx\x1b[0m")]
+    (exact,) = [applog.FORM.parse(b"\x1b[31m2024-01-02 03:04:05 ERROR\x1b[0m a.b: \x1b[1mx\x1b[0m")]
     assert (exact["level"], exact["source"]) == ("ERROR", "a.b")
     assert exact["message"].endswith("\x1b[1mx\x1b[0m")
 

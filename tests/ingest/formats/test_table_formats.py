@@ -108,10 +108,10 @@ def test_an_iis_log_with_days_of_its_own(lake: lakelog.Lake) -> None:
     assert days == [9] * 11 + [10] * 3
 
 
-@pytest.mark.parametrize("form", [w3c, zeek])
+@pytest.mark.parametrize("form", [w3c.FORM, zeek.FORM])
 def test_a_later_header_that_is_no_text_stops_nothing(engine: Any, form: Any) -> None:
     """Bytes that are no UTF-8 in a header further down are quarantined with its lines."""
-    header = b"#Fields: a b\n" if form is w3c else b"#fields\ta\tb\n"
+    header = b"#Fields: a b\n" if form is w3c.FORM else b"#fields\ta\tb\n"
     text = (
         header + b"1\t2\n#\xff\n" + header.replace(b"b", b"\xff") + b"3\t4\n" + header + b"5\t6\n"
     )
@@ -138,7 +138,7 @@ def test_a_separator_that_is_nothing(engine: Any) -> None:
     """A header that names no separator of sets means a comma."""
     text = ZEEK.replace("#set_separator\t,", "#set_separator\t").encode()
     text += b"1588205198.8\tC1\t5\tT\ta,b\t1.5\tx\n"
-    form = zeek.specialize(text)
+    form = zeek.FORM.specialize(text)
     assert made(engine, form, text, 0) == made(engine, form, text, 10_000)
     (row,) = made(engine, form, text, 0)[0].values()
     assert ("tags", ["a", "b"]) in row["data"]
@@ -289,7 +289,7 @@ def test_tables_that_grow_are_audited(
 def test_prose_is_no_table(words: str) -> None:
     """Text with commas in it is not taken for a table unless it looks like one throughout."""
     lines = words.encode().split(b"\n")
-    sure = delimited.sniff(lines)
+    sure = delimited.FORM.sniff(lines)
     full = [line for line in lines if line.strip()]
     assert not sure or delimited.is_header(full[0].decode())
     assert json.dumps(sure)

@@ -21,13 +21,13 @@ import lakelog
 from lakelog.errors import InvalidEvent
 from lakelog.event import parse_time
 from lakelog.ingest import records, transform
-from lakelog.ingest.formats import access, applog, jsonl, logfmt, oos, pattern, registry, syslog
+from lakelog.ingest.formats import access, applog, logfmt, pattern, registry, syslog
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
 from tests.support.text_lines import SEEDS, edited, has_time, row
 from tests.support.two_ways import NOW, compare, decided, one_by_one
 
-FORMS = [access, syslog, logfmt, applog]
+FORMS = [access.FORM, syslog.FORM, logfmt.FORM, applog.FORM]
 each_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.NAME)
 
 
@@ -56,7 +56,7 @@ def test_every_kind_of_line_is_decided_by_sql(engine: Any, form: Any) -> None:
     lines = [seed.encode() for seed in SEEDS[form.NAME]]
     exact = one_by_one(engine, form, lines)
     good = [at for at, row in exact.items() if isinstance(row, dict)]
-    left = 1 if form in (logfmt, syslog) else 0
+    left = 1 if form in (logfmt.FORM, syslog.FORM) else 0
     assert compare(engine, form, form.QUERY, lines, has_time(form)) == len(good) - left
     assert len(good) >= len(lines) - 5
 
@@ -85,7 +85,7 @@ def _take_spoilt(engine: Any, form: Any, raw: bytes, data: Any) -> None:
     bad = [b.position for b in made.bad]
     lines = [line + b"\n" for line in text.split(b"\n")[:-1]]
     for at in range(len(lines) - 1, 0, -1):
-        if not re.match(getattr(form, "BEGINS", "").encode(), lines[at]):
+        if not re.match(form.traits.begins.encode(), lines[at]):
             lines[at - 1 : at + 1] = [lines[at - 1] + lines[at]]
     places = list(itertools.accumulate(map(len, lines), initial=0))
     full = [
@@ -148,7 +148,7 @@ def test_no_line_takes_long(form: Any) -> None:
 
 def test_an_access_line_gives_all_its_fields(engine: Any) -> None:
     """Escapes end no field and are undone, dashes are null, the zone is taken into account."""
-    found = row(engine, access, SEEDS["access"][1])
+    found = row(engine, access.FORM, SEEDS["access"][1])
     assert found["time"] == dt.datetime(2024, 2, 29, 18, 29, 59, tzinfo=dt.UTC)
     assert (found["type"], found["level"]) == ("access", "WARN")
     assert found["message"] == 'GET /x y?q="1" HTTP/2.0'
@@ -166,15 +166,15 @@ def test_an_access_line_gives_all_its_fields(engine: Any) -> None:
         "agent": 'Mozilla "5" \\x22',
         "more": None,
     }
-    common = row(engine, access, SEEDS["access"][0])
+    common = row(engine, access.FORM, SEEDS["access"][0])
     assert (common["level"], common["data"]["user"], common["data"]["bytes"]) == (
         "INFO",
         "frank",
         2326,
     )
-    odd = row(engine, access, SEEDS["access"][4])
+    odd = row(engine, access.FORM, SEEDS["access"][4])
     assert (odd["message"], odd["data"]["method"]) == ("lv|'|'|x", None)
-    assert "message" not in row(engine, access, SEEDS["access"][2])
+    assert "message" not in row(engine, access.FORM, SEEDS["access"][2])
 
 
 @pytest.mark.parametrize(
@@ -186,14 +186,14 @@ def test_the_priority_of_a_syslog_line_is_its_level(engine: Any, severity: int, 
     for facility in (0, 4, 23):
         pri = facility * 8 + severity
         for rest in ("1 2024-05-01T10:00:00+02:00 h a 1 m - x", "Jan  1 10:00:00 h a[1]: x"):
-            found = row(engine, syslog, f"<{pri}>{rest}")
+            found = row(engine, syslog.FORM, f"<{pri}>{rest}")
             assert (found["level"], found["source"], found["message"]) == (level, "a", "x")
             assert (found["data"]["pri"], found["data"]["procid"]) == (pri, "1")
 
 
 def test_structured_data_stays_as_it_is(engine: Any) -> None:
     """Escaped brackets do not end it, and what follows is the message."""
-    found = row(engine, syslog, SEEDS["syslog"][1] + " the message")
+    found = row(engine, syslog.FORM, SEEDS["syslog"][1] + " the message")
     assert found["data"]["structured"] == '[ex@1 a="1\\]" b="x"][y]'
     assert (found["message"], found["data"]["msgid"]) == ("the message", None)
     assert found["time"] == dt.datetime(2003, 8, 24, 12, 14, 15, 3, tzinfo=dt.UTC)
@@ -221,9 +221,9 @@ def test_a_date_without_a_year(engine: Any, today: str, date: str, year: int) ->
     now = dt.datetime.fromisoformat(today).replace(tzinfo=dt.UTC)
     line = f"{date} host app: text".encode()
     with mock.patch.object(pattern, "now", return_value=now):
-        assert parse_time(syslog.parse(line)["time"]).year == year
+        assert parse_time(syslog.FORM.parse(line)["time"]).year == year
     with mock.patch("tests.support.two_ways.NOW", now):
-        for found in decided(engine, syslog, syslog.QUERY, [line]).values():
+        for found in decided(engine, syslog.FORM, syslog.FORM.QUERY, [line]).values():
             assert found["time"].year == year
 
 
@@ -285,13 +285,13 @@ def test_number_texts_and_microseconds_stay_as_they_are(lake: lakelog.Lake, tmp_
 
 def test_pairs_are_text_and_the_known_ones_columns(engine: Any) -> None:
     """Of several spellings the first that is not empty counts; others stay in data."""
-    found = row(engine, logfmt, SEEDS["logfmt"][1])
+    found = row(engine, logfmt.FORM, SEEDS["logfmt"][1])
     assert (found["level"], found["message"]) == ("WARN", "done")
     assert found["data"] == {"msg": "", "type": "x", "time": "", "level": "WARNING"}
-    found = row(engine, logfmt, SEEDS["logfmt"][2])
+    found = row(engine, logfmt.FORM, SEEDS["logfmt"][2])
     assert found["level"] == "LOUD"
     assert found["data"] == {"severity": "info", "note": 'say "hi" \\u00e9 \\q'}
-    escaped = row(engine, logfmt, 'ts=5 msg="a \\"b\\" \\u00e9\\n"')
+    escaped = row(engine, logfmt.FORM, 'ts=5 msg="a \\"b\\" \\u00e9\\n"')
     assert escaped["message"] == 'a "b" é\n'
 
 
@@ -320,7 +320,7 @@ def test_styles_of_programs(
     engine: Any, at: int, year: int, level: str, source: str | None, message: str
 ) -> None:
     """Each style gives time, level, source and message."""
-    found = row(engine, applog, SEEDS["applog"][at])
+    found = row(engine, applog.FORM, SEEDS["applog"][at])
     assert (found["level"], found.get("source"), found["message"]) == (level, source, message)
     assert found["time"].year == year
 
@@ -330,8 +330,8 @@ def test_styles_of_programs(
 )
 def test_a_message_may_be_empty(engine: Any, line: str) -> None:
     """A line without a message is an event all the same."""
-    assert "message" not in row(engine, applog, line)
-    assert row(engine, applog, line)["level"] in ("INFO", "ERROR")
+    assert "message" not in row(engine, applog.FORM, line)
+    assert row(engine, applog.FORM, line)["level"] in ("INFO", "ERROR")
 
 
 TRACE = (
@@ -346,7 +346,7 @@ def test_a_stack_trace_is_one_event(engine: Any, few: int) -> None:
     """Lines without a time go behind the message before them, however lines are decided."""
     text = (TRACE + NEXT + NEXT).encode()
     with mock.patch.object(transform, "FEW", few):
-        made = Transformer(engine, applog, "o").run(Chunk(text, 0), final=True)
+        made = Transformer(engine, applog.FORM, "o").run(Chunk(text, 0), final=True)
     assert made.table["message"].to_pylist() == [
         "failed\n" + TRACE.partition("\n")[2].rstrip(),
         "on it goes",
@@ -375,7 +375,7 @@ def test_a_record_that_may_go_on_is_held_back(
     """The last record waits for its end where more may come."""
     parts = [NEXT, TRACE, TRACE[:-1] if open_end else TRACE]
     chunk = Chunk("".join(parts).encode(), 100, open_end)
-    made = Transformer(engine, applog, "o", mode=mode).run(chunk, final=final)
+    made = Transformer(engine, applog.FORM, "o", mode=mode).run(chunk, final=final)
     assert made.table.num_rows == taken
     assert made.length == len("".join(parts[:taken]))
 
@@ -383,7 +383,7 @@ def test_a_record_that_may_go_on_is_held_back(
 def test_what_continues_nothing_is_quarantined_as_one(engine: Any) -> None:
     """Lines at a file's beginning that belong to a record before it are kept together."""
     text = ("\tat a.b\n\tat c.d\n" + NEXT).encode()
-    made = Transformer(engine, applog, "o").run(Chunk(text, 0), final=True)
+    made = Transformer(engine, applog.FORM, "o").run(Chunk(text, 0), final=True)
     assert [(b.position, b.reason) for b in made.bad] == [(0, "a line that continues another")]
     assert made.bad[0].line == "\tat a.b\n\tat c.d"
     assert made.table["position"].to_pylist() == [16]
@@ -392,7 +392,7 @@ def test_what_continues_nothing_is_quarantined_as_one(engine: Any) -> None:
 def test_a_record_without_end_is_cut_into_lines(engine: Any) -> None:
     """Lines that would make an endless record stand for themselves; the first one is an event."""
     text = (NEXT + "and more of it\n" * 80_000).encode()
-    made = Transformer(engine, applog, "o", mode="follow").run(Chunk(text, 0))
+    made = Transformer(engine, applog.FORM, "o", mode="follow").run(Chunk(text, 0))
     assert made.table["message"].to_pylist() == ["on it goes"]
     assert len(made.bad) == 80_000 - 1
     assert made.length == len(text) - len("and more of it\n")
@@ -434,15 +434,16 @@ def test_json_is_never_taken_for_text(events: list[dict[str, Any]]) -> None:
     for name, seeds in SEEDS.items():
         text = [seed.encode() for seed in seeds]
         assert registry.FORMATS[name].sniff(text) > 0.3
-        assert jsonl.sniff(text) == oos.sniff(text) == registry.FORMATS["bulk"].sniff(text) == 0.0
+        assert [registry.FORMATS[n].sniff(text) for n in ("jsonl", "oos", "bulk")] == [0.0] * 3
 
 
 @pytest.mark.parametrize(
-    ("form", "cut"), [(access, True), (logfmt, True), (syslog, False), (applog, False)]
+    ("form", "cut"),
+    [(access.FORM, True), (logfmt.FORM, True), (syslog.FORM, False), (applog.FORM, False)],
 )
 def test_a_last_line_that_ends_in_digits(form: Any, cut: bool) -> None:
     """More digits may follow a number, but nothing is known of the end of a message."""
     lines = {"access": 0, "syslog": 4, "logfmt": 0, "applog": 1}
     text = SEEDS[form.NAME][lines[form.NAME]].encode()
-    end = b"" if form in (access, logfmt) else b" 22"
+    end = b"" if form in (access.FORM, logfmt.FORM) else b" 22"
     assert records.is_cut(text + end, form) is cut

@@ -74,7 +74,7 @@ def bars(draw: st.DrawFn) -> list[bytes]:
 
 def has_time(line: bytes) -> bool:
     """Whether a line says when it happened."""
-    found = jsonl.parse(line)
+    found = jsonl.FORM.parse(line)
     return any(found.get(k) is not None for k in sqltext.TIMES)
 
 
@@ -89,15 +89,15 @@ def safe(query: str) -> str:
 @given(lines=files(shaped=False))
 def test_json_lines_by_sql_are_those_of_the_exact_rule(engine: Any, lines: list[bytes]) -> None:
     """Whatever the full query decides, it decides as the exact rule does."""
-    compare(engine, jsonl, jsonl.QUERY, lines, has_time)
+    compare(engine, jsonl.FORM, jsonl.FORM.QUERY, lines, has_time)
 
 
 @settings(max_examples=60)
 @given(lines=files(shaped=True))
 def test_json_lines_by_the_cheaper_queries_are_too(engine: Any, lines: list[bytes]) -> None:
     """Whatever the queries for files of one shape decide, they decide as the exact rule does."""
-    for query in jsonl.cheaper(lines):
-        compare(engine, jsonl, safe(query), lines, has_time)
+    for query in jsonl.FORM.cheaper(lines):
+        compare(engine, jsonl.FORM, safe(query), lines, has_time)
 
 
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
@@ -107,15 +107,15 @@ def test_the_cheaper_queries_on_all_hazards(
 ) -> None:
     """Hazards of every kind are decided right, or left, whatever columns the query is for."""
     more = ["source", "message", "id", "level", "data"]
-    assert jsonl.cheaper([b'{"ts":1,"x":2,"X":3}']) == []
+    assert jsonl.FORM.cheaper([b'{"ts":1,"x":2,"X":3}']) == []
     for time in ("ts", "time"):
         for taken in itertools.chain.from_iterable(itertools.combinations(more, n) for n in (1, 5)):
             sample = {time: moment, "type": "A", **dict.fromkeys(taken, "info")}
-            queries = jsonl.cheaper([json.dumps(sample, separators=separators).encode()])
+            queries = jsonl.FORM.cheaper([json.dumps(sample, separators=separators).encode()])
             filled = json.dumps(dict.fromkeys(taken, "info"))[1:].encode()
             lines = [line[:-1] + b"," + filled for line in HAZARDS if len(line) > 2]
             for query in queries:
-                compare(engine, jsonl, safe(query), HAZARDS + lines, has_time)
+                compare(engine, jsonl.FORM, safe(query), HAZARDS + lines, has_time)
             assert len(queries) == 2
 
 
@@ -134,26 +134,26 @@ def test_plain_lines_are_decided_by_the_first_query(
         json.dumps(event, separators=separators, ensure_ascii=False).encode() + end.encode()
         for event in events
     ]
-    assert compare(engine, jsonl, jsonl.cheaper(lines)[0], lines, has_time) == 3
-    assert compare(engine, jsonl, jsonl.cheaper(lines)[1], lines, has_time) == 3
+    assert compare(engine, jsonl.FORM, jsonl.FORM.cheaper(lines)[0], lines, has_time) == 3
+    assert compare(engine, jsonl.FORM, jsonl.FORM.cheaper(lines)[1], lines, has_time) == 3
 
 
 @settings(max_examples=60)
 @given(lines=bars())
 def test_oos_lines_by_sql_are_those_of_the_exact_rule(engine: Any, lines: list[bytes]) -> None:
     """Whatever the query for OOS lines decides, it decides as the exact rule does."""
-    for query in (oos.QUERY, *oos.cheaper(lines)):
-        compare(engine, oos, query, lines, lambda _: True)
+    for query in (oos.FORM.QUERY, *oos.FORM.cheaper(lines)):
+        compare(engine, oos.FORM, query, lines, lambda _: True)
 
 
 def test_plain_oos_lines_take_the_cheap_way(engine: Any) -> None:
     """Lines whose JSON is written without spaces need only the first query."""
     line = '2026-05-01T12:00:0%d.5Z|A|b|sé|i|{"n":1.5,"s":"nan","l":[1,2]}'
     lines = [(line % n).encode() for n in range(9)]
-    (query,) = oos.cheaper(lines)
-    assert compare(engine, oos, query, lines, lambda _: True) == 9
+    (query,) = oos.FORM.cheaper(lines)
+    assert compare(engine, oos.FORM, query, lines, lambda _: True) == 9
     spoilt = [line.replace(b"1.5,", b"NaN,") for line in lines]
-    assert compare(engine, oos, query, spoilt, lambda _: True) == 0
+    assert compare(engine, oos.FORM, query, spoilt, lambda _: True) == 0
 
 
 # --- whole files ----------------------------------------------------------------------------------
@@ -163,9 +163,11 @@ def test_plain_oos_lines_take_the_cheap_way(engine: Any) -> None:
 @given(lines=files(shaped=True) | files(shaped=False), few=st.sampled_from([0, 100]))
 def test_a_chunk_holds_its_lines_in_order(engine: Any, lines: list[bytes], few: int) -> None:
     """However its lines are decided, a chunk gives their rows in order, and the bad lines."""
-    exact = one_by_one(engine, jsonl, lines)
+    exact = one_by_one(engine, jsonl.FORM, lines)
     with mock.patch.object(transform, "FEW", few):
-        made = Transformer(engine, jsonl, "o").run(Chunk(b"".join(x + b"\n" for x in lines), 0))
+        made = Transformer(engine, jsonl.FORM, "o").run(
+            Chunk(b"".join(x + b"\n" for x in lines), 0)
+        )
     found = shown(made.table) if made.table is not None else {}
     places = list(itertools.accumulate((len(line) + 1 for line in lines), initial=0))
     for row in (*found.values(), *(r for r in exact.values() if isinstance(r, dict))):
@@ -205,20 +207,20 @@ def test_formats_are_told_by_their_lines(lines: bytes, name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "form", "cut"),
     [
-        (b'{"a":1}', jsonl, False),
-        (b'{"a":1', jsonl, True),
-        (b"", jsonl, False),
-        (b"some text", jsonl, True),
-        (b"\x00\x01", jsonl, False),
-        (b"ab\xff\x02cd", jsonl, False),
-        (b'{"a":"\xc5', jsonl, True),
-        (b"2026-05-01T12:00:00|A|||x|{}", oos, False),
-        (b"2026-05-01T12:00:00|A|||x|12", oos, True),
-        (b"2026-05-01T12:00:00|A|||x|", oos, True),
-        (b"2026-05-01T12:00:00|A|||x", oos, True),
-        (b"2026-05-01T12:00:00|A|||x|true", oos, False),
-        (b'{"index":{', bulk, True),
-        (b'{"index":{}}', bulk, False),
+        (b'{"a":1}', jsonl.FORM, False),
+        (b'{"a":1', jsonl.FORM, True),
+        (b"", jsonl.FORM, False),
+        (b"some text", jsonl.FORM, True),
+        (b"\x00\x01", jsonl.FORM, False),
+        (b"ab\xff\x02cd", jsonl.FORM, False),
+        (b'{"a":"\xc5', jsonl.FORM, True),
+        (b"2026-05-01T12:00:00|A|||x|{}", oos.FORM, False),
+        (b"2026-05-01T12:00:00|A|||x|12", oos.FORM, True),
+        (b"2026-05-01T12:00:00|A|||x|", oos.FORM, True),
+        (b"2026-05-01T12:00:00|A|||x", oos.FORM, True),
+        (b"2026-05-01T12:00:00|A|||x|true", oos.FORM, False),
+        (b'{"index":{', bulk.FORM, True),
+        (b'{"index":{}}', bulk.FORM, False),
     ],
 )
 def test_what_may_go_on(text: bytes, form: Any, cut: bool) -> None:

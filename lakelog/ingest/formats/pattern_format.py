@@ -1,0 +1,91 @@
+"""Formats that patterns describe: one declaration of a line gives its SQL and its exact rule.
+
+Those of single programs are declared in `programs`, `frameworks` and `daemons`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from lakelog.errors import InvalidEvent
+from lakelog.ingest.formats import line_starts, pattern
+from lakelog.ingest.formats.format import Event, Format, Traits
+from lakelog.ingest.formats.pattern import COLOURS, Pattern
+from lakelog.lazy import LazyProperty
+
+UNTIMED_SCORE = 0.9
+"""The score of a line without a time, of formats that know their lines by more than a time."""
+
+_BY_LINE = Traits(by_line=True)
+
+
+@dataclass(frozen=True, eq=False)
+class PatternFormat(Format):
+    """A format whose lines are those that one of its patterns fits; the first that does decides.
+
+    `otherwise` is the reason why a line is none of them. A line with a time scores 1, one without
+    scores `untimed`. If `traits.begins` is set, lines that continue one belong to its message.
+    """
+
+    NAME: str
+    about: str
+    PATTERNS: tuple[Pattern, ...]
+    otherwise: str
+    traits: Traits = _BY_LINE
+    untimed: float = 0.0
+
+    def sniff(self, lines: list[bytes]) -> float:
+        """Return how likely it is (0 to 1) that these are lines of this format."""
+        full = [line for line in lines if line.strip()]
+        own = [line for line in full if self._head.match(line.lstrip())]
+        return sum(map(self._score, own)) / len(full) if own else 0.0
+
+    def parse(self, line: bytes) -> Event:
+        """Return the event of a line and of those that continue it. Raises InvalidEvent."""
+        return pattern.parse(self.PATTERNS, line, self.otherwise, joined=self._joined)
+
+    def _query(self) -> str:
+        return pattern.query(self.PATTERNS, joined=self._joined)
+
+    def cheaper(self, lines: list[bytes]) -> list[str]:
+        """Return the query of those patterns only that these lines show."""
+        return pattern.narrowed(self.PATTERNS, lines, joined=self._joined)
+
+    @property
+    def _joined(self) -> bool:
+        return bool(self.traits.begins)
+
+    @LazyProperty
+    def _head(self) -> re.Pattern[bytes]:
+        return re.compile(self.traits.head.encode(), re.ASCII)
+
+    def _score(self, line: bytes) -> float:
+        timed = pattern.share([line], self.parse)
+        if timed or not self.untimed:
+            return timed
+        try:
+            return self.untimed if self.parse(line) else 0.0
+        except InvalidEvent:
+            return 0.0
+
+
+def program(
+    name: str, about: str, begins: str, patterns: tuple[Pattern, ...], *, is_alone: bool = False
+) -> PatternFormat:
+    """Return the format of the log of one program.
+
+    `begins` is a regex for the beginning of a record that only lines of this program have, so that
+    lines of others are ruled out at once. A line that begins otherwise continues the record before
+    it, unless it is one of another style; those belong to it too if the program `is_alone`.
+    """
+    others = "" if is_alone else rf"|\[?{line_starts.DATE}|{line_starts.OTHERS}"
+    # A record may begin with colours of a terminal.
+    traits = Traits(
+        begins=f"^{COLOURS}(?:{begins}{others})",
+        head=rf"^[ \t]*{COLOURS}(?:{begins})",
+        prose=True,
+        by_line=True,
+    )
+    otherwise = f"no line of {name}"
+    return PatternFormat(name, about, patterns, otherwise, traits, UNTIMED_SCORE)
