@@ -344,7 +344,7 @@ EDITS = [
         "identity",
         f"{INGEST}.identity:Resolver.resolve",
         "if cursor.label == self._label:\n            released.append(cursor)",
-        "return Known(cursor)",
+        "return KnownContent(cursor)",
     ),
     _edited(
         "a shorter copy read from its start",
@@ -385,11 +385,11 @@ EDITS = [
         *_by_way("delete", on_disk=True),
     ),
     _edited(
-        "a copy taken for the end of its original",
+        "what a copy alone holds is not read",
         "identity",
         f"{INGEST}.identity:Resolver._copy_again",
-        "if before is not None:",
-        "if False:",
+        "return Start(continued, original, head, before, (copy,))",
+        "return FileCopy(current, copy, head)",
         *_by_way("copytruncate meanwhile"),
     ),
     _edited(
