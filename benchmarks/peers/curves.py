@@ -15,9 +15,12 @@ import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.steps import Maker, batches, close, seconds
+
+if TYPE_CHECKING:
+    from lakelog.store.entry import SegmentEntry
 
 EARLY = "SELECT count(*) FROM events WHERE time < TIMESTAMPTZ '2020-01-01'"
 """A question that statistics alone answer: what it costs is finding that no segment is needed."""
@@ -143,12 +146,12 @@ def _moves_of(root: str, size: int) -> None:
             head = publish.link_move(store, move) or head
 
 
-def _moved(entry: dict[str, Any], number: int) -> dict[str, Any]:
+def _moved(entry: SegmentEntry, number: int) -> SegmentEntry:
     """An entry as another segment would have it, so many minutes later."""
     from benchmarks import lakes
 
-    later = [t + number * lakes.MINUTE for t in entry["time"]]
-    return {**entry, "key": f"{number:064x}", "time": later}
+    low, high = (time + number * lakes.MINUTE for time in entry.time)
+    return dataclasses.replace(entry, key=f"{number:064x}", time=(low, high))
 
 
 def _delta_of(root: str, size: int) -> None:
