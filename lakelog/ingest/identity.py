@@ -389,6 +389,9 @@ class Resolver:
         """A copy that was seen before: as it was, grown, or in its original's place by now."""
         if cursors.before_place(source, copy, head, self._label) is None:
             return None
+        same = (source.size, source.mtime) == (copy.size, copy.mtime)
+        if self._follows and not same and not _goes_on(copy, source):
+            return None  # the copy went, and its inode number is that of another file
         if not content.is_distinctive(head) and self._is_cut(source, copy.bytes) and source.read(1):
             return None  # it was taken for a copy since it ended within a line: what is it now?
         source.seek(copy.bytes)
@@ -407,7 +410,7 @@ class Resolver:
             return FileCopy(self._grown(source, current, size), copy, head)
         # Without a cursor of its original the copy is all there is, so its new lines are its own.
         if original is None:
-            return self._go_on(source, current, copy, head)
+            return Start(current, copy, head, content.before(source, copy.bytes))
         before = cursors.holds_all(source, original, head, self._label)
         if before is not None:
             # It is what its original was, perhaps with lines that were never read from there.
@@ -422,11 +425,6 @@ class Resolver:
         before = content.before(source, size)
         crc = cursors.crc_of(source, size)
         return replace(copy, bytes=size, shared=size, tail=cursors.digest(before), crc=crc)
-
-    def _go_on(self, source: Source, current: Cursor, copy: Cursor, head: bytes) -> Start:
-        """Continue a copy whose original has no cursor any more."""
-        before = content.before(source, copy.bytes)
-        return Start(current, copy, head, before)
 
     # --- where files are ---
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import time
 from pathlib import Path
 
@@ -91,3 +92,20 @@ def test_a_touched_banner_that_is_packed_while_nobody_looks_is_not_stored_again(
     workers.close()
     workers.pack("worker.log.1", "gz")
     workers.look(restarts=True)
+
+
+def test_a_file_with_the_inode_number_of_a_removed_copy_is_its_own(workers: Workers) -> None:
+    """A copy goes, and its inode number is given to a file equal to the original: both count."""
+    workers.write("app.log", *LINES)
+    workers.look()
+    shutil.copy(workers.root / "app.log", workers.root / "app.log.1")
+    workers.look()
+    workers.write("app.log")
+    workers.look()
+    # What an equal file under a number that is used again looks like.
+    workers.rename("app.log.1", "twin.log")
+    original = (workers.root / "app.log").read_text()
+    (workers.root / "twin.log").write_text(original)
+    workers.written.update(original.splitlines())
+    workers.look()
+    workers.close()

@@ -48,6 +48,7 @@ FOUND = [
     ("identity", 902, 318),
     ("identity", 902, 713),
     ("identity", 1201, 7247),
+    ("identity", 1501, 2431),
     ("repair", 77, 1),
     ("repair", 5, 22),
 ]
