@@ -183,16 +183,18 @@ class Group:
                 report.same_as, report.skipped = decision.cursor.name, decision.cursor.lines
             return True
         start = decision.start if isinstance(decision, FileCopy) else decision
-        # A cursor that changes twice needs a publish in between.
-        touched = {c.key for c in (start.cursor, start.replaced, *start.released) if c}
-        if touched & self._keys:
-            return False
-        report.note, report.released = start.note, len(start.released)
         report.is_copy = isinstance(decision, FileCopy)
         place = start.cursor.bytes
         data = b"" if report.is_copy else _new_data(source, start)
-        if data is None:
+        # All empty files have one key; read alone, again and again, each would seem to have grown.
+        if not data and data is not None and not start.is_due(follows=self._job.follows):
+            report.skipped = start.cursor.lines
+            return True
+        # A cursor that changes twice needs a publish in between.
+        touched = {c.key for c in (start.cursor, start.replaced, *start.released) if c}
+        if data is None or touched & self._keys:
             return False
+        report.note, report.released = start.note, len(start.released)
         self._keys |= touched
         report.skipped = start.cursor.lines
         if not data:
@@ -303,6 +305,8 @@ def _new_data(source: Source, start: Start) -> bytes | None:
     most = min(PIECE_MAX, sources.CHUNK)
     if _is_read(source, start):
         return b""
+    if source.compression and not start.cursor.bytes and not source.read(1) and not source.broken:
+        return b""  # an empty one, of which no cursor says that it was read
     if source.compression or source.size - start.cursor.bytes > most or start.cursor.unfinished:
         return None
     # One byte more than is allowed shows a file that grew since it was measured.

@@ -136,6 +136,20 @@ def test_a_packed_file_is_read_once_its_writer_has_closed_it(
         assert not watcher.has_arriving_files
 
 
+def test_empty_packed_files_leave_nothing_to_do(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Logs that were rotated and packed without a line in them are read once, not for ever."""
+    place = Place(tmp_path / "logs")
+    place.write("a.log")
+    for number in (1, 2, 3):
+        (place.root / f"a.log.{number}.gz").write_bytes(gzip.compress(b""))
+    with Watched(lake, place) as watcher:
+        watcher.round()
+        watcher.round()
+        assert not watcher.is_behind
+        assert not watcher.has_arriving_files
+    assert stored(lake) == Counter(place.written)
+
+
 def test_faults_are_told_once_and_stored(lake: lakelog.Lake, tmp_path: Path) -> None:
     """A damaged file is said once, is an event, and does not keep the others from being read."""
     place = Place(tmp_path / "logs")
