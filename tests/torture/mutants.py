@@ -83,7 +83,12 @@ def _edited(
 def _give_twice(patch: pytest.MonkeyPatch) -> None:
     """Forget which cursor was given away: the index does not say, and nobody asks for it."""
     edit(patch, f"{INGEST}.identity:Resolver.apply", "self.index.add(at)", "pass")
-    edit(patch, f"{INGEST}.group:Group._read", "if touched & self._keys:", "if False:")
+    edit(
+        patch,
+        f"{INGEST}.group:Group._read",
+        "if data is None or touched & self._keys:",
+        "if data is None:",
+    )
 
 
 def _by_way(way: str, *, on_disk: bool = False) -> tuple[int, int]:
