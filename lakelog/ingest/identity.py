@@ -138,10 +138,9 @@ class Resolver:
     # --- by content ---
 
     def _is_doubtful(self, source: Source, cursor: Cursor, head: bytes) -> bool:
-        """Whether an inode number may have been reused by another file: the file was written
-        since, and its beginning is not distinctive."""
-        same = (source.size, source.mtime) == (cursor.size, cursor.mtime)
-        return self._follows and not same and not content.is_distinctive(head[: cursor.bytes])
+        """Whether an inode number may be reused: the file was written since, its words say nothing."""
+        written = self._follows and not _is_as_read(source, cursor)
+        return written and not content.is_distinctive(head[: cursor.bytes])
 
     def _of_content(
         self, source: Source, head: bytes, released: tuple[Cursor, ...], settled: bool
@@ -319,7 +318,7 @@ class Resolver:
             size = content.prefix_of(source, original, 0)
             # Equal words of no distinction are a copy only if this file came to be after the other
             # one was read, and that was not written since: both may just begin alike.
-            times = original.mtime == cursor.mtime and original.size == cursor.size
+            times = _is_as_read(original, cursor)
             # What a file was packed from has its words and its time, to the nanosecond; it may be
             # read later, by a descriptor opened before it went, or since it was unpacked again.
             is_unpacked = (
@@ -389,8 +388,7 @@ class Resolver:
         """A copy that was seen before: as it was, grown, or in its original's place by now."""
         if cursors.before_place(source, copy, head, self._label) is None:
             return None
-        same = (source.size, source.mtime) == (copy.size, copy.mtime)
-        if self._follows and not same and not _goes_on(copy, source):
+        if self._follows and not _is_as_read(source, copy) and not _goes_on(copy, source):
             return None  # the copy went, and its inode number is that of another file
         if not content.is_distinctive(head) and self._is_cut(source, copy.bytes) and source.read(1):
             return None  # it was taken for a copy since it ended within a line: what is it now?
@@ -461,6 +459,11 @@ class Resolver:
                 # One listing serves all cursors of a directory.
                 self._folders[folder] = {e.inode(): e.path for e in entries}
         return [cursor.name, self._folders.get(folder, {}).get(cursor.inode, "")]
+
+
+def _is_as_read(source: Source, cursor: Cursor) -> bool:
+    """Whether a file has the size and time that it had when it was read."""
+    return (source.size, source.mtime) == (cursor.size, cursor.mtime)
 
 
 def _goes_on(cursor: Cursor, source: Source) -> bool:

@@ -302,7 +302,7 @@ class Session:
                 seq = f", {compact.seq_sql(group, layout)} AS seq" if ordered else ""
                 parts.append(f"SELECT {listed}{seq} FROM {self._files(group)}")
         if tail is not None:
-            parts.append(f"SELECT {listed}{', seq' if ordered else ''} FROM {tail}")
+            parts.append(f"SELECT {', '.join(_columns(name))} FROM {tail}")
         if not parts:
             parts.append(sql.no_rows(_columns(name)))
         rows = " UNION ALL ".join(parts)

@@ -188,6 +188,7 @@ def to_json(entry: Entry) -> Members:
         if entry.what == "segment":
             body |= {"events": entry.events, "bytes": entry.bytes, "kind": entry.kind}
         return body if entry.other is None else body | entry.other
+    # The members of F6.7 in its order, and no others: of what is left out readers know the default.
     body = {
         "add": "segment",
         "key": entry.key,

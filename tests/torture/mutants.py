@@ -401,7 +401,7 @@ EDITS = [
         "a number used again is the same file",
         "identity",
         f"{INGEST}.identity:Resolver._is_doubtful",
-        "self._follows and not same",
+        "self._follows and not _is_as_read(source, cursor)",
         "False",
         *_by_way("create", on_disk=True),
     ),
