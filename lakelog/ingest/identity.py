@@ -138,7 +138,7 @@ class Resolver:
     # --- by content ---
 
     def _is_doubtful(self, source: Source, cursor: Cursor, head: bytes) -> bool:
-        """Whether an inode number may be reused: the file was written since, its words say nothing."""
+        """Whether an inode number may be reused: the file was written since, and says nothing."""
         written = self._follows and not _is_as_read(source, cursor)
         return written and not content.is_distinctive(head[: cursor.bytes])
 
