@@ -26,7 +26,7 @@ OPEN_MAX = 2
 # What a report adds up over all turns of a file; totals must count each event once.
 _COUNTS = ("events", "quarantined", "nuls")
 Identity = tuple[int, int]
-Begin = Callable[[str, str, str], Reading]
+Begin = Callable[[str, str, str, Identity], Reading]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class _QueuedFile:
 
 
 class Turns:
-    """The files that are read in turns. `begin(path, name, mode)` starts to read one of them."""
+    """The files that are read in turns. `begin(path, name, mode, identity)` starts to read one."""
 
     def __init__(self, begin: Begin) -> None:
         self._begin = begin
@@ -131,7 +131,7 @@ class Turns:
         # Also after a failed turn, which ended its reading: what that one brought was reported
         # then.
         if entry.reading is None:
-            entry.reading = self._begin(entry.path, entry.name, entry.mode)
+            entry.reading = self._begin(entry.path, entry.name, entry.mode, entry.identity)
             entry.last_report = FileReport("")
         try:
             return entry.reading.turn(SIZE, SECONDS)

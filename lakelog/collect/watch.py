@@ -12,7 +12,6 @@ An unfinished last line waits for its newline as long as somebody may write it.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import time
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from lakelog.errors import LakelogError
 from lakelog.ingest import cursors
 from lakelog.ingest.batch import GRACE, FileReport, Job
 from lakelog.ingest.group import FILES_MAX, Group
-from lakelog.ingest.ingest import Ingester, Reading
+from lakelog.ingest.ingest import WENT, Ingester, Reading
 from lakelog.ingest.rotation import PACKED, is_rotated
 from lakelog.ingest.scan import IGNORED, FileState, Scan, look_again, scan
 from lakelog.store import disk
@@ -44,8 +43,6 @@ STABLE = 2.0
 # for which a new file is waited for at most, where clocks do not help.
 _PATIENCE, _ARRIVAL_MAX = 30.0, 5.0
 _STATUS_EVERY = 10.0
-# What a reader reports of a file that was renamed or removed between the scan and the read.
-_WENT = os.strerror(errno.ENOENT)
 Say = Callable[[str], None]
 Identity = tuple[int, int]
 
@@ -379,12 +376,12 @@ class Watcher:
     def _ingest(self, path: str, name: str, mode: str) -> FileReport:
         return self._worker(mode).take(path, name)
 
-    def _begin(self, path: str, name: str, mode: str) -> Reading:
+    def _begin(self, path: str, name: str, mode: str, identity: Identity) -> Reading:
         # The size of now is the limit: a file that grows as fast as it is read would never come to
         # its end.
         with contextlib.suppress(OSError):
-            return self._worker(mode).begin(path, name, os.stat(path).st_size)
-        return self._worker(mode).begin(path, name)  # whose reader says why
+            return self._worker(mode).begin(path, name, os.stat(path).st_size, identity)
+        return self._worker(mode).begin(path, name, expect=identity)  # whose reader says why
 
     def _worker(self, mode: str) -> Ingester:
         lake = self._lake
@@ -408,7 +405,7 @@ class Watcher:
             totals.nuls += report.nuls
             self._tell(report.path, f"{report.nuls:,} NUL bytes skipped")
         # Its new name, or its absence, is in the next scan.
-        if report.error == _WENT:
+        if report.error == WENT:
             return  # it was renamed or removed since the scan
         if report.error:
             self._complain(report.path, report.error)

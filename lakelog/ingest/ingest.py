@@ -9,6 +9,7 @@ reading starts again from where the cursor is: at worst work is wasted.
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import shutil
@@ -31,6 +32,8 @@ from lakelog.ingest.source import Source, kind_of
 from lakelog.store.bootstrap import Store
 from lakelog.store.seal import Sealer
 
+WENT = os.strerror(errno.ENOENT)
+"""The error of a report of a file that was renamed or removed before it was opened."""
 _MAINTAIN_EVERY = 32
 """Files between two rounds of maintenance: merging the entries that each publish adds."""
 _PAUSE = 0.1
@@ -155,11 +158,13 @@ class Ingester:
         self._follow(path, name, report)
         return report
 
-    def begin(self, path: str, name: str, limit: int | None = None) -> Reading:
+    def begin(
+        self, path: str, name: str, limit: int | None = None, expect: tuple[int, int] | None = None
+    ) -> Reading:
         """Start to ingest, a turn at a time, one regular file that is called `name`, up to
-        `limit` bytes of it."""
+        `limit` bytes of it. If the path holds another inode than `expect`, nothing is read."""
         report = FileReport(printable(name))
-        return Reading(self._steps(path, name, report, limit=limit), report)
+        return Reading(self._steps(path, name, report, limit=limit, expect=expect), report)
 
     def _file(self, path: str, group: Group) -> FileReport:
         """Ingest one file; a short one is published with others, at the group's next flush."""
@@ -207,6 +212,7 @@ class Ingester:
         *,
         piped: bool = False,
         limit: int | None = None,
+        expect: tuple[int, int] | None = None,
     ) -> Generator[int, bool]:
         """Read a file from its cursor to its end, starting over as often as the cursor moves.
 
@@ -218,6 +224,12 @@ class Ingester:
                 source = Source(path, name, piped=piped, limit=limit)
             except OSError as error:
                 report.error = error.strerror or str(error)
+                return
+            # A watcher saw another file under this path: what is there now is not in its scan, by
+            # which it is decided whose copy or successor a file is.
+            if expect is not None and source.identity != expect:
+                source.close()
+                report.error = WENT
                 return
             job = finishing(self._job, source)
             with closing(source), closing(Gatherer(job, source, report)) as gatherer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import lakelog
 from lakelog.collect import turns, watch
 from lakelog.ingest import batch, group, source
+from lakelog.ingest.ingest import Reading
 from tests.support.watched_records import proven
 from tests.support.watching import Place, Watched, stored
 
@@ -94,6 +96,34 @@ def test_a_large_file_is_rotated_between_its_turns(
         place.write("a.log", 3)
         finish(watcher)
         place.write("a.log", 3)
+        finish(watcher)
+    assert stored(lake) == Counter(place.written)
+
+
+def test_rotation_before_a_packed_file_is_opened(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """Logs that are rotated between the scan and the turn of an older, packed one give each line
+    once: the turn does not read what has its name by then."""
+    place = Place(tmp_path / "logs")
+    place.write("a.log.1", 20)
+    place.pack("a.log.1")
+    place.write("a.log", 20)
+    with Watched(lake, place) as watcher:
+        begin = watcher._turns._begin
+
+        def begin_late(path: str, name: str, mode: str, identity: tuple[int, int]) -> Reading:
+            watcher._turns._begin = begin
+            place.move("a.log.1.gz", "a.log.2.gz")
+            place.write("a.log", 10)
+            place.move("a.log", "a.log.1")
+            place.pack("a.log.1")
+            os.utime(place.root / "a.log.1.gz")  # as a log that was flushed once more before
+            place.write("a.log", 5)
+            return begin(path, name, mode, identity)
+
+        watcher._turns._begin = begin_late
+        finish(watcher)
+        assert watcher._turns._begin is begin
+        place.write("a.log", 5)
         finish(watcher)
     assert stored(lake) == Counter(place.written)
 
