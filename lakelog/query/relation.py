@@ -1,8 +1,8 @@
 """Relation: the answer to a query, evaluated when its rows are asked for.
 
 It has the methods of DuckDB's relation and gives what they give. What goes wrong while it is
-evaluated is QueryFailed with one line, as for what `sql` itself refuses; and Ctrl-C stops it: a
-native call does not hear it, so in the main thread the call runs beside a wait that does.
+evaluated is QueryFailed with one line, as for what `sql` itself refuses; and Ctrl-C stops it,
+which a native call does not hear by itself (lakelog/signals.py).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from lakelog import signals
 from lakelog.closest import closest
 from lakelog.errors import QueryFailed
 from lakelog.lazy import Lazy
@@ -349,30 +350,39 @@ class Relation:
             raise QueryFailed(self._in_one_line(str(error))) from None
 
     def _call(self, work: Callable[..., Any], *args: Any) -> Any:
-        """Let the engine work; in the main thread beside a wait that hears Ctrl-C."""
+        """Let the engine work, so that signals are heard within a moment."""
         with guarded(self._in_one_line):
+            with signals.interrupting(self._stream.interrupt) as is_heard:
+                if is_heard:
+                    return work(*args)
             if threading.current_thread() is not threading.main_thread():
                 return work(*args)
             return self._beside(lambda: work(*args))
 
     def _beside(self, call: Callable[[], Any]) -> Any:
-        """Run a call in a thread of its own, interrupting the engine if the wait is."""
+        """Run a call in a thread of its own, interrupting the engine if the wait is: so the signal
+        handlers of a program run, and may raise what they like."""
         outcome: list[Any] = []
         fault: list[BaseException] = []
+        # Not Thread.join: up to Python 3.12 a join that a signal handler ends by an exception takes
+        # the thread for ended, and the next join does not wait (bpo-45274).
+        ended = threading.Event()
 
         def work() -> None:
             try:
                 outcome.append(call())
             except BaseException as error:
                 fault.append(error)
+            finally:
+                ended.set()
 
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
+        threading.Thread(target=work, daemon=True).start()
         try:
-            thread.join()
+            ended.wait()
         except BaseException:
-            self._stream.interrupt()
-            thread.join()
+            while not ended.is_set():
+                self._stream.interrupt()
+                ended.wait(signals.AGAIN)
             raise
         if fault:
             raise fault[0]

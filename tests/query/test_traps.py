@@ -192,6 +192,71 @@ def test_an_interrupt_stops_a_running_query(lake: lakelog.Lake, read: str) -> No
     assert done.stdout == "stopped [(3,)]\n", done.stderr
 
 
+SIGNALLED = """
+import asyncio, os, signal, sys, threading, lakelog
+lake = lakelog.open(sys.argv[1])
+count = "SELECT count(*) FROM range(1000000) a, range(1000000) b, events"
+short = "SELECT count(*) FROM range(1000000000) a, events WHERE a.range % 7 = 3"
+
+def send(number, after):
+    threading.Timer(after, os.kill, (os.getpid(), number)).start()
+
+def leave(number, frame):
+    raise SystemExit(5)
+
+async def served():
+    heard = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, heard.set)
+    send(signal.SIGUSR1, 0.2)
+    print(lake.sql(short).fetchall())
+    await asyncio.wait_for(heard.wait(), 20)
+    print("served")
+
+how = sys.argv[2]
+if how != "forked":
+    signal.signal(signal.SIGTERM, leave)
+if how == "served":
+    asyncio.run(served())
+    sys.exit()
+if how == "noted":
+    signal.signal(signal.SIGUSR1, lambda number, frame: print("noted", flush=True))
+    send(signal.SIGUSR1, 0.3)
+    print(lake.sql(short).fetchall())
+    send(signal.SIGUSR1, 0.2)
+if how == "forked":
+    lake.sql("FROM events").fetchall()
+    child = os.fork()
+    if child:
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    send(signal.SIGINT, 0.6)
+    try:
+        lake.sql(count).fetchall()
+    except KeyboardInterrupt:
+        sys.exit(5)
+send(signal.SIGTERM, 0.6)
+lake.sql(count).fetchall()
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "said", "code"),
+    [
+        ("ended", "", 5),
+        ("forked", "", 5),
+        ("noted", "noted\n[(428571429,)]\nnoted\n", 5),
+        ("served", "[(428571429,)]\nserved\n", 0),
+    ],
+)
+def test_signal_handlers_run_during_a_query(
+    lake: lakelog.Lake, how: str, said: str, code: int
+) -> None:
+    """A program's own handlers run while the engine works: one that raises ends the query, one that
+    returns leaves its answer as it is, and those of an event loop are called."""
+    words = [sys.executable, "-c", SIGNALLED, lake.path, how]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.returncode) == (said, code), done.stderr
+
+
 def test_late_errors_are_ours(lake: lakelog.Lake) -> None:
     """What goes wrong while rows are read is QueryFailed, one line, with the hint that fits."""
     late = lake.sql("SELECT type::INT FROM events")
