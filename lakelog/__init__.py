@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lakelog.analyze import dedupe
     from lakelog.compat.dump import LogEntry as LogEntry
     from lakelog.compat.dump import OMEGALogManager as OMEGALogManager
+    from lakelog.compat.event_store import EventDatabase as EventDatabase
     from lakelog.dbapi import connect
     from lakelog.query.relation import Relation
     from lakelog.store.history import Diff, Snapshot
@@ -48,6 +49,7 @@ __all__ = [
 ]
 
 _OLD_NAMES = {
+    "EventDatabase": "lakelog.compat.event_store",
     "LogEntry": "lakelog.compat.dump",
     "OMEGALogManager": "lakelog.compat.dump",
     "get_views": "lakelog.compat.oos_views",

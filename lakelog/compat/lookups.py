@@ -20,8 +20,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from lakelog.compat import omega, packs
 from lakelog.compat.packs import Pack
 from lakelog.errors import InvalidSetting
@@ -233,17 +231,18 @@ class Lookups:
         """Return an event as a row of the old table."""
         time, data = row["time"], row["data"]
         number = omega.number_of(row["source"], row["id"], row["origin"], row["position"])
+        action, data_json = omega.action_and_data(data, self._lake.engine)
         return {
             "id": number,
             "timestamp": time / 1e6,
             "event_type": row["type"],
-            "action": _action(data),
+            "action": action,
             "source": row["source"],
-            "data_json": data,
+            "data_json": data_json,
             "data_compressed": None,
             "hash": omega.hash_of(time, row["type"], row["source"], data),
             "processed": number in self._processed_ids(),
-            "created_at": row["ingested_at"] / 1e6,
+            "created_at": omega.created_of(row["id"], row["ingested_at"]),
         }
 
     def _processed_ids(self) -> set[int]:
@@ -297,15 +296,3 @@ class Lookups:
 def _may(counts: Counts, name: str | None) -> bool:
     """Whether a segment may hold a value, by its statistics."""
     return name is None or isinstance(counts, str) or name in counts
-
-
-def _action(data: str | None) -> str | None:
-    """The action that the data names, as text."""
-    try:
-        payload = orjson.loads(data) if data else None
-    except orjson.JSONDecodeError:
-        return None
-    action = payload.get("action") if isinstance(payload, dict) else None
-    if action is None or isinstance(action, str):
-        return action
-    return orjson.dumps(action).decode()

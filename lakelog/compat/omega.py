@@ -9,15 +9,20 @@
 They stand in a schema of their own, for `events` is the lake's own table; no branch or tag may
 be called omega. Times are seconds since 1970. `id` is 63 bits of the event's identity, the same
 for ever: of source and given id, or of origin and position. `processed` says whether some event of
-type `omega.processed` names that id in `data.ids`. Patterns are events of type `omega.pattern` or
-PATTERN_DETECTED, statistics those of type `omega.system_stats`, their columns fields of data; the
-types omega.* are left out of `omega.events`.
+type `omega.processed` names that id in `data.ids`. `action` is the member of data of that name, and
+`data_json` the data without it; data of the two members `action` and `data` alone is a payload that
+has an action of its own, wrapped. Patterns are events of the types PATTERNS, statistics those of
+the types STATISTICS, their columns members of data or of `data.details`; the types omega.* are left
+out of `omega.events`. An imported row has its first `created_at` in its id (`imported_id`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
+
+import orjson
 
 if TYPE_CHECKING:
     import duckdb
@@ -27,6 +32,10 @@ TABLES = ("events", "patterns", "system_stats")
 PROCESSED, PATTERN, STATS = "omega.processed", "omega.pattern", "omega.system_stats"
 OWN = (PROCESSED, PATTERN, STATS)
 """Types of events that are no rows of `omega.events`."""
+PATTERNS = (PATTERN, "PATTERN_DETECTED", "pattern_detected", "pattern")
+STATISTICS = (STATS, "SYSTEM_STATS", "system_stats")
+IMPORTED = "omega.sqlite"
+"""How the ids of imported rows begin."""
 COLUMNS = (
     "id",
     "timestamp",
@@ -46,6 +55,16 @@ NUMBER = (
 """SQL of the id that stands for an event."""
 _HASH = "sha256(concat_ws(chr(0), epoch_us(time)::VARCHAR, type, source, data))"
 _JSON = "CASE WHEN json_valid(data) THEN data END"
+_ACTION = f"coalesce(json_exists({_JSON}, '$.action'), false)"
+_WRAPPED = f"list_sort(json_keys({_JSON})) = ['action', 'data']"
+_PAYLOAD = f"""CASE WHEN {_WRAPPED} THEN ({_JSON}->'$.data')::VARCHAR
+    ELSE json_merge_patch({_JSON}, '{{"action":null}}')::VARCHAR END"""
+DATA_JSON = f"CASE WHEN {_ACTION} THEN nullif({_PAYLOAD}, 'null') ELSE data END"
+"""SQL of the data of an event without its action."""
+_CREATED = f"""coalesce(CASE WHEN starts_with(id, '{IMPORTED}:')
+    THEN try_cast(nullif(split_part(id, ':', 4), '') AS BIGINT) END, epoch_us(ingested_at)) / 1e6"""
+# Numbers that the engine and orjson write in different ways; then the engine has the word.
+_ENGINE_WRITES = re.compile(rb"[0-9][eE][-+]?[0-9]|[0-9]{16}")
 
 
 def newest_sql(where: str, limit: int) -> str:
@@ -62,9 +81,9 @@ def rows_sql(table: str = "events", where: str = "true", marks: str = "") -> str
     marked = f"""SELECT unnest(from_json({_JSON}->'$.ids', '["BIGINT"]')) FROM {marks or table}
         WHERE type = '{PROCESSED}'"""
     return f"""SELECT {NUMBER} AS id, epoch_us(time) / 1e6 AS timestamp, type AS event_type,
-        {_JSON}->>'$.action' AS action, source, data AS data_json,
+        {_JSON}->>'$.action' AS action, source, {DATA_JSON} AS data_json,
         NULL::BLOB AS data_compressed, {_HASH} AS hash, {NUMBER} IN ({marked}) AS processed,
-        epoch_us(ingested_at) / 1e6 AS created_at
+        {_CREATED} AS created_at
         FROM {table} WHERE type NOT IN ({_quoted_list(OWN)}) AND ({where})"""
 
 
@@ -80,6 +99,47 @@ def hash_of(time: int, type: str, source: str | None, data: str | None) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def imported_id(table: str, row: int, created: int | None, content: str) -> str:
+    """Return the id of a row of an older database; `created` is its created_at in us."""
+    return f"{IMPORTED}:{table}:{row}:{'' if created is None else created}:{content}"
+
+
+def created_of(id: str | None, ingested: int) -> float:
+    """Return created_at of an event in seconds; `ingested` in us."""
+    if id is not None and id.startswith(f"{IMPORTED}:"):
+        first = id.split(":")[3:4]
+        if first and re.fullmatch(r"-?[0-9]+", first[0]):
+            return int(first[0]) / 1e6
+    return ingested / 1e6
+
+
+def action_and_data(data: str | None, connect: Any) -> tuple[str | None, str | None]:
+    """Return `action` and `data_json` of an event's data, as the table has them.
+
+    `connect` returns the engine, which is asked only where numbers have several spellings.
+    """
+    text = data.encode("utf-8", "surrogatepass") if data else b""
+    if b'"action"' not in text and b"\\u" not in text:
+        return None, data
+    try:
+        payload = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        payload = None
+    # Of repeated keys orjson keeps one, the engine all; and numbers may be written in other ways.
+    if payload is None or _ENGINE_WRITES.search(text) or len(orjson.dumps(payload)) != len(text):
+        query = f"SELECT {_JSON}->>'$.action', {DATA_JSON} FROM (SELECT $1::VARCHAR AS data)"
+        with connect().cursor() as cursor:
+            action, rest = cursor.execute(query, [data]).fetchone()
+        return action, rest
+    if not isinstance(payload, dict) or "action" not in payload:
+        return None, data
+    action = payload.pop("action")
+    rest = payload["data"] if payload.keys() == {"data"} else payload
+    if not isinstance(action, str) and action is not None:
+        action = orjson.dumps(action).decode()
+    return action, None if rest is None else orjson.dumps(rest).decode()
+
+
 def attach(cursor: duckdb.DuckDBPyConnection) -> None:
     """Make the tables; each reads the temporary view `events` of the cursor that asks."""
     cursor.execute(f"ATTACH ':memory:' AS {SCHEMA}")
@@ -93,13 +153,13 @@ def attach(cursor: duckdb.DuckDBPyConnection) -> None:
 
 
 def _patterns(table: str) -> str:
-    field = f"{_JSON}->>'$."
-    return f"""SELECT {NUMBER} AS id, try_cast({field}event_id' AS BIGINT) AS event_id,
-        coalesce({field}pattern_type', {field}name') AS pattern_type,
-        try_cast({field}confidence' AS DOUBLE) AS confidence,
-        coalesce({field}pattern_data', {field}data') AS pattern_data,
-        {field}embryo_id' AS embryo_id, epoch_us(time) / 1e6 AS created_at
-        FROM {table} WHERE type IN ('{PATTERN}', 'PATTERN_DETECTED')"""
+    own = f"CASE WHEN type <> '{PATTERN}' THEN {NUMBER} END"
+    return f"""SELECT {NUMBER} AS id, coalesce(try_cast({_field("event_id")} AS BIGINT), {own})
+        AS event_id, coalesce({_field("pattern_type")}, {_field("name")}) AS pattern_type,
+        try_cast({_field("confidence")} AS DOUBLE) AS confidence,
+        coalesce({_field("pattern_data")}, {_field("data")}) AS pattern_data,
+        {_field("embryo_id")} AS embryo_id, epoch_us(time) / 1e6 AS created_at
+        FROM {table} WHERE type IN ({_quoted_list(PATTERNS)})"""
 
 
 def _stats(table: str) -> str:
@@ -111,10 +171,15 @@ def _stats(table: str) -> str:
         "storage_mb": "DOUBLE",
     }
     fields = ", ".join(
-        f"try_cast({_JSON}->>'$.{name}' AS {kind}) AS {name}" for name, kind in kinds.items()
+        f"try_cast({_field(name)} AS {kind}) AS {name}" for name, kind in kinds.items()
     )
     return f"""SELECT {NUMBER} AS id, epoch_us(time) / 1e6 AS timestamp, {fields},
-        epoch_us(ingested_at) / 1e6 AS created_at FROM {table} WHERE type = '{STATS}'"""
+        {_CREATED} AS created_at FROM {table} WHERE type IN ({_quoted_list(STATISTICS)})"""
+
+
+def _field(name: str) -> str:
+    """Return SQL of a member of data, which the lines of AI logs have in `details`."""
+    return f"coalesce({_JSON}->>'$.{name}', {_JSON}->>'$.details.{name}')"
 
 
 def _quoted_list(names: tuple[str, ...]) -> str:
