@@ -127,12 +127,18 @@ def resolve(text: str, formats: Formats) -> Definition:
     return wanted
 
 
-def check(wanted: Definition, names: tuple[str, ...] = ()) -> None:
+def check(definition: Definition, names: tuple[str, ...] = ()) -> None:
     """Raise InvalidSetting for an invalid definition; `names` are those of the lake's formats."""
-    if wanted.pattern:
-        registry.by_name(wanted.spelled())
+    if definition.pattern:
+        registry.by_name(definition.spelled())
         return
-    lines = (wanted.begins, wanted.continues, wanted.time_format, wanted.levels, wanted.define)
+    lines = (
+        definition.begins,
+        definition.continues,
+        definition.time_format,
+        definition.levels,
+        definition.define,
+    )
     if any(lines):
         raise InvalidSetting(
             "--begins, --continues, --time-format, --level and --define go with a pattern:"
@@ -140,19 +146,19 @@ def check(wanted: Definition, names: tuple[str, ...] = ()) -> None:
         )
     # The name of one of the lake's formats is valid here, but a definition to be added (it has a
     # name) may refer to built-in ones only.
-    if wanted.format and (wanted.format not in names or wanted.name):
-        _check_name(wanted.format, names)
-    if wanted.zone:
-        local_time.zone_of(wanted.zone)
+    if definition.format and (definition.format not in names or definition.name):
+        _check_name(definition.format, names)
+    if definition.zone:
+        local_time.zone_of(definition.zone)
 
 
-def form_name(wanted: Definition) -> str:
+def form_name(definition: Definition) -> str:
     """Return the name of the format that a definition gives, "" if it leaves that to lakelog."""
-    if wanted.pattern:
-        return wanted.spelled()
-    if wanted.format and wanted.zone:
-        return registry.in_zone(wanted.format, wanted.zone)
-    return wanted.format
+    if definition.pattern:
+        return definition.spelled()
+    if definition.format and definition.zone:
+        return registry.in_zone(definition.format, definition.zone)
+    return definition.format
 
 
 def is_gone(name: str, formats: Formats) -> bool:
@@ -165,14 +171,14 @@ def is_gone(name: str, formats: Formats) -> bool:
 
 def check_new(form: LakeFormat) -> None:
     """Raise InvalidSetting for a format that a lake cannot define."""
-    name, wanted = form.name, form.definition
+    name, definition = form.name, form.definition
     if not _NAME.fullmatch(name) or name in registry.FORMATS:
         reason = (
             "lakelog has one of that name" if name in registry.FORMATS else "use a-z, 0-9, - and _"
         )
         raise InvalidSetting(f"{name!r} cannot name a format: {reason}")
-    check(wanted)
-    if not (wanted.pattern or wanted.format or wanted.zone):
+    check(definition)
+    if not (definition.pattern or definition.format or definition.zone):
         raise InvalidSetting(f"format {name!r} says nothing: give --pattern, --format or --zone")
 
 

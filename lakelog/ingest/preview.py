@@ -137,8 +137,8 @@ def _choose(
 ) -> tuple[str, str]:
     """The name of the format, and why it is that one."""
     own = None if asked else definitions.find(formats, path, label)
-    wanted = asked or (own and own.definition)
-    name = definitions.form_name(wanted) if wanted else ""
+    definition = asked or (own and own.definition)
+    name = definitions.form_name(definition) if definition else ""
     if name and own:
         return name, f"this lake's {own.name} is for {_files(own, label)}"
     if name:
@@ -146,9 +146,9 @@ def _choose(
     name, why = registry.detect(head, data, path).NAME, "it fits the first lines best"
     if name == registry.LAST:
         why = "no other format fits the first lines"
-    if wanted and wanted.zone:
-        zone = f"{wanted.zone} for times that name no zone"
-        return registry.in_zone(name, wanted.zone), f"{why}; {zone}"
+    if definition and definition.zone:
+        zone = f"{definition.zone} for times that name no zone"
+        return registry.in_zone(name, definition.zone), f"{why}; {zone}"
     return name, why
 
 

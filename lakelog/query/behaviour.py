@@ -116,10 +116,10 @@ def looking(store: Store, connect: Callable[[], Any]) -> Callable[[Diff], Behavi
     return lambda found: compare(store, found, connect)
 
 
-def compare(store: Store, found: Diff, connect: Callable[[], Any]) -> Behaviour:
+def compare(store: Store, diff: Diff, connect: Callable[[], Any]) -> Behaviour:
     """Compare the behaviour of two states. Raises Damaged."""
     with closing(connect().cursor()) as cursor:
-        before, after = _sides(store, found, cursor)
+        before, after = _sides(store, diff, cursor)
         for side in (before, after):
             _count(cursor, side)
         looks = _Examples(store, cursor, (before, after))
@@ -132,12 +132,12 @@ def compare(store: Store, found: Diff, connect: Callable[[], Any]) -> Behaviour:
         )
 
 
-def _sides(store: Store, found: Diff, cursor: duckdb.DuckDBPyConnection) -> tuple[_Side, _Side]:
+def _sides(store: Store, diff: Diff, cursor: duckdb.DuckDBPyConnection) -> tuple[_Side, _Side]:
     """Return what is compared: the rows of its own of either state, or else all of it."""
     sides = []
-    own = [[e for e in part if e.kind == "events"] for part in (found.removed, found.added)]
+    own = [[e for e in part if e.kind == "events"] for part in (diff.removed, diff.added)]
     compact.check(store, [*own[0], *own[1]])
-    for number, state in enumerate((found.a, found.b)):
+    for number, state in enumerate((diff.a, diff.b)):
         mine, other = own[number], own[1 - number]
         query = compact.rows_sql(store, mine) if mine else ""
         if mine and other:

@@ -144,13 +144,13 @@ class Follower:
         entries = [e for e in self._events(state) if e.seq[1] >= bound]
         if not entries:
             return
-        given = pa.table(
+        seen_table = pa.table(
             {
                 "writer": pa.array(list(self._given), pa.string()),
                 "upto": pa.array(list(self._given.values()), pa.int64()),
             }
         )
-        self._cursor.register("given", given)
+        self._cursor.register("given", seen_table)
         self._cursor.register("ids", self._ids)
         for group in _groups(entries):
             compact.check(self._store, group)
@@ -168,11 +168,11 @@ class Follower:
         table = self._rows.numbered(pending, state) if pending.frames else None
         if table is None:
             return self._none
-        given = {w: self._given.get(w, 0) for w in pending.frames}
+        delivered = {w: self._given.get(w, 0) for w in pending.frames}
         watermarks = pa.table(
             {
-                "of_writer": pa.array(list(given), pa.string()),
-                "upto": pa.array(list(given.values()), pa.int64()),
+                "of_writer": pa.array(list(delivered), pa.string()),
+                "upto": pa.array(list(delivered.values()), pa.int64()),
             }
         )
         self._cursor.register("tail", table)

@@ -117,15 +117,15 @@ class TableRefs:
 
 def analyze(connection: duckdb.DuckDBPyConnection, query: str, params: Any = None) -> TableRefs:
     """Take a query apart; one that is no plain SELECT is not `parsed`."""
-    found = TableRefs()
+    refs = TableRefs()
     tree = _tree(connection, query)
     if tree.get("error") or len(tree.get("statements", ())) != 1:
-        return found
-    found.parsed = True
+        return refs
+    refs.parsed = True
     node = tree["statements"][0]["node"]
-    _walk(node, found, _Constants(connection, tree, params))
-    found.counts_all = _counts_all(node)
-    return found
+    _walk(node, refs, _Constants(connection, tree, params))
+    refs.counts_all = _counts_all(node)
+    return refs
 
 
 def gives_payload(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
@@ -172,29 +172,29 @@ def _tree(connection: duckdb.DuckDBPyConnection, query: str) -> dict[str, Any]:
     return tree
 
 
-def _walk(node: Any, found: TableRefs, constants: _Constants) -> None:
+def _walk(node: Any, refs: TableRefs, constants: _Constants) -> None:
     if isinstance(node, list):
         for child in node:
-            _walk(child, found, constants)
+            _walk(child, refs, constants)
         return
     if not isinstance(node, dict):
         return
     table = node.get("from_table")
-    found.ctes.update(cte["key"].lower() for cte in (node.get("cte_map") or {}).get("map", ()))
+    refs.ctes.update(cte["key"].lower() for cte in (node.get("cte_map") or {}).get("map", ()))
     if node.get("type") == "SELECT_NODE" and _is_events(table):
-        found.tables.add(("", "events"))
-        found.needs.append(constants.need(node))
+        refs.tables.add(("", "events"))
+        refs.needs.append(constants.need(node))
         node = {k: v for k, v in node.items() if k != "from_table"}
     elif node.get("type") == "BASE_TABLE":
         name = (node["schema_name"], node["table_name"].lower())
-        found.tables.add(name)
+        refs.tables.add(name)
         if name == ("", "events"):
-            found.needs.append(Predicate())
+            refs.needs.append(Predicate())
     elif node.get("type") == "TABLE_FUNCTION" and _runs_text(node):
-        found.tables |= {("", "events"), ("", "quarantine")}
-        found.needs.append(Predicate())
+        refs.tables |= {("", "events"), ("", "quarantine")}
+        refs.needs.append(Predicate())
     for child in node.values():
-        _walk(child, found, constants)
+        _walk(child, refs, constants)
 
 
 def _runs_text(node: dict[str, Any]) -> bool:
@@ -295,10 +295,10 @@ class _Constants:
         raise KeyError(name)
 
     def _micros(self, value: Any) -> int | None:
-        given = self._given(value)
-        if isinstance(given, (str, datetime.datetime)):
+        constant = self._given(value)
+        if isinstance(constant, (str, datetime.datetime)):
             try:
-                return to_micros(parse_time(given))
+                return to_micros(parse_time(constant))
             except InvalidEvent:
                 return None
         if not _is_constant(value):
@@ -309,9 +309,9 @@ class _Constants:
                 "SELECT json_deserialize_sql($1::JSON)", [orjson.dumps(statement).decode()]
             ).fetchone()[0]  # type: ignore[index]
             names = dict.fromkeys(_mentioned(value, "identifier"))
-            given = {name: self._parameter(name) for name in names}
+            constant = {name: self._parameter(name) for name in names}
             query = f"SELECT epoch_us(({text})::TIMESTAMPTZ)"
-            row = self._connection.execute(query, given or None).fetchone()
+            row = self._connection.execute(query, constant or None).fetchone()
         except (duckdb.Error, KeyError):
             return None
         return None if row is None or row[0] is None else int(row[0])
@@ -375,8 +375,8 @@ def _hashes(names: tuple[str, ...]) -> list[int]:
     return hashed
 
 
-def _may(wanted: set[str] | None, counts: Counts) -> bool:
-    return wanted is None or isinstance(counts, str) or not wanted.isdisjoint(counts)
+def _may(values: set[str] | None, counts: Counts) -> bool:
+    return values is None or isinstance(counts, str) or not values.isdisjoint(counts)
 
 
 def _counts_all(node: dict[str, Any]) -> str | None:

@@ -20,11 +20,11 @@ def qualifiers(
     query: str, data: bytes, tables: Container[str]
 ) -> Iterator[tuple[int, int, str, str]]:
     """Yield (start, stop, name, table) of what stands before a dot and one of `tables`."""
-    found = duckdb.tokenize(query)
-    ends = [*(at for at, _ in found[1:]), len(data)]
+    starts = duckdb.tokenize(query)
+    ends = [*(at for at, _ in starts[1:]), len(data)]
     tokens = [
         (at, data[at:end].strip().decode())
-        for (at, kind), end in zip(found, ends, strict=False)
+        for (at, kind), end in zip(starts, ends, strict=False)
         if kind != duckdb.token_type.comment
     ]
     before = ""

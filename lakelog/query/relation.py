@@ -58,13 +58,13 @@ def with_suggestion(words: str, tables: Iterable[str], refs: Iterable[str]) -> s
         scratch = [match[2]] if match[2] and not _CATALOG.search(match[0]) else []
         near = closest(name, [*tables, *scratch])
         hint = f' Did you mean "{near}"?' if near else ""
-        told = f"Table with name {name} does not exist!{hint}"
-        return f"{words[: match.start()]}{told}{words[match.end() :]}"
+        sentence = f"Table with name {name} does not exist!{hint}"
+        return f"{words[: match.start()]}{sentence}{words[match.end() :]}"
     if match := _NO_SCHEMA.search(words):
         near = closest(match[1], [*refs, "omega"])
         hint = f'Did you mean "{near}"?' if near else "`lakelog tag` and `lakelog branch` list them"
-        told = f'because there is no tag or branch "{match[1]}". {hint}'
-        return f"{words[: match.start()]}{told}{words[match.end() :]}"
+        sentence = f'because there is no tag or branch "{match[1]}". {hint}'
+        return f"{words[: match.start()]}{sentence}{words[match.end() :]}"
     return words
 
 
@@ -389,6 +389,6 @@ class Relation:
         return outcome[0]
 
 
-def _unwrapped(made: Any, relation: Relation) -> Any:
+def _unwrapped(value: Any, relation: Relation) -> Any:
     """What a method gave, relations of the engine as ours."""
-    return relation._with(made) if type(made) is type(relation._relation) else made
+    return relation._with(value) if type(value) is type(relation._relation) else value

@@ -94,12 +94,12 @@ class Session:
     ) -> Relation:
         """Return the answer as a relation whose errors and interrupts are ours; see `_bound`."""
         cursor = self.connect().cursor()
-        made, query, params = self._bound(cursor, query, params, at, scope)
-        if made is None:  # a statement without rows: types need not say so of each query
+        result, query, params = self._bound(cursor, query, params, at, scope)
+        if result is None:  # a statement without rows: types need not say so of each query
             if not cursor.extract_statements(query):
                 raise QueryFailed('the query is empty: ask something such as "FROM events"')
-            return made  # type: ignore[return-value]
-        return Relation(made, Stream(cursor, query, params), self.in_one_line)
+            return result  # type: ignore[return-value]
+        return Relation(result, Stream(cursor, query, params), self.in_one_line)
 
     def sql(self, query: str, params: Any = None, at: str | None = None) -> Any:
         """Return the engine's own relation. Raises as `_bound` does."""

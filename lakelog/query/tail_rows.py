@@ -60,22 +60,22 @@ class TailRows:
     ) -> pa.Table:
         """Drop rows whose identity came before; looks at new rows alone where those before them
         are as they were, unless one of theirs comes again: then the order decides."""
-        held = self._deduped
+        cached = self._deduped
         count = 0 if before is None else before.num_rows
-        if held is not None and held[0] is before and held[1] == runs and self._grew:
+        if cached is not None and cached[0] is before and cached[1] == runs and self._grew:
             fresh = drop_duplicates(self._store, table.slice(count), runs)
             keys = fresh["key"].drop_null().to_pylist()
             if self._keys.isdisjoint(keys):
                 self._keys.update(keys)
-                made = pa.concat_tables([held[2], fresh])
-                if made["type"].num_chunks > _COMBINE:
-                    made = made.combine_chunks()
-                self._deduped = table, runs, made
-                return made
-        made = drop_duplicates(self._store, table, runs)
-        self._keys = set(made["key"].drop_null().to_pylist())
-        self._deduped = table, runs, made
-        return made
+                deduped = pa.concat_tables([cached[2], fresh])
+                if deduped["type"].num_chunks > _COMBINE:
+                    deduped = deduped.combine_chunks()
+                self._deduped = table, runs, deduped
+                return deduped
+        deduped = drop_duplicates(self._store, table, runs)
+        self._keys = set(deduped["key"].drop_null().to_pylist())
+        self._deduped = table, runs, deduped
+        return deduped
 
     def numbered(self, pending: PendingFrames, state: Manifest) -> pa.Table | None:
         """Return the tail's rows with `seq`, which sealing them now would give them."""
@@ -83,13 +83,13 @@ class TailRows:
         if table is None:
             return None
         with self._mutex:
-            held = self._numbered
-            if held is None or held[0] is not table or held[1] != state.next_seq:
+            cached = self._numbered
+            if cached is None or cached[0] is not table or cached[1] != state.next_seq:
                 places = _sealed_places(table, pending, self._store.settings.segment_rows)
                 column = pa.array(places + state.next_seq, pa.int64())
-                made = table.append_column("seq", column)
-                held = self._numbered = table, state.next_seq, made
-            return held[2]
+                numbered = table.append_column("seq", column)
+                cached = self._numbered = table, state.next_seq, numbered
+            return cached[2]
 
     def quarantine(self, pending: PendingFrames) -> pa.Table | None:
         """Return the tail's quarantined lines, or None if there are none."""
@@ -146,8 +146,8 @@ class TailRows:
             orders.append(np.arange(first, first + frame.events) + ranks[frame.writer])
         return table.append_column(ORDER, pa.array(np.concatenate(orders), pa.int64()))
 
-    def _forget_all_but(self, wanted: Any) -> None:
-        kept = [entry[0] in wanted for entry in self._frames]
+    def _forget_all_but(self, frames: Any) -> None:
+        kept = [entry[0] in frames for entry in self._frames]
         if all(kept):
             return
         assert self._table is not None

@@ -41,8 +41,8 @@ class Receipt:
 
     __slots__ = ("_given", "_origin", "_places", "count")
 
-    def __init__(self, given: list[str | None], origin: str, places: list[range]) -> None:
-        self.count, self._given, self._origin, self._places = len(given), given, origin, places
+    def __init__(self, ids: list[str | None], origin: str, places: list[range]) -> None:
+        self.count, self._given, self._origin, self._places = len(ids), ids, origin, places
 
     @property
     def ids(self) -> list[str]:

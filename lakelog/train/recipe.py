@@ -182,12 +182,12 @@ def _check_filter(filter: dict[str, Any], shape: dict[str, Any], where: str) -> 
     for name in filter["quality"]:
         if name not in rules:
             raise InvalidRecipe(f"{where}: [filter] quality has no {name!r}{_near(name, rules)}")
-    given = list(FILTERS) if filter["drop"] == "all" else list(filter["drop"])
-    for name in given:
+    names = list(FILTERS) if filter["drop"] == "all" else list(filter["drop"])
+    for name in names:
         if name not in (*rules, "language"):
             near = _near(name, [*rules, "language"])
             raise InvalidRecipe(f"{where}: [filter] drop has no {name!r}{near}")
-    filter["drop"] = filters.expand(given)
+    filter["drop"] = filters.expand(names)
     for code in filter["languages"]:
         if not re.fullmatch("[a-z]{2,3}", code):
             raise InvalidRecipe(f"{where}: [filter] languages has codes such as en, not {code!r}")
@@ -197,20 +197,20 @@ def _check_filter(filter: dict[str, Any], shape: dict[str, Any], where: str) -> 
 
 
 def _check_split(split: dict[str, Any], where: str) -> None:
-    given = {name: split[name] for name in SPLITS if split[name] is not None}
-    for name, part in given.items():
+    shares = {name: split[name] for name in SPLITS if split[name] is not None}
+    for name, part in shares.items():
         if not 0 <= part <= 1:
             raise InvalidRecipe(f"{where}: [split] {name} is a part from 0 to 1, not {part}")
-    if not given:
-        given = {"train": 0.8, "validation": 0.1, "test": 0.1}
+    if not shares:
+        shares = {"train": 0.8, "validation": 0.1, "test": 0.1}
     # Given validation or test, train is what remains.
-    if len(given) < 3 and "train" not in given:
-        given["train"] = 1 - sum(given.values())
+    if len(shares) < 3 and "train" not in shares:
+        shares["train"] = 1 - sum(shares.values())
     # Decimal shares rarely add up to 1 exactly in binary.
-    if abs(sum(given.values()) - 1) > 1e-6:
-        parts = " + ".join(f"{name} {part:g}" for name, part in given.items())
-        raise InvalidRecipe(f"{where}: [split] {parts} is {sum(given.values()):g}, it must be 1")
-    split.update({name: float(given.get(name, 0)) for name in SPLITS})
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        parts = " + ".join(f"{name} {part:g}" for name, part in shares.items())
+        raise InvalidRecipe(f"{where}: [split] {parts} is {sum(shares.values()):g}, it must be 1")
+    split.update({name: float(shares.get(name, 0)) for name in SPLITS})
     if split["before"] is not None:
         split["before"] = _instant(split["before"], where)
         if not split["test"]:

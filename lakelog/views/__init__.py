@@ -31,7 +31,7 @@ def read(
     microseconds) cut the events to [since, until). `now` stands for the present. Raises InvalidView
     for no such view or a parameter that is missing or wrong, QueryFailed, SnapshotGone, Damaged.
     """
-    made: pa.Table = lake._views.view(
+    table: pa.Table = lake._views.view(
         name, params, getattr(lake, "id", None), since=since, until=until, now=now
     )
-    return made
+    return table

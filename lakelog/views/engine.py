@@ -178,16 +178,16 @@ class Projector:
     ) -> Layer:
         """The layer of a state's segments."""
         entries = self._store.manifests.segments(state, "events")
-        wanted = cover_of(entries)
-        self._lineage.note(wanted)
+        cover = cover_of(entries)
+        self._lineage.note(cover)
         pieces = self._pieces.of(name, shape)
         for piece in pieces:
             self._lineage.note(piece.cover)
         # What was computed is found again under compacted segments only by their lineage; with
         # nothing computed yet there is nothing to find, and older manifests need not be read.
-        if (pieces or self._held.get(name)) and self._lineage.unknown(wanted):
-            self._lineage.search(self._store.manifests, state, wanted)
-        leaves = self._lineage.leaves(wanted)
+        if (pieces or self._held.get(name)) and self._lineage.unknown(cover):
+            self._lineage.search(self._store.manifests, state, cover)
+        leaves = self._lineage.leaves(cover)
         layer, covered = self._best(cursor, name, shape, leaves, pieces)
         deltas: list[Table] = []
         # Partials of segments that the best layer lacks are cheaper to load than to compute;
@@ -216,12 +216,12 @@ class Projector:
             self._fold(layer)
             # Many partials make the next process slow; the whole is then written as one.
             if len(deltas) > self._limits.pieces:
-                self._write_whole(name, shape, wanted, layer)
+                self._write_whole(name, shape, cover, layer)
         events = sum(e.events for e in entries)
-        held = self._held.setdefault(name, [])
-        held[:] = [h for h in held if h.leaves != leaves]
-        held.append(_CachedLayer(leaves, events, layer))
-        del held[: -self._limits.layers]
+        layers = self._held.setdefault(name, [])
+        layers[:] = [h for h in layers if h.leaves != leaves]
+        layers.append(_CachedLayer(leaves, events, layer))
+        del layers[: -self._limits.layers]
         return layer
 
     def _best(
@@ -233,10 +233,10 @@ class Projector:
         pieces: list[Partial],
     ) -> tuple[Layer | None, frozenset[str]]:
         """The layer in memory, or piece on disk, of the most events that a state holds."""
-        held = self._held.get(name, [])
-        for one in held:  # what was learnt since may name older segments
+        layers = self._held.get(name, [])
+        for one in layers:  # what was learnt since may name older segments
             one.leaves = self._lineage.leaves(one.leaves)
-        near = [h for h in held if h.leaves <= leaves]
+        near = [h for h in layers if h.leaves <= leaves]
         best = max(near, key=lambda h: h.events, default=None)
         for piece in pieces:
             if best is not None and best.events >= piece.events:
@@ -399,11 +399,11 @@ def begins_with(table: pa.Table, start: pa.Table) -> bool:
 
 
 def _addresses(table: pa.Table, column: str, count: int | None) -> list[tuple[Any, ...]]:
-    found = []
+    addresses = []
     for chunk in table[column].chunks[:count]:
         buffers = tuple(b.address if b is not None else 0 for b in chunk.buffers())
-        found.append((buffers, chunk.offset, len(chunk)))
-    return found
+        addresses.append((buffers, chunk.offset, len(chunk)))
+    return addresses
 
 
 def _engine() -> str:

@@ -55,11 +55,11 @@ def finish(builder: LayerBuilder, layer: Layer, asked: FinalQuery, now: int) -> 
     cursor = builder.cursor()
     try:
         tables = _given(builder, cursor, layer, asked)
-        found = layer.kept.get(asked)
-        if found is None:
-            found = _with_kept(builder, cursor, asked.finish)
-            _remember(layer.kept, asked, found)
-        sql, kept = found
+        stored = layer.kept.get(asked)
+        if stored is None:
+            stored = _with_kept(builder, cursor, asked.finish)
+            _remember(layer.kept, asked, stored)
+        sql, kept = stored
         made = cursor.sql(parameters.filled(sql, (), {}, now)).to_arrow_table()
         del tables, kept
         return made
@@ -122,18 +122,18 @@ def _totals(layer: Layer, asked: FinalQuery, table: Table) -> str:
 
 
 def _kept(layer: Layer, asked: FinalQuery, make: Callable[[], pa.Table]) -> pa.Table:
-    found = layer.results.get(asked)
-    if found is None:
-        found = make()
-        if found.nbytes <= _KEPT_BYTES:
-            _remember(layer.results, asked, found)
-    return found
+    result = layer.results.get(asked)
+    if result is None:
+        result = make()
+        if result.nbytes <= _KEPT_BYTES:
+            _remember(layer.results, asked, result)
+    return result
 
 
-def _remember(held: dict[Any, Any], key: Any, value: Any) -> None:
-    for old in list(held)[: 1 - _KEPT]:
-        held.pop(old, None)
-    held[key] = value
+def _remember(cache: dict[Any, Any], key: Any, value: Any) -> None:
+    for old in list(cache)[: 1 - _KEPT]:
+        cache.pop(old, None)
+    cache[key] = value
 
 
 def _with_kept(

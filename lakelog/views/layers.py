@@ -46,11 +46,11 @@ class Shape:
     def rows(self, query: str) -> str:
         """SQL for the rows of a table of this shape: the columns in their types, and the hash."""
         cast = ", ".join(f"{identifier(n)}::{kind} AS {identifier(n)}" for n, kind in self.columns)
-        made = f"SELECT {cast} FROM ({query}\n)"
+        select = f"SELECT {cast} FROM ({query}\n)"
         if not self.key:
-            return made
+            return select
         keys = ", ".join(map(identifier, self.key))
-        return f"SELECT *, (hash({keys}) >> 32)::UINTEGER AS {_HASH} FROM ({made})"
+        return f"SELECT *, (hash({keys}) >> 32)::UINTEGER AS {_HASH} FROM ({select})"
 
 
 class Table:

@@ -97,15 +97,15 @@ class Lineage:
         return any(after[0] <= before[1] for before, after in itertools.pairwise(spans))
 
     def _of(self, digest: str) -> frozenset[str]:
-        found = self._leaves.get(digest)
-        if found is None:
-            found = frozenset((digest,))
+        leaves = self._leaves.get(digest)
+        if leaves is None:
+            leaves = frozenset((digest,))
             rows, _, _, made_from = self._known[digest]
             sources = [self._known.get(source) for source in made_from]
             if made_from and all(sources) and sum(s[0] for s in sources if s) == rows:
-                found = frozenset().union(*map(self._of, made_from))
-            self._leaves[digest] = found
-        return found
+                leaves = frozenset().union(*map(self._of, made_from))
+            self._leaves[digest] = leaves
+        return leaves
 
 
 def cover_of(entries: Iterable[SegmentEntry]) -> Cover:

@@ -49,7 +49,7 @@ class Param:
 
 def declared(text: str) -> list[Param]:
     """Read the declarations of one header line. Raises InvalidView."""
-    found = []
+    declarations = []
     for part in filter(None, map(str.strip, text.split(";"))):
         match = _DECLARED.match(part)
         if not match or match[2] not in _KINDS:
@@ -62,8 +62,8 @@ def declared(text: str) -> list[Param]:
         param = Param(match[1], match[2], match[3])
         if param.default is not None and param.default != "null":
             _read(param, param.default)
-        found.append(param)
-    return found
+        declarations.append(param)
+    return declarations
 
 
 def values(view: str, params: tuple[Param, ...], given: Mapping[str, Any] | None) -> Values:
@@ -73,7 +73,7 @@ def values(view: str, params: tuple[Param, ...], given: Mapping[str, Any] | None
     for name in given.keys() - names:
         known = f"it takes {', '.join(sorted(names))}" if names else "it takes none"
         raise InvalidView(f"view {view} has no parameter {name!r}: {known}")
-    found = {}
+    values_by_name = {}
     for param in params:
         raw = given.get(param.name, param.default)
         if param.name not in given and param.default is None:
@@ -82,10 +82,10 @@ def values(view: str, params: tuple[Param, ...], given: Mapping[str, Any] | None
                 f"--param {param.name}=..."
             )
         try:
-            found[param.name] = None if raw is None or raw == "null" else _read(param, raw)
+            values_by_name[param.name] = None if raw is None or raw == "null" else _read(param, raw)
         except InvalidView as error:
             raise InvalidView(f"view {view}: {error}") from None
-    return found
+    return values_by_name
 
 
 def used(sql: str) -> set[str]:
@@ -93,14 +93,14 @@ def used(sql: str) -> set[str]:
     return {name for _, _, name in _places(sql)}
 
 
-def filled(sql: str, params: tuple[Param, ...], found: Values, now: int | None = None) -> str:
+def filled(sql: str, params: tuple[Param, ...], values: Values, now: int | None = None) -> str:
     """Put literals where a text of SQL names parameters; `$now` stays until it is known (us)."""
     kinds = {p.name: p.kind for p in params}
     data, parts, end = sql.encode(), [], 0
     for start, stop, name in _places(sql):
         if name == NOW and now is None:
             continue
-        literal = time_sql(now or 0) if name == NOW else _KINDS[kinds[name]][1](found[name])
+        literal = time_sql(now or 0) if name == NOW else _KINDS[kinds[name]][1](values[name])
         parts += [data[end:start], literal.encode()]
         end = stop
     return b"".join([*parts, data[end:]]).decode()
@@ -127,12 +127,12 @@ def field_sql(field: str | None) -> str:
 
 def _places(sql: str) -> list[tuple[int, int, str]]:
     """(start, stop, name) of each `$name`, in bytes; not inside strings or comments."""
-    data, found = sql.encode(), []
+    data, places = sql.encode(), []
     for at, kind in duckdb.tokenize(sql):
         match = re.match(rb"\$([A-Za-z_]\w*)", data[at:])
         if match and kind == duckdb.token_type.operator:
-            found.append((at, at + match.end(), match[1].decode().lower()))
-    return found
+            places.append((at, at + match.end(), match[1].decode().lower()))
+    return places
 
 
 def _read(param: Param, raw: Any) -> Any:
@@ -200,8 +200,8 @@ def _field(raw: Any) -> str:
     return str(raw)
 
 
-def _or_null(kind: str, made: Callable[[Any], str]) -> Callable[[Any], str]:
-    return lambda value: f"NULL::{kind}" if value is None else made(value)
+def _or_null(kind: str, convert: Callable[[Any], str]) -> Callable[[Any], str]:
+    return lambda value: f"NULL::{kind}" if value is None else convert(value)
 
 
 _KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], str]]] = {

@@ -70,7 +70,7 @@ class Partials:
 
     def of(self, state: str, shape: Shape) -> list[Partial]:
         """The intact pieces of a state, those of the most events first."""
-        found = []
+        partials = []
         try:
             names = disk.listing(f"{self._root}/{state}")
         except OSError:  # something else is in the way: then nothing is kept
@@ -79,8 +79,8 @@ class Partials:
             if name.endswith(_ENDING) and not name.startswith(disk.TEMPORARY):
                 piece = self._piece(state, f"{self._root}/{state}/{name}")
                 if piece is not None and piece.columns == shape.columns:
-                    found.append(piece)
-        return sorted(found, key=lambda piece: piece.events, reverse=True)
+                    partials.append(piece)
+        return sorted(partials, key=lambda piece: piece.events, reverse=True)
 
     def load(
         self, builder: LayerBuilder, cursor: duckdb.DuckDBPyConnection, piece: Partial, shape: Shape
@@ -164,11 +164,13 @@ class Partials:
                 header = file.read(size)
             if magic != _MAGIC or zlib.crc32(header) != crc:
                 raise ValueError("damaged")
-            said = orjson.loads(header)
-            if said["state"] != state:
+            header_fields = orjson.loads(header)
+            if header_fields["state"] != state:
                 raise ValueError("of another state")
-            columns = tuple((str(n), str(kind)) for n, kind in said["columns"])
-            return Partial(path, said["cover"], columns, said["digest"], _HEAD.size + size)
+            columns = tuple((str(n), str(kind)) for n, kind in header_fields["columns"])
+            return Partial(
+                path, header_fields["cover"], columns, header_fields["digest"], _HEAD.size + size
+            )
         except (OSError, ValueError, KeyError, TypeError, struct.error):
             with contextlib.suppress(OSError):
                 disk.unlink(path)

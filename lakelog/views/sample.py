@@ -55,15 +55,15 @@ def check(
 
     `given` are values of parameters without a default. Raises InvalidView: section, line, what.
     """
-    found = params.values(definition.name, definition.params, given)
+    values = params.values(definition.name, definition.params, given)
     with duckdb.connect(":memory:", config=_LOCKED) as own:
         own.execute("SET TimeZone = 'UTC'")
         guard.check(definition, own.cursor())
         _fill(own, rows)
         if not definition.is_projection:
             view(own, "events", "SELECT * EXCLUDE (place) FROM sample")
-            return _run(own, definition, PLAIN, definition.filled(PLAIN, found, _NOW))
-        return _both_ways(own, definition, found)
+            return _run(own, definition, PLAIN, definition.filled(PLAIN, values, _NOW))
+        return _both_ways(own, definition, values)
 
 
 def _fill(own: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
@@ -86,10 +86,10 @@ def _fill(own: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
 
 
 def _both_ways(
-    own: duckdb.DuckDBPyConnection, definition: Definition, found: params.Values
+    own: duckdb.DuckDBPyConnection, definition: Definition, values: params.Values
 ) -> pa.Table:
-    maps, merges = (definition.filled(s, found) for s in ("map", "merge"))
-    asked = finalize.asked(definition, found)
+    maps, merges = (definition.filled(s, values) for s in ("map", "merge"))
+    asked = finalize.asked(definition, values)
     view(own, "segment", "SELECT * FROM sample")
     # Each section is run alone first, so that an error names the section that it is in.
     mapped = _run(own, definition, "map", maps)

@@ -93,15 +93,15 @@ class ViewTables:
         """Answer a view of a state that was looked up before; `of` is where it is found again."""
         state, pending = pinned
         definition = self._definition(name, self.own_views(state))
-        found = params.values(name, definition.params, given)
+        values = params.values(name, definition.params, given)
         moment = disk.now_us() if now is None else _micros("now", now)
         window = _window(since, until)
         if not definition.is_projection:
-            return self._plain(definition, found, of, moment, window)
+            return self._plain(definition, values, of, moment, window)
         tail = self.session.tail_rows(pending, state)
-        answer = self.engine.read(definition, found, state, tail, now=moment, window=window)
+        answer = self.engine.read(definition, values, state, tail, now=moment, window=window)
         if not answer.num_rows:
-            self._look_for_fields(definition, found, of)
+            self._look_for_fields(definition, values, of)
         return answer
 
     def own_views(self, state: Manifest) -> dict[str, catalog.StoredView]:
@@ -161,7 +161,7 @@ class ViewTables:
     def _plain(
         self,
         definition: Definition,
-        found: params.Values,
+        values: params.Values,
         of: str | Schema | None,
         now: int,
         window: tuple[int, int] | None,
@@ -172,7 +172,7 @@ class ViewTables:
                 f"view {definition.name} is plain SQL: give it parameters for times,"
                 " --since and --until are for incremental views"
             )
-        query = definition.filled(PLAIN, found, now)
+        query = definition.filled(PLAIN, values, now)
         cursor = self.session.connect().cursor()
         try:
             return cursor.sql(self._over_events(cursor, query, of)).to_arrow_table()
@@ -211,11 +211,11 @@ class ViewTables:
         return schema
 
     def _look_for_fields(
-        self, definition: Definition, found: params.Values, of: str | Schema | None
+        self, definition: Definition, values: params.Values, of: str | Schema | None
     ) -> None:
         """Say so if a view is empty because no event has the field it was asked for."""
         for param in definition.params:
-            field = found[param.name] if param.kind == "field" else None
+            field = values[param.name] if param.kind == "field" else None
             if field is None:
                 continue
             expression = params.field_sql(field)
@@ -271,13 +271,13 @@ _FIELDS = """SELECT DISTINCT unnest(json_keys(data)) AS name FROM
 
 def _is_taken(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
     """Whether a user's own table or view has the name."""
-    found = cursor.execute(
+    rows = cursor.execute(
         "SELECT 1 FROM duckdb_tables() WHERE lower(table_name) = $1"
         " AND NOT starts_with(schema_name, 'lakelog_') UNION ALL"
         " SELECT 1 FROM duckdb_views() WHERE lower(view_name) = $1 AND NOT contains(sql, $2)",
         [name, _OFFERED],
     ).fetchall()
-    return bool(found)
+    return bool(rows)
 
 
 def _window(since: Any, until: Any) -> tuple[int, int] | None:

@@ -37,11 +37,11 @@ def create(
 
     `params` are needed for parameters without a default. Raises InvalidView: section, line, what.
     """
-    made = parse(text, name)
+    definition = parse(text, name)
     catalog.check_free(lake.store, lake.branch_name, name, replace)
-    sample.check(made, _views(lake).sample(sample.ROWS), params)
-    catalog.create(lake.store, lake.branch_name, made, replace=replace)
-    return made
+    sample.check(definition, _views(lake).sample(sample.ROWS), params)
+    catalog.create(lake.store, lake.branch_name, definition, replace=replace)
+    return definition
 
 
 def drop(lake: Any, name: str) -> None:

@@ -54,13 +54,13 @@ class StoredRows:
         self.origins = {origin: number for number, origin in enumerate(sorted(origins))}
         # Origins become numbers: comparing integers is cheaper than strings in every
         # lookup.
-        wanted = pa.table(
+        origins_table = pa.table(
             {
                 "origin": pa.array(list(self.origins), pa.string()),
                 "number": pa.array(range(len(origins)), pa.int32()),
             }
         )
-        self._cursor.register("wanted", wanted)
+        self._cursor.register("wanted", origins_table)
         self._cursor.execute(
             "CREATE TEMP TABLE places AS SELECT number, position, bad"
             f" FROM ({self._all('origin, position')}) JOIN wanted USING (origin)"

@@ -167,10 +167,10 @@ def _chat(payload: dict[str, Any]) -> Chat | None:
     return Chat(messages, is_whole, _trace_of(payload), when, tools, +lost)
 
 
-def _read_all(given: list[Any], lost: Counter[str]) -> list[Message]:
+def _read_all(items: list[Any], lost: Counter[str]) -> list[Message]:
     """The messages of several; calls that stand beside messages belong to the one before them."""
     messages: list[Message] = []
-    for item in given:
+    for item in items:
         more = read(item, lost)
         # OpenAI's Responses emit a call as an item next to the message; in chat form it belongs to
         # the assistant's turn before it, and parallel calls to one turn.
@@ -279,45 +279,45 @@ def _is_answer(payload: dict[str, Any]) -> bool:
     return False
 
 
-def _is_message(given: Any) -> bool:
+def _is_message(value: Any) -> bool:
     """Whether it is one message, or one item of OpenAI's Responses."""
-    if not isinstance(given, dict):
+    if not isinstance(value, dict):
         return False
-    if given.get("type") == "constructor":
-        return isinstance(given.get("kwargs"), dict)
-    if "role" in given or "from" in given:
+    if value.get("type") == "constructor":
+        return isinstance(value.get("kwargs"), dict)
+    if "role" in value or "from" in value:
         keys = ("content", "tool_calls", "parts", "value", "message", "toolCalls")
-        return any(key in given for key in keys)
-    kind = str(given.get("type", ""))
+        return any(key in value for key in keys)
+    kind = str(value.get("type", ""))
     if kind in CALLS | REPLIES:
         return True
-    return kind.lower() in ROLES and any(key in given for key in ("content", "data"))
+    return kind.lower() in ROLES and any(key in value for key in ("content", "data"))
 
 
-def _request(given: Any) -> list[Any]:
+def _request(value: Any) -> list[Any]:
     """What was said to a model: a list of messages, a body with one, or a prompt."""
-    given = from_json(given)
-    if isinstance(given, str):
-        return [{"role": "user", "content": given}] if given else []
-    if isinstance(given, list):
+    value = from_json(value)
+    if isinstance(value, str):
+        return [{"role": "user", "content": value}] if value else []
+    if isinstance(value, list):
         # LangChain records a list of conversations per run; the first one is read. A list of (role,
         # text) pairs looks similar and is one conversation.
-        batched = given and all(isinstance(g, list) for g in given) and not _is_pairs(given)
-        return [_as_user(g) for g in (given[0] if batched else given)]
-    if isinstance(given, dict):
-        return [given] if _is_message(given) and "messages" not in given else _request_of(given)
+        batched = value and all(isinstance(g, list) for g in value) and not _is_pairs(value)
+        return [_as_user(g) for g in (value[0] if batched else value)]
+    if isinstance(value, dict):
+        return [value] if _is_message(value) and "messages" not in value else _request_of(value)
     return []
 
 
-def _is_pairs(given: list[Any]) -> bool:
-    return all(len(g) == 2 and isinstance(g[0], str) for g in given)
+def _is_pairs(items: list[Any]) -> bool:
+    return all(len(g) == 2 and isinstance(g[0], str) for g in items)
 
 
-def _as_user(given: Any) -> Any:
+def _as_user(value: Any) -> Any:
     """A part or a text alone is the user's, as in Gemini's `contents`."""
-    if isinstance(given, dict) and "parts" in given and "role" not in given:
-        return {"role": "user", **given}
-    return given
+    if isinstance(value, dict) and "parts" in value and "role" not in value:
+        return {"role": "user", **value}
+    return value
 
 
 def _request_of(body: dict[str, Any]) -> list[Any]:
@@ -325,15 +325,15 @@ def _request_of(body: dict[str, Any]) -> list[Any]:
     # With previous_response_id the conversation already has its system prompt.
     system = [] if body.get("previous_response_id") else _system(body)
     for key in ("conversations", "messages", "contents"):
-        given = from_json(body.get(key))
-        if isinstance(given, str) and given and key == "contents":
-            return [*system, {"role": "user", "content": given}]
-        if isinstance(given, dict) and _is_message(_as_user(given)):
-            return [*system, _as_user(given)]
-        if isinstance(given, list) and given:
+        value = from_json(body.get(key))
+        if isinstance(value, str) and value and key == "contents":
+            return [*system, {"role": "user", "content": value}]
+        if isinstance(value, dict) and _is_message(_as_user(value)):
+            return [*system, _as_user(value)]
+        if isinstance(value, list) and value:
             # Gemini accepts plain strings: together they are one message of the user.
-            texts = key == "contents" and all(isinstance(g, str) for g in given)
-            return [*system, *([{"role": "user", "parts": given}] if texts else _request(given))]
+            texts = key == "contents" and all(isinstance(g, str) for g in value)
+            return [*system, *([{"role": "user", "parts": value}] if texts else _request(value))]
     if isinstance(body.get("instruction"), str):
         return [*system, *_instruction(body)]
     # Wrappers last: a body with messages of its own is the request, whatever else it nests.
@@ -366,18 +366,18 @@ def _system(body: dict[str, Any]) -> list[Message]:
     config = body.get("config")
     for holder in (body, config if isinstance(config, dict) else {}):
         for key in ("system", "system_instruction", "systemInstruction", "instructions"):
-            given = from_json(holder.get(key))
-            if isinstance(given, str) and given:
-                return [{"role": "system", "content": given}]
-            if isinstance(given, dict) and isinstance(given.get("parts"), (list, dict)):
-                parts = given["parts"]
+            value = from_json(holder.get(key))
+            if isinstance(value, str) and value:
+                return [{"role": "system", "content": value}]
+            if isinstance(value, dict) and isinstance(value.get("parts"), (list, dict)):
+                parts = value["parts"]
                 return [{"role": "system", "parts": parts if isinstance(parts, list) else [parts]}]
-            if isinstance(given, dict) and isinstance(given.get("text"), str):
-                return [{"role": "system", "content": given["text"]}]
+            if isinstance(value, dict) and isinstance(value.get("text"), str):
+                return [{"role": "system", "content": value["text"]}]
             # Anthropic and Bedrock give a list of parts, LangChain a list of messages.
-            if isinstance(given, list) and given:
-                are_messages = all(_is_message(g) for g in given)
-                return given if are_messages else [{"role": "system", "parts": given}]
+            if isinstance(value, list) and value:
+                are_messages = all(_is_message(g) for g in value)
+                return value if are_messages else [{"role": "system", "parts": value}]
     return []
 
 
@@ -401,25 +401,25 @@ def _may_be_text(key: str, body: dict[str, Any]) -> bool:
     return key in _TEXTUAL or not isinstance(from_json(body[key]), str)
 
 
-def _answer(given: Any, lost: Counter[str]) -> list[Any]:
-    given = streams.merge(from_json(given))
-    if isinstance(given, str):
-        return [{"role": "assistant", "content": given}]
-    if isinstance(given, list):
-        if given and all(
-            isinstance(g, dict) and ("toolName" in g or "function" in g) for g in given
+def _answer(value: Any, lost: Counter[str]) -> list[Any]:
+    value = streams.merge(from_json(value))
+    if isinstance(value, str):
+        return [{"role": "assistant", "content": value}]
+    if isinstance(value, list):
+        if value and all(
+            isinstance(g, dict) and ("toolName" in g or "function" in g) for g in value
         ):
-            return [{"role": "assistant", "content": None, "tool_calls": given}]
-        if given and all(isinstance(g, list) for g in given):
-            return _first(given, lost)
-        return [g for item in given for g in _answer(item, lost) or [item]]
-    return _answer_of(given, lost) if isinstance(given, dict) else []
+            return [{"role": "assistant", "content": None, "tool_calls": value}]
+        if value and all(isinstance(g, list) for g in value):
+            return _first(value, lost)
+        return [g for item in value for g in _answer(item, lost) or [item]]
+    return _answer_of(value, lost) if isinstance(value, dict) else []
 
 
-def _first(given: list[Any], lost: Counter[str]) -> list[Any]:
+def _first(items: list[Any], lost: Counter[str]) -> list[Any]:
     """The first of several answers; the others are counted."""
-    lost["alternative"] += len(given[1:])
-    return [g for answer in given[:1] for g in _answer(answer, lost)]
+    lost["alternative"] += len(items[1:])
+    return [g for answer in items[:1] for g in _answer(answer, lost)]
 
 
 def _answer_of(body: dict[str, Any], lost: Counter[str]) -> list[Any]:

@@ -118,65 +118,65 @@ ITEMS = CALLS | REPLIES | REASONING | BUILTIN
 """Items of OpenAI's Responses that stand beside messages, not in them."""
 
 
-def read(given: Any, lost: Counter[str]) -> list[Message]:
+def read(value: Any, lost: Counter[str]) -> list[Message]:
     """Return the messages that something in any dialect is; count what they are without."""
-    if _is_pair(given):
-        given = {"role": given[0], "content": given[1]}
-    if not isinstance(given, dict):
+    if _is_pair(value):
+        value = {"role": value[0], "content": value[1]}
+    if not isinstance(value, dict):
         lost["other_message"] += 1
         return []
-    given = _unwrap(given)
-    kind = str(given.get("type", ""))
+    value = _unwrap(value)
+    kind = str(value.get("type", ""))
     # Items of OpenAI's Responses have a type and no role; with a role they are messages that happen
     # to share a type name.
-    if kind in ITEMS and "role" not in given:
-        return _Turns("assistant", None, lost).convert([given])
-    named = given.get("role") or given.get("from") or given.get("type") or ""
+    if kind in ITEMS and "role" not in value:
+        return _Turns("assistant", None, lost).convert([value])
+    named = value.get("role") or value.get("from") or value.get("type") or ""
     role = ROLES.get(str(named).lower(), "")
     if not role:
         lost["other_message"] += 1
         return []
-    return _message(given, role, lost)
+    return _message(value, role, lost)
 
 
-def _is_pair(given: Any) -> bool:
+def _is_pair(value: Any) -> bool:
     """Whether it is LangChain's short form of a message: its role and its text."""
     return (
-        isinstance(given, (list, tuple))
-        and len(given) == 2
-        and all(isinstance(g, str) for g in given)
-        and given[0].lower() in ROLES
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(isinstance(g, str) for g in value)
+        and value[0].lower() in ROLES
     )
 
 
-def _unwrap(given: dict[str, Any]) -> dict[str, Any]:
+def _unwrap(fields: dict[str, Any]) -> dict[str, Any]:
     """Take a message out of what LangChain, spans and choices put around it."""
     # LangChain's `dumps`: the class name at the end of `id` says the role.
-    if given.get("type") == "constructor" and isinstance(given.get("kwargs"), dict):
-        name = str([*list_from_json(given.get("id")), ""][-2:][0])
-        return {"type": name, **given["kwargs"], **_as_role(given["kwargs"], name)}
-    if isinstance(given.get("data"), dict) and str(given.get("type", "")).lower() in ROLES:
-        return {**given["data"], **_as_role(given["data"], str(given["type"]))}
-    message = from_json(given.get("message"))
+    if fields.get("type") == "constructor" and isinstance(fields.get("kwargs"), dict):
+        name = str([*list_from_json(fields.get("id")), ""][-2:][0])
+        return {"type": name, **fields["kwargs"], **_as_role(fields["kwargs"], name)}
+    if isinstance(fields.get("data"), dict) and str(fields.get("type", "")).lower() in ROLES:
+        return {**fields["data"], **_as_role(fields["data"], str(fields["type"]))}
+    message = from_json(fields.get("message"))
     if isinstance(message, dict):
         return {"role": "assistant", **message}
-    return given
+    return fields
 
 
 def _as_role(fields: dict[str, Any], name: str) -> dict[str, Any]:
     return {} if fields.get("role") else {"role": name}
 
 
-def _message(given: dict[str, Any], role: str, lost: Counter[str]) -> list[Message]:
-    content = parts_from_json(given.get("content", given.get("value", given.get("text"))))
-    parts = given.get("parts", content if isinstance(content, list) else None)
-    answer_to = id_of(given, ("tool_call_id", "toolCallId"))
-    if role == "tool" and answer_to is None and isinstance(given.get("id"), str):
-        answer_to = given["id"]  # OpenTelemetry's tool messages name the call so
-    named = given.get("name") or given.get("tool_name")
+def _message(fields: dict[str, Any], role: str, lost: Counter[str]) -> list[Message]:
+    content = parts_from_json(fields.get("content", fields.get("value", fields.get("text"))))
+    parts = fields.get("parts", content if isinstance(content, list) else None)
+    answer_to = id_of(fields, ("tool_call_id", "toolCallId"))
+    if role == "tool" and answer_to is None and isinstance(fields.get("id"), str):
+        answer_to = fields["id"]  # OpenTelemetry's tool messages name the call so
+    named = fields.get("name") or fields.get("tool_name")
     turns = _Turns(role, named if isinstance(named, str) else None, lost, answer_to)
     # ShareGPT writes a call as a turn from function_call whose value is JSON.
-    if isinstance(content, str) and str(given.get("from", given.get("role"))) == "function_call":
+    if isinstance(content, str) and str(fields.get("from", fields.get("role"))) == "function_call":
         parts, content = [*_as_list(from_json(content))], None
         turns.calls += calls(parts)
         parts = []
@@ -188,14 +188,14 @@ def _message(given: dict[str, Any], role: str, lost: Counter[str]) -> list[Messa
         parts = [] if content is None else [as_text(content)]
     # OpenAI's audio answers and Ollama's images are fields next to the content.
     for medium, field_name in (("audio", "audio"), ("image", "images")):
-        media = given.get(field_name)
+        media = fields.get(field_name)
         for medium_part in _as_list(media) if media else []:
             parts = [*parts, {"type": medium, "transcript": _transcript(medium_part)}]
     # A refusal is the answer if there is no other content.
-    if not parts and isinstance(given.get("refusal"), str):
-        parts = [given["refusal"]]
-    _count_fields(given, lost)
-    return turns.convert(parts, _calls_in_fields(given))
+    if not parts and isinstance(fields.get("refusal"), str):
+        parts = [fields["refusal"]]
+    _count_fields(fields, lost)
+    return turns.convert(parts, _calls_in_fields(fields))
 
 
 def _count_fields(given: dict[str, Any], lost: Counter[str]) -> None:
@@ -212,10 +212,10 @@ def _count_fields(given: dict[str, Any], lost: Counter[str]) -> None:
     lost["field"] += sum(not k.startswith(("gen_ai.", "llm.")) for k in other)
 
 
-def _calls_in_fields(given: dict[str, Any]) -> list[Message]:
+def _calls_in_fields(fields: dict[str, Any]) -> list[Message]:
     """The calls that stand beside a message's content, the same ones once."""
-    more = given["additional_kwargs"] if isinstance(given.get("additional_kwargs"), dict) else {}
-    for holder in (given, more):
+    more = fields["additional_kwargs"] if isinstance(fields.get("additional_kwargs"), dict) else {}
+    for holder in (fields, more):
         for key in ("tool_calls", "toolCalls", "function_call"):
             if tool_calls := calls(from_json(holder.get(key))):
                 return tool_calls
@@ -347,8 +347,8 @@ def pair_calls(messages: list[Message]) -> list[Message]:
 
 
 def _link_reply(message: Message, open_calls: list[tuple[str, str]]) -> Message:
-    given, name = message["tool_call_id"], message["name"]
-    if given is None:
+    call_id, name = message["tool_call_id"], message["name"]
+    if call_id is None:
         # Gemini and ShareGPT have no ids: results are matched to open calls by name, in order.
         candidates = [w for w in open_calls if w[1] == name] or (open_calls if name is None else [])
         if candidates:
@@ -357,7 +357,7 @@ def _link_reply(message: Message, open_calls: list[tuple[str, str]]) -> Message:
             return {**message, "tool_call_id": call[0]}
         return message
     for call in open_calls:
-        if call[0] == given:
+        if call[0] == call_id:
             open_calls.remove(call)
             break
     return message

@@ -210,10 +210,10 @@ def parts_from_json(value: Any) -> Any:
     return decoded if isinstance(decoded, list) and are_parts(decoded) else value
 
 
-def calls(given: Any) -> list[Message]:
+def calls(value: Any) -> list[Message]:
     """Return tool calls in OpenAI's form; arguments are JSON text, a missing id is None."""
     tool_calls = []
-    for call in _in_order(given):
+    for call in _in_order(value):
         call = from_json(call)
         if not isinstance(call, dict):
             continue
@@ -237,12 +237,12 @@ def calls(given: Any) -> list[Message]:
     return tool_calls
 
 
-def _in_order(given: Any) -> Iterator[Any]:
-    if isinstance(given, dict):
+def _in_order(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
         # Streams and span attributes number the calls, and dicts keep the order of arrival instead.
-        indexed = given and all(isinstance(k, int) for k in given)
-        given = [given[k] for k in sorted(given)] if indexed else [given]
-    yield from given if isinstance(given, list) else ()
+        indexed = value and all(isinstance(k, int) for k in value)
+        value = [value[k] for k in sorted(value)] if indexed else [value]
+    yield from value if isinstance(value, list) else ()
 
 
 def is_calls(text: str) -> bool:

@@ -29,17 +29,17 @@ _INDEXED = re.compile(
 _ATTRIBUTES = ("gen_ai.tool.definitions", "ai.prompt.tools", "gen_ai.request.tools")
 
 
-def schemas(given: Any) -> list[Schema]:
+def schemas(value: Any) -> list[Schema]:
     """Return the definitions in a list of tools of any dialect, or in its JSON text."""
-    given = from_json(given)
-    if isinstance(given, dict):
-        given = _by_name(given) if _is_by_name(given) else [given]
+    value = from_json(value)
+    if isinstance(value, dict):
+        value = _by_name(value) if _is_by_name(value) else [value]
     return (
-        [s for tool in given for s in _schema(from_json(tool))] if isinstance(given, list) else []
+        [s for tool in value for s in _schema(from_json(tool))] if isinstance(value, list) else []
     )
 
 
-def _is_by_name(given: dict[str, Any]) -> bool:
+def _is_by_name(fields: dict[str, Any]) -> bool:
     """Whether it maps names to definitions, as Langfuse keeps them."""
     definition_keys = {
         "name",
@@ -49,13 +49,13 @@ def _is_by_name(given: dict[str, Any]) -> bool:
         "functionDeclarations",
         "function_declarations",
     }
-    return definition_keys.isdisjoint(given) and all(
-        isinstance(from_json(v), dict) for v in given.values()
+    return definition_keys.isdisjoint(fields) and all(
+        isinstance(from_json(v), dict) for v in fields.values()
     )
 
 
-def _by_name(given: dict[str, Any]) -> list[Schema]:
-    return [{"name": name, **from_json(value)} for name, value in given.items()]
+def _by_name(fields: dict[str, Any]) -> list[Schema]:
+    return [{"name": name, **from_json(value)} for name, value in fields.items()]
 
 
 def _schema(tool: Any) -> list[Schema]:
@@ -137,10 +137,10 @@ def extract(messages: list[Any]) -> tuple[list[Any], list[Schema]]:
     return rest, definitions
 
 
-def unique(given: list[Schema]) -> list[Schema]:
+def unique(items: list[Schema]) -> list[Schema]:
     """Return the distinct definitions in their order."""
     distinct: list[Schema] = []
-    for schema in given:
+    for schema in items:
         if schema not in distinct:
             distinct.append(schema)
     return distinct

@@ -15,12 +15,12 @@ _BLOCK_TEXTS = {"text_delta": "text", "thinking_delta": "thinking"}
 _BEDROCK = {"messageStart", "contentBlockStart", "contentBlockDelta", "messageStop"}
 
 
-def merge(given: Any) -> Any:
+def merge(value: Any) -> Any:
     """Assemble the chunks of a stream to the body of an answer; return anything else as it is."""
     # Text is parsed as server-sent events; a single chunk is a stream of one.
-    pieces = _events(given) if isinstance(given, str) else [given] if _is_delta(given) else given
+    pieces = _events(value) if isinstance(value, str) else [value] if _is_delta(value) else value
     if not isinstance(pieces, list) or not all(isinstance(p, dict) for p in pieces):
-        return given
+        return value
     # Told apart by marks that only one API has, since recorded streams do not name it.
     kinds = {str(piece.get("type", "")) for piece in pieces}
     if any(map(_is_delta, pieces)):
@@ -28,14 +28,14 @@ def merge(given: Any) -> Any:
     if "message_start" in kinds or "content_block_delta" in kinds:
         return _of_blocks(pieces)
     if any(kind.startswith("response.") for kind in kinds):
-        return _of_responses(pieces, given)
+        return _of_responses(pieces, value)
     if any(not _BEDROCK.isdisjoint(piece) for piece in pieces):
         return _of_bedrock(pieces)
     if pieces and all(isinstance(piece.get("candidates"), list) for piece in pieces):
         return _of_candidates(pieces)
     if len(pieces) > 1 and all("done" in piece for piece in pieces):
         return _of_ollama(pieces)
-    return given
+    return value
 
 
 def _events(text: str) -> list[Any] | None:
@@ -46,10 +46,10 @@ def _events(text: str) -> list[Any] | None:
     return [from_json(line) for line in data if line not in ("", "[DONE]")]
 
 
-def _is_delta(given: Any) -> bool:
-    return isinstance(given, dict) and any(
+def _is_delta(value: Any) -> bool:
+    return isinstance(value, dict) and any(
         isinstance(choice, dict) and isinstance(choice.get("delta"), dict)
-        for choice in list_from_json(given.get("choices"))
+        for choice in list_from_json(value.get("choices"))
     )
 
 
@@ -117,13 +117,13 @@ def _with_input(block: Piece, key: str) -> Piece:
     return {**block, key: from_json(text)} if text else block
 
 
-def _of_responses(pieces: list[Piece], given: Any) -> Any:
+def _of_responses(pieces: list[Piece], value: Any) -> Any:
     """The complete response of the last event, or the finished items of an aborted stream."""
     repeated = [p["response"] for p in pieces if isinstance(p.get("response"), dict)]
     if repeated and repeated[-1].get("output"):
         return repeated[-1]
     items = [p["item"] for p in pieces if p.get("type") == "response.output_item.done"]
-    return {"object": "response", "output": items} if items else given
+    return {"object": "response", "output": items} if items else value
 
 
 def _of_bedrock(pieces: list[Piece]) -> Piece:
