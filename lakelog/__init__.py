@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lakelog.compat.dump import LogEntry as LogEntry
     from lakelog.compat.dump import OMEGALogManager as OMEGALogManager
     from lakelog.compat.event_store import EventDatabase as EventDatabase
+    from lakelog.compat.persistence import EventPersistenceManager as EventPersistenceManager
+    from lakelog.compat.persistence import create_event_persistence as create_event_persistence
     from lakelog.dbapi import connect
     from lakelog.query.relation import Relation
     from lakelog.store.history import Diff, Snapshot
@@ -50,8 +52,10 @@ __all__ = [
 
 _OLD_NAMES = {
     "EventDatabase": "lakelog.compat.event_store",
+    "EventPersistenceManager": "lakelog.compat.persistence",
     "LogEntry": "lakelog.compat.dump",
     "OMEGALogManager": "lakelog.compat.dump",
+    "create_event_persistence": "lakelog.compat.persistence",
     "get_views": "lakelog.compat.oos_views",
 }
 """Public names of older systems, and where they live now; they load when asked for."""
