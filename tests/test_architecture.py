@@ -42,7 +42,8 @@ ORDER = {
     "ingest/audit": "stored_rows file_audit account audit",
     "collect": "followed_file status turns watch loop",
     "backup": "copy directory expiry restore delete scheduler",
-    "compat": "omega packs lookups event_store persistence oos_state oos_feed oos_views dump",
+    "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
+        oos_views dump""",
     "export": "values vectors formats folder tables export",
     "analyze": "dedupe similar",
     "train": """wording shards recipe_schema losses filters tokenizer recipe template selection

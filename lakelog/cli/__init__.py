@@ -56,6 +56,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Older systems": {
         "oos": ("oos", "the views of the OOS log stream"),
         "events": ("events", "the verbs of the older event store"),
+        "import-sqlite": ("events", "load a database of the older event store"),
     },
     "Setup and help": {
         "help": ("help", "show the help of a verb"),
@@ -83,7 +84,7 @@ class Verbs(click.Group):
         if name not in MODULES:
             return None
         command: click.Command = getattr(
-            importlib.import_module(f"lakelog.cli.{MODULES[name]}"), name
+            importlib.import_module(f"lakelog.cli.{MODULES[name]}"), name.replace("-", "_")
         )
         return command
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import time
@@ -9,12 +10,13 @@ from typing import Any
 
 import click
 
+from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import Target, choose, emit, emit_record, with_output
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
-from lakelog.compat import omega
+from lakelog.compat import omega, sqlite_import
 from lakelog.compat.lookups import Lookups
 from lakelog.export.formats import Result, of_records
 from lakelog.export.values import clock, micros
@@ -148,6 +150,43 @@ def _summary(counts: dict[str, Any]) -> str:
     if len(counts["event_types"]) > _TYPES:
         lines.append(f"  and {len(counts['event_types']) - _TYPES:,} more types; --json has them")
     return "\n".join(lines) + "\n"
+
+
+@verb(
+    "import-sqlite",
+    examples="""
+    lakelog import-sqlite events.db
+    lakelog --lake archive import-sqlite old/events.db --json
+""",
+)
+@click.argument("file", type=click.Path())
+@with_output
+def import_sqlite(app: App, file: str, target: Target) -> None:
+    """Load an SQLite database of the older event store, each row once.
+
+    Its events, patterns and statistics become events, also those packed with gzip, and
+    its marks are kept. A second run loads what is new. Rows that cannot be events go to
+    quarantine. The database is only read, and may be in use.
+    """
+    # Before a lake is created: a mistyped path must not leave an empty one behind.
+    if not os.path.isfile(file):
+        raise click.UsageError(f"there is no database {file}")
+    with app.open_or_create() as lake, app.progress("import", "rows") as progress:
+        done = sqlite_import.load(lake, file, lambda n, total: progress(n, total, f"{n:,} rows"))
+    record = {**dataclasses.asdict(done), "damage": done.damage or None}
+    words = [f"{many(done.events, 'new event')}, {done.known:,} rows known"]
+    words += [f"{n:,} {what}" for n, what in ((done.patterns, "patterns"),) if n]
+    words += [f"{done.system_stats:,} statistics"] if done.system_stats else []
+    words += [f"{done.processed:,} marked as processed"] if done.processed else []
+    words += [f"{done.quarantined:,} quarantined"] if done.quarantined else []
+    app.say("; ".join(words))
+    if target.format != "table" or target.path:
+        emit_record(record, target, lambda: "; ".join(words) + "\n")
+    if done.damage:
+        app.say(done.damage)
+    # What was not loaded is safe, but a script has to notice it.
+    if done.damage or done.quarantined:
+        click.get_current_context().exit(exits.FAILED)
 
 
 for command in (stats, list_events, search, export):

@@ -1,0 +1,316 @@
+"""Databases of the older event store: their rows become events, each once however often it is read.
+
+An event's id is `omega.sqlite:TABLE:ROW:CREATED:CONTENT`: the row's id, its created_at in us, and
+16 hex digits of its content. So a second run, also of a copy, stores only what is new, and two
+equal rows stay two. A row that cannot be an event is quarantined whole, as JSON. Rows are read in
+the order of their rowid, some hundred at a time, so that a program that writes to the database
+waits for no one. A damaged database is read up to the damage.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sqlite3
+import urllib.parse
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from lakelog.compat import omega
+from lakelog.compat.event_store import Row, content_id, identified
+from lakelog.errors import InvalidEvent, LakelogError
+from lakelog.event import encode, parse_time, to_micros
+from lakelog.exact import parse_value
+from lakelog.lake import Lake
+
+TABLES = {
+    "events": (
+        *("id", "timestamp", "event_type", "action", "source", "data_json", "data_compressed"),
+        *("processed", "created_at"),
+    ),
+    "patterns": (
+        *("id", "event_id", "pattern_type", "confidence", "pattern_data", "embryo_id"),
+        "created_at",
+    ),
+    "system_stats": (
+        *("id", "timestamp", "total_events", "events_per_second", "active_embryos"),
+        *("avg_fitness", "storage_mb", "created_at"),
+    ),
+}
+"""The tables that are read, and their columns; those that a database lacks count as null."""
+_ROWS, _BYTES = 500, 8_000_000  # stored at once
+_DATA_MAX = 64_000_000
+"""Bytes of the data of one row; a stream that unpacks to more is not unpacked."""
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SqliteImport:
+    """Rows by what became of them: new ones of each table, and known ones.
+
+    `processed` are events that are newly marked, `damage` says where reading had to stop.
+    """
+
+    events: int
+    patterns: int
+    system_stats: int
+    known: int
+    processed: int
+    quarantined: int
+    damage: str = ""
+
+
+def load(lake: Lake, path: str, progress: Progress | None = None) -> SqliteImport:
+    """Load a database into a lake; `progress` is called with rows done and rows in all.
+
+    Raises FileNotFoundError, LakelogError for what is no database of the older event store.
+    """
+    if not os.path.exists(path):
+        raise FileNotFoundError(2, "no such database", path)
+    with closing(_connect(path)) as database:
+        columns = _columns(database, path)
+        totals = {table: _count(database, table) for table in columns}
+        before = _counts(lake)
+        read = quarantined = 0
+        damage = ""
+        for table in columns:
+            try:
+                for rows in _batches(database, table, columns):
+                    quarantined += _store(lake, path, table, rows)
+                    read += len(rows)
+                    if progress is not None:
+                        progress(read, sum(totals.values()))
+            except sqlite3.DatabaseError as error:
+                damage = damage or f"{path}: {error}, in table {table}; what precedes it is loaded"
+    after = _counts(lake)
+    new = {table: after[table] - before[table] for table in TABLES}
+    known = read - quarantined - sum(new.values())
+    # A row that was quarantined before is known as well.
+    return SqliteImport(
+        **new,
+        known=max(known, 0),
+        processed=after["processed"] - before["processed"],
+        quarantined=after["quarantined"] - before["quarantined"],
+        damage=damage,
+    )
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    """Open a database that nothing here writes to."""
+    uri = f"file:{urllib.parse.quote(os.path.abspath(path))}?mode=ro"
+    database = sqlite3.connect(uri, uri=True, timeout=30)
+    # Text that is no UTF-8 would end the whole query; here only its row is broken.
+    database.text_factory = bytes
+    return database
+
+
+def _columns(database: sqlite3.Connection, path: str) -> dict[str, list[str]]:
+    """Return SQL of the columns of each table that is there."""
+    present: dict[str, list[str]] = {}
+    try:
+        for table, names in TABLES.items():
+            there = {row[1].decode() for row in database.execute(f"PRAGMA table_info({table})")}
+            if there:
+                present[table] = [name if name in there else "NULL" for name in names]
+    except sqlite3.DatabaseError as error:
+        raise LakelogError(f"{path} is no SQLite database that can be read: {error}") from None
+    if "events" not in present or "event_type" not in present["events"]:
+        raise LakelogError(f"{path} is no database of the older event store: no table events of it")
+    return present
+
+
+def _count(database: sqlite3.Connection, table: str) -> int:
+    try:
+        count: int = database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    except sqlite3.DatabaseError:
+        return 0
+    return count
+
+
+def _counts(lake: Lake) -> dict[str, int]:
+    """Count what was loaded so far, of all databases."""
+    of_table = "count(*) FILTER (starts_with(id, '{}:{}:'))"
+    counted = ", ".join(of_table.format(omega.IMPORTED, table) for table in TABLES)
+    (row,) = lake.sql(f"SELECT {counted} FROM events").fetchall()
+    ((marked,),) = lake.sql("SELECT count(*) FROM omega.events WHERE processed").fetchall()
+    ((bad,),) = lake.sql("SELECT count(*) FROM quarantine").fetchall()
+    return {**dict(zip(TABLES, row, strict=True)), "processed": marked, "quarantined": bad}
+
+
+def _batches(
+    database: sqlite3.Connection, table: str, columns: dict[str, list[str]]
+) -> Iterator[list[Row | InvalidRow]]:
+    """Yield the rows of a table as events, or what is wrong with them."""
+    query = f"""SELECT rowid, {", ".join(columns[table])} FROM {table}
+        WHERE rowid > ? ORDER BY rowid LIMIT {_ROWS}"""
+    last, names = -(2**63), TABLES[table]
+    while True:
+        rows: list[Row | InvalidRow] = []
+        size = 0
+        # Closed before the rows are stored: an open query would keep the database's writer waiting.
+        with closing(database.execute(query, [last])) as cursor:
+            for values in cursor:
+                last, record = values[0], dict(zip(names, values[1:], strict=True))
+                record["id"] = last if record["id"] is None else record["id"]
+                size += sum(len(v) for v in record.values() if isinstance(v, bytes))
+                rows.append(_event(database, table, record, columns))
+                if size > _BYTES:
+                    break
+        if not rows:
+            return
+        yield rows
+
+
+@dataclass(frozen=True)
+class InvalidRow:
+    """A row that cannot be an event: its number, the reason, and the row as JSON."""
+
+    number: int
+    reason: str
+    text: str
+
+
+def _event(
+    database: sqlite3.Connection, table: str, record: Row, columns: dict[str, list[str]]
+) -> Row | InvalidRow:
+    """Return a row as an event with its id; `marked` says whether it was processed."""
+    try:
+        if table == "events":
+            return _event_of(record)
+        plain = {name: _text(name, value) for name, value in record.items()}
+        if table == "patterns":
+            plain["event_id"] = _number(database, record["event_id"], columns["events"])
+            plain["pattern_data"] = _loose_json(plain["pattern_data"])
+        created = plain.pop("created_at")
+        time = created if table == "patterns" else plain.pop("timestamp")
+        kind = omega.PATTERN if table == "patterns" else omega.STATS
+        row = plain.pop("id")
+        data = {name: value for name, value in plain.items() if value is not None}
+        return _numbered(table, row, created, {"time": time, "type": kind, "data": data})
+    except InvalidEvent as error:
+        text = json.dumps({k: _readable(v) for k, v in record.items()})
+        number = record["id"] if isinstance(record["id"], int) else 0
+        return InvalidRow(number, f"row {_readable(record['id'])} of {table}: {error.reason}", text)
+
+
+def _event_of(record: Row) -> Row:
+    """Return a row of `events` as an event. Raises InvalidEvent."""
+    names = ("id", "timestamp", "event_type", "action", "source", "created_at")
+    row = {name: _text(name, record[name]) for name in names}
+    created, number = row.pop("created_at"), row.pop("id")
+    if row["timestamp"] is None:
+        raise InvalidEvent("no timestamp")
+    row["data"] = _data(record)
+    marked = record["processed"] not in (None, 0, b"", b"0", b"false")
+    return {**_numbered("events", number, created, row), "marked": marked}
+
+
+def _numbered(table: str, number: Any, created: Any, row: Row) -> Row:
+    """Return an event with the id of a row."""
+    when = None if created is None else to_micros(parse_time(created))
+    event = identified({name: value for name, value in row.items() if value is not None})
+    content = content_id({name: value for name, value in event.items() if name != "id"})
+    event["id"] = omega.imported_id(table, number, when, content[:16])
+    encode([event])  # here it concerns one row only, later the whole batch
+    return event
+
+
+def _data(record: Row) -> Any:
+    """Return the data of a row: packed where it is, else text. Raises InvalidEvent."""
+    packed, text = record["data_compressed"], record["data_json"]
+    if packed:
+        text = _unpack(packed)
+    if text is None or text == b"":
+        return None
+    if not isinstance(text, bytes):
+        return text  # of a number SQLite may have made one
+    try:
+        return parse_value(text)
+    except InvalidEvent as error:
+        raise InvalidEvent(f"data is not JSON: {error.reason}") from None
+
+
+def _unpack(packed: Any) -> bytes:
+    """Return what gzip or zlib packed. Raises InvalidEvent."""
+    try:
+        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # either header
+        text = unpacker.decompress(packed, _DATA_MAX)
+    except (zlib.error, TypeError) as error:
+        raise InvalidEvent(f"data_compressed does not unpack: {error}") from None
+    if not unpacker.eof:
+        long = len(text) >= _DATA_MAX
+        why = f"unpacks to more than {_DATA_MAX:,} bytes" if long else "is cut short"
+        raise InvalidEvent(f"data_compressed {why}")
+    return text
+
+
+def _number(database: sqlite3.Connection, event: Any, columns: list[str]) -> int | None:
+    """Return the number that the event of a row has now; None if there is none."""
+    if event is None:
+        return None
+    query = f"SELECT {', '.join(columns)} FROM events WHERE id = ?"
+    values = database.execute(query, [event]).fetchone()
+    if values is None:
+        return None
+    try:
+        row = _event_of(dict(zip(TABLES["events"], values, strict=True)))
+    except InvalidEvent:
+        return None
+    return omega.number_of(row.get("source"), row["id"], None, None)
+
+
+def _text(name: str, value: Any) -> Any:
+    """Return a value of SQLite, text decoded. Raises InvalidEvent."""
+    if not isinstance(value, bytes):
+        return value
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        raise InvalidEvent(f"{name} is not UTF-8") from None
+    return text if text or name not in ("timestamp", "created_at") else None
+
+
+def _loose_json(text: Any) -> Any:
+    try:
+        return parse_value(text.encode()) if isinstance(text, str) else text
+    except InvalidEvent:
+        return text
+
+
+def _readable(value: Any) -> Any:
+    """Return a value of SQLite as JSON can hold it: bytes that are no text in base64."""
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(value).decode()
+
+
+def _store(lake: Lake, path: str, table: str, rows: list[Row | InvalidRow]) -> int:
+    """Store rows, mark those that were processed, quarantine the others; return how many."""
+    events = [row for row in rows if isinstance(row, dict)]
+    invalid = [row for row in rows if isinstance(row, InvalidRow)]
+    numbers = [
+        omega.number_of(event.get("source"), event["id"], None, None)
+        for event in events
+        if event.pop("marked", False)
+    ]
+    if events:
+        lake.append(events)
+    if numbers:
+        # Named by what it says, so that the same rows are marked by one fact.
+        name = f"{omega.IMPORTED}:processed:{content_id({'ids': numbers})}"
+        lake.append({"type": omega.PROCESSED, "id": name, "data": {"ids": numbers}})
+    if invalid:
+        query = "SELECT line FROM quarantine WHERE list_contains($1::VARCHAR[], line)"
+        known = {text for (text,) in lake.sql(query, [[row.text for row in invalid]]).fetchall()}
+        origin = f"{os.path.abspath(path)}#{table}"
+        lines = [(origin, r.number, r.reason, r.text) for r in invalid if r.text not in known]
+        if lines:
+            lake.quarantine(lines)
+    return len(invalid)
