@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from lakelog.compat.persistence import EventPersistenceManager as EventPersistenceManager
     from lakelog.compat.persistence import create_event_persistence as create_event_persistence
     from lakelog.dbapi import connect
+    from lakelog.loggers.adapters import LoguruSink as LoguruSink
+    from lakelog.loggers.adapters import StructlogProcessor as StructlogProcessor
+    from lakelog.loggers.handler import LakeHandler as LakeHandler
     from lakelog.query.relation import Relation
     from lakelog.store.history import Diff, Snapshot
 
@@ -59,13 +62,19 @@ _OLD_NAMES = {
     "get_views": "lakelog.compat.oos_views",
 }
 """Public names of older systems, and where they live now; they load when asked for."""
+_LOGGERS = {
+    "LakeHandler": "lakelog.loggers.handler",
+    "LoguruSink": "lakelog.loggers.adapters",
+    "StructlogProcessor": "lakelog.loggers.adapters",
+}
+"""What an application logs with."""
 providers.REGISTERED["omega"] = Lazy("lakelog.compat.omega")
 
 
 def __getattr__(name: str) -> Any:
     """Load the names that a program which only appends does not need."""
-    if name in _OLD_NAMES:
-        return getattr(Lazy(_OLD_NAMES[name]), name)
+    if name in _OLD_NAMES or name in _LOGGERS:
+        return getattr(Lazy({**_OLD_NAMES, **_LOGGERS}[name]), name)
     if name in ("Diff", "Snapshot"):
         return getattr(Lazy("lakelog.store.history"), name)
     if name == "connect":
@@ -83,4 +92,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """All public names, those that load when asked for too."""
-    return sorted({*__all__, *_OLD_NAMES, "train", "errors"})
+    return sorted({*__all__, *_OLD_NAMES, *_LOGGERS, "train", "errors"})

@@ -119,6 +119,11 @@ class Writer:
         """The id of this writer: the origin of its events."""
         return self._name
 
+    @property
+    def is_opening(self) -> bool:
+        """Whether the next frame begins a file, which takes three syncs instead of one."""
+        return self._fd < 0 or self._is_due
+
     def close(self) -> None:
         """Let running appends end, refuse others, and finish the newest file.
 
@@ -394,7 +399,8 @@ class Writer:
         """
         self._is_due = True
         if self._store.settings.seal != "never":
-            self._seal_if(self._file_count() > 2)
+            names = disk.listing(self._store.paths.wal_dir(self._branch))
+            self._seal_if([p and p[0] for p in map(parse_wal, names)].count(self._name) > 2)
 
     def _seal_if(self, due: bool) -> None:
         """Ask for a sealer, in this process or in one of its own."""
@@ -413,10 +419,6 @@ class Writer:
             disk.close(self._fd)
         self._fd = -1
 
-    def _file_count(self) -> int:
-        names = disk.listing(self._store.paths.wal_dir(self._branch))
-        return sum(1 for p in map(parse_wal, names) if p and p[0] == self._name)
-
     def _start_helper(self) -> None:
         """Start `python -m lakelog seal`, one at a time; anyone else may seal as well."""
         if self._helper is not None and self._helper.poll() is None:
@@ -431,8 +433,7 @@ class Writer:
             self._mutex.acquire()
 
     def _is_led_elsewhere(self) -> bool:
-        """Whether another thread leads. A signal handler that runs inside this thread's own
-        append does not wait for itself."""
+        """Whether another thread leads: a signal handler does not wait for its own append."""
         return self._leader != threading.get_ident()
 
     def _before_fork(self) -> None:

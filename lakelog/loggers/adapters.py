@@ -1,0 +1,148 @@
+"""Adapters for structlog and loguru.
+
+    structlog.configure(processors=[..., lakelog.StructlogProcessor("lake"), JSONRenderer()])
+    loguru.logger.add(lakelog.LoguruSink("lake"))
+
+Both store an event of type "log": `source` is the name of the logger, `message` the text, and
+`data` what was bound, `code`, `exception` as data (exceptions.py), and the open span.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from lakelog.errors import InvalidEvent
+from lakelog.event import parse_time
+from lakelog.level import level_of
+from lakelog.loggers.destination import LakeOrPath
+from lakelog.loggers.exceptions import exception_data
+from lakelog.loggers.queue import QueueStats
+from lakelog.loggers.recorder import Recorder
+
+_FLUSH = 5.0
+_MESSAGES = ("event", "message", "msg")
+_SOURCES = ("logger", "logger_name")
+
+
+class StructlogProcessor:
+    """A structlog processor that stores each event and passes it on unchanged.
+
+    Put it before the renderer. It reads what `add_log_level`, `add_logger_name`, `TimeStamper` and
+    `merge_contextvars` add, if they come before it. Options are those of `Recorder`.
+    """
+
+    def __init__(self, lake: LakeOrPath, **options: Any) -> None:
+        self._recorder = Recorder(lake, **options)
+
+    def __call__(self, logger: Any, method: str, event_dict: Any) -> Any:
+        """Store an event; return it as it came."""
+        try:
+            event = _structlog_event(logger, method, dict(event_dict))
+        except Exception as error:
+            self._recorder.fail(error)
+        else:
+            self._recorder.record(event)
+        return event_dict
+
+    def flush(self, timeout: float = _FLUSH) -> bool:
+        """Wait until everything is stored, or so many seconds; whether it is."""
+        return self._recorder.flush(timeout)
+
+    def stats(self) -> QueueStats:
+        """What was stored, is waiting, was dropped or refused."""
+        return self._recorder.stats()
+
+
+class LoguruSink:
+    """A loguru sink that stores each message with its `extra`. Options are those of `Recorder`."""
+
+    def __init__(self, lake: LakeOrPath, **options: Any) -> None:
+        self._recorder = Recorder(lake, **options)
+
+    def write(self, message: Any) -> None:
+        """Store a message of loguru, which carries its record."""
+        try:
+            event = _loguru_event(message.record)
+        except Exception as error:
+            self._recorder.fail(error)
+        else:
+            self._recorder.record(event)
+
+    def stop(self) -> None:
+        """Wait until everything is stored: loguru calls this when the sink is removed."""
+        self._recorder.flush(_FLUSH)
+
+    def stats(self) -> QueueStats:
+        """What was stored, is waiting, was dropped or refused."""
+        return self._recorder.stats()
+
+
+def _structlog_event(logger: Any, method: str, members: dict[str, Any]) -> dict[str, Any]:
+    moment = _time(members)
+    name = next((members.pop(k) for k in _SOURCES if k in members), None)
+    level = str(members.pop("level", method))
+    message = next((members.pop(k) for k in _MESSAGES if k in members), None)
+    # Before its own renderer has made text of it: True, an exception, or what exc_info() returns.
+    info = members.pop("exc_info", None)
+    error = _exception(info)
+    if error is not None:
+        members["exception"] = exception_data(error)
+    severity = level_of(level)
+    if severity is None:
+        members["level"] = level
+    event = {"time": moment, "type": "log", "source": name or getattr(logger, "name", None)}
+    return event | {"level": severity, "message": _text(message), "data": members}
+
+
+def _time(members: dict[str, Any]) -> datetime:
+    """The time that a TimeStamper added, which is text or a number; else now."""
+    given = members.get("timestamp")
+    if given is not None:
+        try:
+            moment = parse_time(given)
+            # Local time without an offset is not known; that of `utc=True` ends with Z.
+            if not isinstance(given, str) or given.endswith("Z") or "+" in given:
+                del members["timestamp"]
+                return moment
+        except InvalidEvent:
+            pass
+    return datetime.now(UTC)
+
+
+def _exception(info: Any) -> BaseException | None:
+    if isinstance(info, BaseException):
+        return info
+    if isinstance(info, tuple):
+        return info[1] if len(info) > 1 and isinstance(info[1], BaseException) else None
+    return sys.exc_info()[1] if info else None
+
+
+def _loguru_event(record: dict[str, Any]) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "code": {
+            "file": record["file"].path,
+            "line": record["line"],
+            "function": record["function"],
+        },
+        "thread": record["thread"].name,
+        "process": record["process"].id,
+        **record["extra"],
+    }
+    level = level_of(record["level"].name)
+    if record["exception"] is not None and record["exception"].value is not None:
+        error = record["exception"]
+        data["exception"] = exception_data(error.value, error.traceback)
+    return {
+        "time": record["time"].astimezone(UTC),
+        "type": "log",
+        "source": record["name"],
+        "level": level,
+        "message": record["message"],
+        "data": data,
+    }
+
+
+def _text(message: Any) -> str | None:
+    return message if message is None or isinstance(message, str) else str(message)

@@ -1,0 +1,166 @@
+"""The disk buffer: where events wait that the lake cannot take at once.
+
+    cache/buffer/<16 hex>.jsonl    WAL lines (F3.13), each with an `id` of its own; locked by its
+                                   process
+
+A line that was written here survives the death of the process, synced or not. As it has an id, it
+may be stored any number of times and counts once, so nothing needs to note how far a file was
+read: it is stored whole and then emptied. Files of dead processes are stored by the next process
+that logs to the lake.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+import orjson
+
+from lakelog.store import disk
+
+BYTES_MAX = 1 << 30
+"""A buffer grows no larger; then whoever logs waits."""
+_SUFFIX = ".jsonl"
+_PIECE = 1 << 20
+Store = Callable[[list[bytes]], None]
+
+
+class DiskBuffer:
+    """The buffer of one queue, a file that is created when it is first needed."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.RLock()
+        self._name, self._fd, self._count = "", -1, 0
+        self.size = 0
+
+    def add(self, lines: list[bytes]) -> list[bytes]:
+        """Write lines to the page cache; return them with their ids.
+
+        Raises OSError; then none of them is in the buffer.
+        """
+        with self._lock:
+            if self._fd < 0:
+                self._create()
+            lines = [self._identified(line) for line in lines]
+            text = b"\n".join(lines) + b"\n"
+            try:
+                disk.write_all(self._fd, text)
+            except OSError:
+                self._cut(self.size)  # what was written of it may be half a line
+                raise
+            self.size += len(text)
+            return lines
+
+    def _identified(self, line: bytes) -> bytes:
+        """Give a line an id that no other event has, unless it has one."""
+        if b'"id":' in line.partition(b',"data":')[0]:
+            return line
+        self._count += 1
+        return b'{"id":"%s-%d",' % (self._name.encode(), self._count) + line[1:]
+
+    def remove(self, lines: list[bytes]) -> None:
+        """Remove lines that were stored, if nothing else is in the buffer."""
+        with self._lock:
+            if self.size == sum(map(len, lines)) + len(lines):
+                self._cut(0)
+                self.size = 0
+
+    def drain(self, store: Store) -> None:
+        """Store all lines and empty the file. Raises what `store` raises; then they stay."""
+        while self.size:
+            end = self.size
+            for lines in _pieces(self._fd, end):
+                store(lines)
+            with self._lock:
+                # What was added meanwhile is read in the next round, with what was just stored:
+                # ids make that harmless.
+                if self.size == end:
+                    self._cut(0)
+                    self.size = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the buffer is as large as it may become."""
+        return self.size >= BYTES_MAX
+
+    def close(self) -> None:
+        """Remove the file if nothing is left in it; else it is for the next process."""
+        with self._lock:
+            if self._fd >= 0:
+                if not self.size:
+                    disk.unlink(self._path)
+                disk.close(self._fd)
+                self._fd = -1
+
+    def after_fork(self) -> None:
+        """In a child: the file is the parent's."""
+        fd = self._fd
+        self._reset()
+        if fd >= 0:
+            os.close(fd)
+
+    def _cut(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+        os.lseek(self._fd, size, os.SEEK_SET)
+
+    @property
+    def _path(self) -> str:
+        return f"{self._directory}/{self._name}{_SUFFIX}"
+
+    def _create(self) -> None:
+        disk.make_dir(self._directory)
+        self._name, self._count = disk.random_hex(8), 0
+        self._fd = disk.create(self._path)
+        disk.lock(self._fd)
+
+
+def recover(directory: str, store: Store) -> int:
+    """Store what dead processes left in a lake's buffers; return the number of lines."""
+    count = 0
+    for name in disk.listing(directory):
+        path = f"{directory}/{name}"
+        with contextlib.suppress(FileNotFoundError), _opened(path) as fd:
+            # Whoever waits for the lock finds an empty file of which the name is gone.
+            if name.endswith(_SUFFIX) and disk.lock(fd):
+                for lines in _pieces(fd, os.fstat(fd).st_size):
+                    store(lines)
+                    count += len(lines)
+                disk.unlink(path)
+    return count
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _pieces(fd: int, end: int) -> Iterator[list[bytes]]:
+    """Yield whole lines of a file up to a place, about a MiB at a time."""
+    at, rest = 0, b""
+    while at < end:
+        data = os.pread(fd, min(_PIECE, end - at), at)
+        if not data:
+            return
+        at += len(data)
+        *lines, rest = (rest + data).split(b"\n")
+        # Blocks that a power failure lost are read as zeros.
+        if whole := [line for line in lines if _is_whole(line)]:
+            yield whole
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return True

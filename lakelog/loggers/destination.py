@@ -1,0 +1,84 @@
+"""Where queues store: the lake, through a writer of its own. One queue for each lake and branch."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from lakelog import lake as lakes
+from lakelog.event import EncodedBatch
+from lakelog.lake import Lake
+from lakelog.loggers import buffer
+from lakelog.loggers.buffer import DiskBuffer
+from lakelog.loggers.queue import EventQueue
+
+_WITH_ID = b'{"id":"'
+"""How a line with an id begins, if a logger wrote it; within `data` it may occur by chance."""
+_QUEUES: dict[tuple[str, str, str], EventQueue] = {}
+"""By directory, branch, and what happens when it is full."""
+_LOCK = threading.Lock()
+LakeOrPath = Lake | str | os.PathLike[str]
+
+
+class LakeDestination:
+    """Stores frames of lines in a lake, durably."""
+
+    def __init__(self, lake: Lake) -> None:
+        # A lake of its own: the application may close the one that it has.
+        self._lake = Lake(lake.store, lake.branch_name)
+        self.buffers = f"{lake.store.paths.cache}/buffer"
+
+    def store(self, lines: list[bytes]) -> None:
+        """Store lines as one frame. Raises OSError, LakelogError."""
+        is_keyed = _WITH_ID in b"\n".join(lines)
+        writer = self._lake.writer()
+        writer.append(EncodedBatch(lines, [None] * len(lines), is_keyed))
+        if writer.seal_due:
+            writer.seal_due = False
+            self._lake.settle()
+
+    def prepare(self, lines: list[bytes], own: DiskBuffer | None) -> list[bytes]:
+        """Choose the lines of the next frame: one alone, and buffered, if it begins a file.
+
+        A new file takes three syncs until it has a name, and without one nobody finds its frame.
+        """
+        if own is None or not self._lake.writer().is_opening:
+            return lines
+        try:
+            return own.add(lines[:1])
+        except OSError:  # then the disk will refuse the frame as well
+            return lines
+
+    def stored(self, lines: list[bytes], own: DiskBuffer | None) -> None:
+        """Forget what `prepare` buffered."""
+        if own is not None and own.size and lines[0].startswith(_WITH_ID):
+            own.remove(lines)
+
+    def recover(self) -> None:
+        """Store what killed processes left in their buffers. Raises OSError, LakelogError."""
+        buffer.recover(self.buffers, self.store)
+
+    def close(self) -> None:
+        """Finish the WAL file; what is stored later begins another."""
+        self._lake.close()
+        self._lake = Lake(self._lake.store, self._lake.branch_name)
+
+    def after_fork(self) -> None:
+        """A writer becomes one of its own by itself; the lock may be held by another thread."""
+        global _LOCK
+        _LOCK = threading.Lock()
+
+
+def queue_of(lake: LakeOrPath, full: str = "buffer") -> EventQueue:
+    """Return the queue of a lake in this process, and begin it at the first call.
+
+    A path is created as a lake if it is none. Raises what `lakelog.open` does, ValueError.
+    """
+    with _LOCK:
+        opened = lake if isinstance(lake, Lake) else lakes.open(lake)
+        key = os.path.realpath(opened.path), opened.branch_name, full
+        if key not in _QUEUES:
+            destination = LakeDestination(opened)
+            own = DiskBuffer(destination.buffers) if full == "buffer" else None
+            _QUEUES[key] = EventQueue(destination, own, full)
+        return _QUEUES[key]

@@ -1,0 +1,55 @@
+"""Exceptions as data: type, message, notes, frames, and what caused them."""
+
+from __future__ import annotations
+
+import traceback
+from types import TracebackType
+from typing import Any
+
+_CHAIN_MAX = 20
+
+
+def exception_data(error: BaseException, trace: TracebackType | None = None) -> dict[str, Any]:
+    """Return an exception as `{type, message, frames, cause, context, exceptions, notes}`.
+
+    `frames` are those of the traceback, the outermost first, each `{file, line, function, code}`.
+    `cause` is what it was raised from, else `context` what was being handled; `exceptions` are
+    those of a group. Members that would be empty are left out.
+    """
+    return _data(error, trace or error.__traceback__, set())
+
+
+def _data(error: BaseException, trace: TracebackType | None, seen: set[int]) -> dict[str, Any]:
+    kind = type(error)
+    name = kind.__qualname__
+    if kind.__module__ not in ("builtins", "__main__"):
+        name = f"{kind.__module__}.{name}"
+    seen.add(id(error))
+    data: dict[str, Any] = {"type": name, "message": _text(error), "frames": _frames(trace)}
+    if notes := getattr(error, "__notes__", None):
+        data["notes"] = [str(note) for note in notes]
+    inner, role = error.__cause__, "cause"
+    if inner is None and not error.__suppress_context__:
+        inner, role = error.__context__, "context"
+    # Chains may be circular, and as long as a retry loop ran.
+    if inner is not None and id(inner) not in seen and len(seen) < _CHAIN_MAX:
+        data[role] = _data(inner, inner.__traceback__, seen)
+    if isinstance(error, BaseExceptionGroup):
+        data["exceptions"] = [
+            _data(e, e.__traceback__, seen) for e in error.exceptions if id(e) not in seen
+        ]
+    return data
+
+
+def _frames(trace: TracebackType | None) -> list[dict[str, Any]]:
+    return [
+        {"file": f.filename, "line": f.lineno, "function": f.name, "code": f.line or ""}
+        for f in traceback.extract_tb(trace)
+    ]
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # of a __str__ of its own
+        return f"<{type(error).__name__}>"

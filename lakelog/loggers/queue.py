@@ -1,0 +1,374 @@
+"""The queue between callers and the disk: a call costs microseconds, and a thread stores the lines.
+
+What is lost, and when. `LINGER` after the first line the thread takes what waits and gives it to
+its destination, which writes it to the page cache at once; from then on it survives `kill -9`.
+While a sync or a broken disk holds that thread up, the *guard* moves what waits to the disk buffer
+(buffer.py) every `GUARD`. So a killed process loses the events of the last 50 ms at most, and
+only a power failure loses more: what was not synced yet.
+
+Nothing is lost at the end of the process: `exits` calls `finish`, which stores what waits; from
+then on `put` stores directly, so that what other exit handlers and daemon threads log is stored
+too. A child of `fork` starts with an empty queue, since its parent stores what waited.
+
+When the queue is full, `full` says what happens: "buffer" moves what waits to the disk buffer and
+waits for room when that is full too; "block" waits; "drop" drops the oldest lines and counts them.
+While the destination fails (a full disk, a lake that cannot be written), nobody waits: what finds
+no room is dropped and counted, and the thread tries again with growing pauses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from lakelog.errors import LakelogError
+from lakelog.loggers import exits
+from lakelog.loggers.buffer import DiskBuffer
+from lakelog.store.wal import FRAME_EVENTS_MAX, split_batch
+
+LINGER, GUARD = 0.01, 0.015
+EVENTS_MAX, BYTES_MAX = 50_000, 32 << 20
+EVENT_BYTES_MAX = 64 << 20
+POLICIES = ("buffer", "block", "drop")
+_PAUSE_MIN, _PAUSE_MAX = 0.1, 5.0
+
+
+class Destination(Protocol):
+    """Where the lines of a queue go."""
+
+    def store(self, lines: list[bytes]) -> None:
+        """Store up to a frame of lines. Raises OSError, LakelogError; then none is stored."""
+
+    def prepare(self, lines: list[bytes], buffer: DiskBuffer | None) -> list[bytes]:
+        """Choose the lines of the next `store`: the first ones, perhaps safe in the buffer."""
+
+    def stored(self, lines: list[bytes], buffer: DiskBuffer | None) -> None:
+        """Called after each `store` that succeeded."""
+
+    def recover(self) -> None:
+        """Store what earlier processes left, when the thread starts."""
+
+    def close(self) -> None:
+        """Free what is open."""
+
+    def after_fork(self) -> None:
+        """In a child: forget what is the parent's."""
+
+
+@dataclass(frozen=True)
+class QueueStats:
+    """What became of the events of a queue: `stored` are durable; `waiting` in memory and on disk;
+    `dropped` found no room, `refused` could not be stored as they were; `error` is the last."""
+
+    stored: int
+    waiting: int
+    buffered_bytes: int
+    dropped: int
+    refused: int
+    error: str
+
+
+class EventQueue:
+    """A bounded queue of WAL lines with its thread; safe for threads, forks, signal handlers."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        buffer: DiskBuffer | None,
+        full: str = "buffer",
+        events_max: int = EVENTS_MAX,
+        bytes_max: int = BYTES_MAX,
+    ) -> None:
+        if full not in POLICIES:
+            raise ValueError(f"full is one of {', '.join(POLICIES)}, not {full!r}")
+        self.destination, self.full = destination, full
+        self._buffer = buffer
+        self._events_max, self._bytes_max = events_max, bytes_max
+        self.stored = self.dropped = self.refused = 0
+        self.error = ""
+        self._is_direct = self._has_recovered = False
+        self._reset()
+        exits.watch(self)
+
+    def _reset(self) -> None:
+        # Reentrant: a signal handler or a finalizer may log in the middle of a put.
+        self._lock, self._store_lock = threading.RLock(), threading.RLock()
+        self._lines: list[bytes] = []
+        self._storing: list[bytes] = []
+        self._size = self._taken_size = 0
+        self._put = self._done = 0
+        self._taken = self._since = 0.0
+        self._wake, self._hurry, self._busy = threading.Lock(), threading.Event(), threading.Event()
+        self._wake.acquire()
+        self._is_idle, self._is_failing = True, False
+        self._thread: threading.Thread | None = None
+
+    def put(self, line: bytes) -> bool:
+        """Add a line; False if it was refused for its size. Never raises for what it stands for."""
+        size = len(line)
+        if size > EVENT_BYTES_MAX:
+            self.refused += 1
+            self._complain(f"an event of {size:,} bytes is too long: at most {EVENT_BYTES_MAX:,}")
+            return False
+        if self._size + size > self._bytes_max or len(self._lines) >= self._events_max:
+            self._make_room(size)
+        with self._lock:
+            self._lines.append(line)
+            self._size += size
+            self._put += 1
+        if self._is_idle:
+            self._rouse()
+        return True
+
+    def refuse(self, reason: str) -> None:
+        """Count an event that cannot be stored; say so once."""
+        self.refused += 1
+        self._complain(reason)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until what was put before is stored, or `timeout` seconds; whether it is."""
+        until = None if timeout is None else time.monotonic() + timeout
+        target = self._put
+        while self._done < target or self._buffered:
+            if not self._is_alive:
+                self._drain()
+                return self._done >= target and not self._buffered
+            if until is not None and time.monotonic() >= until:
+                return False
+            self._hurry.set()
+            self._rouse()
+            # Not a condition: a signal handler may flush in the middle of a put of its own thread.
+            time.sleep(0.001)
+        return True
+
+    def finish(self, timeout: float = 10.0) -> None:
+        """Store what waits, end the thread, and store directly from now on; may be repeated."""
+        self._is_direct = True
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            self._hurry.set()
+            self._rouse()
+            thread.join(timeout)
+        self._is_idle = True  # so that every later put stores what it brings
+        self._drain()
+
+    def close(self) -> None:
+        """Finish and free what is open; a later put opens it again."""
+        self.finish()
+        with self._store_lock:
+            if self._buffer is not None:
+                self._buffer.close()
+            self.destination.close()
+
+    def stats(self) -> QueueStats:
+        """Counts since the start."""
+        waiting = self._put - self._done
+        return QueueStats(
+            self.stored, waiting, self._buffered, self.dropped, self.refused, self.error
+        )
+
+    def after_fork(self) -> None:
+        """In a child: what waited is the parent's to store."""
+        self._reset()
+        self.stored = self.dropped = self.refused = 0
+        self._is_direct = False
+        self.destination.after_fork()
+        if self._buffer is not None:
+            self._buffer.after_fork()
+
+    # --- the thread ---
+
+    @property
+    def _is_alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def _buffered(self) -> int:
+        return self._buffer.size if self._buffer is not None else 0
+
+    def _rouse(self) -> None:
+        """Wake the thread, start it, or do its work where no thread can run any more."""
+        self._is_idle = False
+        if self._is_direct and threading.current_thread() is not self._thread:
+            if not self._is_alive:
+                self._is_idle = True
+                self._drain()
+        elif self._thread is None:
+            self._start()
+        with contextlib.suppress(RuntimeError):  # another caller was quicker
+            self._wake.release()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is not None:
+                return
+            # A daemon: who waits for all threads must not wait for this one, which `exits` ends.
+            thread = threading.Thread(target=self._run, name="lakelog-queue", daemon=True)
+            guard = threading.Thread(target=self._guard, name="lakelog-guard", daemon=True)
+            self._thread = thread
+            exits.arm()
+            try:
+                thread.start()
+                if self.full == "buffer" and self._buffer is not None:
+                    guard.start()
+            except RuntimeError:  # the interpreter is shutting down
+                self._is_direct = self._is_idle = True
+                if not thread.ident:
+                    self._thread = None
+                    self._drain()
+
+    def _run(self) -> None:
+        pause = 0.0
+        self._recover()
+        while True:
+            if not self._lines and not self._storing and not self._buffered:
+                if self._is_direct:
+                    return
+                self._busy.clear()
+                self._is_idle = True
+                # Looked at again, for a put may have come before anybody could see it idle.
+                if not self._lines and not self._is_direct:
+                    self._wake.acquire()
+                self._is_idle = False
+                self._busy.set()
+                wait = LINGER
+            else:
+                wait = LINGER - (time.monotonic() - self._taken)
+            if (pause or wait > 0) and self._hurry.wait(pause or wait):
+                self._hurry.clear()
+            failed = not self._store_next()
+            # A destination that fails is asked less and less often; at the end just once more.
+            pause = min(max(2 * pause, _PAUSE_MIN), _PAUSE_MAX) if failed else 0.0
+            if failed and self._is_direct:
+                return
+
+    def _recover(self) -> None:
+        if not self._has_recovered:
+            self._has_recovered = True
+            try:
+                self.destination.recover()
+            except (OSError, LakelogError) as error:
+                self._fail(error)
+
+    def _drain(self) -> None:
+        """Store all that waits in this thread, unless the destination fails."""
+        # A daemon thread that the end of the interpreter froze may hold the lock for ever.
+        if not self._store_lock.acquire(timeout=1.0):
+            return
+        try:
+            self._recover()
+            while self._lines or self._storing or self._buffered:
+                if not self._store_next():
+                    return
+        finally:
+            self._store_lock.release()
+
+    def _store_next(self) -> bool:
+        """Store the next lines; False if the destination fails."""
+        with self._store_lock:
+            try:
+                while self._lines or self._storing:
+                    self._take()
+                    self.destination.store(self._storing)
+                    self._since = 0.0
+                    self.destination.stored(self._storing, self._buffer)
+                    count, self._storing, self._is_failing = len(self._storing), [], False
+                    with self._lock:
+                        self._size -= self._taken_size
+                        self.stored += count
+                        self._done += count
+                    if len(self._lines) < FRAME_EVENTS_MAX // 2:
+                        break  # the rest may wait for more to come
+                if self._buffered and not self._lines and self._buffer is not None:
+                    self._buffer.drain(self._store_buffered)
+                return True
+            except (OSError, LakelogError) as error:
+                self._fail(error)
+                return False
+
+    def _take(self) -> None:
+        """Choose what is stored next, up to a frame; after a failure the same again."""
+        if self._storing:
+            return
+        with self._lock:
+            first = split_batch(self._lines[:FRAME_EVENTS_MAX])[0]
+            chosen = self.destination.prepare(first, self._buffer)
+            self._taken_size = sum(map(len, first[: len(chosen)]))
+            del self._lines[: len(chosen)]
+            self._taken = self._since = time.monotonic()
+        self._storing = chosen
+
+    def _store_buffered(self, lines: list[bytes]) -> None:
+        self.destination.store(lines)
+        self.stored += len(lines)
+
+    # --- no room ---
+
+    def _guard(self) -> None:
+        """Move what waits to the disk buffer while a store takes long."""
+        thread = self._thread
+        while thread is self._thread and not self._is_direct:
+            self._busy.wait()
+            time.sleep(GUARD)
+            since = self._since
+            if since and self._lines and time.monotonic() - since > GUARD:
+                self._move_to_buffer()
+
+    def _move_to_buffer(self) -> bool:
+        """Move all lines that wait to the disk buffer; False if it cannot take them."""
+        buffer = self._buffer
+        if buffer is None or self.full != "buffer" or buffer.is_full:
+            return False
+        with self._lock:
+            lines, self._lines = self._lines, []
+            try:
+                buffer.add(lines)
+            except OSError:
+                self._lines = lines
+                return False
+            self._size -= sum(map(len, lines))
+            self._done += len(lines)
+            return True
+
+    def _make_room(self, size: int) -> None:
+        """Wait for room, or make it, as the policy says."""
+        if self._move_to_buffer():
+            return
+        # In the thread's own call (a destination that logs) it would wait for itself.
+        waits = self.full != "drop" and threading.current_thread() is not self._thread
+        while waits and not self._is_failing and self._is_full(size):
+            if not self._is_alive:
+                self._rouse()
+            self._hurry.set()
+            time.sleep(0.001)
+        with self._lock:
+            if not self._is_full(size):
+                return
+            # A sixteenth at a time, for each removal moves what stays.
+            count = max(len(self._lines) // 16, 1)
+            while self._lines and self._is_full(size):
+                dropped = self._lines[:count]
+                del self._lines[:count]
+                self._size -= sum(map(len, dropped))
+                self._done += len(dropped)
+                self.dropped += len(dropped)
+
+    def _is_full(self, size: int) -> bool:
+        held = len(self._lines) + len(self._storing)
+        # A line larger than the whole queue is accepted when it is alone.
+        return held > 0 and (self._size + size > self._bytes_max or held >= self._events_max)
+
+    def _fail(self, error: Exception) -> None:
+        self._is_failing = True
+        self._complain(f"{type(error).__name__}: {error}")
+
+    def _complain(self, text: str) -> None:
+        """Remember an error, and print it the first time: the caller must not notice."""
+        first, self.error = not self.error, text
+        if first and sys.stderr is not None:
+            with contextlib.suppress(Exception):
+                sys.stderr.write(f"lakelog: {text}\n")

@@ -1,0 +1,122 @@
+"""From an event to a line in the queue: context, hooks, and the rule that a caller sees no error.
+
+In this order: values of context variables, the span that is open, `sample`, `redact`, JSON. An
+event that a hook fails on is refused, not stored unredacted; refused events are counted, and the
+first is reported on standard error. `strict` raises instead.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import zlib
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from typing import Any
+
+from lakelog.loggers.destination import LakeOrPath, queue_of
+from lakelog.loggers.queue import QueueStats
+from lakelog.loggers.values import encode_event
+
+Event = dict[str, Any]
+Sample = float | Callable[[Event], bool]
+Redact = Callable[[Event], Event | None]
+OPEN_SPAN: ContextVar[tuple[str, str] | None] = ContextVar("lakelog_span", default=None)
+"""Trace id and span id of the span of lakelog that is open here."""
+
+
+class Recorder:
+    """Records events in a lake for a handler or logger.
+
+    `sample` is the part to keep, from 0 to 1, where events of one trace share their lot; or it says
+    for each event whether to keep it. `redact` gets each event and returns what is stored of it,
+    None for nothing. `context` are variables whose values become members of `data`.
+    """
+
+    def __init__(
+        self,
+        lake: LakeOrPath,
+        *,
+        full: str = "buffer",
+        sample: Sample | None = None,
+        redact: Redact | None = None,
+        context: Iterable[ContextVar[Any]] = (),
+        strict: bool = False,
+    ) -> None:
+        if isinstance(sample, (int, float)) and not 0 <= sample <= 1:
+            raise ValueError(f"sample is a part from 0 to 1, not {sample!r}")
+        self._queue = queue_of(lake, full)
+        self._sample, self._redact, self._context = sample, redact, tuple(context)
+        self._strict = strict
+        self._has_hooks = sample is not None or redact is not None
+        self.needs_events = self._has_hooks or bool(self._context)
+        """Whether events are needed as they are, and not as lines."""
+        self.put = self._queue.put
+
+    def record(self, event: Event) -> None:
+        """Queue an event: columns with `time` first, and `data`, a dict of its own, last."""
+        try:
+            data = event["data"]
+            for variable in self._context:
+                value = variable.get(None)
+                if value is not None:
+                    data[variable.name] = value
+            if (ids := open_span()) is not None:
+                data["traceId"], data["spanId"] = ids
+            if self._has_hooks:
+                kept = self._hooked(event)
+                if kept is None:
+                    return
+                event = kept
+            self._queue.put(encode_event(event))
+        except Exception as error:
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Count an event that cannot be recorded; raise the error if the caller asked for that."""
+        if self._strict:
+            raise error
+        self._queue.refuse(f"an event was refused: {type(error).__name__}: {error}")
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything is stored, or so many seconds; whether it is."""
+        return self._queue.flush(timeout)
+
+    def stats(self) -> QueueStats:
+        """Counts of the queue, which all recorders of one lake in this process share."""
+        return self._queue.stats()
+
+    def _hooked(self, event: Event) -> Event | None:
+        """Apply `sample` and `redact`; None if nothing is to be stored."""
+        sample = self._sample
+        if callable(sample):
+            if not sample(event):
+                return None
+        elif sample is not None and _draw(event["data"].get("traceId")) >= sample:
+            return None
+        if self._redact is None:
+            return event
+        redacted = self._redact(event)
+        if redacted is None:
+            return None
+        # A line's payload ends it (F3.13), however the hook put the members together.
+        data = redacted.pop("data", None)
+        return {**redacted, "data": data}
+
+
+def open_span() -> tuple[str, str] | None:
+    """Return (trace id, span id) of the innermost open span, of lakelog or OpenTelemetry."""
+    ids = OPEN_SPAN.get()
+    # Only looked for where the program has loaded it; importing it here would cost every program.
+    otel = sys.modules.get("opentelemetry.trace")
+    if ids is not None or otel is None:
+        return ids
+    context = otel.get_current_span().get_span_context()
+    if not context.is_valid:
+        return None
+    return f"{context.trace_id:032x}", f"{context.span_id:016x}"
+
+
+def _draw(trace: Any) -> float:
+    """A number from 0 to 1, the same for all events of a trace in all processes."""
+    return zlib.crc32(trace.encode()) / 2**32 if isinstance(trace, str) else random.random()

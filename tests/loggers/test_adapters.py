@@ -1,0 +1,142 @@
+"""structlog and loguru, the real packages: what they log is found with its fields."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import orjson
+import pytest
+import structlog
+from loguru import logger as loguru_logger
+
+import lakelog
+from tests.conftest import MakeLake
+
+
+@pytest.fixture(autouse=True)
+def defaults() -> Iterator[None]:
+    """Leave both packages as they were."""
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def events(lake: lakelog.Lake) -> list[dict[str, Any]]:
+    """The events of a lake, in order."""
+    names = ["time", "type", "source", "level", "message", "data"]
+    found = lake.sql(f"SELECT {', '.join(names)} FROM events ORDER BY seq").fetchall()
+    rows = [dict(zip(names, row, strict=True)) for row in found]
+    return [row | {"data": orjson.loads(row["data"])} for row in rows]
+
+
+class Rendered(list[Any]):
+    """A renderer that keeps what it is given."""
+
+    def __call__(self, logger: Any, method: str, event_dict: Any) -> str:
+        self.append(dict(event_dict))
+        return ""
+
+
+def configured(lake: lakelog.Lake, *before: Any) -> tuple[lakelog.StructlogProcessor, Rendered]:
+    processor, rendered = lakelog.StructlogProcessor(lake), Rendered()
+    structlog.configure(processors=[*before, processor, rendered], cache_logger_on_first_use=False)
+    return processor, rendered
+
+
+def test_a_structlog_event_is_stored_and_passed_on(make_lake: MakeLake) -> None:
+    """Bound values and those of context variables are members; the renderer sees all as before."""
+    lake = make_lake()
+    processor, rendered = configured(
+        lake,
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    )
+    structlog.contextvars.bind_contextvars(request="r-1")
+    structlog.get_logger().bind(user="ann").warning("paid", amount=1.5, logger="shop")
+    assert processor.flush()
+    (event,) = events(lake)
+    assert (event["type"], event["source"], event["level"]) == ("log", "shop", "WARN")
+    assert event["message"] == "paid"
+    assert event["data"] == {"request": "r-1", "user": "ann", "amount": 1.5}
+    assert rendered[0]["event"] == "paid"
+    assert rendered[0]["level"] == "warning"
+    assert event["time"] == datetime.fromisoformat(rendered[0]["timestamp"])
+
+
+def test_a_structlog_exception_is_data(make_lake: MakeLake) -> None:
+    """`exc_info` becomes type, message and frames, and is passed on for the renderer."""
+    lake = make_lake()
+    processor, rendered = configured(lake)
+    try:
+        raise ValueError("no")
+    except ValueError:
+        structlog.get_logger().exception("failed")
+    assert processor.flush()
+    (event,) = events(lake)
+    assert event["level"] == "ERROR"
+    assert event["data"]["exception"]["type"] == "ValueError"
+    assert event["data"]["exception"]["frames"][-1]["code"] == 'raise ValueError("no")'
+    assert rendered[0]["exc_info"] is True
+
+
+def test_structlog_in_front_of_logging(make_lake: MakeLake) -> None:
+    """With the logger factory of the standard library the name of the logger is the source."""
+    lake = make_lake()
+    processor, _ = configured(
+        lake, structlog.stdlib.add_logger_name, structlog.stdlib.add_log_level
+    )
+    structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())
+    logging.getLogger("a.b").setLevel(logging.CRITICAL)
+    structlog.get_logger("a.b").info("x")
+    assert processor.flush()
+    assert [e["source"] for e in events(lake)] == ["a.b"]
+
+
+def test_a_structlog_value_never_raises(make_lake: MakeLake) -> None:
+    """Not even one whose repr fails; nor does a key that is a name of a column."""
+
+    class Broken:
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+    lake = make_lake()
+    processor, _ = configured(lake)
+    structlog.get_logger().info("x", value=Broken(), type="other", data={"a": 1}, time=3)
+    assert processor.flush()
+    (event,) = events(lake)
+    assert event["type"] == "log"
+    assert event["data"] == {"value": "<Broken>", "type": "other", "data": {"a": 1}, "time": 3}
+
+
+def test_a_loguru_message_is_stored(make_lake: MakeLake) -> None:
+    """`extra` of bind and contextualize are members, the module is the source."""
+    lake = make_lake()
+    number = loguru_logger.add(lakelog.LoguruSink(lake), format="{message}")
+    with loguru_logger.contextualize(request="r-1"):
+        loguru_logger.bind(user="ann").success("paid {}", 3)
+    try:
+        raise ValueError("no")
+    except ValueError:
+        loguru_logger.exception("failed")
+    loguru_logger.remove(number)  # which waits until all is stored
+    paid, failed = events(lake)
+    assert (paid["source"], paid["level"], paid["message"]) == (__name__, "SUCCESS", "paid 3")
+    assert paid["data"]["user"] == "ann"
+    assert paid["data"]["request"] == "r-1"
+    assert paid["data"]["code"]["function"] == "test_a_loguru_message_is_stored"
+    assert failed["level"] == "ERROR"
+    assert failed["data"]["exception"]["message"] == "no"
+
+
+def test_loguru_in_a_thread_of_its_own(make_lake: MakeLake) -> None:
+    """With `enqueue` loguru pickles its records; they arrive the same."""
+    lake = make_lake()
+    number = loguru_logger.add(lakelog.LoguruSink(lake), enqueue=True)
+    for n in range(100):
+        loguru_logger.info("m", n=n)
+    loguru_logger.remove(number)
+    assert [e["data"]["n"] for e in events(lake)] == list(range(100))

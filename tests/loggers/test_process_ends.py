@@ -1,0 +1,235 @@
+"""However a process ends or forks, what it logged is in the lake, once.
+
+Each program logs numbers without flushing and ends in its own way; the lake is asked afterwards.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import lakelog
+from tests.support.processes import environment
+
+_HEAD = """
+import asyncio, atexit, logging, multiprocessing, os, signal, sys, threading, time
+import lakelog
+
+def log_to(lake):
+    logger = logging.getLogger("t")
+    logger.setLevel(1)
+    logger.addHandler(lakelog.LakeHandler(lake))
+    return logger
+
+LAKE = sys.argv[1]
+"""
+_PROGRAMS = {
+    "normal exit": (
+        """
+        log = log_to(LAKE)
+        for i in range(500): log.info("m", extra={"n": i})
+        """,
+        500,
+        0,
+    ),
+    "unhandled exception": (
+        """
+        log = log_to(LAKE)
+        for i in range(500): log.info("m", extra={"n": i})
+        raise SystemExit(7)
+        """,
+        500,
+        7,
+    ),
+    "SIGTERM": (
+        """
+        log = log_to(LAKE)
+        for i in range(500): log.info("m", extra={"n": i})
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+        """,
+        500,
+        -signal.SIGTERM,
+    ),
+    "SIGTERM with a handler of the application": (
+        """
+        def stop(number, frame):
+            log.info("m", extra={"n": 500})
+            sys.exit(3)
+        signal.signal(signal.SIGTERM, stop)
+        log = log_to(LAKE)
+        for i in range(500): log.info("m", extra={"n": i})
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+        """,
+        501,
+        3,
+    ),
+    "fork": (
+        """
+        log = log_to(LAKE)
+        for i in range(100): log.info("m", extra={"n": i})
+        child = os.fork()
+        for i in range(100): log.info("m", extra={"n": (200 if child else 100) + i})
+        if child: assert os.waitpid(child, 0)[1] == 0
+        """,
+        300,
+        0,
+    ),
+    "prefork server": (
+        """
+        log = log_to(LAKE)
+        log.info("m", extra={"n": 0})
+        children = []
+        for worker in range(3):
+            child = os.fork()
+            if not child:
+                try:
+                    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+                    for i in range(100): log.info("m", extra={"n": 1 + worker * 100 + i})
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    time.sleep(30)
+                finally:
+                    pass
+            children.append(child)
+        for child in children: assert os.waitpid(child, 0)[1] == 0
+        """,
+        301,
+        0,
+    ),
+    "asyncio": (
+        """
+        log = log_to(LAKE)
+        async def work(k):
+            for i in range(100):
+                log.info("m", extra={"n": k * 100 + i})
+                await asyncio.sleep(0)
+        async def main():
+            await asyncio.gather(*(work(k) for k in range(5)))
+        asyncio.run(main())
+        """,
+        500,
+        0,
+    ),
+    "exit handlers that log": (
+        """
+        atexit.register(lambda: log.info("m", extra={"n": 1}))
+        log = log_to(LAKE)
+        log.info("m", extra={"n": 0})
+        atexit.register(lambda: log.info("m", extra={"n": 2}))
+        """,
+        3,
+        0,
+    ),
+    "first record in an exit handler": (
+        """
+        log = log_to(LAKE)
+        atexit.register(lambda: log.info("m", extra={"n": 0}))
+        """,
+        1,
+        0,
+    ),
+    "non-daemon thread that outlives the main one": (
+        """
+        log = log_to(LAKE)
+        def work():
+            time.sleep(0.3)
+            for i in range(100): log.info("m", extra={"n": i})
+        threading.Thread(target=work).start()
+        """,
+        100,
+        0,
+    ),
+}
+_PROCESSES = """
+def child(lake, k):
+    log = logging.getLogger("t")
+    log = log if log.handlers else log_to(lake)  # a forked child has that of its parent
+    for i in range(100): log.info("m", extra={"n": k * 100 + i})
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[2])
+    if sys.argv[2] == "fork":
+        # A queue that is in use when the children are forked.
+        log_to(LAKE).info("m", extra={"n": 300})
+    children = [context.Process(target=child, args=(LAKE, k)) for k in range(3)]
+    for each in children: each.start()
+    for each in children: each.join()
+    sys.exit(max(each.exitcode for each in children))
+"""
+
+
+def run(program: str, home: Path, *arguments: str) -> tuple[int, list[int]]:
+    """Run a program on a new lake; return its exit status, and the numbers that the lake has."""
+    file, lake = home / "program.py", home / "lake"
+    file.write_text(_HEAD + textwrap.dedent(program))
+    done = subprocess.run(
+        [sys.executable, file, lake, *arguments],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    with lakelog.open(lake, create=False) as opened:
+        query = "SELECT (data->>'n')::INT FROM events ORDER BY 1"
+        numbers = [n for (n,) in opened.sql(query).fetchall()]
+        opened.verify().require()
+    return done.returncode, numbers
+
+
+@pytest.mark.parametrize("name", _PROGRAMS)
+def test_nothing_is_lost_or_doubled_at_the_end(name: str, home: Path) -> None:
+    """Every record is stored exactly once, and the exit status is as without the handler."""
+    program, count, status = _PROGRAMS[name]
+    assert run(program, home) == (status, list(range(count)))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_nothing_is_lost_in_processes_of_multiprocessing(method: str, home: Path) -> None:
+    """Children that skip `atexit` store what they logged; a forked one nothing of its parent's."""
+    status, numbers = run(_PROCESSES, home, method)
+    expected = list(range(300)) + [300] * (method == "fork")
+    assert (status, [n for n in numbers if n < 300]) == (0, list(range(300)))
+    assert len(numbers) == len(expected)
+
+
+def test_a_daemon_thread_loses_nothing_that_returned(home: Path) -> None:
+    """At the shutdown of the interpreter a daemon thread is stopped anywhere; each call of it that
+    returned before counts."""
+    program = """
+        log = log_to(LAKE)
+        def work():
+            i = 0
+            while True:
+                log.info("m", extra={"n": i})
+                os.pwrite(ledger, b"%10d" % i, 0)
+                i += 1
+        ledger = os.open(sys.argv[2], os.O_CREAT | os.O_RDWR)
+        threading.Thread(target=work, daemon=True).start()
+        time.sleep(0.3)
+        """
+    _, numbers = run(program, home, str(home / "ledger"))
+    last = int((home / "ledger").read_text())
+    assert numbers[: last + 1] == list(range(last + 1))
+    assert len(numbers) <= last + 2
+
+
+def test_a_killed_process_loses_only_the_end(home: Path) -> None:
+    """After `kill -9` there is no gap and nothing twice; what was flushed is there."""
+    program = """
+        log = log_to(LAKE)
+        for i in range(300): log.info("m", extra={"n": i})
+        log.handlers[0].flush()
+        for i in range(300, 20_000): log.info("m", extra={"n": i})
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    status, numbers = run(program, home)
+    assert status == -signal.SIGKILL
+    assert len(numbers) >= 300
+    assert numbers == list(range(len(numbers)))
