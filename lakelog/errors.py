@@ -23,6 +23,7 @@
     ├── ReentrantAppend       an append by a signal handler in the middle of another
     ├── InvalidRecipe         a training recipe with a wrong key or value
     ├── ExportRefused         an export that cannot be made as asked; nothing was written
+    ├── ItemRejected          an item of a queue that is not worth another attempt
     ├── GcRefused             gc saw something unreadable or empty and deleted nothing
     └── Damaged               bytes on disk are not what was written
         ├── DamagedLake       lakelog.json
@@ -144,6 +145,10 @@ class InvalidRecipe(LakelogError, ValueError):
 
 class ExportRefused(LakelogError):
     """Raised when an export, check or rebuild cannot be done as asked; nothing was written."""
+
+
+class ItemRejected(LakelogError):
+    """Raised by a processor of a work queue for an item that is not worth another attempt."""
 
 
 class GcRefused(LakelogError):

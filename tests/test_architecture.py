@@ -26,8 +26,8 @@ OWN = "lakelog"
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
     "": """errors lazy closest signals settings exact level event fields bookkeeping  store repair
-        query views export ingest  pinned lake dbapi collect backup loggers analyze train transfer
-        sync compat cli server notebook""",
+        query views export ingest  pinned lake dbapi collect backup loggers pipeline analyze train
+        transfer sync compat cli server notebook""",
     "store": """sql paths disk document connection wal entry bloom segment identity_run manifest
         move_pack refs verified_files bootstrap sealer_process clock tail writer rows publish trim
         seal compact retention row_removal thinning gc resolve history stats hotcopy""",
@@ -43,6 +43,7 @@ ORDER = {
     "collect": "followed_file status turns watch loop",
     "backup": "copy directory expiry restore delete scheduler",
     "loggers": """exits buffer queue values destination recorder exceptions handler adapters""",
+    "pipeline": "fact_log standing work_queue",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views dump""",
     "export": "values vectors formats folder tables export",
@@ -67,7 +68,7 @@ ORDER = {
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
 }
-INDEPENDENT = {"collect", "backup", "loggers", "analyze", "train", "transfer", "sync"}
+INDEPENDENT = set("collect backup loggers pipeline analyze train transfer sync".split())
 LAZY_LOADERS = {"lakelog/lazy.py", "lakelog/cli/__init__.py"}  # may load our code by its name
 
 LINES_MAX = {"lakelog": 500, "tests": 700, "benchmarks": 500, "data": 500}

@@ -1,0 +1,202 @@
+"""Where the facts of a queue are: a branch of a lake, or an oos.log.
+
+A fact is an event: time, type, category (the queue), source and subject (the item), data. Whoever
+changes the state of a queue holds its lock, reads what is new, and appends the facts that follow.
+The lock is an flock, which the kernel drops when a process dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
+
+from lakelog import lake as lakes
+from lakelog.errors import InvalidEvent
+from lakelog.event import encode
+from lakelog.ingest.formats import oos
+from lakelog.lake import Lake
+from lakelog.lazy import Lazy
+from lakelog.store import bootstrap, disk
+from lakelog.store.sql import literal
+
+if TYPE_CHECKING:
+    from lakelog.query import follow
+else:
+    follow = Lazy("lakelog.query.follow")
+
+Fact = dict[str, Any]
+DISCOVER, PROCESS, COMPLETE, FAIL = TYPES = ("DISCOVER", "PROCESS", "COMPLETE", "FAIL")
+_ALL = 2**31
+
+
+class FactLog(Protocol):
+    """A log of facts. All of it is durable when `append` returns."""
+
+    def read(self, queue: str) -> tuple[list[Fact], bool]:
+        """Return the facts of a queue since the last call, and whether to begin anew with them."""
+
+    def append(self, facts: list[Fact]) -> None:
+        """Store facts, all or none. Raises InvalidEvent, OSError."""
+
+    def check(self, fact: Fact) -> None:
+        """Raise InvalidEvent for a fact that cannot be stored."""
+
+    def restart(self) -> None:
+        """Forget what was read: the next call of `read` returns all."""
+
+    def lock_path(self, name: str) -> str:
+        """Return the path of a lock file; the name tells locks of one log apart."""
+
+
+class LakeLog:
+    """The facts of one branch of an open lake."""
+
+    def __init__(self, lake: Lake) -> None:
+        self.lake = lake
+        self._follower: follow.Follower | None = None
+
+    def read(self, queue: str) -> tuple[list[Fact], bool]:
+        """Return the new facts. After a rewind of the branch they are all of its facts."""
+        rows, is_new = [], self._follower is None
+        if self._follower is not None:
+            for part in self._follower.more():
+                if isinstance(part, follow.BranchRewound):
+                    self._follower, is_new = None, True
+                    break
+                rows += part.to_pylist()
+        if self._follower is None:
+            types = ", ".join(map(literal, TYPES))
+            where = f"category = {literal(queue)} AND type IN ({types})"
+            lake = self.lake
+            self._follower = follow.Follower(lake.store, lake.branch_name, lake.engine, where)
+            rows = self._follower.last(_ALL).to_pylist()
+        return [{**row, "data": _parsed(row["data"])} for row in rows], is_new
+
+    def append(self, facts: list[Fact]) -> None:
+        """Store facts in one write."""
+        self.lake.append(facts)
+
+    def check(self, fact: Fact) -> None:
+        """Raise InvalidEvent for a fact that is no event."""
+        encode([fact])
+
+    def restart(self) -> None:
+        """Read all again at the next call."""
+        self._follower = None
+
+    def lock_path(self, name: str) -> str:
+        """Return a path in the lake's cache."""
+        digest = hashlib.sha256(f"{self.lake.branch_name}\0{name}".encode()).hexdigest()[:16]
+        return f"{self.lake.store.paths.cache}/queue-{digest}.lock"
+
+
+class FileLog:
+    """An oos.log: `timestamp|event_type|content_type|source|item_id|data_json` in each line.
+
+    Lines of other forms are left alone. Locks are files beside it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self._end = path, 0
+
+    def read(self, queue: str) -> tuple[list[Fact], bool]:
+        """Return the facts of whole lines that are new; after a truncation, of all."""
+        is_new = self._end == 0
+        try:
+            with open(self.path, "rb") as file:
+                if os.fstat(file.fileno()).st_size < self._end:
+                    self._end, is_new = 0, True
+                file.seek(self._end)
+                content = file.read()
+        except FileNotFoundError:
+            self._end = 0
+            return [], True
+        whole = content[: content.rfind(b"\n") + 1]
+        self._end += len(whole)
+        facts = []
+        for line in whole.splitlines():
+            with contextlib.suppress(InvalidEvent):
+                fact = oos.FORM.parse(line)
+                if fact.get("category") == queue and fact["type"] in TYPES:
+                    facts.append(fact)
+        return facts, is_new
+
+    def append(self, facts: list[Fact]) -> None:
+        """Append lines and sync them."""
+        lines = b"".join(map(_line, facts))
+        fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            size = os.fstat(fd).st_size
+            # The beginning of a line that a process left when it died: it stays a line of its own.
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                lines = b"\n" + lines
+            try:
+                disk.write_all(fd, lines)
+            except OSError:
+                os.ftruncate(fd, size)
+                raise
+            disk.sync_file(fd)
+        finally:
+            os.close(fd)
+
+    def check(self, fact: Fact) -> None:
+        """Raise InvalidEvent for a fact that is no event, or whose fields would divide a line."""
+        encode([fact])
+        for name in ("type", "category", "source", "subject"):
+            if any(mark in str(fact.get(name) or "") for mark in "|\r\n"):
+                raise InvalidEvent(f"{name} holds a bar or a line break: {fact[name]!r}")
+
+    def restart(self) -> None:
+        """Read all again at the next call."""
+        self._end = 0
+
+    def lock_path(self, name: str) -> str:
+        """Return a path beside the file."""
+        digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+        directory, base = os.path.split(self.path)
+        return os.path.join(directory, f".{base}.{digest}.lock")
+
+
+def open_log(log: Lake | FactLog | str | os.PathLike[str]) -> FactLog:
+    """Return the log of an open lake, a lake's directory, or the path of an oos.log."""
+    if isinstance(log, (str, os.PathLike)):
+        path = os.fspath(log)
+        return LakeLog(lakes.open(path)) if bootstrap.is_lake(path) else FileLog(path)
+    return LakeLog(log) if isinstance(log, Lake) else log
+
+
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Hold the lock of a file, waiting for it. Raises OSError where it cannot be created."""
+    while True:
+        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        try:
+            disk.lock(fd, wait=True)
+            # Somebody may have removed the file while we waited: then the lock excludes nobody.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(path), os.fstat(fd)):
+                    yield
+                    return
+        finally:
+            os.close(fd)
+
+
+def _line(fact: Fact) -> bytes:
+    """Return a fact as a line."""
+    head = (fact["time"], fact["type"], fact["category"], fact["source"], fact["subject"])
+    # Through the encoder, which knows what of a payload JSON can express.
+    (line,) = encode([fact]).lines
+    data = line[line.find(b',"data":') + 8 : -1] if b',"data":' in line else b"{}"
+    return "|".join(str(part or "") for part in head).encode() + b"|" + data + b"\n"
+
+
+def _parsed(text: str | None) -> Any:
+    try:
+        return orjson.loads(text) if text else None
+    except orjson.JSONDecodeError:
+        return None

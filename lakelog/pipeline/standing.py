@@ -1,0 +1,93 @@
+"""What an item of a queue is, as it follows from the set of its facts, in whatever order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lakelog.pipeline.fact_log import COMPLETE, DISCOVER, FAIL, PROCESS, Fact
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item: its source, its id within it, what it was discovered with, and which attempt."""
+
+    source: str
+    id: str
+    data: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    attempt: int = 0
+
+
+@dataclass
+class Standing:
+    """The facts of one item."""
+
+    data: Mapping[str, Any] = field(default_factory=dict)
+    attempt: int = 0
+    worker: str = ""
+    until: float = 0.0
+    failed: dict[int, Fact] = field(default_factory=dict)
+    released: set[int] = field(default_factory=set)
+    reset: int = -1
+    done: bool = False
+
+    def add(self, fact: Fact) -> None:
+        """Add a fact; adding one again, or in another order, makes no difference."""
+        data = fact["data"] if isinstance(fact.get("data"), dict) else {}
+        # Facts of other programs have no attempt.
+        given = data.get("attempt")
+        attempt = given if isinstance(given, int) else 0
+        if fact["type"] == COMPLETE:
+            self.done = True
+        elif fact["type"] == FAIL:
+            self.failed[attempt] = data
+            self.attempt = max(self.attempt, attempt)
+        elif fact["type"] == PROCESS and attempt >= self.attempt:
+            self.attempt, self.worker = attempt, str(data.get("worker") or "")
+            self.until = float(data.get("lease_until") or 0)
+        elif fact["type"] == DISCOVER and "released" in data:
+            self.released.add(data["released"])
+        elif fact["type"] == DISCOVER and "requeued" in data:
+            self.reset = max(self.reset, data["requeued"])
+        elif fact["type"] == DISCOVER:
+            self.data = data
+
+    @property
+    def failures(self) -> int:
+        """How often it failed since it was queued. Attempts of other programs have no number."""
+        return sum(attempt > max(self.reset, 0) for attempt in self.failed)
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it is a dead letter."""
+        dead = (n > self.reset and f.get("dead") is True for n, f in self.failed.items())
+        return not self.done and any(dead)
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether an attempt is going on."""
+        over = self.attempt in self.failed or self.attempt in self.released
+        return not self.done and self.attempt > 0 and not over
+
+    @property
+    def retry_at(self) -> float:
+        """When it may be tried again, in seconds since 1970."""
+        last = self.failed.get(self.attempt, {}) if self.attempt > self.reset else {}
+        return float(last.get("retry_at") or 0)
+
+
+def key_of(fact: Fact) -> Key:
+    """Return source and id of the item that a fact is about."""
+    return str(fact.get("source") or ""), str(fact.get("subject") or "")
+
+
+def state_of(standing: Standing) -> str:
+    """Return completed, dead, running or waiting."""
+    if standing.done:
+        return "completed"
+    if standing.is_dead:
+        return "dead"
+    return "running" if standing.is_claimed else "waiting"

@@ -1,0 +1,291 @@
+"""The work queue: every item is completed once or ends as a dead letter, in lakes and oos.logs."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog.errors import InvalidEvent, InvalidSetting, ItemRejected
+from lakelog.pipeline import Item, WorkQueue, fact_log
+from lakelog.pipeline.fact_log import Fact
+from tests.support import queue_crews
+
+
+@pytest.fixture(params=["lake", "file"])
+def log(request: pytest.FixtureRequest, home: Path) -> str:
+    """The path of a lake, or of an oos.log that is not there yet."""
+    if request.param == "lake":
+        lakelog.open(home / "lake", settings={"seal": "never"}).close()
+    return str(home / ("lake" if request.param == "lake" else "oos.log"))
+
+
+def add(queue: WorkQueue, count: int) -> None:
+    """Add items p-0, p-1, and so on."""
+    assert queue.add(Item("photos", f"p-{n}", {"n": n}) for n in range(count)) == count
+
+
+def test_items_are_completed_once(log: str) -> None:
+    """All are processed with what they were added with; results are data; a second run does
+    nothing, nor does adding them again."""
+    queue = WorkQueue(log, "thumbnails")
+    add(queue, 30)
+    seen = Counter[str]()
+
+    def process(item: Item) -> dict[str, int]:
+        seen[item.id] += 1
+        return {"square": item.data["n"] ** 2}
+
+    report = queue.run(process, concurrency=4, batch=10)
+    assert (report.completed, report.failed, report.dead) == (30, 0, 0)
+    assert seen == {f"p-{n}": 1 for n in range(30)}
+    assert queue.counts() == {"waiting": 0, "running": 0, "completed": 30, "dead": 0}
+    again = WorkQueue(log, "thumbnails")
+    assert again.add([Item("photos", "p-1")]) == 0
+    assert again.run(process).completed == 0
+    assert sorted(queue_crews.completions(log)) == sorted(seen)
+    status = lakelog.get_views(log).podcast_status_view()
+    assert status == {"discovered": 0, "processing": 0, "completed": 30, "failed": 0}
+
+
+def test_failures_are_retried_and_end_as_dead_letters(log: str) -> None:
+    """A flaky item is completed at a later attempt, a bad one dead after the last, a rejected one
+    at once; each has its reason. Dead letters can be queued again."""
+    queue = WorkQueue(log, "thumbnails", attempts=3, backoff=0.001)
+    add(queue, 4)
+    attempts = Counter[str]()
+
+    def process(item: Item) -> None:
+        attempts[item.id] += 1
+        if item.id == "p-1" and item.attempt < 3:
+            raise OSError("not yet")
+        if item.id == "p-2":
+            raise ValueError("cannot be read")
+        if item.id == "p-3":
+            raise ItemRejected("no photo")
+
+    report = queue.run(process)
+    assert (report.completed, report.failed, report.dead) == (2, 6, 2)
+    assert attempts == {"p-0": 1, "p-1": 3, "p-2": 3, "p-3": 1}
+    letters = {letter.item.id: letter for letter in queue.dead_letters()}
+    assert (letters["p-2"].error, letters["p-2"].failures) == ("ValueError: cannot be read", 3)
+    assert (letters["p-3"].error, letters["p-3"].failures) == ("no photo", 1)
+    errors = lakelog.get_views(log).error_analysis_view()["error_types"]
+    assert errors == {"ValueError: cannot be read": 3, "OSError: not yet": 2, "no photo": 1}
+    assert queue.requeue([letters["p-2"].item]) == 1
+    assert [item.id for item in queue.items("waiting")] == ["p-2"]
+    assert WorkQueue(log, "thumbnails").run(lambda item: None).completed == 1
+    assert [letter.item.id for letter in queue.dead_letters()] == ["p-3"]
+
+
+def test_retries_wait_longer_each_time() -> None:
+    """The pause doubles up to its limit, less up to a half."""
+    queue = WorkQueue(Facts(), "q", backoff=1.0, backoff_max=8.0, attempts=99)
+    queue.add([Item("s", "i")])
+    for attempt, most in enumerate([1, 2, 4, 8, 8], 1):
+        fact = queue._failure(Item("s", "i", {}, attempt), "e", dead=False)
+        pause = fact["data"]["retry_at"] - time.time()
+        assert most / 2 - 0.1 <= pause <= most
+        queue._learn([fact])
+
+
+class Facts:
+    """A log in memory, whose facts come in the reverse of their order."""
+
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+
+    def read(self, queue: str) -> tuple[list[Fact], bool]:
+        """All of them."""
+        return self.facts[::-1], True
+
+    def append(self, facts: list[Fact]) -> None:
+        """Keep them."""
+        self.facts += facts
+
+    def check(self, fact: Fact) -> None:
+        """Anything will do."""
+
+    def restart(self) -> None:
+        """Nothing is remembered."""
+
+    def lock_path(self, name: str) -> str:
+        """A lock that nobody else has."""
+        return f"/dev/shm/lakelog-{id(self)}-{abs(hash(name))}.lock"
+
+
+def test_the_order_of_facts_makes_no_difference() -> None:
+    """Facts that are read in reverse order say the same of every item."""
+    queue = WorkQueue(Facts(), "q", attempts=2, backoff=0.001)
+    add(queue, 3)
+
+    def process(item: Item) -> None:
+        if item.id != "p-0":
+            raise ValueError(item.id)
+
+    queue.run(process)
+    queue.requeue(queue.items("dead")[:1])
+    assert queue.counts() == {"waiting": 1, "running": 0, "completed": 1, "dead": 1}
+    queue.run(lambda item: None)
+    assert queue.counts()["completed"] == 2
+
+
+def test_what_exceeds_its_time_is_a_failure(log: str) -> None:
+    """A hanging attempt does not hold up the others, and its late result is ignored."""
+    queue = WorkQueue(log, "thumbnails", attempts=2, timeout=0.2, backoff=0.001)
+    add(queue, 3)
+    release = threading.Event()
+
+    def process(item: Item) -> str:
+        if item.id == "p-1":
+            release.wait(30)
+        return "late"
+
+    report = queue.run(process)
+    release.set()
+    assert (report.completed, report.dead) == (2, 1)
+    (letter,) = queue.dead_letters()
+    assert (letter.item.id, letter.error) == ("p-1", "timed out after 0.2 s")
+
+
+def test_a_stop_finishes_what_runs_and_releases_the_rest(log: str) -> None:
+    """Items that were claimed and not begun are open to others at once, without a failure."""
+    queue = WorkQueue(log, "thumbnails")
+    add(queue, 10)
+    stop = threading.Event()
+
+    def process(item: Item) -> None:
+        stop.set()
+
+    report = queue.run(process, concurrency=1, batch=8, stop=stop)
+    assert (report.completed, report.failed) == (1, 0)
+    assert queue.counts() == {"waiting": 9, "running": 0, "completed": 1, "dead": 0}
+    assert WorkQueue(log, "thumbnails", attempts=1).run(lambda item: None).completed == 9
+
+
+def test_limits(log: str) -> None:
+    """No more items run at once than `concurrency`, nor are more taken than `max_items`."""
+    queue = WorkQueue(log, "thumbnails")
+    add(queue, 12)
+    running, most, mutex = 0, 0, threading.Lock()
+
+    def process(item: Item) -> None:
+        nonlocal running, most
+        with mutex:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        with mutex:
+            running -= 1
+
+    assert queue.run(process, concurrency=3, batch=5, max_items=7).completed == 7
+    assert 1 <= most <= 3
+    assert queue.counts()["waiting"] == 5
+
+
+def test_concurrent_workers_share_the_items(log: str) -> None:
+    """Each item is processed by one of several workers."""
+    add(WorkQueue(log, "thumbnails"), 40)
+    seen = Counter[str]()
+
+    def process(item: Item) -> None:
+        seen[item.id] += 1
+
+    def work() -> None:
+        WorkQueue(log, "thumbnails").run(process, concurrency=2)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == {f"p-{n}": 1 for n in range(40)}
+
+
+def test_the_log_of_an_older_program_is_resumed(home: Path) -> None:
+    """What an older program completed is not processed again; what it began or failed is."""
+    lines = [
+        "2025-09-29T02:00:00Z|DISCOVER|podcast|Tech|Tech_1|{}",
+        '2025-09-29T02:00:01Z|COMPLETE|podcast|Tech|Tech_1|{"words":5}',
+        "2025-09-29T02:00:02Z|PROCESS|podcast|Tech|Tech_2|{}",
+        '2025-09-29T02:00:03Z|FAIL|podcast|Tech|Tech_3|{"error":"HTTP 503"}',
+        "2025-09-29T02:00:04Z|DISCOVER|podcast|Tech|Tech_4|{}",
+        "2025-09-29T02:00:04Z|DISCOVER|video|Tech|Tech_5|{}",
+        "not a line of it",
+        "2025-09-29T02:00:05Z|COMPLETE|podcast|Tech|Tech_4|{",
+    ]
+    (home / "oos.log").write_text("\n".join(lines))
+    queue = WorkQueue(home / "oos.log", "podcast")
+    seen: list[str] = []
+    queue.run(lambda item: seen.append(item.id))
+    assert sorted(seen) == ["Tech_2", "Tech_3", "Tech_4"]
+    assert queue.counts()["completed"] == 4
+    text = (home / "oos.log").read_text()
+    assert text.startswith("\n".join(lines) + "\n")
+
+
+def test_a_rollback_takes_the_queue_with_it(lake: lakelog.Lake) -> None:
+    """After a rollback items are in the state that the branch had."""
+    queue = WorkQueue(lake, "thumbnails")
+    add(queue, 2)
+    lake.tag("before")
+    queue.run(lambda item: None)
+    assert queue.counts()["completed"] == 2
+    lake.rollback("before")
+    assert queue.counts()["waiting"] == 2
+
+
+def test_a_failed_write_loses_no_item(log: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If outcomes cannot be stored the run ends with the error; a later one does the rest."""
+    queue = WorkQueue(log, "thumbnails")
+    add(queue, 3)
+    limit = 2
+    kind = fact_log.FileLog if log.endswith(".log") else fact_log.LakeLog
+    append = kind.append
+
+    def failing(self: Any, facts: list[Fact]) -> None:
+        nonlocal limit
+        limit -= 1
+        if limit < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, facts)
+
+    monkeypatch.setattr(kind, "append", failing)
+    with pytest.raises(OSError, match="No space left"):
+        queue.run(lambda item: None)
+    monkeypatch.undo()
+    assert queue.counts()["completed"] < 3
+    queue.run(lambda item: None)
+    assert queue.counts()["completed"] == 3
+    assert Counter(queue_crews.completions(log)) == {"p-0": 1, "p-1": 1, "p-2": 1}
+
+
+def test_results_and_items_that_cannot_be_stored(log: str) -> None:
+    """A result that is no JSON is a dead letter with that reason; such an item is refused."""
+    queue = WorkQueue(log, "thumbnails")
+    with pytest.raises(InvalidEvent):
+        queue.add([Item("photos", "p-1"), Item("photos", "p-2", {"x": object()})])
+    if log.endswith(".log"):
+        with pytest.raises(InvalidEvent, match="holds a bar"):
+            queue.add([Item("a|b", "p-1")])
+    assert queue.counts()["waiting"] == 0
+    add(queue, 1)
+    queue.run(lambda item: {"x": object()})
+    assert "result cannot be stored" in queue.dead_letters()[0].error
+    with pytest.raises(InvalidSetting, match="attempts is a number above 0, not 0"):
+        WorkQueue(log, "q", attempts=0)
+    with pytest.raises(InvalidSetting, match="at least 1"):
+        queue.run(lambda item: None, concurrency=0)
+
+
+def test_crash_recovery_completes_each_item_once(log: str, home: Path) -> None:
+    """Workers are killed in the middle; each item is completed exactly once, or dead with its
+    reason. `python -m tests.support.queue_crews` does it with 1,000 items and 30 kills."""
+    queue = queue_crews.play(log, home, items=60, kills=3, seed=1)
+    assert queue_crews.faults(queue, log, 60) == []
