@@ -28,6 +28,8 @@ from lakelog.errors import LakelogError
 from lakelog.query import session
 from lakelog.store import disk, gc, sealer_process, writer
 from lakelog.store.history import delete_branch, delete_tag
+from lakelog.store.publish import AUTOMATIC_OPS
+from lakelog.store.thinning import window
 from tests.support import seam
 from tests.support.seam import Fault, Killed
 from tests.support.world import pooled_engine
@@ -149,6 +151,14 @@ class Life:
             mine.append(rows)
         self.alive, self._times = set(other.alive), dict(other._times)
         self._serial, self._ids = other._serial, dict(other._ids)
+
+    def keep_states(self, count: int) -> None:
+        """Make so many moves of a user, whose states stay."""
+        for number in range(count):
+            self._world.now += HOUR // 60
+            self._append()
+            with lakelog.open(self.path, create=False) as lake:
+                lake.snapshot(f"state {number}")
 
     def _day(self) -> None:
         """Work in eight hours, and what is done at night."""
@@ -376,6 +386,13 @@ def costs(path: str, turn: int) -> dict[str, float]:
     return taken
 
 
+def moves_of_users(path: str, now: int) -> int:
+    """How many moves of a user are kept."""
+    with lakelog.open(path, create=False) as lake:
+        moves = window(lake.store.settings, lake.store.refs.newest_first("main"), now)
+        return sum(move.op not in AUTOMATIC_OPS for move in moves)
+
+
 def files(path: str) -> int:
     """How many files are in a lake."""
     return sum(len(names) for _, _, names in os.walk(path))
@@ -390,6 +407,8 @@ def years(case: Case) -> None:
     old.live(days)
     old.check_tags()
     young.take_over(old)
+    # States that a user made are kept, and what is kept is alive in both.
+    young.keep_states(moves_of_users(old.path, world.now))
     for life in (old, young):
         life.be_busy(case.some(BUSY))
         life.close()
