@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from lakelog.loggers.adapters import LoguruSink as LoguruSink
     from lakelog.loggers.adapters import StructlogProcessor as StructlogProcessor
     from lakelog.loggers.handler import LakeHandler as LakeHandler
+    from lakelog.loggers.otel import LakeLogExporter as LakeLogExporter
+    from lakelog.loggers.otel import LakeSpanExporter as LakeSpanExporter
     from lakelog.query.relation import Relation
     from lakelog.store.history import Diff, Snapshot
 
@@ -64,6 +66,8 @@ _OLD_NAMES = {
 """Public names of older systems, and where they live now; they load when asked for."""
 _LOGGERS = {
     "LakeHandler": "lakelog.loggers.handler",
+    "LakeLogExporter": "lakelog.loggers.otel",
+    "LakeSpanExporter": "lakelog.loggers.otel",
     "LoguruSink": "lakelog.loggers.adapters",
     "StructlogProcessor": "lakelog.loggers.adapters",
 }

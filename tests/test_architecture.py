@@ -42,7 +42,8 @@ ORDER = {
     "ingest/audit": "stored_rows file_audit account audit",
     "collect": "followed_file status turns watch loop",
     "backup": "copy directory expiry restore delete scheduler",
-    "loggers": """exits buffer queue values destination recorder exceptions handler adapters""",
+    "loggers": """exits buffer queue values destination recorder exceptions handler adapters
+        otel""",
     "pipeline": "fact_log standing work_queue",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views dump""",

@@ -1,0 +1,191 @@
+"""Exporters for the SDK of OpenTelemetry: spans and log records as events of a lake.
+
+The events are those that an OTLP file gives (`lakelog ingest`): type `span` or `log` (else the name
+of the event), the record in `data` under the names of OTLP, attributes as plain objects, beside
+them `resource` and `scope`. Nothing is cut: limits of attributes are those of the SDK.
+
+An export returns once the events are durable; the SDK's batch processors call it in a thread of
+theirs. It fails, and says so, where the lake cannot be written, and never raises.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from typing import Any
+
+from lakelog import lake as lakes
+from lakelog.errors import LakelogError
+from lakelog.event import from_micros
+from lakelog.lake import Lake
+from lakelog.lazy import Lazy
+from lakelog.loggers.destination import LakeDestination, LakeOrPath
+from lakelog.loggers.values import encode_event
+from lakelog.store.wal import split_batch
+
+_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+"""Of four severity numbers each (OpenTelemetry, SeverityNumber)."""
+_FAILED = 2
+_traces, _logs = Lazy("opentelemetry.sdk.trace.export"), Lazy("opentelemetry.sdk._logs.export")
+
+
+class _Exporter:
+    """What both exporters share: a lake of their own, and durable exports."""
+
+    def __init__(self, lake: LakeOrPath) -> None:
+        if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
+            raise LakelogError("OpenTelemetry is not installed: pip install 'lakelog[otel]'")
+        self._lake = LakeDestination(lake if isinstance(lake, Lake) else lakes.open(lake))
+        self._has_failed = False
+
+    def _store(self, events: Iterable[dict[str, Any]]) -> bool:
+        try:
+            for lines in split_batch([encode_event(event) for event in events]):
+                self._lake.store(lines)
+        except (OSError, LakelogError) as error:
+            if not self._has_failed:
+                sys.stderr.write(f"lakelog: {type(error).__name__}: {error}\n")
+            self._has_failed = True
+            return False
+        return True
+
+    def shutdown(self) -> None:
+        """Close the lake; a later export opens it again."""
+        self._lake.close()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """True: what was exported is durable."""
+        return True
+
+
+class LakeSpanExporter(_Exporter):
+    """A SpanExporter: `BatchSpanProcessor(lakelog.LakeSpanExporter("lake"))`."""
+
+    def export(self, spans: Sequence[Any]) -> Any:
+        """Store finished spans durably; SUCCESS or FAILURE."""
+        done = self._store(map(span_event, spans))
+        return getattr(_traces.SpanExportResult, "SUCCESS" if done else "FAILURE")
+
+
+class LakeLogExporter(_Exporter):
+    """A log exporter: `BatchLogRecordProcessor(lakelog.LakeLogExporter("lake"))`."""
+
+    def export(self, batch: Sequence[Any]) -> Any:
+        """Store log records durably; SUCCESS or FAILURE."""
+        done = self._store(map(log_event, batch))
+        # Older SDKs have the same result under a shorter name.
+        results = getattr(_logs, "LogRecordExportResult", None) or _logs.LogExportResult
+        return getattr(results, "SUCCESS" if done else "FAILURE")
+
+
+def span_event(span: Any) -> dict[str, Any]:
+    """Return a finished span of the SDK as an event."""
+    context, parent = span.get_span_context(), span.parent
+    data: dict[str, Any] = {**_ids(context.trace_id, context.span_id)}
+    if parent is not None:
+        data["parentSpanId"] = f"{parent.span_id:016x}"
+    data |= {
+        "flags": int(context.trace_flags),
+        "name": span.name,
+        "kind": span.kind.value + 1,  # OTLP has 0 for "unspecified"
+        "startTimeUnixNano": _nanos(span.start_time),
+        "endTimeUnixNano": _nanos(span.end_time),
+        "attributes": dict(span.attributes or {}),
+        "droppedAttributesCount": span.dropped_attributes,
+        "events": [_span_event(event) for event in span.events],
+        "droppedEventsCount": span.dropped_events,
+        "links": [_link(link) for link in span.links],
+        "droppedLinksCount": span.dropped_links,
+        "status": {"code": span.status.status_code.value, "message": span.status.description},
+    }
+    if context.trace_state:
+        data["traceState"] = context.trace_state.to_header()
+    level = "ERROR" if span.status.status_code.value == _FAILED else None
+    return _event("span", span.start_time, level, span.name, data, span, span.instrumentation_scope)
+
+
+def log_event(readable: Any) -> dict[str, Any]:
+    """Return a log record of the SDK as an event."""
+    record = readable.log_record
+    number = record.severity_number.value if record.severity_number else 0
+    data: dict[str, Any] = {
+        "timeUnixNano": _nanos(record.timestamp),
+        "observedTimeUnixNano": _nanos(record.observed_timestamp),
+        "severityNumber": number or None,
+        "severityText": record.severity_text,
+        "attributes": dict(record.attributes or {}),
+        "eventName": getattr(record, "event_name", None),
+    }
+    if record.trace_id:
+        data |= _ids(record.trace_id, record.span_id or 0)
+        data["flags"] = int(record.trace_flags or 0)
+    is_text = isinstance(record.body, str)
+    if not is_text and record.body is not None:
+        data["body"] = record.body
+    if readable.dropped_attributes if hasattr(readable, "dropped_attributes") else 0:
+        data["droppedAttributesCount"] = readable.dropped_attributes
+    level = _LEVELS[min(number - 1, 23) // 4] if number > 0 else None
+    moment = record.timestamp or record.observed_timestamp
+    message = record.body if is_text else None
+    scope = readable.instrumentation_scope
+    return _event(data["eventName"] or "log", moment, level, message, data, readable, scope)
+
+
+def _event(
+    name: str,
+    moment: int | None,
+    level: str | None,
+    message: str | None,
+    data: dict[str, Any],
+    of: Any,
+    scope: Any,
+) -> dict[str, Any]:
+    """Return an event with its resource and scope; empty members are left out, as OTLP does."""
+    data = {k: v for k, v in data.items() if v not in (None, "", 0, [], {}) or k == "status"}
+    resource = dict(of.resource.attributes) if of.resource is not None else {}
+    if resource:
+        schema = of.resource.schema_url
+        data["resource"] = resource | ({"schemaUrl": schema} if schema else {})
+    if scope is not None and scope.name:
+        data["scope"] = _scope(scope)
+    if "status" in data:
+        data["status"] = {k: v for k, v in data["status"].items() if v}
+    service = resource.get("service.name")
+    return {
+        "time": from_micros(moment // 1000) if moment else datetime.now(UTC),
+        "type": name,
+        "source": service if isinstance(service, str) else None,
+        "level": level,
+        "message": message,
+        "data": data,
+    }
+
+
+def _scope(scope: Any) -> dict[str, Any]:
+    members = {"name": scope.name, "version": scope.version, "schemaUrl": scope.schema_url}
+    members["attributes"] = dict(getattr(scope, "attributes", None) or {})
+    return {k: v for k, v in members.items() if v}
+
+
+def _span_event(event: Any) -> dict[str, Any]:
+    attributes: Mapping[str, Any] = event.attributes or {}
+    return {
+        "timeUnixNano": _nanos(event.timestamp),
+        "name": event.name,
+        "attributes": dict(attributes),
+    }
+
+
+def _link(link: Any) -> dict[str, Any]:
+    ids = _ids(link.context.trace_id, link.context.span_id)
+    return {**ids, "attributes": dict(link.attributes or {})}
+
+
+def _ids(trace: int, span: int) -> dict[str, str]:
+    return {"traceId": f"{trace:032x}", "spanId": f"{span:016x}"}
+
+
+def _nanos(moment: int | None) -> str | None:
+    return str(moment) if moment else None  # as OTLP writes 64-bit integers in JSON
