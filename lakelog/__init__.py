@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from lakelog.dbapi import connect
     from lakelog.loggers.adapters import LoguruSink as LoguruSink
     from lakelog.loggers.adapters import StructlogProcessor as StructlogProcessor
+    from lakelog.loggers.ai import get_ai_logger as get_ai_logger
     from lakelog.loggers.handler import LakeHandler as LakeHandler
+    from lakelog.loggers.oos import get_logger as get_logger
     from lakelog.loggers.otel import LakeLogExporter as LakeLogExporter
     from lakelog.loggers.otel import LakeSpanExporter as LakeSpanExporter
+    from lakelog.loggers.spans import span as span
     from lakelog.query.relation import Relation
     from lakelog.store.history import Diff, Snapshot
 
@@ -70,6 +73,9 @@ _LOGGERS = {
     "LakeSpanExporter": "lakelog.loggers.otel",
     "LoguruSink": "lakelog.loggers.adapters",
     "StructlogProcessor": "lakelog.loggers.adapters",
+    "get_ai_logger": "lakelog.loggers.ai",
+    "get_logger": "lakelog.loggers.oos",
+    "span": "lakelog.loggers.spans",
 }
 """What an application logs with."""
 providers.REGISTERED["omega"] = Lazy("lakelog.compat.omega")

@@ -43,7 +43,7 @@ ORDER = {
     "collect": "followed_file status turns watch loop",
     "backup": "copy directory expiry restore delete scheduler",
     "loggers": """exits buffer queue values destination recorder exceptions handler adapters
-        otel""",
+        otel spans follower logfile oos resources ai""",
     "pipeline": "fact_log standing work_queue",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views dump""",
@@ -65,7 +65,7 @@ ORDER = {
     "cli": """exits render app input_formats pairs stdin_lines sample
         shell connect
         write definitions ingest audit backups watch dump tail query views export train stats dedupe
-        oos events behaviour history refs maintenance seal doctor setup demo help""",
+        oos events follow behaviour history refs maintenance seal doctor setup demo help""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
 }

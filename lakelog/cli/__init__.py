@@ -67,7 +67,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "completion": ("setup", "print the completion script for a shell"),
     },
 }
-HIDDEN = {"seal": "seal"}
+HIDDEN = {"seal": "seal", "follow-log": "follow"}
 VERSION: str = importlib.import_module("lakelog").__version__
 MODULES = {v: m for verbs in SECTIONS.values() for v, (m, _) in verbs.items()} | HIDDEN
 

@@ -12,7 +12,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from lakelog.loggers.destination import LakeOrPath, queue_of
 from lakelog.loggers.queue import QueueStats
@@ -21,8 +21,18 @@ from lakelog.loggers.values import encode_event
 Event = dict[str, Any]
 Sample = float | Callable[[Event], bool]
 Redact = Callable[[Event], Event | None]
-OPEN_SPAN: ContextVar[tuple[str, str] | None] = ContextVar("lakelog_span", default=None)
-"""Trace id and span id of the span of lakelog that is open here."""
+
+
+class HasIds(Protocol):
+    """A span, as far as the events within it are concerned."""
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        """Trace id and span id."""
+
+
+OPEN_SPAN: ContextVar[HasIds | None] = ContextVar("lakelog_span", default=None)
+"""The span of lakelog that is open here."""
 
 
 class Recorder:
@@ -61,7 +71,7 @@ class Recorder:
                 value = variable.get(None)
                 if value is not None:
                     data[variable.name] = value
-            if (ids := open_span()) is not None:
+            if "spanId" not in data and (ids := open_span()) is not None:
                 data["traceId"], data["spanId"] = ids
             if self._has_hooks:
                 kept = self._hooked(event)
@@ -106,11 +116,13 @@ class Recorder:
 
 def open_span() -> tuple[str, str] | None:
     """Return (trace id, span id) of the innermost open span, of lakelog or OpenTelemetry."""
-    ids = OPEN_SPAN.get()
+    span = OPEN_SPAN.get()
+    if span is not None:
+        return span.ids
     # Only looked for where the program has loaded it; importing it here would cost every program.
     otel = sys.modules.get("opentelemetry.trace")
-    if ids is not None or otel is None:
-        return ids
+    if otel is None:
+        return None
     context = otel.get_current_span().get_span_context()
     if not context.is_valid:
         return None

@@ -1,0 +1,53 @@
+"""follow-log: the process that a logger starts to bring its file into a lake (loggers/follower)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+import click
+
+from lakelog.cli.app import App, verb
+from lakelog.collect import loop
+from lakelog.collect.watch import Watcher
+from lakelog.loggers.follower import lock_path
+from lakelog.store import disk
+
+_INTERVAL = 1.0
+
+
+@verb(hidden=True)
+@click.argument("file", type=click.Path())
+def follow_log(app: App, file: str) -> None:
+    """Follow one file and its backups until standard input ends and all is ingested.
+
+    Waits while another process follows the file, which is then left to this one.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    threading.Thread(target=_stop_at_end, args=(stop,), daemon=True).start()
+    with app.open_or_create() as lake:
+        path = lock_path(lake.path, file)
+        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        try:
+            disk.lock(fd, wait=True)
+            watcher = Watcher(
+                lake, [os.path.dirname(file)], patterns=(os.path.basename(file),), form=None
+            )
+            loop.run(
+                watcher, stop, interval=_INTERVAL, poll=False, say=lambda text: None, renew=True
+            )
+        except loop.RestartRequested:
+            # Nothing was written for a while: a new process needs a fifth of the memory.
+            os.execv(sys.executable, [sys.executable, "-m", "lakelog", *sys.argv[1:]])
+        finally:
+            os.close(fd)
+
+
+def _stop_at_end(stop: threading.Event) -> None:
+    while os.read(0, 1):
+        pass
+    stop.set()

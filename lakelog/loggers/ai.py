@@ -1,0 +1,233 @@
+"""The logger of AI systems: decisions and their outcomes, operations, metrics, patterns.
+
+A line is a JSON object: `timestamp, event_type, category, source, details, system_metrics
+{cpu_percent, memory_percent}, user_interaction, ai_analysis, performance_impact`; decisions and
+outcomes have a `subject`, by which training sets bring the two together. Within a span or an
+operation `details` has its `traceId` and `spanId`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from lakelog.loggers.destination import LakeOrPath
+from lakelog.loggers.exceptions import exception_data
+from lakelog.loggers.logfile import ROTATE_BYTES, LineLog
+from lakelog.loggers.queue import QueueStats
+from lakelog.loggers.recorder import OPEN_SPAN, open_span
+from lakelog.loggers.resources import SAMPLER
+from lakelog.loggers.values import encode_members
+
+DEFAULT_LOG = "ai.log"
+_KIND, _STAMP = rb'"event_type":"([^"]*)"', rb'^\{"timestamp":"([^"]*)"'
+Members = Mapping[str, Any]
+
+
+class AILogger:
+    """Writes events of an AI system; safe for threads, forks and several processes."""
+
+    def __init__(self, log: LineLog, source: str) -> None:
+        self._log, self.source = log, source
+        SAMPLER.start()
+
+    def log(
+        self,
+        event_type: str,
+        category: str,
+        details: Members,
+        *,
+        subject: str | None = None,
+        user_interaction: Members | None = None,
+        ai_analysis: Members | None = None,
+        performance_impact: Members | None = None,
+    ) -> None:
+        """Write an event. What cannot be written is counted; a strict logger raises."""
+        try:
+            members = dict(details)
+            if "spanId" not in members and (ids := open_span()) is not None:
+                members["traceId"], members["spanId"] = ids
+            SAMPLER.start()  # again, in a forked process
+            payload = {
+                "details": members,
+                "system_metrics": SAMPLER.text,
+                "user_interaction": user_interaction,
+                "ai_analysis": ai_analysis,
+                "performance_impact": performance_impact,
+            }
+            now = datetime.now(UTC)
+            recorder = self._log.recorder
+            if recorder is not None:
+                columns = {"category": category, "source": self.source, "subject": subject}
+                recorder.record({"time": now, "type": event_type, **columns, "data": payload})
+                return
+            moment = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
+            line = {"timestamp": moment, "event_type": event_type, "category": category}
+            line["source"] = self.source
+            if subject is not None:
+                line["subject"] = subject
+            self._log.put(encode_members({**line, **payload}))
+        except Exception as error:
+            self._log.fail(error)
+
+    def log_system_start(self, name: str, version: str = "", config: Members | None = None) -> None:
+        """The program began, in this version and with this configuration."""
+        details = {"name": name, "version": version, "config": dict(config or {})}
+        machine = {"python": platform.python_version(), "host": platform.node(), "pid": os.getpid()}
+        self.log("system_start", "system", {**details, **machine})
+
+    def measure_operation(self, name: str, **details: Any) -> Operation:
+        """Return a context manager that writes an operation when it ends: duration, outcome,
+        metrics, error. Operations nest as spans do."""
+        return Operation(self, name, details)
+
+    def ai_decision(
+        self,
+        point: str,
+        options: Sequence[Any],
+        chosen: Any,
+        confidence: float | None = None,
+        reason: str = "",
+        *,
+        subject: str | None = None,
+        **details: Any,
+    ) -> Decision:
+        """Write a decision: what there was to choose from, what was chosen, how sure, and why.
+
+        Returns it, so that `outcome` can be written once it is known. `subject` is whom it is
+        about; without one, the decision itself.
+        """
+        decision = Decision(self, os.urandom(8).hex(), point, chosen, subject)
+        members: dict[str, Any] = {"decision_id": decision.id, "decision_point": point}
+        members |= {
+            "options": list(options),
+            "chosen": chosen,
+            "confidence": confidence,
+            "reason": reason,
+            **details,
+        }
+        members["alternatives"] = [option for option in options if option != chosen]
+        analysis = {"confidence": confidence, "reason": reason}
+        self.log("decision", "ai", members, subject=decision.subject, ai_analysis=analysis)
+        return decision
+
+    def performance_metric(self, name: str, value: float, unit: str = "", **details: Any) -> None:
+        """Write a measured value."""
+        members = {"metric": name, "value": value, "unit": unit, **details}
+        self.log("metric", "performance", members, performance_impact={name: value})
+
+    def pattern_detected(
+        self, name: str, data: Any = None, confidence: float | None = None, impact: Any = None
+    ) -> None:
+        """Write a pattern that was found, how sure that is, and what it means."""
+        members = {"pattern": name, "data": data, "confidence": confidence, "impact": impact}
+        analysis = {"confidence": confidence, "impact": impact}
+        self.log("pattern", "ai", members, ai_analysis=analysis)
+
+    def user_interaction(self, action: str, user: str | None = None, **details: Any) -> None:
+        """Write what a user did."""
+        interaction = {"action": action, "user": user}
+        members = {**interaction, **details}
+        self.log("interaction", "user", members, subject=user, user_interaction=interaction)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until the file has everything, or so many seconds; whether it has."""
+        return self._log.flush(timeout)
+
+    def sync(self) -> bool:
+        """Wait until the lake has everything that the file has; whether it has."""
+        return self._log.sync()
+
+    def stats(self) -> QueueStats:
+        """What was written, is waiting, was dropped or refused."""
+        return self._log.stats()
+
+
+class Decision:
+    """A decision that was written; its outcome may come later, also from another process."""
+
+    def __init__(
+        self, logger: AILogger, id: str, point: str, chosen: Any, subject: str | None
+    ) -> None:
+        self._logger, self.id, self.point, self.chosen = logger, id, point, chosen
+        self.subject = subject or id
+        self._clock = time.monotonic()
+
+    def outcome(self, outcome: Any, reward: float | None = None, **details: Any) -> None:
+        """Write what came of it, linked by `decision_id` and `subject`; `reward` is its value."""
+        members = {"decision_id": self.id, "decision_point": self.point, "chosen": self.chosen}
+        members |= {"outcome": outcome, "reward": reward}
+        members["after_ms"] = round(1000 * (time.monotonic() - self._clock), 3)
+        self._logger.log("outcome", "ai", {**members, **details}, subject=self.subject)
+
+
+class Operation:
+    """An operation that is measured, from `with` to its end; a span of its own."""
+
+    def __init__(self, logger: AILogger, name: str, details: dict[str, Any]) -> None:
+        self._logger, self.name, self._details = logger, name, details
+        self.metrics: dict[str, Any] = {}
+        self._parent = open_span()
+        trace = self._parent[0] if self._parent else os.urandom(16).hex()
+        self.ids = trace, os.urandom(8).hex()
+        self._outcome = "success"
+        self._outer: Any = None
+        self._clock = 0
+
+    def metric(self, name: str, value: Any) -> None:
+        """Add a figure that was measured within the operation."""
+        self.metrics[name] = value
+
+    def fail(self, reason: str) -> None:
+        """The operation failed, though no exception says so."""
+        self._outcome = "failure"
+        self._details["error"] = reason
+
+    def __enter__(self) -> Operation:
+        self._outer = OPEN_SPAN.get()
+        OPEN_SPAN.set(self)
+        self._clock = time.monotonic_ns()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        taken = (time.monotonic_ns() - self._clock) / 1e6
+        OPEN_SPAN.set(self._outer)
+        members = {"operation": self.name, "duration_ms": round(taken, 3), **self._details}
+        members["traceId"], members["spanId"] = self.ids
+        if self._parent is not None:
+            members["parentSpanId"] = self._parent[1]
+        if isinstance(error, Exception):
+            self.fail(f"{type(error).__name__}: {error}")
+            members |= {"error": self._details["error"], "exception": exception_data(error)}
+        members |= {"outcome": self._outcome, "metrics": self.metrics}
+        impact = {"duration_ms": members["duration_ms"], **self.metrics}
+        self._logger.log("operation", "performance", members, performance_impact=impact)
+
+
+def get_ai_logger(
+    path: str | os.PathLike[str] | None = DEFAULT_LOG,
+    *,
+    lake: LakeOrPath | None = None,
+    source: str | None = None,
+    rotate_bytes: int = ROTATE_BYTES,
+    strict: bool = False,
+) -> AILogger:
+    """Return the logger of an AI log file, of a lake, or of a file that a lake gets too.
+
+    `source` is who logs, by default the program. At `rotate_bytes` the file is renamed and summed
+    up; 0 for never. Raises OSError, and for a lake what `lakelog.open` does.
+    """
+    program = os.path.basename(sys.argv[0] if sys.argv else "") or "python"
+    log = LineLog(path, lake, _KIND, _STAMP, rotate_bytes, strict)
+    return AILogger(log, program if source is None else source)

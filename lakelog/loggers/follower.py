@@ -1,0 +1,112 @@
+"""The process that brings a log file into a lake while programs write it.
+
+It is `lakelog follow-log FILE`, started by the first program that logs to the file and ended by the
+end of its standard input, which every process of that program holds open, forked ones too. By then
+it has ingested all that was written. One follows a file at a time: a lock in the lake's cache says
+which. It runs apart from the program, so that a logger loads no database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from lakelog.lazy import Lazy
+from lakelog.store import disk
+
+if TYPE_CHECKING:
+    import subprocess
+else:
+    subprocess = Lazy("subprocess")
+
+_STARTED: list[Any] = []
+"""Processes that may still run, to be waited for one day."""
+_EVERY = 1.0
+"""So often it is looked whether somebody follows the file (s)."""
+
+
+class Follower:
+    """Sees to it that a file is followed, from the process that writes it."""
+
+    def __init__(self, lake: str, file: str) -> None:
+        self.lake, self.file = os.path.abspath(lake), file
+        self._process: Any = None
+        self._looked = 0.0
+
+    def ensure(self) -> None:
+        """Start a follower if there is none; looks once a second."""
+        now = time.monotonic()
+        if now - self._looked >= _EVERY:
+            self._looked = now
+            if not self._is_followed():
+                self._start()
+
+    def finish(self) -> None:
+        """Let the follower end, once it has all that was written."""
+        # That of another program may have looked for the last time: then one of ours waits for it.
+        if self._process is None or not self._is_followed():
+            self._start()
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+            self._process = None
+        self._looked = 0.0
+
+    def sync(self) -> bool:
+        """Ingest what the file has now, and wait for it; whether that was possible."""
+        done = subprocess.run(
+            [*_command(self.lake), "--quiet", "ingest", *self._files()],
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+        )
+        return bool(done.returncode == 0)
+
+    def _files(self) -> list[str]:
+        """The backups, the oldest first, and the file."""
+        folder, name = os.path.split(self.file)
+        backups = (n for n in disk.listing(folder) if n.startswith(f"{name}."))
+        return [f"{folder}/{n}" for n in sorted(backups) if not n.endswith(".json")] + [self.file]
+
+    def _is_followed(self) -> bool:
+        with contextlib.suppress(OSError):
+            return disk.is_locked(lock_path(self.lake, self.file))
+        return False
+
+    def _start(self) -> None:
+        # In a frozen program this would start the program itself again.
+        if "python" not in os.path.basename(sys.executable or ""):
+            return
+        _STARTED[:] = [process for process in _STARTED if process.poll() is None]
+        with contextlib.suppress(OSError):
+            self._process = subprocess.Popen(
+                [*_command(self.lake), "follow-log", self.file],
+                start_new_session=True,  # a Ctrl-C in the terminal is not meant for it
+                cwd="/",
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+            )
+            _STARTED.append(self._process)
+
+
+def lock_path(lake: str, file: str) -> str:
+    """The lock of who follows a file."""
+    digest = hashlib.sha256(os.fsencode(file)).hexdigest()[:16]
+    return f"{os.path.abspath(lake)}/cache/follow-{digest}.lock"
+
+
+def _command(lake: str) -> list[str]:
+    return [sys.executable, "-m", "lakelog", "--lake", lake]
+
+
+def _environment() -> dict[str, str]:
+    # It has to find this very lakelog, which may come from a path that only sys.path has.
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -1,0 +1,229 @@
+"""A log file as the destination of a queue: whole lines, rotation, and its way into a lake.
+
+Lines are written with O_APPEND, so that processes may share a file, and never half a line: after a
+write that stopped short (a full disk) the next one begins a new line, and only what is missing is
+written again.
+
+    NAME                           the log; at ROTATE_BYTES it becomes
+    NAME.YYYYMMDD-HHMMSS           a backup, beside which stands
+    NAME.YYYYMMDD-HHMMSS.summary.json   {file, bytes, lines, first, last, events: {type: count}}
+
+A lake gets the lines from the file, not from us: `follower` ingests them, under the identity that
+any ingest gives them (FORMAT.md 18). So whoever ingests or watches the same file stores nothing
+twice, and what a killed process wrote is not lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import orjson
+
+from lakelog import lake as lakes
+from lakelog.lake import Lake
+from lakelog.loggers.buffer import DiskBuffer
+from lakelog.loggers.destination import LakeOrPath
+from lakelog.loggers.follower import Follower
+from lakelog.loggers.queue import EventQueue, QueueStats
+from lakelog.loggers.recorder import Recorder
+
+ROTATE_BYTES = 100_000_000
+_PIECE = 1 << 18
+_QUEUES: dict[str, EventQueue] = {}
+_LOCK = threading.Lock()
+
+
+class LogFile:
+    """Writes lines to a file that it rotates. `kind` finds the type of an event in its line, as
+    `(type)`; `stamp` the time, as `(time)`."""
+
+    def __init__(self, path: str, kind: bytes, stamp: bytes, rotate_bytes: int) -> None:
+        self.path, self.rotate_bytes = path, rotate_bytes
+        self._kind, self._stamp = re.compile(kind), re.compile(stamp)
+        self.follower: Follower | None = None
+        self._fd, self._inode = -1, 0
+        self._is_torn, self._written = False, 0
+        self._summaries: list[threading.Thread] = []
+
+    def store(self, lines: list[bytes]) -> None:
+        """Write lines to the page cache. Raises OSError; the same lines may then be given again."""
+        self._reopen()
+        # After a failure the first lines of the same batch may be there already.
+        text = b"".join(line + b"\n" for line in lines[self._written :])
+        if self._is_torn:
+            text = b"\n" + text
+        done = 0
+        try:
+            view = memoryview(text)
+            while done < len(text):
+                done += os.write(self._fd, view[done:])
+        except OSError:
+            there = text[:done]
+            self._written += there.count(b"\n") - (self._is_torn and done > 0)
+            self._is_torn = not there.endswith(b"\n") if there else self._is_torn
+            raise
+        self._is_torn, self._written = False, 0
+        if self.rotate_bytes and os.fstat(self._fd).st_size >= self.rotate_bytes:
+            with contextlib.suppress(OSError):  # another process may be quicker
+                self._rotate()
+        if self.follower is not None:
+            self.follower.ensure()
+
+    def prepare(self, lines: list[bytes], buffer: DiskBuffer | None) -> list[bytes]:
+        """All of them."""
+        return lines
+
+    def stored(self, lines: list[bytes], buffer: DiskBuffer | None) -> None:
+        """Nothing to do."""
+
+    def recover(self) -> None:
+        """Nothing to do: what an earlier process wrote stands in the file."""
+
+    def close(self) -> None:
+        """Close the file, and let the lake get the rest of it."""
+        for thread in self._summaries:
+            thread.join()
+        self._summaries.clear()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        if self.follower is not None:
+            self.follower.finish()
+
+    def after_fork(self) -> None:
+        """In a child: another descriptor, so that the parent's locks are not shared."""
+        global _LOCK
+        _LOCK = threading.Lock()
+        self._summaries.clear()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _reopen(self) -> None:
+        """Open the file, again if it was renamed or removed by another process."""
+        if self._fd >= 0:
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(self.path).st_ino == self._inode:
+                    return
+            os.close(self._fd)
+            self._fd = -1
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._fd = os.open(self.path, flags, 0o644)
+        self._inode = os.fstat(self._fd).st_ino
+
+    def _rotate(self) -> None:
+        """Rename the file to its backup, once though several processes write it."""
+        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.stat(self.path).st_ino != self._inode:
+            return
+        moment = time.time()
+        # A name that is taken is one of the same second: the next free one is in the future.
+        while os.path.exists(backup := f"{self.path}.{_second(moment)}"):
+            moment += 1
+        os.rename(self.path, backup)
+        # Reading 100 MB again must not keep lines waiting.
+        thread = threading.Thread(target=self._summarize, args=(backup,), daemon=True)
+        with contextlib.suppress(RuntimeError):  # no thread at the shutdown of the interpreter
+            thread.start()
+            self._summaries.append(thread)
+
+    def _summarize(self, backup: str) -> None:
+        """Write the summary of a backup beside it."""
+        kinds: Counter[str] = Counter()
+        first = last = b""
+        size = lines = 0
+        with open(backup, "rb") as file:
+            rest = b""
+            while piece := file.read(_PIECE):
+                size += len(piece)
+                whole, _, rest = (rest + piece).rpartition(b"\n")
+                lines += whole.count(b"\n") + 1
+                kinds.update(kind.decode("utf-8", "replace") for kind in self._kind.findall(whole))
+                first = first or _found(self._stamp, whole.partition(b"\n")[0])
+                last = _found(self._stamp, whole.rpartition(b"\n")[2]) or last
+                time.sleep(0.001)  # between two pieces the threads of the program go on
+        summary: dict[str, Any] = {"file": os.path.basename(backup), "bytes": size, "lines": lines}
+        summary |= {"first": first.decode(), "last": last.decode(), "events": dict(kinds)}
+        with contextlib.suppress(OSError), open(f"{backup}.summary.json", "wb") as file:
+            file.write(
+                orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+            )
+
+
+def queue_of_file(
+    path: str, kind: bytes, stamp: bytes, lake: str | None, rotate_bytes: int
+) -> EventQueue:
+    """Return the queue of a file in this process; of a lake too, if one is named once."""
+    name = os.path.realpath(path)
+    with _LOCK:
+        if name not in _QUEUES:
+            os.makedirs(os.path.dirname(name), exist_ok=True)
+            _QUEUES[name] = EventQueue(LogFile(name, kind, stamp, rotate_bytes), None, "block")
+        queue = _QUEUES[name]
+        file = queue.destination
+        if lake is not None and isinstance(file, LogFile) and file.follower is None:
+            file.follower = Follower(lake, name)
+        return queue
+
+
+def _second(moment: float) -> str:
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime(moment))
+
+
+def _found(pattern: re.Pattern[bytes], line: bytes) -> bytes:
+    match = pattern.search(line)
+    return match[1] if match else b""
+
+
+class LineLog:
+    """What a logger writes to: a file, which a lake may get too, or a lake alone (`recorder`)."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        lake: LakeOrPath | None,
+        kind: bytes,
+        stamp: bytes,
+        rotate_bytes: int,
+        strict: bool,
+    ) -> None:
+        self.recorder: Recorder | None = None
+        self._strict, self._follower = strict, None
+        if path is None:
+            if lake is None:
+                raise ValueError("a logger needs a file, a lake, or both")
+            self.recorder = Recorder(lake, strict=strict)
+            return
+        opened = lake if lake is None or isinstance(lake, Lake) else lakes.open(lake)
+        where = opened.path if opened is not None else None
+        self._queue = queue_of_file(os.fspath(path), kind, stamp, where, rotate_bytes)
+        self._follower = Follower(where, os.path.realpath(path)) if where is not None else None
+        self.put = self._queue.put
+
+    def fail(self, error: Exception) -> None:
+        """Count an event that cannot be written; raise the error if the caller asked for that."""
+        if self._strict:
+            raise error
+        if self.recorder is not None:
+            self.recorder.fail(error)
+        else:
+            self._queue.refuse(f"an event was refused: {error}")
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until the file, or else the lake, has everything; whether it has."""
+        return (self.recorder or self._queue).flush(timeout)
+
+    def sync(self) -> bool:
+        """Wait until the lake has everything too; whether it has."""
+        return self.flush() and (self._follower is None or self._follower.sync())
+
+    def stats(self) -> QueueStats:
+        """What was written, is waiting, was dropped or refused."""
+        return (self.recorder or self._queue).stats()

@@ -1,0 +1,139 @@
+"""Spans: `with lakelog.span("checkout", items=3) as span: ...`
+
+A span is an event of type `span` in the form of OpenTelemetry (see otel.py), stored when it ends.
+Spans nest by a context variable, so each asyncio task has its own; a thread starts without one, and
+is given it by `parent=`. Inside one of OpenTelemetry it is part of that trace.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextvars import Token
+from types import TracebackType
+from typing import Any
+
+from lakelog.event import from_micros
+from lakelog.loggers.destination import LakeOrPath
+from lakelog.loggers.exceptions import exception_data
+from lakelog.loggers.recorder import OPEN_SPAN, Recorder, open_span
+
+_LAKE = "lake"
+_INTERNAL, _FAILED = 1, 2
+_RECORDERS: dict[str, Recorder] = {}
+
+
+class Span:
+    """An operation from `with` to its end, or from `start` to `end`."""
+
+    def __init__(self, name: str, recorder: Recorder, parent: tuple[str, str] | None) -> None:
+        self.name, self.recorder = name, recorder
+        self.source: str | None = None
+        self.trace_id = parent[0] if parent else os.urandom(16).hex()
+        self.span_id, self._parent = os.urandom(8).hex(), parent
+        self.attributes: dict[str, Any] = {}
+        self._events: list[dict[str, Any]] = []
+        self._status: dict[str, Any] = {}
+        self._token: Token[Any] | None = None
+        self._outer: Any = None
+        self._started = 0
+        self._clock = 0
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        """Trace id and span id, for `parent=` of a span in another thread or process."""
+        return self.trace_id, self.span_id
+
+    def set(self, **attributes: Any) -> None:
+        """Set attributes; values are stored by the rules of `values`."""
+        self.attributes.update(attributes)
+
+    def event(self, name: str, **attributes: Any) -> None:
+        """Note what happened within the span, and when."""
+        moment = {"timeUnixNano": str(time.time_ns()), "name": name}
+        self._events.append(moment | ({"attributes": attributes} if attributes else {}))
+
+    def fail(self, reason: str | BaseException) -> None:
+        """Mark the span as failed; an exception is stored with its stack."""
+        self._status = {"code": _FAILED, "message": str(reason)}
+        if isinstance(reason, BaseException):
+            self.attributes["exception"] = exception_data(reason)
+
+    def __enter__(self) -> Span:
+        # Durations by the monotonic clock: the other one may be set while the span is open.
+        self._started, self._clock = time.time_ns(), time.monotonic_ns()
+        self._outer = OPEN_SPAN.get()
+        self._token = OPEN_SPAN.set(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._token is not None:
+            try:
+                OPEN_SPAN.reset(self._token)
+            except ValueError:  # a generator that is closed in another context
+                OPEN_SPAN.set(self._outer)
+        # The exit of a generator or a task that is cancelled is no failure.
+        if error is not None and isinstance(error, Exception):
+            self.fail(error)
+        self.recorder.record(self._ended())
+
+    def _ended(self) -> dict[str, Any]:
+        end = self._started + time.monotonic_ns() - self._clock
+        data: dict[str, Any] = {"traceId": self.trace_id, "spanId": self.span_id}
+        if self._parent is not None:
+            data["parentSpanId"] = self._parent[1]
+        data |= {
+            "name": self.name,
+            "kind": _INTERNAL,
+            "startTimeUnixNano": str(self._started),
+            "endTimeUnixNano": str(end),
+        }
+        if self.attributes:
+            data["attributes"] = self.attributes
+        if self._events:
+            data["events"] = self._events
+        data["status"] = self._status
+        return {
+            "time": from_micros(self._started // 1000),
+            "type": "span",
+            "source": self.source,
+            "level": "ERROR" if self._status else None,
+            "message": self.name,
+            "data": data,
+        }
+
+
+def span(
+    name: str,
+    /,
+    *,
+    lake: LakeOrPath | None = None,
+    parent: Span | tuple[str, str] | None = None,
+    **attributes: Any,
+) -> Span:
+    """Return a span to be used in `with`.
+
+    `lake` is needed once: spans within another are stored beside it. Without one it is
+    LAKELOG_LAKE, else ./lake, as for the command line. `parent` continues a span of another thread
+    or process: a span, or its `ids`. Raises what `lakelog.open` does.
+    """
+    outer = OPEN_SPAN.get() if parent is None else parent
+    ids = outer if isinstance(outer, tuple) else outer.ids if outer is not None else open_span()
+    # Within another span, the lake of that one.
+    inherited = outer.recorder if isinstance(outer, Span) and lake is None else None
+    opened = Span(name, inherited or _recorder(lake), ids)
+    opened.attributes.update(attributes)
+    return opened
+
+
+def _recorder(lake: LakeOrPath | None) -> Recorder:
+    target = lake if lake is not None else os.environ.get("LAKELOG_LAKE") or _LAKE
+    key = os.path.realpath(target if isinstance(target, (str, os.PathLike)) else target.path)
+    if key not in _RECORDERS:
+        _RECORDERS[key] = Recorder(target)
+    return _RECORDERS[key]
