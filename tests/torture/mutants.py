@@ -505,7 +505,7 @@ EDITS = [
         f"{REFS}:restore_state",
         "ids_add=runs,",
         "ids_add=(),",
-        *_themed("sealing"),
+        *_themed("states"),
     ),
     _edited(
         "repair: a lost segment not listed",

@@ -22,7 +22,7 @@ from typing import Any
 import lakelog
 from lakelog.errors import LakelogError, LakeNotFound, NothingToUndo, UnknownRef
 from lakelog.repair.repair import RepairOutcome
-from lakelog.store import bootstrap, disk, gc, row_removal, segment
+from lakelog.store import bootstrap, disk, gc, manifest, row_removal, segment
 from lakelog.store.paths import Paths
 from lakelog.store.publish import USER_OPS, Change, publish
 from lakelog.store.refs import Move, Refs
@@ -586,6 +586,9 @@ def repairs(case: Case) -> None:
     warm_engine(case.patch)
     _determined(case)
     case.patch.setattr(gc, "KEEP_MOVES", 4)
+    if case.number // len(THEMES) % 2:
+        # As those of large lakes do, states have files of their own: a move may outlast its state.
+        case.patch.setattr(manifest, "CARRIED_MAX", 0)
     life = Life(case)
     try:
         for _ in range(case.some(ROUNDS)):
