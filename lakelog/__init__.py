@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from lakelog.compat.event_store import EventDatabase as EventDatabase
     from lakelog.compat.persistence import EventPersistenceManager as EventPersistenceManager
     from lakelog.compat.persistence import create_event_persistence as create_event_persistence
+    from lakelog.compat.podcasts import PodcastProcessor as PodcastProcessor
+    from lakelog.compat.podcasts import SimpleLogProcessor as SimpleLogProcessor
     from lakelog.dbapi import connect
     from lakelog.loggers.adapters import LoguruSink as LoguruSink
     from lakelog.loggers.adapters import StructlogProcessor as StructlogProcessor
@@ -63,6 +65,8 @@ _OLD_NAMES = {
     "EventPersistenceManager": "lakelog.compat.persistence",
     "LogEntry": "lakelog.compat.dump",
     "OMEGALogManager": "lakelog.compat.dump",
+    "PodcastProcessor": "lakelog.compat.podcasts",
+    "SimpleLogProcessor": "lakelog.compat.podcasts",
     "create_event_persistence": "lakelog.compat.persistence",
     "get_views": "lakelog.compat.oos_views",
 }

@@ -24,6 +24,8 @@
     ├── InvalidRecipe         a training recipe with a wrong key or value
     ├── ExportRefused         an export that cannot be made as asked; nothing was written
     ├── ItemRejected          an item of a queue that is not worth another attempt
+    ├── DownloadFailed        an address that cannot be fetched within the limits
+    ├── MissingPackage        something that needs a package which is not installed
     ├── GcRefused             gc saw something unreadable or empty and deleted nothing
     └── Damaged               bytes on disk are not what was written
         ├── DamagedLake       lakelog.json
@@ -149,6 +151,14 @@ class ExportRefused(LakelogError):
 
 class ItemRejected(LakelogError):
     """Raised by a processor of a work queue for an item that is not worth another attempt."""
+
+
+class DownloadFailed(LakelogError):
+    """Raised where a server answers with an error, too slowly, too much or not completely."""
+
+
+class MissingPackage(LakelogError):
+    """Raised where an extra is needed that is not installed; names it."""
 
 
 class GcRefused(LakelogError):

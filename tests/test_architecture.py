@@ -44,9 +44,9 @@ ORDER = {
     "backup": "copy directory expiry restore delete scheduler",
     "loggers": """exits buffer queue values destination recorder exceptions handler adapters
         otel spans follower logfile oos resources ai""",
-    "pipeline": "fact_log standing work_queue",
+    "pipeline": "fact_log standing work_queue http feeds",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
-        oos_views dump""",
+        oos_views podcasts dump""",
     "export": "values vectors formats folder tables export",
     "analyze": "dedupe similar",
     "train": """wording shards recipe_schema losses filters tokenizer recipe template selection

@@ -30,7 +30,9 @@ else:
     follow = Lazy("lakelog.query.follow")
 
 Fact = dict[str, Any]
-DISCOVER, PROCESS, COMPLETE, FAIL = TYPES = ("DISCOVER", "PROCESS", "COMPLETE", "FAIL")
+DISCOVER, PROCESS, COMPLETE, FAIL, FETCH = TYPES = (
+    *("DISCOVER", "PROCESS", "COMPLETE", "FAIL", "FETCH"),
+)
 _ALL = 2**31
 
 

@@ -161,18 +161,22 @@ class WorkQueue:
         max_items: int | None = None,
         stop: threading.Event | None = None,
         forever: bool = False,
+        only: Iterable[Item] | None = None,
     ) -> RunReport:
         """Process items until none is left, or until `stop`; then those that run are finished.
 
         `process` is called with an Item, in up to `concurrency` threads. What it returns is stored
         with COMPLETE; an exception is a failure, ItemRejected a final one. What exceeds the
         time-out is a failure, and its result is ignored (a thread cannot be ended). `batch` items
-        are claimed at once, `concurrency` by default, and `max_items` in all. With `forever` new
-        items are waited for. Raises OSError if outcomes cannot be stored.
+        are claimed at once, `concurrency` by default, and `max_items` in all; `only` some, if they
+        are given. With `forever` new items are waited for. Raises OSError if outcomes cannot be
+        stored.
         """
-        return _Run(self, process, concurrency, batch or concurrency, max_items, forever).go(
-            stop or threading.Event()
-        )
+        worker = _Worker(self, process, concurrency, batch or concurrency)
+        worker.left = float("inf") if max_items is None else max_items
+        worker.forever = forever
+        worker.only = None if only is None else {(item.source, item.id) for item in only}
+        return worker.go(stop or threading.Event())
 
     @contextlib.contextmanager
     def _exclusive(self) -> Any:
@@ -243,23 +247,18 @@ class WorkQueue:
         return self._fact(FAIL, (item.source, item.id), data, f"fail/{item.attempt}")
 
 
-class _Run:
-    """One worker at work."""
+class _Worker:
+    """One worker, for one run."""
 
-    def __init__(
-        self,
-        work: WorkQueue,
-        process: Processor,
-        concurrency: int,
-        batch: int,
-        max_items: int | None,
-        forever: bool,
-    ) -> None:
+    left = float("inf")
+    forever = False
+    only: set[Key] | None = None
+
+    def __init__(self, work: WorkQueue, process: Processor, concurrency: int, batch: int) -> None:
         if concurrency < 1 or batch < 1:
             raise InvalidSetting("concurrency and batch are at least 1")
-        self._work, self._process, self._forever = work, process, forever
+        self._work, self._process = work, process
         self._concurrency, self._batch = concurrency, max(batch, concurrency)
-        self._left = float("inf") if max_items is None else max_items
         self._name = disk.random_hex(8)
         self._claimed: deque[Item] = deque()
         self._running: dict[Item, float] = {}
@@ -350,7 +349,7 @@ class _Run:
         if is_stopping:
             self._claimed.clear()
         self._claimed.extend(claims)
-        self._left -= len(claims)
+        self.left -= len(claims)
         self._report.completed += report.completed
         self._report.failed += report.failed
         self._report.dead += report.dead
@@ -411,28 +410,36 @@ class _Run:
         """Choose what to claim: a batch, once the last one is begun."""
         if self._claimed or len(self._running) >= self._concurrency:
             return []
-        count = int(min(self._batch - len(self._running), self._left))
+        count = int(min(self._batch - len(self._running), self.left))
         chosen: list[Item] = []
         now = time.time()
-        for (source, id), standing in self._work._open.items():
+        for (source, id), standing in self._candidates():
             if len(chosen) >= count:
                 break
             if state_of(standing) == "waiting" and standing.retry_at <= now:
                 chosen.append(Item(source, id, standing.data, standing.attempt + 1))
         return chosen
 
+    def _candidates(self) -> Iterable[tuple[Key, Standing]]:
+        """Return the open items that this run is for."""
+        standings = self._work._open
+        if self.only is None:
+            return standings.items()
+        return [(key, standings[key]) for key in self.only if key in standings]
+
     def _wake_at(self) -> float | None:
         """When something may become ready: None if nothing will, unless new items are added."""
-        if self._left <= 0:
+        if self.left <= 0:
             return None
         now = time.time()
         # Until an attempt ends there is no room for others.
         if self._claimed or len(self._running) >= self._concurrency:
             return now + _LOOK
-        others = any(standing.worker != self._name for standing in self._work._taken.values())
-        times = [now + _LOOK] if self._forever or others else []
-        for standing in self._work._open.values():
-            if not standing.is_claimed:
+        times = [now + _LOOK] if self.forever else []
+        for _, standing in self._candidates():
+            if standing.is_claimed:
+                times += [now + _LOOK] if standing.worker != self._name else []
+            else:
                 times.append(standing.retry_at)
                 if times[-1] <= now:
                     break

@@ -84,9 +84,9 @@ def test_failures_are_retried_and_end_as_dead_letters(log: str) -> None:
     assert [letter.item.id for letter in queue.dead_letters()] == ["p-3"]
 
 
-def test_retries_wait_longer_each_time() -> None:
+def test_retries_wait_longer_each_time(home: Path) -> None:
     """The pause doubles up to its limit, less up to a half."""
-    queue = WorkQueue(Facts(), "q", backoff=1.0, backoff_max=8.0, attempts=99)
+    queue = WorkQueue(Facts(home), "q", backoff=1.0, backoff_max=8.0, attempts=99)
     queue.add([Item("s", "i")])
     for attempt, most in enumerate([1, 2, 4, 8, 8], 1):
         fact = queue._failure(Item("s", "i", {}, attempt), "e", dead=False)
@@ -98,8 +98,8 @@ def test_retries_wait_longer_each_time() -> None:
 class Facts:
     """A log in memory, whose facts come in the reverse of their order."""
 
-    def __init__(self) -> None:
-        self.facts: list[Fact] = []
+    def __init__(self, home: Path) -> None:
+        self.home, self.facts = home, list[Fact]()
 
     def read(self, queue: str) -> tuple[list[Fact], bool]:
         """All of them."""
@@ -117,12 +117,12 @@ class Facts:
 
     def lock_path(self, name: str) -> str:
         """A lock that nobody else has."""
-        return f"/dev/shm/lakelog-{id(self)}-{abs(hash(name))}.lock"
+        return str(self.home / f"{abs(hash(name))}.lock")
 
 
-def test_the_order_of_facts_makes_no_difference() -> None:
+def test_the_order_of_facts_makes_no_difference(home: Path) -> None:
     """Facts that are read in reverse order say the same of every item."""
-    queue = WorkQueue(Facts(), "q", attempts=2, backoff=0.001)
+    queue = WorkQueue(Facts(home), "q", attempts=2, backoff=0.001)
     add(queue, 3)
 
     def process(item: Item) -> None:

@@ -1,0 +1,181 @@
+"""Feeds: what RSS, Atom, CDF and JSON Feed say of their entries, however broken they are.
+
+`parse` takes bytes and never raises for what is in them: a feed that is damaged gives the entries
+that can be read, and says what is wrong. RSS and Atom are read by feedparser, an extra.
+"""
+
+from __future__ import annotations
+
+import calendar
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from lakelog.errors import InvalidEvent, MissingPackage
+from lakelog.event import parse_time
+
+_ROOT = re.compile(rb"<(?:\w+:)?(?:rss|rdf|feed|channel)\b", re.IGNORECASE)
+JSON_FEED = "https://jsonfeed.org/version/"
+
+
+@dataclass(frozen=True)
+class Link:
+    """A file that an entry names: its address, media type, and size in bytes if that is said."""
+
+    url: str
+    type: str = ""
+    bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry: its id (guid, link or a hash), what it says, and the files that it names."""
+
+    id: str
+    title: str
+    link: str
+    published: datetime | None
+    enclosures: tuple[Link, ...] = ()
+    transcripts: tuple[Link, ...] = ()
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A feed; `problem` says what is wrong with it, if anything is."""
+
+    title: str
+    entries: tuple[Entry, ...]
+    problem: str = ""
+
+
+def parse(content: bytes, url: str = "", content_type: str = "") -> Feed:
+    """Return what a feed says. `url` is what relative addresses refer to.
+
+    Raises MissingPackage without feedparser.
+    """
+    if content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
+        return _json_feed(content)
+    try:
+        import feedparser
+    except ModuleNotFoundError:
+        words = "feeds are read by feedparser: pip install 'lakelog[feeds]'"
+        raise MissingPackage(words) from None
+    headers = {"content-location": url} if url else {}
+    headers |= {"content-type": content_type} if content_type else {}
+    # A stream: text or bytes it would take for the name of a file or an address, and open that.
+    found = feedparser.parse(io.BytesIO(content), response_headers=headers, sanitize_html=False)
+    problem = str(found.get("bozo_exception") or "damaged") if found.bozo else ""
+    # A channel of CDF without items has no version.
+    if not found.get("version") and not found.entries and not _ROOT.search(content[:4096]):
+        problem = f"no feed: {problem or 'it has no entries and is of no known kind'}"
+    entries = _told_apart(_entry(entry) for entry in found.entries)
+    return Feed(_text(found.feed.get("title")), entries, problem)
+
+
+def _entry(entry: Any) -> Entry:
+    links = [
+        Link(_text(link.get("href")), _text(link.get("type")), _size(link.get("length")))
+        for link in entry.get("enclosures", ())
+    ]
+    # RDF feeds have a module for enclosures, and podcasts one for transcripts.
+    found = entry.get("enc_enclosure")
+    if isinstance(found, dict):
+        size = _size(found.get("length"))
+        links.append(Link(_text(found.get("resource")), _text(found.get("type")), size))
+    transcript = entry.get("podcast_transcript")
+    transcripts = [transcript] if isinstance(transcript, dict) else []
+    # Of the dict itself: feedparser's own `get` takes one date for the other, with a warning.
+    moment = dict.get(entry, "published_parsed") or dict.get(entry, "updated_parsed")
+    return _made(
+        _text(entry.get("id")),
+        _text(entry.get("title")),
+        _text(entry.get("link")),
+        _moment(moment),
+        links,
+        [Link(_text(t.get("url")), _text(t.get("type"))) for t in transcripts],
+    )
+
+
+def _json_feed(content: bytes) -> Feed:
+    try:
+        # Not orjson: a feed may begin with a byte order mark, and hold numbers of any size.
+        feed = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        return Feed("", (), f"no feed: {error}")
+    items = feed.get("items")
+    if not str(feed.get("version", "")).startswith(JSON_FEED) or not isinstance(items, list):
+        return Feed("", (), "no feed: JSON, but no JSON Feed")
+    entries = _told_apart(_json_entry(item) for item in items if isinstance(item, dict))
+    return Feed(_text(feed.get("title")), entries)
+
+
+def _json_entry(item: dict[str, Any]) -> Entry:
+    attachments = item.get("attachments")
+    links = [
+        Link(_text(a.get("url")), _text(a.get("mime_type")), _size(a.get("size_in_bytes")))
+        for a in (attachments if isinstance(attachments, list) else ())
+        if isinstance(a, dict)
+    ]
+    try:
+        moment = item.get("date_published") or item.get("date_modified")
+        published = None if moment is None else parse_time(moment)
+    except InvalidEvent:
+        published = None
+    title, link = _text(item.get("title")), _text(item.get("url") or item.get("external_url"))
+    return _made(_text(item.get("id")), title, link, published, links, [])
+
+
+def _told_apart(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Give entries that share an id, but not the files, ids of their own: it happens in real feeds
+    that somebody copies an entry to write the next one."""
+    by_id: dict[str, Entry] = {}
+    for entry in entries:
+        first = by_id.get(entry.id, entry)
+        if first.enclosures != entry.enclosures or first.title != entry.title:
+            entry = replace(entry, id=f"{entry.id}#{_digest(entry)[:12]}")
+        by_id.setdefault(entry.id, entry)
+    return tuple(by_id.values())
+
+
+def _digest(entry: Entry) -> str:
+    parts = (entry.title, str(entry.published or ""), *(e.url for e in entry.enclosures))
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()
+
+
+def _made(
+    id: str,
+    title: str,
+    link: str,
+    published: datetime | None,
+    enclosures: list[Link],
+    transcripts: list[Link],
+) -> Entry:
+    """Return an entry; one without an id is known by its link, or by what it says."""
+    enclosed = tuple(e for e in enclosures if e.url)
+    offered = tuple(t for t in transcripts if t.url)
+    entry = Entry(id or link, title, link, published, enclosed, offered)
+    return entry if entry.id else replace(entry, id=_digest(entry)[:32])
+
+
+def _moment(parsed: Any) -> datetime | None:
+    try:
+        return None if parsed is None else datetime.fromtimestamp(calendar.timegm(parsed), UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _size(value: Any) -> int | None:
+    try:
+        size = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return size if 0 < size < 2**63 else None
+
+
+def _text(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else "" if value is None else str(value)

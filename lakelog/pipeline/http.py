@@ -1,0 +1,237 @@
+"""HTTP within limits: conditional requests, redirects, sizes and times; downloads that resume.
+
+Nothing here waits for ever or reads without end: each request has a time for all of it, a number
+of redirects, and a number of bytes, before and after unpacking.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from lakelog.errors import DownloadFailed
+from lakelog.store import disk
+
+AGENT = "lakelog (+feeds)"
+_PIECE = 1 << 16
+_IDLE = 30.0
+"""Seconds that a server may be silent."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one request: bytes in all, seconds in all, redirects."""
+
+    bytes: int = 20_000_000
+    seconds: float = 60.0
+    redirects: int = 5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server answered; `content` is empty if it says that nothing has changed."""
+
+    url: str
+    content: bytes
+    is_new: bool
+    etag: str = ""
+    modified: str = ""
+    content_type: str = ""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that was fetched: its path, size, SHA-256 as hex, and where it began this time."""
+
+    path: str
+    bytes: int
+    sha256: str
+    resumed_at: int = 0
+
+
+@dataclass
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows so many redirects, to HTTP only."""
+
+    most: int
+    count: int = field(default=0)
+    # Those of the base class are looked at first, and count in another way.
+    max_repeats = max_redirections = 1 << 30
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
+        """Return the next request. Raises DownloadFailed for one too many."""
+        self.count += 1
+        if self.count > self.most:
+            raise DownloadFailed(f"{req.full_url} redirects more than {self.most} times")
+        _check(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def fetch(url: str, *, etag: str = "", modified: str = "", limits: Limits | None = None) -> Answer:
+    """Fetch a document, if it has changed since `etag` or `modified`. Raises DownloadFailed."""
+    limits = limits or Limits()
+    headers = {"Accept-Encoding": "gzip, deflate"}
+    headers |= {"If-None-Match": etag} if etag else {}
+    headers |= {"If-Modified-Since": modified} if modified else {}
+    response = _open(url, headers, limits)
+    if response is None:
+        return Answer(url, b"", False, etag, modified)
+    with response:
+        pieces = _unpacked(_pieces(response, url, limits), response, url, limits)
+        content = b"".join(pieces)
+        given = response.headers
+        return Answer(
+            response.url,
+            content,
+            True,
+            given.get("ETag", ""),
+            given.get("Last-Modified", ""),
+            given.get("Content-Type", ""),
+        )
+
+
+def download(url: str, path: str, limits: Limits | None = None) -> Download:
+    """Fetch a file to a path, where it appears whole; go on where an earlier call ended.
+
+    What is not complete stays beside it as PATH.part, with what tells whether the server still has
+    the same file. Raises DownloadFailed, OSError.
+    """
+    limits = limits or Limits(bytes=2_000_000_000, seconds=3600.0)
+    part, note = f"{path}.part", f"{path}.part.json"
+    begun = os.path.getsize(part) if os.path.exists(part) else 0
+    validator = _validator(note, url) if begun else ""
+    headers = {"Accept-Encoding": "identity"}
+    if validator:
+        headers |= {"Range": f"bytes={begun}-", "If-Range": validator}
+    response = _open(url, headers, limits)
+    if response is None:
+        raise DownloadFailed(f"{url}: 304 without having been asked")
+    with response:
+        start = _start_of(response) if validator else 0
+        if start != begun:
+            start = 0  # the file is another one now, or the server does not resume
+        digest = hashlib.sha256()
+        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.ftruncate(fd, start)
+            for piece in disk.pieces(part):
+                digest.update(piece)
+            os.lseek(fd, start, os.SEEK_SET)
+            _remember(note, url, response)
+            size = start
+            for piece in _pieces(response, url, limits, start):
+                disk.write_all(fd, piece)
+                digest.update(piece)
+                size += len(piece)
+            disk.sync_file(fd)
+        finally:
+            os.close(fd)
+    disk.rename(part, path)
+    disk.sync_dir(os.path.dirname(os.path.abspath(path)))
+    os.unlink(note)
+    return Download(path, size, digest.hexdigest(), start)
+
+
+def _open(url: str, headers: dict[str, str], limits: Limits) -> Any:
+    """Return the open response, or None for 304."""
+    _check(url)
+    opener = urllib.request.build_opener(_Redirects(limits.redirects))
+    request = urllib.request.Request(url, headers={"User-Agent": AGENT, **headers})
+    try:
+        return opener.open(request, timeout=min(_IDLE, limits.seconds))
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 304:
+                return None
+            raise DownloadFailed(
+                f"{url}: HTTP {error.code} {str(error.reason)[:200]}".rstrip()
+            ) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise DownloadFailed(f"{url}: {getattr(error, 'reason', None) or error}") from None
+
+
+def _pieces(response: Any, url: str, limits: Limits, start: int = 0) -> Iterator[bytes]:
+    """Yield what a response holds. Raises DownloadFailed where it is too long, or cut short."""
+    until, size = time.monotonic() + limits.seconds, start
+    announced = response.headers.get("Content-Length", "")
+    whole = start + int(announced) if announced.isdecimal() else None
+    if whole is not None and whole > limits.bytes:
+        raise DownloadFailed(f"{url} has {whole:,} bytes; at most {limits.bytes:,} are fetched")
+    while True:
+        if time.monotonic() > until:
+            raise DownloadFailed(f"{url} takes longer than {limits.seconds:g} s")
+        try:
+            # Not read: that waits until so many bytes are there, however slowly they come.
+            piece = response.read1(_PIECE)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise DownloadFailed(f"{url}: {error or type(error).__name__}") from None
+        if not piece:
+            break
+        size += len(piece)
+        if size > limits.bytes:
+            raise DownloadFailed(f"{url} has more than {limits.bytes:,} bytes")
+        yield piece
+    if whole is not None and size != whole:
+        raise DownloadFailed(f"{url} ended after {size:,} of {whole:,} bytes")
+
+
+def _unpacked(pieces: Iterator[bytes], response: Any, url: str, limits: Limits) -> Iterator[bytes]:
+    """Undo the encoding of a response, within the same limit of bytes."""
+    encoding = response.headers.get("Content-Encoding", "").lower()
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        yield from pieces
+        return
+    unpacker, size = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32), 0
+    try:
+        for piece in pieces:
+            plain = unpacker.decompress(piece, limits.bytes + 1)
+            size += len(plain)
+            if size > limits.bytes:
+                raise DownloadFailed(f"{url} unpacks to more than {limits.bytes:,} bytes")
+            yield plain
+        yield unpacker.flush()
+    except zlib.error as error:
+        raise DownloadFailed(f"{url}: {encoding} does not unpack: {error}") from None
+
+
+def _start_of(response: Any) -> int:
+    """Return the first byte that a response holds."""
+    given = response.headers.get("Content-Range", "")
+    first = given.removeprefix("bytes ").partition("-")[0].strip()
+    return int(first) if response.status == 206 and first.isdecimal() else 0
+
+
+def _validator(note: str, url: str) -> str:
+    """Return what a server said of the file that was begun, if it was that of this address."""
+    try:
+        with open(note, "rb") as file:
+            said = json.load(file)
+        return str(said["validator"]) if said["url"] == url else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _remember(note: str, url: str, response: Any) -> None:
+    etag = response.headers.get("ETag", "")
+    # A weak one says that the content means the same, not that its bytes are.
+    strong = etag if etag and not etag.startswith("W/") else ""
+    validator = strong or response.headers.get("Last-Modified", "")
+    with open(note, "w") as file:
+        json.dump({"url": url, "validator": validator}, file)
+
+
+def _check(url: str) -> None:
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise DownloadFailed(f"{url} is no address of HTTP")

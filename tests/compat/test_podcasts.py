@@ -1,0 +1,216 @@
+"""The podcast classes of the OOS log stream, as their programs use them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog import PodcastProcessor, SimpleLogProcessor, get_views
+from lakelog.errors import InvalidSetting
+from lakelog.pipeline.http import Limits
+from tests.support.feed_server import AUDIO, SHA256, FeedServer, rss, serving
+from tests.support.processes import environment
+
+pytest.importorskip("feedparser", reason="NOT TESTED: feedparser is not installed")
+
+
+@pytest.fixture
+def server() -> Iterator[FeedServer]:
+    """A server with one feed of five episodes."""
+    with serving() as running:
+        running.pages["/feed.xml"] = rss(running.base, range(5))
+        yield running
+
+
+def facts(path: Path, *types: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """Type, item and data of the lines of an oos.log."""
+    lines = (line.split("|", 5) for line in path.read_text("utf-8").splitlines())
+    return [(p[1], p[4], json.loads(p[5])) for p in lines if p[1] in types]
+
+
+def test_a_program_of_the_older_system(
+    server: FeedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It finds episodes, downloads them with their transcripts, and reads the analytics; a second
+    run finds and processes nothing, and the feed is not sent again."""
+    monkeypatch.chdir(tmp_path)
+    processor = SimpleLogProcessor(feeds={"": f"{server.base}/feed.xml"})
+    episodes = processor.discover_new_episodes(max_episodes=20)
+    assert [episode["title"] for episode in episodes] == [f"Episode {n}" for n in (4, 3, 2, 1, 0)]
+    assert {episode["podcast_name"] for episode in episodes} == {"Tech - Podcast"}
+    done = processor.process_episodes_batch(batch_size=5)
+    assert done == {"processed": 5, "completed": 5, "failed": 0}
+    summary = processor.get_analytics_summary()
+    assert summary["podcast_status"] == {
+        "discovered": 0, "processing": 0, "completed": 5, "failed": 0
+    }  # fmt: skip
+    assert summary["source_reliability"] == {
+        "Tech - Podcast": {"success_rate": 1.0, "total_processed": 5}
+    }
+    results = {item: data for _, item, data in facts(tmp_path / "oos.log", "COMPLETE")}
+    for episode in episodes:
+        result = results[episode["id"]]
+        assert Path(result["file"]).read_bytes() == AUDIO
+        assert (result["bytes"], result["sha256"]) == (len(AUDIO), SHA256)
+        if "transcript" in episode:
+            assert Path(result["transcript"]).read_bytes() == b"WEBVTT\n"
+            assert result["transcript"].endswith(".vtt")
+    assert sum("transcript" in result for result in results.values()) == 3
+    again = SimpleLogProcessor(feeds={"": f"{server.base}/feed.xml"})
+    assert again.discover_new_episodes() == []
+    assert "If-None-Match" in server.requests[-1][1]
+    assert again.process_episodes_batch() == {"processed": 0, "completed": 0, "failed": 0}
+    server.pages["/feed.xml"] = rss(server.base, range(1, 7))
+    assert [e["title"] for e in again.discover_new_episodes()] == ["Episode 6", "Episode 5"]
+
+
+def test_a_limited_look_hides_no_episode(server: FeedServer, lake: lakelog.Lake) -> None:
+    """What max_episodes left out is found at the next look, in a lake as well."""
+    processor = SimpleLogProcessor([f"{server.base}/feed.xml"], lake, lambda *_: {"words": 5})
+    assert len(processor.discover_new_episodes(max_episodes=2)) == 2
+    assert len(processor.discover_new_episodes(max_episodes=2)) == 2
+    assert len(processor.discover_new_episodes()) == 1
+    assert processor.discover_new_episodes() == []
+    assert processor.run_continuous_processing(batch_size=2, max_batches=9)["podcast_status"] == {
+        "discovered": 0, "processing": 0, "completed": 5, "failed": 0
+    }  # fmt: skip
+    words = lake.sql("SELECT data->>'words' FROM events WHERE type = 'COMPLETE'").fetchall()
+    assert words == [("5",)] * 5
+
+
+def test_feeds_that_are_broken_stop_nothing(server: FeedServer, tmp_path: Path) -> None:
+    """Each is a fact with its reason, and the episodes of the others are found."""
+    server.pages["/broken.xml"] = rss(server.base, range(10, 12), "Broken")[:-30] + b"&bad;<"
+    server.pages["/none.xml"] = b"<html>moved</html>"
+    pages = ("broken.xml", "loop", "endless", "none.xml", "missing", "feed.xml")
+    config = "".join(f'[[feed]]\nname = "{p}"\nurl = "{server.base}/{p}"\n' for p in pages)
+    (tmp_path / "feeds.toml").write_text(config)
+    log = tmp_path / "oos.log"
+    limits = Limits(bytes=500_000, seconds=5)
+    processor = SimpleLogProcessor(tmp_path / "feeds.toml", log, print, limits=limits)
+    found = Counter(episode["podcast_name"] for episode in processor.discover_new_episodes())
+    assert found == {"broken.xml": 2, "feed.xml": 5}
+    assert set(processor.problems) == {f"{server.base}/{p}" for p in pages[:-1]}
+    errors = {item.rpartition("/")[2]: data for _, item, data in facts(log, "FETCH")}
+    assert "redirects more than 5" in errors["loop"]["error"]
+    assert "more than 500,000 bytes" in errors["endless"]["error"]
+    assert "HTTP 404" in errors["missing"]["error"]
+    assert "no feed" in errors["none.xml"]["problem"]
+    assert errors["feed.xml"]["new"] == 5
+    status = get_views(log).podcast_status_view()
+    assert status["discovered"] == 7
+
+
+def test_episodes_are_processed_by_a_function(tmp_path: Path) -> None:
+    """It is called with url, podcast and id; failures are tried again, and named if they stay."""
+    calls = Counter[str]()
+
+    def process(url: str, podcast: str, id: str) -> dict[str, int]:
+        calls[f"{url} {podcast} {id}"] += 1
+        if id == "ep_2" and calls[f"{url} {podcast} {id}"] < 3:
+            raise OSError("flaky")
+        if id == "ep_3":
+            raise ValueError("no audio")
+        return {"word_count": 5120}
+
+    log = tmp_path / "oos.log"
+    processor = PodcastProcessor(log, process, backoff=0.001)
+    assert processor.process_episode("https://x/1", "Tech", "ep_1") is True
+    assert processor.process_episode("https://x/1", "Tech", "ep_1") is True
+    episodes = [
+        {"url": f"https://x/{n}", "podcast_name": "Tech", "id": f"ep_{n}"} for n in (1, 2, 3)
+    ]
+    assert processor.process_batch(episodes, batch_size=2) == {
+        "ep_1": True, "ep_2": True, "ep_3": False
+    }  # fmt: skip
+    assert calls == {
+        "https://x/1 Tech ep_1": 1,
+        "https://x/2 Tech ep_2": 3,
+        "https://x/3 Tech ep_3": 3,
+    }
+    views = get_views(log)
+    assert views.podcast_status_view()["failed"] == 1
+    assert views.error_analysis_view()["error_types"] == {
+        "ValueError: no audio": 3, "OSError: flaky": 2
+    }  # fmt: skip
+    assert PodcastProcessor(log, lambda *_: None).process_episode("https://x/3", "Tech", "ep_3")
+
+
+def test_episodes_are_processed_by_a_command(tmp_path: Path) -> None:
+    """A single_episode_processor.py is given the three arguments; what it prints is stored."""
+    script = tmp_path / "single_episode_processor.py"
+    script.write_text(
+        "import json, sys\nurl, podcast, id = sys.argv[1:]\n"
+        "if id == 'bad': sys.exit('cannot decode ' + url)\n"
+        "print('working'); print(json.dumps({'url_seen': url, 'podcast': podcast}))\n"
+    )
+    log = tmp_path / "oos.log"
+    processor = PodcastProcessor(log, str(script), attempts=1)
+    assert processor.process_episode("https://x/1", "Tech", "good")
+    assert not processor.process_episode("https://x/2", "Tech", "bad")
+    ((_, _, data),) = facts(log, "COMPLETE")
+    assert (data["url_seen"], data["podcast"]) == ("https://x/1", "Tech")
+    ((_, _, failure),) = facts(log, "FAIL")
+    assert failure["error"] == "RuntimeError: exit code 1: cannot decode https://x/2"
+
+
+def test_crash_recovery_processes_nothing_twice(server: FeedServer, tmp_path: Path) -> None:
+    """A program that is killed in the middle goes on where it was, download included."""
+    program = f"""
+import time
+from lakelog import SimpleLogProcessor
+
+def process(url, podcast, id):
+    with open("effects", "a") as out:
+        out.write(id + "\\n")
+    time.sleep(0.05)
+
+podcasts = SimpleLogProcessor({f"{server.base}/feed.xml"!r}, processor=process)
+podcasts.run_continuous_processing(batch_size=2, max_batches=99)
+"""
+    server.pages["/feed.xml"] = rss(server.base, range(12))
+    log = tmp_path / "oos.log"
+    for kill in (True, True, False):
+        running = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=environment())
+        before = len(facts(log, "COMPLETE")) if log.exists() else 0
+        while kill and running.poll() is None:
+            time.sleep(0.01)
+            if log.exists() and log.read_text().count("|COMPLETE|") > before:
+                running.send_signal(signal.SIGKILL)
+        assert running.wait(60) == (-signal.SIGKILL if kill else 0)
+    completed = Counter(item for _, item, _ in facts(log, "COMPLETE"))
+    assert len(completed) == 12
+    assert set(completed.values()) == {1}
+    effects = Counter((tmp_path / "effects").read_text().splitlines())
+    # Only what was being processed at a kill is seen again: two items each time at most.
+    assert sum(effects.values()) - 12 <= 4
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("[[feed]]\nurl = 5", "the url of a feed begins with http, not 5"),
+        ("[feeds]\na = 'ftp://x'", "begins with http, not 'ftp://x'"),
+        ("x = 1", r"has no \[\[feed\]\] tables"),
+        ("[[feed", "feeds.toml: "),
+        (None, r"there is no .*feeds.toml: write one with \[\[feed\]\] tables"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, config: str | None, said: str) -> None:
+    """What, where, and what next."""
+    if config is not None:
+        (tmp_path / "feeds.toml").write_text(config)
+    with pytest.raises(InvalidSetting, match=said):
+        SimpleLogProcessor(tmp_path / "feeds.toml", tmp_path / "oos.log")
+    with pytest.raises(InvalidSetting, match="podcast_name and id; id is missing"):
+        PodcastProcessor(tmp_path / "oos.log").process_batch([{"url": "u", "podcast_name": "p"}])
