@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent, LakeClosed, LakelogError, WriterClosed
-from lakelog.event import encode, encode_plain
+from lakelog.event import EncodedBatch, encode, encode_plain
 from lakelog.exact import parse_value
 from lakelog.fields import Event, Events
 from lakelog.lazy import Lazy
@@ -24,6 +24,7 @@ from lakelog.store.writer import Receipt, Writer
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from lakelog import async_append
     from lakelog.export import export
     from lakelog.export.tables import ExportResult
     from lakelog.ingest import ingest
@@ -44,6 +45,7 @@ else:
         Lazy(f"lakelog.store.{name}")
         for name in "compact gc history hotcopy resolve retention seal stats".split()
     )
+    async_append = Lazy("lakelog.async_append")
     pa = Lazy("pyarrow")
 
 Progress = Callable[[int, int], None]
@@ -82,6 +84,7 @@ class Lake:
         self._life = store.refs.life(branch)
         self._view_tables: tables.ViewTables | None = None
         self._writer: Writer | None = None
+        self._async_appends: async_append.AsyncAppends | None = None
         self._mutex = threading.RLock()
         self._closed = False
 
@@ -97,9 +100,17 @@ class Lake:
         event without id only if no equal one is there. Raises InvalidEvent (then nothing of the
         batch is stored), OSError (then nothing is acknowledged), WriterClosed.
         """
-        if dedupe not in (None, "content"):
-            raise InvalidEvent(f"dedupe is None or 'content', not {dedupe!r}")
-        encoded = encode(_as_list(events), content=dedupe == "content")
+        return self._store(encode(_as_list(events), _is_by_content(dedupe)))
+
+    async def aappend(self, events: Events, *, dedupe: str | None = None) -> Receipt:
+        """Like `append`, for asyncio: the loop goes on meanwhile, and appends of many tasks share a
+        sync. If its task is cancelled, the events may be stored all the same."""
+        if self._async_appends is None:
+            with self._mutex:
+                self._async_appends = self._async_appends or async_append.AsyncAppends(self._store)
+        return await self._async_appends.append(_as_list(events), _is_by_content(dedupe))
+
+    def _store(self, encoded: EncodedBatch) -> Receipt:
         writer = self.writer()
         receipt = writer.append(encoded)
         # Only with seal=inline: the writer itself has no database to seal with.
@@ -372,6 +383,12 @@ class Lake:
 
     def __repr__(self) -> str:
         return f"Lake({self.path!r}, branch={self.branch_name!r})"
+
+
+def _is_by_content(dedupe: str | None) -> bool:
+    if dedupe not in (None, "content"):
+        raise InvalidEvent(f"dedupe is None or 'content', not {dedupe!r}")
+    return dedupe == "content"
 
 
 def _as_list(events: Any) -> list[Any]:

@@ -26,8 +26,8 @@ OWN = "lakelog"
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
     "": """errors lazy closest signals settings exact level event fields bookkeeping  store repair
-        query views export ingest  pinned lake dbapi collect backup loggers pipeline analyze train
-        transfer sync compat cli server notebook""",
+        query views export ingest  async_append pinned lake dbapi collect backup loggers pipeline
+        analyze train transfer sync compat cli server notebook""",
     "store": """sql paths disk document connection wal entry bloom segment identity_run manifest
         move_pack refs verified_files bootstrap sealer_process clock tail writer rows publish trim
         seal compact retention row_removal thinning gc resolve history stats hotcopy""",

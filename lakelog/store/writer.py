@@ -15,7 +15,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import zstandard
@@ -39,17 +39,17 @@ _WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()
 class Receipt:
     """What an append stored: `count` events, and their `ids` (given, or `origin:position`)."""
 
-    __slots__ = ("_given", "_origin", "_places", "count")
+    __slots__ = ("_given", "count", "origin", "places")
 
-    def __init__(self, ids: list[str | None], origin: str, places: list[range]) -> None:
-        self.count, self._given, self._origin, self._places = len(ids), ids, origin, places
+    def __init__(self, ids: list[str | None], origin: str, places: Sequence[Iterable[int]]) -> None:
+        self.count, self._given, self.origin, self.places = len(ids), ids, origin, places
 
     @property
     def ids(self) -> list[str]:
         """One id per event, in order."""
-        places = itertools.chain.from_iterable(self._places)
+        places = itertools.chain.from_iterable(self.places)
         return [
-            given if given is not None else f"{self._origin}:{place}"
+            given if given is not None else f"{self.origin}:{place}"
             for given, place in zip(self._given, places, strict=True)
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import pathlib
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ def store(home: pathlib.Path) -> Lake:
     lake.append(event)
     lake.append([event, {"type": "note", "extra": 1}], dedupe="content")
     lake.append({"type": "n", "data": n} for n in range(3))
+    assert_type(asyncio.run(later(lake)), Receipt)
     lake.append(lake.sql("SELECT 'copied' AS type FROM events"))
     lake.quarantine([("a.log", 0, "no event", "text")])
     return lake
@@ -98,6 +100,11 @@ def database(lake: Lake) -> None:
         lake.sql("SELECT nothing FROM events").fetchall()
     except lakelog.LakelogError as error:
         print(error)
+
+
+async def later(lake: lakelog.Lake) -> Receipt:
+    """Append as asyncio programs do."""
+    return await lake.aappend({"type": "awaited", "data": {"n": 1}}, dedupe="content")
 
 
 def main(home: pathlib.Path) -> None:
