@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,13 +18,14 @@ from typing import Any
 import orjson
 
 from lakelog import lake as lakes
-from lakelog.backup.scheduler import INTERVAL, BackupPlan, BackupScheduler
+from lakelog.backup.scheduler import INTERVAL, KEEP, BackupPlan, BackupScheduler
 from lakelog.collect.loop import run
 from lakelog.collect.status import lock_path
 from lakelog.collect.watch import Watcher
-from lakelog.errors import InUse
+from lakelog.errors import InUse, InvalidSetting
 from lakelog.event import parse_time
 from lakelog.ingest import cursors
+from lakelog.settings import span_us
 from lakelog.store import disk
 
 # Defaults of the older service, which its callers rely on.
@@ -49,13 +51,22 @@ _ENTRY = (
 
 @dataclass(frozen=True)
 class LogEntry:
-    """One entry of a log: time (UTC), source, text, level, and all other fields as metadata."""
+    """One entry of a log: time (UTC), source, text, level, and all other fields as metadata.
+
+    The time may be given as ISO 8601 text or seconds, and is a datetime then. Raises InvalidEvent
+    for one that is none.
+    """
 
     timestamp: datetime
     source: str
     content: str
     level: str = "INFO"
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.timestamp, datetime) or self.timestamp.tzinfo is None:
+            # As the class is frozen, by the way of its own __init__.
+            object.__setattr__(self, "timestamp", parse_time(self.timestamp))
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as a dict that JSON can hold; the timestamp is ISO 8601 text."""
@@ -86,8 +97,10 @@ class LogEntry:
 class OMEGALogManager:
     """Watches a directory of logs into a lake and backs its files up, in a thread of its own.
 
-    `lake` is a path, or a lake that is open; without it LAKELOG_LAKE, else ./lake. `redis_url` is
-    accepted for the sake of old callers. Use it as a context manager, or call `start` and `stop`.
+    `lake` is a path, or a lake that is open; without it LAKELOG_LAKE, else ./lake. Of each file
+    `backup_keep` backups are kept (None: all), none older than `backup_age`, a span such as `30d`.
+    `redis_url` is accepted for the sake of old callers, with a warning. Use it as a context
+    manager, or call `start` and `stop`. Raises InvalidSetting.
     """
 
     def __init__(
@@ -99,8 +112,14 @@ class OMEGALogManager:
         *,
         lake: lakes.Lake | str | None = None,
         patterns: tuple[str, ...] = PATTERNS,
+        backup_keep: int | None = KEEP,
+        backup_age: str | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
+        if backup_keep is not None and backup_keep < 1:
+            raise InvalidSetting(f"backup_keep is at least 1, or None, not {backup_keep!r}")
+        age = None if backup_age is None else span_us(backup_age)
+        self._plan = BackupPlan(os.fspath(backup_dir), float(backup_interval), backup_keep, age)
         self.logs_dir, self.backup_dir = os.fspath(logs_dir), os.fspath(backup_dir)
         self.redis_url, self.backup_interval = redis_url, float(backup_interval)
         self._given, self._patterns = lake, tuple(patterns)
@@ -128,10 +147,10 @@ class OMEGALogManager:
         if self.is_running:
             return
         if self.redis_url:
-            self._say(NO_REDIS)
+            # Whoever passes it counts on it; the callback is one that most do not pass.
+            warnings.warn(NO_REDIS, stacklevel=2)
         # The old service created its directory, and callers start it before the first log is there.
         os.makedirs(self.logs_dir, exist_ok=True)
-        plan = BackupPlan(self.backup_dir, self.backup_interval)
         roots = [self.logs_dir]
         # The claim is handed over to the thread, which releases it at its end; until then every way
         # out has to release it here.
@@ -141,7 +160,7 @@ class OMEGALogManager:
             raise InUse(f"another process is watching {self.logs_dir}")
         try:
             # It refuses nested directories: before a thread is started for nothing.
-            backups = BackupScheduler(self.lake, roots, plan, say=self._say)
+            backups = BackupScheduler(self.lake, roots, self._plan, say=self._say)
         except BaseException:
             claim.close()
             raise

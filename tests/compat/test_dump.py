@@ -17,7 +17,7 @@ import pytest
 
 import lakelog
 from lakelog import LogEntry, OMEGALogManager
-from lakelog.errors import InUse, InvalidEvent
+from lakelog.errors import InUse, InvalidEvent, InvalidSetting
 from tests.support.tree import ROOT
 
 GOLDEN = ROOT / "tests" / "golden" / "system_a"
@@ -170,6 +170,52 @@ def test_an_entry_as_a_dict(moment: datetime) -> None:
     made = json.loads(json.dumps(entry.to_dict()))
     assert set(made) == {"timestamp", "source", "content", "level", "metadata"}
     assert LogEntry.from_dict(made) == entry
+
+
+def test_an_entry_whose_time_is_text_or_a_number() -> None:
+    """As old callers made them; a time that is none is refused when the entry is made."""
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    for given in ("2026-01-02T03:04:05Z", "2026-01-02 03:04:05", moment.timestamp(), moment):
+        entry = LogEntry(given, "app.log", "hello")  # type: ignore[arg-type]
+        assert entry.timestamp == moment
+        assert entry.to_dict()["timestamp"] == "2026-01-02T03:04:05Z"
+        assert LogEntry.from_dict(entry.to_dict()) == entry
+    naive = LogEntry(datetime(2026, 1, 2, 3, 4, 5), "app.log", "hello")
+    assert naive.to_dict()["timestamp"] == "2026-01-02T03:04:05Z"
+    with pytest.raises(InvalidEvent):
+        LogEntry("soon", "app.log", "hello")  # type: ignore[arg-type]
+
+
+def test_the_manager_keeps_so_many_backups(logs: Path) -> None:
+    """Of each file the newest ones are kept; a limit that is none is refused."""
+    taken = OMEGALogManager(
+        str(logs), str(logs.parent / "backups"), None, 0.1, lake=str(logs.parent / "lake"),
+        backup_keep=2, backup_age="30d",
+    )  # fmt: skip
+    names = set[str]()
+    until = time.monotonic() + 60
+    with taken:
+        while len(names) < 4:
+            assert time.monotonic() < until
+            with (logs / "app.log").open("a") as file:
+                file.write("2026-03-01T11:00:00Z INFO worker: one more\n")
+            time.sleep(0.3)
+            present = {p.name for p in (logs.parent / "backups").glob("app_*.log")}
+            names |= present
+    assert len({p.name for p in (logs.parent / "backups").glob("app_*.log")}) == 2
+    with pytest.raises(InvalidSetting, match="backup_keep is at least 1"):
+        manager(logs, backup_keep=0)
+    with pytest.raises(InvalidSetting, match="is not a duration"):
+        manager(logs, backup_age="soon")
+
+
+def test_the_manager_says_that_it_has_no_redis(logs: Path) -> None:
+    """A caller that names a Redis is told once that entries are in the lake alone."""
+    lake = str(logs.parent / "lake")
+    told = OMEGALogManager(str(logs), str(logs.parent / "backups"), "redis://localhost", lake=lake)
+    with pytest.warns(UserWarning, match="Redis store is not built yet"):
+        told.start()
+    told.close()
 
 
 def test_an_entry_of_little() -> None:
