@@ -5,12 +5,15 @@
     sources      [completed, failed] of each; errors: count of each; the newest ten failures
 
 Events may come in any order and in any number of batches: of one item the newest time wins, and of
-equal times what was added later. Nothing else of an event is kept.
+equal times what was added later. Nothing else of an event is kept. `SmallState` is the same in
+plain Python, for small logs: it has answered before numpy and Arrow are loaded.
 """
 
 from __future__ import annotations
 
 import functools
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -34,6 +37,7 @@ STATES = {"DISCOVER": "discovered", "PROCESS": "processing", "COMPLETE": "comple
 """Event types that say how an item stands."""
 # As many as the older view showed.
 FAILURES = 10
+HOUR = 3_600_000_000
 # Joining at each batch would copy all times each time.
 _CHUNKS = 32
 _NAMES = tuple(STATES)
@@ -114,10 +118,12 @@ class State:
         """How many events have a time above `low`, up to `high`."""
         return sum(int(np.count_nonzero((t > low) & (t <= high))) for t in self.times)
 
-    def completed(self, low: int, high: int) -> np.ndarray:
-        """The times of completions above `low`, up to `high`."""
+    def completed(self, low: int, high: int) -> dict[int, int]:
+        """Completions above `low`, up to `high`, by hours since 1970, in their order."""
         none = np.empty(0, np.int64)
-        return np.concatenate([none, *(t[(t > low) & (t <= high)] for t in self.completions)])
+        times = np.concatenate([none, *(t[(t > low) & (t <= high)] for t in self.completions)])
+        hours, counts = np.unique(times // HOUR, return_counts=True)
+        return dict(zip(hours.tolist(), counts.tolist(), strict=True))
 
     def standing(self) -> dict[str, int]:
         """Return how many items are in each state."""
@@ -195,6 +201,73 @@ class State:
         self.items = np.insert(self.items, place[new], keys[new])
         self.item_times = np.insert(self.item_times, place[new], time[new])
         self.item_states = np.insert(self.item_states, place[new], state[new])
+
+
+Row = tuple[int, str, str, str, str]
+"""Time in us, type, source, item and JSON of an event."""
+
+
+@dataclass
+class SmallState:
+    """The log so far, as State has it; times are sorted."""
+
+    items: dict[str, tuple[int, str]] = field(default_factory=dict)
+    times: list[int] = field(default_factory=list)
+    completions: list[int] = field(default_factory=list)
+    sources: dict[str, list[int]] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    first: int | None = None
+
+    def copy(self) -> SmallState:
+        """Return a state that can be extended independently of this one."""
+        return SmallState(
+            dict(self.items),
+            list(self.times),
+            list(self.completions),
+            {name: list(n) for name, n in self.sources.items()},
+            dict(self.errors),
+            list(self.failures),
+            self.first,
+        )
+
+    def add(self, rows: list[Row]) -> None:
+        """Add events, in the order in which they stand in the log."""
+        items = self.items
+        for time, kind, source, item, text in rows:
+            if kind in STATES and item:
+                known = items.get(item)
+                if known is None or time >= known[0]:
+                    items[item] = time, kind
+            if kind == "COMPLETE":
+                self.completions.append(time)
+                self.sources.setdefault(source, [0, 0])[0] += 1
+            elif kind == "FAIL":
+                error = _error_of(text)
+                self.sources.setdefault(source, [0, 0])[1] += 1
+                self.errors[error] = self.errors.get(error, 0) + 1
+                self.failures.append(Failure(time, len(self.times), source, item, error))
+        self.times += [row[0] for row in rows]
+        # Nearly in order as a rule: then sorting is one pass, and counting is a search.
+        self.times.sort()
+        self.completions.sort()
+        self.first = self.times[0] if self.times else None
+        # stable: of equal times what was taken in later is newer
+        self.failures = sorted(self.failures, key=lambda f: f.time)[-FAILURES:]
+
+    def active(self, low: int, high: int) -> int:
+        """How many events have a time above `low`, up to `high`."""
+        return bisect_right(self.times, high) - bisect_right(self.times, low)
+
+    def completed(self, low: int, high: int) -> dict[int, int]:
+        """Completions above `low`, up to `high`, by hours since 1970, in their order."""
+        first, last = (bisect_right(self.completions, time) for time in (low, high))
+        return dict(Counter(time // HOUR for time in self.completions[first:last]))
+
+    def standing(self) -> dict[str, int]:
+        """Return how many items are in each state."""
+        counts = Counter(kind for _, kind in self.items.values())
+        return {state: counts[kind] for kind, state in STATES.items()}
 
 
 def empty() -> State:

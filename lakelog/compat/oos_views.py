@@ -12,25 +12,18 @@ import os
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog import lake as lakes
 from lakelog.compat.oos_feed import Feed, FileFeed, LakeFeed
+from lakelog.compat.oos_state import HOUR
 from lakelog.errors import InvalidSetting, LakeNotFound
 from lakelog.event import from_micros, parse_time, to_micros
 from lakelog.lake import Lake
-from lakelog.lazy import Lazy
 from lakelog.settings import span_us
 from lakelog.store import bootstrap
 
-if TYPE_CHECKING:
-    import numpy as np
-else:
-    np = Lazy("numpy")
-
-
 DEFAULT_LOG = "oos.log"
-HOUR = 3_600_000_000
 _DAY = 24 * HOUR
 Now = datetime | str | float | None
 
@@ -80,16 +73,15 @@ class OOSViews:
         ISO 8601 in UTC. Raises InvalidSetting.
         """
         span, now = _window(window), self._now()
-        completions = self._feed.state().completed(now - span, now)
-        hours, counts = np.unique(completions // HOUR, return_counts=True)
-        names = [from_micros(hour * HOUR) for hour in hours.tolist()]
+        counts = self._feed.state().completed(now - span, now)
+        total = sum(counts.values())
         return {
-            "total_completed": len(completions),
+            "total_completed": total,
             "hourly_breakdown": {
-                f"{hour:%Y-%m-%dT%H:%M:%SZ}": count
-                for hour, count in zip(names, counts.tolist(), strict=True)
+                f"{from_micros(hour * HOUR):%Y-%m-%dT%H:%M:%SZ}": count
+                for hour, count in counts.items()
             },
-            "average_per_hour": len(completions) / (span / HOUR),
+            "average_per_hour": total / (span / HOUR),
         }
 
     def error_analysis_view(self) -> dict[str, Any]:

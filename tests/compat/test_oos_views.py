@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from lakelog.compat import oos_feed
 from lakelog.compat.oos_views import OOSViews
 from lakelog.errors import InvalidSetting, LakeNotFound
 from tests.golden import make
+from tests.support.processes import environment
 
 MakeLake = Callable[..., lakelog.Lake]
 GOLDEN = make.HERE / "oos.log"
@@ -129,6 +132,13 @@ def run(*words: str, code: int = 0) -> Result:
     return result
 
 
+@pytest.fixture(params=["small", "large"])
+def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are read as small ones, or as large ones."""
+    monkeypatch.setattr(oos_feed, "SMALL", 1 << 20 if request.param == "small" else -1)
+
+
+@pytest.mark.usefixtures("size")
 def test_the_golden_log_gives_its_answers(lake: lakelog.Lake, tmp_path: Path) -> None:
     """The golden log gives the answers worked out by hand, as a file and taken into a lake."""
     right = golden()
@@ -142,7 +152,12 @@ def test_the_golden_log_gives_its_answers(lake: lakelog.Lake, tmp_path: Path) ->
     assert answers(lakelog.get_views(lake.path, now=now)) == right
 
 
-@given(events=EVENTS, cuts=st.lists(st.integers(1, 60), max_size=6), chunk=st.integers(40, 300))
+@given(
+    events=EVENTS,
+    cuts=st.lists(st.integers(1, 60), max_size=6),
+    chunk=st.integers(40, 300),
+    small=st.sampled_from([-1, 200, 1 << 20]),
+)
 @settings(max_examples=60)
 def test_a_growing_log(
     tmp_path: Path,
@@ -150,10 +165,12 @@ def test_a_growing_log(
     events: list[Event],
     cuts: list[int],
     chunk: int,
+    small: int,
 ) -> None:
     """However a log is written piece by piece, asked in between or not, in whatever order of
     times: each answer is that of going through the whole lines one by one."""
     monkeypatch.setattr(oos_feed, "CHUNK", chunk)
+    monkeypatch.setattr(oos_feed, "SMALL", small)
     path = tmp_path / f"oos{next(NUMBERS)}.log"
     text = "".join(map(line, events)).encode()
     path.write_bytes(b"")
@@ -211,6 +228,7 @@ def as_event(event: Event) -> dict[str, Any]:
     return {"time": time, "type": name, **kept, "data": json.loads(data)}
 
 
+@pytest.mark.usefixtures("size")
 def test_a_rotated_log_is_read_from_its_start(tmp_path: Path) -> None:
     """Another file of the name, a truncated one, and one rewritten in place begin anew."""
     path = tmp_path / "oos.log"
@@ -233,6 +251,7 @@ def test_a_rotated_log_is_read_from_its_start(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.usefixtures("size")
 def test_a_last_line_counts_once(tmp_path: Path) -> None:
     """A whole event without its newline counts as long as it stands so, and once when it has it."""
     path = tmp_path / "oos.log"
@@ -247,6 +266,7 @@ def test_a_last_line_counts_once(tmp_path: Path) -> None:
     assert told(views) == first
 
 
+@pytest.mark.usefixtures("size")
 def test_odd_lines(tmp_path: Path) -> None:
     """Broken text, bad times and lines of other forms are left out and counted."""
     path = tmp_path / "oos.log"
@@ -318,3 +338,20 @@ def test_bad_calls(tmp_path: Path) -> None:
         lakelog.get_views(tmp_path)
     with pytest.raises(InvalidSetting):
         lakelog.get_views(GOLDEN).throughput_view("soon")
+
+
+def test_a_small_log_is_answered_without_heavy_packages(tmp_path: Path) -> None:
+    """The five views of a small log load neither numpy nor Arrow nor pandas, which take longer
+    to load than the log takes to read."""
+    program = f"""
+import sys
+import lakelog
+views = lakelog.get_views({str(GOLDEN)!r})
+views.podcast_status_view(), views.throughput_view("1d"), views.error_analysis_view()
+views.source_reliability_view(), views.system_health_view()
+print({{"numpy", "pyarrow", "pandas", "duckdb"}} & set(sys.modules))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True
+    )
+    assert done.stdout == "set()\n", done.stderr
