@@ -104,7 +104,9 @@ class Tail:
         self._paths, self._refs, self._branch = paths, refs, branch
         self._files: dict[str, WalFile] = {}
         self._grouped: dict[str, list[WalFile]] = {}
-        self._listed: set[str] | None = None
+        self._listed: list[str] | None = None
+        self._growing: list[WalFile] = []
+        """The files that may have changed when they are looked at again."""
         self._changes = 0
         self._last: tuple[int, PendingFrames] | None = None
         self._selections: dict[str, _Selection] = {}
@@ -157,21 +159,24 @@ class Tail:
             self._listed = self._last = None
 
     def _scan(self) -> dict[str, list[WalFile]]:
-        names = set(disk.listing(self._paths.wal_dir(self._branch)))
+        # A directory that did not change is listed in the same order, so its names, of which there
+        # may be thousands, need neither be hashed nor sorted.
+        names = disk.listing(self._paths.wal_dir(self._branch))
         if names != self._listed:
             self._group(names)
-        for file in list(self._files.values()):
-            if file.ended and file.damage is None:
-                continue  # nothing follows END, and no name is used again
+        growing = self._growing
+        for file in growing:
             state = file.inode, file.end
             if not self._advance(file):
-                names.discard(os.path.basename(file.path))
+                names.remove(os.path.basename(file.path))
                 self._group(names)
                 self._listed = None  # it vanished meanwhile: what was listed is no longer true
             self._changes += state != (file.inode, file.end)
+        if any(map(_is_complete, growing)):
+            self._growing = [f for f in self._growing if not _is_complete(f)]
         return self._grouped
 
-    def _group(self, names: set[str]) -> None:
+    def _group(self, names: list[str]) -> None:
         """Group the files of a listing by writer, in order, with what was read of them before."""
         directory = self._paths.wal_dir(self._branch)
         files: dict[str, WalFile] = {}
@@ -184,6 +189,7 @@ class Tail:
                 files[name] = file
                 grouped.setdefault(file.writer, []).append(file)
         self._files, self._grouped, self._listed = files, grouped, names
+        self._growing = [file for file in files.values() if not _is_complete(file)]
         self._selections = {w: chosen for w, chosen in self._selections.items() if w in grouped}
         self._changes += 1
 
@@ -333,6 +339,11 @@ def _contiguous(
             run.append(frames[at])
         at += 1
     return run, at - 1
+
+
+def _is_complete(file: WalFile) -> bool:
+    """Whether a file stays as it was read: nothing follows END, and no name is used again."""
+    return file.ended and file.damage is None
 
 
 def _take(file: WalFile, data: bytes) -> None:
