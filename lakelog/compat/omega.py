@@ -155,7 +155,8 @@ def attach(cursor: duckdb.DuckDBPyConnection) -> None:
 def _patterns(table: str) -> str:
     own = f"CASE WHEN type <> '{PATTERN}' THEN {NUMBER} END"
     return f"""SELECT {NUMBER} AS id, coalesce(try_cast({_field("event_id")} AS BIGINT), {own})
-        AS event_id, coalesce({_field("pattern_type")}, {_field("name")}) AS pattern_type,
+        AS event_id, coalesce({_field("pattern_type")}, {_field("pattern")}, {_field("name")})
+        AS pattern_type,
         try_cast({_field("confidence")} AS DOUBLE) AS confidence,
         coalesce({_field("pattern_data")}, {_field("data")}) AS pattern_data,
         {_field("embryo_id")} AS embryo_id, epoch_us(time) / 1e6 AS created_at
