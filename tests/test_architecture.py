@@ -46,7 +46,7 @@ ORDER = {
         otel spans follower logfile oos resources ai""",
     "pipeline": "fact_log standing work_queue http feeds",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
-        oos_views podcasts dump""",
+        oos_views podcasts oos_demo dump""",
     "export": "values vectors formats folder tables export",
     "analyze": "dedupe similar",
     "train": """wording shards recipe_schema losses filters tokenizer recipe template selection

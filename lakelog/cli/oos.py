@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
+import orjson
 
+from lakelog.cli import exits
 from lakelog.cli.app import DEFAULT_LAKE, App, verb
 from lakelog.cli.render.output import Target, emit_record, with_output
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
 from lakelog.compat.oos_views import DEFAULT_LOG, OOSViews, get_views
-from lakelog.store import bootstrap
+from lakelog.lazy import Lazy
+from lakelog.store import bootstrap, disk
 
+if TYPE_CHECKING:
+    from lakelog.compat import oos_demo
+else:
+    oos_demo = Lazy("lakelog.compat.oos_demo")
+
+RESULTS = "oos_demo_results.json"
 _SHOWN = 12
 
 
-@click.group(epilog="\b\nExamples:\n  lakelog oos views oos.log")
+@click.group(epilog="\b\nExamples:\n  lakelog oos views oos.log\n  lakelog oos validate")
 def oos() -> None:
-    """The OOS log stream: views over an oos.log or a lake."""
+    """The OOS log stream: views over an oos.log or a lake; a demonstration."""
 
 
 @verb(
@@ -114,4 +125,62 @@ def _lines(record: dict[str, dict[str, Any]], window: str) -> Iterator[str]:
         yield f"health    {recent}, up {health['system_uptime']}"
 
 
-oos.add_command(views)
+@verb(
+    examples="""
+    lakelog oos demo
+    lakelog oos demo --results demo.json
+"""
+)
+@click.option(
+    "--results",
+    default=RESULTS,
+    show_default=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="Where the results are written, as JSON.",
+)
+def demo(app: App, results: str) -> None:
+    """Use every component once, in a temporary directory.
+
+    It needs no network and touches no lake of yours.
+    """
+    answers: dict[str, Any] = {}
+    checks = _play(app, answers)
+    failed = [check for check in checks if check.fault]
+    record = {"passed": not failed, "checks": list(map(asdict, checks)), "answers": answers}
+    disk.replace_whole(os.path.abspath(results), orjson.dumps(record, option=orjson.OPT_INDENT_2))
+    app.say(f"wrote {results}")
+    if failed:
+        click.get_current_context().exit(exits.FAILED)
+
+
+@verb(examples="lakelog oos validate\nlakelog oos validate --json")
+@with_output
+def validate(app: App, target: Target) -> None:
+    """Check every component; exit code 3 if one does not hold.
+
+    Loggers, processing, views, and a lake are used in a temporary directory.
+    """
+    checks = _play(app, {})
+    failed = sum(bool(check.fault) for check in checks)
+    record = {"passed": not failed, "checks": list(map(asdict, checks))}
+    words = f"{len(checks) - failed} of {many(len(checks), 'component')} work"
+    emit_record(record, target, lambda: f"{words}\n")
+    if failed:
+        click.get_current_context().exit(exits.WRONG)
+
+
+def _play(app: App, answers: dict[str, Any]) -> list[oos_demo.Check]:
+    """Use the components, and say of each whether it works."""
+    checks = []
+    with tempfile.TemporaryDirectory(prefix="lakelog-oos-") as directory:
+        for check, answer in oos_demo.play(directory):
+            outcome = check.fault or "works"
+            app.say(f"{check.component:<12}{check.ms:>9,.1f} ms  {outcome}")
+            answers[check.component] = answer
+            checks.append(check)
+    return checks
+
+
+for command in (views, demo, validate):
+    oos.add_command(command)
