@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import append, dedupe, history, ingest, measure, older, report, views
+from benchmarks import append, dedupe, history, ingest, loggers, measure, older, report, views
 from benchmarks.report import Row, Target
 
 
@@ -34,6 +34,13 @@ def test_a_benchmark_gives_rows_with_figures(benchmark: object) -> None:
     """Each row of a tiny run has figures above zero, and the table of them fits 80 columns."""
     rows = benchmark(measure.TINY)
     assert all(min(row.ours) > 0 for row in rows)
+    assert max(map(len, report.plain(rows).splitlines())) <= 80
+
+
+def test_the_benchmarks_of_loggers_run() -> None:
+    """Handlers and loggers are timed, and the lake has each line that was logged."""
+    rows = [*loggers.handlers(measure.TINY), *loggers.logger(measure.TINY)]
+    assert all(row.ours for row in rows)
     assert max(map(len, report.plain(rows).splitlines())) <= 80
 
 
