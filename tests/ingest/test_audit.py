@@ -145,6 +145,17 @@ def test_growth(lake: lakelog.Lake, tmp_path: Path) -> None:
         )
 
 
+def test_an_unfinished_bulk_pair(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """A last document that was cut off is one row in quarantine, together with its action."""
+    path = str(tmp_path / "b.log")
+    Path(path).write_bytes(BULK * 3 + b'{"index":{}}\n{"n":')
+    lake.ingest(path, format="bulk")
+    account = one(lake, path, form="bulk")
+    assert not account.wrong, account
+    rows = lake.sql("SELECT line FROM quarantine WHERE starts_with(line, '{\"index\":{}}')")
+    assert rows.fetchall() == [('{"index":{}}\n{"n":',)]
+
+
 def test_more_behind_a_whole_last_line(lake: lakelog.Lake, tmp_path: Path) -> None:
     """A last line taken without its newline, and what was written behind it, are two lines."""
     path, lines = tmp_path / "f.jsonl", feed(3).splitlines()

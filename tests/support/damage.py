@@ -115,8 +115,10 @@ def is_right(found: Rows | Damaged, right: Rows) -> bool:
 def were_there(found: Rows, right: Rows) -> bool:
     """Whether each row was appended: it is a right one, or one of the same id as a right one that
     is lost, for an id that was given twice is shown once."""
-    lost = {row[_ID] for row in right[0] if row not in found[0]}
-    events = all(row in right[0] or (row[_ID] and row[_ID] in lost) for row in found[0])
+    # But for the last column, `seq`: without the rows of a lost frame the tail is numbered anew.
+    there, wanted = ([row[:-1] for row in rows[0]] for rows in (found, right))
+    lost = {row[_ID] for row in wanted if row not in there}
+    events = all(row in wanted or (row[_ID] and row[_ID] in lost) for row in there)
     return events and all(row in right[1] for row in found[1])
 
 

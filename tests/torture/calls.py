@@ -42,7 +42,7 @@ HERE = os.path.dirname(disk.__file__)
 
 
 def _ingest(lake: lakelog.Lake) -> None:
-    lake.ingest(put(Path(f"{lake.path}.feed"), feed(20, subject="f", id="once") + b"oops\n"))
+    lake.ingest(put(Path(f"{lake.path}.feed"), feed(20, subject="f", id="once") + b'{"oops\n'))
 
 
 WORK: dict[str, tuple[Verb, list[str]]] = {

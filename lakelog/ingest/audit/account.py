@@ -2,9 +2,8 @@
 
 What counts as a line is what ingest treats as one: every line that is not blank; of _bulk requests
 every document and every line that has no action before it; of formats whose events span lines or
-share one every event. A line that is too long is one quarantined line. Where an ingest consumed a
-last line that had no newline, and more was appended to it later, both parts are lines; so are lines
-that were appended to a record that had already been ingested.
+share one every event; a line that is too long. Where an ingest consumed a last line without newline
+and more was appended later, both parts are lines; so is what was appended to an ingested record.
 
 A line without a row is known only if its key is in the identity runs and some row has that id,
 because the key of a row that was lost stays in the runs. Lines that another format can read are
@@ -302,6 +301,9 @@ class Account:
         # An overlong line or a hole ended the record: ingest quarantined the rest as one line.
         if is_cut and self._pending:
             bad, self._pending = np.append(bad, chunk.base + result.length), b""
+        # The unfinished end of a file has one row, even an action of _bulk and its document.
+        rest = self._cursor.bytes if self._cursor.unfinished else chunk.base + len(chunk.data)
+        bad = np.unique(np.minimum(bad, rest))
         expected = _sorted(places, bad)
         high = chunk.base + (len(chunk.data) if final else result.length)
         absent = self._compare(chunk.base, high, expected)
