@@ -54,6 +54,9 @@ _PAUSES = (0.05, 0.2, 1.0, 5.0)
 _PATIENCE = 10.0
 """Seconds that `stop` goes on trying to store."""
 _ORIGIN = "persistence"
+_CLEANUP = """import sys, lakelog
+with lakelog.open(sys.argv[1], create=False) as lake:
+    lake.retention(sys.argv[2], apply=True)"""
 Line = tuple[bytes, str | None]
 
 
@@ -348,10 +351,9 @@ class EventPersistenceManager:
             return
         span = f"{self.config['retention_days']:f}d"
         path = self.config["database_path"]
-        command = ["--lake", path, "retention", "--older-than", span, "--apply", "--yes"]
         with contextlib.suppress(OSError):
             self._cleanup = subprocess.Popen(
-                [sys.executable, "-m", "lakelog", *command],
+                [sys.executable, "-c", _CLEANUP, path, span],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 import lakelog
 from lakelog import EventDatabase, EventPersistenceManager, create_event_persistence
+from lakelog.compat import persistence
 from lakelog.errors import InvalidSetting, WriterClosed
 from tests.support import seam
 from tests.support.processes import environment
@@ -50,16 +52,16 @@ def test_a_program_of_the_older_manager(home: Path) -> None:
     """It starts, queues, reads its statistics and events, stops; a restart finds all of it."""
 
     async def program() -> None:
-        persistence = manager(home, batch_size=4, batch_timeout=5.0)
-        await persistence.start()
-        assert await persistence.queue_event(event(0))
-        assert await persistence.queue_events_batch([event(n) for n in range(1, 8)]) == 7
-        while (await persistence.get_stats())["queue_size"]:
+        running = manager(home, batch_size=4, batch_timeout=5.0)
+        await running.start()
+        assert await running.queue_event(event(0))
+        assert await running.queue_events_batch([event(n) for n in range(1, 8)]) == 7
+        while (await running.get_stats())["queue_size"]:
             await asyncio.sleep(0.01)
-        assert len(await persistence.get_events(event_type="mutation", limit=5)) == 5
-        assert [row["data"]["n"] for row in persistence.get_events(limit=2)] == [7, 6]
-        await persistence.stop()
-        stats = persistence.get_stats()
+        assert len(await running.get_events(event_type="mutation", limit=5)) == 5
+        assert [row["data"]["n"] for row in running.get_events(limit=2)] == [7, 6]
+        await running.stop()
+        stats = running.get_stats()
         assert (stats["total_stored"], stats["queue_size"], stats["running"]) == (8, 0, False)
         assert stats["database_stats"]["total_events"] == 8
         assert stats["database_stats"]["database_size_mb"] > 0
@@ -73,18 +75,18 @@ def test_nothing_is_lost_at_stop(home: Path) -> None:
     caller did not wait; equal ones once, also after a restart of the manager."""
 
     async def program() -> None:
-        persistence = manager(home, batch_size=10**6, batch_timeout=10**6)
-        await persistence.start()
+        running = manager(home, batch_size=10**6, batch_timeout=10**6)
+        await running.start()
         for n in range(500):
-            persistence.queue_event(event(n))
-        persistence.queue_events_batch([event(n) for n in range(400, 900)])
-        await persistence.stop()
+            running.queue_event(event(n))
+        running.queue_events_batch([event(n) for n in range(400, 900)])
+        await running.stop()
         with pytest.raises(WriterClosed, match="start it again"):
-            persistence.queue_event(event(0))
-        await persistence.start()
-        await persistence.queue_event(event(900))
-        await persistence.queue_event(event(0))
-        await persistence.stop()
+            running.queue_event(event(0))
+        await running.start()
+        await running.queue_event(event(900))
+        await running.queue_event(event(0))
+        await running.stop()
 
     asyncio.run(program())
     assert stored(home) == list(range(901))
@@ -94,12 +96,12 @@ def test_a_batch_is_stored_after_its_timeout(home: Path) -> None:
     """A single event does not wait for others longer than batch_timeout."""
 
     async def program() -> None:
-        persistence = manager(home, batch_size=100, batch_timeout=0.05)
-        await persistence.start()
-        await persistence.queue_event(event(1))
-        while not persistence.get_stats()["total_stored"]:
+        running = manager(home, batch_size=100, batch_timeout=0.05)
+        await running.start()
+        await running.queue_event(event(1))
+        while not running.get_stats()["total_stored"]:
             await asyncio.sleep(0.01)
-        await persistence.stop()
+        await running.stop()
 
     asyncio.run(program())
 
@@ -116,27 +118,27 @@ def test_the_caller_waits_for_room_while_the_disk_fails(
         return real(*args, **kwargs)
 
     async def program() -> None:
-        persistence = manager(home, batch_size=5, batch_timeout=0.01, queue_size=20)
-        await persistence.start()
-        await persistence.queue_event(event(0))
+        running = manager(home, batch_size=5, batch_timeout=0.01, queue_size=20)
+        await running.start()
+        await running.queue_event(event(0))
         full.set()
         queued = []
 
         async def caller() -> None:
             for n in range(1, 200):
-                await persistence.queue_event(event(n))
+                await running.queue_event(event(n))
                 queued.append(n)
 
         task = asyncio.create_task(caller())
-        while "No space left" not in persistence.get_stats()["last_error"] or len(queued) < 19:
+        while "No space left" not in running.get_stats()["last_error"] or len(queued) < 19:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
         assert not task.done()
         assert len(queued) < 25
         full.clear()
         await task
-        await persistence.stop()
-        assert persistence.get_stats()["last_error"] == ""
+        await running.stop()
+        assert running.get_stats()["last_error"] == ""
 
     seam.install(monkeypatch, disk)
     asyncio.run(program())
@@ -148,8 +150,8 @@ def test_other_tasks_have_their_turn(home: Path) -> None:
     """Neither a large batch nor a loop that only queues keeps the event loop to itself."""
 
     async def program() -> None:
-        persistence = manager(home)
-        await persistence.start()
+        running = manager(home)
+        await running.start()
         turns = 0
 
         async def other() -> None:
@@ -159,14 +161,14 @@ def test_other_tasks_have_their_turn(home: Path) -> None:
                 turns += 1
 
         task = asyncio.create_task(other())
-        await persistence.queue_events_batch([event(n) for n in range(3000)])
+        await running.queue_events_batch([event(n) for n in range(3000)])
         assert turns >= 3000 // 60
         before = turns
         for n in range(3000):
-            await persistence.queue_event(event(n))
+            await running.queue_event(event(n))
         assert turns - before >= 3000 // 60
         task.cancel()
-        await persistence.stop()
+        await running.stop()
 
     asyncio.run(program())
     assert stored(home) == list(range(3000))
@@ -180,17 +182,15 @@ def test_what_is_no_event_is_quarantined(home: Path) -> None:
     bad = [{"data": {}}, event(1, data=object()), cycle, event(2, timestamp="soon"), "text"]
 
     async def program() -> None:
-        persistence = manager(home)
-        await persistence.start()
-        assert [await persistence.queue_event(e) for e in bad] == [False] * 5  # type: ignore[arg-type]
+        running = manager(home)
+        await running.start()
+        assert [await running.queue_event(e) for e in bad] == [False] * 5  # type: ignore[arg-type]
         good = event(3)
-        assert await persistence.queue_event(good)
+        assert await running.queue_event(good)
         good["data"]["n"] = 4
-        assert await persistence.queue_event(
-            event(5, data={"n": 5, "x": float("nan"), "b": b"\xff"})
-        )
-        await persistence.stop()
-        assert persistence.get_stats()["refused"] == 5
+        assert await running.queue_event(event(5, data={"n": 5, "x": float("nan"), "b": b"\xff"}))
+        await running.stop()
+        assert running.get_stats()["refused"] == 5
 
     asyncio.run(program())
     assert stored(home) == [3, 5]
@@ -203,11 +203,11 @@ def test_what_is_no_event_is_quarantined(home: Path) -> None:
 
 def test_threads_without_an_event_loop(home: Path) -> None:
     """They queue as tasks do, and wait in the call where there is no room."""
-    persistence = manager(home, batch_size=2, queue_size=3)
-    asyncio.run(persistence.start())
+    running = manager(home, batch_size=2, queue_size=3)
+    asyncio.run(running.start())
     threads = [
         threading.Thread(
-            target=lambda k=k: [persistence.queue_event(event(n)) for n in range(k, 200, 4)]
+            target=lambda k=k: [running.queue_event(event(n)) for n in range(k, 200, 4)]
         )
         for k in range(4)
     ]
@@ -215,7 +215,7 @@ def test_threads_without_an_event_loop(home: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    asyncio.run(persistence.stop())
+    asyncio.run(running.stop())
     assert stored(home) == list(range(200))
 
 
@@ -228,17 +228,39 @@ from lakelog import create_event_persistence
 
 async def main():
     config = {{"database_path": {str(home / "events")!r}, "batch_timeout": 1000}}
-    persistence = create_event_persistence({{"persistence": config}})
-    await persistence.start()
+    running = create_event_persistence({{"persistence": config}})
+    await running.start()
     for n in range(50):
         event = {{"event_type": "e", "timestamp": 1e9 + n, "data": {{"n": n}}}}
-        await persistence.queue_event(event)
+        await running.queue_event(event)
     {end}
 
 asyncio.run(main())
 """
     subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True)
     assert stored(home) == list(range(50))
+
+
+@pytest.mark.parametrize(("days", "left"), [(30, [2, 2]), (0, [1, 2, 2])])
+def test_old_events_are_cleaned_up(
+    home: Path, monkeypatch: pytest.MonkeyPatch, days: int, left: list[int]
+) -> None:
+    """Events older than retention_days are removed in the background; 0 days keep all."""
+    monkeypatch.setattr(persistence, "_FIRST_CLEANUP", 0.0)
+
+    with EventDatabase(str(home / "events")) as database:
+        database.store_events_batch([event(1), event(2, timestamp=time.time())])
+
+    async def program() -> None:
+        made = manager(home, batch_size=1, retention_days=days)
+        await made.start()
+        await made.queue_event(event(2, timestamp=time.time()))
+        while not made.get_stats()["total_stored"] or len(await made.get_events()) > len(left):
+            await asyncio.sleep(0.05)
+        await made.stop()
+
+    asyncio.run(program())
+    assert stored(home) == left
 
 
 def test_settings(home: Path) -> None:
