@@ -72,7 +72,7 @@ class EventPersistenceManager:
         self._queue: deque[Line] = deque()
         self._rejected: deque[tuple[str, str]] = deque()
         self._bytes = self._unstored = self._refused = self._stored = self._calls = 0
-        self._since, self._last_error = 0.0, ""
+        self._since, self._last_error, self._is_draining = 0.0, "", False
         self._changed = threading.Condition()
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._tasks: set[asyncio.Task[int]] = set()
@@ -97,6 +97,9 @@ class EventPersistenceManager:
         if not self.enabled or self._state != "running":
             return
         # Batches that are still being queued were handed over before: they belong to what is kept.
+        # They wait for no room any more, which a full disk would never give them.
+        self._is_draining = True
+        self._wake()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.get_running_loop().run_in_executor(None, self._stop)
 
@@ -173,7 +176,7 @@ class EventPersistenceManager:
 
     def _has_room(self) -> bool:
         # Nobody makes room before the start: waiting for it would be for ever.
-        if self._state == "new":
+        if self._state == "new" or self._is_draining:
             return True
         return self._unstored <= self.config["queue_size"] and self._bytes <= _BYTES_MAX
 
@@ -206,7 +209,7 @@ class EventPersistenceManager:
         self._lake = open_lake(self.config["database_path"])
         self._database = EventDatabase(self._lake)
         self._measure()
-        self._state = "running"
+        self._state, self._is_draining = "running", False
         self._thread = threading.Thread(target=self._run, name="lakelog-persistence", daemon=True)
         self._thread.start()
         # A program that ends without `stop` keeps its events all the same.

@@ -146,6 +146,37 @@ def test_the_caller_waits_for_room_while_the_disk_fails(
     assert stored(home) == list(range(200))
 
 
+def test_a_stop_that_cannot_store_says_so_and_keeps_the_events(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends with the reason and the count, batches that wait for room included; after another
+    start they are stored."""
+    full = threading.Event()
+
+    def disk(name: str, real: Any, *args: Any, **kwargs: Any) -> Any:
+        if full.is_set() and name in ("write_all", "create"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*args, **kwargs)
+
+    async def program() -> None:
+        running = manager(home, queue_size=20)
+        await running.start()
+        full.set()
+        running.queue_events_batch([event(n) for n in range(300)])
+        await asyncio.sleep(0)
+        with pytest.raises(OSError, match=r"300 events are not stored yet: .*No space left"):
+            await running.stop()
+        full.clear()
+        await running.start()
+        await running.stop()
+
+    monkeypatch.setattr(persistence, "_PATIENCE", 0.2)
+    seam.install(monkeypatch, disk)
+    asyncio.run(program())
+    monkeypatch.undo()
+    assert stored(home) == list(range(300))
+
+
 def test_other_tasks_have_their_turn(home: Path) -> None:
     """Neither a large batch nor a loop that only queues keeps the event loop to itself."""
 
