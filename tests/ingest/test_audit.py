@@ -145,15 +145,16 @@ def test_growth(lake: lakelog.Lake, tmp_path: Path) -> None:
         )
 
 
-def test_an_unfinished_bulk_pair(lake: lakelog.Lake, tmp_path: Path) -> None:
-    """A last document that was cut off is one row in quarantine, together with its action."""
+@pytest.mark.parametrize("end", ['{"index":{}}\n{"n":', '{"index":{}}\n', '{"index":{}}'])
+def test_an_unfinished_bulk_pair(lake: lakelog.Lake, tmp_path: Path, end: str) -> None:
+    """A last action without its document, or with a part of it, is one row in quarantine."""
     path = str(tmp_path / "b.log")
-    Path(path).write_bytes(BULK * 3 + b'{"index":{}}\n{"n":')
+    Path(path).write_bytes(BULK * 3 + end.encode())
     lake.ingest(path, format="bulk")
     account = one(lake, path, form="bulk")
     assert not account.wrong, account
     rows = lake.sql("SELECT line FROM quarantine WHERE starts_with(line, '{\"index\":{}}')")
-    assert rows.fetchall() == [('{"index":{}}\n{"n":',)]
+    assert rows.fetchall() == [(end.rstrip(),)]
 
 
 def test_more_behind_a_whole_last_line(lake: lakelog.Lake, tmp_path: Path) -> None:

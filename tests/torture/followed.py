@@ -100,7 +100,9 @@ class Rotation:
         return f"{self.name} end", lambda p: p.end(self.name, b"\n") if self._open else None
 
     def _write(self) -> Callable[[Place], None]:
-        count, ended = self._dice.randint(1, 40), self._open
+        # Of a single short line nothing is concluded (F18.4): packed without its time, it may be
+        # stored again.
+        count, ended = self._dice.randint(2, 40), self._open
         banner = self._begins_alike and not self._there
         self._open, self._there = False, True
 

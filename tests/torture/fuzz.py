@@ -23,7 +23,7 @@ import zstandard
 
 from lakelog.errors import LakelogError
 from lakelog.event import parse_time
-from lakelog.ingest import transform
+from lakelog.ingest import holes, transform
 from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.formats import registry
 from lakelog.ingest.records import BOM, joins, simple
@@ -227,11 +227,13 @@ def _nothing_is_lost(form: Any, text: bytes) -> None:
 
 
 def _full_lines(text: bytes, mark: bytes = BOM) -> Iterator[int]:
-    """Where lines begin that are not blank, but perhaps for a byte order mark."""
+    """Where lines begin that are not blank, but perhaps for a byte order mark; after a hole."""
     at = 0
     for line in text.split(b"\n"):
-        if line.strip().removeprefix(mark):
-            yield at
+        hole = len(line) - len(line.lstrip(b"\0"))
+        hole = hole if hole >= holes.START_MIN else 0
+        if line[hole:].strip().removeprefix(mark):
+            yield at + hole
         at += len(line) + 1
 
 

@@ -301,21 +301,20 @@ class Account:
         # An overlong line or a hole ended the record: ingest quarantined the rest as one line.
         if is_cut and self._pending:
             bad, self._pending = np.append(bad, chunk.base + result.length), b""
-        # The unfinished end of a file has one row, even an action of _bulk and its document.
-        rest = self._cursor.bytes if self._cursor.unfinished else chunk.base + len(chunk.data)
-        bad = np.unique(np.minimum(bad, rest))
+        # The unfinished end of a file has one row, be it an action of _bulk or that and a document.
+        rest, high = self._cursor.bytes, chunk.base + (len(chunk.data) if final else result.length)
+        if self._cursor.unfinished and chunk.base <= rest < high:
+            bad = np.append(bad[bad < rest], rest)
         expected = _sorted(places, bad)
-        high = chunk.base + (len(chunk.data) if final else result.length)
         absent = self._compare(chunk.base, high, expected)
         if not len(absent):
             return
         if result.table:
             lost = np.isin(places, absent)
             self._decide(result.table.filter(lost), places[lost])
-        bad = bad[np.isin(bad, absent)]
-        lines = [_line_at(chunk.text, at - chunk.base) for at in bad.tolist()]
-        # A replay may have found the id of such a line known, read as JSON lines.
-        if lines:
+        if len(bad := bad[np.isin(bad, absent)]):
+            lines = [_line_at(chunk.text, at - chunk.base) for at in bad.tolist()]
+            # A replay may have found the id of such a line known, read as JSON lines.
             self._judge(lines, bad, jsonl.FORM, None)
 
     def _later(self, heads: np.ndarray, strays: np.ndarray) -> np.ndarray:
