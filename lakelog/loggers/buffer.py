@@ -4,7 +4,7 @@
                                    process
 
 A line that was written here survives the death of the process, synced or not. As it has an id, it
-may be stored any number of times and counts once, so nothing needs to note how far a file was
+may be stored any number of times and counts once, so nothing on disk notes how far a file was
 read: it is stored whole and then emptied. Files of dead processes are stored by the next process
 that logs to the lake.
 """
@@ -37,7 +37,7 @@ class DiskBuffer:
     def _reset(self) -> None:
         self._lock = threading.RLock()
         self._name, self._fd, self._count = "", -1, 0
-        self.size = 0
+        self.size = self._drained = 0
 
     def add(self, lines: list[bytes]) -> list[bytes]:
         """Write lines to the page cache; return them with their ids.
@@ -65,24 +65,22 @@ class DiskBuffer:
         return b'{"id":"%s-%d",' % (self._name.encode(), self._count) + line[1:]
 
     def remove(self, lines: list[bytes]) -> None:
-        """Remove lines that were stored, if nothing else is in the buffer."""
+        """Remove the only lines of the buffer, which were stored; nothing if there are others."""
         with self._lock:
             if self.size == sum(map(len, lines)) + len(lines):
-                self._cut(0)
-                self.size = 0
+                self._empty()
 
     def drain(self, store: Store) -> None:
-        """Store all lines and empty the file. Raises what `store` raises; then they stay."""
+        """Store all lines in their order and empty the file. Raises what `store` raises; then what
+        is left stays."""
         while self.size:
-            end = self.size
-            for lines in _pieces(self._fd, end):
+            for lines, at in _pieces(self._fd, self._drained, self.size):
                 store(lines)
+                self._drained = at
             with self._lock:
-                # What was added meanwhile is read in the next round, with what was just stored:
-                # ids make that harmless.
-                if self.size == end:
-                    self._cut(0)
-                    self.size = 0
+                # Lines may have been added meanwhile: those are read in the next round.
+                if self._drained >= self.size:
+                    self._empty()
 
     @property
     def is_full(self) -> bool:
@@ -104,6 +102,10 @@ class DiskBuffer:
         self._reset()
         if fd >= 0:
             os.close(fd)
+
+    def _empty(self) -> None:
+        self._cut(0)
+        self.size = self._drained = 0
 
     def _cut(self, size: int) -> None:
         os.ftruncate(self._fd, size)
@@ -128,7 +130,7 @@ def recover(directory: str, store: Store) -> int:
         with contextlib.suppress(FileNotFoundError), _opened(path) as fd:
             # Whoever waits for the lock finds an empty file of which the name is gone.
             if name.endswith(_SUFFIX) and disk.lock(fd):
-                for lines in _pieces(fd, os.fstat(fd).st_size):
+                for lines, _ in _pieces(fd, 0, os.fstat(fd).st_size):
                     store(lines)
                     count += len(lines)
                 disk.unlink(path)
@@ -144,9 +146,9 @@ def _opened(path: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _pieces(fd: int, end: int) -> Iterator[list[bytes]]:
-    """Yield whole lines of a file up to a place, about a MiB at a time."""
-    at, rest = 0, b""
+def _pieces(fd: int, at: int, end: int) -> Iterator[tuple[list[bytes], int]]:
+    """Yield whole lines between two places of a file, about a MiB at a time, and where they end."""
+    rest = b""
     while at < end:
         data = os.pread(fd, min(_PIECE, end - at), at)
         if not data:
@@ -154,8 +156,7 @@ def _pieces(fd: int, end: int) -> Iterator[list[bytes]]:
         at += len(data)
         *lines, rest = (rest + data).split(b"\n")
         # Blocks that a power failure lost are read as zeros.
-        if whole := [line for line in lines if _is_whole(line)]:
-            yield whole
+        yield [line for line in lines if _is_whole(line)], at - len(rest)
 
 
 def _is_whole(line: bytes) -> bool:

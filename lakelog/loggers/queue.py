@@ -268,32 +268,41 @@ class EventQueue:
             self._store_lock.release()
 
     def _store_next(self) -> bool:
-        """Store the next lines; False if the destination fails."""
+        """Store the next lines, in the order in which they came; False if the destination fails."""
         with self._store_lock:
             try:
-                while self._lines or self._storing:
-                    self._take()
-                    self.destination.store(self._storing)
-                    self._since = 0.0
-                    self.destination.stored(self._storing, self._buffer)
-                    count, self._storing, self._is_failing = len(self._storing), [], False
-                    with self._lock:
-                        self._size -= self._taken_size
-                        self.stored += count
-                        self._done += count
-                    if len(self._lines) < FRAME_EVENTS_MAX // 2:
+                if self._storing:  # what failed the last time
+                    self._store_taken()
+                while self._lines or self._buffered:
+                    # What is buffered was put before what waits in memory.
+                    if self._buffered and self._buffer is not None:
+                        self._since = time.monotonic()
+                        self._buffer.drain(self._store_buffered)
+                    if self._lines:
+                        self._take()
+                        self._store_taken()
+                    if len(self._lines) < FRAME_EVENTS_MAX // 2 and not self._buffered:
                         break  # the rest may wait for more to come
-                if self._buffered and not self._lines and self._buffer is not None:
-                    self._buffer.drain(self._store_buffered)
                 return True
             except (OSError, LakelogError) as error:
                 self._fail(error)
                 return False
+            finally:
+                if not self._storing:
+                    self._since = 0.0
+
+    def _store_taken(self) -> None:
+        self.destination.store(self._storing)
+        self._since = 0.0
+        self.destination.stored(self._storing, self._buffer)
+        count, self._storing, self._is_failing = len(self._storing), [], False
+        with self._lock:
+            self._size -= self._taken_size
+            self.stored += count
+            self._done += count
 
     def _take(self) -> None:
-        """Choose what is stored next, up to a frame; after a failure the same again."""
-        if self._storing:
-            return
+        """Choose what is stored next, up to a frame."""
         with self._lock:
             first = split_batch(self._lines[:FRAME_EVENTS_MAX])[0]
             chosen = self.destination.prepare(first, self._buffer)
@@ -303,8 +312,10 @@ class EventQueue:
         self._storing = chosen
 
     def _store_buffered(self, lines: list[bytes]) -> None:
-        self.destination.store(lines)
-        self.stored += len(lines)
+        for part in split_batch(lines):
+            self.destination.store(part)
+            self.stored += len(part)
+            self._is_failing = False
 
     # --- no room ---
 

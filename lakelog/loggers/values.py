@@ -145,7 +145,10 @@ def _integer(value: int) -> Any:
 
 
 def _key(key: Any) -> str:
-    return key if type(key) is str else str(_plain(key, set(), DEPTH_MAX))
+    if type(key) is str:
+        return key
+    text = _plain(key, set(), DEPTH_MAX)
+    return orjson.dumps(text).decode() if isinstance(text, orjson.Fragment) else str(text)
 
 
 def _described(value: Any) -> str:

@@ -99,6 +99,30 @@ def test_what_waits_for_a_slow_sync_is_on_disk(make_lake: MakeLake, syncs: Syncs
     assert os.listdir(f"{lake.path}/cache/buffer") == []
 
 
+def test_what_was_buffered_is_stored_in_its_order(make_lake: MakeLake, syncs: Syncs) -> None:
+    """What came after it waits until the buffer is empty."""
+    lake = make_lake()
+    queue = queue_on(lake)
+    queue.put(line(0))
+    assert queue.flush(30)
+    for start in (1, 101):
+        syncs.free.clear()
+        syncs.waiting.clear()
+        queue.put(line(start))
+        until(syncs.waiting.is_set)
+        for n in range(start + 1, start + 50):
+            queue.put(line(n))
+        until(lambda: queue.stats().buffered_bytes)
+        until(lambda: not queue._lines)
+        syncs.free.set()
+        for n in range(start + 50, start + 100):
+            queue.put(line(n))
+        assert queue.flush(30)
+    found = lake.sql("SELECT (data->>'n')::INT FROM events ORDER BY seq").fetchall()
+    assert found == [(n,) for n in range(201)]
+    queue.close()
+
+
 def test_the_buffer_of_a_dead_process_is_recovered(make_lake: MakeLake, syncs: Syncs) -> None:
     """The next process that logs stores what is there, also where some of it was stored before."""
     lake = make_lake()
