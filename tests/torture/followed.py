@@ -100,8 +100,8 @@ class Rotation:
         return f"{self.name} end", lambda p: p.end(self.name, b"\n") if self._open else None
 
     def _write(self) -> Callable[[Place], None]:
-        # Of a single short line nothing is concluded (F18.4): packed without its time, it may be
-        # stored again.
+        # Two lines at least: from a single short one nothing is concluded (F18.4), and where its
+        # file is packed or cut, it may be stored again.
         count, ended = self._dice.randint(2, 40), self._open
         banner = self._begins_alike and not self._there
         self._open, self._there = False, True
@@ -119,7 +119,7 @@ class Rotation:
         ended, self._open, self._there = self._open, True, True
         return lambda p: (
             p.end(self.name, b"\n") if ended else None,
-            p.write(self.name, 2, end=""),
+            p.write(self.name, 3, end=""),
         )[0]
 
     def _rename(self) -> Callable[[Place], None]:
