@@ -136,6 +136,6 @@ def _load(path: str, logs: list[str]) -> dict[str, int]:
         return {"events": report.events}
 
 
-def _expect(found: Any, right: Any, what: str) -> None:
-    if found != right:
-        raise AssertionError(f"{what}: {found!r} instead of {right!r}")
+def _expect(value: Any, right: Any, what: str) -> None:
+    if value != right:
+        raise AssertionError(f"{what}: {value!r} instead of {right!r}")

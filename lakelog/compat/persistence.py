@@ -439,8 +439,8 @@ def _settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     nested = config.get("persistence")
     if not isinstance(nested, (Mapping, type(None))):
         raise InvalidSetting(f"persistence is an object of settings, not {nested!r}")
-    given = {**config, **(nested or {})}
-    settings = {name: given.get(name, default) for name, default in DEFAULTS.items()}
+    options = {**config, **(nested or {})}
+    settings = {name: options.get(name, default) for name, default in DEFAULTS.items()}
     settings["database_path"] = os.fspath(settings["database_path"])
     for name, value in settings.items():
         if name == "database_path":
@@ -448,4 +448,4 @@ def _settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not (0 if name == "retention_days" else 1e-9) <= value < 10**9:
             raise InvalidSetting(f"{name} is a number above 0, not {value!r}")
-    return settings, bool(given.get("enable_persistence", True))
+    return settings, bool(options.get("enable_persistence", True))

@@ -161,12 +161,12 @@ class SimpleLogProcessor:
         """
         self._refresh()
         self.problems.clear()
-        found: list[dict[str, Any]] = []
+        episodes: list[dict[str, Any]] = []
         for name, url in self.feeds:
-            left = None if max_episodes is None else max_episodes - len(found)
+            left = None if max_episodes is None else max_episodes - len(episodes)
             if left is None or left > 0:
-                found += self._look(name, url, left)
-        return found
+                episodes += self._look(name, url, left)
+        return episodes
 
     def process_episodes_batch(
         self, episodes: Iterable[Episode] | None = None, batch_size: int = 5
@@ -256,15 +256,15 @@ class SimpleLogProcessor:
         }
         episodes = [self._episode(podcast, entry, answer.url) for entry in feed.entries]
         new = [e for e in episodes if e is not None and known.isdisjoint((e["id"], e["url"]))]
-        taken = new if most is None else new[:most]
-        self.queue.add(_item(episode) for episode in taken)
+        chosen = new if most is None else new[:most]
+        self.queue.add(_item(episode) for episode in chosen)
         # After its episodes: a feed that was marked as read too early would hide them. The same if
         # some were left out.
-        data: dict[str, Any] = {"entries": len(feed.entries), "new": len(taken)}
-        if len(taken) == len(new) and not feed.problem.startswith("no feed"):
+        data: dict[str, Any] = {"entries": len(feed.entries), "new": len(chosen)}
+        if len(chosen) == len(new) and not feed.problem.startswith("no feed"):
             data |= {"etag": answer.etag, "modified": answer.modified}
         self._report(podcast, address, data | ({"problem": feed.problem} if feed.problem else {}))
-        return taken
+        return chosen
 
     def _episode(self, podcast: str, entry: feeds.Entry, base: str) -> dict[str, Any] | None:
         """Return an entry as an episode, or None if it names nothing to process."""
@@ -312,13 +312,13 @@ def _item(episode: Episode) -> Item:
     return Item(_field(str(episode["podcast_name"])), str(episode["id"]), data)
 
 
-def _feeds(given: Any) -> list[tuple[str, str]]:
+def _feeds(feeds: Any) -> list[tuple[str, str]]:
     """Return names and addresses of feeds. Raises InvalidSetting."""
-    if isinstance(given, str) and given.startswith(("http://", "https://")):
-        return [("", given)]
-    if isinstance(given, (str, os.PathLike)):
-        return _of_file(os.fspath(given))
-    pairs = given.items() if isinstance(given, Mapping) else (("", url) for url in given)
+    if isinstance(feeds, str) and feeds.startswith(("http://", "https://")):
+        return [("", feeds)]
+    if isinstance(feeds, (str, os.PathLike)):
+        return _of_file(os.fspath(feeds))
+    pairs = feeds.items() if isinstance(feeds, Mapping) else (("", url) for url in feeds)
     return [_feed(name, url, "feeds") for name, url in pairs]
 
 

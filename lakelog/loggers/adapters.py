@@ -98,12 +98,12 @@ def _structlog_event(logger: Any, method: str, members: dict[str, Any]) -> dict[
 
 def _time(members: dict[str, Any]) -> datetime:
     """The time that a TimeStamper added, which is text or a number; else now."""
-    given = members.get("timestamp")
-    if given is not None:
+    timestamp = members.get("timestamp")
+    if timestamp is not None:
         try:
-            moment = parse_time(given)
+            moment = parse_time(timestamp)
             # Local time without an offset is not known; that of `utc=True` ends with Z.
-            if not isinstance(given, str) or given.endswith("Z") or "+" in given:
+            if not isinstance(timestamp, str) or timestamp.endswith("Z") or "+" in timestamp:
                 del members["timestamp"]
                 return moment
         except InvalidEvent:

@@ -112,6 +112,7 @@ class AILogger:
             "reason": reason,
             **details,
         }
+        # Derived, but what a query for rejected options would otherwise have to compute.
         members["alternatives"] = [option for option in options if option != chosen]
         analysis = {"confidence": confidence, "reason": reason}
         self.log("decision", "ai", members, subject=decision.subject, ai_analysis=analysis)

@@ -63,6 +63,7 @@ class OOSLogger:
                 raise InvalidEvent(f"a field of an OOS event holds a bar or a newline: {fields!r}")
             if data is not None and not isinstance(data, Mapping):
                 raise InvalidEvent(f"data of an OOS event is a dict, not {type(data).__name__}")
+            # Without a file the event goes to the lake alone, under the columns of its fields.
             recorder = self._log.recorder
             if recorder is not None:
                 names = ("type", "category", "source", "subject")

@@ -150,6 +150,7 @@ def _event(
         data["resource"] = resource | ({"schemaUrl": schema} if schema else {})
     if scope is not None and scope.name:
         data["scope"] = _scope(scope)
+    # An empty one is kept, unlike other members: it says that none was set.
     if "status" in data:
         data["status"] = {k: v for k, v in data["status"].items() if v}
     service = resource.get("service.name")

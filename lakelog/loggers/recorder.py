@@ -74,10 +74,10 @@ class Recorder:
             if "spanId" not in data and (ids := open_span()) is not None:
                 data["traceId"], data["spanId"] = ids
             if self._has_hooks:
-                kept = self._hooked(event)
-                if kept is None:
+                result = self._hooked(event)
+                if result is None:
                     return
-                event = kept
+                event = result
             self._queue.put(encode_event(event))
         except Exception as error:
             self.fail(error)

@@ -68,13 +68,13 @@ def parse(content: bytes, url: str = "", content_type: str = "") -> Feed:
     headers = {"content-location": url} if url else {}
     headers |= {"content-type": content_type} if content_type else {}
     # A stream: text or bytes it would take for the name of a file or an address, and open that.
-    found = feedparser.parse(io.BytesIO(content), response_headers=headers, sanitize_html=False)
-    problem = str(found.get("bozo_exception") or "damaged") if found.bozo else ""
+    document = feedparser.parse(io.BytesIO(content), response_headers=headers, sanitize_html=False)
+    problem = str(document.get("bozo_exception") or "damaged") if document.bozo else ""
     # A channel of CDF without items has no version.
-    if not found.get("version") and not found.entries and not _ROOT.search(content[:4096]):
+    if not document.get("version") and not document.entries and not _ROOT.search(content[:4096]):
         problem = f"no feed: {problem or 'it has no entries and is of no known kind'}"
-    entries = _told_apart(_entry(entry) for entry in found.entries)
-    return Feed(_text(found.feed.get("title")), entries, problem)
+    entries = _told_apart(_entry(entry) for entry in document.entries)
+    return Feed(_text(document.feed.get("title")), entries, problem)
 
 
 def _entry(entry: Any) -> Entry:
@@ -83,10 +83,10 @@ def _entry(entry: Any) -> Entry:
         for link in entry.get("enclosures", ())
     ]
     # RDF feeds have a module for enclosures, and podcasts one for transcripts.
-    found = entry.get("enc_enclosure")
-    if isinstance(found, dict):
-        size = _size(found.get("length"))
-        links.append(Link(_text(found.get("resource")), _text(found.get("type")), size))
+    enclosure = entry.get("enc_enclosure")
+    if isinstance(enclosure, dict):
+        size = _size(enclosure.get("length"))
+        links.append(Link(_text(enclosure.get("resource")), _text(enclosure.get("type")), size))
     transcript = entry.get("podcast_transcript")
     transcripts = [transcript] if isinstance(transcript, dict) else []
     # Of the dict itself: feedparser's own `get` takes one date for the other, with a warning.

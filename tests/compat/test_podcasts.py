@@ -52,8 +52,11 @@ def test_a_program_of_the_older_system(
     assert done == {"processed": 5, "completed": 5, "failed": 0}
     summary = processor.get_analytics_summary()
     assert summary["podcast_status"] == {
-        "discovered": 0, "processing": 0, "completed": 5, "failed": 0
-    }  # fmt: skip
+        "discovered": 0,
+        "processing": 0,
+        "completed": 5,
+        "failed": 0,
+    }
     assert summary["source_reliability"] == {
         "Tech - Podcast": {"success_rate": 1.0, "total_processed": 5}
     }
@@ -82,8 +85,11 @@ def test_a_limited_look_hides_no_episode(server: FeedServer, lake: lakelog.Lake)
     assert len(processor.discover_new_episodes()) == 1
     assert processor.discover_new_episodes() == []
     assert processor.run_continuous_processing(batch_size=2, max_batches=9)["podcast_status"] == {
-        "discovered": 0, "processing": 0, "completed": 5, "failed": 0
-    }  # fmt: skip
+        "discovered": 0,
+        "processing": 0,
+        "completed": 5,
+        "failed": 0,
+    }
     words = lake.sql("SELECT data->>'words' FROM events WHERE type = 'COMPLETE'").fetchall()
     assert words == [("5",)] * 5
 
@@ -131,8 +137,10 @@ def test_episodes_are_processed_by_a_function(tmp_path: Path) -> None:
         {"url": f"https://x/{n}", "podcast_name": "Tech", "id": f"ep_{n}"} for n in (1, 2, 3)
     ]
     assert processor.process_batch(episodes, batch_size=2) == {
-        "ep_1": True, "ep_2": True, "ep_3": False
-    }  # fmt: skip
+        "ep_1": True,
+        "ep_2": True,
+        "ep_3": False,
+    }
     assert calls == {
         "https://x/1 Tech ep_1": 1,
         "https://x/2 Tech ep_2": 3,
@@ -141,8 +149,9 @@ def test_episodes_are_processed_by_a_function(tmp_path: Path) -> None:
     views = get_views(log)
     assert views.podcast_status_view()["failed"] == 1
     assert views.error_analysis_view()["error_types"] == {
-        "ValueError: no audio": 3, "OSError: flaky": 2
-    }  # fmt: skip
+        "ValueError: no audio": 3,
+        "OSError: flaky": 2,
+    }
     assert PodcastProcessor(log, lambda *_: None).process_episode("https://x/3", "Tech", "ep_3")
 
 
