@@ -207,7 +207,10 @@ def retention(
     if apply and dry_run:
         raise click.UsageError("--apply and --dry-run do not go together")
     with app.open() as lake:
-        # A dry run first, so that the question names what will be removed.
+        # A dry run first, so that the question names what will be removed; old events that are not
+        # published yet among them.
+        if apply:
+            lake.settle()
         result = lake.retention(older_than)
         if apply and result.events:
             events = f"{_event_count(result)} older than {clock(result.before)}"

@@ -383,6 +383,17 @@ def test_gc_deletes_only_what_nothing_needs(lake: Path) -> None:
     assert answer(lake, "gc", "--yes")["deleted"] == 1
 
 
+def test_retention_removes_what_was_just_appended(tmp_path: Path) -> None:
+    """Old events that are not published yet go with the others."""
+    lake = tmp_path / "lake"
+    with lakelog.open(str(lake), settings={"seal": "never"}) as opened:
+        opened.append({"type": "A", "time": "2001-01-01T00:00:00Z"})
+        opened.append({"type": "B"})
+    done = answer(lake, "retention", "--older-than", "30d", "--apply", "--yes")
+    assert done["events"] == 1
+    assert answer(lake, "sql", "SELECT list(type) AS types FROM events") == [{"types": ["B"]}]
+
+
 def test_retention_says_before_it_does(tmp_path: Path) -> None:
     """retention only counts without --apply; with it the events go, and undo brings them back."""
     lake = tmp_path / "lake"
