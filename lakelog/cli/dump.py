@@ -37,7 +37,7 @@ from lakelog.store import disk
     metavar="DIR",
     help="Where its files are backed up.",
 )
-@click.option("--redis-url", metavar="URL", help="Accepted; the Redis store comes later.")
+@click.option("--redis-url", metavar="URL", help="Accepted, but not used.")
 @click.option(
     "--backup-interval",
     default=INTERVAL,

@@ -31,7 +31,7 @@ from lakelog.store import disk
 # Defaults of the older service, which its callers rely on.
 PATTERNS = ("*.log",)
 LOGS, BACKUPS, LAKE = "logs", "backups", "lake"
-NO_REDIS = "the Redis store is not built yet: entries are kept in the lake alone"
+NO_REDIS = "the Redis URL is not used: entries are kept in the lake, which also answers look-ups"
 SCAN = 1.0
 Moment = datetime | str | int | float
 _ENTRY = (
@@ -99,7 +99,7 @@ class OMEGALogManager:
 
     `lake` is a path, or a lake that is open; without it LAKELOG_LAKE, else ./lake. Of each file
     `backup_keep` backups are kept (None: all), none older than `backup_age`, a span such as `30d`.
-    `redis_url` is accepted for the sake of old callers, with a warning. Use it as a context
+    `redis_url` is accepted from old callers and not used; `start` warns. Use it as a context
     manager, or call `start` and `stop`. Raises InvalidSetting.
     """
 
