@@ -5,10 +5,14 @@ Each program logs numbers without flushing and ends in its own way; the lake is 
 
 from __future__ import annotations
 
+import http.client
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -233,3 +237,60 @@ def test_a_killed_process_loses_only_the_end(home: Path) -> None:
     assert status == -signal.SIGKILL
     assert len(numbers) >= 300
     assert numbers == list(range(len(numbers)))
+
+
+_SERVED = """
+import atexit, logging, os, sys, time
+import lakelog
+
+log = logging.getLogger("served")
+log.setLevel(1)
+log.addHandler(lakelog.LakeHandler(os.environ["SERVED_LAKE"]))
+log.info("loaded")  # by the master, before it forks: its thread runs there, not in the workers
+
+def application(environ, start_response):
+    time.sleep(0.002)  # so that both workers have requests
+    log.info("request", extra={"n": int(environ["PATH_INFO"][1:]), "worker": os.getpid()})
+    start_response("200 OK", [("Content-Length", "0")])
+    return [b""]
+"""
+
+
+def test_nothing_is_lost_in_workers_of_gunicorn(home: Path) -> None:
+    """The real server with an application that is loaded before it forks: at a graceful stop all
+    requests that were answered are in the lake, once, whichever worker answered."""
+    pytest.importorskip("gunicorn", reason="NOT TESTED: gunicorn is not installed")
+    (home / "served.py").write_text(_SERVED)
+    lake = home / "lake"
+    options = ["--preload", "--workers", "2", "--bind", "127.0.0.1:0", "--chdir", str(home)]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", *options, "served:application"],
+        env=environment(SERVED_LAKE=str(lake)),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stderr is not None
+    try:
+        listening = (re.search(r"Listening at: http://[\d.]+:(\d+)", x) for x in server.stderr)
+        port = int(next(found for found in listening if found)[1])
+
+        def ask(number: int) -> int:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request("GET", f"/{number}")
+            return connection.getresponse().status
+
+        with ThreadPoolExecutor(8) as clients:
+            assert set(clients.map(ask, range(400))) == {200}
+        server.send_signal(signal.SIGTERM)
+        said = server.communicate(timeout=60)[1]
+    finally:
+        server.kill()
+    assert server.returncode == 0, said
+    assert "Traceback" not in said, said
+    with lakelog.open(lake, create=False) as opened:
+        query = "SELECT message, (data->>'n')::INT, data->>'worker' FROM events ORDER BY 2"
+        rows = opened.sql(query).fetchall()
+        opened.verify().require()
+    assert Counter(message for message, *_ in rows) == {"loaded": 1, "request": 400}
+    assert [n for _, n, _ in rows if n is not None] == list(range(400))
+    assert len({worker for *_, worker in rows if worker}) == 2
