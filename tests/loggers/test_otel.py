@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import math
+import os
 from typing import Any
 
 import orjson
@@ -109,18 +110,87 @@ def test_long_spans_are_not_cut(make_lake: MakeLake) -> None:
     assert rows(lake)[0]["data"]["attributes"] == attributes
 
 
-def test_many_spans_are_each_stored_once(make_lake: MakeLake) -> None:
-    """Batches of the SDK arrive whole, in order."""
-    lake = make_lake()
+def numbered(number: int) -> dict[str, Any]:
+    """Attributes of all types, other values for each number."""
+    return {
+        "n": number,
+        "text": f"é {number}",
+        "flag": number % 2 == 0,
+        "whole": 2**62 - number,
+        "real": number + 0.5,
+        "texts": (f"a{number}", "b"),
+        "numbers": (number, -1),
+        "reals": (0.5, number / 8),
+        "flags": (True, number % 3 == 0),
+    }
+
+
+FOUND = """count(*), count(DISTINCT n), bool_and(a->>'text' = 'é ' || n),
+    bool_and((a->>'flag')::BOOLEAN = (n % 2 = 0)), bool_and((a->>'whole')::BIGINT = 4611686018427387904 - n),
+    bool_and((a->>'real')::DOUBLE = n + 0.5), bool_and(a->>'$.texts[0]' = 'a' || n),
+    bool_and((a->>'$.numbers[0]')::BIGINT = n AND a->>'$.numbers[1]' = '-1'),
+    bool_and((a->>'$.reals[1]')::DOUBLE = n / 8), bool_and(a->>'$.flags[0]' = 'true'),
+    bool_and((a->>'$.flags[1]')::BOOLEAN = (n % 3 = 0))"""
+"""Whether all attributes of all rows are those of `numbered`."""
+
+
+def test_every_field_of_many_spans_and_logs_is_found_by_sql(make_lake: MakeLake) -> None:
+    """Through the SDK's batch processors, each once: ids, parents, times, attributes, events, links,
+    and log records that belong to their spans. LAKELOG_TEST_SPANS sets the number."""
+    lake = make_lake(memory_bytes="2GB")
+    count = int(os.environ.get("LAKELOG_TEST_SPANS", "10000"))
     provider = TracerProvider(resource=RESOURCE, shutdown_on_exit=False)
-    exporter = lakelog.LakeSpanExporter(lake)
-    provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=20_000))
-    tracer = provider.get_tracer("t")
-    for n in range(10_000):
-        tracer.start_span("s", attributes={"n": n}).end()
+    # The processor drops what its queue cannot hold: here it holds all.
+    spans = BatchSpanProcessor(lakelog.LakeSpanExporter(lake), max_queue_size=count)
+    provider.add_span_processor(spans)
+    tracer = provider.get_tracer("cart", "3.1")
+    logs = LoggerProvider(resource=RESOURCE, shutdown_on_exit=False)
+    exporter = lakelog.LakeLogExporter(lake)
+    logs.add_log_record_processor(BatchLogRecordProcessor(exporter, max_queue_size=count))
+    logger = logs.get_logger("cart", "3.1")
+    start, linked = 1_770_000_000_000_000_000, trace.get_current_span().get_span_context()
+    for n in range(count):
+        links = [Link(linked, {"to": n - 1})] if n else None
+        begun = start + n * 1_000_000
+        with tracer.start_as_current_span(
+            f"s{n}", attributes=numbered(n), links=links, start_time=begun, end_on_exit=False
+        ) as span:
+            span.add_event("half", numbered(n), timestamp=begun + 500_000)
+            logger.emit(LogRecord(timestamp=begun, body=f"m{n}", attributes=numbered(n)))
+        span.end(begun + 999_999)
+        linked = span.get_span_context()
     provider.shutdown()
-    query = "SELECT count(*), count(DISTINCT data->>'$.attributes.n') FROM events"
-    assert lake.sql(query).fetchall() == [(10_000, 10_000)]
+    logs.shutdown()
+
+    def found(kind: str, attributes: str, more: str) -> tuple[Any, ...]:
+        inner = f"SELECT *, data->'{attributes}' AS a FROM events WHERE type = '{kind}'"
+        inner = f"SELECT *, (a->>'n')::BIGINT AS n FROM ({inner})"
+        return lake.sql(f"SELECT {FOUND}, {more} FROM ({inner})").fetchall()[0]
+
+    right = (count, count, *[True] * 9)
+    times = f"""bool_and(message = 's' || n),
+        bool_and((data->>'startTimeUnixNano')::BIGINT = {start} + n * 1000000),
+        bool_and((data->>'endTimeUnixNano')::BIGINT = {start} + n * 1000000 + 999999),
+        bool_and(epoch_us(time) = {start // 1000} + n * 1000),
+        count(DISTINCT data->>'spanId')"""
+    assert found("span", "$.attributes", times) == (*right, True, True, True, True, count)
+    events = f"""bool_and(data->>'$.events[0].name' = 'half'),
+        bool_and((data->>'$.events[0].timeUnixNano')::BIGINT = {start} + n * 1000000 + 500000),
+        bool_and(json_array_length(data->'$.events') = 1)"""
+    assert found("span", "$.events[0].attributes", events) == (*right, True, True, True)
+    own = f"""bool_and(message = 'm' || n), bool_and(source = 'shop'),
+        bool_and((data->>'timeUnixNano')::BIGINT = {start} + n * 1000000)"""
+    assert found("log", "$.attributes", own) == (*right, True, True, True)
+    joined = """SELECT count(*) FROM events log JOIN events span
+        ON log.data->>'spanId' = span.data->>'spanId' AND log.type = 'log' AND span.type = 'span'
+        WHERE log.data->>'$.attributes.n' = span.data->>'$.attributes.n'"""
+    assert lake.sql(joined).fetchall() == [(count,)]
+    chained = """SELECT count(*) FROM events later JOIN events earlier
+        ON later.data->>'$.links[0].spanId' = earlier.data->>'spanId'
+        AND later.type = 'span' AND earlier.type = 'span'
+        WHERE later.data->>'$.links[0].attributes.to' = earlier.data->>'$.attributes.n'
+        AND later.data->>'$.links[0].traceId' = earlier.data->>'traceId'"""
+    assert lake.sql(chained).fetchall() == [(count - 1,)]
 
 
 def test_every_field_of_a_log_record_is_stored(make_lake: MakeLake) -> None:
