@@ -126,7 +126,8 @@ def numbered(number: int) -> dict[str, Any]:
 
 
 FOUND = """count(*), count(DISTINCT n), bool_and(a->>'text' = 'é ' || n),
-    bool_and((a->>'flag')::BOOLEAN = (n % 2 = 0)), bool_and((a->>'whole')::BIGINT = 4611686018427387904 - n),
+    bool_and((a->>'flag')::BOOLEAN = (n % 2 = 0)),
+    bool_and((a->>'whole')::BIGINT = 4611686018427387904 - n),
     bool_and((a->>'real')::DOUBLE = n + 0.5), bool_and(a->>'$.texts[0]' = 'a' || n),
     bool_and((a->>'$.numbers[0]')::BIGINT = n AND a->>'$.numbers[1]' = '-1'),
     bool_and((a->>'$.reals[1]')::DOUBLE = n / 8), bool_and(a->>'$.flags[0]' = 'true'),
@@ -135,8 +136,8 @@ FOUND = """count(*), count(DISTINCT n), bool_and(a->>'text' = 'é ' || n),
 
 
 def test_every_field_of_many_spans_and_logs_is_found_by_sql(make_lake: MakeLake) -> None:
-    """Through the SDK's batch processors, each once: ids, parents, times, attributes, events, links,
-    and log records that belong to their spans. LAKELOG_TEST_SPANS sets the number."""
+    """Through the SDK's batch processors, each once: ids, times, attributes, events, links, and log
+    records that belong to their spans. LAKELOG_TEST_SPANS sets the number."""
     lake = make_lake(memory_bytes="2GB")
     count = int(os.environ.get("LAKELOG_TEST_SPANS", "10000"))
     provider = TracerProvider(resource=RESOURCE, shutdown_on_exit=False)
