@@ -134,7 +134,7 @@ def handlers(scale: Scale) -> list[Row]:
     ]
 
 
-_OOS = """
+OOS_PROGRAM = """
 import sys, time
 import lakelog
 count = int(sys.argv[2])
@@ -179,7 +179,9 @@ def logger(scale: Scale) -> list[Row]:
             return child(code, str(place), str(lines)).result
 
         ours, peer = interleave(
-            min(scale.rounds, 3), lambda: run(_OOS, count), lambda: run(_STANDARD, count // 4)
+            min(scale.rounds, 3),
+            lambda: run(OOS_PROGRAM, count),
+            lambda: run(_STANDARD, count // 4),
         )
     if any(stored != count or dropped for _, _, stored, dropped in ours):
         raise AssertionError(f"{count} lines were logged, and the lake has {ours}")
@@ -220,7 +222,7 @@ _ROOM = 4_000_000
 
 def killed(scale: Scale) -> list[Row]:
     """Kill loggers under load; the age of the oldest event that is lost, the worst of all."""
-    rounds = max(2 * scale.rounds, 2) if scale.rounds < 5 else 50
+    rounds = max(2 * scale.rounds, 2) if scale.rounds < 5 else 100
     worst = {kind: [_kill(kind, number) for number in range(rounds)] for kind in ("file", "lake")}
     return [
         Row(

@@ -2,9 +2,11 @@
 
 What is lost, and when. `LINGER` after the first line the thread takes what waits and gives it to
 its destination, which writes it to the page cache at once; from then on it survives `kill -9`.
-While a sync or a broken disk holds that thread up, the *guard* moves what waits to the disk buffer
-(buffer.py) every `GUARD`. So a killed process loses the events of the last 50 ms at most, and
-only a power failure loses more: what was not synced yet.
+A line that has waited for `LATE` is overdue. If the interpreter is busy, the call that sees it
+leaves the interpreter to the thread for `YIELD` at most. If a sync or a broken disk holds the
+thread up, that call or the *guard*, which looks every `GUARD`, moves what waits to the disk buffer
+(buffer.py). So a killed process loses the events of the last 50 ms at most, and only a power
+failure loses more: what was not synced yet.
 
 Nothing is lost at the end of the process: `exits` calls `finish`, which stores what waits; from
 then on `put` stores directly, so that what other exit handlers and daemon threads log is stored
@@ -31,6 +33,7 @@ from lakelog.loggers.buffer import DiskBuffer
 from lakelog.store.wal import FRAME_EVENTS_MAX, split_batch
 
 LINGER, GUARD = 0.01, 0.008
+LATE, YIELD = 0.02, 0.004
 EVENTS_MAX, BYTES_MAX = 50_000, 32 << 20
 EVENT_BYTES_MAX = 64 << 20
 POLICIES = ("buffer", "block", "drop")
@@ -101,7 +104,7 @@ class EventQueue:
         self._storing: list[bytes] = []
         self._size = self._taken_size = 0
         self._put = self._done = 0
-        self._taken = self._since = 0.0
+        self._taken = self._oldest = 0.0
         self._wake, self._hurry, self._busy = threading.Lock(), threading.Event(), threading.Event()
         self._wake.acquire()
         self._is_idle, self._is_failing = True, False
@@ -120,8 +123,13 @@ class EventQueue:
             self._lines.append(line)
             self._size += size
             self._put += 1
+            # Unlocked it could be set for a line that the thread has taken meanwhile.
+            if not self._oldest:
+                self._oldest = time.monotonic()
         if self._is_idle:
             self._rouse()
+        elif time.monotonic() - self._oldest > LATE:
+            self._catch_up()
         return True
 
     def refuse(self, reason: str) -> None:
@@ -223,6 +231,8 @@ class EventQueue:
 
     def _run(self) -> None:
         pause = 0.0
+        # From the first line on: under load there is no idle moment in which to set it.
+        self._busy.set()
         self._recover()
         while True:
             if not self._lines and not self._storing and not self._buffered:
@@ -276,7 +286,6 @@ class EventQueue:
                 while self._lines or self._buffered:
                     # What is buffered was put before what waits in memory.
                     if self._buffered and self._buffer is not None:
-                        self._since = time.monotonic()
                         self._buffer.drain(self._store_buffered)
                     if self._lines:
                         self._take()
@@ -287,13 +296,9 @@ class EventQueue:
             except (OSError, LakelogError) as error:
                 self._fail(error)
                 return False
-            finally:
-                if not self._storing:
-                    self._since = 0.0
 
     def _store_taken(self) -> None:
         self.destination.store(self._storing)
-        self._since = 0.0
         self.destination.stored(self._storing, self._buffer)
         count, self._storing, self._is_failing = len(self._storing), [], False
         with self._lock:
@@ -308,7 +313,8 @@ class EventQueue:
             chosen = self.destination.prepare(first, self._buffer)
             self._taken_size = sum(map(len, first[: len(chosen)]))
             del self._lines[: len(chosen)]
-            self._taken = self._since = time.monotonic()
+            self._taken = time.monotonic()
+            self._oldest = self._oldest if self._lines else 0.0
         self._storing = chosen
 
     def _store_buffered(self, lines: list[bytes]) -> None:
@@ -325,9 +331,27 @@ class EventQueue:
         while thread is self._thread and not self._is_direct:
             self._busy.wait()
             time.sleep(GUARD)
-            since = self._since
-            if since and self._lines and time.monotonic() - since > GUARD:
+            if self._is_late:
                 self._move_to_buffer()
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether a line has waited in memory for longer than it should."""
+        return bool(self._lines) and 0.0 < self._oldest < time.monotonic() - LATE
+
+    def _catch_up(self) -> None:
+        """Let the thread go on; if that takes too long, move what waits to the disk buffer."""
+        # A busy interpreter gives each thread that waits for it a turn every 5 ms only, and storing
+        # needs several: the call that finds lines late leaves the interpreter to it.
+        until = time.monotonic() + YIELD
+        while self._is_late and not self._is_failing and self._is_alive:
+            if threading.current_thread() is self._thread:
+                return
+            if time.monotonic() > until:
+                if not self._move_to_buffer():
+                    self._oldest = time.monotonic()  # so that not every call tries again
+                return
+            time.sleep(0.0002)
 
     def _move_to_buffer(self) -> bool:
         """Move all lines that wait to the disk buffer; False if it cannot take them."""
@@ -341,6 +365,7 @@ class EventQueue:
             except OSError:
                 self._lines = lines
                 return False
+            self._oldest = 0.0
             self._size -= sum(map(len, lines))
             self._done += len(lines)
             return True

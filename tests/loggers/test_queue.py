@@ -99,6 +99,26 @@ def test_what_waits_for_a_slow_sync_is_on_disk(make_lake: MakeLake, syncs: Syncs
     assert os.listdir(f"{lake.path}/cache/buffer") == []
 
 
+def test_a_slow_sync_at_the_start_keeps_no_line_in_memory(
+    make_lake: MakeLake, syncs: Syncs
+) -> None:
+    """From the first line on, without a moment in which the queue was idle, and though no later
+    call brings others."""
+    lake = make_lake()
+    queue = queue_on(lake)
+    syncs.free.clear()
+    queue.put(line(0))
+    until(syncs.waiting.is_set)
+    queue.put(line(1))
+    until(lambda: not queue._lines)
+    (name,) = os.listdir(f"{lake.path}/cache/buffer")
+    assert Path(f"{lake.path}/cache/buffer/{name}").read_bytes().count(b"\n") == 2
+    syncs.free.set()
+    assert queue.flush(30)
+    assert numbers(lake) == [0, 1]
+    queue.close()
+
+
 def test_what_was_buffered_is_stored_in_its_order(make_lake: MakeLake, syncs: Syncs) -> None:
     """What came after it waits until the buffer is empty."""
     lake = make_lake()
