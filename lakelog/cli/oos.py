@@ -173,8 +173,12 @@ def validate(app: App, target: Target) -> None:
 def _play(app: App, answers: dict[str, Any]) -> list[oos_demo.Check]:
     """Use the components, and say of each whether it works."""
     checks = []
-    with tempfile.TemporaryDirectory(prefix="lakelog-oos-") as directory:
-        for check, answer in oos_demo.play(directory):
+    with (
+        tempfile.TemporaryDirectory(prefix="lakelog-oos-") as directory,
+        app.progress("processing", "episodes") as progress,
+    ):
+        for check, answer in oos_demo.play(directory, progress):
+            progress.wipe()
             outcome = check.fault or "works"
             app.say(f"{check.component:<12}{check.ms:>9,.1f} ms  {outcome}")
             answers[check.component] = answer

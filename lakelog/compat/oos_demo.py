@@ -17,6 +17,7 @@ from lakelog.compat.oos_views import get_views
 from lakelog.compat.podcasts import PodcastProcessor, SimpleLogProcessor
 from lakelog.loggers.ai import get_ai_logger
 from lakelog.loggers.oos import get_logger
+from lakelog.pipeline.work_queue import Progress
 
 PODCASTS = ("TechPodcast", "NewsPodcast", "SciencePodcast")
 EPISODES = 8  # of each podcast
@@ -32,11 +33,14 @@ class Check:
     fault: str = ""
 
 
-def play(directory: str) -> Iterator[tuple[Check, Any]]:
-    """Use each component; yield whether it did what it promises, and what it answered."""
+def play(directory: str, progress: Progress | None = None) -> Iterator[tuple[Check, Any]]:
+    """Use each component; yield whether it did what it promises, and what it answered.
+
+    `progress` is called with how many episodes are processed, and how many there are.
+    """
     log, ai_log = os.path.join(directory, "oos.log"), os.path.join(directory, "ai.log")
     yield _checked("OOS logger", lambda: _log(log))
-    yield _checked("processing", lambda: _process(log))
+    yield _checked("processing", lambda: _process(log, progress))
     yield _checked("views", lambda: _view(log))
     yield _checked("end to end", lambda: _summarize(log))
     yield _checked("AI logger", lambda: _decide(ai_log))
@@ -67,7 +71,7 @@ def _log(path: str) -> dict[str, int]:
     return {"events": len(lines)}
 
 
-def _process(path: str) -> dict[str, Any]:
+def _process(path: str, progress: Progress | None) -> dict[str, Any]:
     calls: list[str] = []
 
     def transcribe(url: str, podcast: str, id: str) -> dict[str, int]:
@@ -77,7 +81,7 @@ def _process(path: str) -> dict[str, Any]:
         return {"word_count": 1000 + len(url)}
 
     processor = PodcastProcessor(path, transcribe, attempts=2, backoff=0.001)
-    report = processor.queue.run(processor.process, concurrency=4)
+    report = processor.queue.run(processor.process, concurrency=4, progress=progress)
     _expect(report.completed, len(PODCASTS) * EPISODES - 1, "completed episodes")
     _expect([x.item.id for x in processor.queue.dead_letters()], [_BAD], "dead letters")
     # The same again, as after a restart: nothing is processed twice.

@@ -33,7 +33,7 @@ from lakelog.lake import Lake
 from lakelog.pipeline import fact_log, feeds, http
 from lakelog.pipeline.fact_log import FETCH, Fact
 from lakelog.pipeline.standing import Item
-from lakelog.pipeline.work_queue import RunReport, WorkQueue
+from lakelog.pipeline.work_queue import Progress, RunReport, WorkQueue
 from lakelog.store import disk
 
 FEEDS_FILE = "feeds.toml"
@@ -59,6 +59,7 @@ class PodcastProcessor:
     arguments (a .py file is run by this Python). What a function returns, and a JSON object that a
     command prints, is stored with COMPLETE; False, an exception or an exit code is a failure.
     Without one, the episode is downloaded into `directory`, with a transcript if one is offered.
+    `progress` is called with how many episodes of a batch are done, and how many it has.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class PodcastProcessor:
         timeout: float = 3600.0,
         backoff: float = 1.0,
         limits: http.Limits | None = None,
+        progress: Progress | None = None,
     ) -> None:
+        self.progress = progress
         self.log, self.processor, self.directory = log, processor, os.fspath(directory)
         self.queue = WorkQueue(log, _QUEUE, attempts=attempts, timeout=timeout, backoff=backoff)
         self._timeout = timeout
@@ -89,7 +92,7 @@ class PodcastProcessor:
         # Whoever asks for an episode by name wants it tried, also if it has failed before.
         self.queue.requeue(items)
         if items:
-            self.queue.run(self.process, concurrency=batch_size, only=items)
+            self.queue.run(self.process, concurrency=batch_size, only=items, progress=self.progress)
         completed = {(item.source, item.id) for item in self.queue.items("completed")}
         return {item.id: (item.source, item.id) in completed for item in items}
 
@@ -219,7 +222,11 @@ class SimpleLogProcessor:
 
     def _batch(self, batch_size: int) -> RunReport:
         return self.queue.run(
-            self.processor.process, concurrency=batch_size, max_items=batch_size, stop=self._stop
+            self.processor.process,
+            concurrency=batch_size,
+            max_items=batch_size,
+            stop=self._stop,
+            progress=self.processor.progress,
         )
 
     def _refresh(self) -> None:

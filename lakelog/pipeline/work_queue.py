@@ -23,7 +23,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,8 @@ _GRACE = 30.0
 _LOOK = 0.5
 """Seconds between two looks at claims of other workers, and at `stop`."""
 Processor = Callable[["Item"], Any]
+Progress = Callable[[int, int], None]
+"""Called with how many items of a run are completed or dead, and how many there are in all."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ class WorkQueue:
         stop: threading.Event | None = None,
         forever: bool = False,
         only: Iterable[Item] | None = None,
+        progress: Progress | None = None,
     ) -> RunReport:
         """Process items until none is left, or until `stop`; then those that run are finished.
 
@@ -169,12 +172,12 @@ class WorkQueue:
         with COMPLETE; an exception is a failure, ItemRejected a final one. What exceeds the
         time-out is a failure, and its result is ignored (a thread cannot be ended). `batch` items
         are claimed at once, `concurrency` by default, and `max_items` in all; `only` some, if they
-        are given. With `forever` new items are waited for. Raises OSError if outcomes cannot be
-        stored.
+        are given. With `forever` new items are waited for. `progress` is called in this thread, as
+        items are completed or dead. Raises OSError if outcomes cannot be stored.
         """
         worker = _Worker(self, process, concurrency, batch or concurrency)
         worker.left = float("inf") if max_items is None else max_items
-        worker.forever = forever
+        worker.forever, worker.progress = forever, progress
         worker.only = None if only is None else {(item.source, item.id) for item in only}
         return worker.go(stop or threading.Event())
 
@@ -253,6 +256,7 @@ class _Worker:
     left = float("inf")
     forever = False
     only: set[Key] | None = None
+    progress: Progress | None = None
 
     def __init__(self, work: WorkQueue, process: Processor, concurrency: int, batch: int) -> None:
         if concurrency < 1 or batch < 1:
@@ -274,6 +278,7 @@ class _Worker:
                 while True:
                     self._collect()
                     wake_at = self._step(stop.is_set())
+                    self._tell()
                     while self._claimed and len(self._running) < self._concurrency:
                         self._start(self._claimed.popleft())
                     if not self._running and wake_at is None:
@@ -282,6 +287,14 @@ class _Worker:
             finally:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
+
+    def _tell(self) -> None:
+        """Report how far the run is."""
+        if self.progress is not None:
+            done = self._report.completed + self._report.dead
+            # Items of other workers count as well until they are done: this run may get them.
+            left = min(len(self._candidates()), self.left + len(self._claimed) + len(self._running))
+            self.progress(done, done + int(left))
 
     def _start(self, item: Item) -> None:
         self._running[item] = time.monotonic() + self._work.timeout
@@ -420,7 +433,7 @@ class _Worker:
                 chosen.append(Item(source, id, standing.data, standing.attempt + 1))
         return chosen
 
-    def _candidates(self) -> Iterable[tuple[Key, Standing]]:
+    def _candidates(self) -> Collection[tuple[Key, Standing]]:
         """Return the open items that this run is for."""
         standings = self._work._open
         if self.only is None:

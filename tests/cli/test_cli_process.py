@@ -191,6 +191,15 @@ def test_progress_is_wiped_off_the_terminal(lake: Path) -> None:
     assert plain(shown)[0].startswith("intact: ")
 
 
+def test_items_are_counted_on_a_terminal_only(lake: Path) -> None:
+    """The check of the OOS log stream shows how many episodes are processed, and wipes it off."""
+    code, shown = on_terminal(lake, "oos", "validate")
+    assert (code, "processing  [" in shown) == (0, True), shown
+    assert "24 of 24 episodes" in shown
+    assert not any("episodes" in line for line in plain(shown))
+    assert "\r" not in run(lake, "oos", "validate").stderr
+
+
 @pytest.mark.parametrize(("typed", "code"), [(b"y\n", 0), (b"n\n", 1), (b"\x03", 130)])
 def test_a_terminal_is_asked_before_repair(lake: Path, typed: bytes, code: int) -> None:
     """repair asks; anything but yes changes nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -143,6 +144,35 @@ def test_the_manager_watches_and_answers(logs: Path) -> None:
         assert not made.is_running
         assert len(made.query()) == ANSWERS["lake"]["events"]
     assert (logs.parent / "backups/web").is_dir()
+
+
+def test_a_program_of_the_older_service(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its four arguments in their places, start, stop and a query; only *.log files are read, and
+    each is backed up under its own name with the time, with what it was."""
+    monkeypatch.chdir(logs.parent)
+    os.chmod("logs/app.log", 0o640)
+    os.utime("logs/app.log", (1_767_000_000, 1_767_000_000))
+    manager = OMEGALogManager("logs", "backups", None, 3600)
+    manager.start()
+    try:
+        until_known(manager, ANSWERS["lake"]["events"])
+        line = "2026-03-01 11:00:00,000 - worker - ERROR - out of memory\n"
+        Path("logs/later.log").write_text(line)
+        Path("logs/later.txt").write_text(line)
+        until_known(manager, ANSWERS["lake"]["events"] + 1)
+    finally:
+        manager.stop()
+    (entry,) = manager.query(source="later.log")
+    assert isinstance(entry, LogEntry)
+    assert (entry.level, entry.timestamp) == ("ERROR", datetime(2026, 3, 1, 11, tzinfo=UTC))
+    assert "out of memory" in entry.content
+    manager.close()
+    (backup,) = Path("backups").glob("app_*.log")
+    assert re.fullmatch(r"app_\d{8}_\d{6}\.log", backup.name)
+    assert backup.read_bytes() == Path("logs/app.log").read_bytes()
+    kept = backup.stat()
+    assert (kept.st_mode & 0o777, int(kept.st_mtime)) == (0o640, 1_767_000_000)
+    assert list(Path("backups/web").glob("access_*.log"))
 
 
 def test_the_manager_comes_back(logs: Path) -> None:

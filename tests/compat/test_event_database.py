@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -16,6 +20,7 @@ import lakelog
 from lakelog import EventDatabase
 from lakelog.compat import omega
 from lakelog.errors import InvalidEvent, InvalidSetting, LakeNotFound
+from tests.support.processes import environment
 
 START = 1_760_000_000.5
 MUTATION = {
@@ -185,6 +190,46 @@ def test_patterns_and_statistics_are_rows_of_their_tables(database: EventDatabas
     (row,) = table(database, "system_stats")
     assert {name: row[name] for name in counts} == counts
     assert (row["timestamp"], row["active_embryos"]) == (START, None)
+
+
+def test_large_events_are_compressed_and_come_back_whole(tmp_path: Path) -> None:
+    """A megabyte of data takes a small part of it on disk; its column is the text, unpacked."""
+    events = [
+        {**MUTATION, "timestamp": START + n, "data": {"n": n, "genome": "ACGT" * 250_000}}
+        for n in range(5)
+    ]
+    with EventDatabase(str(tmp_path / "omega")) as database:
+        numbers = database.store_events_batch(events)
+    files = [path for path in (tmp_path / "omega").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 1_000_000
+    with EventDatabase(str(tmp_path / "omega")) as database:
+        rows = {row["id"]: row for row in database.get_events()}
+        assert [rows[number]["data"] for number in numbers] == [e["data"] for e in events]
+        assert {row["data_compressed"] for row in rows.values()} == {None}
+
+
+def test_crash_recovery_keeps_what_was_stored(tmp_path: Path) -> None:
+    """After `kill -9` each event whose number was returned is there; storing them again, as a
+    program does that was restarted, doubles none."""
+    program = """
+        import os, signal, sys
+        from lakelog import EventDatabase
+        database = EventDatabase(sys.argv[1])
+        for n in range(300):
+            event = {"event_type": "mutation", "timestamp": 1e9 + n, "data": {"n": n}}
+            print(database.store_event(event), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "omega")]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL
+    numbers = list(map(int, done.stdout.split()))
+    with EventDatabase(str(tmp_path / "omega")) as database:
+        again = [
+            {"event_type": "mutation", "timestamp": 1e9 + n, "data": {"n": n}} for n in range(300)
+        ]
+        assert database.store_events_batch(again) == numbers
+        assert [row["id"] for row in database.get_events()] == numbers[::-1]
 
 
 def test_concurrent_threads_store_each_event_once(database: EventDatabase) -> None:

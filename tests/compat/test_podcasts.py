@@ -20,8 +20,10 @@ from lakelog.errors import InvalidSetting
 from lakelog.pipeline.http import Limits
 from tests.support.feed_server import AUDIO, SHA256, FeedServer, rss, serving
 from tests.support.processes import environment
+from tests.support.real_files import DATA, FACTS
 
 pytest.importorskip("feedparser", reason="NOT TESTED: feedparser is not installed")
+REAL = [name for name in FACTS if name.startswith("feeds/")]
 
 
 @pytest.fixture
@@ -171,6 +173,60 @@ def test_episodes_are_processed_by_a_command(tmp_path: Path) -> None:
     assert (data["url_seen"], data["podcast"]) == ("https://x/1", "Tech")
     ((_, _, failure),) = facts(log, "FAIL")
     assert failure["error"] == "RuntimeError: exit code 1: cannot decode https://x/2"
+
+
+def test_a_command_that_hangs_is_ended(tmp_path: Path) -> None:
+    """Each attempt has its time, and says so; the episode fails after the last."""
+    script = tmp_path / "single_episode_processor.py"
+    script.write_text("import time; time.sleep(600)")
+    log = tmp_path / "oos.log"
+    processor = PodcastProcessor(log, str(script), attempts=2, timeout=0.3, backoff=0.001)
+    assert not processor.process_episode("https://x/1", "Tech", "ep_1")
+    errors = [data["error"] for _, _, data in facts(log, "FAIL")]
+    assert len(errors) == 2
+    assert all("timed out after 0.3 s" in error for error in errors)
+
+
+@pytest.mark.skipif(not REAL, reason="NOT TESTED: no real feeds in ../shared/data")
+def test_episodes_of_real_feeds(server: FeedServer, tmp_path: Path) -> None:
+    """As many as their items, with their dates; those that have no enclosure are processed by a
+    function, and without one only what can be downloaded is an episode."""
+    names = [name for name in REAL if "items" in FACTS[name]]
+    for name in names:
+        server.pages[f"/{name}"] = (DATA / name).read_bytes()
+    addresses = {Path(name).stem: f"{server.base}/{name}" for name in names}
+    processor = SimpleLogProcessor(addresses, tmp_path / "oos.log", lambda *_: {"words": 7})
+    episodes = processor.discover_new_episodes()
+    assert processor.problems == {}
+    found = Counter(episode["podcast_name"] for episode in episodes)
+    assert found == {Path(name).stem: FACTS[name]["items"] for name in names}
+    dated = Counter(e["podcast_name"] for e in episodes if e["published"] is not None)
+    assert dated == {Path(name).stem: FACTS[name]["items_with_date"] for name in names}
+    assert len({episode["id"] for episode in episodes}) == len(episodes)
+    summary = processor.run_continuous_processing(batch_size=20, max_batches=99)
+    assert summary["podcast_status"]["completed"] == len(episodes)
+    assert set(summary["source_reliability"]) == set(addresses)
+    downloads = SimpleLogProcessor(addresses, tmp_path / "downloads.log")
+    enclosed = sum(FACTS[name]["enclosures"] for name in names)
+    assert len(downloads.discover_new_episodes()) == enclosed
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 3}, {}])
+def test_progress_of_a_batch(tmp_path: Path, options: dict[str, int]) -> None:
+    """It counts the episodes of the batch, those that fail too."""
+    told: list[tuple[int, int]] = []
+
+    def process(url: str, podcast: str, id: str) -> None:
+        if id == "ep_4":
+            raise ValueError("no audio")
+
+    processor = PodcastProcessor(
+        tmp_path / "oos.log", process, attempts=1, progress=lambda *counts: told.append(counts)
+    )
+    episodes = [{"url": f"https://x/{n}", "podcast_name": "T", "id": f"ep_{n}"} for n in range(9)]
+    processor.process_batch(episodes, **options)
+    assert told[-1] == (9, 9)
+    assert {total for _, total in told} == {9}
 
 
 def test_crash_recovery_processes_nothing_twice(server: FeedServer, tmp_path: Path) -> None:

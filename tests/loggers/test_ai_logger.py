@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,29 @@ def test_an_operation_that_fails_keeps_the_error(log: AILogger, tmp_path: Path) 
     assert (failed["outcome"], failed["error"]) == ("failure", "ValueError: no")
     assert failed["exception"]["frames"][-1]["code"] == 'raise ValueError("no")'
     assert (marked["outcome"], marked["error"]) == ("failure", "nothing found")
+
+
+def test_rotation_keeps_every_line_and_sums_up(tmp_path: Path) -> None:
+    """Backups and the file have all lines in order; each backup has a summary of its events."""
+    log = lakelog.get_ai_logger(tmp_path / "ai.log", source="agent", rotate_bytes=20_000)
+    for n in range(200):
+        log.performance_metric("latency", n, "ms")
+        log.pattern_detected("burst", {"n": n}, 0.5, "low")
+        if n % 20 == 19:
+            assert log.flush(30)
+    close_all()  # which waits for the summaries
+    backups = sorted(p for p in tmp_path.glob("ai.log.*") if p.suffix != ".json")
+    assert len(backups) >= 3
+    text = b"".join(p.read_bytes() for p in (*backups, tmp_path / "ai.log") if p.exists())
+    written = [orjson.loads(line) for line in text.splitlines()]
+    values = [x["details"]["value"] for x in written if x["event_type"] == "metric"]
+    assert values == list(range(200))
+    for backup in backups:
+        summary = orjson.loads(Path(f"{backup}.summary.json").read_bytes())
+        held = [orjson.loads(line) for line in backup.read_bytes().splitlines()]
+        assert summary["lines"] == len(held)
+        assert summary["events"] == Counter(line["event_type"] for line in held)
+        assert (summary["first"], summary["last"]) == (held[0]["timestamp"], held[-1]["timestamp"])
 
 
 def test_file_and_lake_have_the_same_events(log: AILogger, make_lake: MakeLake) -> None:

@@ -84,6 +84,27 @@ def test_failures_are_retried_and_end_as_dead_letters(log: str) -> None:
     assert [letter.item.id for letter in queue.dead_letters()] == ["p-3"]
 
 
+def test_progress_counts_what_is_done(log: str) -> None:
+    """It grows up to the number of items of the run, also where only some are processed; an item
+    that fails for good is done."""
+    queue = WorkQueue(log, "thumbnails", attempts=1)
+    add(queue, 20)
+
+    def process(item: Item) -> None:
+        if item.id == "p-3":
+            raise ValueError("no photo")
+
+    told: list[tuple[int, int]] = []
+    queue.run(process, max_items=6, progress=lambda *counts: told.append(counts))
+    assert {total for _, total in told} == {6}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (6, 6)
+    told.clear()
+    some = [item for item in queue.items("waiting") if item.data["n"] % 2]
+    queue.run(process, concurrency=3, only=some, progress=lambda *counts: told.append(counts))
+    assert (told[0], told[-1]) == ((0, len(some)), (len(some), len(some)))
+
+
 def test_retries_wait_longer_each_time(home: Path) -> None:
     """The pause doubles up to its limit, less up to a half."""
     queue = WorkQueue(Facts(home), "q", backoff=1.0, backoff_max=8.0, attempts=99)
