@@ -40,9 +40,11 @@ docs: $(WRITER) ## build the documentation into build/docs; a warning is an erro
 	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs 2 \
 	  -c docs -d build/doctrees . build/docs
 
-bench: $(READY) $(PEERS)/.ready ## measure against peers in 15 minutes; QUICK=1 in 3, RESUME=1
+bench: $(READY) $(PEERS)/.ready ## measure against peers and old claims, 20 minutes; QUICK=1 in 5, RESUME=1
 	@$(BIN)/python -m benchmarks.peers --python $(PEERS)/bin/python \
 	  $(if $(QUICK),--quick) $(if $(RESUME),--resume)
+	@echo "==> what the older systems claimed"
+	@$(BIN)/python -m benchmarks claims $(if $(QUICK),--quick)
 
 targets: $(READY) ## measure against the targets, longer; QUICK=1 for small sizes
 	@LAKELOG_DATASETS_PYTHON="$(wildcard $(PEERS)/bin/python)" \

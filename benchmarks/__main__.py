@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks import (
     append,
     bulk,
+    claims,
     dedupe,
     files,
     history,
@@ -63,6 +64,7 @@ BENCHMARKS: dict[str, Callable[[Scale], list[Row]]] = {
     "handlers": loggers.handlers,
     "logger": loggers.logger,
     "killed": loggers.killed,
+    "claims": claims.claims,
     "claim": older.claim,
     "lookups": older.lookups,
     "sqlite": older.memory,

@@ -39,6 +39,7 @@ _HELD = f"""
 import gc, pyarrow, pyarrow.compute, numpy, pytz, lakelog
 import lakelog.compat.oos_views, lakelog.store.rows, lakelog.store.tail, lakelog.store.compact
 {_FIVE}{_RESIDENT}
+pyarrow.scalar(0)  # with the first one, pyarrow imports pandas where that is installed
 before = resident()
 views = lakelog.get_views(sys.argv[1], now="{_NOW}")
 answers = five(views)

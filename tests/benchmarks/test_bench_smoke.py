@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import append, dedupe, history, ingest, loggers, measure, older, report, views
+from benchmarks import (
+    append,
+    claims,
+    dedupe,
+    history,
+    ingest,
+    loggers,
+    measure,
+    older,
+    report,
+    views,
+)
 from benchmarks.report import Row, Target
 
 
@@ -41,6 +52,14 @@ def test_the_benchmarks_of_loggers_run() -> None:
     """Handlers and loggers are timed, and the lake has each line that was logged."""
     rows = [*loggers.handlers(measure.TINY), *loggers.logger(measure.TINY)]
     assert all(row.ours for row in rows)
+    assert max(map(len, report.plain(rows).splitlines())) <= 80
+
+
+def test_the_table_of_claims_runs() -> None:
+    """Each claim has what was seen beside it, and events that are not stored are no figure."""
+    rows = claims.claims(measure.TINY)
+    assert all(row.ours for row in rows)
+    assert sum(row.target is not None for row in rows) >= 15
     assert max(map(len, report.plain(rows).splitlines())) <= 80
 
 
