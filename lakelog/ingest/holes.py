@@ -59,8 +59,12 @@ def seams_of(data: bytes, holes: Holes) -> tuple[int, ...]:
     """Where lines begin, in data with blanked holes, that continue nothing: the holes themselves
     and what is after them."""
     starts, ends = holes
-    inner = ~_at_line_start(np.frombuffer(data, np.uint8), starts)
-    return tuple(np.union1d(starts + inner, ends[ends < len(data)]).tolist())
+    text = np.frombuffer(data, np.uint8)
+    after = ends[ends < len(data)]
+    # Of a line that is nothing but a hole only the line break is left: the next line begins.
+    after = after + (text[after] == _NEWLINE)
+    begins = np.union1d(starts + ~_at_line_start(text, starts), after)
+    return tuple(begins[begins < len(data)].tolist())
 
 
 def end_hole(data: bytes) -> int:

@@ -45,6 +45,18 @@ def events(lake: lakelog.Lake) -> list[tuple[int, str | None]]:
     return rows
 
 
+def test_after_a_line_of_nuls_alone_the_next_line_begins(
+    lake: lakelog.Lake, tmp_path: Path
+) -> None:
+    """What is left of such a line is no beginning: the record stands where its own line does."""
+    path = tmp_path / "a.log"
+    path.write_bytes(TEXT % 0 + b"\0\0\n" + b"  of nothing\n" + TEXT % 1)
+    lake.ingest(str(path))
+    head = len(TEXT % 0)
+    assert [at for at, _ in events(lake)] == [0, head + 3, head + 16]
+    proven(lake, path)
+
+
 @pytest.mark.parametrize("form", [LINE, TEXT])
 @pytest.mark.parametrize("length", [2, 4096, 70_000, 3_000_000])
 @pytest.mark.parametrize("packed", [False, True])

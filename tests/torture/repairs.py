@@ -527,6 +527,9 @@ class Life:
             fresh.states[head.number] = self.state(store, head)
             fresh.known[head.snapshot] = fresh.newest.keys | ids
             self.retired |= ids - fresh.newest.keys
+            # What damage took from a WAL, a seal that lost its race may have in a segment; a
+            # repair that looks for segments finds it.
+            self.adrift |= old.visible - fresh.newest.keys
             self.branches[name] = fresh
         names = set(store.refs.tag_names())
         self.tags = {tag: keys for tag, keys in self.tags.items() if tag in names}
