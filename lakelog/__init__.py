@@ -87,8 +87,8 @@ providers.REGISTERED["omega"] = Lazy("lakelog.compat.omega")
 
 def __getattr__(name: str) -> Any:
     """Load the names that a program which only appends does not need."""
-    if name in _OLD_NAMES or name in _LOGGERS:
-        return getattr(Lazy({**_OLD_NAMES, **_LOGGERS}[name]), name)
+    if module := _OLD_NAMES.get(name) or _LOGGERS.get(name):
+        return getattr(Lazy(module), name)
     if name in ("Diff", "Snapshot"):
         return getattr(Lazy("lakelog.store.history"), name)
     if name == "connect":

@@ -188,6 +188,11 @@ def encode_plain(objects: list[dict[str, Any]]) -> EncodedBatch:
     return EncodedBatch([orjson.dumps(o) for o in objects], [None] * len(objects), False)
 
 
+def payload_of(line: bytes) -> bytes:
+    """Return the JSON text of `data` in a line that `encode` made; b"" if it has none."""
+    return line.partition(b',"data":')[2][:-1]
+
+
 def parse_line(line: bytes) -> dict[str, Any]:
     """Parse one JSON object without loss. Raises InvalidEvent with the reason."""
     return parse_object(line, _PLAIN)

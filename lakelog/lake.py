@@ -100,17 +100,20 @@ class Lake:
         event without id only if no equal one is there. Raises InvalidEvent (then nothing of the
         batch is stored), OSError (then nothing is acknowledged), WriterClosed.
         """
-        return self._store(encode(_as_list(events), _is_by_content(dedupe)))
+        return self.append_encoded(encode(_as_list(events), _is_by_content(dedupe)))
 
     async def aappend(self, events: Events, *, dedupe: str | None = None) -> Receipt:
         """Like `append`, for asyncio: the loop goes on meanwhile, and appends of many tasks share a
         sync. If its task is cancelled, the events may be stored all the same."""
         if self._async_appends is None:
             with self._mutex:
-                self._async_appends = self._async_appends or async_append.AsyncAppends(self._store)
+                self._async_appends = self._async_appends or async_append.AsyncAppends(
+                    self.append_encoded
+                )
         return await self._async_appends.append(_as_list(events), _is_by_content(dedupe))
 
-    def _store(self, encoded: EncodedBatch) -> Receipt:
+    def append_encoded(self, encoded: EncodedBatch) -> Receipt:
+        """Store encoded events; durable when this returns. Raises OSError, WriterClosed."""
         writer = self.writer()
         receipt = writer.append(encoded)
         # Only with seal=inline: the writer itself has no database to seal with.

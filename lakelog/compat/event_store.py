@@ -70,7 +70,7 @@ class EventDatabase:
         """
         batch, rows = encode_events(list(events))
         if rows:
-            self.lake.writer().append(batch)
+            self.lake.append_encoded(batch)
         return [
             # Of an odd source the column has the text that was written.
             omega.number_of(_source(row, line), given, None, None)

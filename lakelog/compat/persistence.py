@@ -307,12 +307,8 @@ class EventPersistenceManager:
             self._rejected.popleft()
         if not batch:
             return
-        writer = lake.writer()
-        writer.append(EncodedBatch([line for line, _ in batch], [id for _, id in batch], True))
-        if writer.seal_due:  # with seal=inline
-            writer.seal_due = False
-            with contextlib.suppress(LakelogError, OSError):  # it is durable, sealed or not
-                lake.settle()
+        lines, ids = [line for line, _ in batch], [id for _, id in batch]
+        lake.append_encoded(EncodedBatch(lines, ids, True))
         with self._changed:
             self._stored += len(batch)
             self._unstored -= len(batch)

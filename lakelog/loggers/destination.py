@@ -31,11 +31,7 @@ class LakeDestination:
     def store(self, lines: list[bytes]) -> None:
         """Store lines as one frame. Raises OSError, LakelogError."""
         is_keyed = _WITH_ID in b"\n".join(lines)
-        writer = self._lake.writer()
-        writer.append(EncodedBatch(lines, [None] * len(lines), is_keyed))
-        if writer.seal_due:
-            writer.seal_due = False
-            self._lake.settle()
+        self._lake.append_encoded(EncodedBatch(lines, [None] * len(lines), is_keyed))
 
     def prepare(self, lines: list[bytes], own: DiskBuffer | None) -> list[bytes]:
         """Choose the lines of the next frame: one alone, and buffered, if it begins a file.

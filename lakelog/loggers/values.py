@@ -24,7 +24,7 @@ from typing import Any
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.event import encode
+from lakelog.event import encode, payload_of
 from lakelog.exact import spell, spell_numbers, to_json
 
 DEPTH_MAX = 100
@@ -59,7 +59,7 @@ def encode_members(members: dict[str, Any]) -> bytes:
     except (TypeError, RecursionError):
         pass
     line = encode([{"type": "log", "data": plain(members)}]).lines[0]
-    return line[line.index(b',"data":') + 8 : -1]
+    return payload_of(line)
 
 
 def plain(value: Any) -> Any:

@@ -17,7 +17,7 @@ import orjson
 
 from lakelog import lake as lakes
 from lakelog.errors import InvalidEvent
-from lakelog.event import encode
+from lakelog.event import encode, payload_of
 from lakelog.ingest.formats import oos
 from lakelog.lake import Lake
 from lakelog.lazy import Lazy
@@ -193,7 +193,7 @@ def _line(fact: Fact) -> bytes:
     head = (fact["time"], fact["type"], fact["category"], fact["source"], fact["subject"])
     # Through the encoder, which knows what of a payload JSON can express.
     (line,) = encode([fact]).lines
-    data = line[line.find(b',"data":') + 8 : -1] if b',"data":' in line else b"{}"
+    data = payload_of(line) or b"{}"
     return "|".join(str(part or "") for part in head).encode() + b"|" + data + b"\n"
 
 

@@ -172,8 +172,7 @@ class Tail:
                 self._group(names)
                 self._listed = None  # it vanished meanwhile: what was listed is no longer true
             self._changes += state != (file.inode, file.end)
-        if any(map(_is_complete, growing)):
-            self._growing = [f for f in self._growing if not _is_complete(f)]
+        self._growing = [f for f in self._growing if not _is_complete(f)]
         return self._grouped
 
     def _group(self, names: list[str]) -> None:

@@ -400,7 +400,7 @@ class Writer:
         self._is_due = True
         if self._store.settings.seal != "never":
             names = disk.listing(self._store.paths.wal_dir(self._branch))
-            self._seal_if([p and p[0] for p in map(parse_wal, names)].count(self._name) > 2)
+            self._seal_if(sum(p[0] == self._name for p in map(parse_wal, names) if p) > 2)
 
     def _seal_if(self, due: bool) -> None:
         """Ask for a sealer, in this process or in one of its own."""

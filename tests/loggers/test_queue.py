@@ -296,3 +296,26 @@ def test_closing_stores_and_a_later_put_still_counts(make_lake: MakeLake) -> Non
     queue.put(line(1))
     assert numbers(lake) == [0, 1]
     queue.close()
+
+
+def test_a_seal_that_fails_stores_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With seal=inline the queue's thread seals; whether that works, the frame is durable."""
+    lake = lakelog.open(tmp_path / "lake", settings={"seal": "inline", "rotate_events": 2})
+    queue = queue_on(lake)
+    link = disk.link
+
+    def refused(source: str, target: str, *rest: Any) -> Any:
+        if "/refs/heads/" in target:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return link(source, target, *rest)
+
+    monkeypatch.setattr(disk, "link", refused)
+    for n in range(12):
+        queue.put(line(n))
+        assert queue.flush(30)
+    assert (queue.stats().stored, queue.stats().error) == (12, "")
+    monkeypatch.undo()
+    queue.close()
+    assert numbers(lake) == list(range(12))

@@ -10,6 +10,7 @@ from typing import assert_type
 
 import lakelog
 from lakelog import Event, Lake, PinnedLake, Receipt, Relation, Settings, Snapshot
+from lakelog.event import encode
 
 
 def store(home: pathlib.Path) -> Lake:
@@ -23,6 +24,7 @@ def store(home: pathlib.Path) -> Lake:
     lake.append({"type": "n", "data": n} for n in range(3))
     assert_type(asyncio.run(later(lake)), Receipt)
     lake.append(lake.sql("SELECT 'copied' AS type FROM events"))
+    lake.append_encoded(encode([{"type": "encoded"}]))
     lake.quarantine([("a.log", 0, "no event", "text")])
     return lake
 
