@@ -26,10 +26,11 @@ for i in range(count):
     before = clock()
     log.ai_decision("route", ["small", "large"], "small", 0.8, "short prompt")
     calls.append(clock() - before)
-log.sync()
+log.flush()
+lake = lakelog.open(sys.argv[1] + "/lake")
+while lake.count() < count: time.sleep(0.02)
 took = clock() - began
-stored = lakelog.open(sys.argv[1] + "/lake").count()
-result = [count / took, sorted(calls)[int(count * 0.99)] * 1e6, stored, log.stats().dropped]
+result = [count / took, sorted(calls)[int(count * 0.99)] * 1e6, lake.count(), log.stats().dropped]
 """
 _STORE = """
 import orjson, os, sys, time
