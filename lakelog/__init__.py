@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from lakelog.loggers.adapters import LoguruSink as LoguruSink
     from lakelog.loggers.adapters import StructlogProcessor as StructlogProcessor
     from lakelog.loggers.ai import get_ai_logger as get_ai_logger
+    from lakelog.loggers.genai import instrument_anthropic as instrument_anthropic
+    from lakelog.loggers.genai import instrument_openai as instrument_openai
     from lakelog.loggers.handler import LakeHandler as LakeHandler
     from lakelog.loggers.oos import get_logger as get_logger
     from lakelog.loggers.otel import LakeLogExporter as LakeLogExporter
@@ -79,6 +81,8 @@ _LOGGERS = {
     "StructlogProcessor": "lakelog.loggers.adapters",
     "get_ai_logger": "lakelog.loggers.ai",
     "get_logger": "lakelog.loggers.oos",
+    "instrument_anthropic": "lakelog.loggers.genai",
+    "instrument_openai": "lakelog.loggers.genai",
     "span": "lakelog.loggers.spans",
 }
 """What an application logs with."""

@@ -43,7 +43,8 @@ ORDER = {
     "collect": "followed_file status turns watch loop",
     "backup": "copy directory expiry restore delete scheduler",
     "loggers": """exits buffer queue values destination recorder exceptions handler adapters
-        otel spans follower logfile oos resources ai""",
+        otel spans genai_fields genai_streams genai_calls genai
+        follower logfile oos resources ai""",
     "pipeline": "fact_log standing work_queue http feeds",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views podcasts oos_demo dump""",

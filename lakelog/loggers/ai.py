@@ -14,15 +14,15 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any
 
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.exceptions import exception_data
 from lakelog.loggers.logfile import ROTATE_BYTES, LineLog
 from lakelog.loggers.queue import QueueStats
-from lakelog.loggers.recorder import OPEN_SPAN, open_span
+from lakelog.loggers.recorder import open_span
 from lakelog.loggers.resources import SAMPLER
+from lakelog.loggers.spans import Scope
 from lakelog.loggers.values import encode_members
 
 DEFAULT_LOG = "ai.log"
@@ -168,18 +168,14 @@ class Decision:
         self._logger.log("outcome", "ai", {**members, **details}, subject=self.subject)
 
 
-class Operation:
+class Operation(Scope):
     """An operation that is measured, from `with` to its end; a span of its own."""
 
     def __init__(self, logger: AILogger, name: str, details: dict[str, Any]) -> None:
+        super().__init__(open_span())
         self._logger, self.name, self._details = logger, name, details
         self.metrics: dict[str, Any] = {}
-        self._parent = open_span()
-        trace = self._parent[0] if self._parent else os.urandom(16).hex()
-        self.ids = trace, os.urandom(8).hex()
         self._outcome = "success"
-        self._outer: Any = None
-        self._clock = 0
 
     def metric(self, name: str, value: Any) -> None:
         """Add a figure that was measured within the operation."""
@@ -190,29 +186,19 @@ class Operation:
         self._outcome = "failure"
         self._details["error"] = reason
 
-    def __enter__(self) -> Operation:
-        self._outer = OPEN_SPAN.get()
-        OPEN_SPAN.set(self)
-        self._clock = time.monotonic_ns()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        taken = (time.monotonic_ns() - self._clock) / 1e6
-        OPEN_SPAN.set(self._outer)
-        members = {"operation": self.name, "duration_ms": round(taken, 3), **self._details}
+    def end(self, error: Exception | None = None) -> None:
+        """Write the operation, as failed if there is an error."""
+        taken = round(self.elapsed_ns() / 1e6, 3)
+        if error is not None:
+            self.fail(f"{type(error).__name__}: {error}")
+        members = {"operation": self.name, "duration_ms": taken, **self._details}
         members["traceId"], members["spanId"] = self.ids
         if self._parent is not None:
             members["parentSpanId"] = self._parent[1]
-        if isinstance(error, Exception):
-            self.fail(f"{type(error).__name__}: {error}")
-            members |= {"error": self._details["error"], "exception": exception_data(error)}
+        if error is not None:
+            members["exception"] = exception_data(error)
         members |= {"outcome": self._outcome, "metrics": self.metrics}
-        impact = {"duration_ms": members["duration_ms"], **self.metrics}
+        impact = {"duration_ms": taken, **self.metrics}
         self._logger.log("operation", "performance", members, performance_impact=impact)
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import time
-from contextvars import Token
+from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from lakelog.event import from_micros
 from lakelog.loggers.destination import LakeOrPath
@@ -19,30 +19,69 @@ from lakelog.loggers.exceptions import exception_data
 from lakelog.loggers.recorder import OPEN_SPAN, Recorder, open_span
 
 _LAKE = "lake"
-_INTERNAL, _FAILED = 1, 2
+INTERNAL, CLIENT = 1, 3
+"""Kinds of spans (OpenTelemetry, SpanKind)."""
+_FAILED = 2
 _RECORDERS: dict[str, Recorder] = {}
 
 
-class Span:
-    """An operation from `with` to its end, or from `start` to `end`."""
+class Scope(ABC):
+    """What has a beginning and an end, and is what is open in between: a span or an operation."""
 
-    def __init__(self, name: str, recorder: Recorder, parent: tuple[str, str] | None) -> None:
-        self.name, self.recorder = name, recorder
-        self.source: str | None = None
+    def __init__(self, parent: tuple[str, str] | None) -> None:
         self.trace_id = parent[0] if parent else os.urandom(16).hex()
         self.span_id, self._parent = os.urandom(8).hex(), parent
-        self.attributes: dict[str, Any] = {}
-        self._events: list[dict[str, Any]] = []
-        self._status: dict[str, Any] = {}
-        self._token: Token[Any] | None = None
         self._outer: Any = None
-        self._started = 0
-        self._clock = 0
+        self._started = self._clock = 0
 
     @property
     def ids(self) -> tuple[str, str]:
         """Trace id and span id, for `parent=` of a span in another thread or process."""
         return self.trace_id, self.span_id
+
+    def start(self) -> None:
+        """Begin, without being what is open here: for what ends elsewhere, by `end`."""
+        # Durations by the monotonic clock: the other one may be set while the span is open.
+        self._started, self._clock = time.time_ns(), time.monotonic_ns()
+
+    @abstractmethod
+    def end(self, error: Exception | None = None) -> None:
+        """Record it, as failed if there is an error. Raises nothing."""
+
+    def elapsed_ns(self) -> int:
+        """Nanoseconds since it began."""
+        return time.monotonic_ns() - self._clock
+
+    def __enter__(self) -> Self:
+        self._outer = OPEN_SPAN.get()
+        OPEN_SPAN.set(self)
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Not by a token, which fails in a generator that is closed in another context.
+        OPEN_SPAN.set(self._outer)
+        # The exit of a generator or a task that is cancelled is no failure.
+        self.end(error if isinstance(error, Exception) else None)
+
+
+class Span(Scope):
+    """An operation from `with` to its end, or from `start` to `end`."""
+
+    kind = INTERNAL
+    source: str | None = None
+
+    def __init__(self, name: str, recorder: Recorder, parent: tuple[str, str] | None) -> None:
+        super().__init__(parent)
+        self.name, self.recorder = name, recorder
+        self.attributes: dict[str, Any] = {}
+        self._events: list[dict[str, Any]] = []
+        self._status: dict[str, Any] = {}
 
     def set(self, **attributes: Any) -> None:
         """Set attributes; values are stored by the rules of `values`."""
@@ -59,37 +98,20 @@ class Span:
         if isinstance(reason, BaseException):
             self.attributes["exception"] = exception_data(reason)
 
-    def __enter__(self) -> Span:
-        # Durations by the monotonic clock: the other one may be set while the span is open.
-        self._started, self._clock = time.time_ns(), time.monotonic_ns()
-        self._outer = OPEN_SPAN.get()
-        self._token = OPEN_SPAN.set(self)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._token is not None:
-            try:
-                OPEN_SPAN.reset(self._token)
-            except ValueError:  # a generator that is closed in another context
-                OPEN_SPAN.set(self._outer)
-        # The exit of a generator or a task that is cancelled is no failure.
-        if error is not None and isinstance(error, Exception):
+    def end(self, error: Exception | None = None) -> None:
+        """Record the span, as failed if there is an error. Raises nothing."""
+        if error is not None:
             self.fail(error)
         self.recorder.record(self._ended())
 
     def _ended(self) -> dict[str, Any]:
-        end = self._started + time.monotonic_ns() - self._clock
+        end = self._started + self.elapsed_ns()
         data: dict[str, Any] = {"traceId": self.trace_id, "spanId": self.span_id}
         if self._parent is not None:
             data["parentSpanId"] = self._parent[1]
         data |= {
             "name": self.name,
-            "kind": _INTERNAL,
+            "kind": self.kind,
             "startTimeUnixNano": str(self._started),
             "endTimeUnixNano": str(end),
         }
@@ -126,12 +148,13 @@ def span(
     ids = outer if isinstance(outer, tuple) else outer.ids if outer is not None else open_span()
     # Within another span, the lake of that one.
     inherited = outer.recorder if isinstance(outer, Span) and lake is None else None
-    opened = Span(name, inherited or _recorder(lake), ids)
+    opened = Span(name, inherited or recorder_of(lake), ids)
     opened.attributes.update(attributes)
     return opened
 
 
-def _recorder(lake: LakeOrPath | None) -> Recorder:
+def recorder_of(lake: LakeOrPath | None) -> Recorder:
+    """Return the recorder of a lake, without one of that which `span` would take."""
     target = lake if lake is not None else os.environ.get("LAKELOG_LAKE") or _LAKE
     key = os.path.realpath(target if isinstance(target, (str, os.PathLike)) else target.path)
     if key not in _RECORDERS:

@@ -12,13 +12,13 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 import lakelog
-from lakelog.loggers.spans import _recorder
+from lakelog.loggers.spans import recorder_of
 from tests.conftest import MakeLake
 
 
 def spans(lake: lakelog.Lake) -> dict[str, dict[str, Any]]:
     """The spans of a lake by name."""
-    assert _recorder(lake.path).flush(30)
+    assert recorder_of(lake.path).flush(30)
     query = "SELECT message, level, data FROM events WHERE type = 'span'"
     return {
         name: orjson.loads(data) | {"level": level}

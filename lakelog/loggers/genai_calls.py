@@ -1,0 +1,351 @@
+"""One call of a language model: a span that ends when its answer was read.
+
+The result that a client returns is watched, never changed: the answer of a plain call at once, a
+stream as it is read, a raw response when it is parsed. How a stream ended is `lakelog.stream`:
+"complete"; "abandoned" if the program stopped reading; "cut" if it failed or ended before the model
+did. What goes wrong in recording is counted and never reaches the caller.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from lakelog.loggers.exceptions import exception_data
+from lakelog.loggers.genai_fields import (
+    Fields,
+    answer_error,
+    answer_fields,
+    answer_messages,
+    map_texts,
+    redacted,
+    request_content,
+    request_fields,
+    tool_calls_only,
+)
+from lakelog.loggers.genai_streams import ChatChunks, Chunks, MessageEvents, ResponseEvents
+from lakelog.loggers.recorder import Recorder, open_span
+from lakelog.loggers.spans import CLIENT, Span
+from lakelog.loggers.values import plain
+
+Content = bool | Callable[[str], Any]
+Prices = Mapping[str, Mapping[str, float]]
+
+OPERATIONS: dict[str, tuple[str, Callable[[], Chunks]]] = {
+    "/chat/completions": ("chat", ChatChunks),
+    "/responses": ("chat", ResponseEvents),
+    "/completions": ("text_completion", ChatChunks),
+    "/embeddings": ("embeddings", ChatChunks),
+    "/v1/messages": ("chat", MessageEvents),
+}
+"""Paths of requests that are recorded, and what they are."""
+_PROVIDERS = {"Azure": "azure.ai.openai", "Bedrock": "aws.bedrock", "Vertex": "gcp.vertex_ai"}
+_SECRETS = ("api_key", "auth_token", "admin_api_key", "webhook_secret", "_azure_ad_token")
+_SECRET_LENGTH_MIN = 6
+PRICES = ("input", "output", "cache_read", "cache_creation")
+_DATED = re.compile(r"[-@]\d{4}-?\d{2}-?\d{2}$")
+_PER_TOKENS = 1e6
+
+
+@contextmanager
+def counted(recorder: Recorder) -> Iterator[None]:
+    """Count an error of recording, which is none of the caller's."""
+    try:
+        yield
+    except Exception as error:
+        with suppress(Exception):
+            recorder.fail(error)
+
+
+class Call:
+    """One request and what becomes of it; recorded once, whatever is heard of it first."""
+
+    def __init__(
+        self,
+        content: Content,
+        prices: Prices,
+        recorder: Recorder,
+        operation: tuple[str, Callable[[], Chunks]],
+        client: Any,
+        request: Any,
+    ) -> None:
+        self.request, self._recorder = request, recorder
+        self._content, self._prices = content, prices
+        name, self._chunk_type = operation
+        given = {k: getattr(client, k, None) for k in _SECRETS}.values()
+        self._secrets = [s for s in given if isinstance(s, str) and len(s) >= _SECRET_LENGTH_MIN]
+        body = {k: plain(v) for k, v in request.json_data.items() if _is_given(v)}
+        model = body.get("model")
+        self._span = Span(f"{name} {model}", recorder, open_span())
+        self._span.kind = CLIENT
+        address = getattr(client, "base_url", None)
+        self._span.set(
+            **{"gen_ai.operation.name": name, "gen_ai.provider.name": _provider(client)},
+            **request_fields(body),
+            **{"server.address": getattr(address, "host", None)},
+        )
+        self._said = request_content(name, body) if content is not False else {}
+        self._chunks: Chunks | None = None
+        self._is_recorded = self.is_reading = False
+        self._span.start()
+
+    def watch(self, result: Any) -> None:
+        """Record a result: at once, or as it is read."""
+        with counted(self._recorder):
+            if hasattr(type(result), "__stream__"):
+                self._watch_stream(result)
+            elif hasattr(type(result), "parse") and hasattr(result, "http_response"):
+                self._watch_raw(result)
+            else:
+                self._record(_as_dict(result))
+
+    def add(self, chunk: Any) -> None:
+        """Take in a chunk of a stream."""
+        with counted(self._recorder):
+            name = "gen_ai.response.time_to_first_chunk"
+            if name not in self._span.attributes:
+                self._span.attributes[name] = round(self._span.elapsed_ns() / 1e9, 6)
+            if self._chunks is not None:
+                self._chunks.add(_as_dict(chunk))
+
+    def complete(self) -> None:
+        """The stream ended; before the model did, it was cut."""
+        is_cut = self._chunks is not None and not self._chunks.is_ended
+        self._end_stream("cut" if is_cut else "complete")
+
+    def abandon(self) -> None:
+        """Nobody reads on. What the model had to say may be complete nevertheless."""
+        is_ended = self._chunks is not None and self._chunks.is_ended
+        self._end_stream("complete" if is_ended else "abandoned")
+
+    def closed(self) -> None:
+        """The connection was closed: by the reader's end, which `complete` hears of, or before."""
+        if not self.is_reading:
+            self.abandon()
+
+    def fail(self, error: BaseException) -> None:
+        """The call or the stream raised an error."""
+        with counted(self._recorder):
+            if isinstance(error, Exception):
+                self._set_error(error)
+                if self._chunks is not None:
+                    self._span.attributes["lakelog.stream"] = "cut"
+            else:  # cancelled or interrupted, which is no failure of the model
+                self._span.attributes["lakelog.stream"] = "abandoned"
+            self._record(self._chunks.answer() if self._chunks is not None else {})
+
+    def _end_stream(self, outcome: str) -> None:
+        if self._is_recorded:
+            return
+        with counted(self._recorder):
+            self._span.attributes["lakelog.stream"] = outcome
+            if outcome == "cut":
+                self._span.attributes["error.type"] = "stream_cut"
+                self._span.fail("the stream ended before the answer did")
+            self._record(self._chunks.answer() if self._chunks is not None else {})
+
+    def _set_error(self, error: Exception) -> None:
+        span = self._span
+        span.fail(self._scrubbed(str(error)))
+        span.attributes["error.type"] = type(error).__qualname__
+        if isinstance(status := getattr(error, "status_code", None), int):
+            span.attributes["http.response.status_code"] = status
+        span.attributes["exception"] = map_texts(exception_data(error), self._scrubbed)
+
+    def _scrubbed(self, text: str) -> str:
+        """A text of an error, in which providers may quote a key or what was said."""
+        text = self._without_secrets(text)
+        if not callable(self._content):
+            return text
+        try:
+            return str(self._content(text))
+        except Exception as error:
+            return f"<{type(error).__name__}>"
+
+    def _without_secrets(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "<api key>")
+        return text
+
+    def _record(self, answer: Fields) -> None:
+        """Store the span, once."""
+        if self._is_recorded:
+            return
+        self._is_recorded = True
+        attributes = self._span.attributes
+        try:
+            attributes.update(answer_fields(answer))
+            if (cost := _cost(attributes, self._prices)) is not None:
+                attributes["gen_ai.usage.cost"] = cost
+            if error := answer_error(answer):
+                attributes["error.type"], message = error
+                self._span.fail(self._scrubbed(message))
+            attributes.update(self._content_of(answer))
+        finally:
+            if self._secrets:
+                self._span.attributes = map_texts(attributes, self._without_secrets)
+            self._span.end()
+
+    def _content_of(self, answer: Fields) -> Fields:
+        messages = answer_messages(answer)
+        if self._content is False:
+            messages = tool_calls_only(messages)
+        content = self._said | ({"gen_ai.output.messages": messages} if messages else {})
+        if not callable(self._content):
+            return content
+        try:
+            return redacted(content, self._content)
+        except Exception as error:  # never unredacted
+            return {"lakelog.content.error": type(error).__name__}
+
+    def _watch_stream(self, stream: Any) -> None:
+        self._chunks = self._chunk_type()
+        inner = stream._iterator
+        watched = _AsyncReader if hasattr(inner, "__anext__") else _Reader
+        stream._iterator = watched(self, inner)
+        weakref.finalize(stream, self.abandon)
+        # Every way to close a stream closes its response. Not by a function that refers to it: a
+        # connection should be closed as soon as nobody has the stream.
+        response: Any = stream.response
+        kind: Any = type(response)
+        response.__class__, response.lakelog_call = _watched_response(kind), self
+
+    def _watch_raw(self, raw: Any) -> None:
+        """A response that the caller parses, if at all."""
+        reference, parse = weakref.ref(raw), type(raw).parse
+
+        async def parse_async(**kwargs: Any) -> Any:
+            parsed = await parse(reference(), **kwargs)
+            self.watch(parsed)
+            return parsed
+
+        def parse_sync(**kwargs: Any) -> Any:
+            parsed = parse(reference(), **kwargs)
+            self.watch(parsed)
+            return parsed
+
+        is_async = inspect.iscoroutinefunction(parse)
+        raw.parse = parse_async if is_async else parse_sync
+        weakref.finalize(raw, self.abandon)
+        if not is_async and raw.http_response.is_closed:
+            raw.parse()  # it has been read; parsing it again costs nothing
+
+
+@functools.cache
+def _watched_response(kind: Any) -> type:
+    """Return a class of responses that tell their call when they are closed."""
+
+    def close(self: Any) -> None:
+        kind.close(self)
+        self.lakelog_call.closed()
+
+    async def aclose(self: Any) -> None:
+        await kind.aclose(self)
+        self.lakelog_call.closed()
+
+    return type(kind.__name__, (kind,), {"close": close, "aclose": aclose})
+
+
+class _Reader:
+    """The iterator of a stream, watched."""
+
+    def __init__(self, call: Call, inner: Any) -> None:
+        self._call, self._inner = call, inner
+
+    def __iter__(self) -> _Reader:
+        return self
+
+    def __next__(self) -> Any:
+        call = self._call
+        call.is_reading = True
+        try:
+            chunk = next(self._inner)
+        except StopIteration:
+            call.complete()
+            raise
+        except BaseException as error:
+            call.fail(error)
+            raise
+        finally:
+            call.is_reading = False
+        call.add(chunk)
+        return chunk
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._inner.close()
+
+
+class _AsyncReader:
+    """The asynchronous iterator of a stream, watched."""
+
+    def __init__(self, call: Call, inner: Any) -> None:
+        self._call, self._inner = call, inner
+
+    def __aiter__(self) -> _AsyncReader:
+        return self
+
+    async def __anext__(self) -> Any:
+        call = self._call
+        call.is_reading = True
+        try:
+            chunk = await anext(self._inner)
+        except StopAsyncIteration:
+            call.complete()
+            raise
+        except BaseException as error:
+            call.fail(error)
+            raise
+        finally:
+            call.is_reading = False
+        call.add(chunk)
+        return chunk
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        await self._inner.aclose()
+
+
+def _provider(client: Any) -> str:
+    bases = type(client).__mro__
+    for part, provider in _PROVIDERS.items():
+        if any(part in base.__name__ for base in bases):
+            return provider
+    packages = {base.__module__.split(".")[0] for base in bases}
+    return "anthropic" if "anthropic" in packages else "openai"
+
+
+def _is_given(value: Any) -> bool:
+    """Whether a parameter was given: the clients have objects that stand for none."""
+    return value is not None and type(value).__name__ not in ("Omit", "NotGiven")
+
+
+def _as_dict(value: Any) -> Fields:
+    """Return what the client made of an answer as it came."""
+    if hasattr(type(value), "to_dict"):
+        return dict(value.to_dict(warnings=False))
+    result = plain(value)
+    return result if isinstance(result, dict) else {}
+
+
+def _cost(attributes: Fields, prices: Prices) -> float | None:
+    """What the tokens of a call cost, in the unit of the prices; None for an unknown model."""
+    models = [attributes.get(f"gen_ai.{k}.model") for k in ("response", "request")]
+    names = [name for m in models if isinstance(m, str) for name in (m, _DATED.sub("", m))]
+    price = next((prices[name] for name in names if name in prices), None)
+    tokens = {
+        kind: attributes.get(f"gen_ai.usage.{kind}_tokens", 0)
+        for kind in ("input", "output", "cache_read.input", "cache_creation.input")
+    }
+    if price is None or not any(tokens.values()):
+        return None
+    cached, written = tokens["cache_read.input"], tokens["cache_creation.input"]
+    full = price.get("input", 0.0)
+    cost = (tokens["input"] - cached - written) * full + tokens["output"] * price.get("output", 0.0)
+    cost += cached * price.get("cache_read", full) + written * price.get("cache_creation", full)
+    return float(cost / _PER_TOKENS)

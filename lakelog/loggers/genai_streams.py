@@ -1,0 +1,166 @@
+"""Streamed answers of language models, put together as they arrive.
+
+Each class takes the chunks of one dialect and gives, at any time, the answer so far in the form in
+which the same call without a stream returns it. `is_ended` says whether the model has finished;
+a stream that ends before that was cut.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import orjson
+
+Fields = dict[str, Any]
+
+
+class Chunks(Protocol):
+    """The chunks of a stream, put together."""
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the model has finished."""
+
+    def add(self, chunk: Fields) -> None:
+        """Take in the next chunk."""
+
+    def answer(self) -> Fields:
+        """The answer as far as it is known."""
+
+
+class ChatChunks:
+    """Chunks of OpenAI's chats and completions; the usage comes last, if it was asked for."""
+
+    def __init__(self) -> None:
+        self._head: Fields = {}
+        self._choices: dict[int, Fields] = {}
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether every choice has its finish reason."""
+        return bool(self._choices) and all(c["finish_reason"] for c in self._choices.values())
+
+    def add(self, chunk: Fields) -> None:
+        """Take in the next chunk."""
+        self._head |= {k: v for k, v in chunk.items() if k != "choices" and v is not None}
+        for part in chunk.get("choices") or []:
+            empty = {"message": {"role": "assistant"}, "finish_reason": None}
+            choice = self._choices.setdefault(part.get("index", 0), empty)
+            delta = part.get("delta") or {"content": part.get("text")}
+            _append(choice["message"], delta)
+            choice["finish_reason"] = part.get("finish_reason") or choice["finish_reason"]
+
+    def answer(self) -> Fields:
+        """The answer as far as it is known."""
+        choices = []
+        for _, choice in sorted(self._choices.items()):
+            message = dict(choice["message"])
+            if calls := message.get("tool_calls"):
+                message["tool_calls"] = [calls[index] for index in sorted(calls)]
+            choices.append({**choice, "message": message})
+        return {**self._head, "choices": choices}
+
+
+class ResponseEvents:
+    """Events of OpenAI's Responses; the last has all of the response."""
+
+    def __init__(self) -> None:
+        self.is_ended = False
+        self._response: Fields = {}
+        self._items: dict[int, Fields] = {}
+
+    def add(self, chunk: Fields) -> None:
+        """Take in the next event."""
+        kind = str(chunk.get("type", ""))
+        if isinstance(chunk.get("response"), dict):
+            self._response = chunk["response"]
+        if kind in ("response.completed", "response.incomplete", "response.failed"):
+            self.is_ended = True
+        elif kind == "error":
+            self.is_ended = True
+            self._response = {**self._response, "status": "failed", "error": chunk}
+        elif kind.startswith("response.output_item."):
+            self._items[chunk.get("output_index", 0)] = dict(chunk.get("item") or {})
+        elif kind.endswith(".delta") and isinstance(chunk.get("delta"), str):
+            item = self._items.setdefault(chunk.get("output_index", 0), {"type": "message"})
+            if kind.endswith("_arguments.delta"):
+                item["arguments"] = item.get("arguments", "") + chunk["delta"]
+            elif kind.startswith(("response.output_text.", "response.refusal.")):
+                item["text"] = item.get("text", "") + chunk["delta"]
+
+    def answer(self) -> Fields:
+        """The response, or what was said before it was cut."""
+        if self.is_ended and self._response.get("output"):
+            return self._response
+        output = []
+        for _, item in sorted(self._items.items()):
+            # A finished item has its content; of an open one the deltas are all there is.
+            item = dict(item)
+            if "text" in item:
+                item["content"] = [{"type": "output_text", "text": item.pop("text")}]
+            output.append(item)
+        return {"object": "response", **self._response, "output": output}
+
+
+class MessageEvents:
+    """Events of Anthropic's messages."""
+
+    def __init__(self) -> None:
+        self.is_ended = False
+        self._message: Fields = {}
+        self._blocks: dict[int, Fields] = {}
+
+    def add(self, chunk: Fields) -> None:
+        """Take in the next event."""
+        kind, delta = chunk.get("type"), chunk.get("delta") or {}
+        if kind == "message_start":
+            self._message = dict(chunk.get("message") or {})
+        elif kind == "content_block_start":
+            self._blocks[chunk.get("index", 0)] = dict(chunk.get("content_block") or {})
+        elif kind == "content_block_delta":
+            _extend(self._blocks.setdefault(chunk.get("index", 0), {"type": "text"}), delta)
+        elif kind == "message_delta":
+            self._message |= {k: v for k, v in delta.items() if v is not None}
+            used = {k: v for k, v in (chunk.get("usage") or {}).items() if v is not None}
+            self._message["usage"] = {**(self._message.get("usage") or {}), **used}
+        elif kind == "message_stop":
+            self.is_ended = True
+
+    def answer(self) -> Fields:
+        """The message as far as it is known."""
+        blocks = []
+        for _, block in sorted(self._blocks.items()):
+            text = block.get("partial_json")
+            block = {k: v for k, v in block.items() if k != "partial_json"}
+            blocks.append({**block, "input": _from_json(text)} if text else block)
+        return {**self._message, "content": blocks}
+
+
+def _append(message: Fields, delta: Fields) -> None:
+    """Add a delta: texts and arguments are appended, calls found by their index."""
+    for key, value in delta.items():
+        if key == "tool_calls":
+            calls = message.setdefault(key, {})
+            for place, call in enumerate(value or []):
+                _append(calls.setdefault(call.get("index", place), {}), call)
+        elif isinstance(value, dict):
+            _append(message.setdefault(key, {}), value)
+        elif isinstance(value, str) and key not in ("role", "id", "type", "name"):
+            message[key] = (message.get(key) or "") + value
+        elif value is not None:
+            message[key] = value
+
+
+def _extend(block: Fields, delta: Fields) -> None:
+    for key in ("text", "thinking", "partial_json", "signature"):
+        if isinstance(delta.get(key), str):
+            block[key] = (block.get(key) or "") + delta[key]
+    if "citation" in delta:
+        block["citations"] = [*(block.get("citations") or []), delta["citation"]]
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
