@@ -23,7 +23,7 @@ from lakelog.views.definition import Definition, parse
 WHAT = "view"
 BUILT_IN = (
     "status items throughput errors failures reliability health rates percentiles cardinality"
-    " sessions funnel stuck durations"
+    " sessions funnel stuck durations llm_usage llm_errors tool_calls decisions"
 ).split()
 
 

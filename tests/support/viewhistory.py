@@ -20,6 +20,8 @@ from tests.support import viewmodel
 
 START = 1_767_225_600_000_000
 TYPES = ("DISCOVER", "PROCESS", "COMPLETE", "FAIL", "PING")
+AGENTS = {f"item{n}" for n in range(30, 40)}
+"""Subjects whose events are those of agents."""
 NOW = START + 30 * viewmodel.HOUR
 WIDE = {"since": "0001-01-02", "until": "9999-12-30"}
 SMALL = Limits(small=12, fold=0.3, layers=2, pieces=2, cells=400, disk_bytes=200_000)
@@ -85,6 +87,8 @@ class History:
             "data": data,
         }
         made["time"] = _iso(made["time"])
+        if made["subject"] in AGENTS:
+            made |= agent_event(made)
         return {k: v for k, v in made.items() if v is not None}
 
     def settle(self) -> None:
@@ -203,6 +207,34 @@ def plain(table: Any) -> list[str]:
         repr([float(f"{v:.9g}") if isinstance(v, float) else v for v in row.values()])
         for row in table.to_pylist()
     ]
+
+
+def agent_event(made: dict[str, Any]) -> dict[str, Any]:
+    """Type and data of an event as agents record them, of one that was made up."""
+    kind, name, data = made["type"], made["subject"], made["data"]
+    error, number = data.get("error"), int(data["duration_ms"])
+    if kind == "FAIL":
+        choice = {"decision_id": name, "decision_point": "route", "chosen": made["source"]}
+        return {"type": "decision", "data": {"details": choice | {"confidence": number}}}
+    if kind == "PING":
+        return {
+            "type": "outcome",
+            "data": {"decision_id": name, "outcome": error, "reward": number},
+        }
+    fields: dict[str, Any] = {"gen_ai.operation.name": "chat", "gen_ai.request.model": name[:5]}
+    call = {"type": "tool_call", "id": name, "name": "search", "arguments": {"n": number}}
+    reply = {"type": "tool_call_response", "id": name, "response": number}
+    if kind == "COMPLETE":
+        fields = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.call.id": name}
+    elif kind == "PROCESS":  # as text, as the SDK of OpenTelemetry has it
+        messages = [{"role": "user", "parts": []}, {"role": "tool", "parts": [reply]}]
+        fields["gen_ai.input.messages"] = orjson.dumps(messages).decode()
+    else:
+        fields["gen_ai.output.messages"] = [{"role": "assistant", "parts": [call]}]
+        fields["gen_ai.usage.input_tokens"] = number
+    status = {"code": 2, "message": error} if error else {}
+    fields |= {"error.type": error} if error else {}
+    return {"type": "span", "data": {"name": name, "attributes": fields, "status": status}}
 
 
 def _iso(micros: int) -> str:

@@ -126,6 +126,75 @@ def quantile(values: list[float], share: float) -> float:
     return values[max(math.ceil(share * len(values) - 1e-9) - 1, 0)]
 
 
+def _fields(row: dict[str, Any]) -> dict[str, Any]:
+    return dict(row["data"].get("attributes", {})) if row["type"] == "span" else {}
+
+
+def _model_calls(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Rows that are calls of a model, with their attributes."""
+    calls = [(r, _fields(r)) for r in rows]
+    return [(r, a) for r, a in calls if a.get("gen_ai.operation.name") == "chat"]
+
+
+def llm_usage(rows: list[dict[str, Any]]) -> list[Row]:
+    """(bucket in us, model, calls, errors, input tokens)"""
+    found: dict[tuple[int, str], list[tuple[bool, int | None]]] = defaultdict(list)
+    for r, fields in _model_calls(rows):
+        key = r["time"] // (24 * HOUR) * 24 * HOUR, fields["gen_ai.request.model"]
+        found[key].append((bool(r["data"]["status"]), fields.get("gen_ai.usage.input_tokens")))
+    answer = []
+    for key, calls in found.items():
+        tokens = [n for _, n in calls if n is not None]
+        errors = sum(failed for failed, _ in calls)
+        answer.append((*key, len(calls), errors, sum(tokens) if tokens else None))
+    return answer
+
+
+def llm_errors(rows: list[dict[str, Any]]) -> list[Row]:
+    """(error, model, failures, newest message)"""
+    failed = [(r, a) for r, a in _model_calls(rows) if r["data"]["status"]]
+    counts = Counter((a["error.type"], a["gen_ai.request.model"]) for _, a in failed)
+    return [(*key, n, key[0]) for key, n in counts.items()]
+
+
+def tool_calls(rows: list[dict[str, Any]]) -> list[Row]:
+    """(id, tool, status, arguments, result, error)"""
+    called: dict[str, str] = {}
+    answered: dict[str, str] = {}
+    ran: dict[str, str | None] = {}
+    for r in rows:
+        fields = _fields(r)
+        if name := fields.get("gen_ai.tool.call.id"):
+            ran[name] = r["data"]["status"].get("message")
+        for message in fields.get("gen_ai.output.messages", ()):
+            for part in message["parts"]:
+                arguments = orjson.dumps(part["arguments"]).decode()
+                called.setdefault(part["id"], arguments)
+        for message in orjson.loads(fields.get("gen_ai.input.messages", "[]")):
+            for part in message["parts"]:
+                answered.setdefault(part["id"], str(part["response"]))
+    answer: list[Row] = []
+    for name in {*called, *ran}:
+        done = "failed" if ran.get(name) else "done" if name in ran or name in answered else "open"
+        tool = "search" if name in called else None
+        answer.append((name, tool, done, called.get(name), answered.get(name), ran.get(name)))
+    return answer
+
+
+def decisions(rows: list[dict[str, Any]]) -> list[Row]:
+    """(decision_id, chosen, outcome, reward, seconds)"""
+    latest = {(r["subject"], r["type"]): r for r in rows if r["type"] in ("decision", "outcome")}
+    answer: list[Row] = []
+    for name in {subject for subject, _ in latest}:
+        decision, outcome = (latest.get((name, kind)) for kind in ("decision", "outcome"))
+        chosen = decision["data"]["details"]["chosen"] if decision else None
+        result = outcome["data"] if outcome else {"outcome": None, "reward": None}
+        both = decision and outcome
+        seconds = (outcome["time"] - decision["time"]) / 1e6 if both else None
+        answer.append((name, chosen, result["outcome"], result["reward"], seconds))
+    return answer
+
+
 def given(name: str, table: Any) -> list[Row]:
     """A projection's answer in the model's columns."""
     picked = {
@@ -137,6 +206,10 @@ def given(name: str, table: Any) -> list[Row]:
         "funnel": "step subjects",
         "sessions": "category subjects sessions events seconds",
         "durations": "done open mean",
+        "llm_usage": "bucket model calls errors input_tokens",
+        "llm_errors": "error model failures message",
+        "tool_calls": "id tool status arguments result error",
+        "decisions": "decision_id chosen outcome reward seconds",
     }[name].split()
     found = []
     for row in table.to_pylist():
@@ -152,5 +225,8 @@ def given(name: str, table: Any) -> list[Row]:
 
 MODEL = {
     f.__name__: f
-    for f in (status, throughput, rates, errors, reliability, funnel, sessions, durations)
+    for f in (
+        *(status, throughput, rates, errors, reliability, funnel, sessions, durations),
+        *(llm_usage, llm_errors, tool_calls, decisions),
+    )
 }
