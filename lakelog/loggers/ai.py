@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lakelog.loggers.destination import LakeOrPath
-from lakelog.loggers.exceptions import exception_data
+from lakelog.loggers.exceptions import exception_data, text_of
 from lakelog.loggers.logfile import ROTATE_BYTES, LineLog
 from lakelog.loggers.queue import QueueStats
 from lakelog.loggers.recorder import open_span
@@ -190,7 +190,7 @@ class Operation(Scope):
         """Write the operation, as failed if there is an error."""
         taken = round(self.elapsed_ns() / 1e6, 3)
         if error is not None:
-            self.fail(f"{type(error).__name__}: {error}")
+            self.fail(f"{type(error).__name__}: {text_of(error)}")
         members = {"operation": self.name, "duration_ms": taken, **self._details}
         members["traceId"], members["spanId"] = self.ids
         if self._parent is not None:

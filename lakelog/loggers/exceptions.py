@@ -25,7 +25,7 @@ def _data(error: BaseException, trace: TracebackType | None, seen: set[int]) -> 
     if kind.__module__ not in ("builtins", "__main__"):
         name = f"{kind.__module__}.{name}"
     seen.add(id(error))
-    data: dict[str, Any] = {"type": name, "message": _text(error), "frames": _frames(trace)}
+    data: dict[str, Any] = {"type": name, "message": text_of(error), "frames": _frames(trace)}
     if notes := getattr(error, "__notes__", None):
         data["notes"] = [str(note) for note in notes]
     inner, role = error.__cause__, "cause"
@@ -48,8 +48,9 @@ def _frames(trace: TracebackType | None) -> list[dict[str, Any]]:
     ]
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """Return the text of an exception; of one with a `lakelog_text`, that is stored instead."""
     try:
-        return str(error)
+        return str(getattr(error, "lakelog_text", error))
     except Exception:  # of a __str__ of its own
         return f"<{type(error).__name__}>"

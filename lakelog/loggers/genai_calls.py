@@ -151,7 +151,11 @@ class Call:
 
     def _set_error(self, error: Exception) -> None:
         span = self._span
-        span.fail(self._scrubbed(str(error)))
+        text = self._scrubbed(str(error))
+        # What is around the call, spans and handlers of logging, stores this error, too.
+        with suppress(AttributeError):
+            error.lakelog_text = text  # type: ignore[attr-defined]
+        span.fail(text)
         span.attributes["error.type"] = type(error).__qualname__
         if isinstance(status := getattr(error, "status_code", None), int):
             span.attributes["http.response.status_code"] = status

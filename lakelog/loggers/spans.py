@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from lakelog.event import from_micros
 from lakelog.loggers.destination import LakeOrPath
-from lakelog.loggers.exceptions import exception_data
+from lakelog.loggers.exceptions import exception_data, text_of
 from lakelog.loggers.recorder import OPEN_SPAN, Recorder, open_span
 
 _LAKE = "lake"
@@ -94,9 +94,11 @@ class Span(Scope):
 
     def fail(self, reason: str | BaseException) -> None:
         """Mark the span as failed; an exception is stored with its stack."""
-        self._status = {"code": _FAILED, "message": str(reason)}
+        message = str(reason)
         if isinstance(reason, BaseException):
+            message = text_of(reason)
             self.attributes["exception"] = exception_data(reason)
+        self._status = {"code": _FAILED, "message": message}
 
     def end(self, error: Exception | None = None) -> None:
         """Record the span, as failed if there is an error. Raises nothing."""
