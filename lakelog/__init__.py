@@ -67,6 +67,8 @@ _OLD_NAMES = {
     "EventPersistenceManager": "lakelog.compat.persistence",
     "LogEntry": "lakelog.compat.dump",
     "OMEGALogManager": "lakelog.compat.dump",
+    "RedisConfig": "lakelog.sync.redis_config",
+    "RedisManager": "lakelog.compat.redis",
     "PodcastProcessor": "lakelog.compat.podcasts",
     "SimpleLogProcessor": "lakelog.compat.podcasts",
     "create_event_persistence": "lakelog.compat.persistence",

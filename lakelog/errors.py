@@ -25,6 +25,7 @@
     ├── ExportRefused         an export that cannot be made as asked; nothing was written
     ├── ItemRejected          an item of a queue that is not worth another attempt
     ├── DownloadFailed        an address that cannot be fetched within the limits
+    ├── Unreachable           a server that does not answer, or refuses us
     ├── MissingPackage        something that needs a package which is not installed
     ├── GcRefused             gc saw something unreadable or empty and deleted nothing
     └── Damaged               bytes on disk are not what was written
@@ -155,6 +156,10 @@ class ItemRejected(LakelogError):
 
 class DownloadFailed(LakelogError):
     """Raised where a server answers with an error, too slowly, too much or not completely."""
+
+
+class Unreachable(LakelogError, ConnectionError):
+    """Raised where a server does not answer, or refuses our certificate, user or password."""
 
 
 class MissingPackage(LakelogError):

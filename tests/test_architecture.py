@@ -46,8 +46,9 @@ ORDER = {
         otel spans genai_fields genai_streams genai_calls genai
         follower logfile oos resources ai""",
     "pipeline": "fact_log standing work_queue http feeds",
+    "sync": "redis_config redis_client redis_metrics",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
-        oos_views podcasts oos_demo dump""",
+        oos_views podcasts oos_demo dump redis""",
     "export": "values vectors formats folder tables export",
     "analyze": "dedupe similar",
     "train": """wording shards recipe_schema losses filters tokenizer recipe template selection

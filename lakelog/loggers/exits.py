@@ -37,16 +37,25 @@ class Ending(Protocol):
 
 
 _WATCHED: list[Ending] = []
+_is_registered = False
 _previous: Any = signal.SIG_DFL
 
 
 def watch(ending: Ending) -> None:
     """From now on tell `ending` of the end of the process, and of forks."""
+    global _is_registered
     _WATCHED.append(ending)
-    if len(_WATCHED) == 1:
+    if not _is_registered:
+        _is_registered = True
         atexit.register(_finish)
         os.register_at_fork(after_in_child=_after_fork)
     _handle_sigterm()
+
+
+def unwatch(ending: Ending) -> None:
+    """Forget `ending`, which was closed."""
+    with contextlib.suppress(ValueError):
+        _WATCHED.remove(ending)
 
 
 def arm() -> None:

@@ -1,0 +1,329 @@
+"""The Redis manager of the older systems: checked values, a cache, and figures about itself.
+
+Stored as                what
+string                   JSON of what `set_cached` is given
+hash                     `set_with_validation`: text as it is, numbers and true, false, null as JSON
+list, sorted set         what others store, read and added to here
+
+With `lake`, its figures are events of type `redis.metrics` every `record_seconds`, at level WARN
+where an operator should look: more than 5 % of the calls fail, 90 % of the server's memory is in
+use, or its certificate expires within two weeks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+import orjson
+
+from lakelog.errors import LakelogError, Unreachable
+from lakelog.lazy import Lazy
+from lakelog.loggers import exits
+from lakelog.loggers.destination import LakeOrPath
+from lakelog.loggers.recorder import Recorder
+from lakelog.sync.redis_client import RedisClient
+from lakelog.sync.redis_config import Credentials, RedisConfig
+from lakelog.sync.redis_metrics import RedisMetrics
+
+redis = Lazy("redis")
+Scalar = str | int | float | bool | None
+Schema = Mapping[str, type | tuple[type, ...]]
+_KINDS: dict[str, Callable[[Any, str], Any]] = {
+    "string": lambda client, key: client.get(key),
+    "hash": lambda client, key: client.hgetall(key),
+    "list": lambda client, key: client.lrange(key, 0, -1),
+    "set": lambda client, key: client.smembers(key),
+    "zset": lambda client, key: client.zrange(key, 0, -1, withscores=True),
+}
+_ERROR_RATE, _MEMORY_SHARE, _EXPIRY_DAYS = 0.05, 0.9, 14
+
+
+class RedisManager:
+    """A pool of connections to one server with the methods of the older system.
+
+    Safe for threads and forks. It closes at the end of the process; SIGTERM and SIGINT reach the
+    handlers of the application as without it.
+    """
+
+    def __init__(
+        self,
+        config: RedisConfig | None = None,
+        *,
+        credentials: Callable[[], Credentials] | None = None,
+        lake: LakeOrPath | None = None,
+        record_seconds: float = 60.0,
+    ) -> None:
+        """Connect; without a configuration to the server that the environment names.
+
+        Raises ConnectionError (errors.Unreachable) where nothing answers or we are refused,
+        MissingPackage, InvalidSetting. `credentials` returns user and password and is asked again
+        when they are refused, as a password file is.
+        """
+        self.config = config or RedisConfig.from_env()
+        self._metrics = RedisMetrics()
+        self._redis = RedisClient(self.config, credentials, self._metrics.note)
+        self._recorder = Recorder(lake) if lake is not None else None
+        self._stopped = threading.Event()
+        self._seconds = record_seconds
+        self._start()
+        exits.watch(self)
+
+    def __repr__(self) -> str:
+        return f"RedisManager({self.config.address!r})"
+
+    def __enter__(self) -> RedisManager:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def client(self) -> Any:
+        """The `redis.Redis` below, for every other command; its calls are not retried."""
+        return self._redis.client
+
+    def ping(self) -> bool:
+        """Whether the server answers."""
+        try:
+            return bool(self._redis.call("PING", lambda client: client.ping()))
+        except Unreachable:
+            return False
+
+    def set_cached(self, key: str, value: Any, ttl: float | None = None) -> bool:
+        """Store any JSON value, for `ttl` seconds or until it is invalidated.
+
+        Raises ValueError for what JSON does not have and for a `ttl` that is not above 0,
+        Unreachable.
+        """
+        try:
+            text = orjson.dumps(value)
+        except TypeError as error:
+            raise ValueError(f"{key}: {error}") from None
+        if ttl is not None and not ttl > 0:
+            raise ValueError(f"{key}: a ttl is a number of seconds above 0, not {ttl!r}")
+        milliseconds = None if ttl is None else max(1, math.ceil(ttl * 1000))
+        return bool(self._on("SET", key, lambda client: client.set(key, text, px=milliseconds)))
+
+    def get_cached(self, key: str) -> Any:
+        """Return what `set_cached` stored; None if it is absent, expired or no JSON."""
+        text = self._of_kind("GET", key, lambda client: client.get(key))
+        value = None
+        with contextlib.suppress(orjson.JSONDecodeError, UnicodeEncodeError):
+            value = orjson.loads(text) if text is not None else None
+        self._metrics.cached(text is not None)
+        return value
+
+    def invalidate(self, pattern: str) -> int:
+        """Remove a key, or all that match a pattern with `*`, `?` or `[…]`; return how many."""
+        if not any(mark in pattern for mark in "*?["):
+            return int(self._on("UNLINK", pattern, lambda client: client.unlink(pattern)))
+
+        def run(client: Any) -> int:
+            # By cursor, a thousand at a time: KEYS would hold up the server.
+            found, batch = 0, []
+            for key in client.scan_iter(match=pattern, count=1000):
+                batch.append(key)
+                if len(batch) == 1000:
+                    found, batch = found + client.unlink(*batch), []
+            return int(found + (client.unlink(*batch) if batch else 0))
+
+        return int(self._on("SCAN", pattern, run))
+
+    def safe_lrange(self, key: str, start: int = 0, end: int = -1) -> list[str]:
+        """Return the items of a list from `start` to `end`, which is included.
+
+        Empty if the key is absent or no list. Raises Unreachable.
+        """
+        items = self._of_kind("LRANGE", key, lambda client: client.lrange(key, start, end))
+        return list(items or [])
+
+    def set_with_validation(
+        self, key: str, value: Mapping[str, Scalar], schema: Schema | None = None
+    ) -> bool:
+        """Replace a hash, whole. `schema` names the fields it has to have, and their types.
+
+        Raises ValueError for anything but a dict of text to str, int, float, bool or None, for an
+        empty one, and for one that the schema does not allow; then nothing is stored.
+        """
+        fields = _checked(key, value, schema)
+
+        def run(client: Any) -> bool:
+            with client.pipeline(transaction=True) as pipeline:
+                pipeline.unlink(key)
+                pipeline.hset(key, mapping=fields)
+                pipeline.execute()
+            return True
+
+        return bool(self._on("HSET", key, run))
+
+    def zadd(self, key: str, mapping: Mapping[str, float]) -> int:
+        """Add members with their scores to a sorted set; return how many are new.
+
+        Raises ValueError for an empty mapping or a score that is no number.
+        """
+        if not mapping or not all(map(_is_score, mapping.values())):
+            raise ValueError(f"{key}: members with numbers as scores are wanted")
+        return int(self._on("ZADD", key, lambda client: client.zadd(key, dict(mapping))))
+
+    def zrange(
+        self, key: str, start: int = 0, end: int = -1, withscores: bool = False
+    ) -> list[Any]:
+        """Return members by rank, with `withscores` as pairs (member, score).
+
+        Empty if the key is absent or no sorted set.
+        """
+
+        def run(client: Any) -> Any:
+            return client.zrange(key, start, end, withscores=withscores)
+
+        found = self._of_kind("ZRANGE", key, run) or []
+        return [tuple(pair) for pair in found] if withscores else list(found)
+
+    def get_key_with_type_detection(self, key: str) -> Any:
+        """Return a string as str, a hash as dict, a list, a set, or a sorted set as pairs (member,
+        score); None if the key is absent or of another kind. Raises Unreachable."""
+        kind = self._on("TYPE", key, lambda client: client.type(key))
+        read = _KINDS.get(kind)
+        if read is None:
+            return None
+        found = self._of_kind(kind.upper(), key, lambda client: read(client, key))
+        return [tuple(pair) for pair in found] if kind == "zset" and found else found
+
+    def rotate_credentials(self, username: str, password: str) -> None:
+        """Use another user or password from now on, if the server accepts them.
+
+        Raises Unreachable, and the old ones stay.
+        """
+        self._redis.rotate(username, password)
+
+    def get_metrics(self) -> dict[str, Any]:
+        """Return the figures of `RedisMetrics`, and of the server and the pool: memory
+        {used_bytes, limit_bytes or None, share or None}, pool {size, in_use, idle}, and
+        certificate_expires, an ISO time in UTC, with certificate_days, or None."""
+        figures = self._metrics.figures()
+        info = self._redis.call("INFO", lambda client: client.info("memory"))
+        used, limit = info.get("used_memory"), info.get("maxmemory") or None
+        share = used / limit if used and limit else None
+        figures["memory"] = {"used_bytes": used, "limit_bytes": limit, "share": share}
+        pool = self._redis.pool
+        total, idle = len(pool._connections), sum(c is not None for c in pool.pool.queue)
+        figures["pool"] = {"size": self.config.pool_size, "in_use": total - min(idle, total)}
+        figures["pool"]["idle"] = min(idle, total)
+        expires = self._redis.certificate_expiry()
+        figures["certificate_expires"] = expires and expires.isoformat()
+        figures["certificate_days"] = expires and (expires - datetime.now(UTC)).days
+        return figures
+
+    def close(self) -> None:
+        """Record the last figures and close the connections."""
+        if not self._stopped.is_set():
+            self.finish()
+            exits.unwatch(self)
+
+    def finish(self) -> None:
+        """At the end of the process: record the last figures, and close the connections."""
+        self._stopped.set()
+        self.flush()
+        self._redis.close()
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Record the figures, if a lake was given; whether it has them."""
+        if self._recorder is None:
+            return True
+        self._record()
+        return self._recorder.flush(timeout)
+
+    def after_fork(self) -> None:
+        """A child has connections and a thread of its own."""
+        self._start()
+
+    def _start(self) -> None:
+        if self._recorder is not None:
+            threading.Thread(target=self._run, name="redis-metrics", daemon=True).start()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._seconds):
+            self._record()
+
+    def _record(self) -> None:
+        """Store the figures as an event; those of a server that is away without its own part."""
+        assert self._recorder is not None
+        try:
+            figures, level = self.get_metrics(), "INFO"
+        except LakelogError as error:
+            figures, level = self._metrics.figures() | {"error": str(error)}, "WARN"
+        event = {
+            "time": datetime.now(UTC),
+            "type": "redis.metrics",
+            "source": self.config.address,
+            "level": "WARN" if _needs_attention(figures) else level,
+            "data": figures,
+        }
+        self._recorder.record(event)
+
+    def _on(self, command: str, key: str, run: Callable[[Any], Any]) -> Any:
+        self._metrics.access(key)
+        return self._redis.call(command, run)
+
+    def _of_kind(self, command: str, key: str, run: Callable[[Any], Any]) -> Any:
+        """Return what a command reads; None if the key holds another kind of value."""
+        try:
+            return self._on(command, key, run)
+        except redis.ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            return None
+
+
+def _checked(key: str, value: Any, schema: Schema | None) -> dict[str, str]:
+    """Return the fields of a hash as texts. Raises ValueError."""
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(f"{key}: a dict with at least one field is wanted")
+    if schema is not None and (odd := sorted(map(str, schema.keys() ^ value.keys()))):
+        raise ValueError(f"{key}: the schema and the value differ in {', '.join(odd)}")
+    fields = {}
+    for name, item in value.items():
+        if not isinstance(name, str):
+            raise ValueError(f"{key}: the name of a field is text, not {name!r}")
+        if item is not None and not isinstance(item, str | int | float | bool):
+            kind = type(item).__name__
+            raise ValueError(f"{key}: {name} is text, a number, true, false or null, no {kind}")
+        if schema is not None and not _is_of(item, schema[name]):
+            raise ValueError(f"{key}: the schema allows no {type(item).__name__} as {name}")
+        fields[name] = item if isinstance(item, str) else _spelled(item)
+    return fields
+
+
+def _spelled(item: Scalar) -> str:
+    """A number or a constant as JSON has it; integers of any size, NaN and infinity as Python."""
+    if item is None or isinstance(item, bool):
+        return {None: "null", True: "true", False: "false"}[item]
+    return repr(item)
+
+
+def _is_of(item: Scalar, kinds: type | Sequence[type]) -> bool:
+    allowed = kinds if isinstance(kinds, tuple) else (kinds,)
+    # A bool is an int to Python, and not to whoever writes a schema.
+    return isinstance(item, allowed) and (not isinstance(item, bool) or bool in allowed)
+
+
+def _is_score(score: object) -> bool:
+    return isinstance(score, int | float) and not math.isnan(score)
+
+
+def _needs_attention(figures: dict[str, Any]) -> bool:
+    memory = figures.get("memory", {}).get("share") or 0
+    days = figures.get("certificate_days")
+    is_expiring = days is not None and days < _EXPIRY_DAYS
+    return (figures["error_rate"] or 0) > _ERROR_RATE or memory > _MEMORY_SHARE or is_expiring
