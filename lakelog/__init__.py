@@ -11,13 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import Damaged, LakelogError
-from lakelog.fields import Event
-from lakelog.lake import Lake, open
 from lakelog.lazy import Lazy
-from lakelog.pinned import PinnedLake
 from lakelog.query import providers
-from lakelog.settings import Settings
-from lakelog.store.writer import Receipt
 
 if TYPE_CHECKING:
     from lakelog import views
@@ -30,6 +25,8 @@ if TYPE_CHECKING:
     from lakelog.compat.podcasts import PodcastProcessor as PodcastProcessor
     from lakelog.compat.podcasts import SimpleLogProcessor as SimpleLogProcessor
     from lakelog.dbapi import connect
+    from lakelog.fields import Event
+    from lakelog.lake import Lake, open
     from lakelog.loggers.adapters import LoguruSink as LoguruSink
     from lakelog.loggers.adapters import StructlogProcessor as StructlogProcessor
     from lakelog.loggers.ai import get_ai_logger as get_ai_logger
@@ -40,8 +37,11 @@ if TYPE_CHECKING:
     from lakelog.loggers.otel import LakeLogExporter as LakeLogExporter
     from lakelog.loggers.otel import LakeSpanExporter as LakeSpanExporter
     from lakelog.loggers.spans import span as span
+    from lakelog.pinned import PinnedLake
     from lakelog.query.relation import Relation
+    from lakelog.settings import Settings
     from lakelog.store.history import Diff, Snapshot
+    from lakelog.store.writer import Receipt
 
 __version__ = "0.1.0"
 __all__ = [
@@ -62,6 +62,19 @@ __all__ = [
     "views",
 ]
 
+_STORE = {
+    "Diff": "lakelog.store.history",
+    "Event": "lakelog.fields",
+    "Lake": "lakelog.lake",
+    "PinnedLake": "lakelog.pinned",
+    "Receipt": "lakelog.store.writer",
+    "Relation": "lakelog.query.relation",
+    "Settings": "lakelog.settings",
+    "Snapshot": "lakelog.store.history",
+    "connect": "lakelog.dbapi",
+    "open": "lakelog.lake",
+}
+"""The store itself, which a program that logs to a file never loads."""
 _OLD_NAMES = {
     "EventDatabase": "lakelog.compat.event_store",
     "EventPersistenceManager": "lakelog.compat.persistence",
@@ -91,25 +104,21 @@ _LOGGERS = {
 providers.REGISTERED["omega"] = Lazy("lakelog.compat.omega")
 
 
+_MODULES = {"dedupe": "lakelog.analyze.dedupe", "train": "lakelog.train", "views": "lakelog.views"}
+_NAMES = {**_STORE, **_OLD_NAMES, **_LOGGERS}
+
+
 def __getattr__(name: str) -> Any:
-    """Load the names that a program which only appends does not need."""
-    if module := _OLD_NAMES.get(name) or _LOGGERS.get(name):
-        return getattr(Lazy(module), name)
-    if name in ("Diff", "Snapshot"):
-        return getattr(Lazy("lakelog.store.history"), name)
-    if name == "connect":
-        return Lazy("lakelog.dbapi").connect
-    if name == "Relation":
-        return Lazy("lakelog.query.relation").Relation
-    if name == "dedupe":
-        return Lazy("lakelog.analyze.dedupe")
-    if name == "views":
-        return Lazy("lakelog.views")
-    if name == "train":
-        return Lazy("lakelog.train")
-    raise AttributeError(f"module 'lakelog' has no attribute {name!r}")
+    """Load a name when it is first asked for: importing lakelog alone costs next to nothing."""
+    if module := _NAMES.get(name):
+        value = getattr(Lazy(module), name)
+    elif name in _MODULES:
+        value = Lazy(_MODULES[name])
+    else:
+        raise AttributeError(f"module 'lakelog' has no attribute {name!r}")
+    return globals().setdefault(name, value)
 
 
 def __dir__() -> list[str]:
     """All public names, those that load when asked for too."""
-    return sorted({*__all__, *_OLD_NAMES, *_LOGGERS, "train", "errors"})
+    return sorted({*__all__, *_NAMES, *_MODULES, "errors"})

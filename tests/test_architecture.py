@@ -359,13 +359,18 @@ def public_api_faults(package: object) -> list[str]:
     return found
 
 
-def heavy_after(code: str) -> set[str]:
-    """Run the code in a new interpreter and return the heavy packages it has loaded by the end."""
+def loaded_after(code: str) -> set[str]:
+    """Run the code in a new interpreter and return the modules it has loaded by the end."""
     script = f"{code}\nimport sys; print('loaded', *sys.modules)"
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    return HEAVY & set(done.stdout.splitlines()[-1].split())
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def heavy_after(code: str) -> set[str]:
+    """The heavy packages among them."""
+    return HEAVY & loaded_after(code)
 
 
 # --- the tree keeps the law ---------------------------------------------------------------------
@@ -432,8 +437,10 @@ def test_the_public_api_is_true() -> None:
 
 
 def test_import_is_light() -> None:
-    """Importing lakelog loads no heavy package."""
+    """Importing lakelog loads no heavy package, and logging to files not the store."""
     assert heavy_after("import lakelog") == set()
+    assert "lakelog.event" not in loaded_after("import lakelog")
+    assert "lakelog.lake" not in loaded_after("from lakelog import LakeHandler, get_logger")
 
 
 def test_append_is_light(tmp_path: Path) -> None:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import TYPE_CHECKING, TypeAlias
 
-from lakelog import lake as lakes
 from lakelog.event import EncodedBatch
-from lakelog.lake import Lake
+from lakelog.lazy import Lazy
 from lakelog.loggers import buffer
 from lakelog.loggers.buffer import DiskBuffer
 from lakelog.loggers.queue import EventQueue
+
+# A program that logs to files alone never loads the store.
+if TYPE_CHECKING:
+    from lakelog import lake as lakes
+    from lakelog.lake import Lake
+else:
+    lakes = Lazy("lakelog.lake")
 
 _WITH_ID = b'{"id":"'
 """How a line with an id begins, if a logger wrote it; within `data` it may occur by chance."""
 _QUEUES: dict[tuple[str, str, str], EventQueue] = {}
 """By directory, branch, and what happens when it is full."""
 _LOCK = threading.Lock()
-LakeOrPath = Lake | str | os.PathLike[str]
+LakeOrPath: TypeAlias = "Lake | str | os.PathLike[str]"
 
 
 class LakeDestination:
@@ -25,7 +32,7 @@ class LakeDestination:
 
     def __init__(self, lake: Lake) -> None:
         # A lake of its own: the application may close the one that it has.
-        self._lake = Lake(lake.store, lake.branch_name)
+        self._lake = lakes.Lake(lake.store, lake.branch_name)
         self.buffers = f"{lake.store.paths.cache}/buffer"
 
     def store(self, lines: list[bytes]) -> None:
@@ -57,12 +64,20 @@ class LakeDestination:
     def close(self) -> None:
         """Finish the WAL file; what is stored later begins another."""
         self._lake.close()
-        self._lake = Lake(self._lake.store, self._lake.branch_name)
+        self._lake = lakes.Lake(self._lake.store, self._lake.branch_name)
 
     def after_fork(self) -> None:
         """A writer becomes one of its own by itself; the lock may be held by another thread."""
         global _LOCK
         _LOCK = threading.Lock()
+
+
+def opened_lake(lake: LakeOrPath) -> Lake:
+    """Return a lake that is given, or the one at a path, which is created if there is none.
+
+    Raises what `lakelog.open` does.
+    """
+    return lake if isinstance(lake, lakes.Lake) else lakes.open(lake)
 
 
 def queue_of(lake: LakeOrPath, full: str = "buffer") -> EventQueue:
@@ -71,7 +86,7 @@ def queue_of(lake: LakeOrPath, full: str = "buffer") -> EventQueue:
     A path is created as a lake if it is none. Raises what `lakelog.open` does, ValueError.
     """
     with _LOCK:
-        opened = lake if isinstance(lake, Lake) else lakes.open(lake)
+        opened = opened_lake(lake)
         key = os.path.realpath(opened.path), opened.branch_name, full
         if key not in _QUEUES:
             destination = LakeDestination(opened)

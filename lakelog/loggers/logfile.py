@@ -26,10 +26,8 @@ from typing import Any
 
 import orjson
 
-from lakelog import lake as lakes
-from lakelog.lake import Lake
 from lakelog.loggers.buffer import DiskBuffer
-from lakelog.loggers.destination import LakeOrPath
+from lakelog.loggers.destination import LakeOrPath, opened_lake
 from lakelog.loggers.follower import Follower
 from lakelog.loggers.queue import EventQueue, QueueStats
 from lakelog.loggers.recorder import Recorder
@@ -201,8 +199,7 @@ class LineLog:
                 raise ValueError("a logger needs a file, a lake, or both")
             self.recorder = Recorder(lake, strict=strict)
             return
-        opened = lake if lake is None or isinstance(lake, Lake) else lakes.open(lake)
-        where = opened.path if opened is not None else None
+        where = opened_lake(lake).path if lake is not None else None
         self._queue = queue_of_file(os.fspath(path), kind, stamp, where, rotate_bytes)
         self._follower = Follower(where, os.path.realpath(path)) if where is not None else None
         self.put = self._queue.put

@@ -16,12 +16,10 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import Any
 
-from lakelog import lake as lakes
 from lakelog.errors import LakelogError
 from lakelog.event import from_micros
-from lakelog.lake import Lake
 from lakelog.lazy import Lazy
-from lakelog.loggers.destination import LakeDestination, LakeOrPath
+from lakelog.loggers.destination import LakeDestination, LakeOrPath, opened_lake
 from lakelog.loggers.values import encode_event
 from lakelog.store.wal import split_batch
 
@@ -37,7 +35,7 @@ class _Exporter:
     def __init__(self, lake: LakeOrPath) -> None:
         if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
             raise LakelogError("OpenTelemetry is not installed: pip install 'lakelog[otel]'")
-        self._lake = LakeDestination(lake if isinstance(lake, Lake) else lakes.open(lake))
+        self._lake = LakeDestination(opened_lake(lake))
         self._has_failed = False
 
     def _store(self, events: Iterable[dict[str, Any]]) -> bool:

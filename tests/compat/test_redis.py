@@ -176,8 +176,10 @@ def test_retry_until_the_server_is_back(tmp_path: Path) -> None:
         with RedisManager(RedisConfig(port=server.port, retries=10)) as manager:
             manager.set_cached("n", 1)
             server.stop()
-            assert threading.Timer(0.5, server.start).start() is None
+            restart = threading.Timer(0.5, server.start)
+            restart.start()
             assert manager.get_cached("n") == 1
+            restart.join()
             assert manager.get_metrics()["errors"]["ConnectionError"] >= 1
     finally:
         server.stop()
