@@ -33,6 +33,7 @@ _FIRST = len(vars(logging.makeLogRecord({})))
 """So many attributes a record has before any that `extra`, a filter or a factory adds."""
 _OWN = frozenset(("code", "thread", "process", "exception", "stack", "args"))
 """Members of `data` that the handler fills in."""
+_NOT_PLAIN = _STANDARD | _OWN
 _CACHED_MAX = 2000
 _moment = datetime.fromtimestamp
 _place_of = itemgetter("pathname", "lineno", "funcName", "threadName", "process")
@@ -62,6 +63,18 @@ class LakeHandler(logging.Handler):
             lake, full=full, sample=sample, redact=redact, context=context, strict=strict
         )
         self._lines = LineEncoder()
+
+    def handle(self, record: logging.LogRecord) -> Any:
+        """Filter a record and queue it."""
+        # Without the lock of other handlers: the queue has its own, and nothing here is shared.
+        if self.filters:
+            filtered: Any = self.filter(record)  # from Python 3.12 it may be another record
+            if not filtered:
+                return filtered
+            if isinstance(filtered, logging.LogRecord):
+                record = filtered
+        self.emit(record)
+        return record
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record. Raises nothing, unless the handler is `strict`."""
@@ -108,7 +121,7 @@ class LineEncoder:
         if type(record) is not logging.LogRecord:
             return None  # its own attributes may come before the standard ones
         extra = dict(islice(record.__dict__.items(), _FIRST, None))
-        if extra and not (_STANDARD.isdisjoint(extra) and _OWN.isdisjoint(extra)):
+        if extra and not _NOT_PLAIN.isdisjoint(extra):
             return None
         if (ids := open_span()) is not None:
             extra["traceId"], extra["spanId"] = ids
@@ -129,7 +142,9 @@ class LineEncoder:
             day = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S', time.gmtime(second)).encode()
             self._clock = second, day
         # To the nearest, as a datetime has it.
-        micros = min(int((created - second) * 1e6 + 0.5), 999_999)
+        micros = int((created - second) * 1e6 + 0.5)
+        if micros > 999_999:
+            micros = 999_999
         return b"%b.%06dZ%b%b%b%b}" % (day, micros, head, message, place, rest)
 
     def _head(self, key: tuple[str, int, str]) -> bytes:
