@@ -37,7 +37,7 @@ class LakeDestination:
 
     def store(self, lines: list[bytes]) -> None:
         """Store lines as one frame. Raises OSError, LakelogError."""
-        is_keyed = _WITH_ID in b"\n".join(lines)
+        is_keyed = _WITH_ID in {line[: len(_WITH_ID)] for line in lines}
         self._lake.append_encoded(EncodedBatch(lines, [None] * len(lines), is_keyed))
 
     def prepare(self, lines: list[bytes], own: DiskBuffer | None) -> list[bytes]:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from itertools import islice
 from operator import itemgetter
 from typing import Any
 
@@ -120,17 +119,23 @@ class LineEncoder:
             return None
         if type(record) is not logging.LogRecord:
             return None  # its own attributes may come before the standard ones
-        extra = dict(islice(record.__dict__.items(), _FIRST, None))
+        members = record.__dict__
+        extra = {name: members[name] for name in list(members)[_FIRST:]}
         if extra and not _NOT_PLAIN.isdisjoint(extra):
             return None
         if (ids := open_span()) is not None:
             extra["traceId"], extra["spanId"] = ids
         try:
-            message = orjson.dumps(record.getMessage())
+            # As `getMessage` puts it together, for nearly all records in half the time.
+            text, args = record.msg, record.args
+            if type(text) is not str:
+                text = record.getMessage()
+            elif args:
+                text = text % args
+            message = orjson.dumps(text)
         except Exception:  # arguments that do not fit, text that is not Unicode
             return None
         rest = b"," + encode_members(extra)[1:] if extra else b"}"
-        members = record.__dict__
         key = members["name"], members["levelno"], members["levelname"]
         head = self._heads.get(key) or self._head(key)
         place_key = _place_of(members)
