@@ -186,7 +186,8 @@ def process(command: list[str]) -> tuple[float, str]:
 def directory() -> Iterator[Path]:
     """Yield a fresh directory on the measured disk, removed afterwards."""
     WORK.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=WORK, prefix="run-") as name:
+    # The maintenance of a lake may still write there when it is removed.
+    with tempfile.TemporaryDirectory(dir=WORK, prefix="run-", ignore_cleanup_errors=True) as name:
         yield Path(name)
 
 

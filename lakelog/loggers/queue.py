@@ -33,7 +33,7 @@ from lakelog.loggers.buffer import DiskBuffer
 from lakelog.store.wal import FRAME_EVENTS_MAX, split_batch
 
 LINGER, GUARD = 0.01, 0.008
-LATE, YIELD = 0.02, 0.004
+LATE, YIELD = 0.025, 0.004
 EVENTS_MAX, BYTES_MAX = 50_000, 32 << 20
 EVENT_BYTES_MAX = 64 << 20
 POLICIES = ("buffer", "block", "drop")
