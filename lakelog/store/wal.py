@@ -152,8 +152,8 @@ def _checksum(payload: bytes) -> int:
     """Return the CRC-32 of what is compressed."""
     if len(payload) > 1 << 16:
         return zlib.crc32(payload)
-    # For more than 5 KB zlib hands the interpreter to other threads, and busy ones keep it for 5 ms:
-    # a thousand times what a checksum takes.
+    # For more than 5 KB zlib lets other threads have the interpreter, and busy ones keep it for
+    # 5 ms, a thousand times what a checksum takes.
     checksum = 0
     for start in range(0, len(payload), 5000):
         checksum = zlib.crc32(payload[start : start + 5000], checksum)
