@@ -289,11 +289,12 @@ def test_audit_finds_lines_stored_under_two_names(
     look(lake, logs)
     shutil.copyfile(logs / "a.log", logs / "b.log")
     look(lake, logs)
-    os.unlink(logs / "a.log")
+    # Not removed: a file system may give its inode to the next file, which then is a.log again.
+    os.rename(logs / "a.log", logs.parent / "a.log")
     assert sum(stored(lake).values()) == 200
     assert not audit(lake.store, "main", lake.engine, []).wrong
     shutil.copyfile(logs / "b.log", logs / "c.log")
-    os.unlink(logs / "b.log")
+    os.rename(logs / "b.log", logs.parent / "b.log")
     with monkeypatch.context() as patch:  # a bug: the copy is not known again
         patch.setattr(identity.Resolver, "_ranked", lambda *_: [])
         look(lake, logs)
