@@ -18,8 +18,7 @@ from typing import Any
 
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.exceptions import exception_data, text_of
-from lakelog.loggers.logfile import ROTATE_BYTES, LineLog
-from lakelog.loggers.queue import QueueStats
+from lakelog.loggers.logfile import ROTATE_BYTES, LineLog, LineLogger
 from lakelog.loggers.recorder import open_span
 from lakelog.loggers.resources import SAMPLER
 from lakelog.loggers.spans import Scope
@@ -30,11 +29,12 @@ _KIND, _STAMP = rb'"event_type":"([^"]*)"', rb'^\{"timestamp":"([^"]*)"'
 Members = Mapping[str, Any]
 
 
-class AILogger:
+class AILogger(LineLogger):
     """Writes events of an AI system; safe for threads, forks and several processes."""
 
     def __init__(self, log: LineLog, source: str) -> None:
-        self._log, self.source = log, source
+        super().__init__(log)
+        self.source = source
         SAMPLER.start()
 
     def log(
@@ -136,18 +136,6 @@ class AILogger:
         interaction = {"action": action, "user": user}
         members = {**interaction, **details}
         self.log("interaction", "user", members, subject=user, user_interaction=interaction)
-
-    def flush(self, timeout: float | None = None) -> bool:
-        """Wait until the file has everything, or so many seconds; whether it has."""
-        return self._log.flush(timeout)
-
-    def sync(self) -> bool:
-        """Wait until the lake has everything that the file has; whether it has."""
-        return self._log.sync()
-
-    def stats(self) -> QueueStats:
-        """What was written, is waiting, was dropped or refused."""
-        return self._log.stats()
 
 
 class Decision:

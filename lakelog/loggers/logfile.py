@@ -224,3 +224,22 @@ class LineLog:
     def stats(self) -> QueueStats:
         """What was written, is waiting, was dropped or refused."""
         return (self.recorder or self._queue).stats()
+
+
+class LineLogger:
+    """What all loggers of lines have in common."""
+
+    def __init__(self, log: LineLog) -> None:
+        self._log = log
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until the file has everything, or so many seconds; whether it has."""
+        return self._log.flush(timeout)
+
+    def sync(self) -> bool:
+        """Wait until the lake has everything that the file has; whether it has."""
+        return self._log.sync()
+
+    def stats(self) -> QueueStats:
+        """What was written, is waiting, was dropped or refused."""
+        return self._log.stats()

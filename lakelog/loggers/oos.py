@@ -17,8 +17,7 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.loggers.destination import LakeOrPath
-from lakelog.loggers.logfile import ROTATE_BYTES, LineLog
-from lakelog.loggers.queue import QueueStats
+from lakelog.loggers.logfile import ROTATE_BYTES, LineLog, LineLogger
 from lakelog.loggers.values import encode_members
 
 DEFAULT_LOG = "oos.log"
@@ -27,11 +26,12 @@ _BARS = 5
 Data = Mapping[str, Any] | None
 
 
-class OOSLogger:
+class OOSLogger(LineLogger):
     """Writes lines of the OOS log stream; safe for threads, forks and several processes."""
 
     def __init__(self, log: LineLog, stdout: bool = False) -> None:
-        self._log, self._stdout = log, stdout
+        super().__init__(log)
+        self._stdout = stdout
         self._clock = (0, b"")
 
     def discover(self, content_type: str, source: str, item_id: str, data: Data = None) -> None:
@@ -78,18 +78,6 @@ class OOSLogger:
                 sys.stdout.write(line.decode() + "\n")
         except Exception as error:
             self._log.fail(error)
-
-    def flush(self, timeout: float | None = None) -> bool:
-        """Wait until the file has everything, or so many seconds; whether it has."""
-        return self._log.flush(timeout)
-
-    def sync(self) -> bool:
-        """Wait until the lake has everything that the file has; whether it has."""
-        return self._log.sync()
-
-    def stats(self) -> QueueStats:
-        """What was written, is waiting, was dropped or refused."""
-        return self._log.stats()
 
     def _now(self) -> bytes:
         """The time with milliseconds; the seconds are written once for all events in them."""
