@@ -25,6 +25,7 @@
     ├── ExportRefused         an export that cannot be made as asked; nothing was written
     ├── ItemRejected          an item of a queue that is not worth another attempt
     ├── DownloadFailed        an address that cannot be fetched within the limits
+    ├── SyncRefused           a sync that cannot be done as asked; its batch was not written
     ├── Unreachable           a server that does not answer, or refuses us
     ├── MissingPackage        something that needs a package which is not installed
     ├── GcRefused             gc saw something unreadable or empty and deleted nothing
@@ -156,6 +157,11 @@ class ItemRejected(LakelogError):
 
 class DownloadFailed(LakelogError):
     """Raised where a server answers with an error, too slowly, too much or not completely."""
+
+
+class SyncRefused(LakelogError):
+    """Raised by sync where a database or the state of the lake does not allow what was asked: of
+    the batch nothing was written, earlier ones stay."""
 
 
 class Unreachable(LakelogError, ConnectionError):

@@ -46,7 +46,8 @@ ORDER = {
         otel spans genai_fields genai_streams genai_calls genai
         follower logfile oos resources ai""",
     "pipeline": "fact_log standing work_queue http feeds",
-    "sync": "redis_config redis_client redis_metrics",
+    "sync": """redis_config redis_client redis_metrics
+        target sql_target sqlite duckdb_file postgres mapping delta sync""",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views podcasts oos_demo dump redis""",
     "export": "values vectors formats folder tables export",
@@ -66,7 +67,8 @@ ORDER = {
         registry""",
     "cli": """exits render app input_formats pairs stdin_lines sample
         shell connect
-        write definitions ingest audit backups watch dump tail query views export train stats dedupe
+        write definitions ingest audit backups watch dump tail query views export sync train stats
+        dedupe
         oos events follow behaviour history refs maintenance seal doctor setup demo help""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",

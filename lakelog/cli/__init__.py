@@ -29,6 +29,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "view": ("views", "query a view; create, drop or show one"),
         "stats": ("stats", "count events, segments and bytes"),
         "dedupe": ("dedupe", "find duplicate events and remove all but one"),
+        "sync": ("sync", "keep tables of other databases up to date"),
         "export": ("export", "write rows to Parquet, CSV, JSON lines or Arrow files"),
         "train": ("train", "build and check leak-free training sets"),
     },

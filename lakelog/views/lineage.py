@@ -74,6 +74,10 @@ class Lineage:
         """The oldest known segments that together hold the rows of these."""
         return frozenset().union(*map(self._of, digests))
 
+    def last(self, digest: str) -> int:
+        """The last seq of a segment that is known."""
+        return int(self._known[digest][2])
+
     def missing(self, entries: list[SegmentEntry], covered: frozenset[str]) -> list[Part] | None:
         """What must still be read of a state of which leaves are covered.
 

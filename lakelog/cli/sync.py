@@ -1,0 +1,185 @@
+"""sync: keep tables of PostgreSQL, SQLite and DuckDB up to date with the events."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import signal
+import threading
+import time
+
+import click
+
+from lakelog.cli.app import App, verb
+from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.terminal import many
+from lakelog.export.formats import of_records
+from lakelog.export.values import micros
+from lakelog.sync import sync as syncing
+from lakelog.sync.sync import SyncResult
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+
+
+class _Span(click.ParamType[float]):
+    """A time such as 500ms, 1s or 5m, as seconds."""
+
+    name = "span"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the seconds that a text names."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", str(value).strip())
+        seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0
+        if seconds < 0.01:
+            self.fail(f"{value!r} is no time from 10ms on, such as 500ms, 1s or 5m", param, ctx)
+        return seconds
+
+
+def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """The word `status`, and the beginnings of targets."""
+    words = ["postgresql://", "sqlite:", "duckdb:"]
+    if not ctx.params.get("words"):
+        words.insert(0, "status")
+    return [word for word in words if word.startswith(typed)]
+
+
+@verb(
+    examples="""
+    lakelog sync sqlite:events.db --once
+    lakelog sync postgresql://app@db/logs --every 5s
+    lakelog sync duckdb:errors.duckdb --table errors --query "SELECT time, message FROM events WHERE level = 'ERROR'"
+    lakelog sync status postgresql://app@db/logs
+"""  # noqa: E501  a line that is copied
+)
+@click.argument(
+    "words", nargs=-1, required=True, metavar="[status] TARGET", shell_complete=complete_target
+)
+@click.option("--table", default="events", show_default=True, metavar="NAME", help="The table.")
+@click.option(
+    "--query", metavar="SQL", help="Which rows: SQL over `events`; all columns by default."
+)
+@click.option(
+    "--mode",
+    type=click.Choice(syncing.MODES),
+    default="upsert",
+    show_default=True,
+    help="upsert has `seq` as primary key; append needs no key.",
+)
+@click.option(
+    "--on-rewind",
+    type=click.Choice(syncing.ON_REWIND),
+    default="propagate",
+    show_default=True,
+    help="If events left the lake: remove their rows, or stop.",
+)
+@click.option("--once", is_flag=True, help="Bring the table up to date, then exit.")
+@click.option(
+    "--every",
+    type=_Span(),
+    default="1s",
+    show_default=True,
+    metavar="TIME",
+    help="Time between rounds, such as 500ms, 1s or 5m.",
+)
+@click.option(
+    "--batch-rows",
+    type=click.IntRange(1),
+    default=syncing.BATCH_ROWS,
+    metavar="N",
+    help="Rows of a transaction, about; 100,000 by default.",
+)
+@with_output
+def sync(
+    app: App,
+    words: tuple[str, ...],
+    table: str,
+    query: str | None,
+    mode: str,
+    on_rewind: str,
+    once: bool,
+    every: float,
+    batch_rows: int,
+    target: Target,
+) -> None:
+    """Keep a table of a database up to date with the events.
+
+    TARGET is postgresql://USER@HOST:PORT/DATABASE, sqlite:PATH or duckdb:PATH; the
+    password of PostgreSQL comes from PGPASSWORD or ~/.pgpass. What is new is
+    written in transactions that also record how far the table is, so that each
+    event is there once, whatever interrupts it. It runs until Ctrl-C or SIGTERM,
+    with --once until the table is up to date. `status` lists the tables of a
+    target, and how far behind they are.
+    """
+    if words[0] == "status" and len(words) == 2:
+        _show_status(app, words[1], target)
+        return
+    if len(words) != 1 or words[0] == "status":
+        raise click.UsageError("one target is needed, such as sqlite:events.db")
+    with app.open() as lake, app.progress("syncing", "rows") as progress:
+        syncer = syncing.Syncer(
+            lake,
+            words[0],
+            table,
+            query,
+            mode=mode,
+            on_rewind=on_rewind,
+            batch_rows=batch_rows,
+            progress=progress,
+            say=app.say,
+        )
+        with contextlib.closing(syncer):
+            result = _run(app, syncer, None if once else every)
+    if result is not None and target.format == "json":
+        emit_record(dataclasses.asdict(result), target, lambda: "")
+
+
+def _run(app: App, syncer: syncing.Syncer, every: float | None) -> SyncResult | None:
+    """Sync once, or every so many seconds until a signal; return the last round's result."""
+    stop, result = threading.Event(), None
+    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in _SIGNALS}
+    try:
+        while True:
+            started = time.monotonic()
+            result = syncer.run(stop)
+            if result.commits or every is None:
+                _report(app, result, time.monotonic() - started)
+            if every is None or stop.wait(every):
+                return result
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _report(app: App, result: SyncResult, seconds: float) -> None:
+    words = f"{many(result.written, 'row')} written, {result.deleted:,} deleted"
+    words += f"; {result.total:,} in all, {result.written / max(seconds, 1e-3):,.0f} rows/s"
+    if result.is_rebuilt:
+        words += "; the table was rebuilt"
+    app.say(f"{result.target} {result.table}: {words}")
+
+
+def _show_status(app: App, url: str, target: Target) -> None:
+    with app.open() as lake:
+        found = syncing.status(lake, url)
+    if not found:
+        raise click.ClickException("no table of this target was synced yet")
+    records = [
+        {
+            "table": each.table,
+            "mode": each.mode,
+            "rows": each.rows,
+            "synced_at": micros(each.synced_at),
+            "events_behind": each.events_behind,
+            "seconds_behind": None
+            if each.seconds_behind is None
+            else round(each.seconds_behind, 3),
+        }
+        for each in found
+    ]
+    emit(of_records(records, tuple(records[0])), target, of_records(records))

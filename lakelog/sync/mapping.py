@@ -1,0 +1,148 @@
+"""Mappings: the SQL that makes rows of a table from events, one by one.
+
+What is new is mapped alone, so a row must depend on its event and nothing else: no aggregates,
+windows, limits, nor functions such as now(). The column `seq` identifies the event; it is added
+where a query over `events` does not name it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.bookkeeping import IS_DATA
+from lakelog.errors import QueryFailed
+from lakelog.lazy import Lazy
+from lakelog.store import sql
+from lakelog.store.segment import EVENT_COLUMNS
+from lakelog.sync.target import KEY, Column
+
+if TYPE_CHECKING:
+    import duckdb
+else:
+    duckdb = Lazy("duckdb")
+
+ALL_EVENTS = f"SELECT * FROM events WHERE {IS_DATA}"
+"""The mapping of a sync without a query: all events but bookkeeping ones, as `export` has them."""
+NO_ROWS = sql.no_rows((*EVENT_COLUMNS, KEY))
+_KINDS = {
+    "bigint": "TINYINT SMALLINT INTEGER BIGINT UTINYINT USMALLINT UINTEGER",
+    "numeric": "UBIGINT HUGEINT UHUGEINT DECIMAL",
+    "double": "FLOAT DOUBLE",
+    "boolean": "BOOLEAN",
+    "date": "DATE",
+    "blob": "BLOB",
+    "timestamp": "TIMESTAMP TIMESTAMP_S TIMESTAMP_MS TIMESTAMP_NS",
+}
+_KIND = {name: kind for kind, names in _KINDS.items() for name in names.split()}
+_KIND["TIMESTAMP WITH TIME ZONE"] = "timestamptz"
+_NESTED = re.compile(r"\]$|^(STRUCT|MAP|UNION|VARIANT)\b")
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A checked query over `events` and the columns that it yields."""
+
+    query: str
+    columns: tuple[Column, ...]
+    nested: frozenset[str]
+    """Columns of lists and structs, which are stored as JSON text."""
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether KEY is among the columns."""
+        return any(column.name == KEY for column in self.columns)
+
+
+def read_mapping(cursor: duckdb.DuckDBPyConnection, query: str | None) -> Mapping:
+    """Check a query, by the engine's own parser. Raises QueryFailed."""
+    text = ALL_EVENTS if query is None else query.strip().rstrip(";")
+    set_events(cursor, NO_ROWS)
+    try:
+        node = _checked(cursor, text)
+        described = cursor.execute(f"DESCRIBE {text}").fetchall()
+        if KEY not in [row[0] for row in described] and _reads_events_alone(node):
+            text = _keyed(cursor, text)
+            described = cursor.execute(f"DESCRIBE {text}").fetchall()
+    except duckdb.Error as error:
+        raise QueryFailed(f"the mapping: {_line(error)}") from None
+    names = [str(row[0]).lower() for row in described]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise QueryFailed(f"the mapping has two columns {min(twice)!r}: rename one with AS")
+    columns = tuple(_column(str(name), str(kind)) for name, kind, *_ in described)
+    nested = frozenset(str(name) for name, kind, *_ in described if _NESTED.search(str(kind)))
+    return Mapping(text, columns, nested)
+
+
+def set_events(cursor: duckdb.DuckDBPyConnection, rows: str) -> None:
+    """Let `events` be these rows, for one cursor."""
+    cursor.execute(f"CREATE OR REPLACE TEMPORARY VIEW events AS {rows}")
+
+
+def _column(name: str, kind: str) -> Column:
+    plain, _, rest = kind.partition("(")
+    scale = rest.rstrip(")").split(",")[-1].strip() if plain == "DECIMAL" else "0"
+    found = _KIND.get(kind) or _KIND.get(plain, "text")
+    return Column(name, "text" if _NESTED.search(kind) else found, int(scale))
+
+
+def _checked(cursor: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
+    """Return the syntax tree of a query whose rows are events one by one. Raises QueryFailed."""
+    tree = orjson.loads(cursor.execute("SELECT json_serialize_sql($1)", [text]).fetchall()[0][0])
+    if tree.get("error"):
+        words = " ".join(str(tree.get("error_message", "")).split("\n")[0].split())
+        raise QueryFailed(f"the mapping is one SELECT over events: {words}")
+    if len(tree["statements"]) != 1:
+        raise QueryFailed(f"the mapping is one SELECT over events, not {len(tree['statements'])}")
+    node: dict[str, Any] = tree["statements"][0]["node"]
+    words = orjson.dumps(node).decode()
+    kinds = {modifier.get("type") for modifier in node.get("modifiers", [])}
+    called = set(re.findall(r'"function_name":"([^"]*)"', words))
+    is_plain = (
+        node.get("type") == "SELECT_NODE"
+        and not node.get("group_expressions")
+        and not node.get("having")
+        and not node.get("qualify")
+        and not kinds - {"ORDER_MODIFIER"}
+        and '"class":"WINDOW"' not in words
+        and not called & _functions(cursor, "function_type = 'aggregate'")
+    )
+    if not is_plain:
+        raise QueryFailed(
+            "the mapping makes one row of several events: leave out aggregates, GROUP BY, DISTINCT,"
+            " windows and LIMIT, and ask for them in the target"
+        )
+    changing = called & _functions(cursor, "stability NOT IN ('CONSISTENT')")
+    if changing or "current_timestamp" in words:
+        name = min(changing, default="current_timestamp")
+        raise QueryFailed(f"the mapping calls {name}(), which is another value at each sync")
+    return node
+
+
+def _functions(cursor: duckdb.DuckDBPyConnection, condition: str) -> set[str]:
+    rows = cursor.execute(
+        f"SELECT DISTINCT function_name FROM duckdb_functions() WHERE {condition}"
+    )
+    return {str(row[0]) for row in rows.fetchall()}
+
+
+def _reads_events_alone(node: dict[str, Any]) -> bool:
+    table = node.get("from_table") or {}
+    return table.get("type") == "BASE_TABLE" and table.get("table_name", "").lower() == "events"
+
+
+def _keyed(cursor: duckdb.DuckDBPyConnection, text: str) -> str:
+    """Return the query with KEY as its last column."""
+    tree = orjson.loads(cursor.execute("SELECT json_serialize_sql($1)", [text]).fetchall()[0][0])
+    key = {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", "query_location": 0}
+    # As a syntax tree: text could be changed in a comment or a string.
+    tree["statements"][0]["node"]["select_list"].append(key | {"column_names": [KEY]})
+    changed = [orjson.dumps(tree).decode()]
+    return str(cursor.execute("SELECT json_deserialize_sql($1::JSON)", changed).fetchall()[0][0])
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split("\n\nLINE ")[0].split())

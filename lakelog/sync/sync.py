@@ -1,0 +1,416 @@
+"""Copying the events of a lake into tables of a database, incrementally and each exactly once.
+
+One round settles the lake, reads the table's watermark, compares its state with the newest, and
+takes the table there in transactions of about `batch_rows` rows, each with its watermark. A round
+that is cut off at any point is continued by the next, which reads the watermark again; so a
+connection that breaks during COMMIT needs no other answer. Afterwards the table is what the mapping
+makes of the lake: rows of events that the lake lost by a rollback, retention or dedupe are removed
+(`on_rewind="propagate"`), or the sync stops before it writes anything ("refuse").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lakelog.closest import did_you_mean
+from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused, Unreachable
+from lakelog.lake import Lake
+from lakelog.lazy import Lazy
+from lakelog.store import disk, sql
+from lakelog.store.manifest import Manifest
+from lakelog.store.refs import Head
+from lakelog.sync import delta
+from lakelog.sync.delta import Delta, Step
+from lakelog.sync.duckdb_file import DuckdbTarget
+from lakelog.sync.mapping import NO_ROWS, read_mapping, set_events
+from lakelog.sync.postgres import PostgresTarget
+from lakelog.sync.sqlite import SqliteTarget
+from lakelog.sync.target import (
+    KEY,
+    WATERMARKS,
+    Column,
+    ConnectionLost,
+    Target,
+    Watermark,
+    WatermarkMoved,
+)
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
+    duckdb = Lazy("duckdb")
+
+MODES = ("upsert", "append")
+ON_REWIND = ("propagate", "refuse")
+BATCH_ROWS = 100_000
+RETRIES = 6
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_TARGETS: dict[str, Callable[[str], Target]] = {
+    "postgresql": PostgresTarget,
+    "postgres": lambda url: PostgresTarget("postgresql:" + url.partition(":")[2]),
+    "sqlite": SqliteTarget,
+    "duckdb": DuckdbTarget,
+}
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """What a sync did to a table: rows written and deleted, in how many transactions.
+
+    `total` counts the rows that are there now, `snapshot` is the state that they are of, and
+    `is_rebuilt` says whether the table was emptied and filled again.
+    """
+
+    target: str
+    table: str
+    written: int
+    deleted: int
+    commits: int
+    total: int
+    snapshot: str
+    is_rebuilt: bool
+
+
+@dataclass(frozen=True)
+class SyncStatus:
+    """How far a table is behind its lake: events not in it yet, and seconds between the states.
+
+    Both are None where the table is of another lake or branch.
+    """
+
+    target: str
+    table: str
+    mode: str
+    rows: int
+    synced_at: int
+    events_behind: int | None
+    seconds_behind: float | None
+
+
+def sync(
+    lake: Lake,
+    target: str | Target,
+    *,
+    table: str = "events",
+    query: str | None = None,
+    mode: str = "upsert",
+    on_rewind: str = "propagate",
+    batch_rows: int = BATCH_ROWS,
+) -> SyncResult:
+    """Bring a table of a database up to date with a lake, and return what that took.
+
+    `target` is `postgresql://…`, `sqlite:PATH` or `duckdb:PATH`; `query` is SQL over `events` whose
+    rows are events one by one. The table and new columns are created. Raises InvalidSetting,
+    QueryFailed, SyncRefused, Unreachable, MissingPackage; of the batch that failed nothing is
+    written.
+    """
+    with contextlib.closing(
+        Syncer(lake, target, table, query, mode=mode, on_rewind=on_rewind, batch_rows=batch_rows)
+    ) as syncer:
+        return syncer.run()
+
+
+def status(lake: Lake, target: str | Target) -> list[SyncStatus]:
+    """Return the tables of a target and how far each is behind. Raises as `sync` does."""
+    to = target_of(target) if isinstance(target, str) else target
+    try:
+        to.connect()
+        marks = to.watermarks()
+    except ConnectionLost as error:
+        raise Unreachable(str(error)) from None
+    finally:
+        to.close()
+    return [_status(lake, to.address, table, mark) for table, mark in marks.items()]
+
+
+def target_of(url: str) -> Target:
+    """Return the target of a URL, not connected. Raises InvalidSetting, without the URL."""
+    scheme = url.partition(":")[0].lower()
+    if scheme not in _TARGETS or ":" not in url:
+        known = "postgresql://USER@HOST/DATABASE, sqlite:PATH or duckdb:PATH"
+        hint = did_you_mean(scheme, list(_TARGETS)) if ":" in url else ""
+        raise InvalidSetting(f"a target is {known}{f'; {hint}' if hint else ''}")
+    return _TARGETS[scheme](url)
+
+
+class Syncer:
+    """Keeps one table up to date, round by round. One thread uses it."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        target: str | Target,
+        table: str = "events",
+        query: str | None = None,
+        *,
+        mode: str = "upsert",
+        on_rewind: str = "propagate",
+        batch_rows: int = BATCH_ROWS,
+        retries: int = RETRIES,
+        progress: Callable[[int], None] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        """Check what was asked; connects later. Raises InvalidSetting, QueryFailed.
+
+        `progress` is called with the rows written so far, `say` with each retry.
+        """
+        for value, choices in ((mode, MODES), (on_rewind, ON_REWIND)):
+            if value not in choices:
+                raise InvalidSetting(f"{value!r} is not one of {', '.join(choices)}")
+        if not table.strip(". ") or table == WATERMARKS or "\0" in table:
+            raise InvalidSetting(f"{table!r} cannot be the table of a sync: choose another name")
+        if batch_rows < 1:
+            raise InvalidSetting("a batch has at least one row")
+        self._lake, self._store = lake, lake.store
+        self._target = target_of(target) if isinstance(target, str) else target
+        self._table, self._mode, self._refuses = table, mode, on_rewind == "refuse"
+        self._batch_rows, self._retries = batch_rows, retries
+        self._progress, self._say = progress or (lambda rows: None), say or (lambda text: None)
+        self._cursor: duckdb.DuckDBPyConnection = lake.engine().cursor()
+        self._mapping = read_mapping(self._cursor, query)
+        if mode == "upsert" and not self._mapping.is_keyed:
+            raise QueryFailed(f"the mapping has no column {KEY}: add it, or use the mode append")
+        self._is_connected = False
+        self._written = self._deleted = self._commits = 0
+        self._is_rebuilt = False
+
+    def run(self, stop: threading.Event | None = None) -> SyncResult:
+        """Bring the table up to the lake's newest state; ends between two batches if `stop` is set.
+
+        Raises SyncRefused, QueryFailed, Unreachable, MissingPackage, Damaged.
+        """
+        self._written = self._deleted = self._commits = 0
+        self._is_rebuilt = False
+        head = self._lake.settle()
+        attempt, commits = 0, 0
+        while True:
+            try:
+                mark = self._round(head, stop or threading.Event())
+                break
+            except (ConnectionLost, WatermarkMoved) as error:
+                self._disconnect()
+                # Whoever gets on has not failed so many times in a row.
+                attempt = 1 if self._commits > commits else attempt + 1
+                commits = self._commits
+                if attempt > self._retries or (stop is not None and stop.is_set()):
+                    raise Unreachable(f"{error} (tried {attempt} times)") from None
+                self._say(f"{error}; trying again")
+                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 1))
+                time.sleep(pause * random.uniform(0.5, 1))
+            except BaseException:
+                self._target.rollback()
+                raise
+        return SyncResult(
+            self._target.address,
+            self._table,
+            self._written,
+            self._deleted,
+            self._commits,
+            mark.rows,
+            mark.snapshot,
+            self._is_rebuilt,
+        )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._disconnect()
+        self._cursor.close()
+
+    def _disconnect(self) -> None:
+        self._target.close()
+        self._is_connected = False
+
+    def _round(self, head: Head, stop: threading.Event) -> Watermark:
+        """Take the table from its watermark to a state."""
+        if not self._is_connected:
+            self._target.connect()
+            self._is_connected = True
+        state = self._store.manifests.load(head.move.snapshot)
+        mark = self._target.watermarks().get(self._table)
+        create, extend = self._schema_changes(mark)
+        mark = mark or Watermark(
+            self._store.lake_id, self._lake.branch_name, self._mapping.query, self._mode
+        )
+        change = self._change(mark, state, head, bool(extend) and mark.version > 0)
+        mark = dataclasses.replace(mark, mapping=self._mapping.query, mode=self._mode)
+        mark = dataclasses.replace(mark, move=head.move.number, generation=head.move.generation)
+        mark = dataclasses.replace(mark, snapshot=state.digest, state_time=state.time)
+        steps = list(change.steps)
+        while steps:
+            group = [steps.pop(0)]
+            while steps and sum(s.events for s in (*group, steps[0])) <= self._batch_rows:
+                group.append(steps.pop(0))
+            is_last = not steps
+            self._target.begin(self._table, mark.version)
+            if create:
+                self._target.create(self._table, self._mapping.columns, self._mode == "upsert")
+            elif extend:
+                self._target.extend(self._table, extend)
+            if change.clear:
+                self._target.clear(self._table)
+                mark = dataclasses.replace(mark, rows=0)
+            deleted = sum(self._remove(step) for step in group)
+            written = sum(self._add(step, self._written) for step in group)
+            mark = dataclasses.replace(
+                mark,
+                upto=group[-1].upto,
+                events=state.totals.events if is_last else -1,
+                rows=mark.rows + written - deleted,
+                version=mark.version + 1,
+                synced_at=disk.now_us(),
+            )
+            self._target.commit(self._table, mark)
+            create, extend = False, ()
+            self._commits += 1
+            self._written, self._deleted = self._written + written, self._deleted + deleted
+            self._is_rebuilt |= change.clear
+            if stop.is_set():
+                break
+        return mark
+
+    def _change(self, mark: Watermark, state: Manifest, head: Head, is_rebuilt: bool) -> Delta:
+        """What is to be done, as far as it is allowed. Raises SyncRefused."""
+        self._require_same_lake(mark)
+        is_new_mapping = bool(mark.version) and mark.mapping != self._mapping.query
+        if is_rebuilt or is_new_mapping:
+            entries = self._store.manifests.segments(state, "events")
+            change = delta.everything(entries, state)
+            reason = "the mapping is another one" if is_new_mapping else "a column was added"
+        else:
+            generation = head.move.generation
+            change = delta.compare(self._store, self._cursor, mark, state, generation)
+            reason = "the lake was rewound"
+            first = change.steps[0] if change.steps else None
+            # Compaction alone may also differ; only rows that are gone change the table.
+            if first and first.removed and self._has_removals(first):
+                reason = "events were removed from the lake by a rollback, retention or dedupe"
+                if self._refuses:
+                    raise self._refusal(reason)
+                if not self._mapping.is_keyed:
+                    entries = self._store.manifests.segments(state, "events")
+                    change = delta.everything(entries, state)
+        if change.clear and self._refuses:
+            raise self._refusal(reason)
+        return change
+
+    def _refusal(self, reason: str) -> SyncRefused:
+        return SyncRefused(
+            f"{self._target.address}, table {self._table}: {reason} since the last sync: run it"
+            " with --on-rewind propagate, which removes or rebuilds rows, or sync to another table"
+        )
+
+    def _require_same_lake(self, mark: Watermark) -> None:
+        ours = self._store.lake_id, self._lake.branch_name
+        if (mark.lake_id, mark.branch) != ours:
+            what = "lake" if mark.lake_id != ours[0] else f"branch, {mark.branch}"
+            raise SyncRefused(
+                f"{self._target.address}: table {self._table} is synced from another {what}:"
+                " choose another table with --table"
+            )
+
+    def _schema_changes(self, mark: Watermark | None) -> tuple[bool, tuple[Column, ...]]:
+        """Whether to create the table, and columns to add. Raises SyncRefused."""
+        shape = self._target.shape(self._table)
+        where = f"{self._target.address}, table {self._table}"
+        if shape is None:
+            if mark is not None:
+                raise SyncRefused(
+                    f"{where}: the table is gone: delete its row in {WATERMARKS} to rebuild it"
+                )
+            return True, ()
+        if mark is None and not shape.is_empty:
+            raise SyncRefused(
+                f"{where}: it has rows that no sync wrote: empty it, or choose another with --table"
+            )
+        # Names are compared as SQL does it where a user created the table.
+        declared = {name.lower(): kind for name, kind in shape.types.items()}
+        for column in self._mapping.columns:
+            given = declared.get(column.name.lower())
+            wanted = given is not None and self._target.mismatch(column, given)
+            if wanted:
+                raise SyncRefused(
+                    f"{where}: column {column.name} is {given}, where {wanted} is needed: change it"
+                    " with ALTER TABLE, or cast the column in the mapping"
+                )
+        if self._mode == "upsert" and not shape.is_keyed:
+            raise SyncRefused(
+                f"{where}: {KEY} is not a unique key: add one, or use the mode append"
+            )
+        added = (c for c in self._mapping.columns if c.name.lower() not in declared)
+        return False, tuple(added)
+
+    def _has_removals(self, step: Step) -> bool:
+        query = f"SELECT 1 FROM ({delta.keys_sql(self._store, step)}) LIMIT 1"
+        return bool(self._cursor.execute(query).fetchall())
+
+    def _remove(self, step: Step) -> int:
+        """Delete the rows of events that are gone; return how many."""
+        if not step.removed or not self._mapping.is_keyed:
+            return 0
+        keys = self._batches(delta.keys_sql(self._store, step))
+        return sum(self._target.delete(self._table, batch) for batch in keys)
+
+    def _add(self, step: Step, before: int) -> int:
+        """Write the mapped rows of a step; return how many."""
+        if not step.added:
+            return 0
+        written = 0
+        for batch in self._batches(self._select(), delta.rows_sql(self._store, step)):
+            if self._mapping.is_keyed and batch[KEY].null_count:
+                raise QueryFailed(
+                    f"the mapping has a row whose {KEY} is null: leave {KEY} as it is"
+                )
+            self._target.write(self._table, batch, self._mode == "upsert")
+            written += batch.num_rows
+            self._progress(before + written)
+        return written
+
+    def _select(self) -> str:
+        """The mapping's rows as the target takes them."""
+        listed = []
+        for column in self._mapping.columns:
+            name = sql.identifier(column.name)
+            listed.append(f"{self._target.value_sql(column)} AS {name}")
+        nested = [sql.identifier(name) for name in sorted(self._mapping.nested)]
+        as_json = ", ".join(f"to_json({name}) AS {name}" for name in nested)
+        source = f"SELECT * REPLACE ({as_json})" if nested else "SELECT *"
+        return f"SELECT {', '.join(listed)} FROM ({source} FROM ({self._mapping.query}))"
+
+    def _batches(self, query: str, events: str = NO_ROWS) -> Iterator[pa.Table]:
+        """Yield the rows of a query, so many at a time as a batch has; `events` are those rows."""
+        # A cursor of its own: one with an unfinished result runs nothing else.
+        cursor = self._lake.engine().cursor()
+        try:
+            set_events(cursor, events)
+            for batch in cursor.sql(query).to_arrow_reader(self._batch_rows):
+                if batch.num_rows:
+                    yield pa.Table.from_batches([batch])
+        except (duckdb.Error, pa.ArrowException) as error:
+            words = " ".join(str(error).split("\n\nLINE ")[0].split())
+            raise QueryFailed(f"the mapping: {words}") from None
+        finally:
+            cursor.close()
+
+
+def _status(lake: Lake, address: str, table: str, mark: Watermark) -> SyncStatus:
+    """Compare a watermark with the lake as it is now, its unpublished events included."""
+    events = seconds = None
+    if (mark.lake_id, mark.branch) == (lake.store.lake_id, lake.branch_name):
+        state = lake.store.state(lake.branch_name)
+        entries = lake.store.manifests.segments(state, "events")
+        below = sum(e.events for e in entries if e.seq[1] < mark.upto)
+        events = max(0, lake.count() - (mark.events if mark.events >= 0 else below))
+        is_same = mark.snapshot == state.digest and mark.events >= 0
+        seconds = (
+            0.0 if is_same and not events else max(0.0, (disk.now_us() - mark.state_time) / 1e6)
+        )
+    return SyncStatus(address, table, mark.mode, mark.rows, mark.synced_at, events, seconds)

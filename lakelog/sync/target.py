@@ -1,0 +1,172 @@
+"""Targets of a sync: what a database has to do, and the values that pass between it and the engine.
+
+A transaction takes a table from one state to the next: `begin`, then `create`, `extend`, `delete`,
+`clear` and `write` as needed, then `commit` with the watermark. The watermark is a row of the table
+`lakelog_sync` in the same database, so rows and watermark are there together or not at all, and
+whoever reads the watermark knows what is in the table, also after a lost connection.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import urllib.parse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import orjson
+
+from lakelog.errors import InvalidSetting, LakelogError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+WATERMARKS = "lakelog_sync"
+"""The table of watermarks in a target: name of the table, version, watermark as JSON."""
+KEY = "seq"
+"""The column that identifies an event: no compaction changes it, no publish gives it twice."""
+
+
+class ConnectionLost(LakelogError):
+    """Raised by a target when the connection broke or could not be made: try again."""
+
+
+class WatermarkMoved(LakelogError):
+    """Raised by `begin` when another sync has changed the table: read the watermark again."""
+
+
+@dataclass(frozen=True)
+class Watermark:
+    """What a table holds: the mapped events of `snapshot` whose seq is below `upto`.
+
+    `events` counts them, `rows` what the mapping made of them; `events` is -1 in the middle of a
+    back-fill. `version` is one more with each commit. `state_time` is when the snapshot was
+    published, `synced_at` when it was written here (us).
+    """
+
+    lake_id: str
+    branch: str
+    mapping: str
+    mode: str
+    move: int = 0
+    generation: int = 0
+    snapshot: str = ""
+    upto: int = 0
+    events: int = 0
+    rows: int = 0
+    version: int = 0
+    state_time: int = 0
+    synced_at: int = 0
+
+    def to_json(self) -> str:
+        """Return the text that is stored in the target."""
+        return orjson.dumps(dataclasses.asdict(self)).decode()
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> Watermark:
+        """Return the watermark of a text. Raises LakelogError where a later version wrote it."""
+        try:
+            return cls(**orjson.loads(text))
+        except (TypeError, ValueError):
+            raise LakelogError(
+                f"{where}: the watermark in {WATERMARKS} cannot be read: upgrade lakelog"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the mapping: `kind` is text, bigint, double, boolean, timestamptz, timestamp,
+    date, blob or numeric; `scale` is that of a numeric."""
+
+    name: str
+    kind: str
+    scale: int = 0
+
+
+@dataclass(frozen=True)
+class TableShape:
+    """A table as it is in the target: types by column, and whether KEY alone is a unique key."""
+
+    types: dict[str, str]
+    is_keyed: bool
+    is_empty: bool
+
+
+class Target(Protocol):
+    """A database that a sync writes to. One thread uses it.
+
+    Every method raises ConnectionLost when the connection breaks, and SyncRefused for what the
+    database does not accept; then the transaction is gone.
+    """
+
+    @property
+    def address(self) -> str:
+        """Where it is, for messages: without a password."""
+        ...
+
+    def connect(self) -> None:
+        """Connect, or connect again. Raises MissingPackage, ConnectionLost, SyncRefused."""
+        ...
+
+    def watermarks(self) -> dict[str, Watermark]:
+        """The watermarks of all tables, by name."""
+        ...
+
+    def shape(self, table: str) -> TableShape | None:
+        """A table as it is, None where there is none."""
+        ...
+
+    def value_sql(self, column: Column) -> str:
+        """The SQL by which DuckDB turns a column into what `write` takes."""
+        ...
+
+    def mismatch(self, column: Column, declared: str) -> str:
+        """The type that a column has to have, where the declared one does not fit; or nothing."""
+        ...
+
+    def begin(self, table: str, version: int) -> None:
+        """Start a transaction. Raises WatermarkMoved if the table has another version (0: none)."""
+        ...
+
+    def create(self, table: str, columns: Sequence[Column], keyed: bool) -> None:
+        """Create the table, with KEY as its primary key if `keyed`."""
+        ...
+
+    def extend(self, table: str, columns: Sequence[Column]) -> None:
+        """Add columns."""
+        ...
+
+    def clear(self, table: str) -> None:
+        """Delete all rows."""
+        ...
+
+    def delete(self, table: str, keys: pa.Table) -> int:
+        """Delete the rows of these events, given as one column KEY; return how many they were."""
+        ...
+
+    def write(self, table: str, rows: pa.Table, keyed: bool) -> None:
+        """Insert rows; with `keyed` a row replaces one of the same KEY."""
+        ...
+
+    def commit(self, table: str, watermark: Watermark) -> None:
+        """End the transaction with the watermark. If it raises, it may have happened all the same:
+        the watermark in the target says."""
+        ...
+
+    def rollback(self) -> None:
+        """Give the transaction up; never raises."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection; never raises."""
+        ...
+
+
+def path_of(url: str, scheme: str) -> str:
+    """Return the path of `SCHEME:PATH` or `SCHEME:///PATH`. Raises InvalidSetting for none."""
+    rest = url.removeprefix(f"{scheme}:")
+    # As SQLAlchemy has it: three slashes before a relative path, four before an absolute one.
+    path = urllib.parse.unquote(rest[3:]) if rest.startswith("///") else rest
+    if not path or path.startswith("//") or path == ":memory:" or "\0" in path:
+        raise InvalidSetting(f"a target of {scheme} is a file, such as {scheme}:events.db")
+    return path

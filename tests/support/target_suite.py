@@ -1,0 +1,414 @@
+"""The faults that each target of a sync is tested with: the table ends equal to the lake.
+
+A test class of a target inherits `TargetSuite` and has a fixture `place`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog.analyze import dedupe
+from lakelog.errors import QueryFailed, SyncRefused, Unreachable
+from lakelog.store import retention
+from lakelog.store.sql import literal
+from lakelog.sync.sync import status
+from lakelog.sync.target import ConnectionLost, Target
+from tests.support.lakes import EXOTIC, opened
+from tests.support.sync_places import Faulty, Place, expected, forked, kill, synced
+
+POINTS = [
+    (method, moment, number)
+    for method, numbers in {
+        "begin": (1, 2),
+        "create": (1,),
+        "write": (1, 3),
+        "commit": (1, 2, 3),
+    }.items()
+    for number in numbers
+    for moment in ("before", "after")
+]
+REWOUND = [
+    (method, moment, 1)
+    for method in ("begin", "delete", "write", "commit")
+    for moment in ("before", "after")
+]
+
+
+def add(path: str, name: str, count: int, **columns: Any) -> None:
+    """Append events and publish them as a segment."""
+    with opened(path) as lake:
+        lake.append(
+            [
+                {"type": name, "message": f"{name} {i}", "data": {"n": i}, **columns}
+                for i in range(count)
+            ]
+        )
+        lake.settle()
+
+
+def rewind(path: str) -> None:
+    """Take a lake back, and let other events have the numbers of those that are gone."""
+    with opened(path) as lake:
+        lake.rollback("base")
+    add(path, "after", 40)
+
+
+def lose(target: Target) -> None:
+    """Break the connection, as a server does that goes away."""
+    target.close()
+    raise ConnectionLost("the connection broke")
+
+
+class TargetSuite:
+    """Faults and changes of the lake."""
+
+    TEXT = "TEXT"
+
+    @pytest.fixture
+    def place(self) -> Place:
+        raise AssertionError
+
+    @pytest.fixture
+    def path(self, home: Path) -> str:
+        """A lake of four segments, the first two tagged."""
+        path = str(home / "lake")
+        for name in "ab":
+            add(path, name, 40)
+        with opened(path) as lake:
+            lake.tag("base")
+        for name in "cd":
+            add(path, name, 40)
+        return path
+
+    def check(self, path: str, place: Place) -> None:
+        """The table is the mapping over the lake, and the watermark counts its rows."""
+        result = synced(path, place.url)
+        assert place.rows() == expected(path)
+        assert result.total == len(place.rows())
+        assert synced(path, place.url).commits == 0
+
+    # --- the syncing process is killed, its connection breaks --------------------------------
+
+    @pytest.mark.parametrize(("method", "moment", "number"), POINTS)
+    def test_crash_recovery_in_a_back_fill(
+        self, path: str, place: Place, method: str, moment: str, number: int
+    ) -> None:
+        target = Faulty(place.target(), method, moment, number, kill)
+        assert forked(lambda: synced(path, target)) == -9
+        self.check(path, place)
+
+    @pytest.mark.parametrize(("method", "moment", "number"), REWOUND)
+    def test_crash_recovery_while_a_rewind_is_propagated(
+        self, path: str, place: Place, method: str, moment: str, number: int
+    ) -> None:
+        synced(path, place.url)
+        rewind(path)
+        target = Faulty(place.target(), method, moment, number, kill)
+        assert forked(lambda: synced(path, target)) == -9
+        self.check(path, place)
+
+    @pytest.mark.parametrize(("method", "moment", "number"), POINTS)
+    def test_retry_after_a_lost_connection(
+        self, path: str, place: Place, method: str, moment: str, number: int
+    ) -> None:
+        """After commit: the reply is lost, and the rows are there."""
+        target, said = Faulty(place.target(), method, moment, number, lose), list[str]()
+        synced(path, target, say=said.append)
+        assert target.has_struck
+        assert len(said) == 1
+        self.check(path, place)
+
+    @pytest.mark.parametrize(("method", "moment", "number"), REWOUND)
+    def test_retry_after_a_lost_connection_in_a_rewind(
+        self, path: str, place: Place, method: str, moment: str, number: int
+    ) -> None:
+        synced(path, place.url)
+        rewind(path)
+        target = Faulty(place.target(), method, moment, number, lose)
+        synced(path, target)
+        assert target.has_struck
+        self.check(path, place)
+
+    @pytest.mark.parametrize("change", ["rewind", "compact", "retention", "add"])
+    def test_crash_recovery_when_the_lake_changed_meanwhile(
+        self, path: str, place: Place, change: str
+    ) -> None:
+        """Between the second batch of a back-fill and the next run."""
+        target = Faulty(place.target(), "commit", "after", 2, kill)
+        assert forked(lambda: synced(path, target)) == -9
+        CHANGES[change](path)
+        self.check(path, place)
+
+    def test_gives_up_after_some_attempts(self, path: str, place: Place) -> None:
+        target = place.target()
+        target.watermarks = lambda: lose(target)  # type: ignore[method-assign, assignment]
+        with pytest.raises(Unreachable, match="tried 2 times"):
+            synced(path, target, retries=1)
+        self.check(path, place)
+
+    # --- the lake changes -------------------------------------------------------------------
+
+    @pytest.mark.parametrize("mode", ["upsert", "append"])
+    @pytest.mark.parametrize("change", ["add", "rewind", "undo", "compact", "retention", "dedupe"])
+    def test_incremental(self, path: str, place: Place, change: str, mode: str) -> None:
+        synced(path, place.url, mode=mode)
+        CHANGES[change](path)
+        result = synced(path, place.url, mode=mode)
+        assert place.rows() == expected(path)
+        assert not result.is_rebuilt
+        assert result.total == len(place.rows())
+
+    @pytest.mark.parametrize("change", ["rewind", "retention", "dedupe"])
+    def test_refuses_what_it_was_told_not_to_propagate(
+        self, path: str, place: Place, change: str
+    ) -> None:
+        synced(path, place.url)
+        before = place.rows()
+        CHANGES[change](path)
+        with pytest.raises(SyncRefused, match=r"rollback, retention or dedupe.*--on-rewind propag"):
+            synced(path, place.url, on_rewind="refuse")
+        assert place.rows() == before
+        self.check(path, place)
+
+    @pytest.mark.parametrize("change", ["add", "compact"])
+    def test_growth_and_compaction_are_no_rewind(
+        self, path: str, place: Place, change: str
+    ) -> None:
+        synced(path, place.url, on_rewind="refuse")
+        CHANGES[change](path)
+        result = synced(path, place.url, on_rewind="refuse")
+        assert result.written == (40 if change == "add" else 0)
+        assert place.rows() == expected(path)
+
+    def test_rollback_to_another_branch(self, path: str, place: Place) -> None:
+        synced(path, place.url)
+        with opened(path) as lake:
+            other = lake.branch("other", "base")
+            other.append([{"type": "other", "message": str(i)} for i in range(100)])
+            other.settle()
+            other.close()
+            lake.rollback("other")
+        self.check(path, place)
+
+    @pytest.mark.parametrize("rewound", [False, True])
+    def test_older_state_that_was_collected(self, path: str, place: Place, rewound: bool) -> None:
+        synced(path, place.url)
+        # As if its manifest had been collected: the watermark names a state that is nowhere.
+        text = place.ask("SELECT watermark FROM lakelog_sync")[0][0]
+        gone = json.dumps({**json.loads(text), "snapshot": "0" * 64})
+        place.ask(f"UPDATE lakelog_sync SET watermark = {literal(gone)}")
+        (rewind if rewound else lambda path: add(path, "e", 7))(path)
+        result = synced(path, place.url)
+        assert (result.is_rebuilt, result.written) == ((True, 120) if rewound else (False, 7))
+        self.check(path, place)
+
+    # --- what is mapped ---------------------------------------------------------------------
+
+    def test_values_of_every_kind(self, home: Path, place: Place) -> None:
+        path = str(home / "exotic")
+        with opened(path) as lake:
+            lake.append(EXOTIC)
+        synced(path, place.url)
+        found = place.rows()
+        wanted = [tuple(self.text(value) for value in row) for row in expected(path)]
+        assert found == wanted
+
+    def text(self, value: Any) -> Any:
+        """A value as this database can hold it."""
+        return value
+
+    def test_query_maps_and_filters(self, path: str, place: Place) -> None:
+        query = (
+            "SELECT upper(message) AS words, (data->>'n')::INT AS n FROM events WHERE type <> 'b'"
+        )
+        synced(path, place.url, query=query)
+        rewind(path)
+        synced(path, place.url, query=query)
+        columns = "upper(message), (data->>'n')::INT, seq"
+        assert place.rows(columns="words, n, seq") == expected(path, columns, "type <> 'b'")
+
+    def test_new_column_of_the_mapping_is_added(self, path: str, place: Place) -> None:
+        synced(path, place.url, query="SELECT seq, type FROM events")
+        wider = "SELECT seq, type, message FROM events"
+        with pytest.raises(SyncRefused, match="mapping is another one"):
+            synced(path, place.url, query=wider, on_rewind="refuse")
+        assert synced(path, place.url, query=wider).is_rebuilt
+        assert place.rows(columns="seq, type, message") == expected(path, "seq, type, message")
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "SELECT count(*) FROM events",
+            "SELECT type, max(time) FROM events GROUP BY type",
+            "SELECT DISTINCT type FROM events",
+            "FROM events LIMIT 3",
+            "SELECT row_number() OVER () FROM events",
+            "SELECT now() FROM events",
+            "SELECT random() FROM events",
+            "SELECT nope FROM events",
+            "SELECT 1; SELECT 2",
+            "DELETE FROM events",
+            "SELECT type AS a, message AS a FROM events",
+        ],
+    )
+    def test_refuses_a_query_whose_rows_are_no_events(
+        self, path: str, place: Place, query: str
+    ) -> None:
+        with pytest.raises(QueryFailed):
+            synced(path, place.url, query=query)
+
+    def test_tables_of_one_target_are_independent(self, path: str, place: Place) -> None:
+        synced(path, place.url)
+        synced(path, place.url, table="second", query="SELECT * FROM events WHERE type = 'a'")
+        add(path, "a", 3)
+        with lakelog.open(path) as lake:
+            found = {each.table: each for each in status(lake, place.url)}
+        assert {name: each.events_behind for name, each in found.items()} == {
+            "events": 3,
+            "second": 3,
+        }
+        assert found["events"].seconds_behind
+        synced(path, place.url)
+        with lakelog.open(path) as lake:
+            found = {each.table: each for each in status(lake, place.url)}
+        assert (found["events"].events_behind, found["events"].seconds_behind) == (0, 0)
+
+    # --- the target is not as it should be ----------------------------------------------------
+
+    def test_column_of_another_type(self, path: str, place: Place) -> None:
+        place.ask(f"CREATE TABLE events (seq BIGINT PRIMARY KEY, message BIGINT, type {self.TEXT})")
+        with pytest.raises(SyncRefused, match=r"column message is (?i:bigint), where .* is needed"):
+            synced(path, place.url)
+        assert place.ask("SELECT count(*) FROM events") == [(0,)]
+
+    def test_column_that_was_dropped(self, path: str, place: Place) -> None:
+        query = "SELECT seq, type, message FROM events"
+        synced(path, place.url, query=query)
+        place.ask("ALTER TABLE events DROP COLUMN message")
+        with pytest.raises(SyncRefused, match="a column was added"):
+            synced(path, place.url, query=query, on_rewind="refuse")
+        assert synced(path, place.url, query=query).is_rebuilt
+        assert place.rows(columns="seq, type, message") == expected(path, "seq, type, message")
+
+    @pytest.mark.parametrize(
+        ("constraint", "words"),
+        [("UNIQUE", "(?i)unique|duplicate"), ("CHECK (message <> 'c 7')", "(?i)check|constraint")],
+    )
+    def test_constraint_that_a_row_violates(
+        self, path: str, place: Place, constraint: str, words: str
+    ) -> None:
+        """Earlier batches stay, the failed one leaves nothing; then it goes on where it was."""
+        place.ask(f"CREATE TABLE events (seq BIGINT PRIMARY KEY, message {self.TEXT} {constraint})")
+        if constraint == "UNIQUE":
+            add(path, "d", 40)
+        query = "SELECT seq, message FROM events"
+        with pytest.raises(SyncRefused, match=words) as caught:
+            synced(path, place.url, query=query)
+        assert "\n" not in str(caught.value)
+        assert len(place.rows(columns="seq")) % 40 == 0
+        assert (
+            place.rows(columns="seq, message")
+            == expected(path, "seq, message")[: len(place.rows(columns="seq"))]
+        )
+        place.ask("DROP TABLE events")
+        place.ask("DELETE FROM lakelog_sync")
+        synced(path, place.url, query=query)
+        assert place.rows(columns="seq, message") == expected(path, "seq, message")
+
+    def test_table_with_rows_of_somebody_else(self, path: str, place: Place) -> None:
+        place.ask(f"CREATE TABLE events (seq BIGINT PRIMARY KEY, message {self.TEXT})")
+        place.ask("INSERT INTO events VALUES (7, 'mine')")
+        with pytest.raises(SyncRefused, match="rows that no sync wrote"):
+            synced(path, place.url)
+        assert place.rows(columns="seq, message") == [(7, "mine")]
+
+    def test_upsert_replaces_rows_of_the_same_key(self, path: str, place: Place) -> None:
+        synced(path, place.url)
+        place.ask("INSERT INTO events (seq, message) VALUES (163, 'mine')")
+        add(path, "e", 10)
+        synced(path, place.url)
+        assert place.rows() == expected(path)
+
+    def test_table_without_key(self, path: str, place: Place) -> None:
+        place.ask("CREATE TABLE events (seq BIGINT)")
+        with pytest.raises(SyncRefused, match="not a unique key"):
+            synced(path, place.url)
+        synced(path, place.url, mode="append")
+        assert place.rows() == expected(path)
+
+    def test_table_that_is_gone(self, path: str, place: Place) -> None:
+        synced(path, place.url)
+        place.ask("DROP TABLE events")
+        with pytest.raises(SyncRefused, match="the table is gone"):
+            synced(path, place.url)
+        place.ask("DELETE FROM lakelog_sync")
+        self.check(path, place)
+
+    def test_table_of_another_lake(self, path: str, home: Path, place: Place) -> None:
+        synced(path, place.url)
+        add(str(home / "other"), "x", 3)
+        with pytest.raises(SyncRefused, match="synced from another lake"):
+            synced(str(home / "other"), place.url)
+        self.check(path, place)
+
+    def test_watermark_of_a_later_version(self, path: str, place: Place) -> None:
+        synced(path, place.url)
+        place.ask("""UPDATE lakelog_sync SET watermark = '{"shape": 9}'""")
+        with pytest.raises(lakelog.LakelogError, match="upgrade lakelog"):
+            synced(path, place.url)
+
+    def test_concurrent_syncs_write_each_event_once(self, path: str, place: Place) -> None:
+        """Another sync commits between the reading of the watermark and the transaction."""
+        ran = []
+
+        def meanwhile(target: Target) -> None:
+            if not ran:
+                ran.append(True)
+                target.close()
+                synced(path, place.url)
+                target.connect()
+
+        result = synced(path, Faulty(place.target(), "begin", "before", 1, meanwhile))
+        assert (ran, result.written) == ([True], 0)
+        self.check(path, place)
+
+
+def _undo(path: str) -> None:
+    rewind(path)
+    with opened(path) as lake:
+        lake.undo(force=True)
+
+
+def _compact(path: str) -> None:
+    with opened(path) as lake:
+        lake.settle()
+        assert lake.compact().removed
+
+
+def _retention(path: str) -> None:
+    with opened(path) as lake:
+        times = lake.sql("SELECT epoch_us(max(time)) AS t FROM events WHERE type = 'a'")
+        cutoff = times.to_arrow_table()["t"][0].as_py() + 1
+        retention.apply(lake.store, lake.branch_name, cutoff, lake.engine)
+
+
+def _dedupe(path: str) -> None:
+    add(path, "d", 40)
+    with opened(path) as lake:
+        dedupe.apply(lake, dedupe.plan(lake, "type,message", "last"))
+
+
+CHANGES: dict[str, Callable[[str], None]] = {
+    "add": lambda path: add(path, "e", 40),
+    "rewind": rewind,
+    "undo": _undo,
+    "compact": _compact,
+    "retention": _retention,
+    "dedupe": _dedupe,
+}

@@ -1,0 +1,66 @@
+"""SQLite, DuckDB and PostgreSQL as targets: each runs the same suite of faults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lakelog.sync.sqlite import SqliteTarget
+from tests.support.lakes import EXOTIC, opened
+from tests.support.sync_places import (
+    DuckdbPlace,
+    Place,
+    PostgresPlace,
+    PostgresServer,
+    SqlitePlace,
+    expected,
+    postgres_server,
+    synced,
+)
+from tests.support.target_suite import TargetSuite, add, rewind
+
+
+class TestSqlite(TargetSuite):
+    """With the ADBC driver."""
+
+    @pytest.fixture
+    def place(self, home: Path) -> Place:
+        pytest.importorskip("adbc_driver_sqlite", reason="pip install 'lakelog[sqlite]'")
+        return SqlitePlace(home)
+
+
+def test_sqlite_without_the_driver(home: Path) -> None:
+    """The module of the standard library writes the same rows."""
+    path, place = str(home / "lake"), SqlitePlace(home)
+    with opened(path) as lake:
+        lake.append(EXOTIC)
+        lake.tag("base")
+    add(path, "b", 40)
+    for change in (lambda path: None, rewind):
+        change(path)
+        synced(path, SqliteTarget(place.url, use_adbc=False))
+    assert place.rows() == expected(path)
+
+
+class TestDuckdb(TargetSuite):
+    @pytest.fixture
+    def place(self, home: Path) -> Place:
+        return DuckdbPlace(home)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    with postgres_server() as running:
+        yield running
+
+
+class TestPostgres(TargetSuite):
+    @pytest.fixture
+    def place(self, server: PostgresServer) -> Place:
+        return PostgresPlace(server)
+
+    def text(self, value: Any) -> Any:
+        return value.replace("\0", "\ufffd") if isinstance(value, str) else value
