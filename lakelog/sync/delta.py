@@ -84,6 +84,16 @@ def everything(entries: list[SegmentEntry], state: Manifest) -> Delta:
     return Delta((Step(tuple(Part(e, {}) for e in entries), state.next_seq),), clear=True)
 
 
+def joined(steps: list[Step]) -> list[Step]:
+    """Return steps of one transaction as few: many segments are read faster than one by one."""
+    whole = [step for step in steps if not step.removed]
+    if len(whole) < 2:
+        return steps
+    added = tuple(part for step in whole for part in step.added)
+    first = [step for step in steps if step.removed]
+    return [*first, Step(added, whole[-1].upto, below=whole[-1].below)]
+
+
 def rows_sql(store: Store, step: Step) -> str:
     """Return SQL for the events that a step adds, their segments verified. Raises Damaged."""
     added = _rows(store, step.added)

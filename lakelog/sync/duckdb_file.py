@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lakelog.errors import LakelogError, SyncRefused
@@ -40,6 +41,10 @@ class DuckdbTarget(SqlTarget):
         super().__init__()
         self._path = path_of(url, "duckdb")
         self.address = f"duckdb:{self._path}"
+
+    def exists(self) -> bool:
+        """Whether the file is there."""
+        return os.path.exists(self._path)
 
     def _open(self) -> Any:
         connection = duckdb.connect(self._path, config=_OFFLINE)

@@ -67,6 +67,10 @@ class SqlTarget(abc.ABC):
     LOCK = ""
     """A statement that lets no other sync begin before the transaction ends."""
 
+    def exists(self) -> bool:
+        """Whether the database may be there: of a server, only connecting tells."""
+        return True
+
     def connect(self) -> None:
         """Connect, or connect again; see Target."""
         self.close()

@@ -7,6 +7,7 @@ With the ADBC driver (extra `sqlite`) rows go in as Arrow, four times as fast as
 from __future__ import annotations
 
 import importlib.util
+import os
 import sqlite3
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 adbc = Lazy("adbc_driver_sqlite.dbapi")
 _LOCKED = ("database is locked", "database table is locked", "database schema is locked")
+_PAGE = 16_384
+"""The page size of a new file: rows of events are longer than those it is usually made for."""
 _MILLISECONDS = 5_000
 """How long a statement waits for a lock."""
 
@@ -58,6 +61,10 @@ class SqliteTarget(SqlTarget):
         wanted = self._type(column)
         return "" if _affinity(declared) in (_affinity(wanted), "BLOB") else wanted
 
+    def exists(self) -> bool:
+        """Whether the file is there."""
+        return os.path.exists(self._path)
+
     def _open(self) -> Any:
         if self._adbc:
             connection = adbc.connect(self._path, autocommit=True)
@@ -65,6 +72,7 @@ class SqliteTarget(SqlTarget):
             connection = sqlite3.connect(self._path, isolation_level=None)
         self._connection = connection
         self._fetch(f"PRAGMA busy_timeout = {_MILLISECONDS}")
+        self._fetch(f"PRAGMA page_size = {_PAGE}")
         return connection
 
     def _fetch(self, statement: str) -> list[tuple[Any, ...]]:

@@ -16,6 +16,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,8 @@ else:
 
 MODES = ("upsert", "append")
 ON_REWIND = ("propagate", "refuse")
-BATCH_ROWS = 100_000
+BATCH_ROWS = 250_000
+_CHUNK_ROWS = 65_536
 RETRIES = 6
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _TARGETS: dict[str, Callable[[str], Target]] = {
@@ -122,6 +124,8 @@ def sync(
 def status(lake: Lake, target: str | Target) -> list[SyncStatus]:
     """Return the tables of a target and how far each is behind. Raises as `sync` does."""
     to = target_of(target) if isinstance(target, str) else target
+    if not to.exists():
+        return []
     try:
         to.connect()
         marks = to.watermarks()
@@ -249,6 +253,7 @@ class Syncer:
             group = [steps.pop(0)]
             while steps and sum(s.events for s in (*group, steps[0])) <= self._batch_rows:
                 group.append(steps.pop(0))
+            group = delta.joined(group)
             is_last = not steps
             self._target.begin(self._table, mark.version)
             if create:
@@ -391,9 +396,14 @@ class Syncer:
         cursor = self._lake.engine().cursor()
         try:
             set_events(cursor, events)
-            for batch in cursor.sql(query).to_arrow_reader(self._batch_rows):
-                if batch.num_rows:
-                    yield pa.Table.from_batches([batch])
+            reader = cursor.sql(query).to_arrow_reader(min(self._batch_rows, _CHUNK_ROWS))
+            # The next rows are read and mapped while the target writes these.
+            with ThreadPoolExecutor(1, "lakelog-sync") as pool:
+                ahead = pool.submit(next, reader, None)
+                while (batch := ahead.result()) is not None:
+                    ahead = pool.submit(next, reader, None)
+                    if batch.num_rows:
+                        yield pa.Table.from_batches([batch])
         except (duckdb.Error, pa.ArrowException) as error:
             words = " ".join(str(error).split("\n\nLINE ")[0].split())
             raise QueryFailed(f"the mapping: {words}") from None

@@ -104,6 +104,10 @@ class Target(Protocol):
         """Where it is, for messages: without a password."""
         ...
 
+    def exists(self) -> bool:
+        """Whether the database may be there; a file that is not is created by `connect`."""
+        ...
+
     def connect(self) -> None:
         """Connect, or connect again. Raises MissingPackage, ConnectionLost, SyncRefused."""
         ...
