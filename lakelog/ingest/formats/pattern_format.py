@@ -26,6 +26,7 @@ class PatternFormat(Format):
 
     `otherwise` is the reason why a line is none of them. A line with a time scores 1, one without
     scores `untimed`. If `traits.begins` is set, lines that continue one belong to its message.
+    What `unlike` fits speaks for another format, though a pattern fits it by chance.
     """
 
     NAME: str
@@ -34,11 +35,14 @@ class PatternFormat(Format):
     otherwise: str
     traits: Traits = _BY_LINE
     untimed: float = 0.0
+    unlike: re.Pattern[bytes] | None = None
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are lines of this format."""
         full = [line for line in lines if line.strip()]
         own = [line for line in full if self._head.match(line.lstrip())]
+        if self.unlike is not None:
+            own = [line for line in own if not self.unlike.match(line.lstrip())]
         return sum(map(self._score, own)) / len(full) if own else 0.0
 
     def parse(self, line: bytes) -> Event:

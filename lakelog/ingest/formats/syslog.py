@@ -10,11 +10,14 @@ without a zone is UTC. A line of RFC 5424 without a time has that of its ingest.
 
 from __future__ import annotations
 
+import re
+
 from lakelog.ingest.formats.format import Traits
 from lakelog.ingest.formats.pattern import CLOCK, MONTH, PRI, SEVERITY, WORD, Pattern
 from lakelog.ingest.formats.pattern_format import PatternFormat
 from lakelog.ingest.formats.zones import TZ
 
+_LEVELS = "TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|SEVERE|FATAL|CRITICAL"
 _STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)"
 _HEAD = r"(?P<host>[^ ]+) (?P<app>[^ ]+) (?P<procid>[^ ]+) (?P<msgid>[^ ]+)"
 _STRUCTURED = r'(?P<structured>-|(?:\[[^ \]="]+(?: +[^ \]="]+="(?:[^"\\]|\\.)*")* *\])+)'
@@ -107,4 +110,6 @@ FORM = PatternFormat(
     PATTERNS,
     "no syslog line (RFC 5424 or RFC 3164)",
     Traits(prose=True, by_line=True),
+    # A level where a host would stand: the log of an application.
+    unlike=re.compile(rf"{_STAMP} (?:{_LEVELS}) ".encode()),
 )

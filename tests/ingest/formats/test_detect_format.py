@@ -64,3 +64,16 @@ def test_limits_and_means_hold(form: Format) -> None:
         full = [sure for sure, line in zip(alone, LINES, strict=True) if line.strip()]
         whole = form.sniff(LINES)
         assert whole == pytest.approx(sum(full) / len(full))
+
+
+def test_a_level_where_a_host_would_stand_is_no_syslog() -> None:
+    """`TIME LEVEL name: text` fits the layout of syslog files by chance."""
+    levels = ["INFO", "ERROR", "WARN"] * 4
+    own = b"".join(b"2026-03-01T11:00:00Z %b worker: done\n" % level.encode() for level in levels)
+    form = registry.detect(own, own, "app.log")
+    assert form.NAME != "syslog"
+    event = form.parse(own.splitlines()[1])
+    assert isinstance(event, dict)
+    assert event["level"] == "ERROR"
+    syslog = own.replace(b"INFO", b"info-host").replace(b"ERROR", b"db1").replace(b"WARN", b"db2")
+    assert registry.detect(syslog, syslog, "app.log").NAME == "syslog"
