@@ -25,7 +25,8 @@ from lakelog.sync.target import Target
 from tests.support.redis_server import free_port
 
 PASSWORD = "s3cret-Pa55word"
-BIN = Path("/usr/lib/postgresql/15/bin")
+BIN = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/lib/postgresql"))
+"""Of the newest server that is installed as Debian does."""
 COMPARED = "seq, type, source, subject, message, data, id, position"
 """Columns that all databases return alike; times are compared apart."""
 Rows = list[tuple[Any, ...]]
@@ -143,7 +144,7 @@ def postgres_server() -> Iterator[PostgresServer]:
         "adbc_driver_postgresql", reason="no driver: pip install 'lakelog[postgres]'"
     )
     if not (BIN / "initdb").exists():
-        pytest.skip(f"no PostgreSQL server in {BIN}: install the package postgresql-15")
+        pytest.skip(f"no PostgreSQL server in {BIN}: install the package postgresql")
     # Not in the folder of the test: its parents are closed to the user that the server runs as.
     folder = Path(tempfile.mkdtemp(prefix="lakelog-pg-"))
     folder.chmod(0o755)

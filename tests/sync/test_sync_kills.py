@@ -66,8 +66,6 @@ def test_crash_recovery_while_the_lake_changes(home: Path, place: Place) -> None
             assert forked(lambda: synced(path, place.url)) == 0
             assert place.rows() == expected(path)
     assert killed == KILLS
-    # It was killed at work, and not before it had begun.
-    assert place.ask("SELECT version FROM lakelog_sync")[0][0] > KILLS // 5
     result = synced(path, place.url)
     assert place.rows() == expected(path)
     assert result.total == len(place.rows())
