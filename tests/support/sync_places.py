@@ -91,6 +91,8 @@ class PostgresServer:
                 shutil.chown(path, "postgres")
         words = ["-A", "scram-sha-256", "-U", "postgres", "--pwfile", str(secret), "--no-sync"]
         self._run("initdb", "-D", str(self._data), *words)
+        self.used = ""
+        """The database of the newest test."""
         self.start()
 
     def start(self) -> None:
@@ -118,7 +120,11 @@ class PostgresPlace(Place):
 
     def __init__(self, server: PostgresServer) -> None:
         self.server, self.database = server, f"t{next(_NUMBERS)}"
+        # Each has a thousand files: removing those of all tests at the end takes a minute.
+        if server.used:
+            admin(server.url(), f"DROP DATABASE IF EXISTS {server.used} WITH (FORCE)")
         admin(server.url(), f"CREATE DATABASE {self.database}")
+        server.used = self.database
         self.url = server.url(self.database)
 
     def ask(self, statement: str) -> Rows:
@@ -146,7 +152,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     if not (BIN / "initdb").exists():
         pytest.skip(f"no PostgreSQL server in {BIN}: install the package postgresql")
     # Not in the folder of the test: its parents are closed to the user that the server runs as.
-    folder = Path(tempfile.mkdtemp(prefix="lakelog-pg-"))
+    folder = Path(tempfile.mkdtemp("", "lakelog-pg-", os.environ.get("PYTEST_DEBUG_TEMPROOT")))
     folder.chmod(0o755)
     server = PostgresServer(folder)
     try:
