@@ -161,7 +161,7 @@ def _manager(scale: Scale) -> list[Row]:
         Row("manager at 20,000 events/s", "k/s", [r.result[1] / 1000 for r in done], [], _least(1)),
         Row("the same, peak memory", "MB", [r.peak for r in done], [], _most(50)),
         Row(
-            "the same, event loop held; without",
+            "the same, event loop held",
             "ms",
             [r.result[2] for r in done],
             [r.result[2] for r in without],

@@ -287,8 +287,7 @@ class EventQueue:
                     # What is buffered was put before what waits in memory.
                     if self._buffered and self._buffer is not None:
                         self._buffer.drain(self._store_buffered)
-                    if self._lines:
-                        self._take()
+                    if self._take():
                         self._store_taken()
                     if len(self._lines) < FRAME_EVENTS_MAX // 2 and not self._buffered:
                         break  # the rest may wait for more to come
@@ -306,9 +305,12 @@ class EventQueue:
             self.stored += count
             self._done += count
 
-    def _take(self) -> None:
-        """Choose what is stored next, up to a frame."""
+    def _take(self) -> bool:
+        """Choose what is stored next, up to a frame; False if that is not for memory to say."""
         with self._lock:
+            # Meanwhile a call may have moved what waited to the buffer; that comes first.
+            if self._buffered or not self._lines:
+                return False
             first = split_batch(self._lines[:FRAME_EVENTS_MAX])[0]
             chosen = self.destination.prepare(first, self._buffer)
             self._taken_size = sum(map(len, first[: len(chosen)]))
@@ -316,6 +318,7 @@ class EventQueue:
             self._taken = time.monotonic()
             self._oldest = self._oldest if self._lines else 0.0
         self._storing = chosen
+        return True
 
     def _store_buffered(self, lines: list[bytes]) -> None:
         for part in split_batch(lines):

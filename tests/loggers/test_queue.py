@@ -319,3 +319,33 @@ def test_a_seal_that_fails_stores_nothing_again(
     monkeypatch.undo()
     queue.close()
     assert numbers(lake) == list(range(12))
+
+
+def test_what_is_moved_while_the_buffer_is_drained_stays_in_order(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right after the thread drained the buffer a call moves lines there; others may follow."""
+    lake = make_lake()
+    queue = queue_on(lake)
+    drain, moved = DiskBuffer.drain, [False]
+
+    def drained(buffer: DiskBuffer, store: Callable[[list[bytes]], None]) -> None:
+        drain(buffer, store)
+        if not moved[0]:
+            moved[0] = True
+            for n in range(5, 10):
+                queue.put(line(n))
+            queue._move_to_buffer()
+            for n in range(10, 13):
+                queue.put(line(n))
+
+    monkeypatch.setattr(DiskBuffer, "drain", drained)
+    with queue._store_lock:
+        for n in range(5):
+            queue.put(line(n))
+        assert queue._move_to_buffer()
+    assert queue.flush(30)
+    query = "SELECT (data->>'n')::INT FROM events ORDER BY seq"
+    assert [n for (n,) in lake.sql(query).fetchall()] == list(range(13))
+    assert queue.stats().error == ""
+    queue.close()
