@@ -53,9 +53,10 @@ def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[
     examples="""
     lakelog sync sqlite:events.db --once
     lakelog sync postgresql://app@db/logs --every 5s
-    lakelog sync duckdb:errors.duckdb --table errors --query "SELECT time, message FROM events WHERE level = 'ERROR'"
+    lakelog sync duckdb:errors.duckdb --table errors \\
+        --query "SELECT time, message FROM events WHERE level = 'ERROR'"
     lakelog sync status postgresql://app@db/logs
-"""  # noqa: E501  a line that is copied
+"""
 )
 @click.argument(
     "words", nargs=-1, required=True, metavar="[status] TARGET", shell_complete=complete_target
