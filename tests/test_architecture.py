@@ -46,7 +46,7 @@ ORDER = {
         otel spans genai_fields genai_streams genai_calls genai
         follower logfile oos resources ai""",
     "pipeline": "fact_log standing work_queue http feeds",
-    "sync": """redis_config redis_client redis_metrics
+    "sync": """backoff redis_config redis_client redis_metrics
         target sql_target sqlite duckdb_file postgres mapping delta sync""",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views podcasts oos_demo dump redis""",

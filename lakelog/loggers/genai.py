@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from lakelog.errors import LakelogError
+from lakelog.errors import MissingPackage
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.genai_calls import OPERATIONS, PRICES, Call, Content, Prices, counted
 from lakelog.loggers.genai_fields import Fields
@@ -44,8 +44,8 @@ def instrument_openai(
     `prices` are those of a million tokens by model, such as `{"m": {"input": 2.5, "output": 10}}`,
     also `cache_read` and `cache_creation`; with them calls have a cost, `gen_ai.usage.cost`.
 
-    Returns what undoes it, by `undo` or at the end of `with`. Raises LakelogError if the package
-    is missing, ValueError for a client of another one or for other prices, and what
+    Returns what undoes it, by `undo` or at the end of `with`. Raises MissingPackage for a package
+    that is not installed, ValueError for a client of another one or for other prices, and what
     `lakelog.open` does.
     """
     return _instrument("openai", client, lake, content, prices)
@@ -85,7 +85,7 @@ def _classes(package: str) -> list[type]:
     try:
         module = importlib.import_module(package)
     except ImportError:
-        raise LakelogError(f"{package} is not installed: pip install {package}") from None
+        raise MissingPackage(f"{package} is not installed: pip install {package}") from None
     names = {"openai": ("OpenAI", "AsyncOpenAI"), "anthropic": ("Anthropic", "AsyncAnthropic")}
     clients: list[type] = [getattr(module, name) for name in names[package]]
     return [next(base for base in c.__mro__ if "request" in vars(base)) for c in clients]
@@ -159,6 +159,7 @@ class Instrumentation:
                 return original, client, args
             return original.__get__(args[0]), args[0], args[1:]
 
+        # What the client returns or raises passes through; only what is recorded of it is ours.
         def request(*args: Any, **kwargs: Any) -> Any:
             send, sender, args = bound(args)
             call = self._begin(sender, args, kwargs)

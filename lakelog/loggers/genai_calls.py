@@ -77,6 +77,7 @@ class Call:
         self.request, self._recorder = request, recorder
         self._content, self._prices = content, prices
         name, self._chunk_type = operation
+        # An answer or an error may repeat the key that it was asked with.
         given = {k: getattr(client, k, None) for k in _SECRETS}.values()
         self._secrets = [s for s in given if isinstance(s, str) and len(s) >= _SECRET_LENGTH_MIN]
         body = {k: plain(v) for k, v in request.json_data.items() if _is_given(v)}
@@ -127,6 +128,13 @@ class Call:
         """The connection was closed: by the reader's end, which `complete` hears of, or before."""
         if not self.is_reading:
             self.abandon()
+
+    def end_reading(self, error: BaseException) -> None:
+        """The iterator of the stream raised this: its end, or an error."""
+        if isinstance(error, (StopIteration, StopAsyncIteration)):
+            self.complete()
+        else:
+            self.fail(error)
 
     def fail(self, error: BaseException) -> None:
         """The call or the stream raised an error."""
@@ -269,11 +277,8 @@ class _Reader:
         call.is_reading = True
         try:
             chunk = next(self._inner)
-        except StopIteration:
-            call.complete()
-            raise
         except BaseException as error:
-            call.fail(error)
+            call.end_reading(error)
             raise
         finally:
             call.is_reading = False
@@ -299,11 +304,8 @@ class _AsyncReader:
         call.is_reading = True
         try:
             chunk = await anext(self._inner)
-        except StopAsyncIteration:
-            call.complete()
-            raise
         except BaseException as error:
-            call.fail(error)
+            call.end_reading(error)
             raise
         finally:
             call.is_reading = False

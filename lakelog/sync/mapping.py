@@ -27,6 +27,8 @@ else:
 
 ALL_EVENTS = f"SELECT * FROM events WHERE {IS_DATA}"
 """The mapping of a sync without a query: all events but bookkeeping ones, as `export` has them."""
+Tree = dict[str, Any]
+"""A query as the engine parses it."""
 NO_ROWS = sql.no_rows((*EVENT_COLUMNS, KEY))
 _KINDS = {
     "bigint": "TINYINT SMALLINT INTEGER BIGINT UTINYINT USMALLINT UINTEGER",
@@ -62,13 +64,13 @@ def read_mapping(cursor: duckdb.DuckDBPyConnection, query: str | None) -> Mappin
     text = ALL_EVENTS if query is None else query.strip().rstrip(";")
     set_events(cursor, NO_ROWS)
     try:
-        node = _checked(cursor, text)
+        tree = _checked(cursor, text)
         described = cursor.execute(f"DESCRIBE {text}").fetchall()
-        if KEY not in [row[0] for row in described] and _reads_events_alone(node):
-            text = _keyed(cursor, text)
+        if KEY not in [row[0] for row in described] and _reads_events_alone(tree):
+            text = _keyed(cursor, tree)
             described = cursor.execute(f"DESCRIBE {text}").fetchall()
     except duckdb.Error as error:
-        raise QueryFailed(f"the mapping: {_line(error)}") from None
+        raise QueryFailed(f"the mapping: {one_line(error)}") from None
     names = [str(row[0]).lower() for row in described]
     if twice := {name for name in names if names.count(name) > 1}:
         raise QueryFailed(f"the mapping has two columns {min(twice)!r}: rename one with AS")
@@ -89,16 +91,18 @@ def _column(name: str, kind: str) -> Column:
     return Column(name, "text" if _NESTED.search(kind) else found, int(scale))
 
 
-def _checked(cursor: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
+def _checked(cursor: duckdb.DuckDBPyConnection, text: str) -> Tree:
     """Return the syntax tree of a query whose rows are events one by one. Raises QueryFailed."""
-    tree = orjson.loads(cursor.execute("SELECT json_serialize_sql($1)", [text]).fetchall()[0][0])
+    serialized = cursor.execute("SELECT json_serialize_sql($1)", [text]).fetchall()[0][0]
+    tree: Tree = orjson.loads(serialized)
     if tree.get("error"):
         words = " ".join(str(tree.get("error_message", "")).split("\n")[0].split())
         raise QueryFailed(f"the mapping is one SELECT over events: {words}")
     if len(tree["statements"]) != 1:
         raise QueryFailed(f"the mapping is one SELECT over events, not {len(tree['statements'])}")
-    node: dict[str, Any] = tree["statements"][0]["node"]
+    node = tree["statements"][0]["node"]
     words = orjson.dumps(node).decode()
+    # Names of functions by the text of the tree: they may be called at any depth.
     kinds = {modifier.get("type") for modifier in node.get("modifiers", [])}
     called = set(re.findall(r'"function_name":"([^"]*)"', words))
     is_plain = (
@@ -119,7 +123,7 @@ def _checked(cursor: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
     if changing or "current_timestamp" in words:
         name = min(changing, default="current_timestamp")
         raise QueryFailed(f"the mapping calls {name}(), which is another value at each sync")
-    return node
+    return tree
 
 
 def _functions(cursor: duckdb.DuckDBPyConnection, condition: str) -> set[str]:
@@ -129,14 +133,13 @@ def _functions(cursor: duckdb.DuckDBPyConnection, condition: str) -> set[str]:
     return {str(row[0]) for row in rows.fetchall()}
 
 
-def _reads_events_alone(node: dict[str, Any]) -> bool:
-    table = node.get("from_table") or {}
+def _reads_events_alone(tree: Tree) -> bool:
+    table = tree["statements"][0]["node"].get("from_table") or {}
     return table.get("type") == "BASE_TABLE" and table.get("table_name", "").lower() == "events"
 
 
-def _keyed(cursor: duckdb.DuckDBPyConnection, text: str) -> str:
+def _keyed(cursor: duckdb.DuckDBPyConnection, tree: Tree) -> str:
     """Return the query with KEY as its last column."""
-    tree = orjson.loads(cursor.execute("SELECT json_serialize_sql($1)", [text]).fetchall()[0][0])
     key = {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", "query_location": 0}
     # As a syntax tree: text could be changed in a comment or a string.
     tree["statements"][0]["node"]["select_list"].append(key | {"column_names": [KEY]})
@@ -144,5 +147,6 @@ def _keyed(cursor: duckdb.DuckDBPyConnection, text: str) -> str:
     return str(cursor.execute("SELECT json_deserialize_sql($1::JSON)", changed).fetchall()[0][0])
 
 
-def _line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What the engine says, without the query that it repeats."""
     return " ".join(str(error).split("\n\nLINE ")[0].split())

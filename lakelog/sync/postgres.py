@@ -106,14 +106,6 @@ class PostgresTarget(SqlTarget):
         self._fetch("SET lock_timeout = '30s'")
         return connection
 
-    def _fetch(self, statement: str) -> list[tuple[Any, ...]]:
-        cursor = self._connection.cursor()
-        try:
-            cursor.execute(statement)
-            return list(cursor.fetchall()) if cursor.description else []
-        finally:
-            cursor.close()
-
     def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
         if not ending:
             *schema, name = table.split(".")

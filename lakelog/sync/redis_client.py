@@ -13,23 +13,21 @@ the server is loading, or a replica   as if nothing answered
 from __future__ import annotations
 
 import contextlib
-import random
 import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from lakelog.errors import MissingPackage, Unreachable
 from lakelog.lazy import Lazy
+from lakelog.sync import backoff
 from lakelog.sync.redis_config import Credentials, RedisConfig
 
 redis = Lazy("redis")
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _CERTIFICATE = re.compile(r"certificate verify failed: (.*?)(?:\s*\(_ssl|\.?\s*$)", re.DOTALL)
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 Value = TypeVar("Value")
 Watch = Callable[[str, float, Exception | None], None]
 """Is told each attempt: command, seconds, and how it failed."""
@@ -67,7 +65,7 @@ class RedisClient:
 
         Raises Unreachable, and redis.ResponseError for what the server says of the command.
         """
-        pauses, refused = _pauses(self.config.retries), set[Credentials]()
+        attempt, refused = 0, set[Credentials]()
         while True:
             began, credentials = time.perf_counter(), self._credentials
             try:
@@ -83,10 +81,11 @@ class RedisClient:
                     refused.add(credentials)
                     if self._renew(refused):
                         continue
-                pause = next(pauses, None)
-                if pause is None or _is_final(error) or not (repeatable or _is_unsent(error)):
+                attempt += 1
+                may_repeat = repeatable or _is_unsent(error)
+                if attempt > self.config.retries or _is_final(error) or not may_repeat:
                     raise Unreachable(self._words(error)) from None
-                time.sleep(pause)
+                time.sleep(backoff.pause(attempt))
             except Exception as error:
                 self._note(command, began, error)
                 raise
@@ -203,13 +202,6 @@ class RedisClient:
         for secret in filter(None, (self._credentials[1], self.config.password)):
             words = words.replace(secret, "***")
         return words
-
-
-def _pauses(count: int) -> Iterator[float]:
-    """Exponential back-off with full jitter of the upper half."""
-    for attempt in range(count):
-        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
-        yield longest * random.uniform(0.5, 1)
 
 
 def _no_retry() -> Any:

@@ -44,10 +44,6 @@ class SqlTarget(abc.ABC):
         """Return a connection in autocommit mode."""
 
     @abc.abstractmethod
-    def _fetch(self, statement: str) -> list[tuple[Any, ...]]:
-        """Run a statement; return its rows."""
-
-    @abc.abstractmethod
     def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
         """Insert rows of Arrow with a statement that ends in `ending`."""
 
@@ -62,6 +58,16 @@ class SqlTarget(abc.ABC):
     @abc.abstractmethod
     def _columns(self, table: str) -> tuple[dict[str, str], bool]:
         """Return a table's types by column, and whether KEY alone is unique; no types: no table."""
+
+    def _fetch(self, statement: str) -> list[tuple[Any, ...]]:
+        """Run a statement; return its rows."""
+        cursor = self._connection.cursor()
+        try:
+            cursor.execute(statement)
+            # The drivers have a result only where there are columns.
+            return list(cursor.fetchall()) if cursor.description else []
+        finally:
+            cursor.close()
 
     BEGIN = "BEGIN"
     LOCK = ""

@@ -75,15 +75,6 @@ class SqliteTarget(SqlTarget):
         self._fetch(f"PRAGMA page_size = {_PAGE}")
         return connection
 
-    def _fetch(self, statement: str) -> list[tuple[Any, ...]]:
-        cursor = self._connection.cursor()
-        try:
-            cursor.execute(statement)
-            # The driver has a result only where there are columns.
-            return list(cursor.fetchall()) if cursor.description else []
-        finally:
-            cursor.close()
-
     def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
         names = ", ".join(map(sql.identifier, rows.column_names))
         marks = ", ".join("?" * rows.num_columns)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,10 +26,10 @@ from lakelog.lazy import Lazy
 from lakelog.store import disk, sql
 from lakelog.store.manifest import Manifest
 from lakelog.store.refs import Head
-from lakelog.sync import delta
+from lakelog.sync import backoff, delta
 from lakelog.sync.delta import Delta, Step
 from lakelog.sync.duckdb_file import DuckdbTarget
-from lakelog.sync.mapping import NO_ROWS, read_mapping, set_events
+from lakelog.sync.mapping import NO_ROWS, one_line, read_mapping, set_events
 from lakelog.sync.postgres import PostgresTarget
 from lakelog.sync.sqlite import SqliteTarget
 from lakelog.sync.target import (
@@ -55,7 +54,6 @@ ON_REWIND = ("propagate", "refuse")
 BATCH_ROWS = 250_000
 _CHUNK_ROWS = 65_536
 RETRIES = 6
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _TARGETS: dict[str, Callable[[str], Target]] = {
     "postgresql": PostgresTarget,
     "postgres": lambda url: PostgresTarget("postgresql:" + url.partition(":")[2]),
@@ -179,6 +177,7 @@ class Syncer:
         self._table, self._mode, self._refuses = table, mode, on_rewind == "refuse"
         self._batch_rows, self._retries = batch_rows, retries
         self._progress, self._say = progress or (lambda rows: None), say or (lambda text: None)
+        # Of its own: the mapping sees other `events` than the lake's queries do.
         self._cursor: duckdb.DuckDBPyConnection = lake.engine().cursor()
         self._mapping = read_mapping(self._cursor, query)
         if mode == "upsert" and not self._mapping.is_keyed:
@@ -208,8 +207,7 @@ class Syncer:
                 if attempt > self._retries or (stop is not None and stop.is_set()):
                     raise Unreachable(f"{error} (tried {attempt} times)") from None
                 self._say(f"{error}; trying again")
-                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 1))
-                time.sleep(pause * random.uniform(0.5, 1))
+                time.sleep(backoff.pause(attempt))
             except BaseException:
                 self._target.rollback()
                 raise
@@ -244,12 +242,20 @@ class Syncer:
         mark = mark or Watermark(
             self._store.lake_id, self._lake.branch_name, self._mapping.query, self._mode
         )
+        # A column that is added now has no values for the rows that are there.
         change = self._change(mark, state, head, bool(extend) and mark.version > 0)
-        mark = dataclasses.replace(mark, mapping=self._mapping.query, mode=self._mode)
-        mark = dataclasses.replace(mark, move=head.move.number, generation=head.move.generation)
-        mark = dataclasses.replace(mark, snapshot=state.digest, state_time=state.time)
+        mark = dataclasses.replace(
+            mark,
+            mapping=self._mapping.query,
+            mode=self._mode,
+            move=head.move.number,
+            generation=head.move.generation,
+            snapshot=state.digest,
+            state_time=state.time,
+        )
         steps = list(change.steps)
         while steps:
+            # A commit costs milliseconds, whatever it holds: small steps share one.
             group = [steps.pop(0)]
             while steps and sum(s.events for s in (*group, steps[0])) <= self._batch_rows:
                 group.append(steps.pop(0))
@@ -265,6 +271,7 @@ class Syncer:
                 mark = dataclasses.replace(mark, rows=0)
             deleted = sum(self._remove(step) for step in group)
             written = sum(self._add(step, self._written) for step in group)
+            # With the rows, in one transaction: whoever reads it knows what is there.
             mark = dataclasses.replace(
                 mark,
                 upto=group[-1].upto,
@@ -405,8 +412,7 @@ class Syncer:
                     if batch.num_rows:
                         yield pa.Table.from_batches([batch])
         except (duckdb.Error, pa.ArrowException) as error:
-            words = " ".join(str(error).split("\n\nLINE ")[0].split())
-            raise QueryFailed(f"the mapping: {words}") from None
+            raise QueryFailed(f"the mapping: {one_line(error)}") from None
         finally:
             cursor.close()
 
