@@ -17,6 +17,7 @@ from lakelog.query import providers
 if TYPE_CHECKING:
     from lakelog import views
     from lakelog.analyze import dedupe
+    from lakelog.compat.database_sync import BatchDatabaseSync as BatchDatabaseSync
     from lakelog.compat.dump import LogEntry as LogEntry
     from lakelog.compat.dump import OMEGALogManager as OMEGALogManager
     from lakelog.compat.event_store import EventDatabase as EventDatabase
@@ -76,6 +77,7 @@ _STORE = {
 }
 """The store itself, which a program that logs to a file never loads."""
 _OLD_NAMES = {
+    "BatchDatabaseSync": "lakelog.compat.database_sync",
     "EventDatabase": "lakelog.compat.event_store",
     "EventPersistenceManager": "lakelog.compat.persistence",
     "LogEntry": "lakelog.compat.dump",

@@ -49,7 +49,7 @@ ORDER = {
     "sync": """backoff redis_config redis_client redis_metrics
         target sql_target sqlite duckdb_file postgres mapping delta sync""",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
-        oos_views podcasts oos_demo dump redis""",
+        oos_views podcasts database_sync oos_demo dump redis""",
     "export": "values vectors formats folder tables export",
     "analyze": "dedupe similar",
     "train": """wording shards recipe_schema losses filters tokenizer recipe template selection

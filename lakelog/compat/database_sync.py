@@ -1,0 +1,215 @@
+"""The database sync of the OOS log stream, under its old name.
+
+    sync = BatchDatabaseSync("oos.db")        # or postgresql://..., duckdb:PATH
+    sync.full_sync()                          # {'transcripts': 3, 'stats': {...}, 'removed': []}
+
+The log is ingested into a lake, and tables of the database are kept up to date with that: a row of
+`completed_transcripts` is one COMPLETE event, a row of `processing_stats` the figures at one time.
+Both halves write each row once, so a sync that is killed anywhere is continued by the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import os
+import re
+import time
+from typing import Any
+
+from lakelog import bookkeeping
+from lakelog import lake as lakes
+from lakelog.backup import delete
+from lakelog.backup.scheduler import BackupPlan, BackupScheduler
+from lakelog.compat.oos_views import DEFAULT_LOG, OOSViews, get_views
+from lakelog.errors import InvalidSetting, SyncRefused
+from lakelog.ingest.rotation import base_name
+from lakelog.ingest.scan import scan
+from lakelog.lake import Lake
+from lakelog.pipeline import fact_log
+from lakelog.store import bootstrap, disk
+from lakelog.sync.sync import RETRIES, Syncer, SyncResult
+
+TRANSCRIPTS, STATS = "completed_transcripts", "processing_stats"
+BATCH_SIZE = 1000
+CLEANUPS = ("keep", "rotate", "remove")
+BACKUPS = "backups"
+_STATS_TYPE = f"{bookkeeping.SOURCE}.stats"
+_COUNTS = ("events", "discovered", "processing", "completed", "failed", "total_failures")
+_TRANSCRIPTS_SQL = """
+SELECT time AS completed_at, category AS content_type, source, subject AS item_id,
+  data->>'transcript' AS transcript, data FROM events WHERE type = 'COMPLETE'"""
+_STATS_SQL = f"""
+SELECT time AS computed_at, {", ".join(f"(data->>'{n}')::BIGINT AS {n}" for n in _COUNTS)},
+  (data->>'success_rate')::DOUBLE AS success_rate
+FROM events WHERE type = '{_STATS_TYPE}' AND source = '{bookkeeping.SOURCE}'"""
+_URL = re.compile(r"[a-z][a-z0-9+]+:")
+
+
+class BatchDatabaseSync:
+    """Keeps a database up to date with an oos.log or a lake. Use it as a context manager.
+
+    `db_path` is a file of SQLite, or any target of `lakelog sync`. `log` is an oos.log, the
+    directory of a lake, or an open lake; what a log holds is ingested into `lake` (a path or an
+    open lake; without it LAKELOG_LAKE, else ./lake). `cleanup` says what `full_sync` does with a
+    log whose lines are all published in the lake and committed in the database: "keep" it,
+    "rotate" it to NAME_YYYYMMDD_HHMMSS.log, or also "remove" rotated logs, each once no process
+    writes to it and a verified backup of it is in `backup_dir`. A log that keeps the state of a
+    work queue must be kept. Raises InvalidSetting.
+    """
+
+    def __init__(
+        self,
+        db_path: str | os.PathLike[str],
+        log: Lake | str | os.PathLike[str] = DEFAULT_LOG,
+        *,
+        lake: Lake | str | os.PathLike[str] | None = None,
+        cleanup: str = "keep",
+        backup_dir: str | os.PathLike[str] = BACKUPS,
+        retries: int = RETRIES,
+    ) -> None:
+        if cleanup not in CLEANUPS:
+            raise InvalidSetting(f"cleanup is {', '.join(CLEANUPS)}, not {cleanup!r}")
+        name = os.fspath(db_path)
+        self.db_path = name
+        self.target = name if _URL.match(name) else f"sqlite:{name}"
+        is_lake = isinstance(log, Lake) or bootstrap.is_lake(os.fspath(log))
+        if is_lake and cleanup != "keep":
+            raise InvalidSetting("cleanup is for a log file: a lake has `lakelog retention`")
+        given = log if is_lake else lake or os.environ.get("LAKELOG_LAKE") or "lake"
+        self.log = "" if isinstance(log, Lake) or is_lake else os.path.abspath(log)
+        self.cleanup, self.backup_dir = cleanup, os.fspath(backup_dir)
+        self._retries, self._is_given = retries, isinstance(given, Lake)
+        self.lake = given if isinstance(given, Lake) else lakes.open(given)
+        self._views: OOSViews = get_views(self.lake)
+
+    def sync_completed_transcripts(self, batch_size: int = BATCH_SIZE) -> int:
+        """Write what was completed since the last sync, about `batch_size` rows a transaction;
+        return how many rows that were. Raises SyncRefused, Unreachable, InvalidSetting."""
+        self._ingest()
+        return self._sync(TRANSCRIPTS, _TRANSCRIPTS_SQL, batch_size).written
+
+    def sync_processing_stats(self) -> dict[str, Any]:
+        """Write the figures of now, if they have changed since the last sync; return them.
+
+        {'events', 'discovered', 'processing', 'completed', 'failed', 'total_failures',
+        'success_rate'}: items by latest state, failures in all, and completions per outcome.
+        Raises as `sync_completed_transcripts` does.
+        """
+        self._ingest()
+        stats = self._stats()
+        digest = hashlib.sha256(repr(sorted(stats.items())).encode()).hexdigest()
+        # Under an id: after a kill the same figures are the same event, and the same row.
+        event = bookkeeping.event(_STATS_TYPE, "oos", data=stats)
+        self.lake.append(event | {"id": digest[:32]})
+        self._sync(STATS, _STATS_SQL, BATCH_SIZE)
+        return stats
+
+    def full_sync(self, batch_size: int = BATCH_SIZE) -> dict[str, Any]:
+        """Write both tables, then clean up the log.
+
+        Returns {'transcripts': rows written, 'stats': the figures, 'rotated': the log's new path
+        or None, 'removed': paths, 'duration_seconds'}. Raises as above, and OSError.
+        """
+        start = time.monotonic()
+        with self._cleaning():
+            stats = self.sync_processing_stats()
+            self._ingest()
+            synced = self._sync(TRANSCRIPTS, _TRANSCRIPTS_SQL, batch_size)
+            # If another process has published lines since, the next sync cleans up.
+            is_all = self.lake.store.state(self.lake.branch_name).digest == synced.snapshot
+            rotated = self._rotate() if is_all and self.cleanup != "keep" else None
+            removed = self._remove() if is_all and self.cleanup == "remove" else []
+        return {
+            "transcripts": synced.written,
+            "stats": stats,
+            "rotated": rotated,
+            "removed": removed,
+            "duration_seconds": round(time.monotonic() - start, 3),
+        }
+
+    def close(self) -> None:
+        """Close the lake, if it was opened here."""
+        if not self._is_given:
+            self.lake.close()
+
+    def __enter__(self) -> BatchDatabaseSync:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def _ingest(self) -> None:
+        """Bring the log into the lake, with what was appended to it after a rotation."""
+        if not self.log:
+            return
+        paths = [*self._rotated(), *filter(os.path.exists, [self.log])]
+        for report in self.lake.ingest(paths, format="oos").files:
+            if report.error and os.path.exists(report.path):
+                raise SyncRefused(f"{report.path}: {report.error}: make it readable, and try again")
+
+    def _sync(self, table: str, query: str, batch_size: int) -> SyncResult:
+        syncer = Syncer(
+            self.lake, self.target, table, query, batch_rows=batch_size, retries=self._retries
+        )
+        with contextlib.closing(syncer):
+            return syncer.run()
+
+    def _stats(self) -> dict[str, Any]:
+        errors = self._views.error_analysis_view()
+        outcomes = self._views.source_reliability_view().values()
+        total = sum(each["total_processed"] for each in outcomes)
+        where = bookkeeping.IS_DATA
+        rows = self.lake.sql(f"SELECT count(*) AS n FROM events WHERE {where}").to_arrow_table()
+        return {
+            "events": rows["n"][0].as_py(),
+            **self._views.podcast_status_view(),
+            "total_failures": errors["total_failures"],
+            "success_rate": (total - errors["total_failures"]) / total if total else 0.0,
+        }
+
+    def _rotated(self) -> list[str]:
+        """The log's rotated files, the oldest first."""
+        stem, ending = os.path.splitext(self.log)
+        found = glob.glob(f"{glob.escape(stem)}_*{glob.escape(ending)}")
+        return sorted(p for p in found if base_name(p) == os.path.basename(self.log))
+
+    def _rotate(self) -> str | None:
+        """Give the log another name, unless it has lines that are not published; return it."""
+        lake = self.lake
+        try:
+            if not os.path.getsize(self.log) or not delete.covering(
+                lake.store, lake.branch_name, self.log, None
+            ):
+                return None
+        except FileNotFoundError:
+            return None
+        stem, ending = os.path.splitext(self.log)
+        moment = time.strftime("%Y%m%d_%H%M%S", time.gmtime())
+        path = f"{stem}_{moment}{ending}"
+        if os.path.exists(path):  # rotated in this very second: the next sync does it
+            return None
+        # A line that was appended just now moves with the file, and is ingested under its new name.
+        disk.rename(self.log, path)
+        return path
+
+    def _remove(self) -> list[str]:
+        """Remove rotated logs of which nothing can be lost (see backup.delete); return them."""
+        paths = self._rotated()
+        if not paths:
+            return []
+        plan = BackupPlan(os.path.abspath(self.backup_dir), packed=True, remove=True, keep=None)
+        # Of the files themselves, not their directory, in which the backups may be.
+        with contextlib.closing(BackupScheduler(self.lake, paths, plan)) as scheduler:
+            scheduler.run(scan(paths, ("*",)))
+        return [path for path in paths if not os.path.exists(path)]
+
+    def _cleaning(self) -> contextlib.AbstractContextManager[None]:
+        """Let one process at a time rename and remove files of a log."""
+        if self.cleanup == "keep":
+            return contextlib.nullcontext()
+        folder, name = os.path.split(self.log)
+        return fact_log.locked(os.path.join(folder, f".{name}.cleanup.lock"))
