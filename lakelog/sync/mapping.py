@@ -148,5 +148,5 @@ def _keyed(cursor: duckdb.DuckDBPyConnection, tree: Tree) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """What the engine says, without the query that it repeats."""
-    return " ".join(str(error).split("\n\nLINE ")[0].split())
+    """What the engine says, without the query that it repeats and its advice."""
+    return " ".join(re.split("\n\n(?:LINE |Possible solutions)", str(error))[0].split())

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused
 from lakelog.lazy import Lazy
 from lakelog.store import sql
+from lakelog.sync.adbc import AdbcConnection
 from lakelog.sync.sql_target import SqlTarget
 from lakelog.sync.target import KEY, Column, ConnectionLost
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-adbc = Lazy("adbc_driver_postgresql.dbapi")
+driver = Lazy("adbc_driver_postgresql")
 _OLDEST = 120_000
 """The oldest server that is accepted, as `server_version_num` counts."""
 _DEFAULTS = {
@@ -94,32 +95,31 @@ class PostgresTarget(SqlTarget):
 
     def _open(self) -> Any:
         try:
-            connection = adbc.connect(self._url, autocommit=True)
+            self._connection = AdbcConnection(driver.connect(self._url))
         except ImportError:
             raise MissingPackage(
                 "PostgreSQL needs a driver: pip install 'lakelog[postgres]'"
             ) from None
-        self._connection = connection
         version = int(self._fetch("SELECT current_setting('server_version_num')")[0][0])
         _require_version(version, self.address)
         # A sync that hangs elsewhere in a transaction must not be waited for without end.
         self._fetch("SET lock_timeout = '30s'")
-        return connection
+        return self._connection
 
     def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
         if not ending:
             *schema, name = table.split(".")
-            self._copy(name, rows, db_schema_name=schema[0] if schema else None)
+            self._connection.append(name, rows, schema=schema[0] if schema else "")
             return
         self._stage(_STAGED, f"LIKE {self._name(table)}")
-        self._copy(_STAGED, rows, temporary=True)
+        self._connection.append(_STAGED, rows, temporary=True)
         names = ", ".join(map(sql.identifier, rows.column_names))
         into = f"INSERT INTO {self._name(table)} ({names})"
         self._fetch(f"{into} SELECT {names} FROM {_STAGED}{ending}")
 
     def _delete(self, table: str, keys: pa.Table) -> int:
         self._stage(_KEYS, f"{KEY} bigint")
-        self._copy(_KEYS, keys, temporary=True)
+        self._connection.append(_KEYS, keys, temporary=True)
         deleted = f"DELETE FROM {self._name(table)} t USING {_KEYS} k WHERE t.{KEY} = k.{KEY}"
         return int(self._fetch(f"WITH d AS ({deleted} RETURNING 1) SELECT count(*) FROM d")[0][0])
 
@@ -127,13 +127,6 @@ class PostgresTarget(SqlTarget):
         """Have an empty temporary table."""
         self._fetch(f"DROP TABLE IF EXISTS pg_temp.{name}")
         self._fetch(f"CREATE TEMPORARY TABLE {name} ({columns}) ON COMMIT DROP")
-
-    def _copy(self, name: str, rows: pa.Table, **options: Any) -> None:
-        cursor = self._connection.cursor()
-        try:
-            cursor.adbc_ingest(name, rows, mode="append", **options)
-        finally:
-            cursor.close()
 
     def _columns(self, table: str) -> tuple[dict[str, str], bool]:
         oid = f"to_regclass({sql.literal(self._name(table))})"

@@ -31,6 +31,7 @@ class SqlTarget(abc.ABC):
     """A Target by SQL. Subclasses connect, run statements, load Arrow, and explain errors."""
 
     address: str
+    write_rows = 65_536
     TYPES: ClassVar[dict[str, str]]
     """The type of a new column, by kind."""
     ACCEPTED: ClassVar[dict[str, tuple[str, ...]]]
@@ -41,7 +42,7 @@ class SqlTarget(abc.ABC):
 
     @abc.abstractmethod
     def _open(self) -> Any:
-        """Return a connection in autocommit mode."""
+        """Return a connection in autocommit mode, with a method `fetch` as AdbcConnection has."""
 
     @abc.abstractmethod
     def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
@@ -61,13 +62,8 @@ class SqlTarget(abc.ABC):
 
     def _fetch(self, statement: str) -> list[tuple[Any, ...]]:
         """Run a statement; return its rows."""
-        cursor = self._connection.cursor()
-        try:
-            cursor.execute(statement)
-            # The drivers have a result only where there are columns.
-            return list(cursor.fetchall()) if cursor.description else []
-        finally:
-            cursor.close()
+        rows: list[tuple[Any, ...]] = self._connection.fetch(statement)
+        return rows
 
     BEGIN = "BEGIN"
     LOCK = ""

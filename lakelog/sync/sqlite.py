@@ -14,18 +14,27 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.lazy import Lazy
 from lakelog.store import sql
+from lakelog.sync.adbc import AdbcConnection
 from lakelog.sync.sql_target import SqlTarget
 from lakelog.sync.target import KEY, Column, ConnectionLost, path_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-adbc = Lazy("adbc_driver_sqlite.dbapi")
+driver = Lazy("adbc_driver_sqlite")
 _LOCKED = ("database is locked", "database table is locked", "database schema is locked")
-_PAGE = 16_384
+_PAGE = 32_768
 """The page size of a new file: rows of events are longer than those it is usually made for."""
 _MILLISECONDS = 5_000
 """How long a statement waits for a lock."""
+
+
+class _PlainConnection(sqlite3.Connection):
+    """What AdbcConnection is where the driver is not installed."""
+
+    def fetch(self, statement: str) -> list[tuple[Any, ...]]:
+        """Run a statement; return its rows."""
+        return list(self.execute(statement).fetchall())
 
 
 class SqliteTarget(SqlTarget):
@@ -67,13 +76,13 @@ class SqliteTarget(SqlTarget):
 
     def _open(self) -> Any:
         if self._adbc:
-            connection = adbc.connect(self._path, autocommit=True)
+            self._connection = AdbcConnection(driver.connect(self._path))
         else:
-            connection = sqlite3.connect(self._path, isolation_level=None)
-        self._connection = connection
+            options: Any = {"isolation_level": None, "factory": _PlainConnection}
+            self._connection = sqlite3.connect(self._path, **options)
         self._fetch(f"PRAGMA busy_timeout = {_MILLISECONDS}")
         self._fetch(f"PRAGMA page_size = {_PAGE}")
-        return connection
+        return self._connection
 
     def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
         names = ", ".join(map(sql.identifier, rows.column_names))
@@ -87,15 +96,11 @@ class SqliteTarget(SqlTarget):
         return int(before - self._fetch(f"SELECT count(*) FROM {self._name(table)}")[0][0])
 
     def _many(self, statement: str, rows: pa.Table) -> None:
-        cursor = self._connection.cursor()
-        try:
-            if self._adbc:
-                cursor.executemany(statement, rows)
-            else:
-                columns = (column.to_pylist() for column in rows.columns)
-                cursor.executemany(statement, zip(*columns, strict=True))
-        finally:
-            cursor.close()
+        if self._adbc:
+            self._connection.execute_many(statement, rows)
+        else:
+            columns = (column.to_pylist() for column in rows.columns)
+            self._connection.executemany(statement, zip(*columns, strict=True))
 
     def _columns(self, table: str) -> tuple[dict[str, str], bool]:
         rows = self._fetch(f"PRAGMA table_info({sql.identifier(table)})")

@@ -51,8 +51,9 @@ else:
 
 MODES = ("upsert", "append")
 ON_REWIND = ("propagate", "refuse")
-BATCH_ROWS = 250_000
-_CHUNK_ROWS = 65_536
+BATCH_ROWS = 500_000
+_CHUNK_ROWS, _CHUNK_BYTES = 8_192, 64 << 20
+"""Rows that are read at once, and bytes of them that are written at once, at most."""
 RETRIES = 6
 _TARGETS: dict[str, Callable[[str], Target]] = {
     "postgresql": PostgresTarget,
@@ -403,18 +404,35 @@ class Syncer:
         cursor = self._lake.engine().cursor()
         try:
             set_events(cursor, events)
-            reader = cursor.sql(query).to_arrow_reader(min(self._batch_rows, _CHUNK_ROWS))
+            reader = cursor.sql(query).to_arrow_reader(_CHUNK_ROWS)
+            tables = _gathered(reader, min(self._batch_rows, self._target.write_rows))
             # The next rows are read and mapped while the target writes these.
             with ThreadPoolExecutor(1, "lakelog-sync") as pool:
-                ahead = pool.submit(next, reader, None)
-                while (batch := ahead.result()) is not None:
-                    ahead = pool.submit(next, reader, None)
-                    if batch.num_rows:
-                        yield pa.Table.from_batches([batch])
-        except (duckdb.Error, pa.ArrowException) as error:
+                ahead = pool.submit(next, tables, None)
+                while (rows := ahead.result()) is not None:
+                    ahead = pool.submit(next, tables, None)
+                    yield rows
+        # Arrow raises OSError for what the engine says while it reads on.
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise QueryFailed(f"the mapping: {one_line(error)}") from None
         finally:
             cursor.close()
+
+
+def _gathered(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
+    """Yield what a reader has as tables of so many rows, or fewer where they are large."""
+    waiting: list[pa.RecordBatch] = []
+    count = size = 0
+    for batch in reader:
+        waiting.append(batch)
+        count, size = count + batch.num_rows, size + batch.nbytes
+        while count >= rows or size >= _CHUNK_BYTES:
+            table = pa.Table.from_batches(waiting)
+            yield table.slice(0, rows)
+            waiting = table.slice(rows).to_batches()
+            count, size = max(0, count - rows), sum(rest.nbytes for rest in waiting)
+    if waiting:
+        yield pa.Table.from_batches(waiting)
 
 
 def _status(lake: Lake, address: str, table: str, mark: Watermark) -> SyncStatus:

@@ -104,6 +104,11 @@ class Target(Protocol):
         """Where it is, for messages: without a password."""
         ...
 
+    @property
+    def write_rows(self) -> int:
+        """How many rows `write` takes best at a time; it may be given fewer."""
+        ...
+
     def exists(self) -> bool:
         """Whether the database may be there; a file that is not is created by `connect`."""
         ...
