@@ -38,7 +38,7 @@ ORDER = {
         engine tables sample user_views""",
     "ingest": """exclusions rotation inflate holes binary columnar lease source scan cursors content
         identity formats definitions records time_carry stripes transform batch gather group ingest
-        preview quarantine audit""",
+        stream_cursor messages preview quarantine audit""",
     "ingest/audit": "stored_rows file_audit account audit",
     "collect": "followed_file status turns watch loop",
     "backup": "copy directory expiry restore delete scheduler",
@@ -47,7 +47,8 @@ ORDER = {
         follower logfile oos resources ai""",
     "pipeline": "fact_log standing work_queue http feeds",
     "sync": """backoff redis_config redis_client redis_metrics
-        target adbc sql_target sqlite duckdb_file postgres mapping delta sync""",
+        target adbc sql_target sqlite duckdb_file postgres mapping delta sync
+        source redis_stream kafka_config kafka_source consume""",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views podcasts database_sync oos_demo dump redis""",
     "export": "values vectors formats folder tables export",
@@ -67,8 +68,8 @@ ORDER = {
         registry""",
     "cli": """exits render app input_formats pairs stdin_lines sample
         shell connect
-        write definitions ingest audit backups watch dump tail query views export sync train stats
-        dedupe
+        write definitions ingest audit backups watch dump tail query views export sync consume train
+        stats dedupe
         oos events follow behaviour history refs maintenance seal doctor setup demo help""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",

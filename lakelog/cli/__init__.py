@@ -20,6 +20,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "ingest": ("ingest", "load files at bulk speed, each row exactly once"),
         "watch": ("watch", "follow the files of directories, each line exactly once"),
         "dump": ("dump", "watch and back up *.log files, with the old flags"),
+        "consume": ("consume", "store the messages of Kafka topics and Redis Streams"),
         "formats": ("definitions", "show how a file is parsed; add log formats of your own"),
     },
     "Read": {

@@ -23,7 +23,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 
-class _Span(click.ParamType[float]):
+class Span(click.ParamType[float]):
     """A time such as 500ms, 1s or 5m, as seconds."""
 
     name = "span"
@@ -82,7 +82,7 @@ def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[
 @click.option("--once", is_flag=True, help="Bring the table up to date, then exit.")
 @click.option(
     "--every",
-    type=_Span(),
+    type=Span(),
     default="1s",
     show_default=True,
     metavar="TIME",

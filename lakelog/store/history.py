@@ -300,7 +300,8 @@ def _apply_formats(store: Store, now: Manifest, target: str, cursors: bool = Tru
     gone = (entry for key, entry in former.items() if key not in present)
     changes: list[Entry] = [tombstone(entry) for entry in gone]
     changes += [entry for key, entry in present.items() if former.get(key) != entry]
-    changes += [] if cursors else store.manifests.records(now, "cursor")
+    for what in () if cursors else ("cursor", "stream"):
+        changes += store.manifests.records(now, what)
     if not changes:
         return target
     message = "with present cursors" if not cursors else "with present formats"

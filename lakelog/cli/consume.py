@@ -1,0 +1,142 @@
+"""consume: store the messages of Kafka topics and Redis Streams, each exactly once."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import threading
+import time
+
+import click
+
+from lakelog.cli import exits
+from lakelog.cli.app import App, verb
+from lakelog.cli.input_formats import InputFormat
+from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.terminal import many
+from lakelog.cli.sync import Span
+from lakelog.export.formats import of_records
+from lakelog.sync import consume as consuming
+from lakelog.sync.consume import Consumer, ConsumeResult
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def complete_source(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """The word `status`, and the beginnings of sources."""
+    words = ["kafka://", "redis://", "rediss://"]
+    if not ctx.params.get("words"):
+        words.insert(0, "status")
+    return [word for word in words if word.startswith(typed)]
+
+
+@verb(
+    examples="""
+    lakelog consume redis://localhost:6379/0/events --once
+    lakelog consume kafka://broker1:9092,broker2:9092/orders --config kafka.conf
+    lakelog consume kafka://localhost/nginx --format access --from end
+    lakelog consume status kafka://localhost/orders
+"""
+)
+@click.argument(
+    "words", nargs=-1, required=True, metavar="[status] SOURCE", shell_complete=complete_source
+)
+@click.option(
+    "--format", "form", type=InputFormat(), help="The format of messages; detected by default."
+)
+@click.option(
+    "--from",
+    "start",
+    type=click.Choice(consuming.STARTS),
+    default="beginning",
+    show_default=True,
+    help="Where to start a stream that was never consumed.",
+)
+@click.option(
+    "--config", metavar="FILE", help="Settings of Kafka, NAME=VALUE by librdkafka's names."
+)
+@click.option("--once", is_flag=True, help="Store what is there now, then exit.")
+@click.option(
+    "--every",
+    type=Span(),
+    default="1s",
+    show_default=True,
+    metavar="TIME",
+    help="Time between rounds, such as 500ms, 1s or 5m.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=consuming.BATCH,
+    metavar="N",
+    help="Messages that are published together; 50,000 by default.",
+)
+@with_output
+def consume(
+    app: App,
+    words: tuple[str, ...],
+    form: str | None,
+    start: str,
+    config: str | None,
+    once: bool,
+    every: float,
+    batch: int,
+    target: Target,
+) -> None:
+    """Store the messages of a Kafka topic or a Redis Stream, each exactly once.
+
+    SOURCE is kafka://HOST:PORT[,HOST2:PORT]/TOPIC, redis://HOST:PORT/DB/STREAM or,
+    with TLS, rediss://. How far it was consumed is published with the events, so that
+    it holds whatever interrupts it. What does not parse goes to quarantine. It runs
+    until Ctrl-C or SIGTERM, with --once until nothing is left. `status` shows how far
+    behind the lake is. Passwords come from --config FILE or variables such as
+    KAFKA_SASL_PASSWORD and REDIS_PASSWORD.
+    """
+    is_status = words[0] == "status" and len(words) == 2
+    if not is_status and (len(words) != 1 or words[0] == "status"):
+        raise click.UsageError("one source is needed, such as redis://localhost:6379/0/events")
+    source = consuming.source_of(words[-1], config)
+    # A lake is created only once the source is known to be one.
+    opened = app.open() if is_status else app.open_or_create()
+    with opened as lake, app.progress("consuming", "messages") as progress:
+        consumer = Consumer(
+            lake, source, form=form, start=start, batch=batch, progress=progress, say=app.say
+        )
+        with contextlib.closing(consumer):
+            if is_status:
+                records = [dataclasses.asdict(lag) for lag in consumer.lags()]
+                emit(of_records(records), target, of_records(records))
+                return
+            result = _run(app, consumer, None if once else every)
+    if target.format == "json":
+        emit_record(dataclasses.asdict(result), target, lambda: "")
+    # Quarantined lines are safe, but a script has to notice them.
+    if once and result.quarantined:
+        click.get_current_context().exit(exits.FAILED)
+
+
+def _run(app: App, consumer: Consumer, every: float | None) -> ConsumeResult:
+    """Consume once, or every so many seconds until a signal; return the last round's result."""
+    stop = threading.Event()
+    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in _SIGNALS}
+    try:
+        while True:
+            started = time.monotonic()
+            result = consumer.run(stop)
+            if result.commits or every is None:
+                _report(app, result, time.monotonic() - started)
+            if every is None or stop.wait(every):
+                return result
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _report(app: App, result: ConsumeResult, seconds: float) -> None:
+    words = f"{many(result.messages, 'message')}, {many(result.events, 'event')}"
+    if result.known:
+        words += f", {result.known:,} known by id"
+    if result.quarantined:
+        words += f", {result.quarantined:,} quarantined (lakelog quarantine list)"
+    app.say(f"{result.source}: {words}; {result.messages / max(seconds, 1e-3):,.0f} messages/s")

@@ -1,0 +1,397 @@
+"""Messages of streams to rows, published together with the streams' cursors.
+
+A message is parsed like a small file: its lines are events by the format that fits the stream.
+Nothing of it is lost:
+
+    an event                      a row; key, headers and place are in the member of `data` that is
+                                  named for the system, the key is the subject if there is none,
+                                  and the message's time is the event's if that has none
+    no value, an empty value      a row of type message.tombstone, message.empty
+    not parsed, binary, too long  quarantined, with the place and the key
+
+A row's origin is the stream's, its position 4,096 times the message's number there, and on from
+that. So a message that is read again after a rollback gives the same rows.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.errors import InvalidSetting, StaleFiles
+from lakelog.event import to_micros
+from lakelog.ingest import definitions, stream_cursor
+from lakelog.ingest.batch import Batch, CursorMoved, Job
+from lakelog.ingest.binary import refusal
+from lakelog.ingest.cursors import WINDOW
+from lakelog.ingest.formats import registry
+from lakelog.ingest.formats.format import Format
+from lakelog.ingest.source import LINE_MAX, PART, Chunk, between_characters
+from lakelog.ingest.stream_cursor import StreamCursor
+from lakelog.ingest.transform import ChunkResult, RejectedLine, readable
+from lakelog.lazy import Lazy
+from lakelog.store.entry import Entry
+from lakelog.store.manifest import Manifest
+from lakelog.store.publish import Change, publish
+from lakelog.store.refs import Head
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
+    np = Lazy("numpy")
+
+TOMBSTONE, EMPTY = "message.tombstone", "message.empty"
+PLACES = 4096
+"""Positions of one message; one with more events has an origin of its own."""
+_SAMPLE = 1 << 18
+_WITH_HEADERS = ("csv", "zeek", "w3c", "bulk", "parquet", "arrow")
+"""Formats whose lines mean nothing without those before them; a message stands for itself."""
+_NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_BREAKS = bytes.maketrans(b"\r\n", b"  ")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as its server has it.
+
+    `stream` is the key of its cursor, `position` what that says once the message is consumed, and
+    `number` its place in the stream, which only grows within an `era` and is below 2^51.
+    `time` is in us. `details` is a JSON object of where it stood, its key and its headers; `word`
+    names it in `data`.
+    """
+
+    stream: str
+    position: str
+    number: int
+    value: bytes | None
+    key: bytes | None
+    time: int | None
+    details: bytes
+    word: str
+    era: str = ""
+    """What the origin ends in, where numbers of one stream begin again."""
+
+
+class MessageBatch:
+    """Messages that are parsed and published together. Close it when done."""
+
+    def __init__(self, job: Job) -> None:
+        """Read the cursors; `job.label` is the source of events that name none."""
+        self._job = job
+        # Taken before anything is read: the publish compares the cursors of now with these.
+        self._batch = Batch(job)
+        self.cursors: Mapping[str, StreamCursor] = stream_cursor.of_state(
+            job.store, self._batch.state
+        )
+        self._moves: dict[str, StreamCursor] = {}
+
+    @property
+    def rows(self) -> int:
+        """New events; complete after `publish`."""
+        return self._batch.rows
+
+    @property
+    def known(self) -> int:
+        """Events whose id the lake has."""
+        return self._batch.skipped
+
+    @property
+    def bad(self) -> list[RejectedLine]:
+        """Quarantined lines."""
+        return self._batch.bad
+
+    def add(self, messages: Sequence[Message], name: str) -> None:
+        """Parse messages of the topic or stream `name`, in their order."""
+        if not messages:
+            return
+        values = [_flat(message.value or b"") for message in messages]
+        form_name, form = self._format(messages[0].stream, name, values)
+        began = to_micros(datetime.now(UTC))
+        parsed = self._parse(messages, values, form)
+        self._batch.take(_located(messages, parsed, began, self._origins()))
+        by_stream = dict[str, list[Message]]()
+        for message in messages:
+            by_stream.setdefault(message.stream, []).append(message)
+        for stream, read in by_stream.items():
+            cursor = self._moves[stream]
+            self._moves[stream] = replace(
+                cursor,
+                position=read[-1].position,
+                messages=cursor.messages + len(read),
+                bytes=cursor.bytes + sum(len(message.value or b"") for message in read),
+                form=form_name,
+                time=next((m.time for m in reversed(read) if m.time is not None), cursor.time),
+            )
+
+    def move(self, cursor: StreamCursor) -> None:
+        """Publish this cursor; messages that are added later move it on."""
+        self._moves[cursor.key] = cursor
+
+    def publish(self, name: str) -> Head | None:
+        """Publish rows, quarantined lines and cursors as one move; None if nothing changed.
+
+        Raises CursorMoved if another consumer was faster or the branch was rewound: read the
+        cursors again.
+        """
+        moves = {k: c for k, c in self._moves.items() if self.cursors.get(k) != c}
+        if not moves:
+            return None
+        batch, job = self._batch, self._job
+        entries: list[Entry] = [*batch.write(), *(cursor.entry() for cursor in moves.values())]
+        ids = tuple(batch.id_run())
+
+        def plan(head: Head, state: Manifest) -> Change | None:
+            if head.digest != batch.base.digest:
+                now = stream_cursor.of_state(job.store, state)
+                # After a rewind the cursors may be equal though the rows they counted are gone.
+                is_rewound = head.move.generation != batch.base.move.generation
+                is_moved = any(now.get(key) != self.cursors.get(key) for key in moves)
+                if is_rewound or is_moved or batch.clashes(state):
+                    return None
+            return Change("ingest", name, tuple(entries), ids_add=ids)
+
+        try:
+            head = publish(job.store, job.branch, plan)
+        # This process slept, and garbage collection took what it had written.
+        except StaleFiles:
+            head = None
+        if head is None:
+            raise CursorMoved
+        return head
+
+    def close(self) -> None:
+        """End the threads that encode and write."""
+        self._batch.close()
+
+    def cursor(self, stream: str) -> StreamCursor | None:
+        """The cursor of a stream as it will be published."""
+        return self._moves.get(stream) or self.cursors.get(stream)
+
+    def _origins(self) -> dict[str, str]:
+        return {key: cursor.origin for key, cursor in self._moves.items()}
+
+    def _format(self, stream: str, name: str, values: list[bytes]) -> tuple[str, Format]:
+        """The format that was asked for or that the lake defines; else the one detected, which is
+        final once there were enough bytes."""
+        job, cursor = self._job, self.cursor(stream)
+        definition = job.definition(name)
+        chosen = definitions.form_name(definition) if definition else ""
+        forced = bool(chosen)
+        if chosen.partition("@")[0] in _WITH_HEADERS:
+            raise InvalidSetting(
+                f"{chosen} needs the lines before a line: messages cannot be of that format"
+            )
+        sample = b"\n".join(values[: 1 << 10])[:_SAMPLE] + b"\n"
+        if not chosen:
+            last = cursor.form if cursor and cursor.form else registry.LAST
+            is_open = registry.is_last(last) or definitions.is_gone(last, job.formats)
+            is_settled = cursor is not None and cursor.bytes >= WINDOW and not is_open
+            chosen = last if is_settled else registry.detect(b"", sample, name).NAME
+            chosen = registry.LAST if chosen in _WITH_HEADERS else chosen
+            if definition and definition.zone:
+                chosen = registry.in_zone(chosen, definition.zone)
+        form = registry.specialize(registry.by_name(chosen), sample)
+        return chosen, registry.tolerant(form, name, forced=forced)
+
+    def _parse(self, messages: Sequence[Message], values: list[bytes], form: Format) -> _Parsed:
+        lines, special, bad = list[int](), list[int](), list[tuple[int, str, str]]()
+        for at, value in enumerate(values):
+            if not value.strip():
+                special.append(at)
+            elif reason := _refusal(value):
+                bad.append((at, reason, base64.b64encode(value).decode()))
+            elif len(value) > LINE_MAX:
+                bad += [(at, *part) for part in _parts(value)]
+            else:
+                lines.append(at)
+        data = b"".join([values[at] + b"\n" for at in lines])
+        sizes = np.fromiter((len(values[at]) + 1 for at in lines), np.int64, len(lines))
+        starts = np.cumsum(sizes) - sizes
+        begins = starts.tolist()
+        # Each message begins a file: no record goes on in the next one, no time is carried to it.
+        files = dict.fromkeys(begins, b"")
+        chunk = Chunk(data, 0, seams=tuple(begins[1:]))
+        transformer = replace(self._job, mode="last").transformer(form, "", files=files)
+        result = transformer.run(chunk, final=True) if lines else ChunkResult()
+        which = np.array(lines, np.int64)
+        index: Any = np.empty(0, np.int64)
+        if result.table is not None:
+            index = which[np.searchsorted(starts, result.table["position"], "right") - 1]
+        for line in result.bad:
+            at = int(which[np.searchsorted(starts, line.position, "right") - 1])
+            bad.append((at, line.reason, line.line))
+        # What gave nothing, such as an empty list, is there all the same.
+        silent = np.setdiff1d(which, np.concatenate([index, np.array([b[0] for b in bad], int)]))
+        bad += [(at, "it holds no event", readable(values[at])) for at in silent.tolist()]
+        tables = [result.table] if result.table is not None else []
+        if special:
+            tables.append(
+                transformer.rows_of([self._special(messages[i]) for i in special], special)
+            )
+            index = np.concatenate([index, np.array(special, np.int64)])
+        return _Parsed(pa.concat_tables(tables) if tables else None, index, bad)
+
+    def _special(self, message: Message) -> dict[str, Any]:
+        """The event of a message without content."""
+        event: dict[str, Any] = {"source": self._job.label}
+        if message.value is None:
+            return event | {"type": TOMBSTONE}
+        blank = {"data": {"value": message.value.decode()}} if message.value else {}
+        return event | {"type": EMPTY} | blank
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    """Rows, which message each is of, and (message, reason, line) of what is none."""
+
+    table: Any
+    index: Any
+    bad: list[tuple[int, str, str]]
+
+
+def _flat(value: bytes) -> bytes:
+    """A value whose lines are one, if it is one JSON document over several."""
+    if b"\n" in value and value.lstrip()[:1] in (b"{", b"["):
+        try:
+            orjson.loads(value)
+        except ValueError:
+            return value
+        # JSON has line breaks between its tokens only.
+        return value.translate(_BREAKS)
+    return value
+
+
+def _refusal(value: bytes) -> str:
+    """Why a value cannot be lines; empty if it may be."""
+    if b"\0" not in value:
+        try:
+            value.decode()
+            return ""
+        except UnicodeDecodeError:
+            # It may still be text of an older encoding.
+            if not _NO_TEXT.search(value) and not refusal(value):
+                return ""
+    return "binary, here in base64"
+
+
+def _parts(value: bytes) -> list[tuple[str, str]]:
+    """The reasons and texts of the parts of a value that is too long."""
+    parts, at = list[tuple[str, str]](), 0
+    while at < len(value):
+        stop = min(at + PART, len(value))
+        stop = stop if stop == len(value) else between_characters(value, stop)
+        reason = f"a line of over {LINE_MAX:,} bytes is too long: part {len(parts) + 1:,}"
+        parts.append((reason, readable(value[at:stop])))
+        at = stop
+    return parts
+
+
+def _located(
+    messages: Sequence[Message], parsed: _Parsed, began: int, origins: Mapping[str, str]
+) -> ChunkResult:
+    """Rows and bad lines with the places, keys and times of their messages, in their order."""
+    bad = sorted(parsed.bad, key=lambda each: each[0])
+    index, table = parsed.index, parsed.table
+    order = np.argsort(index, kind="stable")
+    index = index[order]
+    of_bad = np.array([at for at, _, _ in bad], np.int64)
+    every = np.concatenate([index, of_bad])
+    counts = np.bincount(every, minlength=len(messages))
+    # Numbered from 0 in each message, rows first.
+    by_message = np.argsort(every, kind="stable")
+    firsts = np.cumsum(counts) - counts
+    nth = np.empty(len(every), np.int64)
+    nth[by_message] = np.arange(len(every)) - firsts[every[by_message]]
+    homes = [
+        (origins[m.stream] + m.era, m.number * PLACES)
+        if counts[i] <= PLACES
+        else (f"{origins[m.stream]}/{m.position}", 0)
+        for i, m in enumerate(messages)
+    ]
+    result = ChunkResult(lines=len(messages))
+    for (at, reason, line), place in zip(bad, nth[len(index) :].tolist(), strict=True):
+        origin, base = homes[at]
+        words = f"{reason}; {messages[at].details.decode()}"
+        result.bad.append(RejectedLine(base + place, words, line, origin))
+    if table is not None:
+        bases = np.array([base for _, base in homes], np.int64)
+        table = _filled(table.take(pa.array(order)), messages, index, began)
+        result.table = _with(
+            table,
+            position=pa.array(bases[index] + nth[: len(index)]),
+            origin=pa.array([origin for origin, _ in homes]).take(pa.array(index)),
+        )
+    return result
+
+
+def _filled(table: pa.Table, messages: Sequence[Message], index: Any, began: int) -> pa.Table:
+    """Rows with what their messages say where they say nothing."""
+    times = table["time"].cast("int64").to_numpy().copy()
+    # A time from after the message was read is that of the parsing: the event had none.
+    of_message = np.array([-1 if m.time is None else m.time for m in messages], np.int64)[index]
+    is_untimed = (times >= began) & (of_message >= 0)
+    times[is_untimed] = of_message[is_untimed]
+    keys = pa.array([_subject(m.key) for m in messages], pa.string()).take(pa.array(index))
+    details = [m.details.decode() for m in messages]
+    payloads = [
+        _with_details(payload, messages[at].word, details[at])
+        for payload, at in zip(table["data"].to_pylist(), index.tolist(), strict=True)
+    ]
+    return _with(
+        table,
+        time=pa.array(times).cast(table["time"].type),
+        subject=pc.coalesce(table["subject"].cast(pa.string()), keys),
+        data=pa.array(payloads, pa.large_string()),
+    )
+
+
+def _with(table: pa.Table, **columns: Any) -> pa.Table:
+    for name, values in columns.items():
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, name, values.cast(table.schema.field(at).type))
+    return table
+
+
+def _with_details(payload: str | None, word: str, details: str) -> str:
+    """A payload with the details of its message, under a name that it does not use."""
+    if not payload or payload in ("{}", "null"):
+        return f'{{"{word}":{details}}}'
+    while f'"{word}"' in payload:
+        word += "_"
+    if not payload.startswith("{"):
+        return f'{{"value":{payload},"{word}":{details}}}'
+    return f'{payload[:-1]},"{word}":{details}}}'
+
+
+def _subject(key: bytes | None) -> str | None:
+    """A key as text, if it is text."""
+    try:
+        text = key.decode() if key else None
+    except UnicodeDecodeError:
+        return None
+    return text if text and text.isprintable() else None
+
+
+def text_or_base64(data: bytes) -> Any:
+    """Bytes as JSON has them: as text, or an object that names their encoding."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}
+
+
+def time_or_none(milliseconds: int) -> int | None:
+    """A server's time in us, None for what is no time, such as a chosen id of Redis."""
+    micros = milliseconds * 1000
+    # From 2000 on, and within what an event can have.
+    return micros if 946_684_800_000_000 <= micros < 253_402_300_800_000_000 else None

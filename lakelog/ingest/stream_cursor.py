@@ -1,0 +1,63 @@
+"""Stream cursors: how far each stream of messages was consumed (FORMAT.md 19).
+
+A stream is an ordered sequence that a server keeps and numbers: a partition of Kafka, or a stream
+of Redis. Its cursor is published with the rows, so that the lake alone says what it has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import Record
+from lakelog.store.manifest import Manifest
+
+WHAT = "stream"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamCursor:
+    """How far one stream was consumed.
+
+    `position` is the server's: the next offset of Kafka, the last id of Redis. `skipped` messages
+    came before the first one that was read, `messages` were consumed, and `missing` were removed
+    by the server before they were. `incarnation` tells streams apart that had one name: it changes
+    when a stream was deleted and created again. `bytes` counts those of values, `form` is the
+    format they were last parsed by, and `time` is that of the newest message (us).
+    """
+
+    key: str
+    name: str
+    position: str = ""
+    incarnation: str = ""
+    messages: int = 0
+    skipped: int = 0
+    missing: int = 0
+    bytes: int = 0
+    form: str = ""
+    time: int = 0
+
+    @classmethod
+    def from_entry(cls, record: Record) -> StreamCursor:
+        """Return the cursor that an entry holds. Raises TypeError, KeyError where it is
+        malformed."""
+        members = {name: record.members[name] for name in _NAMES if name in record.members}
+        return cls(key=record.key, **members)
+
+    def entry(self) -> Record:
+        """The manifest entry of the cursor."""
+        return Record(WHAT, self.key, {name: getattr(self, name) for name in _NAMES})
+
+    @property
+    def origin(self) -> str:
+        """What its rows carry; no two streams share one."""
+        return f"{self.key}#{self.incarnation}" if self.incarnation else self.key
+
+
+_NAMES = tuple(field.name for field in fields(StreamCursor)[1:])
+
+
+def of_state(store: Store, state: Manifest) -> dict[str, StreamCursor]:
+    """Return the stream cursors of a state by key. Raises DamagedManifest."""
+    found = store.manifests.read_records(state, WHAT, StreamCursor.from_entry)
+    return {cursor.key: cursor for cursor in found}

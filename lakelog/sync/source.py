@@ -1,0 +1,95 @@
+"""Sources of messages: what a server of streams has to do to be consumed.
+
+A source has one or more streams (the partitions of a topic), each ordered. `states` says what the
+server has of them; `read` returns what follows the positions of the lake's own cursors, so that
+the server need not remember anything. `acknowledge` tells it all the same, for others to see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from lakelog.ingest.messages import Message
+from lakelog.ingest.stream_cursor import StreamCursor
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """What a server has of one stream.
+
+    Reading begins after `first` and was at its end at `end`, both positions. `added` counts the
+    messages that ever were in it up to `end`, `kept` those that still are; None where the server
+    does not count: there positions are numbers without holes.
+    """
+
+    key: str
+    name: str
+    first: str
+    end: str
+    added: int | None = None
+    kept: int = 0
+
+
+@dataclass(frozen=True)
+class StreamLag:
+    """How far the lake is behind one stream; `behind` is None where it cannot be known."""
+
+    stream: str
+    position: str
+    end: str
+    messages: int
+    missing: int
+    behind: int | None
+
+
+class MessageSource(Protocol):
+    """A server whose messages are consumed. One thread uses it.
+
+    Every method raises ConnectionLost when the connection breaks, Unreachable when another attempt
+    cannot help, and SyncRefused for what the server does not allow.
+    """
+
+    @property
+    def address(self) -> str:
+        """Where it is, for messages: without a password."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The topic or stream: the source of events that name none."""
+        ...
+
+    @property
+    def absence(self) -> str:
+        """What to say where the server has no such topic or stream."""
+        ...
+
+    def connect(self, group: str) -> None:
+        """Connect, or connect again; others see what was read under the name `group`. Raises
+        MissingPackage, ConnectionLost, Unreachable, InvalidSetting."""
+        ...
+
+    def states(self) -> Sequence[StreamState]:
+        """What the server has now; nothing where there is no such topic or stream."""
+        ...
+
+    def order(self, position: str) -> int:
+        """A number by which positions of a stream are compared."""
+        ...
+
+    def read(
+        self, positions: Mapping[str, str], ends: Mapping[str, str], limit: int
+    ) -> tuple[list[Message], bool]:
+        """Return about `limit` messages after `positions`, by stream, in the order of each, and
+        whether nothing is left up to `ends`."""
+        ...
+
+    def acknowledge(self, cursors: Sequence[StreamCursor]) -> None:
+        """Tell the server how far these streams were consumed; never raises."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection; never raises."""
+        ...
