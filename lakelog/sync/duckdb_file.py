@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -52,7 +53,15 @@ class DuckdbTarget(SqlTarget):
         return os.path.exists(self._path)
 
     def _open(self) -> Any:
-        connection = duckdb.connect(self._path, config=_OFFLINE)
+        is_new = not self.exists()
+        try:
+            connection = duckdb.connect(self._path, config=_OFFLINE)
+        except duckdb.Error:
+            # On a full disk half a header is left, which could never be opened again.
+            if is_new:
+                with contextlib.suppress(OSError):
+                    os.remove(self._path)
+            raise
         connection.execute("SET TimeZone = 'UTC'")
         return connection
 
@@ -103,5 +112,8 @@ class DuckdbTarget(SqlTarget):
             return ConnectionLost(f"{self.address} is open in another process: close it there")
         where = f"{self.address}, table {table}" if table else self.address
         advice = ": change the row or the constraint and run it again; this batch was not written"
-        is_row = "onstraint" in words or "Conversion" in words
-        return SyncRefused(f"{where}: {words}{advice if is_row else ''}")
+        if "No space left" in words:
+            advice = ": free space and run it again; nothing of this batch was written"
+        elif not ("onstraint" in words or "Conversion" in words):
+            advice = ""
+        return SyncRefused(f"{where}: {words}{advice}")

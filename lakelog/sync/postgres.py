@@ -168,6 +168,7 @@ _ADVICE = {
     "22": ": change the type of the column and run it again; this batch was not written",
     "23": ": change the row or the constraint and run it again; this batch was not written",
     "42501": ": grant the right and run it again; this batch was not written",
+    "53100": ": free space on the server and run it again; this batch was not written",
     "53": ": free it and run it again; this batch was not written",
     "28": ": check user, password, host and database, then run it again",
 }
