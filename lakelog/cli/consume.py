@@ -13,7 +13,7 @@ import click
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.input_formats import InputFormat
-from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.output import Target, emit, emit_record
 from lakelog.cli.render.terminal import many
 from lakelog.cli.sync import Span
 from lakelog.export.formats import of_records
@@ -72,7 +72,7 @@ def complete_source(ctx: click.Context, _: click.Parameter, typed: str) -> list[
     metavar="N",
     help="Messages that are published together; 50,000 by default.",
 )
-@with_output
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def consume(
     app: App,
     words: tuple[str, ...],
@@ -82,7 +82,7 @@ def consume(
     once: bool,
     every: float,
     batch: int,
-    target: Target,
+    as_json: bool,
 ) -> None:
     """Store the messages of a Kafka topic or a Redis Stream, each exactly once.
 
@@ -97,6 +97,7 @@ def consume(
     if not is_status and (len(words) != 1 or words[0] == "status"):
         raise click.UsageError("one source is needed, such as redis://localhost:6379/0/events")
     source = consuming.source_of(words[-1], config)
+    target = Target("json") if as_json else Target("table")
     # A lake is created only once the source is known to be one.
     opened = app.open() if is_status else app.open_or_create()
     with opened as lake, app.progress("consuming", "messages") as progress:
@@ -106,10 +107,10 @@ def consume(
         with contextlib.closing(consumer):
             if is_status:
                 records = [dataclasses.asdict(lag) for lag in consumer.lags()]
-                emit(of_records(records), target, of_records(records))
+                emit(of_records(records), target)
                 return
             result = _run(app, consumer, None if once else every)
-    if target.format == "json":
+    if as_json:
         emit_record(dataclasses.asdict(result), target, lambda: "")
     # Quarantined lines are safe, but a script has to notice them.
     if once and result.quarantined:

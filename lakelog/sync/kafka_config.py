@@ -7,6 +7,7 @@ message.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -101,6 +102,10 @@ class KafkaClient:
         try:
             return self.raw.list_topics(self._config.topic, timeout=TIMEOUT / 2)
         except kafka.KafkaException as error:
+            # What its threads reported is delivered here. A message that comes instead is of no
+            # matter: this client is given up.
+            with contextlib.suppress(kafka.KafkaException, RuntimeError):
+                self.raw.poll(0)
             raise self.failure(error.args[0]) from None
 
     def check(self) -> None:
@@ -117,7 +122,7 @@ class KafkaClient:
         with self._mutex:
             # The reason was reported by a thread before the call that it kept waiting ended.
             error = self._fault if self._fault is not None else error
-        if error.name() in _REFUSED:
+        if _is_refusal(error):
             return Unreachable(
                 f"{address} refuses us: {hidden(error.str())};"
                 " see security.protocol, sasl.* and ssl.* in --config"
@@ -136,11 +141,16 @@ class KafkaClient:
         return SyncRefused(f"{address}: {hidden(error.str())}")
 
     def _note(self, error: Any) -> None:
-        """Keep what a thread reports: refusals first, they explain the others."""
-        if error.name() in (*_REFUSED, "_ALL_BROKERS_DOWN"):
+        """Keep what a thread reports; a refusal explains what comes after it."""
+        if _is_refusal(error) or error.name() == "_ALL_BROKERS_DOWN":
             with self._mutex:
-                if self._fault is None or error.name() in _REFUSED:
+                if self._fault is None or not _is_refusal(self._fault):
                     self._fault = error
+
+
+def _is_refusal(error: Any) -> bool:
+    """Whether another attempt cannot help: user, password or certificate is refused."""
+    return error.name() in _REFUSED or "SSL handshake" in error.str()
 
 
 def _properties(path: str) -> dict[str, str]:
