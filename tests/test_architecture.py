@@ -47,8 +47,8 @@ ORDER = {
         follower logfile oos resources ai""",
     "pipeline": "fact_log standing work_queue http feeds",
     "sync": """backoff redis_config redis_client redis_metrics
-        target adbc sql_target sqlite duckdb_file postgres mapping delta sync
-        source redis_stream kafka_config kafka_source consume""",
+        target adbc sql_target sqlite duckdb_file postgres http_client intent elasticsearch influxdb
+        mapping delta sync source redis_stream kafka_config kafka_source consume""",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views podcasts database_sync oos_demo dump redis""",
     "export": "values vectors formats folder tables export",

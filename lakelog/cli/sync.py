@@ -61,7 +61,9 @@ def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[
 @click.argument(
     "words", nargs=-1, required=True, metavar="[status] TARGET", shell_complete=complete_target
 )
-@click.option("--table", default="events", show_default=True, metavar="NAME", help="The table.")
+@click.option(
+    "--table", metavar="NAME", help="The table; by default what TARGET names, or events."
+)
 @click.option(
     "--query", metavar="SQL", help="Which rows: SQL over `events`; all columns by default."
 )
@@ -99,7 +101,7 @@ def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[
 def sync(
     app: App,
     words: tuple[str, ...],
-    table: str,
+    table: str | None,
     query: str | None,
     mode: str,
     on_rewind: str,

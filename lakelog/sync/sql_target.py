@@ -32,6 +32,7 @@ class SqlTarget(abc.ABC):
 
     address: str
     write_rows = 65_536
+    table = "events"
     TYPES: ClassVar[dict[str, str]]
     """The type of a new column, by kind."""
     ACCEPTED: ClassVar[dict[str, tuple[str, ...]]]
@@ -84,6 +85,9 @@ class SqlTarget(abc.ABC):
         except Exception as error:
             self.close()
             raise self._explained(error, "") from None
+
+    def recover(self, table: str) -> None:
+        """Nothing: a transaction that was cut off has left nothing."""
 
     def watermarks(self) -> dict[str, Watermark]:
         """The watermarks of all tables, by name."""

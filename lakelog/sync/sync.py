@@ -29,6 +29,7 @@ from lakelog.store.refs import Head
 from lakelog.sync import backoff, delta
 from lakelog.sync.delta import Delta, Step
 from lakelog.sync.duckdb_file import DuckdbTarget
+from lakelog.sync.elasticsearch import ElasticsearchTarget
 from lakelog.sync.mapping import NO_ROWS, one_line, read_mapping, set_events
 from lakelog.sync.postgres import PostgresTarget
 from lakelog.sync.sqlite import SqliteTarget
@@ -55,11 +56,19 @@ BATCH_ROWS = 500_000
 _CHUNK_ROWS, _CHUNK_BYTES = 8_192, 64 << 20
 """Rows that are read at once, and bytes of them that are written at once, at most."""
 RETRIES = 6
+
+
+def _over_http(*names: str) -> list[str]:
+    """Schemes of a server that is reached with or without TLS."""
+    return [f"{name}{ending}" for name in names for ending in ("", "+http", "+https")]
+
+
 _TARGETS: dict[str, Callable[[str], Target]] = {
     "postgresql": PostgresTarget,
     "postgres": lambda url: PostgresTarget("postgresql:" + url.partition(":")[2]),
     "sqlite": SqliteTarget,
     "duckdb": DuckdbTarget,
+    **dict.fromkeys(_over_http("elasticsearch", "opensearch"), ElasticsearchTarget),
 }
 
 
@@ -101,7 +110,7 @@ def sync(
     lake: Lake,
     target: str | Target,
     *,
-    table: str = "events",
+    table: str | None = None,
     query: str | None = None,
     mode: str = "upsert",
     on_rewind: str = "propagate",
@@ -109,8 +118,8 @@ def sync(
 ) -> SyncResult:
     """Bring a table of a database up to date with a lake, and return what that took.
 
-    `target` is `postgresql://…`, `sqlite:PATH` or `duckdb:PATH`; `query` is SQL over `events` whose
-    rows are events one by one. The table and new columns are created. Raises InvalidSetting,
+    `target` is a URL such as `sqlite:PATH`; `table` is what it names, or `events`; `query` is SQL
+    over `events` whose rows are events one by one. The table and new columns are created. Raises InvalidSetting,
     QueryFailed, SyncRefused, Unreachable, MissingPackage; of the batch that failed nothing is
     written.
     """
@@ -139,7 +148,10 @@ def target_of(url: str) -> Target:
     """Return the target of a URL, not connected. Raises InvalidSetting, without the URL."""
     scheme = url.partition(":")[0].lower()
     if scheme not in _TARGETS or ":" not in url:
-        known = "postgresql://USER@HOST/DATABASE, sqlite:PATH or duckdb:PATH"
+        known = (
+            "postgresql://USER@HOST/DATABASE, sqlite:PATH, duckdb:PATH,"
+            " elasticsearch://HOST/INDEX or influxdb://HOST/BUCKET?org=ORG"
+        )
         hint = did_you_mean(scheme, list(_TARGETS)) if ":" in url else ""
         raise InvalidSetting(f"a target is {known}{f'; {hint}' if hint else ''}")
     return _TARGETS[scheme](url)
@@ -152,7 +164,7 @@ class Syncer:
         self,
         lake: Lake,
         target: str | Target,
-        table: str = "events",
+        table: str | None = None,
         query: str | None = None,
         *,
         mode: str = "upsert",
@@ -169,12 +181,13 @@ class Syncer:
         for value, choices in ((mode, MODES), (on_rewind, ON_REWIND)):
             if value not in choices:
                 raise InvalidSetting(f"{value!r} is not one of {', '.join(choices)}")
+        self._target = target_of(target) if isinstance(target, str) else target
+        table = self._target.table if table is None else table
         if not table.strip(". ") or table == WATERMARKS or "\0" in table:
             raise InvalidSetting(f"{table!r} cannot be the table of a sync: choose another name")
         if batch_rows < 1:
             raise InvalidSetting("a batch has at least one row")
         self._lake, self._store = lake, lake.store
-        self._target = target_of(target) if isinstance(target, str) else target
         self._table, self._mode, self._refuses = table, mode, on_rewind == "refuse"
         self._batch_rows, self._retries = batch_rows, retries
         self._progress, self._say = progress or (lambda rows: None), say or (lambda text: None)
@@ -237,6 +250,7 @@ class Syncer:
         if not self._is_connected:
             self._target.connect()
             self._is_connected = True
+        self._target.recover(self._table)
         state = self._store.manifests.load(head.move.snapshot)
         mark = self._target.watermarks().get(self._table)
         create, extend = self._schema_changes(mark)

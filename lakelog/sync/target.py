@@ -109,12 +109,23 @@ class Target(Protocol):
         """How many rows `write` takes best at a time; it may be given fewer."""
         ...
 
+    @property
+    def table(self) -> str:
+        """The table of a sync that names none: what the URL names, or `events`."""
+        ...
+
     def exists(self) -> bool:
         """Whether the database may be there; a file that is not is created by `connect`."""
         ...
 
     def connect(self) -> None:
         """Connect, or connect again. Raises MissingPackage, ConnectionLost, SyncRefused."""
+        ...
+
+    def recover(self, table: str) -> None:
+        """Undo what a batch that was cut off has left in a table, where no transaction does it.
+
+        Raises WatermarkMoved while another sync writes the batch."""
         ...
 
     def watermarks(self) -> dict[str, Watermark]:
