@@ -1,4 +1,4 @@
-"""sync: keep tables of PostgreSQL, SQLite and DuckDB up to date with the events."""
+"""sync: keep tables of databases, indices and measurements up to date with the events."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ class Span(click.ParamType[float]):
 
 def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
     """The word `status`, and the beginnings of targets."""
-    words = ["postgresql://", "sqlite:", "duckdb:"]
+    words = ["postgresql://", "sqlite:", "duckdb:", "elasticsearch://", "opensearch://"]
+    words.append("influxdb://")
     if not ctx.params.get("words"):
         words.insert(0, "status")
     return [word for word in words if word.startswith(typed)]
@@ -61,9 +62,7 @@ def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[
 @click.argument(
     "words", nargs=-1, required=True, metavar="[status] TARGET", shell_complete=complete_target
 )
-@click.option(
-    "--table", metavar="NAME", help="The table; by default what TARGET names, or events."
-)
+@click.option("--table", metavar="NAME", help="The table; by default what TARGET names, or events.")
 @click.option(
     "--query", metavar="SQL", help="Which rows: SQL over `events`; all columns by default."
 )
@@ -112,12 +111,14 @@ def sync(
 ) -> None:
     """Keep a table of a database up to date with the events.
 
-    TARGET is postgresql://USER@HOST:PORT/DATABASE, sqlite:PATH or duckdb:PATH; the
-    password of PostgreSQL comes from PGPASSWORD or ~/.pgpass. What is new is
-    written in transactions that also record how far the table is, so that each
-    event is there once, whatever interrupts it. It runs until Ctrl-C or SIGTERM,
-    with --once until the table is up to date. `status` lists the tables of a
-    target, and how far behind they are.
+    TARGET is postgresql://USER@HOST:PORT/DATABASE, sqlite:PATH, duckdb:PATH,
+    elasticsearch://HOST:9200/INDEX (or opensearch) or
+    influxdb://HOST:8086/BUCKET?org=ORG. Passwords come from PGPASSWORD or
+    ~/.pgpass, ELASTICSEARCH_API_KEY and INFLUX_TOKEN. What is new is written in
+    batches that also record how far the table is, so that each event is there
+    once, whatever interrupts it. It runs until Ctrl-C or SIGTERM, with --once
+    until the table is up to date. `status` lists the tables of a target, and how
+    far behind they are.
     """
     if words[0] == "status" and len(words) == 2:
         _show_status(app, words[1], target)

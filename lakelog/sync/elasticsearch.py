@@ -1,9 +1,9 @@
 """Elasticsearch and OpenSearch as targets: `elasticsearch://HOST:9200/INDEX`.
 
-A document is an event, its `_id` the seq, so that writing it again changes nothing. Documents go in
-by `_bulk`, each batch announced in the index `lakelog_sync` before and acknowledged there after it,
-by compare-and-swap (`if_seq_no`); see `intent` for what a cut leaves. Credentials come from the URL,
-or ELASTICSEARCH_API_KEY, or ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD.
+A document is an event, its `_id` the seq, so that writing it again changes nothing. Documents go
+in by `_bulk`, each batch announced in the index `lakelog_sync` before and acknowledged there after
+it, by compare-and-swap (`if_seq_no`); see `intent` for what a cut leaves. Credentials come from the
+URL, or ELASTICSEARCH_API_KEY, or ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD.
 
 Each event is one document, exactly once, as long as nobody else writes to the index. During a batch
 a search may see some of its documents, or after a rollback of the lake miss those that are
@@ -112,9 +112,7 @@ class ElasticsearchTarget(IntentTarget):
         hits = found.get("hits", {}).get("hits", [])
         records = ((hit["_id"], hit["_source"].get("watermark")) for hit in hits)
         return {
-            name: Watermark.parse(text, self._where(name))
-            for name, text in sorted(records)
-            if text
+            name: Watermark.parse(text, self._where(name)) for name, text in sorted(records) if text
         }
 
     def shape(self, table: str) -> TableShape | None:

@@ -128,7 +128,8 @@ class HttpConnection:
         headers = {"User-Agent": "lakelog", **self._headers}
         if body:
             headers["Content-Type"] = content_type
-            if len(body) > 1400:  # more than a packet
+            # More than a packet; InfluxDB does not unpack forms.
+            if len(body) > 1400 and "urlencoded" not in content_type:
                 body = gzip.compress(body, 1, mtime=0)
                 headers["Content-Encoding"] = "gzip"
         if time.monotonic() - self._used > _IDLE:

@@ -86,7 +86,7 @@ class SqlTarget(abc.ABC):
             self.close()
             raise self._explained(error, "") from None
 
-    def recover(self, table: str) -> None:
+    def recover(self, table: str) -> None:  # noqa: B027
         """Nothing: a transaction that was cut off has left nothing."""
 
     def watermarks(self) -> dict[str, Watermark]:

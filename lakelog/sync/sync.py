@@ -30,6 +30,7 @@ from lakelog.sync import backoff, delta
 from lakelog.sync.delta import Delta, Step
 from lakelog.sync.duckdb_file import DuckdbTarget
 from lakelog.sync.elasticsearch import ElasticsearchTarget
+from lakelog.sync.influxdb import InfluxTarget
 from lakelog.sync.mapping import NO_ROWS, one_line, read_mapping, set_events
 from lakelog.sync.postgres import PostgresTarget
 from lakelog.sync.sqlite import SqliteTarget
@@ -69,6 +70,7 @@ _TARGETS: dict[str, Callable[[str], Target]] = {
     "sqlite": SqliteTarget,
     "duckdb": DuckdbTarget,
     **dict.fromkeys(_over_http("elasticsearch", "opensearch"), ElasticsearchTarget),
+    **dict.fromkeys(_over_http("influxdb"), InfluxTarget),
 }
 
 
@@ -119,9 +121,9 @@ def sync(
     """Bring a table of a database up to date with a lake, and return what that took.
 
     `target` is a URL such as `sqlite:PATH`; `table` is what it names, or `events`; `query` is SQL
-    over `events` whose rows are events one by one. The table and new columns are created. Raises InvalidSetting,
-    QueryFailed, SyncRefused, Unreachable, MissingPackage; of the batch that failed nothing is
-    written.
+    over `events` whose rows are events one by one. The table and new columns are created. Raises
+    InvalidSetting, QueryFailed, SyncRefused, Unreachable, MissingPackage; of the batch that failed
+    nothing is written.
     """
     with contextlib.closing(
         Syncer(lake, target, table, query, mode=mode, on_rewind=on_rewind, batch_rows=batch_rows)
