@@ -62,6 +62,7 @@ class IntentTarget(abc.ABC):
     address: str
     table: str
     """The table that the URL names, or `events`."""
+    write_rows = 16_384
 
     def __init__(self) -> None:
         self._owner, self._batch = "", ("", Record())

@@ -114,4 +114,3 @@ def test_disk_of_postgres_becomes_full(
         admin(server.url(), f"DROP DATABASE {place.database} WITH (FORCE)")
         admin(server.url(), "DROP TABLESPACE small")
         server.used = ""
-
