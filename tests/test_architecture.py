@@ -48,7 +48,8 @@ ORDER = {
     "pipeline": "fact_log standing work_queue http feeds",
     "sync": """backoff redis_config redis_client redis_metrics
         target adbc sql_target sqlite duckdb_file postgres http_client intent elasticsearch influxdb
-        mapping delta sync source redis_stream kafka_config kafka_source consume""",
+        mapping delta sync redis_recent redis_feed source redis_stream kafka_config kafka_source
+        consume""",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views podcasts database_sync oos_demo dump redis""",
     "export": "values vectors formats folder tables export",
@@ -68,8 +69,8 @@ ORDER = {
         registry""",
     "cli": """exits render app input_formats pairs stdin_lines sample
         shell connect
-        write definitions ingest audit backups watch dump tail query views export sync consume train
-        stats dedupe
+        write definitions ingest audit backups recent watch dump tail query views export sync
+        consume train stats dedupe
         oos events follow behaviour history refs maintenance seal doctor setup demo help""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",

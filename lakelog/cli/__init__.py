@@ -26,6 +26,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Read": {
         "sql": ("query", "run SQL over the events, or open the SQL shell"),
         "tail": ("tail", "show the last events; -f follows live ones"),
+        "recent": ("recent", "show the newest entries by source and level, from Redis"),
         "views": ("views", "list the views, which are updated incrementally"),
         "view": ("views", "query a view; create, drop or show one"),
         "stats": ("stats", "count events, segments and bytes"),

@@ -9,8 +9,9 @@ import click
 from lakelog.backup.scheduler import INTERVAL, BackupPlan
 from lakelog.cli.app import App, verb
 from lakelog.cli.input_formats import with_pattern
+from lakelog.cli.recent import RedisPlan, with_redis
 from lakelog.cli.watch import follow
-from lakelog.compat.dump import BACKUPS, LOGS, NO_REDIS, PATTERNS
+from lakelog.compat.dump import BACKUPS, LOGS, PATTERNS
 from lakelog.store import disk
 
 
@@ -37,7 +38,6 @@ from lakelog.store import disk
     metavar="DIR",
     help="Where its files are backed up.",
 )
-@click.option("--redis-url", metavar="URL", help="Accepted, but not used.")
 @click.option(
     "--backup-interval",
     default=INTERVAL,
@@ -57,23 +57,22 @@ from lakelog.store import disk
 )
 @with_pattern
 @click.option("--once", is_flag=True, help="Ingest and back up what is there, then exit.")
+@with_redis
 def dump(
     app: App,
     logs_dir: str,
     backup_dir: str,
-    redis_url: str | None,
     backup_interval: float,
     patterns: tuple[str, ...],
     form: str | None,
     once: bool,
+    recent: RedisPlan | None,
 ) -> None:
     """Watch a directory of logs and back its files up, until Ctrl-C or SIGTERM.
 
     Each line becomes an event, once. `lakelog watch` does the same with more options;
-    `lakelog tail`, `sql` and `backups` show the result.
+    `lakelog tail`, `sql`, `recent` and `backups` show the result.
     """
-    if redis_url is not None:
-        app.say(NO_REDIS)
     disk.make_dirs(os.path.abspath(logs_dir))
     plan = BackupPlan(backup_dir, backup_interval)
-    follow(app, [logs_dir], patterns=patterns, plan=plan, form=form, once=once)
+    follow(app, [logs_dir], patterns=patterns, plan=plan, recent=recent, form=form, once=once)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import signal
@@ -20,6 +21,7 @@ from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.backups import option_words, with_backups
 from lakelog.cli.input_formats import with_pattern
+from lakelog.cli.recent import RedisPlan, with_redis
 from lakelog.cli.render.output import choose, emit_record
 from lakelog.cli.render.terminal import is_terminal, many
 from lakelog.collect import loop
@@ -29,6 +31,7 @@ from lakelog.collect.status import Totals, lock_path, status_path
 from lakelog.export.values import micros
 from lakelog.ingest.scan import scan
 from lakelog.store import disk
+from lakelog.sync.redis_feed import END, RecentFeeder
 
 INTERVAL = 1.0
 _UNIT = """[Unit]
@@ -54,6 +57,7 @@ WantedBy=multi-user.target
     lakelog watch /var/log/app
     lakelog watch logs --pattern '*.log' --pattern '*.jsonl'
     lakelog watch logs --backup-dir /backup/logs --remove-processed
+    lakelog watch logs --redis-url redis://localhost
     lakelog watch --status
     lakelog watch /var/log/app --print-unit > lakelog.service
 """
@@ -84,6 +88,7 @@ WantedBy=multi-user.target
 @click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 @click.option("--print-unit", is_flag=True, help="Print a systemd unit that does the same.")
 @with_backups
+@with_redis
 def watch(
     app: App,
     roots: tuple[str, ...],
@@ -97,6 +102,7 @@ def watch(
     as_json: bool,
     print_unit: bool,
     plan: BackupPlan | None,
+    recent: RedisPlan | None,
 ) -> None:
     """Follow the files of directories: each new line becomes an event, once.
 
@@ -117,6 +123,7 @@ def watch(
         options += ["--interval", f"{interval:g}"] if interval != INTERVAL else []
         options += ["--poll"] * poll + ["--once"] * once
         options += ["-q"] * app.quiet + ["-v"] * app.verbose + option_words(plan)
+        options += recent.words() if recent else []
         click.echo(_unit(app, roots, options), nl=False)
         return
     follow(
@@ -129,6 +136,7 @@ def watch(
         poll=poll,
         once=once,
         plan=plan,
+        recent=recent,
     )
 
 
@@ -138,17 +146,19 @@ def follow(
     *,
     patterns: tuple[str, ...],
     plan: BackupPlan | None,
+    recent: RedisPlan | None = None,
     form: str | None = None,
     source: str | None = None,
     interval: float = INTERVAL,
     poll: bool = False,
     once: bool = False,
 ) -> None:
-    """Watch until a signal arrives, with backups if there is a plan; sum up at the end."""
+    """Watch until a signal arrives, with backups and Redis if planned; sum up at the end."""
     tell = _reporter(app)
     # Before the watcher, which takes its share of the limit.
     raise_descriptor_limit()
     with app.open_or_create() as lake:
+        feeder = recent.feeder(lake, tell) if recent else None
         backups = BackupScheduler(lake, roots, plan, label=source, say=tell) if plan else None
         watcher = following.Watcher(
             lake,
@@ -170,31 +180,31 @@ def follow(
         # Before the files are opened: from here on a signal ends the round in order.
         previous_handlers = {s: signal.signal(s, end) for s in _SIGNALS}
         renewed = _resume(watcher, backups)
+        watcher.totals.redis = feeder.figures if feeder else {}
         try:
             # Two watchers would both read each new line. The cursor would keep them from being
             # stored twice, but not from being read twice.
             with disk.claim(lock_path(lake, roots)) as has_lock:
                 if not has_lock:
                     raise click.ClickException(f"another process is watching {', '.join(roots)}")
+                if feeder:
+                    feeder.start()
                 if once:
-                    _once(watcher, stop)
-                    if backups:
-                        backups.run(scan(watcher.totals.roots, patterns))
+                    _once(watcher, stop, backups, patterns)
                 else:
                     if not renewed:
                         tell(f"watching {', '.join(watcher.totals.roots)}")
                     loop.run(watcher, stop, interval=interval, poll=poll, say=tell, renew=True)
         except loop.RestartRequested as rest:
             signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what comes now, comes later
-            if backups:
-                backups.close()
+            _close(backups, feeder)
             lake.close()
             # A signal that came meanwhile ends the watcher instead of restarting it.
             if not stop.is_set():
                 _restart_process(rest.memory, backups)
         finally:
-            if backups:
-                backups.close()
+            # Once means all of it; else the next watcher continues where this one stopped.
+            _close(backups, feeder, math.inf if once and not stop.is_set() else END)
             for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
         _sum_up(app, watcher.totals, backups)
@@ -206,7 +216,12 @@ _MEMORY = "LAKELOG_WATCH_MEMORY"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def _once(watcher: following.Watcher, stop: threading.Event) -> None:
+def _once(
+    watcher: following.Watcher,
+    stop: threading.Event,
+    backups: BackupScheduler | None,
+    patterns: tuple[str, ...],
+) -> None:
     watcher.round(final=True)
     while (watcher.has_arriving_files or watcher.is_behind) and not stop.is_set():
         # Waiting is only for copies that are still arriving; what is behind can be read at once.
@@ -214,6 +229,17 @@ def _once(watcher: following.Watcher, stop: threading.Event) -> None:
             stop.wait(following.STABLE / 4)
         watcher.round(final=True)
     watcher.close()
+    if backups:
+        backups.run(scan(watcher.totals.roots, patterns))
+
+
+def _close(
+    backups: BackupScheduler | None, feeder: RecentFeeder | None, seconds: float = END
+) -> None:
+    if backups:
+        backups.close()
+    if feeder:
+        feeder.close(seconds)
 
 
 def _sum_up(app: App, totals: Totals, backups: BackupScheduler | None) -> None:
@@ -291,6 +317,13 @@ def _status_lines(status: dict[str, Any]) -> str:
     ]
     if status.get("nuls"):
         lines.append(f"  skipped      {status['nuls']:,} NUL bytes, where nobody wrote text")
+    if redis := status.get("redis"):
+        behind = "?" if redis["entries_behind"] is None else f"{redis['entries_behind']:,}"
+        lines.append(
+            f"  Redis        {redis['address']}: {behind} events behind;"
+            f" {redis['entries_written']:,} entries in {redis['seconds']:.1f} s"
+        )
+        lines += [f"  fault        {redis['trouble']}"] if redis["trouble"] else []
     lines += [f"  fault        {path}: {reason}" for path, reason in status["faults"].items()]
     return "\n".join(lines) + "\n"
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
@@ -28,6 +28,8 @@ class Totals:
     last_round: float = 0.0
     last_event: float = 0.0
     slowest_round: float = 0.0
+    redis: dict[str, Any] = field(default_factory=dict)
+    """Figures of what is kept in Redis beside the lake, if anything is."""
 
 
 def status_path(lake: Lake) -> str:

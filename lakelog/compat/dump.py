@@ -7,9 +7,10 @@ else `subject`), its source `source` (else the name of the file it stands in); t
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import threading
-import warnings
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,17 +23,22 @@ from lakelog.backup.scheduler import INTERVAL, KEEP, BackupPlan, BackupScheduler
 from lakelog.collect.loop import run
 from lakelog.collect.status import lock_path
 from lakelog.collect.watch import Watcher
-from lakelog.errors import InUse, InvalidSetting
+from lakelog.errors import InUse, InvalidSetting, Unreachable
 from lakelog.event import parse_time
 from lakelog.ingest import cursors
 from lakelog.settings import span_us
 from lakelog.store import disk
+from lakelog.sync.redis_client import RedisClient, require_package
+from lakelog.sync.redis_config import RedisConfig
+from lakelog.sync.redis_feed import RecentFeeder
+from lakelog.sync.redis_recent import RecentEntries, RecentEntry, from_lake
 
 # Defaults of the older service, which its callers rely on.
 PATTERNS = ("*.log",)
 LOGS, BACKUPS, LAKE = "logs", "backups", "lake"
-NO_REDIS = "the Redis URL is not used: entries are kept in the lake, which also answers look-ups"
 SCAN = 1.0
+_AWAY = 5.0
+"""Seconds for which a Redis that did not answer is not asked again."""
 Moment = datetime | str | int | float
 _ENTRY = (
     "time",
@@ -99,8 +105,9 @@ class OMEGALogManager:
 
     `lake` is a path, or a lake that is open; without it LAKELOG_LAKE, else ./lake. Of each file
     `backup_keep` backups are kept (None: all), none older than `backup_age`, a span such as `30d`.
-    `redis_url` is accepted from old callers and not used; `start` warns. Use it as a context
-    manager, or call `start` and `stop`. Raises InvalidSetting.
+    With a `redis_url` the newest entries of each source and level are kept there as well, and
+    `recent` asks it. Use it as a context manager, or call `start` and `stop`. Raises
+    InvalidSetting, MissingPackage.
     """
 
     def __init__(
@@ -122,6 +129,11 @@ class OMEGALogManager:
         self._plan = BackupPlan(os.fspath(backup_dir), float(backup_interval), backup_keep, age)
         self.logs_dir, self.backup_dir = os.fspath(logs_dir), os.fspath(backup_dir)
         self.redis_url, self.backup_interval = redis_url, float(backup_interval)
+        self._config = None if redis_url is None else RedisConfig.from_url(redis_url)
+        if self._config is not None:
+            require_package()
+        self._client: RedisClient | None = None
+        self._away_until = 0.0
         self._given, self._patterns = lake, tuple(patterns)
         self._say = say or (lambda text: None)
         self._lake: lakes.Lake | None = lake if isinstance(lake, lakes.Lake) else None
@@ -146,12 +158,11 @@ class OMEGALogManager:
         """Start to watch; nothing if it does. Raises InUse if another process is watching there."""
         if self.is_running:
             return
-        if self.redis_url:
-            # Whoever passes it counts on it; the callback is one that most do not pass.
-            warnings.warn(NO_REDIS, stacklevel=2)
         # The old service created its directory, and callers start it before the first log is there.
         os.makedirs(self.logs_dir, exist_ok=True)
-        roots = [self.logs_dir]
+        roots, feeder = [self.logs_dir], None
+        if self._config is not None:
+            feeder = RecentFeeder(self.lake, self._config, say=self._say)
         # The claim is handed over to the thread, which releases it at its end; until then every way
         # out has to release it here.
         claim = contextlib.ExitStack()
@@ -167,11 +178,13 @@ class OMEGALogManager:
         self._watcher = Watcher(
             self.lake, roots, patterns=self._patterns, say=self._say, after=backups
         )
+        if feeder is not None:
+            self._watcher.totals.redis = feeder.figures
         self._stop.clear()
         self._thread = threading.Thread(
             # A program that forgets `stop` still ends.
             target=self._run,
-            args=(self._watcher, backups, claim),
+            args=(self._watcher, backups, claim, feeder),
             name="lakelog-dump",
             daemon=True,
         )
@@ -187,6 +200,9 @@ class OMEGALogManager:
     def close(self) -> None:
         """Stop, and close the lake unless it was given open."""
         self.stop()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
         if self._lake is not None and self._lake is not self._given:
             self._lake.close()
             self._lake = None
@@ -226,18 +242,57 @@ class OMEGALogManager:
         rows = self.lake.sql(query, values or None).fetchall()
         return [_entry(dict(zip(_ENTRY, row, strict=True)), names) for row in reversed(rows)]
 
+    def recent(
+        self,
+        source: str | None = None,
+        level: str | None = None,
+        match: str | None = None,
+        limit: int = 100,
+    ) -> list[LogEntry]:
+        """Return the entries that arrived last, the newest first: from Redis, else from the lake.
+
+        `source` is a name or a glob, `match` a part of the content, or a glob of all of it. Redis
+        has the newest of each source and level, some of them a second later than the lake.
+        """
+        return [_logged(entry) for entry in self._recent(source, level, match, limit)]
+
+    def _recent(
+        self, source: str | None, level: str | None, match: str | None, limit: int
+    ) -> list[RecentEntry]:
+        if self._config is not None and time.monotonic() >= self._away_until:
+            try:
+                if self._client is None:
+                    hasty = dataclasses.replace(self._config, retries=0, timeout=1.0)
+                    self._client = RedisClient(hasty)
+                entries = RecentEntries(self.lake, self._client)
+                return entries.search(source, level, match, limit)
+            except Unreachable:
+                # Not each look-up waits for it.
+                self._away_until = time.monotonic() + _AWAY
+        return from_lake(self.lake, source, level, match, limit)
+
     def _names(self) -> dict[str, str]:
         """The paths of files by the origin of their rows."""
         store = self.lake.store
         state = store.state(self.lake.branch_name)
         return {cursor.origin: cursor.name for cursor in cursors.of_state(store, state)}
 
-    def _run(self, watcher: Watcher, backups: BackupScheduler, claim: contextlib.ExitStack) -> None:
+    def _run(
+        self,
+        watcher: Watcher,
+        backups: BackupScheduler,
+        claim: contextlib.ExitStack,
+        feeder: RecentFeeder | None,
+    ) -> None:
         with claim:
             try:
+                if feeder is not None:
+                    feeder.start()
                 run(watcher, self._stop, interval=SCAN, poll=False, say=self._say)
             finally:
                 backups.close()
+                if feeder is not None:
+                    feeder.close()
 
     def __enter__(self) -> OMEGALogManager:
         self.start()
@@ -259,6 +314,10 @@ def _entry(row: dict[str, Any], names: dict[str, str]) -> LogEntry:
     source = row["source"] or (os.path.basename(path) if path else "")
     moment = row["time"].astimezone(UTC)
     return LogEntry(moment, source, content, row["level"] or "INFO", metadata)
+
+
+def _logged(entry: RecentEntry) -> LogEntry:
+    return LogEntry(entry.timestamp, entry.source, entry.content, entry.level, entry.metadata)
 
 
 def _parse_data(text: str | None) -> Any:

@@ -119,11 +119,8 @@ class RedisClient:
 
     def _pool(self, credentials: Credentials, size: int = 0) -> Any:
         config = self.config
-        try:
-            kind = redis.SSLConnection if config.use_tls else redis.Connection
-        except ModuleNotFoundError:
-            words = "Redis is reached by redis-py: pip install 'lakelog[redis]'"
-            raise MissingPackage(words) from None
+        require_package()
+        kind = redis.SSLConnection if config.use_tls else redis.Connection
         options: dict[str, Any] = {}
         if config.use_tls:
             options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
@@ -202,6 +199,15 @@ class RedisClient:
         for secret in filter(None, (self._credentials[1], self.config.password)):
             words = words.replace(secret, "***")
         return words
+
+
+def require_package() -> None:
+    """Import redis-py. Raises MissingPackage."""
+    try:
+        _ = redis.Redis
+    except ModuleNotFoundError:
+        words = "Redis is reached by redis-py: pip install 'lakelog[redis]'"
+        raise MissingPackage(words) from None
 
 
 def _no_retry() -> Any:

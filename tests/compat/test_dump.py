@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 import lakelog
 from lakelog import LogEntry, OMEGALogManager
 from lakelog.errors import InUse, InvalidEvent, InvalidSetting
+from tests.support.redis_server import RedisServer, require_redis
 from tests.support.tree import ROOT
 
 GOLDEN = ROOT / "tests" / "golden" / "system_a"
@@ -239,13 +241,43 @@ def test_the_manager_keeps_so_many_backups(logs: Path) -> None:
         manager(logs, backup_age="soon")
 
 
-def test_the_manager_says_that_it_has_no_redis(logs: Path) -> None:
-    """A caller that names a Redis is told once that entries are in the lake alone."""
-    lake = str(logs.parent / "lake")
-    told = OMEGALogManager(str(logs), str(logs.parent / "backups"), "redis://localhost", lake=lake)
-    with pytest.warns(UserWarning, match="the Redis URL is not used: .* in the lake"):
-        told.start()
-    told.close()
+def test_recent_entries_with_and_without_redis(logs: Path, tmp_path: Path) -> None:
+    """Redis answers while it is there, then the lake does: with the same entries."""
+    require_redis()
+    said = list[str]()
+    server = RedisServer(tmp_path / "redis").start()
+    url = f"redis://localhost:{server.port}/0"
+    taken = OMEGALogManager(
+        str(logs),
+        str(logs.parent / "backups"),
+        url,
+        lake=str(logs.parent / "lake"),
+        say=said.append,
+    )
+    try:
+        with taken:
+            until = time.monotonic() + 60
+            while not any(key for key in redis.Redis(port=server.port).keys("*:s:access.log")):
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            while not taken.recent("access.log"):
+                time.sleep(0.1)
+        found = taken.recent("access.log", "info", limit=2)
+        assert [type(each) for each in found] == [LogEntry] * len(found)
+        assert {each.source for each in found} == {"access.log"}
+        server.stop()
+        assert taken.recent("access.log", "info", limit=2) == found
+        assert not [words for words in said if "redis" in words]
+    finally:
+        server.stop()
+        taken.close()
+
+
+def test_wrong_url_of_redis(logs: Path) -> None:
+    """One line, without what it may hold."""
+    with pytest.raises(InvalidSetting, match="a Redis URL looks like") as caught:
+        OMEGALogManager(str(logs), redis_url="http://me:secret@host")
+    assert "secret" not in str(caught.value)
 
 
 def test_an_entry_of_little() -> None:

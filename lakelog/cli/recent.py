@@ -1,0 +1,172 @@
+"""recent: the newest entries from Redis; and the options of verbs that keep them there."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any
+
+import click
+
+from lakelog.cli.app import App, verb
+from lakelog.cli.render.output import Target, emit, with_output
+from lakelog.cli.render.terminal import many
+from lakelog.errors import Unreachable
+from lakelog.export.formats import of_records
+from lakelog.lake import Lake
+from lakelog.settings import span_us
+from lakelog.sync.redis_client import RedisClient
+from lakelog.sync.redis_config import RedisConfig
+from lakelog.sync.redis_feed import RecentFeeder
+from lakelog.sync.redis_recent import KEEP, RecentEntries, RecentEntry, from_lake
+
+_URL = click.option(
+    "--redis-url",
+    metavar="URL",
+    help="redis://HOST:PORT/DB, or rediss:// with TLS. User and password from REDIS_USERNAME"
+    " and REDIS_PASSWORD.",
+)
+_OPTIONS = (
+    _URL,
+    click.option(
+        "--redis-keep",
+        type=int,
+        metavar="N",
+        help=f"Newest entries of each source and level in Redis; {KEEP:,} by default.",
+    ),
+    click.option(
+        "--redis-ttl",
+        metavar="SPAN",
+        help="Let a source's entries expire so long after its last one, such as 7d.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class RedisPlan:
+    """What of the newest entries is kept in which Redis; `ttl` in seconds."""
+
+    config: RedisConfig
+    keep: int | None
+    ttl: float | None
+
+    def feeder(self, lake: Lake, say: Callable[[str], None]) -> RecentFeeder:
+        """Return what keeps it, not started. Raises InvalidSetting."""
+        return RecentFeeder(lake, self.config, keep=self.keep, ttl=self.ttl, say=say)
+
+    def words(self) -> list[str]:
+        """Return the options that produce it, without a password."""
+        words = ["--redis-url", self.config.address]
+        words += ["--redis-keep", str(self.keep)] if self.keep is not None else []
+        return words + (["--redis-ttl", f"{self.ttl:g}s"] if self.ttl is not None else [])
+
+
+def with_redis(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --redis-url and its companions to a verb; it gets them as `recent`, or None."""
+
+    @functools.wraps(run)
+    def planned(
+        *args: Any,
+        redis_url: str | None,
+        redis_keep: int | None,
+        redis_ttl: str | None,
+        **rest: Any,
+    ) -> Any:
+        plan = None
+        if redis_url is not None:
+            ttl = span_us(redis_ttl) / 1e6 if redis_ttl is not None else None
+            plan = RedisPlan(RedisConfig.from_url(redis_url), redis_keep, ttl)
+        elif redis_keep is not None or redis_ttl is not None:
+            raise click.UsageError("nothing is kept in Redis without --redis-url URL")
+        return run(*args, recent=plan, **rest)
+
+    # click lists the outermost decorator first: reversed, the order is that of _OPTIONS.
+    for option in reversed(_OPTIONS):
+        planned = option(planned)
+    return planned
+
+
+@verb(
+    examples="""
+    lakelog recent --redis-url redis://localhost -n 20
+    lakelog recent --source 'web-*' --level ERROR --match timeout
+    lakelog recent --rebuild
+"""
+)
+@click.option("--source", metavar="GLOB", help="Only of sources with this name, or like it.")
+@click.option("--level", metavar="LEVEL", help="Only of this level.")
+@click.option("--match", metavar="TEXT", help="Only with this in their content; or a glob of it.")
+@click.option(
+    "-n",
+    "count",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Number of entries to show, the newest first.",
+)
+@click.option("--rebuild", is_flag=True, help="Write the entries to Redis anew from the lake.")
+@_URL
+@with_output
+def recent(
+    app: App,
+    source: str | None,
+    level: str | None,
+    match: str | None,
+    count: int,
+    rebuild: bool,
+    redis_url: str | None,
+    target: Target,
+) -> None:
+    """Show the newest entries, from Redis where `watch --redis-url` keeps them.
+
+    Redis has the newest entries of each source and level. Without --redis-url it is
+    the one that REDIS_HOST and its companions name. If it does not answer, the lake
+    does, and a line says so.
+    """
+    config = RedisConfig.from_env() if redis_url is None else RedisConfig.from_url(redis_url)
+    with app.open() as lake:
+        if rebuild:
+            with contextlib.closing(RecentFeeder(lake, config, say=app.say)) as feeder:
+                written = feeder.rebuild()
+            app.say(f"{config.address}: {many(written, 'entry', 'entries')} written")
+            return
+        records = [
+            _record(entry) for entry in _look_up(app, lake, config, source, level, match, count)
+        ]
+    columns = RecentEntry._fields
+    shown = of_records([{k: r[k] for k in columns[1:5]} for r in records], columns[1:5])
+    emit(of_records(records, columns), target, shown)
+
+
+def _look_up(
+    app: App,
+    lake: Lake,
+    config: RedisConfig,
+    source: str | None,
+    level: str | None,
+    match: str | None,
+    count: int,
+) -> list[RecentEntry]:
+    # Whoever waits at a terminal has the lake at hand: no long patience with Redis.
+    hasty = dataclasses.replace(config, retries=1, timeout=2.0)
+    try:
+        with contextlib.closing(RedisClient(hasty)) as client:
+            entries = RecentEntries(lake, client)
+            found = entries.search(source, level, match, count)
+            behind = entries.status().entries_behind
+    except Unreachable as error:
+        app.say(f"{error}; these are from the lake")
+        return from_lake(lake, source, level, match, count)
+    if behind:
+        app.say(f"Redis is {many(behind, 'event')} behind the lake")
+    return found
+
+
+def _record(entry: RecentEntry) -> dict[str, Any]:
+    moment = entry.timestamp.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return {**entry._asdict(), "timestamp": moment}
