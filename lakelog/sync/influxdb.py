@@ -22,7 +22,7 @@ import re
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -200,29 +200,34 @@ class InfluxTarget(IntentTarget):
 
     def _lines(self, table: str, rows: pa.Table) -> Iterator[Line]:
         """Rows as lines; a null is a tag or field that is not there."""
-        names = rows.column_names
-        tags = [n for n, name in enumerate(names) if name in self._tags]
-        fields = [(n, _key(name)) for n, name in enumerate(names) if name not in self._tags]
-        fields = [(n, name) for n, name in fields if name != _TIME]
-        keys, seq, moment = [_key(names[n]) for n in tags], names.index(KEY), names.index(_TIME)
-        measurement = _measurement(table)
-        for row in zip(*(column.to_pylist() for column in rows.columns), strict=True):
-            values = [(key, row[n]) for key, n in zip(keys, tags, strict=True)]
-            series = measurement + "".join(
-                f",{key}={_tag(str(value))}" for key, value in values if value not in (None, "")
-            )
-            written = ",".join(
-                f"{key}={value}" for n, key in fields if (value := _field(row[n])) is not None
-            )
-            at = self._moment(table, row[moment], row[seq])
-            encoded = series.encode("utf-8", "replace")
-            if self._points.setdefault((encoded, at), row[seq]) != row[seq]:
+        columns = {name: rows[name].to_pylist() for name in rows.column_names}
+        seqs, times = columns[KEY], columns.pop(_TIME)
+        named = [columns.pop(name, [None] * len(seqs)) for name in self._tags]
+        # By column: a call for each value would take most of the time.
+        written = zip(*(_fields(_key(name), each) for name, each in columns.items()), strict=True)
+        known: dict[tuple[Any, ...], bytes] = {}
+        for seq, micros, tags, fields in zip(
+            seqs, times, zip(*named, strict=True) if named else repeat(()), written, strict=False
+        ):
+            series = known.get(tags)
+            if series is None:
+                series = known[tags] = self._series(table, tags)
+            at = self._moment(table, micros, seq)
+            if (other := self._points.setdefault((series, at), seq)) != seq:
                 raise SyncRefused(
-                    f"{self._where(table)}: events {self._points[encoded, at]} and {row[seq]} have"
-                    " one time and the same tags, and would be one point: add ?resolution=ms or s"
-                    " to the target, or another tag with ?tags=..."
+                    f"{self._where(table)}: events {other} and {seq} have one time and the same"
+                    " tags, and would be one point: add ?resolution=ms or s to the target, or"
+                    " another tag with ?tags=..."
                 )
-            yield row[seq], b"%b %b %d" % (encoded, written.encode("utf-8", "replace"), at)
+            text = "".join(fields)[1:]
+            yield seq, b"%b %b %d" % (series, text.encode("utf-8", "replace"), at)
+
+    def _series(self, table: str, values: tuple[Any, ...]) -> bytes:
+        """What a line begins with."""
+        pairs = zip(self._tags, values, strict=True)
+        given = [(_key(name), _tag(str(v))) for name, v in pairs if v not in (None, "")]
+        text = _measurement(table) + "".join(f",{name}={value}" for name, value in given)
+        return text.encode("utf-8", "replace")
 
     def _moment(self, table: str, micros: int | None, seq: int) -> int:
         """The time of a point in ns."""
@@ -411,6 +416,19 @@ def _field(value: Any) -> str | None:
     if isinstance(value, float):
         return repr(value) if math.isfinite(value) else None
     return f'"{base64.b64encode(value).decode()}"' if isinstance(value, bytes) else None
+
+
+def _fields(key: str, values: list[Any]) -> list[str]:
+    """A column as parts of lines; a null is none."""
+    start = f",{key}="
+    if all(value is None or isinstance(value, str) for value in values):
+        start += '"'
+        return [
+            "" if text is None else start + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+            for text in values
+        ]
+    written = map(_field, values)
+    return ["" if value is None else start + value for value in written]
 
 
 def _name(text: str) -> str:
