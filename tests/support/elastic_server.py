@@ -12,8 +12,10 @@ import math
 from typing import Any
 
 import orjson
+import pytest
 
 from tests.support.strict_server import ProtocolError, Refused, Request, StrictServer
+from tests.support.sync_places import COMPARED, Place, Rows
 
 _TERM_MAX = 32_766
 
@@ -165,6 +167,30 @@ class ElasticServer(StrictServer):
         index.numbers += 1
         index.documents[key] = source, index.numbers
         return {"status": 201}
+
+
+class ElasticPlace(Place):
+    """A cluster with nothing in it."""
+
+    def __init__(self, server: ElasticServer) -> None:
+        self.server = server
+        self.url = f"elasticsearch://127.0.0.1:{server.port}"
+
+    def rows(self, table: str = "events", columns: str = COMPARED) -> Rows:
+        index = self.server.indices.get(table)
+        documents = sorted(
+            (each[0] for each in index.documents.values()) if index else [],
+            key=lambda source: source["seq"],
+        )
+        names = columns.split(", ")
+        return [tuple(_text(source.get(name)) for name in names) for source in documents]
+
+    def ask(self, statement: str) -> Rows:
+        pytest.skip("it is no SQL database")
+
+
+def _text(value: Any) -> Any:
+    return json.dumps(value, separators=(",", ":")) if isinstance(value, dict) else value
 
 
 def _fault(field: dict[str, Any], value: Any) -> str:

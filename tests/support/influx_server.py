@@ -24,6 +24,7 @@ import pytest
 
 from tests.support.redis_server import free_port
 from tests.support.strict_server import ProtocolError, Refused, Request, StrictServer
+from tests.support.sync_places import COMPARED, Place, Rows
 
 Key = tuple[str, tuple[tuple[str, str], ...], int]
 """What makes a point: measurement, tags, time."""
@@ -286,6 +287,26 @@ class RealInflux:
         body = urllib.parse.urlencode({"db": "events", "epoch": "ns", "q": query}).encode()
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/query", body) as reply:
             return json.load(reply)["results"][0].get("series", [])
+
+
+class InfluxPlace(Place):
+    """A database, by the same strict server or by InfluxDB."""
+
+    def __init__(self, server: Any, org: str = "") -> None:
+        self.server, self.url = server, f"influxdb://127.0.0.1:{server.port}/events{org}"
+
+    def rows(self, table: str = "events", columns: str = COMPARED) -> Rows:
+        """By seq, as a query of the lake has them."""
+        if isinstance(self.server, RealInflux):
+            series = self.server.ask('SELECT * FROM "events"')
+            found = [
+                dict(zip(s["columns"], row, strict=True)) for s in series for row in s["values"]
+            ]
+        else:
+            points = [(k, v) for k, v in self.server.points.items() if k[0] == "events"]
+            found = [{**dict(key[1]), **fields} for key, fields in points]
+        names = columns.split(", ")
+        return sorted(tuple(each.get(name) for name in names) for each in found)
 
 
 @contextlib.contextmanager

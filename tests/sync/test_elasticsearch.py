@@ -14,35 +14,11 @@ from lakelog.sync import http_client, intent
 from lakelog.sync.sync import target_of
 from lakelog.sync.target import Watermark
 from tests.support.cli import run
-from tests.support.elastic_server import ElasticServer, Index
+from tests.support.elastic_server import ElasticPlace, ElasticServer, Index
 from tests.support.lakes import EXOTIC, opened
 from tests.support.strict_server import Request, killed_at, nth, running
-from tests.support.sync_places import COMPARED, PASSWORD, Place, Rows, expected, synced
+from tests.support.sync_places import PASSWORD, Place, expected, synced
 from tests.support.target_suite import CHANGES, TargetSuite, add, rewind
-
-
-class ElasticPlace(Place):
-    """A cluster with nothing in it."""
-
-    def __init__(self, server: ElasticServer) -> None:
-        self.server = server
-        self.url = f"elasticsearch://127.0.0.1:{server.port}"
-
-    def rows(self, table: str = "events", columns: str = COMPARED) -> Rows:
-        index = self.server.indices.get(table)
-        documents = sorted(
-            (each[0] for each in index.documents.values()) if index else [],
-            key=lambda source: source["seq"],
-        )
-        names = columns.split(", ")
-        return [tuple(_text(source.get(name)) for name in names) for source in documents]
-
-    def ask(self, statement: str) -> Rows:
-        pytest.skip("it is no SQL database")
-
-
-def _text(value: Any) -> Any:
-    return json.dumps(value, separators=(",", ":")) if isinstance(value, dict) else value
 
 
 @pytest.fixture

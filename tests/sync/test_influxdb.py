@@ -9,15 +9,19 @@ from typing import Any
 import pytest
 
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
-from lakelog.sync.sync import target_of
 from tests.support.cli import run
-from tests.support.influx_server import InfluxServer, RealInflux, parse_line, real_influx
+from tests.support.influx_server import (
+    InfluxPlace,
+    InfluxServer,
+    RealInflux,
+    parse_line,
+    real_influx,
+)
 from tests.support.lakes import opened
 from tests.support.strict_server import killed_at, nth, running
-from tests.support.sync_places import PASSWORD, Faulty, Rows, expected, forked, kill, synced
+from tests.support.sync_places import PASSWORD, Faulty, expected, forked, kill, synced
 from tests.support.target_suite import CHANGES, POINTS, REWOUND, add, lose, rewind
 
-COLUMNS = "seq, type, source, subject, message, data, id, position"
 NASTY = [
     "plain",
     "a b,c=d",
@@ -34,29 +38,6 @@ NASTY = [
     "\\n",
     '\\"',
 ]
-
-
-class InfluxPlace:
-    """A database, by the same strict server or by InfluxDB."""
-
-    def __init__(self, server: Any, org: str = "") -> None:
-        self.server, self.url = server, f"influxdb://127.0.0.1:{server.port}/events{org}"
-
-    def target(self) -> Any:
-        return target_of(self.url)
-
-    def rows(self) -> Rows:
-        """By seq, as a query of the lake has them."""
-        if isinstance(self.server, RealInflux):
-            series = self.server.ask('SELECT * FROM "events"')
-            found = [
-                dict(zip(s["columns"], row, strict=True)) for s in series for row in s["values"]
-            ]
-        else:
-            points = [(k, v) for k, v in self.server.points.items() if k[0] == "events"]
-            found = [{**dict(key[1]), **fields} for key, fields in points]
-        names = COLUMNS.split(", ")
-        return sorted(tuple(each.get(name) for name in names) for each in found)
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +79,7 @@ def path(home: Path) -> str:
 
 def check(path: str, place: InfluxPlace) -> None:
     result = synced(path, place.url)
-    assert place.rows() == expected(path, COLUMNS)
+    assert place.rows() == expected(path)
     assert result.total == len(place.rows())
     assert synced(path, place.url).commits == 0
 
@@ -200,7 +181,7 @@ def test_values_are_exact_with_influxdb(home: Path, real: InfluxPlace) -> None:
     path = str(home / "lake")
     nasty(path)
     synced(path, real.url)
-    for found, wanted in zip(real.rows(), expected(path, COLUMNS), strict=True):
+    for found, wanted in zip(real.rows(), expected(path), strict=True):
         assert found[3:] == wanted[3:]
         assert _replaced(found[1]) == _replaced(wanted[1])
 
@@ -209,7 +190,7 @@ def test_values_are_exact(home: Path, place: InfluxPlace) -> None:
     path = str(home / "lake")
     nasty(path)
     synced(path, place.url)
-    for found, wanted in zip(place.rows(), expected(path, COLUMNS), strict=True):
+    for found, wanted in zip(place.rows(), expected(path), strict=True):
         assert found[3:] == wanted[3:]
         assert _replaced(found[1]) == _replaced(wanted[1])
 
@@ -243,7 +224,7 @@ def test_events_that_would_be_one_point_are_refused(
         lake.append([{"time": 1_770_000_000, "type": "t", "message": str(i)} for i in range(1500)])
     if is_fine:
         synced(path, f"{place.url}{'&' if '?' in place.url else '?'}resolution=s")
-        assert place.rows() == expected(path, COLUMNS)
+        assert place.rows() == expected(path)
         return
     with pytest.raises(SyncRefused, match="events 0 and 1000 have one time and the same tags"):
         synced(path, place.url)

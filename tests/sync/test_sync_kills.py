@@ -20,7 +20,10 @@ from lakelog.errors import LakelogError
 from lakelog.lake import Lake
 from lakelog.store import retention
 from lakelog.sync.sync import Syncer
+from tests.support.elastic_server import ElasticPlace, ElasticServer
+from tests.support.influx_server import InfluxPlace, real_influx
 from tests.support.lakes import opened
+from tests.support.strict_server import running
 from tests.support.sync_places import (
     DuckdbPlace,
     Place,
@@ -36,11 +39,17 @@ from tests.support.target_suite import add
 KILLS = int(os.environ.get("SYNC_KILLS", "20"))
 
 
-@pytest.fixture(params=["sqlite", "duckdb", "postgres"])
+@pytest.fixture(params=["sqlite", "duckdb", "postgres", "elasticsearch", "influxdb"])
 def place(request: pytest.FixtureRequest, home: Path) -> Iterator[Place]:
     if request.param == "postgres":
         with postgres_server() as server:
             yield PostgresPlace(server)
+    elif request.param == "elasticsearch":
+        with running(ElasticServer()) as server:
+            yield ElasticPlace(server)
+    elif request.param == "influxdb":
+        with real_influx() as server:
+            yield InfluxPlace(server)
     else:
         yield SqlitePlace(home) if request.param == "sqlite" else DuckdbPlace(home)
 
