@@ -50,8 +50,8 @@ redis = Lazy("redis")
 _CHUNK, _REBUILT = 8192, 32_768
 """Entries that one script writes, about: some 15 ms for which Redis answers nobody else. What is
 not read yet is taken from the lake in larger ranges, and written by several scripts."""
-_EVERY, _EVERY_MAX, _REST = 0.5, 5.0, 10.0
-"""Seconds between two looks; after a round, this many times what it took, as far as the second."""
+_EVERY, _EVERY_MAX, _REST = 0.5, 15.0, 10.0
+"""Seconds between two looks; after a round, so many times what it took, up to the second number."""
 _CHECK = 5.0
 """Seconds after which an idle feeder looks whether Redis still has what it wrote."""
 END = 5.0
