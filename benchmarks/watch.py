@@ -17,8 +17,8 @@ from benchmarks.report import Row, Target
 
 FILES, RATE = 10, 100_000
 """Files that are written to in turn, and lines a second in all of them."""
-_TICK = 0.02
-_LINES = {
+TICK = 0.02
+LINES = {
     "JSON lines": (
         '{"timestamp":"2026-05-01T12:%02d:%02d.%06dZ","event_type":"COMPLETE","source":"Pod%d",'
         '"item_id":"ep_%d","data":{"duration_ms":%d,"ok":true,"host":"node-%d"}}\n'
@@ -29,7 +29,7 @@ _LINES = {
         ' "https://example.org/%d" "Mozilla/5.0 (X11; Linux x86_64) Firefox/%d"\n'
     ),
 }
-_WRITER = r"""
+WRITER = r"""
 import json, os, sys, time
 root, files, rate, seconds, tick, block = sys.argv[1:]
 files, rate, seconds, tick = int(files), int(rate), float(seconds), float(tick)
@@ -51,33 +51,33 @@ json.dump(told, open(f"{root}/../told.json", "w"))
 
 def rates(scale: Scale) -> list[Row]:
     """Write lines of each format to ten files; see when SQL sees them."""
-    return [row for form in _LINES for row in _rate(form, scale.watch)]
+    return [row for form in LINES for row in _rate(form, scale.watch)]
 
 
 def _rate(form: str, span: float) -> list[Row]:
     with directory() as root:
         block = root / "block"
         numbers = range(20_000)
-        block.write_text("".join(_line(_LINES[form], n) for n in numbers))
+        block.write_text("".join(line(LINES[form], n) for n in numbers))
         (root / "logs").mkdir()
         size = block.stat().st_size / len(numbers)
         with lakelog.open(str(root / "lake")) as lake:
             lake.append({"type": "first"})
             lake.sql("SELECT count(*) FROM events").fetchall()
-            with _watcher(root) as watcher:
-                words = [FILES, RATE, span, _TICK, block]
+            with watcher(root) as process:
+                words = [FILES, RATE, span, TICK, block]
                 writer = subprocess.Popen(
-                    [sys.executable, "-c", _WRITER, root / "logs", *map(str, words)]
+                    [sys.executable, "-c", WRITER, root / "logs", *map(str, words)]
                 )
-                used, seen = _cpu(watcher.pid), []
+                used, seen = cpu(process.pid), []
                 while writer.poll() is None or len(seen) < 5 or seen[-1][1] < _told(root)[-1][1]:
                     time.sleep(0.05)
                     ((count,),) = lake.sql("SELECT count(*) FROM events").fetchall()
                     seen.append((time.time(), count - 1))
                     if writer.poll() is not None and time.time() > _told(root)[-1][0] + 60:
                         break
-                used = _cpu(watcher.pid) - used
-                _end(watcher)
+                used = cpu(process.pid) - used
+                end(process)
         told = _told(root)
         lag = _lag(told, seen)
         took = seen[-1][0] - told[0][0]
@@ -96,21 +96,21 @@ def idle(scale: Scale) -> list[Row]:
     with directory() as root:
         (root / "logs").mkdir()
         for n in range(files):
-            text = "".join(_line(_LINES["JSON lines"], n * 100 + m) for m in range(20))
+            text = "".join(line(LINES["JSON lines"], n * 100 + m) for m in range(20))
             (root / "logs" / f"f{n}.log").write_text(text)
         with lakelog.open(str(root / "lake")) as lake:
             lake.append({"type": "first"})
             began = time.monotonic()
-            with _watcher(root) as watcher:
+            with watcher(root) as process:
                 while lake.sql("SELECT count(*) FROM events").fetchall()[0][0] <= 20 * files:
                     time.sleep(0.05)
                 took = time.monotonic() - began
                 time.sleep(20)  # until it rests
-                used = _cpu(watcher.pid)
+                used = cpu(process.pid)
                 time.sleep(scale.watch)
-                used = (_cpu(watcher.pid) - used) / scale.watch
-                resident = _resident(watcher.pid)
-                _end(watcher)
+                used = (cpu(process.pid) - used) / scale.watch
+                resident = _resident(process.pid)
+                end(process)
         return [
             Row(f"watch {files:,} new files, first round", "s", [took]),
             Row(
@@ -123,19 +123,22 @@ def idle(scale: Scale) -> list[Row]:
         ]
 
 
-def _line(shape: str, n: int) -> str:
+def line(shape: str, n: int) -> str:
+    """Return the nth line of a shape."""
     values = (n // 60 % 60, n % 60, n * 7919 % 1_000_000, n % 40, n, n * 31 % 5000, n % 7)
     return shape % values[: shape.count("%") - shape.count("%%")]
 
 
-def _watcher(root: Path) -> subprocess.Popen[bytes]:
-    words = ["-m", "lakelog", "--lake", str(root / "lake"), "watch", str(root / "logs")]
+def watcher(root: Path, *options: str) -> subprocess.Popen[bytes]:
+    """Start to watch `logs` into `lake`."""
+    words = ["-m", "lakelog", "--lake", str(root / "lake"), "watch", str(root / "logs"), *options]
     return subprocess.Popen([sys.executable, *words], stderr=subprocess.DEVNULL)
 
 
-def _end(watcher: subprocess.Popen[bytes]) -> None:
-    watcher.send_signal(signal.SIGTERM)
-    watcher.wait(60)
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a watcher, which ingests what is there."""
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
 
 
 def _told(root: Path) -> list[tuple[float, int]]:
@@ -155,7 +158,8 @@ def _lag(told: list[tuple[float, int]], seen: list[tuple[float, int]]) -> float:
     return worst
 
 
-def _cpu(pid: int) -> float:
+def cpu(pid: int) -> float:
+    """Return the processor time of a process in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
