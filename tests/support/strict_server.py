@@ -13,6 +13,7 @@ import http.server
 import os
 import signal
 import socket
+import ssl
 import threading
 import time
 import urllib.parse
@@ -49,6 +50,8 @@ class Request:
 
 class StrictServer:
     """A server on a loopback port. Its data outlive a restart."""
+
+    tls: ssl.SSLContext | None = None
 
     def __init__(self) -> None:
         self.mutex = threading.RLock()
@@ -90,6 +93,8 @@ class StrictServer:
 
         self._server = Server(("127.0.0.1", self.port), Handler)
         self.port = self._server.server_address[1]
+        if self.tls:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
 

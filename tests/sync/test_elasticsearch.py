@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -16,7 +18,8 @@ from lakelog.sync.target import Watermark
 from tests.support.cli import run
 from tests.support.elastic_server import ElasticPlace, ElasticServer, Index
 from tests.support.lakes import EXOTIC, opened
-from tests.support.strict_server import Request, killed_at, nth, running
+from tests.support.redis_server import Authority
+from tests.support.strict_server import Request, StrictServer, killed_at, nth, running
 from tests.support.sync_places import PASSWORD, Place, expected, synced
 from tests.support.target_suite import CHANGES, TargetSuite, add, rewind
 
@@ -293,3 +296,25 @@ def test_index_that_cannot_be_named(path: str, place: ElasticPlace) -> None:
 )
 def test_tls_unless_it_is_this_machine(url: str, is_tls: bool) -> None:
     assert http_client.Endpoint.parse(url, 9200, "", ()).is_tls is is_tls
+
+
+@pytest.mark.parametrize("case", ["good", "expired", "host name", "authority"])
+def test_certificates(path: str, home: Path, case: str) -> None:
+    """A server that cannot prove who it is gets nothing: neither events nor a password."""
+    ours, other = Authority(home / "a", "ours"), Authority(home / "b", "other")
+    name = "db.example.com" if case == "host name" else "localhost"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*ours.issue(name, -2 if case == "expired" else 30))
+    with mock.patch.object(StrictServer, "tls", context), running(ElasticServer()) as server:
+        place = ElasticPlace(server)
+        known = other if case == "authority" else ours
+        url = place.url.replace("://", f"+https://app:{PASSWORD}@") + f"?ca_cert={known.file}"
+        if case == "good":
+            synced(path, url)
+            assert place.rows() == expected(path)
+            return
+        with pytest.raises(
+            SyncRefused, match=r"the certificate is not accepted: .*ca_cert"
+        ) as caught:
+            synced(path, url)
+        assert (server.count, "\n" in str(caught.value)) == (0, False)
