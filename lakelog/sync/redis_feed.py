@@ -45,6 +45,9 @@ from lakelog.views.lineage import Part
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
+else:
+    np = Lazy("numpy")
 redis = Lazy("redis")
 
 _CHUNK, _REBUILT = 8192, 32_768
@@ -362,16 +365,22 @@ class RecentFeeder:
         self, cursor: duckdb.DuckDBPyConnection, state: Manifest, step: Step, chunk: int
     ) -> list[int]:
         """Choose the newest rows of each list; return where to divide them by seq."""
-        cursor.execute(
-            f"CREATE OR REPLACE TEMPORARY VIEW recent_rows AS {delta.rows_sql(self._store, step)}"
-        )
+        self._view(cursor, step)
         self._register_names(cursor, state)
         cursor.execute(_PICKS.format(keep=self._keep, source=SOURCE))
         # A level that is none has no list; the two sets without it hold the same rows.
         cursor.execute("DELETE FROM recent_picks WHERE level IS NULL AND kind < 2")
+        if not step.removed:
+            # Of many new segments most have only rows that newer ones displace.
+            seqs = cursor.execute("SELECT DISTINCT seq FROM recent_picks ORDER BY seq")
+            self._view(cursor, _with_any(step, seqs.fetchnumpy()["seq"]))
         cursor.execute(_TEXTS.format(entry=ENTRY))
         found = cursor.execute(_EDGES.format(chunk=chunk)).fetchall()
         return sorted({int(row[0]) for row in found} - {step.upto - 1})
+
+    def _view(self, cursor: duckdb.DuckDBPyConnection, step: Step) -> None:
+        rows = delta.rows_sql(self._store, step)
+        cursor.execute(f"CREATE OR REPLACE TEMPORARY VIEW recent_rows AS {rows}")
 
     def _register_names(self, cursor: duckdb.DuckDBPyConnection, state: Manifest) -> None:
         """Let the engine know the names of files, read again where rows are of an unknown one."""
@@ -444,6 +453,16 @@ class RecentFeeder:
         return self._client.call(
             command, lambda client: client.execute_command(command, *args), repeatable=False
         )
+
+
+def _with_any(step: Step, seqs: np.ndarray) -> Step:
+    """Return a step with those segments alone that may have one of these rows, given in order."""
+    if not len(seqs):
+        return step
+    firsts, lasts = zip(*(part.entry.seq for part in step.added), strict=True)
+    counts = np.searchsorted(seqs, lasts, "right") - np.searchsorted(seqs, firsts)
+    added = [part for part, count in zip(step.added, counts, strict=True) if count]
+    return dataclasses.replace(step, added=tuple(added))
 
 
 def _parts(lists: list[_Addition], most: int) -> list[list[_Addition]]:
