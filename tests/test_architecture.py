@@ -48,8 +48,8 @@ ORDER = {
     "pipeline": "fact_log standing work_queue http feeds",
     "sync": """backoff redis_config redis_client redis_metrics
         target adbc sql_target sqlite duckdb_file postgres http_client intent elasticsearch influxdb
-        mapping delta sync redis_recent redis_feed source redis_stream kafka_config kafka_source
-        consume""",
+        kafka_config kafka_sink mapping delta sync redis_recent redis_feed source redis_stream
+        kafka_source consume""",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views podcasts database_sync oos_demo dump redis""",
     "export": "values vectors formats folder tables export",

@@ -31,6 +31,7 @@ from lakelog.sync.delta import Delta, Step
 from lakelog.sync.duckdb_file import DuckdbTarget
 from lakelog.sync.elasticsearch import ElasticsearchTarget
 from lakelog.sync.influxdb import InfluxTarget
+from lakelog.sync.kafka_sink import KafkaTarget
 from lakelog.sync.mapping import NO_ROWS, one_line, read_mapping, set_events
 from lakelog.sync.postgres import PostgresTarget
 from lakelog.sync.sqlite import SqliteTarget
@@ -71,6 +72,7 @@ _TARGETS: dict[str, Callable[[str], Target]] = {
     "duckdb": DuckdbTarget,
     **dict.fromkeys(_over_http("elasticsearch", "opensearch"), ElasticsearchTarget),
     **dict.fromkeys(_over_http("influxdb"), InfluxTarget),
+    "kafka": KafkaTarget,
 }
 
 
@@ -152,7 +154,8 @@ def target_of(url: str) -> Target:
     if scheme not in _TARGETS or ":" not in url:
         known = (
             "postgresql://USER@HOST/DATABASE, sqlite:PATH, duckdb:PATH,"
-            " elasticsearch://HOST/INDEX or influxdb://HOST/BUCKET?org=ORG"
+            " elasticsearch://HOST/INDEX,"
+            " influxdb://HOST/BUCKET?org=ORG or kafka://HOST/TOPIC"
         )
         hint = did_you_mean(scheme, list(_TARGETS)) if ":" in url else ""
         raise InvalidSetting(f"a target is {known}{f'; {hint}' if hint else ''}")
@@ -374,7 +377,8 @@ class Syncer:
             raise SyncRefused(
                 f"{where}: {KEY} is not a unique key: add one, or use the mode append"
             )
-        added = (c for c in self._mapping.columns if c.name.lower() not in declared)
+        columns = () if shape.is_schemaless else self._mapping.columns
+        added = (c for c in columns if c.name.lower() not in declared)
         return False, tuple(added)
 
     def _has_removals(self, step: Step) -> bool:

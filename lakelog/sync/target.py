@@ -85,11 +85,13 @@ class Column:
 
 @dataclass(frozen=True)
 class TableShape:
-    """A table as it is in the target: types by column, and whether KEY alone is a unique key."""
+    """A table as it is in the target: types by column, and whether KEY alone is a unique key; one
+    that is schemaless takes any columns."""
 
     types: dict[str, str]
     is_keyed: bool
     is_empty: bool
+    is_schemaless: bool = False
 
 
 class Target(Protocol):
