@@ -63,6 +63,7 @@ class KafkaTarget:
     """A topic that is written in transactions."""
 
     write_rows = 65_536
+    table = "events"
 
     def __init__(self, url: str) -> None:
         """Read the URL, and settings from the environment. Raises InvalidSetting."""
@@ -81,6 +82,9 @@ class KafkaTarget:
         """Connect. Raises MissingPackage, ConnectionLost, SyncRefused."""
         self._reader = self._config.client("Consumer", **_READER)
         self._reader.metadata()
+
+    def recover(self, table: str) -> None:
+        """Nothing: a transaction that was cut off is aborted by the cluster."""
 
     def watermarks(self) -> dict[str, Watermark]:
         """The watermarks of this topic's tables: the last message of each key counts."""
