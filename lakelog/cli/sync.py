@@ -43,8 +43,8 @@ class Span(click.ParamType[float]):
 
 def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
     """The word `status`, and the beginnings of targets."""
-    words = ["postgresql://", "sqlite:", "duckdb:", "elasticsearch://", "opensearch://"]
-    words.append("influxdb://")
+    words = ["postgresql://", "mysql://", "sqlite:", "duckdb:", "elasticsearch://"]
+    words += ["opensearch://", "influxdb://"]
     if not ctx.params.get("words"):
         words.insert(0, "status")
     return [word for word in words if word.startswith(typed)]
@@ -111,14 +111,14 @@ def sync(
 ) -> None:
     """Keep a table of a database up to date with the events.
 
-    TARGET is postgresql://USER@HOST:PORT/DATABASE, sqlite:PATH, duckdb:PATH,
-    elasticsearch://HOST:9200/INDEX (or opensearch) or
+    TARGET is postgresql://USER@HOST:PORT/DATABASE, or the same with mysql,
+    sqlite:PATH, duckdb:PATH, elasticsearch://HOST:9200/INDEX (or opensearch) or
     influxdb://HOST:8086/BUCKET?org=ORG. Passwords come from PGPASSWORD or
-    ~/.pgpass, ELASTICSEARCH_API_KEY and INFLUX_TOKEN. What is new is written in
-    batches that also record how far the table is, so that each event is there
-    once, whatever interrupts it. It runs until Ctrl-C or SIGTERM, with --once
-    until the table is up to date. `status` lists the tables of a target, and how
-    far behind they are.
+    ~/.pgpass, MYSQL_PWD, ELASTICSEARCH_API_KEY and INFLUX_TOKEN. What is new is
+    written in batches that also record how far the table is, so that each event is
+    there once, whatever interrupts it. It runs until Ctrl-C or SIGTERM, with
+    --once until the table is up to date. `status` lists the tables of a target,
+    and how far behind they are.
     """
     if words[0] == "status" and len(words) == 2:
         _show_status(app, words[1], target)

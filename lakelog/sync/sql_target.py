@@ -69,6 +69,11 @@ class SqlTarget(abc.ABC):
     BEGIN = "BEGIN"
     LOCK = ""
     """A statement that lets no other sync begin before the transaction ends."""
+    SAVE = (
+        "INSERT INTO {table} (name, version, watermark) VALUES ({values}) ON CONFLICT (name)"
+        " DO UPDATE SET version = excluded.version, watermark = excluded.watermark"
+    )
+    """A statement that inserts or replaces a watermark."""
 
     def exists(self) -> bool:
         """Whether the database may be there: of a server, only connecting tells."""
@@ -171,11 +176,7 @@ class SqlTarget(abc.ABC):
         """End the transaction with the watermark; see Target."""
         values = f"{sql.literal(table)}, {watermark.version}, {sql.literal(watermark.to_json())}"
         with self._errors(table):
-            self._fetch(
-                f"INSERT INTO {WATERMARKS} (name, version, watermark) VALUES ({values})"
-                " ON CONFLICT (name) DO UPDATE"
-                " SET version = excluded.version, watermark = excluded.watermark"
-            )
+            self._fetch(self.SAVE.format(table=WATERMARKS, values=values))
             self._fetch("COMMIT")
 
     def rollback(self) -> None:

@@ -33,6 +33,7 @@ from lakelog.sync.elasticsearch import ElasticsearchTarget
 from lakelog.sync.influxdb import InfluxTarget
 from lakelog.sync.kafka_sink import KafkaTarget
 from lakelog.sync.mapping import NO_ROWS, one_line, read_mapping, set_events
+from lakelog.sync.mysql import MysqlTarget
 from lakelog.sync.postgres import PostgresTarget
 from lakelog.sync.sqlite import SqliteTarget
 from lakelog.sync.target import (
@@ -68,6 +69,8 @@ def _over_http(*names: str) -> list[str]:
 _TARGETS: dict[str, Callable[[str], Target]] = {
     "postgresql": PostgresTarget,
     "postgres": lambda url: PostgresTarget("postgresql:" + url.partition(":")[2]),
+    "mysql": MysqlTarget,
+    "mariadb": lambda url: MysqlTarget("mysql:" + url.partition(":")[2]),
     "sqlite": SqliteTarget,
     "duckdb": DuckdbTarget,
     **dict.fromkeys(_over_http("elasticsearch", "opensearch"), ElasticsearchTarget),
@@ -153,9 +156,8 @@ def target_of(url: str) -> Target:
     scheme = url.partition(":")[0].lower()
     if scheme not in _TARGETS or ":" not in url:
         known = (
-            "postgresql://USER@HOST/DATABASE, sqlite:PATH, duckdb:PATH,"
-            " elasticsearch://HOST/INDEX,"
-            " influxdb://HOST/BUCKET?org=ORG or kafka://HOST/TOPIC"
+            "postgresql://USER@HOST/DATABASE, mysql://…, sqlite:PATH, duckdb:PATH,"
+            " elasticsearch://HOST/INDEX, influxdb://HOST/BUCKET?org=ORG or kafka://HOST/TOPIC"
         )
         hint = did_you_mean(scheme, list(_TARGETS)) if ":" in url else ""
         raise InvalidSetting(f"a target is {known}{f'; {hint}' if hint else ''}")

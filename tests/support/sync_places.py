@@ -93,11 +93,14 @@ class PostgresServer:
         self._run("initdb", "-D", str(self._data), *words)
         self.used = ""
         """The database of the newest test."""
+        self.options = ""
+        """Of the server's next start."""
         self.start()
 
     def start(self) -> None:
         """Start, and wait until it answers."""
         options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        options += f" {self.options}"
         log = str(self.folder / "log")
         self._run("pg_ctl", "-D", str(self._data), "-o", options, "-w", "-l", log, "start")
 

@@ -1,0 +1,185 @@
+"""MySQL, tested on MariaDB: the suite of all targets, and faults of a server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
+from lakelog.sync.sync import target_of
+from lakelog.sync.target import Target
+from tests.support.cli import run
+from tests.support.lakes import opened
+from tests.support.mysql_server import MysqlPlace, MysqlServer, mysql_server
+from tests.support.sync_places import PASSWORD, Faulty, Proxy, expected, synced
+from tests.support.target_suite import POINTS, REWOUND, TargetSuite, add, rewind
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[MysqlServer]:
+    with mysql_server() as running:
+        yield running
+
+
+class TestMysql(TargetSuite):
+    TEXT = "VARCHAR(500)"
+
+    @pytest.fixture
+    def place(self, server: MysqlServer) -> MysqlPlace:
+        return MysqlPlace(server)
+
+
+@pytest.fixture
+def place(server: MysqlServer) -> MysqlPlace:
+    return MysqlPlace(server)
+
+
+@pytest.fixture
+def proxy(server: MysqlServer) -> Iterator[Proxy]:
+    made = Proxy(server.port)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def path(home: Path) -> str:
+    """A lake of three segments, the first one tagged."""
+    path = str(home / "lake")
+    add(path, "a", 40)
+    with opened(path) as lake:
+        lake.tag("base")
+    for name in "bc":
+        add(path, name, 40)
+    return path
+
+
+@pytest.mark.parametrize("side", ["up", "down"])
+@pytest.mark.parametrize("size", [1, 200, 900, 3000, 7000, 12000, 20000])
+def test_retry_after_a_cut_connection(
+    path: str, place: MysqlPlace, proxy: Proxy, side: str, size: int
+) -> None:
+    """Wherever in the conversation it is cut, each row is there once."""
+    for change in (lambda path: None, rewind):
+        change(path)
+        proxy.limit = side, size
+        synced(path, place.server.url(place.database, port=proxy.port))
+        assert place.rows() == expected(path)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_lost_reply_of_commit(path: str, place: MysqlPlace, proxy: Proxy, number: int) -> None:
+    seen = []
+
+    def is_commit(data: bytes) -> bool:
+        seen.extend(re.findall(rb"COMMIT", data))
+        return len(seen) >= number
+
+    proxy.on_up = is_commit
+    result = synced(path, place.server.url(place.database, port=proxy.port))
+    assert proxy.cuts == 1
+    assert place.rows() == expected(path)
+    assert result.total == 120
+
+
+@pytest.mark.parametrize(("method", "moment", "number"), [POINTS[0], *REWOUND])
+def test_crash_recovery_of_the_server(
+    path: str, place: MysqlPlace, method: str, moment: str, number: int
+) -> None:
+    """It is killed and started again, at each step."""
+    synced(path, place.url)
+    rewind(path)
+
+    def crash(_: Target) -> None:
+        place.server.stop()
+        place.server.start()
+
+    target = Faulty(place.target(), method, moment, number, crash)
+    synced(path, target)
+    assert target.has_struck
+    assert place.rows() == expected(path)
+
+
+@pytest.mark.parametrize("right", ["INSERT", "SELECT", "ACCOUNT"])
+def test_revoked_right(path: str, place: MysqlPlace, right: str) -> None:
+    """In the middle of a back-fill: one line says it, and the next run continues."""
+    user, everything = f"{place.database}_app", f"{place.database}.*"
+    place.ask(f"CREATE USER {user} IDENTIFIED BY '{PASSWORD}'")
+    place.ask(f"GRANT ALL ON {everything} TO {user}")
+    url = place.server.url(place.database, user)
+    off, on = f"REVOKE {right} ON {everything} FROM {user}", f"GRANT ALL ON {everything} TO {user}"
+    if right == "ACCOUNT":
+        off, on = f"ALTER USER {user} ACCOUNT LOCK", f"ALTER USER {user} ACCOUNT UNLOCK"
+
+    def revoke(target: Target) -> None:
+        place.ask(off)
+        target.close()
+
+    with pytest.raises(SyncRefused, match=r"denied|locked") as caught:
+        synced(path, Faulty(target_of(url), "commit", "after", 1, revoke))
+    assert "\n" not in str(caught.value)
+    assert place.ask("SELECT count(*) FROM events") == [(40,)]
+    place.ask(on)
+    synced(path, url)
+    assert place.rows() == expected(path)
+
+
+def test_column_that_is_too_narrow(path: str, place: MysqlPlace) -> None:
+    place.ask("CREATE TABLE events (seq BIGINT PRIMARY KEY, message VARCHAR(3))")
+    with pytest.raises(SyncRefused, match=r"Data too long for column 'message'.*widen"):
+        synced(path, place.url)
+    assert place.ask("SELECT count(*) FROM events") == [(0,)]
+    place.ask("ALTER TABLE events MODIFY message VARCHAR(9)")
+    synced(path, place.url)
+    assert place.rows() == expected(path)
+
+
+def test_upsert_leaves_rows_that_are_equal_in_another_column(path: str, place: MysqlPlace) -> None:
+    """ON DUPLICATE KEY would replace them, and lose an event."""
+    place.ask("CREATE TABLE events (seq BIGINT PRIMARY KEY, message VARCHAR(99) UNIQUE)")
+    synced(path, place.url, query="SELECT seq, message FROM events")
+    place.ask("UPDATE events SET message = 'd 1' WHERE message = 'a 1'")
+    place.ask("INSERT INTO events (seq, message) VALUES (160, 'mine')")
+    add(path, "d", 40)
+    with pytest.raises(SyncRefused, match="Duplicate entry 'd 1'"):
+        synced(path, place.url, query="SELECT seq, message FROM events")
+
+
+def test_row_beyond_the_packets_of_the_server(path: str, place: MysqlPlace) -> None:
+    with opened(path) as lake:
+        lake.append({"type": "large", "message": "x" * (17 << 20)})
+    with pytest.raises(SyncRefused, match="raise max_allowed_packet on the server"):
+        synced(path, place.url)
+    assert place.rows() == expected(path)[:80], "the batches before it"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://lake:{p}x@127.0.0.1:{port}/mysql",
+        "mysql://lake:{p}@127.0.0.1:{port}/nowhere",
+        "mysql://nobody:{p}@127.0.0.1:{port}/mysql",
+        "mysql://lake:{p}@127.0.0.1:1/mysql",
+        "mysql://lake:{p}@127.0.0.1:port/mysql",
+        "mysql://lake:{p}@127.0.0.1:{port}",
+        "mysql://lake:{p}@127.0.0.1:{port}/mysql?tls=yes",
+        "mysql://lake:{p}@127.0.0.1:{port}/mysql?ssl_ca=/nowhere.pem",
+        "mysqll://lake:{p}@127.0.0.1:{port}/mysql",
+    ],
+)
+def test_wrong_url_is_one_line_without_the_password(
+    path: str, server: MysqlServer, url: str
+) -> None:
+    with pytest.raises((InvalidSetting, SyncRefused, Unreachable)) as caught:
+        synced(path, url.format(p=PASSWORD, port=server.port), retries=0)
+    assert PASSWORD not in repr(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_password_is_in_no_output(path: str, place: MysqlPlace) -> None:
+    done = run(path, "sync", place.url, "--once", "--json")
+    assert PASSWORD not in done.stdout + done.stderr
+    assert PASSWORD not in run(path, "sync", "status", place.url).stdout
+    assert PASSWORD not in str(place.ask("SELECT watermark FROM lakelog_sync"))
