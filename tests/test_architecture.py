@@ -49,8 +49,7 @@ ORDER = {
     "sync": """backoff redis_config redis_client redis_metrics
         target adbc sql_target sqlite duckdb_file postgres mysql http_client intent elasticsearch
         influxdb kafka_config kafka_sink mapping delta sync redis_recent redis_feed source
-        redis_stream
-        kafka_source consume""",
+        redis_stream kafka_source consume""",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views podcasts database_sync oos_demo dump redis""",
     "export": "values vectors formats folder tables export",

@@ -31,7 +31,7 @@ def test_the_lock_has_every_extra_and_names_the_public_index() -> None:
         "optional-dependencies"
     ]
     locked = {n: {p["name"] for p in own["optional-dependencies"][n]} for n in extras}
-    assert locked == {n: {re.split("[<>=]", r)[0] for r in rs} for n, rs in extras.items()}
+    assert locked == {n: {re.split(r"[\[<>=]", r)[0] for r in rs} for n, rs in extras.items()}
     sources = {p["source"].get("registry") for p in lock["package"] if p is not own}
     assert sources == {"https://pypi.org/simple"}
 

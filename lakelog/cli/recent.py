@@ -109,7 +109,7 @@ def with_redis(run: Callable[..., Any]) -> Callable[..., Any]:
     metavar="N",
     help="Number of entries to show, the newest first.",
 )
-@click.option("--rebuild", is_flag=True, help="Write the entries to Redis anew from the lake.")
+@click.option("--rebuild", is_flag=True, help="Fill Redis again from the lake.")
 @_URL
 @with_output
 def recent(
