@@ -94,7 +94,7 @@ def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[
     type=click.IntRange(1),
     default=syncing.BATCH_ROWS,
     metavar="N",
-    help="Rows of a transaction, about; 500,000 by default.",
+    help="Rows of a transaction, about; 1,000,000 by default.",
 )
 @with_output
 def sync(

@@ -65,6 +65,11 @@ class DuckdbTarget(SqlTarget):
         connection.execute("SET TimeZone = 'UTC'")
         return connection
 
+    def _definition(self, column: Column, keyed: bool) -> str:
+        defined = super()._definition(column, keyed)
+        # What the engine would choose for JSON is larger and takes twice as long to make.
+        return f"{defined} USING COMPRESSION zstd" if column.is_json else defined
+
     def _type(self, column: Column) -> str:
         kind = self.TYPES[column.kind]
         return f"{kind}(38, {column.scale})" if column.kind == "numeric" else kind

@@ -88,7 +88,8 @@ def _column(name: str, kind: str) -> Column:
     plain, _, rest = kind.partition("(")
     scale = rest.rstrip(")").split(",")[-1].strip() if plain == "DECIMAL" else "0"
     found = _KIND.get(kind) or _KIND.get(plain, "text")
-    return Column(name, "text" if _NESTED.search(kind) else found, int(scale))
+    is_json = kind == "JSON" or _NESTED.search(kind) is not None
+    return Column(name, "text" if is_json else found, int(scale), is_json)
 
 
 def _checked(cursor: duckdb.DuckDBPyConnection, text: str) -> Tree:

@@ -55,7 +55,7 @@ else:
 
 MODES = ("upsert", "append")
 ON_REWIND = ("propagate", "refuse")
-BATCH_ROWS = 500_000
+BATCH_ROWS = 1_000_000
 _CHUNK_ROWS, _CHUNK_BYTES = 8_192, 64 << 20
 """Rows that are read at once, and bytes of them that are written at once, at most."""
 RETRIES = 6

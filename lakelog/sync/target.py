@@ -76,11 +76,12 @@ class Watermark:
 @dataclass(frozen=True)
 class Column:
     """A column of the mapping: `kind` is text, bigint, double, boolean, timestamptz, timestamp,
-    date, blob or numeric; `scale` is that of a numeric."""
+    date, blob or numeric; `scale` is that of a numeric. Text may be JSON."""
 
     name: str
     kind: str
     scale: int = 0
+    is_json: bool = False
 
 
 @dataclass(frozen=True)
