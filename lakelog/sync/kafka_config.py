@@ -108,6 +108,12 @@ class KafkaClient:
                 self.raw.poll(0)
             raise self.failure(error.args[0]) from None
 
+    def close(self) -> None:
+        """End the client's threads now; never raises."""
+        raw, self.raw = self.raw, None
+        with contextlib.suppress(kafka.KafkaException, RuntimeError, AttributeError):
+            raw.close()
+
     def check(self) -> None:
         """Raise what a thread of the client has reported since: see `failure`."""
         with self._mutex:

@@ -198,14 +198,14 @@ class KafkaTarget:
             # Also where it succeeds: the next one reads the watermark, and its id fences this one.
             with contextlib.suppress(kafka.KafkaException, RuntimeError):
                 producer.raw.abort_transaction(TIMEOUT)
+            producer.close()
 
     def close(self) -> None:
         """Close the clients."""
         self.rollback()
         reader, self._reader = self._reader, None
         if reader is not None:
-            with contextlib.suppress(kafka.KafkaException, RuntimeError):
-                reader.raw.close()
+            reader.close()
 
     def _run(self, call: Any) -> None:
         """Call a method of the producer. Raises ConnectionLost, also for one that is fenced off."""
@@ -306,10 +306,11 @@ class KafkaTarget:
     def _asked(self, topic: str) -> bool:
         """Ask for a topic as a producer does, and return whether it is there then."""
         client, until = self._config.client("Producer"), time.monotonic() + 2
-        while time.monotonic() < until:
-            with contextlib.suppress(kafka.KafkaException):
-                client.raw.list_topics(topic, timeout=TIMEOUT / 2)
-            if self._partitions(topic):
-                return True
-            time.sleep(0.05)
+        with contextlib.closing(client):
+            while time.monotonic() < until:
+                with contextlib.suppress(kafka.KafkaException):
+                    client.raw.list_topics(topic, timeout=TIMEOUT / 2)
+                if self._partitions(topic):
+                    return True
+                time.sleep(0.05)
         return False

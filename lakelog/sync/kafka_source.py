@@ -123,8 +123,7 @@ class KafkaTopic:
         client, self._client = self._client, None
         self._next, self._at_end = {}, set()
         if client is not None:
-            with contextlib.suppress(kafka.KafkaException, RuntimeError):
-                client.raw.close()
+            client.close()
 
     def _state(self, partition: int) -> StreamState:
         assert self._client is not None
