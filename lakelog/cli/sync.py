@@ -112,13 +112,13 @@ def sync(
     """Keep a table of a database up to date with the events.
 
     TARGET is postgresql://USER@HOST:PORT/DATABASE, or the same with mysql,
-    sqlite:PATH, duckdb:PATH, elasticsearch://HOST:9200/INDEX (or opensearch) or
-    influxdb://HOST:8086/BUCKET?org=ORG. Passwords come from PGPASSWORD or
-    ~/.pgpass, MYSQL_PWD, ELASTICSEARCH_API_KEY and INFLUX_TOKEN. What is new is
-    written in batches that also record how far the table is, so that each event is
-    there once, whatever interrupts it. It runs until Ctrl-C or SIGTERM, with
-    --once until the table is up to date. `status` lists the tables of a target,
-    and how far behind they are.
+    sqlite:PATH, duckdb:PATH, elasticsearch://HOST:9200/INDEX (or opensearch),
+    influxdb://HOST:8086/BUCKET?org=ORG or kafka://HOST:PORT/TOPIC. Passwords come
+    from PGPASSWORD or ~/.pgpass, MYSQL_PWD, ELASTICSEARCH_API_KEY, INFLUX_TOKEN
+    and KAFKA_SASL_PASSWORD. What is new is written in batches that also record how
+    far the table is, so that each event is there once, whatever interrupts it. It
+    runs until Ctrl-C or SIGTERM, with --once until the table is up to date.
+    `status` lists the tables of a target, and how far behind they are.
     """
     if words[0] == "status" and len(words) == 2:
         _show_status(app, words[1], target)
