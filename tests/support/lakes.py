@@ -284,6 +284,11 @@ def at_rest(build: Callable[[str], object]) -> Path:
     return Path(folder, "lake")
 
 
+def copied(build: Callable[[str], object], home: Path) -> str:
+    """Copy a lake that is built once for all tests of this process; return its path."""
+    return str(shutil.copytree(at_rest(build), home / "lake"))
+
+
 def tiny_segment(lake: lakelog.Lake, name: str) -> SegmentEntry:
     """Write a segment of one event and return its entry."""
     names, row = segment.schema().names, dict.fromkeys(segment.schema().names)

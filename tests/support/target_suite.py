@@ -19,7 +19,7 @@ from lakelog.store import retention
 from lakelog.store.sql import literal
 from lakelog.sync.sync import status
 from lakelog.sync.target import ConnectionLost, Target
-from tests.support.lakes import EXOTIC, opened
+from tests.support.lakes import EXOTIC, copied, opened
 from tests.support.sync_places import Faulty, Place, expected, forked, kill, synced
 
 POINTS = [
@@ -52,6 +52,25 @@ def add(path: str, name: str, count: int, **columns: Any) -> None:
         lake.settle()
 
 
+def three_segments(path: str) -> None:
+    """A lake of three segments, the first one tagged."""
+    add(path, "a", 40)
+    with opened(path) as lake:
+        lake.tag("base")
+    for name in "bc":
+        add(path, name, 40)
+
+
+def four_segments(path: str) -> None:
+    """A lake of four segments, the first two tagged."""
+    for name in "ab":
+        add(path, name, 40)
+    with opened(path) as lake:
+        lake.tag("base")
+    for name in "cd":
+        add(path, name, 40)
+
+
 def rewind(path: str) -> None:
     """Take a lake back, and let other events have the numbers of those that are gone."""
     with opened(path) as lake:
@@ -77,14 +96,7 @@ class TargetSuite:
     @pytest.fixture
     def path(self, home: Path) -> str:
         """A lake of four segments, the first two tagged."""
-        path = str(home / "lake")
-        for name in "ab":
-            add(path, name, 40)
-        with opened(path) as lake:
-            lake.tag("base")
-        for name in "cd":
-            add(path, name, 40)
-        return path
+        return copied(four_segments, home)
 
     def check(self, path: str, place: Place) -> None:
         """The table is the mapping over the lake, and the watermark counts its rows."""

@@ -17,11 +17,11 @@ from lakelog.sync.sync import target_of
 from lakelog.sync.target import Watermark
 from tests.support.cli import run
 from tests.support.elastic_server import ElasticPlace, ElasticServer, Index
-from tests.support.lakes import EXOTIC, opened
+from tests.support.lakes import EXOTIC, copied, opened
 from tests.support.redis_server import Authority
 from tests.support.strict_server import Request, StrictServer, killed_at, nth, running
 from tests.support.sync_places import PASSWORD, Place, expected, synced
-from tests.support.target_suite import CHANGES, TargetSuite, add, rewind
+from tests.support.target_suite import CHANGES, TargetSuite, rewind, three_segments
 
 
 @pytest.fixture
@@ -63,13 +63,7 @@ def place(server: ElasticServer) -> ElasticPlace:
 @pytest.fixture
 def path(home: Path) -> str:
     """A lake of three segments, the first one tagged."""
-    path = str(home / "lake")
-    add(path, "a", 40)
-    with opened(path) as lake:
-        lake.tag("base")
-    for name in "bc":
-        add(path, name, 40)
-    return path
+    return copied(three_segments, home)
 
 
 def check(path: str, place: ElasticPlace) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lakelog.errors import SyncRefused
-from tests.support.lakes import opened
+from tests.support.lakes import copied, opened
 from tests.support.sync_places import (
     DuckdbPlace,
     Place,
@@ -32,10 +32,13 @@ ROOM = 128 << 20
 @pytest.fixture
 def path(home: Path) -> str:
     """A lake whose events take some three megabytes in a database."""
+    return copied(ten_segments, home)
+
+
+def ten_segments(path: str) -> None:
     for part in range(0, EVENTS, 300):
-        with opened(home / "lake") as lake:
+        with opened(path) as lake:
             lake.append([{"type": "a.b", "message": f"{part + n} " * 200} for n in range(300)])
-    return str(home / "lake")
 
 
 @pytest.fixture

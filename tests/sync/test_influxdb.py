@@ -17,7 +17,7 @@ from tests.support.influx_server import (
     parse_line,
     real_influx,
 )
-from tests.support.lakes import opened
+from tests.support.lakes import copied, opened
 from tests.support.strict_server import killed_at, nth, running
 from tests.support.sync_places import PASSWORD, Faulty, expected, forked, kill, synced
 from tests.support.target_suite import CHANGES, POINTS, REWOUND, add, lose, rewind
@@ -68,13 +68,15 @@ def real(influx: RealInflux) -> InfluxPlace:
 @pytest.fixture
 def path(home: Path) -> str:
     """A lake of three segments, the first one tagged."""
-    path = str(home / "lake")
+    return copied(three_of_a_server, home)
+
+
+def three_of_a_server(path: str) -> None:
     add(path, "a", 40, source="app server")
     with opened(path) as lake:
         lake.tag("base")
     for name in "bc":
         add(path, name, 40)
-    return path
 
 
 def check(path: str, place: InfluxPlace) -> None:

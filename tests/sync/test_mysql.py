@@ -12,10 +12,10 @@ from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
 from lakelog.sync.sync import target_of
 from lakelog.sync.target import Target
 from tests.support.cli import run
-from tests.support.lakes import opened
+from tests.support.lakes import copied, opened
 from tests.support.mysql_server import MysqlPlace, MysqlServer, mysql_server
 from tests.support.sync_places import PASSWORD, Faulty, Proxy, expected, synced
-from tests.support.target_suite import POINTS, REWOUND, TargetSuite, add, rewind
+from tests.support.target_suite import POINTS, REWOUND, TargetSuite, add, rewind, three_segments
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +47,7 @@ def proxy(server: MysqlServer) -> Iterator[Proxy]:
 @pytest.fixture
 def path(home: Path) -> str:
     """A lake of three segments, the first one tagged."""
-    path = str(home / "lake")
-    add(path, "a", 40)
-    with opened(path) as lake:
-        lake.tag("base")
-    for name in "bc":
-        add(path, name, 40)
-    return path
+    return copied(three_segments, home)
 
 
 @pytest.mark.parametrize("side", ["up", "down"])

@@ -13,7 +13,7 @@ from lakelog.sync import postgres
 from lakelog.sync.sync import target_of
 from lakelog.sync.target import Target
 from tests.support.cli import run
-from tests.support.lakes import opened
+from tests.support.lakes import copied
 from tests.support.sync_places import (
     PASSWORD,
     Faulty,
@@ -25,7 +25,7 @@ from tests.support.sync_places import (
     postgres_server,
     synced,
 )
-from tests.support.target_suite import POINTS, REWOUND, add, rewind
+from tests.support.target_suite import POINTS, REWOUND, rewind, three_segments
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,7 @@ def proxy(server: PostgresServer) -> Iterator[Proxy]:
 @pytest.fixture
 def path(home: Path) -> str:
     """A lake of three segments, the first one tagged."""
-    path = str(home / "lake")
-    add(path, "a", 40)
-    with opened(path) as lake:
-        lake.tag("base")
-    for name in "bc":
-        add(path, name, 40)
-    return path
+    return copied(three_segments, home)
 
 
 @pytest.mark.parametrize("side", ["up", "down"])
