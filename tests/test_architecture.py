@@ -29,8 +29,9 @@ ORDER = {
         query views export ingest  async_append pinned lake dbapi collect backup loggers pipeline
         analyze train transfer sync compat cli server notebook""",
     "store": """sql paths disk document connection wal entry bloom segment identity_run manifest
-        move_pack refs verified_files bootstrap sealer_process clock tail writer rows publish trim
-        seal compact retention row_removal thinning gc resolve history stats hotcopy""",
+        move_pack refs signatures verified_files bootstrap sealer_process clock tail writer rows
+        publish trim seal compact retention row_removal thinning gc resolve history stats
+        hotcopy""",
     "repair": "checker verify recover orphans outcome refs data repair",
     "query": """prune qualifiers frames relation keys tail_rows behaviour providers session
         follow""",
@@ -50,6 +51,7 @@ ORDER = {
         target adbc sql_target sqlite duckdb_file postgres mysql http_client intent elasticsearch
         influxdb kafka_config kafka_sink mapping delta sync redis_recent redis_feed source
         redis_stream kafka_source consume""",
+    "transfer": "keys envelope event_tree snapshot_tree signing proof",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views podcasts database_sync oos_demo dump redis""",
     "export": "values vectors formats folder tables export",
@@ -70,7 +72,7 @@ ORDER = {
     "cli": """exits render app input_formats pairs stdin_lines sample
         shell connect
         write definitions ingest audit backups recent watch dump tail query views export sync
-        consume train stats dedupe
+        signatures consume train stats dedupe
         oos events follow behaviour history refs maintenance seal doctor setup demo help""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",

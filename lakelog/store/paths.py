@@ -9,6 +9,7 @@
     refs/heads/<branch>/hint                      a recent number; advisory
     refs/heads/<branch>/packed-<a>-<b>.jsonl.zst  old moves
     refs/tags/<name>.json
+    refs/signatures/<tag>.<16 hex>.json           or @<digest>.<16 hex>.json
     gc/condemned.json
     gc/lost.json                                  objects that a repair gave up
     cache/                                        derived, may be deleted
@@ -81,11 +82,13 @@ class Paths:
         self.wals = f"{self.root}/wal"
         self.heads = f"{self.root}/refs/heads"
         self.tags = f"{self.root}/refs/tags"
+        self.signatures = f"{self.root}/refs/signatures"
         self.cache = f"{self.root}/cache"
         self.cut = f"{self.cache}/cut"
         self.damaged = f"{self.cache}/damaged"
         self.verified = f"{self.cache}/verified.jsonl"
         self.blooms = f"{self.cache}/bloom"
+        self.peaks = f"{self.cache}/merkle"
         self.clock = f"{self.cache}/clock"
         self.gc = f"{self.root}/gc"
         self.condemned = f"{self.gc}/condemned.json"
