@@ -27,6 +27,8 @@
     ├── DownloadFailed        an address that cannot be fetched within the limits
     ├── SyncRefused           a sync that cannot be done as asked; its batch was not written
     ├── Unreachable           a server that does not answer, or refuses us
+    ├── InvalidKey            a file that is no key for signatures, or is not kept private
+    ├── NotProven             a signature or proof that does not show what it claims
     ├── MissingPackage        something that needs a package which is not installed
     ├── GcRefused             gc saw something unreadable or empty and deleted nothing
     └── Damaged               bytes on disk are not what was written
@@ -166,6 +168,14 @@ class SyncRefused(LakelogError):
 
 class Unreachable(LakelogError, ConnectionError):
     """Raised where a server does not answer, or refuses our certificate, user or password."""
+
+
+class InvalidKey(LakelogError, ValueError):
+    """Raised for a key that cannot be read, is of another kind, or that others may read."""
+
+
+class NotProven(LakelogError):
+    """Raised where a signature or proof does not show what it claims: says which part is wrong."""
 
 
 class MissingPackage(LakelogError):

@@ -3,7 +3,7 @@
     0    done
     1    failed
     2    wrong usage: an option, argument, setting, name or event that cannot be
-    3    checked and found wrong: verify, audit, repair, diff --exit-code
+    3    checked and found wrong: verify, audit, repair, check-proof, diff --exit-code
     130  interrupted
 
 A reader that closed our pipe had what it wanted: that is 0. LAKELOG_DEBUG=1 shows the traceback.
@@ -24,11 +24,13 @@ import click
 from lakelog.closest import did_you_mean
 from lakelog.errors import (
     InvalidEvent,
+    InvalidKey,
     InvalidName,
     InvalidRecipe,
     InvalidSetting,
     InvalidView,
     LakelogError,
+    NotProven,
     QueryFailed,
 )
 from lakelog.query import relation
@@ -46,6 +48,8 @@ CODES: dict[type[BaseException], int] = {
     InvalidEvent: USAGE,
     InvalidView: USAGE,
     InvalidRecipe: USAGE,
+    InvalidKey: USAGE,
+    NotProven: WRONG,
     LakelogError: FAILED,
     click.UsageError: USAGE,
     click.ClickException: FAILED,

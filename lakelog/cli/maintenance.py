@@ -18,6 +18,7 @@ from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.render.output import Target, emit_record, with_output
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm, many, size, width
+from lakelog.cli.signatures import UNSIGNED, with_signatures
 from lakelog.errors import Damaged
 from lakelog.export.values import clock, micros
 from lakelog.repair.outcome import RepairOutcome
@@ -31,6 +32,7 @@ from lakelog.store.compact import Compaction
 from lakelog.store.gc import GcResult
 from lakelog.store.resolve import resolve
 from lakelog.store.retention import RetentionResult
+from lakelog.transfer.keys import load_public
 
 _LISTED_MAX = 50
 
@@ -39,22 +41,40 @@ _LISTED_MAX = 50
     examples="""
     lakelog verify
     lakelog verify v1
+    lakelog verify v1 --signed-by lake.pub
     lakelog verify --repair --yes
 """
 )
 @click.argument("ref", required=False, shell_complete=complete_ref)
 @click.option("--repair", "with_repair", is_flag=True, help="Repair what is damaged, after asking.")
+@click.option(
+    "--signed-by",
+    multiple=True,
+    metavar="KEY",
+    help="REF, or each tag, must be signed by this public key (or another one that is given).",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
-def verify(app: App, ref: str | None, with_repair: bool, yes: bool, target: Target) -> None:
+def verify(
+    app: App,
+    ref: str | None,
+    with_repair: bool,
+    signed_by: tuple[str, ...],
+    yes: bool,
+    target: Target,
+) -> None:
     """Read every byte again and name each damaged file.
 
-    With REF, only the files of that state are read. Exits with 3 if anything is damaged.
+    With REF, only the files of that state are read. Exits with 3 if anything is damaged. With
+    --signed-by, what has no valid signature of an accepted key is a problem, too.
     """
-    if ref and with_repair:
-        raise click.UsageError("--repair takes the whole lake, not a REF")
+    if with_repair and (ref or signed_by):
+        raise click.UsageError("--repair takes the whole lake, no REF and no --signed-by")
+    public = [load_public(text) for text in signed_by]
     store, first = open_for_check(app.path)
     report = verify_with_progress(app, store, first, ref)
+    if public:
+        report = with_signatures(app, store, report, ref, public)
     record = report_record(store, report)
     emit_record(record, target, lambda: "\n".join(_report_lines(store, report)) + "\n")
     # The report comes first: the question is answered by who has read it.
@@ -281,7 +301,7 @@ def _report_lines(store: Store, report: Report) -> Iterator[str]:
         yield f"  and {len(report.problems) - _LISTED_MAX:,} more; --json has them"
     if report.cut:
         yield f"{many(len(report.cut), 'torn frame')} of dead writers, saved in cache/cut"
-    if damaged:
+    if any(p.kind != UNSIGNED for p in damaged):
         yield "`lakelog repair` sets these files aside, or fetches them with --from COPY"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lakelog import lake as lakes
+from lakelog.cli import signatures
 from lakelog.cli.app import App, complete_branch, complete_ref, verb
 from lakelog.cli.history import snapshot_record
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
@@ -18,6 +19,7 @@ from lakelog.export.formats import of_records
 from lakelog.export.values import micros, second
 from lakelog.store.history import SHORT, delete_branch, delete_tag
 from lakelog.store.refs import Tag
+from lakelog.transfer import keys, signing
 
 _TAG = ("tag", "snapshot", "time", "author", "message", "branch")
 _BRANCH = ("branch", "move", "time", "op", "events", "snapshot")
@@ -45,6 +47,7 @@ def snapshot(app: App, message: str, target: Target) -> None:
 @verb(
     examples="""
     lakelog tag v1 -m "what the paper used"
+    lakelog tag v2 --sign ~/.keys/lake
     lakelog tag nightly 2026-11-19T23:59
     lakelog tag --list
     lakelog tag --delete v1
@@ -53,6 +56,9 @@ def snapshot(app: App, message: str, target: Target) -> None:
 @click.argument("name", required=False, shell_complete=complete_ref)
 @click.argument("ref", required=False, shell_complete=complete_ref)
 @click.option("-m", "--message", default="", metavar="TEXT", help="The message.")
+@click.option(
+    "--sign", "key", type=click.Path(), metavar="KEY", help="Sign the tag with this private key."
+)
 @click.option("-l", "--list", "listing", is_flag=True, help="List the tags (also without NAME).")
 @click.option(
     "-d", "--delete", is_flag=True, help="Delete the tag; its state is kept until gc removes it."
@@ -63,6 +69,7 @@ def tag(
     name: str | None,
     ref: str | None,
     message: str,
+    key: str | None,
     listing: bool,
     delete: bool,
     target: Target,
@@ -72,6 +79,10 @@ def tag(
     gc keeps what a tag names, however old.
     """
     _check_options(name, ref, listing, delete)
+    if key and (name is None or listing or delete):
+        raise click.UsageError("--sign signs a tag that is made: give its name")
+    # Before the tag: a wrong key must not leave one without its signature.
+    private = keys.load_private(key) if key else None
     with app.open() as lake:
         if name is None or listing:
             tags = lake.store.refs.tags()
@@ -84,6 +95,8 @@ def tag(
         else:
             new_tag = lake.tag(name, ref, message)
             app.say(f"tag {name} names {new_tag.snapshot[:SHORT]}")
+            if private:
+                signatures.sign_target(app, lake, signing.Target(name, new_tag.snapshot), private)
             if target.format != "table" or target.path:
                 emit_record(_tag_record(new_tag), target, lambda: f"{new_tag.snapshot}\n")
 

@@ -19,7 +19,7 @@ from lakelog.repair.checker import Problem
 from lakelog.repair.data import Connect
 from lakelog.repair.outcome import RepairOutcome, give_up, replace, set_aside
 from lakelog.repair.verify import verify
-from lakelog.store import disk, document, wal
+from lakelog.store import disk, document, signatures, wal
 from lakelog.store.bootstrap import Store, change_settings, write_config
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import (
@@ -120,6 +120,8 @@ def _file_of_copy(store: Store, path: str, copy: str, damaged: bytes) -> bytes |
         elif path.startswith(store.paths.tags):
             body, _ = open_ref(data)
             fits = body["name"] == decode_name(name[:-5])
+        elif path.startswith(store.paths.signatures):
+            fits = signatures.read(other).keys() == signatures.MEMBERS
         else:
             return None
     except (OSError, Damaged, document.NotIntact):
@@ -248,6 +250,9 @@ def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
             outcome.lost.append(f"{kind}/{digest[:12]}: older states or tags that need it")
         elif problem.path.startswith(store.paths.tags):
             _renew_tag(store, problem.path, outcome)
+        elif problem.path.startswith(store.paths.signatures):
+            set_aside(store, problem.path, outcome)
+            outcome.lost.append(f"signature {os.path.basename(problem.path)}: sign the state again")
         elif problem.path.startswith(store.paths.gc) or problem.kind == "derived":
             set_aside(store, problem.path, outcome)
         elif problem.path == store.paths.config:  # of a lake that is open: what it says is known

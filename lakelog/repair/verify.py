@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from lakelog.errors import Damaged, DamagedLake, DamagedRef
 from lakelog.repair.checker import Checker, Problem, Progress, Report
 from lakelog.settings import DEFAULTS
-from lakelog.store import bootstrap, disk, document, manifest, verified_files
+from lakelog.store import bootstrap, disk, document, manifest, signatures, verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
 from lakelog.store.entry import SegmentEntry
@@ -56,6 +56,7 @@ def verify(store: Store, progress: Progress | None = None, first: Problem | None
         for digest in _on_disk(store, kind):
             checker.object(kind, digest, listed=True)
     reached = dict.fromkeys(_check_tags(checker))
+    _check_signatures(checker)
     for branch in store.refs.all_branches():
         # WALs before moves, as a reader does: what is sealed meanwhile is then in the moves
         # (F12.2).
@@ -129,6 +130,18 @@ def _check_tags(checker: Checker) -> Iterator[str]:
                 checker.add(f"{folder}/{name}", "it is the tag of another name")
             elif body:
                 yield str(body["snapshot"])
+
+
+def _check_signatures(checker: Checker) -> None:
+    """Check that each signature is the document that was written; who made it needs keys."""
+    folder = checker.store.paths.signatures
+    for name in sorted(disk.listing(folder)):
+        path = f"{folder}/{name}"
+        if name.startswith(disk.TEMPORARY):
+            continue
+        if signatures.parse(path) is None:
+            checker.add(path, "not a signature's name")
+        checker.document(path, signatures.MEMBERS)
 
 
 def _check_branch(checker: Checker, branch: str, has_wals: bool) -> list[Move]:

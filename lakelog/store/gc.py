@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from lakelog.errors import Damaged, GcRefused, UnknownRef
-from lakelog.store import disk, document
+from lakelog.store import disk, document, signatures
 from lakelog.store.bootstrap import Store
 from lakelog.store.connection import SPILL
 from lakelog.store.paths import OBJECTS, parse_object
@@ -74,6 +74,7 @@ def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None)
                 _write_condemned(store, condemned)
             freed = _delete(store, due, marker, progress)
             store.manifests.forget()
+            _remove_signatures(store)
             _sweep_cache(store, marker.live, now)
             # Again without the deleted names, so that the list says what is on disk.
             condemned = {
@@ -261,15 +262,16 @@ def _unkept_texts(store: Store, live: set[bytes]) -> Iterator[str]:
 
 
 def _sweep_cache(store: Store, live: set[bytes], now: int) -> None:
-    """Remove from cache/ what is of no use any more: filters of objects that are gone, lines about
-    them, and spill directories of killed processes."""
+    """Remove from cache/ what is of no use any more: filters and peaks of objects that are gone,
+    lines about them, and spill directories of killed processes."""
     paths = store.paths
     with contextlib.suppress(OSError, ValueError):  # as all of cache/ it can be made again
-        for name in disk.listing(paths.blooms):
-            # A filter may be written before the move that adds its segment: it gets a day.
-            is_alive = not name.startswith(disk.TEMPORARY) and bytes.fromhex(name) in live
-            if not is_alive and now - _stamp(f"{paths.blooms}/{name}") >= DAY:
-                disk.unlink(f"{paths.blooms}/{name}")
+        for folder in (paths.blooms, paths.peaks):
+            for name in disk.listing(folder):
+                # They may be written before the move that adds their segment: they get a day.
+                is_alive = not name.startswith(disk.TEMPORARY) and bytes.fromhex(name) in live
+                if not is_alive and now - _stamp(f"{folder}/{name}") >= DAY:
+                    disk.unlink(f"{folder}/{name}")
         store.verified.keep(lambda digest: bytes.fromhex(digest) in live)
         for name in disk.listing(paths.cache):
             path = f"{paths.cache}/{name}"
@@ -277,6 +279,12 @@ def _sweep_cache(store: Store, live: set[bytes], now: int) -> None:
                 for file in disk.listing(path):
                     disk.unlink(f"{path}/{file}")
                 disk.remove_dir(path)
+
+
+def _remove_signatures(store: Store) -> None:
+    """Remove the signatures of tags and states that are gone."""
+    gone = list(signatures.unowned(store.paths, store.manifests.is_there))
+    signatures.remove(store.paths, gone)
 
 
 def _newest(path: str) -> int:
@@ -294,7 +302,7 @@ def _stamp(path: str) -> int:
 def _temporary(store: Store) -> Iterator[str]:
     """Temporary files outside the object folders."""
     paths = store.paths
-    folders = [paths.root, paths.tags, paths.cache, paths.gc]
+    folders = [paths.root, paths.tags, paths.signatures, paths.cache, paths.gc]
     for branch in store.refs.all_branches():
         folders += [paths.head_dir(branch), paths.wal_dir(branch)]
     for folder in folders:

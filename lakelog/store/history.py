@@ -20,7 +20,7 @@ from lakelog.errors import (
     WouldDropEvents,
 )
 from lakelog.lazy import LazyProperty
-from lakelog.store import clock, disk
+from lakelog.store import clock, disk, signatures
 from lakelog.store.bootstrap import Store, start_branch
 from lakelog.store.entry import Counts, Entry, SegmentEntry, tombstone
 from lakelog.store.gc import require_kept
@@ -214,8 +214,11 @@ def _refuse_taken(name: str, kind: str, names: list[str]) -> None:
 
 
 def delete_tag(store: Store, name: str) -> Tag:
-    """Delete a tag and return it; its snapshot stays while a move in the window names it."""
+    """Delete a tag with its signatures and return it; its snapshot stays while a move in the window
+    names it."""
     deleted = store.refs.tag(name)
+    # First: another tag of that name must not find them.
+    signatures.remove(store.paths, signatures.of_tag(store.paths, name))
     disk.unlink(store.paths.tag(name))
     disk.sync_dir(store.paths.tags)
     return deleted

@@ -9,6 +9,7 @@ change, so what is there is not copied again; objects are hashed as they are cop
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -52,13 +53,16 @@ def copy(store: Store, target: str, progress: Progress | None = None) -> HotCopy
         _refuse_diverged(store, there, branch)
         heads[branch], staged[branch] = _stage_wals(store, there, branch, result)
     # Before the objects: what a tag names that is made later may not be copied.
-    tags = {n: disk.read(f"{store.paths.tags}/{n}") for n in disk.listing(store.paths.tags)}
+    # Signatures before tags: each then has the tag that it signs.
+    signatures = _read_all(store.paths.signatures)
+    tags = _read_all(store.paths.tags)
     damaged = _copy_objects(store, there, result, progress)
     # Only now, when everything that a move names is durable in the copy.
     for branch, head in heads.items():
         _copy_moves(store, there, branch, head.move.number, result)
         _put_wals(there, branch, staged[branch])
-    _copy_tags(there, tags, result)
+    _copy_documents(there.tags, tags, result)
+    _copy_documents(there.signatures, signatures, result)
     if disk.exists(store.paths.lost):
         disk.replace_whole(there.lost, disk.read(store.paths.lost))
     # Last: one damaged segment must not keep all others from being backed up.
@@ -231,14 +235,27 @@ def _is_covered(name: str, packed: list[str]) -> bool:
     return any(low <= first and last <= high for low, high in spans)
 
 
-def _copy_tags(there: Paths, tags: dict[str, bytes], result: HotCopy) -> None:
-    """Make the tags those of the source."""
-    for name, data in tags.items():
-        path = f"{there.tags}/{name}"
+def _read_all(folder: str) -> dict[str, bytes]:
+    """Return the files of a directory of documents, which may be missing."""
+    files = {}
+    for name in disk.listing(folder):
+        with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
+            files[name] = disk.read(f"{folder}/{name}")
+    return files
+
+
+def _copy_documents(folder: str, files: dict[str, bytes], result: HotCopy) -> None:
+    """Make the tags, or the signatures, in a directory of the copy those of the source."""
+    if files:
+        disk.make_dirs(folder)
+    for name, data in files.items():
+        path = f"{folder}/{name}"
         if name.endswith(".json") and not (disk.exists(path) and disk.read(path) == data):
             disk.replace_whole(path, data)
             result.files, result.bytes = result.files + 1, result.bytes + len(data)
-    for name in disk.listing(there.tags):
-        if name not in tags:
-            disk.unlink(f"{there.tags}/{name}")
-    disk.sync_dir(there.tags)
+    there = disk.listing(folder)
+    for name in there:
+        if name not in files:
+            disk.unlink(f"{folder}/{name}")
+    if files or there:
+        disk.sync_dir(folder)

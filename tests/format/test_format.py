@@ -28,7 +28,9 @@ PATHS = re.compile(
     | wal/[a-z0-9._%-]+/[0-9a-f]{32}-\d{6}\.jsonl\.zst
     | (segments|ids|manifests)/(?P<two>[0-9a-f]{2})/(?P=two)[0-9a-f]{62}\.(parquet|ids|json\.zst)
     | refs/heads/[a-z0-9._%-]+/(\d{12}\.json | packed-\d{12}-\d{12}\.jsonl\.zst | hint)
-    | refs/tags/[a-z0-9._%-]+\.json | gc/(condemned|lost)\.json | cache/.+""",
+    | refs/tags/[a-z0-9._%-]+\.json
+    | refs/signatures/(@[0-9a-f]{64} | [a-z0-9._%-]+)\.[0-9a-f]{16}\.json
+    | gc/(condemned|lost)\.json | cache/.+""",
     re.X,
 )
 

@@ -1,0 +1,99 @@
+"""Signatures: documents beside the tags and states that they sign.
+
+    refs/signatures/<tag>.<key>.json       of a tag; <tag> is encoded as in refs/tags
+    refs/signatures/@<digest>.<key>.json   of a state; <key>: 16 digits of the key's id
+
+A signature is a DSSE envelope (payloadType, payload, signatures) with the checksum of a document.
+This module stores envelopes and does not judge them: that takes cryptography, and keys. gc removes
+a signature whose tag or state is gone; a signature keeps neither.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lakelog.errors import DamagedRef
+from lakelog.store import disk, document
+from lakelog.store.paths import Paths, decode_name, encode_name
+
+MEMBERS = {"payloadType", "payload", "signatures"}
+_NAME = re.compile(r"(?:@([0-9a-f]{64})|([a-z0-9._%-]+))\.([0-9a-f]{16})\.json")
+_SHORT = 16
+
+
+@dataclass(frozen=True)
+class SignatureFile:
+    """Where a signature is, and what its name says: of a `tag`, or of a `state` (digest), by the
+    key whose id begins with `key`. The other one of both is ""."""
+
+    path: str
+    tag: str
+    state: str
+    key: str
+
+
+def listing(paths: Paths) -> list[SignatureFile]:
+    """Return the signatures of a lake, ordered by path."""
+    names = sorted(disk.listing(paths.signatures))
+    parsed = (parse(f"{paths.signatures}/{name}") for name in names)
+    return [file for file in parsed if file is not None]
+
+
+def parse(path: str) -> SignatureFile | None:
+    """Return what the name of a file says, None for one that is no signature's."""
+    match = _NAME.fullmatch(path.rpartition("/")[2])
+    return (
+        SignatureFile(path, decode_name(match[2] or ""), match[1] or "", match[3])
+        if match
+        else None
+    )
+
+
+def of_tag(paths: Paths, tag: str) -> list[SignatureFile]:
+    """Return the signatures of a tag."""
+    return [file for file in listing(paths) if file.tag == tag]
+
+
+def of_state(paths: Paths, digest: str) -> list[SignatureFile]:
+    """Return the signatures of a state that name no tag."""
+    return [file for file in listing(paths) if file.state == digest]
+
+
+def read(path: str) -> dict[str, Any]:
+    """Return the envelope in a file. Raises DamagedRef, FileNotFoundError."""
+    try:
+        body = document.decode(disk.read(path))
+    except document.NotIntact as error:
+        raise DamagedRef(path, f"the signature is damaged: {error}") from None
+    if body.keys() != MEMBERS:
+        raise DamagedRef(path, "it is another document")
+    return body
+
+
+def write(paths: Paths, tag: str, digest: str, key: str, envelope: dict[str, Any]) -> str:
+    """Store the signature of a tag, or where `tag` is "" of a state, by the key with an id; replace
+    an older one of that key. Durable when this returns the path."""
+    name = encode_name(tag) if tag else f"@{digest}"
+    path = f"{paths.signatures}/{name}.{key[:_SHORT]}.json"
+    disk.make_dirs(paths.signatures)
+    disk.replace_whole(path, document.encode(envelope))
+    return path
+
+
+def remove(paths: Paths, files: list[SignatureFile]) -> None:
+    """Remove signatures, durably."""
+    for file in files:
+        disk.unlink(file.path)
+    if files:
+        disk.sync_dir(paths.signatures)
+
+
+def unowned(paths: Paths, has_state: Callable[[str], bool]) -> Iterator[SignatureFile]:
+    """Yield the signatures whose tag, or state by `has_state` of its digest, is gone."""
+    for file in listing(paths):
+        is_there = disk.exists(paths.tag(file.tag)) if file.tag else has_state(file.state)
+        if not is_there:
+            yield file

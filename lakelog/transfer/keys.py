@@ -1,0 +1,192 @@
+"""Ed25519 keys in PEM files, which are never in a lake.
+
+A private key is PKCS #8 without a passphrase, in a file that only its owner may read; the public
+key beside it, FILE.pub, is a SubjectPublicKeyInfo. Its id is the SHA-256 of that in DER, in hex.
+Text before the PEM block is a comment, as OpenSSL reads it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import AlreadyExists, InvalidKey, MissingPackage
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
+
+_OTHERS = 0o077
+# Of SubjectPublicKeyInfo before the 32 bytes of an Ed25519 key (RFC 8410).
+_SPKI = bytes.fromhex("302a300506032b6570032100")
+_MARK, _COMMENT = b"-----BEGIN ", "Comment: "
+_PEM_MAX = 1 << 16
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """A key by which signatures are checked; `id` is 64 hex digits."""
+
+    raw: bytes
+    comment: str = ""
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of the key as a SubjectPublicKeyInfo in DER."""
+        return hashlib.sha256(_SPKI + self.raw).hexdigest()
+
+    @property
+    def pem(self) -> str:
+        """The key in PEM, its comment first."""
+        body = base64.b64encode(_SPKI + self.raw).decode()
+        comment = f"{_COMMENT}{self.comment}\n" if self.comment else ""
+        return f"{comment}-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n"
+
+    def verifies(self, signature: bytes, data: bytes) -> bool:
+        """Whether the key made a signature of these bytes. Raises MissingPackage."""
+        ed25519 = _ed25519()
+        from cryptography.exceptions import InvalidSignature
+
+        key: Ed25519PublicKey = ed25519.Ed25519PublicKey.from_public_bytes(self.raw)
+        try:
+            key.verify(signature, data)
+        except InvalidSignature:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class PrivateKey:
+    """A key that signs, and its public one."""
+
+    public: PublicKey
+    _key: Ed25519PrivateKey
+
+    def sign(self, data: bytes) -> bytes:
+        """Return the 64 bytes of a signature."""
+        return self._key.sign(data)
+
+
+def generate(path: str, comment: str = "") -> PublicKey:
+    """Write a new private key to a file of mode 0600, and its public key to FILE.pub.
+
+    Raises AlreadyExists where either is there, InvalidKey in a lake, MissingPackage, OSError.
+    """
+    key = _ed25519().Ed25519PrivateKey.generate()
+    _refuse_in_lake(path)
+    public = PublicKey(key.public_key().public_bytes_raw(), " ".join(comment.split()))
+    for name in (path, f"{path}.pub"):
+        if os.path.lexists(name):
+            raise AlreadyExists(f"{name} exists: choose another file, keys are not overwritten")
+    head = f"{_COMMENT}{public.comment}\n" if public.comment else ""
+    _create(path, head.encode() + _private_pem(key), 0o600)
+    _create(f"{path}.pub", public.pem.encode(), 0o644)
+    return public
+
+
+def load_private(path: str) -> PrivateKey:
+    """Read a private key. Raises InvalidKey, MissingPackage, OSError."""
+    ed25519 = _ed25519()
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    data = _read(path)
+    if b"PRIVATE KEY" not in data:
+        raise InvalidKey(f"{path} is no private key in PEM: see `lakelog key generate`")
+    mode = os.stat(path).st_mode
+    if mode & _OTHERS:
+        raise InvalidKey(f"{path}: other users may read this private key: run chmod 600 on it")
+    try:
+        key: Any = load_pem_private_key(data, None)
+    except TypeError:
+        raise InvalidKey(f"{path}: the key has a passphrase: give one without") from None
+    except Exception:  # whatever the library says of what is no key
+        raise InvalidKey(f"{path} is damaged: its private key cannot be read") from None
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise InvalidKey(f"{path} is no Ed25519 key: see `lakelog key generate`")
+    return PrivateKey(PublicKey(key.public_key().public_bytes_raw(), _comment(data)), key)
+
+
+def load_public(text: str) -> PublicKey:
+    """Read a public key: the name of a PEM file, of a private key too, or the 32 bytes of a key
+    in base64. Raises InvalidKey, MissingPackage, OSError."""
+    if not os.path.exists(text) and (raw := _from_base64(text)) is not None:
+        return PublicKey(raw)
+    ed25519 = _ed25519()
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    data = _read(text)
+    if b"PRIVATE KEY" in data:
+        return load_private(text).public
+    try:
+        key: Any = load_pem_public_key(data)
+    except Exception:  # whatever the library says of what is no key
+        raise InvalidKey(f"{text} is no public key in PEM: give FILE.pub") from None
+    if not isinstance(key, ed25519.Ed25519PublicKey):
+        raise InvalidKey(f"{text} is no Ed25519 key: see `lakelog key generate`")
+    return PublicKey(key.public_bytes_raw(), _comment(data))
+
+
+def is_private(path: str) -> bool:
+    """Whether a file holds a private key. Raises InvalidKey, OSError."""
+    return b"PRIVATE KEY" in _read(path)
+
+
+def _ed25519() -> Any:
+    try:
+        from cryptography.hazmat.primitives.asymmetric import ed25519
+    except ImportError:
+        words = "signatures need the package cryptography: pip install 'lakelog[sign]'"
+        raise MissingPackage(words) from None
+    return ed25519
+
+
+def _private_pem(key: Ed25519PrivateKey) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _refuse_in_lake(path: str) -> None:
+    """Refuse a file in a lake, whose copies would have the private key, too."""
+    folder = os.path.dirname(os.path.realpath(path))
+    while not os.path.exists(f"{folder}/lakelog.json"):
+        if folder == os.path.dirname(folder):
+            return
+        folder = os.path.dirname(folder)
+    raise InvalidKey(f"{path} is in the lake {folder}: keep private keys elsewhere")
+
+
+def _create(path: str, data: bytes, mode: int) -> None:
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(fd)
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        data = file.read(_PEM_MAX + 1)
+    if len(data) > _PEM_MAX:
+        raise InvalidKey(f"{path} is too long for a key")
+    return data
+
+
+def _comment(data: bytes) -> str:
+    head = data.partition(_MARK)[0].decode("utf-8", "replace")
+    lines = (line for line in head.splitlines() if line.startswith(_COMMENT))
+    return next(lines, "").removeprefix(_COMMENT)
+
+
+def _from_base64(text: str) -> bytes | None:
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return raw if len(raw) == 32 else None
