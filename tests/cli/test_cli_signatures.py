@@ -13,7 +13,7 @@ from tests.support.cli import answer, lines, run
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Path:
-    """A lake of five events, and the keys a and b beside it."""
+    """A lake of two events, and the keys a and b beside it."""
     path = tmp_path / "lake"
     run(path, "append", input=lines(5, id="x") + lines(1, "OTHER", id="one"))
     for name in ("a", "b"):
