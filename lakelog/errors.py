@@ -182,6 +182,10 @@ class MissingPackage(LakelogError):
     """Raised where an extra is needed that is not installed; names it."""
 
 
+class DeploymentFailed(LakelogError):
+    """A cluster did not do what it was asked to, or has no such deployment or revision."""
+
+
 class GcRefused(LakelogError):
     """Raised by gc when a ref or manifest cannot be read; nothing was deleted: `lakelog verify`."""
 

@@ -51,7 +51,7 @@ ORDER = {
         target adbc sql_target sqlite duckdb_file postgres mysql http_client intent elasticsearch
         influxdb kafka_config kafka_sink mapping delta sync redis_recent redis_feed source
         redis_stream kafka_source consume""",
-    "transfer": "keys envelope event_tree snapshot_tree signing proof",
+    "transfer": "keys envelope event_tree snapshot_tree signing proof deployment kubectl",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views podcasts database_sync oos_demo dump redis""",
     "export": "values vectors formats folder tables export",
@@ -72,7 +72,7 @@ ORDER = {
     "cli": """exits render app input_formats pairs stdin_lines sample
         shell connect
         write definitions ingest audit backups recent watch dump tail query views export sync
-        signatures consume train stats dedupe
+        signatures consume train stats dedupe deploy
         oos events follow behaviour history refs maintenance seal doctor setup demo help""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",

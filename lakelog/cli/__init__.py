@@ -58,6 +58,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "compact": ("maintenance", "merge small segments"),
         "gc": ("maintenance", "delete files that no state refers to"),
         "retention": ("maintenance", "remove events older than a time span"),
+        "deploy": ("deploy", "recipes for Kubernetes and Compose; revisions, rollback"),
     },
     "Older systems": {
         "oos": ("oos", "the views of the OOS log stream"),

@@ -1,1 +1,1 @@
-"""Snapshots that travel: signatures, and proofs that an event is in a signed snapshot."""
+"""Snapshots that travel: signatures and proofs, and recipes of deployments."""

@@ -1,0 +1,228 @@
+"""deploy: recipes that deploy a program with its lake, and revisions in a Kubernetes cluster."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from lakelog.cli.app import App, verb
+from lakelog.cli.render.output import Target, emit, with_output
+from lakelog.cli.render.terminal import confirm
+from lakelog.errors import ExportRefused
+from lakelog.export.formats import of_records
+from lakelog.transfer import deployment as deployments
+from lakelog.transfer.deployment import Deployment
+from lakelog.transfer.kubectl import Kubectl
+
+_COLUMNS = ("revision", "current", "created", "ready", "images", "cause", "hash")
+_NAMESPACE = click.option(
+    "-n", "--namespace", default="default", show_default=True, metavar="NAME", help="Where it is."
+)
+_CONTEXT = click.option(
+    "--context", default="", metavar="NAME", help="The cluster, by its name in kubectl's settings."
+)
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  lakelog deploy render api --image registry.example.com/api:1.4 -o deploy/
+  lakelog deploy revisions api
+  lakelog deploy rollback api --yes
+"""
+)
+def deploy() -> None:
+    """Deploy a program with its lake, and return to an earlier revision of it.
+
+    `render` writes recipes that save the state of the program before each of its
+    pods ends; the other commands ask a cluster through `kubectl`.
+    """
+
+
+@verb(
+    examples="""
+    lakelog deploy render api --image registry.example.com/api:1.4
+    lakelog deploy render api --image api:1.4 --kind compose -o deploy/
+    lakelog deploy render api --image api:1.4 --port 8080 -- serve -v
+"""
+)
+@click.argument("name")
+@click.argument("args", nargs=-1, metavar="[-- ARG...]")
+@click.option("--image", required=True, metavar="IMAGE", help="Has the program, and lakelog.")
+@click.option(
+    "--kind",
+    type=click.Choice((*deployments.KINDS, "all")),
+    help="Which recipe; kubernetes by default, all with -o.",
+)
+@click.option(
+    "-n", "--namespace", default="default", show_default=True, metavar="NAME", help="Of Kubernetes."
+)
+@click.option("--port", type=int, metavar="N", help="The port that the program listens on.")
+@click.option(
+    "--size", default="10Gi", show_default=True, metavar="SIZE", help="Of the volume of the lake."
+)
+@click.option("--storage-class", default="", metavar="NAME", help="Of the volume.")
+@click.option(
+    "--grace",
+    type=int,
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="For saving the state and ending the program.",
+)
+@click.option(
+    "--retention",
+    type=int,
+    default=24,
+    show_default=True,
+    metavar="N",
+    help="Saved states that are kept.",
+)
+@click.option(
+    "--schedule",
+    default="17 3 * * *",
+    show_default=True,
+    metavar="CRON",
+    help="When older ones are removed.",
+)
+@click.option(
+    "--user",
+    type=int,
+    default=10001,
+    show_default=True,
+    metavar="N",
+    help="The number of the user it runs as, not root.",
+)
+@click.option(
+    "-o", "--output", "out", type=click.Path(), metavar="DIR", help="Write files into DIR."
+)
+def render(
+    app: App,
+    name: str,
+    args: tuple[str, ...],
+    image: str,
+    kind: str | None,
+    namespace: str,
+    port: int | None,
+    size: str,
+    storage_class: str,
+    grace: int,
+    retention: int,
+    schedule: str,
+    user: int,
+    out: str | None,
+) -> None:
+    """Print Kubernetes manifests, or a Compose file.
+
+    A deployment is replaced without a gap; before a pod ends, it saves the state
+    directory /data/state in the lake /data/lake, and one on a new volume begins with
+    the latest saved state. It runs as a plain user whose image cannot be written to.
+    What follows -- are arguments of the program.
+    """
+    wanted = Deployment(
+        name, image, namespace, args, port, size, storage_class, grace, retention, schedule, user
+    )
+    if out is None:
+        if kind == "all":
+            raise click.UsageError("several recipes are files: give -o DIR")
+        click.echo(deployments.render(wanted, kind or deployments.KINDS[0]), nl=False)
+        return
+    os.makedirs(out, exist_ok=True)
+    for each in deployments.KINDS if kind in (None, "all") else (kind,):
+        path, text = os.path.join(out, f"{each}.yaml"), deployments.render(wanted, each)
+        try:
+            # "x": whoever edited the file must not lose that.
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError:
+            raise ExportRefused(f"{path} exists: remove it, or name another directory") from None
+        app.say(f"wrote {path}")
+
+
+@verb(
+    examples="""
+    lakelog deploy revisions api
+    lakelog deploy revisions api -n production --json
+"""
+)
+@click.argument("name")
+@_NAMESPACE
+@_CONTEXT
+@with_output
+def revisions(app: App, name: str, namespace: str, context: str, target: Target) -> None:
+    """List the revisions of a deployment, the newest first."""
+    records = [
+        {
+            "revision": each.number,
+            "current": each.is_current,
+            "created": each.created,
+            "ready": each.ready,
+            "images": ", ".join(each.images),
+            "cause": each.cause,
+            "hash": each.hash,
+        }
+        for each in Kubectl(namespace, context).revisions(name)
+    ]
+    emit(of_records(records, _COLUMNS), target, of_records(records, _COLUMNS[:5]))
+
+
+@verb(
+    examples="""
+    lakelog deploy rollback api
+    lakelog deploy rollback api 3 -n production --yes
+"""
+)
+@click.argument("name")
+@click.argument("revision", type=int, required=False)
+@_NAMESPACE
+@_CONTEXT
+@click.option(
+    "--timeout",
+    type=click.IntRange(min=1),
+    default=300,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for its pods.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def rollback(
+    app: App, name: str, revision: int | None, namespace: str, context: str, timeout: int, yes: bool
+) -> None:
+    """Return a deployment to an earlier revision.
+
+    Without REVISION to the one before the current. Waits until its pods are ready.
+    The lake and the state are left as they are: see `lakelog rollback` and
+    `lakelog state restore`.
+    """
+    cluster = Kubectl(namespace, context)
+    chosen = cluster.choose(name, revision)
+    if chosen.is_current:
+        app.say(f"deployment {name} has revision {chosen.number} already")
+        return
+    images = ", ".join(chosen.images)
+    if not confirm(f"return {name} to revision {chosen.number} ({images})?", yes):
+        return
+    cluster.undo(name, chosen, timeout)
+    app.say(f"deployment {name} has revision {chosen.number} again: {images}")
+
+
+@verb(examples="    lakelog deploy status api -n production")
+@click.argument("name")
+@_NAMESPACE
+@_CONTEXT
+@click.option(
+    "--timeout",
+    type=click.IntRange(min=1),
+    default=300,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait.",
+)
+def status(app: App, name: str, namespace: str, context: str, timeout: int) -> None:
+    """Wait until a rollout is complete."""
+    click.echo(Kubectl(namespace, context).wait(name, timeout))
+
+
+for each in (render, revisions, rollback, status):
+    deploy.add_command(each)

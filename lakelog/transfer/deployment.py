@@ -1,0 +1,121 @@
+"""Recipes that deploy a program with its lake and state: Kubernetes manifests, a Compose file.
+
+The recipes are the YAML files beside this module. Values are put in as JSON, which is YAML, so no
+value can add a line of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from lakelog.errors import InvalidSetting
+
+KINDS = ("kubernetes", "compose")
+LAKE, STATE = "/data/lake", "/data/state"
+"""Where a container finds its lake, and the state that is saved."""
+_NAME = re.compile(r"[a-z]([-a-z0-9]{0,48}[a-z0-9])?")
+_SIZE = re.compile(r"[1-9][0-9]*(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?")
+_IMAGE = re.compile(r"[\w][\w./:@-]*")
+_CRON = re.compile(r"(\S+ ){4}\S+|@(hourly|daily|weekly|monthly)")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A program that is deployed with its lake; `grace` in seconds, `user` a number above 0.
+
+    Raises InvalidSetting for a value that a cluster would refuse.
+    """
+
+    name: str
+    image: str
+    namespace: str = "default"
+    args: Sequence[str] = ()
+    port: int | None = None
+    size: str = "10Gi"
+    storage_class: str = ""
+    grace: int = 60
+    retention: int = 24
+    schedule: str = "17 3 * * *"
+    user: int = 10001
+
+    def __post_init__(self) -> None:
+        for what, value, pattern, example in (
+            ("name", self.name, _NAME, "api-server, of at most 50 lower-case letters and digits"),
+            ("namespace", self.namespace, _NAME, "production"),
+            ("image", self.image, _IMAGE, "registry.example.com/app:1.4"),
+            ("size", self.size, _SIZE, "10Gi"),
+            ("schedule", self.schedule, _CRON, "17 3 * * *"),
+        ):
+            if not pattern.fullmatch(value):
+                raise InvalidSetting(f"the {what} {value!r} is not like {example}")
+        # As root a container could change what its image protects.
+        for what, number, most in (
+            ("user", self.user, 2**31 - 1),
+            ("grace", self.grace, 24 * 3600),
+            ("retention", self.retention, 10_000),
+            ("port", self.port if self.port is not None else 1, 65_535),
+        ):
+            if not 1 <= number <= most:
+                raise InvalidSetting(f"the {what} {number} is not from 1 to {most:,}")
+
+
+def render(deployment: Deployment, kind: str) -> str:
+    """Return the recipe of a kind of KINDS, as YAML."""
+    values = _kubernetes(deployment) if kind == "kubernetes" else _compose(deployment)
+    template = string.Template(Path(__file__).with_name(f"{kind}.yaml").read_text())
+    return template.substitute(values)
+
+
+def _kubernetes(of: Deployment) -> dict[str, str]:
+    # $(NAME) is a variable there.
+    args = [arg.replace("$(", "$$(") for arg in of.args]
+    return {
+        **_shared(of),
+        "claim": _json(f"{of.name}-data"),
+        "namespace": _json(of.namespace),
+        "storage_class": _line("  storageClassName", of.storage_class),
+        "size": _json(of.size),
+        "grace": str(of.grace),
+        "user": str(of.user),
+        "args": _line("          args", args),
+        "ports": _line("          ports", [{"containerPort": of.port}] if of.port else []),
+        "retention_job": _json(f"{of.name}-retention"),
+        "schedule": _json(of.schedule),
+    }
+
+
+def _compose(of: Deployment) -> dict[str, str]:
+    values = {
+        **_shared(of),
+        "user": _json(f"{of.user}:{of.user}"),
+        "grace": _json(f"{of.grace}s"),
+        "args": _line("    command", list(of.args)),
+        "ports": _line("    ports", [f"{of.port}:{of.port}"] if of.port else []),
+    }
+    # Compose replaces $NAME by a variable of its own, also in what a program gets.
+    return {name: value.replace("$", "$$") for name, value in values.items()}
+
+
+def _shared(of: Deployment) -> dict[str, str]:
+    return {
+        "name": _json(of.name),
+        "image": _json(of.image),
+        "lake": _json(LAKE),
+        "state": _json(STATE),
+        "retention": _json(str(of.retention)),
+    }
+
+
+def _line(name: str, value: object) -> str:
+    """A line of its own, if there is a value."""
+    return f"\n{name}: {_json(value)}" if value else ""
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,139 @@
+"""Revisions of a Kubernetes deployment, and going back to one, through the program `kubectl`.
+
+Whatever cluster and credentials `kubectl` is set up with are used; nothing of them is read here.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from lakelog.errors import DeploymentFailed, MissingPackage
+
+_REVISION = "deployment.kubernetes.io/revision"
+_CAUSE = "kubernetes.io/change-cause"
+_SECONDS = 60
+"""How long an answer is waited for."""
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A version of a deployment: its pods have the label `pod-template-hash` with value `hash`.
+
+    `created` is ISO text, `cause` what its author noted, `ready` how many pods of it are.
+    """
+
+    number: int
+    hash: str
+    images: tuple[str, ...]
+    created: str
+    ready: int
+    is_current: bool
+    cause: str
+
+
+class Kubectl:
+    """The deployments of a namespace. Methods raise DeploymentFailed, with one line."""
+
+    def __init__(self, namespace: str = "default", context: str = "") -> None:
+        """Find the program. Raises MissingPackage."""
+        found = shutil.which("kubectl")
+        if found is None:
+            raise MissingPackage("kubectl is not installed: see kubernetes.io/docs/tasks/tools")
+        self._command = [found, f"--namespace={namespace}"]
+        self._command += [f"--context={context}"] if context else []
+
+    def revisions(self, name: str) -> list[Revision]:
+        """The revisions that a deployment can return to, the newest first."""
+        deployment = self._json("get", f"deployment/{name}")
+        labels = deployment["spec"]["selector"].get("matchLabels", {})
+        selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        found = self._json("get", "replicasets", f"--selector={selector}")["items"]
+        current = _annotation(deployment, _REVISION)
+        # Several deployments may have pods with these labels.
+        owned = [each for each in found if _owner(each) == deployment["metadata"]["uid"]]
+        revisions = [_revision(each, current) for each in owned if _annotation(each, _REVISION)]
+        return sorted(revisions, key=lambda revision: revision.number, reverse=True)
+
+    def choose(self, name: str, number: int | None) -> Revision:
+        """Return the revision of this number, or the one before the current."""
+        revisions = self.revisions(name)
+        current = next((each.number for each in revisions if each.is_current), 0)
+        if number is None:
+            earlier = [each for each in revisions if each.number < current]
+            if not earlier:
+                raise DeploymentFailed(f"deployment {name} has no revision before the current one")
+            return earlier[0]
+        for each in revisions:
+            if each.number == number:
+                return each
+        known = ", ".join(str(each.number) for each in revisions) or "none"
+        raise DeploymentFailed(f"deployment {name} has no revision {number}; there are: {known}")
+
+    def undo(self, name: str, revision: Revision, seconds: int = 300) -> None:
+        """Let a deployment have this revision, and wait until its pods are ready."""
+        self._run("rollout", "undo", f"deployment/{name}", f"--to-revision={revision.number}")
+        self.wait(name, seconds)
+
+    def wait(self, name: str, seconds: int = 300) -> str:
+        """Wait until a rollout is complete; return what is said of it."""
+        words = ["rollout", "status", f"deployment/{name}", f"--timeout={seconds}s"]
+        said = self._run(*words, seconds=seconds + _SECONDS).strip()
+        return said.splitlines()[-1] if said else ""
+
+    def execute(self, name: str, *command: str, seconds: int = 600) -> str:
+        """Run a command in the container `app` of a pod of a deployment; return its output."""
+        target = ["exec", f"deployment/{name}", "--container=app", "--"]
+        return self._run(*target, *command, seconds=seconds)
+
+    def _json(self, *words: str) -> Any:
+        try:
+            return orjson.loads(self._run(*words, "--output=json"))
+        except orjson.JSONDecodeError:
+            raise DeploymentFailed(f"kubectl {words[0]}: what it printed is no JSON") from None
+
+    def _run(self, *words: str, seconds: int = _SECONDS) -> str:
+        try:
+            done = subprocess.run(
+                [*self._command, *words],
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=seconds,
+                stdin=subprocess.DEVNULL,
+            )
+        except subprocess.TimeoutExpired:
+            raise DeploymentFailed(
+                f"kubectl {words[0]} did not answer in {seconds} s: is the cluster reachable?"
+            ) from None
+        if done.returncode:
+            said = " ".join(done.stderr.split()).removeprefix("error: ")
+            raise DeploymentFailed(f"kubectl {words[0]}: {said[:300] or 'it failed'}")
+        return done.stdout
+
+
+def _revision(replicas: dict[str, Any], current: str) -> Revision:
+    number = _annotation(replicas, _REVISION)
+    spec = replicas["spec"]["template"]
+    return Revision(
+        int(number),
+        spec["metadata"].get("labels", {}).get("pod-template-hash", ""),
+        tuple(container["image"] for container in spec["spec"]["containers"]),
+        replicas["metadata"].get("creationTimestamp", ""),
+        replicas.get("status", {}).get("readyReplicas", 0),
+        number == current,
+        _annotation(replicas, _CAUSE),
+    )
+
+
+def _annotation(thing: dict[str, Any], name: str) -> str:
+    return str(thing["metadata"].get("annotations", {}).get(name, ""))
+
+
+def _owner(thing: dict[str, Any]) -> str:
+    owners = thing["metadata"].get("ownerReferences", [])
+    return next((owner["uid"] for owner in owners if owner.get("controller")), "")
