@@ -26,6 +26,8 @@
     ├── ItemRejected          an item of a queue that is not worth another attempt
     ├── DownloadFailed        an address that cannot be fetched within the limits
     ├── SyncRefused           a sync that cannot be done as asked; its batch was not written
+    ├── TransferRefused       a push, pull or clone that cannot be done as asked
+    │   └── Diverged          either side has what the other one lacks
     ├── Unreachable           a server that does not answer, or refuses us
     ├── InvalidKey            a file that is no key for signatures, or is not kept private
     ├── NotProven             a signature or proof that does not show what it claims
@@ -164,6 +166,15 @@ class DownloadFailed(LakelogError):
 class SyncRefused(LakelogError):
     """Raised by sync where a database or the state of the lake does not allow what was asked: of
     the batch nothing was written, earlier ones stay."""
+
+
+class TransferRefused(LakelogError):
+    """Raised by push, fetch, pull and clone where a remote or the lake does not allow what was
+    asked, or a remote gives what cannot be believed: no branch and no tag was changed."""
+
+
+class Diverged(TransferRefused):
+    """Raised where a push or pull would drop events: pull first, or say which side counts."""
 
 
 class Unreachable(LakelogError, ConnectionError):

@@ -25,11 +25,12 @@ OWN = "lakelog"
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors lazy closest signals settings exact level event fields bookkeeping  store repair
-        query views export ingest  async_append pinned lake dbapi collect backup loggers pipeline
-        analyze train transfer sync compat cli server notebook""",
+    "": """errors lazy closest backoff signals settings exact level event fields bookkeeping
+        store repair query views export ingest  async_append pinned lake dbapi collect backup
+        loggers pipeline analyze train transfer sync compat cli server notebook""",
     "store": """sql paths disk document connection wal entry bloom segment identity_run manifest
-        move_pack refs signatures verified_files bootstrap sealer_process clock tail writer rows
+        move_pack refs signatures verified_files bootstrap objects sealer_process clock tail
+        writer rows
         publish trim seal compact retention row_removal thinning gc resolve history stats
         hotcopy""",
     "repair": "checker verify recover orphans outcome refs data repair",
@@ -47,11 +48,12 @@ ORDER = {
         otel spans genai_fields genai_streams genai_calls genai
         follower logfile oos resources ai""",
     "pipeline": "fact_log standing work_queue http feeds",
-    "sync": """backoff redis_config redis_client redis_metrics
+    "sync": """redis_config redis_client redis_metrics
         target adbc sql_target sqlite duckdb_file postgres mysql http_client intent elasticsearch
         influxdb kafka_config kafka_sink mapping delta sync redis_recent redis_feed source
         redis_stream kafka_source consume""",
-    "transfer": "keys envelope event_tree snapshot_tree signing proof deployment kubectl",
+    "transfer": """keys envelope event_tree snapshot_tree signing proof deployment kubectl
+        remote directory known untrusted site ancestry carry push fetch""",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views podcasts database_sync oos_demo dump redis""",
     "export": "values vectors formats folder tables export",
@@ -72,7 +74,7 @@ ORDER = {
     "cli": """exits render app input_formats pairs stdin_lines sample
         shell connect
         write definitions ingest audit backups recent watch dump tail query views export sync
-        signatures consume train stats dedupe deploy
+        signatures consume train stats dedupe deploy remotes
         oos events follow behaviour history refs maintenance seal doctor setup demo help""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",

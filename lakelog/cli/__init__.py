@@ -48,6 +48,13 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "rollback": ("history", "return to a state; nothing is deleted"),
         "undo": ("history", "undo the last rollback, snapshot or retention"),
     },
+    "Remotes": {
+        "remote": ("remotes", "name other places of this lake; list and remove them"),
+        "push": ("remotes", "bring a branch and tags to a remote"),
+        "pull": ("remotes", "bring a branch up to date with a remote"),
+        "fetch": ("remotes", "receive a remote's states; no branch changes"),
+        "clone": ("remotes", "make a lake with all that a remote has"),
+    },
     "Maintenance": {
         "quarantine": ("ingest", "list, retry or drop lines that could not be parsed"),
         "audit": ("audit", "prove that each line of a file is stored exactly once"),

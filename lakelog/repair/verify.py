@@ -68,6 +68,9 @@ def verify(store: Store, progress: Progress | None = None, first: Problem | None
         reached |= dict.fromkeys(move.snapshot for move in kept)
     for digest in reached:
         check_snapshot(checker, digest)
+    for name in sorted(disk.listing(store.paths.remotes)):
+        if name.endswith(".json") and not name.startswith(disk.TEMPORARY):
+            checker.document(f"{store.paths.remotes}/{name}", {"name", "url", "branches"})
     checker.document(store.paths.condemned, {"names"})
     checker.document(store.paths.lost, {"names"})
     _check_verified(checker)

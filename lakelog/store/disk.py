@@ -252,6 +252,11 @@ def exists(path: str) -> bool:
     return True
 
 
+def size(path: str) -> int:
+    """The length of a file in bytes. Raises FileNotFoundError."""
+    return os.stat(path).st_size
+
+
 def lock(fd: int, *, wait: bool = False) -> bool:
     """Take the exclusive flock of an open file; False if another holds it."""
     try:

@@ -302,7 +302,7 @@ def _stamp(path: str) -> int:
 def _temporary(store: Store) -> Iterator[str]:
     """Temporary files outside the object folders."""
     paths = store.paths
-    folders = [paths.root, paths.tags, paths.signatures, paths.cache, paths.gc]
+    folders = [paths.root, paths.tags, paths.signatures, paths.remotes, paths.cache, paths.gc]
     for branch in store.refs.all_branches():
         folders += [paths.head_dir(branch), paths.wal_dir(branch)]
     for folder in folders:

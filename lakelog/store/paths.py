@@ -83,6 +83,7 @@ class Paths:
         self.heads = f"{self.root}/refs/heads"
         self.tags = f"{self.root}/refs/tags"
         self.signatures = f"{self.root}/refs/signatures"
+        self.remotes = f"{self.root}/remotes"
         self.cache = f"{self.root}/cache"
         self.cut = f"{self.cache}/cut"
         self.damaged = f"{self.cache}/damaged"
@@ -136,6 +137,10 @@ class Paths:
     def tag(self, name: str) -> str:
         """The file of a tag."""
         return f"{self.tags}/{encode_name(name)}.json"
+
+    def remote(self, name: str) -> str:
+        """What the lake knows of a remote."""
+        return f"{self.remotes}/{encode_name(name)}.json"
 
 
 def parse_wal(name: str) -> tuple[str, int] | None:

@@ -29,7 +29,7 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.paths import parse_wal
 from lakelog.store.refs import Head, Move, author, encode_move, escape_text
 
-USER_OPS = ("rollback", "undo", "snapshot", "retention", "dedupe", "quarantine", "repair")
+USER_OPS = tuple("rollback undo snapshot retention dedupe quarantine repair push pull".split())
 """Moves a user made; all others are publishing or maintenance, which undo skips."""
 AUTOMATIC_OPS = {"seal", "ingest", "compact", "maintain"}
 """Moves that nobody asked for by name; their states thin out with age."""

@@ -333,6 +333,10 @@ class Refs:
         disk.create_whole(self._paths.tag(tag.name), _encode(tag))
         disk.sync_dir(self._paths.tags)
 
+    def replace_tag(self, tag: Tag) -> None:
+        """Make or replace the tag of a remote's branch durably; no other tag changes (F7.10)."""
+        disk.replace_whole(self._paths.tag(tag.name), _encode(tag))
+
     def is_alive(self, branch: str) -> bool:
         """Whether the branch is there and not deleted; a damaged one is there."""
         return self.life(branch) is not None

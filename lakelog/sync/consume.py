@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+from lakelog import backoff
 from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
 from lakelog.ingest import stream_cursor
@@ -24,7 +25,6 @@ from lakelog.ingest.messages import MessageBatch
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.lake import Lake
 from lakelog.store import disk
-from lakelog.sync import backoff
 from lakelog.sync.kafka_source import KafkaTopic
 from lakelog.sync.redis_stream import RedisStream
 from lakelog.sync.source import MessageSource, StreamLag, StreamState

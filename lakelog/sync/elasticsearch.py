@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 
+from lakelog import backoff
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 from lakelog.store import sql
-from lakelog.sync import backoff
 from lakelog.sync.http_client import Endpoint, HttpConnection, Reply
 from lakelog.sync.intent import IntentTarget, Record
 from lakelog.sync.target import (

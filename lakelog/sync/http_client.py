@@ -12,8 +12,8 @@ import time
 import urllib.parse
 from dataclasses import dataclass, field
 
+from lakelog import backoff
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
-from lakelog.sync import backoff
 from lakelog.sync.target import ConnectionLost
 
 TIMEOUT = 30.0

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from lakelog import backoff
 from lakelog.errors import MissingPackage, Unreachable
 from lakelog.lazy import Lazy
-from lakelog.sync import backoff
 from lakelog.sync.redis_config import Credentials, RedisConfig
 
 redis = Lazy("redis")

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lakelog import backoff
 from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
 from lakelog.ingest import cursors
 from lakelog.lake import Lake
@@ -23,7 +24,7 @@ from lakelog.lazy import Lazy
 from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 from lakelog.store.refs import Head
-from lakelog.sync import backoff, delta
+from lakelog.sync import delta
 from lakelog.sync.delta import Step
 from lakelog.sync.redis_client import RedisClient, require_package
 from lakelog.sync.redis_config import RedisConfig

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lakelog import backoff
 from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused, Unreachable
 from lakelog.lake import Lake
@@ -26,7 +27,7 @@ from lakelog.lazy import Lazy
 from lakelog.store import disk, sql
 from lakelog.store.manifest import Manifest
 from lakelog.store.refs import Head
-from lakelog.sync import backoff, delta
+from lakelog.sync import delta
 from lakelog.sync.delta import Delta, Step
 from lakelog.sync.duckdb_file import DuckdbTarget
 from lakelog.sync.elasticsearch import ElasticsearchTarget

@@ -1,1 +1,1 @@
-"""Snapshots that travel: signatures and proofs, and recipes of deployments."""
+"""Snapshots that travel: remotes, signatures and proofs, and recipes of deployments."""

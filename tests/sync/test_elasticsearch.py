@@ -33,7 +33,7 @@ def server() -> Iterator[ElasticServer]:
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let retries not wait."""
-    monkeypatch.setattr("lakelog.sync.backoff.pause", lambda attempt: 0.001)
+    monkeypatch.setattr("lakelog.backoff.pause", lambda attempt: 0.001)
 
 
 class TestElasticsearch(TargetSuite):

@@ -1,0 +1,241 @@
+"""remote, push, pull, fetch, clone: states that travel between lakes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from lakelog.cli.app import DEFAULT_LAKE, App, complete_ref, verb
+from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.terminal import confirm, many, size
+from lakelog.errors import LakelogError, UnknownRef
+from lakelog.export.formats import of_records
+from lakelog.store import bootstrap
+from lakelog.store.bootstrap import Store
+from lakelog.transfer import fetch as fetching
+from lakelog.transfer import known
+from lakelog.transfer import push as pushing
+from lakelog.transfer.fetch import Fetched
+from lakelog.transfer.push import Pushed
+
+_REMOTE = ("remote", "url", "lake", "branches")
+
+
+def complete_remote(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """Remotes that begin with what was typed."""
+    path = ctx.find_root().params.get("lake") or DEFAULT_LAKE
+    with contextlib.suppress(LakelogError, OSError):
+        return [n for n in known.names(bootstrap.load(path)) if n.startswith(typed)]
+    return []
+
+
+@verb(
+    examples="""
+    lakelog remote add origin /backup/lake
+    lakelog remote list
+    lakelog remote remove origin
+"""
+)
+@click.argument("action", type=click.Choice(["add", "list", "remove"]))
+@click.argument("name", required=False, shell_complete=complete_remote)
+@click.argument("url", required=False)
+@with_output
+def remote(app: App, action: str, name: str | None, url: str | None, target: Target) -> None:
+    """Name other places of this lake; list them, or forget one.
+
+    URL is a directory: another lake, or a place that the first push makes one.
+    Removing a remote forgets its address and the tags NAME/BRANCH; nothing is
+    deleted there.
+    """
+    given = {"add": 2, "list": 0, "remove": 1}[action]
+    if given != (name is not None) + (url is not None):
+        wanted = {"add": "NAME and URL", "list": "nothing else", "remove": "NAME"}[action]
+        raise click.UsageError(f"remote {action} takes {wanted}")
+    with app.open() as lake:
+        if action == "list":
+            records = [_record(lake.store, n) for n in known.names(lake.store)]
+            emit(of_records(records, _REMOTE), target)
+        elif action == "add":
+            added = known.add(lake.store, str(name), str(url))
+            app.say(f"remote {added.name}: {added.url}")
+        else:
+            known.remove(lake.store, str(name))
+            app.say(f"removed remote {name}; what it holds stays there")
+
+
+@verb(
+    examples="""
+    lakelog push
+    lakelog push origin --tags
+    lakelog push origin --tag v1
+    lakelog push origin --dry-run
+"""
+)
+@click.argument("name", required=False, metavar="[REMOTE]", shell_complete=complete_remote)
+@click.option(
+    "--tag",
+    "tag_names",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=complete_ref,
+    help="Push this tag with its state, and no branch.",
+)
+@click.option("--tags", is_flag=True, help="Push all tags, too.")
+@click.option("--all", "everything", is_flag=True, help="Push all branches.")
+@click.option("--force", is_flag=True, help="Replace what is only there; asks first.")
+@click.option("--dry-run", is_flag=True, help="Say what would be sent.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_output
+def push(
+    app: App,
+    name: str | None,
+    tag_names: tuple[str, ...],
+    tags: bool,
+    everything: bool,
+    force: bool,
+    dry_run: bool,
+    yes: bool,
+    target: Target,
+) -> None:
+    """Bring the branch to a remote: what is missing there, then its new state.
+
+    Publishes what is pending. Refused if the branch moved on at the remote, so
+    that nothing there is lost: pull first. An interrupted push goes on where it
+    was. REMOTE may be left out if there is one.
+    """
+    with app.open() as lake:
+        place = _the_remote(lake.store, name)
+        if force and not dry_run and not confirm(f"replace what only {place} has?", yes):
+            raise click.Abort
+        branches = lake.branches() if everything else [] if tag_names else [app.branch]
+        # Tags of remotes say what was seen there; they mean nothing elsewhere.
+        all_tags = [t for t in lake.store.refs.tag_names() if not known.is_tracking(lake.store, t)]
+        with app.progress("pushing", "bytes") as progress:
+            result = pushing.push(
+                lake,
+                place,
+                branches=branches,
+                tags=all_tags if tags else tag_names,
+                force=force,
+                dry_run=dry_run,
+                progress=progress,
+            )
+    _tell(app, result, target, "sent")
+
+
+@verb(
+    examples="""
+    lakelog pull
+    lakelog --branch try-it pull origin
+    lakelog pull --dry-run
+"""
+)
+@click.argument("name", required=False, metavar="[REMOTE]", shell_complete=complete_remote)
+@click.option("--no-tags", is_flag=True, help="Leave out the remote's tags.")
+@click.option("--force", is_flag=True, help="Drop what is only here; asks first.")
+@click.option("--dry-run", is_flag=True, help="Say what would be received.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_output
+def pull(
+    app: App, name: str | None, no_tags: bool, force: bool, dry_run: bool, yes: bool, target: Target
+) -> None:
+    """Bring the branch up to date with a remote.
+
+    Refused if the branch has events that the remote lacks. `lakelog undo` undoes
+    a pull, a forced one, too. REMOTE may be left out if there is one.
+    """
+    with app.open() as lake:
+        place = _the_remote(lake.store, name)
+        if force and not dry_run and not confirm(f"drop what {place} lacks?", yes):
+            raise click.Abort
+        with app.progress("pulling", "bytes") as progress:
+            result = fetching.pull(
+                lake, place, force=force, tags=not no_tags, dry_run=dry_run, progress=progress
+            )
+    _tell(app, result, target, "received")
+
+
+@verb(
+    examples="""
+    lakelog fetch
+    lakelog fetch origin && lakelog diff main origin/main
+"""
+)
+@click.argument("name", required=False, metavar="[REMOTE]", shell_complete=complete_remote)
+@click.option("--no-tags", is_flag=True, help="Leave out the remote's tags.")
+@click.option("--dry-run", is_flag=True, help="Say what would be received.")
+@with_output
+def fetch(app: App, name: str | None, no_tags: bool, dry_run: bool, target: Target) -> None:
+    """Receive the states of a remote's branches, and its tags.
+
+    No branch changes: the states are named REMOTE/BRANCH. A tag that names
+    another state here is kept. REMOTE may be left out if there is one.
+    """
+    with app.open() as lake, app.progress("fetching", "bytes") as progress:
+        place = _the_remote(lake.store, name)
+        result = fetching.fetch(lake, place, tags=not no_tags, dry_run=dry_run, progress=progress)
+    _tell(app, result, target, "received")
+
+
+@verb(
+    examples="""
+    lakelog clone /backup/lake
+    lakelog clone /backup/lake copy
+"""
+)
+@click.argument("url")
+@click.argument("directory", required=False, type=click.Path())
+@with_output
+def clone(app: App, url: str, directory: str | None, target: Target) -> None:
+    """Make a lake with all branches and tags of a remote, named origin there.
+
+    DIRECTORY is by default the last part of URL. The clone is a lake of its own:
+    it has its own id, and what is appended to it is not seen at the remote before
+    a push. An interrupted clone goes on if it is run again.
+    """
+    path = directory or os.path.basename(url.rstrip("/"))
+    with app.progress("cloning", "bytes") as progress:
+        result = fetching.clone(url, path, progress=progress)
+    app.say(f"cloned into {path}")
+    _tell(app, result, target, "received")
+
+
+def _the_remote(store: Store, name: str | None) -> str:
+    """Return the remote that was named, or the only one, or origin. Raises UnknownRef."""
+    names = known.names(store)
+    if name is not None:
+        return name
+    if len(names) == 1 or fetching.ORIGIN in names:
+        return fetching.ORIGIN if fetching.ORIGIN in names else names[0]
+    if names:
+        raise UnknownRef(f"which remote? name one of {', '.join(names)}")
+    raise UnknownRef("no remotes: add one with `lakelog remote add NAME URL`")
+
+
+def _tell(app: App, result: Pushed | Fetched, target: Target, verb: str) -> None:
+    """Write what was done: words to people, an object to programs."""
+    done = result.carried
+    for ref, word in result.refs.items():
+        app.say(f"{ref}: {'would be ' if result.dry_run and ' ' not in word else ''}{word}")
+    would = f"would be {verb}" if result.dry_run else verb
+    kept = f"; {done.kept:,} were there" if done.kept else ""
+    app.say(f"{many(done.objects, 'object')}, {size(done.bytes)} {would}{kept}")
+    if target.format != "table" or target.path:
+        emit_record(_flat(result), target, lambda: "")
+
+
+def _flat(result: Pushed | Fetched) -> dict[str, Any]:
+    body = asdict(result)
+    carried = body.pop("carried")
+    return {**body, **carried}
+
+
+def _record(store: Store, name: str) -> dict[str, Any]:
+    place = known.load(store, name)
+    seen = {n: f"@{b.seen.number}" for n, b in place.branches.items() if b.seen}
+    branches = ", ".join(f"{n} {number}" for n, number in seen.items())
+    return dict(zip(_REMOTE, (name, place.url, place.lake, branches), strict=True))

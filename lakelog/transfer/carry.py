@@ -1,0 +1,237 @@
+"""Objects on their way: uploaded and downloaded in parallel, each checked against its digest.
+
+What is there is not sent again, so an interrupted transfer goes on where it was. An object gets
+its name only when all of its bytes are there and have the digest of the name; refs follow after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from lakelog.errors import Damaged, TransferRefused
+from lakelog.store import disk
+from lakelog.store.bootstrap import Store
+from lakelog.store.objects import Name, Sizes
+from lakelog.store.paths import OBJECTS, parse_object
+from lakelog.transfer import remote as remotes
+from lakelog.transfer import untrusted
+from lakelog.transfer.remote import Interrupted, Remote
+from lakelog.transfer.site import key_of
+from lakelog.transfer.untrusted import NotBelieved
+
+WORKERS = 8
+_LOOKS = 3
+_LIST_FROM = 2_000
+"""From this many objects on, a listing costs less than asking for each."""
+_MANIFEST_MAX = 16 << 20
+"""Bytes of a manifest's file at most, where nothing states them."""
+_SPARE = 64 << 20
+"""Bytes that a download leaves free on the disk."""
+Progress = Callable[[int, int], None]
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass
+class Carried:
+    """Objects and bytes that were sent or received, and objects that were there already."""
+
+    objects: int = 0
+    bytes: int = 0
+    kept: int = 0
+
+
+def missing_at(remote: Remote, objects: Sizes) -> Sizes:
+    """Return those of the objects that a remote does not have."""
+    if len(objects) < _LIST_FROM:
+        sizes = in_parallel(
+            lambda name: remotes.retrying(lambda: remote.size(key_of(name))), objects
+        )
+        return {name: objects[name] for name, size in sizes if size is None}
+    there: set[Name] = set()
+    for kind in OBJECTS:
+        folders = {name[1][:2] for name in objects if name[0] == kind}
+        for folder, names in in_parallel(
+            lambda f: _listing(remote, f), [f"{kind}/{f}" for f in folders]
+        ):
+            there.update((folder.split("/")[0], digest) for digest in names)
+    return {name: size for name, size in objects.items() if name not in there}
+
+
+def _listing(remote: Remote, folder: str) -> list[str]:
+    return remotes.retrying(lambda: [d for d in map(parse_object, remote.names(folder)) if d])
+
+
+def upload(store: Store, remote: Remote, objects: Sizes, done: Carried, progress: Progress) -> None:
+    """Send objects, then make them durable there. Raises Damaged for one that is not intact."""
+    total = done.bytes + sum(objects.values())
+    for name, _ in in_parallel(lambda name: _send(store, remote, name), objects):
+        done.objects, done.bytes = done.objects + 1, done.bytes + objects[name]
+        progress(done.bytes, total)
+    remotes.retrying(remote.flush)
+
+
+def _send(store: Store, remote: Remote, name: Name) -> None:
+    path = store.paths.object(*name)
+    size = disk.size(path)
+
+    def pieces() -> Iterator[bytes]:
+        digest = hashlib.sha256()
+        for piece in disk.pieces(path, 1 << 20):
+            digest.update(piece)
+            yield piece
+        # Before the receiver gives it a name: damage does not travel.
+        if digest.hexdigest() != name[1]:
+            raise Damaged(path, "it does not have the bytes of its name, so it was not sent")
+
+    remotes.retrying(lambda: remote.put(key_of(name), pieces, size))
+
+
+def download(
+    store: Store, remote: Remote, objects: Sizes, done: Carried, progress: Progress
+) -> None:
+    """Receive objects that are not here. Raises TransferRefused for one that is not intact."""
+    missing = {n: size for n, size in objects.items() if not disk.exists(store.paths.object(*n))}
+    done.kept += len(objects) - len(missing)
+    total = done.bytes + sum(missing.values())
+    _refuse_unfit(store, sum(missing.values()))
+    folders: set[str] = set()
+    for name, _ in in_parallel(lambda name: _receive(store, remote, name, missing[name]), missing):
+        done.objects, done.bytes = done.objects + 1, done.bytes + missing[name]
+        folders.add(os.path.dirname(store.paths.object(*name)))
+        progress(done.bytes, total)
+    for folder in folders:
+        disk.sync_dir(folder)
+
+
+@contextlib.contextmanager
+def held(
+    lock: Callable[[], AbstractContextManager[object]],
+    missing: Callable[[], Sizes],
+    bring: Callable[[Sizes], object],
+) -> Iterator[None]:
+    """Hold a lock against gc while nothing is missing: a ref that is made inside names only what
+    is there. What gc deleted since it was looked at is brought again."""
+    for _ in range(_LOOKS):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(lock())
+            gone = missing()
+            if not gone:
+                yield
+                return
+        bring(gone)
+    raise TransferRefused("gc deletes what was just sent: raise the setting gc_grace_hours")
+
+
+def _refuse_unfit(store: Store, size: int) -> None:
+    status = os.statvfs(store.paths.root)
+    free = status.f_bavail * status.f_frsize
+    if size and size + _SPARE > free:
+        raise TransferRefused(
+            f"{store.paths.root}: {size:,} bytes are to be received, {free:,} are free: free space"
+            " and run it again"
+        )
+
+
+def _receive(store: Store, remote: Remote, name: Name, size: int) -> None:
+    path = store.paths.object(*name)
+    folder = os.path.dirname(path)
+    disk.make_dirs(folder)
+    digest = hashlib.sha256()
+    temporary = disk.write_pieces(folder, _checked(remote, name, size, digest.update))
+    try:
+        if digest.hexdigest() != name[1]:
+            raise _wrong(remote, name)
+        if name[0] == "manifests":
+            with believing(remote):
+                untrusted.check_page(untrusted.manifest_text(disk.read(temporary), name[1]))
+        with contextlib.suppress(FileExistsError):
+            disk.link(temporary, path)
+    finally:
+        disk.unlink(temporary)
+
+
+def _checked(
+    remote: Remote, name: Name, size: int, update: Callable[[bytes], object]
+) -> Iterator[bytes]:
+    """Yield the bytes of an object, going on where a connection broke; never more than `size`."""
+    got = attempts = 0
+    while True:
+        try:
+            for piece in remote.stream(key_of(name), got):
+                got, attempts = got + len(piece), 0
+                if got > size:
+                    raise _wrong(remote, name)
+                update(piece)
+                yield piece
+            if got != size:
+                raise _wrong(remote, name)
+            return
+        except FileNotFoundError:
+            raise TransferRefused(
+                f"{remote.url}: {key_of(name)} is missing there: run `lakelog verify` on it"
+            ) from None
+        except Interrupted as error:
+            attempts += 1
+            remotes.give_up_or_wait(attempts, error)
+
+
+def _wrong(remote: Remote, name: Name) -> TransferRefused:
+    return TransferRefused(
+        f"{remote.url}: {key_of(name)} does not have the bytes of its name: refused, nothing was"
+        " changed"
+    )
+
+
+def receive_manifest(store: Store, remote: Remote, digest: str) -> None:
+    """Receive a manifest that has a file of its own, unless it is here."""
+    name = ("manifests", digest)
+    path = store.paths.object(*name)
+    if disk.exists(path):
+        return
+    try:
+        data = remotes.read(remote, key_of(name), _MANIFEST_MAX)
+    except FileNotFoundError:
+        raise TransferRefused(
+            f"{remote.url}: {key_of(name)} is missing there: run `lakelog verify` on it"
+        ) from None
+    with believing(remote):
+        untrusted.check_manifest(untrusted.manifest_text(data, digest))
+    disk.put_object(path, data)
+
+
+@contextlib.contextmanager
+def believing(remote: Remote) -> Iterator[None]:
+    """Raise TransferRefused for what is not believed."""
+    try:
+        yield
+    except NotBelieved as error:
+        raise TransferRefused(f"{remote.url}: {error}: refused, nothing was changed") from None
+
+
+def in_parallel(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[tuple[_T, _R]]:
+    """Yield (item, result) as they are done, with a bounded number under way. Raises the first
+    error, after what is under way has ended."""
+    left = iter(items)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        running: dict[Future[_R], _T] = {}
+        try:
+            while True:
+                for item in left:
+                    running[pool.submit(work, item)] = item
+                    if len(running) >= 2 * WORKERS:
+                        break
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+        finally:
+            for future in running:
+                future.cancel()

@@ -1,0 +1,109 @@
+"""A directory as a remote: a lake like any other, which may be in use.
+
+Everything is written as a lake writes it (F9.1), so its readers, publishers and gc need not know
+of remotes. While a push names objects it holds the lock of gc, whose runs then end before or begin
+after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+
+from lakelog.errors import TransferRefused
+from lakelog.store import disk
+
+_PIECE = 1 << 20
+_GC_WAIT = 600.0
+"""Seconds to wait for a gc of the other lake."""
+
+
+class DirectoryRemote:
+    """The files below a directory."""
+
+    collects = True
+
+    def __init__(self, root: str) -> None:
+        self.url = os.path.abspath(root)
+        self._changed: set[str] = set()
+
+    def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
+        """Yield the bytes of a file."""
+        with open(self._path(key), "rb", buffering=0) as file:
+            file.seek(start)
+            while piece := file.read(_PIECE):
+                yield piece
+
+    def names(self, folder: str) -> Iterator[str]:
+        """Yield the names in a folder."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._path(folder)) as entries:
+            for entry in entries:
+                yield entry.name
+
+    def size(self, key: str) -> int | None:
+        """The length of a file, None if it is not there."""
+        try:
+            return disk.size(self._path(key))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def put(self, key: str, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
+        """Store an object; its name is durable after `flush`."""
+        path = self._path(key)
+        folder = os.path.dirname(path)
+        disk.make_dirs(folder)
+        temporary = disk.write_pieces(folder, pieces())
+        try:
+            with contextlib.suppress(FileExistsError):
+                disk.link(temporary, path)
+        finally:
+            disk.unlink(temporary)
+        self._changed.add(folder)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Store a file that must not exist."""
+        path = self._path(key)
+        folder = os.path.dirname(path)
+        disk.make_dirs(folder)
+        # Before, too: a power cut must not take the move before this one (F9.3, step 4).
+        disk.sync_dir(folder)
+        try:
+            disk.create_whole(path, data)
+        except FileExistsError:
+            return False
+        finally:
+            disk.sync_dir(folder)
+        return True
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Store a file in the place of another."""
+        path = self._path(key)
+        disk.make_dirs(os.path.dirname(path))
+        disk.replace_whole(path, data)
+
+    def flush(self) -> None:
+        """Sync the folders of new objects."""
+        while self._changed:
+            disk.sync_dir(self._changed.pop())
+
+    @contextlib.contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Hold the lock of gc."""
+        disk.make_dirs(f"{self.url}/cache")
+        ends = time.monotonic() + _GC_WAIT
+        while True:
+            with disk.claim(f"{self.url}/cache/gc.lock") as alone:
+                if alone:
+                    yield
+                    return
+            if time.monotonic() > ends:
+                raise TransferRefused(f"{self.url}: gc runs there: try again when it has ended")
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _path(self, key: str) -> str:
+        return f"{self.url}/{key}"

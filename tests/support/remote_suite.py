@@ -1,0 +1,413 @@
+"""What every kind of remote has to do: a test class inherits `RemoteSuite` and has a fixture `url`.
+
+`cut` puts a `Cut` before a remote: from the nth request on, the connection is lost or the process
+is killed, before or after the request has taken effect.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog.errors import Diverged, TransferRefused, Unreachable
+from lakelog.transfer import fetch as fetching
+from lakelog.transfer import known
+from lakelog.transfer import push as pushing
+from lakelog.transfer.remote import Interrupted
+from lakelog.transfer.site import Site
+from tests.support.lakes import opened
+
+REQUESTS = {"stream", "names", "size", "put", "put_new", "replace", "flush"}
+Rows = list[tuple[Any, ...]]
+
+
+class Cut:
+    """A remote whose requests fail from the nth on; `puts` counts those that took effect."""
+
+    def __init__(self, inner: Any, at: int, *, after: bool, kill: bool) -> None:
+        self._inner, self._at, self._after, self._kill = inner, at, after, kill
+        self.requests, self.puts = 0, list[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._inner, name)
+        return self._request(name, real) if name in REQUESTS else real
+
+    def _request(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*words: Any) -> Any:
+            self.requests += 1
+            number = self.requests
+            if number > self._at or (number == self._at and not self._after):
+                self._end()
+            answer = real(*words)
+            if name in ("stream", "names"):
+                answer = iter(list(answer))
+            if name in ("put", "put_new"):
+                self.puts.append(words[0])
+            if number == self._at:
+                self._end()
+            return answer
+
+        return run
+
+    def _end(self) -> None:
+        if self._kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise Interrupted("the connection was cut")
+
+
+def cut(
+    monkeypatch: pytest.MonkeyPatch, at: int = 10**9, *, after: bool = False, kill: bool = False
+) -> list[Cut]:
+    """Put a `Cut` before each remote that is connected to from now on; return them as they come."""
+    made: list[Cut] = []
+    real = known.open_remote
+
+    def connect(url: str) -> Any:
+        made.append(Cut(real(url), at, after=after, kill=kill))
+        return made[-1]
+
+    monkeypatch.setattr(known, "open_remote", connect)
+    return made
+
+
+def add(path: str, name: str, count: int = 40) -> None:
+    """Append events and publish them as a segment."""
+    with opened(path) as lake:
+        lake.append([{"type": name, "id": f"{name}-{i}", "data": {"n": i}} for i in range(count)])
+        lake.settle()
+
+
+def rows(path: str, ref: str = "events") -> Rows:
+    """Return all events of a lake, in order of seq."""
+    columns = "seq, time, type, id, data, ingested_at, origin, position"
+    with lakelog.open(path, create=False) as lake:
+        found: Rows = lake.sql(f"SELECT {columns} FROM {ref} ORDER BY seq").fetchall()
+    return found
+
+
+def push(path: str, *tags: str, **options: Any) -> pushing.Pushed:
+    """Push the branch, or only tags."""
+    with opened(path) as lake:
+        branches = [] if tags else ["main"]
+        return pushing.push(lake, "origin", branches=branches, tags=tags, **options)
+
+
+def pull(path: str, **options: Any) -> fetching.Fetched:
+    """Pull the branch."""
+    with opened(path) as lake:
+        return fetching.pull(lake, "origin", **options)
+
+
+def snapshot(path: str, ref: str = "main") -> str:
+    """Return the id of a state."""
+    with lakelog.open(path, create=False) as lake:
+        return lake.store.refs.head(ref).move.snapshot
+
+
+def cloned(url: str, path: Path) -> str:
+    """Clone, and check every byte of the clone."""
+    shutil.rmtree(path, ignore_errors=True)
+    fetching.clone(url, str(path))
+    with lakelog.open(path, create=False) as lake:
+        report = lake.verify()
+        assert report.problems == (), report.problems
+    return str(path)
+
+
+def heads(url: str) -> dict[str, str]:
+    """Return the states that the branches and tags of a remote name."""
+    with known.connected(url) as connection:
+        site = Site(connection)
+        found = {name: site.head(name) for name in site.branches()}
+        tags = {name: site.tag(name) for name in site.tags()}
+    named = {name: head.move.snapshot for name, head in found.items() if head}
+    return named | {name: tag[0].snapshot for name, tag in tags.items() if tag}
+
+
+class RemoteSuite:
+    """Push, pull and clone, with every kind of interruption."""
+
+    CUTS = 40
+
+    @pytest.fixture
+    def url(self, home: Path) -> str:
+        """The address of an empty place."""
+        raise AssertionError
+
+    @pytest.fixture
+    def path(self, home: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+        """A lake of 20 segments with a tag, and a remote."""
+        monkeypatch.setattr("lakelog.backoff.pause", lambda attempt: 0.0)
+        path = str(home / "lake")
+        for number in range(3):
+            add(path, f"first{number}")
+        with opened(path) as lake:
+            lake.tag("v1")
+            known.add(lake.store, "origin", url)
+        for number in range(17):
+            add(path, f"later{number}", 5)
+        return path
+
+    def test_a_clone_equals_what_was_pushed(self, path: str, url: str, home: Path) -> None:
+        with opened(path) as lake:
+            lake.append({"type": "PENDING"})
+        assert push(path).refs == {"main": "new"}
+        assert push(path, "v1").refs == {"v1": "new"}
+        clone = cloned(url, home / "clone")
+        assert rows(clone) == rows(path)
+        assert rows(clone, '"v1".events') == rows(path, '"v1".events')
+        with lakelog.open(clone) as one, lakelog.open(path) as other:
+            assert one.store.lake_id != other.store.lake_id
+
+    def test_push_is_idempotent(self, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        push(path)
+        made = cut(monkeypatch)
+        result = push(path)
+        assert (result.refs, result.carried.objects) == ({"main": "up to date"}, 0)
+        assert made[0].puts == []
+
+    def test_push_is_incremental(self, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        push(path)
+        add(path, "more")
+        made = cut(monkeypatch)
+        result = push(path)
+        with opened(path) as lake:
+            live = lake.store.manifests.segments(lake.store.state("main"))
+        # The segment and its id run, and not a look at anything else.
+        assert result.carried.objects == 2
+        assert result.carried.bytes < 2 * live[-1].bytes + 1_000
+        assert made[0].requests < 20
+
+    def test_a_tag_is_pushed_alone_with_its_objects(self, path: str, url: str, home: Path) -> None:
+        result = push(path, "v1")
+        # Three segments and three id runs; the manifest is in the tag.
+        assert result.carried.objects == 6
+        assert heads(url).keys() == {"v1"}
+        assert rows(cloned(url, home / "clone"), '"v1".events') == rows(path, '"v1".events')
+
+    def test_a_tag_is_not_overwritten(self, path: str, url: str) -> None:
+        push(path, "v1")
+        with opened(path) as lake:
+            lake.store.refs.replace_tag(lake.tag("v1b"))
+            old = lake.store.paths.tag("v1")
+            os.unlink(old)
+            lake.tag("v1")
+        before = heads(url)
+        with pytest.raises(Diverged, match="--force"):
+            push(path, "v1")
+        assert heads(url) == before
+        assert push(path, "v1", force=True).refs == {"v1": "forced"}
+        assert heads(url) != before
+
+    def test_pull_brings_what_another_clone_pushed(self, path: str, url: str, home: Path) -> None:
+        push(path)
+        clone = cloned(url, home / "clone")
+        add(clone, "theirs")
+        assert push(clone).refs == {"main": "updated"}
+        result = pull(path)
+        assert result.refs["main"] == "updated"
+        assert result.carried.objects == 2
+        assert rows(path) == rows(clone)
+        assert pull(path).carried.objects == 0
+
+    def test_diverged_branches_are_refused_on_both_sides(
+        self, path: str, url: str, home: Path
+    ) -> None:
+        push(path)
+        clone = cloned(url, home / "clone")
+        add(clone, "theirs")
+        push(clone)
+        add(path, "ours")
+        ours, there = rows(path), heads(url)
+        with pytest.raises(Diverged, match="moved on there"):
+            push(path)
+        with pytest.raises(Diverged, match="lakelog branch NAME"):
+            pull(path)
+        assert (rows(path), heads(url)) == (ours, there)
+        assert pull(path, force=True).refs["main"] == "forced"
+        assert rows(path) == rows(clone)
+        with opened(path) as lake:
+            lake.undo()
+        assert rows(path) == ours
+        assert push(path, force=True).refs == {"main": "forced"}
+        assert rows(cloned(url, home / "again")) == ours
+
+    def test_a_rollback_is_not_pushed_without_force(self, path: str, url: str) -> None:
+        push(path)
+        with opened(path) as lake:
+            lake.rollback("v1")
+        with pytest.raises(Diverged):
+            push(path)
+        assert push(path, force=True).refs == {"main": "forced"}
+        assert heads(url)["main"] == snapshot(path)
+
+    def test_compaction_is_no_divergence(self, path: str, url: str, home: Path) -> None:
+        push(path)
+        clone = cloned(url, home / "clone")
+        with opened(clone) as lake:
+            lake.compact()
+        add(path, "more")
+        push(path)
+        assert pull(clone).refs["main"] == "updated"
+        assert rows(clone) == rows(path)
+        with opened(path) as lake:
+            lake.compact()
+        assert push(path).refs == {"main": "updated"}
+        assert rows(cloned(url, home / "again")) == rows(path)
+
+    def test_dry_run_changes_nothing(self, path: str, url: str, home: Path) -> None:
+        result = push(path, dry_run=True)
+        assert result.refs == {"main": "new"}
+        assert result.carried.objects
+        assert heads(url) == {}
+        sent = push(path).carried
+        assert (sent.objects, sent.bytes) == (result.carried.objects, result.carried.bytes)
+        add(path, "more")
+        assert push(path, dry_run=True).refs == {"main": "updated"}
+
+    def test_concurrent_pushes_lose_nothing(
+        self, path: str, url: str, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        push(path)
+        clone = cloned(url, home / "clone")
+        add(clone, "theirs")
+        add(path, "ours")
+        real = pushing.objects_of
+
+        def late(*words: Any) -> Any:
+            # The other one is first, between our look at the branch and our move.
+            monkeypatch.setattr(pushing, "objects_of", real)
+            push(clone)
+            return real(*words)
+
+        monkeypatch.setattr(pushing, "objects_of", late)
+        with pytest.raises(Diverged):
+            push(path)
+        assert heads(url)["main"] == snapshot(clone)
+
+    def test_a_retried_ref_does_not_lose_to_itself(
+        self, path: str, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answers = itertools.count()
+        real = Cut._request
+
+        def lossy(self: Cut, name: str, inner: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*words: Any) -> Any:
+                answer = inner(*words)
+                if name == "put_new" and next(answers) % 2 == 0:
+                    raise Interrupted("the answer was lost")
+                return answer
+
+            return run if name == "put_new" else real(self, name, inner)
+
+        monkeypatch.setattr(Cut, "_request", lossy)
+        cut(monkeypatch)
+        assert push(path).refs == {"main": "new"}
+        assert heads(url)["main"] == snapshot(path)
+
+    @pytest.mark.parametrize("kill", [False, True])
+    def test_interrupted_push_resumes(
+        self, path: str, url: str, home: Path, monkeypatch: pytest.MonkeyPatch, kill: bool
+    ) -> None:
+        push(path)
+        old, steps = heads(url)["main"], 0
+        for step in range(1, self.CUTS):
+            add(path, f"step{step}", 3)
+            after, at = step % 2 == 0, step // 2 + 1
+            with monkeypatch.context() as patch:
+                made = cut(patch, at, after=after, kill=kill)
+                if kill:
+                    was_cut = not _ends_in_child(lambda: push(path))
+                else:
+                    was_cut = _is_cut(lambda: push(path))
+            there = heads(url)["main"]
+            assert there in (old, snapshot(path))
+            sent = set() if kill else set(made[0].puts)
+            with monkeypatch.context() as patch:
+                again = cut(patch)
+                push(path)
+            # What has arrived is not sent again.
+            assert sent.isdisjoint(k for k in again[0].puts if k.startswith("segments/"))
+            old = snapshot(path)
+            assert heads(url)["main"] == old
+            steps += was_cut
+            if not was_cut:
+                break
+        assert steps >= 10
+        assert rows(cloned(url, home / "clone")) == rows(path)
+
+    @pytest.mark.parametrize("kill", [False, True])
+    def test_interrupted_first_push_and_clone_resume(
+        self, path: str, url: str, home: Path, monkeypatch: pytest.MonkeyPatch, kill: bool
+    ) -> None:
+        steps = 0
+        for at in (1, 2, 3, 5, 8, 20, 44, 60, 80, 84, 86, 88):
+            with monkeypatch.context() as patch:
+                cut(patch, at, kill=kill, after=at % 2 == 0)
+                work = lambda: push(path)  # noqa: E731
+                steps += not _ends_in_child(work) if kill else _is_cut(work)
+            assert heads(url).get("main") in (None, snapshot(path))
+        push(path)
+        expected = rows(path)
+        clone = home / "clone"
+        for at in (1, 2, 3, 4, 6, 9, 15, 25, 40, 44):
+            with monkeypatch.context() as patch:
+                cut(patch, at, kill=kill)
+                work = lambda: fetching.clone(url, str(clone))  # noqa: E731
+                steps += not _ends_in_child(work) if kill else _is_cut(work)
+            if clone.exists() and (clone / "lakelog.json").exists():
+                # An empty lake or the whole one, and nothing in between.
+                assert rows(str(clone)) in ([], expected)
+        fetching.clone(url, str(clone))
+        assert rows(str(clone)) == expected
+        assert steps >= 12
+
+    def test_what_is_damaged_here_does_not_travel(self, path: str, url: str) -> None:
+        file = next(Path(path).glob("segments/*/*.parquet"))
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+        with pytest.raises(lakelog.Damaged, match=file.name):
+            push(path)
+        assert heads(url) == {}
+
+    def test_an_unreachable_remote_is_one_error(
+        self, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cut(monkeypatch, 1)
+        with pytest.raises(Unreachable, match="run it again"):
+            push(path)
+
+    def test_a_lake_is_no_remote_of_itself(self, path: str) -> None:
+        with opened(path) as lake:
+            known.add(lake.store, "me", path)
+            with pytest.raises(TransferRefused, match="this lake"):
+                pushing.push(lake, "me", branches=["main"])
+
+
+def _is_cut(work: Callable[[], object]) -> bool:
+    try:
+        work()
+    except Unreachable:
+        return True
+    return False
+
+
+def _ends_in_child(work: Callable[[], object]) -> bool:
+    """Run in a process of its own; whether it came to its end."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    return not os.WIFSIGNALED(status)
