@@ -24,6 +24,7 @@ from lakelog.transfer.envelope import Statement
 UNSIGNED = "unsigned"
 """The kind of a problem with a signature, where the files may all be as they were written."""
 _SHORT = 16
+_PROOF_MAX = 1 << 28
 
 
 @verb(
@@ -147,7 +148,11 @@ def check_proof(app: App, file: BinaryIO, signed_by: tuple[str, ...], target: Ta
     """
     public = [keys.load_public(text) for text in signed_by]
     try:
-        proven = proof.check(file.read(), public)
+        # A file without end is refused before it fills the memory.
+        data = file.read(_PROOF_MAX + 1)
+        if len(data) > _PROOF_MAX:
+            raise NotProven("it is too long for a proof")
+        proven = proof.check(data, public)
     except NotProven as error:
         raise NotProven(f"{file.name}: {error}") from None
     said = proven.signed.statement

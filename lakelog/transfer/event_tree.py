@@ -40,6 +40,7 @@ TEXTS = ("type", "category", "source", "subject", "level", "message", "data", "i
 NUMBERS = ("seq", "time", "ingested_at", "position")
 HEIGHT = 62
 """Of the whole tree: every seq is below 2^62."""
+_WHOLE = (0, 1 << HEIGHT)
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 _MARK, _NULL = b"LKV1", 0xFFFFFFFF
 _HEAD = struct.Struct("<4s16sQqqqI9I")
@@ -155,6 +156,11 @@ def climb(levels: Levels, low: int, high: int, seq: int = -1) -> tuple[Levels, l
     rising = _none()
     for height in range(HEIGHT + 1):
         nodes = _merge(rising, levels[height]) if height in levels else rising
+        if not len(nodes.places):
+            continue
+        # A node without neighbours rises unchanged; forty levels of arrays would take milliseconds.
+        if len(nodes.places) == 1 and (low, high) == _WHOLE and height >= max(levels):
+            return {HEIGHT: Nodes(nodes.places * 0, nodes.counts, nodes.hashes)}, path
         parents = nodes.places >> 1
         # Above the last level nothing rises, and the sums below would overflow.
         rises = (parents << (height + 1) >= low) & ((parents + 1) << (height + 1) <= high)
@@ -171,7 +177,7 @@ def climb(levels: Levels, low: int, high: int, seq: int = -1) -> tuple[Levels, l
 def root(levels: Levels, seq: int = -1) -> tuple[bytes, int, list[Step]]:
     """Return the root above nodes that do not overlap, the number of events, and the path from
     the event `seq` to the root."""
-    peaks, path = climb(levels, 0, 1 << HEIGHT, seq)
+    peaks, path = climb(levels, *_WHOLE, seq)
     top = peaks.get(HEIGHT)
     if top is None:
         return EMPTY_ROOT, 0, []

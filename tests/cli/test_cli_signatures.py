@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lakelog.cli import signatures
 from tests.support.cli import answer, lines, run
 
 
@@ -76,6 +77,18 @@ def test_an_event_is_proven(lake: Path) -> None:
         failed.stderr
         == f"lakelog: error: {file}: the proof is damaged: its checksum does not match\n"
     )
+
+
+def test_a_file_that_is_no_proof(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty, of another kind, or longer than a proof can be."""
+    file = lake.parent / "proof"
+    for data in (b"", b"{}\n", b"\xff" * 1000):
+        file.write_bytes(data)
+        failed = run(lake, "check-proof", str(file), "--signed-by", key(lake, "a.pub"), code=3)
+        assert "the proof is damaged" in failed.stderr
+    monkeypatch.setattr(signatures, "_PROOF_MAX", 999)
+    failed = run(lake, "check-proof", str(file), "--signed-by", key(lake, "a.pub"), code=3)
+    assert "too long" in failed.stderr
 
 
 def test_several_events_of_one_id(lake: Path) -> None:

@@ -125,6 +125,16 @@ def test_every_path_leads_to_the_root() -> None:
         assert event_tree.follow(data, event["seq"], path) == (top, count, index)
 
 
+@pytest.mark.parametrize(
+    "steps", [[(3, 1), (1, 1)], [(2, 1), (2, 1)], [(62, 1)], [(-1, 1)], [(0, 0)], [(0, -1)]]
+)
+def test_a_path_that_cannot_be(steps: list[tuple[int, int]]) -> None:
+    """Heights that do not ascend within the tree, and neighbours without events, are refused."""
+    path = [event_tree.Step(height, count, bytes(32)) for height, count in steps]
+    with pytest.raises(ValueError, match="not in order"):
+        event_tree.follow(event_tree.event_bytes(LAKE, EVENT), 5, path)
+
+
 def test_no_events_and_double_events() -> None:
     """The root of nothing is SHA-256 of nothing; a seq that stands twice is refused."""
     assert event_tree.root({})[:2] == (EMPTY_ROOT, 0)
