@@ -26,6 +26,7 @@
     ├── ItemRejected          an item of a queue that is not worth another attempt
     ├── DownloadFailed        an address that cannot be fetched within the limits
     ├── SyncRefused           a sync that cannot be done as asked; its batch was not written
+    ├── StateRefused          a state directory that cannot be saved or restored as asked
     ├── TransferRefused       a push, pull or clone that cannot be done as asked
     │   └── Diverged          either side has what the other one lacks
     ├── Unreachable           a server that does not answer, or refuses us
@@ -39,7 +40,8 @@
         ├── DamagedRef        a move or a tag
         ├── DamagedManifest   a manifest or one of its pages
         ├── DamagedSegment    a Parquet segment
-        └── DamagedIds        a run of identity keys
+        ├── DamagedIds        a run of identity keys
+        └── DamagedState      a chunk or index of a state directory
 
 Failures of the disk itself (full, read-only, permission) stay `OSError`.
 Messages are one line: what is wrong, where, and what to do next.
@@ -168,6 +170,10 @@ class SyncRefused(LakelogError):
     the batch nothing was written, earlier ones stay."""
 
 
+class StateRefused(LakelogError):
+    """Raised when a state directory cannot be saved or restored as asked; nothing was changed."""
+
+
 class TransferRefused(LakelogError):
     """Raised by push, fetch, pull and clone where a remote or the lake does not allow what was
     asked, or a remote gives what cannot be believed: no branch and no tag was changed."""
@@ -232,3 +238,7 @@ class DamagedSegment(Damaged):
 
 class DamagedIds(Damaged):
     """An id run does not have the bytes its name promises."""
+
+
+class DamagedState(Damaged):
+    """A chunk or index of a state directory is missing, or not what was saved."""

@@ -29,8 +29,8 @@ ORDER = {
         store repair query views export ingest  async_append pinned lake dbapi collect backup
         loggers pipeline analyze train transfer sync compat cli server notebook""",
     "store": """sql paths disk document connection wal entry bloom segment identity_run manifest
-        move_pack refs signatures verified_files bootstrap objects sealer_process clock tail
-        writer rows
+        move_pack state_files refs signatures verified_files bootstrap objects sealer_process
+        clock tail writer rows
         publish trim seal compact retention row_removal thinning gc resolve history stats
         hotcopy""",
     "repair": "checker verify recover orphans outcome refs data repair",
@@ -53,7 +53,8 @@ ORDER = {
         influxdb kafka_config kafka_sink mapping delta sync redis_recent redis_feed source
         redis_stream kafka_source consume""",
     "transfer": """keys envelope event_tree snapshot_tree signing proof deployment kubectl
-        remote directory known untrusted site ancestry carry push fetch""",
+        remote directory known untrusted site ancestry carry push fetch
+        chunker chunk_writer exchange capture state extract restore""",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views podcasts database_sync oos_demo dump redis""",
     "export": "values vectors formats folder tables export",
@@ -74,7 +75,7 @@ ORDER = {
     "cli": """exits render app input_formats pairs stdin_lines sample
         shell connect
         write definitions ingest audit backups recent watch dump tail query views export sync
-        signatures consume train stats dedupe deploy remotes
+        signatures consume train stats dedupe deploy remotes state
         oos events follow behaviour history refs maintenance seal doctor setup demo help""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",

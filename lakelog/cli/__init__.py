@@ -46,6 +46,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "prove": ("signatures", "prove that an event is in a signed state"),
         "check-proof": ("signatures", "check such a proof, without the lake"),
         "rollback": ("history", "return to a state; nothing is deleted"),
+        "state": ("state", "save state directories with the lake; list and restore them"),
         "undo": ("history", "undo the last rollback, snapshot or retention"),
     },
     "Remotes": {

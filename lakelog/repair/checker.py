@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.errors import Damaged
-from lakelog.store import disk, document, verified_files
+from lakelog.store import disk, document, state_files, verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.gc import lost_names
@@ -62,6 +62,9 @@ class Checker:
         self.total = _total_bytes(store) if progress else 0
         self.lost = lost_names(store)
         self._hashed: dict[tuple[str, str], bool] = {}
+        self._state_files: dict[str, bool] = {}
+        self.indices: set[str] = set()
+        """Indices of state directories whose chunks were checked."""
         self._pages: tuple[str, ...] | None = None
         self._live: dict[str, SegmentEntry] = {}
         self._unread: set[str] = set()
@@ -111,6 +114,26 @@ class Checker:
                 self.add(path, "the content does not match its name")
             self._hashed[kind, digest] = is_intact
         return self._hashed[kind, digest]
+
+    def state_file(self, name: str, listed: bool = False) -> bool:
+        """Whether a chunk or index, `states/<2 hex>/<name>`, is intact; read once. Reports as
+        `object` does."""
+        if name not in self._state_files:
+            path = f"{self.store.paths.root}/{name}"
+            try:
+                data = disk.read(path)
+                self.count(len(data))
+                state_files.check(data, os.path.basename(name))
+            except FileNotFoundError:
+                if not listed and name not in self.lost:
+                    self.add(path, "it is missing")
+                return False
+            except document.NotIntact as error:
+                self.add(path, str(error))
+                self._state_files[name] = False
+            else:
+                self._state_files[name] = True
+        return self._state_files[name]
 
     def paged_segments(self, state: Manifest) -> dict[str, SegmentEntry]:
         """The live segments of a state's pages."""

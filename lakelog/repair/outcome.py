@@ -42,14 +42,24 @@ def replace(store: Store, path: str, data: bytes, outcome: RepairOutcome) -> Non
 
 def give_up(store: Store, kind: str, digests: list[str], outcome: RepairOutcome) -> None:
     """Set objects aside for good, and note them in gc/lost.json (F8.2)."""
+    names = {f"{kind}/{digest}": store.paths.object(kind, digest) for digest in digests}
+    _give_up_files(store, names, outcome)
+
+
+def give_up_states(store: Store, names: list[str], outcome: RepairOutcome) -> None:
+    """Do so with chunks and indices of state directories, named by their paths in the lake."""
+    _give_up_files(store, {name: f"{store.paths.root}/{name}" for name in names}, outcome)
+
+
+def _give_up_files(store: Store, paths: dict[str, str], outcome: RepairOutcome) -> None:
     try:
         names = document.decode(disk.read(store.paths.lost))["names"]
     except (FileNotFoundError, document.NotIntact):
         names = {}
-    for digest in digests:
-        set_aside(store, store.paths.object(kind, digest), outcome)
-        names[f"{kind}/{digest}"] = disk.now_us()
-    if digests:
+    for name, path in paths.items():
+        set_aside(store, path, outcome)
+        names[name] = disk.now_us()
+    if paths:
         disk.replace_whole(store.paths.lost, document.encode({"names": names}))
 
 

@@ -17,12 +17,14 @@ from lakelog.errors import Damaged, UnknownRef
 from lakelog.repair import data, recover, refs
 from lakelog.repair.checker import Problem
 from lakelog.repair.data import Connect
-from lakelog.repair.outcome import RepairOutcome, give_up, replace, set_aside
+from lakelog.repair.outcome import RepairOutcome, give_up, give_up_states, replace, set_aside
 from lakelog.repair.verify import verify
-from lakelog.store import disk, document, signatures, wal
+from lakelog.store import disk, document, signatures, state_files, wal
 from lakelog.store.bootstrap import Store, change_settings, write_config
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import (
+    CHUNK,
+    INDEX,
     OBJECTS,
     decode_name,
     parse_move,
@@ -111,6 +113,9 @@ def _file_of_copy(store: Store, path: str, copy: str, damaged: bytes) -> bytes |
         # way since, so it has to fit what is here.
         if relative.split(os.sep)[0] in OBJECTS:
             fits = document.digest(data) == parse_object(name)
+        elif state_files.digest_of_name(relative):
+            state_files.check(data, name)
+            fits = data != damaged
         elif parse_wal(name):
             return _continue_copy(data, damaged, path)
         elif parse_packed(name):
@@ -242,8 +247,13 @@ def _id_in_wals(store: Store) -> str:
 def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
     """Set aside damaged files that no head needs; rebuild tags where possible."""
     by_kind: dict[str, list[str]] = {kind: [] for kind in OBJECTS}
+    states: list[str] = []
     for problem in verify(store).problems:
-        kind = os.path.relpath(problem.path, store.paths.root).split(os.sep)[0]
+        relative = os.path.relpath(problem.path, store.paths.root)
+        if state_files.digest_of_name(relative):
+            states.append(relative)
+            continue
+        kind = relative.split(os.sep)[0]
         digest = parse_object(os.path.basename(problem.path))
         if kind in OBJECTS and digest and not recover.is_intact(store, kind, digest):
             by_kind[kind].append(digest)
@@ -260,6 +270,31 @@ def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
             change_settings(store, store.settings)
     for kind, digests in by_kind.items():
         give_up(store, kind, digests, outcome)
+    outcome.lost += _state_losses(store, set(states))
+    give_up_states(store, states, outcome)
+
+
+def _state_losses(store: Store, damaged: set[str]) -> list[str]:
+    """Return a line for each tag and branch whose state directories need these files."""
+    states = {tag.name: tag.snapshot for tag in store.refs.tags()} if damaged else {}
+    for branch in store.refs.branches() if damaged else ():
+        states[branch] = store.refs.head(branch).move.snapshot
+    lines = []
+    for name, snapshot in states.items():
+        with contextlib.suppress(Damaged):
+            for record in state_files.records(store.manifests, store.manifests.load(snapshot)):
+                if not damaged.isdisjoint(_files_of(store, record.index)):
+                    lines.append(f"state {record.label!r} of {name}: files of it")
+    return lines or [f"{name}: older states that need it" for name in sorted(damaged)]
+
+
+def _files_of(store: Store, index: str) -> list[str]:
+    """Return the names of an index and, if it can be read, of its chunks."""
+    names = [f"states/{index[:2]}/{index}{INDEX}"]
+    with contextlib.suppress(Damaged):
+        chunks = state_files.chunks_of(store.paths, index)
+        names += [f"states/{digest[:2]}/{digest}{CHUNK}" for digest in chunks]
+    return names
 
 
 def _renew_tag(store: Store, path: str, outcome: RepairOutcome) -> None:

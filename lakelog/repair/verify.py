@@ -15,12 +15,29 @@ from collections.abc import Iterator
 from lakelog.errors import Damaged, DamagedLake, DamagedRef
 from lakelog.repair.checker import Checker, Problem, Progress, Report
 from lakelog.settings import DEFAULTS
-from lakelog.store import bootstrap, disk, document, manifest, signatures, verified_files
+from lakelog.store import (
+    bootstrap,
+    disk,
+    document,
+    manifest,
+    signatures,
+    state_files,
+    verified_files,
+)
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
 from lakelog.store.entry import SegmentEntry
+from lakelog.store.manifest import Manifest
 from lakelog.store.move_pack import read_packed
-from lakelog.store.paths import OBJECTS, decode_name, parse_move, parse_object, parse_wal
+from lakelog.store.paths import (
+    CHUNK,
+    INDEX,
+    OBJECTS,
+    decode_name,
+    parse_move,
+    parse_object,
+    parse_wal,
+)
 from lakelog.store.refs import Move, Refs, open_ref
 from lakelog.store.tail import Tail, WalFile, required_watermark
 from lakelog.store.thinning import window
@@ -55,6 +72,9 @@ def verify(store: Store, progress: Progress | None = None, first: Problem | None
     for kind in OBJECTS:
         for digest in _on_disk(store, kind):
             checker.object(kind, digest, listed=True)
+    for name in state_files.names_on_disk(store.paths):
+        if state_files.digest_of_name(name):
+            checker.state_file(name, listed=True)
     reached = dict.fromkeys(_check_tags(checker))
     _check_signatures(checker)
     for branch in store.refs.all_branches():
@@ -103,6 +123,7 @@ def check_snapshot(checker: Checker, digest: str) -> None:
         return
     for run in state.ids:
         checker.object("ids", run.digest)
+    _check_states(checker, state)
     # The last entry of a key counts; what the state deleted may be gone from the disk.
     recent = {e.key: e for e in state.recent if e.what == "segment"}
     additions = [e for e in recent.values() if isinstance(e, SegmentEntry)]
@@ -113,6 +134,21 @@ def check_snapshot(checker: Checker, digest: str) -> None:
     if manifest.add_up(manifest.Totals(), [*paged, *additions]) != state.totals:
         path = checker.store.paths.object("manifests", digest)
         checker.add(path, "its totals are not the sums of its segments")
+
+
+def _check_states(checker: Checker, state: Manifest) -> None:
+    """Check the state directories of a snapshot: each index, and that its chunks are there."""
+    paths = checker.store.paths
+    try:
+        states = state_files.records(checker.store.manifests, state)
+    except Damaged as error:
+        checker.add(error.path, error.reason)
+        return
+    for index in sorted({record.index for record in states} - checker.indices):
+        checker.indices.add(index)
+        if checker.state_file(f"states/{index[:2]}/{index}{INDEX}"):
+            for digest in state_files.chunks_of(paths, index):
+                checker.state_file(f"states/{digest[:2]}/{digest}{CHUNK}")
 
 
 def _on_disk(store: Store, kind: str) -> Iterator[str]:

@@ -294,3 +294,16 @@ def claim(path: str) -> Iterator[bool]:
         yield lock(fd)
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def hold(path: str, *, shared: bool) -> Iterator[bool]:
+    """Hold a lock file that several may share, after waiting, or one alone, who does not wait:
+    yields whether it is held."""
+    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    try:
+        if shared:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        yield shared or lock(fd)
+    finally:
+        os.close(fd)

@@ -234,3 +234,10 @@ def segment_changes(bodies: Iterable[Members]) -> tuple[list[str], list[str]]:
     last = {b["key"]: "add" in b for b in bodies if (b.get("add") or b.get("del")) == "segment"}
     added = [key for key, is_added in last.items() if is_added]
     return added, [key for key, is_added in last.items() if not is_added]
+
+
+def state_changes(bodies: Iterable[Members]) -> dict[str, str]:
+    """Return the indices that JSON objects of state directories name, by label; "" for one that
+    they remove."""
+    states = (b for b in bodies if (b.get("add") or b.get("del")) == "state")
+    return {b["key"]: b["index"] if "add" in b else "" for b in states}

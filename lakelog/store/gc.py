@@ -2,7 +2,8 @@
 
 What nothing reaches is written to gc/condemned.json with the time it was first seen so. After
 the grace (default 24 h), if it is still unreached when the refs are read again, it is deleted:
-manifests and pages first, then id runs, segments. Times are mtimes of a probe file created in the
+manifests and pages first, then id runs, segments, and chunks of state directories, these only while
+no save of a state directory is running. Times are mtimes of a probe file created in the
 lake now, not this host's clock. Old moves are packed and thinned before (thinning.py).
 If a ref, manifest or page cannot be read, or a listing is empty where refs were known before,
 nothing is deleted (GcRefused).
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from lakelog.errors import Damaged, GcRefused, UnknownRef
-from lakelog.store import disk, document, signatures
+from lakelog.store import disk, document, signatures, state_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.connection import SPILL
 from lakelog.store.paths import OBJECTS, parse_object
@@ -122,11 +123,14 @@ class Marker:
     def __init__(self, store: Store, now: int) -> None:
         self._store, self._now = store, now
         self.live: set[bytes] = set()
-        self._lost = {bytes.fromhex(n.split("/")[1]) for n in lost_names(store) if _is_object(n)}
+        self._lost = {bytes.fromhex(d) for d in map(_digest_of, lost_names(store)) if d}
         self._present: set[bytes] = set()
         self._unmarked: set[bytes] = set()
         self._names: list[str] = []
         self._changes: list[tuple[list[bytes], list[bytes]]] = []
+        self._states: list[dict[str, str]] = []
+        # Apart from `live`: an index may be marked as the chunk of a directory that holds a lake.
+        self._indices: set[bytes] = set()
         self._seen: dict[str, int] = {}
         self.refresh()
         if not self.live:
@@ -177,6 +181,20 @@ class Marker:
         hidden = self._unmarked.intersection(map(bytes.fromhex, outline.removed))
         self.live |= self._unmarked - hidden
         self._unmarked = hidden
+        self._reach_states(outline.states)
+
+    def _reach_states(self, recent: dict[str, str]) -> None:
+        """Mark the indices of the state directories of a state, and their chunks."""
+        labels: dict[str, str] = {}
+        for changes in (*filter(None, self._states), recent):
+            labels |= changes
+        for index in filter(None, labels.values()):
+            name = bytes.fromhex(index)
+            if name in self._indices or name in self._lost:
+                continue
+            self._indices.add(name)
+            self.live.add(name)
+            self.live.update(map(bytes.fromhex, state_files.chunks_of(self._store.paths, index)))
 
     def _load_pages(self, pages: list[tuple[str, int]]) -> None:
         """Make `_present` the segments that these pages leave alive, `_unmarked` those of them
@@ -187,12 +205,14 @@ class Marker:
         # Undo the pages of the state before, newest first, down to those that both share.
         while len(self._names) > common:
             self._names.pop()
+            self._states.pop()
             added, deleted = self._changes.pop()
             self._present.difference_update(added)
             self._unmarked.difference_update(added)
             self._add(deleted)
         for name, size in pages[common:]:
-            adds, tombstones = self._store.manifests.page_outline(name, size)
+            adds, tombstones, states = self._store.manifests.page_outline(name, size)
+            self._states.append(states)
             # Only what really changes is noted, so that undoing it restores the set before.
             deleted = [key for key in map(bytes.fromhex, tombstones) if key in self._present]
             self._present.difference_update(deleted)
@@ -249,6 +269,11 @@ def _find_unreached(store: Store, live: set[bytes]) -> Iterator[str]:
                     yield f"{kind}/{folder}/{name}"
                 elif digest is not None and bytes.fromhex(digest) not in live:
                     yield f"{kind}/{digest}"
+    for name in state_files.names_on_disk(store.paths):
+        digest = state_files.digest_of_name(name)
+        unfinished = os.path.basename(name).startswith(disk.TEMPORARY)
+        if unfinished or (digest is not None and bytes.fromhex(digest) not in live):
+            yield name
     yield from _temporary(store)
 
 
@@ -317,12 +342,24 @@ def _due(store: Store, condemned: dict[str, int], now: int) -> list[str]:
     # Both: a file that repair put back is young, though its name was condemned long ago.
     due = [n for n, since in condemned.items() if now - since >= grace]
     old = [n for n in due if now - _mtime(store, n) >= grace]
-    rank = {kind: i for i, kind in enumerate(_ORDER)}
+    # Temporary files before those of states/, which are deleted apart.
+    rank = {kind: i for i, kind in enumerate(_ORDER)} | {"states": 10}
     return sorted(old, key=lambda n: (rank.get(n.split("/")[0], 9), n))
 
 
 def _delete(store: Store, due: list[str], marker: Marker, progress: Progress | None) -> int:
     """Delete in batches, each after marking what new refs reach; return the bytes freed."""
+    others = [name for name in due if not name.startswith("states/")]
+    freed = _delete_batches(store, others, marker, progress)
+    states = due[len(others) :]
+    if not states:
+        return freed
+    # A save that is running relies on chunks that it found there.
+    with disk.hold(store.paths.states_lock, shared=False) as alone:
+        return freed + _delete_batches(store, states if alone else [], marker, progress)
+
+
+def _delete_batches(store: Store, due: list[str], marker: Marker, progress: Progress | None) -> int:
     freed = 0
     for start in range(0, len(due), BATCH):
         marker.refresh()
@@ -341,7 +378,13 @@ def _delete(store: Store, due: list[str], marker: Marker, progress: Progress | N
 
 
 def _is_live(name: str, live: set[bytes]) -> bool:
-    return _is_object(name) and bytes.fromhex(name.split("/")[1]) in live
+    digest = _digest_of(name)
+    return digest is not None and bytes.fromhex(digest) in live
+
+
+def _digest_of(name: str) -> str | None:
+    """Return the digest of a condemned or lost name, None for the path of a temporary file."""
+    return name.split("/")[1] if _is_object(name) else state_files.digest_of_name(name)
 
 
 def _is_object(name: str) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.errors import AlreadyExists, Damaged, DamagedWal
-from lakelog.store import disk, wal
+from lakelog.store import disk, document, state_files, wal
 from lakelog.store.bootstrap import Store, is_lake, load, raise_format, write_config
 from lakelog.store.paths import OBJECTS, Paths, parse_move, parse_object, parse_packed, parse_wal
 from lakelog.store.refs import Head
@@ -57,6 +57,7 @@ def copy(store: Store, target: str, progress: Progress | None = None) -> HotCopy
     signatures = _read_all(store.paths.signatures)
     tags = _read_all(store.paths.tags)
     damaged = _copy_objects(store, there, result, progress)
+    damaged += _copy_states(store, there, result)
     # Only now, when everything that a move names is durable in the copy.
     for branch, head in heads.items():
         _copy_moves(store, there, branch, head.move.number, result)
@@ -193,6 +194,28 @@ def _copy_objects(
         disk.link_object(temporary, path)
         if progress:
             progress(index + 1, len(missing))
+    return damaged
+
+
+def _copy_states(store: Store, there: Paths, result: HotCopy) -> list[str]:
+    """Copy the chunks and indices of state directories that are not there yet; return the paths of
+    damaged ones."""
+    damaged, have = [], set(state_files.names_on_disk(there))
+    names = filter(state_files.digest_of_name, state_files.names_on_disk(store.paths))
+    for name in names:
+        if name in have:
+            result.kept += 1
+            continue
+        try:
+            data = disk.read(f"{store.paths.root}/{name}")
+            state_files.check(data, os.path.basename(name))
+        except FileNotFoundError:
+            continue  # gc deleted it since it was listed
+        except document.NotIntact:
+            damaged.append(f"{store.paths.root}/{name}")
+            continue
+        disk.put_object(f"{there.root}/{name}", data)
+        result.files, result.bytes = result.files + 1, result.bytes + len(data)
     return damaged
 
 

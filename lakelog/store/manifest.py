@@ -12,8 +12,8 @@ as many entries as live ones. Read the pages from oldest to newest, then the rec
     {"add": what, "key": k, ...}   adds k, replacing any older entry of that what and key
     {"del": what, "key": k, ...}   a tombstone: deletes k; dropped once no page is older
 
-`what` is segment, cursor, artifact, view or format; a segment's key is its digest. In memory they
-are the values of entry.py. So every commit writes one small file, and all statistics of 10,000
+`what` is segment, cursor, artifact, view, format or state; a segment's key is its digest. In memory
+they are the values of entry.py. So every commit writes one small file, and all statistics of 10,000
 segments are about 30 pages away.
 The digest covers the compressed bytes; `commit` makes every attempt's bytes unique. A manifest of
 at most CARRIED_MAX bytes has no file: the move that names it carries its text (refs.py), and the
@@ -45,6 +45,7 @@ from lakelog.store.entry import (
     SegmentEntry,
     parse,
     segment_changes,
+    state_changes,
     to_json,
 )
 from lakelog.store.paths import FILE_FORMAT, Paths
@@ -117,6 +118,8 @@ class Outline:
     added: list[str]
     removed: list[str]
     runs: list[str]
+    states: dict[str, str]
+    """Indices of state directories that the recent entries add, by label; "" for removed ones."""
 
 
 class Carriers(Protocol):
@@ -187,14 +190,16 @@ class Manifests:
         with self._refusing_malformed(digest):
             pages = [(page["digest"], page["bytes"]) for page in body["pages"]]
             runs = [run["digest"] for run in body["ids"]]
-            return Outline(pages, *segment_changes(body["tail"]), runs)
+            changes = segment_changes(body["tail"])
+            return Outline(pages, *changes, runs, state_changes(body["tail"]))
 
-    def page_outline(self, digest: str, size: int) -> tuple[list[str], list[str]]:
-        """Return the digests of the segments that a page of an outline adds and removes, without
-        caching. Raises DamagedManifest."""
+    def page_outline(self, digest: str, size: int) -> tuple[list[str], list[str], dict[str, str]]:
+        """Return the digests of the segments that a page of an outline adds and removes, and the
+        indices of state directories as an Outline has them; caches nothing. Raises
+        DamagedManifest."""
         body = self._read(digest, size)
         with self._refusing_malformed(digest):
-            return segment_changes(body["entries"])
+            return *segment_changes(body["entries"]), state_changes(body["entries"])
 
     def write(self, manifest: Manifest) -> Manifest:
         """Write a manifest durably and return it with its digest."""

@@ -12,10 +12,13 @@
     refs/signatures/<tag>.<16 hex>.json           or @<digest>.<16 hex>.json
     gc/condemned.json
     gc/lost.json                                  objects that a repair gave up
+    states/<2 hex>/<digest>.chunk.zst             a piece of the files of state directories
+    states/<2 hex>/<digest>.json.zst              what one state directory holds
     cache/                                        derived, may be deleted
 
-A digest is the SHA-256 of the file's bytes in hex. Branch and tag names are
-percent-encoded to [a-z0-9._-] (upper case too, so that case-blind disks keep them apart).
+A digest is the SHA-256 of the file's bytes in hex; below states/ of its content. Branch
+and tag names are percent-encoded to [a-z0-9._-] (upper case too, so that case-blind disks keep
+them apart).
 """
 
 from __future__ import annotations
@@ -36,6 +39,9 @@ HEX_DIRS = tuple(f"{i:02x}" for i in range(256))
 _WAL = re.compile(r"([0-9a-f]{32})-(\d{6})\.jsonl\.zst")
 _MOVE = re.compile(r"(\d{12})\.json")
 _PACKED = re.compile(r"packed-(\d{12})-(\d{12})\.jsonl\.zst")
+CHUNK, INDEX = ".chunk.zst", ".json.zst"
+"""The endings of files below states/."""
+_STATE = re.compile(r"([0-9a-f]{64})(\.chunk\.zst|\.json\.zst)")
 _DIGEST = re.compile(r"([0-9a-f]{64})\.(parquet|ids|json\.zst)")
 
 
@@ -91,13 +97,23 @@ class Paths:
         self.blooms = f"{self.cache}/bloom"
         self.peaks = f"{self.cache}/merkle"
         self.clock = f"{self.cache}/clock"
+        self.states_lock = f"{self.cache}/states.lock"
+        self.states = f"{self.root}/states"
         self.gc = f"{self.root}/gc"
         self.condemned = f"{self.gc}/condemned.json"
         self.lost = f"{self.gc}/lost.json"
 
     def directories(self) -> list[str]:
         """Every directory that `init` creates, parents first."""
-        top = [self.wals, f"{self.root}/refs", self.heads, self.tags, self.gc, self.cache]
+        top = [
+            self.wals,
+            f"{self.root}/refs",
+            self.heads,
+            self.tags,
+            self.gc,
+            self.cache,
+            self.states,
+        ]
         objects = [f"{self.root}/{kind}" for kind in OBJECTS]
         leaves = [f"{d}/{h}" for d in objects for h in HEX_DIRS]
         return [*top, *objects, *leaves]
@@ -113,6 +129,10 @@ class Paths:
     def object(self, kind: str, digest: str) -> str:
         """The path of a segment, id run, manifest or page."""
         return f"{self.root}/{kind}/{digest[:2]}/{digest}{OBJECTS[kind]}"
+
+    def state_file(self, digest: str, ending: str) -> str:
+        """The path of a chunk or an index of state directories."""
+        return f"{self.states}/{digest[:2]}/{digest}{ending}"
 
     def bloom(self, digest: str) -> str:
         """The file of a segment's Bloom filter."""
@@ -165,3 +185,9 @@ def parse_object(name: str) -> str | None:
     """Return the digest of an object's file name."""
     match = _DIGEST.fullmatch(name)
     return match[1] if match else None
+
+
+def parse_state(name: str) -> tuple[str, str] | None:
+    """Return (digest, ending) of the name of a chunk or index of state directories."""
+    match = _STATE.fullmatch(name)
+    return (match[1], match[2]) if match else None

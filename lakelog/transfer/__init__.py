@@ -1,1 +1,1 @@
-"""Snapshots that travel: remotes, signatures and proofs, and recipes of deployments."""
+"""Snapshots that travel: saved directories, remotes, signatures and proofs, deployments."""

@@ -1,0 +1,322 @@
+"""state: save state directories with the lake's states, list, compare and restore them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from typing import Any
+
+import click
+
+from lakelog.cli.app import App, complete_ref, verb
+from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.tables import Count, cell
+from lakelog.cli.render.terminal import confirm, many, size
+from lakelog.errors import StateRefused
+from lakelog.export.formats import of_records
+from lakelog.export.values import micros, second
+from lakelog.transfer.restore import Restored, check_restore, restore_state, undo_restore
+from lakelog.transfer.state import (
+    RETENTION,
+    SavedState,
+    clean_states,
+    diff_states,
+    find_state,
+    list_states,
+    read_file,
+    save_state,
+)
+
+_LIST = ("state", "time", "bytes", "files", "directories", "author", "message", "snapshot")
+_INFO = ("state", "label", "path", "bytes", "files", "captured_at", "index")
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  lakelog state save --dir /var/lib/app
+  lakelog state list
+  lakelog state restore state-20261120-031500
+  lakelog state restore --undo
+"""
+)
+def state() -> None:
+    """Save state directories, and restore them.
+
+    A state is a tag of the lake: what is in the lake and the directories belong
+    together. Content that is there already is not stored again.
+    """
+
+
+@verb(
+    examples="""
+    lakelog state save --dir /var/lib/app
+    lakelog state save before-upgrade --dir app=/var/lib/app --dir etc=/etc/app
+    STATE_DIRECTORY=/var/lib/app lakelog state save
+"""
+)
+@click.argument("name", required=False)
+@click.option(
+    "--dir",
+    "directories",
+    multiple=True,
+    metavar="PATH",
+    help="A directory, or LABEL=PATH; by default those of STATE_DIRECTORY.",
+)
+@click.option("-m", "--message", default="", metavar="TEXT", help="The message.")
+@click.option(
+    "--keep",
+    type=click.IntRange(0),
+    envvar="STATE_SNAPSHOT_RETENTION",
+    default=RETENTION,
+    show_default=True,
+    metavar="N",
+    help="Keep the newest N states that have no NAME of yours; 0 keeps all.",
+)
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out such paths or names.")
+@with_output
+def save(
+    app: App,
+    name: str | None,
+    directories: tuple[str, ...],
+    message: str,
+    keep: int,
+    exclude: tuple[str, ...],
+    target: Target,
+) -> None:
+    """Save directories as one state, named NAME or by its time.
+
+    Files that change while they are read are read again. Nothing is saved if a
+    file cannot be read. SNAPSHOT_ENABLED=false turns saving off.
+    """
+    if not _is_enabled("SNAPSHOT_ENABLED"):
+        app.say("not saved: SNAPSHOT_ENABLED is off")
+        return
+    chosen = _directories(directories)
+    with app.open_or_create() as lake, app.progress("saving", "bytes") as progress:
+        result = save_state(
+            lake,
+            chosen,
+            name=name,
+            message=message,
+            keep=keep or None,
+            exclude=exclude,
+            progress=progress,
+        )
+    if result.skipped:
+        app.say(f"left out, as only files, directories and links are saved: {_few(result.skipped)}")
+    if result.changed:
+        app.say(f"kept changing while they were read: {_few(result.changed)}", fg="yellow")
+    if result.pruned:
+        app.say(f"pruned {many(len(result.pruned), 'older state')}")
+    saved = result.state
+    line = f"{saved.name}: {many(saved.files, 'file')}, {size(saved.bytes)}"
+    record = {**_record(saved), "written": result.written, "skipped": result.skipped}
+    record |= {"changed": result.changed, "pruned": result.pruned}
+    emit_record(record, target, lambda: f"{line}; {size(result.written)} written\n")
+
+
+@verb("list", examples="lakelog state list --json")
+@with_output
+def list_(app: App, target: Target) -> None:
+    """List the states, newest first."""
+    with app.open() as lake:
+        states = list_states(lake)
+    shown = of_records([_row(each) for each in states])
+    emit(of_records([_record(each) for each in states], _LIST), target, shown)
+
+
+@verb(examples="lakelog state info latest")
+@click.argument("name", default="latest", shell_complete=complete_ref)
+@with_output
+def info(app: App, name: str, target: Target) -> None:
+    """Show the directories of a state; of the newest without NAME."""
+    with app.open() as lake:
+        found = find_state(lake, name)
+    rows = [
+        {"state": found.name, **dataclasses.asdict(each), "captured_at": micros(each.captured_at)}
+        for each in found.directories
+    ]
+    shown = [{"label": r["label"], "path": r["path"], "bytes": Count(r["bytes"])} for r in rows]
+    for row, each in zip(shown, found.directories, strict=True):
+        row |= {"files": Count(each.files), "captured": second(each.captured_at)}
+    emit(of_records(rows, _INFO), target, of_records(shown))
+
+
+@verb(examples='lakelog state restore "$(lakelog state latest)"')
+@with_output
+def latest(app: App, target: Target) -> None:
+    """Print the name of the newest state."""
+    with app.open() as lake:
+        found = find_state(lake, "latest")
+    # For scripts: a name is what they pass on.
+    if target == Target("ndjson"):
+        click.echo(found.name)
+    else:
+        emit_record(_record(found), target, lambda: f"{found.name}\n")
+
+
+@verb(
+    examples="""
+    lakelog state restore state-20261120-031500
+    lakelog state restore latest --to /tmp/look
+    lakelog state restore --undo --yes
+"""
+)
+@click.argument("name", required=False, shell_complete=complete_ref)
+@click.option("--to", type=click.Path(), metavar="PATH", help="Restore to this directory instead.")
+@click.option("--dir", "labels", multiple=True, metavar="LABEL", help="Only this directory.")
+@click.option("--undo", is_flag=True, help="Bring back what the last restore overwrote.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_output
+def restore(
+    app: App,
+    name: str | None,
+    to: str | None,
+    labels: tuple[str, ...],
+    undo: bool,
+    yes: bool,
+    target: Target,
+) -> None:
+    """Put the directories of a state back where they were.
+
+    Everything is checked first, and what is there is saved as a state. Then the
+    directories are exchanged. RESTORE_ENABLED=false turns restoring off.
+    """
+    if not _is_enabled("RESTORE_ENABLED"):
+        raise StateRefused("nothing was restored: RESTORE_ENABLED is off")
+    if undo == (name is not None) or (undo and (to or labels)):
+        raise click.UsageError("name a state, or give --undo alone")
+    with app.open() as lake:
+        if name is not None:
+            _ask(*check_restore(lake, name, to, labels), yes)
+        elif not confirm("bring back what the last restore overwrote?", yes):
+            raise click.ClickException("nothing was changed")
+        with app.progress("restoring", "bytes") as progress:
+            if name is None:
+                result = undo_restore(lake, progress)
+            else:
+                result = restore_state(lake, name, to=to, labels=labels, progress=progress)
+    _show_restored(app, result, target)
+
+
+def _ask(found: SavedState, targets: dict[str, str], yes: bool) -> None:
+    present = [path for path in targets.values() if os.path.isdir(path)]
+    question = f"replace {', '.join(present)} by {found.name} of {second(found.time)}?"
+    if present and not confirm(question, yes):
+        raise click.ClickException("nothing was changed")
+
+
+def _show_restored(app: App, result: Restored, target: Target) -> None:
+    for note in result.notes:
+        app.say(cell(note), fg="yellow")
+    if result.backup:
+        app.say(
+            f"what was there is saved as {result.backup}; `state restore --undo` brings it back"
+        )
+    paths = ", ".join(map(cell, result.targets.values()))
+    record = {
+        "state": result.state.name,
+        "targets": result.targets,
+        "backup": result.backup,
+        "notes": result.notes,
+    }
+    emit_record(record, target, lambda: f"{result.state.name} restored to {paths}\n")
+
+
+@verb(examples="lakelog state clean 7")
+@click.argument("keep", type=click.IntRange(0), metavar="N")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_output
+def clean(app: App, keep: int, yes: bool, target: Target) -> None:
+    """Delete all but the newest N states that have no name of yours.
+
+    gc then deletes what no other state needs.
+    """
+    with app.open() as lake:
+        if not confirm(f"delete all but the newest {keep:,} states?", yes):
+            raise click.ClickException("nothing was changed")
+        names = clean_states(lake, keep)
+    emit_record({"deleted": names}, target, lambda: f"deleted {many(len(names), 'state')}\n")
+
+
+@verb(examples="lakelog state diff state-20261120-031500 latest")
+@click.argument("a", shell_complete=complete_ref)
+@click.argument("b", default="latest", shell_complete=complete_ref)
+@with_output
+def diff(app: App, a: str, b: str, target: Target) -> None:
+    """List what was added, removed or changed from state A to state B.
+
+    Files are compared by size, time and other metadata.
+    """
+    with app.open() as lake:
+        result = dataclasses.asdict(diff_states(lake, a, b))
+    rows = [{"change": change, "path": path} for change, paths in result.items() for path in paths]
+    emit(of_records(rows, ("change", "path")), target)
+
+
+@verb(examples="lakelog state cat latest app/config.json")
+@click.argument("name", shell_complete=complete_ref)
+@click.argument("path")
+def cat(app: App, name: str, path: str) -> None:
+    """Print a file of a state.
+
+    PATH may begin with the label of a directory.
+    """
+    with app.open() as lake:
+        for piece in read_file(lake, name, path):
+            sys.stdout.buffer.write(piece)
+
+
+for _command in (save, list_, info, latest, restore, clean, diff, cat):
+    state.add_command(_command)
+
+
+def _is_enabled(variable: str) -> bool:
+    return os.environ.get(variable, "").strip().lower() not in ("0", "false", "no", "off")
+
+
+def _directories(given: tuple[str, ...]) -> dict[str, str]:
+    """Return the directories to save by label: as given, or else of STATE_DIRECTORY."""
+    # systemd separates several by colons.
+    words = given or tuple(filter(None, os.environ.get("STATE_DIRECTORY", "").split(":")))
+    chosen: dict[str, str] = {}
+    for word in words:
+        label, mark, path = word.partition("=")
+        if not mark or "/" in label:
+            label, path = os.path.basename(os.path.realpath(word)), word
+        if label in chosen:
+            raise StateRefused(f"two directories are labelled {label!r}: write --dir LABEL=PATH")
+        chosen[label] = path
+    return chosen
+
+
+def _record(found: SavedState) -> dict[str, Any]:
+    return {
+        "state": found.name,
+        "time": micros(found.time),
+        "bytes": found.bytes,
+        "files": found.files,
+        "directories": [record.path for record in found.directories],
+        "author": found.author,
+        "message": found.message,
+        "snapshot": found.snapshot,
+    }
+
+
+def _row(found: SavedState) -> dict[str, Any]:
+    labels = ", ".join(record.label for record in found.directories)
+    return {
+        "state": found.name,
+        "time": second(found.time),
+        "size": Count(found.bytes),
+        "files": Count(found.files),
+        "directories": labels,
+        "message": found.message,
+    }
+
+
+def _few(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return ", ".join(map(cell, names[:5])) + more

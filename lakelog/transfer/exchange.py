@@ -1,0 +1,128 @@
+"""Exchanging directories: fresh ones take the places of others, all or none, whenever it dies.
+
+cache/restore.json notes the steps, each a fresh directory next to its target. While a fresh one has
+no inode in the note it is not complete, and is deleted by whoever comes next; once all have one,
+whoever comes next exchanges those that are left. One exchange is atomic (renameat2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lakelog.store import disk, document
+from lakelog.store.bootstrap import Store
+
+STAGING = ".lakelog-restore-"
+"""The names of fresh directories begin so; they are part of no state."""
+_AT_CWD, _RENAME_EXCHANGE = -100, 2
+_UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A directory to exchange: `inode` is that of the fresh one, 0 until it is complete."""
+
+    target: str
+    fresh: str
+    inode: int = 0
+
+
+def recover(store: Store) -> None:
+    """Finish the exchanges of a restore that died, or delete what it had extracted."""
+    steps = _read_journal(store)
+    if all(step.inode for step in steps):
+        for step in steps:
+            _exchange(step)
+    discard(store, steps)
+
+
+def fresh_path(target: str) -> str:
+    """Return a name for the fresh directory of a target."""
+    # In the same directory: only there an exchange is possible, and atomic.
+    return f"{os.path.dirname(target)}/{STAGING}{disk.random_hex(8)}"
+
+
+def _exchange(step: Step) -> None:
+    """Put the fresh directory in the target's place, unless that is done already."""
+    try:
+        if os.lstat(step.target).st_ino == step.inode:
+            return
+        _exchange_paths(step.fresh, step.target)
+    except FileNotFoundError:
+        os.rename(step.fresh, step.target)
+    disk.sync_dir(os.path.dirname(step.target))
+
+
+def _exchange_paths(fresh: str, target: str) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    rename = getattr(libc, "renameat2", None)
+    if rename is not None:
+        names = os.fsencode(fresh), os.fsencode(target)
+        if rename(_AT_CWD, names[0], _AT_CWD, names[1], _RENAME_EXCHANGE) == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in _UNSUPPORTED:
+            raise OSError(code, os.strerror(code), fresh, None, target)
+    # Not atomic, but the note says how to go on when the target is missing in between.
+    os.rename(target, _old_path(fresh))
+    os.rename(fresh, target)
+
+
+def _old_path(fresh: str) -> str:
+    return f"{fresh}.old"
+
+
+def discard(store: Store, steps: list[Step]) -> None:
+    """Delete what is left next to the targets, then the note."""
+    for step in steps:
+        for path in (step.fresh, _old_path(step.fresh)):
+            # Whatever the note says, nothing else is deleted than what a restore has made.
+            if os.path.basename(path).startswith(STAGING):
+                _delete_tree(path)
+    disk.unlink(_journal(store))
+
+
+def _delete_tree(path: str) -> None:
+    def retry(function: Any, name: str, error: Any) -> None:
+        # A directory that its owner may not write to, as it was saved.
+        if isinstance(error[1], PermissionError):
+            os.chmod(os.path.dirname(name), 0o700)
+            with contextlib.suppress(PermissionError):
+                os.chmod(name, 0o700, follow_symlinks=False) if os.path.isdir(name) else None
+            function(name)
+
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path, onerror=retry)
+
+
+def _journal(store: Store) -> str:
+    return f"{store.paths.cache}/restore.json"
+
+
+def write_journal(store: Store, steps: list[Step]) -> None:
+    """Note the steps, durably."""
+    body = [asdict(step) for step in steps]
+    disk.make_dirs(store.paths.cache)
+    disk.replace_whole(_journal(store), document.encode({"steps": body}))
+
+
+def _read_journal(store: Store) -> list[Step]:
+    try:
+        return [Step(**body) for body in document.decode(disk.read(_journal(store)))["steps"]]
+    except (FileNotFoundError, document.NotIntact):
+        return []
+
+
+@contextlib.contextmanager
+def alone(store: Store) -> Iterator[bool]:
+    """Keep two restores of a lake apart; yields whether there is no other."""
+    disk.make_dirs(store.paths.cache)
+    with disk.claim(f"{store.paths.cache}/restore.lock") as is_alone:
+        yield is_alone

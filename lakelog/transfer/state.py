@@ -1,0 +1,292 @@
+"""Saved states: state directories that are captured together, as one move of the branch and a tag.
+
+A save publishes one manifest with a record of each directory, and tags it, so that tags, rollback,
+diff, verify and gc mean what they always mean. A state is a tag whose manifest a save made. Names
+that a save chose itself, `state-20250403-123456`, are pruned by their number; others stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from lakelog.errors import AlreadyExists, Damaged, StateRefused, UnknownRef
+from lakelog.lake import Lake
+from lakelog.store import disk, history, state_files
+from lakelog.store.paths import CHUNK
+from lakelog.store.publish import Change, publish
+from lakelog.store.refs import Tag
+from lakelog.store.state_files import StateEntry, StateIndex, StateRecord
+from lakelog.transfer import exchange
+from lakelog.transfer.capture import Capture, Progress
+from lakelog.transfer.chunk_writer import ChunkWriter
+
+RETENTION = 24
+"""This many states with names of their own making are kept, unless told otherwise."""
+_AUTOMATIC = re.compile(r"state-\d{8}-\d{6}(-\d+)?")
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A state: its tag and the directories that were captured by its save."""
+
+    name: str
+    snapshot: str
+    time: int
+    author: str
+    message: str
+    directories: tuple[StateRecord, ...]
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of all files."""
+        return sum(record.bytes for record in self.directories)
+
+    @property
+    def files(self) -> int:
+        """The number of files."""
+        return sum(record.files for record in self.directories)
+
+
+@dataclass(frozen=True)
+class SaveResult:
+    """What a save did: `written` are the bytes that it added to the lake; `skipped` special files
+    that were left out, `changed` files that kept changing, `pruned` states that were deleted."""
+
+    state: SavedState
+    written: int
+    skipped: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    pruned: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StateDiff:
+    """What separates two states of directories: paths as `label/path`."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = field(default=())
+
+
+def save_state(
+    lake: Lake,
+    directories: Mapping[str, str],
+    *,
+    name: str | None = None,
+    message: str = "",
+    keep: int | None = RETENTION,
+    exclude: tuple[str, ...] = (),
+    progress: Progress | None = None,
+) -> SaveResult:
+    """Save directories, given by their labels, as one state. `keep` prunes states that have names
+    of their own making; None keeps all.
+
+    Raises StateRefused where a file cannot be read or a directory cannot be saved, AlreadyExists
+    for a taken name, OSError.
+    """
+    _check_directories(lake, directories)
+    if name is not None and disk.exists(lake.store.paths.tag(name)):
+        raise AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
+    store, began = lake.store, disk.now_us()
+    # Half of a restore is no state to save; one at work is saving what it will overwrite.
+    with exchange.alone(store) as is_alone:
+        if is_alone:
+            exchange.recover(store)
+    lake.settle()
+    previous = {
+        r.label: r for r in state_files.records(store.manifests, lake.store.state(lake.branch_name))
+    }
+    skipped: list[str] = []
+    changed: list[str] = []
+    records: list[StateRecord] = []
+    # Until the move is made: gc must not take a chunk that this save found there.
+    disk.make_dirs(store.paths.cache)
+    with disk.hold(store.paths.states_lock, shared=True), ChunkWriter(store.paths) as writer:
+        for label, given in directories.items():
+            path = os.path.realpath(given)
+            base, since = _base(lake, previous.get(label), path)
+            captured = Capture(path, writer, base, since, exclude, progress).run()
+            skipped += [f"{label}/{each}" for each in captured.skipped]
+            changed += [f"{label}/{each}" for each in captured.changed]
+            records.append(_record(label, path, captured.index, writer, began))
+        writer.finish()
+        entries = tuple(record.entry() for record in records)
+        head = publish(store, lake.branch_name, lambda *_: Change("state", message, entries))
+        assert head is not None
+        tag = _tag(lake, name, head.move.snapshot, message, began)
+    pruned = clean_states(lake, keep) if keep is not None else ()
+    return SaveResult(
+        _saved(tag, records), writer.written, tuple(skipped), tuple(changed), tuple(pruned)
+    )
+
+
+def _check_directories(lake: Lake, directories: Mapping[str, str]) -> None:
+    """Raises StateRefused for labels and directories that cannot be."""
+    if not directories:
+        raise StateRefused("no directory to save: name one with --dir, or in STATE_DIRECTORY")
+    root = os.path.realpath(lake.path)
+    for label, path in directories.items():
+        check_label(label)
+        if contains(os.path.realpath(path), root):
+            raise StateRefused(f"{path} holds the lake itself: keep the lake outside of its state")
+
+
+def check_label(label: str) -> None:
+    """Raise StateRefused for the label of a directory that is no file name."""
+    if label in ("", ".", "..") or "/" in label or not label.isprintable():
+        raise StateRefused(f"{label!r} cannot label a directory: choose a name without slashes")
+
+
+def contains(directory: str, path: str) -> bool:
+    """Whether a path is a directory or lies in it; both are real paths."""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def _base(lake: Lake, record: StateRecord | None, path: str) -> tuple[StateIndex | None, int]:
+    """The index of the save before and when that began, to tell what did not change since."""
+    if record is None or record.path != path:
+        return None, 0
+    # A damaged one only costs time: everything is read, and its chunks are written again.
+    with contextlib.suppress(Damaged):
+        return state_files.read_index(lake.store.paths, record.index), record.captured_at
+    return None, 0
+
+
+def _record(
+    label: str, path: str, index: StateIndex, writer: ChunkWriter, began: int
+) -> StateRecord:
+    size = sum(length for _, length in index.chunks)
+    files = sum(entry.kind in ("file", "hard") for entry in index.entries)
+    return StateRecord(label, writer.add_index(index), path, size, files, began)
+
+
+def _tag(lake: Lake, name: str | None, snapshot: str, message: str, began: int) -> Tag:
+    if name is not None:
+        return lake.tag(name, snapshot, message)
+    time = datetime.datetime.fromtimestamp(began // 1_000_000, datetime.UTC)
+    stamp = f"state-{time:%Y%m%d-%H%M%S}"
+    number = 1
+    while True:
+        try:
+            return lake.tag(stamp if number == 1 else f"{stamp}-{number}", snapshot, message)
+        except AlreadyExists:
+            number += 1
+
+
+def list_states(lake: Lake) -> list[SavedState]:
+    """Return the states of the lake, newest first; those whose manifest is damaged are left out,
+    which `verify` names."""
+    states = []
+    for tag in lake.store.refs.tags():
+        with contextlib.suppress(Damaged):
+            manifest = lake.store.manifests.load(tag.snapshot)
+            if manifest.op == "state":
+                states.append(_saved(tag, state_files.records(lake.store.manifests, manifest)))
+    return sorted(states, key=lambda state: (state.time, state.name), reverse=True)
+
+
+def _saved(tag: Tag, records: list[StateRecord]) -> SavedState:
+    # Directories that only an earlier save captured are in the manifest, too, but not of this one.
+    newest = max((record.captured_at for record in records), default=0)
+    own = tuple(record for record in records if record.captured_at == newest)
+    return SavedState(tag.name, tag.snapshot, tag.time, tag.author, tag.message, own)
+
+
+def find_state(lake: Lake, name: str) -> SavedState:
+    """Return the state of a name, `latest` being the newest. Raises UnknownRef, Damaged."""
+    if name != "latest":
+        tag = lake.store.refs.tag(name)
+        manifest = lake.store.manifests.load(tag.snapshot)
+        if manifest.op != "state":
+            raise UnknownRef(f"tag {name!r} names no saved state: see `lakelog state list`")
+        return _saved(tag, state_files.records(lake.store.manifests, manifest))
+    states = list_states(lake)
+    if not states:
+        raise UnknownRef(
+            "no state is saved in this lake: `lakelog state save --dir PATH` saves one"
+        )
+    return states[0]
+
+
+def clean_states(lake: Lake, keep: int) -> list[str]:
+    """Delete the oldest states with names of their own making, all but `keep`; return their names.
+    gc then deletes what no other state needs."""
+    states = [state for state in list_states(lake) if _AUTOMATIC.fullmatch(state.name)]
+    deleted = []
+    for state in states[keep:]:
+        # Another process may have pruned it.
+        with contextlib.suppress(UnknownRef):
+            history.delete_tag(lake.store, state.name)
+            deleted.append(state.name)
+    return deleted
+
+
+def diff_states(lake: Lake, a: str, b: str) -> StateDiff:
+    """Compare two states by the paths, sizes, times and other metadata of their files. Raises
+    UnknownRef, Damaged."""
+    old, new = (_entries(lake, find_state(lake, name)) for name in (a, b))
+    added, removed = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
+    changed = [path for path in sorted(old.keys() & new.keys()) if old[path] != new[path]]
+    return StateDiff(tuple(added), tuple(removed), tuple(changed))
+
+
+def _entries(lake: Lake, state: SavedState) -> dict[str, tuple[object, ...]]:
+    names = ("kind", "mode", "uid", "gid", "size", "target", "xattrs")
+    entries: dict[str, tuple[object, ...]] = {}
+    for record in state.directories:
+        for entry in state_files.read_index(lake.store.paths, record.index).entries:
+            path = f"{record.label}/{os.fsdecode(entry.path)}".rstrip("/")
+            # The time of a directory changes with what is in it, which is listed itself.
+            time = 0 if entry.kind == "dir" else entry.mtime
+            entries[path] = (*(getattr(entry, name) for name in names), time)
+    return entries
+
+
+def read_file(lake: Lake, name: str, path: str) -> Iterator[bytes]:
+    """Yield the content of a file of a state; the path may begin with the directory's label.
+    Raises UnknownRef, Damaged."""
+    state = find_state(lake, name)
+    for record in state.directories:
+        index = state_files.read_index(lake.store.paths, record.index)
+        entries = {entry.path: entry for entry in index.entries}
+        for given in (path, path.removeprefix(f"{record.label}/")):
+            entry = entries.get(os.fsencode(given))
+            if entry is not None and entry.kind == "hard":
+                entry = entries[entry.target]
+            if entry is not None and entry.kind == "file":
+                return _content(lake, index, entry)
+    raise UnknownRef(f"{state.name} holds no file {path!r}: see `lakelog state info {state.name}`")
+
+
+def _content(lake: Lake, index: StateIndex, wanted: StateEntry) -> Iterator[bytes]:
+    """Yield the content of a file, zeros in its holes."""
+    start = 0
+    for entry in index.entries:
+        if entry.path == wanted.path:
+            break
+        start += entry.stored
+    at = 0
+    for offset, length in wanted.extents:
+        yield from _zeros(offset - at)
+        yield from _range(lake, index, start, length)
+        start, at = start + length, offset + length
+    yield from _zeros(wanted.size - at)
+
+
+def _zeros(count: int) -> Iterator[bytes]:
+    for at in range(0, count, 1 << 20):
+        yield bytes(min(1 << 20, count - at))
+
+
+def _range(lake: Lake, index: StateIndex, start: int, length: int) -> Iterator[bytes]:
+    end, at = start + length, 0
+    for digest, size in index.chunks:
+        low, high = max(start - at, 0), min(end - at, size)
+        if low < high:
+            yield state_files.read(lake.store.paths, digest, CHUNK)[low:high]
+        at += size
