@@ -1,0 +1,80 @@
+"""state: the verbs of saved state directories, their variables and their questions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import answer, run
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "a").write_bytes(b"one")
+    return tmp_path / "app"
+
+
+def test_directories_and_retention_come_from_the_environment(tmp_path: Path, home: Path) -> None:
+    """STATE_DIRECTORY names the directories, STATE_SNAPSHOT_RETENTION how many states stay."""
+    lake = tmp_path / "lake"
+    environment = {"STATE_DIRECTORY": str(home), "STATE_SNAPSHOT_RETENTION": "2"}
+    names = [answer(lake, "state", "save", env=environment)["state"] for _ in range(3)]
+    assert [each["state"] for each in answer(lake, "state", "list")] == names[:0:-1]
+    assert run(lake, "state", "latest").stdout.strip() == names[-1]
+    (shown,) = answer(lake, "state", "info", names[-1])
+    assert (shown["label"], shown["path"], shown["files"]) == ("app", str(home), 1)
+    assert answer(lake, "state", "clean", "1", "--yes")["deleted"] == [names[1]]
+    run(lake, "state", "save", code=1)
+
+
+def test_saving_and_restoring_can_be_turned_off(tmp_path: Path, home: Path) -> None:
+    """SNAPSHOT_ENABLED=false saves nothing and is no failure; RESTORE_ENABLED=false refuses."""
+    lake, words = tmp_path / "lake", ("state", "save", "one", "--dir", str(home))
+    run(lake, *words, env={"SNAPSHOT_ENABLED": "false"})
+    assert not lake.exists()
+    run(lake, *words)
+    run(lake, "state", "restore", "one", "--yes", code=1, env={"RESTORE_ENABLED": "0"})
+
+
+def test_restore_asks_diffs_and_can_be_undone(tmp_path: Path, home: Path) -> None:
+    """Without a terminal what overwrites needs --yes; a fresh place needs none."""
+    lake = tmp_path / "lake"
+    run(lake, "state", "save", "one", "--dir", f"state={home}")
+    (home / "a").write_bytes(b"two")
+    run(lake, "state", "save", "two", "--dir", f"state={home}")
+    assert answer(lake, "state", "diff", "one", "two") == [{"change": "changed", "path": "state/a"}]
+    assert run(lake, "state", "cat", "one", "state/a").stdout == "one"
+    run(lake, "state", "restore", "one", code=2)
+    assert (home / "a").read_bytes() == b"two"
+    run(lake, "state", "restore", "one", "--to", str(tmp_path / "look"))
+    assert (tmp_path / "look" / "a").read_bytes() == b"one"
+    run(lake, "state", "restore", "one", "--yes")
+    assert (home / "a").read_bytes() == b"one"
+    run(lake, "state", "restore", "--undo", "--yes")
+    assert (home / "a").read_bytes() == b"two"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("info", "none"), 1),
+        (("restore",), 2),
+        (("restore", "one", "--undo"), 2),
+        (("restore", "one", "--dir", "other", "--yes"), 1),
+        (("cat", "one", "none"), 1),
+        (("save", "one", "--dir", "APP"), 1),
+        (("save", "--dir", "APP", "--dir", "APP"), 1),
+        (("save", "--dir", "none"), 1),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path, home: Path, words: tuple[str, ...], code: int
+) -> None:
+    """What does not exist or cannot be is refused, and nothing changes."""
+    lake = tmp_path / "lake"
+    run(lake, "state", "save", "one", "--dir", str(home))
+    given = [str(home) if word == "APP" else word for word in words]
+    run(lake, "state", *given, code=code)
+    assert [each["state"] for each in answer(lake, "state", "list")] == ["one"]

@@ -1,0 +1,280 @@
+"""Saved states under attack and accident: forged indices, flipped bits, deaths at every step."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+import lakelog
+from lakelog.errors import Damaged
+from lakelog.store import disk, document, state_files
+from lakelog.store.publish import Change, publish
+from lakelog.store.state_files import StateRecord
+from lakelog.transfer import exchange
+from lakelog.transfer.restore import restore_state
+from lakelog.transfer.state import list_states, save_state
+from tests.support import lakes, state_trees
+
+FLIPS = int(os.environ.get("LAKELOG_STATE_FLIPS", "60"))
+STEP = int(os.environ.get("LAKELOG_STATE_STEP", "7"))
+"""1 dies at every step, as the names of the tests say; larger ones at some of them."""
+Body = dict[str, Any]
+
+
+def forge(lake: lakelog.Lake, content: bytes, data: bytes | None = None) -> None:
+    """Make the state `forged`, whose index has this content, or is this file."""
+    digest = document.digest(content)
+    disk.put_object(
+        lake.store.paths.state_file(digest, ".json.zst"), data or state_files.seal(content)
+    )
+    record = StateRecord("app", digest, f"{os.path.dirname(lake.path)}/app", 0, 0, 1)
+    publish(lake.store, "main", lambda *_: Change("state", entries=(record.entry(),)))
+    lake.tag("forged")
+
+
+def entry(path: Any, kind: str = "file", **more: Any) -> Body:
+    return {"path": path, "kind": kind, "mode": 0o644, "uid": 0, "gid": 0, "mtime": 0} | more
+
+
+def file(path: Any, size: int = 0, **more: Any) -> Body:
+    return entry(path, size=size, ctime=0, inode=0, **more)
+
+
+def link(path: str, target: Any) -> Body:
+    return entry(path, "link", target=target)
+
+
+ROOT_ENTRY = entry("", "dir", mode=0o755)
+HOSTILE: dict[str, list[Body]] = {
+    "parent": [file("../evil")],
+    "parent in the middle": [entry("d", "dir"), file("d/../../evil")],
+    "absolute": [file("/tmp/evil")],
+    "dot": [file(".")],
+    "dots": [entry("..", "dir")],
+    "empty name": [entry("d", "dir"), file("d//evil")],
+    "NUL": [file("a\0b")],
+    "NUL in hex": [file({"hex": "6100"})],
+    "through a link": [link("d", "/tmp"), file("d/evil")],
+    "through a link in the directory": [link("d", ".."), file("d/evil")],
+    "through a file": [file("d"), file("d/evil")],
+    "without a parent": [file("d/evil")],
+    "twice": [file("a"), file("a")],
+    "a link, then a file of its name": [link("a", "/tmp/evil"), file("a")],
+    "a directory, then a link of its name": [entry("d", "dir"), link("d", "/tmp"), file("d/evil")],
+    "hard link to outside": [entry("a", "hard", target="../evil")],
+    "hard link to an absolute path": [entry("a", "hard", target="/etc/passwd")],
+    "hard link through a link": [link("l", "/etc"), entry("a", "hard", target="l/passwd")],
+    "hard link to a link": [link("l", "/etc/passwd"), entry("a", "hard", target="l")],
+    "hard link to itself": [entry("a", "hard", target="a")],
+    "device": [entry("a", "device", device=1)],
+    "pipe": [entry("a", "fifo")],
+    "no kind": [{"path": "a"}],
+    "long name": [file("n" * 256)],
+    "long path": [file("n/" * 3000 + "x")],
+    "negative size": [file("a", -1)],
+    "size of no content": [file("a", 1 << 50)],
+    "data outside": [file("a", 10, extents=[[5, 10]])],
+    "data that overlaps": [file("a", 10, extents=[[0, 5], [3, 5]])],
+    "size that is text": [file("a", "1")],  # type: ignore[arg-type]
+    "mode beyond bits": [entry("d", "dir", mode=0o170644)],
+    "time beyond all": [entry("d", "dir", mtime=10**30)],
+    "link to nothing": [link("l", "")],
+    "attributes that are none": [file("a", xattrs=[["user.a", "%"]])],
+    "owner that is none": [entry("d", "dir", uid=-1)],
+    "entry that is none": ["a"],  # type: ignore[list-item]
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_indices_are_refused(tmp_path: Path, name: str) -> None:
+    """No index leads out of the directory; nothing is touched, and what is there stays."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "mine").write_bytes(b"mine")
+    with lakes.opened(str(tmp_path / "lake")) as lake:
+        body = {"format": 1, "entries": [ROOT_ENTRY, *HOSTILE[name]], "chunks": []}
+        forge(lake, json.dumps(body).encode())
+        with pytest.raises(Damaged):
+            restore_state(lake, "forged")
+    assert sorted(os.listdir(tmp_path)) == ["app", "lake"]
+    assert (tmp_path / "app" / "mine").read_bytes() == b"mine"
+    assert not os.path.lexists("/tmp/evil")
+
+
+def test_hostile_content_is_refused_within_bounds(tmp_path: Path) -> None:
+    """Bombs, wrong lengths and wrong digests are refused without taking memory for them."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bomb = zstandard.ZstdCompressor(level=1).compress(bytes(1 << 29))
+    liar = b"\x28\xb5\x2f\xfd\xe0" + (1 << 60).to_bytes(8, "little") + bytes(50)
+    names = [document.digest(str(n).encode()) for n in range(4)]
+    with lakes.opened(str(tmp_path / "lake")) as lake:
+        paths = lake.store.paths
+        for name, frame in zip(names, (bomb, liar, b"", b"junk"), strict=True):
+            seal = state_files.seal(b"")[-44:-32]
+            sealed = frame + seal
+            sealed += bytes.fromhex(document.digest(sealed))
+            disk.put_object(paths.state_file(name, ".chunk.zst"), sealed)
+            body = {"format": 1, "entries": [ROOT_ENTRY, file("a", 9)], "chunks": [[name, 9]]}
+            forge(lake, json.dumps(body).encode())
+            with pytest.raises(Damaged):
+                restore_state(lake, "forged")
+            lake.store.refs.forget()
+            disk.unlink(paths.tag("forged"))
+        content = json.dumps({"format": 1, "entries": [ROOT_ENTRY] * 9, "chunks": []}).encode()
+        forge(lake, content, state_files.seal(content + b" "))
+        with pytest.raises(Damaged):
+            restore_state(lake, "forged")
+    assert sorted(os.listdir(tmp_path)) == ["lake"]
+    # The bomb itself is made here, of 512 MiB; no reader may have added as much again.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 700 << 10
+
+
+def test_flipped_bits_are_named_by_verify_and_restore(tmp_path: Path) -> None:
+    """A flip anywhere in a chunk or index is named; restore refuses before anything is moved."""
+    home, dice = tmp_path / "app", random.Random(5)
+    home.mkdir()
+    (home / "a").write_bytes(dice.randbytes(200_000))
+    (home / "b").write_bytes(b"text " * 1000)
+    with lakes.opened(str(tmp_path / "lake")) as lake:
+        save_state(lake, {"app": str(home)}, name="one")
+        before = state_trees.facts(home)
+        files = list((tmp_path / "lake" / "states").rglob("*.zst"))
+        for _ in range(FLIPS):
+            path = dice.choice(files)
+            whole = path.read_bytes()
+            bad = bytearray(whole)
+            bad[dice.randrange(len(bad))] ^= 1 << dice.randrange(8)
+            path.write_bytes(bad)
+            assert [p.path for p in lake.verify().problems] == [str(path)]
+            with pytest.raises(Damaged) as caught:
+                restore_state(lake, "one")
+            assert caught.value.path == str(path)
+            path.write_bytes(whole)
+        assert lake.verify().intact
+    assert state_trees.facts(home) == before
+    assert sorted(os.listdir(tmp_path)) == ["app", "lake"]
+
+
+def test_lost_pieces_are_repaired_or_named(tmp_path: Path) -> None:
+    """A copy brings chunks back; without one, repair names the states that lost files, and a
+    later save of the same content makes them whole."""
+    home = tmp_path / "app"
+    home.mkdir()
+    (home / "a").write_bytes(os.urandom(50_000))  # one chunk
+    with lakes.opened(str(tmp_path / "lake")) as lake:
+        save_state(lake, {"app": str(home)}, name="one")
+        lake.backup(tmp_path / "copy")
+        (chunk,) = (tmp_path / "lake" / "states").rglob("*.chunk.zst")
+        whole = chunk.read_bytes()
+        chunk.write_bytes(whole[:-1])
+        assert lake.repair(str(tmp_path / "copy")).fetched == [str(chunk)]
+        assert chunk.read_bytes() == whole
+        chunk.unlink()
+        assert any("state 'app' of one" in line for line in lake.repair().lost)
+        report = lake.verify()
+        assert report.intact
+        assert report.lost
+        with pytest.raises(Damaged):
+            restore_state(lake, "one")
+        save_state(lake, {"app": str(home)})
+        restore_state(lake, "one")
+        assert not lake.verify().lost
+
+
+def dies(run: Callable[[], object], at: int, root: str) -> bool:
+    """Run in a child that dies before its `at`-th change below `root`; whether it did."""
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal count
+            if event in CHANGES and (event != "open" or int(arguments[2] or 0) & 3):
+                count += 1
+                if count == at:
+                    os._exit(9)
+
+        try:
+            sys.addaudithook(hook)
+            run()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, 9)
+    return code == 9
+
+
+CHANGES = set(
+    """open os.rename os.mkdir os.remove os.rmdir os.link os.symlink os.chmod os.chown os.utime
+    os.setxattr os.truncate ctypes.dlopen ctypes.dlsym shutil.rmtree""".split()
+)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_crash_at_every_step_of_restore_is_old_or_new(tmp_path: Path, several: bool) -> None:
+    """Each directory is old or new at every death, and all are one of both after the next save."""
+    names = ["one", "two"] if several else ["one"]
+    homes = {name: tmp_path / name for name in names}
+    lake_path = str(tmp_path / "lake")
+    for home in homes.values():
+        home.mkdir()
+        (home / "a").write_bytes(b"old")
+    directories = {name: str(home) for name, home in homes.items()}
+    with lakes.opened(lake_path) as lake:
+        save_state(lake, directories, name="old")
+        for home in homes.values():
+            (home / "a").write_bytes(b"new")
+            (home / "b").mkdir()
+        save_state(lake, directories, name="new")
+    facts = {"new": [state_trees.facts(home) for home in homes.values()]}
+
+    def restore(name: str) -> None:
+        with lakes.opened(lake_path) as lake:
+            restore_state(lake, name)
+
+    restore("old")
+    facts["old"] = [state_trees.facts(home) for home in homes.values()]
+    at, present = 1, "old"
+    while dies(lambda: restore("new" if present == "old" else "old"), at, str(tmp_path)):  # noqa: B023
+        for number, home in enumerate(homes.values()):
+            assert state_trees.facts(home) in (facts["old"][number], facts["new"][number])
+        with lakes.opened(lake_path) as lake, exchange.alone(lake.store) as is_alone:
+            assert is_alone
+            exchange.recover(lake.store)
+        now = [state_trees.facts(home) for home in homes.values()]
+        present = next(name for name, known in facts.items() if known == now)
+        assert sorted(os.listdir(tmp_path)) == sorted([*names, "lake"])
+        at += STEP
+    assert at > 30
+
+
+def test_crash_at_every_step_of_save_keeps_the_states(tmp_path: Path) -> None:
+    """A save that dies leaves the states that were there, or its own as well, all whole."""
+    home, lake_path = tmp_path / "app", str(tmp_path / "lake")
+    state_trees.grow(home, 3)
+    with lakes.opened(lake_path) as lake:
+        save_state(lake, {"app": str(home)}, name="first")
+    at = 1
+
+    def save() -> None:
+        (home / "n").write_bytes(os.urandom(1000))
+        with lakes.opened(lake_path) as lake:
+            save_state(lake, {"app": str(home)}, keep=2)
+
+    while dies(save, at, lake_path):
+        with lakes.opened(lake_path) as lake:
+            assert lake.verify().intact
+            assert "first" in {state.name for state in list_states(lake)}
+            for state in list_states(lake)[:1]:
+                restore_state(lake, state.name, to=str(tmp_path / "out"))
+        at += STEP
+    assert at > 10
