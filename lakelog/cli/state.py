@@ -16,6 +16,7 @@ from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import StateRefused
 from lakelog.export.formats import of_records
 from lakelog.export.values import micros, second
+from lakelog.store import bootstrap
 from lakelog.transfer.restore import Restored, check_restore, restore_state, undo_restore
 from lakelog.transfer.state import (
     RETENTION,
@@ -168,6 +169,11 @@ def latest(app: App, target: Target) -> None:
 @click.option("--to", type=click.Path(), metavar="PATH", help="Restore to this directory instead.")
 @click.option("--dir", "labels", multiple=True, metavar="LABEL", help="Only this directory.")
 @click.option("--undo", is_flag=True, help="Bring back what the last restore overwrote.")
+@click.option(
+    "--if-empty",
+    is_flag=True,
+    help="Only where nothing is there yet, and if there is such a state.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
 def restore(
@@ -176,6 +182,7 @@ def restore(
     to: str | None,
     labels: tuple[str, ...],
     undo: bool,
+    if_empty: bool,
     yes: bool,
     target: Target,
 ) -> None:
@@ -186,8 +193,11 @@ def restore(
     """
     if not _is_enabled("RESTORE_ENABLED"):
         raise StateRefused("nothing was restored: RESTORE_ENABLED is off")
-    if undo == (name is not None) or (undo and (to or labels)):
+    if undo == (name is not None) or (undo and (to or labels or if_empty)):
         raise click.UsageError("name a state, or give --undo alone")
+    if if_empty and name is not None and (reason := _needless(app, name, to, labels)):
+        app.say(f"nothing was restored: {reason}")
+        return
     with app.open() as lake:
         if name is not None:
             _ask(*check_restore(lake, name, to, labels), yes)
@@ -199,6 +209,18 @@ def restore(
             else:
                 result = restore_state(lake, name, to=to, labels=labels, progress=progress)
     _show_restored(app, result, target)
+
+
+def _needless(app: App, name: str, to: str | None, labels: tuple[str, ...]) -> str:
+    """Say why --if-empty has nothing to do, "" if it has."""
+    if not bootstrap.is_lake(app.path):
+        return f"there is no lake at {app.path} yet"
+    with app.open() as lake:
+        if not list_states(lake):
+            return "no state was saved yet"
+        _, targets = check_restore(lake, name, to, labels)
+    filled = [path for path in targets.values() if os.path.isdir(path) and os.listdir(path)]
+    return f"{filled[0]} is not empty" if filled else ""
 
 
 def _ask(found: SavedState, targets: dict[str, str], yes: bool) -> None:

@@ -78,3 +78,21 @@ def test_mistakes_are_one_line(
     given = [str(home) if word == "APP" else word for word in words]
     run(lake, "state", *given, code=code)
     assert [each["state"] for each in answer(lake, "state", "list")] == ["one"]
+
+
+def test_restore_if_empty_is_what_a_new_volume_needs(tmp_path: Path, home: Path) -> None:
+    """As the init container of a deployment runs it: at the first start, on a new volume, later."""
+    lake, state = home / "lake", tmp_path / "state"
+    words = ("state", "restore", "latest", "--if-empty", "--yes")
+    assert "there is no lake" in run(lake, *words).stderr
+    run(lake, "append", "type=a")
+    assert "no state was saved yet" in run(lake, *words).stderr
+    state.mkdir()
+    (state / "counter").write_text("7")
+    run(lake, "state", "save", "--dir", str(state))
+    (state / "counter").write_text("8")
+    assert "is not empty" in run(lake, *words).stderr
+    assert (state / "counter").read_text() == "8"
+    (state / "counter").unlink()
+    run(lake, *words)
+    assert (state / "counter").read_text() == "7"
