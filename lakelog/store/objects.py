@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 
 import orjson
 
-from lakelog.store import disk
+from lakelog.errors import TransferRefused
+from lakelog.store import disk, state_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Removal, SegmentEntry
 from lakelog.store.manifest import Manifest, Page
@@ -28,13 +29,14 @@ def objects_of(
 ) -> Sizes:
     """Return the objects of a state, pages first, without those that the state `base` has as well;
     a manifest in a file of its own is one of them. `text` is that of a manifest which no ref of
-    the lake carries yet. Raises Damaged."""
+    the lake carries yet. Raises Damaged, TransferRefused."""
     manifests = store.manifests
     state = manifests.decode(orjson.loads(text), digest) if text else manifests.load(digest)
     known = manifests.load(base) if base else None
     common = _common(state.pages, known.pages if known else ())
     found = {("manifests", page.digest): page.bytes for page in state.pages[common:]}
     obtain(found)
+    _refuse_states(store, state)
     path = store.paths.object("manifests", digest)
     if digest != base and disk.exists(path):
         found["manifests", digest] = disk.size(path)
@@ -42,6 +44,15 @@ def objects_of(
     found |= {("ids", run.digest): run.bytes for run in state.ids if run.digest not in runs}
     found |= {("segments", key): size for key, size in _segments(store, state, known, common)}
     return found
+
+
+def _refuse_states(store: Store, state: Manifest) -> None:
+    """A copy without what its manifest names would be damaged."""
+    if saved := state_files.records(store.manifests, state):
+        raise TransferRefused(
+            f"the snapshot has saved state directories ({saved[0].label!r}), which do not travel to"
+            " remotes yet: copy the lake with `lakelog backup`, or push a tag from before"
+        )
 
 
 def _common(pages: tuple[Page, ...], others: tuple[Page, ...]) -> int:
