@@ -26,6 +26,7 @@ from lakelog.store.paths import decode_name
 from lakelog.store.refs import Move, Tag, author
 from lakelog.transfer.directory import DirectoryRemote
 from lakelog.transfer.remote import Remote
+from lakelog.transfer.s3 import S3Remote
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://")
@@ -177,13 +178,14 @@ def checked_url(url: str) -> str:
     if match[1] == "file":
         return os.path.abspath(parts.path)
     if match[1] not in KINDS:
-        near = ", ".join([*KINDS, "file"])
-        raise TransferRefused(f"no remotes of kind {match[1]}://: choose a directory or {near}")
+        raise TransferRefused(
+            f"no remotes of kind {match[1]}://: choose a directory or s3://BUCKET/PREFIX"
+        )
     return url
 
 
-KINDS: dict[str, str] = {}
-"""Schemes of addresses, each with the extra that it needs."""
+KINDS = ("s3",)
+"""Schemes of addresses, besides those of directories."""
 
 
 @contextmanager
@@ -198,4 +200,4 @@ def connected(url: str) -> Iterator[Remote]:
 
 def open_remote(url: str) -> Remote:
     """Return the remote at an address that `checked_url` gave."""
-    return DirectoryRemote(url)
+    return S3Remote(url) if url.startswith("s3://") else DirectoryRemote(url)

@@ -10,6 +10,8 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from lakelog.transfer import push as pushing
 from lakelog.transfer.remote import Interrupted
 from lakelog.transfer.site import Site
 from tests.support.lakes import opened
+from tests.support.tree import ROOT
 
 REQUESTS = {"stream", "names", "size", "put", "put_new", "replace", "flush"}
 Rows = list[tuple[Any, ...]]
@@ -136,6 +139,17 @@ class RemoteSuite:
     """Push, pull and clone, with every kind of interruption."""
 
     CUTS = 40
+    FORKS = True
+    """Whether a forked process can use this kind of remote: one with threads of its own cannot."""
+
+    def ends_in_child(self, work: Callable[[], object], at: int, after: bool, *words: str) -> bool:
+        """Do it in a process that is killed at a request; whether it came to its end."""
+        if self.FORKS:
+            return _ends_in_fork(work)
+        command = [sys.executable, "-m", "tests.support.remote_suite", str(at), str(after), *words]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        return done.returncode == 0
 
     @pytest.fixture
     def url(self, home: Path) -> str:
@@ -325,7 +339,7 @@ class RemoteSuite:
             with monkeypatch.context() as patch:
                 made = cut(patch, at, after=after, kill=kill)
                 if kill:
-                    was_cut = not _ends_in_child(lambda: push(path))
+                    was_cut = not self.ends_in_child(lambda: push(path), at, after, "push", path)
                 else:
                     was_cut = _is_cut(lambda: push(path))
             there = heads(url)["main"]
@@ -350,10 +364,14 @@ class RemoteSuite:
     ) -> None:
         steps = 0
         for at in (1, 2, 3, 5, 8, 20, 44, 60, 80, 84, 86, 88):
+            after = at % 2 == 0
             with monkeypatch.context() as patch:
-                cut(patch, at, kill=kill, after=at % 2 == 0)
+                cut(patch, at, kill=kill, after=after)
                 work = lambda: push(path)  # noqa: E731
-                steps += not _ends_in_child(work) if kill else _is_cut(work)
+                if kill:
+                    steps += not self.ends_in_child(work, at, after, "push", path)
+                else:
+                    steps += _is_cut(work)
             assert heads(url).get("main") in (None, snapshot(path))
         push(path)
         expected = rows(path)
@@ -362,7 +380,10 @@ class RemoteSuite:
             with monkeypatch.context() as patch:
                 cut(patch, at, kill=kill)
                 work = lambda: fetching.clone(url, str(clone))  # noqa: E731
-                steps += not _ends_in_child(work) if kill else _is_cut(work)
+                if kill:
+                    steps += not self.ends_in_child(work, at, False, "clone", url, str(clone))
+                else:
+                    steps += _is_cut(work)
             if clone.exists() and (clone / "lakelog.json").exists():
                 # An empty lake or the whole one, and nothing in between.
                 assert rows(str(clone)) in ([], expected)
@@ -401,7 +422,7 @@ def _is_cut(work: Callable[[], object]) -> bool:
     return False
 
 
-def _ends_in_child(work: Callable[[], object]) -> bool:
+def _ends_in_fork(work: Callable[[], object]) -> bool:
     """Run in a process of its own; whether it came to its end."""
     child = os.fork()
     if not child:
@@ -411,3 +432,14 @@ def _ends_in_child(work: Callable[[], object]) -> bool:
             os._exit(0)
     status = os.waitpid(child, 0)[1]
     return not os.WIFSIGNALED(status)
+
+
+def main(at: str, after: str, verb: str, *words: str) -> None:
+    """Push or clone in this process, which is killed at a request."""
+    with pytest.MonkeyPatch.context() as patch:
+        cut(patch, int(at), after=after == "True", kill=True)
+        push(*words) if verb == "push" else fetching.clone(*words)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
