@@ -59,6 +59,7 @@ def test_a_program_of_the_older_system(log: Path) -> None:
         logger.discover("podcast", "Tech", f"Tech_{n}", {})
     logger.complete("podcast", "Tech", "Tech_0", {"transcript": "words"})
     logger.fail("podcast", "Tech", "Tech_1", {"error": "timeout"})
+    logger.flush()
     sync = BatchDatabaseSync("oos.db")
     assert sync.sync_completed_transcripts(batch_size=2) == 1
     assert sync.sync_completed_transcripts() == 0
@@ -200,7 +201,7 @@ def test_cleanup_waits_for_the_database(log: Path) -> None:
     ("options", "said"),
     [
         ({"cleanup": "delete"}, "cleanup is keep, rotate, remove, not 'delete'"),
-        ({"db_path": "mysql://x/y"}, "a target is "),
+        ({"db_path": "oracle://x/y"}, "a target is "),
     ],
 )
 def test_mistakes_are_one_line(log: Path, options: dict[str, Any], said: str) -> None:
