@@ -25,9 +25,9 @@ OWN = "lakelog"
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors lazy closest backoff signals settings exact level event fields bookkeeping
-        store repair query views export ingest  async_append pinned lake dbapi collect backup
-        loggers pipeline analyze train transfer sync compat cli server notebook""",
+    "": """errors lazy closest backoff signals loopback settings exact level event fields
+        bookkeeping store repair query views export ingest  async_append pinned lake dbapi collect
+        backup loggers pipeline analyze train transfer sync compat cli server notebook""",
     "store": """sql paths disk document connection wal entry bloom segment identity_run manifest
         move_pack state_files refs signatures verified_files bootstrap objects sealer_process
         clock tail writer rows
@@ -72,7 +72,7 @@ ORDER = {
         definition custom access logformat traffic syslog runtime cef programs frameworks
         daemons logfmt cri auditd compose applog zeek w3c delimited plain leading_times mixture
         registry""",
-    "cli": """exits render app input_formats pairs stdin_lines sample
+    "cli": """exits render app rounds input_formats pairs stdin_lines sample
         shell connect
         write definitions ingest audit backups recent watch dump tail query views export sync
         signatures consume train stats dedupe deploy remotes state

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
-import threading
-import time
+import functools
 
 import click
 
@@ -15,12 +13,10 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.input_formats import InputFormat
 from lakelog.cli.render.output import Target, emit, emit_record
 from lakelog.cli.render.terminal import many
-from lakelog.cli.sync import Span
+from lakelog.cli.rounds import Span, repeat
 from lakelog.export.formats import of_records
 from lakelog.sync import consume as consuming
 from lakelog.sync.consume import Consumer, ConsumeResult
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def complete_source(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
@@ -109,29 +105,13 @@ def consume(
                 records = [dataclasses.asdict(lag) for lag in consumer.lags()]
                 emit(of_records(records), target)
                 return
-            result = _run(app, consumer, None if once else every)
+            report = functools.partial(_report, app)
+            result = repeat(consumer.run, report, None if once else every)
     if as_json:
         emit_record(dataclasses.asdict(result), target, lambda: "")
     # Quarantined lines are safe, but a script has to notice them.
     if once and result.quarantined:
         click.get_current_context().exit(exits.FAILED)
-
-
-def _run(app: App, consumer: Consumer, every: float | None) -> ConsumeResult:
-    """Consume once, or every so many seconds until a signal; return the last round's result."""
-    stop = threading.Event()
-    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in _SIGNALS}
-    try:
-        while True:
-            started = time.monotonic()
-            result = consumer.run(stop)
-            if result.commits or every is None:
-                _report(app, result, time.monotonic() - started)
-            if every is None or stop.wait(every):
-                return result
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _report(app: App, result: ConsumeResult, seconds: float) -> None:

@@ -4,47 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
-import signal
-import threading
-import time
+import functools
 
 import click
 
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.terminal import many
+from lakelog.cli.rounds import Span, repeat
 from lakelog.export.formats import of_records
 from lakelog.export.values import micros
 from lakelog.sync import sync as syncing
 from lakelog.sync.sync import SyncResult
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
-
-
-class Span(click.ParamType[float]):
-    """A time such as 500ms, 1s or 5m, as seconds."""
-
-    name = "span"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the seconds that a text names."""
-        if isinstance(value, float):
-            return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", str(value).strip())
-        seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0
-        if seconds < 0.01:
-            self.fail(f"{value!r} is no time from 10ms on, such as 500ms, 1s or 5m", param, ctx)
-        return seconds
-
 
 def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
     """The word `status`, and the beginnings of targets."""
     words = ["postgresql://", "mysql://", "sqlite:", "duckdb:", "elasticsearch://"]
-    words += ["opensearch://", "influxdb://"]
+    words += ["opensearch://", "influxdb://", "kafka://"]
     if not ctx.params.get("words"):
         words.insert(0, "status")
     return [word for word in words if word.startswith(typed)]
@@ -138,26 +115,10 @@ def sync(
             say=app.say,
         )
         with contextlib.closing(syncer):
-            result = _run(app, syncer, None if once else every)
-    if result is not None and target.format == "json":
+            report = functools.partial(_report, app)
+            result = repeat(syncer.run, report, None if once else every)
+    if target.format == "json":
         emit_record(dataclasses.asdict(result), target, lambda: "")
-
-
-def _run(app: App, syncer: syncing.Syncer, every: float | None) -> SyncResult | None:
-    """Sync once, or every so many seconds until a signal; return the last round's result."""
-    stop, result = threading.Event(), None
-    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in _SIGNALS}
-    try:
-        while True:
-            started = time.monotonic()
-            result = syncer.run(stop)
-            if result.commits or every is None:
-                _report(app, result, time.monotonic() - started)
-            if every is None or stop.wait(every):
-                return result
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _report(app: App, result: SyncResult, seconds: float) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import http.client
-import ipaddress
 import os
 import ssl
 import time
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 
 from lakelog import backoff
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
+from lakelog.loopback import is_loopback
 from lakelog.sync.target import ConnectionLost
 
 TIMEOUT = 30.0
@@ -62,7 +62,7 @@ class Endpoint:
             f"{parts.scheme}://{shown}:{port}{'/' * bool(path)}{path}",
             host,
             port,
-            how == "https" or (not how and not _is_loopback(host)),
+            how == "https" or (not how and not is_loopback(host)),
             path,
             urllib.parse.unquote(parts.username or ""),
             urllib.parse.unquote(parts.password or ""),
@@ -172,9 +172,3 @@ def _pause(reply: Reply, attempt: int) -> float:
 def _words(reply: Reply) -> str:
     text = " ".join(reply.body[:500].decode("utf-8", "replace").split())
     return f"HTTP {reply.status} {text[:200]}".rstrip()
-
-
-def _is_loopback(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import configparser
 import contextlib
 import io
-import ipaddress
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
 from lakelog.lazy import Lazy
+from lakelog.loopback import is_loopback
 from lakelog.transfer.remote import Interrupted
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class S3Remote:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         options: dict[str, Any] = {"timeout": _TIMEOUT, "connect_timeout": timedelta(seconds=10)}
         if endpoint and urlsplit(endpoint).scheme == "http":
-            if not _is_loopback(urlsplit(endpoint).hostname or ""):
+            if not is_loopback(urlsplit(endpoint).hostname or ""):
                 raise TransferRefused(f"{endpoint}: http is for this machine only: use https")
             options["allow_http"] = True
         try:
@@ -177,10 +177,3 @@ def _section(variable: str, name: str, profile: str) -> dict[str, str]:
         if parser.has_section(section):
             return dict(parser.items(section))
     return {}
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
