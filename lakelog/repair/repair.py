@@ -31,6 +31,7 @@ from lakelog.store.paths import (
     parse_object,
     parse_packed,
     parse_wal,
+    state_name,
 )
 from lakelog.store.refs import Tag, author, digest_of, open_ref
 from lakelog.store.tail import Tail, is_header_of
@@ -290,10 +291,10 @@ def _state_losses(store: Store, damaged: set[str]) -> list[str]:
 
 def _files_of(store: Store, index: str) -> list[str]:
     """Return the names of an index and, if it can be read, of its chunks."""
-    names = [f"states/{index[:2]}/{index}{INDEX}"]
+    names = [state_name(index, INDEX)]
     with contextlib.suppress(Damaged):
         chunks = state_files.chunks_of(store.paths, index)
-        names += [f"states/{digest[:2]}/{digest}{CHUNK}" for digest in chunks]
+        names += [state_name(digest, CHUNK) for digest in chunks]
     return names
 
 

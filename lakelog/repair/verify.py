@@ -37,6 +37,7 @@ from lakelog.store.paths import (
     parse_move,
     parse_object,
     parse_wal,
+    state_name,
 )
 from lakelog.store.refs import Move, Refs, open_ref
 from lakelog.store.tail import Tail, WalFile, required_watermark
@@ -146,9 +147,9 @@ def _check_states(checker: Checker, state: Manifest) -> None:
         return
     for index in sorted({record.index for record in states} - checker.indices):
         checker.indices.add(index)
-        if checker.state_file(f"states/{index[:2]}/{index}{INDEX}"):
+        if checker.state_file(state_name(index, INDEX)):
             for digest in state_files.chunks_of(paths, index):
-                checker.state_file(f"states/{digest[:2]}/{digest}{CHUNK}")
+                checker.state_file(state_name(digest, CHUNK))
 
 
 def _on_disk(store: Store, kind: str) -> Iterator[str]:

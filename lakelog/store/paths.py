@@ -132,7 +132,7 @@ class Paths:
 
     def state_file(self, digest: str, ending: str) -> str:
         """The path of a chunk or an index of state directories."""
-        return f"{self.states}/{digest[:2]}/{digest}{ending}"
+        return f"{self.root}/{state_name(digest, ending)}"
 
     def bloom(self, digest: str) -> str:
         """The file of a segment's Bloom filter."""
@@ -161,6 +161,11 @@ class Paths:
     def remote(self, name: str) -> str:
         """What the lake knows of a remote."""
         return f"{self.remotes}/{encode_name(name)}.json"
+
+
+def state_name(digest: str, ending: str) -> str:
+    """Return the path in the lake of a chunk or an index of state directories."""
+    return f"states/{digest[:2]}/{digest}{ending}"
 
 
 def parse_wal(name: str) -> tuple[str, int] | None:
