@@ -7,9 +7,8 @@ import os
 import click
 
 from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import Target, emit, with_output
+from lakelog.cli.render.output import Target, emit, with_output, write_new
 from lakelog.cli.render.terminal import confirm
-from lakelog.errors import ExportRefused
 from lakelog.export.formats import of_records
 from lakelog.transfer import deployment as deployments
 from lakelog.transfer.deployment import Deployment
@@ -21,6 +20,15 @@ _NAMESPACE = click.option(
 )
 _CONTEXT = click.option(
     "--context", default="", metavar="NAME", help="The cluster, by its name in kubectl's settings."
+)
+
+_TIMEOUT = click.option(
+    "--timeout",
+    type=click.IntRange(min=1),
+    default=300,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for its pods.",
 )
 
 
@@ -131,12 +139,7 @@ def render(
     os.makedirs(out, exist_ok=True)
     for each in deployments.KINDS if kind in (None, "all") else (kind,):
         path, text = os.path.join(out, f"{each}.yaml"), deployments.render(wanted, each)
-        try:
-            # "x": whoever edited the file must not lose that.
-            with open(path, "x", encoding="utf-8") as file:
-                file.write(text)
-        except FileExistsError:
-            raise ExportRefused(f"{path} exists: remove it, or name another directory") from None
+        write_new(path, text, "remove it, or name another directory")
         app.say(f"wrote {path}")
 
 
@@ -177,14 +180,7 @@ def revisions(app: App, name: str, namespace: str, context: str, target: Target)
 @click.argument("revision", type=int, required=False)
 @_NAMESPACE
 @_CONTEXT
-@click.option(
-    "--timeout",
-    type=click.IntRange(min=1),
-    default=300,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for its pods.",
-)
+@_TIMEOUT
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def rollback(
     app: App, name: str, revision: int | None, namespace: str, context: str, timeout: int, yes: bool
@@ -211,14 +207,7 @@ def rollback(
 @click.argument("name")
 @_NAMESPACE
 @_CONTEXT
-@click.option(
-    "--timeout",
-    type=click.IntRange(min=1),
-    default=300,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait.",
-)
+@_TIMEOUT
 def status(app: App, name: str, namespace: str, context: str, timeout: int) -> None:
     """Wait until a rollout is complete."""
     click.echo(Kubectl(namespace, context).wait(name, timeout))

@@ -14,6 +14,7 @@ from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.render.output import Target, emit_record, with_output
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, NotProven, UnknownRef
+from lakelog.export import folder
 from lakelog.export.values import clock, micros
 from lakelog.repair.checker import Problem, Report
 from lakelog.settings import span_us
@@ -125,7 +126,7 @@ def prove(
     if output is None:
         sys.stdout.buffer.write(data)
         return
-    with open(output, "wb") as file:
+    with folder.atomic_file(output) as file:
         file.write(data)
     app.say(f"wrote {output}: the event is in {what}")
 

@@ -12,9 +12,8 @@ import click
 
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.output import Target, emit, emit_record, with_output, write_new
 from lakelog.cli.render.terminal import many
-from lakelog.errors import ExportRefused
 from lakelog.export.formats import of_records
 from lakelog.lazy import Lazy
 from lakelog.train.recipe_schema import SHAPES
@@ -77,13 +76,7 @@ def init(app: App, kind: str, out: str | None) -> None:
     if out is None or out == "-":
         click.echo(text, nl=False)
         return
-    try:
-        # "x" refuses an existing file, also one that appears at this moment: it may be an edited
-        # recipe.
-        with open(out, "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise ExportRefused(f"{out} exists: name another file") from None
+    write_new(out, text, "name another file")
     app.say(f"wrote {out}; next: lakelog train export {out} -o {name}/")
 
 

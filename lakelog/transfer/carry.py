@@ -112,7 +112,7 @@ def download(
 
 
 @contextlib.contextmanager
-def held(
+def gc_held_off(
     lock: Callable[[], AbstractContextManager[object]],
     missing: Callable[[], Sizes],
     bring: Callable[[Sizes], object],

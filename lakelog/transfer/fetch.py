@@ -281,7 +281,7 @@ class _Fetch:
         """Hold off gc here while a ref is made, once all that it names is here."""
         here, far = DirectoryRemote(self._store.paths.root), self._site.remote
         done = self._result.carried
-        return carry.held(
+        return carry.gc_held_off(
             here.publishing,
             lambda: self._missing(objects),
             lambda gone: carry.download(self._store, far, gone, done, self._progress),

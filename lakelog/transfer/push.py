@@ -155,7 +155,7 @@ class _Push:
     def _named(self, objects: Sizes) -> AbstractContextManager[None]:
         """Hold off gc there while a ref is made, once all that it names is there."""
         far = self._site.remote
-        return carry.held(
+        return carry.gc_held_off(
             far.publishing,
             lambda: carry.missing_at(far, objects) if far.collects else {},
             lambda gone: carry.upload(self._store, far, gone, self._result.carried, self._progress),

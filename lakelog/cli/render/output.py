@@ -17,6 +17,7 @@ import click
 
 from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import ROWS_MAX, render
+from lakelog.errors import ExportRefused
 from lakelog.export import folder
 from lakelog.export.formats import (
     BINARY,
@@ -162,6 +163,16 @@ def open_output(path: str | None) -> Iterator[BinaryIO]:
         yield stream
         if stream is not file:
             stream.close()
+
+
+def write_new(path: str, text: str, advice: str) -> None:
+    """Write a file that people go on to edit. Raises ExportRefused, with the advice, if there is
+    one, also one that appears at this moment."""
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ExportRefused(f"{path} exists: {advice}") from None
 
 
 def _emit_table(result: Result, out: BinaryIO, target: Target) -> None:
