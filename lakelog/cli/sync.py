@@ -69,9 +69,8 @@ def complete_target(ctx: click.Context, _: click.Parameter, typed: str) -> list[
 @click.option(
     "--batch-rows",
     type=click.IntRange(1),
-    default=syncing.BATCH_ROWS,
     metavar="N",
-    help="Rows of a transaction, about; 1,000,000 by default.",
+    help="Rows of a transaction, about; by default as many as the target likes.",
 )
 @with_output
 def sync(
@@ -83,7 +82,7 @@ def sync(
     on_rewind: str,
     once: bool,
     every: float,
-    batch_rows: int,
+    batch_rows: int | None,
     target: Target,
 ) -> None:
     """Keep a table of a database up to date with the events.

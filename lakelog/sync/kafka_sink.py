@@ -63,6 +63,7 @@ class KafkaTarget:
     """A topic that is written in transactions."""
 
     write_rows = 65_536
+    batch_rows = 100_000
     table = "events"
 
     def __init__(self, url: str) -> None:

@@ -32,6 +32,7 @@ class SqlTarget(abc.ABC):
 
     address: str
     write_rows = 65_536
+    batch_rows = 1_000_000
     table = "events"
     TYPES: ClassVar[dict[str, str]]
     """The type of a new column, by kind."""

@@ -56,7 +56,6 @@ else:
 
 MODES = ("upsert", "append")
 ON_REWIND = ("propagate", "refuse")
-BATCH_ROWS = 1_000_000
 _CHUNK_ROWS, _CHUNK_BYTES = 8_192, 64 << 20
 """Rows that are read at once, and bytes of them that are written at once, at most."""
 RETRIES = 6
@@ -122,12 +121,13 @@ def sync(
     query: str | None = None,
     mode: str = "upsert",
     on_rewind: str = "propagate",
-    batch_rows: int = BATCH_ROWS,
+    batch_rows: int | None = None,
 ) -> SyncResult:
     """Bring a table of a database up to date with a lake, and return what that took.
 
     `target` is a URL such as `sqlite:PATH`; `table` is what it names, or `events`; `query` is SQL
-    over `events` whose rows are events one by one. The table and new columns are created. Raises
+    over `events` whose rows are events one by one. The table and new columns are created.
+    `batch_rows` are the rows of a transaction, as many as the target likes by default. Raises
     InvalidSetting, QueryFailed, SyncRefused, Unreachable, MissingPackage; of the batch that failed
     nothing is written.
     """
@@ -177,7 +177,7 @@ class Syncer:
         *,
         mode: str = "upsert",
         on_rewind: str = "propagate",
-        batch_rows: int = BATCH_ROWS,
+        batch_rows: int | None = None,
         retries: int = RETRIES,
         progress: Callable[[int], None] | None = None,
         say: Callable[[str], None] | None = None,
@@ -193,6 +193,7 @@ class Syncer:
         table = self._target.table if table is None else table
         if not table.strip(". ") or table == WATERMARKS or "\0" in table:
             raise InvalidSetting(f"{table!r} cannot be the table of a sync: choose another name")
+        batch_rows = self._target.batch_rows if batch_rows is None else batch_rows
         if batch_rows < 1:
             raise InvalidSetting("a batch has at least one row")
         self._lake, self._store = lake, lake.store

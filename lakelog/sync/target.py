@@ -113,6 +113,11 @@ class Target(Protocol):
         ...
 
     @property
+    def batch_rows(self) -> int:
+        """How many rows a transaction takes best: it may keep them in memory, or undo them."""
+        ...
+
+    @property
     def table(self) -> str:
         """The table of a sync that names none: what the URL names, or `events`."""
         ...
