@@ -50,8 +50,10 @@ targets: $(READY) ## measure against the targets, longer; QUICK=1 for small size
 	@LAKELOG_DATASETS_PYTHON="$(wildcard $(PEERS)/bin/python)" \
 	  $(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
-torture: $(READY) ## ten minutes of kills, power cuts and faults; HOURS=1 for more
+torture: $(READY) ## kills, power cuts and faults: 20 minutes; HOURS=1 for more
 	@TEST_DIR="$(TEST_DIR)" $(BIN)/python -m tests.torture $(if $(HOURS),--hours $(HOURS))
+	@echo "==> every case of the matrices of faults"
+	@LAKELOG_MATRIX=all PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m pytest -q -n 2 -m matrix
 
 coverage: $(READY) ## branch coverage of the store by its tests
 	@PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m tests.torture coverage

@@ -111,6 +111,7 @@ class SourceSuite:
 
     # --- the consumer is killed, its connection breaks ---------------------------------------
 
+    @pytest.mark.matrix
     @pytest.mark.parametrize(("method", "moment", "number"), POINTS)
     def test_crash_recovery(
         self, path: str, place: SourcePlace, method: str, moment: str, number: int
@@ -120,6 +121,7 @@ class SourceSuite:
         assert forked(lambda: consumed(path, source)) == -signal.SIGKILL
         self.check(path, place)
 
+    @pytest.mark.matrix
     @pytest.mark.parametrize(("method", "moment", "number"), POINTS)
     def test_retry_after_a_lost_connection(
         self, path: str, place: SourcePlace, method: str, moment: str, number: int

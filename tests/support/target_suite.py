@@ -107,6 +107,7 @@ class TargetSuite:
 
     # --- the syncing process is killed, its connection breaks --------------------------------
 
+    @pytest.mark.matrix
     @pytest.mark.parametrize(("method", "moment", "number"), POINTS)
     def test_crash_recovery_in_a_back_fill(
         self, path: str, place: Place, method: str, moment: str, number: int
@@ -115,6 +116,7 @@ class TargetSuite:
         assert forked(lambda: synced(path, target)) == -9
         self.check(path, place)
 
+    @pytest.mark.matrix
     @pytest.mark.parametrize(("method", "moment", "number"), REWOUND)
     def test_crash_recovery_while_a_rewind_is_propagated(
         self, path: str, place: Place, method: str, moment: str, number: int
@@ -125,6 +127,7 @@ class TargetSuite:
         assert forked(lambda: synced(path, target)) == -9
         self.check(path, place)
 
+    @pytest.mark.matrix
     @pytest.mark.parametrize(("method", "moment", "number"), POINTS)
     def test_retry_after_a_lost_connection(
         self, path: str, place: Place, method: str, moment: str, number: int
@@ -136,6 +139,7 @@ class TargetSuite:
         assert len(said) == 1
         self.check(path, place)
 
+    @pytest.mark.matrix
     @pytest.mark.parametrize(("method", "moment", "number"), REWOUND)
     def test_retry_after_a_lost_connection_in_a_rewind(
         self, path: str, place: Place, method: str, moment: str, number: int
@@ -147,6 +151,7 @@ class TargetSuite:
         assert target.has_struck
         self.check(path, place)
 
+    @pytest.mark.matrix
     @pytest.mark.parametrize("change", ["rewind", "compact", "retention", "add"])
     def test_crash_recovery_when_the_lake_changed_meanwhile(
         self, path: str, place: Place, change: str

@@ -73,6 +73,7 @@ def check(path: str, place: ElasticPlace) -> None:
     assert synced(path, place.url).commits == 0
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("number", range(1, 20))
 def test_crash_recovery_at_each_request_of_a_back_fill(
@@ -84,6 +85,7 @@ def test_crash_recovery_at_each_request_of_a_back_fill(
     check(path, place)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("number", range(6, 18))
 def test_crash_recovery_at_each_request_of_a_rewind(
@@ -99,6 +101,7 @@ def test_crash_recovery_at_each_request_of_a_rewind(
     check(path, place)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("change", ["rewind", "compact", "retention", "add", "dedupe"])
 @pytest.mark.parametrize("number", [11, 14])
 def test_crash_recovery_when_the_lake_changed_meanwhile(
@@ -109,6 +112,7 @@ def test_crash_recovery_when_the_lake_changed_meanwhile(
     check(path, place)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("fault", ["drop", "lose", "half", "429", "503"])
 @pytest.mark.parametrize("number", [1, 4, 7, 9, 10, 11, 12, 13])
 def test_retry_after_a_fault(path: str, place: ElasticPlace, fault: str, number: int) -> None:
@@ -120,6 +124,7 @@ def test_retry_after_a_fault(path: str, place: ElasticPlace, fault: str, number:
     check(path, place)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("number", range(1, 20, 2))
 def test_crash_recovery_of_the_server(path: str, place: ElasticPlace, number: int) -> None:
     server, cuts = place.server, []

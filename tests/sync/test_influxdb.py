@@ -86,6 +86,7 @@ def check(path: str, place: InfluxPlace) -> None:
     assert synced(path, place.url).commits == 0
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("number", range(1, 27, 2))
 def test_crash_recovery_at_each_request_of_a_back_fill(
@@ -97,6 +98,7 @@ def test_crash_recovery_at_each_request_of_a_back_fill(
     check(path, place)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("number", range(4, 18, 2))
 def test_crash_recovery_at_each_request_of_a_rewind(
@@ -111,6 +113,7 @@ def test_crash_recovery_at_each_request_of_a_rewind(
     check(path, place)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("fault", ["drop", "lose", "half", "503"])
 @pytest.mark.parametrize("number", [2, 5, 8, 10, 12, 14])
 def test_retry_after_a_fault(path: str, place: InfluxPlace, fault: str, number: int) -> None:
@@ -131,6 +134,7 @@ def test_incremental(path: str, place: InfluxPlace, change: str) -> None:
 # --- InfluxDB itself ------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("method", "moment", "number"), POINTS)
 def test_crash_recovery_with_influxdb(
     path: str, real: InfluxPlace, method: str, moment: str, number: int
@@ -141,6 +145,7 @@ def test_crash_recovery_with_influxdb(
     check(path, real)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("method", "moment", "number"), REWOUND)
 def test_lost_connection_in_a_rewind_with_influxdb(
     path: str, real: InfluxPlace, method: str, moment: str, number: int
@@ -160,6 +165,7 @@ def test_incremental_with_influxdb(path: str, real: InfluxPlace, change: str) ->
     check(path, real)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("method", ["begin", "write", "commit"])
 def test_crash_recovery_of_influxdb(path: str, real: InfluxPlace, method: str) -> None:
     """Killed and started again in the middle."""

@@ -50,6 +50,7 @@ def path(home: Path) -> str:
     return copied(three_segments, home)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("side", ["up", "down"])
 @pytest.mark.parametrize("size", [1, 200, 900, 3000, 7000, 12000, 20000])
 def test_retry_after_a_cut_connection(
@@ -63,6 +64,7 @@ def test_retry_after_a_cut_connection(
         assert place.rows() == expected(path)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_lost_reply_of_commit(path: str, place: MysqlPlace, proxy: Proxy, number: int) -> None:
     seen = []
@@ -78,6 +80,7 @@ def test_lost_reply_of_commit(path: str, place: MysqlPlace, proxy: Proxy, number
     assert result.total == 120
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("method", "moment", "number"), [POINTS[0], *REWOUND])
 def test_crash_recovery_of_the_server(
     path: str, place: MysqlPlace, method: str, moment: str, number: int

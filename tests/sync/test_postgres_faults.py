@@ -52,6 +52,7 @@ def path(home: Path) -> str:
     return copied(three_segments, home)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("side", ["up", "down"])
 @pytest.mark.parametrize("size", [1, 200, 700, 1500, 3000, 6000, 9000, 14000, 20000])
 def test_retry_after_a_cut_connection(
@@ -67,6 +68,7 @@ def test_retry_after_a_cut_connection(
     assert place.rows() == expected(path)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_lost_reply_of_commit(path: str, place: PostgresPlace, proxy: Proxy, number: int) -> None:
     seen = []
@@ -82,6 +84,7 @@ def test_lost_reply_of_commit(path: str, place: PostgresPlace, proxy: Proxy, num
     assert result.total == 120
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("method", "moment", "number"), [POINTS[0], *REWOUND])
 def test_crash_recovery_of_the_server(
     path: str, place: PostgresPlace, method: str, moment: str, number: int
@@ -100,6 +103,7 @@ def test_crash_recovery_of_the_server(
     assert place.rows() == expected(path)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("method", "moment", "number"), REWOUND)
 def test_retry_after_a_terminated_session(
     path: str, place: PostgresPlace, method: str, moment: str, number: int

@@ -392,6 +392,7 @@ def test_server_restart(lake: lakelog.Lake, tmp_path: Path, how: str) -> None:
         server.stop()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("is_rebuild", [False, True])
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_lost_replies(
@@ -418,6 +419,7 @@ def test_lost_replies(
         check(lake, config)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("limit", [10, 2_000, 9_000])
 def test_cut_connection(lake: lakelog.Lake, config: RedisConfig, limit: int) -> None:
     """In the middle of what is sent: it is all there or none of it."""

@@ -59,6 +59,7 @@ class TestRedisStream(SourceSuite):
         yield place
         place.client.close()
 
+    @pytest.mark.matrix
     @pytest.mark.parametrize("method", ["states", "read", "acknowledge"])
     def test_server_is_killed_and_restarted(
         self, path: str, place: RedisPlace, method: str
