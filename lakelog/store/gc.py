@@ -16,13 +16,14 @@ import errno
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from lakelog.errors import Damaged, GcRefused, UnknownRef
 from lakelog.store import disk, document, signatures, state_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.connection import SPILL
-from lakelog.store.paths import OBJECTS, parse_object
+from lakelog.store.paths import LEASE, OBJECTS, parse_object
 from lakelog.store.refs import Move
 from lakelog.store.thinning import DAY, HOUR, KEEP_MOVES, pack, window
 
@@ -73,7 +74,10 @@ def gc(store: Store, *, dry_run: bool = False, progress: Progress | None = None)
             # On a full disk what is due already is deleted all the same: that makes room.
             with _full_disk_suppressed(bool(due)):
                 _write_condemned(store, condemned)
-            freed = _delete(store, due, marker, progress)
+            with _announced(store, now) if due else nullcontext(True) as alone:
+                # A push that names objects just now may name these: they wait for the next run.
+                names = names if alone else ()
+                freed = _delete(store, list(names), marker, progress)
             store.manifests.forget()
             _remove_signatures(store)
             _sweep_cache(store, marker.live, now)
@@ -357,6 +361,30 @@ def _delete(store: Store, due: list[str], marker: Marker, progress: Progress | N
     # A save that is running relies on chunks that it found there.
     with disk.hold(store.paths.states_lock, shared=False) as alone:
         return freed + _delete_batches(store, states if alone else [], marker, progress)
+
+
+@contextlib.contextmanager
+def _announced(store: Store, now: int) -> Iterator[bool]:
+    """Announce deletions to pushes that can hold no lock; False while one of them has a lease."""
+    disk.unlink(store.paths.deleting)  # of a run that was killed: this one holds the lock of gc
+    disk.close(disk.create(store.paths.deleting))
+    try:
+        # After the announcement, so that either a push sees that or its lease is seen here (F9.11).
+        yield not any(_is_leased(store, name, now) for name in disk.listing(store.paths.gc))
+    finally:
+        disk.unlink(store.paths.deleting)
+
+
+def _is_leased(store: Store, name: str, now: int) -> bool:
+    """Whether a file in gc/ is the lease of a push; one that is an hour old is taken away."""
+    path = f"{store.paths.gc}/{name}"
+    if not name.startswith(LEASE):
+        return False
+    if abs(now - _stamp(path)) < HOUR:
+        return True
+    disk.unlink(path)
+    disk.sync_dir(store.paths.gc)
+    return False
 
 
 def _delete_batches(store: Store, due: list[str], marker: Marker, progress: Progress | None) -> int:

@@ -12,6 +12,8 @@
     refs/signatures/<tag>.<16 hex>.json           or @<digest>.<16 hex>.json
     gc/condemned.json
     gc/lost.json                                  objects that a repair gave up
+    gc/deleting                                   there while gc deletes
+    gc/push-<hex>                                 the lease of a push over SFTP
     states/<2 hex>/<digest>.chunk.zst             a piece of the files of state directories
     states/<2 hex>/<digest>.json.zst              what one state directory holds
     cache/                                        derived, may be deleted
@@ -39,6 +41,7 @@ HEX_DIRS = tuple(f"{i:02x}" for i in range(256))
 _WAL = re.compile(r"([0-9a-f]{32})-(\d{6})\.jsonl\.zst")
 _MOVE = re.compile(r"(\d{12})\.json")
 _PACKED = re.compile(r"packed-(\d{12})-(\d{12})\.jsonl\.zst")
+LEASE = "push-"
 CHUNK, INDEX = ".chunk.zst", ".json.zst"
 """The endings of files below states/."""
 _STATE = re.compile(r"([0-9a-f]{64})(\.chunk\.zst|\.json\.zst)")
@@ -102,6 +105,7 @@ class Paths:
         self.gc = f"{self.root}/gc"
         self.condemned = f"{self.gc}/condemned.json"
         self.lost = f"{self.gc}/lost.json"
+        self.deleting = f"{self.gc}/deleting"
 
     def directories(self) -> list[str]:
         """Every directory that `init` creates, parents first."""

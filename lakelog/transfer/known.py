@@ -24,9 +24,11 @@ from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import decode_name
 from lakelog.store.refs import Move, Tag, author
+from lakelog.transfer import ssh
 from lakelog.transfer.directory import DirectoryRemote
 from lakelog.transfer.remote import Remote
 from lakelog.transfer.s3 import S3Remote
+from lakelog.transfer.ssh import SshRemote
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://")
@@ -166,6 +168,7 @@ def is_tracking(store: Store, tag: str) -> bool:
 
 def checked_url(url: str) -> str:
     """Return an address as it is stored. Raises TransferRefused."""
+    url = ssh.of_short_form(url) or url
     match = _SCHEME.match(url)
     if not match:
         return os.path.abspath(url)
@@ -179,12 +182,13 @@ def checked_url(url: str) -> str:
         return os.path.abspath(parts.path)
     if match[1] not in KINDS:
         raise TransferRefused(
-            f"no remotes of kind {match[1]}://: choose a directory or s3://BUCKET/PREFIX"
+            f"no remotes of kind {match[1]}://: choose a directory, ssh://HOST/PATH or"
+            " s3://BUCKET/PREFIX"
         )
-    return url
+    return ssh.checked(url) if match[1] == "ssh" else url
 
 
-KINDS = ("s3",)
+KINDS = ("s3", "ssh")
 """Schemes of addresses, besides those of directories."""
 
 
@@ -200,4 +204,6 @@ def connected(url: str) -> Iterator[Remote]:
 
 def open_remote(url: str) -> Remote:
     """Return the remote at an address that `checked_url` gave."""
+    if url.startswith("ssh://"):
+        return SshRemote(url)
     return S3Remote(url) if url.startswith("s3://") else DirectoryRemote(url)

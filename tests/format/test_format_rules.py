@@ -263,6 +263,27 @@ def test_gc_waits_for_the_grace(tmp_path: Path) -> None:
         assert not file.exists()
 
 
+def test_gc_deletes_nothing_while_there_is_a_lease(tmp_path: Path) -> None:
+    """F9.11: a file `gc/push-*` holds gc off for an hour; `gc/deleting` exists meanwhile."""
+    path = tmp_path / "lake"
+    lakes.sealed(str(path))
+    lease, seen = path / "gc/push-0123", list[list[str]]()
+    lease.touch()
+    with lakelog.open(str(path)) as lake:
+        bootstrap.change_settings(lake.store, lakelog.Settings(gc_grace_hours=0))
+        entry = lakes.tiny_segment(lake, "ORPHAN")
+        file = Path(lake.store.paths.object("segments", entry.key))
+        assert lake.gc().deleted == 0
+        assert file.exists()
+        os.utime(lease, (0, 0))
+        (path / "gc/deleting").touch()  # left by a run that was killed
+        lake.gc(progress=lambda *_: seen.append(sorted(os.listdir(path / "gc"))))
+        assert not file.exists()
+    assert "deleting" in seen[0]
+    assert "push-0123" not in seen[0]
+    assert not (path / "gc/deleting").exists()
+
+
 # --- 10. invariants -----------------------------------------------------------------------------
 
 

@@ -203,7 +203,8 @@ def test_references_go_before_what_they_name(
     monkeypatch.setattr(disk, "unlink", lambda path: (gone.append(path), unlink(path))[1])
     assert lake.gc().deleted == 3
     kinds = [Path(p).relative_to(lake.path).parts[0] for p in gone if ".tmp-" not in p]
-    assert kinds == ["manifests", "ids", "segments", "cache"]  # the segment's filter
+    # Between the ends of the announcement; last the segment's filter.
+    assert kinds == ["gc", "manifests", "ids", "segments", "cache", "gc"]
     assert work.entries
     assert lake.count() == 3
 
