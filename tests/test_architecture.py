@@ -52,8 +52,9 @@ ORDER = {
         target adbc sql_target sqlite duckdb_file postgres mysql http_client intent elasticsearch
         influxdb kafka_config kafka_sink mapping delta sync redis_recent redis_feed source
         redis_stream kafka_source consume""",
-    "transfer": """keys envelope event_tree snapshot_tree signing proof deployment kubectl
-        remote directory s3 sftp ssh known untrusted site ancestry carry push fetch
+    "transfer": """remote directory s3 sftp ssh known
+        keys envelope event_tree snapshot_tree signing proof deployment kubectl
+        untrusted site ancestry carry signature_files push fetch
         chunker chunk_writer exchange capture state extract restore""",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views podcasts database_sync oos_demo dump redis""",

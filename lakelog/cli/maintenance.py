@@ -53,6 +53,12 @@ _LISTED_MAX = 50
     metavar="KEY",
     help="REF, or each tag, must be signed by this public key (or another one that is given).",
 )
+@click.option(
+    "--signed-in",
+    multiple=True,
+    metavar="ID",
+    help="Accept signatures made in the lake with this id, as those of a clone are.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
 def verify(
@@ -60,6 +66,7 @@ def verify(
     ref: str | None,
     with_repair: bool,
     signed_by: tuple[str, ...],
+    signed_in: tuple[str, ...],
     yes: bool,
     target: Target,
 ) -> None:
@@ -70,11 +77,13 @@ def verify(
     """
     if with_repair and (ref or signed_by):
         raise click.UsageError("--repair takes the whole lake, no REF and no --signed-by")
+    if signed_in and not signed_by:
+        raise click.UsageError("--signed-in goes with --signed-by KEY")
     public = [load_public(text) for text in signed_by]
     store, first = open_for_check(app.path)
     report = verify_with_progress(app, store, first, ref)
     if public:
-        report = with_signatures(app, store, report, ref, public)
+        report = with_signatures(app, store, report, ref, public, signed_in)
     record = report_record(store, report)
     emit_record(record, target, lambda: "\n".join(_report_lines(store, report)) + "\n")
     # The report comes first: the question is answered by who has read it.

@@ -224,7 +224,8 @@ def _tell(app: App, result: Pushed | Fetched, target: Target, verb: str) -> None
         app.say(f"{ref}: {'would be ' if result.dry_run and ' ' not in word else ''}{word}")
     would = f"would be {verb}" if result.dry_run else verb
     kept = f"; {done.kept:,} were there" if done.kept else ""
-    app.say(f"{many(done.objects, 'object')}, {size(done.bytes)} {would}{kept}")
+    signed = f", {many(done.signatures, 'signature')}" if done.signatures else ""
+    app.say(f"{many(done.objects, 'object')}, {size(done.bytes)}{signed} {would}{kept}")
     if target.format != "table" or target.path:
         emit_record(_flat(result), target, lambda: "")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Collection
 from typing import Any, BinaryIO
 
 import click
@@ -182,16 +183,22 @@ def sign_target(
 
 
 def with_signatures(
-    app: App, store: Store, report: Report, ref: str | None, accepted: list[keys.PublicKey]
+    app: App,
+    store: Store,
+    report: Report,
+    ref: str | None,
+    accepted: list[keys.PublicKey],
+    lakes: Collection[str],
 ) -> Report:
-    """Return a report with the problems of signatures: of what a ref names, or of all tags."""
+    """Return a report with the problems of signatures: of what a ref names, or of all tags. They
+    are made here or in one of `lakes`."""
     with app.progress("hashing", "events") as progress:
         try:
             if ref is None:
-                found = signing.check_tags(store, accepted, progress)
+                found = signing.check_tags(store, accepted, progress, lakes)
             else:
                 what = signing.target(store, app.branch, ref)
-                found = signing.check(store, what, accepted, progress)
+                found = signing.check(store, what, accepted, progress, lakes=lakes)
         # Damage was named by verify, but what cannot be read has no signature, either.
         except Damaged as error:
             found = [(error.path, error.reason)]

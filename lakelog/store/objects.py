@@ -1,42 +1,57 @@
 """Which objects a state needs: the one place that push, fetch and clone ask.
 
-An object is named by (kind, digest). Objects from which others are known, as the pages of a state,
-are *obtained* before they are read. Of a state that the receiver has already (`base`) the oldest
-pages that both share are not read, so the cost is that of what is new.
+An object is named by (kind, digest): segments, ids, manifests, and the chunks and indices of saved
+directories, whose digest is that of their content before compression (F21.2). Objects from which
+others are known, as the pages of a state, are *obtained* before they are read. Of a state that the
+receiver has already (`base`) the oldest pages that both share are not read, so the cost is that of
+what is new.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable
 
 import orjson
 
-from lakelog.errors import TransferRefused
+from lakelog.errors import DamagedState
 from lakelog.store import disk, state_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Removal, SegmentEntry
 from lakelog.store.manifest import Manifest, Page
+from lakelog.store.paths import CHUNK, INDEX, Paths
 
 Name = tuple[str, str]
 Sizes = dict[Name, int]
-"""Objects with their lengths in bytes."""
+"""Objects with their lengths in bytes; of files of states that are not here, the most it can be."""
+STATES = {"index": INDEX, "chunk": CHUNK}
+"""The kinds of objects below states/, with their endings."""
+STATE_INDEX_MAX = 16 << 20
+"""Bytes of the file of an index at most, where nothing states them."""
 Obtain = Callable[[Sizes], object]
+
+
+def path_of(paths: Paths, name: Name) -> str:
+    """Return the path of an object."""
+    kind, digest = name
+    ending = STATES.get(kind)
+    return paths.state_file(digest, ending) if ending else paths.object(kind, digest)
 
 
 def objects_of(
     store: Store, digest: str, base: str = "", *, text: bytes = b"", obtain: Obtain = lambda _: None
 ) -> Sizes:
-    """Return the objects of a state, pages first, without those that the state `base` has as well;
-    a manifest in a file of its own is one of them. `text` is that of a manifest which no ref of
-    the lake carries yet. Raises Damaged, TransferRefused."""
+    """Return the objects of a state, without those that the state `base` has as well; a manifest in
+    a file of its own is one of them. `text` is that of a manifest which no ref of the lake carries
+    yet. Raises Damaged."""
     manifests = store.manifests
     state = manifests.decode(orjson.loads(text), digest) if text else manifests.load(digest)
     known = manifests.load(base) if base else None
     common = _common(state.pages, known.pages if known else ())
     found = {("manifests", page.digest): page.bytes for page in state.pages[common:]}
     obtain(found)
-    _refuse_states(store, state)
+    found |= _states(store, state, known, obtain)
     path = store.paths.object("manifests", digest)
     if digest != base and disk.exists(path):
         found["manifests", digest] = disk.size(path)
@@ -46,13 +61,32 @@ def objects_of(
     return found
 
 
-def _refuse_states(store: Store, state: Manifest) -> None:
-    """A copy without what its manifest names would be damaged."""
-    if saved := state_files.records(store.manifests, state):
-        raise TransferRefused(
-            f"the snapshot has saved state directories ({saved[0].label!r}), which do not travel to"
-            " remotes yet: copy the lake with `lakelog backup`, or push a tag from before"
-        )
+def _states(store: Store, state: Manifest, known: Manifest | None, obtain: Obtain) -> Sizes:
+    """Return the indices of saved states and their chunks."""
+    paths = store.paths
+    had = {record.index for record in state_files.records(store.manifests, known)} if known else ()
+    records = state_files.records(store.manifests, state)
+    fresh = dict.fromkeys(record.index for record in records if record.index not in had)
+    found = {("index", i): _length(paths, ("index", i), STATE_INDEX_MAX) for i in fresh}
+    obtain(found)
+    chunks = {d: size for i in fresh for d, size in state_files.chunks_of(paths, i).items()}
+    for index in had if chunks else ():
+        # One that is damaged here costs a look at each of its chunks there.
+        with contextlib.suppress(DamagedState):
+            for digest in state_files.chunks_of(paths, index):
+                chunks.pop(digest, None)
+    for digest, size in chunks.items():
+        name = ("chunk", digest)
+        # What does not compress gets a little longer, and there is the seal.
+        found[name] = _length(paths, name, size + (size >> 7) + 1024)
+    return found
+
+
+def _length(paths: Paths, name: Name, most: int) -> int:
+    try:
+        return disk.size(path_of(paths, name))
+    except FileNotFoundError:
+        return most
 
 
 def _common(pages: tuple[Page, ...], others: tuple[Page, ...]) -> int:

@@ -173,11 +173,12 @@ def read_index(paths: Paths, digest: str) -> StateIndex:
         raise DamagedState(paths.state_file(digest, INDEX), str(error)) from None
 
 
-def chunks_of(paths: Paths, digest: str) -> list[str]:
-    """Return the digests of the chunks that an index names. Raises DamagedState."""
+def chunks_of(paths: Paths, digest: str) -> dict[str, int]:
+    """Return the digests of the chunks that an index names, with the bytes of each before
+    compression. Raises DamagedState."""
     content = read(paths, digest, INDEX)
     try:
-        return [str(name) for name, _ in orjson.loads(content)["chunks"]]
+        return {str(name): int(size) for name, size in orjson.loads(content)["chunks"]}
     except (KeyError, TypeError, ValueError):
         path = paths.state_file(digest, INDEX)
         raise DamagedState(path, "it is malformed") from None

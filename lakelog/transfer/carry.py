@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
@@ -16,10 +17,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from lakelog.errors import Damaged, TransferRefused
-from lakelog.store import disk
+from lakelog.store import disk, document, state_files
 from lakelog.store.bootstrap import Store
-from lakelog.store.objects import Name, Sizes
-from lakelog.store.paths import OBJECTS, parse_object
+from lakelog.store.objects import STATES, Name, Sizes, path_of
 from lakelog.transfer import remote as remotes
 from lakelog.transfer import untrusted
 from lakelog.transfer.remote import Interrupted, Remote
@@ -34,6 +34,8 @@ _MANIFEST_MAX = 16 << 20
 """Bytes of a manifest's file at most, where nothing states them."""
 _SPARE = 64 << 20
 """Bytes that a download leaves free on the disk."""
+_UNPACKING = threading.BoundedSemaphore(2)
+"""Files of states are decompressed to be checked: two at a time, so that memory is bounded."""
 Progress = Callable[[int, int], None]
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -41,32 +43,31 @@ _R = TypeVar("_R")
 
 @dataclass
 class Carried:
-    """Objects and bytes that were sent or received, and objects that were there already."""
+    """Objects, bytes and signatures that were sent or received, and objects that were there."""
 
     objects: int = 0
     bytes: int = 0
     kept: int = 0
+    signatures: int = 0
 
 
 def missing_at(remote: Remote, objects: Sizes) -> Sizes:
     """Return those of the objects that a remote does not have."""
-    if len(objects) < _LIST_FROM:
+    if len(objects) < _LIST_FROM or remote.lists_objects:
         sizes = in_parallel(
             lambda name: remotes.retrying(lambda: remote.size(key_of(name))), objects
         )
         return {name: objects[name] for name, size in sizes if size is None}
-    there: set[Name] = set()
-    for kind in OBJECTS:
-        folders = {name[1][:2] for name in objects if name[0] == kind}
-        for folder, names in in_parallel(
-            lambda f: _listing(remote, f), [f"{kind}/{f}" for f in folders]
-        ):
-            there.update((folder.split("/")[0], digest) for digest in names)
-    return {name: size for name, size in objects.items() if name not in there}
+    keys = {key_of(name): name for name in objects}
+    folders = {os.path.dirname(key) for key in keys}
+    for folder, names in in_parallel(lambda f: _listing(remote, f), folders):
+        for name in names:
+            keys.pop(f"{folder}/{name}", None)
+    return {name: objects[name] for name in keys.values()}
 
 
 def _listing(remote: Remote, folder: str) -> list[str]:
-    return remotes.retrying(lambda: [d for d in map(parse_object, remote.names(folder)) if d])
+    return remotes.retrying(lambda: list(remote.names(folder)))
 
 
 def upload(store: Store, remote: Remote, objects: Sizes, done: Carried, progress: Progress) -> None:
@@ -79,10 +80,16 @@ def upload(store: Store, remote: Remote, objects: Sizes, done: Carried, progress
 
 
 def _send(store: Store, remote: Remote, name: Name) -> None:
-    path = store.paths.object(*name)
-    size = disk.size(path)
+    path = path_of(store.paths, name)
+    try:
+        size = disk.size(path)
+    except FileNotFoundError:
+        raise Damaged(path, "it is missing, so it was not sent") from None
 
     def pieces() -> Iterator[bytes]:
+        if name[0] in STATES:
+            yield _state_file(path, name)
+            return
         digest = hashlib.sha256()
         for piece in disk.pieces(path, 1 << 20):
             digest.update(piece)
@@ -94,21 +101,45 @@ def _send(store: Store, remote: Remote, name: Name) -> None:
     remotes.retrying(lambda: remote.put(key_of(name), pieces, size))
 
 
+def _state_file(path: str, name: Name) -> bytes:
+    """Return the bytes of a state's file which whoever receives them will believe."""
+    data = disk.read(path)
+    try:
+        state_files.check(data, os.path.basename(path))
+    except document.NotIntact as error:
+        raise Damaged(path, f"{error}, so it was not sent") from None
+    try:
+        untrusted.check_state_file(data, *name)
+    except NotBelieved:
+        raise TransferRefused(
+            f"{path}: a saved directory of so many files does not travel: save it in parts, with"
+            " several --dir"
+        ) from None
+    return data
+
+
 def download(
     store: Store, remote: Remote, objects: Sizes, done: Carried, progress: Progress
 ) -> None:
     """Receive objects that are not here. Raises TransferRefused for one that is not intact."""
-    missing = {n: size for n, size in objects.items() if not disk.exists(store.paths.object(*n))}
+    missing = missing_here(store, objects)
     done.kept += len(objects) - len(missing)
     total = done.bytes + sum(missing.values())
     _refuse_unfit(store, sum(missing.values()))
     folders: set[str] = set()
-    for name, _ in in_parallel(lambda name: _receive(store, remote, name, missing[name]), missing):
-        done.objects, done.bytes = done.objects + 1, done.bytes + missing[name]
-        folders.add(os.path.dirname(store.paths.object(*name)))
+    for name, size in in_parallel(
+        lambda name: _receive(store, remote, name, missing[name]), missing
+    ):
+        done.objects, done.bytes = done.objects + 1, done.bytes + size
+        folders.add(os.path.dirname(path_of(store.paths, name)))
         progress(done.bytes, total)
     for folder in folders:
         disk.sync_dir(folder)
+
+
+def missing_here(store: Store, objects: Sizes) -> Sizes:
+    """Return those of the objects that the lake does not have."""
+    return {n: size for n, size in objects.items() if not disk.exists(path_of(store.paths, n))}
 
 
 @contextlib.contextmanager
@@ -140,20 +171,25 @@ def _refuse_unfit(store: Store, size: int) -> None:
         )
 
 
-def _receive(store: Store, remote: Remote, name: Name, size: int) -> None:
-    path = store.paths.object(*name)
+def _receive(store: Store, remote: Remote, name: Name, size: int) -> int:
+    """Receive an object of a length, or a file of a state of at most that; return its length."""
+    path = path_of(store.paths, name)
     folder = os.path.dirname(path)
     disk.make_dirs(folder)
     digest = hashlib.sha256()
     temporary = disk.write_pieces(folder, _checked(remote, name, size, digest.update))
     try:
-        if digest.hexdigest() != name[1]:
+        if name[0] in STATES:
+            with believing(remote), _UNPACKING:
+                untrusted.check_state_file(disk.read(temporary), *name)
+        elif digest.hexdigest() != name[1]:
             raise _wrong(remote, name)
         if name[0] == "manifests":
             with believing(remote):
                 untrusted.check_page(untrusted.manifest_text(disk.read(temporary), name[1]))
         with contextlib.suppress(FileExistsError):
             disk.link(temporary, path)
+        return disk.size(temporary)
     finally:
         disk.unlink(temporary)
 
@@ -171,7 +207,7 @@ def _checked(
                     raise _wrong(remote, name)
                 update(piece)
                 yield piece
-            if got != size:
+            if got != size and name[0] not in STATES:
                 raise _wrong(remote, name)
             return
         except FileNotFoundError:

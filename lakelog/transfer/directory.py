@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from lakelog.errors import TransferRefused
 from lakelog.store import disk
@@ -24,6 +24,7 @@ class DirectoryRemote:
     """The files below a directory."""
 
     collects = True
+    lists_objects = False
 
     def __init__(self, root: str) -> None:
         self.url = os.path.abspath(root)
@@ -89,7 +90,7 @@ class DirectoryRemote:
             disk.sync_dir(self._changed.pop())
 
     @contextlib.contextmanager
-    def publishing(self) -> Iterator[None]:
+    def publishing(self, objects: Mapping[str, int]) -> Iterator[None]:
         """Hold the lock of gc."""
         disk.make_dirs(f"{self.url}/cache")
         ends = time.monotonic() + _GC_WAIT

@@ -24,6 +24,7 @@ from lakelog.transfer.ancestry import is_ahead, is_contained, same_lake, settled
 from lakelog.transfer.carry import Carried, Progress
 from lakelog.transfer.directory import DirectoryRemote
 from lakelog.transfer.known import Common, KnownBranch, KnownRemote, place_of, track
+from lakelog.transfer.signature_files import SignedThere
 from lakelog.transfer.site import Site
 
 _LOOKS = 10
@@ -136,6 +137,7 @@ class _Fetch:
     ) -> None:
         self._store, self._site, self._result = store, site, result
         self._known, self._progress = remote, progress
+        self._signed = SignedThere(site)
 
     def prepare(self) -> None:
         """Find the lake there."""
@@ -164,12 +166,15 @@ class _Fetch:
             if disk.exists(path):
                 is_same = self._store.refs.tag(name).snapshot == tag.snapshot
                 self._result.refs[name] = "up to date" if is_same else "kept"
+                if is_same:
+                    self._signatures(name, tag.snapshot)
                 continue
             objects = self._receive(tag.snapshot, tag.carried)
             if not self._result.dry_run:
                 with self._held(objects):
                     disk.create_whole(path, data)
                     disk.sync_dir(self._store.paths.tags)
+            self._signatures(name, tag.snapshot)
             self._result.refs[name] = "new"
 
     def pull(self, lake: Lake, force: bool) -> None:
@@ -251,6 +256,7 @@ class _Fetch:
             if not self._result.dry_run:
                 with self._held(objects):
                     track(self._store, self._known.name, name, place.snapshot, head.move.carried)
+        self._signatures("", place.snapshot)
         if not self._result.dry_run and before.seen != place:
             self._known = self._known.with_branch(name, KnownBranch(place, before.common))
             known.save(self._store, self._known)
@@ -267,25 +273,27 @@ class _Fetch:
             text=text,
         )
         if self._result.dry_run:
-            gone = self._missing(objects)
+            gone = carry.missing_here(self._store, objects)
             done.objects, done.bytes = len(gone), sum(gone.values())
         else:
             carry.download(self._store, far, objects, done, self._progress)
         return objects
-
-    def _missing(self, objects: Sizes) -> Sizes:
-        paths = self._store.paths
-        return {n: size for n, size in objects.items() if not disk.exists(paths.object(*n))}
 
     def _held(self, objects: Sizes) -> AbstractContextManager[None]:
         """Hold off gc here while a ref is made, once all that it names is here."""
         here, far = DirectoryRemote(self._store.paths.root), self._site.remote
         done = self._result.carried
         return carry.gc_held_off(
-            here.publishing,
-            lambda: self._missing(objects),
+            lambda: here.publishing({}),
+            lambda: carry.missing_here(self._store, objects),
             lambda gone: carry.download(self._store, far, gone, done, self._progress),
         )
+
+    def _signatures(self, tag: str, snapshot: str) -> None:
+        """Receive the signatures of a tag, or of a state."""
+        if not self._result.dry_run:
+            received = self._signed.receive(self._store, tag, snapshot)
+            self._result.carried.signatures += received
 
     def _head(self, branch: str) -> Head | None:
         seen = self._known.branch(branch).seen

@@ -42,8 +42,9 @@ def prove(store: Store, what: Target, seq: int, keys: Sequence[PublicKey] = ()) 
     """Return the proof that the event `seq` is in a signed state. Raises UnknownRef where the
     state has no such event or no signature (of one of the keys, if any), Damaged, NotProven."""
     signed, said = signing.newest(store, what, keys)
-    event, path = snapshot_tree.path_of(store, what.snapshot, seq)
-    root, events, index = event_tree.follow(event_tree.event_bytes(store.lake_id, event), seq, path)
+    # Of the lake that signed it, which is another one in a clone.
+    event, path = snapshot_tree.path_of(store, what.snapshot, seq, said.lake)
+    root, events, index = event_tree.follow(event_tree.event_bytes(said.lake, event), seq, path)
     if (root.hex(), events) != (said.root, said.events):
         raise NotProven(f"{what}: its events are not those of the signed Merkle root")
     return document.encode(

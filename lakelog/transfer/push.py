@@ -17,11 +17,11 @@ from lakelog.lake import Lake
 from lakelog.store import disk
 from lakelog.store.objects import Sizes, objects_of
 from lakelog.store.refs import Head, Move
-from lakelog.transfer import carry, known
+from lakelog.transfer import carry, known, signature_files
 from lakelog.transfer.ancestry import is_contained, same_lake, settled
 from lakelog.transfer.carry import Carried, Progress
 from lakelog.transfer.known import Common, KnownBranch, KnownRemote, place_of, track
-from lakelog.transfer.site import Site
+from lakelog.transfer.site import Site, key_of
 
 _LOOKS = 10
 
@@ -93,6 +93,7 @@ class _Push:
                 )
             if there and there.move.snapshot == head.move.snapshot:
                 self._result.refs[branch] = "up to date"
+                self._signatures("", head.move.snapshot)
                 self._note(branch, there.move, head.move)
                 return
             contained = there is None or is_contained(
@@ -105,6 +106,8 @@ class _Push:
             if move is not None or self._result.dry_run:
                 self._result.refs[branch] = word
                 if move is not None:
+                    # After the ref: a gc there deletes signatures of what is not named.
+                    self._signatures("", head.move.snapshot)
                     self._note(branch, move, head.move)
                 return
         raise TransferRefused(f"{self._site.url}: branch {branch!r} moves all the time: try again")
@@ -116,6 +119,7 @@ class _Push:
         there = self._site.tag(name)
         if there and there[1] == data:
             self._result.refs[name] = "up to date"
+            self._signatures(name, tag.snapshot)
             return
         if there and not self._force:
             raise Diverged(
@@ -126,9 +130,10 @@ class _Push:
         base = self._base(tag.branch, self._site.head(tag.branch))
         objects = self._send(objects_of(self._store, tag.snapshot, base))
         if not self._result.dry_run:
-            with self._named(objects):
+            with self._named(objects, tag.snapshot):
                 if not self._site.put_tag(name, data, replace=there is not None):
                     raise Diverged(f"{self._site.url}: tag {name!r} was made there just now")
+            self._signatures(name, tag.snapshot)
         self._result.refs[name] = "forced" if there else "new"
 
     def _advance(self, branch: str, head: Head, there: Head | None, *, rewind: bool) -> Move | None:
@@ -138,8 +143,14 @@ class _Push:
         if self._result.dry_run:
             return None
         carried = self._store.manifests.text_to_carry(head.move.snapshot)
-        with self._named(objects):
+        with self._named(objects, head.move.snapshot):
             return self._site.advance(branch, there, head.move.snapshot, carried, rewind=rewind)
+
+    def _signatures(self, tag: str, snapshot: str) -> None:
+        """Send the signatures of a tag, or of a state."""
+        if not self._result.dry_run:
+            sent = signature_files.send(self._store, self._site, tag, snapshot)
+            self._result.carried.signatures += sent
 
     def _send(self, objects: Sizes) -> Sizes:
         """Send those of the objects that are missing there; return all."""
@@ -152,11 +163,13 @@ class _Push:
             carry.upload(self._store, self._site.remote, missing, done, self._progress)
         return objects
 
-    def _named(self, objects: Sizes) -> AbstractContextManager[None]:
+    def _named(self, objects: Sizes, snapshot: str) -> AbstractContextManager[None]:
         """Hold off gc there while a ref is made, once all that it names is there."""
         far = self._site.remote
+        needed = objects_of(self._store, snapshot) if far.lists_objects else objects
+        keys = {key_of(name): size for name, size in needed.items()}
         return carry.gc_held_off(
-            far.publishing,
+            lambda: far.publishing(keys),
             lambda: carry.missing_at(far, objects) if far.collects else {},
             lambda gone: carry.upload(self._store, far, gone, self._result.carried, self._progress),
         )

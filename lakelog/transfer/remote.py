@@ -9,7 +9,7 @@ does in a lake. A kind without such names (a registry) maps keys to what it has.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
@@ -37,6 +37,9 @@ class Remote(Protocol):
     collects: bool
     """Whether gc may run there, so that objects have to be looked at again before they are named.
     """
+    lists_objects: bool
+    """Whether each ref there lists all objects that it needs, as `publishing` is told. Such a
+    remote has no folders of objects."""
 
     def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a file from `start` on. Raises FileNotFoundError."""
@@ -59,8 +62,9 @@ class Remote(Protocol):
     def flush(self) -> None:
         """Make durable what `put` stored."""
 
-    def publishing(self) -> AbstractContextManager[object]:
-        """Keep gc from deleting anything until the context ends."""
+    def publishing(self, objects: Mapping[str, int]) -> AbstractContextManager[object]:
+        """Keep gc from deleting anything until the context ends, in which one ref is made. It names
+        `objects`, lengths by key: all of them where the remote lists them, else the new ones."""
 
     def close(self) -> None:
         """Close connections."""

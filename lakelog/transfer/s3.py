@@ -11,7 +11,7 @@ import configparser
 import contextlib
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ class S3Remote:
     """The objects below a prefix of a bucket."""
 
     collects = False
+    lists_objects = False
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -123,7 +124,7 @@ class S3Remote:
     def flush(self) -> None:
         """What a store has acknowledged is durable."""
 
-    def publishing(self) -> AbstractContextManager[object]:
+    def publishing(self, objects: Mapping[str, int]) -> AbstractContextManager[object]:
         """No gc runs there."""
         return nullcontext()
 

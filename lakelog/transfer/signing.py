@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from lakelog.errors import Damaged, NotProven, UnknownRef
@@ -15,6 +15,7 @@ from lakelog.store.signatures import SignatureFile
 from lakelog.transfer import envelope, snapshot_tree
 from lakelog.transfer.envelope import Signed, Statement
 from lakelog.transfer.keys import PrivateKey, PublicKey
+from lakelog.transfer.known import is_tracking
 from lakelog.transfer.snapshot_tree import Progress
 
 
@@ -77,21 +78,23 @@ def check(
     keys: Sequence[PublicKey],
     progress: Progress | None = None,
     trusted: set[str] | None = None,
+    lakes: Collection[str] = (),
 ) -> list[tuple[str, str]]:
     """Return (path, reason) of all that keeps a target from being signed by one of the keys;
-    nothing if one signature is valid. The events are hashed again, but not those of the segments
-    in `trusted`. Raises Damaged."""
+    nothing if one signature is valid. It has to be made in this lake, or in one of `lakes` (ids),
+    as those that came with a clone. The events are hashed again, but not those of the segments in
+    `trusted`. Raises Damaged."""
     found = []
     trusted = set() if trusted is None else trusted
     for file in files(store, what):
         try:
-            signed = open_file(store, file, what, keys)
+            signed = open_file(store, file, what, keys, lakes)
         except (Damaged, NotProven) as error:
             reason = error.reason if isinstance(error, Damaged) else str(error)
             found.append((file.path, f"{what}: {reason}"))
             continue
         said = signed.statement
-        root = snapshot_tree.root(store, what.snapshot, progress, trusted)
+        root = snapshot_tree.root(store, what.snapshot, progress, trusted, said.lake)
         if root == (said.root, said.events):
             return []
         found.append((file.path, f"{what}: its events are not those of the signed Merkle root"))
@@ -102,34 +105,44 @@ def check(
 
 
 def check_tags(
-    store: Store, keys: Sequence[PublicKey], progress: Progress | None = None
+    store: Store,
+    keys: Sequence[PublicKey],
+    progress: Progress | None = None,
+    lakes: Collection[str] = (),
 ) -> list[tuple[str, str]]:
-    """Return what `check` finds of every tag, and that there is none. A tag that cannot be read is
-    left to verify."""
+    """Return what `check` finds of every tag but those of remotes' branches, and that there is
+    none. A tag that cannot be read is left to verify."""
     found: list[tuple[str, str]] = []
     trusted: set[str] = set()
-    names = store.refs.tag_names()
+    names = [name for name in store.refs.tag_names() if not is_tracking(store, name)]
     for name in names:
         try:
             what = Target(name, store.refs.tag(name).snapshot)
-            found += check(store, what, keys, progress, trusted)
+            found += check(store, what, keys, progress, trusted, lakes)
         except Damaged as error:
             found.append((error.path, f"tag {name}: {error.reason}"))
     return found if names else [(store.paths.tags, "the lake has no tag that could be signed")]
 
 
-def open_file(store: Store, file: SignatureFile, what: Target, keys: Sequence[PublicKey]) -> Signed:
+def open_file(
+    store: Store,
+    file: SignatureFile,
+    what: Target,
+    keys: Sequence[PublicKey],
+    lakes: Collection[str] = (),
+) -> Signed:
     """Return what a signature says of a target. Raises DamagedRef, NotProven."""
     signed = envelope.open_signed(signatures.read(file.path), keys)
-    reason = next(_faults(store, file, what, signed.statement), None)
+    lake = signed.statement.lake
+    if lake != store.lake_id and lake not in lakes:
+        raise NotProven(f"it was signed in another lake: `--signed-in {lake}` accepts that one")
+    reason = next(_faults(file, what, signed.statement), None)
     if reason:
         raise NotProven(reason)
     return signed
 
 
-def _faults(store: Store, file: SignatureFile, what: Target, said: Statement) -> Iterator[str]:
-    if said.lake != store.lake_id:
-        yield f"it is a signature of another lake, {said.lake}"
+def _faults(file: SignatureFile, what: Target, said: Statement) -> Iterator[str]:
     if said.tag != file.tag:
         yield f"it is the signature of {_name(said)}, under another name"
     if said.snapshot != what.snapshot:
@@ -159,7 +172,7 @@ def newest(
         ids = {key.id[: len(file.key)] for key in keys}
         if not keys or file.key in ids:
             said = envelope.unverified(body)
-            if reason := next(_faults(store, file, what, said), None):
+            if reason := next(_faults(file, what, said), None):
                 raise NotProven(f"{file.path}: {reason}")
             found.append((said.time, file.path, body, said))
     if not found:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from lakelog.errors import TransferRefused
 from lakelog.store import disk, document
 from lakelog.store.clock import following
-from lakelog.store.objects import Name
+from lakelog.store.objects import Name, path_of
 from lakelog.store.paths import FORMAT, OBJECTS, Paths, encode_name, parse_move
 from lakelog.store.refs import Head, Move, Tag, author, digest_of, encode_move
 from lakelog.transfer import remote as remotes
@@ -26,11 +26,13 @@ _NUMBER_MAX = 10**12 - 1
 _KEYS = Paths("/")
 """Keys are the paths of a lake, without the slash in front."""
 CONFIG = "lakelog.json"
+_SIGNATURES = _KEYS.signatures.lstrip("/")
+_SIGNATURE_MAX = 64 << 10
 
 
 def key_of(name: Name) -> str:
     """Return the key of an object."""
-    return _KEYS.object(*name).lstrip("/")
+    return path_of(_KEYS, name).lstrip("/")
 
 
 class Site:
@@ -60,7 +62,7 @@ class Site:
             self._raise_format()
             return there
         strangers = [name for name in self._listed("") if not name.startswith(disk.TEMPORARY)]
-        if set(strangers) - {*OBJECTS, "refs", "wal", "gc", "cache", "remotes"}:
+        if set(strangers) - {*OBJECTS, "states", "refs", "wal", "gc", "cache", "remotes"}:
             raise TransferRefused(f"{self.url} is not empty and no lake: choose another place")
         body = {"format": FORMAT, "lake": disk.random_hex(), "settings": {}}
         remotes.put_new(self.remote, CONFIG, document.encode(body))
@@ -110,6 +112,25 @@ class Site:
             remotes.retrying(lambda: self.remote.replace(_tag_key(name), data))
             return True
         return remotes.put_new(self.remote, _tag_key(name), data)
+
+    def signatures(self) -> list[str]:
+        """File names of the signatures there."""
+        return self._listed(_SIGNATURES)
+
+    def signature(self, file: str) -> bytes | None:
+        """Return the bytes of a signature, None where it is not there."""
+        try:
+            return remotes.read(self.remote, f"{_SIGNATURES}/{file}", _SIGNATURE_MAX)
+        except FileNotFoundError:
+            return None
+
+    def put_signature(self, file: str, data: bytes, *, replace: bool) -> None:
+        """Store a signature; one that is there is kept unless it is to be replaced."""
+        key = f"{_SIGNATURES}/{file}"
+        if replace:
+            remotes.retrying(lambda: self.remote.replace(key, data))
+        else:
+            remotes.put_new(self.remote, key, data)
 
     def advance(
         self, branch: str, head: Head | None, snapshot: str, carried: bytes, *, rewind: bool

@@ -6,7 +6,7 @@ belong to it alone as no two segments of a state overlap in seq (F10.2):
     header   "LKT1", CRC-32 of the rest u32, lake (16 bytes), the range of seq [low, high) 2 x i64
     nodes    height u8, place i64, events i64, hash (32 bytes); 49 bytes each
 
-A cache that is missing, damaged, or of another range is computed again.
+A cache that is missing, damaged, or of another range or lake is computed again.
 """
 
 from __future__ import annotations
@@ -50,29 +50,37 @@ def seq_range(store: Store, digest: str) -> tuple[int, int] | None:
 
 
 def root(
-    store: Store, digest: str, progress: Progress | None = None, trusted: set[str] | None = None
+    store: Store,
+    digest: str,
+    progress: Progress | None = None,
+    trusted: set[str] | None = None,
+    lake: str = "",
 ) -> tuple[str, int]:
-    """Return the root over the events of a state, in hex, and their number.
+    """Return the root over the events of a state, in hex, and their number; as events of another
+    lake if its id is given.
 
     Where `trusted` is given, the cache serves only the segments in it, and those that are hashed
     again are added. Raises Damaged.
     """
-    top, count, _ = event_tree.root(_levels(store, digest, progress, trusted))
+    top, count, _ = event_tree.root(
+        _levels(store, digest, progress, trusted, lake or store.lake_id)
+    )
     return top.hex(), count
 
 
-def path_of(store: Store, digest: str, seq: int) -> tuple[Event, list[Step]]:
-    """Return the event with a seq in a state, and its path to the root. Raises UnknownRef where
-    the state has none, Damaged."""
+def path_of(store: Store, digest: str, seq: int, lake: str = "") -> tuple[Event, list[Step]]:
+    """Return the event with a seq in a state, and its path to the root; as events of another lake
+    if its id is given. Raises UnknownRef where the state has none, Damaged."""
+    lake = lake or store.lake_id
     for entry in _entries(store, digest):
         if entry.seq[0] <= seq <= entry.seq[1]:
             rows = _rows(store, entry)
             found = rows.filter(pc.equal(rows["seq"], seq))
             if not len(found):
                 break
-            levels = {0: _leaves(store, entry, rows)}
+            levels = {0: _leaves(store, entry, rows, lake)}
             _, below = event_tree.climb(levels, *_span(entry), seq)
-            _, _, above = event_tree.root(_levels(store, digest), seq)
+            _, _, above = event_tree.root(_levels(store, digest, None, None, lake), seq)
             return _event(found), below + above
     raise UnknownRef(f"the state {digest[:12]} has no event with seq {seq}")
 
@@ -105,14 +113,14 @@ def _entries(store: Store, digest: str) -> list[SegmentEntry]:
 
 
 def _levels(
-    store: Store, digest: str, progress: Progress | None = None, trusted: set[str] | None = None
+    store: Store, digest: str, progress: Progress | None, trusted: set[str] | None, lake: str
 ) -> Levels:
     """Return the peaks of all segments of a state by height."""
     entries = _entries(store, digest)
     parts: dict[int, list[event_tree.Nodes]] = {}
     done, total = 0, sum(e.events for e in entries)
     for entry in entries:
-        for height, nodes in _peaks(store, entry, trusted).items():
+        for height, nodes in _peaks(store, entry, trusted, lake).items():
             parts.setdefault(height, []).append(nodes)
         done += entry.events
         if progress:
@@ -120,15 +128,15 @@ def _levels(
     return {height: event_tree.concat(nodes) for height, nodes in parts.items()}
 
 
-def _peaks(store: Store, entry: SegmentEntry, trusted: set[str] | None) -> Levels:
+def _peaks(store: Store, entry: SegmentEntry, trusted: set[str] | None, lake: str) -> Levels:
     is_trusted = trusted is None or entry.key in trusted
-    if is_trusted and (known := _load(store, entry)) is not None:
+    if is_trusted and (known := _load(store, entry, lake)) is not None:
         return known
     if trusted is not None:
         trusted.add(entry.key)
-    levels = {0: _leaves(store, entry, _rows(store, entry))}
+    levels = {0: _leaves(store, entry, _rows(store, entry), lake)}
     peaks, _ = event_tree.climb(levels, *_span(entry))
-    _save(store, entry, peaks)
+    _save(store, entry, peaks, lake)
     return peaks
 
 
@@ -136,10 +144,10 @@ def _span(entry: SegmentEntry) -> tuple[int, int]:
     return entry.seq[0], entry.seq[1] + 1
 
 
-def _leaves(store: Store, entry: SegmentEntry, rows: pa.Table) -> event_tree.Nodes:
+def _leaves(store: Store, entry: SegmentEntry, rows: pa.Table, lake: str) -> event_tree.Nodes:
     path = store.paths.object("segments", entry.key)
     try:
-        nodes = event_tree.leaves(store.lake_id, rows)
+        nodes = event_tree.leaves(lake, rows)
     except ValueError as error:
         raise DamagedSegment(path, str(error)) from None
     low, high = _span(entry)
@@ -176,7 +184,7 @@ def _event(row: pa.Table) -> Event:
     return {name: row[name].cast(pa.int64())[0].as_py() for name in NUMBERS} | texts
 
 
-def _load(store: Store, entry: SegmentEntry) -> Levels | None:
+def _load(store: Store, entry: SegmentEntry, lake: str) -> Levels | None:
     """Return the cached peaks of a segment, or None."""
     try:
         data = disk.read(f"{store.paths.peaks}/{entry.key}")
@@ -184,7 +192,7 @@ def _load(store: Store, entry: SegmentEntry) -> Levels | None:
         return None
     if len(data) < _HEAD.size or (len(data) - _HEAD.size) % np.dtype(_NODE).itemsize:
         return None
-    head = _HEAD.pack(b"LKT1", zlib.crc32(data[_CHECKED:]), *_of(store, entry))
+    head = _HEAD.pack(b"LKT1", zlib.crc32(data[_CHECKED:]), *_of(lake, entry))
     if data[: _HEAD.size] != head:
         return None
     nodes = np.frombuffer(data, _NODE, offset=_HEAD.size)
@@ -199,7 +207,7 @@ def _load(store: Store, entry: SegmentEntry) -> Levels | None:
     }
 
 
-def _save(store: Store, entry: SegmentEntry, peaks: Levels) -> None:
+def _save(store: Store, entry: SegmentEntry, peaks: Levels, lake: str) -> None:
     """Store the peaks of a segment, if the disk has room."""
     parts = []
     for height, nodes in peaks.items():
@@ -208,12 +216,12 @@ def _save(store: Store, entry: SegmentEntry, peaks: Levels) -> None:
         part["count"], part["hash"] = nodes.counts, nodes.hashes
         parts.append(part.tobytes())
     body = b"".join(parts)
-    rest = _HEAD.pack(b"LKT1", 0, *_of(store, entry))[_CHECKED:] + body
+    rest = _HEAD.pack(b"LKT1", 0, *_of(lake, entry))[_CHECKED:] + body
     with contextlib.suppress(OSError):
         disk.make_dir(store.paths.peaks)
         path = f"{store.paths.peaks}/{entry.key}"
         disk.replace_whole(path, b"LKT1" + struct.pack("<I", zlib.crc32(rest)) + rest, sync=False)
 
 
-def _of(store: Store, entry: SegmentEntry) -> tuple[bytes, int, int]:
-    return bytes.fromhex(store.lake_id), *_span(entry)
+def _of(lake: str, entry: SegmentEntry) -> tuple[bytes, int, int]:
+    return bytes.fromhex(lake), *_span(entry)

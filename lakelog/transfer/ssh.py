@@ -17,7 +17,7 @@ import os
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import quote, unquote, urlsplit
 
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
@@ -55,6 +55,7 @@ class SshRemote:
     """The files below a directory of another machine."""
 
     collects = True
+    lists_objects = False
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -123,7 +124,7 @@ class SshRemote:
                 self._changed.discard(folder)
 
     @contextlib.contextmanager
-    def publishing(self) -> Iterator[None]:
+    def publishing(self, objects: Mapping[str, int]) -> Iterator[None]:
         """Have a lease there, while no gc deletes."""
         lease = _Lease(f"gc/{LEASE}{disk.random_hex()}")
         remotes.retrying(lambda: self._make_lease(lease))

@@ -24,6 +24,7 @@ from lakelog.store.state_files import StateEntry, StateIndex, StateRecord
 from lakelog.transfer import exchange
 from lakelog.transfer.capture import Capture, Progress
 from lakelog.transfer.chunk_writer import ChunkWriter
+from lakelog.transfer.known import is_tracking
 
 RETENTION = 24
 """This many states with names of their own making are kept, unless told otherwise."""
@@ -183,6 +184,8 @@ def list_states(lake: Lake) -> list[SavedState]:
     which `verify` names."""
     states = []
     for tag in lake.store.refs.tags():
+        if is_tracking(lake.store, tag.name):
+            continue
         with contextlib.suppress(Damaged):
             manifest = lake.store.manifests.load(tag.snapshot)
             if manifest.op == "state":

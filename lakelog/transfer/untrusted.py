@@ -14,11 +14,13 @@ from typing import Any
 import orjson
 import zstandard
 
-from lakelog.errors import InvalidName, LakelogError
-from lakelog.store import document
+from lakelog.errors import InvalidName, LakelogError, NotProven
+from lakelog.store import document, signatures, state_files
 from lakelog.store.entry import SegmentEntry, parse
 from lakelog.store.paths import FORMAT, decode_name, encode_name
 from lakelog.store.refs import Move, Tag, open_ref
+from lakelog.transfer import envelope
+from lakelog.transfer.envelope import Statement
 
 TEXT_MAX = 32 << 20
 """Bytes of the JSON of a manifest or page at most."""
@@ -104,6 +106,30 @@ def check_manifest(text: bytes) -> None:
         _check_object(item.get("digest"), item.get("bytes"))
 
 
+def check_state_file(data: bytes, kind: str, digest: str) -> None:
+    """Refuse the bytes of an `index` or a `chunk` of a saved state that are not what they should
+    be, and an index of more files than a reader here can hold."""
+    try:
+        longest = TEXT_MAX if kind == "index" else state_files.CHUNK_MAX
+        content = state_files.unseal(data, digest, longest)
+        if kind == "index":
+            _check_counts(content, "the index of a saved state")
+            state_files.parse(content)
+    except document.NotIntact as error:
+        raise NotBelieved(f"the {kind} {digest} of a saved state: {error}") from None
+
+
+def signature(data: bytes) -> Statement:
+    """Return what a signature says, whoever made it. Raises NotBelieved."""
+    try:
+        body = document.decode(data)
+        if body.keys() != signatures.MEMBERS:
+            raise NotBelieved("a signature is another document")
+        return envelope.unverified(body)
+    except (document.NotIntact, NotProven) as error:
+        raise NotBelieved(f"a signature is malformed: {error}") from None
+
+
 def _check_entries(bodies: Any) -> None:
     _require(isinstance(bodies, list), "a manifest is malformed")
     try:
@@ -122,17 +148,21 @@ def _check_object(digest: Any, size: Any) -> None:
 
 
 def _parsed(text: bytes) -> dict[str, Any]:
-    # A few bytes of JSON can take a hundred times as many as Python objects: so they are counted.
     _require(len(text) <= TEXT_MAX, "a manifest is too long")
-    _require(text.count(b",") <= _VALUES_MAX, "a manifest has too many values")
-    containers = text.count(b"[") + text.count(b"{")
-    _require(containers <= _CONTAINERS_MAX, "a manifest has too many values")
+    _check_counts(text, "a manifest")
     try:
         body = orjson.loads(text)
     except orjson.JSONDecodeError:
         raise NotBelieved("a manifest is no JSON") from None
     _require(isinstance(body, dict) and body.get("format") == 1, "a manifest is malformed")
     return body  # type: ignore[no-any-return]
+
+
+def _check_counts(text: bytes, what: str) -> None:
+    # A few bytes of JSON can take a hundred times as many as Python objects: so they are counted.
+    containers = text.count(b"[") + text.count(b"{")
+    is_small = text.count(b",") <= _VALUES_MAX and containers <= _CONTAINERS_MAX
+    _require(is_small, f"{what} has too many values")
 
 
 def _ref(data: bytes) -> tuple[dict[str, Any], bytes]:

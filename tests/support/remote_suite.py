@@ -6,8 +6,10 @@ is killed, before or after the request has taken effect.
 
 from __future__ import annotations
 
+import base64
 import itertools
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -20,11 +22,14 @@ import pytest
 
 import lakelog
 from lakelog.errors import Diverged, TransferRefused, Unreachable
+from lakelog.store import document, signatures, state_files
+from lakelog.transfer import carry, keys, known, proof, signing, snapshot_tree
 from lakelog.transfer import fetch as fetching
-from lakelog.transfer import known
 from lakelog.transfer import push as pushing
 from lakelog.transfer.remote import Interrupted
+from lakelog.transfer.restore import restore_state
 from lakelog.transfer.site import Site
+from lakelog.transfer.state import list_states, save_state
 from tests.support.lakes import opened
 from tests.support.tree import ROOT
 
@@ -277,6 +282,114 @@ class RemoteSuite:
         assert push(path).refs == {"main": "updated"}
         assert rows(cloned(url, home / "again")) == rows(path)
 
+    def test_saved_states_travel(self, path: str, url: str, home: Path) -> None:
+        push(path)
+        app, there = home / "app", home / "there"
+        app.mkdir()
+        (app / "big").write_bytes(random.Random(1).randbytes(300_000))
+        (app / "name").symlink_to("big")
+        with opened(path) as lake:
+            save_state(lake, {"app": str(app)}, name="one")
+            (app / "small").write_bytes(b"new")
+            save_state(lake, {"app": str(app)}, name="two")
+        sent = push(path, "one").carried.bytes
+        # The second state shares all but an index and a chunk with the first one.
+        assert push(path, "two").carried.bytes < sent / 10
+        assert push(path).refs == {"main": "updated"}
+        clone = cloned(url, home / "clone")
+        with opened(clone) as lake:
+            assert [state.name for state in list_states(lake)] == ["two", "one"]
+            restore_state(lake, "two", to=str(there))
+        assert (there / "big").read_bytes() == (app / "big").read_bytes()
+        assert (there / "name").readlink() == Path("big")
+        assert push(path).carried.objects == 0
+
+    def test_a_damaged_state_does_not_travel(self, path: str, url: str, home: Path) -> None:
+        (home / "app").mkdir()
+        (home / "app" / "file").write_bytes(b"content")
+        with opened(path) as lake:
+            save_state(lake, {"app": str(home / "app")}, name="one")
+        chunk = next(Path(path).glob("states/*/*.chunk.zst"))
+        good = chunk.read_bytes()
+        chunk.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+        with pytest.raises(lakelog.Damaged, match=chunk.name):
+            push(path, "one")
+        chunk.unlink()
+        with pytest.raises(lakelog.Damaged, match="it is missing"):
+            push(path, "one")
+        assert heads(url) == {}
+
+    def test_a_state_that_is_not_what_its_name_says_is_refused(
+        self, path: str, url: str, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (home / "app").mkdir()
+        (home / "app" / "file").write_bytes(b"content")
+        with opened(path) as lake:
+            save_state(lake, {"app": str(home / "app")}, name="one")
+        other = state_files.seal(b"CONTENT")
+        with monkeypatch.context() as patch:
+            patch.setattr(carry, "_state_file", lambda path, _: _forged(path, other))
+            push(path, "one")
+        with pytest.raises(TransferRefused, match="does not match its name: refused"):
+            fetching.clone(url, str(home / "clone"))
+        with lakelog.open(str(home / "clone"), create=False) as lake:
+            assert lake.store.refs.tag_names() == []
+            assert lake.verify().problems == ()
+
+    def test_signatures_travel(self, path: str, url: str, home: Path) -> None:
+        pytest.importorskip("cryptography", reason="NOT TESTED: extra sign")
+        private, public = str(home / "key"), str(home / "key.pub")
+        keys.generate(private)
+        with opened(path) as lake:
+            store, id = lake.store, lake.store.lake_id
+            head = signing.target(store, "main", lake.settle().move.snapshot)
+            for what in (signing.target(store, "main", "v1"), head):
+                signing.sign(store, "main", what, keys.load_private(private))
+        assert push(path).carried.signatures == 1
+        assert push(path, "v1").carried.signatures == 1
+        assert push(path, "v1").carried.signatures == 0
+        clone, accepted = cloned(url, home / "clone"), [keys.load_public(public)]
+        with lakelog.open(clone, create=False) as lake:
+            assert signing.check_tags(lake.store, accepted, lakes=[id]) == []
+            assert signing.check(lake.store, head, accepted, lakes=[id]) == []
+            ((_, reason),) = signing.check_tags(lake.store, accepted)
+            assert f"--signed-in {id}" in reason
+            (seq, _), *_ = snapshot_tree.find(lake.store, head.snapshot, "first1-3", None)
+            assert proof.check(proof.prove(lake.store, head, seq), accepted).event["seq"] == seq
+
+    def test_a_renewed_signature_travels_and_a_forged_one_replaces_none(
+        self, path: str, url: str, home: Path
+    ) -> None:
+        pytest.importorskip("cryptography", reason="NOT TESTED: extra sign")
+        private = str(home / "key")
+        keys.generate(private)
+        key = keys.load_private(private)
+        with opened(path) as lake:
+            what = signing.target(lake.store, "main", "v1")
+            signing.sign(lake.store, "main", what, key, expires_in=1)
+            push(path, "v1")
+            clone = cloned(url, home / "clone")
+            signing.sign(lake.store, "main", what, key)
+            assert push(path, "v1").carried.signatures == 1
+            push(path)
+            file = signatures.of_tag(lake.store.paths, "v1")[0].path
+        received = Path(clone, "refs/signatures", os.path.basename(file))
+        assert pull(clone).carried.signatures == 1
+        good = received.read_bytes()
+        assert good == Path(file).read_bytes()
+        body = document.decode(good)
+        body["signatures"][0]["sig"] = base64.b64encode(bytes(64)).decode()
+        with known.connected(url) as connection:
+            site = Site(connection)
+            site.put_signature(received.name, document.encode(body), replace=True)
+            assert pull(clone).carried.signatures == 0
+            assert received.read_bytes() == good
+            received.unlink()
+            site.put_signature(received.name, document.encode({"x": 1}), replace=True)
+        with pytest.raises(TransferRefused, match="a signature is another document: refused"):
+            pull(clone)
+        assert not received.exists()
+
     def test_dry_run_changes_nothing(self, path: str, url: str, home: Path) -> None:
         result = push(path, dry_run=True)
         assert result.refs == {"main": "new"}
@@ -412,6 +525,10 @@ class RemoteSuite:
             known.add(lake.store, "me", path)
             with pytest.raises(TransferRefused, match="this lake"):
                 pushing.push(lake, "me", branches=["main"])
+
+
+def _forged(path: str, other: bytes) -> bytes:
+    return other if path.endswith(".chunk.zst") else Path(path).read_bytes()
 
 
 def _is_cut(work: Callable[[], object]) -> bool:

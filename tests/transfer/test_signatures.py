@@ -195,7 +195,8 @@ def test_a_signature_of_another_tag_or_lake(make_lake: MakeLake, key: PrivateKey
     shutil.copyfile(signature_path(elsewhere, foreign), source)
     (reason,) = findings(lake, what, key)
     lake_id = elsewhere.store.lake_id
-    assert reason == f"tag v1: it is a signature of another lake, {lake_id}"
+    words = f"it was signed in another lake: `--signed-in {lake_id}` accepts that one"
+    assert reason == f"tag v1: {words}"
 
 
 def test_an_expired_signature(
