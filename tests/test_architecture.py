@@ -52,7 +52,7 @@ ORDER = {
         target adbc sql_target sqlite duckdb_file postgres mysql http_client intent elasticsearch
         influxdb kafka_config kafka_sink mapping delta sync redis_recent redis_feed source
         redis_stream kafka_source consume""",
-    "transfer": """remote directory s3 sftp ssh known
+    "transfer": """remote directory s3 sftp ssh docker_config registry oci known
         keys envelope event_tree snapshot_tree signing proof deployment kubectl
         untrusted site ancestry carry signature_files push fetch
         chunker chunk_writer exchange capture state extract restore""",

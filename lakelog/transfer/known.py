@@ -24,8 +24,9 @@ from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import decode_name
 from lakelog.store.refs import Move, Tag, author
-from lakelog.transfer import ssh
+from lakelog.transfer import registry, ssh
 from lakelog.transfer.directory import DirectoryRemote
+from lakelog.transfer.oci import OciRemote
 from lakelog.transfer.remote import Remote
 from lakelog.transfer.s3 import S3Remote
 from lakelog.transfer.ssh import SshRemote
@@ -182,13 +183,15 @@ def checked_url(url: str) -> str:
         return os.path.abspath(parts.path)
     if match[1] not in KINDS:
         raise TransferRefused(
-            f"no remotes of kind {match[1]}://: choose a directory, ssh://HOST/PATH or"
-            " s3://BUCKET/PREFIX"
+            f"no remotes of kind {match[1]}://: choose a directory, ssh://HOST/PATH,"
+            " s3://BUCKET/PREFIX or oci://HOST/REPOSITORY"
         )
+    if match[1] == "oci":
+        registry.divide(url)
     return ssh.checked(url) if match[1] == "ssh" else url
 
 
-KINDS = ("s3", "ssh")
+KINDS = ("oci", "s3", "ssh")
 """Schemes of addresses, besides those of directories."""
 
 
@@ -206,4 +209,6 @@ def open_remote(url: str) -> Remote:
     """Return the remote at an address that `checked_url` gave."""
     if url.startswith("ssh://"):
         return SshRemote(url)
+    if url.startswith("oci://"):
+        return OciRemote(url)
     return S3Remote(url) if url.startswith("s3://") else DirectoryRemote(url)

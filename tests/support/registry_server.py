@@ -1,0 +1,62 @@
+"""Docker's registry (Debian: docker-registry) on a free loopback port, in a temporary folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.redis_server import free_port
+
+PROGRAM = "/usr/bin/docker-registry"
+
+
+@contextlib.contextmanager
+def served(**more: object) -> Iterator[str]:
+    """Start a registry with more configuration; yield HOST:PORT."""
+    if not shutil.which(PROGRAM):
+        pytest.skip("NOT TESTED: docker-registry is not installed")
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="registry-", dir=_memory()) as folder:
+        config = {
+            "version": "0.1",
+            "log": {"level": "error", "accesslog": {"disabled": True}},
+            "storage": {"filesystem": {"rootdirectory": folder}, "delete": {"enabled": True}},
+            "http": {"addr": f"127.0.0.1:{port}"},
+            **more,
+        }
+        file = Path(folder, "config.yml")
+        file.write_text(json.dumps(config))  # which is YAML, too
+        server = subprocess.Popen(
+            [PROGRAM, "serve", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            _wait(f"http://127.0.0.1:{port}/v2/", server)
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.kill()
+            server.wait()
+
+
+def _memory() -> str | None:
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+def _wait(url: str, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(200):
+        with contextlib.suppress(OSError):
+            # One that asks for a password has answered, too.
+            with contextlib.suppress(urllib.error.HTTPError):
+                urllib.request.urlopen(url, timeout=5).close()
+            return
+        assert server.poll() is None, "the registry ended"
+        time.sleep(0.05)
+    raise AssertionError("the registry does not answer")
