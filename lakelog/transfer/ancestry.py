@@ -13,7 +13,7 @@ from lakelog.lake import Lake
 from lakelog.store.bootstrap import Store
 from lakelog.store.refs import Head, Move
 from lakelog.transfer import known
-from lakelog.transfer.known import KnownBranch, KnownRemote
+from lakelog.transfer.known import KnownBranch, KnownRemote, Place
 from lakelog.transfer.site import Site
 
 MAINTENANCE = {"compact", "maintain"}
@@ -53,6 +53,7 @@ def is_contained(store: Store, site: Site, branch: KnownBranch, local: Move, rem
         and common.local.generation == local.generation
         and common.local.number <= local.number
         and common.remote.generation == remote.generation
+        and _is_in_log(site, common.remote, remote)
         and _is_maintained(site, remote, common.remote.number)
     ):
         return True
@@ -66,11 +67,21 @@ def is_ahead(store: Store, site: Site, branch: KnownBranch, local: Move, remote:
         common
         and common.remote.generation == remote.generation
         and common.remote.number <= remote.number
+        and _is_in_log(site, common.remote, remote)
         and common.local.generation == local.generation
         and _is_unchanged(store, local, common.local.number)
     ):
         return True
     return _is_empty(store, local) or _is_named(site, local.snapshot, remote)
+
+
+def _is_in_log(site: Site, place: Place, remote: Move) -> bool:
+    """Whether the remote branch still has a move: a registry may keep one of two that were made at
+    once, and have acknowledged both."""
+    if place.number >= remote.number:
+        return place.snapshot == remote.snapshot
+    head = site.move(remote.branch, place.number)
+    return head is None or head.move.snapshot == place.snapshot
 
 
 def _is_maintained(site: Site, remote: Move, since: int) -> bool:

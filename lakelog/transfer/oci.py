@@ -21,6 +21,7 @@ import hashlib
 import itertools
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -58,6 +59,9 @@ _LISTED, _LISTED_MAX = 64, 512
 """Objects of one list: on average, since it ends where a digest says so, and at most."""
 _VALUES_MAX, _CONTAINERS_MAX = 400_000, 100_000
 _WORKERS = 8
+SETTLING = 1.0
+"""Seconds after which a tag that was written belongs to the last one that wrote it: longer than
+between the look of another push and its write."""
 _TAG_MAX = 128
 _TAG = re.compile(
     r"(?P<name>(?:[A-Za-z0-9.-]|__|_[0-9a-f]{2})+)(?:_m(?P<move>\d{1,12})|_s(?P<key>[0-9a-f]{16}))?"
@@ -157,15 +161,19 @@ class OciRemote:
     def put_new(self, key: str, data: bytes) -> bool:
         """Store a document that must not exist, with the lists of what it needs."""
         tag = _tag_of(key)
-        if self._repository.has_manifest(tag):
-            self._refuse_branch(key)
-            return False
         if (match := _MOVE.fullmatch(key)) and int(match[2]) == 1:
             self._refuse_tag(match[1])
         body, kind = self._written(key, data)
+        # As late as can be, so that little time is between the look and the write.
+        if self._repository.has_manifest(tag):
+            self._refuse_branch(key)
+            return False
         if not self._repository.put_manifest(tag, body, kind, new=True):
             return False
-        # Of two that found no tag the last one has it: see docs/remotes.md.
+        # Fischer's algorithm: whoever found no tag either has written by then, and the last one of
+        # them has it. Signatures need no winner.
+        if not key.startswith("refs/signatures/"):
+            time.sleep(SETTLING)
         return self._repository.manifest(tag) == body
 
     def replace(self, key: str, data: bytes) -> None:

@@ -226,9 +226,11 @@ class Repository:
                 if attempt == 3:
                     raise
             answer = self._require(self._request("GET", place), 204, 200)
+            place = self._absolute(answer.headers.get("Location", place))
             match = re.fullmatch(r"(?:bytes=)?0-(\d+)", answer.headers.get("Range", ""))
             answer.body()
-            done = int(match[1]) + 1 if match else 0
+            # Registries say 0-0 of an upload that is empty.
+            done = int(match[1]) + 1 if match and match[1] != "0" else 0
             if not start <= done <= start + len(data):
                 raise Interrupted(f"{self.url}: the registry lost an upload")
             start, data = done, data[done - start :]
@@ -397,7 +399,7 @@ class Repository:
             answer.close()
             raise self._refused()
         words = _words(answer)
-        if answer.status == 404:  # an upload that the registry forgot, or a redirect's target
+        if answer.status in (404, 416):  # an upload that the registry forgot, or has otherwise
             raise Interrupted(f"{self.url}: {words}")
         raise TransferRefused(f"{self.url}: the registry refuses: {words}")
 
