@@ -132,6 +132,19 @@ class Carriers(Protocol):
         """The text of a manifest that a ref on disk carries now."""
 
 
+def of_json(body: Members, digest: str) -> Manifest:
+    """Return the manifest of a JSON object. Raises AttributeError, KeyError, TypeError, ValueError."""
+    others = {k: v for k, v in body.items() if k not in ("format", "tail")}
+    members = {
+        "totals": Totals(**body["totals"]),
+        "pages": tuple(Page(**p) for p in body["pages"]),
+        "recent": parse(body["tail"]),
+        "ids": tuple(IdRun(r["digest"], r["bytes"], r["count"]) for r in body["ids"]),
+        "retention": body["retention"] and Retention(**body["retention"]),
+    }
+    return Manifest(**others | members, digest=digest)
+
+
 class Manifests:
     """Reads and writes the manifests and pages of one lake; keeps the last few in memory."""
 
@@ -280,17 +293,7 @@ class Manifests:
     def decode(self, body: Members, digest: str) -> Manifest:
         """Return the manifest that a JSON object stands for. Raises DamagedManifest."""
         with self._refusing_malformed(digest):
-            return Manifest(
-                **{
-                    **{k: v for k, v in body.items() if k not in ("format", "tail")},
-                    "totals": Totals(**body["totals"]),
-                    "pages": tuple(Page(**p) for p in body["pages"]),
-                    "recent": parse(body["tail"]),
-                    "ids": tuple(IdRun(r["digest"], r["bytes"], r["count"]) for r in body["ids"]),
-                    "retention": body["retention"] and Retention(**body["retention"]),
-                    "digest": digest,
-                }
-            )
+            return of_json(body, digest)
 
     @contextlib.contextmanager
     def _refusing_malformed(self, digest: str) -> Iterator[None]:

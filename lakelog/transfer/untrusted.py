@@ -8,7 +8,7 @@ a path has to be a digest.
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import astuple, fields
 from typing import Any
 
 import orjson
@@ -17,6 +17,7 @@ import zstandard
 from lakelog.errors import InvalidName, LakelogError, NotProven
 from lakelog.store import document, signatures, state_files
 from lakelog.store.entry import SegmentEntry, parse
+from lakelog.store.manifest import of_json
 from lakelog.store.paths import FORMAT, decode_name, encode_name
 from lakelog.store.refs import Move, Tag, open_ref
 from lakelog.transfer import envelope
@@ -104,6 +105,26 @@ def check_manifest(text: bytes) -> None:
     for item in [*pages, *runs]:  # type: ignore[misc]
         _require(isinstance(item, dict), "a manifest is malformed")
         _check_object(item.get("digest"), item.get("bytes"))
+    _check_members(body)
+
+
+def _check_members(body: dict[str, Any]) -> None:
+    """Refuse a manifest that lacks a member, or has one of another type."""
+    try:
+        # Its entries were parsed, which takes them apart.
+        state = of_json({**body, "tail": []}, "")
+        texts = [state.parent, state.commit, state.author, state.op, state.message]
+        counts = [state.time, state.next_seq, *astuple(state.totals)]
+        counts += [run.count for run in state.ids]
+        for page in state.pages:
+            counts += [page.level, page.entries, page.removals, page.events]
+            _require(page.time is None or len(page.time) == 2, "a manifest is malformed")
+            counts += page.time or ()
+        counts += astuple(state.retention) if state.retention else ()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise NotBelieved("a manifest is malformed") from None
+    _require(all(isinstance(text, str) for text in texts), "a manifest is malformed")
+    _require(all(map(_is_count, counts)), "a manifest is malformed")
 
 
 def check_state_file(data: bytes, kind: str, digest: str) -> None:
@@ -134,8 +155,8 @@ def _check_entries(bodies: Any) -> None:
     _require(isinstance(bodies, list), "a manifest is malformed")
     try:
         entries = parse(bodies)
-    except (ValueError, LakelogError) as error:
-        raise NotBelieved(f"a manifest is malformed: {error}") from None
+    except (ValueError, LakelogError):
+        raise NotBelieved("an entry of a manifest is malformed") from None
     for entry in entries:
         _require(isinstance(entry.key, str), "an entry has no key")
         if isinstance(entry, SegmentEntry):
