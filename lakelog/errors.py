@@ -32,6 +32,9 @@
     ├── Unreachable           a server that does not answer, or refuses us
     ├── InvalidKey            a file that is no key for signatures, or is not kept private
     ├── NotProven             a signature or proof that does not show what it claims
+    ├── NotAllowed            an operation that the policy of the lake does not allow this user
+    │   └── InvalidPolicy     a policy that cannot be read, so that it allows nothing
+    ├── RollbackRefused       a rollback of which a part is missing; nothing was changed
     ├── MissingPackage        something that needs a package which is not installed
     ├── GcRefused             gc saw something unreadable or empty and deleted nothing
     └── Damaged               bytes on disk are not what was written
@@ -193,6 +196,18 @@ class InvalidKey(LakelogError, ValueError):
 
 class NotProven(LakelogError):
     """Raised where a signature or proof does not show what it claims: says which part is wrong."""
+
+
+class NotAllowed(LakelogError):
+    """Raised for an operation that `policy.toml` of the lake does not allow this user."""
+
+
+class InvalidPolicy(NotAllowed):
+    """Raised where `policy.toml` of the lake cannot be read or is wrong: nothing is allowed."""
+
+
+class RollbackRefused(LakelogError):
+    """Raised where something is missing that a rollback needs; says what. Nothing was changed."""
 
 
 class MissingPackage(LakelogError):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lakelog.query.relation import Relation
     from lakelog.repair import repair, verify
     from lakelog.repair.outcome import RepairOutcome
-    from lakelog.store import compact, gc, history, hotcopy, resolve, retention, seal, stats
+    from lakelog.store import compact, gc, history, hotcopy, policy, resolve, retention, seal, stats
     from lakelog.store.refs import Head, Tag
     from lakelog.views import tables
 else:
@@ -41,9 +41,9 @@ else:
     frames, session = Lazy("lakelog.query.frames"), Lazy("lakelog.query.session")
     export = Lazy("lakelog.export.export")
     repair, verify = Lazy("lakelog.repair.repair"), Lazy("lakelog.repair.verify")
-    compact, gc, history, hotcopy, resolve, retention, seal, stats = (
+    compact, gc, history, hotcopy, policy, resolve, retention, seal, stats = (
         Lazy(f"lakelog.store.{name}")
-        for name in "compact gc history hotcopy resolve retention seal stats".split()
+        for name in "compact gc history hotcopy policy resolve retention seal stats".split()
     )
     async_append = Lazy("lakelog.async_append")
     pa = Lazy("pyarrow")
@@ -293,21 +293,26 @@ class Lake:
         history.make_branch(self.store, self.branch_name, self.settle, name, ref, message)
         return Lake(self.store, name)
 
-    def rollback(self, ref: str, *, cursors: bool = True, verify: bool = False) -> history.Snapshot:
+    def rollback(
+        self, ref: str, *, cursors: bool = True, verify: bool = False, why: str = ""
+    ) -> history.Snapshot:
         """Go back to `ref`: one new move, nothing deleted, can be undone.
 
         `cursors=False` keeps the positions of followed sources. `verify` reads every byte of the
-        target first. Raises UnknownRef, Damaged.
+        target first. `why` is for the log. State directories and deployments stay: see
+        `lakelog.transfer.rollback`. Raises UnknownRef, Damaged, NotAllowed.
         """
         if verify:
             self.verify(ref).require()
-        head = history.rollback(self.store, self.branch_name, self.settle, str(ref), cursors)
+        head = history.rollback(self.store, self.branch_name, self.settle, str(ref), cursors, why)
         return self._described(head)
 
-    def undo(self, *, force: bool = False, to_branch: str | None = None) -> history.Snapshot:
-        """Undo the last rollback, undo, snapshot or retention. Raises NothingToUndo,
+    def undo(
+        self, *, force: bool = False, to_branch: str | None = None, why: str = ""
+    ) -> history.Snapshot:
+        """Undo the last rollback, undo, snapshot or retention. Raises NothingToUndo, NotAllowed,
         WouldDropEvents unless `force` or `to_branch` says where later events go."""
-        head = history.undo(self.store, self.branch_name, self.settle, force, to_branch)
+        head = history.undo(self.store, self.branch_name, self.settle, force, to_branch, why)
         return self._described(head)
 
     def log(self, limit: int | None = None) -> list[history.LogEntry]:
@@ -329,7 +334,8 @@ class Lake:
         return verify.verify_snapshot(self.store, digest, progress)
 
     def repair(self, copy: str | None = None) -> RepairOutcome:
-        """Set damaged files aside, or restore them from the lake at `copy`; list what is lost."""
+        """Set damaged files aside, or restore them from the lake at `copy`; list what is lost.
+        Raises NotAllowed."""
         return repair.repair(self.store, self._session.connect, copy)
 
     def backup(self, to: Path, progress: Progress | None = None) -> hotcopy.HotCopy:
@@ -349,12 +355,15 @@ class Lake:
         cutoff = disk.now_us() - span_us(older_than)
         if not apply:
             return retention.preview(self.store, self.branch_name, cutoff)
+        policy.require(self.store.paths, "retention")
         self.settle()  # old events of the tail would otherwise stay until the next run
         connect = self._session.connect
         return retention.apply(self.store, self.branch_name, cutoff, connect)
 
     def gc(self, *, dry_run: bool = False, progress: Progress | None = None) -> gc.GcResult:
-        """Delete what no ref has reached for the grace. Raises GcRefused."""
+        """Delete what no ref has reached for the grace. Raises GcRefused, NotAllowed."""
+        if not dry_run:
+            policy.require(self.store.paths, "gc")
         return gc.gc(self.store, dry_run=dry_run, progress=progress)
 
     def stats(self) -> stats.Stats:

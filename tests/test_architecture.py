@@ -29,7 +29,7 @@ ORDER = {
         bookkeeping store repair query views export ingest  async_append pinned lake dbapi collect
         backup loggers pipeline analyze train transfer sync compat cli server notebook""",
     "store": """sql paths disk document connection wal entry bloom segment identity_run manifest
-        move_pack state_files refs signatures verified_files bootstrap objects sealer_process
+        move_pack state_files refs policy signatures verified_files bootstrap objects sealer_process
         clock tail writer rows
         publish trim seal compact retention row_removal thinning gc resolve history stats
         hotcopy""",
@@ -55,7 +55,8 @@ ORDER = {
     "transfer": """remote directory s3 sftp ssh docker_config registry oci known
         keys envelope event_tree snapshot_tree signing proof deployment kubectl
         untrusted site ancestry carry signature_files push fetch
-        chunker chunk_writer exchange capture state extract restore""",
+        chunker chunk_writer exchange rewind capture state revisions extract restore
+        preflight rollback""",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views podcasts database_sync oos_demo dump redis""",
     "export": "values vectors formats folder tables export",
@@ -77,7 +78,8 @@ ORDER = {
         shell connect
         write definitions ingest audit backups recent watch dump tail query views export sync
         signatures consume train stats dedupe deploy remotes state
-        oos events follow behaviour history refs maintenance seal doctor setup demo help""",
+        oos events follow behaviour history rewind refs policy maintenance
+        seal doctor setup demo help""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
 }

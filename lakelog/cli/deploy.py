@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import click
 
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import Target, emit, with_output, write_new
+from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm
 from lakelog.export.formats import of_records
+from lakelog.lake import Lake
+from lakelog.store import bootstrap
 from lakelog.transfer import deployment as deployments
 from lakelog.transfer.deployment import Deployment
 from lakelog.transfer.kubectl import Kubectl
+from lakelog.transfer.revisions import live_states, return_to
 
-_COLUMNS = ("revision", "current", "created", "ready", "images", "cause", "hash")
+_COLUMNS = ("revision", "current", "created", "ready", "images", "state", "cause", "hash")
 _NAMESPACE = click.option(
     "-n", "--namespace", default="default", show_default=True, metavar="NAME", help="Where it is."
 )
@@ -154,7 +160,11 @@ def render(
 @_CONTEXT
 @with_output
 def revisions(app: App, name: str, namespace: str, context: str, target: Target) -> None:
-    """List the revisions of a deployment, the newest first."""
+    """List the revisions of a deployment, the newest first.
+
+    With the newest state that was saved in each, if the lake has it.
+    """
+    live = _live_states(app, name, namespace)
     records = [
         {
             "revision": each.number,
@@ -162,12 +172,13 @@ def revisions(app: App, name: str, namespace: str, context: str, target: Target)
             "created": each.created,
             "ready": each.ready,
             "images": ", ".join(each.images),
+            "state": live.get(each.hash),
             "cause": each.cause,
             "hash": each.hash,
         }
         for each in Kubectl(namespace, context).revisions(name)
     ]
-    emit(of_records(records, _COLUMNS), target, of_records(records, _COLUMNS[:5]))
+    emit(of_records(records, _COLUMNS), target, of_records(records, _COLUMNS[:6]))
 
 
 @verb(
@@ -181,15 +192,24 @@ def revisions(app: App, name: str, namespace: str, context: str, target: Target)
 @_NAMESPACE
 @_CONTEXT
 @_TIMEOUT
+@click.option("-m", "--message", "why", default="", metavar="TEXT", help="Why, for the log.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def rollback(
-    app: App, name: str, revision: int | None, namespace: str, context: str, timeout: int, yes: bool
+    app: App,
+    name: str,
+    revision: int | None,
+    namespace: str,
+    context: str,
+    timeout: int,
+    why: str,
+    yes: bool,
 ) -> None:
     """Return a deployment to an earlier revision.
 
     Without REVISION to the one before the current. Waits until its pods are ready.
-    The lake and the state are left as they are: see `lakelog rollback` and
-    `lakelog state restore`.
+    The lake and the state are left as they are, and the state that belongs to the
+    revision is named: `lakelog rollback STATE --with data,cursors,state,deployment`
+    returns all of them.
     """
     cluster = Kubectl(namespace, context)
     chosen = cluster.choose(name, revision)
@@ -199,8 +219,28 @@ def rollback(
     images = ", ".join(chosen.images)
     if not confirm(f"return {name} to revision {chosen.number} ({images})?", yes):
         return
-    cluster.undo(name, chosen, timeout)
+    with _lake(app) as lake:
+        return_to(lake, cluster, name, chosen, why=why, seconds=timeout)
     app.say(f"deployment {name} has revision {chosen.number} again: {images}")
+    if state := _live_states(app, name, namespace).get(chosen.hash):
+        app.say(f"the newest state that was saved in it is {cell(state)}")
+
+
+@contextlib.contextmanager
+def _lake(app: App) -> Iterator[Lake | None]:
+    """Open the lake if there is one: a cluster can be asked without."""
+    if not bootstrap.is_lake(app.path):
+        yield None
+        return
+    with app.open() as lake:
+        yield lake
+
+
+def _live_states(app: App, name: str, namespace: str) -> dict[str, str]:
+    """The name of the newest state of each revision, by its hash."""
+    with _lake(app) as lake:
+        live = live_states(lake, name, namespace) if lake else {}
+    return {digest: state.name for digest, state in live.items()}
 
 
 @verb(examples="    lakelog deploy status api -n production")

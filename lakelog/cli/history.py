@@ -1,4 +1,4 @@
-"""log, show, diff, rollback, undo: list and compare the states of a lake, and return to one."""
+"""log, show, diff: list, describe and compare the states of a lake."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from lakelog.cli import exits
-from lakelog.cli.app import App, complete_branch, complete_ref, verb
+from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.behaviour import behaviour_lines, behaviour_record
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.tables import ROWS_MAX, Count, cell
@@ -137,64 +137,6 @@ def diff(
         click.get_current_context().exit(exits.WRONG)
 
 
-@verb(
-    examples="""
-    lakelog rollback v1
-    lakelog rollback @12 --verify
-    lakelog rollback 2026-11-19T23:59
-"""
-)
-@click.argument("ref", shell_complete=complete_ref)
-@click.option("--keep-cursors", is_flag=True, help="Keep the read positions of ingested files.")
-@click.option("--verify", is_flag=True, help="Read every byte of that state first.")
-@with_output
-def rollback(app: App, ref: str, keep_cursors: bool, verify: bool, target: Target) -> None:
-    """Return to a state. Nothing is deleted, and `lakelog undo` reverts it.
-
-    Pending events are published first, so that they stay in the log. The read positions of
-    ingested files go back as well, so that the files can be ingested again.
-    """
-    with app.open() as lake:
-        # Before the rollback: afterwards only the events of the state are counted.
-        was = lake.count()
-        state = lake.rollback(ref, cursors=not keep_cursors, verify=verify)
-    words = f"{app.branch} is at {ref} again: {many(state.events, 'event')} (was {was:,})"
-    _report_move(app, state, target, f"{words}\n`lakelog undo` reverts it")
-
-
-@verb(
-    examples="""
-    lakelog undo
-    lakelog undo --to-branch rescued
-"""
-)
-@click.option(
-    "--force", is_flag=True, help="Drop later events from the branch; the log still has them."
-)
-@click.option(
-    "--to-branch",
-    metavar="NAME",
-    shell_complete=complete_branch,
-    help="Keep the present state, later events included, on a new branch.",
-)
-@with_output
-def undo(app: App, force: bool, to_branch: str | None, target: Target) -> None:
-    """Undo the last rollback, undo, snapshot, retention, dedupe or repair.
-
-    If events were published since, --force or --to-branch has to say what happens to them.
-    """
-    with app.open() as lake:
-        state = lake.undo(force=force, to_branch=to_branch)
-        # The newest move is the undo itself, whose message names what was undone.
-        move = lake.log(1)[0].move
-    _report_move(
-        app,
-        state,
-        target,
-        f"undone: {move.message.removeprefix('of ')}; {many(state.events, 'event')} now",
-    )
-
-
 def snapshot_record(state: Snapshot) -> dict[str, Any]:
     """Return a snapshot as an object."""
     return {
@@ -209,13 +151,6 @@ def snapshot_record(state: Snapshot) -> dict[str, Any]:
         "quarantined": state.quarantined,
         "parent": state.parent or None,
     }
-
-
-def _report_move(app: App, state: Snapshot, target: Target, words: str) -> None:
-    """Say where a branch is now; for programs, the state itself is the result."""
-    app.say(words)
-    if target.format != "table" or target.path:
-        emit_record(snapshot_record(state), target, lambda: f"{words}\n")
 
 
 def _log_record(entry: LogEntry) -> dict[str, Any]:

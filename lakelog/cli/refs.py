@@ -55,7 +55,7 @@ def snapshot(app: App, message: str, target: Target) -> None:
 )
 @click.argument("name", required=False, shell_complete=complete_ref)
 @click.argument("ref", required=False, shell_complete=complete_ref)
-@click.option("-m", "--message", default="", metavar="TEXT", help="The message.")
+@click.option("-m", "--message", default="", metavar="TEXT", help="The message; why, if deleting.")
 @click.option(
     "--sign", "key", type=click.Path(), metavar="KEY", help="Sign the tag with this private key."
 )
@@ -90,7 +90,7 @@ def tag(
             emit(of_records([_tag_record(t) for t in tags], _TAG), target, shown)
         elif delete:
             # The id goes into the message, because after the deletion only the log still has it.
-            gone = delete_tag(lake.store, name).snapshot[:SHORT]
+            gone = delete_tag(lake.store, name, app.branch, message).snapshot[:SHORT]
             app.say(f"deleted tag {name}; `lakelog tag {name} {gone}` recreates it")
         else:
             new_tag = lake.tag(name, ref, message)

@@ -30,7 +30,7 @@ from lakelog.transfer.state import (
 )
 
 _LIST = ("state", "time", "bytes", "files", "directories", "author", "message", "snapshot")
-_INFO = ("state", "label", "path", "bytes", "files", "captured_at", "index")
+_INFO = ("state", "label", "path", "bytes", "files", "captured_at", "index", "deployment")
 
 
 @click.group(
@@ -139,6 +139,7 @@ def info(app: App, name: str, target: Target) -> None:
         {"state": found.name, **dataclasses.asdict(each), "captured_at": micros(each.captured_at)}
         for each in found.directories
     ]
+    rows = [{name: row[name] for name in _INFO} for row in rows]
     shown = [{"label": r["label"], "path": r["path"], "bytes": Count(r["bytes"])} for r in rows]
     for row, each in zip(shown, found.directories, strict=True):
         row |= {"files": Count(each.files), "captured": second(each.captured_at)}
@@ -174,6 +175,7 @@ def latest(app: App, target: Target) -> None:
     is_flag=True,
     help="Only where nothing is there yet, and if there is such a state.",
 )
+@click.option("-m", "--message", "why", default="", metavar="TEXT", help="Why, for the log.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
 def restore(
@@ -183,6 +185,7 @@ def restore(
     labels: tuple[str, ...],
     undo: bool,
     if_empty: bool,
+    why: str,
     yes: bool,
     target: Target,
 ) -> None:
@@ -205,9 +208,9 @@ def restore(
             raise click.ClickException("nothing was changed")
         with app.progress("restoring", "bytes") as progress:
             if name is None:
-                result = undo_restore(lake, progress)
+                result = undo_restore(lake, progress, why)
             else:
-                result = restore_state(lake, name, to=to, labels=labels, progress=progress)
+                result = restore_state(lake, name, to=to, labels=labels, why=why, progress=progress)
     _show_restored(app, result, target)
 
 
@@ -247,11 +250,12 @@ def _show_restored(app: App, result: Restored, target: Target) -> None:
     emit_record(record, target, lambda: f"{result.state.name} restored to {paths}\n")
 
 
-@verb(examples="lakelog state clean 7")
+@verb(examples='lakelog state clean 7 -m "the disk is small"')
 @click.argument("keep", type=click.IntRange(0), metavar="N")
+@click.option("-m", "--message", "why", default="", metavar="TEXT", help="Why, for the log.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_output
-def clean(app: App, keep: int, yes: bool, target: Target) -> None:
+def clean(app: App, keep: int, why: str, yes: bool, target: Target) -> None:
     """Delete all but the newest N states that have no name of yours.
 
     gc then deletes what no other state needs.
@@ -259,7 +263,7 @@ def clean(app: App, keep: int, yes: bool, target: Target) -> None:
     with app.open() as lake:
         if not confirm(f"delete all but the newest {keep:,} states?", yes):
             raise click.ClickException("nothing was changed")
-        names = clean_states(lake, keep)
+        names = clean_states(lake, keep, why)
     emit_record({"deleted": names}, target, lambda: f"deleted {many(len(names), 'state')}\n")
 
 

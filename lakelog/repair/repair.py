@@ -19,7 +19,7 @@ from lakelog.repair.checker import Problem
 from lakelog.repair.data import Connect
 from lakelog.repair.outcome import RepairOutcome, give_up, give_up_states, replace, set_aside
 from lakelog.repair.verify import verify
-from lakelog.store import disk, document, signatures, state_files, wal
+from lakelog.store import disk, document, policy, signatures, state_files, wal
 from lakelog.store.bootstrap import Store, change_settings, write_config
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import (
@@ -42,7 +42,9 @@ __all__ = ["RepairOutcome", "repair"]
 def repair(
     store: Store, connect: Connect, copy: str | None = None, first: Problem | None = None
 ) -> RepairOutcome:
-    """Make a damaged lake usable again. Raises OSError, and Damaged where nothing is left."""
+    """Make a damaged lake usable again. Raises NotAllowed, OSError, and Damaged where nothing is
+    left."""
+    policy.require(store.paths, "repair")
     outcome = RepairOutcome()
     if first:
         _renew_config(store, outcome, copy)
@@ -89,7 +91,8 @@ def _bring_back(store: Store, outcome: RepairOutcome, copy: str | None, fetched:
         # A living writer appends to the file that it holds: another one in its place would be lost.
         if path in fetched or (path.startswith(store.paths.wals) and disk.is_locked(path)):
             continue
-        if problem.kind == "derived":
+        # A damaged note of a rollback cannot be carried out, and none is made while it is there.
+        if problem.kind == "derived" or (path == store.paths.rollback and problem.kind == "damage"):
             set_aside(store, path, outcome)
             continue
         if copy and _fetch_neighbours(store, path, copy, outcome):

@@ -94,6 +94,7 @@ def verify(store: Store, progress: Progress | None = None, first: Problem | None
             checker.document(f"{store.paths.remotes}/{name}", {"name", "url", "branches"})
     checker.document(store.paths.condemned, {"names"})
     checker.document(store.paths.lost, {"names"})
+    _check_rollbacks(checker)
     _check_verified(checker)
     return checker.report()
 
@@ -361,6 +362,20 @@ def _stays_torn(checker: Checker, branch: str, file: WalFile) -> bool:
         if not now or not now[0].torn or now[0].end != file.end:
             return False
     return True
+
+
+def _check_rollbacks(checker: Checker) -> None:
+    """Check the notes of rollbacks; one that is left over was interrupted, unless it is at work."""
+    paths = checker.store.paths
+    for name in sorted(disk.listing(paths.rollbacks)):
+        if not name.startswith(disk.TEMPORARY):
+            # Without it an undo moves the branch alone; nothing else is lost.
+            checker.document(f"{paths.rollbacks}/{name}", {"commit", "before"}, "derived")
+    pending = checker.document(paths.rollback, {"commit", "before", "steps"})
+    if pending and not disk.is_locked(paths.restore_lock):
+        reason = f"a {pending['op']} {pending['message']!r} was interrupted"
+        words = "`lakelog rollback --continue` finishes it, `lakelog undo` takes it back"
+        checker.add(paths.rollback, f"{reason}: {words}", "torn")
 
 
 def _check_verified(checker: Checker) -> None:

@@ -20,19 +20,21 @@ from lakelog.errors import (
     WouldDropEvents,
 )
 from lakelog.lazy import LazyProperty
-from lakelog.store import clock, disk, signatures
+from lakelog.store import clock, disk, policy, signatures
 from lakelog.store.bootstrap import Store, start_branch
 from lakelog.store.entry import Counts, Entry, SegmentEntry, tombstone
 from lakelog.store.gc import require_kept
 from lakelog.store.manifest import Manifest, Totals
 from lakelog.store.paths import encode_name
-from lakelog.store.publish import USER_OPS, Change, grow, link_move, publish
+from lakelog.store.publish import USER_OPS, Change, grow, link_move, note, publish, with_reason
 from lakelog.store.refs import Head, Move, Tag, author, escape_text
 from lakelog.store.resolve import moves, resolve
 from lakelog.store.tail import Tail
 
 SHORT = 12
 Settle = Callable[[], Head]
+CarryOut = Callable[[Move, Move, int | None], Head | None]
+"""Makes an undo: the move to undo, the one before, and next_seq unless later events may go."""
 
 
 @dataclass(frozen=True)
@@ -213,9 +215,19 @@ def _refuse_taken(name: str, kind: str, names: list[str]) -> None:
             raise AlreadyExists(f"{kind} {taken!r} has that name: choose another for this one")
 
 
-def delete_tag(store: Store, name: str) -> Tag:
+def delete_tag(store: Store, name: str, branch: str = "", why: str = "") -> Tag:
     """Delete a tag with its signatures and return it; its snapshot stays while a move in the window
-    names it."""
+    names it. The log of `branch`, if one is given, says so and `why`. Raises NotAllowed."""
+    policy.require(store.paths, "delete-tag")
+    deleted = remove_tag(store, name)
+    if branch:
+        words = f"deleted tag {name} ({deleted.snapshot[:SHORT]})"
+        note(store, branch, "untag", with_reason(words, why))
+    return deleted
+
+
+def remove_tag(store: Store, name: str) -> Tag:
+    """Delete a tag that was made automatically, whatever the policy says."""
     deleted = store.refs.tag(name)
     # First: another tag of that name must not find them.
     signatures.remove(store.paths, signatures.of_tag(store.paths, name))
@@ -251,7 +263,9 @@ def make_branch(
 
 
 def delete_branch(store: Store, name: str, settle: Settle) -> None:
-    """Delete a branch by a move, so that its history stays readable. Raises InUse, UnknownRef."""
+    """Delete a branch by a move, so that its history stays readable. Raises InUse, UnknownRef,
+    NotAllowed."""
+    policy.require(store.paths, "delete-branch")
     store.refs.head(name)  # raises UnknownRef
     directory = store.paths.wal_dir(name)
     for file in disk.listing(directory):
@@ -269,28 +283,38 @@ def delete_branch(store: Store, name: str, settle: Settle) -> None:
         raise InUse(f"branch {name!r} was written to just now: it stays; delete it again")
 
 
-def rollback(store: Store, branch: str, settle: Settle, ref: str, cursors: bool = True) -> Head:
+def rollback(
+    store: Store, branch: str, settle: Settle, ref: str, cursors: bool = True, why: str = ""
+) -> Head:
     """Make an old state the branch's newest, after checking that it can be opened.
 
     Everything pending is published first, so it stays in the log. With `cursors` false the
     positions of followed sources stay where they are. Raises UnknownRef, Damaged.
     """
+    policy.require(store.paths, "rollback")
     target = _settle_ref(store, branch, settle, ref)
     # Before anything changes: a branch on a state that does not open would be of no use.
     check(store, target)
     # Watermarks stay as they are, so pending frames would be sealed on top of the old state.
     settle()
-    name = f"to {ref}" if ref != target else f"to {target[:SHORT]}"
+    message = with_reason(f"to {ref if ref != target else target[:SHORT]}", why)
 
     def plan(_: Head, now: Manifest) -> Change:
         # For each attempt: gc may have condemned it while another process moved the branch.
         require_kept(store, target, ref)
-        snapshot = _apply_formats(store, now, target, cursors)
-        return Change("rollback", name, snapshot=snapshot, rewind=True)
+        return rewind(store, now, target, "rollback", message, cursors)
 
     head = publish(store, branch, plan)
     assert head is not None
     return head
+
+
+def rewind(
+    store: Store, now: Manifest, target: str, op: str, message: str, cursors: bool = True
+) -> Change:
+    """Return the change that goes back to a state; a new state is written where it needs one."""
+    snapshot = _apply_formats(store, now, target, cursors)
+    return Change(op, message, snapshot=snapshot, rewind=True)
 
 
 def _apply_formats(store: Store, now: Manifest, target: str, cursors: bool = True) -> str:
@@ -315,15 +339,30 @@ def _apply_formats(store: Store, now: Manifest, target: str, cursors: bool = Tru
     return store.manifests.write(successor).digest
 
 
-def undo(store: Store, branch: str, settle: Settle, force: bool, to_branch: str | None) -> Head:
-    """Go to the state before the last move a user made.
+def undo(
+    store: Store,
+    branch: str,
+    settle: Settle,
+    force: bool,
+    to_branch: str | None,
+    why: str = "",
+    carry_out: CarryOut | None = None,
+) -> Head:
+    """Go to the state before the last move a user made; `carry_out` does so in another way.
 
     Raises NothingToUndo, and WouldDropEvents if events came after it and neither `force` nor
     `to_branch` says what to do with them.
     """
+    policy.require(store.paths, "undo")
+
+    def step(last: Move, previous: Move, only: int | None) -> Head | None:
+        return publish(
+            store, branch, lambda _, now: _step_back(store, last, previous, now, only, why)
+        )
+
     rescued: Head | None = None
     while True:
-        last, previous = _last_user_move(store, branch)
+        last, previous = last_user_move(store, branch)
         # All that can fail comes first, then the question what to do with later events: nobody is
         # asked about an undo that cannot be done.
         require_kept(store, previous.snapshot, f"the state before the {last.op}")
@@ -344,7 +383,7 @@ def undo(store: Store, branch: str, settle: Settle, force: bool, to_branch: str 
         # What is published from here on was neither counted nor put on the branch: then the move is
         # not made, and all of this is done again.
         only = None if force and to_branch is None else next_seq
-        moved = publish(store, branch, lambda _, now: _step_back(store, last, previous, now, only))  # noqa: B023
+        moved = (carry_out or step)(last, previous, only)
         if moved is not None:
             return moved
 
@@ -360,17 +399,20 @@ def _rescue(store: Store, name: str, head: Head, rescued: Head | None, message: 
 
 
 def _step_back(
-    store: Store, last: Move, previous: Move, now: Manifest, only: int | None
+    store: Store, last: Move, previous: Move, now: Manifest, only: int | None, why: str
 ) -> Change | None:
     """Return the undo, or None if more events were published than the user was told of, or another
     user moved the branch meanwhile."""
     if only is not None and now.next_seq != only:
         return None
-    if _last_user_move(store, last.branch)[0].number != last.number:
+    if last_user_move(store, last.branch)[0].number != last.number:
         return None
-    message = f"of {last.op} {last.message}".strip()
-    snapshot = _apply_formats(store, now, previous.snapshot)
-    return Change("undo", message, snapshot=snapshot, rewind=True)
+    return rewind(store, now, previous.snapshot, "undo", undo_message(last, why))
+
+
+def undo_message(last: Move, why: str) -> str:
+    """Return the message of the undo of a move."""
+    return with_reason(f"of {last.op} {last.message}".strip(), why)
 
 
 def check(store: Store, digest: str) -> Manifest:
@@ -435,7 +477,7 @@ def _revive(store: Store, name: str, target: str, message: str, watermarks: dict
     return head
 
 
-def _last_user_move(store: Store, branch: str) -> tuple[Move, Move]:
+def last_user_move(store: Store, branch: str) -> tuple[Move, Move]:
     """Return the newest move a user made and the move before it."""
     last: Move | None = None
     for move in moves(store, branch):

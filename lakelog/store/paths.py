@@ -16,6 +16,9 @@
     gc/push-<hex>                                 the lease of a push over SFTP
     states/<2 hex>/<digest>.chunk.zst             a piece of the files of state directories
     states/<2 hex>/<digest>.json.zst              what one state directory holds
+    refs/rollback.json                            a rollback that is being carried out
+    refs/rollbacks/<tag>.json                     those that were, by their safety tags
+    policy.toml                                   who may do what; written by people
     cache/                                        derived, may be deleted
 
 A digest is the SHA-256 of the file's bytes in hex; below states/ of its content. Branch
@@ -92,6 +95,9 @@ class Paths:
         self.heads = f"{self.root}/refs/heads"
         self.tags = f"{self.root}/refs/tags"
         self.signatures = f"{self.root}/refs/signatures"
+        self.rollback = f"{self.root}/refs/rollback.json"
+        self.rollbacks = f"{self.root}/refs/rollbacks"
+        self.policy = f"{self.root}/policy.toml"
         self.remotes = f"{self.root}/remotes"
         self.cache = f"{self.root}/cache"
         self.cut = f"{self.cache}/cut"
@@ -100,6 +106,7 @@ class Paths:
         self.blooms = f"{self.cache}/bloom"
         self.peaks = f"{self.cache}/merkle"
         self.clock = f"{self.cache}/clock"
+        self.restore_lock = f"{self.cache}/restore.lock"
         self.states_lock = f"{self.cache}/states.lock"
         self.states = f"{self.root}/states"
         self.gc = f"{self.root}/gc"

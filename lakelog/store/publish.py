@@ -61,15 +61,20 @@ Plan = Callable[[Head, Manifest], Change | None]
 
 
 def publish(
-    store: Store, branch: str, plan: Plan, discard: Callable[[], object] | None = None
+    store: Store,
+    branch: str,
+    plan: Plan,
+    discard: Callable[[], object] | None = None,
+    commit: str = "",
 ) -> Head | None:
     """Move the branch by what `plan` returns; None if it gave up.
 
     `discard` drops the files that `plan` wrote, if it can write them again when they are gone or
-    too old. Raises StaleFiles if it cannot, or if they never last; Damaged, OutcomeUnknown,
+    too old. `commit` marks the move, by random digits of its own unless given. Raises StaleFiles
+    if it cannot, or if they never last; Damaged, OutcomeUnknown,
     OSError. Whatever was written is then garbage for gc.
     """
-    commit, rewrites = disk.random_hex(), 0
+    commit, rewrites = commit or disk.random_hex(), 0
     for attempt in range(_RETRIES):
         head = store.refs.head(branch)
         state = store.manifests.load(head.move.snapshot)
@@ -93,6 +98,16 @@ def publish(
         # Somebody else moved the branch. The wait grows, else publishers would starve each other.
         time.sleep(min(0.0002 * attempt, 0.01))
     raise OutcomeUnknown(f"branch {branch!r} moved {_RETRIES} times while publishing; try again")
+
+
+def with_reason(message: str, why: str) -> str:
+    """Return the message of a move with the reason that a user gave."""
+    return f"{message}: {why}" if why else message
+
+
+def note(store: Store, branch: str, op: str, message: str) -> None:
+    """Add a move that changes nothing: the log then says who did what outside of the branch."""
+    publish(store, branch, lambda now, _: Change(op, message, snapshot=now.move.snapshot))
 
 
 def try_move(store: Store, head: Head, state: Manifest, change: Change, commit: str) -> Head | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import StalePlan
 from lakelog.lazy import Lazy
-from lakelog.store import compact
+from lakelog.store import compact, policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
@@ -114,8 +114,9 @@ def apply(
     """Remove the rows of the sorted seqs `chosen` from a branch, as one `dedupe` move.
 
     `note` says so in the manifest. Raises StalePlan if the branch was
-    rewound since `generation` or lacks a chosen row, DamagedSegment, OSError.
+    rewound since `generation` or lacks a chosen row, DamagedSegment, NotAllowed, OSError.
     """
+    policy.require(store.paths, "dedupe")
     rewritten: dict[str, SegmentEntry | None] = {}
     counts = {"removed": 0, "rewritten": 0}
 

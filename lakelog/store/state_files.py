@@ -46,7 +46,8 @@ Extent = tuple[int, int]
 @dataclass(frozen=True)
 class StateRecord:
     """A state directory of a snapshot: `label` names it, `path` is where it was, `bytes` those of
-    its files without holes, `captured_at` when the save began (us)."""
+    its files without holes, `captured_at` when the save began (us). `deployment` says in which
+    revision of one it was saved: `name`, `namespace`, `hash`, `image`, or nothing."""
 
     label: str
     index: str
@@ -54,11 +55,15 @@ class StateRecord:
     bytes: int
     files: int
     captured_at: int
+    deployment: dict[str, str] = field(default_factory=dict)
 
     def entry(self) -> Record:
         """Return the manifest's entry."""
         names = ("index", "path", "bytes", "files", "captured_at")
-        return Record("state", self.label, {name: getattr(self, name) for name in names})
+        members = {name: getattr(self, name) for name in names}
+        if self.deployment:
+            members["deployment"] = self.deployment
+        return Record("state", self.label, members)
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,9 @@ def _record(record: Record) -> StateRecord:
     index, path = str(body["index"]), str(body["path"])
     if parse_state(index + INDEX) is None:
         raise ValueError(f"the index of state {record.key!r} is no digest")
-    counts = (int(body[name]) for name in ("bytes", "files", "captured_at"))
-    return StateRecord(record.key, index, path, *counts)
+    size, files, began = (int(body[name]) for name in ("bytes", "files", "captured_at"))
+    deployment = {str(k): str(v) for k, v in body.get("deployment", {}).items()}
+    return StateRecord(record.key, index, path, size, files, began, deployment)
 
 
 # --- files ---------------------------------------------------------------------------------------

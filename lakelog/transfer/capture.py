@@ -17,10 +17,11 @@ import stat
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from lakelog.errors import StateRefused
 from lakelog.store.state_files import Extent, StateEntry, StateIndex
-from lakelog.transfer.chunk_writer import ChunkWriter, Piece
+from lakelog.transfer.chunk_writer import Piece
 from lakelog.transfer.chunker import cut
 from lakelog.transfer.exchange import STAGING
 
@@ -33,6 +34,16 @@ _SLACK_NS = 20_000_000
 _SHOWN = 5
 Progress = Callable[[int, int], None]
 Chunk = tuple[str, int]
+
+
+class ChunkSink(Protocol):
+    """Where chunks go: to a lake (ChunkWriter), or nowhere, to learn their digests."""
+
+    def has(self, digest: str) -> bool:
+        """Whether a chunk is there."""
+
+    def add(self, content: bytes) -> Piece:
+        """Take a chunk; the result is its digest and length."""
 
 
 @dataclass
@@ -88,7 +99,7 @@ class Capture:
     def __init__(
         self,
         root: str,
-        writer: ChunkWriter,
+        writer: ChunkSink,
         previous: StateIndex | None = None,
         began_us: int = 0,
         exclude: tuple[str, ...] = (),

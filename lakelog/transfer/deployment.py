@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,12 @@ LAKE, STATE = "/data/lake", "/data/state"
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,48}[a-z0-9])?")
 _SIZE = re.compile(r"[1-9][0-9]*(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?")
 _IMAGE = re.compile(r"[\w][\w./:@-]*")
+_RUNNING = {
+    "name": "LAKELOG_DEPLOYMENT",
+    "namespace": "LAKELOG_NAMESPACE",
+    "hash": "LAKELOG_POD_TEMPLATE_HASH",
+    "image": "LAKELOG_IMAGE",
+}
 _CRON = re.compile(r"(\S+ ){4}\S+|@(hourly|daily|weekly|monthly)")
 
 
@@ -63,6 +69,12 @@ class Deployment:
         ):
             if not 1 <= number <= most:
                 raise InvalidSetting(f"the {what} {number} is not from 1 to {most:,}")
+
+
+def running_in(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what the recipes tell a pod of its deployment: `name`, `namespace`, `hash` (the pods
+    of a revision have it as label `pod-template-hash`) and `image`, each if it is set."""
+    return {key: environment[name] for key, name in _RUNNING.items() if environment.get(name)}
 
 
 def render(deployment: Deployment, kind: str) -> str:

@@ -12,7 +12,7 @@ import ctypes
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ def recover(store: Store) -> None:
     steps = _read_journal(store)
     if all(step.inode for step in steps):
         for step in steps:
-            _exchange(step)
+            put_in_place(step)
     discard(store, steps)
 
 
@@ -49,14 +49,18 @@ def fresh_path(target: str) -> str:
     return f"{os.path.dirname(target)}/{STAGING}{disk.random_hex(8)}"
 
 
-def _exchange(step: Step) -> None:
+def put_in_place(step: Step) -> None:
     """Put the fresh directory in the target's place, unless that is done already."""
     try:
-        if os.lstat(step.target).st_ino == step.inode:
-            return
-        _exchange_paths(step.fresh, step.target)
+        # Afterwards what was exchanged out has this name, until it is deleted.
+        is_due = os.lstat(step.fresh).st_ino == step.inode
     except FileNotFoundError:
-        os.rename(step.fresh, step.target)
+        is_due = False
+    if is_due:
+        try:
+            _exchange_paths(step.fresh, step.target)
+        except FileNotFoundError:
+            os.rename(step.fresh, step.target)
     disk.sync_dir(os.path.dirname(step.target))
 
 
@@ -79,13 +83,18 @@ def _old_path(fresh: str) -> str:
     return f"{fresh}.old"
 
 
-def discard(store: Store, steps: list[Step]) -> None:
+def discard(store: Store, steps: Sequence[Step]) -> None:
     """Delete what is left next to the targets, then the note."""
     for step in steps:
         for path in (step.fresh, _old_path(step.fresh)):
             # Whatever the note says, nothing else is deleted than what a restore has made.
             if os.path.basename(path).startswith(STAGING):
                 _delete_tree(path)
+    drop_journal(store)
+
+
+def drop_journal(store: Store) -> None:
+    """Delete the note alone: the directories are another's now."""
     disk.unlink(_journal(store))
 
 
@@ -124,5 +133,5 @@ def _read_journal(store: Store) -> list[Step]:
 def alone(store: Store) -> Iterator[bool]:
     """Keep two restores of a lake apart; yields whether there is no other."""
     disk.make_dirs(store.paths.cache)
-    with disk.claim(f"{store.paths.cache}/restore.lock") as is_alone:
+    with disk.claim(store.paths.restore_lock) as is_alone:
         yield is_alone

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from lakelog.errors import AlreadyExists, Diverged, TransferRefused, UnknownRef
 from lakelog.lake import Lake
-from lakelog.store import bootstrap, disk
+from lakelog.store import bootstrap, disk, policy
 from lakelog.store.bootstrap import Store, start_branch
 from lakelog.store.manifest import Manifest
 from lakelog.store.objects import Sizes, objects_of
@@ -79,6 +79,8 @@ def pull(
 ) -> Fetched:
     """Fetch the branch and make its state the newest here. Raises Diverged if the branch has events
     that the remote lacks, unless `force` drops them; and as `fetch`."""
+    if force and not dry_run:
+        policy.require(lake.store.paths, "pull-force")
     remote = known.load(lake.store, name)
     result = Fetched(name, remote.url, dry_run)
     with known.connected(remote.url) as connection:

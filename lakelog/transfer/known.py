@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from lakelog.closest import did_you_mean
 from lakelog.errors import AlreadyExists, DamagedRef, InvalidName, TransferRefused, UnknownRef
-from lakelog.store import disk, document
+from lakelog.store import disk, document, policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import decode_name
 from lakelog.store.refs import Move, Tag, author
@@ -134,7 +134,8 @@ def save(store: Store, remote: KnownRemote) -> None:
 
 
 def remove(store: Store, name: str) -> None:
-    """Forget a remote and the tags of its branches. Raises UnknownRef."""
+    """Forget a remote and the tags of its branches. Raises UnknownRef, NotAllowed."""
+    policy.require(store.paths, "remove-remote")
     if not disk.exists(store.paths.remote(name)):
         load(store, name)
     for tag in store.refs.tag_names():

@@ -74,10 +74,18 @@ class Kubectl:
         known = ", ".join(str(each.number) for each in revisions) or "none"
         raise DeploymentFailed(f"deployment {name} has no revision {number}; there are: {known}")
 
+    def find(self, name: str, digest: str) -> Revision | None:
+        """Return the revision whose pods have this hash; its number changes with every rollback."""
+        return next((each for each in self.revisions(name) if each.hash == digest), None)
+
     def undo(self, name: str, revision: Revision, seconds: int = 300) -> None:
         """Let a deployment have this revision, and wait until its pods are ready."""
-        self._run("rollout", "undo", f"deployment/{name}", f"--to-revision={revision.number}")
+        self.begin_undo(name, revision)
         self.wait(name, seconds)
+
+    def begin_undo(self, name: str, revision: Revision) -> None:
+        """Let a deployment have this revision; its pods are replaced from now on."""
+        self._run("rollout", "undo", f"deployment/{name}", f"--to-revision={revision.number}")
 
     def wait(self, name: str, seconds: int = 300) -> str:
         """Wait until a rollout is complete; return what is said of it."""

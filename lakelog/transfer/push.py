@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
-from lakelog.store import disk
+from lakelog.store import disk, policy
 from lakelog.store.objects import Sizes, objects_of
 from lakelog.store.refs import Head, Move
 from lakelog.transfer import carry, known, signature_files
@@ -47,7 +47,10 @@ def push(
     dry_run: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Pushed:
-    """Bring branches and tags to a remote. Raises Diverged, UnknownRef, Unreachable, Damaged."""
+    """Bring branches and tags to a remote. Raises Diverged, UnknownRef, Unreachable, NotAllowed,
+    Damaged."""
+    if force and not dry_run:
+        policy.require(lake.store.paths, "push-force")
     remote = known.load(lake.store, name)
     result = Pushed(name, remote.url, dry_run)
     with known.connected(remote.url) as connection:

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 from lakelog.errors import StateRefused, UnknownRef
 from lakelog.lake import Lake
-from lakelog.store import disk
+from lakelog.store import disk, policy
 from lakelog.store.bootstrap import Store
+from lakelog.store.publish import note, with_reason
 from lakelog.store.state_files import StateRecord
-from lakelog.transfer import exchange
+from lakelog.transfer import exchange, rewind
 from lakelog.transfer.capture import Progress
 from lakelog.transfer.exchange import Step
 from lakelog.transfer.extract import Extraction
@@ -52,24 +53,27 @@ def restore_state(
     *,
     to: str | None = None,
     labels: tuple[str, ...] = (),
+    why: str = "",
     progress: Progress | None = None,
 ) -> Restored:
     """Put the directories of a state, or those of some `labels`, where they were, or to the
     directory `to` (in directories of their labels where there are several).
 
-    Raises UnknownRef, StateRefused and Damaged before anything is overwritten; OSError.
+    The log says so, and `why`. Raises UnknownRef, NotAllowed, StateRefused and Damaged before
+    anything is overwritten; OSError.
     """
+    policy.require(lake.store.paths, "restore")
     with exchange.alone(lake.store) as is_alone:
         if not is_alone:
             raise StateRefused("another process is restoring a state: wait for it")
-        exchange.recover(lake.store)
+        rewind.recover(lake.store)
         state = find_state(lake, name)
         records = _chosen(state, labels)
         targets = _targets(lake, records, to)
         steps = [Step(target, exchange.fresh_path(target)) for target in targets.values()]
         exchange.write_journal(lake.store, steps)
         try:
-            notes, steps = _extract(lake.store, records, steps, progress)
+            notes, steps = extract(lake.store, records, steps, progress)
             backup = _save_present(lake, state, targets)
         except BaseException:
             exchange.discard(lake.store, steps)
@@ -77,16 +81,18 @@ def restore_state(
         # From here on a run that dies is finished, not taken back.
         exchange.write_journal(lake.store, steps)
         exchange.recover(lake.store)
+        words = with_reason(f"{state.name} to {', '.join(targets.values())}", why)
+        note(lake.store, lake.branch_name, "restore", words)
         return Restored(state, targets, backup, notes)
 
 
-def undo_restore(lake: Lake, progress: Progress | None = None) -> Restored:
+def undo_restore(lake: Lake, progress: Progress | None = None, why: str = "") -> Restored:
     """Restore what the last restore overwrote. Raises UnknownRef where there is nothing."""
     states = (state for state in list_states(lake) if state.message.startswith(_BEFORE))
     state = next(states, None)
     if state is None:
         raise UnknownRef("no restore has overwritten anything: there is nothing to undo")
-    return restore_state(lake, state.name, progress=progress)
+    return restore_state(lake, state.name, why=why, progress=progress)
 
 
 def check_restore(
@@ -117,16 +123,22 @@ def _targets(lake: Lake, records: list[StateRecord], to: str | None) -> dict[str
                 if len(records) == 1
                 else f"{os.path.abspath(to)}/{record.label}"
             )
-        _check_target(lake, path, record.label)
+        check_target(lake, path, record.label)
         targets[record.label] = path
+    check_apart(targets)
+    return targets
+
+
+def check_apart(targets: dict[str, str]) -> None:
+    """Raise StateRefused where a directory holds another one."""
     for label, path in targets.items():
         others = (other for each, other in targets.items() if each != label)
         if any(contains(path, other) for other in others):
             raise StateRefused(f"{path} holds another directory of this state: restore one by one")
-    return targets
 
 
-def _check_target(lake: Lake, path: str, label: str) -> None:
+def check_target(lake: Lake, path: str, label: str) -> None:
+    """Raise StateRefused where a directory cannot be put at a path."""
     if not os.path.isabs(path) or os.path.normpath(path) != path or path == "/":
         raise StateRefused(f"{path!r} is no place for {label!r}: choose one with --to")
     if os.path.realpath(path) != path:
@@ -146,9 +158,11 @@ def _check_target(lake: Lake, path: str, label: str) -> None:
         raise StateRefused(f"{parent}: no such directory: create it first")
 
 
-def _extract(
+def extract(
     store: Store, records: list[StateRecord], steps: list[Step], progress: Progress | None
 ) -> tuple[tuple[str, ...], list[Step]]:
+    """Make the fresh directories of steps durably; return what could not be set, and the steps
+    with their inodes. Raises Damaged, OSError."""
     notes, complete = [], []
     for record, step in zip(records, steps, strict=True):
         extraction = Extraction(store.paths, record.index, progress)

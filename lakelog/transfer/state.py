@@ -14,20 +14,29 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from lakelog.errors import AlreadyExists, Damaged, StateRefused, UnknownRef
+from lakelog.errors import (
+    AlreadyExists,
+    Damaged,
+    DeploymentFailed,
+    MissingPackage,
+    StateRefused,
+    UnknownRef,
+)
 from lakelog.lake import Lake
-from lakelog.store import disk, history, state_files
+from lakelog.store import disk, history, policy, state_files
 from lakelog.store.paths import CHUNK
-from lakelog.store.publish import Change, publish
+from lakelog.store.publish import Change, note, publish, with_reason
 from lakelog.store.refs import Tag
 from lakelog.store.state_files import StateEntry, StateIndex, StateRecord
-from lakelog.transfer import exchange
+from lakelog.transfer import exchange, rewind
 from lakelog.transfer.capture import Capture, Progress
 from lakelog.transfer.chunk_writer import ChunkWriter
+from lakelog.transfer.deployment import running_in
 from lakelog.transfer.known import is_tracking
 
 RETENTION = 24
 """This many states with names of their own making are kept, unless told otherwise."""
+_NAMED = 5
 _AUTOMATIC = re.compile(r"state-\d{8}-\d{6}(-\d+)?")
 
 
@@ -83,9 +92,11 @@ def save_state(
     keep: int | None = RETENTION,
     exclude: tuple[str, ...] = (),
     progress: Progress | None = None,
+    deployment: Mapping[str, str] | None = None,
 ) -> SaveResult:
     """Save directories, given by their labels, as one state. `keep` prunes states that have names
-    of their own making; None keeps all.
+    of their own making; None keeps all. `deployment` is the revision that it belongs to, by default
+    that of the pod.
 
     Raises StateRefused where a file cannot be read or a directory cannot be saved, AlreadyExists
     for a taken name, OSError.
@@ -94,10 +105,13 @@ def save_state(
     if name is not None and disk.exists(lake.store.paths.tag(name)):
         raise AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
     store, began = lake.store, disk.now_us()
+    revision = running_in(os.environ) if deployment is None else dict(deployment)
     # Half of a restore is no state to save; one at work is saving what it will overwrite.
     with exchange.alone(store) as is_alone:
         if is_alone:
-            exchange.recover(store)
+            # A cluster that does not answer has nothing to do with what is saved here.
+            with contextlib.suppress(DeploymentFailed, MissingPackage):
+                rewind.recover(store)
     lake.settle()
     previous = {
         r.label: r for r in state_files.records(store.manifests, lake.store.state(lake.branch_name))
@@ -114,13 +128,13 @@ def save_state(
             captured = Capture(path, writer, base, since, exclude, progress).run()
             skipped += [f"{label}/{each}" for each in captured.skipped]
             changed += [f"{label}/{each}" for each in captured.changed]
-            records.append(_record(label, path, captured.index, writer, began))
+            records.append(_record(label, path, captured.index, writer, began, revision))
         writer.finish()
         entries = tuple(record.entry() for record in records)
         head = publish(store, lake.branch_name, lambda *_: Change("state", message, entries))
         assert head is not None
         tag = _tag(lake, name, head.move.snapshot, message, began)
-    pruned = clean_states(lake, keep) if keep is not None else ()
+    pruned = _prune(lake, keep) if keep is not None else ()
     return SaveResult(
         _saved(tag, records), writer.written, tuple(skipped), tuple(changed), tuple(pruned)
     )
@@ -159,11 +173,17 @@ def _base(lake: Lake, record: StateRecord | None, path: str) -> tuple[StateIndex
 
 
 def _record(
-    label: str, path: str, index: StateIndex, writer: ChunkWriter, began: int
+    label: str,
+    path: str,
+    index: StateIndex,
+    writer: ChunkWriter,
+    began: int,
+    revision: dict[str, str],
 ) -> StateRecord:
     size = sum(length for _, length in index.chunks)
     files = sum(entry.kind in ("file", "hard") for entry in index.entries)
-    return StateRecord(label, writer.add_index(index), path, size, files, began)
+    digest = writer.add_index(index)
+    return StateRecord(label, digest, path, size, files, began, revision)
 
 
 def _tag(lake: Lake, name: str | None, snapshot: str, message: str, began: int) -> Tag:
@@ -216,15 +236,25 @@ def find_state(lake: Lake, name: str) -> SavedState:
     return states[0]
 
 
-def clean_states(lake: Lake, keep: int) -> list[str]:
+def clean_states(lake: Lake, keep: int, why: str = "") -> list[str]:
     """Delete the oldest states with names of their own making, all but `keep`; return their names.
-    gc then deletes what no other state needs."""
+    gc then deletes what no other state needs. The log says so, and `why`. Raises NotAllowed."""
+    policy.require(lake.store.paths, "clean")
+    names = _prune(lake, keep)
+    if names:
+        words = f"deleted {len(names):,} states: {', '.join(names[:_NAMED])}"
+        words += ", ..." if len(names) > _NAMED else ""
+        note(lake.store, lake.branch_name, "clean", with_reason(words, why))
+    return names
+
+
+def _prune(lake: Lake, keep: int) -> list[str]:
     states = [state for state in list_states(lake) if _AUTOMATIC.fullmatch(state.name)]
     deleted = []
     for state in states[keep:]:
         # Another process may have pruned it.
         with contextlib.suppress(UnknownRef):
-            history.delete_tag(lake.store, state.name)
+            history.remove_tag(lake.store, state.name)
             deleted.append(state.name)
     return deleted
 

@@ -6,8 +6,6 @@ import json
 import os
 import random
 import resource
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from lakelog.transfer import exchange
 from lakelog.transfer.restore import restore_state
 from lakelog.transfer.state import list_states, save_state
 from tests.support import lakes, state_trees
+from tests.support.deaths import dies
 
 FLIPS = int(os.environ.get("LAKELOG_STATE_FLIPS", "60"))
 STEP = int(os.environ.get("LAKELOG_STATE_STEP", "7"))
@@ -187,36 +186,6 @@ def test_lost_pieces_are_repaired_or_named(tmp_path: Path) -> None:
         save_state(lake, {"app": str(home)})
         restore_state(lake, "one")
         assert not lake.verify().lost
-
-
-def dies(run: Callable[[], object], at: int, root: str) -> bool:
-    """Run in a child that dies before its `at`-th change below `root`; whether it did."""
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            nonlocal count
-            if event in CHANGES and (event != "open" or int(arguments[2] or 0) & 3):
-                count += 1
-                if count == at:
-                    os._exit(9)
-
-        try:
-            sys.addaudithook(hook)
-            run()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, 9)
-    return code == 9
-
-
-CHANGES = set(
-    """open os.rename os.mkdir os.remove os.rmdir os.link os.symlink os.chmod os.chown os.utime
-    os.setxattr os.truncate ctypes.dlopen ctypes.dlsym shutil.rmtree""".split()
-)
 
 
 @pytest.mark.parametrize("several", [False, True])

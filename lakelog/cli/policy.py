@@ -1,0 +1,89 @@
+"""policy: show and check who may do what in a lake."""
+
+from __future__ import annotations
+
+import click
+
+from lakelog.cli import exits
+from lakelog.cli.app import App, verb
+from lakelog.cli.render.output import Target, emit, with_output
+from lakelog.cli.render.tables import cell
+from lakelog.export.formats import of_records
+from lakelog.store import bootstrap
+from lakelog.store import policy as policies
+from lakelog.store.refs import author
+
+_COLUMNS = ("operation", "allowed", "users", "meaning")
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  lakelog policy show
+  lakelog policy check rollback
+  lakelog policy check gc --user ada@build-3
+"""
+)
+def policy() -> None:
+    """Show and check who may do what overwrites or deletes.
+
+    The policy is the file policy.toml in the lake, written by you. Without it
+    everybody may do everything.
+    """
+
+
+@verb(examples="lakelog policy show --json")
+@with_output
+def show(app: App, target: Target) -> None:
+    """List the operations, and whether you may do them."""
+    store, user = bootstrap.load(app.path), author()
+    rules = policies.load(store.paths)
+    rows = [
+        {
+            "operation": name,
+            "allowed": rules.allows(name, user),
+            "users": ", ".join(rules.users(name)),
+            "meaning": meaning,
+        }
+        for name, meaning in policies.OPERATIONS.items()
+    ]
+    app.say(f"for {cell(user)}, by {store.paths.policy}")
+    emit(of_records(rows), target, of_records([{n: r[n] for n in _COLUMNS[:3]} for r in rows]))
+
+
+def _complete_operation(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
+    return [name for name in policies.OPERATIONS if name.startswith(typed)]
+
+
+@verb(
+    examples="""
+    lakelog policy check
+    lakelog policy check gc --user ada@build-3 || exit
+"""
+)
+@click.argument(
+    "operation",
+    required=False,
+    type=click.Choice(list(policies.OPERATIONS)),
+    metavar="[OPERATION]",
+    shell_complete=_complete_operation,
+)
+@click.option("--user", metavar="NAME", help="A user as the log names them; you by default.")
+def check(app: App, operation: str | None, user: str | None) -> None:
+    """Check the file, or whether a user may do OPERATION.
+
+    Exits with 3 if not.
+    """
+    rules = policies.load(bootstrap.load(app.path).paths)
+    name = user or author()
+    if operation is None:
+        app.say("the policy is valid")
+    elif rules.allows(operation, name):
+        app.say(f"{cell(name)} may {policies.OPERATIONS[operation]}")
+    else:
+        app.say(f"{cell(name)} may not {policies.OPERATIONS[operation]}")
+        click.get_current_context().exit(exits.WRONG)
+
+
+for _command in (show, check):
+    policy.add_command(_command)

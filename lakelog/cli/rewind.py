@@ -1,0 +1,251 @@
+"""rollback, undo: return to a state of the lake, with directories and deployment if asked."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import CompletionItem
+
+from lakelog.cli.app import App, complete_branch, complete_ref, verb
+from lakelog.cli.history import snapshot_record
+from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.tables import cell
+from lakelog.cli.render.terminal import confirm, many, width
+from lakelog.export.formats import of_records
+from lakelog.transfer import rollback as rollbacks
+from lakelog.transfer.preflight import PARTS, Preflight
+from lakelog.transfer.rollback import RolledBack
+
+_COLUMNS = ("part", "name", "now", "then", "problem")
+_LINE = "  {part:<11}{name:<17}{now:<19}{then:<19}{word}"
+_WHY = click.option("-m", "--message", "why", default="", metavar="TEXT", help="Why, for the log.")
+_YES = click.option("--yes", is_flag=True, help="Do not ask.")
+_TIMEOUT = click.option(
+    "--timeout",
+    type=click.IntRange(min=1),
+    default=rollbacks.SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the pods of a deployment.",
+)
+
+
+def _complete_parts(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Parts that are not in the list yet."""
+    given = typed.split(",")
+    before = "".join(f"{part}," for part in given[:-1])
+    left = [part for part in PARTS if part.startswith(given[-1]) and part not in given[:-1]]
+    return [CompletionItem(before + part) for part in left]
+
+
+def _parse_parts(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    return rollbacks.check_parts(filter(None, map(str.strip, value.split(","))))
+
+
+@verb(
+    examples="""
+    lakelog rollback v1
+    lakelog rollback @12 --verify -m "the import was wrong"
+    lakelog rollback 2026-11-19T23:59
+    lakelog rollback before-upgrade --with data,cursors,state --dry-run
+    lakelog rollback before-upgrade --with data,cursors,state,deployment --yes
+"""
+)
+@click.argument("ref", required=False, shell_complete=complete_ref)
+@click.option(
+    "--with",
+    "parts",
+    default=",".join(rollbacks.DEFAULT),
+    show_default=True,
+    metavar="PARTS",
+    callback=_parse_parts,
+    shell_complete=_complete_parts,
+    help=f"What goes back: {', '.join(PARTS)}.",
+)
+@click.option("--keep-cursors", is_flag=True, help="Keep the read positions of ingested files.")
+@click.option("--verify", is_flag=True, help="Read every byte of that state first.")
+@click.option("--dry-run", is_flag=True, help="Say what would change and what is missing.")
+@click.option("--continue", "going_on", is_flag=True, help="Finish one that was interrupted.")
+@click.option("--undo", "undoing", is_flag=True, help="Undo the last one, as `lakelog undo` does.")
+@click.option("--context", default="", metavar="NAME", help="The cluster, as kubectl names it.")
+@_TIMEOUT
+@_WHY
+@_YES
+@with_output
+def rollback(
+    app: App,
+    ref: str | None,
+    parts: tuple[str, ...],
+    keep_cursors: bool,
+    verify: bool,
+    dry_run: bool,
+    going_on: bool,
+    undoing: bool,
+    context: str,
+    timeout: int,
+    why: str,
+    yes: bool,
+    target: Target,
+) -> None:
+    """Return to a state. Nothing is deleted, and `lakelog undo` reverts it.
+
+    Pending events are published first, so that they stay in the log. The read positions of
+    ingested files go back as well, so that the files can be ingested again. With `state`, the
+    saved directories go back, with `deployment` the revision in which they were saved: all parts
+    or none. A tag names the state before. Refused if a piece is missing or damaged.
+    """
+    if (ref is not None) + going_on + undoing != 1:
+        raise click.UsageError("name a state, or give --continue or --undo alone")
+    if going_on:
+        with app.open() as lake:
+            done = rollbacks.finish(lake)
+        app.say(f"finished: {done}" if done else "nothing was interrupted")
+        return
+    if undoing:
+        _undo(app, False, None, timeout, why, yes, dry_run, target)
+        return
+    chosen = tuple(part for part in parts if part != "cursors" or not keep_cursors)
+    with app.open() as lake:
+        if rollbacks.pending(lake):
+            app.say(f"finished first, as it was interrupted: {rollbacks.finish(lake)}")
+        # Before the rollback: afterwards only the events of the state are counted.
+        was = lake.count()
+        if dry_run or not set(chosen) <= set(rollbacks.DEFAULT):
+            plan = rollbacks.preview(lake, str(ref), chosen, context=context)
+            if dry_run:
+                _show_plan(app, plan, target)
+                return
+            _ask(app, plan, f"return to {ref}?", yes)
+        with app.progress("restoring", "bytes") as progress:
+            result = rollbacks.rollback(
+                lake,
+                str(ref),
+                chosen,
+                verify=verify,
+                context=context,
+                why=why,
+                seconds=timeout,
+                progress=progress,
+            )
+    events = many(result.snapshot.events, "event")
+    words = f"{app.branch} is at {ref} again: {events} (was {was:,})"
+    if "data" not in chosen:
+        words = f"{', '.join(chosen)} of {ref} again; {app.branch} stays as it is"
+    words += f"\n`lakelog undo` reverts it; the state before is tagged {result.safety}"
+    _report_move(app, result, target, words)
+
+
+@verb(
+    examples="""
+    lakelog undo
+    lakelog undo --to-branch rescued -m "the rollback was a mistake"
+"""
+)
+@click.option(
+    "--force", is_flag=True, help="Drop later events from the branch; the log still has them."
+)
+@click.option(
+    "--to-branch",
+    metavar="NAME",
+    shell_complete=complete_branch,
+    help="Keep the present state, later events included, on a new branch.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would change and what is missing.")
+@_TIMEOUT
+@_WHY
+@_YES
+@with_output
+def undo(
+    app: App,
+    force: bool,
+    to_branch: str | None,
+    dry_run: bool,
+    timeout: int,
+    why: str,
+    yes: bool,
+    target: Target,
+) -> None:
+    """Undo the last rollback, undo, snapshot, retention, dedupe or repair.
+
+    If events were published since, --force or --to-branch has to say what happens to them. What a
+    rollback moved with the branch comes back with it: directories, deployment.
+    """
+    _undo(app, force, to_branch, timeout, why, yes, dry_run, target)
+
+
+def _undo(
+    app: App,
+    force: bool,
+    to_branch: str | None,
+    timeout: int,
+    why: str,
+    yes: bool,
+    dry_run: bool,
+    target: Target,
+) -> None:
+    with app.open() as lake:
+        if words := rollbacks.pending(lake):
+            if not confirm(f"undo the interrupted {words}?", yes):
+                raise click.ClickException("nothing was changed")
+            plan = None
+        else:
+            plan = rollbacks.preview_undo(lake, always=dry_run)
+        if plan is not None and dry_run:
+            _show_plan(app, plan, target)
+            return
+        if plan is not None:
+            _ask(app, plan, "undo the rollback?", yes)
+        with app.progress("restoring", "bytes") as progress:
+            result = rollbacks.undo(
+                lake, force=force, to_branch=to_branch, why=why, seconds=timeout, progress=progress
+            )
+    words = f"undone: {result.message.removeprefix('of ')}"
+    _report_move(app, result, target, f"{words}; {many(result.snapshot.events, 'event')} now")
+
+
+def _ask(app: App, plan: Preflight, question: str, yes: bool) -> None:
+    """Show a plan, and ask if it overwrites a directory or changes a deployment."""
+    for line in _lines(plan):
+        app.say(line)
+    plan.require()
+    if (plan.copied or plan.cluster) and not confirm(question, yes):
+        raise click.ClickException("nothing was changed")
+
+
+def _show_plan(app: App, plan: Preflight, target: Target) -> None:
+    """Print a plan as the result; one that would be refused ends with an error."""
+    rows = [{name: getattr(each, name) for name in _COLUMNS} for each in plan.findings]
+    if target.format == "table":
+        emit_record({}, target, lambda: "\n".join(_lines(plan)) + "\n")
+    else:
+        emit(of_records(rows, _COLUMNS), target)
+    plan.require()
+
+
+def _lines(plan: Preflight) -> list[str]:
+    """A table of what a rollback changes, then what is missing."""
+    head = dict(zip(_COLUMNS, _COLUMNS, strict=True))
+    lines = [_LINE.format(**head, word="")]
+    for each in plan.findings:
+        fields = {
+            n: _cut(cell(getattr(each, n)), w) for n, w in zip(_COLUMNS, _WIDTHS, strict=True)
+        }
+        lines.append(_LINE.format(**fields, word="missing" if each.problem else "ok"))
+    lines = [line.rstrip()[: width()] for line in lines]
+    return lines + [f"missing: {cell(problem)}" for problem in plan.problems]
+
+
+_WIDTHS = (10, 16, 18, 18, 0)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…" if most else ""
+
+
+def _report_move(app: App, result: RolledBack, target: Target, words: str) -> None:
+    """Say where a branch is now; for programs, the state itself is the result."""
+    for note in result.notes:
+        app.say(cell(note), fg="yellow")
+    app.say(words)
+    if target.format != "table" or target.path:
+        record = snapshot_record(result.snapshot)
+        emit_record(record, target, lambda: f"{words}\n")
