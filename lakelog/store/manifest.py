@@ -133,16 +133,15 @@ class Carriers(Protocol):
 
 
 def of_json(body: Members, digest: str) -> Manifest:
-    """Return the manifest of a JSON object. Raises AttributeError, KeyError, TypeError, ValueError."""
-    others = {k: v for k, v in body.items() if k not in ("format", "tail")}
-    members = {
+    """Return the manifest of a JSON object; any error of types and values for another object."""
+    members = {k: v for k, v in body.items() if k not in ("format", "tail")} | {
         "totals": Totals(**body["totals"]),
         "pages": tuple(Page(**p) for p in body["pages"]),
         "recent": parse(body["tail"]),
         "ids": tuple(IdRun(r["digest"], r["bytes"], r["count"]) for r in body["ids"]),
         "retention": body["retention"] and Retention(**body["retention"]),
     }
-    return Manifest(**others | members, digest=digest)
+    return Manifest(**members, digest=digest)
 
 
 class Manifests:
@@ -291,7 +290,7 @@ class Manifests:
         return [e for e in live.values() if e.time[0] <= high and low <= e.time[1]]
 
     def decode(self, body: Members, digest: str) -> Manifest:
-        """Return the manifest that a JSON object stands for. Raises DamagedManifest."""
+        """Return the manifest of a JSON object. Raises DamagedManifest."""
         with self._refusing_malformed(digest):
             return of_json(body, digest)
 
@@ -301,8 +300,7 @@ class Manifests:
         try:
             yield
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            is_entry = isinstance(error, MalformedEntry)
-            reason = str(error) if is_entry else f"it is malformed ({error!r})"
+            reason = f"{error}" if type(error) is MalformedEntry else f"it is malformed ({error!r})"
             raise DamagedManifest(self._paths.object("manifests", digest), reason) from None
 
     def _state(self, digest: str) -> dict[str, Any]:
@@ -469,8 +467,7 @@ def _merge_all(manifests: Manifests, pages: tuple[Page, ...], commit: str) -> tu
     live: dict[tuple[str, str], Entry] = {}
     for page in pages:
         for entry in manifests.peek(page):
-            key = (entry.what, entry.key)
-            live.pop(key, None)
+            live.pop(key := (entry.what, entry.key), None)
             if not isinstance(entry, Removal):
                 live[key] = entry
     entries, size = tuple(live.values()), FAN ** (LEVEL_MAX + 1)
