@@ -32,7 +32,7 @@ PART = 8 << 20
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _ANSWER_MAX, _TAGS_MAX = 64 << 10, 8 << 20
-_PAGES_MAX = 10_000
+_PAGES_MAX = 1_000
 _PIECE = 1 << 20
 _TIMEOUT = 60.0
 _IDLE = 4.0
@@ -95,6 +95,7 @@ class Answer:
         if whole and self._response.isclosed() and not self._response.will_close:
             self._give_back(self._link)
         else:
+            self._response.close()
             self._link.http.close()
 
 
@@ -280,8 +281,8 @@ class Repository:
             )
             if answer.status not in _MOVED or method not in ("GET", "HEAD"):
                 return answer
-            url = self._absolute(urljoin(url, answer.headers.get("Location", "")))
             answer.close()
+            url = self._absolute(urljoin(url, answer.headers.get("Location", "")))
         raise TransferRefused(f"{self.url}: redirects without end: refused")
 
     def _absolute(self, place: str) -> str:

@@ -146,12 +146,11 @@ class TestOci(RemoteSuite):
     def test_somebody_elses_tags_are_left_alone(
         self, path: str, url: str, home: Path, registry: str
     ) -> None:
-        repository = Repository(url)
+        repository, mixed = Repository(url), Repository(url + "x")
         body = json.dumps({"schemaVersion": 2, "manifests": []}).encode()
         repository.put_manifest("latest", body, "application/vnd.oci.image.index.v1+json")
         with pytest.raises(TransferRefused, match="is not empty and no lake"):
             push(path)
-        mixed = Repository(url + "x")
         with opened(path) as lake:
             known.remove(lake.store, "origin")
             known.add(lake.store, "origin", url + "x")
@@ -162,6 +161,8 @@ class TestOci(RemoteSuite):
             lake.tag("latest")
         with pytest.raises(TransferRefused, match="somebody else's tag"):
             push(path, "latest")
+        repository.close()
+        mixed.close()
 
     @pytest.mark.parametrize("after", [False, True])
     def test_cut_at_a_request_it_goes_on(
