@@ -44,6 +44,7 @@ BENCHMARKS: dict[str, Callable[[Scale], list[Row]]] = {
     "single": append.single,
     "processes": append.processes,
     "history": history.rewinds,
+    "together": history.together,
     "publish": publish.commits,
     "gc": years.marking,
     "entries": years.entries,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
 import lakelog
 from benchmarks import lakes
-from benchmarks.measure import Scale, directory, median
+from benchmarks.measure import Scale, directory, median, seconds
 from benchmarks.report import Row, Target
+from lakelog.transfer.rollback import rollback, undo
+from lakelog.transfer.state import save_state
 
 FEW = 10
+FILES = 100
+PARTS = ("data", "cursors", "state")
 VERBS = ("tag", "rollback", "undo")
 
 
@@ -45,6 +50,40 @@ def rewinds(scale: Scale) -> list[Row]:
         )
         rows.append(Row(f"{verb}: first in the process", "ms", ours[:1], peer[:1]))
     return rows
+
+
+def together(scale: Scale) -> list[Row]:
+    """Time a tag, and a rollback and undo of data, cursors and a state directory of 100 files that
+    equals its record, on a lake of many segments."""
+    taken: dict[str, list[float]] = {verb: [] for verb in (*VERBS, "tag and rollback")}
+    with directory() as root:
+        home = root / "state"
+        home.mkdir()
+        for number in range(FILES):
+            (home / f"{number}.json").write_bytes(os.urandom(1000))
+        with lakelog.open(str(lakes.copy(lakes.segmented(scale.many), root / "many"))) as lake:
+            save_state(lake, {"state": str(home)}, name="v1")
+            lake.append({"type": "LATER"})
+            lake.settle()
+            for number in range(scale.rewinds):
+                steps: list[Callable[[], object]] = [
+                    lambda: lake.tag(f"t{number}"),  # noqa: B023
+                    lambda: rollback(lake, "v1", PARTS),
+                    lambda: undo(lake),
+                ]
+                for verb, step in zip(VERBS, steps, strict=True):
+                    taken[verb].append(seconds(step) * 1000)
+                taken["tag and rollback"].append(taken["tag"][-1] + taken["rollback"][-1])
+    target = Target("<=", 20, "figure")
+    return [
+        Row(
+            f"{verb} with data, cursors and state, {scale.many:,} segments",
+            "ms",
+            each,
+            target=target if "and" in verb else None,
+        )
+        for verb, each in taken.items()
+    ]
 
 
 def _slower(one: list[float], other: list[float]) -> list[float]:

@@ -21,6 +21,7 @@ from lakelog.store.stats import Stats
 
 _LOG = ("move", "time", "op", "events", "segments", "snapshot", "tags", "author", "message")
 _NAMES_SHOWN = 12
+_SAFETY = "before-rollback-2"
 SMALL = 1_000_000
 """So many events are looked through for their behaviour without being asked to."""
 
@@ -172,7 +173,8 @@ def _log_record(entry: LogEntry) -> dict[str, Any]:
 
 def _log_row(entry: LogEntry) -> dict[str, Any]:
     move = entry.move
-    tags = "".join(f"[{t}] " for t in entry.tags)
+    # Safety tags are long, and there is one at most moves before a rollback: --json has them.
+    tags = "".join(f"[{t}] " for t in entry.tags if not t.startswith(_SAFETY))
     return {
         "move": f"@{move.number}",
         "time": second(move.time) if move.time else None,

@@ -30,7 +30,7 @@ _SECONDS = 120
 # Each pattern is something that differs from run to run, and what stands for it in a comparison.
 _VOLATILE = [
     (re.compile(r"\b(?:[0-9a-f]{2}/)?[0-9a-f]{12,64}(?::\d+)?\b"), "ID"),
-    (re.compile(r"\d{8}_\d{6}"), "STAMP"),
+    (re.compile(r"\d{8}[-_]\d{6}(?:-\d+)?"), "STAMP"),
     (re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d:\d\d(?:\.\d+)?Z?)?"), "TIME"),
     (re.compile(r"\b\d\d:\d\d:\d\d(?:\.\d+)?Z?"), "TIME"),
     (re.compile(r"[+-]?[\d,.]+ ?(?:bytes|kB|MB|GB|ms|s|/s|k/s|rows/s)(?!\w)"), "SIZE"),
