@@ -61,6 +61,7 @@ class Scale:
     watched: int = 1_000
     followed: int = 20_000
     reading: float = 60
+    state_mb: int = 1_000
 
 
 FULL = Scale()
@@ -86,6 +87,7 @@ QUICK = Scale(
     watch=5.0,
     watched=100,
     followed=2_000,
+    state_mb=100,
 )
 TINY = Scale(
     rounds=1,

@@ -1,7 +1,8 @@
 """Capture: reading a state directory into chunks and an index, without following links.
 
 Files of at least LARGE bytes are cut for themselves; smaller ones are cut together, in groups that
-the names of files end, so that a new file changes one group. What has the size, times and inode of
+the names of files end, so that a new file changes one group; groups are short, since one is stored
+again when a file of it changes. What has the size, times and inode of
 the save before is not read again if that can be told from its chunks.
 
 A file that changes while it is read is read again, at most READINGS times; then its last reading
@@ -27,7 +28,7 @@ from lakelog.transfer.exchange import STAGING
 
 LARGE = 128 << 10
 READINGS = 3
-_GROUP_BYTES = 4 << 20
+_GROUP_MIN, _GROUP_MAX = 16 << 10, 4 << 20
 _READ = 1 << 20
 _SLACK_NS = 20_000_000
 """File systems stamp times this coarsely: a file may change twice with one time."""
@@ -135,17 +136,18 @@ class Capture:
         self._total = sum(entry.size for entry in entries)
         final: list[StateEntry] = []
         group: list[StateEntry] = []
+        size = 0
         for entry in entries:
             if entry.kind == "file" and entry.size >= LARGE:
                 final += self._group(group)
                 final += self._group([entry])
-                group = []
+                group, size = [], 0
                 continue
             group.append(entry)
-            size = sum(each.size for each in group) if entry.kind == "file" else 0
-            if size >= _GROUP_BYTES or (size and zlib.crc32(entry.path) % 32 == 0):
+            size += entry.size
+            if size >= _GROUP_MAX or (size >= _GROUP_MIN and zlib.crc32(entry.path) % 4 == 0):
                 final += self._group(group)
-                group = []
+                group, size = [], 0
         final += self._group(group)
         self._refuse_unreadable()
         return final

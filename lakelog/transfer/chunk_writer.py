@@ -15,7 +15,8 @@ from types import TracebackType
 from lakelog.store import disk, document, state_files
 from lakelog.store.paths import CHUNK, INDEX, Paths
 
-_THREADS = min(8, os.cpu_count() or 1)
+_THREADS = 16
+"""Most of a thread's time is waiting for the disk, which syncs several files at once."""
 Piece = Future[tuple[str, int]]
 
 
@@ -25,7 +26,7 @@ class ChunkWriter:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._threads = ThreadPoolExecutor(_THREADS, "chunks")
-        self._room = threading.Semaphore(4 * _THREADS)  # bounds what waits in memory
+        self._room = threading.Semaphore(2 * _THREADS)  # bounds what waits in memory
         self._mutex = threading.Lock()
         names = map(os.path.basename, state_files.names_on_disk(paths))
         self._present = {name for name in names if not name.startswith(disk.TEMPORARY)}

@@ -34,15 +34,15 @@ def cut(blocks: Iterable[bytes]) -> Iterator[bytes]:
     rest = b""
     for block in _regroup(blocks):
         rest += block
-        places = iter(_places(rest))
-        start, place = 0, next(places, None)
+        places = _places(rest)
+        start = 0
         while True:
-            while place is not None and place - start < MIN:
-                place = next(places, None)
+            # By bisection: of content that repeats itself, every byte may be a place.
+            first = int(np.searchsorted(places, start + MIN))
             limit = start + MAX
-            if place is None and len(rest) < limit:
+            if first == len(places) and len(rest) < limit:
                 break  # the next block may have a place within the limit
-            end = limit if place is None else min(place, limit)
+            end = min(int(places[first]), limit) if first < len(places) else limit
             yield rest[start:end]
             start = end
         rest = rest[start:]
@@ -63,12 +63,12 @@ def _regroup(blocks: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(parts)
 
 
-def _places(content: bytes) -> list[int]:
+def _places(content: bytes) -> Any:
     """The places where a chunk may end, ascending."""
     last = len(content) - _WINDOW
     found = [_promising(content, at, min(at + _STRIPE, last + 1)) for at in range(0, last, _STRIPE)]
     if not found:
-        return []
+        return np.zeros(0, np.int64)
     starts = np.sort(np.concatenate(found))
     # A view of the eight bytes at every place, aligned or not.
     words_at = np.ndarray((len(content) - 7,), "<u8", content, strides=(1,))
@@ -78,16 +78,16 @@ def _places(content: bytes) -> list[int]:
         # The high bits are the well mixed ones, so they are brought down before the next word.
         mixed = (mixed ^ words ^ (mixed >> np.uint64(29))) * np.uint64(factor)
     limit = np.uint64((1 << 64) // (AVERAGE >> _FIRST_BITS))
-    chosen: list[int] = (starts[mixed < limit] + _WINDOW).tolist()
-    return chosen
+    return starts[mixed < limit] + _WINDOW
 
 
 def _promising(content: bytes, low: int, high: int) -> Any:
-    """Starts of windows in [low, high) whose first four bytes hash low."""
-    limit = np.uint32(0xFFFFFFFF >> _FIRST_BITS)
+    """Starts of windows in [low, high) whose first four bytes hash high."""
+    # High, as four equal bytes do not: long runs of them are common, and would all be places.
+    limit = np.uint32(0xFFFFFFFF - (0xFFFFFFFF >> _FIRST_BITS))
     found = []
     # Unaligned views, one for each remainder: every place is looked at without copying.
     for first in range(low, min(low + 4, high)):
         words = np.frombuffer(content, "<u4", (high - first + 3) // 4, first)
-        found.append(np.flatnonzero(words * np.uint32(_FACTOR) <= limit) * 4 + first)
+        found.append(np.flatnonzero(words * np.uint32(_FACTOR) >= limit) * 4 + first)
     return np.concatenate(found)

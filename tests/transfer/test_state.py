@@ -195,7 +195,7 @@ def test_retention_prunes_only_automatic_names(tmp_path: Path) -> None:
     with lakes.opened(str(tmp_path / "lake"), gc_grace_hours=0, history_days=0) as lake:
         save_state(lake, {"app": str(home)}, name="release")
         for number in range(6):
-            (home / "a").write_bytes(os.urandom(100_000 + number))
+            (home / "a").write_bytes(os.urandom(60_000 + number))  # one chunk
             result = save_state(lake, {"app": str(home)}, keep=3)
         assert len(result.pruned) == 1
         assert len(list_states(lake)) == 4
