@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
+from lakelog import transfer
 from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.output import Target, emit, emit_record, with_output, write_new
 from lakelog.cli.render.tables import Count, cell
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import StateRefused
@@ -30,6 +32,7 @@ from lakelog.transfer.state import (
 )
 
 _LIST = ("state", "time", "bytes", "files", "directories", "author", "message", "snapshot")
+_SCRIPTS = ("create_state_snapshot.sh", "restore_state_snapshot.sh")
 _INFO = ("state", "label", "path", "bytes", "files", "captured_at", "index", "deployment")
 
 
@@ -91,10 +94,10 @@ def save(
     Files that change while they are read are read again. Nothing is saved if a
     file cannot be read. SNAPSHOT_ENABLED=false turns saving off.
     """
-    if not _is_enabled("SNAPSHOT_ENABLED"):
+    if not is_enabled("SNAPSHOT_ENABLED"):
         app.say("not saved: SNAPSHOT_ENABLED is off")
         return
-    chosen = _directories(directories)
+    chosen = chosen_directories(directories)
     with app.open_or_create() as lake, app.progress("saving", "bytes") as progress:
         result = save_state(
             lake,
@@ -194,7 +197,7 @@ def restore(
     Everything is checked first, and what is there is saved as a state. Then the
     directories are exchanged. RESTORE_ENABLED=false turns restoring off.
     """
-    if not _is_enabled("RESTORE_ENABLED"):
+    if not is_enabled("RESTORE_ENABLED"):
         raise StateRefused("nothing was restored: RESTORE_ENABLED is off")
     if undo == (name is not None) or (undo and (to or labels or if_empty)):
         raise click.UsageError("name a state, or give --undo alone")
@@ -295,15 +298,32 @@ def cat(app: App, name: str, path: str) -> None:
             sys.stdout.buffer.write(piece)
 
 
-for _command in (save, list_, info, latest, restore, clean, diff, cat):
+@verb(examples="lakelog state scripts bin/")
+@click.argument("directory", default=".", type=click.Path(file_okay=False), metavar="[DIR]")
+def scripts(app: App, directory: str) -> None:
+    """Write the drop-in scripts of the older snapshot system into DIR.
+
+    create_state_snapshot.sh and restore_state_snapshot.sh run under any POSIX shell.
+    """
+    os.makedirs(directory, exist_ok=True)
+    for name in _SCRIPTS:
+        text = (Path(transfer.__file__).parent / name).read_text()
+        path = os.path.join(directory, name)
+        write_new(path, text, "remove it, or name another directory")
+        os.chmod(path, 0o755)
+        app.say(f"wrote {path}")
+
+
+for _command in (save, list_, info, latest, restore, clean, diff, cat, scripts):
     state.add_command(_command)
 
 
-def _is_enabled(variable: str) -> bool:
+def is_enabled(variable: str) -> bool:
+    """Whether an environment variable does not switch something off."""
     return os.environ.get(variable, "").strip().lower() not in ("0", "false", "no", "off")
 
 
-def _directories(given: tuple[str, ...]) -> dict[str, str]:
+def chosen_directories(given: tuple[str, ...]) -> dict[str, str]:
     """Return the directories to save by label: as given, or else of STATE_DIRECTORY."""
     # systemd separates several by colons.
     words = given or tuple(filter(None, os.environ.get("STATE_DIRECTORY", "").split(":")))
