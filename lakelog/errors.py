@@ -218,6 +218,10 @@ class DeploymentFailed(LakelogError):
     """A cluster did not do what it was asked to, or has no such deployment or revision."""
 
 
+class ContainerFailed(LakelogError):
+    """A container engine is not there, or did not do what it was asked to."""
+
+
 class GcRefused(LakelogError):
     """Raised by gc when a ref or manifest cannot be read; nothing was deleted: `lakelog verify`."""
 

@@ -53,12 +53,12 @@ ORDER = {
         influxdb kafka_config kafka_sink mapping delta sync redis_recent redis_feed source
         redis_stream kafka_source consume""",
     "transfer": """remote directory s3 sftp ssh docker_config registry oci known
-        keys envelope event_tree snapshot_tree signing proof deployment kubectl
+        keys envelope event_tree snapshot_tree signing proof deployment kubectl container
         untrusted site ancestry carry signature_files push fetch
         chunker chunk_writer exchange rewind capture state revisions extract restore
         preflight rollback""",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
-        oos_views podcasts database_sync oos_demo dump redis""",
+        oos_views podcasts database_sync oos_demo dump redis container_snapshots""",
     "export": "values vectors formats folder tables export",
     "analyze": "dedupe similar",
     "train": """wording shards recipe_schema losses filters tokenizer recipe template selection
@@ -78,7 +78,7 @@ ORDER = {
         shell connect
         write definitions ingest audit backups recent watch dump tail query views export sync
         signatures consume train stats dedupe deploy remotes state
-        oos events follow behaviour history rewind refs policy maintenance
+        omega oos events follow behaviour history rewind refs policy maintenance
         seal doctor setup demo help""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",

@@ -71,6 +71,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Older systems": {
         "oos": ("oos", "the views of the OOS log stream"),
         "events": ("events", "the verbs of the older event store"),
+        "omega": ("omega", "container snapshots and deployments of the older system"),
         "import-sqlite": ("events", "load a database of the older event store"),
     },
     "Setup and help": {

@@ -31,7 +31,7 @@ from lakelog.store.refs import Head, Move, author, encode_move, escape_text
 
 USER_OPS = tuple("rollback undo snapshot retention dedupe quarantine repair push pull".split())
 """Moves a user made; all others are publishing or maintenance, which undo skips."""
-AUTOMATIC_OPS = {"seal", "ingest", "compact", "maintain", "state"}
+AUTOMATIC_OPS = {"seal", "ingest", "compact", "maintain", "state", "container"}
 """Moves that nobody asked for by name; their states thin out with age."""
 # A bound, so that a publisher that can never win ends with an error.
 _RETRIES = 10_000

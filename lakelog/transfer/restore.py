@@ -12,6 +12,7 @@ the next save: one exchange is atomic, and the note says which are left.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lakelog.errors import StateRefused, UnknownRef
@@ -51,13 +52,13 @@ def restore_state(
     lake: Lake,
     name: str = "latest",
     *,
-    to: str | None = None,
+    to: str | Mapping[str, str] | None = None,
     labels: tuple[str, ...] = (),
     why: str = "",
     progress: Progress | None = None,
 ) -> Restored:
     """Put the directories of a state, or those of some `labels`, where they were, or to the
-    directory `to` (in directories of their labels where there are several).
+    directory `to` (in directories of their labels where there are several, or each to its own).
 
     The log says so, and `why`. Raises UnknownRef, NotAllowed, StateRefused and Damaged before
     anything is overwritten; OSError.
@@ -96,7 +97,10 @@ def undo_restore(lake: Lake, progress: Progress | None = None, why: str = "") ->
 
 
 def check_restore(
-    lake: Lake, name: str = "latest", to: str | None = None, labels: tuple[str, ...] = ()
+    lake: Lake,
+    name: str = "latest",
+    to: str | Mapping[str, str] | None = None,
+    labels: tuple[str, ...] = (),
 ) -> tuple[SavedState, dict[str, str]]:
     """Return the state and the targets by label that a restore would have. Raises UnknownRef,
     StateRefused, Damaged."""
@@ -111,13 +115,17 @@ def _chosen(state: SavedState, labels: tuple[str, ...]) -> list[StateRecord]:
     return [known[label] for label in labels] or list(state.directories)
 
 
-def _targets(lake: Lake, records: list[StateRecord], to: str | None) -> dict[str, str]:
+def _targets(
+    lake: Lake, records: list[StateRecord], to: str | Mapping[str, str] | None
+) -> dict[str, str]:
     """Return where each directory goes, by label. Raises StateRefused where it cannot go there."""
     targets: dict[str, str] = {}
     for record in records:
         check_label(record.label)
         path = record.path
-        if to is not None:
+        if isinstance(to, Mapping):
+            path = to.get(record.label, path)
+        elif to is not None:
             path = (
                 os.path.abspath(to)
                 if len(records) == 1

@@ -37,6 +37,8 @@ from lakelog.transfer.known import is_tracking
 RETENTION = 24
 """This many states with names of their own making are kept, unless told otherwise."""
 _NAMED = 5
+OPS = ("state", "container")
+"""What a save may be: of directories, or of containers with theirs."""
 _AUTOMATIC = re.compile(r"state-\d{8}-\d{6}(-\d+)?")
 
 
@@ -93,10 +95,11 @@ def save_state(
     exclude: tuple[str, ...] = (),
     progress: Progress | None = None,
     deployment: Mapping[str, str] | None = None,
+    op: str = "state",
 ) -> SaveResult:
     """Save directories, given by their labels, as one state. `keep` prunes states that have names
     of their own making; None keeps all. `deployment` is the revision that it belongs to, by default
-    that of the pod.
+    that of the pod. `op` is one of OPS; only a `state` is listed as one.
 
     Raises StateRefused where a file cannot be read or a directory cannot be saved, AlreadyExists
     for a taken name, OSError.
@@ -131,7 +134,7 @@ def save_state(
             records.append(_record(label, path, captured.index, writer, began, revision))
         writer.finish()
         entries = tuple(record.entry() for record in records)
-        head = publish(store, lake.branch_name, lambda *_: Change("state", message, entries))
+        head = publish(store, lake.branch_name, lambda *_: Change(op, message, entries))
         assert head is not None
         tag = _tag(lake, name, head.move.snapshot, message, began)
     pruned = _prune(lake, keep) if keep is not None else ()
@@ -199,16 +202,16 @@ def _tag(lake: Lake, name: str | None, snapshot: str, message: str, began: int) 
             number += 1
 
 
-def list_states(lake: Lake) -> list[SavedState]:
+def list_states(lake: Lake, op: str = "state") -> list[SavedState]:
     """Return the states of the lake, newest first; those whose manifest is damaged are left out,
-    which `verify` names."""
+    which `verify` names. `op` is one of OPS."""
     states = []
     for tag in lake.store.refs.tags():
         if is_tracking(lake.store, tag.name):
             continue
         with contextlib.suppress(Damaged):
             manifest = lake.store.manifests.load(tag.snapshot)
-            if manifest.op == "state":
+            if manifest.op == op:
                 states.append(_saved(tag, state_files.records(lake.store.manifests, manifest)))
     return sorted(states, key=lambda state: (state.time, state.name), reverse=True)
 
@@ -225,7 +228,7 @@ def find_state(lake: Lake, name: str) -> SavedState:
     if name != "latest":
         tag = lake.store.refs.tag(name)
         manifest = lake.store.manifests.load(tag.snapshot)
-        if manifest.op != "state":
+        if manifest.op not in OPS:
             raise UnknownRef(f"tag {name!r} names no saved state: see `lakelog state list`")
         return _saved(tag, state_files.records(lake.store.manifests, manifest))
     states = list_states(lake)

@@ -1,0 +1,288 @@
+"""omega: the older snapshot system's verbs: containers with their state, and deployments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from lakelog.cli import deploy, exits
+from lakelog.cli.app import App, complete_ref, verb
+from lakelog.cli.render.output import Target, emit, emit_record, with_output
+from lakelog.cli.render.tables import Count
+from lakelog.cli.render.terminal import confirm, many, size
+from lakelog.cli.signatures import with_signatures
+from lakelog.cli.state import chosen_directories, is_enabled
+from lakelog.compat import container_snapshots as snapshots
+from lakelog.compat.container_snapshots import Snapshot
+from lakelog.errors import StateRefused
+from lakelog.export.formats import of_records
+from lakelog.export.values import micros, second
+from lakelog.repair.checker import Problem, Report
+from lakelog.transfer.container import ENGINES, Engine
+from lakelog.transfer.keys import load_public
+
+_LIST = ("id", "time", "containers", "tags", "bytes", "author", "message", "snapshot")
+_ENGINE = click.option(
+    "--engine", type=click.Choice(ENGINES), help="By default the first of them that answers."
+)
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  lakelog omega snapshot web
+  lakelog omega list-snapshots
+  lakelog omega restore-snapshot 20250403-123456 web2
+  lakelog omega rollback api 3 --yes
+"""
+)
+def omega() -> None:
+    """The older snapshot system: containers, with their state, and deployments.
+
+    Containers are saved by Docker or Podman. State directories alone have the verbs
+    of `lakelog state`.
+    """
+
+
+@verb(
+    examples="""
+    lakelog omega snapshot web
+    lakelog omega snapshot web before-upgrade --with worker --with cache
+    lakelog omega snapshot web --dir /srv/web
+"""
+)
+@click.argument("container")
+@click.argument("tag", required=False)
+@click.option(
+    "--with", "others", multiple=True, metavar="CONTAINER", help="One more container; repeatable."
+)
+@click.option(
+    "--dir", "directories", multiple=True, metavar="PATH", help="One more directory of this host."
+)
+@click.option("-m", "--message", default="", metavar="TEXT", help="The message.")
+@click.option("--no-pause", is_flag=True, help="Let the containers run meanwhile.")
+@_ENGINE
+@with_output
+def snapshot(
+    app: App,
+    container: str,
+    tag: str | None,
+    others: tuple[str, ...],
+    directories: tuple[str, ...],
+    message: str,
+    no_pause: bool,
+    engine: str | None,
+    target: Target,
+) -> None:
+    """Save containers and their state as one snapshot.
+
+    Its id is its time; TAG names it, too. The state of a container is what it mounts
+    below its STATE_DIRECTORY, or else its volumes. SNAPSHOT_ENABLED=false turns
+    saving off.
+    """
+    if not is_enabled("SNAPSHOT_ENABLED"):
+        app.say("not saved: SNAPSHOT_ENABLED is off")
+        return
+    used = Engine(engine)
+    with app.open_or_create() as lake, app.progress("saving", "bytes") as progress:
+        result = snapshots.snapshot_containers(
+            lake,
+            [container, *others],
+            tag=tag,
+            directories=chosen_directories(directories) if directories else {},
+            message=message,
+            pause=not no_pause,
+            engine=used,
+            progress=progress,
+        )
+        record = _record(snapshots.find_snapshot(lake, result.state.name))
+    if result.changed:
+        app.say(f"changed while they were read: {many(len(result.changed), 'file')}", fg="yellow")
+    line = f"{record['id']}: {', '.join(record['containers'])}, {size(record['bytes'])}"
+    record |= {"written": result.written, "skipped": result.skipped, "changed": result.changed}
+    emit_record(record, target, lambda: f"{line}; {size(result.written)} written\n")
+
+
+@verb("list-snapshots", examples="lakelog omega list-snapshots --json")
+@with_output
+def list_snapshots(app: App, target: Target) -> None:
+    """List the snapshots of containers, newest first."""
+    with app.open() as lake:
+        found = snapshots.list_snapshots(lake)
+    rows = [_row(each) for each in found]
+    emit(of_records([_record(each) for each in found], _LIST), target, of_records(rows))
+
+
+@verb("tag-snapshot", examples="lakelog omega tag-snapshot 20250403-123456 stable")
+@click.argument("id", shell_complete=complete_ref)
+@click.argument("tag")
+@with_output
+def tag_snapshot(app: App, id: str, tag: str, target: Target) -> None:
+    """Give a snapshot one more name."""
+    with app.open() as lake:
+        found = snapshots.tag_snapshot(lake, id, tag)
+    emit_record(_record(found), target, lambda: f"{found.id} is tagged {tag}\n")
+
+
+@verb(
+    "verify-snapshot",
+    examples="""
+    lakelog omega verify-snapshot 20250403-123456
+    lakelog omega verify-snapshot stable --signed-by lake.pub
+""",
+)
+@click.argument("id", shell_complete=complete_ref)
+@click.option(
+    "--signed-by", multiple=True, metavar="KEY", help="It must be signed by this public key."
+)
+@with_output
+def verify_snapshot(app: App, id: str, signed_by: tuple[str, ...], target: Target) -> None:
+    """Compare every byte of a snapshot with its digests.
+
+    Exits with 3 if a byte differs, or a signature that was asked for is missing.
+    """
+    public = [load_public(text) for text in signed_by]
+    with app.open() as lake:
+        found = snapshots.find_snapshot(lake, id)
+        damage = tuple(Problem(*each) for each in snapshots.verify_snapshot(lake, found))
+        report = Report(damage, 0, 0)
+        if public:
+            report = with_signatures(app, lake.store, report, id, public, ())
+    problems = [{"path": each.path, "reason": each.reason} for each in report.problems]
+    for problem in problems:
+        app.say(f"{problem['path']}: {problem['reason']}", fg="red")
+    record = {"id": found.id, "intact": not problems, "problems": problems}
+    words = (
+        f"{many(len(problems), 'problem')}" if problems else f"intact, {size(found.state.bytes)}"
+    )
+    emit_record(record, target, lambda: f"{found.id}: {words}\n")
+    if problems:
+        click.get_current_context().exit(exits.WRONG)
+
+
+@verb(
+    "push-snapshot",
+    examples="lakelog omega push-snapshot 20250403-123456 registry.example.com/team/web",
+)
+@click.argument("id", shell_complete=complete_ref)
+@click.argument("repository", metavar="REGISTRY/REPO")
+@_ENGINE
+@with_output
+def push_snapshot(app: App, id: str, repository: str, engine: str | None, target: Target) -> None:
+    """Send the images of a snapshot to a registry.
+
+    They are tagged by its id. Its state stays here: `lakelog push` brings that to a
+    remote. The engine has the credentials: `docker login` or `podman login` first.
+    """
+    used = Engine(engine)
+    with app.open() as lake:
+        pushed = snapshots.push_snapshot(lake, id, repository, used)
+    emit_record({"pushed": pushed}, target, lambda: "".join(f"pushed {x}\n" for x in pushed))
+
+
+@verb(
+    "restore-snapshot",
+    examples="""
+    lakelog omega restore-snapshot 20250403-123456
+    lakelog omega restore-snapshot stable web2
+    lakelog omega restore-snapshot stable --replace --yes -- --network backend
+""",
+)
+@click.argument("id", shell_complete=complete_ref)
+@click.argument("name", required=False)
+@click.argument("options", nargs=-1, metavar="[-- OPTION...]")
+@click.option("--container", "only", multiple=True, metavar="NAME", help="Only this one of it.")
+@click.option("--replace", is_flag=True, help="Stop a container of that name, and rename it.")
+@click.option("--no-state", is_flag=True, help="Leave the state directories as they are.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_ENGINE
+@with_output
+def restore_snapshot(
+    app: App,
+    id: str,
+    name: str | None,
+    options: tuple[str, ...],
+    only: tuple[str, ...],
+    replace: bool,
+    no_state: bool,
+    yes: bool,
+    engine: str | None,
+    target: Target,
+) -> None:
+    """Start the containers of a snapshot, one as NAME.
+
+    State goes back where it was, and what is there is saved before. As NAME a
+    container gets places of its own for it, and publishes no ports. OPTIONs are
+    those of `docker run`. RESTORE_ENABLED=false turns restoring off.
+    """
+    if not is_enabled("RESTORE_ENABLED"):
+        raise StateRefused("nothing was restored: RESTORE_ENABLED is off")
+    # `restore-snapshot ID -- --network x` has no name.
+    if name is not None and name.startswith("-"):
+        options, name = (name, *options), None
+    used = Engine(engine)
+    with app.open() as lake:
+        found = snapshots.find_snapshot(lake, id)
+        names = name or ", ".join(only or found.containers)
+        what = "" if no_state else " and replace its state"
+        if not confirm(f"start {names} of {found.id} of {second(found.state.time)}{what}?", yes):
+            raise click.ClickException("nothing was changed")
+        with app.progress("restoring", "bytes") as progress:
+            started = snapshots.restore_snapshot(
+                lake,
+                id,
+                name,
+                only=only,
+                state=not no_state,
+                replace=replace,
+                options=options,
+                engine=used,
+                progress=progress,
+            )
+    for each in started:
+        if each.replaced:
+            app.say(f"the container that was {each.name} is {each.replaced}, stopped")
+        if each.backup:
+            app.say(f"the state that was there is saved as {each.backup}")
+    rows: list[dict[str, Any]] = [vars(each) for each in started]
+    lines = "".join(f"started {x.name} of {x.image}\n" for x in started)
+    emit_record({"started": rows}, target, lambda: lines)
+
+
+for _command in (
+    snapshot,
+    list_snapshots,
+    tag_snapshot,
+    verify_snapshot,
+    push_snapshot,
+    restore_snapshot,
+):
+    omega.add_command(_command)
+omega.add_command(deploy.rollback)
+omega.add_command(deploy.revisions, "list-revisions")
+omega.add_command(deploy.status, "rollout-status")
+
+
+def _record(found: Snapshot) -> dict[str, Any]:
+    return {
+        "id": found.id,
+        "time": micros(found.state.time),
+        "containers": list(found.containers),
+        "tags": list(found.tags),
+        "bytes": found.state.bytes,
+        "author": found.state.author,
+        "message": found.state.message,
+        "snapshot": found.state.snapshot,
+    }
+
+
+def _row(found: Snapshot) -> dict[str, Any]:
+    return {
+        "id": found.id,
+        "time": second(found.state.time),
+        "containers": ", ".join(found.containers),
+        "tags": ", ".join(found.tags),
+        "size": Count(found.state.bytes),
+        "message": found.state.message,
+    }

@@ -1,0 +1,422 @@
+"""Snapshots of containers: their images and their state directories, in one manifest of the lake.
+
+A snapshot is a saved state whose operation is `container` and whose tag is its id, such as
+20250403-123456. Each container is a directory of it, labelled `container:NAME`, with
+
+    image.tar        what `save` wrote of the image that `commit` made of the container
+    container.json   how it was mounted, published and restarted, and the labels of its state
+
+and each of its state directories is one labelled `NAME:PATH`, slashes being underscores. Further
+tags of the snapshot are further names of it. Archives are staged in cache/containers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from lakelog.errors import ContainerFailed, Damaged, StateRefused, UnknownRef
+from lakelog.lake import Lake
+from lakelog.store import disk, policy, state_files
+from lakelog.store.paths import CHUNK, INDEX
+from lakelog.transfer.capture import Progress
+from lakelog.transfer.container import Container, Engine, from_json
+from lakelog.transfer.extract import Extraction
+from lakelog.transfer.restore import check_restore, restore_state
+from lakelog.transfer.state import (
+    SavedState,
+    SaveResult,
+    contains,
+    find_state,
+    list_states,
+    save_state,
+)
+
+OP = "container"
+_PREFIX = "container:"
+_ARCHIVE, _DESCRIPTION = "image.tar", "container.json"
+_FORMAT = 1
+_STATE = "STATE_DIRECTORY"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot of containers: its id, further names, and what was captured."""
+
+    id: str
+    tags: tuple[str, ...]
+    state: SavedState
+
+    @property
+    def containers(self) -> tuple[str, ...]:
+        """The names of its containers."""
+        labels = (record.label for record in self.state.directories)
+        return tuple(x.removeprefix(_PREFIX) for x in labels if x.startswith(_PREFIX))
+
+
+@dataclass(frozen=True)
+class Started:
+    """What a restore started: `backup` is the state saved of directories that it overwrote, and
+    `replaced` the name that a container of the same name has now; "" where there was none."""
+
+    name: str
+    image: str
+    targets: dict[str, str]
+    backup: str
+    replaced: str
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """A container as it was saved: `volumes` are the labels of its state by where it is mounted."""
+
+    container: Container
+    image: str
+    volumes: dict[str, str]
+
+
+def snapshot_containers(
+    lake: Lake,
+    names: Sequence[str],
+    *,
+    tag: str | None = None,
+    directories: Mapping[str, str] | None = None,
+    message: str = "",
+    pause: bool = True,
+    engine: Engine | None = None,
+    progress: Progress | None = None,
+) -> SaveResult:
+    """Save containers and their state as one snapshot, and return it. `directories` are saved with
+    them, by their labels. Running containers are paused until all is saved, unless `pause` is off.
+
+    Raises ContainerFailed, StateRefused, AlreadyExists, OSError; then nothing is saved.
+    """
+    engine = engine or Engine()
+    containers = [engine.inspect(name) for name in dict.fromkeys(names)]
+    id = _free_id(lake)
+    with _staging(lake) as folder, contextlib.ExitStack() as stack:
+        for each in containers:
+            if pause and each.is_running:
+                engine.pause(each.name)
+                stack.callback(engine.unpause, each.name)
+        chosen = dict(directories or {})
+        for number, each in enumerate(containers):
+            state = _state_of(each)
+            chosen |= {label: source for label, source in state.items() if label not in chosen}
+            saved = _Saved(each, _image(each.name, id, number), _labels(each, state))
+            _stage(engine, saved, f"{folder}/{number}")
+            chosen[_PREFIX + each.name] = f"{folder}/{number}"
+        result = save_state(
+            lake, chosen, name=id, message=message, keep=None, progress=progress, op=OP
+        )
+    if tag is not None:
+        tag_snapshot(lake, id, tag)
+    return result
+
+
+def list_snapshots(lake: Lake) -> list[Snapshot]:
+    """Return the snapshots of containers, newest first; those whose manifest is damaged are left
+    out, which `verify` names."""
+    states: dict[str, list[SavedState]] = {}
+    for state in list_states(lake, OP):
+        states.setdefault(state.snapshot, []).append(state)
+    return [_snapshot(each) for each in states.values()]
+
+
+def _snapshot(states: list[SavedState]) -> Snapshot:
+    # The id is the tag that was made first.
+    first, *others = sorted(states, key=lambda state: (state.time, state.name))
+    return Snapshot(first.name, tuple(state.name for state in others), first)
+
+
+def find_snapshot(lake: Lake, name: str) -> Snapshot:
+    """Return the snapshot of an id or tag, `latest` being the newest. Raises UnknownRef."""
+    snapshots = list_snapshots(lake)
+    for each in snapshots:
+        if name in (each.id, *each.tags) or name == "latest":
+            return each
+    if name != "latest" and snapshots:
+        find_state(lake, name)  # says if it is damaged, or if there is none
+    raise UnknownRef(f"no snapshot of containers is named {name!r}: see `omega list-snapshots`")
+
+
+def tag_snapshot(lake: Lake, name: str, tag: str) -> Snapshot:
+    """Give a snapshot one more name. Raises UnknownRef, AlreadyExists, InvalidName."""
+    snapshot = find_snapshot(lake, name)
+    lake.tag(tag, snapshot.state.snapshot, f"of snapshot {snapshot.id}")
+    return find_snapshot(lake, snapshot.id)
+
+
+def verify_snapshot(lake: Lake, snapshot: Snapshot) -> list[tuple[str, str]]:
+    """Read every byte of a snapshot; return (path, reason) of what is damaged or missing."""
+    problems: dict[str, str] = {}
+    for record in snapshot.state.directories:
+        try:
+            index = state_files.read_index(lake.store.paths, record.index)
+        except Damaged as error:
+            problems[error.path] = error.reason
+            continue
+        for digest in dict.fromkeys(digest for digest, _ in index.chunks):
+            try:
+                state_files.read(lake.store.paths, digest, CHUNK)
+            except Damaged as error:
+                problems[error.path] = error.reason
+    return list(problems.items())
+
+
+def push_snapshot(
+    lake: Lake, name: str, repository: str, engine: Engine | None = None
+) -> list[str]:
+    """Send the images of a snapshot to REGISTRY/REPO, tagged by its id, and return their names; of
+    several containers to REGISTRY/REPO/CONTAINER. Raises UnknownRef, Damaged, ContainerFailed."""
+    if "/" not in repository or repository.endswith("/"):
+        raise ContainerFailed(f"{repository!r} is not like registry.example.com/team/app")
+    snapshot, engine = find_snapshot(lake, name), engine or Engine()
+    _refuse_damaged(lake, snapshot)
+    pushed = []
+    for saved in _load(lake, snapshot, snapshot.containers, engine):
+        part = f"/{_repository(saved.container.name)}" if len(snapshot.containers) > 1 else ""
+        remote = f"{repository}{part}:{snapshot.id}"
+        engine.tag(saved.image, remote)
+        try:
+            engine.push(remote)
+        finally:
+            engine.untag(remote)
+            engine.untag(saved.image)
+        pushed.append(remote)
+    return pushed
+
+
+def restore_snapshot(
+    lake: Lake,
+    name: str,
+    new_name: str | None = None,
+    *,
+    only: Sequence[str] = (),
+    state: bool = True,
+    replace: bool = False,
+    options: Sequence[str] = (),
+    engine: Engine | None = None,
+    progress: Progress | None = None,
+) -> list[Started]:
+    """Start the containers of a snapshot, one of them under another name if one is given; their
+    state goes back where it was, or, under another name, to new places with that name.
+
+    `replace` stops a container of the same name and keeps it under another. `options` are those of
+    `run`. Everything is checked first. Raises NotAllowed, UnknownRef, Damaged, StateRefused,
+    ContainerFailed, OSError.
+    """
+    policy.require(lake.store.paths, "restore")
+    snapshot, engine = find_snapshot(lake, name), engine or Engine()
+    chosen = _chosen(snapshot, only, new_name)
+    _refuse_damaged(lake, snapshot)
+    for each in chosen:
+        if engine.exists(new_name or each) and not replace:
+            raise StateRefused(
+                f"a container {new_name or each} is there: choose another name, or --replace it"
+            )
+    started = []
+    for saved in _load(lake, snapshot, chosen, engine):
+        started.append(_start(lake, snapshot, saved, new_name, state, options, engine, progress))
+    return started
+
+
+def _chosen(snapshot: Snapshot, only: Sequence[str], new_name: str | None) -> tuple[str, ...]:
+    if missing := [each for each in only if each not in snapshot.containers]:
+        known = ", ".join(snapshot.containers)
+        raise UnknownRef(f"{snapshot.id} holds no container {missing[0]!r}, but {known}")
+    chosen = tuple(only) or snapshot.containers
+    if new_name is not None and len(chosen) != 1:
+        raise StateRefused(
+            f"{snapshot.id} holds {', '.join(chosen)}: name one of them to give it another name"
+        )
+    return chosen
+
+
+def _refuse_damaged(lake: Lake, snapshot: Snapshot) -> None:
+    for path, reason in verify_snapshot(lake, snapshot)[:1]:
+        raise Damaged(path, reason)
+
+
+def _start(
+    lake: Lake,
+    snapshot: Snapshot,
+    saved: _Saved,
+    new_name: str | None,
+    with_state: bool,
+    options: Sequence[str],
+    engine: Engine,
+    progress: Progress | None,
+) -> Started:
+    name = new_name or saved.container.name
+    like, targets = _placed(saved, name, engine)
+    targets = targets if with_state else {}
+    if targets:
+        check_restore(lake, snapshot.id, targets, tuple(targets))
+    backup = ""
+    with _set_aside(engine, name) as replaced:
+        if targets:
+            labels = tuple(targets)
+            restored = restore_state(
+                lake, snapshot.id, to=targets, labels=labels, progress=progress
+            )
+            backup = restored.backup or ""
+        engine.run(name, saved.image, like, options)
+    return Started(name, saved.image, targets, backup, replaced)
+
+
+@contextlib.contextmanager
+def _set_aside(engine: Engine, name: str) -> Iterator[str]:
+    """Stop a container of this name and rename it; bring it back if the body fails."""
+    if not engine.exists(name):
+        yield ""
+        return
+    old = engine.inspect(name)
+    other = f"{name}-before-{_stamp(disk.now_us())}"
+    if old.is_running:
+        engine.stop(name)
+    engine.rename(name, other)
+    try:
+        yield other
+    except BaseException:
+        # What `run` created before it failed has the name.
+        if engine.exists(name):
+            engine.remove(name)
+        engine.rename(other, name)
+        if old.is_running:
+            engine.start(name)
+        raise
+
+
+def _placed(saved: _Saved, name: str, engine: Engine) -> tuple[Container, dict[str, str]]:
+    """Return the container with the mounts that it gets under a name, and where the state of each
+    label goes: a container beside the first one must not share its state."""
+    is_same = name == saved.container.name
+    mounts, targets = [], {}
+    for mount in saved.container.mounts:
+        label = saved.volumes.get(mount.destination)
+        volume, source = mount.name, mount.source
+        if label is not None and not is_same:
+            volume = volume and f"{name}-{volume}"
+            source = f"{source}-{name}"
+        if label is not None and volume:
+            source = engine.volume(volume)
+        if label is not None:
+            targets[label] = source
+        mounts.append(type(mount)(volume, source, mount.destination, mount.is_writable))
+    values = {**saved.container.__dict__, "mounts": tuple(mounts)}
+    # Two containers cannot have one port of the host.
+    return Container(**(values if is_same else {**values, "ports": ()})), targets
+
+
+# --- what is staged ------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _staging(lake: Lake) -> Iterator[str]:
+    """Yield an empty directory for archives, which nobody else uses meanwhile."""
+    folder = f"{lake.store.paths.cache}/containers"
+    disk.make_dirs(lake.store.paths.cache)
+    with disk.claim(f"{folder}.lock") as is_alone:
+        if not is_alone:
+            raise StateRefused("another process saves or restores containers: wait for it")
+        # One that died may have left gigabytes.
+        shutil.rmtree(folder, ignore_errors=True)
+        os.mkdir(folder, 0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _stage(engine: Engine, saved: _Saved, folder: str) -> None:
+    """Write the archive and the description of a container; the image is only in the archive."""
+    os.mkdir(folder)
+    engine.commit(saved.container.name, saved.image)
+    try:
+        engine.save(saved.image, f"{folder}/{_ARCHIVE}")
+    finally:
+        engine.untag(saved.image)
+    body = {
+        "format": _FORMAT,
+        "engine": engine.name,
+        "image": saved.image,
+        "container": saved.container.to_json(),
+        "state": saved.volumes,
+    }
+    with open(f"{folder}/{_DESCRIPTION}", "wb") as file:
+        file.write(orjson.dumps(body, option=orjson.OPT_INDENT_2))
+
+
+def _load(lake: Lake, snapshot: Snapshot, names: Sequence[str], engine: Engine) -> Iterator[_Saved]:
+    """Load the images of containers into the engine, and yield each container."""
+    for record in snapshot.state.directories:
+        if record.label.removeprefix(_PREFIX) not in names or not record.label.startswith(_PREFIX):
+            continue
+        with _staging(lake) as folder:
+            Extraction(lake.store.paths, record.index).run(f"{folder}/0")
+            try:
+                with open(f"{folder}/0/{_DESCRIPTION}", "rb") as file:
+                    body = orjson.loads(file.read())
+                container = from_json(body["container"])
+                saved = _Saved(container, str(body["image"]), dict(body["state"]))
+            except (OSError, KeyError, TypeError, ValueError):
+                path = lake.store.paths.state_file(record.index, INDEX)
+                raise Damaged(path, f"it describes no container {record.label}") from None
+            engine.load(f"{folder}/0/{_ARCHIVE}")
+        yield saved
+
+
+def _state_of(container: Container) -> dict[str, str]:
+    """Return the state directories of a container on this host, by label: what it names in
+    STATE_DIRECTORY, or without that its volumes, as they are its own."""
+    named = [path for path in container.variables.get(_STATE, "").split(":") if path]
+    state = {}
+    for mount in container.mounts:
+        is_state = any(contains(mount.destination, each) for each in named)
+        if mount.is_writable and (is_state if named else mount.name):
+            if not os.path.isdir(mount.source):
+                raise StateRefused(
+                    f"the state of {container.name} in {mount.source} cannot be read here: run this"
+                    " where the engine runs, as a user who may read it"
+                )
+            state[_label(container.name, mount.destination)] = mount.source
+    return state
+
+
+def _labels(container: Container, state: dict[str, str]) -> dict[str, str]:
+    found = {
+        mount.destination: _label(container.name, mount.destination) for mount in container.mounts
+    }
+    return {destination: label for destination, label in found.items() if label in state}
+
+
+def _label(name: str, destination: str) -> str:
+    return f"{name}:{destination.strip('/').replace('/', '_')}"
+
+
+def _image(name: str, id: str, number: int) -> str:
+    return f"localhost/lakelog/{_repository(name)}:{id}{f'.{number}' if number else ''}"
+
+
+def _repository(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "container"
+
+
+def _free_id(lake: Lake) -> str:
+    stamp = _stamp(disk.now_us())
+    number = 1
+    while disk.exists(lake.store.paths.tag(id := stamp if number == 1 else f"{stamp}-{number}")):
+        number += 1
+    return id
+
+
+def _stamp(time: int) -> str:
+    return f"{datetime.datetime.fromtimestamp(time // 1_000_000, datetime.UTC):%Y%m%d-%H%M%S}"

@@ -1,0 +1,194 @@
+"""Snapshots of containers with a real Podman: image and state are saved, verified, restored."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lakelog
+from lakelog.compat import container_snapshots as snapshots
+from lakelog.errors import AlreadyExists, ContainerFailed, Damaged, StateRefused, UnknownRef
+from lakelog.transfer.container import Engine
+from lakelog.transfer.state import list_states
+from tests.support import podman as podmans
+from tests.support.cli import answer, flip, run
+from tests.support.podman import Podman
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    podman = podmans.start(tmp_path_factory.mktemp("podman"))
+    yield podman
+    podman.remove_all()
+
+
+@pytest.fixture
+def podman(engine: Podman, monkeypatch: pytest.MonkeyPatch) -> Iterator[Podman]:
+    monkeypatch.setenv("PATH", engine.path)
+    yield engine
+    engine.remove_all()
+
+
+def launch(podman: Podman, name: str, *options: str) -> None:
+    # Its program does not end by itself.
+    words = ("--detach", "--stop-timeout", "0", "--name", name)
+    podman.run("run", *words, *options, "localhost/base")
+
+
+def running(podman: Podman) -> set[str]:
+    return set(podman.run("ps", "--format", "{{.Names}}").split())
+
+
+def volume(podman: Podman, name: str) -> Path:
+    return Path(podman.run("volume", "inspect", name, "--format", "{{.Mountpoint}}").strip())
+
+
+def test_restored_container_has_its_files_and_state(podman: Podman, tmp_path: Path) -> None:
+    """What was written in the container and in its volume is there again, and it is running."""
+    launch(podman, "web", "--volume", "webdata:/data", "--restart", "on-failure:3")
+    (volume(podman, "webdata") / "state.txt").write_text("saved")
+    (tmp_path / "inside").write_text("in the container")
+    podman.run("cp", str(tmp_path / "inside"), "web:/inside")
+    lake = tmp_path / "lake"
+    found = answer(lake, "omega", "snapshot", "web", "stable", "-m", "before the upgrade")
+    assert (found["containers"], found["tags"]) == (["web"], ["stable"])
+    assert running(podman) == {"web"}  # paused only meanwhile
+    assert "lakelog" not in podman.run("images")  # the lake has the image, and the engine no copy
+    (volume(podman, "webdata") / "state.txt").write_text("broken")
+    podman.run("rm", "--force", "--time", "0", "web")
+    (started,) = answer(lake, "omega", "restore-snapshot", "stable", "--yes")["started"]
+    assert started["image"] == f"localhost/lakelog/web:{found['id']}"
+    assert started["backup"].startswith("state-")
+    assert running(podman) == {"web"}
+    assert (volume(podman, "webdata") / "state.txt").read_text() == "saved"
+    podman.run("cp", "web:/inside", str(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "in the container"
+    again = Engine("podman").inspect("web")
+    assert (again.restart, [m.name for m in again.mounts]) == ("on-failure:3", ["webdata"])
+
+
+def test_another_name_shares_no_state(podman: Podman, tmp_path: Path) -> None:
+    """A container beside the first one has a volume of its own, with what was saved."""
+    launch(podman, "web", "--volume", "shared:/data")
+    (volume(podman, "shared") / "a").write_text("1")
+    with lakelog.open(tmp_path / "lake") as lake:
+        id = snapshots.snapshot_containers(lake, ["web"]).state.name
+        (volume(podman, "shared") / "a").write_text("2")
+        (started,) = snapshots.restore_snapshot(lake, id, "web2")
+    assert running(podman) == {"web", "web2"}
+    assert started.backup == "" or started.backup.startswith("state-")
+    assert (volume(podman, "web2-shared") / "a").read_text() == "1"
+    assert (volume(podman, "shared") / "a").read_text() == "2"
+
+
+def test_a_container_of_that_name_is_kept(podman: Podman, tmp_path: Path) -> None:
+    """It is refused, or with --replace stopped and renamed; it comes back if the new one fails."""
+    launch(podman, "web")
+    lake = tmp_path / "lake"
+    id = answer(lake, "omega", "snapshot", "web")["id"]
+    said = run(lake, "omega", "restore-snapshot", id, "--yes", code=1).output
+    assert "a container web is there: choose another name, or --replace it" in said
+    words = ("omega", "restore-snapshot", id, "--replace", "--yes")
+    run(lake, *words, "--", "--no-such-option", code=1)
+    assert running(podman) == {"web"}
+    before = podman.run("inspect", "web", "--format", "{{.Id}}")
+    run(lake, *words)
+    assert podman.run("inspect", "web", "--format", "{{.Id}}") != before
+    names = podman.run("ps", "--all", "--format", "{{.Names}}").split()
+    assert len(names) == 2
+    assert any(name.startswith("web-before-") for name in names)
+
+
+def test_several_containers_are_one_snapshot(podman: Podman, tmp_path: Path) -> None:
+    """One manifest has all; their common layers are stored once; each can be restored alone."""
+    launch(podman, "one")
+    launch(podman, "Two_")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "x").write_text("x")
+    with lakelog.open(tmp_path / "lake") as lake:
+        result = snapshots.snapshot_containers(
+            lake, ["one", "Two_"], directories={"etc": str(tmp_path / "etc")}
+        )
+        assert result.state.bytes > 6 << 20 > result.written  # 3 MiB of noise in each archive
+        again = snapshots.snapshot_containers(lake, ["one", "Two_"])
+        assert again.written < 3 << 20  # the chunks around what is new
+        found = snapshots.find_snapshot(lake, result.state.name)
+        assert found.containers == ("one", "Two_")
+        assert [x.id for x in snapshots.list_snapshots(lake)] == [again.state.name, found.id]
+        assert list_states(lake) == []
+        with pytest.raises(StateRefused, match="name one of them"):
+            snapshots.restore_snapshot(lake, found.id, "three")
+        snapshots.restore_snapshot(lake, found.id, "three", only=["Two_"])
+        assert running(podman) == {"one", "Two_", "three"}
+        with pytest.raises(UnknownRef, match="no container 'four'"):
+            snapshots.restore_snapshot(lake, found.id, only=["four"])
+        assert lake.verify().intact
+        assert not os.path.exists(f"{lake.store.paths.cache}/containers")
+
+
+def test_damaged_snapshots_are_named_and_not_started(podman: Podman, tmp_path: Path) -> None:
+    """A flipped bit of the archive is found by verify-snapshot, and restore starts nothing."""
+    launch(podman, "web")
+    lake = tmp_path / "lake"
+    id = answer(lake, "omega", "snapshot", "web")["id"]
+    assert "intact" in run(lake, "omega", "verify-snapshot", id).output
+    chunk = max(lake.glob("states/*/*.chunk.zst"), key=lambda path: path.stat().st_size)
+    run(lake, "key", "generate", str(tmp_path / "key"))
+    signed = ("omega", "verify-snapshot", id, "--signed-by", str(tmp_path / "key.pub"))
+    assert "has no signature" in run(lake, *signed, code=3).output
+    run(lake, "sign", id, "--key", str(tmp_path / "key"))
+    run(lake, *signed)
+    flip(chunk)
+    problems = answer(lake, "omega", "verify-snapshot", id, code=3)["problems"]
+    assert [each["path"] for each in problems] == [str(chunk)]
+    with lakelog.open(lake) as opened, pytest.raises(Damaged):
+        snapshots.restore_snapshot(opened, id, "web2")
+    assert running(podman) == {"web"}
+
+
+def test_names_of_snapshots(podman: Podman, tmp_path: Path) -> None:
+    """Tags are further names; unknown and taken ones are refused."""
+    launch(podman, "web")
+    with lakelog.open(tmp_path / "lake") as lake:
+        with pytest.raises(UnknownRef, match="no snapshot"):
+            snapshots.find_snapshot(lake, "latest")
+        id = snapshots.snapshot_containers(lake, ["web"], tag="a").state.name
+        snapshots.tag_snapshot(lake, "a", "b")
+        assert snapshots.find_snapshot(lake, "b").id == id
+        assert snapshots.find_snapshot(lake, "latest").tags == ("a", "b")
+        with pytest.raises(AlreadyExists):
+            snapshots.tag_snapshot(lake, id, "b")
+        with pytest.raises(ContainerFailed, match="nothing"):
+            snapshots.snapshot_containers(lake, ["nothing"])
+
+
+def test_push_sends_the_image_to_a_registry(podman: Podman, tmp_path: Path) -> None:
+    """It is there under the id of the snapshot, as another client sees."""
+    launch(podman, "web")
+    with podmans.registry(tmp_path / "registry") as host:
+        lake = tmp_path / "lake"
+        id = answer(lake, "omega", "snapshot", "web")["id"]
+        name = f"{host}/team/web"
+        assert answer(lake, "omega", "push-snapshot", id, name)["pushed"] == [f"{name}:{id}"]
+        podman.run("pull", "--tls-verify=false", f"{name}:{id}")
+    said = run(lake, "omega", "push-snapshot", id, "nowhere", code=1).output
+    assert "is not like registry.example.com/team/app" in said
+
+
+def test_without_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not installed, and not answering, are told apart; no lake is made."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    said = run(tmp_path / "lake", "omega", "snapshot", "web", code=1).output
+    assert "neither of docker, podman is installed" in said
+    docker = tmp_path / "bin" / "docker"
+    docker.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('Cannot connect to the daemon')\n")
+    docker.chmod(docker.stat().st_mode | stat.S_IEXEC)
+    said = run(tmp_path / "lake", "omega", "snapshot", "web", code=1).output
+    assert "no container engine answers: docker ps: Cannot connect to the daemon" in said
+    assert not (tmp_path / "lake").exists()
