@@ -47,8 +47,8 @@ def complete_remote(ctx: click.Context, _: click.Parameter, typed: str) -> list[
 def remote(app: App, action: str, name: str | None, url: str | None, target: Target) -> None:
     """Name other places of this lake; list them, or forget one.
 
-    URL is a directory, ssh://HOST/PATH or s3://BUCKET/PREFIX: another lake, or a
-    place that the first push makes one.
+    URL is a directory, ssh://HOST/PATH, s3://BUCKET/PREFIX or
+    oci://HOST/REPOSITORY: another lake, or a place that the first push makes one.
     Removing a remote forgets its address and the tags NAME/BRANCH; nothing is
     deleted there.
     """

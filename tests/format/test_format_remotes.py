@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from lakelog.store import disk, document
-from lakelog.transfer import known
+from lakelog.transfer import known, oci
+from lakelog.transfer.state import save_state
+from tests.support import registry_server
 from tests.support.lakes import opened
 from tests.support.remote_suite import add, push, snapshot
 
@@ -53,3 +57,46 @@ def test_what_a_remote_holds(pushed: tuple[Path, Path]) -> None:
         after = lake.store.refs.head("main").move
     assert (after.number, after.generation) == (before.number + 1, before.generation)
     assert after.wal == before.wal
+
+
+def test_what_a_registry_holds(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F8.12: objects as blobs of their digests, all else as tags that list what they need."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(home))
+    monkeypatch.setattr(oci, "SETTLING", 0.0)
+    path = home / "lake"
+    add(str(path), "first")
+    (home / "app").mkdir()
+    (home / "app" / "file").write_bytes(b"content")
+    with registry_server.served() as host:
+        with opened(str(path)) as lake:
+            save_state(lake, {"app": str(home / "app")}, name="_a b")
+            known.add(lake.store, "origin", f"oci://{host}/a")
+        push(str(path))
+        push(str(path), "_a b")
+
+        def get(place: str) -> bytes:
+            accept = {"Accept": "application/vnd.oci.image.manifest.v1+json, " + oci.INDEX_TYPE}
+            request = urllib.request.Request(f"http://{host}/v2/a/{place}", headers=accept)
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return bytes(answer.read())
+
+        tags = json.loads(get("tags/list"))["tags"]
+        assert sorted(tags) == ["__a_20b", "_lakelog", "main", "main_m1"]
+        assert get("manifests/main") == get("manifests/main_m1")
+        config = json.loads(get("manifests/_lakelog"))
+        assert config["artifactType"] == "application/vnd.lakelog.document.v1"
+        index = json.loads(get("manifests/__a_20b"))
+        assert index["artifactType"] == "application/vnd.lakelog.snapshot.v1"
+        first, *lists = (json.loads(get(f"manifests/{m['digest']}")) for m in index["manifests"])
+        own = get(f"blobs/{first['layers'][0]['digest']}")
+        assert own == (path / "refs" / "tags" / "_a%20b.json").read_bytes()
+        title = "org.opencontainers.image.title"
+        layers = {layer["annotations"][title]: layer for each in lists for layer in each["layers"]}
+        assert {name.partition("/")[0] for name in layers} == {"segments", "ids", "states"}
+        assert len(layers) == sum(len(each["layers"]) for each in lists)
+        for name, layer in layers.items():
+            assert get(f"blobs/{layer['digest']}") == (path / name).read_bytes()
+            in_name = Path(name).name.partition(".")[0]
+            assert name.startswith("states/") or layer["digest"] == f"sha256:{in_name}"
+        kinds = [m["annotations"]["vnd.lakelog.kind"] for m in index["manifests"]]
+        assert "states" in kinds
