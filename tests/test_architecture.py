@@ -55,7 +55,7 @@ ORDER = {
     "transfer": """remote directory s3 sftp ssh docker_config registry oci known
         keys envelope event_tree snapshot_tree signing proof deployment kubectl container
         untrusted site ancestry carry signature_files push fetch
-        chunker chunk_writer exchange rewind capture state revisions extract restore
+        chunker chunk_writer exchange rewind capture contents state revisions extract restore
         preflight rollback""",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views podcasts database_sync oos_demo dump redis container_snapshots""",

@@ -33,6 +33,7 @@ from lakelog.transfer.state import (
 
 _LIST = ("state", "time", "bytes", "files", "directories", "author", "message", "snapshot")
 _SCRIPTS = ("create_state_snapshot.sh", "restore_state_snapshot.sh")
+_DIFF = ("change", "path", "before", "after", "what")
 _INFO = ("state", "label", "path", "bytes", "files", "captured_at", "index", "deployment")
 
 
@@ -277,12 +278,23 @@ def clean(app: App, keep: int, why: str, yes: bool, target: Target) -> None:
 def diff(app: App, a: str, b: str, target: Target) -> None:
     """List what was added, removed or changed from state A to state B.
 
-    Files are compared by size, time and other metadata.
+    Files are compared by their content, too, and by mode, owner, time and attributes;
+    `what` names the differences. Sizes are in bytes.
     """
     with app.open() as lake:
-        result = dataclasses.asdict(diff_states(lake, a, b))
-    rows = [{"change": change, "path": path} for change, paths in result.items() for path in paths]
-    emit(of_records(rows, ("change", "path")), target)
+        changes = diff_states(lake, a, b)
+    rows = [{**vars(each), "what": list(each.what)} for each in changes]
+    shown = [
+        {
+            "change": each.change,
+            "path": each.path,
+            "before": "" if each.before is None else Count(each.before),
+            "after": "" if each.after is None else Count(each.after),
+            "what": ", ".join(each.what),
+        }
+        for each in changes
+    ]
+    emit(of_records(rows, _DIFF), target, of_records(shown, _DIFF))
 
 
 @verb(examples="lakelog state cat latest app/config.json")

@@ -12,7 +12,7 @@ import datetime
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lakelog.errors import (
     AlreadyExists,
@@ -24,13 +24,13 @@ from lakelog.errors import (
 )
 from lakelog.lake import Lake
 from lakelog.store import disk, history, policy, state_files
-from lakelog.store.paths import CHUNK
 from lakelog.store.publish import Change, note, publish, with_reason
 from lakelog.store.refs import Tag
 from lakelog.store.state_files import StateEntry, StateIndex, StateRecord
 from lakelog.transfer import exchange, rewind
 from lakelog.transfer.capture import Capture, Progress
 from lakelog.transfer.chunk_writer import ChunkWriter
+from lakelog.transfer.contents import Contents
 from lakelog.transfer.deployment import running_in
 from lakelog.transfer.known import is_tracking
 
@@ -77,12 +77,16 @@ class SaveResult:
 
 
 @dataclass(frozen=True)
-class StateDiff:
-    """What separates two states of directories: paths as `label/path`."""
+class PathChange:
+    """A path, as `label/path`, that was added, removed or changed between two states. Sizes are of
+    files, in bytes; `what` changed is some of content, kind, target, mode, owner, time and
+    attributes."""
 
-    added: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    changed: tuple[str, ...] = field(default=())
+    path: str
+    change: str
+    before: int | None
+    after: int | None
+    what: tuple[str, ...] = ()
 
 
 def save_state(
@@ -262,25 +266,70 @@ def _prune(lake: Lake, keep: int) -> list[str]:
     return deleted
 
 
-def diff_states(lake: Lake, a: str, b: str) -> StateDiff:
-    """Compare two states by the paths, sizes, times and other metadata of their files. Raises
+def diff_states(lake: Lake, a: str, b: str) -> list[PathChange]:
+    """Return what was added, removed or changed from one state to another, ordered by path. Raises
     UnknownRef, Damaged."""
-    old, new = (_entries(lake, find_state(lake, name)) for name in (a, b))
-    added, removed = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
-    changed = [path for path in sorted(old.keys() & new.keys()) if old[path] != new[path]]
-    return StateDiff(tuple(added), tuple(removed), tuple(changed))
+    old, new = (_files(lake, find_state(lake, name)) for name in (a, b))
+    changes = []
+    for path in sorted(old.keys() | new.keys()):
+        before, after = old.get(path), new.get(path)
+        what = _differences(before, after) if before and after else ()
+        if what or not (before and after):
+            change = "changed" if what else "removed" if before else "added"
+            changes.append(PathChange(path, change, _size(before), _size(after), what))
+    return changes
 
 
-def _entries(lake: Lake, state: SavedState) -> dict[str, tuple[object, ...]]:
-    names = ("kind", "mode", "uid", "gid", "size", "target", "xattrs")
-    entries: dict[str, tuple[object, ...]] = {}
+_Located = tuple[Contents, StateEntry]
+
+
+def _files(lake: Lake, state: SavedState) -> dict[str, _Located]:
+    files: dict[str, _Located] = {}
     for record in state.directories:
-        for entry in state_files.read_index(lake.store.paths, record.index).entries:
-            path = f"{record.label}/{os.fsdecode(entry.path)}".rstrip("/")
-            # The time of a directory changes with what is in it, which is listed itself.
-            time = 0 if entry.kind == "dir" else entry.mtime
-            entries[path] = (*(getattr(entry, name) for name in names), time)
-    return entries
+        contents = Contents(
+            lake.store.paths, state_files.read_index(lake.store.paths, record.index)
+        )
+        for path, entry in contents.entries.items():
+            files[f"{record.label}/{os.fsdecode(path)}".rstrip("/")] = contents, entry
+    return files
+
+
+def _size(located: _Located | None) -> int | None:
+    if located is None:
+        return None
+    contents, entry = located
+    file = contents.file(entry.path)
+    return None if file is None else file.size
+
+
+def _differences(old: _Located, new: _Located) -> tuple[str, ...]:
+    (_, before), (_, after) = old, new
+    if before.kind != after.kind:
+        return ("kind",)
+    # The time of a directory changes with what is in it, which is listed itself.
+    same_time = before.kind == "dir" or before.mtime == after.mtime
+    facts = {
+        "content": _is_same_content(old, new),
+        "target": before.target == after.target,
+        "mode": before.mode == after.mode,
+        "owner": (before.uid, before.gid) == (after.uid, after.gid),
+        "time": same_time,
+        "attributes": before.xattrs == after.xattrs,
+    }
+    return tuple(name for name, is_same in facts.items() if not is_same)
+
+
+def _is_same_content(old: _Located, new: _Located) -> bool:
+    files = [contents.file(entry.path) for contents, entry in (old, new)]
+    before, after = files
+    if before is None or after is None:
+        return before is after
+    if before.size != after.size:
+        return False
+    # Equal parts are equal content; the same content may also have been cut in another way.
+    if old[0].parts(before) == new[0].parts(after):
+        return True
+    return old[0].digest(before) == new[0].digest(after)
 
 
 def read_file(lake: Lake, name: str, path: str) -> Iterator[bytes]:
@@ -289,40 +338,9 @@ def read_file(lake: Lake, name: str, path: str) -> Iterator[bytes]:
     state = find_state(lake, name)
     for record in state.directories:
         index = state_files.read_index(lake.store.paths, record.index)
-        entries = {entry.path: entry for entry in index.entries}
+        contents = Contents(lake.store.paths, index)
         for given in (path, path.removeprefix(f"{record.label}/")):
-            entry = entries.get(os.fsencode(given))
-            if entry is not None and entry.kind == "hard":
-                entry = entries[entry.target]
-            if entry is not None and entry.kind == "file":
-                return _content(lake, index, entry)
+            file = contents.file(os.fsencode(given))
+            if file is not None:
+                return contents.read(file)
     raise UnknownRef(f"{state.name} holds no file {path!r}: see `lakelog state info {state.name}`")
-
-
-def _content(lake: Lake, index: StateIndex, wanted: StateEntry) -> Iterator[bytes]:
-    """Yield the content of a file, zeros in its holes."""
-    start = 0
-    for entry in index.entries:
-        if entry.path == wanted.path:
-            break
-        start += entry.stored
-    at = 0
-    for offset, length in wanted.extents:
-        yield from _zeros(offset - at)
-        yield from _range(lake, index, start, length)
-        start, at = start + length, offset + length
-    yield from _zeros(wanted.size - at)
-
-
-def _zeros(count: int) -> Iterator[bytes]:
-    for at in range(0, count, 1 << 20):
-        yield bytes(min(1 << 20, count - at))
-
-
-def _range(lake: Lake, index: StateIndex, start: int, length: int) -> Iterator[bytes]:
-    end, at = start + length, 0
-    for digest, size in index.chunks:
-        low, high = max(start - at, 0), min(end - at, size)
-        if low < high:
-            yield state_files.read(lake.store.paths, digest, CHUNK)[low:high]
-        at += size

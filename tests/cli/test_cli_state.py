@@ -44,7 +44,9 @@ def test_restore_asks_diffs_and_can_be_undone(tmp_path: Path, home: Path) -> Non
     run(lake, "state", "save", "one", "--dir", f"state={home}")
     (home / "a").write_bytes(b"two")
     run(lake, "state", "save", "two", "--dir", f"state={home}")
-    assert answer(lake, "state", "diff", "one", "two") == [{"change": "changed", "path": "state/a"}]
+    (change,) = answer(lake, "state", "diff", "one", "two")
+    assert (change["change"], change["path"]) == ("changed", "state/a")
+    assert "content" in change["what"]
     assert run(lake, "state", "cat", "one", "state/a").stdout == "one"
     run(lake, "state", "restore", "one", code=2)
     assert (home / "a").read_bytes() == b"two"

@@ -222,7 +222,47 @@ def test_rollback_keeps_states_of_old_tags(tmp_path: Path, lake: lakelog.Lake) -
     lake.gc()
     assert [state.name for state in list_states(lake)] == ["new", "old"]
     assert b"".join(read_file(lake, "new", "app/a")) == b"2"
-    assert diff_states(lake, "old", "new").changed == ("app/a",)
+    assert [each.path for each in diff_states(lake, "old", "new")] == ["app/a"]
+
+
+def test_diff_compares_contents(tmp_path: Path, lake: lakelog.Lake) -> None:
+    """A file whose size and times stay is changed by its bytes; one that only moved to another
+    chunk, or got holes, is not. Each difference is named."""
+    noise = os.urandom(9 << 20)
+    files = {"edited": b"1234", "touched": b"t", "gone": b"g", "bits": b"b", "kind": b"k"}
+    home = make(tmp_path, files | {f"small{n}": noise[n * 9000 :][:9000] for n in range(40)})
+    (home / "big").write_bytes(noise)
+    (home / "zeros").write_bytes(bytes(1 << 20))
+    for path in home.iterdir():
+        os.utime(path, (1, 1))
+    save_state(lake, {"app": str(home)}, name="old")
+    (home / "edited").write_bytes(b"1243")
+    (home / "gone").unlink()
+    (home / "new").write_bytes(b"new")
+    (home / "bits").chmod(0o711)
+    (home / "kind").unlink()
+    (home / "kind").symlink_to("big")
+    (home / "small0").unlink()
+    os.link(home / "small1", home / "small0")
+    for size in (0, 1 << 20):  # all of it is a hole then
+        os.truncate(home / "zeros", size)
+    for path in home.iterdir():
+        os.utime(path, (1, 1), follow_symlinks=False)
+    os.utime(home / "touched", (2, 2))
+    save_state(lake, {"app": str(home)}, name="new")
+    changes = {each.path: each for each in diff_states(lake, "old", "new")}
+    facts = {path: (x.change, x.before, x.after, x.what) for path, x in changes.items()}
+    assert facts == {
+        "app/bits": ("changed", 1, 1, ("mode",)),
+        "app/edited": ("changed", 4, 4, ("content",)),
+        "app/gone": ("removed", 1, None, ()),
+        "app/kind": ("changed", 1, None, ("kind",)),
+        "app/new": ("added", None, 3, ()),
+        "app/small1": ("changed", 9000, 9000, ("kind",)),
+        "app/small0": ("changed", 9000, 9000, ("content",)),
+        "app/touched": ("changed", 1, 1, ("time",)),
+    }
+    assert diff_states(lake, "old", "old") == []
 
 
 def test_hot_copies_have_the_states(tmp_path: Path, lake: lakelog.Lake) -> None:

@@ -137,7 +137,7 @@ def test_hostile_content_is_refused_within_bounds(tmp_path: Path) -> None:
 
 
 def test_flipped_bits_are_named_by_verify_and_restore(tmp_path: Path) -> None:
-    """A flip anywhere in a chunk or index is named; restore refuses before anything is moved."""
+    """A flip in a chunk, index or manifest is named; restore refuses before anything is moved."""
     home, dice = tmp_path / "app", random.Random(5)
     home.mkdir()
     (home / "a").write_bytes(dice.randbytes(200_000))
@@ -146,6 +146,10 @@ def test_flipped_bits_are_named_by_verify_and_restore(tmp_path: Path) -> None:
         save_state(lake, {"app": str(home)}, name="one")
         before = state_trees.facts(home)
         files = list((tmp_path / "lake" / "states").rglob("*.zst"))
+        # The manifest of a small state travels in its tag.
+        for folder in ("manifests", "refs/tags"):
+            files += [path for path in (tmp_path / "lake" / folder).rglob("*") if path.is_file()]
+        assert len(files) > 3
         for _ in range(FLIPS):
             path = dice.choice(files)
             whole = path.read_bytes()
@@ -153,8 +157,8 @@ def test_flipped_bits_are_named_by_verify_and_restore(tmp_path: Path) -> None:
             bad[dice.randrange(len(bad))] ^= 1 << dice.randrange(8)
             path.write_bytes(bad)
             assert [p.path for p in lake.verify().problems] == [str(path)]
-            with pytest.raises(Damaged) as caught:
-                restore_state(lake, "one")
+            with pytest.raises(Damaged) as caught, lakes.opened(str(tmp_path / "lake")) as again:
+                restore_state(again, "one")
             assert caught.value.path == str(path)
             path.write_bytes(whole)
         assert lake.verify().intact
