@@ -104,10 +104,11 @@ class StateIndex:
 
 def records(manifests: Manifests, state: Manifest) -> list[StateRecord]:
     """Return the state directories of a snapshot. Raises DamagedManifest."""
-    return manifests.read_records(state, "state", _record)
+    return manifests.read_records(state, "state", from_record)
 
 
-def _record(record: Record) -> StateRecord:
+def from_record(record: Record) -> StateRecord:
+    """Return the state directory of an entry. Raises KeyError, TypeError, ValueError."""
     body = record.members
     index, path = str(body["index"]), str(body["path"])
     if parse_state(index + INDEX) is None:

@@ -8,16 +8,29 @@ state directories the index is read, and every chunk that is to be written back.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import time
+import weakref
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from lakelog.errors import Damaged, DeploymentFailed, MissingPackage, RollbackRefused, StateRefused
+from lakelog.errors import (
+    Damaged,
+    DamagedManifest,
+    DeploymentFailed,
+    MissingPackage,
+    RollbackRefused,
+    StateRefused,
+)
 from lakelog.lake import Lake
 from lakelog.store import disk, history, state_files
-from lakelog.store.entry import SegmentEntry
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import Entry, Removal
 from lakelog.store.manifest import Manifest
-from lakelog.store.paths import CHUNK, parse_object
+from lakelog.store.paths import CHUNK, OBJECTS
 from lakelog.store.state_files import StateIndex, StateRecord
 from lakelog.store.verified_files import hash_file
 from lakelog.transfer.capture import Capture
@@ -28,6 +41,22 @@ from lakelog.transfer.rewind import ClusterStep
 
 PARTS = ("data", "cursors", "state", "deployment")
 _POSITIONS = ("cursor", "stream")
+_SEGMENT = OBJECTS["segments"]
+_Entries = dict[str, dict[str, Any]]
+
+
+@dataclass
+class _Shared:
+    """What pages have that two states share, and the times of the folders of its segments when all
+    of them were there, None before that."""
+
+    pages: tuple[str, ...]
+    entries: _Entries
+    folders: dict[str, int] | None = None
+
+
+_SHARED: weakref.WeakKeyDictionary[Store, _Shared] = weakref.WeakKeyDictionary()
+_TICK_NS = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -93,18 +122,20 @@ def examine(
     now = lake.store.state(lake.branch_name)
     try:
         then = history.check(lake.store, target)
+        live = _live(lake, now, then)
         if "data" in parts:
-            _examine_data(lake, now, then, result)
-        if "cursors" in parts:
-            _examine_cursors(lake, now, then, result)
-        saved = state_files.records(
-            lake.store.manifests, lake.store.manifests.load(source or target)
-        )
+            _examine_data(lake, (now, then), live, result)
+            if "cursors" in parts:
+                _examine_cursors(live, result)
+        known = {record.label: record for record in _states(lake, now, live[1])}
+        saved = _states(lake, then, live[2])
+        if source:
+            held = lake.store.manifests.load(source)
+            saved = state_files.records(lake.store.manifests, held)
     except Damaged as error:
         result.add("data", "snapshot", now.digest[:12], target[:12], str(error))
         return result
     if "state" in parts:
-        known = {record.label: record for record in state_files.records(lake.store.manifests, now)}
         result.records = [r for r in saved if labels is None or r.label in labels]
         if not result.records and labels is None:
             result.add("state", "-", "-", "none", f"snapshot {target[:12]} has no saved state")
@@ -119,38 +150,104 @@ def examine(
     return result
 
 
-def _examine_data(lake: Lake, now: Manifest, then: Manifest, result: Preflight) -> None:
-    manifests = lake.store.manifests
-    known = {entry.key for entry in manifests.segments(now)}
-    wanted = manifests.segments(then)
-    names = {d for name in _listing(lake, wanted) if (d := parse_object(name))}
-    problem = ""
-    for entry in wanted:
-        path = lake.store.paths.object("segments", entry.key)
-        if entry.key not in names:
-            problem = problem or f"{path}: the segment is missing"
-        elif entry.key not in known:
-            problem = problem or _fault(lake, entry.key, path, entry.bytes)
+def _states(lake: Lake, state: Manifest, live: _Entries) -> list[StateRecord]:
+    """Return the state directories among live entries. Raises DamagedManifest."""
+    try:
+        return [state_files.from_record(record) for record in live["state"].values()]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        path = lake.store.paths.object("manifests", state.digest)
+        raise DamagedManifest(path, f"a state in it is malformed ({error!r})") from None
+
+
+def _live(lake: Lake, now: Manifest, then: Manifest) -> tuple[_Shared, _Entries, _Entries]:
+    """Return the segments and positions of the pages that two states share, and the live ones of
+    each. Pages never change, so what they share is gone through once for several rollbacks."""
+    pairs = zip(now.pages, then.pages, strict=False)
+    common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    pages = lake.store.manifests.page
+    digests = tuple(page.digest for page in then.pages[:common])
+    shared = _SHARED.get(lake.store)
+    if shared is None or shared.pages != digests:
+        shared = _Shared(digests, {what: {} for what in ("segment", "state", *_POSITIONS)})
+        for page in then.pages[:common]:
+            _apply(shared.entries, pages(page))
+        _SHARED[lake.store] = shared
+    both = []
+    for state in (now, then):
+        live = {what: dict(entries) for what, entries in shared.entries.items()}
+        for page in state.pages[common:]:
+            _apply(live, pages(page))
+        _apply(live, state.recent)
+        both.append(live)
+    return shared, both[0], both[1]
+
+
+def _apply(live: _Entries, entries: Iterable[Entry]) -> None:
+    for entry in entries:
+        if entry.what in live:
+            if isinstance(entry, Removal):
+                live[entry.what].pop(entry.key, None)
+            else:
+                live[entry.what][entry.key] = entry
+
+
+def _examine_data(
+    lake: Lake,
+    states: tuple[Manifest, Manifest],
+    live: tuple[_Shared, _Entries, _Entries],
+    plan: Preflight,
+) -> None:
+    now, then = states
+    paths, wanted = lake.store.paths, live[2]["segment"]
+    gone = _gone(lake, live[0], wanted)
+    problem = f"{paths.object('segments', gone)}: the segment is missing" if gone else ""
+    for key in wanted.keys() - live[1]["segment"].keys():
+        problem = problem or _fault(lake, "segments", key, wanted[key].bytes)
     runs = {run.digest for run in now.ids}
     for run in then.ids:
-        path = lake.store.paths.object("ids", run.digest)
-        if run.digest not in runs or not disk.exists(path):
-            problem = problem or _fault(lake, run.digest, path, run.bytes)
+        if run.digest not in runs or not disk.exists(paths.object("ids", run.digest)):
+            problem = problem or _fault(lake, "ids", run.digest, run.bytes)
+    known = {page.digest for page in now.pages}
     for page in then.pages:
-        path = lake.store.paths.object("manifests", page.digest)
-        problem = problem or _fault(lake, page.digest, path, page.bytes)
+        # The length of those that both have was compared when the state was opened.
+        if page.digest not in known:
+            problem = problem or _fault(lake, "manifests", page.digest, page.bytes)
     old, new = (f"{each.totals.events:,} events" for each in (now, then))
-    result.add("data", lake.branch_name, old, new, problem)
+    plan.add("data", lake.branch_name, old, new, problem)
 
 
-def _listing(lake: Lake, entries: list[SegmentEntry]) -> list[str]:
-    """The names in the folders of segments: a fifth of the time of asking for each."""
-    folders = {entry.key[:2] for entry in entries}
-    return [n for f in folders for n in disk.listing(f"{lake.store.paths.root}/segments/{f}")]
+def _gone(lake: Lake, shared: _Shared, wanted: dict[str, Any]) -> str:
+    """Return a segment that has no file, "" if all have one."""
+    paths, known = lake.store.paths, shared.entries["segment"]
+    for key in wanted.keys() - known.keys():
+        if not disk.exists(paths.object("segments", key)):
+            return key
+    folders = sorted({key[:2] for key in known} if shared.folders is None else shared.folders)
+    began = time.time_ns()
+    stamps = {folder: _stamp(f"{paths.root}/segments/{folder}") for folder in folders}
+    if shared.folders == stamps:
+        return ""
+    # The names in the folders: a fifth of the time of asking for each.
+    names: set[str] = set()
+    for folder in folders:
+        names.update(disk.listing(f"{paths.root}/segments/{folder}"))
+    absent = [key for key in known if f"{key}{_SEGMENT}" not in names]
+    # A folder that changed within the tick of its last change has the same time.
+    if not absent and began - max(stamps.values(), default=0) > _TICK_NS:
+        shared.folders = stamps
+    return next((key for key in absent if key in wanted), "")
 
 
-def _fault(lake: Lake, digest: str, path: str, size: int) -> str:
+def _stamp(folder: str) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _fault(lake: Lake, kind: str, digest: str, size: int) -> str:
     """Say what is wrong with an object, "" if it is intact."""
+    path = lake.store.paths.object(kind, digest)
     try:
         if disk.size(path) != size:
             return f"{path}: it has {disk.size(path):,} bytes instead of {size:,}"
@@ -163,14 +260,11 @@ def _fault(lake: Lake, digest: str, path: str, size: int) -> str:
     return ""
 
 
-def _examine_cursors(lake: Lake, now: Manifest, then: Manifest, result: Preflight) -> None:
-    old, new = (
-        {(what, r.key): r for what in _POSITIONS for r in lake.store.manifests.records(state, what)}
-        for state in (now, then)
-    )
-    changed = sum(old.get(key) != record for key, record in new.items())
+def _examine_cursors(live: tuple[_Shared, _Entries, _Entries], plan: Preflight) -> None:
+    old, new = ({(w, k): e for w in _POSITIONS for k, e in each[w].items()} for each in live[1:])
+    changed = sum(old.get(key) != entry for key, entry in new.items())
     changed += len(old.keys() - new.keys())
-    result.add("cursors", f"{changed:,} change", f"{len(old):,} sources", f"{len(new):,} sources")
+    plan.add("cursors", f"{changed:,} change", f"{len(old):,} sources", f"{len(new):,} sources")
 
 
 # --- state directories ---------------------------------------------------------------------------
@@ -198,13 +292,17 @@ def _examine_directory(
     try:
         check_target(lake, record.path, record.label)
         index = state_files.read_index(lake.store.paths, record.index)
-        present = _captured(lake, record.path, known)
+        base = None
+        if known is not None and known.path == record.path:
+            is_same = known.index == record.index
+            base = index if is_same else state_files.read_index(lake.store.paths, known.index)
+        present = _captured(record.path, base, known.captured_at if known else 0)
         if present is not None:
             result.present.add(record.label)
-            now = f"{sum(entry.kind in ('file', 'hard') for entry in present[0].entries):,} files"
-            if present[0] != present[1]:
+            now = f"{sum(entry.kind in ('file', 'hard') for entry in present.entries):,} files"
+            if present != base:
                 result.unsaved.add(record.label)
-        if present is None or _plain(present[0]) != _plain(index):
+        if present is None or (present != index and _plain(present) != _plain(index)):
             result.copied.add(record.label)
             then += ", replaced" if present else ", created"
         else:
@@ -217,17 +315,12 @@ def _examine_directory(
     result.add("state", record.label, now, then, problem)
 
 
-def _captured(
-    lake: Lake, path: str, known: StateRecord | None
-) -> tuple[StateIndex, StateIndex | None] | None:
-    """Return what a directory holds now and what the branch knows of it; None if it is not there.
-    Reads what changed since the branch knew it."""
+def _captured(path: str, base: StateIndex | None, since: int) -> StateIndex | None:
+    """Return what a directory holds now, None if it is not there; reads what changed since `base`
+    was saved."""
     if not os.path.isdir(path):
         return None
-    base, since = None, 0
-    if known is not None and known.path == path:
-        base, since = state_files.read_index(lake.store.paths, known.index), known.captured_at
-    return Capture(path, _Digests(), base, since).run().index, base
+    return Capture(path, _Digests(), base, since).run().index
 
 
 def _plain(index: StateIndex) -> StateIndex:

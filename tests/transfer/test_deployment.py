@@ -14,7 +14,7 @@ import yaml
 from lakelog.errors import DeploymentFailed, InvalidSetting
 from lakelog.transfer.deployment import KINDS, Deployment, render
 from lakelog.transfer.kubectl import Kubectl
-from tests.support.cli import run
+from tests.support.cli import answer, run
 from tests.support.cluster import Cluster, cluster, replicaset
 
 __all__ = ["cluster"]
@@ -145,6 +145,36 @@ def test_rollback_to_a_revision(
     calls = [call[1:] for call in cluster.read()["calls"]]
     assert ["rollout", "undo", "deployment/api", f"--to-revision={wanted}"] in calls
     assert calls[-1] == ["rollout", "status", "deployment/api", "--timeout=300s"]
+
+
+def test_revisions_show_the_state_that_was_live_in_them(cluster: Cluster, tmp_path: Path) -> None:
+    """By the hash that the recipe gives a pod, whatever number the revision has by now."""
+    home, lake = tmp_path / "app", tmp_path / "lake"
+    home.mkdir()
+    container = next(
+        each
+        for each in yaml.safe_load_all(render(Deployment(**FULL), "kubernetes"))
+        if each["kind"] == "Deployment"
+    )["spec"]["template"]["spec"]["containers"][0]
+    given = {each["name"] for each in container["env"]}
+    for number in (1, 2):
+        variables = {
+            "LAKELOG_DEPLOYMENT": "api",
+            "LAKELOG_NAMESPACE": "default",
+            "LAKELOG_IMAGE": f"api:1.{number}",
+            "LAKELOG_POD_TEMPLATE_HASH": f"h{number}",
+        }
+        assert variables.keys() <= given
+        run(lake, "state", "save", f"s{number}", "--dir", str(home), env=variables)
+    run(lake, "state", "save", "elsewhere", "--dir", str(home))
+    done = run(lake, "deploy", "rollback", "api", "1", "--yes", "-m", "too slow")
+    assert "the newest state that was saved in it is s1" in done.stderr
+    live = [(r["hash"], r["state"]) for r in answer(lake, "deploy", "revisions", "api")]
+    assert live == [("h1", "s1"), ("h3", None), ("h2", "s2")]
+    (move,) = [each for each in answer(lake, "log") if each["op"] == "deploy"]
+    assert move["message"] == "api to revision 1 (h1): too slow"
+    (lake / "policy.toml").write_text("[allow]\ndeploy = []\n")
+    assert "tester may not" in run(lake, "deploy", "rollback", "api", "--yes", code=1).stderr
 
 
 def test_rollback_asks_first(cluster: Cluster, tmp_path: Path) -> None:
