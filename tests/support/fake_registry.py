@@ -57,7 +57,7 @@ def faked(answer: Callable[[str, str, dict[str, str]], Reply]) -> Iterator[FakeR
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     fake.address = f"127.0.0.1:{server.server_port}"
     try:
         yield fake
