@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lakelog.loggers.otel import LakeLogExporter as LakeLogExporter
     from lakelog.loggers.otel import LakeSpanExporter as LakeSpanExporter
     from lakelog.loggers.spans import span as span
+    from lakelog.notebook.live import live as live
     from lakelog.pinned import PinnedLake
     from lakelog.query.relation import Relation
     from lakelog.settings import Settings
@@ -106,8 +107,13 @@ _LOGGERS = {
 providers.REGISTERED["omega"] = Lazy("lakelog.compat.omega")
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """What `%load_ext lakelog` calls: register the magics, the completion and the display."""
+    Lazy("lakelog.notebook.magics").load(shell)
+
+
 _MODULES = {"dedupe": "lakelog.analyze.dedupe", "train": "lakelog.train", "views": "lakelog.views"}
-_NAMES = {**_STORE, **_OLD_NAMES, **_LOGGERS}
+_NAMES = {**_STORE, **_OLD_NAMES, **_LOGGERS, "live": "lakelog.notebook.live"}
 
 
 def __getattr__(name: str) -> Any:

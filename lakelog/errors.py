@@ -120,7 +120,14 @@ class StalePlan(LakelogError):
 
 
 class QueryFailed(LakelogError):
-    """Raised when SQL does not parse, bind or run; carries the engine's own words."""
+    """Raised when SQL does not parse, bind or run; carries the engine's own words.
+
+    `details` are those words whole, with the line of the query and a caret below the place.
+    """
+
+    def __init__(self, message: str, details: str = "") -> None:
+        self.details = details or message
+        super().__init__(message)
 
 
 class InvalidView(LakelogError, ValueError):

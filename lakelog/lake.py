@@ -179,14 +179,16 @@ class Lake:
         rows = [dict(zip(names, line, strict=True)) for line in lines]
         self.writer().append(encode_plain(rows), wal.QUARANTINED)
 
-    def sql(self, query: str, params: Any = None) -> Relation:
+    def sql(
+        self, query: str, params: Any = None, *, variables: Mapping[str, Any] | None = None
+    ) -> Relation:
         """Run SQL; return a relation over the state as of this call, evaluated when it is read.
 
         Tables: `events` (one snapshot and the live tail), `quarantine`, and `"ref".events` for
-        every tag and branch; then pandas, Polars and Arrow tables in variables of the caller.
-        Raises QueryFailed, SnapshotGone, Damaged.
+        every tag and branch; then pandas, Polars and Arrow tables in variables of the caller, or in
+        `variables` where they are given. Raises QueryFailed, SnapshotGone, Damaged.
         """
-        return self._session.ask(query, params, None, frames.scope_of(sys._getframe(1)))
+        return self._session.ask(query, params, None, frames.among(variables, sys._getframe(1)))
 
     def view(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lakelog.lazy import Lazy
@@ -30,9 +30,11 @@ class PinnedLake:
         self._views, self._session = views, views.session
         self.id = digest
 
-    def sql(self, query: str, params: Any = None) -> Relation:
+    def sql(
+        self, query: str, params: Any = None, *, variables: Mapping[str, Any] | None = None
+    ) -> Relation:
         """Run SQL over this state; see `Lake.sql`. Raises QueryFailed, SnapshotGone, Damaged."""
-        return self._session.ask(query, params, self.id, frames.scope_of(sys._getframe(1)))
+        return self._session.ask(query, params, self.id, frames.among(variables, sys._getframe(1)))
 
     def export(
         self,

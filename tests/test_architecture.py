@@ -34,8 +34,8 @@ ORDER = {
         publish trim seal compact retention row_removal thinning gc resolve history stats
         hotcopy""",
     "repair": "checker verify recover orphans outcome refs data repair",
-    "query": """prune qualifiers frames relation keys tail_rows behaviour providers session
-        follow""",
+    "query": """prune qualifiers frames display plots relation keys tail_rows behaviour
+        providers session follow""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
         engine tables sample user_views""",
     "ingest": """exclusions rotation inflate holes binary columnar lease source scan cursors content
@@ -80,6 +80,7 @@ ORDER = {
         signatures consume train stats dedupe deploy remotes state
         omega oos events follow behaviour history rewind refs policy maintenance
         seal doctor setup demo help""",
+    "notebook": "progress objects plot_images complete magics live",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
 }

@@ -17,6 +17,7 @@ import zstandard
 from lakelog.export.values import Row, dumps, records, text
 from lakelog.export.vectors import Columns, csv_lines, json_lines
 from lakelog.lazy import Lazy
+from lakelog.query.display import TABLE_END, row_html, table_start
 
 if TYPE_CHECKING:
     import gzip
@@ -28,7 +29,7 @@ else:
     pa = Lazy("pyarrow")
     pq = Lazy("pyarrow.parquet")
 
-FORMATS = ("table", "json", "ndjson", "csv", "parquet", "arrow", "md")
+FORMATS = ("table", "json", "ndjson", "csv", "parquet", "arrow", "md", "html")
 SYNONYMS = {"jsonl": "ndjson"}
 """Other names of formats."""
 ENDINGS = {
@@ -41,6 +42,7 @@ ENDINGS = {
     ".arrows": "arrow",
     ".feather": "arrow",
     ".md": "md",
+    ".html": "html",
     ".txt": "table",
 }
 PACKED = (".gz", ".zst")
@@ -87,6 +89,7 @@ def of_records(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> R
 def encode(result: Result, format: str) -> Iterator[bytes]:
     """Return the pieces of a text format other than table."""
     makers = {"json": _json, "ndjson": _ndjson, "csv": _csv, "md": _markdown}
+    makers["html"] = _html
     return makers[format](result)
 
 
@@ -159,6 +162,22 @@ def _markdown_line(cells: Sequence[str]) -> str:
 
 def _markdown_cell(cell: str) -> str:
     return "<br>".join(cell.replace("\\", "\\\\").replace("|", "\\|").splitlines())
+
+
+def _html(result: Result) -> Iterator[bytes]:
+    """A table without a page around it, for notebooks and mails."""
+    right: list[bool] | None = None
+    for batch in result.batches:
+        if batch and right is None:
+            right = [hasattr(v, "real") and not isinstance(v, bool) for v in batch[0]]
+            yield table_start(result.columns, right).encode("utf-8", "backslashreplace")
+        rows = (
+            row_html([None if v is None else text(v) for v in row], right or ()) for row in batch
+        )
+        yield "".join(rows).encode("utf-8", "backslashreplace")
+    if right is None:
+        yield table_start(result.columns, [False] * len(result.columns)).encode()
+    yield TABLE_END.encode()
 
 
 class Sink(io.RawIOBase):

@@ -8,7 +8,7 @@ table of it, and only among the variables that the caller itself can see.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,11 @@ def scope_of(frame: FrameType) -> Scope:
         return frame.f_globals.get(name) if found is None else found
 
     return look
+
+
+def among(variables: Mapping[str, Any] | None, frame: FrameType) -> Scope:
+    """Return a lookup among given variables, or without them among those of a frame."""
+    return scope_of(frame) if variables is None else variables.get
 
 
 def run(cursor: Any, query: str, params: Any, scope: Scope | None) -> Any:

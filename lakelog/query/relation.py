@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from itertools import islice
@@ -18,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 from lakelog import signals
 from lakelog.closest import closest
 from lakelog.errors import QueryFailed
-from lakelog.lazy import Lazy
+from lakelog.lazy import Lazy, LazyProperty
+from lakelog.query import display, plots
 
 if TYPE_CHECKING:
+    import altair
     import duckdb
     import pandas
     import polars
@@ -94,7 +97,7 @@ def guarded(in_one_line: Callable[[str], str] = one_line) -> Iterator[None]:
     except duckdb.InterruptException:
         raise KeyboardInterrupt from None
     except duckdb.Error as error:
-        raise QueryFailed(in_one_line(str(error))) from None
+        raise QueryFailed(in_one_line(str(error)), str(error)) from None
     except RuntimeError as error:
         if "interrupted" not in str(error).lower():
             raise
@@ -157,6 +160,18 @@ class Stream:
         if self._run is not None:
             self._run.settle()
         self._run = None
+
+    def watch(self) -> Callable[[], float | None]:
+        """Have the engine tell how far it is; return what asks it, from any thread."""
+        self.settle()
+        self._cursor.execute("SET enable_progress_bar = true")
+        self._cursor.execute("SET enable_progress_bar_print = false")
+
+        def share() -> float | None:
+            percent: float = self._cursor.query_progress()
+            return percent / 100 if percent >= 0 else None
+
+        return share
 
     def interrupt(self) -> None:
         """Stop what the cursor does, from another thread."""
@@ -246,13 +261,55 @@ class Relation:
     def df(self) -> pandas.DataFrame:
         """All rows as a pandas data frame."""
         require("pandas", ".df()", "pip install pandas")
-        return self._run("df")
+        with warnings.catch_warnings():
+            # The engine's own, which nobody who calls this can mend.
+            warnings.filterwarnings("ignore", "The inplace keyword")
+            return self._run("df")
 
     def pl(self) -> polars.DataFrame:
         """All rows as a Polars data frame."""
         require("polars", ".pl()", "pip install 'lakelog[polars]'")
         frame: polars.DataFrame = self._run("pl")
         return frame
+
+    def plot(
+        self,
+        x: str | None = None,
+        y: str | None = None,
+        color: str | None = None,
+        *,
+        kind: str | None = None,
+        title: str = "",
+    ) -> altair.Chart:
+        """A chart: a line over time, bars by text, a histogram or points of numbers.
+
+        Columns and `kind` ("line", "bar", "histogram", "point") that are not given are chosen by
+        the types. Rows are aggregated by the engine. Raises QueryFailed for what cannot be plotted.
+        """
+        require("altair", ".plot()", "pip install 'lakelog[jupyter]'")
+        return plots.plot(self, x, y, color, kind, title)
+
+    @LazyProperty
+    def head(self) -> display.Head:
+        """The first rows as text, for people; they are read once."""
+        shown = self.limit(display.ROWS_MAX + 1).project(display.head_sql(self.columns))
+        return display.head_of(self.columns, self.types, shown.fetchall())
+
+    def watch(self) -> Callable[[], float | None]:
+        """Return a function that tells how much of an evaluation is done, from 0 to 1, or None
+        where the engine does not know; another thread may call it."""
+        return self._stream.watch()
+
+    def _repr_html_(self) -> str:
+        return display.to_html(self.head)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        # Both at once: each by itself would run the query again.
+        plain, markup = display.to_text(self.head), display.to_html(self.head)
+        return {"text/plain": plain, "text/html": markup}
+
+    def __dataframe__(self, nan_as_null: bool = False, allow_copy: bool = True) -> object:
+        return self.to_arrow_table().__dataframe__(nan_as_null, allow_copy)
 
     def fetchnumpy(self) -> dict[str, Any]:
         """All rows as NumPy arrays, by column."""
@@ -347,7 +404,7 @@ class Relation:
         except (OSError, pa.ArrowException) as error:
             if "interrupted" in str(error).lower():
                 raise KeyboardInterrupt from None
-            raise QueryFailed(self._in_one_line(str(error))) from None
+            raise QueryFailed(self._in_one_line(str(error)), str(error)) from None
 
     def _call(self, work: Callable[..., Any], *args: Any) -> Any:
         """Let the engine work, so that signals are heard within a moment."""

@@ -127,7 +127,7 @@ class Session:
         except UnicodeEncodeError as error:
             raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
         except duckdb.Error as error:
-            raise QueryFailed(self.in_one_line(str(error))) from None
+            raise QueryFailed(self.in_one_line(str(error)), str(error)) from None
 
     def _run(
         self, cursor: Any, query: str, params: Any, at: str | None, scope: Scope | None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import html
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -88,8 +89,8 @@ def with_output(command: Callable[..., Any]) -> Callable[..., Any]:
             "--format",
             type=FormatChoice(FORMATS),
             metavar="FORMAT",
-            help="table, json, ndjson (or jsonl), csv, parquet, arrow or md; by default a table"
-            " on a terminal, else ndjson.",
+            help="table, json, ndjson (or jsonl), csv, parquet, arrow, md or html; by default a"
+            " table on a terminal, else ndjson.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
         click.option(
@@ -117,7 +118,9 @@ def emit(result: Result, target: Target, shown: Result | None = None) -> None:
             # pipe.
             write_arrow(result, out, target.format, ending in ("", ".arrows"))
         else:
-            for piece in encode(result, target.format):
+            # A page is for people, too.
+            rows = shown if shown and shown.columns and target.format == "html" else result
+            for piece in encode(rows, target.format):
                 out.write(piece)
                 out.flush()
 
@@ -136,6 +139,9 @@ def emit_words(result: Result, target: Target, people: Callable[[], str]) -> Non
     if target.format == "table":
         with open_output(target.path) as out:
             write_text(people(), out, target)
+    elif target.format == "html":
+        with open_output(target.path) as out:
+            write_text(f"<pre>{html.escape(people())}</pre>\n", out, target)
     else:
         emit(result, target)
 

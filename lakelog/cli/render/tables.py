@@ -8,7 +8,6 @@ and our own bookkeeping are left out as soon as the others would have to be cut.
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import click
 
 from lakelog.export.values import Row, iso, text
 from lakelog.lazy import Lazy
+from lakelog.query.display import visible
 
 if TYPE_CHECKING:
     from rich import cells as rich_cells
@@ -33,9 +33,6 @@ _TEXT_GOOD = 20
 _BOOKKEEPING = ("ingested_at", "origin", "position", "seq")
 _NUMBERS = (int, float, Decimal)
 _RIGID = (*_NUMBERS, datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
-# Besides control characters those that turn the direction of text: both could make a line look like
-# another.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class Count(int):
@@ -133,8 +130,7 @@ def cell(value: Any) -> str:
     # Cut before the replacements, which would go through the whole text.
     if len(line) > _CELL_MAX:
         line = line[:_CELL_MAX] + "…"
-    line = line.replace("\r\n", "↵").replace("\n", "↵").replace("\t", " ")
-    return _CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}", line)
+    return visible(line)
 
 
 def _least(natural: int, values: list[Any]) -> int:

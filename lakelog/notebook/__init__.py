@@ -1,0 +1,1 @@
+"""lakelog in Jupyter: `%load_ext lakelog`."""

@@ -1,0 +1,210 @@
+"""`%lakelog` and `%sql`: a lake and its verbs, and SQL over it, in the cells of a notebook.
+
+    %load_ext lakelog
+    %lakelog data/lake
+    %%sql --at v1 errors <<
+    SELECT source, count(*) FROM events WHERE level = 'ERROR' AND time > $since GROUP BY 1
+
+`$since` is the value of that variable, bound and never pasted into the query.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
+from IPython.display import HTML
+
+from lakelog import lake as lakes
+from lakelog.cli.render.tables import cell
+from lakelog.cli.shell.screen import renumber
+from lakelog.errors import LakelogError, QueryFailed
+from lakelog.lake import Lake
+from lakelog.lazy import Lazy
+from lakelog.notebook import complete, objects, plot_images
+from lakelog.notebook.progress import progress
+from lakelog.query.relation import Relation
+
+if TYPE_CHECKING:
+    import click
+
+    from lakelog import cli
+else:
+    cli = Lazy("lakelog.cli")
+
+_OPTION = re.compile(r"\s*(?:--at[ =]\s*(?P<at>\S+)|(?P<name>[A-Za-z_]\w*)\s*<<)")
+_NAMED = re.compile(r'(?:column|with name) "?(\w+)"? (?:not found|does not exist)')
+_PARAMETER = re.compile(r"[$?]")
+_PATH = "lake"
+
+
+class MagicFailed(LakelogError):
+    """Raised in a cell: a notebook shows its words, without the stack of lakelog below them."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [cell(line) for line in str(self).splitlines()]
+
+
+@magics_class
+class LakelogMagics(Magics):
+    """The magics, and the lake that they are about."""
+
+    def __init__(self, shell: Any) -> None:
+        super().__init__(shell)
+        self._variables: dict[str, Any] = shell.user_ns
+        self._lake: Lake | None = None
+
+    @property
+    def lake(self) -> Lake:
+        """The lake of `%lakelog PATH`, else the variable `lake`, else LAKELOG_LAKE or ./lake."""
+        if self._lake is not None:
+            return self._lake
+        given = self._variables.get("lake")
+        if isinstance(given, Lake):
+            return given
+        self._lake = lakes.open(os.environ.get("LAKELOG_LAKE", _PATH), create=False)
+        return self._lake
+
+    @no_var_expand
+    @line_magic
+    def lakelog(self, line: str) -> Any:
+        """Open a lake, or run a verb of the command line on it.
+
+        %lakelog PATH        open the lake at PATH; %sql asks it from now on
+        %lakelog             show it
+        %lakelog log         what `lakelog log` shows; any other verb, too
+        """
+        words = shlex.split(line)
+        with _explained():
+            if words and words[0] in cli.cli.list_commands(_context()):
+                return _run_verb(words, self.lake)
+            if len(words) > 1:
+                raise UsageError(f"{words[0]} is no verb: `%lakelog PATH` or `%lakelog VERB ...`")
+            if words:
+                self._lake = lakes.open(os.path.expanduser(words[0]), create=False)
+            return self.lake
+
+    @no_var_expand
+    @line_cell_magic
+    def sql(self, line: str, body: str | None = None) -> Relation | None:
+        """Run SQL over the lake.
+
+        %sql SELECT ...                  or a whole cell that begins with %%sql
+        %%sql --at REF                   over a tag, branch or snapshot
+        %%sql name <<                    keep the answer in a variable, show nothing
+        $variable                        the value of a variable, bound as a parameter
+        """
+        at, name, query = _parsed(line, body)
+        with _explained(query):
+            source = self.lake if at is None else self.lake.at(at)
+            relation = source.sql(query, self._params(query), variables=self._variables)
+            if name:
+                self._variables[name] = relation
+                return None
+            if relation is not None:
+                # Here, so that what goes wrong is shown as the query's, and not as the display's.
+                with progress(relation.watch()):
+                    _ = relation.head
+            return relation
+
+    def _params(self, query: str) -> dict[str, Any] | None:
+        """Return the variables that a query names. Raises QueryFailed where one is missing."""
+        if not _PARAMETER.search(query):
+            return None
+        cursor = self.lake.engine().cursor()
+        try:
+            statements = cursor.extract_statements(query)
+        except Exception:
+            return None  # it is not SQL: asking says so, with the place
+        names = {str(name) for statement in statements for name in statement.named_parameters}
+        if any(name.isdigit() for name in names):
+            raise QueryFailed("a parameter is a variable of the notebook: write $name")
+        missing = sorted(names - self._variables.keys())
+        if missing:
+            raise QueryFailed(f"there is no variable {missing[0]} for ${missing[0]}: set it first")
+        return {name: self._variables[name] for name in names} or None
+
+
+def _parsed(line: str, body: str | None) -> tuple[str | None, str, str]:
+    """Return (ref, variable, query) of a magic's line and cell."""
+    at, name, rest = None, "", line
+    while match := _OPTION.match(rest):
+        at, name = match["at"] or at, match["name"] or name
+        rest = rest[match.end() :]
+    return at, name, "\n".join(filter(str.strip, (rest, body or "")))
+
+
+@contextlib.contextmanager
+def _explained(query: str = "") -> Iterator[None]:
+    """Raise what is wrong as one line, for SQL with the place below it."""
+    try:
+        yield
+    except QueryFailed as error:
+        raise MagicFailed("\n".join([str(error), *_place(error.details, query)])) from None
+    except LakelogError as error:
+        raise MagicFailed(str(error)) from None
+
+
+def _place(details: str, query: str) -> list[str]:
+    """Return the line of a query that the engine complains of, and a caret below the place."""
+    _, mark, below = renumber(details, query).partition("\nLINE ")
+    if mark:
+        return f"LINE {below}".splitlines()[:2]
+    # While it binds names it does not say where: only a name that is there once is sure.
+    name = _NAMED.search(details)
+    found = [*re.finditer(rf"(?<!\w){re.escape(name[1])}(?!\w)", query, re.I)] if name else []
+    if len(found) != 1:
+        return []
+    before = query[: found[0].start()].split("\n")
+    line = query.split("\n")[len(before) - 1]
+    start = f"LINE {len(before)}: "
+    return [f"{start}{line}", " " * (len(start) + len(before[-1])) + "^" * len(found[0][0])]
+
+
+def _context() -> click.Context:
+    return cli.cli.make_context("lakelog", [], resilient_parsing=True)
+
+
+def _run_verb(words: list[str], lake: Lake) -> HTML | None:
+    """Run a verb as the command line does; its table becomes one of the notebook."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    command = cli.cli.get_command(_context(), words[0])
+    makes_tables = command is not None and any(p.name == "format" for p in command.params)
+    is_chosen = any(word in ("--json", "-h", "--help") or "--format" in word for word in words)
+    more = ["--format", "html"] if makes_tables and not is_chosen else []
+    given = ["--lake", lake.path, "--branch", lake.branch_name, *words, *more]
+    code = 0
+    with contextlib.redirect_stdout(out):
+        try:
+            cli.cli.main(given, "lakelog")
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 1
+    text = out.buffer.getvalue().decode("utf-8", "replace")
+    if text.startswith(("<table", "<pre>")):
+        return HTML(text)
+    sys.stdout.write(text)
+    if code:
+        raise MagicFailed(f"lakelog {words[0]} ended with {code}")
+    return None
+
+
+def load(shell: Any) -> None:
+    """Register the magics, completion and display with a shell of IPython."""
+    magics = LakelogMagics(shell)
+    shell.register_magics(magics)
+    objects.register(shell.display_formatter.formatters)
+    matcher = complete.matcher(lambda: magics.lake)
+    # Of an extension that is loaded again, the one before is about another lake.
+    same = [m for m in shell.Completer.custom_matchers if complete.is_ours(m)]
+    for former in same:
+        shell.Completer.custom_matchers.remove(former)
+    shell.Completer.custom_matchers.append(matcher)
+    plot_images.register()

@@ -1,0 +1,128 @@
+"""How a notebook shows lakelog's objects: lakes, snapshots, moves, diffs, tags, results.
+
+Almost all of them are dataclasses, so one table of names and values shows each, and a list of them
+is a table with one row for each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lakelog.export.values import micros, text
+from lakelog.lake import Lake
+from lakelog.pinned import PinnedLake
+from lakelog.query.display import TABLE_END, VALUE_MAX, row_html, table_start
+
+_RECORDS = {
+    "store.history": "Snapshot LogEntry Diff",
+    "store.refs": "Tag Move",
+    "store.writer": "Receipt",
+    "store.stats": "Stats",
+    "store.compact": "Compaction",
+    "store.gc": "GcResult",
+    "store.retention": "RetentionResult",
+    "store.hotcopy": "HotCopy",
+    "ingest.ingest": "IngestReport",
+    "ingest.audit.audit": "Audit",
+    "repair.checker": "Report",
+    "repair.outcome": "RepairOutcome",
+    "export.tables": "ExportResult",
+    "sync.sync": "SyncResult SyncStatus",
+    "sync.consume": "ConsumeResult",
+    "transfer.state": "SavedState SaveResult",
+    "transfer.restore": "Restored",
+    "train.leaks": "Certificate",
+    "train.trainingset": "TrainingExport",
+    "train.rebuild": "RebuildResult",
+}
+_ROWS_MAX = 50
+_TIMES = ("time", "saved_at", "captured_at", "synced_at", "state_time")
+_IDS = ("id", "snapshot", "parent", "digest", "index")
+_SHORT = 12
+
+
+def register(formatters: Any) -> None:
+    """Show our objects as HTML, beside the text that they have anyway."""
+    formatter = formatters["text/html"]
+    formatter.for_type(Lake, lake_html)
+    formatter.for_type(PinnedLake, lake_html)
+    formatter.for_type(list, list_html)
+    for module, names in _RECORDS.items():
+        for name in names.split():
+            # By name: importing all of them would take a second.
+            formatter.for_type_by_name(f"lakelog.{module}", name, record_html)
+
+
+def lake_html(lake: Lake | PinnedLake) -> str:
+    """Return a lake in numbers."""
+    name = lake.path if isinstance(lake, Lake) else f"snapshot {lake.id[:_SHORT]}"
+    return _pairs({"lake": name, **_fields(lake.stats())})
+
+
+def record_html(record: Any) -> str:
+    """Return a dataclass as a table of its fields."""
+    return _pairs(_fields(record))
+
+
+def list_html(records: Sequence[Any]) -> str | None:
+    """Return a list of our dataclasses as a table, None for any other list."""
+    some = records[:_ROWS_MAX]
+    ours = some and all(
+        dataclasses.is_dataclass(each)
+        and not isinstance(each, type)
+        and type(each) is type(some[0])
+        and type(each).__module__.startswith("lakelog.")
+        for each in some
+    )
+    if not ours:
+        return None
+    rows = [_flat(each) for each in some]
+    columns = list(rows[0])
+    right = [isinstance(rows[0][name], (int, float)) for name in columns]
+    body = "".join(row_html([_shown(row.get(name)) for name in columns], right) for row in rows)
+    more = len(records) - len(some)
+    return table_start(columns, right) + body + TABLE_END + (f"{more} more" if more else "")
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    left = (False, False)
+    rows = "".join(row_html([name, _shown(value)], left) for name, value in values.items())
+    return table_start(("", ""), left) + rows + TABLE_END
+
+
+def _flat(record: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass, those of one inside it among them."""
+    flat: dict[str, Any] = {}
+    for name, value in _fields(record).items():
+        flat |= _fields(value) if dataclasses.is_dataclass(value) else {name: value}
+    return flat
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    """Return the fields that people read: times as text, ids short."""
+    values = {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if f.repr}
+    for name, value in values.items():
+        if name in _TIMES and isinstance(value, int) and value > 0:
+            values[name] = micros(value)
+        elif name in _IDS and isinstance(value, str):
+            values[name] = value[:_SHORT]
+    return values
+
+
+def _shown(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, (list, tuple)):
+        return _cut(", ".join(_shown(each) or "" for each in value[:_ROWS_MAX]))
+    if dataclasses.is_dataclass(value):
+        fields = _fields(value).items()
+        return _cut(", ".join(f"{name} {_shown(each)}" for name, each in fields if each))
+    return _cut(text(value))
+
+
+def _cut(words: str) -> str:
+    return words if len(words) <= VALUE_MAX else f"{words[:VALUE_MAX]}…"
