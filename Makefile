@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check docs bench targets format lint types clean torture coverage
+.PHONY: help demo test check docs notebooks bench targets format lint types clean torture coverage
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -54,6 +54,9 @@ torture: $(READY) ## kills, power cuts and faults: 20 minutes; HOURS=1 for more
 	@TEST_DIR="$(TEST_DIR)" $(BIN)/python -m tests.torture $(if $(HOURS),--hours $(HOURS))
 	@echo "==> every case of the matrices of faults"
 	@LAKELOG_MATRIX=all PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m pytest -q -n 2 -m matrix
+
+notebooks: $(READY) ## run the notebooks, compare their output, write pages; WRITE=1 renews it
+	@$(BIN)/python -m tests.support.notebook_runs $(if $(WRITE),--write) --html build/notebooks
 
 coverage: $(READY) ## branch coverage of the store by its tests
 	@PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m tests.torture coverage
