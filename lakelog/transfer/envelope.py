@@ -23,7 +23,7 @@ from lakelog.transfer.keys import PrivateKey, PublicKey
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "urn:lakelog:snapshot:v1"
+PREDICATE_TYPE = "https://lakelog.dev/snapshot/v1"
 _STATEMENT = {"_type", "subject", "predicateType", "predicate"}
 
 

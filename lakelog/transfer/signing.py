@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from lakelog.transfer.envelope import Signed, Statement
 from lakelog.transfer.keys import PrivateKey, PublicKey
 from lakelog.transfer.known import is_tracking
 from lakelog.transfer.snapshot_tree import Progress
+
+_AUTOMATIC = re.compile(r"train-[0-9a-f]+|(state-|before-rollback-|)\d{8}-\d{6}(-\d+)?")
+"""Names of tags that exports, saves of states and containers, and rollbacks make by themselves."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +114,11 @@ def check_tags(
     progress: Progress | None = None,
     lakes: Collection[str] = (),
 ) -> list[tuple[str, str]]:
-    """Return what `check` finds of every tag but those of remotes' branches, and that there is
-    none. A tag that cannot be read is left to verify."""
+    """Return what `check` finds of every tag but those of remotes' branches and unsigned ones that
+    were made by themselves, and that there is none. A tag that cannot be read is left to verify."""
     found: list[tuple[str, str]] = []
     trusted: set[str] = set()
-    names = [name for name in store.refs.tag_names() if not is_tracking(store, name)]
+    names = [name for name in store.refs.tag_names() if _wants_signature(store, name)]
     for name in names:
         try:
             what = Target(name, store.refs.tag(name).snapshot)
@@ -122,6 +126,13 @@ def check_tags(
         except Damaged as error:
             found.append((error.path, f"tag {name}: {error.reason}"))
     return found if names else [(store.paths.tags, "the lake has no tag that could be signed")]
+
+
+def _wants_signature(store: Store, tag: str) -> bool:
+    if is_tracking(store, tag):
+        return False
+    # Nobody vouched for what an export, a save or a rollback tagged; if somebody does, it counts.
+    return not _AUTOMATIC.fullmatch(tag) or bool(signatures.of_tag(store.paths, tag))
 
 
 def open_file(

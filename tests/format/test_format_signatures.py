@@ -48,7 +48,7 @@ def test_a_signature_is_a_document_and_an_envelope(make_lake: MakeLake, key: Pri
     assert list(body) == ["payloadType", "payload", "signatures"]
     said = json.loads(base64.b64decode(body["payload"]))
     assert said["subject"][0]["digest"] == {"sha256": what.snapshot}
-    assert said["predicateType"] == "urn:lakelog:snapshot:v1"
+    assert said["predicateType"] == "https://lakelog.dev/snapshot/v1"
     signing.sign(lake.store, "main", Target("", what.snapshot), key)
     names = set(os.listdir(f"{lake.path}/refs/signatures"))
     assert names == {name, f"@{what.snapshot}.{key.public.id[:16]}.json"}

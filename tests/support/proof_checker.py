@@ -98,7 +98,7 @@ def _statement(envelope: dict[str, Any], public_pem: bytes) -> dict[str, Any]:
     require(valid, "signature")
     statement = json.loads(payload)
     require(statement["_type"] == "https://in-toto.io/Statement/v1", "statement")
-    require(statement["predicateType"] == "urn:lakelog:snapshot:v1", "predicate")
+    require(statement["predicateType"] == "https://lakelog.dev/snapshot/v1", "predicate")
     predicate: dict[str, Any] = statement["predicate"]
     require(predicate["expires"] is None, "expires: a test of its own")
     return predicate

@@ -128,7 +128,7 @@ def test_the_envelope_is_dsse_with_in_toto(make_lake: MakeLake, key: PrivateKey)
     said = json.loads(payload)
     assert said["_type"] == "https://in-toto.io/Statement/v1"
     assert said["subject"] == [{"name": "v1", "digest": {"sha256": what.snapshot}}]
-    assert said["predicateType"] == "urn:lakelog:snapshot:v1"
+    assert said["predicateType"] == "https://lakelog.dev/snapshot/v1"
     assert said["predicate"]["lake"] == lake.store.lake_id
     assert said["predicate"]["events"] == 20
     assert said["predicate"]["seq"] == [0, 19]
@@ -140,6 +140,31 @@ def test_the_envelope_is_dsse_with_in_toto(make_lake: MakeLake, key: PrivateKey)
     (each,) = body["signatures"]
     signature = base64.b64decode(each["sig"])
     assert key.public.verifies(signature, envelope.authenticated(body["payloadType"], payload))
+
+
+def test_automatic_tags_need_no_signature(make_lake: MakeLake, key: PrivateKey) -> None:
+    """Those of exports, saves and rollbacks do not count unless one is signed; others do."""
+    lake = make_lake()
+    signed(lake, key)
+    stamp = "20261122-091939"
+    automatic = ["train-0123456789abcdef", f"state-{stamp}", f"before-rollback-{stamp}-2", stamp]
+    for name in automatic:
+        lake.tag(name)
+    assert signing.check_tags(lake.store, [key.public]) == []
+    for name in (f"state-{stamp}-by-hand", "train-", f"my-{stamp}"):
+        lake.tag(name)
+        (problem,) = signing.check_tags(lake.store, [key.public])
+        assert name in problem[1]
+        delete_tag(lake.store, name)
+    what = Target(automatic[0], lake.store.refs.tag(automatic[0]).snapshot)
+    signing.sign(lake.store, "main", what, key)
+    assert signing.check_tags(lake.store, [key.public]) == []
+    path = signature_path(lake, what)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    (problem,) = signing.check_tags(lake.store, [key.public])
+    assert problem[0] == str(path)
+    path.write_bytes(whole)
 
 
 def test_no_signature(make_lake: MakeLake, key: PrivateKey) -> None:
