@@ -363,7 +363,8 @@ class Repository:
 
     def _token(self, asked: dict[str, str], login: docker_config.Login) -> str:
         realm = self._absolute(asked.get("realm", ""))
-        scope = f"repository:{self._name}:pull,push"
+        # A right that is not needed may be refused: to push to what everybody may pull.
+        scope = asked.get("scope") or f"repository:{self._name}:pull,push"
         query = {"service": asked.get("service", ""), "scope": scope}
         if login.identity:
             form = {"grant_type": "refresh_token", "refresh_token": login.identity}

@@ -85,7 +85,7 @@ def test_a_token_is_asked_for_where_the_registry_says(config: Path, kind: str) -
     def registry(method: str, path: str, headers: Headers) -> Reply:
         if headers.get("authorization") == "Bearer t0ken":
             return 404, {}, b""
-        challenge = f'Bearer realm="http://{server.address}/token?x=1",service="s",scope="z"'
+        challenge = f'Bearer realm="http://{server.address}/token?x=1",service="s",scope="repository:a/b:pull"'
         return 401, {"WWW-Authenticate": challenge}, b"{}"
 
     with faked(tokens) as server, faked(registry) as fake:
@@ -97,7 +97,7 @@ def test_a_token_is_asked_for_where_the_registry_says(config: Path, kind: str) -
             assert repository.manifest("x") is None
         ((method, path, _),) = server.seen
         assert method == ("POST" if kind == "identity" else "GET")
-        assert kind == "identity" or "scope=repository%3Aa%2Fb%3Apull%2Cpush" in path
+        assert kind == "identity" or "scope=repository%3Aa%2Fb%3Apull" in path
         # The password goes to the token's server alone.
         assert BASIC not in [headers.get("authorization") for _, _, headers in fake.seen]
 

@@ -40,7 +40,7 @@ def registry() -> Iterator[str]:
 class TestOci(RemoteSuite):
     """A repository, a new one for each test."""
 
-    CUTS = 24
+    CUTS = 14
 
     @pytest.fixture
     def url(self, home: Path, registry: str, monkeypatch: pytest.MonkeyPatch) -> str:

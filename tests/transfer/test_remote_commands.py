@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,24 @@ def test_a_password_in_an_address_is_refused_and_not_shown(lake: Path) -> None:
     shown = run(lake, "remote", "add", "a", "s3://me:secret@bucket/x", code=1).stderr
     assert "leave it out" in shown
     assert "secret" not in shown
+
+
+def test_what_was_signed_is_checked_in_a_clone(lake: Path, home: Path) -> None:
+    """A clone is another lake; the id of the one that signed has to be given."""
+    pytest.importorskip("cryptography", reason="NOT TESTED: extra sign")
+    key, clone = str(home / "key"), home / "clone"
+    run(lake, "key", "generate", key)
+    run(lake, "tag", "v1", "--sign", key)
+    assert "1 signature sent" in run(lake, "push", "--tags").stderr
+    run(clone, "clone", str(home / "there"), str(clone))
+    refused = run(clone, "verify", "--signed-by", f"{key}.pub", code=3).stdout
+    id = re.search(r"--signed-in\s+([0-9a-f]{32})", refused)
+    assert id
+    run(clone, "verify", "--signed-by", f"{key}.pub", "--signed-in", id[1])
+    assert "goes with --signed-by" in run(clone, "verify", "--signed-in", id[1], code=2).stderr
+
+
+def test_an_address_of_a_registry_is_checked(lake: Path) -> None:
+    """A tag in the address is a mistake that a user of registries makes."""
+    shown = run(lake, "remote", "add", "a", "oci://host/name:latest", code=1).stderr
+    assert "oci://HOST/REPOSITORY, in lower case and without a tag" in shown
