@@ -16,20 +16,25 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from lakelog.closest import did_you_mean
 from lakelog.errors import AlreadyExists, DamagedRef, InvalidName, TransferRefused, UnknownRef
+from lakelog.lazy import Lazy
 from lakelog.store import disk, document, policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import decode_name
 from lakelog.store.refs import Move, Tag, author
-from lakelog.transfer import registry, ssh
 from lakelog.transfer.directory import DirectoryRemote
-from lakelog.transfer.oci import OciRemote
 from lakelog.transfer.remote import Remote
-from lakelog.transfer.s3 import S3Remote
-from lakelog.transfer.ssh import SshRemote
+
+if TYPE_CHECKING:
+    from lakelog.transfer import oci, registry, s3, ssh
+else:
+    # A push to a directory is over before the HTTP of the others would be loaded.
+    oci, registry = Lazy("lakelog.transfer.oci"), Lazy("lakelog.transfer.registry")
+    s3, ssh = Lazy("lakelog.transfer.s3"), Lazy("lakelog.transfer.ssh")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://")
@@ -209,7 +214,7 @@ def connected(url: str) -> Iterator[Remote]:
 def open_remote(url: str) -> Remote:
     """Return the remote at an address that `checked_url` gave."""
     if url.startswith("ssh://"):
-        return SshRemote(url)
+        return ssh.SshRemote(url)
     if url.startswith("oci://"):
-        return OciRemote(url)
-    return S3Remote(url) if url.startswith("s3://") else DirectoryRemote(url)
+        return oci.OciRemote(url)
+    return s3.S3Remote(url) if url.startswith("s3://") else DirectoryRemote(url)
