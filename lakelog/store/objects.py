@@ -51,7 +51,9 @@ def objects_of(
     common = _common(state.pages, known.pages if known else ())
     found = {("manifests", page.digest): page.bytes for page in state.pages[common:]}
     obtain(found)
-    found |= _states(store, state, known, obtain)
+    # To know all live records every page of the lake is read: only where a push may need them.
+    if _touches_states(store, state, common) or (known and _touches_states(store, known, common)):
+        found |= _states(store, state, known, obtain)
     path = store.paths.object("manifests", digest)
     if digest != base and disk.exists(path):
         found["manifests", digest] = disk.size(path)
@@ -59,6 +61,12 @@ def objects_of(
     found |= {("ids", run.digest): run.bytes for run in state.ids if run.digest not in runs}
     found |= {("segments", key): size for key, size in _segments(store, state, known, common)}
     return found
+
+
+def _touches_states(store: Store, state: Manifest, common: int) -> bool:
+    """Whether a state adds or removes saved state directories, after its oldest pages."""
+    parts = itertools.chain(map(store.manifests.peek, state.pages[common:]), [state.recent])
+    return any(entry.what == "state" for entries in parts for entry in entries)
 
 
 def _states(store: Store, state: Manifest, known: Manifest | None, obtain: Obtain) -> Sizes:

@@ -208,16 +208,21 @@ class SftpClient:
         finally:
             self._forget(handle)
 
-    def sync_dir(self, path: bytes) -> None:
-        """Sync a directory, where the server opens one as a file, as that of OpenSSH does."""
-        try:
-            handle = self._open(path, READ)
-        except Failed:
-            return
-        try:
-            self._done(self._ask_more("fsync@openssh.com", _string(handle)))
-        finally:
-            self._forget(handle)
+    def sync_dirs(self, paths: Sequence[bytes]) -> None:
+        """Sync directories, where the server opens one as a file, as that of OpenSSH does."""
+        for some in range(0, len(paths), _AHEAD):
+            part = paths[some : some + _AHEAD]
+            handles = [
+                self._ask(_OPEN, _string(path), struct.pack(">II", READ, 0)) for path in part
+            ]
+            syncs = []
+            for answer in handles:
+                with contextlib.suppress(Failed):
+                    handle = _Fields(self._answer(answer, _HANDLE)).string()
+                    syncs.append(self._ask_more("fsync@openssh.com", _string(handle)))
+                    self._forget(handle)
+            for answer in syncs:
+                self._done(answer)
 
     def attributes(self, path: bytes) -> Attributes:
         """What is known of a file, of a link itself."""

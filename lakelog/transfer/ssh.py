@@ -98,7 +98,7 @@ class SshRemote:
         with self._translating(key), self._written(key, data) as source:
             client = self._ready()
             # Before, too: a power cut must not take the move before this one (F9.3, step 4).
-            client.sync_dir(folder)
+            client.sync_dirs([folder])
             try:
                 client.link(self._path(source), self._path(key))
             except Failed:
@@ -106,7 +106,7 @@ class SshRemote:
                     raise
                 return False
             finally:
-                client.sync_dir(folder)
+                client.sync_dirs([folder])
         return True
 
     def replace(self, key: str, data: bytes) -> None:
@@ -114,14 +114,14 @@ class SshRemote:
         with self._translating(key), self._written(key, data) as source:
             client = self._ready()
             client.rename(self._path(source), self._path(key))
-            client.sync_dir(self._path(os.path.dirname(key)))
+            client.sync_dirs([self._path(os.path.dirname(key))])
 
     def flush(self) -> None:
         """Sync the folders of new objects."""
         with self._translating(""):
-            for folder in list(self._changed):
-                self._ready().sync_dir(self._path(folder))
-                self._changed.discard(folder)
+            folders = list(self._changed)
+            self._ready().sync_dirs([self._path(folder) for folder in folders])
+            self._changed.difference_update(folders)
 
     @contextlib.contextmanager
     def publishing(self, objects: Mapping[str, int]) -> Iterator[None]:
@@ -189,7 +189,7 @@ class SshRemote:
         for path in reversed(missing):
             with contextlib.suppress(Failed):  # another one was faster; if not, the write fails
                 client.make_dir(path)
-            client.sync_dir(os.path.dirname(path) or b".")
+            client.sync_dirs([os.path.dirname(path) or b"."])
 
     @contextlib.contextmanager
     def _written(self, key: str, data: bytes) -> Iterator[str]:
