@@ -19,7 +19,7 @@ from lakelog.ingest.formats.definition import Definition
 from lakelog.ingest.formats.format import Format
 from lakelog.ingest.transform import Transformer
 from lakelog.lazy import Lazy
-from lakelog.store import disk, identity_run, rows, segment
+from lakelog.store import disk, identity_run, policy, rows, segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, IdRun, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
@@ -64,7 +64,9 @@ def names(store: Store, branch: str) -> dict[str, str]:
 
 
 def drop(store: Store, branch: str) -> int:
-    """Remove all published quarantined lines from the branch; return how many."""
+    """Remove all published quarantined lines from the branch; return how many. Raises
+    NotAllowed."""
+    policy.require(store.paths, "drop-quarantine")
     count = 0
 
     def plan(_: Head, state: Manifest) -> Change | None:

@@ -66,6 +66,9 @@ def copy(store: Store, target: str, progress: Progress | None = None) -> HotCopy
     _copy_documents(there.signatures, signatures, result)
     if disk.exists(store.paths.lost):
         disk.replace_whole(there.lost, disk.read(store.paths.lost))
+    # Else whoever restores the copy would have a lake without its rules.
+    if disk.exists(store.paths.policy):
+        disk.replace_whole(there.policy, disk.read(store.paths.policy))
     # Last: one damaged segment must not keep all others from being backed up.
     if damaged:
         raise Damaged(damaged[0], f"not copied, as {len(damaged)} file(s) were not intact")

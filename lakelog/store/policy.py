@@ -33,6 +33,7 @@ OPERATIONS = {
     "pull-force": "drop what a remote lacks",
     "retention": "remove old events",
     "dedupe": "remove duplicates",
+    "drop-quarantine": "remove quarantined lines",
     "gc": "delete files that no state refers to",
     "repair": "set damaged files aside",
     "deploy": "return a deployment to an earlier revision",

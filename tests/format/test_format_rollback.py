@@ -19,11 +19,15 @@ def test_policy(tmp_path: Path) -> None:
     """F8.10: nobody is denied without the file, everybody by one that cannot be read."""
     with opened(str(tmp_path / "lake")) as lake:
         lake.gc()
+        lake.backup(tmp_path / "plain")
         (tmp_path / "lake" / "policy.toml").write_text('[allow]\ndefault = ["*"]\n')
         lake.gc()
+        lake.backup(tmp_path / "copy")
         (tmp_path / "lake" / "policy.toml").write_text("[allow")
         with pytest.raises(NotAllowed):
             lake.gc()
+    assert not (tmp_path / "plain" / "policy.toml").exists()
+    assert (tmp_path / "copy" / "policy.toml").read_text() == '[allow]\ndefault = ["*"]\n'
 
 
 def test_documents_of_a_rollback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import InvalidPolicy, NotAllowed
+from lakelog.ingest import quarantine
 from lakelog.repair import repair
 from lakelog.store import history, policy
 from lakelog.transfer import known
@@ -45,6 +46,10 @@ GUARDED: dict[str, tuple[Act | None, tuple[str, ...]]] = {
         None,  # Python plans it by the function that the verb calls
         ("dedupe", "--by", "type", "--apply", "--yes"),
     ),
+    "drop-quarantine": (
+        lambda lake: quarantine.drop(lake.store, "main"),
+        ("quarantine", "drop", "--yes"),
+    ),
     "gc": (lambda lake: lake.gc(), ("gc",)),
     "repair": (lambda lake: repair.repair(lake.store, lake.engine), ()),
 }
@@ -58,6 +63,7 @@ def path(tmp_path: Path) -> Path:
     (home / "a").write_text("a")
     with lakes.opened(str(tmp_path / "lake")) as lake:
         lake.append(lakes.events("A", 3))
+        lake.quarantine([("a.log", 1, "not JSON", "x")])
         lake.tag("v1")
         save_state(lake, {"app": str(home)}, name="s1")
         save_state(lake, {"app": str(home)})

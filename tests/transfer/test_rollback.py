@@ -24,6 +24,7 @@ from tests.support.deaths import dies
 
 __all__ = ["cluster"]
 STEP = int(os.environ.get("LAKELOG_STATE_STEP", "9"))
+"""1 dies at every step, as the names of the tests say; larger ones at some of them."""
 ALL = ("data", "cursors", "state", "deployment")
 COMBINATIONS = [
     ("data", *cursors, *state, *deployment)
@@ -317,6 +318,7 @@ def test_crash_at_every_step_is_old_or_new(world: World, of: str) -> None:
             assert world.facts() == start
         at, count = at + STEP, count + 1
     assert at > 80
+    print(f"{count - 1} deaths of {of}")
 
 
 def test_death_while_it_is_taken_back_leaves_the_old(world: World) -> None:
