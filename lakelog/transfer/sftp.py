@@ -39,6 +39,8 @@ _LONGEST = 256 << 10
 _PACKET_MAX = _LONGEST + 1024
 _AHEAD = 16
 """Reads or writes of one file under way at once."""
+_NAMES_MAX = 1_000_000
+"""Names in a directory at most: a list that does not end must not be read for ever."""
 _ANSWER = 120.0
 """Seconds to wait for an answer."""
 _GOODBYE = 10.0
@@ -231,19 +233,23 @@ class SftpClient:
     def names(self, path: bytes) -> Iterator[bytes]:
         """Yield the names in a directory."""
         handle = _Fields(self._answer(self._ask(_OPENDIR, _string(path)), _HANDLE)).string()
+        names = 0
         try:
-            while True:
+            while names < _NAMES_MAX:
                 kind, body = self._result(self._ask(_READDIR, _string(handle)))
                 if kind == _STATUS and _Fields(body).u32() == _EOF:
                     return
                 fields = _Fields(self._expect(kind, body, _NAME))
-                for _ in range(fields.u32()):
+                count = fields.u32()
+                names += max(count, 1)
+                for _ in range(count):
                     name = fields.string()
                     fields.string()
                     fields.attributes()
                     # With a slash it would be a path somewhere else.
                     if name not in (b"", b".", b"..") and b"/" not in name:
                         yield name
+            raise self._nonsense()
         finally:
             self._forget(handle)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,8 +17,12 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.errors import TransferRefused, Unreachable
+from lakelog.transfer import fetch as fetching
 from lakelog.transfer import known
+from lakelog.transfer.sftp import Lost, SftpClient
 from tests.support import hostile_remotes as hostile
+from tests.support import hostile_sftp
 from tests.support.lakes import opened
 from tests.support.remote_suite import add, pull, push
 from tests.support.tree import ROOT
@@ -91,3 +96,34 @@ def test_the_lakes_are_intact(home: Path, found: dict[str, Any]) -> None:
     for name in ("victim", "pusher"):
         with lakelog.open(str(home / name)) as lake:
             assert lake.verify().problems == ()
+
+
+@pytest.mark.parametrize("case", hostile_sftp.CASES)
+def test_hostile_sftp_servers_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """Whatever the other side of ssh says, a clone ends with one line and leaves nothing."""
+    monkeypatch.setattr("lakelog.backoff.pause", lambda attempt: 0.0)
+    if case == "endless words":
+        monkeypatch.setattr("lakelog.transfer.sftp._ANSWER", 0.2)
+    script = [sys.executable, hostile_sftp.__file__, "--case", case.replace(" ", "_")]
+    (tmp_path / "ssh").write_text(f"#!/bin/sh\nexec {shlex.join(script)}\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("LAKELOG_SSH", str(tmp_path / "ssh"))
+    with pytest.raises((TransferRefused, Unreachable)) as failed:
+        fetching.clone("ssh://127.0.0.1/x", str(tmp_path / "clone"))
+    assert hostile_sftp.CASES[case] in str(failed.value)
+    assert str(failed.value).isprintable()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ssh"]
+
+
+def test_names_of_sftp_servers_are_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths in a listing are left out, and a listing has an end."""
+    monkeypatch.setattr("lakelog.transfer.sftp._NAMES_MAX", 1_000)
+    client = SftpClient([sys.executable, hostile_sftp.__file__, "--case", "names_that_are_paths"])
+    client.await_version()
+    found = list[bytes]()
+    with pytest.raises(Lost):
+        found.extend(client.names(b"segments"))
+    client.close()
+    assert found == []
