@@ -16,6 +16,7 @@ import base64
 import hashlib
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,12 +32,17 @@ from lakelog.store.paths import CHUNK, INDEX, Paths, parse_state
 
 CHUNK_MAX = 8 << 20
 """Bytes of a chunk before compression, at most: a reader holds one in memory."""
+INDEX_MAX = 256 << 20
+"""Bytes of an index before compression, at most: some 1.6 million files."""
 LEVEL = 3
 _RATIO_MAX = 100
 """An index that claims to be longer than its file by more than this is refused unread."""
 _SEAL = struct.pack("<II4s", 0x184D2A5D, 36, b"LKS1")
 _SEAL_BYTES = len(_SEAL) + 32
 _FORMAT = 1
+_NO_XATTRS: dict[bytes, bytes] = {}
+_BETWEEN = b'},{"path":'
+_PIECE_BYTES = 1 << 20
 _KINDS = ("dir", "file", "link", "hard")
 _PATH_MAX = 4_096
 _SIZE_MAX = 1 << 62
@@ -66,7 +72,7 @@ class StateRecord:
         return Record("state", self.label, members)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StateEntry:
     """A file, directory or link of a state directory; `path` is relative, "" for the directory.
 
@@ -148,7 +154,7 @@ def unseal(data: bytes, digest: str, longest: int) -> bytes:
 
 
 def _longest(size: int, ending: str) -> int:
-    return CHUNK_MAX if ending == CHUNK else size * _RATIO_MAX
+    return CHUNK_MAX if ending == CHUNK else min(size * _RATIO_MAX, INDEX_MAX)
 
 
 def check(data: bytes, name: str) -> None:
@@ -216,10 +222,13 @@ def encode(index: StateIndex) -> bytes:
 def parse(content: bytes) -> StateIndex:
     """Return the index of a file's content. Raises NotIntact for one that breaks a rule of F21."""
     try:
-        body = orjson.loads(content)
+        rows, body = list[StateEntry](), dict[str, Any]()
+        for piece in _pieces(content):
+            rows += map(_from_json, piece.pop("entries"))
+            body |= piece
         if body["format"] > _FORMAT:
             raise ValueError(f"format {body['format']} is of a later lakelog: upgrade it")
-        entries = tuple(map(_from_json, body["entries"]))
+        entries = tuple(rows)
         chunks = tuple((_digest(name), _count(size)) for name, size in body["chunks"])
         _check_tree(entries)
         if any(not 0 < size <= CHUNK_MAX for _, size in chunks):
@@ -229,6 +238,19 @@ def parse(content: bytes) -> StateIndex:
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise document.NotIntact(f"it is malformed ({str(error) or error!r})") from None
     return StateIndex(entries, chunks)
+
+
+def _pieces(content: bytes) -> Iterator[dict[str, Any]]:
+    """Yield an index in parts of some of its entries, as all at once take eight times its size."""
+    start, opening = 0, b""
+    while True:
+        # No text has these bytes in it: its quotes are escaped.
+        at = content.find(_BETWEEN, start + _PIECE_BYTES)
+        if at < 0:
+            yield orjson.loads(opening + content[start:])
+            return
+        yield orjson.loads(opening + content[start : at + 1] + b"]}")
+        start, opening = at + 2, b'{"entries":['
 
 
 def _to_json(entry: StateEntry) -> dict[str, Any]:
@@ -253,6 +275,7 @@ def _from_json(body: dict[str, Any]) -> StateEntry:
     path, kind = _to_bytes(body["path"]), body["kind"]
     if kind not in _KINDS:
         raise ValueError(f"an entry of kind {kind!r}")
+    kind = sys.intern(kind)  # a million entries are read as well
     if kind == "hard":
         return StateEntry(path, kind, target=_to_bytes(body["target"]))
     mtime = body["mtime"]
@@ -270,10 +293,14 @@ def _from_json(body: dict[str, Any]) -> StateEntry:
         size,
         _extents(extents, size),
         _to_bytes(body["target"]) if kind == "link" else b"",
-        {_to_bytes(k): base64.b64decode(v, validate=True) for k, v in body.get("xattrs", ())},
+        _xattrs(body["xattrs"]) if "xattrs" in body else _NO_XATTRS,
         body["ctime"] if kind == "file" else 0,
         _count(body["inode"]) if kind == "file" else 0,
     )
+
+
+def _xattrs(pairs: list[Any]) -> dict[bytes, bytes]:
+    return {_to_bytes(name): base64.b64decode(value, validate=True) for name, value in pairs}
 
 
 def _extents(pairs: list[Any], size: int) -> tuple[Extent, ...]:

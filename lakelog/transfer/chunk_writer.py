@@ -12,6 +12,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
+from lakelog.errors import StateRefused
 from lakelog.store import disk, document, state_files
 from lakelog.store.paths import CHUNK, INDEX, Paths
 
@@ -51,8 +52,13 @@ class ChunkWriter:
         return digest, len(content)
 
     def add_index(self, index: state_files.StateIndex) -> str:
-        """Write an index and return its digest."""
+        """Write an index and return its digest. Raises StateRefused for one that is too long."""
         content = state_files.encode(index)
+        if len(content) > state_files.INDEX_MAX:
+            raise StateRefused(
+                f"{len(index.entries):,} files are too many for one directory of a state: save its"
+                " subdirectories, with --dir for each"
+            )
         digest = document.digest(content)
         self._put(content, digest, INDEX)
         return digest

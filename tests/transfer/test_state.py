@@ -12,7 +12,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import AlreadyExists, StateRefused, UnknownRef
-from lakelog.store import hotcopy
+from lakelog.store import hotcopy, state_files
 from lakelog.transfer import capture
 from lakelog.transfer.restore import restore_state, undo_restore
 from lakelog.transfer.state import (
@@ -223,6 +223,27 @@ def test_rollback_keeps_states_of_old_tags(tmp_path: Path, lake: lakelog.Lake) -
     assert [state.name for state in list_states(lake)] == ["new", "old"]
     assert b"".join(read_file(lake, "new", "app/a")) == b"2"
     assert [each.path for each in diff_states(lake, "old", "new")] == ["app/a"]
+
+
+def test_too_many_files_are_refused(
+    tmp_path: Path, lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index that no reader would take is not written; nothing is saved then."""
+    home = make(tmp_path, {f"f{n}": b"x" for n in range(100)})
+    monkeypatch.setattr(state_files, "INDEX_MAX", 5_000)
+    with pytest.raises(StateRefused, match="101 files are too many"):
+        save_state(lake, {"app": str(home)})
+    assert list_states(lake) == []
+
+
+def test_long_indices_are_read_in_parts(tmp_path: Path, lake: lakelog.Lake) -> None:
+    """Also where a name looks like the place between two entries."""
+    home = make(tmp_path, {f"f{n}" + "x" * 200: b"x" for n in range(6_000)})
+    for name in ('},{"path":', 'a"},{"path":"b', "\\"):
+        (home / name).write_bytes(b"y")
+    save_state(lake, {"app": str(home)}, name="one")
+    restore_state(lake, "one", to=str(tmp_path / "out"))
+    assert state_trees.facts(tmp_path / "out") == state_trees.facts(home)
 
 
 def test_diff_compares_contents(tmp_path: Path, lake: lakelog.Lake) -> None:
