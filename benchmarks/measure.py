@@ -113,6 +113,7 @@ TINY = Scale(
     watch=0.5,
     watched=10,
     followed=80,
+    state_mb=4,
 )
 
 
