@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' Makefile
 
 demo: $(READY) $(SAMPLE) ## a tour: collect, query, version and prove a sample lake
 	@$(BIN)/lakelog demo --sample $(SAMPLE)

@@ -23,7 +23,7 @@ else:
 Scope = Callable[[str], Any]
 """Returns the caller's variable of a name, or None."""
 _NO_TABLE = re.compile(r"Table with name (\w+) does not exist!")
-_LIBRARIES = ("pandas", "polars", "pyarrow")
+_LIBRARIES = ("pandas", "polars", "pyarrow", "lakelog")
 
 
 def scope_of(frame: FrameType) -> Scope:
@@ -61,10 +61,13 @@ def run(cursor: Any, query: str, params: Any, scope: Scope | None) -> Any:
 
 
 def _as_table(value: Any) -> Any:
-    """What the engine can read of a frame, a table or a stream, or None for anything else."""
+    """What the engine can read of a frame, an answer or a stream, or None for anything else."""
     if type(value).__module__.partition(".")[0] not in _LIBRARIES:
         return None
     if type(value).__name__ == "LazyFrame":
         value = value.collect()
+    if type(value).__name__ == "Relation":
+        # Whole: its stream could be read once, and by a cursor that the query does not know of.
+        value = value.to_arrow_table()
     readable = hasattr(value, "__arrow_c_stream__") or type(value).__name__ == "DataFrame"
     return value if readable or type(value).__name__.endswith("Dataset") else None

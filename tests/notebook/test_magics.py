@@ -98,6 +98,12 @@ def test_frames_of_the_notebook_are_tables(opened: Notebook) -> None:
     assert answer.fetchall() == [("Ada",)]
 
 
+def test_earlier_answer_is_a_table(opened: Notebook) -> None:
+    opened.run("%%sql counted <<\nSELECT source, count(*) AS n FROM events GROUP BY 1")
+    answer = opened.run("%sql SELECT max(n) FROM counted a JOIN counted b USING (source, n)")
+    assert answer.fetchall() == [(2,)]
+
+
 def test_state_of_a_tag(opened: Notebook, lake: lakelog.Lake) -> None:
     lake.tag("v1")
     lake.append(EVENTS)
