@@ -182,7 +182,8 @@ def _run_verb(words: list[str], lake: Lake) -> HTML | None:
     more = ["--format", "html"] if makes_tables and not is_chosen else []
     given = ["--lake", lake.path, "--branch", lake.branch_name, *words, *more]
     code = 0
-    with contextlib.redirect_stdout(out):
+    # Messages are part of the answer here: what is on stderr looks like a warning.
+    with contextlib.redirect_stderr(sys.stdout), contextlib.redirect_stdout(out):
         try:
             cli.cli.main(given, "lakelog")
         except SystemExit as error:

@@ -116,6 +116,8 @@ def _shown(value: Any) -> str | None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
+    if isinstance(value, dict):
+        return _cut("\n".join(f"{name}: {_shown(each)}" for name, each in value.items()))
     if isinstance(value, (list, tuple)):
         return _cut(", ".join(_shown(each) or "" for each in value[:_ROWS_MAX]))
     if dataclasses.is_dataclass(value):

@@ -34,6 +34,12 @@ _UNITS = {
 _NUMBER = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\b.*)$", re.I)
 _TIME = re.compile(r"(TIMESTAMP.*|DATE)$", re.I)
 _WHOLE: dict[str, Any] = {"tickMinStep": 1}
+_CLOCK = (
+    "utcFormat(datum.value, utchours(datum.value) + utcminutes(datum.value) == 0 ?"
+    " (utcdate(datum.value) == 1 ? '%b %Y' : '%b %d') :"
+    " utcseconds(datum.value) == 0 ? '%H:%M' : '%H:%M:%S')"
+)
+"""Labels of times by the clock of 24 hours, dates at midnight."""
 _NICE = (1, 2, 2.5, 5, 10)
 _SPANS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 """Widths of a time bucket in seconds; beyond them, whole days."""
@@ -122,8 +128,11 @@ def choose(
     texts = [name for name in free if name not in times and name not in numbers]
     if x is None:
         single = [name for name in numbers if name != y][:1]
-        wanted = single if kind == "histogram" or (kind == "point" and not times) else []
-        found = wanted or times or texts or single
+        found = times or texts or single
+        if kind == "histogram":
+            found = single or times
+        elif kind in ("line", "point"):
+            found = times or single or texts
         if not found:
             raise QueryFailed("there is nothing to plot: the answer has no columns left")
         x = found[0]
@@ -311,7 +320,8 @@ def _shown(text: str | None) -> str:
 
 def _x(name: str, kind: str) -> alt.X:
     if _TIME.match(kind):
-        return alt.X("x:T", title=label(name, kind), scale=alt.Scale(type="utc"))
+        axis = alt.Axis(labelExpr=_CLOCK)
+        return alt.X("x:T", title=label(name, kind), scale=alt.Scale(type="utc"), axis=axis)
     is_number = _NUMBER.match(kind)
     return alt.X("x:Q" if is_number else "x:N", title=label(name, kind))
 

@@ -55,6 +55,8 @@ def test_arguments_override() -> None:
     assert choose(types, kind="histogram", x="m").y == ""
     assert choose(types, y="m").y == "m"
     assert choose(types, kind="point", x="n").color == "who"
+    axes = choose({"who": "VARCHAR", "n": "BIGINT", "m": "DOUBLE"}, kind="line")
+    assert (axes.x, axes.y, axes.color) == ("n", "m", "who")
 
 
 @pytest.mark.parametrize(
