@@ -33,6 +33,7 @@ _PIECE = 1 << 20
 _WHOLE = 16 << 20
 """Longer objects are sent in parts."""
 _LISTED = 1_000
+_CHUNKS_MAX = 10_000
 _TIMEOUT = timedelta(seconds=60)
 
 
@@ -81,7 +82,10 @@ class S3Remote:
         prefix, last = f"{folder}/" if folder else "", ""
         with self._translating(folder):
             found = obstore.list(self._store, prefix or None, chunk_size=_LISTED)
-            for chunk in found:
+            # Many keys may be one name, so whoever reads names cannot tell that there is no end.
+            for number, chunk in enumerate(found):
+                if number >= _CHUNKS_MAX:
+                    raise TransferRefused(f"{self.url}: the list of {folder} has no end: refused")
                 for item in chunk:
                     name = item["path"].removeprefix(prefix).split("/")[0]
                     # In the order of keys, so those of one folder follow each other.

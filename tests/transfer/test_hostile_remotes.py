@@ -20,9 +20,10 @@ import lakelog
 from lakelog.errors import TransferRefused, Unreachable
 from lakelog.transfer import fetch as fetching
 from lakelog.transfer import known
+from lakelog.transfer.remote import Interrupted
 from lakelog.transfer.sftp import Lost, SftpClient
 from tests.support import hostile_remotes as hostile
-from tests.support import hostile_sftp
+from tests.support import hostile_s3, hostile_sftp
 from tests.support.lakes import opened
 from tests.support.remote_suite import add, pull, push
 from tests.support.tree import ROOT
@@ -127,3 +128,26 @@ def test_names_of_sftp_servers_are_names(monkeypatch: pytest.MonkeyPatch) -> Non
         found.extend(client.names(b"segments"))
     client.close()
     assert found == []
+
+
+@pytest.mark.parametrize("case", hostile_s3.CASES)
+def test_hostile_stores_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """Whatever a store serves, a clone ends with one line and leaves nothing."""
+    pytest.importorskip("obstore", reason="NOT TESTED: obstore is not installed (extra s3)")
+    monkeypatch.setattr("lakelog.backoff.pause", lambda attempt: 0.0)
+    monkeypatch.setattr("lakelog.transfer.s3._CHUNKS_MAX", 1)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with hostile_s3.running(case, "http://169.254.169.254/latest/meta-data") as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        remote = known.open_remote("s3://b/x")
+        with pytest.raises((TransferRefused, Unreachable)) as failed:
+            fetching.clone("s3://b/x", str(tmp_path / "clone"))
+        assert str(failed.value).isprintable()
+        assert "secret" not in str(failed.value)
+        if "list" in case or "keys" in case:
+            with pytest.raises((TransferRefused, Interrupted)):
+                list(remote.names("refs"))
+    assert list(tmp_path.iterdir()) == []
