@@ -15,10 +15,9 @@ from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
 from lakelog.query.display import TABLE_END, VALUE_MAX, row_html, table_start
 
-_RECORDS = {
+RECORDS = {
     "store.history": "Snapshot LogEntry Diff",
     "store.refs": "Tag Move",
-    "store.writer": "Receipt",
     "store.stats": "Stats",
     "store.compact": "Compaction",
     "store.gc": "GcResult",
@@ -49,7 +48,7 @@ def register(formatters: Any) -> None:
     formatter.for_type(Lake, lake_html)
     formatter.for_type(PinnedLake, lake_html)
     formatter.for_type(list, list_html)
-    for module, names in _RECORDS.items():
+    for module, names in RECORDS.items():
         for name in names.split():
             # By name: importing all of them would take a second.
             formatter.for_type_by_name(f"lakelog.{module}", name, record_html)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +16,8 @@ pytest.importorskip("IPython")
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
+
+from lakelog.notebook import objects
 
 EVENTS = [
     {"type": "COMPLETE", "source": "web", "message": "done", "data": {"ms": 10}},
@@ -198,3 +202,11 @@ def test_completion_leaves_python_alone(opened: Notebook) -> None:
         offers = [each.text for each in opened.shell.Completer.completions("impor", 5)]
     assert "import" in offers
     assert "events" not in offers
+
+
+def test_records_that_are_tables_exist() -> None:
+    """They are named, not imported, when the extension is loaded."""
+    for module, names in objects.RECORDS.items():
+        for name in names.split():
+            kind = getattr(importlib.import_module(f"lakelog.{module}"), name)
+            assert dataclasses.is_dataclass(kind), name

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "notebooks"
 SECONDS = 120
 _TAG = re.compile(r"<(?:/?(?:b|i|code|small|span|th|td|thead|tbody|table|p)\b[^>]*)>")
-_PLACE = re.compile(r"/\S*lakelog-notebook-\w+")
+_PLACE = re.compile(r"/\S*lakelog-notebook-\w+|…\w+(?=/)")
 Notebook = Any
 
 
