@@ -18,6 +18,7 @@ import stat
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Protocol
 
 from lakelog.errors import StateRefused
@@ -57,6 +58,9 @@ class Captured:
     changed: list[str] = field(default_factory=list)
 
 
+_IDENTITY = attrgetter("size", "mtime", "ctime", "inode", "mode", "uid", "gid")
+
+
 class _Previous:
     """The index of the save before: which files it has, and which chunks hold them."""
 
@@ -79,8 +83,7 @@ class _Previous:
         old = self.entries.get(entry.path, (None, 0))[0]
         if old is None or old.kind != "file" or entry.ctime >= self.before:
             return None
-        names = ("size", "mtime", "ctime", "inode", "mode", "uid", "gid")
-        return old if all(getattr(old, n) == getattr(entry, n) for n in names) else None
+        return old if _IDENTITY(old) == _IDENTITY(entry) else None
 
     def span(self, files: list[StateEntry]) -> list[Chunk] | None:
         """Return the chunks that hold exactly these unchanged files, one after another."""
@@ -216,6 +219,8 @@ class Capture:
         name = path.rpartition(b"/")[2]
         if name.startswith(STAGING.encode()):
             return True
+        if not self._exclude:
+            return False
         texts = os.fsdecode(path), os.fsdecode(name)
         return any(fnmatch.fnmatchcase(t, glob) for glob in self._exclude for t in texts)
 
@@ -244,7 +249,9 @@ class Capture:
                 self._pieces += chunks
                 self._report(sum(entry.size for entry in files))
                 extents = {old.path: old.extents for old in kept}
-                return [replace(e, extents=extents.get(e.path, ())) for e in group]
+                return [
+                    replace(e, extents=extents[e.path]) if extents.get(e.path) else e for e in group
+                ]
         if len(files) == 1 and files[0].size >= LARGE:
             return self._read_large(files[0])
         contents = [self._read_small(entry) for entry in group]
