@@ -105,21 +105,28 @@ def rollback(
         return
     chosen = tuple(part for part in parts if part != "cursors" or not keep_cursors)
     with app.open() as lake:
-        if rollbacks.pending(lake):
-            app.say(f"finished first, as it was interrupted: {rollbacks.finish(lake)}")
+        if words := rollbacks.pending(lake):
+            if dry_run:
+                app.say(f"interrupted, and finished before the next rollback: {words}")
+            else:
+                app.say(f"finished first, as it was interrupted: {rollbacks.finish(lake)}")
         # Before the rollback: afterwards only the events of the state are counted.
         was = lake.count()
+        snapshot = str(ref)
         if dry_run or not set(chosen) <= set(rollbacks.DEFAULT):
             plan = rollbacks.preview(lake, str(ref), chosen, context=context)
             if dry_run:
                 _show_plan(app, plan, target)
                 return
             _ask(app, plan, f"return to {ref}?", yes)
+            # What was shown: events that came meanwhile are one more step for `main~1`.
+            snapshot = plan.target
         with app.progress("restoring", "bytes") as progress:
             result = rollbacks.rollback(
                 lake,
-                str(ref),
+                snapshot,
                 chosen,
+                name=str(ref) if ref != snapshot else "",
                 verify=verify,
                 context=context,
                 why=why,
@@ -184,6 +191,9 @@ def _undo(
 ) -> None:
     with app.open() as lake:
         if words := rollbacks.pending(lake):
+            if dry_run:
+                app.say(f"the interrupted {words} would be undone, as far as it got")
+                return
             if not confirm(f"undo the interrupted {words}?", yes):
                 raise click.ClickException("nothing was changed")
             plan = None

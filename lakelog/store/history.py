@@ -176,7 +176,7 @@ def tag(store: Store, branch: str, settle: Settle, name: str, ref: str | None, m
     if disk.exists(path):
         raise AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
     _refuse_taken(name, "branch", store.refs.branches())
-    target = _settle_ref(store, branch, settle, ref)
+    target = settle_ref(store, branch, settle, ref)
     # gc reads the tags again before it deletes, so a state that is kept now stays once it is
     # tagged.
     require_kept(store, target, ref or name)
@@ -247,7 +247,7 @@ def make_branch(
     if name in store.refs.branches():
         raise AlreadyExists(f"branch {name!r} exists: choose another name")
     _refuse_taken(name, "tag", [tag.name for tag in store.refs.tags()])
-    target = _settle_ref(store, branch, settle, ref)
+    target = settle_ref(store, branch, settle, ref)
     require_kept(store, target, ref or name)
     store.manifests.load(target)  # a branch on a state that does not open could not be used
     if name in store.refs.all_branches() and store.refs.numbers(name):
@@ -284,20 +284,21 @@ def delete_branch(store: Store, name: str, settle: Settle) -> None:
 
 
 def rollback(
-    store: Store, branch: str, settle: Settle, ref: str, cursors: bool = True, why: str = ""
+    store: Store, branch: str, settle: Settle, ref: str, cursors: bool, why: str, name: str = ""
 ) -> Head:
     """Make an old state the branch's newest, after checking that it can be opened.
 
     Everything pending is published first, so it stays in the log. With `cursors` false the
-    positions of followed sources stay where they are. Raises UnknownRef, Damaged.
+    positions of followed sources stay where they are. The log calls the state `name`, by default
+    `ref`. Raises UnknownRef, Damaged.
     """
     policy.require(store.paths, "rollback")
-    target = _settle_ref(store, branch, settle, ref)
+    target = settle_ref(store, branch, settle, ref)
     # Before anything changes: a branch on a state that does not open would be of no use.
     check(store, target)
     # Watermarks stay as they are, so pending frames would be sealed on top of the old state.
     settle()
-    message = with_reason(f"to {ref if ref != target else target[:SHORT]}", why)
+    message = with_reason(f"to {name or (ref if ref != target else target[:SHORT])}", why)
 
     def plan(_: Head, now: Manifest) -> Change:
         # For each attempt: gc may have condemned it while another process moved the branch.
@@ -434,8 +435,9 @@ def check(store: Store, digest: str) -> Manifest:
     return state
 
 
-def _settle_ref(store: Store, branch: str, settle: Settle, ref: str | None) -> str:
+def settle_ref(store: Store, branch: str, settle: Settle, ref: str | None) -> str:
     """Return the snapshot of `ref`, or of the branch, with all that was pending."""
+    # Of another ref before anything is published: that would be one more step for `main~1`.
     if ref is None:
         return settle().move.snapshot
     if ref == branch:

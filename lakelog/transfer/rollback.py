@@ -27,7 +27,6 @@ from lakelog.store import disk, history, policy
 from lakelog.store.history import SHORT, Snapshot
 from lakelog.store.publish import with_reason
 from lakelog.store.refs import Head, Move
-from lakelog.store.resolve import resolve
 from lakelog.transfer import exchange, rewind
 from lakelog.transfer.capture import Progress
 from lakelog.transfer.exchange import Step
@@ -73,8 +72,8 @@ def preview(
     Raises UnknownRef, RollbackRefused, Damaged.
     """
     chosen = check_parts(parts)
+    target = history.settle_ref(lake.store, lake.branch_name, lake.settle, ref)
     lake.settle()
-    target = resolve(lake.store, lake.branch_name, ref)
     return examine(lake, target, chosen, context=context)
 
 
@@ -100,6 +99,7 @@ def rollback(
     ref: str,
     parts: Iterable[str] = DEFAULT,
     *,
+    name: str = "",
     verify: bool = False,
     context: str = "",
     why: str = "",
@@ -107,7 +107,8 @@ def rollback(
     progress: Progress | None = None,
 ) -> RolledBack:
     """Return to a snapshot with some PARTS: all of them or none. `verify` reads every byte of the
-    snapshot first; `context` is the cluster, by its name in kubectl's settings.
+    snapshot first; `context` is the cluster, by its name in kubectl's settings; `name` is what the
+    log calls the snapshot, `ref` by default.
 
     Raises UnknownRef, NotAllowed, RollbackRefused, StateRefused and Damaged before anything
     changes; DeploymentFailed, which says whether anything has; OSError.
@@ -121,11 +122,11 @@ def rollback(
         plan.require()
         if verify:
             lake.verify(plan.target).require()
-        name = ref if ref != plan.target else ref[:SHORT]
+        name = name or (ref if ref != plan.target else ref[:SHORT])
         if set(chosen) <= set(DEFAULT):  # one move, which is atomic by itself
             safety, _ = _save_present(lake, plan, f"before rollback to {name}")
-            cursors = "cursors" in chosen
-            head = history.rollback(lake.store, lake.branch_name, lake.settle, ref, cursors, why)
+            store, branch, cursors = lake.store, lake.branch_name, "cursors" in chosen
+            head = history.rollback(store, branch, lake.settle, plan.target, cursors, why, name)
             rewind.prune(lake.store)
             return RolledBack(_described(lake, head), head.move.message, safety)
         message = with_reason(f"to {name} with {', '.join(chosen)}", why)

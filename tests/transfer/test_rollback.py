@@ -280,6 +280,29 @@ def test_unknown_outcome_is_pending_until_it_is_finished_or_taken_back(world: Wo
     assert world.facts() == new
 
 
+def test_dry_run_leaves_an_interrupted_rollback_as_it_is(world: World) -> None:
+    """Neither finished nor undone, whatever else is on the line."""
+    cut_off(world)
+    world.cluster.write(failure=None)
+    before = world.facts()
+    assert "interrupted" in run(world.path, "rollback", "v1", "--dry-run", "--yes").stderr
+    assert "interrupted" in run(world.path, "undo", "--dry-run", "--yes").stderr
+    assert world.facts() == before
+    with world.open() as lake:
+        assert rewind.read(lake.store) is not None
+
+
+def test_ref_counts_from_the_state_before_pending_events_are_published(tmp_path: Path) -> None:
+    """`main~1` is one before what the log shows, though publishing is a move as well."""
+    with lakes.opened(str(tmp_path / "lake")) as lake:
+        for count in (1, 2):
+            lake.append({"type": "A", "number": count})
+            lake.settle()
+        lake.append({"type": "A", "number": 3})
+        assert rollback(lake, "main~1").snapshot.events == 1
+        assert lake.log(1)[0].move.message == "to main~1"
+
+
 # --- deaths --------------------------------------------------------------------------------------
 
 
