@@ -218,7 +218,7 @@ def rollback(
         return
     images = ", ".join(chosen.images)
     if not confirm(f"return {name} to revision {chosen.number} ({images})?", yes):
-        return
+        raise click.ClickException("nothing was changed")
     with _lake(app) as lake:
         return_to(lake, cluster, name, chosen, why=why, seconds=timeout)
     app.say(f"deployment {name} has revision {chosen.number} again: {images}")

@@ -9,7 +9,7 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import Target, emit, with_output
 from lakelog.cli.render.tables import cell
 from lakelog.export.formats import of_records
-from lakelog.store import bootstrap
+from lakelog.store import bootstrap, disk
 from lakelog.store import policy as policies
 from lakelog.store.refs import author
 
@@ -47,7 +47,8 @@ def show(app: App, target: Target) -> None:
         }
         for name, meaning in policies.OPERATIONS.items()
     ]
-    app.say(f"for {cell(user)}, by {store.paths.policy}")
+    rule = f"by {store.paths.policy}" if rules.allow else "without a policy: everybody may do all"
+    app.say(f"for {cell(user)}, {rule}")
     emit(of_records(rows), target, of_records([{n: r[n] for n in _COLUMNS[:3]} for r in rows]))
 
 
@@ -74,10 +75,11 @@ def check(app: App, operation: str | None, user: str | None) -> None:
 
     Exits with 3 if not.
     """
-    rules = policies.load(bootstrap.load(app.path).paths)
-    name = user or author()
+    paths = bootstrap.load(app.path).paths
+    rules, name = policies.load(paths), user or author()
     if operation is None:
-        app.say("the policy is valid")
+        there = disk.exists(paths.policy)
+        app.say("the policy is valid" if there else f"there is no policy at {paths.policy}")
     elif rules.allows(operation, name):
         app.say(f"{cell(name)} may {policies.OPERATIONS[operation]}")
     else:

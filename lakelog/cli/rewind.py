@@ -10,6 +10,8 @@ from lakelog.cli.history import snapshot_record
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm, many, width
+from lakelog.cli.state import is_enabled
+from lakelog.errors import StateRefused
 from lakelog.export.formats import of_records
 from lakelog.transfer import rollback as rollbacks
 from lakelog.transfer.preflight import PARTS, Preflight
@@ -217,6 +219,8 @@ def _ask(app: App, plan: Preflight, question: str, yes: bool) -> None:
     for line in _lines(plan):
         app.say(line)
     plan.require()
+    if plan.copied and not is_enabled("RESTORE_ENABLED"):
+        raise StateRefused("nothing was changed: RESTORE_ENABLED is off")
     if (plan.copied or plan.cluster) and not confirm(question, yes):
         raise click.ClickException("nothing was changed")
 
@@ -241,7 +245,9 @@ def _lines(plan: Preflight) -> list[str]:
         }
         lines.append(_LINE.format(**fields, word="missing" if each.problem else "ok"))
     lines = [line.rstrip()[: width()] for line in lines]
-    return lines + [f"missing: {cell(problem)}" for problem in plan.problems]
+    # A single one is the error itself.
+    problems = plan.problems if len(plan.problems) > 1 else []
+    return lines + [f"missing: {cell(problem)}" for problem in problems]
 
 
 _WIDTHS = (10, 16, 18, 18, 0)

@@ -5,6 +5,7 @@ Whatever cluster and credentials `kubectl` is set up with are used; nothing of t
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ _REVISION = "deployment.kubernetes.io/revision"
 _CAUSE = "kubernetes.io/change-cause"
 _SECONDS = 60
 """How long an answer is waited for."""
+_LOGGED = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ ")
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,14 @@ class Kubectl:
                 f"kubectl {words[0]} did not answer in {seconds} s: is the cluster reachable?"
             ) from None
         if done.returncode:
-            said = " ".join(done.stderr.split()).removeprefix("error: ")
-            raise DeploymentFailed(f"kubectl {words[0]}: {said[:300] or 'it failed'}")
+            raise DeploymentFailed(f"kubectl {words[0]}: {_said(done.stderr) or 'it failed'}")
         return done.stdout
+
+
+def _said(text: str) -> str:
+    """Return a message as one line, without the log of the client that stands before it."""
+    lines = [line for line in text.splitlines() if line.strip() and not _LOGGED.match(line)]
+    return " ".join(" ".join(lines or text.splitlines()).split()).removeprefix("error: ")[:300]
 
 
 def _revision(replicas: dict[str, Any], current: str) -> Revision:

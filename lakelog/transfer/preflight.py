@@ -212,7 +212,7 @@ def _examine_data(
         # The length of those that both have was compared when the state was opened.
         if page.digest not in known:
             problem = problem or _fault(lake, "manifests", page.digest, page.bytes)
-    old, new = (f"{each.totals.events:,} events" for each in (now, then))
+    old, new = (_many(each.totals.events, "event") for each in (now, then))
     plan.add("data", lake.branch_name, old, new, problem)
 
 
@@ -264,7 +264,11 @@ def _examine_cursors(live: tuple[_Shared, _Entries, _Entries], plan: Preflight) 
     old, new = ({(w, k): e for w in _POSITIONS for k, e in each[w].items()} for each in live[1:])
     changed = sum(old.get(key) != entry for key, entry in new.items())
     changed += len(old.keys() - new.keys())
-    plan.add("cursors", f"{changed:,} change", f"{len(old):,} sources", f"{len(new):,} sources")
+    plan.add("cursors", f"{changed:,} change", _many(len(old), "source"), _many(len(new), "source"))
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("s" if count != 1 else "")
 
 
 # --- state directories ---------------------------------------------------------------------------
@@ -288,7 +292,7 @@ def _examine_directory(
     lake: Lake, record: StateRecord, known: StateRecord | None, result: Preflight
 ) -> None:
     """Compare a directory with its record; `known` is that of the present state of the branch."""
-    problem, now, then = "", "none", f"{record.files:,} files"
+    problem, now, then = "", "none", _many(record.files, "file")
     try:
         check_target(lake, record.path, record.label)
         index = state_files.read_index(lake.store.paths, record.index)
@@ -299,7 +303,7 @@ def _examine_directory(
         present = _captured(record.path, base, known.captured_at if known else 0)
         if present is not None:
             result.present.add(record.label)
-            now = f"{sum(entry.kind in ('file', 'hard') for entry in present.entries):,} files"
+            now = _many(sum(entry.kind in ("file", "hard") for entry in present.entries), "file")
             if present != base:
                 result.unsaved.add(record.label)
         if present is None or (present != index and _plain(present) != _plain(index)):

@@ -478,7 +478,7 @@ def test_events_acknowledged_while_going_back_stay(make_lake: MakeLake) -> None:
         put(other, "z")
         return head
 
-    history.rollback(lake.store, "main", settle, "v1")
+    history.rollback(lake.store, "main", settle, "v1", True, "")
     assert types(lake) == "az"
 
 

@@ -152,12 +152,18 @@ def test_unreadable_policy_allows_nothing(path: Path) -> None:
 def test_default_is_for_operations_without_a_rule(path: Path) -> None:
     write(path, '[allow]\ngc = ["tester"]\ndefault = []\n')
     assert "may not" in run(path, "undo", code=1).stderr
+    assert "the policy is valid" in run(path, "policy", "check").stderr
     run(path, "gc")
     rows = {row["operation"]: row["allowed"] for row in answer(path, "policy", "show")}
     assert rows.keys() == policy.OPERATIONS.keys()
     assert [name for name, allowed in rows.items() if allowed] == ["gc"]
     run(path, "policy", "check", "gc")
     run(path, "policy", "check", "gc", "--user", "bob", code=3)
+
+
+def test_lake_without_a_policy_says_so(path: Path) -> None:
+    assert "there is no policy at" in run(path, "policy", "check").stderr
+    assert "everybody may do all" in run(path, "policy", "show").stderr
 
 
 def test_log_says_who_and_why(path: Path) -> None:

@@ -200,10 +200,12 @@ def test_first_revision_has_none_before_it(cluster: Cluster) -> None:
 
 
 def test_failure_of_the_cluster_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.write(failure="Unable to connect to the server:\ndial tcp: i/o timeout")
+    """And not the client's log, which comes before it."""
+    logged = 'E1122 12:45:49.792515   14730 memcache.go:265] "Unhandled Error" err="refused"\n'
+    cluster.write(failure=f"{logged}Unable to connect to the server:\ndial tcp: i/o timeout")
     done = run(tmp_path, "deploy", "revisions", "api", code=1)
     assert done.stderr.count("\n") == 1
-    assert "kubectl get: Unable to connect to the server" in done.stderr
+    assert "kubectl get: Unable to connect to the server: dial tcp" in done.stderr
 
 
 def test_missing_program_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

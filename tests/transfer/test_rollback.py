@@ -399,6 +399,8 @@ def test_verbs_show_the_plan_and_ask(world: World) -> None:
     assert max(map(len, plan)) <= 80
     assert [r["part"] for r in answer(world.path, *words, "--dry-run")][-1] == "deployment"
     assert "add --yes" in run(world.path, *words, code=2).stderr
+    off = run(world.path, *words, "--yes", code=1, env={"RESTORE_ENABLED": "false"})
+    assert "nothing was changed: RESTORE_ENABLED is off" in off.stderr
     assert world.facts() == before
     run(world.path, *words, "--yes", "-m", "it was slow")
     assert "add --yes" in run(world.path, "undo", code=2).stderr
