@@ -151,6 +151,10 @@ def _explained(query: str = "") -> Iterator[None]:
         raise MagicFailed("\n".join([str(error), *_place(error.details, query)])) from None
     except LakelogError as error:
         raise MagicFailed(str(error)) from None
+    except KeyboardInterrupt as interrupt:
+        # Where it was interrupted says nothing, and to colour it takes IPython a second.
+        interrupt._render_traceback_ = lambda: ["interrupted"]  # type: ignore[attr-defined]
+        raise
 
 
 def _place(details: str, query: str) -> list[str]:
