@@ -25,7 +25,7 @@ import orjson
 from lakelog.errors import ContainerFailed, Damaged, StateRefused, UnknownRef
 from lakelog.lake import Lake
 from lakelog.store import disk, policy, state_files
-from lakelog.store.paths import CHUNK, INDEX
+from lakelog.store.paths import INDEX
 from lakelog.transfer.capture import Progress
 from lakelog.transfer.container import Container, Engine, from_json
 from lakelog.transfer.extract import Extraction
@@ -165,7 +165,7 @@ def verify_snapshot(lake: Lake, snapshot: Snapshot) -> list[tuple[str, str]]:
             continue
         for digest in dict.fromkeys(digest for digest, _ in index.chunks):
             try:
-                state_files.read(lake.store.paths, digest, CHUNK)
+                state_files.read_chunk(lake.store.paths, digest)
             except Damaged as error:
                 problems[error.path] = error.reason
     return list(problems.items())

@@ -121,7 +121,7 @@ class Checker:
         if name not in self._state_files:
             path = f"{self.store.paths.root}/{name}"
             try:
-                data = disk.read(path)
+                data = state_files.read_file(path)
                 self.count(len(data))
                 state_files.check(data, os.path.basename(name))
             except FileNotFoundError:

@@ -210,7 +210,7 @@ def _copy_states(store: Store, there: Paths, result: HotCopy) -> list[str]:
             result.kept += 1
             continue
         try:
-            data = disk.read(f"{store.paths.root}/{name}")
+            data = state_files.read_file(f"{store.paths.root}/{name}")
             state_files.check(data, os.path.basename(name))
         except FileNotFoundError:
             continue  # gc deleted it since it was listed

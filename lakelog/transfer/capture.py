@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import itertools
 import os
 import stat
 import zlib
@@ -22,7 +23,7 @@ from operator import attrgetter
 from typing import Protocol
 
 from lakelog.errors import StateRefused
-from lakelog.store.state_files import Extent, StateEntry, StateIndex
+from lakelog.store.state_index import EXTENTS_MAX, Extent, StateEntry, StateIndex
 from lakelog.transfer.chunk_writer import Piece
 from lakelog.transfer.chunker import cut
 from lakelog.transfer.exchange import STAGING
@@ -344,6 +345,10 @@ def _data_extents(fd: int, status: os.stat_result) -> tuple[Extent, ...]:
         at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
         if start < at:
             extents.append((start, at - start))
+    # Readers take no more; a filled hole compresses to nothing.
+    while len(extents) > EXTENTS_MAX:
+        pairs = itertools.zip_longest(extents[::2], extents[1::2])
+        extents = [(one[0], sum(other or one) - one[0]) for one, other in pairs]
     return tuple(extents)
 
 

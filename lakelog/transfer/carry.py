@@ -103,8 +103,8 @@ def _send(store: Store, remote: Remote, name: Name) -> None:
 
 def _state_file(path: str, name: Name) -> bytes:
     """Return the bytes of a state's file which whoever receives them will believe."""
-    data = disk.read(path)
     try:
+        data = state_files.read_file(path)
         state_files.check(data, os.path.basename(path))
     except document.NotIntact as error:
         raise Damaged(path, f"{error}, so it was not sent") from None

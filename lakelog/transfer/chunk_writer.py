@@ -13,8 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 from lakelog.errors import StateRefused
-from lakelog.store import disk, document, state_files
+from lakelog.store import disk, document, state_files, state_index
 from lakelog.store.paths import CHUNK, INDEX, Paths
+from lakelog.store.state_index import StateIndex
 
 _THREADS = 16
 """Most of a thread's time is waiting for the disk, which syncs several files at once."""
@@ -51,10 +52,11 @@ class ChunkWriter:
         self._put(content, digest, CHUNK)
         return digest, len(content)
 
-    def add_index(self, index: state_files.StateIndex) -> str:
+    def add_index(self, index: StateIndex) -> str:
         """Write an index and return its digest. Raises StateRefused for one that is too long."""
-        content = state_files.encode(index)
-        if len(content) > state_files.INDEX_MAX:
+        content = state_index.encode(index)
+        is_long = len(content) > state_index.INDEX_MAX
+        if is_long or len(index.entries) > state_index.ENTRIES_MAX:
             raise StateRefused(
                 f"{len(index.entries):,} files are too many for one directory of a state: save its"
                 " subdirectories, with --dir for each"
@@ -84,7 +86,7 @@ class ChunkWriter:
     def _is_intact(self, path: str, name: str) -> bool:
         """Whether a file can be relied on, so that damage does not reach what is saved now."""
         try:
-            state_files.check(disk.read(path), name)
+            state_files.check(state_files.read_file(path), name)
         except (FileNotFoundError, document.NotIntact):
             return False
         return True

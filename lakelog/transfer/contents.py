@@ -8,8 +8,8 @@ import itertools
 from collections.abc import Iterator
 
 from lakelog.store import state_files
-from lakelog.store.paths import CHUNK, Paths
-from lakelog.store.state_files import StateEntry, StateIndex
+from lakelog.store.paths import Paths
+from lakelog.store.state_index import StateEntry, StateIndex
 
 Part = tuple[str, int, int]
 """The digest of a chunk, and the range of bytes in it."""
@@ -55,7 +55,7 @@ class Contents:
             yield from _zeros(offset - at)
             # Many small files are in one chunk.
             if self._last[0] != digest:
-                self._last = digest, state_files.read(self._paths, digest, CHUNK)
+                self._last = digest, state_files.read_chunk(self._paths, digest)
             yield self._last[1][low:high]
             at = offset + high - low
         yield from _zeros(file.size - at)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 
 from lakelog.errors import DamagedState
 from lakelog.store import state_files
-from lakelog.store.paths import CHUNK, INDEX, Paths
-from lakelog.store.state_files import StateEntry, StateIndex
+from lakelog.store.paths import INDEX, Paths
+from lakelog.store.state_index import StateEntry, StateIndex
 
 Progress = Callable[[int, int], None]
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -124,7 +124,7 @@ class Extraction:
 
     def _read(self, index: StateIndex) -> Iterator[bytes]:
         for digest, size in index.chunks:
-            content = state_files.read(self._paths, digest, CHUNK)
+            content = state_files.read_chunk(self._paths, digest)
             if len(content) != size:
                 path = self._paths.state_file(self._digest, INDEX)
                 raise DamagedState(path, f"chunk {digest[:12]} has another length than it says")

@@ -31,7 +31,8 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Removal
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import CHUNK, OBJECTS
-from lakelog.store.state_files import StateIndex, StateRecord
+from lakelog.store.state_files import StateRecord
+from lakelog.store.state_index import StateIndex
 from lakelog.store.verified_files import hash_file
 from lakelog.transfer.capture import Capture
 from lakelog.transfer.chunk_writer import Piece
@@ -336,7 +337,7 @@ def _check_chunks(lake: Lake, index: StateIndex, is_read: bool) -> None:
     """Look for the chunks of an index, or read them. Raises DamagedState."""
     for digest, _ in index.chunks:
         if is_read or not disk.exists(lake.store.paths.state_file(digest, CHUNK)):
-            state_files.read(lake.store.paths, digest, CHUNK)
+            state_files.read_chunk(lake.store.paths, digest)
 
 
 # --- deployment ----------------------------------------------------------------------------------

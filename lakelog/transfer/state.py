@@ -26,7 +26,8 @@ from lakelog.lake import Lake
 from lakelog.store import disk, history, policy, state_files
 from lakelog.store.publish import Change, note, publish, with_reason
 from lakelog.store.refs import Tag
-from lakelog.store.state_files import StateEntry, StateIndex, StateRecord
+from lakelog.store.state_files import StateRecord
+from lakelog.store.state_index import StateEntry, StateIndex
 from lakelog.transfer import exchange, rewind
 from lakelog.transfer.capture import Capture, Progress
 from lakelog.transfer.chunk_writer import ChunkWriter

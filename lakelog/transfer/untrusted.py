@@ -18,7 +18,7 @@ from lakelog.errors import InvalidName, LakelogError, NotProven
 from lakelog.store import document, signatures, state_files
 from lakelog.store.entry import SegmentEntry, parse
 from lakelog.store.manifest import of_json
-from lakelog.store.paths import FORMAT, decode_name, encode_name
+from lakelog.store.paths import CHUNK, FORMAT, INDEX, decode_name, encode_name
 from lakelog.store.refs import Move, Tag, open_ref
 from lakelog.transfer import envelope
 from lakelog.transfer.envelope import Statement
@@ -131,11 +131,11 @@ def check_state_file(data: bytes, kind: str, digest: str) -> None:
     """Refuse the bytes of an `index` or a `chunk` of a saved state that are not what they should
     be, and an index of more files than a reader here can hold."""
     try:
-        longest = TEXT_MAX if kind == "index" else state_files.CHUNK_MAX
-        content = state_files.unseal(data, digest, longest)
         if kind == "index":
+            content = state_files.unseal(data, digest, TEXT_MAX)
             _check_counts(content, "the index of a saved state")
-            state_files.parse(content)
+            del content
+        state_files.check(data, digest + (INDEX if kind == "index" else CHUNK))
     except document.NotIntact as error:
         raise NotBelieved(f"the {kind} {digest} of a saved state: {error}") from None
 

@@ -12,7 +12,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import AlreadyExists, StateRefused, UnknownRef
-from lakelog.store import hotcopy, state_files
+from lakelog.store import hotcopy, state_index
 from lakelog.transfer import capture
 from lakelog.transfer.restore import restore_state, undo_restore
 from lakelog.transfer.state import (
@@ -230,7 +230,7 @@ def test_too_many_files_are_refused(
 ) -> None:
     """An index that no reader would take is not written; nothing is saved then."""
     home = make(tmp_path, {f"f{n}": b"x" for n in range(100)})
-    monkeypatch.setattr(state_files, "INDEX_MAX", 5_000)
+    monkeypatch.setattr(state_index, "INDEX_MAX", 5_000)
     with pytest.raises(StateRefused, match="101 files are too many"):
         save_state(lake, {"app": str(home)})
     assert list_states(lake) == []

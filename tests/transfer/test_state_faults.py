@@ -6,6 +6,8 @@ import json
 import os
 import random
 import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ from lakelog.store.state_files import StateRecord
 from lakelog.transfer import exchange
 from lakelog.transfer.restore import restore_state
 from lakelog.transfer.state import list_states, save_state
-from tests.support import lakes, state_trees
+from tests.support import lakes, state_bombs, state_trees
 from tests.support.deaths import dies
+from tests.support.tree import ROOT
 
 FLIPS = int(os.environ.get("LAKELOG_STATE_FLIPS", "60"))
 STEP = int(os.environ.get("LAKELOG_STATE_STEP", "7"))
@@ -134,6 +137,24 @@ def test_hostile_content_is_refused_within_bounds(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["lake"]
     # The bomb itself is made here, of 512 MiB; no reader may have added as much again.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 700 << 10
+
+
+def test_bombs_are_refused_in_bounded_memory(home: Path) -> None:
+    """Each index is refused in one line by restore and verify, whatever it would expand to."""
+    with lakes.opened(str(home / "lake")) as lake:
+        state_bombs.plant_all(lake)
+    command = [sys.executable, "-m", "tests.support.state_bombs", str(home / "lake")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found["said"]) == len(state_bombs.CASES) + 3
+    for name, words in found["said"].items():
+        assert words != "restored", name
+        assert words.isprintable(), name
+        assert len(words) < 500, name
+    assert len(found["problems"]) == len(found["said"])
+    assert max(found["memory"]) < 200 << 20
+    assert sorted(os.listdir(home)) == ["lake"]
 
 
 def test_flipped_bits_are_named_by_verify_and_restore(tmp_path: Path) -> None:
