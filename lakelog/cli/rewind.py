@@ -236,7 +236,7 @@ def _show_plan(app: App, plan: Preflight, target: Target) -> None:
 
 
 def _lines(plan: Preflight) -> list[str]:
-    """A table of what a rollback changes, then what is missing."""
+    """A table of what a rollback changes, which directories it writes, then what is missing."""
     head = dict(zip(_COLUMNS, _COLUMNS, strict=True))
     lines = [_LINE.format(**head, word="")]
     for each in plan.findings:
@@ -245,6 +245,9 @@ def _lines(plan: Preflight) -> list[str]:
         }
         lines.append(_LINE.format(**fields, word="missing" if each.problem else "ok"))
     lines = [line.rstrip()[: width()] for line in lines]
+    # Where a state came from a remote, the remote has named the directory.
+    copied = [record for record in plan.records if record.label in plan.copied]
+    lines += [f"  {cell(record.label)}: writes {cell(record.path)}" for record in copied]
     # A single one is the error itself.
     problems = plan.problems if len(plan.problems) > 1 else []
     return lines + [f"missing: {cell(problem)}" for problem in problems]

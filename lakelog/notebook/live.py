@@ -11,7 +11,7 @@ from IPython import get_ipython
 from IPython.core.formatters import format_display_data
 from IPython.display import DisplayHandle
 
-from lakelog.errors import InvalidSetting, LakelogError
+from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.query.display import visible
 from lakelog.query.relation import Relation
@@ -49,7 +49,6 @@ class Live:
         if (former := _RUNNING.get(query)) is not None:
             former.stop()
         _RUNNING[query] = self
-        # It has no reference to this object's lake beyond the next turn: see _follow.
         self._thread = threading.Thread(target=self._follow, name="lakelog-live", daemon=True)
         self._thread.start()
 
@@ -72,8 +71,9 @@ class Live:
         while not self._stopped.wait(self._seconds):
             try:
                 shown = self._ask()
-            except LakelogError as error:
-                # It stays below the last answer, which is still true for its time.
+            except Exception as error:
+                # Whatever it is, as what stands still without a word looks true. It stays below the
+                # last answer, which is still true for its time.
                 self._show({"text/plain": f"stopped: {visible(str(error))}"})
                 return
             if shown != self._shown:

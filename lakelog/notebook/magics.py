@@ -82,8 +82,8 @@ class LakelogMagics(Magics):
         %lakelog             show it
         %lakelog log         what `lakelog log` shows; any other verb, too
         """
-        words = shlex.split(line)
         with _explained():
+            words = _split(line)
             if words and words[0] in cli.cli.list_commands(_context()):
                 return _run_verb(words, self.lake)
             if len(words) > 1:
@@ -177,10 +177,29 @@ def _context() -> click.Context:
     return cli.cli.make_context("lakelog", [], resilient_parsing=True)
 
 
+def _split(line: str) -> list[str]:
+    """Return the words of a line as a shell does. Raises UsageError."""
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f"{str(error).lower()} in: {line}") from None
+
+
+def _command(words: list[str]) -> click.Command | None:
+    """Return the command that words name, which `state list` does with two of them."""
+    command = cli.cli.get_command(_context(), words[0])
+    # Options of a group, if it has any, do not come before the name of its command.
+    for word in words[1:]:
+        if command is None or not hasattr(command, "get_command"):
+            break
+        command = command.get_command(_context(), word)
+    return command
+
+
 def _run_verb(words: list[str], lake: Lake) -> HTML | None:
     """Run a verb as the command line does; its table becomes one of the notebook."""
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
-    command = cli.cli.get_command(_context(), words[0])
+    command = _command(words)
     makes_tables = command is not None and any(p.name == "format" for p in command.params)
     is_chosen = any(word in ("--json", "-h", "--help") or "--format" in word for word in words)
     more = ["--format", "html"] if makes_tables and not is_chosen else []

@@ -157,6 +157,8 @@ def test_no_lake_is_one_line(notebook: Notebook, home: Any, monkeypatch: Any) ->
     assert notebook.error("%sql SELECT 1").startswith("no lake at")
     assert notebook.error("%lakelog nowhere").startswith("no lake at")
     assert "is no verb" in notebook.error("%lakelog fly away")
+    unbalanced = notebook.error("%lakelog log 'a")
+    assert unbalanced == "UsageError: no closing quotation in: log 'a"
 
 
 def test_verbs_of_the_command_line(opened: Notebook, lake: lakelog.Lake) -> None:
@@ -164,6 +166,9 @@ def test_verbs_of_the_command_line(opened: Notebook, lake: lakelog.Lake) -> None
     table = opened.run("%lakelog tag --list").data
     assert table.startswith("<table")
     assert "v1" in table
+    # Verbs of two words as well.
+    table = opened.run("%lakelog policy show").data
+    assert table.startswith("<table")
     opened.run("%lakelog log --json")
     assert '"op":"seal"' in opened.shown.stdout
     assert "ended with 1" in opened.error("%lakelog diff v1 nowhere")

@@ -393,7 +393,9 @@ def test_safety_tags_are_pruned_and_others_stay(world: World) -> None:
 def test_verbs_show_the_plan_and_ask(world: World) -> None:
     before = world.facts()
     words = ("rollback", "v1", "--with", ",".join(ALL))
-    plan = run(world.path, *words, "--dry-run", "--format", "table").stdout.splitlines()
+    shown = run(world.path, *words, "--dry-run", "--format", "table").stdout.splitlines()
+    plan = shown[:-2]
+    assert shown[-2:] == [f"  {name}: writes {home}" for name, home in world.homes.items()]
     assert [line.split()[0] for line in plan] == ["part", *ALL[:2], "state", "state", "deployment"]
     assert all(line.endswith("ok") for line in plan[1:])
     assert max(map(len, plan)) <= 80
