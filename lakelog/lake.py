@@ -19,6 +19,7 @@ from lakelog.pinned import PinnedLake
 from lakelog.settings import Settings, parse, span_us, to_dict
 from lakelog.store import bootstrap, disk, wal
 from lakelog.store.bootstrap import Store
+from lakelog.store.tail import Tail
 from lakelog.store.writer import Receipt, Writer
 
 if TYPE_CHECKING:
@@ -261,6 +262,12 @@ class Lake:
 
     def settle(self) -> Head:
         """Publish everything acknowledged so far; return the head that holds it."""
+        self._require_open()
+        if self._view_tables is None:
+            # Where nothing is pending nothing has to be loaded that makes rows.
+            pending = Tail(self.store.paths, self.store.refs, self.branch_name).collect()
+            if not pending.frames:
+                return pending.head
         return self.sealer().settle()
 
     def engine(self) -> Any:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -14,9 +14,14 @@ from click.shell_completion import CompletionItem
 from lakelog import lake as lakes
 from lakelog.cli.render import terminal
 from lakelog.errors import LakelogError
+from lakelog.lazy import Lazy
 from lakelog.settings import NAMES
 from lakelog.store import bootstrap
-from lakelog.views import catalog
+
+if TYPE_CHECKING:
+    from lakelog.views import catalog
+else:
+    catalog = Lazy("lakelog.views.catalog")
 
 DEFAULT_LAKE = "lake"
 

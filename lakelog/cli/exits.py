@@ -17,7 +17,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,7 +33,12 @@ from lakelog.errors import (
     NotProven,
     QueryFailed,
 )
-from lakelog.query import relation
+from lakelog.lazy import Lazy
+
+if TYPE_CHECKING:
+    from lakelog.query import relation
+else:
+    relation = Lazy("lakelog.query.relation")
 
 DONE, FAILED, USAGE, WRONG, INTERRUPTED = 0, 1, 2, 3, 130
 

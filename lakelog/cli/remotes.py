@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,13 +14,18 @@ from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import LakelogError, UnknownRef
 from lakelog.export.formats import of_records
+from lakelog.lazy import Lazy
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
-from lakelog.transfer import fetch as fetching
 from lakelog.transfer import known
 from lakelog.transfer import push as pushing
-from lakelog.transfer.fetch import Fetched
 from lakelog.transfer.push import Pushed
+
+if TYPE_CHECKING:
+    from lakelog.transfer import fetch as fetching
+    from lakelog.transfer.fetch import Fetched
+else:
+    fetching = Lazy("lakelog.transfer.fetch")
 
 _REMOTE = ("remote", "url", "lake", "branches")
 
@@ -210,8 +215,8 @@ def _the_remote(store: Store, name: str | None) -> str:
     names = known.names(store)
     if name is not None:
         return name
-    if len(names) == 1 or fetching.ORIGIN in names:
-        return fetching.ORIGIN if fetching.ORIGIN in names else names[0]
+    if len(names) == 1 or known.ORIGIN in names:
+        return known.ORIGIN if known.ORIGIN in names else names[0]
     if names:
         raise UnknownRef(f"which remote? name one of {', '.join(names)}")
     raise UnknownRef("no remotes: add one with `lakelog remote add NAME URL`")

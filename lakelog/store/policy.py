@@ -12,14 +12,20 @@ people who use lakelog from mistakes, not the files from somebody who may write 
 from __future__ import annotations
 
 import fnmatch
-import tomllib
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidPolicy, NotAllowed
+from lakelog.lazy import Lazy
 from lakelog.store import disk
 from lakelog.store.paths import Paths
 from lakelog.store.refs import author
+
+if TYPE_CHECKING:
+    import tomllib
+else:
+    tomllib = Lazy("tomllib")
 
 OPERATIONS = {
     "rollback": "return a branch, its state directories or a deployment to a state",

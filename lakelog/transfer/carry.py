@@ -10,11 +10,9 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TypeVar
 
 from lakelog.errors import Damaged, TransferRefused
 from lakelog.store import disk, document, state_files
@@ -26,7 +24,6 @@ from lakelog.transfer.remote import Interrupted, Remote
 from lakelog.transfer.site import key_of
 from lakelog.transfer.untrusted import NotBelieved
 
-WORKERS = 8
 _LOOKS = 3
 _LIST_FROM = 2_000
 """From this many objects on, a listing costs less than asking for each."""
@@ -37,8 +34,6 @@ _SPARE = 64 << 20
 _UNPACKING = threading.BoundedSemaphore(2)
 """Files of states are decompressed to be checked: two at a time, so that memory is bounded."""
 Progress = Callable[[int, int], None]
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 @dataclass
@@ -54,16 +49,23 @@ class Carried:
 def missing_at(remote: Remote, objects: Sizes) -> Sizes:
     """Return those of the objects that a remote does not have."""
     if len(objects) < _LIST_FROM or remote.lists_objects:
-        sizes = in_parallel(
-            lambda name: remotes.retrying(lambda: remote.size(key_of(name))), objects
-        )
-        return {name: objects[name] for name, size in sizes if size is None}
+        looked_for = list(objects)
+        share = max(-(-len(objects) // remotes.WORKERS), 1)
+        parts = (looked_for[i : i + share] for i in range(0, len(objects), share))
+        gone = remotes.in_parallel(lambda part: _missing_of(remote, part), parts)
+        return {name: objects[name] for _, part in gone for name in part}
     keys = {key_of(name): name for name in objects}
     folders = {os.path.dirname(key) for key in keys}
-    for folder, names in in_parallel(lambda f: _listing(remote, f), folders):
+    for folder, names in remotes.in_parallel(lambda f: _listing(remote, f), folders):
         for name in names:
             keys.pop(f"{folder}/{name}", None)
     return {name: objects[name] for name in keys.values()}
+
+
+def _missing_of(remote: Remote, names: list[Name]) -> list[Name]:
+    keys = [key_of(name) for name in names]
+    sizes = remotes.retrying(lambda: remote.sizes(keys))
+    return [name for name, size in zip(names, sizes, strict=True) if size is None]
 
 
 def _listing(remote: Remote, folder: str) -> list[str]:
@@ -73,7 +75,7 @@ def _listing(remote: Remote, folder: str) -> list[str]:
 def upload(store: Store, remote: Remote, objects: Sizes, done: Carried, progress: Progress) -> None:
     """Send objects, then make them durable there. Raises Damaged for one that is not intact."""
     total = done.bytes + sum(objects.values())
-    for name, _ in in_parallel(lambda name: _send(store, remote, name), objects):
+    for name, _ in remotes.in_parallel(lambda name: _send(store, remote, name), objects):
         done.objects, done.bytes = done.objects + 1, done.bytes + objects[name]
         progress(done.bytes, total)
     remotes.retrying(remote.flush)
@@ -127,7 +129,7 @@ def download(
     total = done.bytes + sum(missing.values())
     _refuse_unfit(store, sum(missing.values()))
     folders: set[str] = set()
-    for name, size in in_parallel(
+    for name, size in remotes.in_parallel(
         lambda name: _receive(store, remote, name, missing[name]), missing
     ):
         done.objects, done.bytes = done.objects + 1, done.bytes + size
@@ -250,24 +252,3 @@ def believing(remote: Remote) -> Iterator[None]:
         yield
     except NotBelieved as error:
         raise TransferRefused(f"{remote.url}: {error}: refused, nothing was changed") from None
-
-
-def in_parallel(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[tuple[_T, _R]]:
-    """Yield (item, result) as they are done, with a bounded number under way. Raises the first
-    error, after what is under way has ended."""
-    left = iter(items)
-    with ThreadPoolExecutor(WORKERS) as pool:
-        running: dict[Future[_R], _T] = {}
-        try:
-            while True:
-                for item in left:
-                    running[pool.submit(work, item)] = item
-                    if len(running) >= 2 * WORKERS:
-                        break
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(future), future.result()
-        finally:
-            for future in running:
-                future.cancel()

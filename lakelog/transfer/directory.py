@@ -12,10 +12,11 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from lakelog.errors import TransferRefused
 from lakelog.store import disk
+from lakelog.transfer import remote as remotes
 
 _PIECE = 1 << 20
 _GC_WAIT = 600.0
@@ -60,6 +61,10 @@ class DirectoryRemote:
         except FileNotFoundError:
             return None
 
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        """The lengths of some files."""
+        return remotes.sizes_one_by_one(self, keys)
+
     def put(self, key: str, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
         """Store an object; its name is durable after `flush`."""
         path = self._path(key)
@@ -93,8 +98,9 @@ class DirectoryRemote:
 
     def flush(self) -> None:
         """Sync the folders of new objects."""
-        while self._changed:
-            disk.sync_dir(self._changed.pop())
+        # Together: a journal makes those durable at once that wait for it at the same time.
+        for folder, _ in remotes.in_parallel(disk.sync_dir, list(self._changed)):
+            self._changed.discard(folder)
 
     @contextlib.contextmanager
     def publishing(self, objects: Mapping[str, int]) -> Iterator[None]:

@@ -28,8 +28,6 @@ from lakelog.transfer.signature_files import SignedThere
 from lakelog.transfer.site import Site
 
 _LOOKS = 10
-ORIGIN = "origin"
-"""The remote that a clone came from."""
 
 
 @dataclass
@@ -100,26 +98,26 @@ def clone(url: str, path: str, *, progress: Progress = lambda *_: None) -> Fetch
         site = Site(connection)
         _require_lake(site)
         store = _new_lake(url, path)
-        result = Fetched(ORIGIN, url)
-        worker = _Fetch(store, known.load(store, ORIGIN), site, result, progress)
+        result = Fetched(known.ORIGIN, url)
+        worker = _Fetch(store, known.load(store, known.ORIGIN), site, result, progress)
         worker.prepare()
         worker.branches(None)
         worker.tags()
         for branch, label in list(result.refs.items()):
-            if label != "kept" and branch.startswith(f"{ORIGIN}/"):
-                worker.start(branch.removeprefix(f"{ORIGIN}/"))
+            if label != "kept" and branch.startswith(f"{known.ORIGIN}/"):
+                worker.start(branch.removeprefix(f"{known.ORIGIN}/"))
     return result
 
 
 def _new_lake(url: str, path: str) -> Store:
     if not bootstrap.is_lake(path):
         store = bootstrap.create(path)
-        known.add(store, ORIGIN, url)
+        known.add(store, known.ORIGIN, url)
         return store
     store = bootstrap.load(path)
-    if ORIGIN not in known.names(store) and not store.state("main").next_seq:
-        known.add(store, ORIGIN, url)
-    if ORIGIN not in known.names(store) or known.load(store, ORIGIN).url != url:
+    if known.ORIGIN not in known.names(store) and not store.state("main").next_seq:
+        known.add(store, known.ORIGIN, url)
+    if known.ORIGIN not in known.names(store) or known.load(store, known.ORIGIN).url != url:
         raise AlreadyExists(f"a lake already exists at {path}: choose another directory")
     return store
 

@@ -36,6 +36,8 @@ else:
     oci, registry = Lazy("lakelog.transfer.oci"), Lazy("lakelog.transfer.registry")
     s3, ssh = Lazy("lakelog.transfer.s3"), Lazy("lakelog.transfer.ssh")
 
+ORIGIN = "origin"
+"""The remote that a clone came from."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://")
 

@@ -22,7 +22,7 @@ import itertools
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +33,7 @@ import orjson
 from lakelog.errors import InvalidName, TransferRefused
 from lakelog.store import document
 from lakelog.store.paths import CHUNK, decode_name, encode_name, parse_state
+from lakelog.transfer import remote as remotes
 from lakelog.transfer.registry import INDEX_TYPE, MANIFEST_TYPE, Repository
 from lakelog.transfer.remote import DOCUMENT_MAX
 
@@ -148,6 +149,10 @@ class OciRemote:
             return state and state[1]
         ref = self._ref(key)
         return int(ref.document["size"]) if ref else None
+
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        """The lengths of some files."""
+        return remotes.sizes_one_by_one(self, keys)
 
     def put(self, key: str, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
         """Store an object; the registry checks its digest."""

@@ -9,18 +9,27 @@ does in a lake. A kind without such names (a registry) maps keys to what it has.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from lakelog import backoff
 from lakelog.errors import TransferRefused, Unreachable
+from lakelog.lazy import Lazy
+
+if TYPE_CHECKING:
+    from concurrent import futures
+else:
+    futures = Lazy("concurrent.futures")
 
 TRIES = 5
 """Attempts at one request before a remote counts as unreachable."""
 DOCUMENT_MAX = 4 << 20
 """Bytes of a move, a tag or lakelog.json at most."""
+WORKERS = 8
+"""Objects under way at once."""
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class Interrupted(ConnectionError):
@@ -49,6 +58,9 @@ class Remote(Protocol):
 
     def size(self, key: str) -> int | None:
         """The length of a file in bytes, None if it is not there."""
+
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        """The lengths of some files, asked for together where that is possible."""
 
     def put(self, key: str, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
         """Store an object, whole or not at all; `pieces` yields its bytes, at each call again."""
@@ -84,6 +96,11 @@ def _read(remote: Remote, key: str, limit: int) -> bytes:
     return bytes(data)
 
 
+def sizes_one_by_one(remote: Remote, keys: Sequence[str]) -> list[int | None]:
+    """Return the lengths of some files, each asked for again where that was interrupted."""
+    return [retrying(lambda key=key: remote.size(key)) for key in keys]  # type: ignore[misc]
+
+
 def put_new(remote: Remote, key: str, data: bytes) -> bool:
     """Store a file that must not exist; False if another one has the name."""
     taken = not retrying(lambda: remote.put_new(key, data))
@@ -106,3 +123,24 @@ def give_up_or_wait(number: int, error: Interrupted) -> None:
     if number >= TRIES:
         raise Unreachable(f"{error}: run it again, it goes on where it was") from None
     time.sleep(backoff.pause(number))
+
+
+def in_parallel(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[tuple[_T, _R]]:
+    """Yield (item, result) as they are done, with a bounded number under way. Raises the first
+    error, after what is under way has ended."""
+    left = iter(items)
+    with futures.ThreadPoolExecutor(WORKERS) as pool:
+        running: dict[futures.Future[_R], _T] = {}
+        try:
+            while True:
+                for item in left:
+                    running[pool.submit(work, item)] = item
+                    if len(running) >= 2 * WORKERS:
+                        break
+                if not running:
+                    return
+                for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+        finally:
+            for future in running:
+                future.cancel()

@@ -11,7 +11,7 @@ import configparser
 import contextlib
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
 from lakelog.lazy import Lazy
 from lakelog.loopback import is_loopback
+from lakelog.transfer import remote as remotes
 from lakelog.transfer.remote import Interrupted
 
 if TYPE_CHECKING:
@@ -100,6 +101,10 @@ class S3Remote:
                 return int(obstore.head(self._store, key)["size"])
         except FileNotFoundError:
             return None
+
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        """The lengths of some files."""
+        return remotes.sizes_one_by_one(self, keys)
 
     def put(self, key: str, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
         """Store an object; a store of objects shows it only when it is whole."""

@@ -89,6 +89,7 @@ class SftpClient:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Future[Answer]] = {}
         self._lock = threading.Lock()
+        self._unsent: list[bytes] = []
         self._words: deque[bytes] = deque(maxlen=16)
         self._version: Future[Answer] = Future()
         self.extensions: frozenset[str] = frozenset()
@@ -125,6 +126,7 @@ class SftpClient:
 
     def close(self) -> None:
         """End the connection, once the server has done what was asked."""
+        self._send(b"")
         # A server that reads the end of its requests may leave those before it undone.
         wait(list(self._waiting.values()), _GOODBYE)
         if self.is_lost:
@@ -214,9 +216,9 @@ class SftpClient:
         """Sync directories, where the server opens one as a file, as that of OpenSSH does."""
         for some in range(0, len(paths), _AHEAD):
             part = paths[some : some + _AHEAD]
-            handles = [
-                self._ask(_OPEN, _string(path), struct.pack(">II", READ, 0)) for path in part
-            ]
+            how = struct.pack(">II", READ, 0)
+            handles = [self._ask(_OPEN, _string(path), how, send=False) for path in part]
+            self._send(b"")
             syncs = []
             for answer in handles:
                 with contextlib.suppress(Failed):
@@ -229,6 +231,18 @@ class SftpClient:
     def attributes(self, path: bytes) -> Attributes:
         """What is known of a file, of a link itself."""
         return _attributes(self._answer(self._ask(_LSTAT, _string(path)), _ATTRS))
+
+    def sizes(self, paths: Sequence[bytes]) -> list[int | None]:
+        """The lengths of files, None for those that are not there; asked for at once."""
+        answers = [self._ask(_LSTAT, _string(path), send=False) for path in paths]
+        self._send(b"")
+        found: list[int | None] = []
+        for answer in answers:
+            try:
+                found.append(_attributes(self._answer(answer, _ATTRS)).size)
+            except NotThere:
+                found.append(None)
+        return found
 
     def names(self, path: bytes) -> Iterator[bytes]:
         """Yield the names in a directory."""
@@ -288,25 +302,32 @@ class SftpClient:
         return _Fields(self._answer(self._ask(_OPEN, *fields), _HANDLE)).string()
 
     def _forget(self, handle: bytes) -> None:
-        # Nobody waits for the answer: what matters was synced before.
-        with contextlib.suppress(Lost):
-            self._ask(_CLOSE, _string(handle))
+        # Nobody waits for the answer, as what matters was synced before: it goes out in the same
+        # packet of the network as the next request.
+        self._ask(_CLOSE, _string(handle), send=False)
 
     def _ask_more(self, name: str, *fields: bytes) -> Future[Answer]:
         return self._ask(_EXTENDED, _string(name.encode()), *fields)
 
-    def _ask(self, kind: int, *fields: bytes) -> Future[Answer]:
+    def _ask(self, kind: int, *fields: bytes, send: bool = True) -> Future[Answer]:
+        """Make a request; one that is not sent goes out with the next one that is."""
         body, answer = b"".join(fields), Future[Answer]()
         number = next(self._numbers) & 0xFFFFFFFF
         self._waiting[number] = answer
-        self._send(struct.pack(">IBI", len(body) + 5, kind, number) + body)
+        packet = struct.pack(">IBI", len(body) + 5, kind, number) + body
+        if send:
+            self._send(packet)
+        else:
+            with self._lock:
+                self._unsent.append(packet)
         return answer
 
     def _send(self, packet: bytes) -> None:
         assert self._process.stdin
         try:
             with self._lock:
-                view = memoryview(packet)
+                view = memoryview(b"".join((*self._unsent, packet)))
+                self._unsent.clear()
                 while view:
                     view = view[os.write(self._process.stdin.fileno(), view) :]
         except (OSError, ValueError):

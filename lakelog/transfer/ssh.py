@@ -17,7 +17,7 @@ import os
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import quote, unquote, urlsplit
 
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
@@ -86,6 +86,11 @@ class SshRemote:
         except FileNotFoundError:
             return None
 
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        """The lengths of some files, in one round trip."""
+        with self._translating(""):
+            return self._ready().sizes([self._path(key) for key in keys])
+
     def put(self, key: str, pieces: Callable[[], Iterator[bytes]], size: int) -> None:
         """Store an object; its name is durable after `flush`."""
         with self._translating(key), self._temporary(key, pieces) as temporary:
@@ -107,6 +112,8 @@ class SshRemote:
                 return False
             finally:
                 client.sync_dirs([folder])
+                if source != self._lease.key:
+                    self._remove(source)
         return True
 
     def replace(self, key: str, data: bytes) -> None:
@@ -148,7 +155,8 @@ class SshRemote:
 
     @contextlib.contextmanager
     def _temporary(self, key: str, pieces: Callable[[], Iterator[bytes]]) -> Iterator[str]:
-        """Write a file beside its later name, whole and durable; it is gone afterwards."""
+        """Write a file beside its later name, whole and durable. Whoever does not rename it
+        removes it; an error does, too."""
         folder = os.path.dirname(key)
         name = f"{folder}/{disk.TEMPORARY}{disk.random_hex(8)}".lstrip("/")
         try:
@@ -157,9 +165,13 @@ class SshRemote:
                 yield name
             except NotThere:
                 raise Interrupted(f"{self.url}: gc there removed what was being sent") from None
-        finally:
-            if self._client:
-                self._client.remove(self._path(name))
+        except BaseException:
+            self._remove(name)
+            raise
+
+    def _remove(self, name: str) -> None:
+        if self._client:
+            self._client.remove(self._path(name))
 
     def _write(self, name: str, pieces: Callable[[], Iterator[bytes]], how: int) -> None:
         client = self._ready()

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import re
 from dataclasses import astuple, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import zstandard
 
 from lakelog.errors import InvalidName, LakelogError, NotProven
+from lakelog.lazy import Lazy
 from lakelog.store import document, signatures, state_files
 from lakelog.store.entry import SegmentEntry, parse
 from lakelog.store.manifest import of_json
 from lakelog.store.paths import CHUNK, FORMAT, INDEX, decode_name, encode_name
 from lakelog.store.refs import Move, Tag, open_ref
-from lakelog.transfer import envelope
-from lakelog.transfer.envelope import Statement
+
+if TYPE_CHECKING:
+    from lakelog.transfer import envelope
+    from lakelog.transfer.envelope import Statement
+else:
+    envelope = Lazy("lakelog.transfer.envelope")
 
 TEXT_MAX = 32 << 20
 """Bytes of the JSON of a manifest or page at most."""

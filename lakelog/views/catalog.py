@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from importlib import resources
+from typing import TYPE_CHECKING
 
 from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidView
+from lakelog.lazy import Lazy
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, Removal
@@ -19,6 +20,11 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 from lakelog.views.definition import Definition, parse
+
+if TYPE_CHECKING:
+    from importlib import resources
+else:
+    resources = Lazy("importlib.resources")
 
 WHAT = "view"
 BUILT_IN = (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,19 @@ def test_an_address_of_a_registry_is_checked(lake: Path) -> None:
     """A tag in the address is a mistake that a user of registries makes."""
     shown = run(lake, "remote", "add", "a", "oci://host/name:latest", code=1).stderr
     assert "oci://HOST/REPOSITORY, in lower case and without a tag" in shown
+
+
+def test_a_push_of_nothing_loads_nothing_that_makes_rows(lake: Path) -> None:
+    """A push that runs every minute costs little where nothing is new."""
+    run(lake, "push")
+    code = (
+        "import sys; from lakelog.cli import cli;"
+        f"cli.main(['--lake', {str(lake)!r}, 'push'], standalone_mode=False);"
+        "print('loaded', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    rows = {"duckdb", "pyarrow", "numpy", "lakelog.query.session", "lakelog.views.tables"}
+    others = {"lakelog.transfer.fetch", "lakelog.transfer.envelope", "tomllib", "cryptography"}
+    assert "lakelog.transfer.push" in loaded
+    assert not loaded & (rows | others)

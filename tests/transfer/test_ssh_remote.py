@@ -138,10 +138,10 @@ class TestSsh(RemoteSuite):
         """ssh is killed after every few requests; the push goes on and sends nothing twice."""
         real, requests = SftpClient._ask, itertools.count(1)
 
-        def ask(client: SftpClient, *words: Any) -> Any:
+        def ask(client: SftpClient, *words: Any, **more: Any) -> Any:
             if next(requests) % 150 == 0:
                 client._process.kill()
-            return real(client, *words)
+            return real(client, *words, **more)
 
         monkeypatch.setattr(SftpClient, "_ask", ask)
         assert push(path).refs == {"main": "new"}
