@@ -307,7 +307,9 @@ def _value_of(name: str, kind: str) -> str:
 
 
 def _number(name: str) -> str:
-    return f"{sql.identifier(name)}::DOUBLE"
+    # NaN and infinities have no place, and JSON, in which a notebook gets a plot, lacks them.
+    value = f"{sql.identifier(name)}::DOUBLE"
+    return f"(CASE WHEN isfinite({value}) THEN {value} END)"
 
 
 def _text(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -151,3 +152,15 @@ def test_hostile_labels(lake: lakelog.Lake) -> None:
     assert points == [{"x": "a\\x202e\\x1b", "y": 1}]
     assert spec["encoding"]["y"]["title"] == "b.[c]:d"
     assert spec["title"]["text"] == "t\\x1b"
+
+
+@pytest.mark.parametrize("column", ["n", "v"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_values_that_are_no_numbers_are_gaps(lake: lakelog.Lake, column: str, value: str) -> None:
+    """JSON has none of them, so a notebook would show nothing at all."""
+    replaced = f"REPLACE (CASE n WHEN 1 THEN '{value}'::DOUBLE ELSE {column} END AS {column})"
+    table = "SELECT * FROM (VALUES (1, 2.0, 'a'), (2, 3.0, 'b')) t(n, v, name)"
+    for given in ({"kind": "line"}, {"kind": "point"}, {"x": "name", "y": column}):
+        spec, points = drawn(lake, f"SELECT * {replaced} FROM ({table})", **given)
+        json.dumps([spec, points], allow_nan=False)
+        assert {"x": 2, "y": 3, "c": "b"} in points or {"x": "b", "y": points[-1]["y"]} in points
