@@ -161,18 +161,27 @@ class RemoteSuite:
         """The address of an empty place."""
         raise AssertionError
 
-    @pytest.fixture
-    def path(self, home: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-        """A lake of 20 segments with a tag, and a remote."""
-        monkeypatch.setattr("lakelog.backoff.pause", lambda attempt: 0.0)
-        path = str(home / "lake")
+    @pytest.fixture(scope="class")
+    @classmethod
+    def grown(cls, tmp_path_factory: pytest.TempPathFactory) -> str:
+        """A lake of 20 segments with a tag, of which each test has a copy."""
+        path = str(tmp_path_factory.mktemp("grown") / "lake")
         for number in range(3):
             add(path, f"first{number}")
         with opened(path) as lake:
             lake.tag("v1")
-            known.add(lake.store, "origin", url)
         for number in range(17):
             add(path, f"later{number}", 5)
+        return path
+
+    @pytest.fixture
+    def path(self, home: Path, grown: str, url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+        """A lake of 20 segments with a tag, and a remote."""
+        monkeypatch.setattr("lakelog.backoff.pause", lambda attempt: 0.0)
+        path = str(home / "lake")
+        shutil.copytree(grown, path)
+        with opened(path) as lake:
+            known.add(lake.store, "origin", url)
         return path
 
     def test_a_clone_equals_what_was_pushed(self, path: str, url: str, home: Path) -> None:
@@ -440,7 +449,7 @@ class RemoteSuite:
         assert push(path).refs == {"main": "new"}
         assert heads(url)["main"] == snapshot(path)
 
-    @pytest.mark.parametrize("kill", [False, True])
+    @pytest.mark.parametrize("kill", [False, pytest.param(True, marks=pytest.mark.matrix)])
     def test_interrupted_push_resumes(
         self, path: str, url: str, home: Path, monkeypatch: pytest.MonkeyPatch, kill: bool
     ) -> None:
@@ -471,7 +480,7 @@ class RemoteSuite:
         assert steps >= 10
         assert rows(cloned(url, home / "clone")) == rows(path)
 
-    @pytest.mark.parametrize("kill", [False, True])
+    @pytest.mark.parametrize("kill", [False, pytest.param(True, marks=pytest.mark.matrix)])
     def test_interrupted_first_push_and_clone_resume(
         self, path: str, url: str, home: Path, monkeypatch: pytest.MonkeyPatch, kill: bool
     ) -> None:

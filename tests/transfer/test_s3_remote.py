@@ -43,7 +43,7 @@ def endpoint() -> Iterator[str]:
 class TestS3(RemoteSuite):
     """A prefix of a bucket, a new one for each test."""
 
-    CUTS = 30
+    CUTS = 16
     FORKS = False
 
     @pytest.fixture
