@@ -163,7 +163,10 @@ def verify_snapshot(app: App, id: str, signed_by: tuple[str, ...], target: Targe
 
 @verb(
     "push-snapshot",
-    examples="lakelog omega push-snapshot 20250403-123456 registry.example.com/team/web",
+    examples="""
+    lakelog omega push-snapshot 20250403-123456 registry.example.com/team/web
+    lakelog omega push-snapshot 20250403-123456 oci://registry.example.com/team/lake
+""",
 )
 @click.argument("id", shell_complete=complete_ref)
 @click.argument("repository", metavar="REGISTRY/REPO")
@@ -172,8 +175,9 @@ def verify_snapshot(app: App, id: str, signed_by: tuple[str, ...], target: Targe
 def push_snapshot(app: App, id: str, repository: str, engine: str | None, target: Target) -> None:
     """Send the images of a snapshot to a registry.
 
-    They are tagged by its id. Its state stays here: `lakelog push` brings that to a
-    remote. The engine has the credentials: `docker login` or `podman login` first.
+    They are tagged by its id. If the address is that of a remote, the snapshot is
+    pushed there with its state, and the images to REPO/CONTAINER. The engine has the
+    credentials: `docker login` or `podman login` first.
     """
     used = Engine(engine)
     with app.open() as lake:

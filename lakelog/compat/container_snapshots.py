@@ -22,13 +22,15 @@ from dataclasses import dataclass
 
 import orjson
 
-from lakelog.errors import ContainerFailed, Damaged, StateRefused, UnknownRef
+from lakelog.errors import ContainerFailed, Damaged, StateRefused, TransferRefused, UnknownRef
 from lakelog.lake import Lake
 from lakelog.store import disk, policy, state_files
 from lakelog.store.paths import INDEX
+from lakelog.transfer import known
 from lakelog.transfer.capture import Progress
 from lakelog.transfer.container import Container, Engine, from_json
 from lakelog.transfer.extract import Extraction
+from lakelog.transfer.push import push
 from lakelog.transfer.restore import check_restore, restore_state
 from lakelog.transfer.state import (
     SavedState,
@@ -44,6 +46,7 @@ _PREFIX = "container:"
 _ARCHIVE, _DESCRIPTION = "image.tar", "container.json"
 _FORMAT = 1
 _STATE = "STATE_DIRECTORY"
+_OCI = "oci://"
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,7 @@ def snapshot_containers(
     with _staging(lake) as folder, contextlib.ExitStack() as stack:
         for each in containers:
             if pause and each.is_running:
-                engine.pause(each.name)
-                stack.callback(engine.unpause, each.name)
+                stack.enter_context(engine.paused(each.name))
         chosen = dict(directories or {})
         for number, each in enumerate(containers):
             state = _state_of(each)
@@ -175,22 +177,38 @@ def push_snapshot(
     lake: Lake, name: str, repository: str, engine: Engine | None = None
 ) -> list[str]:
     """Send the images of a snapshot to REGISTRY/REPO, tagged by its id, and return their names; of
-    several containers to REGISTRY/REPO/CONTAINER. Raises UnknownRef, Damaged, ContainerFailed."""
+    several containers to REGISTRY/REPO/CONTAINER. Where a remote of the lake has that address, with
+    or without oci://, the snapshot goes there, with its state, and images to REPO/CONTAINER.
+
+    Raises UnknownRef, Damaged, ContainerFailed, TransferRefused, Unreachable.
+    """
+    address, repository = repository, repository.removeprefix(_OCI)
     if "/" not in repository or repository.endswith("/"):
         raise ContainerFailed(f"{repository!r} is not like registry.example.com/team/app")
     snapshot, engine = find_snapshot(lake, name), engine or Engine()
+    remotes = [known.load(lake.store, each) for each in known.names(lake.store)]
+    remote = next((each.name for each in remotes if each.url == _OCI + repository), None)
+    if remote is None and address != repository:
+        raise TransferRefused(
+            f"no remote has the address {address}: `lakelog remote add NAME {address}` first"
+        )
     _refuse_damaged(lake, snapshot)
     pushed = []
+    if remote is not None:
+        push(lake, remote, tags=[snapshot.id])
+        pushed.append(f"{_OCI}{repository} {snapshot.id}")
     for saved in _load(lake, snapshot, snapshot.containers, engine):
-        part = f"/{_repository(saved.container.name)}" if len(snapshot.containers) > 1 else ""
-        remote = f"{repository}{part}:{snapshot.id}"
-        engine.tag(saved.image, remote)
+        # A repository that holds a lake holds nothing else.
+        is_shared = len(snapshot.containers) > 1 or remote is not None
+        part = f"/{_repository(saved.container.name)}" if is_shared else ""
+        image = f"{repository}{part}:{snapshot.id}"
+        engine.tag(saved.image, image)
         try:
-            engine.push(remote)
+            engine.push(image)
         finally:
-            engine.untag(remote)
+            engine.untag(image)
             engine.untag(saved.image)
-        pushed.append(remote)
+        pushed.append(image)
     return pushed
 
 

@@ -5,9 +5,10 @@ Whatever engine and credentials the program is set up with are used; nothing of 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -100,13 +101,27 @@ class Engine:
         said = self._run("ps", "--all", "--format", "{{.Names}}")
         return name in said.replace(",", "\n").split()
 
-    def pause(self, name: str) -> None:
-        """Hold all processes of a container."""
-        self._run("pause", name)
-
-    def unpause(self, name: str) -> None:
-        """Let them go on."""
-        self._run("unpause", name)
+    @contextlib.contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        """Hold all processes of a container meanwhile, also if this process is killed."""
+        # The shell reads no line, but the end of its input, when this process is gone.
+        command = ["sh", "-c", 'read -r _ || exec "$@"', "sh", self.name, "unpause", name]
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as guard:
+            try:
+                self._run("pause", name)
+                try:
+                    yield
+                finally:
+                    self._run("unpause", name)
+            finally:
+                with contextlib.suppress(BrokenPipeError):
+                    guard.communicate(b"\n")
 
     def commit(self, name: str, image: str) -> None:
         """Make an image of a container as it is, without holding it."""

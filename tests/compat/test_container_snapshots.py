@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +73,37 @@ def test_restored_container_has_its_files_and_state(podman: Podman, tmp_path: Pa
     assert (tmp_path / "out").read_text() == "in the container"
     again = Engine("podman").inspect("web")
     assert (again.restart, [m.name for m in again.mounts]) == ("on-failure:3", ["webdata"])
+
+
+def test_a_killed_snapshot_leaves_no_container_paused(podman: Podman, tmp_path: Path) -> None:
+    """Whoever holds a container and is killed, even with -9, lets it go."""
+    launch(podman, "web")
+    real = podman.root / "bin" / "podman"
+    (tmp_path / "bin").mkdir()
+    slow = tmp_path / "bin" / "podman"
+    slow.write_text(f'#!/bin/sh\n[ "$1" = commit ] && exec sleep 60\nexec {real} "$@"\n')
+    slow.chmod(0o755)
+    command = [sys.executable, "-m", "lakelog", "--lake", str(tmp_path / "lake")]
+    with subprocess.Popen(
+        [*command, "omega", "snapshot", "web", "--engine", "podman"],
+        env={**os.environ, "PATH": f"{tmp_path}/bin:{podman.path}"},
+        start_new_session=True,
+    ) as saving:
+        await_state(podman, "web", "paused")
+        os.killpg(saving.pid, signal.SIGKILL)
+    await_state(podman, "web", "running")
+    with lakelog.open(tmp_path / "lake") as lake:
+        assert snapshots.list_snapshots(lake) == []
+        assert snapshots.snapshot_containers(lake, ["web"], engine=Engine("podman"))
+    await_state(podman, "web", "running")
+
+
+def await_state(podman: Podman, name: str, wanted: str) -> None:
+    for _ in range(300):
+        if podman.run("inspect", name, "--format", "{{.State.Status}}").strip() == wanted:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{name} is not {wanted}")
 
 
 def test_another_name_shares_no_state(podman: Podman, tmp_path: Path) -> None:
@@ -176,6 +210,15 @@ def test_push_sends_the_image_to_a_registry(podman: Podman, tmp_path: Path) -> N
         name = f"{host}/team/web"
         assert answer(lake, "omega", "push-snapshot", id, name)["pushed"] == [f"{name}:{id}"]
         podman.run("pull", "--tls-verify=false", f"{name}:{id}")
+        url = f"oci://{host}/team/lake"
+        words = ("omega", "push-snapshot", id, url)
+        assert f"lakelog remote add NAME {url}" in run(lake, *words, code=1).output
+        run(lake, "remote", "add", "origin", url)
+        image = f"{host}/team/lake/web:{id}"
+        assert answer(lake, *words)["pushed"] == [f"{url} {id}", image]
+        podman.run("pull", "--tls-verify=false", image)
+        run(tmp_path / "clone", "clone", url, str(tmp_path / "clone"))
+        assert "intact" in run(tmp_path / "clone", "omega", "verify-snapshot", id).output
     said = run(lake, "omega", "push-snapshot", id, "nowhere", code=1).output
     assert "is not like registry.example.com/team/app" in said
 
