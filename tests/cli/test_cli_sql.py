@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,9 @@ def parse(data: bytes, form: str) -> list[list[str]]:
     if form == "table":
         cells = [line.split("  ") for line in data.decode().splitlines()]
         return [[c.strip() for c in row if c.strip()] for row in [cells[0], *cells[2:]]]
+    if form == "html":
+        lines = [line for line in data.decode().splitlines() if "<tr>" in line]
+        return [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", line) for line in lines]
     source = pa.BufferReader(data)
     table = pq.read_table(source) if form == "parquet" else pa.ipc.open_stream(source).read_all()
     return [table.column_names, *([str(v) for v in row.values()] for row in table.to_pylist())]
@@ -166,6 +170,7 @@ def test_a_pipe_gets_ndjson_and_a_terminal_a_table(
         ("a.jsonl", "ndjson"),
         ("a.CSV", "csv"),
         ("a.md", "md"),
+        ("a.html", "html"),
         ("a.parquet", "parquet"),
         ("a.arrows", "arrow"),
         ("a.txt", "table"),
