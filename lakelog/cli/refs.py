@@ -12,7 +12,7 @@ from lakelog.cli import signatures
 from lakelog.cli.app import App, complete_branch, complete_ref, verb
 from lakelog.cli.history import snapshot_record
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
-from lakelog.cli.render.tables import Count
+from lakelog.cli.render.tables import Count, Name
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, InUse
 from lakelog.export.formats import of_records
@@ -177,11 +177,11 @@ def _tag_record(tag: Tag) -> dict[str, Any]:
 
 def _tag_row(tag: Tag) -> dict[str, Any]:
     return {
-        "tag": tag.name,
+        "tag": Name(tag.name),
         "snapshot": tag.snapshot[:SHORT],
         "time": second(tag.time),
-        "branch": tag.branch,
         "message": tag.message,
+        "branch": tag.branch,
     }
 
 

@@ -13,7 +13,7 @@ import click
 from lakelog import transfer
 from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.render.output import Target, emit, emit_record, with_output, write_new
-from lakelog.cli.render.tables import Count, cell
+from lakelog.cli.render.tables import Count, Name, cell
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import StateRefused
 from lakelog.export.formats import of_records
@@ -366,12 +366,12 @@ def _record(found: SavedState) -> dict[str, Any]:
 def _row(found: SavedState) -> dict[str, Any]:
     labels = ", ".join(record.label for record in found.directories)
     return {
-        "state": found.name,
+        "state": Name(found.name),
         "time": second(found.time),
         "size": Count(found.bytes),
-        "files": Count(found.files),
         "directories": labels,
         "message": found.message,
+        "files": Count(found.files),
     }
 
 

@@ -98,3 +98,14 @@ def test_restore_if_empty_is_what_a_new_volume_needs(tmp_path: Path, home: Path)
     (state / "counter").unlink()
     run(lake, *words)
     assert (state / "counter").read_text() == "7"
+
+
+def test_names_of_states_and_tags_are_whole_in_a_narrow_table(tmp_path: Path, home: Path) -> None:
+    """They are what the next command takes; what does not fit beside them is named."""
+    lake = tmp_path / "lake"
+    name = "before-rollback-20261122-124544"
+    run(lake, "state", "save", name, "--dir", str(home), "-m", "a message of some length " * 4)
+    for words in (("state", "list"), ("tag", "--list")):
+        shown = run(lake, *words, "--format", "table").stdout.splitlines()
+        assert any(line.startswith(f"{name} ") for line in shown)
+        assert max(map(len, shown)) <= 80

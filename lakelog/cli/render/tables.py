@@ -1,8 +1,8 @@
 """Tables that fit the terminal: numbers are right-aligned, columns left out are named.
 
-Cells are cut with an ellipsis, but never numbers and times. Where even that is too wide, columns
-that hold only nulls are left out first, then those furthest right. Of whole events, null columns
-and our own bookkeeping are left out as soon as the others would have to be cut.
+Cells are cut with an ellipsis, but never numbers, times and names. Where even that is too wide,
+columns that hold only nulls are left out first, then those furthest right. Of whole events, null
+columns and our own bookkeeping are left out as soon as the others would have to be cut.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ _TEXT_MIN = 8
 _TEXT_GOOD = 20
 _BOOKKEEPING = ("ingested_at", "origin", "position", "seq")
 _NUMBERS = (int, float, Decimal)
-_RIGID = (*_NUMBERS, datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
+
+
+class Name(str):
+    """A name that people pass on to another verb, which a table never cuts."""
+
+
+_RIGID = (Name, *_NUMBERS, datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
 
 
 class Count(int):
