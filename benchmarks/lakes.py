@@ -37,6 +37,9 @@ PER_MOVE = 250
 QUIET: dict[str, object] = {"seal": "never"}
 """Settings of lakes whose sealing is timed: no process starts beside."""
 _CYCLE = 100
+LARGE = 100
+"""Segments of a large lake."""
+_TEXT = 200
 _MAKERS = "entry manifest segment document paths refs identity_run wal verified_files"
 
 
@@ -49,6 +52,17 @@ def segmented(count: int, per_move: int = PER_MOVE) -> Path:
             add_segments(store, first, min(per_move, count - first))
 
     return kept(f"segments-{count}-{per_move}-{ROWS}", make)
+
+
+def large(megabytes: int) -> Path:
+    """Return a kept lake of a hundred equal segments, of so many MB together."""
+
+    def make(root: Path) -> None:
+        store = bootstrap.create(str(root), parse(QUIET))
+        for number in range(LARGE):
+            add_large(store, number, megabytes)
+
+    return kept(f"large-{megabytes}", make)
 
 
 def filled(count: int, batch: int = 1_000, *, settled: bool = True) -> Path:
@@ -95,14 +109,38 @@ def add_segments(store: Store, first: int, count: int) -> None:
         run_maintenance(store, "main")
 
 
+def add_large(store: Store, number: int, megabytes: int) -> None:
+    """Write a segment of a hundredth of so many MB, whose data no codec shortens, as one move."""
+    count = megabytes * 1_000_000 // LARGE // _TEXT * 2
+    text = pa.py_buffer(os.urandom(count * _TEXT // 2).hex().encode())
+    offsets = pa.py_buffer(np.arange(count + 1, dtype=np.int32) * _TEXT)
+    base = template().slice(0, _CYCLE)
+    table = base.take(pa.array(np.arange(count) % _CYCLE))
+    columns = {
+        "time": pa.array(_stamps(number, count), pa.timestamp("us", tz="UTC")),
+        "data": pa.StringArray.from_buffers(count, offsets, text),
+    }
+    for name, column in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    with unsynced():
+        entry = segment.write(
+            store.paths, table, kind="events", layout="arrival", commit=disk.random_hex()
+        )
+        publish(store, "main", lambda *_: Change("seal", entries=(entry,)))
+    store.verified.add_all([(entry.key, store.paths.object("segments", entry.key))])
+
+
+def _stamps(number: int, count: int) -> Any:
+    start = int(gen.START.timestamp()) * 1_000_000 + number * MINUTE
+    return start + np.arange(count, dtype=np.int64) * MINUTE // count
+
+
 def make_segments(store: Store, first: int, count: int) -> Iterator[SegmentEntry]:
     """Write small segments, each a minute after the one before; yield their entries."""
     base = template()
     marked = []
     for number in range(first, first + count):
-        start = int(gen.START.timestamp()) * 1_000_000 + number * MINUTE
-        stamps = start + np.arange(ROWS, dtype=np.int64) * (MINUTE // ROWS)
-        column = pa.array(stamps, pa.timestamp("us", tz="UTC"))
+        column = pa.array(_stamps(number, ROWS), pa.timestamp("us", tz="UTC"))
         table = base.slice(number % _CYCLE * ROWS, ROWS)
         for name in ("time", "ingested_at"):
             table = table.set_column(table.schema.get_field_index(name), name, column)

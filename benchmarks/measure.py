@@ -62,6 +62,7 @@ class Scale:
     followed: int = 20_000
     reading: float = 60
     state_mb: int = 1_000
+    pushed_mb: int = 1_000
 
 
 FULL = Scale()
@@ -88,6 +89,7 @@ QUICK = Scale(
     watched=100,
     followed=2_000,
     state_mb=100,
+    pushed_mb=100,
 )
 TINY = Scale(
     rounds=1,
@@ -114,6 +116,7 @@ TINY = Scale(
     watched=10,
     followed=80,
     state_mb=4,
+    pushed_mb=4,
 )
 
 

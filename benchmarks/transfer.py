@@ -1,5 +1,9 @@
 """Push of a lake of which 1 % is new, against `rsync -a` of its directory, as commands.
 
+There are two lakes: one of many small segments, and one of a hundred large ones, as compaction
+leaves them. A push syncs what it stores and rsync does not: its copy may vanish with a power cut.
+So rsync is timed with a `sync` of the new files behind it as well, where both are on this machine.
+
 Both start with a copy of all but what is new, in turn on the same disk; over SSH both use the same
 sshd on loopback. Bytes are those of objects and of the move, or, over SSH, those that ssh has sent.
 """
@@ -12,13 +16,17 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import lakes, measure
 from benchmarks.measure import Scale, directory
 from benchmarks.report import Row, Target
 from lakelog.store import bootstrap
+from lakelog.store.bootstrap import Store
 from lakelog.transfer import known
 from tests.support import ssh_server
 from tests.support.ssh_server import SshServer
@@ -32,50 +40,79 @@ def push(scale: Scale) -> list[Row]:
     if not shutil.which("rsync"):
         return [Row("push of 1 % new", "s", [], note="rsync is not installed")]
     with directory() as root:
-        rows = _measured("to a directory", root, scale, None)
+        lots = _lots(scale)
+        rows = [row for lot in lots for row in _measured(lot, "to a directory", root, scale, None)]
         if ssh_server.MISSING:
             return [*rows, Row("push of 1 % new over ssh", "s", [], note=ssh_server.REASON)]
         (root / "ssh").mkdir()
         with ssh_server.running(root / "ssh") as server:
-            return [*rows, *_measured("over ssh", root, scale, server)]
+            for lot in lots:
+                rows += _measured(lot, "over ssh", root, scale, server)
+            return rows
 
 
-def _measured(how: str, root: Path, scale: Scale, server: SshServer | None) -> list[Row]:
-    lake, far, copy = (root / f"{name}-{how.split()[-1]}" for name in ("lake", "far", "copy"))
-    lakes.copy(lakes.segmented(scale.many), lake)
-    store, fresh = bootstrap.load(str(lake)), max(scale.many // 100, 1)
+@dataclass(frozen=True)
+class _Lot:
+    """A lake to push, and how the nth piece of a hundredth of it is added."""
+
+    name: str
+    make: Callable[[], Path]
+    add: Callable[[Store, int], None]
+
+
+def _lots(scale: Scale) -> list[_Lot]:
+    fresh = max(scale.many // 100, 1)
+    return [
+        _Lot(
+            f"{scale.many} segments",
+            lambda: lakes.segmented(scale.many),
+            lambda store, n: lakes.add_segments(store, scale.many + n * fresh, fresh),
+        ),
+        _Lot(
+            f"{scale.pushed_mb} MB",
+            lambda: lakes.large(scale.pushed_mb),
+            lambda store, n: lakes.add_large(store, lakes.LARGE + n, scale.pushed_mb),
+        ),
+    ]
+
+
+def _measured(lot: _Lot, how: str, root: Path, scale: Scale, server: SshServer | None) -> list[Row]:
+    # Short, as over SFTP each request names a path from the root on.
+    place = Path(tempfile.mkdtemp(prefix="", dir=root))
+    lake, far, copy = (place / name for name in ("lake", "far", "copy"))
+    lakes.copy(lot.make(), lake)
+    store = bootstrap.load(str(lake))
     far_url = server.url(far) if server else str(far)
     known.add(store, "origin", far_url)
     log = root / "ssh.log"
-    seconds, peer, sent, peer_sent, shares = ([] for _ in range(5))
+    seconds, peer, synced, sent, peer_sent, shares = ([] for _ in range(6))
     with _environment(server, log):
         _push(lake)
         _rsync(lake, copy, server)
         for number in range(scale.rounds):
             before = _objects(lake)
-            lakes.add_segments(store, scale.many + number * fresh, fresh)
+            lot.add(store, number)
             new = _objects(lake) - before
+            os.sync()
             runs = [lambda: _push(lake), lambda: _rsync(lake, copy, server)]
             for index in (0, 1) if number % 2 == 0 else (1, 0):
-                os.sync()
                 stood = _objects(far) if index == 0 else _bytes(copy)
                 log.unlink(missing_ok=True)
                 (seconds, peer)[index].append(runs[index]())
+                if index == 1:
+                    began = time.perf_counter()
+                    os.sync()
+                    synced.append(peer[-1] + time.perf_counter() - began)
                 grown = (_objects(far) if index == 0 else _bytes(copy)) - stood
                 wire = sum(map(int, _SENT.findall(log.read_text()))) if server else grown
                 (sent, peer_sent)[index].append(wire / 1e6)
             shares.append(sent[-1] * 1e6 / new)
-    target = Target("<=", 1.0)
+    what, target = f"push of 1 % new of {lot.name} {how}", Target("<=", 1.0)
     return [
-        Row(f"push of 1 % new {how}, against rsync -a: seconds", "s", seconds, peer, target),
-        Row(f"push of 1 % new {how}: MB sent, rsync's beside", "MB", sent, peer_sent),
-        Row(
-            f"push of 1 % new {how}: sent of what is new",
-            "x",
-            shares,
-            [],
-            Target("<=", _MARGIN, "figure"),
-        ),
+        Row(f"{what}, against rsync -a: seconds", "s", seconds, peer, target),
+        Row(f"{what}, against rsync -a and sync: seconds", "s", seconds, synced),
+        Row(f"{what}: MB sent, rsync's beside", "MB", sent, peer_sent),
+        Row(f"{what}: sent of what is new", "x", shares, [], Target("<=", _MARGIN, "figure")),
     ]
 
 
