@@ -67,7 +67,8 @@ class Engine:
         """Use the engine of this name, or the first that answers. Raises MissingPackage."""
         names = [each for each in ([name] if name else ENGINES) if shutil.which(each)]
         if not names:
-            raise MissingPackage(f"neither of {', '.join(ENGINES)} is installed: install one")
+            wanted = name or " or ".join(ENGINES)
+            raise MissingPackage(f"{wanted} is not installed: install it, or run this where it is")
         reasons = []
         for self.name in names:
             try:

@@ -228,7 +228,10 @@ def test_without_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     said = run(tmp_path / "lake", "omega", "snapshot", "web", code=1).output
-    assert "neither of docker, podman is installed" in said
+    assert "docker or podman is not installed" in said
+    said = run(tmp_path, "omega", "snapshot", "web", "--engine", "podman", code=1).stderr
+    assert "podman is not installed: install it" in said
+    assert "docker" not in said
     docker = tmp_path / "bin" / "docker"
     docker.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('Cannot connect to the daemon')\n")
     docker.chmod(docker.stat().st_mode | stat.S_IEXEC)
