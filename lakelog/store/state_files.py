@@ -30,8 +30,8 @@ from lakelog.store.state_index import CHUNK_MAX, INDEX_MAX, PIECE_BYTES, StateIn
 
 INDEX_FILE_MAX = 64 << 20
 LEVEL = 3
-_RATIO_MAX = 100
-"""An index that claims to be longer than its file by more than this is refused unread."""
+_RATIO_MAX, _RATIO_FROM = 100, 8 << 20
+"""A long index that claims to be longer than its file by more than this is refused unread."""
 _WINDOW_MAX = 8 << 20
 """Bytes that zstd keeps in memory; it would keep all of a frame whose header says so."""
 _SEAL = struct.pack("<II4s", 0x184D2A5D, 36, b"LKS1")
@@ -170,7 +170,7 @@ def chunks_of(paths: Paths, digest: str) -> dict[str, int]:
 
 
 def _index_max(data: bytes) -> int:
-    return min(len(data) * _RATIO_MAX, INDEX_MAX)
+    return min(max(len(data) * _RATIO_MAX, _RATIO_FROM), INDEX_MAX)
 
 
 @contextlib.contextmanager

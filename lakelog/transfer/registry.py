@@ -32,7 +32,7 @@ PART = 8 << 20
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _ANSWER_MAX, _TAGS_MAX = 64 << 10, 8 << 20
-_PAGES_MAX = 1_000
+_NAMES_MAX, _PAGES_MAX = 400_000, 1_000
 _PIECE = 1 << 20
 _TIMEOUT = 60.0
 _IDLE = 4.0
@@ -155,8 +155,13 @@ class Repository:
             link = self._require(answer, 200).headers.get("Link", "")
             data = answer.body(_TAGS_MAX)
             with self._reading("its list of tags"):
+                # Before parsing: small values take ten times their bytes of memory.
+                if data.count(b"[") + data.count(b"{") > 9 or data.count(b",") > _NAMES_MAX:
+                    raise ValueError("no list of names")
                 found = json.loads(data)["tags"] or []
-                yield from (str(name) for name in found)
+                if not all(isinstance(name, str) for name in found):
+                    raise TypeError(found)
+                yield from found
             match = re.match(r'\s*<([^<>]+)>\s*;\s*rel="?next"?', link)
             after = match and urlsplit(match[1])
             following = f"{after.path}?{after.query}" if after else None
@@ -282,13 +287,16 @@ class Repository:
             if answer.status not in _MOVED or method not in ("GET", "HEAD"):
                 return answer
             answer.close()
-            url = self._absolute(urljoin(url, answer.headers.get("Location", "")))
+            url = self._absolute(answer.headers.get("Location", ""), url)
         raise TransferRefused(f"{self.url}: redirects without end: refused")
 
-    def _absolute(self, place: str) -> str:
+    def _absolute(self, place: str, base: str = "") -> str:
         """Return a URL. Raises TransferRefused for one that would be sent in the clear."""
-        url = urljoin(f"{self._root[0]}://{self._root[1]}/", place)
-        parts = urlsplit(url)
+        try:
+            url = urljoin(base or f"{self._root[0]}://{self._root[1]}/", place)
+            parts = urlsplit(url)
+        except ValueError:
+            raise TransferRefused(f"{self.url}: it leads to no address") from None
         is_safe = parts.scheme == "https" or (
             parts.scheme == "http" and is_loopback(parts.hostname or "")
         )
