@@ -17,10 +17,10 @@ from lakelog.transfer import known
 from lakelog.transfer.restore import restore_state
 from tests.support import hostile_registry, registry_server
 from tests.support.fake_registry import faked
+from tests.support.hostile_states import HOSTILE, ROOT_ENTRY, entry, forge, link
 from tests.support.lakes import opened
 from tests.support.remote_suite import add, push
 from tests.support.tree import ROOT
-from tests.transfer.test_state_faults import HOSTILE, ROOT_ENTRY, entry, forge, link
 
 MEMORY = 200 << 20
 
