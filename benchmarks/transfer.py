@@ -32,6 +32,16 @@ from tests.support import ssh_server
 from tests.support.ssh_server import SshServer
 
 _MARGIN = 1.2
+_PROGRAM = """
+import sys, time
+import lakelog
+from lakelog.transfer import carry, directory, push
+with lakelog.open(sys.argv[1], create=False) as lake:
+    lake.log(1)
+    began = time.perf_counter()
+    push.push(lake, "origin", branches=["main"])
+    print(time.perf_counter() - began)
+"""
 _SENT = re.compile(r"Transferred: sent (\d+)")
 
 
@@ -42,6 +52,10 @@ def push(scale: Scale) -> list[Row]:
     with directory() as root:
         lots = _lots(scale)
         rows = [row for lot in lots for row in _measured(lot, "to a directory", root, scale, None)]
+        within = "to a directory, by a program that runs"
+        rows += [
+            row for lot in lots for row in _measured(lot, within, root, scale, None, _push_within)
+        ]
         if ssh_server.MISSING:
             return [*rows, Row("push of 1 % new over ssh", "s", [], note=ssh_server.REASON)]
         (root / "ssh").mkdir()
@@ -76,7 +90,14 @@ def _lots(scale: Scale) -> list[_Lot]:
     ]
 
 
-def _measured(lot: _Lot, how: str, root: Path, scale: Scale, server: SshServer | None) -> list[Row]:
+def _measured(
+    lot: _Lot,
+    how: str,
+    root: Path,
+    scale: Scale,
+    server: SshServer | None,
+    pushed: Callable[[Path], float] | None = None,
+) -> list[Row]:
     # Short, as over SFTP each request names a path from the root on.
     place = Path(tempfile.mkdtemp(prefix="", dir=root))
     lake, far, copy = (place / name for name in ("lake", "far", "copy"))
@@ -94,7 +115,7 @@ def _measured(lot: _Lot, how: str, root: Path, scale: Scale, server: SshServer |
             lot.add(store, number)
             new = _objects(lake) - before
             os.sync()
-            runs = [lambda: _push(lake), lambda: _rsync(lake, copy, server)]
+            runs = [lambda: (pushed or _push)(lake), lambda: _rsync(lake, copy, server)]
             for index in (0, 1) if number % 2 == 0 else (1, 0):
                 stood = _objects(far) if index == 0 else _bytes(copy)
                 log.unlink(missing_ok=True)
@@ -119,6 +140,14 @@ def _measured(lot: _Lot, how: str, root: Path, scale: Scale, server: SshServer |
 def _push(lake: Path) -> float:
     command = [sys.executable, "-m", "lakelog", "--lake", str(lake), "push", "origin"]
     return measure.process(command)[0]
+
+
+def _push_within(lake: Path) -> float:
+    """Seconds of a push in a program that has lakelog loaded: without the start of Python."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, str(lake)], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
 
 
 def _rsync(lake: Path, copy: Path, server: SshServer | None) -> float:
