@@ -26,6 +26,7 @@ from lakelog.transfer.capture import Progress
 from lakelog.transfer.exchange import Step
 from lakelog.transfer.extract import Extraction
 from lakelog.transfer.state import (
+    BEFORE_RESTORE,
     SavedState,
     check_label,
     contains,
@@ -33,8 +34,6 @@ from lakelog.transfer.state import (
     list_states,
     save_state,
 )
-
-_BEFORE = "before restore of "
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def restore_state(
 
 def undo_restore(lake: Lake, progress: Progress | None = None, why: str = "") -> Restored:
     """Restore what the last restore overwrote. Raises UnknownRef where there is nothing."""
-    states = (state for state in list_states(lake) if state.message.startswith(_BEFORE))
+    states = (state for state in list_states(lake) if state.message.startswith(BEFORE_RESTORE))
     state = next(states, None)
     if state is None:
         raise UnknownRef("no restore has overwritten anything: there is nothing to undo")
@@ -187,4 +186,4 @@ def _save_present(lake: Lake, state: SavedState, targets: dict[str, str]) -> str
     if not present:
         return None
     # Without pruning: the state that is being restored could be the oldest.
-    return save_state(lake, present, message=_BEFORE + state.name, keep=None).state.name
+    return save_state(lake, present, message=BEFORE_RESTORE + state.name, keep=None).state.name

@@ -39,6 +39,8 @@ RETENTION = 24
 """This many states with names of their own making are kept, unless told otherwise."""
 _NAMED = 5
 OPS = ("state", "container")
+BEFORE_RESTORE, BEFORE_ROLLBACK = "before restore of ", "before-rollback-"
+"""How the message, and the name, of a state begins that was saved before something else."""
 """What a save may be: of directories, or of containers with theirs."""
 _AUTOMATIC = re.compile(r"state-\d{8}-\d{6}(-\d+)?")
 
@@ -229,7 +231,8 @@ def _saved(tag: Tag, records: list[StateRecord]) -> SavedState:
 
 
 def find_state(lake: Lake, name: str) -> SavedState:
-    """Return the state of a name, `latest` being the newest. Raises UnknownRef, Damaged."""
+    """Return the state of a name, `latest` being the one that the branch holds. Raises UnknownRef,
+    Damaged."""
     if name != "latest":
         tag = lake.store.refs.tag(name)
         manifest = lake.store.manifests.load(tag.snapshot)
@@ -241,7 +244,21 @@ def find_state(lake: Lake, name: str) -> SavedState:
         raise UnknownRef(
             "no state is saved in this lake: `lakelog state save --dir PATH` saves one"
         )
-    return states[0]
+    return _latest(lake, states)
+
+
+def _latest(lake: Lake, states: list[SavedState]) -> SavedState:
+    """Return the state that the branch holds: after a rollback the one that it went back to, and
+    never what was saved just before a restore, which somebody wanted to leave."""
+    manifests = lake.store.manifests
+    held = state_files.records(manifests, lake.store.state(lake.branch_name))
+    newest = max(held, key=lambda record: record.captured_at, default=None)
+    for state in states:
+        if newest in state.directories and not state.message.startswith(BEFORE_RESTORE):
+            return state
+    made = (BEFORE_RESTORE, BEFORE_ROLLBACK)
+    meant = [s for s in states if not s.message.startswith(made[0]) and made[1] not in s.name]
+    return (meant or states)[0]
 
 
 def clean_states(lake: Lake, keep: int, why: str = "") -> list[str]:

@@ -15,8 +15,9 @@ from lakelog.errors import Damaged, DeploymentFailed, RollbackRefused, WouldDrop
 from lakelog.store.entry import Record
 from lakelog.store.publish import Change, publish
 from lakelog.transfer import rewind
+from lakelog.transfer.restore import restore_state
 from lakelog.transfer.rollback import finish, preview, rollback, undo
-from lakelog.transfer.state import list_states, save_state
+from lakelog.transfer.state import find_state, list_states, save_state
 from tests.support import lakes, state_trees
 from tests.support.cli import answer, flip, run
 from tests.support.cluster import Cluster, cluster
@@ -441,3 +442,19 @@ def test_state_without_a_revision_or_directory_says_so(tmp_path: Path) -> None:
             rollback(lake, "v1", ("state",))
         with pytest.raises(RollbackRefused, match="names no revision"):
             rollback(lake, "v1", ("deployment",))
+
+
+def test_latest_state_is_the_one_that_the_branch_holds(world: World) -> None:
+    """So that a pod which starts with an empty directory does not undo a rollback."""
+    with world.open() as lake:
+        directories = {name: str(home) for name, home in world.homes.items()}
+        save_state(lake, directories, name="v2")
+        assert find_state(lake, "latest").name == "v2"
+        (world.homes["app"] / "a").write_text("unsaved")
+        rollback(lake, "v1", ("data", "cursors", "state"))
+        assert find_state(lake, "latest").name == "v1"
+        undo(lake)
+        assert find_state(lake, "latest").name.startswith("before-rollback-")
+        save_state(lake, directories, name="v3")
+        restore_state(lake, "v1")
+        assert find_state(lake, "latest").name == "v3"
