@@ -12,7 +12,7 @@ import click
 from lakelog.cli.app import DEFAULT_LAKE, App, complete_ref, verb
 from lakelog.cli.render.output import Target, emit, emit_record, with_output
 from lakelog.cli.render.terminal import confirm, many, size
-from lakelog.errors import LakelogError, UnknownRef
+from lakelog.errors import DamagedRef, LakelogError, UnknownRef
 from lakelog.export.formats import of_records
 from lakelog.lazy import Lazy
 from lakelog.store import bootstrap
@@ -69,8 +69,13 @@ def remote(app: App, action: str, name: str | None, url: str | None, target: Tar
             added = known.add(lake.store, str(name), str(url))
             app.say(f"remote {added.name}: {added.url}")
         else:
+            address = "URL"
+            # One whose file is damaged can be removed, too.
+            with contextlib.suppress(DamagedRef):
+                address = known.load(lake.store, str(name)).url
             known.remove(lake.store, str(name))
-            app.say(f"removed remote {name}; what it holds stays there")
+            again = f"`lakelog remote add {name} {address}` brings it back"
+            app.say(f"removed remote {name}; what it holds stays there; {again}")
 
 
 @verb(

@@ -36,6 +36,16 @@ def test_push_clone_and_pull(lake: Path, home: Path) -> None:
     assert (row["remote"], row["url"]) == ("origin", str(home / "there"))
 
 
+def test_removal_says_how_to_take_it_back(lake: Path, home: Path) -> None:
+    said = run(lake, "remote", "remove", "origin").stderr
+    assert f"`lakelog remote add origin {home / 'there'}` brings it back" in said
+    assert answer(lake, "remote", "list") == []
+    run(lake, "remote", "add", "origin", str(home / "there"))
+    [known] = lake.rglob("origin.json")
+    known.write_text("{")
+    assert "remote add origin URL" in run(lake, "remote", "remove", "origin").stderr
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
