@@ -48,6 +48,9 @@ class Kernel:
     def close(self) -> None:
         self.client.stop_channels()
         self.process.shutdown_kernel(now=True)
+        # Their threads would be there for good, and other tests fork.
+        self.client.context.destroy(linger=0)
+        self.process.context.destroy(linger=0)
 
 
 @pytest.fixture(scope="module")
