@@ -625,10 +625,16 @@ def test_end_of_a_watcher_without_redis(home: Path) -> None:
     (home / "logs").mkdir()
     (home / "logs" / "a.log").write_text("2026-01-01 ERROR one\n")
     with watching(home, "--redis-url", f"redis://127.0.0.1:{free_port()}") as watcher:
-        until((home / "lake" / "cache").exists)
+        assert watcher.stderr is not None
+        said = ""
+        while "does not answer" not in said:
+            assert (line := watcher.stderr.readline())
+            said += line
+        # Directories come first: a lake is one that has lakelog.json.
+        until((home / "lake" / "lakelog.json").exists)
         with lakelog.open(str(home / "lake"), create=False) as lake:
             until(lambda: lake.count() == 1)
         watcher.send_signal(signal.SIGTERM)
-        said = watcher.communicate(timeout=60)[1]
+        said += watcher.communicate(timeout=60)[1]
     assert watcher.returncode == 0
     assert said.count("does not answer") == 1
