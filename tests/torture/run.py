@@ -227,6 +227,8 @@ class Crew:
         if pid == 0:
             os.close(ours)
             os.setpgid(0, 0)
+            # What others registered waits for threads that only the parent has.
+            atexit._clear()
             told = Told(result, index, self._jobs, theirs, self._board)
             _work(told, first, self._until, self._patience)
         with contextlib.suppress(OSError):  # it was faster, or is gone already

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -138,6 +139,17 @@ def test_a_case_whose_process_dies_or_hangs_is_told_and_the_run_goes_on(
     assert finding.replay == "python -m tests.torture harmed --seed 3 --case 4"
     assert result.tally.done >= 20
     assert not list(Path(MEMORY or tempfile.gettempdir()).glob("torture-*/left"))
+
+
+def test_workers_leave_alone_what_their_parent_does_at_its_end() -> None:
+    """A worker whose cases are played ends, whatever the parent registered for its own end."""
+    atexit.register(time.sleep, 600)
+    try:
+        result = run(Row("n", "nothing", 4, 40, 1, Case.verified, cases=4), 4, 30, 3, 2, patience=1)
+    finally:
+        atexit.unregister(time.sleep)
+    assert not result.findings
+    assert result.tally.done == 4
 
 
 def test_a_case_that_stands_still_says_where() -> None:
