@@ -54,6 +54,10 @@ class SegmentEntry:
     seq: Pair = UNNUMBERED
     made_from: tuple[str, ...] = ()
     """Digests of the segments that it was compacted from (F6.15)."""
+    fields: str = ""
+    """The key of the schema of a typed segment (`typed`), "" of any other."""
+    texts: int = 0
+    """In a typed segment, the number of rows whose payload is text in `data`."""
     other: Members | None = None
     """Members that this version does not know."""
 
@@ -106,7 +110,7 @@ _Draft: Any = dataclasses.make_dataclass(
     "_Draft", [each.name for each in dataclasses.fields(SegmentEntry)], slots=True
 )
 _QUARANTINE = frozenset("add key bytes kind events layout time".split())
-_EVENTS = _QUARANTINE | frozenset("types sources levels subject seq from".split())
+_EVENTS = _QUARANTINE | frozenset("types sources levels subject seq from fields texts".split())
 _REMOVAL = frozenset(("del", "key"))
 _SEGMENT_REMOVAL = _REMOVAL | {"events", "bytes", "kind"}
 
@@ -140,11 +144,14 @@ def _segment(body: Members) -> SegmentEntry:
         first, last = body["seq"]
         types, sources, levels = body["types"], body["sources"], body["levels"]
         subject, made_from, known = body["subject"], body.get("from", ()), _EVENTS
-        is_known = len(body) == len(_EVENTS) - (not made_from)
+        fields = body.get("fields", "")
+        texts = body["texts"] if fields else 0
+        is_known = len(body) == len(_EVENTS) - (not made_from) - 2 * (not fields)
     else:
         first, last = UNNUMBERED
         types, sources, levels = {}, {}, {}
         subject, made_from, known = None, (), _QUARANTINE
+        fields, texts = "", 0
         is_known = len(body) == len(_QUARANTINE)
     entry = _Draft(
         key,
@@ -159,6 +166,8 @@ def _segment(body: Members) -> SegmentEntry:
         subject and (subject[0], subject[1]),
         (first, last),
         tuple(made_from),
+        intern(fields),
+        texts,
         None if is_known else _others(body, known),
     )
     entry.__class__ = SegmentEntry
@@ -206,6 +215,9 @@ def to_json(entry: Entry) -> Members:
         body["seq"] = entry.seq
         if entry.made_from:
             body["from"] = entry.made_from
+        if entry.fields:
+            body["fields"] = entry.fields
+            body["texts"] = entry.texts
     return body if entry.other is None else body | entry.other
 
 
