@@ -52,8 +52,9 @@ targets: $(READY) ## measure against the targets, longer; QUICK=1 for small size
 
 torture: $(READY) ## kills, power cuts and faults: 20 minutes; HOURS=1 for more
 	@TEST_DIR="$(TEST_DIR)" $(BIN)/python -m tests.torture $(if $(HOURS),--hours $(HOURS))
-	@echo "==> every case of the matrices of faults"
-	@LAKELOG_MATRIX=all PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m pytest -q -n 2 -m matrix
+	@echo "==> every case of the matrices of faults, every round and example"
+	@LAKELOG_MATRIX=all PYTEST_DEBUG_TEMPROOT="$(TEST_DIR)" $(BIN)/python -m pytest -q -n 2 \
+	  -m "matrix or rounds or hypothesis"
 
 notebooks: $(READY) ## run the notebooks, compare their output, write pages; WRITE=1 renews it
 	@$(BIN)/python -m tests.support.notebook_runs $(if $(WRITE),--write) --html build/notebooks

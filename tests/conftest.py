@@ -16,9 +16,11 @@ from hypothesis import HealthCheck, settings
 
 import lakelog
 from lakelog.store import manifest
+from tests.support.effort import IS_WHOLE, share
 
 settings.register_profile(
     "fixed",
+    max_examples=share(100),
     derandomize=True,
     deadline=None,
     print_blob=True,
@@ -40,13 +42,16 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "damaged: the test damages its lakes; do not verify them")
     config.addinivalue_line(
+        "markers", "rounds: repeats itself; a third of the times unless LAKELOG_MATRIX=all"
+    )
+    config.addinivalue_line(
         "markers", "matrix: one fault at each step; a third of the cases unless LAKELOG_MATRIX=all"
     )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Play a third of each matrix of faults, always the same: `make torture` plays all of it."""
-    if os.environ.get("LAKELOG_MATRIX") == "all" or any("::" in given for given in config.args):
+    if IS_WHOLE or any("::" in given for given in config.args):
         return
     left = [i for i in items if i.get_closest_marker("matrix") and crc32(i.nodeid.encode()) % 3]
     if left:

@@ -18,6 +18,7 @@ from lakelog.analyze import dedupe, similar
 from lakelog.cli import cli
 from lakelog.errors import InvalidSetting, StalePlan
 from lakelog.ingest.audit.audit import audit
+from tests.support.effort import share
 from tests.support.plants import drop_rows, places
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -81,7 +82,7 @@ def has_key(key: tuple[Any, ...], by: list[str]) -> bool:
 @given(
     batches=st.lists(EVENTS, max_size=3), by=st.sampled_from(BYS), keep=st.sampled_from(dedupe.KEEP)
 )
-@settings(max_examples=60)
+@settings(max_examples=share(60))
 def test_one_of_each_is_left(
     make_lake: MakeLake, batches: list[Any], by: list[str], keep: str
 ) -> None:
@@ -109,7 +110,7 @@ def test_one_of_each_is_left(
 
 
 @given(events=EVENTS, by=st.sampled_from(BYS))
-@settings(max_examples=40)
+@settings(max_examples=share(40))
 def test_duplicates_are_counted(make_lake: MakeLake, events: list[Any], by: list[str]) -> None:
     """Each key that is there twice is listed once, with its count and times, live or published."""
     lake = make_lake(f"lake{next(NUMBERS)}")

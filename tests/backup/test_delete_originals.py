@@ -27,8 +27,10 @@ from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
 from lakelog.ingest.audit.audit import Audit, audit
 from lakelog.ingest.scan import FileState, Scan, scan
+from tests.support.effort import share
 
 LINE = '{"type":"T","subject":"%s"}\n'
+TURNS = share(9)
 
 
 class Place:
@@ -290,6 +292,7 @@ def test_death_at_every_step(place: Place, tmp_path: Path, monkeypatch: pytest.M
     assert step > 8
 
 
+@pytest.mark.rounds
 def test_kill_9_while_logs_rotate(tmp_path: Path) -> None:
     """A watcher that is killed at random and started again loses, doubles and breaks nothing."""
     logs, chance = tmp_path / "logs", random.Random(4)
@@ -311,7 +314,7 @@ def test_kill_9_while_logs_rotate(tmp_path: Path) -> None:
     ]
     command = [sys.executable, "-m", "lakelog", "--lake", str(tmp_path / "lake"), *words]
     written = 0
-    for turn in range(8):
+    for turn in range(TURNS):
         with subprocess.Popen(command) as running:
             until = time.monotonic() + 1.5 + chance.random()
             while time.monotonic() < until:
@@ -322,7 +325,7 @@ def test_kill_9_while_logs_rotate(tmp_path: Path) -> None:
                 if chance.random() < 0.1:
                     os.rename(logs / "a.log", logs / f"a.log.{written}")
                 time.sleep(0.02)
-            running.send_signal(signal.SIGKILL if turn < 7 else signal.SIGTERM)
+            running.send_signal(signal.SIGKILL if turn < TURNS - 1 else signal.SIGTERM)
     time.sleep(2.1)
     assert subprocess.run([*command, "--once"], check=False).returncode == 0
     with lakelog.open(str(tmp_path / "lake"), create=False) as lake:

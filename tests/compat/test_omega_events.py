@@ -20,6 +20,7 @@ from lakelog.compat import omega, packs
 from lakelog.compat.lookups import Lookups
 from lakelog.errors import InvalidName, InvalidSetting
 from tests.golden import make
+from tests.support.effort import share
 
 MakeLake = Callable[..., lakelog.Lake]
 NUMBERS = itertools.count()
@@ -116,7 +117,7 @@ def test_the_schema_beside_the_lake_s_own_tables(lake: lakelog.Lake) -> None:
     steps=st.lists(st.integers(0, 3), min_size=4),
     block=st.integers(1, 5),
 )
-@settings(max_examples=40)
+@settings(max_examples=share(40))
 def test_look_ups_agree_with_sql(
     make_lake: MakeLake,
     monkeypatch: pytest.MonkeyPatch,

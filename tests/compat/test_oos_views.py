@@ -23,6 +23,7 @@ from lakelog.compat import oos_feed
 from lakelog.compat.oos_views import OOSViews
 from lakelog.errors import InvalidSetting, LakeNotFound
 from tests.golden import make
+from tests.support.effort import share
 from tests.support.processes import environment
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -158,7 +159,7 @@ def test_the_golden_log_gives_its_answers(lake: lakelog.Lake, tmp_path: Path) ->
     chunk=st.integers(40, 300),
     small=st.sampled_from([-1, 200, 1 << 20]),
 )
-@settings(max_examples=60)
+@settings(max_examples=share(60))
 def test_a_growing_log(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -194,7 +195,7 @@ def complete(text: bytes) -> bool:
 
 
 @given(batches=st.lists(EVENTS, min_size=1, max_size=4), steps=st.lists(st.integers(0, 5)))
-@settings(max_examples=40)
+@settings(max_examples=share(40))
 def test_a_lake_that_goes_on(
     make_lake: MakeLake, batches: list[list[Event]], steps: list[int]
 ) -> None:

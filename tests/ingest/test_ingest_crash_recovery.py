@@ -29,6 +29,7 @@ def end(pids: list[int]) -> None:
         assert ended(pid)
 
 
+@pytest.mark.rounds
 @pytest.mark.parametrize("kind", KILLS)
 def test_killed_ingests_are_exactly_once(tmp_path: Path, kind: str) -> None:
     """However often ingest is killed, the rows published are those before the cursor, once."""

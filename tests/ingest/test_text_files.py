@@ -20,6 +20,7 @@ from lakelog.ingest.formats import access, applog, logfmt, syslog
 from lakelog.ingest.records import BOM
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
+from tests.support.effort import share
 from tests.support.text_facts import FACTS, SHARED, events
 
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared sample files are not here")
@@ -216,7 +217,7 @@ def test_real_files_are_told_and_counted(
         (applog.FORM, f"{KAFKA}controller.log.2016-12-19-18"),
     ],
 )
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=share(15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_real_lines_with_bytes_changed(form: Any, name: str, data: Any) -> None:
     """Whatever bytes of real lines become, every line is one row or one bad line."""

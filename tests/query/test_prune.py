@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
+from tests.support.effort import share
 
 DAYS = 16
 START = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
@@ -186,7 +187,7 @@ def _outcome(run: Any, query: str) -> Any:
         return "an error"
 
 
-@settings(max_examples=250)
+@settings(max_examples=share(250))
 @given(where=WHERE)
 def test_pruned_rows_are_the_rows(
     days: lakelog.Lake, plain: duckdb.DuckDBPyConnection, where: str
@@ -196,7 +197,7 @@ def test_pruned_rows_are_the_rows(
     assert _outcome(days.sql, query) == _outcome(plain.sql, query)
 
 
-@settings(max_examples=60)
+@settings(max_examples=share(60))
 @given(first=WHERE, second=WHERE, third=WHERE)
 def test_several_mentions_read_what_each_needs(
     days: lakelog.Lake, plain: duckdb.DuckDBPyConnection, first: str, second: str, third: str
@@ -214,7 +215,7 @@ def test_several_mentions_read_what_each_needs(
         assert _outcome(days.sql, query) == _outcome(plain.sql, query)
 
 
-@settings(max_examples=60)
+@settings(max_examples=share(60))
 @given(
     moments=st.tuples(MOMENTS, MOMENTS),
     form=st.sampled_from(["aware", "naive", "text", "nanoseconds", "date", "east"]),

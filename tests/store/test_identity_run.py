@@ -18,6 +18,7 @@ from lakelog.event import identity_key
 from lakelog.store import disk, identity_run
 from lakelog.store.entry import IdRun
 from lakelog.store.paths import Paths
+from tests.support.effort import share
 
 COMMIT = "0123456789abcdef" * 2
 EDGES = [0, 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]
@@ -40,7 +41,7 @@ def write(paths: Paths, keys: Iterable[tuple[int, int]]) -> IdRun:
     return identity_run.write(paths, *arrays(keys), COMMIT)
 
 
-@settings(max_examples=150)
+@settings(max_examples=share(150))
 @given(stored=KEYS, asked=KEYS)
 def test_a_run_finds_exactly_its_keys(
     lake: lakelog.Lake, stored: list[tuple[int, int]], asked: list[tuple[int, int]]
@@ -55,7 +56,7 @@ def test_a_run_finds_exactly_its_keys(
     assert list(by_order) == [key in set(stored) for key in sorted(asked)]
 
 
-@settings(max_examples=50)
+@settings(max_examples=share(50))
 @given(stored=KEYS)
 def test_a_run_is_sorted_and_of_known_size(
     lake: lakelog.Lake, stored: list[tuple[int, int]]
@@ -181,7 +182,7 @@ def test_the_key_of_an_id_is_the_same_in_python_and_in_sql(
     assert lake.sql(query, [source, ident]).fetchall() == [(identity_key(source, ident),)]
 
 
-@settings(max_examples=100)
+@settings(max_examples=share(100))
 @given(parts=st.lists(KEYS, min_size=1, max_size=5), size=st.integers(1, 9))
 def test_joined_runs_are_one_run_of_all_keys(
     lake: lakelog.Lake, parts: list[list[tuple[int, int]]], size: int

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from hypothesis import settings
 
+from tests.support.effort import share
 from tests.support.lake_model import LakeMachine
 
 TestLakeAgainstAList = LakeMachine.TestCase
-TestLakeAgainstAList.settings = settings(max_examples=60, stateful_step_count=30)
+TestLakeAgainstAList.settings = settings(max_examples=share(60), stateful_step_count=30)

@@ -25,6 +25,7 @@ from lakelog.store.entry import (
 )
 from lakelog.store.manifest import Manifest, Page, Totals
 from lakelog.store.publish import Change
+from tests.support.effort import share
 
 MakeLake = Callable[..., lakelog.Lake]
 COMMIT = "00" * 16
@@ -110,7 +111,7 @@ def change_of(draw: random.Random, naive: Naive, number: int, size: int) -> list
     return unique
 
 
-@settings(max_examples=15)
+@settings(max_examples=share(15))
 @given(
     seed=st.integers(0, 2**32),
     size=st.sampled_from([1, 2, 5, 17, 40, 300]),

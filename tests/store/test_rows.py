@@ -17,6 +17,7 @@ import lakelog
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode
 from lakelog.store import rows, wal
+from tests.support.effort import share
 from tests.support.lakes import EXOTIC
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -57,7 +58,7 @@ def both(engine: Any, frames: list[wal.Frame]) -> tuple[Any, Any]:
         return few, rows.events(engine, frames)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=share(150), deadline=None)
 @given(events=st.lists(EVENT, max_size=5), keyed=st.booleans(), content=st.booleans())
 def test_a_few_lines_are_what_the_query_makes_of_them(
     engine: Any, events: list[Any], keyed: bool, content: bool

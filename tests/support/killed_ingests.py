@@ -21,9 +21,10 @@ import lakelog
 from lakelog.ingest import batch, cursors, ingest, source, transform  # noqa: F401
 from lakelog.query import session  # noqa: F401
 from lakelog.store import compact, disk, seal  # noqa: F401
+from tests.support.effort import share
 from tests.support.feeds import PACKED, event, put
 
-KILLS = {"plain": 80, "gz": 40, "ids": 50, "bulk": 30}
+KILLS = {"plain": share(80), "gz": share(40), "ids": share(50), "bulk": share(30)}
 
 
 def child(work: Callable[[], object], rows_max: int = 40, chunk: int = 3000) -> int:

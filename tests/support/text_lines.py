@@ -123,7 +123,19 @@ def has_time(form: Any) -> Any:
 
 def row(engine: Any, form: Any, line: str) -> dict[str, Any]:
     """The row of one line by the exact rule, without nulls; the query's is the same."""
-    (exact,) = one_by_one(engine, form, [line.encode()]).values()
-    assert isinstance(exact, dict), exact
-    assert decided(engine, form, form.QUERY, [line.encode()]).get(0, exact) == exact
-    return {k: v for k, v in exact.items() if v is not None} | {"data": dict(exact["data"] or ())}
+    return rows_of(engine, form, [line])[0]
+
+
+def rows_of(engine: Any, form: Any, lines: list[str]) -> list[dict[str, Any]]:
+    """The rows of lines by the exact rule, without nulls; the query's are the same."""
+    encoded = [line.encode() for line in lines]
+    exact = [found for _, found in sorted(one_by_one(engine, form, encoded).items())]
+    fast, at = decided(engine, form, form.QUERY, encoded), 0
+    for line, found in zip(encoded, exact, strict=True):
+        assert isinstance(found, dict), found
+        assert fast.get(at, found) == found
+        at += len(line) + 1
+    return [
+        {k: v for k, v in found.items() if v is not None} | {"data": dict(found["data"] or ())}
+        for found in exact
+    ]

@@ -25,6 +25,7 @@ from lakelog.sync.redis_config import RedisConfig
 from lakelog.sync.redis_feed import RecentFeeder
 from lakelog.sync.redis_recent import RecentEntries, from_lake, prefix_of
 from tests.support.cli import run
+from tests.support.effort import share
 from tests.support.lakes import EXOTIC
 from tests.support.redis_server import RedisServer, free_port, require_redis, running
 from tests.support.sync_places import Proxy
@@ -32,6 +33,7 @@ from tests.support.sync_places import Proxy
 require_redis()
 
 KEEP = 7
+TURNS = share(20)
 _TIME = "2026-01-01T00:00:00Z"
 PASSWORD = "Battery-Staple-4711"
 LEVELS = ("INFO", "ERROR", None)
@@ -542,11 +544,12 @@ def watching(home: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.rounds
 def test_crash_recovery_of_the_watcher(home: Path, config: RedisConfig) -> None:
-    """Killed twenty times while lines are written: Redis has the newest of the lake, once each."""
+    """Killed while lines are written: Redis has the newest of the lake, once each."""
     (home / "logs").mkdir()
     words = ("--redis-url", config.address, "--redis-keep", str(KEEP))
-    for turn in range(20):
+    for turn in range(TURNS):
         with watching(home, *words) as watcher:
             client, before = plain(config.port), ""
             for n in range(1 + turn % 3):
@@ -557,12 +560,12 @@ def test_crash_recovery_of_the_watcher(home: Path, config: RedisConfig) -> None:
                     before = client.hget(key, "version") if key else ""
                     with contextlib.suppress(AssertionError):
                         until(lambda: _has_moved(client, before), 5)  # noqa: B023
-            time.sleep(0.01 * turn)
+            time.sleep(0.2 * turn / TURNS)
             watcher.kill()
             watcher.communicate()
     run(home / "lake", "watch", str(home / "logs"), "--once", *words)
     with lakelog.open(str(home / "lake"), create=False) as lake:
-        assert lake.count() >= 20 * 9
+        assert lake.count() >= TURNS * 9
         check(lake, config)
 
 
@@ -628,7 +631,8 @@ def test_end_of_a_watcher_without_redis(home: Path) -> None:
         assert watcher.stderr is not None
         said = ""
         while "does not answer" not in said:
-            assert (line := watcher.stderr.readline())
+            line = watcher.stderr.readline()
+            assert line
             said += line
         # Directories come first: a lake is one that has lakelog.json.
         until((home / "lake" / "lakelog.json").exists)

@@ -1,6 +1,6 @@
 """A sync that is killed again and again while its lake is rolled back, compacted and trimmed.
 
-SYNC_KILLS sets how often; 20 by default.
+SYNC_KILLS sets how often.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from lakelog.errors import LakelogError
 from lakelog.lake import Lake
 from lakelog.store import retention
 from lakelog.sync.sync import Syncer
+from tests.support.effort import share
 from tests.support.elastic_server import ElasticPlace, ElasticServer
 from tests.support.influx_server import InfluxPlace, real_influx
 from tests.support.lakes import opened
@@ -36,7 +37,7 @@ from tests.support.sync_places import (
 )
 from tests.support.target_suite import add
 
-KILLS = int(os.environ.get("SYNC_KILLS", "20"))
+KILLS = int(os.environ.get("SYNC_KILLS", share(20)))
 
 
 @pytest.fixture(params=["sqlite", "duckdb", "postgres", "elasticsearch", "influxdb"])
@@ -54,6 +55,7 @@ def place(request: pytest.FixtureRequest, home: Path) -> Iterator[Place]:
         yield SqlitePlace(home) if request.param == "sqlite" else DuckdbPlace(home)
 
 
+@pytest.mark.rounds
 def test_crash_recovery_while_the_lake_changes(home: Path, place: Place) -> None:
     path, choose = str(home / "lake"), random.Random(17)
     for name in "abc":
@@ -71,7 +73,7 @@ def test_crash_recovery_while_the_lake_changes(home: Path, place: Place) -> None
         os.kill(syncer, signal.SIGKILL)
         killed += os.waitstatus_to_exitcode(os.waitpid(syncer, 0)[1]) == -signal.SIGKILL
         # Now and then the table is compared in the middle, too.
-        if number % 10 == 9:
+        if number % 5 == 4:
             assert forked(lambda: synced(path, place.url)) == 0
             assert place.rows() == expected(path)
     assert killed == KILLS

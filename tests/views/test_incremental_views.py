@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.support import viewhistory
+from tests.support.effort import share
 
-COUNT = int(os.environ.get("LAKELOG_HISTORIES", "12"))
+COUNT = int(os.environ.get("LAKELOG_HISTORIES", share(12)))
 
 
+@pytest.mark.rounds
 @pytest.mark.timeout(300 + 5 * COUNT)
 def test_incremental_views_equal_plain_sql_after_any_history(home: Path) -> None:
     """Appends, compactions, rollbacks, branches, a lost and damaged cache: no difference."""

@@ -19,6 +19,7 @@ from lakelog.ingest.formats.custom import CustomFormat
 from lakelog.ingest.formats.definition import Definition
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
+from tests.support.effort import share
 from tests.support.two_ways import NOW, compare
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -83,7 +84,7 @@ def test_the_engine_agrees_with_the_exact_rule(
         assert compare(engine, form, query, lines, timed) >= 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=share(60), deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(LINES), st.integers(0, 80), st.characters()), max_size=40)
 )

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lakelog.ingest.formats import registry
 from lakelog.ingest.formats.format import Format
+from tests.support.effort import share
 from tests.support.text_lines import SEEDS
 
 LINES = [
@@ -43,7 +44,7 @@ def highest(part: bytes) -> tuple[str, float]:
     return name, sure[name]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=share(300), deadline=None)
 @example([b"words", *LINES[:3]])
 @example([b'{"a":1}'] * 3)
 @given(st.lists(st.sampled_from(LINES), max_size=8) | st.sampled_from(LINES).map(lambda x: [x] * 5))

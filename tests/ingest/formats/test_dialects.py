@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lakelog.ingest.formats import dialects, jsonl, registry
 from lakelog.ingest.formats.dialect import Dialect
 from tests.support.dialect_seeds import SEEDS
+from tests.support.effort import share
 from tests.support.two_ways import (
     EPOCHS,
     HAZARDS,
@@ -94,7 +95,7 @@ def row(engine: Any, form: Any, seed: dict[str, Any]) -> dict[str, Any]:
 
 
 @each_form
-@settings(max_examples=10)
+@settings(max_examples=share(10))
 @given(data=st.data())
 def test_a_dialect_by_sql_is_that_of_the_exact_rule(engine: Any, form: Dialect, data: Any) -> None:
     """Whatever the query of a dialect decides, it decides as the exact rule does."""

@@ -34,6 +34,7 @@ from tests.support.document_texts import (
     spans,
     value,
 )
+from tests.support.effort import share
 from tests.support.two_ways import parsed
 
 
@@ -139,7 +140,7 @@ def test_a_document_that_is_still_written_is_held_back(engine: Any) -> None:
     assert (found.length, found.table.num_rows) == (len(text), 2)
 
 
-@settings(max_examples=12)
+@settings(max_examples=share(12))
 @given(data=st.data())
 def test_documents_by_sql_are_those_of_the_exact_rule(engine: Any, data: Any) -> None:
     """Whatever elements a document has, and however it is spoilt, both ways agree."""
@@ -212,7 +213,7 @@ def test_severity_numbers(engine: Any, number: Any, level: str | None) -> None:
     assert found["level"] == level
 
 
-@settings(max_examples=15)
+@settings(max_examples=share(15))
 @given(data=st.data())
 def test_requests_by_sql_are_those_of_the_exact_rule(engine: Any, data: Any) -> None:
     """However members of a request are changed, both ways agree or the walk decides."""
@@ -277,7 +278,7 @@ def test_pieces_of_a_line_are_joined(engine: Any) -> None:
     assert [row["position"] for row in found] == [0, starts[1], starts[1] + 1, starts[5]]
 
 
-@settings(max_examples=12)
+@settings(max_examples=share(12))
 @given(data=st.data())
 def test_every_piece_is_kept_once(engine: Any, data: Any) -> None:
     """However streams are mixed, what they print is there whole and in order."""

@@ -14,6 +14,7 @@ import lakelog
 from lakelog.errors import InvalidSetting
 from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.formats import access, logformat, registry
+from tests.support.effort import share
 from tests.support.text_facts import events
 from tests.support.text_lines import edited
 from tests.support.two_ways import compare
@@ -42,7 +43,7 @@ LINES = {
 
 
 @pytest.mark.parametrize("text", LINES)
-@settings(max_examples=40)
+@settings(max_examples=share(40))
 @given(data=st.data())
 def test_custom_formats_by_sql_are_those_of_the_exact_rule(
     engine: Any, text: str, data: Any

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakelog.ingest.formats import access, applog, pattern, syslog
+from tests.support.effort import share
 from tests.support.text_lines import SEEDS, edited, has_time
 from tests.support.two_ways import NOW, compare
 
@@ -41,7 +42,7 @@ def lines_of(form: Any) -> st.SearchStrategy[list[bytes]]:
 
 
 @pytest.mark.parametrize("form", [access.FORM, syslog.FORM, applog.FORM], ids=lambda f: f.NAME)
-@settings(max_examples=60)
+@settings(max_examples=share(60))
 @given(data=st.data())
 def test_plain_lines_are_decided_as_by_the_exact_rule(engine: Any, form: Any, data: Any) -> None:
     """Whatever a cheaper query decides, it decides as the exact rule does."""

@@ -22,6 +22,7 @@ from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.formats import mixture, pattern, registry
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
+from tests.support.effort import share
 from tests.support.text_facts import SHARED
 from tests.support.text_lines import edited
 from tests.support.tree import ROOT
@@ -616,7 +617,7 @@ def test_a_table_of_insights(lake: lakelog.Lake, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=10)
+@settings(max_examples=share(10))
 @given(data=st.data())
 def test_programs_by_sql_are_those_of_the_exact_rule(engine: Any, name: str, data: Any) -> None:
     """Whatever becomes of lines, full and narrowed queries agree with the exact rule."""

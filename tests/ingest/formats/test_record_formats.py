@@ -19,6 +19,7 @@ from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.formats import auditd, cri, registry
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
+from tests.support.effort import share
 from tests.support.record_texts import AUDIT, CRI
 from tests.support.table_heads import made
 from tests.support.text_facts import FACTS, SHARED, events
@@ -28,7 +29,7 @@ from tests.support.text_lines import edited
 @pytest.mark.parametrize(
     ("form", "seeds"), [(cri.FORM, CRI), (auditd.FORM, AUDIT)], ids=["cri", "auditd"]
 )
-@settings(max_examples=80)
+@settings(max_examples=share(80))
 @given(data=st.data())
 def test_records_by_sql_are_those_of_the_exact_rule(
     engine: Any, form: Any, seeds: list[str], data: Any

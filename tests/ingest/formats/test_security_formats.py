@@ -17,6 +17,7 @@ from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.formats import cef, dialects, registry, winevent
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
+from tests.support.effort import share
 from tests.support.text_facts import SHARED
 from tests.support.text_lines import edited
 
@@ -196,7 +197,7 @@ def test_every_field_of_a_line(name: str, line: str, moment: str | None, told: A
         assert name == registry.detect(text.encode(), text.encode(), "x.log").NAME
 
 
-@settings(max_examples=100)
+@settings(max_examples=share(100))
 @given(line=edited([line for _, line, _, _ in LINES]))
 def test_whatever_becomes_of_a_line(line: bytes) -> None:
     """A line is an event that can be stored, or is refused with a reason."""

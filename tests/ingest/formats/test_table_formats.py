@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.formats import delimited, registry, w3c, zeek
+from tests.support.effort import share
 from tests.support.table_heads import HEADS, W3C, ZEEK, made
 from tests.support.text_facts import FACTS, SHARED, events
 
@@ -41,7 +42,7 @@ def tables(draw: st.DrawFn, name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", HEADS)
-@settings(max_examples=60)
+@settings(max_examples=share(60))
 @given(data=st.data())
 def test_tables_by_sql_are_those_of_the_exact_rule(engine: Any, name: str, data: Any) -> None:
     """Whatever the cells hold, both ways give the same rows and the same bad lines."""
@@ -285,7 +286,7 @@ def test_tables_that_grow_are_audited(
 
 @example(words="Dear Sir, thank you,\nyours, me\nnone\nx\n")
 @given(words=st.text(st.sampled_from("ab ,.\n;"), max_size=60))
-@settings(max_examples=60)
+@settings(max_examples=share(60))
 def test_prose_is_no_table(words: str) -> None:
     """Text with commas in it is not taken for a table unless it looks like one throughout."""
     lines = words.encode().split(b"\n")

@@ -24,6 +24,7 @@ from lakelog.ingest import records, transform
 from lakelog.ingest.formats import access, applog, logfmt, pattern, registry, syslog
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
+from tests.support.effort import share
 from tests.support.text_lines import SEEDS, edited, has_time, row
 from tests.support.two_ways import NOW, compare, decided, one_by_one
 
@@ -42,7 +43,7 @@ def still() -> Iterator[None]:
 
 
 @each_form
-@settings(max_examples=80)
+@settings(max_examples=share(80))
 @given(data=st.data())
 def test_text_by_sql_is_that_of_the_exact_rule(engine: Any, form: Any, data: Any) -> None:
     """Whatever the query of a format of text decides, it decides as the exact rule does."""
@@ -62,7 +63,7 @@ def test_every_kind_of_line_is_decided_by_sql(engine: Any, form: Any) -> None:
 
 
 @each_form
-@settings(max_examples=60)
+@settings(max_examples=share(60))
 @given(data=st.data())
 def test_bytes_of_any_kind_are_stored_or_quarantined(engine: Any, form: Any, data: Any) -> None:
     """However bytes of real lines are changed, each line gives one row or one bad line."""
@@ -424,7 +425,7 @@ def test_text_is_told_from_json_and_from_other_text(lines: str, name: str) -> No
     assert name == registry.detect(lines.encode(), lines.encode(), "x.log").NAME
 
 
-@settings(max_examples=60)
+@settings(max_examples=share(60))
 @example(events=[{"ts": "2024-05-01 10:00:00 INFO a: b", "x=1 time=5": "<34>1 "}])
 @given(events=st.lists(st.dictionaries(st.text(), st.text() | st.integers()), min_size=1))
 def test_json_is_never_taken_for_text(events: list[dict[str, Any]]) -> None:

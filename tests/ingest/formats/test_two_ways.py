@@ -15,6 +15,7 @@ from lakelog.ingest import records, transform
 from lakelog.ingest.formats import bulk, jsonl, oos, registry, sqltext
 from lakelog.ingest.source import Chunk
 from lakelog.ingest.transform import Transformer
+from tests.support.effort import share
 from tests.support.two_ways import (
     ENVELOPE,
     EPOCHS,
@@ -84,7 +85,7 @@ def safe(query: str) -> str:
     return query.replace("FROM lines", f"FROM {valid}", 1)
 
 
-@settings(max_examples=60)
+@settings(max_examples=share(60))
 @example(lines=HAZARDS)
 @given(lines=files(shaped=False))
 def test_json_lines_by_sql_are_those_of_the_exact_rule(engine: Any, lines: list[bytes]) -> None:
@@ -92,7 +93,7 @@ def test_json_lines_by_sql_are_those_of_the_exact_rule(engine: Any, lines: list[
     compare(engine, jsonl.FORM, jsonl.FORM.QUERY, lines, has_time)
 
 
-@settings(max_examples=60)
+@settings(max_examples=share(60))
 @given(lines=files(shaped=True))
 def test_json_lines_by_the_cheaper_queries_are_too(engine: Any, lines: list[bytes]) -> None:
     """Whatever the queries for files of one shape decide, they decide as the exact rule does."""
@@ -138,7 +139,7 @@ def test_plain_lines_are_decided_by_the_first_query(
     assert compare(engine, jsonl.FORM, jsonl.FORM.cheaper(lines)[1], lines, has_time) == 3
 
 
-@settings(max_examples=60)
+@settings(max_examples=share(60))
 @given(lines=bars())
 def test_oos_lines_by_sql_are_those_of_the_exact_rule(engine: Any, lines: list[bytes]) -> None:
     """Whatever the query for OOS lines decides, it decides as the exact rule does."""
@@ -159,7 +160,7 @@ def test_plain_oos_lines_take_the_cheap_way(engine: Any) -> None:
 # --- whole files ----------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=share(40))
 @given(lines=files(shaped=True) | files(shaped=False), few=st.sampled_from([0, 100]))
 def test_a_chunk_holds_its_lines_in_order(engine: Any, lines: list[bytes], few: int) -> None:
     """However its lines are decided, a chunk gives their rows in order, and the bad lines."""
