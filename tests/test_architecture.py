@@ -28,9 +28,10 @@ ORDER = {
     "": """errors lazy closest backoff signals loopback settings exact level event fields
         bookkeeping store repair query views export ingest  async_append pinned lake dbapi collect
         backup loggers pipeline analyze train transfer sync compat cli server notebook""",
-    "store": """sql paths disk document connection wal entry typed bloom segment identity_run
-        manifest move_pack state_index state_files refs policy signatures verified_files bootstrap
-        objects sealer_process
+    "store": """sql paths disk document connection wal entry typed field_inference
+        typed_rows bloom segment identity_run manifest
+        move_pack state_index state_files refs policy signatures verified_files bootstrap objects
+        sealer_process
         clock tail writer rows
         publish trim seal compact retention row_removal thinning gc resolve history stats
         hotcopy""",

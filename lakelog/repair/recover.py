@@ -244,7 +244,9 @@ def rebuild_entry(store: Store, digest: str) -> SegmentEntry:
     notes = segment.metadata(store.paths, digest)
     table = segment.read(store.paths, digest)
     size = os.stat(store.paths.object("segments", digest)).st_size
-    return segment.describe(digest, size, table, notes["kind"], notes["layout"])
+    entry = segment.describe(digest, size, table, notes["kind"], notes["layout"])
+    fields, texts = segment.typed_members(store.paths, digest)
+    return dataclasses.replace(entry, fields=fields, texts=texts)
 
 
 def objects(store: Store, kind: str) -> list[str]:

@@ -9,6 +9,7 @@ since a vector of DuckDB 2.0 has 2,048 rows, which are gigabytes where an event 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import Damaged, DamagedSegment, StaleFiles
 from lakelog.lazy import Lazy
 from lakelog.settings import Settings
-from lakelog.store import disk, segment, sql
+from lakelog.store import disk, segment, sql, typed, typed_rows
 from lakelog.store.bootstrap import Store
+from lakelog.store.connection import connect
 from lakelog.store.entry import Entry, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import Paths
@@ -38,6 +40,8 @@ else:
 
 # Written once and read often, so it may take its time.
 LEVEL = 11
+TYPED = False
+"""Whether payloads are written as typed columns: not before everything reads them."""
 FILES_MAX = 256
 """Segments that one step merges at most, so that a step ends whatever it meets."""
 DUE = 64
@@ -104,38 +108,49 @@ def _is_worth_it(group: list[SegmentEntry]) -> bool:
 def compact(store: Store, branch: str, progress: Progress | None = None) -> Compaction:
     """Merge the groups of `choose`. One that cannot be read does not stop the others: the first
     DamagedSegment is raised at the end. Raises OSError at once."""
-    total, failures = Compaction(), list[Damaged]()
     # Two compactors at once would be correct: the second finds its inputs gone, after all the work.
     with disk.claim(f"{store.paths.cache}/compact.lock") as alone:
-        again = alone
-        while again:
-            head = store.refs.head(branch)
-            state = store.manifests.load(head.move.snapshot)
-            groups = choose(store.manifests.segments(state), store.settings)
-            # Groups cut short by the number of files leave some that can be merged once more.
-            again = not failures and any(len(group) == FILES_MAX for group in groups)
-            for index, group in enumerate(groups):
-                try:
-                    merged = _merge_group(store, branch, head, group)
-                except Damaged as error:
-                    failures.append(error)
-                else:
-                    again, total = again and bool(merged.removed), _sum(total, merged)
-                if progress:
-                    progress(index + 1, len(groups))
+        if not alone:
+            return Compaction()
+        with contextlib.closing(connect(store.paths, store.settings)) as engine:
+            return _merge_all(store, branch, engine, progress)
+
+
+def _merge_all(
+    store: Store, branch: str, engine: duckdb.DuckDBPyConnection, progress: Progress | None
+) -> Compaction:
+    total, failures, again = Compaction(), list[Damaged](), True
+    while again:
+        head = store.refs.head(branch)
+        entries = store.manifests.segments(store.manifests.load(head.move.snapshot))
+        groups = choose(entries, store.settings)
+        payloads = Payloads(store, engine, entries)
+        # Groups cut short by the number of files leave some that can be merged once more.
+        again = not failures and any(len(group) == FILES_MAX for group in groups)
+        for index, group in enumerate(groups):
+            try:
+                merged = _merge_group(store, branch, head, group, payloads)
+            except Damaged as error:
+                failures.append(error)
+            else:
+                again, total = again and bool(merged.removed), _sum(total, merged)
+            if progress:
+                progress(index + 1, len(groups))
     if failures:
         raise failures[0]
     return total
 
 
-def _merge_group(store: Store, branch: str, head: Head, group: list[SegmentEntry]) -> Compaction:
+def _merge_group(
+    store: Store, branch: str, head: Head, group: list[SegmentEntry], payloads: Payloads
+) -> Compaction:
     """Merge one group, in as many steps as its rows need. Raises DamagedSegment, OSError."""
     total = Compaction()
     # First of all: a footer that is damaged could give any weight, and rows that nobody wrote.
     check(store, group)
     weights = [_weight(store, entry) for entry in group]
     for part in portions(group, weights, store.settings.memory_bytes // _SHARE):
-        output = merge(store, part)
+        output = merge(store, part, payloads)
         if _swap(store, branch, head, part, [output]):
             size = sum(e.bytes for e in part)
             total = _sum(total, Compaction(len(part), 1, size, output.bytes))
@@ -153,7 +168,7 @@ def _weight(store: Store, entry: SegmentEntry) -> int:
     return int(size + entry.events * _ROW)
 
 
-def merge(store: Store, group: list[SegmentEntry]) -> SegmentEntry:
+def merge(store: Store, group: list[SegmentEntry], payloads: Payloads) -> SegmentEntry:
     """Write one sorted segment of all rows of a group. Raises DamagedSegment, OSError."""
     columns = [*segment.EVENT_COLUMNS, "seq"]
     tables = []
@@ -166,12 +181,62 @@ def merge(store: Store, group: list[SegmentEntry]) -> SegmentEntry:
         tables.append(table.select(columns).cast(segment.schema("events", "sorted")))
     table = pa.concat_tables(tables)
     del tables
-    order = _sort_order(table)
-    encoder = segment.SegmentEncoder("events", "sorted", disk.random_hex(), LEVEL)
+    return _write_sorted(store, table, _sort_order(table), group, LEVEL, payloads)
+
+
+def _write_sorted(
+    store: Store,
+    table: pa.Table,
+    order: pa.Array,
+    group: list[SegmentEntry],
+    level: int,
+    payloads: Payloads,
+) -> SegmentEntry:
+    """Write rows of a group, in this order, as a sorted segment; typed where that fits them."""
+    fields = payloads.choose(table["data"], group)
+    encoder = segment.SegmentEncoder("events", "sorted", disk.random_hex(), level, fields)
+    texts = 0
     # A row group at a time: a sorted copy of the whole table would double the memory.
     for at in range(0, len(order), segment.ROW_GROUP):
-        encoder.add(table.take(order[at : at + segment.ROW_GROUP]))
-    return _put(store, encoder.finish(), table, group)
+        rows, size = table.take(order[at : at + segment.ROW_GROUP]), 0
+        if fields:
+            rows, size = payloads.convert(fields.schema, rows)
+            texts += len(rows) - rows["data"].null_count
+        encoder.add(rows, size)
+    entry = _put(store, encoder.finish(), table, group)
+    key = fields.schema.key if fields else ""
+    return dataclasses.replace(entry, fields=key, texts=texts)
+
+
+class Payloads:
+    """How one run stores payloads: as typed columns, with the schemas of what is there already."""
+
+    def __init__(
+        self, store: Store, engine: duckdb.DuckDBPyConnection, others: list[SegmentEntry]
+    ) -> None:
+        self._store = store
+        self._typing = typed_rows.PayloadTyping(engine)
+        self._others = [entry for entry in others if entry.fields]
+
+    def choose(
+        self, texts: pa.ChunkedArray, group: list[SegmentEntry]
+    ) -> typed_rows.FieldColumns | None:
+        """Return how the payloads of a group are stored, None for text."""
+        if not TYPED:
+            return None
+        inputs = sorted((e for e in group if e.fields), key=lambda entry: -entry.events)
+        first = group[0].seq[0]
+        beside = sorted(self._others, key=lambda entry: abs(entry.seq[0] - first))
+        near = dict[typed.Schema, None]()
+        for entry in (*inputs[:1], *beside[:1]):
+            # A neighbour that is damaged is not this group's damage.
+            with contextlib.suppress(DamagedSegment):
+                near[typed.of_entry(self._store.paths, entry)] = None
+        return self._typing.choose(texts, near)
+
+    def convert(self, schema: typed.Schema, rows: pa.Table) -> tuple[pa.Table, int]:
+        """Return rows with `fields`, and the bytes of the payloads that are there now."""
+        return self._typing.convert(schema, rows)
 
 
 def _sort_order(table: pa.Table) -> Any:
@@ -215,8 +280,8 @@ def rewrite(
         rows = cursor.sql(query).to_arrow_table()
     finally:
         cursor.close()
-    data = segment.encode(rows, "events", "sorted", disk.random_hex(), level, {})
-    return _put(store, data, rows, group)
+    order = pa.array(np.arange(len(rows), dtype=np.int64))
+    return _write_sorted(store, rows, order, group, level, Payloads(store, connection, group))
 
 
 def _put(store: Store, data: bytes, table: pa.Table, group: list[SegmentEntry]) -> SegmentEntry:

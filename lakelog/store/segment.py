@@ -3,7 +3,8 @@
 Parquet 2.6, zstd, page checksums, dictionary pages for the columns of few values, delta encoding
 for times and positions, in sorted ones for the lengths of other texts too. Columns are those of
 `EVENT_COLUMNS`; layout `sorted` (compacted, ordered by type and time) adds `seq`, layout `arrival`
-does not: there seq is the entry's first seq plus the row number. A quarantine segment
+does not: there seq is the entry's first seq plus the row number. A typed one also has `fields`,
+payloads as structs (`typed`). A quarantine segment
 has `QUARANTINE_COLUMNS`. Key-value metadata: lakelog.format, .commit, .kind, .layout, .wal
 (JSON {writer: [first, last sequence]} of what was sealed into it) and .branch (whose WALs).
 
@@ -19,10 +20,14 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from lakelog.errors import DamagedSegment
 from lakelog.lazy import Lazy
-from lakelog.store import bloom, disk, document
+from lakelog.settings import DEFAULTS
+from lakelog.store import bloom, disk, document, typed, typed_rows
+from lakelog.store.connection import connect
 from lakelog.store.entry import MANY, Counts, SegmentEntry
 from lakelog.store.paths import Paths
+from lakelog.store.typed_rows import FieldColumns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,6 +63,8 @@ _LENGTHS = ("subject", "message", "data", "id", "line")
 _NAMES_MAX = 32
 _TEXT_MAX = 64
 ROW_GROUP = 65_536
+_TEXT_BYTES = "lakelog.text_bytes"
+"""Of a typed segment: bytes of the payloads that are structs, as text."""
 _ROWS, _SEGMENTS = 32_768, 256
 
 
@@ -127,14 +134,30 @@ def encode(
 class SegmentEncoder:
     """Encodes a segment table by table, so that encoding can run in parallel with other work."""
 
-    def __init__(self, kind: str, layout: str, commit: str, level: int = 3) -> None:
+    def __init__(
+        self,
+        kind: str,
+        layout: str,
+        commit: str,
+        level: int = 3,
+        fields: FieldColumns | None = None,
+    ) -> None:
         self._schema = schema(kind, layout)
+        self._text_bytes = 0
         self._notes = {
             "lakelog.format": "1",
             "lakelog.commit": commit,
             "lakelog.kind": kind,
             "lakelog.layout": layout,
         }
+        dictionary = [n for n in _DICTIONARY if n in self._schema.names]
+        encodings = _encodings(self._schema.names, layout)
+        if fields:
+            column = pa.field(typed.COLUMN, typed_rows.arrow_type(fields.schema))
+            self._schema = self._schema.append(column)
+            self._notes[typed.NOTE] = typed.encode(fields.schema)
+            dictionary += fields.dictionary
+            encodings |= fields.encodings
         self._sink = pa.BufferOutputStream()
         self._writer = pq.ParquetWriter(
             self._sink,
@@ -144,12 +167,16 @@ class SegmentEncoder:
             write_page_checksum=True,
             store_schema=False,  # the Arrow schema would only repeat what F4.1 says
             version="2.6",
-            use_dictionary=[n for n in _DICTIONARY if n in self._schema.names],
-            column_encoding=_encodings(self._schema.names, layout),
+            use_dictionary=dictionary,
+            column_encoding=encodings,
         )
 
-    def add(self, table: pa.Table) -> None:
-        """Encode more rows; other columns than a segment's are left out."""
+    def add(self, table: pa.Table, text_bytes: int = 0) -> None:
+        """Encode more rows; other columns than a segment's are left out.
+
+        `text_bytes` is the length of their payloads that are structs.
+        """
+        self._text_bytes += text_bytes
         rows = table.select(self._schema.names).cast(self._schema)
         self._writer.write_table(rows, row_group_size=ROW_GROUP)
 
@@ -157,6 +184,7 @@ class SegmentEncoder:
         """Return the bytes; `wal` are the sequences sealed into them, by writer of `branch`."""
         notes = {**self._notes, "lakelog.wal": orjson.dumps(wal or {}).decode()}
         notes |= {"lakelog.branch": branch} if branch else {}
+        notes |= {_TEXT_BYTES: str(self._text_bytes)} if typed.NOTE in notes else {}
         self._writer.add_key_value_metadata(notes)
         self._writer.close()
         return bytes(self._sink.getvalue())
@@ -189,16 +217,37 @@ def describe(digest: str, size: int, table: pa.Table, kind: str, layout: str) ->
 
 
 def read(paths: Paths, digest: str) -> pa.Table:
-    """Return a segment's rows; the caller has verified it. Page checksums are checked too."""
+    """Return a segment's rows, every payload as text; the caller has verified it. Page checksums
+    are checked too. Raises DamagedSegment where the schema of its fields is none."""
     path = paths.object("segments", digest)
     table: pa.Table = pq.ParquetFile(path, page_checksum_verification=True).read()
-    return table
+    if typed.COLUMN not in table.column_names:
+        return table
+    try:
+        fields = typed.decode(metadata(paths, digest)["fields"])
+    except (KeyError, ValueError) as error:
+        raise DamagedSegment(path, f"its fields cannot be read: {error}") from None
+    with connect(paths, DEFAULTS) as connection:
+        return typed_rows.restored(connection, fields, table)
+
+
+def typed_members(paths: Paths, digest: str) -> tuple[str, int]:
+    """Return the members `fields` and `texts` of a segment's entry."""
+    text = metadata(paths, digest).get("fields")
+    if text is None:
+        return "", 0
+    with pq.ParquetFile(paths.object("segments", digest)) as file:
+        texts = file.read(columns=["data"])["data"]
+    return typed.key_of(text), len(texts) - texts.null_count
 
 
 def uncompressed(paths: Paths, digest: str) -> int:
-    """Return the bytes of a segment's columns before compression, from its footer."""
+    """Return the bytes of a segment's columns before compression, from its footer; those of a typed
+    one, with its payloads as text."""
     footer = pq.read_metadata(paths.object("segments", digest))
-    return sum(footer.row_group(n).total_byte_size for n in range(footer.num_row_groups))
+    text = int((footer.metadata or {}).get(_TEXT_BYTES.encode(), b"0"))
+    groups = map(footer.row_group, range(footer.num_row_groups))
+    return text + sum(int(group.total_byte_size) for group in groups)
 
 
 def batches(paths: Paths, digest: str, size: int) -> Iterator[pa.Table]:

@@ -76,7 +76,7 @@ class Schema:
     @property
     def key(self) -> str:
         """The 16 hex digits that name the schema."""
-        return _key(encode(self))
+        return key_of(encode(self))
 
 
 def encode(schema: Schema) -> str:
@@ -140,7 +140,7 @@ def _from_footer(path: str, key: str) -> Schema:
     while at >= 0:
         length, begin = _varint(footer, at + len(marker))
         text = footer[begin : begin + length].decode("utf-8", "replace")
-        if _key(text) == key:
+        if key_of(text) == key:
             try:
                 return decode(text)
             except ValueError as error:
@@ -169,7 +169,8 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     return value, at
 
 
-def _key(text: str) -> str:
+def key_of(text: str) -> str:
+    """Return the key of a schema that has this JSON."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

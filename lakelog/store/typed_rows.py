@@ -1,0 +1,268 @@
+"""Payloads into structs and back, by the engine, a row group at a time.
+
+A payload becomes a struct if the text that the struct gives back is the payload's, byte for byte.
+A group of segments that are merged gets one schema: that of a typed neighbour where it fits nearly
+all of the rows, so that a lake has few, and otherwise one inferred from a sample.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.lazy import Lazy
+from lakelog.store import sql, typed
+from lakelog.store.field_inference import infer
+from lakelog.store.typed import Member, Schema
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    duckdb = Lazy("duckdb")
+    np = Lazy("numpy")
+    pa = Lazy("pyarrow")
+    pc = Lazy("pyarrow.compute")
+
+TEXT_MAX = 65_536
+"""Longer payloads, in bytes, stay text: the engine takes 2,048 rows at once, several times over."""
+_BYTES, _VECTOR = 4_000_000, 2_048
+"""Bytes of rows that the engine takes at once, if they are less than its 2,048 rows."""
+_PROVED, _SEEN, _ROUNDS = 8_192, 2_048, 3
+"""A schema is proved on so many payloads, inferred from so many of them, and so many times."""
+_ENOUGH, _LEAST, _SLACK = 0.98, 0.1, 0.02
+"""The part of the rows that a schema has to fit so that no other is looked for, and so that it is
+used; and what counts as no difference."""
+_FEW = 256
+"""A column of fewer values, by its sample, gets dictionary pages."""
+
+
+@dataclass(frozen=True)
+class FieldColumns:
+    """How the payloads of a segment are stored: their schema, and the leaves' encodings."""
+
+    schema: Schema
+    dictionary: list[str]
+    """Paths of the leaves of few values, which get dictionary pages."""
+    encodings: dict[str, str]
+    """Parquet's encodings of the others, by path."""
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A schema on a sample: the structs, and the part of the rows that it fits."""
+
+    schema: Schema
+    structs: pa.StructArray
+    masks: pa.Array
+    share: float
+
+
+class PayloadTyping:
+    """Chooses schemas for the groups of one run of compaction, and converts their payloads."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        self._cursor = cursor
+        self._last: Schema | None = None
+        self._shares: dict[str, float] = {}
+        """The part of the rows that each schema fitted when it was the best that was found."""
+
+    def choose(self, texts: pa.ChunkedArray, near: Iterable[Schema] = ()) -> FieldColumns | None:
+        """Return how to store payloads of which these are a group's; None where text is best.
+
+        Schemas of `near` come first, in their order, and then that of the group before.
+        """
+        sample = _sample(texts)
+        if not len(sample):
+            return None
+        trials = []
+        for schema in dict.fromkeys((*near, *([self._last] if self._last else ()))):
+            trial = self._try(schema, sample)
+            # What no schema fitted before is not searched for again in every group.
+            if trial.share >= min(_ENOUGH, self._shares.get(schema.key, 1) - _SLACK):
+                return self._chosen(trial)
+            trials.append(trial)
+        best = self._inferred(sample, max(trials, key=lambda each: each.share, default=None))
+        return self._chosen(best) if best and best.share >= _LEAST else None
+
+    def convert(self, schema: Schema, rows: pa.Table) -> tuple[pa.Table, int]:
+        """Return rows with their payloads as structs in `fields`, and how many bytes of text those
+        stand for; what they do not fit stays in `data`."""
+        texts = rows["data"]
+        structs, masks = prove(self._cursor, schema, texts)
+        stay = pc.if_else(masks, texts, pa.scalar(None, pa.string()))
+        size = sum(pc.sum(pc.binary_length(each)).as_py() or 0 for each in (texts, stay))
+        gone = 2 * (pc.sum(pc.binary_length(stay)).as_py() or 0)
+        at = rows.column_names.index("data")
+        table = rows.set_column(at, "data", stay).append_column(typed.COLUMN, structs)
+        return table, size - gone
+
+    def _try(self, schema: Schema, sample: pa.ChunkedArray) -> _Trial:
+        structs, masks = prove(self._cursor, schema, sample)
+        return _Trial(schema, structs, masks, masks.false_count / len(sample))
+
+    def _inferred(self, sample: pa.ChunkedArray, start: _Trial | None) -> _Trial | None:
+        """Return the best of some inferred schemas, `start` where none is clearly better."""
+        best, payloads = start, sample.take(_evenly(len(sample), _SEEN)).to_pylist()
+        for _ in range(_ROUNDS):
+            schema = infer(payloads, start.schema if start else None)
+            if schema is None:
+                break
+            trial = self._try(schema, sample)
+            if best is None or trial.share > best.share + _SLACK / 2:
+                best = trial
+            if trial.share >= _ENOUGH:
+                break
+            failing = sample.filter(trial.masks)
+            payloads += failing.take(_evenly(len(failing), _SEEN // 4)).to_pylist()
+        return best
+
+    def _chosen(self, trial: _Trial) -> FieldColumns:
+        self._last = trial.schema
+        self._shares[trial.schema.key] = trial.share
+        columns = [(p, _encoding(v)) for p, v in _leaves(typed.COLUMN, trial.structs)]
+        # Where names have dots, two leaves may have one path: they get what suits every type.
+        paths = Counter(path for path, _ in columns)
+        encodings = {p: e for p, e in columns if e and paths[p] == 1}
+        dictionary = [p for p, _ in columns if p not in encodings]
+        return FieldColumns(trial.schema, dictionary, encodings)
+
+
+def _sample(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return an even sample of the payloads that may become structs."""
+    few = texts.take(_evenly(len(texts), _PROVED))
+    return few.filter(pc.fill_null(pc.less_equal(pc.binary_length(few), TEXT_MAX), False))
+
+
+def _evenly(length: int, most: int) -> pa.Array:
+    step = max(1, length / most)
+    return pa.array((np.arange(min(length, most)) * step).astype(np.int64))
+
+
+def _leaves(path: str, values: pa.Array) -> Iterator[tuple[str, pa.Array]]:
+    """Yield the columns of structs, each by its path in Parquet, without the nulls."""
+    if pa.types.is_struct(values.type):
+        for nth, child in enumerate(values.type):
+            yield from _leaves(f"{path}.{child.name}", values.field(nth))
+    elif pa.types.is_list(values.type):
+        yield from _leaves(f"{path}.list.element", values.flatten())
+    else:
+        yield path, values.drop_null()
+
+
+def _encoding(values: pa.Array) -> str:
+    """Return the encoding for a column of which these are a sample, "" for dictionary pages."""
+    distinct, count = len(values.unique()), len(values)
+    if pa.types.is_boolean(values.type):
+        return "PLAIN"
+    if pa.types.is_floating(values.type):
+        # Numbers that were rounded come again: even a long dictionary is shorter than they are.
+        return "" if distinct < count * 0.8 else "PLAIN"
+    if distinct < min(_FEW, count / 4):
+        return ""
+    return "DELTA_BINARY_PACKED" if pa.types.is_integer(values.type) else "DELTA_LENGTH_BYTE_ARRAY"
+
+
+def prove(
+    cursor: duckdb.DuckDBPyConnection, schema: Schema, texts: pa.ChunkedArray
+) -> tuple[pa.StructArray, pa.Array]:
+    """Return the structs of payloads, null where they would not give back the text, and a mask:
+    whether each is null."""
+    shape, built = sql.literal(typed.structure(schema)), typed.text_sql(schema)
+    # Payloads are valid JSON, so the engine is not asked first; one that is not fails the query.
+    read = f"CASE WHEN strlen(data) <= {TEXT_MAX} THEN {{}} END"
+    failure: Exception | None = None
+    for parse in (f"from_json(data, {shape})", f"TRY(from_json(data, {shape}))"):
+        query = f"""SELECT {_stored(schema)} AS fields,
+                coalesce({built} <> data, true) AS is_text
+            FROM (SELECT data, {read.format(parse)} AS fields FROM texts)"""
+        try:
+            rows = _run(cursor, query, pa.table({"data": _in_pieces(texts)}))
+        except duckdb.InvalidInputException as error:
+            failure = error
+            continue
+        masks = rows["is_text"].combine_chunks()
+        structs = rows["fields"].cast(arrow_type(schema)).combine_chunks()
+        return _masked(structs, masks), masks
+    raise failure or ValueError(query)
+
+
+def restored(cursor: duckdb.DuckDBPyConnection, schema: Schema, rows: pa.Table) -> pa.Table:
+    """Return rows of a typed segment as those of one without: `data` is the text of each."""
+    query = f"SELECT coalesce(data, {typed.text_sql(schema)}) AS data FROM texts"
+    given = rows.select(["data", typed.COLUMN])
+    step = _step(given)
+    chunks: list[pa.Array] = []
+    for at in range(0, len(given), step):
+        # Copied, as the engine refuses structs that are a part of an array.
+        part = given.slice(at, step)
+        part = part if step >= len(given) else part.take(pa.array(np.arange(len(part))))
+        chunks += _run(cursor, query, part)["data"].cast(pa.string()).chunks
+    plain = rows.drop_columns([typed.COLUMN])
+    at = plain.column_names.index("data")
+    return plain.set_column(at, "data", pa.chunked_array(chunks, pa.string()))
+
+
+def _in_pieces(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return texts as chunks of about _BYTES, since a vector of the engine lies within one."""
+    ends = np.cumsum(np.asarray(pc.fill_null(pc.binary_length(texts), 0), dtype=np.int64))
+    cuts = [0, *(np.flatnonzero(np.diff(ends // _BYTES)) + 1), len(texts)]
+    pieces = (texts.slice(a, b - a) for a, b in itertools.pairwise(cuts))
+    return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], texts.type)
+
+
+def _step(rows: pa.Table) -> int:
+    """Return how many rows are about _BYTES; all of them where 2,048 are less."""
+    step = _BYTES * len(rows) // max(rows.nbytes, 1)
+    return max(1, step if step < _VECTOR else len(rows))
+
+
+def arrow_type(schema: Schema) -> pa.DataType:
+    """Return the Arrow type of the structs of a schema."""
+    return pa.struct([pa.field(each.name, _arrow(each)) for each in schema.members])
+
+
+def _arrow(member: Member) -> pa.DataType:
+    if member.kind == "object":
+        return pa.struct([pa.field(each.name, _arrow(each)) for each in member.members])
+    if member.kind == "list":
+        return pa.list_(pa.field("element", _arrow(member.members[0])))
+    return {"int": pa.int64(), "bool": pa.bool_(), "text": pa.string(), "json": pa.string()}.get(
+        member.kind, pa.float64()
+    )
+
+
+def _stored(schema: Schema) -> str:
+    """SQL for the structs as they are stored: JSON as text."""
+    text = typed.encode(schema)
+    if '"json"' not in text:
+        return typed.COLUMN
+    members = ", ".join(f"{sql.identifier(m.name)} {_sql_type(m)}" for m in schema.members)
+    return f"{typed.COLUMN}::STRUCT({members})"
+
+
+def _sql_type(member: Member) -> str:
+    if member.kind == "object":
+        members = (f"{sql.identifier(m.name)} {_sql_type(m)}" for m in member.members)
+        return f"STRUCT({', '.join(members)})"
+    if member.kind == "list":
+        return f"{_sql_type(member.members[0])}[]"
+    return typed.SCALARS[member.kind].replace("JSON", "VARCHAR")
+
+
+def _masked(structs: pa.StructArray, nulls: pa.Array) -> pa.StructArray:
+    children = [structs.field(n) for n in range(structs.type.num_fields)]
+    return pa.StructArray.from_arrays(children, fields=list(structs.type), mask=nulls)
+
+
+def _run(cursor: duckdb.DuckDBPyConnection, query: str, texts: pa.Table) -> Any:
+    cursor.register("texts", texts)
+    try:
+        return cursor.sql(query).to_arrow_table()
+    finally:
+        cursor.unregister("texts")
