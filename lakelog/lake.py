@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from lakelog.repair.outcome import RepairOutcome
     from lakelog.store import compact, gc, history, hotcopy, policy, resolve, retention, seal, stats
     from lakelog.store.refs import Head, Tag
-    from lakelog.views import tables
+    from lakelog.views import ledger, tables
 else:
     ingest, tables = Lazy("lakelog.ingest.ingest"), Lazy("lakelog.views.tables")
+    ledger = Lazy("lakelog.views.ledger")
     behaviour, follow = Lazy("lakelog.query.behaviour"), Lazy("lakelog.query.follow")
     frames, session = Lazy("lakelog.query.frames"), Lazy("lakelog.query.session")
     export = Lazy("lakelog.export.export")
@@ -201,6 +202,11 @@ class Lake:
     ) -> pa.Table:
         """Answer a view as an Arrow table, with values of its parameters: see `lakelog.views`."""
         return self._views.view(name, params, since=since, until=until)
+
+    def schema(self, type: str | None = None) -> pa.Table:
+        """The fields of payloads by type of event and path, with their kinds, how many events have
+        them, and when they were first and last seen; live events included. See docs/schema.md."""
+        return ledger.table(self._views, type)
 
     def export(
         self,

@@ -11,15 +11,19 @@ from lakelog.lazy import Lazy
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from lakelog.export import export
     from lakelog.export.tables import ExportResult
     from lakelog.query import frames
     from lakelog.query.relation import Relation
     from lakelog.store import history, stats
+    from lakelog.views import ledger
     from lakelog.views.tables import ViewTables
 else:
     frames, export = Lazy("lakelog.query.frames"), Lazy("lakelog.export.export")
     history, stats = Lazy("lakelog.store.history"), Lazy("lakelog.store.stats")
+    ledger = Lazy("lakelog.views.ledger")
 
 
 class PinnedLake:
@@ -66,6 +70,10 @@ class PinnedLake:
     def explain(self, query: str, params: Any = None) -> tuple[int, int]:
         """Return (segments the query opens, segments of this state)."""
         return self._session.plan(query, params, self.id)
+
+    def schema(self, type: str | None = None) -> pa.Table:
+        """The fields of this state's payloads; see `Lake.schema`."""
+        return ledger.table(self._views, type, self.id)
 
     def snapshot(self) -> history.Snapshot:
         """This state's id, time, author, message and counts."""

@@ -39,7 +39,7 @@ ORDER = {
     "query": """prune qualifiers frames display plots relation keys tail_rows behaviour
         providers session follow""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
-        engine tables sample user_views""",
+        engine tables ledger sample user_views""",
     "ingest": """exclusions rotation inflate holes binary columnar lease source scan cursors content
         identity formats definitions records time_carry stripes transform batch gather group ingest
         stream_cursor messages preview quarantine audit""",
@@ -79,7 +79,7 @@ ORDER = {
     "cli": """exits render app rounds input_formats pairs stdin_lines sample
         shell connect
         write definitions ingest audit backups recent watch dump tail query views export sync
-        signatures consume train stats dedupe deploy remotes state
+        signatures consume train stats schema dedupe deploy remotes state
         omega oos events follow behaviour history rewind refs policy maintenance
         seal doctor setup demo help""",
     "notebook": "progress objects plot_images complete magics live",

@@ -29,6 +29,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "recent": ("recent", "show the newest entries by source and level, from Redis"),
         "views": ("views", "list the views, which are updated incrementally"),
         "view": ("views", "query a view; create, drop or show one"),
+        "schema": ("schema", "list the fields of payloads, and how they drift"),
         "stats": ("stats", "count events, segments and bytes"),
         "dedupe": ("dedupe", "find duplicate events and remove all but one"),
         "sync": ("sync", "keep tables of other databases up to date"),

@@ -29,7 +29,7 @@ else:
 WHAT = "view"
 BUILT_IN = (
     "status items throughput errors failures reliability health rates percentiles cardinality"
-    " sessions funnel stuck durations llm_usage llm_errors tool_calls decisions"
+    " sessions funnel stuck durations llm_usage llm_errors tool_calls decisions schema"
 ).split()
 
 

@@ -195,6 +195,40 @@ def decisions(rows: list[dict[str, Any]]) -> list[Row]:
     return answer
 
 
+def schema(rows: list[dict[str, Any]]) -> list[Row]:
+    """(type, path, kind, events)"""
+    counts: Counter[tuple[str, str]] = Counter()
+    kinds: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for r in rows:
+        seen: set[tuple[str, str]] = {("$", "null")} if r["data"] == {} else set()
+        _kinds("$", r["data"], seen)
+        if r["data"] == {}:
+            seen.discard(("$", "object"))
+        counts.update((r["type"], path) for path in {path for path, _ in seen})
+        for path, kind in seen:
+            kinds[r["type"], path].add(kind)
+    return [(*key, _joined(kinds[key]), n) for key, n in counts.items()]
+
+
+def _kinds(path: str, value: Any, seen: set[tuple[str, str]]) -> None:
+    """Add (path, kind) of a value and of what is in it."""
+    names = {type(None): "null", bool: "bool", int: "int", float: "float", str: "text"}
+    seen.add((path, names.get(type(value), "object" if isinstance(value, dict) else "list")))
+    if isinstance(value, dict):
+        for name, member in value.items():
+            quoted = name if name.replace("_", "a").isalnum() else orjson.dumps(name).decode()
+            _kinds(quoted if path == "$" else f"{path}.{quoted}", member, seen)
+    for element in value if isinstance(value, list) else ():
+        _kinds(f"{path}[]", element, seen)
+
+
+def _joined(kinds: set[str]) -> str:
+    kinds = kinds - {"null"}
+    if kinds >= {"int", "float"}:
+        kinds = kinds - {"int", "float"} | {"number"}
+    return "|".join(sorted(kinds)) or "null"
+
+
 def given(name: str, table: Any) -> list[Row]:
     """A projection's answer in the model's columns."""
     picked = {
@@ -210,6 +244,7 @@ def given(name: str, table: Any) -> list[Row]:
         "llm_errors": "error model failures message",
         "tool_calls": "id tool status arguments result error",
         "decisions": "decision_id chosen outcome reward seconds",
+        "schema": "type path kind events",
     }[name].split()
     found = []
     for row in table.to_pylist():
@@ -227,6 +262,6 @@ MODEL = {
     f.__name__: f
     for f in (
         *(status, throughput, rates, errors, reliability, funnel, sessions, durations),
-        *(llm_usage, llm_errors, tool_calls, decisions),
+        *(llm_usage, llm_errors, tool_calls, decisions, schema),
     )
 }
