@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from lakelog.query.relation import Relation
     from lakelog.settings import Settings
     from lakelog.store.history import Diff, Snapshot
-    from lakelog.store.writer import Receipt
+    from lakelog.store.receipt import Receipt
 
 __version__ = "0.1.0"
 __all__ = [

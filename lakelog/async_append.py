@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from lakelog.event import EncodedBatch, encode
-from lakelog.store.writer import Receipt
+from lakelog.store.receipt import Receipt
 
 _INLINE = 100
 """A batch of more events is encoded in the executor, too."""

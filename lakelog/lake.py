@@ -19,8 +19,9 @@ from lakelog.pinned import PinnedLake
 from lakelog.settings import Settings, parse, span_us, to_dict
 from lakelog.store import bootstrap, disk, wal
 from lakelog.store.bootstrap import Store
+from lakelog.store.receipt import Receipt
 from lakelog.store.tail import Tail
-from lakelog.store.writer import Receipt, Writer
+from lakelog.store.writer import Writer
 
 if TYPE_CHECKING:
     import pyarrow as pa

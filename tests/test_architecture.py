@@ -32,7 +32,7 @@ ORDER = {
         typed_rows bloom segment identity_run manifest
         move_pack state_index state_files refs policy signatures verified_files bootstrap objects
         sealer_process
-        clock tail writer rows
+        clock tail receipt writer rows
         publish trim seal compact retention row_removal thinning gc resolve history stats
         hotcopy""",
     "repair": "checker verify recover orphans outcome refs data repair",

@@ -13,8 +13,7 @@ import { crc32 } from 'node:zlib'
 import { decompress } from 'fzstd'
 import { parquetReadObjects } from 'hyparquet'
 
-const FORMAT = 2
-const FILE_FORMAT = 1
+const [FORMAT, WAL_FORMAT, FILE_FORMAT] = [3, 3, 1]
 const SEGMENT_BYTES = 256_000_000
 const PARQUET = {
   compressors: { ZSTD: (input, size) => decompress(input, new Uint8Array(size)) },
@@ -235,7 +234,7 @@ export class Lake {
       data.subarray(8, 12).toString() === 'LKW1' && u32(data, 12) === crc32(text)
     if (!fits) throw new Refused('damaged', file)
     const header = JSON.parse(text)
-    if (header.format > FILE_FORMAT) throw new Refused('newer', file)
+    if (header.format > WAL_FORMAT) throw new Refused('newer', file)
     const name = `${header.writer}-${digits(header.n, 6)}.jsonl.zst`
     if (file !== `wal/${encodeName(header.branch)}/${name}`) throw new Refused('damaged', file)
     const frames = []
@@ -325,18 +324,20 @@ function frameAt(data, at) {
   }
 }
 
-function isEnd(rest) { // F3.7
-  if (!rest.length) return true
-  return rest.length === 24 && u32(rest, 0) === 0x184d2a5c && u32(rest, 4) === 16 &&
-    rest.subarray(8, 12).toString() === 'LKE1' && u32(rest, 20) === crc32(rest.subarray(0, 20))
+const isZero = bytes => bytes.every(byte => byte === 0)
+function isEnd(rest) { // F3.7, F3.16
+  if (isZero(rest)) return true
+  if (rest.length > 7 && u32(rest, 0) === 0x184d2a5e && isZero(rest.subarray(8))) return true
+  return rest.length >= 24 && u32(rest, 0) === 0x184d2a5c && u32(rest, 4) === 16 &&
+    rest.subarray(8, 12).toString() === 'LKE1' && isZero(rest.subarray(24)) &&
+    u32(rest, 20) === crc32(rest.subarray(0, 20))
 }
 
-/** Whether a bad frame has a good frame or END after it, or anything after its known end: then it
- * is damage, and not torn (F14.2). */
+/** Whether a bad frame has a good one, END or more than the head of space after it (F14.2). */
 function isFollowed(rest) {
-  if (headAt(rest, 0)?.end < rest.length) return true
-  for (let at = 1; at < rest.length; at++) {
-    if (frameAt(rest, at) || (rest.length - at === 24 && isEnd(rest.subarray(at)))) return true
+  if (!isZero(rest.subarray((headAt(rest, 0)?.end ?? rest.length) + 8))) return true
+  for (let at = 1; at < rest.length - 23; at++) {
+    if (frameAt(rest, at) || (u32(rest, at) === 0x184d2a5c && isEnd(rest.subarray(at)))) return true
   }
   return false
 }

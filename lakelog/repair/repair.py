@@ -198,7 +198,8 @@ def _continue_copy(data: bytes, damaged: bytes, path: str) -> bytes | None:
     header = wal.decode_header(damaged)
     # Another file under this name has nothing to add, and neither has one that was ended.
     foreign = header is not None and not is_header_of(header[0], path)
-    rest = b"" if foreign or scan.ended else damaged[len(data) :]
+    rest = b"" if foreign or scan.ended else damaged[scan.end :]
+    data = data if scan.ended else data[: scan.end]  # frames take the place of its space
     # The same bytes as here would be "fetched" for ever.
     return None if scan.torn or data + rest == damaged else data + rest
 

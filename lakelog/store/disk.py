@@ -40,6 +40,11 @@ def write_all(fd: int, data: bytes) -> None:
             written += os.write(fd, view[written:])
 
 
+def truncate(fd: int, size: int) -> None:
+    """Shorten a file; not durable until it is synced."""
+    os.ftruncate(fd, size)
+
+
 def sync_file(fd: int) -> None:
     """Make a file's data durable; not its name."""
     # fdatasync also writes the size, without which the data could not be read; not the times.

@@ -34,10 +34,12 @@ import re
 
 from lakelog.errors import InvalidName
 
-FORMAT = 2
+FORMAT = 3
 """The newest format of a lake that this version reads and writes."""
 FILE_FORMAT = 1
-"""That of WALs, segments, manifests and pages: their bytes are still those of format 1."""
+"""That of segments, manifests and pages: their bytes are still those of format 1."""
+WAL_FORMAT = 3
+"""That of WALs, which have space ahead of their end since format 3."""
 OBJECTS = {"segments": ".parquet", "ids": ".ids", "manifests": ".json.zst"}
 # Directories of 1/256 of the objects each; made at once by init, as syncing each later is slower.
 HEX_DIRS = tuple(f"{i:02x}" for i in range(256))

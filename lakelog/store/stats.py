@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lakelog.store import disk, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import MANY, Counts, SegmentEntry
-from lakelog.store.paths import parse_wal
 from lakelog.store.tail import Tail
 
 # Of types and sources without bound only the most frequent are of use to a reader.
@@ -59,7 +57,8 @@ def measure(store: Store, branch: str, tail: Tail, at: str | None = None) -> Sta
     pending = None if at else tail.collect()
     state = store.manifests.load(at or head.move.snapshot)
     entries = store.manifests.segments(state)
-    files, size, writers = _wals(store, branch)
+    wals = tail.scan()
+    files = [file for group in wals.values() for file in group]
     live = [e for e in entries if e.kind == "events"]
     quarantined = state.totals.quarantined
     if pending:
@@ -77,9 +76,9 @@ def measure(store: Store, branch: str, tail: Tail, at: str | None = None) -> Sta
         quarantined=quarantined,
         bytes=state.totals.bytes,
         segments=state.totals.segments,
-        wal_files=files,
-        wal_bytes=size,
-        writers=writers,
+        wal_files=len(files),
+        wal_bytes=sum(file.used for file in files),
+        writers=len(wals),
         ids=sum(r.count for r in state.ids),
         ids_bytes=sum(r.bytes for r in state.ids),
         time=_span(live),
@@ -93,18 +92,6 @@ def measure(store: Store, branch: str, tail: Tail, at: str | None = None) -> Sta
         branches=len(store.refs.branches()),
         cut=len(disk.listing(store.paths.cut)),
     )
-
-
-def _wals(store: Store, branch: str) -> tuple[int, int, int]:
-    directory = store.paths.wal_dir(branch)
-    names = {n: p for n in disk.listing(directory) if (p := parse_wal(n))}
-    size = 0
-    for name in names:
-        try:
-            size += os.stat(f"{directory}/{name}").st_size
-        except FileNotFoundError:
-            continue
-    return len(names), size, len({writer for writer, _ in names.values()})
 
 
 def _span(entries: list[SegmentEntry]) -> tuple[int, int] | None:

@@ -25,6 +25,7 @@ from lakelog.store.refs import Head, Refs
 
 # Each restart needs a seal and a trim at just the right moment, so this is never reached by chance.
 ATTEMPTS = 100
+_PIECE = 1 << 16
 _PATIENCE = 3
 """A gap that is there at this many looks at an unchanged head is damage (F12.4)."""
 
@@ -45,11 +46,18 @@ class WalFile:
     resumed: tuple[wal.Frame, ...] = ()
     final: int | None = None
     inode: int = 0
+    size: int = 0
+    """Bytes that were looked at, the space after the frames included."""
 
     @property
     def last(self) -> int:
         """The highest sequence read, -1 if none."""
         return self.frames[-1].sequence if self.frames else -1
+
+    @property
+    def used(self) -> int:
+        """Bytes of it that were written, without the space after them."""
+        return self.end + self.torn + (wal.END_BYTES if self.ended else 0)
 
 
 @dataclass(frozen=True)
@@ -226,7 +234,7 @@ class Tail:
                 fresh = WalFile(file.path, file.writer, file.n, inode=status.st_ino)
                 file.__dict__.update(fresh.__dict__)
             if not file.ended and status.st_size > file.end:
-                _take(file, os.pread(fd, status.st_size - file.end, file.end))
+                _read_on(file, fd, status.st_size)
         finally:
             os.close(fd)
         return True
@@ -343,6 +351,30 @@ def _contiguous(
 def _is_complete(file: WalFile) -> bool:
     """Whether a file stays as it was read: nothing follows END, and no name is used again."""
     return file.ended and file.damage is None
+
+
+def _read_on(file: WalFile, fd: int, size: int) -> None:
+    """Read what was written after what was read before, up to byte `size`."""
+    # The space of a file that did not grow was looked at before: it is not read as far as it goes.
+    is_known = file.header is not None and file.size == size and file.damage is None
+    piece = _PIECE if is_known else size
+    while file.end < size and not file.ended:
+        if is_known and wal.is_space(os.pread(fd, wal.SPACE_BYTES, file.end)):
+            file.torn = 0
+            break
+        start = file.end
+        _take(file, os.pread(fd, min(piece, size - start), start))
+        if start + piece >= size:
+            break
+        if file.end == start:
+            piece *= 8
+    # Frames that were written while a reader passed over them look as if one before were damaged.
+    # All of them are there at the next look, which begins after the last of them was seen.
+    suspected = -1
+    while file.damage is not None and file.damage != suspected:
+        suspected = file.damage
+        _take(file, os.pread(fd, size - file.end, file.end))
+    file.size = size
 
 
 def _take(file: WalFile, data: bytes) -> None:

@@ -17,7 +17,7 @@ from lakelog.settings import Settings
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.move_pack import PACKED, decode_packed, encode_packed, read_packed
-from lakelog.store.paths import FORMAT, parse_move
+from lakelog.store.paths import parse_move
 from lakelog.store.publish import AUTOMATIC_OPS
 from lakelog.store.refs import Move
 
@@ -27,6 +27,8 @@ UNPACKED = KEEP_MOVES
 """This many of them have files of their own; older ones are packed once there are as many."""
 PACKED_BYTES = 1 << 22
 """Bytes of moves in one packed file, but for a single longer move."""
+_DROPPING = 2
+"""The first format whose lakes may drop moves."""
 MINUTE, HOUR, DAY = 60_000_000, 3_600_000_000, 86_400_000_000
 
 
@@ -90,7 +92,7 @@ def pack(store: Store, branch: str, now: int, tagged: set[str]) -> Iterator[int]
     retained = {move.number for move in window(store.settings, newest, now)}
     yield from _pack(store, branch, retained)
     # A version that knows only format 1 would take a dropped move for a lost one.
-    if store.format >= FORMAT:
+    if store.format >= _DROPPING:
         _thin(store, branch, retained, tagged)
 
 
@@ -111,7 +113,7 @@ def _pack(store: Store, branch: str, retained: set[int]) -> Iterator[int]:
     yield from again
     # Fewer are packed as soon as the state of one is not kept: in its own file it would carry it
     # on.
-    while len(old) >= UNPACKED or (store.format >= FORMAT and not retained.issuperset(old)):
+    while len(old) >= UNPACKED or (store.format >= _DROPPING and not retained.issuperset(old)):
         part = _read_fitting(store, branch, old)
         old = old[len(part) :]
         first, last = min(part), max(part)

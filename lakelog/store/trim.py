@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from lakelog.store import disk
+from lakelog.store import disk, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.refs import Head
@@ -57,9 +57,8 @@ def _remove(store: Store, file: WalFile, newest: bool) -> bool:
         # A living writer, which holds the lock, may append to its newest file at any moment.
         if newest and not file.ended and (not _is_abandoned(store, file, fd)):
             return False
-        # Grown since it was read: the last sequence is not the one that was compared.
-        size = os.fstat(fd).st_size
-        if not file.ended and size != file.end + file.torn:
+        # Written to since it was read: the last sequence is not the one that was compared.
+        if not file.ended and _has_grown(file, fd):
             return False
         # Of earlier files the writer repeated a torn frame in the next one (F9.5).
         if newest and file.torn:
@@ -68,6 +67,13 @@ def _remove(store: Store, file: WalFile, newest: bool) -> bool:
     finally:
         disk.close(fd)  # after the unlink: it holds the lock
     return True
+
+
+def _has_grown(file: WalFile, fd: int) -> bool:
+    """Whether anything stands after the frames of a file that did not when it was read."""
+    rest = os.pread(fd, os.fstat(fd).st_size - file.end, file.end)
+    scan = wal.scan(rest, file.end, file.writer)
+    return bool(scan.frames) or scan.ended or scan.torn != file.torn
 
 
 def _is_abandoned(store: Store, file: WalFile, fd: int) -> bool:

@@ -7,6 +7,7 @@
              cursor length u32, cursor (JSON), crc32 of all of this header before it u32
              zstd frame of `bytes` bytes: `events` lines, `raw` bytes
     end?     skippable frame 0x184D2A5C: "LKE1", last sequence u64, crc32 of what precedes
+    space?   skippable frame 0x184D2A5E of zeros, up to the end of the file
 
 Integers are little-endian; a skippable frame is magic u32, size u32, content. `sequence` counts
 the writer's group commits from 0 across its files; `position` counts its events before the frame.
@@ -16,6 +17,10 @@ flags: 1 keyed (an event has a given id or a content key), 2 sourced (rows of a 
 A file appears whole with its header and first frame. Frame k+1 is written only after the sync
 of k returned, so only the very last frame of a file can be torn, and never its first; a bad
 frame with anything good after it is damage.
+
+Frames overwrite the space, which is written and synced with one of them: most commits then change
+neither the size of the file nor its map of blocks, and their sync writes data alone. What was space
+holds zeros until a frame comes, so nothing of an older frame can ever be read there.
 """
 
 from __future__ import annotations
@@ -29,22 +34,26 @@ import orjson
 import zstandard
 
 from lakelog.errors import FormatTooNew
-from lakelog.store.paths import FILE_FORMAT
+from lakelog.store.paths import WAL_FORMAT
 
 KEYED, SOURCED, QUARANTINED = 1, 2, 4
 
 _HEADER_MAGIC, _FRAME_MAGIC, _END_MAGIC = 0x184D2A5A, 0x184D2A5B, 0x184D2A5C
+_SPACE_MAGIC = 0x184D2A5E
 _SKIP = struct.Struct("<II")
 _FRAME = struct.Struct("<II4sQIIIIQqII")
 _END = struct.Struct("<II4sQ")
 _CRC = struct.Struct("<I")
-_FRAME_START = _SKIP.pack(_FRAME_MAGIC, 0)[:4]
+_FRAME_START, _SPACE_START = _CRC.pack(_FRAME_MAGIC), _CRC.pack(_SPACE_MAGIC)
 # Bounds of a group commit: what a power cut can tear, and what a reader decompresses at once.
 FRAME_RAW_MAX = 1 << 20
 FRAME_EVENTS_MAX = 4096
 # A damaged length must not make the checksum of a head run over gigabytes.
 _CURSOR_MAX = 1 << 20
-HEAD_BYTES, END_BYTES = _FRAME.size + 4, _END.size + 4
+HEAD_BYTES, END_BYTES, SPACE_BYTES = _FRAME.size + 4, _END.size + 4, _SKIP.size
+# As much as a file holds, so that an idle writer holds at most twice its bytes; never so much that
+# the commit that writes it is slow. Large frames pay for their own size, and gain little.
+_PAGE, _SPACE_MAX, _SPACED_FRAME_MAX = 4096, 1 << 20, 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +101,8 @@ class Scan:
     """What a stretch of a WAL file holds.
 
     `end` is the offset after the last good frame; `ended` whether END was met; `torn` the bytes
-    after `end` that are not a frame (an unfinished write, or a bad last frame); `damage` the offset
+    after `end` that are neither a frame nor space (an unfinished write, or a bad last frame), up to
+    the last that is not zero; `damage` the offset
     of a bad frame that has good ones after it; `resumed` those good frames; `final` the last
     sequence as END names it, where there is damage.
     """
@@ -109,7 +119,7 @@ class Scan:
 def encode_header(header: Header) -> bytes:
     """Return the header of a file."""
     body = {name: getattr(header, name) for name in Header.__slots__}
-    text = orjson.dumps({"format": FILE_FORMAT, **body})
+    text = orjson.dumps({"format": WAL_FORMAT, **body})
     return _SKIP.pack(_HEADER_MAGIC, 8 + len(text)) + b"LKW1" + _CRC.pack(zlib.crc32(text)) + text
 
 
@@ -124,7 +134,7 @@ def decode_header(data: bytes) -> tuple[Header, int] | None:
     if zlib.crc32(text) != _CRC.unpack_from(data, 12)[0]:
         return None
     body = orjson.loads(text)
-    if body["format"] > FILE_FORMAT:
+    if body["format"] > WAL_FORMAT:
         raise FormatTooNew(
             f"a WAL of {body['writer']} has format {body['format']}: upgrade lakelog"
         )
@@ -201,6 +211,26 @@ def encode_end(last: int) -> bytes:
     return head + _CRC.pack(zlib.crc32(head))
 
 
+def space_after(stop: int, size: int, frame: int) -> bytes:
+    """Return the space to write after a frame of `frame` bytes, which ends at byte `stop` of a file
+    that is `size` bytes long without it."""
+    room = size - stop
+    if room >= SPACE_BYTES:
+        return _SKIP.pack(_SPACE_MAGIC, room - SPACE_BYTES)  # what follows is zeros already
+    if room == 0 or (room < 0 and frame > _SPACED_FRAME_MAX):
+        return b""
+    ahead = SPACE_BYTES
+    if frame <= _SPACED_FRAME_MAX:
+        wanted = stop + min(max(stop, _PAGE), _SPACE_MAX)
+        ahead = wanted + -wanted % _PAGE - stop
+    return _SKIP.pack(_SPACE_MAGIC, ahead - SPACE_BYTES) + bytes(ahead - SPACE_BYTES)
+
+
+def is_space(data: bytes) -> bool:
+    """Whether space begins here, or nothing was ever written."""
+    return data[:4] in (_SPACE_START, bytes(4), b"")
+
+
 def scan(data: bytes, base: int, writer: str) -> Scan:
     """Read frames from `data`, which starts at byte `base` of a file and at a frame's start."""
     frames: list[Frame] = []
@@ -211,18 +241,24 @@ def scan(data: bytes, base: int, writer: str) -> Scan:
             break
         frame, at = match
         frames.append(frame)
-    if at == len(data):
-        return Scan(tuple(frames), base + at, False, 0)
     if is_end(data, at):
-        rest = len(data) - at - _END.size - 4
-        return Scan(tuple(frames), base + at, True, rest)
+        return Scan(tuple(frames), base + at, True, _written(data, at + END_BYTES))
+    torn = _written(data, at)
+    if not torn:
+        return Scan(tuple(frames), base + at, False, 0)
     # A bad frame at the very end is an append that nobody acknowledged (F14.1). Good frames or END
     # after it, or bytes beyond its known end, prove that it was synced once: then it is damage.
     resumed = resume(data, at + 1, base, writer)
     final = _final(data)
     followed = resumed or final is not None or _is_followed(data, at)
     damage = base + at if followed else None
-    return Scan(tuple(frames), base + at, False, len(data) - at, damage, resumed, final)
+    return Scan(tuple(frames), base + at, False, torn, damage, resumed, final)
+
+
+def _written(data: bytes, at: int) -> int:
+    """Return how many bytes from `at` on are not space, zeros at the end left out."""
+    rest = data[at:].rstrip(b"\0")
+    return 0 if len(rest) <= SPACE_BYTES and rest[:4] == _SPACE_START else len(rest)
 
 
 def head_at(data: bytes, at: int) -> tuple[tuple[Any, ...], int, int] | None:
@@ -259,7 +295,8 @@ def frame_at(data: bytes, at: int, base: int, writer: str) -> tuple[Frame, int] 
 def _is_followed(data: bytes, at: int) -> bool:
     """Whether a bad frame is not the last: its end is known, and something comes after it."""
     head = head_at(data, at)
-    return head is not None and head[2] < len(data)
+    # The head of the space that was written with it may be there, and whole or torn.
+    return head is not None and bool(data[head[2] + SPACE_BYTES :].strip(b"\0"))
 
 
 def is_end(data: bytes, at: int) -> bool:
@@ -273,9 +310,11 @@ def is_end(data: bytes, at: int) -> bool:
 
 
 def _final(data: bytes) -> int | None:
-    """Return the last sequence, if the data ends with an intact END."""
-    at = len(data) - END_BYTES
-    return int(_END.unpack_from(data, at)[3]) if at >= 0 and is_end(data, at) else None
+    """Return the last sequence, if the data ends with an intact END, zeros left out."""
+    at = data.rfind(b"LKE1") - _SKIP.size
+    if at < 0 or not is_end(data, at) or data[at + END_BYTES :].strip(b"\0"):
+        return None
+    return int(_END.unpack_from(data, at)[3])
 
 
 def resume(data: bytes, at: int, base: int, writer: str) -> tuple[Frame, ...]:

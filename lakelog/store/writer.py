@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import zstandard
@@ -24,9 +23,10 @@ from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
 from lakelog.event import EncodedBatch
 from lakelog.lazy import wait_for_imports
 from lakelog.store import disk, wal
-from lakelog.store.bootstrap import Store, make_branch_dirs
+from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format
 from lakelog.store.clock import Clock
 from lakelog.store.paths import parse_wal
+from lakelog.store.receipt import Receipt
 from lakelog.store.refs import Life
 from lakelog.store.sealer_process import is_worth_it, start_sealer
 from lakelog.store.tail import newest_stamp
@@ -34,27 +34,6 @@ from lakelog.store.tail import newest_stamp
 # Appending must not cost the program more than writing the bytes; sealing compresses again.
 _LEVEL = 1
 _WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()
-
-
-class Receipt:
-    """What an append stored: `count` events, and their `ids` (given, or `origin:position`)."""
-
-    __slots__ = ("_given", "count", "origin", "places")
-
-    def __init__(self, ids: list[str | None], origin: str, places: Sequence[Iterable[int]]) -> None:
-        self.count, self._given, self.origin, self.places = len(ids), ids, origin, places
-
-    @property
-    def ids(self) -> list[str]:
-        """One id per event, in order."""
-        places = itertools.chain.from_iterable(self.places)
-        return [
-            given if given is not None else f"{self.origin}:{place}"
-            for given, place in zip(self._given, places, strict=True)
-        ]
-
-    def __repr__(self) -> str:
-        return f"Receipt(count={self.count})"
 
 
 class _Batch:
@@ -151,7 +130,7 @@ class Writer:
         self._n, self._sequence, self._position = 0, 0, 0
         self._is_protected = False  # whether a file of ours keeps the branch from being deleted
         self._doubtful: list[int] = []
-        self._fd = -1
+        self._fd, self._end, self._size = -1, 0, 0  # of the newest file, its space included
         self._abandoned: list[int] = []
         self._raw, self._events, self._opened, self._is_due = 0, 0, 0.0, False
         self._last = -1
@@ -273,8 +252,12 @@ class Writer:
         """Write and sync one frame; on failure poison the file and use the next one, once."""
         if self._fd >= 0 and not self._is_due:
             try:
-                disk.write_all(self._fd, frame)
+                stop = self._end + len(frame)
+                space = wal.space_after(stop, self._size, len(frame))
+                os.lseek(self._fd, self._end, os.SEEK_SET)
+                disk.write_all(self._fd, frame + space)
                 disk.sync_file(self._fd)
+                self._end, self._size = stop, max(self._size, stop + len(space))
                 # No name any more: somebody took this writer for dead, where locks do not exclude,
                 # and trimmed the file with the frame that was just written.
                 if os.fstat(self._fd).st_nlink > 0:
@@ -288,6 +271,7 @@ class Writer:
 
     def _open_next(self, frame: bytes) -> None:
         """Create the next file whole, with its header and first frame, and lock it (F3.11)."""
+        raise_format(self._store)
         make_branch_dirs(self._store, self._branch)
         paths = self._store.paths
         directory = paths.wal_dir(self._branch)
@@ -305,7 +289,9 @@ class Writer:
         path = disk.temporary_path(directory)
         fd, linked = disk.create(path), False
         try:
-            disk.write_all(fd, wal.encode_header(header) + frame)
+            # Without space: most writers write one frame and are gone.
+            data = wal.encode_header(header) + frame
+            disk.write_all(fd, data)
             disk.sync_file(fd)
             # Locked before it has a name: a file that can be locked counts as a dead writer's.
             disk.lock(fd)
@@ -341,7 +327,7 @@ class Writer:
         self._clock.reopen()
         self._fd, self._n, self._is_due = fd, self._n + 1, False
         self._raw, self._events, self._opened = 0, 0, time.monotonic()
-        os.lseek(fd, 0, os.SEEK_END)
+        self._end = self._size = len(data)
         if self._n == 1 and self._store.settings.seal != "never":
             self._seal_if(is_worth_it(self._store, self._branch))
 
@@ -410,11 +396,15 @@ class Writer:
                 self._start_helper()
 
     def _finish(self) -> None:
-        """Append END and drop the lock. END is not synced: a file is valid without it (F3.7)."""
+        """Append END, give the space back and drop the lock. Nothing is synced: a file is valid
+        without END, and with space (F3.7)."""
         if self._fd < 0:
             return
         with contextlib.suppress(OSError):
+            os.lseek(self._fd, self._end, os.SEEK_SET)
             disk.write_all(self._fd, wal.encode_end(self._last))
+            if self._size > self._end + wal.END_BYTES:
+                disk.truncate(self._fd, self._end + wal.END_BYTES)
         with contextlib.suppress(OSError):
             disk.close(self._fd)
         self._fd = -1

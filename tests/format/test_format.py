@@ -175,7 +175,7 @@ def test_the_lake_document(rich: Path) -> None:
     """F2.3: lakelog.json has the format, the lake's random id, and settings unlike the defaults."""
     body = parse_document((rich / "lakelog.json").read_bytes())
     assert list(body) == ["format", "lake", "settings", "checksum"]
-    assert body["format"] == 2
+    assert body["format"] == 3
     assert re.fullmatch(r"[0-9a-f]{32}", body["lake"])
     assert body["settings"] == {"seal": "never", "history_days": 0, "threads": 1}
 
@@ -201,7 +201,7 @@ def test_the_header_of_a_wal(rich: Path) -> None:
     names = "format lake branch writer n first doubtful host pid started".split()
     for name, wal in statements.wals(rich).items():
         assert list(wal.header) == names
-        assert wal.header["format"] == 1
+        assert wal.header["format"] == 3
         assert f"{wal.header['writer']}-{wal.header['n']:06d}.jsonl.zst" == name
         assert wal.header["branch"] == "main"
         assert wal.header["first"] == wal.frames[0]["sequence"]
@@ -305,6 +305,30 @@ def test_a_wal_appears_with_its_first_frame(tmp_path: Path) -> None:
             found = statements.wals(tmp_path / "lake")
             assert sum(len(wal.frames) for wal in found.values()) == i + 1
             assert all(wal.frames for wal in found.values())
+
+
+def test_space_follows_the_frames(tmp_path: Path) -> None:
+    """F3.16, F3.1: after the second frame of a file stands space, up to its end; commits that fit
+    leave the size as it is, and zstd prints the lines and nothing else, before and after END."""
+    path = tmp_path / "lake"
+    with lakes.opened(str(path)) as lake:
+        spaces, sizes = [], set()
+        for i in range(6):
+            lake.append({"type": "A", "data": i})
+            [(name, wal)] = statements.wals(path).items()
+            spaces.append(wal.space)
+            data = (path / "wal/main" / name).read_bytes()
+            sizes.add(len(data))
+            reader = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True)
+            assert reader.read() == b"".join(frame["text"] for frame in wal.frames)
+            assert wal.space == 0 or wal.space == 8 + int.from_bytes(
+                data[len(data) - wal.space + 4 :][:4], "little"
+            )
+    assert spaces[0] == 0
+    assert all(spaces[1:])
+    assert len(sizes) == 2
+    (wal,) = statements.wals(path).values()
+    assert (wal.space, wal.end) == (0, 5)
 
 
 def test_frames_have_limits(tmp_path: Path) -> None:

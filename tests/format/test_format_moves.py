@@ -261,32 +261,36 @@ def test_thinning_may_die_at_every_step(
     assert at > 10
 
 
-def test_a_lake_of_format_1_is_raised_by_the_first_publish(tmp_path: Path) -> None:
-    """F15.3, F15.5: reading, appending and collecting leave it as it is; a publish makes it one of
-    format 2, with its settings, before the first move that carries anything."""
-    with tarfile.open(make.LAKES / "format1.tar.gz") as archive:
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("writes", ["append", "tag"])
+def test_an_earlier_format_is_raised_by_the_first_write(
+    tmp_path: Path, number: int, writes: str
+) -> None:
+    """F15.3, F15.5, F15.6: reading and collecting leave a lake as it is; an append or a publish
+    makes it one of format 3, with its settings, before it writes anything of that format."""
+    with tarfile.open(make.LAKES / f"format{number}.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     path = str(tmp_path / "lake")
     config = Path(path, "lakelog.json")
     before = json.loads(config.read_bytes())
     with lakelog.open(path, create=False, settings={"seal": "never"}) as lake:
         lake.count()
-        lake.append({"type": "ON"})
         lake.gc()
-        assert json.loads(config.read_bytes())["format"] == 1
-        rename = disk.rename
-        seen: list[str] = []
-
-        def renamed(source: str, target: str) -> None:
-            seen.append(os.path.basename(target))
-            rename(source, target)
-
+        assert json.loads(config.read_bytes())["format"] == number
+        trace = statements.Trace()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(disk, "rename", renamed)
-            lake.settle()
-        assert seen[0] == "lakelog.json"
+            install(patch, trace)
+            if writes == "append":
+                lake.append({"type": "ON"})
+            else:
+                lake.tag("on")  # which publishes the tail
+        named = [path for name, path in trace.steps if name in ("link", "rename")]
+        newer = [path for path in named if not path.endswith((".ids", ".parquet"))]
+        assert os.path.basename(newer[0]) == "lakelog.json"
+        assert [path for path in newer if "/wal/" in path or "/refs/" in path]
+        lake.settle()
         assert not lake.verify().problems
     after = json.loads(config.read_bytes())
-    assert (after["format"], after["settings"]) == (2, before["settings"])
+    assert (after["format"], after["settings"]) == (3, before["settings"])
     assert after["lake"] == before["lake"]
     assert second_reader.rows(path)

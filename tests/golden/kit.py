@@ -49,7 +49,7 @@ FLAT = re.compile(r'\[\n *(?:"(?:\\.|[^"\\])*"|[^"\[\]{}])*\]')
 """A list of texts and numbers in indented JSON."""
 CASES: dict[str, tuple[str, Callable[[str], object] | None]] = {
     f"format{number}": (f"A lake of format {number} with every kind of file.", None)
-    for number in (1, 2)
+    for number in (1, 2, 3)
 }
 
 
@@ -292,6 +292,45 @@ def torn(lake: Path) -> None:
     os.truncate(file, file.stat().st_size - 24 - 10)
     (other,) = (lake / "wal/other").iterdir()
     other.write_bytes(other.read_bytes()[:-24] + bytes(200))
+
+
+@case
+def space(path: str) -> None:
+    """Writers that died: space after their frames, of which one file has less; zeros where the head
+    of the space did not reach the disk; and an END with zeros after it."""
+    for number in range(4):
+        with lakes.opened(path) as lake:
+            for n in range(3):
+                lake.append(lakes.events(f"W{number}N{n}", 2))
+            writer, size = lake.writer(), (0, 3, 8, 0)[number]
+            if number < 3:
+                disk.close(writer._fd)
+                writer._fd = -1
+        file = wal(Path(path))
+        data = file.read_bytes()
+        ends = data.rstrip(b"\0")
+        if number == 1:
+            file.write_bytes(data[: len(ends) + size])
+        elif number == 2:
+            head = data.rindex(b"\x5e\x2a\x4d\x18")
+            file.write_bytes(data[:head] + bytes(len(data) - head))
+        elif number == 3:
+            file.write_bytes(data + bytes(500))
+
+
+@damaged(
+    "A frame over space of which only the end reached the disk, and one without its end: torn."
+)
+def torn_in_space(lake: Path) -> None:
+    after = b"\x5e\x2a\x4d\x18\xf8\x01\0\0" + bytes(504)
+    file = wal(lake)
+    data = file.read_bytes()[:-24]
+    at = statements.parse_wal(data).frames[-1]["at"]
+    file.write_bytes(data[:at] + bytes(70) + data[at + 70 :] + after)
+    (other,) = (lake / "wal/other").iterdir()
+    data = other.read_bytes()[:-24]
+    frame = data[statements.parse_wal(data).frames[-1]["at"] :]
+    other.write_bytes(data + frame[:-20] + bytes(20) + after)
 
 
 @damaged("A bad frame with a good one after it. The other branch and the tag can be read.")

@@ -1,6 +1,6 @@
 """Make the golden lake of the present format: `python -m tests.golden.make`.
 
-It writes docs/conformance/format2.tar.gz, a lake with every kind of file, and format2.json here,
+It writes docs/conformance/format3.tar.gz, a lake with every kind of file, and format3.json here,
 what is in it. Both are kept for ever: later versions must open, verify and continue the lake. Run
 it again only for a new format, under a new name. Names and times are made up, so the lake is much
 the same every time.
@@ -23,12 +23,12 @@ from unittest import mock
 
 import lakelog
 from lakelog.event import to_micros
-from lakelog.store import disk, manifest, thinning
+from lakelog.store import disk, manifest, thinning, wal
 from lakelog.store.entry import Record
 from lakelog.store.publish import Change, publish
 from tests.support import lakes
 
-FORMAT = 2
+FORMAT = 3
 HERE = Path(__file__).resolve().parent
 LAKES = HERE.parents[1] / "docs/conformance"
 """Where golden lakes are kept: with the conformance kit, which has more of them (kit.py)."""
@@ -71,7 +71,8 @@ def build(path: str) -> None:
 
 
 def tails(path: str) -> None:
-    """Leave unsealed frames: two writers, a doubtful append, an id twice, a file without END."""
+    """Leave unsealed frames: two writers, a doubtful append, an id twice, a file without END that
+    ends in space."""
     with lakes.opened(path) as lake:
         lake.append(lakes.events("TAIL", 3))
         with lakes.failing("sync_file", 2):
@@ -84,7 +85,10 @@ def tails(path: str) -> None:
         name = lake.writer().name
     newest = sorted(n for n in os.listdir(f"{path}/wal/main") if n.startswith(name))[-1]
     file = f"{path}/wal/main/{newest}"
-    os.truncate(file, os.path.getsize(file) - 24)
+    size = os.path.getsize(file) - wal.END_BYTES
+    os.truncate(file, size)
+    with open(file, "ab") as end:
+        end.write(wal.space_after(size, 0, 0))
     with lakes.opened(path) as lake:
         lake.append([{"type": "OTHER", "id": "new", "time": NEW_YEAR}, *lakes.events("OTHER", 2)])
 

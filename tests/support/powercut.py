@@ -2,7 +2,8 @@
 
 A journal records every change of a scheduled run with its bytes. An image is the lake as a legal
 file system may leave it: synced bytes and entries are there; of the rest, each name has seen any
-first few of its changes, and each file holds any part of its unsynced bytes, torn or zeroed.
+first few of its changes, and each file holds any part of its unsynced bytes: cut, zeroed, or of
+what was overwritten some sectors old and some new.
 """
 
 from __future__ import annotations
@@ -22,15 +23,32 @@ CASTS = ["sealing", "stopping", "collecting", "failing"]
 MOODS = ["least", "most", "any", "any", "any"]
 
 FOLDER = -1
+SECTOR = 512
+"""Bytes that a disk writes as one."""
 Skip = Callable[[str, str, str], bool]
 
 
 @dataclass
 class Inode:
-    """The bytes of one file, and how many of them are synced."""
+    """The bytes of one file, as processes see them and as they were last synced."""
 
     data: bytes = b""
-    durable: int = 0
+    synced: bytes = b""
+
+    def write(self, data: bytes, at: int) -> None:
+        """Write at a byte, over what is there."""
+        start = self.data[:at].ljust(at, b"\0")
+        self.data = start + data + self.data[at + len(data) :]
+
+    def torn(self, stop: int, sectors: Callable[[int], bool]) -> bytes:
+        """The file cut at byte `stop`, and `sectors` says which of them are new."""
+        old = self.synced.ljust(stop, b"\0")
+        new = self.data.ljust(stop, b"\0")
+        parts = [
+            (new if sectors(at // SECTOR) else old)[at : at + SECTOR]
+            for at in range(0, stop, SECTOR)
+        ]
+        return b"".join(parts)[:stop]
 
 
 @dataclass
@@ -66,14 +84,14 @@ class Disk:
     def bytes_of(self, inode: int, dice: random.Random, mood: str) -> bytes:
         """What a file holds after a cut."""
         file = self.inodes[inode]
-        loose = file.data[file.durable :]
-        if mood == "least":
-            loose = b""
-        elif mood != "most" and loose:
-            half = loose[: dice.randint(0, len(loose))]
-            zeroed = half.ljust(len(loose), b"\0")
-            loose = dice.choice([b"", half, loose, bytes(len(loose)), zeroed])
-        return file.data[: file.durable] + loose
+        if mood == "least" or file.data == file.synced:
+            return file.synced
+        if mood == "most":
+            return file.data
+        lengths = len(file.synced), len(file.data)
+        stop = dice.choice([*lengths, dice.randint(min(lengths), max(lengths))])
+        upto, share = dice.randint(0, stop // SECTOR + 1), dice.choice([0.0, 0.5, 1.0])
+        return file.torn(stop, lambda nth: dice.random() < share or (share == 0 and nth < upto))
 
     def _after(self, changes: list[tuple[str, int | None]]) -> dict[str, int]:
         entries = dict(self.entries)
@@ -105,8 +123,8 @@ class Journal:
         if name == "create":
             self._inodes[result] = len(self.log)
             self.log.append((name, args[0], len(self.log)))
-        elif name in ("write_all", "sync_file"):
-            args = (self._inodes[args[0]], *args[1:])
+        elif name in ("write_all", "truncate", "sync_file"):
+            args = placed(name, self._inodes[args[0]], *args)
         if name not in ("create", "lock") and not self._skipped(name, args):
             self.log.append((name, *args))
         if self._after is not None:
@@ -146,12 +164,19 @@ class Journal:
         return promised
 
 
+def placed(name: str, inode: int, fd: int, *args: Any) -> tuple[Any, ...]:
+    """What is recorded of a change of a file that is done: with the byte where a write began."""
+    if name != "write_all":
+        return (inode, *args)
+    return inode, args[0], os.lseek(fd, 0, os.SEEK_CUR) - len(args[0])
+
+
 def started(tree: list[tuple[str, bytes | None]]) -> Disk:
     """A disk that holds a tree for good."""
     disk = Disk()
     for number, (name, data) in enumerate(tree, start=1 << 40):
         disk.entries[name] = FOLDER if data is None else number
-        disk.inodes[number] = Inode(data or b"", len(data or b""))
+        disk.inodes[number] = Inode(data or b"", data or b"")
     return disk
 
 
@@ -161,9 +186,11 @@ def apply(disk: Disk, name: str, *args: Any) -> None:
         disk.inodes[args[1]] = Inode()
         disk.pending.append((args[0], args[1]))
     elif name == "write_all":
-        disk.inodes[args[0]].data += args[1]
+        disk.inodes[args[0]].write(args[1], args[2])
+    elif name == "truncate":
+        disk.inodes[args[0]].data = disk.inodes[args[0]].data[: args[1]]
     elif name == "sync_file":
-        disk.inodes[args[0]].durable = len(disk.inodes[args[0]].data)
+        disk.inodes[args[0]].synced = disk.inodes[args[0]].data
     elif name == "sync_dir":
         disk.sync_dir(args[0])
     elif name == "link":

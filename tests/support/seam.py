@@ -24,6 +24,7 @@ VALUES = {"now_us", "random_hex", "temporary_path"}
 """Functions that touch no disk."""
 CHANGES = {
     "write_all",
+    "truncate",
     "sync_file",
     "sync_dir",
     "create",
@@ -106,7 +107,8 @@ def bury(fds: set[int]) -> None:
 def tear(name: str, args: tuple[Any, ...], error: BaseException) -> None:
     """Let half of a write through before the process dies in it, or the disk is full."""
     if name == "write_all" and (isinstance(error, Killed) or getattr(error, "errno", 0) == 28):
-        os.write(args[0], args[1][: len(args[1]) // 2])
+        written = args[1].rstrip(b"\0")  # the space after a frame is no part of it
+        os.write(args[0], written[: len(written) // 2])
 
 
 _watchers: list[Callable[[str], None]] = []

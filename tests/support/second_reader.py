@@ -36,7 +36,7 @@ class Damaged(Exception):
 def rows(lake: str, branch: str = "main", tag: str = "", kind: str = "events") -> list[Row]:
     """Return the rows of a branch with its tail, or of a tag."""
     config = document(f"{lake}/lakelog.json")
-    if config["format"] > 2:
+    if config["format"] > 3:
         raise ValueError("the lake is newer than this reader")
     wals = read_wals(f"{lake}/wal/{encode(branch)}")
     heads, tags = f"{lake}/refs/heads/{encode(branch)}", f"{lake}/refs/tags/{encode(tag)}.json"
@@ -81,14 +81,16 @@ def read_wal(folder: str, name: str) -> Row:
     if (magic, tag) != (0x184D2A5A, b"LKW1") or len(text) + 8 != size or zlib.crc32(text) != crc:
         raise Damaged(f"{path}: header")
     header, at, frames = json.loads(text), 8 + size, []
-    place = f"/{encode(header['branch'])}/{header['writer']}-{header['n']:06d}.jsonl.zst"
-    if not path.endswith(place):
+    if not path.endswith(
+        f"/{encode(header['branch'])}/{header['writer']}-{header['n']:06}.jsonl.zst"
+    ):
         raise Damaged(f"{path}: the header of another file")
     while found := read_frame(data, at):
         frames, at = [*frames, found[0]], found[1]
-    rest = data[at:]
-    ended = len(rest) == 24 and zlib.crc32(rest[:20]).to_bytes(4, "little") == rest[20:]
-    if not frames or (rest and not ended and any(read_frame(rest, i) for i in range(len(rest)))):
+    rest, end = data[at:].rstrip(b"\0"), data[at : at + 24]
+    ended = end[8:12] == b"LKE1" and zlib.crc32(end[:20]).to_bytes(4, "little") == end[20:]
+    ended |= len(rest) <= 8 and rest.startswith(b"\x5e\x2a\x4d\x18")
+    if not frames or (not ended and any(read_frame(data, at + i) for i in range(len(rest)))):
         raise Damaged(f"{path}: a frame at byte {at}")
     return {"path": path, "header": header, "frames": frames}
 

@@ -16,7 +16,7 @@ import zstandard
 
 from tests.support.tree import ROOT
 
-HEADER, FRAME, END, SEAL = 0x184D2A5A, 0x184D2A5B, 0x184D2A5C, 0x184D2A5D
+HEADER, FRAME, END, SEAL, SPACE = 0x184D2A5A, 0x184D2A5B, 0x184D2A5C, 0x184D2A5D, 0x184D2A5E
 FRAME_FIELDS = (
     "magic size tag sequence bytes raw events flags position ingested_at crc cursor".split()
 )
@@ -24,11 +24,13 @@ FRAME_FIELDS = (
 
 @dataclass
 class Wal:
-    """A WAL taken apart: its header, its frames, where they begin, and whether END is there."""
+    """A WAL taken apart: its header, its frames, where they begin, whether END is there, and the
+    bytes of space after the frames."""
 
     header: dict[str, Any]
     frames: list[dict[str, Any]] = field(default_factory=list)
     end: int | None = None
+    space: int = 0
 
 
 def parse_wal(data: bytes) -> Wal:
@@ -39,10 +41,14 @@ def parse_wal(data: bytes) -> Wal:
     found, at = Wal(json.loads(text)), 8 + size
     while at < len(data):
         if data[at : at + 4] == struct.pack("<I", END):
-            assert len(data) - at == 24
+            assert not data[at + 24 :].strip(b"\0")
             size, tag, last, crc = struct.unpack_from("<I4sQI", data, at + 4)
             assert (size, tag, crc) == (16, b"LKE1", zlib.crc32(data[at : at + 20]))
             found.end = last
+            return found
+        if data[at : at + 4] in (struct.pack("<I", SPACE), bytes(4)):
+            assert not data[at + 8 :].strip(b"\0")
+            found.space = len(data) - at
             return found
         frame, at = parse_frame(data, at)
         found.frames.append(frame)

@@ -25,7 +25,8 @@ from tests.support.verbs import FREE, VERBS, Verb, check, events, names, prepare
 from tests.support.world import warm_engine
 from tests.torture.case import Case, Row
 
-CALLS = """write fdatasync fsync open close link unlink replace mkdir rmdir listdir stat""".split()
+CALLS = """write fdatasync fsync ftruncate open close link unlink replace mkdir rmdir listdir
+    stat""".split()
 FAULTS: dict[str, tuple[int, bool]] = {
     "EIO once": (errno.EIO, False),
     "EIO for ever": (errno.EIO, True),

@@ -26,9 +26,9 @@ class Liar:
 
     def __init__(self, at: int) -> None:
         self._at, self.syncs, self.fired, self.lies = at, 0, 0, 0
-        self._durable: dict[int, int] = {}
-        self.lost: dict[int, list[tuple[int, int]]] = {}
-        """By inode: stretches of bytes that never reach the disk."""
+        self._durable: dict[int, bytes] = {}
+        self.lost: dict[int, list[tuple[int, bytes]]] = {}
+        """By inode: where bytes never reach the disk, and what is there instead."""
 
     def __call__(self, name: str, real: Any, *args: Any, **kwargs: Any) -> Any:
         """Do it, unless it is the sync that fails."""
@@ -36,25 +36,29 @@ class Liar:
             return real(*args, **kwargs)
         self.syncs += 1
         status = os.fstat(args[0])
+        data = os.pread(args[0], status.st_size, 0)
         if self.syncs == self._at:
             self.fired += 1
-            gone = (self._durable.get(status.st_ino, 0), status.st_size)
+            old = self._durable.get(status.st_ino, b"").ljust(len(data), b"\0")
+            changed = [at for at, (a, b) in enumerate(zip(old, data, strict=True)) if a != b]
+            gone = changed[0], old[changed[0] : changed[-1] + 1]
             self.lost.setdefault(status.st_ino, []).append(gone)
-            self._durable[status.st_ino] = status.st_size
+            self._durable[status.st_ino] = data
             raise OSError(errno.EIO, "planted: the sync failed")
         self.lies += status.st_ino in self.lost
-        self._durable[status.st_ino] = status.st_size
+        self._durable[status.st_ino] = data
         return real(*args, **kwargs)
 
     def drop_caches(self, root: str) -> None:
-        """Let the lake be what the disk really holds: zeros where a sync failed."""
+        """Let the lake be what the disk really holds: zeros, or what was overwritten, where a sync
+        failed."""
         for folder, _, files in os.walk(root):
             for name in files:
                 inode = os.stat(f"{folder}/{name}").st_ino
-                for start, stop in self.lost.get(inode, ()):
+                for start, old in self.lost.get(inode, ()):
                     with open(f"{folder}/{name}", "r+b") as file:
                         file.seek(start)
-                        file.write(b"\0" * (stop - start))
+                        file.write(old)
 
 
 def lies(case: Case) -> None:

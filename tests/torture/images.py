@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import lakelog
 from lakelog.store import segment, thinning
@@ -20,6 +20,7 @@ from tests.support.powercut import (
     CASTS,
     FOLDER,
     MOODS,
+    SECTOR,
     Disk,
     Journal,
     apply,
@@ -33,7 +34,7 @@ from tests.support.world import World, warm_engine
 from tests.torture import trace
 from tests.torture.case import Case, Row
 
-ENTRIES, BYTES, RECOVERIES = 48, 12, 10
+ENTRIES, BYTES, RECOVERIES, WAYS = 48, 12, 10, 7
 EACH = 320
 """States of one verb that are recovered in one case; later cases choose others."""
 Image = dict[str, bytes | None]
@@ -110,7 +111,7 @@ def _survivors(disk: Disk, dice: random.Random) -> Iterator[Image]:
             elif count:
                 kept[name] = inodes[count - 1]  # type: ignore[assignment]
         loose = sorted({i for i in kept.values() if i != FOLDER and _is_loose(disk, i)})
-        for ends in _choices([range(5)] * len(loose), BYTES, dice):
+        for ends in _choices([range(WAYS)] * len(loose), BYTES, dice):
             data = {i: _torn(disk, i, end) for i, end in zip(loose, ends, strict=True)}
             yield {
                 name: None if i == FOLDER else data.get(i, disk.inodes[i].data)
@@ -120,16 +121,29 @@ def _survivors(disk: Disk, dice: random.Random) -> Iterator[Image]:
 
 def _is_loose(disk: Disk, inode: int) -> bool:
     file = disk.inodes[inode]
-    return file.durable < len(file.data)
+    return file.synced != file.data
 
 
 def _torn(disk: Disk, inode: int, end: int) -> bytes:
-    """The bytes of a file after a cut, in one of five ways."""
+    """The bytes of a file after a cut, in one of seven ways."""
     file = disk.inodes[inode]
-    loose = file.data[file.durable :]
-    half = loose[: len(loose) // 2]
-    ways = (b"", half, loose, bytes(len(loose)), half.ljust(len(loose), b"\0"))
-    return file.data[: file.durable] + ways[end]
+    old, new = len(file.synced), len(file.data)
+    pairs = enumerate(zip(file.synced, file.data, strict=False))
+    first = next((i for i, (a, b) in pairs if a != b), min(old, new))
+    last = first + len(file.data[first:].rstrip(b"\0"))
+    half, sector = (first + last) // 2, first // SECTOR
+    # Nothing new; the first half; all; the new length without its bytes; the first half and zeros;
+    # all but the first sector, as if only the end had been written; all but the sectors in between.
+    ways: tuple[Callable[[], bytes], ...] = (
+        lambda: file.synced,
+        lambda: file.data[:half] + file.synced[half:],
+        lambda: file.data,
+        lambda: file.torn(new, lambda _: False),
+        lambda: file.data[:half] + file.synced[half:].ljust(new - half, b"\0"),
+        lambda: file.torn(new, lambda nth: nth > sector),
+        lambda: file.torn(new, lambda nth: nth in (sector, last // SECTOR)),
+    )
+    return ways[end]()
 
 
 def _choices(ranges: list[range], most: int, dice: random.Random) -> Iterator[tuple[int, ...]]:

@@ -19,14 +19,14 @@ import lakelog
 from lakelog.store import thinning
 from tests.support import seam
 from tests.support.feeds import feed, put
-from tests.support.powercut import FOLDER, apply, started
+from tests.support.powercut import FOLDER, apply, placed, started
 from tests.support.verbs import VERBS, Verb, events
 
-CALLS = """openat creat write writev pwrite64 pwritev ftruncate fallocate fsync fdatasync mmap
+CALLS = """openat creat write writev pwrite64 pwritev lseek ftruncate fallocate fsync fdatasync mmap
     sync_file_range msync rename renameat renameat2 link linkat unlink unlinkat rmdir mkdir mkdirat
     copy_file_range sendfile symlink symlinkat""".split()
 UNMODELLED = set(
-    """creat writev pwrite64 pwritev ftruncate fallocate sync_file_range msync
+    """creat writev pwrite64 pwritev fallocate sync_file_range msync
     renameat renameat2 linkat unlinkat mkdirat copy_file_range sendfile symlink symlinkat""".split()
 )
 Tree = list[tuple[str, bytes | None]]
@@ -107,9 +107,9 @@ class Recorder:
         if name == "create":
             self._fds[result] = self._new()
             self._note("create", args[0], self._fds[result])
-        elif name in ("write_all", "sync_file"):
+        elif name in ("write_all", "truncate", "sync_file"):
             if args[0] in self._fds:
-                self._note(name, self._fds[args[0]], *args[1:])
+                self._note(name, *placed(name, self._fds[args[0]], *args))
         elif name in seam.CHANGES and self._changed(name, args):
             self._note(name, *args)
         return result
@@ -131,6 +131,8 @@ def parsed(text: str, root: str, tree: Tree) -> Iterator[tuple[Any, ...]]:
     """Read a log of strace; raise AssertionError at a call that the model does not know."""
     disk = started(tree)
     fds: dict[int, Any] = {}
+    places: dict[int, int] = {}
+    """Where the next write to an open file goes."""
     acks = f"{root}.acks"
     for call, args, result in _calls(text):
         entry: tuple[Any, ...] | None = None
@@ -141,7 +143,7 @@ def parsed(text: str, root: str, tree: Tree) -> Iterator[tuple[Any, ...]]:
                 entry = ("create", paths[0], len(disk.inodes))
                 yield _applied(disk, entry)
             assert "O_TRUNC" not in args[2] or not paths[0].startswith(f"{root}/")
-            fds[result] = disk.live().get(paths[0], paths[0])
+            fds[result], places[result] = disk.live().get(paths[0], paths[0]), 0
             if fds[result] == FOLDER:
                 fds[result] = ("folder", paths[0])
             continue
@@ -157,10 +159,15 @@ def parsed(text: str, root: str, tree: Tree) -> Iterator[tuple[Any, ...]]:
             entry = ("ack", _text(args[1]).strip())
         elif not ours:
             continue
+        elif call == "lseek":
+            places[int(fd)] = result
         elif call in UNMODELLED:
             raise AssertionError(f"{call} on {paths or target}: the model does not know it")
         else:
             entry = _entry(call, target, args, paths, result)
+            if call == "write":
+                entry = (*entry, places[int(fd)])
+                places[int(fd)] += result
         if entry is not None:
             yield _applied(disk, entry)
 
@@ -170,6 +177,8 @@ def _entry(
 ) -> tuple[Any, ...]:
     if call == "write":
         return ("write_all", target, _text(args[1]).encode("latin-1")[:result])
+    if call == "ftruncate":
+        return ("truncate", target, int(args[1], 0))
     if call in ("fsync", "fdatasync"):
         return ("sync_dir", target[1]) if isinstance(target, tuple) else ("sync_file", target)
     return ({"mkdir": "make_dir", "rmdir": "remove_dir"}.get(call, call), *paths)

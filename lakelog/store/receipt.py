@@ -1,0 +1,27 @@
+"""The receipt of an append: how many events are durable, and what their ids are."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+
+class Receipt:
+    """What an append stored: `count` events, and their `ids` (given, or `origin:position`)."""
+
+    __slots__ = ("_given", "count", "origin", "places")
+
+    def __init__(self, ids: list[str | None], origin: str, places: Sequence[Iterable[int]]) -> None:
+        self.count, self._given, self.origin, self.places = len(ids), ids, origin, places
+
+    @property
+    def ids(self) -> list[str]:
+        """One id per event, in order."""
+        places = itertools.chain.from_iterable(self.places)
+        return [
+            given if given is not None else f"{self.origin}:{place}"
+            for given, place in zip(self._given, places, strict=True)
+        ]
+
+    def __repr__(self) -> str:
+        return f"Receipt(count={self.count})"
