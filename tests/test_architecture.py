@@ -33,8 +33,8 @@ ORDER = {
         move_pack state_index state_files refs policy signatures verified_files bootstrap objects
         sealer_process
         clock tail receipt writer rows
-        publish trim seal compact retention row_removal thinning gc resolve history stats
-        hotcopy""",
+        publish trim seal segment_sql compact retention row_removal thinning gc resolve history
+        stats hotcopy""",
     "repair": "checker verify recover orphans outcome refs data repair",
     "query": """prune qualifiers frames display plots relation keys tail_rows behaviour
         providers session follow""",

@@ -24,7 +24,7 @@ from lakelog.lake import Lake
 from lakelog.lazy import Lazy
 from lakelog.pinned import PinnedLake
 from lakelog.query.keys import Key, key_of
-from lakelog.store import compact, disk, row_removal
+from lakelog.store import compact, disk, row_removal, segment_sql
 from lakelog.store.sql import identifier
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Any:
         return lake.at(chosen.snapshot).sql("SELECT * FROM events WHERE false")
     cursor = lake.engine().cursor()
     cursor.register("chosen", pa.table({"seq": pa.array(seqs)}))
-    source = compact.rows_sql(lake.store, entries)
+    source = segment_sql.rows_sql(lake.store.paths, entries)
     return cursor.sql(
         f"SELECT * FROM ({source}) WHERE seq IN (SELECT seq FROM chosen) ORDER BY seq"
     )

@@ -12,7 +12,7 @@ from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
 from lakelog.export.values import clock, dumps
 from lakelog.lake import Lake
-from lakelog.store import sql
+from lakelog.store import segment_sql, sql
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import Paths
@@ -106,19 +106,17 @@ def files(lake: Lake, state: Manifest) -> list[str]:
 def view(paths: Paths, kind: str, entries: list[SegmentEntry]) -> str:
     """Return the SELECT over a state's segments of one kind; seq is as lakelog gives it."""
     columns = EVENT_COLUMNS if kind == "events" else QUARANTINE_COLUMNS
-    column_list = ", ".join(columns)
     parts = []
-    # Only sorted segments have a column seq; in the others a row's number follows from its place.
-    for order in ("arrival", "sorted"):
-        group = [e for e in entries if e.kind == kind and e.layout == order]
-        if not group:
-            continue
-        names = [paths.object("segments", e.key) for e in group]
+    for scan in segment_sql.scans(paths, [e for e in entries if e.kind == kind]):
+        names = [paths.object("segments", e.key) for e in scan.entries]
         seq, options = "", list[str]()
+        # Only sorted segments have a column seq; in others a row's number follows from its place.
         if kind == "events":
             seq = ", seq"
-            if order == "arrival":
-                seq, options = _seq(group), ["filename = true", "file_row_number = true"]
+            if scan.layout == "arrival":
+                seq, options = _seq(scan.entries), ["filename = true", "file_row_number = true"]
+        text = "data" if scan.schema is None else f"{scan.data_sql()} AS data"
+        column_list = ", ".join(text if name == "data" else name for name in columns)
         files = sql.parquet(names, *options, between=",\n    ")
         parts.append(f"  SELECT {column_list}{seq}\n  FROM {files}")
     # A view over no files: read_parquet([]) is an error in DuckDB.

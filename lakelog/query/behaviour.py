@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.bookkeeping import IS_DATA
-from lakelog.store import compact
+from lakelog.store import compact, segment_sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.history import Diff
@@ -139,17 +139,17 @@ def _sides(store: Store, diff: Diff, cursor: duckdb.DuckDBPyConnection) -> tuple
     compact.check(store, [*own[0], *own[1]])
     for number, state in enumerate((diff.a, diff.b)):
         mine, other = own[number], own[1 - number]
-        query = compact.rows_sql(store, mine) if mine else ""
+        query = segment_sql.rows_sql(store.paths, mine) if mine else ""
         if mine and other:
             same = "(m.origin, m.position, m.id) IS NOT DISTINCT FROM (o.origin, o.position, o.id)"
-            beside = compact.rows_sql(store, other)
+            beside = segment_sql.rows_sql(store.paths, other)
             query = f"SELECT m.* FROM ({query}) m ANTI JOIN ({beside}) o ON {same}"
         whole = not query or not cursor.execute(f"SELECT 1 FROM ({query}) LIMIT 1").fetchone()
         if whole:
             manifest = store.manifests.load(state.id)
             mine = store.manifests.segments(manifest, "events")
             compact.check(store, mine)
-            query = compact.rows_sql(store, mine) if mine else ""
+            query = segment_sql.rows_sql(store.paths, mine) if mine else ""
         query = query and f"SELECT * FROM ({query}) WHERE {IS_DATA}"
         sides.append(_Side(query, mine, whole))
     return sides[0], sides[1]
@@ -217,7 +217,7 @@ class _Examples:
         """Return an event's columns; its data as the JSON it is."""
         entries = self._sides[side].entries
         near = [e for e in entries if e.seq[0] <= seq <= e.seq[1]]
-        query = f"SELECT {', '.join(_WORDS)} FROM ({compact.rows_sql(self._store, near)})"
+        query = f"SELECT {', '.join(_WORDS)} FROM ({segment_sql.rows_sql(self._store.paths, near)})"
         row = self._cursor.execute(f"{query} WHERE seq = {int(seq)}").fetchone()
         return dict(zip(_WORDS, row, strict=True)) if row else None
 

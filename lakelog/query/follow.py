@@ -17,7 +17,7 @@ from lakelog.errors import QueryFailed
 from lakelog.lazy import Lazy
 from lakelog.query import prune
 from lakelog.query.tail_rows import TailRows
-from lakelog.store import compact, sql, wal
+from lakelog.store import compact, segment_sql, sql, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -154,7 +154,8 @@ class Follower:
         self._cursor.register("ids", self._ids)
         for group in _groups(entries):
             compact.check(self._store, group)
-            source = f"""SELECT {_NARROW} FROM ({compact.rows_sql(self._store, group)}) AS r
+            rows = segment_sql.rows_sql(self._store.paths, group)
+            source = f"""SELECT {_NARROW} FROM ({rows}) AS r
                 LEFT JOIN given ON r.origin = given.writer
                 WHERE r.seq >= {bound} AND (upto IS NULL OR r.position >= upto)
                 AND NOT EXISTS
@@ -193,7 +194,7 @@ class Follower:
         while left and missing > 0:
             group, left = left[:step], left[step:]
             floor = _floor(group, missing) if self._where is None else 0
-            source = f"""SELECT {_NARROW} FROM ({compact.rows_sql(self._store, group)})
+            source = f"""SELECT {_NARROW} FROM ({segment_sql.rows_sql(self._store.paths, group)})
                 WHERE seq >= {floor}"""
             compact.check(self._store, group)
             found = self._ask(f"{source} AND seq >= ({self._nth(source, missing)})", "ORDER BY seq")

@@ -31,7 +31,7 @@ from lakelog.query.frames import Scope
 from lakelog.query.qualifiers import TABLES, qualifiers
 from lakelog.query.relation import Relation, Stream, one_line, with_suggestion
 from lakelog.query.tail_rows import TailRows
-from lakelog.store import bloom, compact, connection, disk, gc, sql
+from lakelog.store import bloom, connection, disk, gc, segment_sql, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -292,15 +292,13 @@ class Session:
         return self._view_sql("events", entries, None)
 
     def _view_sql(self, name: str, entries: list[SegmentEntry], tail: str | None) -> str:
-        columns = EVENT_COLUMNS if name == "events" else QUARANTINE_COLUMNS
-        listed = ", ".join(columns)
         ordered = name == "events"
         parts = []
-        for layout in ("arrival", "sorted"):
-            group = [e for e in entries if e.layout == layout]
-            if group:
-                seq = f", {compact.seq_sql(group, layout)} AS seq" if ordered else ""
-                parts.append(f"SELECT {listed}{seq} FROM {self._files(group)}")
+        if ordered:
+            scans = segment_sql.scans(self.store.paths, entries)
+            parts = segment_sql.queries(self.store.paths, scans)
+        elif entries:
+            parts = [f"SELECT {', '.join(_columns(name))} FROM {self._files(entries)}"]
         if tail is not None:
             parts.append(f"SELECT {', '.join(_columns(name))} FROM {tail}")
         if not parts:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import Damaged, DamagedSegment, StaleFiles
 from lakelog.lazy import Lazy
 from lakelog.settings import Settings
-from lakelog.store import disk, segment, sql, typed, typed_rows
+from lakelog.store import disk, segment, segment_sql, typed, typed_rows
 from lakelog.store.bootstrap import Store
 from lakelog.store.connection import connect
 from lakelog.store.entry import Entry, SegmentEntry, tombstone
@@ -276,7 +276,8 @@ def rewrite(
     try:
         for name, table in (tables or {}).items():
             cursor.register(name, table)
-        query = f"SELECT * FROM ({rows_sql(store, group)}) WHERE {where} ORDER BY type, time, seq"
+        source = segment_sql.rows_sql(store.paths, group)
+        query = f"SELECT * FROM ({source}) WHERE {where} ORDER BY type, time, seq"
         rows = cursor.sql(query).to_arrow_table()
     finally:
         cursor.close()
@@ -291,30 +292,6 @@ def _put(store: Store, data: bytes, table: pa.Table, group: list[SegmentEntry]) 
     # The span of the inputs: rows that were removed leave holes, and keep others their numbers.
     span = min(e.seq[0] for e in group), max(e.seq[1] for e in group)
     return dataclasses.replace(entry, seq=span, made_from=tuple(e.key for e in group))
-
-
-def rows_sql(store: Store, group: list[SegmentEntry]) -> str:
-    """Return SQL that reads segments as rows with seq, in two scans, however many there are."""
-    columns = ", ".join(segment.EVENT_COLUMNS)
-    parts = []
-    for layout in ("arrival", "sorted"):
-        segments = [e for e in group if e.layout == layout]
-        if segments:
-            source = sql.parquet(store.paths.object("segments", e.key) for e in segments)
-            parts.append(f"SELECT {columns}, {seq_sql(segments, layout)} AS seq FROM {source}")
-    return " UNION ALL ".join(parts)
-
-
-def seq_sql(group: list[SegmentEntry], layout: str) -> str:
-    """SQL for seq: a column of sorted segments, first plus row number of the others.
-
-    A single file is not treated differently: in DuckDB 2.0 a plain sum makes late materialization
-    fail with an internal error where a bound on seq meets an ORDER BY with a LIMIT.
-    """
-    if layout == "sorted":
-        return "seq"
-    firsts = ", ".join(str(e.seq[0]) for e in group)
-    return f"(([{firsts}]::BIGINT[])[(file_index + 1)::BIGINT] + file_row_number)::BIGINT"
 
 
 def check(store: Store, group: list[SegmentEntry]) -> None:

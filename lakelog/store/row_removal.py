@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import StalePlan
 from lakelog.lazy import Lazy
-from lakelog.store import compact, policy
+from lakelog.store import compact, policy, segment_sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
@@ -146,7 +146,7 @@ def _rest(
 ) -> SegmentEntry | None:
     """Write the rows of a segment that stay; None if none do. Raises StalePlan."""
     compact.check(store, [entry])
-    removed, query = pa.table({"seq": pa.array(part)}), compact.rows_sql(store, [entry])
+    removed, query = pa.table({"seq": pa.array(part)}), segment_sql.rows_sql(store.paths, [entry])
     cursor = connect().cursor()
     cursor.register("removed", removed)
     with contextlib.closing(cursor):

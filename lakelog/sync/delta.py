@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.errors import Damaged
-from lakelog.store import compact
+from lakelog.store import compact, segment_sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -195,11 +195,10 @@ def _rows(store: Store, parts: tuple[Part, ...]) -> str:
     """SQL for the rows of segments, each verified before."""
     compact.check(store, [part.entry for part in parts])
     whole = [part.entry for part in parts if not part.without]
-    queries = [compact.rows_sql(store, whole)] if whole else []
+    queries = [segment_sql.rows_sql(store.paths, whole)] if whole else []
     for part in parts:
         if part.without:
             rest = " OR ".join(f"{KEY} BETWEEN {a} AND {b}" for a, b in part.without)
-            queries.append(
-                f"SELECT * FROM ({compact.rows_sql(store, [part.entry])}) WHERE NOT ({rest})"
-            )
+            rows = segment_sql.rows_sql(store.paths, [part.entry])
+            queries.append(f"SELECT * FROM ({rows}) WHERE NOT ({rest})")
     return " UNION ALL ".join(queries)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.lazy import Lazy
 from lakelog.query.keys import Key, key_of
-from lakelog.store import compact, identity_run, rows, sql
+from lakelog.store import compact, identity_run, rows, segment_sql, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -201,8 +201,11 @@ class StoredRows:
         # read_parquet takes no empty list, and the union needs both sides.
         if not entries:
             return f"SELECT *, {bad} AS bad FROM ({sql.no_rows(columns.split(', '))})"
-        paths = (self._store.paths.object("segments", e.key) for e in entries)
-        return f"SELECT {columns}, {bad} AS bad FROM {sql.parquet(paths)}"
+        paths = self._store.paths
+        if not bad:
+            return f"SELECT {columns}, false AS bad FROM ({segment_sql.rows_sql(paths, entries)})"
+        files = sql.parquet(paths.object("segments", e.key) for e in entries)
+        return f"SELECT {columns}, true AS bad FROM {files}"
 
 
 def _columns(key: Key) -> list[str]:
