@@ -61,7 +61,7 @@ ORDER = {
         preflight rollback""",
     "compat": """omega packs lookups event_store persistence sqlite_import oos_state oos_feed
         oos_views podcasts database_sync oos_demo dump redis container_snapshots""",
-    "export": "values vectors formats folder tables export",
+    "export": "values vectors ordered formats folder tables export",
     "analyze": "dedupe similar",
     "train": """wording shards recipe_schema losses filters tokenizer recipe template selection
         scratch tokens minhash cluster providers patterns redact shapes assign manifest

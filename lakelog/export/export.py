@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 from lakelog.bookkeeping import IS_DATA
 from lakelog.errors import ExportRefused, QueryFailed
 from lakelog.export import folder, tables
-from lakelog.export.formats import BINARY, ENDINGS, SYNONYMS, Result, compressor, encode, ending_of
+from lakelog.export.formats import (
+    BINARY,
+    ENDINGS,
+    SYNONYMS,
+    LineEncoder,
+    compressor,
+    ending_of,
+    header,
+)
 from lakelog.export.tables import SHARD_ROWS, ExportResult, Opener
 from lakelog.export.vectors import Columns
 from lakelog.lazy import Lazy
@@ -172,25 +180,22 @@ class TextPart:
     """A CSV or NDJSON file, written as `lakelog sql` writes it, compressed according to `name`."""
 
     def __init__(self, path: str, schema: pa.Schema, *, form: str, name: str = "") -> None:
-        self._out, self._form = open(path, "wb"), form  # noqa: SIM115
+        self._out = open(path, "wb")  # noqa: SIM115
         self._file = compressor(self._out, name)
-        self._names = list(schema.names)
-        self._nested = tuple(i for i, name in enumerate(self._names) if name == "data")
-        self._header = form == "csv"
+        names = list(schema.names)
+        nested = tuple(i for i, name in enumerate(names) if name == "data")
+        self._lines = LineEncoder(form, names, nested)
+        self._file.write(header(form, names))
 
     def write(self, table: pa.Table) -> None:
         """Add rows."""
-        rows = [Columns(batch) for batch in table.to_batches()]
-        result = Result(self._names, rows, self._nested)
-        for place, piece in enumerate(encode(result, self._form)):
-            # `encode` writes a header per call, and a file has one.
-            headed = self._form == "csv" and not self._header and place == 0
-            self._file.write(piece.split(b"\r\n", 1)[1] if headed else piece)
-        self._header = False
+        for batch in table.to_batches():
+            for piece in self._lines.add(Columns(batch)):
+                self._file.write(piece)
 
     def close(self) -> None:
         """Finish the file."""
-        if self._header:
-            self._file.write(next(iter(encode(Result(self._names, []), "csv"))))
+        for piece in self._lines.rest():
+            self._file.write(piece)
         self._file.close()
         self._out.close()

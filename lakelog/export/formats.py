@@ -1,6 +1,7 @@
 """Results as bytes: JSON, NDJSON, CSV, Markdown, Parquet, Arrow, and tables for people.
 
-Text formats are made batch by batch, so that a result of any size streams. CSV is RFC 4180 with
+Text formats are made batch by batch, so that a result of any size streams; CSV and NDJSON on all
+cores. CSV is RFC 4180 with
 a header. Arrow is the file format in a file and the stream format on stdout.
 """
 
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import zstandard
 
+from lakelog.export.ordered import OrderedCalls
 from lakelog.export.values import Row, dumps, records, text
 from lakelog.export.vectors import Columns, csv_lines, json_lines
 from lakelog.lazy import Lazy
@@ -48,7 +50,12 @@ ENDINGS = {
 PACKED = (".gz", ".zst")
 """Endings behind another one, which say how a text is compressed."""
 BINARY = ("parquet", "arrow")
+LINES = ("csv", "ndjson")
+"""Formats with a line for each row."""
 Batches = Iterable[Sequence[Row]]
+Piece = bytes | memoryview
+_LARGE = 4_096
+"""Rows from which a batch is worth a thread."""
 
 
 def ending_of(path: str) -> tuple[str, str]:
@@ -86,23 +93,65 @@ def of_records(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> R
     return Result(names, [[[record[n] for n in names] for record in rows]])
 
 
-def encode(result: Result, format: str) -> Iterator[bytes]:
+def encode(result: Result, format: str) -> Iterator[Piece]:
     """Return the pieces of a text format other than table."""
-    makers = {"json": _json, "ndjson": _ndjson, "csv": _csv, "md": _markdown}
-    makers["html"] = _html
+    if format in LINES:
+        return _lines(result, format)
+    makers = {"json": _json, "md": _markdown, "html": _html}
     return makers[format](result)
 
 
-def _ndjson(result: Result) -> Iterator[bytes]:
-    record = records(result.columns, result.nested)
-    # Duplicate column names must be merged as a JSON object would, which only the row by row path
-    # does.
-    single = len(set(result.columns)) == len(result.columns)
-    for batch in result.batches:
-        if single and isinstance(batch, Columns):
-            yield json_lines(batch, result.columns, result.nested)
-            continue
-        yield b"".join(dumps(record(row)) + b"\n" for row in batch)
+def _lines(result: Result, format: str) -> Iterator[Piece]:
+    yield header(format, result.columns)
+    lines = LineEncoder(format, result.columns, result.nested)
+    try:
+        for batch in result.batches:
+            yield from lines.add(batch)
+        yield from lines.rest()
+    finally:
+        lines.cancel()
+
+
+def header(format: str, columns: list[str]) -> bytes:
+    """Return what stands before the lines of a format."""
+    return _csv_line(columns) if format == "csv" else b""
+
+
+class LineEncoder:
+    """Encodes batches of rows as lines of CSV or NDJSON, several at a time. The methods yield the
+    pieces that are due, in the order of the rows."""
+
+    def __init__(self, format: str, columns: list[str], nested: tuple[int, ...] = ()) -> None:
+        self._columns, self._nested = columns, nested
+        self._record = records(columns, nested)
+        self._is_csv = format == "csv"
+        # Duplicate column names must be merged as a JSON object would, and a single empty cell be
+        # written as "", since a blank line is no row: that only the row by row path does.
+        names = len(columns) if self._is_csv else len(set(columns))
+        self._by_column = len(columns) == names and (not self._is_csv or names > 1)
+        self._calls = OrderedCalls(self._encode)
+
+    def add(self, batch: Sequence[Row]) -> Iterator[Piece]:
+        """Encode a batch."""
+        for part in batch.parts() if isinstance(batch, Columns) else (batch,):
+            yield from self._calls.add(part, is_large=len(part) >= _LARGE)
+
+    def rest(self) -> Iterator[Piece]:
+        """Yield what is still to come."""
+        return self._calls.rest()
+
+    def cancel(self) -> None:
+        """Let go of rows that are not encoded yet."""
+        self._calls.cancel()
+
+    def _encode(self, batch: Sequence[Row]) -> Piece:
+        if isinstance(batch, Columns) and self._by_column:
+            if self._is_csv:
+                return csv_lines(batch)
+            return json_lines(batch, self._columns, self._nested)
+        if self._is_csv:
+            return b"".join(map(_csv_line, batch))
+        return b"".join(dumps(self._record(row)) + b"\n" for row in batch)
 
 
 def _json(result: Result) -> Iterator[bytes]:
@@ -113,17 +162,6 @@ def _json(result: Result) -> Iterator[bytes]:
             yield mark + dumps(record(row))
             mark = b",\n"
     yield b"[]\n" if mark == b"[\n" else b"\n]\n"
-
-
-def _csv(result: Result) -> Iterator[bytes]:
-    yield _csv_line(result.columns)
-    for batch in result.batches:
-        # A single empty cell must be written as "", since a blank line is no row; the columnar path
-        # has no such case.
-        if isinstance(batch, Columns) and len(result.columns) > 1:
-            yield csv_lines(batch)
-        else:
-            yield b"".join(map(_csv_line, batch))
 
 
 def _csv_line(row: Row) -> bytes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lakelog.export import formats
@@ -31,7 +32,16 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
         "[1",
         "null",
         "1.50",
+        '{"a": [1, {"b": null}]}',
+        '{"a":1,}',
+        '{"a":NaN}',
+        '"\\ud800"',
     ]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS,
+    lambda items: st.lists(items, max_size=3) | st.dictionaries(TEXTS, items, max_size=3),
+    max_leaves=8,
 )
 MOMENTS = st.datetimes(dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31))
 KINDS: list[tuple[pa.DataType, Any]] = [
@@ -72,6 +82,56 @@ def test_lines_are_those_of_single_values(
     fast = Result(names, [Columns(batch)], tuple(nested))
     slow = Result(names, [list(Columns(batch))], tuple(nested))
     assert b"".join(formats.encode(fast, form)) == b"".join(formats.encode(slow, form))
+
+
+@st.composite
+def almost_json(draw: st.DrawFn) -> str:
+    """JSON text of any spelling, or one character away from it."""
+    spaces = draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "  :")]))
+    plain = json.dumps(draw(JSON), separators=spaces, ensure_ascii=draw(st.booleans()))
+    at = draw(st.integers(0, len(plain)))
+    new = draw(
+        st.sampled_from(["", "", ",", "]", '"', "\\", "0", "-", ".", "e", " ", "NaN", "\x00"])
+    )
+    return plain[:at] + new + plain[at + draw(st.integers(0, 1)) :]
+
+
+@given(st.lists(almost_json(), min_size=1, max_size=8))
+@example(["[1,]", '{"a":1,}', '{"a":[1,],"b":2}', "[NaN]", "-Infinity", '{"a":01}', '{"a":[-]}'])
+@example(
+    ["[1.]", "[.5]", "[+1]", "[1e]", '["\\x41"]', "['a']", "{a:1}", "[1 2]", "{} {}", "", " 1"]
+)
+@example(["\ufeff{}", '["\\ud83d\\ude00"]', '["\\ud83d"]', "[" * 9_999, "1" * 9_999, '["\x00"]'])
+def test_only_json_is_written_as_it_is(texts: list[str]) -> None:
+    """Payload text that is JSON is spliced as it is, all else becomes a JSON string."""
+    batch = pa.record_batch([pa.array(texts)], ["data"])
+    fast = b"".join(formats.encode(Result(["data"], [Columns(batch)], (0,)), "ndjson"))
+    assert fast == b"".join(
+        formats.encode(Result(["data"], [[[t] for t in texts]], (0,)), "ndjson")
+    )
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+def test_batches_encoded_concurrently_keep_their_order(form: str) -> None:
+    """Large batches are written by several threads, as one thread would: columns of one value,
+    of runs, with nulls and with quotes among them."""
+    count = 30_000
+    start = dt.datetime(2026, 9, 1, tzinfo=dt.UTC)
+    columns: dict[str, list[Any]] = {
+        "n": list(range(count)),
+        "same": ['a "quoted", text'] * count,
+        "time": [start + dt.timedelta(milliseconds=n) for n in range(count)],
+        "runs": [start + dt.timedelta(microseconds=n // 999 + 1) for n in range(count)],
+        "text": [None if n % 7 == 0 else "," * (n % 3) + "\n" * (n % 2) for n in range(count)],
+        "data": ['{"a":[1]}' if n % 5 else "{" for n in range(count)],
+        "none": [None] * count,
+    }
+    table = pa.table(columns)
+    names, nested = table.column_names, (5,)
+    batches = [Columns(batch) for batch in table.to_batches(6_000)]
+    fast = b"".join(formats.encode(Result(names, batches, nested), form))
+    slow = formats.encode(Result(names, [list(rows) for rows in batches], nested), form)
+    assert fast == b"".join(slow)
 
 
 @given(batch=batches())
