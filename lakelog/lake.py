@@ -11,22 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent, LakeClosed, LakelogError, WriterClosed
-from lakelog.event import EncodedBatch, encode, encode_plain
-from lakelog.exact import parse_value
 from lakelog.fields import Event, Events
 from lakelog.lazy import Lazy
 from lakelog.pinned import PinnedLake
 from lakelog.settings import Settings, parse, span_us, to_dict
-from lakelog.store import bootstrap, disk, wal
+from lakelog.store import bootstrap, disk
 from lakelog.store.bootstrap import Store
-from lakelog.store.receipt import Receipt
 from lakelog.store.tail import Tail
-from lakelog.store.writer import Writer
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from lakelog import async_append
+    from lakelog import async_append, event, exact
+    from lakelog.event import EncodedBatch
     from lakelog.export import export
     from lakelog.export.tables import ExportResult
     from lakelog.ingest import ingest
@@ -34,8 +31,22 @@ if TYPE_CHECKING:
     from lakelog.query.relation import Relation
     from lakelog.repair import repair, verify
     from lakelog.repair.outcome import RepairOutcome
-    from lakelog.store import compact, gc, history, hotcopy, policy, resolve, retention, seal, stats
+    from lakelog.store import (
+        compact,
+        gc,
+        history,
+        hotcopy,
+        policy,
+        resolve,
+        retention,
+        seal,
+        stats,
+        wal,
+        writer,
+    )
+    from lakelog.store.receipt import Receipt
     from lakelog.store.refs import Head, Tag
+    from lakelog.store.writer import Writer
     from lakelog.views import ledger, tables
 else:
     ingest, tables = Lazy("lakelog.ingest.ingest"), Lazy("lakelog.views.tables")
@@ -44,10 +55,13 @@ else:
     frames, session = Lazy("lakelog.query.frames"), Lazy("lakelog.query.session")
     export = Lazy("lakelog.export.export")
     repair, verify = Lazy("lakelog.repair.repair"), Lazy("lakelog.repair.verify")
-    compact, gc, history, hotcopy, policy, resolve, retention, seal, stats = (
+    compact, gc, history, hotcopy, policy, resolve, retention, seal, stats, wal, writer = (
         Lazy(f"lakelog.store.{name}")
-        for name in "compact gc history hotcopy policy resolve retention seal stats".split()
+        for name in (
+            "compact gc history hotcopy policy resolve retention seal stats wal writer".split()
+        )
     )
+    event, exact = Lazy("lakelog.event"), Lazy("lakelog.exact")
     async_append = Lazy("lakelog.async_append")
     pa = Lazy("pyarrow")
 
@@ -103,7 +117,7 @@ class Lake:
         event without id only if no equal one is there. Raises InvalidEvent (then nothing of the
         batch is stored), OSError (then nothing is acknowledged), WriterClosed.
         """
-        return self.append_encoded(encode(_as_list(events), _is_by_content(dedupe)))
+        return self.append_encoded(event.encode(_as_list(events), _is_by_content(dedupe)))
 
     async def aappend(self, events: Events, *, dedupe: str | None = None) -> Receipt:
         """Like `append`, for asyncio: the loop goes on meanwhile, and appends of many tasks share a
@@ -156,7 +170,7 @@ class Lake:
                 if self._closed:
                     raise WriterClosed("the lake is closed: open it again to append")
                 if self._writer is None:
-                    self._writer = Writer(self.store, self.branch_name, self._life)
+                    self._writer = writer.Writer(self.store, self.branch_name, self._life)
         return self._writer
 
     @property
@@ -180,7 +194,7 @@ class Lake:
         """Store lines that are not events durably: (origin, position, reason, line) each."""
         names = ("origin", "position", "reason", "line")
         rows = [dict(zip(names, line, strict=True)) for line in lines]
-        self.writer().append(encode_plain(rows), wal.QUARANTINED)
+        self.writer().append(event.encode_plain(rows), wal.QUARANTINED)
 
     def sql(
         self, query: str, params: Any = None, *, variables: Mapping[str, Any] | None = None
@@ -442,7 +456,7 @@ def _arrow_rows(stream: Any) -> Iterator[dict[str, Any]]:
             event = {k: v for k, v in row.items() if v is not None}
             if isinstance(event.get("data"), str):
                 with contextlib.suppress(InvalidEvent):  # then it is text
-                    event["data"] = parse_value(event["data"].encode())
+                    event["data"] = exact.parse_value(event["data"].encode())
             # Columns of rows that were read from a lake: they are assigned again.
             for column in ("seq", "ingested_at", "origin", "position"):
                 event.pop(column, None)

@@ -37,7 +37,7 @@ ORDER = {
         stats hotcopy""",
     "repair": "checker verify recover orphans outcome refs data repair",
     "query": """prune qualifiers frames display plots relation keys tail_rows behaviour
-        providers session follow""",
+        providers ref_schemas segment_files cursor_pool session follow""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
         engine tables ledger sample user_views""",
     "ingest": """exclusions rotation inflate holes binary columnar lease source scan cursors content
@@ -465,6 +465,16 @@ def test_append_is_light(tmp_path: Path) -> None:
     lake = f"lakelog.open({str(tmp_path / 'lake')!r})"
     heavy_after(f"import lakelog; {lake}")
     assert heavy_after(f"import lakelog; {lake}.append({{'type': 'PING', 'source': 't'}})") == set()
+
+
+def test_a_first_query_over_segments_loads_the_engine_alone(tmp_path: Path) -> None:
+    """Rows of published events come without Arrow, and without DuckDB's classes for relations."""
+    lake = f"lake = lakelog.open({str(tmp_path / 'lake')!r})"
+    heavy_after(f"import lakelog; {lake}; lake.append({{'type': 'PING'}}); lake.settle()")
+    query = "lake.sql('SELECT type, count(*) FROM events GROUP BY type').fetchall()"
+    loaded = loaded_after(f"import lakelog; {lake}; assert {query} == [('PING', 1)]")
+    assert loaded & HEAVY == set() and "_duckdb" in loaded
+    assert "lakelog.views.engine" not in loaded
 
 
 # --- planted breaches ---------------------------------------------------------------------------

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import datetime
 import functools
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.event import parse_time, to_micros
 from lakelog.lazy import Lazy
 from lakelog.store import bloom
 from lakelog.store.bloom import Filters
@@ -25,7 +24,10 @@ from lakelog.store.entry import Counts, SegmentEntry
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+
+    from lakelog import event
 else:
+    event = Lazy("lakelog.event")
     duckdb = Lazy("duckdb")
     pa = Lazy("pyarrow")
 
@@ -94,6 +96,7 @@ class TableRefs:
     tables: set[tuple[str, str]] = field(default_factory=set)
     ctes: set[str] = field(default_factory=set)
     counts_all: str | None = None
+    has_parameters: bool = False
 
     @property
     def needles(self) -> bool:
@@ -109,6 +112,14 @@ class TableRefs:
     def high(self) -> int:
         """The latest time any mention can match."""
         return max((n.high for n in self.needs), default=HIGHEST)
+
+    def own_tables(self, own: Container[str]) -> set[str] | None:
+        """The tables among `own` that a SELECT names, or None if it may read anything else."""
+        named = {table for schema, table in self.tables if not schema}
+        if not self.parsed or self.has_parameters or len(named) != len(self.tables):
+            return None
+        tables = {table for table in named if table in own}
+        return tables if named - tables <= self.ctes else None
 
     def wants(self, entry: SegmentEntry, filters: Filters | None = None) -> bool:
         """Whether any mention may match a row of the segment."""
@@ -180,6 +191,7 @@ def _walk(node: Any, refs: TableRefs, constants: _Constants) -> None:
     if not isinstance(node, dict):
         return
     table = node.get("from_table")
+    refs.has_parameters |= node.get("class") == "PARAMETER"
     refs.ctes.update(cte["key"].lower() for cte in (node.get("cte_map") or {}).get("map", ()))
     if node.get("type") == "SELECT_NODE" and _is_events(table):
         refs.tables.add(("", "events"))
@@ -298,7 +310,7 @@ class _Constants:
         constant = self._given(value)
         if isinstance(constant, (str, datetime.datetime)):
             try:
-                return to_micros(parse_time(constant))
+                return event.to_micros(event.parse_time(constant))
             except InvalidEvent:
                 return None
         if not _is_constant(value):

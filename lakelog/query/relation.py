@@ -11,6 +11,7 @@ import contextlib
 import re
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from itertools import islice
@@ -20,7 +21,7 @@ from lakelog import signals
 from lakelog.closest import closest
 from lakelog.errors import QueryFailed
 from lakelog.lazy import Lazy, LazyProperty
-from lakelog.query import display, plots
+from lakelog.store import connection
 
 if TYPE_CHECKING:
     import altair
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
     import pandas
     import polars
     import pyarrow as pa
+
+    from lakelog.query import display, plots
 else:
     duckdb = Lazy("duckdb")
     pa = Lazy("pyarrow")
+    display, plots = Lazy("lakelog.query.display"), Lazy("lakelog.query.plots")
 
 _LONG = frozenset(
     "count execute explain fetchdf max min mean sum tf to_csv to_dicts to_parquet torch write_csv"
@@ -142,14 +146,38 @@ class _Run:
 class Stream:
     """A query with a cursor of its own, which can give its rows as they are made."""
 
-    def __init__(self, cursor: Any, query: str, params: Any) -> None:
+    def __init__(self, cursor: Any, query: str, params: Any, *, is_one: bool = False) -> None:
+        """`is_one` if the query is known to be a single statement."""
         self._cursor, self._query, self._params = cursor, query, params
+        self._is_one = is_one
         self._run: _Run | None = None
+        self.lease: weakref.finalize[..., Any] | None = None
+        """Returns the cursor for other queries, as long as it only runs this one."""
+
+    def rows(self) -> list[tuple[Any, ...]] | None:
+        """Run the query; None where that would run other statements again."""
+        if not self._is_one:
+            return None
+        self.settle()
+        rows: list[tuple[Any, ...]] = self._cursor.execute(self._query, self._params).fetchall()
+        return rows
+
+    def relation(self) -> Any:
+        """The engine's relation, which uses the cursor for as long as it lives."""
+        self._keep()
+        connection.load_relations()
+        return self._cursor.sql(self._query)
+
+    def _keep(self) -> None:
+        """Keep the cursor from other queries."""
+        if self.lease is not None:
+            self.lease.detach()
 
     def start(self) -> _Run | None:
         """Run the query; None where that would run other statements again."""
         self.settle()
-        if len(self._cursor.extract_statements(self._query)) != 1:
+        self._keep()
+        if not self._is_one and len(self._cursor.extract_statements(self._query)) != 1:
             return None
         self._cursor.execute(self._query, self._params or None)
         self._run = _Run(self._cursor)
@@ -164,6 +192,7 @@ class Stream:
     def watch(self) -> Callable[[], float | None]:
         """Have the engine tell how far it is; return what asks it, from any thread."""
         self.settle()
+        self._keep()
         self._cursor.execute("SET enable_progress_bar = true")
         self._cursor.execute("SET enable_progress_bar_print = false")
 
@@ -183,16 +212,24 @@ class Relation:
 
     def __init__(
         self,
-        relation: Any,
+        relation: Any | None,
         stream: Stream,
         in_one_line: Callable[[str], str],
         *,
         is_whole: bool = True,
     ) -> None:
-        """`stream` is of the query that the relation was made by, `is_whole` if it is just that."""
-        self._relation, self._stream, self._in_one_line = relation, stream, in_one_line
+        """`stream` is of the query that the relation was made by, `is_whole` if it is just that;
+        without a relation it makes one when something besides rows is asked for."""
+        self._made, self._stream, self._in_one_line = relation, stream, in_one_line
         self._is_whole = is_whole
         self._rows: Iterator[tuple[Any, ...]] | None = None
+
+    @property
+    def _relation(self) -> Any:
+        """The engine's relation."""
+        if self._made is None:
+            self._made = self._stream.relation()
+        return self._made
 
     @property
     def columns(self) -> list[str]:
@@ -211,7 +248,8 @@ class Relation:
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         """All rows."""
-        return list(self._run("fetchall"))
+        rows = self._call(self._stream.rows) if self._is_whole else None
+        return list(self._run("fetchall")) if rows is None else list(rows)
 
     def fetchone(self) -> tuple[Any, ...] | None:
         """The next row, or None after the last one."""

@@ -1,7 +1,8 @@
 """Running SQL: the table `events` is one snapshot plus the live tail, fixed when sql() is called.
 
 Each query gets a cursor with temporary views of its own, over exactly the segments that the
-manifest's statistics leave (prune.py), each verified by length and SHA-256 once. Every tag and
+manifest's statistics leave (prune.py), each verified by length and SHA-256 once. A SELECT over the
+lake's own tables gets one whose views are made, if an earlier query has left it. Every tag and
 branch is also a schema: `"v1".events` reads a schema of its own for each state of that ref, whose
 name is put into the query; a view of it, `"v1".sessions`, gets one for itself.
 `SELECT count(*) FROM events` is answered from the totals.
@@ -15,46 +16,43 @@ import re
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from lakelog.errors import (
-    DamagedSegment,
-    InvalidName,
-    LakeClosed,
-    LakelogError,
-    QueryFailed,
-    SnapshotGone,
-)
+from lakelog.errors import LakeClosed, LakelogError, QueryFailed, SnapshotGone
 from lakelog.lazy import Lazy
-from lakelog.query import frames, providers, prune
+from lakelog.query import frames, providers, prune, segment_files
+from lakelog.query.cursor_pool import CursorPool, View
 from lakelog.query.frames import Scope
-from lakelog.query.qualifiers import TABLES, qualifiers
+from lakelog.query.qualifiers import TABLES
+from lakelog.query.ref_schemas import RefSchemas
 from lakelog.query.relation import Relation, Stream, one_line, with_suggestion
-from lakelog.query.tail_rows import TailRows
-from lakelog.store import bloom, connection, disk, gc, segment_sql, sql
+from lakelog.store import bloom, connection, segment_sql, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.sealer_process import FILES, start_sealer
 from lakelog.store.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 from lakelog.store.tail import PendingFrames, Tail
-from lakelog.store.verified_files import hash_file
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from lakelog.query import tail_rows
     from lakelog.query.providers import Pinned, TableProvider
+    from lakelog.query.tail_rows import TailRows
 else:
     duckdb = Lazy("duckdb")
+    tail_rows = Lazy("lakelog.query.tail_rows")
 
 SEAL_BYTES = 64_000_000
 """A query that meets a longer tail asks for it to be sealed."""
 _SEAL_PAUSE = 30.0
-_VERSIONS_MAX = 64
-"""So many states of other refs can be read at once; relations on older ones fail."""
 _HIDES = re.compile(r"\bcreate\b.*\b(view|macro|function)\b", re.I | re.S)
+_PREPARED_MAX = 256
 _SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
+_T = TypeVar("_T")
 
 
 class Session:
@@ -66,33 +64,45 @@ class Session:
         self.provider: TableProvider | None = None
         self.mutex = threading.RLock()
         self._base: duckdb.DuckDBPyConnection | None = None
-        self._schemas: dict[str, tuple[str, Any, str]] = {}
-        self._versions: dict[str, str] = {}
-        self._made = 0
+        self.refs = RefSchemas(self)
         self._hidden = False
         self._attached: set[str] = set()
-        self._tails: dict[str, tuple[Tail, TailRows]] = {}
+        self._tails: dict[str, Tail] = {}
+        self._rows: dict[str, TailRows] = {}
         self._asked = 0.0
         self._filters = bloom.Filters(store.paths)
+        self._pool = CursorPool()
+        self._prepared: set[str] = set()
         self._sealer: Any = None
         self._is_closed = False
         _SESSIONS.add(self)
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """The process's database for this lake; made at the first call."""
+        connection.load_relations()
+        return self._database()
+
+    def _database(self) -> duckdb.DuckDBPyConnection:
+        """The same, for whoever only runs SQL: without relations, which take longer to load."""
         with self.mutex:
             if self._base is None:
-                self._base = connection.connect(self.store.paths, self.store.settings)
+                self._base = connection.connect_engine(self.store.paths, self.store.settings)
             return self._base
 
     def tail(self, branch: str) -> Tail:
         """The reader of a branch's WALs, shared by queries and sealing."""
-        return self._reader(branch)[0]
+        with self.mutex:
+            if branch not in self._tails:
+                self._tails[branch] = Tail(self.store.paths, self.store.refs, branch)
+            return self._tails[branch]
 
     def ask(
         self, query: str, params: Any = None, at: str | None = None, scope: Scope | None = None
     ) -> Relation:
         """Return the answer as a relation whose errors and interrupts are ours; see `_bound`."""
+        relation = None if params else self._translated(lambda: self._ask_own(query, at))
+        if relation is not None:
+            return relation
         cursor = self.connect().cursor()
         result, query, params = self._bound(cursor, query, params, at, scope)
         if result is None:  # a statement without rows: types need not say so of each query
@@ -115,19 +125,57 @@ class Session:
         `scope` gives the caller's data frames for names that are no table of the lake.
         Raises QueryFailed, SnapshotGone, Damaged, LakeClosed.
         """
+        return self._translated(lambda: self._run(cursor, query, params, at, scope))
+
+    def _translated(self, work: Callable[[], _T]) -> _T:
+        """Do work that makes tables, twice if gc was faster, and raise the engine's errors as ours.
+
+        Raises QueryFailed, SnapshotGone, Damaged, LakeClosed.
+        """
         self._check_open()
         try:
             try:
-                return self._run(cursor, query, params, at, scope)
+                return work()
             except (SnapshotGone, duckdb.IOException) as error:
                 gone = isinstance(error, SnapshotGone) or f"{self.store.paths.root}/" in str(error)
                 if not gone:
                     raise
-            return self._run(cursor, query, params, at, scope)  # gc was faster: look again, once
+            return work()  # gc was faster: look again, once
         except UnicodeEncodeError as error:
             raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
         except duckdb.Error as error:
             raise QueryFailed(self.in_one_line(str(error)), str(error)) from None
+
+    def _ask_own(self, query: str, at: str | None) -> Relation | None:
+        """Answer one SELECT over the lake's own tables, None for what is anything else or wrong.
+
+        The engine's relation is not made until something needs it, and a query that was found right
+        is not bound once more: the columns of these tables are the same in every state.
+        """
+        with self.mutex:
+            mentions = prune.analyze(self._database().cursor(), query)
+            named = mentions.own_tables(TABLES)
+            if named is None or self._hidden:
+                return None
+            state, pending = self.state(at)
+            counted = self._counted(mentions, state, pending)
+            views = [] if counted else self._views(named, mentions, state, pending)
+            for view in views:
+                self._verify(view.entries)
+            cursor = self._pool.take(views)
+            if cursor is None:
+                cursor = self._database().cursor()
+                self._make(cursor, views)
+            if not counted and query not in self._prepared:
+                try:
+                    cursor.execute(f"PREPARE lakelog_query AS {query}")
+                except duckdb.Error:
+                    return None  # whoever asks for a relation is told what is wrong
+                self._prepared = {query} if len(self._prepared) > _PREPARED_MAX else self._prepared
+                self._prepared.add(query)
+        stream = Stream(cursor, counted or query, None, is_one=True)
+        stream.lease = self._pool.lend(views, cursor, stream)
+        return Relation(None, stream, self.in_one_line)
 
     def _run(
         self, cursor: Any, query: str, params: Any, at: str | None, scope: Scope | None
@@ -151,10 +199,12 @@ class Session:
     ) -> tuple[str, Any]:
         with self.mutex:
             mentions = prune.analyze(self.connect().cursor(), query, params)
-            query = self._requalified(query, mentions)
+            query = self.refs.requalified(query, mentions)
             counted = self.prepare(cursor, query, mentions, at)
             # A view made here is read by later queries that do not name `events`.
             self._hidden |= not mentions.parsed and bool(_HIDES.search(query))
+            if not mentions.parsed:  # it may replace what other queries were bound to
+                self._prepared.clear()
         return (counted, None) if counted else (query, params)
 
     def disable_pruning(self) -> None:
@@ -178,8 +228,9 @@ class Session:
             self.provider.close()
         with self.mutex:
             self._is_closed = True
-            self._base, self._schemas, self._tails = None, {}, {}
-            self._versions.clear()
+            self._base, self._tails, self._rows = None, {}, {}
+            self.refs.clear()
+            self._pool = CursorPool()
             self._hidden = False
             self._attached.clear()
 
@@ -203,22 +254,43 @@ class Session:
         if not named.intersection(TABLES):
             return None
         state, pending = pinned or self.state(at)
-        if mentions.counts_all is not None and self._only is None:
-            total = state.totals.events + self._tail_count(pending, state)
-            return f"SELECT {total}::BIGINT AS {sql.identifier(mentions.counts_all)}"
-        if "events" in named:
-            tail = self.numbered_tail(pending, state)
-            # What the views of another schema ask of events is not in the query: take them all.
-            entries = self._choose(state, prune.TableRefs() if extra else mentions)
-            self._view(cursor, "events", entries, tail)
+        if counted := self._counted(mentions, state, pending):
+            return counted
+        # What the views of another schema ask of events is not in the query: take them all.
+        self._make(
+            cursor, self._views(named, prune.TableRefs() if extra else mentions, state, pending)
+        )
         for name in sorted(extra - self._attached):
             providers.REGISTERED[name].attach(cursor)
             self._attached.add(name)
+        return None
+
+    def _counted(
+        self, mentions: prune.TableRefs, state: Manifest, pending: PendingFrames | None
+    ) -> str | None:
+        """SQL for the answer to a query that only counts all events."""
+        if mentions.counts_all is None or self._only is not None:
+            return None
+        total = state.totals.events + self._tail_count(pending, state)
+        return f"SELECT {total}::BIGINT AS {sql.identifier(mentions.counts_all)}"
+
+    def _views(
+        self,
+        named: set[str],
+        mentions: prune.TableRefs,
+        state: Manifest,
+        pending: PendingFrames | None,
+    ) -> list[View]:
+        """The tables that a query names, of one state."""
+        views = []
+        if "events" in named:
+            tail = self.numbered_tail(pending, state)
+            views.append(View("events", self._choose(state, mentions), tail))
         if "quarantine" in named:
             entries = self.store.manifests.segments(state, "quarantine")
-            bad = self._reader(self._branch)[1].quarantine(pending) if pending else None
-            self._view(cursor, "quarantine", entries, bad)
-        return None
+            bad = self._rows_of(self._branch).quarantine(pending) if pending else None
+            views.append(View("quarantine", entries, bad))
+        return views
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -249,13 +321,13 @@ class Session:
         """Return the rows of a tail that a state lacks; None where there are none."""
         if pending is None or not pending.frames:
             return None
-        return self._reader(pending.head.move.branch)[1].events(pending, state.ids)
+        return self._rows_of(pending.head.move.branch).events(pending, state.ids)
 
     def numbered_tail(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
         """Return the same rows with the seq that sealing now would give each."""
         if pending is None or not pending.frames:
             return None
-        return self._reader(pending.head.move.branch)[1].numbered(pending, state)
+        return self._rows_of(pending.head.move.branch).numbered(pending, state)
 
     def _tail_count(self, pending: PendingFrames | None, state: Manifest) -> int:
         """Count the tail, without opening a frame unless some event carries an id."""
@@ -266,32 +338,30 @@ class Session:
             return table.num_rows if table is not None else 0
         return pending.events
 
-    def _view(
-        self,
-        cursor: duckdb.DuckDBPyConnection,
-        name: str,
-        entries: list[SegmentEntry],
-        tail: pa.Table | None,
-    ) -> None:
-        self._verify(entries)
-        source = None
-        if tail is not None:
-            tail = tail.select(_columns(name))
-            if not entries and self._only is None:  # a view over it would take as long again
-                cursor.register(name, tail)
-                return
-            source = f"lakelog_tail_{name}"
-            cursor.register(source, tail)
-        cursor.execute(
-            f"CREATE OR REPLACE TEMP VIEW {name} AS {self._view_sql(name, entries, source)}"
-        )
+    def _make(self, cursor: duckdb.DuckDBPyConnection, views: list[View]) -> None:
+        """Make views on a cursor. Raises DamagedSegment, SnapshotGone."""
+        for name, entries, tail in views:
+            self._verify(entries)
+            source = None
+            if tail is not None:
+                connection.load_relations()  # which know how the engine reads Arrow tables
+                tail = tail.select(_columns(name))
+                if not entries and self._only is None:  # a view over it would take as long again
+                    cursor.register(name, tail)
+                    continue
+                source = f"lakelog_tail_{name}"
+                cursor.register(source, tail)
+            cursor.execute(
+                f"CREATE OR REPLACE TEMP VIEW {name} AS {self.view_sql(name, entries, source)}"
+            )
 
     def rows_sql(self, entries: list[SegmentEntry]) -> str:
         """SQL for the rows of event segments, each verified, with seq. Raises DamagedSegment."""
         self._verify(entries)
-        return self._view_sql("events", entries, None)
+        return self.view_sql("events", entries, None)
 
-    def _view_sql(self, name: str, entries: list[SegmentEntry], tail: str | None) -> str:
+    def view_sql(self, name: str, entries: list[SegmentEntry], tail: str | None) -> str:
+        """SQL for a table of verified segments and of the table that has the rows of a tail."""
         ordered = name == "events"
         parts = []
         if ordered:
@@ -311,127 +381,25 @@ class Session:
 
     def _verify(self, entries: list[SegmentEntry]) -> None:
         """Hash segments not yet verified as they are. Raises DamagedSegment, SnapshotGone."""
-        fresh = []
-        for entry in entries:
-            path = self.store.paths.object("segments", entry.key)
-            try:
-                if self.store.verified.holds(entry.key, path):
-                    continue
-                if hash_file(path) != entry.key:
-                    raise DamagedSegment(path, "the content does not match its name")
-            except FileNotFoundError:
-                raise self._missing(entry, path) from None
-            fresh.append((entry.key, path))
-        if fresh:
-            self.store.verified.add_all(fresh)
+        segment_files.verify(self.store, self._branch, entries)
 
-    def _missing(self, entry: SegmentEntry, path: str) -> Exception:
-        """A segment is not there: collected behind a slow reader's back, or lost."""
-        if f"segments/{entry.key}" in gc.lost_names(self.store):
-            return DamagedSegment(path, "it was lost, and a repair has given it up")
-        state = self.store.state(self._branch)
-        if any(e.key == entry.key for e in self.store.manifests.segments(state)):
-            return DamagedSegment(path, "the segment is missing")
-        return SnapshotGone(f"segment {entry.key[:12]} was collected by gc: run the query again")
-
-    def _reader(self, branch: str) -> tuple[Tail, TailRows]:
+    def _rows_of(self, branch: str) -> TailRows:
+        """What makes rows of the tail of a branch, shared by queries."""
         with self.mutex:
-            if branch not in self._tails:
-                tail = Tail(self.store.paths, self.store.refs, branch)
-                self._tails[branch] = tail, TailRows(self.store, self.connect)
-            return self._tails[branch]
+            if branch not in self._rows:
+                self._rows[branch] = tail_rows.TailRows(self.store, self.connect)
+            return self._rows[branch]
 
-    def _requalified(self, query: str, mentions: prune.TableRefs) -> str:
-        """Put the schema of a state where the query names a tag or branch: `"v1".events`."""
-        named = {pair for pair in mentions.tables if pair[0]}
-        tables = {table for _, table in named}
-        if not mentions.parsed and "." in query:
-            tables = {*self.table_names()}
-        states: dict[str, Pinned | None] = {}  # one of each ref, whatever is read of it
-        schemas: dict[tuple[str, str], str | None] = {}
-        data, parts, end = query.encode(), [], 0
-        for start, stop, name, table in qualifiers(query, data, tables):
-            pair = name, table
-            if pair not in schemas:
-                is_table = pair in named or not mentions.parsed  # else a column called events
-                if is_table and name not in states:
-                    states[name] = self._state_of(name)
-                pinned = states.get(name)
-                schemas[pair] = self._schema(name, pinned, table) if is_table and pinned else None
-            if schema := schemas[pair]:
-                parts += [data[end:start], schema.encode()]
-                end = stop
-        return b"".join([*parts, data[end:]]).decode()
-
-    def _state_of(self, name: str) -> Pinned | None:
-        """Return the present state of a ref, or None for no such ref."""
-        store = self.store
-        try:
-            tagged = disk.exists(store.paths.tag(name))
-        except InvalidName:
-            return None
-        if tagged:
-            return store.manifests.load(store.refs.tag(name).snapshot), None
-        if name in store.refs.branches():
-            pending = self.tail(name).collect()
-            return store.manifests.load(pending.head.move.snapshot), pending
-        # SQL does not tell V1 from v1: take the only ref that is spelled so in another case.
-        names = {*store.refs.tag_names(), *store.refs.branches()}
-        alike = [n for n in names if n != name and n.lower() == name.lower()]
-        return self._state_of(alike[0]) if len(alike) == 1 else None
-
-    def _schema(self, name: str, pinned: Pinned, table: str) -> str | None:
-        """Return the schema that holds a table of the state of a ref."""
-        events = self._events_schema(name, pinned)
-        if table in TABLES or self.provider is None:
-            return events
-        return self.provider.schema(name, pinned, table, events)
-
-    def _events_schema(self, name: str, pinned: Pinned) -> str:
-        """Return the schema that holds `events` and `quarantine` of the state of a ref."""
-        state, pending = pinned
-        tail = self.numbered_tail(pending, state)
-        known = self._schemas.get(name)
-        if known and known[0] == state.digest and known[1] is tail:
-            return known[2]
-        schema = self.new_schema(name)
-        self._fill_schema(schema, state, tail)
-        self._schemas[name] = state.digest, tail, schema
-        self.drop_old_versions()
-        return schema
-
-    def new_schema(self, name: str) -> str:
-        """Make a schema for a version of a ref; some time later it is dropped."""
-        self._made += 1
-        schema = f"lakelog_{self._made}"
-        self.connect().cursor().execute(f"CREATE SCHEMA {schema}")
-        self._versions[schema] = name
-        return schema
-
-    def drop_old_versions(self) -> None:
-        """Drop the schemas of states that were superseded, but for the newest of them."""
-        current = {schema for _, _, schema in self._schemas.values()}
-        for schema in [v for v in self._versions if v not in current][:-_VERSIONS_MAX]:
-            del self._versions[schema]
-            self.connect().cursor().execute(f"DROP SCHEMA {schema} CASCADE")
-
-    def _fill_schema(self, schema: str, state: Manifest, tail: pa.Table | None) -> None:
-        cursor = self.connect().cursor()
+    def verified_segments(self, state: Manifest) -> list[SegmentEntry]:
+        """Return all segments of a state. Raises DamagedSegment, SnapshotGone."""
         entries = self.store.manifests.segments(state)
         self._verify(entries)
-        for kind in TABLES:
-            chosen = [e for e in entries if e.kind == kind]
-            source = None
-            if tail is not None and kind == "events":
-                cursor.register("lakelog_tail", tail)
-                cursor.execute(f"CREATE TABLE {schema}.lakelog_tail AS FROM lakelog_tail")
-                source = f"{schema}.lakelog_tail"
-            cursor.execute(f"CREATE VIEW {schema}.{kind} AS {self._view_sql(kind, chosen, source)}")
+        return entries
 
     def in_one_line(self, words: str) -> str:
         """What the engine says, without its picture of the query, refs by their own names."""
         text = one_line(self.with_suggestion(words))
-        for schema, name in self._versions.items():
+        for schema, name in self.refs.versions.items():
             text = re.sub(rf"\b{schema}\b", lambda _, name=name: f'"{name}"', text)  # type: ignore[misc]
         return text
 
@@ -478,7 +446,8 @@ def _after_fork() -> None:
     import ctypes  # here: only the child of a fork needs it, and most processes have none
 
     for session in list(_SESSIONS):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._base))
+        for kept in (session._base, session._pool):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
         session.mutex = threading.RLock()
         session.close()
         session._is_closed = False

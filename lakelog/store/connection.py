@@ -10,9 +10,13 @@ from lakelog.store import disk, sql
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
+    import _duckdb as engine
     import duckdb
 else:
     duckdb = Lazy("duckdb")
+    # The engine alone, which the package named duckdb wraps: the classes are the same, but those of
+    # the package that build relations take three times as long to load.
+    engine = Lazy("_duckdb")
 
 SPILL = "spill-"
 """Prefix of directories in cache/ in which the engine keeps what does not fit in memory; it removes
@@ -29,7 +33,18 @@ _OFFLINE: dict[str, str | bool | int | float | list[str]] = {
 
 def connect(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnection:
     """Return a fresh in-memory database; one cursor() of it serves one query."""
-    connection = duckdb.connect(":memory:", config=_OFFLINE)
+    load_relations()
+    return connect_engine(paths, settings)
+
+
+def load_relations() -> None:
+    """Load what a connection needs for `sql`, Arrow, and all but `execute` and its rows."""
+    duckdb.__version__  # noqa: B018 - the first use loads it
+
+
+def connect_engine(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnection:
+    """Return the same before `load_relations`: it can `execute` and give rows."""
+    connection: duckdb.DuckDBPyConnection = engine.connect(":memory:", config=_OFFLINE)
     connection.execute("SET GLOBAL TimeZone = 'UTC'")  # else cursors take the machine's zone
     connection.execute(f"SET memory_limit = '{settings.memory_bytes}B'")
     # Sealing relies on it: rows get their seq in the order in which the query returns them.

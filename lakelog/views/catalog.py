@@ -17,14 +17,15 @@ from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, Removal
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Head
 from lakelog.views.definition import Definition, parse
 
 if TYPE_CHECKING:
     from importlib import resources
+
+    from lakelog.store import publish
 else:
-    resources = Lazy("importlib.resources")
+    resources, publish = Lazy("importlib.resources"), Lazy("lakelog.store.publish")
 
 WHAT = "view"
 BUILT_IN = (
@@ -92,11 +93,13 @@ def create(store: Store, branch: str, definition: Definition, *, replace: bool =
     """Publish a checked definition. Raises InvalidView where the name is taken."""
     view = StoredView(definition.name, definition.text, definition.version, disk.now_us())
 
-    def plan(_: Head, state: Manifest) -> Change:
+    def plan(_: Head, state: Manifest) -> publish.Change:
         check_free(store, branch, definition.name, replace)
-        return Change("view", f"{definition.name} {definition.version}", entries=(view.entry(),))
+        return publish.Change(
+            "view", f"{definition.name} {definition.version}", entries=(view.entry(),)
+        )
 
-    head = publish(store, branch, plan)
+    head = publish.publish(store, branch, plan)
     assert head is not None
     return head
 
@@ -104,14 +107,14 @@ def create(store: Store, branch: str, definition: Definition, *, replace: bool =
 def drop(store: Store, branch: str, name: str) -> Head:
     """Publish that a view is no more. Raises InvalidView where there is none."""
 
-    def plan(_: Head, state: Manifest) -> Change:
+    def plan(_: Head, state: Manifest) -> publish.Change:
         if name not in own(store, state):
             if name in built_in():
                 raise InvalidView(f"the view {name!r} is built in and cannot be dropped")
             near = did_you_mean(name, own(store, state))
             raise InvalidView(f"no view {name!r}: {near or 'see `lakelog views`'}")
-        return Change("view", f"drop {name}", entries=(Removal(WHAT, name),))
+        return publish.Change("view", f"drop {name}", entries=(Removal(WHAT, name),))
 
-    head = publish(store, branch, plan)
+    head = publish.publish(store, branch, plan)
     assert head is not None
     return head

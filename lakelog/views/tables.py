@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.closest import did_you_mean
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
-from lakelog.event import parse_time, to_micros
 from lakelog.lazy import Lazy
 from lakelog.query import providers, prune
 from lakelog.query.qualifiers import TABLES
@@ -20,17 +19,22 @@ from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 from lakelog.store.segment import EVENT_COLUMNS
 from lakelog.store.sql import identifier
-from lakelog.views import catalog, guard, params
-from lakelog.views.definition import PLAIN, Definition
-from lakelog.views.engine import Projector
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from lakelog import event
     from lakelog.query.providers import Pinned
+    from lakelog.views import catalog, engine, guard, params
+    from lakelog.views.definition import Definition
+    from lakelog.views.engine import Projector
 else:
-    duckdb = Lazy("duckdb")
+    duckdb, event = Lazy("duckdb"), Lazy("lakelog.event")
+    # A query that names no view needs none of them.
+    catalog, engine, guard, params = (
+        Lazy(f"lakelog.views.{name}") for name in "catalog engine guard params".split()
+    )
 
 _STATES = 16
 _OFFERED = "lakelog_view_"
@@ -61,7 +65,7 @@ class ViewTables:
         """What keeps the states of views; made at the first view."""
         with self.session.mutex:
             if self._engine is None:
-                self._engine = Projector(self._store, self.session.connect(), self.session)
+                self._engine = engine.Projector(self._store, self.session.connect(), self.session)
             return self._engine
 
     def view(
@@ -172,7 +176,7 @@ class ViewTables:
                 f"view {definition.name} is plain SQL: give it parameters for times,"
                 " --since and --until are for incremental views"
             )
-        query = definition.filled(PLAIN, values, now)
+        query = definition.filled("query", values, now)
         cursor = self.session.connect().cursor()
         try:
             return cursor.sql(self._over_events(cursor, query, of)).to_arrow_table()
@@ -203,11 +207,11 @@ class ViewTables:
             near = did_you_mean(table, [*TABLES, *views]) or f"see `lakelog views --at {name}`"
             raise QueryFailed(f'"{name}" has no table or view {table}: {near}')
         answer = self._view_of(pinned, table, None, Schema(events))
-        schema = self.session.new_schema(name)
+        schema = self.session.refs.new_schema(name)
         cursor = self.session.connect().cursor()
         cursor.register("lakelog_answer", answer)
         cursor.execute(f"CREATE TABLE {schema}.{identifier(table)} AS FROM lakelog_answer")
-        self.session.drop_old_versions()
+        self.session.refs.drop_old_versions()
         return schema
 
     def _look_for_fields(
@@ -296,6 +300,6 @@ def _micros(name: str, value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     try:
-        return to_micros(parse_time(value))
+        return event.to_micros(event.parse_time(value))
     except InvalidEvent:
         raise InvalidView(f"{name} is a time such as 2026-11-20T08:00, not {value!r}") from None

@@ -15,7 +15,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import LakelogError, QueryFailed
-from lakelog.query import session
+from lakelog.query import ref_schemas
 from lakelog.store import history
 from lakelog.store.manifest import Manifests
 
@@ -501,7 +501,7 @@ def test_a_branch_seen_from_elsewhere_is_fresh_each_time(make_lake: MakeLake) ->
             if number % 10 == 0:
                 dev.settle()
                 dev.rollback(start)
-    assert len(main._session._versions) <= session._VERSIONS_MAX + 2
+    assert len(main._session.refs.versions) <= ref_schemas.VERSIONS_MAX + 2
 
 
 # --- threads --------------------------------------------------------------------------------------
