@@ -11,8 +11,9 @@ from lakelog.errors import InvalidSetting
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "k": 10**3, "m": 10**6}
 _SPANS = {"us": 1, "ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
 _SPANS["w"] = 7 * _SPANS["d"]
-# Zero means one thread per core, and no span of time at all.
-_ZERO = ("threads", "gc_grace_hours", "history_days", "history_dense_hours")
+# Zero means a share of the memory, one thread per core, and no span of time at all.
+_ZERO = ("memory_bytes", "threads", "gc_grace_hours", "history_days", "history_dense_hours")
+_TASK_MEMORY = 1_000_000_000
 SEAL_CHOICES = ("auto", "inline", "never")
 
 
@@ -32,8 +33,9 @@ class Settings:
     """Compaction aims at segments of at most this many rows."""
     segment_bytes: int = 128_000_000
     """Compaction aims at segments of at most this size."""
-    memory_bytes: int = 1_000_000_000
-    """Memory the SQL engine may take, for queries, sealing and compaction."""
+    memory_bytes: int = 0
+    """Memory the SQL engine may take in each process; 0 is a quarter of that of the machine or
+    container for queries, and 1 GB for compaction and caches."""
     threads: int = 0
     """Threads the SQL engine may use; 0 is one per core."""
     gc_grace_hours: int = 24
@@ -43,6 +45,11 @@ class Settings:
     history_dense_hours: int = 1
     """How long every state is kept; older ones that no user made thin out to one a minute, after a
     day to one an hour, after a week to one a day."""
+
+    @property
+    def task_memory(self) -> int:
+        """Bytes for work that is not a query: compaction, and what is kept between queries."""
+        return self.memory_bytes or _TASK_MEMORY
 
 
 DEFAULTS = Settings()

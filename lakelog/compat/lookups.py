@@ -7,8 +7,8 @@
 
 Rows are dicts with the columns of `omega.events`, newest first; `data_json` is text, times are
 seconds since 1970. Each answer is that of the branch when it is asked, live events included.
-Decoded rows are cached within a quarter of the setting memory_bytes, answers until the branch
-moves; older rows are read again when they are needed.
+Decoded rows are cached within a quarter of the setting memory_bytes, else of 1 GB, answers until
+the branch moves; older rows are read again when they are needed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Lookups:
         self._state: tuple[str, Any] = "", None
         self._answers: dict[Any, Any] = {}
         # A quarter of the lake's limit: the engine of the same process needs the rest.
-        self._memory_max = store.settings.memory_bytes // 4
+        self._memory_max = store.settings.task_memory // 4
         # Reentrant: an answer asks for others, such as the processed ids.
         self._mutex = threading.RLock()
 

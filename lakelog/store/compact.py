@@ -149,7 +149,7 @@ def _merge_group(
     # First of all: a footer that is damaged could give any weight, and rows that nobody wrote.
     check(store, group)
     weights = [_weight(store, entry) for entry in group]
-    for part in portions(group, weights, store.settings.memory_bytes // _SHARE):
+    for part in portions(group, weights, store.settings.task_memory // _SHARE):
         output = merge(store, part, payloads)
         if _swap(store, branch, head, part, [output]):
             size = sum(e.bytes for e in part)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 from typing import TYPE_CHECKING
 
 from lakelog.lazy import Lazy
@@ -21,6 +24,11 @@ else:
 SPILL = "spill-"
 """Prefix of directories in cache/ in which the engine keeps what does not fit in memory; it removes
 them when it ends, and gc removes those of processes that were killed."""
+_SHARE, _LEAST = 4, 256_000_000
+"""A query may take this part of the memory, and at least so many bytes."""
+_GROUP_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+"""Where control groups, versions 2 and 1, say what a container may take, in _GROUPS."""
+_GROUPS = "/sys/fs/cgroup"
 # A query must not reach the network, and must see the tables of the caller that were passed to it,
 # not whatever Python variable has the name of a table.
 _OFFLINE: dict[str, str | bool | int | float | list[str]] = {
@@ -46,7 +54,7 @@ def connect_engine(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnectio
     """Return the same before `load_relations`: it can `execute` and give rows."""
     connection: duckdb.DuckDBPyConnection = engine.connect(":memory:", config=_OFFLINE)
     connection.execute("SET GLOBAL TimeZone = 'UTC'")  # else cursors take the machine's zone
-    connection.execute(f"SET memory_limit = '{settings.memory_bytes}B'")
+    connection.execute(f"SET memory_limit = '{settings.memory_bytes or _share_of_memory()}B'")
     # Sealing relies on it: rows get their seq in the order in which the query returns them.
     connection.execute("SET preserve_insertion_order = true")
     # A random name: in two containers on one lake every process may have the same number.
@@ -55,3 +63,14 @@ def connect_engine(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnectio
     if settings.threads:
         connection.execute(f"SET threads = {settings.threads}")
     return connection
+
+
+@functools.cache
+def _share_of_memory() -> int:
+    """Return the bytes that a query may take unless the settings say so."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in _GROUP_LIMITS:
+        # Without a limit there is no file, or it says `max`; version 1 then says a huge number.
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int(disk.read(f"{_GROUPS}/{name}")))
+    return max(min(limits) // _SHARE, _LEAST)

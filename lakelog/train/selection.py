@@ -238,5 +238,7 @@ def _with_memory_limit(lake: Lake, memory_bytes: int) -> Store:
     settings = lake.store.settings
     # The settings of the user are an upper bound: an export may take less memory than a query,
     # never more.
-    less = dataclasses.replace(settings, memory_bytes=min(settings.memory_bytes, memory_bytes))
+    less = dataclasses.replace(
+        settings, memory_bytes=min(settings.memory_bytes or memory_bytes, memory_bytes)
+    )
     return Store(lake.store.paths.root, lake.store.lake_id, less)

@@ -99,7 +99,7 @@ class Projector:
     ) -> None:
         self._limits = limits or Limits()
         self._store, self._source = store, source
-        self._cells = self._limits.cells or store.settings.memory_bytes // _CELL_BYTES
+        self._cells = self._limits.cells or store.settings.task_memory // _CELL_BYTES
         self._builder = LayerBuilder(database, self._limits.small)
         self._pieces = Partials(store.paths, self._limits.disk_bytes)
         self._lineage = Lineage()

@@ -26,7 +26,8 @@ def test_an_answer_stays_at_its_state_while_later_queries_run(make_lake: MakeLak
     lake.settle()
     assert lake.sql(ASKED).fetchall() == [("A", 2), ("B", 1)]
     assert first.fetchall() == [("A", 1), ("B", 1)]
-    assert first.columns == ["type", "n"] and len(first) == 2
+    assert first.columns == ["type", "n"]
+    assert len(first) == 2
 
 
 def test_answers_that_are_read_at_once_do_not_share_a_cursor(make_lake: MakeLake) -> None:

@@ -112,7 +112,7 @@ async def later(lake: lakelog.Lake) -> Receipt:
 def main(home: pathlib.Path) -> None:
     """Run all of it."""
     settings = Settings()
-    assert settings.memory_bytes > 0
+    assert settings.memory_bytes == 0
     with store(home) as lake:
         ask(lake)
         look_back(lake)
