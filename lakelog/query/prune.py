@@ -64,12 +64,13 @@ class Predicate:
 
     def wants(self, entry: SegmentEntry, filters: Filters | None = None) -> bool:
         """Whether a segment may hold a matching row."""
-        inside = entry.time[0] <= self.high and self.low <= entry.time[1]
-        named = _may(self.types, entry.types) and _may(self.sources, entry.sources)
-        if not inside or not named or filters is None:
-            return inside and named
-        return self._finds(entry, "id", self.ids, filters) and self._finds(
-            entry, "subject", self.subjects, filters
+        if entry.time[0] > self.high or self.low > entry.time[1]:
+            return False
+        if not _may(self.types, entry.types) or not _may(self.sources, entry.sources):
+            return False
+        return filters is None or (
+            self._finds(entry, "id", self.ids, filters)
+            and self._finds(entry, "subject", self.subjects, filters)
         )
 
     def _finds(

@@ -160,12 +160,13 @@ class Session:
             state, pending = self.state(at)
             counted = self._counted(mentions, state, pending)
             views = [] if counted else self._views(named, mentions, state, pending)
-            for view in views:
-                self._verify(view.entries)
             cursor = self._pool.take(views)
             if cursor is None:
                 cursor = self._database().cursor()
                 self._make(cursor, views)
+            else:
+                for view in views:
+                    self._verify(view.entries)
             if not counted and query not in self._prepared:
                 try:
                     cursor.execute(f"PREPARE lakelog_query AS {query}")

@@ -41,7 +41,7 @@ else:
 COLUMNS = ("id", "subject")
 LEAST = 1000
 """Segments of fewer rows get a filter only when a query needs it."""
-_HEAD = struct.Struct("<4sIQQ")
+_HEAD, _SIZES = struct.Struct("<4sIQQ"), struct.Struct("<QQ")
 # 10 bits and 7 hashes are the optimum for 0.8 % of false positives; 48 bytes hold a UUID, and the
 # part in which longer keys of one source differ is at their end.
 _BITS, _HASHES, _WIDTH = 10, 7, 48
@@ -60,10 +60,9 @@ class Filters:
     def may_contain(self, digest: str, column: str, hashed: Iterable[int]) -> bool:
         """Whether a segment may contain a value with one of these hashes. Raises OSError."""
         data = self._data(digest)
-        sizes = _HEAD.unpack_from(data)[2:]
-        which = COLUMNS.index(column)
-        start = 64 if which == 0 else 64 + (sizes[0] + 7) // 8
-        return any(_holds(data, start, sizes[which], value) for value in hashed)
+        ids, subjects = _SIZES.unpack_from(data, 8)
+        start, size = (64, ids) if column == "id" else (64 + (ids + 7) // 8, subjects)
+        return any(_holds(data, start, size, value) for value in hashed)
 
     def has(self, digest: str) -> bool:
         """Whether there is an intact filter of a segment."""
@@ -77,15 +76,21 @@ class Filters:
         return data
 
     def _stored(self, digest: str) -> bytes | None:
-        with self._mutex:
-            if digest in self._cached:
-                self._cached.move_to_end(digest)
-                return self._cached[digest]
+        data = self._cached.get(digest)
+        if data is not None:
+            if self._size > _MEMORY // 2:  # else none has to go, and their order does not matter
+                self._touch(digest)
+            return data
         # Not under the mutex: other threads need not wait for this read.
         data = _read(self._paths, digest)
         if data is not None:
             self._remember(digest, data)
         return data
+
+    def _touch(self, digest: str) -> None:
+        with self._mutex:
+            if digest in self._cached:
+                self._cached.move_to_end(digest)
 
     def _remember(self, digest: str, data: bytes) -> None:
         with self._mutex:
